@@ -1,0 +1,1 @@
+"""The demonstration: sample receivers that verify tokens, and the story they play."""

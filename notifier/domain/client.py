@@ -1,0 +1,137 @@
+"""A client (relying party) as registered, with everything that decides how it is told.
+
+Names of OpenID Connect's client metadata are kept verbatim. Durations are seconds.
+The key of a client is (`iss`, `client_id`), everywhere.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from types import MappingProxyType
+
+
+class Algorithm(StrEnum):
+    """Signature algorithms (RFC 7518 §3.1, RFC 8037) that a client may ask for; `none` and HS* are never served (B23)."""
+
+    RS256 = "RS256"
+    RS384 = "RS384"
+    RS512 = "RS512"
+    PS256 = "PS256"
+    PS384 = "PS384"
+    PS512 = "PS512"
+    ES256 = "ES256"
+    ES384 = "ES384"
+    ES512 = "ES512"
+    EDDSA = "EdDSA"
+
+
+class SubjectMode(StrEnum):
+    """Which of `sub` and `sid` a token carries (B12, R8)."""
+
+    BOTH = "both"
+    SID_FIRST = "sid_first"
+    SID = "sid"
+    SUB = "sub"
+
+
+# Claims that the specification owns: neither `claims` nor `reason_claim` may name them (B10–B14).
+RESERVED_CLAIMS = frozenset({"iss", "sub", "aud", "iat", "nbf", "exp", "jti", "sid", "events", "nonce"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenProfile:
+    """How a client's token looks. `typ` None leaves the header member out (R7). `lifetime` at most 120 s (B29)."""
+
+    alg: Algorithm = Algorithm.RS256
+    typ: str | None = "logout+jwt"
+    subject: SubjectMode = SubjectMode.BOTH
+    lifetime: float = 120.0
+    claims: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    reason_claim: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """When to try again: `base · factor^n` seconds, capped at `max_delay`, ± `jitter`; until `max_age` or staleness."""
+
+    base: float = 2.0
+    factor: float = 3.0
+    max_delay: float = 3600.0
+    jitter: float = 0.25
+    max_age: float = 86_400.0
+    sub_only_max_age: float = 600.0
+    max_paused: float = 604_800.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitPolicy:
+    """When a client's circuit opens. `window` and `open_for` in seconds."""
+
+    failures: int = 10
+    failure_rate: float = 0.5
+    window: float = 30.0
+    open_for: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressPolicy:
+    """Where a request may go. `allow` and `deny` are added to the built-in ranges; the narrower network wins."""
+
+    allow: tuple[IPv4Network | IPv6Network, ...] = ()
+    deny: tuple[IPv4Network | IPv6Network, ...] = ()
+    allow_http: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponsePolicy:
+    """Statuses that count otherwise than usual for this client."""
+
+    success_statuses: frozenset[int] = frozenset()
+    retry_statuses: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """PEM files of a client's TLS connection: authorities to trust, and our certificate and key for mutual TLS."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """How a client is reached: what belongs to the registered origin alone and is never lent to an inline URI elsewhere."""
+
+    egress: EgressPolicy = EgressPolicy()
+    tls: TlsFiles = TlsFiles()
+    proxy: str | None = field(default=None, repr=False)  # may hold a password
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # may hold secrets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """One relying party of one issuer. `registered` is False for one that only an event's inline URI names."""
+
+    iss: str
+    client_id: str
+    backchannel_logout_uri: str | None
+    backchannel_logout_session_required: bool = False
+    pairwise: bool = False
+    registered: bool = True
+    paused: bool = False
+    timeout: float = 5.0
+    max_concurrent: int = 32
+    per_second: float | None = None
+    token: TokenProfile = TokenProfile()
+    retry: RetryPolicy = RetryPolicy()
+    circuit: CircuitPolicy = CircuitPolicy()
+    response: ResponsePolicy = ResponsePolicy()
+    route: Route = Route()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What identifies the client: the same `client_id` at two issuers is two clients."""
+        return (self.iss, self.client_id)

@@ -1,0 +1,99 @@
+"""A delivery: the duty to tell one client about one event. It lives through many attempts and never holds a token.
+
+Moments are seconds since the epoch. What happened so far travels with it, so that any worker can go on.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+from notifier.domain.client import Algorithm
+from notifier.domain.outcome import Cause
+
+HISTORY_LENGTH = 10
+HISTORY_TEXT = 2048  # characters of the answers' text that all of a delivery's history may hold
+ANSWER_TEXT = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inline:
+    """What the event itself says of the client; it wins over the registry where `registry.inline` is `allow`."""
+
+    backchannel_logout_uri: str | None = None
+    backchannel_logout_session_required: bool | None = None
+    id_token_signed_response_alg: Algorithm | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """One earlier outcome. `text` is the printable beginning of the client's answer or of the error."""
+
+    at: float
+    reason: str
+    status: int | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """See the module. `sub` and `sid` are as the event or its entry gave them; the client's profile picks at each attempt.
+
+    `entry_sub` is True where `sub` was given for this client alone (pairwise). `held` are the seconds spent paused,
+    which do not count as age. `rejections` counts the 400s that count (R3, R12).
+    """
+
+    id: str
+    event_id: str
+    id_given: bool
+    iss: str
+    client_id: str
+    sub: str | None
+    sid: str | None
+    entry_sub: bool = False
+    inline: Inline | None = None
+    ended_at: float | None = None
+    not_after: float | None = None
+    reason: str | None = None
+    source: str | None = None
+    publisher: str | None = None
+    claimed_publisher: str | None = None
+    attempts: int = 0
+    rejections: int = 0
+    ambiguous: bool = False
+    first_attempt_at: float | None = None
+    held: float = 0.0
+    deferrals: int = 0
+    deferred_for: Cause | None = None
+    unknown_since: float | None = None
+    history: tuple[Past, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The client's key."""
+        return (self.iss, self.client_id)
+
+    def remember(self, past: Past) -> "Delivery":
+        """This delivery with one more outcome in its history: the last ten, and 2 KiB of text in all, newest kept."""
+        kept: list[Past] = []
+        room = HISTORY_TEXT
+        for entry in (past, *reversed(self.history)):
+            if len(kept) == HISTORY_LENGTH:
+                break
+            text = entry.text[: min(room, ANSWER_TEXT)]
+            room -= len(text)
+            kept.append(entry if text == entry.text else replace(entry, text=text))
+        return replace(self, history=tuple(reversed(kept)))
+
+
+def delivery_id(
+    *, iss: str, spoken_by: tuple[str | None, str | None], event_id: str, client_id: str, sub: str | None, sid: str | None
+) -> str:
+    """The digest that identifies a delivery. `spoken_by` is (publisher, CloudEvents `source`): ids are only theirs to give.
+
+    Each part is preceded by its length, so that no two different lists of parts make the same digest.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (iss, *spoken_by, event_id, client_id, sub, sid):
+        raw = b"" if part is None else part.encode()
+        digest.update(b"-" if part is None else b"%d:" % len(raw))
+        digest.update(raw)
+    return digest.hexdigest()

@@ -1,0 +1,67 @@
+"""The one exception tree. An expected failure of a client is a value (see `outcome`); these mean that we are broken.
+
+    NotifierError
+    ├── ConfigurationError   the configuration cannot be used; carries every mistake
+    ├── MalformedEvent       a message is no event; carries every mistake
+    ├── OurFault             something of ours for one issuer or client; carries the deferral `cause`
+    └── QueueError
+        ├── QueueUnavailable the queue cannot take a message now; trying again is right
+        └── TopologyMismatch a queue or exchange is missing, or exists with other arguments
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from notifier.domain.outcome import Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One thing that is wrong in a document: where (`clients[2].sid`, empty for the whole) and what to do about it."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        """`path: text`, or the text alone where the whole document is meant."""
+        return f"{self.path}: {self.text}" if self.path else self.text
+
+
+class NotifierError(Exception):
+    """Whatever this package raises on purpose."""
+
+
+class _Mistaken(NotifierError):
+    """An error that lists every mistake at once."""
+
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        super().__init__("; ".join(str(mistake) for mistake in mistakes))
+        self.mistakes = tuple(mistakes)
+
+
+class ConfigurationError(_Mistaken):
+    """The configuration cannot be used. The command line shows the mistakes and exits 2."""
+
+
+class MalformedEvent(_Mistaken):  # noqa: N818  the field's word: it is the event that is malformed
+    """A message is no event. It is dead-lettered with reason `malformed_event`, or answered with 400 over HTTP."""
+
+
+class OurFault(NotifierError):  # noqa: N818  says whose fault it is, which is what decides
+    """Something of ours concerning one issuer or client is broken (key, CA file, proxy): the delivery is deferred."""
+
+    def __init__(self, cause: Cause, text: str) -> None:
+        super().__init__(text)
+        self.cause = cause
+
+
+class QueueError(NotifierError):
+    """The queue is at fault."""
+
+
+class QueueUnavailable(QueueError):  # noqa: N818  a state, not a mistake
+    """The queue cannot take a message now (not connected, blocked, refusing, or the confirm was lost)."""
+
+
+class TopologyMismatch(QueueError):  # noqa: N818  a state, not a mistake
+    """A queue or exchange is missing, or exists with other arguments; the text names both and the way out."""

@@ -1,0 +1,63 @@
+"""What goes through a queue, whichever queue it is: the words that the pipeline and the queue adapters share.
+
+Two kinds of message come in: what publishers wrote (`kind` None), and what we wrote ourselves (`Kind`). An adapter
+sets `kind` only where the sender is proven to be us: nobody else can write to our queues but through the exchanges.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Lane(StrEnum):
+    """The queues that are consumed, in the order of their precedence for free slots."""
+
+    EVENTS = "events"
+    RETRIES = "retries"
+    BULK = "bulk"
+
+
+class Kind(StrEnum):
+    """Our own messages, told apart by the AMQP property `type`."""
+
+    EVENT = "notifier.event"
+    DELIVERY = "notifier.delivery"
+    DEAD_LETTER = "notifier.dead-letter"
+
+
+HOPS = tuple(2**power for power in range(17))  # seconds: 1, 2, 4 … 65536; one delay queue each
+DEAD = "dead"
+
+
+def delay(hop: int) -> str:
+    """The name of the delay queue of `hop` seconds, without prefix."""
+    return f"delay.{hop}s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A message as taken from a queue. `tag` is the adapter's own handle for the ack. `timestamp` in epoch seconds."""
+
+    lane: Lane
+    body: bytes
+    tag: object
+    kind: Kind | None = None
+    content_type: str | None = None
+    headers: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    message_id: str | None = None
+    timestamp: float | None = None
+    user_id: str | None = None
+    app_id: str | None = None
+    delivery_count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A message of ours to be made durable. Headers are always built anew, never copied from a message that came."""
+
+    kind: Kind
+    body: bytes
+    message_id: str
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    content_type: str = "application/json"

@@ -1,0 +1,173 @@
+"""What an attempt met. An attempt ends in exactly one of `Delivered`, `Refused`, `Failed`.
+
+Every word that is also a metric label stands here, in one of three closed lists:
+`Reason` (of an attempt), `DeadReason` (of a dead letter), `Cause` (of a deferral).
+
+The transport hands over what happened on the wire (`Answer`, `Break`, `StaleConnection`); `read_wire` decides
+what it means (SPEC.md B27, B28, R3, R11, R12).
+"""
+
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import assert_never
+
+from notifier.domain.client import ResponsePolicy
+
+
+class Reason(StrEnum):
+    """How an attempt ended: the `reason` label of `attempts_total`."""
+
+    DELIVERED = "delivered"
+    REDIRECT = "redirect"
+    REJECTED_TOKEN = "rejected_token"  # noqa: S105  a reason, not a secret
+    REFUSED = "refused"
+    SERVER_ERROR = "server_error"
+    THROTTLED = "throttled"
+    DNS = "dns"
+    CONNECT = "connect"
+    TLS = "tls"
+    TIMEOUT = "timeout"
+    DISCONNECTED = "disconnected"
+    PROXY = "proxy"
+    EGRESS_DENIED = "egress_denied"
+
+
+class DeadReason(StrEnum):
+    """Why something is a dead letter: the `reason` label of `dead_letters_total` and the header of the same name."""
+
+    REDIRECT = "redirect"
+    REJECTED_TOKEN = "rejected_token"  # noqa: S105  a reason, not a secret
+    REFUSED = "refused"
+    EGRESS_DENIED = "egress_denied"
+    EXPIRED = "expired"
+    MALFORMED_EVENT = "malformed_event"
+    UNKNOWN_CLIENT = "unknown_client"
+    UNKNOWN_ISSUER = "unknown_issuer"
+    NO_SID = "no_sid"
+    NO_SUB = "no_sub"
+    PUBLISHER_NOT_ALLOWED = "publisher_not_allowed"
+    DELIVERY_LIMIT = "delivery_limit"
+
+
+class Cause(StrEnum):
+    """Why a delivery was put off without an attempt: the `cause` label of `deferrals_total`."""
+
+    SLOT = "slot"
+    RATE = "rate"
+    CIRCUIT = "circuit"
+    PAUSED = "paused"
+    RETRY_AFTER = "retry_after"
+    UNKNOWN = "unknown"
+    SIGNING = "signing"
+    TLS_FILES = "tls_files"
+    PROXY = "proxy"
+
+
+# ── what the transport saw ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A response came. `text` is the printable beginning of the body (at most 1 KiB); `retry_after` the raw header."""
+
+    status: int
+    text: str = ""
+    retry_after: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Break:
+    """No response came. `ambiguous` when the request had been written, so that the client may have acted on it (R3)."""
+
+    reason: Reason
+    ambiguous: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StaleConnection:
+    """A kept-alive connection was closed before any byte of the response: worth one more go at once, no attempt."""
+
+
+Wire = Answer | Break | StaleConnection
+
+
+# ── what it means ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """The client took the logout token."""
+
+    status: int
+    text: str = ""
+    reason: Reason = Reason.DELIVERED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The client, or our own egress policy, said no: trying the same again is of little or no use."""
+
+    reason: Reason
+    status: int | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """It did not work this time. `retry_after` in seconds from now, where the client asked for a pause."""
+
+    reason: Reason
+    status: int | None = None
+    text: str = ""
+    retry_after: float | None = None
+    ambiguous: bool = False
+
+
+Outcome = Delivered | Refused | Failed
+
+
+def read_wire(wire: Answer | Break, policy: ResponsePolicy, now: float) -> Outcome:
+    """What the wire's event means for a client with this response policy; `now` in seconds since the epoch."""
+    match wire:
+        case Break():
+            return Failed(reason=wire.reason, text=wire.text, ambiguous=wire.ambiguous)
+        case Answer():
+            return _read_answer(wire, policy, now)
+        case _:
+            assert_never(wire)
+
+
+def _read_answer(answer: Answer, policy: ResponsePolicy, now: float) -> Outcome:
+    status, text = answer.status, answer.text
+    if status in policy.success_statuses:
+        return Delivered(status=status, text=text)
+    if status in policy.retry_statuses:
+        reason = Reason.THROTTLED if status == 429 else Reason.SERVER_ERROR
+        return Failed(reason=reason, status=status, text=text, retry_after=read_retry_after(answer.retry_after, now))
+    if 200 <= status < 300:
+        return Delivered(status=status, text=text)
+    if 300 <= status < 400:
+        return Refused(reason=Reason.REDIRECT, status=status, text=text)
+    if status == 400:
+        return Refused(reason=Reason.REJECTED_TOKEN, status=status, text=text)
+    if status in (408, 425, 429) or status >= 500:
+        # 425 Too Early and 408 Request Timeout say "again", as 5xx does; only 429 is the client's own brake.
+        reason = Reason.THROTTLED if status == 429 else Reason.SERVER_ERROR
+        return Failed(reason=reason, status=status, text=text, retry_after=read_retry_after(answer.retry_after, now))
+    return Refused(reason=Reason.REFUSED, status=status, text=text)
+
+
+def read_retry_after(value: str | None, now: float) -> float | None:
+    """Seconds from `now` by a `Retry-After` header (RFC 9110 §10.2.3: seconds or an HTTP date); None if unreadable."""
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:12])  # longer than any clamp; float(…) of 10,000 digits would cost time
+    try:
+        moment = parsedate_to_datetime(value[:64]).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
+    return max(0.0, moment - now)

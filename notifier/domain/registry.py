@@ -1,0 +1,74 @@
+"""Issuers and clients as they stand at one moment: an immutable snapshot, replaced whole at a reload.
+
+A client is looked up anew at every attempt, so that a corrected registration serves the deliveries that wait.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from urllib.parse import urlsplit
+
+from notifier.domain.client import Client, Route
+from notifier.domain.delivery import Inline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuer:
+    """An OpenID Provider. `publishers` None: anyone who may publish; `event_types` None: any CloudEvents type."""
+
+    iss: str
+    publishers: frozenset[str] | None = None
+    event_types: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registry:
+    """The snapshot. `unregistered` holds, per issuer, the defaults of a client that only an event's inline URI names."""
+
+    issuers: Mapping[str, Issuer] = field(default_factory=lambda: MappingProxyType({}))
+    clients: Mapping[str, Mapping[str, Client]] = field(default_factory=lambda: MappingProxyType({}))
+    inline_allowed: bool = True
+    grace: float = 300.0
+    unregistered: Client | None = None
+
+    def clients_of(self, iss: str) -> Mapping[str, Client]:
+        """The registered clients of one issuer by `client_id`, in the order of the file."""
+        return self.clients.get(iss, MappingProxyType({}))
+
+    def resolve(self, iss: str, client_id: str, inline: Inline | None) -> Client | None:
+        """The client as it is to be served now; None where neither the registry nor the event knows how to reach it.
+
+        An inline URI of another origin (scheme, host, port) than the registered one gets none of that client's
+        headers, TLS files, proxy or egress allowances.
+        """
+        registered = self.clients_of(iss).get(client_id)
+        if inline is None or not self.inline_allowed:
+            return registered
+        if registered is None:
+            if inline.backchannel_logout_uri is None or self.unregistered is None:
+                return None
+            registered = replace(self.unregistered, iss=iss, client_id=client_id)
+        uri = inline.backchannel_logout_uri
+        required = inline.backchannel_logout_session_required
+        alg = inline.id_token_signed_response_alg
+        return replace(
+            registered,
+            backchannel_logout_uri=registered.backchannel_logout_uri if uri is None else uri,
+            backchannel_logout_session_required=(
+                registered.backchannel_logout_session_required if required is None else required
+            ),
+            token=registered.token if alg is None else replace(registered.token, alg=alg),
+            route=registered.route if uri is None else self._route_for(uri, registered),
+        )
+
+    def _route_for(self, uri: str, registered: Client) -> Route:
+        if registered.backchannel_logout_uri is not None and _origin(uri) == _origin(registered.backchannel_logout_uri):
+            return registered.route
+        return Route() if self.unregistered is None else self.unregistered.route
+
+
+def _origin(uri: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port (RFC 6454 §4), the default port filled in."""
+    parts = urlsplit(uri)
+    scheme = parts.scheme.lower()
+    return scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(scheme)

@@ -1,0 +1,50 @@
+"""The event: one user session (or all sessions of a user) ended at one issuer, and which clients must hear of it.
+
+Moments are seconds since the epoch. Names are OpenID Connect's.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from notifier.domain.client import Algorithm
+from notifier.domain.errors import Mistake
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientEntry:
+    """One member of `clients`. What it gives beyond `client_id` wins over the registry, where that is allowed."""
+
+    client_id: str
+    backchannel_logout_uri: str | None = None
+    backchannel_logout_session_required: bool | None = None
+    id_token_signed_response_alg: Algorithm | None = None
+    sub: str | None = None
+    sid: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrongEntry:
+    """A member of `clients` that cannot be read: a dead letter of its own, which never takes the others with it."""
+
+    client_id: str | None
+    raw: object
+    mistakes: tuple[Mistake, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEnded:
+    """The event as understood. `id_given` is False for an id made up at reading, which marks no duplicate."""
+
+    id: str
+    id_given: bool
+    iss: str
+    sub: str | None
+    sid: str | None
+    clients: tuple[ClientEntry | WrongEntry, ...] | Literal["*"]
+    ended_at: float | None = None
+    not_after: float | None = None
+    reason: str | None = None
+    source: str | None = None
+    type: str | None = None
+    publisher: str | None = None
+    claimed_publisher: str | None = None

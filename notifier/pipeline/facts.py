@@ -1,0 +1,87 @@
+"""What the pipeline tells its observers: one frozen record a fact. Metrics and logs are made of nothing else."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from notifier.domain.delivery import Delivery
+from notifier.domain.outcome import Cause, DeadReason, Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventTaken:
+    """An event message has come to its end here: all its deliveries have a fate, or it was split or found malformed."""
+
+    result: Literal["accepted", "duplicate", "split", "malformed"]
+    event_id: str
+    iss: str
+    publisher: str | None
+    deliveries: int
+    dated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempted:
+    """One mint and one POST. `delivery` is as before the attempt; `next_due` in epoch seconds where one follows."""
+
+    delivery: Delivery
+    number: int
+    jti: str
+    alg: str
+    outcome: Outcome
+    seconds: float
+    at: float
+    next_due: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryScheduled:
+    """A retry is durable."""
+
+    delivery: Delivery
+    due: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deferred:
+    """A deferral is durable. `text` says why in words, where it is a fault of ours."""
+
+    iss: str
+    client_id: str
+    event_id: str
+    cause: Cause
+    due: float
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """A delivery is done. `propagation` in seconds from `ended_at`, None where that is unknown."""
+
+    delivery: Delivery
+    propagation: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A client that has no `backchannel_logout_uri` need not be told."""
+
+    iss: str
+    client_id: str
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Buried:
+    """A dead letter is durable. `client_id` is empty where no client is concerned alone."""
+
+    iss: str
+    client_id: str
+    event_id: str
+    reason: DeadReason
+    text: str
+
+
+Fact = EventTaken | Attempted | RetryScheduled | Deferred | Delivered | Skipped | Buried
+Observer = Callable[[Fact], None]
+"""Must return at once and never raise."""

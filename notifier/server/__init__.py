@@ -1,0 +1,1 @@
+"""The two listeners: ops (health, metrics) and api (publishing over HTTP)."""
