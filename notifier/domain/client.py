@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 
 class Algorithm(StrEnum):
-    """Signature algorithms (RFC 7518 §3.1, RFC 8037) that a client may ask for; `none` and HS* are never served (B23)."""
+    """Signature algorithms (RFC 7518 §3.1, RFC 8037) a client may ask for; `none` and HS* never (B23)."""
 
     RS256 = "RS256"
     RS384 = "RS384"
@@ -103,7 +103,7 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """How a client is reached: what belongs to the registered origin alone and is never lent to an inline URI elsewhere."""
+    """How a client is reached: it belongs to the registered origin alone and is never lent to an inline URI elsewhere."""
 
     egress: EgressPolicy = EgressPolicy()
     tls: TlsFiles = TlsFiles()

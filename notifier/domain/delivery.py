@@ -85,7 +85,13 @@ class Delivery:
 
 
 def delivery_id(
-    *, iss: str, spoken_by: tuple[str | None, str | None], event_id: str, client_id: str, sub: str | None, sid: str | None
+    *,
+    iss: str,
+    spoken_by: tuple[str | None, str | None],
+    event_id: str,
+    client_id: str,
+    sub: str | None,
+    sid: str | None,
 ) -> str:
     """The digest that identifies a delivery. `spoken_by` is (publisher, CloudEvents `source`): ids are only theirs to give.
 

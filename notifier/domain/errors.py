@@ -1,12 +1,12 @@
 """The one exception tree. An expected failure of a client is a value (see `outcome`); these mean that we are broken.
 
-    NotifierError
-    ├── ConfigurationError   the configuration cannot be used; carries every mistake
-    ├── MalformedEvent       a message is no event; carries every mistake
-    ├── OurFault             something of ours for one issuer or client; carries the deferral `cause`
-    └── QueueError
-        ├── QueueUnavailable the queue cannot take a message now; trying again is right
-        └── TopologyMismatch a queue or exchange is missing, or exists with other arguments
+NotifierError
+├── ConfigurationError   the configuration cannot be used; carries every mistake
+├── MalformedEvent       a message is no event; carries every mistake
+├── OurFault             something of ours for one issuer or client; carries the deferral `cause`
+└── QueueError
+    ├── QueueUnavailable the queue cannot take a message now; trying again is right
+    └── TopologyMismatch a queue or exchange is missing, or exists with other arguments
 """
 
 from collections.abc import Sequence

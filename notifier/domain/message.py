@@ -61,3 +61,21 @@ class Outgoing:
     message_id: str
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     content_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStatus:
+    """How the connection to the queue stands. `problem` says in words what is wrong, None where nothing is."""
+
+    connected: bool
+    consuming: bool
+    blocked: bool = False
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """What waits in one queue: ready messages (unacked ones are not counted) and consumers."""
+
+    ready: int
+    consumers: int
