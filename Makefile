@@ -1,0 +1,76 @@
+# The two commands of a fresh clone, `make demo` and `make test`, and what a developer needs beside them.
+# Each environment is made once from a lock file with hashes; a stamp in it makes every later run start at once.
+
+PYTHON ?= python3
+ARGS ?=
+
+RUN := .venv
+DEV := .venv-dev
+LOCKER := .venv-lock
+PIP_FLAGS := --disable-pip-version-check --no-input --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format lock clean python
+.DELETE_ON_ERROR:
+
+help: ## show this list
+	@echo 'notifier: OpenID Connect Back-Channel Logout, delivered. What make can do here:'
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r goal text; do \
+		printf '  make %-8s %s\n' "$$goal" "$$text"; done
+	@echo
+	@echo 'Another Python (3.11 or newer): make demo PYTHON=python3.12.'
+	@echo 'Arguments for pytest or the demo: make test ARGS="tests/domain -x"'
+
+demo: $(RUN)/.made ## sign users out of five sample clients and watch; no broker, no configuration, under 30 s
+	@$(RUN)/bin/notifier demo $(ARGS)
+
+test: $(DEV)/.made ## run every test; installs (as root, by apt) and starts a private RabbitMQ of its own
+	@$(DEV)/bin/python -m pytest $(ARGS)
+
+lint: $(DEV)/.made ## ruff, mypy in strict mode, and the direction of the imports
+	@$(DEV)/bin/ruff check notifier tests
+	@$(DEV)/bin/ruff format --check notifier tests
+	@$(DEV)/bin/mypy
+	@$(DEV)/bin/lint-imports --no-cache
+
+format: $(DEV)/.made ## let ruff put imports and lines in order
+	@$(DEV)/bin/ruff check --fix notifier tests
+	@$(DEV)/bin/ruff format notifier tests
+
+lock: $(LOCKER)/.made ## take the newest versions that pyproject.toml allows into the lock files
+	@.ci/lock $(LOCKER)/bin/uv
+
+clean: ## remove the environments, caches and what builds leave behind
+	@rm -rf $(RUN) $(DEV) $(LOCKER) build dist *.egg-info
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find notifier tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ── environments ────────────────────────────────────────────────────────────────────────────────────────────────
+
+$(RUN)/.made: deploy/requirements.txt pyproject.toml | python
+	@echo 'Making $(RUN) from $< (this once, about a minute) …'
+	@$(PYTHON) -m venv --clear $(RUN)
+	@$(RUN)/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $<
+	@$(RUN)/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV)/.made: deploy/requirements-dev.txt pyproject.toml | python
+	@echo 'Making $(DEV) from $< (this once, about a minute) …'
+	@$(PYTHON) -m venv --clear $(DEV)
+	@$(DEV)/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $<
+	@$(DEV)/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(LOCKER)/.made: | python
+	@$(PYTHON) -m venv --clear $(LOCKER)
+	@$(LOCKER)/bin/python -m pip install $(PIP_FLAGS) 'uv>=0.8'
+	@touch $@
+
+# Debian's python3 comes without ensurepip, and then `python3 -m venv` fails half-way with a page of text.
+python:
+	@command -v $(PYTHON) >/dev/null || { \
+		echo 'error: there is no "$(PYTHON)" here. Install Python 3.11 or newer (apt-get install python3 python3-venv), or name one: make PYTHON=/path/to/python3'; exit 1; } >&2
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: notifier needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another: make PYTHON=python3.12 …"; exit 1; } >&2
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || .ci/python-venv $(PYTHON)
