@@ -103,7 +103,7 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """How a client is reached: it belongs to the registered origin alone and is never lent to an inline URI elsewhere."""
+    """How a client is reached. It belongs to the registered origin alone, never to an inline URI elsewhere."""
 
     egress: EgressPolicy = EgressPolicy()
     tls: TlsFiles = TlsFiles()

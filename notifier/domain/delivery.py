@@ -35,7 +35,7 @@ class Past:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """See the module. `sub` and `sid` are as the event or its entry gave them; the client's profile picks at each attempt.
+    """See the module. `sub` and `sid` are as the event or its entry gave them; the client's profile picks each time.
 
     `entry_sub` is True where `sub` was given for this client alone (pairwise). `held` are the seconds spent paused,
     which do not count as age. `rejections` counts the 400s that count (R3, R12).
@@ -93,7 +93,7 @@ def delivery_id(
     sub: str | None,
     sid: str | None,
 ) -> str:
-    """The digest that identifies a delivery. `spoken_by` is (publisher, CloudEvents `source`): ids are only theirs to give.
+    """The digest that identifies a delivery. `spoken_by` is (publisher, CloudEvents `source`): an id is theirs alone.
 
     Each part is preceded by its length, so that no two different lists of parts make the same digest.
     """

@@ -31,7 +31,7 @@ class NotifierError(Exception):
     """Whatever this package raises on purpose."""
 
 
-class _Mistaken(NotifierError):
+class _Mistaken(NotifierError):  # noqa: N818  never raised itself
     """An error that lists every mistake at once."""
 
     def __init__(self, mistakes: Sequence[Mistake]) -> None:
@@ -43,7 +43,7 @@ class ConfigurationError(_Mistaken):
     """The configuration cannot be used. The command line shows the mistakes and exits 2."""
 
 
-class MalformedEvent(_Mistaken):  # noqa: N818  the field's word: it is the event that is malformed
+class MalformedEvent(_Mistaken):
     """A message is no event. It is dead-lettered with reason `malformed_event`, or answered with 400 over HTTP."""
 
 

@@ -131,6 +131,8 @@ Outcome = Delivered | Refused | Failed
 def read_wire(wire: Answer | Break, policy: ResponsePolicy, now: float) -> Outcome:
     """What the wire's event means for a client with this response policy; `now` in seconds since the epoch."""
     match wire:
+        case Break(reason=Reason.EGRESS_DENIED):
+            return Refused(reason=wire.reason, text=wire.text)
         case Break():
             return Failed(reason=wire.reason, text=wire.text, ambiguous=wire.ambiguous)
         case Answer():

@@ -23,7 +23,7 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registry:
-    """The snapshot. `unregistered` holds, per issuer, the defaults of a client that only an event's inline URI names."""
+    """The snapshot. `unregistered` holds the defaults of a client that only an event's inline URI names."""
 
     issuers: Mapping[str, Issuer] = field(default_factory=lambda: MappingProxyType({}))
     clients: Mapping[str, Mapping[str, Client]] = field(default_factory=lambda: MappingProxyType({}))

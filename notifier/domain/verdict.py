@@ -1,0 +1,186 @@
+"""What to do next with a delivery: `Done`, `Skip`, `RetryAt`, `Defer` or `Dead`. Pure: the settlement acts on it.
+
+`before_attempt` judges what needs no attempt (unknown, paused, expired); `record` writes an outcome into the delivery;
+`decide` judges the outcome. Moments are seconds since the epoch, from the clock of whoever calls.
+
+Two limits bound repeats, both counted from the first attempt and without the time spent paused: `max_age`, and
+`sub_only_max_age` for a token without `sid`, which ends every session of its subject and so, late, one begun since.
+The first attempt is made however late (only `not_after` forbids it): an open session is the worse fault.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, assert_never
+
+from notifier.domain.backoff import SOON, Jitter, backoff
+from notifier.domain.client import Client, RetryPolicy
+from notifier.domain.delivery import Delivery, Past
+from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason, Refused
+
+REJECTIONS = 3  # further attempts after the first 400 that counts (R12)
+PAUSE = 900.0  # seconds a paused client's delivery rests before it asks again
+OUR_FAULT_BASE, OUR_FAULT_MOST = 2.0, 256.0  # seconds: a fault of ours is looked at again after 2, 4, 8 … 256 s
+LAST_MOMENT = 1.0  # seconds before a limit at which the last attempt is due
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The client has been told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """The client has no `backchannel_logout_uri` (any more): it need not be told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryAt:
+    """Another attempt at `due`; a delay that the client asked for is rounded up, never down."""
+
+    due: float
+    rounding: Literal["down", "up"] = "down"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defer:
+    """Look again at `due`; no attempt is counted. `text` says in words what is wrong, where it is a fault of ours."""
+
+    due: float
+    cause: Cause
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dead:
+    """Give it up; an operator may replay it."""
+
+    reason: DeadReason
+    text: str
+
+
+Verdict = Done | Skip | RetryAt | Defer | Dead
+
+
+def before_attempt(
+    delivery: Delivery, client: Client | None, *, issuer_known: bool, grace: float, carries_sid: bool, now: float
+) -> Skip | Defer | Dead | None:
+    """What can be said without an attempt; None where one is to be made. `grace` in seconds (`registry.grace`)."""
+    if delivery.not_after is not None and now > delivery.not_after:
+        return Dead(reason=DeadReason.EXPIRED, text="not_after has passed: the session ran out at the client by itself")
+    if client is None:
+        return _unknown(delivery, issuer_known=issuer_known, grace=grace, now=now)
+    if client.backchannel_logout_uri is None:
+        return Skip()
+    if now > _age_limit(delivery, client.retry, carries_sid=carries_sid):
+        return Dead(reason=DeadReason.EXPIRED, text=_why_expired(delivery, client.retry, carries_sid=carries_sid))
+    if client.paused:
+        return Defer(due=now + PAUSE, cause=Cause.PAUSED, text="the registry says paused: true")
+    return None
+
+
+def _unknown(delivery: Delivery, *, issuer_known: bool, grace: float, now: float) -> Defer | Dead:
+    since = now if delivery.unknown_since is None else delivery.unknown_since
+    left = since + grace - now
+    if left > 0:
+        wait = min(left, our_fault_wait(delivery.deferrals))
+        return Defer(due=now + wait, cause=Cause.UNKNOWN, text="not in the registry (yet), and no inline URI")
+    if not issuer_known:
+        text = f"{delivery.iss} is not one of `issuers`; add it, then replay"
+        return Dead(reason=DeadReason.UNKNOWN_ISSUER, text=text)
+    text = f"no client {delivery.client_id!r} of this issuer in `registry.file`, and no inline URI; add it, then replay"
+    return Dead(reason=DeadReason.UNKNOWN_CLIENT, text=text)
+
+
+def our_fault_wait(deferrals: int) -> float:
+    """Seconds until a fault of ours, seen `deferrals` times before by this delivery, is looked at again."""
+    return min(OUR_FAULT_MOST, OUR_FAULT_BASE * 2.0 ** min(deferrals, 16))
+
+
+def record(delivery: Delivery, outcome: Outcome, now: float) -> Delivery:
+    """The delivery after an attempt that ended so. A 400 after an ambiguous attempt does not count (R3)."""
+    if outcome.reason is Reason.PROXY:  # ours: neither an attempt nor a mark against the client
+        return delivery
+    rejected = outcome.reason is Reason.REJECTED_TOKEN and not delivery.ambiguous
+    past = Past(at=now, reason=outcome.reason.value, status=outcome.status, text=outcome.text)
+    return replace(
+        delivery.remember(past),
+        attempts=delivery.attempts + 1,
+        rejections=delivery.rejections + rejected,
+        ambiguous=isinstance(outcome, Failed) and outcome.ambiguous,
+        first_attempt_at=now if delivery.first_attempt_at is None else delivery.first_attempt_at,
+        deferrals=0,
+        deferred_for=None,
+        unknown_since=None,
+    )
+
+
+def postponed(delivery: Delivery, verdict: Defer, client: Client | None, now: float) -> Delivery:
+    """The delivery after a deferral: how often, for what, and how long it was held back by a pause."""
+    paused = verdict.cause is Cause.PAUSED and delivery.first_attempt_at is not None and client is not None
+    held = delivery.held + (verdict.due - now if paused else 0.0)
+    return replace(
+        delivery,
+        deferrals=delivery.deferrals + 1 if delivery.deferred_for in (None, verdict.cause) else 1,
+        deferred_for=verdict.cause,
+        held=held if client is None else min(held, client.retry.max_paused),
+        unknown_since=(delivery.unknown_since or now) if verdict.cause is Cause.UNKNOWN else None,
+    )
+
+
+def decide(
+    outcome: Outcome, delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float, jitter: Jitter
+) -> Done | RetryAt | Defer | Dead:
+    """The verdict on an outcome; `delivery` is as `record` left it."""
+    match outcome:
+        case Delivered():
+            return Done()
+        case Refused(reason=Reason.REJECTED_TOKEN) if delivery.rejections <= REJECTIONS:
+            return _retry(delivery, policy, None, carries_sid=carries_sid, now=now, jitter=jitter)
+        case Refused():
+            return Dead(reason=DeadReason(outcome.reason.value), text=_refusal(outcome))
+        case Failed(reason=Reason.PROXY):
+            wait = our_fault_wait(delivery.deferrals) * (1 + policy.jitter * (2 * jitter() - 1))
+            return Defer(due=now + wait, cause=Cause.PROXY, text=outcome.text)
+        case Failed():
+            return _retry(delivery, policy, outcome.retry_after, carries_sid=carries_sid, now=now, jitter=jitter)
+        case _:
+            assert_never(outcome)
+
+
+def _retry(
+    delivery: Delivery, policy: RetryPolicy, asked: float | None, *, carries_sid: bool, now: float, jitter: Jitter
+) -> RetryAt | Dead:
+    """The next attempt, never due beyond the limit: a last one is made just before it."""
+    last = min(_age_limit(delivery, policy, carries_sid=carries_sid), delivery.not_after or math.inf) - LAST_MOMENT
+    if last - now < SOON:
+        return Dead(reason=DeadReason.EXPIRED, text=_why_expired(delivery, policy, carries_sid=carries_sid))
+    if asked is None:
+        return RetryAt(due=min(now + backoff(policy, delivery.attempts, jitter), last))
+    due = now + min(max(asked, SOON), max(policy.max_delay, SOON))
+    return RetryAt(due=due, rounding="up") if due <= last else RetryAt(due=last)
+
+
+def _age_limit(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool) -> float:
+    if delivery.first_attempt_at is None:
+        return math.inf
+    age = policy.max_age if carries_sid else min(policy.max_age, policy.sub_only_max_age)
+    return delivery.first_attempt_at + delivery.held + age
+
+
+def _why_expired(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool) -> str:
+    tried = f"given up after {delivery.attempts} attempts"
+    if delivery.not_after is not None and delivery.not_after <= _age_limit(delivery, policy, carries_sid=carries_sid):
+        return f"{tried}: not_after leaves no time for another"
+    if carries_sid or policy.max_age <= policy.sub_only_max_age:
+        return f"{tried}: older than max_age ({policy.max_age:g} s)"
+    return (
+        f"{tried}: a token without sid is not repeated after sub_only_max_age ({policy.sub_only_max_age:g} s), "
+        "since it would end a session begun since"
+    )
+
+
+def _refusal(outcome: Refused) -> str:
+    """What stands in the dead letter: what the client answered, or which setting denied it."""
+    if outcome.status is None:
+        return outcome.text
+    return f"the client answered {outcome.status}" + (f": {outcome.text}" if outcome.text else "")

@@ -1,0 +1,48 @@
+"""Which lane may begin its next delivery: fresh events before retries before bulk, and none of them starved.
+
+Pure: counts in, a lane out. Two rules make it fair. A lane may hold no more than the window less a tenth for each of
+the other lanes, so that a fresh logout finds a free slot at once however much bulk there is. And a lane that waits
+gets at least every tenth turn, so that bulk and retries move on however many fresh events there are.
+"""
+
+from collections.abc import Collection, Mapping
+
+from notifier.domain.message import Lane
+
+SHARE = 10  # a tenth
+
+
+class Turns:
+    """Hands out the turns. `max_in_flight` attempts may run, and as many deliveries again may wait for their client."""
+
+    def __init__(self, max_in_flight: int) -> None:
+        self._most_in_flight = max_in_flight
+        self._most_held = 2 * max_in_flight
+        self._passed_over = dict.fromkeys(Lane, 0)
+
+    def next(self, waiting: Collection[Lane], in_flight: Mapping[Lane, int], held: Mapping[Lane, int]) -> Lane | None:
+        """The lane whose turn it is, of those with something waiting; None where there is no room.
+
+        `in_flight` counts the attempts that run, `held` all deliveries that exist (running, or waiting in memory).
+        """
+        if sum(in_flight.values()) >= self._most_in_flight or sum(held.values()) >= self._most_held:
+            return None
+        may = [
+            lane
+            for lane in Lane
+            if lane in waiting
+            and in_flight[lane] < _limit(self._most_in_flight)
+            and held[lane] < _limit(self._most_held)
+        ]
+        if not may:
+            return None
+        chosen = next((lane for lane in may if self._passed_over[lane] >= SHARE - 1), may[0])
+        for lane in may:
+            self._passed_over[lane] += 1
+        self._passed_over[chosen] = 0
+        return chosen
+
+
+def _limit(window: int) -> int:
+    """The most that one lane may hold; a window under ten is too small to divide."""
+    return window - window // SHARE * (len(Lane) - 1)
