@@ -1,0 +1,88 @@
+"""What a logout token says: the claims of one attempt, made from a delivery and the client's token profile.
+
+Pure: the moment and the `jti` are arguments, and a fresh pair is due at every attempt (R2). Signing is the Signer's.
+Which of `sub` and `sid` a client gets is decided here alone, at each attempt, so that a corrected profile takes
+effect on deliveries that wait.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+from notifier.domain.client import RESERVED_CLAIMS, Client, SubjectMode
+from notifier.domain.delivery import Delivery
+from notifier.domain.outcome import DeadReason
+
+LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+MAX_LIFETIME = 120  # seconds: `exp` is at most two minutes ahead (B29)
+
+Claims = dict[str, object]
+NoSubject = Literal[DeadReason.NO_SID, DeadReason.NO_SUB]
+"""Why there can be no token: the client must have what the event does not give. A dead letter at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """Whom a token is about: at least one of the two is there (B12). Without `sid` all sessions of `sub` end (B13)."""
+
+    sub: str | None
+    sid: str | None
+
+
+def subject_of(delivery: Delivery, client: Client) -> Subject | NoSubject:
+    """Which of `sub` and `sid` this client is told (B7, B12, R8).
+
+    A pairwise client never gets the event's own `sub`, which would link its user to other clients' users: only the one
+    that its entry gave. A client that requires `sid` gets it in every mode.
+    """
+    mode, sid = client.token.subject, delivery.sid
+    sub = delivery.sub if delivery.entry_sub or not client.pairwise else None
+    sid_required = client.backchannel_logout_session_required or mode is SubjectMode.SID
+    if sid is None and sid_required:
+        return DeadReason.NO_SID
+    match mode:
+        case SubjectMode.SID:
+            return Subject(sub=None, sid=sid)
+        case SubjectMode.SID_FIRST if sid is not None:
+            return Subject(sub=None, sid=sid)
+        case SubjectMode.SUB:
+            return DeadReason.NO_SUB if sub is None else Subject(sub=sub, sid=sid if sid_required else None)
+        case SubjectMode.BOTH | SubjectMode.SID_FIRST:
+            return DeadReason.NO_SUB if sub is None and sid is None else Subject(sub=sub, sid=sid)
+        case _:
+            assert_never(mode)
+
+
+def carries_sid(delivery: Delivery, client: Client) -> bool:
+    """Whether the token names one session. One that does not goes stale: later it may end a session begun since."""
+    subject = subject_of(delivery, client)
+    return isinstance(subject, Subject) and subject.sid is not None
+
+
+def claims_for(delivery: Delivery, client: Client, *, now: float, jti: str) -> Claims | NoSubject:
+    """The claims of one attempt (B10–B15, B29, R1, R4, R5, R10), or why there can be none.
+
+    `now` in seconds since the epoch; `jti` never used before. The client's own `claims` never stand where the
+    specification's do, and `nonce` is never there (B14), whatever the profile holds.
+    """
+    subject = subject_of(delivery, client)
+    if not isinstance(subject, Subject):
+        return subject
+    profile = client.token
+    claims: Claims = {name: value for name, value in profile.claims.items() if name not in RESERVED_CLAIMS}
+    if profile.reason_claim is not None and profile.reason_claim not in RESERVED_CLAIMS and delivery.reason is not None:
+        claims[profile.reason_claim] = delivery.reason
+    issued_at = math.floor(now)  # rounded down: never in the future (R10)
+    claims |= {
+        "iss": client.iss,
+        "aud": client.client_id,
+        "iat": issued_at,
+        "exp": issued_at + min(MAX_LIFETIME, math.ceil(profile.lifetime)),
+        "jti": jti,
+        "events": {LOGOUT_EVENT: {}},
+    }
+    if subject.sub is not None:
+        claims["sub"] = subject.sub
+    if subject.sid is not None:
+        claims["sid"] = subject.sid
+    return claims
