@@ -1,0 +1,165 @@
+"""Five sample clients in one process, each on a loopback port of its own, that really verify logout tokens.
+
+`healthy` answers 204; `slow` does so after a while; `flaky` answers 503 twice for each session, then 204; `rejecting`
+answers 400 to everything; at `dead` nobody listens. Each keeps a session store and notes every POST it got.
+"""
+
+import asyncio
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+from notifier.demo.token_check import Clock, Invalid, TokenCheck, Verified
+
+PATH = "/backchannel-logout"
+LOOPBACK = "127.0.0.1"
+FLAKY_FAILURES = 2
+
+
+class Kind(StrEnum):
+    """How a sample client behaves."""
+
+    HEALTHY = "healthy"
+    SLOW = "slow"
+    FLAKY = "flaky"
+    REJECTING = "rejecting"
+    DEAD = "dead"
+
+
+SAMPLES: Mapping[str, Kind] = {
+    "shop": Kind.HEALTHY,
+    "reports": Kind.SLOW,
+    "forum": Kind.FLAKY,
+    "payroll": Kind.REJECTING,
+    "museum": Kind.DEAD,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """What one client saw of one session. Moments in epoch seconds; `logged_out_at` None while its session lives."""
+
+    posts: int
+    accepted: int
+    first_at: float
+    last_at: float
+    logged_out_at: float | None = None
+
+
+class Receiver:
+    """One sample client: its behaviour, the sessions open at it, and what it saw. Serves nothing while it is `dead`."""
+
+    def __init__(self, *, client_id: str, kind: Kind, check: TokenCheck, clock: Clock, pause: float) -> None:
+        self.client_id = client_id
+        self.kind = kind
+        self.backchannel_logout_uri = ""
+        self.sessions: set[str] = set()
+        self.visits: dict[str, Visit] = {}
+        self.invalid: list[str] = []
+        self._check = check
+        self._clock = clock
+        self._pause = pause
+
+    async def __aenter__(self) -> Self:
+        """Take a port and, unless `dead`, listen on it."""
+        async with AsyncExitStack() as stack:
+            listener = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            listener.bind((LOOPBACK, 0))  # kept by the dead one too: a bound port without a listener refuses
+            self.backchannel_logout_uri = f"http://{LOOPBACK}:{listener.getsockname()[1]}{PATH}"
+            if self.kind is not Kind.DEAD:
+                app = web.Application()
+                app.router.add_post(PATH, self._handle)
+                runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+                await runner.setup()
+                stack.push_async_callback(runner.cleanup)
+                await web.SockSite(runner, listener).start()
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the port."""
+        await self._stack.aclose()
+
+    async def _handle(self, request: web.Request) -> web.Response:
+        form = await request.post()
+        fields = form.getall("logout_token", [])
+        if request.content_type != "application/x-www-form-urlencoded" or len(fields) != 1:
+            return self._reject("not a form with exactly one logout_token (B19, R9)")
+        match self._check.read(str(fields[0])):
+            case Invalid(reason=reason):
+                return self._reject(reason)
+            case Verified() as token:
+                return await self._answer(token)
+
+    def _reject(self, reason: str) -> web.Response:
+        self.invalid.append(reason)
+        return _answer(400, error="invalid_request", error_description=reason)
+
+    async def _answer(self, token: Verified) -> web.Response:
+        """Answer a valid token after the manner of this client. A session is over once the answer says so."""
+        session = token.sid or token.sub
+        now = self._clock()
+        before = self.visits.get(session, Visit(posts=0, accepted=0, first_at=now, last_at=now))
+        self.visits[session] = visit = replace(before, posts=before.posts + 1, last_at=now)
+        if self.kind is Kind.SLOW:
+            await asyncio.sleep(self._pause)
+        if self.kind is Kind.REJECTING:
+            return _answer(400, error="application_error", error_description="the session store is read-only")
+        if self.kind is Kind.FLAKY and visit.posts <= FLAKY_FAILURES:
+            return _answer(503, error="temporarily_unavailable")
+        visit = self.visits[session]  # read again: another POST may have come during the pause
+        self.visits[session] = replace(
+            visit, accepted=visit.accepted + 1, logged_out_at=visit.logged_out_at or self._clock()
+        )
+        self.sessions.discard(session)
+        return web.Response(status=204, headers={"Cache-Control": "no-store"})
+
+
+class SampleReceivers:
+    """The five, as one async context manager. `pause` is what the slow one takes for an answer, in seconds."""
+
+    def __init__(
+        self, *, iss: str, jwks: Mapping[str, Any], clock: Clock, alg: str = "RS256", pause: float = 0.6
+    ) -> None:
+        self._stack = AsyncExitStack()
+        self.by_client_id: Mapping[str, Receiver] = {
+            client_id: Receiver(
+                client_id=client_id,
+                kind=kind,
+                check=TokenCheck(iss=iss, client_id=client_id, alg=alg, jwks=jwks, clock=clock),
+                clock=clock,
+                pause=pause,
+            )
+            for client_id, kind in SAMPLES.items()
+        }
+
+    async def __aenter__(self) -> Self:
+        """Open the five ports."""
+        async with AsyncExitStack() as stack:
+            for receiver in self.by_client_id.values():
+                await stack.enter_async_context(receiver)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close them."""
+        await self._stack.aclose()
+
+    def sign_in(self, sids: Sequence[str]) -> None:
+        """Open these sessions at every client."""
+        for receiver in self.by_client_id.values():
+            receiver.sessions.update(sids)
+
+
+def _answer(status: int, **body: str) -> web.Response:
+    return web.json_response(body, status=status, headers={"Cache-Control": "no-store"})
