@@ -1,0 +1,158 @@
+"""A change of a watched file is told once, after the file has been left alone."""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from notifier.adapters.file_watch import Stamp, Watch, stamps_of, watch_files
+
+A, B = Path("a.yaml"), Path("b.pem")
+
+
+def stamp(version: int) -> Stamp:
+    return Stamp(device=1, inode=2, size=3, mtime_ns=version, ctime_ns=version)
+
+
+def test_nothing_is_told_while_nothing_changes() -> None:
+    """Files that stand as they were read are left alone."""
+    watch = Watch({A: stamp(1), B: None}, settle=1.0)
+    assert not any(watch.look({A: stamp(1), B: None}, now) for now in range(10))
+
+
+def test_a_change_is_told_once_after_it_settled() -> None:
+    """A changed file is read again when it has been unchanged for `settle` seconds, and then no more."""
+    watch = Watch({A: stamp(1)}, settle=1.0)
+    told = [watch.look({A: stamp(2)}, now) for now in (10.0, 10.9, 11.0, 12.0, 13.0)]
+    assert told == [False, False, True, False, False]
+
+
+def test_a_file_still_being_written_is_waited_for() -> None:
+    """Each further change starts the wait anew, whichever of the files it is."""
+    watch = Watch({A: stamp(1), B: stamp(1)}, settle=1.0)
+    assert not watch.look({A: stamp(2), B: stamp(1)}, 0.0)
+    assert not watch.look({A: stamp(3), B: stamp(1)}, 1.0)
+    assert not watch.look({A: stamp(3), B: stamp(2)}, 2.0)
+    assert not watch.look({A: stamp(3), B: stamp(2)}, 2.9)
+    assert watch.look({A: stamp(3), B: stamp(2)}, 3.0)
+
+
+def test_a_file_that_goes_or_comes_is_a_change() -> None:
+    """A file that disappears is told, and told again when it is back."""
+    watch = Watch({A: stamp(1)}, settle=1.0)
+    assert not watch.look({A: None}, 0.0)
+    assert watch.look({A: None}, 1.0)
+    assert not watch.look({A: stamp(1)}, 2.0)
+    assert watch.look({A: stamp(1)}, 3.0)
+
+
+def test_a_file_that_was_away_for_a_moment_is_no_change() -> None:
+    """What stands again as it was read before it settled need not be read again."""
+    watch = Watch({A: stamp(1)}, settle=1.0)
+    assert not watch.look({A: None}, 0.0)
+    assert not any(watch.look({A: stamp(1)}, now) for now in (0.5, 1.5, 9.0))
+
+
+def test_a_change_before_the_first_look_is_told() -> None:
+    """The baseline is from before the reading, so a write between the reading and the first look is not missed."""
+    watch = Watch({A: stamp(1)}, settle=1.0)
+    assert not watch.look({A: stamp(2)}, 0.0)
+    assert watch.look({A: stamp(2)}, 1.0)
+
+
+def test_after_a_reload_the_files_it_read_are_watched() -> None:
+    """A new baseline may name other files; they are told only when they change from it."""
+    watch = Watch({A: stamp(1)}, settle=1.0)
+    watch.rebase({A: stamp(1), B: stamp(7)})
+    assert watch.paths == (A, B)
+    assert not any(watch.look({A: stamp(1), B: stamp(7)}, now) for now in (0.0, 1.0, 2.0))
+    assert not watch.look({A: stamp(1), B: stamp(8)}, 3.0)
+    assert watch.look({A: stamp(1), B: stamp(8)}, 4.0)
+
+
+def test_a_write_during_the_reload_is_told_afterwards() -> None:
+    """What changed between the new baseline and the next look is read once more."""
+    watch = Watch({A: stamp(1)}, settle=1.0)
+    watch.look({A: stamp(2)}, 0.0)
+    assert watch.look({A: stamp(2)}, 1.0)
+    watch.rebase({A: stamp(2)})
+    assert not watch.look({A: stamp(3)}, 2.0)
+    assert watch.look({A: stamp(3)}, 3.0)
+
+
+def rewrite(path: Path) -> None:
+    path.write_text("two")
+    os.utime(path, (1.0, 1.0))  # the same size and mtime as before
+
+
+def replace(path: Path) -> None:
+    new = path.with_suffix(".new")
+    new.write_text("one")
+    os.utime(new, (1.0, 1.0))
+    new.replace(path)
+
+
+@pytest.mark.parametrize("change", [rewrite, replace, lambda path: path.chmod(0o400), Path.unlink])
+def test_every_way_of_changing_a_file_shows(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    """A stamp differs after any change that could make a difference to a reader, of the same size and mtime too."""
+    path = tmp_path / "clients.yaml"
+    path.write_text("one")
+    os.utime(path, (1.0, 1.0))
+    before = stamps_of([path])
+    deadline = time.monotonic() + 5
+    while stamps_of([path]) == before:  # older kernels let the ctime tick every 4 ms only
+        assert time.monotonic() < deadline
+        change(path)
+
+
+def test_a_configmap_swap_shows(tmp_path: Path) -> None:
+    """Kubernetes swaps the directory symlink `..data`; the file's own symlink never changes."""
+    for version in ("v1", "v2"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "clients.yaml").write_text("same")
+        os.utime(tmp_path / version / "clients.yaml", (1.0, 1.0))
+    (tmp_path / "..data").symlink_to("v1")
+    path = tmp_path / "clients.yaml"
+    path.symlink_to("..data/clients.yaml")
+    before = stamps_of([path])
+    (tmp_path / "..data_tmp").symlink_to("v2")
+    (tmp_path / "..data_tmp").replace(tmp_path / "..data")
+    assert stamps_of([path]) != before
+
+
+def test_what_cannot_be_looked_at_is_absent(tmp_path: Path) -> None:
+    """A missing file, a file below a file, an impossible name: absent, not an error."""
+    (tmp_path / "file").write_text("")
+    paths = [tmp_path / "missing", tmp_path / "file" / "below", Path("nul\0")]
+    assert stamps_of(paths) == dict.fromkeys(paths)
+
+
+@contextlib.asynccontextmanager
+async def watching(watch: Watch, changed: Callable[[], None]) -> AsyncIterator[None]:
+    async def call() -> None:
+        changed()
+
+    task = asyncio.create_task(watch_files(watch, call, clock=time.monotonic, interval=0.001))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_the_loop_tells_of_a_real_change(tmp_path: Path) -> None:
+    """A write to a watched file reaches the callback, and so does the next one."""
+    path = tmp_path / "clients.yaml"
+    path.write_text("one")
+    watch = Watch(stamps_of([path]), settle=0.005)
+    told = asyncio.Event()
+    async with watching(watch, told.set):
+        for content in ("two!", "three"):
+            path.write_text(content)
+            await asyncio.wait_for(told.wait(), 5)
+            told.clear()
