@@ -1,0 +1,226 @@
+"""Where a logout token may be sent: which URIs are well formed (B3, B5, B6), and which addresses are allowed.
+
+A name is judged twice: here as far as it is a literal address, and by the transport on the address really connected to.
+`egress.allow` and `egress.deny` outrank the built-in ranges, and the narrower of them wins (deny on a tie). An address
+that carries another (IPv4-mapped, NAT64, 6to4) must be allowed by both. A metadata address of a cloud opens only to an
+`allow` of that very address, so that allowing a whole private range does not lend out credentials.
+The ranges are listed, since `ipaddress.is_global` differs between versions of Python: it lets NAT64 and 6to4 through.
+"""
+
+import re
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from notifier.domain.client import EgressPolicy
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+# IANA special-purpose registries (RFC 6890 and later), and what was never given out.
+_IPV4_RANGES = tuple(
+    (IPv4Network(network), kind)
+    for network, kind in (
+        ("0.0.0.0/8", "this network"),
+        ("10.0.0.0/8", "private"),
+        ("100.64.0.0/10", "carrier-grade NAT"),
+        ("127.0.0.0/8", "loopback"),
+        ("169.254.0.0/16", "link-local"),
+        ("172.16.0.0/12", "private"),
+        ("192.0.0.0/24", "reserved by the IETF"),
+        ("192.0.2.0/24", "documentation"),
+        ("192.31.196.0/24", "AS112"),
+        ("192.52.193.0/24", "AMT"),
+        ("192.88.99.0/24", "6to4 relay"),
+        ("192.168.0.0/16", "private"),
+        ("192.175.48.0/24", "AS112"),
+        ("198.18.0.0/15", "benchmarking"),
+        ("198.51.100.0/24", "documentation"),
+        ("203.0.113.0/24", "documentation"),
+        ("224.0.0.0/4", "multicast"),
+        ("240.0.0.0/4", "reserved"),
+    )
+)
+_IPV6_RANGES = tuple(
+    (IPv6Network(network), kind)
+    for network, kind in (
+        ("::/128", "unspecified"),
+        ("::1/128", "loopback"),
+        ("::ffff:0:0/96", "IPv4-mapped"),
+        ("64:ff9b::/96", "NAT64"),
+        ("64:ff9b:1::/48", "NAT64"),
+        ("2001::/32", "Teredo"),
+        ("2001::/23", "reserved by the IETF"),
+        ("2001:db8::/32", "documentation"),
+        ("2002::/16", "6to4"),
+        ("2620:4f:8000::/48", "AS112"),
+        ("3fff::/20", "documentation"),
+        ("fc00::/7", "unique local"),
+        ("fe80::/10", "link-local"),
+        ("fec0::/10", "site-local"),
+        ("ff00::/8", "multicast"),
+    )
+)
+_GLOBAL_UNICAST = IPv6Network("2000::/3")  # all that IANA has given out; the rest of IPv6 is reserved
+
+_METADATA = frozenset(
+    ip_address(address)
+    for address in (
+        "169.254.169.254",  # AWS, Azure, Google, Oracle and most others
+        "169.254.170.2",  # AWS, credentials of a container
+        "169.254.170.23",  # AWS, identities of a pod
+        "fd00:ec2::23",
+        "fd00:ec2::254",
+        "fd20:ce::254",  # Google
+        "100.100.100.200",  # Alibaba
+        "192.0.0.192",  # Oracle
+        "168.63.129.16",  # Azure: public by its number, and yet the host
+    )
+)
+
+_NAT64 = tuple(IPv6Network(network) for network in ("64:ff9b::/96", "64:ff9b:1::/96"))
+
+_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^#]*)")
+_AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]+)(?::([0-9]{1,5}))?")
+_LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
+
+
+def uri_mistake(uri: str) -> str | None:
+    """What is malformed about a `backchannel_logout_uri`, in words; None where it can be used (B3, B4, B5)."""
+    if not all("!" <= character <= "~" and character != "\\" for character in uri):
+        return "has a character that no URI may have: percent-encode it, and write the host in punycode"
+    if "#" in uri:
+        return "must not have a fragment (#…)"
+    parts = _URI.fullmatch(uri)
+    if parts is None or parts[1].lower() not in ("http", "https"):
+        return "must be an absolute URI that begins with https://"
+    authority = parts[2]
+    if "@" in authority:
+        return "must not have a user name or password before the host"
+    host_and_port = _AUTHORITY.fullmatch(authority)
+    if host_and_port is None:
+        return "must have a host, and a port that is a number if any"
+    if host_and_port[2] is not None and not 0 < int(host_and_port[2]) < 65_536:
+        return "must have a port between 1 and 65535"
+    return _host_mistake(host_and_port[1])
+
+
+def check_uri(uri: str, policy: EgressPolicy) -> str | None:
+    """Why no request may go to `uri`, malformed or not allowed, naming the setting that would allow it; None if it may.
+
+    A name's addresses are not known here: `judge` them once they are.
+    """
+    mistake = uri_mistake(uri)
+    if mistake is not None:
+        return mistake
+    scheme, host = _scheme_and_host(uri)
+    if scheme == "http" and not policy.allow_http:
+        return "is http, which is allowed only by egress.allow_http"
+    address = _literal(host)
+    return None if address is None else judge(address, policy)
+
+
+def judge(address: str | Address, policy: EgressPolicy) -> str | None:
+    """Why no connection may be made to `address`, naming the setting that would allow it; None if it may be made.
+
+    Raises ValueError where `address` is no IP address.
+    """
+    if isinstance(address, str):
+        address = ip_address(address)
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        address = IPv6Address(int(address))  # fe80::1%eth0 is another object than fe80::1, and the same address
+    mistake = _judge_as_written(address, policy)
+    if mistake is not None:
+        return mistake
+    inner = _embedded(address)
+    return None if inner is None else judge(inner, policy)
+
+
+def _judge_as_written(address: Address, policy: EgressPolicy) -> str | None:
+    allowed = _narrowest(address, policy.allow)
+    denied = _narrowest(address, policy.deny)
+    if denied >= 0 and denied >= allowed:
+        return f"address {address} is denied by egress.deny"
+    if address in _METADATA and allowed < address.max_prefixlen:
+        return f"address {address} is a cloud's metadata service, which only egress.allow of that very address opens"
+    if allowed >= 0:
+        return None
+    kind = _special(address)
+    return None if kind is None else f"address {address} is {kind}, not public: egress.allow would have to name it"
+
+
+def _narrowest(address: Address, networks: tuple[Network, ...]) -> int:
+    """The longest prefix of the networks that hold the address; -1 where none does."""
+    return max((network.prefixlen for network in networks if address in network), default=-1)
+
+
+def _special(address: Address) -> str | None:
+    """The kind of range that keeps the address from being public."""
+    for network, kind in _IPV4_RANGES if address.version == 4 else _IPV6_RANGES:
+        if address in network:
+            return kind
+    return "reserved" if address.version == 6 and address not in _GLOBAL_UNICAST else None
+
+
+def _embedded(address: Address) -> IPv4Address | None:
+    """The IPv4 address that a packet to this IPv6 address ends up at."""
+    if isinstance(address, IPv4Address):
+        return None
+    if any(address in network for network in _NAT64):
+        return IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour
+
+
+def _scheme_and_host(uri: str) -> tuple[str, str]:
+    """Of a URI that `uri_mistake` finds nothing wrong with."""
+    scheme, rest = uri.split("://", 1)
+    authority = re.split(r"[/?]", rest, maxsplit=1)[0]
+    host = authority[: authority.index("]") + 1] if authority.startswith("[") else authority.split(":", 1)[0]
+    return scheme.lower(), host
+
+
+def _host_mistake(host: str) -> str | None:
+    if host.startswith("["):
+        if "%" in host:
+            return "must not have an IPv6 zone"
+        return None if _literal(host) is not None else "must have an IPv6 address between the brackets"
+    if len(host.rstrip(".")) > 253 or _NAME.fullmatch(host) is None:
+        return "must have a valid host name"
+    if _ends_in_number(host) and _literal(host) is None:
+        return "has a host that ends in a number and yet is no IPv4 address"
+    return None
+
+
+def _ends_in_number(host: str) -> bool:
+    return _NUMBER.fullmatch(host.removesuffix(".").rsplit(".", 1)[-1]) is not None
+
+
+def _literal(host: str) -> Address | None:
+    """The address that a host means by itself, as inet_aton and so the resolver reads it (`127.1`, `0x7f000001`)."""
+    if host.startswith("["):
+        try:
+            return IPv6Address(host[1:-1])
+        except ValueError:
+            return None
+    if not _ends_in_number(host):
+        return None
+    parts = host.removesuffix(".").split(".")
+    numbers = [_inet_number(part) for part in parts]
+    if len(parts) > 4 or any(number is None for number in numbers):
+        return None
+    *leading, last = (number for number in numbers if number is not None)
+    if any(number > 255 for number in leading) or last >= 256 ** (4 - len(leading)):
+        return None
+    return IPv4Address(sum(number << (24 - 8 * index) for index, number in enumerate(leading)) + last)
+
+
+def _inet_number(part: str) -> int | None:
+    """One part of an inet_aton address: decimal, `0x` hexadecimal or `0` octal."""
+    if _NUMBER.fullmatch(part) is None or len(part) > 32:
+        return None
+    try:
+        if part[:2] in ("0x", "0X"):
+            return int(part[2:] or "0", 16)
+        return int(part, 8 if part.startswith("0") else 10)
+    except ValueError:  # an 8 or 9 in an octal number
+        return None
