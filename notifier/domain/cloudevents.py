@@ -1,0 +1,231 @@
+"""From a message's bytes to the event's JSON: bare, or in a CloudEvents 1.0 envelope, structured or binary.
+
+The input may be anything at all; whatever it is, the answer is a JSON object or `MalformedEvent` with every mistake.
+A byte order mark is tolerated (RFC 8259 §8.1), of two members with one name the last wins, and nesting ends at 200
+levels. Texts of mistakes are printable and repeat no more than 100 characters of the input.
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NoReturn, cast
+from urllib.parse import unquote
+
+from pydantic_core import from_json
+
+from notifier.domain.errors import MalformedEvent, Mistake
+from notifier.domain.message import Message
+from notifier.domain.moment import read_moment
+
+TEXT_LENGTH = 1024  # characters; more than any identifier needs (`sub` has at most 255: OpenID Connect Core §2)
+ECHO_LENGTH = 100
+
+# AMQP binding §3.1.3 (both delimiters), HTTP binding §3.1.3.
+_PREFIXES = ("cloudevents_", "cloudevents:", "ce-")
+_REQUIRED = ("id", "source", "specversion", "type")  # CloudEvents 1.0 §3.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """The CloudEvents attributes that matter here. `time` in epoch seconds."""
+
+    id: str
+    source: str
+    type: str
+    time: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """The event's JSON. `envelope` is None for bare JSON, and where there are `mistakes` in it.
+
+    `path` precedes the paths of mistakes in `data`.
+    """
+
+    data: dict[str, object]
+    envelope: Envelope | None = None
+    path: str = ""
+    mistakes: tuple[Mistake, ...] = ()
+
+
+def echo(text: str, length: int = ECHO_LENGTH) -> str:
+    """Input as a mistake may repeat it: printable, and cut to `length` characters."""
+    cut = text if len(text) <= length else text[: length - 1] + "…"
+    return (
+        cut
+        if cut.isprintable()
+        else "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in cut)
+    )
+
+
+def open_message(message: Message, max_bytes: int) -> Opened:
+    """Take the event's JSON out of the message. Raises MalformedEvent where there is none to look at."""
+    attributes = _binary_attributes(message.headers) if message.headers else {}
+    media_type = _media_type(message.content_type)
+    if media_type.startswith("application/cloudevents"):
+        if media_type != "application/cloudevents+json":
+            _refuse(
+                "content_type", f"{echo(media_type)} is not understood; send one event as application/cloudevents+json"
+            )
+        return _open_structured(_read_object(message.body, max_bytes))
+    data = _read_object(message.body, max_bytes)
+    if attributes:
+        mistakes: list[Mistake] = []
+        _check_data_type(message.content_type, "content_type", mistakes)
+        envelope = _read_envelope(attributes, mistakes)
+        return Opened(data=data, envelope=envelope, mistakes=tuple(mistakes))
+    if "specversion" in data:
+        return _open_structured(data)
+    return Opened(data=data)
+
+
+def read_json(body: bytes, max_bytes: int) -> object:
+    """Any JSON text of at most `max_bytes` bytes. Raises MalformedEvent that says why it is none."""
+    if len(body) > max_bytes:
+        _refuse("", f"the event has {len(body)} bytes; at most {max_bytes} are taken (queue.max_event)")
+    body = body.removeprefix(b"\xef\xbb\xbf")
+    if not body.strip():
+        _refuse("", "the message is empty; it must be a JSON object")
+    try:
+        return cast("object", from_json(body, cache_strings="keys"))
+    except ValueError as error:
+        _refuse("", _why_no_json(body, str(error)))
+
+
+def _read_object(body: bytes, max_bytes: int) -> dict[str, object]:
+    value = read_json(body, max_bytes)
+    if not isinstance(value, dict):
+        _refuse("", f"must be a JSON object, not {kind_of(value)}")
+    return value
+
+
+def kind_of(value: object) -> str:
+    """What a JSON value is, in JSON's own words."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"
+
+
+def _why_no_json(body: bytes, error: str) -> str:
+    try:
+        body.decode()
+    except UnicodeDecodeError as broken:
+        return f"not UTF-8: byte {broken.start} is 0x{body[broken.start]:02x}"
+    if "recursion limit" in error:
+        return "nested too deeply; 200 levels at most"
+    return f"not JSON: {echo(error)}"
+
+
+def _open_structured(envelope: dict[str, object]) -> Opened:
+    mistakes: list[Mistake] = []
+    for name in (*_REQUIRED, "time", "datacontenttype"):
+        value = envelope.get(name)
+        if value is not None and not isinstance(value, str):
+            mistakes.append(Mistake(name, f"must be a string, not {kind_of(value)}"))
+    attributes = {name: value for name, value in envelope.items() if isinstance(value, str)}
+    _check_data_type(attributes.get("datacontenttype"), "datacontenttype", mistakes)
+    read = _read_envelope(attributes, mistakes)
+    try:
+        data = _structured_data(envelope)
+    except MalformedEvent as error:
+        raise MalformedEvent([*mistakes, *error.mistakes]) from None
+    return Opened(data=data, envelope=read, path="data.", mistakes=tuple(mistakes))
+
+
+def _structured_data(envelope: dict[str, object]) -> dict[str, object]:
+    data, encoded = envelope.get("data"), envelope.get("data_base64")
+    if encoded is None:
+        if not isinstance(data, dict):
+            _refuse("data", f"must be the event, a JSON object, not {kind_of(data)}")
+        return data
+    if data is not None:
+        _refuse("data_base64", "only one of data and data_base64 may be given")
+    if not isinstance(encoded, str):
+        _refuse("data_base64", f"must be a string, not {kind_of(encoded)}")
+    try:
+        body = base64.b64decode(encoded, validate=True)
+        return _read_object(body, max_bytes=len(body))
+    except (binascii.Error, ValueError):
+        _refuse("data_base64", "is not base64 (RFC 4648 §4)")
+    except MalformedEvent as error:
+        raise MalformedEvent([Mistake("data_base64", mistake.text) for mistake in error.mistakes]) from None
+
+
+def _read_envelope(attributes: Mapping[str, str], mistakes: list[Mistake]) -> Envelope | None:
+    """The envelope by its attributes; what is wrong is added to `mistakes`, and then there is none."""
+    wrong = {mistake.path for mistake in mistakes}
+    for name in _REQUIRED:
+        if name in wrong:
+            continue
+        value = attributes.get(name, "")
+        if not value:
+            mistakes.append(Mistake(name, "is required by CloudEvents"))
+        elif len(value) > TEXT_LENGTH or not value.isprintable():
+            mistakes.append(Mistake(name, f"must be printable and have at most {TEXT_LENGTH} characters"))
+        elif name == "specversion" and value != "1.0":
+            mistakes.append(Mistake(name, f'must be "1.0", not "{echo(value)}"'))
+    time = None
+    if "time" in attributes:
+        try:
+            time = read_moment(attributes["time"])
+        except ValueError:
+            mistakes.append(Mistake("time", "must be an RFC 3339 timestamp with an offset, like 2026-01-31T12:00:00Z"))
+    if mistakes:
+        return None
+    return Envelope(id=attributes["id"], source=attributes["source"], type=attributes["type"], time=time)
+
+
+def _binary_attributes(headers: Mapping[str, object]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for header, value in headers.items():
+        name = header.lower()
+        for prefix in _PREFIXES:
+            if name.startswith(prefix):
+                text = _header_text(value)
+                # HTTP binding §3.1.3.2: values are percent-encoded there, and only there.
+                found[name[len(prefix) :]] = unquote(text, errors="replace") if prefix == "ce-" else text
+                break
+    return found
+
+
+def _header_text(value: object) -> str:
+    """An AMQP or HTTP header as text; what cannot be an attribute becomes empty and is then missed by name."""
+    match value:
+        case str():
+            return value
+        case bytes() | bytearray():
+            return bytes(value).decode(errors="replace")
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case datetime():
+            return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
+        case _:
+            return ""
+
+
+def _media_type(content_type: str | None) -> str:
+    return content_type.partition(";")[0].strip().lower() if content_type else ""
+
+
+def _check_data_type(content_type: str | None, path: str, mistakes: list[Mistake]) -> None:
+    media_type = _media_type(content_type)
+    if media_type and not media_type.endswith(("/json", "+json")):
+        mistakes.append(Mistake(path, f"must be application/json, not {echo(media_type)}"))
+
+
+def _refuse(path: str, text: str) -> NoReturn:
+    raise MalformedEvent([Mistake(path, text)])

@@ -1,0 +1,109 @@
+"""The members of the event as publishers write them: the types that parse it and make its JSON Schema.
+
+`null` stands for a member that is left out, since many serializers write it so.
+"""
+
+from typing import Annotated, Literal, Required
+
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, WithJsonSchema, with_config
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier.domain.client import Algorithm
+from notifier.domain.cloudevents import TEXT_LENGTH, echo, kind_of
+from notifier.domain.egress import uri_mistake
+from notifier.domain.moment import read_moment
+
+URI_LENGTH = 4096
+
+
+def _moment(value: object) -> float:
+    if isinstance(value, str):
+        try:
+            return read_moment(value)
+        except ValueError:
+            pass
+    raise _wrong("must be an RFC 3339 timestamp with an offset, like 2026-01-31T12:00:00Z")
+
+
+def _algorithm(value: object) -> Algorithm:
+    if not isinstance(value, str):
+        raise _wrong(f"must be a string, not {kind_of(value)}")
+    try:
+        return Algorithm(value)
+    except ValueError:
+        raise _wrong(f'"{echo(value)}" is not supported; must be one of {", ".join(Algorithm)}') from None
+
+
+def _uri(value: str) -> str:
+    mistake = uri_mistake(value)
+    if mistake is not None:
+        raise _wrong(mistake)
+    return value
+
+
+def _wrong(text: str) -> PydanticCustomError:
+    return PydanticCustomError("wrong", "{text}", {"text": text})
+
+
+# No control characters: ids travel in headers and logs.
+Text = Annotated[str, Field(min_length=1, max_length=TEXT_LENGTH, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+Moment = Annotated[float, PlainValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
+Alg = Annotated[
+    Algorithm, PlainValidator(_algorithm), WithJsonSchema({"type": "string", "enum": [str(alg) for alg in Algorithm]})
+]
+Uri = Annotated[
+    str,
+    Field(min_length=1, max_length=URI_LENGTH),
+    AfterValidator(_uri),
+    WithJsonSchema({"type": "string", "format": "uri", "minLength": 1, "maxLength": URI_LENGTH}),
+]
+
+
+@with_config(ConfigDict(strict=True, title="Client"))
+class EntryDocument(TypedDict, total=False):
+    """A client to tell, and what this event knows of it better than the registry, where `registry.inline` allows it."""
+
+    client_id: Required[Annotated[Text, Field(description="The client's `client_id` at this issuer.")]]
+    backchannel_logout_uri: Annotated[
+        Uri | None, Field(description="Where to POST the logout token: absolute, without user name and fragment.")
+    ]
+    backchannel_logout_session_required: Annotated[
+        bool | None, Field(description="Whether the logout token must carry `sid`.")
+    ]
+    id_token_signed_response_alg: Annotated[Alg | None, Field(description="How the logout token is signed.")]
+    sub: Annotated[Text | None, Field(description="The user as this client alone knows them (pairwise).")]
+    sid: Annotated[Text | None, Field(description="The session as this client alone knows it.")]
+
+
+@with_config(ConfigDict(strict=True, title="Session ended"))
+class EventBody(TypedDict, total=False):
+    """One user session, or all sessions of a user, ended at one issuer; and which clients must hear of it.
+
+    `sub` or `sid` must be given, here or in every entry of `clients`. Unknown members are ignored.
+    """
+
+    id: Annotated[
+        Text | None,
+        Field(
+            description="Identifies the event, so that a copy is known. Default: CloudEvents `id`, AMQP `message_id`."
+        ),
+    ]
+    iss: Required[Annotated[Text, Field(description="The issuer, as configured.")]]
+    sub: Annotated[Text | None, Field(description="The user. Without `sid`: all their sessions.")]
+    sid: Annotated[Text | None, Field(description="The session.")]
+    clients: Required[
+        Annotated[
+            Annotated[list[Text | EntryDocument], Field(min_length=1)] | Literal["*"],
+            Field(description='Whom to tell: `client_id`s or objects; or "*", all registered clients of the issuer.'),
+        ]
+    ]
+    ended_at: Annotated[
+        Moment | None, Field(description="When it ended. Default: CloudEvents `time`, the message's timestamp.")
+    ]
+    not_after: Annotated[
+        Moment | None, Field(description="When the sessions at the clients run out by themselves: no attempt after it.")
+    ]
+    reason: Annotated[
+        Text | None, Field(description="`user_logout`, `session_expiration`, `terminated`, or a word of your own.")
+    ]
