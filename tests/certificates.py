@@ -1,0 +1,98 @@
+"""A small certificate authority for tests: servers with good, expired and misnamed certificates, and mutual TLS."""
+
+import datetime
+import ssl
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """An authority whose certificate is in `ca_file`; everything it issues is written beside it."""
+
+    ca_file: Path
+    _key: ec.EllipticCurvePrivateKey
+    _certificate: x509.Certificate
+
+    def issue(self, name: str, *names: str, expired: bool = False) -> Path:
+        """A PEM file with key and certificate for these names or addresses."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        end = _now() - datetime.timedelta(days=1) if expired else _now() + datetime.timedelta(days=1)
+        certificate = (
+            _builder(name, self._certificate.subject, key, end)
+            .add_extension(
+                x509.SubjectAlternativeName([_general_name(each) for each in (name, *names)]), critical=False
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+        path = self.ca_file.with_name(f"{name}{'-expired' if expired else ''}.pem")
+        path.write_bytes(
+            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            + certificate.public_bytes(Encoding.PEM)
+        )
+        return path
+
+    def server(
+        self, *names: str, expired: bool = False, mutual: bool = False, newest: ssl.TLSVersion | None = None
+    ) -> ssl.SSLContext:
+        """A server's context; `mutual` asks for a client certificate of this authority; `newest` limits the version."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.issue(*(names or ("localhost", "127.0.0.1")), expired=expired))
+        if mutual:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(self.ca_file)
+        if newest is not None:
+            context.set_ciphers("ALL:@SECLEVEL=0")
+            context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+            context.maximum_version = newest
+        return context
+
+
+def authority(directory: Path, name: str = "Test CA") -> Authority:
+    """A new authority that keeps its files in `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        _builder(name, _name(name), key, _now() + datetime.timedelta(days=2))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    ca_file = directory / "ca.pem"
+    ca_file.write_bytes(certificate.public_bytes(Encoding.PEM))
+    return Authority(ca_file=ca_file, _key=key, _certificate=certificate)
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _builder(
+    subject: str, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, end: datetime.datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(_name(subject))
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_now() - datetime.timedelta(days=3))
+        .not_valid_after(end)
+    )
