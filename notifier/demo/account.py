@@ -1,0 +1,171 @@
+"""The demo's book-keeping: what the service says as it goes (`Tally`), and what in the end became of each delivery.
+
+The end is judged by the clients' own records and by the queue's dead letters, never by what the service says of itself.
+"""
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from notifier.demo.receivers import Kind, Receiver
+from notifier.pipeline.facts import Attempted, Buried, Deferred, Delivered, Fact, RetryScheduled, Skipped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignOut:
+    """One user signing out: the event, the session it ended, and when, in epoch seconds."""
+
+    event_id: str
+    sid: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A dead letter as browsed from the queue."""
+
+    event_id: str
+    client_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How one client stands while the demo runs: deliveries by their state, attempts so far."""
+
+    delivered: int
+    waiting: int
+    dead: int
+    attempts: int
+
+
+class Tally:
+    """Counts the service's facts, for the live display and to know when all is settled. An observer."""
+
+    def __init__(self, deliveries: int) -> None:
+        self._deliveries = deliveries
+        self._attempts: Counter[str] = Counter()
+        self._delivered: set[tuple[str, str]] = set()
+        self._dead: set[tuple[str, str]] = set()
+        self._waiting: set[tuple[str, str]] = set()
+
+    def __call__(self, fact: Fact) -> None:
+        """Take note of one fact."""
+        match fact:
+            case Attempted(delivery=delivery):
+                self._attempts[delivery.client_id] += 1
+            case RetryScheduled(delivery=delivery):
+                self._waiting.add((delivery.event_id, delivery.client_id))
+            case Deferred():
+                self._waiting.add((fact.event_id, fact.client_id))
+            case Delivered(delivery=delivery):
+                self._delivered.add((delivery.event_id, delivery.client_id))
+            case Buried() | Skipped():
+                self._dead.add((fact.event_id, fact.client_id))
+            case _:
+                pass  # an event taken is the sum of its deliveries
+
+    @property
+    def settled(self) -> bool:
+        """Whether the service says that each delivery has found its fate."""
+        return len(self._delivered | self._dead) >= self._deliveries
+
+    def attempts(self, client_id: str) -> int:
+        """The attempts made for a client so far."""
+        return self._attempts[client_id]
+
+    def progress(self, client_id: str) -> Progress:
+        """How a client stands."""
+        waiting = self._waiting - self._delivered - self._dead
+        return Progress(
+            delivered=_of(client_id, self._delivered),
+            waiting=_of(client_id, waiting),
+            dead=_of(client_id, self._dead),
+            attempts=self._attempts[client_id],
+        )
+
+
+def _of(client_id: str, pairs: Iterable[tuple[str, str]]) -> int:
+    return sum(1 for _, whose in pairs if whose == client_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What one client got. `median` in seconds from sign-out to logged out, None where nobody was logged out."""
+
+    client_id: str
+    kind: Kind
+    deliveries: int
+    delivered: int
+    attempts: int
+    dead: Mapping[str, int]
+    duplicates: int
+    median: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What became of every delivery. `unaccounted` and `invalid` are to be empty."""
+
+    rows: tuple[Row, ...]
+    unaccounted: tuple[tuple[str, str], ...]
+    invalid: tuple[tuple[str, str], ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether each delivery is accounted for and every token was valid."""
+        return not self.unaccounted and not self.invalid
+
+    @property
+    def deliveries(self) -> int:
+        """How many there were."""
+        return sum(row.deliveries for row in self.rows)
+
+    @property
+    def delivered(self) -> int:
+        """How many ended as a logout at the client."""
+        return sum(row.delivered for row in self.rows)
+
+    @property
+    def dead(self) -> Mapping[str, int]:
+        """The other ends, by reason: dead letters of deliveries that their client never accepted."""
+        return sum((Counter(row.dead) for row in self.rows), Counter[str]())
+
+
+def settle_account(
+    sign_outs: Sequence[SignOut], receivers: Iterable[Receiver], given_up: Iterable[DeadLetter], tally: Tally
+) -> Account:
+    """Hold every (event, client) against the client's own records first, then against the dead letters."""
+    reasons = {(letter.event_id, letter.client_id): letter.reason for letter in given_up}
+    rows: list[Row] = []
+    unaccounted: list[tuple[str, str]] = []
+    invalid: list[tuple[str, str]] = []
+    for receiver in receivers:
+        dead: Counter[str] = Counter()
+        delays: list[float] = []
+        duplicates = 0
+        for sign_out in sign_outs:
+            visit = receiver.visits.get(sign_out.sid)
+            reason = reasons.get((sign_out.event_id, receiver.client_id))
+            if visit is not None and visit.logged_out_at is not None:
+                delays.append(visit.logged_out_at - sign_out.at)
+                duplicates += visit.accepted - 1
+            elif reason:
+                dead[reason] += 1
+            else:
+                unaccounted.append((sign_out.event_id, receiver.client_id))
+        invalid += [(receiver.client_id, reason) for reason in receiver.invalid]
+        rows.append(
+            Row(
+                client_id=receiver.client_id,
+                kind=receiver.kind,
+                deliveries=len(sign_outs),
+                delivered=len(delays),
+                attempts=tally.attempts(receiver.client_id),
+                dead=dead,
+                duplicates=duplicates,
+                median=statistics.median(delays) if delays else None,
+            )
+        )
+    return Account(rows=tuple(rows), unaccounted=tuple(unaccounted), invalid=tuple(invalid))

@@ -1,0 +1,201 @@
+"""What the demo shows: what is about to happen, how it goes, and the account at the end.
+
+On a terminal the progress is drawn in place; elsewhere it is a plain line every two seconds.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from notifier.demo.account import Account, Progress, Row, SignOut, Tally
+from notifier.demo.receivers import Kind, Receiver
+
+BAR = 30  # characters
+PLAIN_EVERY = 2.0  # seconds between two plain lines
+
+BEHAVIOUR = {
+    Kind.HEALTHY: "answers 204 at once",
+    Kind.SLOW: "answers 204 after a while",
+    Kind.FLAKY: "answers 503 twice for each session, then 204",
+    Kind.REJECTING: "answers 400 to every token, however valid",
+    Kind.DEAD: "nobody listens on its port",
+}
+ENDS = {
+    Kind.HEALTHY: "delivered",
+    Kind.SLOW: "delivered, and nobody else waits for it",
+    Kind.FLAKY: "delivered at the third attempt",
+    Kind.REJECTING: "a dead letter, after three further attempts",
+    Kind.DEAD: "a dead letter, once retrying has taken too long",
+}
+
+
+class Display(Protocol):
+    """Draws how things stand."""
+
+    def show(self, seconds: float) -> None:
+        """Draw it, `seconds` after the start."""
+
+
+def introduce(console: Console, receivers: Sequence[Receiver], *, events: int, folder: Path) -> None:
+    """Say what is about to happen, and what is to be expected of it."""
+    console.print(
+        f"[bold]{events} users sign out.[/] Each has a session at {len(receivers)} clients, and each client must hear"
+        f" of it: [bold]{events * len(receivers)} deliveries[/].\n",
+        soft_wrap=True,
+    )
+    console.print(
+        "  identity server ──event──▶ queue ──▶ worker ──signed logout token──▶ client\n", style="cyan", highlight=False
+    )
+    table = _table("client", "what it does", "what to expect")
+    for receiver in receivers:
+        table.add_row(receiver.client_id, BEHAVIOUR[receiver.kind], ENDS[receiver.kind])
+    console.print(table)
+    console.print(
+        "Every client really verifies what it gets: signature, issuer, audience, ages, and that no token comes twice.\n"
+        f"The queue is one SQLite file; it, the signing key and the configuration are in {folder} until the end.\n",
+        style="dim",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@contextmanager
+def display(console: Console, tally: Tally, receivers: Sequence[Receiver], *, events: int) -> Iterator[Display]:
+    """The display that fits this console, for as long as the block lasts."""
+    if not console.is_terminal:
+        yield _Lines(console, tally, receivers, events)
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        yield _Drawing(live, tally, receivers, events)
+
+
+class _Drawing:
+    """A table that is drawn anew in place."""
+
+    def __init__(self, live: Live, tally: Tally, receivers: Sequence[Receiver], events: int) -> None:
+        self._live, self._tally, self._receivers, self._events = live, tally, receivers, events
+
+    def show(self, seconds: float) -> None:
+        """Draw it, `seconds` after the start."""
+        table = _table("client", "", "delivered", "to be retried", "dead", "attempts", right=4)
+        for receiver in self._receivers:
+            now = self._tally.progress(receiver.client_id)
+            numbers = (now.delivered, now.waiting, now.dead, now.attempts)
+            table.add_row(receiver.client_id, _bar(now, self._events), *map(str, numbers))
+        table.caption = f"{seconds:4.1f} s"
+        self._live.update(table, refresh=True)
+
+
+class _Lines:
+    """A line now and then, for a file or a pipe."""
+
+    def __init__(self, console: Console, tally: Tally, receivers: Sequence[Receiver], events: int) -> None:
+        self._console, self._tally, self._receivers, self._events = console, tally, receivers, events
+        self._next = 0.0
+
+    def show(self, seconds: float) -> None:
+        """Print a line if it is time for one, `seconds` after the start."""
+        if seconds < self._next and not self._tally.settled:
+            return
+        self._next = seconds + PLAIN_EVERY
+        standing = [self._tally.progress(receiver.client_id) for receiver in self._receivers]
+        delivered, waiting, dead, attempts = (
+            sum(getattr(one, name) for one in standing) for name in ("delivered", "waiting", "dead", "attempts")
+        )
+        self._console.print(
+            f"{seconds:5.1f} s  {attempts} attempts: {delivered} delivered, {waiting} to be retried, {dead} dead,"
+            f" of {self._events * len(self._receivers)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _bar(now: Progress, events: int) -> Text:
+    """One client's deliveries as a bar: delivered, dead, to be retried, not yet tried."""
+    bar = Text()
+    end = 0
+    total = 0
+    for count, mark, style in ((now.delivered, "█", "green"), (now.dead, "█", "red"), (now.waiting, "▒", "yellow")):
+        total += count
+        start, end = end, round(BAR * total / events)
+        bar.append(mark * (end - start), style)
+    return bar.append("░" * (BAR - end), "dim")
+
+
+def conclude(console: Console, account: Account, sign_outs: Sequence[SignOut], receivers: Sequence[Receiver]) -> None:
+    """The table of what each client got, the account, and whether it holds."""
+    table = _table(
+        "client",
+        "kind",
+        "deliveries",
+        "delivered",
+        "attempts",
+        "doubled",
+        "median time",
+        "dead letters",
+        right=5,
+        last=1,
+    )
+    for row in account.rows:
+        table.add_row(*_cells(row))
+    console.print(table)
+    _tell_one(console, sign_outs, receivers)
+    _tell_account(console, account)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    dead = ", ".join(f"{count} {reason}" for reason, count in sorted(row.dead.items()))
+    median = "–" if row.median is None else f"{row.median * 1000:,.0f} ms"
+    numbers = (row.deliveries, row.delivered, row.attempts, row.duplicates)
+    return (row.client_id, row.kind.value, *map(str, numbers), median, dead or "–")
+
+
+def _tell_one(console: Console, sign_outs: Sequence[SignOut], receivers: Sequence[Receiver]) -> None:
+    """One session's own story, so that the numbers mean something."""
+    sign_out = sign_outs[len(sign_outs) // 2]
+    ends: list[str] = []
+    for receiver in receivers:
+        visit = receiver.visits.get(sign_out.sid)
+        if visit is not None and visit.logged_out_at is not None:
+            after = visit.logged_out_at - sign_out.at
+            ends.append(f"at {receiver.client_id} after {after * 1000:,.0f} ms ({_times(visit.posts)})")
+        else:
+            ends.append(f"not at {receiver.client_id}")
+    console.print(f"Session {sign_out.sid} ended {', '.join(ends)}.\n", highlight=False, soft_wrap=True)
+
+
+def _times(posts: int) -> str:
+    return "1 request" if posts == 1 else f"{posts} requests"
+
+
+def _tell_account(console: Console, account: Account) -> None:
+    parts = [f"{account.delivered} delivered"]
+    parts += [f"{count} dead letters ({reason})" for reason, count in sorted(account.dead.items())]
+    missing = len(account.unaccounted)
+    if missing:
+        parts.append(f"{missing} UNACCOUNTED FOR")
+    end = "" if missing else ": every one is accounted for"
+    style = "bold green" if account.holds else "bold red"
+    console.print(f"{account.deliveries} deliveries = {' + '.join(parts)}{end}.", style=style, highlight=False)
+    if account.invalid:
+        console.print(f"{len(account.invalid)} tokens were found invalid:", style="bold red", highlight=False)
+    for client_id, reason in account.invalid[:20]:
+        console.print(f"  {client_id}: {reason}", highlight=False, soft_wrap=True, markup=False)
+    for event_id, client_id in account.unaccounted[:20]:
+        console.print(f"  event {event_id}: {client_id} neither accepted it nor is it a dead letter", highlight=False)
+
+
+def _table(*columns: str, right: int = 0, last: int = 0) -> Table:
+    """A table whose `right` columns before the `last` ones hold numbers."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, caption_justify="left")
+    until = len(columns) - last
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="right" if until - right <= index < until else "left", no_wrap=True)
+    return table
