@@ -82,6 +82,16 @@ class Buried:
     text: str
 
 
-Fact = EventTaken | Attempted | RetryScheduled | Deferred | Delivered | Skipped | Buried
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unexpected:
+    """A fault in our own code met one delivery; it is deferred, and the others are served."""
+
+    iss: str
+    client_id: str
+    event_id: str
+    error: Exception
+
+
+Fact = EventTaken | Attempted | RetryScheduled | Deferred | Delivered | Skipped | Buried | Unexpected
 Observer = Callable[[Fact], None]
 """Must return at once and never raise."""

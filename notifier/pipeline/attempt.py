@@ -1,0 +1,103 @@
+"""One attempt: check egress, mint a fresh token, POST it under one deadline, and judge what came of it.
+
+The token lives in here alone: it is made for one POST, and neither stored, logged nor put into a result (R2).
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from notifier.domain.backoff import Jitter
+from notifier.domain.client import Client
+from notifier.domain.delivery import Delivery
+from notifier.domain.egress import check_uri
+from notifier.domain.errors import OurFault
+from notifier.domain.logout_token import carries_sid, claims_for
+from notifier.domain.outcome import Answer, Break, DeadReason, Outcome, Reason, Refused, StaleConnection, read_wire
+from notifier.domain.verdict import Dead, Defer, RetryAt, Verdict, decide, our_fault_wait, postponed, record
+from notifier.pipeline.facts import Attempted, Observer
+from notifier.pipeline.ports import Clock, Request, Signer, Transport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What an attempt is made with. `new_jti` never gives the same twice."""
+
+    signer: Signer
+    transport: Transport
+    clock: Clock
+    jitter: Jitter
+    new_jti: Callable[[], str]
+    observe: Observer
+
+
+async def attempt(delivery: Delivery, client: Client, tools: Tools) -> tuple[Delivery, Verdict]:
+    """Try to tell the client; returns the delivery with what happened written into it, and what to do next.
+
+    Never raises for a fault of the client's; a fault of ours (`OurFault`) becomes a deferral, and no attempt counts.
+    """
+    started, clocked = tools.clock(), time.monotonic()
+    try:
+        outcome, jti = await _try(delivery, client, tools)
+    except OurFault as fault:
+        return defer_for(fault, delivery, client, tools)
+    if isinstance(outcome, DeadReason):
+        return delivery, Dead(reason=outcome, text=_WITHOUT[outcome])
+    now = tools.clock()
+    after = record(delivery, outcome, started)
+    sid = carries_sid(delivery, client)
+    verdict = decide(outcome, after, client.retry, carries_sid=sid, now=now, jitter=tools.jitter)
+    tools.observe(
+        Attempted(
+            delivery=delivery,
+            number=delivery.attempts + 1,
+            jti=jti,
+            alg=client.token.alg,
+            outcome=outcome,
+            seconds=time.monotonic() - clocked,
+            at=now,
+            next_due=verdict.due if isinstance(verdict, RetryAt | Defer) else None,
+        )
+    )
+    return postponed(after, verdict, client, now) if isinstance(verdict, Defer) else after, verdict
+
+
+def defer_for(fault: OurFault, delivery: Delivery, client: Client, tools: Tools) -> tuple[Delivery, Defer]:
+    """The deferral for a fault of ours: looked at again after 2, 4, 8 … 256 s."""
+    now = tools.clock()
+    wait = our_fault_wait(delivery.deferrals) * (1 + client.retry.jitter * (2 * tools.jitter() - 1))
+    verdict = Defer(due=now + wait, cause=fault.cause, text=str(fault))
+    return postponed(delivery, verdict, client, now), verdict
+
+
+_WITHOUT = {
+    DeadReason.NO_SID: "the client must have `sid`, and the event has none",
+    DeadReason.NO_SUB: "the client must have a `sub` of its own, and the event has none for it",
+}
+
+
+async def _try(delivery: Delivery, client: Client, tools: Tools) -> tuple[Outcome | DeadReason, str]:
+    """What the attempt met and the `jti` it carried; a `DeadReason` where no token can be made for this client."""
+    uri = client.backchannel_logout_uri or ""
+    if (denied := check_uri(uri, client.route.egress)) is not None:
+        return Refused(reason=Reason.EGRESS_DENIED, text=denied), ""
+    deadline = time.monotonic() + client.timeout
+    new_connection = False
+    while True:
+        jti = tools.new_jti()
+        claims = claims_for(delivery, client, now=tools.clock(), jti=jti)
+        if isinstance(claims, DeadReason):
+            return claims, ""
+        token = tools.signer.sign(delivery.iss, client.token.alg, client.token.typ, claims)
+        left = max(0.001, deadline - time.monotonic())
+        wire = await tools.transport.post(
+            Request(uri=uri, token=token, timeout=left, route=client.route, new_connection=new_connection)
+        )
+        match wire:
+            case Answer() | Break():
+                return read_wire(wire, client.response, tools.clock()), jti
+            case StaleConnection() if new_connection:
+                broken = Break(reason=Reason.DISCONNECTED, ambiguous=True, text="closed before any answer")
+                return read_wire(broken, client.response, tools.clock()), jti
+            case StaleConnection():
+                new_connection = True  # with a new token: the first may have been read (R2, R3)

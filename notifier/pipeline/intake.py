@@ -1,0 +1,210 @@
+"""What a message asks for. Opens it only when its turn has come: reads it, and says what is to be done.
+
+Either `Expand`, deliveries made one by one as there is room, or `Move`, messages to be made durable elsewhere before
+this one is acked: an event split, a delay gone on with, a dead letter, an event of an issuer nobody knows (yet).
+Nothing here waits: the worker acts on what is returned.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from notifier.domain import documents, plan
+from notifier.domain.backoff import SOON, hops
+from notifier.domain.delivery import Delivery
+from notifier.domain.documents import DeadLetter, Schedule
+from notifier.domain.errors import MalformedEvent, Mistake
+from notifier.domain.event_document import read_event
+from notifier.domain.message import DEAD, Kind, Lane, Message, Outgoing, delay
+from notifier.domain.outcome import Cause, DeadReason
+from notifier.domain.plan import Skipped
+from notifier.domain.registry import Registry
+from notifier.domain.session_ended import SessionEnded, WrongEntry
+from notifier.domain.verdict import our_fault_wait
+from notifier.pipeline.facts import Buried, Deferred, EventTaken, Fact
+from notifier.pipeline.ports import Clock, CurrentRegistry
+
+SUSPECT = 3  # redeliveries after which a message may be what kills the process
+NEWER_VERSION_WAIT = 64  # seconds: a message of a newer version rests until a worker that knows it takes it
+CONTENT_TYPE_OF_OURS = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """One message to be made durable, and what is to be told once it is."""
+
+    queue: str
+    message: Outgoing
+    fact: Fact | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """Make each of these durable, then ack. `fact` is told at the end."""
+
+    sends: Iterable[Send]
+    fact: EventTaken | None = None
+
+
+Step = Delivery | Skipped | DeadLetter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expand:
+    """Make each delivery in its turn. `event` is None for a message that is a single delivery."""
+
+    steps: Iterator[Step]
+    event: SessionEnded | None
+
+
+class Intake:
+    """Opens messages. `max_event` in bytes; `new_id` makes ids for events that bring none."""
+
+    def __init__(self, registry: CurrentRegistry, *, clock: Clock, new_id: Callable[[], str], max_event: int) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._new_id = new_id
+        self._max_event = max_event
+
+    def open(self, message: Message) -> Expand | Move:
+        """What the message asks for. Never raises: what cannot be read is a dead letter with its reason."""
+        try:
+            return self._open(message)
+        except MalformedEvent as malformed:
+            return self._malformed(message, malformed.mistakes)
+        except documents.UnknownVersion as newer:
+            return self._newer_version(message, newer)
+        except Exception as error:  # noqa: BLE001  around one message: whatever a parser does, the worker lives on
+            return self._malformed(message, (Mistake("", f"reading it failed with {type(error).__name__}"),))
+
+    def _open(self, message: Message) -> Expand | Move:
+        now = self._clock()
+        match message.kind:
+            case None:
+                event = read_event(message, max_bytes=self._max_event, new_id=self._new_id, now=now)
+                return self._event(message, documents.EventDocument(event=event), now)
+            case Kind.EVENT:
+                document = documents.load_event(message.body)
+                return _go_on(message, document.schedule, now) or self._event(message, document, now)
+            case Kind.DELIVERY:
+                waiting = documents.load_delivery(message.body)
+                return _go_on(message, waiting.schedule, now) or Expand(steps=iter((waiting.delivery,)), event=None)
+            case Kind.DEAD_LETTER:
+                raise MalformedEvent((Mistake("", "a dead letter is replayed by `notifier dead-letters replay`"),))
+
+    def _event(self, message: Message, document: documents.EventDocument, now: float) -> Expand | Move:
+        event, registry = document.event, self._registry()
+        issuer = registry.issuers.get(event.iss)
+        if issuer is None:
+            return self._unknown_issuer(document, registry, now)
+        if (objection := plan.objection(event, issuer)) is not None:
+            return _bury_event(event, objection.reason, objection.text, now)
+        wrong = [_buried(documents.bury_entry(event, entry, now)) for entry in _wrong_entries(event)]
+        taken = _taken(event, "split", 0)
+        if plan.needs_split(event):
+            lane = Lane.BULK if message.lane is Lane.BULK else Lane.EVENTS
+            parts = (Send(queue=lane, message=_event_message(part)) for part in plan.split(event, registry))
+            return Move(sends=(send for group in (wrong, parts) for send in group), fact=taken)
+        if message.delivery_count >= SUSPECT and len(event.clients) > 1:
+            return Move(sends=(send for group in (wrong, _singly(event, registry)) for send in group), fact=taken)
+        return Expand(steps=_steps(event, registry, now), event=event)
+
+    def _unknown_issuer(self, document: documents.EventDocument, registry: Registry, now: float) -> Move:
+        event = document.event
+        since = now if document.unknown_since is None else document.unknown_since
+        left = since + registry.grace - now
+        if left <= 0:
+            text = f"{event.iss} is not one of `issuers`; add it, then replay"
+            return _bury_event(event, DeadReason.UNKNOWN_ISSUER, text, now)
+        wait = min(left, our_fault_wait(document.deferrals))
+        hop = hops(wait, most=1)
+        later = replace(
+            document,
+            unknown_since=since,
+            deferrals=document.deferrals + 1,
+            schedule=Schedule(due=now + wait, hops=()),
+        )
+        fact = Deferred(
+            iss=event.iss, client_id="", event_id=event.id, cause=Cause.UNKNOWN, due=now + wait,
+            text="not one of `issuers` (yet)",
+        )  # fmt: skip
+        body = documents.dump_event(later)
+        outgoing = Outgoing(kind=Kind.EVENT, body=body, message_id=event.id)
+        return Move(sends=(Send(queue=delay(hop[0]), message=outgoing, fact=fact),))
+
+    def _malformed(self, message: Message, mistakes: tuple[Mistake, ...]) -> Move:
+        letter = documents.bury_raw(message, mistakes, self._clock())
+        dated = message.timestamp is not None
+        taken = EventTaken(
+            result="malformed", event_id=letter.event_id, iss=letter.iss, publisher=letter.publisher, deliveries=0,
+            dated=dated,
+        )  # fmt: skip
+        return Move(sends=(_buried(letter),), fact=taken)
+
+    def _newer_version(self, message: Message, newer: Exception) -> Move:
+        """A worker of a newer version wrote it; during an upgrade there is one that can read it."""
+        assert message.kind is not None
+        fact = Deferred(
+            iss="", client_id="", event_id=message.message_id or "", cause=Cause.UNKNOWN,
+            due=self._clock() + NEWER_VERSION_WAIT, text=str(newer),
+        )  # fmt: skip
+        return Move(sends=(Send(queue=delay(NEWER_VERSION_WAIT), message=_same(message), fact=fact),))
+
+
+def _go_on(message: Message, schedule: Schedule | None, now: float) -> Move | None:
+    """The next hop of a delay that is not over. The clock may only shorten: after the last hop it is due."""
+    if schedule is None or not schedule.hops or schedule.due - now < SOON:
+        return None
+    hop, *rest = schedule.hops
+    assert message.kind is not None
+    body = documents.reschedule(message.body, message.kind, Schedule(due=schedule.due, hops=tuple(rest)))
+    outgoing = Outgoing(kind=message.kind, body=body, message_id=message.message_id or "")
+    return Move(sends=(Send(queue=delay(hop), message=outgoing),))
+
+
+def _steps(event: SessionEnded, registry: Registry, now: float) -> Iterator[Step]:
+    for entry in _wrong_entries(event):
+        yield documents.bury_entry(event, entry, now)
+    yield from plan.deliveries(event, registry)
+
+
+def _singly(event: SessionEnded, registry: Registry) -> Iterator[Send]:
+    """The event as single deliveries, so that only the one that kills a process goes on to the delivery limit."""
+    for step in plan.deliveries(event, registry):
+        if isinstance(step, Delivery):
+            body = documents.dump_delivery(documents.DeliveryDocument(delivery=step))
+            yield Send(queue=Lane.RETRIES, message=Outgoing(kind=Kind.DELIVERY, body=body, message_id=step.id))
+
+
+def _wrong_entries(event: SessionEnded) -> Iterator[WrongEntry]:
+    return (entry for entry in event.clients if isinstance(entry, WrongEntry))
+
+
+def _bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> Move:
+    letter = documents.bury_event(event, reason, text, now)
+    return Move(sends=(_buried(letter),), fact=_taken(event, "accepted", 0))
+
+
+def _buried(letter: DeadLetter) -> Send:
+    fact = Buried(
+        iss=letter.iss, client_id=letter.client_id, event_id=letter.event_id, reason=letter.reason, text=letter.text
+    )
+    return Send(queue=DEAD, message=documents.dump_dead_letter(letter), fact=fact)
+
+
+def _taken(event: SessionEnded, result: Literal["accepted", "split"], deliveries: int) -> EventTaken:
+    return EventTaken(
+        result=result, event_id=event.id, iss=event.iss, publisher=event.publisher, deliveries=deliveries,
+        dated=event.ended_at is not None,
+    )  # fmt: skip
+
+
+def _event_message(event: SessionEnded) -> Outgoing:
+    body = documents.dump_event(documents.EventDocument(event=event))
+    return Outgoing(kind=Kind.EVENT, body=body, message_id=event.id)
+
+
+def _same(message: Message) -> Outgoing:
+    """The same body and kind once more; headers are never copied (a copied `x-death` makes the broker drop it)."""
+    assert message.kind is not None
+    return Outgoing(kind=message.kind, body=message.body, message_id=message.message_id or "")

@@ -1,0 +1,310 @@
+"""Takes messages, begins their deliveries as there is room, and acks each when all of its deliveries are settled.
+
+It owns every task it starts. Everything but the tasks is synchronous, on the event loop: a message, the end of an
+attempt and the end of a settlement each lead to `_pump`, which begins what now has room. Deliveries expand lazily: at
+most twice `max_in_flight` exist, however many clients the waiting events name.
+
+A message redelivered three times or more is a suspect: it may be what kills the process. Suspects are handled with
+nothing else in flight, in random order, so that one of them cannot take its neighbours to the delivery limit with it.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+from notifier.domain.client import Client
+from notifier.domain.delivery import Delivery
+from notifier.domain.documents import DeadLetter
+from notifier.domain.errors import OurFault
+from notifier.domain.logout_token import carries_sid
+from notifier.domain.message import Lane, Message
+from notifier.domain.outcome import Cause
+from notifier.domain.plan import Skipped
+from notifier.domain.verdict import Defer, Done, Verdict, before_attempt, postponed
+from notifier.pipeline import facts
+from notifier.pipeline.attempt import Tools, attempt, defer_for
+from notifier.pipeline.duplicates import Duplicates, First, Joined, Known
+from notifier.pipeline.held import Held, Shelf
+from notifier.pipeline.intake import SUSPECT, Intake, Move, Send, Step
+from notifier.pipeline.lanes import Turns
+from notifier.pipeline.ports import Acknowledger, CurrentRegistry
+from notifier.pipeline.settlement import Settlement
+from notifier.pipeline.slots import Entered, Full, Slots, Waits
+
+BATCH = 16  # messages of one Move that are confirmed together; more would hold the loop while they are made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """`max_in_flight` attempts at a time; `slot_wait` and `shutdown_grace` in seconds."""
+
+    max_in_flight: int = 512
+    slot_wait: float = 1.0
+    shutdown_grace: float = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ticket:
+    held: Held
+    delivery: Delivery
+    client: Client
+
+
+class Worker:
+    """The heart: a `Sink` for messages. `run` until `stop`."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        settlement: Settlement,
+        tools: Tools,
+        registry: CurrentRegistry,
+        acknowledger: Acknowledger,
+        limits: Limits,
+    ) -> None:
+        self._intake = intake
+        self._settlement = settlement
+        self._tools = tools
+        self._registry = registry
+        self._acknowledger = acknowledger
+        self._limits = limits
+        self._turns = Turns(limits.max_in_flight)
+        self._slots: Slots[_Ticket] = Slots(limits.slot_wait)
+        self._duplicates: Duplicates[Held] = Duplicates()
+        self._in_flight = dict.fromkeys(Lane, 0)
+        self._held = dict.fromkeys(Lane, 0)
+        self._suspects: list[Held] = []
+        self._stop = asyncio.Event()
+        self._quiet = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._broken: BaseException | None = None
+        self.shelves = {lane: Shelf() for lane in Lane}
+
+    # ── the queue's side ──
+
+    def take(self, message: Message) -> None:
+        """A message came from the queue."""
+        if self._stop.is_set():
+            return  # it goes back to the queue when the connection closes
+        held = Held(message=message, arrived=self._tools.clock())
+        shelf = self.shelves[message.lane]
+        shelf.put(held)
+        if message.delivery_count >= SUSPECT:
+            self._suspects.append(held)
+        else:
+            shelf.waiting.append(held)
+        self._pump()
+
+    def lost(self, lane: Lane) -> None:
+        """The lane's messages will come again. What runs goes on, and the second copy joins it."""
+        self.shelves[lane].lose()
+        self._suspects = [held for held in self._suspects if held.lane is not lane]
+
+    # ── running and stopping ──
+
+    async def run(self) -> None:
+        """Serve until `stop`, then finish what is in flight within `shutdown_grace`; the rest is given back.
+
+        Raises what broke a settlement: its message has no fate, so the process must not go on as if it had.
+        """
+        await self._stop.wait()
+        self._give_back()
+        try:
+            async with asyncio.timeout(self._limits.shutdown_grace):
+                await self._quiet.wait()
+        except TimeoutError:
+            self._slots.abandon()
+            for shelf in self.shelves.values():
+                shelf.lose()
+            for task in self._tasks:
+                task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._broken is not None:
+            raise self._broken
+
+    def stop(self) -> None:
+        """Begin the drain."""
+        self._stop.set()
+
+    @property
+    def in_flight(self) -> int:
+        """Attempts and settlements that run."""
+        return len(self._tasks)
+
+    def _give_back(self) -> None:
+        """Let go of what was not begun. An event of which some clients were told is finished: none is told twice."""
+        self._suspects.clear()
+        for shelf in self.shelves.values():
+            for held in list(shelf.unopened()):
+                shelf.waiting.remove(held)
+                shelf.settled(held)
+        self._pump()
+
+    # ── beginning ──
+
+    def _pump(self) -> None:
+        """Begin whatever there is room for."""
+        while (held := self._next()) is not None:
+            held.look(self._intake)
+            if held.ahead is not None:
+                self._begin(held, held.give())
+            if held.message.delivery_count >= SUSPECT:
+                self._suspects += [held] if held.ahead is not None else []
+            elif held.ahead is None:
+                self.shelves[held.lane].waiting.popleft()
+            self._close(held)
+        if self._stop.is_set() and not self._tasks and not any(shelf.waiting for shelf in self.shelves.values()):
+            self._quiet.set()
+
+    def _next(self) -> Held | None:
+        """The message whose turn it is; None where there is no room, or nothing to do."""
+        if self._suspects:
+            return None if self._tasks else self._suspects.pop(random.randrange(len(self._suspects)))  # noqa: S311
+        waiting = [lane for lane, shelf in self.shelves.items() if shelf.waiting]
+        lane = self._turns.next(waiting, self._in_flight, self._held) if waiting else None
+        return None if lane is None else self.shelves[lane].waiting[0]
+
+    def _begin(self, held: Held, step: Step | Move) -> None:
+        match step:
+            case Delivery():
+                self._begin_delivery(held, step)
+            case Skipped():
+                fact = facts.Skipped(iss=step.iss, client_id=step.client_id, event_id=held.message.message_id or "")
+                self._tools.observe(fact)
+            case DeadLetter():
+                self._count(held)
+                self._spawn(self._bury(held, step))
+            case Move():
+                self._count(held)
+                self._spawn(self._move(held, step.sends))
+
+    def _count(self, held: Held) -> None:
+        held.open += 1
+        held.total += 1
+        self._held[held.lane] += 1
+
+    def _begin_delivery(self, held: Held, delivery: Delivery) -> None:
+        self._count(held)
+        if delivery.id_given:
+            match self._duplicates.begin(delivery.id, held):
+                case Known():
+                    held.joined += 1
+                    self._fate(held)
+                    return
+                case Joined():
+                    held.joined += 1
+                    return
+                case First():
+                    pass
+        registry = self._registry()
+        client = registry.resolve(delivery.iss, delivery.client_id, delivery.inline)
+        now = self._tools.clock()
+        verdict: Verdict | None = before_attempt(
+            delivery,
+            client,
+            issuer_known=delivery.iss in registry.issuers,
+            grace=registry.grace,
+            carries_sid=client is not None and carries_sid(delivery, client),
+            now=now,
+        )
+        if verdict is None and client is not None:
+            verdict = self._admit(_Ticket(held=held, delivery=delivery, client=client), now)
+        if verdict is not None:
+            after = postponed(delivery, verdict, client, now) if isinstance(verdict, Defer) else delivery
+            self._spawn(self._settle(held, after, verdict))
+
+    def _admit(self, ticket: _Ticket, now: float) -> Defer | None:
+        """Start it, let it wait for a slot of its client's, or say when to come again."""
+        client = ticket.client
+        match self._slots.enter(client.key, client.max_concurrent, ticket.held.lane, ticket):
+            case Entered():
+                self._start(ticket)
+            case Waits():
+                pass
+            case Full(seconds=seconds):
+                return Defer(due=now + seconds * (1 + self._tools.jitter()), cause=Cause.SLOT)
+        return None
+
+    def _start(self, ticket: _Ticket) -> None:
+        self._in_flight[ticket.held.lane] += 1
+        self._spawn(self._serve(ticket))
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._broken = error
+            self.stop()
+        self._pump()
+
+    # ── doing ──
+
+    async def _serve(self, ticket: _Ticket) -> None:
+        """One attempt and its settlement. The client's slot is free again before the settlement, which may wait."""
+        started = time.monotonic()
+        try:
+            after, verdict = await attempt(ticket.delivery, ticket.client, self._tools)
+        except Exception as error:  # noqa: BLE001  around one delivery: a fault in our code must not stop the others
+            after, verdict = self._unexpected(ticket, error)
+        finally:
+            self._leave(ticket, time.monotonic() - started)
+        await self._settle(ticket.held, after, verdict)
+
+    def _unexpected(self, ticket: _Ticket, error: Exception) -> tuple[Delivery, Defer]:
+        delivery = ticket.delivery
+        self._tools.observe(
+            facts.Unexpected(iss=delivery.iss, client_id=delivery.client_id, event_id=delivery.event_id, error=error)
+        )
+        fault = OurFault(Cause.UNKNOWN, f"unexpected {type(error).__name__}")
+        return defer_for(fault, delivery, ticket.client, self._tools)
+
+    def _leave(self, ticket: _Ticket, seconds: float) -> None:
+        self._in_flight[ticket.held.lane] -= 1
+        following = self._slots.leave(ticket.client.key, seconds)
+        if following is not None:
+            self._start(following)
+        else:
+            self._pump()
+
+    async def _settle(self, held: Held, delivery: Delivery, verdict: Verdict) -> None:
+        await self._settlement.settle(delivery, verdict)
+        if not delivery.id_given:
+            self._fate(held)
+            return
+        for holder in self._duplicates.end(delivery.id, delivered=isinstance(verdict, Done)):
+            self._fate(holder)
+
+    async def _bury(self, held: Held, letter: DeadLetter) -> None:
+        await self._settlement.bury(letter)
+        self._fate(held)
+
+    async def _move(self, held: Held, sends: Iterable[Send]) -> None:
+        rest = iter(sends)
+        while batch := list(islice(rest, BATCH)):
+            await asyncio.gather(*(self._settlement.send(send.queue, send.message) for send in batch))
+            for fact in (send.fact for send in batch if send.fact is not None):
+                self._tools.observe(fact)
+        self._fate(held)
+
+    # ── ending ──
+
+    def _fate(self, held: Held) -> None:
+        """One of the message's deliveries has its durable fate."""
+        held.open -= 1
+        self._held[held.lane] -= 1
+        self._close(held)
+
+    def _close(self, held: Held) -> None:
+        if held.done and not held.closed:
+            held.closed = True
+            self._acknowledger.ack(held.message)
+            self.shelves[held.lane].settled(held)
+            if (fact := held.told()) is not None:
+                self._tools.observe(fact)

@@ -1,0 +1,229 @@
+"""Verdicts: what follows an outcome, and what needs no attempt at all."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifier.domain.client import Client, RetryPolicy
+from notifier.domain.delivery import HISTORY_LENGTH, HISTORY_TEXT, Delivery, Past
+from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason, Refused
+from notifier.domain.verdict import (
+    REJECTIONS,
+    Dead,
+    Defer,
+    Done,
+    RetryAt,
+    Skip,
+    Verdict,
+    before_attempt,
+    decide,
+    postponed,
+    record,
+)
+
+NOW = 1_800_000_000.0
+POLICY = RetryPolicy()
+CLIENT = Client(iss="https://id.example", client_id="shop", backchannel_logout_uri="https://shop.example/out")
+DELIVERY = Delivery(
+    id="d1", event_id="e1", id_given=True, iss="https://id.example", client_id="shop", sub="alice", sid="s1"
+)
+BUSY = Failed(reason=Reason.SERVER_ERROR, status=503)
+
+
+def verdict_on(
+    outcome: Outcome, delivery: Delivery = DELIVERY, *, now: float = NOW, carries_sid: bool = True
+) -> tuple[Delivery, Verdict]:
+    """Record an outcome and judge it, with a jitter source that moves nothing."""
+    after = record(delivery, outcome, now)
+    return after, decide(outcome, after, POLICY, carries_sid=carries_sid, now=now, jitter=lambda: 0.5)
+
+
+def ahead(delivery: Delivery, *, grace: float = 300, issuer_known: bool = True, now: float = NOW) -> Verdict | None:
+    """`before_attempt` for a client that nobody knows."""
+    return before_attempt(delivery, None, issuer_known=issuer_known, grace=grace, carries_sid=True, now=now)
+
+
+def known(delivery: Delivery, client: Client = CLIENT, *, now: float = NOW, carries_sid: bool = True) -> Verdict | None:
+    """`before_attempt` for a client in the registry."""
+    return before_attempt(delivery, client, issuer_known=True, grace=300, carries_sid=carries_sid, now=now)
+
+
+def test_success_is_done() -> None:
+    """Any answer read as delivered ends the delivery (R11)."""
+    assert verdict_on(Delivered(status=204))[1] == Done()
+
+
+@pytest.mark.parametrize("reason", [Reason.REDIRECT, Reason.REFUSED, Reason.EGRESS_DENIED])
+def test_a_refusal_is_dead_at_once(reason: Reason) -> None:
+    """A redirect, a 4xx and a denied address are dead letters with the same word (R12)."""
+    _, verdict = verdict_on(Refused(reason=reason, status=404, text="no such path"))
+    assert isinstance(verdict, Dead)
+    assert verdict.reason == DeadReason(reason.value)
+
+
+def test_a_400_gets_three_further_attempts() -> None:
+    """The fourth 400 is a dead letter (R12)."""
+    delivery = DELIVERY
+    for _ in range(REJECTIONS):
+        delivery, verdict = verdict_on(Refused(reason=Reason.REJECTED_TOKEN, status=400), delivery)
+        assert isinstance(verdict, RetryAt)
+    _, verdict = verdict_on(Refused(reason=Reason.REJECTED_TOKEN, status=400), delivery)
+    assert isinstance(verdict, Dead)
+    assert verdict.reason is DeadReason.REJECTED_TOKEN
+
+
+def test_a_400_after_an_ambiguous_attempt_does_not_count() -> None:
+    """The first may have worked, and the client refuse the second for that (R3)."""
+    unsure, _ = verdict_on(Failed(reason=Reason.TIMEOUT, ambiguous=True))
+    after, verdict = verdict_on(Refused(reason=Reason.REJECTED_TOKEN, status=400), unsure)
+    assert after.rejections == 0
+    assert isinstance(verdict, RetryAt)
+    assert verdict_on(Refused(reason=Reason.REJECTED_TOKEN, status=400), after)[0].rejections == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "wait", "rounding"),
+    [(30.0, 30.0, "up"), (0.0, 1.0, "up"), (10**9, 3600.0, "up"), (None, 2.0, "down")],
+)
+def test_retry_after_is_honoured_within_bounds(asked: float | None, wait: float, rounding: str) -> None:
+    """Clamped to one second and `max_delay`, and never rounded down; without it the backoff holds."""
+    _, verdict = verdict_on(Failed(reason=Reason.THROTTLED, status=429, retry_after=asked))
+    assert verdict == RetryAt(due=NOW + wait, rounding="up" if rounding == "up" else "down")
+
+
+def test_a_refusing_proxy_is_our_fault() -> None:
+    """No attempt is counted and nothing is written into the history."""
+    after, verdict = verdict_on(Failed(reason=Reason.PROXY, text="407"))
+    assert after == DELIVERY
+    assert isinstance(verdict, Defer)
+    assert verdict.cause is Cause.PROXY
+
+
+@pytest.mark.parametrize(("carries_sid", "limit"), [(True, POLICY.max_age), (False, POLICY.sub_only_max_age)])
+def test_the_last_attempt_is_just_before_the_limit(*, carries_sid: bool, limit: float) -> None:
+    """No due time lies beyond the limit, and when it has come there is no further one."""
+    tired = replace(DELIVERY, attempts=9, first_attempt_at=NOW)
+    _, verdict = verdict_on(BUSY, tired, now=NOW + limit - 100, carries_sid=carries_sid)
+    assert verdict == RetryAt(due=NOW + limit - 1)
+    _, verdict = verdict_on(BUSY, tired, now=NOW + limit - 1, carries_sid=carries_sid)
+    assert isinstance(verdict, Dead)
+    assert verdict.reason is DeadReason.EXPIRED
+
+
+def test_a_token_without_sid_is_not_repeated_forty_minutes_later() -> None:
+    """It would end the session that the user has started since (B13)."""
+    old = replace(DELIVERY, sid=None, attempts=3, first_attempt_at=NOW - 2400)
+    verdict = known(old, carries_sid=False)
+    assert isinstance(verdict, Dead)
+    assert verdict.reason is DeadReason.EXPIRED
+    assert known(old, carries_sid=True) is None
+
+
+def test_the_first_attempt_is_made_however_late() -> None:
+    """Ages count from the first attempt: an open session is the worse fault."""
+    late = replace(DELIVERY, sid=None, ended_at=NOW - 10 * POLICY.max_age)
+    assert known(late, carries_sid=False) is None
+
+
+def test_nothing_is_attempted_after_not_after() -> None:
+    """Not even a first time; and no retry is due after it."""
+    verdict = known(replace(DELIVERY, not_after=NOW - 1))
+    assert isinstance(verdict, Dead)
+    assert verdict.reason is DeadReason.EXPIRED
+    _, retry = verdict_on(BUSY, replace(DELIVERY, attempts=9, not_after=NOW + 60))
+    assert retry == RetryAt(due=NOW + 59)
+
+
+def test_a_paused_client_loses_nothing() -> None:
+    """The time held back does not count as age, up to `max_paused`."""
+    tried = replace(DELIVERY, attempts=1, first_attempt_at=NOW, sid=None)
+    verdict = known(tried, replace(CLIENT, paused=True), carries_sid=False)
+    assert isinstance(verdict, Defer)
+    assert verdict.cause is Cause.PAUSED
+    delivery, now = tried, NOW
+    for _ in range(10):
+        delivery = postponed(delivery, Defer(due=now + 900, cause=Cause.PAUSED), CLIENT, now)
+        now += 900
+    assert known(delivery, now=now, carries_sid=False) is None
+    assert known(tried, now=now, carries_sid=False) is not None
+
+
+def test_a_client_without_uri_need_not_be_told() -> None:
+    """It is skipped, whatever the age."""
+    assert known(DELIVERY, replace(CLIENT, backchannel_logout_uri=None)) == Skip()
+
+
+def test_an_unknown_client_has_its_grace() -> None:
+    """Deferred, since configuration reaches workers at different times; a dead letter once the grace is over."""
+    verdict = ahead(DELIVERY)
+    assert isinstance(verdict, Defer)
+    assert verdict.cause is Cause.UNKNOWN
+    waiting = postponed(DELIVERY, verdict, None, NOW)
+    assert isinstance(ahead(waiting, now=NOW + 299), Defer)
+    late = ahead(waiting, now=NOW + 300)
+    assert isinstance(late, Dead)
+    assert late.reason is DeadReason.UNKNOWN_CLIENT
+    gone = ahead(waiting, now=NOW + 300, issuer_known=False)
+    assert isinstance(gone, Dead)
+    assert gone.reason is DeadReason.UNKNOWN_ISSUER
+
+
+OUTCOMES = st.one_of(
+    st.builds(Delivered, status=st.sampled_from([200, 202, 204])),
+    st.builds(
+        Refused,
+        reason=st.sampled_from([Reason.REDIRECT, Reason.REJECTED_TOKEN, Reason.REFUSED, Reason.EGRESS_DENIED]),
+        status=st.none() | st.integers(300, 499),
+        text=st.text(max_size=2000),
+    ),
+    st.builds(
+        Failed,
+        reason=st.sampled_from(
+            [
+                Reason.SERVER_ERROR,
+                Reason.THROTTLED,
+                Reason.DNS,
+                Reason.CONNECT,
+                Reason.TLS,
+                Reason.TIMEOUT,
+                Reason.PROXY,
+            ]
+        ),
+        retry_after=st.none() | st.floats(0, 1e12),
+        ambiguous=st.booleans(),
+        text=st.text(max_size=2000),
+    ),
+)
+
+
+@given(outcomes=st.lists(OUTCOMES, max_size=30), carries_sid=st.booleans(), not_after=st.none() | st.floats(0, 1e6))
+def test_every_story_ends_and_stays_within_its_limits(
+    outcomes: list[Outcome], not_after: float | None, *, carries_sid: bool
+) -> None:
+    """Whatever is met: due times lie ahead and within the limit, and the history stays bounded."""
+    delivery = replace(DELIVERY, not_after=None if not_after is None else NOW + not_after)
+    now = NOW
+    for outcome in outcomes:
+        delivery, verdict = verdict_on(outcome, delivery, now=now, carries_sid=carries_sid)
+        assert len(delivery.history) <= HISTORY_LENGTH
+        assert sum(len(past.text) for past in delivery.history) <= HISTORY_TEXT
+        if not isinstance(verdict, RetryAt | Defer):
+            return
+        assert verdict.due > now
+        if isinstance(verdict, RetryAt):
+            first = delivery.first_attempt_at
+            assert first is not None
+            age = POLICY.max_age if carries_sid else POLICY.sub_only_max_age
+            assert verdict.due < min(first + age, delivery.not_after or math.inf)
+        now = verdict.due
+
+
+def test_the_newest_text_is_kept_when_the_history_is_full() -> None:
+    """2 KiB of answers in all: old ones give way."""
+    delivery = DELIVERY
+    for number in range(12):
+        delivery = delivery.remember(Past(at=number, reason="server_error", text=str(number) * 900))
+    assert [len(past.text) for past in delivery.history[-3:]][1:] == [1024, 1024]
