@@ -1,0 +1,69 @@
+"""One worker a file: an flock on `<path>.lock`, which the kernel drops with the process, however that ends.
+
+The file holds the worker's pid, for the message to whoever comes second. It is never deleted: a lock on a deleted
+file would keep nobody out.
+"""
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from notifier.domain.errors import QueueUnavailable
+
+# `worker_at` holds the lock for microseconds when it looks; a worker that starts just then tries again.
+_TRIES = 10
+_PAUSE = 0.02  # seconds
+
+
+class WorkerLock:
+    """The lock, held from its making to `release`. Raises QueueUnavailable where another worker has it."""
+
+    def __init__(self, path: Path) -> None:
+        file = _lock_file(path)
+        try:
+            self._fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise QueueUnavailable(f"cannot open the lock file {file}: {error.strerror}") from error
+        if not self._try():
+            pid = os.pread(self._fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._fd)
+            raise QueueUnavailable(
+                f"{path} is in use by another worker (pid {pid}, lock file {file}): the embedded queue serves one "
+                "worker; stop that one, or use another file, or RabbitMQ for several workers"
+            )
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+
+    def _try(self) -> bool:
+        for _ in range(_TRIES):
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_PAUSE)
+            else:
+                return True
+        return False
+
+    def release(self) -> None:
+        """Let the next worker in."""
+        os.close(self._fd)
+
+
+def worker_at(path: Path) -> bool:
+    """Whether a worker, of this process or another, consumes the queue at `path` now."""
+    try:
+        fd = os.open(_lock_file(path), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _lock_file(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")

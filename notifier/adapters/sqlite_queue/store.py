@@ -1,0 +1,262 @@
+"""The SQL of the embedded queue: a table of messages, and how far each lane has been taken. The only user of sqlite3.
+
+Rules of this module:
+- Ids only grow, in the order of commits, so "taken" is one number a lane: every message up to `lanes.taken_to` that is
+  still there was taken and not acked. Taking writes one row, however many messages it takes.
+- sqlite3 gives up the interpreter lock at each step of a statement, and waits up to 5 ms to get it back from a busy
+  event loop. So nothing here steps row by row: many rows are one INSERT, and are read as one JSON text.
+- A message that comes due is written anew, so that its id is the newest of `retries`.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self
+
+from notifier.domain.errors import QueueUnavailable, TopologyMismatch
+from notifier.domain.message import DEAD, HOPS, Kind, Lane, Message, delay
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x6E746672  # "ntfr", in the file's header: what tells our files from another program's
+BUSY_TIMEOUT = 5.0  # seconds to wait for another process's transaction; ours take milliseconds
+LARGEST_INSERT = 256  # rows of one statement
+DUE_AT_ONCE = 512  # messages moved in one transaction, so that a backlog holds nobody up
+DELAYS: Mapping[str, int] = MappingProxyType({delay(hop): hop for hop in HOPS})
+_LANES: Mapping[str, Lane] = MappingProxyType({lane.value: lane for lane in Lane})
+QUEUES = frozenset({*_LANES, *DELAYS, DEAD})
+
+_SCHEMA = (
+    """CREATE TABLE messages (
+        id             INTEGER PRIMARY KEY AUTOINCREMENT,
+        queue          TEXT NOT NULL,
+        kind           TEXT,
+        content_type   TEXT,
+        message_id     TEXT,
+        headers        TEXT NOT NULL,
+        published_at   REAL NOT NULL,
+        due            REAL,
+        delivery_count INTEGER NOT NULL DEFAULT 0,
+        body           BLOB NOT NULL
+    )""",
+    "CREATE INDEX messages_queue ON messages (queue)",
+    "CREATE INDEX messages_due ON messages (due) WHERE due IS NOT NULL",
+    "CREATE TABLE lanes (queue TEXT PRIMARY KEY, taken_to INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
+    "INSERT INTO lanes (queue) VALUES ('events'), ('retries'), ('bulk')",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
+_READ = """
+    SELECT json_group_array(json_array(
+        id, kind, content_type, message_id, json(headers), published_at, delivery_count, hex(body)))
+    FROM (SELECT * FROM messages WHERE queue = ? AND id > ? ORDER BY id LIMIT ?)"""
+_GIVE_BACK = """
+    UPDATE messages SET delivery_count = delivery_count + 1
+    WHERE id IN (SELECT m.id FROM lanes JOIN messages AS m ON m.queue = lanes.queue AND m.id <= lanes.taken_to)"""
+_DEPTHS = """
+    SELECT json_group_object(queue, ready) FROM (
+        SELECT m.queue, count(*) AS ready FROM messages AS m LEFT JOIN lanes ON m.queue = lanes.queue
+        WHERE NOT ? OR m.id > coalesce(lanes.taken_to, 0) GROUP BY m.queue)"""
+_DUE = "FROM messages WHERE due <= ? ORDER BY due, id LIMIT ?"
+_MOVE = f"""
+    INSERT INTO messages (queue, kind, content_type, message_id, headers, published_at, body)
+    SELECT 'retries', kind, content_type, message_id, headers, published_at, body {_DUE}"""
+_UNDELAY = f"DELETE FROM messages WHERE id IN (SELECT id {_DUE})"  # noqa: S608  constants
+
+
+class Row(NamedTuple):
+    """A message to be written. `headers` is a JSON object; `due` in epoch seconds for a delay queue, else None."""
+
+    queue: str
+    kind: str | None
+    content_type: str | None
+    message_id: str | None
+    headers: str
+    published_at: float
+    due: float | None
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tag:
+    """The handle of one taking: compared by identity, so that a later taking of the same row has another."""
+
+    id: int
+
+
+class Store:
+    """One open file, for the thread that opened it. Raises QueueUnavailable for whatever SQLite refuses."""
+
+    def __init__(self, database: sqlite3.Connection, path: Path) -> None:
+        self._database = database
+        self._path = path
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open or create the file. Raises TopologyMismatch where it is not ours, and leaves it as it is."""
+        try:
+            # Made by us, for the mode: it holds `sub` and `sid`. SQLite gives its -wal and -shm the same mode.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise QueueUnavailable(f"cannot open the queue file {path} for writing: {error.strerror}") from error
+        with _translating(path):
+            database = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
+        store = cls(database, path)
+        try:
+            store._prepare()
+        except BaseException:
+            database.close()
+            raise
+        return store
+
+    def _prepare(self) -> None:
+        with _translating(self._path):
+            new = self._is_new()  # before any write: another program's file stays untouched
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = FULL")
+        with self.transaction():  # writes nothing to a finished file, but shows now whether it could
+            if new and self._is_new():  # another process may have been quicker
+                for statement in _SCHEMA:
+                    self._database.execute(statement)
+
+    def _is_new(self) -> bool:
+        """Whether the file is empty. Raises TopologyMismatch where something other than our schema is in it."""
+        try:
+            application = self._one("PRAGMA application_id")
+            version = self._one("PRAGMA user_version")
+            if application == version == 0 and self._one("SELECT count(*) FROM sqlite_master") == 0:
+                return True
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
+                raise
+            raise TopologyMismatch(f"{self._path} is not a SQLite file; it was left as it is: name another") from error
+        if application != APPLICATION_ID:
+            raise TopologyMismatch(f"{self._path} is another program's SQLite file; it was left as it is: name another")
+        if version != SCHEMA_VERSION:
+            raise TopologyMismatch(
+                f"{self._path} has schema version {version}, this notifier knows {SCHEMA_VERSION}: "
+                "use the notifier that wrote it, or name another file"
+            )
+        return False
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything done inside becomes durable together (fsync) or not at all."""
+        with _translating(self._path):
+            try:
+                self._database.execute("BEGIN IMMEDIATE")
+                yield
+                self._database.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    if self._database.in_transaction:  # SQLite rolls back by itself when the disk is full
+                        self._database.execute("ROLLBACK")
+                raise
+
+    def insert(self, rows: Sequence[Row]) -> None:
+        """Write messages, in their order."""
+        start = 0
+        while start < len(rows):
+            # Powers of two, so that nine statements serve every number of rows and stay prepared.
+            size = min(LARGEST_INSERT, 1 << ((len(rows) - start).bit_length() - 1))
+            values = [value for row in rows[start : start + size] for value in row]
+            self._database.execute(_insert(size), values)
+            start += size
+
+    def delete(self, ids: Sequence[int]) -> None:
+        """Remove messages that found their fate."""
+        if ids:
+            self._database.execute("DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))", (str(ids),))
+
+    def read(self, queue: str, after: int, limit: int) -> list[tuple[int, Message]]:
+        """The first messages of a queue beyond the id `after`, in order, each with its id."""
+        lane = _LANES.get(queue, Lane.RETRIES)  # where a delayed or dead one would come again
+        rows = json.loads(self._one(_READ, queue, after, limit))
+        return sorted(((row[0], _message(lane, row)) for row in rows), key=lambda found: found[0])
+
+    def take_to(self, lane: Lane, id_: int) -> None:
+        """Mark every message of the lane up to `id_` as taken."""
+        self._database.execute("UPDATE lanes SET taken_to = ? WHERE queue = ?", (id_, lane))
+
+    def taken_to(self, queue: str) -> int:
+        """The last id that was taken; 0 for queues that are not consumed."""
+        found = self._database.execute("SELECT max(taken_to) FROM lanes WHERE queue = ?", (queue,)).fetchone()[0]
+        return 0 if found is None else int(found)
+
+    def give_back(self) -> None:
+        """What was taken and not acked is ready again, in its old place, with `delivery_count` one higher."""
+        self._database.execute(_GIVE_BACK)
+        self._database.execute("UPDATE lanes SET taken_to = 0")
+
+    def move_due(self, now: float) -> None:
+        """Move what came due to `retries`, the earliest first, `DUE_AT_ONCE` at most."""
+        self._database.execute(_MOVE, (now, DUE_AT_ONCE))
+        self._database.execute(_UNDELAY, (now, DUE_AT_ONCE))
+
+    def next_due(self) -> float | None:
+        """When the next delayed message comes due, in epoch seconds."""
+        due: float | None = self._one("SELECT min(due) FROM messages WHERE due IS NOT NULL")
+        return due
+
+    def depths(self, *, consumed: bool) -> Mapping[str, int]:
+        """Messages by queue. While a worker lives (`consumed`) those that it took do not count."""
+        with _translating(self._path):
+            counted: dict[str, int] = json.loads(self._one(_DEPTHS, consumed))
+        return counted
+
+    def browse(self, queue: str, limit: int, *, consumed: bool) -> list[Message]:
+        """The first ready messages of a queue."""
+        with _translating(self._path):
+            after = self.taken_to(queue) if consumed else 0
+            found: list[tuple[int, Message]] = []
+            while len(found) < limit and (page := self.read(queue, after, min(64, limit - len(found)))):
+                found += page
+                after = page[-1][0]
+        return [message for _, message in found]
+
+    def changes_elsewhere(self) -> int:
+        """A number that is another one whenever another process has committed since."""
+        with _translating(self._path):
+            return int(self._one("PRAGMA data_version"))
+
+    def close(self) -> None:
+        """Close the file. The last one to leave folds the write-ahead log into it."""
+        self._database.close()
+
+    def _one(self, sql: str, *parameters: object) -> Any:
+        with closing(self._database.execute(sql, parameters)) as cursor:
+            return cursor.fetchone()[0]
+
+
+def _message(lane: Lane, row: list[Any]) -> Message:
+    id_, kind, content_type, message_id, headers, published_at, delivery_count, body = row
+    return Message(
+        lane=lane,
+        body=bytes.fromhex(body),
+        tag=Tag(id_),
+        kind=None if kind is None else Kind(kind),
+        content_type=content_type,
+        headers=headers,
+        message_id=message_id,
+        timestamp=published_at,
+        delivery_count=delivery_count,
+    )
+
+
+@cache
+def _insert(rows: int) -> str:
+    values = ",".join([f"({','.join('?' * len(Row._fields))})"] * rows)
+    return f"INSERT INTO messages ({', '.join(Row._fields)}) VALUES {values}"  # noqa: S608  our own field names
+
+
+@contextmanager
+def _translating(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise QueueUnavailable(f"the queue file {path} cannot be used: {error}") from error
