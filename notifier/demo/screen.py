@@ -20,19 +20,12 @@ from notifier.demo.receivers import Kind, Receiver
 BAR = 30  # characters
 PLAIN_EVERY = 2.0  # seconds between two plain lines
 
-BEHAVIOUR = {
-    Kind.HEALTHY: "answers 204 at once",
-    Kind.SLOW: "answers 204 after a while",
-    Kind.FLAKY: "answers 503 twice for each session, then 204",
-    Kind.REJECTING: "answers 400 to every token, however valid",
-    Kind.DEAD: "nobody listens on its port",
-}
-ENDS = {
-    Kind.HEALTHY: "delivered",
-    Kind.SLOW: "delivered, and nobody else waits for it",
-    Kind.FLAKY: "delivered at the third attempt",
-    Kind.REJECTING: "a dead letter, after three further attempts",
-    Kind.DEAD: "a dead letter, once retrying has taken too long",
+STORY = {
+    Kind.HEALTHY: ("answers 204 at once", "delivered"),
+    Kind.SLOW: ("answers 204 after a while", "delivered; nobody waits for it"),
+    Kind.FLAKY: ("answers 503 twice a session, then 204", "delivered at the third attempt"),
+    Kind.REJECTING: ("answers 400 to every token", "dead letters after 4 attempts"),
+    Kind.DEAD: ("nobody listens on its port", "dead letters after 8 s"),
 }
 
 
@@ -55,11 +48,11 @@ def introduce(console: Console, receivers: Sequence[Receiver], *, events: int, f
     )
     table = _table("client", "what it does", "what to expect")
     for receiver in receivers:
-        table.add_row(receiver.client_id, BEHAVIOUR[receiver.kind], ENDS[receiver.kind])
+        table.add_row(receiver.client_id, *STORY[receiver.kind])
     console.print(table)
     console.print(
-        "Every client really verifies what it gets: signature, issuer, audience, ages, and that no token comes twice.\n"
-        f"The queue is one SQLite file; it, the signing key and the configuration are in {folder} until the end.\n",
+        "Every client really verifies its tokens: signature, issuer, audience, age, never twice.\n"
+        f"Queue, signing key and configuration are in {folder} until the end.\n",
         style="dim",
         highlight=False,
         soft_wrap=True,
@@ -134,18 +127,20 @@ def conclude(console: Console, account: Account, sign_outs: Sequence[SignOut], r
     table = _table(
         "client",
         "kind",
-        "deliveries",
+        "events",
         "delivered",
         "attempts",
-        "doubled",
-        "median time",
+        "twice",
+        "median",
         "dead letters",
         right=5,
         last=1,
+        gap=0,  # so that 80 characters hold it
     )
     for row in account.rows:
         table.add_row(*_cells(row))
     console.print(table)
+    console.print("Median: from the sign-out to the end of the session, as the client saw it.", style="dim")
     _tell_one(console, sign_outs, receivers)
     _tell_account(console, account)
 
@@ -192,10 +187,11 @@ def _tell_account(console: Console, account: Account) -> None:
         console.print(f"  event {event_id}: {client_id} neither accepted it nor is it a dead letter", highlight=False)
 
 
-def _table(*columns: str, right: int = 0, last: int = 0) -> Table:
+def _table(*columns: str, right: int = 0, last: int = 0, gap: int = 1) -> Table:
     """A table whose `right` columns before the `last` ones hold numbers."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, caption_justify="left")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0), caption_justify="left")
     until = len(columns) - last
     for index, name in enumerate(columns):
-        table.add_column(name, justify="right" if until - right <= index < until else "left", no_wrap=True)
+        number = until - right <= index < until
+        table.add_column(name, justify="right" if number else "left", no_wrap=number)
     return table

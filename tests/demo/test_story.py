@@ -1,0 +1,155 @@
+"""The story ends with an honest exit status: it is told here by couriers, good and bad, in the place of the service."""
+
+import asyncio
+import io
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+from rich.console import Console
+
+from notifier.adapters.keys import KeyRing, KeySource, load_keys
+from notifier.demo.account import DeadLetter
+from notifier.demo.story import Service, Start, play
+from notifier.demo.token_check import LOGOUT_EVENT
+from notifier.domain.client import Algorithm
+from notifier.domain.delivery import Delivery
+from notifier.domain.outcome import DeadReason
+from notifier.pipeline.facts import Buried, Delivered, Observer
+
+Mint = Callable[[dict[str, object]], dict[str, object]]
+
+
+class Courier:
+    """The smallest service: tries each client four times in a row. `tamper` may spoil the claims of each token."""
+
+    def __init__(
+        self, folder: Path, observe: Observer, *, forgets: str, tamper: Mint, http: aiohttp.ClientSession
+    ) -> None:
+        self._uris = {
+            one["client_id"]: one["backchannel_logout_uri"]
+            for one in yaml.safe_load((folder / "clients.yaml").read_text())
+        }
+        self._issuer: str = next(iter(yaml.safe_load((folder / "notifier.yaml").read_text())["issuers"]))
+        self._keys: KeyRing = load_keys({self._issuer: [KeySource(path=folder / "key.pem")]})
+        self._observe = observe
+        self._forgets = forgets
+        self._tamper = tamper
+        self._http = http
+        self._jtis = 0
+        self._dead: list[DeadLetter] = []
+
+    async def publish(self, events: Sequence[Mapping[str, object]]) -> None:
+        """Deliver them all, here and now."""
+        await asyncio.gather(*(self._deliver(event, client_id) for event in events for client_id in self._uris))
+
+    async def dead_letters(self) -> Sequence[DeadLetter]:
+        """Those given up, but for one client's, which this courier forgets."""
+        return [letter for letter in self._dead if letter.client_id != self._forgets]
+
+    async def _deliver(self, event: Mapping[str, Any], client_id: str) -> None:
+        for _ in range(4):
+            if await self._post(event, client_id) == 204:
+                self._observe(Delivered(delivery=_delivery(event, client_id), propagation=None))
+                return
+        self._dead.append(DeadLetter(event_id=event["id"], client_id=client_id, reason="expired"))
+        self._observe(
+            Buried(iss=event["iss"], client_id=client_id, event_id=event["id"], reason=DeadReason.EXPIRED, text="")
+        )
+
+    async def _post(self, event: Mapping[str, Any], client_id: str) -> int:
+        now = int(time.time())
+        self._jtis += 1
+        claims: dict[str, object] = {
+            "iss": event["iss"],
+            "aud": client_id,
+            "iat": now,
+            "exp": now + 120,
+            "jti": f"j-{self._jtis}",
+            "sub": event["sub"],
+            "sid": event["sid"],
+            "events": {LOGOUT_EVENT: {}},
+        }
+        token = self._keys.sign(self._issuer, Algorithm.RS256, "logout+jwt", self._tamper(claims))
+        try:
+            async with self._http.post(self._uris[client_id], data={"logout_token": token}) as response:
+                return response.status
+        except aiohttp.ClientError:
+            return 0
+
+
+def _delivery(event: Mapping[str, Any], client_id: str) -> Delivery:
+    return Delivery(
+        id=f"{event['id']}/{client_id}",
+        event_id=event["id"],
+        id_given=True,
+        iss=event["iss"],
+        client_id=client_id,
+        sub=event["sub"],
+        sid=event["sid"],
+    )
+
+
+def courier(*, forgets: str = "", tamper: Mint = lambda claims: claims) -> Start:
+    """How the story starts such a courier."""
+
+    @asynccontextmanager
+    async def started(config: Path, observe: Observer) -> AsyncIterator[Service]:
+        async with aiohttp.ClientSession() as http:
+            yield Courier(config.parent, observe, forgets=forgets, tamper=tamper, http=http)
+
+    def start(config: Path, observe: Observer) -> AbstractAsyncContextManager[Service]:
+        return started(config, observe)
+
+    return start
+
+
+async def told(start: Start, *, limit: float = 10.0) -> tuple[int, str]:
+    """The exit status of a story of four sign-outs, and what it prints into a file."""
+    out = io.StringIO()
+    status = await play(start, Console(file=out, width=100), events=4, limit=limit, pause=0.0)
+    return status, out.getvalue()
+
+
+async def test_a_good_service_ends_the_story_well() -> None:
+    """Every delivery is accounted for, by the clients' records and the dead letters: exit 0, and the sum is told."""
+    status, text = await told(courier())
+    assert status == 0
+    assert "20 deliveries = 12 delivered + 8 dead letters (expired): every one is accounted for." in text
+    assert re.search(r"forum +flaky +4 +4 ", text)
+    assert re.search(r"museum +dead +4 +0 .* 4 expired", text)
+
+
+async def test_a_lost_dead_letter_ends_the_story_badly() -> None:
+    """What neither a client nor the queue knows of is listed, though the service said that all is settled."""
+    status, text = await told(courier(forgets="museum"))
+    assert status == 1
+    assert "4 UNACCOUNTED FOR" in text
+    assert "event sign-out-03: museum neither accepted it nor is it a dead letter" in text
+
+
+@pytest.mark.parametrize(
+    ("tamper", "rule"),
+    [(lambda claims: {**claims, "jti": "always"}, "R2"), (lambda claims: {**claims, "nonce": "n"}, "B14")],
+    ids=["jti", "nonce"],
+)
+async def test_an_invalid_token_ends_the_story_badly(tamper: Mint, rule: str) -> None:
+    """The clients really verify: one broken rule and the exit status is 1, with the rule named."""
+    status, text = await told(courier(tamper=tamper))
+    assert status == 1
+    assert "tokens were found invalid" in text
+    assert rule in text
+
+
+async def test_a_terminal_gets_the_same_end() -> None:
+    """The live display changes nothing of the account."""
+    out = io.StringIO()
+    console = Console(file=out, width=100, force_terminal=True)
+    assert await play(courier(), console, events=4, pause=0.0) == 0
+    assert "every one is accounted for" in out.getvalue()
