@@ -39,7 +39,7 @@ _CURVES: Mapping[str, Algorithm] = MappingProxyType(
     {SECP256R1.name: Algorithm.ES256, SECP384R1.name: Algorithm.ES384, SECP521R1.name: Algorithm.ES512}
 )
 _PEM_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
-_THUMBPRINTED = ("crv", "e", "kty", "n", "x", "y")  # RFC 7638 §3.2 and RFC 8037 §2, in the order that is hashed
+_THUMBPRINTED = ("crv", "e", "kty", "n", "x", "y")  # the members of a public key: RFC 7638 §3.2, RFC 8037 §2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,11 +231,11 @@ def _signing_key(source: KeySource, key: object, jwk: Mapping[str, object]) -> S
     path = source.path
     private, algorithms, public = _described(path, key)
     if "alg" in jwk:
-        if jwk["alg"] not in algorithms:
-            able = ", ".join(sorted(algorithms))
+        able = ", ".join(sorted(algorithms))
+        algorithms = frozenset(alg for alg in algorithms if alg == jwk["alg"])
+        if not algorithms:
             raise _wrong(f'{path}: "alg" is {_shown(jwk["alg"])}, but this key can do {able}')
-        algorithms = frozenset({Algorithm(str(jwk["alg"]))})
-    place, kid = ("file", jwk.get("kid", _thumbprint(public))) if source.kid is None else ("kid", source.kid)
+    place, kid = ("file", jwk.get("kid", thumbprint(public))) if source.kid is None else ("kid", source.kid)
     if not isinstance(kid, str) or not kid:
         raise _wrong(f'{path}: "kid" must be a string, and not empty', place)
     public |= {"kid": kid, "use": "sig"}
@@ -245,7 +245,7 @@ def _signing_key(source: KeySource, key: object, jwk: Mapping[str, object]) -> S
 
 
 def _described(path: Path, key: object) -> tuple[PrivateKey, frozenset[Algorithm], dict[str, str]]:
-    """The key, what it can do, and the members of its public JWK that its thumbprint is made of."""
+    """The key, what it can do, and the required members of its public JWK."""
     jwk: Mapping[str, str]
     match key:
         case RSAPrivateKey():
@@ -267,9 +267,10 @@ def _shown(value: object) -> str:
     return text if len(text) <= 24 else "something else"
 
 
-def _thumbprint(public: Mapping[str, str]) -> str:
-    """The JWK thumbprint (RFC 7638 §3) of a public key reduced to its required members."""
-    canonical = json.dumps(public, separators=(",", ":"), sort_keys=True).encode()
+def thumbprint(jwk: Mapping[str, str]) -> str:
+    """The SHA-256 thumbprint (RFC 7638 §3) of a public JWK, whatever optional members it has."""
+    required = {name: jwk[name] for name in _THUMBPRINTED if name in jwk}
+    canonical = json.dumps(required, separators=(",", ":"), sort_keys=True).encode()
     return base64.urlsafe_b64encode(hashlib.sha256(canonical).digest()).rstrip(b"=").decode()
 
 
