@@ -17,7 +17,7 @@ from rich.text import Text
 from notifier.demo.account import Account, Progress, Row, SignOut, Tally
 from notifier.demo.receivers import Kind, Receiver
 
-BAR = 30  # characters
+BAR = 26  # characters
 PLAIN_EVERY = 2.0  # seconds between two plain lines
 
 STORY = {
