@@ -19,6 +19,7 @@ from notifier.domain.errors import MalformedEvent, Mistake
 from notifier.domain.message import Message
 from notifier.domain.moment import read_moment
 
+ID_BYTES = 255  # an event's id becomes an AMQP `message_id`, a short string
 TEXT_LENGTH = 1024  # characters; more than any identifier needs (`sub` has at most 255: OpenID Connect Core §2)
 ECHO_LENGTH = 100
 
@@ -62,7 +63,7 @@ def echo(text: str, length: int = ECHO_LENGTH) -> str:
 
 def open_message(message: Message, max_bytes: int) -> Opened:
     """Take the event's JSON out of the message. Raises MalformedEvent where there is none to look at."""
-    attributes = _binary_attributes(message.headers) if message.headers else {}
+    attributes = binary_attributes(message.headers) if message.headers else {}
     media_type = _media_type(message.content_type)
     if media_type.startswith("application/cloudevents"):
         if media_type != "application/cloudevents+json":
@@ -174,6 +175,8 @@ def _read_envelope(attributes: Mapping[str, str], mistakes: list[Mistake]) -> En
             mistakes.append(Mistake(name, "is required by CloudEvents"))
         elif len(value) > TEXT_LENGTH or not value.isprintable():
             mistakes.append(Mistake(name, f"must be printable and have at most {TEXT_LENGTH} characters"))
+        elif name == "id" and len(value.encode()) > ID_BYTES:
+            mistakes.append(Mistake(name, f"must have at most {ID_BYTES} bytes in UTF-8"))
         elif name == "specversion" and value != "1.0":
             mistakes.append(Mistake(name, f'must be "1.0", not "{echo(value)}"'))
     time = None
@@ -187,7 +190,8 @@ def _read_envelope(attributes: Mapping[str, str], mistakes: list[Mistake]) -> En
     return Envelope(id=attributes["id"], source=attributes["source"], type=attributes["type"], time=time)
 
 
-def _binary_attributes(headers: Mapping[str, object]) -> dict[str, str]:
+def binary_attributes(headers: Mapping[str, object]) -> dict[str, str]:
+    """The CloudEvents attributes among the headers of a message, by their bare lower-case names."""
     found: dict[str, str] = {}
     for header, value in headers.items():
         name = header.lower()

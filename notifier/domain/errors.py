@@ -3,6 +3,7 @@
 NotifierError
 ├── ConfigurationError   the configuration cannot be used; carries every mistake
 ├── MalformedEvent       a message is no event; carries every mistake
+├── UnknownVersion       a document of ours was written by a later release
 ├── OurFault             something of ours for one issuer or client; carries the deferral `cause`
 └── QueueError
     ├── QueueUnavailable the queue cannot take a message now; trying again is right
@@ -45,6 +46,10 @@ class ConfigurationError(_Mistaken):
 
 class MalformedEvent(_Mistaken):
     """A message is no event. It is dead-lettered with reason `malformed_event`, or answered with 400 over HTTP."""
+
+
+class UnknownVersion(NotifierError):  # noqa: N818  a state, not a mistake
+    """A document of ours was written by a later release: a worker of that release can read it, this one must wait."""
 
 
 class OurFault(NotifierError):  # noqa: N818  says whose fault it is, which is what decides

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import CoreSchema, ErrorDetails, to_json
 
-from notifier.domain.cloudevents import TEXT_LENGTH, echo, kind_of, open_message
+from notifier.domain.cloudevents import ID_BYTES, echo, kind_of, open_message
 from notifier.domain.errors import MalformedEvent, Mistake
 from notifier.domain.event_members import EntryDocument, EventBody, Text
 from notifier.domain.message import Message
@@ -77,8 +77,8 @@ def read_event(
     opened = open_message(message, max_bytes)
     mistakes = list(opened.mistakes)
     message_id = message.message_id or None
-    if message_id is not None and (len(message_id) > TEXT_LENGTH or not message_id.isprintable()):
-        mistakes.append(Mistake("message_id", f"must be printable and have at most {TEXT_LENGTH} characters"))
+    if message_id is not None and (not message_id.isprintable() or len(message_id.encode()) > ID_BYTES):
+        mistakes.append(Mistake("message_id", f"must be printable and have at most {ID_BYTES} bytes in UTF-8"))
     body, clients = _understand(opened.data, opened.path, mistakes)
     envelope = opened.envelope
     given = body.get("id") or (envelope.id if envelope else message_id)

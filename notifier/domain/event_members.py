@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.domain.client import Algorithm
-from notifier.domain.cloudevents import TEXT_LENGTH, echo, kind_of
+from notifier.domain.cloudevents import ID_BYTES, TEXT_LENGTH, echo, kind_of
 from notifier.domain.egress import uri_mistake
 from notifier.domain.moment import read_moment
 
@@ -42,12 +42,19 @@ def _uri(value: str) -> str:
     return value
 
 
+def _id(value: str) -> str:
+    if len(value.encode()) > ID_BYTES:
+        raise _wrong(f"must have at most {ID_BYTES} bytes in UTF-8")
+    return value
+
+
 def _wrong(text: str) -> PydanticCustomError:
     return PydanticCustomError("wrong", "{text}", {"text": text})
 
 
-# No control characters: ids travel in headers and logs.
-Text = Annotated[str, Field(min_length=1, max_length=TEXT_LENGTH, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+_NO_CONTROL = r"^[^\x00-\x1f\x7f-\x9f]*$"  # ids travel in headers and logs
+Text = Annotated[str, Field(min_length=1, max_length=TEXT_LENGTH, pattern=_NO_CONTROL)]
+Id = Annotated[str, Field(min_length=1, max_length=ID_BYTES, pattern=_NO_CONTROL), AfterValidator(_id)]
 Moment = Annotated[float, PlainValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
 Alg = Annotated[
     Algorithm, PlainValidator(_algorithm), WithJsonSchema({"type": "string", "enum": [str(alg) for alg in Algorithm]})
@@ -84,7 +91,7 @@ class EventBody(TypedDict, total=False):
     """
 
     id: Annotated[
-        Text | None,
+        Id | None,
         Field(
             description="Identifies the event, so that a copy is known. Default: CloudEvents `id`, AMQP `message_id`."
         ),

@@ -24,10 +24,13 @@ class ClientEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrongEntry:
-    """A member of `clients` that cannot be read: a dead letter of its own, which never takes the others with it."""
+    """A member of `clients` that cannot be read: a dead letter of its own, which never takes the others with it.
+
+    `raw` is the member as JSON text.
+    """
 
     client_id: str | None
-    raw: object
+    raw: str
     mistakes: tuple[Mistake, ...]
 
 

@@ -1,0 +1,125 @@
+"""What we write into our own messages, so that any worker can go on with it: deliveries and events on their way.
+
+JSON with a version, `"v": 1`. Members that a later release adds to the same version are ignored; a later version is
+`UnknownVersion`, to be left to a worker that knows it. Moments are seconds since the epoch.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NotRequired, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier.domain.cloudevents import echo
+from notifier.domain.delivery import Delivery
+from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
+from notifier.domain.session_ended import SessionEnded
+
+VERSION: Literal[1] = 1
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """When a message is due, and the delay queues it has still to pass, in seconds and in this order."""
+
+    due: float
+    hops: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryDocument:
+    """A delivery on its way to its next attempt."""
+
+    delivery: Delivery
+    schedule: Schedule | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventDocument:
+    """An event that we published again: a part of a larger one, or one whose issuer nobody knows yet."""
+
+    event: SessionEnded
+    unknown_since: float | None = None
+    deferrals: int = 0
+    schedule: Schedule | None = None
+
+
+class _DeliveryV1(TypedDict):
+    v: Literal[1]
+    delivery: Delivery
+    schedule: NotRequired[Schedule]
+
+
+class _EventV1(TypedDict):
+    v: Literal[1]
+    event: SessionEnded
+    unknown_since: NotRequired[float]
+    deferrals: NotRequired[int]
+    schedule: NotRequired[Schedule]
+
+
+_DELIVERY = TypeAdapter(_DeliveryV1)
+_EVENT = TypeAdapter(_EventV1)
+
+
+def dump_delivery(document: DeliveryDocument) -> bytes:
+    """The delivery as a message of ours holds it."""
+    content: _DeliveryV1 = {"v": VERSION, "delivery": document.delivery}
+    if document.schedule is not None:
+        content["schedule"] = document.schedule
+    return _DELIVERY.dump_json(content, exclude_defaults=True)
+
+
+def load_delivery(body: bytes) -> DeliveryDocument:
+    """The delivery that a message of ours holds. Raises MalformedEvent, or UnknownVersion for a later one."""
+    content = parse(_DELIVERY, body)
+    return DeliveryDocument(delivery=content["delivery"], schedule=content.get("schedule"))
+
+
+def dump_event(document: EventDocument) -> bytes:
+    """The event as a message of ours holds it."""
+    content: _EventV1 = {"v": VERSION, "event": document.event, "deferrals": document.deferrals}
+    if document.unknown_since is not None:
+        content["unknown_since"] = document.unknown_since
+    if document.schedule is not None:
+        content["schedule"] = document.schedule
+    return _EVENT.dump_json(content, exclude_defaults=True)
+
+
+def load_event(body: bytes) -> EventDocument:
+    """The event that a message of ours holds. Raises MalformedEvent, or UnknownVersion for a later one."""
+    content = parse(_EVENT, body)
+    return EventDocument(
+        event=content["event"],
+        unknown_since=content.get("unknown_since"),
+        deferrals=content.get("deferrals", 0),
+        schedule=content.get("schedule"),
+    )
+
+
+def parse(adapter: TypeAdapter[T], body: bytes) -> T:
+    """A versioned document by the type that knows version 1. Raises MalformedEvent or UnknownVersion."""
+    try:
+        return adapter.validate_json(body)
+    except ValidationError as error:
+        later = _later_version(body)
+        if later is not None:
+            raise UnknownVersion(f"version {later} of a document; this release knows {VERSION}") from None
+        raise MalformedEvent(
+            [
+                Mistake(".".join(map(str, detail["loc"])), echo(detail["msg"]))
+                for detail in error.errors(include_url=False, include_input=False, include_context=False)[:10]
+            ]
+        ) from None
+
+
+def _later_version(body: bytes) -> int | None:
+    try:
+        content = from_json(body)
+    except ValueError:
+        return None
+    version = content.get("v") if isinstance(content, dict) else None
+    return version if isinstance(version, int) and version > VERSION else None

@@ -1,0 +1,163 @@
+"""What an event becomes: one delivery a client, and those that are skipped; or, where it is large, smaller events.
+
+Everything is lazy, so that an event of 5,000 clients costs no more memory at once than its message does.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from notifier.domain.delivery import Delivery, Inline, delivery_id
+from notifier.domain.outcome import DeadReason
+from notifier.domain.registry import Issuer, Registry
+from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
+
+PART = 100  # clients; an event of more is split, so that no message is long in the making
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A registered client that has no `backchannel_logout_uri`, and the event gives none: it need not be told."""
+
+    iss: str
+    client_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objection:
+    """Why an event is not served at all."""
+
+    reason: DeadReason
+    text: str
+
+
+def may_speak(event: SessionEnded, issuer: Issuer) -> Objection | None:
+    """Whether this event is meant for us and its publisher may speak for the issuer; None where all is well.
+
+    `claimed_publisher` counts for nothing: anyone may write it.
+    """
+    if issuer.publishers is not None and event.publisher not in issuer.publishers:
+        who = "an unnamed publisher" if event.publisher is None else f"publisher {event.publisher!a}"
+        return Objection(
+            reason=DeadReason.PUBLISHER_NOT_ALLOWED,
+            text=f"{who} may not speak for this issuer; issuers.<iss>.publishers lists who may",
+        )
+    if issuer.event_types is not None and event.type is not None and event.type not in issuer.event_types:
+        return Objection(
+            reason=DeadReason.MALFORMED_EVENT,
+            text=f"CloudEvents type {event.type[:100]!a} is not among issuers.<iss>.event_types",
+        )
+    return None
+
+
+def deliveries(event: SessionEnded, registry: Registry) -> Iterator[Delivery | Skipped]:
+    """One delivery a client, each once, in the event's order; wrong entries are left to the caller.
+
+    A client that nobody knows gets its delivery too: whether it is still unknown shows at the attempt.
+    """
+    registered = registry.clients_of(event.iss)
+    for entry in _entries(event, registry):
+        client = registered.get(entry.client_id)
+        inline = _inline(entry)
+        has_uri = inline is not None and inline.backchannel_logout_uri is not None and registry.inline_allowed
+        if client is not None and client.backchannel_logout_uri is None and not has_uri:
+            yield Skipped(iss=event.iss, client_id=entry.client_id)
+        else:
+            yield _delivery(event, entry, inline)
+
+
+def wrong_entries(event: SessionEnded, registry: Registry) -> Iterator[WrongEntry]:
+    """The entries that become dead letters of their own."""
+    return (entry for entry in _members(event, registry) if isinstance(entry, WrongEntry))
+
+
+def needs_split(event: SessionEnded) -> bool:
+    """Whether the event is to be published again in parts: it has more than 100 clients, or all of them."""
+    return event.clients == "*" or len(event.clients) > PART
+
+
+def split(event: SessionEnded, registry: Registry) -> Iterator[SessionEnded]:
+    """The same event in parts of at most 100 named clients, each client in one of them alone; wrong entries too.
+
+    `"*"` is spelled out by the registry as it stands now; where that knows nobody there is no part.
+    """
+    part: list[ClientEntry | WrongEntry] = []
+    for entry in _members(event, registry):
+        part.append(entry)
+        if len(part) == PART:
+            yield replace(event, clients=tuple(part))
+            part = []
+    if part:
+        yield replace(event, clients=tuple(part))
+
+
+def _entries(event: SessionEnded, registry: Registry) -> Iterator[ClientEntry]:
+    return (entry for entry in _members(event, registry) if isinstance(entry, ClientEntry))
+
+
+def _members(event: SessionEnded, registry: Registry) -> Iterator[ClientEntry | WrongEntry]:
+    """The event's entries: the same client with the same `sub` and `sid` once, and each wrong text once."""
+    if event.clients == "*":
+        for client in registry.clients_of(event.iss).values():
+            if client.backchannel_logout_uri is not None:
+                yield ClientEntry(client_id=client.client_id)
+        return
+    if len(event.clients) == 1:
+        yield event.clients[0]
+        return
+    seen: set[str | tuple[str, str | None, str | None]] = set()
+    for entry in event.clients:
+        identity = entry.raw if isinstance(entry, WrongEntry) else (entry.client_id, *_whom(event, entry))
+        if identity not in seen:
+            seen.add(identity)
+            yield entry
+
+
+def _whom(event: SessionEnded, entry: ClientEntry) -> tuple[str | None, str | None]:
+    """`sub` and `sid` of one client's delivery: the entry's own before the event's."""
+    return (
+        event.sub if entry.sub is None else entry.sub,
+        event.sid if entry.sid is None else entry.sid,
+    )
+
+
+def _inline(entry: ClientEntry) -> Inline | None:
+    if (
+        entry.backchannel_logout_uri is None
+        and entry.backchannel_logout_session_required is None
+        and entry.id_token_signed_response_alg is None
+    ):
+        return None
+    return Inline(
+        backchannel_logout_uri=entry.backchannel_logout_uri,
+        backchannel_logout_session_required=entry.backchannel_logout_session_required,
+        id_token_signed_response_alg=entry.id_token_signed_response_alg,
+    )
+
+
+def _delivery(event: SessionEnded, entry: ClientEntry, inline: Inline | None) -> Delivery:
+    sub, sid = _whom(event, entry)
+    identity = delivery_id(
+        iss=event.iss,
+        spoken_by=(event.publisher, event.source),
+        event_id=event.id,
+        client_id=entry.client_id,
+        sub=sub,
+        sid=sid,
+    )
+    return Delivery(
+        id=identity,
+        event_id=event.id,
+        id_given=event.id_given,
+        iss=event.iss,
+        client_id=entry.client_id,
+        sub=sub,
+        sid=sid,
+        entry_sub=entry.sub is not None,
+        inline=inline,
+        ended_at=event.ended_at,
+        not_after=event.not_after,
+        reason=event.reason,
+        source=event.source,
+        publisher=event.publisher,
+        claimed_publisher=event.claimed_publisher,
+    )
