@@ -60,6 +60,7 @@ def prefix(amqp_url: str) -> Iterator[str]:
 
 async def _delete_topology(url: str, prefix: str) -> None:
     """Imported here, since most tests need no broker and should not pay for its library."""
-    from notifier.adapters.rabbitmq import topology  # noqa: PLC0415
+    from notifier.adapters.rabbitmq.administration import delete_topology  # noqa: PLC0415
+    from notifier.adapters.rabbitmq.options import RabbitOptions  # noqa: PLC0415
 
-    await topology.delete_at(url, prefix)
+    await delete_topology(RabbitOptions(urls=(url,), prefix=prefix))

@@ -63,7 +63,7 @@ class RabbitmqNode:
             "RABBITMQ_GENERATED_CONFIG_DIR": str(home / "config"),
             "RABBITMQ_PID_FILE": str(home / "pid"),
             # +sbwt none: schedulers that spin while idle would take the cores from the tests.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none",
         }
 
     def start(self) -> None:
@@ -76,7 +76,7 @@ class RabbitmqNode:
         self._await_port(self.port, self._server)
 
     def ctl(self, *arguments: str) -> str:
-        """What `rabbitmqctl` prints. It takes about 2 s and blocks: from a coroutine, `asyncio.to_thread(node.ctl, …)`."""
+        """What `rabbitmqctl` prints. It blocks for about a second: in a coroutine, `asyncio.to_thread(node.ctl, …)`."""
         command = [str(SCRIPTS / "rabbitmqctl"), "-n", self._environment["RABBITMQ_NODENAME"], "--quiet", *arguments]
         done = subprocess.run(
             command, env=self._environment, cwd=self._home, capture_output=True, text=True, timeout=60, check=False

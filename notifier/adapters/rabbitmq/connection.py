@@ -1,0 +1,205 @@
+"""One connection to the broker that keeps itself up: connect, serve, lose, wait, connect again.
+
+Credentials and TLS files are read at each attempt, hosts are tried in turn, the pause doubles from 0.1 s to 15 s.
+The broker's words become our errors here, and no error bears a URL, since that may hold a password.
+"""
+
+import asyncio
+import random
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import aio_pika
+import aiormq
+import aiormq.abc
+import structlog
+from aiormq.exceptions import AMQPError, ConnectionClosed, InvalidFrameError, ProbableAuthenticationError
+from yarl import URL
+
+from notifier.adapters.rabbitmq.decoding import tolerate_any_publisher
+from notifier.adapters.rabbitmq.options import BrokerTls, RabbitOptions
+from notifier.domain.errors import NotifierError, QueueError, QueueUnavailable
+
+CONNECT_TIMEOUT = 10.0
+CLOSE_TIMEOUT = 5.0
+HEARTBEAT = 10  # seconds; aiormq gives a silent peer up after three: 33 s instead of the 3 min of its default of 60
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 15.0
+SETTLED_AFTER = 5.0  # a connection that stood so long was a good one: the next pause is short again
+
+Connection = aio_pika.abc.AbstractConnection
+
+
+async def connect(options: RabbitOptions, purpose: str) -> Connection:
+    """A new connection to the first host that takes us. Raises QueueError (refused), QueueUnavailable (not reached)."""
+    tolerate_any_publisher()
+    credentials = options.credentials()
+    context = await asyncio.to_thread(_tls_context, options.tls)
+    failure: QueueError = QueueUnavailable("no host to connect to")
+    for text in options.urls:
+        url = URL(text)
+        if credentials is not None:
+            url = url.with_user(credentials[0]).with_password(credentials[1])
+        if "heartbeat" not in url.query:
+            url = url.update_query(heartbeat=HEARTBEAT)
+        try:
+            return await aio_pika.connect(
+                url,
+                ssl_context=context,
+                client_properties={"connection_name": f"{options.name} {purpose}"},
+                timeout=CONNECT_TIMEOUT,
+            )
+        except (AMQPError, OSError, TimeoutError, RuntimeError, ValueError) as error:
+            failure = _translate(error, f"{url.host}:{url.port or ''}")
+    raise failure
+
+
+def _tls_context(tls: BrokerTls | None) -> ssl.SSLContext | None:
+    if tls is None:
+        return None
+    context = ssl.create_default_context(cafile=tls.ca_file)
+    if tls.cert_file is not None:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+    return context
+
+
+def _translate(error: Exception, host: str) -> QueueError:
+    match error:
+        case ProbableAuthenticationError():
+            return QueueError(f"{host} refused the user name or the password")
+        case InvalidFrameError() if error.args and "Connection.Close" in str(error.args[0]):
+            return QueueError(f"{host} refused the connection: {error.args[0]}")
+        case ConnectionClosed():
+            return QueueError(f"{host} refused the connection: {reason_of(error)}")
+        case TimeoutError():
+            return QueueUnavailable(f"{host} did not answer within {CONNECT_TIMEOUT:.0f} s")
+        case _:
+            return QueueUnavailable(f"{host}: {reason_of(error)}")
+
+
+def reason_of(error: BaseException | None) -> str:
+    """The error in one line of words; the broker's own where it gave some."""
+    if error is None:
+        return "closed"
+    words = " ".join(str(part) for part in error.args if part not in (None, "", 0)) or type(error).__name__
+    return " ".join(words.split())[:500]
+
+
+async def open_channel(connection: Connection, *, confirms: bool = False) -> aiormq.Channel:
+    """A new channel, in aiormq's leaner terms. With `confirms`, an unroutable mandatory publish raises.
+
+    Raises QueueUnavailable.
+    """
+    channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            await channel.initialize()
+            underlay = await channel.get_underlay_channel()
+    except (AMQPError, OSError, RuntimeError) as error:  # TimeoutError is an OSError
+        raise QueueUnavailable(f"no channel: {reason_of(error)}") from error
+    assert isinstance(underlay, aiormq.Channel)
+    return underlay
+
+
+def underlay_of(connection: Connection) -> aiormq.abc.AbstractConnection:
+    """The aiormq connection below. Raises QueueUnavailable where it is gone."""
+    if connection.transport is None:
+        raise QueueUnavailable("the connection is closed")
+    return connection.transport.connection
+
+
+def is_blocked(connection: Connection) -> bool:
+    """Whether the broker has stopped this connection's publishing (memory or disk alarm).
+
+    aiormq tells it only by `ready()`, which returns at once unless blocked: so one step of it is the answer.
+    """
+    transport = connection.transport
+    if transport is None:
+        return False
+    step = transport.connection.ready()
+    try:
+        step.send(None)
+    except StopIteration:
+        return False
+    finally:
+        step.close()
+    return True
+
+
+Serve = Callable[["Link", Connection], Awaitable[None]]
+"""Uses a connection until cancelled. Calls `link.stand()` once it is of use. What it raises ends the connection."""
+
+
+class Link:
+    """A connection for one purpose, which is made again whenever it is lost. One task runs `run`."""
+
+    def __init__(self, options: RabbitOptions, purpose: str, serve: Serve) -> None:
+        self._options = options
+        self._purpose = purpose
+        self._serve = serve
+        self._log = structlog.get_logger(__name__).bind(connection=purpose)
+        self.connection: Connection | None = None
+        self.standing = asyncio.Event()
+        self.failed = asyncio.Event()  # set while the last attempt met something that waiting alone will not heal
+        self.failure: NotifierError | None = None
+
+    def stand(self) -> None:
+        """The connection is of use now."""
+        self.failure = None
+        self.failed.clear()
+        self.standing.set()
+        self._log.info("queue connected")
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        pause = FIRST_PAUSE
+        while True:
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            try:
+                self.connection = await connect(self._options, self._purpose)
+                await self._live(self.connection)
+            except (NotifierError, OSError) as error:  # OSError: a file of credentials or TLS cannot be read
+                self._note(error)
+            finally:
+                self.standing.clear()
+                self.connection = None
+            if loop.time() - began > SETTLED_AFTER:
+                pause = FIRST_PAUSE
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  spreads the workers; no secret
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _note(self, error: NotifierError | OSError) -> None:
+        lost = self.standing.is_set()
+        self.failure = error if isinstance(error, NotifierError) else QueueError(reason_of(error))
+        if not isinstance(error, QueueUnavailable):
+            self.failed.set()
+        self._log.warning("queue connection lost" if lost else "queue not connected", reason=str(self.failure))
+
+    async def _live(self, connection: Connection) -> None:
+        """Serve until the connection or the serving ends; always raises why."""
+        closing = underlay_of(connection).closing
+        serving = asyncio.ensure_future(self._serve(self, connection))
+        try:
+            await asyncio.wait({closing, serving}, return_when=asyncio.FIRST_COMPLETED)
+            if closing.done():
+                error = None if closing.cancelled() else closing.exception()
+                raise QueueUnavailable(reason_of(error))
+            await serving
+            raise QueueUnavailable("closed")
+        except* (NotifierError, AMQPError, OSError, RuntimeError) as group:
+            first = _first(group)
+            raise first if isinstance(first, NotifierError) else QueueUnavailable(reason_of(first)) from None
+        finally:
+            serving.cancel()
+            await asyncio.wait({serving})
+            closing.cancel()
+            with suppress(AMQPError, OSError, RuntimeError):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await connection.close()
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

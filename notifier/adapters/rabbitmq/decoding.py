@@ -1,0 +1,98 @@
+"""From what came over the wire to a `Message`, whatever a publisher put into its properties.
+
+Two dangers are kept out here. A message that claims to be our own: `kind` is set only where it came through the default
+exchange and never through another (what the broker dead-lettered bears that in `x-death`). And one that pamqp cannot
+decode, such as a timestamp in microseconds: it would close the connection, at each redelivery again, and take
+its neighbours to the delivery limit with it.
+"""
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import aiormq.abc
+from pamqp import commands, decode
+
+from notifier.domain.message import Kind, Lane, Message
+
+_KINDS: Mapping[str, Kind] = {kind.value: kind for kind in Kind}
+
+
+def to_message(lane: Lane, delivered: aiormq.abc.DeliveredMessage, tag: object) -> Message:
+    """The message as the pipeline knows it. `tag` is what an ack will need."""
+    properties = delivered.header.properties
+    headers: Mapping[str, Any] = properties.headers or {}
+    return Message(
+        lane=lane,
+        body=delivered.body,
+        tag=tag,
+        kind=_kind(delivered.exchange, properties, headers),
+        content_type=properties.content_type or None,
+        headers=headers,
+        message_id=properties.message_id or None,
+        timestamp=_timestamp(properties, headers),
+        user_id=properties.user_id or None,
+        app_id=properties.app_id or None,
+        delivery_count=_delivery_count(headers) if delivered.redelivered else 0,
+    )
+
+
+def _kind(exchange: str | None, properties: commands.Basic.Properties, headers: Mapping[str, Any]) -> Kind | None:
+    if exchange != "":
+        return None
+    deaths = headers.get("x-death")
+    if deaths is not None and not (isinstance(deaths, list) and all(_died_of_ours(death) for death in deaths)):
+        return None
+    return _KINDS.get(properties.message_type or "")
+
+
+def _died_of_ours(death: object) -> bool:
+    return isinstance(death, dict) and death.get("exchange") == ""
+
+
+def _timestamp(properties: commands.Basic.Properties, headers: Mapping[str, Any]) -> float | None:
+    milliseconds = headers.get("timestamp_in_ms")
+    if isinstance(milliseconds, int) and not isinstance(milliseconds, bool):
+        return milliseconds / 1000
+    return None if properties.timestamp is None else properties.timestamp.timestamp()
+
+
+def _delivery_count(headers: Mapping[str, Any]) -> int:
+    """How often it was given back. Only a redelivered message is asked: else the header is the publisher's own."""
+    count = headers.get("x-delivery-count")
+    return count if isinstance(count, int) else 0
+
+
+def tolerate_any_publisher() -> None:
+    """Have pamqp read a value it cannot decode as None (a name: with replacement characters) instead of raising.
+
+    It has no setting for that: its decoders are looked up in two tables, which are changed here, for the process.
+    Calling again changes nothing.
+    """
+    for table, key, tolerant in (
+        (decode.METHODS, "timestamp", _timestamp_or_none),
+        (decode.METHODS, "shortstr", _short_string),
+        (decode.METHODS, "table", _table_or_none),
+        (decode.TABLE_MAPPING, b"T", _timestamp_or_none),
+    ):
+        decoders: dict[Any, Callable[..., tuple[int, Any]]] = table
+        decoders[key] = tolerant
+
+
+def _timestamp_or_none(value: bytes) -> tuple[int, dt.datetime | None]:
+    try:
+        return decode.timestamp(value)
+    except (ValueError, OverflowError, OSError):
+        return 8, None
+
+
+def _short_string(value: bytes) -> tuple[int, str]:
+    length = value[0]
+    return length + 1, value[1 : length + 1].decode("utf-8", errors="replace")
+
+
+def _table_or_none(value: bytes) -> tuple[int, object]:
+    try:
+        return decode.field_table(value)
+    except (ValueError, OverflowError, RecursionError):  # what is nested too deeply, or holds an unreadable key
+        return int.from_bytes(value[:4], "big") + 4, None

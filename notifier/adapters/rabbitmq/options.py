@@ -1,0 +1,61 @@
+"""Where the broker is and how we speak to it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from notifier.domain.errors import ConfigurationError, Mistake
+from notifier.domain.message import Lane
+
+PREFETCH: Mapping[Lane, int] = MappingProxyType({Lane.EVENTS: 512, Lane.RETRIES: 256, Lane.BULK: 64})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerTls:
+    """PEM files for the connection to the broker: authorities to trust, and our certificate and key (mutual TLS)."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
+def _as_the_url_says() -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RabbitOptions:
+    """See the module. `urls` are hosts of one cluster, tried in turn.
+
+    `credentials` gives user name and password and is asked again at each connection, so that a rotated password needs
+    no restart; None leaves what the URL holds. `prefetch` that leaves a lane out gets its default.
+    Raises ConfigurationError where the parts do not fit together.
+    """
+
+    urls: tuple[str, ...] = field(repr=False)  # may hold a password
+    credentials: Callable[[], tuple[str, str] | None] = field(default=_as_the_url_says, repr=False)
+    tls: BrokerTls | None = None
+    prefix: str = "notifier"
+    topology: Literal["declare", "verify"] = "declare"
+    prefetch: Mapping[Lane, int] = field(default_factory=lambda: PREFETCH)
+    name: str = "notifier"
+
+    def __post_init__(self) -> None:
+        """Refuse what would be silently ignored or would lose messages."""
+        mistakes = []
+        if not self.urls:
+            mistakes.append(Mistake("queue.url", "name at least one host: amqp://localhost:5672/"))
+        if self.tls is not None and any(not url.startswith("amqps:") for url in self.urls):
+            mistakes.append(Mistake("queue.tls", "needs an amqps:// URL; amqp:// is not encrypted"))
+        for lane, count in self.prefetch.items():
+            if not 1 <= count <= 2000:
+                # 0 means "no limit" to AMQP, and a quorum queue then gives 2,000 messages and no more.
+                mistakes.append(Mistake(f"queue.prefetch.{lane}", f"{count} is not between 1 and 2000"))
+        if mistakes:
+            raise ConfigurationError(mistakes)
+
+    def prefetch_of(self, lane: Lane) -> int:
+        """How many unacked messages of the lane we hold at most."""
+        return self.prefetch.get(lane, PREFETCH[lane])

@@ -1,0 +1,111 @@
+"""Writing messages so that they last: persistent, mandatory, confirmed, many at a time on one channel.
+
+A publish has one of two ends: it returns, and the message is durable; or it raises QueueUnavailable, and the message is
+perhaps durable all the same (a lost confirm), so that trying again may double it but never loses it.
+"""
+
+import asyncio
+import random
+
+import aiormq
+from aiormq.exceptions import AMQPError, DeliveryError, PublishError
+from pamqp import commands
+
+from notifier.adapters.rabbitmq.connection import Connection, Link, is_blocked, open_channel, reason_of
+from notifier.domain.errors import QueueUnavailable
+
+IN_FLIGHT = 1000  # publishes without a confirm yet; bounds memory (128 KiB each at most) and the broker's backlog
+CONFIRM_TIMEOUT = 10.0  # no confirm after so long: the broker is blocked or stuck, and the caller should know
+PACE = 0.1  # seconds between two tries of one caller, on average
+
+
+class Publishing:
+    """The publishing side. `serve` keeps the channel; `mend_soon` is told that a queue or exchange seems missing."""
+
+    def __init__(self, mend_soon: asyncio.Event) -> None:
+        self._mend_soon = mend_soon
+        self._connection: Connection | None = None
+        self._channel: aiormq.Channel | None = None
+        self._window = asyncio.Semaphore(IN_FLIGHT)
+        self._under_way: dict[str, asyncio.Future[None]] = {}  # by message id
+
+    async def serve(self, link: Link, connection: Connection) -> None:
+        """Keep a channel on this connection, until cancelled."""
+        self._connection = connection
+        try:
+            while True:
+                channel = await open_channel(connection, confirms=True)
+                self._channel = channel
+                if not link.standing.is_set():
+                    link.stand()
+                closing = channel.closing
+                await asyncio.wait({closing})
+                self._mend_soon.set()  # a publish to an exchange that is missing closes the channel
+                closing.cancelled() or closing.exception()
+                await asyncio.sleep(PACE)
+        finally:
+            self._connection = self._channel = None
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a memory or disk alarm of the broker stops our publishing."""
+        return self._connection is not None and is_blocked(self._connection)
+
+    async def publish(
+        self, exchange: str, routing_key: str, body: bytes, properties: commands.Basic.Properties
+    ) -> None:
+        """Return once the broker has confirmed the message. Raises QueueUnavailable."""
+        async with self._window:
+            # aiormq tells returned messages apart by their id alone: of two under way with the same id, the wrong one
+            # would be called lost, and the lost one confirmed. So the second waits.
+            message_id = properties.message_id
+            if message_id is None:
+                await self._send(exchange, routing_key, body, properties)
+                return
+            while (twin := self._under_way.get(message_id)) is not None:
+                await asyncio.wait({twin})
+            done = asyncio.get_running_loop().create_future()
+            self._under_way[message_id] = done
+            try:
+                await self._send(exchange, routing_key, body, properties)
+            finally:
+                del self._under_way[message_id]
+                done.set_result(None)
+
+    async def _send(self, exchange: str, routing_key: str, body: bytes, properties: commands.Basic.Properties) -> None:
+        channel = self._channel
+        if channel is None or channel.is_closed:
+            raise QueueUnavailable("not connected")
+        if self.blocked:
+            raise QueueUnavailable("the broker blocks publishing: memory or disk alarm")
+        try:
+            await channel.basic_publish(
+                body,
+                exchange=exchange,
+                routing_key=routing_key,
+                properties=properties,
+                mandatory=True,
+                timeout=CONFIRM_TIMEOUT,
+                wait=False,
+            )
+        except PublishError as returned:
+            self._mend_soon.set()
+            raise QueueUnavailable(f"no queue takes {exchange}/{routing_key}: {reason_of(returned)}") from returned
+        except DeliveryError as refused:
+            raise QueueUnavailable(f"the broker refused it (nack) for {exchange}/{routing_key}") from refused
+        except TimeoutError as late:
+            raise QueueUnavailable(f"no confirm within {CONFIRM_TIMEOUT:.0f} s") from late
+        except (AMQPError, OSError, RuntimeError) as lost:
+            raise QueueUnavailable(f"connection lost before the confirm: {reason_of(lost)}") from lost
+        except asyncio.CancelledError as cancelled:
+            # aiormq cancels what waits on a closed channel. That is no cancellation of ours.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise QueueUnavailable("connection closed before the confirm") from cancelled
+
+    async def available(self) -> None:
+        """Return when a publish has a chance again. Never raises; paces its caller, whatever the trouble is."""
+        await asyncio.sleep(PACE * random.uniform(0.5, 1.5))  # noqa: S311  spreads the callers; no secret
+        while self._channel is None or self._channel.is_closed or self.blocked:  # noqa: ASYNC110  no event tells all three
+            await asyncio.sleep(PACE)

@@ -1,0 +1,272 @@
+"""The queue port on RabbitMQ: lanes to consume, queues to publish to, how it stands.
+
+Two connections, since a memory alarm blocks one that publishes and must not stop acks. Names are without prefix.
+"""
+
+import asyncio
+import datetime as dt
+import time
+from collections.abc import Mapping, Sequence
+
+import structlog
+from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
+from pamqp import commands
+
+from notifier.adapters.rabbitmq import topology
+from notifier.adapters.rabbitmq.connection import Connection, Link, open_channel, reason_of
+from notifier.adapters.rabbitmq.consuming import LaneConsumer, Taken
+from notifier.adapters.rabbitmq.decoding import to_message
+from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.rabbitmq.publishing import Publishing
+from notifier.domain.errors import NotifierError, QueueUnavailable
+from notifier.domain.message import DEAD, HOPS, Depth, Lane, Message, Outgoing, QueueStatus, delay
+from notifier.pipeline.ports import Sink
+
+WATCH_EVERY = 15.0  # seconds between two looks at the number of consumers, and at queues that should be there
+MEND_AT_MOST_EVERY = 0.5
+RPC_TIMEOUT = 10.0
+PERSISTENT = 2
+ROUTING_KEY = "session-ended"  # any: the exchanges are bound with `#`
+
+
+class RabbitQueue:
+    """See the module. `open` first, `close` last; everything between survives losing the broker."""
+
+    def __init__(self, options: RabbitOptions) -> None:
+        self._options = options
+        self._topology = topology.topology_of(options.prefix)
+        self._log = structlog.get_logger(__name__)
+        self._mend_soon = asyncio.Event()
+        self._mending = asyncio.Lock()
+        self._problem: str | None = None
+        self._consumers = 1
+        self._lanes = [
+            LaneConsumer(lane, self._name(lane), options.prefetch_of(lane), self._mend)
+            for lane in (Lane.EVENTS, Lane.RETRIES, Lane.BULK)
+        ]
+        self._publishing = Publishing(self._mend_soon)
+        self._links = (
+            Link(options, "consume", self._serve_consuming),
+            Link(options, "publish", self._publishing.serve),
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _name(self, queue: str) -> str:
+        return f"{self._options.prefix}.{queue}"
+
+    # ── life ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def open(self) -> None:
+        """Start connecting in the background, and go on until `close`. Returns at once."""
+        self._tasks = [asyncio.create_task(link.run()) for link in self._links]
+
+    async def ready(self) -> None:
+        """Return when connected and the topology stands.
+
+        Raises TopologyMismatch when it is wrong, QueueError when the broker refuses us. It is tried again all the same.
+        """
+        for link in self._links:
+            standing = asyncio.ensure_future(link.standing.wait())
+            failed = asyncio.ensure_future(link.failed.wait())
+            try:
+                await asyncio.wait({standing, failed, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                standing.cancel()
+                failed.cancel()
+            if link.standing.is_set():
+                continue
+            raise link.failure or QueueUnavailable("the queue was closed")
+
+    async def close(self) -> None:
+        """Stop, and send the acks that wait. What is unacked goes back to the broker."""
+        await self.stop_consuming()
+        for lane in self._lanes:
+            await lane.flush()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._tasks = []
+
+    async def consume(self, sink: Sink) -> None:
+        """Put what comes in the three lanes into `sink`, from now on, through every loss of connection or queue."""
+        for lane in self._lanes:
+            await lane.start(sink)
+
+    async def stop_consuming(self) -> None:
+        """Take no more. What was taken stays ours and can still be acked."""
+        await asyncio.gather(*(lane.stop() for lane in self._lanes))
+
+    # ── the consuming connection ────────────────────────────────────────────────────────────────────────────────
+
+    async def _serve_consuming(self, link: Link, connection: Connection) -> None:
+        await self._establish(connection)
+        link.stand()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch(connection))
+            for lane in self._lanes:
+                tasks.create_task(lane.run(connection))
+
+    async def _establish(self, connection: Connection) -> None:
+        if self._options.topology == "declare":
+            await topology.declare(connection, self._topology)
+        else:
+            await topology.verify(connection, self._topology)
+
+    async def _mend(self) -> None:
+        """Have the topology stand again: something was found missing. What cannot be mended shows in `status`."""
+        connection = self._links[0].connection
+        if connection is None:
+            return
+        async with self._mending:
+            try:
+                await self._establish(connection)
+            except NotifierError as error:
+                if str(error) != self._problem:
+                    self._log.error("queue topology is wrong", reason=str(error))
+                self._problem = str(error)
+            except (AMQPError, OSError, RuntimeError):
+                pass  # the connection is going, and is made again
+            else:
+                self._problem = None
+
+    async def _watch(self, connection: Connection) -> None:
+        while True:
+            if not await self._look(connection):
+                self._mend_soon.set()
+            try:
+                async with asyncio.timeout(WATCH_EVERY):
+                    await self._mend_soon.wait()
+            except TimeoutError:
+                continue
+            await self._mend()
+            await asyncio.sleep(MEND_AT_MOST_EVERY)
+            self._mend_soon.clear()
+
+    async def _look(self, connection: Connection) -> bool:
+        """Learn how many consume, for the sharing out of limits. False where a queue that must be there is not.
+
+        `retries` is looked at even if nobody consumes here: the delay queues' messages have nowhere else to go, and
+        once the broker has met it missing it takes three minutes to try again.
+        """
+        try:
+            depths = await _depths(connection, {lane: self._name(lane) for lane in (Lane.EVENTS, Lane.RETRIES)})
+        except QueueUnavailable:
+            return True
+        if Lane.EVENTS in depths:
+            self._consumers = max(1, depths[Lane.EVENTS].consumers)
+        return len(depths) == 2 and self._problem is None
+
+    # ── messages ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def ack(self, message: Message) -> None:
+        """The message has found its durable fate. Without effect where it will come again anyway."""
+        if isinstance(message.tag, Taken):
+            message.tag.acks.settle(message.tag.number)
+
+    async def publish(self, queue: str, message: Outgoing) -> None:
+        """Return once the message is durable in `queue`. Raises QueueUnavailable."""
+        properties = commands.Basic.Properties(
+            content_type=message.content_type,
+            delivery_mode=PERSISTENT,
+            headers=dict(message.headers) or None,
+            message_id=message.message_id,
+            message_type=message.kind.value,
+        )
+        await self._publishing.publish("", self._name(queue), message.body, properties)
+
+    async def available(self) -> None:
+        """Return when a publish has a chance again."""
+        await self._publishing.available()
+
+    async def send_event(
+        self,
+        lane: Lane,
+        body: bytes,
+        *,
+        message_id: str | None,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Publish an event to the exchange of `lane` (events or bulk), as any publisher would.
+
+        Raises QueueUnavailable.
+        """
+        if lane is Lane.RETRIES:
+            raise ValueError("no event is published to the retries")
+        properties = commands.Basic.Properties(
+            content_type=content_type,
+            delivery_mode=PERSISTENT,
+            headers=dict(headers) if headers else None,
+            message_id=message_id,
+            timestamp=dt.datetime.fromtimestamp(time.time(), tz=dt.UTC),
+        )
+        await self._publishing.publish(self._name(lane), ROUTING_KEY, body, properties)
+
+    # ── how it stands ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def status(self) -> QueueStatus:
+        """Connected means both connections stand; consuming, that all three lanes do."""
+        connected = all(link.standing.is_set() for link in self._links)
+        failures = [str(link.failure) for link in self._links if link.failure is not None]
+        return QueueStatus(
+            connected=connected,
+            consuming=connected and all(lane.standing for lane in self._lanes),
+            blocked=self._publishing.blocked,
+            problem=next(iter(failures), self._problem),
+        )
+
+    def consumers(self) -> int:
+        """How many consume `events`, as last seen (at most 15 s ago while connected); at least 1."""
+        return self._consumers
+
+    async def depths(self) -> Mapping[str, Depth]:
+        """What waits, by queue name without prefix; a missing queue is left out. Raises QueueUnavailable."""
+        names = (*Lane, DEAD, *(delay(hop) for hop in HOPS))
+        return await _depths(self._consuming_connection(), {name: self._name(name) for name in names})
+
+    async def browse(self, queue: str, limit: int) -> Sequence[Message]:
+        """Look at up to `limit` messages, oldest first, and give them back in order. Their `tag` cannot be acked.
+
+        A look counts as a delivery: harmless in `dead`, whose limit is out of reach; in a lane a hundred looks use a
+        message up. Raises QueueUnavailable.
+        """
+        seen: list[Message] = []
+        lane = Lane(queue) if queue in set(Lane) else Lane.EVENTS
+        channel = await open_channel(self._consuming_connection())
+        try:
+            while len(seen) < limit:
+                delivered = await channel.basic_get(self._name(queue), timeout=RPC_TIMEOUT)
+                if delivered.delivery_tag is None:
+                    break
+                seen.append(to_message(lane, delivered, tag=None))
+            await channel.close()  # gives them back
+        except (AMQPError, OSError, RuntimeError) as error:
+            raise QueueUnavailable(f"cannot look into {self._name(queue)}: {reason_of(error)}") from error
+        return seen
+
+    def _consuming_connection(self) -> Connection:
+        connection = self._links[0].connection
+        if connection is None:
+            raise QueueUnavailable("not connected")
+        return connection
+
+
+async def _depths(connection: Connection, names: Mapping[str, str]) -> dict[str, Depth]:
+    """By the keys of `names`, whose values are full queue names. Raises QueueUnavailable."""
+    found: dict[str, Depth] = {}
+    channel = await open_channel(connection)
+    try:
+        for key, name in names.items():
+            if channel.is_closed:
+                channel = await open_channel(connection)
+            try:
+                queue = await channel.queue_declare(name, passive=True, timeout=RPC_TIMEOUT)
+            except ChannelNotFoundEntity:
+                continue
+            found[key] = Depth(ready=queue.message_count or 0, consumers=queue.consumer_count or 0)
+        if not channel.is_closed:
+            await channel.close()
+    except (AMQPError, OSError, RuntimeError) as error:
+        raise QueueUnavailable(f"cannot ask the broker: {reason_of(error)}") from error
+    return found
