@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from notifier.demo.receivers import Kind, Receiver
+from notifier.domain.dead_letter import DeadLetter
 from notifier.pipeline.facts import Attempted, Buried, Deferred, Delivered, Fact, RetryScheduled, Skipped
 
 
@@ -19,15 +20,6 @@ class SignOut:
     event_id: str
     sid: str
     at: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
-    """A dead letter as browsed from the queue."""
-
-    event_id: str
-    client_id: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +144,7 @@ def settle_account(
                 delays.append(visit.logged_out_at - sign_out.at)
                 duplicates += visit.accepted - 1
             elif reason:
-                dead[reason] += 1
+                dead[reason.value] += 1
             else:
                 unaccounted.append((sign_out.event_id, receiver.client_id))
         invalid += [(receiver.client_id, reason) for reason in receiver.invalid]

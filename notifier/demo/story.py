@@ -18,10 +18,11 @@ import yaml
 from rich.console import Console
 
 from notifier.adapters.keys import KeySource, generate_key, load_keys
-from notifier.demo.account import DeadLetter, SignOut, Tally, settle_account
+from notifier.demo.account import SignOut, Tally, settle_account
 from notifier.demo.receivers import Kind, Receiver, SampleReceivers
 from notifier.demo.screen import conclude, display, introduce
 from notifier.domain.client import Algorithm
+from notifier.domain.dead_letter import DeadLetter
 from notifier.pipeline.facts import Observer
 
 ISS = "https://id.example.com"
@@ -144,5 +145,5 @@ def _registration(receiver: Receiver) -> Mapping[str, object]:
         "backchannel_logout_uri": receiver.backchannel_logout_uri,
     }
     if receiver.kind is Kind.DEAD:
-        registration["notifier"] = {"retry": {"max_age": "8s"}}
+        registration["notifier"] = {"max_age": "8s"}
     return registration

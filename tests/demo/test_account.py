@@ -2,9 +2,10 @@
 
 from collections import Counter
 
-from notifier.demo.account import DeadLetter, SignOut, Tally, settle_account
+from notifier.demo.account import SignOut, Tally, settle_account
 from notifier.demo.receivers import Kind, Receiver, Visit
 from notifier.demo.token_check import TokenCheck
+from notifier.domain.dead_letter import DeadLetter
 from notifier.domain.delivery import Delivery
 from notifier.domain.outcome import Cause, DeadReason
 from notifier.pipeline.facts import Buried, Deferred, Delivered, RetryScheduled
@@ -31,12 +32,17 @@ def delivery(event_id: str) -> Delivery:
     )
 
 
+def letter(event_id: str, client_id: str, reason: DeadReason) -> DeadLetter:
+    """A dead letter as browsed."""
+    return DeadLetter(
+        id=f"{event_id}/{client_id}", reason=reason, text="", dead_since=0.0, client_id=client_id, event_id=event_id
+    )
+
+
 def test_a_delivery_that_nobody_knows_of_is_unaccounted_for() -> None:
     """Neither the client's record nor a dead letter: it is named, and the account does not hold."""
     shop = receiver("shop", s_0=(1, 100.5))
-    account = settle_account(
-        SIGN_OUTS, [shop], [DeadLetter(event_id="e-1", client_id="shop", reason="expired")], Tally(3)
-    )
+    account = settle_account(SIGN_OUTS, [shop], [letter("e-1", "shop", DeadReason.EXPIRED)], Tally(3))
     assert account.unaccounted == (("e-2", "shop"),)
     assert not account.holds
 
@@ -45,8 +51,8 @@ def test_the_account_adds_up() -> None:
     """Delivered, dead by reason, doubled and the median come from the clients' records and the dead letters."""
     shop = receiver("shop", s_0=(1, 100.1), s_1=(2, 100.3))
     letters = [
-        DeadLetter(event_id="e-2", client_id="shop", reason="refused"),
-        DeadLetter(event_id="e-0", client_id="elsewhere", reason="refused"),
+        letter("e-2", "shop", DeadReason.REFUSED),
+        letter("e-0", "elsewhere", DeadReason.REFUSED),
     ]
     account = settle_account(SIGN_OUTS, [shop], letters, Tally(3))
     (row,) = account.rows
@@ -58,7 +64,7 @@ def test_the_account_adds_up() -> None:
 
 def test_a_client_s_word_counts_before_a_dead_letter() -> None:
     """After an ambiguous attempt both may exist; the session is over, and that is what counts."""
-    letters = [DeadLetter(event_id=one.event_id, client_id="shop", reason="expired") for one in SIGN_OUTS]
+    letters = [letter(one.event_id, "shop", DeadReason.EXPIRED) for one in SIGN_OUTS]
     account = settle_account(SIGN_OUTS, [receiver("shop", s_0=(1, 101.0))], letters, Tally(3))
     assert (account.delivered, dict(account.dead)) == (1, {"expired": 2})
 

@@ -14,11 +14,13 @@ import pytest
 import yaml
 from rich.console import Console
 
+from notifier.adapters.config_file import load_settings
 from notifier.adapters.keys import KeyRing, KeySource, load_keys
-from notifier.demo.account import DeadLetter
-from notifier.demo.story import Service, Start, play
+from notifier.demo.receivers import SampleReceivers
+from notifier.demo.story import ISS, Service, Start, play, write_configuration, write_key
 from notifier.demo.token_check import LOGOUT_EVENT
 from notifier.domain.client import Algorithm
+from notifier.domain.dead_letter import DeadLetter
 from notifier.domain.delivery import Delivery
 from notifier.domain.outcome import DeadReason
 from notifier.pipeline.facts import Buried, Delivered, Observer
@@ -58,7 +60,15 @@ class Courier:
             if await self._post(event, client_id) == 204:
                 self._observe(Delivered(delivery=_delivery(event, client_id), propagation=None))
                 return
-        self._dead.append(DeadLetter(event_id=event["id"], client_id=client_id, reason="expired"))
+        given_up = DeadLetter(
+            id=f"{event['id']}/{client_id}",
+            reason=DeadReason.EXPIRED,
+            text="",
+            dead_since=time.time(),
+            client_id=client_id,
+            event_id=event["id"],
+        )
+        self._dead.append(given_up)
         self._observe(
             Buried(iss=event["iss"], client_id=client_id, event_id=event["id"], reason=DeadReason.EXPIRED, text="")
         )
@@ -145,6 +155,16 @@ async def test_an_invalid_token_ends_the_story_badly(tamper: Mint, rule: str) ->
     assert status == 1
     assert "tokens were found invalid" in text
     assert rule in text
+
+
+async def test_the_demo_runs_on_a_configuration_like_any_other(tmp_path: Path) -> None:
+    """What is written for the service is read by the reader of every configuration, without a mistake."""
+    jwks = write_key(tmp_path)
+    async with SampleReceivers(iss=ISS, jwks=jwks, clock=time.time) as sample:
+        config = write_configuration(tmp_path, tuple(sample.by_client_id.values()))
+        settings = load_settings(config, {})
+    assert list(settings.issuers) == [ISS]
+    assert settings.registry.file == tmp_path / "clients.yaml"
 
 
 async def test_a_terminal_gets_the_same_end() -> None:
