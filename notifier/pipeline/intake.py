@@ -7,13 +7,14 @@ Nothing here waits: the worker acts on what is returned.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeAlias, assert_never
 
-from notifier.domain import documents, plan
+from notifier.domain import dead_letter, documents, plan
 from notifier.domain.backoff import SOON, hops
+from notifier.domain.dead_letter import DeadLetter
 from notifier.domain.delivery import Delivery
-from notifier.domain.documents import DeadLetter, Schedule
-from notifier.domain.errors import MalformedEvent, Mistake
+from notifier.domain.documents import Schedule
+from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
 from notifier.domain.event_document import read_event
 from notifier.domain.message import DEAD, Kind, Lane, Message, Outgoing, delay
 from notifier.domain.outcome import Cause, DeadReason
@@ -21,21 +22,12 @@ from notifier.domain.plan import Skipped
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded, WrongEntry
 from notifier.domain.verdict import our_fault_wait
-from notifier.pipeline.facts import Buried, Deferred, EventTaken, Fact
+from notifier.pipeline.facts import Buried, Deferred, EventTaken
 from notifier.pipeline.ports import Clock, CurrentRegistry
+from notifier.pipeline.settlement import Send
 
 SUSPECT = 3  # redeliveries after which a message may be what kills the process
 NEWER_VERSION_WAIT = 64  # seconds: a message of a newer version rests until a worker that knows it takes it
-CONTENT_TYPE_OF_OURS = "application/json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Send:
-    """One message to be made durable, and what is to be told once it is."""
-
-    queue: str
-    message: Outgoing
-    fact: Fact | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +38,7 @@ class Move:
     fact: EventTaken | None = None
 
 
-Step = Delivery | Skipped | DeadLetter
+Step: TypeAlias = Delivery | Skipped | DeadLetter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +64,7 @@ class Intake:
             return self._open(message)
         except MalformedEvent as malformed:
             return self._malformed(message, malformed.mistakes)
-        except documents.UnknownVersion as newer:
+        except UnknownVersion as newer:
             return self._newer_version(message, newer)
         except Exception as error:  # noqa: BLE001  around one message: whatever a parser does, the worker lives on
             return self._malformed(message, (Mistake("", f"reading it failed with {type(error).__name__}"),))
@@ -85,28 +77,35 @@ class Intake:
                 return self._event(message, documents.EventDocument(event=event), now)
             case Kind.EVENT:
                 document = documents.load_event(message.body)
-                return _go_on(message, document.schedule, now) or self._event(message, document, now)
+                if (hop := _next_hop(document.schedule, now)) is None:
+                    return self._event(message, document, now)
+                body = documents.dump_event(replace(document, schedule=hop.left))
             case Kind.DELIVERY:
                 waiting = documents.load_delivery(message.body)
-                return _go_on(message, waiting.schedule, now) or Expand(steps=iter((waiting.delivery,)), event=None)
+                if (hop := _next_hop(waiting.schedule, now)) is None:
+                    return Expand(steps=iter((waiting.delivery,)), event=None)
+                body = documents.dump_delivery(replace(waiting, schedule=hop.left))
             case Kind.DEAD_LETTER:
                 raise MalformedEvent((Mistake("", "a dead letter is replayed by `notifier dead-letters replay`"),))
+            case _:
+                assert_never(message.kind)
+        outgoing = Outgoing(kind=message.kind, body=body, message_id=message.message_id or "")
+        return Move(sends=(Send(queue=delay(hop.seconds), message=outgoing),))
 
     def _event(self, message: Message, document: documents.EventDocument, now: float) -> Expand | Move:
         event, registry = document.event, self._registry()
         issuer = registry.issuers.get(event.iss)
         if issuer is None:
             return self._unknown_issuer(document, registry, now)
-        if (objection := plan.objection(event, issuer)) is not None:
+        if (objection := plan.may_speak(event, issuer)) is not None:
             return _bury_event(event, objection.reason, objection.text, now)
-        wrong = [_buried(documents.bury_entry(event, entry, now)) for entry in _wrong_entries(event)]
         taken = _taken(event, "split", 0)
         if plan.needs_split(event):
             lane = Lane.BULK if message.lane is Lane.BULK else Lane.EVENTS
             parts = (Send(queue=lane, message=_event_message(part)) for part in plan.split(event, registry))
-            return Move(sends=(send for group in (wrong, parts) for send in group), fact=taken)
+            return Move(sends=parts, fact=taken)
         if message.delivery_count >= SUSPECT and len(event.clients) > 1:
-            return Move(sends=(send for group in (wrong, _singly(event, registry)) for send in group), fact=taken)
+            return Move(sends=_singly(event, registry, now), fact=taken)
         return Expand(steps=_steps(event, registry, now), event=event)
 
     def _unknown_issuer(self, document: documents.EventDocument, registry: Registry, now: float) -> Move:
@@ -133,7 +132,7 @@ class Intake:
         return Move(sends=(Send(queue=delay(hop[0]), message=outgoing, fact=fact),))
 
     def _malformed(self, message: Message, mistakes: tuple[Mistake, ...]) -> Move:
-        letter = documents.bury_raw(message, mistakes, self._clock())
+        letter = dead_letter.bury_raw(message, mistakes, self._clock())
         dated = message.timestamp is not None
         taken = EventTaken(
             result="malformed", event_id=letter.event_id, iss=letter.iss, publisher=letter.publisher, deliveries=0,
@@ -151,29 +150,34 @@ class Intake:
         return Move(sends=(Send(queue=delay(NEWER_VERSION_WAIT), message=_same(message), fact=fact),))
 
 
-def _go_on(message: Message, schedule: Schedule | None, now: float) -> Move | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Hop:
+    seconds: int
+    left: Schedule
+
+
+def _next_hop(schedule: Schedule | None, now: float) -> _Hop | None:
     """The next hop of a delay that is not over. The clock may only shorten: after the last hop it is due."""
     if schedule is None or not schedule.hops or schedule.due - now < SOON:
         return None
-    hop, *rest = schedule.hops
-    assert message.kind is not None
-    body = documents.reschedule(message.body, message.kind, Schedule(due=schedule.due, hops=tuple(rest)))
-    outgoing = Outgoing(kind=message.kind, body=body, message_id=message.message_id or "")
-    return Move(sends=(Send(queue=delay(hop), message=outgoing),))
+    first, *rest = schedule.hops
+    return _Hop(seconds=first, left=Schedule(due=schedule.due, hops=tuple(rest)))
 
 
 def _steps(event: SessionEnded, registry: Registry, now: float) -> Iterator[Step]:
     for entry in _wrong_entries(event):
-        yield documents.bury_entry(event, entry, now)
+        yield dead_letter.bury_entry(event, entry, now)
     yield from plan.deliveries(event, registry)
 
 
-def _singly(event: SessionEnded, registry: Registry) -> Iterator[Send]:
+def _singly(event: SessionEnded, registry: Registry, now: float) -> Iterator[Send]:
     """The event as single deliveries, so that only the one that kills a process goes on to the delivery limit."""
-    for step in plan.deliveries(event, registry):
+    for step in _steps(event, registry, now):
         if isinstance(step, Delivery):
             body = documents.dump_delivery(documents.DeliveryDocument(delivery=step))
             yield Send(queue=Lane.RETRIES, message=Outgoing(kind=Kind.DELIVERY, body=body, message_id=step.id))
+        elif isinstance(step, DeadLetter):
+            yield _buried(step)
 
 
 def _wrong_entries(event: SessionEnded) -> Iterator[WrongEntry]:
@@ -181,7 +185,7 @@ def _wrong_entries(event: SessionEnded) -> Iterator[WrongEntry]:
 
 
 def _bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> Move:
-    letter = documents.bury_event(event, reason, text, now)
+    letter = dead_letter.bury_event(event, reason, text, now)
     return Move(sends=(_buried(letter),), fact=_taken(event, "accepted", 0))
 
 
@@ -189,7 +193,7 @@ def _buried(letter: DeadLetter) -> Send:
     fact = Buried(
         iss=letter.iss, client_id=letter.client_id, event_id=letter.event_id, reason=letter.reason, text=letter.text
     )
-    return Send(queue=DEAD, message=documents.dump_dead_letter(letter), fact=fact)
+    return Send(queue=DEAD, message=dead_letter.dump_dead_letter(letter), fact=fact)
 
 
 def _taken(event: SessionEnded, result: Literal["accepted", "split"], deliveries: int) -> EventTaken:

@@ -4,15 +4,32 @@ Nothing is told to the observers, and no message acked, before the queue has con
 delivery waits here, in memory; the worker's window bounds how many can.
 """
 
-from notifier.domain import documents
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+from notifier.domain import dead_letter, documents
 from notifier.domain.backoff import hops
+from notifier.domain.dead_letter import DeadLetter
 from notifier.domain.delivery import Delivery
-from notifier.domain.documents import DeadLetter, DeliveryDocument, Schedule
+from notifier.domain.documents import DeliveryDocument, Schedule
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import DEAD, Kind, Outgoing, delay
 from notifier.domain.verdict import Dead, Defer, Done, RetryAt, Skip, Verdict
 from notifier.pipeline import facts
 from notifier.pipeline.ports import Clock, Publisher
+
+BATCH = 16  # messages that are made and confirmed together; more would hold the loop while they are made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """One message to be made durable, and what is to be told once it is."""
+
+    queue: str
+    message: Outgoing
+    fact: facts.Fact | None = None
 
 
 class Settlement:
@@ -40,11 +57,11 @@ class Settlement:
                 await self._later(delivery, verdict.due, hops(verdict.due - now, most=1))
                 self._observe(_deferred(delivery, verdict))
             case Dead():
-                await self.bury(documents.bury_delivery(delivery, verdict.reason, verdict.text, now))
+                await self.bury(dead_letter.bury_delivery(delivery, verdict.reason, verdict.text, now))
 
     async def bury(self, letter: DeadLetter) -> None:
         """Return once the dead letter is durable."""
-        await self.send(DEAD, documents.dump_dead_letter(letter))
+        await self.send(DEAD, dead_letter.dump_dead_letter(letter))
         self._observe(
             facts.Buried(
                 iss=letter.iss,
@@ -54,6 +71,14 @@ class Settlement:
                 text=letter.text,
             )
         )
+
+    async def send_all(self, sends: Iterable[Send]) -> None:
+        """Return once each is durable. They are made as they are sent: a large event in parts is never whole in memory."""
+        rest = iter(sends)
+        while batch := list(islice(rest, BATCH)):
+            await asyncio.gather(*(self.send(send.queue, send.message) for send in batch))
+            for fact in (send.fact for send in batch if send.fact is not None):
+                self._observe(fact)
 
     async def send(self, queue: str, message: Outgoing) -> None:
         """Return once the message is durable, however long the queue is away."""

@@ -13,11 +13,10 @@ import random
 import time
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
-from itertools import islice
 
 from notifier.domain.client import Client
+from notifier.domain.dead_letter import DeadLetter
 from notifier.domain.delivery import Delivery
-from notifier.domain.documents import DeadLetter
 from notifier.domain.errors import OurFault
 from notifier.domain.logout_token import carries_sid
 from notifier.domain.message import Lane, Message
@@ -28,13 +27,11 @@ from notifier.pipeline import facts
 from notifier.pipeline.attempt import Tools, attempt, defer_for
 from notifier.pipeline.duplicates import Duplicates, First, Joined, Known
 from notifier.pipeline.held import Held, Shelf
-from notifier.pipeline.intake import SUSPECT, Intake, Move, Send, Step
+from notifier.pipeline.intake import SUSPECT, Intake, Move, Step
 from notifier.pipeline.lanes import Turns
 from notifier.pipeline.ports import Acknowledger, CurrentRegistry
-from notifier.pipeline.settlement import Settlement
+from notifier.pipeline.settlement import Send, Settlement
 from notifier.pipeline.slots import Entered, Full, Slots, Waits
-
-BATCH = 16  # messages of one Move that are confirmed together; more would hold the loop while they are made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +74,7 @@ class Worker:
         self._in_flight = dict.fromkeys(Lane, 0)
         self._held = dict.fromkeys(Lane, 0)
         self._suspects: list[Held] = []
+        self._alone = False  # a suspect is being handled
         self._stop = asyncio.Event()
         self._quiet = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -161,8 +159,12 @@ class Worker:
 
     def _next(self) -> Held | None:
         """The message whose turn it is; None where there is no room, or nothing to do."""
-        if self._suspects:
-            return None if self._tasks else self._suspects.pop(random.randrange(len(self._suspects)))  # noqa: S311
+        if self._alone or self._suspects:
+            if self._tasks:
+                return None
+            self._alone = bool(self._suspects)
+        if self._alone:
+            return self._suspects.pop(random.randrange(len(self._suspects)))  # noqa: S311  no secret
         waiting = [lane for lane, shelf in self.shelves.items() if shelf.waiting]
         lane = self._turns.next(waiting, self._in_flight, self._held) if waiting else None
         return None if lane is None else self.shelves[lane].waiting[0]
@@ -286,11 +288,7 @@ class Worker:
         self._fate(held)
 
     async def _move(self, held: Held, sends: Iterable[Send]) -> None:
-        rest = iter(sends)
-        while batch := list(islice(rest, BATCH)):
-            await asyncio.gather(*(self._settlement.send(send.queue, send.message) for send in batch))
-            for fact in (send.fact for send in batch if send.fact is not None):
-                self._tools.observe(fact)
+        await self._settlement.send_all(sends)
         self._fate(held)
 
     # ── ending ──

@@ -1,0 +1,160 @@
+"""A stage for the pipeline: ports that live in memory, so that order and fate can be seen without a broker."""
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from notifier.domain.client import Algorithm, Client
+from notifier.domain.errors import QueueUnavailable
+from notifier.domain.message import Kind, Lane, Message, Outgoing
+from notifier.domain.outcome import Answer, Wire
+from notifier.domain.registry import Issuer, Registry
+from notifier.pipeline.attempt import Tools
+from notifier.pipeline.facts import Fact
+from notifier.pipeline.intake import Intake
+from notifier.pipeline.ports import Request
+from notifier.pipeline.settlement import Settlement
+from notifier.pipeline.worker import Limits, Worker
+
+ISS = "https://id.example"
+OTHER = "https://other.example"
+
+Behaviour = Callable[[Request], Awaitable[Wire]]
+
+
+async def accepts(_request: Request) -> Wire:
+    """A client that answers at once."""
+    return Answer(status=204)
+
+
+def client(client_id: str, iss: str = ISS, **more: Any) -> Client:
+    """A registered client whose URI tells its name."""
+    return Client(iss=iss, client_id=client_id, backchannel_logout_uri=f"https://{client_id}.example/out", **more)
+
+
+class Receivers:
+    """The transport: each client behaves as told, by the host of its URI."""
+
+    def __init__(self) -> None:
+        self.behaviours: dict[str, Behaviour] = {}
+        self.posts: list[tuple[str, dict[str, Any]]] = []
+
+    async def post(self, request: Request) -> Wire:
+        name = request.uri.split("//")[1].split(".")[0]
+        self.posts.append((name, json.loads(request.token)))
+        return await self.behaviours.get(name, accepts)(request)
+
+
+class PlainSigner:
+    """The claims themselves, unsigned."""
+
+    def sign(self, _iss: str, _alg: Algorithm, _typ: str | None, claims: Mapping[str, object]) -> str:
+        return json.dumps(claims)
+
+
+@dataclass
+class MemoryQueue:
+    """What was published and acked, in order; `open` unset means that the queue is away."""
+
+    published: list[tuple[str, Outgoing]] = field(default_factory=list)
+    acked: list[Message] = field(default_factory=list)
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    log: list[str] = field(default_factory=list)
+    fault: Exception | None = None
+
+    async def publish(self, queue: str, message: Outgoing) -> None:
+        if self.fault is not None:
+            raise self.fault
+        if not self.open.is_set():
+            raise QueueUnavailable("away")
+        await asyncio.sleep(0)
+        self.published.append((queue, message))
+        self.log.append(f"published {queue}")
+
+    async def available(self) -> None:
+        await self.open.wait()
+
+    def ack(self, message: Message) -> None:
+        self.acked.append(message)
+        self.log.append(f"acked {message.tag}")
+
+
+class Stage:
+    """One worker on these ports. `until` waits for a condition, bounded."""
+
+    def __init__(self, *clients: Client, **limits: Any) -> None:
+        self.queue = MemoryQueue()
+        self.queue.open.set()
+        self.receivers = Receivers()
+        self.facts: list[Fact] = []
+        self.now = 1_800_000_000.0
+        by_issuer = {iss: {one.client_id: one for one in clients if one.iss == iss} for iss in (ISS, OTHER)}
+        self.registry = Registry(
+            issuers={iss: Issuer(iss=iss) for iss in by_issuer},
+            clients=by_issuer,
+            unregistered=Client(iss="", client_id="", backchannel_logout_uri=None, registered=False),
+        )
+        numbers = itertools.count()
+        tools = Tools(
+            signer=PlainSigner(),
+            transport=self.receivers,
+            clock=lambda: self.now,
+            jitter=lambda: 0.5,
+            new_jti=lambda: f"jti-{next(numbers)}",
+            observe=self.facts.append,
+        )
+        self.worker = Worker(
+            Intake(lambda: self.registry, clock=tools.clock, new_id=lambda: f"made-up-{next(numbers)}", max_event=4096),
+            Settlement(self.queue, clock=tools.clock, observe=self.facts.append),
+            tools,
+            lambda: self.registry,
+            self.queue,
+            Limits(**limits),
+        )
+        self._tags = itertools.count(1)
+
+    def event(self, *clients: Any, lane: Lane = Lane.EVENTS, delivery_count: int = 0, **members: Any) -> Message:
+        """Hand an event to the worker."""
+        body = {"iss": ISS, "sub": "alice", "sid": "s1", "clients": list(clients)} | members
+        return self.take(json.dumps(body).encode(), lane=lane, delivery_count=delivery_count)
+
+    def take(self, body: bytes, *, lane: Lane = Lane.EVENTS, kind: Kind | None = None, **more: Any) -> Message:
+        """Hand a message to the worker."""
+        message = Message(lane=lane, body=body, kind=kind, tag=next(self._tags), timestamp=self.now, **more)
+        self.worker.take(message)
+        return message
+
+    def retake(self, queue: str) -> Message:
+        """Hand over the last message published to `queue`, as if it had come due."""
+        outgoing = next(message for name, message in reversed(self.queue.published) if name == queue)
+        return self.take(outgoing.body, lane=Lane.RETRIES, kind=outgoing.kind, message_id=outgoing.message_id)
+
+    def told(self) -> list[str]:
+        """Which clients were told, in order."""
+        return [name for name, _ in self.receivers.posts]
+
+    def dead(self) -> list[dict[str, Any]]:
+        """The dead letters."""
+        return [json.loads(message.body) for queue, message in self.queue.published if queue == "dead"]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let the loop turn until the condition holds."""
+        async with asyncio.timeout(5):
+            while not condition():  # noqa: ASYNC110  any condition, and a turn of the loop is no wait
+                await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def running(stage: Stage) -> AsyncIterator[Stage]:
+    """The worker runs for as long as the block lasts."""
+    task = asyncio.create_task(stage.worker.run())
+    try:
+        yield stage
+    finally:
+        stage.worker.stop()
+        with suppress(Exception):
+            await task
