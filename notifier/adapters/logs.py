@@ -44,10 +44,14 @@ _SECRETS = (
     ("eyJ", re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,4}"), "[token]"),
     ("://", re.compile(r"(://[^/\s:@\"]*):[^\s\"]*@"), r"\1:[password]@"),
     ("earer ", re.compile(r"([Bb]earer +)[A-Za-z0-9._~+/=-]+"), r"\1[token]"),
-    ("PRIVATE KEY", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END|\Z)", re.DOTALL), "[key]"),
+    (
+        "PRIVATE KEY",
+        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^\"]*?(?:-----END [A-Z ]*-----|(?=\")|\Z)"),
+        "[key]",
+    ),
 )
 
-Subjects = Literal["hash", "raw", "none"]
+Subjects = Literal["hash", "omit", "raw"]
 
 
 class SubjectHash:
@@ -204,7 +208,7 @@ class LogObserver:
         }
         if delivery.publisher is not None:
             line["publisher"] = clip(delivery.publisher)
-        if self._subject != "none":
+        if self._subject != "omit":
             for name, value in (("sub", delivery.sub), ("sid", delivery.sid)):
                 if value is not None:
                     line[name] = clip(value) if self._subject == "raw" else self._hash.log_id(value)

@@ -1,0 +1,224 @@
+"""`POST /v1/events`: events over HTTP, for identity servers that speak no AMQP. 202 means that the event is durable.
+
+What stands between a stranger and the queue, in this order: the number of requests at a time, the token, the kind of
+the body (a browser's form or `no-cors` request can send none of those taken), its size and pace, the event itself,
+and who may speak for its issuer. Every mistake is told at once, since the publisher is there to read it.
+"""
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from notifier.domain.errors import MalformedEvent, Mistake, QueueError
+from notifier.domain.event_document import read_event
+from notifier.domain.message import Lane, Message
+from notifier.domain.outcome import DeadReason
+from notifier.domain.plan import may_speak
+from notifier.domain.registry import Registry
+from notifier.domain.session_ended import SessionEnded
+from notifier.server.problem import problem, problems
+
+PUBLISH = "publish"
+_KINDS = ("application/json", "application/cloudevents+json")
+_LANES = {"events": Lane.EVENTS, "bulk": Lane.BULK}
+
+
+class ApiToken(Protocol):
+    """A bearer token as configured. `issuers` None: it may speak for any; `sha256` is the digest of the token."""
+
+    @property
+    def name(self) -> str:
+        """Who bears it: the `publisher` of its events."""
+
+    @property
+    def sha256(self) -> bytes:
+        """The SHA-256 digest of the token."""
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """What it may do."""
+
+    @property
+    def issuers(self) -> frozenset[str] | None:
+        """Whom it may speak for."""
+
+
+class Accept(Protocol):
+    """The way into the queue."""
+
+    async def __call__(self, event: SessionEnded, lane: Lane) -> None:
+        """Return once the event is durable in that lane. Raises QueueError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the listener bears. Seconds, bytes, requests at a time."""
+
+    max_event: int = 131_072
+    body_timeout: float = 10.0
+    accept_timeout: float = 5.0
+    requests: int = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """What is asked at each request, since it may have been reloaded; `tokens` None: anyone may publish (loopback)."""
+
+    registry: Callable[[], Registry]
+    tokens: Callable[[], Iterable[ApiToken] | None]
+    clock: Callable[[], float]
+    new_id: Callable[[], str]
+
+
+def api_app(accept: Accept, sources: Sources, limits: Limits | None = None) -> web.Application:
+    """The application."""
+    api = _Api(accept, sources, limits or Limits())
+    app = web.Application(client_max_size=api.limits.max_event, middlewares=[problems, api.throttle])
+    app.add_routes([web.post("/v1/events", api.post_event)])
+    return app
+
+
+class _Refusal(Exception):  # noqa: N818  an answer, not an error
+    """The request is answered with this."""
+
+    def __init__(self, response: web.Response) -> None:
+        super().__init__(response.status)
+        self.response = response
+
+
+class _Api:
+    def __init__(self, accept: Accept, sources: Sources, limits: Limits) -> None:
+        self.limits = limits
+        self._accept = accept
+        self._sources = sources
+        self._running = 0
+
+    @web.middleware
+    async def throttle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """At most so many requests at a time: each may hold an event in memory."""
+        if self._running >= self.limits.requests:
+            return problem(429, "Too many requests at a time; try again soon", headers={"Retry-After": "1"})
+        self._running += 1
+        try:
+            return await handler(request)
+        except _Refusal as refusal:
+            return refusal.response
+        finally:
+            self._running -= 1
+
+    async def post_event(self, request: web.Request) -> web.Response:
+        """Take one event."""
+        token = self._authorize(request)
+        lane = _lane(request)
+        _check_kind(request)
+        body = await self._read(request)
+        event = self._understand(request, body, token)
+        self._check_issuer(event, token)
+        try:
+            async with asyncio.timeout(self.limits.accept_timeout):
+                await self._accept(event, lane)
+        except (QueueError, TimeoutError):
+            # It may be in the queue all the same, if only the confirm was lost: hence the id.
+            title = f"The queue is away; send the event again, with the id {event.id} so that a copy is known"
+            return problem(503, title, headers={"Retry-After": "5"})
+        return web.json_response({"id": event.id}, status=202)
+
+    def _authorize(self, request: web.Request) -> ApiToken | None:
+        tokens = self._sources.tokens()
+        if tokens is None:
+            if "Origin" in request.headers:
+                # Without tokens all that protects is loopback, and a page whose name was rebound reaches that too.
+                raise _Refusal(problem(403, "A web page may not publish"))
+            return None
+        token = _bearer(request, tokens)
+        if token is None:
+            challenge = "Bearer" if "Authorization" not in request.headers else 'Bearer error="invalid_token"'
+            title = "A bearer token of tokens_file is required"
+            raise _Refusal(problem(401, title, headers={"WWW-Authenticate": challenge}))
+        if PUBLISH not in token.scopes:
+            headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{PUBLISH}"'}
+            raise _Refusal(problem(403, "The token lacks the scope publish", headers=headers))
+        return token
+
+    async def _read(self, request: web.Request) -> bytes:
+        size = request.content_length
+        if size is not None and size > self.limits.max_event:
+            raise web.HTTPRequestEntityTooLarge(self.limits.max_event, size)
+        try:
+            async with asyncio.timeout(self.limits.body_timeout):
+                return await request.read()
+        except TimeoutError:
+            raise _Refusal(_closing(problem(408, "The body did not come in time"))) from None
+        except web.RequestPayloadError:
+            raise _Refusal(_closing(problem(400, "The body is broken HTTP"))) from None
+
+    def _understand(self, request: web.Request, body: bytes, token: ApiToken | None) -> SessionEnded:
+        """The event, with every entry right. Its id is ours once, where it came without, and is kept from then on."""
+        message = Message(
+            lane=Lane.EVENTS,
+            body=body,
+            tag=None,
+            content_type=request.headers["Content-Type"],
+            headers={name.lower(): value for name, value in request.headers.items() if name.lower().startswith("ce-")},
+            user_id=token.name if token is not None else None,
+        )
+        sources = self._sources
+        try:
+            event = read_event(
+                message, max_bytes=self.limits.max_event, new_id=sources.new_id, now=sources.clock(), strict=True
+            )
+        except MalformedEvent as error:
+            raise _Refusal(problem(400, "The event is malformed", mistakes=error.mistakes)) from None
+        return replace(event, id_given=True)
+
+    def _check_issuer(self, event: SessionEnded, token: ApiToken | None) -> None:
+        if token is not None and token.issuers is not None and event.iss not in token.issuers:
+            raise _Refusal(problem(403, "The token may not speak for this issuer"))
+        issuer = self._sources.registry().issuers.get(event.iss)
+        if issuer is None:
+            mistake = Mistake("iss", "not one of the configured issuers")
+            raise _Refusal(problem(400, "The event is malformed", mistakes=[mistake]))
+        objection = may_speak(event, issuer)
+        if objection is None:
+            return
+        if objection.reason is DeadReason.PUBLISHER_NOT_ALLOWED:
+            raise _Refusal(problem(403, "This publisher may not speak for this issuer"))
+        raise _Refusal(problem(400, "The event is malformed", mistakes=[Mistake("type", objection.text)]))
+
+
+def _bearer(request: web.Request, tokens: Iterable[ApiToken]) -> ApiToken | None:
+    """The token of the request. Every one is compared, and digests at that: the time taken tells nothing."""
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    digest = hashlib.sha256(credentials.strip().encode("utf-8", "surrogateescape")).digest()
+    found = None
+    for token in tokens:
+        if hmac.compare_digest(token.sha256, digest):
+            found = token
+    return found if scheme.lower() == "bearer" else None
+
+
+def _lane(request: web.Request) -> Lane:
+    lane = _LANES.get(request.query.get("lane", "events"))
+    if lane is None:
+        mistake = Mistake("lane", f"must be one of {', '.join(_LANES)}")
+        raise _Refusal(problem(400, "The request is malformed", mistakes=[mistake]))
+    return lane
+
+
+def _check_kind(request: web.Request) -> None:
+    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind not in _KINDS:
+        raise _Refusal(problem(415, f"The body must be {' or '.join(_KINDS)}", headers={"Accept": ", ".join(_KINDS)}))
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise _Refusal(problem(415, "The body must not be compressed", headers={"Accept-Encoding": "identity"}))
+
+
+def _closing(response: web.Response) -> web.Response:
+    response.force_close()
+    return response

@@ -1,0 +1,54 @@
+"""The listener for those who watch: `/livez`, `/readyz`, `/metrics`. It tells nothing secret and takes nothing.
+
+`/livez` needs no check: it is answered by the loop, so that an answer proves that the loop turns.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from aiohttp import web
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How the worker stands. `queue`: connected and its topology in place; `problem`: what is wrong, in words."""
+
+    queue: bool
+    consuming: bool
+    draining: bool = False
+    problem: str | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it does its work now."""
+        return self.queue and self.consuming and not self.draining
+
+
+class Exposition(Protocol):
+    """What Prometheus reads."""
+
+    @property
+    def content_type(self) -> str:
+        """The value of the header of that name."""
+
+    async def render(self) -> bytes:
+        """The page. Must not hold the loop."""
+
+
+def ops_app(health: Callable[[], Health], metrics: Exposition) -> web.Application:
+    """The application. `health` is asked at each probe and must return at once."""
+
+    async def livez(_request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_request: web.Request) -> web.Response:
+        now = health()
+        return web.json_response({"ready": now.ready, **asdict(now)}, status=200 if now.ready else 503)
+
+    async def page(_request: web.Request) -> web.Response:
+        return web.Response(body=await metrics.render(), headers={"Content-Type": metrics.content_type})
+
+    app = web.Application()
+    app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", page)])
+    return app

@@ -1,0 +1,37 @@
+"""Answers that say what is wrong: `application/problem+json` (RFC 9457), for people and programs alike."""
+
+import json
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from notifier.domain.errors import Mistake
+
+
+def problem(
+    status: int,
+    title: str,
+    *,
+    mistakes: Iterable[Mistake] = (),
+    headers: Mapping[str, str] | None = None,
+) -> web.Response:
+    """The answer. `title` must be fit for strangers; `mistakes` say where in the request and what to do."""
+    document: dict[str, object] = {"type": "about:blank", "title": title, "status": status}
+    listed = [{"path": mistake.path, "text": mistake.text} for mistake in mistakes]
+    if listed:
+        document["mistakes"] = listed
+    return web.Response(
+        text=json.dumps(document) + "\n", status=status, content_type="application/problem+json", headers=headers
+    )
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What aiohttp itself refuses (404, 405, 413 …) in the same form."""
+    try:
+        return await handler(request)
+    except web.HTTPError as error:
+        kept = {name: value for name, value in error.headers.items() if name == "Allow"}
+        return problem(error.status, HTTPStatus(error.status).phrase, headers=kept)

@@ -1,0 +1,262 @@
+"""Logs: one wide line an attempt, and nothing in any line that could hurt if it leaked."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from notifier.adapters.logs import LogObserver, SubjectHash, Subjects, clip, configure, redact
+from notifier.domain.delivery import Delivery
+from notifier.domain.outcome import Cause, DeadReason, Failed, Reason, Refused
+from notifier.domain.outcome import Delivered as Took
+from notifier.pipeline.facts import Attempted, Buried, Deferred, Delivered, EventTaken, Fact, Skipped, Unexpected
+
+ISS = "https://id.example.com"
+SUB, SID = "raw-sub-77", "raw-sid-88"
+TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJyYXctc3ViIn0.c2lnbmF0dXJl-_"
+KEY = b"k" * 32
+
+
+@pytest.fixture(autouse=True)
+def logging_restored() -> Iterator[None]:
+    """The process's logging is global: put back what pytest has set up."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("notifier").setLevel(logging.NOTSET)
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
+
+
+def attempt(met: Took | Refused | Failed, **more: Any) -> Attempted:
+    delivery = Delivery(
+        id="d",
+        event_id="evt-1",
+        id_given=True,
+        iss=ISS,
+        client_id="shop",
+        sub=more.pop("sub", SUB),
+        sid=SID,
+        publisher="idp",
+    )
+    given: dict[str, Any] = {"number": 2, "jti": "jti-1", "alg": "RS256", "seconds": 0.0123, "next_due": None, **more}
+    return Attempted(delivery=delivery, outcome=met, at=1000.0, **given)
+
+
+def lines_of(*facts: Fact, level: str = "debug", subject: Subjects = "hash") -> list[dict[str, Any]]:
+    stream = io.StringIO()
+    configure(level, "json", stream=stream)
+    observer = LogObserver(subject=subject, hashing=SubjectHash(KEY))
+    for fact in facts:
+        observer.observe(fact)
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_an_attempt_is_one_wide_line() -> None:
+    """Who, what was met, how long it took, and what follows, in one JSON object."""
+    [line] = lines_of(attempt(Failed(reason=Reason.SERVER_ERROR, status=503, text="busy"), next_due=1_767_225_600.25))
+    assert line.pop("time")
+    assert line == {
+        "event": "attempt",
+        "level": "info",
+        "event_id": "evt-1",
+        "iss": ISS,
+        "client_id": "shop",
+        "publisher": "idp",
+        "attempt": 2,
+        "jti": "jti-1",
+        "outcome": "failed",
+        "reason": "server_error",
+        "status": 503,
+        "seconds": 0.0123,
+        "next_due": "2026-01-01T00:00:00.250Z",
+        "sub": SubjectHash(KEY).log_id(SUB),
+        "sid": SubjectHash(KEY).log_id(SID),
+        "error": "busy",
+    }
+
+
+def test_a_delivered_attempt_bears_no_answer() -> None:
+    """What a client says when all is well is nobody's business."""
+    [line] = lines_of(attempt(Took(status=200, text="welcome")))
+    assert line["outcome"] == "delivered"
+    assert "error" not in line
+
+
+def test_the_other_facts_have_lines_of_their_weight() -> None:
+    """Dead letters, malformed events and faults of ours are warnings, what is usual is debug."""
+    who: dict[str, Any] = {"iss": ISS, "client_id": "shop", "event_id": "evt-1"}
+    told = lines_of(
+        Buried(**who, reason=DeadReason.REFUSED, text="410"),
+        Deferred(**who, cause=Cause.SLOT, due=1.0),
+        Deferred(**who, cause=Cause.SIGNING, due=1.0, text="no key is due"),
+        EventTaken(result="accepted", event_id="evt-1", iss=ISS, publisher="idp", deliveries=1, dated=True),
+        EventTaken(result="malformed", event_id="", iss="", publisher=None, deliveries=0, dated=False),
+        Skipped(**who),
+        Delivered(delivery=attempt(Took(status=200)).delivery, propagation=1.0),
+    )
+    assert [(line["event"], line["level"]) for line in told] == [
+        ("dead_letter", "warning"),
+        ("deferral", "debug"),
+        ("deferral", "warning"),
+        ("event", "debug"),
+        ("event", "warning"),
+        ("skipped", "debug"),
+    ]
+    assert told[0]["reason"] == "refused"
+    assert told[2]["error"] == "no key is due"
+    assert told[4]["result"] == "malformed"
+
+
+def test_a_fault_of_ours_is_told_by_kind_and_place() -> None:
+    """An exception's own text may quote a `sub`, so the log has its type and the frames."""
+
+    def fail() -> Exception:
+        empty: dict[str, str] = {}
+        try:
+            empty[SUB] += ""
+        except KeyError as error:
+            return error
+        raise AssertionError
+
+    [line] = lines_of(Unexpected(iss=ISS, client_id="shop", event_id="evt-1", error=fail()))
+    assert line["level"] == "error"
+    assert line["error"] == "KeyError"
+    assert "test_logs.py" in line["exception"]
+    assert SUB not in json.dumps(line)
+
+
+@pytest.mark.parametrize("subject", ["hash", "omit"])
+def test_no_raw_sub_or_sid_in_any_line(subject: Subjects) -> None:
+    """Not even where the client's answer names the user."""
+    text = f"no session {SID} of {SUB}, and {SUB} again"
+    refused = attempt(Refused(reason=Reason.REFUSED, status=404, text=text))
+    took, line = lines_of(attempt(Took(status=200, text=text)), refused, subject=subject)
+    for told in (took, line):
+        assert SUB not in json.dumps(told)
+        assert SID not in json.dumps(told)
+        assert ("sub" in told) is (subject == "hash")
+    assert line["error"] == "no session [sid] of [sub], and [sub] again"
+
+
+def test_raw_subjects_only_where_asked_for() -> None:
+    """`subject: raw` is the operator's own decision."""
+    [line] = lines_of(attempt(Took(status=200)), subject="raw")
+    assert (line["sub"], line["sid"]) == (SUB, SID)
+
+
+def test_the_hash_is_keyed() -> None:
+    """The same key gives the same 16 digits in every process, another key others."""
+    assert SubjectHash(KEY).log_id(SUB) == SubjectHash(KEY).log_id(SUB)
+    assert len(SubjectHash(KEY).log_id(SUB)) == 16
+    assert SubjectHash(KEY).log_id(SUB) != SubjectHash(b"other").log_id(SUB)
+    assert SubjectHash().log_id(SUB) != SubjectHash().log_id(SUB)
+
+
+def test_a_made_up_key_is_noted_at_start() -> None:
+    """Without a key each process hashes in its own way, and the operator is told which setting ends that."""
+    stream = io.StringIO()
+    configure("info", "json", stream=stream)
+    LogObserver()
+    line = json.loads(stream.getvalue())
+    assert line["event"] == "log_key_made_up"
+    assert "log.subject_key_file" in line["hint"]
+
+
+@pytest.mark.parametrize(
+    "leak",
+    [
+        TOKEN,
+        TOKEN[:40],
+        f"logout_token={TOKEN}&x=1",
+        "amqp://notifier:s3cret-w0rd@broker:5672/",
+        "amqp://:s3cret-w0rd@broker:5672/",
+        "amqps://notifier:s3cret@w0rd@broker/vhost",
+        "Authorization: Bearer opaque-t0ken-abc",
+        "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEI\n-----END PRIVATE KEY-----",
+        "-----BEGIN RSA PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEI",
+    ],
+)
+def test_secrets_are_taken_out_of_the_finished_line(leak: str) -> None:
+    """The last line of defence, whichever way a secret came: as a value, nested, in an exception, or from a library."""
+    stream = io.StringIO()
+    configure("info", "json", stream=stream)
+    logger = structlog.get_logger()
+    logger.info("leak", value=leak, nested={"list": [leak]})
+    logging.getLogger("aio_pika").warning("connecting to %s", leak)
+    logger.error("failed", exc_info=ValueError(leak))
+    LogObserver(hashing=SubjectHash(KEY)).observe(attempt(Refused(reason=Reason.REFUSED, status=403, text=leak)))
+    assert len([json.loads(line) for line in stream.getvalue().splitlines()]) == 4
+    for secret in ("eyJ", "s3cret", "w0rd", "opaque-t0ken", "MC4CAQAwBQ"):
+        assert secret not in stream.getvalue()
+
+
+def test_what_is_no_secret_stays() -> None:
+    """Redaction leaves addresses, users and short words alone."""
+    line = '{"iss": "https://id.example.com:8443/realms/a", "to": "ops@example.com", "say": "eyJa"}'
+    assert redact(line) == line
+    assert redact("amqp://notifier:pw@broker/") == "amqp://notifier:[password]@broker/"
+
+
+def test_a_token_cut_by_the_length_of_the_text_is_still_taken_out() -> None:
+    """The text is cleaned before it is cut, so that no beginning of a token remains."""
+    [line] = lines_of(attempt(Refused(reason=Reason.REJECTED_TOKEN, status=400, text="x" * 195 + TOKEN)))
+    assert "eyJ" not in line["error"]
+
+
+def test_the_client_s_text_is_short_and_printable() -> None:
+    """A client may answer anything at all: control characters, terminal escapes, megabytes."""
+    [line] = lines_of(
+        attempt(Refused(reason=Reason.REFUSED, status=403, text="\x1b[31m\r\nfake line\u202e" + "y" * 900))
+    )
+    assert line["error"].isprintable()
+    assert len(line["error"]) == 200
+    assert clip("tab\there") == "tab·here"
+
+
+def test_console_lines_cannot_be_forged() -> None:
+    """A newline in an event id makes no second line on a terminal."""
+    stream = io.StringIO()
+    configure("info", "console", stream=stream)
+    fact = Buried(iss=ISS, client_id="shop\nfake", event_id="e\r\nfake", reason=DeadReason.REFUSED, text="a\nb")
+    LogObserver(hashing=SubjectHash(KEY)).observe(fact)
+    assert stream.getvalue().count("\n") == 1
+
+
+def test_libraries_come_the_same_way_from_warnings_on() -> None:
+    """One format for all; at debug level libraries are heard from info on, never their frames."""
+    stream = io.StringIO()
+    configure("info", "json", stream=stream)
+    library = logging.getLogger("aiormq.connection")
+    library.info("chatter")
+    library.warning("Connection %s lost", "a")
+    [line] = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert (line["event"], line["level"], line["logger"]) == ("Connection a lost", "warning", "aiormq.connection")
+    configure("debug", "json", stream=stream)
+    library.debug("frame with a body")
+    assert "frame" not in stream.getvalue()
+
+
+def test_the_level_is_kept() -> None:
+    """At `warning` attempts are not written; dead letters are."""
+    buried = Buried(iss=ISS, client_id="shop", event_id="e", reason=DeadReason.EXPIRED, text="")
+    [line] = lines_of(attempt(Took(status=200)), buried, level="warning")
+    assert line["event"] == "dead_letter"
+
+
+def test_a_broken_stream_stops_nothing() -> None:
+    """A full disk or a reader gone costs log lines, never a delivery."""
+
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(text[:0])
+
+    configure("info", "json", stream=Gone())
+    LogObserver(hashing=SubjectHash(KEY)).observe(attempt(Took(status=200)))
+    logging.getLogger("aio_pika").warning("lost")
