@@ -3,7 +3,7 @@
 On a terminal the progress is drawn in place; elsewhere it is a plain line every two seconds.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -130,7 +130,7 @@ def conclude(console: Console, account: Account, sign_outs: Sequence[SignOut], r
         "events",
         "delivered",
         "attempts",
-        "twice",
+        "doubled",
         "median",
         "dead letters",
         right=5,
@@ -146,10 +146,13 @@ def conclude(console: Console, account: Account, sign_outs: Sequence[SignOut], r
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    dead = ", ".join(f"{count} {reason}" for reason, count in sorted(row.dead.items()))
     median = "–" if row.median is None else f"{row.median * 1000:,.0f} ms"
     numbers = (row.deliveries, row.delivered, row.attempts, row.duplicates)
-    return (row.client_id, row.kind.value, *map(str, numbers), median, dead or "–")
+    return (row.client_id, row.kind.value, *map(str, numbers), median, _counted(row.dead) or "–")
+
+
+def _counted(dead: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(dead.items()))
 
 
 def _tell_one(console: Console, sign_outs: Sequence[SignOut], receivers: Sequence[Receiver]) -> None:
@@ -171,8 +174,10 @@ def _times(posts: int) -> str:
 
 
 def _tell_account(console: Console, account: Account) -> None:
+    dead = account.dead
     parts = [f"{account.delivered} delivered"]
-    parts += [f"{count} dead letters ({reason})" for reason, count in sorted(account.dead.items())]
+    if dead:
+        parts.append(f"{sum(dead.values())} dead letters ({_counted(dead)})")
     missing = len(account.unaccounted)
     if missing:
         parts.append(f"{missing} UNACCOUNTED FOR")

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,22 +21,33 @@ from rich.console import Console
 from notifier.adapters.keys import KeySource, generate_key, load_keys
 from notifier.demo.account import SignOut, Tally, settle_account
 from notifier.demo.receivers import Kind, Receiver, SampleReceivers
-from notifier.demo.screen import conclude, display, introduce
+from notifier.demo.screen import Display, conclude, display, introduce
 from notifier.domain.client import Algorithm
 from notifier.domain.dead_letter import DeadLetter
 from notifier.pipeline.facts import Observer
 
 ISS = "https://id.example.com"
-EVENTS = 40
-LIMIT = 27.0  # seconds until whatever is not settled counts as unaccounted for
 TICK = 0.1  # seconds between two looks at the progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How many users sign out, one `every` so many seconds; what the slow client takes; when patience ends (seconds).
+
+    All is settled after some 12 s: 4 s of sign-outs, and 8 s of retries for the dead client's last one.
+    """
+
+    events: int = 40
+    every: float = 0.1
+    slow: float = 0.6
+    limit: float = 25.0
 
 
 class Service(Protocol):
     """What the story needs of a running service."""
 
-    async def publish(self, events: Sequence[Mapping[str, object]]) -> None:
-        """Make these *session ended* events durable in the queue."""
+    async def publish(self, event: Mapping[str, object]) -> None:
+        """Make this *session ended* event durable in the queue."""
 
     async def dead_letters(self) -> Sequence[DeadLetter]:
         """The dead letters in the queue, none taken away."""
@@ -45,58 +57,56 @@ Start = Callable[[Path, Observer], AbstractAsyncContextManager[Service]]
 """Runs the service by a configuration file, its facts going to the observer, for as long as the block lasts."""
 
 
-async def play(
-    start: Start, console: Console, *, events: int = EVENTS, limit: float = LIMIT, pause: float = 0.6
-) -> int:
+async def play(start: Start, console: Console, pace: Pace | None = None) -> int:
     """Play it; the exit status is 0 if every delivery is accounted for and every token was valid, else 1."""
+    pace = pace or Pace()
     with tempfile.TemporaryDirectory(prefix="notifier-demo-") as name:
         folder = Path(name)
         jwks = write_key(folder)
-        async with SampleReceivers(iss=ISS, jwks=jwks, clock=time.time, pause=pause) as sample:
+        async with SampleReceivers(iss=ISS, jwks=jwks, clock=time.time, pause=pace.slow) as sample:
             receivers = tuple(sample.by_client_id.values())
-            sample.sign_in([_sid(number) for number in range(events)])
+            sample.sign_in([_sid(number) for number in range(pace.events)])
             config = write_configuration(folder, receivers)
-            introduce(console, receivers, events=events, folder=folder)
-            tally = Tally(events * len(receivers))
+            introduce(console, receivers, events=pace.events, folder=folder)
+            tally = Tally(pace.events * len(receivers))
             async with start(config, tally) as service:
-                sign_outs = await _sign_out(service, receivers, events)
-                await _follow(console, tally, receivers, events=events, limit=limit)
+                with display(console, tally, receivers, events=pace.events) as screen:
+                    sign_outs = await _perform(service, screen, tally, receivers, pace)
                 account = settle_account(sign_outs, receivers, await service.dead_letters(), tally)
             conclude(console, account, sign_outs, receivers)
     return 0 if account.holds else 1
 
 
-async def _sign_out(service: Service, receivers: Sequence[Receiver], events: int) -> list[SignOut]:
+async def _perform(
+    service: Service, screen: Display, tally: Tally, receivers: Sequence[Receiver], pace: Pace
+) -> list[SignOut]:
+    """Sign the users out one by one, then watch until all is settled or the limit is reached."""
     clients = [receiver.client_id for receiver in receivers]
-    now = time.time()
-    sign_outs = [SignOut(event_id=f"sign-out-{number:02}", sid=_sid(number), at=now) for number in range(events)]
-    await service.publish(
-        [
-            {
-                "id": sign_out.event_id,
-                "iss": ISS,
-                "sub": f"user-{number:02}",
-                "sid": sign_out.sid,
-                "clients": clients,
-                "ended_at": datetime.fromtimestamp(sign_out.at, UTC).isoformat(),
-                "reason": "user_logout",
-            }
-            for number, sign_out in enumerate(sign_outs)
-        ]
-    )
+    sign_outs: list[SignOut] = []
+    started = time.monotonic()
+    for number in range(pace.events):
+        sign_out = SignOut(event_id=f"sign-out-{number:02}", sid=_sid(number), at=time.time())
+        sign_outs.append(sign_out)
+        await service.publish(_event(sign_out, f"user-{number:02}", clients))
+        screen.show(time.monotonic() - started)
+        await asyncio.sleep(pace.every)
+    while not tally.settled and time.monotonic() - started < pace.limit:
+        screen.show(time.monotonic() - started)
+        await asyncio.sleep(TICK)
+    screen.show(time.monotonic() - started)
     return sign_outs
 
 
-async def _follow(console: Console, tally: Tally, receivers: Sequence[Receiver], *, events: int, limit: float) -> None:
-    """Show how it goes until all is settled or the limit is reached."""
-    started = time.monotonic()
-    with display(console, tally, receivers, events=events) as screen:
-        while True:
-            passed = time.monotonic() - started
-            screen.show(passed)
-            if tally.settled or passed > limit:
-                return
-            await asyncio.sleep(TICK)
+def _event(sign_out: SignOut, sub: str, clients: Sequence[str]) -> Mapping[str, object]:
+    return {
+        "id": sign_out.event_id,
+        "iss": ISS,
+        "sub": sub,
+        "sid": sign_out.sid,
+        "clients": list(clients),
+        "ended_at": datetime.fromtimestamp(sign_out.at, UTC).isoformat(),
+        "reason": "user_logout",
+    }
 
 
 def _sid(number: int) -> str:
