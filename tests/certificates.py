@@ -1,6 +1,6 @@
 """A small certificate authority for tests: servers with good, expired and misnamed certificates, and mutual TLS."""
 
-import datetime
+import datetime as dt
 import ssl
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -35,7 +35,7 @@ class Authority:
     def issue(self, name: str, *names: str, expired: bool = False) -> Path:
         """A PEM file with key and certificate for these names or addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
-        end = _now() - datetime.timedelta(days=1) if expired else _now() + datetime.timedelta(days=1)
+        end = _now() - dt.timedelta(days=1) if expired else _now() + dt.timedelta(days=1)
         certificate = (
             _builder(name, self._certificate.subject, key, end)
             .add_extension(
@@ -71,7 +71,7 @@ def authority(directory: Path, name: str = "Test CA") -> Authority:
     directory.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
-        _builder(name, _name(name), key, _now() + datetime.timedelta(days=2))
+        _builder(name, _name(name), key, _now() + dt.timedelta(days=2))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -80,12 +80,12 @@ def authority(directory: Path, name: str = "Test CA") -> Authority:
     return Authority(ca_file=ca_file, _key=key, _certificate=certificate)
 
 
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
 
 
 def _builder(
-    subject: str, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, end: datetime.datetime
+    subject: str, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, end: dt.datetime
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -93,6 +93,6 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(_now() - datetime.timedelta(days=3))
+        .not_valid_before(_now() - dt.timedelta(days=3))
         .not_valid_after(end)
     )

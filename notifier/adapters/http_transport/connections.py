@@ -1,0 +1,166 @@
+"""Connections that know what happened on them, and that are made only to addresses the egress policy allows.
+
+aiohttp does not tell three things that decide an outcome: whether a connection was used before, whether any byte of a
+response came, and the status line of a response that it cannot parse. So this module has the one private hook into
+aiohttp, the connector's `_factory` of protocols; a test fails where a new version of aiohttp changes it.
+What a request meets is noted in its `Exchange`, which aiohttp's own tasks find by a context variable.
+"""
+
+import asyncio
+import errno
+import re
+import socket
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, cast
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from aiohttp.client_proto import ResponseHandler
+
+from notifier.domain.client import EgressPolicy
+from notifier.domain.egress import judge
+
+HEAD_LIMIT = 16 * 1024  # bytes of a response's status line and headers
+KEEP_ALIVE = 15.0  # seconds an idle connection is kept; that many servers close theirs after 5 s costs one more go
+IN_USE_LIMIT = 1024  # connections; twice the pipeline's window, which is what really limits them
+OPEN_LIMIT = 1024  # connections; beyond it none is kept alive, so that 100,000 clients do not mean 100,000 idle sockets
+
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r\n]")
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What one request has met so far. `denied` is why an address was not connected to; `tried`: another one was.
+
+    `reached` when the first connection stood (with a proxy, the one to the proxy). `connection` is what the request
+    goes over: it is written as soon as there is one. `reused` when that connection had served before.
+    """
+
+    new_connection: bool = False
+    denied: str | None = None
+    tried: bool = False
+    reached: bool = False
+    connection: "WatchedConnection | None" = None
+    reused: bool = False
+
+
+current_exchange: ContextVar[Exchange] = ContextVar("current_exchange")
+
+
+class OpenConnections:
+    """How many connections are open, over all connectors."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class WatchedConnection(ResponseHandler):
+    """aiohttp's protocol, which keeps the head of the response and gives up on one that is too large."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, open_connections: OpenConnections) -> None:
+        super().__init__(loop=loop)
+        self.uses = 0
+        self.head = b""
+        self.head_too_large = False
+        self._head_complete = False
+        self._open_connections = open_connections
+
+    def begin(self) -> None:
+        """A request is about to be written."""
+        self.uses += 1
+        self.head = b""
+        self._head_complete = False
+
+    @property
+    def status(self) -> int | None:
+        """The status of a final response, as soon as its status line was read."""
+        line = _STATUS_LINE.match(self.head)
+        return int(line[1]) if line is not None and int(line[1]) >= 200 else None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Of asyncio."""
+        self._open_connections.count += 1
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Of asyncio."""
+        self._open_connections.count -= 1
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Of asyncio."""
+        if not self._head_complete and self.uses:
+            self.head += data[:HEAD_LIMIT]
+            if _HEAD_END.search(self.head):
+                self._head_complete = True
+            elif len(self.head) > HEAD_LIMIT and self.transport is not None:
+                self.head_too_large = True
+                self.transport.abort()
+                return
+        super().data_received(data)
+
+
+class GuardedConnector(aiohttp.TCPConnector):
+    """A pool of connections made under one egress policy, which is None where a proxy connects for us."""
+
+    def __init__(
+        self, policy: EgressPolicy | None, resolver: AbstractResolver, open_connections: OpenConnections
+    ) -> None:
+        super().__init__(
+            resolver=resolver,
+            keepalive_timeout=KEEP_ALIVE,
+            limit=IN_USE_LIMIT,
+            limit_per_host=0,  # admission has a cap for each client
+            socket_factory=_open_socket if policy is None else _guard(policy),
+        )
+        self._open_connections = open_connections
+        self._factory = cast("Any", self._watched)  # the private hook, see the module
+
+    def _watched(self) -> WatchedConnection:
+        current_exchange.get().reached = True
+        return WatchedConnection(asyncio.get_running_loop(), self._open_connections)
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  the signature is aiohttp's
+    ) -> aiohttp.connector.Connection:
+        """Of aiohttp: a connection from the pool, or a new one."""
+        exchange = current_exchange.get()
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            watched = connection.protocol
+            assert isinstance(watched, WatchedConnection)
+            if not (exchange.new_connection and watched.uses):
+                break
+            connection.close()  # the others kept for that host are most likely as stale as the one met before
+        exchange.reused = watched.uses > 0
+        exchange.connection = watched
+        watched.begin()
+        if self._open_connections.count > OPEN_LIMIT:
+            watched.force_close()
+        return connection
+
+
+def _guard(policy: EgressPolicy) -> Callable[[Any], socket.socket]:
+    """A maker of sockets for the addresses that the policy allows: it sees what is really connected to."""
+
+    def make(address: Any) -> socket.socket:
+        exchange = current_exchange.get()
+        mistake = judge(address[4][0], policy)
+        if mistake is not None:
+            exchange.denied = mistake
+            raise OSError(errno.EACCES, mistake)
+        exchange.tried = True
+        return _open_socket(address)
+
+    return make
+
+
+def _open_socket(address: Any) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    return socket.socket(family, kind, protocol)

@@ -1,0 +1,176 @@
+"""POSTs logout tokens (B19, R9): one request, one absolute deadline, no redirects, no cookies, no decompression.
+
+Requests under different egress policies never share a connection: each policy has a session of its own, closed when
+it was not used for a while. TLS files, proxy and its password are part of aiohttp's own key of a connection.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from notifier import __version__
+from notifier.adapters.http_transport.answer_text import BODY_LIMIT, answer_text
+from notifier.adapters.http_transport.connections import (
+    Exchange,
+    GuardedConnector,
+    OpenConnections,
+    current_exchange,
+)
+from notifier.adapters.http_transport.faults import read_fault, read_timeout, refused_by_proxy
+from notifier.adapters.tls_files import TlsContexts
+from notifier.domain.client import EgressPolicy
+from notifier.domain.egress import check_uri
+from notifier.domain.outcome import Answer, Break, Reason, Wire
+from notifier.pipeline.ports import Request
+
+SESSION_IDLE = 60.0  # seconds without a request after which a session may be closed
+NO_TIMEOUT = aiohttp.ClientTimeout()  # aiohttp's own timers would only add second deadlines to ours
+
+_HEADERS = {
+    "Content-Type": "application/x-www-form-urlencoded",
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+    "User-Agent": f"notifier/{__version__}",
+}
+
+
+@dataclass(slots=True)
+class _Pool:
+    """A session and who uses it; `last_used` by the loop's clock."""
+
+    session: aiohttp.ClientSession
+    last_used: float
+    in_use: int = 0
+
+
+class HttpTransport:
+    """Satisfies the pipeline's `Transport`. `resolver` None: names are looked up by aiodns."""
+
+    def __init__(self, resolver: AbstractResolver | None = None) -> None:
+        self._given_resolver = resolver
+        self._resolver: AbstractResolver | None = None
+        self._tls = TlsContexts()
+        self._open_connections = OpenConnections()
+        self._pools: dict[EgressPolicy | None, _Pool] = {}
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open, in use or kept alive."""
+        return self._open_connections.count
+
+    async def open(self) -> None:
+        """Must come before the first `post`."""
+        self._resolver = self._given_resolver or aiohttp.AsyncResolver()
+
+    async def close(self) -> None:
+        """Close every connection. Requests in flight end as disconnected."""
+        for pool in self._pools.values():
+            await pool.session.close()
+        self._pools.clear()
+        if self._resolver is not None and self._given_resolver is None:
+            await self._resolver.close()
+        self._resolver = None
+
+    async def post(self, request: Request) -> Wire:
+        """POST the token and tell what happened. Raises OurFault(cause=tls_files), never for a client's fault."""
+        route = request.route
+        denied = check_uri(request.uri, route.egress)
+        if denied is not None:
+            return Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text=denied)
+        proxy = None if route.proxy is None else URL(route.proxy)
+        exchange = Exchange(new_connection=request.new_connection)
+        pool = await self._pool(None if proxy is not None else route.egress)
+        pool.in_use += 1
+        context = current_exchange.set(exchange)
+        try:
+            async with asyncio.timeout(request.timeout):
+                return await self._send(request, pool.session, proxy)
+        except TimeoutError:
+            return read_timeout(request.timeout, exchange, proxy)
+        except (aiohttp.ClientError, OSError) as error:
+            return read_fault(error, exchange, proxy)
+        finally:
+            current_exchange.reset(context)
+            pool.in_use -= 1
+            pool.last_used = asyncio.get_running_loop().time()
+
+    async def _send(self, request: Request, session: aiohttp.ClientSession, proxy: URL | None) -> Wire:
+        response = await session.post(
+            URL(request.uri, encoded=True),  # the query goes out byte for byte (B4)
+            data=urlencode({"logout_token": request.token}).encode(),
+            headers=request.route.headers,
+            allow_redirects=False,
+            ssl=await self._tls.context(request.route.tls),
+            proxy=proxy,
+        )
+        try:
+            if proxy is not None and response.status == 407:
+                return refused_by_proxy(proxy, response.status)
+            body = await _read_body(response)
+        finally:
+            response.close()  # without effect on a connection whose response was read to its end: that one is kept
+        retry_after = response.headers.get("Retry-After")
+        return Answer(
+            status=response.status,
+            text=_text(body, response, request) if body else "",
+            retry_after=None if retry_after is None else retry_after[:100],
+        )
+
+    async def _pool(self, policy: EgressPolicy | None) -> _Pool:
+        """The session for an egress policy; None stands for all that goes through a proxy."""
+        pool = self._pools.get(policy)
+        if pool is None:
+            await self._close_idle()
+            pool = self._pools[policy] = _Pool(self._session(policy), asyncio.get_running_loop().time())
+        return pool
+
+    def _session(self, policy: EgressPolicy | None) -> aiohttp.ClientSession:
+        assert self._resolver is not None, "open() comes before post()"
+        return aiohttp.ClientSession(
+            connector=GuardedConnector(policy, self._resolver, self._open_connections),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=_HEADERS,
+            timeout=NO_TIMEOUT,
+            auto_decompress=False,
+            trust_env=False,
+            read_bufsize=BODY_LIMIT,
+        )
+
+    async def _close_idle(self) -> None:
+        """New policies come only with a new configuration: that is when old ones are looked for."""
+        long_ago = asyncio.get_running_loop().time() - SESSION_IDLE
+        for policy, pool in list(self._pools.items()):
+            if pool.in_use == 0 and pool.last_used < long_ago:
+                del self._pools[policy]
+                await pool.session.close()
+
+
+async def _read_body(response: aiohttp.ClientResponse) -> bytes:
+    """At most 16 KiB; what comes after them is never read. A body that breaks off is as good as one that ends (R11)."""
+    body = b""
+    try:
+        while len(body) < BODY_LIMIT and (chunk := await response.content.read(BODY_LIMIT - len(body))):
+            body += chunk
+    except (aiohttp.ClientError, OSError):
+        pass
+    return body
+
+
+def _text(body: bytes, response: aiohttp.ClientResponse, request: Request) -> str:
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":
+        return "[body not decompressed]"
+    return answer_text(body, request.token, _secrets(request))
+
+
+def _secrets(request: Request) -> Iterator[str]:
+    """What the extra headers say, as a client might echo it: `Bearer x`, or `x` alone."""
+    for _, value in request.route.headers:
+        for secret in (value, value.rpartition(" ")[2]):
+            if len(secret) > 5:
+                yield secret

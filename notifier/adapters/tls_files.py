@@ -1,0 +1,92 @@
+"""TLS contexts from the PEM files of a client's registration, built when first needed and anew when a file changes.
+
+Building one reads files and, without a CA file, the system's authorities (20 to 50 ms), so it is done on a thread.
+A change that cannot be used keeps the context that was there before, as every reload does.
+"""
+
+import asyncio
+import ssl
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+from notifier.domain.client import TlsFiles
+from notifier.domain.errors import OurFault
+from notifier.domain.outcome import Cause
+
+CONTEXT_LIMIT = 256  # contexts kept; one with the system's authorities takes about 1 MiB
+
+Stamp = tuple[tuple[int, int, int] | None, ...]
+"""Of each file: modification time in ns, size, inode; None where it cannot be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    stamp: Stamp
+    context: ssl.SSLContext | None
+    fault: str = ""
+
+
+class TlsContexts:
+    """The contexts in use."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[TlsFiles, _Entry] = OrderedDict()
+
+    async def context(self, files: TlsFiles) -> ssl.SSLContext:
+        """The context for these files as they are now. Raises OurFault(cause=tls_files) where there never was one."""
+        entry = self._entries.get(files)
+        stamp = _stamp(files)
+        if entry is None or entry.stamp != stamp:
+            entry = await asyncio.to_thread(_build, files, stamp, entry)
+            self._entries[files] = entry
+        else:
+            self._entries.move_to_end(files)
+        while len(self._entries) > CONTEXT_LIMIT:
+            self._entries.popitem(last=False)
+        if entry.context is None:
+            raise OurFault(Cause.TLS_FILES, entry.fault)
+        return entry.context
+
+
+def _stamp(files: TlsFiles) -> Stamp:
+    return tuple(_file_stamp(path) for path in (files.ca_file, files.cert_file, files.key_file) if path is not None)
+
+
+def _file_stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _build(files: TlsFiles, stamp: Stamp, before: _Entry | None) -> _Entry:
+    try:
+        return _Entry(stamp=stamp, context=_load(files))
+    except OurFault as fault:
+        return _Entry(stamp=stamp, context=None if before is None else before.context, fault=str(fault))
+
+
+def _load(files: TlsFiles) -> ssl.SSLContext:
+    """Without a CA file the system's authorities are trusted, with one only those in it."""
+    try:
+        context = ssl.create_default_context(cafile=files.ca_file)
+    except (OSError, ValueError) as error:
+        raise OurFault(Cause.TLS_FILES, f"{files.ca_file}: no certificates of authorities: {_words(error)}") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if files.cert_file is not None:
+        try:
+            # The empty password makes an encrypted key an error; without one OpenSSL would ask on the terminal.
+            context.load_cert_chain(files.cert_file, files.key_file, password="")
+        except (OSError, ValueError) as error:
+            named = files.cert_file if files.key_file is None else f"{files.cert_file}, {files.key_file}"
+            raise OurFault(Cause.TLS_FILES, f"{named}: no certificate and key: {_words(error)}") from error
+    return context
+
+
+def _words(error: OSError | ValueError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return error.reason or "not PEM"
+    return getattr(error, "strerror", None) or str(error)
