@@ -41,7 +41,7 @@ def introduce(console: Console, receivers: Sequence[Receiver], *, events: int, f
     console.print(
         f"[bold]{events} users sign out.[/] Each has a session at {len(receivers)} clients, and each client must hear"
         f" of it: [bold]{events * len(receivers)} deliveries[/].\n",
-        soft_wrap=True,
+        highlight=False,
     )
     console.print(
         "  identity server ──event──▶ queue ──▶ worker ──signed logout token──▶ client\n", style="cyan", highlight=False
@@ -51,11 +51,10 @@ def introduce(console: Console, receivers: Sequence[Receiver], *, events: int, f
         table.add_row(receiver.client_id, *STORY[receiver.kind])
     console.print(table)
     console.print(
-        "Every client really verifies its tokens: signature, issuer, audience, age, never twice.\n"
-        f"Queue, signing key and configuration are in {folder} until the end.\n",
+        "Every client verifies its tokens: signature, issuer, audience, age, none twice.\n"
+        f"Queue, key and configuration are in {folder} until the end.\n",
         style="dim",
         highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -82,7 +81,7 @@ class _Drawing:
             now = self._tally.progress(receiver.client_id)
             numbers = (now.delivered, now.waiting, now.dead, now.attempts)
             table.add_row(receiver.client_id, _bar(now, self._events), *map(str, numbers))
-        table.caption = f"{seconds:4.1f} s"
+        table.caption = f"{seconds:4.1f} s   █ green: delivered   ▒ yellow: to be retried   █ red: dead letter"
         self._live.update(table, refresh=True)
 
 
@@ -166,7 +165,7 @@ def _tell_one(console: Console, sign_outs: Sequence[SignOut], receivers: Sequenc
             ends.append(f"at {receiver.client_id} after {after * 1000:,.0f} ms ({_times(visit.posts)})")
         else:
             ends.append(f"not at {receiver.client_id}")
-    console.print(f"Session {sign_out.sid} ended {', '.join(ends)}.\n", highlight=False, soft_wrap=True)
+    console.print(f"Session {sign_out.sid} ended {', '.join(ends)}.\n", highlight=False)
 
 
 def _times(posts: int) -> str:
