@@ -80,7 +80,7 @@ class ScriptedReceiver:
             await self._note()
 
     async def _converse(self, peer: Peer) -> None:
-        while not peer.writer.is_closing():
+        while not (peer.writer.is_closing() or peer.reader.at_eof()):
             if self.script[0].reads:
                 request = await peer.request()
                 if request is None:

@@ -46,6 +46,8 @@ def refused_by_proxy(proxy: URL, status: int) -> Break:
 
 def _before_writing(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> Break:
     """Nothing of the request was written: it has certainly had no effect."""
+    if isinstance(error, aiohttp.InvalidURL):
+        return _break(Reason.EGRESS_DENIED, f"host {error.description or 'cannot be used'}")
     if proxy is not None and _proxy_failed(error, proxy):
         if isinstance(error, aiohttp.ClientHttpProxyError):
             return refused_by_proxy(proxy, error.status)
