@@ -42,7 +42,7 @@ _OURS = frozenset({Cause.SIGNING, Cause.TLS_FILES, Cause.PROXY})
 _SECRETS = (
     # Any base64url of a JSON object: a whole JWS or JWE, or the beginning of one that was cut.
     ("eyJ", re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,4}"), "[token]"),
-    ("://", re.compile(r"(://[^/\s:@\"]*):[^\s\"]*@"), r"\1:[password]@"),
+    ("@", re.compile(r"(://[^/\s:@\"]*):[^\s\"]*@"), r"\1:[password]@"),
     ("earer ", re.compile(r"([Bb]earer +)[A-Za-z0-9._~+/=-]+"), r"\1[token]"),
     (
         "PRIVATE KEY",

@@ -40,9 +40,17 @@ class Listener:
 
 
 async def listen(
-    app: web.Application, host: str, port: int, *, key: str, tls: ssl.SSLContext | None = None, grace: float = 5.0
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    key: str,
+    tls: ssl.SSLContext | None = None,
+    grace: float = 5.0,
+    header_timeout: float = HEADER_TIMEOUT,
 ) -> Listener:
-    """Serve `app` there. `key` is the setting that names the address (`ops.listen`), `grace` in seconds.
+    """Serve `app` there. `key` is the setting that names the address (`ops.listen`); `grace` is for requests that run
+    when it closes, and `header_timeout` for a whole header, both in seconds.
 
     Raises ConfigurationError, which says what is wrong with the address.
     """
@@ -52,7 +60,7 @@ async def listen(
         app,
         access_log=None,
         shutdown_timeout=grace,
-        keepalive_timeout=HEADER_TIMEOUT,
+        keepalive_timeout=header_timeout,
         lingering_time=_LINGER,
         auto_decompress=False,
         logger=logger,

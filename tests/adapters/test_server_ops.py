@@ -1,0 +1,146 @@
+"""The ops listener and what both listeners share: probes, the scrape, addresses, and connections that stall."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from notifier.domain.errors import ConfigurationError
+from notifier.server.listener import Listener, listen
+from notifier.server.ops import Health, ops_app
+
+GOOD = Health(queue=True, consuming=True)
+
+
+class Page:
+    """A page as `adapters.metrics` makes it."""
+
+    content_type = "text/plain; version=0.0.4; charset=utf-8"
+
+    async def render(self) -> bytes:
+        return b"notifier_in_flight 0.0\n"
+
+
+class Worker:
+    """Something whose health changes."""
+
+    def __init__(self) -> None:
+        self.health = GOOD
+
+    def __call__(self) -> Health:
+        return self.health
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return Worker()
+
+
+@pytest.fixture
+async def ops(worker: Worker) -> AsyncIterator[Listener]:
+    listener = await listen(ops_app(worker, Page()), "127.0.0.1", 0, key="ops.listen", header_timeout=0.3)
+    yield listener
+    await listener.close()
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+        yield session
+
+
+async def test_livez_answers_whatever_the_queue_does(
+    ops: Listener, worker: Worker, http: aiohttp.ClientSession
+) -> None:
+    """A broker that is away is no reason to kill the pod."""
+    worker.health = Health(queue=False, consuming=False, problem="connection refused")
+    async with http.get(f"{ops.url}/livez") as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("health", "status"),
+    [
+        (GOOD, 200),
+        (Health(queue=False, consuming=False, problem="connection refused"), 503),
+        (Health(queue=True, consuming=False, problem="the consumer was cancelled"), 503),
+        (Health(queue=True, consuming=True, draining=True), 503),
+    ],
+)
+async def test_readyz_says_what_is_missing(
+    health: Health, status: int, ops: Listener, worker: Worker, http: aiohttp.ClientSession
+) -> None:
+    """Ready means connected, consuming and not draining; else 503 and which of them it is."""
+    worker.health = health
+    async with http.get(f"{ops.url}/readyz") as answer:
+        assert answer.status == status
+        assert await answer.json() == {
+            "ready": status == 200,
+            "queue": health.queue,
+            "consuming": health.consuming,
+            "draining": health.draining,
+            "problem": health.problem,
+        }
+
+
+async def test_metrics_are_served_as_prometheus_reads_them(ops: Listener, http: aiohttp.ClientSession) -> None:
+    """The page with its content type, and no word of the libraries' versions."""
+    async with http.get(f"{ops.url}/metrics") as answer:
+        assert answer.status == 200
+        assert answer.headers["Content-Type"] == Page.content_type
+        assert "Server" not in answer.headers
+        assert await answer.read() == b"notifier_in_flight 0.0\n"
+
+
+async def test_an_address_that_is_taken_is_named_with_its_setting(ops: Listener) -> None:
+    """The error names the setting, the address and the way out."""
+    with pytest.raises(ConfigurationError, match=rf"ops\.listen: 127\.0\.0\.1:{ops.port} is taken .* another port"):
+        await listen(web.Application(), "127.0.0.1", ops.port, key="ops.listen")
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+async def test_an_address_of_another_machine_is_named(host: str) -> None:
+    """What cannot be listened on is a mistake of the configuration, not a traceback."""
+    with pytest.raises(ConfigurationError, match=rf"api\.listen: {host}:0 "):
+        await listen(web.Application(), host, 0, key="api.listen")
+
+
+async def test_ipv6_is_written_in_brackets() -> None:
+    """`[::1]:0` works, and the URL of the real port can be used."""
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    try:
+        listener = await listen(ops_app(Worker(), Page()), "::1", 0, key="ops.listen")
+    except ConfigurationError:
+        pytest.skip("no IPv6 loopback here")
+    assert listener.url == f"http://[::1]:{listener.port}"
+    assert listener.port
+    await listener.close()
+
+
+@pytest.mark.parametrize("beginning", [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: a\r\nX-Slow: "])
+async def test_a_connection_that_sends_no_whole_header_is_closed(ops: Listener, beginning: bytes) -> None:
+    """Held sockets are the cheapest attack there is; a header has so many seconds and no more."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", ops.port)
+    writer.write(beginning)
+    async with asyncio.timeout(5):
+        assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_broken_request_does_not_bring_its_header_into_the_log(
+    ops: Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    """aiohttp would log the line it could not parse, bearer token and all."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", ops.port)
+    with caplog.at_level(logging.DEBUG):
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer opaque-t0ken\x00\r\n\r\n")
+        async with asyncio.timeout(5):
+            assert (await reader.read()).startswith(b"HTTP/1.0 400")
+    writer.close()
+    assert "opaque-t0ken" not in caplog.text
+    assert "opaque-t0ken" not in str([record.exc_info for record in caplog.records])
