@@ -1,0 +1,46 @@
+"""What a delivery remembers, and what identifies it."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifier.domain.delivery import ANSWER_TEXT, HISTORY_LENGTH, HISTORY_TEXT, Delivery, Past, delivery_id
+
+DELIVERY = Delivery(id="d", event_id="e", id_given=True, iss="i", client_id="c", sub="s", sid=None)
+_PART = st.none() | st.text(max_size=4)
+_PARTS = st.tuples(st.text(max_size=4), _PART, _PART, st.text(max_size=4), st.text(max_size=4), _PART, _PART)
+Parts = tuple[str, str | None, str | None, str, str, str | None, str | None]
+
+
+def identity(parts: Parts) -> str:
+    iss, publisher, source, event_id, client_id, sub, sid = parts
+    spoken_by = (publisher, source)
+    return delivery_id(iss=iss, spoken_by=spoken_by, event_id=event_id, client_id=client_id, sub=sub, sid=sid)
+
+
+@given(st.lists(st.integers(0, 3000), max_size=30))
+def test_history_is_bounded_and_keeps_the_newest(sizes: list[int]) -> None:
+    """The last ten outcomes, 1 KiB of text each and 2 KiB in all, the newest text first."""
+    delivery = DELIVERY
+    for at, size in enumerate(sizes):
+        delivery = delivery.remember(Past(at=at, reason="server_error", status=500, text="x" * size))
+    history = delivery.history
+    assert [past.at for past in history] == list(range(len(sizes)))[-HISTORY_LENGTH:]
+    assert sum(len(past.text) for past in history) <= HISTORY_TEXT
+    if sizes:
+        assert len(history[-1].text) == min(sizes[-1], ANSWER_TEXT)
+
+
+@given(_PARTS, _PARTS)
+def test_different_parts_make_different_ids(one: Parts, other: Parts) -> None:
+    """Neither moving a letter from one part to the next nor an empty one for an absent one makes the same id."""
+    assert (identity(one) == identity(other)) == (one == other)
+
+
+def test_an_id_is_the_same_in_every_process() -> None:
+    """It recognises copies, so it must not depend on anything of this run."""
+    assert identity(("iss", None, "/s", "e", "c", "sub", None)) == "a27622f31c7a320139b78b7d6d74e144"
+
+
+def test_the_key_of_a_client_is_issuer_and_client_id() -> None:
+    """The same `client_id` at two issuers is two clients."""
+    assert DELIVERY.key == ("i", "c")

@@ -1,0 +1,191 @@
+"""What becomes of an event: deliveries, those skipped, parts; and who may speak."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifier.domain.client import Client
+from notifier.domain.delivery import Delivery, Inline
+from notifier.domain.errors import Mistake
+from notifier.domain.outcome import DeadReason
+from notifier.domain.plan import PART, Skipped, deliveries, may_speak, needs_split, split, wrong_entries
+from notifier.domain.registry import Issuer, Registry
+from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
+
+A, B = "https://a.example.com", "https://b.example.com"
+URI = "https://rp.example.com/bcl"
+
+
+def registry(count: int = 3, **changes: Any) -> Registry:
+    """Clients c0 … of issuer A, and `silent`, which has no URI; issuer B has c0 alone."""
+    of_a = {f"c{n}": Client(iss=A, client_id=f"c{n}", backchannel_logout_uri=URI) for n in range(count)}
+    of_a["silent"] = Client(iss=A, client_id="silent", backchannel_logout_uri=None)
+    of_b = {"c0": Client(iss=B, client_id="c0", backchannel_logout_uri=URI)}
+    return Registry(clients={A: of_a, B: of_b}, **changes)
+
+
+def event(*clients: ClientEntry | WrongEntry | str, **changes: Any) -> SessionEnded:
+    entries = tuple(ClientEntry(client_id=client) if isinstance(client, str) else client for client in clients)
+    plain = SessionEnded(id="e-1", id_given=True, iss=A, sub="ann", sid="s-1", clients=entries)
+    return replace(plain, **changes)
+
+
+def plan(of: SessionEnded, by: Registry | None = None) -> list[Delivery | Skipped]:
+    return list(deliveries(of, by or registry()))
+
+
+def planned(of: SessionEnded, by: Registry | None = None) -> list[Delivery]:
+    return [step for step in plan(of, by) if isinstance(step, Delivery)]
+
+
+def test_each_client_gets_one_delivery_with_all_that_the_event_says() -> None:
+    """What the event says travels with the delivery; nothing of the registry does."""
+    told = event("c0", ended_at=1.0, not_after=2.0, reason="r", source="/s", publisher="idp", claimed_publisher="app")
+    (delivery,) = planned(told)
+    assert delivery == Delivery(
+        id=delivery.id,
+        event_id="e-1",
+        id_given=True,
+        iss=A,
+        client_id="c0",
+        sub="ann",
+        sid="s-1",
+        ended_at=1.0,
+        not_after=2.0,
+        reason="r",
+        source="/s",
+        publisher="idp",
+        claimed_publisher="app",
+    )
+
+
+def test_an_entry_knows_its_own_sub_and_sid() -> None:
+    """Pairwise subjects: the entry's before the event's, and marked as such."""
+    own_sub, own_sid, plain = planned(
+        event(ClientEntry(client_id="c0", sub="x"), ClientEntry(client_id="c1", sid="y"), "c2")
+    )
+    assert (own_sub.sub, own_sub.sid, own_sub.entry_sub) == ("x", "s-1", True)
+    assert (own_sid.sub, own_sid.sid, own_sid.entry_sub) == ("ann", "y", False)
+    assert (plain.sub, plain.sid, plain.entry_sub) == ("ann", "s-1", False)
+
+
+def test_what_is_given_inline_travels_and_nothing_else_does() -> None:
+    """An entry that gives nothing makes no `Inline`."""
+    given_uri, given_flag, plain = planned(
+        event(
+            ClientEntry(client_id="c0", backchannel_logout_uri=URI),
+            ClientEntry(client_id="c1", backchannel_logout_session_required=False),
+            "c2",
+        )
+    )
+    assert given_uri.inline == Inline(backchannel_logout_uri=URI)
+    assert given_flag.inline == Inline(backchannel_logout_session_required=False)
+    assert plain.inline is None
+
+
+def test_a_registered_client_without_uri_is_skipped() -> None:
+    """Unless the event brings a URI, and may."""
+    inline = event(ClientEntry(client_id="silent", backchannel_logout_uri=URI))
+    assert plan(event("silent")) == [Skipped(iss=A, client_id="silent")]
+    assert [step.client_id for step in planned(inline)] == ["silent"]
+    assert plan(inline, registry(inline_allowed=False)) == [Skipped(iss=A, client_id="silent")]
+
+
+def test_an_unknown_client_gets_its_delivery() -> None:
+    """It may become known while the delivery waits."""
+    assert [step.client_id for step in planned(event("who"))] == ["who"]
+
+
+def test_the_same_client_twice_is_told_once() -> None:
+    """Unless it is told about another session."""
+    other = ClientEntry(client_id="c0", sid="s-2")
+    assert [step.sid for step in planned(event("c0", "c1", "c0", other, other))] == ["s-1", "s-1", "s-2"]
+
+
+def test_wrong_entries_are_left_to_the_caller() -> None:
+    """They take nobody with them; the same wrong text is buried once."""
+    bad = WrongEntry(client_id=None, raw="7", mistakes=(Mistake("clients[1]", "no"),))
+    mixed = event("c0", bad, "c1", replace(bad, mistakes=()))
+    assert [step.client_id for step in planned(mixed)] == ["c0", "c1"]
+    assert list(wrong_entries(mixed, registry())) == [bad]
+
+
+def test_a_star_names_the_registered_clients_of_that_issuer_that_have_a_uri() -> None:
+    """Never another issuer's."""
+    assert [step.client_id for step in planned(event(clients="*"))] == ["c0", "c1", "c2"]
+    assert [(step.iss, step.client_id) for step in planned(event(clients="*", iss=B))] == [(B, "c0")]
+    assert plan(event(clients="*", iss="https://c.example.com")) == []
+
+
+def test_only_large_events_are_split() -> None:
+    """More than a hundred clients, or all."""
+    assert not needs_split(event(*(f"c{n}" for n in range(PART))))
+    assert needs_split(event(*(f"c{n}" for n in range(PART + 1))))
+    assert needs_split(event(clients="*"))
+
+
+def test_a_star_that_names_nobody_has_no_parts() -> None:
+    """The event is accepted, and there is nothing to do."""
+    assert list(split(event(clients="*"), Registry())) == []
+
+
+def test_an_event_is_planned_lazily() -> None:
+    """The first delivery is there before the second is made."""
+    steps = deliveries(event(*(f"c{n}" for n in range(5000))), registry())
+    first = next(steps)
+    assert isinstance(first, Delivery)
+    assert first.client_id == "c0"
+
+
+@given(st.lists(st.integers(0, 300), max_size=400), st.booleans())
+def test_splitting_keeps_every_client_exactly_once(numbers: list[int], given_id: bool) -> None:
+    """Parts have at most 100 clients, keep all else of the event, and plan the same deliveries."""
+    whole = event(*(f"c{n}" for n in numbers), id_given=given_id, ended_at=5.0, publisher="idp", source="/s", type="t")
+    parts = list(split(whole, registry()))
+    assert all(1 <= len(part.clients) <= PART for part in parts)
+    assert {replace(part, clients=()) for part in parts} <= {replace(whole, clients=())}
+    spread = [step.id for part in parts for step in planned(part)]
+    assert spread == [step.id for step in planned(whole)]
+    assert len(spread) == len(set(spread)) == len(set(numbers))
+
+
+def test_splitting_a_star_names_every_client_once() -> None:
+    """Each part names its clients, so that a reload in between neither doubles nor loses one."""
+    parts = list(split(event(clients="*"), registry(250)))
+    assert [len(part.clients) for part in parts] == [100, 100, 50]
+    assert [step.client_id for part in parts for step in planned(part)] == [f"c{n}" for n in range(250)]
+
+
+@pytest.mark.parametrize(
+    "other", [{"iss": B}, {"publisher": "other"}, {"source": "/other"}, {"id": "e-2"}, {"sid": None}, {"sub": "bob"}]
+)
+def test_different_events_never_share_a_delivery_id(other: dict[str, Any]) -> None:
+    """Ids are only their publisher's to give: two issuers, publishers or sources may use the same."""
+    one = event("c0", publisher="idp", source="/s")
+    ids = [planned(each)[0].id for each in (one, replace(one, **other), one)]
+    assert ids[0] == ids[2] != ids[1]
+
+
+def test_publishers_say_who_may_speak_for_an_issuer() -> None:
+    """Who merely claims a name, or has none, may not."""
+    issuer = Issuer(iss=A, publishers=frozenset({"idp"}))
+    assert may_speak(event("c0", publisher="idp"), issuer) is None
+    assert may_speak(event("c0", publisher=None), Issuer(iss=A)) is None
+    for stranger in (event("c0", publisher="x"), event("c0", claimed_publisher="idp")):
+        objection = may_speak(stranger, issuer)
+        assert objection is not None
+        assert objection.reason is DeadReason.PUBLISHER_NOT_ALLOWED
+
+
+def test_event_types_say_which_cloudevents_are_meant() -> None:
+    """Bare JSON has no type and is always meant."""
+    issuer = Issuer(iss=A, event_types=frozenset({"session.ended"}))
+    assert may_speak(event("c0", type="session.ended"), issuer) is None
+    assert may_speak(event("c0"), issuer) is None
+    objection = may_speak(event("c0", type="session.begun"), issuer)
+    assert objection is not None
+    assert objection.reason is DeadReason.MALFORMED_EVENT
+    assert "'session.begun'" in objection.text
