@@ -255,18 +255,15 @@ def _raw(message: Message) -> Raw:
 
 def _names(message: Message) -> tuple[str, str]:
     """`iss` and event id as far as they can be made out."""
-    event_id: object = message.message_id
     content: object = None
     if len(message.body) <= RAW_BYTES:
         with contextlib.suppress(ValueError):
             content = from_json(message.body)
-    if not isinstance(content, dict):
-        return "", _name(event_id)
+    content = content if isinstance(content, dict) else {}
     event = content.get("data") if "specversion" in content else content
     event = event if isinstance(event, dict) else {}
-    found = binary_attributes(message.headers).get("id") or content.get("id") or event_id
-    iss, event_id = event.get("iss"), event.get("id") or found
-    return _name(iss), _name(event_id)
+    ids = (event.get("id"), content.get("id"), binary_attributes(message.headers).get("id"), message.message_id)
+    return _name(event.get("iss")), next(filter(None, map(_name, ids)), "")
 
 
 def _name(value: object) -> str:

@@ -1,0 +1,218 @@
+"""Dead letters: readable by people, replayable by us, whoever put them among the dead."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifier.domain.dead_letter import (
+    RAW_BYTES,
+    DeadLetter,
+    bury_delivery,
+    bury_entry,
+    bury_event,
+    bury_raw,
+    dump_dead_letter,
+    load_dead_letter,
+    message_of,
+)
+from notifier.domain.delivery import Delivery, Past
+from notifier.domain.documents import DeliveryDocument, EventDocument, dump_delivery, dump_event
+from notifier.domain.errors import Mistake, UnknownVersion
+from notifier.domain.message import Kind, Lane, Message
+from notifier.domain.outcome import DeadReason
+from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
+from tests.domain.test_documents import DELIVERIES, EVENTS
+
+NOW = 1769860800.25
+WRONG = WrongEntry(client_id="mail", raw='{"client_id":"mail","sub":1}', mistakes=(Mistake("clients[1].sub", "no"),))
+EVENT = SessionEnded(
+    id="e-1", id_given=True, iss="i", sub="s", sid=None, clients=(ClientEntry(client_id="shop"), WRONG), publisher="idp"
+)
+DELIVERY = Delivery(
+    id="d-1",
+    event_id="e-1",
+    id_given=True,
+    iss="i",
+    client_id="shop",
+    sub="s",
+    sid=None,
+    attempts=2,
+    publisher="idp",
+    history=(Past(at=NOW - 1, reason="server_error", status=500, text="oops"), Past(at=NOW, reason="dns")),
+)
+
+
+def message(body: bytes, **properties: Any) -> Message:
+    return Message(lane=Lane.EVENTS, body=body, tag=1, **properties)
+
+
+def through_the_queue(letter: DeadLetter) -> DeadLetter:
+    sent = dump_dead_letter(letter)
+    return load_dead_letter(message(sent.body, kind=sent.kind, headers=dict(sent.headers), message_id=sent.message_id))
+
+
+def test_a_dead_letter_is_read_by_people() -> None:
+    """JSON with RFC 3339 times, every outcome with what was answered, and the reason in words."""
+    sent = dump_dead_letter(bury_delivery(DELIVERY, DeadReason.REFUSED, "410 Gone", NOW))
+    content = json.loads(sent.body)
+    assert (sent.kind, sent.message_id) == (Kind.DEAD_LETTER, "d-1")
+    assert sent.headers == {"reason": "refused", "iss": "i", "client_id": "shop", "event_id": "e-1"}
+    assert content["v"] == 1
+    assert content["dead_since"] == "2026-01-31T12:00:00.250000Z"
+    assert (content["reason"], content["text"], content["attempts"]) == ("refused", "410 Gone", 2)
+    assert content["outcomes"] == [
+        {"at": "2026-01-31T11:59:59.250000Z", "reason": "server_error", "status": 500, "text": "oops"},
+        {"at": "2026-01-31T12:00:00.250000Z", "reason": "dns", "status": None, "text": ""},
+    ]
+
+
+@given(DELIVERIES, st.sampled_from(DeadReason), st.text(max_size=20))
+def test_a_buried_delivery_comes_back_whole(delivery: Delivery, reason: DeadReason, text: str) -> None:
+    """A replay needs all of it."""
+    letter = bury_delivery(delivery, reason, text, NOW)
+    assert through_the_queue(letter) == letter
+    assert letter.delivery == delivery
+    assert letter.outcomes == delivery.history
+
+
+@given(EVENTS, st.sampled_from(DeadReason))
+def test_a_buried_event_comes_back_whole(event: SessionEnded, reason: DeadReason) -> None:
+    """With all its clients, wrong ones too."""
+    letter = bury_event(event, reason, "text", NOW)
+    assert through_the_queue(letter) == letter
+    assert letter.event == event
+
+
+@given(st.binary(max_size=60) | st.text(max_size=40).map(str.encode))
+def test_a_buried_message_comes_back_to_the_byte(body: bytes) -> None:
+    """Text where it is text, base64 where it is not."""
+    came = message(body, content_type="text/plain", message_id="m", timestamp=5.0, user_id="idp")
+    letter = bury_raw(came, [Mistake("", "no JSON")], NOW)
+    assert through_the_queue(letter) == letter
+    assert letter.raw is not None
+    assert letter.raw.sha256 == hashlib.sha256(body).hexdigest()
+    again = message_of(letter, Lane.BULK)
+    assert again == replace(came, lane=Lane.BULK, tag=None, headers=letter.raw.headers)
+
+
+def test_a_binary_cloudevent_keeps_its_attributes() -> None:
+    """Without them it would be another event when it is read again; other headers are left behind."""
+    headers = {"cloudEvents_id": b"e", "ce-source": "/a%20b", "x-death": [{}], "secret": "x"}
+    again = message_of(bury_raw(message(b"{}", headers=headers), [], NOW), Lane.EVENTS)
+    assert again is not None
+    assert again.headers == {"cloudEvents:id": "e", "cloudEvents:source": "/a b"}
+
+
+@pytest.mark.parametrize(
+    ("character", "encoding"), [("é".encode(), "utf-8"), ("€".encode(), "utf-8"), (b"\xff", "base64")]
+)
+def test_of_a_huge_message_the_first_mebibyte_is_kept(character: bytes, encoding: str) -> None:
+    """The cut may go through a character. What is not whole cannot be read again."""
+    body = b"x" + character * 1_100_000
+    letter = bury_raw(message(body), [], NOW)
+    raw = letter.raw
+    assert raw is not None
+    assert (raw.encoding, raw.size, raw.truncated) == (encoding, len(body), True)
+    kept = raw.body.encode() if encoding == "utf-8" else base64.b64decode(raw.body)
+    assert body.startswith(kept)
+    assert RAW_BYTES - 3 < len(kept) <= RAW_BYTES
+    assert message_of(letter, Lane.EVENTS) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "expected"),
+    [
+        (b'{"iss": "i", "id": "e"}', {}, ("i", "e")),
+        (b'{"iss": "i"}', {"cloudEvents:id": "ce"}, ("i", "ce")),
+        (b'{"specversion": "1.0", "id": "ce", "data": {"iss": "i"}}', {}, ("i", "ce")),
+        (b'{"iss": 7, "id": 8}', {}, ("", "m")),
+        (b'{"iss": "a\\nb"}', {}, ("a\N{REPLACEMENT CHARACTER}b", "m")),
+        (b"[1]", {}, ("", "m")),
+        (b"\xff", {}, ("", "m")),
+    ],
+)
+def test_what_a_broken_message_tells_of_itself_is_noted(
+    body: bytes, headers: Mapping[str, object], expected: tuple[str, str]
+) -> None:
+    """So that its dead letter is found by issuer and event."""
+    letter = bury_raw(message(body, headers=headers, message_id="m"), [Mistake("iss", "is required")], NOW)
+    assert (letter.iss, letter.event_id) == expected
+    assert letter.reason is DeadReason.MALFORMED_EVENT
+    assert letter.text == "iss: is required"
+
+
+def test_a_wrong_entry_is_buried_alone() -> None:
+    """With the event's members, its own mistakes and no other client."""
+    letter = bury_entry(EVENT, WRONG, NOW)
+    assert (letter.client_id, letter.event_id, letter.publisher) == ("mail", "e-1", "idp")
+    assert letter.mistakes == WRONG.mistakes
+    assert letter.text == "clients[1].sub: no"
+    assert letter.event == replace(EVENT, clients=(WRONG,))
+    assert through_the_queue(letter) == letter
+
+
+def test_two_parts_of_an_event_are_two_dead_letters() -> None:
+    """They bear the same event id; a copy made by a crash is one and the same, whenever it was made."""
+    one, other = (replace(EVENT, clients=(ClientEntry(client_id=name),)) for name in "ab")
+    ids = [bury_event(event, DeadReason.UNKNOWN_ISSUER, "", now).id for event, now in ((one, 1), (other, 1), (one, 2))]
+    assert ids[0] == ids[2] != ids[1]
+
+
+def test_headers_are_short_and_print() -> None:
+    """Any RabbitMQ tool can show them."""
+    sent = dump_dead_letter(
+        bury_delivery(replace(DELIVERY, client_id="é" * 500, event_id="a\0b"), DeadReason.EXPIRED, "", NOW)
+    )
+    assert all(value.isprintable() and len(value.encode()) <= 255 for value in sent.headers.values())
+
+
+def test_what_the_broker_gave_up_is_shown_as_what_it_was() -> None:
+    """A delivery or an event of ours is replayable; the reason is ours: `delivery_limit`."""
+    death = [{"queue": "notifier.retries", "reason": "delivery_limit", "time": datetime(2026, 1, 31, 12, tzinfo=UTC)}]
+    headers = {"x-death": death}
+    one = message(dump_delivery(DeliveryDocument(delivery=DELIVERY)), kind=Kind.DELIVERY, headers=headers)
+    letter = load_dead_letter(one)
+    assert (letter.reason, letter.delivery, letter.dead_since) == (DeadReason.DELIVERY_LIMIT, DELIVERY, 1769860800.0)
+    other = message(dump_event(EventDocument(event=EVENT)), kind=Kind.EVENT, headers=headers)
+    assert load_dead_letter(other).event == EVENT
+
+
+@pytest.mark.parametrize("kind", [None, Kind.DELIVERY, Kind.EVENT])
+def test_a_foreign_message_among_the_dead_is_shown_as_it_is(kind: Kind | None) -> None:
+    """Under the same id at each look, though the broker counts looks in the headers."""
+    looks = [
+        load_dead_letter(
+            message(b'{"iss": "i"}', kind=kind, timestamp=7.0, user_id="idp", headers={"x-delivery-count": count})
+        )
+        for count in range(2)
+    ]
+    assert looks[0] == looks[1]
+    assert (looks[0].reason, looks[0].iss, looks[0].publisher) == (DeadReason.DELIVERY_LIMIT, "i", "idp")
+    assert looks[0].dead_since == 7.0
+    assert looks[0].raw is not None
+
+
+def test_a_broken_dead_letter_is_shown_as_it_is() -> None:
+    """It can be discarded; one of a later release is for that release."""
+    letter = load_dead_letter(message(b"{}", kind=Kind.DEAD_LETTER, message_id="x"))
+    assert (letter.id, letter.reason) == ("x", DeadReason.MALFORMED_EVENT)
+    with pytest.raises(UnknownVersion):
+        load_dead_letter(message(b'{"v": 2}', kind=Kind.DEAD_LETTER))
+
+
+@given(
+    st.binary(max_size=60),
+    st.none() | st.sampled_from(Kind),
+    st.none() | st.lists(st.dictionaries(st.just("time"), st.text())),
+)
+def test_anything_among_the_dead_can_be_looked_at(body: bytes, kind: Kind | None, death: object) -> None:
+    """One unreadable message must not hide the others."""
+    assert load_dead_letter(message(body, kind=kind, headers={"x-death": death})).id

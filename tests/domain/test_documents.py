@@ -1,0 +1,155 @@
+"""Our own messages: whatever is written is read back the same, and whatever else comes is told apart."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifier.domain.client import Algorithm
+from notifier.domain.delivery import Delivery, Inline, Past
+from notifier.domain.documents import (
+    DeliveryDocument,
+    EventDocument,
+    Schedule,
+    dump_delivery,
+    dump_event,
+    load_delivery,
+    load_event,
+)
+from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
+from notifier.domain.outcome import Cause
+from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
+
+DELIVERY = Delivery(id="d", event_id="e", id_given=True, iss="i", client_id="c", sub="s", sid=None)
+EVENT = SessionEnded(id="e", id_given=False, iss="i", sub="s", sid=None, clients=(ClientEntry(client_id="c"),))
+
+_TEXT = st.text(max_size=6)
+_NAME = st.none() | _TEXT
+_TIME = st.none() | st.floats(0, 4e9)
+_ALG = st.none() | st.sampled_from(Algorithm)
+_FLAG = st.none() | st.booleans()
+_SCHEDULE = st.none() | st.builds(Schedule, due=st.floats(0, 4e9), hops=st.lists(st.integers(1, 65536)).map(tuple))
+_INLINE = st.builds(
+    Inline,
+    backchannel_logout_uri=_NAME,
+    backchannel_logout_session_required=_FLAG,
+    id_token_signed_response_alg=_ALG,
+)
+_PAST = st.builds(Past, at=st.floats(0, 4e9), reason=_TEXT, status=st.none() | st.integers(200, 599), text=_TEXT)
+DELIVERIES = st.builds(
+    Delivery,
+    id=_TEXT,
+    event_id=_TEXT,
+    id_given=st.booleans(),
+    iss=_TEXT,
+    client_id=_TEXT,
+    sub=_NAME,
+    sid=_NAME,
+    entry_sub=st.booleans(),
+    inline=st.none() | _INLINE,
+    ended_at=_TIME,
+    not_after=_TIME,
+    reason=_NAME,
+    source=_NAME,
+    publisher=_NAME,
+    claimed_publisher=_NAME,
+    attempts=st.integers(0, 99),
+    rejections=st.integers(0, 99),
+    ambiguous=st.booleans(),
+    first_attempt_at=_TIME,
+    held=st.floats(0, 1e9),
+    deferrals=st.integers(0, 99),
+    deferred_for=st.none() | st.sampled_from(Cause),
+    unknown_since=_TIME,
+    history=st.lists(_PAST, max_size=10).map(tuple),
+)
+_ENTRY = st.builds(
+    ClientEntry,
+    client_id=_TEXT,
+    backchannel_logout_uri=_NAME,
+    backchannel_logout_session_required=_FLAG,
+    id_token_signed_response_alg=_ALG,
+    sub=_NAME,
+    sid=_NAME,
+)
+_WRONG = st.builds(
+    WrongEntry, client_id=_NAME, raw=_TEXT, mistakes=st.lists(st.builds(Mistake, _TEXT, _TEXT), max_size=2).map(tuple)
+)
+EVENTS = st.builds(
+    SessionEnded,
+    id=_TEXT,
+    id_given=st.booleans(),
+    iss=_TEXT,
+    sub=_NAME,
+    sid=_NAME,
+    clients=st.just("*") | st.lists(_ENTRY | _WRONG, max_size=4).map(tuple),
+    ended_at=_TIME,
+    not_after=_TIME,
+    reason=_NAME,
+    source=_NAME,
+    type=_NAME,
+    publisher=_NAME,
+    claimed_publisher=_NAME,
+)
+
+
+@given(st.builds(DeliveryDocument, delivery=DELIVERIES, schedule=_SCHEDULE))
+def test_a_delivery_comes_back_as_it_was_written(document: DeliveryDocument) -> None:
+    """Any worker can go on where another stopped."""
+    assert load_delivery(dump_delivery(document)) == document
+
+
+@given(st.builds(EventDocument, event=EVENTS, unknown_since=_TIME, deferrals=st.integers(0, 99), schedule=_SCHEDULE))
+def test_an_event_comes_back_as_it_was_written(document: EventDocument) -> None:
+    """Wrong entries too: they are buried by whoever takes the part."""
+    assert load_event(dump_event(document)) == document
+
+
+def test_a_document_says_its_version_and_leaves_out_what_is_usual() -> None:
+    """Small, and the form is part of the contract between releases."""
+    assert json.loads(dump_delivery(DeliveryDocument(delivery=DELIVERY, schedule=Schedule(due=5.0, hops=(4, 1))))) == {
+        "v": 1,
+        "delivery": {
+            "id": "d",
+            "event_id": "e",
+            "id_given": True,
+            "iss": "i",
+            "client_id": "c",
+            "sub": "s",
+            "sid": None,
+        },
+        "schedule": {"due": 5.0, "hops": [4, 1]},
+    }
+
+
+def test_members_of_a_later_release_are_ignored() -> None:
+    """Workers of two releases run side by side while one is rolled out."""
+    content = json.loads(dump_delivery(DeliveryDocument(delivery=DELIVERY)))
+    content["colour"] = content["delivery"]["colour"] = "red"
+    assert load_delivery(json.dumps(content).encode()).delivery == DELIVERY
+
+
+@pytest.mark.parametrize("load", [load_delivery, load_event])
+def test_a_later_version_is_left_to_who_knows_it(load: Any) -> None:
+    """It is no malformed message: it must be put off, not buried."""
+    with pytest.raises(UnknownVersion):
+        load(b'{"v": 2, "something": "else"}')
+
+
+@pytest.mark.parametrize("load", [load_delivery, load_event])
+@given(body=st.binary(max_size=50) | st.sampled_from([b"", b"{}", b'{"v": 1}', b'{"v": 0}', b'{"v": "2"}', b"[2]"]))
+def test_a_broken_document_is_malformed(load: Any, body: bytes) -> None:
+    """Nothing else is ever raised."""
+    with pytest.raises(MalformedEvent) as caught:
+        load(body)
+    assert caught.value.mistakes
+
+
+def test_a_delivery_is_no_event() -> None:
+    """The two kinds are told apart even where their label was lost."""
+    with pytest.raises(MalformedEvent):
+        load_event(dump_delivery(DeliveryDocument(delivery=DELIVERY)))
+    with pytest.raises(MalformedEvent):
+        load_delivery(dump_event(EventDocument(event=EVENT)))
