@@ -1,0 +1,97 @@
+"""Puts what pydantic finds wrong into an operator's words: the path of the key, and what would be right.
+
+No value is ever shown, since it may be a secret, unless the type's own check shows it.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from notifier.domain.errors import Mistake
+
+Loc = tuple[int | str, ...]
+
+
+def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[Mistake]:
+    """Every mistake of a document that was to be a `model`; `prefix` comes before each path."""
+    mistakes = []
+    for detail in error.errors(include_url=False, include_input=False):
+        loc = tuple(part for part in detail["loc"] if part != "[key]")
+        mistakes.append(Mistake(path_of(loc, prefix), _words(detail, loc, model)))
+    return mistakes
+
+
+def path_of(loc: Sequence[int | str], prefix: str = "") -> str:
+    """`delivery.retry.base`, `issuers["https://id.example.com"].keys[0].file`."""
+    path = prefix
+    for part in loc:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", part):
+            path += f".{part}" if path else part
+        else:
+            path += f'["{part}"]'
+    return path
+
+
+def nearest(word: str, words: Sequence[str]) -> str:
+    """A hint that names the right word: the nearest one, or all of them."""
+    near = get_close_matches(word, words, 1, 0.6)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(words)}"
+
+
+def submodel(annotation: object) -> type[BaseModel] | None:
+    """The model within an annotation such as `Model | None`, `dict[str, Model]` or `tuple[Model, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for arg in get_args(annotation) if (found := submodel(arg)) is not None), None)
+
+
+def fields_of(model: type[BaseModel]) -> Iterator[tuple[str, Any, type[BaseModel] | None]]:
+    """Each field's name and annotation, and the model directly below it, if any (not through a list or a mapping)."""
+    for name, field in model.model_fields.items():
+        direct = get_origin(field.annotation) in (None, Union, UnionType)
+        yield name, field.annotation, submodel(field.annotation) if direct else None
+
+
+def _words(detail: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
+    context: Mapping[str, Any] = detail.get("ctx", {})
+    match detail["type"]:
+        case "extra_forbidden":
+            owner = _model_at(model, loc[:-1])
+            return f"there is no such key; {nearest(str(loc[-1]), tuple(owner.model_fields) if owner else ())}"
+        case "missing":
+            return "is required"
+        case "value_error":
+            return str(context["error"])
+        case "literal_error" | "enum":
+            return f"must be {context['expected']}"
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return "must be a mapping (key: value)"
+        case "tuple_type" | "list_type" | "frozen_set_type":
+            return "must be a list"
+        case "string_type":
+            return "must be a text; put it in quotes if it is meant as one"
+        case "too_short" if context.get("min_length") == 1:
+            return "must name at least one"
+        case "string_too_short" if context.get("min_length") == 1:
+            return "must not be empty"
+        case "invalid_key":
+            return "keys must be texts; put this one in quotes"
+        case "string_pattern_mismatch":
+            return f"must match {context['pattern']}"
+        case _:
+            return re.sub(r"^(Input|Value|Datetime) should ", "must ", detail["msg"])
+
+
+def _model_at(model: type[BaseModel], loc: Sequence[int | str]) -> type[BaseModel] | None:
+    found: type[BaseModel] | None = model
+    for part in loc:
+        if found is not None and isinstance(part, str) and part in found.model_fields:
+            found = submodel(found.model_fields[part].annotation)
+    return found

@@ -1,0 +1,237 @@
+"""Reads the clients file into the registry's snapshot: metadata, preset and the service's defaults become clients.
+
+Made for 100,000 clients: each is validated on its own, so that one mistake neither hides nor slows the others, and what
+a client does not set itself is shared with all.
+"""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ValidationError
+
+from notifier.adapters.documents import read_document
+from notifier.adapters.mistakes import explain, path_of
+from notifier.domain.client import Algorithm, Client, ResponsePolicy, RetryPolicy, Route, SubjectMode, TokenProfile
+from notifier.domain.egress import check_uri
+from notifier.domain.errors import ConfigurationError, Mistake
+from notifier.domain.presets import PRESETS, Preset
+from notifier.domain.registry import Issuer, Registry
+from notifier.settings.clients import ClientMetadata, ClientOptions
+from notifier.settings.policies import hold_mistake, overridden
+from notifier.settings.service import Settings
+
+_NO_OPTIONS = ClientOptions()
+_NO_PRESET = Preset(why="")
+_KNOWN = frozenset(ClientMetadata.model_fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadRegistry:
+    """The snapshot, and every file that was read or named on the way (to be watched)."""
+
+    registry: Registry
+    files: frozenset[Path]
+
+
+def load_registry(settings: Settings, base: Path | None = None) -> Registry:
+    """The clients as registered now. Raises ConfigurationError with every mistake.
+
+    `base` is where a relative `registry.file` is taken from; settings that come from a file name it in full.
+    """
+    return read_registry(settings, base).registry
+
+
+def read_registry(settings: Settings, base: Path | None = None) -> ReadRegistry:
+    """As `load_registry`, with the files."""
+    issuers = {
+        iss: Issuer(iss=iss, publishers=issuer.publishers, event_types=issuer.event_types)
+        for iss, issuer in settings.issuers.items()
+    }
+    reading = _Reading(settings)
+    if settings.registry.file is not None:
+        path = settings.registry.file if base is None else base / settings.registry.file
+        with _no_collections():
+            reading.read(path.absolute())
+    registry = Registry(
+        issuers=MappingProxyType(issuers),
+        clients=MappingProxyType({iss: MappingProxyType(clients) for iss, clients in reading.clients.items()}),
+        inline_allowed=settings.registry.inline == "allow",
+        grace=settings.registry.grace,
+        unregistered=reading.template,
+    )
+    return ReadRegistry(registry=registry, files=frozenset(reading.files))
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Millions of objects are made and none is garbage: to look for cycles among them takes a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+class _Reading:
+    """One reading of one file: what was made of it so far, and what was wrong."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.template = settings.template()
+        self.clients: dict[str, dict[str, Client]] = {iss: {} for iss in settings.issuers}
+        self.files: set[Path] = set()
+        self._slot_wait = settings.delivery.slot_wait
+        self._issuers = tuple(settings.issuers)
+        self._mistakes: list[Mistake] = []
+        self._places: dict[tuple[str, str], str] = {}
+
+    def read(self, path: Path) -> None:
+        """Every client of the file. Raises ConfigurationError with every mistake."""
+        self.files.add(path)
+        document = read_document(path)
+        if not isinstance(document, list):
+            empty = "is empty; write [] if there are no clients" if document is None else "must be a list of clients"
+            raise ConfigurationError([Mistake(path.name, empty)])
+        context = {"base": path.parent, "files": self.files}
+        for index, raw in enumerate(document):
+            self._one(raw, f"{path.name}[{index}]", context)
+        if self._mistakes:
+            raise ConfigurationError(self._mistakes)
+
+    def _one(self, raw: object, place: str, context: dict[str, Any]) -> None:
+        if isinstance(raw, dict):
+            for name in raw.keys() - _KNOWN:
+                meant = _meant(str(name))
+                if meant is not None:
+                    text = f"is no client metadata that matters here; did you mean {meant}?"
+                    self._mistakes.append(Mistake(path_of([str(name)], place), text))
+        try:
+            metadata = ClientMetadata.model_validate(raw, context=context)
+        except ValidationError as error:
+            self._mistakes += explain(error, ClientMetadata, place)
+            return
+        issuers = self._issuers_of(metadata, place)
+        client = _client(issuers[0] if issuers else "", metadata, self.template)
+        self._mistakes += [Mistake(f"{place}.{key}", text) for key, text in self._wrong(client)]
+        for iss in issuers:
+            first = self._places.setdefault((iss, client.client_id), place)
+            if first is not place:
+                text = f"{client.client_id!r} of {iss} is there already, at {first}"
+                self._mistakes.append(Mistake(f"{place}.client_id", text))
+            self.clients[iss][client.client_id] = client if iss == client.iss else replace(client, iss=iss)
+
+    def _wrong(self, client: Client) -> Iterator[tuple[str, str]]:
+        """What the parts of a client together make wrong, by the key to change."""
+        uri = client.backchannel_logout_uri
+        text = None if uri is None else check_uri(uri, client.route.egress)
+        if text is not None:
+            yield "backchannel_logout_uri", text
+        text = hold_mistake(client.timeout, self._slot_wait)
+        if text is not None:
+            yield "notifier.timeout", text
+        if client.retry.base > client.retry.max_delay:
+            yield "notifier.retry", "base must not be longer than max_delay"
+        if client.backchannel_logout_session_required and client.token.subject is SubjectMode.SUB:
+            yield "notifier.subject", "is sub, but backchannel_logout_session_required asks for a sid in each token"
+
+    def _issuers_of(self, metadata: ClientMetadata, place: str) -> tuple[str, ...]:
+        if metadata.issuer == ("*",):
+            return self._issuers
+        if metadata.issuer is None:
+            if len(self._issuers) != 1:
+                text = f"is required, since there are {len(self._issuers)} issuers"
+                self._mistakes.append(Mistake(f"{place}.issuer", text))
+                return ()
+            return self._issuers
+        unknown = [iss for iss in metadata.issuer if iss not in self.clients]
+        for iss in unknown:
+            near = max(self._issuers, key=lambda known: SequenceMatcher(None, iss, known).ratio(), default=None)
+            hint = f"; did you mean {near}?" if near is not None else "; there are none"
+            text = (
+                '"*" stands alone, without other issuers beside it' if iss == "*" else f"{iss} is none of issuers{hint}"
+            )
+            self._mistakes.append(Mistake(f"{place}.issuer", text))
+        return tuple(dict.fromkeys(iss for iss in metadata.issuer if iss in self.clients))
+
+
+@lru_cache(maxsize=1024)
+def _meant(name: str) -> str | None:
+    """The member that a name nearly is: ignored like other metadata, it would leave a client untold without a word."""
+    plain = name.lower().replace("_", "").replace("-", "")
+    for known in _KNOWN:
+        if SequenceMatcher(None, plain, known.replace("_", "")).ratio() > 0.9:
+            return known
+    return None
+
+
+def _client(iss: str, metadata: ClientMetadata, template: Client) -> Client:
+    """The client: what it sets itself, else its preset, else the service's defaults."""
+    options = metadata.notifier or _NO_OPTIONS
+    return Client(
+        iss=iss,
+        client_id=metadata.client_id,
+        backchannel_logout_uri=metadata.backchannel_logout_uri,
+        backchannel_logout_session_required=bool(metadata.backchannel_logout_session_required),
+        pairwise=metadata.subject_type == "pairwise",
+        paused=options.paused,
+        timeout=template.timeout if options.timeout is None else options.timeout,
+        max_concurrent=template.max_concurrent if options.max_concurrent is None else options.max_concurrent,
+        per_second=options.per_second,
+        token=_token(metadata.id_token_signed_response_alg, options, template.token),
+        retry=_retry(options, template.retry),
+        circuit=overridden(template.circuit, options.circuit),
+        response=_response(options, template.response),
+        route=_route(options, template.route),
+    )
+
+
+def _token(alg: Algorithm | None, options: ClientOptions, default: TokenProfile) -> TokenProfile:
+    preset = _NO_PRESET if options.preset is None else PRESETS[options.preset]
+    typ = options.typ or preset.typ
+    changed: dict[str, Any] = {
+        "alg": alg,
+        "subject": options.subject or preset.subject,
+        "lifetime": options.lifetime,
+        "claims": None if options.claims is None else MappingProxyType(options.claims),
+        "reason_claim": options.reason_claim,
+    }
+    changed = {name: value for name, value in changed.items() if value is not None}
+    if typ is not None:
+        changed["typ"] = None if typ == "none" else typ
+    return replace(default, **changed) if changed else default
+
+
+def _retry(options: ClientOptions, default: RetryPolicy) -> RetryPolicy:
+    policy = overridden(default, options.retry)
+    if options.max_age is not None:
+        policy = replace(policy, max_age=options.max_age)
+    if options.sub_only_max_age is not None:
+        policy = replace(policy, sub_only_max_age=options.sub_only_max_age)
+    return policy
+
+
+def _response(options: ClientOptions, default: ResponsePolicy) -> ResponsePolicy:
+    if not options.success_statuses and not options.retry_statuses:
+        return default
+    return ResponsePolicy(
+        success_statuses=options.success_statuses or frozenset(), retry_statuses=options.retry_statuses or frozenset()
+    )
+
+
+def _route(options: ClientOptions, default: Route) -> Route:
+    if options.egress is None and options.tls is None and options.proxy is None and not options.headers:
+        return default
+    return Route(
+        egress=overridden(default.egress, options.egress),
+        tls=default.tls if options.tls is None else options.tls.files(),
+        proxy=options.proxy,
+        headers=tuple((options.headers or {}).items()),
+    )

@@ -1,0 +1,25 @@
+"""The whole configuration as types: `service` for the one file, `clients` for the registry."""
+
+from notifier.settings.service import (
+    ApiSettings,
+    DeliverySettings,
+    IssuerSettings,
+    KeySettings,
+    LogSettings,
+    OpsSettings,
+    QueueSettings,
+    Settings,
+)
+from notifier.settings.values import Listen
+
+__all__ = [
+    "ApiSettings",
+    "DeliverySettings",
+    "IssuerSettings",
+    "KeySettings",
+    "Listen",
+    "LogSettings",
+    "OpsSettings",
+    "QueueSettings",
+    "Settings",
+]

@@ -1,0 +1,184 @@
+"""The clients file as types: metadata under its registered names (OpenID Connect), and what is ours under `notifier`.
+
+Metadata that has nothing to do with logout (`redirect_uris`, `client_name` …) is ignored; unknown members under
+`notifier` are errors. What asks for something that is not built is refused, never served with something else (B23).
+"""
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from notifier.domain.client import RESERVED_CLAIMS, Algorithm, SubjectMode
+from notifier.domain.presets import PRESETS
+from notifier.settings.policies import CircuitSettings, EgressSettings, RetrySettings, TlsSettings
+from notifier.settings.values import Count, Duration, Held, Lasting, Section, Span, existing_file
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+_HEADER_VALUE = re.compile(r"[!-~]([ \t!-~]*[!-~])?")  # RFC 9110 §5.5, ASCII only
+
+
+class SecretFile(Section):
+    """A value that is kept in a file of its own."""
+
+    file: str
+
+
+def _algorithm(value: object) -> object:
+    if isinstance(value, str) and value not in tuple(Algorithm):
+        if value == "none":
+            raise ValueError("none is no signature: a logout token is always signed (B23)")
+        if value.startswith("HS"):
+            raise ValueError(f"{value} is not supported: it would need the client's secret; use RS256, PS256 or ES256")
+        near = get_close_matches(value.upper(), Algorithm, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"must be one of {', '.join(Algorithm)}{hint}")
+    return value
+
+
+def _preset(value: str) -> str:
+    if value not in PRESETS:
+        near = get_close_matches(value.lower().replace("-", "_"), PRESETS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(PRESETS)}"
+        raise ValueError(f"there is no preset {value!r}; {hint}")
+    return value
+
+
+def _secret(value: object, info: ValidationInfo) -> object:
+    """The text itself, or that of the file that `{file: …}` names, without the line's end."""
+    if not isinstance(value, dict):
+        return value
+    if value.keys() != {"file"} or not isinstance(value["file"], str):
+        raise ValueError("must be a text, or {file: PATH}")
+    path = existing_file(Path(value["file"]), info)
+    try:
+        return path.read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as UTF-8 text ({type(error).__name__})") from None
+
+
+def _proxy(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and parts.hostname is not None and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("must be the URL of a proxy, such as http://proxy.example.com:3128")
+    return value
+
+
+def _free_claim(name: str) -> str:
+    if name in RESERVED_CLAIMS:
+        raise ValueError(f"the claim {name} belongs to the specification; choose another name")
+    return name
+
+
+def _free_header(name: str) -> str:
+    if _TOKEN.fullmatch(name) is None:
+        raise ValueError("is no name of a header")
+    if name.lower() in ("host", "transfer-encoding", "connection") or name.lower().startswith("content-"):
+        raise ValueError(f"the header {name} belongs to the request itself; choose another")
+    return name
+
+
+def _header_value(value: str) -> str:
+    if _HEADER_VALUE.fullmatch(value) is None:
+        raise ValueError("must be one line of printable ASCII, not empty, without blanks at its ends")
+    return value
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Secret = BeforeValidator(_secret, json_schema_input_type=str | SecretFile)
+ClaimName = Annotated[str, AfterValidator(_free_claim)]
+HeaderName = Annotated[str, AfterValidator(_free_header)]
+HeaderValue = Annotated[str, Secret, AfterValidator(_header_value)]
+Status = Annotated[int, Field(ge=200, le=599)]
+
+
+class ClientOptions(Section):
+    """What is ours of a client: its token, its limits, its route. What is left out is as in the service's file."""
+
+    preset: Annotated[str, AfterValidator(_preset), Field(json_schema_extra={"enum": list(PRESETS)})] | None = Field(
+        None, description="A receiver by name: sets what it needs; what is set beside it wins."
+    )
+    typ: Literal["logout+jwt", "JWT", "none"] | None = Field(None, description="The header; `none` leaves it out.")
+    subject: SubjectMode | None = Field(None, description="Which of sub and sid: both, sid_first, sid or sub.")
+    lifetime: Annotated[float, Lasting(above=0.0, most=120.0)] | None = Field(
+        None, description="Of a token; two minutes at most (B29)."
+    )
+    claims: dict[ClaimName, JsonValue] | None = Field(None, description="Further claims, the same in every token.")
+    reason_claim: ClaimName | None = Field(None, description="The claim that takes the event's reason.")
+    timeout: Held | None = Field(None, description="For a whole attempt.")
+    max_concurrent: Count | None = Field(None, description="Attempts at a time, over all workers. Default 32.")
+    per_second: Annotated[float, Field(gt=0)] | None = Field(None, description="Attempts a second, over all workers.")
+    paused: bool = Field(default=False, description="Attempt nothing; what comes waits.")
+    max_age: Span | None = Field(None, description="How long a delivery is retried.")
+    sub_only_max_age: Duration | None = Field(None, description="The same for a token without sid.")
+    retry: RetrySettings | None = Field(None, description="The waits between attempts.")
+    circuit: CircuitSettings | None = Field(None, description="When it counts as down.")
+    egress: EgressSettings | None = Field(None, description="Where its URI may lead; replaces member by member.")
+    tls: TlsSettings | None = Field(None, description="Authorities to trust, our certificate and key.")
+    proxy: Annotated[str, Secret, AfterValidator(_proxy)] | None = Field(
+        None, repr=False, description="URL of a proxy."
+    )
+    headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description="Further request headers.")
+    success_statuses: frozenset[Status] | None = Field(None, description="Statuses that count as delivered too.")
+    retry_statuses: frozenset[Status] | None = Field(None, description="Statuses that are retried too.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.reason_claim is not None and self.reason_claim in (self.claims or {}):
+            raise ValueError(f"reason_claim and claims both name {self.reason_claim}")
+        both = (self.success_statuses or frozenset()) & (self.retry_statuses or frozenset())
+        if both:
+            raise ValueError(f"{min(both)} is in success_statuses and in retry_statuses")
+        names = [name.lower() for name in self.headers or ()]
+        if len(set(names)) < len(names):
+            raise ValueError("headers names a header twice; upper and lower case are the same")
+        return self
+
+
+class ClientMetadata(BaseModel):
+    """One client. Members of OpenID Connect's client metadata that are not listed here are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    client_id: Annotated[str, Field(min_length=1, description="As registered at the issuer.")]
+    issuer: Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])] | None = Field(
+        None, min_length=1, description='One, a list, or "*"; may be left out where there is only one issuer.'
+    )
+    backchannel_logout_uri: str | None = Field(None, description="Left out: the client need not be told.")
+    backchannel_logout_session_required: bool | None = Field(None, description="The token must have a sid (B7).")
+    id_token_signed_response_alg: Annotated[Algorithm, BeforeValidator(_algorithm)] | None = Field(
+        None, description="Default RS256 (B23)."
+    )
+    id_token_encrypted_response_alg: object = Field(None, json_schema_extra={"type": "null"}, description="Not built.")
+    id_token_encrypted_response_enc: object = Field(None, json_schema_extra={"type": "null"}, description="Not built.")
+    subject_type: Literal["public", "pairwise"] | None = Field(
+        None, description="A pairwise client never gets the event's own sub, only its entry's."
+    )
+    notifier: ClientOptions | None = Field(None, description="What is ours.")
+
+    @field_validator("id_token_encrypted_response_alg", "id_token_encrypted_response_enc", mode="after")
+    @classmethod
+    def _unencrypted(cls, value: object) -> object:
+        if value is not None:
+            raise ValueError("encrypted tokens are not in this version; a client that must have them cannot be served")
+        return value

@@ -1,0 +1,272 @@
+"""The configuration of the service: the one YAML file as types, its defaults, and the combinations that cannot work."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AwareDatetime, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
+
+from notifier.domain.client import CircuitPolicy, Client, EgressPolicy, RetryPolicy, Route
+from notifier.settings.policies import (
+    CircuitSettings,
+    EgressSettings,
+    RetrySettings,
+    TlsSettings,
+    hold_mistake,
+    overridden,
+)
+from notifier.settings.values import (
+    LONGEST_HOLD,
+    Count,
+    Duration,
+    ExistingFile,
+    Held,
+    IssuerId,
+    Lasting,
+    Listen,
+    ListenAddress,
+    Section,
+    Size,
+    Span,
+    WebAddress,
+)
+
+SQLITE = "sqlite:"
+
+
+class ListenerTls(Section):
+    """Certificate and key of a listener."""
+
+    cert_file: ExistingFile = Field(description="Its certificate, with its chain (PEM).")
+    key_file: ExistingFile = Field(description="The private key of `cert_file` (PEM).")
+
+
+class Prefetch(Section):
+    """How many messages of each lane are taken before they are acked."""
+
+    events: int = Field(512, ge=1, le=2000, description="Fresh events.")
+    bulk: int = Field(64, ge=1, le=2000, description="Mass logouts.")
+    retries: int = Field(256, ge=1, le=2000, description="Deliveries that came due.")
+
+
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+class QueueSettings(Section):
+    """The queue: RabbitMQ, or one SQLite file for a single worker."""
+
+    url: Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])] = Field(
+        (f"{SQLITE}notifier.db",),
+        repr=False,  # may hold a password
+        min_length=1,
+        description="`sqlite:PATH`, `amqp://HOST:PORT/VHOST`, `amqps://…`, or a list of the hosts of one cluster.",
+    )
+    username: str | None = Field(None, description="Here or in the URL.")
+    password: SecretStr | None = Field(None, description="Here, in `password_file` or in the URL.")
+    password_file: ExistingFile | None = Field(None, description="Read again at each reconnect.")
+    tls: TlsSettings | None = Field(None, description="For amqps: authorities to trust, our certificate and key.")
+    prefix: str = Field("notifier", pattern=r"^[A-Za-z0-9_.:-]{1,100}$", description="What all queue names begin with.")
+    topology: Literal["declare", "verify"] = Field("declare", description="`verify` changes nothing on the broker.")
+    prefetch: Prefetch = Field(Prefetch(), description="Messages taken and not yet acked, by lane.")
+    max_event: Size = Field(128 * 1024, gt=0, description="Bytes of the largest event; a larger one is a dead letter.")
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The file of the embedded queue; None for RabbitMQ."""
+        return Path(self.url[0].removeprefix(SQLITE)) if self.url[0].startswith(SQLITE) else None
+
+    @field_validator("url", mode="after")
+    @classmethod
+    def _known_queues(cls, urls: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        schemes = {url.partition(":")[0] for url in urls}
+        if schemes == {"sqlite"} and len(urls) == 1 and len(urls[0]) > len(SQLITE):
+            base = (info.context or {}).get("base", Path())
+            return (f"{SQLITE}{base / Path(urls[0].removeprefix(SQLITE)).expanduser()}",)
+        if schemes in ({"amqp"}, {"amqps"}):
+            for url in urls:
+                _broker(url)
+            return urls
+        raise ValueError(
+            "must be sqlite:PATH, amqp://HOST, amqps://HOST, or a list of URLs that are all amqp or all amqps"
+        )
+
+    @model_validator(mode="after")
+    def _credentials(self) -> Self:
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("password and password_file are both given; one of them is enough")
+        if self.sqlite_file is not None:
+            given = [
+                name for name in ("username", "password", "password_file", "tls") if getattr(self, name) is not None
+            ]
+            if given:
+                raise ValueError(f"{', '.join(given)} cannot be used with sqlite; url is not that of a broker")
+            return self
+        beside = self.username is not None or self.password is not None or self.password_file is not None
+        parts = [urlsplit(url) for url in self.url]
+        if self.username is not None and any(part.username for part in parts):
+            raise ValueError("the user name is given in url and in username; one of them is enough")
+        if beside and any(part.password for part in parts):
+            raise ValueError("the password is given in url and beside it; one of them is enough")
+        if self.tls is not None and parts[0].scheme != "amqps":
+            raise ValueError("tls is given, but url is not amqps://")
+        return self
+
+
+def _broker(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("must have a host, and a port between 1 and 65535 if any, such as amqp://localhost:5672/")
+
+
+class OpsSettings(Section):
+    """The listener of `/livez`, `/readyz` and `/metrics`; it tells nothing secret."""
+
+    listen: ListenAddress = Field(Listen("127.0.0.1", 9464), description="Address and port.")
+
+
+class ApiSettings(Section):
+    """The listener that takes events over HTTP and serves operators."""
+
+    listen: ListenAddress = Field(Listen("127.0.0.1", 8080), description="Address and port.")
+    tokens_file: ExistingFile | None = Field(None, description="Who may use it; required off loopback.")
+    tls: ListenerTls | None = Field(None, description="Serve https.")
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if self.tokens_file is None and not self.listen.loopback:
+            raise ValueError(f"tokens_file is required, since {self.listen} can be reached from other machines")
+        return self
+
+
+class KeySettings(Section):
+    """A signing key: PEM or JWK; RSA, EC or Ed25519."""
+
+    file: ExistingFile = Field(description="The private key.")
+    not_before: AwareDatetime | None = Field(None, description="Signs from this moment on; left out: at once.")
+    kid: str | None = Field(None, min_length=1, description="Default: the RFC 7638 thumbprint.")
+
+
+class IssuerSettings(Section):
+    """An OpenID Provider in whose name tokens are signed."""
+
+    keys: tuple[KeySettings, ...] = Field(min_length=1, description="The latest that is due and fits signs.")
+    jwks_uri: WebAddress | None = Field(None, description="Polled: is our key still published?")
+    publishers: frozenset[str] | None = Field(
+        None, description="Who may publish for it; left out: anyone who may publish."
+    )
+    event_types: frozenset[str] | None = Field(None, description="The CloudEvents types that are meant; left out: any.")
+
+
+class DeliverySettings(Section):
+    """How clients are told; a client's registration may say otherwise."""
+
+    timeout: Held = Field(5.0, description="For a whole attempt, from name look-up to the last byte of the answer.")
+    slot_wait: Duration = Field(1.0, description="How long a delivery may wait for a slot in memory.")
+    max_in_flight: Count = Field(512, description="Attempts at a time, in all.")
+    max_age: Span = Field(86_400.0, description="How long a delivery is retried.")
+    sub_only_max_age: Duration = Field(
+        600.0, description="The same for a token without sid, which may end a newer session."
+    )
+    max_paused: Duration = Field(604_800.0, description="How much paused time does not count as age.")
+    retry: RetrySettings = Field(RetrySettings(), description="The waits between attempts.")
+    circuit: CircuitSettings = Field(CircuitSettings(), description="When a client counts as down.")
+
+    @model_validator(mode="after")
+    def _workable(self) -> Self:
+        mistake = hold_mistake(self.timeout, self.slot_wait)
+        if mistake is not None:
+            raise ValueError(mistake)
+        if self.retry.base > self.retry.max_delay:
+            raise ValueError("retry.base must not be longer than retry.max_delay")
+        return self
+
+
+class RegistrySettings(Section):
+    """The clients."""
+
+    file: ExistingFile | None = Field(None, description="YAML or JSON: a list of client metadata.")
+    inline: Literal["allow", "deny"] = Field("allow", description="Whether an event may say how to reach a client.")
+    grace: Duration = Field(300.0, description="How long an unknown client or issuer is waited for.")
+
+
+class LogSettings(Section):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = Field("auto", description="`auto`: JSON off a terminal.")
+    subject: Literal["hash", "omit", "raw"] = Field(
+        "hash", description="sub and sid as a keyed hash, not at all, or as they are."
+    )
+    subject_key: SecretStr | None = Field(None, description="One for all workers; left out: a random one each.")
+    subject_key_file: ExistingFile | None = Field(None, description="A file with the key.")
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Self:
+        if self.subject_key is not None and self.subject_key_file is not None:
+            raise ValueError("subject_key and subject_key_file are both given; one of them is enough")
+        return self
+
+
+class MetricsSettings(Section):
+    """What is measured."""
+
+    max_clients: int = Field(500, ge=0, description="Clients with series of their own; the others are `_other`.")
+
+
+def _off(value: object) -> object:
+    return "off" if value is False else value  # a bare off is false in YAML
+
+
+class Settings(Section):
+    """notifier's configuration."""
+
+    queue: QueueSettings = Field(QueueSettings(), description="Where events come from.")
+    ops: OpsSettings = Field(OpsSettings(), description="Health and metrics.")
+    api: ApiSettings | None = Field(None, description="Left out: no listener.")
+    issuers: dict[IssuerId, IssuerSettings] = Field({}, description="By issuer identifier, as in `iss`.")
+    delivery: DeliverySettings = Field(DeliverySettings(), description="How clients are told.")
+    egress: EgressSettings = Field(EgressSettings(), description="Where requests may go.")
+    registry: RegistrySettings = Field(RegistrySettings(), description="The clients.")
+    log: LogSettings = Field(LogSettings(), description="Logs.")
+    metrics: MetricsSettings = Field(MetricsSettings(), description="Metrics.")
+    outcomes: Annotated[Literal["off", "failures", "all"], BeforeValidator(_off)] = Field(
+        "off", description="What became of deliveries, published for audit systems."
+    )
+    shutdown_grace: Annotated[float, Lasting(most=LONGEST_HOLD)] = Field(
+        20.0, description="To finish what is in flight."
+    )
+
+    @field_validator("outcomes", mode="after")
+    @classmethod
+    def _built(cls, outcomes: str) -> str:
+        if outcomes != "off":
+            raise ValueError(f'"{outcomes}" is not in this version: only "off" is')
+        return outcomes
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.api is not None and self.api.listen == self.ops.listen and self.ops.listen.port != 0:
+            raise ValueError(f"ops.listen and api.listen are both {self.ops.listen}; each needs its own port")
+        return self
+
+    def template(self) -> Client:
+        """A client of whom nothing is registered: the defaults that every registration starts from."""
+        delivery = self.delivery
+        ages = RetryPolicy(
+            max_age=delivery.max_age, sub_only_max_age=delivery.sub_only_max_age, max_paused=delivery.max_paused
+        )
+        return Client(
+            iss="",
+            client_id="",
+            backchannel_logout_uri=None,
+            registered=False,
+            timeout=delivery.timeout,
+            retry=overridden(ages, delivery.retry),
+            circuit=overridden(CircuitPolicy(), delivery.circuit),
+            route=Route(egress=overridden(EgressPolicy(), self.egress)),
+        )

@@ -1,0 +1,162 @@
+"""The kinds of value that a configuration is made of: durations, sizes, addresses, files, networks, secrets.
+
+A relative path is taken from the folder of the file that names it, which the reader passes as the validation context
+`base`; each file that is named is added to the context's `files`, so that a watcher knows them all.
+"""
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from notifier.domain.durations import format_duration, parse_duration, parse_size
+
+LONGEST_HOLD = 600.0
+"""Seconds that a message may be held unacked: RabbitMQ's consumer_timeout is 30 min, and clocks and disks are slow."""
+
+
+class Section(BaseModel):
+    """A mapping whose members are all known; a member that is null counts as left out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
+
+
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """Marks a float as a duration in text, longer than `above` and at most `most` seconds."""
+
+    above: float = -1.0
+    most: float = 3650 * 86_400.0
+
+    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        serialization = core_schema.plain_serializer_function_ser_schema(format_duration)
+        return core_schema.no_info_plain_validator_function(self._read, serialization=serialization)
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"type": "string", "pattern": r"^(0|[0-9]+(\.[0-9]+)?(ms|s|m|h|d))$", "examples": ["500ms", "5s", "24h"]}
+
+    def _read(self, value: object) -> float:
+        seconds = parse_duration(value)
+        if seconds <= self.above:
+            raise ValueError(f"must be longer than {format_duration(self.above)}")
+        if seconds > self.most:
+            raise ValueError(f"must be at most {format_duration(self.most)}")
+        return seconds
+
+
+Duration = Annotated[float, Lasting()]
+Span = Annotated[float, Lasting(above=0.0)]
+Held = Annotated[float, Lasting(above=0.0, most=LONGEST_HOLD)]
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where a listener binds. Port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def __str__(self) -> str:
+        """`host:port`, as it is written."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+_HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+)):([0-9]{1,5})")
+
+
+def _listen(value: object) -> Listen:
+    if isinstance(value, Listen):
+        return value
+    match = _HOST_AND_PORT.fullmatch(value) if isinstance(value, str) else None
+    if match is None or int(match[3]) > 65_535:
+        raise ValueError('must be an address and a port, such as "127.0.0.1:8080", "0.0.0.0:8080" or "[::]:8080"')
+    return Listen(match[1] or match[2], int(match[3]))
+
+
+def existing_file(path: Path, info: ValidationInfo) -> Path:
+    """The path made absolute by the folder of the file that names it. Raises ValueError where there is no such file."""
+    context = info.context or {}
+    path = context.get("base", Path()) / path.expanduser()
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    context.get("files", set()).add(path)
+    return path
+
+
+def _network(value: object) -> IPv4Network | IPv6Network:
+    if not isinstance(value, str | IPv4Network | IPv6Network):
+        raise ValueError("must be a network such as 10.0.0.0/8 or fd00::/8")  # noqa: TRY004  pydantic's way
+    try:
+        return ip_network(value)
+    except ValueError as error:
+        raise ValueError(f"must be a network such as 10.0.0.0/8 or fd00::/8: {error}") from None
+
+
+def web_address(value: str) -> str:
+    """An absolute http or https URL, unchanged. Raises ValueError that does not show it: it may hold a password."""
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.fragment
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"[^!-~]", value):
+        raise ValueError("must be an absolute URL that begins with https:// (or http://), without a fragment")
+    return value
+
+
+def _issuer(value: str) -> str:
+    web_address(value)
+    if "?" in value or "#" in value:
+        raise ValueError("an issuer has neither a query nor a fragment")
+    return value
+
+
+ExistingFile = Annotated[Path, AfterValidator(existing_file)]
+ListenAddress = Annotated[
+    Listen,
+    PlainValidator(_listen),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string", "examples": ["127.0.0.1:8080", "0.0.0.0:8080", "[::]:8080"]}),
+]
+Size = Annotated[
+    int, BeforeValidator(parse_size), WithJsonSchema({"type": ["string", "integer"], "examples": ["128KiB", 131072]})
+]
+Network = Annotated[
+    IPv4Network | IPv6Network, PlainValidator(_network), PlainSerializer(str), WithJsonSchema({"type": "string"})
+]
+WebAddress = Annotated[str, AfterValidator(web_address)]
+IssuerId = Annotated[str, AfterValidator(_issuer)]
+Count = Annotated[int, Field(ge=1)]
