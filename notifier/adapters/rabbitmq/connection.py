@@ -50,7 +50,7 @@ async def connect(options: RabbitOptions, purpose: str) -> Connection:
                 timeout=CONNECT_TIMEOUT,
             )
         except (AMQPError, OSError, TimeoutError, RuntimeError, ValueError) as error:
-            failure = _translate(error, f"{url.host}:{url.port or ''}")
+            failure = _translate(error, url)
     raise failure
 
 
@@ -63,14 +63,17 @@ def _tls_context(tls: BrokerTls | None) -> ssl.SSLContext | None:
     return context
 
 
-def _translate(error: Exception, host: str) -> QueueError:
+def _translate(error: Exception, url: URL) -> QueueError:
+    host = f"{url.host}:{url.port}" if url.port else str(url.host)
     match error:
         case ProbableAuthenticationError():
             return QueueError(f"{host} refused the user name or the password")
-        case InvalidFrameError() if error.args and "Connection.Close" in str(error.args[0]):
-            return QueueError(f"{host} refused the connection: {error.args[0]}")
+        case InvalidFrameError() if "Connection.OpenOk" in str(error):  # aiormq drops the broker's own words
+            return QueueError(f"{host} has no virtual host {url.path[1:] or '/'!r} that this user may enter")
         case ConnectionClosed():
             return QueueError(f"{host} refused the connection: {reason_of(error)}")
+        case AMQPError() if isinstance(error.__cause__, ssl.SSLError):
+            return QueueError(f"{host}: no TLS connection: {reason_of(error.__cause__)}")
         case TimeoutError():
             return QueueUnavailable(f"{host} did not answer within {CONNECT_TIMEOUT:.0f} s")
         case _:
@@ -142,39 +145,43 @@ class Link:
         self.standing = asyncio.Event()
         self.failed = asyncio.Event()  # set while the last attempt met something that waiting alone will not heal
         self.failure: NotifierError | None = None
+        self._stood_at = 0.0
 
     def stand(self) -> None:
         """The connection is of use now."""
         self.failure = None
         self.failed.clear()
         self.standing.set()
+        self._stood_at = asyncio.get_running_loop().time()
         self._log.info("queue connected")
 
     async def run(self) -> None:
         """Until cancelled."""
         pause = FIRST_PAUSE
         while True:
-            loop = asyncio.get_running_loop()
-            began = loop.time()
             try:
                 self.connection = await connect(self._options, self._purpose)
                 await self._live(self.connection)
             except (NotifierError, OSError) as error:  # OSError: a file of credentials or TLS cannot be read
                 self._note(error)
             finally:
+                stood, self.connection = self.standing.is_set(), None
                 self.standing.clear()
-                self.connection = None
-            if loop.time() - began > SETTLED_AFTER:
+            if stood and asyncio.get_running_loop().time() - self._stood_at > SETTLED_AFTER:
                 pause = FIRST_PAUSE
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  spreads the workers; no secret
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _note(self, error: NotifierError | OSError) -> None:
-        lost = self.standing.is_set()
-        self.failure = error if isinstance(error, NotifierError) else QueueError(reason_of(error))
-        if not isinstance(error, QueueUnavailable):
+        before, self.failure = self.failure, error if isinstance(error, NotifierError) else QueueError(reason_of(error))
+        if isinstance(self.failure, QueueUnavailable):
+            self.failed.clear()
+        else:
             self.failed.set()
-        self._log.warning("queue connection lost" if lost else "queue not connected", reason=str(self.failure))
+        if self.standing.is_set():
+            self._log.warning("queue connection lost", reason=str(self.failure))
+        elif str(before) != str(self.failure):  # not the same line again at every attempt
+            self._log.warning("queue not connected", reason=str(self.failure))
 
     async def _live(self, connection: Connection) -> None:
         """Serve until the connection or the serving ends; always raises why."""
