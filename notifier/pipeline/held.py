@@ -99,9 +99,15 @@ class Shelf:
     def __len__(self) -> int:
         return len(self._unsettled)
 
+    @property
     def oldest(self) -> float | None:
-        """When the oldest held message was published, else the one taken last; epoch seconds, None before the first."""
-        return next(iter(self._unsettled.values()), self._last_stamp)
+        """When the oldest held message was published (taken, where that is unknown); epoch seconds."""
+        return next(iter(self._unsettled.values()), None)
+
+    @property
+    def last_taken(self) -> float | None:
+        """The same of the message taken last."""
+        return self._last_stamp
 
     def unopened(self) -> Iterator[Held]:
         """The waiting messages of which nothing was begun."""

@@ -102,7 +102,7 @@ class Intake:
         taken = _taken(event, "split", 0)
         if plan.needs_split(event):
             lane = Lane.BULK if message.lane is Lane.BULK else Lane.EVENTS
-            parts = (Send(queue=lane, message=_event_message(part)) for part in plan.split(event, registry))
+            parts = (Send(queue=lane, message=event_message(part)) for part in plan.split(event, registry))
             return Move(sends=parts, fact=taken)
         if message.delivery_count >= SUSPECT and len(event.clients) > 1:
             return Move(sends=_singly(event, registry, now), fact=taken)
@@ -203,7 +203,8 @@ def _taken(event: SessionEnded, result: Literal["accepted", "split"], deliveries
     )  # fmt: skip
 
 
-def _event_message(event: SessionEnded) -> Outgoing:
+def event_message(event: SessionEnded) -> Outgoing:
+    """The event as a message of ours, with its publisher and its id as they are known here."""
     body = documents.dump_event(documents.EventDocument(event=event))
     return Outgoing(kind=Kind.EVENT, body=body, message_id=event.id)
 

@@ -73,7 +73,7 @@ class Settlement:
         )
 
     async def send_all(self, sends: Iterable[Send]) -> None:
-        """Return once each is durable. They are made as they are sent: a large event in parts is never whole in memory."""
+        """Return once each is durable. They are made as they are sent, so a large event is never whole in memory."""
         rest = iter(sends)
         while batch := list(islice(rest, BATCH)):
             await asyncio.gather(*(self.send(send.queue, send.message) for send in batch))

@@ -29,18 +29,10 @@ from notifier.pipeline.duplicates import Duplicates, First, Joined, Known
 from notifier.pipeline.held import Held, Shelf
 from notifier.pipeline.intake import SUSPECT, Intake, Move, Step
 from notifier.pipeline.lanes import Turns
+from notifier.pipeline.limits import Limits
 from notifier.pipeline.ports import Acknowledger, CurrentRegistry
 from notifier.pipeline.settlement import Send, Settlement
 from notifier.pipeline.slots import Entered, Full, Slots, Waits
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """`max_in_flight` attempts at a time; `slot_wait` and `shutdown_grace` in seconds."""
-
-    max_in_flight: int = 512
-    slot_wait: float = 1.0
-    shutdown_grace: float = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,9 +16,10 @@ from notifier.domain.registry import Issuer, Registry
 from notifier.pipeline.attempt import Tools
 from notifier.pipeline.facts import Fact
 from notifier.pipeline.intake import Intake
+from notifier.pipeline.limits import Limits
 from notifier.pipeline.ports import Request
 from notifier.pipeline.settlement import Settlement
-from notifier.pipeline.worker import Limits, Worker
+from notifier.pipeline.worker import Worker
 
 ISS = "https://id.example"
 OTHER = "https://other.example"

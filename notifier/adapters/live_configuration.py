@@ -1,0 +1,133 @@
+"""The configuration as it stands now: settings, registry, keys and tokens, read together and replaced together.
+
+A reload takes all of it or nothing: what cannot be read keeps the old, is logged, and shows as a metric. Issuers, keys,
+clients, tokens, and the defaults that clients inherit take effect at once; the rest needs a restart, and is named.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from notifier.adapters.config_file import missing_to_run, read_settings
+from notifier.adapters.file_watch import Stamp, stamps_of
+from notifier.adapters.keys import KeyRing, KeySource, load_keys
+from notifier.adapters.registry_file import read_registry
+from notifier.adapters.tokens_file import ApiToken, load_tokens
+from notifier.domain.client import Algorithm
+from notifier.domain.errors import ConfigurationError, Mistake
+from notifier.domain.registry import Registry
+from notifier.domain.registry_checks import find_unsignable, too_much_shorter
+from notifier.settings import Settings
+
+# Sections that are read once, at the start.
+FIXED = ("queue", "ops", "api", "log", "metrics", "outcomes", "shutdown_grace")
+FIXED_OF_DELIVERY = ("max_in_flight", "slot_wait")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """One reading of everything. `stamps` say how the files stood before they were read."""
+
+    settings: Settings
+    registry: Registry
+    keys: KeyRing
+    tokens: tuple[ApiToken, ...] | None
+    stamps: Mapping[Path, Stamp | None]
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
+    """Read it all. Raises ConfigurationError with every mistake, of every file."""
+    first = {} if path is None else stamps_of((path.absolute(),))
+    read = read_settings(path, environ)
+    settings = read.settings
+    stamps = {**stamps_of(read.files), **first}
+    mistakes: list[Mistake] = list(missing_to_run(settings))
+    registry, keys, tokens = Registry(), KeyRing({}), None
+    try:
+        clients = read_registry(settings)
+        registry = clients.registry
+        stamps = {**stamps_of(clients.files), **stamps}
+    except ConfigurationError as error:
+        mistakes += error.mistakes
+    try:
+        keys = load_keys(_sources(settings))
+        mistakes += find_unsignable(registry, keys.algorithms_of)
+    except ConfigurationError as error:
+        mistakes += error.mistakes
+    try:
+        if settings.api is not None and settings.api.tokens_file is not None:
+            tokens = load_tokens(settings.api.tokens_file, settings.issuers)
+    except ConfigurationError as error:
+        mistakes += error.mistakes
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    return Loaded(settings=settings, registry=registry, keys=keys, tokens=tokens, stamps=stamps)
+
+
+def _sources(settings: Settings) -> dict[str, list[KeySource]]:
+    return {
+        iss: [
+            KeySource(
+                path=key.file,
+                not_before=None if key.not_before is None else key.not_before.timestamp(),
+                kid=key.kid,
+            )
+            for key in issuer.keys
+        ]
+        for iss, issuer in settings.issuers.items()
+    }
+
+
+class LiveConfiguration:
+    """Holds the last good reading. It is the pipeline's signer and gives it the registry."""
+
+    def __init__(self, path: Path | None, environ: Mapping[str, str], loaded: Loaded) -> None:
+        self._path = path
+        self._environ = environ
+        self.now = loaded
+        self.last_reload_succeeded = True
+
+    def registry(self) -> Registry:
+        """The clients as registered now."""
+        return self.now.registry
+
+    def tokens(self) -> tuple[ApiToken, ...] | None:
+        """Who may use the API; None where no tokens are asked for."""
+        return self.now.tokens
+
+    def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
+        """By the keys as they stand now; see KeyRing."""
+        return self.now.keys.sign(iss, alg, typ, claims)
+
+    def reload(self, *, asked: bool) -> bool:
+        """Read everything again; whether it was taken. `asked`: by SIGHUP, which also takes a much shorter registry."""
+        log = structlog.get_logger()
+        try:
+            loaded = load(self._path, self._environ)
+        except ConfigurationError as error:
+            self.last_reload_succeeded = False
+            log.error(  # noqa: TRY400  the mistakes say it all
+                "reload_failed", mistakes=[str(mistake) for mistake in error.mistakes], kept="the old"
+            )
+            return False
+        doubt = None if asked else too_much_shorter(self.now.registry, loaded.registry)
+        if doubt is not None:
+            self.last_reload_succeeded = False
+            log.error("reload_refused", reason=doubt)
+            return False
+        if fixed := _changed_but_fixed(self.now.settings, loaded.settings):
+            log.warning("reload_needs_restart", settings=fixed)
+        self.now = loaded
+        self.last_reload_succeeded = True
+        clients = sum(len(of_issuer) for of_issuer in loaded.registry.clients.values())
+        log.info("reloaded", issuers=len(loaded.registry.issuers), clients=clients)
+        return True
+
+
+def _changed_but_fixed(old: Settings, new: Settings) -> list[str]:
+    changed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
+    return changed + [
+        f"delivery.{name}" for name in FIXED_OF_DELIVERY if getattr(old.delivery, name) != getattr(new.delivery, name)
+    ]

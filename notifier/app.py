@@ -1,0 +1,238 @@
+"""The composition root: the only place that knows every class. Builds the service from its configuration and runs it.
+
+Resources are opened in order and closed in reverse; every task has one owner, the group in `serve`. Stopping is a
+bounded drain: readiness goes, consuming stops, what is in flight ends within `shutdown_grace`, the rest is given back.
+"""
+
+import asyncio
+import random
+import ssl
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import structlog
+from yarl import URL
+
+from notifier import __version__
+from notifier.adapters.config_file import read_credentials, read_subject_key
+from notifier.adapters.file_watch import Watch, watch_files
+from notifier.adapters.http_transport import HttpTransport
+from notifier.adapters.live_configuration import LiveConfiguration
+from notifier.adapters.logs import LogObserver, SubjectHash
+from notifier.adapters.metrics import Held, Metrics, Sources
+from notifier.adapters.rabbitmq.options import BrokerTls, RabbitOptions
+from notifier.adapters.rabbitmq.queue import RabbitQueue
+from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
+from notifier.domain.errors import QueueError
+from notifier.domain.message import Lane
+from notifier.domain.session_ended import SessionEnded
+from notifier.pipeline.attempt import Tools
+from notifier.pipeline.facts import Fact, Observer
+from notifier.pipeline.intake import Intake, event_message
+from notifier.pipeline.limits import Limits
+from notifier.pipeline.settlement import Settlement
+from notifier.pipeline.worker import Worker
+from notifier.server import api, ops
+from notifier.server.listener import Listener, listen
+from notifier.settings import QueueSettings, Settings
+
+Queue: TypeAlias = RabbitQueue | SqliteQueue
+
+DEPTHS_EVERY = 5.0  # seconds between two looks at how much waits in the queues
+
+
+def build_queue(settings: QueueSettings) -> Queue:
+    """The queue that `queue.url` names, not opened yet."""
+    prefetch = {lane: getattr(settings.prefetch, lane.value) for lane in Lane}
+    if settings.sqlite_file is not None:
+        return SqliteQueue(SqliteOptions(path=settings.sqlite_file, prefetch=prefetch))
+    tls = settings.tls
+    return RabbitQueue(
+        RabbitOptions(
+            urls=settings.url,
+            credentials=lambda: _credentials(settings),
+            tls=None if tls is None else BrokerTls(ca_file=tls.ca_file, cert_file=tls.cert_file, key_file=tls.key_file),
+            prefix=settings.prefix,
+            topology=settings.topology,
+            prefetch=prefetch,
+        )
+    )
+
+
+def _credentials(settings: QueueSettings) -> tuple[str, str] | None:
+    """User name and password as they stand now; what is not set beside the URL is the URL's."""
+    username, password = read_credentials(settings)
+    if username is None and password is None:
+        return None
+    url = URL(settings.url[0])
+    return username or url.user or "", password or url.password or ""
+
+
+class Service:
+    """One worker with its listeners. `serve` runs it; see there."""
+
+    def __init__(self, live: LiveConfiguration, observers: Sequence[Observer] = ()) -> None:
+        self._live = live
+        settings = live.now.settings
+        self._settings = settings
+        self.metrics = Metrics(live.registry, version=__version__, max_clients=settings.metrics.max_clients)
+        logs = LogObserver(subject=settings.log.subject, hashing=subject_hash(settings))
+        self._observers: tuple[Observer, ...] = (self.metrics.observe, logs.observe, *observers)
+        self.queue = build_queue(settings.queue)
+        self._transport = HttpTransport()
+        self._draining = False
+        self.worker = self._build_worker()
+        self.metrics.watch(
+            Sources(
+                in_flight=lambda: self.worker.in_flight,
+                queue=self.queue.status,
+                held=self._held,
+                reload_succeeded=lambda: live.last_reload_succeeded,
+            )
+        )
+
+    def _build_worker(self) -> Worker:
+        settings, live = self._settings, self._live
+        return Worker(
+            Intake(live.registry, clock=time.time, new_id=_new_id, max_event=settings.queue.max_event),
+            Settlement(self.queue, clock=time.time, observe=self._observe),
+            Tools(
+                signer=live,
+                transport=self._transport,
+                clock=time.time,
+                jitter=random.random,
+                new_jti=_new_id,
+                observe=self._observe,
+            ),
+            live.registry,
+            self.queue,
+            Limits(
+                max_in_flight=settings.delivery.max_in_flight,
+                slot_wait=settings.delivery.slot_wait,
+                shutdown_grace=settings.shutdown_grace,
+            ),
+        )
+
+    def _observe(self, fact: Fact) -> None:
+        for observe in self._observers:
+            try:
+                observe(fact)
+            except Exception:  # noqa: BLE001  around one observer: what only watches must not stop a logout
+                structlog.get_logger().error("observer_failed", fact=type(fact).__name__)
+
+    def _held(self) -> dict[Lane, Held]:
+        return {
+            lane: Held(unsettled=len(shelf), oldest=shelf.oldest, last_taken=shelf.last_taken)
+            for lane, shelf in self.worker.shelves.items()
+        }
+
+    def health(self) -> ops.Health:
+        """For `/readyz`."""
+        status = self.queue.status()
+        return ops.Health(
+            queue=status.connected, consuming=status.consuming, draining=self._draining, problem=status.problem
+        )
+
+    async def accept(self, event: SessionEnded, lane: Lane) -> None:
+        """Make an event of the API's durable. Raises QueueError."""
+        await self.queue.publish(lane, event_message(event))
+
+    # ── running ──
+
+    async def serve(self, stop: asyncio.Event, started: Callable[[], None] = lambda: None) -> None:
+        """Run until `stop` is set, then drain. `started` is called once the listeners stand.
+
+        Raises ConfigurationError (an address that cannot be bound), QueueError (the queue cannot be used as it is),
+        in an ExceptionGroup.
+        """
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            await self.queue.open()
+            stack.push_async_callback(self.queue.close)
+            await self._transport.open()
+            stack.push_async_callback(self._transport.close)
+            await stack.enter_async_context(self._listeners())
+            started()
+            worker = group.create_task(self.worker.run())
+            around = [group.create_task(work()) for work in (self._consume, self._sample, self._watch)]
+            await stop.wait()
+            self._draining = True
+            structlog.get_logger().info("draining", in_flight=self.worker.in_flight)
+            await self.queue.stop_consuming()
+            self.worker.stop()
+            await worker
+            for task in around:
+                task.cancel()
+
+    async def _consume(self) -> None:
+        await self.queue.ready()
+        await self.queue.consume(self.worker)
+        structlog.get_logger().info("consuming")
+
+    async def _sample(self) -> None:
+        """How much waits in the queues, for the metrics."""
+        while True:
+            try:
+                self.metrics.set_depths(await self.queue.depths())
+            except QueueError:
+                self.metrics.set_depths({})
+            await asyncio.sleep(DEPTHS_EVERY)
+
+    async def _watch(self) -> None:
+        """Reload when a file changes."""
+        watch = Watch(self._live.now.stamps)
+
+        async def changed() -> None:
+            if await self.reload(asked=False):
+                watch.rebase(self._live.now.stamps)
+
+        await watch_files(watch, changed, clock=time.monotonic)
+
+    async def reload(self, *, asked: bool) -> bool:
+        """Read the configuration again, in a thread: a registry of 100,000 clients takes seconds."""
+        return await asyncio.to_thread(self._live.reload, asked=asked)
+
+    @asynccontextmanager
+    async def _listeners(self) -> AsyncIterator[None]:
+        settings = self._settings
+        async with AsyncExitStack() as stack:
+            where = settings.ops.listen
+            listener = await listen(ops.ops_app(self.health, self.metrics), where.host, where.port, key="ops.listen")
+            stack.push_async_callback(listener.close)
+            structlog.get_logger().info("listening", ops=listener.url)
+            if settings.api is not None:
+                listener = await self._listen_api(settings)
+                stack.push_async_callback(listener.close)
+                structlog.get_logger().info("listening", api=listener.url)
+            yield
+
+    async def _listen_api(self, settings: Settings) -> Listener:
+        assert settings.api is not None
+        where, tls = settings.api.listen, settings.api.tls
+        app = api.api_app(
+            self.accept,
+            api.Sources(registry=self._live.registry, tokens=self._live.tokens, clock=time.time, new_id=_new_id),
+            api.Limits(max_event=settings.queue.max_event),
+        )
+        context = None if tls is None else _server_tls(tls.cert_file, tls.key_file)
+        return await listen(app, where.host, where.port, key="api.listen", tls=context)
+
+
+def subject_hash(settings: Settings) -> SubjectHash:
+    """The hash under which logs show `sub` and `sid`. Raises ConfigurationError."""
+    key = read_subject_key(settings)
+    return SubjectHash(None if key is None else key.encode())
+
+
+def _server_tls(cert_file: Path, key_file: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(cert_file, key_file)
+    return context
+
+
+def _new_id() -> str:
+    return str(uuid.uuid4())
