@@ -76,11 +76,11 @@ def read_event(
     """
     opened = open_message(message, max_bytes)
     mistakes = list(opened.mistakes)
-    message_id = message.message_id or None
+    envelope = opened.envelope
+    message_id = (message.message_id or None) if envelope is None and opened.data.get("id") is None else None
     if message_id is not None and (not message_id.isprintable() or len(message_id.encode()) > ID_BYTES):
         mistakes.append(Mistake("message_id", f"must be printable and have at most {ID_BYTES} bytes in UTF-8"))
     body, clients = _understand(opened.data, opened.path, mistakes)
-    envelope = opened.envelope
     given = body.get("id") or (envelope.id if envelope else message_id)
     ended_at = body.get("ended_at")
     if ended_at is None:
@@ -98,7 +98,7 @@ def read_event(
         source=envelope.source if envelope else None,
         type=envelope.type if envelope else None,
         publisher=message.user_id,
-        claimed_publisher=message.app_id,
+        claimed_publisher=None if message.app_id is None else echo(message.app_id),
     )
     if strict and (wrong := all_mistakes(event)):
         raise MalformedEvent(wrong)

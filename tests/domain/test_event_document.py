@@ -301,6 +301,7 @@ def test_the_first_given_id_is_taken() -> None:
     assert read(EVENT, message_id="amqp").id_given
     assert not read(EVENT, message_id="").id_given
     assert mistakes(EVENT, message_id="a\nb") == ["message_id: must be printable and have at most 255 bytes in UTF-8"]
+    assert read(own, message_id="a\nb").id == "own"
 
 
 def test_nothing_ended_in_the_future() -> None:
