@@ -1,0 +1,119 @@
+"""The port as the contract sees it, the two places where a queue can live, and an inbox to take into."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Protocol
+
+from notifier.domain.message import Depth, Kind, Lane, Message, Outgoing, QueueStatus
+
+PATIENCE = 15.0  # seconds until a wait is a failure
+
+
+class Inbox:
+    """A sink that keeps what it takes. With `on_take` something is done with each at once."""
+
+    def __init__(self, on_take: Callable[[Message], object] | None = None) -> None:
+        self.lost_lanes: list[Lane] = []
+        self._on_take = on_take
+        self._taken: asyncio.Queue[Message] = asyncio.Queue()
+
+    def take(self, message: Message) -> None:
+        """As the port says."""
+        if self._on_take is not None:
+            self._on_take(message)
+        self._taken.put_nowait(message)
+
+    def lost(self, lane: Lane) -> None:
+        """As the port says."""
+        self.lost_lanes.append(lane)
+
+    async def next(self) -> Message:
+        """The next message taken."""
+        return await asyncio.wait_for(self._taken.get(), PATIENCE)
+
+    async def some(self, count: int) -> list[Message]:
+        """The next messages taken."""
+        return [await self.next() for _ in range(count)]
+
+    def empty(self) -> bool:
+        """Whether everything taken was looked at."""
+        return self._taken.empty()
+
+
+class Queue(Protocol):
+    """What both adapters offer."""
+
+    async def open(self) -> None: ...
+    async def ready(self) -> None: ...
+    async def consume(self, sink: Inbox, /) -> None: ...
+    async def stop_consuming(self) -> None: ...
+    async def close(self) -> None: ...
+    def ack(self, message: Message) -> None: ...
+    async def publish(self, queue: str, message: Outgoing) -> None: ...
+    async def available(self) -> None: ...
+    async def send_event(
+        self,
+        lane: Lane,
+        body: bytes,
+        *,
+        message_id: str | None,
+        content_type: str = ...,
+        headers: Mapping[str, str] = ...,
+    ) -> None: ...
+    def status(self) -> QueueStatus: ...
+    async def depths(self) -> Mapping[str, Depth]: ...
+    def consumers(self) -> int: ...
+    async def browse(self, queue: str, limit: int) -> Sequence[Message]: ...
+
+
+class Place:
+    """One queue that outlives the objects that open it, as it outlives workers."""
+
+    def __init__(self, make: Callable[[Mapping[Lane, int]], Queue]) -> None:
+        self._make = make
+        self._opened = AsyncExitStack()
+
+    async def open(self, prefetch: Mapping[Lane, int] | None = None) -> Queue:
+        """Another worker's or visitor's look at the place; closed at the end of the test where it is not before."""
+        full = {Lane.EVENTS: 512, Lane.RETRIES: 256, Lane.BULK: 64}
+        queue = self._make(full | dict(prefetch or {}))
+        self._opened.push_async_callback(queue.close)
+        await queue.open()
+        await asyncio.wait_for(queue.ready(), PATIENCE)
+        return queue
+
+    async def consume(self, prefetch: Mapping[Lane, int] | None = None) -> tuple[Queue, Inbox]:
+        """Open and take into a fresh inbox."""
+        queue, inbox = await self.open(prefetch), Inbox()
+        await queue.consume(inbox)
+        return queue, inbox
+
+    async def leave(self) -> None:
+        """Close whatever is still open."""
+        await self._opened.aclose()
+
+
+def outgoing(name: str, *, body: bytes = b"{}", headers: Mapping[str, str] | None = None) -> Outgoing:
+    """A message of ours, told from others by its `message_id`."""
+    return Outgoing(kind=Kind.DELIVERY, body=body, message_id=name, headers=dict(headers or {}))
+
+
+def names(messages: Sequence[Message]) -> list[str | None]:
+    """The `message_id`s."""
+    return [message.message_id for message in messages]
+
+
+async def ready(queue: Queue, name: str, count: int) -> None:
+    """Wait until so many messages are ready there. A broker counts a moment after it confirms."""
+    async with asyncio.timeout(PATIENCE):
+        while (await queue.depths())[name].ready != count:  # noqa: ASYNC110  a broker tells nobody when it changes
+            await asyncio.sleep(0.02)
+
+
+async def consuming(queue: Queue) -> QueueStatus:
+    """Wait until every lane is consumed: a broker's consumers start a moment after they were asked for."""
+    async with asyncio.timeout(PATIENCE):
+        while not queue.status().consuming:  # noqa: ASYNC110  the port has no event for it
+            await asyncio.sleep(0.02)
+    return queue.status()

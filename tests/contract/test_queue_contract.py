@@ -1,0 +1,356 @@
+"""What every queue keeps: the same facts on the embedded queue and on RabbitMQ, through the port alone.
+
+"Nothing else came" is shown without waiting: another message is sent behind, and it is the next that comes.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.rabbitmq.queue import RabbitQueue
+from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
+from notifier.domain.errors import QueueUnavailable
+from notifier.domain.message import DEAD, HOPS, Kind, Lane, Outgoing, delay
+from tests.contract.queues import PATIENCE, Inbox, Place, consuming, names, outgoing, ready
+
+ONE_BY_ONE = {Lane.EVENTS: 1, Lane.RETRIES: 1, Lane.BULK: 1}
+
+
+@pytest.fixture(params=["sqlite", "rabbitmq"])
+def made(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """A place for one test. RabbitMQ is started only where it is asked for."""
+    if request.param == "sqlite":
+        return Place(lambda prefetch: SqliteQueue(SqliteOptions(path=tmp_path / "queue.db", prefetch=prefetch)))
+    url, prefix = request.getfixturevalue("amqp_url"), request.getfixturevalue("prefix")
+    return Place(lambda prefetch: RabbitQueue(RabbitOptions(urls=(url,), prefix=prefix, prefetch=prefetch)))
+
+
+@pytest.fixture
+async def place(made: Place) -> AsyncIterator[Place]:
+    """The place, left tidy."""
+    yield made
+    await made.leave()
+
+
+async def test_published_is_taken_once(place: Place) -> None:
+    """What is published is taken in order, once, and after its ack never again."""
+    queue, inbox = await place.consume()
+    for name in "abc":
+        await queue.publish(Lane.EVENTS, outgoing(name))
+    taken = await inbox.some(3)
+    assert names(taken) == ["a", "b", "c"]
+    assert {message.lane for message in taken} == {Lane.EVENTS}
+    assert {message.delivery_count for message in taken} == {0}
+    for message in taken:
+        queue.ack(message)
+    await queue.close()
+    queue, inbox = await place.consume()
+    await queue.publish(Lane.EVENTS, outgoing("behind"))
+    assert names([await inbox.next()]) == ["behind"]
+
+
+async def test_published_waits_for_a_consumer(place: Place) -> None:
+    """What was confirmed while nobody consumed is there for whoever comes."""
+    visitor = await place.open()
+    await visitor.publish(Lane.RETRIES, outgoing("a"))
+    await visitor.send_event(Lane.EVENTS, b"b", message_id="b")
+    await visitor.close()
+    _, inbox = await place.consume()
+    assert {message.lane: message.message_id for message in await inbox.some(2)} == {
+        Lane.RETRIES: "a",
+        Lane.EVENTS: "b",
+    }
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+async def test_properties_survive(place: Place, kind: Kind) -> None:
+    """Kind, headers, id, content type and body come as they went."""
+    queue, inbox = await place.consume()
+    headers = {"reason": "refused", "client_id": "a.b*#", "iss": "https://id.example.com/ü", "empty": ""}
+    await queue.publish(
+        Lane.RETRIES,
+        Outgoing(kind=kind, body=b'{"a":1}', message_id="id-1", headers=headers, content_type="application/x-own"),
+    )
+    message = await inbox.next()
+    assert (message.kind, message.message_id, message.content_type) == (kind, "id-1", "application/x-own")
+    assert message.body == b'{"a":1}'
+    assert headers.items() <= message.headers.items()
+
+
+async def test_a_publisher_is_not_us(place: Place) -> None:
+    """An event sent as publishers send it has no kind, keeps its id, content type and headers, and says when it was."""
+    queue, inbox = await place.consume()
+    headers = {"cloudEvents:id": "e-1", "cloudEvents:source": "/idp"}
+    await queue.send_event(
+        Lane.EVENTS, b"{}", message_id="m-1", content_type="application/cloudevents+json", headers=headers
+    )
+    await queue.send_event(Lane.EVENTS, b"\xff\x00 not text", message_id=None)
+    first, second = await inbox.some(2)
+    assert (first.kind, first.message_id, first.content_type) == (None, "m-1", "application/cloudevents+json")
+    assert headers.items() <= first.headers.items()
+    assert first.timestamp == pytest.approx(time.time(), abs=2)
+    assert (second.kind, second.content_type) == (None, "application/json")
+    assert second.body == b"\xff\x00 not text"
+
+
+@pytest.mark.parametrize("size", [0, 1, 128 * 1024])
+async def test_bodies_survive(place: Place, size: int) -> None:
+    """A body comes byte for byte, from none to the largest event (128 KiB)."""
+    queue, inbox = await place.consume()
+    body = (bytes(range(256)) * 512)[:size]
+    await queue.publish(Lane.EVENTS, outgoing("a", body=body))
+    assert (await inbox.next()).body == body
+
+
+async def test_unacked_come_again(place: Place) -> None:
+    """What was taken and not acked comes again after the worker is gone, in its order, and says how often it did."""
+    queue, inbox = await place.consume()
+    for name in "abc":
+        await queue.publish(Lane.EVENTS, outgoing(name))
+    await inbox.some(3)
+    await queue.publish(Lane.RETRIES, outgoing("d"))
+    await inbox.next()
+    for count in (1, 2):
+        await queue.close()
+        queue, inbox = await place.consume()
+        again = await inbox.some(4)
+        assert names([message for message in again if message.lane is Lane.EVENTS]) == ["a", "b", "c"]
+        assert {message.delivery_count for message in again} == {count}
+
+
+async def test_acks_out_of_order(place: Place) -> None:
+    """Acking the third and the first leaves the second, which alone comes again."""
+    queue, inbox = await place.consume()
+    for name in "abc":
+        await queue.publish(Lane.EVENTS, outgoing(name))
+    a, _, c = await inbox.some(3)
+    queue.ack(c)
+    queue.ack(a)
+    await queue.close()
+    queue, inbox = await place.consume()
+    assert names([await inbox.next()]) == ["b"]
+    await queue.publish(Lane.EVENTS, outgoing("behind"))
+    assert names([await inbox.next()]) == ["behind"]
+
+
+async def test_an_ack_counts_once(place: Place) -> None:
+    """A second ack of the same message acks nobody else's."""
+    queue, inbox = await place.consume()
+    for name in "ab":
+        await queue.publish(Lane.EVENTS, outgoing(name))
+    a, _ = await inbox.some(2)
+    queue.ack(a)
+    queue.ack(a)
+    await queue.close()
+    _, inbox = await place.consume()
+    assert names([await inbox.next()]) == ["b"]
+
+
+async def test_an_old_ack_has_no_effect(place: Place) -> None:
+    """An ack of what was taken before a reconnect acks neither the same message, taken again, nor another."""
+    queue, inbox = await place.consume()
+    for name in "ab":
+        await queue.publish(Lane.EVENTS, outgoing(name))
+    old = await inbox.some(2)
+    await queue.close()
+    for message in old:
+        queue.ack(message)  # on the closed one
+    queue, inbox = await place.consume()
+    await inbox.some(2)
+    for message in old:
+        queue.ack(message)  # on its successor
+    await queue.close()
+    _, inbox = await place.consume()
+    assert [(message.message_id, message.delivery_count) for message in await inbox.some(2)] == [("a", 2), ("b", 2)]
+
+
+@pytest.mark.parametrize("lane", list(Lane))
+async def test_prefetch_bounds_the_unacked(place: Place, lane: Lane) -> None:
+    """At most `prefetch` messages of a lane are out at a time; an ack makes room for the next."""
+    queue, inbox = await place.consume(prefetch={lane: 2})
+    for name in "abcde":
+        await queue.publish(lane, outgoing(name))
+    taken = await inbox.some(2)
+    await ready(queue, lane, 3)
+    assert inbox.empty()
+    queue.ack(taken[1])
+    assert names([await inbox.next()]) == ["c"]
+    await ready(queue, lane, 2)
+    assert inbox.empty()
+
+
+async def test_lanes_are_separate(place: Place) -> None:
+    """A lane that is full stops no other: events pass while bulk and retries wait for room."""
+    queue, inbox = await place.consume(prefetch=ONE_BY_ONE)
+    for lane in (Lane.BULK, Lane.RETRIES):
+        for name in "ab":
+            await queue.publish(lane, outgoing(f"{lane} {name}"))
+    assert set(names(await inbox.some(2))) == {"bulk a", "retries a"}
+    await queue.send_event(Lane.EVENTS, b"{}", message_id="fresh")
+    message = await inbox.next()
+    assert (message.lane, message.message_id) == (Lane.EVENTS, "fresh")
+    assert inbox.empty()
+
+
+async def test_a_delayed_message_comes_when_due(place: Place) -> None:
+    """A message in `delay.1s` comes to `retries` after a second, not before and not much after."""
+    queue, inbox = await place.consume()
+    started = time.monotonic()
+    await queue.publish(delay(1), outgoing("a", headers={"due": "soon"}))
+    assert (await queue.depths())[delay(1)].ready == 1
+    message = await inbox.next()
+    assert 0.99 <= time.monotonic() - started < 3
+    assert (message.lane, message.message_id, message.kind) == (Lane.RETRIES, "a", Kind.DELIVERY)
+    assert message.headers["due"] == "soon"
+    queue.ack(message)
+    assert (await queue.depths())[delay(1)].ready == 0
+
+
+async def test_delays_do_not_block_each_other(place: Place) -> None:
+    """A long delay published first holds back no short one published after it; a delay outlives the worker."""
+    queue, inbox = await place.consume()
+    started = time.monotonic()
+    await queue.publish(delay(65536), outgoing("tomorrow"))
+    await queue.publish(delay(2), outgoing("later"))
+    await queue.publish(delay(1), outgoing("soon"))
+    assert names([await inbox.next()]) == ["soon"]
+    assert time.monotonic() - started < 2
+    await queue.close()
+    queue, inbox = await place.consume()
+    assert set(names(await inbox.some(2))) == {"soon", "later"}
+    assert (await queue.depths())[delay(65536)].ready == 1
+
+
+async def test_browsing_uses_nothing_up(place: Place) -> None:
+    """Dead letters may be looked at more often than any delivery limit: they stay, in order, as they are."""
+    queue = await place.open()
+    for name in "abc":
+        await queue.publish(DEAD, outgoing(name, body=name.encode(), headers={"reason": "refused"}))
+    seen = await queue.browse(DEAD, 10)
+    for _ in range(30):
+        assert names(await queue.browse(DEAD, 10)) == names(seen) == ["a", "b", "c"]
+    assert [message.body for message in seen] == [b"a", b"b", b"c"]
+    assert {message.headers["reason"] for message in seen} == {"refused"}
+    assert names(await queue.browse(DEAD, 2)) == ["a", "b"]
+    await ready(queue, DEAD, 3)
+
+
+async def test_browsing_an_empty_queue(place: Place) -> None:
+    """There is nothing to see, and that is no error."""
+    queue = await place.open()
+    assert list(await queue.browse(DEAD, 10)) == []
+
+
+async def test_dead_letters_stay(place: Place) -> None:
+    """`dead` is consumed by nobody and outlives the worker."""
+    queue, inbox = await place.consume()
+    await queue.publish(DEAD, outgoing("a"))
+    await queue.publish(Lane.RETRIES, outgoing("behind"))
+    assert names([await inbox.next()]) == ["behind"]
+    await queue.close()
+    visitor = await place.open()
+    assert names(await visitor.browse(DEAD, 10)) == ["a"]
+
+
+async def test_depths_count_the_ready(place: Place) -> None:
+    """Every queue is told, with what is ready in it; what is out unacked does not count."""
+    queue, inbox = await place.consume(prefetch=ONE_BY_ONE)
+    for name in "abc":
+        await queue.publish(Lane.EVENTS, outgoing(name))
+    await queue.publish(delay(32), outgoing("d"))
+    await queue.publish(DEAD, outgoing("e"))
+    await inbox.next()
+    await ready(queue, Lane.EVENTS, 2)
+    depths = await queue.depths()
+    assert set(depths) == {*Lane, DEAD, *map(delay, HOPS)}
+    assert {name: depth.ready for name, depth in depths.items() if depth.ready} == {
+        "events": 2,
+        "delay.32s": 1,
+        DEAD: 1,
+    }
+    assert depths["events"].consumers == 1
+    assert queue.consumers() == 1
+
+
+async def test_depths_after_the_worker_is_gone(place: Place) -> None:
+    """What a worker held and gave back is ready again, and a visitor sees it."""
+    queue, inbox = await place.consume()
+    for name in "ab":
+        await queue.publish(Lane.EVENTS, outgoing(name))
+    await inbox.some(2)
+    await queue.close()
+    visitor = await place.open()
+    await ready(visitor, Lane.EVENTS, 2)
+    assert (await visitor.depths())["events"].consumers == 0
+
+
+async def test_an_unknown_queue(place: Place) -> None:
+    """A publish to a queue that is not there is refused, never lost in silence."""
+    queue = await place.open()
+    with pytest.raises(QueueUnavailable):
+        await asyncio.wait_for(queue.publish("delay.3s", outgoing("a")), PATIENCE)
+    await queue.publish(Lane.EVENTS, outgoing("b"))
+
+
+async def test_a_closed_queue_takes_nothing(place: Place) -> None:
+    """A publish to a closed queue is refused at once, and its status says so."""
+    queue, _ = await place.consume()
+    status = await consuming(queue)
+    assert (status.connected, status.consuming, status.blocked, status.problem) == (True, True, False, None)
+    await queue.close()
+    assert (queue.status().connected, queue.status().consuming) == (False, False)
+    with pytest.raises(QueueUnavailable):
+        await asyncio.wait_for(queue.publish(Lane.EVENTS, outgoing("a")), PATIENCE)
+    await queue.close()  # closing twice is nothing
+
+
+async def test_many_at_once(place: Place) -> None:
+    """A thousand publishes at the same time are all confirmed, all durable, and each comes once."""
+    queue = await place.open()
+    sent = [f"m-{number}" for number in range(1000)]
+    await asyncio.gather(*(queue.publish(Lane.EVENTS, outgoing(name)) for name in sent))
+    await queue.close()
+    queue = await place.open()
+    inbox = Inbox(on_take=queue.ack)
+    await queue.consume(inbox)
+    assert sorted(map(str, names(await inbox.some(1000)))) == sorted(sent)
+    await queue.publish(Lane.EVENTS, outgoing("behind"))
+    assert names([await inbox.next()]) == ["behind"]
+
+
+async def test_acks_count_after_stopping(place: Place) -> None:
+    """A worker that takes no more can still settle what it has: a drain loses nothing and repeats nothing."""
+    queue, inbox = await place.consume()
+    for name in "abc":
+        await queue.publish(Lane.EVENTS, outgoing(name))
+    a, b, _ = await inbox.some(3)
+    await queue.stop_consuming()
+    assert not queue.status().consuming
+    await queue.publish(Lane.EVENTS, outgoing("d"))
+    await ready(queue, Lane.EVENTS, 1)
+    queue.ack(a)
+    queue.ack(b)
+    assert inbox.empty()
+    await queue.close()
+    _, inbox = await place.consume()
+    assert [(message.message_id, message.delivery_count) for message in await inbox.some(2)] == [("c", 1), ("d", 0)]
+
+
+async def test_available_returns(place: Place) -> None:
+    """While nothing is wrong, nobody waits."""
+    queue = await place.open()
+    await asyncio.wait_for(queue.available(), PATIENCE)
+
+
+async def test_nothing_is_lost_while_all_is_well(place: Place) -> None:
+    """`lost` is told only of a consumer that is gone; on an ordinary way from publish to ack it never is."""
+    queue, inbox = await place.consume()
+    await queue.publish(Lane.EVENTS, outgoing("a"))
+    queue.ack(await inbox.next())
+    await queue.publish(Lane.EVENTS, outgoing("b"))
+    await inbox.next()
+    assert inbox.lost_lanes == []
