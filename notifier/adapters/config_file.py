@@ -7,6 +7,7 @@ misspelt names, and stops at the first value that cannot be parsed, where an ope
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from notifier.adapters.documents import parse_yaml, read_document, read_text
-from notifier.adapters.mistakes import explain, fields_of, nearest
+from notifier.adapters.mistakes import explain, fields_of
 from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.settings.service import QueueSettings, Settings
 
@@ -112,8 +113,9 @@ def _overlay(document: dict[str, Any], environ: Mapping[str, str], *, relative: 
             continue
         variable = variables.get(name)
         if variable is None:
-            hint = nearest(name.upper(), tuple(variables)) if len(name) < 200 else ""
-            hint = hint if hint.startswith("did") else "`notifier schema config` lists them"
+            # Without the prefix, which makes any two names alike.
+            near = get_close_matches(name[len(PREFIX) :].upper(), [known[len(PREFIX) :] for known in variables], 1)
+            hint = f"did you mean {PREFIX}{near[0]}?" if near else "`notifier schema config` lists them"
             mistakes.append(Mistake(name, f"there is no such setting; {hint}"))
         elif value:
             try:

@@ -20,8 +20,11 @@ Loc = tuple[int | str, ...]
 def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[Mistake]:
     """Every mistake of a document that was to be a `model`; `prefix` comes before each path."""
     mistakes = []
-    for detail in error.errors(include_url=False, include_input=False):
+    details = error.errors(include_url=False, include_input=False)
+    for detail in details:
         loc = tuple(part for part in detail["loc"] if part != "[key]")
+        if detail["type"] == "too_short" and any(other["loc"][: len(loc)] == loc != other["loc"] for other in details):
+            continue  # it is short only of the members that are wrong themselves
         mistakes.append(Mistake(path_of(loc, prefix), _words(detail, loc, model)))
     return mistakes
 
@@ -41,7 +44,7 @@ def path_of(loc: Sequence[int | str], prefix: str = "") -> str:
 
 def nearest(word: str, words: Sequence[str]) -> str:
     """A hint that names the right word: the nearest one, or all of them."""
-    near = get_close_matches(word, words, 1, 0.6)
+    near = get_close_matches(word, words, 1)
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(words)}"
 
 
@@ -86,7 +89,8 @@ def _words(detail: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
         case "string_pattern_mismatch":
             return f"must match {context['pattern']}"
         case _:
-            return re.sub(r"^(Input|Value|Datetime) should ", "must ", detail["msg"])
+            said = re.sub(r"^(Input|Value|Datetime) should ", "must ", detail["msg"])
+            return said.replace("input was not a", "must be a")
 
 
 def _model_at(model: type[BaseModel], loc: Sequence[int | str]) -> type[BaseModel] | None:

@@ -56,6 +56,9 @@ def _listed(value: object) -> object:
 class QueueSettings(Section):
     """The queue: RabbitMQ, or one SQLite file for a single worker."""
 
+    tls: TlsSettings | None = Field(  # before url, which is read in its light
+        None, description="Authorities to trust, our certificate and key. Where given, amqp:// is read as amqps://."
+    )
     url: Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])] = Field(
         (f"{SQLITE}notifier.db",),
         repr=False,  # may hold a password
@@ -65,7 +68,6 @@ class QueueSettings(Section):
     username: str | None = Field(None, description="Here or in the URL.")
     password: SecretStr | None = Field(None, description="Here, in `password_file` or in the URL.")
     password_file: ExistingFile | None = Field(None, description="Read again at each reconnect.")
-    tls: TlsSettings | None = Field(None, description="For amqps: authorities to trust, our certificate and key.")
     prefix: str = Field("notifier", pattern=r"^[A-Za-z0-9_.:-]{1,100}$", description="What all queue names begin with.")
     topology: Literal["declare", "verify"] = Field("declare", description="`verify` changes nothing on the broker.")
     prefetch: Prefetch = Field(Prefetch(), description="Messages taken and not yet acked, by lane.")
@@ -86,7 +88,8 @@ class QueueSettings(Section):
         if schemes in ({"amqp"}, {"amqps"}):
             for url in urls:
                 _broker(url)
-            return urls
+            # Whoever names certificates means TLS: nothing is ever sent in clear because of a missing letter.
+            return tuple(url.replace("amqp:", "amqps:", 1) for url in urls) if info.data.get("tls") else urls
         raise ValueError(
             "must be sqlite:PATH, amqp://HOST, amqps://HOST, or a list of URLs that are all amqp or all amqps"
         )
@@ -108,8 +111,6 @@ class QueueSettings(Section):
             raise ValueError("the user name is given in url and in username; one of them is enough")
         if beside and any(part.password for part in parts):
             raise ValueError("the password is given in url and beside it; one of them is enough")
-        if self.tls is not None and parts[0].scheme != "amqps":
-            raise ValueError("tls is given, but url is not amqps://")
         return self
 
 
@@ -197,7 +198,7 @@ class RegistrySettings(Section):
 class LogSettings(Section):
     """What is logged, and how."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
     format: Literal["auto", "json", "console"] = Field("auto", description="`auto`: JSON off a terminal.")
     subject: Literal["hash", "omit", "raw"] = Field(
         "hash", description="sub and sid as a keyed hash, not at all, or as they are."

@@ -1,0 +1,132 @@
+"""The registry's snapshot: how a client is resolved, and what is judged of a whole registry."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from ipaddress import ip_network
+
+from notifier.domain.client import Algorithm, Client, EgressPolicy, Route, TlsFiles, TokenProfile
+from notifier.domain.delivery import Inline
+from notifier.domain.registry import Registry
+from notifier.domain.registry_checks import find_unsignable, too_much_shorter
+
+ONE = "https://id.example.com"
+TWO = "https://login.example.org"
+URI = "https://shop.example.com/hook"
+ROUTE = Route(
+    egress=EgressPolicy(allow=(ip_network("10.0.0.0/8"),)),
+    tls=TlsFiles(),
+    proxy="http://proxy:3128",
+    headers=(("X-Auth", "secret"),),
+)
+SHOP = Client(iss=ONE, client_id="shop", backchannel_logout_uri=URI, route=ROUTE, timeout=3.0)
+TEMPLATE = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False, timeout=9.0)
+
+
+def registry_of(clients: Iterable[Client], *, inline_allowed: bool = True) -> Registry:
+    """A registry of these clients."""
+    by_issuer: dict[str, dict[str, Client]] = {}
+    for client in clients:
+        by_issuer.setdefault(client.iss, {})[client.client_id] = client
+    return Registry(clients=by_issuer, unregistered=TEMPLATE, inline_allowed=inline_allowed)
+
+
+def numbered(count: int, iss: str = ONE) -> list[Client]:
+    """So many clients."""
+    return [replace(SHOP, iss=iss, client_id=f"c{number}") for number in range(count)]
+
+
+class TestResolve:
+    def test_registered(self) -> None:
+        """A registered client is served as registered, at its own issuer only."""
+        registry = registry_of([SHOP])
+        assert registry.resolve(ONE, "shop", None) is SHOP
+        assert registry.resolve(TWO, "shop", None) is None
+        assert registry.resolve(ONE, "other", None) is None
+
+    def test_inline_wins(self) -> None:
+        """What the event gives wins, member by member."""
+        inline = Inline(
+            backchannel_logout_uri=f"{URI}?tenant=2",
+            backchannel_logout_session_required=True,
+            id_token_signed_response_alg=Algorithm.ES256,
+        )
+        client = registry_of([SHOP]).resolve(ONE, "shop", inline)
+        assert client is not None
+        assert client.backchannel_logout_uri == f"{URI}?tenant=2"
+        assert client.backchannel_logout_session_required
+        assert client.token.alg is Algorithm.ES256
+        assert (client.timeout, client.route) == (3.0, ROUTE)
+        assert registry_of([SHOP]).resolve(ONE, "shop", Inline()) == SHOP
+
+    def test_inline_is_denied(self) -> None:
+        """Where `registry.inline` is deny, the event cannot say how to reach a client."""
+        registry = registry_of([SHOP], inline_allowed=False)
+        inline = Inline(backchannel_logout_uri="https://evil.example.com/")
+        assert registry.resolve(ONE, "shop", inline) is SHOP
+        assert registry.resolve(ONE, "other", inline) is None
+
+    def test_another_origin_is_lent_nothing(self) -> None:
+        """An inline URI of another scheme, host or port gets none of the client's headers, TLS, proxy or egress."""
+        registry = registry_of([SHOP])
+        for uri in (
+            "https://shop.example.com:8443/hook",
+            "https://evil.example.com/hook",
+            "http://shop.example.com/hook",
+        ):
+            client = registry.resolve(ONE, "shop", Inline(backchannel_logout_uri=uri))
+            assert client is not None
+            assert client.route == TEMPLATE.route
+        for uri in ("https://SHOP.example.com/other", "https://shop.example.com:443/hook"):
+            client = registry.resolve(ONE, "shop", Inline(backchannel_logout_uri=uri))
+            assert client is not None
+            assert client.route == ROUTE
+
+    def test_unregistered(self) -> None:
+        """A client that only the event names is served by the defaults, if the event says where it is."""
+        registry = registry_of([])
+        client = registry.resolve(ONE, "new", Inline(backchannel_logout_uri=URI))
+        assert client == replace(TEMPLATE, iss=ONE, client_id="new", backchannel_logout_uri=URI)
+        assert registry.resolve(ONE, "new", Inline(backchannel_logout_session_required=True)) is None
+
+
+class TestUnsignable:
+    def test_names_who_wants_what(self) -> None:
+        """A client whose algorithm no key can do is named with its issuer, what there is, and the way out."""
+        es256 = replace(SHOP, token=TokenProfile(alg=Algorithm.ES256))
+        eddsa = replace(SHOP, iss=TWO, token=TokenProfile(alg=Algorithm.EDDSA))
+        silent = replace(eddsa, client_id="silent", backchannel_logout_uri=None)
+        able = replace(SHOP, client_id="able")
+        possible = {ONE: frozenset({Algorithm.RS256, Algorithm.PS256}), TWO: frozenset[Algorithm]()}
+        found = find_unsignable(registry_of([es256, eddsa, silent, able]), lambda iss: possible[iss])
+        assert [mistake.path for mistake in found] == [f"client 'shop' of {ONE}", f"client 'shop' of {TWO}"]
+        assert found[0].text == (
+            "needs a token signed with ES256, but keys of its issuer can do only RS256, PS256: add a P-256 key to"
+            f' issuers["{ONE}"].keys, or register the client with id_token_signed_response_alg set to one of these'
+        )
+        assert found[1].text == (
+            "needs a token signed with EdDSA, but its issuer has no usable key: add an Ed25519 key to"
+            f' issuers["{TWO}"].keys'
+        )
+
+    def test_nobody(self) -> None:
+        """Where the keys can do all that is asked for, there is no mistake."""
+        assert find_unsignable(registry_of([SHOP]), lambda _: frozenset(Algorithm)) == []
+
+
+class TestTooMuchShorter:
+    def test_a_file_cut_short(self) -> None:
+        """A reload that would remove more than a fifth of the clients, and more than 5, is not believed."""
+        text = too_much_shorter(registry_of(numbered(30)), registry_of(numbered(23)))
+        assert text is not None
+        assert "would remove 7 of 30 clients" in text
+        assert "SIGHUP" in text
+
+    def test_what_is_believed(self) -> None:
+        """A fifth, or 5 clients of however few, may go; more may come at any time."""
+        assert too_much_shorter(registry_of(numbered(30)), registry_of(numbered(24))) is None
+        assert too_much_shorter(registry_of(numbered(5)), registry_of([])) is None
+        assert too_much_shorter(registry_of([]), registry_of(numbered(30))) is None
+
+    def test_another_client_is_no_replacement(self) -> None:
+        """Clients are counted by who they are: the same ids at another issuer are others."""
+        assert too_much_shorter(registry_of(numbered(30)), registry_of(numbered(30, TWO))) is not None
