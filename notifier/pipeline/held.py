@@ -40,13 +40,13 @@ class Held:
         """Open it, if that was not done, so that `ahead` holds what comes first (None: nothing at all)."""
         if self.work is None:
             self.work = intake.open(self.message)
-            self.ahead = self.work if isinstance(self.work, Move) else next(self.work.steps, None)
+            self.ahead = self.work if isinstance(self.work, Move) else intake.step(self.message, self.work.steps)
 
-    def give(self) -> Step | Move:
+    def give(self, intake: Intake) -> Step | Move:
         """The next thing to do; `ahead` is None afterwards if it was the last."""
         step = self.ahead
         assert step is not None
-        self.ahead = next(self.work.steps, None) if isinstance(self.work, Expand) else None
+        self.ahead = intake.step(self.message, self.work.steps) if isinstance(self.work, Expand) else None
         return step
 
     @property

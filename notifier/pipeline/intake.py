@@ -20,7 +20,7 @@ from notifier.domain.message import DEAD, Kind, Lane, Message, Outgoing, delay
 from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.plan import Skipped
 from notifier.domain.registry import Registry
-from notifier.domain.session_ended import SessionEnded, WrongEntry
+from notifier.domain.session_ended import SessionEnded
 from notifier.domain.verdict import our_fault_wait
 from notifier.pipeline.facts import Buried, Deferred, EventTaken
 from notifier.pipeline.ports import Clock, CurrentRegistry
@@ -67,7 +67,17 @@ class Intake:
         except UnknownVersion as newer:
             return self._newer_version(message, newer)
         except Exception as error:  # noqa: BLE001  around one message: whatever a parser does, the worker lives on
-            return self._malformed(message, (Mistake("", f"reading it failed with {type(error).__name__}"),))
+            return self._broken(message, error)
+
+    def step(self, message: Message, steps: Iterator[Step]) -> Step | Move | None:
+        """The next of its steps, None after the last. Never raises, as `open` does not."""
+        try:
+            return next(steps, None)
+        except Exception as error:  # noqa: BLE001  likewise; a generator that raised gives nothing more
+            return self._broken(message, error)
+
+    def _broken(self, message: Message, error: Exception) -> Move:
+        return self._malformed(message, (Mistake("", f"reading it failed with {type(error).__name__}"),))
 
     def _open(self, message: Message) -> Expand | Move:
         now = self._clock()
@@ -165,7 +175,7 @@ def _next_hop(schedule: Schedule | None, now: float) -> _Hop | None:
 
 
 def _steps(event: SessionEnded, registry: Registry, now: float) -> Iterator[Step]:
-    for entry in _wrong_entries(event):
+    for entry in plan.wrong_entries(event, registry):
         yield dead_letter.bury_entry(event, entry, now)
     yield from plan.deliveries(event, registry)
 
@@ -178,10 +188,6 @@ def _singly(event: SessionEnded, registry: Registry, now: float) -> Iterator[Sen
             yield Send(queue=Lane.RETRIES, message=Outgoing(kind=Kind.DELIVERY, body=body, message_id=step.id))
         elif isinstance(step, DeadLetter):
             yield _buried(step)
-
-
-def _wrong_entries(event: SessionEnded) -> Iterator[WrongEntry]:
-    return (entry for entry in event.clients if isinstance(entry, WrongEntry))
 
 
 def _bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> Move:

@@ -140,7 +140,7 @@ class Worker:
         while (held := self._next()) is not None:
             held.look(self._intake)
             if held.ahead is not None:
-                self._begin(held, held.give())
+                self._begin(held, held.give(self._intake))
             if held.message.delivery_count >= SUSPECT:
                 self._suspects += [held] if held.ahead is not None else []
             elif held.ahead is None:
