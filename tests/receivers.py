@@ -141,7 +141,7 @@ class Receiver:
         self._status = status
         self._count = 0
         self._changed = asyncio.Event()
-        self._runner = web.ServerRunner(web.Server(self._handle))
+        self._runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0.1)
 
     @property
     def count(self) -> int:
@@ -161,7 +161,7 @@ class Receiver:
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, shutdown_timeout=0.1)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         self.port = self._runner.addresses[0][1]
         return self

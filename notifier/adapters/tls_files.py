@@ -32,21 +32,32 @@ class TlsContexts:
 
     def __init__(self) -> None:
         self._entries: OrderedDict[TlsFiles, _Entry] = OrderedDict()
+        self._building = asyncio.Lock()
 
     async def context(self, files: TlsFiles) -> ssl.SSLContext:
         """The context for these files as they are now. Raises OurFault(cause=tls_files) where there never was one."""
-        entry = self._entries.get(files)
         stamp = _stamp(files)
-        if entry is None or entry.stamp != stamp:
-            entry = await asyncio.to_thread(_build, files, stamp, entry)
-            self._entries[files] = entry
-        else:
-            self._entries.move_to_end(files)
-        while len(self._entries) > CONTEXT_LIMIT:
-            self._entries.popitem(last=False)
+        entry = self._current(files, stamp)
+        if entry is None:
+            async with self._building:  # a hundred requests for one new client build one context
+                entry = self._current(files, stamp) or await self._build(files, stamp)
         if entry.context is None:
             raise OurFault(Cause.TLS_FILES, entry.fault)
         return entry.context
+
+    def _current(self, files: TlsFiles, stamp: Stamp) -> _Entry | None:
+        entry = self._entries.get(files)
+        if entry is None or entry.stamp != stamp:
+            return None
+        self._entries.move_to_end(files)
+        return entry
+
+    async def _build(self, files: TlsFiles, stamp: Stamp) -> _Entry:
+        entry = await asyncio.to_thread(_build, files, stamp, self._entries.get(files))
+        self._entries[files] = entry
+        while len(self._entries) > CONTEXT_LIMIT:
+            self._entries.popitem(last=False)
+        return entry
 
 
 def _stamp(files: TlsFiles) -> Stamp:

@@ -8,6 +8,7 @@ what it means (SPEC.md B27, B28, R3, R11, R12).
 """
 
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import assert_never
@@ -169,7 +170,9 @@ def read_retry_after(value: str | None, now: float) -> float | None:
     if value.isascii() and value.isdigit():
         return float(value[:12])  # longer than any clamp; float(…) of 10,000 digits would cost time
     try:
-        moment = parsedate_to_datetime(value[:64]).timestamp()
+        moment = parsedate_to_datetime(value[:64])
+        if moment.tzinfo is None:  # asctime's form has no zone and means GMT (RFC 9110 §5.6.7), not this machine's
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, moment.timestamp() - now)
     except (ValueError, OverflowError, OSError):
         return None
-    return max(0.0, moment - now)

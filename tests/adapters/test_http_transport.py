@@ -1,106 +1,24 @@
-"""What an attempt meets on the wire, on real sockets: every row of the table of outcomes that can be seen from here."""
+"""What goes out to a client, and what its answers mean: each row of the table of outcomes, on real sockets."""
 
-import asyncio
-import re
-from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
-from ipaddress import ip_network
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from notifier import __version__
 from notifier.adapters.http_transport import HttpTransport
-from notifier.domain.client import EgressPolicy, ResponsePolicy, Route
-from notifier.domain.outcome import (
-    Answer,
-    Break,
-    Delivered,
-    Failed,
-    Outcome,
-    Reason,
-    Refused,
-    StaleConnection,
-    Wire,
-    read_wire,
-)
-from notifier.pipeline.ports import Request
+from notifier.domain.outcome import Answer, Delivered, Failed, Outcome, Reason, Refused
 from tests import behaviours as do
+from tests.adapters.http_requests import PAYLOAD, SIGNATURE, TOKEN, opened, outcome, request
 from tests.receivers import deaf_port, scripted
-
-LOOPBACK = EgressPolicy(allow=(ip_network("127.0.0.0/8"), ip_network("::1/128")), allow_http=True)
-HEADER = "eyJhbGciOiJSUzI1NiIsInR5cCI6ImxvZ291dCtqd3QiLCJraWQiOiJhYmMifQ"
-PAYLOAD = "eyJpc3MiOiJodHRwczovL2lkLmV4YW1wbGUiLCJzdWIiOiJhbGljZSJ9"
-SIGNATURE = "c2lnbmF0dXJlLXRoYXQtaXMtYXMtbG9uZy1hcy1hLXJlYWwtb25l-_abcdefgh"
-TOKEN = f"{HEADER}.{PAYLOAD}.{SIGNATURE}"
-PLENTY = 5.0
-SHORT = 0.3
-
-
-def request(uri: str, *, timeout: float = PLENTY, new_connection: bool = False, **route: Any) -> Request:
-    return Request(
-        uri=uri,
-        token=TOKEN,
-        timeout=timeout,
-        route=Route(**{"egress": LOOPBACK, **route}),
-        new_connection=new_connection,
-    )
-
-
-class ScriptedResolver(AbstractResolver):
-    """Names as the test wants them; what it does not know is not found, and `silent.example` is never answered."""
-
-    def __init__(self, **names: list[str]) -> None:
-        self.names = {name.replace("_", "."): addresses for name, addresses in names.items()}
-
-    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
-        if host == "silent.example":
-            await asyncio.Event().wait()
-        if host not in self.names:
-            raise OSError(None, "Domain name not found")
-        return [
-            ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0)
-            for address in self.names[host]
-        ]
-
-    async def close(self) -> None:
-        """Nothing to close."""
 
 
 @pytest.fixture
 async def transport() -> AsyncIterator[HttpTransport]:
-    """One that resolves by aiodns. Whatever a test did to it, no connection is left after closing."""
-    transport = HttpTransport()
-    await transport.open()
-    yield transport
-    await transport.close()
-    assert transport.open_connections == 0
+    async with opened() as transport:
+        yield transport
 
 
-@pytest.fixture
-async def named() -> AsyncIterator[HttpTransport]:
-    """One with scripted names."""
-    transport = HttpTransport(
-        ScriptedResolver(
-            shop_example=["127.0.0.1"],
-            rebound_example=["10.1.2.3"],
-            metadata_example=["169.254.169.254"],
-            two_example=["10.1.2.3", "127.0.0.1"],
-            six_example=["::ffff:127.0.0.1"],
-        )
-    )
-    await transport.open()
-    yield transport
-    await transport.close()
-
-
-def outcome(wire: Wire, policy: ResponsePolicy | None = None) -> Outcome:
-    assert not isinstance(wire, StaleConnection)
-    return read_wire(wire, policy or ResponsePolicy(), now=1_000_000_000.0)
-
-
-# ── what goes out ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── what goes out ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_a_post_is_one_form_field_and_nothing_else(transport: HttpTransport) -> None:
@@ -161,7 +79,7 @@ async def test_proxies_of_the_environment_are_not_used(
         assert await transport.post(request(receiver.url)) == Answer(status=200)
 
 
-# ── answers ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── answers ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -228,7 +146,7 @@ async def test_an_answer_that_needs_no_length_ends_with_the_connection(transport
         assert await transport.post(request(receiver.url)) == Answer(status=400, text="no such session")
 
 
-# ── broken answers ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── broken answers ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -310,249 +228,3 @@ async def test_an_echo_of_the_token_is_not_kept(transport: HttpTransport, echo: 
     assert "bad token" in wire.text
     assert "hush" not in wire.text
     assert not any(wire.text[start : start + 15] in TOKEN for start in range(max(1, len(wire.text) - 14)))
-
-
-# ── no answer ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    ("behaviour", "reason"),
-    [
-        (do.hang(), Reason.TIMEOUT),
-        (do.hang(reads=False), Reason.TIMEOUT),
-        (do.drip_headers(), Reason.TIMEOUT),
-        (do.drip_body(), Reason.TIMEOUT),
-        (do.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"), Reason.TIMEOUT),
-        (do.reset(), Reason.DISCONNECTED),
-        (do.close(), Reason.DISCONNECTED),
-        (do.raw(b"HTTP/1.1 200 O", close=True), Reason.DISCONNECTED),
-        (do.raw(b"HTTP/1.1 200 OK\r\nX: y\r\n", close=True), Reason.DISCONNECTED),
-        (do.raw(b"SSH-2.0-OpenSSH_9.2\r\n"), Reason.DISCONNECTED),
-    ],
-    ids=[
-        "hangs",
-        "never reads",
-        "drips headers",
-        "drips a body",
-        "stops in the body",
-        "resets",
-        "closes",
-        "breaks off in the status line",
-        "breaks off in the headers",
-        "is no web server",
-    ],
-)
-async def test_without_a_whole_answer_the_attempt_is_ambiguous(
-    transport: HttpTransport, behaviour: do.Behaviour, reason: Reason
-) -> None:
-    """R3: the request was written, so the client may have acted on it. The deadline covers the body."""
-    loop = asyncio.get_running_loop()
-    async with scripted(behaviour) as receiver:
-        begun = loop.time()
-        wire = await transport.post(request(receiver.url, timeout=SHORT))
-        took = loop.time() - begun
-        await receiver.until(lambda receiver: receiver.open == 0)
-    assert isinstance(wire, Break)
-    assert (wire.reason, wire.ambiguous) == (reason, True)
-    assert wire.text
-    assert took < SHORT + 0.7
-    assert reason is not Reason.TIMEOUT or took >= SHORT - 0.01
-
-
-async def test_a_refused_connection_is_not_ambiguous(transport: HttpTransport) -> None:
-    """Nothing was written."""
-    async with deaf_port() as port:
-        wire = await transport.post(request(f"http://127.0.0.1:{port}/"))
-    assert wire == Break(reason=Reason.CONNECT, ambiguous=False, text="Connection refused")
-
-
-async def test_a_name_that_is_not_found(named: HttpTransport) -> None:
-    """`dns`, and the text names the name."""
-    wire = await named.post(request("http://nowhere.example/"))
-    assert wire == Break(reason=Reason.DNS, ambiguous=False, text="nowhere.example: Domain name not found")
-
-
-async def test_the_deadline_covers_the_name_look_up(named: HttpTransport) -> None:
-    """A black-hole name server costs no more than the deadline."""
-    wire = await named.post(request("http://silent.example/", timeout=SHORT))
-    assert isinstance(wire, Break)
-    assert (wire.reason, wire.ambiguous) == (Reason.TIMEOUT, False)
-
-
-async def test_names_of_the_hosts_file_are_found(transport: HttpTransport) -> None:
-    """aiodns reads it."""
-    async with scripted(host="localhost") as receiver:
-        assert await transport.post(request(receiver.url)) == Answer(status=200)
-
-
-# ── connections kept alive ──────────────────────────────────────────────────────────────────────────────────────
-
-
-async def test_a_connection_is_used_again(transport: HttpTransport) -> None:
-    """After a complete answer, with a body or without."""
-    async with scripted(do.answer(204), do.answer(400, b"no"), do.answer(200)) as receiver:
-        for _ in range(3):
-            await transport.post(request(receiver.url))
-    assert receiver.connections == 1
-
-
-@pytest.mark.parametrize("behaviour", [do.close(), do.reset()], ids=["closed", "reset"])
-async def test_a_kept_connection_that_ends_before_any_byte_is_stale(
-    transport: HttpTransport, behaviour: do.Behaviour
-) -> None:
-    """No attempt: one more go, on a connection that was not used before; what happens there is final."""
-    async with scripted(do.answer(200), behaviour) as receiver:
-        assert await transport.post(request(receiver.url)) == Answer(status=200)
-        assert await transport.post(request(receiver.url)) == StaleConnection()
-        wire = await transport.post(request(receiver.url, new_connection=True))
-    assert isinstance(wire, Break)
-    assert (wire.reason, wire.ambiguous) == (Reason.DISCONNECTED, True)
-    assert [received.connection for received in receiver.requests] == [1, 1, 2]
-
-
-async def test_a_connection_closed_while_idle_is_not_used(transport: HttpTransport) -> None:
-    """A server that closes after each answer costs no stale connection once the close has come."""
-    async with scripted(do.answer(200, close=True)) as receiver:
-        for _ in range(3):
-            assert await transport.post(request(receiver.url)) == Answer(status=200)
-            await receiver.until(lambda receiver: receiver.open == 0)
-            await _until(lambda: transport.open_connections == 0)
-    assert receiver.connections == 3
-
-
-async def test_a_kept_connection_that_ends_within_the_answer_is_not_stale(transport: HttpTransport) -> None:
-    """Bytes came: the client may have acted."""
-    async with scripted(do.answer(200), do.raw(b"HTTP/1.1 2", close=True)) as receiver:
-        await transport.post(request(receiver.url))
-        wire = await transport.post(request(receiver.url))
-    assert isinstance(wire, Break)
-    assert (wire.reason, wire.ambiguous) == (Reason.DISCONNECTED, True)
-
-
-async def test_a_new_connection_can_be_asked_for(transport: HttpTransport) -> None:
-    """It is new although another is kept, and is kept in its turn."""
-    async with scripted() as receiver:
-        await transport.post(request(receiver.url))
-        await transport.post(request(receiver.url, new_connection=True))
-        await transport.post(request(receiver.url))
-    assert [received.connection for received in receiver.requests] == [1, 2, 2]
-
-
-async def test_policies_do_not_share_connections(transport: HttpTransport) -> None:
-    """What one policy allows must not be reached by another over a connection that is there already."""
-    other = replace(LOOPBACK, deny=(ip_network("8.8.8.0/24"),))
-    strict = EgressPolicy(allow_http=True)
-    async with scripted(host="localhost") as receiver:
-        await transport.post(request(receiver.url))
-        await transport.post(request(receiver.url, egress=other))
-        denied = await transport.post(request(receiver.url, egress=strict))
-    assert receiver.connections == 2
-    assert isinstance(denied, Break)
-    assert denied.reason is Reason.EGRESS_DENIED
-
-
-async def test_many_requests_at_once(transport: HttpTransport) -> None:
-    """Each gets its own answer."""
-    async with scripted() as receiver:
-        wires = await asyncio.gather(*(transport.post(request(f"{receiver.url}?n={number}")) for number in range(50)))
-        assert wires == [Answer(status=200)] * 50
-        assert len(receiver.requests) == 50
-    assert {received.target.rpartition("=")[2] for received in receiver.requests} == {str(n) for n in range(50)}
-
-
-async def test_a_cancelled_request_leaves_no_connection(transport: HttpTransport) -> None:
-    """A drain that runs out of time cancels."""
-    async with scripted(do.hang()) as receiver:
-        task = asyncio.create_task(transport.post(request(receiver.url)))
-        await receiver.until(lambda receiver: len(receiver.requests) == 1)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        await receiver.until(lambda receiver: receiver.open == 0)
-
-
-# ── egress ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "http://127.0.0.1:{port}/",
-        "https://127.0.0.1:{port}/",
-        "https://127.1:{port}/",
-        "https://2130706433:{port}/",
-        "https://[::ffff:127.0.0.1]:{port}/",
-        "https://user@127.0.0.1:{port}/",
-        "https://127.0.0.1:{port}/#f",
-        "ftp://127.0.0.1:{port}/",
-        "not a URI",
-    ],
-)
-async def test_what_is_not_allowed_is_not_connected_to(transport: HttpTransport, uri: str) -> None:
-    """By default: https only, public addresses only, whatever coat they wear."""
-    async with scripted() as receiver:
-        wire = await transport.post(request(uri.format(port=receiver.port), egress=EgressPolicy()))
-        assert receiver.connections == 0
-    assert isinstance(wire, Break)
-    assert (wire.reason, wire.ambiguous) == (Reason.EGRESS_DENIED, False)
-
-
-@pytest.mark.parametrize("name", ["rebound.example", "metadata.example", "six.example"])
-async def test_the_address_really_connected_to_is_judged(named: HttpTransport, name: str) -> None:
-    """A name may mean anything: what it means now is what counts, and the text names the setting."""
-    wire = await named.post(request(f"http://{name}:9/"))
-    assert isinstance(wire, Break)
-    assert (wire.reason, wire.ambiguous) == (Reason.EGRESS_DENIED, False)
-    assert "egress.allow" in wire.text
-
-
-async def test_of_several_addresses_the_allowed_ones_are_used(named: HttpTransport) -> None:
-    """One denied address does not forbid the others; and when those fail, it is they that failed."""
-    async with scripted(host="two.example") as receiver:
-        assert await named.post(request(receiver.url)) == Answer(status=200)
-        assert receiver.connections == 1
-    async with deaf_port() as port:
-        wire = await named.post(request(f"http://two.example:{port}/"))
-    assert isinstance(wire, Break)
-    assert wire.reason is Reason.CONNECT
-
-
-async def test_a_disguised_address_is_refused_even_where_it_would_be_allowed(transport: HttpTransport) -> None:
-    """`127.1` may be judged as 127.0.0.1, but aiohttp connects to canonical addresses only: dead, and it says why."""
-    async with scripted(host="127.1") as receiver:
-        wire = await transport.post(request(receiver.url))
-    assert wire == Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text="host is not a canonical IPv4 address")
-
-
-# ── housekeeping ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-async def test_closing_leaves_no_connection() -> None:
-    """Neither idle ones nor one in use; the request in flight ends as disconnected."""
-    transport = HttpTransport()
-    await transport.open()
-    async with scripted(do.answer(200), do.hang()) as receiver:
-        await transport.post(request(receiver.url))
-        task = asyncio.create_task(transport.post(request(receiver.url)))
-        await receiver.until(lambda receiver: len(receiver.requests) == 2)
-        await transport.close()
-        await task
-        await receiver.until(lambda receiver: receiver.open == 0)
-    assert transport.open_connections == 0
-
-
-async def test_texts_hold_no_secret(transport: HttpTransport) -> None:
-    """Neither the token nor the headers come back in an error."""
-    secret = (("Authorization", "Bearer hush-hush"),)
-    async with deaf_port() as port, scripted(do.reset()) as receiver:
-        for uri in (f"http://127.0.0.1:{port}/", receiver.url, "http://192.0.2.1/", "http://x y/"):
-            wire = await transport.post(request(uri, headers=secret))
-            assert isinstance(wire, Break)
-            assert not re.search("hush|" + re.escape(SIGNATURE), repr(wire))
-            assert len(wire.text) <= 300
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PLENTY):
-        while not condition():  # noqa: ASYNC110  a turn of the loop, not a wait: nothing announces it
-            await asyncio.sleep(0)

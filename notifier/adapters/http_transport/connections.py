@@ -51,7 +51,10 @@ current_exchange: ContextVar[Exchange] = ContextVar("current_exchange")
 
 
 class OpenConnections:
-    """How many connections are open, over all connectors."""
+    """How many connections are open that a request went over, in all connectors together.
+
+    Counted from the first use: the protocol that asked a proxy for a tunnel is never told that its connection is lost.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -66,10 +69,15 @@ class WatchedConnection(ResponseHandler):
         self.head = b""
         self.head_too_large = False
         self._head_complete = False
+        self._lost = False
         self._open_connections = open_connections
 
     def begin(self) -> None:
         """A request is about to be written."""
+        if self._lost:
+            return  # since it was made: the request will meet it
+        if not self.uses:
+            self._open_connections.count += 1
         self.uses += 1
         self.head = b""
         self._head_complete = False
@@ -80,14 +88,11 @@ class WatchedConnection(ResponseHandler):
         line = _STATUS_LINE.match(self.head)
         return int(line[1]) if line is not None and int(line[1]) >= 200 else None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Of asyncio."""
-        self._open_connections.count += 1
-        super().connection_made(transport)
-
     def connection_lost(self, exc: BaseException | None) -> None:
         """Of asyncio."""
-        self._open_connections.count -= 1
+        self._lost = True
+        if self.uses:
+            self._open_connections.count -= 1
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

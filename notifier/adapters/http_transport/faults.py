@@ -72,12 +72,12 @@ def _proxy_failed(error: aiohttp.ClientError | OSError, proxy: URL) -> bool:
 def _tls_fault(error: BaseException) -> str | None:
     """What OpenSSL found wrong, in its own words; None where it was not TLS that failed."""
     found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, ssl.SSLCertVerificationError):
-            return f"certificate: {found.verify_message}"
-        if isinstance(found, ssl.SSLError):
-            return f"TLS: {found.reason or found.strerror or 'failed'}"
+    while isinstance(found, aiohttp.ClientError):  # some of which are SSLErrors too, without anything in them
         found = found.__cause__
+    if isinstance(found, ssl.SSLCertVerificationError):
+        return f"certificate: {found.verify_message}"
+    if isinstance(found, ssl.SSLError):
+        return f"TLS: {found.reason or found.strerror or 'failed'}"
     return "TLS failed" if isinstance(error, aiohttp.ClientSSLError) else None
 
 

@@ -105,7 +105,7 @@ class HttpTransport:
             data=urlencode({"logout_token": request.token}).encode(),
             headers=request.route.headers,
             allow_redirects=False,
-            ssl=await self._tls.context(request.route.tls),
+            ssl=await self._tls.context(request.route.tls) if request.uri[:5].lower() == "https" else True,
             proxy=proxy,
         )
         try:

@@ -1,0 +1,101 @@
+"""What an answer or a break means (B27, B28, R3, R11, R12)."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifier.domain.client import ResponsePolicy
+from notifier.domain.outcome import Answer, Break, Delivered, Failed, Reason, Refused, read_retry_after, read_wire
+
+PLAIN = ResponsePolicy()
+NOW = 1_000_000_000.0  # Sun, 09 Sep 2001 01:46:40 GMT
+
+
+@given(st.integers(100, 999), st.text(max_size=20))
+def test_every_status_has_one_outcome_that_keeps_status_and_text(status: int, text: str) -> None:
+    """2xx is delivered and nothing else is; no status is both refused and worth another try."""
+    outcome = read_wire(Answer(status=status, text=text), PLAIN, NOW)
+    assert (outcome.status, outcome.text) == (status, text)
+    assert isinstance(outcome, Delivered) == (200 <= status < 300)
+    assert isinstance(outcome, Failed) == (status in (408, 425, 429) or status >= 500)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (302, Reason.REDIRECT),
+        (400, Reason.REJECTED_TOKEN),
+        (401, Reason.REFUSED),
+        (404, Reason.REFUSED),
+        (101, Reason.REFUSED),
+        (408, Reason.SERVER_ERROR),
+        (425, Reason.SERVER_ERROR),
+        (429, Reason.THROTTLED),
+        (503, Reason.SERVER_ERROR),
+    ],
+)
+def test_the_reason_is_the_one_of_the_table(status: int, reason: Reason) -> None:
+    """The reason is also the metric label."""
+    assert read_wire(Answer(status=status), PLAIN, NOW).reason is reason
+
+
+@pytest.mark.parametrize("status", [200, 302, 400, 404, 503])
+def test_a_client_may_name_further_successes_and_retries(status: int) -> None:
+    """`success_statuses` goes before `retry_statuses`, and both before the table."""
+    assert isinstance(
+        read_wire(Answer(status=status), ResponsePolicy(success_statuses=frozenset({status})), NOW), Delivered
+    )
+    retry = read_wire(Answer(status=status, retry_after="7"), ResponsePolicy(retry_statuses=frozenset({status})), NOW)
+    assert isinstance(retry, Failed)
+    assert retry.retry_after == 7.0
+
+
+def test_a_retry_after_counts_only_where_there_is_a_retry() -> None:
+    """A refusal has none."""
+    assert isinstance(read_wire(Answer(status=404, retry_after="7"), PLAIN, NOW), Refused)
+    throttled = read_wire(Answer(status=429, retry_after="7"), PLAIN, NOW)
+    assert isinstance(throttled, Failed)
+    assert throttled.retry_after == 7.0
+
+
+@pytest.mark.parametrize(
+    "reason", [Reason.DNS, Reason.CONNECT, Reason.TLS, Reason.TIMEOUT, Reason.DISCONNECTED, Reason.PROXY]
+)
+@pytest.mark.parametrize("ambiguous", [True, False])
+def test_a_break_is_a_failure_that_keeps_whether_it_is_ambiguous(reason: Reason, ambiguous: bool) -> None:
+    """R3: after the write the client may have acted."""
+    outcome = read_wire(Break(reason=reason, ambiguous=ambiguous, text="why"), PLAIN, NOW)
+    assert outcome == Failed(reason=reason, ambiguous=ambiguous, text="why")
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("0", 0.0),
+        (" 120 ", 120.0),
+        ("1.5", None),
+        ("-1", None),
+        ("٣", None),
+        ("soon", None),
+        ("9" * 10_000, 999_999_999_999.0),
+        ("Sun, 09 Sep 2001 01:47:40 GMT", 60.0),
+        ("Sunday, 09-Sep-01 01:47:40 GMT", 60.0),
+        ("Sun Sep  9 01:47:40 2001", 60.0),
+        ("Sun, 09 Sep 2001 03:47:40 +0200", 60.0),
+        ("Sun, 09 Sep 2001 01:00:00 GMT", 0.0),
+        ("Sun, 99 Sep 2001 01:00:00 GMT", None),
+        ("Sun, 09 Sep 99999 01:00:00 GMT", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
+    """RFC 9110 §10.2.3 with §5.6.7's three forms of a date; what cannot be read is as good as none."""
+    assert read_retry_after(value, NOW) == seconds
+
+
+@given(st.text(max_size=80), st.floats(0, 4e9))
+def test_no_retry_after_breaks_the_reader(value: str, now: float) -> None:
+    """Whatever a client sends, it is a pause that is not negative, or none."""
+    seconds = read_retry_after(value, now)
+    assert seconds is None or seconds >= 0
