@@ -27,6 +27,9 @@ from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.policies import hold_mistake, overridden
 from notifier.settings.service import Settings
 
+_Asked = tuple[Algorithm | None, str | None, SubjectMode | None, float | None, str | None]
+_Tokens = dict[_Asked, TokenProfile]
+
 _NO_OPTIONS = ClientOptions()
 _NO_PRESET = Preset(why="")
 _KNOWN = frozenset(ClientMetadata.model_fields)
@@ -90,6 +93,7 @@ class _Reading:
         self.files: set[Path] = set()
         self._slot_wait = settings.delivery.slot_wait
         self._issuers = tuple(settings.issuers)
+        self._tokens: _Tokens = {}
         self._mistakes: list[Mistake] = []
         self._places: dict[tuple[str, str], str] = {}
 
@@ -119,7 +123,7 @@ class _Reading:
             self._mistakes += explain(error, ClientMetadata, place)
             return
         issuers = self._issuers_of(metadata, place)
-        client = _client(issuers[0] if issuers else "", metadata, self.template)
+        client = _client(issuers[0] if issuers else "", metadata, self.template, self._tokens)
         self._mistakes += [Mistake(f"{place}.{key}", text) for key, text in self._wrong(client)]
         for iss in issuers:
             first = self._places.setdefault((iss, client.client_id), place)
@@ -172,7 +176,7 @@ def _meant(name: str) -> str | None:
     return None
 
 
-def _client(iss: str, metadata: ClientMetadata, template: Client) -> Client:
+def _client(iss: str, metadata: ClientMetadata, template: Client, tokens: _Tokens) -> Client:
     """The client: what it sets itself, else its preset, else the service's defaults."""
     options = metadata.notifier or _NO_OPTIONS
     return Client(
@@ -185,7 +189,7 @@ def _client(iss: str, metadata: ClientMetadata, template: Client) -> Client:
         timeout=template.timeout if options.timeout is None else options.timeout,
         max_concurrent=template.max_concurrent if options.max_concurrent is None else options.max_concurrent,
         per_second=options.per_second,
-        token=_token(metadata.id_token_signed_response_alg, options, template.token),
+        token=_token(metadata.id_token_signed_response_alg, options, tokens),
         retry=_retry(options, template.retry),
         circuit=overridden(template.circuit, options.circuit),
         response=_response(options, template.response),
@@ -193,20 +197,21 @@ def _client(iss: str, metadata: ClientMetadata, template: Client) -> Client:
     )
 
 
-def _token(alg: Algorithm | None, options: ClientOptions, default: TokenProfile) -> TokenProfile:
+def _token(alg: Algorithm | None, options: ClientOptions, shared: _Tokens) -> TokenProfile:
     preset = _NO_PRESET if options.preset is None else PRESETS[options.preset]
-    typ = options.typ or preset.typ
-    changed: dict[str, Any] = {
-        "alg": alg,
-        "subject": options.subject or preset.subject,
-        "lifetime": options.lifetime,
-        "claims": None if options.claims is None else MappingProxyType(options.claims),
-        "reason_claim": options.reason_claim,
-    }
-    changed = {name: value for name, value in changed.items() if value is not None}
-    if typ is not None:
-        changed["typ"] = None if typ == "none" else typ
-    return replace(default, **changed) if changed else default
+    asked = (alg, options.typ or preset.typ, options.subject or preset.subject, options.lifetime, options.reason_claim)
+    profile = shared.get(asked)
+    if profile is None:
+        default = TokenProfile()
+        alg, typ, subject, lifetime, reason_claim = asked
+        profile = shared[asked] = TokenProfile(
+            alg=alg or default.alg,
+            typ=default.typ if typ is None else None if typ == "none" else typ,
+            subject=subject or default.subject,
+            lifetime=lifetime or default.lifetime,
+            reason_claim=reason_claim,
+        )
+    return replace(profile, claims=MappingProxyType(options.claims)) if options.claims else profile
 
 
 def _retry(options: ClientOptions, default: RetryPolicy) -> RetryPolicy:

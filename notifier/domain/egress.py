@@ -7,8 +7,10 @@ that carries another (IPv4-mapped, NAT64, 6to4) must be allowed by both. A metad
 The ranges are listed, since `ipaddress.is_global` differs between versions of Python: it lets NAT64 and 6to4 through.
 """
 
+import contextlib
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import NamedTuple
 
 from notifier.domain.client import EgressPolicy
 
@@ -78,31 +80,26 @@ _METADATA = frozenset(
 
 _NAT64 = tuple(IPv6Network(network) for network in ("64:ff9b::/96", "64:ff9b:1::/96"))
 
-_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^#]*)")
+_WRITABLE = re.compile(r"[!-\[\]-~]*")  # visible ASCII but the backslash, which some read as a slash
+_NO_URI_CHARACTER = re.compile(r"[^!-\[\]-~]")  # controls, space, backslash, all that is not ASCII
+_URI = re.compile(r"(https?)://([^/?]*)", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]+)(?::([0-9]{1,5}))?")
 _LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 
+class _Target(NamedTuple):
+    """Where a well-formed URI leads: over https or not, and the address where the host is one by itself."""
+
+    secure: bool
+    address: Address | None
+
+
 def uri_mistake(uri: str) -> str | None:
     """What is malformed about a `backchannel_logout_uri`, in words; None where it can be used (B3, B4, B5)."""
-    if not all("!" <= character <= "~" and character != "\\" for character in uri):
-        return "has a character that no URI may have: percent-encode it, and write the host in punycode"
-    if "#" in uri:
-        return "must not have a fragment (#…)"
-    parts = _URI.fullmatch(uri)
-    if parts is None or parts[1].lower() not in ("http", "https"):
-        return "must be an absolute URI that begins with https://"
-    authority = parts[2]
-    if "@" in authority:
-        return "must not have a user name or password before the host"
-    host_and_port = _AUTHORITY.fullmatch(authority)
-    if host_and_port is None:
-        return "must have a host, and a port that is a number if any"
-    if host_and_port[2] is not None and not 0 < int(host_and_port[2]) < 65_536:
-        return "must have a port between 1 and 65535"
-    return _host_mistake(host_and_port[1])
+    target = _read(uri)
+    return target if isinstance(target, str) else None
 
 
 def check_uri(uri: str, policy: EgressPolicy) -> str | None:
@@ -110,14 +107,12 @@ def check_uri(uri: str, policy: EgressPolicy) -> str | None:
 
     A name's addresses are not known here: `judge` them once they are.
     """
-    mistake = uri_mistake(uri)
-    if mistake is not None:
-        return mistake
-    scheme, host = _scheme_and_host(uri)
-    if scheme == "http" and not policy.allow_http:
+    target = _read(uri)
+    if isinstance(target, str):
+        return target
+    if not target.secure and not policy.allow_http:
         return "is http, which is allowed only by egress.allow_http"
-    address = _literal(host)
-    return None if address is None else judge(address, policy)
+    return None if target.address is None else judge(target.address, policy)
 
 
 def judge(address: str | Address, policy: EgressPolicy) -> str | None:
@@ -151,7 +146,7 @@ def _judge_as_written(address: Address, policy: EgressPolicy) -> str | None:
 
 def _narrowest(address: Address, networks: tuple[Network, ...]) -> int:
     """The longest prefix of the networks that hold the address; -1 where none does."""
-    return max((network.prefixlen for network in networks if address in network), default=-1)
+    return max([network.prefixlen for network in networks if address in network], default=-1) if networks else -1
 
 
 def _special(address: Address) -> str | None:
@@ -171,22 +166,36 @@ def _embedded(address: Address) -> IPv4Address | None:
     return address.ipv4_mapped or address.sixtofour
 
 
-def _scheme_and_host(uri: str) -> tuple[str, str]:
-    """Of a URI that `uri_mistake` finds nothing wrong with."""
-    scheme, rest = uri.split("://", 1)
-    authority = re.split(r"[/?]", rest, maxsplit=1)[0]
-    host = authority[: authority.index("]") + 1] if authority.startswith("[") else authority.split(":", 1)[0]
-    return scheme.lower(), host
+def _read(uri: str) -> _Target | str:
+    """The target, or what is malformed."""
+    if _NO_URI_CHARACTER.search(uri) is not None:
+        return "has a character that no URI may have: percent-encode it, and write the host in punycode"
+    if "#" in uri:
+        return "must not have a fragment (#…)"
+    parts = _URI.match(uri)
+    if parts is None:
+        return "must be an absolute URI that begins with https://"
+    scheme, authority = parts.groups()
+    if "@" in authority:
+        return "must not have a user name or password before the host"
+    host_and_port = _AUTHORITY.fullmatch(authority)
+    if host_and_port is None:
+        return "must have a host, and a port that is a number if any"
+    host, port = host_and_port.groups()
+    if port is not None and not 0 < int(port) < 65_536:
+        return "must have a port between 1 and 65535"
+    address = _literal(host)
+    mistake = _host_mistake(host) if address is None else None
+    return mistake or _Target(scheme.lower() == "https", address)
 
 
 def _host_mistake(host: str) -> str | None:
+    """Of a host that is no address."""
     if host.startswith("["):
-        if "%" in host:
-            return "must not have an IPv6 zone"
-        return None if _literal(host) is not None else "must have an IPv6 address between the brackets"
-    if len(host.rstrip(".")) > 253 or _NAME.fullmatch(host) is None:
+        return "must have an IPv6 address without a zone between the brackets"
+    if len(host.removesuffix(".")) > 253 or _NAME.fullmatch(host) is None:
         return "must have a valid host name"
-    if _ends_in_number(host) and _literal(host) is None:
+    if _ends_in_number(host):
         return "has a host that ends in a number and yet is no IPv4 address"
     return None
 
@@ -199,11 +208,13 @@ def _literal(host: str) -> Address | None:
     """The address that a host means by itself, as inet_aton and so the resolver reads it (`127.1`, `0x7f000001`)."""
     if host.startswith("["):
         try:
-            return IPv6Address(host[1:-1])
+            return None if "%" in host else IPv6Address(host[1:-1])
         except ValueError:
             return None
     if not _ends_in_number(host):
         return None
+    with contextlib.suppress(ValueError):
+        return IPv4Address(host)  # the usual way to write one, and the quick one
     parts = host.removesuffix(".").split(".")
     numbers = [_inet_number(part) for part in parts]
     if len(parts) > 4 or any(number is None for number in numbers):

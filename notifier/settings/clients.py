@@ -27,6 +27,7 @@ from notifier.domain.presets import PRESETS
 from notifier.settings.policies import CircuitSettings, EgressSettings, RetrySettings, TlsSettings
 from notifier.settings.values import Count, Duration, Held, Lasting, Section, Span, existing_file
 
+_ALGORITHMS = frozenset(Algorithm)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 _HEADER_VALUE = re.compile(r"[!-~]([ \t!-~]*[!-~])?")  # RFC 9110 §5.5, ASCII only
 
@@ -38,7 +39,7 @@ class SecretFile(Section):
 
 
 def _algorithm(value: object) -> object:
-    if isinstance(value, str) and value not in tuple(Algorithm):
+    if isinstance(value, str) and value not in _ALGORITHMS:
         if value == "none":
             raise ValueError("none is no signature: a logout token is always signed (B23)")
         if value.startswith("HS"):
