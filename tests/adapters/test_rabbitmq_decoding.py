@@ -1,0 +1,102 @@
+"""What becomes of a message's properties: whose word is believed, and what cannot be decoded."""
+
+import datetime as dt
+import struct
+from typing import Any
+
+import aiormq
+import pytest
+from aiormq.abc import DeliveredMessage
+from pamqp import commands, decode
+from pamqp.header import ContentHeader
+
+from notifier.adapters.rabbitmq.decoding import to_message, tolerate_any_publisher
+from notifier.domain.message import Kind, Lane
+
+
+def delivered(
+    exchange: str = "",
+    *,
+    redelivered: bool = False,
+    **properties: Any,
+) -> DeliveredMessage:
+    """A message as aiormq hands it over; the channel is not looked at."""
+    return DeliveredMessage(
+        delivery=commands.Basic.Deliver("consumer", 1, redelivered=redelivered, exchange=exchange, routing_key="k"),
+        header=ContentHeader(properties=commands.Basic.Properties(**properties)),
+        body=b"{}",
+        channel=aiormq.Channel.__new__(aiormq.Channel),
+    )
+
+
+def death(exchange: str) -> dict[str, object]:
+    """An entry of `x-death`: where the message had been published to."""
+    return {"exchange": exchange, "queue": "q", "reason": "delivery_limit", "count": 1}
+
+
+@pytest.mark.parametrize(
+    ("exchange", "headers", "expected"),
+    [
+        ("", None, Kind.DELIVERY),
+        ("notifier.events", None, None),
+        ("", {"x-death": [death("")]}, Kind.DELIVERY),
+        ("", {"x-death": [death("notifier.events")]}, None),
+        ("", {"x-death": [death(""), death("notifier.events")]}, None),
+        ("", {"x-death": "forged"}, None),
+        ("", {"x-death": ["forged"]}, None),
+    ],
+)
+def test_only_our_own_messages_have_a_kind(
+    exchange: str, headers: dict[str, Any] | None, expected: Kind | None
+) -> None:
+    """`type` counts only where the message never came through another exchange than the default one."""
+    message = delivered(exchange, message_type="notifier.delivery", headers=headers)
+    assert to_message(Lane.EVENTS, message, None).kind is expected
+
+
+def test_an_unknown_type_is_no_kind() -> None:
+    """Another `type` than ours, or none, is a publisher's message."""
+    assert to_message(Lane.EVENTS, delivered("", message_type="other"), None).kind is None
+    assert to_message(Lane.EVENTS, delivered(""), None).kind is None
+
+
+def test_the_brokers_clock_comes_first() -> None:
+    """`timestamp_in_ms`, which the broker writes, wins over the publisher's `timestamp`, which has whole seconds."""
+    moment = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    both = delivered(timestamp=moment, headers={"timestamp_in_ms": 1_767_225_600_123})
+    assert to_message(Lane.EVENTS, both, None).timestamp == 1_767_225_600.123
+    assert to_message(Lane.EVENTS, delivered(timestamp=moment), None).timestamp == moment.timestamp()
+    assert to_message(Lane.EVENTS, delivered(headers={"timestamp_in_ms": "now"}), None).timestamp is None
+
+
+def test_the_delivery_count_is_the_brokers() -> None:
+    """A first delivery cannot claim to have come before; a redelivered one says how often."""
+    headers = {"x-delivery-count": 7}
+    assert to_message(Lane.EVENTS, delivered(headers=headers), None).delivery_count == 0
+    assert to_message(Lane.EVENTS, delivered(headers=headers, redelivered=True), None).delivery_count == 7
+
+
+@pytest.mark.parametrize("seconds", [2**63, 2**64 - 1, 1_700_000_000_000_000, 1_700_000_000_000_000_000])
+def test_a_timestamp_out_of_range_is_none(seconds: int) -> None:
+    """Microseconds, nanoseconds and nonsense in `timestamp` do not raise, alone or inside the headers."""
+    tolerate_any_publisher()
+    raw = struct.pack(">Q", seconds)
+    assert decode.by_type(raw, "timestamp") == (8, None)
+    table = b"\x01tT" + raw
+    assert decode.by_type(struct.pack(">I", len(table)) + table, "table") == (len(table) + 4, {"t": None})
+
+
+def test_a_name_that_is_not_utf8_is_read_with_replacement() -> None:
+    """A short string may hold any octets."""
+    tolerate_any_publisher()
+    assert decode.by_type(b"\x03a\xffb", "shortstr") == (4, "a\ufffdb")
+
+
+def test_headers_nested_without_end_are_left_out() -> None:
+    """A table too deep to be read takes only itself away."""
+    tolerate_any_publisher()
+    table = b""
+    for _ in range(3000):
+        table = b"\x01aF" + struct.pack(">I", len(table)) + table
+    raw = struct.pack(">I", len(table)) + table
+    assert decode.by_type(raw + b"rest", "table") == (len(raw), None)

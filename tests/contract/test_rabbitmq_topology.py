@@ -1,0 +1,197 @@
+"""The topology: what is declared, what is found to be wrong, and how that is said."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import aio_pika
+import pytest
+from pamqp.common import FieldTable
+
+from notifier.adapters.rabbitmq.administration import declare_topology, delete_topology, verify_topology
+from notifier.adapters.rabbitmq.options import BrokerTls, RabbitOptions
+from notifier.adapters.rabbitmq.queue import RabbitQueue
+from notifier.adapters.rabbitmq.topology import topology_of
+from notifier.domain.errors import ConfigurationError, QueueError, TopologyMismatch
+from notifier.domain.message import HOPS, Lane
+from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing, ready
+from tests.rabbitmq_node import RabbitmqNode
+
+
+@pytest.fixture
+async def administrator(amqp_url: str) -> AsyncIterator[aio_pika.abc.AbstractConnection]:
+    """Somebody else on the same broker."""
+    async with await aio_pika.connect(amqp_url) as connection:
+        yield connection
+
+
+@pytest.fixture
+def options(amqp_url: str, prefix: str) -> RabbitOptions:
+    """This test's own corner of the broker."""
+    return RabbitOptions(urls=(amqp_url,), prefix=prefix)
+
+
+def test_every_queue_is_quorum_with_a_finite_limit() -> None:
+    """No `x-delivery-limit` means 20 on 4.x, and -1 drops at the first requeue on 3.10: it is given, and positive."""
+    topology = topology_of("notifier")
+    assert len(topology.queues) == 1 + len(Lane) + len(HOPS)
+    for queue in topology.queues:
+        limit = queue.arguments["x-delivery-limit"]
+        assert isinstance(limit, int)
+        assert 0 < limit < 2**31
+        assert queue.arguments["x-queue-type"] == "quorum"
+        if queue.name != "notifier.dead":
+            assert queue.arguments["x-dead-letter-strategy"] == "at-least-once"
+            assert queue.arguments["x-overflow"] == "reject-publish"
+
+
+def test_delays_are_one_constant_each() -> None:
+    """Queue `delay.Ns` holds N seconds and hands on to `retries`; each lane hands on to `dead`."""
+    queues = {queue.name: queue.arguments for queue in topology_of("p").queues}
+    for hop in HOPS:
+        assert queues[f"p.delay.{hop}s"]["x-message-ttl"] == hop * 1000
+        assert queues[f"p.delay.{hop}s"]["x-dead-letter-routing-key"] == "p.retries"
+    for lane in Lane:
+        assert queues[f"p.{lane}"]["x-dead-letter-routing-key"] == "p.dead"
+        assert queues[f"p.{lane}"]["x-delivery-limit"] == 100
+
+
+async def test_declaring_twice_changes_nothing(options: RabbitOptions) -> None:
+    """The topology is declared idempotently, and then verifies."""
+    await declare_topology(options)
+    await declare_topology(options)
+    await verify_topology(options)
+
+
+async def test_another_argument_is_named(
+    options: RabbitOptions, administrator: aio_pika.abc.AbstractConnection
+) -> None:
+    """A queue with another argument gives an error with the queue, the argument, both values and the way out."""
+    channel = await administrator.channel()
+    name = f"{options.prefix}.events"
+    arguments: FieldTable = {**topology_of(options.prefix).queues[1].arguments, "x-delivery-limit": 5}
+    await channel.declare_queue(name, durable=True, arguments=arguments)
+    for check in (declare_topology, verify_topology):
+        with pytest.raises(TopologyMismatch) as caught:
+            await check(options)
+        text = str(caught.value)
+        assert f"queue {name}: argument x-delivery-limit is '5', but should be '100'" in text
+        assert "queue.prefix" in text
+        assert "topology delete" in text
+
+
+async def test_a_worker_says_what_is_wrong(
+    options: RabbitOptions, administrator: aio_pika.abc.AbstractConnection
+) -> None:
+    """`ready` raises the mismatch, `status` shows it, and once it is put right the worker goes on by itself."""
+    channel = await administrator.channel()
+    await channel.declare_queue(f"{options.prefix}.bulk", durable=True)  # a classic queue
+    queue = RabbitQueue(options)
+    await queue.open()
+    try:
+        with pytest.raises(TopologyMismatch, match=rf"{options.prefix}\.bulk: argument .* is none, but should be '"):
+            await asyncio.wait_for(queue.ready(), PATIENCE)
+        assert not queue.status().connected
+        assert f"{options.prefix}.bulk" in (queue.status().problem or "")
+        await channel.queue_delete(f"{options.prefix}.bulk")
+        await queue.consume(Inbox())
+        assert (await consuming(queue)).problem is None
+    finally:
+        await queue.close()
+
+
+async def test_an_exchange_of_another_type_is_named(
+    options: RabbitOptions, administrator: aio_pika.abc.AbstractConnection
+) -> None:
+    """So is an exchange."""
+    channel = await administrator.channel()
+    await channel.declare_exchange(f"{options.prefix}.bulk", "fanout", durable=True)
+    with pytest.raises(TopologyMismatch, match=rf"exchange {options.prefix}\.bulk: argument type is 'fanout'.*'topic'"):
+        await declare_topology(options)
+
+
+async def test_verify_declares_nothing(options: RabbitOptions) -> None:
+    """With `topology: verify` everything missing is named, at once, and left missing."""
+    for _ in range(2):
+        with pytest.raises(TopologyMismatch) as caught:
+            await verify_topology(options)
+        for name in ("events", "retries", "bulk", "dead", "delay.1s", "delay.65536s", "outcomes"):
+            assert f"{options.prefix}.{name}" in str(caught.value)
+        assert "topology declare" in str(caught.value)
+
+
+async def test_verify_goes_on_once_declared(options: RabbitOptions, amqp_url: str) -> None:
+    """A worker with `topology: verify` waits, and starts when somebody has declared."""
+    queue = RabbitQueue(RabbitOptions(urls=(amqp_url,), prefix=options.prefix, topology="verify"))
+    await queue.open()
+    try:
+        with pytest.raises(TopologyMismatch):
+            await asyncio.wait_for(queue.ready(), PATIENCE)
+        await declare_topology(options)
+        await queue.consume(Inbox())
+        await consuming(queue)
+    finally:
+        await queue.close()
+
+
+async def test_verify_needs_no_permission_to_configure(
+    rabbitmq: RabbitmqNode | None, options: RabbitOptions, amqp_url: str
+) -> None:
+    """A user who may not configure is told so when declaring, and verifies what another has declared."""
+    if rabbitmq is None:
+        pytest.skip("needs rabbitmqctl on the node")
+    await asyncio.to_thread(rabbitmq.ctl, "add_user", options.prefix, "secret")
+    await asyncio.to_thread(rabbitmq.ctl, "set_permissions", options.prefix, "^$", ".*", ".*")
+    humble = RabbitOptions(
+        urls=(amqp_url,), prefix=options.prefix, topology="verify", credentials=lambda: (options.prefix, "secret")
+    )
+    with pytest.raises(QueueError, match=r"ACCESS_REFUSED.*verify"):
+        await declare_topology(humble)
+    await declare_topology(options)
+    await verify_topology(humble)
+
+
+async def test_delete_takes_messages_and_leaves_the_connection(options: RabbitOptions) -> None:
+    """Deleting tells what it took. It never asks for `if-empty`, which closes the connection on quorum queues."""
+    queue = RabbitQueue(options)
+    await queue.open()
+    await queue.ready()
+    await queue.publish("dead", outgoing("a"))
+    await ready(queue, "dead", 1)
+    await queue.close()
+    lost = await delete_topology(options)
+    assert lost[f"{options.prefix}.dead"] == 1
+    assert set(await delete_topology(options)) == set(lost)  # what is missing is no error
+
+
+async def test_the_prefix_is_honoured(options: RabbitOptions, amqp_url: str) -> None:
+    """Two prefixes are two systems: an event of one never meets the other."""
+    other = RabbitOptions(urls=(amqp_url,), prefix=f"{options.prefix}.b")
+    queues = RabbitQueue(options), RabbitQueue(other)
+    inboxes = Inbox(), Inbox()
+    try:
+        for queue, inbox in zip(queues, inboxes, strict=True):
+            await queue.open()
+            await queue.ready()
+            await queue.consume(inbox)
+        for queue, name in zip(queues, "ab", strict=True):
+            await queue.send_event(Lane.EVENTS, b"{}", message_id=name)
+        assert [(await inbox.next()).message_id for inbox in inboxes] == ["a", "b"]
+        assert all(inbox.empty() for inbox in inboxes)
+    finally:
+        for queue in queues:
+            await queue.close()
+        await delete_topology(other)
+
+
+def test_options_refuse_what_would_hurt() -> None:
+    """No host, TLS that would be ignored, and a consumer without prefetch are mistakes, all named at once."""
+    with pytest.raises(ConfigurationError) as caught:
+        RabbitOptions(urls=("amqp://user:secret@host/",), tls=BrokerTls(), prefetch={Lane.BULK: 0, Lane.EVENTS: 5000})
+    assert [mistake.path for mistake in caught.value.mistakes] == [
+        "queue.tls",
+        "queue.prefetch.bulk",
+        "queue.prefetch.events",
+    ]
+    with pytest.raises(ConfigurationError):
+        RabbitOptions(urls=())
+    assert "secret" not in repr(RabbitOptions(urls=("amqp://user:secret@host/",)))
