@@ -37,7 +37,8 @@ class SqliteQueue:
         self._thread: Thread | None = None
         self._sink: Sink | None = None
         self._held: dict[int, Tag] = {}
-        self._problem: str | None = None
+        self._connected = False
+        self._problem: str | None = "not open"
         self._consuming = False
 
     async def open(self) -> None:
@@ -72,13 +73,14 @@ class SqliteQueue:
 
     async def close(self) -> None:
         """Make every ack durable, give back what was not acked, close the file. Never raises."""
-        if self._writer is None or self._thread is None:
+        thread = self._thread
+        if self._writer is None or thread is None:
             return
         with suppress(QueueError):  # where the last commit fails, what it would have acked comes again
             await self.stop_consuming()
             await self._ask(self._writer.finish)
         # The thread's last word to the loop comes before the end of this wait.
-        await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+        await asyncio.get_running_loop().run_in_executor(None, thread.join)
 
     def ack(self, message: Message) -> None:
         """Forget the message for good, with the next commit. Without effect where it is not held (any more)."""
@@ -130,16 +132,15 @@ class SqliteQueue:
 
     async def available(self) -> None:
         """Return when a publish has a chance again; only trying tells whether a full disk has room."""
-        await asyncio.sleep(0 if self._writer is not None and self._problem is None else _PACE)
+        await asyncio.sleep(0 if self._problem is None else _PACE)
 
     def status(self) -> QueueStatus:
         """How the file stands. `blocked` while it is open and cannot be written."""
-        connected = self._writer is not None
         return QueueStatus(
-            connected=connected,
+            connected=self._connected,
             consuming=self._consuming,
-            blocked=connected and self._problem is not None,
-            problem=self._problem if connected else "not open",
+            blocked=self._connected and self._problem is not None,
+            problem=self._problem,
         )
 
     async def depths(self) -> Mapping[str, Depth]:
@@ -172,7 +173,7 @@ class SqliteQueue:
 
     def _settle(self, report: Report) -> None:
         """Runs on the loop, once a turn of the writer."""
-        self._problem = report.problem
+        self._connected, self._problem = report.connected, report.problem
         for done, result, error in report.answers:
             if done.done():  # whoever waited was cancelled
                 continue

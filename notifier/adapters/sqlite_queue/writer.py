@@ -28,7 +28,7 @@ _PREFETCH = MappingProxyType({Lane.EVENTS: 512, Lane.BULK: 64, Lane.RETRIES: 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqliteOptions:
-    """Where the file is, how many unacked messages a lane may have, and whose time it is (epoch seconds)."""
+    """Where the file is, how many unacked messages a lane may have (a lane left out: the default), whose time it is."""
 
     path: Path
     prefetch: Mapping[Lane, int] = field(default_factory=lambda: _PREFETCH)
@@ -71,6 +71,7 @@ class Answer(NamedTuple):
 class Report:
     """What came of a turn. `problem` says what is wrong, None where nothing is. `ended`: the thread's last word."""
 
+    connected: bool
     answers: Sequence[Answer] = ()
     taken: Sequence[Message] = ()
     problem: str | None = None
@@ -95,7 +96,7 @@ class Writer:
         self._tell = tell
         self._inbox: SimpleQueue[Operation] = SimpleQueue()
         self._now_doing: Sequence[Operation] = ()
-        self._lanes = {lane: _Lane(room=options.prefetch[lane]) for lane in Lane}
+        self._lanes = {lane: _Lane(room=options.prefetch.get(lane, _PREFETCH[lane])) for lane in Lane}
         self._store: Store | None = None
         self._lock: WorkerLock | None = None
         self._acks: list[int] = []
@@ -122,7 +123,7 @@ class Writer:
                 self._store.close()
             if self._lock is not None:
                 self._lock.release()
-            self._report(Report(problem=f"the queue {self._path} was closed", ended=True))
+            self._report(Report(connected=False, problem=f"the queue {self._path} was closed", ended=True))
 
     def abandoned(self) -> list[Operation]:
         """What nobody will do any more, once the thread has ended."""
@@ -182,7 +183,8 @@ class Writer:
         answers = [Answer(p.done, error=None if problem is None else QueueUnavailable(problem)) for p in publishes]
         answers += [self._answer(call) for call in calls]
         if answers or taken or self._problem != before:
-            self._report(Report(answers=answers, taken=taken, problem=self._problem))
+            connected = self._store is not None
+            self._report(Report(connected=connected, answers=answers, taken=taken, problem=self._problem))
 
     def _commit(self, publishes: Sequence[Publish]) -> list[Message]:
         """One transaction. Returns what was taken in it."""

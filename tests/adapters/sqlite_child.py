@@ -1,0 +1,89 @@
+"""Another process at an embedded queue, for tests that kill it or let it work beside a worker.
+
+`python -m tests.adapters.sqlite_child hold|churn|send FILE [COUNT]`; it writes one line a fact, each in one write.
+"""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
+from notifier.domain.message import Lane, Message
+from tests.contract.queues import outgoing
+
+
+def tell(fact: str) -> None:
+    """In one write, so that a kill leaves whole lines."""
+    os.write(1, fact.encode() + b"\n")
+
+
+class Churning:
+    """Acks every second message it takes, and says so before."""
+
+    def __init__(self, queue: SqliteQueue) -> None:
+        self._queue = queue
+        self._taken = 0
+
+    def take(self, message: Message) -> None:
+        """As the port says."""
+        self._taken += 1
+        if self._taken % 2:
+            tell(f"acking {message.message_id}")
+            self._queue.ack(message)
+
+
+class Holding:
+    """Acks nothing."""
+
+    def take(self, message: Message) -> None:
+        """As the port says."""
+        tell(f"taken {message.message_id}")
+
+
+async def churn(path: Path) -> None:
+    """Publish, take and ack for ever."""
+    queue = SqliteQueue(SqliteOptions(path=path))
+    await queue.open()
+    await queue.consume(Churning(queue))
+
+    async def publish(publisher: int) -> None:
+        number = 0
+        while True:
+            number += 1
+            await queue.publish(Lane.EVENTS, outgoing(f"{publisher}-{number}"))
+            tell(f"confirmed {publisher}-{number}")
+
+    await asyncio.gather(*(publish(publisher) for publisher in range(8)))
+
+
+async def hold(path: Path) -> None:
+    """Publish four, take two of them, and stay."""
+    queue = SqliteQueue(SqliteOptions(path=path, prefetch={Lane.EVENTS: 2}))
+    await queue.open()
+    await queue.consume(Holding())
+    for number in range(4):
+        await queue.publish(Lane.EVENTS, outgoing(str(number)))
+    tell("published")
+    await asyncio.Event().wait()
+
+
+async def send(path: Path, count: int) -> None:
+    """Send events as the command line does, beside a worker."""
+    queue = SqliteQueue(SqliteOptions(path=path))
+    await queue.open()
+    await queue.ready()
+    for number in range(count):
+        await queue.send_event(Lane.EVENTS, b"{}", message_id=f"sent-{number}")
+    await queue.close()
+
+
+if __name__ == "__main__":
+    job, file, *rest = sys.argv[1:]
+    match job:
+        case "churn":
+            asyncio.run(churn(Path(file)))
+        case "hold":
+            asyncio.run(hold(Path(file)))
+        case "send":
+            asyncio.run(send(Path(file), int(rest[0])))
