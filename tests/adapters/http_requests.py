@@ -56,9 +56,9 @@ class ScriptedResolver(AbstractResolver):
 
 
 @contextlib.asynccontextmanager
-async def opened(resolver: AbstractResolver | None = None) -> AsyncIterator[HttpTransport]:
+async def opened(resolver: AbstractResolver | None = None, **limits: Any) -> AsyncIterator[HttpTransport]:
     """A transport. Whatever a test did to it, no connection is left after closing."""
-    transport = HttpTransport(resolver)
+    transport = HttpTransport(resolver, **limits)
     await transport.open()
     try:
         yield transport

@@ -1,4 +1,4 @@
-"""What becomes of connections: kept, stale, denied, broken, hung until the deadline; each on real sockets."""
+"""What becomes of connections: kept, stale, broken, hung until the deadline; each on real sockets."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -151,6 +151,43 @@ async def test_a_kept_connection_that_ends_within_the_answer_is_not_stale(transp
     assert (wire.reason, wire.ambiguous) == (Reason.DISCONNECTED, True)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 500 Extra\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nabc",
+    ],
+    ids=["two answers", "close", "upgrade"],
+)
+async def test_a_connection_with_something_left_in_it_is_not_used_again(transport: HttpTransport, data: bytes) -> None:
+    """What was not asked for must never be taken for the answer to the next request."""
+    async with scripted(do.raw(data), do.answer(204)) as receiver:
+        wire = await transport.post(request(receiver.url))
+        assert isinstance(wire, Answer)
+        assert wire.status in (101, 200)
+        assert await transport.post(request(receiver.url)) == Answer(status=204)
+    assert [received.connection for received in receiver.requests] == [1, 2]
+
+
+async def test_what_comes_unasked_is_not_the_next_answer(transport: HttpTransport) -> None:
+    """A server that says 408 to an idle connection has not said it to the next token."""
+    idle = asyncio.Event()
+
+    async def answer_twice(peer: do.Peer) -> None:
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await idle.wait()
+        await peer.send(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+        await peer.gone()
+
+    async with scripted(do.Behaviour(run=answer_twice), do.answer(204)) as receiver:
+        assert await transport.post(request(receiver.url)) == Answer(status=200)
+        idle.set()
+        [[(kept, _)]] = transport._pools[LOOPBACK].session.connector._conns.values()  # type: ignore[union-attr]
+        await _until(lambda: kept.should_close)
+        assert await transport.post(request(receiver.url)) == Answer(status=204)
+
+
 async def test_a_new_connection_can_be_asked_for(transport: HttpTransport) -> None:
     """It is new although another is kept, and is kept in its turn."""
     async with scripted() as receiver:
@@ -191,59 +228,6 @@ async def test_a_cancelled_request_leaves_no_connection(transport: HttpTransport
         with pytest.raises(asyncio.CancelledError):
             await task
         await receiver.until(lambda receiver: receiver.open == 0)
-
-
-# ── egress ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "http://127.0.0.1:{port}/",
-        "https://127.0.0.1:{port}/",
-        "https://127.1:{port}/",
-        "https://2130706433:{port}/",
-        "https://[::ffff:127.0.0.1]:{port}/",
-        "https://user@127.0.0.1:{port}/",
-        "https://127.0.0.1:{port}/#f",
-        "ftp://127.0.0.1:{port}/",
-        "not a URI",
-    ],
-)
-async def test_what_is_not_allowed_is_not_connected_to(transport: HttpTransport, uri: str) -> None:
-    """By default: https only, public addresses only, whatever coat they wear."""
-    async with scripted() as receiver:
-        wire = await transport.post(request(uri.format(port=receiver.port), egress=EgressPolicy()))
-        assert receiver.connections == 0
-    assert isinstance(wire, Break)
-    assert (wire.reason, wire.ambiguous) == (Reason.EGRESS_DENIED, False)
-
-
-@pytest.mark.parametrize("name", ["rebound.example", "metadata.example", "six.example"])
-async def test_the_address_really_connected_to_is_judged(named: HttpTransport, name: str) -> None:
-    """A name may mean anything: what it means now is what counts, and the text names the setting."""
-    wire = await named.post(request(f"http://{name}:9/"))
-    assert isinstance(wire, Break)
-    assert (wire.reason, wire.ambiguous) == (Reason.EGRESS_DENIED, False)
-    assert "egress.allow" in wire.text
-
-
-async def test_of_several_addresses_the_allowed_ones_are_used(named: HttpTransport) -> None:
-    """One denied address does not forbid the others; and when those fail, it is they that failed."""
-    async with scripted(host="two.example") as receiver:
-        assert await named.post(request(receiver.url)) == Answer(status=200)
-        assert receiver.connections == 1
-    async with deaf_port() as port:
-        wire = await named.post(request(f"http://two.example:{port}/"))
-    assert isinstance(wire, Break)
-    assert wire.reason is Reason.CONNECT
-
-
-async def test_a_disguised_address_is_refused_even_where_it_would_be_allowed(transport: HttpTransport) -> None:
-    """`127.1` may be judged as 127.0.0.1, but aiohttp connects to canonical addresses only: dead, and it says why."""
-    async with scripted(host="127.1") as receiver:
-        wire = await transport.post(request(receiver.url))
-    assert wire == Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text="host is not a canonical IPv4 address")
 
 
 # ── housekeeping ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator
 from typing import cast
 
 import aiohttp
-import pytest
 import uvloop
 from aiohttp.client_proto import ResponseHandler
 
-from notifier.adapters.http_transport import HttpTransport, connections, transport
+from notifier.adapters.http_transport import HttpTransport, connections
 from notifier.adapters.http_transport.connections import GuardedConnector, OpenConnections, WatchedConnection
 from notifier.domain.client import EgressPolicy
 from notifier.domain.outcome import Answer, Break, Reason, StaleConnection, Wire
@@ -30,7 +29,7 @@ def test_the_private_hook_is_still_there() -> None:
         assert type(protocol) is ResponseHandler
         assert callable(protocol.force_close)
         await connector.close()
-        watched = GuardedConnector(None, ScriptedResolver({}), OpenConnections())
+        watched = GuardedConnector(None, ScriptedResolver({}), OpenConnections(1))
         connections.current_exchange.set(connections.Exchange())
         assert isinstance(watched._factory(), WatchedConnection)
         await watched.close()
@@ -121,10 +120,9 @@ async def test_names_are_looked_up_by_aiodns() -> None:
 # ── limits ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_beyond_the_limit_no_connection_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_beyond_the_limit_no_connection_is_kept() -> None:
     """A mass logout to very many clients does not leave a socket open for each of them."""
-    monkeypatch.setattr(connections, "OPEN_LIMIT", 2)
-    async with opened() as http, scripted() as one, scripted() as two, scripted() as three, scripted() as four:
+    async with opened(keep=2) as http, scripted() as one, scripted() as two, scripted() as three, scripted() as four:
         for receiver in (one, two, three, four):
             assert await http.post(request(receiver.url)) == Answer(status=200)
         await three.until(lambda receiver: receiver.open == 0)
@@ -133,11 +131,10 @@ async def test_beyond_the_limit_no_connection_is_kept(monkeypatch: pytest.Monkey
         assert (one.open, two.open) == (1, 1)
 
 
-async def test_sessions_of_policies_no_longer_used_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sessions_of_policies_no_longer_used_are_closed() -> None:
     """A reload that changes the policy leaves nothing of the old behind, but never ends what is in flight."""
-    monkeypatch.setattr(transport, "SESSION_IDLE", -1.0)
     other, third = EgressPolicy(allow=LOOPBACK.allow, allow_http=True, deny=LOOPBACK.allow[1:]), EgressPolicy()
-    async with opened() as http, scripted() as idle, scripted(do.hang()) as busy:
+    async with opened(session_idle=-1.0) as http, scripted() as idle, scripted(do.hang()) as busy:
         assert await http.post(request(idle.url)) == Answer(status=200)
         task = asyncio.create_task(http.post(request(busy.url, egress=other, within=SHORT)))
         await busy.until(lambda receiver: len(receiver.requests) == 1)

@@ -25,7 +25,6 @@ from notifier.domain.egress import judge
 HEAD_LIMIT = 16 * 1024  # bytes of a response's status line and headers
 KEEP_ALIVE = 15.0  # seconds an idle connection is kept; that many servers close theirs after 5 s costs one more go
 IN_USE_LIMIT = 1024  # connections; twice the pipeline's window, which is what really limits them
-OPEN_LIMIT = 1024  # connections; beyond it none is kept alive, so that 100,000 clients do not mean 100,000 idle sockets
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r\n]")
@@ -53,10 +52,12 @@ current_exchange: ContextVar[Exchange] = ContextVar("current_exchange")
 class OpenConnections:
     """How many connections are open that a request went over, in all connectors together.
 
+    Beyond `keep` none is kept alive, so that a logout at 100,000 clients does not mean 100,000 idle sockets.
     Counted from the first use: the protocol that asked a proxy for a tunnel is never told that its connection is lost.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
         self.count = 0
 
 
@@ -140,13 +141,15 @@ class GuardedConnector(aiohttp.TCPConnector):
             connection = await super().connect(req, traces, timeout)
             watched = connection.protocol
             assert isinstance(watched, WatchedConnection)
-            if not (exchange.new_connection and watched.uses):
+            if not watched.uses or not (exchange.new_connection or watched.should_close):
                 break
-            connection.close()  # the others kept for that host are most likely as stale as the one met before
+            # Either the caller met a stale one, and the others kept for that host are most likely no better; or
+            # something came unasked while it was idle, which aiohttp would take for the answer to this request.
+            connection.close()
         exchange.reused = watched.uses > 0
         exchange.connection = watched
         watched.begin()
-        if self._open_connections.count > OPEN_LIMIT:
+        if self._open_connections.count > self._open_connections.keep:
             watched.force_close()
         return connection
 

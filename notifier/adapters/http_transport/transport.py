@@ -5,6 +5,7 @@ it was not used for a while. TLS files, proxy and its password are part of aioht
 """
 
 import asyncio
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlencode
@@ -28,7 +29,7 @@ from notifier.domain.egress import check_uri
 from notifier.domain.outcome import Answer, Break, Reason, Wire
 from notifier.pipeline.ports import Request
 
-SESSION_IDLE = 60.0  # seconds without a request after which a session may be closed
+MOST_KEPT = 4096  # connections kept alive, or half of the open files that the process may have, if that is less
 NO_TIMEOUT = aiohttp.ClientTimeout()  # aiohttp's own timers would only add second deadlines to ours
 
 _HEADERS = {
@@ -49,13 +50,20 @@ class _Pool:
 
 
 class HttpTransport:
-    """Satisfies the pipeline's `Transport`. `resolver` None: names are looked up by aiodns."""
+    """Satisfies the pipeline's `Transport`.
 
-    def __init__(self, resolver: AbstractResolver | None = None) -> None:
+    `resolver` None: names are looked up by aiodns. `keep` is how many connections may be open before no more are kept
+    alive. A session that was not used for `session_idle` seconds may be closed.
+    """
+
+    def __init__(
+        self, resolver: AbstractResolver | None = None, *, keep: int | None = None, session_idle: float = 60.0
+    ) -> None:
         self._given_resolver = resolver
+        self._session_idle = session_idle
         self._resolver: AbstractResolver | None = None
         self._tls = TlsContexts()
-        self._open_connections = OpenConnections()
+        self._open_connections = OpenConnections(_half_of_open_files() if keep is None else keep)
         self._pools: dict[EgressPolicy | None, _Pool] = {}
 
     @property
@@ -143,11 +151,16 @@ class HttpTransport:
 
     async def _close_idle(self) -> None:
         """New policies come only with a new configuration: that is when old ones are looked for."""
-        long_ago = asyncio.get_running_loop().time() - SESSION_IDLE
+        long_ago = asyncio.get_running_loop().time() - self._session_idle
         for policy, pool in list(self._pools.items()):
             if pool.in_use == 0 and pool.last_used < long_ago:
                 del self._pools[policy]
                 await pool.session.close()
+
+
+def _half_of_open_files() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_KEPT if soft == resource.RLIM_INFINITY else min(MOST_KEPT, soft // 2)
 
 
 async def _read_body(response: aiohttp.ClientResponse) -> bytes:
