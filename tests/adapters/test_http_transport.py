@@ -198,6 +198,14 @@ async def test_headers_under_16_kib_are_fine(transport: HttpTransport) -> None:
         assert await transport.post(request(receiver.url)) == Answer(status=200, text="ok")
 
 
+async def test_headers_over_16_kib_are_not_read_to_their_end(transport: HttpTransport) -> None:
+    """Each is small enough, and yet they are too much together: what follows them is never seen."""
+    many = tuple((f"X-{number}", "y" * 1000) for number in range(20))
+    async with scripted(do.answer(200, b"ok", many)) as receiver:
+        assert await transport.post(request(receiver.url)) == Answer(status=200)
+        await receiver.until(lambda receiver: receiver.open == 0)
+
+
 async def test_a_bomb_is_not_decompressed(transport: HttpTransport) -> None:
     """We ask for `identity`; who sends something else is not read."""
     async with scripted(do.gzip_bomb(200)) as receiver:

@@ -102,7 +102,7 @@ class WatchedConnection(ResponseHandler):
             self.head += data[:HEAD_LIMIT]
             if _HEAD_END.search(self.head):
                 self._head_complete = True
-            elif len(self.head) > HEAD_LIMIT and self.transport is not None:
+            elif len(self.head) >= HEAD_LIMIT and self.transport is not None:
                 self.head_too_large = True
                 self.transport.abort()
                 return
