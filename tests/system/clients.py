@@ -1,0 +1,135 @@
+"""Clients of system tests: one server on loopback that plays all of them, keeps every token, and answers as told."""
+
+import asyncio
+import base64
+import json
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+from tests.system.waiting import PATIENCE
+from tests.verifier import verify
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """One request: where it came, its token and what that claims (not verified yet), and when."""
+
+    path: str
+    token: str
+    claims: Mapping[str, Any]
+    header: Mapping[str, Any]
+    at: float
+    nth: int
+
+    @property
+    def who(self) -> str:
+        """The session, or the user where there is none."""
+        return str(self.claims.get("sid") or self.claims.get("sub"))
+
+
+Answer = int | web.Response
+Judge = Callable[[Hit], Answer | Awaitable[Answer]]
+
+
+def always(_hit: Hit) -> int:
+    """A healthy client."""
+    return 200
+
+
+class Clients:
+    """The server. `judge` says what a request is answered with; `hit.nth` counts those of one session at one path."""
+
+    def __init__(self, judge: Judge = always) -> None:
+        self.hits: list[Hit] = []
+        self.judge = judge
+        self.port = 0
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._changed = asyncio.Event()
+        self._runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0.1)
+
+    def url(self, path: str) -> str:
+        """The `backchannel_logout_uri` of one client."""
+        return f"http://127.0.0.1:{self.port}/{path}"
+
+    def at(self, path: str) -> list[Hit]:
+        """What came to one client, in order."""
+        return [hit for hit in self.hits if hit.path == f"/{path}"]
+
+    def told(self, path: str) -> list[str]:
+        """The sessions that one client heard of, in order."""
+        return [hit.who for hit in self.at(path)]
+
+    async def until(self, condition: Callable[[], bool], patience: float = PATIENCE) -> None:
+        """Return once the condition, looked at after each request, holds."""
+        try:
+            async with asyncio.timeout(patience):
+                while not condition():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            counts = Counter(hit.path for hit in self.hits)
+            raise AssertionError(f"waited {patience} s in vain; so far came {counts.most_common(10)}") from None
+
+    async def until_told(self, path: str, sessions: Collection[str], patience: float = PATIENCE) -> None:
+        """Return once the client has heard of all these sessions."""
+        missing = set(sessions)
+        seen = 0
+
+        def complete() -> bool:
+            nonlocal seen
+            missing.difference_update(hit.who for hit in self.hits[seen:] if hit.path == f"/{path}")
+            seen = len(self.hits)
+            return not missing
+
+        await self.until(complete, patience)
+
+    async def __aenter__(self) -> Self:
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, backlog=1024)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Listen no more, and close every connection."""
+        await self._runner.cleanup()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        [(name, token)] = parse_qsl((await request.read()).decode(), keep_blank_values=True)
+        assert name == "logout_token"
+        header, claims = (_decoded(part) for part in token.split(".")[:2])
+        who = str(claims.get("sid") or claims.get("sub"))
+        key = (request.path, claims["iss"], who)
+        self._counts[key] += 1
+        hit = Hit(path=request.path, token=token, claims=claims, header=header, at=time.time(), nth=self._counts[key])
+        self.hits.append(hit)
+        self._changed.set()
+        answer = self.judge(hit)
+        if isinstance(answer, Awaitable):
+            answer = await answer
+        return web.Response(status=answer) if isinstance(answer, int) else answer
+
+
+def _decoded(part: str) -> dict[str, Any]:
+    return dict(json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))))
+
+
+def verify_all(hits: Sequence[Hit], jwks: Callable[[str], Mapping[str, Sequence[Mapping[str, Any]]]]) -> None:
+    """Every token is valid for the client at whose path it came (named as the client), and no `jti` came twice (R2)."""
+    for hit in hits:
+        iss = hit.claims["iss"]
+        verify(hit.token, jwks(iss), iss=iss, aud=hit.path.removeprefix("/"), now=hit.at)
+    jtis = Counter(hit.claims["jti"] for hit in hits)
+    assert [jti for jti, count in jtis.items() if count > 1] == []

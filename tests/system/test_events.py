@@ -1,0 +1,292 @@
+"""What publishers may send, and what becomes of it: identity, CloudEvents, malformed input, tenants, the API."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.rabbitmq_node import RabbitmqNode
+from tests.system.broker import broker
+from tests.system.clients import Clients, verify_all
+from tests.system.site import ISSUER, OTHER, Site, client
+from tests.system.worker_process import worker
+
+
+def register(site: Site, clients: Clients) -> None:
+    """`shop` at both issuers, `mail` at the first alone, `other` at the second alone."""
+    site.write_clients(
+        [
+            {**client("shop", clients.url("shop")), "issuer": [ISSUER, OTHER]},
+            client("mail", clients.url("mail")),
+            client("other", clients.url("other"), OTHER),
+        ]
+    )
+
+
+def event(sid: str, **more: object) -> dict[str, object]:
+    """One session of alice's, at `shop`."""
+    return {"iss": ISSUER, "sub": "alice", "sid": sid, "clients": ["shop"], **more}
+
+
+# ── identity ──
+
+
+async def test_a_made_up_id_suppresses_nothing(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """The same body twice without an id is two logouts: the same user may sign out twice."""
+    async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
+        site = Site(tmp_path, amqp_url, prefix)
+        register(site, clients)
+        async with worker(site) as running:
+            for _ in range(2):
+                await rabbit.publish(event("s1"))
+                await running.post(event("s2"))
+            await clients.until(lambda: len(clients.hits) == 4)
+            await running.until_metric(4, "events_total", result="accepted")
+            assert await running.metric("events_total", result="duplicate") == 0
+        assert sorted(clients.told("shop")) == ["s1", "s1", "s2", "s2"]
+        verify_all(clients.hits, site.jwks)
+
+
+async def test_the_same_id_is_told_once_by_issuer_and_publisher(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """A resend is told once and counted; the same ids, user and session at another issuer are another logout."""
+    async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
+        site = Site(tmp_path, amqp_url, prefix)
+        register(site, clients)
+        async with worker(site) as running:
+            await rabbit.publish(event("s1", id="same"))
+            await clients.until_told("shop", ["s1"])
+            await running.until_metric(1, "events_total", result="accepted")
+            await rabbit.publish(event("s1", id="same"))
+            await rabbit.publish(event("s1", id="same"))
+            await rabbit.publish(event("s1", id="same", iss=OTHER))
+            await rabbit.publish(event("s2", id="last"))
+            await clients.until_told("shop", ["s2"])
+            await running.until_metric(3, "events_total", result="accepted")
+            await running.until_metric(2, "events_total", result="duplicate")
+        assert sorted((hit.claims["iss"], hit.who) for hit in clients.hits) == [
+            (ISSUER, "s1"),
+            (ISSUER, "s2"),
+            (OTHER, "s1"),
+        ]
+        verify_all(clients.hits, site.jwks)
+
+
+async def test_one_issuer_never_speaks_to_another_s_clients(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """`"*"` means the issuer's own clients, and one named of another issuer is unknown."""
+    async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
+        site = Site(tmp_path, amqp_url, prefix)
+        register(site, clients)
+        async with worker(site) as running:
+            await rabbit.publish(event("all", clients="*"))
+            await rabbit.publish(event("theirs", clients=["other", "mail"], id="e-theirs"))
+            await rabbit.publish(event("all-other", iss=OTHER, clients="*"))
+            letters = await rabbit.until_dead(1)
+            await running.until_metric(5, "deliveries_settled_total", fate="delivered")
+        assert [letter.headers["reason"] for letter in letters] == ["unknown_client"]
+        told = sorted((hit.path, hit.claims["iss"], hit.who) for hit in clients.hits)
+        assert told == [
+            ("/mail", ISSUER, "all"),
+            ("/mail", ISSUER, "theirs"),
+            ("/other", OTHER, "all-other"),
+            ("/shop", ISSUER, "all"),
+            ("/shop", OTHER, "all-other"),
+        ]
+        verify_all(clients.hits, site.jwks)
+
+
+# ── CloudEvents ──
+
+
+def attributes(mark: str, number: int) -> dict[str, str]:
+    """The required context attributes of binary mode."""
+    values = {"specversion": "1.0", "type": "com.example.ended", "source": "/idp", "id": f"ce-{number}"}
+    return {f"{mark}{name}": value for name, value in values.items()}
+
+
+async def test_cloudevents_come_both_ways_and_both_modes(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """Structured and binary, over AMQP (both spellings of the headers) and HTTP; a resend is known by source and id."""
+    async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
+        site = Site(tmp_path, amqp_url, prefix)
+        register(site, clients)
+        structured = {**attributes("", 1), "datacontenttype": "application/json", "data": event("s1")}
+        kind = "application/cloudevents+json; charset=utf-8"
+        async with worker(site) as running:
+            for _ in range(2):
+                await rabbit.publish(structured, content_type=kind)
+            await rabbit.publish(event("s2"), headers=dict(attributes("cloudEvents_", 2)))
+            await rabbit.publish(event("s3"), headers=dict(attributes("cloudEvents:", 3)))
+            web = {**attributes("", 4), "data": event("s4")}
+            assert await running.post(web, headers={"Content-Type": kind}) == (202, {"id": "ce-4"})
+            assert await running.post(event("s5"), headers=attributes("ce-", 5)) == (202, {"id": "ce-5"})
+            await clients.until_told("shop", [f"s{number}" for number in range(1, 6)])
+            await running.until_metric(1, "events_total", result="duplicate")
+        assert sorted(clients.told("shop")) == ["s1", "s2", "s3", "s4", "s5"]
+        verify_all(clients.hits, site.jwks)
+
+
+# ── malformed ──
+
+WRONG: dict[str, bytes] = {
+    "empty": b"",
+    "not UTF-8": b'{"iss": "\xff\xfe"}',
+    "not JSON": b"hello",
+    "nested": b'{"iss":' + b"[" * 60_000 + b"]" * 60_000 + b"}",
+    "oversized": json.dumps({**event("s0"), "padding": "x" * 200 * 1024}).encode(),
+    "an array": b"[1, 2]",
+    "no clients": json.dumps({"id": "named", "iss": ISSUER, "sub": "alice", "clients": []}).encode(),
+}
+
+
+async def test_what_cannot_be_read_becomes_a_dead_letter(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """Whatever comes, the worker lives on, and any RabbitMQ tool can read what was wrong."""
+    async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
+        site = Site(tmp_path, amqp_url, prefix)
+        register(site, clients)
+        async with worker(site) as running:
+            for body in WRONG.values():
+                await rabbit.publish(body)
+            await rabbit.publish(event("s1"), content_type="text/plain")
+            await rabbit.publish(event("s2"), headers={"deep": _deep(200)})
+            await clients.until_told("shop", ["s2"])
+            letters = await rabbit.until_dead(len(WRONG))
+            await running.until_metric(len(WRONG), "events_total", result="malformed")
+            assert running.said("unexpected") == []
+            assert await running.stop() == 0
+    assert len(letters) == len(WRONG)
+    for letter in letters:
+        assert set(letter.headers) >= {"reason", "client_id", "iss", "event_id"}
+        assert letter.headers["reason"] == "malformed_event"
+        assert json.loads(letter.body)["mistakes"]
+    sizes = {json.loads(letter.body)["raw"]["size"] for letter in letters}
+    assert sizes == {len(body) for body in WRONG.values()}
+    assert ("named", ISSUER) in {(letter.headers["event_id"], letter.headers["iss"]) for letter in letters}
+
+
+def _deep(levels: int) -> Any:
+    value: Any = "end"
+    for _ in range(levels):
+        value = {"in": value}
+    return value
+
+
+async def test_a_wrong_entry_never_takes_the_others_with_it(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """Of three entries two are wrong: each has its own dead letter, and the third is told. Over HTTP: 400, nobody."""
+    async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
+        site = Site(tmp_path, amqp_url, prefix)
+        register(site, clients)
+        wrong = [{"client_id": "bad", "backchannel_logout_uri": "not a URI"}, "shop", 7]
+        async with worker(site) as running:
+            await rabbit.publish(event("s1", clients=wrong, id="e1"))
+            letters = await rabbit.until_dead(2)
+            await clients.until_told("shop", ["s1"])
+            status, answer = await running.post(event("s2", clients=wrong))
+            assert status == 400
+            assert sorted(mistake["path"].split(".")[0] for mistake in answer["mistakes"]) == [
+                "clients[0]",
+                "clients[2]",
+            ]
+            assert await running.stop() == 0
+        assert clients.told("shop") == ["s1"]
+    assert sorted(str(letter.headers["client_id"]) for letter in letters) == ["", "bad"]
+    assert {letter.headers["event_id"] for letter in letters} == {"e1"}
+
+
+# ── the API ──
+
+
+async def test_the_api_says_what_it_took_and_what_not(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """202 with the id, 400 with every mistake, 401 for a bad bearer token, 413."""
+    async with Clients() as clients:
+        site = Site(tmp_path, amqp_url, prefix)
+        register(site, clients)
+        async with worker(site) as running:
+            status, answer = await running.post(event("s1", id="mine"))
+            assert (status, answer) == (202, {"id": "mine"})
+            status, answer = await running.post(event("s2"))
+            assert status == 202
+            assert answer["id"]
+            status, answer = await running.post({"iss": 5, "clients": [], "ended_at": "yesterday"})
+            assert status == 400
+            assert {mistake["path"] for mistake in answer["mistakes"]} >= {"iss", "clients", "ended_at"}
+            assert (await running.post(event("s3"), token="wrong"))[0] == 401
+            assert (await running.post(event("s3"), token=None))[0] == 401
+            assert (await running.post(event("s3", padding="x" * 200 * 1024)))[0] == 413
+            status, _ = await running.post(event("s4"), lane="bulk")
+            assert status == 202
+            await clients.until_told("shop", ["s1", "s2", "s4"])
+            assert await running.stop() == 0
+        assert sorted(clients.told("shop")) == ["s1", "s2", "s4"]
+
+
+async def test_the_api_answers_503_while_the_broker_is_away(tmp_path: Path, own_node: RabbitmqNode) -> None:
+    """And takes events again by itself once it is back."""
+    async with Clients() as clients:
+        site = Site(tmp_path, own_node.url)
+        register(site, clients)
+        async with worker(site) as running:
+            await asyncio.to_thread(own_node.kill)
+            await running.until_ready(ready=False)
+            status, _ = await running.post(event("s1", id="mine"))
+            assert status == 503
+            await asyncio.to_thread(own_node.start)
+            await running.until_ready()
+            status, _ = await running.post(event("s1", id="mine"))
+            assert status == 202
+            await clients.until_told("shop", ["s1"])
+            assert await running.stop() == 0
+
+
+# ── who may speak ──
+
+
+async def test_only_its_publishers_speak_for_an_issuer(tmp_path: Path, own_node: RabbitmqNode) -> None:
+    """AMQP `user_id`, which the broker checks, decides; without one, or with another's, the event is dead."""
+    await asyncio.to_thread(own_node.ctl, "add_user", "idp", "idp-password")
+    await asyncio.to_thread(own_node.ctl, "set_permissions", "-p", "/", "idp", ".*", ".*", ".*")
+    idp_url = own_node.url.replace("guest:guest", "idp:idp-password")
+    async with Clients() as clients:
+        site = Site(tmp_path, own_node.url)
+        site.config["issuers"][ISSUER]["publishers"] = ["idp"]
+        site.write()
+        register(site, clients)
+        async with (
+            worker(site) as running,
+            broker(own_node.url, "notifier") as guest,
+            broker(idp_url, "notifier") as idp,
+        ):
+            await guest.publish(event("none", id="none"))
+            await guest.publish(event("app", id="app"), app_id="idp")
+            await guest.publish(event("guest", id="guest"), user_id="guest")
+            await idp.publish(event("idp", id="idp"), user_id="idp")
+            await guest.publish(event("other", id="other", iss=OTHER), user_id="guest")
+            await clients.until_told("shop", ["idp", "other"])
+            letters = await guest.until_dead(3)
+            assert await running.stop() == 0
+        assert sorted(clients.told("shop")) == ["idp", "other"]
+    assert {letter.headers["reason"] for letter in letters} == {"publisher_not_allowed"}
+    assert {letter.headers["event_id"]: json.loads(letter.body).get("publisher") for letter in letters} == {
+        "none": None,
+        "app": None,
+        "guest": "guest",
+    }
+
+
+@pytest.mark.parametrize("spelling", ["body", "message_id"])
+async def test_an_event_may_bring_its_id_in_two_places(
+    tmp_path: Path, amqp_url: str, prefix: str, spelling: str
+) -> None:
+    """A resend is known by the id of its body, and by AMQP's `message_id`."""
+    async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
+        site = Site(tmp_path, amqp_url, prefix)
+        register(site, clients)
+        async with worker(site) as running:
+            for _ in range(2):
+                if spelling == "body":
+                    await rabbit.publish(event("s1", id="mine"), message_id=None)
+                else:
+                    await rabbit.publish(event("s1"), message_id="mine")
+            await running.until_metric(1, "events_total", result="duplicate")
+            await running.until_metric(1, "events_total", result="accepted")
+        assert clients.told("shop") == ["s1"]

@@ -1,0 +1,183 @@
+"""`notifier run` as a process of its own: start it, wait for what it says, ask its listeners, signal it.
+
+Everything it writes to stderr is kept as lines, and every wait is on a line or an answer, bounded by PATIENCE.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.system.site import API_TOKEN, Site
+from tests.system.waiting import PATIENCE, until
+
+ROOT = Path(__file__).parents[2]
+
+
+class WorkerProcess:
+    """One worker. Made by `worker`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.lines: list[str] = []
+        self._process = process
+        self._changed = asyncio.Condition()
+        self._reader = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self._process.stderr is not None
+        async for line in self._process.stderr:
+            async with self._changed:
+                self.lines.append(line.decode())
+                self._changed.notify_all()
+        async with self._changed:
+            self._changed.notify_all()
+
+    # ── what it says ──
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.returncode is None
+
+    @property
+    def log(self) -> str:
+        """All it has said so far."""
+        return "".join(self.lines)
+
+    def said(self, event: str) -> list[dict[str, Any]]:
+        """The log lines of one kind."""
+        return [line for line in map(_parsed, self.lines) if line.get("event") == event]
+
+    async def until_said(
+        self, event: str, condition: Callable[[dict[str, Any]], bool] = lambda _: True, *, patience: float = PATIENCE
+    ) -> dict[str, Any]:
+        """The first line of that kind which satisfies the condition; waits for it."""
+        seen = 0
+        async with asyncio.timeout(patience), self._changed:
+            while True:
+                for raw in self.lines[seen:]:
+                    line = _parsed(raw)
+                    if line.get("event") == event and condition(line):
+                        return line
+                seen = len(self.lines)
+                assert not self._reader.done(), f"the worker ended without saying {event}: {self.log[-4000:]}"
+                await self._changed.wait()
+
+    # ── its listeners ──
+
+    async def ops(self) -> str:
+        """The base URL of `/metrics` and the probes."""
+        return str((await self.until_said("listening", lambda line: "ops" in line))["ops"])
+
+    async def get(self, path: str) -> tuple[int, str]:
+        """Status and body of a GET at the ops listener."""
+        url = await self.ops() + path
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            return response.status, await response.text()
+
+    async def until_ready(self, *, ready: bool = True, patience: float = PATIENCE) -> None:
+        """Wait until `/readyz` says so."""
+        await until(lambda: self.get("/readyz"), lambda answer: answer[0] == (200 if ready else 503), patience)
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """The sum of the series of `notifier_<name>` that bear these labels."""
+        _, text = await self.get("/metrics")
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == f"notifier_{name}" and labels.items() <= sample.labels.items()
+        )
+
+    async def until_metric(self, wanted: float, name: str, **labels: str) -> None:
+        """Wait until `metric` is exactly that: counted is what is settled, a moment after a client was told."""
+        await until(lambda: self.metric(name, **labels), lambda value: value == wanted)
+
+    async def post(
+        self,
+        body: bytes | Mapping[str, object],
+        *,
+        headers: Mapping[str, str] | None = None,
+        token: str | None = API_TOKEN,
+        lane: str = "events",
+    ) -> tuple[int, dict[str, Any]]:
+        """POST /v1/events; status and answer."""
+        api = str((await self.until_said("listening", lambda line: "api" in line))["api"])
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        if token is not None:
+            sent["Authorization"] = f"Bearer {token}"
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        url = f"{api}/v1/events?lane={lane}"
+        async with aiohttp.ClientSession() as session, session.post(url, data=data, headers=sent) as response:
+            return response.status, await response.json(content_type=None)
+
+    # ── its life ──
+
+    async def descriptors(self) -> int:
+        """How many files and sockets it has open."""
+        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    async def ended(self, patience: float = PATIENCE) -> int:
+        """Its exit code, once it has one."""
+        async with asyncio.timeout(patience):
+            code = await self._process.wait()
+            await self._reader
+        return code
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Signal it, and wait for its exit code."""
+        self.send(number)
+        return await self.ended()
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(line))
+    except ValueError:
+        return {}
+
+
+def command() -> list[str]:
+    """The console script where the package is installed, the module otherwise."""
+    script = Path(sys.executable).with_name("notifier")
+    return [str(script)] if script.exists() else [sys.executable, "-m", "notifier"]
+
+
+@contextlib.asynccontextmanager
+async def worker(site: Site, *, ready: bool = True) -> AsyncIterator[WorkerProcess]:
+    """A running worker, killed at the end if it still runs. `ready`: only once it consumes."""
+    environment = {
+        name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "VIRTUAL_ENV", "TMPDIR")
+    }
+    process = await asyncio.create_subprocess_exec(
+        *command(), "run", "-c", str(site.file), cwd=site.folder, env={**environment, "PYTHONPATH": str(ROOT)},
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        limit=1024 * 1024,
+    )  # fmt: skip
+    running = WorkerProcess(process)
+    try:
+        if ready:
+            await running.until_said("consuming")
+            await running.until_ready()
+        yield running
+    finally:
+        if running.running:
+            process.kill()
+        await running.ended()
