@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -50,16 +51,18 @@ def build_queue(settings: QueueSettings) -> Queue:
     prefetch = {lane: getattr(settings.prefetch, lane.value) for lane in Lane}
     if settings.sqlite_file is not None:
         return SqliteQueue(SqliteOptions(path=settings.sqlite_file, prefetch=prefetch))
+    return RabbitQueue(replace(rabbit_options(settings), prefetch=prefetch))
+
+
+def rabbit_options(settings: QueueSettings) -> RabbitOptions:
+    """Where RabbitMQ is and how to speak to it."""
     tls = settings.tls
-    return RabbitQueue(
-        RabbitOptions(
-            urls=settings.url,
-            credentials=lambda: _credentials(settings),
-            tls=None if tls is None else BrokerTls(ca_file=tls.ca_file, cert_file=tls.cert_file, key_file=tls.key_file),
-            prefix=settings.prefix,
-            topology=settings.topology,
-            prefetch=prefetch,
-        )
+    return RabbitOptions(
+        urls=settings.url,
+        credentials=lambda: _credentials(settings),
+        tls=None if tls is None else BrokerTls(ca_file=tls.ca_file, cert_file=tls.cert_file, key_file=tls.key_file),
+        prefix=settings.prefix,
+        topology=settings.topology,
     )
 
 

@@ -5,7 +5,7 @@ misspelt names, and stops at the first value that cannot be parsed, where an ope
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -59,6 +59,35 @@ def read_settings(path: Path | None, environ: Mapping[str, str]) -> ReadSettings
     if mistakes:
         raise ConfigurationError(mistakes)
     return ReadSettings(settings=settings, files=frozenset(files))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadPart:
+    """Some sections of the settings, the others as by default; `issuers` names those of the file."""
+
+    settings: Settings
+    issuers: frozenset[str]
+
+
+def read_part(path: Path | None, environ: Mapping[str, str], sections: Collection[str]) -> ReadPart:
+    """These sections alone, for one who may not read the keys and the clients that the others name.
+
+    Raises ConfigurationError with every mistake in them.
+    """
+    base = Path() if path is None else path.absolute().parent
+    document = {} if path is None else _mapping(path)
+    mistakes = _overlay(document, environ, relative=path is not None)
+    issuers = document.get("issuers")
+    left_out = Settings.model_fields.keys() - set(sections)
+    try:
+        part = {key: value for key, value in document.items() if key not in left_out}
+        settings = Settings.model_validate(part, context={"base": base})
+    except ValidationError as error:
+        raise ConfigurationError([*mistakes, *explain(error, Settings)]) from None
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    names = frozenset(name for name in issuers if isinstance(name, str)) if isinstance(issuers, dict) else frozenset()
+    return ReadPart(settings=settings, issuers=names)
 
 
 def missing_to_run(settings: Settings) -> list[Mistake]:

@@ -99,6 +99,10 @@ class KeyRing:
         """What the issuer's keys can do, those included that are not due yet."""
         return frozenset[Algorithm]().union(*(key.algorithms for key in self._keys.get(iss, ())))
 
+    def of(self, iss: str) -> tuple[SigningKey, ...]:
+        """The issuer's keys, in the order of the configuration."""
+        return self._keys.get(iss, ())
+
     def kids(self, iss: str) -> tuple[str, ...]:
         """The `kid` of each of the issuer's keys, in the order of the configuration."""
         return tuple(key.kid for key in self._keys.get(iss, ()))

@@ -52,7 +52,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
     except ConfigurationError as error:
         mistakes += error.mistakes
     try:
-        keys = load_keys(_sources(settings))
+        keys = load_keys(key_sources(settings))
         mistakes += find_unsignable(registry, keys.algorithms_of)
     except ConfigurationError as error:
         mistakes += error.mistakes
@@ -66,7 +66,8 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
     return Loaded(settings=settings, registry=registry, keys=keys, tokens=tokens, stamps=stamps)
 
 
-def _sources(settings: Settings) -> dict[str, list[KeySource]]:
+def key_sources(settings: Settings) -> dict[str, list[KeySource]]:
+    """The key files of every issuer."""
     return {
         iss: [
             KeySource(

@@ -1,34 +1,71 @@
-"""The application that holds all commands, and how errors leave it."""
+"""The application that holds all commands, and the one place where errors leave it.
 
+Commands import what they work with when they are run, so that `--help` is there at once.
+"""
+
+import os
 import sys
+import traceback
 from collections.abc import Iterator
+from types import TracebackType
+from typing import Annotated
 
 import typer
 
-from notifier.cli import run
-from notifier.domain.errors import ConfigurationError, NotifierError
+from notifier import __version__
+from notifier.cli import check, demo, keys, log_id, publish, run, schema, topology
+from notifier.cli.options import in_help, quiet_logs, register
+from notifier.domain.errors import ConfigurationError, MalformedEvent, Mistake, NotifierError
 
 app = typer.Typer(
     name="notifier",
-    help="Delivers OpenID Connect Back-Channel Logout notifications: durable, retried, isolated, observable.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-@app.callback()
-def _all() -> None:
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"notifier {__version__}")
+        raise typer.Exit
+
+
+EXAMPLES = (
+    ("see it work, with nothing set up", "notifier demo"),
+    ("find every mistake of a configuration, then run it", "notifier check -c n.yaml && notifier run -c n.yaml"),
+    ("end a session by hand", "notifier publish -c n.yaml event.json"),
+)
+
+
+@app.callback(epilog=in_help(EXAMPLES) + "\n\n[dim]Exit status: 0 done, 1 failed, 2 wrong use or configuration.[/]")
+def _all(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
     """Delivers OpenID Connect Back-Channel Logout notifications: durable, retried, isolated, observable."""
 
 
-app.command("run")(run.run)
+register(app, run.run, run.EXAMPLES)
+register(app, demo.demo, demo.EXAMPLES)
+register(app, publish.publish, publish.EXAMPLES)
+register(app, check.check, check.EXAMPLES)
+register(app, schema.schema, schema.EXAMPLES)
+app.add_typer(keys.app, name="keys")
+app.add_typer(topology.app, name="topology")
+register(app, log_id.log_id, log_id.EXAMPLES)
 
 
 def main() -> None:
     """Run the command that the arguments name."""
+    sys.excepthook = _fault
     try:
-        app()
+        app(prog_name="notifier")
+    except KeyboardInterrupt:
+        sys.exit(130)
     except NotifierError as error:
         sys.exit(fail(error))
     except BaseExceptionGroup as group:
@@ -40,19 +77,49 @@ def main() -> None:
 
 def fail(error: BaseException) -> int:
     """Say what is wrong, each mistake on a line of its own; returns the exit code."""
-    if isinstance(error, ConfigurationError):
-        count = len(error.mistakes)
-        typer.echo(f"notifier: {count} mistake{'s' if count > 1 else ''} in the configuration", err=True)
-        for mistake in error.mistakes:
-            typer.echo(f"  {mistake}", err=True)
-        return 2
-    typer.echo(f"notifier: {error}", err=True)
-    return 1
+    match error:
+        case ConfigurationError(mistakes=mistakes):
+            _list(mistakes, "in the configuration")
+            return 2
+        case MalformedEvent(mistakes=mistakes):
+            _list(mistakes, "in the events; nothing was sent")
+            return 2
+        case _:
+            typer.echo(f"notifier: {error}", err=True)
+            return 1
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+def _list(mistakes: tuple[Mistake, ...], where: str) -> None:
+    count = len(mistakes)
+    typer.echo(f"notifier: {count} mistake{'s' if count > 1 else ''} {where}", err=True)
+    for mistake in mistakes:
+        typer.echo(f"  {mistake}", err=True)
+
+
+def _fault(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+    """What nobody expected, in one line; Python then exits 1.
+
+    The frames go to the log, the text of the error does not: it may quote a `sub`.
+    """
+    first = next(iter(leaf for leaf in _leaves(error) if not isinstance(leaf, NotifierError)), error)
+    if isinstance(first, OSError) and first.strerror:
+        of_file = "" if first.filename is None else f": {os.fsdecode(first.filename)}"
+        typer.echo(f"notifier: {first.strerror}{of_file}", err=True)
+    else:
+        frames = traceback.extract_tb(first.__traceback__)
+        where = f" at {os.path.relpath(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+        typer.echo(f"notifier: a fault of its own, {type(first).__name__}{where}", err=True)
+    import structlog
+
+    if not structlog.is_configured():
+        quiet_logs()
+    frames_text = "".join(traceback.format_tb(first.__traceback__))
+    structlog.get_logger().error("crashed", error=type(first).__name__, exception=frames_text)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

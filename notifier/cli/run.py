@@ -1,32 +1,38 @@
 """`notifier run`: the worker, until it is told to stop."""
 
+from __future__ import annotations
+
 import asyncio
 import os
 import signal
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
-import uvloop
+from notifier.cli.options import Config
 
-from notifier.adapters import logs
-from notifier.adapters.live_configuration import LiveConfiguration, load
-from notifier.app import Service
+if TYPE_CHECKING:
+    from notifier.app import Service
 
-Config = Annotated[
-    Path | None,
-    typer.Option("-c", "--config", envvar="NOTIFIER_CONFIG", exists=True, dir_okay=False, help="The YAML file."),
-]
+EXAMPLES = (
+    ("a worker by its configuration", "notifier run -c /etc/notifier/notifier.yaml"),
+    ("any setting can come from the environment", "NOTIFIER_QUEUE__URL=amqp://mq/ notifier run -c n.yaml"),
+    ("take a new clients file now, even if much shorter", 'kill -HUP "$(pidof -x notifier)"'),
+)
 
 
 def run(config: Config = None) -> None:
     """Take events from the queue and deliver their logouts, until SIGTERM or SIGINT.
 
-    SIGHUP reads issuers, keys, clients and tokens again; so does a change of their files. A second SIGTERM or SIGINT
-    ends the process at once: what was in flight is given back by the queue, and no logout is lost.
+    SIGHUP reads issuers, keys, clients and tokens again; so does a change of their files.
 
-    Example: notifier run -c /etc/notifier/notifier.yaml
+    SIGTERM or SIGINT drains: what is in flight is finished within shutdown_grace, the rest is given back. A second one
+    ends the process at once; no logout is lost either way.
     """
+    import uvloop
+
+    from notifier.adapters import logs
+    from notifier.adapters.live_configuration import LiveConfiguration, load
+    from notifier.app import Service
+
     loaded = load(config, os.environ)
     logs.configure(loaded.settings.log.level, loaded.settings.log.format)
     service = Service(LiveConfiguration(config, os.environ, loaded))

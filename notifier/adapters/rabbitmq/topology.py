@@ -7,11 +7,12 @@ because leaving it out means 20 on RabbitMQ 4.x, and -1 means "drop at the first
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import aiormq
 from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed
 
-from notifier.adapters.rabbitmq.connection import Connection, open_channel
+from notifier.adapters.rabbitmq.connection import Connection, close_channel, open_channel
 from notifier.domain.errors import QueueError, TopologyMismatch
 from notifier.domain.message import DEAD, HOPS, Lane, delay
 
@@ -24,6 +25,8 @@ _INEQUIVALENT = re.compile(
     r"received (?P<wanted>.+?) but current is (?P<actual>.+)",
     re.DOTALL,
 )
+
+_TYPED = re.compile(r"the value ('.*') of type '\w+'")  # how the broker writes one where the other is none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +92,8 @@ class _Surveyor:
         self._channel: aiormq.Channel | None = None
         self.missing: list[str] = []
         self.different: list[str] = []
+        self.ready: dict[str, int] = {}
+        self.consumers: dict[str, int] = {}
 
     async def channel(self) -> aiormq.Channel:
         if self._channel is None or self._channel.is_closed:
@@ -104,10 +109,12 @@ class _Surveyor:
     async def verify(self, topology: Topology) -> None:
         for queue in topology.queues:
             try:
-                await (await self.channel()).queue_declare(queue.name, passive=True)
+                found = await (await self.channel()).queue_declare(queue.name, passive=True)
             except ChannelNotFoundEntity:
                 self.missing.append(f"queue {queue.name}")
                 continue
+            self.ready[queue.name] = found.message_count or 0
+            self.consumers[queue.name] = found.consumer_count or 0
             # A passive declare compares nothing; a full one of a queue that exists changes nothing.
             await self._declare_queue(queue, allowed_to_be_refused=True)
         for exchange in topology.exchanges:
@@ -137,9 +144,12 @@ class _Surveyor:
         except ChannelAccessRefused as refused:
             raise _not_allowed(refused) from refused
 
+    async def leave(self) -> None:
+        if self._channel is not None:
+            await close_channel(self._channel)
+
     async def finish(self) -> None:
-        if self._channel is not None and not self._channel.is_closed:
-            await self._channel.close()
+        await self.leave()
         if not (self.missing or self.different):
             return
         parts = list(self.different)
@@ -171,6 +181,46 @@ async def verify(connection: Connection, topology: Topology) -> None:
     await surveyor.finish()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How one queue or exchange stands. `ready` messages and `consumers` are None for an exchange.
+
+    `difference` says what is other than it should be.
+    """
+
+    what: Literal["queue", "exchange"]
+    name: str
+    arguments: Mapping[str, str | int]
+    missing: bool
+    difference: str | None
+    ready: int | None = None
+    consumers: int | None = None
+
+
+async def survey(connection: Connection, topology: Topology) -> tuple[Standing, ...]:
+    """Look at everything, change nothing. Arguments are compared only where we may configure queues."""
+    surveyor = _Surveyor(connection)
+    await surveyor.verify(topology)
+    await surveyor.leave()
+
+    def standing(what: Literal["queue", "exchange"], name: str, arguments: Mapping[str, str | int]) -> Standing:
+        full = f"{what} {name}"
+        return Standing(
+            what=what,
+            name=name,
+            arguments=arguments,
+            missing=full in surveyor.missing,
+            difference=next((text for text in surveyor.different if text.startswith(f"{full}: ")), None),
+            ready=surveyor.ready.get(name) if what == "queue" else None,
+            consumers=surveyor.consumers.get(name) if what == "queue" else None,
+        )
+
+    return (
+        *(standing("queue", queue.name, queue.arguments) for queue in topology.queues),
+        *(standing("exchange", exchange.name, {}) for exchange in topology.exchanges),
+    )
+
+
 async def delete(connection: Connection, topology: Topology) -> Mapping[str, int]:
     """Delete everything with what it holds; the ready messages lost, by queue. What is missing is no error."""
     lost: dict[str, int] = {}
@@ -199,7 +249,8 @@ def _explain(what: str, failed: ChannelPreconditionFailed) -> str:
     told = _INEQUIVALENT.search(text)
     if told is None:
         return f"{what}: {text}"
-    return f"{what}: argument {told['argument']} is {told['actual'].strip()}, but should be {told['wanted'].strip()}"
+    actual, wanted = (_TYPED.sub(r"\1", told[which].strip()) for which in ("actual", "wanted"))
+    return f"{what}: argument {told['argument']} is {actual}, but should be {wanted}"
 
 
 def _not_allowed(refused: ChannelClosed) -> QueueError:

@@ -1,0 +1,85 @@
+"""`notifier check`: whether a configuration can be run, and what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from notifier.cli.options import Config, Json
+
+if TYPE_CHECKING:
+    from notifier.adapters.live_configuration import Loaded
+
+EXAMPLES = (
+    ("every mistake at once, or a summary", "notifier check -c /etc/notifier/notifier.yaml"),
+    ("before a roll-out: exit status 2 if there is a mistake", "notifier check -c new.yaml && cp new.yaml live.yaml"),
+    ("the mistakes for a script", "notifier check -c n.yaml --json | jq -r '.mistakes[].path'"),
+)
+
+
+def check(config: Config = None, as_json: Json = False) -> None:
+    """Tell every mistake of a configuration, or sum it up.
+
+    Configuration, clients, keys and tokens are read as `run` would; nothing is connected to. On success a summary:
+    issuers with their keys, clients, queue, listeners.
+    """
+    from notifier.adapters.live_configuration import load
+    from notifier.domain.errors import ConfigurationError
+
+    try:
+        loaded = load(config, os.environ)
+    except ConfigurationError as error:
+        if not as_json:
+            raise
+        mistakes = [{"path": mistake.path, "text": mistake.text} for mistake in error.mistakes]
+        typer.echo(json.dumps({"mistakes": mistakes}, indent=2, ensure_ascii=False))
+        raise typer.Exit(2) from None
+    summary = _summary(loaded)
+    typer.echo(json.dumps({"mistakes": [], **summary}, indent=2, ensure_ascii=False) if as_json else _in_words(summary))
+
+
+def _summary(loaded: Loaded) -> dict[str, Any]:
+    from notifier.cli.queue_url import shown_urls
+
+    settings, registry = loaded.settings, loaded.registry
+    issuers = {}
+    for iss in settings.issuers:
+        clients = registry.clients_of(iss).values()
+        issuers[iss] = {
+            "keys": [{"kid": key.kid, "algorithms": sorted(key.algorithms)} for key in loaded.keys.of(iss)],
+            "clients": len(clients),
+            "without_uri": sum(client.backchannel_logout_uri is None for client in clients),
+            "paused": sum(client.paused for client in clients),
+        }
+    return {
+        "issuers": issuers,
+        "queue": {"url": shown_urls(settings.queue), "prefix": settings.queue.prefix},
+        "listeners": {
+            "ops": str(settings.ops.listen),
+            "api": None if settings.api is None else str(settings.api.listen),
+        },
+    }
+
+
+def _in_words(summary: dict[str, Any]) -> str:
+    lines = ["no mistakes"]
+    for iss, issuer in summary["issuers"].items():
+        lines.append(f"issuer {iss}")
+        lines += [f"  key {key['kid']}: {', '.join(key['algorithms'])}" for key in issuer["keys"]]
+        notes = [
+            f"{issuer[name]} {text}"
+            for name, text in (("without_uri", "without backchannel_logout_uri, never told"), ("paused", "paused"))
+            if issuer[name]
+        ]
+        aside = f" ({'; '.join(notes)})" if notes else ""
+        lines.append(f"  {_count(issuer['clients'], 'client')}{aside}")
+    lines.append(f"queue {', '.join(summary['queue']['url'])}")
+    lines += [f"{name} listens on {where}" for name, where in summary["listeners"].items() if where is not None]
+    return "\n".join(lines)
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

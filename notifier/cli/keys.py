@@ -1,0 +1,84 @@
+"""`notifier keys`: make a signing key, and print the public halves that the issuer publishes."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from notifier.cli.options import Config, in_help, register
+from notifier.domain.client import Algorithm
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Make signing keys, and print what the issuer is to publish.",
+    epilog=in_help(
+        (
+            ("1. make a key", "notifier keys generate --alg ES256 --out keys/2026.pem"),
+            ("2. name it in n.yaml", 'issuers: {"https://id.example.com": {keys: [{file: keys/2026.pem}]}}'),
+            ("3. let the issuer's JWK Set hold its public half", "notifier keys jwks -c n.yaml > jwks.json"),
+        ),
+    ),
+)
+
+
+def generate(
+    alg: Annotated[Algorithm, typer.Option(help="What it signs by. RSA keys have 2048 bits.")] = Algorithm.RS256,
+    out: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Where to; never overwrites. Left out: stdout.", show_default=False),
+    ] = None,
+) -> None:
+    """Make a private key, as unencrypted PEM (PKCS#8)."""
+    from notifier.adapters.keys import KeySource, generate_key, load_key
+
+    pem = generate_key(alg)
+    if out is None:
+        typer.echo(pem, nl=False)
+        return
+    try:
+        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise typer.BadParameter(f"{out} is there already; a key is never overwritten.", param_hint="--out") from None
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(pem)
+    typer.echo(f"{out}: a key for {alg}, kid {load_key(KeySource(path=out)).kid}")
+
+
+def jwks(
+    config: Config = None,
+    issuer: Annotated[str | None, typer.Option(help="Needed where there are several.", show_default=False)] = None,
+) -> None:
+    """Print the JWK Set of an issuer's public halves, keys to come included."""
+    from notifier.adapters.config_file import read_part
+    from notifier.adapters.keys import load_keys
+    from notifier.adapters.live_configuration import key_sources
+
+    sources = key_sources(read_part(config, os.environ, {"issuers"}).settings)
+    if issuer is None and len(sources) == 1:
+        issuer = next(iter(sources))
+    if issuer is None or issuer not in sources:
+        known = ", ".join(sources) or "none"
+        text = f"there are {known}; say which" if issuer is None else f"{issuer} is none of issuers; there are {known}"
+        raise typer.BadParameter(text, param_hint="--issuer")
+    ring = load_keys({issuer: sources[issuer]})
+    typer.echo(json.dumps(ring.jwks(issuer), indent=2))
+
+
+register(
+    app,
+    generate,
+    (
+        ("into a file that only you may read", "notifier keys generate --alg ES256 --out k.pem"),
+        ("straight into a secret store", "notifier keys generate | vault kv put secret/notifier key=-"),
+    ),
+)
+register(
+    app,
+    jwks,
+    (
+        ("the only issuer's", "notifier keys jwks -c n.yaml > jwks.json"),
+        ("one of several", "notifier keys jwks -c n.yaml --issuer https://id.example.com"),
+    ),
+)

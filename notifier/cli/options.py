@@ -1,0 +1,49 @@
+"""What several commands share: the options they all have, help with examples, and logs that keep quiet."""
+
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "-c",
+        "--config",
+        envvar="NOTIFIER_CONFIG",
+        exists=True,
+        dir_okay=False,
+        help="The configuration, YAML or JSON. Left out: NOTIFIER_… variables alone.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="For scripts: JSON on stdout.")]
+
+
+Examples = tuple[tuple[str, str], ...]
+"""What each is for, and the line to type."""
+
+
+def in_help(examples: Examples) -> str:
+    """The end of a command's help."""
+    lines = [f"  [dim]# {escape(what)}[/]\n  {escape(line)}" for what, line in examples]
+    return "\n".join(["[bold]Examples[/]", *lines])
+
+
+def register(app: typer.Typer, command: Callable[..., None], examples: Examples) -> None:
+    """Add a command under its function's name, its docstring the help: paragraphs flow, whatever the width."""
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    text = escape("\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))
+    app.command(command.__name__.replace("_", "-"), help=text, epilog=in_help(examples))(command)
+
+
+def quiet_logs() -> None:
+    """Only what a command says itself is seen, unless NOTIFIER_LOG__LEVEL asks for more."""
+    from notifier.adapters import logs
+
+    level = os.environ.get("NOTIFIER_LOG__LEVEL", "")
+    logs.configure(level if level in ("debug", "info", "warning", "error") else "critical")

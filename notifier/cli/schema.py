@@ -1,0 +1,47 @@
+"""`notifier schema`: JSON Schema of what notifier reads, from the types that read it."""
+
+import json
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+EXAMPLES = (
+    ("check an event before it is published", "notifier schema event > event.schema.json"),
+    (
+        "let the editor complete the configuration: its first line then is",
+        "# yaml-language-server: $schema=config.schema.json",
+    ),
+    ("the clients file", "notifier schema clients > clients.schema.json"),
+)
+
+
+class Document(StrEnum):
+    """What there are schemas of."""
+
+    EVENT = "event"
+    CONFIG = "config"
+    CLIENTS = "clients"
+    TOKENS = "tokens"
+
+
+def schema(
+    document: Annotated[
+        Document,
+        typer.Argument(metavar="event|config|clients|tokens", help="Of which document.", show_default=False),
+    ],
+) -> None:
+    """Print the JSON Schema (2020-12) of what notifier reads."""
+    typer.echo(json.dumps(_schema(document), indent=2, ensure_ascii=False))
+
+
+def _schema(document: Document) -> dict[str, Any]:
+    from notifier.adapters.config_schema import config_schema
+    from notifier.domain.event_document import event_schema
+
+    if document is Document.EVENT:
+        return event_schema()
+    whole = config_schema()
+    if document is Document.CONFIG:
+        return whole
+    return {"$schema": whole["$schema"], "$ref": f"#/$defs/{document}", "$defs": whole["$defs"]}

@@ -1,0 +1,186 @@
+"""`notifier topology`: the queues and exchanges on RabbitMQ, looked at, declared, deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from notifier.cli.options import Config, Json, in_help, quiet_logs, register
+
+if TYPE_CHECKING:
+    from notifier.adapters.rabbitmq.administration import Standing
+    from notifier.adapters.rabbitmq.options import RabbitOptions
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="The queues and exchanges on RabbitMQ.",
+    epilog=in_help(
+        (
+            ("what stands, and how much waits", "notifier topology show -c n.yaml"),
+            (
+                "declare as an administrator; the workers then run with queue.topology: verify",
+                "notifier topology declare -c admin.yaml",
+            ),
+        )
+    ),
+)
+
+
+def show(config: Config = None, as_json: Json = False) -> None:
+    """Show every queue and exchange: whether it stands as it should, its ready messages, its arguments."""
+    options = _options(config)
+    if options is None:
+        if as_json:
+            typer.echo("[]")
+        return
+    from notifier.adapters.rabbitmq.administration import survey_topology
+
+    standings = asyncio.run(survey_topology(options))
+    if as_json:
+        typer.echo(json.dumps([{**asdict(each), "state": _state(each)} for each in standings], indent=2))
+    else:
+        _print_table(standings)
+
+
+def declare(config: Config = None) -> None:
+    """Declare what is missing. What stands already is left alone, and told if it is other than it should be."""
+    options = _options(config)
+    if options is None:
+        return
+    from notifier.adapters.rabbitmq.administration import declare_topology
+
+    asyncio.run(declare_topology(options))
+    typer.echo(f"everything under {options.prefix} stands")
+
+
+def delete(
+    config: Config = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    force: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PREFIX",
+            help="Even if messages wait or workers consume: their logouts are lost. Name the queue.prefix.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Delete every queue and exchange under queue.prefix. Refused while messages wait there or workers consume."""
+    options = _options(config)
+    if options is None:
+        return
+    from notifier.adapters.rabbitmq.administration import delete_topology, survey_topology
+
+    standings = [each for each in asyncio.run(survey_topology(options)) if not each.missing]
+    if not standings:
+        typer.echo(f"nothing stands under {options.prefix}")
+        return
+    _check_force(options.prefix, standings, force)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise typer.BadParameter("nobody can be asked here; say --yes", param_hint="--yes")
+        if not typer.confirm(f"Delete {len(standings)} queues and exchanges under {options.prefix}?", err=True):
+            raise typer.Exit(1)
+    lost = asyncio.run(delete_topology(options))
+    messages = sum(lost.values())
+    told = f", and {messages:,} messages with them" if messages else ""
+    typer.echo(f"deleted {len(standings)} queues and exchanges under {options.prefix}{told}")
+
+
+def _check_force(prefix: str, standings: Sequence[Standing], force: str | None) -> None:
+    """Exit 1 where something would be lost and nobody has said by name that it may be."""
+    waiting = {each.name: each.ready for each in standings if each.ready}
+    consumed = [each.name for each in standings if each.consumers]
+    if force is not None and force != prefix:
+        raise typer.BadParameter(f"queue.prefix is {prefix}, not {force}", param_hint="--force")
+    if force is not None or not (waiting or consumed):
+        return
+    typer.echo(f"notifier: nothing was deleted under {prefix}", err=True)
+    for name, count in waiting.items():
+        typer.echo(f"  {name} holds {count:,} message{'' if count == 1 else 's'}", err=True)
+    for name in consumed:
+        typer.echo(f"  {name} is consumed: a worker runs, and may hold more", err=True)
+    typer.echo(f"  to lose them all the same: --force {prefix}", err=True)
+    raise typer.Exit(1)
+
+
+def _options(config: Config) -> RabbitOptions | None:
+    """None for the embedded queue, which is said."""
+    from notifier.adapters.config_file import read_part
+    from notifier.app import rabbit_options
+
+    quiet_logs()
+    queue = read_part(config, os.environ, {"queue"}).settings.queue
+    if queue.sqlite_file is None:
+        return rabbit_options(queue)
+    typer.echo(
+        f"{queue.url[0]} is the embedded queue: nothing to declare or delete, its file is all there is", err=True
+    )
+    return None
+
+
+def _state(each: Standing) -> str:
+    return "missing" if each.missing else "different" if each.difference is not None else "ok"
+
+
+def _print_table(standings: Sequence[Standing]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("ready", justify="right", no_wrap=True)
+    table.add_column("arguments", overflow="fold")
+    shared = _shared(standings)
+    for each in standings:
+        own = {name: value for name, value in each.arguments.items() if name not in shared}
+        style = {"ok": "", "missing": "yellow", "different": "bold red"}[_state(each)]
+        arguments = " ".join(f"{name}={value}" for name, value in own.items()) or ("" if each.arguments else each.what)
+        table.add_row(each.name, _state(each), "" if each.ready is None else f"{each.ready:,}", arguments, style=style)
+    console.print(table)
+    told = " ".join(f"{name}={value or '(default)'}" for name, value in shared.items())
+    console.print(f"Every queue that has them: {told}", style="dim", highlight=False)
+    for each in standings:
+        if each.difference is not None:
+            console.print(each.difference, highlight=False, markup=False, soft_wrap=True)
+
+
+def _shared(standings: Sequence[Standing]) -> dict[str, str | int]:
+    """The arguments that have one value wherever they are."""
+    values: dict[str, set[str | int]] = {}
+    for each in standings:
+        for name, value in each.arguments.items():
+            values.setdefault(name, set()).add(value)
+    return {name: next(iter(found)) for name, found in values.items() if len(found) == 1}
+
+
+register(
+    app,
+    show,
+    (
+        ("a table", "notifier topology show -c n.yaml"),
+        (
+            "what is missing or other than it should be",
+            "notifier topology show -c n.yaml --json | jq '.[] | select(.state != \"ok\")'",
+        ),
+    ),
+)
+register(app, declare, (("before the first worker starts", "notifier topology declare -c admin.yaml"),))
+register(
+    app,
+    delete,
+    (
+        ("stop the workers, then", "notifier topology delete -c n.yaml"),
+        ("with what waits there", "notifier topology delete -c n.yaml --yes --force notifier"),
+    ),
+)

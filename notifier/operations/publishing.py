@@ -1,0 +1,144 @@
+"""Publishing events from a file, as an operator or a script does: all are read and judged before the first is sent.
+
+A file is one JSON object, or several after one another, each on a line of its own (JSON Lines) or over many. What is
+judged bad stops everything; what the queue does not confirm is told by its line, so that a script can resume.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from notifier.domain.errors import MalformedEvent, Mistake, QueueError
+from notifier.domain.event_document import MISTAKES, read_event
+from notifier.domain.message import Lane, Message
+from notifier.domain.session_ended import SessionEnded
+
+IN_FLIGHT = 256  # events sent and not yet confirmed
+
+_JSON, _CLOUDEVENTS = "application/json", "application/cloudevents+json"
+
+
+class Sender(Protocol):
+    """The publisher's side of a queue."""
+
+    async def send_event(self, lane: Lane, body: bytes, *, message_id: str | None, content_type: str = ...) -> None:
+        """Return once the event is durable. Raises QueueUnavailable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """An event of the file: the line it begins at, and its id, made up where the file gives none."""
+
+    line: int
+    id: str
+    body: bytes
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How the file is judged. `issuers` empty: any will do. `now` in epoch seconds."""
+
+    max_bytes: int
+    new_id: Callable[[], str]
+    now: float
+    issuers: Collection[str] = ()
+
+
+def read_events(content: bytes, reading: Reading) -> list[Written]:
+    """Every event of the file. Raises MalformedEvent with every mistake of every event, by its line."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise MalformedEvent([Mistake(f"line {line}", "is not UTF-8 text")]) from None
+    written: list[Written] = []
+    mistakes: list[Mistake] = []
+    for line, document in _documents(text):
+        body = document.encode()
+        try:
+            event = _read(body, reading)
+        except MalformedEvent as malformed:
+            mistakes += [Mistake(f"line {line}", str(mistake)) for mistake in malformed.mistakes]
+            if len(mistakes) > MISTAKES:
+                raise MalformedEvent([*mistakes[:MISTAKES], Mistake("", "and more")]) from None
+            continue
+        content_type = _JSON if event.source is None else _CLOUDEVENTS
+        written.append(Written(line=line, id=event.id, body=body, content_type=content_type))
+    if not written and not mistakes:
+        mistakes.append(Mistake("", "there is no event; one is a JSON object (`notifier schema event`)"))
+    if mistakes:
+        raise MalformedEvent(mistakes)
+    return written
+
+
+def _read(body: bytes, reading: Reading) -> SessionEnded:
+    message = Message(lane=Lane.EVENTS, body=body, tag=None, content_type=_JSON)
+    event = read_event(message, max_bytes=reading.max_bytes, new_id=reading.new_id, now=reading.now, strict=True)
+    if reading.issuers and event.iss not in reading.issuers:
+        known = ", ".join(sorted(reading.issuers))
+        raise MalformedEvent([Mistake("iss", f"{event.iss} is none of the configured issuers ({known})")])
+    return event
+
+
+def _documents(text: str) -> Iterator[tuple[int, str]]:
+    """Each JSON text and the line it begins at. What is no JSON reaches to the next line that begins an object."""
+    decoder = json.JSONDecoder()
+    at, line, end = 0, 1, len(text)
+    while True:
+        begin = at
+        while begin < end and text[begin].isspace():
+            begin += 1
+        if begin == end:
+            return
+        line += text.count("\n", at, begin)
+        try:
+            _, at = decoder.raw_decode(text, begin)
+        except (ValueError, RecursionError):
+            following = text.find("\n{", begin)
+            at = end if following < 0 else following
+        yield line, text[begin:at].rstrip()
+        line += text.count("\n", begin, at)
+
+
+async def send_all(
+    queue: Sender, lane: Lane, events: Sequence[Written], confirmed: Callable[[Written], None]
+) -> QueueError | None:
+    """Send them in order, telling `confirmed` of each. Returns why it stopped early, None where it did not.
+
+    After the first failure no further one is sent; those under way are waited for.
+    """
+    rest = iter(events)
+    failures: list[QueueError] = []
+
+    async def send() -> None:
+        while not failures and (event := next(rest, None)) is not None:
+            try:
+                await queue.send_event(lane, event.body, message_id=event.id, content_type=event.content_type)
+            except QueueError as error:
+                failures.append(error)
+            else:
+                confirmed(event)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(IN_FLIGHT, len(events))):
+            group.create_task(send())
+    return failures[0] if failures else None
+
+
+def line_ranges(events: Sequence[Written], chosen: Collection[Written]) -> str:
+    """The lines of those that are `chosen`: `1-300, 302`. Neighbours in the file are joined."""
+    runs: list[list[int]] = []
+    joined = False
+    for event in events:
+        if event not in chosen:
+            joined = False
+            continue
+        if joined:
+            runs[-1].append(event.line)
+        else:
+            runs.append([event.line])
+        joined = True
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
