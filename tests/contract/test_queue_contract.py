@@ -97,6 +97,16 @@ async def test_a_publisher_is_not_us(place: Place) -> None:
     assert second.body == b"\xff\x00 not text"
 
 
+async def test_a_publisher_reaches_two_lanes(place: Place) -> None:
+    """Publishers write to events and to bulk; `retries` holds what we wrote ourselves."""
+    queue, inbox = await place.consume()
+    with pytest.raises(ValueError, match="retries"):
+        await queue.send_event(Lane.RETRIES, b"{}", message_id="a")
+    await queue.send_event(Lane.BULK, b"{}", message_id="b")
+    message = await inbox.next()
+    assert (message.lane, message.kind, message.message_id) == (Lane.BULK, None, "b")
+
+
 @pytest.mark.parametrize("size", [0, 1, 128 * 1024])
 async def test_bodies_survive(place: Place, size: int) -> None:
     """A body comes byte for byte, from none to the largest event (128 KiB)."""

@@ -116,7 +116,9 @@ class SqliteQueue:
         content_type: str = "application/json",
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Publish as an outsider would: the message is marked as nobody's of ours. Raises QueueUnavailable."""
+        """Publish as an outsider would, to events or bulk: it is not marked as ours. Raises QueueUnavailable."""
+        if lane is Lane.RETRIES:
+            raise ValueError("no event is published to the retries")
         await self._write(
             Row(
                 queue=lane,
