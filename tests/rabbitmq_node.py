@@ -36,6 +36,7 @@ class RabbitmqNode:
         self._home = home
         self._server: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
+        self._guards: list[subprocess.Popen[bytes]] = []
         self._environment = self._make_environment(ctl_port)
 
     def _make_environment(self, ctl_port: int) -> dict[str, str]:
@@ -101,10 +102,14 @@ class RabbitmqNode:
         if self._epmd is not None:
             _end(self._epmd, signal.SIGKILL)
             self._epmd = None
+        while self._guards:
+            guard = self._guards.pop()
+            guard.kill()
+            guard.communicate()
 
     def _spawn(self, command: list[str], log: str) -> subprocess.Popen[bytes]:
         with (self._home / log).open("ab") as output:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 env=self._environment,
                 cwd=self._home,
@@ -113,6 +118,8 @@ class RabbitmqNode:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._guards.append(_guard(process.pid))
+        return process
 
     def _await_closed(self, port: int) -> None:
         """The shell that leads the group is gone before the emulator: a start at once would find the old listener."""
@@ -170,6 +177,14 @@ def _free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [int(each.getsockname()[1]) for each in sockets]
+
+
+def _guard(leader: int) -> subprocess.Popen[bytes]:
+    """Kills the process group should we die without a word: it waits for the end of a pipe that only we hold."""
+    script = 'cat >/dev/null; kill -KILL "-$0"'
+    return subprocess.Popen(
+        ["/bin/sh", "-c", script, str(leader)], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
 
 
 def _end(process: subprocess.Popen[bytes], sign: signal.Signals) -> None:

@@ -2,19 +2,28 @@
 
 Credentials and TLS files are read at each attempt, hosts are tried in turn, the pause doubles from 0.1 s to 15 s.
 The broker's words become our errors here, and no error bears a URL, since that may hold a password.
+
+aiormq's own timeouts go through `wait_for`, which in Python 3.11 loses a cancellation that meets an answer, and the
+task that should have ended goes on for ever. So they are not used here (`asyncio.timeout` is), and what closes, where
+aiormq always uses one, is awaited by way of a task of its own (`finish`).
 """
 
 import asyncio
 import random
 import ssl
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine
 
 import aio_pika
 import aiormq
 import aiormq.abc
 import structlog
-from aiormq.exceptions import AMQPError, ConnectionClosed, InvalidFrameError, ProbableAuthenticationError
+from aiormq.exceptions import (
+    AMQPError,
+    ChannelClosed,
+    ConnectionClosed,
+    InvalidFrameError,
+    ProbableAuthenticationError,
+)
 from yarl import URL
 
 from notifier.adapters.rabbitmq.decoding import tolerate_any_publisher
@@ -43,12 +52,10 @@ async def connect(options: RabbitOptions, purpose: str) -> Connection:
         if "heartbeat" not in url.query:
             url = url.update_query(heartbeat=HEARTBEAT)
         try:
-            return await aio_pika.connect(
-                url,
-                ssl_context=context,
-                client_properties={"connection_name": f"{options.name} {purpose}"},
-                timeout=CONNECT_TIMEOUT,
-            )
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                return await aio_pika.connect(
+                    url, ssl_context=context, client_properties={"connection_name": f"{options.name} {purpose}"}
+                )
         except (AMQPError, OSError, TimeoutError, RuntimeError, ValueError) as error:
             failure = _translate(error, url)
     raise failure
@@ -102,6 +109,22 @@ async def open_channel(connection: Connection, *, confirms: bool = False) -> aio
         raise QueueUnavailable(f"no channel: {reason_of(error)}") from error
     assert isinstance(underlay, aiormq.Channel)
     return underlay
+
+
+async def close_channel(channel: aiormq.Channel) -> None:
+    """Close it, whatever its state: the broker gives back what is unacked there."""
+    if not channel.is_closed:
+        await finish(channel.close(ChannelClosed(0, "closed")))  # its default would cancel whoever waits on it
+
+
+async def finish(closing: Coroutine[object, object, None]) -> None:
+    """Await a closing of aiormq's, bounded, without its errors, and without handing it our cancellation to lose."""
+    task = asyncio.ensure_future(closing)
+    try:
+        await asyncio.wait({task}, timeout=CLOSE_TIMEOUT)
+    finally:
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # looked at, or asyncio complains
+        task.cancel()
 
 
 def underlay_of(connection: Connection) -> aiormq.abc.AbstractConnection:
@@ -201,9 +224,7 @@ class Link:
             serving.cancel()
             await asyncio.wait({serving})
             closing.cancel()
-            with suppress(AMQPError, OSError, RuntimeError):
-                async with asyncio.timeout(CLOSE_TIMEOUT):
-                    await connection.close()
+            await finish(connection.close())
 
 
 def _first(error: BaseException) -> BaseException:

@@ -17,14 +17,14 @@ from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 from pamqp import commands
 
 from notifier.adapters.rabbitmq.acks import AckLedger
-from notifier.adapters.rabbitmq.connection import Connection, open_channel, reason_of
+from notifier.adapters.rabbitmq.connection import Connection, close_channel, open_channel, reason_of
 from notifier.adapters.rabbitmq.decoding import to_message
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import Lane
 from notifier.pipeline.ports import Sink
 
 FLUSH_AFTER = 0.003  # seconds that acks gather: at 3,000 messages/s ten go in one frame
-RPC_TIMEOUT = 10.0
+RPC_TIMEOUT = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 
 _CHANNEL_TROUBLE = (AMQPError, OSError, RuntimeError)  # TimeoutError is an OSError, "channel closed" a RuntimeError
@@ -82,6 +82,7 @@ class LaneConsumer:
         self._log = structlog.get_logger(__name__).bind(queue=queue)
         self._sink: Sink | None = None
         self._wanted = asyncio.Event()
+        self._changing = asyncio.Lock()  # `start`, `stop` and a new channel come from three tasks
         self._channel: aiormq.Channel | None = None
         self._consumer_tag: str | None = None
         self._acks: ChannelAcks | None = None
@@ -96,23 +97,25 @@ class LaneConsumer:
         """Consume from now on. Returns at once where there is no connection yet."""
         self._sink = sink
         self._wanted.set()
-        if self._channel is not None and self._acks is not None and self._consumer_tag is None:
-            with suppress(*_CHANNEL_TROUBLE):  # the keeper of the channel sees it too, and begins anew
-                await self._consume(self._channel, self._acks, sink)
+        with suppress(*_CHANNEL_TROUBLE):  # the keeper of the channel sees it too, and begins anew
+            await self._consume()
 
     async def stop(self) -> None:
         """Take no more. What was taken stays ours: its channel lives on and can still be acked."""
         self._wanted.clear()
-        tag, self._consumer_tag = self._consumer_tag, None
-        if self._channel is not None and tag is not None:
-            with suppress(*_CHANNEL_TROUBLE):
-                await self._channel.basic_cancel(tag, timeout=RPC_TIMEOUT)
+        async with self._changing:
+            tag, self._consumer_tag = self._consumer_tag, None
+            if self._channel is not None and tag is not None:
+                with suppress(*_CHANNEL_TROUBLE):
+                    async with asyncio.timeout(RPC_TIMEOUT):
+                        await self._channel.basic_cancel(tag)
 
     async def flush(self) -> None:
         """Send the acks that wait."""
         if self._acks is not None:
             with suppress(*_CHANNEL_TROUBLE):
-                await self._acks.flush()
+                async with asyncio.timeout(RPC_TIMEOUT):
+                    await self._acks.flush()
 
     async def run(self, connection: Connection) -> None:
         """Consume whenever that is wanted, until cancelled."""
@@ -137,11 +140,12 @@ class LaneConsumer:
         assert sink is not None  # `_wanted` is set by `start` alone
         self._cancelled.clear()
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
-        self._channel, self._acks = channel, acks
         stood = False
         try:
-            await channel.basic_qos(prefetch_count=self._prefetch, timeout=RPC_TIMEOUT)
-            await self._consume(channel, acks, sink)
+            async with asyncio.timeout(RPC_TIMEOUT):
+                await channel.basic_qos(prefetch_count=self._prefetch)
+            self._channel, self._acks = channel, acks
+            await self._consume()
             stood = True
             reason = await self._until_gone(channel)
             self._log.warning("queue consumer lost", reason=reason)
@@ -156,17 +160,22 @@ class LaneConsumer:
             flushing.cancel()
             if stood:
                 sink.lost(self._lane)
-        await self._give_up(channel)
+        await close_channel(channel)
         return stood
 
-    async def _consume(self, channel: aiormq.Channel, acks: ChannelAcks, sink: Sink) -> None:
-        lane = self._lane
+    async def _consume(self) -> None:
+        """Have the broker send, if that is wanted, there is a channel, and it does not yet."""
+        async with self._changing:
+            lane, channel, acks, sink = self._lane, self._channel, self._acks, self._sink
+            if channel is None or acks is None or sink is None or self._consumer_tag or not self._wanted.is_set():
+                return
 
-        async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
-            sink.take(to_message(lane, delivered, Taken(acks, delivered.delivery_tag or 0)))
+            async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
+                sink.take(to_message(lane, delivered, Taken(acks, delivered.delivery_tag or 0)))
 
-        standing = await channel.basic_consume(self._queue, on_message, timeout=RPC_TIMEOUT)
-        self._consumer_tag = standing.consumer_tag
+            async with asyncio.timeout(RPC_TIMEOUT):
+                consumer = await channel.basic_consume(self._queue, on_message)
+            self._consumer_tag = consumer.consumer_tag
 
     async def _until_gone(self, channel: aiormq.Channel) -> str:
         closing = channel.closing
@@ -182,10 +191,3 @@ class LaneConsumer:
 
     def _on_cancelled_by_broker(self, _: commands.Basic.Cancel) -> None:
         self._cancelled.set()
-
-    async def _give_up(self, channel: aiormq.Channel) -> None:
-        """Close it, so that the broker gives back what it had sent us."""
-        if not channel.is_closed:
-            with suppress(*_CHANNEL_TROUBLE):
-                async with asyncio.timeout(RPC_TIMEOUT):
-                    await channel.close()

@@ -28,6 +28,7 @@ class Publishing:
         self._channel: aiormq.Channel | None = None
         self._window = asyncio.Semaphore(IN_FLIGHT)
         self._under_way: dict[str, asyncio.Future[None]] = {}  # by message id
+        self._deadlines: set[asyncio.Timeout] = set()  # of every publish under way
 
     async def serve(self, link: Link, connection: Connection) -> None:
         """Keep a channel on this connection, until cancelled."""
@@ -40,11 +41,19 @@ class Publishing:
                     link.stand()
                 closing = channel.closing
                 await asyncio.wait({closing})
+                closing.cancelled() or closing.exception()  # looked at, or asyncio complains
+                self._end_all()
                 self._mend_soon.set()  # a publish to an exchange that is missing closes the channel
-                closing.cancelled() or closing.exception()
                 await asyncio.sleep(PACE)
         finally:
             self._connection = self._channel = None
+            self._end_all()
+
+    def _end_all(self) -> None:
+        """The channel is gone. aiormq ends what waits for a confirm, but not what waits for its turn to be written."""
+        for deadline in self._deadlines:
+            if not deadline.expired():
+                deadline.reschedule(0.0)
 
     @property
     def blocked(self) -> bool:
@@ -78,23 +87,22 @@ class Publishing:
             raise QueueUnavailable("not connected")
         if self.blocked:
             raise QueueUnavailable("the broker blocks publishing: memory or disk alarm")
+        deadline = asyncio.timeout(CONFIRM_TIMEOUT)
+        self._deadlines.add(deadline)
         try:
-            await channel.basic_publish(
-                body,
-                exchange=exchange,
-                routing_key=routing_key,
-                properties=properties,
-                mandatory=True,
-                timeout=CONFIRM_TIMEOUT,
-                wait=False,
-            )
+            async with deadline:
+                await channel.basic_publish(
+                    body, exchange=exchange, routing_key=routing_key, properties=properties, mandatory=True, wait=False
+                )
         except PublishError as returned:
             self._mend_soon.set()
             raise QueueUnavailable(f"no queue takes {exchange}/{routing_key}: {reason_of(returned)}") from returned
         except DeliveryError as refused:
             raise QueueUnavailable(f"the broker refused it (nack) for {exchange}/{routing_key}") from refused
         except TimeoutError as late:
-            raise QueueUnavailable(f"no confirm within {CONFIRM_TIMEOUT:.0f} s") from late
+            lost_it = channel is not self._channel or channel.is_closed
+            text = "connection lost before the confirm" if lost_it else f"no confirm within {CONFIRM_TIMEOUT:.0f} s"
+            raise QueueUnavailable(text) from late
         except (AMQPError, OSError, RuntimeError) as lost:
             raise QueueUnavailable(f"connection lost before the confirm: {reason_of(lost)}") from lost
         except asyncio.CancelledError as cancelled:
@@ -103,6 +111,8 @@ class Publishing:
             if task is None or task.cancelling():
                 raise
             raise QueueUnavailable("connection closed before the confirm") from cancelled
+        finally:
+            self._deadlines.discard(deadline)
 
     async def available(self) -> None:
         """Return when a publish has a chance again. Never raises; paces its caller, whatever the trouble is."""

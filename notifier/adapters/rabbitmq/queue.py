@@ -13,7 +13,7 @@ from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 from pamqp import commands
 
 from notifier.adapters.rabbitmq import topology
-from notifier.adapters.rabbitmq.connection import Connection, Link, open_channel, reason_of
+from notifier.adapters.rabbitmq.connection import Connection, Link, close_channel, open_channel, reason_of
 from notifier.adapters.rabbitmq.consuming import LaneConsumer, Taken
 from notifier.adapters.rabbitmq.decoding import to_message
 from notifier.adapters.rabbitmq.options import RabbitOptions
@@ -24,6 +24,7 @@ from notifier.pipeline.ports import Sink
 
 WATCH_EVERY = 15.0  # seconds between two looks at the number of consumers, and at queues that should be there
 MEND_AT_MOST_EVERY = 0.5
+HOPELESS_EVERY = 5.0  # where mending failed: an operator must act first
 RPC_TIMEOUT = 10.0
 PERSISTENT = 2
 ROUTING_KEY = "session-ended"  # any: the exchanges are bound with `#`
@@ -140,7 +141,7 @@ class RabbitQueue:
             except TimeoutError:
                 continue
             await self._mend()
-            await asyncio.sleep(MEND_AT_MOST_EVERY)
+            await asyncio.sleep(MEND_AT_MOST_EVERY if self._problem is None else HOPELESS_EVERY)
             self._mend_soon.clear()
 
     async def _look(self, connection: Connection) -> bool:
@@ -236,13 +237,15 @@ class RabbitQueue:
         channel = await open_channel(self._consuming_connection())
         try:
             while len(seen) < limit:
-                delivered = await channel.basic_get(self._name(queue), timeout=RPC_TIMEOUT)
+                async with asyncio.timeout(RPC_TIMEOUT):
+                    delivered = await channel.basic_get(self._name(queue))
                 if delivered.delivery_tag is None:
                     break
                 seen.append(to_message(lane, delivered, tag=None))
-            await channel.close()  # gives them back
         except (AMQPError, OSError, RuntimeError) as error:
             raise QueueUnavailable(f"cannot look into {self._name(queue)}: {reason_of(error)}") from error
+        finally:
+            await close_channel(channel)  # gives them back
         return seen
 
     def _consuming_connection(self) -> Connection:
@@ -261,12 +264,13 @@ async def _depths(connection: Connection, names: Mapping[str, str]) -> dict[str,
             if channel.is_closed:
                 channel = await open_channel(connection)
             try:
-                queue = await channel.queue_declare(name, passive=True, timeout=RPC_TIMEOUT)
+                async with asyncio.timeout(RPC_TIMEOUT):
+                    queue = await channel.queue_declare(name, passive=True)
             except ChannelNotFoundEntity:
                 continue
             found[key] = Depth(ready=queue.message_count or 0, consumers=queue.consumer_count or 0)
-        if not channel.is_closed:
-            await channel.close()
     except (AMQPError, OSError, RuntimeError) as error:
         raise QueueUnavailable(f"cannot ask the broker: {reason_of(error)}") from error
+    finally:
+        await close_channel(channel)
     return found
