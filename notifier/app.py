@@ -94,6 +94,7 @@ class Service:
                 in_flight=lambda: self.worker.in_flight,
                 queue=self.queue.status,
                 held=self._held,
+                circuits=lambda: self.worker.circuits,
                 reload_succeeded=lambda: live.last_reload_succeeded,
             )
         )
@@ -107,6 +108,7 @@ class Service:
                 signer=live,
                 transport=self._transport,
                 clock=time.time,
+                steady=time.monotonic,
                 jitter=random.random,
                 new_jti=_new_id,
                 observe=self._observe,
@@ -118,6 +120,7 @@ class Service:
                 slot_wait=settings.delivery.slot_wait,
                 shutdown_grace=settings.shutdown_grace,
             ),
+            workers=self.queue.consumers,
         )
 
     def _observe(self, fact: Fact) -> None:

@@ -25,6 +25,7 @@ from notifier.domain.outcome import Cause, Outcome
 from notifier.pipeline.facts import (
     Attempted,
     Buried,
+    CircuitTurned,
     Deferred,
     Delivered,
     EventTaken,
@@ -185,6 +186,10 @@ class LogObserver:
                 write("event", **_event(fact))
             case Skipped():
                 self._log.debug("skipped", **_who(fact))
+            case CircuitTurned(open=True):
+                self._log.warning("client_failing", iss=fact.iss, client_id=fact.client_id)
+            case CircuitTurned():
+                self._log.info("client_recovered", iss=fact.iss, client_id=fact.client_id)
             case Unexpected():
                 self._log.error("unexpected", **_who(fact), **_where(fact.error))
             case RetryScheduled() | Delivered():

@@ -23,6 +23,7 @@ from notifier.domain.registry import Registry
 from notifier.pipeline.facts import (
     Attempted,
     Buried,
+    CircuitTurned,
     Deferred,
     Delivered,
     EventTaken,
@@ -119,8 +120,8 @@ class Metrics:
                 self._clients.row(fact.iss, fact.client_id).skipped()
             case Buried():
                 self._clients.row(fact.iss, fact.client_id, unknown=fact.reason in _NOBODY_KNOWS).buried(fact.reason)
-            case Unexpected():
-                pass  # its deferral is counted; the log tells the rest
+            case Unexpected() | CircuitTurned():
+                pass  # its deferral is counted, and `circuit_state` is read at the scrape; the log tells the rest
             case _:
                 assert_never(fact)
 

@@ -63,6 +63,7 @@ class Delivery:
     held: float = 0.0
     deferrals: int = 0
     deferred_for: Cause | None = None
+    reserved_until: float | None = None
     unknown_since: float | None = None
     history: tuple[Past, ...] = ()
 

@@ -20,6 +20,8 @@ from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Outcom
 REJECTIONS = 3  # further attempts after the first 400 that counts (R12)
 PAUSE = 900.0  # seconds a paused client's delivery rests before it asks again
 OUR_FAULT_BASE, OUR_FAULT_MOST = 2.0, 256.0  # seconds: a fault of ours is looked at again after 2, 4, 8 … 256 s
+# Causes whose due time is a place in the client's line: it is kept when the delivery comes back early.
+RESERVED = frozenset({Cause.SLOT, Cause.RATE, Cause.CIRCUIT, Cause.RETRY_AFTER})
 LAST_MOMENT = 1.0  # seconds before a limit at which the last attempt is due
 
 
@@ -48,6 +50,7 @@ class Defer:
     due: float
     cause: Cause
     text: str = ""
+    rounding: Literal["down", "up"] = "down"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +94,18 @@ def _unknown(delivery: Delivery, *, issuer_known: bool, grace: float, now: float
     return Dead(reason=DeadReason.UNKNOWN_CLIENT, text=text)
 
 
+def pause_of(outcome: Outcome, policy: RetryPolicy) -> float | None:
+    """Seconds for which the client asked that none of its deliveries be attempted (429 or 503 with `Retry-After`)."""
+    if isinstance(outcome, Failed) and outcome.retry_after is not None and outcome.status in (429, 503):
+        return clamp_retry_after(outcome.retry_after, policy)
+    return None
+
+
+def clamp_retry_after(seconds: float, policy: RetryPolicy) -> float:
+    """Absurd values come to between a second and `max_delay`."""
+    return min(max(seconds, SOON), max(policy.max_delay, SOON))
+
+
 def our_fault_wait(deferrals: int) -> float:
     """Seconds until a fault of ours, seen `deferrals` times before by this delivery, is looked at again."""
     return min(OUR_FAULT_MOST, OUR_FAULT_BASE * 2.0 ** min(deferrals, 16))
@@ -110,6 +125,7 @@ def record(delivery: Delivery, outcome: Outcome, now: float) -> Delivery:
         first_attempt_at=now if delivery.first_attempt_at is None else delivery.first_attempt_at,
         deferrals=0,
         deferred_for=None,
+        reserved_until=None,
         unknown_since=None,
     )
 
@@ -123,6 +139,7 @@ def postponed(delivery: Delivery, verdict: Defer, client: Client | None, now: fl
         deferrals=delivery.deferrals + 1 if delivery.deferred_for in (None, verdict.cause) else 1,
         deferred_for=verdict.cause,
         held=held if client is None else min(held, client.retry.max_paused),
+        reserved_until=verdict.due if verdict.cause in RESERVED else None,
         unknown_since=(delivery.unknown_since or now) if verdict.cause is Cause.UNKNOWN else None,
     )
 
@@ -156,7 +173,7 @@ def _retry(
         return Dead(reason=DeadReason.EXPIRED, text=_why_expired(delivery, policy, carries_sid=carries_sid))
     if asked is None:
         return RetryAt(due=min(now + backoff(policy, delivery.attempts, jitter), last))
-    due = now + min(max(asked, SOON), max(policy.max_delay, SOON))
+    due = now + clamp_retry_after(asked, policy)
     return RetryAt(due=due, rounding="up") if due <= last else RetryAt(due=last)
 
 

@@ -3,7 +3,6 @@
 The token lives in here alone: it is made for one POST, and neither stored, logged nor put into a result (R2).
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,35 +13,49 @@ from notifier.domain.egress import check_uri
 from notifier.domain.errors import OurFault
 from notifier.domain.logout_token import carries_sid, claims_for
 from notifier.domain.outcome import Answer, Break, DeadReason, Outcome, Reason, Refused, StaleConnection, read_wire
-from notifier.domain.verdict import Dead, Defer, RetryAt, Verdict, decide, our_fault_wait, postponed, record
+from notifier.domain.verdict import Dead, Defer, RetryAt, Verdict, decide, our_fault_wait, pause_of, postponed, record
 from notifier.pipeline.facts import Attempted, Observer
 from notifier.pipeline.ports import Clock, Request, Signer, Transport
+from notifier.pipeline.standing import Mark, mark_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What an attempt is made with. `new_jti` never gives the same twice."""
+    """What an attempt is made with. `steady` is a clock that never jumps; `new_jti` never gives the same twice."""
 
     signer: Signer
     transport: Transport
     clock: Clock
+    steady: Clock
     jitter: Jitter
     new_jti: Callable[[], str]
     observe: Observer
 
 
-async def attempt(delivery: Delivery, client: Client, tools: Tools) -> tuple[Delivery, Verdict]:
-    """Try to tell the client; returns the delivery with what happened written into it, and what to do next.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """An attempt's end: the delivery with what happened written into it, what to do next, and what it said of the
+    client. `pause`: seconds for which the client asked to be left alone.
+    """
+
+    delivery: Delivery
+    verdict: Verdict
+    mark: Mark = Mark.NOTHING
+    pause: float | None = None
+
+
+async def attempt(delivery: Delivery, client: Client, tools: Tools) -> Made:
+    """Try to tell the client.
 
     Never raises for a fault of the client's; a fault of ours (`OurFault`) becomes a deferral, and no attempt counts.
     """
-    started, clocked = tools.clock(), time.monotonic()
+    started, clocked = tools.clock(), tools.steady()
     try:
         outcome, jti = await _try(delivery, client, tools)
     except OurFault as fault:
         return defer_for(fault, delivery, client, tools)
     if isinstance(outcome, DeadReason):
-        return delivery, Dead(reason=outcome, text=_WITHOUT[outcome])
+        return Made(delivery=delivery, verdict=Dead(reason=outcome, text=_WITHOUT[outcome]))
     now = tools.clock()
     after = record(delivery, outcome, started)
     sid = carries_sid(delivery, client)
@@ -54,20 +67,22 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> tuple[Del
             jti=jti,
             alg=client.token.alg,
             outcome=outcome,
-            seconds=time.monotonic() - clocked,
+            seconds=tools.steady() - clocked,
             at=now,
             next_due=verdict.due if isinstance(verdict, RetryAt | Defer) else None,
         )
     )
-    return postponed(after, verdict, client, now) if isinstance(verdict, Defer) else after, verdict
+    if isinstance(verdict, Defer):
+        after = postponed(after, verdict, client, now)
+    return Made(delivery=after, verdict=verdict, mark=mark_of(outcome), pause=pause_of(outcome, client.retry))
 
 
-def defer_for(fault: OurFault, delivery: Delivery, client: Client, tools: Tools) -> tuple[Delivery, Defer]:
+def defer_for(fault: OurFault, delivery: Delivery, client: Client, tools: Tools) -> Made:
     """The deferral for a fault of ours: looked at again after 2, 4, 8 … 256 s."""
     now = tools.clock()
     wait = our_fault_wait(delivery.deferrals) * (1 + client.retry.jitter * (2 * tools.jitter() - 1))
     verdict = Defer(due=now + wait, cause=fault.cause, text=str(fault))
-    return postponed(delivery, verdict, client, now), verdict
+    return Made(delivery=postponed(delivery, verdict, client, now), verdict=verdict)
 
 
 _WITHOUT = {
@@ -81,7 +96,7 @@ async def _try(delivery: Delivery, client: Client, tools: Tools) -> tuple[Outcom
     uri = client.backchannel_logout_uri or ""
     if (denied := check_uri(uri, client.route.egress)) is not None:
         return Refused(reason=Reason.EGRESS_DENIED, text=denied), ""
-    deadline = time.monotonic() + client.timeout
+    deadline = tools.steady() + client.timeout
     new_connection = False
     while True:
         jti = tools.new_jti()
@@ -89,7 +104,7 @@ async def _try(delivery: Delivery, client: Client, tools: Tools) -> tuple[Outcom
         if isinstance(claims, DeadReason):
             return claims, ""
         token = tools.signer.sign(delivery.iss, client.token.alg, client.token.typ, claims)
-        left = max(0.001, deadline - time.monotonic())
+        left = max(0.001, deadline - tools.steady())
         wire = await tools.transport.post(
             Request(uri=uri, token=token, timeout=left, route=client.route, new_connection=new_connection)
         )

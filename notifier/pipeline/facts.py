@@ -92,6 +92,15 @@ class Unexpected:
     error: Exception
 
 
-Fact = EventTaken | Attempted | RetryScheduled | Deferred | Delivered | Skipped | Buried | Unexpected
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitTurned:
+    """A client's circuit opened (it counts as down, and is left alone) or closed (it lives again)."""
+
+    iss: str
+    client_id: str
+    open: bool
+
+
+Fact = EventTaken | Attempted | RetryScheduled | Deferred | Delivered | Skipped | Buried | Unexpected | CircuitTurned
 Observer = Callable[[Fact], None]
 """Must return at once and never raise."""

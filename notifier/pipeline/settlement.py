@@ -54,7 +54,7 @@ class Settlement:
                 await self._later(delivery, verdict.due, hops(verdict.due - now, verdict.rounding))
                 self._observe(facts.RetryScheduled(delivery=delivery, due=verdict.due))
             case Defer():
-                await self._later(delivery, verdict.due, hops(verdict.due - now, most=1))
+                await self._later(delivery, verdict.due, hops(verdict.due - now, verdict.rounding, most=1))
                 self._observe(_deferred(delivery, verdict))
             case Dead():
                 await self.bury(dead_letter.bury_delivery(delivery, verdict.reason, verdict.text, now))

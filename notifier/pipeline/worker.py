@@ -10,11 +10,8 @@ nothing else in flight, in random order, so that one of them cannot take its nei
 
 import asyncio
 import random
-import time
-from collections.abc import Coroutine, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable
 
-from notifier.domain.client import Client
 from notifier.domain.dead_letter import DeadLetter
 from notifier.domain.delivery import Delivery
 from notifier.domain.errors import OurFault
@@ -24,22 +21,18 @@ from notifier.domain.outcome import Cause
 from notifier.domain.plan import Skipped
 from notifier.domain.verdict import Defer, Done, Verdict, before_attempt, postponed
 from notifier.pipeline import facts
-from notifier.pipeline.attempt import Tools, attempt, defer_for
+from notifier.pipeline.admission import Go, Wait
+from notifier.pipeline.attempt import Made, Tools, attempt, defer_for
 from notifier.pipeline.duplicates import Duplicates, First, Joined, Known
+from notifier.pipeline.gate import Gate, Ticket
 from notifier.pipeline.held import Held, Shelf
 from notifier.pipeline.intake import SUSPECT, Intake, Move, Step
 from notifier.pipeline.lanes import Turns
 from notifier.pipeline.limits import Limits
 from notifier.pipeline.ports import Acknowledger, CurrentRegistry
 from notifier.pipeline.settlement import Send, Settlement
-from notifier.pipeline.slots import Entered, Full, Slots, Waits
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Ticket:
-    held: Held
-    delivery: Delivery
-    client: Client
+TICK = 0.2  # seconds
 
 
 class Worker:
@@ -53,6 +46,7 @@ class Worker:
         registry: CurrentRegistry,
         acknowledger: Acknowledger,
         limits: Limits,
+        workers: Callable[[], int] = lambda: 1,
     ) -> None:
         self._intake = intake
         self._settlement = settlement
@@ -61,7 +55,7 @@ class Worker:
         self._acknowledger = acknowledger
         self._limits = limits
         self._turns = Turns(limits.max_in_flight)
-        self._slots: Slots[_Ticket] = Slots(limits.slot_wait)
+        self._gate = Gate(limits, clock=tools.clock, steady=tools.steady, workers=workers, observe=tools.observe)
         self._duplicates: Duplicates[Held] = Duplicates()
         self._in_flight = dict.fromkeys(Lane, 0)
         self._held = dict.fromkeys(Lane, 0)
@@ -100,24 +94,38 @@ class Worker:
 
         Raises what broke a settlement: its message has no fate, so the process must not go on as if it had.
         """
+        ticking = asyncio.create_task(self._tick())
         await self._stop.wait()
         self._give_back()
         try:
             async with asyncio.timeout(self._limits.shutdown_grace):
                 await self._quiet.wait()
         except TimeoutError:
-            self._slots.abandon()
+            self._gate.abandon()
             for shelf in self.shelves.values():
                 shelf.lose()
             for task in self._tasks:
                 task.cancel()
+        ticking.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._broken is not None:
             raise self._broken
 
+    async def _tick(self) -> None:
+        """Put off those who wait in memory at a client that hangs or is left alone by now."""
+        while True:
+            await asyncio.sleep(TICK)
+            for ticket, later in self._gate.put_off():
+                self._put_off(ticket, later)
+
     def stop(self) -> None:
         """Begin the drain."""
         self._stop.set()
+
+    @property
+    def circuits(self) -> Iterable[tuple[str, str, int]]:
+        """(iss, client_id, 1 half-open | 2 open) of the circuits that are not closed."""
+        return self._gate.circuits()
 
     @property
     def in_flight(self) -> int:
@@ -146,7 +154,8 @@ class Worker:
             elif held.ahead is None:
                 self.shelves[held.lane].waiting.popleft()
             self._close(held)
-        if self._stop.is_set() and not self._tasks and not any(shelf.waiting for shelf in self.shelves.values()):
+        waiting = self._gate.waiting or any(shelf.waiting for shelf in self.shelves.values())
+        if self._stop.is_set() and not self._tasks and not waiting:
             self._quiet.set()
 
     def _next(self) -> Held | None:
@@ -205,24 +214,27 @@ class Worker:
             now=now,
         )
         if verdict is None and client is not None:
-            verdict = self._admit(_Ticket(held=held, delivery=delivery, client=client), now)
+            verdict = self._admit(Ticket(held=held, delivery=delivery, client=client))
         if verdict is not None:
             after = postponed(delivery, verdict, client, now) if isinstance(verdict, Defer) else delivery
             self._spawn(self._settle(held, after, verdict))
 
-    def _admit(self, ticket: _Ticket, now: float) -> Defer | None:
+    def _admit(self, ticket: Ticket) -> Defer | None:
         """Start it, let it wait for a slot of its client's, or say when to come again."""
-        client = ticket.client
-        match self._slots.enter(client.key, client.max_concurrent, ticket.held.lane, ticket):
-            case Entered():
+        match self._gate.ask(ticket):
+            case Go():
                 self._start(ticket)
-            case Waits():
+            case Wait():
                 pass
-            case Full(seconds=seconds):
-                return Defer(due=now + seconds * (1 + self._tools.jitter()), cause=Cause.SLOT)
+            case Defer() as later:
+                return later
         return None
 
-    def _start(self, ticket: _Ticket) -> None:
+    def _put_off(self, ticket: Ticket, later: Defer) -> None:
+        after = postponed(ticket.delivery, later, ticket.client, self._tools.clock())
+        self._spawn(self._settle(ticket.held, after, later))
+
+    def _start(self, ticket: Ticket) -> None:
         self._in_flight[ticket.held.lane] += 1
         self._spawn(self._serve(ticket))
 
@@ -240,32 +252,26 @@ class Worker:
 
     # ── doing ──
 
-    async def _serve(self, ticket: _Ticket) -> None:
+    async def _serve(self, ticket: Ticket) -> None:
         """One attempt and its settlement. The client's slot is free again before the settlement, which may wait."""
-        started = time.monotonic()
+        made = Made(delivery=ticket.delivery, verdict=Done())  # stands only where the task is cancelled
         try:
-            after, verdict = await attempt(ticket.delivery, ticket.client, self._tools)
+            made = await attempt(ticket.delivery, ticket.client, self._tools)
         except Exception as error:  # noqa: BLE001  around one delivery: a fault in our code must not stop the others
-            after, verdict = self._unexpected(ticket, error)
+            made = self._unexpected(ticket, error)
         finally:
-            self._leave(ticket, time.monotonic() - started)
-        await self._settle(ticket.held, after, verdict)
+            self._in_flight[ticket.held.lane] -= 1
+            for following in self._gate.ended(ticket, made):
+                self._start(following)
+        self._pump()
+        await self._settle(ticket.held, made.delivery, made.verdict)
 
-    def _unexpected(self, ticket: _Ticket, error: Exception) -> tuple[Delivery, Defer]:
-        delivery = ticket.delivery
-        self._tools.observe(
-            facts.Unexpected(iss=delivery.iss, client_id=delivery.client_id, event_id=delivery.event_id, error=error)
-        )
+    def _unexpected(self, ticket: Ticket, error: Exception) -> Made:
+        iss, client_id = ticket.client.key
+        event_id = ticket.delivery.event_id
+        self._tools.observe(facts.Unexpected(iss=iss, client_id=client_id, event_id=event_id, error=error))
         fault = OurFault(Cause.UNKNOWN, f"unexpected {type(error).__name__}")
-        return defer_for(fault, delivery, ticket.client, self._tools)
-
-    def _leave(self, ticket: _Ticket, seconds: float) -> None:
-        self._in_flight[ticket.held.lane] -= 1
-        following = self._slots.leave(ticket.client.key, seconds)
-        if following is not None:
-            self._start(following)
-        else:
-            self._pump()
+        return defer_for(fault, ticket.delivery, ticket.client, self._tools)
 
     async def _settle(self, held: Held, delivery: Delivery, verdict: Verdict) -> None:
         await self._settlement.settle(delivery, verdict)

@@ -104,6 +104,7 @@ class Stage:
             signer=PlainSigner(),
             transport=self.receivers,
             clock=lambda: self.now,
+            steady=lambda: self.now,
             jitter=lambda: 0.5,
             new_jti=lambda: f"jti-{next(numbers)}",
             observe=self.facts.append,

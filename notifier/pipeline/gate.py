@@ -1,0 +1,96 @@
+"""The worker's way into `admission`: tickets in, deferrals out, and two clocks kept apart.
+
+Admission reckons by a steady clock, so that a wall clock that jumps opens no circuit and lets nobody in; what is
+written into messages is the wall clock's, since another worker reads it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from notifier.domain.client import Client
+from notifier.domain.delivery import Delivery
+from notifier.domain.outcome import Cause
+from notifier.domain.verdict import Defer
+from notifier.pipeline.admission import Admission, Go, Later, Wait
+from notifier.pipeline.attempt import Made
+from notifier.pipeline.facts import CircuitTurned, Observer
+from notifier.pipeline.held import Held
+from notifier.pipeline.limits import Limits
+from notifier.pipeline.ports import Clock
+from notifier.pipeline.standing import Turn
+
+# A delivery for a client that is left alone comes back once, after that; for want of a slot it may come a little early.
+_ROUNDED_UP = frozenset({Cause.CIRCUIT, Cause.RETRY_AFTER})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ticket:
+    """A delivery that wants an attempt, the message it came with, and its client as resolved for it."""
+
+    held: Held
+    delivery: Delivery
+    client: Client
+
+
+class Gate:
+    """See the module. `clock` and `steady` give seconds; `workers` over how many workers clients' limits are shared."""
+
+    def __init__(
+        self, limits: Limits, *, clock: Clock, steady: Clock, workers: Callable[[], int], observe: Observer
+    ) -> None:
+        self._admission: Admission[Ticket] = Admission(
+            max_in_flight=limits.max_in_flight, slot_wait=limits.slot_wait, workers=workers, turned=self._turned
+        )
+        self._clock = clock
+        self._steady = steady
+        self._observe = observe
+
+    @property
+    def waiting(self) -> int:
+        """Deliveries that wait in memory."""
+        return self._admission.waiting
+
+    def ask(self, ticket: Ticket) -> Go | Wait | Defer:
+        """May it be attempted now?"""
+        now, ahead = self._steady(), self._ahead()
+        reserved = ticket.delivery.reserved_until
+        answer = self._admission.ask(
+            ticket.client, ticket.held.lane, ticket, now, None if reserved is None else reserved - ahead
+        )
+        return _deferral(answer, ahead) if isinstance(answer, Later) else answer
+
+    def ended(self, ticket: Ticket, made: Made) -> list[Ticket]:
+        """Its attempt ended so. Returns those that begin now in its place."""
+        now = self._steady()
+        if made.pause is not None:
+            self._admission.pause(ticket.client, now + made.pause)
+        return self._admission.ended(ticket.client, ticket, made.mark, now)
+
+    def put_off(self) -> Iterator[tuple[Ticket, Defer]]:
+        """Those that waited in memory and can no more. To be called a few times a second."""
+        ahead = self._ahead()
+        return ((ticket, _deferral(later, ahead)) for ticket, later in self._admission.put_off(self._steady()))
+
+    def give_way(self, key: tuple[str, str]) -> tuple[Ticket, Defer] | None:
+        """Memory is full and a delivery for client `key` comes: who makes room for it, if anybody."""
+        found = self._admission.give_way(key, self._steady())
+        return None if found is None else (found[0], _deferral(found[1], self._ahead()))
+
+    def abandon(self) -> None:
+        """Forget all that wait."""
+        self._admission.abandon()
+
+    def circuits(self) -> Iterable[tuple[str, str, int]]:
+        """(iss, client_id, 1 half-open | 2 open) of those not closed."""
+        return self._admission.circuits()
+
+    def _ahead(self) -> float:
+        """Seconds from the steady clock to the wall clock."""
+        return self._clock() - self._steady()
+
+    def _turned(self, client: Client, turn: Turn) -> None:
+        self._observe(CircuitTurned(iss=client.iss, client_id=client.client_id, open=turn is Turn.OPENED))
+
+
+def _deferral(later: Later, ahead: float) -> Defer:
+    return Defer(due=later.due + ahead, cause=later.cause, rounding="up" if later.cause in _ROUNDED_UP else "down")

@@ -1,0 +1,156 @@
+"""How one client stands: its cap, its pace, its circuit, who runs and who waits. Pure state and its arithmetic.
+
+A client begins unproven, with a cap of 2. Each quick answer doubles the cap up to its limit; a failure, a brake or a
+slow answer makes it *suspect*, with a cap of 1. A second without an answer is as good as a slow one.
+"""
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Generic, TypeVar, assert_never
+
+from notifier.domain.client import Client
+from notifier.domain.message import Lane
+from notifier.domain.outcome import Delivered, Failed, Outcome, Reason, Refused
+from notifier.pipeline.circuit import Circuit
+
+Ticket = TypeVar("Ticket")
+
+SLOW = 1.0  # seconds: an answer that takes longer, or does not come, makes a client suspect
+FIRST_CAP = 2
+FIRST_GUESS = 0.1  # seconds: the length of an attempt at a client that was not tried yet
+SMOOTHING = 0.2  # the weight of the newest attempt in the mean
+LONGEST_WATCH = 60.0  # seconds that a suspect's deliveries are put off before they ask again
+
+
+class Mark(Enum):
+    """What an attempt said of its client."""
+
+    ALIVE = "alive"  # it answered as a client that works
+    BRAKED = "braked"  # it asked for less (429, 408, 425)
+    DOWN = "down"  # no connection, no answer, 5xx
+    NOTHING = "nothing"  # a fault of ours, a refusing proxy among them
+
+
+def mark_of(outcome: Outcome) -> Mark:
+    """What an outcome says of the client. Only what says that it is down counts for its circuit."""
+    match outcome:
+        case Refused(reason=Reason.EGRESS_DENIED) | Failed(reason=Reason.PROXY):
+            return Mark.NOTHING
+        case Delivered() | Refused():
+            return Mark.ALIVE
+        case Failed(status=status) if status is not None and status < 500:
+            return Mark.BRAKED
+        case Failed():
+            return Mark.DOWN
+        case _:
+            assert_never(outcome)
+
+
+class Turn(Enum):
+    """What a mark did to the circuit."""
+
+    OPENED = "opened"
+    CLOSED = "closed"
+
+
+@dataclass(slots=True)
+class Standing(Generic[Ticket]):
+    """See the module. `heard`, `reserved`, `paused_until` and `token_at` in seconds of a steady clock.
+
+    `limit` is how many attempts it may have at a time, `step` the seconds that bring a token (0: no rate); both are
+    this worker's share of what its registration says.
+    """
+
+    client: Client
+    limit: int
+    step: float
+    heard: float
+    cap: int = FIRST_CAP
+    proven: bool = False
+    suspect: bool = False
+    mean: float = FIRST_GUESS
+    troubles: int = 0  # attempts in a row that were not quick answers
+    running: OrderedDict[int, float] = field(default_factory=OrderedDict)  # by the ticket's id: when it began
+    queues: dict[Lane, deque[Ticket]] = field(default_factory=lambda: {lane: deque() for lane in Lane})
+    waiting: int = 0
+    reserved: float = 0.0
+    paused_until: float = 0.0
+    token_at: float = 0.0
+    circuit: Circuit = field(default_factory=Circuit)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing of it is in memory."""
+        return not self.running and not self.waiting
+
+    @property
+    def pace(self) -> float:
+        """Seconds between two attempts that it bears."""
+        return max(self.step, self.mean / (1 if self.suspect else self.limit))
+
+    @property
+    def watch(self) -> float:
+        """Seconds until more will be known of a suspect: its deadline, doubling with every further trouble."""
+        return min(LONGEST_WATCH, self.client.timeout * 2.0 ** min(self.troubles, 6)) if self.suspect else 0.0
+
+    def hangs(self, now: float) -> bool:
+        """Whether an attempt has gone without an answer for too long."""
+        began = next(iter(self.running.values()), None)
+        return began is not None and now - began > SLOW
+
+    def learn(self, mark: Mark, seconds: float, now: float) -> Turn | None:
+        """What an attempt of that length said."""
+        match mark:
+            case Mark.NOTHING:
+                self.circuit.undecided()
+                return None
+            case Mark.DOWN:
+                self._trouble()
+                opened = self.circuit.down(now, self.client.circuit, proven=self.proven)
+                return Turn.OPENED if opened else None
+            case Mark.ALIVE | Mark.BRAKED:
+                self.mean += SMOOTHING * (seconds - self.mean)
+                self.proven = True
+                if mark is Mark.ALIVE and seconds <= SLOW:
+                    self.cap = min(self.limit, 2 * self.cap)
+                    self.suspect, self.troubles = False, 0
+                else:
+                    self._trouble()
+                return Turn.CLOSED if self.circuit.alive(now) else None
+            case _:
+                assert_never(mark)
+
+    def doubt(self) -> None:
+        """It hangs: one slot until more is known."""
+        self.cap = 1
+        self.suspect = True
+
+    def _trouble(self) -> None:
+        self.doubt()
+        self.troubles += 1
+
+    def take_token(self, now: float) -> bool:
+        """Whether the token bucket has one now. A second's worth may be taken at once."""
+        if not self.step:
+            return True
+        if self.token_at - max(1.0, self.step) > now - self.step:
+            return False
+        self.token_at = max(now, self.token_at) + self.step
+        return True
+
+    def push(self, lane: Lane, ticket: Ticket) -> None:
+        """It waits in memory."""
+        self.queues[lane].append(ticket)
+        self.waiting += 1
+
+    @property
+    def next_lane(self) -> Lane:
+        """The lane of the next to begin. Only where any wait."""
+        return next(lane for lane, queue in self.queues.items() if queue)
+
+    def pop(self, *, newest: bool = False) -> Ticket:
+        """The next to begin: the oldest of the highest lane; or the newest of the lowest, to give way."""
+        filled = [queue for queue in self.queues.values() if queue]
+        self.waiting -= 1
+        return filled[-1].pop() if newest else filled[0].popleft()
