@@ -88,6 +88,8 @@ class Service:
         self.queue = build_queue(settings.queue)
         self._transport = HttpTransport()
         self._draining = False
+        self._files = Watch(live.now.stamps)
+        self._reloading = asyncio.Lock()
         self.worker = self._build_worker()
         self.metrics.watch(
             Sources(
@@ -189,17 +191,19 @@ class Service:
 
     async def _watch(self) -> None:
         """Reload when a file changes."""
-        watch = Watch(self._live.now.stamps)
 
         async def changed() -> None:
-            if await self.reload(asked=False):
-                watch.rebase(self._live.now.stamps)
+            await self.reload(asked=False)
 
-        await watch_files(watch, changed, clock=time.monotonic)
+        await watch_files(self._files, changed, clock=time.monotonic)
 
     async def reload(self, *, asked: bool) -> bool:
         """Read the configuration again, in a thread: a registry of 100,000 clients takes seconds."""
-        return await asyncio.to_thread(self._live.reload, asked=asked)
+        async with self._reloading:
+            taken = await asyncio.to_thread(self._live.reload, asked=asked)
+            if taken:
+                self._files.rebase(self._live.now.stamps)
+            return taken
 
     @asynccontextmanager
     async def _listeners(self) -> AsyncIterator[None]:

@@ -114,6 +114,8 @@ def configure(
     root.handlers[:] = [handler]
     root.setLevel(max(number, logging.INFO if number <= logging.DEBUG else logging.WARNING))
     logging.getLogger("notifier").setLevel(number)
+    for name in ("aiormq", "aio_pika"):  # what they meet is told by the adapter, once and without frames
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 from typing import TYPE_CHECKING
 
@@ -33,10 +34,18 @@ def run(config: Config = None) -> None:
     from notifier.adapters.live_configuration import LiveConfiguration, load
     from notifier.app import Service
 
+    _raise_file_limit()
     loaded = load(config, os.environ)
     logs.configure(loaded.settings.log.level, loaded.settings.log.format)
     service = Service(LiveConfiguration(config, os.environ, loaded))
     uvloop.run(_serve(service))
+
+
+def _raise_file_limit() -> None:
+    """As many open files as the system lets us: each connection to a client is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve(service: Service) -> None:
