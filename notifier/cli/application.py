@@ -63,7 +63,7 @@ def main() -> None:
     """Run the command that the arguments name."""
     sys.excepthook = _fault
     try:
-        app(prog_name="notifier")
+        typer.main.get_command(app)(prog_name="notifier")  # `app()` would put typer's hook in the place of ours
     except KeyboardInterrupt:
         sys.exit(130)
     except NotifierError as error:

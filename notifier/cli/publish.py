@@ -22,10 +22,12 @@ from notifier.domain.message import Lane
 
 if TYPE_CHECKING:
     from notifier.adapters.config_file import ReadPart
+    from notifier.app import Queue
     from notifier.operations.publishing import Written
     from notifier.settings import QueueSettings
 
-CONNECT_TIMEOUT = 15.0  # seconds
+CONNECT_TIMEOUT = 15.0  # seconds; then the queue is away
+TOLD_AFTER = 2.0  # seconds of waiting for it in silence
 PLAIN_EVERY = 2.0  # seconds between two lines of progress off a terminal
 LISTED = 20  # so many events are named one by one
 
@@ -50,7 +52,7 @@ class Into(StrEnum):
 def publish(
     file: Annotated[
         Path,
-        typer.Argument(exists=True, dir_okay=False, allow_dash=True, help="One event or many; - is stdin."),
+        typer.Argument(allow_dash=True, help="One event or many; - is stdin."),
     ] = Path("-"),
     config: Config = None,
     url: Annotated[
@@ -82,8 +84,8 @@ def publish(
     try:
         with report.progress():
             failure = asyncio.run(_send(queue, Lane(lane), events, report))
-    except BaseException as error:
-        report.conclude(queue, "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped by a fault")
+    except BaseException:  # Ctrl-C, or nobody reads stdout any more
+        report.conclude(queue, "interrupted")
         raise
     report.conclude(queue, None if failure is None else str(failure))
     raise typer.Exit(0 if failure is None else 1)
@@ -101,7 +103,10 @@ def _read_part(config: Path | None, url: str | None) -> ReadPart:
 
 def _content(file: Path) -> bytes:
     if file != Path("-"):
-        return file.read_bytes()
+        try:
+            return file.read_bytes()
+        except OSError as error:
+            raise typer.BadParameter(f"{file} cannot be read: {error.strerror}", param_hint="FILE") from None
     if sys.stdin.isatty():
         typer.echo("Type an event as JSON, then Ctrl-D.", err=True)
     return sys.stdin.buffer.read()
@@ -114,8 +119,7 @@ async def _send(settings: QueueSettings, lane: Lane, events: Sequence[Written], 
     queue = build_queue(settings)
     await queue.open()
     try:
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            await queue.ready()
+        await _ready(queue)
         return await send_all(queue, lane, events, report.confirm)
     except TimeoutError:
         return QueueUnavailable(queue.status().problem or f"not connected within {CONNECT_TIMEOUT:.0f} s")
@@ -123,6 +127,17 @@ async def _send(settings: QueueSettings, lane: Lane, events: Sequence[Written], 
         return error
     finally:
         await queue.close()
+
+
+async def _ready(queue: Queue) -> None:
+    """Return when the queue takes events. Raises TimeoutError, QueueError."""
+    try:
+        async with asyncio.timeout(TOLD_AFTER):
+            await queue.ready()
+    except TimeoutError:
+        typer.echo(f"waiting for the queue: {queue.status().problem or 'not connected'}", err=True)
+        async with asyncio.timeout(CONNECT_TIMEOUT - TOLD_AFTER):
+            await queue.ready()
 
 
 class _Report:
@@ -173,23 +188,20 @@ class _Report:
         from notifier.operations.publishing import line_ranges
 
         lost = [event for event in self._events if event not in self._confirmed]
+        if failure is not None:  # first, since stdout may be what failed
+            typer.echo(f"notifier: {failure}", err=True)
+            if self._confirmed:
+                typer.echo(f"  confirmed: line {line_ranges(self._events, self._confirmed)}", err=True)
+            if lost:
+                lines = line_ranges(self._events, lost)
+                typer.echo(f"  not confirmed: line {lines}; send again, a copy does no harm", err=True)
         if self._as_json:
             for event in lost:
                 self._tell(event, confirmed=False)
-        else:
-            if len(self._confirmed) <= LISTED:
-                for event in self._events:
-                    if event in self._confirmed:
-                        typer.echo(f"line {event.line}: {event.id}")
-            count = len(self._confirmed)
-            where = shown_urls(queue)[0]
-            typer.echo(f"{count:,} event{'' if count == 1 else 's'} confirmed by {where}")
-        if failure is None:
             return
-        typer.echo(f"notifier: {failure}", err=True)
-        if self._confirmed:
-            typer.echo(f"  confirmed: line {line_ranges(self._events, self._confirmed)}", err=True)
-        if lost:
-            typer.echo(
-                f"  not confirmed: line {line_ranges(self._events, lost)}; send again, a copy does no harm", err=True
-            )
+        count = len(self._confirmed)
+        if count <= LISTED:
+            for event in self._events:
+                if event in self._confirmed:
+                    typer.echo(f"line {event.line}: {event.id}")
+        typer.echo(f"{count:,} event{'' if count == 1 else 's'} confirmed by {shown_urls(queue)[0]}")

@@ -6,6 +6,7 @@ judged bad stops everything; what the queue does not confirm is told by its line
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +18,7 @@ from notifier.domain.session_ended import SessionEnded
 
 IN_FLIGHT = 256  # events sent and not yet confirmed
 
+_PLACE = re.compile(r"\bat line ([0-9]+) column\b")
 _JSON, _CLOUDEVENTS = "application/json", "application/cloudevents+json"
 
 
@@ -61,7 +63,7 @@ def read_events(content: bytes, reading: Reading) -> list[Written]:
         try:
             event = _read(body, reading)
         except MalformedEvent as malformed:
-            mistakes += [Mistake(f"line {line}", str(mistake)) for mistake in malformed.mistakes]
+            mistakes += [Mistake(f"line {line}", _in_file(str(mistake), line)) for mistake in malformed.mistakes]
             if len(mistakes) > MISTAKES:
                 raise MalformedEvent([*mistakes[:MISTAKES], Mistake("", "and more")]) from None
             continue
@@ -81,6 +83,11 @@ def _read(body: bytes, reading: Reading) -> SessionEnded:
         known = ", ".join(sorted(reading.issuers))
         raise MalformedEvent([Mistake("iss", f"{event.iss} is none of the configured issuers ({known})")])
     return event
+
+
+def _in_file(text: str, line: int) -> str:
+    """The parser counts lines from the beginning of its document, a reader from the beginning of the file."""
+    return _PLACE.sub(lambda place: f"at line {int(place[1]) + line - 1} column", text)
 
 
 def _documents(text: str) -> Iterator[tuple[int, str]]:

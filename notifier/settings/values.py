@@ -110,7 +110,11 @@ def existing_file(path: Path, info: ValidationInfo) -> Path:
     """The path made absolute by the folder of the file that names it. Raises ValueError where there is no such file."""
     context = info.context or {}
     path = context.get("base", Path()) / path.expanduser()
-    if not path.is_file():
+    try:
+        exists = path.is_file()
+    except OSError as error:  # its folder is not ours to read, its name is too long
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    if not exists:
         raise ValueError(f"there is no file {path}")
     context.get("files", set()).add(path)
     return path
