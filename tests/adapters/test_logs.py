@@ -189,7 +189,7 @@ def test_secrets_are_taken_out_of_the_finished_line(leak: str) -> None:
     configure("info", "json", stream=stream)
     logger = structlog.get_logger()
     logger.info("leak", value=leak, nested={"list": [leak]})
-    logging.getLogger("aio_pika").warning("connecting to %s", leak)
+    logging.getLogger("aiohttp.client").warning("connecting to %s", leak)
     logger.error("failed", exc_info=ValueError(leak))
     LogObserver(hashing=SubjectHash(KEY)).observe(attempt(Refused(reason=Reason.REFUSED, status=403, text=leak)))
     assert len([json.loads(line) for line in stream.getvalue().splitlines()]) == 4
@@ -233,11 +233,11 @@ def test_libraries_come_the_same_way_from_warnings_on() -> None:
     """One format for all; at debug level libraries are heard from info on, never their frames."""
     stream = io.StringIO()
     configure("info", "json", stream=stream)
-    library = logging.getLogger("aiormq.connection")
+    library = logging.getLogger("aiohttp.client")
     library.info("chatter")
     library.warning("Connection %s lost", "a")
     [line] = [json.loads(line) for line in stream.getvalue().splitlines()]
-    assert (line["event"], line["level"], line["logger"]) == ("Connection a lost", "warning", "aiormq.connection")
+    assert (line["event"], line["level"], line["logger"]) == ("Connection a lost", "warning", "aiohttp.client")
     configure("debug", "json", stream=stream)
     library.debug("frame with a body")
     assert "frame" not in stream.getvalue()
@@ -259,4 +259,4 @@ def test_a_broken_stream_stops_nothing() -> None:
 
     configure("info", "json", stream=Gone())
     LogObserver(hashing=SubjectHash(KEY)).observe(attempt(Took(status=200)))
-    logging.getLogger("aio_pika").warning("lost")
+    logging.getLogger("aiohttp.client").warning("lost")
