@@ -1,0 +1,38 @@
+"""The command line as a process of its own, with nothing of this process's settings in its environment."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 60.0
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Of the process: 80 columns, no colours, no setting but `more`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("NOTIFIER_")}
+    return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "NO_COLOR": "1", **(more or {})}
+
+
+def command(arguments: Sequence[str | Path]) -> list[str]:
+    """The words that run `notifier` here."""
+    return [sys.executable, "-m", "notifier", *map(str, arguments)]
+
+
+def notifier(
+    *arguments: str | Path, cwd: Path, stdin: str | bytes = b"", settings: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run it to its end."""
+    done = subprocess.run(
+        command(arguments),
+        cwd=cwd,
+        env=environment(settings),
+        input=stdin.encode() if isinstance(stdin, str) else stdin,
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert b"Traceback" not in done.stderr
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())

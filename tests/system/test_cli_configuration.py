@@ -1,0 +1,148 @@
+"""`check`, `keys`, `schema` and `log-id`: from nothing to a configuration that holds, by what the commands print."""
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from joserfc.jwk import ECKey, KeySet
+
+from notifier.adapters.logs import SubjectHash
+from tests.system.command import notifier
+
+ISS = "https://id.example.com"
+OTHER = "https://other.example.com"
+
+
+def write(folder: Path, more: dict[str, Any] | None = None, clients: list[dict[str, Any]] | None = None) -> Path:
+    """A configuration of one issuer by the key `k.pem`, and its clients."""
+    settings = {
+        "queue": {"url": "amqp://u:s3cret@mq.example.com/"},
+        "issuers": {ISS: {"keys": [{"file": "k.pem"}]}},
+        "registry": {"file": "clients.yaml"},
+    }
+    (folder / "n.yaml").write_text(yaml.safe_dump({**settings, **(more or {})}))
+    (folder / "clients.yaml").write_text(yaml.safe_dump(clients or []))
+    return folder / "n.yaml"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an ES256 key, made by the command line, and a configuration that names it."""
+    folder = tmp_path_factory.mktemp("made")
+    done = notifier("keys", "generate", "--alg", "ES256", "--out", "k.pem", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    uri = "https://shop.example.com/backchannel-logout"
+    shop = {"client_id": "shop", "backchannel_logout_uri": uri, "id_token_signed_response_alg": "ES256"}
+    write(folder, clients=[shop, {"client_id": "mail"}])
+    return folder
+
+
+def test_a_key_is_for_its_owner_alone(made: Path) -> None:
+    """0600, and never written over another."""
+    key = made / "k.pem"
+    before = key.read_bytes()
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    again = notifier("keys", "generate", "--alg", "ES256", "--out", "k.pem", cwd=made)
+    assert again.returncode == 2
+    assert "never overwritten" in again.stderr
+    assert key.read_bytes() == before
+
+
+def test_a_key_without_a_file_is_printed(tmp_path: Path) -> None:
+    """Alone on stdout, to be piped into a secret store."""
+    done = notifier("keys", "generate", "--alg", "EdDSA", cwd=tmp_path)
+    assert done.stdout.startswith("-----BEGIN PRIVATE KEY-----")
+    assert not done.stderr
+
+
+def test_the_public_half_is_what_the_issuer_publishes(made: Path) -> None:
+    """A JWK Set that another library reads, without the private number, under the kid that `check` shows."""
+    done = notifier("keys", "jwks", "-c", "n.yaml", cwd=made)
+    (key,) = KeySet.import_key_set(json.loads(done.stdout)).keys
+    assert isinstance(key, ECKey)
+    assert not key.is_private
+    assert key.kid == key.thumbprint()
+    assert str(key.kid) in notifier("check", "-c", "n.yaml", cwd=made).stdout
+
+
+def test_of_several_issuers_one_is_chosen(made: Path) -> None:
+    """Their keys are never put into one set."""
+    issuers = {ISS: {"keys": [{"file": "k.pem"}]}, OTHER: {"keys": [{"file": "k.pem"}]}}
+    (made / "two.yaml").write_text(yaml.safe_dump({"issuers": issuers}))
+    asked = notifier("keys", "jwks", "-c", "two.yaml", cwd=made)
+    assert asked.returncode == 2
+    assert "--issuer" in asked.stderr
+    assert notifier("keys", "jwks", "-c", "two.yaml", "--issuer", OTHER, cwd=made).returncode == 0
+    assert notifier("keys", "jwks", "-c", "two.yaml", "--issuer", "https://nobody", cwd=made).returncode == 2
+
+
+def test_check_sums_up_what_holds(made: Path) -> None:
+    """Issuers with kid and algorithm, clients, listeners, and the queue without its password."""
+    done = notifier("check", "-c", "n.yaml", cwd=made)
+    assert (done.returncode, done.stderr) == (0, "")
+    for part in (ISS, ": ES256", "2 clients (1 without backchannel_logout_uri", "amqp://u@mq.example.com/", ":9464"):
+        assert part in done.stdout
+    assert "s3cret" not in done.stdout
+    summary = json.loads(notifier("check", "-c", "n.yaml", "--json", cwd=made).stdout)
+    assert summary["mistakes"] == []
+    assert summary["issuers"][ISS]["clients"] == 2
+
+
+def test_check_tells_every_mistake_at_once(made: Path) -> None:
+    """Those of the configuration in one go; on stderr, or as JSON on stdout; exit 2."""
+    more = {"delivery": {"timeout": "5 parsecs"}, "outcome": "all", "api": {"tokens_file": "x" * 300}}
+    (made / "bad.yaml").write_text(yaml.safe_dump({"issuers": {ISS: {"keys": [{"file": "gone.pem"}]}}, **more}))
+    done = notifier("check", "-c", "bad.yaml", cwd=made)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("notifier: 4 mistakes in the configuration\n")
+    paths = {f'issuers["{ISS}"].keys[0].file', "delivery.timeout", "outcome", "api.tokens_file"}
+    for path in (*paths, "did you mean outcomes?"):
+        assert path in done.stderr
+    told = notifier("check", "-c", "bad.yaml", "--json", cwd=made)
+    assert (told.returncode, told.stderr) == (2, "")
+    assert {mistake["path"] for mistake in json.loads(told.stdout)["mistakes"]} == paths
+
+
+def test_run_refuses_what_check_refuses(made: Path) -> None:
+    """A client that asks for an algorithm that no key can do is named before anything is taken from the queue."""
+    client = {"client_id": "old", "backchannel_logout_uri": "https://old.example.com/out"}
+    (made / "rs.yaml").write_text(yaml.safe_dump([client]))
+    settings = {"NOTIFIER_REGISTRY__FILE": "rs.yaml"}
+    for name in ("check", "run"):
+        done = notifier(name, "-c", "n.yaml", cwd=made, settings=settings)
+        assert done.returncode == 2
+        assert "old" in done.stderr
+        assert "RS256" in done.stderr
+
+
+@pytest.mark.parametrize("document", ["event", "config", "clients", "tokens"])
+def test_schemas_are_schemas(document: str, made: Path) -> None:
+    """JSON Schema 2020-12; and the configuration that was written above fits its own."""
+    schema = json.loads(notifier("schema", document, cwd=made).stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    fitting = {
+        "event": {"iss": ISS, "sub": "alice", "clients": "*"},
+        "config": yaml.safe_load((made / "n.yaml").read_text()),
+        "clients": yaml.safe_load((made / "clients.yaml").read_text()),
+        "tokens": [{"name": "idp", "token": "t" * 40, "scopes": ["publish"]}],
+    }
+    validator.validate(fitting[document])
+    assert not validator.is_valid(42)
+
+
+def test_log_id_prints_the_hash_of_the_logs(tmp_path: Path) -> None:
+    """By the key that all workers share; without one there is no hash that anybody else would find."""
+    (tmp_path / "key").write_text("one for all\n")
+    (tmp_path / "n.yaml").write_text(yaml.safe_dump({"log": {"subject_key_file": "key"}}))
+    done = notifier("log-id", "-c", "n.yaml", "alice", cwd=tmp_path)
+    assert done.stdout == SubjectHash(b"one for all").log_id("alice") + "\n"
+    without = notifier("log-id", "alice", cwd=tmp_path)
+    assert without.returncode == 2
+    assert "log.subject_key_file" in without.stderr
+    raw = notifier("log-id", "-c", "n.yaml", "alice", cwd=tmp_path, settings={"NOTIFIER_LOG__SUBJECT": "raw"})
+    assert raw.returncode == 2

@@ -1,0 +1,108 @@
+"""The command line teaches by example, starts at once, and no fault leaves it as a traceback."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from notifier import __version__
+from tests.system.command import ROOT, command, environment, notifier
+
+COMMANDS = (
+    "run",
+    "demo",
+    "publish",
+    "check",
+    "schema",
+    "keys",
+    "keys generate",
+    "keys jwks",
+    "topology",
+    "topology show",
+    "topology declare",
+    "topology delete",
+    "log-id",
+)
+
+
+@pytest.mark.parametrize("words", ["", *COMMANDS])
+def test_every_help_gives_examples(words: str, tmp_path: Path) -> None:
+    """In 80 columns, on stdout, without colours where nobody looks at a terminal."""
+    done = notifier(*words.split(), "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "Examples" in done.stdout
+    assert f"notifier {words}".strip() in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "\x1b" not in done.stdout
+    assert not done.stderr
+
+
+def test_the_version_is_told(tmp_path: Path) -> None:
+    """By `--version`."""
+    assert notifier("--version", cwd=tmp_path).stdout == f"notifier {__version__}\n"
+
+
+def test_no_arguments_are_answered_with_help(tmp_path: Path) -> None:
+    """It is wrong use, though: exit 2."""
+    for group in ((), ("keys",), ("topology",)):
+        done = notifier(*group, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "Usage: notifier" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("words", ["--bogus", "check --bogus", "bogus", "schema outcome", "demo --events 0"])
+def test_wrong_use_exits_2(words: str, tmp_path: Path) -> None:
+    """And says so on stderr."""
+    done = notifier(*words.split(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr
+    assert not done.stdout
+
+
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    """What a command works with is imported when it is run."""
+    heavy = "aiohttp", "aio_pika", "cryptography", "pydantic", "structlog", "uvloop", "yaml"
+    code = f"import sys, notifier.cli; print([name for name in {heavy!r} if name in sys.modules])"
+    run = [sys.executable, "-c", code]
+    assert subprocess.check_output(run, cwd=tmp_path, env=environment(), text=True) == "[]\n"
+
+
+def test_a_reader_that_leaves_is_no_fault(tmp_path: Path) -> None:
+    """`notifier schema config | head -1` ends without a word."""
+    with subprocess.Popen(
+        command(["schema", "config"]),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 1
+
+
+def test_a_fault_of_the_machine_is_one_line(tmp_path: Path) -> None:
+    """The frames come where the log is asked for."""
+    words = ("keys", "generate", "--out", tmp_path / "missing" / "key.pem")
+    done = notifier(*words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == f"notifier: No such file or directory: {tmp_path}/missing/key.pem\n"
+    logged = notifier(*words, cwd=tmp_path, settings={"NOTIFIER_LOG__LEVEL": "error"})
+    assert '"event": "crashed"' in logged.stderr
+
+
+def test_a_fault_of_ours_is_one_line_without_its_text(tmp_path: Path) -> None:
+    """Its text might quote a user; where it came from is told."""
+    code = (
+        "import notifier.cli.application as application, notifier.cli.schema as schema\n"
+        "def broken(document): raise RuntimeError('alice')\n"
+        "schema._schema = broken\n"
+        "application.main()"
+    )
+    run = [sys.executable, "-c", code, "schema", "event"]
+    done = subprocess.run(run, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "notifier: a fault of its own, RuntimeError at <string>:2\n"
