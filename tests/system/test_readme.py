@@ -1,0 +1,422 @@
+"""What README.md and docs/ say is true of the code: samples run, files load, and every name they mention exists.
+
+A table that lists a closed set (reasons, causes, metrics, settings, commands) lists all of it and nothing else.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import re
+import secrets
+import shlex
+import sys
+import time
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import structlog
+import typer.main
+import yaml
+from pydantic import BaseModel
+from typer.core import TyperGroup
+
+from notifier.adapters.keys import generate_key
+from notifier.adapters.live_configuration import Loaded, load
+from notifier.adapters.logs import LogObserver, SubjectHash
+from notifier.adapters.metrics import Metrics
+from notifier.adapters.mistakes import submodel
+from notifier.adapters.rabbitmq.administration import declare_topology
+from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.rabbitmq.queue import RabbitQueue
+from notifier.adapters.tokens_file import TokenEntry, load_tokens
+from notifier.cli.application import app
+from notifier.domain.client import Algorithm
+from notifier.domain.delivery import Delivery
+from notifier.domain.event_document import read_event
+from notifier.domain.event_members import EntryDocument, EventBody
+from notifier.domain.message import Lane, Message
+from notifier.domain.outcome import Cause, DeadReason, Delivered, Reason
+from notifier.domain.presets import PRESETS
+from notifier.domain.registry import Registry
+from notifier.domain.session_ended import SessionEnded
+from notifier.pipeline import facts
+from notifier.settings import Settings
+from notifier.settings.clients import ClientMetadata
+from tests.rabbitmq_node import RabbitmqNode
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+ISS = "https://id.example.com"
+
+
+# ── reading Markdown ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def block_that_begins(text: str, language: str, beginning: str) -> str:
+    (found,) = [block for block in blocks(text, language) if block.startswith(beginning)]
+    return found
+
+
+def table(text: str, above: str) -> list[list[str]]:
+    """The rows of the first table below this text."""
+    lines = text.split(above, 1)[1].splitlines()
+    first = next(index for index, line in enumerate(lines) if re.fullmatch(r"\|[-| ]+\|", line)) + 1
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[first:])
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+
+
+def names(rows: list[list[str]], column: int = 0) -> list[str]:
+    """What stands in backquotes in one column, in order."""
+    return [name for row in rows for name in re.findall(r"`([^`]+)`", row[column])]
+
+
+# ── samples ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def taken(url: str, prefix: str) -> list[SessionEnded]:
+    """The events that wait, as the worker would understand them."""
+    queue = RabbitQueue(RabbitOptions(urls=(url,), prefix=prefix))
+    await queue.open()
+    try:
+        await queue.ready()
+        messages = await queue.browse("events", 10)
+    finally:
+        await queue.close()
+    assert all(message.kind is None for message in messages), "a publisher's message is nobody else's"
+    return [read_event(m, max_bytes=131_072, new_id=lambda: "made-up", now=time.time()) for m in messages]
+
+
+async def run_sample(code: str, url: str, prefix: str) -> tuple[int, str]:
+    """Run the Python sample as its reader would, but for the name of the exchange."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        code.replace("notifier.events", f"{prefix}.events"),
+        env={**os.environ, "AMQP_URL": url.rstrip("/")},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(30):
+        output, _ = await process.communicate()
+    return process.returncode or 0, output.decode()
+
+
+@pytest.mark.parametrize(
+    ("language", "file"),
+    [("python", "publish.py"), ("csharp", "Publish.cs"), ("java", "Publish.java"), ("js", "publish.mjs")],
+)
+def test_the_samples_of_the_readme_are_the_files_of_docs_examples(language: str, file: str) -> None:
+    """So that they can be run as they are."""
+    assert (ROOT / "docs/examples" / file).read_text() in blocks(README, language)
+
+
+def test_the_request_of_the_readme_is_the_file_of_docs_examples() -> None:
+    """Likewise for HTTP."""
+    assert (ROOT / "docs/examples/publish.sh").read_text() in blocks(README, "sh")
+
+
+async def test_the_python_sample_publishes_an_event_that_is_understood(amqp_url: str, prefix: str) -> None:
+    """Run as it stands, against a broker whose topology stands."""
+    (code,) = blocks(README, "python")
+    await declare_topology(RabbitOptions(urls=(amqp_url,), prefix=prefix))
+    status, output = await run_sample(code, amqp_url, prefix)
+    assert (status, output) == (0, "")
+    (event,) = await taken(amqp_url, prefix)
+    assert (event.iss, event.sub, event.sid, event.id_given) == (ISS, "248289761001", "08a5019c", True)
+
+
+async def test_the_python_sample_fails_where_nobody_would_get_the_event(amqp_url: str, prefix: str) -> None:
+    """A publish that is lost does not look like one that worked."""
+    (code,) = blocks(README, "python")
+    status, output = await run_sample(code, amqp_url, prefix)
+    assert status == 1
+    assert "NOT_FOUND" in output
+
+
+def test_the_samples_of_other_languages_send_the_same_event() -> None:
+    """They cannot be run here, but what they name can be looked at."""
+    for file in (ROOT / "docs/examples").glob("[Pp]ublish.*"):
+        text = file.read_text()
+        assert "248289761001" in text, file
+        assert "08a5019c" in text, file
+        assert file.suffix == ".sh" or {"notifier.events", "session.ended"} <= set(re.findall(r"[\w.]+", text)), file
+
+
+def test_the_event_of_the_readme_is_an_event() -> None:
+    """Strictly: not one entry is wrong."""
+    (body,) = [block for block in blocks(README, "json") if '"clients"' in block]
+    message = Message(lane=Lane.EVENTS, body=body.encode(), tag=None)
+    event = read_event(message, max_bytes=131_072, new_id=lambda: "made-up", now=2_000_000_000.0, strict=True)
+    assert (event.id, event.reason, len(event.clients)) == ("4d7c6f1e", "session_expiration", 2)
+
+
+# ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def written(folder: Path) -> Path:
+    """The files of the readme's first walk, as they would be written by its reader."""
+    (folder / "key.pem").write_bytes(generate_key(Algorithm.RS256))
+    for name in ("notifier.yaml", "clients.yaml"):
+        (folder / name).write_text(block_that_begins(README, "yaml", f"# {name}"))
+    return folder / "notifier.yaml"
+
+
+def test_the_files_of_the_readme_load_as_they_are_printed(tmp_path: Path) -> None:
+    """Without a mistake, and with the client they name."""
+    loaded: Loaded = load(written(tmp_path), {})
+    assert loaded.registry.resolve(ISS, "shop", None) is not None
+    assert loaded.settings.queue.sqlite_file is None
+
+
+def test_without_the_queue_the_files_of_the_readme_use_the_embedded_one(tmp_path: Path) -> None:
+    """In the folder where it is run: no file names another."""
+    path = written(tmp_path)
+    document = yaml.safe_load(path.read_text())
+    del document["queue"]
+    path.write_text(yaml.safe_dump(document))
+    assert load(path, {}).settings.queue.sqlite_file == Path("notifier.db")
+
+
+def test_the_tokens_of_the_documentation_load_as_they_are_printed(tmp_path: Path) -> None:
+    """And may publish."""
+    (tmp_path / "tokens.yaml").write_text(block_that_begins(CONFIGURATION, "yaml", "# tokens.yaml"))
+    (token,) = load_tokens(tmp_path / "tokens.yaml", [ISS])
+    assert token.scopes == {"publish"}
+
+
+# ── permissions ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def vhost(rabbitmq: RabbitmqNode | None) -> Iterator[str]:
+    """A virtual host of this test's own, with the users and permissions that the readme prints."""
+    if rabbitmq is None:
+        pytest.skip("users can only be made on a node of our own")
+    name = f"readme-{secrets.token_hex(4)}"
+    commands = [
+        shlex.split(line.replace("-p /", f"-p {name}", 1))[1:]
+        for block in blocks(README, "sh")
+        for line in block.splitlines()
+        if line.startswith("rabbitmqctl set_permissions")
+    ]
+    users = [command[3] for command in commands]
+    rabbitmq.ctl("add_vhost", name)
+    for user in users:
+        rabbitmq.ctl("add_user", user, "secret")
+    for command in commands:
+        rabbitmq.ctl(*command)
+    yield name
+    rabbitmq.ctl("delete_vhost", name)
+    for user in users:
+        rabbitmq.ctl("delete_user", user)
+
+
+async def test_with_the_permissions_of_the_readme_both_do_their_work_and_no_more(
+    rabbitmq: RabbitmqNode, vhost: str
+) -> None:
+    """The worker declares its topology; the publisher publishes an event, and nothing that passes for ours."""
+    worker, publisher = (f"amqp://{user}:secret@127.0.0.1:{rabbitmq.port}/{vhost}" for user in ("notifier", "idp"))
+    await declare_topology(RabbitOptions(urls=(worker,)))
+    (code,) = blocks(README, "python")
+    status, output = await run_sample(code, publisher, "notifier")
+    assert (status, output) == (0, "")
+    forgery = code.replace('await channel.get_exchange("notifier.events", ensure=False)', "channel.default_exchange")
+    status, output = await run_sample(forgery, publisher, "notifier")
+    assert status == 1
+    assert "access to exchange 'amq.default'" in output
+    assert len(await taken(worker, "notifier")) == 1
+
+
+# ── closed lists ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_reason_of_an_attempt_has_its_row() -> None:
+    """In the order of the code, and no row is of a reason that is gone."""
+    assert names(table(README, "### Attempts")) == list(Reason)
+
+
+def test_every_reason_of_a_dead_letter_has_its_row() -> None:
+    """Likewise."""
+    rows = names(table(README, "### Dead letters"))
+    assert len(rows) == len(set(rows))
+    assert set(rows) == set(DeadReason)
+
+
+def test_every_cause_of_a_deferral_has_its_row() -> None:
+    """Likewise."""
+    rows = names(table(README, "### Deferrals"))
+    assert len(rows) == len(set(rows))
+    assert set(rows) == set(Cause)
+
+
+def test_every_member_of_the_event_has_its_row() -> None:
+    """And those of an entry of `clients` are told."""
+    assert set(names(table(README, "### The event"))) == set(EventBody.__annotations__)
+    told = README.split("An object in `clients` has", 1)[1].split(";", 1)[0]
+    assert set(re.findall(r"`(\w+)`", told)) == set(EntryDocument.__annotations__)
+
+
+async def test_every_metric_has_its_row() -> None:
+    """As the page names them, with their labels."""
+    metrics = Metrics(Registry, version="0")
+    metrics.observe(facts.Skipped(iss=ISS, client_id="shop", event_id="1"))
+    metrics.observe(facts.RetryScheduled(delivery=delivery(), due=0.0))
+    page = (await metrics.render()).decode()
+    served = set(re.findall(r"^# TYPE notifier_(\w+)", page, re.MULTILINE))
+    assert set(names(table(README, "### Watch"))) == served
+    for name in re.findall(r"notifier_(\w+)", README):
+        assert name in served, name
+
+
+def delivery() -> Delivery:
+    return Delivery(id="1", event_id="1", id_given=True, iss=ISS, client_id="shop", sub="alice", sid="s1")
+
+
+def test_the_log_line_of_the_readme_is_what_is_logged() -> None:
+    """The same members in the same order."""
+    (line,) = [json.loads(block) for block in blocks(README, "json") if '"event": "attempt"' in block]
+    fact = facts.Attempted(
+        delivery=delivery(), number=1, jti="j", alg="RS256", outcome=Delivered(status=204), seconds=0.1, at=0.0,
+        next_due=None,
+    )  # fmt: skip
+    with structlog.testing.capture_logs() as written_lines:
+        LogObserver(hashing=SubjectHash(b"key"), logger=structlog.get_logger()).observe(fact)
+    ours = {"event", "level", "log_level", "time"}
+    assert [key for key in line if key not in ours] == [key for key in written_lines[0] if key not in ours]
+
+
+# ── settings ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+_THROUGH: Mapping[object, str] = {dict: ".<iss>", tuple: "[]"}
+
+
+def settings_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Each setting with its default; `...` where it is required, None where there is none."""
+    for name, field in model.model_fields.items():
+        inner = submodel(field.annotation)
+        if inner is None:
+            yield prefix + name, ... if field.is_required() else field.default
+        else:
+            origin = typing.get_origin(field.annotation)
+            yield from settings_of(inner, f"{prefix}{name}{_THROUGH.get(origin, '')}.")
+
+
+def documented(header: str) -> dict[str, str]:
+    """The first two columns of the table with this heading."""
+    rows = table(CONFIGURATION, header)
+    found = {row[0].strip("`"): row[1].strip("`") for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    """Nothing is missing, nothing is invented, and to write a default down changes nothing."""
+    told = documented("## The service")
+    real = dict(settings_of(Settings))
+    assert sorted(told) == sorted(real)
+    for path, default in real.items():
+        if default is ... or default is None:
+            assert told[path] == ("required" if default is ... else "–"), path
+        else:
+            written_down = Settings.model_validate(nested(path, yaml.safe_load(told[path])))
+            assert written_down.model_dump() == as_left_out(path).model_dump(), path
+
+
+def as_left_out(path: str) -> Settings:
+    """With the section there, for the one that has no default as a whole."""
+    return Settings.model_validate({"api": {}} if path.startswith("api.") else {})
+
+
+def nested(path: str, value: object) -> object:
+    """The document that sets this one alone."""
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return value
+
+
+def test_every_member_of_a_client_is_documented() -> None:
+    """And what must be given."""
+    told = documented("## The clients")
+    real = dict(settings_of(ClientMetadata))
+    assert sorted(told) == sorted(real)
+    assert [path for path in real if told[path] == "required"] == [path for path in real if real[path] is ...]
+
+
+def test_every_member_of_a_token_and_every_preset_is_documented() -> None:
+    """Likewise."""
+    assert sorted(documented("## The tokens of the API")) == sorted(TokenEntry.model_fields)
+    presets = {row[0].strip("`"): row[1].strip("`") for row in table(CONFIGURATION, "| preset | sets |")}
+    assert presets == {
+        name: f"typ: {preset.typ}" if preset.typ else f"subject: {preset.subject}" if preset.subject else "–"
+        for name, preset in PRESETS.items()
+    }
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_setting_that_is_mentioned_exists(path: Path) -> None:
+    """Under the path it is mentioned by."""
+    known = {part for name, _ in settings_of(Settings) for part in prefixes(name.replace("[]", ""))}
+    pattern = r"`((?:queue|ops|api|issuers|delivery|egress|registry|log|metrics)\.[\w.<>\[\]]+)(?::[^`]*)?`"
+    for name in re.findall(pattern, path.read_text()):
+        assert name.rstrip(".").replace("[]", "") in known, name
+
+
+def prefixes(name: str) -> Iterator[str]:
+    parts = name.split(".")
+    return (".".join(parts[:length]) for length in range(1, len(parts) + 1))
+
+
+# ── commands, links ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def commands() -> dict[str, set[str]]:
+    """Every command that can be typed, `keys generate` and the like in full, and its options."""
+    root = typer.main.get_command(app)
+    assert isinstance(root, TyperGroup)
+    found = {}
+    for name, command in root.commands.items():
+        below = command.commands if isinstance(command, TyperGroup) else {"": command}
+        for sub, leaf in below.items():
+            found[f"{name} {sub}".strip()] = {option for parameter in leaf.params for option in parameter.opts}
+    return found
+
+
+def test_every_command_has_its_row() -> None:
+    """And only those that are there."""
+    told = names(table(README, "\n| command | |"))
+    assert {name.removeprefix("notifier ").removesuffix(" event") for name in told} == set(commands())
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_that_is_mentioned_exists(path: Path) -> None:
+    """With its options."""
+    text = path.read_text()
+    typed = [*re.findall(r"`notifier ([a-z][^`]*)`", text)]
+    typed += re.findall(r"^\s*notifier ([a-z][^#&|\n]*)", "\n".join(blocks(text, "sh")), re.MULTILINE)
+    for line in typed:
+        words = line.split()
+        name = next((known for known in commands() if words[: len(known.split())] == known.split()), None)
+        assert name is not None, line
+        assert {word for word in words if word.startswith("-") and word != "-"} <= commands()[name], line
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    """To a file that is there, and to a heading that is there."""
+    for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+        file, _, anchor = target.partition("#")
+        assert not file or (path.parent / file).exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", ((path.parent / file) if file else path).read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
