@@ -193,7 +193,7 @@ class _Report:
             if self._confirmed:
                 typer.echo(f"  confirmed: line {line_ranges(self._events, self._confirmed)}", err=True)
             if lost:
-                lines = line_ranges(self._events, lost)
+                lines = line_ranges(self._events, set(lost))
                 typer.echo(f"  not confirmed: line {lines}; send again, a copy does no harm", err=True)
         if self._as_json:
             for event in lost:

@@ -90,7 +90,7 @@ def delete(
             raise typer.Exit(1)
     lost = asyncio.run(delete_topology(options))
     messages = sum(lost.values())
-    told = f", and {messages:,} messages with them" if messages else ""
+    told = f", and {messages:,} message{'' if messages == 1 else 's'} with them" if messages else ""
     typer.echo(f"deleted {len(standings)} queues and exchanges under {options.prefix}{told}")
 
 

@@ -8,6 +8,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -135,7 +136,7 @@ async def send_all(
     return failures[0] if failures else None
 
 
-def line_ranges(events: Sequence[Written], chosen: Collection[Written]) -> str:
+def line_ranges(events: Sequence[Written], chosen: AbstractSet[Written]) -> str:
     """The lines of those that are `chosen`: `1-300, 302`. Neighbours in the file are joined."""
     runs: list[list[int]] = []
     joined = False
