@@ -72,6 +72,11 @@ class Delivery:
         """The client's key."""
         return (self.iss, self.client_id)
 
+    @property
+    def stage(self) -> tuple[int, int, Cause | None]:
+        """How far it has come: each retry and each deferral is another stage. Copies of one stage are duplicates."""
+        return (self.attempts, self.deferrals, self.deferred_for)
+
     def remember(self, past: Past) -> "Delivery":
         """This delivery with one more outcome in its history: the last ten, and 2 KiB of text in all, newest kept."""
         kept: list[Past] = []

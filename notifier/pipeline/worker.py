@@ -151,8 +151,8 @@ class Worker:
                 self._begin(held, held.give(self._intake))
             if held.message.delivery_count >= SUSPECT:
                 self._suspects += [held] if held.ahead is not None else []
-            elif held.ahead is None:
-                self.shelves[held.lane].waiting.popleft()
+            else:
+                self.shelves[held.lane].turn(held)
             self._close(held)
         waiting = self._gate.waiting or any(shelf.waiting for shelf in self.shelves.values())
         if self._stop.is_set() and not self._tasks and not waiting:
@@ -192,7 +192,7 @@ class Worker:
     def _begin_delivery(self, held: Held, delivery: Delivery) -> None:
         self._count(held)
         if delivery.id_given:
-            match self._duplicates.begin(delivery.id, held):
+            match self._duplicates.begin(delivery.id, delivery.stage, held):
                 case Known():
                     held.joined += 1
                     self._fate(held)
@@ -217,7 +217,7 @@ class Worker:
             verdict = self._admit(Ticket(held=held, delivery=delivery, client=client))
         if verdict is not None:
             after = postponed(delivery, verdict, client, now) if isinstance(verdict, Defer) else delivery
-            self._spawn(self._settle(held, after, verdict))
+            self._spawn(self._settle(held, delivery, after, verdict))
 
     def _admit(self, ticket: Ticket) -> Defer | None:
         """Start it, let it wait for a slot of its client's, or say when to come again."""
@@ -232,7 +232,7 @@ class Worker:
 
     def _put_off(self, ticket: Ticket, later: Defer) -> None:
         after = postponed(ticket.delivery, later, ticket.client, self._tools.clock())
-        self._spawn(self._settle(ticket.held, after, later))
+        self._spawn(self._settle(ticket.held, ticket.delivery, after, later))
 
     def _start(self, ticket: Ticket) -> None:
         self._in_flight[ticket.held.lane] += 1
@@ -264,7 +264,7 @@ class Worker:
             for following in self._gate.ended(ticket, made):
                 self._start(following)
         self._pump()
-        await self._settle(ticket.held, made.delivery, made.verdict)
+        await self._settle(ticket.held, ticket.delivery, made.delivery, made.verdict)
 
     def _unexpected(self, ticket: Ticket, error: Exception) -> Made:
         iss, client_id = ticket.client.key
@@ -273,12 +273,12 @@ class Worker:
         fault = OurFault(Cause.UNKNOWN, f"unexpected {type(error).__name__}")
         return defer_for(fault, ticket.delivery, ticket.client, self._tools)
 
-    async def _settle(self, held: Held, delivery: Delivery, verdict: Verdict) -> None:
-        await self._settlement.settle(delivery, verdict)
-        if not delivery.id_given:
+    async def _settle(self, held: Held, begun: Delivery, after: Delivery, verdict: Verdict) -> None:
+        await self._settlement.settle(after, verdict)
+        if not begun.id_given:
             self._fate(held)
             return
-        for holder in self._duplicates.end(delivery.id, delivered=isinstance(verdict, Done)):
+        for holder in self._duplicates.end(begun.id, begun.stage, delivered=isinstance(verdict, Done)):
             self._fate(holder)
 
     async def _bury(self, held: Held, letter: DeadLetter) -> None:
