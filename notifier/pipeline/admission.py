@@ -15,7 +15,7 @@ Pure: the clock is an argument, and nothing here waits. What keeps one client fr
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic
+from typing import Generic, Literal
 
 from notifier.domain.client import Client
 from notifier.domain.message import Lane
@@ -47,6 +47,7 @@ class Later:
 
     due: float
     cause: Cause
+    rounding: Literal["down", "up"] = "down"
 
 
 class Admission(Generic[Ticket]):
@@ -217,7 +218,7 @@ class Admission(Generic[Ticket]):
     # ── those who can wait no more ──
 
     def put_off(self, now: float) -> Iterator[tuple[Ticket, Later]]:
-        """Those who wait at a client that is suspect, stopped or hanging by now. To be called a few times a second."""
+        """Those who wait at a client that is suspect, stopped or hanging by now. To be called again and again."""
         for key, one in list(self._busy.items()):
             if one.hangs(now):
                 self._doubt(one)

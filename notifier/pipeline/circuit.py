@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from notifier.domain.client import CircuitPolicy
 
-FAILURES_UNPROVEN = 3  # in a row, for a client that has not yet succeeded
+UNPROVEN_SHARE = 0.3  # of `failures` is enough for a client that has not yet succeeded: 3 of the default 10
 LONGEST_OPEN = 900.0  # seconds
 MOST_RECENT = 1000  # attempts tell the rate as well as all of the window
 
@@ -54,7 +54,7 @@ class Circuit:
             return False  # else one that was under way when it opened: that is known already
         self.failures += 1
         self._note(now, failed=True)
-        if self.failures >= (policy.failures if proven else min(FAILURES_UNPROVEN, policy.failures)):
+        if self.failures >= policy.failures * (1.0 if proven else UNPROVEN_SHARE):
             self._open(now, policy)
             return True
         if self._rate_too_high(now, policy):

@@ -42,6 +42,10 @@ class Turns:
         self._passed_over[chosen] = 0
         return chosen
 
+    def cramped(self, lane: Lane, in_flight: Mapping[Lane, int]) -> bool:
+        """Whether a lane that gets no turn has slots free all the same: then it is memory that lacks."""
+        return sum(in_flight.values()) < self._most_in_flight and in_flight[lane] < _limit(self._most_in_flight)
+
 
 def _limit(window: int) -> int:
     """The most that one lane may hold; a window under ten is too small to divide."""

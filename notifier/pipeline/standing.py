@@ -20,7 +20,7 @@ SLOW = 1.0  # seconds: an answer that takes longer, or does not come, makes a cl
 FIRST_CAP = 2
 FIRST_GUESS = 0.1  # seconds: the length of an attempt at a client that was not tried yet
 SMOOTHING = 0.2  # the weight of the newest attempt in the mean
-LONGEST_WATCH = 60.0  # seconds that a suspect's deliveries are put off before they ask again
+SHORTEST_WATCH = 1.0  # seconds that a suspect's deliveries are put off, at the least: a delay queue's shortest
 
 
 class Mark(Enum):
@@ -70,7 +70,7 @@ class Standing(Generic[Ticket]):
     proven: bool = False
     suspect: bool = False
     mean: float = FIRST_GUESS
-    troubles: int = 0  # attempts in a row that were not quick answers
+    trouble: float = 0.0  # the mean length of the attempts since, that were not quick answers
     running: OrderedDict[int, float] = field(default_factory=OrderedDict)  # by the ticket's id: when it began
     queues: dict[Lane, deque[Ticket]] = field(default_factory=lambda: {lane: deque() for lane in Lane})
     waiting: int = 0
@@ -91,8 +91,8 @@ class Standing(Generic[Ticket]):
 
     @property
     def watch(self) -> float:
-        """Seconds until more will be known of a suspect: its deadline, doubling with every further trouble."""
-        return min(LONGEST_WATCH, self.client.timeout * 2.0 ** min(self.troubles, 6)) if self.suspect else 0.0
+        """Seconds until more will be known of a suspect: its one attempt takes about as long as the last ones did."""
+        return max(SHORTEST_WATCH, self.trouble) if self.suspect else 0.0
 
     def hangs(self, now: float) -> bool:
         """Whether an attempt has gone without an answer for too long."""
@@ -106,7 +106,7 @@ class Standing(Generic[Ticket]):
                 self.circuit.undecided()
                 return None
             case Mark.DOWN:
-                self._trouble()
+                self._trouble(seconds)
                 opened = self.circuit.down(now, self.client.circuit, proven=self.proven)
                 return Turn.OPENED if opened else None
             case Mark.ALIVE | Mark.BRAKED:
@@ -114,21 +114,23 @@ class Standing(Generic[Ticket]):
                 self.proven = True
                 if mark is Mark.ALIVE and seconds <= SLOW:
                     self.cap = min(self.limit, 2 * self.cap)
-                    self.suspect, self.troubles = False, 0
+                    self.suspect, self.trouble = False, 0.0
                 else:
-                    self._trouble()
+                    self._trouble(seconds)
                 return Turn.CLOSED if self.circuit.alive(now) else None
             case _:
                 assert_never(mark)
 
     def doubt(self) -> None:
-        """It hangs: one slot until more is known."""
+        """It hangs: one slot until more is known, which may take until the deadline."""
         self.cap = 1
         self.suspect = True
+        self.trouble = max(self.trouble, self.client.timeout)
 
-    def _trouble(self) -> None:
-        self.doubt()
-        self.troubles += 1
+    def _trouble(self, seconds: float) -> None:
+        self.cap = 1
+        self.suspect = True
+        self.trouble = seconds if not self.trouble else self.trouble + SMOOTHING * (seconds - self.trouble)
 
     def take_token(self, now: float) -> bool:
         """Whether the token bucket has one now. A second's worth may be taken at once."""
