@@ -254,7 +254,7 @@ class Admission(Generic[Ticket]):
     # ── what is remembered ──
 
     def _forget(self, now: float) -> None:
-        """Let go of clients not heard of lately. One that is in trouble is kept for as long as it could be left alone."""
+        """Let go of clients not heard of lately; of one in trouble when it could have been left alone no longer."""
         while self._known:
             key, one = next(iter(self._known.items()))
             if now - one.heard < KEPT:
