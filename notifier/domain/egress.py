@@ -2,8 +2,10 @@
 
 A name is judged twice: here as far as it is a literal address, and by the transport on the address really connected to.
 `egress.allow` and `egress.deny` outrank the built-in ranges, and the narrower of them wins (deny on a tie). An address
-that carries another (IPv4-mapped, NAT64, 6to4) must be allowed by both. A metadata address of a cloud opens only to an
-`allow` of that very address, so that allowing a whole private range does not lend out credentials.
+that carries another (IPv4-mapped, NAT64, 6to4, Teredo) must be allowed by both. A metadata address of a cloud opens
+only to an `allow` of that very address, so that allowing a whole private range does not lend out credentials.
+A proxy looks names up itself, so behind one the name is all that is judged: as an address in disguise where it is one
+(`127.1`), and as loopback or metadata where that is what the name means everywhere.
 The ranges are listed, since `ipaddress.is_global` differs between versions of Python: it lets NAT64 and 6to4 through.
 """
 
@@ -78,7 +80,22 @@ _METADATA = frozenset(
     )
 )
 
-_NAT64 = tuple(IPv6Network(network) for network in ("64:ff9b::/96", "64:ff9b:1::/96"))
+# With the usual /96 the last 32 bits are the IPv4 address. In the local-use /48 (RFC 8215) a prefix may be shorter, the
+# IPv4 address stands further left, and the last 24 bits are zeros (RFC 6052 §2.2), as they are of no host otherwise.
+_NAT64 = tuple(IPv6Network(network) for network in ("64:ff9b::/96", "64:ff9b:1::/48"))
+
+# Names that mean the same address on every machine (RFC 6761 §6.3) and in every network of a cloud.
+_LOOPBACK = (ip_address("127.0.0.1"), ip_address("::1"))
+_METADATA_NAMES = frozenset(
+    (
+        "metadata.google.internal",
+        "metadata.goog",
+        "instance-data",
+        "instance-data.ec2.internal",
+        "metadata.azure.internal",
+    )
+)
+_METADATA_OF_NAMES = ip_address("169.254.169.254")
 
 _WRITABLE = re.compile(r"[!-\[\]-~]*")  # visible ASCII but the backslash, which some read as a slash
 _NO_URI_CHARACTER = re.compile(r"[^!-\[\]-~]")  # controls, space, backslash, all that is not ASCII
@@ -90,10 +107,10 @@ _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 
 class _Target(NamedTuple):
-    """Where a well-formed URI leads: over https or not, and the address where the host is one by itself."""
+    """Where a well-formed URI leads: over https or not, and the addresses where the host means some by itself."""
 
     secure: bool
-    address: Address | None
+    addresses: tuple[Address, ...]
 
 
 def uri_mistake(uri: str) -> str | None:
@@ -105,14 +122,15 @@ def uri_mistake(uri: str) -> str | None:
 def check_uri(uri: str, policy: EgressPolicy) -> str | None:
     """Why no request may go to `uri`, malformed or not allowed, naming the setting that would allow it; None if it may.
 
-    A name's addresses are not known here: `judge` them once they are.
+    A name's addresses are not known here: `judge` them once they are. Behind a proxy they never are.
     """
     target = _read(uri)
     if isinstance(target, str):
         return target
     if not target.secure and not policy.allow_http:
         return "is http, which is allowed only by egress.allow_http"
-    return None if target.address is None else judge(target.address, policy)
+    mistakes = [judge(address, policy) for address in target.addresses]
+    return mistakes[0] if mistakes and None not in mistakes else None
 
 
 def judge(address: str | Address, policy: EgressPolicy) -> str | None:
@@ -162,8 +180,9 @@ def _embedded(address: Address) -> IPv4Address | None:
     if isinstance(address, IPv4Address):
         return None
     if any(address in network for network in _NAT64):
-        return IPv4Address(int(address) & 0xFFFF_FFFF)
-    return address.ipv4_mapped or address.sixtofour
+        last = int(address) & 0xFFFF_FFFF
+        return IPv4Address(last if last & 0xFF_FFFF else 0)  # what cannot be known is judged as 0.0.0.0: denied
+    return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo is not None else None)
 
 
 def _read(uri: str) -> _Target | str:
@@ -186,7 +205,15 @@ def _read(uri: str) -> _Target | str:
         return "must have a port between 1 and 65535"
     address = _literal(host)
     mistake = _host_mistake(host) if address is None else None
-    return mistake or _Target(scheme.lower() == "https", address)
+    return mistake or _Target(scheme.lower() == "https", _meant(host) if address is None else (address,))
+
+
+def _meant(name: str) -> tuple[Address, ...]:
+    """The addresses that a name means on every machine, one of which must be allowed; none of other names."""
+    name = name.lower().removesuffix(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return _LOOPBACK
+    return (_METADATA_OF_NAMES,) if name in _METADATA_NAMES else ()
 
 
 def _host_mistake(host: str) -> str | None:

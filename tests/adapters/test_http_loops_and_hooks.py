@@ -5,6 +5,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import cast
 
 import aiohttp
@@ -133,13 +134,13 @@ async def test_beyond_the_limit_no_connection_is_kept() -> None:
 
 async def test_sessions_of_policies_no_longer_used_are_closed() -> None:
     """A reload that changes the policy leaves nothing of the old behind, but never ends what is in flight."""
-    other, third = EgressPolicy(allow=LOOPBACK.allow, allow_http=True, deny=LOOPBACK.allow[1:]), EgressPolicy()
+    other, third = replace(LOOPBACK, deny=LOOPBACK.allow[1:]), replace(LOOPBACK, allow_http=False)
     async with opened(session_idle=-1.0) as http, scripted() as idle, scripted(do.hang()) as busy:
         assert await http.post(request(idle.url)) == Answer(status=200)
         task = asyncio.create_task(http.post(request(busy.url, egress=other, within=SHORT)))
         await busy.until(lambda receiver: len(receiver.requests) == 1)
         await idle.until(lambda receiver: receiver.open == 0)
-        await http.post(request("https://localhost:9/", egress=third))
+        await http.post(request("https://127.0.0.1:9/", egress=third))
         assert busy.open == 1
         assert broken(await task) == (Reason.TIMEOUT, True)
 

@@ -177,6 +177,30 @@ def test_an_address_that_carries_another_must_be_allowed_by_both() -> None:
     assert "metadata" in (judge("::ffff:169.254.169.254", allowing("::/0", "169.254.0.0/16")) or "")
 
 
+@pytest.mark.parametrize(
+    ("address", "inner"),
+    [
+        ("64:ff9b:1::10.0.0.1", "10.0.0.1"),
+        ("64:ff9b:1:2:3:4:10.0.0.1", "10.0.0.1"),
+        ("64:ff9b:1:a00:8:0:100:0", "0.0.0.0"),  # RFC 6052: 10.8.0.1 behind a /48
+        ("64:ff9b:1:ff:a:0:800:0", "0.0.0.0"),  # 10.0.0.8 behind a /64
+        ("2001:0:808:808:0:0:f5ff:fffe", "10.0.0.1"),
+        ("2002:a00:1::1", "10.0.0.1"),
+    ],
+)
+def test_a_private_address_is_found_in_every_coat(address: str, inner: str) -> None:
+    """Also where all of IPv6 is allowed: local NAT64 of any prefix length, Teredo, 6to4."""
+    assert f"address {inner} is" in (judge(address, allowing("::/0")) or "")
+
+
+@pytest.mark.parametrize("name", _words("localhost LocalHost. shop.localhost metadata.google.internal instance-data"))
+def test_names_that_mean_the_same_everywhere_are_judged_as_that(name: str) -> None:
+    """Behind a proxy nothing else can be: the proxy looks names up."""
+    assert "egress.allow" in (check_uri(f"https://{name}/", STRICT) or "")
+    assert check_uri(f"https://{name}/", allowing("169.254.169.254/32", "::1/128")) is None
+    assert check_uri(f"https://{name.rstrip('.')}.example/", STRICT) is None
+
+
 def test_what_is_no_address_is_not_judged() -> None:
     """A caller that hands over a name has a bug, and learns of it."""
     with pytest.raises(ValueError, match="shop"):
