@@ -137,7 +137,9 @@ class ClientOptions(Section):
     egress: EgressSettings | None = Field(None, description="Where its URI may lead; replaces member by member.")
     tls: TlsSettings | None = Field(None, description="Authorities to trust, our certificate and key.")
     proxy: Annotated[str, Secret, AfterValidator(_proxy)] | None = Field(
-        None, repr=False, description="URL of a proxy."
+        None,
+        repr=False,
+        description="URL of a proxy. It looks names up, so egress judges what the URI says, not the address reached.",
     )
     headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description="Further request headers.")
     success_statuses: frozenset[Status] | None = Field(None, description="Statuses that count as delivered too.")
