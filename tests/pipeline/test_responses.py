@@ -1,0 +1,168 @@
+"""Each row of the table of answers, each override of one client, and the pauses that a client asks for."""
+
+from email.utils import formatdate
+
+import pytest
+
+from notifier.domain.client import ResponsePolicy, RetryPolicy
+from notifier.domain.outcome import Answer, Cause, Wire
+from notifier.pipeline.facts import Attempted, Deferred, RetryScheduled
+from notifier.pipeline.ports import Request
+from tests.pipeline.stage import Behaviour, Stage, client, running
+
+DONE, RETRIED = "done", "retried"
+PLAIN = ResponsePolicy()
+EXACT = RetryPolicy(jitter=0.0)
+
+
+def answers(status: int, retry_after: str | None = None) -> Behaviour:
+    """A client that always gives this."""
+
+    async def behave(_request: Request) -> Wire:
+        return Answer(status=status, retry_after=retry_after)
+
+    return behave
+
+
+async def fate(status: int, policy: ResponsePolicy = PLAIN) -> tuple[str, str]:
+    """The reason of one attempt, and what follows: done, retried, or the dead letter's reason."""
+    async with running(Stage(client("shop", response=policy))) as stage:
+        stage.receivers.behaviours["shop"] = answers(status)
+        stage.event("shop")
+        await stage.until(lambda: bool(stage.queue.acked))
+    [attempted] = [fact for fact in stage.facts if isinstance(fact, Attempted)]
+    dead = [letter["reason"] for letter in stage.dead()]
+    followed = dead[0] if dead else RETRIED if stage.queue.published else DONE
+    return str(attempted.outcome.reason), followed
+
+
+@pytest.mark.parametrize(
+    ("statuses", "reason", "follows"),
+    [
+        ((200, 201, 202, 204, 206, 299), "delivered", DONE),
+        ((300, 301, 302, 303, 304, 307, 308, 399), "redirect", "redirect"),
+        ((400,), "rejected_token", RETRIED),
+        ((401, 403, 404, 405, 410, 413, 415, 402, 409, 418, 422, 451, 499), "refused", "refused"),
+        ((408, 425, 500, 501, 502, 503, 504, 599, 999), "server_error", RETRIED),
+        ((429,), "throttled", RETRIED),
+    ],
+)
+async def test_every_row(statuses: tuple[int, ...], reason: str, follows: str) -> None:
+    """B27, R11, R12: what an answer is called, and what becomes of the delivery."""
+    for status in statuses:
+        assert await fate(status) == (reason, follows), status
+
+
+async def test_the_fourth_400_is_a_dead_letter() -> None:
+    """R12: three further attempts, each with a token of its own."""
+    async with running(Stage(client("shop", retry=EXACT))) as stage:
+        stage.receivers.behaviours["shop"] = answers(400)
+        stage.event("shop", id="e1")
+        for number in range(1, 5):
+            await stage.until(lambda count=number: len(stage.queue.acked) == count)  # type: ignore[misc]
+            if number < 4:
+                stage.now += 3600
+                stage.retake(stage.queue.published[-1][0])
+    assert [letter["reason"] for letter in stage.dead()] == ["rejected_token"]
+    assert len({claims["jti"] for _, claims in stage.receivers.posts}) == 4
+
+
+@pytest.mark.parametrize("status", [302, 400, 404, 429, 501, 503])
+async def test_a_client_may_count_any_status_as_success(status: int) -> None:
+    """`success_statuses` goes before the table."""
+    assert await fate(status, ResponsePolicy(success_statuses=frozenset({status}))) == ("delivered", DONE)
+
+
+@pytest.mark.parametrize("status", [200, 204, 302, 400, 401, 404, 410])
+async def test_a_client_may_have_any_status_retried(status: int) -> None:
+    """`retry_statuses` goes before the table, for that status alone."""
+    policy = ResponsePolicy(retry_statuses=frozenset({status}))
+    assert await fate(status, policy) == ("server_error", RETRIED)
+    assert await fate(403, policy) == ("refused", "refused")
+
+
+@pytest.mark.parametrize(
+    ("form", "wait"),
+    [
+        ("120", 120),
+        ("0", 1),
+        ("1", 1),
+        ("3601", 3600),
+        ("99999999999999999999", 3600),
+        ("date+90", 90),
+        ("date-90", 1),
+        ("date+999999999", 3600),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503, 500, 408])
+async def test_retry_after_is_when_the_next_attempt_is_due(form: str, wait: float, status: int) -> None:
+    """Seconds or a date; absurd values come to between a second and `max_delay`; never sooner than asked for."""
+    async with running(Stage(client("shop", retry=EXACT))) as stage:
+        value = formatdate(stage.now + float(form[4:]), usegmt=True) if form.startswith("date") else form
+        stage.receivers.behaviours["shop"] = answers(status, value)
+        stage.event("shop")
+        await stage.until(lambda: bool(stage.queue.acked))
+        [retry] = [fact for fact in stage.facts if isinstance(fact, RetryScheduled)]
+    assert retry.due == stage.now + wait
+
+
+@pytest.mark.parametrize("value", ["soon", "-5", "1e3", "", "Tue, 99 Foo 2027"])
+async def test_a_retry_after_that_cannot_be_read_is_none(value: str) -> None:
+    """The usual backoff then, and no pause."""
+    async with running(Stage(client("shop", retry=EXACT))) as stage:
+        stage.receivers.behaviours["shop"] = answers(503, value)
+        stage.event("shop")
+        await stage.until(lambda: len(stage.queue.acked) == 1)
+        [retry] = [fact for fact in stage.facts if isinstance(fact, RetryScheduled)]
+        assert retry.due == stage.now + 2
+        stage.event("shop")
+        await stage.until(lambda: len(stage.queue.acked) == 2)
+    assert stage.told() == ["shop", "shop"]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("form", ["60", "date"])
+async def test_a_pause_holds_for_all_of_that_clients_deliveries(status: int, form: str) -> None:
+    """None is attempted before it is over, other clients do not notice, and then it goes on."""
+    async with running(Stage(client("shop", retry=EXACT), client("mail"))) as stage:
+        value = formatdate(stage.now + 60, usegmt=True) if form == "date" else form
+        stage.receivers.behaviours["shop"] = answers(status, value)
+        stage.event("shop")
+        await stage.until(lambda: len(stage.queue.acked) == 1)
+        paused_until = stage.now + 60
+        stage.now += 10
+        stage.event("shop", "mail", id="next")
+        await stage.until(lambda: len(stage.queue.acked) == 2)
+        assert stage.told() == ["shop", "mail"]
+        [deferred] = [fact for fact in stage.facts if isinstance(fact, Deferred)]
+        assert deferred.cause is Cause.RETRY_AFTER
+        assert paused_until <= deferred.due <= paused_until + 5
+        stage.receivers.behaviours["shop"] = answers(200)
+        stage.now = paused_until + 5
+        stage.retake(stage.queue.published[-1][0])
+        await stage.until(lambda: len(stage.queue.acked) == 3)
+    assert stage.told() == ["shop", "mail", "shop"]
+
+
+@pytest.mark.parametrize("status", [500, 502, 408, 425])
+async def test_other_statuses_with_retry_after_hold_back_their_own_delivery_alone(status: int) -> None:
+    """Only 429 and 503 speak for the whole client (RFC 9110 §10.2.3, RFC 6585 §4)."""
+    async with running(Stage(client("shop", retry=EXACT))) as stage:
+        stage.receivers.behaviours["shop"] = answers(status, "60")
+        stage.event("shop")
+        await stage.until(lambda: len(stage.queue.acked) == 1)
+        stage.event("shop")
+        await stage.until(lambda: len(stage.queue.acked) == 2)
+    assert stage.told() == ["shop", "shop"]
+
+
+async def test_an_absurd_pause_is_clamped() -> None:
+    """A client that says a year is asked again after `max_delay`."""
+    async with running(Stage(client("shop", retry=RetryPolicy(jitter=0.0, max_delay=30.0)))) as stage:
+        stage.receivers.behaviours["shop"] = answers(503, "31536000")
+        stage.event("shop")
+        await stage.until(lambda: len(stage.queue.acked) == 1)
+        stage.now += 31
+        stage.event("shop")
+        await stage.until(lambda: len(stage.queue.acked) == 2)
+    assert stage.told() == ["shop", "shop"]
