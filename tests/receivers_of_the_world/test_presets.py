@@ -1,0 +1,226 @@
+"""Each preset against the receiver it is named after, by tokens from a real socket; and what happens without it."""
+
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from notifier.adapters.http_transport import HttpTransport
+from notifier.adapters.keys import KeyRing
+from notifier.domain.client import Algorithm, Client
+from notifier.domain.delivery import Delivery
+from notifier.domain.logout_token import claims_for
+from notifier.domain.outcome import DeadReason
+from notifier.domain.presets import PRESETS
+from notifier.domain.verdict import Dead, Done, RetryAt, Verdict
+from notifier.pipeline.attempt import Made, Tools, attempt
+from tests.adapters.http_requests import opened
+from tests.adapters.key_folder import ISS, NOW, Folder
+from tests.adapters.registry_sample import registry
+from tests.receivers_of_the_world.receivers import EVENT, WORLD, Site, listening
+
+ALICE = {("alice", "s1"), ("alice", "s2"), ("bob", "s3")}
+
+
+@dataclass(slots=True, kw_only=True)
+class World:
+    """One receiver, one registered client, and the worker's attempts between them, on one clock."""
+
+    folder: Path
+    preset: str
+    site: Site
+    ring: KeyRing
+    transport: HttpTransport
+    now: float = NOW
+
+    def client(self, *, with_preset: bool = True) -> Client:
+        """As the registry's file has it."""
+        notifier = f"{{preset: {self.preset}}}" if with_preset else "{}"
+        text = f"[{{client_id: shop, backchannel_logout_uri: '{self.site.url}', notifier: {notifier}}}]"
+        open_to = {"allow": ["127.0.0.0/8"], "allow_http": True}
+        return registry(self.folder, text, ISS, egress=open_to).clients_of(ISS)["shop"]
+
+    async def attempt(self, delivery: Delivery, *, with_preset: bool = True) -> Made:
+        """One attempt."""
+        numbers = itertools.count()
+        tools = Tools(
+            signer=self.ring,
+            transport=self.transport,
+            clock=lambda: self.now,
+            steady=lambda: self.now,
+            jitter=lambda: 0.5,
+            new_jti=lambda: f"jti-{self.now}-{next(numbers)}",
+            observe=lambda _: None,
+        )
+        return await attempt(delivery, self.client(with_preset=with_preset), tools)
+
+    async def tell(self, sub: str | None, sid: str | None, *, with_preset: bool = True) -> Verdict:
+        """One event's first attempt, and what follows from it."""
+        return (await self.attempt(delivery(sub, sid), with_preset=with_preset)).verdict
+
+    def forge(self, *, typ: str | None, alg: Algorithm = Algorithm.RS256, without: str = "", **claims: Any) -> bytes:
+        """The body of a request that differs from a good one in what is said here."""
+        made = claims_for(delivery("alice", "s1"), self.client(), now=self.now, jti="forged")
+        assert isinstance(made, dict)
+        changed = {name: value for name, value in {**made, **claims}.items() if name != without}
+        return urlencode({"logout_token": self.ring.sign(ISS, alg, typ, changed)}).encode()
+
+
+def delivery(sub: str | None, sid: str | None) -> Delivery:
+    return Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub=sub, sid=sid)
+
+
+@asynccontextmanager
+async def world(folder: Path, preset: str) -> AsyncIterator[World]:
+    keys = Folder(folder)
+    ring = keys.ring(keys.source("RS256"), keys.source("ES384"))
+    site = Site(
+        row=WORLD[preset], jwks=ring.jwks(ISS), iss=ISS, client_id="shop", clock=lambda: NOW, sessions=set(ALICE)
+    )
+    async with listening(site), opened() as transport:
+        here = World(folder=folder, preset=preset, site=site, ring=ring, transport=transport)
+        site.clock = lambda: here.now
+        yield here
+
+
+def test_every_preset_has_its_receiver() -> None:
+    """None is only a name."""
+    assert set(PRESETS) == set(WORLD)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+async def test_one_session_is_ended_and_no_other(tmp_path: Path, preset: str) -> None:
+    """By an event with both, and by one with `sid` alone: the receiver takes it, and the user's other session lives."""
+    for sub in ("alice", None):
+        async with world(tmp_path, preset) as here:
+            assert await here.tell(sub, "s1") == Done()
+            assert here.site.sessions == ALICE - {("alice", "s1")}
+
+
+@pytest.mark.parametrize("preset", sorted(set(PRESETS) - {"pac4j"}))
+async def test_an_event_of_a_user_ends_all_of_that_users_sessions(tmp_path: Path, preset: str) -> None:
+    """B13: no `sid` means all, and nobody else's."""
+    async with world(tmp_path, preset) as here:
+        assert await here.tell("alice", None) == Done()
+        assert here.site.sessions == {("bob", "s3")}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+async def test_a_repeat_is_taken_whenever_it_comes(tmp_path: Path, preset: str) -> None:
+    """R2: the receiver had checked and remembered the first token when its store failed; the last one is 35 s later."""
+    async with world(tmp_path, preset) as here:
+        here.site.failing = [500, 503]
+        made = await here.attempt(delivery("alice", "s1"))
+        for wait in (2, 35):
+            assert isinstance(made.verdict, RetryAt)
+            here.now += wait
+            made = await here.attempt(made.delivery)
+        assert made.verdict == Done()
+        assert len(set(here.site.bodies)) == 3
+
+
+@pytest.mark.parametrize("preset", sorted(name for name, row in WORLD.items() if row.jti_memory or row.oldest))
+async def test_the_same_token_again_would_be_refused(tmp_path: Path, preset: str) -> None:
+    """What R2 is for: by a memory of `jti`, or by the age of `iat` where that window is narrower than a token's life."""
+    async with world(tmp_path, preset) as here:
+        assert await here.tell("alice", "s1") == Done()
+        here.now += (WORLD[preset].oldest or 0) + 1 if WORLD[preset].jti_memory is None else 2
+        assert here.site.receive(here.site.bodies[0])[0] == 400
+
+
+# ── without the preset ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_without_its_preset_express_ends_all_sessions(tmp_path: Path) -> None:
+    """Success is answered, and yet two sessions are gone where one had ended."""
+    async with world(tmp_path, "express_openid_connect") as here:
+        assert await here.tell("alice", "s1", with_preset=False) == Done()
+        assert here.site.sessions == {("bob", "s3")}
+
+
+async def test_without_its_preset_the_auth0_sample_refuses(tmp_path: Path) -> None:
+    """It takes `typ: JWT` only."""
+    async with world(tmp_path, "auth0_sample") as here:
+        made = await here.attempt(delivery("alice", "s1"), with_preset=False)
+        assert isinstance(made.verdict, RetryAt)
+        assert made.delivery.rejections == 1
+        assert here.site.sessions == ALICE
+
+
+async def test_pac4j_is_never_sent_what_it_must_refuse(tmp_path: Path) -> None:
+    """With the preset an event without `sid` is a dead letter at once; without it the receiver refuses each attempt."""
+    async with world(tmp_path, "pac4j") as here:
+        verdict = await here.tell("alice", None)
+        assert isinstance(verdict, Dead)
+        assert verdict.reason is DeadReason.NO_SID
+        assert here.site.bodies == []
+        made = await here.attempt(delivery("alice", None), with_preset=False)
+        assert made.delivery.rejections == 1
+
+
+@pytest.mark.parametrize("preset", sorted(set(PRESETS) - {"express_openid_connect", "auth0_sample", "pac4j"}))
+async def test_the_others_take_the_default(tmp_path: Path, preset: str) -> None:
+    """Their presets change nothing, and nothing needs changing: the defaults were chosen for them."""
+    async with world(tmp_path, preset) as here:
+        assert here.client().token == here.client(with_preset=False).token
+        assert await here.tell("alice", "s1", with_preset=False) == Done()
+        assert here.site.sessions == ALICE - {("alice", "s1")}
+
+
+# ── the receivers are strict ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+async def test_each_receiver_refuses_what_its_row_says(tmp_path: Path, preset: str) -> None:
+    """Else it would prove nothing that they take ours."""
+    row = WORLD[preset]
+    typ = "JWT" if preset == "auth0_sample" else "logout+jwt"
+    async with world(tmp_path, preset) as here:
+        wrong: dict[str, bytes] = {
+            "twice": here.forge(typ=typ) + b"&" + here.forge(typ=typ),
+            "alg": here.forge(typ=typ, alg=Algorithm.ES384),
+            "iss": here.forge(typ=typ, iss="https://other.example"),
+            "aud": here.forge(typ=typ, aud="mail"),
+            "exp": here.forge(typ=typ, exp=int(here.now - row.skew - 1)),
+            "iat": here.forge(typ=typ, iat=int(here.now + row.skew + 2)),
+            "nonce": here.forge(typ=typ, nonce="n"),
+            "events": here.forge(typ=typ, events={}),
+            "event": here.forge(typ=typ, events={EVENT: "x"}),
+            **{f"no {name}": here.forge(typ=typ, without=name) for name in row.required},
+        }
+        if row.typs is not None:
+            wrong["typ"] = here.forge(typ="at+jwt")
+        if row.oldest is not None:
+            wrong["old"] = here.forge(typ=typ, iat=int(here.now - row.oldest - 1))
+        if row.event_exactly_empty:
+            wrong["event not empty"] = here.forge(typ=typ, events={EVENT: {"x": 1}})
+        if row.sid_required:
+            wrong["no sid"] = here.forge(typ=typ, without="sid")
+        taken = [name for name, body in wrong.items() if here.site.receive(body)[0] != 400]
+        assert taken == []
+        assert here.site.receive(here.forge(typ=typ))[0] == row.success
+
+
+@pytest.mark.parametrize(
+    ("preset", "status"), [("keycloak", 501), ("keycloak", 504), ("spring", 400), ("spring", 500), ("nextcloud", 400)]
+)
+async def test_their_own_failures_are_tried_again(tmp_path: Path, preset: str, status: int) -> None:
+    """R12: Keycloak's 501 and 504, Spring's transient 400 and its 500 without a JWKS, and then it is taken."""
+    async with world(tmp_path, preset) as here:
+        here.site.failing = [status]
+        made = await here.attempt(delivery("alice", "s1"))
+        assert isinstance(made.verdict, RetryAt)
+        here.now += 6
+        assert (await here.attempt(made.delivery)).verdict == Done()
+
+
+async def test_an_unknown_session_is_success(tmp_path: Path) -> None:
+    """As Nextcloud has it: it is over already."""
+    async with world(tmp_path, "nextcloud") as here:
+        assert await here.tell("alice", "unknown") == Done()
+        assert here.site.sessions == ALICE
