@@ -1,0 +1,100 @@
+"""What is made of the arrivals: percentiles, ratios with their spread, and the account of every delivery."""
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tests.benchmarks.processes import Arrival
+from tests.benchmarks.rig import Event
+
+
+def percentile(values: Iterable[float], share: float) -> float:
+    """The smallest value that so large a share (0 to 1) of all does not exceed; NaN of none."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """Least, middle and greatest of a few runs."""
+
+    min: float
+    median: float
+    max: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} ({self.min:.3f} – {self.max:.3f})"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Of at least one value."""
+    ordered = sorted(values)
+    middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+    return Spread(min=ordered[0], median=middle, max=ordered[-1])
+
+
+def ratios(pairs: Iterable[tuple[float, float]]) -> Spread:
+    """Second over first of each pair."""
+    return spread([after / before if before else math.nan for before, after in pairs])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Of the deliveries that had to arrive: how many did, how many did more than once, and how many never did.
+
+    `strange` came without having been sent there.
+    """
+
+    expected: int
+    arrived: int
+    duplicated: int
+    missing: int
+    strange: int
+
+    @property
+    def complete(self) -> bool:
+        """Each arrived, and nothing else did. (A duplicate is allowed, but told.)"""
+        return not self.missing and not self.strange
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Who had to hear of what, and when each was first told."""
+
+    expected: frozenset[tuple[int, int]]
+    first: Mapping[tuple[int, int], float]
+    account: Account
+
+    def latencies(self, due: Mapping[int, float]) -> list[float]:
+        """Seconds from the moment each event was due to be published, for those events that `due` has."""
+        return [at - due[event] for (event, _), at in self.first.items() if event in due]
+
+
+def ledger(events: Iterable[Event], clients: Collection[int], arrivals: Iterable[Arrival]) -> Ledger:
+    """The account of these clients, each (event, client) by itself. Only what was answered has arrived."""
+    expected = frozenset((event.number, number) for event in events for number in event.clients if number in clients)
+    times: Counter[tuple[int, int]] = Counter()
+    first: dict[tuple[int, int], float] = {}
+    strange = 0
+    for arrival in arrivals:
+        key = arrival.event, arrival.client
+        if arrival.client not in clients or not arrival.answered:
+            continue
+        strange += key not in expected
+        times[key] += 1
+        first[key] = min(arrival.at, first.get(key, math.inf))
+    found = Account(
+        expected=len(expected),
+        arrived=len(expected & first.keys()),
+        duplicated=sum(count > 1 for count in times.values()),
+        missing=len(expected - first.keys()),
+        strange=strange,
+    )
+    return Ledger(expected, first, found)
+
+
+def per_second(moments: Iterable[float], start: float) -> list[int]:
+    """How many fall into each second after `start`."""
+    counts = Counter(int(at - start) for at in moments if at >= start)
+    return [counts[second] for second in range(max(counts, default=-1) + 1)]

@@ -1,0 +1,189 @@
+"""The processes of a benchmark: the receivers, and the workers under test, each pinned to a core.
+
+Each is a child that ends with us, even if we are killed.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.benchmarks.receivers import Behaviour
+from tests.rabbitmq_node import _guard
+from tests.system.site import Site
+from tests.system.waiting import until
+from tests.system.worker_process import ROOT, command
+
+TICKS = os.sysconf("SC_CLK_TCK")
+LOOK_EVERY = 0.1  # seconds between two looks at how much has arrived
+
+# ── receivers ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One request, as `receivers.Hit`."""
+
+    event: int
+    client: int
+    at: float
+    answered: bool
+
+
+class Receivers:
+    """The receivers' process. Made by `receivers`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._turn = asyncio.Lock()
+        self.ports: list[int] = []
+
+    async def open(self, clients: int) -> None:
+        """So many clients, all healthy; their ports are `ports`."""
+        self.ports = await self._ask({"do": "open", "clients": clients})
+
+    async def play(self, clients: Iterable[int], behaviour: Behaviour) -> None:
+        """From now on these behave so."""
+        wanted = {"clients": list(clients), "kind": behaviour.kind, "seconds": behaviour.seconds}
+        await self._ask({"do": "play", **wanted})
+
+    async def counts(self) -> list[int]:
+        """How many requests each client has got."""
+        return await self._ask({"do": "count"})
+
+    async def peaks(self) -> list[int]:
+        """How many requests each client had at a time, at most."""
+        return await self._ask({"do": "peaks"})
+
+    async def arrivals(self) -> list[Arrival]:
+        """Every request so far."""
+        with tempfile.NamedTemporaryFile("r") as file:
+            await self._ask({"do": "write", "file": file.name})
+            rows = (line.split() for line in file)
+            return [Arrival(int(row[0]), int(row[1]), float(row[2]), row[3] == "1") for row in rows]
+
+    async def forget(self) -> None:
+        """All are healthy again, and nothing has come yet."""
+        await self.play(range(len(self.ports)), Behaviour())
+        await self._ask({"do": "forget"})
+
+    async def until_came(self, wanted: int, clients: Collection[int], patience: float) -> bool:
+        """Whether these clients got so many requests in all, in so many seconds at most."""
+        give_up = time.monotonic() + patience
+        while time.monotonic() < give_up:
+            counts = await self.counts()
+            if sum(counts[number] for number in clients) >= wanted:
+                return True
+            await asyncio.sleep(LOOK_EVERY)
+        return False
+
+    async def _ask(self, question: Mapping[str, object]) -> list[int]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        async with self._turn:
+            self._process.stdin.write(json.dumps(question).encode() + b"\n")
+            answer = await self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError("the receivers' process has ended")
+        return list(json.loads(answer) or ())
+
+
+@contextlib.asynccontextmanager
+async def receivers() -> AsyncIterator[Receivers]:
+    """The receivers' process, on the cores that this process has. It ends when its stdin does."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.benchmarks.receivers", cwd=ROOT, limit=1024 * 1024,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        yield Receivers(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+# ── workers ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class BenchWorker:
+    """One worker process. Its log goes to a file of its site's folder, so that nobody's core reads it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], ops: str) -> None:
+        self._process = process
+        self._ops = ops
+
+    def cpu(self) -> float:
+        """Seconds of processor time so far, of all its threads."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+    def memory(self) -> float:
+        """MiB that it has in memory."""
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 2**20
+
+    async def ready(self) -> bool:
+        """What `/readyz` says; fails if the process has ended."""
+        if self._process.poll() is not None:
+            raise RuntimeError(f"the worker has ended with exit code {self._process.returncode}")
+        try:
+            async with aiohttp.ClientSession() as session, session.get(f"{self._ops}/readyz") as response:
+                return response.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    async def metrics(self) -> dict[str, float]:
+        """Each series of ours, summed over `iss` and `client_id`: `name`, or `name{value of its other label}`."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self._ops}/metrics") as response:
+            text = await response.text()
+        found: dict[str, float] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                others = ",".join(v for k, v in sorted(sample.labels.items()) if k not in ("iss", "client_id"))
+                key = sample.name.removeprefix("notifier_") + (f"{{{others}}}" if others else "")
+                found[key] = found.get(key, 0.0) + sample.value
+        return found
+
+
+@contextlib.asynccontextmanager
+async def bench_worker(site: Site, cores: Collection[int] = ()) -> AsyncIterator[BenchWorker]:
+    """A worker that consumes, pinned to these cores if there are any; killed at the end."""
+    port = _free_port()
+    environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    environment |= {"NOTIFIER_OPS__LISTEN": f"127.0.0.1:{port}", "PYTHONPATH": str(ROOT)}
+    with (site.folder / f"worker-{port}.log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: ASYNC220  it forks once, before anything is measured
+            [*command(), "run", "-c", str(site.file)], cwd=site.folder, env=environment,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    guard = _guard(process.pid)
+    try:
+        if cores:
+            os.sched_setaffinity(process.pid, cores)  # before it has any thread but the first
+        worker = BenchWorker(process, f"http://127.0.0.1:{port}")
+        await until(worker.ready, bool)
+        yield worker
+    finally:
+        process.kill()
+        process.wait()
+        guard.kill()
+        guard.communicate()
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])

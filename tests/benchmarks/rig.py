@@ -1,0 +1,199 @@
+"""What every benchmark stands on: cores, an installation of its own, a publisher on a schedule, output.
+
+Only loopback. All moments are of the monotonic clock, which all processes of a machine share.
+"""
+
+import asyncio
+import contextlib
+import json
+import math
+import os
+import platform
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from notifier.adapters.rabbitmq.administration import declare_topology, delete_topology
+from notifier.adapters.rabbitmq.options import RabbitOptions
+from tests.rabbitmq_node import rabbitmq_node
+from tests.system.broker import Broker, broker
+from tests.system.site import ISSUER, Site, client
+
+# ── cores ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Which cores the workers run on, one each as far as they reach, and which are left to all else."""
+
+    workers: tuple[int, ...]
+    rest: frozenset[int]
+
+    def of_worker(self, number: int) -> set[int]:
+        """The cores of one worker."""
+        return {self.workers[number % len(self.workers)]}
+
+
+def share_cores(workers: int) -> Cores:
+    """One core at least for all else; with one core in all, everything shares it."""
+    cores = sorted(os.sched_getaffinity(0))
+    taken = cores[: max(1, min(workers, len(cores) - 1))]
+    return Cores(tuple(taken), frozenset(cores[len(taken) :] or cores))
+
+
+# ── the installation ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """How the service is set: `delivery` of its configuration, and how much it logs."""
+
+    delivery: Mapping[str, object]
+    log_level: str = "info"
+
+
+@contextlib.asynccontextmanager
+async def installation(
+    url: str, ports: Sequence[int], setup: Setup, of_client: Mapping[int, Mapping[str, Any]] | None = None
+) -> AsyncIterator[tuple[Site, Broker]]:
+    """Queues, configuration and clients of its own, `client-0` at the first port and so on; nothing is left behind.
+
+    `of_client` is what stands under `notifier` of some clients.
+    """
+    prefix = f"bench-{secrets.token_hex(4)}"
+    options = RabbitOptions(urls=(url,), prefix=prefix)
+    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as folder:
+        site = Site(Path(folder), url, prefix)
+        site.config["delivery"] = dict(setup.delivery)
+        site.config["log"] = {"level": setup.log_level, "format": "json"}
+        site.config["metrics"] = {"max_clients": len(ports)}
+        del site.config["api"]
+        site.write()
+        more = of_client or {}
+        site.write_clients(
+            [
+                client(name(number), f"http://127.0.0.1:{port}/", **more.get(number, {}))
+                for number, port in enumerate(ports)
+            ]
+        )
+        await declare_topology(options)
+        try:
+            async with broker(url, prefix) as rabbit:
+                yield site, rabbit
+        finally:
+            await delete_topology(options)
+
+
+def name(number: int) -> str:
+    """The `client_id` of a client."""
+    return f"client-{number}"
+
+
+# ── publishing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event: its number, and the numbers of its clients."""
+
+    number: int
+    clients: tuple[int, ...]
+
+    @property
+    def body(self) -> dict[str, object]:
+        """As it is published."""
+        return {
+            "id": f"event-{self.number}",
+            "iss": ISSUER,
+            "sub": "alice",
+            "sid": f"session-{self.number}",
+            "clients": [name(number) for number in self.clients],
+        }
+
+
+async def publish_all(rabbit: Broker, events: Iterable[Event]) -> None:
+    """As fast as the broker confirms."""
+    await rabbit.publish_all(event.body for event in events)
+
+
+async def publish_on_schedule(rabbit: Broker, events: Sequence[Event], rate: float, start: float) -> list[float]:
+    """Open-loop: event i at `start` + i ÷ `rate`, whatever became of those before. Seconds that each was late.
+
+    Latencies are to be taken from the schedule, so that a publisher or a broker held up shows in them.
+    """
+    late = []
+    async with asyncio.TaskGroup() as group:
+        for number, event in enumerate(events):
+            at = start + number / rate
+            if (wait := at - time.monotonic()) > 0:
+                await asyncio.sleep(wait)
+            late.append(time.monotonic() - at)
+            group.create_task(rabbit.publish(event.body))
+    return late
+
+
+# ── running one by hand ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextlib.contextmanager
+def broker_url(given: str | None) -> Iterator[str]:
+    """The broker that was given, or a private node, on the cores that this process has."""
+    if given is not None:
+        yield given
+        return
+    with rabbitmq_node() as node:
+        yield node.url
+
+
+def described() -> dict[str, object]:
+    """What the figures were taken on."""
+    text = Path("/proc/cpuinfo").read_text()
+    model = next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), "")
+    return {
+        "cores": os.cpu_count(),
+        "processor": model,
+        "python": platform.python_version(),
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def plain(record: object) -> object:
+    """Of dataclasses, for JSON, where NaN and infinity do not exist."""
+    if hasattr(record, "__dataclass_fields__"):
+        return plain(asdict(record))  # type: ignore[call-overload]
+    if isinstance(record, Mapping):
+        return {str(key): plain(value) for key, value in record.items()}
+    if isinstance(record, (list, tuple, frozenset)):
+        return [plain(value) for value in record]
+    if isinstance(record, float):
+        return round(record, 6) if math.isfinite(record) else None
+    return record
+
+
+def write_json(file: Path | None, record: object) -> None:
+    """To a file, or to stdout where that is `-`."""
+    text = json.dumps(plain(record), indent=2) + "\n"
+    if file is None:
+        return
+    if str(file) == "-":
+        sys.stdout.write(text)
+    else:
+        file.write_text(text)
+
+
+def console() -> Console:
+    """For progress: stderr, so that stdout is the answer."""
+    return Console(stderr=True, highlight=False)
+
+
+def answer(*, to_stderr: bool) -> Console:
+    """For tables: stdout, unless JSON goes there. Wide enough for them where it is no terminal."""
+    made = Console(stderr=to_stderr, highlight=False)
+    return made if made.is_terminal else Console(stderr=to_stderr, highlight=False, width=140)
