@@ -126,7 +126,7 @@ async def test_a_repeat_is_taken_whenever_it_comes(tmp_path: Path, preset: str) 
 
 @pytest.mark.parametrize("preset", sorted(name for name, row in WORLD.items() if row.jti_memory or row.oldest))
 async def test_the_same_token_again_would_be_refused(tmp_path: Path, preset: str) -> None:
-    """What R2 is for: by a memory of `jti`, or by the age of `iat` where that window is narrower than a token's life."""
+    """What R2 is for: by a memory of `jti`, or by the age of `iat` where its window is narrower than a token's life."""
     async with world(tmp_path, preset) as here:
         assert await here.tell("alice", "s1") == Done()
         here.now += (WORLD[preset].oldest or 0) + 1 if WORLD[preset].jti_memory is None else 2
