@@ -2,9 +2,9 @@
 
 Pure: the clock is an argument, and nothing here waits. What keeps one client from hurting another:
 
-- a client's cap adapts (see `standing`). All suspects together hold at most a quarter of the window; with those not
-  proven yet half of it, or three quarters for fresh events: the rest belongs to clients known to be well, however many
-  others hang;
+- a client's cap adapts (see `standing`). Suspects get slots of their own, a quarter of the window's size, and what
+  runs at a client when it falls silent is counted there too: however many hang at once, the window is free again a
+  second later. Those not proven yet hold at most half of the window, or three quarters for fresh events;
 - a client in good standing may have deliveries wait in memory while their expected wait is under `slot_wait`, so that
   a flood for it runs at full speed; beyond it they are put off. Where memory is full the largest waiter gives way;
 - what is put off gets a reservation: each a little later than the client's last, by its measured pace, so that a
@@ -20,13 +20,15 @@ from typing import Generic, Literal
 from notifier.domain.client import Client
 from notifier.domain.message import Lane
 from notifier.domain.outcome import Cause
-from notifier.pipeline.standing import Mark, Standing, Ticket, Turn
+from notifier.pipeline.standing import Group, Mark, Standing, Ticket, Turn
 
 SUSPECTS_SHARE = 0.25  # of the window
-DOUBTFUL_SHARE = {Lane.EVENTS: 0.75, Lane.RETRIES: 0.5, Lane.BULK: 0.5}  # suspects and those not proven yet
+UNPROVEN_SHARE = {Lane.EVENTS: 0.75, Lane.RETRIES: 0.5, Lane.BULK: 0.5}
 FARTHEST = 900.0  # seconds: no reservation lies further ahead
-EARLY = 1.0  # seconds before its reservation that a delivery counts as on time
-KEPT = 600.0  # seconds that a client not heard of is remembered
+KEPT = 1800.0  # seconds that a client not heard of is remembered: as long as it could be left alone
+MOST_KNOWN = 20_000  # clients remembered that have nothing in memory
+AT_ONCE = 16  # put off together: more would hold up the others, now and again when they come back
+LEFT_ALONE = frozenset({Cause.CIRCUIT, Cause.RETRY_AFTER})
 
 Key = tuple[str, str]
 
@@ -43,7 +45,11 @@ class Wait:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Later:
-    """Put it off until `due`, in seconds of the same clock."""
+    """Put it off until `due`, in seconds of the same clock.
+
+    Rounded up where the client is left alone until then, so that it comes back once; but down, by halves, for the
+    first in line: it is the probe, and must come on time.
+    """
 
     due: float
     cause: Cause
@@ -72,9 +78,8 @@ class Admission(Generic[Ticket]):
         self._busy: dict[Key, Standing[Ticket]] = {}  # those with deliveries in memory
         self._ready: OrderedDict[Key, None] = OrderedDict()  # those who wait and might begin
         self._broken: dict[Key, Standing[Ticket]] = {}  # those whose circuit is not closed
-        self._in_flight = 0
-        self._suspects = 0  # attempts in flight at suspects
-        self._unproven = 0  # and at other clients that never answered
+        self._running = {group: dict.fromkeys(Lane, 0) for group in Group}
+        self.in_flight = dict.fromkeys(Lane, 0)  # attempts, without those at suspects
         self.waiting = 0
 
     # ── asking ──
@@ -87,12 +92,13 @@ class Admission(Generic[Ticket]):
         stopped = self._stopped(one, now)
         if stopped is not None:
             return self._later(one, *stopped, now, reserved)
-        if not self._may_wait(one, now, reserved) and (one.waiting or not self._may_start(one, lane)):
+        may_start = not one.waiting and self._may_start(one, lane, now)
+        if not may_start and not self._may_wait(one, now):
             return self._later(one, now + one.watch, Cause.SLOT, now, reserved)
         if not one.take_token(now):
             return self._later(one, one.token_at, Cause.RATE, now, reserved)
-        if not one.waiting and self._may_start(one, lane):
-            self._begin(one, ticket, now)
+        if may_start:
+            self._begin(one, ticket, lane, now)
             return Go()
         one.push(lane, ticket)
         self.waiting += 1
@@ -102,7 +108,7 @@ class Admission(Generic[Ticket]):
 
     def _standing(self, client: Client, now: float) -> Standing[Ticket]:
         workers = max(1, self._workers())
-        limit = max(1, client.max_concurrent // workers)
+        limit = max(1, min(client.max_concurrent // workers, int(self._window * SUSPECTS_SHARE)))
         step = 0.0 if client.per_second is None else workers / client.per_second
         one = self._known.get(client.key)
         if one is None:
@@ -119,68 +125,81 @@ class Admission(Generic[Ticket]):
         if now < one.paused_until:
             return one.paused_until, Cause.RETRY_AFTER
         if one.circuit.blocks(now):
-            return max(now + one.watch if one.circuit.probing else now, one.circuit.open_until or now), Cause.CIRCUIT
+            probed = now + one.client.timeout if one.circuit.probing else now
+            return max(probed, one.circuit.open_until or now), Cause.CIRCUIT
         return None
 
-    def _may_wait(self, one: Standing[Ticket], now: float, reserved: float | None) -> bool:
-        """Whether it may wait in memory: a client in good standing, for a short time, and not before its turn.
+    def _may_wait(self, one: Standing[Ticket], now: float) -> bool:
+        """Whether it may wait in memory: at a client in good standing, for a short time; at a silent one very few.
 
-        Nothing is known of the pace of a client that never answered: a flood for it may wait as long as there is room,
-        and is put off if it hangs.
+        Nothing is known of the pace of a client that never answered: a flood for it waits for its first answers.
         """
-        if one.suspect or (reserved is not None and reserved - now > EARLY):
+        if one.suspect:
             return False
+        if one.tardy(now):
+            return one.waiting < one.cap
         if not one.proven:
             return bool(one.running)
         return (one.waiting + 1) * one.pace <= self._slot_wait
 
-    def _may_start(self, one: Standing[Ticket], lane: Lane) -> bool:
-        """Whether the client has a slot free, and the window one for it."""
-        if len(one.running) >= one.cap or self._in_flight >= self._window:
+    def _may_start(self, one: Standing[Ticket], lane: Lane, now: float) -> bool:
+        """Whether the client has a slot free, and its part of the window one for it."""
+        if len(one.running) >= one.cap or one.tardy(now):
             return False
-        if one.proven and not one.suspect:
+        group = one.group
+        if group is Group.SUSPECT:
+            return sum(self._running[group].values()) < max(1.0, self._window * SUSPECTS_SHARE)
+        if sum(self.in_flight.values()) >= self._window:
+            return False
+        if group is Group.WELL:
             return True
-        if one.suspect and self._suspects >= max(1.0, self._window * SUSPECTS_SHARE):
-            return False
-        return self._suspects + self._unproven < max(1.0, self._window * DOUBTFUL_SHARE[lane])
+        return sum(self._running[group].values()) < max(1.0, self._window * UNPROVEN_SHARE[lane])
 
     def _later(
         self, one: Standing[Ticket], since: float, cause: Cause, now: float, reserved: float | None = None
     ) -> Later:
-        """A reservation after `since`; or the one it has, where that still lies ahead."""
-        if reserved is not None and reserved - max(now, since) > EARLY:
-            return Later(due=reserved, cause=cause)
-        one.reserved = min(max(one.reserved, since) + one.pace, max(since, now) + FARTHEST)
-        return Later(due=one.reserved, cause=cause)
+        """A place in line: `since` itself for the first, or the one it has, where that still lies ahead."""
+        if reserved is not None and reserved > now and reserved >= since:
+            due = reserved
+        elif one.reserved < since:
+            due = one.reserved = since
+        else:
+            due = one.reserved = min(one.reserved + one.pace, max(since, now) + FARTHEST)
+        return Later(due=due, cause=cause, rounding="up" if cause in LEFT_ALONE and due > since else "down")
 
     # ── beginning and ending ──
 
-    def _begin(self, one: Standing[Ticket], ticket: Ticket, now: float) -> None:
+    def _begin(self, one: Standing[Ticket], ticket: Ticket, lane: Lane, now: float) -> None:
         one.circuit.begin()
-        one.running[id(ticket)] = now
+        one.running[id(ticket)] = (now, lane)
         self._busy[one.client.key] = one
-        self._in_flight += 1
-        self._regroup(one, +1)
+        self._count(one.group, lane, +1)
 
-    def _regroup(self, one: Standing[Ticket], change: int) -> None:
-        if one.suspect:
-            self._suspects += change
-        elif not one.proven:
-            self._unproven += change
+    def _count(self, group: Group, lane: Lane, change: int) -> None:
+        self._running[group][lane] += change
+        if group is not Group.SUSPECT:
+            self.in_flight[lane] += change
+
+    def _regroup(self, one: Standing[Ticket], before: Group) -> None:
+        """What runs at it is counted where it belongs by now."""
+        if one.group is not before:
+            for _, lane in one.running.values():
+                self._count(before, lane, -1)
+                self._count(one.group, lane, +1)
 
     def _doubt(self, one: Standing[Ticket]) -> None:
-        self._regroup(one, -len(one.running))
+        before = one.group
         one.doubt()
-        self._regroup(one, len(one.running))
+        self._regroup(one, before)
 
     def ended(self, client: Client, ticket: Ticket, mark: Mark, now: float) -> list[Ticket]:
         """An attempt ended so. Returns those who waited for it and begin now."""
         one = self._known[client.key]
-        self._regroup(one, -len(one.running))
-        seconds = now - one.running.pop(id(ticket))
-        turn = one.learn(mark, seconds, now)
-        self._regroup(one, len(one.running))
-        self._in_flight -= 1
+        before = one.group
+        began, lane = one.running.pop(id(ticket))
+        self._count(before, lane, -1)
+        turn = one.learn(mark, now - began, now)
+        self._regroup(one, before)
         one.heard = now
         self._known.move_to_end(client.key)
         if turn is not None:
@@ -198,15 +217,18 @@ class Admission(Generic[Ticket]):
     def _hand_out(self, now: float) -> list[Ticket]:
         """Slots that are free go to those who wait, client after client."""
         begun: list[Ticket] = []
-        while self._ready and self._in_flight < self._window:
+        while self._ready:
             key, _ = self._ready.popitem(last=False)
             one = self._known[key]
-            while one.waiting and self._may_start(one, one.next_lane) and self._stopped(one, now) is None:
+            while one.waiting and self._may_start(one, one.next_lane, now) and self._stopped(one, now) is None:
                 self.waiting -= 1
+                lane = one.next_lane
                 begun.append(ticket := one.pop())
-                self._begin(one, ticket, now)
-            if one.waiting and len(one.running) < one.cap and self._in_flight >= self._window:
-                self._ready[key] = None
+                self._begin(one, ticket, lane, now)
+            if sum(self.in_flight.values()) >= self._window:
+                if one.waiting and len(one.running) < one.cap:
+                    self._ready[key] = None
+                break
         return begun
 
     def pause(self, client: Client, until: float) -> None:
@@ -218,7 +240,11 @@ class Admission(Generic[Ticket]):
     # ── those who can wait no more ──
 
     def put_off(self, now: float) -> Iterator[tuple[Ticket, Later]]:
-        """Those who wait at a client that is suspect, stopped or hanging by now. To be called again and again."""
+        """Some of those who wait at a client that is suspect, stopped or hanging by now.
+
+        To be called many times a second.
+        """
+        left = AT_ONCE
         for key, one in list(self._busy.items()):
             if one.hangs(now):
                 self._doubt(one)
@@ -226,10 +252,12 @@ class Admission(Generic[Ticket]):
             stranded = not one.running and key not in self._ready
             if one.suspect or stranded or stopped is not None:
                 since, cause = stopped or (now + one.watch, Cause.SLOT)
-                while one.waiting:
+                while one.waiting and left:
                     self.waiting -= 1
+                    left -= 1
                     yield one.pop(), self._later(one, since, cause, now)
-                self._ready.pop(key, None)
+                if not one.waiting:
+                    self._ready.pop(key, None)
                 if one.idle:
                     del self._busy[key]
         self._forget(now)
@@ -254,16 +282,14 @@ class Admission(Generic[Ticket]):
     # ── what is remembered ──
 
     def _forget(self, now: float) -> None:
-        """Let go of clients not heard of lately; of one in trouble when it could have been left alone no longer."""
+        """Let go of clients not heard of lately, and of the quietest where there are very many."""
         while self._known:
             key, one = next(iter(self._known.items()))
-            if now - one.heard < KEPT:
+            if now - one.heard < KEPT and len(self._known) - len(self._busy) <= MOST_KNOWN:
                 return
-            if one.idle and (key not in self._broken or now - one.heard > FARTHEST + KEPT):
+            if one.idle:
                 del self._known[key]
                 self._broken.pop(key, None)
-            elif one.idle:
-                return  # those behind it wait a little longer; no more than FARTHEST
             else:
                 one.heard = now
                 self._known.move_to_end(key)

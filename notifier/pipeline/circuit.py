@@ -5,14 +5,12 @@ every failed probe; one success closes it. Only what says that the client is dow
 5xx. An answer of any other kind is life.
 """
 
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from notifier.domain.client import CircuitPolicy
 
 UNPROVEN_SHARE = 0.3  # of `failures` is enough for a client that has not yet succeeded: 3 of the default 10
 LONGEST_OPEN = 900.0  # seconds
-MOST_RECENT = 1000  # attempts tell the rate as well as all of the window
 
 
 @dataclass(slots=True)
@@ -23,8 +21,9 @@ class Circuit:
     opened: int = 0  # times in a row: each doubles the time it stays open
     open_until: float | None = None
     probing: bool = False
-    _recent: deque[tuple[float, bool]] = field(default_factory=deque)  # (moment, failed), within the window
-    _failed: int = 0  # of them
+    _since: float = 0.0  # when the present half of the window began
+    _now: tuple[int, int] = (0, 0)  # attempts, and those that failed, in this half
+    _before: tuple[int, int] = (0, 0)  # and in the half before it
 
     def blocks(self, now: float) -> bool:
         """Whether an attempt has to wait: it is open, or its probe is under way."""
@@ -34,7 +33,7 @@ class Circuit:
         """An attempt begins; where the circuit is open it is the probe."""
         self.probing = self.open_until is not None
 
-    def alive(self, now: float) -> bool:
+    def alive(self, now: float, policy: CircuitPolicy) -> bool:
         """The client answered; whether that closed the circuit."""
         self.failures = 0
         self.probing = False
@@ -43,7 +42,7 @@ class Circuit:
             self.opened = 0
             self._forget()
             return True
-        self._note(now, failed=False)
+        self._note(now, policy, failed=False)
         return False
 
     def down(self, now: float, policy: CircuitPolicy, *, proven: bool) -> bool:
@@ -53,11 +52,11 @@ class Circuit:
                 self._open(now, policy)
             return False  # else one that was under way when it opened: that is known already
         self.failures += 1
-        self._note(now, failed=True)
+        self._note(now, policy, failed=True)
         if self.failures >= policy.failures * (1.0 if proven else UNPROVEN_SHARE):
             self._open(now, policy)
             return True
-        if self._rate_too_high(now, policy):
+        if self._rate_too_high(policy):
             self._open(now, policy)
             return True
         return False
@@ -73,20 +72,16 @@ class Circuit:
         self._forget()
 
     def _forget(self) -> None:
-        self._recent.clear()
-        self._failed = 0
+        self._now = self._before = (0, 0)
 
-    def _note(self, now: float, *, failed: bool) -> None:
-        self._recent.append((now, failed))
-        self._failed += failed
-        if len(self._recent) > MOST_RECENT:
-            self._drop()
+    def _note(self, now: float, policy: CircuitPolicy, *, failed: bool) -> None:
+        """Two halves of the window are counted, and the older one let go: that is all the memory it takes."""
+        if now - self._since >= policy.window / 2:
+            self._before = self._now if now - self._since < policy.window else (0, 0)
+            self._now, self._since = (0, 0), now
+        self._now = (self._now[0] + 1, self._now[1] + failed)
 
-    def _drop(self) -> None:
-        self._failed -= self._recent.popleft()[1]
-
-    def _rate_too_high(self, now: float, policy: CircuitPolicy) -> bool:
+    def _rate_too_high(self, policy: CircuitPolicy) -> bool:
         """Judged by no fewer attempts than the failures in a row that would open it: two of three say little."""
-        while self._recent and self._recent[0][0] < now - policy.window:
-            self._drop()
-        return len(self._recent) >= policy.failures and self._failed >= policy.failure_rate * len(self._recent)
+        attempts, failed = self._now[0] + self._before[0], self._now[1] + self._before[1]
+        return attempts >= policy.failures and failed >= policy.failure_rate * attempts

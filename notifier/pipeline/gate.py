@@ -4,12 +4,12 @@ Admission reckons by a steady clock, so that a wall clock that jumps opens no ci
 written into messages is the wall clock's, since another worker reads it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from notifier.domain.client import Client
 from notifier.domain.delivery import Delivery
-from notifier.domain.outcome import Cause
+from notifier.domain.message import Lane
 from notifier.domain.verdict import Defer
 from notifier.pipeline.admission import Admission, Go, Later, Wait
 from notifier.pipeline.attempt import Made
@@ -18,9 +18,6 @@ from notifier.pipeline.held import Held
 from notifier.pipeline.limits import Limits
 from notifier.pipeline.ports import Clock
 from notifier.pipeline.standing import Turn
-
-# A delivery for a client that is left alone comes back once, after that; for want of a slot it may come a little early.
-_ROUNDED_UP = frozenset({Cause.CIRCUIT, Cause.RETRY_AFTER})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,6 +43,11 @@ class Gate:
         self._observe = observe
 
     @property
+    def in_flight(self) -> Mapping[Lane, int]:
+        """Attempts in the window: those at suspects have slots of their own."""
+        return self._admission.in_flight
+
+    @property
     def waiting(self) -> int:
         """Deliveries that wait in memory."""
         return self._admission.waiting
@@ -67,7 +69,7 @@ class Gate:
         return self._admission.ended(ticket.client, ticket, made.mark, now)
 
     def put_off(self) -> Iterator[tuple[Ticket, Defer]]:
-        """Those that waited in memory and can no more. To be called a few times a second."""
+        """Some of those that waited in memory and can no more. To be called many times a second."""
         ahead = self._ahead()
         return ((ticket, _deferral(later, ahead)) for ticket, later in self._admission.put_off(self._steady()))
 
@@ -93,4 +95,4 @@ class Gate:
 
 
 def _deferral(later: Later, ahead: float) -> Defer:
-    return Defer(due=later.due + ahead, cause=later.cause, rounding="up" if later.cause in _ROUNDED_UP else "down")
+    return Defer(due=later.due + ahead, cause=later.cause, rounding=later.rounding)

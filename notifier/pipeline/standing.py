@@ -1,10 +1,11 @@
 """How one client stands: its cap, its pace, its circuit, who runs and who waits. Pure state and its arithmetic.
 
 A client begins unproven, with a cap of 2. Each quick answer doubles the cap up to its limit; a failure, a brake or a
-slow answer makes it *suspect*, with a cap of 1. A second without an answer is as good as a slow one.
+slow answer makes it *suspect*, with a cap of 1. A second of silence is as good as a slow answer; well before, where
+it lasts far longer than this client's answers take, nothing more is sent to it.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar, assert_never
@@ -20,7 +21,18 @@ SLOW = 1.0  # seconds: an answer that takes longer, or does not come, makes a cl
 FIRST_CAP = 2
 FIRST_GUESS = 0.1  # seconds: the length of an attempt at a client that was not tried yet
 SMOOTHING = 0.2  # the weight of the newest attempt in the mean
+TARDY, TARDY_LEAST = 4.0, 0.1  # times its mean, and seconds, of silence that are out of the ordinary
+SUSPECTS_PACE = 0.005  # seconds at least between two that ask again: a long line must not cost much while it is down
 SHORTEST_WATCH = 1.0  # seconds that a suspect's deliveries are put off, at the least: a delay queue's shortest
+LONGEST_WATCH = 60.0
+
+
+class Group(Enum):
+    """Whose attempts share a part of the window."""
+
+    WELL = "well"
+    UNPROVEN = "unproven"  # never answered so far
+    SUSPECT = "suspect"
 
 
 class Mark(Enum):
@@ -71,8 +83,9 @@ class Standing(Generic[Ticket]):
     suspect: bool = False
     mean: float = FIRST_GUESS
     trouble: float = 0.0  # the mean length of the attempts since, that were not quick answers
-    running: OrderedDict[int, float] = field(default_factory=OrderedDict)  # by the ticket's id: when it began
-    queues: dict[Lane, deque[Ticket]] = field(default_factory=lambda: {lane: deque() for lane in Lane})
+    answered: float = 0.0  # when an attempt last ended
+    running: dict[int, tuple[float, Lane]] = field(default_factory=dict)  # by the ticket's id: when it began
+    queues: dict[Lane, deque[Ticket]] = field(default_factory=dict)
     waiting: int = 0
     reserved: float = 0.0
     paused_until: float = 0.0
@@ -85,22 +98,41 @@ class Standing(Generic[Ticket]):
         return not self.running and not self.waiting
 
     @property
+    def group(self) -> Group:
+        """Which part of the window its attempts belong to."""
+        if self.suspect:
+            return Group.SUSPECT
+        return Group.WELL if self.proven else Group.UNPROVEN
+
+    @property
     def pace(self) -> float:
         """Seconds between two attempts that it bears."""
-        return max(self.step, self.mean / (1 if self.suspect else self.limit))
+        return max(self.step, self.mean, SUSPECTS_PACE) if self.suspect else max(self.step, self.mean / self.limit)
 
     @property
     def watch(self) -> float:
-        """Seconds until more will be known of a suspect: its one attempt takes about as long as the last ones did."""
-        return max(SHORTEST_WATCH, self.trouble) if self.suspect else 0.0
+        """Seconds until more will be known of a suspect: as long as its attempts take, doubling while they fail."""
+        if not self.suspect:
+            return 0.0
+        return min(LONGEST_WATCH, max(SHORTEST_WATCH, self.trouble * 2.0 ** min(self.circuit.failures, 6)))
+
+    def silence(self, now: float) -> float:
+        """Seconds without any answer, though an attempt has been running for as long."""
+        for began, _ in self.running.values():
+            return now - max(began, self.answered)
+        return 0.0
 
     def hangs(self, now: float) -> bool:
-        """Whether an attempt has gone without an answer for too long."""
-        began = next(iter(self.running.values()), None)
-        return began is not None and now - began > SLOW
+        """Whether it has been silent for too long."""
+        return self.silence(now) > SLOW
+
+    def tardy(self, now: float) -> bool:
+        """Whether its silence is out of the ordinary, so that nothing more should be sent to it for the moment."""
+        return self.silence(now) > max(TARDY_LEAST, TARDY * self.mean)
 
     def learn(self, mark: Mark, seconds: float, now: float) -> Turn | None:
         """What an attempt of that length said."""
+        self.answered = now
         match mark:
             case Mark.NOTHING:
                 self.circuit.undecided()
@@ -117,7 +149,7 @@ class Standing(Generic[Ticket]):
                     self.suspect, self.trouble = False, 0.0
                 else:
                     self._trouble(seconds)
-                return Turn.CLOSED if self.circuit.alive(now) else None
+                return Turn.CLOSED if self.circuit.alive(now, self.client.circuit) else None
             case _:
                 assert_never(mark)
 
@@ -143,16 +175,16 @@ class Standing(Generic[Ticket]):
 
     def push(self, lane: Lane, ticket: Ticket) -> None:
         """It waits in memory."""
-        self.queues[lane].append(ticket)
+        self.queues.setdefault(lane, deque()).append(ticket)
         self.waiting += 1
 
     @property
     def next_lane(self) -> Lane:
         """The lane of the next to begin. Only where any wait."""
-        return next(lane for lane, queue in self.queues.items() if queue)
+        return next(lane for lane in Lane if self.queues.get(lane))
 
     def pop(self, *, newest: bool = False) -> Ticket:
         """The next to begin: the oldest of the highest lane; or the newest of the lowest, to give way."""
-        filled = [queue for queue in self.queues.values() if queue]
+        filled = [queue for lane in Lane if (queue := self.queues.get(lane))]
         self.waiting -= 1
         return filled[-1].pop() if newest else filled[0].popleft()

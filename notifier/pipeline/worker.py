@@ -32,7 +32,7 @@ from notifier.pipeline.limits import Limits
 from notifier.pipeline.ports import Acknowledger, CurrentRegistry
 from notifier.pipeline.settlement import Send, Settlement
 
-TICK = 0.2  # seconds
+TICK = 0.05  # seconds
 
 
 class Worker:
@@ -57,10 +57,10 @@ class Worker:
         self._turns = Turns(limits.max_in_flight)
         self._gate = Gate(limits, clock=tools.clock, steady=tools.steady, workers=workers, observe=tools.observe)
         self._duplicates: Duplicates[Held] = Duplicates()
-        self._in_flight = dict.fromkeys(Lane, 0)
         self._held = dict.fromkeys(Lane, 0)
         self._suspects: list[Held] = []
         self._alone = False  # a suspect is being handled
+        self._making_room = False  # one that waited is being put off for another's sake
         self._stop = asyncio.Event()
         self._quiet = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -167,8 +167,22 @@ class Worker:
         if self._alone:
             return self._suspects.pop(random.randrange(len(self._suspects)))  # noqa: S311  no secret
         waiting = [lane for lane, shelf in self.shelves.items() if shelf.waiting]
-        lane = self._turns.next(waiting, self._in_flight, self._held) if waiting else None
-        return None if lane is None else self.shelves[lane].waiting[0]
+        lane = self._turns.next(waiting, self._gate.in_flight, self._held) if waiting else None
+        if lane is not None:
+            return self.shelves[lane].waiting[0]
+        if waiting and not self._making_room and self._turns.cramped(waiting[0], self._gate.in_flight):
+            self._make_room(self.shelves[waiting[0]].waiting[0])
+        return None
+
+    def _make_room(self, held: Held) -> None:
+        """Memory is full: if this message's next delivery is for another client, the largest waiter gives way."""
+        held.look(self._intake)
+        if (
+            isinstance(held.ahead, Delivery)
+            and (given := self._gate.give_way((held.ahead.iss, held.ahead.client_id))) is not None
+        ):
+            self._making_room = True
+            self._put_off(*given)
 
     def _begin(self, held: Held, step: Step | Move) -> None:
         match step:
@@ -235,7 +249,6 @@ class Worker:
         self._spawn(self._settle(ticket.held, ticket.delivery, after, later))
 
     def _start(self, ticket: Ticket) -> None:
-        self._in_flight[ticket.held.lane] += 1
         self._spawn(self._serve(ticket))
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
@@ -260,7 +273,6 @@ class Worker:
         except Exception as error:  # noqa: BLE001  around one delivery: a fault in our code must not stop the others
             made = self._unexpected(ticket, error)
         finally:
-            self._in_flight[ticket.held.lane] -= 1
             for following in self._gate.ended(ticket, made):
                 self._start(following)
         self._pump()
@@ -295,6 +307,7 @@ class Worker:
         """One of the message's deliveries has its durable fate."""
         held.open -= 1
         self._held[held.lane] -= 1
+        self._making_room = False
         self._close(held)
 
     def _close(self, held: Held) -> None:
