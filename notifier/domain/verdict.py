@@ -144,6 +144,14 @@ def postponed(delivery: Delivery, verdict: Defer, client: Client | None, now: fl
     )
 
 
+def within_age(later: Defer, delivery: Delivery, client: Client, *, carries_sid: bool, now: float) -> Defer:
+    """The deferral, due no later than the last moment for an attempt: what expires meanwhile is known as expired then."""
+    last = (
+        min(_age_limit(delivery, client.retry, carries_sid=carries_sid), delivery.not_after or math.inf) - LAST_MOMENT
+    )
+    return later if later.due <= last else replace(later, due=max(last, now), rounding="down")
+
+
 def decide(
     outcome: Outcome, delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float, jitter: Jitter
 ) -> Done | RetryAt | Defer | Dead:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from notifier.domain.client import Client
 from notifier.domain.delivery import Delivery
+from notifier.domain.logout_token import carries_sid
 from notifier.domain.message import Lane
-from notifier.domain.verdict import Defer
+from notifier.domain.verdict import Defer, within_age
 from notifier.pipeline.admission import Admission, Go, Later, Wait
 from notifier.pipeline.attempt import Made
 from notifier.pipeline.facts import CircuitTurned, Observer
@@ -59,7 +60,7 @@ class Gate:
         answer = self._admission.ask(
             ticket.client, ticket.held.lane, ticket, now, None if reserved is None else reserved - ahead
         )
-        return _deferral(answer, ahead) if isinstance(answer, Later) else answer
+        return self._deferral(ticket, answer, ahead) if isinstance(answer, Later) else answer
 
     def ended(self, ticket: Ticket, made: Made) -> list[Ticket]:
         """Its attempt ended so. Returns those that begin now in its place."""
@@ -71,12 +72,14 @@ class Gate:
     def put_off(self) -> Iterator[tuple[Ticket, Defer]]:
         """Some of those that waited in memory and can no more. To be called many times a second."""
         ahead = self._ahead()
-        return ((ticket, _deferral(later, ahead)) for ticket, later in self._admission.put_off(self._steady()))
+        return (
+            (ticket, self._deferral(ticket, later, ahead)) for ticket, later in self._admission.put_off(self._steady())
+        )
 
     def give_way(self, key: tuple[str, str]) -> tuple[Ticket, Defer] | None:
         """Memory is full and a delivery for client `key` comes: who makes room for it, if anybody."""
         found = self._admission.give_way(key, self._steady())
-        return None if found is None else (found[0], _deferral(found[1], self._ahead()))
+        return None if found is None else (found[0], self._deferral(*found, self._ahead()))
 
     def abandon(self) -> None:
         """Forget all that wait."""
@@ -93,6 +96,8 @@ class Gate:
     def _turned(self, client: Client, turn: Turn) -> None:
         self._observe(CircuitTurned(iss=client.iss, client_id=client.client_id, open=turn is Turn.OPENED))
 
-
-def _deferral(later: Later, ahead: float) -> Defer:
-    return Defer(due=later.due + ahead, cause=later.cause, rounding=later.rounding)
+    def _deferral(self, ticket: Ticket, later: Later, ahead: float) -> Defer:
+        """In the wall clock's time, and due before the delivery's age ends."""
+        defer = Defer(due=later.due + ahead, cause=later.cause, rounding=later.rounding)
+        sid = carries_sid(ticket.delivery, ticket.client)
+        return within_age(defer, ticket.delivery, ticket.client, carries_sid=sid, now=self._clock())

@@ -22,6 +22,7 @@ from notifier.domain.verdict import (
     decide,
     postponed,
     record,
+    within_age,
 )
 
 NOW = 1_800_000_000.0
@@ -227,3 +228,13 @@ def test_the_newest_text_is_kept_when_the_history_is_full() -> None:
     for number in range(12):
         delivery = delivery.remember(Past(at=number, reason="server_error", text=str(number) * 900))
     assert [len(past.text) for past in delivery.history[-3:]][1:] == [1024, 1024]
+
+
+def test_a_deferral_is_not_due_beyond_the_age() -> None:
+    """What expires while it is put off is known as expired when its age ends, not much later."""
+    tried = replace(DELIVERY, attempts=1, first_attempt_at=NOW)
+    late = Defer(due=NOW + 2 * POLICY.max_age, cause=Cause.CIRCUIT, rounding="up")
+    assert within_age(late, tried, CLIENT, carries_sid=True, now=NOW).due == NOW + POLICY.max_age - 1
+    soon = Defer(due=NOW + 30, cause=Cause.CIRCUIT, rounding="up")
+    assert within_age(soon, tried, CLIENT, carries_sid=True, now=NOW) is soon
+    assert within_age(late, DELIVERY, CLIENT, carries_sid=True, now=NOW) is late
