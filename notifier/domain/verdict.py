@@ -145,7 +145,7 @@ def postponed(delivery: Delivery, verdict: Defer, client: Client | None, now: fl
 
 
 def within_age(later: Defer, delivery: Delivery, client: Client, *, carries_sid: bool, now: float) -> Defer:
-    """The deferral, due no later than the last moment for an attempt: what expires meanwhile is known as expired then."""
+    """The deferral, due no later than the last moment for an attempt, so that it is known as expired when it is."""
     last = (
         min(_age_limit(delivery, client.retry, carries_sid=carries_sid), delivery.not_after or math.inf) - LAST_MOMENT
     )
