@@ -10,14 +10,14 @@ LOCKER := .venv-lock
 PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format lock clean python
+.PHONY: help demo test lint format lock bench-isolation bench-deferrals clean python
 .DELETE_ON_ERROR:
 
 help: ## show this list
 	@echo 'notifier: OpenID Connect Back-Channel Logout, delivered. What make can do here:'
 	@echo
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r goal text; do \
-		printf '  make %-8s %s\n' "$$goal" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r goal text; do \
+		printf '  make %-15s %s\n' "$$goal" "$$text"; done
 	@echo
 	@echo 'Another Python (3.11 or newer): make demo PYTHON=python3.12.'
 	@echo 'Arguments for pytest or the demo: make test ARGS="tests/domain -x"'
@@ -40,6 +40,12 @@ format: $(DEV)/.made ## let ruff put imports and lines in order
 
 lock: $(LOCKER)/.made ## take the newest versions that pyproject.toml allows into the lock files
 	@.ci/lock $(LOCKER)/bin/uv
+
+bench-isolation: $(DEV)/.made ## measure what healthy clients feel of a faulty one; on a quiet machine, 6 min a case: ARGS="--case slow"
+	@$(DEV)/bin/python -m tests.benchmarks.isolation $(ARGS)
+
+bench-deferrals: $(DEV)/.made ## measure what 100,000 deliveries cost that wait for a dead client; up to 40 min
+	@$(DEV)/bin/python -m tests.benchmarks.deferrals $(ARGS)
 
 clean: ## remove the environments, caches and what builds leave behind
 	@rm -rf $(RUN) $(DEV) $(LOCKER) build dist *.egg-info

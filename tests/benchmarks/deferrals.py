@@ -8,6 +8,7 @@ deliveries again; then the dead client recovers, fresh deliveries going on. READ
 """
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -51,6 +52,16 @@ def table(found: Found, options: Options) -> Table:
     return made
 
 
+def bars(counts: Sequence[int], width: int = 100) -> str:
+    """The rate over time as one line: each mark is a second, or as many as it takes to fit in."""
+    seconds = -(-len(counts) // width) or 1
+    parts = [counts[start : start + seconds] for start in range(0, len(counts), seconds)]
+    rates = [sum(part) / len(part) for part in parts]
+    most = max(rates, default=0)
+    line = "".join(" ▁▂▃▄▅▆▇█"[math.ceil(8 * rate / most) if rate else 0] for rate in rates)
+    return f"arrivals a second since the recovery, {seconds} s a mark, █ = {most:.0f}:\n|{line}|"
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.deferrals", description=__doc__.splitlines()[0])
@@ -83,7 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.sched_setaffinity(0, cores.rest)  # and so the node's and the receivers', which inherit it
     with broker_url(given.url) as url:
         found = uvloop.run(run(url, options, cores, console()))
-    answer(to_stderr=str(given.json) == "-").print(table(found, options))
+    shown = answer(to_stderr=str(given.json) == "-")
+    shown.print(table(found, options))
+    shown.print(bars(found.recovery.arrivals), soft_wrap=True)
     write_json(given.json, {"machine": described(), "options": options, "cores": cores, "found": found})
     return 0 if found.account.complete else 1
 

@@ -220,9 +220,7 @@ async def _phases(bench: Bench, progress: Console) -> Found:
         recovery=_recovery(ledger, recovered, (await bench.played.peaks())[DEAD]),
         passes=_each(dict(zip(("intake", "waiting", "recovery"), steps, strict=True)), options.deliveries),
         attempts=sum(arrival.client == DEAD for arrival in arrivals) / options.deliveries,
-        deferrals_by_cause={
-            key: count for key, count in counted.items() if key.startswith("deferrals_total") and count
-        },
+        deferrals={cause: count for cause, count in counted.items() if cause.startswith("deferrals") and count},
         account=ledger.account,
     )
 

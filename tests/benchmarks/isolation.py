@@ -131,6 +131,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--drain", type=float, default=10, help="about so many seconds a drain lasts (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of A and B (%(default)s)")
     parser.add_argument("--rate", type=float, help="events a second (default: half of the measured capacity)")
+    parser.add_argument("--probe", type=int, default=1500, help="events to measure the capacity with (%(default)s)")
     parser.add_argument("--log-level", default="info", help="of the workers, to a file (%(default)s)")
     parser.add_argument("--url", help="a RabbitMQ that may be used (default: a private node)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all figures; - for stdout")
@@ -143,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = list(CASES) if not given.case or "all" in given.case else given.case
     options = Options(
         setup=Setup(delivery={}, log_level=given.log_level), seconds=given.seconds, warm_up=given.warm_up,
-        drain=given.drain, rounds=max(1, given.rounds), rate=given.rate,
+        drain=given.drain, rounds=max(1, given.rounds), rate=given.rate, probe=given.probe,
     )  # fmt: skip
     cores = share_cores(max(CASES[name].workers for name in chosen))
     os.sched_setaffinity(0, cores.rest)  # and so the node's and the receivers', which inherit it
