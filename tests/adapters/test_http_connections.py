@@ -4,14 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
 from notifier.adapters.http_transport import HttpTransport
-from notifier.domain.client import EgressPolicy
+from notifier.domain.client import EgressPolicy, TlsFiles
 from notifier.domain.outcome import Answer, Break, Reason, StaleConnection
 from tests import behaviours as do
 from tests.adapters.http_requests import LOOPBACK, PLENTY, SHORT, SIGNATURE, ScriptedResolver, opened, request
+from tests.certificates import authority
 from tests.receivers import deaf_port, scripted
 
 
@@ -228,6 +230,21 @@ async def test_a_cancelled_request_leaves_no_connection(transport: HttpTransport
         with pytest.raises(asyncio.CancelledError):
             await task
         await receiver.until(lambda receiver: receiver.open == 0)
+
+
+async def test_idle_connections_are_closed(tmp_path: Path) -> None:
+    """Kept for a while, over TLS too, and then closed by us, whether or not anything else is sent."""
+    ca = authority(tmp_path / "ca")
+    async with opened(kept_for=0.3) as transport, scripted() as plain, scripted(tls=ca.server()) as secured:
+        for receiver in (plain, secured):
+            for _ in range(2):
+                wire = await transport.post(request(receiver.url, tls=TlsFiles(ca_file=ca.ca_file)))
+                assert wire == Answer(status=200)
+        assert transport.open_connections == 2
+        for receiver in (plain, secured):
+            await receiver.until(lambda receiver: receiver.open == 0)
+            assert receiver.connections == 1
+        await _until(lambda: transport.open_connections == 0)
 
 
 # ── housekeeping ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -206,6 +206,31 @@ async def test_one_context_serves_all_requests_that_wait_for_it(
     assert receiver.connections == 5
 
 
+async def test_reading_files_costs_a_client_nothing_of_its_deadline(
+    transport: HttpTransport, ca: Authority, tmp_path: Path
+) -> None:
+    """A bundle is read on a thread; who cannot wait for it has met a fault of ours, and the next finds it read."""
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text("# not a small file\n" * 10_000 + ca.ca_file.read_text())
+    files = TlsFiles(ca_file=bundle)
+    async with scripted(tls=ca.server()) as receiver:
+        with pytest.raises(OurFault, match="not read within") as caught:
+            await transport.post(request(receiver.url, tls=files, within=1e-6))
+        assert caught.value.cause is Cause.TLS_FILES
+        assert await transport.post(request(receiver.url, tls=files)) == Answer(status=200)
+
+
+async def test_closing_waits_for_no_file(ca: Authority, tmp_path: Path) -> None:
+    """Who waits for one has met a fault of ours."""
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text("# not a small file\n" * 10_000 + ca.ca_file.read_text())
+    async with opened() as transport:
+        task = asyncio.create_task(transport.post(request("https://127.0.0.1:9/", tls=TlsFiles(ca_file=bundle))))
+        await asyncio.sleep(0)
+    with pytest.raises(OurFault, match="closed while"):
+        await task
+
+
 def _replace(file: Path, text: str) -> None:
     """As every careful program replaces a file: a new one, then a rename."""
     new = file.with_suffix(".new")

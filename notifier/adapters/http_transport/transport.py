@@ -6,6 +6,7 @@ it was not used for a while. TLS files, proxy and its password are part of aioht
 
 import asyncio
 import resource
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlencode
@@ -17,6 +18,7 @@ from yarl import URL
 from notifier import __version__
 from notifier.adapters.http_transport.answer_text import BODY_LIMIT, answer_text
 from notifier.adapters.http_transport.connections import (
+    KEEP_ALIVE,
     Exchange,
     GuardedConnector,
     OpenConnections,
@@ -26,7 +28,8 @@ from notifier.adapters.http_transport.faults import read_fault, read_timeout, re
 from notifier.adapters.tls_files import TlsContexts
 from notifier.domain.client import EgressPolicy
 from notifier.domain.egress import check_uri
-from notifier.domain.outcome import Answer, Break, Reason, Wire
+from notifier.domain.errors import OurFault
+from notifier.domain.outcome import Answer, Break, Cause, Reason, Wire
 from notifier.pipeline.ports import Request
 
 MOST_KEPT = 4096  # connections kept alive, or half of the open files that the process may have, if that is less
@@ -53,13 +56,19 @@ class HttpTransport:
     """Satisfies the pipeline's `Transport`.
 
     `resolver` None: names are looked up by aiodns. `keep` is how many connections may be open before no more are kept
-    alive. A session that was not used for `session_idle` seconds may be closed.
+    alive, `kept_for` for how many seconds an idle one is. A session not used for `session_idle` seconds may be closed.
     """
 
     def __init__(
-        self, resolver: AbstractResolver | None = None, *, keep: int | None = None, session_idle: float = 60.0
+        self,
+        resolver: AbstractResolver | None = None,
+        *,
+        keep: int | None = None,
+        kept_for: float = KEEP_ALIVE,
+        session_idle: float = 60.0,
     ) -> None:
         self._given_resolver = resolver
+        self._kept_for = kept_for
         self._session_idle = session_idle
         self._resolver: AbstractResolver | None = None
         self._tls = TlsContexts()
@@ -80,16 +89,21 @@ class HttpTransport:
         for pool in self._pools.values():
             await pool.session.close()
         self._pools.clear()
+        await self._tls.close()
         if self._resolver is not None and self._given_resolver is None:
             await self._resolver.close()
         self._resolver = None
 
     async def post(self, request: Request) -> Wire:
-        """POST the token and tell what happened. Raises OurFault(cause=tls_files), never for a client's fault."""
+        """POST the token and tell what happened. Raises OurFault(cause=tls_files), never for a client's fault.
+
+        The deadline is the client's: it begins when its TLS files are read.
+        """
         route = request.route
         denied = check_uri(request.uri, route.egress)
         if denied is not None:
             return Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text=denied)
+        tls = await self._context(request) if request.uri[:5].lower() == "https" else None
         proxy = None if route.proxy is None else URL(route.proxy)
         exchange = Exchange(new_connection=request.new_connection)
         pool = await self._pool(None if proxy is not None else route.egress)
@@ -97,7 +111,7 @@ class HttpTransport:
         context = current_exchange.set(exchange)
         try:
             async with asyncio.timeout(request.timeout):
-                return await self._send(request, pool.session, proxy)
+                return await self._send(request, pool.session, proxy, tls)
         except TimeoutError:
             return read_timeout(request.timeout, exchange, proxy)
         except (aiohttp.ClientError, OSError) as error:
@@ -107,13 +121,23 @@ class HttpTransport:
             pool.in_use -= 1
             pool.last_used = asyncio.get_running_loop().time()
 
-    async def _send(self, request: Request, session: aiohttp.ClientSession, proxy: URL | None) -> Wire:
+    async def _context(self, request: Request) -> ssl.SSLContext:
+        try:
+            async with asyncio.timeout(request.timeout):
+                return await self._tls.context(request.route.tls)
+        except TimeoutError:  # after a start with very many clients that have each a certificate of ours
+            text = f"the TLS files were not read within {request.timeout:g} s: others were read before them"
+            raise OurFault(Cause.TLS_FILES, text) from None
+
+    async def _send(
+        self, request: Request, session: aiohttp.ClientSession, proxy: URL | None, tls: ssl.SSLContext | None
+    ) -> Wire:
         response = await session.post(
             URL(request.uri, encoded=True),  # the query goes out byte for byte (B4)
             data=urlencode({"logout_token": request.token}).encode(),
             headers=request.route.headers,
             allow_redirects=False,
-            ssl=await self._tls.context(request.route.tls) if request.uri[:5].lower() == "https" else True,
+            ssl=True if tls is None else tls,
             proxy=proxy,
         )
         try:
@@ -140,7 +164,7 @@ class HttpTransport:
     def _session(self, policy: EgressPolicy | None) -> aiohttp.ClientSession:
         assert self._resolver is not None, "open() comes before post()"
         return aiohttp.ClientSession(
-            connector=GuardedConnector(policy, self._resolver, self._open_connections),
+            connector=GuardedConnector(policy, self._resolver, self._open_connections, self._kept_for),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=_HEADERS,
             timeout=NO_TIMEOUT,
