@@ -178,7 +178,8 @@ class LogObserver:
             case Attempted():
                 self._log.info("attempt", **self._attempt(fact))
             case Buried():
-                self._log.warning("dead_letter", **_who(fact), reason=str(fact.reason), error=clip(fact.text))
+                error = fact.text if fact.delivery is None else redact(self._without_subject(fact.text, fact.delivery))
+                self._log.warning("dead_letter", **_who(fact), reason=str(fact.reason), error=clip(error))
             case Deferred():
                 write = self._log.warning if fact.cause in _OURS else self._log.debug
                 more = {"error": clip(fact.text)} if fact.text else {}

@@ -73,13 +73,14 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buried:
-    """A dead letter is durable. `client_id` is empty where no client is concerned alone."""
+    """A dead letter is durable. `client_id` is empty where no client is concerned alone; `delivery` where it is one."""
 
     iss: str
     client_id: str
     event_id: str
     reason: DeadReason
     text: str
+    delivery: Delivery | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,6 +69,7 @@ class Settlement:
                 event_id=letter.event_id,
                 reason=letter.reason,
                 text=letter.text,
+                delivery=letter.delivery,
             )
         )
 

@@ -137,12 +137,16 @@ def test_no_raw_sub_or_sid_in_any_line(subject: Subjects) -> None:
     """Not even where the client's answer names the user."""
     text = f"no session {SID} of {SUB}, and {SUB} again"
     refused = attempt(Refused(reason=Reason.REFUSED, status=404, text=text))
-    took, line = lines_of(attempt(Took(status=200, text=text)), refused, subject=subject)
-    for told in (took, line):
+    buried = Buried(
+        iss=ISS, client_id="shop", event_id="e", reason=DeadReason.REFUSED, text=text, delivery=refused.delivery
+    )
+    took, line, dead = lines_of(attempt(Took(status=200, text=text)), refused, buried, subject=subject)
+    for told in (took, line, dead):
         assert SUB not in json.dumps(told)
         assert SID not in json.dumps(told)
+    for told in (took, line):
         assert ("sub" in told) is (subject == "hash")
-    assert line["error"] == "no session [sid] of [sub], and [sub] again"
+    assert line["error"] == dead["error"] == "no session [sid] of [sub], and [sub] again"
 
 
 def test_raw_subjects_only_where_asked_for() -> None:
