@@ -24,7 +24,8 @@ from notifier.pipeline.standing import Group, Mark, Standing, Ticket, Turn
 
 SUSPECTS_SHARE = 0.25  # of the window
 UNPROVEN_SHARE = {Lane.EVENTS: 0.75, Lane.RETRIES: 0.5, Lane.BULK: 0.5}
-FARTHEST = 900.0  # seconds: no reservation lies further ahead
+FARTHEST = 900.0  # seconds: no reservation lies further ahead than that after the line begins
+FARTHEST_LEFT_ALONE = 120.0  # and where it begins as late as a circuit's next probe, since delays double on the way
 KEPT = 1800.0  # seconds that a client not heard of is remembered: as long as it could be left alone
 MOST_KNOWN = 20_000  # clients remembered that have nothing in memory
 AT_ONCE = 16  # put off together: more would hold up the others, now and again when they come back
@@ -149,11 +150,12 @@ class Admission(Generic[Ticket]):
         group = one.group
         if group is Group.SUSPECT:
             return sum(self._running[group].values()) < max(1.0, self._window * SUSPECTS_SHARE)
-        if sum(self.in_flight.values()) >= self._window:
-            return False
-        if group is Group.WELL:
-            return True
+        if self._full() or group is Group.WELL:
+            return not self._full()
         return sum(self._running[group].values()) < max(1.0, self._window * UNPROVEN_SHARE[lane])
+
+    def _full(self) -> bool:
+        return sum(self.in_flight.values()) >= self._window
 
     def _later(
         self, one: Standing[Ticket], since: float, cause: Cause, now: float, reserved: float | None = None
@@ -164,7 +166,8 @@ class Admission(Generic[Ticket]):
         elif one.reserved < since:
             due = one.reserved = since
         else:
-            due = one.reserved = min(one.reserved + one.pace, max(since, now) + FARTHEST)
+            farthest = FARTHEST_LEFT_ALONE if cause in LEFT_ALONE else FARTHEST
+            due = one.reserved = min(one.reserved + one.pace, max(since, now) + farthest)
         return Later(due=due, cause=cause, rounding="up" if cause in LEFT_ALONE and due > since else "down")
 
     # ── beginning and ending ──
@@ -212,12 +215,12 @@ class Admission(Generic[Ticket]):
             self._ready[client.key] = None
         elif not one.running:
             del self._busy[client.key]
-        return self._hand_out(now)
+        return self.hand_out(now)
 
-    def _hand_out(self, now: float) -> list[Ticket]:
-        """Slots that are free go to those who wait, client after client."""
+    def hand_out(self, now: float) -> list[Ticket]:
+        """Slots that are free go to those who wait, client after client. To be called after `put_off`, too."""
         begun: list[Ticket] = []
-        while self._ready:
+        while self._ready and not self._full():
             key, _ = self._ready.popitem(last=False)
             one = self._known[key]
             while one.waiting and self._may_start(one, one.next_lane, now) and self._stopped(one, now) is None:
@@ -225,10 +228,8 @@ class Admission(Generic[Ticket]):
                 lane = one.next_lane
                 begun.append(ticket := one.pop())
                 self._begin(one, ticket, lane, now)
-            if sum(self.in_flight.values()) >= self._window:
-                if one.waiting and len(one.running) < one.cap:
-                    self._ready[key] = None
-                break
+            if one.waiting and len(one.running) < one.cap and self._full():
+                self._ready[key] = None
         return begun
 
     def pause(self, client: Client, until: float) -> None:

@@ -69,6 +69,10 @@ class Gate:
             self._admission.pause(ticket.client, now + made.pause)
         return self._admission.ended(ticket.client, ticket, made.mark, now)
 
+    def hand_out(self) -> list[Ticket]:
+        """Those that waited and begin now, since what hangs has left the window."""
+        return self._admission.hand_out(self._steady())
+
     def put_off(self) -> Iterator[tuple[Ticket, Defer]]:
         """Some of those that waited in memory and can no more. To be called many times a second."""
         ahead = self._ahead()

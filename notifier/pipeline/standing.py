@@ -142,7 +142,7 @@ class Standing(Generic[Ticket]):
                 opened = self.circuit.down(now, self.client.circuit, proven=self.proven)
                 return Turn.OPENED if opened else None
             case Mark.ALIVE | Mark.BRAKED:
-                self.mean += SMOOTHING * (seconds - self.mean)
+                self.mean = self.mean + SMOOTHING * (seconds - self.mean) if self.proven else seconds
                 self.proven = True
                 if mark is Mark.ALIVE and seconds <= SLOW:
                     self.cap = min(self.limit, 2 * self.cap)

@@ -117,6 +117,9 @@ class Worker:
             await asyncio.sleep(TICK)
             for ticket, later in self._gate.put_off():
                 self._put_off(ticket, later)
+            for ticket in self._gate.hand_out():
+                self._start(ticket)
+            self._pump()
 
     def stop(self) -> None:
         """Begin the drain."""

@@ -22,7 +22,7 @@ from notifier.domain.client import Client
 from notifier.domain.message import Lane
 from notifier.pipeline.admission import Admission, Go, Later, Wait
 from notifier.pipeline.lanes import Turns
-from notifier.pipeline.standing import Mark
+from notifier.pipeline.standing import Mark, Turn
 
 POST = 300e-6  # seconds of the CPU
 PASS = 200e-6
@@ -219,8 +219,8 @@ class SimulatedWorker:
         self._shelves[bundle.lane].append(bundle)
         self._pump()
 
-    def _turned(self, client: Client, turn: object) -> None:
-        self._sim.tally.turns.append((self._sim.now, client.client_id, str(turn)))
+    def _turned(self, client: Client, turn: Turn) -> None:
+        self._sim.tally.turns.append((self._sim.now, client.client_id, turn.value))
 
     def _work(self, seconds: float, what: Callable[..., None], *args: object) -> None:
         """One thing after another on the one CPU."""
@@ -234,6 +234,9 @@ class SimulatedWorker:
         self.ticking = True
         for ticket, later in self.admission.put_off(self._sim.now):
             self._put_off(ticket, later)
+        for following in self.admission.hand_out(self._sim.now):
+            self._start(following)
+        self._pump()
         self._sim.at(self._sim.now + TICK, self.tick)
 
     def _pump(self) -> None:
