@@ -107,10 +107,14 @@ _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 
 class _Target(NamedTuple):
-    """Where a well-formed URI leads: over https or not, and the addresses where the host means some by itself."""
+    """Where a well-formed URI leads: over https or not, and the addresses where the host means some by itself.
+
+    `disguised` where it is an IPv4 address in another spelling than the usual one.
+    """
 
     secure: bool
     addresses: tuple[Address, ...]
+    disguised: bool
 
 
 def uri_mistake(uri: str) -> str | None:
@@ -130,7 +134,9 @@ def check_uri(uri: str, policy: EgressPolicy) -> str | None:
     if not target.secure and not policy.allow_http:
         return "is http, which is allowed only by egress.allow_http"
     mistakes = [judge(address, policy) for address in target.addresses]
-    return mistakes[0] if mistakes and None not in mistakes else None
+    if mistakes and None not in mistakes:
+        return mistakes[0]
+    return f"must have its address written as {target.addresses[0]}" if target.disguised else None
 
 
 def judge(address: str | Address, policy: EgressPolicy) -> str | None:
@@ -205,7 +211,12 @@ def _read(uri: str) -> _Target | str:
         return "must have a port between 1 and 65535"
     address = _literal(host)
     mistake = _host_mistake(host) if address is None else None
-    return mistake or _Target(scheme.lower() == "https", _meant(host) if address is None else (address,))
+    if mistake is not None:
+        return mistake
+    if address is None:
+        return _Target(secure=scheme.lower() == "https", addresses=_meant(host), disguised=False)
+    disguised = address.version == 4 and str(address) != host
+    return _Target(secure=scheme.lower() == "https", addresses=(address,), disguised=disguised)
 
 
 def _meant(name: str) -> tuple[Address, ...]:

@@ -66,6 +66,17 @@ URIS = {
         https://[64:ff9b::127.0.0.1]/ https://[64:ff9b:1::7f00:1]/ https://[2002:7f00:1::]/ https://[::127.0.0.1]/
         https://[2001:0:808:808::80ff:fffe]/ https://localhost/ https://LOCALHOST./ https://shop.localhost:8443/""",
     ),
+    "Spellings of an address that is allowed": [
+        *_cases(
+            Verdict.MALFORMED,
+            LOOPBACK,
+            "https://127.1/ https://2130706433/ https://0x7f000001/ https://0177.0.0.1/ https://127.0.0.1./",
+        ),
+        *_cases(Verdict.MALFORMED, "", "https://010.8.8.8/ https://134744072/"),
+        *_cases(
+            Verdict.ALLOWED, LOOPBACK, "https://127.0.0.1/ https://[::1]/ https://[0:0:0:0:0:0:0:1]/ https://localhost/"
+        ),
+    ],
     "Other addresses that are not public": _cases(
         Verdict.DENIED,
         "",

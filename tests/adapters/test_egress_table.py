@@ -126,13 +126,6 @@ async def proxied_disguise() -> tuple[str, str, Wire | str]:
     return "With `proxy`: http://127.1/", strict, wire
 
 
-async def disguise_allowed() -> tuple[str, str, Wire | str]:
-    async with opened() as http, scripted(host="127.1") as shop:
-        wire = await http.post(request(shop.url, egress=policy(OPEN)))
-        assert shop.connections == 0
-    return "http://127.1/, where 127.0.0.1 is allowed: to be written as such", OPEN, wire
-
-
 async def inline_elsewhere() -> tuple[str, str, Wire | str]:
     """The registered client may reach loopback; an event names a URI of another port for it."""
     async with opened() as http, scripted() as shop, scripted() as other:
@@ -156,7 +149,6 @@ STORIES: tuple[Story, ...] = (
     lent,
     proxied_name,
     proxied_disguise,
-    disguise_allowed,
     inline_elsewhere,
 )
 REACHED: dict[Story, int] = {several_one_denied: 200, redirected: 307, proxied_name: 200}

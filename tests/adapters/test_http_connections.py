@@ -221,6 +221,20 @@ async def test_many_requests_at_once(transport: HttpTransport) -> None:
     assert {received.target.rpartition("=")[2] for received in receiver.requests} == {str(n) for n in range(50)}
 
 
+async def test_those_that_hang_keep_nobody_waiting(transport: HttpTransport) -> None:
+    """More than aiohttp's own pool of 100 would hold."""
+    async with scripted(do.hang()) as hung, scripted() as well:
+        tasks = [asyncio.create_task(transport.post(request(hung.url))) for _ in range(150)]
+        await hung.until(lambda receiver: len(receiver.requests) == 150)
+        assert await transport.post(request(well.url)) == Answer(status=200)
+        connector = transport._pools[LOOPBACK].session.connector
+        assert connector is not None
+        assert (connector.limit, connector.limit_per_host) == (0, 0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def test_a_cancelled_request_leaves_no_connection(transport: HttpTransport) -> None:
     """A drain that runs out of time cancels."""
     async with scripted(do.hang()) as receiver:

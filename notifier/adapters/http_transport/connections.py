@@ -28,7 +28,6 @@ from notifier.domain.egress import judge
 
 HEAD_LIMIT = 16 * 1024  # bytes of a response's status line and headers
 KEEP_ALIVE = 15.0  # seconds an idle connection is kept; that many servers close theirs after 5 s costs one more go
-IN_USE_LIMIT = 1024  # connections; twice the pipeline's window, which is what really limits them
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r\n]")
@@ -126,8 +125,7 @@ class GuardedConnector(aiohttp.TCPConnector):
         super().__init__(
             resolver=resolver,
             keepalive_timeout=kept_for,
-            limit=IN_USE_LIMIT,
-            limit_per_host=0,  # admission has a cap for each client
+            limit=0,  # admission has a cap for each client and for all; what hangs must not keep others waiting in here
             socket_factory=_open_socket if policy is None else _guard(policy),
         )
         self._open_connections = open_connections
