@@ -158,14 +158,15 @@ class Bench:
         )
 
     async def _drain(self, events: Sequence[Event], *, faulty: bool) -> Drained:
-        """The first fifth of the expected time is the warm-up: caps grow, connections are made."""
+        """The first fifth of the expected time, a quarter at most, is the warm-up: caps grow, connections are made."""
         drain = self._options.drain
         async with self._installed(faulty=faulty) as (site, rabbit):
             await publish_all(rabbit, events)
             async with self._workers(site), self._sudden(time.monotonic() + SUDDENLY * drain, faulty=faulty):
                 found = await self._ledger(events)
         moments = sorted(found.first.values())
-        warm = [at for at in moments if at > moments[0] + drain / 5] or moments[1:]
+        warm_up = min(drain / 5, (moments[-1] - moments[0]) / 4)  # the probe may be much shorter than `drain`
+        warm = [at for at in moments[1:] if at >= moments[0] + warm_up]
         before = moments[len(moments) - len(warm) - 1]
         most = warm[: max(1, round(0.99 * len(moments)) - (len(moments) - len(warm)))]
         return Drained(
