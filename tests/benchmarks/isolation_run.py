@@ -165,6 +165,8 @@ class Bench:
             async with self._workers(site), self._sudden(time.monotonic() + SUDDENLY * drain, faulty=faulty):
                 found = await self._ledger(events)
         moments = sorted(found.first.values())
+        if len(moments) < 2:  # starved altogether
+            return Drained(rate_99=0.0, rate=0.0, account=found.account)
         warm_up = min(drain / 5, (moments[-1] - moments[0]) / 4)  # the probe may be much shorter than `drain`
         warm = [at for at in moments[1:] if at >= moments[0] + warm_up]
         before = moments[len(moments) - len(warm) - 1]
