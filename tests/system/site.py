@@ -16,6 +16,8 @@ from notifier.domain.client import Algorithm
 
 ISSUER = "https://id.example.com"
 OTHER = "https://other.example.com"
+NEVER_OPENS = {"failures": 1_000_000, "failure_rate": 1}
+"""A circuit for tests that are not about circuits."""
 API_TOKEN = "system-test-bearer-token-7f0c"
 
 

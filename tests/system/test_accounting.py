@@ -8,11 +8,9 @@ import pytest
 
 from tests.system.broker import broker
 from tests.system.clients import Clients, Hit, verify_all
-from tests.system.site import ISSUER, OTHER, Site, client
+from tests.system.site import ISSUER, NEVER_OPENS, OTHER, Site, client
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
-
-NEVER_OPENS = {"failures": 1_000_000, "failure_rate": 1}
 
 
 def judge(hit: Hit) -> int:

@@ -220,24 +220,6 @@ async def test_the_api_says_what_it_took_and_what_not(tmp_path: Path, amqp_url: 
         assert sorted(clients.told("shop")) == ["s1", "s2", "s4"]
 
 
-async def test_the_api_answers_503_while_the_broker_is_away(tmp_path: Path, own_node: RabbitmqNode) -> None:
-    """And takes events again by itself once it is back."""
-    async with Clients() as clients:
-        site = Site(tmp_path, own_node.url)
-        register(site, clients)
-        async with worker(site) as running:
-            await asyncio.to_thread(own_node.kill)
-            await running.until_ready(ready=False)
-            status, _ = await running.post(event("s1", id="mine"))
-            assert status == 503
-            await asyncio.to_thread(own_node.start)
-            await running.until_ready()
-            status, _ = await running.post(event("s1", id="mine"))
-            assert status == 202
-            await clients.until_told("shop", ["s1"])
-            assert await running.stop() == 0
-
-
 # ── who may speak ──
 
 

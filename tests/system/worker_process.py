@@ -128,7 +128,7 @@ class WorkerProcess:
 
     async def descriptors(self) -> int:
         """How many files and sockets it has open."""
-        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
+        return len(await asyncio.to_thread(os.listdir, f"/proc/{self.pid}/fd"))
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -177,6 +177,9 @@ async def worker(site: Site, *, ready: bool = True) -> AsyncIterator[WorkerProce
             await running.until_said("consuming")
             await running.until_ready()
         yield running
+    except Exception as error:
+        error.add_note(f"the worker said at last: {running.log[-4000:]}")
+        raise
     finally:
         if running.running:
             process.kill()

@@ -1,0 +1,107 @@
+"""The configuration changes under a running worker: what waits is served by the new, and a bad file by the old."""
+
+import signal
+from collections import Counter
+from pathlib import Path
+
+from tests.system.broker import broker
+from tests.system.clients import Clients, Hit, verify_all
+from tests.system.site import ISSUER, NEVER_OPENS, Site, client
+from tests.system.worker_process import worker
+
+
+def event(sid: str, client_id: str = "shop") -> dict[str, object]:
+    """One session at one client."""
+    return {"id": f"e-{sid}", "iss": ISSUER, "sub": "alice", "sid": sid, "clients": [client_id]}
+
+
+async def test_a_corrected_uri_serves_the_delivery_that_waits(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """The first attempt goes to the old URI; the retry, read from the queue, to the one that is registered by then."""
+    async with Clients(lambda hit: 503 if hit.path == "/shop" else 200) as clients, broker(amqp_url, prefix) as rabbit:
+        site = Site(tmp_path, amqp_url, prefix)
+        site.config["delivery"]["retry"] = {"base": "5s", "jitter": 0}
+        site.write()
+        site.write_clients([client("shop", clients.url("shop"))])
+        async with worker(site) as running:
+            await rabbit.publish(event("s1"))
+            await clients.until_told("shop", ["s1"])
+            site.write_clients([client("shop", clients.url("new"))])
+            await running.until_said("reloaded")
+            await clients.until_told("new", ["s1"])
+            await running.until_metric(1, "deliveries_settled_total", fate="delivered")
+            assert await running.stop() == 0
+        assert (clients.told("shop"), clients.told("new")) == (["s1"], ["s1"])
+        await rabbit.until_depths({})
+
+
+async def test_a_file_that_cannot_be_right_keeps_the_old(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """Half-written, or suddenly much shorter until SIGHUP asks for it; meanwhile the old clients are served."""
+    names = [f"c{number}" for number in range(10)]
+    async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
+        site = Site(tmp_path, amqp_url, prefix)
+        registrations = [client(name, clients.url(name)) for name in names]
+        site.write_clients(registrations)
+        async with worker(site) as running:
+            assert await running.metric("config_last_reload_success") == 1
+            file = tmp_path / "clients.yaml"
+            file.write_text(file.read_text()[:-100])
+            await running.until_said("reload_failed")
+            assert await running.metric("config_last_reload_success") == 0
+            await rabbit.publish(event("s1", "c9"))
+            await clients.until_told("c9", ["s1"])
+
+            site.write_clients(registrations)
+            await running.until_said("reloaded")
+            assert await running.metric("config_last_reload_success") == 1
+
+            site.write_clients(registrations[:2])
+            await running.until_said("reload_refused")
+            assert await running.metric("config_last_reload_success") == 0
+            await rabbit.publish(event("s2", "c9"))
+            await clients.until_told("c9", ["s2"])
+
+            running.send(signal.SIGHUP)
+            await running.until_said("reloaded", lambda line: line["clients"] == 2)
+            assert await running.metric("config_last_reload_success") == 1
+            await rabbit.publish(event("s3", "c9"))
+            [letter] = await rabbit.until_dead(1)
+            assert letter.headers["reason"] == "unknown_client"
+            assert await running.stop() == 0
+
+
+async def test_keys_roll_over_without_a_lost_or_doubled_delivery(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """A new key file signs from the reload on; retries that were scheduled under the old key too."""
+    sessions = [f"s{number}" for number in range(600)]
+
+    def fails(path: str, sid: str) -> bool:
+        return path == "/flaky" and sid.endswith("7")
+
+    def judge(hit: Hit) -> int:
+        return 503 if fails(hit.path, hit.who) and hit.nth == 1 else 200
+
+    async with Clients(judge) as clients, broker(amqp_url, prefix) as rabbit:
+        site = Site(tmp_path, amqp_url, prefix)
+        site.config["delivery"]["retry"] = {"base": "2s", "factor": 1}
+        site.write()
+        site.write_clients([client(name, clients.url(name), circuit=NEVER_OPENS) for name in ("shop", "flaky")])
+        [first] = [key["kid"] for key in site.jwks(ISSUER)["keys"]]
+        async with worker(site) as running:
+            second = site.add_key(ISSUER, "second.pem", not_before="2020-01-01T00:00:00Z")
+            for start in range(0, 600, 200):
+                if start == 200:
+                    site.write()
+                if start == 400:
+                    await running.until_said("reloaded")
+                await rabbit.publish_all(
+                    {**event(sid), "clients": ["shop", "flaky"]} for sid in sessions[start : start + 200]
+                )
+            await clients.until(lambda: len(clients.hits) >= 1260)
+            await running.until_metric(1200, "deliveries_settled_total", fate="delivered")
+            assert await running.stop() == 0
+        assert Counter(clients.told("shop")) == dict.fromkeys(sessions, 1)
+        assert Counter(clients.told("flaky")) == {sid: 2 if fails("/flaky", sid) else 1 for sid in sessions}
+        kids = [hit.header["kid"] for hit in clients.hits]
+        assert kids[0] == first
+        assert {hit.header["kid"] for hit in clients.hits if hit.who in sessions[400:]} == {second}
+        verify_all(clients.hits, site.jwks)
+        await rabbit.until_depths({})

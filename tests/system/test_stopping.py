@@ -1,0 +1,165 @@
+"""Stopping in the middle of work: drained, cut short or killed, nothing is lost."""
+
+import asyncio
+import random
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.broker import Broker, broker
+from tests.system.clients import Clients, Hit, verify_all
+from tests.system.site import ISSUER, NEVER_OPENS, Site, client
+from tests.system.worker_process import worker
+
+EVENTS = 600
+NAMES = ("a", "b", "c")
+
+
+def slowly(hit: Hit) -> "asyncio.Future[int]":
+    """Clients that take a tenth of a second, and now and then fail the first time."""
+    return asyncio.ensure_future(asyncio.sleep(0.1, 503 if failed(hit) else 200))
+
+
+def failed(hit: Hit) -> bool:
+    """Some: a client that fails often is told one at a time."""
+    return int(hit.who) % 60 == 59 and hit.nth == 1
+
+
+def events() -> Iterator[dict[str, object]]:
+    """Each names three clients."""
+    for number in range(EVENTS):
+        yield {"id": f"e{number}", "iss": ISSUER, "sub": "alice", "sid": str(number), "clients": list(NAMES)}
+
+
+def install(tmp_path: Path, url: str, prefix: str, clients: Clients) -> Site:
+    """Three clients at whom nothing waits long."""
+    site = Site(tmp_path, url, prefix)
+    site.write_clients([client(name, clients.url(name), circuit=NEVER_OPENS) for name in NAMES])
+    return site
+
+
+def succeeded(clients: Clients) -> Counter[tuple[str, str]]:
+    """How often each client heard of each session and said 200."""
+    return Counter((hit.path, hit.who) for hit in clients.hits if not failed(hit))
+
+
+ALL = {(f"/{name}", str(number)) for name in NAMES for number in range(EVENTS)}
+
+
+async def complete(clients: Clients, rabbit: Broker, site: Site) -> None:
+    """A second worker delivers whatever is left, and then the queues are empty."""
+    async with worker(site) as second:
+        await clients.until(lambda: succeeded(clients).keys() >= ALL, patience=60)
+        await rabbit.until_depths({})
+        assert await second.stop() == 0
+    await rabbit.until_depths({})
+    assert succeeded(clients).keys() == ALL
+    verify_all(clients.hits, site.jwks)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_drains_and_nothing_is_lost_or_doubled(
+    tmp_path: Path, amqp_url: str, prefix: str, number: signal.Signals
+) -> None:
+    """The first worker finishes what is in flight and exits 0; a second delivers the rest, each delivery once."""
+    async with Clients(slowly) as clients, broker(amqp_url, prefix) as rabbit:
+        site = install(tmp_path, amqp_url, prefix, clients)
+        async with worker(site) as first:
+            await rabbit.publish_all(events())
+            await clients.until(lambda: len(clients.hits) >= 300)
+            first.send(number)
+            await first.until_ready(ready=False)
+            assert await first.ended() == 0
+        assert len(clients.hits) < len(ALL)
+        await complete(clients, rabbit, site)
+        assert set(succeeded(clients).values()) == {1}
+
+
+async def test_a_second_signal_ends_it_at_once_and_nothing_is_lost(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """While the first signal's drain waits for a client that hangs."""
+    held = asyncio.Event()
+
+    async def hang(hit: Hit) -> int:
+        await held.wait()
+        return 200
+
+    async with Clients(hang) as clients, broker(amqp_url, prefix) as rabbit:
+        site = install(tmp_path, amqp_url, prefix, clients)
+        site.config["delivery"]["timeout"] = "60s"
+        site.write()
+        async with worker(site) as first:
+            await rabbit.publish_all(events())
+            await clients.until(lambda: len(clients.hits) >= 6)
+            first.send(signal.SIGTERM)
+            await first.until_said("draining")
+            first.send(signal.SIGTERM)
+            assert await first.ended(patience=5) == 128 + signal.SIGTERM
+        clients.judge = slowly
+        clients.hits.clear()
+        held.set()
+        await complete(clients, rabbit, site)
+
+
+async def test_a_drain_is_bounded(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """A client that hangs holds it no longer than `shutdown_grace`; what it did not answer is told by the next."""
+    held = asyncio.Event()
+
+    async def hang(hit: Hit) -> int:
+        await held.wait()
+        return 200
+
+    async with Clients(hang) as clients, broker(amqp_url, prefix) as rabbit:
+        site = install(tmp_path, amqp_url, prefix, clients)
+        site.config["delivery"]["timeout"] = "60s"
+        site.config["shutdown_grace"] = "1s"
+        site.write()
+        async with worker(site) as first:
+            await rabbit.publish_all(events())
+            await clients.until(lambda: len(clients.hits) >= 6)
+            first.send(signal.SIGTERM)
+            assert await first.ended(patience=10) == 0
+        clients.judge = slowly
+        clients.hits.clear()
+        held.set()
+        await complete(clients, rabbit, site)
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_a_worker_killed_at_any_moment_loses_nothing(
+    tmp_path: Path, amqp_url: str, prefix: str, seed: int
+) -> None:
+    """SIGKILL twice, each time after some number of requests; the third worker delivers what is left."""
+    chance = random.Random(seed)
+    async with Clients(slowly) as clients, broker(amqp_url, prefix) as rabbit:
+        site = install(tmp_path, amqp_url, prefix, clients)
+        for _ in range(2):
+            async with worker(site) as victim:
+                if not clients.hits:
+                    await rabbit.publish_all(events())
+                enough = len(clients.hits) + chance.randrange(1, 700)
+                await clients.until(lambda enough=enough: len(clients.hits) >= enough)  # type: ignore[misc]
+                victim.send(signal.SIGKILL)
+                await victim.ended()
+        await complete(clients, rabbit, site)
+
+
+async def test_a_killed_worker_loses_nothing_of_the_embedded_queue(tmp_path: Path) -> None:
+    """What POST /v1/events answered 202 to is told, however often the process is killed."""
+    async with Clients(slowly) as clients:
+        site = install(tmp_path, "sqlite:queue.db", "", clients)
+        taken: set[tuple[str, str]] = set()
+        wanted = list(events())[:200]
+        for start in (0, 100):
+            async with worker(site) as victim:
+                for event in wanted[start : start + 100]:
+                    assert (await victim.post(event))[0] == 202
+                    taken |= {(f"/{name}", str(event["sid"])) for name in NAMES}
+                victim.send(signal.SIGKILL)
+                await victim.ended()
+        async with worker(site) as last:
+            await clients.until(lambda: succeeded(clients).keys() >= taken, patience=60)
+            assert await last.stop() == 0
+        verify_all(clients.hits, site.jwks)
