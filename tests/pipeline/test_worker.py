@@ -386,3 +386,24 @@ async def test_a_timeout_after_the_request_was_written_is_remembered_as_ambiguou
         stage.event("shop")
         await stage.until(lambda: len(stage.queue.acked) == 1)
         assert json.loads(stage.queue.published[0][1].body)["delivery"]["ambiguous"] is True
+
+
+async def test_who_waits_most_gives_way_when_memory_is_full() -> None:
+    """A flood for one client, which does not answer, leaves room for the next client's delivery."""
+    stage = Stage(client("flooded"), client("shop"), max_in_flight=12)
+    async with running(stage):
+        never = asyncio.Event()
+
+        async def hangs(_request: Request) -> Wire:
+            await never.wait()
+            return Answer(status=200)
+
+        stage.receivers.behaviours["flooded"] = hangs
+        flood = [stage.event("flooded") for _ in range(20)]  # as much as one lane may hold
+        well = stage.event("shop")
+        await stage.until(lambda: well in stage.queue.acked)
+        assert stage.told().count("shop") == 1
+        assert [message for message in stage.queue.acked if message is not well] == [flood[-1]]
+        [deferred] = [fact for fact in stage.facts if isinstance(fact, Deferred)]
+        assert (deferred.client_id, deferred.cause) == ("flooded", Cause.SLOT)
+        never.set()

@@ -1,0 +1,397 @@
+"""Admission: who begins, who waits in memory, who is put off until when; and that its books always balance."""
+
+from collections.abc import Iterator
+from itertools import count, pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from notifier.domain.client import Client
+from notifier.domain.message import Lane
+from notifier.domain.outcome import Cause
+from notifier.pipeline.admission import AT_ONCE, KEPT, MOST_KNOWN, Admission, Go, Later, Wait
+from notifier.pipeline.standing import Group, Mark, Turn
+from tests.pipeline.simulation import client
+
+_numbers = count()
+
+
+class Desk:
+    """An admission with a clock; tickets are made here and known by their clients."""
+
+    def __init__(self, window: int = 512, workers: int = 1) -> None:
+        self.workers = workers
+        self.turns: list[tuple[str, Turn]] = []
+        self.admission: Admission[list[int]] = Admission(
+            max_in_flight=window, slot_wait=1.0, workers=lambda: self.workers,
+            turned=lambda client, turn: self.turns.append((client.client_id, turn)),
+        )  # fmt: skip
+        self.now = 0.0
+        self.running: list[tuple[Client, list[int]]] = []
+        self.clients: dict[int, Client] = {}
+
+    def ask(self, one: Client, lane: Lane = Lane.EVENTS, reserved: float | None = None) -> Go | Wait | Later:
+        ticket = [next(_numbers)]
+        self.clients[ticket[0]] = one
+        answer = self.admission.ask(one, lane, ticket, self.now, reserved)
+        if isinstance(answer, Go):
+            self.running.append((one, ticket))
+        return answer
+
+    def end(self, one: Client, mark: Mark = Mark.ALIVE) -> int:
+        """The oldest attempt at it ends; how many begin in its place."""
+        found = next(pair for pair in self.running if pair[0].key == one.key)
+        self.running.remove(found)
+        return self._begun(self.admission.ended(one, found[1], mark, self.now))
+
+    def tick(self) -> list[tuple[str, Later]]:
+        off = [(self.clients[ticket[0]].client_id, later) for ticket, later in self.admission.put_off(self.now)]
+        self._begun(self.admission.hand_out(self.now))
+        return off
+
+    def _begun(self, tickets: list[list[int]]) -> int:
+        self.running += [(self.clients[ticket[0]], ticket) for ticket in tickets]
+        return len(tickets)
+
+    def attempt(self, one: Client, mark: Mark = Mark.ALIVE, seconds: float = 0.005) -> None:
+        """One attempt from beginning to end."""
+        assert isinstance(self.ask(one), Go)
+        self.now += seconds
+        self.end(one, mark)
+
+    def prove(self, *clients: Client) -> None:
+        """Five quick answers each: in good standing, and with a full cap."""
+        for one in clients:
+            for _ in range(5):
+                self.attempt(one)
+
+    def at(self, name: str) -> int:
+        """How many run at it."""
+        return sum(1 for one, _ in self.running if one.client_id == name)
+
+
+A, B = client("a"), client("b")
+
+
+def _kinds(answers: Iterator[Go | Wait | Later]) -> list[str]:
+    return [type(answer).__name__ for answer in answers]
+
+
+def test_a_new_client_gets_two_slots_and_its_flood_waits_for_the_first_answer() -> None:
+    """Nothing is known of its pace yet."""
+    desk = Desk()
+    assert _kinds(desk.ask(A) for _ in range(5)) == ["Go", "Go", "Wait", "Wait", "Wait"]
+    desk.now = 0.005
+    assert desk.end(A) == 3  # the cap is 4 now
+
+
+def test_the_limit_is_the_client_s_total_over_all_workers() -> None:
+    """At least one slot each."""
+    desk = Desk(workers=3)
+    nine, two = client("nine", max_concurrent=9), client("two", max_concurrent=2)
+    desk.prove(nine, two)
+    assert _kinds(desk.ask(nine) for _ in range(4)) == ["Go"] * 3 + ["Wait"]
+    assert _kinds(desk.ask(two) for _ in range(2)) == ["Go", "Wait"]
+
+
+def test_no_client_gets_more_than_a_quarter_of_the_window() -> None:
+    """Whatever its registration says: if it hangs, the others still have the rest."""
+    desk, greedy = Desk(window=40), client("greedy", max_concurrent=500)
+    desk.prove(greedy)
+    for _ in range(20):
+        desk.ask(greedy)
+    assert desk.at("greedy") == 10
+
+
+def test_a_well_client_s_deliveries_wait_while_that_takes_less_than_a_second() -> None:
+    """One slot and 0.24 s an answer: four may wait, the next is put off."""
+    desk, one = Desk(), client("one", max_concurrent=1)
+    for _ in range(5):
+        desk.attempt(one, seconds=0.24)
+    assert _kinds(desk.ask(one) for _ in range(7)) == ["Go"] + ["Wait"] * 4 + ["Later"] * 2
+
+
+def test_what_is_put_off_comes_one_by_one_at_the_client_s_pace() -> None:
+    """And keeps its place if it comes back early."""
+    desk, one = Desk(), client("one", max_concurrent=1)
+    for _ in range(5):
+        desk.attempt(one, seconds=0.24)
+    later = [answer for answer in [desk.ask(one) for _ in range(25)] if isinstance(answer, Later)]
+    dues = [answer.due - desk.now for answer in later]
+    assert dues == pytest.approx([0.24 * number for number in range(20)])
+    assert {answer.cause for answer in later} == {Cause.SLOT}
+    desk.now += 0.05
+    again = desk.ask(one, reserved=later[-1].due)
+    assert again == Later(due=later[-1].due, cause=Cause.SLOT)
+
+
+def test_who_comes_early_and_finds_a_slot_begins() -> None:
+    """A reservation is a promise to the delivery, no bar."""
+    desk = Desk()
+    desk.prove(A)
+    assert isinstance(desk.ask(A, Lane.RETRIES, reserved=desk.now + 500), Go)
+
+
+def test_a_suspect_has_one_slot_and_nothing_waits_for_it() -> None:
+    """What comes meanwhile is put off for as long as its attempts take."""
+    desk = Desk()
+    desk.prove(A)
+    desk.attempt(A, seconds=2.0)
+    assert isinstance(desk.ask(A), Go)
+    answer = desk.ask(A)
+    assert isinstance(answer, Later)
+    assert 1.0 <= answer.due - desk.now <= 5.0
+
+
+def test_all_suspects_together_have_a_quarter_of_the_window_s_size() -> None:
+    """And take nothing from it."""
+    desk = Desk(window=40)
+    slow = [client(f"slow{number}") for number in range(15)]
+    for one in slow:
+        desk.attempt(one, seconds=2.0)
+    kinds = _kinds(desk.ask(one) for one in slow)
+    assert kinds.count("Go") == 10
+    assert sum(desk.admission.in_flight.values()) == 0
+
+
+def test_those_not_proven_leave_a_part_of_the_window_free() -> None:
+    """A quarter for the well where they come with fresh events, half with retries."""
+    for lane, most in ((Lane.EVENTS, 30), (Lane.RETRIES, 20), (Lane.BULK, 20)):
+        desk = Desk(window=40)
+        desk.prove(A)
+        new = [client(f"new{number}") for number in range(50)]
+        assert _kinds(desk.ask(one, lane) for one in new).count("Go") == most
+        assert isinstance(desk.ask(A), Go)
+
+
+def test_a_silent_client_gets_nothing_more_and_few_wait_for_it() -> None:
+    """Silence of a tenth of a second, where 5 ms are usual: it may be short, so no one is condemned yet."""
+    desk = Desk()
+    desk.prove(A)
+    assert isinstance(desk.ask(A), Go)
+    desk.now += 0.2
+    assert set(_kinds(desk.ask(A) for _ in range(32))) == {"Wait"}
+    assert isinstance(desk.ask(A), Later)
+    assert desk.tick() == []
+    assert desk.end(A) == 32
+
+
+def test_who_hangs_for_a_second_leaves_the_window_and_those_who_wait_are_put_off() -> None:
+    """A few at a time, so that they hold nobody up now or when they come back."""
+    desk = Desk(window=64)
+    desk.prove(A)
+    for _ in range(8):
+        desk.ask(A)
+    desk.now += 0.2
+    for _ in range(32):
+        desk.ask(A)
+    waiting = desk.admission.waiting
+    assert waiting >= AT_ONCE
+    desk.now += 0.81
+    assert len(desk.tick()) == AT_ONCE
+    assert desk.admission.waiting == waiting - AT_ONCE
+    assert sum(desk.admission.in_flight.values()) == 0
+    off = desk.tick()
+    assert all(name == "a" and later.due >= desk.now + 5.0 for name, later in off)
+    assert desk.admission.waiting == 0
+
+
+def test_what_waited_for_the_window_begins_when_what_hangs_leaves_it() -> None:
+    """It need not wait until some attempt ends."""
+    desk = Desk(window=4)
+    well = client("well")
+    hanging = [client(f"h{number}") for number in range(4)]
+    desk.prove(well, *hanging)
+    for one in hanging:
+        desk.ask(one)
+    assert isinstance(desk.ask(well), Wait)
+    desk.now += 1.01
+    desk.tick()
+    assert desk.at("well") == 1
+
+
+def test_a_flood_for_one_client_takes_no_slot_from_another() -> None:
+    """Each has its own; the rest wait."""
+    desk = Desk(window=12)
+    desk.prove(A, B)
+    for one in (A, B):
+        for _ in range(5):
+            desk.ask(one)
+    assert (desk.at("a"), desk.at("b")) == (3, 3)
+
+
+def test_the_largest_waiter_gives_way_to_another_client_never_to_itself() -> None:
+    """Its newest, of its lowest lane."""
+    desk = Desk(window=12)
+    desk.prove(A, B)
+    for lane in (Lane.EVENTS, Lane.EVENTS, Lane.EVENTS, Lane.BULK, Lane.EVENTS, Lane.EVENTS):
+        desk.ask(A, lane)
+    assert desk.admission.waiting == 3
+    assert desk.admission.give_way(A.key, desk.now) is None
+    given = desk.admission.give_way(B.key, desk.now)
+    assert given is not None
+    assert given[1].cause is Cause.SLOT
+    assert desk.admission.waiting == 2
+
+
+def test_a_rate_puts_off_at_its_pace() -> None:
+    """Ten at once, then a tenth of a second each."""
+    desk, one = Desk(), client("one", per_second=10.0, max_concurrent=200)
+    desk.prove(one)
+    desk.now += 10.0
+    answers = [desk.ask(one) for _ in range(20)]
+    later = [answer for answer in answers if isinstance(answer, Later)]
+    assert len(later) == 10
+    assert {answer.cause for answer in later} == {Cause.RATE}
+    steps = [after.due - before.due for before, after in pairwise(later)]
+    assert steps == pytest.approx([0.1] * 9)
+
+
+def _open(desk: Desk, one: Client) -> None:
+    desk.prove(one)
+    while not desk.turns:
+        desk.attempt(one, Mark.DOWN)
+
+
+def test_an_open_circuit_puts_off_until_its_probe_and_the_first_in_line_comes_on_time() -> None:
+    """The others come after it, and are rounded up: once is enough."""
+    desk = Desk()
+    _open(desk, A)
+    first, second, third = (desk.ask(A) for _ in range(3))
+    assert isinstance(first, Later)
+    assert isinstance(second, Later)
+    assert isinstance(third, Later)
+    assert (first.due, first.rounding, first.cause) == (desk.now + 30, "down", Cause.CIRCUIT)
+    assert desk.now + 30 < second.due < third.due < desk.now + 31
+    assert second.rounding == "up"
+    desk.now += 16
+    assert desk.ask(A, reserved=first.due) == first
+    desk.now = first.due
+    assert isinstance(desk.ask(A, reserved=first.due), Go)
+    assert isinstance(desk.ask(A, reserved=second.due), Later)
+
+
+def test_a_turn_of_the_circuit_is_told_once_and_seen() -> None:
+    """Opened, half-open, closed."""
+    desk = Desk()
+    _open(desk, A)
+    assert list(desk.admission.circuits()) == [(*A.key, 2)]
+    desk.now += 30
+    desk.ask(A)
+    assert list(desk.admission.circuits()) == [(*A.key, 1)]
+    desk.end(A)
+    assert list(desk.admission.circuits()) == []
+    assert desk.turns == [("a", Turn.OPENED), ("a", Turn.CLOSED)]
+
+
+def test_a_pause_that_the_client_asked_for_holds_until_then() -> None:
+    """Also for those who wait in memory; the longer of two counts."""
+    desk, one = Desk(), client("one", max_concurrent=1)
+    desk.prove(one)
+    desk.ask(one)
+    desk.ask(one)
+    until = desk.now + 60
+    desk.admission.pause(one, until)
+    desk.admission.pause(one, until - 30)
+    [(_, later)] = desk.tick()
+    assert later == Later(due=until, cause=Cause.RETRY_AFTER)
+    desk.end(one, Mark.BRAKED)
+    assert isinstance(desk.ask(one), Later)
+    desk.now = until
+    assert isinstance(desk.ask(one), Go)
+
+
+def test_clients_not_heard_of_are_let_go_whatever_their_circuit() -> None:
+    """But none of which anything is in memory."""
+    desk = Desk()
+    _open(desk, A)
+    desk.prove(B)
+    desk.ask(B)
+    desk.now += KEPT + 1
+    desk.tick()
+    assert list(desk.admission._known) == [B.key]
+    assert list(desk.admission.circuits()) == []
+    desk.end(B)
+
+
+def test_so_many_clients_are_remembered_and_no_more() -> None:
+    """Inline clients can have any name."""
+    desk = Desk()
+    for number in range(MOST_KNOWN + 100):
+        desk.attempt(client(f"c{number}"), seconds=0.0)
+    desk.tick()
+    assert len(desk.admission._known) == MOST_KNOWN
+
+
+def test_a_drain_forgets_those_who_wait() -> None:
+    """What runs goes on and ends in order."""
+    desk = Desk()
+    for _ in range(5):
+        desk.ask(A)
+    desk.admission.abandon()
+    assert desk.admission.waiting == 0
+    assert desk.end(A) == 0
+    assert desk.end(A) == 0
+    assert isinstance(desk.ask(A), Go)
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["ask", "ask", "ask", "end", "tick", "pass", "pause", "give_way"]),
+        st.integers(0, 5),
+        st.sampled_from(list(Lane)),
+        st.sampled_from(list(Mark)),
+        st.sampled_from([0.0, 0.005, 0.3, 1.1, 6.0, 40.0]),
+    ),
+    max_size=120,
+)
+
+
+@given(STEPS, st.integers(1, 3))
+@settings(max_examples=150, deadline=None)
+def test_the_books_balance_whatever_happens(steps: list[tuple[str, int, Lane, Mark, float]], workers: int) -> None:
+    """No cap, window or share is ever exceeded; all who wait begin or are put off in the end; counters end at zero."""
+    desk = Desk(window=12, workers=workers)
+    clients = [client(f"c{number}", max_concurrent=(1, 2, 3, 8, 100, 100)[number]) for number in range(6)]
+    for step, which, lane, mark, seconds in steps:
+        one, before = clients[which], sum(desk.admission.in_flight.values())
+        match step:
+            case "ask":
+                desk.ask(one, lane)
+            case "end" if desk.at(one.client_id):
+                desk.end(one, mark)
+            case "tick":
+                desk.tick()
+            case "pause":
+                desk.admission.pause(one, desk.now + seconds)
+            case "give_way":
+                desk.admission.give_way(one.key, desk.now)
+            case _:
+                desk.now += seconds
+        _check(desk, clients, workers)
+        # A suspect that answers comes back into the window with what runs at it, full or not; nothing else may.
+        back = 2 if step == "end" else 0
+        assert sum(desk.admission.in_flight.values()) <= max(12, before + back)
+    for _ in range(300):
+        desk.now += 0.5
+        desk.tick()
+        for one in clients:
+            if desk.at(one.client_id):
+                desk.end(one)
+    assert desk.running == []
+    assert desk.admission.waiting == 0
+    assert set(desk.admission.in_flight.values()) == {0}
+    assert all(set(lanes.values()) == {0} for lanes in desk.admission._running.values())
+    assert not desk.admission._busy
+    assert not desk.admission._ready
+
+
+def _check(desk: Desk, clients: list[Client], workers: int) -> None:
+    admission = desk.admission
+    for one in clients:
+        assert desk.at(one.client_id) <= max(1, min(one.max_concurrent // workers, 3))
+    by_group = {group: sum(lanes.values()) for group, lanes in admission._running.items()}
+    assert sum(by_group.values()) == len(desk.running)
+    assert by_group[Group.WELL] + by_group[Group.UNPROVEN] == sum(admission.in_flight.values())
+    assert admission.waiting == sum(one.waiting for one in admission._known.values())
