@@ -25,7 +25,6 @@ from notifier.pipeline.standing import Group, Mark, Standing, Ticket, Turn
 SUSPECTS_SHARE = 0.25  # of the window
 UNPROVEN_SHARE = {Lane.EVENTS: 0.75, Lane.RETRIES: 0.5, Lane.BULK: 0.5}
 FARTHEST = 900.0  # seconds: no reservation lies further ahead than that after the line begins
-FARTHEST_LEFT_ALONE = 120.0  # and where it begins as late as a circuit's next probe, since delays double on the way
 KEPT = 1800.0  # seconds that a client not heard of is remembered: as long as it could be left alone
 MOST_KNOWN = 20_000  # clients remembered that have nothing in memory
 AT_ONCE = 16  # put off together: more would hold up the others, now and again when they come back
@@ -166,8 +165,7 @@ class Admission(Generic[Ticket]):
         elif one.reserved < since:
             due = one.reserved = since
         else:
-            farthest = FARTHEST_LEFT_ALONE if cause in LEFT_ALONE else FARTHEST
-            due = one.reserved = min(one.reserved + one.pace, max(since, now) + farthest)
+            due = one.reserved = min(one.reserved + one.pace, max(since, now) + FARTHEST)
         return Later(due=due, cause=cause, rounding="up" if cause in LEFT_ALONE and due > since else "down")
 
     # ── beginning and ending ──
