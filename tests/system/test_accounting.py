@@ -69,7 +69,7 @@ async def counted(running: WorkerProcess, events: int) -> None:
     assert await running.metric("deliveries_settled_total") == 3 * events
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(200)
 async def test_every_delivery_of_a_thousand_events_is_accounted_for(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """1,000 events × 3 clients over two issuers: one healthy, one failing twice, one refusing (R2, R12).
 
@@ -83,7 +83,7 @@ async def test_every_delivery_of_a_thousand_events_is_accounted_for(tmp_path: Pa
         async with worker(site) as running:
             before = await running.descriptors()
             await rabbit.publish_all(event(number) for number in range(events))
-            await clients.until(lambda: len(clients.hits) >= 5 * events, patience=90)
+            await clients.until(lambda: len(clients.hits) >= 5 * events, patience=140)
             await rabbit.until_depths({"dead": events})
             await counted(running, events)
             await clients.close()

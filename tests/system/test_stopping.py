@@ -88,8 +88,6 @@ async def test_a_second_signal_ends_it_at_once_and_nothing_is_lost(tmp_path: Pat
 
     async with Clients(hang) as clients, broker(amqp_url, prefix) as rabbit:
         site = install(tmp_path, amqp_url, prefix, clients)
-        site.config["delivery"]["timeout"] = "60s"
-        site.write()
         async with worker(site) as first:
             await rabbit.publish_all(events())
             await clients.until(lambda: len(clients.hits) >= 6)
@@ -113,7 +111,6 @@ async def test_a_drain_is_bounded(tmp_path: Path, amqp_url: str, prefix: str) ->
 
     async with Clients(hang) as clients, broker(amqp_url, prefix) as rabbit:
         site = install(tmp_path, amqp_url, prefix, clients)
-        site.config["delivery"]["timeout"] = "60s"
         site.config["shutdown_grace"] = "1s"
         site.write()
         async with worker(site) as first:
