@@ -10,7 +10,7 @@ import ssl
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -43,6 +43,7 @@ from notifier.settings import QueueSettings, Settings
 
 Queue: TypeAlias = RabbitQueue | SqliteQueue
 
+CANCEL_WITHIN = 2.0  # seconds that a broker may take to stop sending, before a drain goes on without its word
 DEPTHS_EVERY = 5.0  # seconds between two looks at how much waits in the queues
 
 
@@ -169,8 +170,10 @@ class Service:
             await stop.wait()
             self._draining = True
             structlog.get_logger().info("draining", in_flight=self.worker.in_flight)
-            await self.queue.stop_consuming()
-            self.worker.stop()
+            self.worker.stop()  # takes nothing from now on, whatever the broker still sends
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CANCEL_WITHIN):
+                    await self.queue.stop_consuming()
             await worker
             for task in around:
                 task.cancel()

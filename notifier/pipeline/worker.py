@@ -23,11 +23,11 @@ from notifier.domain.verdict import Defer, Done, Verdict, before_attempt, postpo
 from notifier.pipeline import facts
 from notifier.pipeline.admission import Go, Wait
 from notifier.pipeline.attempt import Made, Tools, attempt, defer_for
-from notifier.pipeline.duplicates import Duplicates, First, Joined, Known
 from notifier.pipeline.gate import Gate, Ticket
 from notifier.pipeline.held import Held, Shelf
 from notifier.pipeline.intake import SUSPECT, Intake, Move, Step
 from notifier.pipeline.lanes import Turns
+from notifier.pipeline.ledger import Ledger
 from notifier.pipeline.limits import Limits
 from notifier.pipeline.ports import Acknowledger, CurrentRegistry
 from notifier.pipeline.settlement import Send, Settlement
@@ -52,12 +52,9 @@ class Worker:
         self._settlement = settlement
         self._tools = tools
         self._registry = registry
-        self._acknowledger = acknowledger
         self._limits = limits
         self._turns = Turns(limits.max_in_flight)
         self._gate = Gate(limits, clock=tools.clock, steady=tools.steady, workers=workers, observe=tools.observe)
-        self._duplicates: Duplicates[Held] = Duplicates()
-        self._held = dict.fromkeys(Lane, 0)
         self._suspects: list[Held] = []
         self._alone = False  # a suspect is being handled
         self._making_room = False  # one that waited is being put off for another's sake
@@ -66,6 +63,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken: BaseException | None = None
         self.shelves = {lane: Shelf() for lane in Lane}
+        self._ledger = Ledger(acknowledger, self.shelves, tools.observe)
 
     # ── the queue's side ──
 
@@ -156,7 +154,7 @@ class Worker:
                 self._suspects += [held] if held.ahead is not None else []
             else:
                 self.shelves[held.lane].turn(held)
-            self._close(held)
+            self._ledger.close(held)
         waiting = self._gate.waiting or any(shelf.waiting for shelf in self.shelves.values())
         if self._stop.is_set() and not self._tasks and not waiting:
             self._quiet.set()
@@ -170,7 +168,7 @@ class Worker:
         if self._alone:
             return self._suspects.pop(random.randrange(len(self._suspects)))  # noqa: S311  no secret
         waiting = [lane for lane, shelf in self.shelves.items() if shelf.waiting]
-        lane = self._turns.next(waiting, self._gate.in_flight, self._held) if waiting else None
+        lane = self._turns.next(waiting, self._gate.in_flight, self._ledger.without_fate) if waiting else None
         if lane is not None:
             return self.shelves[lane].waiting[0]
         if waiting and not self._making_room and self._turns.cramped(waiting[0], self._gate.in_flight):
@@ -195,30 +193,15 @@ class Worker:
                 fact = facts.Skipped(iss=step.iss, client_id=step.client_id, event_id=held.message.message_id or "")
                 self._tools.observe(fact)
             case DeadLetter():
-                self._count(held)
+                self._ledger.open(held)
                 self._spawn(self._bury(held, step))
             case Move():
-                self._count(held)
+                self._ledger.open(held)
                 self._spawn(self._move(held, step.sends))
 
-    def _count(self, held: Held) -> None:
-        held.open += 1
-        held.total += 1
-        self._held[held.lane] += 1
-
     def _begin_delivery(self, held: Held, delivery: Delivery) -> None:
-        self._count(held)
-        if delivery.id_given:
-            match self._duplicates.begin(delivery.id, delivery.stage, held):
-                case Known():
-                    held.joined += 1
-                    self._fate(held)
-                    return
-                case Joined():
-                    held.joined += 1
-                    return
-                case First():
-                    pass
+        if not self._ledger.open_delivery(held, delivery):
+            return
         registry = self._registry()
         client = registry.resolve(delivery.iss, delivery.client_id, delivery.inline)
         now = self._tools.clock()
@@ -290,33 +273,13 @@ class Worker:
 
     async def _settle(self, held: Held, begun: Delivery, after: Delivery, verdict: Verdict) -> None:
         await self._settlement.settle(after, verdict)
-        if not begun.id_given:
-            self._fate(held)
-            return
-        for holder in self._duplicates.end(begun.id, begun.stage, delivered=isinstance(verdict, Done)):
-            self._fate(holder)
+        self._ledger.settle_delivery(held, begun, delivered=isinstance(verdict, Done))
+        self._making_room = False
 
     async def _bury(self, held: Held, letter: DeadLetter) -> None:
         await self._settlement.bury(letter)
-        self._fate(held)
+        self._ledger.settle(held)
 
     async def _move(self, held: Held, sends: Iterable[Send]) -> None:
         await self._settlement.send_all(sends)
-        self._fate(held)
-
-    # ── ending ──
-
-    def _fate(self, held: Held) -> None:
-        """One of the message's deliveries has its durable fate."""
-        held.open -= 1
-        self._held[held.lane] -= 1
-        self._making_room = False
-        self._close(held)
-
-    def _close(self, held: Held) -> None:
-        if held.done and not held.closed:
-            held.closed = True
-            self._acknowledger.ack(held.message)
-            self.shelves[held.lane].settled(held)
-            if (fact := held.told()) is not None:
-                self._tools.observe(fact)
+        self._ledger.settle(held)

@@ -270,7 +270,7 @@ async def test_no_more_than_twice_the_window_exists() -> None:
         for _ in range(10):
             stage.event(*names)
         await stage.until(lambda: len(stage.told()) == 15)
-        assert sum(stage.worker._held.values()) <= 40
+        assert sum(stage.worker._ledger.without_fate.values()) <= 40
         release.set()
         await stage.until(lambda: len(stage.queue.acked) == 10)
 
