@@ -134,10 +134,10 @@ class Admission(Generic[Ticket]):
 
         Nothing is known of the pace of a client that never answered: a flood for it waits for its first answers.
         """
-        if one.suspect:
-            return False
-        if one.tardy(now):
+        if one.tardy(now) and not one.suspect:
             return one.waiting < one.cap
+        if one.suspect and not one.brisk:
+            return False
         if not one.proven:
             return bool(one.running)
         return (one.waiting + 1) * one.pace <= self._slot_wait
@@ -249,7 +249,7 @@ class Admission(Generic[Ticket]):
                 self._doubt(one)
             stopped = self._stopped(one, now)
             stranded = not one.running and key not in self._ready
-            if one.suspect or stranded or stopped is not None:
+            if (one.suspect and not one.brisk) or stranded or stopped is not None:
                 since, cause = stopped or (now + one.watch, Cause.SLOT)
                 while one.waiting and left:
                     self.waiting -= 1

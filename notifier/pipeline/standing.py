@@ -27,6 +27,7 @@ TARDY, TARDY_LEAST = 4.0, 0.1  # times its mean, and seconds, of silence that ar
 SUSPECTS_PACE = 0.01
 SHORTEST_WATCH = 1.0  # seconds that a suspect's deliveries are put off, at the least: a delay queue's shortest
 LONGEST_WATCH = 60.0
+BRISK = 0.05  # seconds: one that fails as quickly as that costs nobody a slot for long
 
 
 class Group(Enum):
@@ -110,6 +111,11 @@ class Standing(Generic[Ticket]):
     def pace(self) -> float:
         """Seconds between two attempts that it bears."""
         return max(self.step, self.mean, SUSPECTS_PACE) if self.suspect else max(self.step, self.mean / self.limit)
+
+    @property
+    def brisk(self) -> bool:
+        """Whether it fails so quickly that deliveries may wait for its one slot: its next answer may be a good one."""
+        return self.suspect and 0.0 < self.trouble <= BRISK
 
     @property
     def watch(self) -> float:

@@ -144,6 +144,20 @@ def test_a_suspect_has_one_slot_and_nothing_waits_for_it() -> None:
     assert 1.0 <= answer.due - desk.now <= 5.0
 
 
+def test_deliveries_wait_for_the_one_slot_of_a_client_that_fails_quickly() -> None:
+    """Its next answer may be a good one, and so short an attempt costs nobody: none is put off for a second and more."""
+    desk, one = Desk(), client("quick to fail")
+    desk.attempt(one)
+    desk.attempt(one, Mark.DOWN, seconds=0.002)
+    assert isinstance(desk.ask(one), Go)
+    assert desk.ask(one) == Wait()
+    assert desk.tick() == []
+    assert desk.end(one, Mark.DOWN) == 1
+    desk.now += 1.5
+    assert [name for name, _ in desk.tick()] == []  # nobody waits by now
+    assert isinstance(desk.ask(one), Later)  # and for one that hangs nobody does
+
+
 def test_all_suspects_together_have_a_quarter_of_the_window_s_size() -> None:
     """And take nothing from it."""
     desk = Desk(window=40)
