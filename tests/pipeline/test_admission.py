@@ -145,7 +145,7 @@ def test_a_suspect_has_one_slot_and_nothing_waits_for_it() -> None:
 
 
 def test_deliveries_wait_for_the_one_slot_of_a_client_that_fails_quickly() -> None:
-    """Its next answer may be a good one, and so short an attempt costs nobody: none is put off for a second and more."""
+    """Its next answer may be a good one, and so short an attempt costs nobody: none is put off for a second."""
     desk, one = Desk(), client("quick to fail")
     desk.attempt(one)
     desk.attempt(one, Mark.DOWN, seconds=0.002)
