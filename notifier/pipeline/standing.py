@@ -109,8 +109,10 @@ class Standing(Generic[Ticket]):
 
     @property
     def pace(self) -> float:
-        """Seconds between two attempts that it bears."""
-        return max(self.step, self.mean, SUSPECTS_PACE) if self.suspect else max(self.step, self.mean / self.limit)
+        """Seconds between two attempts that it bears; of a client that never answered that is not known."""
+        if not self.suspect:
+            return max(self.step, self.mean / self.limit)
+        return max(self.step, SUSPECTS_PACE, self.mean if self.proven else 0.0)
 
     @property
     def brisk(self) -> bool:
