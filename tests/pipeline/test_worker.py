@@ -23,6 +23,16 @@ def answers(status: int) -> Behaviour:
     return behave
 
 
+def answers_after(release: asyncio.Event) -> Behaviour:
+    """A client that answers once it is let."""
+
+    async def behave(_request: Request) -> Wire:
+        await release.wait()
+        return Answer(status=200)
+
+    return behave
+
+
 async def test_an_event_is_acked_once_all_its_clients_are_told() -> None:
     """One POST a client, one ack."""
     async with running(Stage(client("shop"), client("mail"))) as stage:
@@ -205,15 +215,11 @@ async def test_a_suspect_is_handled_alone() -> None:
         release = asyncio.Event()
         beside: list[int] = []
 
-        async def slow(_request: Request) -> Wire:
-            await release.wait()
-            return Answer(status=200)
-
         async def alone(_request: Request) -> Wire:
             beside.append(stage.worker.in_flight)
             return Answer(status=200)
 
-        stage.receivers.behaviours |= {"slow": slow, "shop": alone}
+        stage.receivers.behaviours |= {"slow": answers_after(release), "shop": alone}
         stage.event("slow")
         stage.event("shop", delivery_count=3)
         stage.event("slow", id="after")
@@ -240,11 +246,7 @@ async def test_bulk_does_not_delay_a_fresh_logout() -> None:
     async with running(stage):
         release = asyncio.Event()
 
-        async def held(_request: Request) -> Wire:
-            await release.wait()
-            return Answer(status=200)
-
-        stage.receivers.behaviours |= dict.fromkeys(names, held)
+        stage.receivers.behaviours |= dict.fromkeys(names, answers_after(release))
         for _ in range(30):
             for name in names:
                 stage.event(name, lane=Lane.BULK)
@@ -262,11 +264,7 @@ async def test_no_more_than_twice_the_window_exists() -> None:
     async with running(stage):
         release = asyncio.Event()
 
-        async def held(_request: Request) -> Wire:
-            await release.wait()
-            return Answer(status=200)
-
-        stage.receivers.behaviours |= dict.fromkeys(names, held)
+        stage.receivers.behaviours |= dict.fromkeys(names, answers_after(release))
         for _ in range(10):
             stage.event(*names)
         await stage.until(lambda: len(stage.told()) == 15)
@@ -281,11 +279,7 @@ async def test_a_drain_finishes_what_was_begun_and_gives_the_rest_back() -> None
     async with running(stage):
         release = asyncio.Event()
 
-        async def held(_request: Request) -> Wire:
-            await release.wait()
-            return Answer(status=200)
-
-        stage.receivers.behaviours["a"] = held
+        stage.receivers.behaviours["a"] = answers_after(release)
         begun = stage.event("a", "b")
         stage.event("a")
         await stage.until(lambda: stage.told() == ["a"])
@@ -304,11 +298,7 @@ async def test_what_outlives_the_grace_is_given_back() -> None:
     stage = Stage(client("a", max_concurrent=1), shutdown_grace=0.05)
     never = asyncio.Event()
 
-    async def hangs(_request: Request) -> Wire:
-        await never.wait()
-        return Answer(status=200)
-
-    stage.receivers.behaviours["a"] = hangs
+    stage.receivers.behaviours["a"] = answers_after(never)
     run = asyncio.create_task(stage.worker.run())
     stage.event("a")
     stage.event("a")
@@ -337,11 +327,7 @@ async def test_what_is_lost_is_let_go() -> None:
     async with running(stage):
         release = asyncio.Event()
 
-        async def held(_request: Request) -> Wire:
-            await release.wait()
-            return Answer(status=200)
-
-        stage.receivers.behaviours["shop"] = held
+        stage.receivers.behaviours["shop"] = answers_after(release)
         stage.event("shop", id="e1")
         stage.event("shop", id="e2")
         await stage.until(lambda: stage.told() == ["shop"])
@@ -394,11 +380,7 @@ async def test_who_waits_most_gives_way_when_memory_is_full() -> None:
     async with running(stage):
         never = asyncio.Event()
 
-        async def hangs(_request: Request) -> Wire:
-            await never.wait()
-            return Answer(status=200)
-
-        stage.receivers.behaviours["flooded"] = hangs
+        stage.receivers.behaviours["flooded"] = answers_after(never)
         flood = [stage.event("flooded") for _ in range(20)]  # as much as one lane may hold
         well = stage.event("shop")
         await stage.until(lambda: well in stage.queue.acked)
