@@ -11,6 +11,7 @@ The ranges are listed, since `ipaddress.is_global` differs between versions of P
 
 import contextlib
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple
 
@@ -123,6 +124,7 @@ def uri_mistake(uri: str) -> str | None:
     return target if isinstance(target, str) else None
 
 
+@lru_cache(maxsize=8192)  # asked twice an attempt, at 10 µs; the answer never changes
 def check_uri(uri: str, policy: EgressPolicy) -> str | None:
     """Why no request may go to `uri`, malformed or not allowed, naming the setting that would allow it; None if it may.
 

@@ -33,6 +33,7 @@ from notifier.pipeline.ports import Acknowledger, CurrentRegistry
 from notifier.pipeline.settlement import Send, Settlement
 
 TICK = 0.05  # seconds
+AT_A_TIME = 8  # deliveries begun, or put off, between two turns of the loop: about a millisecond
 
 
 class Worker:
@@ -57,6 +58,7 @@ class Worker:
         self._gate = Gate(limits, clock=tools.clock, steady=tools.steady, workers=workers, observe=tools.observe)
         self._suspects: list[Held] = []
         self._alone = False  # a suspect is being handled
+        self._pumping = False  # `_begin_some` is to run at the loop's next turn
         self._making_room = False  # one that waited is being put off for another's sake
         self._stop = asyncio.Event()
         self._quiet = asyncio.Event()
@@ -145,8 +147,17 @@ class Worker:
     # ── beginning ──
 
     def _pump(self) -> None:
-        """Begin whatever there is room for."""
-        while (held := self._next()) is not None:
+        """Begin whatever there is room for, as soon as the loop has turned: once for all that asks for it meanwhile."""
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._begin_some)
+
+    def _begin_some(self) -> None:
+        """A few at a time, so that answers are read in between: hundreds that come due at once must delay nobody."""
+        self._pumping = False
+        for _ in range(AT_A_TIME):
+            if (held := self._next()) is None:
+                break
             held.look(self._intake)
             if held.ahead is not None:
                 self._begin(held, held.give(self._intake))
@@ -155,6 +166,8 @@ class Worker:
             else:
                 self.shelves[held.lane].turn(held)
             self._ledger.close(held)
+        else:
+            self._pump()
         waiting = self._gate.waiting or any(shelf.waiting for shelf in self.shelves.values())
         if self._stop.is_set() and not self._tasks and not waiting:
             self._quiet.set()

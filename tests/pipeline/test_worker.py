@@ -221,9 +221,9 @@ async def test_a_suspect_is_handled_alone() -> None:
 
         stage.receivers.behaviours |= {"slow": answers_after(release), "shop": alone}
         stage.event("slow")
+        await stage.until(lambda: stage.told() == ["slow"])
         stage.event("shop", delivery_count=3)
         stage.event("slow", id="after")
-        await stage.until(lambda: stage.told() == ["slow"])
         release.set()
         await stage.until(lambda: len(stage.queue.acked) == 3)
         assert beside == [1]
