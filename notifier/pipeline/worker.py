@@ -26,14 +26,13 @@ from notifier.pipeline.attempt import Made, Tools, attempt, defer_for
 from notifier.pipeline.gate import Gate, Ticket
 from notifier.pipeline.held import Held, Shelf
 from notifier.pipeline.intake import SUSPECT, Intake, Move, Step
-from notifier.pipeline.lanes import Turns
+from notifier.pipeline.lanes import A_TURN, EFFORT, Turns
 from notifier.pipeline.ledger import Ledger
 from notifier.pipeline.limits import Limits
 from notifier.pipeline.ports import Acknowledger, CurrentRegistry
 from notifier.pipeline.settlement import Send, Settlement
 
 TICK = 0.05  # seconds
-AT_A_TIME = 8  # deliveries begun, or put off, between two turns of the loop: about a millisecond
 
 
 class Worker:
@@ -155,9 +154,11 @@ class Worker:
     def _begin_some(self) -> None:
         """A few at a time, so that answers are read in between: hundreds that come due at once must delay nobody."""
         self._pumping = False
-        for _ in range(AT_A_TIME):
+        effort = 0
+        while effort < A_TURN:
             if (held := self._next()) is None:
                 break
+            effort += EFFORT[held.lane]
             held.look(self._intake)
             if held.ahead is not None:
                 self._begin(held, held.give(self._intake))

@@ -46,7 +46,7 @@ class Prefetch(Section):
 
     events: int = Field(512, ge=1, le=2000, description="Fresh events.")
     bulk: int = Field(64, ge=1, le=2000, description="Mass logouts.")
-    retries: int = Field(256, ge=1, le=2000, description="Deliveries that came due.")
+    retries: int = Field(64, ge=1, le=2000, description="Deliveries that came due; many at once hold up fresh ones.")
 
 
 def _listed(value: object) -> object:

@@ -28,7 +28,7 @@ POST = 300e-6  # seconds of the CPU
 PASS = 200e-6
 CONFIRM = 2e-3  # seconds until the broker has confirmed what was written
 TICK = 0.2
-PREFETCH = {Lane.EVENTS: 512, Lane.RETRIES: 256, Lane.BULK: 64}
+PREFETCH = {Lane.EVENTS: 512, Lane.RETRIES: 64, Lane.BULK: 64}
 
 Behaviour = Callable[[float, random.Random], tuple[float, Mark]]
 """(the moment, chance) → (seconds until the attempt ends, what it says of the client)."""

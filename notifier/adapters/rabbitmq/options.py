@@ -9,7 +9,7 @@ from typing import Literal
 from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.domain.message import Lane
 
-PREFETCH: Mapping[Lane, int] = MappingProxyType({Lane.EVENTS: 512, Lane.RETRIES: 256, Lane.BULK: 64})
+PREFETCH: Mapping[Lane, int] = MappingProxyType({Lane.EVENTS: 512, Lane.RETRIES: 64, Lane.BULK: 64})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

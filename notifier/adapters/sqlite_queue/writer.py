@@ -23,7 +23,7 @@ from notifier.domain.message import Depth, Lane, Message
 
 POLL = 0.25  # seconds between looks for what another process wrote; a look reads one number
 TAKE_AT_ONCE = 128  # messages a lane and turn: 16 MiB of bodies at the largest event
-_PREFETCH = MappingProxyType({Lane.EVENTS: 512, Lane.BULK: 64, Lane.RETRIES: 256})
+_PREFETCH = MappingProxyType({Lane.EVENTS: 512, Lane.BULK: 64, Lane.RETRIES: 64})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
