@@ -39,9 +39,13 @@ class DeliveryDocument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventDocument:
-    """An event that we published again: a part of a larger one, or one whose issuer nobody knows yet."""
+    """An event that we published again: a part of a larger one, or one whose issuer nobody knows yet.
+
+    `bulk`: it came by the lane of mass logouts, and its parts go there again.
+    """
 
     event: SessionEnded
+    bulk: bool = False
     unknown_since: float | None = None
     deferrals: int = 0
     schedule: Schedule | None = None
@@ -56,6 +60,7 @@ class _DeliveryV1(TypedDict):
 class _EventV1(TypedDict):
     v: Literal[1]
     event: SessionEnded
+    bulk: NotRequired[bool]
     unknown_since: NotRequired[float]
     deferrals: NotRequired[int]
     schedule: NotRequired[Schedule]
@@ -82,6 +87,8 @@ def load_delivery(body: bytes) -> DeliveryDocument:
 def dump_event(document: EventDocument) -> bytes:
     """The event as a message of ours holds it."""
     content: _EventV1 = {"v": VERSION, "event": document.event, "deferrals": document.deferrals}
+    if document.bulk:
+        content["bulk"] = True
     if document.unknown_since is not None:
         content["unknown_since"] = document.unknown_since
     if document.schedule is not None:
@@ -94,6 +101,7 @@ def load_event(body: bytes) -> EventDocument:
     content = parse(_EVENT, body)
     return EventDocument(
         event=content["event"],
+        bulk=content.get("bulk", False),
         unknown_since=content.get("unknown_since"),
         deferrals=content.get("deferrals", 0),
         schedule=content.get("schedule"),

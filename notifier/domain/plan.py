@@ -104,9 +104,11 @@ def _members(event: SessionEnded, registry: Registry) -> Iterator[ClientEntry | 
     if len(event.clients) == 1:
         yield event.clients[0]
         return
-    seen: set[str | tuple[str, str | None, str | None]] = set()
+    seen: set[str | tuple[str, str | None, str | None, Inline | None]] = set()
     for entry in event.clients:
-        identity = entry.raw if isinstance(entry, WrongEntry) else (entry.client_id, *_whom(event, entry))
+        identity = (
+            entry.raw if isinstance(entry, WrongEntry) else (entry.client_id, *_whom(event, entry), _inline(entry))
+        )
         if identity not in seen:
             seen.add(identity)
             yield entry

@@ -12,13 +12,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
-from notifier.domain.backoff import SOON, Jitter, backoff
+from notifier.domain.backoff import SOON, Jitter, backoff, hops
 from notifier.domain.client import Client, RetryPolicy
 from notifier.domain.delivery import Delivery, Past
 from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason, Refused
 
 REJECTIONS = 3  # further attempts after the first 400 that counts (R12)
-PAUSE = 900.0  # seconds a paused client's delivery rests before it asks again
+PAUSE = 512.0  # seconds a paused client's delivery rests before it asks again: one hop, all of which is credited
 OUR_FAULT_BASE, OUR_FAULT_MOST = 2.0, 256.0  # seconds: a fault of ours is looked at again after 2, 4, 8 … 256 s
 # Causes whose due time is a place in the client's line: it is kept when the delivery comes back early.
 RESERVED = frozenset({Cause.SLOT, Cause.RATE, Cause.CIRCUIT, Cause.RETRY_AFTER})
@@ -149,7 +149,8 @@ def within_age(later: Defer, delivery: Delivery, client: Client, *, carries_sid:
     last = (
         min(_age_limit(delivery, client.retry, carries_sid=carries_sid), delivery.not_after or math.inf) - LAST_MOMENT
     )
-    return later if later.due <= last else replace(later, due=max(last, now), rounding="down")
+    comes = now + sum(hops(later.due - now, later.rounding, most=1))
+    return later if max(later.due, comes) <= last else replace(later, due=max(last, now), rounding="down")
 
 
 def decide(
@@ -181,8 +182,9 @@ def _retry(
         return Dead(reason=DeadReason.EXPIRED, text=_why_expired(delivery, policy, carries_sid=carries_sid))
     if asked is None:
         return RetryAt(due=min(now + backoff(policy, delivery.attempts, jitter), last))
-    due = now + clamp_retry_after(asked, policy)
-    return RetryAt(due=due, rounding="up") if due <= last else RetryAt(due=last)
+    wait = clamp_retry_after(asked, policy)
+    in_time = now + sum(hops(wait, "up")) <= last
+    return RetryAt(due=now + wait, rounding="up") if in_time else RetryAt(due=last)
 
 
 def _age_limit(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool) -> float:

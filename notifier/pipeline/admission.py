@@ -161,7 +161,7 @@ class Admission(Generic[Ticket]):
     ) -> Later:
         """A place in line: `since` itself for the first, or the one it has, where that still lies ahead."""
         if reserved is not None and reserved > now and reserved >= since:
-            due = reserved
+            due = min(reserved, max(since, now) + FARTHEST)  # the wall clock may have stepped back since
         elif one.reserved < since:
             due = one.reserved = since
         else:

@@ -103,6 +103,8 @@ class Intake:
         return Move(sends=(Send(queue=delay(hop.seconds), message=outgoing),))
 
     def _event(self, message: Message, document: documents.EventDocument, now: float) -> Expand | Move:
+        if message.lane is Lane.BULK:
+            document = replace(document, bulk=True)
         event, registry = document.event, self._registry()
         issuer = registry.issuers.get(event.iss)
         if issuer is None:
@@ -111,12 +113,17 @@ class Intake:
             return _bury_event(event, objection.reason, objection.text, now)
         taken = _taken(event, "split", 0)
         if plan.needs_split(event):
-            lane = Lane.BULK if message.lane is Lane.BULK else Lane.EVENTS
-            parts = (Send(queue=lane, message=event_message(part)) for part in plan.split(event, registry))
-            return Move(sends=parts, fact=taken)
+            return Move(sends=self._parts(document, registry), fact=taken)
         if message.delivery_count >= SUSPECT and len(event.clients) > 1:
             return Move(sends=_singly(event, registry, now), fact=taken)
         return Expand(steps=_steps(event, registry, now), event=event)
+
+    def _parts(self, document: documents.EventDocument, registry: Registry) -> Iterator[Send]:
+        """Messages of their own: parts that shared an id would have to be confirmed one after the other."""
+        lane = Lane.BULK if document.bulk else Lane.EVENTS
+        for part in plan.split(document.event, registry):
+            body = documents.dump_event(documents.EventDocument(event=part, bulk=document.bulk))
+            yield Send(queue=lane, message=Outgoing(kind=Kind.EVENT, body=body, message_id=self._new_id()))
 
     def _unknown_issuer(self, document: documents.EventDocument, registry: Registry, now: float) -> Move:
         event = document.event

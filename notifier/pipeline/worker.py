@@ -31,6 +31,7 @@ from notifier.pipeline.ledger import Ledger
 from notifier.pipeline.limits import Limits
 from notifier.pipeline.ports import Acknowledger, CurrentRegistry
 from notifier.pipeline.settlement import Send, Settlement
+from notifier.pipeline.standing import SLOW
 
 TICK = 0.05  # seconds
 
@@ -56,7 +57,7 @@ class Worker:
         self._turns = Turns(limits.max_in_flight)
         self._gate = Gate(limits, clock=tools.clock, steady=tools.steady, workers=workers, observe=tools.observe)
         self._suspects: list[Held] = []
-        self._alone = False  # a suspect is being handled
+        self._alone, self._alone_since = False, 0.0  # whether a suspect is being handled
         self._pumping = False  # `_begin_some` is to run at the loop's next turn
         self._making_room = False  # one that waited is being put off for another's sake
         self._stop = asyncio.Event()
@@ -176,9 +177,9 @@ class Worker:
     def _next(self) -> Held | None:
         """The message whose turn it is; None where there is no room, or nothing to do."""
         if self._alone or self._suspects:
-            if self._tasks:
-                return None
-            self._alone = bool(self._suspects)
+            if self._tasks and not (self._alone and self._tools.steady() - self._alone_since > SLOW):
+                return None  # what kills a process does so at once; one that only hangs is waited for a second
+            self._alone, self._alone_since = bool(self._suspects), self._tools.steady()
         if self._alone:
             return self._suspects.pop(random.randrange(len(self._suspects)))  # noqa: S311  no secret
         waiting = [lane for lane, shelf in self.shelves.items() if shelf.waiting]
@@ -204,8 +205,8 @@ class Worker:
             case Delivery():
                 self._begin_delivery(held, step)
             case Skipped():
-                fact = facts.Skipped(iss=step.iss, client_id=step.client_id, event_id=held.message.message_id or "")
-                self._tools.observe(fact)
+                event_id = held.message.message_id or ""
+                self._tools.observe(facts.Skipped(iss=step.iss, client_id=step.client_id, event_id=event_id))
             case DeadLetter():
                 self._ledger.open(held)
                 self._spawn(self._bury(held, step))

@@ -99,6 +99,15 @@ def test_an_unknown_client_gets_its_delivery() -> None:
     assert [step.client_id for step in planned(event("who"))] == ["who"]
 
 
+def test_an_entry_with_a_uri_is_no_copy_of_one_without() -> None:
+    """The client has none registered: it is told by the URI of the second entry, though the first is skipped."""
+    given = ClientEntry(client_id="silent", backchannel_logout_uri=URI)
+    skipped, told = plan(event("silent", given))
+    assert isinstance(skipped, Skipped)
+    assert isinstance(told, Delivery)
+    assert told.inline is not None
+
+
 def test_the_same_client_twice_is_told_once() -> None:
     """Unless it is told about another session."""
     other = ClientEntry(client_id="c0", sid="s-2")

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from notifier.domain.backoff import hops
 from notifier.domain.client import Client, RetryPolicy
 from notifier.domain.delivery import HISTORY_LENGTH, HISTORY_TEXT, Delivery, Past
 from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason, Refused
 from notifier.domain.verdict import (
+    PAUSE,
     REJECTIONS,
     Dead,
     Defer,
@@ -146,8 +148,8 @@ def test_a_paused_client_loses_nothing() -> None:
     assert verdict.cause is Cause.PAUSED
     delivery, now = tried, NOW
     for _ in range(10):
-        delivery = postponed(delivery, Defer(due=now + 900, cause=Cause.PAUSED), CLIENT, now)
-        now += 900
+        delivery = postponed(delivery, Defer(due=now + PAUSE, cause=Cause.PAUSED), CLIENT, now)
+        now += PAUSE
     assert known(delivery, now=now, carries_sid=False) is None
     assert known(tried, now=now, carries_sid=False) is not None
 
@@ -238,3 +240,26 @@ def test_a_deferral_is_not_due_beyond_the_age() -> None:
     soon = Defer(due=NOW + 30, cause=Cause.CIRCUIT, rounding="up")
     assert within_age(soon, tried, CLIENT, carries_sid=True, now=NOW) is soon
     assert within_age(late, DELIVERY, CLIENT, carries_sid=True, now=NOW) is late
+
+
+def test_a_pause_is_one_hop_so_that_all_of_it_is_credited_and_no_more() -> None:
+    """Else a token without sid would be repeated past its staleness."""
+    assert hops(PAUSE, most=1) == (PAUSE,)
+
+
+@pytest.mark.parametrize("asked", [501.0, 550.0, 597.0])
+def test_a_time_asked_for_that_would_round_past_the_limit_is_rounded_down(asked: float) -> None:
+    """A last attempt is made before the limit, not a dead letter without one."""
+    tried = replace(DELIVERY, attempts=1, first_attempt_at=NOW)
+    _, verdict = verdict_on(Failed(reason=Reason.THROTTLED, status=429, retry_after=asked), tried, carries_sid=False)
+    assert isinstance(verdict, RetryAt)
+    assert NOW + sum(hops(verdict.due - NOW, verdict.rounding)) < NOW + POLICY.sub_only_max_age
+
+
+def test_a_deferral_that_would_round_past_the_age_comes_before_it() -> None:
+    """Deferred until 500 s, at an age of 360 s of 600: it comes back with time for an attempt."""
+    tried = replace(DELIVERY, sid=None, attempts=1, first_attempt_at=NOW - 360)
+    later = within_age(
+        Defer(due=NOW + 140, cause=Cause.CIRCUIT, rounding="up"), tried, CLIENT, carries_sid=False, now=NOW
+    )
+    assert sum(hops(later.due - NOW, later.rounding, most=1)) < 240

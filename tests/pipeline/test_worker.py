@@ -9,6 +9,7 @@ import pytest
 from notifier.domain.errors import OurFault
 from notifier.domain.message import Lane
 from notifier.domain.outcome import Answer, Break, Cause, Reason, StaleConnection, Wire
+from notifier.domain.registry import Issuer
 from notifier.pipeline.facts import Deferred, EventTaken, Unexpected
 from notifier.pipeline.ports import Request
 from tests.pipeline.stage import ISS, OTHER, Behaviour, Stage, client, running
@@ -389,3 +390,31 @@ async def test_who_waits_most_gives_way_when_memory_is_full() -> None:
         [deferred] = [fact for fact in stage.facts if isinstance(fact, Deferred)]
         assert (deferred.client_id, deferred.cause) == ("flooded", Cause.SLOT)
         never.set()
+
+
+async def test_a_mass_logout_of_an_issuer_not_known_yet_stays_bulk() -> None:
+    """It comes back by the retries, and its parts must not stand before a person who has just signed out."""
+    async with running(Stage(client("shop"))) as stage:
+        stage.event("shop", lane=Lane.BULK, iss="https://new.example", clients="*")
+        await stage.until(lambda: len(stage.queue.acked) == 1)
+        known = replace(client("shop"), iss="https://new.example")
+        stage.registry = replace(
+            stage.registry,
+            issuers={"https://new.example": Issuer(iss="https://new.example")},
+            clients={"https://new.example": {"shop": known}},
+        )
+        stage.now += 3
+        stage.retake("delay.2s")
+        await stage.until(lambda: len(stage.queue.acked) == 2)
+        assert [queue for queue, _ in stage.queue.published] == ["delay.2s", "bulk"]
+
+
+async def test_a_suspect_that_hangs_holds_up_the_others_for_a_second_only() -> None:
+    """What kills a process does so at once; a dead client's deliveries are no poison."""
+    async with running(Stage(client("shop"), client("hangs"))) as stage:
+        stage.receivers.behaviours["hangs"] = answers_after(asyncio.Event())
+        stage.event("hangs", delivery_count=3)
+        await stage.until(lambda: stage.told() == ["hangs"])
+        message = stage.event("shop")
+        stage.now += 1.1
+        await stage.until(lambda: stage.queue.acked == [message])
