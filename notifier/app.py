@@ -9,7 +9,7 @@ import random
 import ssl
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -166,7 +166,7 @@ class Service:
             await stack.enter_async_context(self._listeners())
             started()
             worker = group.create_task(self.worker.run())
-            around = [group.create_task(work()) for work in (self._consume, self._sample, self._watch)]
+            around = [group.create_task(work()) for work in self._around()]
             await stop.wait()
             self._draining = True
             structlog.get_logger().info("draining", in_flight=self.worker.in_flight)
@@ -177,6 +177,11 @@ class Service:
             await worker
             for task in around:
                 task.cancel()
+
+    def _around(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
+        yield from (self._consume, self._sample, self._watch)
+        if isinstance(self.queue, SqliteQueue):  # RabbitMQ's mends itself
+            yield self.queue.broken
 
     async def _consume(self) -> None:
         await self.queue.ready()

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from threading import Thread
 from types import MappingProxyType
-from typing import Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 from notifier.adapters.sqlite_queue.store import DELAYS, QUEUES, Row, Tag
 from notifier.adapters.sqlite_queue.writer import Ack, Call, Publish, Report, SqliteOptions, Writer
@@ -40,6 +40,7 @@ class SqliteQueue:
         self._connected = False
         self._problem: str | None = "not open"
         self._consuming = False
+        self._ended = asyncio.Event()
 
     async def open(self) -> None:
         """Start the thread and open the file, creating it where there is none. Never raises.
@@ -48,6 +49,7 @@ class SqliteQueue:
         """
         if self._writer is not None:
             return
+        self._ended.clear()
         loop = asyncio.get_running_loop()
         self._writer = Writer(self._options, lambda report: loop.call_soon_threadsafe(self._settle, report))
         self._thread = Thread(target=self._writer.run, name="sqlite-queue", daemon=True)
@@ -58,6 +60,11 @@ class SqliteQueue:
     async def ready(self) -> None:
         """Return once the file can be used. Raises QueueUnavailable, or TopologyMismatch where the file is not ours."""
         await self._ask(self._running().check)
+
+    async def broken(self) -> NoReturn:
+        """Raise QueueError once the thread has ended, which before `close` only a fault of ours does to it."""
+        await self._ended.wait()
+        raise QueueError(f"the thread that serves the queue {self._options.path} has ended; start the service anew")
 
     async def consume(self, sink: Sink) -> None:
         """Take from now on. Raises QueueUnavailable where another worker has the file."""
@@ -196,6 +203,7 @@ class SqliteQueue:
         writer, self._writer, self._thread = self._running(), None, None
         self._consuming = False
         self._held.clear()
+        self._ended.set()
         for operation in writer.abandoned():
             if not isinstance(operation, Ack) and not operation.done.done():
                 operation.done.set_exception(QueueUnavailable(f"the queue {self._options.path} was closed"))

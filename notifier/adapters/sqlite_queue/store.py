@@ -29,6 +29,7 @@ LARGEST_INSERT = 256  # rows of one statement
 DUE_AT_ONCE = 512  # messages moved in one transaction, so that a backlog holds nobody up
 DELAYS: Mapping[str, int] = MappingProxyType({delay(hop): hop for hop in HOPS})
 _LANES: Mapping[str, Lane] = MappingProxyType({lane.value: lane for lane in Lane})
+_KINDS: Mapping[str, Kind] = MappingProxyType({kind.value: kind for kind in Kind})
 QUEUES = frozenset({*_LANES, *DELAYS, DEAD})
 
 _SCHEMA = (
@@ -239,7 +240,7 @@ def _message(lane: Lane, row: list[Any]) -> Message:
         lane=lane,
         body=bytes.fromhex(body),
         tag=Tag(id_),
-        kind=None if kind is None else Kind(kind),
+        kind=_KINDS.get(kind),  # None for a later release's too: it is buried, as on RabbitMQ, and not lost
         content_type=content_type,
         headers=headers,
         message_id=message_id,

@@ -174,8 +174,8 @@ class Writer:
         before, taken = self._problem, list[Message]()
         try:
             if before is not None:
-                self._commit([])  # acks alone first: on a full disk they make room
-            taken = self._commit(publishes)
+                taken += self._commit([])  # acks without publishes first: on a full disk they make room
+            taken += self._commit(publishes)
             self._problem = None
         except QueueError as error:
             self._problem = str(error)
@@ -193,7 +193,10 @@ class Writer:
         for row in rows:
             if row.due is None and row.queue in self._lanes:
                 self._lanes[Lane(row.queue)].hungry = True
-        recount = self._changed_elsewhere(store)
+        seen = self._look_elsewhere(store)
+        if recount := seen != self._seen_elsewhere:
+            for any_lane in self._lanes.values():
+                any_lane.hungry = True
         now = self._clock()
         due = self._lock is not None and self._next_due is not None and self._next_due <= now
         if due:
@@ -212,6 +215,7 @@ class Writer:
                     store.take_to(lane, page[-1][0])
             dues = [store.next_due()] if due or recount else [self._next_due, *(row.due for row in rows)]
         self._acks.clear()
+        self._seen_elsewhere = seen
         self._next_due = min((moment for moment in dues if moment is not None), default=None)
         for lane, page in pages.items():
             self._remember(lane, page, takers[lane])
@@ -230,18 +234,13 @@ class Writer:
         if page:
             lane.taken_to = page[-1][0]
 
-    def _changed_elsewhere(self, store: Store) -> bool:
-        """Whether another process wrote since the last look; then every lane may have more."""
+    def _look_elsewhere(self, store: Store) -> int | None:
+        """A number that is another one once another process wrote. The last one where it is too soon to look."""
         if self._lock is None or time.monotonic() < self._next_look:
-            return False
+            return self._seen_elsewhere
         seen = store.changes_elsewhere()
         self._next_look = time.monotonic() + POLL
-        if seen == self._seen_elsewhere:
-            return False
-        self._seen_elsewhere = seen
-        for lane in self._lanes.values():
-            lane.hungry = True
-        return True
+        return seen
 
     def _answer(self, call: Call) -> Answer:
         try:
