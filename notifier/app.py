@@ -211,6 +211,8 @@ class Service:
             taken = await asyncio.to_thread(self._live.reload, asked=asked)
             if taken:
                 self._files.rebase(self._live.now.stamps)
+            else:
+                self._files.add(self._live.named)
             return taken
 
     @asynccontextmanager

@@ -46,12 +46,14 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     return read_settings(path, environ).settings
 
 
-def read_settings(path: Path | None, environ: Mapping[str, str]) -> ReadSettings:
-    """As `load_settings`, with the files."""
+def read_settings(path: Path | None, environ: Mapping[str, str], named: set[Path] | None = None) -> ReadSettings:
+    """As `load_settings`, with the files, which are put into `named` also where an error is raised."""
+    files = set() if named is None else named
     base = Path() if path is None else path.absolute().parent
     document = {} if path is None else _mapping(path)
     mistakes = _overlay(document, environ, relative=path is not None)
-    files: set[Path] = set() if path is None else {path.absolute()}
+    if path is not None:
+        files.add(path.absolute())
     try:
         settings = Settings.model_validate(document, context={"base": base, "files": files})
     except ValidationError as error:
@@ -160,10 +162,15 @@ def _value(text: str, variable: _Variable, *, relative: bool) -> object:
     if text[0] in "[{" and SecretStr.__name__ not in annotation:
         return parse_yaml(text)
     if relative and Path.__name__ in annotation:
-        return str(Path(text).expanduser().absolute())
+        return _from_here(text)
     if relative and text.startswith("sqlite:"):
-        return f"sqlite:{Path(text.removeprefix('sqlite:')).expanduser().absolute()}"
+        return f"sqlite:{_from_here(text.removeprefix('sqlite:'))}"
     return text
+
+
+def _from_here(path: str) -> str:
+    """The path in full. One that begins at a home is left to its own check, which says what is wrong with it."""
+    return path if path.startswith("~") else str(Path(path).absolute())
 
 
 def _set(document: dict[str, Any], path: tuple[str, ...], value: object) -> None:

@@ -68,6 +68,10 @@ class Watch:
         self._known = dict(self._seen)
         return True
 
+    def add(self, paths: Iterable[Path]) -> None:
+        """From now on watch these files too. One that is there is told once, since who knows when it came."""
+        self._known = {**dict.fromkeys(paths), **self._known}
+
     def rebase(self, baseline: Stamps) -> None:
         """From now on watch these files, which have been read as they stood at `baseline`."""
         self._known = dict(baseline)

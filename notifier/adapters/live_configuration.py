@@ -5,7 +5,7 @@ clients, tokens, and the defaults that clients inherit take effect at once; the 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -37,16 +37,20 @@ class Loaded:
     stamps: Mapping[Path, Stamp | None]
 
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
-    """Read it all. Raises ConfigurationError with every mistake, of every file."""
+def load(path: Path | None, environ: Mapping[str, str], named: set[Path] | None = None) -> Loaded:
+    """Read it all. Raises ConfigurationError with every mistake, of every file.
+
+    The files that are named on the way are put into `named`, also where an error is raised.
+    """
+    named = set() if named is None else named
     first = {} if path is None else stamps_of((path.absolute(),))
-    read = read_settings(path, environ)
+    read = read_settings(path, environ, named)
     settings = read.settings
     stamps = {**stamps_of(read.files), **first}
     mistakes: list[Mistake] = list(missing_to_run(settings))
     registry, keys, tokens = Registry(), KeyRing({}), None
     try:
-        clients = read_registry(settings)
+        clients = read_registry(settings, named=named)
         registry = clients.registry
         stamps = {**stamps_of(clients.files), **stamps}
     except ConfigurationError as error:
@@ -88,6 +92,8 @@ class LiveConfiguration:
         self._path = path
         self._environ = environ
         self.now = loaded
+        self.named: set[Path] = set()
+        """The files that the last reload named, whether or not it was taken."""
         self.last_reload_succeeded = True
 
     def registry(self) -> Registry:
@@ -103,15 +109,18 @@ class LiveConfiguration:
         return self.now.keys.sign(iss, alg, typ, claims)
 
     def reload(self, *, asked: bool) -> bool:
-        """Read everything again; whether it was taken. `asked`: by SIGHUP, which also takes a much shorter registry."""
+        """Read everything again; whether it was taken. `asked`: by SIGHUP, which also takes a much shorter registry.
+
+        Raises nothing: whatever a file may hold, it must not end a worker that runs.
+        """
         log = structlog.get_logger()
+        self.named = set()
         try:
-            loaded = load(self._path, self._environ)
-        except ConfigurationError as error:
+            loaded = load(self._path, self._environ, self.named)
+        except Exception as error:  # noqa: BLE001  see above
             self.last_reload_succeeded = False
-            log.error(  # noqa: TRY400  the mistakes say it all
-                "reload_failed", mistakes=[str(mistake) for mistake in error.mistakes], kept="the old"
-            )
+            mistakes = map(str, error.mistakes) if isinstance(error, ConfigurationError) else [type(error).__name__]
+            log.error("reload_failed", mistakes=list(mistakes), kept="the old")  # noqa: TRY400  the mistakes say it all
             return False
         doubt = None if asked else too_much_shorter(self.now.registry, loaded.registry)
         if doubt is not None:
@@ -120,6 +129,8 @@ class LiveConfiguration:
             return False
         if fixed := _changed_but_fixed(self.now.settings, loaded.settings):
             log.warning("reload_needs_restart", settings=fixed)
+        if loaded.tokens is None:  # the listener stands where it stood: what guards it must not go before it does
+            loaded = replace(loaded, tokens=self.now.tokens)
         self.now = loaded
         self.last_reload_succeeded = True
         clients = sum(len(of_issuer) for of_issuer in loaded.registry.clients.values())

@@ -51,13 +51,13 @@ def load_registry(settings: Settings, base: Path | None = None) -> Registry:
     return read_registry(settings, base).registry
 
 
-def read_registry(settings: Settings, base: Path | None = None) -> ReadRegistry:
-    """As `load_registry`, with the files."""
+def read_registry(settings: Settings, base: Path | None = None, named: set[Path] | None = None) -> ReadRegistry:
+    """As `load_registry`, with the files, which are put into `named` also where an error is raised."""
     issuers = {
         iss: Issuer(iss=iss, publishers=issuer.publishers, event_types=issuer.event_types)
         for iss, issuer in settings.issuers.items()
     }
-    reading = _Reading(settings)
+    reading = _Reading(settings, set() if named is None else named)
     if settings.registry.file is not None:
         path = settings.registry.file if base is None else base / settings.registry.file
         with _no_collections():
@@ -87,10 +87,10 @@ def _no_collections() -> Iterator[None]:
 class _Reading:
     """One reading of one file: what was made of it so far, and what was wrong."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, files: set[Path]) -> None:
         self.template = settings.template()
         self.clients: dict[str, dict[str, Client]] = {iss: {} for iss in settings.issuers}
-        self.files: set[Path] = set()
+        self.files = files
         self._slot_wait = settings.delivery.slot_wait
         self._issuers = tuple(settings.issuers)
         self._tokens: _Tokens = {}

@@ -29,6 +29,7 @@ from notifier.settings.values import (
     Size,
     Span,
     WebAddress,
+    at_home,
 )
 
 SQLITE = "sqlite:"
@@ -84,7 +85,7 @@ class QueueSettings(Section):
         schemes = {url.partition(":")[0] for url in urls}
         if schemes == {"sqlite"} and len(urls) == 1 and len(urls[0]) > len(SQLITE):
             base = (info.context or {}).get("base", Path())
-            return (f"{SQLITE}{base / Path(urls[0].removeprefix(SQLITE)).expanduser()}",)
+            return (f"{SQLITE}{base / at_home(Path(urls[0].removeprefix(SQLITE)))}",)
         if schemes in ({"amqp"}, {"amqps"}):
             for url in urls:
                 _broker(url)

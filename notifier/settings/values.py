@@ -1,7 +1,7 @@
 """The kinds of value that a configuration is made of: durations, sizes, addresses, files, networks, secrets.
 
 A relative path is taken from the folder of the file that names it, which the reader passes as the validation context
-`base`; each file that is named is added to the context's `files`, so that a watcher knows them all.
+`base`; each file that is named is added to the context's `files`, also a missing one, so that a watcher knows them all.
 """
 
 import re
@@ -106,17 +106,25 @@ def _listen(value: object) -> Listen:
     return Listen(match[1] or match[2], int(match[3]))
 
 
+def at_home(path: Path) -> Path:
+    """The path with a `~` before it resolved. Raises ValueError where there is no such home."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path} cannot be found: there is no such home") from None
+
+
 def existing_file(path: Path, info: ValidationInfo) -> Path:
     """The path made absolute by the folder of the file that names it. Raises ValueError where there is no such file."""
     context = info.context or {}
-    path = context.get("base", Path()) / path.expanduser()
+    path = context.get("base", Path()) / at_home(path)
+    context.get("files", set()).add(path)  # also where it is missing: its coming is what will be waited for
     try:
         exists = path.is_file()
     except OSError as error:  # its folder is not ours to read, its name is too long
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     if not exists:
         raise ValueError(f"there is no file {path}")
-    context.get("files", set()).add(path)
     return path
 
 

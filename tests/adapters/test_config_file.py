@@ -52,12 +52,14 @@ class TestTheSample:
         assert registry.issuers["https://id.example.com"].publishers == frozenset({"idp"})
 
     def test_its_values_are_the_defaults(self, tmp_path: Path) -> None:
-        """What the sample shows for delivery, egress, log, metrics and the listener of ops is what one gets without."""
+        """What the sample shows for delivery, egress, metrics and the listener of ops is what one gets without."""
         settings = load_settings(sample(tmp_path), {})
         defaults = load_settings(None, {})
         for name in ("delivery", "egress", "metrics", "outcomes", "shutdown_grace", "ops"):
             assert getattr(settings, name) == getattr(defaults, name)
-        assert settings.queue.prefetch == defaults.queue.prefetch
+        # A sample of its own mind in one value: 256 deliveries that come due at once hold up fresh ones too long.
+        assert (settings.queue.prefetch.retries, defaults.queue.prefetch.retries) == (256, 64)
+        assert settings.queue.prefetch == defaults.queue.prefetch.model_copy(update={"retries": 256})
 
     def test_json_says_the_same(self, tmp_path: Path) -> None:
         """A JSON file with the same content makes the same settings."""

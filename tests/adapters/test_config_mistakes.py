@@ -87,6 +87,8 @@ shutdwn_grace: 20s
             ("queue: {url: 'amqps://h', tls: {key_file: notifier.yaml}}", "queue.tls", "needs cert_file"),
             ("queue: {url: 'amqp://h', password: q, password_file: notifier.yaml}", "queue", "both given"),
             ("queue: {url: 'amqp://h', password_file: nowhere}", "queue.password_file", "there is no file"),
+            ("queue: {url: 'amqp://h', password_file: '~nobody-/x'}", "queue.password_file", "there is no such home"),
+            ("queue: {url: 'sqlite:~nobody-/x'}", "queue.url", "there is no such home"),
             ("queue: {prefix: 'a b'}", "queue.prefix", "must match"),
             ("queue: {topology: create}", "queue.topology", "must be 'declare' or 'verify'"),
             ("queue: {max_event: 0}", "queue.max_event", "must be greater than 0"),
@@ -161,6 +163,14 @@ shutdwn_grace: 20s
     def test_no_secret_is_shown(self, tmp_path: Path, text: str) -> None:
         """No text of a mistake holds a value that may be secret."""
         assert "hunter2" not in str(mistakes(write(tmp_path, text)))
+
+    def test_a_home_that_is_not_there(self, tmp_path: Path) -> None:
+        """In a variable beside a file it is a mistake too, at the key that the variable sets."""
+        path = write(tmp_path, "queue: {url: 'amqp://h'}")
+        found = mistakes(path, {"NOTIFIER_QUEUE__PASSWORD_FILE": "~nobody-/x"})
+        assert found["queue.password_file"].endswith("there is no such home")
+        found = mistakes(path, {"NOTIFIER_QUEUE__URL": "sqlite:~nobody-/x"})
+        assert found["queue.url"].endswith("there is no such home")
 
     def test_no_secret_in_a_repr(self) -> None:
         """Settings can be printed."""

@@ -84,6 +84,20 @@ def test_a_write_during_the_reload_is_told_afterwards() -> None:
     assert watch.look({A: stamp(3)}, 3.0)
 
 
+def test_further_files_can_be_watched() -> None:
+    """What a failed reload named is told once when it stands; what was watched before still is."""
+    watch = Watch({A: stamp(1)}, settle=1.0)
+    watch.add([A, B])
+    assert watch.paths == (A, B)
+    assert not any(watch.look({A: stamp(1), B: None}, now) for now in (0.0, 1.0, 2.0))
+    assert not watch.look({A: stamp(1), B: stamp(1)}, 3.0)
+    assert [watch.look({A: stamp(1), B: stamp(1)}, now) for now in (4.0, 5.0)] == [True, False]
+    watch.add([B])
+    assert not any(watch.look({A: stamp(1), B: stamp(1)}, now) for now in (6.0, 7.0))
+    assert not watch.look({A: stamp(2), B: stamp(1)}, 8.0)
+    assert watch.look({A: stamp(2), B: stamp(1)}, 9.0)
+
+
 def rewrite(path: Path) -> None:
     path.write_text("two")
     os.utime(path, (1.0, 1.0))  # the same size and mtime as before

@@ -87,14 +87,23 @@ async def test_a_proxy_that_refuses_us_is_a_fault_of_ours(transport: HttpTranspo
 
 @pytest.mark.parametrize(
     "behaviour",
-    [do.answer(403), do.answer(502), do.close(), do.reset(), do.reset(reads=False), do.raw(b"nonsense\r\n\r\n")],
-    ids=["forbids", "cannot reach", "closes", "resets", "resets at once", "is no proxy"],
+    [do.answer(403), do.answer(500), do.close(), do.reset(), do.reset(reads=False), do.raw(b"nonsense\r\n\r\n")],
+    ids=["forbids", "fails", "closes", "resets", "resets at once", "is no proxy"],
 )
 async def test_a_tunnel_that_fails_is_the_proxys_fault(transport: HttpTransport, behaviour: do.Behaviour) -> None:
     """Whatever goes wrong before the tunnel stands."""
     async with scripted(behaviour) as proxy:
         wire = await transport.post(request("https://shop.example/", proxy=proxy.origin))
     assert broken(wire) == (Reason.PROXY, False)
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+async def test_a_client_that_the_proxy_cannot_reach(transport: HttpTransport, status: int) -> None:
+    """By these the proxy says that the client is down: an attempt, with its age limit and its circuit, as any other."""
+    async with scripted(do.answer(status)) as proxy:
+        wire = await transport.post(request("https://shop.example/", proxy=proxy.origin))
+    text = f"proxy 127.0.0.1:{proxy.port}: answered {status}"
+    assert wire == Break(reason=Reason.CONNECT, ambiguous=False, text=text)
 
 
 @pytest.mark.parametrize("uri", ["https://shop.example/", "http://shop.example/"])

@@ -140,6 +140,25 @@ async def test_an_informational_response_is_not_the_answer(transport: HttpTransp
         assert await transport.post(request(receiver.url)) == Answer(status=204)
 
 
+async def test_an_informational_response_then_a_broken_answer(transport: HttpTransport) -> None:
+    """The status is that of the answer, not of what came before it."""
+    async with scripted(
+        do.raw(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 503 Scripted\r\nno colon\r\n\r\n")
+    ) as receiver:
+        met = outcome(await transport.post(request(receiver.url)))
+    assert (met.reason, met.status) == (Reason.SERVER_ERROR, 503)
+
+
+@pytest.mark.parametrize("first", [b"", b"\r\n\r\n"], ids=["at once", "after blank lines"])
+async def test_informational_responses_without_end(transport: HttpTransport, first: bytes) -> None:
+    """They are part of the head, whose 16 KiB are all that is read before a final status."""
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 500
+    async with scripted(do.flood(first, hints)) as receiver:
+        met = outcome(await transport.post(request(receiver.url)))
+        assert met.reason is Reason.DISCONNECTED
+        await receiver.until(lambda receiver: receiver.open == 0)
+
+
 async def test_an_answer_that_needs_no_length_ends_with_the_connection(transport: HttpTransport) -> None:
     """HTTP/1.0 receivers say the end of the body by closing."""
     async with scripted(do.raw(b"HTTP/1.0 400 Bad Request\r\n\r\nno such session", close=True)) as receiver:

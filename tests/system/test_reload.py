@@ -105,3 +105,29 @@ async def test_keys_roll_over_without_a_lost_or_doubled_delivery(tmp_path: Path,
         assert {hit.header["kid"] for hit in clients.hits if hit.who in sessions[400:]} == {second}
         verify_all(clients.hits, site.jwks)
         await rabbit.until_depths({})
+
+
+async def test_a_file_that_comes_after_it_was_named_is_read(tmp_path: Path) -> None:
+    """A home that is not there ends no worker; a file that was missing is taken when it comes, with nothing touched."""
+    site = Site(tmp_path, "sqlite:queue.db")
+    async with worker(site) as running:
+        site.write_clients([client("shop", "https://127.0.0.1:9/", tls={"ca_file": "~nobody-of-that-name/ca.pem"})])
+        await running.until_said("reload_failed", lambda line: "no such home" in str(line["mistakes"]))
+        site.write_clients([client("shop", "https://127.0.0.1:9/", tls={"ca_file": "ca.pem"})])
+        await running.until_said("reload_failed", lambda line: "there is no file" in str(line["mistakes"]))
+        (tmp_path / "ca.pem").write_text("of no use, but there")
+        await running.until_said("reloaded", lambda line: line["clients"] == 1)
+        assert await running.stop() == 0
+
+
+async def test_the_api_stays_guarded_until_the_restart(tmp_path: Path) -> None:
+    """The listener stands although its section is gone: who has no token is turned away as before."""
+    site = Site(tmp_path, "sqlite:queue.db")
+    async with worker(site) as running:
+        del site.config["api"]
+        site.write()
+        await running.until_said("reload_needs_restart", lambda line: line["settings"] == ["api"])
+        await running.until_said("reloaded")
+        assert (await running.post(event("s1"), token=None))[0] == 401
+        assert (await running.post(event("s1")))[0] == 202
+        assert await running.stop() == 0

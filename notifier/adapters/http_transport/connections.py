@@ -31,6 +31,7 @@ KEEP_ALIVE = 15.0  # seconds an idle connection is kept; that many servers close
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r\n]")
+_FINAL = re.compile(rb"HTTP/1\.[01] (101|[2-9][0-9]{2})[ \r\n]")
 
 
 @dataclass(slots=True)
@@ -70,8 +71,9 @@ class WatchedConnection(ResponseHandler):
     def __init__(self, loop: asyncio.AbstractEventLoop, open_connections: OpenConnections) -> None:
         super().__init__(loop=loop)
         self.uses = 0
-        self.head = b""
+        self.head = b""  # with the informational responses before the answer, of which there may be any number
         self.head_too_large = False
+        self._answer = 0  # where in it the answer begins
         self._head_complete = False
         self._lost = False
         self._open_connections = open_connections
@@ -84,12 +86,13 @@ class WatchedConnection(ResponseHandler):
             self._open_connections.count += 1
         self.uses += 1
         self.head = b""
+        self._answer = 0
         self._head_complete = False
 
     @property
     def status(self) -> int | None:
         """The status of a final response, as soon as its status line was read."""
-        line = _STATUS_LINE.match(self.head)
+        line = _STATUS_LINE.match(self.head, self._answer)
         return int(line[1]) if line is not None and int(line[1]) >= 200 else None
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -103,13 +106,19 @@ class WatchedConnection(ResponseHandler):
         """Of asyncio."""
         if not self._head_complete and self.uses:
             self.head += data[:HEAD_LIMIT]
-            if _HEAD_END.search(self.head):
-                self._head_complete = True
-            elif len(self.head) >= HEAD_LIMIT and self.transport is not None:
+            self._head_complete = self._ends_head()
+            if not self._head_complete and len(self.head) >= HEAD_LIMIT and self.transport is not None:
                 self.head_too_large = True
                 self.transport.abort()
                 return
         super().data_received(data)
+
+    def _ends_head(self) -> bool:
+        while (end := _HEAD_END.search(self.head, self._answer)) is not None:
+            if _FINAL.match(self.head, self._answer):
+                return True
+            self._answer = end.end()
+        return False
 
 
 class GuardedConnector(aiohttp.TCPConnector):

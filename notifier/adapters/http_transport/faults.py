@@ -13,6 +13,7 @@ from notifier.adapters.http_transport.connections import Exchange
 from notifier.domain.outcome import Answer, Break, Reason, StaleConnection, Wire
 
 TEXT_LIMIT = 300  # characters
+_BEHIND_PROXY = (502, 503, 504)  # by which a proxy says that it could not reach the client
 
 
 def read_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> Wire:
@@ -39,9 +40,9 @@ def read_timeout(seconds: float, exchange: Exchange, proxy: URL | None) -> Break
     return _break(Reason.TIMEOUT, f"no connection within {seconds:g} s")
 
 
-def refused_by_proxy(proxy: URL, status: int) -> Break:
+def refused_by_proxy(proxy: URL, status: int, reason: Reason = Reason.PROXY) -> Break:
     """The proxy answered in place of the client."""
-    return _break(Reason.PROXY, f"proxy {_place(proxy)}: answered {status}")
+    return _break(reason, f"proxy {_place(proxy)}: answered {status}")
 
 
 def _before_writing(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> Break:
@@ -50,7 +51,8 @@ def _before_writing(error: aiohttp.ClientError | OSError, exchange: Exchange, pr
         return _break(Reason.EGRESS_DENIED, f"host {error.description or 'cannot be used'}")
     if proxy is not None and _proxy_failed(error, proxy):
         if isinstance(error, aiohttp.ClientHttpProxyError):
-            return refused_by_proxy(proxy, error.status)
+            reason = Reason.CONNECT if error.status in _BEHIND_PROXY else Reason.PROXY
+            return refused_by_proxy(proxy, error.status, reason)
         return _break(Reason.PROXY, f"proxy {_place(proxy)}: {_tls_fault(error) or _words(error)}")
     if exchange.denied is not None and not exchange.tried:
         return _break(Reason.EGRESS_DENIED, exchange.denied)

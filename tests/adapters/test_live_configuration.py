@@ -1,0 +1,156 @@
+"""A reload takes everything or nothing, and never opens what was closed."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from notifier.adapters.file_watch import Watch, watch_files
+from notifier.adapters.live_configuration import LiveConfiguration, load
+from tests.adapters.key_folder import ISS, pem
+
+PUBLIC = {"listen": "0.0.0.0:0", "tokens_file": "tokens.yaml"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A key, a token and no clients."""
+    (tmp_path / "key.pem").write_bytes(pem("ES256"))
+    (tmp_path / "tokens.yaml").write_text("- {name: idp, token: correct-horse, scopes: [publish]}\n")
+    (tmp_path / "clients.yaml").write_text("[]")
+    return tmp_path
+
+
+def write(folder: Path, **sections: Any) -> Path:
+    """The service's file with these sections."""
+    path = folder / "notifier.json"
+    issuers = {ISS: {"keys": [{"file": "key.pem"}]}}
+    path.write_text(json.dumps({"issuers": issuers, "registry": {"file": "clients.yaml"}, **sections}))
+    return path
+
+
+def live(folder: Path, **sections: Any) -> LiveConfiguration:
+    """What runs with these sections."""
+    path = write(folder, **sections)
+    return LiveConfiguration(path, {}, load(path, {}))
+
+
+@pytest.mark.parametrize("api", [{}, {"api": {"listen": "127.0.0.1:0"}}], ids=["no api", "no tokens_file"])
+def test_tokens_are_asked_for_until_the_restart(folder: Path, api: dict[str, Any]) -> None:
+    """The listener stands where it stood, so what guarded it does too, although the rest is taken."""
+    running = live(folder, api=PUBLIC)
+    before = running.tokens()
+    write(folder, **api, delivery={"timeout": "3s"})
+    for _ in range(2):
+        assert running.reload(asked=True)
+        assert running.now.settings.delivery.timeout == 3.0
+        assert running.tokens() == before
+    assert before
+
+
+def test_other_tokens_serve_at_once(folder: Path) -> None:
+    """A token that is removed from the file can no longer be used."""
+    running = live(folder, api=PUBLIC)
+    (folder / "tokens.yaml").write_text("- {name: other, token: horse-battery, scopes: [publish]}\n")
+    assert running.reload(asked=False)
+    tokens = running.tokens()
+    assert tokens is not None
+    assert [token.name for token in tokens] == ["other"]
+
+
+@pytest.mark.parametrize(
+    "clients",
+    [
+        "[{client_id: shop, notifier: {tls: {ca_file: '~nobody-of-that-name/ca.pem'}}}]",
+        "[{client_id: shop, notifier: {proxy: {file: '~nobody-of-that-name/proxy'}}}]",
+    ],
+    ids=["ca_file", "secret"],
+)
+def test_a_mistaken_reload_keeps_the_old(folder: Path, clients: str) -> None:
+    """Whatever is wrong with a file, it is said and nothing is raised."""
+    running = live(folder)
+    before = running.now
+    (folder / "clients.yaml").write_text(clients)
+    assert not running.reload(asked=True)
+    assert running.now is before
+    assert not running.last_reload_succeeded
+
+
+def test_what_nobody_thought_of_keeps_the_old_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A reload that meets a fault of our own is refused, and the log names its type, not its text."""
+    path = write(folder)
+
+    class Broken(dict[str, str]):
+        def __iter__(self) -> Any:
+            raise RecursionError("hush-hush")
+
+    running = LiveConfiguration(path, Broken(), load(path, {}))
+    before = running.now
+    assert not running.reload(asked=True)
+    assert running.now is before
+    assert not running.last_reload_succeeded
+    said = capsys.readouterr().out
+    assert "RecursionError" in said
+    assert "hush-hush" not in said
+
+
+def names_a_key(folder: Path) -> Path:
+    """A second key, not there yet."""
+    write(folder, issuers={ISS: {"keys": [{"file": "key.pem"}, {"file": "new.pem"}]}})
+    return folder / "new.pem"
+
+
+def names_a_secret(folder: Path) -> Path:
+    """A client's file, not there yet."""
+    (folder / "clients.yaml").write_text("[{client_id: shop, notifier: {tls: {ca_file: new.pem}}}]")
+    return folder / "new.pem"
+
+
+def names_a_wrong_registry(folder: Path) -> Path:
+    """Another clients file, which is there and cannot be read."""
+    (folder / "new.yaml").write_text("{")
+    write(folder, registry={"file": "new.yaml"})
+    return folder / "new.yaml"
+
+
+@pytest.mark.parametrize("name", [names_a_key, names_a_secret, names_a_wrong_registry])
+async def test_what_a_failed_reload_named_is_watched(folder: Path, name: Callable[[Path], Path]) -> None:
+    """The file that was missing or wrong is mended, and nothing else is touched: it is read again."""
+    running = live(folder)
+    watch = Watch(running.now.stamps, settle=0.02)
+    taken = asyncio.Event()
+    failed = asyncio.Event()
+
+    async def changed() -> None:
+        if await asyncio.to_thread(running.reload, asked=False):
+            taken.set()
+        else:
+            watch.add(running.named)
+            failed.set()
+
+    new = name(folder)
+    task = asyncio.create_task(watch_files(watch, changed, clock=time.monotonic, interval=0.002))
+    try:
+        await asyncio.wait_for(failed.wait(), 5)
+        new.write_bytes(pem("RS256") if new.suffix == ".pem" else b"[]")
+        await asyncio.wait_for(taken.wait(), 5)
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def test_a_refused_registry_is_watched(folder: Path) -> None:
+    """Where the new clients file is much shorter, it is that file that will be mended."""
+    clients = [{"client_id": f"c{number}"} for number in range(10)]
+    (folder / "clients.yaml").write_text(json.dumps(clients))
+    running = live(folder)
+    (folder / "new.yaml").write_text("[]")
+    write(folder, registry={"file": "new.yaml"})
+    assert not running.reload(asked=False)
+    assert folder / "new.yaml" in running.named
