@@ -2,7 +2,8 @@
 
 It is JSON that a person can read in any RabbitMQ tool: moments are RFC 3339, the delivery's outcomes stand in a list
 of their own, and the message's headers say `reason`, `iss`, `client_id` and `event_id`. A message that the broker moved
-among the dead letters by itself (it bears only `x-death`) is read as one too, with reason `delivery_limit`.
+among the dead letters by itself (it bears only `x-death`) is read as one too, with reason `delivery_limit` and a text
+that says what the broker did.
 """
 
 import base64
@@ -30,6 +31,13 @@ from notifier.domain.session_ended import SessionEnded, WrongEntry
 
 RAW_BYTES = 1024 * 1024
 TEXT = 1024  # characters of `text`
+_MOVED: Mapping[str, str] = MappingProxyType(
+    {
+        "expired": "expired unread, by the AMQP `expiration` of its publisher or a message-ttl of the queue",
+        "maxlen": "pushed out by a length limit, which a policy gave the queue",
+        "rejected": "rejected by a consumer, which was none of ours",
+    }
+)
 HEADER_BYTES = 255
 
 
@@ -203,8 +211,10 @@ def message_of(letter: DeadLetter, lane: Lane) -> Message | None:
 
 def _moved_by_broker(message: Message) -> DeadLetter:
     death = message.headers.get("x-death")
-    since = _death_time(death) or message.timestamp or 0.0
-    reason, text = DeadReason.DELIVERY_LIMIT, "given back to the broker too often: a fault of ours, or poison"
+    first = _last_death(death)
+    since = _death_time(first) or message.timestamp or 0.0
+    reason = DeadReason.DELIVERY_LIMIT
+    text = _MOVED.get(str(first.get("reason")), "given back to the broker too often: a fault of ours, or poison")
     try:
         match message.kind:
             case Kind.DELIVERY:
@@ -221,9 +231,14 @@ def _moved_by_broker(message: Message) -> DeadLetter:
     return replace(letter, id=identity, reason=reason, text=echo(text, TEXT))
 
 
-def _death_time(death: object) -> float | None:
+def _last_death(death: object) -> Mapping[str, object]:
+    """What the broker wrote when it moved the message; it puts the newest first."""
     first = death[0] if isinstance(death, list) and death else None
-    time = first.get("time") if isinstance(first, Mapping) else None
+    return first if isinstance(first, Mapping) else {}
+
+
+def _death_time(death: Mapping[str, object]) -> float | None:
+    time = death.get("time")
     if not isinstance(time, datetime):
         return None
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()

@@ -185,6 +185,25 @@ def test_what_the_broker_gave_up_is_shown_as_what_it_was() -> None:
     assert load_dead_letter(other).event == EVENT
 
 
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [
+        ("delivery_limit", "a fault of ours"),
+        ("expired", "AMQP `expiration`"),
+        ("maxlen", "length limit"),
+        ("rejected", "none of ours"),
+        (["odd"], "a fault of ours"),
+    ],
+)
+def test_it_is_said_why_the_broker_moved_it(why: object, words: str) -> None:
+    """What the newest death says, whatever delays the message had been through before."""
+    death = [{"queue": "notifier.events", "reason": why}, {"queue": "notifier.delay.8s", "reason": "expired"}]
+    letter = load_dead_letter(message(b"{}", headers={"x-death": death}))
+    assert letter.reason is DeadReason.DELIVERY_LIMIT
+    assert words in letter.text
+    assert ("fault of ours" in letter.text) == (words == "a fault of ours")
+
+
 @pytest.mark.parametrize("kind", [None, Kind.DELIVERY, Kind.EVENT])
 def test_a_foreign_message_among_the_dead_is_shown_as_it_is(kind: Kind | None) -> None:
     """Under the same id at each look, though the broker counts looks in the headers."""
