@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from aiormq.exceptions import AMQPError
 
 from notifier.adapters.rabbitmq import topology
-from notifier.adapters.rabbitmq.connection import Connection, connect, finish, reason_of
+from notifier.adapters.rabbitmq.connection import Connection, connect, finish, named_losses, reason_of
 from notifier.adapters.rabbitmq.options import RabbitOptions
 from notifier.adapters.rabbitmq.topology import Standing
 from notifier.domain.errors import QueueUnavailable
@@ -42,7 +42,8 @@ async def delete_topology(options: RabbitOptions) -> Mapping[str, int]:
 async def _connected(options: RabbitOptions) -> AsyncIterator[Connection]:
     connection = await connect(options, "topology")
     try:
-        yield connection
+        with named_losses():
+            yield connection
     except (AMQPError, OSError) as error:
         raise QueueUnavailable(reason_of(error)) from error
     finally:

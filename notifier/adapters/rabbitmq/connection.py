@@ -11,7 +11,8 @@ aiormq always uses one, is awaited by way of a task of its own (`finish`).
 import asyncio
 import random
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 
 import aio_pika
 import aiormq
@@ -56,7 +57,8 @@ async def connect(options: RabbitOptions, purpose: str) -> Connection:
                 return await aio_pika.connect(
                     url, ssl_context=context, client_properties={"connection_name": f"{options.name} {purpose}"}
                 )
-        except (AMQPError, OSError, TimeoutError, RuntimeError, ValueError) as error:
+        # StopAsyncIteration: the end of the stream came right behind the broker's first words.
+        except (AMQPError, OSError, TimeoutError, RuntimeError, ValueError, StopAsyncIteration) as error:
             failure = _translate(error, url)
     raise failure
 
@@ -95,16 +97,45 @@ def reason_of(error: BaseException | None) -> str:
     return " ".join(words.split())[:500]
 
 
+def ending() -> bool:
+    """Whether the task that asks was cancelled. What goes round for ever asks at each turn.
+
+    aiormq may raise its own error in place of a cancellation that comes while something of its fails.
+    """
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+@contextmanager
+def named_losses() -> Iterator[None]:
+    """Raise QueueUnavailable for the two ways in which aiormq ends without a word what waits on a lost connection.
+
+    A bare `Exception`, where the stream ended between two frames; and a cancellation that is none of ours, where the
+    peer fell silent or the channel was closed.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as cancelled:
+        if ending():
+            raise
+        raise QueueUnavailable("connection lost before the broker's answer") from cancelled
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise QueueUnavailable("connection lost before the broker's answer") from error
+
+
 async def open_channel(connection: Connection, *, confirms: bool = False) -> aiormq.Channel:
     """A new channel, in aiormq's leaner terms. With `confirms`, an unroutable mandatory publish raises.
 
     Raises QueueUnavailable.
     """
-    channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
     try:
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            await channel.initialize()
-            underlay = await channel.get_underlay_channel()
+        channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+        with named_losses():
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await channel.initialize()
+                underlay = await channel.get_underlay_channel()
     except (AMQPError, OSError, RuntimeError) as error:  # TimeoutError is an OSError
         raise QueueUnavailable(f"no channel: {reason_of(error)}") from error
     assert isinstance(underlay, aiormq.Channel)
@@ -181,7 +212,7 @@ class Link:
     async def run(self) -> None:
         """Until cancelled."""
         pause = FIRST_PAUSE
-        while True:
+        while not ending():
             try:
                 self.connection = await connect(self._options, self._purpose)
                 await self._live(self.connection)

@@ -17,7 +17,14 @@ from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 from pamqp import commands
 
 from notifier.adapters.rabbitmq.acks import AckLedger
-from notifier.adapters.rabbitmq.connection import Connection, close_channel, open_channel, reason_of
+from notifier.adapters.rabbitmq.connection import (
+    Connection,
+    close_channel,
+    ending,
+    named_losses,
+    open_channel,
+    reason_of,
+)
 from notifier.adapters.rabbitmq.decoding import to_message
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import Lane
@@ -27,7 +34,8 @@ FLUSH_AFTER = 0.003  # seconds that acks gather: at 3,000 messages/s ten go in o
 RPC_TIMEOUT = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 
-_CHANNEL_TROUBLE = (AMQPError, OSError, RuntimeError)  # TimeoutError is an OSError, "channel closed" a RuntimeError
+# TimeoutError is an OSError, "channel closed" a RuntimeError, and QueueUnavailable comes of `named_losses`.
+_CHANNEL_TROUBLE = (AMQPError, OSError, RuntimeError, QueueUnavailable)
 
 
 class ChannelAcks:
@@ -106,7 +114,7 @@ class LaneConsumer:
         async with self._changing:
             tag, self._consumer_tag = self._consumer_tag, None
             if self._channel is not None and tag is not None:
-                with suppress(*_CHANNEL_TROUBLE):
+                with suppress(*_CHANNEL_TROUBLE), named_losses():
                     async with asyncio.timeout(RPC_TIMEOUT):
                         await self._channel.basic_cancel(tag)
 
@@ -120,7 +128,7 @@ class LaneConsumer:
     async def run(self, connection: Connection) -> None:
         """Consume whenever that is wanted, until cancelled."""
         pause = FIRST_PAUSE
-        while True:
+        while not ending():
             await self._wanted.wait()
             try:
                 channel = await open_channel(connection)
@@ -142,8 +150,9 @@ class LaneConsumer:
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
         stood = False
         try:
-            async with asyncio.timeout(RPC_TIMEOUT):
-                await channel.basic_qos(prefetch_count=self._prefetch)
+            with named_losses():
+                async with asyncio.timeout(RPC_TIMEOUT):
+                    await channel.basic_qos(prefetch_count=self._prefetch)
             self._channel, self._acks = channel, acks
             await self._consume()
             stood = True
@@ -173,8 +182,9 @@ class LaneConsumer:
             async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
                 sink.take(to_message(lane, delivered, Taken(acks, delivered.delivery_tag or 0)))
 
-            async with asyncio.timeout(RPC_TIMEOUT):
-                consumer = await channel.basic_consume(self._queue, on_message)
+            with named_losses():
+                async with asyncio.timeout(RPC_TIMEOUT):
+                    consumer = await channel.basic_consume(self._queue, on_message)
             self._consumer_tag = consumer.consumer_tag
 
     async def _until_gone(self, channel: aiormq.Channel) -> str:

@@ -11,7 +11,15 @@ import aiormq
 from aiormq.exceptions import AMQPError, DeliveryError, PublishError
 from pamqp import commands
 
-from notifier.adapters.rabbitmq.connection import Connection, Link, is_blocked, open_channel, reason_of
+from notifier.adapters.rabbitmq.connection import (
+    Connection,
+    Link,
+    ending,
+    is_blocked,
+    named_losses,
+    open_channel,
+    reason_of,
+)
 from notifier.domain.errors import QueueUnavailable
 
 IN_FLIGHT = 1000  # publishes without a confirm yet; bounds memory (128 KiB each at most) and the broker's backlog
@@ -34,7 +42,7 @@ class Publishing:
         """Keep a channel on this connection, until cancelled."""
         self._connection = connection
         try:
-            while True:
+            while not ending():
                 channel = await open_channel(connection, confirms=True)
                 self._channel = channel
                 if not link.standing.is_set():
@@ -90,10 +98,16 @@ class Publishing:
         deadline = asyncio.timeout(CONFIRM_TIMEOUT)
         self._deadlines.add(deadline)
         try:
-            async with deadline:
-                await channel.basic_publish(
-                    body, exchange=exchange, routing_key=routing_key, properties=properties, mandatory=True, wait=False
-                )
+            with named_losses():
+                async with deadline:
+                    await channel.basic_publish(
+                        body,
+                        exchange=exchange,
+                        routing_key=routing_key,
+                        properties=properties,
+                        mandatory=True,
+                        wait=False,
+                    )
         except PublishError as returned:
             self._mend_soon.set()
             raise QueueUnavailable(f"no queue takes {exchange}/{routing_key}: {reason_of(returned)}") from returned
@@ -105,12 +119,6 @@ class Publishing:
             raise QueueUnavailable(text) from late
         except (AMQPError, OSError, RuntimeError) as lost:
             raise QueueUnavailable(f"connection lost before the confirm: {reason_of(lost)}") from lost
-        except asyncio.CancelledError as cancelled:
-            # aiormq cancels what waits on a closed channel. That is no cancellation of ours.
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            raise QueueUnavailable("connection closed before the confirm") from cancelled
         finally:
             self._deadlines.discard(deadline)
 

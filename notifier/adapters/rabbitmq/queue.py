@@ -13,7 +13,15 @@ from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 from pamqp import commands
 
 from notifier.adapters.rabbitmq import topology
-from notifier.adapters.rabbitmq.connection import Connection, Link, close_channel, open_channel, reason_of
+from notifier.adapters.rabbitmq.connection import (
+    Connection,
+    Link,
+    close_channel,
+    ending,
+    named_losses,
+    open_channel,
+    reason_of,
+)
 from notifier.adapters.rabbitmq.consuming import LaneConsumer, Taken
 from notifier.adapters.rabbitmq.decoding import to_message
 from notifier.adapters.rabbitmq.options import RabbitOptions
@@ -109,10 +117,9 @@ class RabbitQueue:
                 tasks.create_task(lane.run(connection))
 
     async def _establish(self, connection: Connection) -> None:
-        if self._options.topology == "declare":
-            await topology.declare(connection, self._topology)
-        else:
-            await topology.verify(connection, self._topology)
+        establish = topology.declare if self._options.topology == "declare" else topology.verify
+        with named_losses():
+            await establish(connection, self._topology)
 
     async def _mend(self) -> None:
         """Have the topology stand again: something was found missing. What cannot be mended shows in `status`."""
@@ -122,17 +129,17 @@ class RabbitQueue:
         async with self._mending:
             try:
                 await self._establish(connection)
+            except (QueueUnavailable, AMQPError, OSError, RuntimeError):
+                pass  # the connection is going, and is made again
             except NotifierError as error:
                 if str(error) != self._problem:
                     self._log.error("queue topology is wrong", reason=str(error))
                 self._problem = str(error)
-            except (AMQPError, OSError, RuntimeError):
-                pass  # the connection is going, and is made again
             else:
                 self._problem = None
 
     async def _watch(self, connection: Connection) -> None:
-        while True:
+        while not ending():
             if not await self._look(connection):
                 self._mend_soon.set()
             try:
@@ -237,8 +244,9 @@ class RabbitQueue:
         channel = await open_channel(self._consuming_connection())
         try:
             while len(seen) < limit:
-                async with asyncio.timeout(RPC_TIMEOUT):
-                    delivered = await channel.basic_get(self._name(queue))
+                with named_losses():
+                    async with asyncio.timeout(RPC_TIMEOUT):
+                        delivered = await channel.basic_get(self._name(queue))
                 if delivered.delivery_tag is None:
                     break
                 seen.append(to_message(lane, delivered, tag=None))
@@ -264,8 +272,9 @@ async def _depths(connection: Connection, names: Mapping[str, str]) -> dict[str,
             if channel.is_closed:
                 channel = await open_channel(connection)
             try:
-                async with asyncio.timeout(RPC_TIMEOUT):
-                    queue = await channel.queue_declare(name, passive=True)
+                with named_losses():
+                    async with asyncio.timeout(RPC_TIMEOUT):
+                        queue = await channel.queue_declare(name, passive=True)
             except ChannelNotFoundEntity:
                 continue
             found[key] = Depth(ready=queue.message_count or 0, consumers=queue.consumer_count or 0)

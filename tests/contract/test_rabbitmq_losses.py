@@ -1,0 +1,219 @@
+"""How a connection can be lost in ways that aiormq has no name for, each shown to be an ordinary loss here.
+
+A proxy that speaks TLS stands before the broker. Over TLS the last frames and the end of the stream come in one piece,
+as they do from a broker or a proxy that says its last words and goes.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from yarl import URL
+
+from notifier.adapters.rabbitmq.administration import declare_topology, survey_topology
+from notifier.adapters.rabbitmq.connection import connect, finish, open_channel
+from notifier.adapters.rabbitmq.options import BrokerTls, RabbitOptions
+from notifier.adapters.rabbitmq.queue import RabbitQueue
+from notifier.domain.errors import QueueUnavailable
+from notifier.domain.message import DEAD, Lane
+from tests.certificates import authority
+from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing
+from tests.contract.test_rabbitmq_traps import eventually, publish_until_durable
+
+NOTHING = b"\0" * 64  # said by nobody
+HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
+
+
+class Proxy:
+    """Passes everything on, until told otherwise."""
+
+    def __init__(self, broker: URL) -> None:
+        self.url = ""
+        self.ending_at_once = False  # new connections get the broker's first words and the end
+        self.silent_from = NOTHING  # what is said when the proxy falls silent
+        self._broker = broker
+        self._passing = asyncio.Event()
+        self._passing.set()
+        self._clients: dict[asyncio.StreamWriter, asyncio.Task[object] | None] = {}
+
+    @property
+    def silent(self) -> bool:
+        """Whether it is."""
+        return not self._passing.is_set()
+
+    @property
+    def connections(self) -> int:
+        """How many pass through."""
+        return len(self._clients)
+
+    def fall_silent(self) -> None:
+        """Keep the connections and pass nothing on."""
+        self._passing.clear()
+
+    def end(self) -> None:
+        """A last frame to everybody, and the end right behind it. New connections are served again."""
+        for client in self._clients:
+            client.write(HEARTBEAT)
+            client.close()
+        self.silent_from = NOTHING
+        silent, self._passing = self._passing, asyncio.Event()
+        self._passing.set()
+        silent.set()
+
+    async def gone(self) -> None:
+        """Return once every connection is done with."""
+        if tasks := {task for task in self._clients.values() if task is not None}:
+            await asyncio.wait(tasks, timeout=PATIENCE)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        passing = self._passing
+        self._clients[writer] = asyncio.current_task()
+        from_broker, to_broker = await asyncio.open_connection(self._broker.host, self._broker.port)
+        pumps = {
+            asyncio.ensure_future(self._pump(reader, to_broker, passing)),
+            asyncio.ensure_future(self._pump(from_broker, writer, passing, last=self.ending_at_once)),
+        }
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            del self._clients[writer]
+            to_broker.close()
+            writer.close()
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passing: asyncio.Event, *, last: bool = False
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                if self.silent_from in data:
+                    self.fall_silent()
+                await passing.wait()
+                if writer.is_closing():
+                    return
+                writer.write(data)
+                if last:
+                    return
+                await writer.drain()
+
+
+@pytest.fixture
+async def proxy(amqp_url: str, tmp_path: Path) -> AsyncIterator[Proxy]:
+    """Between us and the broker."""
+    broker = URL(amqp_url)
+    proxy = Proxy(broker)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0, ssl=authority(tmp_path).server())
+    port = server.sockets[0].getsockname()[1]
+    proxy.url = str(broker.with_scheme("amqps").with_host("localhost").with_port(port))
+    yield proxy
+    proxy.end()
+    server.close()
+    await proxy.gone()
+
+
+@pytest.fixture
+def options(proxy: Proxy, prefix: str, tmp_path: Path) -> RabbitOptions:
+    """By way of the proxy."""
+    return RabbitOptions(urls=(f"{proxy.url}?heartbeat=1",), prefix=prefix, tls=BrokerTls(ca_file=tmp_path / "ca.pem"))
+
+
+@pytest.fixture
+async def queue(options: RabbitOptions) -> AsyncIterator[RabbitQueue]:
+    """A worker's."""
+    queue = RabbitQueue(options)
+    await queue.open()
+    await asyncio.wait_for(queue.ready(), PATIENCE)
+    yield queue
+    await queue.close()
+
+
+async def test_an_end_right_behind_a_frame_is_a_loss_like_any_other(proxy: Proxy, queue: RabbitQueue) -> None:
+    """aiormq ends with a bare `Exception` whatever waits; here it is QueueUnavailable, and all stands again."""
+    inbox = Inbox()
+    await queue.consume(inbox)
+    await consuming(queue)
+    proxy.fall_silent()
+    waiting = [asyncio.ensure_future(queue.publish(DEAD, outgoing(str(count)))) for count in range(20)]
+    waiting += [asyncio.ensure_future(asking) for asking in (queue.depths(), queue.browse(DEAD, 1))]  # type: ignore[arg-type]  # what they would return is not looked at
+    waiting.append(asyncio.ensure_future(queue.stop_consuming()))
+    await asyncio.wait(waiting, timeout=0.1)  # so that each waits for the broker's answer
+    proxy.end()
+    *results, stopped = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(result) for result in results} == {QueueUnavailable}
+    assert stopped is None
+    await queue.consume(inbox)
+    await publish_until_durable(queue, Lane.EVENTS, outgoing("a"))
+    assert (await inbox.next()).message_id == "a"
+
+
+async def test_an_end_while_the_topology_is_declared(proxy: Proxy, options: RabbitOptions, queue: RabbitQueue) -> None:
+    """A worker that reconnects tries again, and an administrator hears of a loss."""
+    for asking in (declare_topology, survey_topology):
+        proxy.silent_from = b".delay.1s"
+        asked = asyncio.ensure_future(asking(options))
+        await eventually(lambda: proxy.silent)
+        proxy.end()
+        with pytest.raises(QueueUnavailable):
+            await asked
+        proxy.silent_from = b".delay.1s"  # the worker connects again, and declares
+        await eventually(lambda: proxy.silent)
+        proxy.end()
+    await publish_until_durable(queue, DEAD, outgoing("a"))
+
+
+async def test_an_end_right_behind_the_brokers_first_words(
+    proxy: Proxy, options: RabbitOptions, queue: RabbitQueue
+) -> None:
+    """Connecting fails by name, and a worker goes on trying."""
+    proxy.ending_at_once = True
+    with pytest.raises(QueueUnavailable):
+        await connect(options, "look")
+    proxy.end()
+    await eventually(lambda: not queue.status().connected and queue.status().problem is not None)
+    proxy.ending_at_once = False
+    await publish_until_durable(queue, DEAD, outgoing("a"))
+
+
+async def test_a_silent_broker_ends_a_look_at_the_queues(proxy: Proxy, queue: RabbitQueue) -> None:
+    """aiormq cancels what waits once it gives the peer up: the caller, whom nobody cancelled, hears of a loss."""
+    proxy.fall_silent()
+    with pytest.raises(QueueUnavailable):
+        await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(queue.depths())), PATIENCE)
+    proxy.end()
+
+
+async def test_a_cancelled_look_is_cancelled(proxy: Proxy, queue: RabbitQueue) -> None:
+    """Where the caller is cancelled, it stays so."""
+    proxy.fall_silent()
+    look = asyncio.ensure_future(queue.depths())
+    await asyncio.wait({look}, timeout=0.05)
+    look.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(look, PATIENCE)
+    proxy.end()
+
+
+async def test_closing_while_connecting_fails(proxy: Proxy, options: RabbitOptions) -> None:
+    """aiormq turns the cancellation of an attempt that is failing into its failure: the end is not forgotten for it."""
+    for steps in range(12):
+        proxy.fall_silent()
+        queue = RabbitQueue(options)
+        await queue.open()
+        await eventually(lambda: proxy.connections == 2)
+        proxy.end()
+        for _ in range(steps):  # the moment that matters is a few turns of the loop away
+            await asyncio.sleep(0)
+        await asyncio.wait_for(queue.close(), PATIENCE)
+        await proxy.gone()
+
+
+async def test_no_channel_opens_on_a_closed_connection(options: RabbitOptions) -> None:
+    """A connection that closes between two steps of ours is unavailable; aio-pika says RuntimeError."""
+    connection = await connect(options, "look")
+    await finish(connection.close())
+    with pytest.raises(QueueUnavailable):
+        await open_channel(connection)
