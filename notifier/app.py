@@ -64,6 +64,7 @@ def rabbit_options(settings: QueueSettings) -> RabbitOptions:
         tls=None if tls is None else BrokerTls(ca_file=tls.ca_file, cert_file=tls.cert_file, key_file=tls.key_file),
         prefix=settings.prefix,
         topology=settings.topology,
+        max_event=settings.max_event,
     )
 
 

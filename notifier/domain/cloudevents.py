@@ -63,6 +63,8 @@ def echo(text: str, length: int = ECHO_LENGTH) -> str:
 
 def open_message(message: Message, max_bytes: int) -> Opened:
     """Take the event's JSON out of the message. Raises MalformedEvent where there is none to look at."""
+    if message.cut_from is not None:
+        _refuse_size(message.cut_from.size, max_bytes)
     attributes = binary_attributes(message.headers) if message.headers else {}
     media_type = _media_type(message.content_type)
     if media_type.startswith("application/cloudevents"):
@@ -85,7 +87,7 @@ def open_message(message: Message, max_bytes: int) -> Opened:
 def read_json(body: bytes, max_bytes: int) -> object:
     """Any JSON text of at most `max_bytes` bytes. Raises MalformedEvent that says why it is none."""
     if len(body) > max_bytes:
-        _refuse("", f"the event has {len(body)} bytes; at most {max_bytes} are taken (queue.max_event)")
+        _refuse_size(len(body), max_bytes)
     body = body.removeprefix(b"\xef\xbb\xbf")
     if not body.strip():
         _refuse("", "the message is empty; it must be a JSON object")
@@ -93,6 +95,10 @@ def read_json(body: bytes, max_bytes: int) -> object:
         return cast("object", from_json(body, cache_strings="keys"))
     except ValueError as error:
         _refuse("", _why_no_json(body, str(error)))
+
+
+def _refuse_size(size: int, max_bytes: int) -> NoReturn:
+    _refuse("", f"the event has {size} bytes; at most {max_bytes} are taken (queue.max_event)")
 
 
 def _read_object(body: bytes, max_bytes: int) -> dict[str, object]:

@@ -24,7 +24,7 @@ from notifier.domain.cloudevents import binary_attributes, echo
 from notifier.domain.delivery import Delivery, Past
 from notifier.domain.documents import VERSION, EventDocument, dump_event, load_delivery, load_event, parse
 from notifier.domain.errors import MalformedEvent, Mistake, NotifierError
-from notifier.domain.message import Kind, Lane, Message, Outgoing
+from notifier.domain.message import Kind, Lane, Message, Outgoing, Whole
 from notifier.domain.moment import read_moment, render_moment
 from notifier.domain.outcome import DeadReason
 from notifier.domain.session_ended import SessionEnded, WrongEntry
@@ -50,7 +50,8 @@ Instant = Annotated[float, BeforeValidator(_instant), PlainSerializer(render_mom
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raw:
-    """A message that could not be read: its body as text where it is UTF-8, else base64; at most its first 1 MiB.
+    """A message that could not be read: its body as text where it is UTF-8, else base64; at most its first 1 MiB,
+    or what the queue kept of one too large for an event.
 
     `size` and `sha256` are the whole body's. `headers` are the CloudEvents attributes, without which it means nothing.
     """
@@ -246,8 +247,9 @@ def _death_time(death: Mapping[str, object]) -> float | None:
 
 def _raw(message: Message) -> Raw:
     body = message.body
+    whole = message.cut_from or Whole(size=len(body), sha256=hashlib.sha256(body).hexdigest())
     kept = body[:RAW_BYTES]
-    truncated = len(kept) < len(body)
+    truncated = len(kept) < whole.size
     try:
         # Where the body is cut, a character that the cut goes through is left out.
         text: str | None = codecs.getincrementaldecoder("utf-8")().decode(kept, final=not truncated)
@@ -256,8 +258,8 @@ def _raw(message: Message) -> Raw:
     return Raw(
         encoding="base64" if text is None else "utf-8",
         body=base64.b64encode(kept).decode() if text is None else text,
-        size=len(body),
-        sha256=hashlib.sha256(body).hexdigest(),
+        size=whole.size,
+        sha256=whole.sha256,
         truncated=truncated,
         content_type=None if message.content_type is None else echo(message.content_type),
         message_id=message.message_id,
@@ -273,7 +275,7 @@ def _names(message: Message) -> tuple[str, str]:
     content: object = None
     if len(message.body) <= RAW_BYTES:
         with contextlib.suppress(ValueError):
-            content = from_json(message.body)
+            content = from_json(message.body, allow_partial=message.cut_from is not None)
     content = content if isinstance(content, dict) else {}
     event = content.get("data") if "specversion" in content else content
     event = event if isinstance(event, dict) else {}

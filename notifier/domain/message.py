@@ -36,8 +36,19 @@ def delay(hop: int) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """What is known of a body of which only the beginning was kept: size in bytes and SHA-256, of all of it."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """A message as taken from a queue. `tag` is the adapter's own handle for the ack. `timestamp` in epoch seconds."""
+    """A message as taken from a queue. `tag` is the adapter's own handle for the ack. `timestamp` in epoch seconds.
+
+    Where `cut_from` is there the message was too large to be an event, and `body` is its beginning.
+    """
 
     lane: Lane
     body: bytes
@@ -50,6 +61,7 @@ class Message:
     user_id: str | None = None
     app_id: str | None = None
     delivery_count: int = 0
+    cut_from: Whole | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """What becomes of a message's properties: whose word is believed, and what cannot be decoded."""
 
 import datetime as dt
+import hashlib
 import struct
 from typing import Any
 
@@ -11,20 +12,21 @@ from pamqp import commands, decode
 from pamqp.header import ContentHeader
 
 from notifier.adapters.rabbitmq.decoding import to_message, tolerate_any_publisher
-from notifier.domain.message import Kind, Lane
+from notifier.domain.message import Kind, Lane, Whole
 
 
 def delivered(
     exchange: str = "",
     *,
     redelivered: bool = False,
+    body: bytes = b"{}",
     **properties: Any,
 ) -> DeliveredMessage:
     """A message as aiormq hands it over; the channel is not looked at."""
     return DeliveredMessage(
         delivery=commands.Basic.Deliver("consumer", 1, redelivered=redelivered, exchange=exchange, routing_key="k"),
         header=ContentHeader(properties=commands.Basic.Properties(**properties)),
-        body=b"{}",
+        body=body,
         channel=aiormq.Channel.__new__(aiormq.Channel),
     )
 
@@ -74,6 +76,17 @@ def test_the_delivery_count_is_the_brokers() -> None:
     headers = {"x-delivery-count": 7}
     assert to_message(Lane.EVENTS, delivered(headers=headers), None).delivery_count == 0
     assert to_message(Lane.EVENTS, delivered(headers=headers, redelivered=True), None).delivery_count == 7
+
+
+def test_only_the_beginning_of_what_is_too_large_is_held() -> None:
+    """With the size and the digest of all of it. What fits comes whole, and so does whatever is our own."""
+    body = b"0123456789"
+    cut = to_message(Lane.EVENTS, delivered("notifier.events", body=body), None, keep=9)
+    assert (cut.body, cut.cut_from) == (b"012345678", Whole(size=10, sha256=hashlib.sha256(body).hexdigest()))
+    fits = to_message(Lane.EVENTS, delivered("notifier.events", body=body), None, keep=10)
+    ours = to_message(Lane.EVENTS, delivered(body=body, message_type="notifier.event"), None, keep=9)
+    for whole in (fits, ours):
+        assert (whole.body, whole.cut_from) == (body, None)
 
 
 @pytest.mark.parametrize("seconds", [2**63, 2**64 - 1, 1_700_000_000_000_000, 1_700_000_000_000_000_000])

@@ -6,6 +6,7 @@ Each trap was met on a real broker, 3.10 or 4.x. An administrator (another conne
 import asyncio
 import contextlib
 import datetime as dt
+import hashlib
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -19,7 +20,7 @@ from pamqp.header import ContentHeader
 from notifier.adapters.rabbitmq.options import RabbitOptions
 from notifier.adapters.rabbitmq.queue import RabbitQueue
 from notifier.domain.errors import QueueError, QueueUnavailable
-from notifier.domain.message import DEAD, Kind, Lane, Message, Outgoing
+from notifier.domain.message import DEAD, Kind, Lane, Message, Outgoing, Whole
 from tests.contract.queues import PATIENCE, Inbox, consuming, names, outgoing, ready
 from tests.rabbitmq_node import RabbitmqNode
 
@@ -214,6 +215,19 @@ async def test_no_more_than_the_prefetch_is_held(worker: Open) -> None:
         queue.ack(message)
     await inbox.some(10)
     await ready(queue, Lane.EVENTS, 10)
+
+
+async def test_what_is_too_large_is_not_held(worker: Open) -> None:
+    """The prefetch counts messages: of a publisher's mebibytes the beginning is held. Our own come whole."""
+    inbox = Inbox()
+    queue = await worker(inbox, max_event=1000)
+    body = b"x" * 3_000_000
+    await queue.send_event(Lane.EVENTS, body, message_id="a")
+    await queue.publish(Lane.EVENTS, outgoing("b", body=body))
+    cut, ours = await inbox.some(2)
+    assert (cut.message_id, cut.body) == ("a", body[:1000])
+    assert cut.cut_from == Whole(size=len(body), sha256=hashlib.sha256(body).hexdigest())
+    assert (ours.message_id, ours.body, ours.cut_from) == ("b", body, None)
 
 
 # ── losing things ───────────────────────────────────────────────────────────────────────────────────────────────

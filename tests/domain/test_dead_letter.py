@@ -26,7 +26,7 @@ from notifier.domain.dead_letter import (
 from notifier.domain.delivery import Delivery, Past
 from notifier.domain.documents import DeliveryDocument, EventDocument, dump_delivery, dump_event
 from notifier.domain.errors import Mistake, UnknownVersion
-from notifier.domain.message import Kind, Lane, Message
+from notifier.domain.message import Kind, Lane, Message, Whole
 from notifier.domain.outcome import DeadReason
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
 from tests.domain.test_documents import DELIVERIES, EVENTS
@@ -124,6 +124,17 @@ def test_of_a_huge_message_the_first_mebibyte_is_kept(character: bytes, encoding
     kept = raw.body.encode() if encoding == "utf-8" else base64.b64decode(raw.body)
     assert body.startswith(kept)
     assert RAW_BYTES - 3 < len(kept) <= RAW_BYTES
+    assert message_of(letter, Lane.EVENTS) is None
+
+
+def test_a_message_that_the_queue_cut_is_shown_as_what_it_was() -> None:
+    """With the size and digest of all of it, and what its beginning tells; it cannot be read again."""
+    cut = message(b'{"iss": "i", "id": "e", "sub": "aaaa', cut_from=Whole(size=9_000_000, sha256="ab"))
+    letter = through_the_queue(bury_raw(cut, [Mistake("", "too large")], NOW))
+    assert letter.raw is not None
+    assert (letter.raw.size, letter.raw.sha256, letter.raw.truncated) == (9_000_000, "ab", True)
+    assert letter.raw.body == cut.body.decode()
+    assert (letter.iss, letter.event_id) == ("i", "e")
     assert message_of(letter, Lane.EVENTS) is None
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from notifier.domain.client import Algorithm
 from notifier.domain.errors import MalformedEvent, Mistake
 from notifier.domain.event_document import all_mistakes, event_schema, read_event
-from notifier.domain.message import Lane, Message
+from notifier.domain.message import Lane, Message, Whole
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
 
 NOW = 1_800_000_000.0
@@ -262,6 +262,14 @@ def test_what_is_no_json_object_is_said_to_be_none(body: bytes, expected: str) -
     (found,) = mistakes(body)
     assert found.startswith(expected)
     assert len(found) < 200
+
+
+def test_what_the_queue_cut_is_too_large() -> None:
+    """It is told with its true size, and nobody tries to read its beginning."""
+    cut = Whole(size=9_000_000, sha256="ab")
+    told = ["the event has 9000000 bytes; at most 131072 are taken (queue.max_event)"]
+    assert mistakes(EVENT, cut_from=cut) == told
+    assert mistakes(EVENT, cut_from=cut, content_type="text/plain") == told
 
 
 def test_a_byte_order_mark_is_tolerated() -> None:

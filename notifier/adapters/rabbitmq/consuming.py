@@ -26,6 +26,7 @@ from notifier.adapters.rabbitmq.connection import (
     reason_of,
 )
 from notifier.adapters.rabbitmq.decoding import to_message
+from notifier.adapters.rabbitmq.options import RabbitOptions
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import Lane
 from notifier.pipeline.ports import Sink
@@ -82,10 +83,11 @@ class Taken:
 class LaneConsumer:
     """Keeps one consumer standing on whatever connection it is given."""
 
-    def __init__(self, lane: Lane, queue: str, prefetch: int, mend: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, lane: Lane, queue: str, options: RabbitOptions, mend: Callable[[], Awaitable[None]]) -> None:
         self._lane = lane
         self._queue = queue
-        self._prefetch = prefetch
+        self._prefetch = options.prefetch_of(lane)
+        self._keep = options.max_event
         self._mend = mend  # declares what is missing
         self._log = structlog.get_logger(__name__).bind(queue=queue)
         self._sink: Sink | None = None
@@ -180,7 +182,8 @@ class LaneConsumer:
                 return
 
             async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
-                sink.take(to_message(lane, delivered, Taken(acks, delivered.delivery_tag or 0)))
+                tag = Taken(acks, delivered.delivery_tag or 0)
+                sink.take(to_message(lane, delivered, tag, keep=self._keep))
 
             with named_losses():
                 async with asyncio.timeout(RPC_TIMEOUT):

@@ -1,32 +1,41 @@
 """From what came over the wire to a `Message`, whatever a publisher put into its properties.
 
-Two dangers are kept out here. A message that claims to be our own: `kind` is set only where it came through the default
-exchange and never through another (what the broker dead-lettered bears that in `x-death`). And one that pamqp cannot
-decode, such as a timestamp in microseconds: it would close the connection, at each redelivery again, and take
-its neighbours to the delivery limit with it.
+Three dangers are kept out here. A message that claims to be our own: `kind` is set only where it came through the
+default exchange and never through another (what the broker dead-lettered bears that in `x-death`). One that pamqp
+cannot decode, such as a timestamp in microseconds: it would close the connection, at each redelivery again, and take
+its neighbours to the delivery limit with it. And one too large to be an event: the prefetch counts messages, and
+hundreds of the broker's largest (16 MiB on 4.x) would fill the memory.
 """
 
 import datetime as dt
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiormq.abc
 from pamqp import commands, decode
 
-from notifier.domain.message import Kind, Lane, Message
+from notifier.domain.message import Kind, Lane, Message, Whole
 
 _KINDS: Mapping[str, Kind] = {kind.value: kind for kind in Kind}
 
 
-def to_message(lane: Lane, delivered: aiormq.abc.DeliveredMessage, tag: object) -> Message:
-    """The message as the pipeline knows it. `tag` is what an ack will need."""
+def to_message(lane: Lane, delivered: aiormq.abc.DeliveredMessage, tag: object, *, keep: int | None = None) -> Message:
+    """The message as the pipeline knows it. `tag` is what an ack will need.
+
+    Of a publisher's body that is longer than `keep` bytes only so much is held. Our own are never cut.
+    """
     properties = delivered.header.properties
     headers: Mapping[str, Any] = properties.headers or {}
+    kind, body, cut_from = _kind(delivered.exchange, properties, headers), delivered.body, None
+    if kind is None and keep is not None and len(body) > keep:
+        cut_from = Whole(size=len(body), sha256=hashlib.sha256(body).hexdigest())
+        body = body[:keep]
     return Message(
         lane=lane,
-        body=delivered.body,
+        body=body,
         tag=tag,
-        kind=_kind(delivered.exchange, properties, headers),
+        kind=kind,
         content_type=properties.content_type or None,
         headers=headers,
         message_id=properties.message_id or None,
@@ -34,6 +43,7 @@ def to_message(lane: Lane, delivered: aiormq.abc.DeliveredMessage, tag: object) 
         user_id=properties.user_id or None,
         app_id=properties.app_id or None,
         delivery_count=_delivery_count(headers) if delivered.redelivered else 0,
+        cut_from=cut_from,
     )
 
 

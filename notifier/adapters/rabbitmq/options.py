@@ -30,7 +30,8 @@ class RabbitOptions:
     """See the module. `urls` are hosts of one cluster, tried in turn.
 
     `credentials` gives user name and password and is asked again at each connection, so that a rotated password needs
-    no restart; None leaves what the URL holds. `prefetch` that leaves a lane out gets its default.
+    no restart; None leaves what the URL holds. `prefetch` that leaves a lane out gets its default. Of what publishers
+    send, `max_event` bytes are held at most: larger ones are no events.
     Raises ConfigurationError where the parts do not fit together.
     """
 
@@ -40,6 +41,7 @@ class RabbitOptions:
     prefix: str = "notifier"
     topology: Literal["declare", "verify"] = "declare"
     prefetch: Mapping[Lane, int] = field(default_factory=lambda: PREFETCH)
+    max_event: int = 128 * 1024
     name: str = "notifier"
 
     def __post_init__(self) -> None:

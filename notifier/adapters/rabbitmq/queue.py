@@ -50,8 +50,7 @@ class RabbitQueue:
         self._problem: str | None = None
         self._consumers = 1
         self._lanes = [
-            LaneConsumer(lane, self._name(lane), options.prefetch_of(lane), self._mend)
-            for lane in (Lane.EVENTS, Lane.RETRIES, Lane.BULK)
+            LaneConsumer(lane, self._name(lane), options, self._mend) for lane in (Lane.EVENTS, Lane.RETRIES, Lane.BULK)
         ]
         self._publishing = Publishing(self._mend_soon)
         self._links = (
