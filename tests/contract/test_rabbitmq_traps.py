@@ -126,6 +126,26 @@ async def test_two_with_one_id_do_not_answer_for_each_other(worker: Open) -> Non
     await ready(queue, DEAD, 2)
 
 
+async def test_those_with_one_id_hold_up_nobody_else(worker: Open) -> None:
+    """They go one by one, in their order; whatever bears another id passes them, however many there are."""
+    queue = await worker()
+    twins = [
+        asyncio.ensure_future(queue.publish(DEAD, outgoing("same", body=str(count).encode()))) for count in range(1200)
+    ]
+    await asyncio.sleep(0)  # now each has begun
+    await asyncio.wait_for(queue.publish(DEAD, outgoing("other")), PATIENCE)
+    assert sum(twin.done() for twin in twins) < 100
+    await twins[9]
+    twins[15].cancel()
+    await twins[20]
+    for twin in twins:
+        twin.cancel()
+    await asyncio.wait(twins)
+    bodies = [int(message.body) for message in await queue.browse(DEAD, 1200) if message.message_id == "same"]
+    assert bodies == sorted(bodies)
+    assert {*range(21)} - {15} <= {*bodies}
+
+
 async def test_a_full_queue_refuses(worker: Open, node: RabbitmqNode, prefix: str) -> None:
     """A queue at its length limit nacks (`reject-publish`), and that raises: nothing is dropped silently."""
     queue = await worker()

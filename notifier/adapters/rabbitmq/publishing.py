@@ -6,6 +6,7 @@ perhaps durable all the same (a lost confirm), so that trying again may double i
 
 import asyncio
 import random
+from weakref import WeakValueDictionary
 
 import aiormq
 from aiormq.exceptions import AMQPError, DeliveryError, PublishError
@@ -35,7 +36,8 @@ class Publishing:
         self._connection: Connection | None = None
         self._channel: aiormq.Channel | None = None
         self._window = asyncio.Semaphore(IN_FLIGHT)
-        self._under_way: dict[str, asyncio.Future[None]] = {}  # by message id
+        # By message id, each for as long as somebody publishes under it.
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._deadlines: set[asyncio.Timeout] = set()  # of every publish under way
 
     async def serve(self, link: Link, connection: Connection) -> None:
@@ -72,22 +74,13 @@ class Publishing:
         self, exchange: str, routing_key: str, body: bytes, properties: commands.Basic.Properties
     ) -> None:
         """Return once the broker has confirmed the message. Raises QueueUnavailable."""
-        async with self._window:
-            # aiormq tells returned messages apart by their id alone: of two under way with the same id, the wrong one
-            # would be called lost, and the lost one confirmed. So the second waits.
-            message_id = properties.message_id
-            if message_id is None:
-                await self._send(exchange, routing_key, body, properties)
-                return
-            while (twin := self._under_way.get(message_id)) is not None:
-                await asyncio.wait({twin})
-            done = asyncio.get_running_loop().create_future()
-            self._under_way[message_id] = done
-            try:
-                await self._send(exchange, routing_key, body, properties)
-            finally:
-                del self._under_way[message_id]
-                done.set_result(None)
+        # aiormq tells returned messages apart by their id alone: of two under way with the same id, the wrong one would
+        # be called lost, and the lost one confirmed. So the second waits, outside the window that others need.
+        message_id, turn = properties.message_id, asyncio.Lock()
+        if message_id is not None:
+            turn = self._turns.setdefault(message_id, turn)
+        async with turn, self._window:
+            await self._send(exchange, routing_key, body, properties)
 
     async def _send(self, exchange: str, routing_key: str, body: bytes, properties: commands.Basic.Properties) -> None:
         channel = self._channel
