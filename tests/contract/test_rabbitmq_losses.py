@@ -6,6 +6,7 @@ as they do from a broker or a proxy that says its last words and goes.
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -113,6 +114,8 @@ async def proxy(amqp_url: str, tmp_path: Path) -> AsyncIterator[Proxy]:
     proxy.end()
     server.close()
     await proxy.gone()
+    gc.collect()  # aio-pika closes an attempt that failed when it is collected, in a task, which needs the loop
+    await asyncio.sleep(0)
 
 
 @pytest.fixture

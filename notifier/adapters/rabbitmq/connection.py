@@ -254,6 +254,7 @@ class Link:
         finally:
             serving.cancel()
             await asyncio.wait({serving})
+            serving.cancelled() or serving.exception()  # looked at, or asyncio complains
             closing.cancel()
             await finish(connection.close())
 
