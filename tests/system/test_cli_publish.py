@@ -132,6 +132,8 @@ def test_a_refused_password_is_told_and_not_shown(amqp_url: str, tmp_path: Path)
 def publishing(folder: Path, *words: str) -> "subprocess.Popen[str]":
     """A process that publishes many events."""
     (folder / "many.jsonl").write_text((json.dumps(EVENT) + "\n") * MANY)
+    # Started in the background by a shell, the tests themselves ignore SIGINT, and would hand that down.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         command(["publish", *words, "many.jsonl"]),
         cwd=folder,
