@@ -2,9 +2,9 @@
 
 Pure: the clock is an argument, and nothing here waits. What keeps one client from hurting another:
 
-- a client's cap adapts (see `standing`). Suspects get slots of their own, a quarter of the window's size, and what
-  runs at a client when it falls silent is counted there too: however many hang at once, the window is free again a
-  second later. Those not proven yet hold at most half of the window, or three quarters for fresh events;
+- a client's cap adapts (see `standing`), and groups of clients share the window (see `window`): suspects have slots
+  of their own, and what runs at a client when it falls silent is counted there too, so that however many hang at
+  once, the window is free again a second later;
 - a client in good standing may have deliveries wait in memory while their expected wait is under `slot_wait`, so that
   a flood for it runs at full speed; beyond it they are put off. Where memory is full the largest waiter gives way;
 - what is put off gets a reservation: each a little later than the client's last, by its measured pace, so that a
@@ -13,7 +13,7 @@ Pure: the clock is an argument, and nothing here waits. What keeps one client fr
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal
 
@@ -21,9 +21,8 @@ from notifier.domain.client import Client
 from notifier.domain.message import Lane
 from notifier.domain.outcome import Cause
 from notifier.pipeline.standing import Group, Mark, Standing, Ticket, Turn
+from notifier.pipeline.window import Window
 
-SUSPECTS_SHARE = 0.25  # of the window
-UNPROVEN_SHARE = {Lane.EVENTS: 0.75, Lane.RETRIES: 0.5, Lane.BULK: 0.5}
 FARTHEST = 900.0  # seconds: no reservation lies further ahead than that after the line begins
 KEPT = 1800.0  # seconds that a client not heard of is remembered: as long as it could be left alone
 MOST_KNOWN = 20_000  # clients remembered that have nothing in memory
@@ -70,7 +69,7 @@ class Admission(Generic[Ticket]):
         workers: Callable[[], int] = lambda: 1,
         turned: Callable[[Client, Turn], None] = lambda _client, _turn: None,
     ) -> None:
-        self._window = max_in_flight
+        self._window = Window(max_in_flight)
         self._slot_wait = slot_wait
         self._workers = workers
         self._turned = turned
@@ -78,11 +77,21 @@ class Admission(Generic[Ticket]):
         self._busy: dict[Key, Standing[Ticket]] = {}  # those with deliveries in memory
         self._ready: OrderedDict[Key, None] = OrderedDict()  # those who wait and might begin
         self._broken: dict[Key, Standing[Ticket]] = {}  # those whose circuit is not closed
-        self._running = {group: dict.fromkeys(Lane, 0) for group in Group}
-        self.in_flight = dict.fromkeys(Lane, 0)  # attempts, without those at suspects
         self.waiting = 0
 
+    @property
+    def in_flight(self) -> Mapping[Lane, int]:
+        """Attempts in the window: those at suspects have slots of their own."""
+        return self._window.in_flight
+
     # ── asking ──
+
+    def crowded(self, key: Key, lane: Lane) -> bool:
+        """Whether a client not proven yet, with nothing in flight, finds as many such as may be before it."""
+        one = self._known.get(key)
+        if one is not None and (one.running or one.group is not Group.UNPROVEN):
+            return False
+        return not self._window.room(Group.UNPROVEN, lane)
 
     def ask(
         self, client: Client, lane: Lane, ticket: Ticket, now: float, reserved: float | None = None
@@ -108,7 +117,7 @@ class Admission(Generic[Ticket]):
 
     def _standing(self, client: Client, now: float) -> Standing[Ticket]:
         workers = max(1, self._workers())
-        limit = max(1, min(client.max_concurrent // workers, int(self._window * SUSPECTS_SHARE)))
+        limit = max(1, min(client.max_concurrent // workers, self._window.most_for_one))
         step = 0.0 if client.per_second is None else workers / client.per_second
         one = self._known.get(client.key)
         if one is None:
@@ -146,15 +155,7 @@ class Admission(Generic[Ticket]):
         """Whether the client has a slot free, and its part of the window one for it."""
         if len(one.running) >= one.cap or one.tardy(now):
             return False
-        group = one.group
-        if group is Group.SUSPECT:
-            return sum(self._running[group].values()) < max(1.0, self._window * SUSPECTS_SHARE)
-        if self._full() or group is Group.WELL:
-            return not self._full()
-        return sum(self._running[group].values()) < max(1.0, self._window * UNPROVEN_SHARE[lane])
-
-    def _full(self) -> bool:
-        return sum(self.in_flight.values()) >= self._window
+        return self._window.room(one.group, lane)
 
     def _later(
         self, one: Standing[Ticket], since: float, cause: Cause, now: float, reserved: float | None = None
@@ -174,19 +175,14 @@ class Admission(Generic[Ticket]):
         one.circuit.begin()
         one.running[id(ticket)] = (now, lane)
         self._busy[one.client.key] = one
-        self._count(one.group, lane, +1)
-
-    def _count(self, group: Group, lane: Lane, change: int) -> None:
-        self._running[group][lane] += change
-        if group is not Group.SUSPECT:
-            self.in_flight[lane] += change
+        self._window.count(one.group, lane, +1)
 
     def _regroup(self, one: Standing[Ticket], before: Group) -> None:
         """What runs at it is counted where it belongs by now."""
         if one.group is not before:
             for _, lane in one.running.values():
-                self._count(before, lane, -1)
-                self._count(one.group, lane, +1)
+                self._window.count(before, lane, -1)
+                self._window.count(one.group, lane, +1)
 
     def _doubt(self, one: Standing[Ticket]) -> None:
         before = one.group
@@ -198,7 +194,7 @@ class Admission(Generic[Ticket]):
         one = self._known[client.key]
         before = one.group
         began, lane = one.running.pop(id(ticket))
-        self._count(before, lane, -1)
+        self._window.count(before, lane, -1)
         turn = one.learn(mark, now - began, now)
         self._regroup(one, before)
         one.heard = now
@@ -218,7 +214,7 @@ class Admission(Generic[Ticket]):
     def hand_out(self, now: float) -> list[Ticket]:
         """Slots that are free go to those who wait, client after client. To be called after `put_off`, too."""
         begun: list[Ticket] = []
-        while self._ready and not self._full():
+        while self._ready and not self._window.full():
             key, _ = self._ready.popitem(last=False)
             one = self._known[key]
             while one.waiting and self._may_start(one, one.next_lane, now) and self._stopped(one, now) is None:
@@ -226,7 +222,7 @@ class Admission(Generic[Ticket]):
                 lane = one.next_lane
                 begun.append(ticket := one.pop())
                 self._begin(one, ticket, lane, now)
-            if one.waiting and len(one.running) < one.cap and self._full():
+            if one.waiting and len(one.running) < one.cap and self._window.full():
                 self._ready[key] = None
         return begun
 

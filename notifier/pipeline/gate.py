@@ -53,6 +53,10 @@ class Gate:
         """Deliveries that wait in memory."""
         return self._admission.waiting
 
+    def crowded(self, delivery: Delivery, lane: Lane) -> bool:
+        """Whether it must wait for others, since its client is not proven and as many such as may be are in flight."""
+        return self._admission.crowded((delivery.iss, delivery.client_id), lane)
+
     def ask(self, ticket: Ticket) -> Go | Wait | Defer:
         """May it be attempted now?"""
         now, ahead = self._steady(), self._ahead()

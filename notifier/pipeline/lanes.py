@@ -46,9 +46,10 @@ class Turns:
         self._passed_over[chosen] = 0
         return chosen
 
-    def cramped(self, lane: Lane, in_flight: Mapping[Lane, int]) -> bool:
-        """Whether a lane that gets no turn has slots free all the same: then it is memory that lacks."""
-        return sum(in_flight.values()) < self._most_in_flight and in_flight[lane] < _limit(self._most_in_flight)
+    def cramped(self, lane: Lane, in_flight: Mapping[Lane, int], held: Mapping[Lane, int]) -> bool:
+        """Whether it is only memory that keeps a lane from its turn: there are slots free."""
+        slots = sum(in_flight.values()) < self._most_in_flight and in_flight[lane] < _limit(self._most_in_flight)
+        return slots and (sum(held.values()) >= self._most_held or held[lane] >= _limit(self._most_held))
 
 
 def _limit(window: int) -> int:

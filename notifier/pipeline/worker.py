@@ -3,13 +3,9 @@
 It owns every task it starts. Everything but the tasks is synchronous, on the event loop: a message, the end of an
 attempt and the end of a settlement each lead to `_pump`, which begins what now has room. Deliveries expand lazily: at
 most twice `max_in_flight` exist, however many clients the waiting events name.
-
-A message redelivered three times or more is a suspect: it may be what kills the process. Suspects are handled with
-nothing else in flight, in random order, so that one of them cannot take its neighbours to the delivery limit with it.
 """
 
 import asyncio
-import random
 from collections.abc import Callable, Coroutine, Iterable
 
 from notifier.domain.dead_letter import DeadLetter
@@ -25,13 +21,13 @@ from notifier.pipeline.admission import Go, Wait
 from notifier.pipeline.attempt import Made, Tools, attempt, defer_for
 from notifier.pipeline.gate import Gate, Ticket
 from notifier.pipeline.held import Held, Shelf
-from notifier.pipeline.intake import SUSPECT, Intake, Move, Step
-from notifier.pipeline.lanes import A_TURN, EFFORT, Turns
+from notifier.pipeline.intake import Intake, Move, Step
+from notifier.pipeline.lanes import A_TURN
 from notifier.pipeline.ledger import Ledger
 from notifier.pipeline.limits import Limits
 from notifier.pipeline.ports import Acknowledger, CurrentRegistry
+from notifier.pipeline.selection import Selection
 from notifier.pipeline.settlement import Send, Settlement
-from notifier.pipeline.standing import SLOW
 
 TICK = 0.05  # seconds
 
@@ -54,10 +50,7 @@ class Worker:
         self._tools = tools
         self._registry = registry
         self._limits = limits
-        self._turns = Turns(limits.max_in_flight)
         self._gate = Gate(limits, clock=tools.clock, steady=tools.steady, workers=workers, observe=tools.observe)
-        self._suspects: list[Held] = []
-        self._alone, self._alone_since = False, 0.0  # whether a suspect is being handled
         self._pumping = False  # `_begin_some` is to run at the loop's next turn
         self._making_room = False  # one that waited is being put off for another's sake
         self._stop = asyncio.Event()
@@ -66,6 +59,14 @@ class Worker:
         self._broken: BaseException | None = None
         self.shelves = {lane: Shelf() for lane in Lane}
         self._ledger = Ledger(acknowledger, self.shelves, tools.observe)
+        self._selection = Selection(
+            self.shelves,
+            self._gate,
+            intake,
+            self._ledger.without_fate,
+            max_in_flight=limits.max_in_flight,
+            steady=tools.steady,
+        )
 
     # ── the queue's side ──
 
@@ -73,19 +74,12 @@ class Worker:
         """A message came from the queue."""
         if self._stop.is_set():
             return  # it goes back to the queue when the connection closes
-        held = Held(message=message, arrived=self._tools.clock())
-        shelf = self.shelves[message.lane]
-        shelf.put(held)
-        if message.delivery_count >= SUSPECT:
-            self._suspects.append(held)
-        else:
-            shelf.waiting.append(held)
+        self._selection.put(Held(message=message, arrived=self._tools.clock()))
         self._pump()
 
     def lost(self, lane: Lane) -> None:
         """The lane's messages will come again. What runs goes on, and the second copy joins it."""
-        self.shelves[lane].lose()
-        self._suspects = [held for held in self._suspects if held.lane is not lane]
+        self._selection.lose(lane)
 
     # ── running and stopping ──
 
@@ -96,7 +90,8 @@ class Worker:
         """
         ticking = asyncio.create_task(self._tick())
         await self._stop.wait()
-        self._give_back()
+        self._selection.give_back()
+        self._pump()
         try:
             async with asyncio.timeout(self._limits.shutdown_grace):
                 await self._quiet.wait()
@@ -135,15 +130,6 @@ class Worker:
         """Attempts and settlements that run."""
         return len(self._tasks)
 
-    def _give_back(self) -> None:
-        """Let go of what was not begun. An event of which some clients were told is finished: none is told twice."""
-        self._suspects.clear()
-        for shelf in self.shelves.values():
-            for held in list(shelf.unopened()):
-                shelf.waiting.remove(held)
-                shelf.settled(held)
-        self._pump()
-
     # ── beginning ──
 
     def _pump(self) -> None:
@@ -157,41 +143,22 @@ class Worker:
         self._pumping = False
         effort = 0
         while effort < A_TURN:
-            if (held := self._next()) is None:
+            if (held := self._selection.next(busy=bool(self._tasks))) is None:
+                self._make_room()
                 break
-            effort += EFFORT[held.lane]
-            held.look(self._intake)
             if held.ahead is not None:
                 self._begin(held, held.give(self._intake))
-            if held.message.delivery_count >= SUSPECT:
-                self._suspects += [held] if held.ahead is not None else []
-            else:
-                self.shelves[held.lane].turn(held)
+            effort += self._selection.turned(held)
             self._ledger.close(held)
         else:
             self._pump()
-        waiting = self._gate.waiting or any(shelf.waiting for shelf in self.shelves.values())
-        if self._stop.is_set() and not self._tasks and not waiting:
+        if self._stop.is_set() and not self._tasks and not self._gate.waiting and not self._selection.waiting:
             self._quiet.set()
 
-    def _next(self) -> Held | None:
-        """The message whose turn it is; None where there is no room, or nothing to do."""
-        if self._alone or self._suspects:
-            if self._tasks and not (self._alone and self._tools.steady() - self._alone_since > SLOW):
-                return None  # what kills a process does so at once; one that only hangs is waited for a second
-            self._alone, self._alone_since = bool(self._suspects), self._tools.steady()
-        if self._alone:
-            return self._suspects.pop(random.randrange(len(self._suspects)))  # noqa: S311  no secret
-        waiting = [lane for lane, shelf in self.shelves.items() if shelf.waiting]
-        lane = self._turns.next(waiting, self._gate.in_flight, self._ledger.without_fate) if waiting else None
-        if lane is not None:
-            return self.shelves[lane].waiting[0]
-        if waiting and not self._making_room and self._turns.cramped(waiting[0], self._gate.in_flight):
-            self._make_room(self.shelves[waiting[0]].waiting[0])
-        return None
-
-    def _make_room(self, held: Held) -> None:
-        """Memory is full: if this message's next delivery is for another client, the largest waiter gives way."""
+    def _make_room(self) -> None:
+        """Where memory is full and the next delivery is for another client, the largest waiter gives way."""
+        if self._making_room or (held := self._selection.cramped()) is None:
+            return
         held.look(self._intake)
         if (
             isinstance(held.ahead, Delivery)

@@ -22,6 +22,7 @@ from notifier.domain.client import Client
 from notifier.domain.message import Lane
 from notifier.pipeline.admission import Admission, Go, Later, Wait
 from notifier.pipeline.lanes import Turns
+from notifier.pipeline.selection import LOOKED_AT
 from notifier.pipeline.standing import Mark, Turn
 
 POST = 300e-6  # seconds of the CPU
@@ -240,14 +241,15 @@ class SimulatedWorker:
         self._sim.at(self._sim.now + TICK, self.tick)
 
     def _pump(self) -> None:
-        while True:
-            waiting = [lane for lane, shelf in self._shelves.items() if shelf]
-            if not waiting:
-                return
+        waiting = [lane for lane, shelf in self._shelves.items() if shelf]
+        while waiting:
             lane = self._turns.next(waiting, self.admission.in_flight, self.held)
             if lane is None:
                 self._make_room(waiting)
                 return
+            if not self._step_aside(lane):
+                waiting.remove(lane)
+                continue
             bundle = self._shelves[lane][0]
             parcel = bundle.parcels.popleft()
             if not bundle.parcels:
@@ -255,10 +257,20 @@ class SimulatedWorker:
             bundle.open += 1
             self.held[lane] += 1
             self._ask(Ticket(bundle, parcel))
+            waiting = [lane for lane, shelf in self._shelves.items() if shelf]
+
+    def _step_aside(self, lane: Lane) -> bool:
+        """Bring forward a message that need not wait; whether there is one, among the first."""
+        shelf = self._shelves[lane]
+        for _ in range(min(LOOKED_AT, len(shelf))):
+            if not self.admission.crowded(shelf[0].parcels[0].client.key, lane):
+                return True
+            shelf.rotate(-1)
+        return False
 
     def _make_room(self, waiting: list[Lane]) -> None:
         """Memory is full: whoever waits most gives way to another client."""
-        if self._making_room or not self._turns.cramped(waiting[0], self.admission.in_flight):
+        if self._making_room or not self._turns.cramped(waiting[0], self.admission.in_flight, self.held):
             return
         given = self.admission.give_way(self._shelves[waiting[0]][0].parcels[0].client.key, self._sim.now)
         if given is not None:

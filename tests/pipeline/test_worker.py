@@ -418,3 +418,29 @@ async def test_a_suspect_that_hangs_holds_up_the_others_for_a_second_only() -> N
         message = stage.event("shop")
         stage.now += 1.1
         await stage.until(lambda: stage.queue.acked == [message])
+
+
+async def test_a_new_client_is_served_beside_a_crowd_of_new_clients() -> None:
+    """It waits until one of the crowd has ended, and neither it nor they are put off; who is proven need not wait."""
+    names = [f"c{number}" for number in range(30)]
+    stage = Stage(client("known"), client("new"), *map(client, names), max_in_flight=8)
+    held = asyncio.Event()
+
+    async def hangs(_request: Request) -> Wire:
+        await held.wait()
+        return Answer(status=204)
+
+    stage.receivers.behaviours = dict.fromkeys(names, hangs)
+    async with running(stage):
+        stage.event("known")
+        await stage.until(lambda: stage.told() == ["known"])
+        stage.event(*names)
+        await stage.until(lambda: len(stage.told()) == 1 + 6)
+        stage.event("new")
+        stage.event("known", sid="s2")
+        await stage.until(lambda: stage.told().count("known") == 2)
+        assert "new" not in stage.told()
+        held.set()
+        await stage.until(lambda: len(stage.queue.acked) == 4)
+    assert stage.told().index("new") < 20
+    assert not stage.queue.published
