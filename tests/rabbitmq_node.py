@@ -145,10 +145,13 @@ class RabbitmqNode:
 
 
 @contextlib.contextmanager
-def rabbitmq_node() -> Iterator[RabbitmqNode]:
-    """A running node, gone with all its data at the end. Raises RabbitmqMissing with the ways out."""
+def rabbitmq_node(under: Path | None = None) -> Iterator[RabbitmqNode]:
+    """A running node, gone with all its data at the end; they lie `under` that folder, or with other temporary files.
+
+    Raises RabbitmqMissing with the ways out.
+    """
     _ensure_installed()
-    with tempfile.TemporaryDirectory(prefix="notifier-rabbitmq-", ignore_cleanup_errors=True) as home:
+    with tempfile.TemporaryDirectory(prefix="notifier-rabbitmq-", dir=under, ignore_cleanup_errors=True) as home:
         node = RabbitmqNode(Path(home))
         try:
             node.start()

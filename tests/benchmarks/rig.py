@@ -26,6 +26,8 @@ from tests.rabbitmq_node import rabbitmq_node
 from tests.system.broker import Broker, broker
 from tests.system.site import ISSUER, Site, client
 
+IN_MEMORY = Path("/dev/shm")
+
 # ── cores ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -144,11 +146,14 @@ async def publish_on_schedule(rabbit: Broker, events: Sequence[Event], rate: flo
 
 @contextlib.contextmanager
 def broker_url(given: str | None) -> Iterator[str]:
-    """The broker that was given, or a private node, on the cores that this process has."""
+    """The broker that was given, or a private node, on the cores that this process has, with its data in memory.
+
+    A disk that takes its time for a moment would be felt in one turn and not in the next.
+    """
     if given is not None:
         yield given
         return
-    with rabbitmq_node() as node:
+    with rabbitmq_node(under=IN_MEMORY if IN_MEMORY.is_dir() else None) as node:
         yield node.url
 
 
