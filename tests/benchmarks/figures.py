@@ -70,6 +70,14 @@ class Ledger:
         """Seconds from the moment each event was due to be published, for those events that `due` has."""
         return [at - due[event] for (event, _), at in self.first.items() if event in due]
 
+    def by_second(self, due: Mapping[int, float], start: float) -> list[list[float]]:
+        """The same, of the events due in each second after `start` by itself."""
+        seconds: dict[int, list[float]] = {}
+        for (event, _), at in self.first.items():
+            if event in due:
+                seconds.setdefault(int(due[event] - start), []).append(at - due[event])
+        return [seconds[second] for second in sorted(seconds)]
+
 
 def ledger(events: Iterable[Event], clients: Collection[int], arrivals: Iterable[Arrival]) -> Ledger:
     """The account of these clients, each (event, client) by itself. Only what was answered has arrived."""

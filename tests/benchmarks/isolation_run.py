@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from statistics import median
 
 from rich.console import Console
 
@@ -63,11 +64,13 @@ class Options:
 class Paced:
     """One turn at a fixed rate. Latencies in milliseconds; the publisher's own lateness is part of them.
 
-    `cpu` is what the workers used of a core, all together.
+    `cpu` is what the workers used of a core, all together. `p99_second` is the median of the seconds' own p99: a moment
+    in which the machine stood still is in one second, and makes up the whole of the plain p99.
     """
 
     p50: float
     p99: float
+    p99_second: float
     max: float
     late_p99: float
     cpu: float
@@ -151,6 +154,8 @@ class Bench:
         return Paced(
             p50=figures.percentile(latencies, 0.5),
             p99=figures.percentile(latencies, 0.99),
+            p99_second=1000
+            * median(figures.percentile(each, 0.99) for each in found.by_second(counted, start + options.warm_up)),
             max=figures.percentile(latencies, 1),
             late_p99=1000 * figures.percentile(late, 0.99),
             cpu=share,
