@@ -166,6 +166,7 @@ class LogObserver:
         self._subject = subject
         self._hash = hashing or SubjectHash()
         self._log: FilteringBoundLogger = structlog.get_logger().bind() if logger is None else logger
+        self._brief = not self._log.is_enabled_for(logging.DEBUG)
         if subject == "hash" and not self._hash.lasting:
             self._log.info(
                 "log_key_made_up",
@@ -174,6 +175,8 @@ class LogObserver:
 
     def observe(self, fact: Fact) -> None:
         """Write a fact down, at once."""
+        if self._brief and _is_detail(fact):
+            return  # its line would be made, at 40 µs, and then not be written
         match fact:
             case Attempted():
                 self._log.info("attempt", **self._attempt(fact))
@@ -181,11 +184,11 @@ class LogObserver:
                 error = fact.text if fact.delivery is None else redact(self._without_subject(fact.text, fact.delivery))
                 self._log.warning("dead_letter", **_who(fact), reason=str(fact.reason), error=clip(error))
             case Deferred():
-                write = self._log.warning if fact.cause in _OURS else self._log.debug
+                write = self._log.debug if _is_detail(fact) else self._log.warning
                 more = {"error": clip(fact.text)} if fact.text else {}
                 write("deferral", **_who(fact), cause=str(fact.cause), due=_rfc3339(fact.due), **more)
             case EventTaken():
-                write = self._log.warning if fact.result == "malformed" else self._log.debug
+                write = self._log.debug if _is_detail(fact) else self._log.warning
                 write("event", **_event(fact))
             case Skipped():
                 self._log.debug("skipped", **_who(fact))
@@ -231,6 +234,17 @@ class LogObserver:
                 if value is not None and len(value) >= _TELLING:
                     text = text.replace(value, name)
         return text
+
+
+def _is_detail(fact: Fact) -> bool:
+    """Whether it is written at level debug, or told by another fact's line."""
+    match fact:
+        case Deferred():
+            return fact.cause not in _OURS
+        case EventTaken():
+            return fact.result != "malformed"
+        case _:
+            return isinstance(fact, (Skipped, RetryScheduled, Delivered))
 
 
 def _outcome(met: Outcome) -> str:
