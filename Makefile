@@ -10,7 +10,7 @@ LOCKER := .venv-lock
 PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format lock bench-isolation bench-deferrals clean python
+.PHONY: help demo test faults lint format lock bench-isolation bench-deferrals clean python
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -40,6 +40,11 @@ format: $(DEV)/.made ## let ruff put imports and lines in order
 
 lock: $(LOCKER)/.made ## take the newest versions that pyproject.toml allows into the lock files
 	@.ci/lock $(LOCKER)/bin/uv
+
+faults: $(DEV)/.made ## make every fault in its long form, and write docs/reliability.md's table
+	@rm -f build/faults.jsonl && mkdir -p build
+	@NOTIFIER_FAULTS=long NOTIFIER_FAULTS_REPORT=$(CURDIR)/build/faults.jsonl $(DEV)/bin/python -m pytest tests/faults --deselect tests/faults/test_table.py $(ARGS)
+	@$(DEV)/bin/python -m tests.faults.table build/faults.jsonl
 
 bench-isolation: $(DEV)/.made ## measure what healthy clients feel of a faulty one; on a quiet machine, 6 min a case: ARGS="--case slow"
 	@$(DEV)/bin/python -m tests.benchmarks.isolation $(ARGS)

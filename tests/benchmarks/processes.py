@@ -24,7 +24,7 @@ from tests.benchmarks.receivers import Behaviour
 from tests.rabbitmq_node import _guard
 from tests.system.site import Site
 from tests.system.waiting import until
-from tests.system.worker_process import ROOT, command
+from tests.system.worker_process import ROOT, console_script
 
 TICKS = os.sysconf("SC_CLK_TCK")
 LOOK_EVERY = 0.1  # seconds between two looks at how much has arrived
@@ -166,7 +166,7 @@ async def bench_worker(site: Site, cores: Collection[int] = ()) -> AsyncIterator
     environment |= {"NOTIFIER_OPS__LISTEN": f"127.0.0.1:{port}", "PYTHONPATH": str(ROOT)}
     with (site.folder / f"worker-{port}.log").open("wb") as log:
         process = subprocess.Popen(  # noqa: ASYNC220  it forks once, before anything is measured
-            [*command(), "run", "-c", str(site.file)], cwd=site.folder, env=environment,
+            [*console_script(), "run", "-c", str(site.file)], cwd=site.folder, env=environment,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True,
         )  # fmt: skip
     guard = _guard(process.pid)

@@ -25,7 +25,7 @@ from pathlib import Path
 from tests.benchmarks.tls_clients import Seen
 from tests.certificates import authority
 from tests.system.site import ISSUER, Site, client
-from tests.system.worker_process import ROOT, command, worker
+from tests.system.worker_process import ROOT, console_script, worker
 
 PATIENCE = 60.0  # seconds
 
@@ -147,7 +147,7 @@ async def _publish(site: Site, names: list[str], deliveries: int) -> None:
         for number in range(deliveries // 10)
     ]
     process = await asyncio.create_subprocess_exec(
-        *command(), "publish", "-c", str(site.file), "-",
+        *console_script(), "publish", "-c", str(site.file), "-",
         cwd=site.folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
     )  # fmt: skip

@@ -49,6 +49,8 @@ class Clients:
     def __init__(self, judge: Judge = always) -> None:
         self.hits: list[Hit] = []
         self.judge = judge
+        # By path and session: which of the requests was the first that was answered with a success.
+        self.accepted: dict[tuple[str, str], int] = {}
         self.port = 0
         self._counts: Counter[tuple[str, str, str]] = Counter()
         self._changed = asyncio.Event()
@@ -66,8 +68,14 @@ class Clients:
         """The sessions that one client heard of, in order."""
         return [hit.who for hit in self.at(path)]
 
+    def add_past(self, path: str, who: str, *, times: int, accepted: int) -> None:
+        """As if so many requests had come for that session, of which this one was the first accepted."""
+        for nth in range(1, times + 1):
+            self.hits.append(Hit(path=path, token="", claims={"sid": who}, header={}, at=0.0, nth=nth))
+        self.accepted[path, who] = accepted
+
     async def until(self, condition: Callable[[], bool], patience: float = PATIENCE) -> None:
-        """Return once the condition, looked at after each request, holds."""
+        """Return once the condition, looked at after each request and each success, holds."""
         try:
             async with asyncio.timeout(patience):
                 while not condition():
@@ -119,7 +127,11 @@ class Clients:
         answer = self.judge(hit)
         if isinstance(answer, Awaitable):
             answer = await answer
-        return web.Response(status=answer) if isinstance(answer, int) else answer
+        response = web.Response(status=answer) if isinstance(answer, int) else answer
+        if response.status < 300:
+            self.accepted.setdefault((hit.path, hit.who), hit.nth)
+            self._changed.set()
+        return response
 
 
 def _decoded(part: str) -> dict[str, Any]:

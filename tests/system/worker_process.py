@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,20 +154,23 @@ def _parsed(line: str) -> dict[str, Any]:
         return {}
 
 
-def command() -> list[str]:
+def console_script() -> list[str]:
     """The console script where the package is installed, the module otherwise."""
     script = Path(sys.executable).with_name("notifier")
     return [str(script)] if script.exists() else [sys.executable, "-m", "notifier"]
 
 
 @contextlib.asynccontextmanager
-async def worker(site: Site, *, ready: bool = True) -> AsyncIterator[WorkerProcess]:
+async def worker(
+    site: Site, *, ready: bool = True, command: Sequence[str] | None = None
+) -> AsyncIterator[WorkerProcess]:
     """A running worker, killed at the end if it still runs. `ready`: only once it consumes."""
     environment = {
         name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "VIRTUAL_ENV", "TMPDIR")
     }
     process = await asyncio.create_subprocess_exec(
-        *command(), "run", "-c", str(site.file), cwd=site.folder, env={**environment, "PYTHONPATH": str(ROOT)},
+        *(command or console_script()), "run", "-c", str(site.file),
+        cwd=site.folder, env={**environment, "PYTHONPATH": str(ROOT)},
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         limit=1024 * 1024,
     )  # fmt: skip

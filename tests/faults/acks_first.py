@@ -1,0 +1,17 @@
+"""The worker with its promise broken: it acks each message as it takes it. The ledger must see what that loses."""
+
+from notifier.cli import main
+from notifier.domain.message import Message
+from notifier.pipeline.worker import Worker
+
+_take = Worker.take
+
+
+def _ack_and_take(self: Worker, message: Message) -> None:
+    self._ledger._acknowledger.ack(message)
+    _take(self, message)
+
+
+if __name__ == "__main__":
+    Worker.take = _ack_and_take  # type: ignore[method-assign]
+    main()

@@ -1,0 +1,101 @@
+"""One installation under load: three clients, an identity server that publishes without pause, and the ledger.
+
+`healthy` takes everything. `flaky` answers 503 to the first request of every third event, so that retries are on their
+way at any moment. `refusing` answers 403 to every seventh, so that dead letters are.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from tests.system import ledger
+from tests.system.broker import broker
+from tests.system.clients import Clients, Hit
+from tests.system.ledger import Account, Found
+from tests.system.publisher import Publisher
+from tests.system.site import NEVER_OPENS, Site, client
+from tests.system.waiting import until
+
+CLIENTS = ("healthy", "flaky", "refusing")
+ANSWER = 0.01  # seconds that a client takes
+PATIENCE = 120.0  # seconds for the last delivery to arrive; a retry takes one, a broker that comes back up to fifteen
+
+
+def fails(hit: Hit) -> bool:
+    """Whether `flaky` is down for this request."""
+    return hit.path == "/flaky" and int(hit.who) % 3 == 0 and hit.nth == 1
+
+
+def refuses(number: int) -> bool:
+    """Whether `refusing` refuses this event."""
+    return number % 7 == 0
+
+
+async def judge(hit: Hit) -> int:
+    """What a request is answered with."""
+    await asyncio.sleep(ANSWER)
+    if hit.path == "/refusing" and refuses(int(hit.who)):
+        return 403
+    return 503 if fails(hit) else 200
+
+
+class Rig:
+    """See the module. Made by `rig`; workers are the test's own to start and to kill."""
+
+    def __init__(self, folder: Path, urls: Sequence[str], prefix: str, clients: Clients) -> None:
+        self.clients = clients
+        self.urls = urls
+        self.prefix = prefix
+        self.publisher = Publisher(urls, prefix, CLIENTS)
+        self.site = Site(folder, urls[0], prefix)
+        if len(urls) > 1:
+            self.site.config["queue"]["url"] = list(urls)
+        self.site.config["log"]["level"] = "info"
+        self.site.write()
+        self.register(clients.port)
+
+    def register(self, port: int) -> None:
+        """The clients are to be found at this port: the receivers' own, or that of a proxy before them."""
+        self.site.write_clients(
+            [client(name, f"http://127.0.0.1:{port}/{name}", circuit=NEVER_OPENS) for name in CLIENTS]
+        )
+
+    @property
+    def to_die(self) -> dict[ledger.Pair, str]:
+        """The deliveries that must end as dead letters."""
+        return {(event, "refusing"): "refused" for event in self.publisher.confirmed if refuses(int(event))}
+
+    async def until_settled(self, patience: float = PATIENCE) -> None:
+        """Wait until every delivery of every confirmed event was accepted, or is dead where it must die."""
+        dead = len(self.to_die)
+        alive = len(CLIENTS) * len(self.publisher.confirmed) - dead
+        await self.clients.until(lambda: len(self.clients.accepted) >= alive, patience)
+
+        async def letters() -> int:
+            async with broker(self.urls[0], self.prefix) as rabbit:
+                return (await rabbit.depths(["dead"])).get("dead", 0)
+
+        await until(letters, lambda count: count >= dead, patience)
+
+    async def account(self, *, cause: str = "redelivered") -> Account:
+        """The account, once no worker runs. `cause` is what made the duplicates that the publisher did not."""
+        return self.cast(await ledger.in_rabbitmq(self.urls[0], self.prefix), cause=cause)
+
+    def cast(self, found: Sequence[Found], *, cause: str) -> Account:
+        """The account of what was found in the queues."""
+        publisher = self.publisher
+        return ledger.account(
+            publisher.confirmed, self.clients, found, to_die=self.to_die, resent=publisher.resent, cause=cause
+        )
+
+
+@contextlib.asynccontextmanager
+async def rig(folder: Path, urls: str | Sequence[str], prefix: str) -> AsyncIterator[Rig]:
+    """An installation whose queues are declared by the first worker that starts."""
+    async with Clients(judge) as clients:
+        made = Rig(folder, [urls] if isinstance(urls, str) else urls, prefix, clients)
+        try:
+            yield made
+        finally:
+            await made.publisher.close()

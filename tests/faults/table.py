@@ -1,0 +1,86 @@
+"""The table of docs/reliability.md, made of the accounts that a run of the long form told.
+
+    NOTIFIER_FAULTS=long NOTIFIER_FAULTS_REPORT=FILE pytest tests/faults
+    python -m tests.faults.table FILE [FILE …]
+
+Which faults there are is read from the tests themselves (`@pytest.mark.fault(group, what)`), so that a test without a
+row, and a row without a test, are found.
+"""
+
+import ast
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+DOCUMENT = HERE.parents[1] / "docs" / "reliability.md"
+BEGIN, END = "<!-- made by tests/faults/table.py: begin -->", "<!-- end -->"
+HEAD = "| | what was done | broker | times | events | deliveries | delivered | dead | told again | lost |"
+
+Fault = tuple[str, str]
+"""(group, what)"""
+
+
+def catalogue() -> list[Fault]:
+    """Every fault that a test makes, file by file."""
+    return [fault for path in sorted(HERE.glob("test_*.py")) for fault in _faults(ast.parse(path.read_text()))]
+
+
+def _faults(module: ast.Module) -> Iterator[Fault]:
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.fault":
+            group, what = map(ast.literal_eval, node.args)
+            yield group, what
+
+
+def rows(lines: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A row for each fault and broker, in the catalogue's order; several tests of one fault are added up."""
+    told: dict[Fault, dict[str, list[Mapping[str, Any]]]] = {}
+    for line in lines:
+        told.setdefault((line["group"], line["what"]), {}).setdefault(line["broker"], []).append(line)
+    missing = [what for group, what in catalogue() if (group, what) not in told]
+    if missing:
+        raise SystemExit(f"no account of: {'; '.join(missing)}")
+    return [_row(fault, broker, told[fault][broker]) for fault in dict.fromkeys(catalogue()) for broker in told[fault]]
+
+
+def _row(fault: Fault, broker: str, lines: Sequence[Mapping[str, Any]]) -> str:
+    def total(name: str) -> str:
+        return f"{sum(line[name] for line in lines):,}"
+
+    dead, again = (_counted(line[name] for line in lines) for name in ("dead", "duplicates"))
+    lost = sum(len(line["missing"]) + len(line["wrong"]) + sum(line["waiting"].values()) for line in lines)
+    cells = (
+        *fault, broker or "–", total("times"), total("events"), total("deliveries"), total("delivered"), dead, again,
+        str(lost),
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def _counted(each: Iterable[Mapping[str, int]]) -> str:
+    counts: Counter[str] = Counter()
+    for found in each:
+        counts.update(found)
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "0"
+
+
+def written(text: str) -> list[list[str]]:
+    """The cells of the rows that stand in the document."""
+    lines = text.partition(BEGIN)[2].partition(END)[0].strip().splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def main(reports: Sequence[str]) -> None:
+    """Write the table into the document."""
+    lines = [json.loads(line) for report in reports for line in Path(report).read_text().splitlines()]
+    made = "\n".join([HEAD, "|---|---|---|--:|--:|--:|--:|---|---|--:|", *rows(lines)])
+    text = DOCUMENT.read_text()
+    before, rest = text.split(BEGIN)
+    DOCUMENT.write_text(f"{before}{BEGIN}\n{made}\n{END}{rest.partition(END)[2]}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,73 @@
+"""The ledger can fail: a worker that acks before it delivers is caught, and every kind of remainder is named."""
+
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults.rig import rig
+from tests.system.clients import Clients
+from tests.system.ledger import Found, account
+from tests.system.worker_process import ROOT, worker
+
+ACKS_FIRST = [sys.executable, str(ROOT / "tests" / "faults" / "acks_first.py")]
+
+
+@pytest.mark.timeout(120)
+async def test_a_worker_that_acks_first_is_caught(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """The same worker but for one thing: a message is acked as it comes. Killed once, it has lost what it held."""
+    async with rig(tmp_path, amqp_url, prefix) as made:
+        async with worker(made.site, command=ACKS_FIRST) as running:
+            publishing = asyncio.create_task(made.publisher.publish(range(300), rate=600))
+            await made.clients.until(lambda: len(made.clients.hits) >= 150)
+            running.send(signal.SIGKILL)
+            await running.ended()
+            await publishing
+        async with worker(made.site) as running:
+            await running.until_metric(0, "queue_messages", queue="events")
+            await running.until_metric(0, "in_flight")
+            await asyncio.sleep(2)  # every retry that was made is due by then
+            await running.until_metric(0, "in_flight")
+            assert await running.stop() == 0
+        found = await made.account()
+    assert found.missing
+    assert not found.holds
+    assert f"{len(found.missing)} LOST" in str(found)
+
+
+def letter(reason: str) -> Found:
+    """A dead letter of the delivery e1 → c1."""
+    body = json.dumps({"v": 1, "event_id": "e1", "client_id": "c1", "reason": reason}).encode()
+    return Found(queue="dead", body=body, headers={"reason": reason})
+
+
+@pytest.mark.parametrize(
+    ("found", "holds", "text"),
+    [
+        ([], False, "1 LOST: (('e1', 'c1'),)"),
+        ([letter("refused")], True, "1 dead (refused)"),
+        ([letter("expired")], False, "1 WRONG: ((('e1', 'c1'), 'expired'),)"),
+        ([Found(queue="events", body=b'{"id": "e1", "clients": ["c1"]}')], False, "1 waiting in events"),
+        ([Found(queue="events", body=b'{"id": "e2", "clients": ["c1"]}')], False, "1 LOST"),
+        ([Found(queue="delay.1s", body=b'{"v":1,"delivery":{"event_id":"e1","client_id":"c1"}}')], False, "1 waiting"),
+    ],
+)
+async def test_each_kind_of_remainder_is_named(found: list[Found], holds: bool, text: str) -> None:
+    """What was told nowhere and waits nowhere is lost; what waits is no end; a dead letter must have its reason."""
+    cast = account({"e1": ["c1"]}, Clients(), found, to_die={("e1", "c1"): "refused"})
+    assert cast.holds is holds
+    assert text in str(cast)
+
+
+async def test_duplicates_are_told_by_their_cause() -> None:
+    """One that its publisher sent twice, and one that came again otherwise; a retry after a failure is none."""
+    clients = Clients()
+    for path, who, times, accepted in (("/c1", "e1", 3, 2), ("/c1", "e2", 2, 1), ("/c1", "e3", 1, 1)):
+        clients.add_past(path, who, times=times, accepted=accepted)
+    cast = account({event: ["c1"] for event in ("e1", "e2", "e3")}, clients, [], resent=["e2"], cause="killed")
+    assert cast.holds
+    assert cast.duplicates == {"killed": 1, "sent again by its publisher": 1}
+    assert (cast.deliveries, cast.delivered) == (3, 3)

@@ -1,0 +1,150 @@
+"""The ledger: every (event, client) that a publisher had confirmed was told, waits in a queue, or is a dead letter.
+
+It knows nothing of the service but its queues: what was confirmed comes from the publisher, what was told from the
+clients' own records, and what waits is read out of the queues when no worker runs.
+"""
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+
+from tests.system.broker import QUEUES
+from tests.system.clients import Clients
+
+Pair = tuple[str, str]
+"""(event id, client_id)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What lies in a queue: its body, and what the broker says of it."""
+
+    queue: str
+    body: bytes
+    headers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """The end of a run. `missing` is what was lost, `wrong` the dead letters that should be none, by pair and reason.
+
+    `duplicates`: requests beyond the one that settled a delivery, by cause.
+    """
+
+    events: int
+    deliveries: int
+    delivered: int
+    waiting: Mapping[str, int]
+    dead: Mapping[str, int]
+    duplicates: Mapping[str, int]
+    missing: tuple[Pair, ...]
+    wrong: tuple[tuple[Pair, str], ...]
+
+    @property
+    def holds(self) -> bool:
+        """Nothing was lost, and nothing given up that should not have been."""
+        return not self.missing and not self.wrong and not self.waiting
+
+    def __str__(self) -> str:
+        told = [f"{self.events} events, {self.deliveries} deliveries: {self.delivered} delivered"]
+        told += [f"{count} dead ({reason})" for reason, count in self.dead.items()]
+        told += [f"{count} waiting in {queue}" for queue, count in self.waiting.items()]
+        told += [f"{count} told again ({cause})" for cause, count in self.duplicates.items()]
+        told += [f"{len(self.missing)} LOST: {self.missing[:10]}"] if self.missing else []
+        told += [f"{len(self.wrong)} WRONG: {self.wrong[:10]}"] if self.wrong else []
+        return ", ".join(told)
+
+
+def account(
+    confirmed: Mapping[str, Sequence[str]],
+    clients: Clients,
+    queues: Iterable[Found],
+    *,
+    to_die: Mapping[Pair, str] | None = None,
+    resent: Iterable[str] = (),
+    cause: str = "redelivered",
+) -> Account:
+    """Cast the account. Events are known by their `sid`, which is their id; clients by the path they are told at.
+
+    `to_die`: the deliveries that must end as dead letters, with their reason. `resent`: events that the publisher sent
+    more than once; any other duplicate counts as of `cause`.
+    """
+    owed = {(event, client) for event, named in confirmed.items() for client in named}
+    told = {(who, path.removeprefix("/")) for path, who in clients.accepted}
+    waiting: dict[Pair, str] = {}
+    dead: dict[Pair, str] = {}
+    for found in queues:
+        for pair in _pairs(found):
+            if found.queue == "dead":
+                dead[pair] = str(found.headers.get("reason", "delivery_limit"))
+            else:
+                waiting.setdefault(pair, found.queue)
+    expected = to_die or {}
+    return Account(
+        events=len(confirmed),
+        deliveries=len(owed),
+        delivered=len(owed & told),
+        waiting=Counter(queue for pair, queue in waiting.items() if pair in owed - told - dead.keys()),
+        dead=Counter(reason for pair, reason in dead.items() if pair in owed),
+        duplicates=_duplicates(owed, clients, set(resent), cause),
+        missing=tuple(sorted(owed - told - waiting.keys() - dead.keys())),
+        wrong=tuple(
+            sorted(
+                (pair, reason)
+                for pair, reason in dead.items()
+                if pair in owed and expected.get(pair) != reason and pair not in told
+            )
+        ),
+    )
+
+
+def _duplicates(owed: set[Pair], clients: Clients, resent: set[str], cause: str) -> Counter[str]:
+    """What came after the request that the client had accepted."""
+    came = Counter((hit.who, hit.path.removeprefix("/")) for hit in clients.hits)
+    found: Counter[str] = Counter()
+    for (path, who), nth in clients.accepted.items():
+        pair = who, path.removeprefix("/")
+        again = came[pair] - nth
+        if pair in owed and again:
+            found["sent again by its publisher" if who in resent else cause] += again
+    return found
+
+
+def _pairs(found: Found) -> Iterator[Pair]:
+    """Which deliveries a message stands for: a publisher's event, a part of one, a delivery, or a dead letter."""
+    document = json.loads(found.body)
+    for name in ("event", "delivery"):
+        if isinstance(document.get(name), dict):
+            document = document[name]
+    event = str(document.get("event_id") or document.get("id"))
+    if "client_id" in document:
+        yield event, str(document["client_id"])
+    else:
+        for client in document.get("clients", ()):
+            yield event, str(client["client_id"] if isinstance(client, dict) else client)
+
+
+async def in_rabbitmq(url: str, prefix: str, queues: Sequence[str] = QUEUES) -> list[Found]:
+    """Every message of every queue, looked at and given back. Only where no worker runs: what it holds is not seen."""
+    found = []
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        for name in queues:
+            queue = await channel.get_queue(f"{prefix}.{name}", ensure=False)
+            while (message := await queue.get(fail=False)) is not None:
+                found.append(Found(queue=name, body=message.body, headers=dict(message.headers)))
+    return found
+
+
+def in_sqlite(path: Path) -> list[Found]:
+    """Every message in the file of an embedded queue. Only where no worker runs."""
+    with closing(sqlite3.connect(path)) as database:
+        rows = database.execute("SELECT queue, body, headers FROM messages").fetchall()
+    return [Found(queue=queue, body=body, headers=json.loads(headers)) for queue, body, headers in rows]
