@@ -145,7 +145,11 @@ class Service:
         """For `/readyz`."""
         status = self.queue.status()
         return ops.Health(
-            queue=status.connected, consuming=status.consuming, draining=self._draining, problem=status.problem
+            queue=status.connected,
+            consuming=status.consuming,
+            blocked=status.blocked,
+            draining=self._draining,
+            problem=status.problem,
         )
 
     async def accept(self, event: SessionEnded, lane: Lane) -> None:

@@ -48,6 +48,13 @@ def own_node() -> Iterator[RabbitmqNode]:
         yield node
 
 
+@pytest.fixture(scope="module")
+def module_node() -> Iterator[RabbitmqNode]:
+    """A node for the tests of one file, each of which hurts it and leaves it well."""
+    with _node_or_exit() as node:
+        yield node
+
+
 @pytest.fixture
 def prefix(amqp_url: str) -> Iterator[str]:
     """A queue prefix that is this test's alone. What was declared under it is deleted afterwards."""

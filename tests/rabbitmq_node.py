@@ -93,6 +93,18 @@ class RabbitmqNode:
             self._server = None
             self._await_closed(self.port)
 
+    def freeze(self) -> None:
+        """SIGSTOP: its sockets stay open, and nothing is read from them or said on them."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on, as if nothing had been."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, sign: signal.Signals) -> None:
+        if self._server is not None:
+            os.killpg(self._server.pid, sign)
+
     def stop(self) -> None:
         """End the node and its epmd."""
         if self._server is not None:

@@ -12,16 +12,25 @@ from aiohttp import web
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """How the worker stands. `queue`: connected and its topology in place; `problem`: what is wrong, in words."""
+    """How the worker stands. `queue`: connected and its topology in place; `blocked`: it takes nothing from us now.
+
+    `problem`: what is wrong, in words.
+    """
 
     queue: bool
     consuming: bool
+    blocked: bool = False
     draining: bool = False
     problem: str | None = None
 
     @property
     def ready(self) -> bool:
-        """Whether it does its work now."""
+        """Whether it does its work now.
+
+        Blocked, it still is: it delivers what it can, and only what failed must wait. The cause is the broker's and meets
+        every worker alike: not ready, they would all fall out of their service, so that `POST /v1/events` would find
+        nobody to say why it takes nothing (503), and the roll-out that may be the way out would stand still.
+        """
         return self.queue and self.consuming and not self.draining
 
 

@@ -69,12 +69,13 @@ async def test_livez_answers_whatever_the_queue_does(
         (Health(queue=False, consuming=False, problem="connection refused"), 503),
         (Health(queue=True, consuming=False, problem="the consumer was cancelled"), 503),
         (Health(queue=True, consuming=True, draining=True), 503),
+        (Health(queue=True, consuming=True, blocked=True, problem="memory alarm"), 200),
     ],
 )
 async def test_readyz_says_what_is_missing(
     health: Health, status: int, ops: Listener, worker: Worker, http: aiohttp.ClientSession
 ) -> None:
-    """Ready means connected, consuming and not draining; else 503 and which of them it is."""
+    """Ready means connected, consuming and not draining; else 503 and which of them it is. Blocked it still delivers."""
     worker.health = health
     async with http.get(f"{ops.url}/readyz") as answer:
         assert answer.status == status
@@ -82,6 +83,7 @@ async def test_readyz_says_what_is_missing(
             "ready": status == 200,
             "queue": health.queue,
             "consuming": health.consuming,
+            "blocked": health.blocked,
             "draining": health.draining,
             "problem": health.problem,
         }

@@ -318,6 +318,7 @@ async def test_a_memory_alarm_blocks_publishing_alone(worker: Open, node: Rabbit
     try:
         first = asyncio.ensure_future(queue.publish(DEAD, outgoing("c")))  # the broker tells a publisher at its next
         await eventually(lambda: queue.status().blocked)
+        assert "alarm" in (queue.status().problem or "")
         with pytest.raises(QueueUnavailable, match=r"alarm"):
             await queue.publish(DEAD, outgoing("d"))
         assert queue.status().consuming
@@ -328,7 +329,7 @@ async def test_a_memory_alarm_blocks_publishing_alone(worker: Open, node: Rabbit
     finally:
         await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "0.4")
     await asyncio.wait_for(queue.available(), PATIENCE)
-    assert not queue.status().blocked
+    assert (queue.status().blocked, queue.status().problem) == (False, None)
     await queue.publish(DEAD, outgoing("d"))
     await asyncio.gather(first, return_exceptions=True)  # undecided: held back, then durable or refused
     await queue.close()

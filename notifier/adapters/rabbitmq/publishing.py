@@ -26,6 +26,7 @@ from notifier.domain.errors import QueueUnavailable
 IN_FLIGHT = 1000  # publishes without a confirm yet; bounds memory (128 KiB each at most) and the broker's backlog
 CONFIRM_TIMEOUT = 10.0  # no confirm after so long: the broker is blocked or stuck, and the caller should know
 PACE = 0.1  # seconds between two tries of one caller, on average
+BLOCKED = "the broker blocks publishing: memory or disk alarm"
 
 
 class Publishing:
@@ -87,7 +88,7 @@ class Publishing:
         if channel is None or channel.is_closed:
             raise QueueUnavailable("not connected")
         if self.blocked:
-            raise QueueUnavailable("the broker blocks publishing: memory or disk alarm")
+            raise QueueUnavailable(BLOCKED)
         deadline = asyncio.timeout(CONFIRM_TIMEOUT)
         self._deadlines.add(deadline)
         try:

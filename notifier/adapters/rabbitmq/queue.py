@@ -25,7 +25,7 @@ from notifier.adapters.rabbitmq.connection import (
 from notifier.adapters.rabbitmq.consuming import LaneConsumer, Taken
 from notifier.adapters.rabbitmq.decoding import to_message
 from notifier.adapters.rabbitmq.options import RabbitOptions
-from notifier.adapters.rabbitmq.publishing import Publishing
+from notifier.adapters.rabbitmq.publishing import BLOCKED, Publishing
 from notifier.domain.errors import NotifierError, QueueUnavailable
 from notifier.domain.message import DEAD, HOPS, Depth, Lane, Message, Outgoing, QueueStatus, delay
 from notifier.pipeline.ports import Sink
@@ -215,12 +215,15 @@ class RabbitQueue:
     def status(self) -> QueueStatus:
         """Connected means both connections stand; consuming, that all three lanes do."""
         connected = all(link.standing.is_set() for link in self._links)
-        failures = [str(link.failure) for link in self._links if link.failure is not None]
+        blocked = self._publishing.blocked
+        problems = [str(link.failure) for link in self._links if link.failure is not None]
+        problems += [self._problem] if self._problem is not None else []
+        problems += [BLOCKED] if blocked else []
         return QueueStatus(
             connected=connected,
             consuming=connected and all(lane.standing for lane in self._lanes),
-            blocked=self._publishing.blocked,
-            problem=next(iter(failures), self._problem),
+            blocked=blocked,
+            problem=next(iter(problems), None),
         )
 
     def consumers(self) -> int:
