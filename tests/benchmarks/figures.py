@@ -24,7 +24,10 @@ class Spread:
     max: float
 
     def __str__(self) -> str:
-        return f"{self.median:.3f} ({self.min:.3f} – {self.max:.3f})"
+        return f"{self:.3f}"
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.median:{spec}} ({self.min:{spec}} – {self.max:{spec}})"
 
 
 def spread(values: Sequence[float]) -> Spread:

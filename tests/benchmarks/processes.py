@@ -121,9 +121,10 @@ async def receivers() -> AsyncIterator[Receivers]:
 class BenchWorker:
     """One worker process. Its log goes to a file of its site's folder, so that nobody's core reads it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], ops: str) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], ops: str, log: Path) -> None:
         self._process = process
         self._ops = ops
+        self._log = log
 
     def cpu(self) -> float:
         """Seconds of processor time so far, of all its threads."""
@@ -138,7 +139,9 @@ class BenchWorker:
     async def ready(self) -> bool:
         """What `/readyz` says; fails if the process has ended."""
         if self._process.poll() is not None:
-            raise RuntimeError(f"the worker has ended with exit code {self._process.returncode}")
+            raise RuntimeError(
+                f"the worker has ended with exit code {self._process.returncode}: {self._log.read_text()[-4000:]}"
+            )
         try:
             async with aiohttp.ClientSession() as session, session.get(f"{self._ops}/readyz") as response:
                 return response.status == 200
@@ -164,7 +167,8 @@ async def bench_worker(site: Site, cores: Collection[int] = ()) -> AsyncIterator
     port = _free_port()
     environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     environment |= {"NOTIFIER_OPS__LISTEN": f"127.0.0.1:{port}", "PYTHONPATH": str(ROOT)}
-    with (site.folder / f"worker-{port}.log").open("wb") as log:
+    file = site.folder / f"worker-{port}.log"
+    with file.open("wb") as log:
         process = subprocess.Popen(  # noqa: ASYNC220  it forks once, before anything is measured
             [*console_script(), "run", "-c", str(site.file)], cwd=site.folder, env=environment,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True,
@@ -173,7 +177,7 @@ async def bench_worker(site: Site, cores: Collection[int] = ()) -> AsyncIterator
     try:
         if cores:
             os.sched_setaffinity(process.pid, cores)  # before it has any thread but the first
-        worker = BenchWorker(process, f"http://127.0.0.1:{port}")
+        worker = BenchWorker(process, f"http://127.0.0.1:{port}", file)
         await until(worker.ready, bool)
         yield worker
     finally:

@@ -1,0 +1,130 @@
+"""How many logouts a second one core delivers, against the ceiling of the same run; and what each costs of the core.
+
+    python -m tests.benchmarks.throughput --rounds 3 --json FILE
+
+The queue is filled first; then one worker, alone on its core, drains it into a local nginx, by turns with the ceiling
+(`ceiling.py`) on the same core. What is compared and how to read it: README.md.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks import figures
+from tests.benchmarks.nginx import nginx
+from tests.benchmarks.rig import answer, broker_url, console, described, share_cores, write_json
+from tests.benchmarks.throughput_run import Bench, Case, Drain
+
+FAN_OUTS = (1, 10, 100)
+# Of the ceiling, by algorithm and clients an event; only on RabbitMQ without TLS.
+TARGETS = {("RS256", 1): 0.8, ("ES256", 1): 0.6, ("RS256", 10): 0.95, ("ES256", 10): 0.9}
+
+
+def cases() -> dict[str, Case]:
+    """By name: `rabbitmq-es256-10`, `sqlite-rs256-1-tls` and so on, and `rabbitmq-es256-10-failing`."""
+    all_of_them = [
+        Case(queue=queue, alg=alg, fan_out=fan_out, tls=tls)
+        for queue in ("rabbitmq", "sqlite")
+        for alg in ("RS256", "ES256")
+        for fan_out in FAN_OUTS
+        for tls in (False, True)
+    ]
+    failing = [Case(queue=queue, alg="ES256", fan_out=10, failing=True) for queue in ("rabbitmq", "sqlite")]
+    return {case.name: case for case in (*all_of_them, *failing)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One case: pairs of (ceiling, worker), round by round. `ratios` are worker over ceiling."""
+
+    case: Case
+    rounds: Sequence[tuple[Drain, Drain]]
+    rate: figures.Spread
+    ceiling: figures.Spread
+    ratio: figures.Spread
+    cpu: figures.Spread
+    ceiling_cpu: figures.Spread
+    verified: int
+
+
+def report(case: Case, rounds: Sequence[tuple[Drain, Drain]], verified: int) -> Report:
+    """The figures of one case."""
+    return Report(
+        case=case,
+        rounds=rounds,
+        rate=figures.spread([worker.rate for _, worker in rounds]),
+        ceiling=figures.spread([ceiling.rate for ceiling, _ in rounds]),
+        ratio=figures.ratios((ceiling.rate, worker.rate) for ceiling, worker in rounds),
+        cpu=figures.spread([worker.cpu for _, worker in rounds]),
+        ceiling_cpu=figures.spread([ceiling.cpu for ceiling, _ in rounds]),
+        verified=verified,
+    )
+
+
+def table(reports: Sequence[Report]) -> Table:
+    """For people."""
+    made = Table(title="deliveries a second on one core: median (min – max)", title_justify="left")
+    for heading in ("case", "worker", "ceiling", "worker ÷ ceiling", "target", "CPU µs", "ceiling µs", "verified"):
+        made.add_column(heading, justify="left" if heading == "case" else "right")
+    for each in reports:
+        case = each.case
+        target = None if case.tls or case.failing or case.queue == "sqlite" else TARGETS.get((case.alg, case.fan_out))
+        made.add_row(
+            case.name, f"{each.rate:,.0f}", f"{each.ceiling:,.0f}", f"{each.ratio:.2f}",
+            "" if target is None else f"≥ {target}", f"{each.cpu:.0f}", f"{each.ceiling_cpu:.0f}", str(each.verified),
+        )  # fmt: skip
+    return made
+
+
+async def run(chosen: Mapping[str, Case], url: str, given: argparse.Namespace, progress: Console) -> list[Report]:
+    """All cases, each in all of its rounds."""
+    reports = []
+    cores = share_cores(1)
+    async with nginx() as receiver:
+        for name, case in chosen.items():
+            bench = Bench(url, receiver, case, cores, deliveries=given.deliveries)
+            rounds = []
+            for number in range(1, given.rounds + 1):
+                pair = await bench.ceiling(), await bench.drain()
+                told = " · ".join(f"{each.rate:,.0f}/s at {each.cpu:.0f} µs" for each in pair)
+                progress.print(f"  {name}, round {number}: ceiling, worker: {told}")
+                rounds.append(pair)
+            reports.append(report(case, rounds, bench.verified))
+    return reports
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.throughput", description=__doc__.splitlines()[0])
+    parser.add_argument("--case", action="append", choices=[*cases(), "all"], help="default: all without TLS")
+    parser.add_argument("--rounds", type=int, default=3, help="of each case (%(default)s)")
+    parser.add_argument("--deliveries", type=int, default=20_000, help="of each drain (%(default)s)")
+    parser.add_argument("--url", help="a RabbitMQ that may be used (default: a private node)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="all figures; - for stdout")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 when every delivery of every drain came, exactly once, and every token of the sample was valid; else 1."""
+    given, progress = parse(arguments), console()
+    known = cases()
+    named = given.case or [name for name, case in known.items() if not case.tls]
+    chosen = known if "all" in named else {name: known[name] for name in named}
+    cores = share_cores(1)
+    os.sched_setaffinity(0, cores.rest)  # and so the node's and the receiver's, which inherit it
+    with broker_url(given.url) as url:
+        reports = uvloop.run(run(chosen, url, given, progress))
+    answer(to_stderr=str(given.json) == "-").print(table(reports))
+    write_json(given.json, {"machine": described(), "cores": cores, "cases": reports})
+    return 0 if all(worker.complete for each in reports for _, worker in each.rounds) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""One case of the throughput benchmark: fills a queue, lets one worker drain it, and runs the ceiling beside it."""
+
+import asyncio
+import json
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from notifier.adapters.keys import generate_key
+from notifier.adapters.rabbitmq.administration import declare_topology, delete_topology
+from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
+from notifier.domain.client import Algorithm
+from notifier.domain.message import Lane
+from tests.benchmarks.nginx import Nginx
+from tests.benchmarks.processes import bench_worker
+from tests.benchmarks.rig import Cores
+from tests.system.broker import broker
+from tests.system.site import ISSUER, NEVER_OPENS, Site, client
+from tests.system.worker_process import ROOT
+from tests.verifier import verify
+
+CLIENTS = 100
+LOOK_EVERY = 0.02  # seconds between two looks at the count
+PATIENCE = 300.0
+WARM = 0.2  # of a drain: connections are made, caps grow
+NOBODY = "http://127.0.0.1:9/"  # the discard port: refused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What is drained: by which queue, algorithm and number of clients an event. `failing`: nobody listens."""
+
+    queue: str
+    alg: str
+    fan_out: int
+    tls: bool = False
+    failing: bool = False
+
+    @property
+    def name(self) -> str:
+        """As it is asked for."""
+        more = ("-tls" if self.tls else "") + ("-failing" if self.failing else "")
+        return f"{self.queue}-{self.alg.lower()}-{self.fan_out}{more}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """One drain: `rate` in deliveries a second, `cpu` in µs of the core each; how many came of how many."""
+
+    rate: float
+    cpu: float
+    came: int
+    wanted: int
+
+    @property
+    def complete(self) -> bool:
+        """Each came, and none twice."""
+        return self.came == self.wanted
+
+
+class Bench:
+    """One case. `verified` counts the tokens of the sample that another library has found valid."""
+
+    def __init__(self, url: str, receiver: Nginx, case: Case, cores: Cores, *, deliveries: int) -> None:
+        self._url = url
+        self._receiver = receiver
+        self._case = case
+        self._cores = cores
+        self._events = max(1, deliveries // case.fan_out)
+        self.verified = 0
+
+    async def ceiling(self) -> Drain:
+        """The ceiling, on the worker's core."""
+        case, count = self._case, self._events * self._case.fan_out
+        with tempfile.NamedTemporaryFile(suffix=".pem") as key:
+            key.write(generate_key(Algorithm(case.alg)))
+            key.flush()
+            tls = ["--ca", str(self._receiver.ca)] if case.tls else []
+            urls = [word for n in range(CLIENTS) for word in ("--url", self._receiver.url(f"c{n}", tls=case.tls))]
+            process = await asyncio.create_subprocess_exec(
+                "taskset", "-c", ",".join(map(str, self._cores.workers)),
+                sys.executable, "-m", "tests.benchmarks.ceiling", "--key", key.name, "--alg", case.alg,
+                "--count", str(count), *urls, *tls, cwd=ROOT, stdout=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            output, _ = await process.communicate()
+        told = json.loads(output)
+        self._receiver.tokens.clear()
+        return Drain(rate=count / told["seconds"], cpu=1e6 * told["cpu"] / count, came=count, wanted=count)
+
+    async def drain(self) -> Drain:
+        """The worker: from its start with everything waiting, the first fifth left out."""
+        with tempfile.TemporaryDirectory(prefix="notifier-bench-") as folder:
+            async with self._installed(Path(folder)) as site:
+                drained = await self._measured(site)
+            if not self._case.failing:
+                self._verify(site)
+        return drained
+
+    @asynccontextmanager
+    async def _installed(self, folder: Path) -> AsyncIterator[Site]:
+        case = self._case
+        prefix = f"bench-{secrets.token_hex(4)}"
+        rabbit = case.queue == "rabbitmq"
+        site = Site(folder, self._url if rabbit else "sqlite:queue.db", prefix)
+        site.config["delivery"] = {"retry": {"base": "1h"}}
+        site.config["log"] = {"level": "info", "format": "json"}
+        del site.config["api"]
+        key = site.folder / "rsa.pem"
+        key.write_bytes(generate_key(Algorithm.RS256))
+        site.config["issuers"][ISSUER]["keys"].append({"file": key.name})
+        site.write()
+        site.write_clients([self._client(number) for number in range(CLIENTS)])
+        if not rabbit:
+            await self._fill_sqlite(folder)
+            yield site
+            return
+        options = RabbitOptions(urls=(self._url,), prefix=prefix)
+        await declare_topology(options)
+        try:
+            async with broker(self._url, prefix) as publisher:
+                await publisher.publish_all(json.loads(body) for body in self._bodies())
+            yield site
+        finally:
+            await delete_topology(options)
+
+    def _client(self, number: int) -> dict[str, object]:
+        case = self._case
+        uri = NOBODY if case.failing else self._receiver.url(f"c{number}", tls=case.tls)
+        own: dict[str, object] = {"circuit": NEVER_OPENS}
+        if case.tls:
+            own["tls"] = {"ca_file": str(self._receiver.ca)}
+        return {**client(f"c{number}", uri), "id_token_signed_response_alg": case.alg, "notifier": own}
+
+    def _bodies(self) -> list[bytes]:
+        fan_out = self._case.fan_out
+        return [
+            json.dumps(
+                {
+                    "id": f"e{number}",
+                    "iss": ISSUER,
+                    "sub": "alice",
+                    "sid": f"session-{number}",
+                    "clients": [f"c{(number * fan_out + each) % CLIENTS}" for each in range(fan_out)],
+                }
+            ).encode()
+            for number in range(self._events)
+        ]
+
+    async def _fill_sqlite(self, folder: Path) -> None:
+        queue = SqliteQueue(SqliteOptions(path=folder / "queue.db"))
+        await queue.open()
+        try:
+            await queue.ready()
+            bodies = self._bodies()
+            for begin in range(0, len(bodies), 500):
+                await asyncio.gather(
+                    *(queue.send_event(Lane.EVENTS, body, message_id=None) for body in bodies[begin : begin + 500])
+                )
+        finally:
+            await queue.close()
+
+    async def _measured(self, site: Site) -> Drain:
+        wanted, count = self._events * self._case.fan_out, 0
+        looks: list[tuple[float, int, float]] = []
+        async with aiohttp.ClientSession() as session:
+            before = await self._receiver.count(session)
+            async with bench_worker(site, set(self._cores.workers)) as worker:
+                give_up = time.monotonic() + PATIENCE
+                while time.monotonic() < give_up:
+                    if self._case.failing:
+                        count = int((await worker.metrics()).get("retries_scheduled_total", 0))
+                    else:
+                        count = await self._receiver.count(session) - before
+                    looks.append((time.monotonic(), count, worker.cpu()))
+                    if count >= wanted:
+                        break
+                    await asyncio.sleep(LOOK_EVERY)
+                await asyncio.sleep(0.2)  # one too many would come now
+                came = count if self._case.failing else await self._receiver.count(session) - before
+        began, first, used = next(look for look in looks if look[1] >= WARM * wanted)
+        ended, last, in_all = looks[-1]
+        done = max(1, last - first)
+        return Drain(rate=done / (ended - began), cpu=1e6 * (in_all - used) / done, came=came, wanted=wanted)
+
+    def _verify(self, site: Site) -> None:
+        """Each token of the sample is what its client must accept."""
+        for name, token in self._receiver.tokens:
+            verify(token, self._jwks(site), iss=ISSUER, aud=name, now=time.time())
+            self.verified += 1
+        self._receiver.tokens.clear()
+
+    def _jwks(self, site: Site) -> dict[str, list[dict[str, object]]]:
+        from joserfc.jwk import import_key  # noqa: PLC0415
+
+        rsa = import_key((site.folder / "rsa.pem").read_text(), "RSA")
+        public = {**rsa.as_dict(private=False), "kid": rsa.thumbprint(), "use": "sig"}
+        return {"keys": [*map(dict, site.jwks(ISSUER)["keys"]), public]}
