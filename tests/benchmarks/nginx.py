@@ -36,7 +36,7 @@ http {{
     ssl_certificate {pem}; ssl_certificate_key {pem};
     location = /count {{ stub_status; }}
     location / {{
-      if ($sampled) {{ proxy_pass http://127.0.0.1:{keeper}; }}
+      if ($sampled) {{ proxy_pass http://127.0.0.1:{keeper}; break; }}
       return 200;
     }}
   }}
