@@ -27,9 +27,9 @@ class Health:
     def ready(self) -> bool:
         """Whether it does its work now.
 
-        Blocked, it still is: it delivers what it can, and only what failed must wait. The cause is the broker's and meets
-        every worker alike: not ready, they would all fall out of their service, so that `POST /v1/events` would find
-        nobody to say why it takes nothing (503), and the roll-out that may be the way out would stand still.
+        Blocked, it still is: it delivers what it can, and only what failed must wait. The cause is the broker's and
+        meets every worker alike: not ready, they would all fall out of their service, so that `POST /v1/events` would
+        find nobody to say why it takes nothing (503), and the roll-out that may be the way out would stand still.
         """
         return self.queue and self.consuming and not self.draining
 

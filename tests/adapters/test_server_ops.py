@@ -75,7 +75,7 @@ async def test_livez_answers_whatever_the_queue_does(
 async def test_readyz_says_what_is_missing(
     health: Health, status: int, ops: Listener, worker: Worker, http: aiohttp.ClientSession
 ) -> None:
-    """Ready means connected, consuming and not draining; else 503 and which of them it is. Blocked it still delivers."""
+    """Ready means connected, consuming and not draining; else 503 and which of them it is. Blocked, it delivers."""
     worker.health = health
     async with http.get(f"{ops.url}/readyz") as answer:
         assert answer.status == status
