@@ -7,9 +7,7 @@ printable and short. Should a token or a password get this far all the same, `re
 import hmac
 import logging
 import os
-import re
 import secrets
-import sys
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +17,7 @@ from typing import Literal, TextIO, assert_never, cast
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
+from notifier.adapters.log_output import JsonLine, Unbreakable, redact
 from notifier.domain import outcome
 from notifier.domain.delivery import Delivery
 from notifier.domain.outcome import Cause, Outcome
@@ -40,18 +39,6 @@ _TELLING = 3  # a `sub` shorter than this cannot be told from any other word of 
 
 _OURS = frozenset({Cause.SIGNING, Cause.TLS_FILES, Cause.PROXY})
 
-_SECRETS = (
-    # Any base64url of a JSON object: a whole JWS or JWE, or the beginning of one that was cut.
-    ("eyJ", re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,4}"), "[token]"),
-    ("@", re.compile(r"(://[^/\s:@\"]*):[^\s\"]*@"), r"\1:[password]@"),
-    ("earer ", re.compile(r"([Bb]earer +)[A-Za-z0-9._~+/=-]+"), r"\1[token]"),
-    (
-        "PRIVATE KEY",
-        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^\"]*?(?:-----END [A-Z ]*-----|(?=\")|\Z)"),
-        "[key]",
-    ),
-)
-
 Subjects = Literal["hash", "omit", "raw"]
 
 
@@ -65,14 +52,6 @@ class SubjectHash:
     def log_id(self, value: str) -> str:
         """The hash; the same for the same value as long as the key is the same."""
         return hmac.digest(self._key, value.encode("utf-8", "surrogatepass"), "sha256").hex()[:16]
-
-
-def redact(line: str) -> str:
-    """The line without tokens, passwords in URLs, and private keys."""
-    for sign, pattern, instead in _SECRETS:
-        if sign in line:
-            line = pattern.sub(instead, line)
-    return line
 
 
 def clip(text: str, length: int = TEXT_LENGTH) -> str:
@@ -89,7 +68,7 @@ def configure(
     `auto` is `console` on a terminal and `json` elsewhere. Libraries are heard from warnings on, or from `info` on
     where `level` is `debug`: further down they log frames, which hold tokens.
     """
-    out = _Unbreakable(stream)
+    out = Unbreakable(stream)
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -98,7 +77,7 @@ def configure(
     ]
     last = _renderers(log_format, out)
     structlog.configure(
-        processors=[*shared, *last],
+        processors=[JsonLine()] if _is_json(log_format, out) else [*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", out)),
         cache_logger_on_first_use=False,
@@ -119,7 +98,7 @@ def configure(
     logging.captureWarnings(capture=True)
 
 
-def _renderers(log_format: Literal["auto", "json", "console"], out: "_Unbreakable") -> list[Processor]:
+def _renderers(log_format: Literal["auto", "json", "console"], out: "Unbreakable") -> list[Processor]:
     terminal = out.isatty()
     if log_format == "console" or (log_format == "auto" and terminal):
         colors = terminal and "NO_COLOR" not in os.environ
@@ -130,27 +109,13 @@ def _renderers(log_format: Literal["auto", "json", "console"], out: "_Unbreakabl
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(), _redact]
 
 
+def _is_json(log_format: Literal["auto", "json", "console"], out: "Unbreakable") -> bool:
+    return log_format == "json" or (log_format == "auto" and not out.isatty())
+
+
 def _redact(_logger: WrappedLogger, _method: str, line: EventDict | str) -> str:
     assert isinstance(line, str), "comes after the renderer"
     return redact(line)
-
-
-class _Unbreakable:
-    """A stream that lets nothing out: a full disk or a reader gone must not stop deliveries."""
-
-    def __init__(self, stream: TextIO | None) -> None:
-        self._stream = sys.stderr if stream is None else stream
-
-    def write(self, text: str) -> None:
-        with suppress(OSError, ValueError):
-            self._stream.write(text)
-
-    def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            self._stream.flush()
-
-    def isatty(self) -> bool:
-        return self._stream.isatty()
 
 
 class LogObserver:

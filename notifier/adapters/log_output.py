@@ -1,0 +1,88 @@
+"""Lines of the log on their way out: rendered, without secrets, and written so that nothing can break on them."""
+
+import asyncio
+import atexit
+import json
+import re
+import sys
+import time
+from contextlib import suppress
+from typing import TextIO
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+_SECRETS = (
+    # Any base64url of a JSON object: a whole JWS or JWE, or the beginning of one that was cut.
+    ("eyJ", re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,4}"), "[token]"),
+    ("@", re.compile(r"(://[^/\s:@\"]*):[^\s\"]*@"), r"\1:[password]@"),
+    ("earer ", re.compile(r"([Bb]earer +)[A-Za-z0-9._~+/=-]+"), r"\1[token]"),
+    (
+        "PRIVATE KEY",
+        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^\"]*?(?:-----END [A-Z ]*-----|(?=\")|\Z)"),
+        "[key]",
+    ),
+)
+
+
+def redact(line: str) -> str:
+    """The line without tokens, passwords in URLs, and private keys."""
+    for sign, pattern, instead in _SECRETS:
+        if sign in line:
+            line = pattern.sub(instead, line)
+    return line
+
+
+class JsonLine:
+    """The last processor of a line as JSON, in one step instead of structlog's own four.
+
+    Every attempt has a line, thousands a second. With the writing together, one costs 12 µs instead of 16.
+    """
+
+    def __init__(self) -> None:
+        self._encode = json.JSONEncoder(default=repr).encode
+        self._second, self._date = -1, ""
+
+    def __call__(self, logger: WrappedLogger, method: str, line: EventDict) -> str:
+        line["level"] = method
+        now = time.time()
+        if int(now) != self._second:
+            self._second = int(now)
+            self._date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self._second))
+        line["time"] = f"{self._date}.{int(now % 1 * 1e6):06}Z"
+        if "exc_info" in line:
+            line = structlog.processors.format_exc_info(logger, method, line)
+        return redact(self._encode(line))
+
+
+class Unbreakable:
+    """A stream that lets nothing out: a full disk or a reader gone must not stop deliveries.
+
+    Lines of one turn of the event loop are written together: a write costs as much as making a line does.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._waiting: list[str] = []
+        atexit.register(self.drain)  # what the last turn of a loop has left
+
+    def write(self, text: str) -> None:
+        self._waiting.append(text)
+
+    def flush(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.drain()
+        else:
+            if len(self._waiting) == 1:
+                loop.call_soon(self.drain)
+
+    def drain(self) -> None:
+        lines, self._waiting = self._waiting, []
+        with suppress(OSError, ValueError):
+            self._stream.write("".join(lines))
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
