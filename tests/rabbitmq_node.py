@@ -1,11 +1,13 @@
 """A private RabbitMQ node for tests: its own ports, cookie, epmd and data in a temporary folder.
 
 Several run side by side, everything listens on loopback alone, and nothing is left behind, whether stopped or killed.
+NOTIFIER_TEST_RABBITMQ says of which version (see rabbitmq_installation).
 """
 
 import contextlib
 import os
-import shutil
+import random
+import secrets
 import signal
 import socket
 import subprocess
@@ -14,26 +16,30 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-SCRIPTS = Path("/usr/lib/rabbitmq/bin")
+from tests.rabbitmq_installation import Installation, RabbitmqMissing, find_installation
+
+__all__ = ["RabbitmqMissing", "RabbitmqNode", "rabbitmq_node"]
+
 BOOT_SECONDS = 90.0  # about 8 s on an idle machine
-WAYS_OUT = """RabbitMQ is needed for these tests and was not found. Three ways out:
-  1. point NOTIFIER_TEST_AMQP_URL at a broker that may be used: amqp://guest:guest@127.0.0.1:5672/
-  2. install it: apt-get install -y --no-install-recommends rabbitmq-server
-     (it need not run as a service: the tests start a node of their own)
-  3. run it: docker run --rm -p 127.0.0.1:5672:5672 rabbitmq:4, and set NOTIFIER_TEST_AMQP_URL as in 1."""
-
-
-class RabbitmqMissing(Exception):  # noqa: N818  a state of the machine; the text says what to do
-    """RabbitMQ can be neither found nor installed here."""
 
 
 class RabbitmqNode:
-    """One node. Made by `rabbitmq_node`."""
+    """One node. Made by `rabbitmq_node`.
 
-    def __init__(self, home: Path) -> None:
-        self.port, self._dist_port, ctl_port, self._epmd_port = _free_ports(4)
+    `beside`: the first node of a cluster, which this one joins when it is started first, and whose epmd and cookie it
+    shares.
+    """
+
+    def __init__(self, home: Path, installation: Installation, *, beside: "RabbitmqNode | None" = None) -> None:
+        self.port, self._dist_port, ctl_port, epmd_port = _free_ports(4)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
+        self.name = f"test-{self.port}@localhost"
+        self.version = installation.version
         self._home = home
+        self._installation = installation
+        self._beside = beside
+        self._epmd_port: int = epmd_port if beside is None else beside._epmd_port
+        self._cookie: str = secrets.token_hex(16) if beside is None else beside._cookie
         self._server: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
         self._guards: list[subprocess.Popen[bytes]] = []
@@ -41,16 +47,23 @@ class RabbitmqNode:
 
     def _make_environment(self, ctl_port: int) -> dict[str, str]:
         home = self._home
-        (home / "rabbitmq.conf").write_text("disk_free_limit.absolute = 100MB\nlog.console = false\n")
+        peers = [] if self._beside is None else [self._beside.name, self.name]
+        configured = ["disk_free_limit.absolute = 100MB", "log.console = false"]
+        configured += ["cluster_formation.peer_discovery_backend = classic_config"] if peers else []
+        configured += [f"cluster_formation.classic_config.nodes.{nth} = {name}" for nth, name in enumerate(peers, 1)]
+        (home / "rabbitmq.conf").write_text("\n".join([*configured, ""]))
         (home / "enabled_plugins").write_text("[].\n")
         (home / "rabbitmq-env.conf").write_text("")
+        (home / ".erlang.cookie").write_text(self._cookie)
+        (home / ".erlang.cookie").chmod(0o400)
+        home = self._installation.seen(home)
         return {
-            "PATH": os.environ["PATH"],
+            "PATH": f"{os.environ['PATH']}:/usr/sbin:/usr/bin:/sbin:/bin",
             "LANG": "C.UTF-8",
             "HOME": str(home),
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": f"test-{self.port}@localhost",
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self._dist_port),
@@ -69,22 +82,32 @@ class RabbitmqNode:
 
     def start(self) -> None:
         """Start the node, with the data it had before, and return once it takes connections."""
-        if self._epmd is None:
+        if self._epmd is None and self._beside is None:
             # Our own, in the foreground: one that the node starts would be a daemon that outlives it.
-            self._epmd = self._spawn(["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"], "epmd.log")
+            self._epmd = self._spawn("epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1")
             self._await_port(self._epmd_port, self._epmd)
-        self._server = self._spawn([str(SCRIPTS / "rabbitmq-server")], "server.log")
+        self._server = self._spawn("rabbitmq-server")
         self._await_port(self.port, self._server)
 
     def ctl(self, *arguments: str) -> str:
         """What `rabbitmqctl` prints. It blocks for about a second: in a coroutine, `asyncio.to_thread(node.ctl, …)`."""
-        command = [str(SCRIPTS / "rabbitmqctl"), "-n", self._environment["RABBITMQ_NODENAME"], "--quiet", *arguments]
+        command = self._installation.command(self._home, "rabbitmqctl", "-n", self.name, "--quiet", *arguments)
         done = subprocess.run(
             command, env=self._environment, cwd=self._home, capture_output=True, text=True, timeout=60, check=False
         )
         if done.returncode:
             raise RuntimeError(f"rabbitmqctl {arguments[0]} failed: {done.stdout}{done.stderr}")
         return done.stdout
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started, and neither killed nor stopped."""
+        return self._server is not None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to every process of the node: SIGSTOP freezes it, SIGCONT lets it go on."""
+        if self._server is not None:
+            os.killpg(self._server.pid, number)
 
     def kill(self) -> None:
         """SIGKILL, as a power cut: nothing is said to anybody."""
@@ -119,10 +142,10 @@ class RabbitmqNode:
             guard.kill()
             guard.communicate()
 
-    def _spawn(self, command: list[str], log: str) -> subprocess.Popen[bytes]:
-        with (self._home / log).open("ab") as output:
+    def _spawn(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self._home / f"{program}.log").open("ab") as output:
             process = subprocess.Popen(
-                command,
+                self._installation.command(self._home, program, *arguments),
                 env=self._environment,
                 cwd=self._home,
                 stdin=subprocess.DEVNULL,
@@ -162,9 +185,9 @@ def rabbitmq_node(under: Path | None = None) -> Iterator[RabbitmqNode]:
 
     Raises RabbitmqMissing with the ways out.
     """
-    _ensure_installed()
+    installation = find_installation()
     with tempfile.TemporaryDirectory(prefix="notifier-rabbitmq-", dir=under, ignore_cleanup_errors=True) as home:
-        node = RabbitmqNode(Path(home))
+        node = RabbitmqNode(Path(home), installation)
         try:
             node.start()
             yield node
@@ -173,25 +196,15 @@ def rabbitmq_node(under: Path | None = None) -> Iterator[RabbitmqNode]:
             node.stop()
 
 
-def _ensure_installed() -> None:
-    if (SCRIPTS / "rabbitmq-server").exists():
-        return
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # installed, not started
-        install = ["apt-get", "install", "-y", "--no-install-recommends", "rabbitmq-server"]
-        for command in (["apt-get", "update"], install):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                subprocess.run(command, env=environment, capture_output=True, timeout=600, check=False)
-    if not (SCRIPTS / "rabbitmq-server").exists():
-        raise RabbitmqMissing(WAYS_OUT)
-
-
 def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+    """Below those that the kernel gives to outgoing connections, one of which could take the port of a killed node."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.SystemRandom().randrange(15_000, 32_000)  # hypothesis seeds the other for every process alike
+        with contextlib.suppress(OSError), socket.socket() as free:
+            free.bind(("127.0.0.1", port))
+            found += [] if port in found else [port]
+    return found
 
 
 def _guard(leader: int) -> subprocess.Popen[bytes]:
