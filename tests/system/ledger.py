@@ -118,12 +118,15 @@ def _duplicates(owed: set[Pair], clients: Clients, resent: set[str], cause: str)
 
 
 def _pairs(found: Found) -> Iterator[Pair]:
-    """Which deliveries a message stands for: a publisher's event, a part of one, a delivery, or a dead letter."""
+    """Which deliveries a message stands for: a publisher's event, a part of one, a delivery, or a dead letter.
+
+    By `sid`: an event may come without an id, and then gets another one at each reading.
+    """
     document = json.loads(found.body)
     for name in ("event", "delivery"):
         if isinstance(document.get(name), dict):
             document = document[name]
-    event = str(document.get("event_id") or document.get("id"))
+    event = str(document.get("sid") or document.get("event_id") or document.get("id"))
     if "client_id" in document:
         yield event, str(document["client_id"])
     else:

@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import aio_pika
 from aio_pika.abc import AbstractConnection, AbstractExchange
@@ -33,8 +34,8 @@ class Publisher:
         self._connecting = asyncio.Lock()
         self._in_flight = asyncio.Semaphore(IN_FLIGHT)
 
-    def event(self, number: int) -> Mapping[str, object]:
-        """One session of one user; its id is the session's."""
+    def event(self, number: int) -> Mapping[str, Any]:
+        """One session of one user; its id, where it has one, is the session's."""
         return {"id": str(number), "iss": ISSUER, "sub": "alice", "sid": str(number), "clients": list(self._clients)}
 
     async def publish(self, numbers: Iterable[int], *, rate: float) -> None:
@@ -57,9 +58,9 @@ class Publisher:
         try:
             event = self.event(number)
             while not await self._try(json.dumps(event).encode()):
-                self.resent.add(str(event["id"]))
+                self.resent.add(str(event["sid"]))
                 await asyncio.sleep(0.1)
-            self.confirmed[str(event["id"])] = self._clients
+            self.confirmed[str(event["sid"])] = event["clients"]
         finally:
             self._in_flight.release()
 

@@ -25,17 +25,20 @@ ROOT = Path(__file__).parents[2]
 class WorkerProcess:
     """One worker. Made by `worker`."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, keep: Callable[[str], bool]) -> None:
         self.lines: list[str] = []
+        self._keep = keep
         self._process = process
         self._changed = asyncio.Condition()
         self._reader = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
         assert self._process.stderr is not None
-        async for line in self._process.stderr:
+        async for raw in self._process.stderr:
+            if not self._keep(line := raw.decode()):
+                continue
             async with self._changed:
-                self.lines.append(line.decode())
+                self.lines.append(line)
                 self._changed.notify_all()
         async with self._changed:
             self._changed.notify_all()
@@ -162,9 +165,16 @@ def console_script() -> list[str]:
 
 @contextlib.asynccontextmanager
 async def worker(
-    site: Site, *, ready: bool = True, command: Sequence[str] | None = None
+    site: Site,
+    *,
+    ready: bool = True,
+    command: Sequence[str] | None = None,
+    keep: Callable[[str], bool] = lambda _: True,
 ) -> AsyncIterator[WorkerProcess]:
-    """A running worker, killed at the end if it still runs. `ready`: only once it consumes."""
+    """A running worker, killed at the end if it still runs. `ready`: only once it consumes.
+
+    `keep`: which of the lines that it writes are kept; a long run would fill the memory with attempts.
+    """
     environment = {
         name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "VIRTUAL_ENV", "TMPDIR")
     }
@@ -174,7 +184,7 @@ async def worker(
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         limit=1024 * 1024,
     )  # fmt: skip
-    running = WorkerProcess(process)
+    running = WorkerProcess(process, keep)
     try:
         if ready:
             await running.until_said("consuming")
