@@ -5,16 +5,43 @@ publisher gave mark a duplicate; a made-up id is new at every reading, since a u
 
 A delivery's retry bears its id too, and may come back before its scheduling is confirmed here (a loop held for a
 second is enough). It must not join what scheduled it, or it would be acked as settled and be lost: hence the stage.
+
+Once a retry is durable it stands for the delivery, and a copy of the event has nothing left to do: attempted as well,
+it could be accepted while the retry is at it, and the client would be told twice. Only what an event asks for is held
+against this memory: the retry itself must go on, and so must a dead letter that is replayed as a delivery of its own.
+What became a dead letter is forgotten: whoever sends its event again wants it tried again.
 """
 
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Generic, TypeVar
+
+from notifier.domain.verdict import Defer, Done, RetryAt, Verdict
 
 Holder = TypeVar("Holder")
 
 REMEMBERED = 50_000  # deliveries; about 8 MB
+
+
+class Fate(Enum):
+    """What became of a delivery, as far as it matters to its copies."""
+
+    DELIVERED = "delivered"
+    POSTPONED = "postponed"
+    GIVEN_UP = "given up"
+
+
+def fate_of(verdict: Verdict) -> Fate:
+    """What a verdict means once it is durable."""
+    match verdict:
+        case Done():
+            return Fate.DELIVERED
+        case RetryAt() | Defer():
+            return Fate.POSTPONED
+        case _:
+            return Fate.GIVEN_UP
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,29 +56,38 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """It was delivered a while ago."""
+    """It was delivered a while ago, or a retry stands for it."""
 
 
 class Duplicates(Generic[Holder]):
-    """Which deliveries are in flight, with the holders that wait for their fate, and which were delivered lately."""
+    """Which deliveries are in flight, with the holders that wait for their fate, and which had theirs lately."""
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
         self._remembered = remembered
-        self._delivered: OrderedDict[str, None] = OrderedDict()
+        self._fates: OrderedDict[str, Fate] = OrderedDict()
         self._in_flight: dict[tuple[str, Hashable], list[Holder]] = {}
 
-    def begin(self, delivery_id: str, stage: Hashable, holder: Holder) -> First | Joined | Known:
-        """A holder wants this delivery made. `stage` tells how far it has come: only equals are copies."""
-        if delivery_id in self._delivered:
+    def begin(
+        self, delivery_id: str, stage: Hashable, holder: Holder, *, of_event: bool = False
+    ) -> First | Joined | Known:
+        """A holder wants this delivery made. `stage` tells how far it has come: only equals are copies.
+
+        `of_event`: an event asks for it, not a message of its own.
+        """
+        fate = self._fates.get(delivery_id)
+        if fate is Fate.DELIVERED or (of_event and fate is Fate.POSTPONED):
             return Known()
         others = self._in_flight.setdefault((delivery_id, stage), [])
         others.append(holder)
         return First() if len(others) == 1 else Joined()
 
-    def end(self, delivery_id: str, stage: Hashable, *, delivered: bool) -> list[Holder]:
+    def end(self, delivery_id: str, stage: Hashable, fate: Fate) -> list[Holder]:
         """The delivery has a durable fate. Returns every holder that waited for it, the first one included."""
-        if delivered:
-            self._delivered[delivery_id] = None
-            if len(self._delivered) > self._remembered:
-                self._delivered.popitem(last=False)
+        known = self._fates.pop(delivery_id, None)
+        if known is Fate.DELIVERED:  # a retry may end before what scheduled it does
+            fate = known
+        if fate is not Fate.GIVEN_UP:
+            self._fates[delivery_id] = fate
+            if len(self._fates) > self._remembered:
+                self._fates.popitem(last=False)
         return self._in_flight.pop((delivery_id, stage), [])

@@ -42,6 +42,11 @@ class Held:
         """Whether any of its deliveries was begun."""
         return self.total > 0
 
+    @property
+    def of_event(self) -> bool:
+        """Whether it is an event, and not a delivery that has become a message of its own."""
+        return isinstance(self.work, Expand) and self.work.event is not None
+
     def look(self, intake: Intake) -> None:
         """Open it, if that was not done, so that `ahead` holds what comes first (None: nothing at all)."""
         if self.work is None:

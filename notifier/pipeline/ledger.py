@@ -1,14 +1,14 @@
 """The books of a worker: which deliveries of which messages have no fate yet, and the ack when the last has found it.
 
 Everything that a message asks for is opened here before it is begun and closed here when it is durable. A copy of a
-delivery that is in flight, or was delivered lately, is entered as well, and shares the first one's fate.
+delivery that is in flight, or has its fate already, is entered as well, and shares the first one's.
 """
 
 from collections.abc import Mapping
 
 from notifier.domain.delivery import Delivery
 from notifier.domain.message import Lane
-from notifier.pipeline.duplicates import Duplicates, First, Joined, Known
+from notifier.pipeline.duplicates import Duplicates, Fate, First, Joined, Known
 from notifier.pipeline.facts import Observer
 from notifier.pipeline.held import Held, Shelf
 from notifier.pipeline.ports import Acknowledger
@@ -35,7 +35,7 @@ class Ledger:
         self.open(held)
         if not delivery.id_given:
             return True
-        match self._duplicates.begin(delivery.id, delivery.stage, held):
+        match self._duplicates.begin(delivery.id, delivery.stage, held, of_event=held.of_event):
             case First():
                 return True
             case Joined():
@@ -51,12 +51,12 @@ class Ledger:
         self.without_fate[held.lane] -= 1
         self.close(held)
 
-    def settle_delivery(self, held: Held, begun: Delivery, *, delivered: bool) -> None:
+    def settle_delivery(self, held: Held, begun: Delivery, fate: Fate) -> None:
         """The delivery, as it was begun, has its durable fate, and so have its copies."""
         if not begun.id_given:
             self.settle(held)
             return
-        for holder in self._duplicates.end(begun.id, begun.stage, delivered=delivered):
+        for holder in self._duplicates.end(begun.id, begun.stage, fate):
             self.settle(holder)
 
     def close(self, held: Held) -> None:

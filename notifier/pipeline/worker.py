@@ -19,6 +19,7 @@ from notifier.domain.verdict import Defer, Done, Verdict, before_attempt, postpo
 from notifier.pipeline import facts
 from notifier.pipeline.admission import Go, Wait
 from notifier.pipeline.attempt import Made, Tools, attempt, defer_for
+from notifier.pipeline.duplicates import fate_of
 from notifier.pipeline.gate import Gate, Ticket
 from notifier.pipeline.held import Held, Shelf
 from notifier.pipeline.intake import Intake, Move, Step
@@ -255,7 +256,7 @@ class Worker:
 
     async def _settle(self, held: Held, begun: Delivery, after: Delivery, verdict: Verdict) -> None:
         await self._settlement.settle(after, verdict)
-        self._ledger.settle_delivery(held, begun, delivered=isinstance(verdict, Done))
+        self._ledger.settle_delivery(held, begun, fate_of(verdict))
         self._making_room = False
 
     async def _bury(self, held: Held, letter: DeadLetter) -> None:

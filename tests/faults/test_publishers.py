@@ -1,0 +1,64 @@
+"""Publishers that do not hear their confirms and send again: one worker tells no client twice, two do no harm."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Form, Tell
+from tests.faults.forgetful_publisher import ForgetfulPublisher
+from tests.faults.rig import CLIENTS, Rig, rig
+from tests.system.broker import broker
+from tests.system.waiting import until
+from tests.system.worker_process import worker
+
+PATIENCE = 120.0
+
+
+async def until_each_has_its_letter(made: Rig) -> None:
+    """A copy of what was refused is told again and refused again: counting dead letters is not enough."""
+
+    async def letters() -> set[str]:
+        async with broker(made.urls[0], made.prefix) as rabbit:
+            return {str(letter.headers["event_id"]) for letter in await rabbit.dead_letters()}
+
+    await until(letters, lambda found: found >= {event for event, _ in made.to_die}, PATIENCE)
+
+
+@pytest.mark.fault("publisher", "confirms lost, every event sent twice or more, to one worker: no client is told twice")
+@pytest.mark.timeout(300)
+async def test_one_worker_recognises_every_copy(
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
+) -> None:
+    """Whenever the copy comes: before, between or after the attempts that its event takes."""
+    count = form(300, 8000)
+    async with rig(tmp_path, amqp_url, prefix) as made, worker(made.site) as running:
+        publisher = made.publisher = ForgetfulPublisher(amqp_url, prefix, CLIENTS, chance)
+        await publisher.publish(range(count), rate=200)
+        await made.until_settled()
+        await until_each_has_its_letter(made)
+        copies = await running.metric("events_total", result="duplicate")
+        assert await running.stop() == 0
+        account = await made.account()
+        tell(account, times=publisher.hung_up)
+    assert copies > count / 4
+    assert account.duplicates == {}
+
+
+@pytest.mark.fault("publisher", "confirms lost, every event sent twice or more, to two workers: told again, harmlessly")
+@pytest.mark.timeout(300)
+async def test_two_workers_tell_some_again(
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
+) -> None:
+    """Neither knows what the other did: the ledger counts it."""
+    count = form(300, 8000)
+    async with rig(tmp_path, amqp_url, prefix) as made, worker(made.site) as first, worker(made.site) as second:
+        publisher = made.publisher = ForgetfulPublisher(amqp_url, prefix, CLIENTS, chance)
+        await publisher.publish(range(count), rate=200)
+        await made.until_settled()
+        await until_each_has_its_letter(made)
+        assert await first.stop() == 0
+        assert await second.stop() == 0
+        account = await made.account()
+        tell(account, times=publisher.hung_up)
+    assert sum(account.duplicates.values()) > count / 10
