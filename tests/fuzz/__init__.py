@@ -1,0 +1,1 @@
+"""Input that nobody would write: events, properties, documents and answers, made up and mutated by the thousand."""

@@ -1,0 +1,22 @@
+"""How many cases: a few thousand as part of every test run, always the same; very many with `NOTIFIER_FAULTS=long`."""
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, settings
+
+Property = TypeVar("Property", bound=Callable[..., Any])
+
+LONG = os.environ.get("NOTIFIER_FAULTS") == "long"
+
+
+def many(short: int, long: int) -> Callable[[Property], Property]:
+    """The settings of a property. Seeded, so that a failure is everybody's; slow cases are no mistake."""
+    return settings(
+        max_examples=long if LONG else short,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )

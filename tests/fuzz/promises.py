@@ -1,0 +1,137 @@
+"""What reading promises, whatever is read: an event, or MalformedEvent with mistakes that are fit to be shown.
+
+`read` and `open_fully` check every promise that holds for all input; both return what came of it.
+"""
+
+import itertools
+import json
+from collections.abc import Iterable
+
+from notifier.domain import documents
+from notifier.domain.client import Client
+from notifier.domain.dead_letter import dump_dead_letter, load_dead_letter
+from notifier.domain.delivery import Delivery
+from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
+from notifier.domain.event_document import MISTAKES, read_event
+from notifier.domain.message import HOPS, Kind, Lane, Message, delay
+from notifier.domain.registry import Issuer, Registry
+from notifier.domain.session_ended import SessionEnded, WrongEntry
+from notifier.pipeline.intake import Expand, Intake
+from notifier.pipeline.settlement import Send
+from tests.fuzz.grammar import ISS, LOUD, MOST, OTHER, SUBJECT
+
+NOW = 1_800_000_000.0
+QUEUES = frozenset({*Lane, "dead", *map(delay, HOPS)})
+PATH, TEXT, ECHO = 200, 500, 100  # characters
+
+
+def registry() -> Registry:
+    """Two issuers; the first knows a client with a URI, and one without."""
+    known = (
+        Client(iss=ISS, client_id="shop", backchannel_logout_uri="https://shop.example/out"),
+        Client(iss=ISS, client_id="mail", backchannel_logout_uri=None),
+    )
+    return Registry(
+        issuers={iss: Issuer(iss=iss) for iss in (ISS, OTHER)},
+        clients={ISS: {one.client_id: one for one in known}, OTHER: {}},
+        unregistered=Client(iss="", client_id="", backchannel_logout_uri=None, registered=False),
+    )
+
+
+def intake() -> Intake:
+    """The pipeline's reader."""
+    numbers = itertools.count()
+    known = registry()
+    return Intake(lambda: known, clock=lambda: NOW, new_id=lambda: f"made-up-{next(numbers)}", max_event=MOST)
+
+
+def fit(mistakes: Iterable[Mistake]) -> None:
+    """Mistakes are bounded and printable, and repeat of the input what they may."""
+    found = tuple(mistakes)
+    assert 0 < len(found) <= MISTAKES + 1
+    for mistake in found:
+        assert mistake.text
+        assert len(mistake.path) <= PATH, mistake
+        assert len(mistake.text) <= TEXT, mistake
+        assert str(mistake).isprintable(), mistake
+        assert SUBJECT not in str(mistake), mistake
+        assert LOUD * (ECHO + 1) not in str(mistake), mistake
+
+
+def read(message: Message) -> SessionEnded | None:
+    """The event; None where the message is refused in the way that is promised."""
+    try:
+        event = read_event(message, max_bytes=MOST, new_id=lambda: "made-up", now=NOW)
+    except MalformedEvent as malformed:
+        fit(malformed.mistakes)
+        return None
+    assert event.id
+    assert len(event.id.encode()) <= 255
+    assert event.ended_at is None or event.ended_at <= NOW
+    assert event.clients == "*" or event.clients
+    for entry in event.clients if event.clients != "*" else ():
+        if isinstance(entry, WrongEntry):
+            fit(entry.mistakes)
+    written = documents.dump_event(documents.EventDocument(event=event))
+    assert documents.load_event(written).event == event
+    return event
+
+
+def open_fully(message: Message) -> list[str]:
+    """Open it as the worker does, and follow every step; returns what became of it, a word for each step.
+
+    An exception that was caught on the way shows as a mistake "reading it failed": that is one of ours.
+    """
+    reader = intake()
+    work = reader.open(message)
+    if not isinstance(work, Expand):
+        return [_sent(send) for send in work.sends]
+    words = []
+    while (step := reader.step(message, work.steps)) is not None:
+        if isinstance(step, Delivery):
+            written = documents.dump_delivery(documents.DeliveryDocument(delivery=step))
+            assert documents.load_delivery(written).delivery == step
+            words.append("delivery")
+        else:
+            words.append(type(step).__name__)
+    return words
+
+
+def _sent(send: Send) -> str:
+    assert send.queue in QUEUES, send.queue
+    assert len(send.message.message_id.encode()) <= 255
+    content = json.loads(send.message.body)
+    assert "reading it failed" not in str(content.get("text")), content["text"]
+    if send.message.kind is Kind.DEAD_LETTER:
+        _letter(send)
+    return str(send.queue)
+
+
+def _letter(send: Send) -> None:
+    came = Message(
+        lane=Lane.RETRIES, body=send.message.body, tag=None, kind=Kind.DEAD_LETTER, message_id=send.message.message_id
+    )
+    letter = load_dead_letter(came)
+    assert letter.reason.value == send.message.headers["reason"]
+    assert dump_dead_letter(letter).body == send.message.body
+    if letter.mistakes:
+        fit(letter.mistakes)
+    assert len(letter.text) <= 1024
+    assert letter.text.isprintable()
+    for value in send.message.headers.values():
+        assert value.isprintable()
+        assert len(value.encode()) <= 255
+
+
+def loads(load: object, body: bytes) -> str:
+    """A document of ours, mutated: it is read, or refused as is promised; returns which."""
+    assert callable(load)
+    try:
+        load(body)
+    except MalformedEvent as malformed:
+        fit(malformed.mistakes)
+        return "malformed"
+    except UnknownVersion as newer:
+        fit([Mistake("", str(newer))])
+        return "newer"
+    return "read"
