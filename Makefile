@@ -10,13 +10,13 @@ LOCKER := .venv-lock
 PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults lint format lock bench-isolation bench-deferrals clean python
+.PHONY: help demo test test-rabbitmq4 faults lint format lock bench-isolation bench-deferrals clean python
 .DELETE_ON_ERROR:
 
 help: ## show this list
 	@echo 'notifier: OpenID Connect Back-Channel Logout, delivered. What make can do here:'
 	@echo
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r goal text; do \
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r goal text; do \
 		printf '  make %-15s %s\n' "$$goal" "$$text"; done
 	@echo
 	@echo 'Another Python (3.11 or newer): make demo PYTHON=python3.12.'
@@ -25,8 +25,13 @@ help: ## show this list
 demo: $(RUN)/.made ## sign users out of five sample clients and watch; no broker, no configuration, under 30 s
 	@$(RUN)/bin/notifier demo $(ARGS)
 
-test: $(DEV)/.made ## run every test; installs (as root, by apt) and starts a private RabbitMQ of its own
+test: $(DEV)/.made ## run every test; installs (as root, by apt) and starts a private RabbitMQ of its own; then 4.x
 	@$(DEV)/bin/python -m pytest $(ARGS)
+	@$(if $(ARGS),,if $(DEV)/bin/python -m tests.rabbitmq_installation; then $(MAKE) --no-print-directory test-rabbitmq4; \
+		else [ "$$NOTIFIER_TEST_RABBITMQ4" != required ]; fi)
+
+test-rabbitmq4: $(DEV)/.made ## run the queue's contract and the faults on RabbitMQ 4.x (root on Debian; 350 MB, once)
+	@NOTIFIER_TEST_AMQP_URL= NOTIFIER_TEST_RABBITMQ=4 $(DEV)/bin/python -m pytest $(or $(ARGS),tests/contract tests/faults)
 
 lint: $(DEV)/.made ## ruff, mypy in strict mode, and the direction of the imports
 	@$(DEV)/bin/ruff check notifier tests

@@ -1,7 +1,7 @@
 """Where RabbitMQ's programs are: this machine's own (3.10 on Debian 12), or 4.x in a root file system of Debian trixie.
 
     NOTIFIER_TEST_RABBITMQ=4 pytest tests/contract     # the tests' own nodes are of 4.x
-    python -m tests.rabbitmq_installation              # makes what that needs, or says in one line why it cannot be had
+    python -m tests.rabbitmq_installation              # makes what 4.x needs, or says in a line why it cannot be had
 
 The root file system is made once, by debootstrap from the mirror that this machine's apt uses, and kept in
 NOTIFIER_TEST_RABBITMQ4_ROOT. Programs run in it by chroot, in a mount namespace that ends with them: nothing is left.
@@ -106,7 +106,7 @@ def version_4() -> Installation:
                 _make(root)
     found = Installation(root=root)
     if not found.version.startswith("4."):
-        raise _no_4(f"{root} holds RabbitMQ {found.version or 'in no version'}")
+        raise _no_4(f"what {root} holds is not RabbitMQ 4.x")
     return found
 
 
@@ -192,7 +192,7 @@ def main() -> None:
     try:
         found = version_4()
     except RabbitmqMissing as missing:
-        sys.exit(str(missing))
+        sys.exit(f"Not tested on 4.x. {missing}")
     print(f"RabbitMQ {found.version} in {found.root}")  # noqa: T201  a command's answer
 
 

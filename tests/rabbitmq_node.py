@@ -104,11 +104,6 @@ class RabbitmqNode:
         """Whether it was started, and neither killed nor stopped."""
         return self._server is not None
 
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal to every process of the node: SIGSTOP freezes it, SIGCONT lets it go on."""
-        if self._server is not None:
-            os.killpg(self._server.pid, number)
-
     def kill(self) -> None:
         """SIGKILL, as a power cut: nothing is said to anybody."""
         if self._server is not None:

@@ -8,13 +8,17 @@ made.
 import json
 import os
 import random
-from collections.abc import Callable
+import secrets
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
+from notifier.adapters.rabbitmq.administration import delete_topology
+from notifier.adapters.rabbitmq.options import RabbitOptions
+from tests.rabbitmq_node import RabbitmqNode
 from tests.system.ledger import Account
 
 T = TypeVar("T")
@@ -36,11 +40,19 @@ def chance() -> random.Random:
 
 
 @pytest.fixture
-def tell(request: pytest.FixtureRequest) -> Tell:
-    """`tell(account, times=20)`: the account must hold; it is told for the table. `broker` is the version it ran on."""
+async def queues(module_node: RabbitmqNode) -> AsyncIterator[str]:
+    """A queue prefix on `module_node` that is this test's alone; what lies under it goes with the test."""
+    name = f"test-{secrets.token_hex(4)}"
+    yield name
+    await delete_topology(RabbitOptions(urls=(module_node.url,), prefix=name))
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest, broker_version: str) -> Tell:
+    """`tell(account, times=20)`: the account must hold; it is told for the table, with the version of its broker."""
     marker = request.node.get_closest_marker("fault")
 
-    def tell(account: Account, *, times: int = 1, broker: str = "") -> None:
+    def tell(account: Account, *, times: int = 1, broker: str = broker_version) -> None:
         print(account)  # noqa: T201  what `pytest -s` and a failed run show
         path = os.environ.get("NOTIFIER_FAULTS_REPORT")
         if path and marker is not None:
