@@ -1,19 +1,21 @@
 """What we write into our own messages, so that any worker can go on with it: deliveries and events on their way.
 
 JSON with a version, `"v": 1`. Members that a later release adds to the same version are ignored; a later version is
-`UnknownVersion`, to be left to a worker that knows it. Moments are seconds since the epoch.
+`UnknownVersion`, to be left to a worker that knows it. Moments are seconds since the epoch. What no worker could go on
+with, such as a moment that is no number or a delay queue that is none, is refused here and not met later.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NotRequired, TypeVar
+from typing import Annotated, Literal, NotRequired, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic_core import from_json
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.domain.cloudevents import echo
 from notifier.domain.delivery import Delivery
 from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
+from notifier.domain.message import HOPS
 from notifier.domain.session_ended import SessionEnded
 
 VERSION: Literal[1] = 1
@@ -21,12 +23,18 @@ VERSION: Literal[1] = 1
 T = TypeVar("T")
 
 
+def _hop(seconds: int) -> int:
+    if seconds not in HOPS:
+        raise ValueError("no delay queue has it")
+    return seconds
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     """When a message is due, and the delay queues it has still to pass, in seconds and in this order."""
 
     due: float
-    hops: tuple[int, ...] = ()
+    hops: tuple[Annotated[int, AfterValidator(_hop)], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +59,17 @@ class EventDocument:
     schedule: Schedule | None = None
 
 
+_FINITE = ConfigDict(allow_inf_nan=False)
+
+
+@with_config(_FINITE)
 class _DeliveryV1(TypedDict):
     v: Literal[1]
     delivery: Delivery
     schedule: NotRequired[Schedule]
 
 
+@with_config(_FINITE)
 class _EventV1(TypedDict):
     v: Literal[1]
     event: SessionEnded
@@ -115,10 +128,10 @@ def parse(adapter: TypeAdapter[T], body: bytes) -> T:
     except ValidationError as error:
         later = _later_version(body)
         if later is not None:
-            raise UnknownVersion(f"version {later} of a document; this release knows {VERSION}") from None
+            raise UnknownVersion(f"version {echo(str(later), 20)} of a document; this release knows {VERSION}") from None
         raise MalformedEvent(
             [
-                Mistake(".".join(map(str, detail["loc"])), echo(detail["msg"]))
+                Mistake(echo(".".join(map(str, detail["loc"]))), echo(detail["msg"]))
                 for detail in error.errors(include_url=False, include_input=False, include_context=False)[:10]
             ]
         ) from None

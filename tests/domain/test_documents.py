@@ -19,6 +19,7 @@ from notifier.domain.documents import (
     load_event,
 )
 from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
+from notifier.domain.message import HOPS
 from notifier.domain.outcome import Cause
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
 
@@ -30,7 +31,7 @@ _NAME = st.none() | _TEXT
 _TIME = st.none() | st.floats(0, 4e9)
 _ALG = st.none() | st.sampled_from(Algorithm)
 _FLAG = st.none() | st.booleans()
-_SCHEDULE = st.none() | st.builds(Schedule, due=st.floats(0, 4e9), hops=st.lists(st.integers(1, 65536)).map(tuple))
+_SCHEDULE = st.none() | st.builds(Schedule, due=st.floats(0, 4e9), hops=st.lists(st.sampled_from(HOPS)).map(tuple))
 _INLINE = st.builds(
     Inline,
     backchannel_logout_uri=_NAME,
@@ -145,6 +146,17 @@ def test_a_broken_document_is_malformed(load: Any, body: bytes) -> None:
     with pytest.raises(MalformedEvent) as caught:
         load(body)
     assert caught.value.mistakes
+
+
+@pytest.mark.parametrize(("member", "value"), [("due", "NaN"), ("due", "1e999"), ("hops", "[3]"), ("hops", "[0]")])
+def test_a_delay_that_nobody_could_keep_is_refused(member: str, value: str) -> None:
+    """A moment that is no number, or a delay queue that is none, would end the worker, or wait for ever."""
+    schedule = ", ".join(
+        f'"{name}": {given}' for name, given in ({"due": "5", "hops": "[4]"} | {member: value}).items()
+    )
+    body = dump_delivery(DeliveryDocument(delivery=DELIVERY)).decode().removesuffix("}")
+    with pytest.raises(MalformedEvent, match="schedule"):
+        load_delivery(f'{body},"schedule":{{{schedule}}}}}'.encode())
 
 
 def test_a_delivery_is_no_event() -> None:

@@ -11,7 +11,7 @@ from notifier.domain import documents
 from notifier.domain.client import Client
 from notifier.domain.dead_letter import dump_dead_letter, load_dead_letter
 from notifier.domain.delivery import Delivery
-from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
+from notifier.domain.errors import MalformedEvent, Mistake
 from notifier.domain.event_document import MISTAKES, read_event
 from notifier.domain.message import HOPS, Kind, Lane, Message, delay
 from notifier.domain.registry import Issuer, Registry
@@ -121,17 +121,3 @@ def _letter(send: Send) -> None:
     for value in send.message.headers.values():
         assert value.isprintable()
         assert len(value.encode()) <= 255
-
-
-def loads(load: object, body: bytes) -> str:
-    """A document of ours, mutated: it is read, or refused as is promised; returns which."""
-    assert callable(load)
-    try:
-        load(body)
-    except MalformedEvent as malformed:
-        fit(malformed.mistakes)
-        return "malformed"
-    except UnknownVersion as newer:
-        fit([Mistake("", str(newer))])
-        return "newer"
-    return "read"

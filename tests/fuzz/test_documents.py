@@ -1,0 +1,223 @@
+"""Our own documents with something in them changed: they are read, or refused as is promised; and what is read works.
+
+Nobody else can write them, but for a fault of ours or another release. What a worker cannot go on with must be refused
+when it is read: an exception later on would end the worker, and each one that takes the message after it.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifier.domain.backoff import hops
+from notifier.domain.client import Algorithm, Client
+from notifier.domain.dead_letter import DeadLetter, Raw, bury_delivery, bury_event, dump_dead_letter, load_dead_letter
+from notifier.domain.delivery import Delivery, Inline, Past
+from notifier.domain.documents import (
+    DeliveryDocument,
+    EventDocument,
+    Schedule,
+    dump_delivery,
+    dump_event,
+    load_delivery,
+    load_event,
+)
+from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
+from notifier.domain.logout_token import claims_for
+from notifier.domain.message import Kind, Lane, Message
+from notifier.domain.outcome import Cause, DeadReason, Failed, Outcome, Reason, Refused
+from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
+from notifier.domain.verdict import Defer, RetryAt, before_attempt, decide, postponed, record, within_age
+from tests.fuzz.conftest import many
+from tests.fuzz.grammar import DEEP, ISS, LOUD, NUMBERS, ODD_TEXTS
+from tests.fuzz.promises import NOW, fit, open_fully
+
+EVENT = SessionEnded(
+    id="e-1", id_given=True, iss=ISS, sub="alice", sid="s-1",
+    clients=(
+        ClientEntry(client_id="shop", backchannel_logout_uri="https://shop.example/", sub="pairwise"),
+        WrongEntry(client_id="a", raw="{}", mistakes=(Mistake("clients[1]", "is wrong"),)),
+    ),
+    ended_at=1.7e9, not_after=1.9e9, reason="user_logout", source="/idp", type="t", publisher="idp",
+    claimed_publisher="app",
+)  # fmt: skip
+DELIVERY = Delivery(
+    id="0" * 32, event_id="e-1", id_given=True, iss=ISS, client_id="shop", sub="alice", sid="s-1", entry_sub=True,
+    inline=Inline(backchannel_logout_uri="https://shop.example/", id_token_signed_response_alg=Algorithm.ES256),
+    ended_at=1.7e9, not_after=1.9e9, reason="user_logout", source="/idp", publisher="idp", claimed_publisher="app",
+    attempts=3, rejections=1, ambiguous=True, first_attempt_at=1.79e9, held=5.0, deferrals=2, deferred_for=Cause.SLOT,
+    reserved_until=1.8e9, unknown_since=1.79e9, history=(Past(at=1.79e9, reason="refused", status=500, text="no"),),
+)  # fmt: skip
+RAW = Raw(encoding="utf-8", body="{", size=1, sha256="0" * 64, headers={"cloudEvents:id": "a"}, message_id="m")
+LETTERS = (
+    bury_delivery(DELIVERY, DeadReason.REFUSED, "no", NOW),
+    bury_event(EVENT, DeadReason.UNKNOWN_ISSUER, "who?", NOW),
+    DeadLetter(
+        id="1", reason=DeadReason.MALFORMED_EVENT, text="bad", dead_since=NOW, raw=RAW, mistakes=(Mistake("a", "b"),)
+    ),
+)
+WAITING = dump_delivery(DeliveryDocument(delivery=DELIVERY, schedule=Schedule(due=NOW + 50, hops=(32, 8))))
+PUT_OFF = tuple(
+    dump_event(
+        EventDocument(
+            event=replace(EVENT, iss=iss), bulk=True, unknown_since=NOW - 10, deferrals=2,
+            schedule=Schedule(due=NOW + wait, hops=(4,)),
+        )
+    )
+    for iss, wait in ((ISS, 50), ("https://nobody.example", 0))
+)  # fmt: skip
+TOKENS = (
+    "true",
+    "false",
+    "null",
+    "[]",
+    "{}",
+    '""',
+    '"*"',
+    '"x"',
+    "-1",
+    "1e308",
+    "-1e308",
+    "1e18",
+    "-" + "9" * 400,
+    "2",
+    *NUMBERS,
+    *ODD_TEXTS,
+    *DEEP,
+)
+
+
+# ── changing ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Token(str):
+    """JSON text, to be written as it stands."""
+
+    __slots__ = ()
+
+
+def _places(value: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [*([path] if path else []), *(place for key, one in inner for place in _places(one, (*path, key)))]
+
+
+def _written(value: object) -> str:
+    match value:
+        case Token():
+            return str(value)
+        case dict():
+            return "{" + ",".join(f"{json.dumps(key)}:{_written(one)}" for key, one in value.items()) + "}"
+        case list():
+            return "[" + ",".join(map(_written, value)) + "]"
+        case _:
+            return json.dumps(value)
+
+
+@st.composite
+def changed(draw: st.DrawFn, document: bytes) -> bytes:
+    """The document with one to three values replaced, left out, or added."""
+    content = json.loads(document)
+    for _ in range(draw(st.integers(1, 3))):
+        *way, last = draw(st.sampled_from(_places(content)))
+        into = content
+        for step in way:
+            into = into[step]
+        match draw(st.integers(0, 7)):
+            case 0:
+                del into[last]
+            case 1 if isinstance(into, dict):
+                into[draw(st.sampled_from(["more", LOUD * 300, "\u2028", ""]))] = Token(draw(st.sampled_from(TOKENS)))
+            case _:
+                into[last] = Token(draw(st.sampled_from(TOKENS)))
+        if not isinstance(into, dict | list) or not _places(content):
+            break
+    return _written(content).encode()
+
+
+# ── what a worker does with it ──────────────────────────────────────────────────────────────────────────────────
+
+OUTCOMES: tuple[Outcome, ...] = (
+    Failed(reason=Reason.TIMEOUT, ambiguous=True),
+    Failed(reason=Reason.THROTTLED, status=429, retry_after=1e12),
+    Failed(reason=Reason.PROXY),
+    Refused(reason=Reason.REJECTED_TOKEN, status=400),
+)
+
+
+def go_through(delivery: Delivery) -> None:
+    """Everything that is decided of a delivery on its way."""
+    client = Client(iss=delivery.iss, client_id=delivery.client_id, backchannel_logout_uri="https://shop.example/")
+    for known in (client, None, replace(client, paused=True)):
+        before = before_attempt(delivery, known, issuer_known=True, grace=300.0, carries_sid=False, now=NOW)
+        if isinstance(before, Defer):
+            assert hops(before.due - NOW, most=1)
+            dump_delivery(DeliveryDocument(delivery=postponed(delivery, before, known, NOW)))
+    later = within_age(Defer(due=NOW + 5, cause=Cause.SLOT), delivery, client, carries_sid=False, now=NOW)
+    assert hops(later.due - NOW, later.rounding, most=1)
+    claims_for(delivery, client, now=NOW, jti="j")
+    for outcome in OUTCOMES:
+        after = record(delivery, outcome, NOW)
+        verdict = decide(outcome, after, client.retry, carries_sid=False, now=NOW, jitter=lambda: 0.5)
+        if isinstance(verdict, RetryAt | Defer):
+            assert hops(verdict.due - NOW, verdict.rounding)
+            assert math.isfinite(verdict.due)
+        dump_delivery(DeliveryDocument(delivery=after, schedule=Schedule(due=NOW)))
+    dump_dead_letter(bury_delivery(delivery, DeadReason.EXPIRED, "", NOW))
+
+
+def loaded(load: Callable[[bytes], Any], body: bytes) -> Any:
+    """The document, None where it is refused as is promised."""
+    try:
+        return load(body)
+    except MalformedEvent as malformed:
+        fit(malformed.mistakes)
+    except UnknownVersion as newer:
+        fit([Mistake("", str(newer))])
+    return None
+
+
+def _message(kind: Kind, body: bytes) -> Message:
+    return Message(lane=Lane.RETRIES, body=body, tag=None, kind=kind, message_id="m-1", timestamp=NOW)
+
+
+@pytest.mark.timeout(1200)
+@many(400, 20_000)
+@given(changed(WAITING))
+def test_a_delivery_can_be_gone_on_with_or_is_refused(body: bytes) -> None:
+    """Whatever was changed in it, no decision of a worker's fails, and it goes to queues that are there alone."""
+    document = loaded(load_delivery, body)
+    if document is not None:
+        go_through(document.delivery)
+    open_fully(_message(Kind.DELIVERY, body))
+
+
+@pytest.mark.timeout(1200)
+@many(400, 20_000)
+@given(st.sampled_from(PUT_OFF).flatmap(changed))
+def test_an_event_on_its_way_can_be_gone_on_with_or_is_refused(body: bytes) -> None:
+    """Likewise, each of its deliveries."""
+    document = loaded(load_event, body)
+    if document is not None:
+        dump_event(document)
+    open_fully(_message(Kind.EVENT, body))
+
+
+@pytest.mark.timeout(1200)
+@many(400, 20_000)
+@given(st.sampled_from(LETTERS).flatmap(lambda letter: changed(dump_dead_letter(letter).body)))
+def test_a_dead_letter_is_always_shown(body: bytes) -> None:
+    """Whatever is no dead letter is shown raw; only a later release's is left to it."""
+
+    def load(body: bytes) -> DeadLetter:
+        return load_dead_letter(_message(Kind.DEAD_LETTER, body))
+
+    letter = loaded(load, body)
+    if letter is not None:
+        dump_dead_letter(letter)
+        headers: Mapping[str, str] = dump_dead_letter(letter).headers
+        assert all(value.isprintable() for value in headers.values())
