@@ -5,6 +5,9 @@ Moments are seconds since the epoch. What happened so far travels with it, so th
 
 import hashlib
 from dataclasses import dataclass, replace
+from typing import Annotated
+
+from pydantic import Field
 
 from notifier.domain.client import Algorithm
 from notifier.domain.outcome import Cause
@@ -12,6 +15,8 @@ from notifier.domain.outcome import Cause
 HISTORY_LENGTH = 10
 HISTORY_TEXT = 2048  # characters of the answers' text that all of a delivery's history may hold
 ANSWER_TEXT = 1024
+
+Count = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +61,12 @@ class Delivery:
     source: str | None = None
     publisher: str | None = None
     claimed_publisher: str | None = None
-    attempts: int = 0
-    rejections: int = 0
+    attempts: Count = 0
+    rejections: Count = 0
     ambiguous: bool = False
     first_attempt_at: float | None = None
     held: float = 0.0
-    deferrals: int = 0
+    deferrals: Count = 0
     deferred_for: Cause | None = None
     reserved_until: float | None = None
     unknown_since: float | None = None

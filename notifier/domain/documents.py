@@ -12,8 +12,8 @@ from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, w
 from pydantic_core import from_json
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.domain.cloudevents import echo
-from notifier.domain.delivery import Delivery
+from notifier.domain.cloudevents import ID_BYTES, echo
+from notifier.domain.delivery import Count, Delivery
 from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
 from notifier.domain.message import HOPS
 from notifier.domain.session_ended import SessionEnded
@@ -75,7 +75,7 @@ class _EventV1(TypedDict):
     event: SessionEnded
     bulk: NotRequired[bool]
     unknown_since: NotRequired[float]
-    deferrals: NotRequired[int]
+    deferrals: NotRequired[Count]
     schedule: NotRequired[Schedule]
 
 
@@ -94,6 +94,7 @@ def dump_delivery(document: DeliveryDocument) -> bytes:
 def load_delivery(body: bytes) -> DeliveryDocument:
     """The delivery that a message of ours holds. Raises MalformedEvent, or UnknownVersion for a later one."""
     content = parse(_DELIVERY, body)
+    _check_id(content["delivery"].id, "delivery.id")
     return DeliveryDocument(delivery=content["delivery"], schedule=content.get("schedule"))
 
 
@@ -112,6 +113,7 @@ def dump_event(document: EventDocument) -> bytes:
 def load_event(body: bytes) -> EventDocument:
     """The event that a message of ours holds. Raises MalformedEvent, or UnknownVersion for a later one."""
     content = parse(_EVENT, body)
+    _check_id(content["event"].id, "event.id")
     return EventDocument(
         event=content["event"],
         bulk=content.get("bulk", False),
@@ -121,6 +123,12 @@ def load_event(body: bytes) -> EventDocument:
     )
 
 
+def _check_id(text: str, path: str) -> None:
+    """It becomes the `message_id` of what is published for it."""
+    if len(text.encode()) > ID_BYTES:
+        raise MalformedEvent([Mistake(path, f"must have at most {ID_BYTES} bytes in UTF-8")])
+
+
 def parse(adapter: TypeAdapter[T], body: bytes) -> T:
     """A versioned document by the type that knows version 1. Raises MalformedEvent or UnknownVersion."""
     try:
@@ -128,7 +136,9 @@ def parse(adapter: TypeAdapter[T], body: bytes) -> T:
     except ValidationError as error:
         later = _later_version(body)
         if later is not None:
-            raise UnknownVersion(f"version {echo(str(later), 20)} of a document; this release knows {VERSION}") from None
+            raise UnknownVersion(
+                f"version {echo(str(later), 20)} of a document; this release knows {VERSION}"
+            ) from None
         raise MalformedEvent(
             [
                 Mistake(echo(".".join(map(str, detail["loc"]))), echo(detail["msg"]))

@@ -108,7 +108,7 @@ def clamp_retry_after(seconds: float, policy: RetryPolicy) -> float:
 
 def our_fault_wait(deferrals: int) -> float:
     """Seconds until a fault of ours, seen `deferrals` times before by this delivery, is looked at again."""
-    return min(OUR_FAULT_MOST, OUR_FAULT_BASE * 2.0 ** min(max(deferrals, 0), 16))
+    return min(OUR_FAULT_MOST, OUR_FAULT_BASE * 2.0 ** min(deferrals, 16))
 
 
 def record(delivery: Delivery, outcome: Outcome, now: float) -> Delivery:
