@@ -205,7 +205,8 @@ def _is_detail(fact: Fact) -> bool:
     """Whether it is written at level debug, or told by another fact's line."""
     match fact:
         case Deferred():
-            return fact.cause not in _OURS
+            # What nobody here can read (a later release wrote it) is known by no other line.
+            return fact.cause not in _OURS and bool(fact.iss)
         case EventTaken():
             return fact.result != "malformed"
         case _:

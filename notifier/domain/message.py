@@ -26,6 +26,24 @@ class Kind(StrEnum):
     DEAD_LETTER = "notifier.dead-letter"
 
 
+class NewerKind(str):
+    """The `type` of a message that a later release wrote and this one does not know. It keeps it as it goes on."""
+
+    __slots__ = ()
+
+
+_KINDS: Mapping[str, Kind] = MappingProxyType({kind.value: kind for kind in Kind})
+OURS = "notifier."  # how every `type` of ours begins, in any release
+
+
+def kind_named(name: str | None) -> Kind | NewerKind | None:
+    """What a message of ours says it is. None where it says nothing of the sort."""
+    if name is None or not name.startswith(OURS):
+        return None
+    return _KINDS.get(name) or NewerKind(name)
+
+
+SUSPECT = 3  # times that a message was given back for no known reason, after which it may be what kills the process
 HOPS = tuple(2**power for power in range(17))  # seconds: 1, 2, 4 … 65536; one delay queue each
 DEAD = "dead"
 
@@ -48,12 +66,13 @@ class Message:
     """A message as taken from a queue. `tag` is the adapter's own handle for the ack. `timestamp` in epoch seconds.
 
     Where `cut_from` is there the message was too large to be an event, and `body` is its beginning.
+    `survived`: how many of the `delivery_count` times that it was given back this process has lived through.
     """
 
     lane: Lane
     body: bytes
     tag: object
-    kind: Kind | None = None
+    kind: Kind | NewerKind | None = None
     content_type: str | None = None
     headers: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     message_id: str | None = None
@@ -61,14 +80,20 @@ class Message:
     user_id: str | None = None
     app_id: str | None = None
     delivery_count: int = 0
+    survived: int = field(default=0, compare=False)
     cut_from: Whole | None = None
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it may be what kills the process."""
+        return self.delivery_count - self.survived >= SUSPECT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
     """A message of ours to be made durable. Headers are always built anew, never copied from a message that came."""
 
-    kind: Kind
+    kind: Kind | NewerKind
     body: bytes
     message_id: str
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

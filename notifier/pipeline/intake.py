@@ -11,12 +11,13 @@ from typing import Literal, TypeAlias, assert_never
 
 from notifier.domain import dead_letter, documents, plan
 from notifier.domain.backoff import SOON, hops
+from notifier.domain.cloudevents import echo
 from notifier.domain.dead_letter import DeadLetter
 from notifier.domain.delivery import Delivery
 from notifier.domain.documents import Schedule
 from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
 from notifier.domain.event_document import read_event
-from notifier.domain.message import DEAD, Kind, Lane, Message, Outgoing, delay
+from notifier.domain.message import DEAD, SUSPECT, Kind, Lane, Message, NewerKind, Outgoing, delay
 from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.plan import Skipped
 from notifier.domain.registry import Registry
@@ -26,8 +27,11 @@ from notifier.pipeline.facts import Buried, Deferred, EventTaken
 from notifier.pipeline.ports import Clock, CurrentRegistry
 from notifier.pipeline.settlement import Send
 
-SUSPECT = 3  # redeliveries after which a message may be what kills the process
-NEWER_VERSION_WAIT = 64  # seconds: a message of a newer version rests until a worker that knows it takes it
+# Seconds that a message of a later release rests until a worker that knows it takes it: 8, 16, 32 … 256, and on so for
+# as long as it takes. Short at first, since during an upgrade the next to take it may be of that release already; the
+# most is what a rollback costs, with 100,000 of them 400 passes a second. It is never a dead letter: nothing is wrong.
+NEWER_WAITS = tuple(2**power for power in range(3, 9))
+PASSES = "passes"  # the header that counts how often it has rested; its body is not ours to change
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +101,8 @@ class Intake:
                 body = documents.dump_delivery(replace(waiting, schedule=hop.left))
             case Kind.DEAD_LETTER:
                 raise MalformedEvent((Mistake("", "a dead letter is replayed by `notifier dead-letters replay`"),))
+            case NewerKind():
+                raise UnknownVersion(f"a message of type {echo(message.kind)}, which this release does not know")
             case _:
                 assert_never(message.kind)
         outgoing = Outgoing(kind=message.kind, body=body, message_id=message.message_id or "")
@@ -114,14 +120,16 @@ class Intake:
         taken = _taken(event, "split", 0)
         if plan.needs_split(event):
             return Move(sends=self._parts(document, registry), fact=taken)
-        if message.delivery_count >= SUSPECT and len(event.clients) > 1:
+        if message.suspect and len(event.clients) > 1:
             return Move(sends=_singly(event, registry, now), fact=taken)
+        if message.delivery_count >= SUSPECT and not event.id_given:
+            return Move(sends=(_written_down(document),))
         return Expand(steps=_steps(event, registry, now), event=event)
 
     def _parts(self, document: documents.EventDocument, registry: Registry) -> Iterator[Send]:
         """Messages of their own: parts that shared an id would have to be confirmed one after the other."""
         lane = Lane.BULK if document.bulk else Lane.EVENTS
-        for part in plan.split(document.event, registry):
+        for part in plan.split(replace(document.event, id_given=True), registry):
             body = documents.dump_event(documents.EventDocument(event=part, bulk=document.bulk))
             yield Send(queue=lane, message=Outgoing(kind=Kind.EVENT, body=body, message_id=self._new_id()))
 
@@ -136,6 +144,7 @@ class Intake:
         hop = hops(wait, most=1)
         later = replace(
             document,
+            event=replace(event, id_given=True),
             unknown_since=since,
             deferrals=document.deferrals + 1,
             schedule=Schedule(due=now + wait, hops=()),
@@ -160,11 +169,18 @@ class Intake:
     def _newer_version(self, message: Message, newer: Exception) -> Move:
         """A worker of a newer version wrote it; during an upgrade there is one that can read it."""
         assert message.kind is not None
+        passes = _passes(message)
+        wait = NEWER_WAITS[min(passes, len(NEWER_WAITS) - 1)]
         fact = Deferred(
             iss="", client_id="", event_id=message.message_id or "", cause=Cause.UNKNOWN,
-            due=self._clock() + NEWER_VERSION_WAIT, text=str(newer),
+            due=self._clock() + wait, text=str(newer),
         )  # fmt: skip
-        return Move(sends=(Send(queue=delay(NEWER_VERSION_WAIT), message=_same(message), fact=fact),))
+        # Headers are never copied: a copied `x-death` makes the broker drop it.
+        same = Outgoing(
+            kind=message.kind, body=message.body, message_id=message.message_id or "",
+            headers={PASSES: str(passes + 1)},
+        )  # fmt: skip
+        return Move(sends=(Send(queue=delay(wait), message=same, fact=fact),))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,12 +205,28 @@ def _steps(event: SessionEnded, registry: Registry, now: float) -> Iterator[Step
 
 def _singly(event: SessionEnded, registry: Registry, now: float) -> Iterator[Send]:
     """The event as single deliveries, so that only the one that kills a process goes on to the delivery limit."""
-    for step in _steps(event, registry, now):
+    for step in _steps(replace(event, id_given=True), registry, now):
         if isinstance(step, Delivery):
             body = documents.dump_delivery(documents.DeliveryDocument(delivery=step))
             yield Send(queue=Lane.RETRIES, message=Outgoing(kind=Kind.DELIVERY, body=body, message_id=step.id))
         elif isinstance(step, DeadLetter):
             yield _buried(step)
+
+
+def _written_down(document: documents.EventDocument) -> Send:
+    """The event with the id that it was given here.
+
+    A made-up id is new at every reading, so that an event without one is a new event whenever it comes again. Where
+    connections live for less time than a client takes to answer, it would be told again at each, and its ack would
+    always be too late, up to the delivery limit. With an id the second copy joins the first.
+    """
+    lane = Lane.BULK if document.bulk else Lane.EVENTS
+    return Send(queue=lane, message=event_message(replace(document.event, id_given=True), bulk=document.bulk))
+
+
+def _passes(message: Message) -> int:
+    counted = str(message.headers.get(PASSES, ""))
+    return int(counted) if counted.isdecimal() and len(counted) < 5 else 0
 
 
 def _bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> Move:
@@ -216,13 +248,7 @@ def _taken(event: SessionEnded, result: Literal["accepted", "split"], deliveries
     )  # fmt: skip
 
 
-def event_message(event: SessionEnded) -> Outgoing:
+def event_message(event: SessionEnded, *, bulk: bool = False) -> Outgoing:
     """The event as a message of ours, with its publisher and its id as they are known here."""
-    body = documents.dump_event(documents.EventDocument(event=event))
+    body = documents.dump_event(documents.EventDocument(event=event, bulk=bulk))
     return Outgoing(kind=Kind.EVENT, body=body, message_id=event.id)
-
-
-def _same(message: Message) -> Outgoing:
-    """The same body and kind once more; headers are never copied (a copied `x-death` makes the broker drop it)."""
-    assert message.kind is not None
-    return Outgoing(kind=message.kind, body=message.body, message_id=message.message_id or "")

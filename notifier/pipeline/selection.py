@@ -1,7 +1,16 @@
-"""Which of the held messages begins its next delivery: suspects alone, else by lane, and past those that must wait.
+"""Which of the held messages begins its next delivery: by lane, past those that must wait, suspects a few at a time.
 
-A message redelivered three times or more is a suspect: it may be what kills the process. Suspects are handled with
-nothing else in flight, in random order, so that one of them cannot take its neighbours to the delivery limit with it.
+A message given back three times or more is a suspect: it may be what kills the process, and every message in hand is
+given back once more at each death. So suspects wait for a moment, until those that come together are all there, and
+then go their way in small groups drawn by chance, the next when the one before has found its fate. At each death about
+half of a killer's neighbours have gone before it: of a thousand, one lives through twenty deaths, and the limit is a
+hundred. In one order, or all at once, they would all be there to the end. A group is waited for as long as a client may
+take, since one that hangs would else never be done before the killer's turn comes. Whatever is no suspect goes on
+beside them, as if they were not there: at the worst it becomes one.
+
+What the process has lived through does not count. Each loss of a lane's channel gives back all that came by it; were
+that held against the messages, a broker that flaps would make all of them suspects, and a few at a time they would
+not be done before the next loss, and the next, up to the limit. A process that has died knows of nothing it survived.
 
 A message whose next delivery finds the share of clients not proven yet full steps aside, to the back of its lane. Put
 off instead, a person who signs out beside an event of thousands of new clients would come back after all of them.
@@ -9,16 +18,19 @@ off instead, a person who signs out beside an event of thousands of new clients 
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 
 from notifier.domain.delivery import Delivery
 from notifier.domain.message import Lane
 from notifier.pipeline.gate import Gate
 from notifier.pipeline.held import Held, Shelf
-from notifier.pipeline.intake import SUSPECT, Intake
+from notifier.pipeline.intake import Intake
 from notifier.pipeline.lanes import EFFORT, Turns
 from notifier.pipeline.ports import Clock
-from notifier.pipeline.standing import SLOW
 
+GATHER = 0.5  # seconds that suspects wait for one another: the broker sends what it gave back within a tenth of that
+SHARE_OF_SUSPECTS = 8  # an eighth of those that wait is tried together: a thousand take fifty turns, not a thousand
+LONGEST_TURN = 30.0  # seconds: who takes longer waits for the broker, not for a client
 LOOKED_AT = 32  # messages of a lane that may step aside at one turn; the next turn goes on behind them
 
 
@@ -41,21 +53,29 @@ class Selection:
         self._without_fate = without_fate
         self._turns = Turns(max_in_flight)
         self._steady = steady
+        self._survived = dict.fromkeys(Lane, 0)  # losses of the lane's channel in this process
         self._suspects: list[Held] = []
-        self._alone, self._alone_since = False, 0.0  # whether a suspect is being handled
+        self._tried: list[Held] = []  # suspects on their way
+        self._gathered = self._too_long = 0.0  # when those that come together are all there; when to wait no longer
 
     def put(self, held: Held) -> None:
         """A message came."""
         self._shelves[held.lane].put(held)
-        if held.message.delivery_count >= SUSPECT:
+        if held.message.delivery_count and self._survived[held.lane]:
+            held.message = replace(held.message, survived=self._survived[held.lane])
+        if held.message.suspect:
+            if not self._suspects and not self._tried:
+                self._gathered = self._steady() + GATHER
             self._suspects.append(held)
         else:
             self._shelves[held.lane].waiting.append(held)
 
     def lose(self, lane: Lane) -> None:
         """The lane's messages will come again."""
+        self._survived[lane] += 1
         self._shelves[lane].lose()
         self._suspects = [held for held in self._suspects if held.lane is not lane]
+        self._tried = [held for held in self._tried if held.lane is not lane]
 
     def give_back(self) -> None:
         """Let go of what was not begun. An event of which some clients were told is finished: none is told twice."""
@@ -70,19 +90,13 @@ class Selection:
         """Whether any message has something left to begin."""
         return any(shelf.waiting for shelf in self._shelves.values())
 
-    def next(self, *, busy: bool) -> Held | None:
+    def next(self) -> Held | None:
         """The message whose turn it is, looked into; None where there is no room, or nothing to do.
 
-        `busy` tells whether anything is in flight. To be told of its turn by `turned`.
+        To be told of its turn by `turned`.
         """
-        if self._alone or self._suspects:
-            if busy and not (self._alone and self._steady() - self._alone_since > SLOW):
-                return None  # what kills a process does so at once; one that only hangs is waited for a second
-            self._alone, self._alone_since = bool(self._suspects), self._steady()
-        if self._alone:
-            suspect = self._suspects.pop(random.randrange(len(self._suspects)))  # noqa: S311  no secret
-            suspect.look(self._intake)
-            return suspect
+        if self._suspects:
+            self._try_some()
         lanes = [lane for lane, shelf in self._shelves.items() if shelf.waiting]
         while lanes and (lane := self._turns.next(lanes, self._gate.in_flight, self._without_fate)) is not None:
             if (held := self._first(lane)) is not None:
@@ -92,10 +106,7 @@ class Selection:
 
     def turned(self, held: Held) -> int:
         """It had its turn. Returns what that counts."""
-        if held.message.delivery_count < SUSPECT:
-            self._shelves[held.lane].turn(held)
-        elif held.ahead is not None:
-            self._suspects.append(held)
+        self._shelves[held.lane].turn(held)
         return EFFORT[held.lane]
 
     def cramped(self) -> Held | None:
@@ -105,6 +116,20 @@ class Selection:
                 cramped = self._turns.cramped(lane, self._gate.in_flight, self._without_fate)
                 return shelf.waiting[0] if cramped else None
         return None
+
+    def _try_some(self) -> None:
+        """Let a group of the suspects go, where it is their turn."""
+        while self._tried and self._tried[-1].closed:
+            self._tried.pop()
+        now = self._steady()
+        if now < self._gathered or (self._tried and now < self._too_long):
+            return
+        random.shuffle(self._suspects)
+        group = max(1, len(self._suspects) // SHARE_OF_SUSPECTS)
+        self._tried, self._suspects = self._suspects[:group], self._suspects[group:]
+        for held in self._tried:
+            self._shelves[held.lane].waiting.append(held)
+        self._too_long = now + LONGEST_TURN
 
     def _first(self, lane: Lane) -> Held | None:
         """The first message of the lane that need not step aside."""

@@ -6,7 +6,7 @@ delivery waits here, in memory; the worker's window bounds how many can.
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from notifier.domain import dead_letter, documents
@@ -91,7 +91,10 @@ class Settlement:
 
     async def _later(self, delivery: Delivery, due: float, path: tuple[int, ...]) -> None:
         first, *rest = path
-        document = DeliveryDocument(delivery=delivery, schedule=Schedule(due=due, hops=tuple(rest)))
+        # An id that is written down is the same at every reading, and marks a duplicate like one that was given.
+        document = DeliveryDocument(
+            delivery=replace(delivery, id_given=True), schedule=Schedule(due=due, hops=tuple(rest))
+        )
         body = documents.dump_delivery(document)
         await self.send(delay(first), Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id))
 

@@ -144,7 +144,7 @@ class Worker:
         self._pumping = False
         effort = 0
         while effort < A_TURN:
-            if (held := self._selection.next(busy=bool(self._tasks))) is None:
+            if (held := self._selection.next()) is None:
                 self._make_room()
                 break
             if held.ahead is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from notifier.domain.client import Algorithm, Client
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.message import Kind, Lane, Message, Outgoing
+from notifier.domain.message import Kind, Lane, Message, NewerKind, Outgoing
 from notifier.domain.outcome import Answer, Wire
 from notifier.domain.registry import Issuer, Registry
 from notifier.pipeline.attempt import Tools
@@ -124,7 +124,9 @@ class Stage:
         body = {"iss": ISS, "sub": "alice", "sid": "s1", "clients": list(clients)} | members
         return self.take(json.dumps(body).encode(), lane=lane, delivery_count=delivery_count)
 
-    def take(self, body: bytes, *, lane: Lane = Lane.EVENTS, kind: Kind | None = None, **more: Any) -> Message:
+    def take(
+        self, body: bytes, *, lane: Lane = Lane.EVENTS, kind: Kind | NewerKind | None = None, **more: Any
+    ) -> Message:
         """Hand a message to the worker."""
         message = Message(lane=lane, body=body, kind=kind, tag=next(self._tags), timestamp=self.now, **more)
         self.worker.take(message)

@@ -12,6 +12,7 @@ from notifier.domain.outcome import Answer, Break, Cause, Reason, StaleConnectio
 from notifier.domain.registry import Issuer
 from notifier.pipeline.facts import Deferred, EventTaken, Unexpected
 from notifier.pipeline.ports import Request
+from notifier.pipeline.selection import GATHER
 from tests.pipeline.stage import ISS, OTHER, Behaviour, Stage, client, running
 
 
@@ -209,31 +210,11 @@ async def test_a_fault_in_our_code_is_told_and_the_delivery_deferred() -> None:
         assert stage.queue.log == ["published delay.2s", "acked 1"]
 
 
-async def test_a_suspect_is_handled_alone() -> None:
-    """What was redelivered three times may be what kills the process: nothing else is in flight beside it."""
-    stage = Stage(client("shop"), client("slow"))
-    async with running(stage):
-        release = asyncio.Event()
-        beside: list[int] = []
-
-        async def alone(_request: Request) -> Wire:
-            beside.append(stage.worker.in_flight)
-            return Answer(status=200)
-
-        stage.receivers.behaviours |= {"slow": answers_after(release), "shop": alone}
-        stage.event("slow")
-        await stage.until(lambda: stage.told() == ["slow"])
-        stage.event("shop", delivery_count=3)
-        stage.event("slow", id="after")
-        release.set()
-        await stage.until(lambda: len(stage.queue.acked) == 3)
-        assert beside == [1]
-
-
 async def test_a_suspect_of_several_clients_is_rewritten() -> None:
     """As single deliveries, confirmed before the ack."""
     async with running(Stage(client("shop"), client("mail"))) as stage:
         stage.event("shop", "mail", delivery_count=3)
+        stage.now += GATHER
         await stage.until(lambda: bool(stage.queue.acked))
         assert stage.queue.log == ["published retries"] * 2 + ["acked 1"]
         stage.retake("retries")
@@ -407,17 +388,6 @@ async def test_a_mass_logout_of_an_issuer_not_known_yet_stays_bulk() -> None:
         stage.retake("delay.2s")
         await stage.until(lambda: len(stage.queue.acked) == 2)
         assert [queue for queue, _ in stage.queue.published] == ["delay.2s", "bulk"]
-
-
-async def test_a_suspect_that_hangs_holds_up_the_others_for_a_second_only() -> None:
-    """What kills a process does so at once; a dead client's deliveries are no poison."""
-    async with running(Stage(client("shop"), client("hangs"))) as stage:
-        stage.receivers.behaviours["hangs"] = answers_after(asyncio.Event())
-        stage.event("hangs", delivery_count=3)
-        await stage.until(lambda: stage.told() == ["hangs"])
-        message = stage.event("shop")
-        stage.now += 1.1
-        await stage.until(lambda: stage.queue.acked == [message])
 
 
 async def test_a_new_client_is_served_beside_a_crowd_of_new_clients() -> None:

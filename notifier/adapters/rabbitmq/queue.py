@@ -178,7 +178,7 @@ class RabbitQueue:
             delivery_mode=PERSISTENT,
             headers=dict(message.headers) or None,
             message_id=message.message_id,
-            message_type=message.kind.value,
+            message_type=str(message.kind),
         )
         await self._publishing.publish("", self._name(queue), message.body, properties)
 

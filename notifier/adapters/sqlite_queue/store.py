@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 from notifier.domain.errors import QueueUnavailable, TopologyMismatch
-from notifier.domain.message import DEAD, HOPS, Kind, Lane, Message, delay
+from notifier.domain.message import DEAD, HOPS, Lane, Message, delay, kind_named
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x6E746672  # "ntfr", in the file's header: what tells our files from another program's
@@ -29,7 +29,6 @@ LARGEST_INSERT = 256  # rows of one statement
 DUE_AT_ONCE = 512  # messages moved in one transaction, so that a backlog holds nobody up
 DELAYS: Mapping[str, int] = MappingProxyType({delay(hop): hop for hop in HOPS})
 _LANES: Mapping[str, Lane] = MappingProxyType({lane.value: lane for lane in Lane})
-_KINDS: Mapping[str, Kind] = MappingProxyType({kind.value: kind for kind in Kind})
 QUEUES = frozenset({*_LANES, *DELAYS, DEAD})
 
 _SCHEMA = (
@@ -240,7 +239,7 @@ def _message(lane: Lane, row: list[Any]) -> Message:
         lane=lane,
         body=bytes.fromhex(body),
         tag=Tag(id_),
-        kind=_KINDS.get(kind),  # None for a later release's too: it is buried, as on RabbitMQ, and not lost
+        kind=kind_named(kind),
         content_type=content_type,
         headers=headers,
         message_id=message_id,

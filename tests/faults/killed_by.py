@@ -1,0 +1,97 @@
+"""The worker as it ships, but for one poisoned event: whoever comes to it is killed at once. And its supervisor.
+
+    python killed_by.py reading|telling EVENT CLIENT run -c …
+
+`reading`: the process dies as the event, or a delivery of it, is read. `telling`: as it begins to tell that client of
+it. The supervisor is the process that was started: it forks a worker, and another whenever that one was killed; any
+other end is its own end. Each worker says how often the neighbours of the poison were given back, whenever that grows.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from types import FrameType
+
+from notifier.cli import main
+from notifier.domain.client import Client
+from notifier.domain.delivery import Delivery
+from notifier.domain.message import Message
+from notifier.pipeline import worker as pipeline
+from notifier.pipeline.attempt import Made, Tools
+from notifier.pipeline.intake import Expand, Intake, Move
+
+PR_SET_PDEATHSIG = 1
+
+_open = Intake.open
+_attempt: Callable[[Delivery, Client, Tools], Awaitable[Made]] = vars(pipeline)["attempt"]
+_take = pipeline.Worker.take
+
+
+def say(event: str, **more: object) -> None:
+    """A line of the worker's log."""
+    sys.stderr.write(json.dumps({"event": event, **more}) + "\n")
+    sys.stderr.flush()
+
+
+def poison(when: str, event: str, client: str) -> None:
+    """Have this process die of that event, and tell of the others."""
+    most = -1
+
+    def marked(message: Message) -> bool:
+        content = json.loads(message.body)
+        inner = content.get("event") or content.get("delivery") or content
+        return event in (inner.get("id"), inner.get("event_id")) and (
+            when == "reading" or "client_id" not in inner or inner["client_id"] == client
+        )
+
+    def take(self: pipeline.Worker, message: Message) -> None:
+        nonlocal most
+        if message.delivery_count > most and not marked(message):
+            most = message.delivery_count
+            say("neighbour", count=most)
+        _take(self, message)
+
+    def reading(self: Intake, message: Message) -> Expand | Move:
+        if when == "reading" and marked(message):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return _open(self, message)
+
+    async def telling(delivery: Delivery, told: Client, tools: Tools) -> Made:
+        if when == "telling" and (delivery.event_id, told.client_id) == (event, client):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await _attempt(delivery, told, tools)
+
+    pipeline.Worker.take = take  # type: ignore[method-assign]
+    vars(pipeline)["attempt"] = telling
+    Intake.open = reading  # type: ignore[method-assign]
+
+
+def supervise() -> int:
+    """Returns 0 in each worker that is to run, and only there; the supervisor ends here, with its worker's code."""
+    child = 0
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        os.kill(child, number)
+
+    while True:
+        child = os.fork()
+        if child == 0:
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlives its supervisor
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            return 0
+        signal.signal(signal.SIGTERM, forward)
+        _, status = os.waitpid(child, 0)
+        if not os.WIFSIGNALED(status):
+            sys.exit(os.waitstatus_to_exitcode(status))
+        say("killed")
+
+
+if __name__ == "__main__":
+    when, event, client = sys.argv[1:4]
+    del sys.argv[1:4]
+    supervise()
+    poison(when, event, client)
+    main()

@@ -1,0 +1,128 @@
+"""Suspects: one message that kills the process, again and again, and what becomes of those it was prefetched with.
+
+Each life is a worker of its own on the stage. At its death every message that it had not acked is given back, and
+counts one more; the next life gets them all at once.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from notifier.domain.message import SUSPECT, Lane, Message
+from notifier.domain.outcome import Answer, Wire
+from notifier.pipeline.ports import Request
+from notifier.pipeline.selection import GATHER
+from tests.pipeline.stage import Stage, client
+
+LIMIT = 100  # `x-delivery-limit`
+HANGS = 5.0  # seconds that a dead client takes
+
+
+class Dead(BaseException):
+    """The process has gone."""
+
+
+class Life:
+    """One worker, from its start to its death, or to the end of its work."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self._messages = messages
+        self._died = asyncio.Event()
+        self._stage = Stage(client("shop"), client("hangs"), client("kills"), shutdown_grace=0)
+        self._stage.receivers.behaviours |= {"kills": self._kills, "hangs": self._hangs}
+
+    async def _kills(self, _request: Request) -> Wire:
+        self._died.set()
+        raise Dead
+
+    async def _hangs(self, _request: Request) -> Wire:
+        end = self._stage.now + HANGS
+        while self._stage.now < end:  # noqa: ASYNC110  the stage's time, and a turn of the loop is no wait
+            await asyncio.sleep(0)
+        return Answer(status=200)
+
+    async def live(self) -> list[Message]:
+        """Returns what was left, as it will come again."""
+        stage = self._stage
+        running = asyncio.create_task(stage.worker.run())
+        for message in self._messages:
+            stage.worker.take(message)
+        while not self._died.is_set() and len(stage.queue.acked) < len(self._messages):
+            for _ in range(20):
+                await asyncio.sleep(0)
+            stage.now += 0.05  # as much as between two ticks of the worker
+            stage.worker._pump()
+        acked = {message.tag for message in stage.queue.acked}
+        stage.worker.stop()
+        with suppress(Dead):
+            await running
+        left = [message for message in self._messages if message.tag not in acked]
+        return [replace(message, delivery_count=message.delivery_count + 1) for message in left]
+
+
+def message(tag: int, client_id: str, delivery_count: int = 0) -> Message:
+    """An event for this client."""
+    body = f'{{"iss": "https://id.example", "id": "{tag}", "sub": "s", "sid": "{tag}", "clients": ["{client_id}"]}}'
+    return Message(lane=Lane.EVENTS, body=body.encode(), tag=tag, delivery_count=delivery_count)
+
+
+@pytest.mark.parametrize("hanging", [0, 10])
+async def test_no_neighbour_of_a_killer_comes_near_the_limit(hanging: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 500, none is given back thirty times, though some of them hang: they are waited for, too."""
+    monkeypatch.setattr("notifier.pipeline.selection.random", random.Random(3))
+    left = [message(0, "kills")]
+    left += [message(tag, "hangs" if tag <= hanging else "shop") for tag in range(1, 501)]
+    highest = 0
+    for _ in range(LIMIT):
+        left = await Life(left).live()
+        assert left[0].tag == 0
+        if len(left) == 1:
+            break
+        highest = max(one.delivery_count for one in left[1:])
+    assert len(left) == 1
+    assert SUSPECT <= highest < 30
+
+
+async def test_what_is_no_suspect_goes_on_beside_them() -> None:
+    """A fresh logout waits neither for suspects to gather, nor for one that hangs."""
+    stage = Stage(client("shop"), client("hangs"))
+    running = asyncio.create_task(stage.worker.run())
+    release = asyncio.Event()
+
+    async def hangs(_request: Request) -> Wire:
+        await release.wait()
+        return Answer(status=200)
+
+    stage.receivers.behaviours["hangs"] = hangs
+    stage.event("hangs", id="first", delivery_count=SUSPECT)
+    stage.event("hangs", id="second", delivery_count=SUSPECT)
+    stage.event("shop")
+    await stage.until(lambda: stage.told() == ["shop"])
+    stage.now += GATHER
+    await stage.until(lambda: stage.told() == ["shop", "hangs"])
+    stage.event("shop")
+    await stage.until(lambda: stage.told() == ["shop", "hangs", "shop"])
+    release.set()
+    await stage.until(lambda: len(stage.queue.acked) == 4)
+    stage.worker.stop()
+    await running
+
+
+async def test_what_the_process_lived_through_is_no_cause_for_suspicion() -> None:
+    """A broker that flaps gives everything back, again and again, and nothing of that is slow afterwards."""
+    stage = Stage(client("shop"))
+    running = asyncio.create_task(stage.worker.run())
+    for count in range(1, 21):
+        stage.worker.lost(Lane.EVENTS)
+        taken = stage.event("shop", delivery_count=count, id=str(count))
+        await stage.until(lambda taken=taken: stage.queue.acked[-1:] == [taken])  # type: ignore[misc]
+    stage.event("shop", lane=Lane.RETRIES, delivery_count=20, id="other lane")
+    stage.event("shop", id="fresh")
+    await stage.until(lambda: len(stage.told()) == 21)
+    assert len(stage.queue.acked) == 21  # the other lane's never was lost: that one is a suspect
+    stage.worker.stop()
+    await running
