@@ -1,0 +1,137 @@
+"""Receivers that send anything at all, on real sockets: each answer ends as an outcome in time, and nothing is left."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifier.adapters.http_transport import HttpTransport
+from notifier.domain.client import ResponsePolicy
+from notifier.domain.egress import uri_mistake
+from notifier.domain.outcome import Answer, Break, StaleConnection, read_retry_after, read_wire
+from tests.adapters.http_requests import LOOPBACK, NOW, TOKEN, ScriptedResolver, opened, request
+from tests.behaviours import Behaviour
+from tests.fuzz.answers import Script, scripts
+from tests.fuzz.conftest import many
+from tests.fuzz.grammar import URIS
+from tests.receivers import ScriptedReceiver, scripted
+
+DEADLINE = 0.25  # seconds, for one that never ends its answer
+PATIENCE = 10.0  # seconds within which it must have ended on a machine that does other things too
+
+
+class Bench:
+    """A loop of its own, a transport and a receiver, for synchronous tests that try case after case."""
+
+    def __init__(self, runner: asyncio.Runner, transport: HttpTransport, receiver: ScriptedReceiver) -> None:
+        self.run = runner.run
+        self.transport = transport
+        self.receiver = receiver
+        self.complaints: list[dict[str, Any]] = []  # what the loop would log: exceptions that nobody looked at
+        runner.get_loop().set_exception_handler(lambda _, context: self.complaints.append(context))
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    """Closed at the end, when no connection may be left."""
+    with asyncio.Runner() as runner:
+        stack = contextlib.AsyncExitStack()
+
+        async def enter() -> tuple[HttpTransport, ScriptedReceiver]:
+            resolver = ScriptedResolver({})
+            return await stack.enter_async_context(opened(resolver)), await stack.enter_async_context(scripted())
+
+        made = Bench(runner, *runner.run(enter()))
+        try:
+            yield made
+        finally:
+            closing: Coroutine[Any, Any, None] = stack.aclose()
+            runner.run(closing)
+        assert made.complaints == []
+
+
+@pytest.mark.timeout(1800)
+def test_every_answer_ends_as_an_outcome(bench: Bench) -> None:
+    """Never an exception, never later than the deadline; its text is short, printable and without the token."""
+    came: Counter[str] = Counter()
+
+    async def one(script: Script) -> None:
+        bench.receiver.script[:] = [Behaviour(run=script.run)]
+        async with asyncio.timeout(PATIENCE):
+            wire = await bench.transport.post(request(bench.receiver.url, within=DEADLINE))
+        came[type(wire).__name__] += 1
+        if isinstance(wire, StaleConnection):
+            return
+        assert isinstance(wire, Answer | Break)
+        assert wire.text.isprintable()
+        assert len(wire.text) <= 1024
+        assert TOKEN not in wire.text
+        read_wire(wire, ResponsePolicy(), NOW)
+
+    @many(400, 10_000)
+    @given(scripts())
+    def each(script: Script) -> None:
+        bench.run(one(script))
+
+    each()
+    assert {"Answer", "Break"} <= came.keys(), came
+
+
+@pytest.mark.timeout(600)
+@many(300, 20_000)
+@given(
+    st.one_of(
+        st.text(max_size=70),
+        st.from_regex(r"(Mon|Fri), ?[0-9]{1,3} (Jan|Dec|Foo) [0-9]{1,6} [0-9:]{1,9} ?([A-Z]{3}|[+-][0-9]{1,12})?"),
+        st.lists(st.sampled_from([",", " ", "0", "Jan", ":", "-", "+", "GMT", "99", "Mon"]), max_size=12).map("".join),
+    )
+)
+def test_every_retry_after_is_seconds_or_nothing(value: str) -> None:
+    """Whatever the header says."""
+    seconds = read_retry_after(value, NOW)
+    assert seconds is None or 0.0 <= seconds < 1e13
+
+
+_HOSTS = st.sampled_from(
+    ["127.0.0.1:1", "[::1]:1", "nobody.example", "xn--a.example", "xn--.example", "a_b.example", "A.EXAMPLE.", "localhost:1",
+     "xn--" + "a" * 59 + ".example", "1.example", "a--b.example", "-", "127.0.0.1:01", "[::ffff:127.0.0.1]:1", "a" * 63]
+)  # fmt: skip
+_RESTS = st.one_of(
+    st.sampled_from(
+        ["", "/", "?", "/?", "//", "/%", "/%zz?%", "/a b", "/;", "/?a=[", "/\x7f", "/../..", "/?" + "q" * 4000]
+    ),
+    st.text("/?&=%[]{}|^`'\"<>;:@!$aZ09~+,.*()-_\\", max_size=12).map("/".__add__),
+)
+
+
+_MADE_UP = st.builds("{}://{}{}".format, st.sampled_from(["http", "HTTPS"]), _HOSTS, _RESTS)
+
+
+@pytest.mark.timeout(600)
+def test_every_uri_that_is_taken_can_be_requested(bench: Bench) -> None:
+    """What passes as a `backchannel_logout_uri` never raises when it is tried, whatever library reads it there."""
+    tried = 0
+
+    async def one(uri: str) -> None:
+        async with asyncio.timeout(PATIENCE):
+            assert isinstance(await bench.transport.post(request(uri, within=DEADLINE, egress=LOOPBACK)), Break)
+
+    @many(400, 10_000)
+    @given(
+        st.one_of(
+            st.sampled_from(URIS), st.builds("{}://{}{}".format, st.sampled_from(["http", "HTTPS"]), _HOSTS, _RESTS)
+        )
+    )
+    def each(uri: str) -> None:
+        nonlocal tried
+        if uri_mistake(uri) is None:
+            tried += 1
+            bench.run(one(uri))
+
+    each()
+    assert tried > 100
