@@ -1,0 +1,133 @@
+"""A broker that dies or freezes under load: nobody is told anything, and everything goes on once it is back."""
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Form, Tell
+from tests.faults.rig import ANSWER, Rig, judge, refuses, rig
+from tests.rabbitmq_node import RabbitmqNode
+from tests.system.broker import broker
+from tests.system.clients import Hit, Judge
+from tests.system.waiting import until
+from tests.system.worker_process import WorkerProcess, worker
+
+KILLED = "acked to a broker that was killed"
+# A quorum queue declared within half a second before a SIGKILL is there by name afterwards, but answers nobody (3.10.8,
+# whose Ra writes the names of new queues down that late): it must be deleted. That is no fault of one that stands.
+WRITTEN_DOWN = 2.0  # seconds
+BACK = 60.0  # seconds for a worker to find a broker that boots: its pause between two tries grows to fifteen
+
+
+async def fails_at_first(hit: Hit) -> int:
+    """`flaky` fails the first request of every event, so that retries are published all the time."""
+    await asyncio.sleep(ANSWER)
+    if hit.path == "/refusing" and refuses(int(hit.who)):
+        return 403
+    return 503 if hit.path == "/flaky" and hit.nth == 1 else 200
+
+
+async def more(made: Rig, requests: int) -> None:
+    """Wait for so many more requests."""
+    before = len(made.clients.hits)
+    await made.clients.until(lambda: len(made.clients.hits) > before + requests, BACK)
+
+
+async def killed(node: RabbitmqNode, running: WorkerProcess) -> None:
+    """A power cut, and the power back."""
+    await asyncio.to_thread(node.kill)
+    await running.until_ready(ready=False)
+    await asyncio.to_thread(node.start)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(
+            judge, marks=pytest.mark.fault("broker", "killed by SIGKILL and restarted, while events are taken")
+        ),
+        pytest.param(
+            fails_at_first,
+            marks=pytest.mark.fault("broker", "killed by SIGKILL and restarted, while retries are published"),
+        ),
+    ],
+)
+@pytest.mark.timeout(900)
+async def test_killed_and_restarted(
+    tmp_path: Path, module_node: RabbitmqNode, queues: str, answer: Judge, form: Form[int], chance: random.Random,
+    tell: Tell,
+) -> None:  # fmt: skip
+    """Confirmed events are on its disk, and what was not confirmed is published again."""
+    times = form(1, 10)
+    async with rig(tmp_path, module_node.url, queues) as made:
+        made.clients.judge = answer
+        async with worker(made.site) as running:
+            await asyncio.sleep(WRITTEN_DOWN)
+            publishing = asyncio.create_task(made.publisher.publish(range(400 * times), rate=150))
+            for _ in range(times):
+                await more(made, 100)
+                await asyncio.sleep(chance.uniform(0, 1))
+                await killed(module_node, running)
+                await running.until_ready(patience=BACK)
+            await publishing
+            await made.until_settled()
+            assert await running.stop() == 0
+        tell(await made.account(cause=KILLED), times=times)
+
+
+@pytest.mark.fault("broker", "killed by SIGKILL and restarted, while thousands wait in the delay queues")
+@pytest.mark.timeout(600)
+async def test_killed_while_thousands_wait(
+    tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], tell: Tell
+) -> None:
+    """One client was down, and everything for it is on its way through the delay queues. Their clocks run on."""
+    count = form(600, 5000)
+    async with rig(tmp_path, module_node.url, queues) as made:
+        down = True
+
+        async def one_is_down(hit: Hit) -> int:
+            return 503 if down and hit.path == "/flaky" else await judge(hit)
+
+        made.clients.judge = one_is_down
+        made.site.config["delivery"]["retry"] = {"base": "8s", "factor": 1, "jitter": 0}
+        made.site.write()
+        async with worker(made.site) as running:
+            await made.publisher.publish(range(count), rate=250)
+            await until(lambda: waiting(made), lambda found: found >= count * 0.8, BACK)
+            await killed(module_node, running)
+            down = False
+            await made.until_settled()
+            assert await running.stop() == 0
+        tell(await made.account(cause=KILLED))
+
+
+async def waiting(made: Rig) -> int:
+    """How many messages lie in the delay queues."""
+    delays = [f"delay.{2**power}s" for power in range(8)]
+    async with broker(made.urls[0], made.prefix) as rabbit:
+        return sum((await rabbit.depths(delays)).values())
+
+
+@pytest.mark.fault("broker", "frozen by SIGSTOP for 30 s, then continued")
+@pytest.mark.timeout(300)
+async def test_frozen(tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], tell: Tell) -> None:
+    """Its sockets stay open and say nothing: what was sent to it may be done later, or never."""
+    # A connection silent for three heartbeats is given up: in 7 s in the short form, and after 33 s in the long one, so
+    # that it lives through.
+    seconds = form(10, 30)
+    url = module_node.url + ("?heartbeat=2" if seconds == 10 else "")
+    async with rig(tmp_path, url, queues) as made, worker(made.site) as running:
+        publishing = asyncio.create_task(made.publisher.publish(range(60 * seconds), rate=60))
+        await more(made, 100)
+        await asyncio.to_thread(module_node.freeze)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            await asyncio.to_thread(module_node.thaw)
+        await publishing
+        await made.until_settled()
+        await running.until_ready(patience=BACK)
+        assert await running.stop() == 0
+        tell(await made.account(cause="held by a worker that the frozen broker did not hear"))
