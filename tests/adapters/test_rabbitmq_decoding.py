@@ -11,7 +11,7 @@ from aiormq.abc import DeliveredMessage
 from pamqp import commands, decode
 from pamqp.header import ContentHeader
 
-from notifier.adapters.rabbitmq.decoding import to_message, tolerate_any_publisher
+from notifier.adapters.rabbitmq.decoding import UnreadableTable, to_message, tolerate_any_publisher
 from notifier.domain.message import Kind, Lane, Whole
 
 
@@ -112,4 +112,6 @@ def test_headers_nested_without_end_are_left_out() -> None:
     for _ in range(3000):
         table = b"\x01aF" + struct.pack(">I", len(table)) + table
     raw = struct.pack(">I", len(table)) + table
-    assert decode.by_type(raw + b"rest", "table") == (len(raw), None)
+    length, left = decode.by_type(raw + b"rest", "table")
+    assert length == len(raw)
+    assert isinstance(left, UnreadableTable)

@@ -98,8 +98,8 @@ def test_every_retry_after_is_seconds_or_nothing(value: str) -> None:
 
 
 _HOSTS = st.sampled_from(
-    ["127.0.0.1:1", "[::1]:1", "nobody.example", "xn--a.example", "xn--.example", "a_b.example", "A.EXAMPLE.", "localhost:1",
-     "xn--" + "a" * 59 + ".example", "1.example", "a--b.example", "-", "127.0.0.1:01", "[::ffff:127.0.0.1]:1", "a" * 63]
+    ["127.0.0.1:1", "[::1]:1", "nobody.example", "xn--a.example", "xn--.example", "a_b.example", "A.EXAMPLE.",
+     "localhost:1", "xn--" + "a" * 59 + ".example", "1.example", "a--b.example", "-", "127.0.0.1:01", "[::ffff:127.0.0.1]:1", "a" * 63]
 )  # fmt: skip
 _RESTS = st.one_of(
     st.sampled_from(

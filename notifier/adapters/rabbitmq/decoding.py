@@ -17,7 +17,7 @@ from typing import Any
 import aiormq.abc
 from pamqp import commands, decode
 
-from notifier.domain.message import Kind, Lane, Message, NewerKind, Whole, kind_named
+from notifier.domain.message import SUSPECT, Kind, Lane, Message, NewerKind, Whole, kind_named
 
 HEADERS_LIMIT = 16 * 1024  # bytes of a table that are decoded: 50 ms at the very most, 0.1 ms for what people send
 
@@ -77,6 +77,8 @@ def _timestamp(properties: commands.Basic.Properties, headers: Mapping[str, Any]
 
 def _delivery_count(headers: Mapping[str, Any]) -> int:
     """How often it was given back. Only a redelivered message is asked: else the header is the publisher's own."""
+    if isinstance(headers, UnreadableTable):
+        return SUSPECT  # it may be in there
     count = headers.get("x-delivery-count")
     return count if isinstance(count, int) else 0
 
