@@ -1,0 +1,95 @@
+"""A broker out of memory or disk: it takes nothing, and what needs nothing of it is delivered all the same."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Tell
+from tests.faults.rig import Rig, rig
+from tests.rabbitmq_node import RabbitmqNode
+from tests.system.waiting import until
+from tests.system.worker_process import WorkerProcess, worker
+
+EVENTS = 400  # so few that those that must wait do not fill the worker's prefetch
+MEMORY = ("set_vm_memory_high_watermark", "0.0000001"), ("set_vm_memory_high_watermark", "0.4")
+DISK = ("set_disk_free_limit", "1000000GB"), ("set_disk_free_limit", "100MB")
+
+
+async def readiness(running: WorkerProcess) -> tuple[int, bool, str]:
+    """What `/readyz` says: its status, whether publishing is blocked, and the problem."""
+    status, body = await running.get("/readyz")
+    told = json.loads(body)
+    return status, told["blocked"], told["problem"] or ""
+
+
+async def until_those_who_are_well_are_told(made: Rig) -> None:
+    """`flaky` is not: while it fails its deliveries come one by one, and the others go to the delay queues."""
+    for name in ("healthy", "refusing"):
+        await made.clients.until_told(name, list(made.publisher.confirmed), 60)
+
+
+@pytest.mark.parametrize(
+    ("raised", "cleared"),
+    [
+        pytest.param(*MEMORY, id="memory", marks=pytest.mark.fault("broker", "memory alarm: publishing is blocked")),
+        pytest.param(*DISK, id="disk", marks=pytest.mark.fault("broker", "disk alarm: publishing is blocked")),
+    ],
+)
+@pytest.mark.timeout(300)
+async def test_an_alarm(
+    tmp_path: Path, module_node: RabbitmqNode, queues: str, raised: tuple[str, str], cleared: tuple[str, str], tell: Tell
+) -> None:  # fmt: skip
+    """Retries and dead letters wait in the worker's memory, with their messages unacked; who is well hears of all."""
+    async with rig(tmp_path, module_node.url, queues) as made:
+        async with worker(made.site) as running:
+            assert await running.stop() == 0
+        await made.publisher.publish(range(EVENTS), rate=1000)
+        await asyncio.to_thread(module_node.ctl, *raised)
+        try:
+            publishing = asyncio.create_task(made.publisher.publish(range(EVENTS, EVENTS + 100), rate=100))
+            async with worker(made.site) as running:
+                await until_those_who_are_well_are_told(made)
+                blocked = await until(lambda: readiness(running), lambda told: told[1])
+                assert blocked[0] == 200
+                assert "memory or disk alarm" in blocked[2]
+                assert await running.metric("publishing_blocked") == 1
+                assert (await running.post(made.publisher.event(9999)))[0] == 503
+                assert await running.metric("dead_letters_total") == 0
+                await asyncio.to_thread(module_node.ctl, *cleared)
+                await publishing
+                await made.until_settled()
+                assert await readiness(running) == (200, False, "")
+                assert await running.metric("publishing_blocked") == 0
+                assert await running.stop() == 0
+        finally:
+            await asyncio.to_thread(module_node.ctl, *cleared)
+        tell(await made.account(cause="held back by the alarm"))
+
+
+@pytest.mark.fault("broker", "memory alarm while the worker is stopped, and another takes over")
+@pytest.mark.timeout(300)
+async def test_a_worker_is_stopped_while_the_alarm_stands(
+    tmp_path: Path, module_node: RabbitmqNode, queues: str, tell: Tell
+) -> None:
+    """What it could not settle within its grace it gives back, and it ends as always."""
+    raised, cleared = MEMORY
+    async with rig(tmp_path, module_node.url, queues) as made:
+        made.site.config["shutdown_grace"] = "2s"
+        made.site.write()
+        async with worker(made.site) as running:
+            assert await running.stop() == 0
+        await made.publisher.publish(range(EVENTS), rate=1000)
+        await asyncio.to_thread(module_node.ctl, *raised)
+        try:
+            async with worker(made.site) as running:
+                await until_those_who_are_well_are_told(made)
+                await until(lambda: readiness(running), lambda told: told[1])
+                assert await running.stop() == 0
+        finally:
+            await asyncio.to_thread(module_node.ctl, *cleared)
+        async with worker(made.site) as running:
+            await made.until_settled()
+            assert await running.stop() == 0
+        tell(await made.account(cause="undecided when the worker was stopped"))
