@@ -6,11 +6,12 @@ ARGS ?=
 
 RUN := .venv
 DEV := .venv-dev
+PEERS := .venv-peers
 LOCKER := .venv-lock
 PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rabbitmq4 faults lint format lock bench-isolation bench-deferrals clean python
+.PHONY: help demo test test-rabbitmq4 faults lint format lock bench-isolation bench-deferrals bench-peers clean python
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -57,8 +58,11 @@ bench-isolation: $(DEV)/.made ## measure what healthy clients feel of a faulty o
 bench-deferrals: $(DEV)/.made ## measure what 100,000 deliveries cost that wait for a dead client; up to 40 min
 	@$(DEV)/bin/python -m tests.benchmarks.deferrals $(ARGS)
 
+bench-peers: $(DEV)/.made $(PEERS)/.made ## measure Celery, Dramatiq, FastStream, Taskiq and node-oidc-provider beside it; about 15 min
+	@$(DEV)/bin/python -m tests.benchmarks.peers $(ARGS)
+
 clean: ## remove the environments, caches and what builds leave behind
-	@rm -rf $(RUN) $(DEV) $(LOCKER) build dist *.egg-info
+	@rm -rf $(RUN) $(DEV) $(PEERS) $(LOCKER) build dist *.egg-info
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find notifier tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -76,6 +80,15 @@ $(DEV)/.made: deploy/requirements-dev.txt pyproject.toml | python
 	@$(PYTHON) -m venv --clear $(DEV)
 	@$(DEV)/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $<
 	@$(DEV)/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# What is compared with. Without npm it is made all the same, and node-oidc-provider is left out.
+$(PEERS)/.made: deploy/requirements-peers.txt tests/benchmarks/peers/package-lock.json | python
+	@echo 'Making $(PEERS) from $< (this once, about a minute) …'
+	@$(PYTHON) -m venv --clear $(PEERS)
+	@$(PEERS)/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $<
+	@mkdir -p $(PEERS)/node && cp tests/benchmarks/peers/package*.json $(PEERS)/node
+	@if command -v npm >/dev/null; then npm ci --prefix $(PEERS)/node --ignore-scripts --no-audit --no-fund --silent; fi
 	@touch $@
 
 $(LOCKER)/.made: | python

@@ -6,7 +6,7 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +50,19 @@ class Case:
         more = ("-tls" if self.tls else "") + ("-failing" if self.failing else "")
         return f"{self.queue}-{self.alg.lower()}-{self.fan_out}{more}"
 
+    def events(self, count: int) -> list[dict[str, object]]:
+        """What is published, to the clients `c0` and so on by turns."""
+        return [
+            {
+                "id": f"e{number}",
+                "iss": ISSUER,
+                "sub": "alice",
+                "sid": f"session-{number}",
+                "clients": [f"c{(number * self.fan_out + each) % CLIENTS}" for each in range(self.fan_out)],
+            }
+            for number in range(count)
+        ]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
@@ -64,6 +77,24 @@ class Drain:
     def complete(self) -> bool:
         """Each came, and none twice."""
         return self.came == self.wanted
+
+
+async def watched(count: Callable[[], Awaitable[int]], cpu: Callable[[], float], wanted: int) -> Drain:
+    """A drain from what has come so far and the processor seconds used so far, looked at until all has come."""
+    looks: list[tuple[float, int, float]] = []
+    give_up = time.monotonic() + PATIENCE
+    while time.monotonic() < give_up:
+        came = await count()
+        looks.append((time.monotonic(), came, cpu()))
+        if came >= wanted:
+            break
+        await asyncio.sleep(LOOK_EVERY)
+    await asyncio.sleep(0.2)  # one too many would come now
+    came = await count()
+    began, first, used = next((look for look in looks if look[1] >= WARM * wanted), looks[0])
+    ended, last, in_all = looks[-1]
+    done = max(1, last - first)
+    return Drain(rate=done / max(ended - began, LOOK_EVERY), cpu=1e6 * (in_all - used) / done, came=came, wanted=wanted)
 
 
 class Bench:
@@ -126,7 +157,7 @@ class Bench:
         await declare_topology(options)
         try:
             async with broker(self._url, prefix) as publisher:
-                await publisher.publish_all(json.loads(body) for body in self._bodies())
+                await publisher.publish_all(self._case.events(self._events))
             yield site
         finally:
             await delete_topology(options)
@@ -140,19 +171,7 @@ class Bench:
         return {**client(f"c{number}", uri), "id_token_signed_response_alg": case.alg, "notifier": own}
 
     def _bodies(self) -> list[bytes]:
-        fan_out = self._case.fan_out
-        return [
-            json.dumps(
-                {
-                    "id": f"e{number}",
-                    "iss": ISSUER,
-                    "sub": "alice",
-                    "sid": f"session-{number}",
-                    "clients": [f"c{(number * fan_out + each) % CLIENTS}" for each in range(fan_out)],
-                }
-            ).encode()
-            for number in range(self._events)
-        ]
+        return [json.dumps(event).encode() for event in self._case.events(self._events)]
 
     async def _fill_sqlite(self, folder: Path) -> None:
         queue = SqliteQueue(SqliteOptions(path=folder / "queue.db"))
@@ -168,27 +187,16 @@ class Bench:
             await queue.close()
 
     async def _measured(self, site: Site) -> Drain:
-        wanted, count = self._events * self._case.fan_out, 0
-        looks: list[tuple[float, int, float]] = []
         async with aiohttp.ClientSession() as session:
             before = await self._receiver.count(session)
             async with bench_worker(site, set(self._cores.workers)) as worker:
-                give_up = time.monotonic() + PATIENCE
-                while time.monotonic() < give_up:
+
+                async def count() -> int:
                     if self._case.failing:
-                        count = int((await worker.metrics()).get("retries_scheduled_total", 0))
-                    else:
-                        count = await self._receiver.count(session) - before
-                    looks.append((time.monotonic(), count, worker.cpu()))
-                    if count >= wanted:
-                        break
-                    await asyncio.sleep(LOOK_EVERY)
-                await asyncio.sleep(0.2)  # one too many would come now
-                came = count if self._case.failing else await self._receiver.count(session) - before
-        began, first, used = next(look for look in looks if look[1] >= WARM * wanted)
-        ended, last, in_all = looks[-1]
-        done = max(1, last - first)
-        return Drain(rate=done / (ended - began), cpu=1e6 * (in_all - used) / done, came=came, wanted=wanted)
+                        return int((await worker.metrics()).get("retries_scheduled_total", 0))
+                    return await self._receiver.count(session) - before
+
+                return await watched(count, worker.cpu, self._events * self._case.fan_out)
 
     def _verify(self, site: Site) -> None:
         """Each token of the sample is what its client must accept."""
