@@ -13,6 +13,7 @@ from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
 EVENTS = 400  # so few that those that must wait do not fill the worker's prefetch
+Command = tuple[str, str]
 MEMORY = ("set_vm_memory_high_watermark", "0.0000001"), ("set_vm_memory_high_watermark", "0.4")
 DISK = ("set_disk_free_limit", "1000000GB"), ("set_disk_free_limit", "100MB")
 
@@ -39,8 +40,8 @@ async def until_those_who_are_well_are_told(made: Rig) -> None:
 )
 @pytest.mark.timeout(300)
 async def test_an_alarm(
-    tmp_path: Path, module_node: RabbitmqNode, queues: str, raised: tuple[str, str], cleared: tuple[str, str], tell: Tell
-) -> None:  # fmt: skip
+    tmp_path: Path, module_node: RabbitmqNode, queues: str, raised: Command, cleared: Command, tell: Tell
+) -> None:
     """Retries and dead letters wait in the worker's memory, with their messages unacked; who is well hears of all."""
     async with rig(tmp_path, module_node.url, queues) as made:
         async with worker(made.site) as running:
