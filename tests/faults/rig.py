@@ -76,7 +76,13 @@ class Rig:
             async with broker(self.urls[0], self.prefix) as rabbit:
                 return (await rabbit.depths(["dead"])).get("dead", 0)
 
+        async def buried() -> int:
+            """Some lie there twice where a confirm was lost, so their number alone does not tell."""
+            found = await ledger.in_rabbitmq(self.urls[0], self.prefix, ["dead"])
+            return sum(self.cast(found, cause="").dead.values())
+
         await until(letters, lambda count: count >= dead, patience)
+        await until(buried, lambda count: count >= dead, patience)
 
     async def account(self, *, cause: str = "redelivered") -> Account:
         """The account, once no worker runs. `cause` is what made the duplicates that the publisher did not."""

@@ -54,7 +54,8 @@ class Clients:
         self.port = 0
         self._counts: Counter[tuple[str, str, str]] = Counter()
         self._changed = asyncio.Event()
-        self._runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0.1)
+        self._server = web.Server(self._handle)
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=0.1)
 
     def url(self, path: str) -> str:
         """The `backchannel_logout_uri` of one client."""
@@ -113,6 +114,11 @@ class Clients:
     async def close(self) -> None:
         """Listen no more, and close every connection."""
         await self._runner.cleanup()
+
+    def hang_up(self) -> None:
+        """Close every connection, as a server does with those that are idle."""
+        for connection in self._server.connections:
+            connection.force_close()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         [(name, token)] = parse_qsl((await request.read()).decode(), keep_blank_values=True)

@@ -93,6 +93,8 @@ def reason_of(error: BaseException | None) -> str:
     """The error in one line of words; the broker's own where it gave some."""
     if error is None:
         return "closed"
+    if isinstance(error, asyncio.CancelledError):  # by which aiormq ends a connection that it gives up
+        return "nothing was heard from the broker for three heartbeats"
     if isinstance(error, asyncio.CancelledError):  # so aiormq ends a connection whose heartbeats stay away
         return "the broker fell silent"
     words = " ".join(str(part) for part in error.args if part not in (None, "", 0)) or type(error).__name__

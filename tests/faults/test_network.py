@@ -1,0 +1,231 @@
+"""The network between the worker and the broker: cut, reset in mid-frame, stalled one way, slow, refusing.
+
+Only the worker is behind the proxy. The identity server and the ledger speak to the broker directly.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from yarl import URL
+
+from tests.faults.conftest import Form, Tell
+from tests.faults.rig import Rig, rig
+from tests.system.tcp_proxy import Ending, TcpProxy, Way
+from tests.system.waiting import PATIENCE, until
+from tests.system.worker_process import WorkerProcess, worker
+
+LOST = "the connection to the broker was lost before the ack"
+LINKS = 2  # connections of a worker: one consumes, one publishes
+LONG = 60.0  # seconds for a worker that pauses up to 15 s between two tries
+HEARTBEAT = 2  # seconds; the broker gives a silent worker up after two or three, the worker the broker after 9 s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behind:
+    """A worker that reaches its broker through the proxy alone, and how many descriptors it had when it began."""
+
+    rig: Rig
+    proxy: TcpProxy
+    worker: WorkerProcess
+    descriptors: int
+
+    async def settle(self) -> None:
+        """Everything is settled, nothing of a lost connection is left open, and the worker ends."""
+        await self.rig.until_settled()
+        await self.worker.until_ready(patience=LONG)
+
+        async def left() -> int:
+            self.rig.clients.hang_up()
+            return await self.worker.descriptors() - self.descriptors
+
+        await until(left, lambda more: more <= 0, PATIENCE)
+        assert self.proxy.connections == LINKS
+        assert await self.worker.stop() == 0
+
+
+@contextlib.asynccontextmanager
+async def behind(
+    folder: Path, amqp_url: str, prefix: str, chance: random.Random, *, heartbeat: int = HEARTBEAT
+) -> AsyncIterator[Behind]:
+    """See `Behind`."""
+    broker = URL(amqp_url)
+    async with (
+        rig(folder, amqp_url, prefix) as made,
+        TcpProxy(broker.host or "localhost", broker.port or 5672, chance) as proxy,
+    ):
+        url = broker.with_host("127.0.0.1").with_port(proxy.port).update_query(heartbeat=heartbeat)
+        made.site.config["queue"]["url"] = str(url)
+        made.site.write()
+        async with worker(made.site) as running:
+            yield Behind(rig=made, proxy=proxy, worker=running, descriptors=await running.descriptors())
+
+
+@pytest.mark.fault("network to the broker", "cut again and again at random moments")
+@pytest.mark.timeout(600)
+async def test_cut_again_and_again(
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
+) -> None:
+    """Some cuts meet a worker that is still connecting."""
+    times = form(5, 30)
+    async with behind(tmp_path, amqp_url, prefix, chance) as given:
+        publishing = asyncio.create_task(given.rig.publisher.publish(range(300 * times), rate=150))
+        for _ in range(times):
+            await given.proxy.until_connections(1, LONG)
+            await asyncio.sleep(chance.uniform(0, 2))
+            given.proxy.end(Ending.CUT)
+        await publishing
+        await given.settle()
+        tell(await given.rig.account(cause=LOST), times=times)
+
+
+@pytest.mark.fault("network to the broker", "reset in mid-frame, now of what the worker says, now of what it hears")
+@pytest.mark.timeout(600)
+async def test_reset_in_mid_frame(
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
+) -> None:
+    """After a random number of bytes, most of which lie within a frame: an ack is 21 bytes long, a delivery 400."""
+    times = form(5, 30)
+    async with behind(tmp_path, amqp_url, prefix, chance) as given:
+        publishing = asyncio.create_task(given.rig.publisher.publish(range(300 * times), rate=150))
+        for _ in range(times):
+            before = given.proxy.made
+            await given.proxy.until_connections(LINKS, LONG)
+            given.proxy.end_after(chance.choice(list(Way)), chance.randint(1, 20_000), Ending.RESET)
+            await given.proxy.until_made(before + 1, LONG)
+        await publishing
+        await given.settle()
+        tell(await given.rig.account(cause=LOST), times=times)
+
+
+STALLED = "network to the broker, stalled past the heartbeat"
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [
+        pytest.param(
+            [Way.DOWN], marks=pytest.mark.fault(STALLED, "from the broker to the worker, which hears nothing")
+        ),
+        pytest.param([Way.UP], marks=pytest.mark.fault(STALLED, "from the worker to the broker: no ack arrives")),
+        pytest.param([Way.UP, Way.DOWN], marks=pytest.mark.fault(STALLED, "both ways")),
+    ],
+)
+@pytest.mark.timeout(400)
+async def test_stalled_past_the_heartbeat(
+    tmp_path: Path,
+    amqp_url: str,
+    prefix: str,
+    form: Form[int],
+    chance: random.Random,
+    tell: Tell,
+    ways: list[Way],
+) -> None:
+    """The connection stands and is given up by whoever hears nothing; then everything held back arrives after all."""
+    times = form(1, 4)
+    async with behind(tmp_path, amqp_url, prefix, chance) as given:
+        publishing = asyncio.create_task(given.rig.publisher.publish(range(400 * times), rate=25))
+        for count in range(times):
+            await given.worker.until_ready(patience=LONG)
+            before = len(given.rig.clients.hits)
+            await given.rig.clients.until(lambda before=before: len(given.rig.clients.hits) > before + 50)  # type: ignore[misc]
+            given.proxy.stall(*ways)
+            await lost(given.worker, LINKS * (count + 1))
+            given.proxy.flow()
+        await publishing
+        await given.settle()
+        silent = [line for line in given.worker.said("queue connection lost") if "nothing was heard" in line["reason"]]
+        assert bool(silent) is (Way.DOWN in ways)
+        tell(await given.rig.account(cause=LOST), times=times)
+
+
+async def lost(running: WorkerProcess, times: int) -> None:
+    """Return once the worker has said so often that it lost a connection."""
+
+    async def said() -> int:
+        return len(running.said("queue connection lost"))
+
+    await until(said, lambda count: count >= times, LONG)
+
+
+@pytest.mark.fault("network to the broker", "stalled for less than a heartbeat, again and again, both ways")
+@pytest.mark.timeout(400)
+async def test_stalled_for_a_moment(
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
+) -> None:
+    """No connection is lost over it, and nobody is told twice."""
+    times = form(4, 30)
+    async with behind(tmp_path, amqp_url, prefix, chance, heartbeat=20) as given:
+        publishing = asyncio.create_task(given.rig.publisher.publish(range(250 * times), rate=150))
+        for _ in range(times):
+            given.proxy.stall(*chance.choice(([Way.UP], [Way.DOWN], list(Way))))
+            await asyncio.sleep(chance.uniform(0, 1))
+            given.proxy.flow()
+            await asyncio.sleep(chance.uniform(0, 0.5))
+        await publishing
+        await given.settle()
+        assert given.worker.said("queue connection lost") == []
+        account = await given.rig.account(cause=LOST)
+        tell(account, times=times)
+        assert account.duplicates == {}
+
+
+@pytest.mark.fault("network to the broker", "100 to 300 ms of latency each way")
+@pytest.mark.timeout(300)
+async def test_latency(
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
+) -> None:
+    """It only takes longer: no connection is lost over it, and nobody is told twice."""
+    async with behind(tmp_path, amqp_url, prefix, chance, heartbeat=20) as given:
+        given.proxy.delay(0.1, 0.3)
+        await given.rig.publisher.publish(range(form(800, 6000)), rate=200)
+        await given.settle()
+        assert given.worker.said("queue connection lost") == []
+        account = await given.rig.account(cause=LOST)
+        tell(account)
+        assert account.duplicates == {}
+
+
+@pytest.mark.fault("network to the broker", "cut, and new connections refused for a while")
+@pytest.mark.timeout(300)
+async def test_refused_for_a_while(
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
+) -> None:
+    """The worker says that it is not ready, and is again by itself."""
+    times = form(1, 5)
+    async with behind(tmp_path, amqp_url, prefix, chance) as given:
+        publishing = asyncio.create_task(given.rig.publisher.publish(range(800 * times), rate=150))
+        for _ in range(times):
+            await given.worker.until_ready(patience=LONG)
+            given.proxy.refuse()
+            given.proxy.end(chance.choice(list(Ending)))
+            await given.worker.until_ready(ready=False)
+            await asyncio.sleep(chance.uniform(1, 4))
+            await given.proxy.accept()
+        await publishing
+        await given.settle()
+        tell(await given.rig.account(cause=LOST), times=times)
+
+
+@pytest.mark.fault("network to the broker", "stalled both ways when the worker is told to stop")
+@pytest.mark.timeout(300)
+async def test_stopped_while_it_is_stalled(
+    tmp_path: Path, amqp_url: str, prefix: str, chance: random.Random, tell: Tell
+) -> None:
+    """It ends in its time, though no ack of it arrives, and another worker finishes what it held."""
+    async with behind(tmp_path, amqp_url, prefix, chance, heartbeat=20) as given:
+        given.rig.site.config["shutdown_grace"] = "3s"
+        given.rig.site.write()
+        async with worker(given.rig.site) as stopping:
+            publishing = asyncio.create_task(given.rig.publisher.publish(range(600), rate=150))
+            await given.rig.clients.until(lambda: len(given.rig.clients.hits) > 300)
+            given.proxy.stall(*Way)
+            assert await stopping.stop() == 0
+            given.proxy.flow()
+        await publishing
+        await given.settle()
+        tell(await given.rig.account(cause=LOST))

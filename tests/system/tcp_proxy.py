@@ -1,0 +1,264 @@
+"""A TCP proxy on loopback that does what networks do: cuts, resets in mid-frame, stalls one way, delays, refuses.
+
+Bytes go through unchanged and in order, or not at all. Everything can be changed while it runs, and holds for the
+connections there are and for those to come. What a stalled way holds back includes the end of a connection: while
+nothing gets through, nobody can hear that the other one is gone.
+"""
+
+import asyncio
+import contextlib
+import random
+import socket
+import struct
+from collections.abc import AsyncIterator
+from enum import Enum, StrEnum, auto
+from types import TracebackType
+from typing import Any, Self
+
+CHUNK = 65_536
+HELD = 64  # chunks a way holds back for one connection, before its sender's own buffers fill
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time at all
+
+
+class Way(Enum):
+    """`UP` is from who connected to where the proxy leads, `DOWN` is back."""
+
+    UP = auto()
+    DOWN = auto()
+
+
+class Ending(StrEnum):
+    """How a connection ends: as if the other side had hung up (FIN), or with a reset (RST)."""
+
+    CUT = "cut"
+    RESET = "reset"
+
+
+class _Traffic:
+    """What happens to everything that goes one way."""
+
+    def __init__(self) -> None:
+        self.flowing = asyncio.Event()
+        self.flowing.set()
+        self.latency = (0.0, 0.0)
+
+
+class TcpProxy:
+    """Listens on `port` and leads to `host` and `to`. `made` counts the connections that ever stood."""
+
+    def __init__(self, host: str, to: int, chance: random.Random | None = None) -> None:
+        self.port = 0
+        self.made = 0
+        self._target = host, to
+        self._chance = chance or random.Random(1)
+        self._traffic = {way: _Traffic() for way in Way}
+        self._connections: set[_Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Condition()
+        # Bound and never listening: it keeps the port ours while connections are refused.
+        self._keeper = _bound(0)
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        self.port = self._keeper.getsockname()[1]
+        await self.accept()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.refuse()
+        self._keeper.close()
+        self.end(Ending.RESET)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ── the faults ──
+
+    def end(self, ending: Ending) -> None:
+        """End every connection now, on both sides."""
+        for connection in list(self._connections):
+            connection.end(ending)
+
+    def end_after(self, way: Way, count: int, ending: Ending) -> None:
+        """Let so many more bytes of each connection through that way, then end it: in the middle of whatever it is."""
+        for connection in self._connections:
+            connection.left[way] = count, ending
+
+    def stall(self, *ways: Way) -> None:
+        """Hold back everything that goes these ways. Nothing is closed."""
+        for way in ways:
+            self._traffic[way].flowing.clear()
+
+    def flow(self) -> None:
+        """Let everything through again, what was held back first."""
+        for traffic in self._traffic.values():
+            traffic.flowing.set()
+
+    def delay(self, least: float, most: float) -> None:
+        """Each piece, either way, takes so many seconds. Their order stays."""
+        for traffic in self._traffic.values():
+            traffic.latency = least, most
+
+    def refuse(self) -> None:
+        """Refuse new connections; those there are live on."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def accept(self) -> None:
+        """Take new connections, again."""
+        if self._server is None:
+            self._server = await asyncio.start_server(self._serve, sock=_bound(self.port), backlog=1024)
+
+    # ── what it sees ──
+
+    @property
+    def connections(self) -> int:
+        """How many stand now."""
+        return len(self._connections)
+
+    async def until_connections(self, least: int, patience: float) -> None:
+        """Return once so many stand."""
+        async with asyncio.timeout(patience), self._changed:
+            await self._changed.wait_for(lambda: len(self._connections) >= least)
+
+    async def until_made(self, least: int, patience: float) -> None:
+        """Return once so many have ever stood."""
+        async with asyncio.timeout(patience), self._changed:
+            await self._changed.wait_for(lambda: self.made >= least)
+
+    # ── one connection ──
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._pass_on(reader, writer)
+        except asyncio.CancelledError:
+            pass  # only by our own end; asyncio would print it
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there, onward = await asyncio.open_connection(*self._target)
+        except OSError:
+            _end(writer, Ending.RESET)
+            return
+        connection = _Connection(writer, onward)
+        async with self._standing(connection):
+            ways: asyncio.Future[Any] = asyncio.gather(
+                self._one_way(Way.UP, connection, reader, onward), self._one_way(Way.DOWN, connection, there, writer)
+            )
+            ended: asyncio.Future[Any] = asyncio.ensure_future(connection.ended.wait())
+            try:
+                await asyncio.wait({ways, ended}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                ended.cancel()
+                ways.cancel()
+                await asyncio.wait({ways})
+
+    @contextlib.asynccontextmanager
+    async def _standing(self, connection: "_Connection") -> AsyncIterator[None]:
+        self._connections.add(connection)
+        self.made += 1
+        async with self._changed:
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            self._connections.discard(connection)
+            connection.end(Ending.CUT)
+
+    async def _one_way(
+        self, way: Way, connection: "_Connection", reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Read ahead as far as is held; write each piece when it is due and the way is free."""
+        held: asyncio.Queue[tuple[float, bytes | Ending]] = asyncio.Queue(HELD)
+        reading = asyncio.create_task(self._read(way, reader, held))
+        traffic, loop = self._traffic[way], asyncio.get_running_loop()
+        try:
+            while True:
+                due, piece = await held.get()
+                if (wait := due - loop.time()) > 0:
+                    await asyncio.sleep(wait)
+                await traffic.flowing.wait()
+                if isinstance(piece, Ending):
+                    connection.half_end(writer, piece)
+                    return
+                await connection.write(way, writer, piece)
+        except OSError:
+            pass  # who should have got it is gone, and the other way will tell
+        finally:
+            reading.cancel()
+            await asyncio.wait({reading})
+
+    async def _read(
+        self, way: Way, reader: asyncio.StreamReader, held: asyncio.Queue[tuple[float, bytes | Ending]]
+    ) -> None:
+        due, loop = 0.0, asyncio.get_running_loop()
+        piece: bytes | Ending = b""
+        while not isinstance(piece, Ending):
+            try:
+                piece = await reader.read(CHUNK) or Ending.CUT
+            except OSError:
+                piece = Ending.RESET
+            due = max(due, loop.time() + self._chance.uniform(*self._traffic[way].latency))
+            await held.put((due, piece))
+
+
+class _Connection:
+    """Both sides of one connection, and how many bytes of it may still pass, where that is limited."""
+
+    def __init__(self, near: asyncio.StreamWriter, far: asyncio.StreamWriter) -> None:
+        self.left: dict[Way, tuple[int, Ending]] = {}
+        self.ended = asyncio.Event()
+        self._sides = near, far
+
+    async def write(self, way: Way, writer: asyncio.StreamWriter, piece: bytes) -> None:
+        """Pass it on, or so much of it as may still pass."""
+        if way in self.left:
+            count, ending = self.left[way]
+            if count <= len(piece):
+                writer.write(piece[:count])
+                self.end(ending)
+                return
+            self.left[way] = count - len(piece), ending
+        writer.write(piece)
+        await writer.drain()
+
+    def half_end(self, writer: asyncio.StreamWriter, ending: Ending) -> None:
+        """One side has ended it: so hears the other."""
+        if ending is Ending.RESET:
+            self.end(ending)
+        elif not writer.is_closing():
+            with contextlib.suppress(OSError):
+                writer.write_eof()
+
+    def end(self, ending: Ending) -> None:
+        """End it on both sides."""
+        self.ended.set()
+        for side in self._sides:
+            _end(side, ending)
+
+
+def _end(writer: asyncio.StreamWriter, ending: Ending) -> None:
+    if writer.is_closing():
+        return
+    if ending is Ending.RESET:
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        writer.transport.abort()
+    else:
+        writer.close()
+
+
+def _bound(port: int) -> socket.socket:
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.bind(("127.0.0.1", port))
+    made.setblocking(False)
+    return made
