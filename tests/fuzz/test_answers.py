@@ -99,12 +99,11 @@ def test_every_retry_after_is_seconds_or_nothing(value: str) -> None:
 
 _HOSTS = st.sampled_from(
     ["127.0.0.1:1", "[::1]:1", "nobody.example", "xn--a.example", "xn--.example", "a_b.example", "A.EXAMPLE.",
-     "localhost:1", "xn--" + "a" * 59 + ".example", "1.example", "a--b.example", "-", "127.0.0.1:01", "[::ffff:127.0.0.1]:1", "a" * 63]
+     "localhost:1", "xn--" + "a" * 59 + ".example", "1.example", "a--b.example", "-", "127.0.0.1:01",
+     "[::ffff:127.0.0.1]:1", "a" * 63]
 )  # fmt: skip
 _RESTS = st.one_of(
-    st.sampled_from(
-        ["", "/", "?", "/?", "//", "/%", "/%zz?%", "/a b", "/;", "/?a=[", "/\x7f", "/../..", "/?" + "q" * 4000]
-    ),
+    st.sampled_from(["", "/", "?", "/?", "//", "/%", "/%zz?%", "/;", "/?a=[", "/../..", "/?" + "q" * 4000]),
     st.text("/?&=%[]{}|^`'\"<>;:@!$aZ09~+,.*()-_\\", max_size=12).map("/".__add__),
 )
 
@@ -119,7 +118,7 @@ def test_every_uri_that_is_taken_can_be_requested(bench: Bench) -> None:
 
     async def one(uri: str) -> None:
         async with asyncio.timeout(PATIENCE):
-            assert isinstance(await bench.transport.post(request(uri, within=DEADLINE, egress=LOOPBACK)), Break)
+            assert isinstance(await bench.transport.post(request(uri, egress=LOOPBACK)), Break)
 
     @many(400, 10_000)
     @given(
