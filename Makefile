@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+MINUTES ?= 30
 
 RUN := .venv
 DEV := .venv-dev
@@ -11,7 +12,7 @@ LOCKER := .venv-lock
 PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rabbitmq4 faults fuzz lint format lock bench-isolation bench-deferrals bench-peers clean python
+.PHONY: help demo test test-rabbitmq4 faults soak fuzz lint format lock bench-isolation bench-deferrals bench-peers clean python
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -51,6 +52,10 @@ faults: $(DEV)/.made ## make every fault in its long form, and write docs/reliab
 	@rm -f build/faults.jsonl && mkdir -p build
 	@NOTIFIER_FAULTS=long NOTIFIER_FAULTS_REPORT=$(CURDIR)/build/faults.jsonl $(DEV)/bin/python -m pytest tests/faults --deselect tests/faults/test_table.py $(ARGS)
 	@$(DEV)/bin/python -m tests.faults.table build/faults.jsonl
+
+soak: $(DEV)/.made ## mix faults for MINUTES=30 beside a steady load, and see that nothing is lost and nothing grows; ARGS="--document"
+	@mkdir -p build
+	@$(DEV)/bin/python -m tests.faults.soak --minutes $(MINUTES) --json build/soak.json $(ARGS)
 
 fuzz: $(DEV)/.made ## read 100,000 made-up events and as many other odd inputs; about half an hour
 	@NOTIFIER_FAULTS=long $(DEV)/bin/python -m pytest tests/fuzz $(ARGS)

@@ -86,14 +86,15 @@ def account(
                 dead[pair] = str(found.headers.get("reason", "delivery_limit"))
             else:
                 waiting.setdefault(pair, found.queue)
-    expected = to_die or {}
+    expected, unsettled = to_die or {}, owed - told - dead.keys()
     return Account(
         events=len(confirmed),
         deliveries=len(owed),
         delivered=len(owed & told),
-        waiting=Counter(queue for pair, queue in waiting.items() if pair in owed - told - dead.keys()),
-        dead=Counter(reason for pair, reason in dead.items() if pair in owed),
-        duplicates=_duplicates(owed, clients, set(resent), cause),
+        # Plain dicts: `asdict` makes a Counter anew from its pairs, and counts those.
+        waiting=dict(Counter(queue for pair, queue in waiting.items() if pair in unsettled)),
+        dead=dict(Counter(reason for pair, reason in dead.items() if pair in owed)),
+        duplicates=dict(_duplicates(owed, clients, set(resent), cause)),
         missing=tuple(sorted(owed - told - waiting.keys() - dead.keys())),
         wrong=tuple(
             sorted(

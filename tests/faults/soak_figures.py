@@ -1,0 +1,194 @@
+"""The figures of a soak: what a long life costs, whether that is flat, the whole as JSON, as text, and in the document.
+
+Flat is judged by medians, since bursts after an outage make peaks: that of the last fifth of the samples against that
+of the second (the first is warming up), within a bound that a leak of any use to know passes in half an hour.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Self
+
+from tests.system.ledger import Account
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
+BEGIN, END = "<!-- soak: begin -->", "<!-- soak: end -->"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One look at the long-lived worker. `unsettled`: the messages it holds; None where it did not answer."""
+
+    at: float
+    memory: float  # MiB, resident
+    descriptors: int
+    threads: int
+    unsettled: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """How far the end may lie above the beginning: so many hundredths of it, and so much more."""
+
+    percent: float
+    more: float
+
+
+BOUNDS: Mapping[str, Bound] = {
+    # The memory of duplicates (50,000 deliveries, about 8 MB) is filled after ten minutes of this load: late in a short
+    # run, early in a long one. 100 bytes a delivery, never given back, are 10 MiB in half an hour.
+    "memory": Bound(percent=10, more=8),
+    # Connections to clients come and go: 55 to 120 were seen. One left at each lost broker connection would be fifty.
+    "descriptors": Bound(percent=10, more=20),
+    # Those of the default executor begin as they are needed, six at most on two cores.
+    "threads": Bound(percent=0, more=4),
+}
+UNITS: Mapping[str, str] = {"memory": " MiB", "descriptors": "", "threads": ""}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """How one thing went: the medians of the second and of the last fifth, the most at any time, and the bound."""
+
+    what: str
+    early: float
+    late: float
+    most: float
+    bound: float
+
+    @property
+    def flat(self) -> bool:
+        """It did not grow."""
+        return self.late <= self.bound
+
+    def __str__(self) -> str:
+        unit = UNITS[self.what]
+        return (
+            f"{self.what}: {self.early:.1f}{unit} early, {self.late:.1f}{unit} late, at most {self.most:.1f}{unit}"
+            f" (bound {self.bound:.1f}{unit}){'' if self.flat else ': GREW'}"
+        )
+
+
+def courses(samples: Sequence[Sample]) -> list[Course]:
+    """How each thing went. None of fewer than ten samples: they tell nothing."""
+    return [
+        _course(what, [float(getattr(sample, what)) for sample in samples]) for what in BOUNDS if len(samples) >= 10
+    ]
+
+
+def _course(what: str, values: Sequence[float]) -> Course:
+    fifth = len(values) // 5
+    early, bound = median(values[fifth : 2 * fifth]), BOUNDS[what]
+    return Course(
+        what=what,
+        early=early,
+        late=median(values[-fifth:]),
+        most=max(values),
+        bound=early * (1 + bound.percent / 100) + bound.more,
+    )
+
+
+def look(pid: int, at: float, unsettled: float | None) -> Sample:
+    """One sample, from /proc."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return Sample(
+        at=at,
+        memory=int(status["VmRSS"].split()[0]) / 1024,
+        descriptors=len(os.listdir(f"/proc/{pid}/fd")),  # noqa: PTH208  as many as there are; nobody wants their paths
+        threads=int(status["Threads"]),
+        unsettled=unsettled,
+    )
+
+
+def cpu_seconds(pid: int) -> float:
+    """The CPU time that a process has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """All that a soak found. `said`: warnings in the workers' logs; `cpu`: shares of one core, by process."""
+
+    began: str
+    broker: str
+    minutes: float
+    seed: int
+    rate: float
+    account: Account
+    faults: Mapping[str, int]
+    made: Sequence[Mapping[str, Any]]
+    samples: Sequence[Sample]
+    courses: Sequence[Course]
+    said: Mapping[str, int]
+    complaints: Sequence[str]
+    cpu: Mapping[str, float]
+
+    @property
+    def holds(self) -> bool:
+        """Nothing was lost, nothing wrong, and nothing grew."""
+        return self.account.holds and not self.complaints and all(course.flat for course in self.courses)
+
+    def to_json(self) -> str:
+        """Everything."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """As `to_json` wrote it."""
+        read = json.loads(text)
+        read["account"] = Account(**read["account"])
+        read["samples"] = [Sample(**each) for each in read["samples"]]
+        read["courses"] = [Course(**each) for each in read["courses"]]
+        return cls(**read)
+
+    def __str__(self) -> str:
+        lines = [
+            f"account: {self.account}",
+            f"faults: {', '.join(f'{count} × {what}' for what, count in self.faults.items()) or 'none'}",
+            *map(str, self.courses),
+            f"logged: {', '.join(f'{count} × {event}' for event, count in self.said.items()) or 'no warnings'}",
+            f"processor: {', '.join(f'{share:.0%} {who}' for who, share in self.cpu.items())}",
+            *(f"WRONG: {complaint}" for complaint in self.complaints),
+            "nothing lost, nothing wrong, nothing grew" if self.holds else "FAILED",
+        ]
+        return "\n".join(lines)
+
+
+def section(figures: Figures) -> str:
+    """What stands in the document."""
+    account, faults = figures.account, figures.faults
+    duplicates = sum(account.duplicates.values())
+    lost = len(account.missing) + len(account.wrong) + sum(account.waiting.values())
+    summary = (
+        f"{figures.minutes:.0f} minutes, begun {figures.began}, seed {figures.seed}, RabbitMQ {figures.broker}:"
+        f" {account.events:,} events of {account.deliveries:,} deliveries; {account.delivered:,} delivered,"
+        f" {sum(account.dead.values()):,} refused by their client and dead letters, {duplicates:,} told again,"
+        f" {lost} lost. {sum(faults.values())} faults:"
+    )
+    rows = [f"| {what} | {count} |" for what, count in faults.items()]
+    life = [
+        f"| {course.what} | {course.early:.1f}{unit} | {course.late:.1f}{unit} | {course.most:.1f}{unit} |"
+        f" {course.bound:.1f}{unit} |"
+        for course in figures.courses
+        for unit in [UNITS[course.what]]
+    ]
+    head = "| the worker that was never killed | second fifth | last fifth | most | bound |"
+    return "\n".join(
+        [summary, "", "| what was done | times |", "|---|--:|", *rows, "", head, "|---|--:|--:|--:|--:|", *life]
+    )
+
+
+def write_section(figures: Figures, document: Path = DOCUMENT) -> None:
+    """Put the figures between the markers."""
+    text = document.read_text()
+    made, count = re.subn(
+        f"(?<={re.escape(BEGIN)}\n).*?(?={re.escape(END)})", lambda _: f"{section(figures)}\n", text, flags=re.DOTALL
+    )
+    if count != 1:
+        raise SystemExit(f"{document} has no place for it: no {BEGIN} … {END}")
+    document.write_text(made)
