@@ -105,6 +105,7 @@ async def test_a_missing_exchange_raises_and_is_mended(
     """Publishing to an exchange that is gone closes the channel; the event is refused, then taken."""
     queue = await worker()
     await (await administrator.channel()).exchange_delete(f"{prefix}.events")
+    assert queue.status().problem is None
     async with asyncio.timeout(PATIENCE):
         for attempt in range(100):
             try:
@@ -114,6 +115,7 @@ async def test_a_missing_exchange_raises_and_is_mended(
             else:
                 assert attempt > 0
                 break
+    assert "no exchange" in (queue.status().problem or "")
     await ready(queue, Lane.EVENTS, 1)
 
 

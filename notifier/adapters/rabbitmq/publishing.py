@@ -9,7 +9,8 @@ import random
 from weakref import WeakValueDictionary
 
 import aiormq
-from aiormq.exceptions import AMQPError, DeliveryError, PublishError
+import structlog
+from aiormq.exceptions import AMQPError, ChannelClosed, DeliveryError, PublishError
 from pamqp import commands
 
 from notifier.adapters.rabbitmq.connection import (
@@ -26,6 +27,7 @@ from notifier.domain.errors import QueueUnavailable
 IN_FLIGHT = 1000  # publishes without a confirm yet; bounds memory (128 KiB each at most) and the broker's backlog
 CONFIRM_TIMEOUT = 10.0  # no confirm after so long: the broker is blocked or stuck, and the caller should know
 PACE = 0.1  # seconds between two tries of one caller, on average
+TOLD_FOR = 15.0  # seconds that a refusal is told after it was met: one that lasts is met again ten times a second
 BLOCKED = "the broker blocks publishing: memory or disk alarm"
 
 
@@ -40,6 +42,8 @@ class Publishing:
         # By message id, each for as long as somebody publishes under it.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._deadlines: set[asyncio.Timeout] = set()  # of every publish under way
+        self._log = structlog.get_logger(__name__)
+        self._refused, self._refused_at = "", -TOLD_FOR  # why the broker closed a channel last, and when
 
     async def serve(self, link: Link, connection: Connection) -> None:
         """Keep a channel on this connection, until cancelled."""
@@ -52,7 +56,7 @@ class Publishing:
                     link.stand()
                 closing = channel.closing
                 await asyncio.wait({closing})
-                closing.cancelled() or closing.exception()  # looked at, or asyncio complains
+                self._note(None if closing.cancelled() else closing.exception())
                 self._end_all()
                 self._mend_soon.set()  # a publish to an exchange that is missing closes the channel
                 await asyncio.sleep(PACE)
@@ -60,11 +64,25 @@ class Publishing:
             self._connection = self._channel = None
             self._end_all()
 
+    def _note(self, error: BaseException | None) -> None:
+        """Say it where the broker closed the channel and left the connection standing: nobody else would."""
+        if isinstance(error, ChannelClosed):
+            before, self._refused = self.refusal, reason_of(error)
+            self._refused_at = asyncio.get_running_loop().time()
+            if before != self._refused:  # not the same line again at every attempt
+                self._log.warning("queue refuses", reason=self._refused)
+
     def _end_all(self) -> None:
         """The channel is gone. aiormq ends what waits for a confirm, but not what waits for its turn to be written."""
         for deadline in self._deadlines:
             if not deadline.expired():
                 deadline.reschedule(0.0)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the broker closes our channel, where it did so lately: others of our messages it may well take."""
+        lately = asyncio.get_running_loop().time() - self._refused_at < TOLD_FOR
+        return self._refused if lately else None
 
     @property
     def blocked(self) -> bool:

@@ -216,14 +216,16 @@ class RabbitQueue:
         """Connected means both connections stand; consuming, that all three lanes do."""
         connected = all(link.standing.is_set() for link in self._links)
         blocked = self._publishing.blocked
-        problems = [str(link.failure) for link in self._links if link.failure is not None]
-        problems += [self._problem] if self._problem is not None else []
-        problems += [BLOCKED] if blocked else []
+        told = (
+            *(link.failure for link in self._links),
+            self._problem,
+            BLOCKED if blocked else self._publishing.refusal,
+        )
         return QueueStatus(
             connected=connected,
             consuming=connected and all(lane.standing for lane in self._lanes),
             blocked=blocked,
-            problem=next(iter(problems), None),
+            problem=next((str(problem) for problem in told if problem is not None), None),
         )
 
     def consumers(self) -> int:

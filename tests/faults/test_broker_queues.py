@@ -1,0 +1,152 @@
+"""Queues that are deleted under load, and declared again by the worker or by an administrator."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from tests.faults.conftest import Form, Tell
+from tests.faults.rig import Rig, judge, rig
+from tests.rabbitmq_node import RabbitmqNode
+from tests.system.broker import broker
+from tests.system.clients import Answer, Hit
+from tests.system.waiting import until
+from tests.system.worker_process import worker
+
+DELAYS = [f"delay.{2**power}s" for power in range(6)]
+COUNT = 30
+IN_FLIGHT = 6
+HELD = 240.0  # seconds: the broker tries a target that was missing again after three minutes
+
+
+class Down:
+    """`flaky` is down, and asks to be left alone for 8 s: nothing for it comes due sooner than after 4."""
+
+    def __init__(self) -> None:
+        self.over = False
+
+    async def __call__(self, hit: Hit) -> Answer:
+        """Answer as told."""
+        if hit.path == "/flaky" and not self.over:
+            return web.Response(status=503, headers={"Retry-After": "8"})
+        answer = await judge(hit)
+        return 200 if hit.path == "/flaky" else answer
+
+
+async def all_delayed(made: Rig) -> None:
+    """Publish, and wait until everything for `flaky` is in a delay queue, and all else has its fate."""
+    await made.publisher.publish(range(COUNT), rate=200)
+    await until(lambda: ready(made, DELAYS), lambda count: count == COUNT)
+    await until(lambda: ready(made, ["dead"]), lambda count: count == len(made.to_die))
+
+
+async def ready(made: Rig, queues: list[str]) -> int:
+    """How many ready messages these queues have."""
+    async with broker(made.urls[0], made.prefix) as rabbit:
+        return sum((await rabbit.depths(queues)).values())
+
+
+@pytest.mark.fault("broker", "the queue of retries deleted while deliveries are in the delay queues")
+@pytest.mark.timeout(200)
+async def test_retries_deleted(tmp_path: Path, amqp_url: str, prefix: str, tell: Tell) -> None:
+    """The worker declares it again at once, before anything comes due; what waits is seen to wait."""
+    async with rig(tmp_path, amqp_url, prefix) as made:
+        made.clients.judge = down = Down()
+        async with worker(made.site) as running:
+            await all_delayed(made)
+            async with broker(amqp_url, prefix) as rabbit:
+                await rabbit.delete_queue("retries")
+            await running.until_said("queue consumer lost")
+            await running.until_ready(patience=4)
+            assert await running.stop() == 0
+        between = await made.account()
+        assert (sum(between.waiting.values()), between.missing, between.wrong) == (COUNT, (), ())
+        down.over = True
+        async with worker(made.site) as running:
+            await made.until_settled()
+            assert await running.stop() == 0
+        tell(await made.account())
+
+
+@pytest.mark.fault("broker", "the queue of retries missing while delays run out: the broker holds them for minutes")
+@pytest.mark.timeout(400)
+async def test_retries_missing_when_due(
+    tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[bool], tell: Tell
+) -> None:
+    """No worker runs that could declare it. They are in no queue that can be looked into, and yet not lost."""
+    async with rig(tmp_path, module_node.url, queues) as made:
+        made.clients.judge = down = Down()
+        async with worker(made.site) as running:
+            await all_delayed(made)
+            assert await running.stop() == 0
+        async with broker(made.urls[0], queues) as rabbit:
+            await rabbit.delete_queue("retries")
+        await until(lambda: held_by_broker(module_node), lambda count: count == COUNT, 60)
+        down.over = True
+        async with worker(made.site) as running:
+            if form(False, True):
+                await made.until_settled(HELD)
+                assert await running.stop() == 0
+                tell(await made.account())
+            else:
+                await ready(made, ["retries"])  # it is there again
+
+
+async def held_by_broker(node: RabbitmqNode) -> int:
+    """How many messages its dead-letter workers hold: they count as the queues' own, but not among the ready ones.
+
+    It brings its figures up to date every five seconds.
+    """
+    table = await asyncio.to_thread(node.ctl, "list_queues", "--no-table-headers", "messages", "messages_ready")
+    return sum(int(every) - int(ready) for every, ready in (line.split() for line in table.splitlines() if line))
+
+
+@pytest.mark.parametrize(
+    "by",
+    [
+        pytest.param(
+            "declare",
+            marks=pytest.mark.fault("broker", "the queue of events deleted, and declared again by the worker"),
+        ),
+        pytest.param(
+            "verify", marks=pytest.mark.fault("broker", "the queue of events deleted, and declared again by hand")
+        ),
+    ],
+)
+@pytest.mark.timeout(600)
+async def test_a_lane_deleted(tmp_path: Path, amqp_url: str, prefix: str, by: str, form: Form[int], tell: Tell) -> None:
+    """What is in flight finds its fate, though its message is gone; what is published meanwhile finds no queue."""
+    times = form(2, 10)
+    async with rig(tmp_path, amqp_url, prefix) as made, broker(amqp_url, prefix) as rabbit:
+        free = asyncio.Event()
+
+        async def held(hit: Hit) -> int:
+            await free.wait()
+            return await judge(hit)
+
+        made.clients.judge = held
+        async with worker(made.site) as running:
+            assert await running.stop() == 0
+        made.site.config["queue"]["topology"] = by
+        made.site.write()
+        async with worker(made.site) as running:
+            for first in range(0, 100 * times, 100):
+                free.set()
+                await made.publisher.publish(range(first, first + 94), rate=200)
+                await made.until_settled()
+                await running.until_metric(0, "in_flight")
+                free.clear()
+                await made.publisher.publish(range(first + 94, first + 100), rate=1000)
+                last = [str(number) for number in range(first + 94, first + 100)]
+                for name in ("healthy", "refusing"):  # named last: once it hears of an event all of it was begun
+                    await made.clients.until_told(name, last)
+                await rabbit.delete_queue("events")
+                free.set()
+                if by == "verify":
+                    await running.until_ready(ready=False)
+                    await rabbit.declare_queue("events")
+            await made.until_settled()
+            await running.until_ready()
+            assert await running.stop() == 0
+        tell(await made.account(), times=times)

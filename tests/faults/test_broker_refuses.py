@@ -1,0 +1,166 @@
+"""A broker that will not have us: connections and channels it closes, and permissions it no longer gives."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Form, Tell
+from tests.faults.rig import Rig, judge, rig
+from tests.rabbitmq_node import RabbitmqNode
+from tests.system.clients import Hit
+from tests.system.worker_process import WorkerProcess, worker
+
+BACK = 60.0  # seconds for a worker to come back: its pause between two tries grows to fifteen
+USER, PASSWORD = "worker", "only-a-test"
+ALL = (".*", ".*", ".*")
+LIVED_ON = "acked on a channel that was closed"
+
+
+async def more(made: Rig, requests: int) -> None:
+    """Wait for so many more requests."""
+    before = len(made.clients.hits)
+    await made.clients.until(lambda: len(made.clients.hits) > before + requests, BACK)
+
+
+async def settled(made: Rig, running: WorkerProcess, publishing: "asyncio.Task[None]") -> None:
+    """The fault is over, and so is the load."""
+    await publishing
+    await made.until_settled()
+    await running.until_ready(patience=BACK)
+    assert await running.stop() == 0
+
+
+@pytest.mark.fault("broker", "every connection force-closed by rabbitmqctl, again and again")
+@pytest.mark.timeout(600)
+async def test_connections_closed(
+    tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], chance: random.Random, tell: Tell
+) -> None:
+    """The publisher's among them."""
+    times = form(2, 20)
+    async with rig(tmp_path, module_node.url, queues) as made, worker(made.site) as running:
+        publishing = asyncio.create_task(made.publisher.publish(range(200 * times), rate=80))
+        for _ in range(times):
+            await more(made, 50)
+            await asyncio.sleep(chance.uniform(0, 0.5))
+            await asyncio.to_thread(module_node.ctl, "close_all_connections", "maintenance")
+        await running.until_said("queue connection lost")
+        await settled(made, running, publishing)
+        tell(await made.account(cause=LIVED_ON), times=times)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        pytest.param((), marks=pytest.mark.fault("broker", "all permissions of a worker withdrawn, and given back")),
+        pytest.param(
+            ("", "", ".*"),
+            marks=pytest.mark.fault("broker", "a worker's permission to write withdrawn, and given back"),
+        ),
+    ],
+)
+@pytest.mark.timeout(600)
+async def test_permissions_withdrawn(
+    tmp_path: Path, module_node: RabbitmqNode, queues: str, left: tuple[str, ...], form: Form[int], tell: Tell
+) -> None:
+    """First on the connections that stand, then on new ones; a user of its own, so that its publisher goes on."""
+    times = form(1, 5)
+    async with rig(tmp_path, module_node.url, queues) as made, user(module_node):
+        made.site.config["queue"]["url"] = module_node.url.replace("guest:guest", f"{USER}:{PASSWORD}")
+        made.site.write()
+        async with worker(made.site) as running:
+            publishing = asyncio.create_task(made.publisher.publish(range(400 * times), rate=60))
+            for _ in range(times):
+                await more(made, 50)
+                if left:
+                    await asyncio.to_thread(module_node.ctl, "set_permissions", USER, *left)
+                else:
+                    await asyncio.to_thread(module_node.ctl, "clear_permissions", USER)
+                await asyncio.sleep(1)  # what it does on the connections it has
+                await asyncio.to_thread(module_node.ctl, "close_all_connections", "permissions withdrawn")
+                await running.until_ready(ready=False)
+                await running.until_said("queue not connected")
+                _, told = await running.get("/readyz")
+                assert "permission" in told or "may enter" in told
+                await asyncio.to_thread(module_node.ctl, "set_permissions", USER, *ALL)
+                await running.until_ready(patience=BACK)
+            await settled(made, running, publishing)
+        tell(await made.account(cause=LIVED_ON), times=times)
+
+
+@asynccontextmanager
+async def user(node: RabbitmqNode) -> AsyncIterator[None]:
+    """The worker's own."""
+    await asyncio.to_thread(node.ctl, "add_user", USER, PASSWORD)
+    try:
+        await asyncio.to_thread(node.ctl, "set_permissions", USER, *ALL)
+        yield
+    finally:
+        await asyncio.to_thread(node.ctl, "delete_user", USER)
+
+
+@asynccontextmanager
+async def environment(node: RabbitmqNode, **values: int) -> AsyncIterator[None]:
+    """The broker configured so; each channel that opens from now on goes by it."""
+
+    async def erlang(call: str) -> str:
+        return (await asyncio.to_thread(node.ctl, "eval", f"application:{call}.")).strip()
+
+    before = {name: await erlang(f"get_env(rabbit, {name})") for name in values}  # {ok,1000}, or undefined
+    try:
+        for name, value in values.items():
+            await erlang(f"set_env(rabbit, {name}, {value})")
+        yield
+    finally:
+        for name, told in before.items():
+            was = told.removeprefix("{ok,").removesuffix("}")
+            await erlang(f"unset_env(rabbit, {name})" if was == "undefined" else f"set_env(rabbit, {name}, {was})")
+
+
+@pytest.mark.fault("broker", "a channel closed by a precondition failure: a message not acked in time")
+@pytest.mark.timeout(300)
+async def test_the_ack_comes_too_late(
+    tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], tell: Tell
+) -> None:
+    """A client answers after longer than the broker waits for acks; everything unacked comes again."""
+    times = form(1, 5)
+    waits = 4
+
+    async def hangs_now_and_then(hit: Hit) -> int:
+        if hit.path == "/healthy" and int(hit.who) % 400 == 50 and hit.nth == 1:
+            await asyncio.sleep(waits)
+        return await judge(hit)
+
+    impatient = environment(module_node, consumer_timeout=2000, channel_tick_interval=500)
+    async with impatient, rig(tmp_path, module_node.url, queues) as made:
+        made.clients.judge = hangs_now_and_then
+        made.site.config["delivery"]["timeout"] = "20s"
+        made.site.write()
+        async with worker(made.site) as running:
+            publishing = asyncio.create_task(made.publisher.publish(range(400 * times), rate=100))
+            await running.until_said("queue consumer lost", lambda line: "PRECONDITION" in line["reason"].upper())
+            await settled(made, running, publishing)
+        tell(await made.account(cause=LIVED_ON), times=times)
+
+
+@pytest.mark.fault("broker", "a channel closed by a precondition failure: retries larger than the broker takes")
+@pytest.mark.timeout(300)
+async def test_what_is_published_is_refused(
+    tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], tell: Tell
+) -> None:
+    """Each publish of the worker's closes its channel, until the broker takes messages of that size again."""
+    times = form(1, 5)
+    async with rig(tmp_path, module_node.url, queues) as made, worker(made.site) as running:
+        publishing = asyncio.create_task(made.publisher.publish(range(400 * times), rate=100))
+        for _ in range(times):
+            await more(made, 50)
+            async with environment(module_node, max_message_size=200):
+                await asyncio.to_thread(module_node.ctl, "close_all_connections", "new channels")
+                await running.until_said("queue refuses", lambda line: "PRECONDITION" in line["reason"].upper())
+                await more(made, 50)
+            await asyncio.to_thread(module_node.ctl, "close_all_connections", "new channels")
+        await settled(made, running, publishing)
+        tell(await made.account(cause=LIVED_ON), times=times)
