@@ -56,6 +56,21 @@ async def test_what_comes_due_on_a_full_disk(file: Path, frames: int) -> None:
     await queue.close()
 
 
+async def test_a_full_log_is_begun_anew(file: Path) -> None:
+    """What the write-ahead log holds goes into the file, so that a disk which that log has filled is no dead end."""
+    queue = SqliteQueue(SqliteOptions(path=file))
+    await queue.open()
+    for number in range(50):
+        await queue.publish(Lane.EVENTS, outgoing(str(number)))
+    with full_disk(at=file.with_name("queue.db-wal").stat().st_size):
+        with pytest.raises(QueueUnavailable, match=str(file)):
+            await queue.publish(Lane.EVENTS, outgoing("no room"))
+        await queue.publish(Lane.EVENTS, outgoing("room"))
+    assert queue.status().problem is None
+    assert (await queue.depths())[Lane.EVENTS].ready == 51
+    await queue.close()
+
+
 async def test_a_start_on_a_full_disk(file: Path) -> None:
     """Delays that the last run left come due although the first turn after the start fails."""
     now = 1_000_000.0
@@ -77,7 +92,7 @@ async def test_a_start_on_a_full_disk(file: Path) -> None:
 
 
 async def test_a_row_of_another_release(file: Path) -> None:
-    """A kind that this release does not know is none of ours, as on RabbitMQ, and holds up nothing behind it."""
+    """A kind that this release does not know is kept, so that it can be put off, and holds up nothing behind it."""
     queue, inbox = SqliteQueue(SqliteOptions(path=file)), Inbox()
     await queue.open()
     write_row(file, kind="notifier.later")
@@ -85,7 +100,7 @@ async def test_a_row_of_another_release(file: Path) -> None:
     assert names(await queue.browse(Lane.EVENTS, 10)) == ["foreign", "behind"]
     await queue.consume(inbox)
     foreign, behind = await inbox.some(2)
-    assert (foreign.kind, foreign.message_id, behind.message_id) == (None, "foreign", "behind")
+    assert (foreign.kind, foreign.message_id, behind.message_id) == ("notifier.later", "foreign", "behind")
     await queue.close()
 
 

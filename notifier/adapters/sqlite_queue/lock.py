@@ -7,6 +7,7 @@ file would keep nobody out.
 import fcntl
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from notifier.domain.errors import QueueUnavailable
@@ -32,8 +33,9 @@ class WorkerLock:
                 f"{path} is in use by another worker (pid {pid}, lock file {file}): the embedded queue serves one "
                 "worker; stop that one, or use another file, or RabbitMQ for several workers"
             )
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+        with suppress(OSError):  # on a full disk: the lock is what counts
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
 
     def _try(self) -> bool:
         for _ in range(_TRIES):

@@ -12,11 +12,15 @@ from threading import Thread
 from types import MappingProxyType
 from typing import NoReturn, Protocol, TypeVar
 
+import structlog
+
+from notifier.adapters.sqlite_queue.handover import Ack, Call, Publish, Report
 from notifier.adapters.sqlite_queue.store import DELAYS, QUEUES, Row, Tag
-from notifier.adapters.sqlite_queue.writer import Ack, Call, Publish, Report, SqliteOptions, Writer
+from notifier.adapters.sqlite_queue.writer import SqliteOptions, Writer
 from notifier.domain.errors import QueueError, QueueUnavailable
 from notifier.domain.message import Depth, Lane, Message, Outgoing, QueueStatus
 
+_NOT_OPEN = "not open"
 _PACE = 0.5  # seconds between tries of a publish while the file cannot be written
 _Result = TypeVar("_Result")
 
@@ -38,9 +42,11 @@ class SqliteQueue:
         self._sink: Sink | None = None
         self._held: dict[int, Tag] = {}
         self._connected = False
-        self._problem: str | None = "not open"
+        self._problem: str | None = _NOT_OPEN
         self._consuming = False
         self._ended = asyncio.Event()
+        self._damage: str | None = None
+        self._log = structlog.get_logger()
 
     async def open(self) -> None:
         """Start the thread and open the file, creating it where there is none. Never raises.
@@ -62,9 +68,10 @@ class SqliteQueue:
         await self._ask(self._running().check)
 
     async def broken(self) -> NoReturn:
-        """Raise QueueError once the thread has ended, which before `close` only a fault of ours does to it."""
+        """Raise QueueError once the thread has ended: before `close`, by a damaged file or a fault of ours."""
         await self._ended.wait()
-        raise QueueError(f"the thread that serves the queue {self._options.path} has ended; start the service anew")
+        fault = f"the thread that serves the queue {self._options.path} has ended; start the service anew"
+        raise QueueError(self._damage or fault)
 
     async def consume(self, sink: Sink) -> None:
         """Take from now on. Raises QueueUnavailable where another worker has the file."""
@@ -182,7 +189,8 @@ class SqliteQueue:
 
     def _settle(self, report: Report) -> None:
         """Runs on the loop, once a turn of the writer."""
-        self._connected, self._problem = report.connected, report.problem
+        before = self._problem
+        self._connected, self._problem, self._damage = report.connected, report.problem, report.damage
         for done, result, error in report.answers:
             if done.done():  # whoever waited was cancelled
                 continue
@@ -197,6 +205,14 @@ class SqliteQueue:
                 self._sink.take(message)
         if report.ended:
             self._bury()
+        elif report.problem != before:  # last, since a log may lie on the same full disk
+            self._tell(report.problem, before=before)
+
+    def _tell(self, problem: str | None, *, before: str | None) -> None:
+        if problem is not None:
+            self._log.warning("queue file cannot be used", reason=problem)
+        elif before != _NOT_OPEN:
+            self._log.info("queue file can be used again", file=str(self._options.path))
 
     def _bury(self) -> None:
         """The thread has ended: nobody may wait for it for ever, and acks of what it took concern nobody."""

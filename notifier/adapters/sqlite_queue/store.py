@@ -1,4 +1,4 @@
-"""The SQL of the embedded queue: a table of messages, and how far each lane has been taken. The only user of sqlite3.
+"""The SQL of the embedded queue: a table of messages, and how far each lane has been taken.
 
 Rules of this module:
 - Ids only grow, in the order of commits, so "taken" is one number a lane: every message up to `lanes.taken_to` that is
@@ -9,48 +9,24 @@ Rules of this module:
 """
 
 import json
-import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
-from notifier.domain.errors import QueueUnavailable, TopologyMismatch
+from notifier.adapters.sqlite_queue.file import one, open_file, transaction, translating
 from notifier.domain.message import DEAD, HOPS, Lane, Message, delay, kind_named
 
-SCHEMA_VERSION = 1
-APPLICATION_ID = 0x6E746672  # "ntfr", in the file's header: what tells our files from another program's
-BUSY_TIMEOUT = 5.0  # seconds to wait for another process's transaction; ours take milliseconds
 LARGEST_INSERT = 256  # rows of one statement
 DUE_AT_ONCE = 512  # messages moved in one transaction, so that a backlog holds nobody up
 DELAYS: Mapping[str, int] = MappingProxyType({delay(hop): hop for hop in HOPS})
 _LANES: Mapping[str, Lane] = MappingProxyType({lane.value: lane for lane in Lane})
 QUEUES = frozenset({*_LANES, *DELAYS, DEAD})
 
-_SCHEMA = (
-    """CREATE TABLE messages (
-        id             INTEGER PRIMARY KEY AUTOINCREMENT,
-        queue          TEXT NOT NULL,
-        kind           TEXT,
-        content_type   TEXT,
-        message_id     TEXT,
-        headers        TEXT NOT NULL,
-        published_at   REAL NOT NULL,
-        due            REAL,
-        delivery_count INTEGER NOT NULL DEFAULT 0,
-        body           BLOB NOT NULL
-    )""",
-    "CREATE INDEX messages_queue ON messages (queue)",
-    "CREATE INDEX messages_due ON messages (due) WHERE due IS NOT NULL",
-    "CREATE TABLE lanes (queue TEXT PRIMARY KEY, taken_to INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
-    "INSERT INTO lanes (queue) VALUES ('events'), ('retries'), ('bulk')",
-    f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {SCHEMA_VERSION}",
-)
 _READ = """
     SELECT json_group_array(json_array(
         id, kind, content_type, message_id, json(headers), published_at, delivery_count, hex(body)))
@@ -99,64 +75,20 @@ class Store:
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open or create the file. Raises TopologyMismatch where it is not ours, and leaves it as it is."""
-        try:
-            # Made by us, for the mode: it holds `sub` and `sid`. SQLite gives its -wal and -shm the same mode.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        except OSError as error:
-            raise QueueUnavailable(f"cannot open the queue file {path} for writing: {error.strerror}") from error
-        with _translating(path):
-            database = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
-        store = cls(database, path)
-        try:
-            store._prepare()
-        except BaseException:
-            database.close()
-            raise
-        return store
+        return cls(open_file(path), path)
 
-    def _prepare(self) -> None:
-        with _translating(self._path):
-            new = self._is_new()  # before any write: another program's file stays untouched
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
-        with self.transaction():  # writes nothing to a finished file, but shows now whether it could
-            if new and self._is_new():  # another process may have been quicker
-                for statement in _SCHEMA:
-                    self._database.execute(statement)
-
-    def _is_new(self) -> bool:
-        """Whether the file is empty. Raises TopologyMismatch where something other than our schema is in it."""
-        try:
-            application = self._one("PRAGMA application_id")
-            version = self._one("PRAGMA user_version")
-            if application == version == 0 and self._one("SELECT count(*) FROM sqlite_master") == 0:
-                return True
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
-                raise
-            raise TopologyMismatch(f"{self._path} is not a SQLite file; it was left as it is: name another") from error
-        if application != APPLICATION_ID:
-            raise TopologyMismatch(f"{self._path} is another program's SQLite file; it was left as it is: name another")
-        if version != SCHEMA_VERSION:
-            raise TopologyMismatch(
-                f"{self._path} has schema version {version}, this notifier knows {SCHEMA_VERSION}: "
-                "use the notifier that wrote it, or name another file"
-            )
-        return False
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """Everything done inside becomes durable together (fsync) or not at all."""
-        with _translating(self._path):
-            try:
-                self._database.execute("BEGIN IMMEDIATE")
-                yield
-                self._database.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    if self._database.in_transaction:  # SQLite rolls back by itself when the disk is full
-                        self._database.execute("ROLLBACK")
-                raise
+        return transaction(self._database, self._path)
+
+    def reclaim(self) -> None:
+        """Fold the write-ahead log into the file, as far as that goes, so that it can be written from its beginning.
+
+        SQLite does so after a commit, when the log has 4 MiB. On a disk that is full before, no commit succeeds any
+        more, and it never would: the log itself fills the disk. Does not wait for anybody, and never raises.
+        """
+        with suppress(sqlite3.Error):
+            self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def insert(self, rows: Sequence[Row]) -> None:
         """Write messages, in their order."""
@@ -205,13 +137,13 @@ class Store:
 
     def depths(self, *, consumed: bool) -> Mapping[str, int]:
         """Messages by queue. While a worker lives (`consumed`) those that it took do not count."""
-        with _translating(self._path):
+        with translating(self._path):
             counted: dict[str, int] = json.loads(self._one(_DEPTHS, consumed))
         return counted
 
     def browse(self, queue: str, limit: int, *, consumed: bool) -> list[Message]:
         """The first ready messages of a queue."""
-        with _translating(self._path):
+        with translating(self._path):
             after = self.taken_to(queue) if consumed else 0
             found: list[tuple[int, Message]] = []
             while len(found) < limit and (page := self.read(queue, after, min(64, limit - len(found)))):
@@ -221,7 +153,7 @@ class Store:
 
     def changes_elsewhere(self) -> int:
         """A number that is another one whenever another process has committed since."""
-        with _translating(self._path):
+        with translating(self._path):
             return int(self._one("PRAGMA data_version"))
 
     def close(self) -> None:
@@ -229,8 +161,7 @@ class Store:
         self._database.close()
 
     def _one(self, sql: str, *parameters: object) -> Any:
-        with closing(self._database.execute(sql, parameters)) as cursor:
-            return cursor.fetchone()[0]
+        return one(self._database, sql, *parameters)
 
 
 def _message(lane: Lane, row: list[Any]) -> Message:
@@ -252,11 +183,3 @@ def _message(lane: Lane, row: list[Any]) -> Message:
 def _insert(rows: int) -> str:
     values = ",".join([f"({','.join('?' * len(Row._fields))})"] * rows)
     return f"INSERT INTO messages ({', '.join(Row._fields)}) VALUES {values}"  # noqa: S608  our own field names
-
-
-@contextmanager
-def _translating(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise QueueUnavailable(f"the queue file {path} cannot be used: {error}") from error

@@ -4,21 +4,23 @@ Rules of this module:
 - One turn is one transaction: acks, publishes, what came due, what the lanes have room for. Then one call to the loop
   tells everything that came of it. So a turn costs one fsync and two changes of thread, however much is in it.
 - Nothing is told before it is durable, and nothing of a turn is remembered before its commit.
-- A failed commit refuses its publishes, keeps its acks for the next, and is tried again a poll later.
+- A failed commit refuses its publishes, keeps its acks for the next, and is tried again a poll later. Only damage of
+  the file ends the thread of a worker: it does not pass, and writing on would make it worse.
 """
 
 import time
-from asyncio import Future
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import MappingProxyType
-from typing import Any, NamedTuple, assert_never
+from typing import assert_never
 
+from notifier.adapters.sqlite_queue.file import examine
+from notifier.adapters.sqlite_queue.handover import Ack, Answer, Call, Operation, Publish, Report
 from notifier.adapters.sqlite_queue.lock import WorkerLock, worker_at
-from notifier.adapters.sqlite_queue.store import QUEUES, Row, Store
-from notifier.domain.errors import QueueError, QueueUnavailable
+from notifier.adapters.sqlite_queue.store import QUEUES, Store
+from notifier.domain.errors import QueueError, QueueUnavailable, TopologyMismatch
 from notifier.domain.message import Depth, Lane, Message
 
 POLL = 0.25  # seconds between looks for what another process wrote; a look reads one number
@@ -33,49 +35,6 @@ class SqliteOptions:
     path: Path
     prefetch: Mapping[Lane, int] = field(default_factory=lambda: _PREFETCH)
     clock: Callable[[], float] = time.time
-
-
-class Publish(NamedTuple):
-    """Make a message durable."""
-
-    row: Row
-    done: "Future[None]"
-
-
-class Ack(NamedTuple):
-    """A message that was taken has found its fate."""
-
-    id: int
-    lane: Lane
-
-
-class Call(NamedTuple):
-    """Run something on the thread, after this turn's commit."""
-
-    run: Callable[[], object]
-    done: "Future[Any]"
-
-
-Operation = Publish | Ack | Call
-
-
-class Answer(NamedTuple):
-    """What a future of the loop is to be told there."""
-
-    done: "Future[Any]"
-    result: object = None
-    error: QueueError | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What came of a turn. `problem` says what is wrong, None where nothing is. `ended`: the thread's last word."""
-
-    connected: bool
-    answers: Sequence[Answer] = ()
-    taken: Sequence[Message] = ()
-    problem: str | None = None
-    ended: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,6 +60,7 @@ class Writer:
         self._lock: WorkerLock | None = None
         self._acks: list[int] = []
         self._problem: str | None = None
+        self._damage: str | None = None
         self._consuming = False
         self._closing = False
         self._next_due: float | None = None
@@ -123,7 +83,8 @@ class Writer:
                 self._store.close()
             if self._lock is not None:
                 self._lock.release()
-            self._report(Report(connected=False, problem=f"the queue {self._path} was closed", ended=True))
+            closed = f"the queue {self._path} was closed"
+            self._report(Report(connected=False, problem=self._damage or closed, damage=self._damage, ended=True))
 
     def abandoned(self) -> list[Operation]:
         """What nobody will do any more, once the thread has ended."""
@@ -174,11 +135,14 @@ class Writer:
         before, taken = self._problem, list[Message]()
         try:
             if before is not None:
+                self._opened().reclaim()
                 taken += self._commit([])  # acks without publishes first: on a full disk they make room
             taken += self._commit(publishes)
             self._problem = None
         except QueueError as error:
             self._problem = str(error)
+            if isinstance(error, TopologyMismatch) and self._lock is not None:
+                self._damage, self._closing = str(error), True
         problem = self._problem
         answers = [Answer(p.done, error=None if problem is None else QueueUnavailable(problem)) for p in publishes]
         answers += [self._answer(call) for call in calls]
@@ -250,6 +214,8 @@ class Writer:
 
     def _opened(self) -> Store:
         if self._store is None:
+            if not worker_at(self._path):  # else that has done so, and the file may be large
+                examine(self._path)
             self._store = Store.open(self._path)
         return self._store
 
@@ -262,6 +228,7 @@ class Writer:
         store = self._opened()
         if self._lock is None:
             lock = WorkerLock(self._path)
+            store.reclaim()
             try:
                 with store.transaction():
                     store.give_back()  # what a worker had that did not come to its end

@@ -1,0 +1,173 @@
+"""The embedded queue under load: a worker that is killed, a disk that fills, a file that somebody else has locked."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Form, Tell
+from tests.faults.embedded_rig import EmbeddedRig, embedded
+from tests.faults.test_workers import KILLED
+from tests.system.waiting import until
+from tests.system.worker_process import WorkerProcess, worker
+
+UNUSABLE = "queue file cannot be used"
+USABLE = "queue file can be used again"
+
+
+async def until_problem(running: WorkerProcess, text: str | None) -> None:
+    """Wait until `/readyz` tells this problem; None: none."""
+
+    def good(answer: tuple[int, str]) -> bool:
+        return '"problem": null' in answer[1] if text is None else text in answer[1]
+
+    await until(lambda: running.get("/readyz"), good)
+
+
+async def until_more(made: EmbeddedRig, count: int) -> None:
+    """Wait until so many more requests came to the clients."""
+    before = len(made.clients.hits)
+    await made.clients.until(lambda: len(made.clients.hits) >= before + count)
+
+
+@pytest.mark.fault("embedded queue", "worker killed by SIGKILL at random moments, each time with deliveries in flight")
+@pytest.mark.timeout(300)
+async def test_killed_again_and_again(tmp_path: Path, form: Form[int], chance: random.Random, tell: Tell) -> None:
+    """Events are published all the while; whoever publishes finds nobody, or an answer cut off, and sends again."""
+    times = form(4, 20)
+    async with embedded(tmp_path) as made:
+        publishing = asyncio.create_task(made.publisher.publish(range(300 * times), rate=200))
+        for _ in range(times):
+            async with worker(made.site) as running:
+                await until_more(made, 1)
+                await asyncio.sleep(chance.uniform(0, 1))
+                running.send(signal.SIGKILL)
+                await running.ended()
+        async with worker(made.site) as running:
+            await publishing
+            await made.until_settled()
+            assert await running.stop() == 0
+        tell(await made.account(cause=KILLED), times=times)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, mib: int) -> Iterator[Path]:
+    """A file system of so many MiB."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=700", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a file system of its own")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def filled(folder: Path) -> Iterator[None]:
+    """Not a byte is left on that file system."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
+@pytest.mark.fault("embedded queue", "disk full while events come, then free again")
+@pytest.mark.timeout(300)
+async def test_disk_full(tmp_path: Path, form: Form[int], tell: Tell) -> None:
+    """While it is full whoever publishes is told 503 and the probe and the log say why; then all goes on by itself."""
+    times = form(2, 10)
+    with small_disk(tmp_path / "disk", mib=12) as disk:
+        async with embedded(tmp_path, disk / "queue.db") as made, worker(made.site) as running:
+            publishing = asyncio.create_task(made.publisher.publish(range(500 * times), rate=200))
+            for _ in range(times):
+                await until_more(made, 200)
+                refused = made.publisher.answers[503]
+                with filled(disk):
+                    await made.publisher.until_answered(503, refused + 20, 60)
+                    await until_problem(running, "database or disk is full")
+                await until_problem(running, None)
+            await publishing
+            await made.until_settled()
+            assert {str(made.file) in line["reason"] for line in running.said(UNUSABLE)} == {True}
+            assert len(running.said(USABLE)) >= times
+            assert await running.stop() == 0
+            tell(await made.account(cause="disk full"), times=times)
+
+
+async def start_on_a_full_disk(made: EmbeddedRig) -> None:
+    """It ends with an error that names the file, or finds room in the queue's own log and stays."""
+    async with worker(made.site, ready=False) as started:
+        await started.until_said("listening", lambda line: "ops" in line)
+        await until_either(started)
+        assert "Traceback" not in started.log
+        if not started.running:
+            assert await started.ended() == 1
+            assert f"notifier: the queue file {made.file} cannot be used" in started.log
+
+
+async def until_either(started: WorkerProcess) -> None:
+    """It consumes, or has ended."""
+
+    async def state() -> bool:
+        return not started.running or bool(started.said("consuming"))
+
+    await until(state, bool)
+
+
+@pytest.mark.fault("embedded queue", "worker killed while the disk is full, started while it is, and when it is free")
+@pytest.mark.timeout(300)
+async def test_killed_on_a_full_disk(tmp_path: Path, form: Form[int], tell: Tell) -> None:
+    """A start on the full disk either succeeds or ends with an error that names the file; afterwards all goes on."""
+    times = form(1, 5)
+    with small_disk(tmp_path / "disk", mib=12) as disk:
+        async with embedded(tmp_path, disk / "queue.db") as made:
+            publishing = asyncio.create_task(made.publisher.publish(range(400 * times), rate=200))
+            for _ in range(times):
+                async with worker(made.site) as running:
+                    await until_more(made, 100)
+                    with filled(disk):
+                        await made.publisher.until_answered(503, made.publisher.answers[503] + 5, 60)
+                        running.send(signal.SIGKILL)
+                        await running.ended()
+                        await start_on_a_full_disk(made)
+            async with worker(made.site) as running:
+                await publishing
+                await made.until_settled()
+                assert await running.stop() == 0
+            tell(await made.account(cause=KILLED), times=times)
+
+
+@pytest.mark.fault("embedded queue", "file locked by another process for longer than the worker waits for it")
+@pytest.mark.timeout(300)
+async def test_locked(tmp_path: Path, form: Form[int], tell: Tell) -> None:
+    """Whoever publishes is told 503, the probe and the log say why; once the lock is gone all goes on by itself."""
+    seconds = form(7, 20)
+    async with embedded(tmp_path) as made, worker(made.site) as running:
+        publishing = asyncio.create_task(made.publisher.publish(range(600), rate=200))
+        await until_more(made, 100)
+        with contextlib.closing(sqlite3.connect(made.file, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            await asyncio.sleep(seconds)
+            await until_problem(running, "database is locked")
+            assert made.publisher.answers[503] > 0
+            assert (await running.get("/livez"))[0] == 200
+            other.execute("ROLLBACK")
+        await publishing
+        await made.until_settled()
+        await until_problem(running, None)
+        assert {str(made.file) in line["reason"] for line in running.said(UNUSABLE)} == {True}
+        assert running.said(USABLE)
+        assert await running.stop() == 0
+        tell(await made.account(cause="file locked"), times=1)

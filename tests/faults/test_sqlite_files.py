@@ -1,0 +1,203 @@
+"""The embedded queue's file, and who else is at it: damage, other programs, a second worker, the command line."""
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Form, Tell
+from tests.faults.embedded_rig import EmbeddedRig, embedded
+from tests.faults.rig import CLIENTS
+from tests.faults.test_sqlite import until_more
+from tests.system.command import command, environment
+from tests.system.worker_process import worker
+
+PAGE = 4096
+
+
+def garbage_in_the_header(file: Path) -> str:
+    """The first hundred bytes are somebody else's."""
+    with file.open("r+b") as opened:
+        opened.write(b"\xde\xad\xbe\xef" * 25)
+    return "is not a SQLite file, or its beginning is damaged; it was left as it is: name another"
+
+
+def truncated(file: Path) -> str:
+    """Half of it is gone."""
+    with file.open("r+b") as opened:
+        opened.truncate(file.stat().st_size // 2 // PAGE * PAGE)
+    return f"is damaged (database disk image is malformed); it was left as it is: `sqlite3 {file} .recover`"
+
+
+def overwritten_in_the_middle(file: Path) -> str:
+    """A page of messages is somebody else's."""
+    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+        root = "SELECT rootpage FROM sqlite_master WHERE name = 'messages'"
+        [page] = database.execute(root).fetchone()
+    with file.open("r+b") as opened:
+        opened.seek((page - 1) * PAGE)
+        opened.write(b"\xde\xad\xbe\xef" * (PAGE // 4))
+    return "it was left as it is: `sqlite3"
+
+
+def another_programs(file: Path) -> str:
+    """It was never ours."""
+    file.unlink()
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE theirs (id)")
+    return "is another program's SQLite file; it was left as it is: name another"
+
+
+async def fill(made: EmbeddedRig) -> None:
+    """A queue in which events wait, and no worker."""
+    async with worker(made.site) as running:
+        assert await running.stop() == 0
+    code, _, _ = await notifier(made, "publish", stdin=events(made, range(500)))
+    assert code == 0
+
+
+def events(made: EmbeddedRig, numbers: range) -> str:
+    """As JSON Lines."""
+    return "\n".join(json.dumps(made.publisher.event(number)) for number in numbers)
+
+
+async def notifier(made: EmbeddedRig, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
+    """The command line at the same configuration: exit code, stdout, stderr."""
+    process = await asyncio.create_subprocess_exec(
+        *command([*arguments, "-c", str(made.site.file)]),
+        cwd=made.site.folder, env=environment(),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 60)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize("harm", [garbage_in_the_header, truncated, overwritten_in_the_middle, another_programs])
+@pytest.mark.timeout(200)
+async def test_a_damaged_file_is_refused_and_kept(tmp_path: Path, harm: Callable[[Path], str]) -> None:
+    """Exit 1, which file it is, what is wrong and the way out; not one of its bytes is changed, by the worker or by
+    the command line."""
+    async with embedded(tmp_path) as made:
+        await fill(made)
+        text = harm(made.file)
+        before = made.file.read_bytes()
+        async with worker(made.site, ready=False) as refused:
+            assert await refused.ended() == 1
+        assert f"{made.file} " in refused.log
+        assert text in refused.log
+        assert "Traceback" not in refused.log
+        code, _, err = await notifier(made, "publish", stdin=events(made, range(1)))
+        assert code == 1
+        assert text in err
+        assert made.file.read_bytes() == before
+        assert made.clients.hits == []
+
+
+@pytest.mark.timeout(200)
+async def test_an_empty_file_with_a_log_is_refused_and_kept(tmp_path: Path) -> None:
+    """SQLite would take it as new, and delete the log, with every message in it."""
+    async with embedded(tmp_path) as made:
+        await fill(made)
+        log = made.file.with_name("queue.db-wal")
+        with contextlib.closing(sqlite3.connect(made.file)) as database:
+            database.execute("UPDATE lanes SET taken_to = 1")
+            database.commit()
+            kept = log.read_bytes()
+        made.file.write_bytes(b"")
+        log.write_bytes(kept)
+        async with worker(made.site, ready=False) as refused:
+            assert await refused.ended() == 1
+        assert "is damaged (it is empty, and its write-ahead log is not)" in refused.log
+        assert (made.file.read_bytes(), log.read_bytes()) == (b"", kept)
+
+
+@pytest.mark.timeout(200)
+async def test_damage_under_a_running_worker(tmp_path: Path) -> None:
+    """The worker ends and says why, rather than go on for ever with what it cannot read; the next start says it too."""
+    async with embedded(tmp_path) as made:
+        async with worker(made.site) as running:
+            await fill_beside(made)
+            await made.until_settled()
+            with contextlib.closing(sqlite3.connect(made.file)) as database:
+                database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            text = overwritten_in_the_middle(made.file)
+            status, _ = await running.post(made.publisher.event(1000))
+            assert status == 503
+            assert await running.ended() == 1
+        assert f"notifier: the queue file {made.file} is damaged" in running.log
+        assert text in running.log
+        assert "Traceback" not in running.log
+
+
+async def fill_beside(made: EmbeddedRig) -> None:
+    """More than one page of dead letters."""
+    await made.publisher.publish(range(0, 350, 7), rate=200)
+
+
+@pytest.mark.fault("embedded queue", "a second worker started on the same file: refused, the first undisturbed")
+@pytest.mark.timeout(200)
+async def test_a_second_worker(tmp_path: Path, form: Form[int], tell: Tell) -> None:
+    """It exits 1 and names the file, the other's pid and the way out."""
+    times = form(2, 10)
+    async with embedded(tmp_path) as made, worker(made.site) as first:
+        publishing = asyncio.create_task(made.publisher.publish(range(200 * times), rate=150))
+        made.site.config["api"]["listen"] = "127.0.0.1:0"
+        made.site.write()
+        for _ in range(times):
+            await until_more(made, 20)
+            async with worker(made.site, ready=False) as second:
+                assert await second.ended() == 1
+            text = f"notifier: {made.file} is in use by another worker (pid {first.pid}, lock file {made.file}.lock)"
+            assert text in second.log
+            assert "RabbitMQ for several workers" in second.log
+            assert "Traceback" not in second.log
+        await publishing
+        await made.until_settled()
+        assert await first.stop() == 0
+        tell(await made.account(cause="a second worker"), times=times)
+
+
+@pytest.mark.fault("embedded queue", "the command line beside a running worker: publish, topology show")
+@pytest.mark.timeout(200)
+async def test_the_command_line_beside_a_worker(tmp_path: Path, form: Form[int], tell: Tell) -> None:
+    """What it confirms is delivered like any other; whoever publishes over HTTP meanwhile is never refused."""
+    times = form(2, 10)
+    async with embedded(tmp_path) as made, worker(made.site) as running:
+        publishing = asyncio.create_task(made.publisher.publish(range(200 * times), rate=150))
+        for number in range(times):
+            numbers = range(10_000 + 100 * number, 10_100 + 100 * number)
+            code, out, err = await notifier(made, "publish", "--json", stdin=events(made, numbers))
+            assert code == 0, err
+            for line in map(json.loads, out.splitlines()):
+                assert line["confirmed"]
+                made.publisher.confirmed[line["id"]] = CLIENTS
+            code, out, err = await notifier(made, "topology", "show")
+            assert (code, out) == (0, "")
+            assert f"sqlite:{made.file} is the embedded queue" in " ".join(err.split())
+        await publishing
+        await made.until_settled()
+        assert set(made.publisher.answers) == {202}
+        assert await running.stop() == 0
+        tell(await made.account(cause="command line"), times=times)
+
+
+@pytest.mark.timeout(200)
+async def test_a_message_of_a_newer_notifier_waits(tmp_path: Path) -> None:
+    """Neither told nor buried: it is put off, as it is, for a worker that knows its kind."""
+    async with embedded(tmp_path) as made:
+        await fill(made)
+        with contextlib.closing(sqlite3.connect(made.file)) as database:
+            database.execute("UPDATE messages SET kind = 'notifier.later', body = '{\"v\": 7}' WHERE id % 2 = 0")
+            database.commit()
+        async with worker(made.site) as running:
+            await running.until_metric(250, "deferrals_total", cause="unknown")
+            assert await running.stop() == 0
+        with contextlib.closing(sqlite3.connect(made.file)) as database:
+            later = "SELECT count(*) FROM messages WHERE kind = 'notifier.later' AND CAST(body AS TEXT) = ?"
+            assert database.execute(f"{later} AND queue LIKE 'delay.%'", ('{"v": 7}',)).fetchone() == (250,)
+            assert database.execute("SELECT count(*) FROM messages WHERE body LIKE '%malformed%'").fetchone() == (0,)
