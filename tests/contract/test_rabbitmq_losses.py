@@ -24,6 +24,7 @@ from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing
 from tests.contract.test_rabbitmq_traps import eventually, publish_until_durable
 
 NOTHING = b"\0" * 64  # said by nobody
+CHANNEL_CLOSE = b"\x00\x14\x00\x28"
 HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
 
@@ -52,6 +53,11 @@ class Proxy:
     def fall_silent(self) -> None:
         """Keep the connections and pass nothing on."""
         self._passing.clear()
+
+    def speak_again(self) -> None:
+        """Pass on what was held up, and everything after it."""
+        self.silent_from = NOTHING
+        self._passing.set()
 
     def end(self) -> None:
         """A last frame to everybody, and the end right behind it. New connections are served again."""
@@ -198,6 +204,22 @@ async def test_a_cancelled_look_is_cancelled(proxy: Proxy, queue: RabbitQueue) -
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(look, PATIENCE)
     proxy.end()
+
+
+async def test_a_channel_that_closes_slowly_costs_no_connection(proxy: Proxy, queue: RabbitQueue) -> None:
+    """aiormq, when a closing is cut short, says Channel.Close twice, and the broker closes the connection for it."""
+    inbox = Inbox()
+    await queue.consume(inbox)
+    await consuming(queue)
+    proxy.silent_from = CHANNEL_CLOSE
+    look = asyncio.ensure_future(queue.depths())
+    await eventually(lambda: proxy.silent)
+    look.cancel()
+    await asyncio.wait({look}, timeout=PATIENCE)
+    proxy.speak_again()
+    await queue.depths()
+    assert inbox.lost_lanes == []
+    assert queue.status().consuming
 
 
 async def test_closing_while_connecting_fails(proxy: Proxy, options: RabbitOptions) -> None:
