@@ -82,10 +82,10 @@ def before_attempt(
 
 
 def _unknown(delivery: Delivery, *, issuer_known: bool, grace: float, now: float) -> Defer | Dead:
-    since = now if delivery.unknown_since is None else delivery.unknown_since
-    left = since + grace - now
+    looks = 0 if delivery.unknown_since is None else delivery.deferrals
+    left = grace_left(delivery.unknown_since, looks, grace, now)
     if left > 0:
-        wait = min(left, our_fault_wait(delivery.deferrals))
+        wait = min(left, our_fault_wait(looks))
         return Defer(due=now + wait, cause=Cause.UNKNOWN, text="not in the registry (yet), and no inline URI")
     if not issuer_known:
         text = f"{delivery.iss} is not one of `issuers`; add it, then replay"
@@ -109,6 +109,18 @@ def clamp_retry_after(seconds: float, policy: RetryPolicy) -> float:
 def our_fault_wait(deferrals: int) -> float:
     """Seconds until a fault of ours, seen `deferrals` times before by this delivery, is looked at again."""
     return min(OUR_FAULT_MOST, OUR_FAULT_BASE * 2.0 ** min(deferrals, 16))
+
+
+def grace_left(since: float | None, looks: int, grace: float, now: float) -> float:
+    """Seconds of `grace` that are left of something unknown `since`, put off `looks` times for it already.
+
+    The looks say between what bounds the time gone lies, so that a wall clock that jumps neither ends nor extends it.
+    """
+    if since is None:
+        return grace
+    waited = sum(map(our_fault_wait, range(min(looks, 32))))
+    least = waited - our_fault_wait(looks - 1)  # of the last wait, perhaps only a part
+    return grace - min(max(now - since, least), waited)
 
 
 def record(delivery: Delivery, outcome: Outcome, now: float) -> Delivery:

@@ -49,15 +49,15 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> Made:
 
     Never raises for a fault of the client's; a fault of ours (`OurFault`) becomes a deferral, and no attempt counts.
     """
-    started, clocked = tools.clock(), tools.steady()
+    began = tools.steady()
     try:
         outcome, jti = await _try(delivery, client, tools)
     except OurFault as fault:
         return defer_for(fault, delivery, client, tools)
     if isinstance(outcome, DeadReason):
         return Made(delivery=delivery, verdict=Dead(reason=outcome, text=_WITHOUT[outcome]))
-    now = tools.clock()
-    after = record(delivery, outcome, started)
+    now, seconds = tools.clock(), tools.steady() - began
+    after = record(delivery, outcome, now - seconds)  # by one clock: its ages must not grow by a jump meanwhile
     sid = carries_sid(delivery, client)
     verdict = decide(outcome, after, client.retry, carries_sid=sid, now=now, jitter=tools.jitter)
     tools.observe(
@@ -67,7 +67,7 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> Made:
             jti=jti,
             alg=client.token.alg,
             outcome=outcome,
-            seconds=tools.steady() - clocked,
+            seconds=seconds,
             at=now,
             next_due=verdict.due if isinstance(verdict, RetryAt | Defer) else None,
         )

@@ -22,7 +22,7 @@ from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.plan import Skipped
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
-from notifier.domain.verdict import our_fault_wait
+from notifier.domain.verdict import grace_left, our_fault_wait
 from notifier.pipeline.facts import Buried, Deferred, EventTaken
 from notifier.pipeline.ports import Clock, CurrentRegistry
 from notifier.pipeline.settlement import Send
@@ -136,7 +136,7 @@ class Intake:
     def _unknown_issuer(self, document: documents.EventDocument, registry: Registry, now: float) -> Move:
         event = document.event
         since = now if document.unknown_since is None else document.unknown_since
-        left = since + registry.grace - now
+        left = grace_left(document.unknown_since, document.deferrals, registry.grace, now)
         if left <= 0:
             text = f"{event.iss} is not one of `issuers`; add it, then replay"
             return _bury_event(event, DeadReason.UNKNOWN_ISSUER, text, now)

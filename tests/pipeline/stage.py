@@ -93,6 +93,7 @@ class Stage:
         self.receivers = Receivers()
         self.facts: list[Fact] = []
         self.now = 1_800_000_000.0
+        self.jumped = 0.0  # seconds by which the wall clock has left the steady one
         by_issuer = {iss: {one.client_id: one for one in clients if one.iss == iss} for iss in (ISS, OTHER)}
         self.registry = Registry(
             issuers={iss: Issuer(iss=iss) for iss in by_issuer},
@@ -103,7 +104,7 @@ class Stage:
         tools = Tools(
             signer=PlainSigner(),
             transport=self.receivers,
-            clock=lambda: self.now,
+            clock=lambda: self.now + self.jumped,
             steady=lambda: self.now,
             jitter=lambda: 0.5,
             new_jti=lambda: f"jti-{next(numbers)}",
