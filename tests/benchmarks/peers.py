@@ -83,11 +83,12 @@ def table(reports: Sequence[Report]) -> Table:
         label = f"{each.case.alg}, {each.case.fan_out} client{'s' if each.case.fan_out > 1 else ''}"
         for name in each.rate:
             drains = [drains[name] for drains in each.rounds]
-            came = f"{sum(drain.came for drain in drains):,} of {sum(drain.wanted for drain in drains):,}"
+            came, wanted = (sum(counts) for counts in zip(*((each.came, each.wanted) for each in drains), strict=True))
+            told = "all" if all(drain.complete for drain in drains) else f"{came:,} of {wanted:,}"
             ahead = "" if name == OURS else f"{each.ahead[name]:.2f}"
             verified = "" if name == CEILING else str(each.verified.get(name, 0))
             made.add_row(
-                label, name, f"{each.rate[name]:,.0f}", ahead, target(each.case, name), f"{each.cpu[name]:.0f}", came,
+                label, name, f"{each.rate[name]:,.0f}", ahead, target(each.case, name), f"{each.cpu[name]:.0f}", told,
                 verified,
             )  # fmt: skip
             label = ""

@@ -38,7 +38,7 @@ FOLDER = Path(__file__).parent / "peers"
 # Deliveries in progress of a peer, at most (10 events of 10 clients, say): more is no faster on loopback.
 AT_ONCE = 64
 LEAST_EVENTS_AT_ONCE = 16  # so that there is always one whose deliveries are not all waiting for their answers
-LIBRARIES = ("celery", "gevent", "dramatiq", "pika", "faststream", "taskiq", "taskiq-aio-pika", "aio-pika", "aiohttp",
+LIBRARIES = ("celery", "dramatiq", "pika", "faststream", "taskiq", "taskiq-aio-pika", "aio-pika", "aiohttp",
              "pyjwt", "cryptography", "uvloop")  # fmt: skip
 
 
@@ -46,6 +46,7 @@ LIBRARIES = ("celery", "gevent", "dramatiq", "pika", "faststream", "taskiq", "ta
 class Peer:
     """A program beside ours. In its commands `{at_once}` is the number of events at once.
 
+    Threads are 8, which is Dramatiq's own default; more were not found to be faster (README.md).
     `publish` empty: it has no queue. `framework`: it is a task framework, not a provider's own sending.
     """
 
@@ -57,20 +58,19 @@ class Peer:
 
     def found(self, environment: Path) -> bool:
         """Whether it is installed."""
-        if self.framework:
-            return (environment / "bin" / self.program).exists()
-        return (environment / "node" / "node_modules" / self.name).is_dir()
+        modules = environment / "modules" / "node_modules" / self.name
+        return (environment / "bin" / self.program).exists() and (self.framework or modules.is_dir())
 
 
 PEERS = (
     Peer(
         name="celery", program="celery", publish=("celery_worker.py",),
-        work=("-A", "celery_worker", "worker", "-P", "gevent", "-c", "{at_once}", "-l", "WARNING",
+        work=("-A", "celery_worker", "worker", "-P", "threads", "-c", "8", "-l", "WARNING",
               "--without-gossip", "--without-mingle", "--without-heartbeat"),
     ),
     Peer(
         name="dramatiq", program="dramatiq", publish=("dramatiq_worker.py",),
-        work=("dramatiq_worker", "--processes", "1", "--threads", "{at_once}", "--skip-logging"),
+        work=("dramatiq_worker", "--processes", "1", "--threads", "8", "--skip-logging"),
     ),
     Peer(
         name="faststream", program="python", publish=("faststream_worker.py", "publish"),
@@ -101,10 +101,10 @@ def versions(environment: Path) -> dict[str, str]:
     folders = [str(folder) for folder in environment.glob("lib/python*/site-packages")]
     found = {each.name.lower(): each.version for each in distributions(path=folders)}
     of_all = {name: found[name] for name in LIBRARIES if name in found}
-    file = environment / "node" / "node_modules" / "oidc-provider" / "package.json"
+    file = environment / "modules" / "node_modules" / "oidc-provider" / "package.json"
     if file.exists():
         of_all["oidc-provider"] = json.loads(file.read_text())["version"]
-        node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=False)
+        node = subprocess.run([environment / "bin" / "node", "--version"], capture_output=True, text=True, check=False)
         of_all["node"] = node.stdout.strip()
     return of_all
 
@@ -152,7 +152,6 @@ class PeerBench:
             "queue": queue,
             "events": str(folder / "events"),
             "events_at_once": events_at_once(case.fan_out),
-            "fan_out": case.fan_out,
             "iss": ISSUER,
             "alg": case.alg,
             "kid": named["kid"],
@@ -192,7 +191,7 @@ class PeerBench:
     @contextlib.contextmanager
     def _working(self, peer: Peer, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         """Its worker, on the core; killed at the end with all its children."""
-        program = self._environment / "bin" / peer.program if peer.framework else peer.program
+        program = self._environment / "bin" / peer.program
         at_once = events_at_once(self._case.fan_out)
         core = ",".join(map(str, self._cores.workers))
         with (folder / "worker.log").open("wb") as log:
@@ -212,9 +211,10 @@ class PeerBench:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
         own = {
             "PEER_SETTINGS": str(folder / "settings.json"),
-            "PEER_MODULES": str(self._environment / "node"),
+            "PEER_MODULES": str(self._environment / "modules"),
             "PYTHONPATH": str(FOLDER),
             "PYTHONDONTWRITEBYTECODE": "1",
+            "dramatiq_queue_prefetch": str(events_at_once(self._case.fan_out)),
         }
         return kept | own
 

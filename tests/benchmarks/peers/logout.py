@@ -14,8 +14,10 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import uuid4
 
+import aiohttp
 import jwt
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from yarl import URL
 
 SETTINGS: Mapping[str, Any] = json.loads(Path(os.environ["PEER_SETTINGS"]).read_text())
 AMQP: str = SETTINGS["amqp"]
@@ -25,39 +27,13 @@ TYPE = {"Content-Type": "application/x-www-form-urlencoded"}
 PURPOSE = {"http://schemas.openid.net/event/backchannel-logout": {}}
 
 
-class Minter:
-    """The body of the request to one client."""
+class Teller:
+    """One session and one loaded key. Made within the event loop."""
 
     def __init__(self) -> None:
         # Any: PyJWT names the kinds of key, of which this is one by its settings
         self._key: Any = load_pem_private_key(Path(SETTINGS["key"]).read_bytes(), None)
         self._headers = {"typ": "logout+jwt", "kid": SETTINGS["kid"]}
-
-    def body(self, event: Mapping[str, Any], client: str) -> bytes:
-        """With a token of its own, as BackChannel Logout 1.0 wants it."""
-        now = int(time.time())
-        claims = {
-            "iss": SETTINGS["iss"],
-            "aud": client,
-            "iat": now,
-            "exp": now + 120,
-            "jti": str(uuid4()),
-            "events": PURPOSE,
-            "sub": event["sub"],
-            "sid": event["sid"],
-        }
-        token = jwt.encode(claims, self._key, algorithm=SETTINGS["alg"], headers=self._headers)
-        return urlencode({"logout_token": token}).encode()
-
-
-class Teller:
-    """For the peers with an event loop, in which it must be made."""
-
-    def __init__(self) -> None:
-        import aiohttp  # noqa: PLC0415  Celery's worker, under gevent, has no use for it
-        from yarl import URL  # noqa: PLC0415
-
-        self._minter = Minter()
         self._urls = {client: URL(url) for client, url in SETTINGS["clients"].items()}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0), headers=TYPE, cookie_jar=aiohttp.DummyCookieJar()
@@ -72,10 +48,25 @@ class Teller:
             await asyncio.gather(*(self._post(event, client) for client in clients))
 
     async def _post(self, event: Mapping[str, Any], client: str) -> None:
-        async with self._session.post(self._urls[client], data=self._minter.body(event, client)) as response:
+        async with self._session.post(self._urls[client], data=self._body(event, client)) as response:
             await response.read()
             if response.status != 200:
                 raise RuntimeError(f"{client} answered {response.status}")
+
+    def _body(self, event: Mapping[str, Any], client: str) -> bytes:
+        now = int(time.time())
+        claims = {
+            "iss": SETTINGS["iss"],
+            "aud": client,
+            "iat": now,
+            "exp": now + 120,
+            "jti": str(uuid4()),
+            "events": PURPOSE,
+            "sub": event["sub"],
+            "sid": event["sid"],
+        }
+        token = jwt.encode(claims, self._key, algorithm=SETTINGS["alg"], headers=self._headers)
+        return urlencode({"logout_token": token}).encode()
 
 
 def events() -> Iterator[dict[str, Any]]:
