@@ -233,7 +233,7 @@ async def test_the_loop_goes_on_while_the_file_is_locked(place: Place, file: Pat
 async def test_due_by_the_clock_it_was_given(file: Path) -> None:
     """Delays go by the clock, not by the process: what came due while it was gone comes at once, earliest first."""
     now = 1_000_000.0
-    queue = SqliteQueue(SqliteOptions(path=file, clock=lambda: now))
+    queue = SqliteQueue(SqliteOptions(path=file, pace=lambda: now))
     await queue.open()
     for hop in (4096, 1024, 2048, 65536):
         await queue.publish(delay(hop), outgoing(f"after {hop}"))
@@ -297,7 +297,7 @@ async def test_nobody_waits_for_a_dead_thread(file: Path) -> None:
             raise ArithmeticError("no clock")
         return 0.0
 
-    queue = SqliteQueue(SqliteOptions(path=file, clock=clock))
+    queue = SqliteQueue(SqliteOptions(path=file, pace=clock))
     await queue.open()
     await queue.consume(Inbox())
     broken.set()

@@ -107,7 +107,6 @@ class SqliteQueue:
         """Return once the message is on disk. Raises QueueUnavailable: unknown queue, closed, disk full, locked."""
         if queue not in QUEUES:
             raise QueueUnavailable(f"there is no queue {queue!r}")
-        now = self._options.clock()
         await self._write(
             Row(
                 queue=queue,
@@ -115,8 +114,8 @@ class SqliteQueue:
                 content_type=message.content_type,
                 message_id=_storable(message.message_id),
                 headers=json.dumps(dict(message.headers)) if message.headers else "{}",
-                published_at=now,
-                due=now + DELAYS[queue] if queue in DELAYS else None,
+                published_at=self._options.clock(),
+                due=self._options.pace() + DELAYS[queue] if queue in DELAYS else None,
                 body=message.body,
             )
         )

@@ -125,6 +125,16 @@ class Store:
         self._database.execute(_GIVE_BACK)
         self._database.execute("UPDATE lanes SET taken_to = 0")
 
+    def bound_delays(self, now: float) -> None:
+        """Where the wall clock was set back since, bring every due time forward by as much as the farthest shows.
+
+        None can lie ahead by more than its queue's delay. All are moved, so that they keep their distances.
+        """
+        farthest = "SELECT queue, max(due) FROM messages WHERE due IS NOT NULL GROUP BY queue"
+        ahead = max((due - DELAYS[queue] - now for queue, due in self._database.execute(farthest)), default=0.0)
+        if ahead > 0:
+            self._database.execute("UPDATE messages SET due = due - ? WHERE due IS NOT NULL", (ahead,))
+
     def move_due(self, now: float) -> None:
         """Move what came due to `retries`, the earliest first, `DUE_AT_ONCE` at most."""
         self._database.execute(_MOVE, (now, DUE_AT_ONCE))

@@ -28,13 +28,24 @@ TAKE_AT_ONCE = 128  # messages a lane and turn: 16 MiB of bodies at the largest 
 _PREFETCH = MappingProxyType({Lane.EVENTS: 512, Lane.BULK: 64, Lane.RETRIES: 64})
 
 
+def from_now_on() -> Callable[[], float]:
+    """The wall clock as it stands now, and from now on at an even pace, however the wall clock is set meanwhile."""
+    ahead = time.time() - time.monotonic()
+    return lambda: ahead + time.monotonic()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqliteOptions:
-    """Where the file is, how many unacked messages a lane may have (a lane left out: the default), whose time it is."""
+    """Where the file is, how many unacked messages a lane may have (a lane left out: the default), whose time it is.
+
+    `clock` tells when a message was published. Delays go by `pace`, in epoch seconds too, since another process goes on
+    with them: by the wall clock, all would end at once when it is set an hour ahead, and last an hour more when back.
+    """
 
     path: Path
     prefetch: Mapping[Lane, int] = field(default_factory=lambda: _PREFETCH)
     clock: Callable[[], float] = time.time
+    pace: Callable[[], float] = field(default_factory=from_now_on)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,7 +62,7 @@ class Writer:
 
     def __init__(self, options: SqliteOptions, tell: Callable[[Report], object]) -> None:
         self._path = options.path
-        self._clock = options.clock
+        self._pace = options.pace
         self._tell = tell
         self._inbox: SimpleQueue[Operation] = SimpleQueue()
         self._now_doing: Sequence[Operation] = ()
@@ -116,7 +127,7 @@ class Writer:
             return None
         if self._takers():
             return 0.0
-        return POLL if self._next_due is None else min(POLL, max(0.0, self._next_due - self._clock()))
+        return POLL if self._next_due is None else min(POLL, max(0.0, self._next_due - self._pace()))
 
     def _turn(self, operations: Sequence[Operation]) -> None:
         publishes: list[Publish] = []
@@ -161,7 +172,7 @@ class Writer:
         if recount := seen != self._seen_elsewhere:
             for any_lane in self._lanes.values():
                 any_lane.hungry = True
-        now = self._clock()
+        now = self._pace()
         due = self._lock is not None and self._next_due is not None and self._next_due <= now
         if due:
             self._lanes[Lane.RETRIES].hungry = True
@@ -232,6 +243,7 @@ class Writer:
             try:
                 with store.transaction():
                     store.give_back()  # what a worker had that did not come to its end
+                    store.bound_delays(self._pace())
             except BaseException:
                 lock.release()
                 raise
