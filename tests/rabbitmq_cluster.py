@@ -44,7 +44,7 @@ class RabbitmqCluster:
 
 
 @contextlib.contextmanager
-def rabbitmq_cluster(count: int = 3) -> Iterator[RabbitmqCluster]:
+def rabbitmq_cluster(*, advanced: str = "[].", count: int = 3) -> Iterator[RabbitmqCluster]:
     """A running cluster, gone with all its data at the end. Raises RabbitmqMissing."""
     installation = find_installation()
     with contextlib.ExitStack() as stack:
@@ -56,8 +56,9 @@ def rabbitmq_cluster(count: int = 3) -> Iterator[RabbitmqCluster]:
             )
             for _ in range(count)
         ]
-        first = RabbitmqNode(homes[0], installation)
-        cluster = RabbitmqCluster((first, *(RabbitmqNode(home, installation, beside=first) for home in homes[1:])))
+        first = RabbitmqNode(homes[0], installation, advanced=advanced)
+        others = [RabbitmqNode(home, installation, beside=first, advanced=advanced) for home in homes[1:]]
+        cluster = RabbitmqCluster((first, *others))
         stack.callback(cluster.stop)
         first.start()
         cluster.start()

@@ -27,10 +27,17 @@ class RabbitmqNode:
     """One node. Made by `rabbitmq_node`.
 
     `beside`: the first node of a cluster, which this one joins when it is started first, and whose epmd and cookie it
-    shares.
+    shares. `advanced`: Erlang terms for what rabbitmq.conf cannot say.
     """
 
-    def __init__(self, home: Path, installation: Installation, *, beside: "RabbitmqNode | None" = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        installation: Installation,
+        *,
+        beside: "RabbitmqNode | None" = None,
+        advanced: str = "[].",
+    ) -> None:
         self.port, self._dist_port, ctl_port, epmd_port = _free_ports(4)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
         self.name = f"test-{self.port}@localhost"
@@ -43,15 +50,16 @@ class RabbitmqNode:
         self._server: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
         self._guards: list[subprocess.Popen[bytes]] = []
-        self._environment = self._make_environment(ctl_port)
+        self._environment = self._make_environment(ctl_port, advanced)
 
-    def _make_environment(self, ctl_port: int) -> dict[str, str]:
+    def _make_environment(self, ctl_port: int, advanced: str) -> dict[str, str]:
         home = self._home
         peers = [] if self._beside is None else [self._beside.name, self.name]
         configured = ["disk_free_limit.absolute = 100MB", "log.console = false"]
         configured += ["cluster_formation.peer_discovery_backend = classic_config"] if peers else []
         configured += [f"cluster_formation.classic_config.nodes.{nth} = {name}" for nth, name in enumerate(peers, 1)]
         (home / "rabbitmq.conf").write_text("\n".join([*configured, ""]))
+        (home / "advanced.config").write_text(f"{advanced}\n")
         (home / "enabled_plugins").write_text("[].\n")
         (home / "rabbitmq-env.conf").write_text("")
         (home / ".erlang.cookie").write_text(self._cookie)
@@ -73,6 +81,7 @@ class RabbitmqNode:
             "RABBITMQ_LOG_BASE": str(home / "log"),
             "RABBITMQ_CONF_ENV_FILE": str(home / "rabbitmq-env.conf"),
             "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(home / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "enabled_plugins"),
             "RABBITMQ_GENERATED_CONFIG_DIR": str(home / "config"),
             "RABBITMQ_PID_FILE": str(home / "pid"),

@@ -1,0 +1,171 @@
+"""A cluster of three nodes: a queue outlives any one of them, stands still where two are gone, and then goes on.
+
+Worker and publisher know all three hosts, and use the first that takes them.
+
+A delay queue hands what is due to `retries` at least once: up to 32 messages at a time wait for the confirm. Where that
+dies with a leader, the broker hands them over again only after three minutes, and until then no queue shows them. The
+short form has it try again after five seconds.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from notifier.adapters.rabbitmq.administration import declare_topology
+from notifier.adapters.rabbitmq.options import RabbitOptions
+from tests.faults.conftest import Form, Tell
+from tests.faults.rig import ANSWER, Rig, refuses, rig
+from tests.rabbitmq_cluster import RabbitmqCluster, rabbitmq_cluster
+from tests.rabbitmq_node import RabbitmqMissing, RabbitmqNode
+from tests.system.clients import Hit
+from tests.system.worker_process import WorkerProcess, worker
+
+CAUSE = "its ack died with a node"
+RATE = 60  # three nodes, a worker and a publisher share two cores
+PATIENCE = 90.0  # seconds until an election, or the next try of a worker, has brought the next delivery
+HAND_OVER_AGAIN = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000}]}]."
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RabbitmqCluster]:
+    """Three nodes, which every test leaves running."""
+    long = os.environ.get("NOTIFIER_FAULTS") == "long"
+    with contextlib.ExitStack() as stack:
+        try:
+            cluster = stack.enter_context(rabbitmq_cluster(advanced="[]." if long else HAND_OVER_AGAIN))
+        except RabbitmqMissing as missing:
+            pytest.exit(str(missing), returncode=4)
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def amqp_url(cluster: RabbitmqCluster) -> str:
+    """By which `prefix` cleans up."""
+    return cluster.urls[0]
+
+
+@pytest.fixture
+async def members(cluster: RabbitmqCluster, prefix: str) -> list[RabbitmqNode]:
+    """The nodes, the leader of `events` first; the queues stand and have a member on each."""
+    await declare_topology(RabbitOptions(urls=tuple(cluster.urls), prefix=prefix))
+    leader = await leader_of(cluster, prefix)
+    return [leader, *(node for node in cluster.nodes if node is not leader)]
+
+
+async def leader_of(cluster: RabbitmqCluster, prefix: str) -> RabbitmqNode:
+    """The node that leads `events` now."""
+    return await asyncio.to_thread(cluster.leader, f"{prefix}.events")
+
+
+async def judge(hit: Hit) -> int:
+    """As in `rig`, but `flaky` fails one in thirty: a client that fails more has its line put off by the minute."""
+    await asyncio.sleep(ANSWER)
+    if hit.path == "/refusing" and refuses(int(hit.who)):
+        return 403
+    return 503 if hit.path == "/flaky" and int(hit.who) % 30 == 0 and hit.nth == 1 else 200
+
+
+@contextlib.asynccontextmanager
+async def load(made: Rig) -> AsyncIterator[WorkerProcess]:
+    """A worker, and events all the while; at the end every delivery is settled and the worker has stopped."""
+    made.clients.judge = judge
+    going = True
+    numbers = itertools.takewhile(lambda _: going, itertools.count())
+    async with worker(made.site) as running:
+        publishing = asyncio.create_task(made.publisher.publish(numbers, rate=RATE))
+        try:
+            await more(made, 200)
+            yield running
+            going = False
+            await publishing
+            await made.until_settled(300)
+            assert await running.stop() == 0
+        finally:
+            publishing.cancel()
+
+
+async def more(made: Rig, count: int) -> None:
+    """Wait until so many more deliveries were taken."""
+    wanted = len(made.clients.accepted) + count
+    await made.clients.until(lambda: len(made.clients.accepted) >= wanted, PATIENCE)
+
+
+def urls(first: RabbitmqNode, members: list[RabbitmqNode]) -> list[str]:
+    """All hosts, this one first, which worker and publisher will use."""
+    return [first.url, *(node.url for node in members if node is not first)]
+
+
+@pytest.mark.fault("cluster", "leader of `events` killed, to which worker and publisher are connected; restarted")
+@pytest.mark.timeout(600)
+async def test_leader_killed_that_was_the_host(
+    tmp_path: Path, cluster: RabbitmqCluster, members: list[RabbitmqNode], prefix: str, form: Form[int], tell: Tell
+) -> None:
+    """They go on at another host, by another leader, while the dead one is still away."""
+    times = form(1, 10)
+    async with rig(tmp_path, urls(members[0], members), prefix) as made:
+        async with load(made):
+            for _ in range(times):
+                leader = await leader_of(cluster, prefix)
+                await asyncio.to_thread(leader.kill)
+                await more(made, 200)
+                await asyncio.to_thread(leader.start)
+                await more(made, 200)
+        tell(await made.account(cause=CAUSE), times=times)
+
+
+@pytest.mark.fault(
+    "cluster", "leader of `events` killed, while worker and publisher are connected to a follower's node"
+)
+@pytest.mark.timeout(600)
+async def test_leader_killed_elsewhere(tmp_path: Path, members: list[RabbitmqNode], prefix: str, tell: Tell) -> None:
+    """Their connections live on, and the broker moves their consumers and publishes to the new leader."""
+    leader, host, _ = members
+    async with rig(tmp_path, urls(host, members), prefix) as made:
+        async with load(made):
+            await asyncio.to_thread(leader.kill)
+            await more(made, 200)
+            await asyncio.to_thread(leader.start)
+            await more(made, 200)
+        tell(await made.account(cause=CAUSE))
+
+
+@pytest.mark.fault("cluster", "a follower killed, and restarted")
+@pytest.mark.timeout(600)
+async def test_follower_killed(tmp_path: Path, members: list[RabbitmqNode], prefix: str, tell: Tell) -> None:
+    """Nobody notices."""
+    leader, follower, _ = members
+    async with rig(tmp_path, urls(leader, members), prefix) as made:
+        async with load(made) as running:
+            await asyncio.to_thread(follower.kill)
+            await more(made, 200)
+            await asyncio.to_thread(follower.start)
+            await more(made, 200)
+            assert running.said("queue connection lost") == []
+        tell(await made.account(cause=CAUSE))
+
+
+@pytest.mark.fault("cluster", "two of three nodes killed, for a while; one restarted, later the other")
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("left", [0, 2], ids=["the host is left", "the host dies"])
+async def test_two_of_three_killed(
+    tmp_path: Path, members: list[RabbitmqNode], prefix: str, left: int, form: Form[int], tell: Tell
+) -> None:
+    """The one that is left confirms nothing and gives nothing out; two of three go on."""
+    killed = [node for node in members if node is not members[left]]
+    async with rig(tmp_path, urls(members[0], members), prefix) as made:
+        async with load(made):
+            await asyncio.gather(*(asyncio.to_thread(node.kill) for node in killed))
+            await asyncio.sleep(2)  # what was under way is confirmed, or will not be
+            confirmed = len(made.publisher.confirmed)
+            await asyncio.sleep(form(3, 60))
+            assert len(made.publisher.confirmed) == confirmed
+            await asyncio.to_thread(killed[0].start)
+            await more(made, 200)
+            await asyncio.to_thread(killed[1].start)
+            await more(made, 200)
+        tell(await made.account(cause=CAUSE))
