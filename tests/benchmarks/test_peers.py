@@ -1,12 +1,13 @@
 """What the comparison with peers makes of its drains is right. The peers themselves are not installed for the tests."""
 
+import math
 import os
 import time
 from pathlib import Path
 
 from tests.benchmarks import peers, peers_run
 from tests.benchmarks.processes import TICKS
-from tests.benchmarks.throughput_run import Case, Drain
+from tests.benchmarks.throughput_run import Case, Drain, watched
 
 CASE = Case(queue="rabbitmq", alg="ES256", fan_out=10)
 
@@ -70,3 +71,15 @@ def test_a_peer_that_is_not_installed_is_not_found(tmp_path: Path) -> None:
     (tmp_path / "modules" / "node_modules" / "oidc-provider").mkdir(parents=True)
     assert celery.found(tmp_path)
     assert provider.found(tmp_path)
+
+
+async def test_a_drain_that_is_over_by_the_first_look_has_no_rate() -> None:
+    """It has been counted all the same."""
+
+    async def count() -> int:
+        return 30
+
+    found = await watched(count, lambda: 1.0, 30)
+    assert found.complete
+    assert math.isnan(found.rate)
+    assert math.isnan(found.cpu)

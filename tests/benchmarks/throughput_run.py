@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import secrets
 import sys
 import tempfile
@@ -93,8 +94,10 @@ async def watched(count: Callable[[], Awaitable[int]], cpu: Callable[[], float],
     came = await count()
     began, first, used = next((look for look in looks if look[1] >= WARM * wanted), looks[0])
     ended, last, in_all = looks[-1]
-    done = max(1, last - first)
-    return Drain(rate=done / max(ended - began, LOOK_EVERY), cpu=1e6 * (in_all - used) / done, came=came, wanted=wanted)
+    done = last - first
+    if done <= 0:  # too few to be measured: all had come by the first look
+        return Drain(rate=math.nan, cpu=math.nan, came=came, wanted=wanted)
+    return Drain(rate=done / (ended - began), cpu=1e6 * (in_all - used) / done, came=came, wanted=wanted)
 
 
 class Bench:

@@ -6,12 +6,12 @@ Run as it is, it publishes the events.
 """
 
 import asyncio
-import functools
 import threading
 from typing import Any
 
 import uvloop
 from celery import Celery
+from celery.signals import worker_init
 from logout import AMQP, EVENTS_AT_ONCE, QUEUE, Teller, events
 
 app = Celery("celery_worker", broker=AMQP)
@@ -42,16 +42,19 @@ class Sending:
         asyncio.run_coroutine_threadsafe(self._teller.tell(event), self._loop).result()
 
 
-@functools.cache
-def sending() -> Sending:
-    """Made when the first event comes."""
-    return Sending()
+sending: list[Sending] = []
+
+
+@worker_init.connect
+def begin(**_: object) -> None:
+    """Before there is any thread of the pool: each would make one of its own."""
+    sending.append(Sending())
 
 
 @app.task(name="session_ended")
 def session_ended(event: dict[str, Any]) -> None:
     """To all of its clients at once."""
-    sending().tell(event)
+    sending[0].tell(event)
 
 
 if __name__ == "__main__":
