@@ -46,7 +46,7 @@ LIBRARIES = ("celery", "dramatiq", "pika", "faststream", "taskiq", "taskiq-aio-p
 class Peer:
     """A program beside ours. In its commands `{at_once}` is the number of events at once.
 
-    Threads are 8, which is Dramatiq's own default; more were not found to be faster (README.md).
+    Threads are 8, which is Dramatiq's own default; more did not look faster (README.md).
     `publish` empty: it has no queue. `framework`: it is a task framework, not a provider's own sending.
     """
 

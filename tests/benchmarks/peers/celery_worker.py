@@ -1,6 +1,6 @@
 """Celery: a task an event, on its pool of threads, which have the event loop beside them POST and wait for it.
 
-Chosen over urllib3, in each thread or on the gevent pool, which both cost more in a short trial (README.md).
+Chosen over urllib3, in each thread or on the gevent pool, which looked dearer in a short trial (README.md).
 
 Run as it is, it publishes the events.
 """
