@@ -31,6 +31,9 @@ from notifier.pipeline.settlement import Send
 # as long as it takes. Short at first, since during an upgrade the next to take it may be of that release already; the
 # most is what a rollback costs, with 100,000 of them 400 passes a second. It is never a dead letter: nothing is wrong.
 NEWER_WAITS = tuple(2**power for power in range(3, 9))
+# Where what a suspect was rewritten as rests first. Taken at once, it would kill the process before the ack of what it
+# was made of is with the broker; that would be rewritten again in the next life, and the poison be more at each death.
+REST = delay(1)
 PASSES = "passes"  # the header that counts how often it has rested; its body is not ours to change
 
 
@@ -119,16 +122,16 @@ class Intake:
             return _bury_event(event, objection.reason, objection.text, now)
         taken = _taken(event, "split", 0)
         if plan.needs_split(event):
-            return Move(sends=self._parts(document, registry), fact=taken)
+            return Move(sends=self._parts(document, registry, rest=message.suspect), fact=taken)
         if message.suspect and len(event.clients) > 1:
             return Move(sends=_singly(event, registry, now), fact=taken)
         if message.delivery_count >= SUSPECT and not event.id_given:
             return Move(sends=(_written_down(document),))
         return Expand(steps=_steps(event, registry, now), event=event)
 
-    def _parts(self, document: documents.EventDocument, registry: Registry) -> Iterator[Send]:
+    def _parts(self, document: documents.EventDocument, registry: Registry, *, rest: bool) -> Iterator[Send]:
         """Messages of their own: parts that shared an id would have to be confirmed one after the other."""
-        lane = Lane.BULK if document.bulk else Lane.EVENTS
+        lane = REST if rest else Lane.BULK if document.bulk else Lane.EVENTS
         for part in plan.split(replace(document.event, id_given=True), registry):
             body = documents.dump_event(documents.EventDocument(event=part, bulk=document.bulk))
             yield Send(queue=lane, message=Outgoing(kind=Kind.EVENT, body=body, message_id=self._new_id()))
@@ -208,7 +211,7 @@ def _singly(event: SessionEnded, registry: Registry, now: float) -> Iterator[Sen
     for step in _steps(replace(event, id_given=True), registry, now):
         if isinstance(step, Delivery):
             body = documents.dump_delivery(documents.DeliveryDocument(delivery=step))
-            yield Send(queue=Lane.RETRIES, message=Outgoing(kind=Kind.DELIVERY, body=body, message_id=step.id))
+            yield Send(queue=REST, message=Outgoing(kind=Kind.DELIVERY, body=body, message_id=step.id))
         elif isinstance(step, DeadLetter):
             yield _buried(step)
 

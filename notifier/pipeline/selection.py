@@ -29,6 +29,7 @@ from notifier.pipeline.lanes import EFFORT, Turns
 from notifier.pipeline.ports import Clock
 
 GATHER = 0.5  # seconds that suspects wait for one another: the broker sends what it gave back within a tenth of that
+PAUSE = 0.1  # seconds between two turns: an ack that is still with us when the process dies was never given
 SHARE_OF_SUSPECTS = 8  # an eighth of those that wait is tried together: a thousand take fifty turns, not a thousand
 LONGEST_TURN = 30.0  # seconds: who takes longer waits for the broker, not for a client
 LOOKED_AT = 32  # messages of a lane that may step aside at one turn; the next turn goes on behind them
@@ -56,7 +57,7 @@ class Selection:
         self._survived = dict.fromkeys(Lane, 0)  # losses of the lane's channel in this process
         self._suspects: list[Held] = []
         self._tried: list[Held] = []  # suspects on their way
-        self._gathered = self._too_long = 0.0  # when those that come together are all there; when to wait no longer
+        self._next_turn = self._too_long = 0.0  # not before; not after, even if some of `_tried` have no fate yet
 
     def put(self, held: Held) -> None:
         """A message came."""
@@ -65,7 +66,7 @@ class Selection:
             held.message = replace(held.message, survived=self._survived[held.lane])
         if held.message.suspect:
             if not self._suspects and not self._tried:
-                self._gathered = self._steady() + GATHER
+                self._next_turn = self._steady() + GATHER
             self._suspects.append(held)
         else:
             self._shelves[held.lane].waiting.append(held)
@@ -119,10 +120,11 @@ class Selection:
 
     def _try_some(self) -> None:
         """Let a group of the suspects go, where it is their turn."""
+        now = self._steady()
         while self._tried and self._tried[-1].closed:
             self._tried.pop()
-        now = self._steady()
-        if now < self._gathered or (self._tried and now < self._too_long):
+            self._next_turn = now + PAUSE
+        if now < self._next_turn or (self._tried and now < self._too_long):
             return
         random.shuffle(self._suspects)
         group = max(1, len(self._suspects) // SHARE_OF_SUSPECTS)

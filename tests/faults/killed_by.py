@@ -84,8 +84,8 @@ def supervise() -> int:
             return 0
         signal.signal(signal.SIGTERM, forward)
         _, status = os.waitpid(child, 0)
-        if not os.WIFSIGNALED(status):
-            sys.exit(os.waitstatus_to_exitcode(status))
+        if (code := os.waitstatus_to_exitcode(status)) != -signal.SIGKILL:
+            sys.exit(code if code >= 0 else 128 - code)
         say("killed")
 
 

@@ -15,7 +15,7 @@ import pytest
 from notifier.domain.message import SUSPECT, Lane, Message
 from notifier.domain.outcome import Answer, Wire
 from notifier.pipeline.ports import Request
-from notifier.pipeline.selection import GATHER
+from notifier.pipeline.selection import GATHER, PAUSE
 from tests.pipeline.stage import Stage, client
 
 LIMIT = 100  # `x-delivery-limit`
@@ -87,6 +87,14 @@ async def test_no_neighbour_of_a_killer_comes_near_the_limit(hanging: int, monke
     assert SUSPECT <= highest < 30
 
 
+async def test_one_that_hangs_is_waited_for() -> None:
+    """Alone with a killer, it must be told and acked before that has its turn, in half of all lives."""
+    left = [message(0, "kills", SUSPECT), message(1, "hangs", SUSPECT)]
+    while len(left) > 1:
+        left = await Life(left).live()
+        assert all(one.delivery_count < 30 for one in left)
+
+
 async def test_what_is_no_suspect_goes_on_beside_them() -> None:
     """A fresh logout waits neither for suspects to gather, nor for one that hangs."""
     stage = Stage(client("shop"), client("hangs"))
@@ -107,7 +115,12 @@ async def test_what_is_no_suspect_goes_on_beside_them() -> None:
     stage.event("shop")
     await stage.until(lambda: stage.told() == ["shop", "hangs", "shop"])
     release.set()
-    await stage.until(lambda: len(stage.queue.acked) == 4)
+
+    def both_told() -> bool:
+        stage.now += PAUSE
+        return len(stage.queue.acked) == 4
+
+    await stage.until(both_told)
     stage.worker.stop()
     await running
 

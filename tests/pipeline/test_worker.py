@@ -218,8 +218,8 @@ async def test_a_suspect_of_several_clients_is_rewritten() -> None:
         stage.event("shop", "mail", delivery_count=3)
         stage.now += GATHER
         await stage.until(lambda: bool(stage.queue.acked))
-        assert stage.queue.log == ["published retries"] * 2 + ["acked 1"]
-        stage.retake("retries")
+        assert stage.queue.log == ["published delay.1s"] * 2 + ["acked 1"]
+        stage.retake("delay.1s")
         await stage.until(lambda: stage.told() == ["mail"])
 
 
