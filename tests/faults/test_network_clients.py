@@ -1,0 +1,191 @@
+"""The network between the worker and its clients: cut, reset, stalled one way, slow, refusing.
+
+A client that was told, and whose answer was lost on the way, is told again; by a token of its own each time.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Form, Tell
+from tests.faults.rig import ANSWER, Rig, refuses, rig
+from tests.system.clients import Hit
+from tests.system.ledger import Account
+from tests.system.tcp_proxy import Ending, TcpProxy, Way
+from tests.system.waiting import PATIENCE, until
+from tests.system.worker_process import WorkerProcess, worker
+
+ANSWER_LOST = "its answer was lost on the way"
+TOO_LATE = "the request arrived after its deadline"
+IN_THE_ANSWER = 120  # bytes; with its headers an answer has 150
+IN_THE_REQUEST = 700  # bytes; with its headers a request has 850
+DEADLINE = 1  # seconds
+
+
+async def judge(hit: Hit) -> int:
+    """Only the network fails here."""
+    await asyncio.sleep(ANSWER)
+    return 403 if hit.path == "/refusing" and refuses(int(hit.who)) else 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Before:
+    """A worker whose clients are all behind the proxy, and how many descriptors it had when it began."""
+
+    rig: Rig
+    proxy: TcpProxy
+    worker: WorkerProcess
+    descriptors: int
+
+    async def account(self, cause: str = ANSWER_LOST) -> Account:
+        """The account once everything is settled; no connection is left, and no token went out twice."""
+        await self.rig.until_settled()
+
+        async def left() -> int:
+            self.rig.clients.hang_up()
+            return max(0, await self.worker.descriptors() - self.descriptors) + self.proxy.connections
+
+        await until(left, lambda more: more == 0, PATIENCE)
+        assert await self.worker.stop() == 0
+        jtis = Counter(hit.claims["jti"] for hit in self.rig.clients.hits)
+        assert max(jtis.values()) == 1
+        return await self.rig.account(cause=cause)
+
+
+@contextlib.asynccontextmanager
+async def before(
+    folder: Path, amqp_url: str, prefix: str, chance: random.Random, *, deadline: int = DEADLINE
+) -> AsyncIterator[Before]:
+    """See `Before`."""
+    async with rig(folder, amqp_url, prefix) as made, TcpProxy("127.0.0.1", made.clients.port, chance) as proxy:
+        made.clients.judge = judge
+        made.register(proxy.port)
+        made.site.config["delivery"]["timeout"] = f"{deadline}s"
+        made.site.write()
+        async with worker(made.site) as running:
+            yield Before(rig=made, proxy=proxy, worker=running, descriptors=await running.descriptors())
+
+
+async def failures(running: WorkerProcess) -> Counter[str]:
+    """Why attempts failed, by the worker's own log."""
+    return Counter(line["reason"] for line in running.said("attempt") if line["outcome"] == "failed")
+
+
+NETWORK = "network to the clients"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(
+            (Way.DOWN, IN_THE_ANSWER, Ending.CUT), marks=pytest.mark.fault(NETWORK, "cut in the middle of an answer")
+        ),
+        pytest.param(
+            (Way.DOWN, IN_THE_ANSWER, Ending.RESET),
+            marks=pytest.mark.fault(NETWORK, "reset in the middle of an answer"),
+        ),
+        pytest.param(
+            (Way.UP, IN_THE_REQUEST, Ending.RESET), marks=pytest.mark.fault(NETWORK, "reset in the middle of a request")
+        ),
+    ],
+)
+@pytest.mark.timeout(300)
+async def test_ended_in_the_middle(
+    tmp_path: Path,
+    amqp_url: str,
+    prefix: str,
+    form: Form[int],
+    chance: random.Random,
+    tell: Tell,
+    fault: tuple[Way, int, Ending],
+) -> None:
+    """Every connection of a moment is ended after so many bytes more, again and again."""
+    times, (way, within, ending) = form(10, 150), fault
+    async with before(tmp_path, amqp_url, prefix, chance, deadline=10) as given:
+        publishing = asyncio.create_task(given.rig.publisher.publish(range(20 * times), rate=60))
+        for _ in range(times):
+            await given.proxy.until_connections(1, PATIENCE)
+            given.proxy.end_after(way, chance.randint(1, within), ending)
+            await asyncio.sleep(chance.uniform(0.1, 0.4))
+        await publishing
+        account = await given.account()
+        reasons = await failures(given.worker)
+        tell(account, times=times)
+    # A kept connection that ends before any byte of an answer is stale: one more go at once, and no attempt.
+    assert way is Way.UP or (reasons["disconnected"] and account.duplicates)
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [
+        pytest.param([Way.DOWN], marks=pytest.mark.fault(NETWORK, "stalled past the deadline: no answer comes")),
+        pytest.param([Way.UP], marks=pytest.mark.fault(NETWORK, "stalled past the deadline: no request arrives")),
+    ],
+)
+@pytest.mark.timeout(400)
+async def test_stalled_past_the_deadline(
+    tmp_path: Path,
+    amqp_url: str,
+    prefix: str,
+    form: Form[int],
+    chance: random.Random,
+    tell: Tell,
+    ways: list[Way],
+) -> None:
+    """Each attempt ends at its deadline. What was held back arrives later, and does no harm."""
+    times = form(1, 10)
+    async with before(tmp_path, amqp_url, prefix, chance) as given:
+        publishing = asyncio.create_task(given.rig.publisher.publish(range(120 * times), rate=40))
+        for _ in range(times):
+            ahead = len(given.rig.clients.hits)
+            await given.rig.clients.until(lambda ahead=ahead: len(given.rig.clients.hits) > ahead + 30)  # type: ignore[misc]
+            given.proxy.stall(*ways)
+            await asyncio.sleep(2 * DEADLINE)
+            given.proxy.flow()
+        await publishing
+        account = await given.account(TOO_LATE if ways == [Way.UP] else ANSWER_LOST)
+        reasons = await failures(given.worker)
+        tell(account, times=times)
+    assert reasons["timeout"]
+
+
+@pytest.mark.fault(NETWORK, "100 to 300 ms of latency each way")
+@pytest.mark.timeout(300)
+async def test_latency(
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
+) -> None:
+    """It only takes longer: nobody is told twice."""
+    async with before(tmp_path, amqp_url, prefix, chance, deadline=10) as given:
+        given.proxy.delay(0.1, 0.3)
+        await given.rig.publisher.publish(range(form(60, 600)), rate=20)
+        account = await given.account()
+        tell(account)
+    assert account.duplicates == {}
+
+
+@pytest.mark.fault(NETWORK, "cut, and new connections refused for a while")
+@pytest.mark.timeout(300)
+async def test_refused_for_a_while(
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
+) -> None:
+    """All clients are away, and come back."""
+    times = form(2, 20)
+    async with before(tmp_path, amqp_url, prefix, chance) as given:
+        publishing = asyncio.create_task(given.rig.publisher.publish(range(100 * times), rate=50))
+        for _ in range(times):
+            await given.proxy.until_connections(1, PATIENCE)
+            given.proxy.refuse()
+            given.proxy.end(chance.choice(list(Ending)))
+            await asyncio.sleep(chance.uniform(0.5, 2))
+            await given.proxy.accept()
+        await publishing
+        account = await given.account()
+        reasons = await failures(given.worker)
+        tell(account, times=times)
+    assert reasons["connect"]
