@@ -33,6 +33,7 @@ from notifier.pipeline.ports import Sink
 
 FLUSH_AFTER = 0.003  # seconds that acks gather: at 3,000 messages/s ten go in one frame
 RPC_TIMEOUT = 5.0
+UNANSWERED = f"the broker did not answer within {RPC_TIMEOUT:.0f} s; a quorum queue needs most of its nodes"
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 
 # TimeoutError is an OSError, "channel closed" a RuntimeError, and QueueUnavailable comes of `named_losses`.
@@ -97,6 +98,7 @@ class LaneConsumer:
         self._consumer_tag: str | None = None
         self._acks: ChannelAcks | None = None
         self._cancelled = asyncio.Event()  # by the broker
+        self.problem: str | None = None  # why it does not consume, where the last try has failed
 
     @property
     def standing(self) -> bool:
@@ -113,6 +115,7 @@ class LaneConsumer:
     async def stop(self) -> None:
         """Take no more. What was taken stays ours: its channel lives on and can still be acked."""
         self._wanted.clear()
+        self.problem = None
         async with self._changing:
             tag, self._consumer_tag = self._consumer_tag, None
             if self._channel is not None and tag is not None:
@@ -164,7 +167,9 @@ class LaneConsumer:
             self._log.warning("queue missing", reason=reason_of(missing))
             await self._mend()
         except _CHANNEL_TROUBLE as trouble:
-            self._log.warning("queue consumer failed", reason=reason_of(trouble))
+            reason = UNANSWERED if isinstance(trouble, TimeoutError) else reason_of(trouble)
+            self._log.warning("queue consumer failed", reason=reason)
+            self.problem = f"{self._queue} cannot be consumed: {reason}"
         finally:
             self._channel = self._acks = self._consumer_tag = None
             acks.forget()
@@ -188,7 +193,7 @@ class LaneConsumer:
             with named_losses():
                 async with asyncio.timeout(RPC_TIMEOUT):
                     consumer = await channel.basic_consume(self._queue, on_message)
-            self._consumer_tag = consumer.consumer_tag
+            self._consumer_tag, self.problem = consumer.consumer_tag, None
 
     async def _until_gone(self, channel: aiormq.Channel) -> str:
         closing = channel.closing

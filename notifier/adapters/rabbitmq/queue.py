@@ -219,6 +219,7 @@ class RabbitQueue:
         told = (
             *(link.failure for link in self._links),
             self._problem,
+            *(lane.problem for lane in self._lanes),
             BLOCKED if blocked else self._publishing.refusal,
         )
         return QueueStatus(
