@@ -25,7 +25,7 @@ def _tolerant() -> None:
 
 
 @pytest.mark.timeout(1200)
-@many(600, 30_000)
+@many(300, 30_000)
 @given(amqp.properties(), BODIES, st.sampled_from(["", "notifier.events"]), st.booleans())
 def test_every_message_is_taken(raw: bytes, body: bytes, exchange: str, redelivered: bool) -> None:
     """Whatever its properties are, it becomes a message, and then an event, or is refused; its headers are a table."""
