@@ -1,7 +1,8 @@
 """Gives a delivery its durable fate: done, or a retry, a deferral or a dead letter that the queue has confirmed.
 
 Nothing is told to the observers, and no message acked, before the queue has confirmed. While the queue is away the
-delivery waits here, in memory; the worker's window bounds how many can.
+delivery waits here, in memory; the worker's window bounds how many can. One that was only put off waits no longer than
+until it is due: then it can be made without the queue.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from notifier.domain.verdict import Dead, Defer, Done, RetryAt, Skip, Verdict
 from notifier.pipeline import facts
 from notifier.pipeline.ports import Clock, Publisher
 
+AGAIN = 1.0  # seconds, at the least, until one that was put off is due: a thousand of them must not hold the loop
 BATCH = 16  # messages that are made and confirmed together; more would hold the loop while they are made
 
 
@@ -40,8 +42,8 @@ class Settlement:
         self._clock = clock
         self._observe = observe
 
-    async def settle(self, delivery: Delivery, verdict: Verdict) -> None:
-        """Return once the fate is durable."""
+    async def settle(self, delivery: Delivery, verdict: Verdict) -> bool:
+        """Return True once the fate is durable; False where a deferral is due, and the queue has not taken it yet."""
         now = self._clock()
         match verdict:
             case Done():
@@ -51,13 +53,16 @@ class Settlement:
             case Skip():
                 self._observe(facts.Skipped(iss=delivery.iss, client_id=delivery.client_id, event_id=delivery.event_id))
             case RetryAt():
-                await self._later(delivery, verdict.due, hops(verdict.due - now, verdict.rounding))
+                await self.send(*_later(delivery, verdict.due, hops(verdict.due - now, verdict.rounding)))
                 self._observe(facts.RetryScheduled(delivery=delivery, due=verdict.due))
             case Defer():
-                await self._later(delivery, verdict.due, hops(verdict.due - now, verdict.rounding, most=1))
+                later = _later(delivery, verdict.due, hops(verdict.due - now, verdict.rounding, most=1))
+                if not await self._send_within(max(AGAIN, verdict.due - now), *later):
+                    return False
                 self._observe(_deferred(delivery, verdict))
             case Dead():
                 await self.bury(dead_letter.bury_delivery(delivery, verdict.reason, verdict.text, now))
+        return True
 
     async def bury(self, letter: DeadLetter) -> None:
         """Return once the dead letter is durable."""
@@ -89,14 +94,29 @@ class Settlement:
             except QueueUnavailable:
                 await self._publisher.available()
 
-    async def _later(self, delivery: Delivery, due: float, path: tuple[int, ...]) -> None:
-        first, *rest = path
-        # An id that is written down is the same at every reading, and marks a duplicate like one that was given.
-        document = DeliveryDocument(
-            delivery=replace(delivery, id_given=True), schedule=Schedule(due=due, hops=tuple(rest))
-        )
-        body = documents.dump_delivery(document)
-        await self.send(delay(first), Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id))
+    async def _send_within(self, seconds: float, queue: str, message: Outgoing) -> bool:
+        """Whether the message became durable, where the queue was not away for so long."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while True:
+            try:
+                await self._publisher.publish(queue, message)
+            except QueueUnavailable:
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await self._publisher.available()
+                except TimeoutError:
+                    return False
+            else:
+                return True
+
+
+def _later(delivery: Delivery, due: float, path: tuple[int, ...]) -> tuple[str, Outgoing]:
+    """The message that brings it back, and the queue to send it to."""
+    first, *rest = path
+    # An id that is written down is the same at every reading, and marks a duplicate like one that was given.
+    document = DeliveryDocument(delivery=replace(delivery, id_given=True), schedule=Schedule(due=due, hops=tuple(rest)))
+    body = documents.dump_delivery(document)
+    return delay(first), Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id)
 
 
 def _deferred(delivery: Delivery, verdict: Defer) -> facts.Deferred:

@@ -183,8 +183,11 @@ class Worker:
                 self._spawn(self._move(held, step.sends))
 
     def _begin_delivery(self, held: Held, delivery: Delivery) -> None:
-        if not self._ledger.open_delivery(held, delivery):
-            return
+        if self._ledger.open_delivery(held, delivery):
+            self._ask(held, delivery)
+
+    def _ask(self, held: Held, delivery: Delivery) -> None:
+        """Attempt it, put it off, or give it up."""
         registry = self._registry()
         client = registry.resolve(delivery.iss, delivery.client_id, delivery.inline)
         now = self._tools.clock()
@@ -255,9 +258,12 @@ class Worker:
         return defer_for(fault, ticket.delivery, ticket.client, self._tools)
 
     async def _settle(self, held: Held, begun: Delivery, after: Delivery, verdict: Verdict) -> None:
-        await self._settlement.settle(after, verdict)
-        self._ledger.settle_delivery(held, begun, fate_of(verdict))
+        durable = await self._settlement.settle(after, verdict)
         self._making_room = False
+        if durable:
+            self._ledger.settle_delivery(held, begun, fate_of(verdict))
+        else:
+            self._ask(held, begun)
 
     async def _bury(self, held: Held, letter: DeadLetter) -> None:
         await self._settlement.bury(letter)
