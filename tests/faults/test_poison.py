@@ -40,7 +40,7 @@ async def live_and_die(made: Rig, command: Sequence[str], left: int, tally: Coun
                 # 143: the last worker was still starting.
                 assert await running.stop() in (0, 128 + signal.SIGTERM)
                 tally["deaths"] += len(running.said("killed"))
-                tally["highest"] = max(tally["highest"], *(line["count"] for line in running.said("neighbour")))
+                tally["highest"] = max([tally["highest"], *(line["count"] for line in running.said("neighbour"))])
             if settled(await rabbit.depths()):  # with what the last worker had in hand
                 return
 

@@ -1,0 +1,107 @@
+"""A broker that flaps: each time the worker has found it again, the connections are lost, whatever was under way.
+
+Clients make it hard: some take longer to answer than a connection lives, one hangs until the attempt is given up, and
+two are down all the while. Half of the events have no id, by which a second copy could be known.
+"""
+
+import asyncio
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from yarl import URL
+
+from tests.faults.conftest import Form, Tell
+from tests.faults.rig import ANSWER, rig
+from tests.faults.test_poison import killed_by
+from tests.system import ledger
+from tests.system.clients import Hit
+from tests.system.publisher import Publisher
+from tests.system.site import NEVER_OPENS, client
+from tests.system.tcp_proxy import Ending, TcpProxy
+from tests.system.worker_process import worker
+
+QUICK = ("healthy", "down-1", "down-2")
+LATE = ("slow", "hanging")
+EVERY = 250  # events of which one is for those that are late, too
+LINKS = 2  # connections of a worker
+BEYOND = 600.0  # seconds; the last is told once every circuit is closed again and the late ones have had their turns
+HIGHEST = 30  # of a hundred
+
+
+class Mixed(Publisher):
+    """Every other event has no id; one in 250 is for the late clients as well."""
+
+    def event(self, number: int) -> Mapping[str, object]:
+        event = dict(super().event(number))
+        if number % 2:
+            del event["id"]
+        if number % EVERY < 2:
+            event["clients"] = [*QUICK, *LATE]
+        return event
+
+
+class Flapping:
+    """What the clients do while the broker flaps, and afterwards."""
+
+    def __init__(self, answer: float, hang: float) -> None:
+        self.over = False
+        self._answer = answer
+        self._hang = hang
+
+    async def judge(self, hit: Hit) -> int:
+        """What a request is answered with."""
+        name = hit.path.removeprefix("/")
+        if name == "slow":
+            await asyncio.sleep(self._answer)
+        elif name == "hanging" and not self.over:
+            await asyncio.sleep(self._hang)
+        else:
+            await asyncio.sleep(ANSWER)
+        return 503 if name.startswith("down") and not self.over else 200
+
+
+@pytest.mark.fault("poison", "a broker that flaps every few seconds, clients that answer slower than that")
+@pytest.mark.timeout(1800)
+async def test_flapping(
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
+) -> None:
+    """What is given back a hundred times would be a dead letter; none comes near."""
+    seconds, longest = form(10, 600), form(2, 6)  # of all flapping, and of a connection's life
+    flapping = Flapping(answer=1.1 * longest, hang=2.5 * longest)
+    url = URL(amqp_url)
+    async with (
+        TcpProxy(url.host or "localhost", url.port or 5672, chance) as proxy,
+        rig(tmp_path, amqp_url, prefix) as made,
+    ):
+        made.clients.judge = flapping.judge
+        made.publisher = Mixed(amqp_url, prefix, QUICK)
+        made.site.config["queue"]["url"] = str(url.with_port(proxy.port))
+        made.site.config["delivery"] |= {"timeout": f"{2 * longest}s", "max_age": "7d"}
+        made.site.write()
+        made.site.write_clients(
+            [client(name, made.clients.url(name), circuit={"open_for": "1s"}) for name in QUICK]
+            + [client(name, made.clients.url(name), circuit=NEVER_OPENS) for name in LATE]
+        )
+        async with worker(made.site, command=killed_by("reading", "none")) as running:
+            ends = asyncio.get_running_loop().time() + seconds
+            publishing = asyncio.create_task(made.publisher.publish(range(form(750, 30_000)), rate=form(80, 60)))
+            flaps = 0
+            while asyncio.get_running_loop().time() < ends:
+                await proxy.until_connections(LINKS, 60)
+                await asyncio.sleep(chance.uniform(longest / 6, longest))
+                proxy.end(Ending.RESET)
+                flaps += 1
+            flapping.over = True
+            await publishing
+            owed = sum(map(len, made.publisher.confirmed.values()))
+            await made.clients.until(lambda: len(made.clients.accepted) >= owed, BEYOND)
+            await running.until_metric(0, "in_flight")
+            assert await running.stop() == 0
+        highest = max(line["count"] for line in running.said("neighbour"))
+        print(f"{flaps} flaps; given back {highest} times at most")  # noqa: T201  as the account is
+        found = await ledger.in_rabbitmq(amqp_url, prefix)
+        assert [one.headers for one in found if one.queue == "dead"] == []
+        assert highest < HIGHEST
+        tell(made.cast(found, cause="held when the connection was lost"), times=flaps)
