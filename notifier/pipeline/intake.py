@@ -27,10 +27,10 @@ from notifier.pipeline.facts import Buried, Deferred, EventTaken
 from notifier.pipeline.ports import Clock, CurrentRegistry
 from notifier.pipeline.settlement import Send
 
-# Seconds that a message of a later release rests until a worker that knows it takes it: 8, 16, 32 … 256, and on so for
+# Seconds that a message of a later release rests until a worker that knows it takes it: 4, 8, 16 … 256, and on so for
 # as long as it takes. Short at first, since during an upgrade the next to take it may be of that release already; the
 # most is what a rollback costs, with 100,000 of them 400 passes a second. It is never a dead letter: nothing is wrong.
-NEWER_WAITS = tuple(2**power for power in range(3, 9))
+NEWER_WAITS = tuple(2**power for power in range(2, 9))
 # Where what a suspect was rewritten as rests first. Taken at once, it would kill the process before the ack of what it
 # was made of is with the broker; that would be rewritten again in the next life, and the poison be more at each death.
 REST = delay(1)

@@ -1,0 +1,137 @@
+"""What one worker writes into its queues, told by a fixed story: the same clock, the same ids, every kind of message.
+
+    python -m tests.recorded.story v2
+
+records it for a release that writes another version. What was recorded is never written again.
+"""
+
+import asyncio
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from notifier.domain.message import Lane, Message, Outgoing, kind_named
+from notifier.domain.outcome import Answer, Wire
+from notifier.pipeline.ports import Request
+from tests.pipeline.stage import ISS, Stage, client, running
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """A message as it lies in a queue: its AMQP properties and headers, and its body as JSON."""
+
+    queue: str
+    type: str | None
+    content_type: str
+    message_id: str
+    headers: dict[str, str]
+    body: Any
+
+    @classmethod
+    def of(cls, queue: str, message: Outgoing) -> Self:
+        """One that was just written."""
+        return cls(
+            queue=queue,
+            type=str(message.kind),
+            content_type=message.content_type,
+            message_id=message.message_id,
+            headers=dict(message.headers),
+            body=json.loads(message.body),
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """One that was kept."""
+        return cls(**json.loads(path.read_text()))
+
+    def text(self) -> str:
+        """As it is kept."""
+        return json.dumps({name: getattr(self, name) for name in self.__slots__}, indent=2) + "\n"
+
+    def message(self) -> Message:
+        """As a worker takes it."""
+        return Message(
+            lane=Lane.EVENTS if self.queue == "events" else Lane.RETRIES,
+            body=json.dumps(self.body).encode(),
+            tag=None,
+            kind=kind_named(self.type),
+            content_type=self.content_type,
+            headers=self.headers,
+            message_id=self.message_id,
+        )
+
+
+def kept(version: str) -> dict[str, Recorded]:
+    """What is kept of a version, by name."""
+    return {path.stem: Recorded.load(path) for path in sorted((HERE / version).glob("*.json"))}
+
+
+async def told() -> dict[str, Recorded]:
+    """The story as this release tells it, by the names under which it is kept."""
+    found = {}
+    for name, queue in _QUEUES.items():
+        stage = Stage(client("refuses"), client("fails"), client("shop"))
+        stage.receivers.behaviours |= {"refuses": _answers(403), "fails": _answers(503)}
+        stage.worker._intake._max_event = 1 << 20
+        async with running(stage):
+            _happen(stage, name)
+            await stage.until(lambda stage=stage: bool(stage.queue.acked))  # type: ignore[misc]
+        written = [message for where, message in stage.queue.published if where == queue]
+        found[name] = Recorded.of(queue, written[-1])
+    return found
+
+
+_QUEUES = {
+    "delivery-retried": "delay.2s",
+    "delivery-deferred": "delay.2s",
+    "event-split": "events",
+    "event-of-unknown-issuer": "delay.2s",
+    "event-written-down": "events",
+    "dead-letter-refused": "dead",
+    "dead-letter-malformed": "dead",
+}
+
+
+def _happen(stage: Stage, name: str) -> None:
+    pairwise = {"client_id": "fails", "sub": "pairwise-1", "backchannel_logout_uri": "https://fails.example/other"}
+    moments: dict[str, Any] = {"ended_at": "2027-01-15T07:00:00Z", "not_after": "2027-02-15T07:00:00Z"}
+    match name:
+        case "delivery-retried":
+            stage.event(pairwise, id="e1", reason="terminated", **moments)
+        case "delivery-deferred":
+            stage.event("nobody", id="e2")
+        case "event-split":
+            stage.event(*(f"c{number}" for number in range(100)), "shop", pairwise, {"client_id": 7}, id="e3")
+        case "event-of-unknown-issuer":
+            stage.event("shop", id="e4", iss="https://new.example")
+        case "event-written-down":
+            stage.worker.lost(Lane.EVENTS)
+            stage.event("shop", delivery_count=3)
+        case "dead-letter-refused":
+            stage.event("refuses", id="e5", **moments)
+        case _:
+            stage.take(b'{"iss": "%s", "id": "e6"}' % ISS.encode(), content_type="application/json")
+
+
+def _answers(status: int) -> Any:
+    async def answer(_request: Request) -> Wire:
+        return Answer(status=status)
+
+    return answer
+
+
+def main(version: str) -> None:
+    """Record what is not recorded yet."""
+    folder = HERE / version
+    folder.mkdir(exist_ok=True)
+    for name, message in asyncio.run(told()).items():
+        if not (folder / f"{name}.json").exists():
+            (folder / f"{name}.json").write_text(message.text())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
