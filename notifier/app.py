@@ -33,6 +33,7 @@ from notifier.domain.errors import QueueError
 from notifier.domain.message import Lane
 from notifier.domain.session_ended import SessionEnded
 from notifier.pipeline.attempt import Tools
+from notifier.pipeline.awake import Awake
 from notifier.pipeline.facts import Fact, Observer
 from notifier.pipeline.intake import Intake, event_message
 from notifier.pipeline.limits import Limits
@@ -113,7 +114,7 @@ class Service:
                 signer=live,
                 transport=self._transport,
                 clock=time.time,
-                steady=time.monotonic,
+                steady=Awake(time.monotonic),
                 jitter=random.random,
                 new_jti=_new_id,
                 observe=self._observe,

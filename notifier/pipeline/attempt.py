@@ -12,16 +12,30 @@ from notifier.domain.delivery import Delivery
 from notifier.domain.egress import check_uri
 from notifier.domain.errors import OurFault
 from notifier.domain.logout_token import carries_sid, claims_for
-from notifier.domain.outcome import Answer, Break, DeadReason, Outcome, Reason, Refused, StaleConnection, read_wire
+from notifier.domain.outcome import (
+    Answer,
+    Break,
+    DeadReason,
+    Failed,
+    Outcome,
+    Reason,
+    Refused,
+    StaleConnection,
+    read_wire,
+)
 from notifier.domain.verdict import Dead, Defer, RetryAt, Verdict, decide, our_fault_wait, pause_of, postponed, record
 from notifier.pipeline.facts import Attempted, Observer
 from notifier.pipeline.ports import Clock, Request, Signer, Transport
 from notifier.pipeline.standing import Mark, mark_of
 
+HELD = 0.9  # of a timeout, at the least, must have passed for it to be the client's
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What an attempt is made with. `steady` is a clock that never jumps; `new_jti` never gives the same twice."""
+    """What an attempt is made with. `steady` is a clock that never jumps, not even where this process is held (see
+    `awake`); `new_jti` never gives the same twice.
+    """
 
     signer: Signer
     transport: Transport
@@ -74,7 +88,16 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> Made:
     )
     if isinstance(verdict, Defer):
         after = postponed(after, verdict, client, now)
-    return Made(delivery=after, verdict=verdict, mark=mark_of(outcome), pause=pause_of(outcome, client.retry))
+    mark = Mark.NOTHING if _cut_short(outcome, seconds, client) else mark_of(outcome)
+    return Made(delivery=after, verdict=verdict, mark=mark, pause=pause_of(outcome, client.retry))
+
+
+def _cut_short(outcome: Outcome, seconds: float, client: Client) -> bool:
+    """Whether the deadline passed while this process was held: the client had no time to answer in.
+
+    `seconds` of a clock that stood still meanwhile. A little less than its timeout is no sign of that.
+    """
+    return isinstance(outcome, Failed) and outcome.reason is Reason.TIMEOUT and seconds < HELD * client.timeout
 
 
 def defer_for(fault: OurFault, delivery: Delivery, client: Client, tools: Tools) -> Made:
