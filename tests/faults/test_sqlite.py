@@ -18,6 +18,8 @@ from tests.faults.test_workers import KILLED
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
+# A client that failed is given one slot, and on a busy machine what waits for that is put off by a minute or two.
+PATIENCE = 240.0  # seconds
 UNUSABLE = "queue file cannot be used"
 USABLE = "queue file can be used again"
 
@@ -38,12 +40,12 @@ async def until_more(made: EmbeddedRig, count: int) -> None:
 
 
 @pytest.mark.fault("embedded queue", "worker killed by SIGKILL at random moments, each time with deliveries in flight")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 async def test_killed_again_and_again(tmp_path: Path, form: Form[int], chance: random.Random, tell: Tell) -> None:
     """Events are published all the while; whoever publishes finds nobody, or an answer cut off, and sends again."""
-    times = form(4, 20)
+    times = form(3, 20)
     async with embedded(tmp_path) as made:
-        publishing = asyncio.create_task(made.publisher.publish(range(300 * times), rate=200))
+        publishing = asyncio.create_task(made.publisher.publish(range(200 * times), rate=100))
         for _ in range(times):
             async with worker(made.site) as running:
                 await until_more(made, 1)
@@ -52,7 +54,7 @@ async def test_killed_again_and_again(tmp_path: Path, form: Form[int], chance: r
                 await running.ended()
         async with worker(made.site) as running:
             await publishing
-            await made.until_settled()
+            await made.until_settled(PATIENCE)
             assert await running.stop() == 0
         tell(await made.account(cause=KILLED), times=times)
 
@@ -84,13 +86,13 @@ def filled(folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.fault("embedded queue", "disk full while events come, then free again")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 async def test_disk_full(tmp_path: Path, form: Form[int], tell: Tell) -> None:
     """While it is full whoever publishes is told 503 and the probe and the log say why; then all goes on by itself."""
     times = form(2, 10)
     with small_disk(tmp_path / "disk", mib=12) as disk:
         async with embedded(tmp_path, disk / "queue.db") as made, worker(made.site) as running:
-            publishing = asyncio.create_task(made.publisher.publish(range(500 * times), rate=200))
+            publishing = asyncio.create_task(made.publisher.publish(range(250 * times), rate=100))
             for _ in range(times):
                 await until_more(made, 200)
                 refused = made.publisher.answers[503]
@@ -99,7 +101,7 @@ async def test_disk_full(tmp_path: Path, form: Form[int], tell: Tell) -> None:
                     await until_problem(running, "database or disk is full")
                 await until_problem(running, None)
             await publishing
-            await made.until_settled()
+            await made.until_settled(PATIENCE)
             assert {str(made.file) in line["reason"] for line in running.said(UNUSABLE)} == {True}
             assert len(running.said(USABLE)) >= times
             assert await running.stop() == 0
@@ -127,13 +129,13 @@ async def until_either(started: WorkerProcess) -> None:
 
 
 @pytest.mark.fault("embedded queue", "worker killed while the disk is full, started while it is, and when it is free")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 async def test_killed_on_a_full_disk(tmp_path: Path, form: Form[int], tell: Tell) -> None:
     """A start on the full disk either succeeds or ends with an error that names the file; afterwards all goes on."""
     times = form(1, 5)
     with small_disk(tmp_path / "disk", mib=12) as disk:
         async with embedded(tmp_path, disk / "queue.db") as made:
-            publishing = asyncio.create_task(made.publisher.publish(range(400 * times), rate=200))
+            publishing = asyncio.create_task(made.publisher.publish(range(300 * times), rate=100))
             for _ in range(times):
                 async with worker(made.site) as running:
                     await until_more(made, 100)
@@ -144,18 +146,18 @@ async def test_killed_on_a_full_disk(tmp_path: Path, form: Form[int], tell: Tell
                         await start_on_a_full_disk(made)
             async with worker(made.site) as running:
                 await publishing
-                await made.until_settled()
+                await made.until_settled(PATIENCE)
                 assert await running.stop() == 0
             tell(await made.account(cause=KILLED), times=times)
 
 
 @pytest.mark.fault("embedded queue", "file locked by another process for longer than the worker waits for it")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 async def test_locked(tmp_path: Path, form: Form[int], tell: Tell) -> None:
     """Whoever publishes is told 503, the probe and the log say why; once the lock is gone all goes on by itself."""
     seconds = form(7, 20)
     async with embedded(tmp_path) as made, worker(made.site) as running:
-        publishing = asyncio.create_task(made.publisher.publish(range(600), rate=200))
+        publishing = asyncio.create_task(made.publisher.publish(range(500), rate=100))
         await until_more(made, 100)
         with contextlib.closing(sqlite3.connect(made.file, isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")
@@ -165,7 +167,7 @@ async def test_locked(tmp_path: Path, form: Form[int], tell: Tell) -> None:
             assert (await running.get("/livez"))[0] == 200
             other.execute("ROLLBACK")
         await publishing
-        await made.until_settled()
+        await made.until_settled(PATIENCE)
         await until_problem(running, None)
         assert {str(made.file) in line["reason"] for line in running.said(UNUSABLE)} == {True}
         assert running.said(USABLE)

@@ -12,7 +12,7 @@ import pytest
 from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import EmbeddedRig, embedded
 from tests.faults.rig import CLIENTS
-from tests.faults.test_sqlite import until_more
+from tests.faults.test_sqlite import PATIENCE, until_more
 from tests.system.command import command, environment
 from tests.system.worker_process import worker
 
@@ -78,7 +78,7 @@ async def notifier(made: EmbeddedRig, *arguments: str, stdin: str = "") -> tuple
 
 
 @pytest.mark.parametrize("harm", [garbage_in_the_header, truncated, overwritten_in_the_middle, another_programs])
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 async def test_a_damaged_file_is_refused_and_kept(tmp_path: Path, harm: Callable[[Path], str]) -> None:
     """Exit 1, which file it is, what is wrong and the way out; not one of its bytes is changed, by the worker or by
     the command line."""
@@ -98,7 +98,7 @@ async def test_a_damaged_file_is_refused_and_kept(tmp_path: Path, harm: Callable
         assert made.clients.hits == []
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 async def test_an_empty_file_with_a_log_is_refused_and_kept(tmp_path: Path) -> None:
     """SQLite would take it as new, and delete the log, with every message in it."""
     async with embedded(tmp_path) as made:
@@ -116,13 +116,13 @@ async def test_an_empty_file_with_a_log_is_refused_and_kept(tmp_path: Path) -> N
         assert (made.file.read_bytes(), log.read_bytes()) == (b"", kept)
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 async def test_damage_under_a_running_worker(tmp_path: Path) -> None:
     """The worker ends and says why, rather than go on for ever with what it cannot read; the next start says it too."""
     async with embedded(tmp_path) as made:
         async with worker(made.site) as running:
             await fill_beside(made)
-            await made.until_settled()
+            await made.until_settled(PATIENCE)
             with contextlib.closing(sqlite3.connect(made.file)) as database:
                 database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             text = overwritten_in_the_middle(made.file)
@@ -140,12 +140,12 @@ async def fill_beside(made: EmbeddedRig) -> None:
 
 
 @pytest.mark.fault("embedded queue", "a second worker started on the same file: refused, the first undisturbed")
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 async def test_a_second_worker(tmp_path: Path, form: Form[int], tell: Tell) -> None:
     """It exits 1 and names the file, the other's pid and the way out."""
     times = form(2, 10)
     async with embedded(tmp_path) as made, worker(made.site) as first:
-        publishing = asyncio.create_task(made.publisher.publish(range(200 * times), rate=150))
+        publishing = asyncio.create_task(made.publisher.publish(range(200 * times), rate=100))
         made.site.config["api"]["listen"] = "127.0.0.1:0"
         made.site.write()
         for _ in range(times):
@@ -157,18 +157,18 @@ async def test_a_second_worker(tmp_path: Path, form: Form[int], tell: Tell) -> N
             assert "RabbitMQ for several workers" in second.log
             assert "Traceback" not in second.log
         await publishing
-        await made.until_settled()
+        await made.until_settled(PATIENCE)
         assert await first.stop() == 0
         tell(await made.account(cause="a second worker"), times=times)
 
 
 @pytest.mark.fault("embedded queue", "the command line beside a running worker: publish, topology show")
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 async def test_the_command_line_beside_a_worker(tmp_path: Path, form: Form[int], tell: Tell) -> None:
     """What it confirms is delivered like any other; whoever publishes over HTTP meanwhile is never refused."""
     times = form(2, 10)
     async with embedded(tmp_path) as made, worker(made.site) as running:
-        publishing = asyncio.create_task(made.publisher.publish(range(200 * times), rate=150))
+        publishing = asyncio.create_task(made.publisher.publish(range(200 * times), rate=100))
         for number in range(times):
             numbers = range(10_000 + 100 * number, 10_100 + 100 * number)
             code, out, err = await notifier(made, "publish", "--json", stdin=events(made, numbers))
@@ -180,13 +180,13 @@ async def test_the_command_line_beside_a_worker(tmp_path: Path, form: Form[int],
             assert (code, out) == (0, "")
             assert f"sqlite:{made.file} is the embedded queue" in " ".join(err.split())
         await publishing
-        await made.until_settled()
+        await made.until_settled(PATIENCE)
         assert set(made.publisher.answers) == {202}
         assert await running.stop() == 0
         tell(await made.account(cause="command line"), times=times)
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 async def test_a_message_of_a_newer_notifier_waits(tmp_path: Path) -> None:
     """Neither told nor buried: it is put off, as it is, for a worker that knows its kind."""
     async with embedded(tmp_path) as made:
