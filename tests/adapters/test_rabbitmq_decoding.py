@@ -12,7 +12,7 @@ from pamqp import commands, decode
 from pamqp.header import ContentHeader
 
 from notifier.adapters.rabbitmq.decoding import UnreadableTable, to_message, tolerate_any_publisher
-from notifier.domain.message import Kind, Lane, Whole
+from notifier.domain.message import Kind, Lane, NewerKind, Whole
 
 
 def delivered(
@@ -60,6 +60,14 @@ def test_an_unknown_type_is_no_kind() -> None:
     """Another `type` than ours, or none, is a publisher's message."""
     assert to_message(Lane.EVENTS, delivered("", message_type="other"), None).kind is None
     assert to_message(Lane.EVENTS, delivered(""), None).kind is None
+
+
+def test_a_later_releases_type_is_ours_where_it_cannot_be_forged() -> None:
+    """It waits for a worker that knows it; through an exchange it is a publisher's word, and no reason to wait."""
+    kind = to_message(Lane.EVENTS, delivered("", message_type="notifier.batch"), None).kind
+    assert isinstance(kind, NewerKind)
+    assert kind == "notifier.batch"
+    assert to_message(Lane.EVENTS, delivered("notifier.events", message_type="notifier.batch"), None).kind is None
 
 
 def test_the_brokers_clock_comes_first() -> None:

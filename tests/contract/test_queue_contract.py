@@ -14,7 +14,7 @@ from notifier.adapters.rabbitmq.options import RabbitOptions
 from notifier.adapters.rabbitmq.queue import RabbitQueue
 from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.message import DEAD, HOPS, Kind, Lane, Outgoing, delay
+from notifier.domain.message import DEAD, HOPS, Kind, Lane, NewerKind, Outgoing, delay
 from tests.contract.queues import PATIENCE, Inbox, Place, consuming, names, outgoing, ready
 
 ONE_BY_ONE = {Lane.EVENTS: 1, Lane.RETRIES: 1, Lane.BULK: 1}
@@ -66,8 +66,8 @@ async def test_published_waits_for_a_consumer(place: Place) -> None:
     }
 
 
-@pytest.mark.parametrize("kind", list(Kind))
-async def test_properties_survive(place: Place, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [*Kind, NewerKind("notifier.batch")])
+async def test_properties_survive(place: Place, kind: Kind | NewerKind) -> None:
     """Kind, headers, id, content type and body come as they went."""
     queue, inbox = await place.consume()
     headers = {"reason": "refused", "client_id": "a.b*#", "iss": "https://id.example.com/ü", "empty": ""}

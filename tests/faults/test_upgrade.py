@@ -1,0 +1,79 @@
+"""An upgrade, and half of one: what a worker of a later release wrote, taken by one of this release under load."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import aio_pika
+import pytest
+
+from tests.faults.conftest import Form, Tell
+from tests.faults.rig import CLIENTS, rig
+from tests.system import ledger
+from tests.system.ledger import Found
+from tests.system.site import ISSUER
+from tests.system.worker_process import ROOT, worker
+
+KNOWS_MORE = [sys.executable, str(ROOT / "tests" / "faults" / "knows_more.py")]
+FIRST = 1_000_001  # number of the first event that a later release wrote; neither `flaky` nor `refusing` mind them
+KINDS = ("notifier.event", "notifier.delivery", "notifier.batch")
+
+
+def of_a_later_release(kind: str, number: int) -> Mapping[str, object]:
+    """A document of version 2, for one client."""
+    names = {"id_given": True, "iss": ISSUER, "sub": "alice", "sid": str(number)}
+    if kind == "notifier.event":
+        return {"v": 2, "event": {"id": str(number), **names, "clients": [{"client_id": "healthy"}]}}
+    return {"v": 2, "delivery": {"id": f"d{number}", "event_id": str(number), **names, "client_id": "healthy"}}
+
+
+async def write(url: str, prefix: str, count: int) -> list[str]:
+    """So many of each kind, into events and retries in turn, as our own workers publish. Returns the event ids."""
+    numbers = range(FIRST, FIRST + count * len(KINDS))
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        for number in numbers:
+            kind = KINDS[number % len(KINDS)]
+            body = json.dumps(of_a_later_release(kind, number)).encode()
+            message = aio_pika.Message(body, type=kind, message_id=str(number), delivery_mode=2)
+            await channel.default_exchange.publish(message, f"{prefix}.{('events', 'retries')[number % 2]}")
+    return [str(number) for number in numbers]
+
+
+@pytest.mark.fault("upgrade", "documents of a later version and of an unknown kind, put into the queues under load")
+@pytest.mark.timeout(300)
+async def test_documents_of_a_later_release(
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell
+) -> None:
+    """They wait, and everything else is delivered; once a worker of that release is there, they are delivered too."""
+    count = form(20, 1000)
+
+    def waiting(found: list[Found], theirs: list[str]) -> int:
+        cast = ledger.account({event: ["healthy"] for event in theirs}, made.clients, found)
+        assert cast.missing == ()
+        assert cast.wrong == ()
+        return sum(cast.waiting.values())
+
+    async with rig(tmp_path, amqp_url, prefix) as made:
+        async with worker(made.site) as running:
+            publishing = asyncio.create_task(made.publisher.publish(range(form(200, 5000)), rate=200))
+            theirs = await write(amqp_url, prefix, count)
+            await publishing
+            await made.until_settled()
+            shown = await running.until_said("deferral", lambda line: line["event_id"] == theirs[0])
+            assert (shown["level"], shown["cause"]) == ("warning", "unknown")
+            assert "this release" in shown["error"]
+            assert await running.metric("deferrals_total", cause="unknown") >= len(theirs)
+            assert await running.stop() == 0
+        assert waiting(await ledger.in_rabbitmq(amqp_url, prefix), theirs) == len(theirs)
+        async with worker(made.site, command=KNOWS_MORE) as running:
+            owed = len(CLIENTS) * len(made.publisher.confirmed) - len(made.to_die) + len(theirs)
+            await made.clients.until(lambda: len(made.clients.accepted) >= owed, 60)
+            await running.until_metric(0, "in_flight")
+            assert await running.stop() == 0
+        made.publisher.confirmed |= {event: ["healthy"] for event in theirs}
+        found = await ledger.in_rabbitmq(amqp_url, prefix)
+        expected = {(event, who): why for (event, who), why in made.to_die.items() if event not in theirs}
+        tell(ledger.account(made.publisher.confirmed, made.clients, found, to_die=expected), times=len(theirs))
