@@ -1,4 +1,4 @@
-"""While the queue takes nothing, what needs nothing of it is done: a delivery that was only put off is made when due."""
+"""While the queue takes nothing, what needs nothing of it is done: what was only put off is made when it is due."""
 
 from notifier.domain.outcome import Answer, Wire
 from notifier.pipeline.ports import Request
