@@ -30,10 +30,19 @@ def catalogue() -> list[Fault]:
 
 
 def _faults(module: ast.Module) -> Iterator[Fault]:
+    texts = {
+        node.targets[0].id: node.value.value
+        for node in module.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and isinstance(node.value, ast.Constant)
+    }
     for node in ast.walk(module):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.fault":
-            group, what = map(ast.literal_eval, node.args)
-            yield group, what
+            group, what = (
+                texts[each.id] if isinstance(each, ast.Name) else ast.literal_eval(each) for each in node.args
+            )
+            yield str(group), str(what)
 
 
 def rows(lines: Iterable[Mapping[str, Any]]) -> list[str]:
