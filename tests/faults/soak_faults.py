@@ -10,6 +10,7 @@ import json
 import random
 import re
 import signal
+import subprocess
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -201,7 +202,7 @@ class Scripts:
             frozen.send(signal.SIGCONT)
 
     async def _close_connections(self, _chance: random.Random) -> None:
-        await asyncio.to_thread(self._node.ctl, "close_all_connections", "soak")
+        await self._ctl("close_all_connections", "soak")
 
     async def _kill_broker(self, chance: random.Random) -> None:
         await asyncio.to_thread(self._node.kill)
@@ -216,11 +217,22 @@ class Scripts:
             self._node.thaw()
 
     async def _alarm(self, chance: random.Random) -> None:
-        await asyncio.to_thread(self._node.ctl, "set_vm_memory_high_watermark", "0")
         try:
+            await self._ctl("set_vm_memory_high_watermark", "0")
             await self._rest(chance.uniform(5, 12))
         finally:
-            await asyncio.to_thread(self._node.ctl, "set_vm_memory_high_watermark", "0.4")
+            await self._ctl("set_vm_memory_high_watermark", "0.4")
+
+    async def _ctl(self, *arguments: str) -> None:
+        """On a busy machine rabbitmqctl may give up; an alarm that stayed would end the soak."""
+        for left in reversed(range(5)):
+            try:
+                await asyncio.to_thread(self._node.ctl, *arguments)
+            except (RuntimeError, subprocess.TimeoutExpired):
+                if not left:
+                    raise
+            else:
+                return
 
     async def _trouble(self, chance: random.Random, mood: Mood) -> None:
         await self._crowd.be(mood)

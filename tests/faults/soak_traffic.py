@@ -1,7 +1,7 @@
 """Who takes part in a soak: identity servers that publish without end, clients of which one has moods, a registry.
 
-Three clients behave as the rig's; `moody` hangs, refuses connections or answers 503 when it is told to; fifty are told
-together now and then, and the registry has a new guest at each reload.
+Three clients behave as the rig's, though `flaky` fails less often; `moody` hangs, refuses connections or answers 503
+when told to; fifty are told together now and then, and the registry has a new guest at each reload.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from tests.faults.rig import CLIENTS, judge, refuses
+from tests.faults.rig import ANSWER, CLIENTS, refuses
 from tests.system.clients import Answer, Clients, Hit
 from tests.system.ledger import Pair
 from tests.system.publisher import Publisher
@@ -25,6 +25,7 @@ from tests.verifier import verify
 MOODY = "moody"
 MANY = tuple(f"many-{number:02}" for number in range(50))
 GUESTS = 20  # that stay registered: minutes more than a delivery may wait for a broker that comes back
+FLAKY_EVERY = 12  # events of which it fails at the first attempt: one that always fails a third is rightly held back
 VERIFY_EVERY = 50  # a strict look at each token would cost more than the worker
 
 
@@ -74,7 +75,7 @@ class Crowd(Clients):
         self._inspect(hit)
         # It came just now, so it is the last; kept whole, those of half an hour would take a gigabyte.
         self.hits[-1] = replace(hit, token="", claims={"sid": hit.who}, header={})
-        return self._moody() if hit.path == f"/{MOODY}" else judge(hit)
+        return self._moody() if hit.path == f"/{MOODY}" else _steady(hit)
 
     def _inspect(self, hit: Hit) -> None:
         jti = str(hit.claims["jti"])
@@ -100,6 +101,14 @@ class Crowd(Clients):
                 closing = web.Response(status=503)
                 closing.force_close()
                 return closing
+
+
+async def _steady(hit: Hit) -> Answer:
+    await asyncio.sleep(ANSWER)
+    number = int(hit.who)
+    if hit.path == "/refusing" and refuses(number):
+        return 403
+    return 503 if hit.path == "/flaky" and number % FLAKY_EVERY == 0 and hit.nth == 1 else 200
 
 
 def _free_port() -> int:
