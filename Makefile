@@ -48,9 +48,13 @@ format: $(DEV)/.made ## let ruff put imports and lines in order
 lock: $(LOCKER)/.made ## take the newest versions that pyproject.toml allows into the lock files
 	@.ci/lock $(LOCKER)/bin/uv
 
-faults: $(DEV)/.made ## make every fault in its long form, and write docs/reliability.md's table
+LONG_FAULTS = NOTIFIER_FAULTS=long NOTIFIER_FAULTS_REPORT=$(CURDIR)/build/faults.jsonl \
+	$(DEV)/bin/python -m pytest tests/faults --deselect tests/faults/test_table.py $(ARGS)
+
+faults: $(DEV)/.made ## make every fault in its long form, on RabbitMQ 3.10 and 4.x, and write docs/reliability.md's table
 	@rm -f build/faults.jsonl && mkdir -p build
-	@NOTIFIER_FAULTS=long NOTIFIER_FAULTS_REPORT=$(CURDIR)/build/faults.jsonl $(DEV)/bin/python -m pytest tests/faults --deselect tests/faults/test_table.py $(ARGS)
+	@$(LONG_FAULTS)
+	@NOTIFIER_TEST_AMQP_URL= NOTIFIER_TEST_RABBITMQ=4 $(LONG_FAULTS)
 	@$(DEV)/bin/python -m tests.faults.table build/faults.jsonl
 
 soak: $(DEV)/.made ## mix faults for MINUTES=30 beside a steady load, and see that nothing is lost and nothing grows; ARGS="--document"
