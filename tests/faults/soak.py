@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from tests.faults.rig import ANSWER
 from tests.faults.soak_faults import Pair, Scripts, ready
 from tests.faults.soak_figures import Figures, Sample, courses, cpu_seconds, look, write_section
 from tests.faults.soak_traffic import Crowd, IdentityServer, Registrations, to_die
@@ -39,7 +40,9 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is asked for. `seconds` of faults; `rate` in events a second; the rest is for short forms and broken builds.
+    """What is asked for. `seconds` of faults; `rate` in events a second; `answer` in seconds that a client takes.
+
+    The rest is for short forms and broken builds.
 
     `quiet`: for how long nothing must move before what is missing counts as lost. A delay queue whose target was away
     goes on after 178 s.
@@ -48,6 +51,7 @@ class Plan:
     seconds: float
     seed: int = 1
     rate: float = 40.0
+    answer: float = ANSWER
     pace: float = 1.0
     sample_every: float = 10.0
     tell_every: float = 30.0
@@ -76,7 +80,7 @@ class Soak:
         self._say = say
         self._complaints: list[str] = []
         self._site = site(folder, node.url)
-        self._crowd = Crowd(self._site, self._complaints)
+        self._crowd = Crowd(self._site, self._complaints, plan.answer)
         self._registrations = Registrations(self._site, self._crowd, plan.circuit)
         self._workers = Pair(self._site, plan.command, self._complaints)
         self._servers = [

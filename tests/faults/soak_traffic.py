@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from tests.faults.rig import ANSWER, CLIENTS, refuses
+from tests.faults.rig import CLIENTS, refuses
 from tests.system.clients import Answer, Clients, Hit
 from tests.system.ledger import Pair
 from tests.system.publisher import Publisher
@@ -41,8 +41,9 @@ class Mood(StrEnum):
 class Crowd(Clients):
     """All clients on one server, `moody` at a port of its own. What they find wrong with a token is a complaint."""
 
-    def __init__(self, site: Site, complaints: list[str]) -> None:
+    def __init__(self, site: Site, complaints: list[str], answer: float) -> None:
         super().__init__(self._judge)
+        self._answer = answer
         self.moody_port = 0
         self.mood = Mood.WELL
         self._well = asyncio.Event()
@@ -75,7 +76,7 @@ class Crowd(Clients):
         self._inspect(hit)
         # It came just now, so it is the last; kept whole, those of half an hour would take a gigabyte.
         self.hits[-1] = replace(hit, token="", claims={"sid": hit.who}, header={})
-        return self._moody() if hit.path == f"/{MOODY}" else _steady(hit)
+        return self._moody() if hit.path == f"/{MOODY}" else self._steady(hit)
 
     def _inspect(self, hit: Hit) -> None:
         jti = str(hit.claims["jti"])
@@ -87,6 +88,13 @@ class Crowd(Clients):
                 verify(hit.token, self._site.jwks(ISSUER), iss=ISSUER, aud=hit.path.removeprefix("/"), now=hit.at)
             except AssertionError as error:
                 self._complaints.append(f"a wrong token at {hit.path}: {error}")
+
+    async def _steady(self, hit: Hit) -> Answer:
+        await asyncio.sleep(self._answer)
+        number = int(hit.who)
+        if hit.path == "/refusing" and refuses(number):
+            return 403
+        return 503 if hit.path == "/flaky" and number % FLAKY_EVERY == 0 and hit.nth == 1 else 200
 
     async def _moody(self) -> Answer:
         match self.mood:
@@ -101,14 +109,6 @@ class Crowd(Clients):
                 closing = web.Response(status=503)
                 closing.force_close()
                 return closing
-
-
-async def _steady(hit: Hit) -> Answer:
-    await asyncio.sleep(ANSWER)
-    number = int(hit.who)
-    if hit.path == "/refusing" and refuses(number):
-        return 403
-    return 503 if hit.path == "/flaky" and number % FLAKY_EVERY == 0 and hit.nth == 1 else 200
 
 
 def _free_port() -> int:
