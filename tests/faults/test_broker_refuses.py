@@ -107,17 +107,23 @@ async def environment(node: RabbitmqNode, **values: int) -> AsyncIterator[None]:
     """The broker configured so; each channel that opens from now on goes by it."""
 
     async def erlang(call: str) -> str:
-        return (await asyncio.to_thread(node.ctl, "eval", f"application:{call}.")).strip()
+        return (await asyncio.to_thread(node.ctl, "eval", f"{call}.")).strip()
 
-    before = {name: await erlang(f"get_env(rabbit, {name})") for name in values}  # {ok,1000}, or undefined
+    async def put(name: str, value: int | str) -> None:
+        await erlang(f"application:set_env(rabbit, {name}, {value})")
+        # 4.x copies `max_message_size` when it starts, and its channels go by the copy.
+        copied = f"persistent_term:put({name}, {value})"
+        await erlang(f"case persistent_term:get({name}, none) of none -> ok; _ -> {copied} end")
+
+    before = {name: await erlang(f"application:get_env(rabbit, {name})") for name in values}  # {ok,1000}, or undefined
     try:
         for name, value in values.items():
-            await erlang(f"set_env(rabbit, {name}, {value})")
+            await put(name, value)
         yield
     finally:
         for name, told in before.items():
             was = told.removeprefix("{ok,").removesuffix("}")
-            await erlang(f"unset_env(rabbit, {name})" if was == "undefined" else f"set_env(rabbit, {name}, {was})")
+            await (erlang(f"application:unset_env(rabbit, {name})") if was == "undefined" else put(name, was))
 
 
 @pytest.mark.fault("broker", "a channel closed by a precondition failure: a message not acked in time")
