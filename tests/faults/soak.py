@@ -164,12 +164,17 @@ class Soak:
             async with asyncio.timeout(2):
                 unsettled = await long.metric("queue_unsettled")
         if long.running:
-            self._samples.append(look(long.pid, self._now, unsettled))
+            self._samples.append(look(long.pid, self._now, unsettled, (self._crowd.port, self._crowd.moody_port)))
 
     def _tell(self) -> None:
         minutes, seconds = divmod(int(self._now), 60)
         last = self._samples[-1] if self._samples else None
-        worker = f"{last.memory:.1f} MiB, {last.descriptors} descriptors, {last.threads} threads" if last else "–"
+        worker = (
+            f"{last.memory:.1f} MiB, {last.descriptors} descriptors, {last.connections} connections to clients, "
+            f"{last.threads} threads"
+            if last
+            else "–"
+        )
         self._say(
             f"{minutes:3}:{seconds:02} of {self._plan.seconds / 60:g} min: "
             f"{sum(len(server.confirmed) for server in self._servers):,} events, {len(self._crowd.accepted):,} told, "

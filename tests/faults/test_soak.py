@@ -67,7 +67,9 @@ def samples(growth: float) -> list[Sample]:
     """Half an hour, of which the first minutes are warming up; then so many MiB more a minute."""
     minutes = [number / 6 for number in range(180)]
     return [
-        Sample(at=at * 60, memory=80 - 20 * max(0.0, 1 - at / 5) + growth * at, descriptors=40, threads=5)
+        Sample(
+            at=at * 60, memory=80 - 20 * max(0.0, 1 - at / 5) + growth * at, descriptors=20, connections=40, threads=5
+        )
         for at in minutes
     ]
 
@@ -75,7 +77,7 @@ def samples(growth: float) -> list[Sample]:
 @pytest.mark.parametrize(("growth", "flat"), [(0.0, True), (0.3, True), (1.5, False)])
 def test_warming_up_is_no_growth(growth: float, flat: bool) -> None:
     """What is given back a MiB a minute too little is 18 MiB from the second fifth to the last."""
-    assert [course.flat for course in courses(samples(growth))] == [flat, True, True]
+    assert [course.flat for course in courses(samples(growth))] == [flat, True, True, True]
 
 
 def test_few_samples_tell_nothing() -> None:
