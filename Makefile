@@ -27,13 +27,19 @@ help: ## show this list
 demo: $(RUN)/.made ## sign users out of five sample clients and watch; no broker, no configuration, under 30 s
 	@$(RUN)/bin/notifier demo $(ARGS)
 
+PYTEST = $(DEV)/bin/python -m pytest
+FAULTS = tests/faults --numprocesses 3 --dist loadfile  # they mostly wait; of one module on one node
+
 test: $(DEV)/.made ## run every test; installs (as root, by apt) and starts a private RabbitMQ of its own; then 4.x
-	@$(DEV)/bin/python -m pytest $(ARGS)
-	@$(if $(ARGS),,if $(DEV)/bin/python -m tests.rabbitmq_installation; then $(MAKE) --no-print-directory test-rabbitmq4; \
-		else [ "$$NOTIFIER_TEST_RABBITMQ4" != required ]; fi)
+	@$(if $(ARGS),$(PYTEST) $(ARGS),failed=; \
+		$(PYTEST) --ignore tests/faults || failed=1; \
+		$(PYTEST) $(FAULTS) || failed=1; \
+		if $(DEV)/bin/python -m tests.rabbitmq_installation; then $(MAKE) --no-print-directory test-rabbitmq4 || failed=1; \
+		elif [ "$$NOTIFIER_TEST_RABBITMQ4" = required ]; then failed=1; fi; \
+		[ -z "$$failed" ])
 
 test-rabbitmq4: $(DEV)/.made ## run the queue's contract and the faults on RabbitMQ 4.x (root on Debian; 350 MB, once)
-	@NOTIFIER_TEST_AMQP_URL= NOTIFIER_TEST_RABBITMQ=4 $(DEV)/bin/python -m pytest $(or $(ARGS),tests/contract tests/faults)
+	@NOTIFIER_TEST_AMQP_URL= NOTIFIER_TEST_RABBITMQ=4 $(PYTEST) $(or $(ARGS),tests/contract $(FAULTS))
 
 lint: $(DEV)/.made ## ruff, mypy in strict mode, and the direction of the imports
 	@$(DEV)/bin/ruff check notifier tests
@@ -49,7 +55,7 @@ lock: $(LOCKER)/.made ## take the newest versions that pyproject.toml allows int
 	@.ci/lock $(LOCKER)/bin/uv
 
 LONG_FAULTS = NOTIFIER_FAULTS=long NOTIFIER_FAULTS_REPORT=$(CURDIR)/build/faults.jsonl \
-	$(DEV)/bin/python -m pytest tests/faults --deselect tests/faults/test_table.py $(ARGS)
+	$(PYTEST) $(FAULTS) --deselect tests/faults/test_table.py $(ARGS)
 
 faults: $(DEV)/.made ## make every fault in its long form, on RabbitMQ 3.10 and 4.x, and write docs/reliability.md's table
 	@rm -f build/faults.jsonl && mkdir -p build
