@@ -24,20 +24,21 @@ from tests.system.worker_process import worker
 
 QUICK = ("healthy", "down-1", "down-2")
 LATE = ("slow", "hanging")
-EVERY = 250  # events of which one is for those that are late, too
 LINKS = 2  # connections of a worker
 BEYOND = 600.0  # seconds; the last is told once every circuit is closed again and the late ones have had their turns
 HIGHEST = 30  # of a hundred
 
 
 class Mixed(Publisher):
-    """Every other event has no id; one in 250 is for the late clients as well."""
+    """Every other event has no id. Two of every so many are for the late clients as well, which take one at a time."""
+
+    every = 250
 
     def event(self, number: int) -> Mapping[str, object]:
         event = dict(super().event(number))
         if number % 2:
             del event["id"]
-        if number % EVERY < 2:
+        if number % self.every < 2:
             event["clients"] = [*QUICK, *LATE]
         return event
 
@@ -76,7 +77,8 @@ async def test_flapping(
         rig(tmp_path, amqp_url, prefix) as made,
     ):
         made.clients.judge = flapping.judge
-        made.publisher = Mixed(amqp_url, prefix, QUICK)
+        made.publisher = publisher = Mixed(amqp_url, prefix, QUICK)
+        publisher.every = form(250, 2000)
         made.site.config["queue"]["url"] = str(url.with_port(proxy.port))
         made.site.config["delivery"] |= {"timeout": f"{2 * longest}s", "max_age": "7d"}
         made.site.write()
