@@ -26,7 +26,7 @@ TOO_LATE = "the request arrived after its deadline"
 IN_THE_ANSWER = 120  # bytes; with its headers an answer has 150
 IN_THE_REQUEST = 700  # bytes; with its headers a request has 850
 DEADLINE = 1  # seconds
-SLOW = 240.0  # seconds for the last delivery: a client that failed is put off, for a minute where many waited
+SLOW = 400.0  # seconds for the last delivery: where many wait for a client that failed, some are put off by 256 s
 
 
 async def judge(hit: Hit) -> int:
@@ -96,7 +96,7 @@ NETWORK = "network to the clients"
         ),
     ],
 )
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_ended_in_the_middle(
     tmp_path: Path,
     amqp_url: str,
@@ -107,13 +107,13 @@ async def test_ended_in_the_middle(
     fault: tuple[Way, int, Ending],
 ) -> None:
     """Every connection of a moment is ended after so many bytes more, again and again."""
-    times, (way, within, ending) = form(10, 150), fault
+    times, (way, within, ending) = form(10, 60), fault
     async with before(tmp_path, amqp_url, prefix, chance, deadline=10) as given:
-        publishing = asyncio.create_task(given.rig.publisher.publish(range(20 * times), rate=60))
+        publishing = asyncio.create_task(given.rig.publisher.publish(range(30 * times), rate=30))
         for _ in range(times):
             await given.proxy.until_connections(1, PATIENCE)
             given.proxy.end_after(way, chance.randint(1, within), ending)
-            await asyncio.sleep(chance.uniform(0.1, 0.4))
+            await asyncio.sleep(chance.uniform(0.5, 1.5))
         await publishing
         account = await given.account()
         reasons = await failures(given.worker)
@@ -129,7 +129,7 @@ async def test_ended_in_the_middle(
         pytest.param([Way.UP], marks=pytest.mark.fault(NETWORK, "stalled past the deadline: no request arrives")),
     ],
 )
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_stalled_past_the_deadline(
     tmp_path: Path,
     amqp_url: str,
@@ -157,7 +157,7 @@ async def test_stalled_past_the_deadline(
 
 
 @pytest.mark.fault(NETWORK, "100 to 300 ms of latency each way")
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_latency(
     tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
 ) -> None:
@@ -171,7 +171,7 @@ async def test_latency(
 
 
 @pytest.mark.fault(NETWORK, "cut, and new connections refused for a while")
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_refused_for_a_while(
     tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
 ) -> None:
