@@ -26,7 +26,7 @@ async def until_each_has_its_letter(made: Rig) -> None:
 
 
 @pytest.mark.fault("publisher", "confirms lost, every event sent twice or more, to one worker: no client is told twice")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_one_worker_recognises_every_copy(
     tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
 ) -> None:
@@ -46,7 +46,7 @@ async def test_one_worker_recognises_every_copy(
 
 
 @pytest.mark.fault("publisher", "confirms lost, every event sent twice or more, to two workers: told again, harmlessly")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_two_workers_tell_some_again(
     tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
 ) -> None:

@@ -40,7 +40,7 @@ async def until_more(made: EmbeddedRig, count: int) -> None:
 
 
 @pytest.mark.fault("embedded queue", "worker killed by SIGKILL at random moments, each time with deliveries in flight")
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 async def test_killed_again_and_again(tmp_path: Path, form: Form[int], chance: random.Random, tell: Tell) -> None:
     """Events are published all the while; whoever publishes finds nobody, or an answer cut off, and sends again."""
     times = form(3, 20)
@@ -86,7 +86,7 @@ def filled(folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.fault("embedded queue", "disk full while events come, then free again")
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 async def test_disk_full(tmp_path: Path, form: Form[int], tell: Tell) -> None:
     """While it is full whoever publishes is told 503 and the probe and the log say why; then all goes on by itself."""
     times = form(2, 10)
@@ -129,7 +129,7 @@ async def until_either(started: WorkerProcess) -> None:
 
 
 @pytest.mark.fault("embedded queue", "worker killed while the disk is full, started while it is, and when it is free")
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 async def test_killed_on_a_full_disk(tmp_path: Path, form: Form[int], tell: Tell) -> None:
     """A start on the full disk either succeeds or ends with an error that names the file; afterwards all goes on."""
     times = form(1, 5)
@@ -152,7 +152,7 @@ async def test_killed_on_a_full_disk(tmp_path: Path, form: Form[int], tell: Tell
 
 
 @pytest.mark.fault("embedded queue", "file locked by another process for longer than the worker waits for it")
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 async def test_locked(tmp_path: Path, form: Form[int], tell: Tell) -> None:
     """Whoever publishes is told 503, the probe and the log say why; once the lock is gone all goes on by itself."""
     seconds = form(7, 20)
