@@ -409,3 +409,17 @@ def _check(desk: Desk, clients: list[Client], workers: int) -> None:
     assert sum(by_group.values()) == len(desk.running)
     assert by_group[Group.WELL] + by_group[Group.UNPROVEN] == sum(admission.in_flight.values())
     assert admission.waiting == sum(one.waiting for one in admission._known.values())
+
+
+def test_the_line_of_a_client_that_fails_now_and_then_does_not_grow() -> None:
+    """Each time that it is well again the line begins anew: nobody is put off for longer than one failure asks for."""
+    desk = Desk()
+    flaky = client("flaky")
+    desk.prove(flaky)
+    for _ in range(100):
+        desk.attempt(flaky, Mark.BRAKED, seconds=0.1)
+        for answer in [desk.ask(flaky) for _ in range(30)]:
+            assert not isinstance(answer, Later) or answer.due - desk.now < 5.0
+        desk.now += 0.1
+        while desk.at("flaky"):
+            desk.end(flaky)
