@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import structlog
 
-from notifier.adapters.logs import LogObserver, SubjectHash, Subjects, clip, configure, redact
+from notifier.adapters.log_output import redact
+from notifier.adapters.logs import LogObserver, SubjectHash, Subjects, clip, configure
 from notifier.domain.delivery import Delivery
 from notifier.domain.outcome import Cause, DeadReason, Failed, Reason, Refused
 from notifier.domain.outcome import Delivered as Took
