@@ -59,7 +59,7 @@ format: $(DEV)/.made ## let ruff put imports and lines in order
 lock: $(LOCKER)/.made ## take the newest versions that pyproject.toml allows into the lock files
 	@.ci/lock $(LOCKER)/bin/uv
 
-LONG_FAULTS = NOTIFIER_FAULTS=long NOTIFIER_FAULTS_REPORT=$(CURDIR)/build/faults.jsonl \
+LONG_FAULTS = NOTIFIER_TEST_FAULTS=long NOTIFIER_TEST_FAULTS_REPORT=$(CURDIR)/build/faults.jsonl \
 	$(PYTEST) $(FAULTS) --deselect tests/faults/test_table.py $(ARGS)
 
 faults: $(DEV)/.made ## make every fault in its long form, on RabbitMQ 3.10 and 4.x, and write docs/reliability.md's table
@@ -73,7 +73,7 @@ soak: $(DEV)/.made ## mix faults for MINUTES=30 beside a steady load, and see th
 	@$(DEV)/bin/python -m tests.faults.soak --minutes $(MINUTES) --json build/soak.json $(ARGS)
 
 fuzz: $(DEV)/.made ## read 100,000 made-up events and as many other odd inputs; about half an hour
-	@NOTIFIER_FAULTS=long $(DEV)/bin/python -m pytest tests/fuzz $(ARGS)
+	@NOTIFIER_TEST_FAULTS=long $(DEV)/bin/python -m pytest tests/fuzz $(ARGS)
 
 bench-isolation: $(DEV)/.made ## measure what healthy clients feel of a faulty one; on a quiet machine, 6 min a case: ARGS="--case slow"
 	@$(DEV)/bin/python -m tests.benchmarks.isolation $(ARGS)

@@ -1,7 +1,7 @@
 """How long each fault is made, and where its account is told.
 
-`NOTIFIER_FAULTS=long` takes the long form of each (`make faults`), `NOTIFIER_FAULTS_SEED` another chance, and
-`NOTIFIER_FAULTS_REPORT` names a file that gets the account of each as a line of JSON, of which docs/reliability.md is
+`NOTIFIER_TEST_FAULTS=long` takes the long form of each (`make faults`), `NOTIFIER_TEST_FAULTS_SEED` another chance, and
+`NOTIFIER_TEST_FAULTS_REPORT` names a file that gets the account of each as a line of JSON, of which docs/reliability.md is
 made.
 """
 
@@ -29,14 +29,14 @@ Tell = Callable[..., None]
 @pytest.fixture
 def form() -> Form[int]:
     """`form(short, long)`: the first as part of every test run, the second in the long form."""
-    long = os.environ.get("NOTIFIER_FAULTS") == "long"
+    long = os.environ.get("NOTIFIER_TEST_FAULTS") == "long"
     return lambda short, longer: longer if long else short
 
 
 @pytest.fixture
 def chance() -> random.Random:
     """The same in every run, unless another seed is asked for."""
-    return random.Random(int(os.environ.get("NOTIFIER_FAULTS_SEED", "1")))
+    return random.Random(int(os.environ.get("NOTIFIER_TEST_FAULTS_SEED", "1")))
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def tell(request: pytest.FixtureRequest, broker_version: str) -> Tell:
 
     def tell(account: Account, *, times: int = 1, broker: str = broker_version) -> None:
         print(account)  # noqa: T201  what `pytest -s` and a failed run show
-        path = os.environ.get("NOTIFIER_FAULTS_REPORT")
+        path = os.environ.get("NOTIFIER_TEST_FAULTS_REPORT")
         if path and marker is not None:
             group, what = marker.args
             line = {"group": group, "what": what, "times": times, "broker": broker, **asdict(account)}

@@ -1,6 +1,6 @@
 """The table of docs/reliability.md, made of the accounts that a run of the long form told.
 
-    NOTIFIER_FAULTS=long NOTIFIER_FAULTS_REPORT=FILE pytest tests/faults
+    NOTIFIER_TEST_FAULTS=long NOTIFIER_TEST_FAULTS_REPORT=FILE pytest tests/faults
     python -m tests.faults.table FILE [FILE …]
 
 Which faults there are is read from the tests themselves (`@pytest.mark.fault(group, what)`), so that a test without a

@@ -35,7 +35,7 @@ HAND_OVER_AGAIN = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 500
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RabbitmqCluster]:
     """Three nodes, which every test leaves running."""
-    long = os.environ.get("NOTIFIER_FAULTS") == "long"
+    long = os.environ.get("NOTIFIER_TEST_FAULTS") == "long"
     with contextlib.ExitStack() as stack:
         try:
             cluster = stack.enter_context(rabbitmq_cluster(advanced="[]." if long else HAND_OVER_AGAIN))

@@ -145,10 +145,10 @@ async def test_a_second_worker(tmp_path: Path, form: Form[int], tell: Tell) -> N
     """It exits 1 and names the file, the other's pid and the way out."""
     times = form(2, 10)
     async with embedded(tmp_path) as made, worker(made.site) as first:
-        publishing = asyncio.create_task(made.publisher.publish(range(200 * times), rate=100))
         made.site.config["api"]["listen"] = "127.0.0.1:0"
         made.site.write()
-        for _ in range(times):
+        for number in range(times):
+            publishing = asyncio.create_task(made.publisher.publish(range(200 * number, 200 * number + 200), rate=100))
             await until_more(made, 20)
             async with worker(made.site, ready=False) as second:
                 assert await second.ended() == 1
@@ -156,7 +156,7 @@ async def test_a_second_worker(tmp_path: Path, form: Form[int], tell: Tell) -> N
             assert text in second.log
             assert "RabbitMQ for several workers" in second.log
             assert "Traceback" not in second.log
-        await publishing
+            await publishing
         await made.until_settled(PATIENCE)
         assert await first.stop() == 0
         tell(await made.account(cause="a second worker"), times=times)

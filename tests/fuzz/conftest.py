@@ -1,4 +1,4 @@
-"""How many cases: a few thousand as part of every test run, always the same; very many with `NOTIFIER_FAULTS=long`."""
+"""How many cases: a few thousand as part of every test run, always the same; very many with `NOTIFIER_TEST_FAULTS=long`."""
 
 import os
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 
 Property = TypeVar("Property", bound=Callable[..., Any])
 
-LONG = os.environ.get("NOTIFIER_FAULTS") == "long"
+LONG = os.environ.get("NOTIFIER_TEST_FAULTS") == "long"
 
 
 def many(short: int, long: int) -> Callable[[Property], Property]:
