@@ -160,7 +160,7 @@ async def test_what_is_published_is_refused(
     """Each publish of the worker's closes its channel, until the broker takes messages of that size again."""
     times = form(1, 5)
     async with rig(tmp_path, module_node.url, queues) as made, worker(made.site) as running:
-        publishing = asyncio.create_task(made.publisher.publish(range(400 * times), rate=100))
+        publishing = asyncio.create_task(made.publisher.publish(range(1500 * times), rate=100))
         for _ in range(times):
             await more(made, 50)
             async with environment(module_node, max_message_size=200):
