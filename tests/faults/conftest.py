@@ -1,8 +1,8 @@
 """How long each fault is made, and where its account is told.
 
 `NOTIFIER_TEST_FAULTS=long` takes the long form of each (`make faults`), `NOTIFIER_TEST_FAULTS_SEED` another chance, and
-`NOTIFIER_TEST_FAULTS_REPORT` names a file that gets the account of each as a line of JSON, of which docs/reliability.md is
-made.
+`NOTIFIER_TEST_FAULTS_REPORT` names a file that gets the account of each as a line of JSON, of which the table of
+docs/reliability.md is made.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""How many cases: a few thousand as part of every test run, always the same; very many with `NOTIFIER_TEST_FAULTS=long`."""
+"""How many cases: a few thousand in every test run, always the same; very many with `NOTIFIER_TEST_FAULTS=long`."""
 
 import os
 from collections.abc import Callable
