@@ -1,4 +1,4 @@
-"""The composition root: the only place that knows every class. Builds the service from its configuration and runs it.
+"""One worker with its listeners, from its configuration: built, run and stopped.
 
 Resources are opened in order and closed in reverse; every task has one owner, the group in `serve`. Stopping is a
 bounded drain: readiness goes, consuming stops, what is in flight ends within `shutdown_grace`, the rest is given back.
@@ -7,76 +7,37 @@ bounded drain: readiness goes, consuming stops, what is in flight ends within `s
 import asyncio
 import gc
 import random
-import ssl
 import time
-import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import replace
-from pathlib import Path
-from typing import TypeAlias
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, suppress
 
 import structlog
-from yarl import URL
 
 from notifier import __version__
-from notifier.adapters.config_file import read_credentials, read_subject_key
 from notifier.adapters.file_watch import Watch, watch_files
 from notifier.adapters.http_transport import HttpTransport
 from notifier.adapters.live_configuration import LiveConfiguration
-from notifier.adapters.logs import LogObserver, SubjectHash
+from notifier.adapters.logs import LogObserver
 from notifier.adapters.metrics import Held, Metrics, Sources
-from notifier.adapters.rabbitmq.options import BrokerTls, RabbitOptions
-from notifier.adapters.rabbitmq.queue import RabbitQueue
-from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
+from notifier.adapters.sqlite_queue import SqliteQueue
+from notifier.app.ids import new_id
+from notifier.app.listeners import listeners
+from notifier.app.observers import Observers, subject_hash
+from notifier.app.queue import build_queue
 from notifier.domain.errors import QueueError
 from notifier.domain.message import Lane
 from notifier.domain.session_ended import SessionEnded
 from notifier.pipeline.attempt import Tools
 from notifier.pipeline.awake import Awake
-from notifier.pipeline.facts import Fact, Observer
+from notifier.pipeline.facts import Observer
 from notifier.pipeline.intake import Intake, event_message
 from notifier.pipeline.limits import Limits
 from notifier.pipeline.settlement import Settlement
 from notifier.pipeline.worker import Worker
 from notifier.server import api, ops
-from notifier.server.listener import Listener, listen
-from notifier.settings import QueueSettings, Settings
-
-Queue: TypeAlias = RabbitQueue | SqliteQueue
 
 CANCEL_WITHIN = 2.0  # seconds that a broker may take to stop sending, before a drain goes on without its word
 DEPTHS_EVERY = 5.0  # seconds between two looks at how much waits in the queues
-
-
-def build_queue(settings: QueueSettings) -> Queue:
-    """The queue that `queue.url` names, not opened yet."""
-    prefetch = {lane: getattr(settings.prefetch, lane.value) for lane in Lane}
-    if settings.sqlite_file is not None:
-        return SqliteQueue(SqliteOptions(path=settings.sqlite_file, prefetch=prefetch))
-    return RabbitQueue(replace(rabbit_options(settings), prefetch=prefetch))
-
-
-def rabbit_options(settings: QueueSettings) -> RabbitOptions:
-    """Where RabbitMQ is and how to speak to it."""
-    tls = settings.tls
-    return RabbitOptions(
-        urls=settings.url,
-        credentials=lambda: _credentials(settings),
-        tls=None if tls is None else BrokerTls(ca_file=tls.ca_file, cert_file=tls.cert_file, key_file=tls.key_file),
-        prefix=settings.prefix,
-        topology=settings.topology,
-        max_event=settings.max_event,
-    )
-
-
-def _credentials(settings: QueueSettings) -> tuple[str, str] | None:
-    """User name and password as they stand now; what is not set beside the URL is the URL's."""
-    username, password = read_credentials(settings)
-    if username is None and password is None:
-        return None
-    url = URL(settings.url[0])
-    return username or url.user or "", password or url.password or ""
 
 
 class Service:
@@ -88,7 +49,7 @@ class Service:
         self._settings = settings
         self.metrics = Metrics(live.registry, version=__version__, max_clients=settings.metrics.max_clients)
         logs = LogObserver(subject=settings.log.subject, hashing=subject_hash(settings))
-        self._observers: tuple[Observer, ...] = (self.metrics.observe, logs.observe, *observers)
+        self._observe = Observers((self.metrics.observe, logs.observe, *observers)).observe
         self.queue = build_queue(settings.queue)
         self._transport = HttpTransport()
         self._draining = False
@@ -108,7 +69,7 @@ class Service:
     def _build_worker(self) -> Worker:
         settings, live = self._settings, self._live
         return Worker(
-            Intake(live.registry, clock=time.time, new_id=_new_id, max_event=settings.queue.max_event),
+            Intake(live.registry, clock=time.time, new_id=new_id, max_event=settings.queue.max_event),
             Settlement(self.queue, clock=time.time, observe=self._observe),
             Tools(
                 signer=live,
@@ -116,7 +77,7 @@ class Service:
                 clock=time.time,
                 steady=Awake(time.monotonic),
                 jitter=random.random,
-                new_jti=_new_id,
+                new_jti=new_id,
                 observe=self._observe,
             ),
             live.registry,
@@ -128,13 +89,6 @@ class Service:
             ),
             workers=self.queue.consumers,
         )
-
-    def _observe(self, fact: Fact) -> None:
-        for observe in self._observers:
-            try:
-                observe(fact)
-            except Exception:  # noqa: BLE001  around one observer: what only watches must not stop a logout
-                structlog.get_logger().error("observer_failed", fact=type(fact).__name__)
 
     def _held(self) -> dict[Lane, Held]:
         return {
@@ -170,7 +124,10 @@ class Service:
             stack.push_async_callback(self.queue.close)
             await self._transport.open()
             stack.push_async_callback(self._transport.close)
-            await stack.enter_async_context(self._listeners())
+            sources = api.Sources(
+                registry=self._live.registry, tokens=self._live.tokens, clock=time.time, new_id=new_id
+            )
+            await stack.enter_async_context(listeners(self._settings, self.health, self.metrics, self.accept, sources))
             started()
             worker = group.create_task(self.worker.run())
             around = [group.create_task(work()) for work in self._around()]
@@ -224,50 +181,8 @@ class Service:
                 self._files.add(self._live.named)
             return taken
 
-    @asynccontextmanager
-    async def _listeners(self) -> AsyncIterator[None]:
-        settings = self._settings
-        async with AsyncExitStack() as stack:
-            where = settings.ops.listen
-            listener = await listen(ops.ops_app(self.health, self.metrics), where.host, where.port, key="ops.listen")
-            stack.push_async_callback(listener.close)
-            structlog.get_logger().info("listening", ops=listener.url)
-            if settings.api is not None:
-                listener = await self._listen_api(settings)
-                stack.push_async_callback(listener.close)
-                structlog.get_logger().info("listening", api=listener.url)
-            yield
-
-    async def _listen_api(self, settings: Settings) -> Listener:
-        assert settings.api is not None
-        where, tls = settings.api.listen, settings.api.tls
-        app = api.api_app(
-            self.accept,
-            api.Sources(registry=self._live.registry, tokens=self._live.tokens, clock=time.time, new_id=_new_id),
-            api.Limits(max_event=settings.queue.max_event),
-        )
-        context = None if tls is None else _server_tls(tls.cert_file, tls.key_file)
-        return await listen(app, where.host, where.port, key="api.listen", tls=context)
-
-
-def subject_hash(settings: Settings) -> SubjectHash:
-    """The hash under which logs show `sub` and `sid`. Raises ConfigurationError."""
-    key = read_subject_key(settings)
-    return SubjectHash(None if key is None else key.encode())
-
-
-def _server_tls(cert_file: Path, key_file: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(cert_file, key_file)
-    return context
-
 
 def _spare_the_collector() -> None:
     """Leave out of the search for cycles what lives as long as the process: one search held the loop for 64 ms."""
     gc.collect()
     gc.freeze()
-
-
-def _new_id() -> str:
-    return str(uuid.uuid4())

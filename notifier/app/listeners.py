@@ -1,0 +1,48 @@
+"""Opens what the worker listens on, ops always and the API where it is configured, and closes it at the end."""
+
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import structlog
+
+from notifier.server import api, ops
+from notifier.server.listener import Listener, listen
+from notifier.settings import Settings
+
+
+@asynccontextmanager
+async def listeners(
+    settings: Settings,
+    health: Callable[[], ops.Health],
+    metrics: ops.Exposition,
+    accept: api.Accept,
+    sources: api.Sources,
+) -> AsyncIterator[None]:
+    """Both listeners, for as long as it is entered. Raises ConfigurationError (an address that cannot be bound)."""
+    async with AsyncExitStack() as stack:
+        where = settings.ops.listen
+        listener = await listen(ops.ops_app(health, metrics), where.host, where.port, key="ops.listen")
+        stack.push_async_callback(listener.close)
+        structlog.get_logger().info("listening", ops=listener.url)
+        if settings.api is not None:
+            listener = await _listen_api(settings, accept, sources)
+            stack.push_async_callback(listener.close)
+            structlog.get_logger().info("listening", api=listener.url)
+        yield
+
+
+async def _listen_api(settings: Settings, accept: api.Accept, sources: api.Sources) -> Listener:
+    assert settings.api is not None
+    where, tls = settings.api.listen, settings.api.tls
+    app = api.api_app(accept, sources, api.Limits(max_event=settings.queue.max_event))
+    context = None if tls is None else _server_tls(tls.cert_file, tls.key_file)
+    return await listen(app, where.host, where.port, key="api.listen", tls=context)
+
+
+def _server_tls(cert_file: Path, key_file: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(cert_file, key_file)
+    return context
