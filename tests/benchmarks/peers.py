@@ -21,7 +21,7 @@ from rich.table import Table
 from tests.benchmarks import figures
 from tests.benchmarks.nginx import nginx
 from tests.benchmarks.peers_run import ENVIRONMENT, PEERS, Peer, PeerBench, versions
-from tests.benchmarks.rig import answer, broker_url, console, described, share_cores, write_json
+from tests.benchmarks.rig import Cores, answer, broker_url, console, described, share_cores, write_json
 from tests.benchmarks.throughput_run import Bench, Case, Drain
 
 OURS, CEILING, BEST = "notifier", "ceiling", "best framework"
@@ -99,11 +99,15 @@ def table(reports: Sequence[Report]) -> Table:
 
 
 async def run(
-    chosen: Mapping[str, Case], against: Sequence[Peer], url: str, given: argparse.Namespace, progress: Console
+    chosen: Mapping[str, Case],
+    against: Sequence[Peer],
+    url: str,
+    cores: Cores,
+    given: argparse.Namespace,
+    progress: Console,
 ) -> list[Report]:
     """All cases, each in all of its rounds, each round of all programs by turns."""
     reports = []
-    cores = share_cores(1)
     async with nginx() as receiver:
         for name, case in chosen.items():
             bench = Bench(url, receiver, case, cores, deliveries=given.deliveries)
@@ -151,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cores = share_cores(1)
     os.sched_setaffinity(0, cores.rest)  # and so the node's and the receiver's, which inherit it
     with broker_url(given.url) as url:
-        reports = uvloop.run(run(chosen, against, url, given, progress))
+        reports = uvloop.run(run(chosen, against, url, cores, given, progress))
     answer(to_stderr=str(given.json) == "-").print(table(reports))
     record = {"machine": described(), "cores": cores, "versions": versions(given.environment), "cases": reports}
     write_json(given.json, record)

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from tests.benchmarks import figures
 from tests.benchmarks.nginx import nginx
-from tests.benchmarks.rig import answer, broker_url, console, described, share_cores, write_json
+from tests.benchmarks.rig import Cores, answer, broker_url, console, described, share_cores, write_json
 from tests.benchmarks.throughput_run import Bench, Case, Drain
 
 FAN_OUTS = (1, 10, 100)
@@ -83,10 +83,11 @@ def table(reports: Sequence[Report]) -> Table:
     return made
 
 
-async def run(chosen: Mapping[str, Case], url: str, given: argparse.Namespace, progress: Console) -> list[Report]:
+async def run(
+    chosen: Mapping[str, Case], url: str, cores: Cores, given: argparse.Namespace, progress: Console
+) -> list[Report]:
     """All cases, each in all of its rounds."""
     reports = []
-    cores = share_cores(1)
     async with nginx() as receiver:
         for name, case in chosen.items():
             bench = Bench(url, receiver, case, cores, deliveries=given.deliveries)
@@ -120,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cores = share_cores(1)
     os.sched_setaffinity(0, cores.rest)  # and so the node's and the receiver's, which inherit it
     with broker_url(given.url) as url:
-        reports = uvloop.run(run(chosen, url, given, progress))
+        reports = uvloop.run(run(chosen, url, cores, given, progress))
     answer(to_stderr=str(given.json) == "-").print(table(reports))
     write_json(given.json, {"machine": described(), "cores": cores, "cases": reports})
     return 0 if all(worker.complete for each in reports for _, worker in each.rounds) else 1
