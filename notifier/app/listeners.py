@@ -1,11 +1,12 @@
 """Opens what the worker listens on, ops always and the API where it is configured, and closes it at the end."""
 
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import structlog
+from aiohttp import web
 
 from notifier.server import api, ops
 from notifier.server.listener import Listener, listen
@@ -19,24 +20,30 @@ async def listeners(
     metrics: ops.Exposition,
     accept: api.Accept,
     sources: api.Sources,
+    more: Iterable[web.RouteDef] = (),
 ) -> AsyncIterator[None]:
-    """Both listeners, for as long as it is entered. Raises ConfigurationError (an address that cannot be bound)."""
+    """Both listeners, for as long as it is entered; the API serves the routes of `more` too.
+
+    Raises ConfigurationError (an address that cannot be bound).
+    """
     async with AsyncExitStack() as stack:
         where = settings.ops.listen
         listener = await listen(ops.ops_app(health, metrics), where.host, where.port, key="ops.listen")
         stack.push_async_callback(listener.close)
         structlog.get_logger().info("listening", ops=listener.url)
         if settings.api is not None:
-            listener = await _listen_api(settings, accept, sources)
+            listener = await _listen_api(settings, accept, sources, more)
             stack.push_async_callback(listener.close)
             structlog.get_logger().info("listening", api=listener.url)
         yield
 
 
-async def _listen_api(settings: Settings, accept: api.Accept, sources: api.Sources) -> Listener:
+async def _listen_api(
+    settings: Settings, accept: api.Accept, sources: api.Sources, more: Iterable[web.RouteDef]
+) -> Listener:
     assert settings.api is not None
     where, tls = settings.api.listen, settings.api.tls
-    app = api.api_app(accept, sources, api.Limits(max_event=settings.queue.max_event))
+    app = api.api_app(accept, sources, api.Limits(max_event=settings.queue.max_event), more)
     context = None if tls is None else _server_tls(tls.cert_file, tls.key_file)
     return await listen(app, where.host, where.port, key="api.listen", tls=context)
 

@@ -6,8 +6,6 @@ and who may speak for its issuer. Every mistake is told at once, since the publi
 """
 
 import asyncio
-import hashlib
-import hmac
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -22,31 +20,11 @@ from notifier.domain.outcome import DeadReason
 from notifier.domain.plan import may_speak
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
-from notifier.server.problem import problem, problems
+from notifier.server.authorization import ApiToken, Authorization, Tokens, concerns
+from notifier.server.problem import Refusal, problem, problems
 
-PUBLISH = "publish"
 _KINDS = ("application/json", "application/cloudevents+json")
 _LANES = {"events": Lane.EVENTS, "bulk": Lane.BULK}
-
-
-class ApiToken(Protocol):
-    """A bearer token as configured. `issuers` None: it may speak for any; `sha256` is the digest of the token."""
-
-    @property
-    def name(self) -> str:
-        """Who bears it: the `publisher` of its events."""
-
-    @property
-    def sha256(self) -> bytes:
-        """The SHA-256 digest of the token."""
-
-    @property
-    def scopes(self) -> frozenset[str]:
-        """What it may do."""
-
-    @property
-    def issuers(self) -> frozenset[str] | None:
-        """Whom it may speak for."""
 
 
 class Accept(Protocol):
@@ -71,25 +49,19 @@ class Sources:
     """What is asked at each request, since it may have been reloaded; `tokens` None: anyone may publish (loopback)."""
 
     registry: Callable[[], Registry]
-    tokens: Callable[[], Iterable[ApiToken] | None]
+    tokens: Tokens
     clock: Callable[[], float]
     new_id: Callable[[], str]
 
 
-def api_app(accept: Accept, sources: Sources, limits: Limits | None = None) -> web.Application:
-    """The application."""
+def api_app(
+    accept: Accept, sources: Sources, limits: Limits | None = None, more: Iterable[web.RouteDef] = ()
+) -> web.Application:
+    """The application. `more` are the routes of other files, under the same limits; each authorises for itself."""
     api = _Api(accept, sources, limits or Limits())
     app = web.Application(client_max_size=api.limits.max_event, middlewares=[problems, api.throttle])
-    app.add_routes([web.post("/v1/events", api.post_event)])
+    app.add_routes([web.post("/v1/events", api.post_event), *more])
     return app
-
-
-class _Refusal(Exception):  # noqa: N818  an answer, not an error
-    """The request is answered with this."""
-
-    def __init__(self, response: web.Response) -> None:
-        super().__init__(response.status)
-        self.response = response
 
 
 class _Api:
@@ -97,6 +69,7 @@ class _Api:
         self.limits = limits
         self._accept = accept
         self._sources = sources
+        self._authorization = Authorization(sources.tokens)
         self._running = 0
 
     @web.middleware
@@ -107,14 +80,12 @@ class _Api:
         self._running += 1
         try:
             return await handler(request)
-        except _Refusal as refusal:
-            return refusal.response
         finally:
             self._running -= 1
 
     async def post_event(self, request: web.Request) -> web.Response:
         """Take one event."""
-        token = self._authorize(request)
+        token = self._authorization.require(request, "publish")
         lane = _lane(request)
         _check_kind(request)
         body = await self._read(request)
@@ -129,23 +100,6 @@ class _Api:
             return problem(503, title, headers={"Retry-After": "5"})
         return web.json_response({"id": event.id}, status=202)
 
-    def _authorize(self, request: web.Request) -> ApiToken | None:
-        tokens = self._sources.tokens()
-        if tokens is None:
-            if "Origin" in request.headers:
-                # Without tokens all that protects is loopback, and a page whose name was rebound reaches that too.
-                raise _Refusal(problem(403, "A web page may not publish"))
-            return None
-        token = _bearer(request, tokens)
-        if token is None:
-            challenge = "Bearer" if "Authorization" not in request.headers else 'Bearer error="invalid_token"'
-            title = "A bearer token of tokens_file is required"
-            raise _Refusal(problem(401, title, headers={"WWW-Authenticate": challenge}))
-        if PUBLISH not in token.scopes:
-            headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{PUBLISH}"'}
-            raise _Refusal(problem(403, "The token lacks the scope publish", headers=headers))
-        return token
-
     async def _read(self, request: web.Request) -> bytes:
         size = request.content_length
         if size is not None and size > self.limits.max_event:
@@ -154,9 +108,9 @@ class _Api:
             async with asyncio.timeout(self.limits.body_timeout):
                 return await request.read()
         except TimeoutError:
-            raise _Refusal(_closing(problem(408, "The body did not come in time"))) from None
+            raise Refusal(_closing(problem(408, "The body did not come in time"))) from None
         except web.RequestPayloadError:
-            raise _Refusal(_closing(problem(400, "The body is broken HTTP"))) from None
+            raise Refusal(_closing(problem(400, "The body is broken HTTP"))) from None
 
     def _understand(self, request: web.Request, body: bytes, token: ApiToken | None) -> SessionEnded:
         """The event, with every entry right. Its id is ours once, where it came without, and is kept from then on."""
@@ -174,49 +128,38 @@ class _Api:
                 message, max_bytes=self.limits.max_event, new_id=sources.new_id, now=sources.clock(), strict=True
             )
         except MalformedEvent as error:
-            raise _Refusal(problem(400, "The event is malformed", mistakes=error.mistakes)) from None
+            raise Refusal(problem(400, "The event is malformed", mistakes=error.mistakes)) from None
         return replace(event, id_given=True)
 
     def _check_issuer(self, event: SessionEnded, token: ApiToken | None) -> None:
-        if token is not None and token.issuers is not None and event.iss not in token.issuers:
-            raise _Refusal(problem(403, "The token may not speak for this issuer"))
+        if not concerns(token, event.iss):
+            raise Refusal(problem(403, "The token may not speak for this issuer"))
         issuer = self._sources.registry().issuers.get(event.iss)
         if issuer is None:
             mistake = Mistake("iss", "not one of the configured issuers")
-            raise _Refusal(problem(400, "The event is malformed", mistakes=[mistake]))
+            raise Refusal(problem(400, "The event is malformed", mistakes=[mistake]))
         objection = may_speak(event, issuer)
         if objection is None:
             return
         if objection.reason is DeadReason.PUBLISHER_NOT_ALLOWED:
-            raise _Refusal(problem(403, "This publisher may not speak for this issuer"))
-        raise _Refusal(problem(400, "The event is malformed", mistakes=[Mistake("type", objection.text)]))
-
-
-def _bearer(request: web.Request, tokens: Iterable[ApiToken]) -> ApiToken | None:
-    """The token of the request. Every one is compared, and digests at that: the time taken tells nothing."""
-    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
-    digest = hashlib.sha256(credentials.strip().encode("utf-8", "surrogateescape")).digest()
-    found = None
-    for token in tokens:
-        if hmac.compare_digest(token.sha256, digest):
-            found = token
-    return found if scheme.lower() == "bearer" else None
+            raise Refusal(problem(403, "This publisher may not speak for this issuer"))
+        raise Refusal(problem(400, "The event is malformed", mistakes=[Mistake("type", objection.text)]))
 
 
 def _lane(request: web.Request) -> Lane:
     lane = _LANES.get(request.query.get("lane", "events"))
     if lane is None:
         mistake = Mistake("lane", f"must be one of {', '.join(_LANES)}")
-        raise _Refusal(problem(400, "The request is malformed", mistakes=[mistake]))
+        raise Refusal(problem(400, "The request is malformed", mistakes=[mistake]))
     return lane
 
 
 def _check_kind(request: web.Request) -> None:
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind not in _KINDS:
-        raise _Refusal(problem(415, f"The body must be {' or '.join(_KINDS)}", headers={"Accept": ", ".join(_KINDS)}))
+        raise Refusal(problem(415, f"The body must be {' or '.join(_KINDS)}", headers={"Accept": ", ".join(_KINDS)}))
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise _Refusal(problem(415, "The body must not be compressed", headers={"Accept-Encoding": "identity"}))
+        raise Refusal(problem(415, "The body must not be compressed", headers={"Accept-Encoding": "identity"}))
 
 
 def _closing(response: web.Response) -> web.Response:

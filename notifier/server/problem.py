@@ -27,11 +27,21 @@ def problem(
     )
 
 
+class Refusal(Exception):  # noqa: N818  an answer, not an error
+    """The request is answered with this."""
+
+    def __init__(self, response: web.Response) -> None:
+        super().__init__(response.status)
+        self.response = response
+
+
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """What aiohttp itself refuses (404, 405, 413 …) in the same form."""
+    """What is refused is answered, and what aiohttp itself refuses (404, 405, 413 …) in the same form."""
     try:
         return await handler(request)
+    except Refusal as refusal:
+        return refusal.response
     except web.HTTPError as error:
         kept = {name: value for name, value in error.headers.items() if name == "Allow"}
         return problem(error.status, HTTPStatus(error.status).phrase, headers=kept)

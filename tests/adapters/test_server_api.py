@@ -15,7 +15,8 @@ from notifier.domain.errors import QueueUnavailable, TopologyMismatch
 from notifier.domain.message import Lane
 from notifier.domain.registry import Issuer, Registry
 from notifier.domain.session_ended import ClientEntry, SessionEnded
-from notifier.server.api import ApiToken, Limits, Sources, api_app
+from notifier.server.api import Limits, Sources, api_app
+from notifier.server.authorization import ApiToken
 from notifier.server.listener import listen
 
 ISS = "https://id.example.com"
