@@ -4,12 +4,12 @@ Moments are seconds since the epoch. What happened so far travels with it, so th
 """
 
 import hashlib
-from dataclasses import dataclass, replace
 from typing import Annotated
 
 from pydantic import Field
 
 from notifier.domain.client import Algorithm
+from notifier.domain.frozen import frozen, replace
 from notifier.domain.outcome import Cause
 
 HISTORY_LENGTH = 10
@@ -19,7 +19,7 @@ ANSWER_TEXT = 1024
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Inline:
     """What the event itself says of the client; it wins over the registry where `registry.inline` is `allow`."""
 
@@ -28,7 +28,7 @@ class Inline:
     id_token_signed_response_alg: Algorithm | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Past:
     """One earlier outcome. `text` is the printable beginning of the client's answer or of the error."""
 
@@ -38,7 +38,7 @@ class Past:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Delivery:
     """See the module. `sub` and `sid` are as the event or its entry gave them; the client's profile picks each time.
 

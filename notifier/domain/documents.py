@@ -5,7 +5,6 @@ JSON with a version, `"v": 1`. Members that a later release adds to the same ver
 with, such as a moment that is no number or a delay queue that is none, is refused here and not met later.
 """
 
-from dataclasses import dataclass
 from typing import Annotated, Literal, NotRequired, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, with_config
@@ -15,6 +14,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.domain.cloudevents import ID_BYTES, echo
 from notifier.domain.delivery import Count, Delivery
 from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
+from notifier.domain.frozen import frozen
 from notifier.domain.message import HOPS
 from notifier.domain.session_ended import SessionEnded
 
@@ -29,7 +29,7 @@ def _hop(seconds: int) -> int:
     return seconds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Schedule:
     """When a message is due, and the delay queues it has still to pass, in seconds and in this order."""
 
@@ -37,7 +37,7 @@ class Schedule:
     hops: tuple[Annotated[int, AfterValidator(_hop)], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeliveryDocument:
     """A delivery on its way to its next attempt."""
 
@@ -45,7 +45,7 @@ class DeliveryDocument:
     schedule: Schedule | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class EventDocument:
     """An event that we published again: a part of a larger one, or one whose issuer nobody knows yet.
 

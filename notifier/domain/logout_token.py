@@ -6,11 +6,11 @@ effect on deliveries that wait.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from notifier.domain.client import RESERVED_CLAIMS, Client, SubjectMode
 from notifier.domain.delivery import Delivery
+from notifier.domain.frozen import frozen
 from notifier.domain.outcome import DeadReason
 
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
@@ -21,7 +21,7 @@ NoSubject = Literal[DeadReason.NO_SID, DeadReason.NO_SUB]
 """Why there can be no token: the client must have what the event does not give. A dead letter at once."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Subject:
     """Whom a token is about: at least one of the two is there (B12). Without `sid` all sessions of `sub` end (B13)."""
 

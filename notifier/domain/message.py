@@ -5,9 +5,11 @@ sets `kind` only where the sender is proven to be us: nobody else can write to o
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from types import MappingProxyType
+
+from notifier.domain.frozen import frozen
 
 
 class Lane(StrEnum):
@@ -53,7 +55,7 @@ def delay(hop: int) -> str:
     return f"delay.{hop}s"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Whole:
     """What is known of a body of which only the beginning was kept: size in bytes and SHA-256, of all of it."""
 
@@ -61,7 +63,7 @@ class Whole:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Message:
     """A message as taken from a queue. `tag` is the adapter's own handle for the ack. `timestamp` in epoch seconds.
 
@@ -89,7 +91,7 @@ class Message:
         return self.delivery_count - self.survived >= SUSPECT
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Outgoing:
     """A message of ours to be made durable. Headers are always built anew, never copied from a message that came."""
 
@@ -100,7 +102,7 @@ class Outgoing:
     content_type: str = "application/json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class QueueStatus:
     """How the connection to the queue stands. `problem` says in words what is wrong, None where nothing is."""
 
@@ -110,7 +112,7 @@ class QueueStatus:
     problem: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Depth:
     """What waits in one queue: ready messages (unacked ones are not counted) and consumers."""
 

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from notifier.domain.client import ResponsePolicy
+from notifier.domain.frozen import frozen
 
 
 class Reason(StrEnum):
@@ -68,7 +69,7 @@ class Cause(StrEnum):
 # ── what the transport saw ──────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Answer:
     """A response came. `text` is the printable beginning of the body (at most 1 KiB); `retry_after` the raw header."""
 
@@ -77,7 +78,7 @@ class Answer:
     retry_after: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Break:
     """No response came. `ambiguous` when the request had been written, so that the client may have acted on it (R3)."""
 
@@ -97,7 +98,7 @@ Wire = Answer | Break | StaleConnection
 # ── what it means ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Delivered:
     """The client took the logout token."""
 
@@ -106,7 +107,7 @@ class Delivered:
     reason: Reason = Reason.DELIVERED
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Refused:
     """The client, or our own egress policy, said no: trying the same again is of little or no use."""
 
@@ -115,7 +116,7 @@ class Refused:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Failed:
     """It did not work this time. `retry_after` in seconds from now, where the client asked for a pause."""
 

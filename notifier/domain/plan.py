@@ -4,9 +4,9 @@ Everything is lazy, so that an event of 5,000 clients costs no more memory at on
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 from notifier.domain.delivery import Delivery, Inline, delivery_id
+from notifier.domain.frozen import frozen, replace
 from notifier.domain.outcome import DeadReason
 from notifier.domain.registry import Issuer, Registry
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
@@ -14,7 +14,7 @@ from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
 PART = 100  # clients; an event of more is split, so that no message is long in the making
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Skipped:
     """A registered client that has no `backchannel_logout_uri`, and the event gives none: it need not be told."""
 
@@ -22,7 +22,7 @@ class Skipped:
     client_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Objection:
     """Why an event is not served at all."""
 

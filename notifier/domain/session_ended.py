@@ -3,14 +3,14 @@
 Moments are seconds since the epoch. Names are OpenID Connect's.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 from notifier.domain.client import Algorithm
 from notifier.domain.errors import Mistake
+from notifier.domain.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ClientEntry:
     """One member of `clients`. What it gives beyond `client_id` wins over the registry, where that is allowed."""
 
@@ -22,7 +22,7 @@ class ClientEntry:
     sid: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class WrongEntry:
     """A member of `clients` that cannot be read: a dead letter of its own, which never takes the others with it.
 
@@ -34,7 +34,7 @@ class WrongEntry:
     mistakes: tuple[Mistake, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SessionEnded:
     """The event as understood. `id_given` is False for an id made up at reading, which marks no duplicate."""
 

@@ -9,12 +9,13 @@ The first attempt is made however late (only `not_after` forbids it): an open se
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from notifier.domain.backoff import SOON, Jitter, backoff, hops
 from notifier.domain.client import Client, RetryPolicy
 from notifier.domain.delivery import Delivery, Past
+from notifier.domain.frozen import frozen, replace
 from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason, Refused
 
 REJECTIONS = 3  # further attempts after the first 400 that counts (R12)
@@ -35,7 +36,7 @@ class Skip:
     """The client has no `backchannel_logout_uri` (any more): it need not be told."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RetryAt:
     """Another attempt at `due`; a delay that the client asked for is rounded up, never down."""
 
@@ -43,7 +44,7 @@ class RetryAt:
     rounding: Literal["down", "up"] = "down"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Defer:
     """Look again at `due`; no attempt is counted. `text` says in words what is wrong, where it is a fault of ours."""
 
@@ -53,7 +54,7 @@ class Defer:
     rounding: Literal["down", "up"] = "down"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Dead:
     """Give it up; an operator may replay it."""
 

@@ -4,13 +4,13 @@ The token lives in here alone: it is made for one POST, and neither stored, logg
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from notifier.domain.backoff import Jitter
 from notifier.domain.client import Client
 from notifier.domain.delivery import Delivery
 from notifier.domain.egress import check_uri
 from notifier.domain.errors import OurFault
+from notifier.domain.frozen import frozen
 from notifier.domain.logout_token import carries_sid, claims_for
 from notifier.domain.outcome import (
     Answer,
@@ -31,7 +31,7 @@ from notifier.pipeline.standing import Mark, mark_of
 HELD = 0.9  # of a timeout, at the least, must have passed for it to be the client's
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Tools:
     """What an attempt is made with. `steady` is a clock that never jumps, not even where this process is held (see
     `awake`); `new_jti` never gives the same twice.
@@ -46,7 +46,7 @@ class Tools:
     observe: Observer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Made:
     """An attempt's end: the delivery with what happened written into it, what to do next, and what it said of the
     client. `pause`: seconds for which the client asked to be left alone.

@@ -1,14 +1,14 @@
 """What the pipeline tells its observers: one frozen record a fact. Metrics and logs are made of nothing else."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from notifier.domain.delivery import Delivery
+from notifier.domain.frozen import frozen
 from notifier.domain.outcome import Cause, DeadReason, Outcome
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class EventTaken:
     """An event message has come to its end here: all its deliveries have a fate, or it was split or found malformed."""
 
@@ -20,7 +20,7 @@ class EventTaken:
     dated: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Attempted:
     """One mint and one POST. `delivery` is as before the attempt; `next_due` in epoch seconds where one follows."""
 
@@ -34,7 +34,7 @@ class Attempted:
     next_due: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RetryScheduled:
     """A retry is durable."""
 
@@ -42,7 +42,7 @@ class RetryScheduled:
     due: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Deferred:
     """A deferral is durable. `text` says why in words, where it is a fault of ours."""
 
@@ -54,7 +54,7 @@ class Deferred:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Delivered:
     """A delivery is done. `propagation` in seconds from `ended_at`, None where that is unknown."""
 
@@ -62,7 +62,7 @@ class Delivered:
     propagation: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Skipped:
     """A client that has no `backchannel_logout_uri` need not be told."""
 
@@ -71,7 +71,7 @@ class Skipped:
     event_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Buried:
     """A dead letter is durable. `client_id` is empty where no client is concerned alone; `delivery` where it is one."""
 
@@ -83,7 +83,7 @@ class Buried:
     delivery: Delivery | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Unexpected:
     """A fault in our own code met one delivery; it is deferred, and the others are served."""
 
@@ -93,7 +93,7 @@ class Unexpected:
     error: Exception
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CircuitTurned:
     """A client's circuit opened (it counts as down, and is left alone) or closed (it lives again)."""
 

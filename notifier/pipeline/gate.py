@@ -21,7 +21,7 @@ from notifier.pipeline.ports import Clock
 from notifier.pipeline.standing import Turn
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Ticket:
     """A delivery that wants an attempt, the message it came with, and its client as resolved for it."""
 

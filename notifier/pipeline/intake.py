@@ -6,7 +6,6 @@ Nothing here waits: the worker acts on what is returned.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, assert_never
 
 from notifier.domain import dead_letter, documents, plan
@@ -17,6 +16,7 @@ from notifier.domain.delivery import Delivery
 from notifier.domain.documents import Schedule
 from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
 from notifier.domain.event_document import read_event
+from notifier.domain.frozen import frozen, replace
 from notifier.domain.message import DEAD, SUSPECT, Kind, Lane, Message, NewerKind, Outgoing, delay
 from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.plan import Skipped
@@ -37,7 +37,7 @@ REST = delay(1)
 PASSES = "passes"  # the header that counts how often it has rested; its body is not ours to change
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Move:
     """Make each of these durable, then ack. `fact` is told at the end."""
 
@@ -48,7 +48,7 @@ class Move:
 Step: TypeAlias = Delivery | Skipped | DeadLetter
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Expand:
     """Make each delivery in its turn. `event` is None for a message that is a single delivery."""
 
@@ -186,7 +186,7 @@ class Intake:
         return Move(sends=(Send(queue=delay(wait), message=same, fact=fact),))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Hop:
     seconds: int
     left: Schedule

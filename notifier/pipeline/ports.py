@@ -4,10 +4,10 @@ Each is one or two methods. Adapters satisfy them by shape; the composition root
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from notifier.domain.client import Algorithm, Route
+from notifier.domain.frozen import frozen
 from notifier.domain.message import Lane, Message, Outgoing
 from notifier.domain.outcome import Wire
 from notifier.domain.registry import Registry
@@ -53,7 +53,7 @@ class Signer(Protocol):
         """The compact JWS, by the key of the issuer that is due now, with its `kid`. Raises OurFault(cause=signing)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Request:
     """One POST of a logout token. `timeout` in seconds bounds everything, from name look-up to the last body byte.
 

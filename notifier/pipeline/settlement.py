@@ -7,7 +7,6 @@ until it is due: then it can be made without the queue.
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from itertools import islice
 
 from notifier.domain import dead_letter, documents
@@ -16,6 +15,7 @@ from notifier.domain.dead_letter import DeadLetter
 from notifier.domain.delivery import Delivery
 from notifier.domain.documents import DeliveryDocument, Schedule
 from notifier.domain.errors import QueueUnavailable
+from notifier.domain.frozen import frozen, replace
 from notifier.domain.message import DEAD, Kind, Outgoing, delay
 from notifier.domain.verdict import Dead, Defer, Done, RetryAt, Skip, Verdict
 from notifier.pipeline import facts
@@ -25,7 +25,7 @@ AGAIN = 1.0  # seconds, at the least, until one that was put off is due: a thous
 BATCH = 16  # messages that are made and confirmed together; more would hold the loop while they are made
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Send:
     """One message to be made durable, and what is to be told once it is."""
 
