@@ -9,13 +9,13 @@ import resource
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
-from urllib.parse import urlencode
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from notifier import __version__
+from notifier.adapters.http_transport import requests
 from notifier.adapters.http_transport.answer_text import BODY_LIMIT, answer_text
 from notifier.adapters.http_transport.connections import (
     KEEP_ALIVE,
@@ -33,7 +33,6 @@ from notifier.domain.outcome import Answer, Break, Cause, Reason, Wire
 from notifier.pipeline.ports import Request
 
 MOST_KEPT = 4096  # connections kept alive, or half of the open files that the process may have, if that is less
-NO_TIMEOUT = aiohttp.ClientTimeout()  # aiohttp's own timers would only add second deadlines to ours
 
 _HEADERS = {
     "Content-Type": "application/x-www-form-urlencoded",
@@ -48,6 +47,8 @@ class _Pool:
     """A session and who uses it; `last_used` by the loop's clock."""
 
     session: aiohttp.ClientSession
+    connector: GuardedConnector
+    heads: requests.Heads
     last_used: float
     in_use: int = 0
 
@@ -111,7 +112,7 @@ class HttpTransport:
         context = current_exchange.set(exchange)
         try:
             async with asyncio.timeout(request.timeout):
-                return await self._send(request, pool.session, proxy, tls)
+                return await self._send(request, pool, proxy, tls)
         except TimeoutError:
             return read_timeout(request.timeout, exchange, proxy)
         except (aiohttp.ClientError, OSError) as error:
@@ -129,27 +130,19 @@ class HttpTransport:
             text = f"the TLS files were not read within {request.timeout:g} s: others were read before them"
             raise OurFault(Cause.TLS_FILES, text) from None
 
-    async def _send(
-        self, request: Request, session: aiohttp.ClientSession, proxy: URL | None, tls: ssl.SSLContext | None
-    ) -> Wire:
-        response = await session.post(
-            URL(request.uri, encoded=True),  # the query goes out byte for byte (B4)
-            data=urlencode({"logout_token": request.token}).encode(),
-            headers=request.route.headers,
-            allow_redirects=False,
-            ssl=True if tls is None else tls,
-            proxy=proxy,
-        )
-        try:
-            if proxy is not None and response.status == 407:
+    async def _send(self, request: Request, pool: _Pool, proxy: URL | None, tls: ssl.SSLContext | None) -> Wire:
+        body = b"logout_token=" + request.token.encode()  # base64url and dots: nothing in it needs an escape
+        if proxy is None:
+            head = pool.heads.of(request.uri, request.route.headers, tls)
+            response = await requests.exchange(pool.connector, head, body)
+        else:
+            response = await _by_proxy(request, pool.session, proxy, tls, body)
+            if response.status == 407:
                 return refused_by_proxy(proxy, response.status)
-            body = await _read_body(response)
-        finally:
-            response.close()  # without effect on a connection whose response was read to its end: that one is kept
         retry_after = response.headers.get("Retry-After")
         return Answer(
             status=response.status,
-            text=_text(body, response, request) if body else "",
+            text=_text(response, request) if response.body else "",
             retry_after=None if retry_after is None else retry_after[:100],
         )
 
@@ -158,20 +151,23 @@ class HttpTransport:
         pool = self._pools.get(policy)
         if pool is None:
             await self._close_idle()
-            pool = self._pools[policy] = _Pool(self._session(policy), asyncio.get_running_loop().time())
+            pool = self._pools[policy] = self._new_pool(policy)
         return pool
 
-    def _session(self, policy: EgressPolicy | None) -> aiohttp.ClientSession:
+    def _new_pool(self, policy: EgressPolicy | None) -> _Pool:
         assert self._resolver is not None, "open() comes before post()"
-        return aiohttp.ClientSession(
-            connector=GuardedConnector(policy, self._resolver, self._open_connections, self._kept_for),
+        connector = GuardedConnector(policy, self._resolver, self._open_connections, self._kept_for)
+        session = aiohttp.ClientSession(
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=_HEADERS,
-            timeout=NO_TIMEOUT,
+            timeout=requests.NO_TIMEOUT,
             auto_decompress=False,
             trust_env=False,
             read_bufsize=BODY_LIMIT,
         )
+        now = asyncio.get_running_loop().time()
+        return _Pool(session=session, connector=connector, heads=requests.Heads(session, _HEADERS), last_used=now)
 
     async def _close_idle(self) -> None:
         """New policies come only with a new configuration: that is when old ones are looked for."""
@@ -187,22 +183,29 @@ def _half_of_open_files() -> int:
     return MOST_KEPT if soft == resource.RLIM_INFINITY else min(MOST_KEPT, soft // 2)
 
 
-async def _read_body(response: aiohttp.ClientResponse) -> bytes:
-    """At most 16 KiB; what comes after them is never read. A body that breaks off is as good as one that ends (R11)."""
-    body = b""
+async def _by_proxy(
+    request: Request, session: aiohttp.ClientSession, proxy: URL, tls: ssl.SSLContext | None, body: bytes
+) -> requests.Response:
+    response = await session.post(
+        URL(request.uri, encoded=True),  # the query goes out byte for byte (B4)
+        data=body,
+        headers=request.route.headers,
+        allow_redirects=False,
+        ssl=True if tls is None else tls,
+        proxy=proxy,
+    )
     try:
-        while len(body) < BODY_LIMIT and (chunk := await response.content.read(BODY_LIMIT - len(body))):
-            body += chunk
-    except (aiohttp.ClientError, OSError):
-        pass
-    return body
+        answered = b"" if response.status == 407 else await requests.read_body(response.content)
+        return requests.Response(status=response.status, headers=response.headers, body=answered)
+    finally:
+        response.close()  # without effect on a connection whose response was read to its end: that one is kept
 
 
-def _text(body: bytes, response: aiohttp.ClientResponse, request: Request) -> str:
+def _text(response: requests.Response, request: Request) -> str:
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
         return "[body not decompressed]"
-    return answer_text(body, request.token, _secrets(request))
+    return answer_text(response.body, request.token, _secrets(request))
 
 
 def _secrets(request: Request) -> Iterator[str]:

@@ -1,0 +1,135 @@
+"""A POST over one of aiohttp's connections, written as one piece, with a head that is made once for each client.
+
+aiohttp's session makes each request anew: headers, cookies, redirects, a task that writes, a response that outlives
+its connection. That costs 100 µs a request, and none of it can happen here. What is kept of aiohttp are its
+connector (look-up, TLS, pool) and its parser. Where a proxy stands between, the session's way is taken.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ssl import SSLContext
+from typing import Any, Protocol
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDict
+from yarl import URL
+
+from notifier.adapters.http_transport.answer_text import BODY_LIMIT
+from notifier.domain.frozen import frozen
+
+NO_TIMEOUT = aiohttp.ClientTimeout()  # aiohttp's own timers would only add second deadlines to ours
+MOST_HEADS = 2048  # kept in all, 3 KiB each
+
+
+class _Content(Protocol):
+    async def read(self, n: int) -> bytes: ...
+
+
+@frozen
+class Response:
+    """What came back: at most 16 KiB of its body, not decompressed."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What all requests to one client have in common. `request` is what the connector asks for address and TLS."""
+
+    request: aiohttp.ClientRequest
+    until_length: bytes
+
+
+class Heads:
+    """The heads of one session's requests, each made when it is first needed."""
+
+    def __init__(self, session: aiohttp.ClientSession, always: Mapping[str, str]) -> None:
+        self._session = session
+        self._always = always
+        self._made: dict[object, Head] = {}
+
+    def of(self, uri: str, extra: tuple[tuple[str, str], ...], tls: SSLContext | None) -> Head:
+        """The head for this URI, extra headers and TLS. Raises aiohttp.InvalidURL, ValueError (a broken header)."""
+        key = (uri, extra, tls)
+        if (head := self._made.get(key)) is None:
+            head = self._make(uri, extra, tls)
+            if len(self._made) >= MOST_HEADS:
+                del self._made[next(iter(self._made))]
+            self._made[key] = head
+        return head
+
+    def _make(self, uri: str, extra: tuple[tuple[str, str], ...], tls: SSLContext | None) -> Head:
+        headers = CIMultiDict(self._always)
+        for name in {name for name, _ in extra}:
+            headers.popall(name, None)
+        headers.extend(extra)
+        url = URL(uri, encoded=True)  # the query goes out byte for byte (B4)
+        request = aiohttp.ClientRequest(
+            "POST",
+            url,
+            headers=headers,
+            data=b"",
+            loop=asyncio.get_running_loop(),
+            session=self._session,
+            ssl=True if tls is None else tls,
+        )
+        request.headers.popall("Content-Length", None)
+        lines = [f"POST {url.raw_path_qs} HTTP/1.1", *(f"{name}: {value}" for name, value in request.headers.items())]
+        if any("\r" in line or "\n" in line for line in lines):
+            raise ValueError("a header or the URI has a line break in it")
+        return Head(request, "\r\n".join([*lines, "Content-Length: "]).encode())
+
+
+async def exchange(connector: aiohttp.BaseConnector, head: Head, body: bytes) -> Response:
+    """Send it and read the answer. Bounded by nothing: the deadline is the caller's.
+
+    Raises aiohttp.ClientError, OSError.
+    """
+    connection = await connector.connect(head.request, [], NO_TIMEOUT)
+    whole = False
+    try:
+        protocol = connection.protocol
+        assert protocol is not None
+        protocol.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=BODY_LIMIT)
+        transport = protocol.transport
+        if transport is None or transport.is_closing():
+            raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+        transport.write(b"%b%d\r\n\r\n%b" % (head.until_length, len(body), body))
+        message, content = await _answer(protocol, head)
+        response = Response(status=message.code, headers=message.headers, body=await read_body(content))
+        whole = content.is_eof()
+    finally:
+        if whole:
+            connection.release()  # which keeps it, unless it is to be closed
+        else:
+            connection.close()
+    return response
+
+
+async def _answer(protocol: ResponseHandler, head: Head) -> tuple[Any, Any]:
+    """The final response's head and its body to be read; informational ones are passed over (RFC 9110 §15.2)."""
+    try:
+        while True:
+            message, content = await protocol.read()
+            if message.code == 101 or message.code >= 200:
+                return message, content
+    except HttpProcessingError as broken:
+        raise aiohttp.ClientResponseError(
+            head.request.request_info, (), status=broken.code, message=broken.message
+        ) from broken
+
+
+async def read_body(content: _Content) -> bytes:
+    """At most 16 KiB; what comes after them is never read. A body that breaks off is as good as one that ends (R11)."""
+    body = b""
+    try:
+        while len(body) < BODY_LIMIT and (chunk := await content.read(BODY_LIMIT - len(body))):
+            body += chunk
+    except (aiohttp.ClientError, OSError):
+        pass
+    return body
