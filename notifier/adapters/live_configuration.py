@@ -17,6 +17,7 @@ from notifier.adapters.registry_file import read_registry
 from notifier.adapters.tokens_file import ApiToken, load_tokens
 from notifier.domain.client import Algorithm
 from notifier.domain.errors import ConfigurationError, Mistake
+from notifier.domain.published_keys import Signing
 from notifier.domain.registry import Registry
 from notifier.domain.registry_checks import find_unsignable, too_much_shorter
 from notifier.settings import Settings
@@ -107,6 +108,11 @@ class LiveConfiguration:
     def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
         """By the keys as they stand now; see KeyRing."""
         return self.now.keys.sign(iss, alg, typ, claims)
+
+    def signing(self, iss: str) -> tuple[Signing, ...]:
+        """What signs for the issuer at this moment, for each algorithm that its keys can do."""
+        public = {key.kid: key.public for key in self.now.keys.of(iss)}
+        return tuple(Signing(alg=alg, public=public[kid]) for alg, kid in self.now.keys.signing_kids(iss).items())
 
     def reload(self, *, asked: bool) -> bool:
         """Read everything again; whether it was taken. `asked`: by SIGHUP, which also takes a much shorter registry.

@@ -24,6 +24,7 @@ from notifier.app.ids import new_id
 from notifier.app.listeners import listeners
 from notifier.app.observers import Observers, subject_hash
 from notifier.app.queue import build_queue
+from notifier.app.signing_keys import SigningKeys
 from notifier.domain.errors import QueueError
 from notifier.domain.message import Lane
 from notifier.domain.session_ended import SessionEnded
@@ -55,6 +56,7 @@ class Service:
         self._draining = False
         self._files = Watch(live.now.stamps)
         self._reloading = asyncio.Lock()
+        self._signing_keys = SigningKeys(live)
         self.worker = self._build_worker()
         self.metrics.watch(
             Sources(
@@ -63,6 +65,7 @@ class Service:
                 held=self._held,
                 circuits=lambda: self.worker.circuits,
                 reload_succeeded=lambda: live.last_reload_succeeded,
+                signing_keys=self._signing_keys.published,
             )
         )
 
@@ -79,6 +82,7 @@ class Service:
                 jitter=random.random,
                 new_jti=new_id,
                 observe=self._observe,
+                unpublished=self._signing_keys.unpublished,
             ),
             live.registry,
             self.queue,
@@ -143,7 +147,7 @@ class Service:
                 task.cancel()
 
     def _around(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
-        yield from (self._consume, self._sample, self._watch)
+        yield from (self._consume, self._sample, self._watch, self._signing_keys.run)
         if isinstance(self.queue, SqliteQueue):  # RabbitMQ's mends itself
             yield self.queue.broken
 
@@ -176,6 +180,7 @@ class Service:
             taken = await asyncio.to_thread(self._live.reload, asked=asked)
             if taken:
                 self._files.rebase(self._live.now.stamps)
+                self._signing_keys.look()
                 gc.freeze()
             else:
                 self._files.add(self._live.named)

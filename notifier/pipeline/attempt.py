@@ -6,15 +6,16 @@ The token lives in here alone: it is made for one POST, and neither stored, logg
 from collections.abc import Callable
 
 from notifier.domain.backoff import Jitter
-from notifier.domain.client import Client
+from notifier.domain.client import Algorithm, Client
 from notifier.domain.delivery import Delivery
 from notifier.domain.egress import check_uri
 from notifier.domain.errors import OurFault
-from notifier.domain.frozen import frozen
+from notifier.domain.frozen import frozen, replace
 from notifier.domain.logout_token import carries_sid, claims_for
 from notifier.domain.outcome import (
     Answer,
     Break,
+    Cause,
     DeadReason,
     Failed,
     Outcome,
@@ -31,10 +32,15 @@ from notifier.pipeline.standing import Mark, mark_of
 HELD = 0.9  # of a timeout, at the least, must have passed for it to be the client's
 
 
+def _nothing_known(_iss: str, _alg: Algorithm) -> str | None:
+    return None
+
+
 @frozen
 class Tools:
     """What an attempt is made with. `steady` is a clock that never jumps, not even where this process is held (see
-    `awake`); `new_jti` never gives the same twice.
+    `awake`); `new_jti` never gives the same twice; `unpublished`, asked at a 400 alone, says why no client can verify
+    what the issuer's key signs by that algorithm, where that is known.
     """
 
     signer: Signer
@@ -44,6 +50,7 @@ class Tools:
     jitter: Jitter
     new_jti: Callable[[], str]
     observe: Observer
+    unpublished: Callable[[str, Algorithm], str | None] = _nothing_known
 
 
 @frozen
@@ -71,25 +78,35 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> Made:
     if isinstance(outcome, DeadReason):
         return Made(delivery=delivery, verdict=Dead(reason=outcome, text=_WITHOUT[outcome]))
     now, seconds = tools.clock(), tools.steady() - began
+    if outcome.reason is Reason.REJECTED_TOKEN:
+        fault = tools.unpublished(delivery.iss, client.token.alg)
+        if fault is not None:  # ours: every client must refuse the token, so neither an attempt nor a rejection counts
+            made = defer_for(OurFault(Cause.SIGNING, f"{fault}: no client can verify it"), delivery, client, tools)
+            tools.observe(_attempted(delivery, client, jti, outcome, now, seconds, made.verdict))
+            return replace(made, mark=mark_of(outcome))
     after = record(delivery, outcome, now - seconds)  # by one clock: its ages must not grow by a jump meanwhile
     sid = carries_sid(delivery, client)
     verdict = decide(outcome, after, client.retry, carries_sid=sid, now=now, jitter=tools.jitter)
-    tools.observe(
-        Attempted(
-            delivery=delivery,
-            number=delivery.attempts + 1,
-            jti=jti,
-            alg=client.token.alg,
-            outcome=outcome,
-            seconds=seconds,
-            at=now,
-            next_due=verdict.due if isinstance(verdict, RetryAt | Defer) else None,
-        )
-    )
+    tools.observe(_attempted(delivery, client, jti, outcome, now, seconds, verdict))
     if isinstance(verdict, Defer):
         after = postponed(after, verdict, client, now)
     mark = Mark.NOTHING if _cut_short(outcome, seconds, client) else mark_of(outcome)
     return Made(delivery=after, verdict=verdict, mark=mark, pause=pause_of(outcome, client.retry))
+
+
+def _attempted(
+    delivery: Delivery, client: Client, jti: str, outcome: Outcome, at: float, seconds: float, verdict: Verdict
+) -> Attempted:
+    return Attempted(
+        delivery=delivery,
+        number=delivery.attempts + 1,
+        jti=jti,
+        alg=client.token.alg,
+        outcome=outcome,
+        seconds=seconds,
+        at=at,
+        next_due=verdict.due if isinstance(verdict, RetryAt | Defer) else None,
+    )
 
 
 def _cut_short(outcome: Outcome, seconds: float, client: Client) -> bool:

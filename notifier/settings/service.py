@@ -158,6 +158,7 @@ class IssuerSettings(Section):
 
     keys: tuple[KeySettings, ...] = Field(min_length=1, description="The latest that is due and fits signs.")
     jwks_uri: WebAddress | None = Field(None, description="Polled: is our key still published?")
+    tls: TlsSettings | None = Field(None, description="Authorities to trust when `jwks_uri` is read.")
     publishers: frozenset[str] | None = Field(
         None, description="Who may publish for it; left out: anyone who may publish."
     )

@@ -92,6 +92,7 @@ class Stage:
         self.queue.open.set()
         self.receivers = Receivers()
         self.facts: list[Fact] = []
+        self.unpublished: str | None = None  # what is wrong with the issuer's published key
         self.now = 1_800_000_000.0
         self.jumped = 0.0  # seconds by which the wall clock has left the steady one
         by_issuer = {iss: {one.client_id: one for one in clients if one.iss == iss} for iss in (ISS, OTHER)}
@@ -109,6 +110,7 @@ class Stage:
             jitter=lambda: 0.5,
             new_jti=lambda: f"jti-{next(numbers)}",
             observe=self.facts.append,
+            unpublished=lambda _iss, _alg: self.unpublished,
         )
         self.worker = Worker(
             Intake(lambda: self.registry, clock=tools.clock, new_id=lambda: f"made-up-{next(numbers)}", max_event=4096),

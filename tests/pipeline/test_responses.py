@@ -6,7 +6,7 @@ import pytest
 
 from notifier.domain.client import ResponsePolicy, RetryPolicy
 from notifier.domain.outcome import Answer, Cause, Wire
-from notifier.pipeline.facts import Attempted, Deferred, RetryScheduled
+from notifier.pipeline.facts import Attempted, Buried, Deferred, Delivered, RetryScheduled
 from notifier.pipeline.ports import Request
 from tests.pipeline.stage import Behaviour, Stage, client, running
 
@@ -166,3 +166,37 @@ async def test_an_absurd_pause_is_clamped() -> None:
         stage.event("shop")
         await stage.until(lambda: len(stage.queue.acked) == 2)
     assert stage.told() == ["shop", "shop"]
+
+
+async def test_a_400_while_our_key_is_not_published_is_a_fault_of_ours() -> None:
+    """Every client must refuse such a token: it is held back, and neither an attempt nor a rejection counts (R12)."""
+    async with running(Stage(client("shop", retry=EXACT))) as stage:
+        stage.unpublished = "the key is not published (kid k1)"
+        stage.receivers.behaviours["shop"] = answers(400)
+        stage.event("shop", id="e1")
+        for looks in range(1, 7):  # more than the four attempts after which a 400 is a dead letter
+            await stage.until(lambda looks=looks: len(stage.queue.acked) == looks)  # type: ignore[misc]
+            stage.now += 600
+            stage.retake(stage.queue.published[-1][0])
+        await stage.until(lambda: len(stage.queue.acked) == 7)
+        causes = {fact.cause for fact in stage.facts if isinstance(fact, Deferred)}
+        assert causes == {Cause.SIGNING}
+        assert not stage.dead()
+        assert {fact.number for fact in stage.facts if isinstance(fact, Attempted)} == {1}
+        stage.unpublished = None
+        stage.receivers.behaviours["shop"] = answers(200)
+        stage.retake(stage.queue.published[-1][0])
+        await stage.until(lambda: len(stage.queue.acked) == 8)
+    assert len({posted["jti"] for _, posted in stage.receivers.posts}) == 8
+    assert [fact for fact in stage.facts if isinstance(fact, Delivered)]
+
+
+async def test_only_a_400_is_held_back_by_a_missing_key() -> None:
+    """A client that takes the token, or is down, says nothing of the key."""
+    for status, fact in ((200, Delivered), (503, RetryScheduled), (404, Buried)):
+        async with running(Stage(client("shop", retry=EXACT))) as stage:
+            stage.unpublished = "the key is not published (kid k1)"
+            stage.receivers.behaviours["shop"] = answers(status)
+            stage.event("shop", id="e1")
+            await stage.until(lambda stage=stage: bool(stage.queue.acked))  # type: ignore[misc]
+        assert [told for told in stage.facts if isinstance(told, fact)], status

@@ -1,0 +1,84 @@
+"""Watches, beside the worker, whether each issuer publishes the keys that sign, and says in the log what has changed.
+
+What it knows holds back an issuer's 400s (`unpublished`) and is the gauge `signing_key_published` (`published`).
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+
+import structlog
+
+from notifier.adapters.http_transport.documents import DocumentReader
+from notifier.adapters.live_configuration import LiveConfiguration
+from notifier.domain.client import Algorithm, TlsFiles
+from notifier.domain.issuer_document import Document, Unread, issuer_egress
+from notifier.operations.published_keys import Change, KeyMissing, KeyPublished, KeyWatch, SetUnread
+
+WITHIN = 10.0  # seconds that an issuer has to give its JWK Set
+AWAKE_EVERY = 15.0  # seconds after which a key whose `not_before` has passed is seen
+
+
+class SigningKeys:
+    """See the module. `run` watches until it is cancelled."""
+
+    def __init__(self, live: LiveConfiguration) -> None:
+        self._live = live
+        self._reader = DocumentReader()
+        self._watch = KeyWatch(self._with_jwks_uri, live, self._read, random.random)
+        self._wake = asyncio.Event()
+
+    def unpublished(self, iss: str, alg: Algorithm) -> str | None:
+        """Asked when a client refused a token: why none can verify it, where that is known. Brings a look forward."""
+        if self._watch.doubt(iss, time.monotonic()):
+            self._wake.set()
+        return self._watch.missing(iss, alg)
+
+    def published(self) -> Iterator[tuple[str, str, bool]]:
+        """For the gauge: iss, kid, and whether it is published, of each key whose issuer's set was read."""
+        return self._watch.published()
+
+    def look(self) -> None:
+        """Issuers or keys may have changed: look at what is new now."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Look whenever it is time."""
+        try:
+            while True:
+                for change in await self._watch.look(time.monotonic()):
+                    _tell(change)
+                self._wake.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(AWAKE_EVERY, self._watch.wait(time.monotonic()))):
+                        await self._wake.wait()
+        finally:
+            await self._reader.close()
+
+    def _with_jwks_uri(self) -> Iterable[str]:
+        return [iss for iss, issuer in self._live.now.settings.issuers.items() if issuer.jwks_uri is not None]
+
+    async def _read(self, iss: str) -> Document | Unread:
+        settings = self._live.now.settings
+        issuer = settings.issuers[iss]
+        assert issuer.jwks_uri is not None
+        return await self._reader.read(
+            issuer.jwks_uri,
+            egress=issuer_egress(settings.template().route.egress),
+            tls=TlsFiles() if issuer.tls is None else issuer.tls.files(),
+            within=WITHIN,
+        )
+
+
+def _tell(change: Change) -> None:
+    log = structlog.get_logger()
+    match change:
+        case KeyMissing():
+            hint = "publish the output of `notifier keys jwks` there; meanwhile what is answered 400 waits"
+            log.warning("signing_key_missing", iss=change.iss, kid=change.kid, reason=change.text, hint=hint)
+        case KeyPublished():
+            log.info("signing_key_published", iss=change.iss, kid=change.kid)
+        case SetUnread():
+            log.warning("jwks_unread", iss=change.iss, reason=change.text)

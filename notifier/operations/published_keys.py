@@ -1,0 +1,160 @@
+"""Watches whether the keys that sign are published: reads each JWK Set now and then, and remembers what it said.
+
+A set that cannot be read changes nothing of what is known: only one that was read, and lacks the key, is evidence.
+Times are seconds of a clock that never jumps, which the caller passes.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from notifier.domain.client import Algorithm
+from notifier.domain.issuer_document import Document, Unread
+from notifier.domain.published_keys import Signing, publication_fault, read_jwks
+
+EVERY = 300.0  # seconds between two readings
+WHEN_MISSING = 30.0  # while our key is missing, or the set was not read: what waits for it should not wait long
+AT_MOST_EVERY = 10.0  # where a client's 400 asks for a look out of turn
+SPREAD = 0.1  # of each wait, at random, so that a hundred workers do not ask at once
+
+
+class Keys(Protocol):
+    """The issuers' keys as they stand now."""
+
+    def signing(self, iss: str) -> Iterable[Signing]:
+        """What signs for the issuer at this moment, for each algorithm that its keys can do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyMissing:
+    """From now on the issuer's set lacks this key, or spoils it; `text` says how."""
+
+    iss: str
+    kid: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPublished:
+    """A key that was missing is published."""
+
+    iss: str
+    kid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetUnread:
+    """The issuer's set could not be read; what was known is kept."""
+
+    iss: str
+    text: str
+
+
+Change = KeyMissing | KeyPublished | SetUnread
+Read = Callable[[str], Awaitable[Document | Unread]]
+"""Fetches the JWK Set of an issuer (by its `iss`). Never raises."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """Of one issuer. `faults`: by kid, what was wrong when the set was read last, None: nothing; empty until then.
+
+    `kids`: those that signed when it was looked at.
+    """
+
+    next_look: float
+    kids: frozenset[str] | None = None
+    last_look: float = float("-inf")
+    unread: str | None = None
+    faults: dict[str, str | None] = field(default_factory=dict)
+
+
+class KeyWatch:
+    """See the module. `issuers` gives those that have a JWK Set to read, as configured now."""
+
+    def __init__(
+        self, issuers: Callable[[], Iterable[str]], keys: Keys, read: Read, jitter: Callable[[], float]
+    ) -> None:
+        self._issuers = issuers
+        self._keys = keys
+        self._read = read
+        self._jitter = jitter
+        self._known: dict[str, _Known] = {}
+
+    def missing(self, iss: str, alg: Algorithm) -> str | None:
+        """What is wrong with the publication of the key that signs by `alg` now, as far as is known."""
+        known = self._known.get(iss)
+        if known is None or not any(known.faults.values()):
+            return None
+        signing = next((key for key in self._keys.signing(iss) if key.alg is alg), None)
+        fault = None if signing is None else known.faults.get(signing.public["kid"])
+        return None if signing is None or fault is None else f"{fault} (kid {signing.public['kid']})"
+
+    def published(self) -> Iterator[tuple[str, str, bool]]:
+        """For each key of a set that was read: iss, kid, and whether receivers can verify by it."""
+        for iss, known in self._known.items():
+            yield from ((iss, kid, fault is None) for kid, fault in known.faults.items())
+
+    def doubt(self, iss: str, now: float) -> bool:
+        """A client refused a token of this issuer: look soon. Whether that brought the next look forward."""
+        known = self._known.get(iss)
+        if known is None:
+            return False
+        soon = max(now, known.last_look + AT_MOST_EVERY)
+        if soon >= known.next_look:
+            return False
+        known.next_look = soon
+        return True
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next look is due."""
+        self._follow(now)
+        return max(0.0, min((known.next_look for known in self._known.values()), default=now + EVERY) - now)
+
+    async def look(self, now: float) -> list[Change]:
+        """Read every set that is due, at the same time, and tell what has changed by it."""
+        self._follow(now)
+        due = [iss for iss, known in self._known.items() if known.next_look <= now]
+        found = await asyncio.gather(*(self._read(iss) for iss in due))
+        changes: list[Change] = []
+        for iss, document in zip(due, found, strict=True):
+            if (known := self._known.get(iss)) is not None:
+                known.kids = self._kids(iss)
+                changes += self._learn(iss, known, document)
+                again = WHEN_MISSING if known.unread is not None or any(known.faults.values()) else EVERY
+                known.last_look = now
+                known.next_look = now + again * (1 + SPREAD * (2 * self._jitter() - 1))
+        return changes
+
+    def _follow(self, now: float) -> None:
+        """The issuers and keys as they are now: what is new is looked at at once, what went is forgotten."""
+        wanted = set(self._issuers())
+        self._known = {iss: known for iss, known in self._known.items() if iss in wanted}
+        for iss in wanted:
+            known = self._known.setdefault(iss, _Known(next_look=now))
+            if known.kids is not None and known.kids != self._kids(iss):
+                known.next_look = min(known.next_look, now)
+
+    def _kids(self, iss: str) -> frozenset[str]:
+        return frozenset(key.public["kid"] for key in self._keys.signing(iss))
+
+    def _learn(self, iss: str, known: _Known, document: Document | Unread) -> Iterator[Change]:
+        published = document.text if isinstance(document, Unread) else read_jwks(document.content)
+        if isinstance(published, str):
+            if known.unread != published:
+                yield SetUnread(iss=iss, text=published)
+            known.unread = published
+            return
+        known.unread = None
+        before, known.faults = known.faults, {}
+        for key in self._keys.signing(iss):
+            kid, fault = key.public["kid"], publication_fault(key.public, key.alg, published)
+            # An RSA key signs by six algorithms, and may be published for one: that is enough for it to be there.
+            if fault is None or known.faults.get(kid, fault) is not None:
+                known.faults[kid] = fault
+        for kid, fault in known.faults.items():
+            if fault is not None and before.get(kid) != fault:
+                yield KeyMissing(iss=iss, kid=kid, text=fault)
+            elif fault is None and before.get(kid) is not None:
+                yield KeyPublished(iss=iss, kid=kid)

@@ -1,0 +1,93 @@
+"""Reading what an issuer publishes, from real sockets: bounded in size and time, over https, and without redirects."""
+
+import json
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from notifier.adapters.http_transport.documents import BODY_LIMIT, DocumentReader
+from notifier.domain.client import EgressPolicy, TlsFiles
+from notifier.domain.issuer_document import Document, Unread, issuer_egress, metadata_uri
+from tests.behaviours import Behaviour, hang, raw
+from tests.certificates import authority
+from tests.receivers import scripted
+
+OPEN = issuer_egress(EgressPolicy(allow_http=True))
+SYSTEM = TlsFiles()
+
+
+async def read(
+    uri: str, egress: EgressPolicy = OPEN, tls: TlsFiles = SYSTEM, within: float = 20.0
+) -> Document | Unread:
+    reader = DocumentReader()
+    try:
+        return await reader.read(uri, egress=egress, tls=tls, within=within)
+    finally:
+        await reader.close()
+
+
+def ok(body: bytes) -> Behaviour:
+    head = b"HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: %d\r\n\r\n" % len(body)
+    return raw(head + body)
+
+
+async def test_the_document_and_the_servers_clock() -> None:
+    """The `Date` header is what the doctor compares clocks by."""
+    async with scripted(ok(b'{"keys": []}')) as issuer:
+        assert await read(issuer.url) == Document(content={"keys": []}, date=784111777.0)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [
+        (raw(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/\r\nContent-Length: 0\r\n\r\n"), "redirect"),
+        (raw(b"HTTP/1.1 503 Away\r\nContent-Length: 0\r\n\r\n"), "answered 503"),
+        (ok(b"<html>"), "not JSON"),
+        (ok(b"[" * 100_000), "not JSON"),
+        (ok(json.dumps("x" * BODY_LIMIT).encode()), "larger than"),
+        (raw(b"nonsense\r\n\r\n"), ""),
+    ],
+)
+async def test_what_is_no_document_is_said(behaviour: Behaviour, words: str) -> None:
+    """Each in words, and none of them as an empty set."""
+    async with scripted(behaviour) as issuer:
+        found = await read(issuer.url)
+    assert isinstance(found, Unread)
+    assert words in found.text
+
+
+async def test_one_that_never_answers_is_given_up() -> None:
+    """At the deadline."""
+    async with scripted(hang()) as issuer:
+        found = await read(issuer.url, within=0.2)
+    assert found == Unread(text="no complete answer within 0.2 s")
+
+
+async def test_private_addresses_are_allowed_and_clear_text_and_metadata_are_not() -> None:
+    """The operator wrote the address; https is asked for unless allowed otherwise, and no metadata service is read."""
+    closed = issuer_egress(EgressPolicy())
+    found = await read("http://127.0.0.1:9/jwks", closed)
+    assert isinstance(found, Unread)
+    assert "egress.allow_http" in found.text
+    found = await read("https://169.254.169.254/jwks", closed)
+    assert isinstance(found, Unread)
+    assert "metadata" in found.text
+    found = await read("https://127.0.0.1:9/jwks", issuer_egress(EgressPolicy(deny=(ip_network("127.0.0.0/8"),))))
+    assert isinstance(found, Unread)
+    assert "egress.deny" in found.text
+
+
+async def test_an_authority_of_the_issuers_own(tmp_path: Path) -> None:
+    """`issuers.<iss>.tls`: trusted where it is named, refused where it is not."""
+    ca = authority(tmp_path)
+    async with scripted(ok(b"{}"), tls=ca.server(), host="localhost") as issuer:
+        assert isinstance(await read(issuer.url, tls=TlsFiles(ca_file=ca.ca_file)), Document)
+        refused = await read(issuer.url)
+    assert isinstance(refused, Unread)
+    assert "certificate" in refused.text
+
+
+def test_the_metadata_is_below_the_issuer() -> None:
+    """Discovery 1.0 §4.1: with and without a slash at the end, tenants' paths kept."""
+    assert metadata_uri("https://id.example/t/1/") == "https://id.example/t/1/.well-known/openid-configuration"

@@ -1,0 +1,119 @@
+"""The watch of the issuers' JWK Sets: what it remembers, what it tells, and when it looks again."""
+
+from typing import Any
+
+from notifier.domain.client import Algorithm
+from notifier.domain.issuer_document import Document, Unread
+from notifier.domain.published_keys import Signing
+from notifier.operations.published_keys import (
+    AT_MOST_EVERY,
+    EVERY,
+    WHEN_MISSING,
+    KeyMissing,
+    KeyPublished,
+    KeyWatch,
+    SetUnread,
+)
+
+ISS, OTHER = "https://id.example", "https://other.example"
+GONE = Document(content={"keys": []})
+
+
+def jwk(kid: str) -> dict[str, str]:
+    return {"kty": "EC", "crv": "P-256", "x": "AQID", "y": "BAUG", "kid": kid}
+
+
+class Site:
+    """Issuers with one key each, and what they publish: the keys and sets that a watch asks for."""
+
+    def __init__(self, *issuers: str) -> None:
+        self.kids = dict.fromkeys(issuers, "k1")
+        self.sets: dict[str, Document | Unread] = dict.fromkeys(issuers, Document(content={"keys": [jwk("k1")]}))
+        self.read: list[str] = []
+        self.watch = KeyWatch(lambda: self.kids, self, self._read, lambda: 0.5)
+
+    def signing(self, iss: str) -> tuple[Signing, ...]:
+        return (Signing(alg=Algorithm.ES256, public=jwk(self.kids[iss])),)
+
+    async def _read(self, iss: str) -> Document | Unread:
+        self.read.append(iss)
+        return self.sets[iss]
+
+    async def look(self, now: float) -> list[Any]:
+        return await self.watch.look(now)
+
+    def missing(self, iss: str = ISS) -> str | None:
+        return self.watch.missing(iss, Algorithm.ES256)
+
+
+async def test_a_missing_key_is_known_until_it_is_published() -> None:
+    """Told once when it goes and once when it comes; the gauge follows; no other issuer is concerned."""
+    site = Site(ISS, OTHER)
+    assert await site.look(0) == []
+    assert set(site.watch.published()) == {(ISS, "k1", True), (OTHER, "k1", True)}
+    there, site.sets[ISS] = site.sets[ISS], GONE
+    assert await site.look(EVERY) == [KeyMissing(iss=ISS, kid="k1", text="the key is not published")]
+    assert "k1" in (site.missing() or "")
+    assert site.missing(OTHER) is None
+    assert set(site.watch.published()) == {(ISS, "k1", False), (OTHER, "k1", True)}
+    assert await site.look(EVERY + WHEN_MISSING) == []
+    site.sets[ISS] = there
+    assert await site.look(EVERY + 2 * WHEN_MISSING) == [KeyPublished(iss=ISS, kid="k1")]
+    assert site.missing() is None
+
+
+async def test_a_set_that_cannot_be_read_changes_nothing() -> None:
+    """An issuer that is down holds no delivery back, and does not free those that a missing key holds back."""
+    site = Site(ISS)
+    site.sets[ISS] = Unread(text="answered 503")
+    assert await site.look(0) == [SetUnread(iss=ISS, text="answered 503")]
+    assert site.missing() is None
+    assert list(site.watch.published()) == []
+    site.sets[ISS] = GONE
+    await site.look(WHEN_MISSING)
+    site.sets[ISS] = Document(content={"error": "maintenance"})
+    [unread] = await site.look(2 * WHEN_MISSING)
+    assert isinstance(unread, SetUnread)
+    assert site.missing() is not None
+
+
+async def test_it_looks_every_five_minutes_and_oftener_while_something_is_wrong() -> None:
+    """A key that was published at last frees what waits half a minute later."""
+    site = Site(ISS)
+    assert site.watch.wait(0) == 0
+    await site.look(0)
+    assert site.watch.wait(0) == EVERY
+    assert await site.look(EVERY - 1) == []
+    assert site.read == [ISS]
+    site.sets[ISS] = GONE
+    await site.look(EVERY)
+    assert site.watch.wait(EVERY) == WHEN_MISSING
+
+
+async def test_a_400_brings_the_next_look_forward() -> None:
+    """A key may have gone since the last look; but a client that refuses everything asks the issuer no oftener."""
+    site = Site(ISS)
+    await site.look(0)
+    assert site.watch.doubt(ISS, 1)
+    assert site.watch.wait(1) == AT_MOST_EVERY - 1
+    assert not site.watch.doubt(ISS, 2)
+    assert not site.watch.doubt(OTHER, 2)
+    await site.look(AT_MOST_EVERY)
+    assert site.read == [ISS, ISS]
+
+
+async def test_what_a_reload_brings_is_looked_at_at_once() -> None:
+    """A new key that signs before anybody published it; a new issuer; and one that went is asked no more."""
+    site = Site(ISS)
+    await site.look(0)
+    site.kids[ISS] = "k2"
+    assert site.watch.wait(1) == 0
+    [missing] = await site.look(1)
+    assert isinstance(missing, KeyMissing)
+    assert missing.kid == "k2"
+    site.kids = {OTHER: "k1"}
+    site.sets[OTHER] = GONE
+    await site.look(2)
+    assert site.read == [ISS, ISS, OTHER]
+    assert site.missing() is None
+    assert site.missing(OTHER) is not None
