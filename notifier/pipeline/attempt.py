@@ -79,9 +79,9 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> Made:
         return Made(delivery=delivery, verdict=Dead(reason=outcome, text=_WITHOUT[outcome]))
     now, seconds = tools.clock(), tools.steady() - began
     if outcome.reason is Reason.REJECTED_TOKEN:
-        fault = tools.unpublished(delivery.iss, client.token.alg)
-        if fault is not None:  # ours: every client must refuse the token, so neither an attempt nor a rejection counts
-            made = defer_for(OurFault(Cause.SIGNING, f"{fault}: no client can verify it"), delivery, client, tools)
+        why = tools.unpublished(delivery.iss, client.token.alg)
+        if why is not None:  # ours: every client must refuse the token, so neither an attempt nor a rejection counts
+            made = defer_for(OurFault(Cause.SIGNING, f"{why}: no client can verify it"), delivery, client, tools)
             tools.observe(_attempted(delivery, client, jti, outcome, now, seconds, made.verdict))
             return replace(made, mark=mark_of(outcome))
     after = record(delivery, outcome, now - seconds)  # by one clock: its ages must not grow by a jump meanwhile
