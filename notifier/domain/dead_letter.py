@@ -124,7 +124,7 @@ def bury_delivery(delivery: Delivery, reason: DeadReason, text: str, now: float)
 def bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> DeadLetter:
     """An event that is given up as a whole."""
     return DeadLetter(
-        id=_digest(dump_event(EventDocument(event=replace(event, ended_at=None)))),
+        id=_digest(dump_event(EventDocument(event=replace(event, ended_at=None, reply_to=None)))),
         reason=reason,
         text=echo(text, TEXT),
         dead_since=now,

@@ -11,6 +11,7 @@ from pydantic import Field
 from notifier.domain.client import Algorithm
 from notifier.domain.frozen import frozen, replace
 from notifier.domain.outcome import Cause
+from notifier.domain.reply import ReplyTo
 
 HISTORY_LENGTH = 10
 HISTORY_TEXT = 2048  # characters of the answers' text that all of a delivery's history may hold
@@ -61,6 +62,7 @@ class Delivery:
     source: str | None = None
     publisher: str | None = None
     claimed_publisher: str | None = None
+    reply_to: ReplyTo | None = None
     attempts: Count = 0
     rejections: Count = 0
     ambiguous: bool = False

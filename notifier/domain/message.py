@@ -10,6 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from notifier.domain.frozen import frozen
+from notifier.domain.reply import ReplyTo
 
 
 class Lane(StrEnum):
@@ -82,6 +83,7 @@ class Message:
     user_id: str | None = None
     app_id: str | None = None
     delivery_count: int = 0
+    reply_to: ReplyTo | None = None
     survived: int = field(default=0, compare=False)
     cut_from: Whole | None = None
 

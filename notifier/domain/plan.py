@@ -5,10 +5,12 @@ Everything is lazy, so that an event of 5,000 clients costs no more memory at on
 
 from collections.abc import Iterator
 
+from notifier.domain.client import Client
 from notifier.domain.delivery import Delivery, Inline, delivery_id
 from notifier.domain.frozen import frozen, replace
 from notifier.domain.outcome import DeadReason
 from notifier.domain.registry import Issuer, Registry
+from notifier.domain.reply import ReplyTo
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
 
 PART = 100  # clients; an event of more is split, so that no message is long in the making
@@ -20,6 +22,8 @@ class Skipped:
 
     iss: str
     client_id: str
+    event_id: str
+    reply_to: ReplyTo | None = None
 
 
 @frozen
@@ -58,11 +62,24 @@ def deliveries(event: SessionEnded, registry: Registry) -> Iterator[Delivery | S
     for entry in _entries(event, registry):
         client = registered.get(entry.client_id)
         inline = _inline(entry)
-        has_uri = inline is not None and inline.backchannel_logout_uri is not None and registry.inline_allowed
-        if client is not None and client.backchannel_logout_uri is None and not has_uri:
-            yield Skipped(iss=event.iss, client_id=entry.client_id)
+        if _is_skipped(client, inline, registry):
+            yield Skipped(iss=event.iss, client_id=entry.client_id, event_id=event.id, reply_to=event.reply_to)
         else:
             yield _delivery(event, entry, inline)
+
+
+def fates_of(event: SessionEnded, registry: Registry) -> int:
+    """How many fates there will be to tell: one a delivery, one a skipped client and one a wrong entry."""
+    registered = registry.clients_of(event.iss)
+    fates: set[tuple[str | None, ...]] = set()
+    for entry in _members(event, registry):
+        if isinstance(entry, WrongEntry):
+            fates.add((entry.raw,))
+        else:
+            inline = _inline(entry)
+            skipped = _is_skipped(registered.get(entry.client_id), inline, registry)
+            fates.add((entry.client_id, "skipped") if skipped else (entry.client_id, *_whom(event, entry)))
+    return len(fates)
 
 
 def wrong_entries(event: SessionEnded, registry: Registry) -> Iterator[WrongEntry]:
@@ -114,6 +131,12 @@ def _members(event: SessionEnded, registry: Registry) -> Iterator[ClientEntry | 
             yield entry
 
 
+def _is_skipped(client: Client | None, inline: Inline | None, registry: Registry) -> bool:
+    if client is None or client.backchannel_logout_uri is not None:
+        return False
+    return inline is None or inline.backchannel_logout_uri is None or not registry.inline_allowed
+
+
 def _whom(event: SessionEnded, entry: ClientEntry) -> tuple[str | None, str | None]:
     """`sub` and `sid` of one client's delivery: the entry's own before the event's."""
     return (
@@ -162,4 +185,5 @@ def _delivery(event: SessionEnded, entry: ClientEntry, inline: Inline | None) ->
         source=event.source,
         publisher=event.publisher,
         claimed_publisher=event.claimed_publisher,
+        reply_to=event.reply_to,
     )

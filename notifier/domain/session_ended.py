@@ -8,6 +8,7 @@ from typing import Literal
 from notifier.domain.client import Algorithm
 from notifier.domain.errors import Mistake
 from notifier.domain.frozen import frozen
+from notifier.domain.reply import ReplyTo
 
 
 @frozen
@@ -51,3 +52,4 @@ class SessionEnded:
     type: str | None = None
     publisher: str | None = None
     claimed_publisher: str | None = None
+    reply_to: ReplyTo | None = None

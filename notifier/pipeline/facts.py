@@ -6,6 +6,7 @@ from typing import Literal
 from notifier.domain.delivery import Delivery
 from notifier.domain.frozen import frozen
 from notifier.domain.outcome import Cause, DeadReason, Outcome
+from notifier.domain.reply import ReplyTo
 
 
 @frozen
@@ -18,6 +19,7 @@ class EventTaken:
     publisher: str | None
     deliveries: int
     dated: bool
+    reply_to: ReplyTo | None = None
 
 
 @frozen
@@ -52,6 +54,8 @@ class Deferred:
     cause: Cause
     due: float
     text: str = ""
+    delivery: Delivery | None = None
+    reply_to: ReplyTo | None = None
 
 
 @frozen
@@ -69,6 +73,7 @@ class Skipped:
     iss: str
     client_id: str
     event_id: str
+    reply_to: ReplyTo | None = None
 
 
 @frozen
@@ -81,6 +86,7 @@ class Buried:
     reason: DeadReason
     text: str
     delivery: Delivery | None = None
+    reply_to: ReplyTo | None = None
 
 
 @frozen

@@ -82,6 +82,7 @@ class Held:
             publisher=event.publisher,
             deliveries=self.total,
             dated=event.ended_at is not None,
+            reply_to=event.reply_to,
         )
 
 

@@ -21,6 +21,7 @@ from notifier.domain.message import DEAD, SUSPECT, Kind, Lane, Message, NewerKin
 from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.plan import Skipped
 from notifier.domain.registry import Registry
+from notifier.domain.reply import ReplyTo
 from notifier.domain.session_ended import SessionEnded
 from notifier.domain.verdict import grace_left, our_fault_wait
 from notifier.pipeline.facts import Buried, Deferred, EventTaken
@@ -120,6 +121,9 @@ class Intake:
             return self._unknown_issuer(document, registry, now)
         if (objection := plan.may_speak(event, issuer)) is not None:
             return _bury_event(event, objection.reason, objection.text, now)
+        if event.reply_to is not None and event.reply_to.of is None:
+            event = _counted(event, event.reply_to, registry)
+            document = replace(document, event=event)
         taken = _taken(event, "split", 0)
         if plan.needs_split(event):
             return Move(sends=self._parts(document, registry, rest=message.suspect), fact=taken)
@@ -154,7 +158,7 @@ class Intake:
         )
         fact = Deferred(
             iss=event.iss, client_id="", event_id=event.id, cause=Cause.UNKNOWN, due=now + wait,
-            text="not one of `issuers` (yet)",
+            text="not one of `issuers` (yet)", reply_to=event.reply_to,
         )  # fmt: skip
         body = documents.dump_event(later)
         outgoing = Outgoing(kind=Kind.EVENT, body=body, message_id=event.id)
@@ -167,7 +171,7 @@ class Intake:
             result="malformed", event_id=letter.event_id, iss=letter.iss, publisher=letter.publisher, deliveries=0,
             dated=dated,
         )  # fmt: skip
-        return Move(sends=(_buried(letter),), fact=taken)
+        return Move(sends=(_buried(letter, message.reply_to),), fact=taken)
 
     def _newer_version(self, message: Message, newer: Exception) -> Move:
         """A worker of a newer version wrote it; during an upgrade there is one that can read it."""
@@ -206,6 +210,11 @@ def _steps(event: SessionEnded, registry: Registry, now: float) -> Iterator[Step
     yield from plan.deliveries(event, registry)
 
 
+def _counted(event: SessionEnded, reply_to: ReplyTo, registry: Registry) -> SessionEnded:
+    """Its parts and deliveries know for how many clients a fate is told, so that whoever waits knows the last one."""
+    return replace(event, reply_to=replace(reply_to, of=plan.fates_of(event, registry)))
+
+
 def _singly(event: SessionEnded, registry: Registry, now: float) -> Iterator[Send]:
     """The event as single deliveries, so that only the one that kills a process goes on to the delivery limit."""
     for step in _steps(replace(event, id_given=True), registry, now):
@@ -213,7 +222,7 @@ def _singly(event: SessionEnded, registry: Registry, now: float) -> Iterator[Sen
             body = documents.dump_delivery(documents.DeliveryDocument(delivery=step))
             yield Send(queue=REST, message=Outgoing(kind=Kind.DELIVERY, body=body, message_id=step.id))
         elif isinstance(step, DeadLetter):
-            yield _buried(step)
+            yield _buried(step, event.reply_to)
 
 
 def _written_down(document: documents.EventDocument) -> Send:
@@ -234,20 +243,21 @@ def _passes(message: Message) -> int:
 
 def _bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> Move:
     letter = dead_letter.bury_event(event, reason, text, now)
-    return Move(sends=(_buried(letter),), fact=_taken(event, "accepted", 0))
+    return Move(sends=(_buried(letter, event.reply_to),), fact=_taken(event, "accepted", 0))
 
 
-def _buried(letter: DeadLetter) -> Send:
+def _buried(letter: DeadLetter, reply_to: ReplyTo | None) -> Send:
     fact = Buried(
-        iss=letter.iss, client_id=letter.client_id, event_id=letter.event_id, reason=letter.reason, text=letter.text
-    )
+        iss=letter.iss, client_id=letter.client_id, event_id=letter.event_id, reason=letter.reason, text=letter.text,
+        reply_to=reply_to,
+    )  # fmt: skip
     return Send(queue=DEAD, message=dead_letter.dump_dead_letter(letter), fact=fact)
 
 
 def _taken(event: SessionEnded, result: Literal["accepted", "split"], deliveries: int) -> EventTaken:
     return EventTaken(
         result=result, event_id=event.id, iss=event.iss, publisher=event.publisher, deliveries=deliveries,
-        dated=event.ended_at is not None,
+        dated=event.ended_at is not None, reply_to=event.reply_to,
     )  # fmt: skip
 
 

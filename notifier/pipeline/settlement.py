@@ -51,7 +51,14 @@ class Settlement:
                 propagation = None if ended is None else max(0.0, now - ended)
                 self._observe(facts.Delivered(delivery=delivery, propagation=propagation))
             case Skip():
-                self._observe(facts.Skipped(iss=delivery.iss, client_id=delivery.client_id, event_id=delivery.event_id))
+                self._observe(
+                    facts.Skipped(
+                        iss=delivery.iss,
+                        client_id=delivery.client_id,
+                        event_id=delivery.event_id,
+                        reply_to=delivery.reply_to,
+                    )
+                )
             case RetryAt():
                 await self.send(*_later(delivery, verdict.due, hops(verdict.due - now, verdict.rounding)))
                 self._observe(facts.RetryScheduled(delivery=delivery, due=verdict.due))
@@ -67,6 +74,7 @@ class Settlement:
     async def bury(self, letter: DeadLetter) -> None:
         """Return once the dead letter is durable."""
         await self.send(DEAD, dead_letter.dump_dead_letter(letter))
+        source = letter.delivery or letter.event
         self._observe(
             facts.Buried(
                 iss=letter.iss,
@@ -75,6 +83,7 @@ class Settlement:
                 reason=letter.reason,
                 text=letter.text,
                 delivery=letter.delivery,
+                reply_to=None if source is None else source.reply_to,
             )
         )
 
@@ -127,4 +136,6 @@ def _deferred(delivery: Delivery, verdict: Defer) -> facts.Deferred:
         cause=verdict.cause,
         due=verdict.due,
         text=verdict.text,
+        delivery=delivery,
+        reply_to=delivery.reply_to,
     )

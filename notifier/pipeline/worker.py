@@ -173,8 +173,10 @@ class Worker:
             case Delivery():
                 self._begin_delivery(held, step)
             case Skipped():
-                event_id = held.message.message_id or ""
-                self._tools.observe(facts.Skipped(iss=step.iss, client_id=step.client_id, event_id=event_id))
+                fact = facts.Skipped(
+                    iss=step.iss, client_id=step.client_id, event_id=step.event_id, reply_to=step.reply_to
+                )
+                self._tools.observe(fact)
             case DeadLetter():
                 self._ledger.open(held)
                 self._spawn(self._bury(held, step))

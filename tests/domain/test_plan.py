@@ -89,9 +89,9 @@ def test_what_is_given_inline_travels_and_nothing_else_does() -> None:
 def test_a_registered_client_without_uri_is_skipped() -> None:
     """Unless the event brings a URI, and may."""
     inline = event(ClientEntry(client_id="silent", backchannel_logout_uri=URI))
-    assert plan(event("silent")) == [Skipped(iss=A, client_id="silent")]
+    assert plan(event("silent")) == [Skipped(iss=A, client_id="silent", event_id="e-1")]
     assert [step.client_id for step in planned(inline)] == ["silent"]
-    assert plan(inline, registry(inline_allowed=False)) == [Skipped(iss=A, client_id="silent")]
+    assert plan(inline, registry(inline_allowed=False)) == [Skipped(iss=A, client_id="silent", event_id="e-1")]
 
 
 def test_an_unknown_client_gets_its_delivery() -> None:

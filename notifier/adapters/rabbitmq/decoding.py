@@ -18,6 +18,7 @@ import aiormq.abc
 from pamqp import commands, decode
 
 from notifier.domain.message import SUSPECT, Kind, Lane, Message, NewerKind, Whole, kind_named
+from notifier.domain.reply import asked_by_publisher
 
 HEADERS_LIMIT = 16 * 1024  # bytes of a table that are decoded: 50 ms at the very most, 0.1 ms for what people send
 
@@ -49,6 +50,9 @@ def to_message(lane: Lane, delivered: aiormq.abc.DeliveredMessage, tag: object, 
         user_id=properties.user_id or None,
         app_id=properties.app_id or None,
         delivery_count=_delivery_count(headers) if delivered.redelivered else 0,
+        reply_to=None
+        if not properties.reply_to
+        else asked_by_publisher(properties.reply_to, properties.correlation_id),
         cut_from=cut_from,
     )
 

@@ -1,0 +1,163 @@
+"""Tells whoever asked what became of each client of an event, and keeps the account of what was told so far.
+
+Two sides. `Fates` watches the worker: of a delivery whose publisher asked, every fact that is a fate becomes a reply;
+of any other it costs a look-up and a comparison. `Account` is the side of who asked, over HTTP or at the command line.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from notifier.domain.delivery import Delivery
+from notifier.domain.fate import Fate, Told
+from notifier.domain.reply import ReplyTo
+from notifier.pipeline.facts import Buried, Deferred, Delivered, EventTaken, Fact, RetryScheduled, Skipped
+
+Answer = Callable[[ReplyTo, Told], None]
+"""Sends a reply. Best effort: must return at once and never raise."""
+
+
+class Fates:
+    """The observer. See the module."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def observe(self, fact: Fact) -> None:
+        """Reply, where somebody asked."""
+        tell = _TELL.get(type(fact))
+        if tell is not None and (asked := tell(fact)) is not None:
+            self._answer(*asked)
+
+
+def _delivered(fact: Fact) -> tuple[ReplyTo, Told] | None:
+    assert isinstance(fact, Delivered)
+    delivery = fact.delivery
+    if delivery.reply_to is None:
+        return None
+    return delivery.reply_to, _of_delivery(delivery, Fate.DELIVERED, delivery.reply_to)
+
+
+def _retrying(fact: Fact) -> tuple[ReplyTo, Told] | None:
+    assert isinstance(fact, RetryScheduled)
+    delivery = fact.delivery
+    if delivery.reply_to is None:
+        return None
+    last = delivery.history[-1] if delivery.history else None
+    reason, status = ("", None) if last is None else (last.reason, last.status)
+    return delivery.reply_to, _of_delivery(
+        delivery, Fate.RETRYING, delivery.reply_to, reason=reason, status=status, due=fact.due
+    )
+
+
+def _deferred(fact: Fact) -> tuple[ReplyTo, Told] | None:
+    assert isinstance(fact, Deferred)
+    asked = fact.reply_to
+    if asked is None:
+        return None
+    if fact.delivery is not None:
+        return asked, _of_delivery(fact.delivery, Fate.RETRYING, asked, reason=fact.cause.value, due=fact.due)
+    return asked, Told(
+        fate=Fate.RETRYING, iss=fact.iss, event_id=fact.event_id, client_id=fact.client_id or None,
+        reason=fact.cause.value, next_due=fact.due, of=asked.of,
+    )  # fmt: skip
+
+
+def _buried(fact: Fact) -> tuple[ReplyTo, Told] | None:
+    assert isinstance(fact, Buried)
+    asked = fact.reply_to
+    if asked is None:
+        return None
+    if fact.delivery is not None:
+        return asked, _of_delivery(fact.delivery, Fate.DEAD, asked, reason=fact.reason.value, text=fact.text)
+    return asked, Told(
+        fate=Fate.DEAD, iss=fact.iss, event_id=fact.event_id, client_id=fact.client_id or None,
+        reason=fact.reason.value, text=fact.text, of=asked.of,
+    )  # fmt: skip
+
+
+def _skipped(fact: Fact) -> tuple[ReplyTo, Told] | None:
+    assert isinstance(fact, Skipped)
+    asked = fact.reply_to
+    if asked is None:
+        return None
+    told = Told(fate=Fate.SKIPPED, iss=fact.iss, event_id=fact.event_id, client_id=fact.client_id, of=asked.of)
+    return asked, told
+
+
+def _taken(fact: Fact) -> tuple[ReplyTo, Told] | None:
+    """Of an event as a whole only what no client's fate tells: that it is a copy, or that it concerns nobody."""
+    assert isinstance(fact, EventTaken)
+    asked = fact.reply_to
+    if asked is None:
+        return None
+    if fact.result == "duplicate":
+        return asked, Told(fate=Fate.DUPLICATE, iss=fact.iss, event_id=fact.event_id, of=asked.of)
+    if fact.result == "split" and asked.of == 0:
+        return asked, Told(fate=Fate.SKIPPED, iss=fact.iss, event_id=fact.event_id, of=0)
+    return None
+
+
+_TELL: Mapping[type[Fact], Callable[[Fact], tuple[ReplyTo, Told] | None]] = MappingProxyType(
+    {
+        Delivered: _delivered,
+        RetryScheduled: _retrying,
+        Deferred: _deferred,
+        Buried: _buried,
+        Skipped: _skipped,
+        EventTaken: _taken,
+    }
+)
+
+
+def _of_delivery(
+    delivery: Delivery,
+    fate: Fate,
+    asked: ReplyTo,
+    *,
+    reason: str = "",
+    status: int | None = None,
+    due: float | None = None,
+    text: str = "",
+) -> Told:
+    return Told(
+        fate=fate, iss=delivery.iss, event_id=delivery.event_id, client_id=delivery.client_id, id=delivery.id,
+        reason=reason or None, status=status, attempts=delivery.attempts, next_due=due, text=text, of=asked.of,
+    )  # fmt: skip
+
+
+class Account:
+    """What is known so far of one event."""
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[str | None, str], Told] = {}
+        self._of: int | None = None
+
+    def note(self, told: Told) -> None:
+        """A reply came. The last word on a client is not taken back by an earlier one that comes late."""
+        if told.of is not None:
+            self._of = told.of
+        key = (told.client_id, told.id)
+        known = self._told.get(key)
+        if known is None or not known.settled or told.settled:
+            self._told[key] = told
+
+    @property
+    def told(self) -> list[Told]:
+        """What is known, in the order in which it was first heard of."""
+        return list(self._told.values())
+
+    @property
+    def settled(self) -> bool:
+        """Whether the last word on every client was said."""
+        return self._known_of_all() and all(each.settled for each in self._told.values())
+
+    def idle_until(self, moment: float) -> bool:
+        """Whether nothing more can come before then (epoch seconds): of each client it is settled, or due later."""
+        return self._known_of_all() and all(
+            each.settled or (each.next_due is not None and each.next_due >= moment) for each in self._told.values()
+        )
+
+    def _known_of_all(self) -> bool:
+        if any(told.client_id is None for told in self._told.values()):
+            return True  # of the event as a whole
+        return self._of is not None and len(self._told) >= self._of
