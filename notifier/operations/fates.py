@@ -4,6 +4,7 @@ Two sides. `Fates` watches the worker: of a delivery whose publisher asked, ever
 of any other it costs a look-up and a comparison. `Account` is the side of who asked, over HTTP or at the command line.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -126,17 +127,21 @@ def _of_delivery(
 
 
 class Account:
-    """What is known so far of one event."""
+    """What is known so far of one event: of each client, or of the event where none is concerned alone."""
 
     def __init__(self) -> None:
         self._told: dict[tuple[str | None, str], Told] = {}
+        self._whole: Told | None = None
         self._of: int | None = None
 
     def note(self, told: Told) -> None:
         """A reply came. The last word on a client is not taken back by an earlier one that comes late."""
-        if told.of is not None:
-            self._of = told.of
-        key = (told.client_id, told.id)
+        if not told.of or told.fate is Fate.DUPLICATE:
+            self._whole = told
+            return
+        self._whole = None
+        self._of = told.of
+        key = (told.client_id, told.id or told.text)
         known = self._told.get(key)
         if known is None or not known.settled or told.settled:
             self._told[key] = told
@@ -144,20 +149,17 @@ class Account:
     @property
     def told(self) -> list[Told]:
         """What is known, in the order in which it was first heard of."""
-        return list(self._told.values())
+        whole = [] if self._whole is None else [self._whole]
+        return [*self._told.values(), *whole]
 
     @property
     def settled(self) -> bool:
         """Whether the last word on every client was said."""
-        return self._known_of_all() and all(each.settled for each in self._told.values())
+        return self.idle_until(math.inf)
 
     def idle_until(self, moment: float) -> bool:
         """Whether nothing more can come before then (epoch seconds): of each client it is settled, or due later."""
-        return self._known_of_all() and all(
-            each.settled or (each.next_due is not None and each.next_due >= moment) for each in self._told.values()
+        known = self._whole is not None or (self._of is not None and len(self._told) >= self._of)
+        return known and all(
+            each.settled or (each.next_due is not None and each.next_due >= moment) for each in self.told
         )
-
-    def _known_of_all(self) -> bool:
-        if any(told.client_id is None for told in self._told.values()):
-            return True  # of the event as a whole
-        return self._of is not None and len(self._told) >= self._of

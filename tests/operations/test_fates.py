@@ -1,0 +1,232 @@
+"""Whoever asks hears of each client what became of it, once it is durable, and knows when the last word was said."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifier.domain.fate import Fate, Told, dump_told, load_told
+from notifier.domain.message import Lane, Message
+from notifier.domain.outcome import Answer
+from notifier.domain.reply import ReplyTo, asked_by_publisher
+from notifier.operations.fates import Account, Fates
+from notifier.pipeline.ports import Request
+from tests.pipeline.stage import ISS, Stage, client, running
+
+ASKED = ReplyTo(to="amq.gen-x", correlation_id="7")
+
+
+async def answers_500(_request: Request) -> Answer:
+    """A client in trouble."""
+    return Answer(status=500)
+
+
+async def answers_410(_request: Request) -> Answer:
+    """A client that is gone."""
+    return Answer(status=410)
+
+
+def told_by(stage: Stage) -> list[tuple[ReplyTo, Told]]:
+    """The replies to all that happened so far."""
+    replies: list[tuple[ReplyTo, Told]] = []
+    watching = Fates(lambda asked, told: replies.append((asked, told)))
+    for fact in stage.facts:
+        watching.observe(fact)
+    return replies
+
+
+def account_of(stage: Stage) -> Account:
+    """What whoever asked knows by now."""
+    account = Account()
+    for _, told in told_by(stage):
+        account.note(told)
+    return account
+
+
+def event(stage: Stage, *clients: object, asked: ReplyTo | None = ASKED, **members: object) -> Message:
+    """Hand over an event whose publisher asked."""
+    body = {"iss": ISS, "sub": "alice", "sid": "s1", "clients": list(clients)} | members
+    return stage.take(json.dumps(body).encode(), reply_to=asked)
+
+
+async def test_each_client_s_fate_is_told_with_its_reason() -> None:
+    """Delivered, retrying, dead and skipped, and of how many in all: so the asker knows that these are all."""
+    silent = replace(client("silent"), backchannel_logout_uri=None)
+    stage = Stage(client("well"), client("down"), client("gone"), silent)
+    stage.receivers.behaviours |= {"down": answers_500, "gone": answers_410}
+    async with running(stage):
+        taken = event(stage, "well", "down", "gone", "silent", id="e-1")
+        await stage.until(lambda: taken in stage.queue.acked)
+    replies = told_by(stage)
+    assert {asked.to for asked, _ in replies} == {"amq.gen-x"}
+    assert {asked.correlation_id for asked, _ in replies} == {"7"}
+    fates = {told.client_id: told for _, told in replies}
+    assert {name: told.fate for name, told in fates.items()} == {
+        "well": Fate.DELIVERED,
+        "down": Fate.RETRYING,
+        "gone": Fate.DEAD,
+        "silent": Fate.SKIPPED,
+    }
+    assert all((told.of, told.event_id, told.iss) == (4, "e-1", ISS) for told in fates.values())
+    assert (fates["down"].reason, fates["down"].status, fates["down"].attempts) == ("server_error", 500, 1)
+    assert fates["down"].next_due == stage.now + 2.0
+    assert (fates["gone"].reason, fates["gone"].text) == ("refused", "the client answered 410")
+    account = account_of(stage)
+    assert not account.settled
+    assert account.idle_until(stage.now + 2.0)
+    assert not account.idle_until(stage.now + 2.1)
+
+
+async def test_a_retry_tells_again() -> None:
+    """The address travels with the delivery, so that whichever worker makes the retry tells of it."""
+    stage = Stage(client("down"))
+    stage.receivers.behaviours["down"] = answers_500
+    async with running(stage):
+        taken = event(stage, "down")
+        await stage.until(lambda: taken in stage.queue.acked)
+        del stage.receivers.behaviours["down"]
+        again = stage.retake("delay.2s")
+        await stage.until(lambda: again in stage.queue.acked)
+    assert [told.fate for _, told in told_by(stage)] == [Fate.RETRYING, Fate.DELIVERED]
+    assert account_of(stage).settled
+
+
+async def test_the_parts_of_a_large_event_are_counted_as_one() -> None:
+    """120 clients go as two parts; the replies say 120, and a client named twice is one."""
+    stage = Stage(*(client(f"c{number}") for number in range(120)))
+    async with running(stage):
+        taken = event(stage, *(f"c{number}" for number in range(120)), "c0")
+        await stage.until(lambda: taken in stage.queue.acked)
+        parts = [message for queue, message in stage.queue.published if queue == Lane.EVENTS]
+        for part in parts:
+            last = stage.take(part.body, kind=part.kind, message_id=part.message_id)
+        await stage.until(lambda: len(stage.queue.acked) == 1 + len(parts))
+        assert last in stage.queue.acked
+    assert len(parts) == 2
+    assert [told.of for _, told in told_by(stage)] == [120] * 120
+    assert account_of(stage).settled
+
+
+async def test_all_clients_where_there_is_none_are_told_as_nobody() -> None:
+    """Else who asked would wait for the rest of the time."""
+    stage = Stage()
+    async with running(stage):
+        taken = stage.take(json.dumps({"iss": ISS, "sub": "alice", "clients": "*"}).encode(), reply_to=ASKED)
+        await stage.until(lambda: taken in stage.queue.acked)
+    [(_, told)] = told_by(stage)
+    assert (told.fate, told.client_id, told.of) == (Fate.SKIPPED, None, 0)
+    assert account_of(stage).settled
+
+
+async def test_a_copy_is_told_as_one() -> None:
+    """What became of the first is told to whoever published that."""
+    stage = Stage(client("well"))
+    async with running(stage):
+        first = event(stage, "well", id="e-1", asked=None)
+        await stage.until(lambda: first in stage.queue.acked)
+        copy = event(stage, "well", id="e-1")
+        await stage.until(lambda: copy in stage.queue.acked)
+    assert [told.fate for _, told in told_by(stage)] == [Fate.DUPLICATE]
+    assert account_of(stage).settled
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [(b"{", "malformed_event"), (json.dumps({"iss": "https://no", "sub": "a", "clients": ["x"]}).encode(), "unknown")],
+)
+async def test_an_event_that_is_not_served_is_told_as_a_whole(body: bytes, reason: str) -> None:
+    """It concerns no client alone."""
+    stage = Stage()
+    async with running(stage):
+        taken = stage.take(body, reply_to=ASKED)
+        await stage.until(lambda: taken in stage.queue.acked)
+    [(asked, told)] = told_by(stage)
+    assert asked == ASKED
+    assert (told.client_id, told.reason) == (None, reason)
+    assert account_of(stage).settled is (told.fate is Fate.DEAD)
+
+
+async def test_wrong_entries_are_told_one_by_one() -> None:
+    """Also those that name nobody."""
+    stage = Stage(client("well"))
+    async with running(stage):
+        taken = event(stage, "well", 1, 2, {"client_id": "well", "sub": 5})
+        await stage.until(lambda: taken in stage.queue.acked)
+    fates = sorted((told.fate.value, told.client_id or "") for _, told in told_by(stage))
+    assert fates == [("dead", ""), ("dead", ""), ("dead", "well"), ("delivered", "well")]
+    assert account_of(stage).settled
+
+
+async def test_nobody_hears_of_what_nobody_asked_for() -> None:
+    """Neither fates nor the event's end."""
+    stage = Stage(client("well"), client("down"))
+    stage.receivers.behaviours["down"] = answers_500
+    async with running(stage):
+        taken = event(stage, "well", "down", asked=None)
+        await stage.until(lambda: taken in stage.queue.acked)
+    assert told_by(stage) == []
+
+
+def test_a_late_word_takes_back_nothing() -> None:
+    """Replies of two workers may cross."""
+    account = Account()
+    account.note(Told(fate=Fate.DELIVERED, iss=ISS, event_id="e", client_id="c", id="d", of=1))
+    account.note(Told(fate=Fate.RETRYING, iss=ISS, event_id="e", client_id="c", id="d", next_due=9.0, of=1))
+    assert account.settled
+
+
+def test_an_event_that_was_unknown_at_first_is_told_by_its_clients_then() -> None:
+    """The word on the whole gives way."""
+    account = Account()
+    account.note(Told(fate=Fate.RETRYING, iss=ISS, event_id="e", reason="unknown", next_due=9.0))
+    assert not account.settled
+    account.note(Told(fate=Fate.DELIVERED, iss=ISS, event_id="e", client_id="c", id="d", of=1))
+    assert [told.fate for told in account.told] == [Fate.DELIVERED]
+    assert account.settled
+
+
+@given(
+    st.builds(
+        Told,
+        fate=st.sampled_from(Fate),
+        iss=st.text(),
+        event_id=st.text(),
+        client_id=st.none() | st.text(min_size=1),
+        id=st.text(),
+        reason=st.none() | st.text(min_size=1),
+        status=st.none() | st.integers(100, 599),
+        attempts=st.integers(0, 99),
+        next_due=st.none() | st.integers(0, 2_000_000_000).map(float),
+        text=st.text(max_size=100),
+        of=st.none() | st.integers(0, 5000),
+    )
+)
+def test_a_reply_is_read_as_it_was_written(told: Told) -> None:
+    """By whichever release, within a version."""
+    assert load_told(dump_told(told)) == told
+
+
+@given(st.binary(max_size=60) | st.sampled_from([b"{}", b'{"v": 2, "fate": "dead"}', b'{"v": 1, "fate": "lost"}']))
+def test_what_is_no_reply_is_nothing(body: bytes) -> None:
+    """Anybody may send anything to a queue whose name is known."""
+    assert load_told(body) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "may"),
+    [
+        ("amq.rabbitmq.reply-to.g1h2AA5yZXBseUAxMjM0.QWxhZGRpbg==", True),
+        ("amq.gen-JzTY20BRgKO-HjmUJj0wLg", True),
+        ("notifier.retries", False),
+        ("notifier.dead", False),
+        ("amq.direct", False),
+        ("amq.gen-", False),
+        ("amq.gen-with space", False),
+        ("", False),
+    ],
+)
+def test_a_publisher_may_name_only_what_the_broker_makes_up(name: str, may: bool) -> None:
+    """Else it could write into any queue by the worker's hand."""
+    assert asked_by_publisher(name, "7") == (ReplyTo(to=name, correlation_id="7") if may else None)
