@@ -93,10 +93,20 @@ def load_told(body: bytes) -> Told | None:
     """What a reply says; None where it is none that this release knows."""
     try:
         document = _DOCUMENT.validate_json(body)
-        if document.pop("v") != VERSION:
-            return None
-        due = document.pop("next_due", None)
-        fate = Fate(document.pop("fate"))
-        return Told(fate=fate, next_due=None if due is None else read_moment(due), **document)  # type: ignore[misc]
-    except (ValidationError, ValueError, KeyError, TypeError):
+        due = document.get("next_due")
+        told = Told(
+            fate=Fate(document["fate"]),
+            iss=document["iss"],
+            event_id=document["event_id"],
+            client_id=document.get("client_id"),
+            id=document.get("id", ""),
+            reason=document.get("reason"),
+            status=document.get("status"),
+            attempts=document.get("attempts", 0),
+            next_due=None if due is None else read_moment(due),
+            text=document.get("text", ""),
+            of=document.get("of"),
+        )
+    except (ValidationError, ValueError, KeyError):
         return None
+    return told if document.get("v") == VERSION else None

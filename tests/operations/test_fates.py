@@ -101,9 +101,8 @@ async def test_the_parts_of_a_large_event_are_counted_as_one() -> None:
         await stage.until(lambda: taken in stage.queue.acked)
         parts = [message for queue, message in stage.queue.published if queue == Lane.EVENTS]
         for part in parts:
-            last = stage.take(part.body, kind=part.kind, message_id=part.message_id)
+            stage.take(part.body, kind=part.kind, message_id=part.message_id)
         await stage.until(lambda: len(stage.queue.acked) == 1 + len(parts))
-        assert last in stage.queue.acked
     assert len(parts) == 2
     assert [told.of for _, told in told_by(stage)] == [120] * 120
     assert account_of(stage).settled
