@@ -57,7 +57,8 @@ def _nothing_held() -> Mapping[Lane, Held]:
 class Sources:
     """Where the gauges come from; each is called at a scrape and must return at once.
 
-    `circuits` gives (iss, client_id, 1 half-open | 2 open) of those not closed; `signing_keys` (iss, kid, published).
+    `circuits` gives (iss, client_id, 1 half-open | 2 open) of those not closed; `signing_keys` (iss, kid, published);
+    `certificates` (what for, file, when the first in it runs out in epoch seconds).
     """
 
     in_flight: Callable[[], int] = lambda: 0
@@ -66,6 +67,9 @@ class Sources:
     circuits: Callable[[], Iterable[tuple[str, str, int]]] = tuple
     reload_succeeded: Callable[[], bool] = lambda: True
     signing_keys: Callable[[], Iterable[tuple[str, str, bool]]] = tuple
+    ready: Callable[[], bool] = lambda: False
+    loop_lag: Callable[[], float] = lambda: 0.0
+    certificates: Callable[[], Iterable[tuple[str, str, float]]] = tuple
 
 
 class Metrics:
@@ -84,6 +88,7 @@ class Metrics:
         self._clients = ClientSeries(registry, max_clients)
         self._events = dict.fromkeys(_RESULTS, 0)
         self._undated = 0
+        self._own_faults = 0
         self._minted: dict[tuple[str, str], int] = {}
         self._attempt_counts = [0] * (len(_ATTEMPT_BUCKETS) + 1)
         self._attempt_sum = 0.0
@@ -120,8 +125,10 @@ class Metrics:
                 self._clients.row(fact.iss, fact.client_id).skipped()
             case Buried():
                 self._clients.row(fact.iss, fact.client_id, unknown=fact.reason in _NOBODY_KNOWS).buried(fact.reason)
-            case Unexpected() | CircuitTurned():
-                pass  # its deferral is counted, and `circuit_state` is read at the scrape; the log tells the rest
+            case Unexpected():
+                self._own_faults += 1
+            case CircuitTurned():
+                pass  # `circuit_state` is read at the scrape; the log tells the rest
             case _:
                 assert_never(fact)
 
@@ -153,6 +160,7 @@ class Metrics:
         yield _plain_counter(
             "events_undated_total", "Accepted events of which nobody knows when they happened.", self._undated
         )
+        yield _plain_counter("own_faults_total", "Deliveries that met a fault in our own code.", self._own_faults)
         yield _labelled(CounterMetricFamily, "tokens_minted_total", "Tokens signed.", ("iss", "alg"), self._minted)
         yield self._attempt_seconds()
         yield from self._gauges()
@@ -172,12 +180,17 @@ class Metrics:
         sources = self._sources
         status = sources.queue()
         yield _gauge("in_flight", "Attempts in flight.", sources.in_flight())
+        yield _gauge("ready", "1 while /readyz says so.", sources.ready())
+        yield _gauge("loop_lag_seconds", "How late the event loop was at most, of late.", sources.loop_lag())
         yield _gauge("queue_connected", "1 while the queue is connected.", status.connected)
         yield _gauge("publishing_blocked", "1 while the broker takes no message.", status.blocked)
         yield _gauge("config_last_reload_success", "0 after a reload that was refused.", sources.reload_succeeded())
         published = {(iss, kid): present for iss, kid, present in sources.signing_keys()}
         text = "1 while the issuer's JWKS has the key we sign with."
         yield _labelled(GaugeMetricFamily, "signing_key_published", text, ("iss", "kid"), published)
+        ends = {(use, file): moment for use, file, moment in sources.certificates()}
+        text = "When a certificate that we present runs out."
+        yield _labelled(GaugeMetricFamily, "certificate_expiry_timestamp_seconds", text, ("use", "file"), ends)
         yield _labelled(GaugeMetricFamily, "build_info", "What runs here.", ("version",), {self._version: 1})
 
 

@@ -24,6 +24,7 @@ from notifier.app.ids import new_id
 from notifier.app.listeners import listeners
 from notifier.app.observers import Observers, subject_hash
 from notifier.app.queue import build_queue
+from notifier.app.self_watch import SelfWatch
 from notifier.app.signing_keys import SigningKeys
 from notifier.domain.errors import QueueError
 from notifier.domain.message import Lane
@@ -57,6 +58,7 @@ class Service:
         self._files = Watch(live.now.stamps)
         self._reloading = asyncio.Lock()
         self._signing_keys = SigningKeys(live)
+        self._self_watch = SelfWatch(live)
         self.worker = self._build_worker()
         self.metrics.watch(
             Sources(
@@ -66,6 +68,9 @@ class Service:
                 circuits=lambda: self.worker.circuits,
                 reload_succeeded=lambda: live.last_reload_succeeded,
                 signing_keys=self._signing_keys.published,
+                ready=lambda: self.health().ready,
+                loop_lag=lambda: self._self_watch.loop_lag,
+                certificates=lambda: self._self_watch.certificates,
             )
         )
 
@@ -148,6 +153,7 @@ class Service:
 
     def _around(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         yield from (self._consume, self._sample, self._watch, self._signing_keys.run)
+        yield from (self._self_watch.watch_loop, self._self_watch.watch_certificates)
         if isinstance(self.queue, SqliteQueue):  # RabbitMQ's mends itself
             yield self.queue.broken
 

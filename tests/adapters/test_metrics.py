@@ -14,7 +14,16 @@ from notifier.domain.message import Depth, Lane, QueueStatus
 from notifier.domain.outcome import Cause, DeadReason, Failed, Reason, Refused
 from notifier.domain.outcome import Delivered as Took
 from notifier.domain.registry import Issuer, Registry
-from notifier.pipeline.facts import Attempted, Buried, Deferred, Delivered, EventTaken, RetryScheduled, Skipped
+from notifier.pipeline.facts import (
+    Attempted,
+    Buried,
+    Deferred,
+    Delivered,
+    EventTaken,
+    RetryScheduled,
+    Skipped,
+    Unexpected,
+)
 
 ISS = "https://id.example.com"
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
@@ -129,6 +138,7 @@ async def test_each_fact_counts_once_where_it_belongs() -> None:
         Delivered(delivery=delivery("shop"), propagation=None),
         Skipped(iss=ISS, client_id="shop", event_id="e"),
         Buried(iss=ISS, client_id="shop", event_id="e", reason=DeadReason.REFUSED, text=""),
+        Unexpected(iss=ISS, client_id="shop", event_id="e", error=ValueError()),
     ):
         subject.observe(fact)
     samples = await scrape(subject)
@@ -142,6 +152,7 @@ async def test_each_fact_counts_once_where_it_belongs() -> None:
     assert value(samples, "attempt_seconds_bucket", le="0.025") == 2
     assert value(samples, "tokens_minted_total", iss=ISS, alg="RS256") == 1
     assert value(samples, "retries_scheduled_total", **shop) == 1
+    assert value(samples, "own_faults_total") == 1
     assert value(samples, "deferrals_total", **shop, cause="slot") == 1
     assert value(samples, "propagation_seconds_bucket", **shop, le="0.25") == 0
     assert value(samples, "propagation_seconds_bucket", **shop, le="1.0") == 1
@@ -209,6 +220,9 @@ async def test_gauges_are_read_at_the_scrape() -> None:
             circuits=lambda: [(ISS, "shop", 1), (ISS, "wiki", 2), (ISS, "mail", 1)],
             reload_succeeded=lambda: False,
             signing_keys=lambda: [(ISS, "k1", True), (ISS, "k2", False)],
+            ready=lambda: True,
+            loop_lag=lambda: 0.25,
+            certificates=lambda: [("api", "/t.pem", 1_900_000_000.0)],
         )
     )
     subject.set_depths({"events": Depth(ready=5, consumers=2), "dead": Depth(ready=9, consumers=0)})
@@ -216,6 +230,9 @@ async def test_gauges_are_read_at_the_scrape() -> None:
     assert value(samples, "in_flight") == 7
     assert value(samples, "queue_connected") == 1
     assert value(samples, "publishing_blocked") == 1
+    assert value(samples, "ready") == 1
+    assert value(samples, "loop_lag_seconds") == 0.25
+    assert value(samples, "certificate_expiry_timestamp_seconds", use="api", file="/t.pem") == 1_900_000_000
     assert value(samples, "config_last_reload_success") == 0
     assert value(samples, "signing_key_published", iss=ISS, kid="k1") == 1
     assert value(samples, "signing_key_published", iss=ISS, kid="k2") == 0

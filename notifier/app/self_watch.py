@@ -1,0 +1,59 @@
+"""Watches the worker itself, for the metrics: how late its event loop is, and when its certificates run out."""
+
+import asyncio
+
+from notifier.adapters.certificates import expiries, presented
+from notifier.adapters.live_configuration import LiveConfiguration
+
+EVERY = 0.5  # seconds between two looks at the clock
+KEPT = 15.0  # seconds for which the worst is told, at least: as long as most scrapers pause
+CERTIFICATES_EVERY = 60.0
+
+
+class LoopLag:
+    """The worst lateness of the last 15 to 30 s, so that a scrape sees what happened since the one before."""
+
+    def __init__(self, now: float) -> None:
+        self._since = now
+        self._worst = self._worst_before = 0.0
+
+    def note(self, late: float, now: float) -> None:
+        """It was so late just now, in seconds."""
+        if now - self._since >= KEPT:
+            self._since, self._worst_before, self._worst = now, self._worst, 0.0
+        self._worst = max(self._worst, late)
+
+    @property
+    def worst(self) -> float:
+        """In seconds."""
+        return max(self._worst, self._worst_before)
+
+
+class SelfWatch:
+    """See the module. `certificates` as (what for, file, when the first in it runs out)."""
+
+    def __init__(self, live: LiveConfiguration) -> None:
+        self._live = live
+        self._lag = LoopLag(0.0)
+        self.certificates: list[tuple[str, str, float]] = []
+
+    @property
+    def loop_lag(self) -> float:
+        """In seconds, at most, of late."""
+        return self._lag.worst
+
+    async def watch_loop(self) -> None:
+        """Until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + EVERY
+            await asyncio.sleep(EVERY)
+            now = loop.time()
+            self._lag.note(now - due, now)
+
+    async def watch_certificates(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            files = presented(self._live.now.settings, self._live.registry())
+            self.certificates = await asyncio.to_thread(expiries, files.items())
+            await asyncio.sleep(CERTIFICATES_EVERY)

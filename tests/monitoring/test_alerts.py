@@ -1,0 +1,79 @@
+"""The alerts and recording rules: each fires when it must and not when it must not, by promtool itself."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from notifier.adapters.metrics import Metrics, Sources
+from notifier.domain.client import Client
+from notifier.domain.outcome import Cause
+from notifier.domain.registry import Issuer, Registry
+from notifier.pipeline.facts import Deferred
+from tests.apt_programs import program
+
+RULES = Path(__file__).parents[2] / "deploy" / "prometheus"
+
+
+def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run it beside the rules, to its end."""
+    command = [program("promtool", "prometheus"), *arguments]
+    return subprocess.run(command, cwd=RULES, capture_output=True, text=True, timeout=100, check=False)
+
+
+def rules(name: str) -> list[dict[str, Any]]:
+    """All rules of a file."""
+    return [rule for group in yaml.safe_load((RULES / name).read_text())["groups"] for rule in group["rules"]]
+
+
+def test_rules_are_as_prometheus_wants_them() -> None:
+    """Both files load."""
+    done = promtool("check", "rules", "--lint=all", "--lint-fatal", "recording.yaml", "alerts.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_case_fires_what_it_must_and_nothing_else() -> None:
+    """The cases of tests.yaml, each of which looks at all alerts at once."""
+    done = promtool("test", "rules", "tests.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_has_a_case() -> None:
+    """An alert that no case makes fire is not tested; that it is silent elsewhere is, by every other case."""
+    cases = yaml.safe_load((RULES / "tests.yaml").read_text())["tests"]
+    samples = [sample for case in cases for look in case["promql_expr_test"] for sample in look["exp_samples"]]
+    fired = {found for sample in samples for found in re.findall(r'alertname="(\w+)"', sample["labels"])}
+    assert fired == {rule["alert"] for rule in rules("alerts.yaml")}
+    assert sum(not look["exp_samples"] for case in cases for look in case["promql_expr_test"]) > 20
+
+
+@pytest.mark.parametrize("alert", rules("alerts.yaml"), ids=lambda rule: str(rule["alert"]))
+def test_an_alert_says_who_must_act_and_where_to_read(alert: dict[str, Any]) -> None:
+    """Page or ticket, the service to route by, words, and a section of the runbook."""
+    assert alert["labels"]["severity"] in {"page", "ticket"}
+    assert alert["labels"]["service"] == "notifier"
+    assert alert["annotations"]["summary"]
+    assert alert["annotations"]["description"]
+    assert alert["annotations"]["runbook_url"].endswith(f"/docs/runbook.md#{alert['alert'].lower()}")
+
+
+async def test_rules_ask_for_metrics_that_there_are() -> None:
+    """Every name in an expression is on the page of a worker, or recorded by a rule; and so is every `le`."""
+    registry = Registry(
+        issuers={"https://i": Issuer(iss="https://i")},
+        clients={"https://i": {"shop": Client(iss="https://i", client_id="shop", backchannel_logout_uri="https://s/")}},
+    )
+    metrics = Metrics(lambda: registry, version="1")
+    metrics.watch(Sources(certificates=lambda: [("api", "t.pem", 1.0)], signing_keys=lambda: [("i", "k", True)]))
+    metrics.observe(Deferred(iss="https://i", client_id="shop", event_id="e", cause=Cause.SLOT, due=1.0))
+    page = (await metrics.render()).decode()
+    there = set(re.findall(r"^(?:# TYPE )?(notifier_\w+)", page, re.MULTILINE))
+    recorded = {rule["record"] for rule in rules("recording.yaml")}
+    text = " ".join(rule["expr"] for name in ("recording.yaml", "alerts.yaml") for rule in rules(name))
+    for used in re.findall(r"\b((?:client:|job:)?notifier_[\w:]+)", text):
+        assert used in (recorded if ":" in used else there), used
+    for bound in re.findall(r'le="([^"]+)"', text):
+        assert f'le="{bound}"' in page
