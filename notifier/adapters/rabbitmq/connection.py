@@ -29,6 +29,7 @@ from pamqp import commands
 from yarl import URL
 
 from notifier.adapters.rabbitmq.decoding import tolerate_any_publisher
+from notifier.adapters.rabbitmq.frames import read_leanly
 from notifier.adapters.rabbitmq.options import BrokerTls, RabbitOptions
 from notifier.domain.errors import NotifierError, QueueError, QueueUnavailable
 
@@ -44,6 +45,7 @@ Connection = aio_pika.abc.AbstractConnection
 async def connect(options: RabbitOptions, purpose: str) -> Connection:
     """A new connection to the first host that takes us. Raises QueueError (refused), QueueUnavailable (not reached)."""
     tolerate_any_publisher()
+    read_leanly()
     credentials = options.credentials()
     context = await asyncio.to_thread(_tls_context, options.tls)
     failure: QueueError = QueueUnavailable("no host to connect to")

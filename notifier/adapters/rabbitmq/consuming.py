@@ -26,6 +26,7 @@ from notifier.adapters.rabbitmq.connection import (
     reason_of,
 )
 from notifier.adapters.rabbitmq.decoding import to_message
+from notifier.adapters.rabbitmq.frames import hand_over
 from notifier.adapters.rabbitmq.options import RabbitOptions
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import Lane
@@ -79,6 +80,10 @@ class Taken:
 
     acks: ChannelAcks
     number: int
+
+
+async def _handed_over(_: aiormq.abc.DeliveredMessage) -> None:
+    """The consumer that aiormq knows, which gets nothing: `hand_over` is before it."""
 
 
 class LaneConsumer:
@@ -186,13 +191,14 @@ class LaneConsumer:
             if channel is None or acks is None or sink is None or self._consumer_tag or not self._wanted.is_set():
                 return
 
-            async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
+            def take(delivered: aiormq.abc.DeliveredMessage) -> None:
                 tag = Taken(acks, delivered.delivery_tag or 0)
                 sink.take(to_message(lane, delivered, tag, keep=self._keep))
 
+            hand_over(channel, take)
             with named_losses():
                 async with asyncio.timeout(RPC_TIMEOUT):
-                    consumer = await channel.basic_consume(self._queue, on_message)
+                    consumer = await channel.basic_consume(self._queue, _handed_over)
             self._consumer_tag, self.problem = consumer.consumer_tag, None
 
     async def _until_gone(self, channel: aiormq.Channel) -> str:

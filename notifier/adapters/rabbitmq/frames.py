@@ -1,0 +1,143 @@
+"""What aiormq reads from the broker, read with less ado: 30 µs a message become 15, on the way that each event takes.
+
+aiormq reads a frame in three steps through a buffer, puts it into a queue for its channel, whose task puts a message
+together and starts a task with it. Here a frame is read in two steps, and messages for a consumer are put together
+where their frames are read, and handed over at once. All else goes aiormq's way.
+
+Both hook into its inside: the name under which its connection finds the receiver, and its channels' `frames.put`. Tests
+fail where a new version changes them.
+"""
+
+import asyncio
+import struct
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import aiormq
+import aiormq.connection
+import structlog
+from aiormq.abc import DeliveredMessage
+from aiormq.connection import FrameReceiver
+from aiormq.exceptions import AMQPConnectionError, InvalidFrameError, ProtocolSyntaxError
+from pamqp import commands
+from pamqp import frame as pamqp_frame
+from pamqp.body import ContentBody
+from pamqp.exceptions import PAMQPException
+from pamqp.header import ContentHeader
+
+# A burst of the broker's is read without a pause otherwise: 500 messages hold the loop for 10 ms, and so all others.
+AT_ONCE = 8
+
+_HEAD = struct.Struct(">BHI")  # type, channel, size
+_METHOD, _END = 1, b"\xce"
+_DELIVER = struct.pack(">HH", 60, 60)
+_TAG_AND_BIT = struct.Struct(">Q?")
+
+
+def read_leanly() -> None:
+    """Have aiormq's connections read by `LeanReceiver`, for the process. Calling again changes nothing."""
+    aiormq.connection.FrameReceiver = LeanReceiver  # type: ignore[misc]
+
+
+class LeanReceiver(FrameReceiver):
+    """Reads frames in two steps: the seven bytes that tell the size, and the rest."""
+
+    async def get_frame(self) -> Any:
+        """Of aiormq: (weight, channel number, frame). Raises its errors as it would itself."""
+        reader = self.reader
+        if reader.at_eof():
+            del self.reader
+            raise StopAsyncIteration
+        try:
+            head = await reader.readexactly(7)
+            if not self.started and head.startswith(b"AMQP"):
+                raise ProtocolSyntaxError("Unexpected AMQP protocol header")
+            self.started = True
+            kind, channel, size = _HEAD.unpack(head)
+            rest = await reader.readexactly(size + 1)
+        except asyncio.IncompleteReadError as error:
+            told = f"Server connection unexpectedly closed. Read {len(error.partial)} bytes, expected {error.expected}"
+            raise AMQPConnectionError(told) from error
+        except OSError as error:
+            raise AMQPConnectionError(f"Server connection error: {error!r}") from error
+        if kind == _METHOD and rest.startswith(_DELIVER) and rest.endswith(_END):
+            return size + 8, channel, _deliver(rest)
+        try:
+            return pamqp_frame.unmarshal(head + rest)
+        except PAMQPException as error:
+            raise InvalidFrameError(str(error)) from error
+
+
+def _deliver(payload: bytes) -> commands.Basic.Deliver:
+    """A Basic.Deliver, the method of which there are thousands a second (AMQP 0-9-1 §1.8.3.9)."""
+    consumer_tag, at = _short(payload, 4)
+    delivery_tag, redelivered = _TAG_AND_BIT.unpack_from(payload, at)
+    exchange, at = _short(payload, at + 9)
+    routing_key, _ = _short(payload, at)
+    return commands.Basic.Deliver(
+        consumer_tag=consumer_tag,
+        delivery_tag=delivery_tag,
+        redelivered=redelivered,
+        exchange=exchange,
+        routing_key=routing_key,
+    )
+
+
+def _short(payload: bytes, at: int) -> tuple[str, int]:
+    end = at + 1 + payload[at]
+    return payload[at + 1 : end].decode("utf-8", errors="replace"), end
+
+
+def hand_over(channel: aiormq.Channel, take: Callable[[DeliveredMessage], None]) -> None:
+    """Give this channel's messages for its consumer to `take`, in order, as they are read. `take` returns at once."""
+    gathering = _Gathering(channel, take)
+    channel.frames.put = gathering.put  # type: ignore[method-assign]
+
+
+class _Gathering:
+    """Puts messages together from their frames; what belongs to none goes on to the channel's own queue."""
+
+    def __init__(self, channel: aiormq.Channel, take: Callable[[DeliveredMessage], None]) -> None:
+        self._channel = channel
+        self._take = take
+        self._others = partial(type(channel.frames).put, channel.frames)
+        self._delivery: commands.Basic.Deliver | None = None
+        self._header: ContentHeader | None = None
+        self._parts: list[bytes] = []
+        self._missing = 0  # bytes of the body
+        self._in_a_row = 0
+
+    async def put(self, item: tuple[int, Any]) -> None:
+        frame = item[1]
+        if self._delivery is None:
+            if isinstance(frame, commands.Basic.Deliver):
+                self._delivery, self._parts = frame, []
+            else:
+                await self._others(item)
+            return
+        if isinstance(frame, ContentHeader):
+            self._header, self._missing = frame, frame.body_size
+        elif isinstance(frame, ContentBody):
+            self._parts.append(frame.value)
+            self._missing -= len(frame.value)
+        else:  # no content may be interrupted by a method (AMQP 0-9-1 §4.2.6), but Channel.Close comes as it likes
+            self._delivery = self._header = None
+            await self._others(item)
+            return
+        header = self._header
+        if header is not None and self._missing <= 0:
+            self._hand_over(self._delivery, header)
+            self._in_a_row += 1
+            if self._in_a_row == AT_ONCE:
+                self._in_a_row = 0
+                await asyncio.sleep(0)
+
+    def _hand_over(self, delivery: commands.Basic.Deliver, header: ContentHeader) -> None:
+        self._delivery = self._header = None
+        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        message = DeliveredMessage(delivery=delivery, header=header, body=body, channel=self._channel)
+        try:
+            self._take(message)
+        except Exception as error:  # noqa: BLE001  around one message: it stays unacked, and the others go on
+            structlog.get_logger(__name__).error("message not taken", error=type(error).__name__)
