@@ -70,6 +70,7 @@ class Sources:
     ready: Callable[[], bool] = lambda: False
     loop_lag: Callable[[], float] = lambda: 0.0
     certificates: Callable[[], Iterable[tuple[str, str, float]]] = tuple
+    outcomes_dropped: Callable[[], int] = lambda: 0
 
 
 class Metrics:
@@ -161,6 +162,9 @@ class Metrics:
             "events_undated_total", "Accepted events of which nobody knows when they happened.", self._undated
         )
         yield _plain_counter("own_faults_total", "Deliveries that met a fault in our own code.", self._own_faults)
+        yield _plain_counter(
+            "outcomes_dropped_total", "Outcome events that were lost.", self._sources.outcomes_dropped()
+        )
         yield _labelled(CounterMetricFamily, "tokens_minted_total", "Tokens signed.", ("iss", "alg"), self._minted)
         yield self._attempt_seconds()
         yield from self._gauges()

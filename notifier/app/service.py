@@ -23,6 +23,7 @@ from notifier.adapters.sqlite_queue import SqliteQueue
 from notifier.app.ids import new_id
 from notifier.app.listeners import listeners
 from notifier.app.observers import Observers, subject_hash
+from notifier.app.outcomes import OutcomeFeed
 from notifier.app.queue import build_queue
 from notifier.app.self_watch import SelfWatch
 from notifier.app.signing_keys import SigningKeys
@@ -51,8 +52,10 @@ class Service:
         self._settings = settings
         self.metrics = Metrics(live.registry, version=__version__, max_clients=settings.metrics.max_clients)
         logs = LogObserver(subject=settings.log.subject, hashing=subject_hash(settings))
-        self._observe = Observers((self.metrics.observe, logs.observe, *observers)).observe
         self.queue = build_queue(settings.queue)
+        self._outcomes = OutcomeFeed(settings, self.queue)
+        told = (self.metrics.observe, logs.observe, *self._outcomes.observers, *observers)
+        self._observe = Observers(told).observe
         self._transport = HttpTransport()
         self._draining = False
         self._files = Watch(live.now.stamps)
@@ -71,6 +74,7 @@ class Service:
                 ready=lambda: self.health().ready,
                 loop_lag=lambda: self._self_watch.loop_lag,
                 certificates=lambda: self._self_watch.certificates,
+                outcomes_dropped=self._outcomes.dropped,
             )
         )
 
@@ -131,6 +135,7 @@ class Service:
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             await self.queue.open()
             stack.push_async_callback(self.queue.close)
+            await stack.enter_async_context(self._outcomes.running())
             await self._transport.open()
             stack.push_async_callback(self._transport.close)
             sources = api.Sources(

@@ -1,4 +1,4 @@
-"""`notifier schema`: JSON Schema of what notifier reads, from the types that read it."""
+"""`notifier schema`: JSON Schema of what notifier reads and tells, from the types that do it."""
 
 import json
 from enum import StrEnum
@@ -23,24 +23,28 @@ class Document(StrEnum):
     CONFIG = "config"
     CLIENTS = "clients"
     TOKENS = "tokens"
+    OUTCOME = "outcome"
 
 
 def schema(
     document: Annotated[
         Document,
-        typer.Argument(metavar="event|config|clients|tokens", help="Of which document.", show_default=False),
+        typer.Argument(metavar="event|config|clients|tokens|outcome", help="Of which document.", show_default=False),
     ],
 ) -> None:
-    """Print the JSON Schema (2020-12) of what notifier reads."""
+    """Print the JSON Schema (2020-12) of what notifier reads, and of the outcomes that it tells."""
     typer.echo(json.dumps(_schema(document), indent=2, ensure_ascii=False))
 
 
 def _schema(document: Document) -> dict[str, Any]:
     from notifier.adapters.config_schema import config_schema
     from notifier.domain.event_document import event_schema
+    from notifier.domain.outcome_event import outcome_schema
 
     if document is Document.EVENT:
         return event_schema()
+    if document is Document.OUTCOME:
+        return outcome_schema()
     whole = config_schema()
     if document is Document.CONFIG:
         return whole

@@ -21,7 +21,7 @@ issuers:
 delivery: {timeout: 5, retry: {base: soon, factor: 0.5, jitter: 1}}
 egress: {allow: [10.0.0.1/8]}
 log: {level: loud}
-outcomes: failures
+outcomes: some
 shutdwn_grace: 20s
 """,
         )
@@ -52,7 +52,7 @@ shutdwn_grace: 20s
         assert found["delivery.timeout"] == "5 has no unit: write 5s if seconds are meant (or ms, m, h, d)"
         assert found["delivery.retry.base"].startswith("is no duration: write a number and a unit")
         assert found["log.level"] == "must be 'debug', 'info', 'warning' or 'error'"
-        assert "not in this version" in found["outcomes"]
+        assert found["outcomes"] == "must be 'off', 'failures' or 'all'"
         assert "host bits" in found["egress.allow[0]"]
 
     @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ shutdwn_grace: 20s
             ("registry: {file: none.yaml}", "registry.file", "there is no file"),
             ("registry: {inline: refuse}", "registry.inline", "must be 'allow' or 'deny'"),
             ("log: {subject_key: a, subject_key_file: notifier.yaml}", "log", "both given"),
-            ("outcomes: all", "outcomes", 'only "off" is'),
+            ("outcomes: some", "outcomes", "must be 'off', 'failures' or 'all'"),
             ("shutdown_grace: -1s", "shutdown_grace", "is no duration"),
             ("colour: red", "colour", "there is no such key; there are queue, ops, api"),
         ],

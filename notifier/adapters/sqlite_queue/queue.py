@@ -14,11 +14,13 @@ from typing import NoReturn, Protocol, TypeVar
 
 import structlog
 
+from notifier.adapters.outcome_table import Retention
 from notifier.adapters.sqlite_queue.handover import Ack, Call, Publish, Report
 from notifier.adapters.sqlite_queue.store import DELAYS, QUEUES, Row, Tag
 from notifier.adapters.sqlite_queue.writer import SqliteOptions, Writer
 from notifier.domain.errors import QueueError, QueueUnavailable
 from notifier.domain.message import Depth, Lane, Message, Outgoing, QueueStatus
+from notifier.domain.outcome_event import Told
 
 _NOT_OPEN = "not open"
 _PACE = 0.5  # seconds between tries of a publish while the file cannot be written
@@ -169,6 +171,10 @@ class SqliteQueue:
     async def browse(self, queue: str, limit: int) -> Sequence[Message]:
         """The first ready messages of a queue, oldest first, which stay as they are. Their acks have no effect."""
         return await self._ask(partial(self._running().browse, queue, limit))
+
+    async def keep_outcomes(self, batch: Sequence[Told], retention: Retention) -> None:
+        """Write outcomes into the same file. Raises QueueUnavailable where they could not be."""
+        await self._ask(partial(self._running().keep_outcomes, batch, retention))
 
     def _running(self) -> Writer:
         if self._writer is None:

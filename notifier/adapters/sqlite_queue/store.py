@@ -18,8 +18,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
+from notifier.adapters import outcome_table
+from notifier.adapters.outcome_table import Retention
 from notifier.adapters.sqlite_queue.file import one, open_file, transaction, translating
 from notifier.domain.message import DEAD, HOPS, Lane, Message, delay, kind_named
+from notifier.domain.outcome_event import Told
 
 LARGEST_INSERT = 256  # rows of one statement
 DUE_AT_ONCE = 512  # messages moved in one transaction, so that a backlog holds nobody up
@@ -160,6 +163,12 @@ class Store:
                 found += page
                 after = page[-1][0]
         return [message for _, message in found]
+
+    def keep_outcomes(self, batch: Sequence[Told], retention: Retention, now: float) -> None:
+        """Write outcomes beside the messages, and forget the oldest."""
+        outcome_table.create(self._database)
+        outcome_table.insert(self._database, batch)
+        outcome_table.prune(self._database, retention, now)
 
     def changes_elsewhere(self) -> int:
         """A number that is another one whenever another process has committed since."""

@@ -16,12 +16,14 @@ from queue import Empty, SimpleQueue
 from types import MappingProxyType
 from typing import assert_never
 
+from notifier.adapters.outcome_table import Retention
 from notifier.adapters.sqlite_queue.file import examine
 from notifier.adapters.sqlite_queue.handover import Ack, Answer, Call, Operation, Publish, Report
 from notifier.adapters.sqlite_queue.lock import WorkerLock, worker_at
 from notifier.adapters.sqlite_queue.store import QUEUES, Store
 from notifier.domain.errors import QueueError, QueueUnavailable, TopologyMismatch
 from notifier.domain.message import Depth, Lane, Message
+from notifier.domain.outcome_event import Told
 
 POLL = 0.25  # seconds between looks for what another process wrote; a look reads one number
 TAKE_AT_ONCE = 128  # messages a lane and turn: 16 MiB of bodies at the largest event
@@ -267,6 +269,14 @@ class Writer:
         """The first ready messages of a queue."""
         consumed = self._lock is not None or worker_at(self._path)
         return self._opened().browse(queue, limit, consumed=consumed)
+
+    def keep_outcomes(self, batch: Sequence[Told], retention: Retention) -> None:
+        """Write outcomes, in a transaction of their own: none of theirs must fail a delivery's."""
+        if self._problem is not None:
+            raise QueueUnavailable(self._problem)
+        store = self._opened()
+        with store.transaction():
+            store.keep_outcomes(batch, retention, self._pace())
 
     def finish(self) -> None:
         """The last turn: what was taken and not acked is given back."""

@@ -1,0 +1,152 @@
+"""What audit systems read: CloudEvents by a published schema, that come back as they were told."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from notifier.domain.errors import MalformedEvent
+from notifier.domain.outcome import DeadReason, Reason
+from notifier.domain.outcome_event import (
+    NO_URI,
+    REASONS,
+    ClientTold,
+    DeliveryTold,
+    Fate,
+    Sent,
+    State,
+    Told,
+    dump_told,
+    headers,
+    load_told,
+    outcome_schema,
+    routing_key,
+)
+
+SOURCE = "/notifier/notifier"
+WHOLE = DeliveryTold(
+    id="0b1c",
+    at=1_800_000_000.25,
+    fate=Fate.RETRYING,
+    reason="timeout",
+    iss="https://id.example.com",
+    client_id="shop.example",
+    event_id="e1",
+    delivery_id="d1",
+    publisher="idp",
+    ended_at=1_799_999_999.5,
+    propagation=None,
+    next_due=1_800_000_002.0,
+    sent=Sent(attempt=3, jti="0b1c", status=None, seconds=5.000125),
+)
+
+_names = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
+_moments = st.integers(0, 4_000_000_000_000).map(lambda number: number / 1000)
+_sents = st.builds(
+    Sent,
+    attempt=st.integers(1, 10_000),
+    jti=st.none() | _names,
+    status=st.none() | st.integers(100, 599),
+    seconds=st.integers(0, 600_000).map(lambda number: number / 1000),
+)
+_tolds: st.SearchStrategy[Told] = st.builds(
+    DeliveryTold,
+    id=_names.filter(bool),
+    at=_moments,
+    fate=st.sampled_from(Fate),
+    reason=st.sampled_from(REASONS),
+    iss=_names,
+    client_id=_names,
+    event_id=_names,
+    delivery_id=_names,
+    publisher=st.none() | _names,
+    ended_at=st.none() | _moments,
+    propagation=st.none() | st.integers(0, 10_000_000).map(lambda number: number / 1000),
+    next_due=st.none() | _moments,
+    sent=st.none() | _sents,
+) | st.builds(
+    ClientTold, id=_names.filter(bool), at=_moments, state=st.sampled_from(State), iss=_names, client_id=_names
+)
+
+
+@given(told=_tolds)
+def test_what_is_told_is_read_again_and_fits_the_schema(told: Told) -> None:
+    """To the microsecond."""
+    body = dump_told(told, SOURCE)
+    Draft202012Validator(outcome_schema()).validate(json.loads(body))
+    read = load_told(body)
+    assert read.at == pytest.approx(told.at, abs=2e-6)
+    assert dump_told(read, SOURCE) == body
+
+
+def test_it_is_a_cloudevent() -> None:
+    """Of the structured mode: CloudEvents 1.0 §3.1's required attributes stand beside `data`."""
+    told = json.loads(dump_told(WHOLE, SOURCE))
+    data = told.pop("data")
+    assert told == {
+        "specversion": "1.0",
+        "id": "0b1c",
+        "source": SOURCE,
+        "type": "notifier.delivery.v1",
+        "time": "2027-01-15T08:00:00.250000Z",
+        "datacontenttype": "application/json",
+    }
+    assert data == {
+        "fate": "retrying",
+        "reason": "timeout",
+        "iss": "https://id.example.com",
+        "client_id": "shop.example",
+        "event_id": "e1",
+        "delivery_id": "d1",
+        "publisher": "idp",
+        "ended_at": "2027-01-15T07:59:59.500000Z",
+        "next_due": "2027-01-15T08:00:02.000000Z",
+        "attempt": 3,
+        "attempt_seconds": 5.000125,
+        "jti": "0b1c",
+    }
+
+
+def test_routing_keys_and_headers() -> None:
+    """Codes are in the key, names in headers: client ids hold dots."""
+    client = ClientTold(id="a", at=0.0, state=State.FAILING, iss="https://id.example.com", client_id="shop")
+    assert (routing_key(WHOLE), routing_key(client)) == ("retrying.timeout", "client.failing")
+    assert headers(WHOLE) == {"iss": "https://id.example.com", "client_id": "shop.example", "event_id": "e1"}
+    assert all(len(f"{fate}.{reason}") <= 255 for fate in Fate for reason in REASONS)
+
+
+def test_the_schema_names_every_reason() -> None:
+    """Of attempts and of dead letters, and why a client is skipped."""
+    enum = set(outcome_schema()["$defs"]["Delivery"]["properties"]["reason"]["enum"])
+    assert enum == {*Reason, *DeadReason, NO_URI}
+    Draft202012Validator.check_schema(outcome_schema())
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("data", None),
+        ("type", "notifier.delivery.v2"),
+        ("type", "other"),
+        ("time", "yesterday"),
+        ("specversion", "0.3"),
+    ],
+)
+def test_what_is_no_outcome_is_refused(path: str, value: Any) -> None:
+    """A later version too: its members may mean something else."""
+    changed = {**json.loads(dump_told(WHOLE, SOURCE)), path: value}
+    with pytest.raises(MalformedEvent):
+        load_told(json.dumps(changed).encode())
+
+
+def test_what_a_later_release_adds_is_ignored() -> None:
+    """Members, and reasons: a reader shows them as they are."""
+    told = json.loads(dump_told(WHOLE, SOURCE))
+    told["traceparent"] = "00-…"
+    told["data"] |= {"reason": "moon_phase", "colour": "red"}
+    read = load_told(json.dumps(told).encode())
+    assert isinstance(read, DeliveryTold)
+    assert read.reason == "moon_phase"

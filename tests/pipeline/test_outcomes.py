@@ -1,0 +1,212 @@
+"""What audit systems are told of what a worker did, and that telling them bounds itself."""
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from notifier.domain.client import Client
+from notifier.domain.errors import QueueUnavailable
+from notifier.domain.outcome import Answer, Break, Reason, Wire
+from notifier.domain.outcome_event import ClientTold, DeliveryTold, Fate, State, Told, routing_key
+from notifier.pipeline.facts import CircuitTurned
+from notifier.pipeline.outcomes import OVERHEAD, Outcomes
+from notifier.pipeline.ports import Request
+from tests.pipeline.stage import ISS, Behaviour, Stage, client, running
+
+
+class Kept:
+    """A sink that keeps what it gets; `fails` so often, and takes nothing while `shut` is set."""
+
+    at_once = 16
+
+    def __init__(self, *, fails: int = 0) -> None:
+        self.told: list[Told] = []
+        self.batches: list[int] = []
+        self.fails = fails
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def available(self) -> None:
+        await self.open.wait()
+
+    async def send(self, batch: Sequence[Told]) -> None:
+        await self.open.wait()
+        if self.fails:
+            self.fails -= 1
+            raise QueueUnavailable("away")
+        self.batches.append(len(batch))
+        self.told += batch
+
+
+def outcomes(wanted: Literal["all", "failures"] = "all", **more: Any) -> Outcomes:
+    numbers = itertools.count()
+    return Outcomes(wanted, clock=lambda: 1_800_000_000.5, new_id=lambda: f"new-{next(numbers)}", **more)
+
+
+async def told_of(stage: Stage, wanted: Literal["all", "failures"] = "all") -> list[Told]:
+    """What is told of all that has happened on the stage."""
+    feed, sink = outcomes(wanted), Kept()
+    for fact in stage.facts:
+        feed.observe(fact)
+    await feed.flush(sink, 5)
+    assert feed.dropped == 0
+    return sink.told
+
+
+def answers(status: int) -> Behaviour:
+    async def answer(_request: Request) -> Wire:
+        return Answer(status=status)
+
+    return answer
+
+
+async def mixed() -> Stage:
+    """A worker that has told one client, was refused by another, failed at a third, and had no URI for a fourth."""
+    mute = Client(iss=ISS, client_id="mute", backchannel_logout_uri=None)
+    stage = Stage(client("well"), client("refuses"), client("broken"), mute)
+    stage.receivers.behaviours["refuses"] = answers(403)
+    stage.receivers.behaviours["broken"] = answers(503)
+    async with running(stage):
+        stage.event("well", "refuses", "broken", "mute", id="e1", ended_at="2027-01-15T08:00:00Z")
+        await stage.until(lambda: len(stage.queue.acked) == 1)
+    return stage
+
+
+async def test_every_fate_is_told_with_the_jti_that_was_sent() -> None:
+    """By which a client's own log can be matched; one that was skipped was sent none."""
+    stage = await mixed()
+    told = {one.client_id: one for one in await told_of(stage) if isinstance(one, DeliveryTold)}
+    sent = {name: claims["jti"] for name, claims in stage.receivers.posts}
+    assert {name: routing_key(one) for name, one in told.items()} == {
+        "well": "delivered.delivered",
+        "refuses": "dead.refused",
+        "broken": "retrying.server_error",
+        "mute": "skipped.no_uri",
+    }
+    for name in ("well", "refuses", "broken"):
+        attempt = told[name].sent
+        assert attempt is not None
+        assert (attempt.jti, attempt.attempt) == (sent[name], 1)
+        assert told[name].id == sent[name]
+        assert told[name].event_id == "e1"
+    assert [told[name].sent.status for name in ("well", "refuses", "broken")] == [200 + 4, 403, 503]  # type: ignore[union-attr]
+    assert told["mute"].sent is None
+    assert told["well"].propagation == 0.0
+    assert told["broken"].next_due is not None
+
+
+async def test_failures_leaves_out_what_went_well() -> None:
+    """Neither what was delivered nor what was skipped."""
+    told = await told_of(await mixed(), "failures")
+    assert {one.client_id for one in told} == {"refuses", "broken"}
+    assert all(isinstance(one, DeliveryTold) and one.sent is not None for one in told)
+
+
+async def test_a_retry_is_told_with_its_own_jti() -> None:
+    """R2: each attempt has another, and so has each outcome."""
+    stage = Stage(client("shop"))
+    stage.receivers.behaviours["shop"] = answers(503)
+    async with running(stage):
+        stage.event("shop", id="e1")
+        await stage.until(lambda: len(stage.queue.acked) == 1)
+        del stage.receivers.behaviours["shop"]
+        stage.now += 60
+        stage.retake(stage.queue.published[-1][0])
+        await stage.until(lambda: len(stage.queue.acked) == 2)
+    told = [one for one in await told_of(stage) if isinstance(one, DeliveryTold)]
+    assert [(one.fate, one.sent and one.sent.attempt) for one in told] == [(Fate.RETRYING, 1), (Fate.DELIVERED, 2)]
+    assert [one.sent and one.sent.jti for one in told] == [claims["jti"] for _, claims in stage.receivers.posts]
+    assert told[0].delivery_id == told[1].delivery_id
+
+
+async def test_an_event_that_nobody_can_read_is_told() -> None:
+    """Without a client, since none is known."""
+    stage = Stage()
+    async with running(stage):
+        stage.take(b"{")
+        await stage.until(lambda: len(stage.queue.acked) == 1)
+    (told,) = await told_of(stage)
+    assert routing_key(told) == "dead.malformed_event"
+    assert told.client_id == ""
+
+
+async def test_a_circuit_is_told_once_a_turn() -> None:
+    """A client that fails again and again is told once when its circuit opens, and once when it closes."""
+    stage = Stage(client("shop"))
+
+    async def refuses(_request: Request) -> Wire:
+        return Break(reason=Reason.CONNECT, ambiguous=False, text="refused")
+
+    stage.receivers.behaviours["shop"] = refuses
+    async with running(stage):
+        for number in range(40):
+            stage.event("shop", id=f"e{number}")
+            await stage.until(lambda n=number: len(stage.queue.acked) == n + 1)  # type: ignore[misc]
+            stage.now += 1
+        del stage.receivers.behaviours["shop"]
+        for number in range(40, 80):
+            stage.now += 30
+            stage.event("shop", id=f"e{number}")
+            await stage.until(lambda n=number: len(stage.queue.acked) == n + 1)  # type: ignore[misc]
+    turns = [fact for fact in stage.facts if isinstance(fact, CircuitTurned)]
+    told = [one for one in await told_of(stage, "failures") if isinstance(one, ClientTold)]
+    assert [one.state for one in told] == [State.FAILING, State.RECOVERED]
+    assert len(turns) == 2
+    assert [routing_key(one) for one in told] == ["client.failing", "client.recovered"]
+    assert len({one.id for one in told}) == 2
+
+
+async def test_what_finds_no_room_is_dropped_and_counted() -> None:
+    """While the sink takes nothing the buffer fills to its limit, and goes on from there when the sink is back."""
+    feed, sink = outcomes(room=10 * (OVERHEAD + 20)), Kept()
+    turned = CircuitTurned(iss="1234567890", client_id="1234567890", open=True)
+    sink.open.clear()
+    task = asyncio.create_task(feed.run(sink))
+    for _ in range(25):
+        feed.observe(turned)
+    assert feed.dropped == 15
+    sink.open.set()
+    async with asyncio.timeout(20):
+        while len(sink.told) < 10:  # noqa: ASYNC110  a turn of the loop is no wait
+            await asyncio.sleep(0)
+    for _ in range(5):
+        feed.observe(turned)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await feed.flush(sink, 20)
+    assert len(sink.told) == 15
+    assert feed.dropped == 15
+
+
+async def test_a_batch_that_the_sink_loses_is_counted() -> None:
+    """It is not sent again, since nobody knows what of it arrived; the next is."""
+    feed, sink = outcomes(), Kept(fails=1)
+    for _ in range(20):
+        feed.observe(CircuitTurned(iss=ISS, client_id="shop", open=True))
+    await feed.flush(sink, 20)
+    assert feed.dropped == 16
+    assert sink.batches == [4]
+
+
+async def test_a_sink_that_breaks_ends_nobody() -> None:
+    """A fault of ours in it is counted like any loss."""
+
+    class Broken(Kept):
+        async def send(self, batch: Sequence[Told]) -> None:
+            raise ZeroDivisionError
+
+    feed = outcomes()
+    feed.observe(CircuitTurned(iss=ISS, client_id="shop", open=True))
+    await feed.flush(Broken(), 20)
+    assert feed.dropped == 1
+
+
+async def test_a_flush_is_bounded() -> None:
+    """What a sink does not take in time is dropped and counted."""
+    feed, sink = outcomes(), Kept()
+    sink.open.clear()
+    for _ in range(20):
+        feed.observe(CircuitTurned(iss=ISS, client_id="shop", open=True))
+    await feed.flush(sink, 0)
+    assert feed.dropped == 20
