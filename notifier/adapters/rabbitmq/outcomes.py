@@ -20,7 +20,7 @@ from notifier.domain.errors import QueueUnavailable
 from notifier.domain.outcome_event import CONTENT_TYPE, Told, dump_told, headers, routing_key
 
 PACE = 0.1  # seconds between two looks whether the broker takes some again
-AGAIN = 5.0  # seconds until a channel that the broker closed is opened anew: the exchange is missing, or not ours
+AGAIN = 2.0  # seconds until a channel that the broker closed is opened anew: the exchange is missing, or not ours
 RPC_TIMEOUT = 10.0
 PERSISTENT = 2
 
