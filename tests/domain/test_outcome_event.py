@@ -43,7 +43,7 @@ WHOLE = DeliveryTold(
     sent=Sent(attempt=3, jti="0b1c", status=None, seconds=5.000125),
 )
 
-_names = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
+_names = st.text(st.characters(codec="utf-8"), max_size=40)
 _moments = st.integers(0, 4_000_000_000_000).map(lambda number: number / 1000)
 _sents = st.builds(
     Sent,
