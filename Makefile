@@ -29,7 +29,7 @@ demo: $(RUN)/.made ## sign users out of five sample clients and watch; no broker
 
 PYTEST = $(DEV)/bin/python -m pytest
 FAULTS = tests/faults --numprocesses 3 --dist loadfile  # they mostly wait; of one module on one node
-FIRST_FAULTS = tests/faults/test_ledger.py tests/faults/test_table.py tests/faults/test_workers.py
+FIRST_FAULTS = tests/faults/test_ledger.py tests/faults/test_table.py tests/faults/test_workers.py tests/faults/test_rolling_update.py
 ON_4 = NOTIFIER_TEST_AMQP_URL= NOTIFIER_TEST_RABBITMQ=4
 
 test: $(DEV)/.made ## run every test but the long faults; installs (as root, by apt) and starts a private RabbitMQ of its own; then 4.x

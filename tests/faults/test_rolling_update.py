@@ -1,0 +1,115 @@
+"""Two workers replaced one after the other under load, as Kubernetes does it: nobody notices.
+
+A new one starts and becomes ready; then an old one loses its readiness, gets SIGTERM and has its grace; then the next.
+"""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Form, Tell
+from tests.faults.rig import CLIENTS, Rig, judge, rig
+from tests.system.clients import Hit
+from tests.system.waiting import until
+from tests.system.worker_process import WorkerProcess, worker
+
+MOST = 20_000  # events; the flow ends with the update
+RATE = 60  # a second: what `flaky`, one attempt at a time, can bear on a loaded machine too
+ANSWER = 0.1  # seconds that `healthy` takes, so that at any moment something is in flight
+AGAIN = "told again by the update"
+
+
+def flow(ended: asyncio.Event) -> Iterator[int]:
+    """Events, until the update is over."""
+    for number in count():
+        if ended.is_set() or number == MOST:
+            return
+        yield number
+
+
+async def slowly(hit: Hit) -> int:
+    """As the rig has it; `healthy` takes its time."""
+    if hit.path == "/healthy":
+        await asyncio.sleep(ANSWER)
+    return await judge(hit)
+
+
+def install(made: Rig) -> None:
+    """With waits that a loaded machine does not reach: an attempt that times out may have been told (R3)."""
+    made.site.config["delivery"]["timeout"] = "30s"
+    made.site.config["shutdown_grace"] = "60s"
+    made.site.write()
+    made.clients.judge = slowly
+
+
+async def works(running: WorkerProcess) -> None:
+    """Wait until it has delivered something."""
+    await until(lambda: running.metric("deliveries_settled_total", fate="delivered"), lambda value: value > 0)
+
+
+async def replace(old: WorkerProcess, others: list[WorkerProcess]) -> None:
+    """SIGTERM; while it drains those beside it stay ready, and it ends by itself within its grace."""
+    old.send(signal.SIGTERM)
+    ended = asyncio.create_task(old.ended(patience=90))
+    while not ended.done():
+        for other in others:
+            status, body = await other.get("/readyz")
+            assert status == 200, body
+        await asyncio.wait({ended}, timeout=0.1)
+    assert await ended == 0
+    assert old.said("draining"), old.log[-4000:]
+
+
+async def alarms(running: WorkerProcess) -> list[str]:
+    """What a worker's metrics show that somebody would be woken for; `refusing` alone may have dead letters."""
+    found = [
+        f"dead letter of {name}" for name in CLIENTS[:2] if await running.metric("dead_letters_total", client_id=name)
+    ]
+    found += ["blocked"] if await running.metric("publishing_blocked") else []
+    found += ["disconnected"] if not await running.metric("queue_connected") else []
+    found += ["reload"] if not await running.metric("config_last_reload_success") else []
+    found += [
+        f"deferred: {cause}"
+        for cause in ("signing", "tls_files", "proxy", "unknown", "circuit")
+        if await running.metric("deferrals_total", cause=cause)
+    ]
+    return found
+
+
+@pytest.mark.fault(
+    "worker", "two replaced one after the other, as a rolling update does: a new one ready, an old one drained"
+)
+@pytest.mark.timeout(300)
+async def test_a_rolling_update_is_not_noticed(
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell
+) -> None:
+    """Nothing is lost, no client is told twice, those that stay are ready throughout, and no metric calls anybody."""
+    rounds = form(1, 5)
+    async with rig(tmp_path, amqp_url, prefix) as made, AsyncExitStack() as stack:
+        install(made)
+        running = [await stack.enter_async_context(worker(made.site)) for _ in range(2)]
+        over = asyncio.Event()
+        publishing = asyncio.create_task(made.publisher.publish(flow(over), rate=RATE))
+        for _ in range(2 * rounds):
+            for each in running:
+                await works(each)
+            new = await stack.enter_async_context(worker(made.site))
+            old, *running = [*running, new]
+            assert await alarms(old) == []
+            await replace(old, running)
+        for each in running:
+            await works(each)
+        over.set()
+        await publishing
+        await made.until_settled()
+        for each in running:
+            assert await alarms(each) == []
+            assert await each.stop() == 0
+        account = await made.account(cause=AGAIN)
+        tell(account, times=2 * rounds)
+        assert AGAIN not in account.duplicates, str(account)
