@@ -12,7 +12,7 @@ LOCKER := .venv-lock
 PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rabbitmq4 test-faults faults soak fuzz lint format lock bench-isolation bench-deferrals bench-peers clean python
+.PHONY: help demo test test-rabbitmq4 test-faults faults soak fuzz lint format lock dashboard bench-isolation bench-deferrals bench-peers clean python
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -58,6 +58,9 @@ format: $(DEV)/.made ## let ruff put imports and lines in order
 
 lock: $(LOCKER)/.made ## take the newest versions that pyproject.toml allows into the lock files
 	@.ci/lock $(LOCKER)/bin/uv
+
+dashboard: $(DEV)/.made ## write the Grafana dashboard, deploy/grafana/notifier.json, from its code in tests/monitoring
+	@$(DEV)/bin/python -m tests.monitoring.dashboard > deploy/grafana/notifier.json
 
 LONG_FAULTS = NOTIFIER_TEST_FAULTS=long NOTIFIER_TEST_FAULTS_REPORT=$(CURDIR)/build/faults.jsonl \
 	$(PYTEST) $(FAULTS) --deselect tests/faults/test_table.py $(ARGS)

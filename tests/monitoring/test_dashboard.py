@@ -1,0 +1,89 @@
+"""The dashboard: as its code says, and no panel without data once a worker has been at work."""
+
+import datetime as dt
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.certificates import authority
+from tests.monitoring.dashboard import build
+from tests.monitoring.panels import ROWS, panels
+from tests.monitoring.prometheus_server import Prometheus, prometheus
+from tests.system.clients import Clients, Hit
+from tests.system.site import ISSUER, Site, client
+from tests.system.test_signing_keys import issuer
+from tests.system.waiting import until
+from tests.system.worker_process import WorkerProcess, worker
+
+FILE = Path(__file__).parents[2] / "deploy" / "grafana" / "notifier.json"
+VARIABLES = {"$namespace": ".*", "$job": ".*", "$iss": ".*", "$client": ".*", "$__rate_interval": "15s"}
+
+
+def test_the_file_is_what_the_code_makes() -> None:
+    """`make dashboard` was run after the last change."""
+    assert FILE.read_text() == build(), "run `make dashboard`"
+
+
+def test_every_panel_is_on_the_grid_once() -> None:
+    """Rows and panels have ids of their own, and no two panels lie upon each other."""
+    found = json.loads(FILE.read_text())["panels"]
+    assert len(found) == len(panels()) + len(ROWS)
+    assert len({panel["id"] for panel in found}) == len(found)
+    cells = [
+        (x, y)
+        for at in (panel["gridPos"] for panel in found)
+        for x in range(at["x"], at["x"] + at["w"])
+        for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+
+
+def queries() -> list[str]:
+    """Of all panels, with the variables as they are when nothing is chosen."""
+    found = [target["expr"] for panel in json.loads(FILE.read_text())["panels"] for target in panel.get("targets", [])]
+    for name, value in VARIABLES.items():
+        found = [query.replace(name, value) for query in found]
+    return found
+
+
+async def test_no_panel_is_without_data(tmp_path: Path) -> None:
+    """Every query of every panel finds something where a worker delivers, retries and gives up; every rule works."""
+
+    def judge(hit: Hit) -> int:
+        return {"/shop": 204, "/gone": 404}.get(hit.path, 503)
+
+    site = Site(tmp_path, f"sqlite:{tmp_path}/notifier.db")
+    pem = authority(tmp_path / "tls").issue("localhost")
+    async with Clients(judge) as clients, issuer() as published:
+        site.config["issuers"][ISSUER]["jwks_uri"] = f"http://127.0.0.1:{published.port}/jwks"
+        published.keys = list(site.jwks(ISSUER)["keys"])
+        site.write()
+        tls = {"cert_file": str(pem), "key_file": str(pem)}
+        site.write_clients(
+            [
+                client("shop", clients.url("shop"), tls=tls),
+                client("gone", clients.url("gone")),
+                client("down", clients.url("down")),
+            ]
+        )
+        async with worker(site) as running:
+            address = (await running.ops()).removeprefix("http://")
+            async with prometheus(tmp_path, [address]) as server:
+                await until(lambda: without_data(running, server), lambda missing: not missing, patience=90.0)
+                await until(lambda: not_evaluated(server), lambda wrong: not wrong, patience=60.0)
+
+
+async def without_data(running: WorkerProcess, server: Prometheus) -> Sequence[str]:
+    """The queries that find nothing (yet). Another session ends meanwhile, since rates need steps."""
+    now = dt.datetime.now(dt.UTC).isoformat()
+    status, _ = await running.post({"iss": ISSUER, "sub": "u", "sid": "s", "clients": "*", "ended_at": now})
+    assert status == 202
+    return [query for query in queries() if not await server.query(query)]
+
+
+async def not_evaluated(server: Prometheus) -> Sequence[str]:
+    """The rules that Prometheus could not evaluate, or has not yet."""
+    groups = (await server.get("/api/v1/rules"))["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    return [f"{rule['name']}: {rule.get('lastError')}" for rule in rules if rule["health"] != "ok"]
