@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -136,6 +137,34 @@ class BenchWorker:
         pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
         return pages * resource.getpagesize() / 2**20
 
+    def peak(self) -> float:
+        """MiB that it had in memory at most."""
+        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """What it has logged so far."""
+        return self._log.read_text()
+
+    @property
+    def ops(self) -> str:
+        """The base URL of `/metrics` and the probes."""
+        return self._ops
+
+    async def looks(self) -> dict[str, int]:
+        """How often it was seen in each stage (`stages.py`), if it was started so."""
+        file = self._log.with_suffix(".stages")
+        file.unlink(missing_ok=True)
+        self._process.send_signal(signal.SIGUSR1)
+        await until(lambda: asyncio.to_thread(file.exists), bool)
+        return dict(json.loads(file.read_text()))
+
     async def ready(self) -> bool:
         """What `/readyz` says; fails if the process has ended."""
         if self._process.poll() is not None:
@@ -162,15 +191,20 @@ class BenchWorker:
 
 
 @contextlib.asynccontextmanager
-async def bench_worker(site: Site, cores: Collection[int] = ()) -> AsyncIterator[BenchWorker]:
-    """A worker that consumes, pinned to these cores if there are any; killed at the end."""
+async def bench_worker(
+    site: Site, cores: Collection[int] = (), *, looked_at: bool = False
+) -> AsyncIterator[BenchWorker]:
+    """A worker that consumes, pinned to these cores if there are any; killed at the end. `looked_at`: by stages."""
     port = _free_port()
     environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     environment |= {"NOTIFIER_OPS__LISTEN": f"127.0.0.1:{port}", "PYTHONPATH": str(ROOT)}
     file = site.folder / f"worker-{port}.log"
+    program = console_script()
+    if looked_at:
+        program = [sys.executable, "-m", "tests.benchmarks.stages", str(file.with_suffix(".stages"))]
     with file.open("wb") as log:
         process = subprocess.Popen(  # noqa: ASYNC220  it forks once, before anything is measured
-            [*console_script(), "run", "-c", str(site.file)], cwd=site.folder, env=environment,
+            [*program, "run", "-c", str(site.file)], cwd=site.folder, env=environment,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True,
         )  # fmt: skip
     guard = _guard(process.pid)

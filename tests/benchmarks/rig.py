@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -162,10 +163,12 @@ def described() -> dict[str, object]:
     text = Path("/proc/cpuinfo").read_text()
     model = next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), "")
     return {
+        "at": datetime.now(UTC).isoformat(timespec="minutes"),
         "cores": os.cpu_count(),
         "processor": model,
+        "kernel": platform.release(),
         "python": platform.python_version(),
-        "load_before": os.getloadavg()[0],
+        "load": round(os.getloadavg()[0], 2),
     }
 
 
@@ -201,4 +204,4 @@ def console() -> Console:
 def answer(*, to_stderr: bool) -> Console:
     """For tables: stdout, unless JSON goes there. Wide enough for them where it is no terminal."""
     made = Console(stderr=to_stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=to_stderr, highlight=False, width=140)
+    return made if made.is_terminal else Console(stderr=to_stderr, highlight=False, width=180)

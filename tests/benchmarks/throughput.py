@@ -2,11 +2,13 @@
 
     python -m tests.benchmarks.throughput --rounds 3 --json FILE
 
-The queue is filled first; then one worker, alone on its core, drains it into a local nginx, by turns with the ceiling
-(`ceiling.py`) on the same core. What is compared and how to read it: README.md.
+FILE keeps the cases that this run has not measured, so that they can be measured in pieces. The queue is filled first;
+then one worker, alone on its core, drains it into a local nginx, by turns with the ceiling (`ceiling.py`) on the same
+core. What is compared and how to read it: README.md.
 """
 
 import argparse
+import fnmatch
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +21,8 @@ from rich.table import Table
 
 from tests.benchmarks import figures
 from tests.benchmarks.nginx import nginx
-from tests.benchmarks.rig import Cores, answer, broker_url, console, described, share_cores, write_json
+from tests.benchmarks.record import merge
+from tests.benchmarks.rig import Cores, answer, broker_url, console, share_cores
 from tests.benchmarks.throughput_run import Bench, Case, Drain
 
 FAN_OUTS = (1, 10, 100)
@@ -51,7 +54,14 @@ class Report:
     ratio: figures.Spread
     cpu: figures.Spread
     ceiling_cpu: figures.Spread
+    cpu_ratio: figures.Spread
+    memory: figures.Spread
     verified: int
+
+    @property
+    def complete(self) -> bool:
+        """Every delivery came, exactly once."""
+        return all(worker.complete for _, worker in self.rounds)
 
 
 def report(case: Case, rounds: Sequence[tuple[Drain, Drain]], verified: int) -> Report:
@@ -64,67 +74,110 @@ def report(case: Case, rounds: Sequence[tuple[Drain, Drain]], verified: int) -> 
         ratio=figures.ratios((ceiling.rate, worker.rate) for ceiling, worker in rounds),
         cpu=figures.spread([worker.cpu for _, worker in rounds]),
         ceiling_cpu=figures.spread([ceiling.cpu for ceiling, _ in rounds]),
+        cpu_ratio=figures.ratios((ceiling.cpu, worker.cpu) for ceiling, worker in rounds),
+        memory=figures.spread([worker.memory for _, worker in rounds]),
         verified=verified,
     )
+
+
+def target(case: Case) -> float | None:
+    """Of worker ÷ ceiling; only on RabbitMQ without TLS."""
+    plain_one = case.queue == "rabbitmq" and not case.tls and not case.failing
+    return TARGETS.get((case.alg, case.fan_out)) if plain_one else None
 
 
 def table(reports: Sequence[Report]) -> Table:
     """For people."""
     made = Table(title="deliveries a second on one core: median (min – max)", title_justify="left")
-    for heading in ("case", "worker", "ceiling", "worker ÷ ceiling", "target", "CPU µs", "ceiling µs", "verified"):
+    for heading in (
+        "case",
+        "worker",
+        "ceiling",
+        "worker ÷ ceiling",
+        "target",
+        "CPU µs",
+        "ceiling µs",
+        "MiB",
+        "verified",
+    ):
         made.add_column(heading, justify="left" if heading == "case" else "right")
     for each in reports:
         case = each.case
-        target = None if case.tls or case.failing or case.queue == "sqlite" else TARGETS.get((case.alg, case.fan_out))
+        wanted = target(case)
         made.add_row(
             case.name, f"{each.rate:,.0f}", f"{each.ceiling:,.0f}", f"{each.ratio:.2f}",
-            "" if target is None else f"≥ {target}", f"{each.cpu:.0f}", f"{each.ceiling_cpu:.0f}", str(each.verified),
+            "" if wanted is None else f"≥ {wanted}", f"{each.cpu:.0f}", f"{each.ceiling_cpu:.0f}",
+            f"{each.memory.max:.0f}", str(each.verified),
         )  # fmt: skip
     return made
+
+
+async def measure(name: str, bench: Bench, case: Case, rounds: int, progress: Console) -> Report:
+    """One case in all of its rounds."""
+    pairs = []
+    for number in range(1, rounds + 1):
+        pair = await bench.ceiling(), await bench.drain()
+        told = " · ".join(f"{each.rate:,.0f}/s at {each.cpu:.0f} µs" for each in pair)
+        progress.print(f"  {name}, round {number}: ceiling, worker: {told}")
+        pairs.append(pair)
+    return report(case, pairs, bench.verified)
 
 
 async def run(
     chosen: Mapping[str, Case], url: str, cores: Cores, given: argparse.Namespace, progress: Console
 ) -> list[Report]:
-    """All cases, each in all of its rounds."""
+    """All cases. Each is written as soon as it is measured: what is stopped has not been in vain."""
     reports = []
     async with nginx() as receiver:
         for name, case in chosen.items():
             bench = Bench(url, receiver, case, cores, deliveries=given.deliveries)
-            rounds = []
-            for number in range(1, given.rounds + 1):
-                pair = await bench.ceiling(), await bench.drain()
-                told = " · ".join(f"{each.rate:,.0f}/s at {each.cpu:.0f} µs" for each in pair)
-                progress.print(f"  {name}, round {number}: ceiling, worker: {told}")
-                rounds.append(pair)
-            reports.append(report(case, rounds, bench.verified))
+            reports.append(await measure(name, bench, case, given.rounds, progress))
+            if str(given.json) != "-":
+                merge(given.json, {name: reports[-1]})
     return reports
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.throughput", description=__doc__.splitlines()[0])
-    parser.add_argument("--case", action="append", choices=[*cases(), "all"], help="default: all without TLS")
+    parser.add_argument(
+        "--case", action="append", metavar="NAME",
+        help=f"one of {', '.join(cases())}; or a shell pattern such as 'rabbitmq-*'; several times; default: all",
+    )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=3, help="of each case (%(default)s)")
     parser.add_argument("--deliveries", type=int, default=20_000, help="of each drain (%(default)s)")
+    parser.add_argument("--short", action="store_true", help="1 round of 1,000 deliveries: to see that it works")
     parser.add_argument("--url", help="a RabbitMQ that may be used (default: a private node)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="all figures; - for stdout")
-    return parser.parse_args(arguments)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="put all figures there; - for stdout")
+    given = parser.parse_args(arguments)
+    if given.short:
+        given.rounds, given.deliveries = 1, 1_000
+    given.chosen = chosen(given.case, cases(), parser)
+    return given
+
+
+def chosen(
+    patterns: Sequence[str] | None, known: Mapping[str, Case], parser: argparse.ArgumentParser
+) -> dict[str, Case]:
+    """The cases that the patterns name."""
+    for pattern in patterns or ():
+        if not fnmatch.filter(known, pattern):
+            parser.error(f"no case is called {pattern}; there are {', '.join(known)}")
+    wanted = patterns or ["*"]
+    return {name: case for name, case in known.items() if any(fnmatch.fnmatchcase(name, each) for each in wanted)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when every delivery of every drain came, exactly once, and every token of the sample was valid; else 1."""
     given, progress = parse(arguments), console()
-    known = cases()
-    named = given.case or [name for name, case in known.items() if not case.tls]
-    chosen = known if "all" in named else {name: known[name] for name in named}
     cores = share_cores(1)
     os.sched_setaffinity(0, cores.rest)  # and so the node's and the receiver's, which inherit it
     with broker_url(given.url) as url:
-        reports = uvloop.run(run(chosen, url, cores, given, progress))
+        reports = uvloop.run(run(given.chosen, url, cores, given, progress))
     answer(to_stderr=str(given.json) == "-").print(table(reports))
-    write_json(given.json, {"machine": described(), "cores": cores, "cases": reports})
-    return 0 if all(worker.complete for each in reports for _, worker in each.rounds) else 1
+    if str(given.json) == "-":
+        merge(given.json, {each.case.name: each for each in reports})
+    return 0 if all(each.complete for each in reports) else 1
 
 
 if __name__ == "__main__":

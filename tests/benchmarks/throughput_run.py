@@ -7,9 +7,9 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import aiohttp
@@ -23,6 +23,7 @@ from notifier.domain.message import Lane
 from tests.benchmarks.nginx import Nginx
 from tests.benchmarks.processes import bench_worker
 from tests.benchmarks.rig import Cores
+from tests.benchmarks.stages import costs
 from tests.system.broker import broker
 from tests.system.site import ISSUER, NEVER_OPENS, Site, client
 from tests.system.worker_process import ROOT
@@ -30,6 +31,7 @@ from tests.verifier import verify
 
 CLIENTS = 100
 LOOK_EVERY = 0.02  # seconds between two looks at the count
+LOOK_EVERY_METRICS = 0.5  # likewise, where the worker itself has to be asked, which costs it 5 to 10 ms
 PATIENCE = 300.0
 WARM = 0.2  # of a drain: connections are made, caps grow
 NOBODY = "http://127.0.0.1:9/"  # the discard port: refused
@@ -67,12 +69,17 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
-    """One drain: `rate` in deliveries a second, `cpu` in µs of the core each; how many came of how many."""
+    """One drain: `rate` in deliveries a second, `cpu` in µs of the core each; how many came of how many.
+
+    `memory` is the process's peak in MiB; `stages` are the parts of `cpu`, where it was looked at.
+    """
 
     rate: float
     cpu: float
     came: int
     wanted: int
+    memory: float = math.nan
+    stages: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -80,7 +87,9 @@ class Drain:
         return self.came == self.wanted
 
 
-async def watched(count: Callable[[], Awaitable[int]], cpu: Callable[[], float], wanted: int) -> Drain:
+async def watched(
+    count: Callable[[], Awaitable[int]], cpu: Callable[[], float], wanted: int, every: float = LOOK_EVERY
+) -> Drain:
     """A drain from what has come so far and the processor seconds used so far, looked at until all has come."""
     looks: list[tuple[float, int, float]] = []
     give_up = time.monotonic() + PATIENCE
@@ -89,7 +98,7 @@ async def watched(count: Callable[[], Awaitable[int]], cpu: Callable[[], float],
         looks.append((time.monotonic(), came, cpu()))
         if came >= wanted:
             break
-        await asyncio.sleep(LOOK_EVERY)
+        await asyncio.sleep(every)
     await asyncio.sleep(0.2)  # one too many would come now
     came = await count()
     began, first, used = next((look for look in looks if look[1] >= WARM * wanted), looks[0])
@@ -103,12 +112,15 @@ async def watched(count: Callable[[], Awaitable[int]], cpu: Callable[[], float],
 class Bench:
     """One case. `verified` counts the tokens of the sample that another library has found valid."""
 
-    def __init__(self, url: str, receiver: Nginx, case: Case, cores: Cores, *, deliveries: int) -> None:
+    def __init__(
+        self, url: str, receiver: Nginx, case: Case, cores: Cores, *, deliveries: int, looked_at: bool = False
+    ) -> None:
         self._url = url
         self._receiver = receiver
         self._case = case
         self._cores = cores
         self._events = max(1, deliveries // case.fan_out)
+        self._looked_at = looked_at
         self.verified = 0
 
     async def ceiling(self) -> Drain:
@@ -118,6 +130,7 @@ class Bench:
             key.write(generate_key(Algorithm(case.alg)))
             key.flush()
             tls = ["--ca", str(self._receiver.ca)] if case.tls else []
+            tls += ["--stages"] if self._looked_at else []
             urls = [word for n in range(CLIENTS) for word in ("--url", self._receiver.url(f"c{n}", tls=case.tls))]
             process = await asyncio.create_subprocess_exec(
                 "taskset", "-c", ",".join(map(str, self._cores.workers)),
@@ -127,7 +140,8 @@ class Bench:
             output, _ = await process.communicate()
         told = json.loads(output)
         self._receiver.tokens.clear()
-        return Drain(rate=count / told["seconds"], cpu=1e6 * told["cpu"] / count, came=count, wanted=count)
+        cpu = 1e6 * told["cpu"] / count
+        return Drain(rate=count / told["seconds"], cpu=cpu, came=count, wanted=count, stages=costs(told["looks"], cpu))
 
     async def drain(self) -> Drain:
         """The worker: from its start with everything waiting, the first fifth left out."""
@@ -192,14 +206,17 @@ class Bench:
     async def _measured(self, site: Site) -> Drain:
         async with aiohttp.ClientSession() as session:
             before = await self._receiver.count(session)
-            async with bench_worker(site, set(self._cores.workers)) as worker:
+            async with bench_worker(site, set(self._cores.workers), looked_at=self._looked_at) as worker:
 
                 async def count() -> int:
                     if self._case.failing:
                         return int((await worker.metrics()).get("retries_scheduled_total", 0))
                     return await self._receiver.count(session) - before
 
-                return await watched(count, worker.cpu, self._events * self._case.fan_out)
+                every = LOOK_EVERY_METRICS if self._case.failing else LOOK_EVERY
+                found = await watched(count, worker.cpu, self._events * self._case.fan_out, every)
+                stages = costs(await worker.looks(), found.cpu) if self._looked_at else {}
+                return replace(found, memory=worker.peak(), stages=stages)
 
     def _verify(self, site: Site) -> None:
         """Each token of the sample is what its client must accept."""

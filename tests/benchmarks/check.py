@@ -1,0 +1,161 @@
+"""Whether a delivery costs more than it did: its processor time, relative to the ceiling's, against what is recorded.
+
+    python -m tests.benchmarks.check            # compares, and exits 1 if a case has become dearer
+    python -m tests.benchmarks.check --record   # from now on compare with today
+
+For a person, before a release, on a machine that does nothing else. The ratio is what carries over from one machine to
+another; it still differs between kinds of processors, so record on the machine that you compare on. What changed is
+told by stage (`stages.py`), in hundredths of the ceiling's cost.
+"""
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks.nginx import nginx
+from tests.benchmarks.record import load, merge
+from tests.benchmarks.rig import Cores, answer, broker_url, console, share_cores
+from tests.benchmarks.stages import NAMES
+from tests.benchmarks.throughput import Report, cases, chosen, measure
+from tests.benchmarks.throughput_run import Bench
+
+RECORDED = Path(__file__).with_name("recorded.json")
+CASES = ("rabbitmq-es256-1", "rabbitmq-es256-10", "rabbitmq-rs256-1", "sqlite-es256-1")
+TOLERANCE = 0.05  # beyond what both runs' own rounds differ by
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """A case's cost over the ceiling's: least, middle and greatest of the rounds; `stages` of the middle's parts."""
+
+    min: float
+    median: float
+    max: float
+    stages: Mapping[str, float]
+
+
+def ratio_of(report: Report) -> Ratio:
+    """Of a run that was looked at."""
+    ceiling = report.ceiling_cpu.median
+    stages = {
+        name: sum(worker.stages.get(name, 0.0) for _, worker in report.rounds) / len(report.rounds) / ceiling
+        for name in NAMES
+    }
+    spread = report.cpu_ratio
+    return Ratio(min=spread.min, median=spread.median, max=spread.max, stages=stages)
+
+
+def recorded(case: Mapping[str, Any]) -> Ratio:
+    """As it stands in the file."""
+    return Ratio(min=case["min"], median=case["median"], max=case["max"], stages=case["stages"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """One case, then and now."""
+
+    name: str
+    before: Ratio
+    now: Ratio
+
+    @property
+    def by(self) -> float:
+        """0.1: a tenth dearer."""
+        return self.now.median / self.before.median - 1
+
+    @property
+    def dearer(self) -> bool:
+        """By more than the tolerance, even if the cheapest round of now is held against the dearest of then."""
+        return self.by > TOLERANCE and self.now.min > self.before.max
+
+    @property
+    def stages(self) -> list[tuple[str, float]]:
+        """By how much of the ceiling's cost each stage moved, the most first."""
+        moved = [(name, self.now.stages.get(name, 0.0) - self.before.stages.get(name, 0.0)) for name in NAMES]
+        return sorted(moved, key=lambda each: -abs(each[1]))
+
+
+def table(all_moved: Sequence[Moved]) -> Table:
+    """For people."""
+    made = Table(title="processor time of a delivery ÷ the ceiling's", title_justify="left")
+    for heading in ("case", "recorded", "now", "moved", "verdict", "in which stages"):
+        made.add_column(heading, justify="right" if heading in ("recorded", "now", "moved") else "left")
+    for each in all_moved:
+        told = ", ".join(f"{name} {by:+.2f}" for name, by in each.stages[:3] if not math.isnan(by))
+        made.add_row(each.name, _shown(each.before), _shown(each.now), f"{each.by:+.1%}", _verdict(each), told)
+    return made
+
+
+def _verdict(each: Moved) -> str:
+    if each.dearer:
+        return "dearer"
+    cheaper = each.by < -TOLERANCE and each.now.max < each.before.min
+    return "cheaper: record it" if cheaper else "as before"
+
+
+def _shown(ratio: Ratio) -> str:
+    return f"{ratio.median:.2f} ({ratio.min:.2f} – {ratio.max:.2f})"
+
+
+async def run(
+    names: Sequence[str], url: str, cores: Cores, given: argparse.Namespace, progress: Console
+) -> list[Report]:
+    """Each case, looked at while it runs."""
+    known, reports = cases(), []
+    async with nginx() as receiver:
+        for name in names:
+            bench = Bench(url, receiver, known[name], cores, deliveries=given.deliveries, looked_at=True)
+            reports.append(await measure(name, bench, known[name], given.rounds, progress))
+    return reports
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.check", description=__doc__.splitlines()[0])
+    parser.add_argument("--record", action="store_true", help="keep today's figures to compare with")
+    parser.add_argument("--case", action="append", metavar="NAME", help=f"default: {', '.join(CASES)}")
+    parser.add_argument("--rounds", type=int, default=5, help="of each case (%(default)s)")
+    parser.add_argument("--deliveries", type=int, default=20_000, help="of each drain (%(default)s)")
+    parser.add_argument("--file", type=Path, default=RECORDED, help="what is compared with (%(default)s)")
+    parser.add_argument("--url", help="a RabbitMQ that may be used (default: a private node)")
+    given = parser.parse_args(arguments)
+    given.names = [*chosen(given.case or CASES, cases(), parser)]
+    return given
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 as before, cheaper or recorded; 1 dearer, or deliveries missing; 2 nothing to compare with."""
+    given, progress = parse(arguments), console()
+    known = load(given.file)
+    if missing := [name for name in given.names if name not in known and not given.record]:
+        progress.print(f"{given.file} has no {', '.join(missing)}; record it first, with --record")
+        return 2
+    cores = share_cores(1)
+    os.sched_setaffinity(0, cores.rest)
+    with broker_url(given.url) as url:
+        reports = uvloop.run(run(given.names, url, cores, given, progress))
+    now = {report.case.name: ratio_of(report) for report in reports}
+    all_moved = [Moved(name=name, before=recorded(known[name]), now=now[name]) for name in now if name in known]
+    if all_moved:
+        answer(to_stderr=False).print(table(all_moved))
+    if not all(report.complete for report in reports):
+        progress.print("deliveries are missing or came twice")
+        return 1
+    if given.record:
+        merge(given.file, now)
+        progress.print(f"recorded in {given.file}")
+        return 0
+    return int(any(each.dearer for each in all_moved))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
