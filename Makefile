@@ -4,6 +4,7 @@
 PYTHON ?= python3
 ARGS ?=
 MINUTES ?= 30
+RESULTS ?= build/bench
 
 RUN := .venv
 DEV := .venv-dev
@@ -12,7 +13,8 @@ LOCKER := .venv-lock
 PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rabbitmq4 test-faults faults soak fuzz lint format lock dashboard bench-isolation bench-deferrals bench-peers clean python
+.PHONY: help demo test test-rabbitmq4 test-faults faults soak fuzz lint format lock dashboard clean python
+.PHONY: bench bench-check bench-latency bench-growth bench-scale bench-plot bench-isolation bench-deferrals bench-peers
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -77,6 +79,12 @@ soak: $(DEV)/.made ## mix faults for MINUTES=30 beside a steady load, and see th
 
 fuzz: $(DEV)/.made ## read 100,000 made-up events and as many other odd inputs; about half an hour
 	@NOTIFIER_TEST_FAULTS=long $(DEV)/bin/python -m pytest tests/fuzz $(ARGS)
+
+bench: $(DEV)/.made ## measure what one core delivers, beside the ceiling; 1 min a case, 26 cases: ARGS="--case 'rabbitmq-*'"
+	@$(DEV)/bin/python -m tests.benchmarks.throughput --json $(RESULTS)/throughput.json $(ARGS)
+
+bench-check: $(DEV)/.made ## before a release: has a delivery become dearer than recorded, and in which stage? 5 min
+	@$(DEV)/bin/python -m tests.benchmarks.check $(ARGS)
 
 bench-isolation: $(DEV)/.made ## measure what healthy clients feel of a faulty one; on a quiet machine, 6 min a case: ARGS="--case slow"
 	@$(DEV)/bin/python -m tests.benchmarks.isolation $(ARGS)

@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.benchmarks.receivers import Behaviour
 from tests.rabbitmq_node import _guard
 from tests.system.site import Site
-from tests.system.waiting import until
+from tests.system.waiting import PATIENCE, until
 from tests.system.worker_process import ROOT, console_script
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -192,7 +192,7 @@ class BenchWorker:
 
 @contextlib.asynccontextmanager
 async def bench_worker(
-    site: Site, cores: Collection[int] = (), *, looked_at: bool = False
+    site: Site, cores: Collection[int] = (), *, looked_at: bool = False, patience: float = PATIENCE
 ) -> AsyncIterator[BenchWorker]:
     """A worker that consumes, pinned to these cores if there are any; killed at the end. `looked_at`: by stages."""
     port = _free_port()
@@ -212,7 +212,7 @@ async def bench_worker(
         if cores:
             os.sched_setaffinity(process.pid, cores)  # before it has any thread but the first
         worker = BenchWorker(process, f"http://127.0.0.1:{port}", file)
-        await until(worker.ready, bool)
+        await until(worker.ready, bool, patience)
         yield worker
     finally:
         process.kill()

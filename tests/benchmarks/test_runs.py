@@ -1,13 +1,22 @@
 """Each benchmark in its shortest form: it runs, and it counts right. How fast anything was is not looked at."""
 
+import json
+import os
+from pathlib import Path
+
+import pytest
 from rich.console import Console
 
-from tests.benchmarks import deferrals, deferrals_run, isolation
+from tests.benchmarks import check, deferrals, deferrals_run, isolation, throughput
 from tests.benchmarks.isolation_run import Case, Options
 from tests.benchmarks.receivers import Behaviour, Kind
-from tests.benchmarks.rig import Setup
+from tests.benchmarks.record import load, merge
+from tests.benchmarks.rig import Cores, Setup
+from tests.benchmarks.stand_in import stand_in
+from tests.benchmarks.throughput_run import Bench
 
 QUIET = Console(quiet=True)
+ALL_CORES = Cores(tuple(sorted(os.sched_getaffinity(0))), frozenset(os.sched_getaffinity(0)))
 
 
 async def test_isolation_accounts_for_every_delivery_to_the_healthy(amqp_url: str) -> None:
@@ -41,3 +50,41 @@ async def test_deferrals_all_arrive_after_the_recovery(amqp_url: str) -> None:
     assert 1 <= found.recovery.peak <= 2
     assert found.passes["all"] >= 1
     assert deferrals.table(found, options).row_count == 12
+
+
+@pytest.mark.parametrize("name", ["rabbitmq-es256-10", "sqlite-rs256-1", "sqlite-es256-10-failing"])
+async def test_a_drain_counts_each_delivery_once_and_verifies_its_token(name: str, amqp_url: str) -> None:
+    """Ceiling and worker, looked at stage by stage, to clients that answer, and to some where nobody listens."""
+    case = throughput.cases()[name]
+    async with stand_in() as receiver:
+        bench = Bench(amqp_url, receiver, case, ALL_CORES, deliveries=100, looked_at=True)
+        found = await throughput.measure(name, bench, case, 1, QUIET)
+    (ceiling, worker), *others = found.rounds
+    assert not others
+    assert found.complete
+    assert (ceiling.came, worker.came) == (100, 100)
+    assert found.verified == (0 if case.failing else 100)
+    assert worker.memory > 10
+    assert set(ceiling.stages) <= set(check.NAMES)
+    assert throughput.table([found]).row_count == 1
+
+
+def test_a_run_replaces_the_cases_it_has_measured_and_leaves_the_others(tmp_path: Path) -> None:
+    """Each says when and on what it was taken."""
+    file = tmp_path / "new" / "figures.json"
+    merge(file, {"a": {"rate": 1}, "b": {"rate": 2}})
+    merge(file, {"b": {"rate": 3}})
+    found = load(file)
+    assert {name: case["rate"] for name, case in found.items()} == {"a": 1, "b": 3}
+    assert found["a"]["taken"]["cores"] == os.cpu_count()
+    assert json.loads(file.read_text())["cases"] == found
+
+
+def test_a_case_may_be_named_by_a_pattern(capsys: pytest.CaptureFixture[str]) -> None:
+    """And one that nothing is called is refused, naming what there is."""
+    given = throughput.parse(["--case", "sqlite-*-1", "--short"])
+    assert list(given.chosen) == ["sqlite-rs256-1", "sqlite-es256-1"]
+    assert (given.rounds, given.deliveries) == (1, 1_000)
+    with pytest.raises(SystemExit):
+        throughput.parse(["--case", "kafka"])
+    assert "no case is called kafka; there are rabbitmq-rs256-1, " in capsys.readouterr().err

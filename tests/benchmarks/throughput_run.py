@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import aiohttp
 
@@ -20,7 +21,6 @@ from notifier.adapters.rabbitmq.options import RabbitOptions
 from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
 from notifier.domain.client import Algorithm
 from notifier.domain.message import Lane
-from tests.benchmarks.nginx import Nginx
 from tests.benchmarks.processes import bench_worker
 from tests.benchmarks.rig import Cores
 from tests.benchmarks.stages import costs
@@ -109,11 +109,24 @@ async def watched(
     return Drain(rate=done / (ended - began), cpu=1e6 * (in_all - used) / done, came=came, wanted=wanted)
 
 
+class Receiver(Protocol):
+    """What plays the clients: nginx, or its stand-in. `tokens` are those of the sample: (client, token)."""
+
+    tokens: list[tuple[str, str]]
+    ca: Path
+
+    def url(self, name: str, *, tls: bool) -> str:
+        """The `backchannel_logout_uri` of a client."""
+
+    async def count(self, session: aiohttp.ClientSession) -> int:
+        """How many requests have come in all."""
+
+
 class Bench:
     """One case. `verified` counts the tokens of the sample that another library has found valid."""
 
     def __init__(
-        self, url: str, receiver: Nginx, case: Case, cores: Cores, *, deliveries: int, looked_at: bool = False
+        self, url: str, receiver: Receiver, case: Case, cores: Cores, *, deliveries: int, looked_at: bool = False
     ) -> None:
         self._url = url
         self._receiver = receiver

@@ -1,0 +1,53 @@
+"""What stands in for nginx where a benchmark is only to be seen to work: counts every POST and keeps every token.
+
+In the test's own process, plain http alone; nothing has to be installed for it.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import aiohttp
+from aiohttp import web
+
+
+class StandIn:
+    """Answers as `nginx.Nginx` does. Made by `stand_in`."""
+
+    def __init__(self) -> None:
+        self.tokens: list[tuple[str, str]] = []
+        self.ca = Path("/nowhere")
+        self.port = 0
+        self._posts = 0
+
+    def url(self, name: str, *, tls: bool) -> str:
+        """The `backchannel_logout_uri` of a client."""
+        assert not tls
+        return f"http://127.0.0.1:{self.port}/{name}"
+
+    async def count(self, session: aiohttp.ClientSession) -> int:
+        """How many POSTs have come."""
+        return self._posts
+
+    async def take(self, request: web.BaseRequest) -> web.Response:
+        """One request; the ceiling's first ones are GETs, which only make connections."""
+        if request.method == "POST":
+            self._posts += 1
+            form = parse_qs((await request.read()).decode())
+            self.tokens.append((request.path.removeprefix("/"), form["logout_token"][0]))
+        return web.Response()
+
+
+@contextlib.asynccontextmanager
+async def stand_in() -> AsyncIterator[StandIn]:
+    """A listening one."""
+    made = StandIn()
+    runner = web.ServerRunner(web.Server(made.take), shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        made.port = runner.addresses[0][1]
+        yield made
+    finally:
+        await runner.cleanup()
