@@ -75,7 +75,7 @@ def costs(counts: Mapping[str, int], cpu: float) -> dict[str, float]:
 
 def main() -> None:
     """Run notifier, looked at."""
-    from notifier.__main__ import main as notifier  # noqa: PLC0415  its start is part of what runs here
+    from notifier.cli import main as notifier  # noqa: PLC0415  its start is part of what runs here
 
     file = Path(sys.argv[1])
     sys.argv[:2] = ["notifier"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.benchmarks import check, deferrals, deferrals_run, isolation, throughput
+from tests.benchmarks import deferrals, deferrals_run, isolation, stages, throughput
 from tests.benchmarks.isolation_run import Case, Options
 from tests.benchmarks.receivers import Behaviour, Kind
 from tests.benchmarks.record import load, merge
@@ -65,7 +65,7 @@ async def test_a_drain_counts_each_delivery_once_and_verifies_its_token(name: st
     assert (ceiling.came, worker.came) == (100, 100)
     assert found.verified == (0 if case.failing else 100)
     assert worker.memory > 10
-    assert set(ceiling.stages) <= set(check.NAMES)
+    assert set(ceiling.stages) <= set(stages.NAMES)
     assert throughput.table([found]).row_count == 1
 
 
