@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TextIO
 
@@ -53,6 +54,24 @@ class JsonLine:
         if "exc_info" in line:
             line = structlog.processors.format_exc_info(logger, method, line)
         return redact(self._encode(line))
+
+
+def quick_writer() -> Callable[[str, EventDict], None] | None:
+    """Writes an event's line at level info as structlog would, where `JsonLine` is all it does; else None.
+
+    structlog's way through its bound logger costs as much as the line itself: 5 µs of an attempt's 150.
+    """
+    configured = structlog.get_config()
+    processors, factory = configured["processors"], configured["logger_factory"]
+    if len(processors) != 1 or not isinstance(processors[0], JsonLine):
+        return None
+    render, logger = processors[0], factory()
+
+    def write(event: str, line: EventDict) -> None:
+        line["event"] = event
+        logger.info(render(logger, "info", line))
+
+    return write
 
 
 class Unbreakable:

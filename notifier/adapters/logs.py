@@ -12,12 +12,13 @@ import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Literal, TextIO, assert_never, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from notifier.adapters.log_output import JsonLine, Unbreakable, redact
+from notifier.adapters.log_output import JsonLine, Unbreakable, quick_writer, redact
 from notifier.domain import outcome
 from notifier.domain.delivery import Delivery
 from notifier.domain.outcome import Cause, Outcome
@@ -48,9 +49,13 @@ class SubjectHash:
     def __init__(self, key: bytes | None = None) -> None:
         self.lasting = key is not None
         self._key = secrets.token_bytes(32) if key is None else key
+        self._lately = lru_cache(256)(self._log_id)  # the clients of an event have its `sub` and `sid` in common
 
     def log_id(self, value: str) -> str:
         """The hash; the same for the same value as long as the key is the same."""
+        return self._lately(value)
+
+    def _log_id(self, value: str) -> str:
         return hmac.digest(self._key, value.encode("utf-8", "surrogatepass"), "sha256").hex()[:16]
 
 
@@ -131,6 +136,7 @@ class LogObserver:
         self._subject = subject
         self._hash = hashing or SubjectHash()
         self._log: FilteringBoundLogger = structlog.get_logger().bind() if logger is None else logger
+        self._quick = quick_writer() if logger is None else None
         self._brief = not self._log.is_enabled_for(logging.DEBUG)
         if subject == "hash" and not self._hash.lasting:
             self._log.info(
@@ -144,7 +150,7 @@ class LogObserver:
             return  # its line would be made, at 40 µs, and then not be written
         match fact:
             case Attempted():
-                self._log.info("attempt", **self._attempt(fact))
+                self._write_attempt(self._attempt(fact))
             case Buried():
                 error = fact.text if fact.delivery is None else redact(self._without_subject(fact.text, fact.delivery))
                 self._log.warning("dead_letter", **_who(fact), reason=str(fact.reason), error=clip(error))
@@ -167,6 +173,12 @@ class LogObserver:
                 pass  # the attempt's line says so already
             case _:
                 assert_never(fact)
+
+    def _write_attempt(self, line: dict[str, object]) -> None:
+        if self._quick is None:
+            self._log.info("attempt", **line)
+        elif self._log.is_enabled_for(logging.INFO):
+            self._quick("attempt", line)
 
     def _attempt(self, fact: Attempted) -> dict[str, object]:
         delivery, met = fact.delivery, fact.outcome

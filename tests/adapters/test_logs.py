@@ -4,7 +4,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import structlog
@@ -81,6 +81,28 @@ def test_an_attempt_is_one_wide_line() -> None:
         "sid": SubjectHash(KEY).log_id(SID),
         "error": "busy",
     }
+
+
+def test_the_quick_way_writes_what_structlog_would() -> None:
+    """The attempt's line goes past structlog's loggers, since there are thousands a second: it must not show."""
+    fact, streams = attempt(Failed(reason=Reason.SERVER_ERROR, status=503, text=f"busy {TOKEN}")), []
+    for quick in (True, False):
+        streams.append(io.StringIO())
+        configure("info", "json", stream=streams[-1])
+        LogObserver(hashing=SubjectHash(KEY), logger=None if quick else structlog.get_logger().bind()).observe(fact)
+    brief, whole = (json.loads(stream.getvalue()) for stream in streams)
+    assert brief.pop("time")[:13] == whole.pop("time")[:13]
+    assert list(brief.items()) == list(whole.items())
+    assert "[token]" in brief["error"]
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_no_attempt_is_written_below_the_level(log_format: Literal["json", "console"]) -> None:
+    """The quick way keeps to `log.level` too."""
+    stream = io.StringIO()
+    configure("warning", log_format, stream=stream)
+    LogObserver(hashing=SubjectHash(KEY)).observe(attempt(Failed(reason=Reason.SERVER_ERROR, status=503, text="busy")))
+    assert stream.getvalue() == ""
 
 
 def test_a_delivered_attempt_bears_no_answer() -> None:
