@@ -84,8 +84,10 @@ class Delivery:
         """How far it has come: each retry and each deferral is another stage. Copies of one stage are duplicates."""
         return (self.attempts, self.deferrals, self.deferred_for)
 
-    def remember(self, past: Past) -> "Delivery":
-        """This delivery with one more outcome in its history: the last ten, and 2 KiB of text in all, newest kept."""
+    def with_past(self, past: Past) -> tuple[Past, ...]:
+        """The history with one more outcome in it: the last ten, and 2 KiB of text in all, newest kept."""
+        if not self.history and len(past.text) <= ANSWER_TEXT:
+            return (past,)
         kept: list[Past] = []
         room = HISTORY_TEXT
         for entry in (past, *reversed(self.history)):
@@ -94,7 +96,7 @@ class Delivery:
             text = entry.text[: min(room, ANSWER_TEXT)]
             room -= len(text)
             kept.append(entry if text == entry.text else replace(entry, text=text))
-        return replace(self, history=tuple(reversed(kept)))
+        return tuple(reversed(kept))
 
 
 def delivery_id(

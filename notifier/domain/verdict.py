@@ -131,7 +131,8 @@ def record(delivery: Delivery, outcome: Outcome, now: float) -> Delivery:
     rejected = outcome.reason is Reason.REJECTED_TOKEN and not delivery.ambiguous
     past = Past(at=now, reason=outcome.reason.value, status=outcome.status, text=outcome.text)
     return replace(
-        delivery.remember(past),
+        delivery,
+        history=delivery.with_past(past),
         attempts=delivery.attempts + 1,
         rejections=delivery.rejections + rejected,
         ambiguous=isinstance(outcome, Failed) and outcome.ambiguous,

@@ -22,6 +22,8 @@ class Turns:
     def __init__(self, max_in_flight: int) -> None:
         self._most_in_flight = max_in_flight
         self._most_held = 2 * max_in_flight
+        self._limit_in_flight = _limit(max_in_flight)
+        self._limit_held = _limit(2 * max_in_flight)
         self._passed_over = dict.fromkeys(Lane, 0)
 
     def next(self, waiting: Collection[Lane], in_flight: Mapping[Lane, int], held: Mapping[Lane, int]) -> Lane | None:
@@ -31,13 +33,11 @@ class Turns:
         """
         if sum(in_flight.values()) >= self._most_in_flight or sum(held.values()) >= self._most_held:
             return None
-        may = [
-            lane
-            for lane in Lane
-            if lane in waiting
-            and in_flight[lane] < _limit(self._most_in_flight)
-            and held[lane] < _limit(self._most_held)
-        ]
+        if len(waiting) == 1:  # what is almost always so
+            (alone,) = waiting
+            self._passed_over[alone] = 0
+            return alone if self._may(alone, in_flight, held) else None
+        may = [lane for lane in Lane if lane in waiting and self._may(lane, in_flight, held)]
         if not may:
             return None
         chosen = next((lane for lane in may if self._passed_over[lane] >= SHARE - 1), may[0])
@@ -46,10 +46,13 @@ class Turns:
         self._passed_over[chosen] = 0
         return chosen
 
+    def _may(self, lane: Lane, in_flight: Mapping[Lane, int], held: Mapping[Lane, int]) -> bool:
+        return in_flight[lane] < self._limit_in_flight and held[lane] < self._limit_held
+
     def cramped(self, lane: Lane, in_flight: Mapping[Lane, int], held: Mapping[Lane, int]) -> bool:
         """Whether it is only memory that keeps a lane from its turn: there are slots free."""
-        slots = sum(in_flight.values()) < self._most_in_flight and in_flight[lane] < _limit(self._most_in_flight)
-        return slots and (sum(held.values()) >= self._most_held or held[lane] >= _limit(self._most_held))
+        slots = sum(in_flight.values()) < self._most_in_flight and in_flight[lane] < self._limit_in_flight
+        return slots and (sum(held.values()) >= self._most_held or held[lane] >= self._limit_held)
 
 
 def _limit(window: int) -> int:

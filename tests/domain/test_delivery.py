@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier.domain.delivery import ANSWER_TEXT, HISTORY_LENGTH, HISTORY_TEXT, Delivery, Past, delivery_id
+from notifier.domain.frozen import replace
 
 DELIVERY = Delivery(id="d", event_id="e", id_given=True, iss="i", client_id="c", sub="s", sid=None)
 _PART = st.none() | st.text(max_size=4)
@@ -22,7 +23,9 @@ def test_history_is_bounded_and_keeps_the_newest(sizes: list[int]) -> None:
     """The last ten outcomes, 1 KiB of text each and 2 KiB in all, the newest text first."""
     delivery = DELIVERY
     for at, size in enumerate(sizes):
-        delivery = delivery.remember(Past(at=at, reason="server_error", status=500, text="x" * size))
+        delivery = replace(
+            delivery, history=delivery.with_past(Past(at=at, reason="server_error", status=500, text="x" * size))
+        )
     history = delivery.history
     assert [past.at for past in history] == list(range(len(sizes)))[-HISTORY_LENGTH:]
     assert sum(len(past.text) for past in history) <= HISTORY_TEXT

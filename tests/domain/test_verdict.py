@@ -230,7 +230,9 @@ def test_the_newest_text_is_kept_when_the_history_is_full() -> None:
     """2 KiB of answers in all: old ones give way."""
     delivery = DELIVERY
     for number in range(12):
-        delivery = delivery.remember(Past(at=number, reason="server_error", text=str(number) * 900))
+        delivery = replace(
+            delivery, history=delivery.with_past(Past(at=number, reason="server_error", text=str(number) * 900))
+        )
     assert [len(past.text) for past in delivery.history[-3:]][1:] == [1024, 1024]
 
 
