@@ -7,6 +7,7 @@ import asyncio
 import datetime as dt
 import time
 from collections.abc import Mapping, Sequence
+from uuid import uuid4
 
 import structlog
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
@@ -26,6 +27,7 @@ from notifier.adapters.rabbitmq.consuming import LaneConsumer, Taken
 from notifier.adapters.rabbitmq.decoding import to_message
 from notifier.adapters.rabbitmq.options import RabbitOptions
 from notifier.adapters.rabbitmq.publishing import BLOCKED, Publishing
+from notifier.adapters.rabbitmq.talk import Talk
 from notifier.domain.errors import NotifierError, QueueUnavailable
 from notifier.domain.message import DEAD, HOPS, Depth, Lane, Message, Outgoing, QueueStatus, delay
 from notifier.pipeline.ports import Sink
@@ -53,9 +55,10 @@ class RabbitQueue:
             LaneConsumer(lane, self._name(lane), options, self._mend) for lane in (Lane.EVENTS, Lane.RETRIES, Lane.BULK)
         ]
         self._publishing = Publishing(self._mend_soon)
+        self.talk = Talk(options.prefix, uuid4().hex)
         self._links = (
             Link(options, "consume", self._serve_consuming),
-            Link(options, "publish", self._publishing.serve),
+            Link(options, "publish", self._serve_publishing),
         )
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -114,6 +117,11 @@ class RabbitQueue:
             tasks.create_task(self._watch(connection))
             for lane in self._lanes:
                 tasks.create_task(lane.run(connection))
+
+    async def _serve_publishing(self, link: Link, connection: Connection) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._publishing.serve(link, connection))
+            tasks.create_task(self.talk.serve(connection))
 
     async def _establish(self, connection: Connection) -> None:
         establish = topology.declare if self._options.topology == "declare" else topology.verify

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from sqlite3 import Connection
 from threading import Thread
 from types import MappingProxyType
 from typing import NoReturn, Protocol, TypeVar
@@ -17,6 +18,7 @@ import structlog
 from notifier.adapters.outcome_table import Retention
 from notifier.adapters.sqlite_queue.handover import Ack, Call, Publish, Report
 from notifier.adapters.sqlite_queue.store import DELAYS, QUEUES, Row, Tag
+from notifier.adapters.sqlite_queue.talk import Talk
 from notifier.adapters.sqlite_queue.writer import SqliteOptions, Writer
 from notifier.domain.errors import QueueError, QueueUnavailable
 from notifier.domain.message import Depth, Lane, Message, Outgoing, QueueStatus
@@ -48,6 +50,7 @@ class SqliteQueue:
         self._consuming = False
         self._ended = asyncio.Event()
         self._damage: str | None = None
+        self.talk = Talk(self, options.clock)
         self._log = structlog.get_logger()
 
     async def open(self) -> None:
@@ -175,6 +178,10 @@ class SqliteQueue:
     async def keep_outcomes(self, batch: Sequence[Told], retention: Retention) -> None:
         """Write outcomes into the same file. Raises QueueUnavailable where they could not be."""
         await self._ask(partial(self._running().keep_outcomes, batch, retention))
+
+    async def with_notes(self, use: Callable[[Connection], _Result], *, writing: bool = True) -> _Result:
+        """Run on the thread, in a transaction where it writes: for what is said beside the logouts (`talk`)."""
+        return await self._ask(partial(self._running().use, use, writing=writing))
 
     def _running(self) -> Writer:
         if self._writer is None:

@@ -10,20 +10,24 @@ Rules of this module:
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from notifier.adapters import outcome_table
 from notifier.adapters.outcome_table import Retention
 from notifier.adapters.sqlite_queue.file import one, open_file, transaction, translating
 from notifier.domain.message import DEAD, HOPS, Lane, Message, delay, kind_named
 from notifier.domain.outcome_event import Told
+from notifier.domain.reply import ReplyTo
 
+IN_FILE = "file"  # where a publisher beside the worker is answered: in the tables of `notes`
+ASKER = "notifier.asker"  # the header by which it says who it is; only we write to the file
+T = TypeVar("T")
 LARGEST_INSERT = 256  # rows of one statement
 DUE_AT_ONCE = 512  # messages moved in one transaction, so that a backlog holds nobody up
 DELAYS: Mapping[str, int] = MappingProxyType({delay(hop): hop for hop in HOPS})
@@ -175,6 +179,11 @@ class Store:
         with translating(self._path):
             return int(self._one("PRAGMA data_version"))
 
+    def use(self, work: Callable[[sqlite3.Connection], T], *, writing: bool) -> T:
+        """Have this done on the open file, in a transaction where it writes."""
+        with self.transaction() if writing else translating(self._path):
+            return work(self._database)
+
     def close(self) -> None:
         """Close the file. The last one to leave folds the write-ahead log into it."""
         self._database.close()
@@ -185,6 +194,7 @@ class Store:
 
 def _message(lane: Lane, row: list[Any]) -> Message:
     id_, kind, content_type, message_id, headers, published_at, delivery_count, body = row
+    asker = headers.pop(ASKER, None)
     return Message(
         lane=lane,
         body=bytes.fromhex(body),
@@ -195,6 +205,7 @@ def _message(lane: Lane, row: list[Any]) -> Message:
         message_id=message_id,
         timestamp=published_at,
         delivery_count=delivery_count,
+        reply_to=None if asker is None else ReplyTo(to=IN_FILE, correlation_id=asker),
     )
 
 

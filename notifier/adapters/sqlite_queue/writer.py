@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from sqlite3 import Connection
 from types import MappingProxyType
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 from notifier.adapters.outcome_table import Retention
 from notifier.adapters.sqlite_queue.file import examine
@@ -25,6 +26,7 @@ from notifier.domain.errors import QueueError, QueueUnavailable, TopologyMismatc
 from notifier.domain.message import Depth, Lane, Message
 from notifier.domain.outcome_event import Told
 
+T = TypeVar("T")
 POLL = 0.25  # seconds between looks for what another process wrote; a look reads one number
 TAKE_AT_ONCE = 128  # messages a lane and turn: 16 MiB of bodies at the largest event
 _PREFETCH = MappingProxyType({Lane.EVENTS: 512, Lane.BULK: 64, Lane.RETRIES: 64})
@@ -277,6 +279,10 @@ class Writer:
         store = self._opened()
         with store.transaction():
             store.keep_outcomes(batch, retention, self._pace())
+
+    def use(self, work: Callable[[Connection], T], *, writing: bool) -> T:
+        """Have this done on the open file."""
+        return self._opened().use(work, writing=writing)
 
     def finish(self) -> None:
         """The last turn: what was taken and not acked is given back."""

@@ -1,0 +1,63 @@
+"""What is said beside the logouts, in two small tables of the queue's file: questions to the worker, and its answers.
+
+They are made when somebody first asks, so that a file of which nobody asked anything is as it always was. A note is of
+use for seconds; whoever writes takes old ones away. Functions on an open database, to be called within a transaction.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+from typing import NamedTuple
+
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS questions (asker TEXT NOT NULL, at REAL NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS answers (asker TEXT NOT NULL, at REAL NOT NULL, body BLOB NOT NULL)",
+)
+KEPT = 60.0  # seconds
+
+
+class Note(NamedTuple):
+    """An answer, and to whom."""
+
+    asker: str
+    body: bytes
+
+
+def exist(database: sqlite3.Connection) -> bool:
+    """Whether anybody ever asked."""
+    found = database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'questions'")
+    return bool(found.fetchone()[0])
+
+
+def ask(database: sqlite3.Connection, asker: str, now: float) -> None:
+    """Put a question: how does the worker stand?"""
+    _prepare(database, now)
+    database.execute("INSERT INTO questions (asker, at) VALUES (?, ?)", (asker, now))
+
+
+def questions(database: sqlite3.Connection) -> list[str]:
+    """Who asks."""
+    return [row[0] for row in database.execute("SELECT asker FROM questions LIMIT 100").fetchall()]
+
+
+def answer(database: sqlite3.Connection, notes: Iterable[Note], now: float) -> None:
+    """Write answers, and take away the questions of those who get one."""
+    _prepare(database, now)
+    for note in notes:
+        database.execute("INSERT INTO answers (asker, at, body) VALUES (?, ?, ?)", (note.asker, now, note.body))
+        database.execute("DELETE FROM questions WHERE asker = ?", (note.asker,))
+
+
+def take_answers(database: sqlite3.Connection, asker: str) -> list[bytes]:
+    """The answers that came, oldest first; they are gone then."""
+    if not exist(database):
+        return []
+    found = database.execute("SELECT body FROM answers WHERE asker = ? ORDER BY rowid", (asker,)).fetchall()
+    database.execute("DELETE FROM answers WHERE asker = ?", (asker,))
+    return [bytes(row[0]) for row in found]
+
+
+def _prepare(database: sqlite3.Connection, now: float) -> None:
+    for statement in _SCHEMA:
+        database.execute(statement)
+    database.execute("DELETE FROM questions WHERE at < ?", (now - KEPT,))
+    database.execute("DELETE FROM answers WHERE at < ?", (now - KEPT,))
