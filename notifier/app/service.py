@@ -27,6 +27,7 @@ from notifier.app.outcomes import OutcomeFeed
 from notifier.app.queue import build_queue
 from notifier.app.self_watch import SelfWatch
 from notifier.app.signing_keys import SigningKeys
+from notifier.app.talking import Talking
 from notifier.domain.errors import QueueError
 from notifier.domain.message import Lane
 from notifier.domain.session_ended import SessionEnded
@@ -54,7 +55,8 @@ class Service:
         logs = LogObserver(subject=settings.log.subject, hashing=subject_hash(settings))
         self.queue = build_queue(settings.queue)
         self._outcomes = OutcomeFeed(settings, self.queue)
-        told = (self.metrics.observe, logs.observe, *self._outcomes.observers, *observers)
+        self._talking = Talking(self.queue, lambda: b"")
+        told = (self.metrics.observe, logs.observe, *self._outcomes.observers, self._talking.observe, *observers)
         self._observe = Observers(told).observe
         self._transport = HttpTransport()
         self._draining = False
@@ -139,7 +141,11 @@ class Service:
             await self._transport.open()
             stack.push_async_callback(self._transport.close)
             sources = api.Sources(
-                registry=self._live.registry, tokens=self._live.tokens, clock=time.time, new_id=new_id
+                registry=self._live.registry,
+                tokens=self._live.tokens,
+                clock=time.time,
+                new_id=new_id,
+                waits=self._talking.waits,
             )
             await stack.enter_async_context(listeners(self._settings, self.health, self.metrics, self.accept, sources))
             started()
@@ -153,12 +159,14 @@ class Service:
                 async with asyncio.timeout(CANCEL_WITHIN):
                     await self.queue.stop_consuming()
             await worker
+            self._talking.waits.close()
             for task in around:
                 task.cancel()
 
     def _around(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         yield from (self._consume, self._sample, self._watch, self._signing_keys.run)
         yield from (self._self_watch.watch_loop, self._self_watch.watch_certificates)
+        yield from self._talking.around()
         if isinstance(self.queue, SqliteQueue):  # RabbitMQ's mends itself
             yield self.queue.broken
 

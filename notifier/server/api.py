@@ -20,8 +20,10 @@ from notifier.domain.outcome import DeadReason
 from notifier.domain.plan import may_speak
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
+from notifier.operations.waiting import Waits
 from notifier.server.authorization import ApiToken, Authorization, Tokens, concerns
 from notifier.server.problem import Refusal, problem, problems
+from notifier.server.waiting import asked_to_wait, told
 
 _KINDS = ("application/json", "application/cloudevents+json")
 _LANES = {"events": Lane.EVENTS, "bulk": Lane.BULK}
@@ -46,12 +48,16 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """What is asked at each request, since it may have been reloaded; `tokens` None: anyone may publish (loopback)."""
+    """What is asked at each request, since it may have been reloaded; `tokens` None: anyone may publish (loopback).
+
+    `waits` None: whoever asks to wait is answered at once.
+    """
 
     registry: Callable[[], Registry]
     tokens: Tokens
     clock: Callable[[], float]
     new_id: Callable[[], str]
+    waits: Waits | None = None
 
 
 def api_app(
@@ -86,19 +92,37 @@ class _Api:
     async def post_event(self, request: web.Request) -> web.Response:
         """Take one event."""
         token = self._authorization.require(request, "publish")
-        lane = _lane(request)
+        lane, seconds = _lane(request), asked_to_wait(request)
         _check_kind(request)
         body = await self._read(request)
         event = self._understand(request, body, token)
         self._check_issuer(event, token)
+        if seconds is None:
+            await self._take(event, lane)
+            return web.json_response({"id": event.id}, status=202)
+        return await self._take_and_wait(event, lane, seconds)
+
+    async def _take(self, event: SessionEnded, lane: Lane) -> None:
         try:
             async with asyncio.timeout(self.limits.accept_timeout):
                 await self._accept(event, lane)
         except (QueueError, TimeoutError):
             # It may be in the queue all the same, if only the confirm was lost: hence the id.
             title = f"The queue is away; send the event again, with the id {event.id} so that a copy is known"
-            return problem(503, title, headers={"Retry-After": "5"})
-        return web.json_response({"id": event.id}, status=202)
+            raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
+
+    async def _take_and_wait(self, event: SessionEnded, lane: Lane, seconds: float) -> web.Response:
+        waits = self._sources.waits
+        wait = None if waits is None else waits.begin()
+        if waits is None or wait is None:
+            await self._take(event, lane)
+            return told(event.id, None)
+        try:
+            await self._take(replace(event, reply_to=wait.address), lane)
+            await wait.over(seconds)
+            return told(event.id, wait.account)
+        finally:
+            waits.end(wait)
 
     async def _read(self, request: web.Request) -> bytes:
         size = request.content_length

@@ -110,7 +110,8 @@ class Talk:
         try:
             if self._allowed:
                 await self._bind(channel, listener)
-            self._connection = connection
+            self._connection, self._told = connection, ""
+            self._log.debug("replying", answering=self._allowed)
             writing = asyncio.ensure_future(self._write(channel, connection))
             closing = channel.closing
             try:

@@ -1,0 +1,49 @@
+"""`POST /v1/events?wait=5s`: the answer tells what became of each client so far, so that a user can be told honestly.
+
+200 where the last word on all of them was said, 202 with what is known else. The event is durable in either case, and
+goes on in either case. Where too many wait already, nobody waits: 202 at once.
+"""
+
+from aiohttp import web
+
+from notifier.domain.durations import parse_duration
+from notifier.domain.errors import Mistake
+from notifier.domain.fate import Fate, document_of
+from notifier.operations.fates import Account
+from notifier.operations.waiting import LONGEST
+from notifier.server.problem import Refusal, problem
+
+_OF_THE_EVENT = ("iss", "event_id", "of", "id")
+
+
+def asked_to_wait(request: web.Request) -> float | None:
+    """For how many seconds. Raises Refusal: 400."""
+    text = request.query.get("wait")
+    if text is None:
+        return None
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise _refusal(str(error)) from None
+    if seconds > LONGEST:
+        raise _refusal(f"must be at most {LONGEST:.0f}s")
+    return seconds
+
+
+def _refusal(text: str) -> Refusal:
+    return Refusal(problem(400, "The request is malformed", mistakes=[Mistake("wait", text)]))
+
+
+def told(event_id: str, account: Account | None) -> web.Response:
+    """The answer after the wait."""
+    clients: list[dict[str, object]] = []
+    whole: dict[str, object] = {}
+    for each in account.told if account is not None else ():
+        document = {name: value for name, value in document_of(each).items() if name not in _OF_THE_EVENT}
+        if each.of and each.fate is not Fate.DUPLICATE:
+            clients.append(document)
+        else:
+            whole = document
+    complete = account is not None and account.settled
+    body = {"id": event_id, "complete": complete, **whole, "clients": clients}
+    return web.json_response(body, status=200 if complete else 202)

@@ -1,0 +1,114 @@
+"""Who asks hears what became of each client, whichever worker told it: over HTTP, and by `reply_to` over AMQP."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import aiohttp
+import pytest
+from aio_pika.abc import AbstractIncomingMessage
+
+from tests.system.clients import Clients, Hit
+from tests.system.site import API_TOKEN, ISSUER, Site, client
+from tests.system.waiting import PATIENCE, until
+from tests.system.worker_process import WorkerProcess, worker
+
+
+def judge(hit: Hit) -> int:
+    """By the client's name."""
+    return {"/gone": 410, "/down": 503}.get(hit.path, 200)
+
+
+def site_of(folder: Path, clients: Clients, url: str, prefix: str = "notifier") -> Site:
+    """Four clients; whoever fails is tried again long after the test."""
+    site = Site(folder, url, prefix)
+    site.config["delivery"]["retry"]["base"] = "10m"
+    site.write()
+    silent = {"client_id": "silent", "issuer": ISSUER}
+    site.write_clients([*(client(name, clients.url(name)) for name in ("shop", "gone", "down")), silent])
+    return site
+
+
+async def post(running: WorkerProcess, names: list[str] | str, wait: str = "30s") -> tuple[int, dict[str, Any]]:
+    """Publish, and wait."""
+    api = (await running.until_said("listening", lambda line: "api" in line))["api"]
+    event = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": names}
+    headers = {"Authorization": f"Bearer {API_TOKEN}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(f"{api}/v1/events?wait={wait}", json=event) as response,
+    ):
+        return response.status, await response.json()
+
+
+@pytest.mark.parametrize("where", ["sqlite", "rabbitmq"])
+async def test_over_http_each_client_s_fate_is_told(where: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """200 where all are settled; where one is tried again later than the wait, 202 without waiting for that."""
+    url, prefix = "sqlite:q.db", "notifier"
+    if where == "rabbitmq":
+        url, prefix = request.getfixturevalue("amqp_url"), request.getfixturevalue("prefix")
+    async with Clients(judge) as clients:
+        site = site_of(tmp_path, clients, url, prefix)
+        async with worker(site) as running:
+            status, document = await post(running, ["shop", "gone", "silent"])
+            assert (status, document["complete"]) == (200, True)
+            fates = {each["client_id"]: (each["fate"], each.get("reason")) for each in document["clients"]}
+            assert fates == {"shop": ("delivered", None), "gone": ("dead", "refused"), "silent": ("skipped", None)}
+            status, document = await post(running, "*")
+            assert (status, document["complete"]) == (202, False)
+            fates = {each["client_id"]: (each["fate"], each.get("reason")) for each in document["clients"]}
+            assert fates == {
+                "shop": ("delivered", None),
+                "gone": ("dead", "refused"),
+                "down": ("retrying", "server_error"),
+            }
+            assert running.said("observer_failed") == []
+
+
+async def test_over_http_whichever_worker_tells_the_clients(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """Two share the queue; of the events that one takes over HTTP the other delivers some, and tells of them."""
+    async with Clients(judge) as clients:
+        site = site_of(tmp_path, clients, amqp_url, prefix)
+        async with worker(site) as first, worker(site) as second:
+            for each in (first, second):
+                await each.until_said("replying")
+            answers = await asyncio.gather(*(post(first, ["shop"]) for _ in range(20)))
+            assert [status for status, _ in answers] == [200] * 20
+            assert all(document["clients"][0]["fate"] == "delivered" for _, document in answers)
+            assert await second.metric("deliveries_settled_total", fate="delivered") > 0
+
+
+async def test_over_amqp_the_worker_replies_to_whoever_asked(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """By direct reply-to, one document a client, with the publisher's correlation id; nothing to a name of ours."""
+    async with Clients(judge) as clients, await aio_pika.connect(amqp_url) as connection:
+        site = site_of(tmp_path, clients, amqp_url, prefix)
+        replies: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+        async with worker(site) as running:
+            await running.until_said("replying")
+            channel = await connection.channel()
+            inbox = await channel.get_queue("amq.rabbitmq.reply-to", ensure=False)
+            await inbox.consume(replies.put, no_ack=True)
+            events = await channel.get_exchange(f"{prefix}.events", ensure=False)
+            for reply_to in (f"{prefix}.dead", "amq.rabbitmq.reply-to"):
+                event = {"id": reply_to, "iss": ISSUER, "sub": "a", "sid": "s", "clients": ["shop", "gone", "down"]}
+                message = aio_pika.Message(json.dumps(event).encode(), reply_to=reply_to, correlation_id="c-7")
+                await events.publish(message, "session.ended")
+            async with asyncio.timeout(PATIENCE):
+                found = [await replies.get() for _ in range(3)]
+            assert {message.correlation_id for message in found} == {"c-7"}
+            documents = {document["client_id"]: document for document in (json.loads(each.body) for each in found)}
+            assert {name: document["fate"] for name, document in documents.items()} == {
+                "shop": "delivered",
+                "gone": "dead",
+                "down": "retrying",
+            }
+            assert all((each["v"], each["of"]) == (1, 3) for each in documents.values())
+            await running.until_metric(2, "retries_scheduled_total")
+
+            async def dead() -> int | None:
+                queue = await channel.declare_queue(f"{prefix}.dead", passive=True)
+                return queue.declaration_result.message_count
+
+            assert await until(dead, lambda count: (count or 0) >= 2) == 2  # the dead letters of `gone`, and no reply
