@@ -39,7 +39,7 @@ class Subject:
         self.away = False
         self.url = ""
 
-    async def accept(self, event: SessionEnded, _lane: Lane) -> None:
+    async def accept(self, event: SessionEnded, lane: Lane) -> None:
         """As the port says."""
         if self.away:
             raise QueueUnavailable("away")
