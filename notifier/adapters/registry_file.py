@@ -185,6 +185,7 @@ def _client(iss: str, metadata: ClientMetadata, template: Client, tokens: _Token
         backchannel_logout_uri=metadata.backchannel_logout_uri,
         backchannel_logout_session_required=bool(metadata.backchannel_logout_session_required),
         pairwise=metadata.subject_type == "pairwise",
+        preset=options.preset,
         paused=options.paused,
         timeout=template.timeout if options.timeout is None else options.timeout,
         max_concurrent=template.max_concurrent if options.max_concurrent is None else options.max_concurrent,

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from notifier import __version__
-from notifier.cli import check, demo, keys, log_id, publish, run, schema, topology
+from notifier.cli import check, demo, doctor, keys, log_id, publish, run, schema, topology
 from notifier.cli.options import in_help, quiet_logs, register
 from notifier.domain.errors import ConfigurationError, MalformedEvent, Mistake, NotifierError
 
@@ -53,6 +53,7 @@ register(app, run.run, run.EXAMPLES)
 register(app, demo.demo, demo.EXAMPLES)
 register(app, publish.publish, publish.EXAMPLES)
 register(app, check.check, check.EXAMPLES)
+register(app, doctor.doctor, doctor.EXAMPLES)
 register(app, schema.schema, schema.EXAMPLES)
 app.add_typer(keys.app, name="keys")
 app.add_typer(topology.app, name="topology")

@@ -120,6 +120,7 @@ class Client:
     backchannel_logout_uri: str | None
     backchannel_logout_session_required: bool = False
     pairwise: bool = False
+    preset: str | None = None
     registered: bool = True
     paused: bool = False
     timeout: float = 5.0

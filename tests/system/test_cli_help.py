@@ -14,6 +14,7 @@ COMMANDS = (
     "demo",
     "publish",
     "check",
+    "doctor",
     "schema",
     "keys",
     "keys generate",

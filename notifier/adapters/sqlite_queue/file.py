@@ -81,6 +81,14 @@ def examine(path: Path) -> None:
         raise _damaged(path, found)
 
 
+def recognise(path: Path) -> None:
+    """Check that the file is ours, or empty, and write nothing. Raises TopologyMismatch, QueueUnavailable."""
+    with translating(path):
+        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT, uri=True)
+        with closing(database):
+            _is_new(database, path)
+
+
 @contextmanager
 def transaction(database: sqlite3.Connection, path: Path) -> Iterator[None]:
     """Everything done inside becomes durable together (fsync) or not at all."""

@@ -1,0 +1,180 @@
+"""Builds what the doctor looks at, from a configuration: one check a queue, issuer, server and certificate."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from yarl import URL
+
+from notifier.adapters.certificates import expiries, presented
+from notifier.adapters.http_transport import HttpTransport
+from notifier.adapters.http_transport.documents import DocumentReader
+from notifier.adapters.http_transport.probe import Probe
+from notifier.adapters.live_configuration import Loaded
+from notifier.adapters.rabbitmq.examination import examine_broker
+from notifier.adapters.sqlite_queue.examination import examine_file
+from notifier.app.ids import new_id
+from notifier.app.queue import rabbit_options
+from notifier.domain.client import TlsFiles
+from notifier.domain.errors import ConfigurationError, Mistake, QueueError
+from notifier.domain.issuer_document import Document, Unread, issuer_egress
+from notifier.domain.published_keys import Signing
+from notifier.operations.canary import CanaryTools, send_canary
+from notifier.operations.doctor import Area, Check, Finding, examine, failed
+from notifier.operations.doctor_clients import Server, examine_server, expiry_finding, judge_registry, servers_of
+from notifier.operations.doctor_issuers import IssuerCase, examine_issuer
+from notifier.operations.doctor_queue import judge_broker, judge_file
+
+ISSUER_WITHIN = 10.0  # seconds for each of an issuer's two documents
+BROKER_WITHIN = 60.0  # each host of a cluster has 10 s to connect
+FILE_WITHIN = 300.0  # a file is read from beginning to end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is asked for. `offline`: nothing is connected to; `canary`: the client that gets a token."""
+
+    offline: bool = False
+    canary: str | None = None
+    canary_issuer: str | None = None
+
+
+async def examine_installation(
+    loaded: Loaded, wish: Wish, started: Callable[[int], None], progress: Callable[[], None]
+) -> list[Finding]:
+    """What was found; `started` hears how many checks there are, `progress` of each that is done.
+
+    Raises ConfigurationError where the canary's client is none.
+    """
+    tools = _Tools(loaded)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(tools.reader.close)
+        for each in (tools.probe, tools.transport):
+            await each.open()
+            stack.push_async_callback(each.close)
+        checks = list(tools.local())
+        if not wish.offline:
+            checks += tools.remote()
+        if wish.canary is not None:
+            checks.append(tools.canary(wish.canary, wish.canary_issuer))
+        started(len(checks))
+        return await examine(checks, progress)
+
+
+class _Tools:
+    """The adapters, and the checks made with them."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        self._settings = loaded.settings
+        self._clients = [client for of_issuer in loaded.registry.clients.values() for client in of_issuer.values()]
+        self.reader = DocumentReader()
+        self.probe = Probe()
+        self.transport = HttpTransport()
+
+    def local(self) -> Iterator[Check]:
+        """What needs no network."""
+
+        async def registry() -> Sequence[Finding]:
+            return list(judge_registry(self._clients))
+
+        yield Check(area=Area.CLIENT, subject="clients", within=FILE_WITHIN, run=registry)
+        path = self._settings.queue.sqlite_file
+        if path is not None:
+
+            async def file() -> Sequence[Finding]:
+                return list(judge_file(await asyncio.to_thread(examine_file, path)))
+
+            yield Check(area=Area.QUEUE, subject=str(path), within=FILE_WITHIN, run=file)
+        for (use, name), certificate in presented(self._settings, self._loaded.registry).items():
+            yield _certificate(use, name, certificate)
+
+    def remote(self) -> Iterator[Check]:
+        """What is looked at over the network."""
+        if self._settings.queue.sqlite_file is None:
+            yield Check(area=Area.QUEUE, subject=self._broker(), within=BROKER_WITHIN, run=self._examine_broker)
+        for iss in self._settings.issuers:
+            yield self._issuer(iss)
+        yield from map(self._server, servers_of(self._clients))
+
+    def canary(self, client_id: str, iss: str | None) -> Check:
+        """Raises ConfigurationError where there is no such client, or it has several issuers."""
+        found = [client for client in self._clients if client.client_id == client_id and iss in (None, client.iss)]
+        if len(found) != 1:
+            text = (
+                f"there is no client {client_id!r}" if not found else f"{client_id!r} has several issuers: say --issuer"
+            )
+            raise ConfigurationError([Mistake("--canary", text)])
+        (client,) = found
+        tools = CanaryTools(signer=self._loaded.keys, transport=self.transport, clock=time.time, new_id=new_id)
+        return Check(
+            area=Area.CANARY, subject=client_id, within=2 * client.timeout, run=lambda: send_canary(client, tools)
+        )
+
+    def _broker(self) -> str:
+        hosts = [URL(url) for url in self._settings.queue.url]
+        return ", ".join(f"{host.host}:{host.port}" if host.port else str(host.host) for host in hosts)
+
+    async def _examine_broker(self) -> Sequence[Finding]:
+        queue = self._settings.queue
+        try:
+            state = await examine_broker(rabbit_options(queue))
+        except QueueError as error:
+            advice = "look whether it runs, and at queue.url, queue.username and queue.password_file"
+            return [failed(Area.QUEUE, self._broker(), str(error), advice)]
+        return list(judge_broker(state, host=self._broker(), prefix=queue.prefix, declares=queue.topology == "declare"))
+
+    def _issuer(self, iss: str) -> Check:
+        settings, keys = self._settings.issuers[iss], self._loaded.keys
+        public = {key.kid: key.public for key in keys.of(iss)}
+        now = time.time()
+        case = IssuerCase(
+            iss=iss,
+            jwks_uri=settings.jwks_uri,
+            signing=[Signing(alg=alg, public=public[kid]) for alg, kid in keys.signing_kids(iss).items()],
+            coming=[
+                Signing(alg=min(key.algorithms), public=key.public)
+                for key in keys.of(iss)
+                if key.not_before is not None and key.not_before > now
+            ],
+            used=Counter(
+                client.token.alg for client in self._clients if client.iss == iss and client.backchannel_logout_uri
+            ),
+        )
+        egress = issuer_egress(self._settings.template().route.egress)
+        tls = TlsFiles() if settings.tls is None else settings.tls.files()
+
+        async def read(uri: str) -> Document | Unread:
+            return await self.reader.read(uri, egress=egress, tls=tls, within=ISSUER_WITHIN)
+
+        return Check(
+            area=Area.KEYS,
+            subject=iss,
+            within=3 * ISSUER_WITHIN,
+            run=lambda: examine_issuer(case, read, time.time),
+        )
+
+    def _server(self, server: Server) -> Check:
+        return Check(
+            area=Area.CLIENT,
+            subject=server.subject,
+            within=2 * server.within + 5,
+            run=lambda: examine_server(server, self.probe.reach, time.time),
+        )
+
+
+def _certificate(use: str, name: str, path: Path) -> Check:
+    """One of ours that others must believe."""
+    area = {"api": Area.LISTENER, "queue": Area.QUEUE}.get(use, Area.CLIENT)
+
+    async def run() -> Sequence[Finding]:
+        found = await asyncio.to_thread(expiries, [((use, name), path)])
+        if not found:
+            return [failed(area, name, "holds no certificate in PEM", "name our certificate, with its chain")]
+        return [expiry_finding(area, name, "our certificate can be read", found[0][2], time.time())]
+
+    return Check(area=area, subject=name, within=FILE_WITHIN, run=run)

@@ -1,0 +1,108 @@
+"""The canary: one real token to one client, for a user and session that cannot exist, and what its answer means.
+
+It is minted, signed and sent as any logout is, so it tries keys, clocks, profile and route, all at once; but nothing
+is queued, retried or counted, and no session can end by it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from notifier.domain.client import Client
+from notifier.domain.delivery import Delivery
+from notifier.domain.errors import OurFault
+from notifier.domain.logout_token import claims_for
+from notifier.domain.outcome import Break, DeadReason, Delivered, Failed, Outcome, Refused, StaleConnection, read_wire
+from notifier.domain.presets import PRESETS
+from notifier.operations.doctor import Area, Finding, failed, ok, warning
+from notifier.operations.doctor_clients import ADVICE
+from notifier.pipeline.ports import Clock, Request, Signer, Transport
+
+NOBODY = "notifier-canary-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryTools:
+    """What it is made and sent with. `new_id` gives what no user and no session is called."""
+
+    signer: Signer
+    transport: Transport
+    clock: Clock
+    new_id: Callable[[], str]
+
+
+async def send_canary(client: Client, tools: CanaryTools) -> list[Finding]:
+    """Send one, and explain the answer."""
+    name = client.client_id
+    if client.backchannel_logout_uri is None:
+        return [failed(Area.CANARY, name, "has no backchannel_logout_uri", "register one")]
+    jti = tools.new_id()
+    claims = claims_for(_nobodys(client, tools.new_id()), client, now=tools.clock(), jti=jti)
+    assert not isinstance(claims, DeadReason), "it has both, sub and sid"
+    try:
+        token = tools.signer.sign(client.iss, client.token.alg, client.token.typ, claims)
+        wire = await tools.transport.post(
+            Request(
+                uri=client.backchannel_logout_uri,
+                token=token,
+                timeout=client.timeout,
+                route=client.route,
+                new_connection=True,
+            )
+        )
+    except OurFault as fault:
+        return [failed(Area.CANARY, name, f"no token could be sent: {fault}", "put that right first")]
+    if isinstance(wire, StaleConnection):
+        return [failed(Area.CANARY, name, "the connection was closed before any answer", "look at the client's log")]
+    if isinstance(wire, Break):
+        advice = ADVICE.get(wire.reason, "look at the client's log")
+        return [failed(Area.CANARY, name, f"no answer ({wire.reason}): {wire.text}", advice)]
+    return [explain(client, read_wire(wire, client.response, tools.clock()), jti)]
+
+
+def _nobodys(client: Client, unique: str) -> Delivery:
+    return Delivery(
+        id=f"{NOBODY}{unique}",
+        event_id=f"{NOBODY}{unique}",
+        id_given=True,
+        iss=client.iss,
+        client_id=client.client_id,
+        sub=f"{NOBODY}{unique}",
+        sid=f"{NOBODY}{unique}",
+        entry_sub=True,
+    )
+
+
+def explain(client: Client, outcome: Outcome, jti: str) -> Finding:
+    """What the answer to a canary means, by SPEC.md's table where the client names its preset."""
+    preset = None if client.preset is None else PRESETS[client.preset]
+    said = f" and said {outcome.text[:200]!r}" if outcome.text else ""
+    answered = f"answered {outcome.status}{said} (jti {jti})"
+    log = "its log says more, by that jti"
+    hint = f"{client.preset}: {preset.answers}; {log}" if preset is not None else f"name its preset to hear more; {log}"
+    match outcome:
+        case Delivered():
+            return ok(Area.CANARY, client.client_id, f"{answered}: it takes our tokens")
+        case Refused(status=400):
+            if client.preset == "nextcloud":
+                text = f"{answered}: it refuses our tokens, since to it an unknown session is success"
+                return failed(Area.CANARY, client.client_id, text, hint)
+            text = f"{answered}: it refuses our tokens, or refuses to end a session that it does not know"
+            return warning(Area.CANARY, client.client_id, text, hint)
+        case Refused(status=status) if status is not None and 300 <= status < 400:
+            advice = (
+                "redirects are never followed: register the address that it leads to, and no sign-in in front of it"
+            )
+            return failed(Area.CANARY, client.client_id, f"{answered}, a redirect", advice)
+        case Refused(status=401 | 403):
+            advice = "something in front of it asks for a sign-in, or refuses what is no browser: let this path through"
+            return failed(Area.CANARY, client.client_id, answered, advice)
+        case Refused(status=404 | 405 | 410):
+            advice = (
+                "there is no back-channel logout at this path: correct backchannel_logout_uri, or switch it on there"
+            )
+            return failed(Area.CANARY, client.client_id, answered, advice)
+        case Refused():
+            return failed(Area.CANARY, client.client_id, answered, log)
+        case Failed():
+            text = f"{answered}: a fault of its own, after which a logout is retried"
+            return failed(Area.CANARY, client.client_id, text, hint)

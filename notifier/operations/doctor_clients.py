@@ -1,0 +1,129 @@
+"""What the doctor says of the clients: whether each can be reached as a delivery would, and what its registration asks.
+
+Clients of one server are tried once: it is the server that is reached, and its certificate that ends.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from notifier.domain.client import Client, Route
+from notifier.domain.outcome import Reason
+from notifier.domain.presets import PRESETS
+from notifier.domain.reach import Reached, Unreached
+from notifier.operations.doctor import Area, Finding, failed, ok, warning
+
+DAY = 86_400.0
+EXPIRES_SOON = 14 * DAY  # seconds
+NAMED = 5  # clients of one server that are named; of the others there is the number
+
+Reach = Callable[[str, Route, float], Awaitable[Reached | Unreached]]
+"""Tries a URI by a route, within seconds. Never raises."""
+
+ADVICE: Mapping[Reason, str] = {
+    Reason.DNS: "correct the host in backchannel_logout_uri, or its entry in the name servers of this machine",
+    Reason.CONNECT: "look whether it runs, and whether a firewall lets this machine through",
+    Reason.TIMEOUT: "look whether a firewall drops what this machine sends; deliveries wait and are retried meanwhile",
+    Reason.TLS: "renew its certificate, or name the authority that issued it in notifier.tls.ca_file of the client",
+    Reason.EGRESS_DENIED: "if that address is meant, allow it in egress.allow of the client or of all",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """One server as some clients are reached there. `within` seconds it has to take a connection."""
+
+    origin: str
+    route: Route
+    uri: str
+    within: float
+    clients: tuple[Client, ...]
+
+    @property
+    def subject(self) -> str:
+        """The clients by name."""
+        names = [client.client_id for client in self.clients[:NAMED]]
+        more = len(self.clients) - NAMED
+        return ", ".join(names) + (f" and {more:,} more" if more > 0 else "")
+
+
+def servers_of(clients: Iterable[Client]) -> list[Server]:
+    """Where the clients are, each server once for each way of reaching it."""
+    found: dict[tuple[str, Route], list[Client]] = {}
+    for client in clients:
+        if client.backchannel_logout_uri is not None:
+            parts = urlsplit(client.backchannel_logout_uri)
+            found.setdefault((f"{parts.scheme}://{parts.netloc}".lower(), client.route), []).append(client)
+    return [
+        Server(
+            origin=origin,
+            route=route,
+            uri=there[0].backchannel_logout_uri or "",
+            within=max(client.timeout for client in there),
+            clients=tuple(there),
+        )
+        for (origin, route), there in found.items()
+    ]
+
+
+async def examine_server(server: Server, reach: Reach, clock: Callable[[], float]) -> list[Finding]:
+    """Reach it as a delivery would, and look at its certificate."""
+    met = await reach(server.uri, server.route, server.within)
+    if isinstance(met, Unreached):
+        text = f"{server.origin} cannot be reached: {met.text}"
+        return [failed(Area.CLIENT, server.subject, text, ADVICE.get(met.reason, ADVICE[Reason.CONNECT]))]
+    if met.proxy:
+        text = f"its proxy answers at {met.address}; {server.origin} behind it was not tried: --canary does"
+        return [ok(Area.CLIENT, server.subject, text)]
+    return [expiry_finding(Area.CLIENT, server.subject, f"{server.origin} takes connections", met.expires, clock())]
+
+
+def expiry_finding(area: Area, subject: str, text: str, expires: float | None, now: float) -> Finding:
+    """What is well but for the end of a certificate."""
+    if expires is None:
+        return ok(area, subject, f"{text}, without TLS")
+    left = expires - now
+    if left < 0:
+        return failed(area, subject, f"{text}, but its certificate ended {_days(-left)} ago", "renew it")
+    if left < EXPIRES_SOON:
+        return warning(area, subject, f"{text}, but its certificate ends in {_days(left)}", "renew it")
+    return ok(area, subject, f"{text}; its certificate is good for {_days(left)}")
+
+
+def _days(seconds: float) -> str:
+    days = int(seconds // DAY)
+    return f"{days} day{'' if days == 1 else 's'}" if days else "less than a day"
+
+
+def judge_registry(clients: Iterable[Client]) -> Iterator[Finding]:
+    """What can be said by looking at the registrations alone."""
+    clients = list(clients)
+    for client in clients:
+        if client.paused:
+            advice = "nothing is lost; take paused: true out when it may be told again"
+            yield warning(Area.CLIENT, client.client_id, "is paused: its logouts wait", advice)
+        if client.preset is not None:
+            yield from _preset(client, client.preset)
+    silent = [client.client_id for client in clients if client.backchannel_logout_uri is None]
+    if silent:
+        advice = "give it one, if the client has sessions of its own"
+        yield ok(Area.CLIENT, _some(silent), "has no backchannel_logout_uri, so it is never told", advice)
+    unnamed = [client.client_id for client in clients if client.preset is None and client.backchannel_logout_uri]
+    if unnamed:
+        text = "names no preset, so it gets what most receivers take"
+        advice = f"if it is one of {', '.join(PRESETS)}, name it in notifier.preset"
+        yield ok(Area.CLIENT, _some(unnamed), text, advice)
+
+
+def _preset(client: Client, name: str) -> Iterator[Finding]:
+    """A preset of which nothing is left."""
+    preset = PRESETS[name]
+    asked = {"typ": (preset.typ, client.token.typ), "subject": (preset.subject, client.token.subject)}
+    for member, (wanted, actual) in asked.items():
+        if wanted is not None and wanted != actual:
+            text = f"preset {name} asks for {member} {wanted}, but the registration sets {actual}: {preset.why}"
+            yield warning(Area.CLIENT, client.client_id, text, f"take {member} out of notifier, or the preset")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")

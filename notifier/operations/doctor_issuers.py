@@ -1,0 +1,120 @@
+"""What the doctor says of an issuer: whether receivers find the keys that sign, and what its metadata promises them."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from notifier.domain.client import Algorithm
+from notifier.domain.issuer_document import Document, Unread, metadata_uri
+from notifier.domain.published_keys import PublishedKey, Signing, publication_fault, read_jwks
+from notifier.operations.doctor import Area, Finding, failed, ok, warning
+from notifier.operations.doctor_queue import clock_finding
+
+Read = Callable[[str], Awaitable[Document | Unread]]
+"""Fetches a document of the issuer by its URI. Never raises."""
+
+PUBLISH = "have the issuer publish the output of `notifier keys jwks`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerCase:
+    """An issuer as configured. `used`: how many clients are to be signed for by each algorithm; `coming`: public halves
+    of keys that are not due yet.
+    """
+
+    iss: str
+    jwks_uri: str | None
+    signing: Sequence[Signing]
+    coming: Sequence[Signing]
+    used: Mapping[Algorithm, int]
+
+
+async def examine_issuer(case: IssuerCase, read: Read, clock: Callable[[], float]) -> list[Finding]:
+    """Its metadata, its JWK Set and its clock."""
+    asked = clock()
+    metadata = await read(metadata_uri(case.iss))
+    found = list(_metadata(case, metadata))
+    if isinstance(metadata, Document) and metadata.date is not None:
+        found.append(clock_finding(case.iss, metadata.date - (asked + clock()) / 2))
+    uri = case.jwks_uri or _advertised(metadata)
+    if uri is None:
+        advice = f'set issuers."{case.iss}".jwks_uri'
+        return [*found, warning(Area.KEYS, case.iss, "where its keys are published is not known", advice)]
+    jwks = await read(uri)
+    if isinstance(jwks, Unread):
+        advice = "receivers cannot verify by it either; while it cannot be read, a missing key goes unnoticed"
+        return [*found, failed(Area.KEYS, case.iss, f"its JWK Set at {uri} could not be read: {jwks.text}", advice)]
+    published = read_jwks(jwks.content)
+    if isinstance(published, str):
+        return [*found, failed(Area.KEYS, case.iss, f"what stands at {uri} {published}", "correct jwks_uri")]
+    return [*found, *judge_keys(case, published)]
+
+
+def judge_keys(case: IssuerCase, published: tuple[PublishedKey, ...]) -> Iterator[Finding]:
+    """Every key that signs, for the algorithms that clients ask for, and those to come."""
+    if any(key.private for key in published):
+        advice = "take it away, and replace the key: whoever has read it can end every session, or sign in as anybody"
+        yield failed(Area.KEYS, case.iss, "its JWK Set holds a private key", advice)
+    for key in case.signing:
+        clients = case.used.get(key.alg, 0)
+        fault = publication_fault(key.public, key.alg, published)
+        name = f"{key.public['kid']} ({key.alg})"
+        if fault is None and clients:
+            yield ok(Area.KEYS, case.iss, f"key {name} is published, for {_count(clients)}")
+        elif fault is not None and clients:
+            text = f"key {name}: {fault}; {_count(clients)} will answer 400"
+            yield failed(Area.KEYS, case.iss, text, PUBLISH)
+    for kid in dict.fromkeys(key.public["kid"] for key in case.signing):
+        keys = [key for key in case.signing if key.public["kid"] == kid]
+        faults = [publication_fault(key.public, key.alg, published) for key in keys]
+        if any(case.used.get(key.alg, 0) for key in keys):
+            continue  # told above
+        if None in faults:
+            yield ok(Area.KEYS, case.iss, f"key {kid} is published, though no registered client asks for it")
+        elif case.used:
+            text = f"key {kid}, which no registered client asks for: {faults[0]}"
+            yield warning(Area.KEYS, case.iss, text, f"{PUBLISH}, or take the key out")
+        else:
+            yield failed(Area.KEYS, case.iss, f"key {kid}: {faults[0]}", PUBLISH)
+    for key in case.coming:
+        fault = publication_fault(key.public, key.alg, published)
+        if fault is not None:
+            text = f"key {key.public['kid']}, which is to sign later: {fault}"
+            yield warning(Area.KEYS, case.iss, text, f"{PUBLISH} before its not_before, so that receivers know it")
+
+
+def _count(clients: int) -> str:
+    return f"{clients:,} client{'' if clients == 1 else 's'}"
+
+
+def _advertised(metadata: Document | Unread) -> str | None:
+    content = metadata.content if isinstance(metadata, Document) else None
+    uri = content.get("jwks_uri") if isinstance(content, dict) else None
+    return uri if isinstance(uri, str) else None
+
+
+def _metadata(case: IssuerCase, metadata: Document | Unread) -> Iterator[Finding]:
+    """B1, B2, and that it is the metadata of this issuer (Discovery 1.0 §4.3)."""
+    content = metadata.content if isinstance(metadata, Document) else None
+    if not isinstance(content, dict):
+        why = metadata.text if isinstance(metadata, Unread) else "is no JSON object"
+        text = f"its metadata at {metadata_uri(case.iss)} could not be read: {why}"
+        yield warning(Area.ISSUER, case.iss, text, "receivers read it when they start; look whether they can")
+        return
+    if content.get("issuer") != case.iss:
+        text = f"its metadata calls it {content.get('issuer')!r:.200}, and receivers compare that with iss"
+        yield failed(Area.ISSUER, case.iss, text, "name the issuer in issuers exactly as it names itself")
+    advertised = _advertised(metadata)
+    if case.jwks_uri is None and advertised is not None:
+        advice = f'set issuers."{case.iss}".jwks_uri: {advertised}'
+        yield warning(Area.ISSUER, case.iss, "jwks_uri is not set, so workers do not watch its keys", advice)
+    elif advertised not in (None, case.jwks_uri):
+        text = f"receivers read the keys at {advertised}, not at the jwks_uri that is configured"
+        yield warning(Area.ISSUER, case.iss, text, f'set issuers."{case.iss}".jwks_uri: {advertised}')
+    if content.get("backchannel_logout_supported") is not True:
+        text = "its metadata does not say backchannel_logout_supported: true (B1)"
+        yield warning(Area.ISSUER, case.iss, text, "some receivers then register for no logouts: have it advertised")
+    elif content.get("backchannel_logout_session_supported") is not True:
+        text = "its metadata does not say backchannel_logout_session_supported: true (B2)"
+        yield warning(Area.ISSUER, case.iss, text, "have it advertised, so that receivers ask for sid")
+    else:
+        yield ok(Area.ISSUER, case.iss, "its metadata advertises back-channel logout with sessions")

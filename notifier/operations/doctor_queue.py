@@ -1,0 +1,85 @@
+"""What the doctor says of the queue: the broker's state, or that of the embedded queue's file, in sentences."""
+
+import re
+from collections.abc import Iterator
+
+from notifier.domain.queue_state import BrokerState, FileState
+from notifier.operations.doctor import Area, Finding, failed, ok, warning
+
+TESTED = ((3, 10), (4, 99))  # the versions of RabbitMQ, from and to, that this was made for
+CLOCKS_APART = 5.0  # seconds, from which on is warned
+
+
+def judge_broker(state: BrokerState, *, host: str, prefix: str, declares: bool) -> Iterator[Finding]:
+    """`declares`: whether workers declare what is missing (`queue.topology`)."""
+    yield _version(state, host)
+    yield from _permissions(state, host, prefix, declares=declares)
+    if state.blocked:
+        text = "blocks publishing: a memory or disk alarm"
+        yield failed(
+            Area.QUEUE, host, text, "free memory or disk on it; `rabbitmq-diagnostics alarms` tells which node"
+        )
+    for difference in state.different:
+        advice = "choose another queue.prefix, or stop the workers, `notifier topology delete`, and start them again"
+        yield failed(Area.QUEUE, host, difference, advice)
+    if state.missing:
+        few = ", ".join(state.missing[:3]) + (f" and {len(state.missing) - 3} more" if len(state.missing) > 3 else "")
+        if declares and state.may_configure:
+            advice = (
+                "a worker declares it when it starts; publishers that come before it need `notifier topology declare`"
+            )
+            yield warning(Area.QUEUE, host, f"not declared yet: {few}", advice)
+        else:
+            advice = "run `notifier topology declare` as a user that may configure it"
+            yield failed(Area.QUEUE, host, f"missing: {few}", advice)
+    if not (state.missing or state.different):
+        yield ok(Area.QUEUE, host, f"every queue and exchange under {prefix} stands as it should")
+    if state.stamped is not None:
+        yield clock_finding(host, state.stamped - state.asked)
+
+
+def _version(state: BrokerState, host: str) -> Finding:
+    found = re.match(r"(\d+)\.(\d+)", state.version)
+    version = (int(found[1]), int(found[2])) if found else (0, 0)
+    if TESTED[0] <= version <= TESTED[1]:
+        return ok(Area.QUEUE, host, f"connected to RabbitMQ {state.version}")
+    advice = "use RabbitMQ 3.10 to 4.x, or try the whole test suite on it: NOTIFIER_TEST_AMQP_URL=… make test"
+    return warning(Area.QUEUE, host, f"is version {state.version or 'unknown'}, for which this was not tested", advice)
+
+
+def _permissions(state: BrokerState, host: str, prefix: str, *, declares: bool) -> Iterator[Finding]:
+    wanted = re.escape(prefix).replace(r"\-", "-") + r"\."
+    grant = "rabbitmqctl set_permissions -p VHOST USER"
+    if declares and not state.may_configure:
+        advice = f"{grant} '^{wanted}' …, or declare by another user and set queue.topology: verify"
+        yield failed(Area.QUEUE, host, f"the user may not configure {prefix}.*", advice)
+    if not state.may_write:
+        advice = f"{grant} … '^({wanted}|amq\\.default$)' …"
+        yield failed(Area.QUEUE, host, "the user may not write to amq.default, by which retries go", advice)
+    if not state.may_read:
+        yield failed(Area.QUEUE, host, f"the user may not read {prefix}.*", f"{grant} … … '^{wanted}'")
+    if state.may_write and state.may_read and (state.may_configure or not declares):
+        yield ok(Area.QUEUE, host, "the user may do all that a worker does")
+
+
+def clock_finding(subject: str, ahead: float) -> Finding:
+    """`ahead`: seconds by which that clock is before ours."""
+    if abs(ahead) < CLOCKS_APART:
+        return ok(Area.CLOCK, subject, "its clock and ours agree")
+    which = "ahead of" if ahead > 0 else "behind"
+    advice = "synchronise both by NTP; a token whose iat lies in the future, or more than 30 s back, is refused"
+    text = f"its clock is {abs(ahead):,.0f} s {which} ours"
+    worse = abs(ahead) >= 6 * CLOCKS_APART
+    return (failed if worse else warning)(Area.CLOCK, subject, text, advice)
+
+
+def judge_file(state: FileState) -> Iterator[Finding]:
+    """Of the embedded queue."""
+    name = str(state.path)
+    if state.fault is not None:
+        yield failed(Area.QUEUE, name, state.fault, "nothing can be queued until that is put right")
+    elif state.size is None:
+        yield ok(Area.QUEUE, name, "is not there yet; the first worker makes it")
+    else:
+        consumed = "a worker uses it" if state.worker else "no worker uses it now"
+        yield ok(Area.QUEUE, name, f"is whole ({state.size / 1024:,.0f} KiB); {consumed}")

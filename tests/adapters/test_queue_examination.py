@@ -1,0 +1,79 @@
+"""How the queue stands, of a real broker and of real files: nothing is changed by looking."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from yarl import URL
+
+from notifier.adapters.rabbitmq.administration import declare_topology, survey_topology
+from notifier.adapters.rabbitmq.examination import examine_broker
+from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
+from notifier.adapters.sqlite_queue.examination import examine_file
+from notifier.domain.errors import QueueError
+from tests.rabbitmq_node import RabbitmqNode
+
+
+async def test_a_broker_that_is_well(amqp_url: str, prefix: str) -> None:
+    """First everything is missing, and stays so; then everything stands, and nothing is left behind."""
+    options = RabbitOptions(urls=(amqp_url,), prefix=prefix)
+    state = await examine_broker(options)
+    assert len(state.missing) == 24
+    assert (state.may_configure, state.may_write, state.may_read, state.blocked) == (True, True, True, False)
+    assert state.version[0] in "34"
+    assert all(each.missing for each in await survey_topology(options))
+    await declare_topology(options)
+    state = await examine_broker(options)
+    assert (state.missing, state.different) == ((), ())
+    assert all(not each.ready for each in await survey_topology(options))
+
+
+async def test_one_that_refuses_or_is_away(amqp_url: str) -> None:
+    """In words, without the password."""
+    refused = RabbitOptions(urls=(str(URL(amqp_url).with_user("nobody").with_password("s3cret-9")),))
+    with pytest.raises(QueueError) as error:
+        await examine_broker(refused)
+    assert "s3cret" not in str(error.value)
+    with pytest.raises(QueueError):
+        await examine_broker(RabbitOptions(urls=("amqp://127.0.0.1:1/",)))
+
+
+async def test_permissions_and_alarms(module_node: RabbitmqNode) -> None:
+    """What a user may do is told for each of the three, and an alarm too, whoever else uses the broker."""
+
+    async def ctl(*words: str) -> None:
+        await asyncio.to_thread(module_node.ctl, *words)
+
+    url = str(URL(module_node.url).with_user("looker").with_password("only-a-test"))
+    options = RabbitOptions(urls=(url,), prefix="doctored")
+    await ctl("add_user", "looker", "only-a-test")
+    for granted in (("", "", ""), ("", ".*", ".*"), (r"^doctored\.", "", r"^doctored\.")):
+        await ctl("set_permissions", "-p", "/", "looker", *(each or "^$" for each in granted))
+        state = await examine_broker(options)
+        assert (state.may_configure, state.may_write, state.may_read) == tuple(map(bool, granted))
+    await ctl("set_permissions", "-p", "/", "looker", ".*", ".*", ".*")
+    await ctl("set_vm_memory_high_watermark", "0.0000001")
+    try:
+        assert (await examine_broker(options)).blocked
+    finally:
+        await ctl("set_vm_memory_high_watermark", "0.4")
+    assert not (await examine_broker(replace(options, prefix="other"))).blocked
+
+
+async def test_the_embedded_queue(tmp_path: Path) -> None:
+    """Not there, there and in use, another program's, damaged, or in a folder that is missing."""
+    path = tmp_path / "q.db"
+    assert examine_file(path).size is None
+    assert not path.exists()
+    queue = SqliteQueue(SqliteOptions(path=path))
+    await queue.open()
+    await queue.ready()
+    state = examine_file(path)
+    assert (state.fault, state.size is not None) == (None, True)
+    await queue.close()
+    assert not examine_file(path).worker
+    path.write_bytes(b"something else" * 100)
+    assert "not a SQLite file" in (examine_file(path).fault or "")
+    assert "missing" in (examine_file(tmp_path / "no" / "q.db").fault or "")

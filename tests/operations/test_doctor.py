@@ -1,0 +1,232 @@
+"""What the doctor says of what was found: the level, and a sentence with the way out."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from notifier.domain.client import Algorithm, Client, SubjectMode, TokenProfile
+from notifier.domain.issuer_document import Document, Unread, metadata_uri
+from notifier.domain.outcome import Reason
+from notifier.domain.published_keys import Signing
+from notifier.domain.queue_state import BrokerState, FileState
+from notifier.domain.reach import Reached, Unreached
+from notifier.operations.doctor import Area, Check, Finding, Level, examine, ok
+from notifier.operations.doctor_clients import DAY, examine_server, judge_registry, servers_of
+from notifier.operations.doctor_issuers import IssuerCase, examine_issuer
+from notifier.operations.doctor_queue import clock_finding, judge_broker, judge_file
+
+ISS = "https://id.example"
+JWKS = f"{ISS}/jwks"
+NOW = 1_800_000_000.0
+EC = {"kty": "EC", "crv": "P-256", "x": "AQID", "y": "BAUG", "kid": "k1"}
+GOOD = {
+    "issuer": ISS,
+    "jwks_uri": JWKS,
+    "backchannel_logout_supported": True,
+    "backchannel_logout_session_supported": True,
+}
+WELL = BrokerState(version="3.10.8", may_configure=True, may_write=True, may_read=True, blocked=False)
+
+
+def levels(found: Sequence[Finding]) -> set[Level]:
+    return {finding.level for finding in found}
+
+
+def bad(found: Sequence[Finding]) -> str:
+    """What is not well, in one line; each must say what to do."""
+    wrong = [finding for finding in found if finding.level is not Level.OK]
+    assert all(finding.advice for finding in wrong)
+    return " | ".join(f"{finding.level}: {finding.text}" for finding in wrong)
+
+
+# ── running ──
+
+
+async def test_one_check_that_hangs_costs_its_own_answer_alone() -> None:
+    """The others are told all the same, in the order of the areas."""
+
+    async def well() -> Sequence[Finding]:
+        return [ok(Area.QUEUE, "broker", "is well")]
+
+    async def hangs() -> Sequence[Finding]:
+        await asyncio.Event().wait()
+        return []
+
+    done: list[None] = []
+    checks = [
+        Check(area=Area.CLIENT, subject="shop", within=0.05, run=hangs),
+        Check(area=Area.QUEUE, subject="broker", within=30, run=well),
+    ]
+    first, second = await examine(checks, lambda: done.append(None))
+    assert (first.area, first.level) == (Area.QUEUE, Level.OK)
+    assert (second.subject, second.level) == ("shop", Level.FAILED)
+    assert len(done) == 2
+
+
+# ── the queue ──
+
+
+@pytest.mark.parametrize(
+    ("changes", "declares", "words"),
+    [
+        ({}, True, ""),
+        ({"may_configure": False}, False, ""),
+        ({"may_configure": False}, True, "may not configure"),
+        ({"may_write": False}, True, "amq.default"),
+        ({"may_read": False}, True, "may not read"),
+        ({"blocked": True}, True, "alarm"),
+        ({"missing": ("queue n.dead",)}, True, "warning: not declared yet"),
+        ({"missing": ("queue n.dead",)}, False, "failed: missing"),
+        ({"different": ("queue n.dead: argument",)}, True, "failed: queue n.dead"),
+        ({"version": "3.9.1"}, True, "warning: is version 3.9.1"),
+        ({"version": "4.2.0"}, True, ""),
+        ({"stamped": NOW + 8, "asked": NOW}, True, "warning: its clock is 8 s ahead of ours"),
+    ],
+)
+def test_a_broker(changes: dict[str, object], declares: bool, words: str) -> None:
+    """What keeps a worker from its work fails; what a worker mends itself, or nobody tried, is a warning."""
+    state = BrokerState(**{name: changes.get(name, getattr(WELL, name)) for name in BrokerState.__slots__})  # type: ignore[arg-type]
+    told = bad(list(judge_broker(state, host="mq", prefix="n", declares=declares)))
+    assert words in told
+    assert bool(told) == bool(words)
+
+
+@pytest.mark.parametrize(("ahead", "level"), [(1, Level.OK), (-20, Level.WARNING), (60, Level.FAILED)])
+def test_clocks_that_differ(ahead: float, level: Level) -> None:
+    """R10, and receivers that refuse an iat of more than 30 s ago."""
+    assert clock_finding("id", ahead).level is level
+
+
+def test_a_file() -> None:
+    """Whole, not there yet, or unusable."""
+    path = Path("q.db")
+    assert levels(list(judge_file(FileState(path=path, size=None, worker=False)))) == {Level.OK}
+    assert levels(list(judge_file(FileState(path=path, size=9, worker=True)))) == {Level.OK}
+    assert "damaged" in bad(list(judge_file(FileState(path=path, size=9, worker=True, fault="damaged"))))
+
+
+# ── issuers ──
+
+
+async def issuer(
+    metadata: object = GOOD, keys: object = (EC,), *, jwks_uri: str | None = JWKS, used: int = 3, date: float = NOW
+) -> list[Finding]:
+    def document(content: object) -> Document | Unread:
+        return content if isinstance(content, Unread) else Document(content=content, date=date)
+
+    documents = {
+        metadata_uri(ISS): document(metadata),
+        JWKS: document({"keys": list(keys)} if isinstance(keys, tuple) else keys),
+    }
+
+    async def read(uri: str) -> Document | Unread:
+        return documents[uri]
+
+    key = Signing(alg=Algorithm.ES256, public=EC)
+    coming = Signing(alg=Algorithm.ES256, public={**EC, "kid": "k2"})
+    counted = {Algorithm.ES256: used} if used else {Algorithm.RS256: 1}
+    case = IssuerCase(iss=ISS, jwks_uri=jwks_uri, signing=[key], coming=[coming], used=counted)
+    return await examine_issuer(case, read, lambda: NOW)
+
+
+async def test_an_issuer_that_publishes_everything() -> None:
+    """Nothing is wrong but the key to come, which is not published under its kid."""
+    found = await issuer(keys=(EC, {**EC, "kid": "k2"}))
+    assert bad(found) == ""
+    assert any("3 clients" in finding.text for finding in found)
+    assert "k2, which is to sign later" in bad(await issuer())
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"keys": ()}, "failed: key k1 (ES256): the key is not published; 3 clients will answer 400"),
+        ({"keys": (), "used": 0}, "warning: key k1, which no registered client asks for"),
+        ({"keys": ({**EC, "use": "enc"},)}, '"use": "enc"'),
+        ({"keys": (EC, {**EC, "kid": "x", "d": "AQID"})}, "failed: its JWK Set holds a private key"),
+        ({"keys": Unread(text="answered 503")}, "failed: its JWK Set at https://id.example/jwks could not be read"),
+        ({"keys": {"error": "no"}}, "is no JWK Set"),
+        ({"metadata": Unread(text="answered 404")}, "warning: its metadata"),
+        ({"metadata": {**GOOD, "backchannel_logout_supported": False}}, "(B1)"),
+        ({"metadata": {**GOOD, "backchannel_logout_session_supported": None}}, "(B2)"),
+        ({"metadata": {**GOOD, "issuer": ISS + "/"}}, "failed: its metadata calls it"),
+        ({"metadata": {**GOOD, "jwks_uri": f"{ISS}/other"}}, "receivers read the keys at"),
+        ({"jwks_uri": None}, "do not watch its keys"),
+        ({"metadata": Unread(text="x"), "jwks_uri": None}, "is not known"),
+        ({"date": NOW - 60}, "failed: its clock is 60 s behind ours"),
+    ],
+)
+async def test_what_is_wrong_with_an_issuer(given: dict[str, object], words: str) -> None:
+    """B1, B2, and whatever keeps receivers from verifying what the key signs."""
+    assert words in bad(await issuer(**given))  # type: ignore[arg-type]
+
+
+# ── clients ──
+
+
+def client(client_id: str, uri: str | None = "https://shop.example/out", **more: object) -> Client:
+    return Client(iss=ISS, client_id=client_id, backchannel_logout_uri=uri, **more)  # type: ignore[arg-type]
+
+
+def test_clients_of_one_server_are_tried_once() -> None:
+    """By scheme, host and port, and the way there; who has no URI is not tried."""
+    clients = [
+        client("a"),
+        client("b", "https://SHOP.example/b?t=1"),
+        client("c", "https://else.example/"),
+        client("d", None),
+    ]
+    assert [(server.origin, server.subject) for server in servers_of(clients)] == [
+        ("https://shop.example", "a, b"),
+        ("https://else.example", "c"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("met", "words"),
+    [
+        (Reached(address="192.0.2.1", expires=NOW + 90 * DAY), ""),
+        (
+            Reached(address="192.0.2.1", expires=NOW + 13 * DAY),
+            "warning: https://shop.example takes connections, but its",
+        ),
+        (Reached(address="192.0.2.1", expires=NOW + 0.5 * DAY), "ends in less than a day"),
+        (Reached(address="192.0.2.1", proxy=True), ""),
+        (
+            Unreached(reason=Reason.DNS, text="no such name"),
+            "failed: https://shop.example cannot be reached: no such name",
+        ),
+        (Unreached(reason=Reason.EGRESS_DENIED, text="is private"), "is private"),
+    ],
+)
+async def test_reaching_a_server(met: Reached | Unreached, words: str) -> None:
+    """A certificate that ends within two weeks is a warning."""
+
+    async def reach(*_: object) -> Reached | Unreached:
+        return met
+
+    told = bad(await examine_server(servers_of([client("shop")])[0], reach, lambda: NOW))
+    assert words in told
+    assert bool(told) == bool(words)
+
+
+def test_registrations() -> None:
+    """A preset of which nothing is left, and a client that is paused; one without a preset or a URI is only told."""
+    found = list(
+        judge_registry(
+            [
+                client("a", preset="auth0_sample", token=TokenProfile(typ="JWT")),
+                client("b", preset="auth0_sample"),
+                client("c", preset="pac4j", token=TokenProfile(subject=SubjectMode.SUB)),
+                client("d", paused=True),
+                client("e", None),
+            ]
+        )
+    )
+    told = bad(found)
+    assert "asks for typ JWT, but the registration sets logout+jwt" in told
+    assert "asks for subject sid, but the registration sets sub" in told
+    assert "is paused" in told
+    assert {finding.subject for finding in found} == {"b", "c", "d", "e"}

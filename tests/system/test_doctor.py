@@ -1,0 +1,86 @@
+"""`notifier doctor` as an operator runs it, against an issuer and a client on loopback."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+from aiohttp import web
+
+from notifier.adapters.keys import generate_key
+from notifier.domain.client import Algorithm
+from tests.receivers import Receiver
+from tests.system.command import notifier
+from tests.system.site import Site, client
+
+
+@asynccontextmanager
+async def issuer(documents: dict[str, Any]) -> AsyncIterator[str]:
+    """Publishes `documents` by path, and is called by the URL that is given."""
+
+    async def serve(request: web.Request) -> web.Response:
+        return web.json_response(documents[request.path]) if request.path in documents else web.Response(status=404)
+
+    app = web.Application()
+    app.add_routes([web.get("/{path:.*}", serve)])
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+async def run(site: Site, *words: str) -> CompletedProcess[str]:
+    return await asyncio.to_thread(notifier, "doctor", "-c", site.file, *words, cwd=site.folder)
+
+
+async def test_all_is_well_until_the_key_goes(tmp_path: Path) -> None:
+    """Exit 0 and a canary that is taken; then the issuer no longer publishes our key: exit 1, and what to do."""
+    documents: dict[str, Any] = {}
+    async with issuer(documents) as iss, Receiver() as receiver:
+        site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
+        (tmp_path / "k.pem").write_bytes(generate_key(Algorithm.ES256))
+        site.config["issuers"] = {iss: {"keys": [{"file": "k.pem"}], "jwks_uri": f"{iss}/jwks"}}
+        site.write()
+        site.write_clients([client("shop", receiver.url("/shop"), iss)])
+        jwks = await asyncio.to_thread(notifier, "keys", "jwks", "-c", site.file, cwd=tmp_path)
+        documents |= {
+            "/jwks": json.loads(jwks.stdout),
+            "/.well-known/openid-configuration": {
+                "issuer": iss,
+                "jwks_uri": f"{iss}/jwks",
+                "backchannel_logout_supported": True,
+                "backchannel_logout_session_supported": True,
+            },
+        }
+        well = await run(site)
+        assert (well.returncode, well.stderr) == (0, "")
+        assert "0 failed, 0 warnings" in well.stdout
+        assert receiver.count == 0
+
+        taken = await run(site, "--canary", "shop", "--json")
+        assert taken.returncode == 0
+        [told] = [row for row in json.loads(taken.stdout) if row["area"] == "canary"]
+        assert (told["subject"], told["level"]) == ("shop", "ok")
+        assert receiver.count == 1
+
+        documents["/jwks"] = {"keys": []}
+        failed = await run(site)
+        assert failed.returncode == 1
+        assert "notifier keys jwks" in failed.stdout
+        offline = await run(site, "--offline")
+        assert offline.returncode == 0
+        assert "keys" not in offline.stdout.splitlines()
+
+
+def test_a_canary_for_nobody_is_wrong_use(tmp_path: Path) -> None:
+    """Exit 2, and nothing is looked at; likewise a canary that may not connect."""
+    site = Site(tmp_path, "sqlite:queue.db")
+    done = notifier("doctor", "-c", site.file, "--canary", "nobody", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "nobody" in done.stderr
+    assert not done.stdout
+    assert notifier("doctor", "-c", site.file, "--canary", "x", "--offline", cwd=tmp_path).returncode == 2
