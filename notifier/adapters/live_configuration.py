@@ -23,7 +23,7 @@ from notifier.domain.registry_checks import find_unsignable, too_much_shorter
 from notifier.settings import Settings
 
 # Sections that are read once, at the start.
-FIXED = ("queue", "ops", "api", "log", "metrics", "outcomes", "shutdown_grace")
+FIXED = ("queue", "ops", "api", "log", "metrics", "tracing", "outcomes", "shutdown_grace")
 FIXED_OF_DELIVERY = ("max_in_flight", "slot_wait")
 
 

@@ -4,12 +4,15 @@ Resources are opened in order and closed in reverse; every task has one owner, t
 bounded drain: readiness goes, consuming stops, what is in flight ends within `shutdown_grace`, the rest is given back.
 """
 
+from __future__ import annotations
+
 import asyncio
 import gc
 import random
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -40,6 +43,9 @@ from notifier.pipeline.settlement import Settlement
 from notifier.pipeline.worker import Worker
 from notifier.server import api, ops
 
+if TYPE_CHECKING:
+    from notifier.adapters.tracing import Tracing
+
 CANCEL_WITHIN = 2.0  # seconds that a broker may take to stop sending, before a drain goes on without its word
 DEPTHS_EVERY = 5.0  # seconds between two looks at how much waits in the queues
 
@@ -47,8 +53,11 @@ DEPTHS_EVERY = 5.0  # seconds between two looks at how much waits in the queues
 class Service:
     """One worker with its listeners. `serve` runs it; see there."""
 
-    def __init__(self, live: LiveConfiguration, observers: Sequence[Observer] = ()) -> None:
+    def __init__(
+        self, live: LiveConfiguration, observers: Sequence[Observer] = (), tracing: Tracing | None = None
+    ) -> None:
         self._live = live
+        self._tracing = tracing
         settings = live.now.settings
         self._settings = settings
         self.metrics = Metrics(live.registry, version=__version__, max_clients=settings.metrics.max_clients)
@@ -56,7 +65,9 @@ class Service:
         self.queue = build_queue(settings.queue)
         self._outcomes = OutcomeFeed(settings, self.queue)
         self._talking = Talking(self.queue, lambda: b"")
-        told = (self.metrics.observe, logs.observe, *self._outcomes.observers, self._talking.observe, *observers)
+        told = [self.metrics.observe, logs.observe, *self._outcomes.observers, self._talking.observe, *observers]
+        if tracing is not None:
+            told.append(tracing.observe)
         self._observe = Observers(told).observe
         self._transport = HttpTransport()
         self._draining = False
@@ -81,13 +92,13 @@ class Service:
         )
 
     def _build_worker(self) -> Worker:
-        settings, live = self._settings, self._live
+        settings, live, tracing = self._settings, self._live, self._tracing
         return Worker(
             Intake(live.registry, clock=time.time, new_id=new_id, max_event=settings.queue.max_event),
             Settlement(self.queue, clock=time.time, observe=self._observe),
             Tools(
-                signer=live,
-                transport=self._transport,
+                signer=live if tracing is None else tracing.signer(live),
+                transport=self._transport if tracing is None else tracing.transport(self._transport),
                 clock=time.time,
                 steady=Awake(time.monotonic),
                 jitter=random.random,
@@ -140,6 +151,8 @@ class Service:
             await stack.enter_async_context(self._outcomes.running())
             await self._transport.open()
             stack.push_async_callback(self._transport.close)
+            if self._tracing is not None:
+                stack.push_async_callback(self._tracing.close)
             sources = api.Sources(
                 registry=self._live.registry,
                 tokens=self._live.tokens,

@@ -32,12 +32,13 @@ def run(config: Config = None) -> None:
 
     from notifier.adapters import logs
     from notifier.adapters.live_configuration import LiveConfiguration, load
-    from notifier.app import Service
+    from notifier.app import Service, build_tracing
 
     _raise_file_limit()
     loaded = load(config, os.environ)
     logs.configure(loaded.settings.log.level, loaded.settings.log.format)
-    service = Service(LiveConfiguration(config, os.environ, loaded))
+    tracing = build_tracing(loaded.settings, os.environ)
+    service = Service(LiveConfiguration(config, os.environ, loaded), tracing=tracing)
     uvloop.run(_serve(service))
 
 

@@ -18,6 +18,7 @@ from pydantic_core import from_json
 from notifier.domain.errors import MalformedEvent, Mistake
 from notifier.domain.message import Message
 from notifier.domain.moment import read_moment
+from notifier.domain.trace_context import traceparent_of
 
 ID_BYTES = 255  # an event's id becomes an AMQP `message_id`, a short string
 TEXT_LENGTH = 1024  # characters; more than any identifier needs (`sub` has at most 255: OpenID Connect Core §2)
@@ -49,6 +50,7 @@ class Opened:
     envelope: Envelope | None = None
     path: str = ""
     mistakes: tuple[Mistake, ...] = ()
+    trace: str | None = None
 
 
 def echo(text: str, length: int = ECHO_LENGTH) -> str:
@@ -72,16 +74,17 @@ def open_message(message: Message, max_bytes: int) -> Opened:
             _refuse(
                 "content_type", f"{echo(media_type)} is not understood; send one event as application/cloudevents+json"
             )
-        return _open_structured(_read_object(message.body, max_bytes))
+        return _open_structured(_read_object(message.body, max_bytes), message.headers)
     data = _read_object(message.body, max_bytes)
+    trace = traceparent_of(message.headers) if message.headers else None
     if attributes:
         mistakes: list[Mistake] = []
         _check_data_type(message.content_type, "content_type", mistakes)
         envelope = _read_envelope(attributes, mistakes)
-        return Opened(data=data, envelope=envelope, mistakes=tuple(mistakes))
+        return Opened(data=data, envelope=envelope, mistakes=tuple(mistakes), trace=trace)
     if "specversion" in data:
-        return _open_structured(data)
-    return Opened(data=data)
+        return _open_structured(data, message.headers)
+    return Opened(data=data, trace=trace)
 
 
 def read_json(body: bytes, max_bytes: int) -> object:
@@ -135,7 +138,7 @@ def _why_no_json(body: bytes, error: str) -> str:
     return f"not JSON: {echo(error)}"
 
 
-def _open_structured(envelope: dict[str, object]) -> Opened:
+def _open_structured(envelope: dict[str, object], headers: Mapping[str, object]) -> Opened:
     mistakes: list[Mistake] = []
     for name in (*_REQUIRED, "time", "datacontenttype"):
         value = envelope.get(name)
@@ -148,7 +151,8 @@ def _open_structured(envelope: dict[str, object]) -> Opened:
         data = _structured_data(envelope)
     except MalformedEvent as error:
         raise MalformedEvent([*mistakes, *error.mistakes]) from None
-    return Opened(data=data, envelope=read, path="data.", mistakes=tuple(mistakes))
+    trace = traceparent_of(headers, envelope.get("traceparent"))
+    return Opened(data=data, envelope=read, path="data.", mistakes=tuple(mistakes), trace=trace)
 
 
 def _structured_data(envelope: dict[str, object]) -> dict[str, object]:

@@ -62,6 +62,7 @@ class Delivery:
     source: str | None = None
     publisher: str | None = None
     claimed_publisher: str | None = None
+    trace: str | None = None
     reply_to: ReplyTo | None = None
     attempts: Count = 0
     rejections: Count = 0

@@ -99,6 +99,7 @@ def read_event(
         type=envelope.type if envelope else None,
         publisher=message.user_id,
         claimed_publisher=None if message.app_id is None else echo(message.app_id),
+        trace=opened.trace,
         reply_to=message.reply_to,
     )
     if strict and (wrong := all_mistakes(event)):

@@ -185,5 +185,6 @@ def _delivery(event: SessionEnded, entry: ClientEntry, inline: Inline | None) ->
         source=event.source,
         publisher=event.publisher,
         claimed_publisher=event.claimed_publisher,
+        trace=event.trace,
         reply_to=event.reply_to,
     )

@@ -52,4 +52,5 @@ class SessionEnded:
     type: str | None = None
     publisher: str | None = None
     claimed_publisher: str | None = None
+    trace: str | None = None
     reply_to: ReplyTo | None = None

@@ -11,7 +11,10 @@ from notifier.domain.reply import ReplyTo
 
 @frozen
 class EventTaken:
-    """An event message has come to its end here: all its deliveries have a fate, or it was split or found malformed."""
+    """An event message has come to its end here: all its deliveries have a fate, or it was split or found malformed.
+
+    `arrived` (epoch seconds) is when it was taken, where it had deliveries.
+    """
 
     result: Literal["accepted", "duplicate", "split", "malformed"]
     event_id: str
@@ -20,6 +23,8 @@ class EventTaken:
     deliveries: int
     dated: bool
     reply_to: ReplyTo | None = None
+    trace: str | None = None
+    arrived: float | None = None
 
 
 @frozen

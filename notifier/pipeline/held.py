@@ -83,6 +83,8 @@ class Held:
             deliveries=self.total,
             dated=event.ended_at is not None,
             reply_to=event.reply_to,
+            trace=event.trace,
+            arrived=self.arrived,
         )
 
 

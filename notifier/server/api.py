@@ -143,7 +143,11 @@ class _Api:
             body=body,
             tag=None,
             content_type=request.headers["Content-Type"],
-            headers={name.lower(): value for name, value in request.headers.items() if name.lower().startswith("ce-")},
+            headers={
+                name.lower(): value
+                for name, value in request.headers.items()
+                if name.lower().startswith("ce-") or name.lower() == "traceparent"
+            },
             user_id=token.name if token is not None else None,
         )
         sources = self._sources

@@ -221,6 +221,20 @@ class MetricsSettings(Section):
     max_clients: int = Field(500, ge=0, description="Clients with series of their own; the others are `_other`.")
 
 
+class TracingSettings(Section):
+    """OpenTelemetry traces, by OTLP over HTTP. What is not said here, the standard OTEL_… variables say."""
+
+    endpoint: WebAddress | None = Field(
+        None, description="The collector, such as http://collector:4318; left out: OTEL_EXPORTER_OTLP_ENDPOINT."
+    )
+    sample: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of the events without a publisher's trace that are traced; left out: OTEL_TRACES_SAMPLER.",
+    )
+
+
 def _off(value: object) -> object:
     return "off" if value is False else value  # a bare off is false in YAML
 
@@ -237,6 +251,9 @@ class Settings(Section):
     registry: RegistrySettings = Field(RegistrySettings(), description="The clients.")
     log: LogSettings = Field(LogSettings(), description="Logs.")
     metrics: MetricsSettings = Field(MetricsSettings(), description="Metrics.")
+    tracing: TracingSettings | None = Field(
+        None, description="Traces; left out: only where OTEL_EXPORTER_OTLP_ENDPOINT is set."
+    )
     outcomes: Annotated[Literal["off", "failures", "all"], BeforeValidator(_off)] = Field(
         "off", description="What became of deliveries, told to audit systems; failures: only what did not go well."
     )

@@ -170,17 +170,19 @@ async def worker(
     ready: bool = True,
     command: Sequence[str] | None = None,
     keep: Callable[[str], bool] = lambda _: True,
+    settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[WorkerProcess]:
     """A running worker, killed at the end if it still runs. `ready`: only once it consumes.
 
-    `keep`: which of the lines that it writes are kept; a long run would fill the memory with attempts.
+    `settings`: what its environment has besides. `keep`: which of the lines that it writes are kept; a long run would
+    fill the memory with attempts.
     """
     environment = {
         name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "VIRTUAL_ENV", "TMPDIR")
     }
     process = await asyncio.create_subprocess_exec(
         *(command or console_script()), "run", "-c", str(site.file),
-        cwd=site.folder, env={**environment, "PYTHONPATH": str(ROOT)},
+        cwd=site.folder, env={**environment, "PYTHONPATH": str(ROOT), **(settings or {})},
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         limit=1024 * 1024,
     )  # fmt: skip

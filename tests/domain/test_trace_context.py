@@ -1,0 +1,62 @@
+"""The publisher's trace: read where W3C and CloudEvents put it, and kept with each delivery."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from notifier.domain.delivery import Delivery
+from notifier.domain.documents import DeliveryDocument, dump_delivery, load_delivery
+from notifier.domain.event_document import read_event
+from notifier.domain.message import Lane, Message
+from notifier.domain.plan import deliveries
+from notifier.domain.registry import Issuer, Registry
+from notifier.domain.trace_context import parts, traceparent_of
+
+SENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+OTHER = "00-11111111111111111111111111111111-2222222222222222-00"
+
+
+@pytest.mark.parametrize(
+    ("headers", "extension", "found"),
+    [
+        ({"traceparent": SENT}, None, SENT),
+        ({"traceparent": SENT.encode()}, None, SENT),
+        ({"cloudEvents_traceparent": SENT, "traceparent": OTHER}, None, SENT),
+        ({"cloudEvents:traceparent": SENT}, None, SENT),
+        ({"ce-traceparent": SENT, "traceparent": OTHER}, None, SENT),
+        ({"traceparent": OTHER}, SENT, SENT),
+        ({"traceparent": SENT}, "nonsense", SENT),
+        ({}, None, None),
+        ({"traceparent": 17}, {"a": 1}, None),
+        ({"traceparent": SENT.upper()}, None, None),
+        ({"traceparent": "ff" + SENT[2:]}, None, None),
+        ({"traceparent": "01" + SENT[2:] + "-more"}, None, "01" + SENT[2:]),
+        ({"traceparent": SENT + "00"}, None, None),
+        ({"traceparent": f"00-{'0' * 32}-b7ad6b7169203331-01"}, None, None),
+        ({"traceparent": f"00-0af7651916cd43dd8448eb211c80319c-{'0' * 16}-01"}, None, None),
+    ],
+)
+def test_where_it_stands_and_what_is_well_formed(
+    headers: Mapping[str, object], extension: object, found: str | None
+) -> None:
+    """W3C Trace Context §3.2, CloudEvents' distributed tracing extension; the extension comes first."""
+    assert traceparent_of(headers, extension) == found
+
+
+def test_its_parts() -> None:
+    """Trace id, span id, and whether the publisher records it."""
+    assert parts(SENT) == (0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331, True)
+    assert parts(OTHER)[2] is False
+
+
+def test_it_stays_with_the_delivery() -> None:
+    """From the structured envelope, through the plan, to the message that a retry is written into, and back."""
+    body = (
+        b'{"specversion": "1.0", "id": "1", "source": "s", "type": "t", "traceparent": "%s",'
+        b' "data": {"iss": "https://i", "sub": "u", "clients": ["shop"]}}'
+    ) % SENT.encode()
+    message = Message(lane=Lane.EVENTS, body=body, tag=None, content_type="application/cloudevents+json")
+    event = read_event(message, max_bytes=10_000, new_id=lambda: "x", now=0.0)
+    [delivery] = deliveries(event, Registry(issuers={"https://i": Issuer(iss="https://i")}))
+    assert isinstance(delivery, Delivery)
+    assert load_delivery(dump_delivery(DeliveryDocument(delivery=delivery))).delivery.trace == SENT

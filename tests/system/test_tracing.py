@@ -1,0 +1,102 @@
+"""Traces: from the publisher's, by the event, to every attempt, over OTLP to a real receiver."""
+
+from pathlib import Path
+
+from aiohttp import web
+
+from tests.system.clients import Clients, Hit
+from tests.system.otlp_receiver import Collector
+from tests.system.site import ISSUER, Site, client
+from tests.system.worker_process import worker
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+SENT = f"00-{TRACE}-{PARENT}-01"
+
+
+async def test_a_publisher_s_trace_goes_through_the_event_to_each_attempt(tmp_path: Path) -> None:
+    """It survives a retry made by another worker; each attempt has its mint and its POST; clients are sent nothing."""
+    well = False
+
+    def judge(_hit: Hit) -> int:
+        return 200 if well else 503
+
+    async with Collector() as collector, Clients(judge) as clients:
+        site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
+        site.config["tracing"] = {"endpoint": collector.url}
+        site.write()
+        site.write_clients([client("shop", clients.url("shop"))])
+        event = {"id": "e1", "iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop"]}
+        async with worker(site) as first:
+            assert (await first.post(event, headers={"traceparent": SENT}))[0] == 202
+            await first.until_metric(1, "retries_scheduled_total")
+            assert await first.stop() == 0
+        well = True
+        async with worker(site) as second:
+            await second.until_metric(1, "deliveries_settled_total", fate="delivered")
+            assert await second.stop() == 0
+        await collector.until(lambda: len(collector.named("attempt")) >= 2 and bool(collector.named("event")))
+
+    [of_event] = collector.named("event")
+    attempts = collector.named("attempt")
+    assert {span.trace_id for span in collector.spans} == {TRACE}
+    assert {span.service for span in collector.spans} == {"notifier"}
+    assert of_event.parent == PARENT
+    assert [span.parent for span in attempts] == [of_event.span_id] * len(attempts)
+    assert [span.attributes["notifier.attempt"] for span in attempts] == list(range(1, len(attempts) + 1))
+    assert attempts[0].failed
+    assert attempts[0].attributes["notifier.reason"] == "server_error"
+    assert not attempts[-1].failed
+    for attempt, hit in zip(attempts, clients.hits, strict=True):
+        assert attempt.attributes["notifier.jti"] == hit.claims["jti"]
+        inside = sorted((span for span in collector.spans if span.parent == attempt.span_id), key=lambda s: s.began)
+        assert [span.name for span in inside] == ["mint", "POST"]
+        assert all(attempt.began <= span.began <= span.ended <= attempt.ended for span in inside)
+    text = str([span.attributes for span in collector.spans])
+    assert "alice" not in text
+    assert "s1" not in text.replace("e1", "")
+
+
+async def test_without_a_publisher_s_trace_an_event_has_one_of_its_own(tmp_path: Path) -> None:
+    """Asked for by the environment's standard variable alone; one trace an event, begun by the event."""
+    headers: list[str] = []
+
+    async def keep(request: web.Request) -> web.Response:
+        headers.extend(request.headers)
+        return web.Response()
+
+    app = web.Application()
+    app.add_routes([web.post("/shop", keep)])
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with Collector() as collector:
+        site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
+        site.write_clients([client("shop", f"http://127.0.0.1:{runner.addresses[0][1]}/shop")])
+        async with worker(site, settings={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}) as running:
+            for number in (1, 2):
+                event = {"id": f"e{number}", "iss": ISSUER, "sub": "u", "sid": f"{number}", "clients": ["shop"]}
+                assert (await running.post(event))[0] == 202
+            await running.until_metric(2, "deliveries_settled_total", fate="delivered")
+            assert await running.stop() == 0
+        await collector.until(lambda: len(collector.named("attempt")) == 2 and len(collector.named("event")) == 2)
+    await runner.cleanup()
+    assert len({span.trace_id for span in collector.spans}) == 2
+    assert [span.parent for span in collector.named("event")] == ["", ""]
+    events = {span.span_id: span.trace_id for span in collector.named("event")}
+    assert all(events[span.parent] == span.trace_id for span in collector.named("attempt"))
+    assert headers
+    assert not {name.lower() for name in headers} & {"traceparent", "tracestate", "baggage"}
+
+
+async def test_a_collector_that_is_away_holds_nothing_up(tmp_path: Path) -> None:
+    """Logouts are delivered, and the worker ends in time and well."""
+    async with Clients() as clients:
+        site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
+        site.config["tracing"] = {"endpoint": "http://127.0.0.1:1"}
+        site.write()
+        site.write_clients([client("shop", clients.url("shop"))])
+        async with worker(site) as running:
+            event = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop"]}
+            assert (await running.post(event))[0] == 202
+            await clients.until_told("shop", ["s1"])
+            assert await running.stop() == 0
