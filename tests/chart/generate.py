@@ -1,0 +1,113 @@
+"""Makes what in `helm/notifier` is made of other files: `make chart`.
+
+`values.schema.json` of `helm/values.schema.yaml` and the service's own schema, `README.md` of that and `values.yaml`, and
+the copies of the alerts and the dashboard, since a chart cannot name a file outside of its folder.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from notifier.adapters.config_schema import config_schema
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm/notifier"
+SOURCE = ROOT / "helm/values.schema.yaml"
+COPIES = {"deploy/prometheus/*.yaml": "files/prometheus", "deploy/grafana/*.json": "files/grafana"}
+LEFT_OUT = "tests"  # deploy/prometheus holds the cases of promtool too, in a folder or a file of that name
+ONE_LINE = 60  # characters of a default that is shown whole
+
+INTRODUCTION = """\
+# notifier
+
+The Helm chart of notifier: workers that deliver OpenID Connect Back-Channel Logout notifications. It makes objects of one
+namespace alone and gives no right to anybody. How to install, size, upgrade and roll back, and how to move to another broker:
+[docs/kubernetes.md](../../docs/kubernetes.md).
+
+```sh
+helm install notifier helm/notifier --namespace logout --create-namespace -f values.yaml
+helm test notifier --namespace logout --logs
+```
+
+Kubernetes {versions}. The RabbitMQ is not part of it.
+
+## Values
+
+A value that is misspelt or of the wrong kind is refused by `values.schema.json`. Of a row that ends in `.*` the members are
+free, or are those that the text names.
+
+| value | default | |
+|---|---|---|
+"""
+
+
+def schema() -> dict[str, Any]:
+    """The schema of the values, in the draft that Helm reads."""
+    values: dict[str, Any] = yaml.safe_load(SOURCE.read_text())
+    service = config_schema()
+    definitions = {**service["$defs"], **values.pop("$defs")}
+    config, clients = values["properties"]["config"], values["properties"]["clients"]
+    config.update(additionalProperties=False, properties=service["properties"])
+    clients["items"] = {"$ref": "#/$defs/ClientMetadata"}
+    return {"$schema": "http://json-schema.org/draft-07/schema#", **values, "$defs": definitions}
+
+
+def rows(members: dict[str, Any], values: dict[str, Any], definitions: dict[str, Any], at: str = "") -> Iterator[str]:
+    """A row for each value, and for each section before its members."""
+    for name, member in members.items():
+        path = f"{at}{name}"
+        text = member.get("description", "")
+        if "$ref" in member:
+            member = {**definitions[member["$ref"].removeprefix("#/$defs/")], **member}
+        default = values.get(name)
+        if "properties" in member and name != "config":
+            yield f"| **`{path}`** | | {text or member.get('description', '')} |"
+            yield from rows(member["properties"], default or {}, definitions, f"{path}.")
+        elif name in values:
+            shown = json.dumps(default)
+            yield f"| `{path}` | {f'`{shown}`' if len(shown) <= ONE_LINE else 'see values.yaml'} | {text} |"
+
+
+def readme() -> str:
+    """README.md of the chart."""
+    made: dict[str, Any] = yaml.safe_load(SOURCE.read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    versions = chart["kubeVersion"].removeprefix(">=").removesuffix(".0-0") + " and newer"
+    table = "\n".join(rows(made["properties"], values, made["$defs"]))
+    return INTRODUCTION.replace("{versions}", versions) + table + "\n"
+
+
+def copies() -> dict[Path, str]:
+    """The files of the repository that the chart ships, by where they go."""
+    return {
+        CHART / folder / source.name: source.read_text()
+        for pattern, folder in COPIES.items()
+        for source in sorted(ROOT.glob(pattern))
+        if LEFT_OUT not in source.name
+    }
+
+
+def generated() -> dict[Path, str]:
+    """All that is made, by where it goes."""
+    made = {
+        CHART / "values.schema.json": json.dumps(schema(), indent=1, ensure_ascii=False) + "\n",
+        CHART / "README.md": readme(),
+    }
+    return {**made, **copies()}
+
+
+def surplus() -> set[Path]:
+    """Copies whose source is gone."""
+    return {path for folder in COPIES.values() for path in (CHART / folder).glob("*")} - copies().keys()
+
+
+if __name__ == "__main__":
+    for path in surplus():
+        path.unlink()
+    for path, text in generated().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
