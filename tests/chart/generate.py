@@ -1,7 +1,7 @@
 """Makes what in `helm/notifier` is made of other files: `make chart`.
 
-`values.schema.json` of `helm/values.schema.yaml` and the service's own schema, `README.md` of that and `values.yaml`, and
-the copies of the alerts and the dashboard, since a chart cannot name a file outside of its folder.
+`values.schema.json` of `helm/values.schema.yaml` and the service's own schema, `README.md` of that and `values.yaml`, the
+copies of the alerts and the dashboard, since a chart cannot name a file outside of its folder, and the golden files.
 """
 
 import json
@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from notifier.adapters.config_schema import config_schema
+from tests.chart.rendering import CHART, Rendered
 
 ROOT = Path(__file__).parents[2]
-CHART = ROOT / "helm/notifier"
 SOURCE = ROOT / "helm/values.schema.yaml"
 COPIES = {"deploy/prometheus/*.yaml": "files/prometheus", "deploy/grafana/*.json": "files/grafana"}
 LEFT_OUT = "tests"  # deploy/prometheus holds the cases of promtool too, in a folder or a file of that name
@@ -23,9 +23,9 @@ ONE_LINE = 60  # characters of a default that is shown whole
 INTRODUCTION = """\
 # notifier
 
-The Helm chart of notifier: workers that deliver OpenID Connect Back-Channel Logout notifications. It makes objects of one
-namespace alone and gives no right to anybody. How to install, size, upgrade and roll back, and how to move to another broker:
-[docs/kubernetes.md](../../docs/kubernetes.md).
+The Helm chart of notifier: workers that deliver OpenID Connect Back-Channel Logout notifications. It makes objects of
+one namespace alone and gives no right to anybody. How to install, size, upgrade and roll back, and how to move to another
+broker: [docs/kubernetes.md](../../docs/kubernetes.md).
 
 ```sh
 helm install notifier helm/notifier --namespace logout --create-namespace -f values.yaml
@@ -36,8 +36,7 @@ Kubernetes {versions}. The RabbitMQ is not part of it.
 
 ## Values
 
-A value that is misspelt or of the wrong kind is refused by `values.schema.json`. Of a row that ends in `.*` the members are
-free, or are those that the text names.
+A value that is misspelt or of the wrong kind is refused. Made by `make chart` of `helm/values.schema.yaml`.
 
 | value | default | |
 |---|---|---|
@@ -57,14 +56,13 @@ def schema() -> dict[str, Any]:
 
 def rows(members: dict[str, Any], values: dict[str, Any], definitions: dict[str, Any], at: str = "") -> Iterator[str]:
     """A row for each value, and for each section before its members."""
-    for name, member in members.items():
+    for name, written in members.items():
         path = f"{at}{name}"
+        member = {**definitions.get(written.get("$ref", "").removeprefix("#/$defs/"), {}), **written}
         text = member.get("description", "")
-        if "$ref" in member:
-            member = {**definitions[member["$ref"].removeprefix("#/$defs/")], **member}
         default = values.get(name)
         if "properties" in member and name != "config":
-            yield f"| **`{path}`** | | {text or member.get('description', '')} |"
+            yield f"| **`{path}`** | | {text} |"
             yield from rows(member["properties"], default or {}, definitions, f"{path}.")
         elif name in values:
             shown = json.dumps(default)
@@ -105,9 +103,22 @@ def surplus() -> set[Path]:
     return {path for folder in COPIES.values() for path in (CHART / folder).glob("*")} - copies().keys()
 
 
+def golden() -> dict[Path, str]:
+    """What the chart makes of two files of values, for the eyes of a reviewer."""
+    here = Path(__file__).parent
+    names = ("minimal", "everything")
+    return {here / "golden" / f"{name}.yaml": Rendered.of(name).text for name in names}
+
+
+def write(files: dict[Path, str]) -> None:
+    """Put each in its place."""
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
 if __name__ == "__main__":
     for path in surplus():
         path.unlink()
-    for path, text in generated().items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    write(generated())
+    write(golden())  # last: made of the former

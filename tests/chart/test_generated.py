@@ -1,0 +1,47 @@
+"""What is made of other files is up to date. Where it is not: `make chart`, and commit what it changes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.generate import CHART, SOURCE, generated, schema, surplus
+
+
+@pytest.mark.parametrize("path", sorted(generated()), ids=lambda path: str(path.relative_to(CHART)))
+def test_what_is_generated_is_up_to_date(path: Path) -> None:
+    """values.schema.json, README.md, and the copies of alerts and dashboard. If not: `make chart`."""
+    assert path.read_text() == generated()[path]
+
+
+def test_no_copy_outlives_its_source() -> None:
+    """The chart ships nothing that the repository has dropped."""
+    assert surplus() == set()
+
+
+def test_every_value_is_described() -> None:
+    """Each member of values.yaml has a type and a text, and each that has one is in values.yaml."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    definitions = schema()["$defs"]
+
+    def look(member: dict[str, Any], value: object, path: str) -> None:
+        described = {**definitions.get(member.get("$ref", "").removeprefix("#/$defs/"), {}), **member}
+        assert described.get("description"), path
+        assert {"type", "enum", "const"} & described.keys(), path
+        if path in ("config", "clients") or not isinstance(value, dict):
+            return
+        for name, inner in value.items():
+            if "properties" in described:
+                look(described["properties"][name], inner, f"{path}.{name}")
+
+    members = yaml.safe_load(SOURCE.read_text())["properties"]
+    assert values.keys() == members.keys() - {"global"}
+    for name, value in values.items():
+        look(members[name], value, name)
+
+
+def test_nothing_unknown_is_taken() -> None:
+    """Sections that have members take no others, where they are not those of Kubernetes itself."""
+    for name, member in schema()["properties"].items():
+        assert member.get("additionalProperties", True) is not True or "properties" not in member, name

@@ -1,0 +1,116 @@
+"""What the chart makes is what Kubernetes takes; it asks for no right and passes the standard *restricted*."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.chart.rendering import CHART, VALUE_FILES, VALUES, Rendered, helm
+
+CUSTOM: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("crd_schemas.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", VALUE_FILES)
+def test_helm_lint_finds_nothing(name: str) -> None:
+    """`helm lint --strict` passes with each file of values."""
+    run = helm("lint", "--strict", CHART, "-f", VALUES / f"{name}.yaml")
+    assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.parametrize("version", ["1.30", "1.34", "1.37"])
+def test_kubernetes_takes_every_object(version: str, rendered: Rendered) -> None:
+    """Each is valid, without unknown members, for the oldest version that the chart allows, and for newer ones."""
+    for item in rendered.objects:
+        if item["kind"] not in CUSTOM:
+            kubernetes_validate.validate(item, version, strict=True)
+
+
+def test_operators_take_every_custom_resource(rendered: Rendered) -> None:
+    """Custom resources have the members that their operators know, and no others."""
+    for item in rendered.objects:
+        if item["kind"] in CUSTOM:
+            jsonschema.validate(item, CUSTOM[item["kind"]])
+
+
+def test_the_files_of_values_make_every_custom_resource(every: Mapping[str, Rendered]) -> None:
+    """No schema of a custom resource goes without an object that it is tried on."""
+    assert {item["kind"] for rendered in every.values() for item in rendered.objects} >= CUSTOM.keys()
+
+
+def test_what_keda_hands_on_is_what_an_autoscaler_takes(every: Mapping[str, Rendered]) -> None:
+    """The behaviour within a ScaledObject is the HorizontalPodAutoscaler's, which is validated."""
+    keda = every["keda"].one("ScaledObject")["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert keda == every["hpa"].one("HorizontalPodAutoscaler")["spec"]["behavior"]
+
+
+def test_no_object_gives_a_right(rendered: Rendered) -> None:
+    """Everything is in one namespace, no role is made or bound, and no pod gets a token of the API server."""
+    kinds = {item["kind"] for item in rendered.objects}
+    assert not {kind for kind in kinds if "Role" in kind or kind.startswith("Cluster")}
+    assert all(item["metadata"].get("namespace") is None for item in rendered.objects)
+    assert all(spec["automountServiceAccountToken"] is False for spec in rendered.pods())
+
+
+def test_no_object_is_a_secret(rendered: Rendered) -> None:
+    """The chart makes no Secret: what is in values is in Helm's own records."""
+    assert rendered.all("Secret") == []
+
+
+def test_pods_pass_the_restricted_standard(rendered: Rendered) -> None:
+    """Each rule of the Pod Security Standard *restricted* that a pod of ours could break; and nothing is written to."""
+    allowed = {
+        "configMap",
+        "secret",
+        "emptyDir",
+        "projected",
+        "downwardAPI",
+        "csi",
+        "ephemeral",
+        "persistentVolumeClaim",
+    }
+    for spec in rendered.pods():
+        assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & spec.keys()
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"].get("runAsUser", 1) > 0
+        assert spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+        assert all(volume.keys() - {"name"} <= allowed for volume in spec["volumes"])
+        [container] = spec["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        }
+        assert all("hostPort" not in port for port in container["ports"])
+        assert container["resources"]["limits"].keys() == {"memory"}
+        assert all(mount["readOnly"] for mount in container["volumeMounts"])
+
+
+def test_selectors_select_workers_alone(rendered: Rendered) -> None:
+    """Neither service nor budget nor policy of the workers means the canary's pod, and each means the workers."""
+    deployment = rendered.one("Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"].items()
+    suffix = deployment["metadata"]["name"]
+    selectors = [
+        deployment["spec"]["selector"]["matchLabels"],
+        rendered.one("Service", suffix)["spec"]["selector"],
+        rendered.one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        rendered.one("NetworkPolicy", suffix)["spec"]["podSelector"]["matchLabels"],
+        *(
+            item["spec"]["selector"]["matchLabels"]
+            for item in rendered.all("PodMonitor") + rendered.all("ServiceMonitor")
+        ),
+    ]
+    for selector in selectors:
+        assert selector.items() <= labels
+        for pod in rendered.all("Pod"):
+            assert not selector.items() <= pod["metadata"]["labels"].items()
+
+
+@pytest.mark.parametrize("name", ["minimal", "everything"])
+def test_the_text_is_the_one_looked_at(name: str, every: Mapping[str, Rendered]) -> None:
+    """What is made of two files of values is as it was reviewed. If the change is meant: `make chart`."""
+    assert every[name].text == (Path(__file__).with_name("golden") / f"{name}.yaml").read_text()

@@ -1,0 +1,112 @@
+"""The workers that the chart makes: how they stop, when they are rolled, and how many there are."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from notifier.domain.durations import parse_duration
+from tests.chart.rendering import VALUES, Rendered, template
+
+
+def test_pods_live_longer_than_a_drain(rendered: Rendered) -> None:
+    """Kubernetes kills no worker that is still within `shutdown_grace` after `preStop`."""
+    spec = rendered.worker()
+    grace = parse_duration(rendered.config().get("shutdown_grace", "20s"))
+    before = spec["containers"][0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    assert spec["terminationGracePeriodSeconds"] >= grace + before + 5
+
+
+def test_a_drain_of_one_and_a_half_minutes_is_understood(every: Mapping[str, Rendered]) -> None:
+    """1.5 m of grace, 5 s before, because there is an API, and 10 s beyond."""
+    assert every["api"].worker()["terminationGracePeriodSeconds"] == 105
+
+
+@pytest.mark.parametrize(
+    ("values", "rolled"),
+    [
+        ("config: {issuers: {https://b.example.com: {keys: [{file: /etc/notifier/secrets/keys/b.pem}]}}}", False),
+        ("config: {issuers: {https://id.example.com: {publishers: [idp]}}}", False),
+        ("clients: [{client_id: forum, backchannel_logout_uri: https://forum.example.com/}]", False),
+        ("config: {egress: {allow: [10.0.0.0/8]}}", False),
+        ("config: {delivery: {timeout: 3s}}", False),
+        ("config: {delivery: {max_in_flight: 64}}", True),
+        ("config: {queue: {prefix: other}}", True),
+        ("config: {log: {level: debug}}", True),
+        ("config: {shutdown_grace: 21s}", True),
+        ("config: {metrics: {max_clients: 10}}", True),
+    ],
+)
+def test_pods_are_rolled_where_a_reload_does_not_serve(
+    values: str, rolled: bool, tmp_path: Path, every: Mapping[str, Rendered]
+) -> None:
+    """What workers take up by themselves (docs/configuration.md) changes no pod, what they read once changes all."""
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(values)
+    after = template(VALUES / "minimal.yaml", "-f", str(overlay))
+    assert after.returncode == 0, after.stderr
+    [made] = [item for item in yaml.safe_load_all(after.stdout) if item and item["kind"] == "Deployment"]
+    before = every["minimal"].one("Deployment")["spec"]["template"]
+    assert (made["spec"]["template"] != before) is rolled
+
+
+def test_one_way_of_scaling_at_most(rendered: Rendered) -> None:
+    """Never both KEDA and an autoscaler of ours, and a number of replicas only where nothing else sets it."""
+    scalers = [*rendered.all("HorizontalPodAutoscaler"), *rendered.all("ScaledObject")]
+    assert len(scalers) <= 1
+    assert ("replicas" in rendered.one("Deployment")["spec"]) is not scalers
+    for scaler in scalers:
+        spec: dict[str, Any] = scaler["spec"]
+        assert spec["scaleTargetRef"]["name"] == rendered.one("Deployment")["metadata"]["name"]
+        assert (spec.get("minReplicas") or spec["minReplicaCount"]) >= 2
+
+
+def test_keda_counts_fresh_events_alone(every: Mapping[str, Rendered]) -> None:
+    """By the management API, which counts unacknowledged messages too; a dead client's retries buy no pod."""
+    triggers = every["keda"].one("ScaledObject")["spec"]["triggers"]
+    assert {trigger["metadata"]["queueName"] for trigger in triggers} == {"sso.events", "sso.bulk"}
+    for trigger in triggers:
+        assert trigger["metricType"] == "AverageValue"
+        assert trigger["metadata"]["protocol"] == "http"
+        assert trigger["metadata"]["mode"] == "QueueLength"
+        assert trigger["metadata"]["excludeUnacknowledged"] == "false"
+        assert trigger["metadata"]["vhostName"] == "logout"
+    [reference] = every["keda"].one("TriggerAuthentication")["spec"]["secretTargetRef"]
+    assert reference == {"parameter": "host", "name": "rabbitmq-management", "key": "url"}
+
+
+@pytest.mark.parametrize(("name", "at"), [("keda", "ScaledObject"), ("hpa", "HorizontalPodAutoscaler")])
+def test_workers_go_slowly(name: str, at: str, every: Mapping[str, Rendered]) -> None:
+    """One in two minutes, after ten in which fewer would have done: each takes its open connections with it."""
+    spec = every[name].one(at)["spec"]
+    spec = spec.get("advanced", {}).get("horizontalPodAutoscalerConfig", spec)
+    assert spec["behavior"]["scaleDown"]["stabilizationWindowSeconds"] == 600
+    assert spec["behavior"]["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 120}]
+
+
+def test_the_network_policy_lets_workers_work(every: Mapping[str, Rendered]) -> None:
+    """Names, the broker, each port that the URI of a client or JWKS names, and nothing else."""
+    policy = every["everything"].one("NetworkPolicy", "n-logout")["spec"]
+    ports = [[port["port"] for port in rule["ports"]] for rule in policy["egress"]]
+    assert ports == [[53, 53], [5671], [443, 9443, 80, 8080, 8444], [8080], [4318]]
+    assert policy["egress"][1]["to"] == [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "rabbitmq"}}}
+    ]
+    ops, api = policy["ingress"]
+    assert (ops["ports"][0]["port"], api["ports"][0]["port"]) == (9000, 8443)
+    assert ops["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    tls = every["broker-tls"].one("NetworkPolicy", "n-notifier")["spec"]
+    assert [port["port"] for port in tls["egress"][1]["ports"]] == [5671, 5673]
+
+
+def test_ports_meet(rendered: Rendered) -> None:
+    """What the services and probes name is what the container has, and that is where the workers listen."""
+    config = rendered.config()
+    [container] = rendered.worker()["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    wanted = {name: int(config[name]["listen"].rpartition(":")[2]) for name in ("ops", "api") if name in config}
+    assert ports == wanted
+    service = rendered.one("Service", rendered.one("Deployment")["metadata"]["name"])
+    assert {port["targetPort"] for port in service["spec"]["ports"]} == wanted.keys()
