@@ -16,6 +16,7 @@ PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-rabbitmq4 test-faults faults soak fuzz lint format lock dashboard image test-image sbom audit clean python
 .PHONY: bench bench-check bench-latency bench-growth bench-scale bench-plot bench-isolation bench-deferrals bench-peers
+.PHONY: chart chart-check
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -64,6 +65,9 @@ format: $(DEV)/.made ## let ruff put imports and lines in order
 
 lock: $(LOCKER)/.made ## take the newest versions that pyproject.toml allows into the lock files
 	@.ci/lock $(LOCKER)/bin/uv
+
+chart: $(DEV)/.made ## make the chart's schema, README, copies and golden files anew, after a change of settings, rules or dashboard
+	@$(DEV)/bin/python -m tests.chart.generate
 
 dashboard: $(DEV)/.made ## write the Grafana dashboard, deploy/grafana/notifier.json, from its code in tests/monitoring
 	@$(DEV)/bin/python -m tests.monitoring.dashboard > deploy/grafana/notifier.json

@@ -1,6 +1,6 @@
 """Makes what in `helm/notifier` is made of other files: `make chart`.
 
-`values.schema.json` of `helm/values.schema.yaml` and the service's own schema, `README.md` of that and `values.yaml`, the
+`values.schema.json` of `helm/values.schema.yaml` and the service's own schema, `README.md` of that and `values.yaml`,
 copies of the alerts and the dashboard, since a chart cannot name a file outside of its folder, and the golden files.
 """
 
@@ -24,8 +24,8 @@ INTRODUCTION = """\
 # notifier
 
 The Helm chart of notifier: workers that deliver OpenID Connect Back-Channel Logout notifications. It makes objects of
-one namespace alone and gives no right to anybody. How to install, size, upgrade and roll back, and how to move to another
-broker: [docs/kubernetes.md](../../docs/kubernetes.md).
+one namespace alone and gives no right to anybody. How to install, size, upgrade and roll back, and how to move to
+another broker: [docs/kubernetes.md](../../docs/kubernetes.md).
 
 ```sh
 helm install notifier helm/notifier --namespace logout --create-namespace -f values.yaml
