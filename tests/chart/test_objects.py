@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
 from tests.chart.rendering import CHART, VALUE_FILES, VALUES, Rendered, helm
 
+MONITORS = ("PodMonitor", "ServiceMonitor")
 CUSTOM: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("crd_schemas.yaml").read_text())
 
 
@@ -99,10 +100,7 @@ def test_selectors_select_workers_alone(rendered: Rendered) -> None:
         rendered.one("Service", suffix)["spec"]["selector"],
         rendered.one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
         rendered.one("NetworkPolicy", suffix)["spec"]["podSelector"]["matchLabels"],
-        *(
-            item["spec"]["selector"]["matchLabels"]
-            for item in rendered.all("PodMonitor") + rendered.all("ServiceMonitor")
-        ),
+        *(item["spec"]["selector"]["matchLabels"] for kind in MONITORS for item in rendered.all(kind)),
     ]
     for selector in selectors:
         assert selector.items() <= labels

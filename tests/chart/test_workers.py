@@ -56,7 +56,7 @@ def test_one_way_of_scaling_at_most(rendered: Rendered) -> None:
     """Never both KEDA and an autoscaler of ours, and a number of replicas only where nothing else sets it."""
     scalers = [*rendered.all("HorizontalPodAutoscaler"), *rendered.all("ScaledObject")]
     assert len(scalers) <= 1
-    assert ("replicas" in rendered.one("Deployment")["spec"]) is not scalers
+    assert ("replicas" in rendered.one("Deployment")["spec"]) is (not scalers)
     for scaler in scalers:
         spec: dict[str, Any] = scaler["spec"]
         assert spec["scaleTargetRef"]["name"] == rendered.one("Deployment")["metadata"]["name"]

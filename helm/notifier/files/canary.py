@@ -17,6 +17,7 @@ from urllib.parse import parse_qs
 
 ISSUER = os.environ["CANARY_ISSUER"]
 TIMEOUT = float(os.environ.get("CANARY_TIMEOUT", "60"))
+HOST = os.environ.get("CANARY_HOST", "")
 PORT = int(os.environ.get("CANARY_PORT", "8080"))
 CONFIG = os.environ.get("CANARY_CONFIG", "/etc/notifier/config/notifier.yaml")
 
@@ -46,14 +47,11 @@ class Client(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-server = ThreadingHTTPServer(("", PORT), Client)
+server = ThreadingHTTPServer((HOST, PORT), Client)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 began = time.monotonic()
 event = {"id": sid, "iss": ISSUER, "sub": "notifier-canary", "sid": sid, "clients": ["notifier-canary"]}
-# Its own variables are none of notifier's settings.
-published = subprocess.run(
-    ["notifier", "publish", "-c", CONFIG], input=json.dumps(event), text=True, timeout=TIMEOUT, check=False
-)
+published = subprocess.run(["notifier", "publish", "-c", CONFIG], input=json.dumps(event), text=True, check=False)
 if published.returncode:
     sys.exit("the event could not be published; see above")
 if not told.wait(TIMEOUT):

@@ -1,0 +1,84 @@
+"""What `helm test` runs, run against a real worker with the configuration that the chart makes."""
+
+import asyncio
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.chart.installed import install
+from tests.chart.rendering import CHART, Rendered
+from tests.system.command import ROOT
+from tests.system.site import Site
+from tests.system.worker_process import worker
+
+SCRIPT = CHART / "files/canary.py"
+
+
+class Pods:
+    """The folder of a worker and the address of the canary's pod: one of loopback, that nobody else uses."""
+
+    def __init__(self, rendered: Rendered, folder: Path) -> None:
+        self.site = Site(folder, "sqlite:notifier.db")
+        self.host = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(256)}.{secrets.randbelow(254) + 1}"
+        with socket.create_server((self.host, 0)) as server:
+            self.port: int = server.getsockname()[1]
+        etc = install(rendered, folder)
+        config = yaml.safe_load(etc.read_text())
+        config.update(queue={"url": f"sqlite:{folder}/notifier.db"}, ops={"listen": "127.0.0.1:0"})
+        config["registry"]["file"] = "config/clients.yaml"
+        self.site.config = config
+        self.site.write()
+        clients = (etc.parent / "clients.yaml").read_text()
+        there = clients.replace("n-notifier-canary.logout.svc:8080", f"{self.host}:{self.port}")
+        assert there != clients
+        (etc.parent / "clients.yaml").write_text(there.replace("10.0.0.0/8", "127.0.0.0/8"))
+
+    async def test(self, patience: float) -> tuple[int, str]:
+        """Run what the canary's pod runs. Returns its exit status and all that it says."""
+        settings = {
+            "CANARY_ISSUER": "https://notifier-canary.invalid",
+            "CANARY_TIMEOUT": str(patience),
+            "CANARY_HOST": self.host,
+            "CANARY_PORT": str(self.port),
+            "CANARY_CONFIG": str(self.site.file),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, SCRIPT, env=settings, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        said, _ = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, said.decode()
+
+
+@pytest.fixture
+def pods(every: Mapping[str, Rendered], tmp_path: Path) -> Pods:
+    """Of the least that installs, on the embedded queue."""
+    return Pods(every["minimal"], tmp_path)
+
+
+async def test_a_canary_is_published_and_delivered(pods: Pods) -> None:
+    """Through the queue, the worker, its signature and a POST; nobody but the canary hears of it."""
+    async with worker(pods.site) as running:
+        status, said = await pods.test(patience=60)
+        assert status == 0, said
+        assert "published, signed and delivered in" in said
+        await running.until_metric(1, "deliveries_settled_total", fate="delivered")
+        assert await running.metric("attempts_total") == await running.metric(
+            "attempts_total", client_id="notifier-canary"
+        )
+
+
+async def test_a_canary_that_nobody_delivers_is_told(pods: Pods) -> None:
+    """Without a worker the event stays in the queue, the test fails, and says where to look."""
+    status, said = await pods.test(patience=1)
+    assert status == 1
+    assert "was not delivered within 1 s" in said
+    assert "kubectl logs" in said

@@ -1,0 +1,52 @@
+"""What the chart puts into the pods is what the service reads."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+
+from notifier.adapters.live_configuration import load
+from tests.chart.installed import install
+from tests.chart.rendering import VALUE_FILES, Rendered
+from tests.system.command import notifier
+
+CANARY = "https://notifier-canary.invalid"
+NO_CANARY = {"openshift", "own-registry"}  # switched off; and no client is known that could be a model
+
+
+@pytest.mark.parametrize("name", VALUE_FILES)
+def test_the_service_takes_the_configuration(name: str, every: Mapping[str, Rendered], tmp_path: Path) -> None:
+    """Configuration, clients, keys and tokens have no mistake; the canary is one client, of its own issuer alone."""
+    environ = {
+        variable["name"]: variable.get("value", "notifier")
+        for variable in every[name].worker()["containers"][0].get("env", [])
+    }
+    loaded = load(install(every[name], tmp_path), environ)
+    canary = loaded.registry.clients_of(CANARY)
+    assert set(canary) == (set() if name in NO_CANARY else {"notifier-canary"})
+    for iss in loaded.settings.issuers.keys() - {CANARY}:
+        assert loaded.registry.clients_of(iss)
+        assert "notifier-canary" not in loaded.registry.clients_of(iss)
+    for client in canary.values():
+        assert any(client.token.alg in key.algorithms for key in loaded.keys.of(CANARY))
+
+
+def test_notifier_check_passes(every: Mapping[str, Rendered], tmp_path: Path) -> None:
+    """`notifier check`, as an operator would run it in a pod, finds no mistake and tells where the workers listen."""
+    run = notifier("check", "-c", install(every["everything"], tmp_path), cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("no mistakes")
+    assert "ops listens on 0.0.0.0:9000" in run.stdout
+    assert "api listens on 0.0.0.0:8443" in run.stdout
+
+
+def test_files_named_are_files_mounted(rendered: Rendered) -> None:
+    """Each Secret is mounted where the configuration names it, and into the canary's pod only the broker's."""
+    text = yaml.safe_dump([rendered.files()])
+    mounted = {mount["mountPath"] for mount in rendered.worker()["containers"][0]["volumeMounts"]}
+    for folder in mounted:
+        assert not folder.startswith("/etc/notifier/secrets/") or f"{folder}/" in text
+    for pod in rendered.all("Pod"):
+        mounts = {mount["name"] for mount in pod["spec"]["containers"][0]["volumeMounts"]}
+        assert mounts <= {"config", "canary", "secret-broker", "secret-broker-tls"}
