@@ -1,7 +1,7 @@
-"""What `helm test` runs: publishes the logout of a session that does not exist, and waits to be told of it as its client.
+"""What `helm test` runs: publishes the logout of a session that does not exist, and is the client that is told of it.
 
-The event goes the whole way: broker, worker, signature, POST. Its issuer is the canary's own, so that its token could end
-no session at any other client.
+The event goes the whole way: broker, worker, signature, POST. Its issuer is the canary's own, so that its token could
+end no session at any other client.
 """
 
 import base64
@@ -56,7 +56,8 @@ if published.returncode:
     sys.exit("the event could not be published; see above")
 if not told.wait(TIMEOUT):
     sys.exit(
-        f"the event was published, and its logout was not delivered within {TIMEOUT:.0f} s. The workers' log has a line for"
-        f' each attempt: kubectl logs -l app.kubernetes.io/name=notifier | grep \'"event_id": "{sid}"\''
+        f"the event was published, and its logout was not delivered within {TIMEOUT:.0f} s."
+        " The workers' log has a line for each attempt:"
+        f' kubectl logs -l app.kubernetes.io/name=notifier | grep \'"event_id": "{sid}"\''
     )
 print(f"published, signed and delivered in {time.monotonic() - began:.1f} s")
