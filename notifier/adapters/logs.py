@@ -96,11 +96,22 @@ def configure(
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(max(number, logging.INFO if number <= logging.DEBUG else logging.WARNING))
-    logging.getLogger("notifier").setLevel(number)
+    _set_library_levels(number)
     for name in ("aiormq", "aio_pika"):  # what they meet is told by the adapter, once and without frames
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=True)
+
+
+def set_level(level: str) -> None:
+    """Write from this level on, from now on. Loggers that were bound before keep theirs: see LogObserver.relevel."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(**{**structlog.get_config(), "wrapper_class": structlog.make_filtering_bound_logger(number)})
+    _set_library_levels(number)
+
+
+def _set_library_levels(number: int) -> None:
+    logging.getLogger().setLevel(max(number, logging.INFO if number <= logging.DEBUG else logging.WARNING))
+    logging.getLogger("notifier").setLevel(number)
 
 
 def _renderers(log_format: Literal["auto", "json", "console"], out: "Unbreakable") -> list[Processor]:
@@ -143,6 +154,11 @@ class LogObserver:
                 "log_key_made_up",
                 hint="sub and sid are hashed with a key of this process alone; log.subject_key_file gives one to all",
             )
+
+    def relevel(self) -> None:
+        """Take over the level that was set meanwhile."""
+        self._log = structlog.get_logger().bind()
+        self._brief = not self._log.is_enabled_for(logging.DEBUG)
 
     def observe(self, fact: Fact) -> None:
         """Write a fact down, at once."""

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 import structlog
+from aiohttp import web
 
 from notifier import __version__
 from notifier.adapters.file_watch import Watch, watch_files
@@ -25,6 +26,7 @@ from notifier.adapters.metrics import Held, Metrics, Sources
 from notifier.adapters.sqlite_queue import SqliteQueue
 from notifier.app.ids import new_id
 from notifier.app.listeners import listeners
+from notifier.app.log_level import LogLevel
 from notifier.app.observers import Observers, subject_hash
 from notifier.app.outcomes import OutcomeFeed
 from notifier.app.queue import build_queue
@@ -42,6 +44,8 @@ from notifier.pipeline.limits import Limits
 from notifier.pipeline.settlement import Settlement
 from notifier.pipeline.worker import Worker
 from notifier.server import api, ops
+from notifier.server.authorization import Authorization
+from notifier.server.log_level import log_level_routes
 
 if TYPE_CHECKING:
     from notifier.adapters.tracing import Tracing
@@ -62,6 +66,7 @@ class Service:
         self._settings = settings
         self.metrics = Metrics(live.registry, version=__version__, max_clients=settings.metrics.max_clients)
         logs = LogObserver(subject=settings.log.subject, hashing=subject_hash(settings))
+        self.log_level = LogLevel(settings.log.level, logs.relevel)
         self.queue = build_queue(settings.queue)
         self._outcomes = OutcomeFeed(settings, self.queue)
         self._talking = Talking(self.queue, lambda: b"")
@@ -160,7 +165,9 @@ class Service:
                 new_id=new_id,
                 waits=self._talking.waits,
             )
-            await stack.enter_async_context(listeners(self._settings, self.health, self.metrics, self.accept, sources))
+            await stack.enter_async_context(
+                listeners(self._settings, self.health, self.metrics, self.accept, sources, self._routes())
+            )
             started()
             worker = group.create_task(self.worker.run())
             around = [group.create_task(work()) for work in self._around()]
@@ -175,6 +182,11 @@ class Service:
             self._talking.waits.close()
             for task in around:
                 task.cancel()
+
+    def _routes(self) -> Iterator[web.RouteDef]:
+        """Of the API, besides that of the events."""
+        authorization = Authorization(self._live.tokens)
+        yield from log_level_routes(authorization, self.log_level)
 
     def _around(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         yield from (self._consume, self._sample, self._watch, self._signing_keys.run)

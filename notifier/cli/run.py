@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     ("a worker by its configuration", "notifier run -c /etc/notifier/notifier.yaml"),
     ("any setting can come from the environment", "NOTIFIER_QUEUE__URL=amqp://mq/ notifier run -c n.yaml"),
+    ("hear more of a worker that runs, and again for less", 'kill -USR1 "$(pidof -x notifier)"'),
     ("take a new clients file now, even if much shorter", 'kill -HUP "$(pidof -x notifier)"'),
 )
 
@@ -23,7 +24,8 @@ EXAMPLES = (
 def run(config: Config = None) -> None:
     """Take events from the queue and deliver their logouts, until SIGTERM or SIGINT.
 
-    SIGHUP reads issuers, keys, clients and tokens again; so does a change of their files.
+    SIGHUP reads issuers, keys, clients and tokens again; so does a change of their files. SIGUSR1 turns the log's level
+    to debug, and back.
 
     SIGTERM or SIGINT drains: what is in flight is finished within shutdown_grace, the rest is given back. A second one
     ends the process at once; no logout is lost either way.
@@ -67,4 +69,5 @@ async def _serve(service: Service) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, number)
     loop.add_signal_handler(signal.SIGHUP, reload)
+    loop.add_signal_handler(signal.SIGUSR1, service.log_level.toggle)
     await service.serve(stop)

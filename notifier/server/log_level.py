@@ -1,0 +1,58 @@
+"""`GET` and `PUT /v1/log-level`: what the log of this worker tells, without a restart."""
+
+import json
+from typing import Protocol
+
+from aiohttp import web
+
+from notifier.domain.errors import Mistake
+from notifier.server.authorization import Authorization
+from notifier.server.problem import Refusal, problem
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+class Level(Protocol):
+    """The log's level."""
+
+    @property
+    def now(self) -> str:
+        """As it is."""
+
+    @property
+    def configured(self) -> str:
+        """As it is again after a restart."""
+
+    def set(self, level: str, *, by: str) -> None:
+        """From now on; `by` whom, for the log."""
+
+
+def log_level_routes(authorization: Authorization, level: Level) -> list[web.RouteDef]:
+    """To look needs the scope `read`, to change `repair`."""
+
+    async def get(request: web.Request) -> web.Response:
+        authorization.require(request, "read")
+        return _answer(level)
+
+    async def put(request: web.Request) -> web.Response:
+        token = authorization.require(request, "repair")
+        level.set(await _wanted(request), by="the API" if token is None else token.name)
+        return _answer(level)
+
+    return [web.get("/v1/log-level", get), web.put("/v1/log-level", put)]
+
+
+def _answer(level: Level) -> web.Response:
+    return web.json_response({"level": level.now, "configured": level.configured})
+
+
+async def _wanted(request: web.Request) -> str:
+    try:
+        body = json.loads(await request.text())
+    except ValueError:
+        body = None
+    wanted = body.get("level") if isinstance(body, dict) else None
+    if wanted not in LEVELS:
+        mistake = Mistake("level", f'must be one of {", ".join(LEVELS)}: {{"level": "debug"}}')
+        raise Refusal(problem(400, "The request is malformed", mistakes=[mistake]))
+    return str(wanted)
