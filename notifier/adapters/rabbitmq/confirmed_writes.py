@@ -1,0 +1,93 @@
+"""Publishes of one channel, written together and confirmed one by one: half of what aiormq's `basic_publish` costs.
+
+That takes a lock, three context managers and four callbacks for each, 90 µs in all. Here a publish is a few lines that
+cannot wait: its number is given and its frames are made at once, so that both keep their order, and one task writes
+what has gathered. Confirms and returns are aiormq's to read: they are entered in its own books of the channel
+(`confirmations`, `message_id_delivery_tag`). Nobody else may publish on the channel.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+
+import aiormq
+from aiormq.abc import ChannelFrame
+from pamqp import commands, frame
+from pamqp.body import ContentBody
+from pamqp.header import ContentHeader
+
+Confirmation = asyncio.Future[object]
+
+
+class ConfirmedWrites:
+    """See the module. `timeout`: seconds after which one without a confirm ends with TimeoutError."""
+
+    def __init__(self, channel: aiormq.Channel, timeout: float) -> None:
+        self._channel = channel
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._gathered: list[bytes] = []
+        self._wake = asyncio.Event()
+        self._under_way: deque[tuple[float, Confirmation]] = deque()  # in the order of their deadlines
+        self._methods: dict[tuple[str, str], bytes] = {}
+
+    def write(
+        self, exchange: str, routing_key: str, body: bytes, properties: commands.Basic.Properties, message_id: str
+    ) -> Confirmation:
+        """Begin a mandatory publish. The future ends with its confirm, or with what aiormq or `end` makes of it.
+
+        No two under way may have the same `message_id`: it is all that tells returned messages apart.
+        """
+        channel = self._channel
+        pieces = self._pieces(exchange, routing_key, body, properties)  # raises for what cannot be encoded
+        confirmation: Confirmation = self._loop.create_future()
+        channel.delivery_tag += 1
+        channel.confirmations[channel.delivery_tag] = confirmation
+        channel.message_id_delivery_tag[message_id] = channel.delivery_tag
+        under_way = self._under_way
+        while under_way and under_way[0][1].done():
+            under_way.popleft()
+        under_way.append((self._loop.time() + self._timeout, confirmation))
+        self._gathered.extend(pieces)
+        self._wake.set()
+        return confirmation
+
+    def forget(self, message_id: str) -> None:
+        """The publish of this id has ended, whichever way."""
+        self._channel.message_id_delivery_tag.pop(message_id, None)
+
+    async def run(self) -> None:
+        """Write what gathers, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            payload, self._gathered = b"".join(self._gathered), []
+            await self._channel.write_queue.put(ChannelFrame(payload=payload, should_close=False))
+
+    def end(self, error: Exception) -> None:
+        """The channel is gone: no confirm will come any more."""
+        for _, confirmation in self._under_way:
+            if not confirmation.done():
+                confirmation.set_exception(error)
+        self._under_way.clear()
+        self._gathered.clear()
+
+    def end_overdue(self) -> None:
+        """End those that have waited for too long. To be called about once a second."""
+        now = self._loop.time()
+        while self._under_way and (self._under_way[0][1].done() or self._under_way[0][0] <= now):
+            _, confirmation = self._under_way.popleft()
+            if not confirmation.done():
+                confirmation.set_exception(TimeoutError())
+
+    def _pieces(
+        self, exchange: str, routing_key: str, body: bytes, properties: commands.Basic.Properties
+    ) -> Iterator[bytes]:
+        number, most = self._channel.number, self._channel.max_content_size
+        method = self._methods.get((exchange, routing_key))
+        if method is None:
+            publish = commands.Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=True)
+            method = self._methods[exchange, routing_key] = frame.marshal(publish, number)
+        header = frame.marshal(ContentHeader(properties=properties, body_size=len(body)), number)
+        contents = (frame.marshal(ContentBody(body[at : at + most]), number) for at in range(0, len(body), most))
+        return iter((method, header, *contents))

@@ -1,0 +1,84 @@
+"""Publishes written together and confirmed one by one, by a real broker."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiormq.exceptions import PublishError
+from pamqp import commands
+
+from notifier.adapters.rabbitmq.confirmed_writes import Confirmation, ConfirmedWrites
+from notifier.adapters.rabbitmq.connection import connect, open_channel
+from notifier.adapters.rabbitmq.options import RabbitOptions
+
+
+@asynccontextmanager
+async def writes_to(
+    url: str, seconds: float = 30.0, *, writing: bool = True
+) -> AsyncIterator[tuple[ConfirmedWrites, str]]:
+    """Writes on a channel of its own, and a queue that is there."""
+    connection = await connect(RabbitOptions(urls=(url,)), "test")
+    try:
+        channel = await open_channel(connection, confirms=True)
+        queue = (await channel.queue_declare(exclusive=True)).queue
+        assert queue is not None
+        writes = ConfirmedWrites(channel, seconds)
+        task = asyncio.create_task(writes.run()) if writing else None
+        yield writes, queue
+        if task is not None:
+            task.cancel()
+    finally:
+        await connection.close()
+
+
+def begin(writes: ConfirmedWrites, queue: str, body: bytes, message_id: str) -> Confirmation:
+    """A persistent message."""
+    properties = commands.Basic.Properties(delivery_mode=2, message_id=message_id)
+    return writes.write("", queue, body, properties, message_id)
+
+
+async def test_all_are_confirmed_and_keep_their_order(amqp_url: str) -> None:
+    """Empty ones, and ones of several frames, among them."""
+    bodies = [b"", b"x" * 400_000, *(b"%d" % number for number in range(500))]
+    async with writes_to(amqp_url) as (writes, queue):
+        under_way = [begin(writes, queue, body, f"m{number}") for number, body in enumerate(bodies)]
+        async with asyncio.timeout(30):
+            await asyncio.gather(*under_way)
+        channel = writes._channel
+        for body in bodies:
+            assert (await channel.basic_get(queue, no_ack=True)).body == body
+
+
+async def test_one_that_no_queue_takes_is_told_from_its_neighbours(amqp_url: str) -> None:
+    """A retry that went nowhere must not count as written: `mandatory` is an error of that one alone."""
+    async with writes_to(amqp_url) as (writes, queue):
+        before, lost, after = (
+            begin(writes, name, b"", message_id)
+            for name, message_id in ((queue, "a"), ("no-such-queue", "b"), (queue, "c"))
+        )
+        async with asyncio.timeout(30):
+            await asyncio.gather(before, after)
+            with pytest.raises(PublishError):
+                await lost
+
+
+async def test_one_without_a_confirm_ends_at_its_deadline(amqp_url: str) -> None:
+    """Those that have time left, or are confirmed, are left alone."""
+    async with writes_to(amqp_url, seconds=0.0, writing=False) as (writes, queue):
+        overdue = begin(writes, queue, b"", "a")
+        writes._timeout = 60.0
+        in_time = begin(writes, queue, b"", "b")
+        writes.end_overdue()
+        with pytest.raises(TimeoutError):
+            await overdue
+        assert not in_time.done()
+
+
+async def test_those_under_way_end_with_the_channel(amqp_url: str) -> None:
+    """Nobody waits for a confirm that cannot come."""
+    async with writes_to(amqp_url, writing=False) as (writes, queue):
+        under_way = begin(writes, queue, b"", "a")
+        writes.end(ConnectionError("gone"))
+        with pytest.raises(ConnectionError):
+            await under_way
