@@ -91,6 +91,15 @@ fuzz: $(DEV)/.made ## read 100,000 made-up events and as many other odd inputs; 
 bench: $(DEV)/.made ## measure what one core delivers, beside the ceiling; 1 min a case, 26 cases: ARGS="--case 'rabbitmq-*'"
 	@$(DEV)/bin/python -m tests.benchmarks.throughput --json $(RESULTS)/throughput.json $(ARGS)
 
+bench-latency: $(DEV)/.made ## measure how long a logout is on its way at 10, 50 and 80 % of what a core can do; 5 min
+	@$(DEV)/bin/python -m tests.benchmarks.latency --json $(RESULTS)/latency.json $(ARGS)
+
+bench-growth: $(DEV)/.made ## measure what a delivery costs with more of everything, and starts; 25 cases: ARGS="--case 'backlog-*'"
+	@$(DEV)/bin/python -m tests.benchmarks.growth --json $(RESULTS)/growth.json $(ARGS)
+
+bench-scale: $(DEV)/.made ## measure what a second worker adds; as root, 1 min a case
+	@$(DEV)/bin/python -m tests.benchmarks.scale --json $(RESULTS)/scale.json $(ARGS)
+
 bench-check: $(DEV)/.made ## before a release: has a delivery become dearer than recorded, and in which stage? 5 min
 	@$(DEV)/bin/python -m tests.benchmarks.check $(ARGS)
 

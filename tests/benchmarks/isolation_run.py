@@ -71,6 +71,7 @@ class Paced:
     p50: float
     p99: float
     p99_second: float
+    p999: float
     max: float
     late_p99: float
     cpu: float
@@ -116,8 +117,7 @@ class Bench:
     async def run(self, progress: Console) -> Measured:
         """All rounds."""
         case, options = self._case, self._options
-        drained = await self._drain(case.events(options.probe, seed=0), faulty=False)
-        capacity = drained.rate_99 / len(case.healthy) * case.clients / min(FAN_OUT, case.clients)
+        capacity = await self.capacity()
         rate = options.rate or capacity / 2
         progress.print(f"  capacity {capacity:.0f} events/s; offered {rate:.0f} events/s")
         rounds = []
@@ -136,6 +136,18 @@ class Bench:
                 turns.append(turn)
             rounds.append((turns[0], turns[1]))
         return Measured(capacity=capacity, rate=rate, rounds=rounds)
+
+    async def capacity(self) -> float:
+        """Events a second, of a drain of `probe` events."""
+        case = self._case
+        drained = await self._drain(case.events(self._options.probe, seed=0), faulty=False)
+        return drained.rate_99 / len(case.healthy) * case.clients / min(FAN_OUT, case.clients)
+
+    async def paced(self, rate: float, seed: int) -> Paced:
+        """One turn without a fault, at so many events a second."""
+        options = self._options
+        events = self._case.events(max(1, round((options.warm_up + options.seconds) * rate)), seed=seed)
+        return await self._pace(events, rate, faulty=False)
 
     # ── the two kinds of a turn ──
 
@@ -156,6 +168,7 @@ class Bench:
             p99=figures.percentile(latencies, 0.99),
             p99_second=1000
             * median(figures.percentile(each, 0.99) for each in found.by_second(counted, start + options.warm_up)),
+            p999=figures.percentile(latencies, 0.999),
             max=figures.percentile(latencies, 1),
             late_p99=1000 * figures.percentile(late, 0.99),
             cpu=share,

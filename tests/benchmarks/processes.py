@@ -21,6 +21,7 @@ from pathlib import Path
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.benchmarks.quota import Share
 from tests.benchmarks.receivers import Behaviour
 from tests.rabbitmq_node import _guard
 from tests.system.site import Site
@@ -192,9 +193,17 @@ class BenchWorker:
 
 @contextlib.asynccontextmanager
 async def bench_worker(
-    site: Site, cores: Collection[int] = (), *, looked_at: bool = False, patience: float = PATIENCE
+    site: Site,
+    cores: Collection[int] = (),
+    *,
+    looked_at: bool = False,
+    patience: float = PATIENCE,
+    group: Share | None = None,
 ) -> AsyncIterator[BenchWorker]:
-    """A worker that consumes, pinned to these cores if there are any; killed at the end. `looked_at`: by stages."""
+    """A worker that consumes, pinned to these cores if there are any; killed at the end.
+
+    `looked_at`: by stages. `group`: what share of a core it gets.
+    """
     port = _free_port()
     environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     environment |= {"NOTIFIER_OPS__LISTEN": f"127.0.0.1:{port}", "PYTHONPATH": str(ROOT)}
@@ -211,6 +220,8 @@ async def bench_worker(
     try:
         if cores:
             os.sched_setaffinity(process.pid, cores)  # before it has any thread but the first
+        if group is not None:
+            group.take(process.pid)
         worker = BenchWorker(process, f"http://127.0.0.1:{port}", file)
         await until(worker.ready, bool, patience)
         yield worker

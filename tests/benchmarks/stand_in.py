@@ -1,4 +1,4 @@
-"""What stands in for nginx where a benchmark is only to be seen to work: counts every POST and keeps every token.
+"""What stands in for nginx where a benchmark is only to be seen to work: counts every POST and keeps the first tokens.
 
 In the test's own process, plain http alone; nothing has to be installed for it.
 """
@@ -15,8 +15,9 @@ from aiohttp import web
 class StandIn:
     """Answers as `nginx.Nginx` does. Made by `stand_in`."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: int) -> None:
         self.tokens: list[tuple[str, str]] = []
+        self._keep = keep
         self.ca = Path("/nowhere")
         self.port = 0
         self._posts = 0
@@ -35,14 +36,15 @@ class StandIn:
         if request.method == "POST":
             self._posts += 1
             form = parse_qs((await request.read()).decode())
-            self.tokens.append((request.path.removeprefix("/"), form["logout_token"][0]))
+            if len(self.tokens) < self._keep:
+                self.tokens.append((request.path.removeprefix("/"), form["logout_token"][0]))
         return web.Response()
 
 
 @contextlib.asynccontextmanager
-async def stand_in() -> AsyncIterator[StandIn]:
-    """A listening one."""
-    made = StandIn()
+async def stand_in(keep: int = 100) -> AsyncIterator[StandIn]:
+    """A listening one, which keeps so many tokens: to verify one takes 30 ms."""
+    made = StandIn(keep)
     runner = web.ServerRunner(web.Server(made.take), shutdown_timeout=0.1)
     await runner.setup()
     try:

@@ -2,13 +2,15 @@
 
 import json
 import os
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from tests.benchmarks import deferrals, deferrals_run, isolation, stages, throughput
+from tests.benchmarks import deferrals, deferrals_run, isolation, latency, quota, scale, stages, throughput
 from tests.benchmarks.isolation_run import Case, Options
+from tests.benchmarks.processes import receivers
 from tests.benchmarks.receivers import Behaviour, Kind
 from tests.benchmarks.record import load, merge
 from tests.benchmarks.rig import Cores, Setup
@@ -88,3 +90,35 @@ def test_a_case_may_be_named_by_a_pattern(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit):
         throughput.parse(["--case", "kafka"])
     assert "no case is called kafka; there are rabbitmq-rs256-1, " in capsys.readouterr().err
+
+
+async def test_latency_is_taken_from_when_an_event_was_due(amqp_url: str) -> None:
+    """Every delivery of every load is accounted for."""
+    given = Namespace(load=[0.5, 1.0], rounds=1, seconds=0.4, warm_up=0.2, probe=10, capacity=20.0)
+    async with receivers() as played:
+        await played.open(latency.CLIENTS)
+        found = await latency.measure(amqp_url, played, None, given, QUIET)
+    assert [report.rate for report in found] == [10, 20]
+    assert all(report.complete for report in found)
+    assert [report.rounds[0].account.expected for report in found] == [10 * 6, 10 * 12]
+    assert found[0].p50.median > 0
+    assert latency.table(found).row_count == 2
+
+
+async def test_two_workers_share_a_queue(amqp_url: str) -> None:
+    """Each delivery is made by one of them; without shares of a core, nothing is said about the gain."""
+    case = scale.cases()["es256-10"]
+    async with stand_in() as receiver:
+        bench = scale.ScaleBench(amqp_url, receiver, case, ALL_CORES, deliveries=100, share=0.0)
+        drained = await bench.drained_by(2)
+    assert drained.complete
+    found = scale.report(case, 0.0, [(drained, drained)])
+    assert "not measured" in str(scale.table([found]).columns[4]._cells[0])
+
+
+def test_a_share_of_a_core_is_a_control_group_that_goes_away() -> None:
+    """Where we may make one; elsewhere it is said that there is none."""
+    if quota.available():
+        with quota.share(0.5) as group:
+            assert group._folder.is_dir()
+        assert not group._folder.exists()

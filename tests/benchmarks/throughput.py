@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import uvloop
 from rich.console import Console
@@ -24,6 +25,8 @@ from tests.benchmarks.nginx import nginx
 from tests.benchmarks.record import merge
 from tests.benchmarks.rig import Cores, answer, broker_url, console, share_cores
 from tests.benchmarks.throughput_run import Bench, Case, Drain
+
+T = TypeVar("T")
 
 FAN_OUTS = (1, 10, 100)
 # Of the ceiling, by algorithm and clients an event; only on RabbitMQ without TLS.
@@ -156,9 +159,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return given
 
 
-def chosen(
-    patterns: Sequence[str] | None, known: Mapping[str, Case], parser: argparse.ArgumentParser
-) -> dict[str, Case]:
+def chosen(patterns: Sequence[str] | None, known: Mapping[str, T], parser: argparse.ArgumentParser) -> dict[str, T]:
     """The cases that the patterns name."""
     for pattern in patterns or ():
         if not fnmatch.filter(known, pattern):

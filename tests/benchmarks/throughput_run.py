@@ -1,13 +1,14 @@
 """One case of the throughput benchmark: fills a queue, lets one worker drain it, and runs the ceiling beside it."""
 
 import asyncio
+import itertools
 import json
 import math
 import secrets
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,8 +22,9 @@ from notifier.adapters.rabbitmq.options import RabbitOptions
 from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
 from notifier.domain.client import Algorithm
 from notifier.domain.message import Lane
+from tests.benchmarks.lag import Scrape, scraped
 from tests.benchmarks.processes import bench_worker
-from tests.benchmarks.rig import Cores
+from tests.benchmarks.rig import Cores, encoded, publish_unconfirmed
 from tests.benchmarks.stages import costs
 from tests.system.broker import broker
 from tests.system.site import ISSUER, NEVER_OPENS, Site, client
@@ -33,19 +35,27 @@ CLIENTS = 100
 LOOK_EVERY = 0.02  # seconds between two looks at the count
 LOOK_EVERY_METRICS = 0.5  # likewise, where the worker itself has to be asked, which costs it 5 to 10 ms
 PATIENCE = 300.0
+MEMORY_TIMES = 20  # as often the memory is looked at in a drain
 WARM = 0.2  # of a drain: connections are made, caps grow
 NOBODY = "http://127.0.0.1:9/"  # the discard port: refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What is drained: by which queue, algorithm and number of clients an event. `failing`: nobody listens."""
+    """What is drained: by which queue, algorithm and number of clients an event. `failing`: nobody listens.
+
+    `clients` are registered, `series` of them have metrics of their own (None: as is the default), and at least
+    `backlog` events wait when the worker starts, of which only those of the drain are waited for.
+    """
 
     queue: str
     alg: str
     fan_out: int
     tls: bool = False
     failing: bool = False
+    clients: int = CLIENTS
+    series: int | None = None
+    backlog: int = 0
 
     @property
     def name(self) -> str:
@@ -53,25 +63,26 @@ class Case:
         more = ("-tls" if self.tls else "") + ("-failing" if self.failing else "")
         return f"{self.queue}-{self.alg.lower()}-{self.fan_out}{more}"
 
-    def events(self, count: int) -> list[dict[str, object]]:
+    def events(self, count: int) -> Iterator[dict[str, object]]:
         """What is published, to the clients `c0` and so on by turns."""
-        return [
+        return (
             {
                 "id": f"e{number}",
                 "iss": ISSUER,
                 "sub": "alice",
                 "sid": f"session-{number}",
-                "clients": [f"c{(number * self.fan_out + each) % CLIENTS}" for each in range(self.fan_out)],
+                "clients": [f"c{(number * self.fan_out + each) % self.clients}" for each in range(self.fan_out)],
             }
             for number in range(count)
-        ]
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
     """One drain: `rate` in deliveries a second, `cpu` in µs of the core each; how many came of how many.
 
-    `memory` is the process's peak in MiB; `stages` are the parts of `cpu`, where it was looked at.
+    `memory` is the process's peak in MiB, and `memory_at` what it was after so many deliveries; `stages` are the parts
+    of `cpu`, where it was looked at; `scrape` is what `/metrics` cost then, where it was asked for.
     """
 
     rate: float
@@ -81,10 +92,14 @@ class Drain:
     memory: float = math.nan
     stages: Mapping[str, float] = field(default_factory=dict)
 
+    beyond: bool = False
+    memory_at: Sequence[tuple[int, float]] = ()
+    scrape: Scrape | None = None
+
     @property
     def complete(self) -> bool:
-        """Each came, and none twice."""
-        return self.came == self.wanted
+        """Each came, and none twice; `beyond` these, more were waiting."""
+        return self.came >= self.wanted if self.beyond else self.came == self.wanted
 
 
 async def watched(
@@ -158,12 +173,18 @@ class Bench:
 
     async def drain(self) -> Drain:
         """The worker: from its start with everything waiting, the first fifth left out."""
-        with tempfile.TemporaryDirectory(prefix="notifier-bench-") as folder:
-            async with self._installed(Path(folder)) as site:
-                drained = await self._measured(site)
+        async with self.installed() as site:
+            drained = await self._measured(site)
             if not self._case.failing:
                 self._verify(site)
         return drained
+
+    @asynccontextmanager
+    async def installed(self) -> AsyncIterator[Site]:
+        """Everything but a worker, the queue filled; nothing is left behind."""
+        with tempfile.TemporaryDirectory(prefix="notifier-bench-") as folder:
+            async with self._installed(Path(folder)) as site:
+                yield site
 
     @asynccontextmanager
     async def _installed(self, folder: Path) -> AsyncIterator[Site]:
@@ -173,12 +194,14 @@ class Bench:
         site = Site(folder, self._url if rabbit else "sqlite:queue.db", prefix)
         site.config["delivery"] = {"retry": {"base": "1h"}}
         site.config["log"] = {"level": "info", "format": "json"}
+        if case.series is not None:
+            site.config["metrics"] = {"max_clients": case.series}
         del site.config["api"]
         key = site.folder / "rsa.pem"
         key.write_bytes(generate_key(Algorithm.RS256))
         site.config["issuers"][ISSUER]["keys"].append({"file": key.name})
         site.write()
-        site.write_clients([self._client(number) for number in range(CLIENTS)])
+        site.write_clients([self._client(number) for number in range(case.clients)])
         if not rabbit:
             await self._fill_sqlite(folder)
             yield site
@@ -187,7 +210,10 @@ class Bench:
         await declare_topology(options)
         try:
             async with broker(self._url, prefix) as publisher:
-                await publisher.publish_all(self._case.events(self._events))
+                await publisher.publish_all(case.events(self._events))
+                if case.backlog > self._events:
+                    await publish_unconfirmed(self._url, prefix, self._rest())
+                    await publisher.until_depths({"events": case.backlog}, PATIENCE)
             yield site
         finally:
             await delete_topology(options)
@@ -195,24 +221,23 @@ class Bench:
     def _client(self, number: int) -> dict[str, object]:
         case = self._case
         uri = NOBODY if case.failing else self._receiver.url(f"c{number}", tls=case.tls)
-        own: dict[str, object] = {"circuit": NEVER_OPENS}
+        own: dict[str, object] = {"circuit": NEVER_OPENS} if case.failing else {}
         if case.tls:
             own["tls"] = {"ca_file": str(self._receiver.ca)}
         return {**client(f"c{number}", uri), "id_token_signed_response_alg": case.alg, "notifier": own}
 
-    def _bodies(self) -> list[bytes]:
-        return [json.dumps(event).encode() for event in self._case.events(self._events)]
+    def _rest(self) -> Iterator[dict[str, object]]:
+        """Of the backlog, what the drain does not wait for."""
+        return itertools.islice(self._case.events(self._case.backlog), self._events, None)
 
     async def _fill_sqlite(self, folder: Path) -> None:
         queue = SqliteQueue(SqliteOptions(path=folder / "queue.db"))
         await queue.open()
         try:
             await queue.ready()
-            bodies = self._bodies()
-            for begin in range(0, len(bodies), 500):
-                await asyncio.gather(
-                    *(queue.send_event(Lane.EVENTS, body, message_id=None) for body in bodies[begin : begin + 500])
-                )
+            bodies = map(encoded, itertools.chain(self._case.events(self._events), self._rest()))
+            while batch := list(itertools.islice(bodies, 2000)):
+                await asyncio.gather(*(queue.send_event(Lane.EVENTS, body, message_id=None) for body in batch))
         finally:
             await queue.close()
 
@@ -220,16 +245,25 @@ class Bench:
         async with aiohttp.ClientSession() as session:
             before = await self._receiver.count(session)
             async with bench_worker(site, set(self._cores.workers), looked_at=self._looked_at) as worker:
+                wanted = self._events * self._case.fan_out
+                memory: list[tuple[int, float]] = []
 
                 async def count() -> int:
                     if self._case.failing:
                         return int((await worker.metrics()).get("retries_scheduled_total", 0))
-                    return await self._receiver.count(session) - before
+                    came = await self._receiver.count(session) - before
+                    if came >= len(memory) * wanted / MEMORY_TIMES:
+                        memory.append((came, worker.memory()))
+                    return came
 
                 every = LOOK_EVERY_METRICS if self._case.failing else LOOK_EVERY
-                found = await watched(count, worker.cpu, self._events * self._case.fan_out, every)
+                found = await watched(count, worker.cpu, wanted, every)
                 stages = costs(await worker.looks(), found.cpu) if self._looked_at else {}
-                return replace(found, memory=worker.peak(), stages=stages)
+                scrape = await scraped(worker) if self._case.series is not None else None
+                beyond = self._case.backlog > self._events
+                return replace(
+                    found, memory=worker.peak(), stages=stages, beyond=beyond, memory_at=memory, scrape=scrape
+                )
 
     def _verify(self, site: Site) -> None:
         """Each token of the sample is what its client must accept."""

@@ -1,0 +1,219 @@
+"""What a delivery costs when there is more of everything: messages waiting, clients, clients an event, metrics, time.
+
+    python -m tests.benchmarks.growth --case 'backlog-*' --json FILE
+
+Each case is drained by one worker on a core of its own, beside the ceiling of the same run; FILE keeps the cases that
+this run has not measured. The `start-…` cases start a worker with so many clients registered, and let it read them
+again while its event loop is watched.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks import figures
+from tests.benchmarks.nginx import nginx
+from tests.benchmarks.record import merge
+from tests.benchmarks.rig import Cores, answer, broker_url, console, share_cores
+from tests.benchmarks.starting import Start, start
+from tests.benchmarks.throughput import Report, chosen, measure
+from tests.benchmarks.throughput_run import CLIENTS, Bench, Case, Receiver
+
+LONG = 1_000_000  # one round of so many takes minutes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Growth:
+    """One point of a series: `x` of what grows. `deliveries` 0: as many as the arguments say."""
+
+    series: str
+    x: int
+    case: Case
+    deliveries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Starting:
+    """One point of the starts: so many clients, in a file of this kind."""
+
+    x: int
+    kind: str
+
+    @property
+    def series(self) -> str:
+        """As the others have it."""
+        return f"start-{self.kind}"
+
+
+def points() -> dict[str, Growth | Starting]:
+    """By name: `backlog-100000`, `clients-1000` and so on."""
+    growths = [
+        *(
+            Growth(series=series, x=x, case=Case(queue=queue, alg="ES256", fan_out=1, backlog=x))
+            for series, queue in (("backlog", "rabbitmq"), ("sqlite-backlog", "sqlite"))
+            for x in (1_000, 100_000, 1_000_000)
+        ),
+        *(Growth(series="clients", x=x, case=_rabbitmq(clients=x)) for x in (10, 1_000, 100_000)),
+        *(Growth(series="fan-out", x=x, case=_rabbitmq(x, clients=5_000)) for x in (1, 10, 100, 1_000, 5_000)),
+        *(Growth(series="series", x=x, case=_rabbitmq(clients=5_000, series=x)) for x in (10, 500, 5_000)),
+        *(Growth(series="memory", x=x, case=_rabbitmq(), deliveries=x) for x in (100_000, 1_000_000)),
+    ]
+    starts = [Starting(x=x, kind=kind) for kind in ("yaml", "json") for x in (10, 1_000, 100_000)]
+    made: dict[str, Growth | Starting] = {f"{each.series}-{each.x}": each for each in growths}
+    return made | {f"{each.series}-{each.x}": each for each in starts}
+
+
+def _rabbitmq(fan_out: int = 10, *, clients: int = CLIENTS, series: int | None = None) -> Case:
+    return Case(queue="rabbitmq", alg="ES256", fan_out=fan_out, clients=clients, series=series)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grown:
+    """What a point cost: the report of its drains."""
+
+    series: str
+    x: int
+    report: Report
+
+    @property
+    def complete(self) -> bool:
+        """Every delivery came, exactly once."""
+        return self.report.complete
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """Some starts, and spreads over them: seconds, and the longest that a reload held up the loop (ms)."""
+
+    series: str
+    x: int
+    rounds: Sequence[Start]
+    seconds: figures.Spread
+    reload_seconds: figures.Spread
+    stall: figures.Spread
+
+    @property
+    def complete(self) -> bool:
+        """It was asked all the while."""
+        return all(each.during.asked > 0 for each in self.rounds)
+
+
+async def grown(
+    name: str, point: Growth, where: tuple[str, Receiver, Cores], given: argparse.Namespace, progress: Console
+) -> Grown:
+    """Measure one point."""
+    url, receiver, cores = where
+    # An event of many clients is a lot of deliveries; ten of them at least, so that it is no single burst.
+    deliveries = max(point.deliveries or given.deliveries, 10 * point.case.fan_out)
+    if point.series.endswith("backlog"):
+        deliveries = min(deliveries, point.x)
+    bench = Bench(url, receiver, point.case, cores, deliveries=deliveries)
+    rounds = 1 if max(point.deliveries, point.case.backlog) >= LONG else given.rounds
+    report = await measure(name, bench, point.case, rounds, progress)
+    return Grown(series=point.series, x=point.x, report=report)
+
+
+async def started(name: str, point: Starting, cores: Cores, rounds: int, progress: Console) -> Started:
+    """Start it so often."""
+    starts = []
+    for number in range(1, rounds + 1):
+        found = await start(point.x, point.kind, cores.workers)
+        told = f"ready in {found.seconds:.2f} s, reload {found.reload_seconds:.2f} s, loop {found.during.max:.0f} ms"
+        progress.print(f"  {name}, round {number}: {told}")
+        starts.append(found)
+    return Started(
+        series=point.series,
+        x=point.x,
+        rounds=starts,
+        seconds=figures.spread([each.seconds for each in starts]),
+        reload_seconds=figures.spread([each.reload_seconds for each in starts]),
+        stall=figures.spread([each.during.max for each in starts]),
+    )
+
+
+def table(found: Sequence[Grown]) -> Table:
+    """Of the drains."""
+    made = Table(title="what a delivery costs: median (min – max)", title_justify="left")
+    for heading in ("series", "x", "rate", "CPU µs", "÷ ceiling", "MiB", "/metrics", "loop meanwhile, at most"):
+        made.add_column(heading, justify="left" if heading == "series" else "right")
+    for each in found:
+        report, scrapes = each.report, [worker.scrape for _, worker in each.report.rounds if worker.scrape is not None]
+        made.add_row(
+            each.series, f"{each.x:,}", f"{report.rate:,.0f}", f"{report.cpu:.0f}", f"{report.cpu_ratio:.2f}",
+            f"{report.memory.max:.0f}", f"{scrapes[0].took:.1f} ms" if scrapes else "",
+            f"{max(scrape.lag.max for scrape in scrapes):.1f} ms" if scrapes else "",
+        )  # fmt: skip
+    return made
+
+
+def starts_table(found: Sequence[Started]) -> Table:
+    """Of the starts."""
+    made = Table(title="starts and reloads: median (min – max)", title_justify="left")
+    for heading in ("file", "clients", "ready after s", "MiB", "reload s", "MiB then, at most", "loop held up, ms"):
+        made.add_column(heading, justify="left" if heading == "file" else "right")
+    for each in found:
+        most = max(start.memory for start in each.rounds), max(start.reload_memory for start in each.rounds)
+        made.add_row(
+            each.series, f"{each.x:,}", f"{each.seconds:.2f}", f"{most[0]:.0f}", f"{each.reload_seconds:.2f}",
+            f"{most[1]:.0f}", f"{each.stall:.1f}",
+        )  # fmt: skip
+    return made
+
+
+async def run(url: str | None, cores: Cores, given: argparse.Namespace, progress: Console) -> list[Grown | Started]:
+    """Each point is written as soon as it is measured."""
+    found: list[Grown | Started] = []
+    async with nginx() as receiver:
+        for name, point in given.chosen.items():
+            made: Grown | Started
+            if isinstance(point, Starting):
+                made = await started(name, point, cores, given.rounds, progress)
+            else:
+                made = await grown(name, point, (url or "", receiver, cores), given, progress)
+            found.append(made)
+            merge(given.json, {name: made})
+    return found
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.growth", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--case", action="append", metavar="NAME",
+        help=f"one of {', '.join(points())}; or a shell pattern such as 'backlog-*'; several times; default: all",
+    )  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=3, help="of each point (%(default)s)")
+    parser.add_argument("--deliveries", type=int, default=20_000, help="of each drain (%(default)s)")
+    parser.add_argument("--url", help="a RabbitMQ that may be used (default: a private node)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="put all figures there")
+    given = parser.parse_args(arguments)
+    given.chosen = chosen(given.case, points(), parser)
+    return given
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 when every delivery came; else 1."""
+    given, progress = parse(arguments), console()
+    cores = share_cores(1)
+    os.sched_setaffinity(0, cores.rest)
+    with broker_url(given.url) as url:
+        found = uvloop.run(run(url, cores, given, progress))
+    tables = (
+        table([each for each in found if isinstance(each, Grown)]),
+        starts_table([each for each in found if isinstance(each, Started)]),
+    )
+    for each in tables:
+        if each.row_count:
+            answer(to_stderr=False).print(each)
+    return 0 if all(each.complete for each in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""How long a logout is on its way, from its publication to its arrival at the client, at shares of a core's capacity.
+
+    python -m tests.benchmarks.latency --load 0.5 --json FILE
+
+Open loop: event i is due at start + i ÷ rate whatever became of those before, and the time counts from then, so that a
+publisher, broker or worker that is held up shows (no coordinated omission). FILE keeps the loads that this run has not
+measured. The capacity is that of a first drain of the same run.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks import figures
+from tests.benchmarks.isolation_run import Bench, Case, Options, Paced
+from tests.benchmarks.processes import Receivers, receivers
+from tests.benchmarks.receivers import Behaviour
+from tests.benchmarks.record import merge
+from tests.benchmarks.rig import Cores, Setup, answer, broker_url, console, share_cores
+
+LOADS = (0.1, 0.5, 0.8)
+CLIENTS = 20
+CASE = Case(clients=CLIENTS, faulty=0, fault=Behaviour())
+# Milliseconds at half load, at most.
+TARGETS = {"p50": 5, "p99": 25}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One load: events a second, of the capacity's; milliseconds, with their spread over the rounds.
+
+    `late` is how late the publisher itself was (p99), which is part of the others.
+    """
+
+    load: float
+    capacity: float
+    rate: float
+    rounds: Sequence[Paced]
+    p50: figures.Spread
+    p99: figures.Spread
+    p999: figures.Spread
+    max: figures.Spread
+    late: figures.Spread
+    cpu: figures.Spread
+
+    @property
+    def complete(self) -> bool:
+        """Every delivery arrived, and none at a client that it was not for."""
+        return all(paced.account.complete for paced in self.rounds)
+
+
+def report(load: float, capacity: float, rounds: Sequence[Paced]) -> Report:
+    """The figures of one load."""
+    return Report(
+        load=load,
+        capacity=capacity,
+        rate=load * capacity,
+        rounds=rounds,
+        p50=figures.spread([paced.p50 for paced in rounds]),
+        p99=figures.spread([paced.p99 for paced in rounds]),
+        p999=figures.spread([paced.p999 for paced in rounds]),
+        max=figures.spread([paced.max for paced in rounds]),
+        late=figures.spread([paced.late_p99 for paced in rounds]),
+        cpu=figures.spread([paced.cpu for paced in rounds]),
+    )
+
+
+def table(reports: Sequence[Report]) -> Table:
+    """For people."""
+    title = f"ms from publication to arrival: median (min – max); at half load p50 < {TARGETS['p50']}, p99 < 25"
+    made = Table(title=title, title_justify="left")
+    for heading in ("load", "events/s", "p50", "p99", "p99.9", "max", "publisher late, p99", "of a core", "arrived"):
+        made.add_column(heading, justify="right")
+    for each in reports:
+        arrived = sum(paced.account.arrived for paced in each.rounds)
+        expected = sum(paced.account.expected for paced in each.rounds)
+        made.add_row(
+            f"{each.load:.0%}", f"{each.rate:,.0f}", f"{each.p50:.1f}", f"{each.p99:.1f}", f"{each.p999:.1f}",
+            f"{each.max:.0f}", f"{each.late:.1f}", f"{each.cpu.median:.0%}", f"{arrived:,} of {expected:,}",
+        )  # fmt: skip
+    return made
+
+
+async def measure(
+    url: str, played: Receivers, cores: Cores | None, given: argparse.Namespace, progress: Console
+) -> list[Report]:
+    """The capacity, then each load in all of its rounds, by turns, so that all see the same moods of the machine."""
+    options = Options(
+        setup=Setup(delivery={}), seconds=given.seconds, warm_up=given.warm_up, drain=2.0, probe=given.probe
+    )
+    bench = Bench(url, played, CASE, options, cores)
+    capacity = given.capacity or await bench.capacity()
+    progress.print(f"  capacity {capacity:.0f} events/s, each for 10 clients")
+    rounds: dict[float, list[Paced]] = {load: [] for load in given.load}
+    for number in range(1, given.rounds + 1):
+        for load, paced in rounds.items():
+            found = await bench.paced(load * capacity, seed=number)
+            progress.print(f"  round {number}, {load:.0%}: p50 {found.p50:.1f} ms, p99 {found.p99:.1f} ms")
+            paced.append(found)
+    return [report(load, capacity, paced) for load, paced in rounds.items()]
+
+
+async def run(url: str, cores: Cores, given: argparse.Namespace, progress: Console) -> list[Report]:
+    """All loads."""
+    async with receivers() as played:
+        await played.open(CLIENTS)
+        return await measure(url, played, cores, given, progress)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.latency", description=__doc__.splitlines()[0])
+    parser.add_argument("--load", type=float, action="append", help="of the capacity; default: 0.1, 0.5 and 0.8")
+    parser.add_argument("--rounds", type=int, default=3, help="of each load (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each round (%(default)s)")
+    parser.add_argument("--warm-up", type=float, default=3.0, help="seconds before them (%(default)s)")
+    parser.add_argument("--probe", type=int, default=2000, help="events that the capacity is measured by (%(default)s)")
+    parser.add_argument("--capacity", type=float, help="events a second, instead of measuring it")
+    parser.add_argument("--url", help="a RabbitMQ that may be used (default: a private node)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="put all figures there")
+    given = parser.parse_args(arguments)
+    given.load = sorted(given.load or LOADS)
+    return given
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 when every delivery arrived; else 1."""
+    given, progress = parse(arguments), console()
+    cores = share_cores(1)
+    os.sched_setaffinity(0, cores.rest)
+    with broker_url(given.url) as url:
+        reports = uvloop.run(run(url, cores, given, progress))
+    answer(to_stderr=False).print(table(reports))
+    merge(given.json, {f"load-{each.load:g}": each for each in reports})
+    return 0 if all(each.complete for each in reports) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

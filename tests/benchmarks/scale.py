@@ -1,0 +1,170 @@
+"""What a second worker adds: one and two workers drain the same events, each with the same share of a core.
+
+    python -m tests.benchmarks.scale --json FILE
+
+Two cores are too few to give each worker one: the broker and the receiver need one themselves. So each worker gets 45 %
+of the first core by a control group, and one or two of them run there; everything else has the other core. Where no
+control group may be made (it takes root), only the processor time of a delivery is compared, with one core for all
+workers: `share` is then 0.
+"""
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks import figures, quota
+from tests.benchmarks.nginx import nginx
+from tests.benchmarks.processes import bench_worker
+from tests.benchmarks.record import merge
+from tests.benchmarks.rig import Cores, answer, broker_url, console, share_cores
+from tests.benchmarks.throughput_run import Bench, Case, Drain, Receiver, watched
+
+SHARE = 0.45
+TARGET = 1.8
+
+
+def cases() -> dict[str, Case]:
+    """By name."""
+    return {
+        f"{alg.lower()}-{fan_out}": Case(queue="rabbitmq", alg=alg, fan_out=fan_out)
+        for alg in ("RS256", "ES256")
+        for fan_out in (1, 10)
+    }
+
+
+class ScaleBench(Bench):
+    """One case, drained by several workers at a time; `share` of a core each, or all of them on one core if it is 0."""
+
+    def __init__(
+        self, url: str, receiver: Receiver, case: Case, cores: Cores, *, deliveries: int, share: float = SHARE
+    ) -> None:
+        super().__init__(url, receiver, case, cores, deliveries=deliveries)
+        self._share = share
+
+    async def drained_by(self, workers: int) -> Drain:
+        """CPU is that of all of them."""
+        wanted = self._events * self._case.fan_out
+        async with self.installed() as site, aiohttp.ClientSession() as session, AsyncExitStack() as stack:
+            before = await self._receiver.count(session)
+            running = []
+            for _ in range(workers):
+                group = stack.enter_context(quota.share(self._share)) if self._share else None
+                worker = await stack.enter_async_context(bench_worker(site, self._cores.workers, group=group))
+                running.append(worker)
+
+            async def count() -> int:
+                return await self._receiver.count(session) - before
+
+            return await watched(count, lambda: sum(worker.cpu() for worker in running), wanted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One case: pairs of (one worker, two), round by round; `gain` is the rate of two over that of one."""
+
+    case: Case
+    share: float
+    rounds: Sequence[tuple[Drain, Drain]]
+    one: figures.Spread
+    two: figures.Spread
+    gain: figures.Spread
+    one_cpu: figures.Spread
+    two_cpu: figures.Spread
+
+    @property
+    def complete(self) -> bool:
+        """Every delivery came, exactly once."""
+        return all(drain.complete for pair in self.rounds for drain in pair)
+
+
+def report(case: Case, share: float, rounds: Sequence[tuple[Drain, Drain]]) -> Report:
+    """The figures of one case."""
+    return Report(
+        case=case,
+        share=share,
+        rounds=rounds,
+        one=figures.spread([one.rate for one, _ in rounds]),
+        two=figures.spread([two.rate for _, two in rounds]),
+        gain=figures.ratios((one.rate, two.rate) if share else (math.nan, math.nan) for one, two in rounds),
+        one_cpu=figures.spread([one.cpu for one, _ in rounds]),
+        two_cpu=figures.spread([two.cpu for _, two in rounds]),
+    )
+
+
+async def measure(
+    case: Case, where: tuple[str, Receiver, Cores], given: argparse.Namespace, progress: Console
+) -> Report:
+    """One case in all of its rounds."""
+    url, receiver, cores = where
+    share = SHARE if quota.available() else 0.0
+    bench = ScaleBench(url, receiver, case, cores, deliveries=given.deliveries, share=share)
+    rounds = []
+    for number in range(1, given.rounds + 1):
+        pair = await bench.drained_by(1), await bench.drained_by(2)
+        told = " · ".join(f"{each.rate:,.0f}/s at {each.cpu:.0f} µs" for each in pair)
+        progress.print(f"  {case.name}, round {number}: one worker, two: {told}")
+        rounds.append(pair)
+    return report(case, share, rounds)
+
+
+def table(reports: Sequence[Report]) -> Table:
+    """For people."""
+    made = Table(title="two workers against one, each with the same share of a core", title_justify="left")
+    headings = ("case", "share", "one, deliveries/s", "two", "two ÷ one", "target", "CPU µs, one", "two")
+    for heading in headings:
+        made.add_column(heading, justify="left" if heading == "case" else "right")
+    for each in reports:
+        gain = f"{each.gain:.2f}" if each.share else "not measured: no control group"
+        made.add_row(
+            each.case.name, f"{each.share:.0%}", f"{each.one:,.0f}", f"{each.two:,.0f}", gain, f"≥ {TARGET}",
+            f"{each.one_cpu:.0f}", f"{each.two_cpu:.0f}",
+        )  # fmt: skip
+    return made
+
+
+async def run(url: str, cores: Cores, given: argparse.Namespace, progress: Console) -> list[Report]:
+    """All cases, each written as soon as it is measured."""
+    reports = []
+    async with nginx() as receiver:
+        for name in given.case:
+            reports.append(await measure(cases()[name], (url, receiver, cores), given, progress))
+            merge(given.json, {name: reports[-1]})
+    return reports
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.scale", description=__doc__.splitlines()[0])
+    parser.add_argument("--case", action="append", choices=[*cases()], help="default: all")
+    parser.add_argument("--rounds", type=int, default=3, help="of each case (%(default)s)")
+    parser.add_argument("--deliveries", type=int, default=20_000, help="of each drain (%(default)s)")
+    parser.add_argument("--url", help="a RabbitMQ that may be used (default: a private node)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="put all figures there")
+    given = parser.parse_args(arguments)
+    given.case = given.case or [*cases()]
+    return given
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 when every delivery came, exactly once; else 1."""
+    given, progress = parse(arguments), console()
+    cores = share_cores(1)
+    os.sched_setaffinity(0, cores.rest)
+    with broker_url(given.url) as url:
+        reports = uvloop.run(run(url, cores, given, progress))
+    answer(to_stderr=False).print(table(reports))
+    return 0 if all(each.complete for each in reports) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
