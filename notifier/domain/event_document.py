@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import CoreSchema, ErrorDetails, to_json
+from pydantic_core import CoreSchema, ErrorDetails, from_json, to_json
 
 from notifier.domain.cloudevents import ID_BYTES, echo, kind_of, open_message
 from notifier.domain.errors import MalformedEvent, Mistake
@@ -110,6 +110,15 @@ def read_event(
 def all_mistakes(event: SessionEnded) -> tuple[Mistake, ...]:
     """Every mistake in the wrong entries of the event, the first thousand."""
     return _at_most(_entry_mistakes(event.clients))
+
+
+def read_entry(raw: str, *, named: bool) -> ClientEntry | WrongEntry:
+    """An entry that was wrong when it came, by the rules of today; `named` where its event has `sub` or `sid`."""
+    try:
+        document = from_json(raw)
+    except ValueError:  # it was nested deeper than can be read back
+        return WrongEntry(client_id=None, raw=raw, mistakes=(Mistake("clients[0]", "cannot be read back"),))
+    return _judge_together((_judge(document, "clients[0]"),), [document], "clients", named=named)[0]
 
 
 def _understand(data: dict[str, object], path: str, mistakes: list[Mistake]) -> tuple[EventBody, Clients]:

@@ -9,6 +9,7 @@ from dataclasses import field
 from enum import StrEnum
 from types import MappingProxyType
 
+from notifier.domain.errors import QueueError
 from notifier.domain.frozen import frozen
 from notifier.domain.reply import ReplyTo
 
@@ -102,6 +103,23 @@ class Outgoing:
     message_id: str
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     content_type: str = "application/json"
+
+
+@frozen
+class Transfer:
+    """A dead letter that was taken, and the message to be made durable in `queue` in its place."""
+
+    letter: Message
+    queue: str
+    outgoing: Outgoing
+
+
+@frozen
+class Transferred:
+    """The letters whose place was taken, and why not all were, None where they were or somebody else was quicker."""
+
+    done: tuple[Message, ...]
+    failure: QueueError | None = None
 
 
 @frozen

@@ -17,7 +17,7 @@ import structlog
 
 from notifier.adapters.outcome_table import Retention
 from notifier.adapters.sqlite_queue.handover import Ack, Call, Publish, Report
-from notifier.adapters.sqlite_queue.store import DELAYS, QUEUES, Row, Tag
+from notifier.adapters.sqlite_queue.store import DELAYS, QUEUES, Row, Store, Tag
 from notifier.adapters.sqlite_queue.talk import Talk
 from notifier.adapters.sqlite_queue.writer import SqliteOptions, Writer
 from notifier.domain.errors import QueueError, QueueUnavailable
@@ -112,17 +112,19 @@ class SqliteQueue:
         """Return once the message is on disk. Raises QueueUnavailable: unknown queue, closed, disk full, locked."""
         if queue not in QUEUES:
             raise QueueUnavailable(f"there is no queue {queue!r}")
-        await self._write(
-            Row(
-                queue=queue,
-                kind=message.kind,
-                content_type=message.content_type,
-                message_id=_storable(message.message_id),
-                headers=json.dumps(dict(message.headers)) if message.headers else "{}",
-                published_at=self._options.clock(),
-                due=self._options.pace() + DELAYS[queue] if queue in DELAYS else None,
-                body=message.body,
-            )
+        await self._write(self.row(queue, message))
+
+    def row(self, queue: str, message: Outgoing) -> Row:
+        """The message as the file holds it."""
+        return Row(
+            queue=queue,
+            kind=message.kind,
+            content_type=message.content_type,
+            message_id=_storable(message.message_id),
+            headers=json.dumps(dict(message.headers)) if message.headers else "{}",
+            published_at=self._options.clock(),
+            due=self._options.pace() + DELAYS[queue] if queue in DELAYS else None,
+            body=message.body,
         )
 
     async def send_event(
@@ -193,6 +195,14 @@ class SqliteQueue:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         writer.put(Publish(row, done))
         await done
+
+    async def look(self, work: Callable[[Store], _Result]) -> _Result:
+        """Have `work` read the file, on its thread. Raises QueueError."""
+        return await self._ask(partial(self._running().visit, work, writing=False))
+
+    async def change(self, work: Callable[[Store], _Result]) -> _Result:
+        """Have `work` change the file, on its thread and in one transaction. Raises QueueError."""
+        return await self._ask(partial(self._running().visit, work, writing=True))
 
     async def _ask(self, run: Callable[[], _Result]) -> _Result:
         done: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()

@@ -118,6 +118,16 @@ class Store:
         rows = json.loads(self._one(_READ, queue, after, limit))
         return sorted(((row[0], _message(lane, row)) for row in rows), key=lambda found: found[0])
 
+    def last_id(self, queue: str) -> int:
+        """The newest message of a queue; 0 where there is none."""
+        return int(self._one("SELECT coalesce(max(id), 0) FROM messages WHERE queue = ?", queue))
+
+    def standing(self, queue: str, ids: Sequence[int]) -> set[int]:
+        """Which of these messages are still there."""
+        sql = """SELECT json_group_array(id) FROM messages
+                 WHERE queue = ? AND id IN (SELECT value FROM json_each(?))"""
+        return set(json.loads(self._one(sql, queue, str(list(ids)))))
+
     def take_to(self, lane: Lane, id_: int) -> None:
         """Mark every message of the lane up to `id_` as taken."""
         self._database.execute("UPDATE lanes SET taken_to = ? WHERE queue = ?", (id_, lane))

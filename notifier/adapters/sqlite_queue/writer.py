@@ -269,8 +269,7 @@ class Writer:
 
     def browse(self, queue: str, limit: int) -> list[Message]:
         """The first ready messages of a queue."""
-        consumed = self._lock is not None or worker_at(self._path)
-        return self._opened().browse(queue, limit, consumed=consumed)
+        return self._opened().browse(queue, limit, consumed=self._lock is not None or worker_at(self._path))
 
     def keep_outcomes(self, batch: Sequence[Told], retention: Retention) -> None:
         """Write outcomes, in a transaction of their own: none of theirs must fail a delivery's."""
@@ -283,6 +282,13 @@ class Writer:
     def use(self, work: Callable[[Connection], T], *, writing: bool) -> T:
         """Have this done on the open file."""
         return self._opened().use(work, writing=writing)
+
+    def visit(self, work: Callable[[Store], T], *, writing: bool) -> T:
+        """Have this done on the store. The lanes look again after a change: it may have fed them."""
+        store = self._opened()
+        for lane in self._lanes.values():
+            lane.hungry |= writing
+        return store.use(lambda _: work(store), writing=writing)
 
     def finish(self) -> None:
         """The last turn: what was taken and not acked is given back."""

@@ -1,0 +1,177 @@
+"""What is told of a dead letter in a list, and which ones an operator means.
+
+Of a hundred thousand letters only the few members that a list shows are read: 8 µs each instead of 25.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NotRequired
+
+from pydantic import TypeAdapter
+from pydantic_core import from_json
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier.domain.dead_letter import DeadLetter, load_dead_letter
+from notifier.domain.documents import VERSION
+from notifier.domain.errors import UnknownVersion
+from notifier.domain.message import Kind, Message
+from notifier.domain.moment import read_moment, render_moment
+from notifier.domain.outcome import DeadReason
+from notifier.domain.session_ended import ClientEntry
+
+NEWER = "newer_release"  # in the place of a reason: a later release wrote the letter, and only that can read it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A dead letter in a list. `dead_since` in epoch seconds; `reason` one of `DeadReason`, or `NEWER`."""
+
+    id: str
+    reason: str
+    text: str
+    dead_since: float
+    iss: str = ""
+    client_id: str = ""
+    event_id: str = ""
+    attempts: int = 0
+
+    def document(self) -> dict[str, object]:
+        """For scripts."""
+        return {
+            "id": self.id,
+            "event_id": self.event_id,
+            "client_id": self.client_id,
+            "iss": self.iss,
+            "reason": self.reason,
+            "dead_since": render_moment(self.dead_since),
+            "attempts": self.attempts,
+            "text": self.text,
+        }
+
+
+class _Members(TypedDict):
+    v: int
+    id: str
+    reason: str
+    text: str
+    dead_since: str
+    iss: NotRequired[str]
+    client_id: NotRequired[str]
+    event_id: NotRequired[str]
+    attempts: NotRequired[int]
+
+
+_MEMBERS = TypeAdapter(_Members)
+
+
+def read_row(message: Message) -> Row:
+    """The row of a message of `dead`, whoever put it there and whatever it is. Never raises."""
+    if message.kind is Kind.DEAD_LETTER:
+        try:
+            members = _MEMBERS.validate_json(message.body)
+            since = read_moment(members["dead_since"])
+        except ValueError:  # pydantic's ValidationError is one
+            pass
+        else:
+            if members["v"] == VERSION:
+                return Row(
+                    id=members["id"],
+                    reason=members["reason"],
+                    text=members["text"],
+                    dead_since=since,
+                    iss=members.get("iss", ""),
+                    client_id=members.get("client_id", ""),
+                    event_id=members.get("event_id", ""),
+                    attempts=members.get("attempts", 0),
+                )
+    try:
+        return row_of(load_dead_letter(message))
+    except UnknownVersion as newer:
+        return Row(
+            id=message.message_id or "", reason=NEWER, text=str(newer), dead_since=message.timestamp or 0.0,
+        )  # fmt: skip
+
+
+def row_of(letter: DeadLetter) -> Row:
+    """The row of a letter that was read whole."""
+    return Row(
+        id=letter.id,
+        reason=letter.reason.value,
+        text=letter.text,
+        dead_since=letter.dead_since,
+        iss=letter.iss,
+        client_id=letter.client_id,
+        event_id=letter.event_id,
+        attempts=letter.attempts,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which letters are meant: those for which everything that is given holds. Moments in epoch seconds.
+
+    `subject` is a `sub` or `sid`. `issuers` is what the asker may see at all, None for everything.
+    """
+
+    ids: frozenset[str] = frozenset()
+    client_id: str | None = None
+    iss: str | None = None
+    event_id: str | None = None
+    reasons: frozenset[DeadReason] = frozenset()
+    since: float | None = None
+    until: float | None = None
+    subject: str | None = None
+    issuers: frozenset[str] | None = None
+
+    @property
+    def narrows(self) -> bool:
+        """Whether anything was chosen: else all are meant."""
+        single = (self.client_id, self.iss, self.event_id, self.since, self.until, self.subject)
+        return bool(self.ids or self.reasons) or any(value is not None for value in single)
+
+    def matches(self, message: Message, row: Row) -> bool:
+        """Whether the letter is meant."""
+        return (
+            (not self.ids or row.id in self.ids)
+            and (self.issuers is None or row.iss in self.issuers)
+            and (self.client_id is None or row.client_id == self.client_id)
+            and (self.iss is None or row.iss == self.iss)
+            and (self.event_id is None or row.event_id == self.event_id)
+            and (not self.reasons or row.reason in self.reasons)
+            and (self.since is None or row.dead_since >= self.since)
+            and (self.until is None or row.dead_since <= self.until)
+            and (self.subject is None or self._concerns_subject(message, self.subject))
+        )
+
+    def _concerns_subject(self, message: Message, subject: str) -> bool:
+        try:
+            return subject in _subjects(load_dead_letter(message))
+        except UnknownVersion:
+            return False
+
+
+def _subjects(letter: DeadLetter) -> Iterator[str | None]:
+    """Every `sub` and `sid` that the letter names."""
+    if letter.delivery is not None:
+        yield from (letter.delivery.sub, letter.delivery.sid)
+    if letter.event is not None:
+        yield from (letter.event.sub, letter.event.sid)
+        for entry in letter.event.clients if letter.event.clients != "*" else ():
+            yield from (entry.sub, entry.sid) if isinstance(entry, ClientEntry) else _named(entry.raw)
+    if letter.raw is not None and letter.raw.encoding == "utf-8":
+        yield from _named(letter.raw.body)
+
+
+def _named(text: str) -> Iterator[str | None]:
+    """Likewise of what could not be read as an event; where it is cut, of what there is."""
+    try:
+        content = from_json(text, allow_partial=True)
+    except ValueError:
+        return
+    for event in (content, content.get("data")) if isinstance(content, dict) else ():
+        if not isinstance(event, dict):
+            continue
+        clients = event.get("clients")
+        for holder in (event, *(clients if isinstance(clients, list) else ())):
+            if isinstance(holder, dict):
+                yield from (value for name in ("sub", "sid") if isinstance(value := holder.get(name), str))

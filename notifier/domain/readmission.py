@@ -1,0 +1,158 @@
+"""What a dead letter becomes when it is replayed: the delivery or the event anew, or the reason why it stays.
+
+The ages start anew, and with them the backoff; `not_after` stays, and what has run out by it is not sent any more. A
+delivery whose token names no session ends every session of its user at the client, also those begun since: where its
+first attempt is longer ago than its client allows (`sub_only_max_age`), it stays unless that is wanted by name.
+What could not be read is read again by the rules of today. If they still refuse it, it would be back at once: it stays.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from notifier.domain.dead_letter import DeadLetter, message_of
+from notifier.domain.delivery import Delivery
+from notifier.domain.documents import DeliveryDocument, EventDocument, dump_delivery, dump_event
+from notifier.domain.errors import MalformedEvent
+from notifier.domain.event_document import read_entry, read_event
+from notifier.domain.logout_token import carries_sid
+from notifier.domain.message import Kind, Lane, Outgoing
+from notifier.domain.registry import Registry
+from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
+
+SUB_ONLY_MAX_AGE = 600.0  # seconds, for a client that nobody knows here
+
+
+class Stays(StrEnum):
+    """Why a letter is not replayed."""
+
+    NOT_AFTER = "not_after_passed"
+    STALE = "would_end_newer_sessions"
+    MALFORMED = "still_malformed"
+    CUT = "body_not_kept"
+    NEWER = "newer_release"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readmitted:
+    """The message that takes the letter's place, and where."""
+
+    queue: str
+    outgoing: Outgoing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """The letter stays. `text` says why in words, and the way out."""
+
+    why: Stays
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """By what a replay goes. `registry` None: it is not known here, and a delivery is judged by itself alone.
+
+    `end_newer_sessions`: a delivery that may end sessions begun since is replayed all the same.
+    """
+
+    registry: Registry | None
+    new_id: Callable[[], str]
+    max_event: int
+    end_newer_sessions: bool = False
+
+
+def readmit(letter: DeadLetter, rules: Rules, now: float) -> Readmitted | Kept:
+    """What the letter becomes; `now` in epoch seconds."""
+    if letter.delivery is not None:
+        return _delivery(letter.delivery, rules, now)
+    if letter.event is not None:
+        return _event(letter.event, now)
+    message = message_of(letter, Lane.EVENTS)
+    if message is None:
+        return Kept(
+            why=Stays.CUT,
+            text="its body was too large to be kept whole; its publisher has to send it again, below queue.max_event",
+        )
+    try:
+        event = read_event(message, max_bytes=rules.max_event, new_id=rules.new_id, now=now)
+    except MalformedEvent as malformed:
+        return _malformed(str(malformed))
+    return _event(event, now)
+
+
+def _delivery(delivery: Delivery, rules: Rules, now: float) -> Readmitted | Kept:
+    if (kept := _run_out(delivery.not_after, now)) is not None:
+        return kept
+    limit = _sub_only_limit(delivery, rules.registry)
+    begun = _first_tried(delivery)
+    if limit is not None and begun is not None and now > begun + delivery.held + limit and not rules.end_newer_sessions:
+        return Kept(
+            why=Stays.STALE,
+            text=(
+                f"its token names no session and it was first tried {now - begun:.0f} s ago (sub_only_max_age is "
+                f"{limit:g} s): it would end sessions that its user has begun since; --end-newer-sessions does it"
+            ),
+        )
+    anew = replace(
+        delivery,
+        id_given=True,  # an id that is written down marks a duplicate like one that was given
+        attempts=0,
+        rejections=0,
+        first_attempt_at=None,
+        held=0.0,
+        deferrals=0,
+        deferred_for=None,
+        reserved_until=None,
+        unknown_since=None,
+    )
+    body = dump_delivery(DeliveryDocument(delivery=anew))
+    return Readmitted(queue=Lane.RETRIES, outgoing=Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id))
+
+
+def _first_tried(delivery: Delivery) -> float | None:
+    """Before any replay too, as far as the history goes back: else replay upon replay would make it young for ever."""
+    moments = [past.at for past in delivery.history[:1]]
+    return min(moments if delivery.first_attempt_at is None else [*moments, delivery.first_attempt_at], default=None)
+
+
+def _event(event: SessionEnded, now: float) -> Readmitted | Kept:
+    if (kept := _run_out(event.not_after, now)) is not None:
+        return kept
+    if event.clients != "*":
+        entries = [entry if isinstance(entry, ClientEntry) else _reread(event, entry) for entry in event.clients]
+        wrong = [str(mistake) for entry in entries if isinstance(entry, WrongEntry) for mistake in entry.mistakes]
+        if wrong and len(entries) == 1:
+            return _malformed("; ".join(wrong))
+        event = replace(event, clients=tuple(entries))
+    body = dump_event(EventDocument(event=replace(event, id_given=True)))
+    return Readmitted(queue=Lane.EVENTS, outgoing=Outgoing(kind=Kind.EVENT, body=body, message_id=event.id))
+
+
+def _reread(event: SessionEnded, entry: WrongEntry) -> ClientEntry | WrongEntry:
+    return read_entry(entry.raw, named=event.sub is not None or event.sid is not None)
+
+
+def _malformed(mistakes: str) -> Kept:
+    return Kept(
+        why=Stays.MALFORMED,
+        text=f"still malformed ({mistakes}): export it, correct it, `notifier publish` it, then discard this one",
+    )
+
+
+def _run_out(not_after: float | None, now: float) -> Kept | None:
+    if not_after is None or now <= not_after:
+        return None
+    return Kept(
+        why=Stays.NOT_AFTER, text="not_after has passed: the session ran out at the client by itself; discard it"
+    )
+
+
+def _sub_only_limit(delivery: Delivery, registry: Registry | None) -> float | None:
+    """Seconds for which the delivery may be repeated although its token names no session; None where it names one."""
+    client = None
+    if registry is not None:
+        client = registry.resolve(delivery.iss, delivery.client_id, delivery.inline)
+    if client is None:
+        return SUB_ONLY_MAX_AGE if delivery.sid is None else None
+    return None if carries_sid(delivery, client) else client.retry.sub_only_max_age

@@ -1,0 +1,69 @@
+"""Dead letters of a queue that is opened here: the two places where they can lie."""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from notifier.adapters.rabbitmq.dead_letters import RabbitLetters
+from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.sqlite_queue import SqliteQueue
+from notifier.adapters.sqlite_queue.dead_letters import SqliteLetters
+from notifier.domain.dead_letter import DeadLetter, bury_delivery, dump_dead_letter
+from notifier.domain.delivery import Delivery, Past
+from notifier.domain.message import DEAD
+from notifier.domain.outcome import DeadReason
+from notifier.domain.readmission import Rules
+from notifier.operations.dead_letter_repair import Course
+from notifier.operations.dead_letters import Letters
+from tests.contract.queues import Queue, ready
+
+ISS = "https://id.example.com"
+DELIVERY = Delivery(
+    id="", event_id="e-1", id_given=True, iss=ISS, client_id="shop", sub="alice", sid="s-1", attempts=2,
+    first_attempt_at=900.0, history=(Past(at=900.0, reason="server_error", status=500), Past(at=902.0, reason="dns")),
+)  # fmt: skip
+RULES = Rules(registry=None, new_id=lambda: "made-up", max_event=128 * 1024)
+
+LettersOf = Callable[[Queue], Letters]
+
+
+def letters_of(options: RabbitOptions | None, *, busy_for: float = 20.0) -> LettersOf:
+    """How to reach the dead letters of a queue that is open; `options` None for SQLite."""
+
+    def make(queue: Queue) -> Letters:
+        if options is not None:
+            return RabbitLetters(options, queue.publish, busy_for=busy_for)
+        assert isinstance(queue, SqliteQueue)
+        return SqliteLetters(queue)
+
+    return make
+
+
+def letter(name: str, *, client_id: str = "shop", reason: DeadReason = DeadReason.REFUSED) -> DeadLetter:
+    """A delivery given up."""
+    return bury_delivery(replace(DELIVERY, id=name, client_id=client_id), reason, "410 Gone", 1000.0)
+
+
+async def bury(queue: Queue, *buried: DeadLetter) -> None:
+    """Put them among the dead, in this order, and see that the queue counts them."""
+    before = (await queue.depths())[DEAD].ready
+    for each in buried:
+        await queue.publish(DEAD, dump_dead_letter(each))
+    await ready(queue, DEAD, before + len(buried))
+
+
+async def _no_pause(_seconds: float) -> None:
+    return None
+
+
+def course(
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    rate: float | None = None,
+    limit: int | None = None,
+    dry_run: bool = False,
+    pause: Callable[[float], Awaitable[None]] = _no_pause,
+    steady: Callable[[], float] = time.monotonic,
+) -> Course:
+    """As fast as can be, by default, at second 1000."""
+    return Course(clock=lambda: 1000.0, steady=steady, pause=pause, stop=stop, rate=rate, limit=limit, dry_run=dry_run)

@@ -1,0 +1,265 @@
+"""What dead letters keep on either queue: looking changes nothing, and a repair neither loses nor doubles one."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from pathlib import Path
+
+import aiormq
+import pytest
+
+from notifier.adapters.rabbitmq.dead_letters import RabbitVisit
+from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.rabbitmq.queue import RabbitQueue
+from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
+from notifier.domain.dead_letter import dump_dead_letter
+from notifier.domain.dead_letter_rows import Row, Wanted
+from notifier.domain.documents import load_delivery
+from notifier.domain.errors import QueueUnavailable
+from notifier.domain.message import DEAD, Kind, Lane, Message, Transfer, Transferred
+from notifier.domain.outcome import DeadReason
+from notifier.operations.dead_letter_repair import discard, replay
+from notifier.operations.dead_letters import Letters, Visit, rows
+from tests.contract.letters import ISS, RULES, LettersOf, bury, course, letter, letters_of
+from tests.contract.queues import Inbox, Place, Queue, names, ready
+
+MANY = 450  # more than are taken together on either queue
+ALL = Wanted()
+
+
+@pytest.fixture(params=["sqlite", "rabbitmq"])
+def made(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Place, LettersOf]:
+    """A place for one test, and the way to its dead letters."""
+    if request.param == "sqlite":
+        path = tmp_path / "queue.db"
+        return Place(lambda prefetch: SqliteQueue(SqliteOptions(path=path, prefetch=prefetch))), letters_of(None)
+    options = RabbitOptions(urls=(request.getfixturevalue("amqp_url"),), prefix=request.getfixturevalue("prefix"))
+    return Place(lambda _: RabbitQueue(options)), letters_of(options)
+
+
+@pytest.fixture
+async def place(made: tuple[Place, LettersOf]) -> AsyncIterator[Place]:
+    """The place, left tidy."""
+    yield made[0]
+    await made[0].leave()
+
+
+@pytest.fixture
+async def queue(place: Place) -> Queue:
+    """A queue that nobody consumes."""
+    return await place.open()
+
+
+@pytest.fixture
+def letters(made: tuple[Place, LettersOf], queue: Queue) -> Letters:
+    """Its dead letters."""
+    return made[1](queue)
+
+
+async def seen(letters: Letters, wanted: Wanted = ALL) -> list[str]:
+    """The ids, oldest first."""
+    async with aclosing(rows(letters, wanted)) as found:
+        return [row.id async for row, _ in found]
+
+
+def ids(count: int, start: int = 0) -> list[str]:
+    return [f"d-{number:04}" for number in range(start, start + count)]
+
+
+async def test_looking_changes_nothing(queue: Queue, letters: Letters) -> None:
+    """However often: the same letters in the same order, also where a look is broken off in the middle."""
+    await bury(queue, *map(letter, ids(MANY)))
+    for _ in range(3):
+        assert await seen(letters) == ids(MANY)
+        async with aclosing(rows(letters, ALL)) as found:
+            assert (await anext(found))[0].id == "d-0000"
+        await ready(queue, DEAD, MANY)
+
+
+async def test_what_dies_during_a_look_is_left_to_the_next(queue: Queue, letters: Letters) -> None:
+    """So a client that refuses at once cannot make a replay endless."""
+    await bury(queue, letter("a"), letter("b"))
+    async with letters.visit() as visit:
+        page = list(await visit.page())
+        await queue.publish(DEAD, dump_dead_letter(letter("c")))
+        while more := await visit.page():
+            page += more
+        assert names(page) == ["a", "b"]
+    await ready(queue, DEAD, 3)
+    assert await seen(letters) == ["a", "b", "c"]
+
+
+async def test_discarded_are_gone_and_the_others_stay_in_order(queue: Queue, letters: Letters) -> None:
+    """Only those that are meant, wherever they stand."""
+    every = [letter(name, client_id="mail" if number % 3 else "shop") for number, name in enumerate(ids(MANY))]
+    await bury(queue, *every)
+    told: list[Row] = []
+    account = await discard(letters, Wanted(client_id="shop"), course(), told.append)
+    shops = [each.id for each in every if each.client_id == "shop"]
+    assert [row.id for row in told] == shops
+    assert (account.done, account.by_reason, account.unfinished) == (len(shops), {"refused": len(shops)}, None)
+    await ready(queue, DEAD, MANY - len(shops))
+    assert await seen(letters) == [each.id for each in every if each.client_id == "mail"]
+
+
+async def test_a_replay_is_a_delivery_anew(place: Place, queue: Queue, letters: Letters) -> None:
+    """Its ages and its count begin again, what it met is remembered, and nothing of the letter's headers goes along."""
+    await bury(queue, letter("d-1"))
+    account = await replay(letters, ALL, RULES, course())
+    assert (account.done, account.kept, account.unfinished) == (1, {}, None)
+    assert await seen(letters) == []
+    _, inbox = await place.consume()
+    message = await inbox.next()
+    assert (message.lane, message.kind, message.message_id) == (Lane.RETRIES, Kind.DELIVERY, "d-1")
+    assert not {"x-death", "reason", "client_id"} & message.headers.keys()
+    delivery = load_delivery(message.body).delivery
+    assert (delivery.id, delivery.sub, delivery.sid, delivery.iss) == ("d-1", "alice", "s-1", ISS)
+    assert (delivery.attempts, delivery.first_attempt_at) == (0, None)
+    assert [past.reason for past in delivery.history] == ["server_error", "dns"]
+
+
+async def test_a_replay_stops_and_is_taken_up_again(place: Place, queue: Queue, letters: Letters) -> None:
+    """Between two batches; in the end each was replayed exactly once."""
+    await bury(queue, *map(letter, ids(MANY)))
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 3
+
+    first = await replay(letters, ALL, RULES, course(stop=stop))
+    assert 0 < first.done < MANY
+    assert first.unfinished
+    assert not first.failed
+    await ready(queue, DEAD, MANY - first.done)
+    assert await seen(letters) == ids(MANY)[first.done :]
+    second = await replay(letters, ALL, RULES, course())
+    assert (second.done, second.unfinished) == (MANY - first.done, None)
+    worker = await place.open()
+    inbox = Inbox(worker.ack)
+    await worker.consume(inbox)
+    assert sorted(map(str, names(await inbox.some(MANY)))) == ids(MANY)
+    await queue.send_event(Lane.EVENTS, b"{}", message_id="behind")
+    assert names([await inbox.next()]) == ["behind"]
+
+
+async def test_a_limit_leaves_the_rest(queue: Queue, letters: Letters) -> None:
+    """For requests that must end; the oldest come first."""
+    await bury(queue, *map(letter, ids(5)))
+    account = await replay(letters, ALL, RULES, course(limit=2))
+    assert account.done == 2
+    assert account.unfinished is not None
+    await ready(queue, DEAD, 3)
+    assert await seen(letters) == ids(3, start=2)
+    last = await replay(letters, ALL, RULES, course(limit=3))
+    assert (last.done, last.unfinished) == (3, None)
+
+
+async def test_a_dry_run_changes_nothing(queue: Queue, letters: Letters) -> None:
+    """It counts what would be replayed and what would stay."""
+    await bury(queue, letter("a"), letter("b", reason=DeadReason.EXPIRED))
+    account = await replay(letters, Wanted(reasons=frozenset({DeadReason.EXPIRED})), RULES, course(dry_run=True))
+    assert (account.done, account.by_reason) == (1, {"expired": 1})
+    await ready(queue, DEAD, 2)
+    assert (await queue.depths())[Lane.RETRIES].ready == 0
+    assert await seen(letters) == ["a", "b"]
+
+
+class _RefusingVisit:
+    """Cannot make anything durable."""
+
+    def __init__(self, visit: Visit) -> None:
+        self._visit = visit
+
+    @property
+    def left(self) -> int:
+        return self._visit.left
+
+    async def page(self) -> Sequence[Message]:
+        return await self._visit.page()
+
+    async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
+        return await self._visit.remove(messages)
+
+    async def move(self, transfers: Sequence[Transfer]) -> Transferred:
+        return Transferred(done=(), failure=QueueUnavailable("disk full"))
+
+
+class _Refusing:
+    """Letters whose visits are such."""
+
+    def __init__(self, letters: Letters) -> None:
+        self._letters = letters
+
+    @asynccontextmanager
+    async def visit(self) -> AsyncIterator[Visit]:
+        async with self._letters.visit() as visit:
+            yield _RefusingVisit(visit)
+
+
+async def test_a_failed_replay_loses_nothing(queue: Queue, letters: Letters) -> None:
+    """What the queue does not confirm stays a dead letter, and the account says why it ended."""
+    await bury(queue, *map(letter, ids(3)))
+    refused = await replay(_Refusing(letters), ALL, RULES, course())
+    assert (refused.done, refused.failed) == (0, True)
+    assert refused.unfinished == "disk full"
+    await ready(queue, DEAD, 3)
+    assert await seen(letters) == ids(3)
+
+
+async def test_a_broker_s_lost_connection_keeps_the_order(amqp_url: str, prefix: str) -> None:
+    """The broker gives back what a visit held, in its old place."""
+    options = RabbitOptions(urls=(amqp_url,), prefix=prefix)
+    place = Place(lambda _: RabbitQueue(options))
+    queue = await place.open()
+    letters = letters_of(options)(queue)
+    await bury(queue, *map(letter, ids(MANY)))
+    with suppress(QueueUnavailable):
+        async with letters.visit() as visit:
+            await visit.page()
+            await visit.page()
+            assert isinstance(visit, RabbitVisit)
+            await visit._channel.connection.close()
+            await visit.remove([])
+    await ready(queue, DEAD, MANY)
+    assert await seen(letters) == ids(MANY)
+    await place.leave()
+
+
+async def test_two_visits_at_once_would_see_halves(amqp_url: str, prefix: str) -> None:
+    """So on a broker the second waits, and says what for; afterwards it is let in."""
+    options = RabbitOptions(urls=(amqp_url,), prefix=prefix)
+    place = Place(lambda _: RabbitQueue(options))
+    queue = await place.open()
+    await bury(queue, letter("a"))
+    async with letters_of(options)(queue).visit():
+        with pytest.raises(QueueUnavailable, match="held by another command"):
+            await seen(letters_of(options, busy_for=0.0)(queue))
+    assert await seen(letters_of(options)(queue)) == ["a"]
+    await place.leave()
+
+
+async def test_what_the_broker_moved_is_replayed_too(amqp_url: str, prefix: str) -> None:
+    """Without the `x-death` that it bears: with that the broker would drop it where it was before."""
+    options = RabbitOptions(urls=(amqp_url,), prefix=prefix)
+    place = Place(lambda _: RabbitQueue(options))
+    queue = await place.open()
+    body = b'{"iss": "https://id.example.com", "sub": "alice", "clients": ["shop"], "id": "e-9"}'
+    await queue.send_event(Lane.EVENTS, body, message_id=None)
+    await ready(queue, Lane.EVENTS, 1)
+    connection = await aiormq.connect(amqp_url)
+    channel = await connection.channel()
+    taken = await channel.basic_get(f"{prefix}.events")
+    await channel.basic_reject(taken.delivery_tag or 0, requeue=False)
+    await connection.close()
+    await ready(queue, DEAD, 1)
+    letters = letters_of(options)(queue)
+    async with aclosing(rows(letters, Wanted(subject="alice"))) as found:
+        assert [(row.reason, row.event_id) async for row, _ in found] == [("delivery_limit", "e-9")]
+    await ready(queue, DEAD, 1)
+    assert (await replay(letters, ALL, RULES, course())).done == 1
+    _, inbox = await place.consume()
+    message = await inbox.next()
+    assert (message.lane, message.kind, message.message_id) == (Lane.EVENTS, Kind.EVENT, "e-9")
+    assert "x-death" not in message.headers
+    await place.leave()
