@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from notifier import __version__
-from notifier.cli import check, demo, doctor, keys, log_id, publish, run, schema, topology
+from notifier.cli import check, collect, demo, doctor, keys, log_id, publish, report, run, schema, topology
 from notifier.cli.options import in_help, quiet_logs, register
 from notifier.domain.errors import ConfigurationError, MalformedEvent, Mistake, NotifierError
 
@@ -58,6 +58,8 @@ register(app, schema.schema, schema.EXAMPLES)
 app.add_typer(keys.app, name="keys")
 app.add_typer(topology.app, name="topology")
 register(app, log_id.log_id, log_id.EXAMPLES)
+register(app, report.report, report.EXAMPLES)
+register(app, collect.collect, collect.EXAMPLES)
 
 
 def main() -> None:

@@ -24,6 +24,8 @@ COMMANDS = (
     "topology declare",
     "topology delete",
     "log-id",
+    "report",
+    "collect",
 )
 
 

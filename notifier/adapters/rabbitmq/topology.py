@@ -19,6 +19,7 @@ from notifier.domain.message import DEAD, HOPS, Lane, delay
 DELIVERY_LIMIT = 100  # a message that lost its connection so often is given up
 NO_LIMIT = 2**31 - 1  # looking must never use a dead letter up
 OUTCOMES = "outcomes"
+COLLECTED = "collected"  # of `notifier collect`, which declares it; here it is only deleted with the rest
 
 _INEQUIVALENT = re.compile(
     r"inequivalent arg '(?P<argument>[^']+)' for (?P<what>queue|exchange) '(?P<name>[^']+)'.*?"
@@ -39,10 +40,14 @@ class QueueSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeSpec:
-    """A durable topic exchange, and the queue that gets everything sent to it, if any."""
+    """A durable topic exchange, and the queue that gets everything sent to it, if any.
+
+    `collected`: a queue that others may have bound, and that goes with it.
+    """
 
     name: str
     queue: str | None = None
+    collected: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +69,7 @@ def topology_of(prefix: str) -> Topology:
         queues=(dead, *lanes, *delays),
         exchanges=(
             *(ExchangeSpec(name=f"{prefix}.{lane}", queue=f"{prefix}.{lane}") for lane in (Lane.EVENTS, Lane.BULK)),
-            ExchangeSpec(name=f"{prefix}.{OUTCOMES}"),
+            ExchangeSpec(name=f"{prefix}.{OUTCOMES}", collected=f"{prefix}.{COLLECTED}"),
         ),
     )
 
@@ -237,6 +242,8 @@ async def delete(connection: Connection, topology: Topology) -> Mapping[str, int
             raise _not_allowed(refused) from refused
     for exchange in topology.exchanges:
         try:
+            if exchange.collected is not None:
+                await (await surveyor.channel()).queue_delete(exchange.collected)
             await (await surveyor.channel()).exchange_delete(exchange.name)
         except ChannelNotFoundEntity:
             continue

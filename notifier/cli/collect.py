@@ -1,0 +1,172 @@
+"""`notifier collect`: outcomes from RabbitMQ into a file that `notifier report` reads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from notifier.cli.options import Config, Json, quiet_logs
+from notifier.domain.durations import parse_duration
+from notifier.domain.errors import ConfigurationError, Mistake, QueueUnavailable
+
+if TYPE_CHECKING:
+    from notifier.adapters.rabbitmq.collecting import Collector
+    from notifier.adapters.rabbitmq.options import RabbitOptions
+    from notifier.operations.collecting import Collecting
+
+OUTCOMES_FILE = Path("outcomes.db")
+CONNECT_TIMEOUT = 15.0  # seconds; then the broker is away
+PLAIN_EVERY = 30.0  # seconds between two lines of progress off a terminal
+
+EXAMPLES = (
+    ("beside the workers, until SIGTERM", "notifier collect -c n.yaml"),
+    ("what has come since the last time, then end: for a timer", "notifier collect -c n.yaml --drain"),
+    ("for an hour, into a file of its own", "notifier collect -c n.yaml --for 1h --file canary.db"),
+)
+
+
+def duration(text: str) -> float:
+    """An option's duration."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def collect(
+    config: Config = None,
+    file: Annotated[Path, typer.Option(dir_okay=False, help="Where to; made where it is missing.")] = OUTCOMES_FILE,
+    lasting: Annotated[
+        float | None,
+        typer.Option("--for", parser=duration, metavar="DURATION", help="End after so long.", show_default=False),
+    ] = None,
+    drain: Annotated[bool, typer.Option("--drain", help="End once everything that waits was collected.")] = False,
+    keep: Annotated[str, typer.Option(metavar="DURATION", help="How long outcomes stay in the file.")] = "30d",
+    most: Annotated[int, typer.Option(min=1, help="How many stay in the file; the oldest go.")] = 5_000_000,
+    as_json: Json = False,
+) -> None:
+    """Collect outcomes from RabbitMQ into a file, until SIGTERM or SIGINT.
+
+    Binds the durable queue <prefix>.collected to the exchange of outcomes. From then on nothing is missed while no
+    collector runs: the queue holds 256 MiB for 7 days, and forgets the oldest first. What was kept is acked; a copy is
+    kept once. Set outcomes: all for the workers, else there is nothing to collect.
+
+    The embedded queue needs no collector: notifier report reads its file.
+    """
+    from notifier.adapters.outcome_file import OutcomeFile
+    from notifier.adapters.outcome_table import Retention
+    from notifier.operations.collecting import Collecting
+
+    options = _options(config)
+    archive = OutcomeFile.open(file, Retention(most=most, age=duration(keep)))
+    progress = _Progress()
+    collecting = Collecting(archive, progress.tick)
+    progress.of(collecting)
+    try:
+        with progress.shown():
+            asyncio.run(_collect(options, collecting, lasting, drain=drain))
+    finally:
+        archive.close()
+    _conclude(collecting, file, as_json=as_json)
+
+
+def _options(config: Config) -> RabbitOptions:
+    from notifier.adapters.config_file import read_part
+    from notifier.app import rabbit_options
+
+    quiet_logs()
+    queue = read_part(config, os.environ, {"queue"}).settings.queue
+    if queue.sqlite_file is not None:
+        text = f"{queue.url[0]} is the embedded queue, which keeps its outcomes itself: notifier report reads them"
+        raise ConfigurationError([Mistake("queue.url", text)])
+    return rabbit_options(queue)
+
+
+async def _collect(options: RabbitOptions, collecting: Collecting, lasting: float | None, *, drain: bool) -> None:
+    """Until asked to end. Raises QueueError where it cannot begin."""
+    from notifier.adapters.rabbitmq.collecting import Collector
+
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if lasting is not None:
+        loop.call_later(lasting, stop.set)
+    collector = Collector(options, collecting.take)
+    running = asyncio.create_task(collector.run())
+    ends = [asyncio.create_task(stop.wait()), *([asyncio.create_task(collector.drained.wait())] if drain else [])]
+    try:
+        await _begin(collector, ends)
+        await asyncio.wait({running, *ends}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (*ends, running):
+            task.cancel()
+        await asyncio.wait({running, *ends})
+
+
+async def _begin(collector: Collector, ends: Sequence[asyncio.Task[bool]]) -> None:
+    ready = asyncio.create_task(collector.ready())
+    await asyncio.wait({ready, *ends}, timeout=CONNECT_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+    if ready.done():
+        ready.result()
+        return
+    ready.cancel()
+    await asyncio.wait({ready})
+    if not any(task.done() for task in ends):
+        raise QueueUnavailable(collector.problem or f"not connected within {CONNECT_TIMEOUT:.0f} s")
+
+
+def _conclude(collecting: Collecting, file: Path, *, as_json: bool) -> None:
+    if as_json:
+        counts = {"collected": collecting.kept, "again": collecting.again, "unreadable": collecting.unreadable}
+        typer.echo(json.dumps({**counts, "file": str(file)}))
+        return
+    more = [f"{collecting.again:,} had come before"] if collecting.again else []
+    more += [f"{collecting.unreadable:,} were none"] if collecting.unreadable else []
+    told = f" ({', '.join(more)})" if more else ""
+    typer.echo(f"{collecting.kept:,} outcome{'' if collecting.kept == 1 else 's'} collected into {file}{told}")
+
+
+class _Progress:
+    """How far it is: drawn on a terminal, else a line now and then."""
+
+    def __init__(self) -> None:
+        self._collecting: Collecting | None = None
+        self._show: Callable[[int], object] = lambda _: None
+        self._due = time.monotonic() + PLAIN_EVERY
+
+    def of(self, collecting: Collecting) -> None:
+        """Whose progress it is."""
+        self._collecting = collecting
+
+    def tick(self) -> None:
+        """Something was kept."""
+        if self._collecting is not None:
+            self._show(self._collecting.kept)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """For as long as it is entered."""
+        if not sys.stderr.isatty():
+            self._show = self._line
+            yield
+            return
+        from rich.console import Console
+
+        with Console(stderr=True).status("collecting; Ctrl-C ends it") as status:
+            self._show = lambda kept: status.update(f"{kept:,} outcomes collected; Ctrl-C ends it")
+            yield
+
+    def _line(self, kept: int) -> None:
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + PLAIN_EVERY
+            typer.echo(f"{kept:,} outcomes collected so far", err=True)

@@ -1,0 +1,100 @@
+"""The propagation report on a terminal, and how its figures are written there and on the page."""
+
+import sys
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from notifier.domain.moment import render_moment
+from notifier.operations.report import Line, Report
+
+WIDTH = 130  # of what nobody looks at on a terminal
+NOBODY = "(no client)"
+
+
+def show(report: Report, most: int) -> None:
+    """Print it, `most` clients at most."""
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console.print(f"{moment(report.since)} to {moment(report.until)}", highlight=False)
+    if not report.clients:
+        console.print("Nothing was told of that time.")
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("client", overflow="fold")
+    for name in ("delivered", "share", "dead", "retries", "median", "p99", "slowest"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("what went wrong", overflow="fold")
+    issuers = {line.iss for line in report.clients if line.iss}
+    for line in report.clients[:most]:
+        style = "bold red" if line.failing else "yellow" if line.dead else ""
+        table.add_row(Text(name_of(line, several=len(issuers) > 1)), *cells(line), Text(wrong(line)), style=style)
+    table.add_section()
+    table.add_row(f"all {len(report.clients):,}", *cells(report.total), Text(wrong(report.total)), style="bold")
+    console.print(table)
+    for note in notes(report, most):
+        console.print(note, style="dim", highlight=False, markup=False)
+
+
+def notes(report: Report, most: int) -> list[str]:
+    """What a reader must know of the figures."""
+    found = ["From the end of the session until the client had taken the token; median and p99 within 4.4 %."]
+    if report.total.undated:
+        found.append(f"Of {report.total.undated:,} nobody knows when the session ended: they have no time.")
+    if not report.complete:
+        found.append("outcomes: failures tells nothing of what went well; set all for shares and times.")
+    if len(report.clients) > most:
+        found.append(f"{len(report.clients) - most:,} clients more, none worse than these; --clients shows them.")
+    return found
+
+
+def name_of(line: Line, *, several: bool) -> str:
+    """The client; with its issuer where there are several."""
+    name = line.client_id or NOBODY
+    return f"{name} at {line.iss}" if several and line.iss else name
+
+
+def cells(line: Line) -> tuple[str, ...]:
+    """delivered, share, dead, retries, median, p99, slowest."""
+    return (
+        "–" if line.delivered is None else f"{line.delivered:,}",
+        share(line.share),
+        f"{line.dead:,}",
+        f"{line.retries:,}",
+        seconds(line.median),
+        seconds(line.p99),
+        seconds(line.slowest),
+    )
+
+
+def wrong(line: Line) -> str:
+    """The three worst reasons, and whether it fails now."""
+    found = ["failing now"] if line.failing and line.client_id else []
+    for why in line.reasons[:3]:
+        counts = [f"{why.dead:,} dead"] if why.dead else []
+        counts += [f"{why.retries:,} retried"] if why.retries else []
+        found.append(f"{why.reason} ({', '.join(counts)})")
+    return ", ".join(found)
+
+
+def share(value: float | None) -> str:
+    """In per cent, never rounded up to 100."""
+    if value is None:
+        return "–"
+    return "100 %" if value == 1 else f"{min(99.99, round(value * 100, 2)):.2f} %"
+
+
+def seconds(value: float | None) -> str:
+    """Three digits and the unit that people would use."""
+    if value is None:
+        return "–"
+    for unit, size, most in (("ms", 0.001, 1.0), ("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, 172_800.0)):
+        if value < most:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 86_400:.3g} d"
+
+
+def moment(value: float) -> str:
+    """To the second, in UTC."""
+    return render_moment(value)[:19].replace("T", " ") + " UTC"

@@ -1,0 +1,168 @@
+"""`notifier collect` takes outcomes from a real broker into a file, each once, whoever dies on the way."""
+
+import asyncio
+import json
+import signal
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import aio_pika
+from yarl import URL
+
+from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.rabbitmq.outcomes import OutcomePublisher
+from notifier.domain.outcome_event import DeliveryTold, Fate
+from tests.system.command import command, environment, notifier
+from tests.system.waiting import until
+
+PATIENCE = 60.0
+ISS = "https://id.example.com"
+
+
+def told(number: int, *, client_id: str = "shop") -> DeliveryTold:
+    return DeliveryTold(
+        id=f"id-{number}",
+        at=1_800_000_000.0 + number,
+        fate=Fate.DELIVERED,
+        reason="delivered",
+        iss=ISS,
+        client_id=client_id,
+        event_id=f"e{number}",
+        propagation=0.25,
+    )
+
+
+@asynccontextmanager
+async def exchange(amqp_url: str, prefix: str) -> AsyncIterator[OutcomePublisher]:
+    """As a worker publishes to it."""
+    sink = OutcomePublisher(RabbitOptions(urls=(amqp_url,), prefix=prefix))
+    task = asyncio.create_task(sink.run())
+    try:
+        await asyncio.wait_for(sink.available(), PATIENCE)
+        yield sink
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def settings(amqp_url: str, prefix: str) -> dict[str, str]:
+    return {"NOTIFIER_QUEUE__URL": amqp_url, "NOTIFIER_QUEUE__PREFIX": prefix}
+
+
+def kept(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    with closing(sqlite3.connect(path, timeout=PATIENCE)) as database:
+        found = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'outcomes'").fetchone()[0]
+        return [row[0] for row in database.execute("SELECT id FROM outcomes ORDER BY n")] if found else []
+
+
+async def until_kept(path: Path, count: int) -> None:
+    async def ask() -> int:
+        return len(await asyncio.to_thread(kept, path))
+
+    await until(ask, lambda found: found == count, PATIENCE)
+
+
+async def test_what_waits_is_drained_and_kept_once(amqp_url: str, prefix: str, tmp_path: Path) -> None:
+    """From its first run on the queue keeps what comes while nobody collects; a copy is known by its id."""
+    collect = ("collect", "--drain", "--json")
+    more = settings(amqp_url, prefix)
+    first = await asyncio.to_thread(notifier, *collect, cwd=tmp_path, settings=more)
+    assert (first.returncode, json.loads(first.stdout)["collected"]) == (0, 0)
+    async with exchange(amqp_url, prefix) as sink:
+        await sink.send([told(number) for number in range(300)])
+        await sink.send([told(number) for number in range(290, 310)])
+        async with await aio_pika.connect(amqp_url) as connection:
+            channel = await connection.channel()
+            others = await channel.get_exchange(f"{prefix}.outcomes")
+            await others.publish(aio_pika.Message(b"not ours"), "any", mandatory=False)
+
+            async def waiting() -> int:
+                queue = await channel.declare_queue(f"{prefix}.collected", passive=True)
+                return queue.declaration_result.message_count or 0
+
+            await until(waiting, lambda count: count == 321, PATIENCE)
+    second = await asyncio.to_thread(notifier, *collect, cwd=tmp_path, settings=more)
+    assert second.returncode == 0
+    assert json.loads(second.stdout) == {"collected": 310, "again": 10, "unreadable": 1, "file": "outcomes.db"}
+    assert kept(tmp_path / "outcomes.db") == [f"id-{number}" for number in range(310)]
+    assert (tmp_path / "outcomes.db").stat().st_mode & 0o077 == 0
+    third = await asyncio.to_thread(notifier, "collect", "--drain", cwd=tmp_path, settings=more)
+    assert third.stdout == "0 outcomes collected into outcomes.db\n"
+
+
+async def test_a_collector_ends_cleanly_and_the_next_goes_on(amqp_url: str, prefix: str, tmp_path: Path) -> None:
+    """One is ended by SIGTERM, one killed: what they had kept is kept once, and nothing is missed."""
+    path, count = tmp_path / "outcomes.db", 0
+    async with exchange(amqp_url, prefix) as sink:
+        for number, code in ((signal.SIGTERM, 0), (signal.SIGKILL, -9), (signal.SIGINT, 0)):
+            process = await asyncio.create_subprocess_exec(
+                *command(("collect",)), cwd=tmp_path, env=environment(settings(amqp_url, prefix)),
+                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            try:
+                if not count:
+                    await until_queue(amqp_url, prefix)
+                await sink.send([told(one) for one in range(count, count + 50)])
+                count += 50
+                await until_kept(path, count)
+                process.send_signal(number)
+                out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+            assert process.returncode == code, err
+            if code == 0:
+                assert b"collected into outcomes.db" in out
+                assert err == b""
+    assert kept(path) == [f"id-{number}" for number in range(150)]
+
+
+async def until_queue(amqp_url: str, prefix: str) -> None:
+    """Wait until the collector has bound its queue: what is told before is gone."""
+    async with await aio_pika.connect(amqp_url) as connection:
+
+        async def consumed() -> int:
+            channel = await connection.channel()
+            try:
+                queue = await channel.declare_queue(f"{prefix}.collected", passive=True)
+            except aio_pika.exceptions.ChannelNotFoundEntity:
+                return 0
+            else:
+                return queue.declaration_result.consumer_count or 0
+            finally:
+                await channel.close()
+
+        await until(consumed, lambda count: count == 1, PATIENCE)
+
+
+def test_the_embedded_queue_needs_none(tmp_path: Path) -> None:
+    """That is said."""
+    done = notifier("collect", cwd=tmp_path, settings={"NOTIFIER_QUEUE__URL": "sqlite:q.db"})
+    assert done.returncode == 2
+    assert "notifier report reads them" in done.stderr
+
+
+def test_a_broker_that_refuses_is_told(amqp_url: str, tmp_path: Path) -> None:
+    """At once, with exit 1, and without the password."""
+    url = str(URL(amqp_url).with_user("nobody").with_password("pass-3141"))
+    done = notifier("collect", cwd=tmp_path, settings={"NOTIFIER_QUEUE__URL": url})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "refused the user name or the password" in done.stderr
+    assert "3141" not in done.stderr
+
+
+def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    """Another program's, or that of an embedded queue."""
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE theirs (a)")
+    before = path.read_bytes()
+    done = notifier("collect", "--file", path, cwd=tmp_path, settings={"NOTIFIER_QUEUE__URL": "amqp://127.0.0.1:1/"})
+    assert done.returncode == 1
+    assert "no file of outcomes" in done.stderr
+    assert path.read_bytes() == before
