@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.chromium import Chromium, ChromiumMissing, find_chromium
 from tests.rabbitmq_installation import find_installation
 from tests.rabbitmq_node import RabbitmqMissing, RabbitmqNode, rabbitmq_node
 
@@ -70,6 +71,15 @@ def module_node() -> Iterator[RabbitmqNode]:
     """A node for the tests of one file, each of which hurts it and leaves it well."""
     with _node_or_exit() as node:
         yield node
+
+
+@pytest.fixture(scope="session")
+def chromium(rabbitmq: RabbitmqNode | None) -> Chromium:
+    """A headless browser. After RabbitMQ, so that the two are not installed at the same time."""
+    try:
+        return find_chromium()
+    except ChromiumMissing as missing:
+        pytest.fail(str(missing))
 
 
 @pytest.fixture

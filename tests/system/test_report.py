@@ -1,0 +1,167 @@
+"""`notifier report` on what a worker kept: the table, JSON for scripts, and a page that a browser shows."""
+
+import json
+import re
+import sqlite3
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from notifier.adapters.outcome_file import OutcomeFile
+from notifier.adapters.outcome_table import Retention
+from notifier.domain.outcome_event import ClientTold, DeliveryTold, Fate, State, Told
+from tests.chromium import Chromium
+from tests.system.clients import Clients
+from tests.system.command import notifier
+from tests.system.site import ISSUER, NEVER_OPENS, Site, client
+from tests.system.worker_process import worker
+
+
+def told(number: int, fate: Fate, reason: str, *, at: float, client_id: str, took: float | None = None) -> Told:
+    return DeliveryTold(
+        id=f"id-{number}",
+        at=at,
+        fate=fate,
+        reason=reason,
+        iss=ISSUER,
+        client_id=client_id,
+        event_id=f"e{number}",
+        propagation=took,
+    )
+
+
+def day(now: float) -> list[Told]:
+    """300 logouts at three clients within the last hour; one of them fails, one has a name that is no name."""
+    odd = "<script>document.title = 'owned'</script>"
+    made: list[Told] = []
+    for number in range(300):
+        at = now - 60 - number * 10
+        match number % 3:
+            case 0:
+                made.append(told(number, Fate.DELIVERED, "delivered", at=at, client_id="shop", took=0.1))
+            case 1 if number < 10:
+                made.append(told(number, Fate.DEAD, "refused", at=at, client_id="broken"))
+            case 1:
+                made.append(told(number, Fate.RETRYING, "timeout", at=at, client_id="broken"))
+            case _:
+                made.append(told(number, Fate.DELIVERED, "delivered", at=at, client_id=odd, took=4.0))
+    made.append(ClientTold(id="turn", at=now - 61, state=State.FAILING, iss=ISSUER, client_id="broken"))
+    made.append(told(999, Fate.DEAD, "refused", at=now - 90_000, client_id="yesterday"))
+    return made
+
+
+def write(path: Path, outcomes: Sequence[Told]) -> None:
+    file = OutcomeFile.open(path, Retention(most=1_000_000, age=1e9))
+    file.keep(outcomes)
+    file.close()
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    path = tmp_path / "outcomes.db"
+    write(path, day(time.time()))
+    return path
+
+
+def report(folder: Path, *arguments: str, mode: str = "all", url: str = "amqp://localhost/") -> CompletedProcess[str]:
+    return notifier("report", *arguments, cwd=folder, settings={"NOTIFIER_QUEUE__URL": url, "NOTIFIER_OUTCOMES": mode})
+
+
+def test_the_table_has_the_worst_client_first(kept: Path) -> None:
+    """With what went wrong there; what is older than the period is left out."""
+    done = report(kept.parent)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [line.split() for line in done.stdout.splitlines()]
+    (broken,) = [row for row in rows if row[:1] == ["broken"]]
+    assert broken[:6] == ["broken", "0", "0.00", "%", "3", "97"]
+    assert "failing now, refused (3 dead), timeout (97 retried)" in " ".join(done.stdout.split())
+    assert done.stdout.index("broken") < done.stdout.index("shop ")
+    assert "yesterday" not in done.stdout
+    assert "yesterday" in report(kept.parent, "--since", "2d").stdout
+
+
+def test_json_for_scripts(kept: Path) -> None:
+    """A moment may stand for an age, and the page's path does not get among it."""
+    done = report(kept.parent, "--json", "--since", "2020-01-01T00:00:00Z", "--html", "r.html")
+    made = json.loads(done.stdout)
+    by_client = {each["client_id"]: each for each in made["clients"]}
+    assert by_client["shop"]["share"] == 1
+    assert by_client["shop"]["slowest_seconds"] == 0.1
+    assert by_client["broken"]["reasons"][0] == {"reason": "refused", "dead": 3, "retries": 0}
+    assert by_client["yesterday"]["dead"] == 1
+    assert made["total"]["delivered"] == 200
+
+
+def test_failures_alone_have_no_share(kept: Path) -> None:
+    """It says so."""
+    done = report(kept.parent, mode="failures")
+    assert "–" in done.stdout
+    assert "set all for shares and times" in done.stdout
+
+
+def test_what_is_missing_is_told_with_the_way_out(tmp_path: Path) -> None:
+    """A file, outcomes that are off, a period that is none."""
+    missing = report(tmp_path)
+    assert missing.returncode == 2
+    assert "collect" in missing.stderr
+    write(tmp_path / "outcomes.db", [])
+    off = report(tmp_path, mode="off")
+    assert off.returncode == 2
+    assert "set it to all" in off.stderr
+    assert "Nothing was told" in report(tmp_path).stdout
+    assert report(tmp_path, "--since", "5").returncode == 2
+    assert report(tmp_path, "--since", "1h", "--until", "2h").returncode == 2
+    (tmp_path / "text.db").write_text("no database " * 100)
+    torn = report(tmp_path, "--file", "text.db")
+    assert (torn.returncode, torn.stdout) == (1, "")
+    assert "cannot be used" in torn.stderr
+
+
+@pytest.mark.timeout(900)  # it may have to be installed first
+def test_a_browser_shows_the_page(kept: Path, chromium: Chromium) -> None:
+    """Everything is drawn, nothing is asked for, and a client's name is a name and no markup."""
+    done = report(kept.parent, "--html", "r.html")
+    assert "written: r.html" in done.stdout
+    page = kept.parent / "r.html"
+    assert not re.findall(r"://|url\(|@import", page.read_text())
+    dom = chromium.dom(page)
+    assert "<title>Logout propagation, " in dom
+    assert dom.count("<svg") == 4
+    assert dom.count("<tr") == 1 + 3 + 1
+    assert "<script" not in dom
+    assert "&lt;script&gt;document.title" in dom
+    picture = chromium.screenshot(page, kept.parent / "r.png")
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    assert len(picture) > 20_000  # an empty page of that size has 5,000
+
+
+async def test_from_a_worker_on_the_embedded_queue(tmp_path: Path) -> None:
+    """Beside it while it runs: the file is read, and nothing is collected first."""
+    async with Clients(lambda hit: 403 if hit.path == "/refuses" else 200) as clients:
+        site = Site(tmp_path, "sqlite:q.db")
+        site.config["outcomes"] = "all"
+        site.config["delivery"]["circuit"] = NEVER_OPENS
+        site.write()
+        site.write_clients([client(name, clients.url(name)) for name in ("takes", "refuses")])
+        async with worker(site) as running:
+            for number in range(5):
+                await running.post({"iss": ISSUER, "sid": f"s{number}", "clients": "*", "ended_at": moment()})
+            await running.until_metric(5, "deliveries_settled_total", fate="delivered")
+            await running.until_metric(5, "deliveries_settled_total", fate="dead")
+            assert await running.stop() == 0
+    done = notifier("report", "-c", "notifier.yaml", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    by_client = {each["client_id"]: each for each in json.loads(done.stdout)["clients"]}
+    assert (by_client["takes"]["delivered"], by_client["takes"]["share"]) == (5, 1)
+    assert 0 < by_client["takes"]["median_seconds"] < 60
+    assert by_client["refuses"]["reasons"] == [{"reason": "refused", "dead": 5, "retries": 0}]
+    with closing(sqlite3.connect(tmp_path / "q.db")) as database:
+        assert database.execute("SELECT count(*) FROM outcomes").fetchone() == (10,)
+
+
+def moment() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
