@@ -31,24 +31,28 @@ help: ## show this list
 demo: $(RUN)/.made ## sign users out of five sample clients and watch; no broker, no configuration, under 30 s
 	@$(RUN)/bin/notifier demo $(ARGS)
 
-PYTEST = $(DEV)/bin/python -m pytest
-FAULTS = tests/faults --numprocesses 3 --dist loadfile  # they mostly wait; of one module on one node
-FIRST_FAULTS = tests/faults/test_ledger.py tests/faults/test_table.py tests/faults/test_workers.py tests/faults/test_rolling_update.py
+PYTEST = .ci/pytest $(DEV)/bin/python
 ON_4 = NOTIFIER_TEST_AMQP_URL= NOTIFIER_TEST_RABBITMQ=4
+ALONGSIDE = --numprocesses 2 --dist loadfile
+WAITING = --numprocesses 3 --dist loadfile  # faults mostly wait; those of one module on one node
 
-test: $(DEV)/.made ## run every test but the long faults; installs (as root, by apt) and starts a private RabbitMQ of its own; then 4.x
-	@$(if $(ARGS),$(PYTEST) $(ARGS),failed=; \
-		$(PYTEST) --ignore tests/faults || failed=1; \
-		$(PYTEST) $(FIRST_FAULTS) || failed=1; \
+test: $(DEV)/.made ## run every test; installs (as root, by apt) and starts a private RabbitMQ of its own; then on 4.x
+	@$(if $(ARGS),$(DEV)/bin/python -m pytest $(ARGS),failed=; \
+		$(PYTEST) suite --ignore tests/faults $(ALONGSIDE) || failed=1; \
+		$(PYTEST) faults tests/faults $(WAITING) || failed=1; \
 		if $(DEV)/bin/python -m tests.rabbitmq_installation; then $(MAKE) --no-print-directory test-rabbitmq4 || failed=1; \
 		elif [ "$$NOTIFIER_TEST_RABBITMQ4" = required ]; then failed=1; fi; \
 		[ -z "$$failed" ])
 
-test-rabbitmq4: $(DEV)/.made ## run the queue's contract and the first faults on RabbitMQ 4.x (root on Debian; 350 MB, once)
-	@$(ON_4) $(PYTEST) $(or $(ARGS),tests/contract $(FIRST_FAULTS))
+test-rabbitmq4: $(DEV)/.made ## run the queue's contract and the faults on RabbitMQ 4.x (root on Debian; 350 MB, once)
+	@$(if $(ARGS),$(ON_4) $(DEV)/bin/python -m pytest $(ARGS),failed=; \
+		$(ON_4) $(PYTEST) contract-4 tests/contract || failed=1; \
+		$(ON_4) $(PYTEST) faults-4 tests/faults $(WAITING) || failed=1; \
+		[ -z "$$failed" ])
 
-test-faults: $(DEV)/.made ## make every fault in its short form, on RabbitMQ 3.10 and 4.x; about half an hour
-	@failed=; $(PYTEST) $(FAULTS) $(ARGS) || failed=1; $(ON_4) $(PYTEST) $(FAULTS) $(ARGS) || failed=1; [ -z "$$failed" ]
+test-faults: $(DEV)/.made ## make every fault in its short form, on RabbitMQ 3.10 and 4.x; about ten minutes
+	@failed=; $(PYTEST) faults tests/faults $(WAITING) $(ARGS) || failed=1; \
+		$(ON_4) $(PYTEST) faults-4 tests/faults $(WAITING) $(ARGS) || failed=1; [ -z "$$failed" ]
 
 lint: $(DEV)/.made ## ruff, mypy in strict mode, the direction of the imports, Dockerfile, workflows, compose
 	@$(DEV)/bin/ruff check notifier tests
@@ -73,7 +77,7 @@ dashboard: $(DEV)/.made ## write the Grafana dashboard, deploy/grafana/notifier.
 	@$(DEV)/bin/python -m tests.monitoring.dashboard > deploy/grafana/notifier.json
 
 LONG_FAULTS = NOTIFIER_TEST_FAULTS=long NOTIFIER_TEST_FAULTS_REPORT=$(CURDIR)/build/faults.jsonl \
-	$(PYTEST) $(FAULTS) --deselect tests/faults/test_table.py $(ARGS)
+	$(DEV)/bin/python -m pytest tests/faults $(WAITING) --deselect tests/faults/test_table.py $(ARGS)
 
 faults: $(DEV)/.made ## make every fault in its long form, on RabbitMQ 3.10 and 4.x, and write docs/reliability.md's table
 	@rm -f build/faults.jsonl && mkdir -p build
