@@ -14,7 +14,7 @@ LOCKER := .venv-lock
 PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rabbitmq4 test-faults faults soak fuzz lint format lock dashboard image test-image sbom audit clean python
+.PHONY: help demo test test-rabbitmq4 test-faults faults soak fuzz lint format lock dashboard runbook image test-image sbom audit clean python
 .PHONY: bench bench-check bench-latency bench-growth bench-scale bench-plot bench-isolation bench-deferrals bench-peers
 .PHONY: chart chart-check
 .DELETE_ON_ERROR:
@@ -75,6 +75,9 @@ chart: $(DEV)/.made ## make the chart's schema, README, copies and golden files 
 
 dashboard: $(DEV)/.made ## write the Grafana dashboard, deploy/grafana/notifier.json, from its code in tests/monitoring
 	@$(DEV)/bin/python -m tests.monitoring.dashboard > deploy/grafana/notifier.json
+
+runbook: ## copy the runbook, which the package holds for `notifier explain`, to docs/
+	@cp notifier/runbook.md docs/runbook.md
 
 LONG_FAULTS = NOTIFIER_TEST_FAULTS=long NOTIFIER_TEST_FAULTS_REPORT=$(CURDIR)/build/faults.jsonl \
 	$(DEV)/bin/python -m pytest tests/faults $(WAITING) --deselect tests/faults/test_table.py $(ARGS)

@@ -169,10 +169,16 @@ class LogObserver:
                 self._write_attempt(self._attempt(fact))
             case Buried():
                 error = fact.text if fact.delivery is None else redact(self._without_subject(fact.text, fact.delivery))
-                self._log.warning("dead_letter", **_who(fact), reason=str(fact.reason), error=clip(error))
+                self._log.warning(
+                    "dead_letter",
+                    **_who(fact),
+                    reason=str(fact.reason),
+                    error=clip(error),
+                    help=f"notifier explain {fact.reason}",
+                )
             case Deferred():
                 write = self._log.debug if _is_detail(fact) else self._log.warning
-                more = {"error": clip(fact.text)} if fact.text else {}
+                more = {"error": clip(fact.text), "help": f"notifier explain {fact.cause}"} if fact.text else {}
                 write("deferral", **_who(fact), cause=str(fact.cause), due=_rfc3339(fact.due), **more)
             case EventTaken():
                 write = self._log.debug if _is_detail(fact) else self._log.warning
@@ -180,7 +186,12 @@ class LogObserver:
             case Skipped():
                 self._log.debug("skipped", **_who(fact))
             case CircuitTurned(open=True):
-                self._log.warning("client_failing", iss=fact.iss, client_id=fact.client_id)
+                self._log.warning(
+                    "client_failing",
+                    iss=fact.iss,
+                    client_id=fact.client_id,
+                    help="notifier explain NotifierClientFailing",
+                )
             case CircuitTurned():
                 self._log.info("client_recovered", iss=fact.iss, client_id=fact.client_id)
             case Unexpected():

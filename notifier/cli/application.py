@@ -13,7 +13,20 @@ from typing import Annotated
 import typer
 
 from notifier import __version__
-from notifier.cli import check, collect, demo, doctor, keys, log_id, publish, report, run, schema, topology
+from notifier.cli import (
+    check,
+    collect,
+    demo,
+    doctor,
+    explain,
+    keys,
+    log_id,
+    publish,
+    report,
+    run,
+    schema,
+    topology,
+)
 from notifier.cli.options import in_help, quiet_logs, register
 from notifier.domain.errors import ConfigurationError, MalformedEvent, Mistake, NotifierError
 
@@ -54,6 +67,7 @@ register(app, demo.demo, demo.EXAMPLES)
 register(app, publish.publish, publish.EXAMPLES)
 register(app, check.check, check.EXAMPLES)
 register(app, doctor.doctor, doctor.EXAMPLES)
+register(app, explain.explain, explain.EXAMPLES)
 register(app, schema.schema, schema.EXAMPLES)
 app.add_typer(keys.app, name="keys")
 app.add_typer(topology.app, name="topology")

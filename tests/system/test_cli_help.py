@@ -15,6 +15,7 @@ COMMANDS = (
     "publish",
     "check",
     "doctor",
+    "explain",
     "schema",
     "keys",
     "keys generate",

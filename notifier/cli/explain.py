@@ -1,0 +1,69 @@
+"""`notifier explain`: what a reason, a cause or an alert means, how to see it, and what to do."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from notifier.cli.options import Json
+
+EXAMPLES = (
+    ("why was a logout given up?", "notifier explain rejected_token"),
+    ("an alert at three in the morning", "notifier explain NotifierDeadLetters"),
+    ("all there is", "notifier explain --all | less"),
+)
+
+
+def explain(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="A reason, a cause or an alert; left out: lists them.", show_default=False
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Print the whole runbook, as Markdown.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print the runbook's section on a reason, a cause or an alert.
+
+    It is the same text as docs/runbook.md, for where the documents are not at hand.
+    """
+    from notifier.operations.runbook import runbook, sections
+
+    if everything:
+        typer.echo(runbook(), nl=False)
+        return
+    known = sections()
+    if name is None:
+        _list([(section.name, section.group) for section in known.values()], as_json=as_json)
+        return
+    section = known.get(name.lower())
+    if section is None:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name.lower(), known, n=1)
+        hint = f"; did you mean {known[near[0]].name}?" if near else ""
+        typer.echo(f"notifier: nothing is known of {name}{hint} `notifier explain` lists all.", err=True)
+        raise typer.Exit(2)
+    if as_json:
+        typer.echo(json.dumps({"name": section.name, "group": section.group, "text": section.text}))
+    elif sys.stdout.isatty():
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        Console().print(Markdown(f"# {section.name}\n\n{section.text}"))
+    else:
+        typer.echo(f"{section.name}\n\n{section.text}", nl=False)
+
+
+def _list(names: list[tuple[str, str]], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps([{"name": name, "group": group} for name, group in names]))
+        return
+    last = None
+    for name, group in names:
+        if group != last:
+            typer.echo(f"{group}:")
+            last = group
+        typer.echo(f"  {name}")

@@ -1,0 +1,36 @@
+"""`notifier explain`: a section of the runbook, or what it has sections of."""
+
+import json
+from pathlib import Path
+
+from tests.system.command import notifier
+
+
+def test_a_reason_is_explained(tmp_path: Path) -> None:
+    """By its name, whatever its case."""
+    done = notifier("explain", "rejected_token", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("rejected_token\n\n**What it means.** The client answered 400")
+    assert notifier("explain", "notifierdeadletters", cwd=tmp_path).stdout.startswith("NotifierDeadLetters\n")
+
+
+def test_what_nobody_knows_exits_2_with_the_nearest_name(tmp_path: Path) -> None:
+    """On stderr."""
+    done = notifier("explain", "rejected_tokens", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean rejected_token?" in done.stderr
+    assert not done.stdout
+
+
+def test_without_a_name_it_lists_them(tmp_path: Path) -> None:
+    """Group by group; as JSON for scripts."""
+    text = notifier("explain", cwd=tmp_path).stdout
+    assert text.startswith("Reasons of attempts and dead letters:\n  delivered\n")
+    assert "Alerts:\n" in text
+    listed = json.loads(notifier("explain", "--json", cwd=tmp_path).stdout)
+    assert {"name": "signing", "group": "Causes of deferrals"} in listed
+
+
+def test_the_whole_runbook_can_be_had(tmp_path: Path) -> None:
+    """As Markdown."""
+    assert notifier("explain", "--all", cwd=tmp_path).stdout.startswith("# Runbook\n")
