@@ -20,6 +20,7 @@ from notifier.demo.token_check import Clock, Invalid, TokenCheck, Verified
 PATH = "/backchannel-logout"
 LOOPBACK = "127.0.0.1"
 FLAKY_FAILURES = 2
+MOST_VISITS = 10_000  # of a client; what stands for weeks must not grow
 
 
 class Kind(StrEnum):
@@ -53,9 +54,21 @@ class Visit:
 
 
 class Receiver:
-    """One sample client: its behaviour, the sessions open at it, and what it saw. Serves nothing while it is `dead`."""
+    """One sample client: its behaviour, the sessions open at it, and what it saw. Serves nothing while it is `dead`.
 
-    def __init__(self, *, client_id: str, kind: Kind, check: TokenCheck, clock: Clock, pause: float) -> None:
+    `place`: where it is to listen; port 0 takes any that is free.
+    """
+
+    def __init__(
+        self,
+        *,
+        client_id: str,
+        kind: Kind,
+        check: TokenCheck,
+        clock: Clock,
+        pause: float,
+        place: tuple[str, int] = (LOOPBACK, 0),
+    ) -> None:
         self.client_id = client_id
         self.kind = kind
         self.backchannel_logout_uri = ""
@@ -65,13 +78,16 @@ class Receiver:
         self._check = check
         self._clock = clock
         self._pause = pause
+        self._place = place
 
     async def __aenter__(self) -> Self:
         """Take a port and, unless `dead`, listen on it."""
         async with AsyncExitStack() as stack:
             listener = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            listener.bind((LOOPBACK, 0))  # kept by the dead one too: a bound port without a listener refuses
-            self.backchannel_logout_uri = f"http://{LOOPBACK}:{listener.getsockname()[1]}{PATH}"
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(self._place)  # kept by the dead one too: a bound port without a listener refuses
+            host, port = listener.getsockname()
+            self.backchannel_logout_uri = f"http://{host}:{port}{PATH}"
             if self.kind is not Kind.DEAD:
                 app = web.Application()
                 app.router.add_post(PATH, self._handle)
@@ -109,13 +125,15 @@ class Receiver:
         now = self._clock()
         before = self.visits.get(session, Visit(posts=0, accepted=0, first_at=now, last_at=now))
         self.visits[session] = visit = replace(before, posts=before.posts + 1, last_at=now)
+        if len(self.visits) > MOST_VISITS:
+            del self.visits[next(iter(self.visits))]
         if self.kind is Kind.SLOW:
             await asyncio.sleep(self._pause)
         if self.kind is Kind.REJECTING:
             return _answer(400, error="application_error", error_description="the session store is read-only")
         if self.kind is Kind.FLAKY and visit.posts <= FLAKY_FAILURES:
             return _answer(503, error="temporarily_unavailable")
-        visit = self.visits[session]  # read again: another POST may have come during the pause
+        visit = self.visits.get(session, visit)  # read again: another POST may have come during the pause
         self.visits[session] = replace(
             visit, accepted=visit.accepted + 1, logged_out_at=visit.logged_out_at or self._clock()
         )

@@ -12,6 +12,7 @@ import jwt
 
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 LONGEST_LIFE = 120  # seconds between `iat` and `exp` (B29)
+MOST_SEEN = 100_000  # what is older than LONGEST_AGE is refused for its age anyway
 LONGEST_AGE = 30  # seconds since `iat`: the narrowest window in the field, rauthy's
 
 Clock = Callable[[], float]
@@ -42,7 +43,7 @@ class TokenCheck:
         self._alg = alg
         self._keys = {key["kid"]: jwt.PyJWK(key, algorithm=alg) for key in jwks["keys"] if self._fits(key)}
         self._clock = clock
-        self._seen: set[str] = set()
+        self._seen: dict[str, None] = {}  # in order, so that the oldest can go
 
     def _fits(self, key: Mapping[str, Any]) -> bool:
         return "kid" in key and key.get("alg", self._alg) == self._alg
@@ -58,7 +59,9 @@ class TokenCheck:
         jti = signed["jti"]
         if jti in self._seen:
             return Invalid(reason="jti was seen before (R2)")
-        self._seen.add(jti)
+        self._seen[jti] = None
+        if len(self._seen) > MOST_SEEN:
+            del self._seen[next(iter(self._seen))]
         return Verified(jti=jti, sub=signed.get("sub", ""), sid=signed.get("sid", ""))
 
     def _read_signed(self, token: str) -> dict[str, Any] | Invalid:

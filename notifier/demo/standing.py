@@ -1,0 +1,137 @@
+"""The demo's clients and sign-outs as processes that stand: what deploy/compose.yaml runs beside real workers.
+
+    python -m notifier.demo.standing clients --jwks jwks.json --only shop
+    python -m notifier.demo.standing sign-outs -c notifier.yaml
+
+Each client has its port: 9001 shop, 9002 reports, 9003 forum, 9004 payroll, 9005 museum, where nobody listens.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import uvloop
+
+from notifier.adapters.config_file import read_part
+from notifier.app import Queue, build_queue
+from notifier.demo.receivers import SAMPLES, Receiver
+from notifier.demo.story import ISS
+from notifier.demo.token_check import TokenCheck
+from notifier.domain.errors import QueueError
+from notifier.domain.message import Lane
+
+FIRST_PORT = 9001
+SLOW = 0.6  # seconds
+AGAIN = 1.0  # seconds until an event that was not confirmed is published again
+
+
+async def serve_clients(jwks: Mapping[str, Any], host: str, first_port: int, only: Sequence[str]) -> None:
+    """The sample clients, until SIGTERM: of all five those that are wanted, none named means all."""
+    async with AsyncExitStack() as stack:
+        for number, (client_id, kind) in enumerate(SAMPLES.items()):
+            if client_id in (only or SAMPLES):
+                check = TokenCheck(iss=ISS, client_id=client_id, alg="RS256", jwks=jwks, clock=time.time)
+                place = host, first_port + number
+                receiver = Receiver(
+                    client_id=client_id, kind=kind, check=check, clock=time.time, pause=SLOW, place=place
+                )
+                await stack.enter_async_context(receiver)
+                _tell(f"{client_id} ({kind.value}) is at {receiver.backchannel_logout_uri}")
+        await _until_told()
+
+
+async def sign_out(config: Path, every: float) -> None:
+    """A user signs out every so many seconds, of all five clients, until SIGTERM."""
+    queue = build_queue(read_part(config, os.environ, {"queue"}).settings.queue)
+    await queue.open()
+    try:
+        await queue.ready()
+        _tell(f"a user signs out every {every} s")
+        publishing = asyncio.ensure_future(_sign_outs(queue, every))
+        await _until_told()
+        publishing.cancel()
+    finally:
+        await queue.close()
+
+
+async def _sign_outs(queue: Queue, every: float) -> None:
+    event = _event()
+    while True:
+        if await _publish(queue, event):
+            event = _event()
+            await asyncio.sleep(every)
+        else:
+            await asyncio.sleep(AGAIN)
+
+
+def _event() -> dict[str, Any]:
+    return {
+        "id": str(uuid4()),
+        "iss": ISS,
+        "sub": f"user-{uuid4().hex[:4]}",
+        "sid": uuid4().hex,
+        "clients": list(SAMPLES),
+        "ended_at": datetime.now(UTC).isoformat(),
+        "reason": "user_logout",
+    }
+
+
+async def _publish(queue: Queue, event: Mapping[str, Any]) -> bool:
+    """Whether the queue has it now. If not, it is sent again under the same id."""
+    try:
+        await queue.send_event(Lane.EVENTS, json.dumps(event).encode(), message_id=event["id"])
+    except QueueError as error:
+        _tell(f"not confirmed yet: {error}")
+        return False
+    return True
+
+
+async def _until_told() -> None:
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    await told.wait()
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one of the two."""
+    parser = argparse.ArgumentParser(
+        prog="python -m notifier.demo.standing", description=(__doc__ or "").splitlines()[0]
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    clients = commands.add_parser("clients", help="the sample clients, which verify every token")
+    clients.add_argument(
+        "--jwks", type=Path, required=True, help="the keys of the issuer, as `notifier keys jwks` prints"
+    )
+    clients.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    clients.add_argument("--first-port", type=int, default=FIRST_PORT, help="of shop; the others follow (%(default)s)")
+    clients.add_argument("--only", action="append", default=[], choices=list(SAMPLES), help="may be repeated")
+    sign_outs = commands.add_parser("sign-outs", help="a user signs out of all five, again and again")
+    sign_outs.add_argument(
+        "-c", "--config", type=Path, required=True, help="where the queue is, as the workers have it"
+    )
+    sign_outs.add_argument("--every", type=float, default=0.5, help="seconds between two (default: %(default)s)")
+    given = parser.parse_args(arguments)
+    if given.command == "clients":
+        jwks = json.loads(given.jwks.read_text())
+        uvloop.run(serve_clients(jwks, given.host, given.first_port, given.only))
+    else:
+        uvloop.run(sign_out(given.config, given.every))
+
+
+if __name__ == "__main__":
+    main()
