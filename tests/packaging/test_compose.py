@@ -20,7 +20,7 @@ def test_what_is_mounted_is_there_and_cannot_be_written(name: str) -> None:
     """A folder that is missing would be made by docker, as root's, and empty."""
     for volume in SERVICES[name].get("volumes", ()):
         if volume.startswith("./"):
-            source, _, mode = volume.partition(":")[0], *volume.rpartition(":")[1:]
+            source, _, mode = volume.split(":")
             assert (DEPLOY / source).exists(), volume
             assert mode == "ro"
 
