@@ -10,6 +10,7 @@ RUN := .venv
 DEV := .venv-dev
 PEERS := .venv-peers
 SUPPLY := .venv-supply
+CHARTS := .venv-chart
 LOCKER := .venv-lock
 PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 
@@ -74,6 +75,12 @@ lock: $(LOCKER)/.made ## take the newest versions that pyproject.toml allows int
 chart: $(DEV)/.made ## make the chart's schema, README, copies and golden files anew, after a change of settings, rules or dashboard
 	@$(DEV)/bin/python -m tests.chart.generate
 
+chart-check: $(DEV)/.made $(CHARTS)/.made ## have checkov look over what the chart makes of each file of values
+	@rm -rf build/chart && mkdir -p build/chart
+	@for values in tests/chart/values/*.yaml; do \
+		$(DEV)/bin/helm template notifier helm/notifier -f "$$values" > "build/chart/$$(basename "$$values")" || exit 1; done
+	@$(CHARTS)/bin/checkov --config-file deploy/checkov.yaml --directory build/chart $(ARGS)
+
 dashboard: $(DEV)/.made ## write the Grafana dashboard, deploy/grafana/notifier.json, from its code in tests/monitoring
 	@$(DEV)/bin/python -m tests.monitoring.dashboard > deploy/grafana/notifier.json
 
@@ -136,7 +143,7 @@ audit: $(SUPPLY)/.made ## ask PyPI whether a package that is shipped has a known
 	@$(SUPPLY)/bin/pip-audit --strict --disable-pip --require-hashes --requirement deploy/requirements.txt $(ARGS)
 
 clean: ## remove the environments, caches and what builds leave behind
-	@rm -rf $(RUN) $(DEV) $(PEERS) $(SUPPLY) $(LOCKER) build dist *.egg-info
+	@rm -rf $(RUN) $(DEV) $(PEERS) $(SUPPLY) $(CHARTS) $(LOCKER) build dist *.egg-info
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find notifier tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -170,6 +177,12 @@ $(PEERS)/.made: deploy/requirements-peers.txt tests/benchmarks/peers/package-loc
 $(SUPPLY)/.made: deploy/requirements-supply.txt | python
 	@$(PYTHON) -m venv --clear $(SUPPLY)
 	@$(SUPPLY)/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $<
+	@touch $@
+
+$(CHARTS)/.made: deploy/requirements-chart.txt | python
+	@echo 'Making $(CHARTS) from $< (this once, about a minute) …'
+	@$(PYTHON) -m venv --clear $(CHARTS)
+	@$(CHARTS)/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $<
 	@touch $@
 
 $(LOCKER)/.made: | python

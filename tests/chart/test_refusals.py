@@ -47,6 +47,7 @@ WRONG_KIND = [  # refused by values.schema.json
     ("probes: {liveness: {exec: {command: [ls]}}}", "Additional property exec is not allowed"),
 ]
 WRONG_TOGETHER = [  # refused by the templates
+    ("image: {repository: ''}", "image.repository is empty"),
     ("config: {queue: {url: sqlite:notifier.db}}", "pods share a broker"),
     ("config: {queue: {url: 'amqp://notifier:secret@mq/'}}", "config.queue.url holds a password"),
     ("config: {queue: {url: ['amqp://a/', 'amqp://notifier:secret@b/']}}", "config.queue.url holds a password"),

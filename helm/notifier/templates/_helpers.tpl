@@ -71,6 +71,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{/* What a schema cannot express. Each message names the value and the way out. */}}
 {{- define "notifier.refuse" -}}
 {{- $config := .Values.config -}}
+{{- if not .Values.image.repository -}}
+{{- fail "image.repository is empty: name the registry where your image of notifier is, such as registry.example.com/notifier" -}}
+{{- end -}}
 {{- range (include "notifier.brokers" . | fromJsonArray) -}}
 {{- if not (regexMatch "^amqps?://" .) -}}
 {{- fail (printf "config.queue.url is %q, but pods share a broker: give an amqp:// or amqps:// URL" .) -}}
