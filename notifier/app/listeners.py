@@ -1,13 +1,12 @@
 """Opens what the worker listens on, ops always and the API where it is configured, and closes it at the end."""
 
-import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 import structlog
 from aiohttp import web
 
+from notifier.adapters.server_tls import ServerTls, ServerTlsFiles
 from notifier.server import api, ops
 from notifier.server.listener import Listener, listen
 from notifier.settings import Settings
@@ -44,12 +43,8 @@ async def _listen_api(
     assert settings.api is not None
     where, tls = settings.api.listen, settings.api.tls
     app = api.api_app(accept, sources, api.Limits(max_event=settings.queue.max_event), more)
-    context = None if tls is None else _server_tls(tls.cert_file, tls.key_file)
+    context = None
+    if tls is not None:
+        files = ServerTlsFiles(cert_file=tls.cert_file, key_file=tls.key_file, client_ca_file=tls.client_ca_file)
+        context = ServerTls(files, "api").context
     return await listen(app, where.host, where.port, key="api.listen", tls=context)
-
-
-def _server_tls(cert_file: Path, key_file: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(cert_file, key_file)
-    return context

@@ -6,12 +6,11 @@ and who may speak for its issuer. Every mistake is told at once, since the publi
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from notifier.domain.errors import MalformedEvent, Mistake, QueueError
 from notifier.domain.event_document import read_event
@@ -22,8 +21,10 @@ from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
 from notifier.operations.waiting import Waits
 from notifier.server.authorization import ApiToken, Authorization, Tokens, concerns
+from notifier.server.openapi import CLOUDEVENT, EVENT, Answer, Described, described, openapi_route
 from notifier.server.problem import Refusal, problem, problems
-from notifier.server.waiting import asked_to_wait, told
+from notifier.server.throttle import Throttle
+from notifier.server.waiting import ACCOUNT, WAIT, asked_to_wait, told
 
 _KINDS = ("application/json", "application/cloudevents+json")
 _LANES = {"events": Lane.EVENTS, "bulk": Lane.BULK}
@@ -44,6 +45,7 @@ class Limits:
     body_timeout: float = 10.0
     accept_timeout: float = 5.0
     requests: int = 256
+    requests_of_token: int = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +67,34 @@ def api_app(
 ) -> web.Application:
     """The application. `more` are the routes of other files, under the same limits; each authorises for itself."""
     api = _Api(accept, sources, limits or Limits())
-    app = web.Application(client_max_size=api.limits.max_event, middlewares=[problems, api.throttle])
-    app.add_routes([web.post("/v1/events", api.post_event), *more])
+    throttle = Throttle(sources.tokens, api.limits.requests, api.limits.requests_of_token)
+    app = web.Application(client_max_size=api.limits.max_event, middlewares=[problems, throttle.middleware])
+    routes = [web.post("/v1/events", api.post_event), *more]
+    app.add_routes([*routes, openapi_route(routes)])
     return app
+
+
+_ID: Mapping[str, object] = {"type": "string", "description": "Given, or made up: a copy bears the same."}
+_POST_EVENT = Described(
+    summary="Publish one event: a session ended. It is durable once it is answered.",
+    scope="publish",
+    query={"lane": {"type": "string", "enum": list(_LANES), "default": "events"}, "wait": WAIT},
+    body={"application/json": EVENT, "application/cloudevents+json": CLOUDEVENT},
+    answers={
+        200: Answer(text="With wait: the last word on every client was said.", schema=ACCOUNT),
+        202: Answer(
+            text="It is durable. With wait: what became of it so far.",
+            schema={"type": "object", "required": ["id"], "properties": {"id": _ID}},
+        ),
+    },
+    problems={
+        400: "The event or the request is malformed; every mistake is told.",
+        408: "The body did not come in time.",
+        413: "The event is too large.",
+        415: "The body is of another kind, or compressed.",
+        503: "The queue is away.",
+    },
+)
 
 
 class _Api:
@@ -76,19 +103,8 @@ class _Api:
         self._accept = accept
         self._sources = sources
         self._authorization = Authorization(sources.tokens)
-        self._running = 0
 
-    @web.middleware
-    async def throttle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """At most so many requests at a time: each may hold an event in memory."""
-        if self._running >= self.limits.requests:
-            return problem(429, "Too many requests at a time; try again soon", headers={"Retry-After": "1"})
-        self._running += 1
-        try:
-            return await handler(request)
-        finally:
-            self._running -= 1
-
+    @described(_POST_EVENT)
     async def post_event(self, request: web.Request) -> web.Response:
         """Take one event."""
         token = self._authorization.require(request, "publish")

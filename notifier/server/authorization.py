@@ -53,7 +53,7 @@ class Authorization:
             if "Origin" in request.headers:
                 raise Refusal(problem(403, "A web page may not use this API"))
             return None
-        token = _bearer(request, tokens)
+        token = bearer_of(request, tokens)
         if token is None:
             challenge = "Bearer" if "Authorization" not in request.headers else 'Bearer error="invalid_token"'
             title = "A bearer token of tokens_file is required"
@@ -69,8 +69,8 @@ def concerns(token: ApiToken | None, iss: str) -> bool:
     return token is None or token.issuers is None or iss in token.issuers
 
 
-def _bearer(request: web.Request, tokens: Iterable[ApiToken]) -> ApiToken | None:
-    """The token of the request. Every one is compared, and digests at that: the time taken tells nothing."""
+def bearer_of(request: web.Request, tokens: Iterable[ApiToken]) -> ApiToken | None:
+    """Whose the request is. Every token is compared, and digests at that: the time taken tells nothing."""
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     digest = hashlib.sha256(credentials.strip().encode("utf-8", "surrogateescape")).digest()
     found = None

@@ -4,6 +4,7 @@ aiohttp closes a connection that has not sent a whole header within `keepalive_t
 from the last answer; bodies are the application's to bound. Nothing is unpacked: a compressed body is not understood.
 """
 
+import asyncio
 import errno
 import logging
 import ssl
@@ -16,6 +17,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 from notifier.domain.errors import ConfigurationError, Mistake
 
 HEADER_TIMEOUT = 10.0  # seconds, and how long a connection may idle
+HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS
+CONNECTIONS = 1000  # at a time; of each the header, at most, is in memory: 8 KiB a line
+HEADERS = 64
 _LINGER = 2.0  # seconds for the rest of a body that was refused, so that the answer is read before the reset
 
 
@@ -27,6 +31,7 @@ class Listener:
     port: int
     tls: bool
     runner: web.AppRunner
+    server: asyncio.Server
 
     @property
     def url(self) -> str:
@@ -36,6 +41,7 @@ class Listener:
 
     async def close(self) -> None:
         """Take no more connections, let requests end (bounded by the grace given at the start), and close."""
+        self.server.close()
         await self.runner.cleanup()
 
 
@@ -48,9 +54,10 @@ async def listen(
     tls: ssl.SSLContext | None = None,
     grace: float = 5.0,
     header_timeout: float = HEADER_TIMEOUT,
+    connections: int = CONNECTIONS,
 ) -> Listener:
     """Serve `app` there. `key` is the setting that names the address (`ops.listen`); `grace` is for requests that run
-    when it closes, and `header_timeout` for a whole header, both in seconds.
+    when it closes, and `header_timeout` for a whole header, both in seconds; `connections` at a time.
 
     Raises ConfigurationError, which says what is wrong with the address.
     """
@@ -62,18 +69,50 @@ async def listen(
         shutdown_timeout=grace,
         keepalive_timeout=header_timeout,
         lingering_time=_LINGER,
+        max_headers=HEADERS,
         auto_decompress=False,
         logger=logger,
     )
     app.on_response_prepare.append(_anonymous)
     await runner.setup()
+    assert runner.server is not None
     try:
-        await web.TCPSite(runner, host, port, ssl_context=tls).start()
+        server = await asyncio.get_running_loop().create_server(
+            _Door(runner.server, connections),
+            host,
+            port,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else HANDSHAKE_TIMEOUT,
+        )
     except OSError as error:
         await runner.cleanup()
         raise ConfigurationError([Mistake(key, _explain(error, host, port))]) from error
-    real = int(runner.addresses[0][1])
-    return Listener(host=host, port=real, tls=tls is not None, runner=runner)
+    real = int(server.sockets[0].getsockname()[1])
+    return Listener(host=host, port=real, tls=tls is not None, runner=runner, server=server)
+
+
+class _Door:
+    """Lets in so many connections at a time; others are told to come again, and closed."""
+
+    def __init__(self, server: web.Server, most: int) -> None:
+        self._server = server
+        self._most = most
+
+    def __call__(self) -> asyncio.BaseProtocol:
+        """Of asyncio, at each connection that is accepted."""
+        return _Full() if len(self._server.connections) >= self._most else self._server()
+
+
+class _Full(asyncio.Protocol):
+    """Answers before anything is read: the connection itself is too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Of asyncio."""
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.write(
+            b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+        transport.close()
 
 
 _EXPLANATIONS: Mapping[int, str] = {

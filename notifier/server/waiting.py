@@ -4,6 +4,8 @@
 goes on in either case. Where too many wait already, nobody waits: 202 at once.
 """
 
+from collections.abc import Mapping
+
 from aiohttp import web
 
 from notifier.domain.durations import parse_duration
@@ -13,6 +15,21 @@ from notifier.operations.fates import Account
 from notifier.operations.waiting import LONGEST
 from notifier.server.problem import Refusal, problem
 
+WAIT: Mapping[str, object] = {
+    "type": "string",
+    "pattern": r"^(0|[0-9]{1,3}(\.[0-9]{1,3})?(ms|s))$",
+    "description": f"How long to wait for what becomes of it: at most {LONGEST:.0f}s.",
+    "examples": ["500ms", "5s"],
+}
+ACCOUNT: Mapping[str, object] = {
+    "type": "object",
+    "required": ["id", "complete", "clients"],
+    "properties": {
+        "id": {"type": "string"},
+        "complete": {"type": "boolean"},
+        "clients": {"type": "array", "items": {"type": "object"}},
+    },
+}
 _OF_THE_EVENT = ("iss", "event_id", "of", "id")
 
 

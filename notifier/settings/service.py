@@ -40,6 +40,9 @@ class ListenerTls(Section):
 
     cert_file: ExistingFile = Field(description="Its certificate, with its chain (PEM).")
     key_file: ExistingFile = Field(description="The private key of `cert_file` (PEM).")
+    client_ca_file: ExistingFile | None = Field(
+        None, description="Let in only clients with a certificate of these authorities (PEM), besides their token."
+    )
 
 
 class Prefetch(Section):

@@ -1,0 +1,56 @@
+"""How many requests are served at a time: in all, and of one token, so that none of those who publish keeps out others.
+
+Each may hold an event in memory, or a place in a queue's answers. Whoever is too many is answered 429 and when to come
+again, before anything of the body is read.
+"""
+
+from collections import Counter
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from notifier.server.authorization import Tokens, bearer_of
+from notifier.server.problem import problem
+
+AGAIN = "1"  # seconds
+
+
+class Throttle:
+    """Counts the requests that are served now."""
+
+    def __init__(self, tokens: Tokens, most: int, most_of_token: int) -> None:
+        self._tokens = tokens
+        self._most, self._most_of_token = most, most_of_token
+        self._running = 0
+        self._of_token: Counter[str] = Counter()
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Serve it, or refuse it."""
+        if self._running >= self._most:
+            return _too_many("Too many requests at a time; try again soon")
+        token = bearer_of(request, self._tokens() or ())
+        name = None if token is None else token.name
+        if name is not None and self._of_token[name] >= self._most_of_token:
+            return _too_many("Too many requests at a time with this token; try again soon")
+        self._begin(name)
+        try:
+            return await handler(request)
+        finally:
+            self._end(name)
+
+    def _begin(self, name: str | None) -> None:
+        self._running += 1
+        if name is not None:
+            self._of_token[name] += 1
+
+    def _end(self, name: str | None) -> None:
+        self._running -= 1
+        if name is not None:
+            self._of_token[name] -= 1
+            if not self._of_token[name]:
+                del self._of_token[name]
+
+
+def _too_many(title: str) -> web.Response:
+    return problem(429, title, headers={"Retry-After": AGAIN})
