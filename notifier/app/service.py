@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -32,10 +33,12 @@ from notifier.app.outcomes import OutcomeFeed
 from notifier.app.queue import build_queue
 from notifier.app.self_watch import SelfWatch
 from notifier.app.signing_keys import SigningKeys
+from notifier.app.status import Stands, look_from_worker
 from notifier.app.talking import Talking
 from notifier.domain.errors import QueueError
 from notifier.domain.message import Lane
 from notifier.domain.session_ended import SessionEnded
+from notifier.operations.health import Health
 from notifier.pipeline.attempt import Tools
 from notifier.pipeline.awake import Awake
 from notifier.pipeline.facts import Observer
@@ -46,6 +49,7 @@ from notifier.pipeline.worker import Worker
 from notifier.server import api, ops
 from notifier.server.authorization import Authorization
 from notifier.server.log_level import log_level_routes
+from notifier.server.status import StatusRoutes
 
 if TYPE_CHECKING:
     from notifier.adapters.tracing import Tracing
@@ -69,8 +73,12 @@ class Service:
         self.log_level = LogLevel(settings.log.level, logs.relevel)
         self.queue = build_queue(settings.queue)
         self._outcomes = OutcomeFeed(settings, self.queue)
-        self._talking = Talking(self.queue, lambda: b"")
-        told = [self.metrics.observe, logs.observe, *self._outcomes.observers, self._talking.observe, *observers]
+        self._health = Health(clock=time.time, steady=time.monotonic)
+        self._stands = Stands(lambda: self.worker, self._health, draining=lambda: self._draining)
+        self._talking = Talking(self.queue, self._stands.told)
+        self._stands.replies_dropped = lambda: self.queue.talk.dropped
+        beside = (self._health.observe, self._talking.observe, *self._outcomes.observers)
+        told = [self.metrics.observe, logs.observe, *beside, *observers]
         if tracing is not None:
             told.append(tracing.observe)
         self._observe = Observers(told).observe
@@ -187,6 +195,8 @@ class Service:
         """Of the API, besides that of the events."""
         authorization = Authorization(self._live.tokens)
         yield from log_level_routes(authorization, self.log_level)
+        look = partial(look_from_worker, self.queue, self._stands.told)
+        yield from StatusRoutes(authorization, look, time.monotonic).routes()
 
     def _around(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         yield from (self._consume, self._sample, self._watch, self._signing_keys.run)
@@ -208,6 +218,7 @@ class Service:
                 self.metrics.set_depths(await self.queue.depths())
             except QueueError:
                 self.metrics.set_depths({})
+            self._health.sample()
             await asyncio.sleep(DEPTHS_EVERY)
 
     async def _watch(self) -> None:

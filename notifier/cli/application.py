@@ -25,6 +25,7 @@ from notifier.cli import (
     report,
     run,
     schema,
+    status,
     topology,
 )
 from notifier.cli.options import in_help, quiet_logs, register
@@ -71,6 +72,7 @@ register(app, explain.explain, explain.EXAMPLES)
 register(app, schema.schema, schema.EXAMPLES)
 app.add_typer(keys.app, name="keys")
 app.add_typer(topology.app, name="topology")
+register(app, status.status, status.EXAMPLES)
 register(app, log_id.log_id, log_id.EXAMPLES)
 register(app, report.report, report.EXAMPLES)
 register(app, collect.collect, collect.EXAMPLES)

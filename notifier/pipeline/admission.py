@@ -278,8 +278,6 @@ class Admission(Generic[Ticket]):
         self._ready.clear()
         self.waiting = 0
 
-    # ── what is remembered ──
-
     def _forget(self, now: float) -> None:
         """Let go of clients not heard of lately, and of the quietest where there are very many."""
         while self._known:
@@ -296,3 +294,7 @@ class Admission(Generic[Ticket]):
     def circuits(self) -> Iterator[tuple[str, str, int]]:
         """(iss, client_id, 1 half-open | 2 open) of those not closed."""
         return ((*key, 1 if one.circuit.probing else 2) for key, one in self._broken.items())
+
+    def lines(self) -> Iterator[tuple[str, str, int]]:
+        """(iss, client_id, deliveries that wait in memory) of those who have any."""
+        return ((*key, one.waiting) for key, one in self._busy.items() if one.waiting)

@@ -97,6 +97,10 @@ class Gate:
         """(iss, client_id, 1 half-open | 2 open) of those not closed."""
         return self._admission.circuits()
 
+    def lines(self) -> Iterable[tuple[str, str, int]]:
+        """(iss, client_id, deliveries that wait in memory) of those who have any."""
+        return self._admission.lines()
+
     def _ahead(self) -> float:
         """Seconds from the steady clock to the wall clock."""
         return self._clock() - self._steady()

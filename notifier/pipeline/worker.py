@@ -127,6 +127,11 @@ class Worker:
         return self._gate.circuits()
 
     @property
+    def lines(self) -> Iterable[tuple[str, str, int]]:
+        """(iss, client_id, deliveries that wait in memory) of the clients who have any."""
+        return self._gate.lines()
+
+    @property
     def in_flight(self) -> int:
         """Attempts and settlements that run."""
         return len(self._tasks)

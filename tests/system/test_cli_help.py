@@ -24,6 +24,7 @@ COMMANDS = (
     "topology show",
     "topology declare",
     "topology delete",
+    "status",
     "log-id",
     "report",
     "collect",

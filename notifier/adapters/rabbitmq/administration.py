@@ -1,4 +1,4 @@
-"""What an operator does with the topology: look, declare, verify, delete, on a connection of its own."""
+"""What an operator does on a connection of its own: look at the topology, declare, verify, delete; ask the workers."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -8,10 +8,13 @@ from aiormq.exceptions import AMQPError
 from notifier.adapters.rabbitmq import topology
 from notifier.adapters.rabbitmq.connection import Connection, connect, finish, named_losses, reason_of
 from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.rabbitmq.queue import depths_at
+from notifier.adapters.rabbitmq.talk import ask_workers
 from notifier.adapters.rabbitmq.topology import Standing
 from notifier.domain.errors import QueueUnavailable
+from notifier.domain.message import DEAD, HOPS, Depth, Lane, delay
 
-__all__ = ["Standing", "declare_topology", "delete_topology", "survey_topology", "verify_topology"]
+__all__ = ["Standing", "declare_topology", "delete_topology", "look_around", "survey_topology", "verify_topology"]
 
 
 async def declare_topology(options: RabbitOptions) -> None:
@@ -38,9 +41,22 @@ async def delete_topology(options: RabbitOptions) -> Mapping[str, int]:
         return await topology.delete(connection, topology.topology_of(options.prefix))
 
 
+async def look_around(options: RabbitOptions, *, within: float) -> tuple[Mapping[str, Depth], list[bytes]]:
+    """What waits in each queue (names without prefix), and how each worker says it stands. Raises QueueError.
+
+    Declares nothing. Workers that do not answer within so many seconds are not heard.
+    """
+    names = {name: f"{options.prefix}.{name}" for name in (*Lane, DEAD, *map(delay, HOPS))}
+    async with _connected(options, "status") as connection:
+        depths = await depths_at(connection, names)
+        if not (enough := depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0):
+            return depths, []
+        return depths, await ask_workers(connection, f"{options.prefix}.workers", within=within, enough=enough)
+
+
 @asynccontextmanager
-async def _connected(options: RabbitOptions) -> AsyncIterator[Connection]:
-    connection = await connect(options, "topology")
+async def _connected(options: RabbitOptions, purpose: str = "topology") -> AsyncIterator[Connection]:
+    connection = await connect(options, purpose)
     try:
         with named_losses():
             yield connection

@@ -165,7 +165,7 @@ class RabbitQueue:
         once the broker has met it missing it takes three minutes to try again.
         """
         try:
-            depths = await _depths(connection, {lane: self._name(lane) for lane in (Lane.EVENTS, Lane.RETRIES)})
+            depths = await depths_at(connection, {lane: self._name(lane) for lane in (Lane.EVENTS, Lane.RETRIES)})
         except QueueUnavailable:
             return True
         if Lane.EVENTS in depths:
@@ -244,7 +244,7 @@ class RabbitQueue:
     async def depths(self) -> Mapping[str, Depth]:
         """What waits, by queue name without prefix; a missing queue is left out. Raises QueueUnavailable."""
         names = (*Lane, DEAD, *(delay(hop) for hop in HOPS))
-        return await _depths(self._consuming_connection(), {name: self._name(name) for name in names})
+        return await depths_at(self._consuming_connection(), {name: self._name(name) for name in names})
 
     async def browse(self, queue: str, limit: int) -> Sequence[Message]:
         """Look at up to `limit` messages, oldest first, and give them back in order. Their `tag` cannot be acked.
@@ -276,7 +276,7 @@ class RabbitQueue:
         return connection
 
 
-async def _depths(connection: Connection, names: Mapping[str, str]) -> dict[str, Depth]:
+async def depths_at(connection: Connection, names: Mapping[str, str]) -> dict[str, Depth]:
     """By the keys of `names`, whose values are full queue names. Raises QueueUnavailable."""
     found: dict[str, Depth] = {}
     channel = await open_channel(connection)

@@ -7,7 +7,7 @@ counted.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
@@ -77,9 +77,22 @@ async def ask_worker(book: NoteBook, asker: str, *, now: float, within: float) -
     return None
 
 
+async def oldest(book: NoteBook) -> Mapping[str, float]:
+    """When the first message of each queue was written (epoch seconds), whether a worker holds it or not.
+
+    Raises QueueError.
+    """
+    return await book.with_notes(_oldest, writing=False)
+
+
 async def take_answers(book: NoteBook, asker: str) -> list[bytes]:
     """What came for this asker since. Raises QueueError."""
     return await book.with_notes(lambda database: notes.take_answers(database, asker))
+
+
+def _oldest(database: sqlite3.Connection) -> dict[str, float]:
+    first = "SELECT min(id) FROM messages GROUP BY queue"
+    return dict(database.execute(f"SELECT queue, published_at FROM messages WHERE id IN ({first})").fetchall())  # noqa: S608  ours
 
 
 def _askers(database: sqlite3.Connection) -> list[str]:

@@ -1,0 +1,211 @@
+"""`notifier status`: where everything is, for a person at a terminal or a script."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from notifier.cli.options import Config, Json, quiet_logs
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from notifier.operations.status import ClientStands, Status
+    from notifier.settings import QueueSettings
+
+EVERY = 2.0  # seconds
+ROWS = 20  # clients
+DAY = 86_400.0
+
+EXAMPLES = (
+    ("what waits, and which clients do not get their logouts", "notifier status -c n.yaml"),
+    ("the same, for as long as it takes", "notifier status -c n.yaml --watch"),
+    (
+        "the clients that are left alone, for a script",
+        """notifier status -c n.yaml --json | jq -r '.clients[] | select(.circuit == "open").client_id'""",
+    ),
+)
+
+
+def status(
+    config: Config = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every 2 s, until Ctrl-C.")] = False,
+    every_client: Annotated[bool, typer.Option("--all", help="Show well clients too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what waits in the queues, how fast it goes, and how the workers and the clients fare.
+
+    All workers are asked; those that do not answer within 2 s are missing, which is told: a worker that is busy or
+    draining, one of an older release, or all of them while the broker blocks publishing. Without a worker the queues
+    alone are shown. Nothing is changed, and of the configuration only the queue is read.
+
+    Clients in trouble come first; well ones are shown with --all. What they did is counted since the workers started.
+    With --json and --watch it is an object a line.
+    """
+    from notifier.adapters.config_file import read_part
+
+    quiet_logs()
+    settings = read_part(config, os.environ, {"queue"}).settings.queue
+    if not watch:
+        _show(_look(settings), every_client=every_client, as_json=as_json, indent=2)
+    elif as_json or not sys.stdout.isatty():
+        while True:
+            _show(_look(settings), every_client=every_client, as_json=as_json, indent=None)
+            time.sleep(EVERY)
+    else:
+        _watch(settings, every_client=every_client)
+
+
+def _look(settings: QueueSettings) -> Status:
+    from notifier.app.status import look_around
+
+    return asyncio.run(look_around(settings))
+
+
+def _show(status: Status, *, every_client: bool, as_json: bool, indent: int | None) -> None:
+    if as_json:
+        from notifier.operations.status import document_of
+
+        typer.echo(json.dumps(document_of(status), indent=indent, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console.print(_page(status, every_client=every_client))
+
+
+def _watch(settings: QueueSettings, *, every_client: bool) -> None:
+    from rich.live import Live
+    from rich.text import Text
+
+    from notifier.domain.errors import QueueUnavailable
+
+    with Live(Text("asking the workers …"), screen=True, auto_refresh=False) as live:
+        while True:
+            try:
+                page = _page(_look(settings), every_client=every_client)
+            except QueueUnavailable as away:  # it may come back
+                page = Text(f"{time.strftime('%H:%M:%S')}  {away}", style="bold red")
+            live.update(page, refresh=True)
+            time.sleep(EVERY)
+
+
+# ── the page ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _page(status: Status, *, every_client: bool) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = [_queues(status), Text(_workers(status)), Text(_rates(status))]
+    shown = [client for client in status.clients if every_client or client.troubled or client.waiting]
+    if shown:
+        parts.append(_clients(shown if every_client else shown[:ROWS], status.at))
+    parts.append(Text(_others(status, len(shown), every_client=every_client)))
+    return Group(*parts)
+
+
+def _queues(status: Status) -> Table:
+    from notifier.domain.message import DEAD, Lane
+    from notifier.operations.status import delayed, held
+
+    table = _table("queue", "ready:", "held:", "oldest:", "")
+    what = {Lane.EVENTS: "fresh events", Lane.RETRIES: "deliveries that came due", Lane.BULK: "mass logouts"}
+    for lane in Lane:
+        if (depth := status.depths.get(lane)) is not None:
+            oldest = _ago(status.oldest.get(lane), status.at)
+            table.add_row(lane.value, f"{depth.ready:,}", f"{held(status, lane):,}", oldest, what[lane])
+    table.add_row("delayed", f"{delayed(status):,}", "", "", "wait for their next attempt")
+    if DEAD in status.depths:
+        ready = status.depths[DEAD].ready
+        style = "bold red" if ready else ""
+        oldest = _ago(status.oldest.get(DEAD), status.at)
+        table.add_row(DEAD, f"{ready:,}", "", oldest, "given up: notifier dead-letters list", style=style)
+    return table
+
+
+def _workers(status: Status) -> str:
+    answered = len(status.workers)
+    seen = max(status.seen, answered)
+    if not seen:
+        return "No worker consumes the queue: nothing is delivered. Start one: notifier run"
+    lines = [f"{answered} of {seen} worker{'' if seen == 1 else 's'} answered."]
+    if not answered:
+        lines.append("They are busy, older, or may not be reached; what follows from them is missing.")
+    for worker in status.workers:
+        life = "draining" if worker.draining else f"up {_span(status.at - worker.since)}"
+        lines.append(f"  {worker.worker}  {worker.version}  {life}, {worker.in_flight:,} in flight")
+    return "\n".join(lines)
+
+
+def _rates(status: Status) -> str:
+    from notifier.operations.status import rates_of
+
+    if not status.workers:
+        return ""
+    told = ", ".join(f"{rate:,.1f} {name}" for name, rate in rates_of(status).items())
+    return f"A second, over the last minute: {told}.\n"
+
+
+def _clients(clients: list[ClientStands], now: float) -> Table:
+    from notifier.operations.status import CIRCUITS
+
+    table = _table("client", "circuit", "waiting:", "put off:", "dead:", "last success:", "last failure:", "reason")
+    issuers = {client.iss for client in clients}
+    for client in clients:
+        reason = " ".join(filter(None, (client.reason, "" if client.status is None else str(client.status))))
+        table.add_row(
+            client.client_id if len(issuers) == 1 else f"{client.client_id} ({client.iss})",
+            CIRCUITS[client.circuit],
+            f"{client.waiting:,}",
+            f"{client.put_off:,}",
+            f"{client.dead:,}",
+            _ago(client.last_success, now),
+            _ago(client.last_failure, now),
+            reason,
+            style="red" if client.circuit else "yellow" if client.troubled else "",
+        )
+    return table
+
+
+def _others(status: Status, shown: int, *, every_client: bool) -> str:
+    lines = []
+    if not every_client and shown > ROWS:
+        lines.append(f"{shown - ROWS:,} more clients in trouble: --all shows them.")
+    well = len(status.clients) - shown
+    if well:
+        lines.append(f"{well:,} client{' is' if well == 1 else 's are'} well: --all shows them.")
+    if status.left_out:
+        lines.append(f"{status.left_out:,} more clients, none in greater need, were left out by their workers.")
+    if status.workers and not status.clients:
+        lines.append("No client was told anything since the workers started.")
+    return "\n".join(lines)
+
+
+def _table(*columns: str) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column.rstrip(":"), justify="right" if column.endswith(":") else "left", overflow="fold")
+    return table
+
+
+def _ago(moment: float | None, now: float) -> str:
+    return "–" if moment is None else f"{_span(now - moment)} ago"
+
+
+def _span(seconds: float) -> str:
+    seconds = max(0.0, seconds)
+    for unit, size in (("d", DAY), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

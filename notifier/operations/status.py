@@ -1,0 +1,270 @@
+"""How everything stands: what waits in the queues, and how the workers and the clients fare.
+
+Each worker tells how it stands in a document with a version (`WorkerStands`); whoever asked sums them up (`status_of`).
+Of very many clients a worker tells of those in trouble first.
+"""
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier.domain.frozen import frozen, replace
+from notifier.domain.message import DEAD, HOPS, Depth, Lane, delay
+from notifier.domain.moment import render_moment
+from notifier.operations.health import Health
+
+TOLD = 500  # clients, by a worker
+CIRCUITS = ("closed", "half-open", "open")
+Key = tuple[str, str]
+
+
+@frozen
+class ClientStands:
+    """How one client fares, at one worker or at all. `waiting` deliveries wait in memory for a slot of its own.
+
+    `delivered`, `dead` and `put_off` (retries and deferrals) are counted since the workers started.
+    """
+
+    iss: str
+    client_id: str
+    circuit: Literal[0, 1, 2] = 0
+    waiting: int = 0
+    delivered: int = 0
+    dead: int = 0
+    put_off: int = 0
+    last_success: float | None = None
+    last_failure: float | None = None
+    reason: str = ""
+    status: int | None = None
+    next_due: float | None = None
+
+    @property
+    def troubled(self) -> bool:
+        """Whether its last word was a failure, or it is left alone."""
+        return self.circuit > 0 or (self.last_failure or 0.0) > (self.last_success or 0.0)
+
+    @property
+    def urgency(self) -> tuple[int, bool, int, float]:
+        """By which the client that needs somebody comes first."""
+        return self.circuit, self.troubled, self.waiting, self.last_failure or 0.0
+
+
+@frozen
+class HeldStands:
+    """What a worker holds of one lane, and since when its oldest waits."""
+
+    unsettled: int = 0
+    oldest: float | None = None
+
+
+@frozen
+class WorkerStands:
+    """How one worker stands. `rates` a second over the last minute."""
+
+    worker: str
+    version: str
+    since: float
+    draining: bool
+    in_flight: int
+    held: Mapping[str, HeldStands]
+    rates: Mapping[str, float]
+    clients: Sequence[ClientStands]
+    left_out: int = 0
+    replies_dropped: int = 0
+
+
+class _Document(TypedDict):
+    v: Literal[1]
+    stands: WorkerStands
+
+
+_DOCUMENT = TypeAdapter(_Document)
+
+
+def dump_stands(stands: WorkerStands) -> bytes:
+    """As an answer holds it."""
+    return _DOCUMENT.dump_json({"v": 1, "stands": stands}, exclude_defaults=True)
+
+
+def load_stands(body: bytes) -> WorkerStands | None:
+    """What an answer says; None where it is none that this release knows."""
+    try:
+        return _DOCUMENT.validate_json(body)["stands"]
+    except ValidationError:
+        return None
+
+
+def clients_of(
+    health: Health, circuits: Iterable[tuple[str, str, int]], waiting: Iterable[tuple[str, str, int]]
+) -> tuple[list[ClientStands], int]:
+    """Those of whom this worker knows something, the most troubled first, and how many are left out."""
+    states = {(iss, client_id): state for iss, client_id, state in circuits}
+    lines = {(iss, client_id): count for iss, client_id, count in waiting}
+    found = [
+        ClientStands(
+            iss=key[0],
+            client_id=key[1],
+            circuit=2 if (state := states.get(key, 0)) == 2 else 1 if state else 0,
+            waiting=lines.get(key, 0),
+            delivered=seen.delivered,
+            dead=seen.dead,
+            put_off=seen.put_off,
+            last_success=seen.last_success,
+            last_failure=seen.last_failure,
+            reason=seen.reason,
+            status=seen.status,
+            next_due=seen.next_due,
+        )
+        for key, seen in health.clients.items()
+    ]
+    told = heapq.nlargest(TOLD, found, key=lambda client: client.urgency)
+    return told, len(found) - len(told)
+
+
+# ── all of them ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@frozen
+class Status:
+    """See the module. `oldest` by queue in epoch seconds; `seen` is how many consume the queue."""
+
+    at: float
+    depths: Mapping[str, Depth]
+    oldest: Mapping[str, float]
+    workers: Sequence[WorkerStands]
+    seen: int
+    clients: Sequence[ClientStands]
+    left_out: int
+
+
+def status_of(
+    depths: Mapping[str, Depth],
+    answers: Iterable[bytes],
+    *,
+    now: float,
+    oldest: Mapping[str, float] | None = None,
+) -> Status:
+    """Sum up. `oldest` is what the queue itself says of it, where it can."""
+    workers = sorted(
+        (stands for body in answers if (stands := load_stands(body)) is not None), key=lambda each: each.worker
+    )
+    since = dict(oldest or {})
+    for worker in workers:
+        for lane, held in worker.held.items():
+            if held.oldest is not None:
+                since[lane] = min(held.oldest, since.get(lane, held.oldest))
+    merged: dict[Key, ClientStands] = {}
+    for client in (client for worker in workers for client in worker.clients):
+        key = (client.iss, client.client_id)
+        merged[key] = client if key not in merged else _both(merged[key], client)
+    return Status(
+        at=now,
+        depths=depths,
+        oldest=since,
+        workers=workers,
+        seen=depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0,
+        clients=sorted(merged.values(), key=lambda client: client.urgency, reverse=True),
+        left_out=sum(worker.left_out for worker in workers),
+    )
+
+
+def _both(one: ClientStands, other: ClientStands) -> ClientStands:
+    """The same client at two workers. What it did last is what counts."""
+    later = one if (one.last_failure or 0.0) >= (other.last_failure or 0.0) else other
+    return replace(
+        later,
+        circuit=max(one.circuit, other.circuit),
+        waiting=one.waiting + other.waiting,
+        delivered=one.delivered + other.delivered,
+        dead=one.dead + other.dead,
+        put_off=one.put_off + other.put_off,
+        last_success=_latest(one.last_success, other.last_success),
+        next_due=_latest(one.next_due, other.next_due),
+    )
+
+
+def _latest(one: float | None, other: float | None) -> float | None:
+    return max((moment for moment in (one, other) if moment is not None), default=None)
+
+
+# ── as people and programs read it ──────────────────────────────────────────────────────────────────────────────────
+
+
+def rates_of(status: Status) -> dict[str, float]:
+    """All workers together, a second."""
+    names = ("attempts", "delivered", "retried", "deferred", "dead")
+    return {name: round(sum(worker.rates.get(name, 0.0) for worker in status.workers), 2) for name in names}
+
+
+def delayed(status: Status) -> int:
+    """How many wait in the delay queues, for their next attempt or for their turn."""
+    return sum(status.depths[name].ready for name in map(delay, HOPS) if name in status.depths)
+
+
+def held(status: Status, lane: str) -> int:
+    """How many the workers hold of a lane, and have not settled."""
+    return sum(worker.held[lane].unsettled for worker in status.workers if lane in worker.held)
+
+
+def document_of(status: Status, concerns: Callable[[str], bool] = lambda _iss: True) -> dict[str, object]:
+    """As JSON. Of the clients only those of issuers that concern the reader."""
+    queues: dict[str, object] = {
+        lane.value: {
+            "ready": depth.ready,
+            "held": held(status, lane),
+            "oldest": _moment(status.oldest.get(lane)),
+        }
+        for lane in Lane
+        if (depth := status.depths.get(lane)) is not None
+    }
+    queues["delayed"] = {"ready": delayed(status)}
+    if DEAD in status.depths:
+        queues["dead"] = {"ready": status.depths[DEAD].ready, "oldest": _moment(status.oldest.get(DEAD))}
+    return {
+        "at": render_moment(status.at),
+        "queues": queues,
+        "rates": rates_of(status),
+        "workers": {
+            "seen": status.seen,
+            "answered": len(status.workers),
+            "each": [_worker(worker) for worker in status.workers],
+        },
+        "clients": [_client(client) for client in status.clients if concerns(client.iss)],
+        "clients_left_out": status.left_out,
+    }
+
+
+def _worker(worker: WorkerStands) -> dict[str, object]:
+    return {
+        "worker": worker.worker,
+        "version": worker.version,
+        "since": render_moment(worker.since),
+        "draining": worker.draining,
+        "in_flight": worker.in_flight,
+        "rates": dict(worker.rates),
+        "replies_dropped": worker.replies_dropped,
+    }
+
+
+def _client(client: ClientStands) -> dict[str, object]:
+    return {
+        "iss": client.iss,
+        "client_id": client.client_id,
+        "circuit": CIRCUITS[client.circuit],
+        "waiting": client.waiting,
+        "delivered": client.delivered,
+        "dead": client.dead,
+        "put_off": client.put_off,
+        "last_success": _moment(client.last_success),
+        "last_failure": _moment(client.last_failure),
+        "reason": client.reason or None,
+        "status": client.status,
+        "next_due": _moment(client.next_due),
+    }
+
+
+def _moment(moment: float | None) -> str | None:
+    return None if moment is None else render_moment(moment)

@@ -1,0 +1,173 @@
+"""How everything stands, summed up over the workers: those in trouble first, and nothing foreign is an answer."""
+
+import json
+
+from notifier.domain.delivery import Delivery
+from notifier.domain.message import Depth
+from notifier.domain.outcome import DeadReason, Delivered, Failed, Reason
+from notifier.operations.health import KEPT, SAMPLES, Health
+from notifier.operations.status import (
+    ClientStands,
+    HeldStands,
+    WorkerStands,
+    clients_of,
+    document_of,
+    dump_stands,
+    load_stands,
+    rates_of,
+    status_of,
+)
+from notifier.pipeline import facts
+from tests.pipeline.stage import ISS, Stage, client, running
+
+NOW = 1_800_000_000.0
+
+
+def worker(name: str, *clients: ClientStands, **more: object) -> bytes:
+    """Its answer."""
+    plain: dict[str, object] = {
+        "worker": name, "version": "1", "since": NOW - 60, "draining": False, "in_flight": 1,
+        "held": {"events": HeldStands(unsettled=2, oldest=NOW - 5)}, "rates": {"delivered": 1.5}, "clients": clients,
+    }  # fmt: skip
+    return dump_stands(WorkerStands(**(plain | more)))  # type: ignore[arg-type]
+
+
+def stands(client_id: str, **more: object) -> ClientStands:
+    """How a client fares."""
+    return ClientStands(iss=ISS, client_id=client_id, **more)  # type: ignore[arg-type]
+
+
+def test_workers_are_summed_up() -> None:
+    """What a client did last counts, wherever that was; the oldest is that of all."""
+    one = worker("a", stands("shop", delivered=2, waiting=1, last_success=NOW - 9, last_failure=NOW - 8, reason="tls"))
+    other = worker(
+        "b",
+        stands("shop", delivered=3, waiting=2, last_success=NOW - 1, last_failure=NOW - 7, reason="dns", circuit=2),
+        held={"events": HeldStands(unsettled=1, oldest=NOW - 50)},
+    )
+    depths = {"events": Depth(ready=7, consumers=3), "delay.4s": Depth(ready=5, consumers=0)}
+    status = status_of(depths, [other, b"nonsense", b'{"v": 2}', one], now=NOW)
+    document = document_of(status)
+    [shop] = status.clients
+    assert (shop.delivered, shop.waiting, shop.circuit) == (5, 3, 2)
+    assert (shop.last_success, shop.last_failure, shop.reason) == (NOW - 1, NOW - 7, "dns")
+    assert rates_of(status)["delivered"] == 3.0
+    queues = json.loads(json.dumps(document))["queues"]
+    assert queues["events"] == {"ready": 7, "held": 3, "oldest": "2027-01-15T07:59:10.000000Z"}
+    assert queues["delayed"] == {"ready": 5}
+    assert document["workers"] == {
+        "seen": 3,
+        "answered": 2,
+        "each": [
+            {
+                "worker": name, "version": "1", "since": "2027-01-15T07:59:00.000000Z", "draining": False,
+                "in_flight": 1, "rates": {"delivered": 1.5}, "replies_dropped": 0,
+            }
+            for name in ("a", "b")
+        ],
+    }  # fmt: skip
+
+
+def test_the_client_that_needs_somebody_comes_first() -> None:
+    """An open circuit before a last failure before a well client."""
+    well, failing = stands("well", last_success=NOW), stands("failing", last_failure=NOW)
+    down = stands("down", circuit=2)
+    assert [each.client_id for each in status_of({}, [worker("a", well, failing, down)], now=NOW).clients] == [
+        "down",
+        "failing",
+        "well",
+    ]
+
+
+def test_clients_of_other_issuers_are_not_told() -> None:
+    """To a bearer whom they do not concern."""
+    document = document_of(status_of({}, [worker("a", stands("shop"))], now=NOW), lambda iss: iss != ISS)
+    assert document["clients"] == []
+
+
+def test_an_answer_is_read_as_it_was_written() -> None:
+    """Within a version."""
+    told = load_stands(worker("a", stands("shop", status=503)))
+    assert told is not None
+    assert told.clients[0].status == 503
+    assert told.held["events"].unsettled == 2
+
+
+async def test_what_an_attempt_met_is_kept() -> None:
+    """Successes, failures with their reason, retries and dead letters, for each client."""
+    stage = Stage(client("well"))
+    health = Health(clock=lambda: stage.now, steady=lambda: 0.0)
+    async with running(stage):
+        taken = stage.event("well", "nobody")
+        await stage.until(lambda: taken in stage.queue.acked)
+    for fact in stage.facts:
+        health.observe(fact)
+    told, left_out = clients_of(health, [(ISS, "nobody", 2)], [(ISS, "well", 4)])
+    assert left_out == 0
+    assert [(each.client_id, each.circuit, each.waiting) for each in told] == [("nobody", 2, 0), ("well", 0, 4)]
+    nobody, well = told
+    assert (well.delivered, well.last_success, well.troubled) == (1, stage.now, False)
+    assert (nobody.put_off, nobody.next_due is not None) == (1, True)
+    assert health.counts == {"attempts": 1, "delivered": 1, "retried": 0, "deferred": 1, "dead": 0}
+
+
+def failed(health: Health, client_id: str, at: float) -> None:
+    """An attempt that did not connect."""
+    delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub="s", sid=None)
+    outcome = Failed(reason=Reason.CONNECT, text="refused")
+    attempted = facts.Attempted(
+        delivery=delivery, number=1, jti="j", alg="ES256", outcome=outcome, seconds=0.1, at=at, next_due=None
+    )
+    health.observe(attempted)
+
+
+def test_a_failure_is_told_with_its_reason_until_a_success() -> None:
+    """The reason stays, for whoever asks what it was."""
+    health = Health(clock=lambda: NOW, steady=lambda: 0.0)
+    failed(health, "shop", NOW)
+    [shop], _ = clients_of(health, [], [])
+    assert (shop.reason, shop.last_failure, shop.troubled) == ("connect", NOW, True)
+    delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="s", sid=None)
+    success = facts.Attempted(
+        delivery=delivery, number=2, jti="k", alg="ES256", outcome=Delivered(status=200), seconds=0.1, at=NOW + 1,
+        next_due=None,
+    )  # fmt: skip
+    health.observe(success)
+    [shop], _ = clients_of(health, [], [])
+    assert (shop.reason, shop.troubled) == ("connect", False)
+
+
+def test_a_dead_letter_without_an_attempt_tells_its_own_reason() -> None:
+    """No attempt could."""
+    health = Health(clock=lambda: NOW, steady=lambda: 0.0)
+    health.observe(facts.Buried(iss=ISS, client_id="shop", event_id="e", reason=DeadReason.NO_SID, text=""))
+    health.observe(facts.Buried(iss=ISS, client_id="", event_id="e", reason=DeadReason.UNKNOWN_ISSUER, text=""))
+    [shop], _ = clients_of(health, [], [])
+    assert (shop.reason, shop.last_failure, shop.dead) == ("no_sid", NOW, 1)
+    assert health.counts["dead"] == 2
+
+
+def test_the_rates_are_those_of_the_last_minute() -> None:
+    """What was before is forgotten."""
+    time = [0.0]
+    health = Health(clock=lambda: NOW, steady=lambda: time[0])
+    for _ in range(600):
+        failed(health, "shop", NOW)
+    assert health.rates()["attempts"] == 600
+    for _ in range(SAMPLES):
+        time[0] += 5
+        health.sample()
+    for number in range(120):
+        failed(health, "shop", NOW + number)
+    assert health.rates()["attempts"] == 2.0
+
+
+def test_of_very_many_clients_the_oldest_are_forgotten() -> None:
+    """Memory is bounded, and so is an answer: those in trouble are told first."""
+    health = Health(clock=lambda: NOW, steady=lambda: 0.0)
+    for number in range(KEPT + 5):
+        failed(health, f"c{number}", NOW + number)
+    assert len(health.clients) == KEPT
+    told, left_out = clients_of(health, [(ISS, "c9", 1)], [])
+    assert told[0].client_id == "c9"
+    assert len(told) + left_out == KEPT

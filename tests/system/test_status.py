@@ -1,0 +1,130 @@
+"""`notifier status` and `GET /v1/status`: every worker is asked, and what none of them can say is not made up."""
+
+import asyncio
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from notifier.adapters.config_file import read_part
+from notifier.app.status import look_around
+from notifier.operations.status import Status
+from tests.system.clients import Clients, Hit
+from tests.system.command import notifier
+from tests.system.site import API_TOKEN, ISSUER, NEVER_OPENS, Site, client
+from tests.system.waiting import until
+from tests.system.worker_process import WorkerProcess, worker
+
+EVENT = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop", "down"]}
+
+
+def judge(hit: Hit) -> int:
+    """By the client's name."""
+    return 503 if hit.path == "/down" else 200
+
+
+def site_of(folder: Path, clients: Clients, url: str, prefix: str) -> Site:
+    """Two clients, of which one is down; its retry lies long after the test."""
+    site = Site(folder, url, prefix)
+    site.config["delivery"] = {"retry": {"base": "10m"}, "circuit": NEVER_OPENS}
+    site.write()
+    site.write_clients([client(name, clients.url(name)) for name in ("shop", "down")])
+    tokens = [
+        {"name": "idp", "token": API_TOKEN, "scopes": ["publish"]},
+        {"name": "sre", "token": "r", "scopes": ["read"]},
+    ]
+    (folder / "tokens.yaml").write_text(json.dumps(tokens))
+    return site
+
+
+async def get(running: WorkerProcess, token: str) -> tuple[int, Any]:
+    """GET /v1/status."""
+    api = (await running.until_said("listening", lambda line: "api" in line))["api"]
+    headers = {"Authorization": f"Bearer {token}"}
+    async with aiohttp.ClientSession(headers=headers) as session, session.get(f"{api}/v1/status") as response:
+        return response.status, await response.json(content_type=None)
+
+
+async def run(site: Site, *words: str) -> "subprocess.CompletedProcess[str]":
+    """`notifier status`."""
+    return await asyncio.to_thread(notifier, "status", "-c", site.file, *words, cwd=site.folder)
+
+
+def told(document: Any) -> dict[str, tuple[int, str | None]]:
+    """What is said of each client."""
+    return {each["client_id"]: (each["delivered"] + each["put_off"], each["reason"]) for each in document["clients"]}
+
+
+@pytest.mark.parametrize("where", ["sqlite", "rabbitmq"])
+async def test_a_worker_tells_how_everything_stands(where: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Over HTTP and at the command line alike: what waits, and which client is down and why."""
+    url, prefix = "sqlite:q.db", "notifier"
+    if where == "rabbitmq":
+        url, prefix = request.getfixturevalue("amqp_url"), request.getfixturevalue("prefix")
+    async with Clients(judge) as clients:
+        site = site_of(tmp_path, clients, url, prefix)
+        async with worker(site) as running:
+            if where == "rabbitmq":
+                await running.until_said("replying")
+            assert (await running.post(EVENT))[0] == 202
+            expected = {"shop": (1, None), "down": (1, "server_error")}
+            _, document = await until(lambda: get(running, "r"), lambda answer: told(answer[1]) == expected)
+            assert document["workers"]["answered"] == 1
+            assert document["clients"][0]["client_id"] == "down"
+            await until(lambda: get(running, "r"), lambda answer: answer[1]["queues"]["delayed"]["ready"] == 1)
+            assert (await get(running, API_TOKEN))[0] == 403
+            # A busy machine may be late for the two seconds that are waited for an answer: hence again.
+            done = await until(lambda: run(site, "--json"), lambda done: told(json.loads(done.stdout)) == expected)
+            assert (done.returncode, done.stderr) == (0, "")
+            done = await until(lambda: run(site), lambda done: "1 of 1 worker answered" in done.stdout)
+            assert re.search(r"down +closed .* server_error 503", done.stdout)
+            assert "1 client is well" in done.stdout
+        done = await run(site)
+        assert done.returncode == 0
+        assert re.search(r"delayed +1 ", done.stdout)
+        if where == "sqlite":
+            assert "No worker consumes the queue" in done.stdout
+
+
+async def test_all_workers_are_asked_and_summed_up(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """Whichever of them is asked over HTTP, and at the command line."""
+    async with Clients(judge) as clients:
+        site = site_of(tmp_path, clients, amqp_url, prefix)
+        async with worker(site) as first, worker(site) as second:
+            for each in (first, second):
+                await each.until_said("replying")
+            for _ in range(10):
+                await first.post({**EVENT, "clients": ["shop"]})
+            for each in (first, second):
+                await until(
+                    lambda each=each: get(each, "r"),  # type: ignore[misc]
+                    lambda answer: (answer[1]["workers"]["answered"], told(answer[1]).get("shop")) == (2, (10, None)),
+                )
+            settings = read_part(site.file, {}, {"queue"}).settings.queue
+
+            async def look() -> Status:
+                return await look_around(settings)
+
+            status = await until(look, lambda status: len(status.workers) == 2)
+            assert status.seen == 2
+            assert [each.delivered for each in status.clients] == [10]
+
+
+def test_without_a_file_there_is_nothing_to_show(tmp_path: Path) -> None:
+    """Looking makes none."""
+    done = notifier("status", cwd=tmp_path, settings={"NOTIFIER_QUEUE__URL": "sqlite:q.db"})
+    assert done.returncode == 1
+    assert "there is no queue file" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_broker_that_is_away_is_told(tmp_path: Path) -> None:
+    """Exit 1, in one line."""
+    done = notifier("status", cwd=tmp_path, settings={"NOTIFIER_QUEUE__URL": "amqp://127.0.0.1:1/"})
+    assert done.returncode == 1
+    assert done.stderr.startswith("notifier: 127.0.0.1:1")
+    assert len(done.stderr.splitlines()) == 1
