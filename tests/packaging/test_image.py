@@ -1,0 +1,49 @@
+"""The recipe of the image; `make test-image` builds it and tries it."""
+
+import re
+from pathlib import Path
+
+from notifier import __version__
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "Dockerfile").read_text()
+STAGES = TEXT.split("\nFROM ")[1:]
+
+
+def told(stage: str, word: str) -> list[str]:
+    """What follows an instruction, once for each time it is given; lines that go on are one."""
+    lines = stage.replace("\\\n", " ").splitlines()
+    return [line.removeprefix(f"{word} ").strip() for line in lines if line.startswith(f"{word} ")]
+
+
+def test_all_that_is_copied_is_there_and_nothing_else_is_sent() -> None:
+    """.dockerignore leaves out everything, and lets in what the recipe names: no key lies in a layer by accident."""
+    copied = [source for each in told(STAGES[0], "COPY") for source in each.split()[:-1]]
+    assert all((ROOT / source).exists() for source in copied)
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    assert lines[0] == "*"
+    assert {line.removeprefix("!") for line in lines if line.startswith("!")} == set(copied)
+
+
+def test_what_is_installed_is_locked() -> None:
+    """By hash, as wheels, and for the package itself nothing beside it."""
+    installs = re.findall(r"pip install ([^&\n]*)", "\n".join(told(STAGES[0], "RUN")))
+    assert len(installs) == 2
+    assert "--require-hashes" in installs[0]
+    assert "--only-binary :all:" in installs[0]
+    assert "--no-deps" in installs[1]
+
+
+def test_it_runs_as_nobody_and_stops_by_a_drain() -> None:
+    """A number, which Kubernetes can tell from root's."""
+    final = STAGES[-1]
+    assert told(final, "USER") == ["65532:65532"]
+    assert told(final, "STOPSIGNAL") == ["SIGTERM"]
+    assert told(final, "ENTRYPOINT") == ['["notifier"]']
+    assert told(final, "HEALTHCHECK")
+    assert f"VERSION={__version__}" in told(final, "ARG")
+
+
+def test_the_base_is_named_once_for_all_stages() -> None:
+    """So that a release, which names it by digest, builds and runs on the same."""
+    assert [stage.split()[0] for stage in STAGES] == ["${PYTHON_IMAGE}"] * 2
