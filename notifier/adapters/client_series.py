@@ -166,12 +166,13 @@ class ClientSeries:
             numbers = self.row(iss, client_id).numbers
             numbers[_CIRCUIT] = max(numbers[_CIRCUIT], state)
 
-    def text(self) -> Iterator[str]:
-        """The exposition, in pieces of one metric of one client."""
+    def text(self, *, openmetrics: bool = False) -> Iterator[str]:
+        """The exposition, in pieces of one metric of one client. OpenMetrics names a counter without `_total`."""
         rows = tuple(self._rows.values())  # the caller may pause between pieces, and clients may come meanwhile
         for family in _FAMILIES:
             name = f"notifier_{family.name}"
-            yield f"# HELP {name} {family.text}\n# TYPE {name} {family.kind}\n"
+            told = name.removesuffix("_total") if openmetrics else name
+            yield f"# HELP {told} {family.text}\n# TYPE {told} {family.kind}\n"
             for row in rows:
                 if row.concerns_client or family.clientless:
                     numbers, labels = row.numbers, row.labels

@@ -5,17 +5,20 @@ Gauges are asked for at the scrape, through `Sources`. All on the event loop: no
 """
 
 import asyncio
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter, time
 from types import MappingProxyType
 from typing import Final, assert_never
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Metric, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE_OPENMETRICS
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_latest
 from prometheus_client.registry import Collector
 
+from notifier.adapters.attempt_seconds import AttemptSeconds
 from notifier.adapters.client_series import ClientSeries
 from notifier.domain.message import Depth, Lane, QueueStatus
 from notifier.domain.outcome import Cause, DeadReason
@@ -33,8 +36,8 @@ from notifier.pipeline.facts import (
     Unexpected,
 )
 
+_END = b"# EOF\n"  # of a page of OpenMetrics
 _SLICE = 0.002  # seconds of rendering after which the loop gets its turn
-_ATTEMPT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _RESULTS = ("accepted", "duplicate", "split", "malformed")
 
 
@@ -77,6 +80,7 @@ class Metrics:
     """The observer that counts, and the page that `/metrics` serves."""
 
     content_type: Final = CONTENT_TYPE_PLAIN_0_0_4
+    openmetrics_type: Final = CONTENT_TYPE_OPENMETRICS
 
     def __init__(
         self,
@@ -91,14 +95,12 @@ class Metrics:
         self._undated = 0
         self._own_faults = 0
         self._minted: dict[tuple[str, str], int] = {}
-        self._attempt_counts = [0] * (len(_ATTEMPT_BUCKETS) + 1)
-        self._attempt_sum = 0.0
+        self._attempt_seconds = AttemptSeconds()
         self._waiting = _Waiting(clock)
         self._sources = Sources()
         self._version = version
-        self._page = CollectorRegistry(auto_describe=False)
-        self._page.register(_Page(self._families))
-        ProcessCollector(registry=self._page)
+        self._page = _registry(partial(self._families, exemplars=False))
+        self._open_page = _registry(partial(self._families, exemplars=True))
 
     def watch(self, sources: Sources) -> None:
         """From now on the gauges come from there."""
@@ -136,25 +138,28 @@ class Metrics:
     def _attempted(self, fact: Attempted) -> None:
         iss, client_id = fact.delivery.key
         self._clients.row(iss, client_id).attempted(fact.outcome.reason)
-        self._attempt_counts[bisect_left(_ATTEMPT_BUCKETS, fact.seconds)] += 1
-        self._attempt_sum += fact.seconds
+        self._attempt_seconds.add(fact)
         if fact.jti:  # an attempt that egress denied minted no token
             key = (self._clients.iss(iss), fact.alg)
             self._minted[key] = self._minted.get(key, 0) + 1
 
-    async def render(self) -> bytes:
-        """The page in the text format 0.0.4. Gives the loop its turn every 2 ms."""
+    async def render(self, *, openmetrics: bool = False) -> bytes:
+        """The page, in the text format 0.0.4 or as OpenMetrics, with exemplars. Gives the loop its turn every 2 ms."""
         self._clients.circuits(self._sources.circuits())
-        pieces = [generate_latest(self._page).decode()]
+        head = _openmetrics(self._open_page) if openmetrics else generate_latest(self._page)
+        chunks, pieces = [head], list[str]()
         began = perf_counter()
-        for piece in self._clients.text():
+        for piece in self._clients.text(openmetrics=openmetrics):
             pieces.append(piece)
             if perf_counter() - began > _SLICE:
+                chunks.append("".join(pieces).encode())
+                pieces = []
                 await asyncio.sleep(0)
                 began = perf_counter()
-        return "".join(pieces).encode()
+        chunks += ["".join(pieces).encode(), _END if openmetrics else b""]
+        return b"".join(chunks)
 
-    def _families(self) -> Iterator[Metric]:
+    def _families(self, *, exemplars: bool) -> Iterator[Metric]:
         yield _labelled(
             CounterMetricFamily, "events_total", "Event messages come to their end here.", ("result",), self._events
         )
@@ -166,19 +171,9 @@ class Metrics:
             "outcomes_dropped_total", "Outcome events that were lost.", self._sources.outcomes_dropped()
         )
         yield _labelled(CounterMetricFamily, "tokens_minted_total", "Tokens signed.", ("iss", "alg"), self._minted)
-        yield self._attempt_seconds()
+        yield self._attempt_seconds.family(exemplars=exemplars)
         yield from self._gauges()
         yield from self._waiting.families(self._sources.held())
-
-    def _attempt_seconds(self) -> Metric:
-        total = 0
-        buckets: list[tuple[str, float]] = []
-        for bound, count in zip((*map(str, _ATTEMPT_BUCKETS), "+Inf"), self._attempt_counts, strict=True):
-            total += count
-            buckets.append((bound, total))
-        return HistogramMetricFamily(
-            "notifier_attempt_seconds", "How long attempts took.", buckets=buckets, sum_value=self._attempt_sum
-        )
 
     def _gauges(self) -> Iterator[Metric]:
         sources = self._sources
@@ -250,6 +245,19 @@ class _Page(Collector):
 
     def collect(self) -> Iterator[Metric]:
         return self._families()
+
+
+def _registry(families: Callable[[], Iterator[Metric]]) -> CollectorRegistry:
+    made = CollectorRegistry(auto_describe=False)
+    made.register(_Page(families))
+    ProcessCollector(registry=made)
+    return made
+
+
+def _openmetrics(registry: CollectorRegistry) -> bytes:
+    """The page up to its end, which comes after the clients."""
+    page: bytes = openmetrics_latest(registry)  # type: ignore[no-untyped-call]
+    return page.removesuffix(_END)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

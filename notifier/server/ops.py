@@ -41,7 +41,11 @@ class Exposition(Protocol):
     def content_type(self) -> str:
         """The value of the header of that name."""
 
-    async def render(self) -> bytes:
+    @property
+    def openmetrics_type(self) -> str:
+        """The same, of OpenMetrics."""
+
+    async def render(self, *, openmetrics: bool = False) -> bytes:
         """The page. Must not hold the loop."""
 
 
@@ -55,8 +59,10 @@ def ops_app(health: Callable[[], Health], metrics: Exposition) -> web.Applicatio
         now = health()
         return web.json_response({"ready": now.ready, **asdict(now)}, status=200 if now.ready else 503)
 
-    async def page(_request: web.Request) -> web.Response:
-        return web.Response(body=await metrics.render(), headers={"Content-Type": metrics.content_type})
+    async def page(request: web.Request) -> web.Response:
+        openmetrics = "application/openmetrics-text" in request.headers.get("Accept", "")
+        kind = metrics.openmetrics_type if openmetrics else metrics.content_type
+        return web.Response(body=await metrics.render(openmetrics=openmetrics), headers={"Content-Type": kind})
 
     app = web.Application()
     app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", page)])

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from time import perf_counter
 
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from notifier.adapters.metrics import Held, Metrics, Sources
@@ -274,6 +275,28 @@ async def test_strange_names_do_not_break_the_page() -> None:
     samples = await scrape(subject)
     seen = {dict(labels).get("client_id") for _, labels in samples}
     assert 'a"b\\c\nd{}\\ud800é' in seen
+
+
+async def test_openmetrics_bears_an_example_in_each_bucket_that_has_one() -> None:
+    """The publisher's trace id where there is one, else the `jti`; the page is the same otherwise."""
+    subject = metrics(registry("shop"))
+    plain_before = await scrape(subject)
+    subject.observe(attempt("shop", Took(status=200), jti="j-1"))
+    traced = replace(
+        attempt("shop", Took(status=200)).delivery, trace="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    )
+    subject.observe(replace(attempt("shop", Took(status=200), jti="j-2"), delivery=traced, seconds=0.2))
+    page = (await subject.render(openmetrics=True)).decode()
+    assert page.endswith("\n# EOF\n")
+    assert page.count("# EOF") == 1
+    families = list(openmetrics_families(page))  # type: ignore[no-untyped-call]
+    samples = [sample for family in families for sample in family.samples]
+    examples = {sample.labels["le"]: sample.exemplar.labels for sample in samples if sample.exemplar is not None}
+    assert examples == {"0.025": {"jti": "j-1"}, "0.25": {"trace_id": "0af7651916cd43dd8448eb211c80319c"}}
+    told = {sample.name for sample in samples if sample.name.startswith("notifier_")}
+    assert told == {name for name, _ in await scrape(subject) if name.startswith("notifier_")}
+    assert plain_before.keys() <= (await scrape(subject)).keys()
+    assert "j-1" not in (await subject.render()).decode(), "the text format knows no exemplars"
 
 
 async def test_no_sub_and_no_sid_reach_the_page() -> None:

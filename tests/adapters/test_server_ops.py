@@ -20,9 +20,10 @@ class Page:
     """A page as `adapters.metrics` makes it."""
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
+    openmetrics_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-    async def render(self) -> bytes:
-        return b"notifier_in_flight 0.0\n"
+    async def render(self, *, openmetrics: bool = False) -> bytes:
+        return b"notifier_in_flight 0.0\n" + (b"# EOF\n" if openmetrics else b"")
 
 
 class Worker:
@@ -51,6 +52,16 @@ async def ops(worker: Worker) -> AsyncIterator[Listener]:
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
         yield session
+
+
+async def test_who_asks_for_openmetrics_gets_it(ops: Listener, http: aiohttp.ClientSession) -> None:
+    """As Prometheus does; everybody else gets the text format."""
+    asked = {"Accept": "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2"}
+    async with http.get(f"{ops.url}/metrics", headers=asked) as response:
+        assert response.headers["Content-Type"] == Page.openmetrics_type
+        assert (await response.text()).endswith("# EOF\n")
+    async with http.get(f"{ops.url}/metrics") as response:
+        assert response.headers["Content-Type"] == Page.content_type
 
 
 async def test_livez_answers_whatever_the_queue_does(
