@@ -16,6 +16,7 @@ from notifier import __version__
 from notifier.cli import (
     check,
     collect,
+    dead_letters,
     demo,
     doctor,
     explain,
@@ -73,6 +74,7 @@ register(app, schema.schema, schema.EXAMPLES)
 app.add_typer(keys.app, name="keys")
 app.add_typer(topology.app, name="topology")
 register(app, status.status, status.EXAMPLES)
+app.add_typer(dead_letters.app, name="dead-letters")
 register(app, log_id.log_id, log_id.EXAMPLES)
 register(app, report.report, report.EXAMPLES)
 register(app, collect.collect, collect.EXAMPLES)

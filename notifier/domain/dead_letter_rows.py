@@ -3,7 +3,7 @@
 Of a hundred thousand letters only the few members that a list shows are read: 8 µs each instead of 25.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NotRequired
 
@@ -13,6 +13,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier.domain.dead_letter import DeadLetter, load_dead_letter
 from notifier.domain.documents import VERSION
+from notifier.domain.durations import parse_duration
 from notifier.domain.errors import UnknownVersion
 from notifier.domain.message import Kind, Message
 from notifier.domain.moment import read_moment, render_moment
@@ -148,6 +149,27 @@ class Wanted:
             return subject in _subjects(load_dead_letter(message))
         except UnknownVersion:
             return False
+
+
+def read_reasons(names: Iterable[str]) -> frozenset[DeadReason]:
+    """The reasons of these names. Raises ValueError that lists those there are."""
+    names = frozenset(names)
+    unknown = sorted(names - {reason.value for reason in DeadReason})
+    if unknown:
+        raise ValueError(f"there is no reason {unknown[0]}; there are {', '.join(DeadReason)}")
+    return frozenset(map(DeadReason, names))
+
+
+def read_when(text: str, now: float) -> float:
+    """A moment, or how long before `now`, in epoch seconds. Raises ValueError."""
+    try:
+        return read_moment(text)
+    except ValueError:
+        pass
+    try:
+        return now - parse_duration(text)
+    except ValueError:
+        raise ValueError(f"{text} is neither a moment like 2026-01-31T12:00:00Z nor a duration like 24h") from None
 
 
 def _subjects(letter: DeadLetter) -> Iterator[str | None]:

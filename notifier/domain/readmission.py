@@ -6,9 +6,10 @@ first attempt is longer ago than its client allows (`sub_only_max_age`), it stay
 What could not be read is read again by the rules of today. If they still refuse it, it would be back at once: it stays.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from types import MappingProxyType
 
 from notifier.domain.dead_letter import DeadLetter, message_of
 from notifier.domain.delivery import Delivery
@@ -31,6 +32,22 @@ class Stays(StrEnum):
     MALFORMED = "still_malformed"
     CUT = "body_not_kept"
     NEWER = "newer_release"
+
+    @property
+    def explanation(self) -> str:
+        """In words, with the way out."""
+        return _EXPLANATIONS[self]
+
+
+_EXPLANATIONS: Mapping[Stays, str] = MappingProxyType(
+    {
+        Stays.NOT_AFTER: "past their not_after, when the session ran out at the client by itself; discard them",
+        Stays.STALE: "name no session and are too old: they would end newer ones; --end-newer-sessions does it",
+        Stays.MALFORMED: "still malformed; `show` says why: export, correct and publish them, then discard these",
+        Stays.CUT: "too large to have been kept whole; only their publisher can send them again",
+        Stays.NEWER: "written by a later release; use its notifier",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

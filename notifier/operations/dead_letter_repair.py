@@ -48,14 +48,30 @@ class Course:
 class Account:
     """What a replay or discard did. `done` letters were, or at a dry run would be, replayed or discarded.
 
-    `kept` says why others that were meant stay. `unfinished` says why it ended early; None: it went through.
+    `kept` says why others that were meant stay. `unfinished` says why it ended before the last, None where it did not;
+    `limited` where that was its limit, which is no failure.
     """
 
     done: int
     by_reason: Mapping[str, int]
     kept: Mapping[Stays, int] = field(default_factory=lambda: MappingProxyType({}))
     unfinished: str | None = None
+    limited: bool = False
     failed: bool = False
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether it failed or was stopped."""
+        return self.unfinished is not None and not self.limited
+
+    def document(self) -> dict[str, object]:
+        """For scripts."""
+        return {
+            "by_reason": dict(self.by_reason),
+            "kept": {why.value: count for why, count in self.kept.items()},
+            "more": self.unfinished is not None,
+            "unfinished": self.unfinished,
+        }
 
 
 async def discard(
@@ -98,6 +114,7 @@ class _Pass:
         self._reasons: Counter[str] = Counter()
         self._kept: Counter[Stays] = Counter()
         self._unfinished: str | None = None
+        self._limited = False
         self._began = course.steady()
         self._at_once = AT_ONCE if course.rate is None else max(1, min(AT_ONCE, int(course.rate * PACED)))
 
@@ -114,6 +131,7 @@ class _Pass:
             by_reason=dict(self._reasons.most_common()),
             kept=dict(self._kept.most_common()),
             unfinished=self._unfinished,
+            limited=self._limited,
             failed=failed,
         )
 
@@ -158,6 +176,7 @@ class _Pass:
         if chosen and await self._paced():
             await self._carry_out(visit, removed, transfers, chosen)
         if full and self._unfinished is None:
+            self._limited = True
             self._unfinished = f"the limit of {self._course.limit:,} is reached; the same command goes on with the rest"
 
     async def _carry_out(

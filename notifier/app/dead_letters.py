@@ -1,0 +1,78 @@
+"""Connects what operators do with dead letters to the queue that has them."""
+
+import getpass
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+
+import structlog
+
+from notifier.adapters.rabbitmq.dead_letters import RabbitLetters
+from notifier.adapters.sqlite_queue import SqliteQueue
+from notifier.adapters.sqlite_queue.dead_letters import SqliteLetters
+from notifier.app.queue import Queue, rabbit_options
+from notifier.domain.dead_letter_rows import Row, Wanted
+from notifier.domain.moment import render_moment
+from notifier.operations.dead_letter_repair import Account
+from notifier.operations.dead_letters import Letters
+from notifier.settings import QueueSettings
+
+
+def letters_of(queue: Queue, settings: QueueSettings) -> Letters:
+    """The dead letters of a queue; of RabbitMQ's it need not be open for a look alone."""
+    if isinstance(queue, SqliteQueue):
+        return SqliteLetters(queue)
+    return RabbitLetters(rabbit_options(settings), queue.publish)
+
+
+def audit(action: str, who: str, wanted: Wanted, account: Account, **more: object) -> None:
+    """One line in the log of what was done by hand, and by whom. A subject is not told, only that one was given."""
+    structlog.get_logger().warning(
+        f"dead_letters_{action}",
+        who=who,
+        done=account.done,
+        by_reason=dict(account.by_reason),
+        kept={why.value: count for why, count in account.kept.items()},
+        unfinished=account.unfinished,
+        wanted=_told(wanted),
+        **more,
+    )
+
+
+def audit_discarded(who: str, row: Row) -> None:
+    """A letter that is gone for good."""
+    structlog.get_logger().info(
+        "dead_letter_discarded",
+        who=who,
+        id=row.id,
+        event_id=row.event_id,
+        iss=row.iss,
+        client_id=row.client_id,
+        reason=row.reason,
+        dead_since=render_moment(row.dead_since),
+    )
+
+
+def operating_user() -> str:
+    """Who runs this command, as far as the machine knows: `alice@host`, or `root@host (sudo by alice)`."""
+    name = "unknown"
+    with suppress(OSError, KeyError):  # a user id without a name, as in containers
+        name = getpass.getuser()
+    by = os.environ.get("SUDO_USER")
+    return f"{name}@{socket.gethostname()}" + (f" (sudo by {by})" if by else "")
+
+
+def _told(wanted: Wanted) -> Mapping[str, object]:
+    narrowing: dict[str, object] = {
+        "ids": sorted(wanted.ids)[:20] + (["…"] if len(wanted.ids) > 20 else []),
+        "client_id": wanted.client_id,
+        "iss": wanted.iss,
+        "event_id": wanted.event_id,
+        "reasons": sorted(wanted.reasons),
+        "since": None if wanted.since is None else render_moment(wanted.since),
+        "until": None if wanted.until is None else render_moment(wanted.until),
+        "subject": None if wanted.subject is None else "[given]",
+        "issuers": None if wanted.issuers is None else sorted(wanted.issuers),
+    }
+    return {name: value for name, value in narrowing.items() if value} or {"all": True}

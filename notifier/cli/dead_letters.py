@@ -1,0 +1,246 @@
+"""`notifier dead-letters list`, `show`, `export`: looking at what was given up. Looking changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from notifier.cli.dead_letters_access import (
+    ClientId,
+    EventId,
+    Iss,
+    Reasons,
+    Since,
+    Subject,
+    Until,
+    opened_letters,
+    progress_of,
+    queue_settings,
+    wanted_of,
+)
+from notifier.cli.dead_letters_repair import DISCARD_EXAMPLES, REPLAY_EXAMPLES, discard, prospect, replay
+from notifier.cli.options import Config, Json, in_help, quiet_logs, register
+
+if TYPE_CHECKING:
+    from notifier.domain.dead_letter_rows import Row, Wanted
+    from notifier.domain.message import Message
+    from notifier.operations.dead_letters import Group
+    from notifier.settings import QueueSettings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="What was given up or could not be read: look at it, replay it, discard it.",
+    epilog=in_help(
+        (
+            ("which clients do not get their logouts, and why", "notifier dead-letters list -c n.yaml"),
+            ("once the cause is mended", "notifier dead-letters replay -c n.yaml --client-id shop"),
+        )
+    ),
+)
+
+
+def list_(
+    *,
+    config: Config = None,
+    client_id: ClientId = None,
+    reason: Reasons = None,
+    iss: Iss = None,
+    event_id: EventId = None,
+    subject: Subject = None,
+    since: Since = None,
+    until: Until = None,
+    rows: Annotated[bool, typer.Option("--rows", help="Each letter, oldest first, instead of counts.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Count dead letters by client and reason, or list them.
+
+    --json prints one object a letter and line: id, event_id, client_id, iss, reason, dead_since, attempts, text.
+    Neither holds a sub or sid. Looking takes nothing away and changes no order.
+    """
+    wanted = wanted_of(None, client_id, iss, event_id, reason, since, until, subject)
+    settings = _looking(config)
+    from notifier.operations.dead_letters import Counts
+
+    counts = Counts()
+
+    def see(row: Row, _message: Message) -> None:
+        counts.add(row)
+        if as_json:
+            typer.echo(json.dumps(row.document(), ensure_ascii=False))
+        elif rows:
+            typer.echo(_line(row))
+
+    asyncio.run(_look(settings, wanted, see, quiet=rows or as_json))
+    if not (rows or as_json):
+        _print_groups(counts.groups())
+    if not as_json:
+        typer.echo(f"{counts.total:,} dead letter{'' if counts.total == 1 else 's'}")
+
+
+def show(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="As `list --rows` prints it.", show_default=False)],
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Show one dead letter: why it died, what each attempt met, and what a replay would send.
+
+    What is printed holds sub and sid. Without such a letter the exit status is 1.
+    """
+    from notifier.domain.dead_letter_rows import Wanted
+    from notifier.operations.dead_letter_export import exported
+
+    found: list[dict[str, object]] = []
+    settings = _looking(config)
+
+    def see(_row: Row, message: Message) -> None:
+        found.append(exported(message) | ({} if as_json else {"replay": prospect(message, config, settings)}))
+
+    asyncio.run(_look(settings, Wanted(ids=frozenset({id_})), see, first=True))
+    if not found:
+        typer.echo(f"notifier: there is no dead letter {id_}; `notifier dead-letters list --rows` shows them", err=True)
+        raise typer.Exit(1)
+    typer.echo(json.dumps(found[0], ensure_ascii=False) if as_json else _in_words(found[0]))
+
+
+def export(
+    file: Annotated[
+        Path, typer.Argument(allow_dash=True, help="Written anew, for its owner alone; - is stdout.")
+    ] = Path("-"),
+    *,
+    config: Config = None,
+    client_id: ClientId = None,
+    reason: Reasons = None,
+    iss: Iss = None,
+    event_id: EventId = None,
+    subject: Subject = None,
+    since: Since = None,
+    until: Until = None,
+) -> None:
+    """Write dead letters to a file, whole, one JSON object a line.
+
+    They stay where they are. The file holds sub and sid, and the bodies that could not be read.
+    """
+    from notifier.operations.dead_letter_export import exported
+
+    wanted = wanted_of(None, client_id, iss, event_id, reason, since, until, subject)
+    settings = _looking(config)
+    to_stdout = file == Path("-")
+    count = 0
+    where = 1 if to_stdout else os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(where, "w", encoding="utf-8", closefd=not to_stdout) as out:
+
+        def see(_row: Row, message: Message) -> None:
+            nonlocal count
+            count += 1
+            out.write(json.dumps(exported(message), ensure_ascii=False) + "\n")
+
+        asyncio.run(_look(settings, wanted, see))
+    typer.echo(f"{count:,} dead letter{'' if count == 1 else 's'} exported", err=True)
+
+
+def _looking(config: Config) -> QueueSettings:
+    quiet_logs()
+    return queue_settings(config)
+
+
+async def _look(
+    settings: QueueSettings,
+    wanted: Wanted,
+    see: Callable[[Row, Message], None],
+    *,
+    first: bool = False,
+    quiet: bool = False,
+) -> None:
+    from notifier.operations.dead_letters import no_progress, rows
+
+    with progress_of("looked at") as progress:
+        async with opened_letters(settings, writing=False) as letters:
+            tell = no_progress if quiet and sys.stdout.isatty() else progress
+            async with aclosing(rows(letters, wanted, tell)) as found:
+                async for row, message in found:
+                    see(row, message)
+                    if first:
+                        return
+
+
+def _line(row: Row) -> str:
+    client = row.client_id or "-"
+    told = row.document()["dead_since"]
+    return f"{row.id}  {told}  {row.reason:<21}  {client}  event {row.event_id or '-'}  attempts {row.attempts}"
+
+
+def _print_groups(groups: list[Group]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from notifier.domain.moment import render_moment
+
+    if not groups:
+        return
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("client", "reason"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("count", justify="right", no_wrap=True)
+    for name in ("oldest", "newest"):
+        table.add_column(name, no_wrap=True)
+    several = len({group.iss for group in groups}) > 1
+    if several:
+        table.add_column("issuer", overflow="fold")
+    for group in groups:
+        moments = [render_moment(moment)[:19] + "Z" for moment in (group.oldest, group.newest)]
+        cells = [_safe(group.client_id) or "-", group.reason, f"{group.count:,}", *moments]
+        table.add_row(*cells, *([_safe(group.iss) or "-"] if several else []))
+    console.print(table, markup=False)
+
+
+def _safe(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _in_words(document: dict[str, Any]) -> str:
+    document.pop("v", None)
+    outcomes = document.pop("outcomes", [])
+    document.get("delivery", {}).pop("history", None)  # the outcomes are it
+    lines = [f"{name:<12} {value}" for name, value in document.items() if not isinstance(value, (dict, list))]
+    for outcome in outcomes:
+        status = "" if outcome["status"] is None else f" {outcome['status']}"
+        lines.append(f"{'met':<12} {outcome['at']}  {outcome['reason']}{status}  {outcome['text']}".rstrip())
+    for name, value in document.items():
+        if isinstance(value, (dict, list)):
+            lines.append(f"{name:<12} {json.dumps(value, ensure_ascii=False, indent=2)}")
+    return "\n".join(lines)
+
+
+list_.__name__ = "list"
+register(
+    app,
+    list_,
+    (
+        ("counts by client and reason", "notifier dead-letters list -c n.yaml"),
+        ("did this user's logout die?", "notifier dead-letters list -c n.yaml --subject alice --rows"),
+        ("those of the last hour, for a script", "notifier dead-letters list --since 1h --json | jq .client_id"),
+    ),
+)
+register(app, show, (("one letter whole", "notifier dead-letters show -c n.yaml 6f1c…"),))
+register(app, replay, REPLAY_EXAMPLES)
+register(app, discard, DISCARD_EXAMPLES)
+register(
+    app,
+    export,
+    (
+        ("before they are discarded", "notifier dead-letters export -c n.yaml --reason malformed_event bad.jsonl"),
+        ("the body of one", "notifier dead-letters export -c n.yaml | jq -r 'select(.id == \"6f1c…\").raw.body'"),
+    ),
+)

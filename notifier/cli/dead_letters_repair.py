@@ -1,0 +1,271 @@
+"""`notifier dead-letters replay` and `discard`: putting right by hand what was given up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from notifier.cli.dead_letters_access import (
+    ClientId,
+    EventId,
+    Ids,
+    Iss,
+    Reasons,
+    Since,
+    Subject,
+    Until,
+    opened_letters,
+    progress_of,
+    queue_settings,
+    wanted_of,
+)
+from notifier.cli.options import Config, Json
+
+if TYPE_CHECKING:
+    from notifier.domain.dead_letter_rows import Row, Wanted
+    from notifier.domain.message import Message
+    from notifier.domain.readmission import Rules
+    from notifier.operations.dead_letter_repair import Account, Course
+    from notifier.operations.dead_letters import Letters
+    from notifier.settings import QueueSettings
+
+REPLAY_EXAMPLES = (
+    ("what would happen", "notifier dead-letters replay -c n.yaml --client-id shop --dry-run"),
+    ("a client that is well again, gently", "notifier dead-letters replay -c n.yaml --client-id shop --rate 50"),
+    ("one", "notifier dead-letters replay -c n.yaml 6f1c…"),
+    ("a client was registered at last", "notifier dead-letters replay -c n.yaml --reason unknown_client"),
+)
+DISCARD_EXAMPLES = (
+    ("keep a copy, then", "notifier dead-letters discard -c n.yaml --client-id gone"),
+    ("what nobody needs any more, from a script", "notifier dead-letters discard -c n.yaml --until 30d --yes"),
+)
+
+All = Annotated[bool, typer.Option("--all", help="Every dead letter, where nothing narrows it down.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="So many at most, the oldest first.", show_default=False)]
+Rate = Annotated[
+    float | None, typer.Option(min=0.001, help="So many a second at most; else as fast as can be.", show_default=False)
+]
+
+
+def replay(
+    ids: Ids = None,
+    *,
+    config: Config = None,
+    client_id: ClientId = None,
+    reason: Reasons = None,
+    iss: Iss = None,
+    event_id: EventId = None,
+    subject: Subject = None,
+    since: Since = None,
+    until: Until = None,
+    everything: All = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be replayed; change nothing.")] = False,
+    end_newer_sessions: Annotated[
+        bool,
+        typer.Option(
+            "--end-newer-sessions",
+            "--force",
+            help="Also what names a user and no session and is too old: it ends sessions begun since.",
+        ),
+    ] = False,
+    rate: Rate = None,
+    limit: Limit = None,
+    as_json: Json = False,
+) -> None:
+    """Have dead letters delivered anew, with new tokens.
+
+    Ages, attempts and waits begin again; not_after stays. Each leaves the dead letters once its delivery is durable.
+    What is still malformed, or past its not_after, stays and is counted; so does what names only a user and was first
+    tried longer ago than sub_only_max_age. What dies again meanwhile is left to the next replay.
+
+    Ctrl-C stops after the batch at hand (exit status 1); the same command goes on. Killed, it may replay a batch twice
+    on RabbitMQ, which does no harm. What was done is written to stderr, with who did it.
+    """
+    wanted = _meant(wanted_of(ids, client_id, iss, event_id, reason, since, until, subject), everything=everything)
+    settings = _repairing(config)
+    rules = _rules(config, settings, end_newer_sessions=end_newer_sessions)
+
+    async def act(letters: Letters, course: Course) -> Account:
+        from notifier.operations import dead_letter_repair
+
+        return await dead_letter_repair.replay(letters, wanted, rules, course)
+
+    account = _run(settings, act, rate=rate, limit=limit, dry_run=dry_run, what="replayed")
+    _conclude("replayed", wanted, account, dry_run=dry_run, as_json=as_json, end_newer_sessions=end_newer_sessions)
+
+
+def discard(
+    ids: Ids = None,
+    *,
+    config: Config = None,
+    client_id: ClientId = None,
+    reason: Reasons = None,
+    iss: Iss = None,
+    event_id: EventId = None,
+    subject: Subject = None,
+    since: Since = None,
+    until: Until = None,
+    everything: All = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count them; change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    limit: Limit = None,
+    as_json: Json = False,
+) -> None:
+    """Forget dead letters for good: their clients are never told.
+
+    Asks first, with the number, unless --yes. `export` keeps a copy. What was done is written to stderr, with who did
+    it; NOTIFIER_LOG__LEVEL=info names each.
+    """
+    wanted = _meant(wanted_of(ids, client_id, iss, event_id, reason, since, until, subject), everything=everything)
+    settings = _repairing(config)
+    if not (yes or dry_run):
+        _ask(settings, wanted, limit)
+
+    async def act(letters: Letters, course: Course) -> Account:
+        from notifier.operations import dead_letter_repair
+
+        return await dead_letter_repair.discard(letters, wanted, course, _told())
+
+    account = _run(settings, act, rate=None, limit=limit, dry_run=dry_run, what="discarded")
+    _conclude("discarded", wanted, account, dry_run=dry_run, as_json=as_json)
+
+
+def _told() -> Callable[[Row], None]:
+    from notifier.app.dead_letters import audit_discarded, operating_user
+
+    who = operating_user()
+    return lambda row: audit_discarded(who, row)
+
+
+def _meant(wanted: Wanted, *, everything: bool) -> Wanted:
+    if not (wanted.narrows or everything):
+        raise typer.BadParameter("say which: an ID, an option such as --client-id, or --all", param_hint="ID")
+    return wanted
+
+
+def _repairing(config: Path | None) -> QueueSettings:
+    """What is done by hand is told as a warning."""
+    from notifier.adapters import logs
+
+    level = os.environ.get("NOTIFIER_LOG__LEVEL", "")
+    logs.configure(level if level in ("debug", "info", "warning") else "warning")
+    return queue_settings(config)
+
+
+def _rules(config: Path | None, settings: QueueSettings, *, end_newer_sessions: bool) -> Rules:
+    from notifier.adapters.config_file import load_settings
+    from notifier.adapters.registry_file import load_registry
+    from notifier.app.ids import new_id
+    from notifier.domain.errors import ConfigurationError
+    from notifier.domain.readmission import SUB_ONLY_MAX_AGE, Rules
+
+    registry = None
+    if config is not None:
+        try:
+            registry = load_registry(load_settings(config, os.environ))
+        except ConfigurationError:
+            text = (
+                "the clients cannot be read here: what names no session itself counts as stale after "
+                f"{SUB_ONLY_MAX_AGE:g} s"
+            )
+            typer.echo(f"notifier: {text}", err=True)
+    return Rules(registry=registry, new_id=new_id, max_event=settings.max_event, end_newer_sessions=end_newer_sessions)
+
+
+def prospect(message: Message, config: Path | None, settings: QueueSettings) -> str:
+    """What a replay would do with this letter, in words."""
+    from notifier.domain.dead_letter import load_dead_letter
+    from notifier.domain.errors import UnknownVersion
+    from notifier.domain.readmission import Kept, readmit
+
+    try:
+        found = readmit(load_dead_letter(message), _rules(config, settings, end_newer_sessions=False), time.time())
+    except UnknownVersion as newer:
+        return f"stays: {newer}"
+    return f"stays: {found.text}" if isinstance(found, Kept) else f"would go to {found.queue} anew"
+
+
+def _ask(settings: QueueSettings, wanted: Wanted, limit: int | None) -> None:
+    from notifier.operations import dead_letter_repair
+
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("nobody can be asked here; say --yes", param_hint="--yes")
+
+    async def act(letters: Letters, course: Course) -> Account:
+        return await dead_letter_repair.discard(letters, wanted, course)
+
+    found = _run(settings, act, rate=None, limit=limit, dry_run=True, what="counted")
+    for reason, count in found.by_reason.items():
+        typer.echo(f"  {reason}: {count:,}", err=True)
+    if not found.done or not typer.confirm(f"Discard {found.done:,} dead letters for good?", err=True):
+        typer.echo("nothing was discarded", err=True)
+        raise typer.Exit(1 if found.done else 0)
+
+
+def _run(
+    settings: QueueSettings,
+    act: Callable[[Letters, Course], Awaitable[Account]],
+    *,
+    rate: float | None,
+    limit: int | None,
+    dry_run: bool,
+    what: str,
+) -> Account:
+    from notifier.operations.dead_letter_repair import Course
+
+    async def run() -> Account:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+
+        async def pause(seconds: float) -> None:
+            try:
+                async with asyncio.timeout(seconds):
+                    await stop.wait()
+            except TimeoutError:
+                pass
+
+        with progress_of(what) as progress:
+            course = Course(
+                clock=time.time,
+                steady=time.monotonic,
+                pause=pause,
+                progress=progress,
+                stop=stop.is_set,
+                rate=rate,
+                limit=limit,
+                dry_run=dry_run,
+            )
+            async with opened_letters(settings, writing=not dry_run) as letters:
+                return await act(letters, course)
+
+    return asyncio.run(run())
+
+
+def _conclude(action: str, wanted: Wanted, account: Account, *, dry_run: bool, as_json: bool, **more: object) -> None:
+    from notifier.app.dead_letters import audit, operating_user
+
+    if not dry_run:
+        audit(action, operating_user(), wanted, account, **more)
+    if as_json:
+        typer.echo(json.dumps({action: account.done, "dry_run": dry_run, **account.document()}))
+    else:
+        would = "would be " if dry_run else ""
+        typer.echo(f"{account.done:,} {would}{action}")
+        for reason, count in account.by_reason.items():
+            typer.echo(f"  {reason}: {count:,}")
+        for why, count in account.kept.items():
+            typer.echo(f"{count:,} stay{'' if count != 1 else 's'}: {why.explanation}")
+    if account.unfinished is not None:
+        typer.echo(f"notifier: {account.unfinished}", err=True)
+    raise typer.Exit(1 if account.ended_early else 0)
