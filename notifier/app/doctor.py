@@ -175,6 +175,6 @@ def _certificate(use: str, name: str, path: Path) -> Check:
         found = await asyncio.to_thread(expiries, [((use, name), path)])
         if not found:
             return [failed(area, name, "holds no certificate in PEM", "name our certificate, with its chain")]
-        return [expiry_finding(area, name, "our certificate can be read", found[0][2], time.time())]
+        return [expiry_finding(area, name, "is shown by us", found[0][2], time.time())]
 
     return Check(area=area, subject=name, within=FILE_WITHIN, run=run)

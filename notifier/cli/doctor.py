@@ -46,18 +46,26 @@ def doctor(
     metadata, its clock. Each client: name, egress, connection, certificate, preset. No session is touched, and
     without --canary nothing is sent to a client.
 
-    Exit status 1 if anything fails; warnings do not count.
+    Exit status 1 if anything fails; warnings do not count. 2 where the configuration has mistakes.
     """
     import uvloop
 
     from notifier.adapters.live_configuration import load
     from notifier.app.doctor import Wish, examine_installation
+    from notifier.domain.errors import ConfigurationError
     from notifier.operations.doctor import Level
 
     if offline and canary is not None:
         raise typer.BadParameter("a canary is sent over the network; leave --offline out", param_hint="--canary")
     quiet_logs()
-    loaded = load(config, os.environ)
+    try:
+        loaded = load(config, os.environ)
+    except ConfigurationError as error:
+        if not as_json:
+            raise
+        mistakes = [{"path": mistake.path, "text": mistake.text} for mistake in error.mistakes]
+        typer.echo(json.dumps({"mistakes": mistakes}, indent=2, ensure_ascii=False))
+        raise typer.Exit(2) from None
     wish = Wish(offline=offline, canary=canary, canary_issuer=issuer)
     with _Progress() as progress:
         found = uvloop.run(examine_installation(loaded, wish, progress.start, progress.advance))

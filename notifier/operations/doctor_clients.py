@@ -84,10 +84,10 @@ def expiry_finding(area: Area, subject: str, text: str, expires: float | None, n
         return ok(area, subject, f"{text}, without TLS")
     left = expires - now
     if left < 0:
-        return failed(area, subject, f"{text}, but its certificate ended {_days(-left)} ago", "renew it")
+        return failed(area, subject, f"{text}; the certificate ended {_days(-left)} ago", "renew it")
     if left < EXPIRES_SOON:
-        return warning(area, subject, f"{text}, but its certificate ends in {_days(left)}", "renew it")
-    return ok(area, subject, f"{text}; its certificate is good for {_days(left)}")
+        return warning(area, subject, f"{text}; the certificate ends in {_days(left)}", "renew it")
+    return ok(area, subject, f"{text}; the certificate is good for {_days(left)}")
 
 
 def _days(seconds: float) -> str:

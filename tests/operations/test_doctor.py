@@ -190,7 +190,7 @@ def test_clients_of_one_server_are_tried_once() -> None:
         (Reached(address="192.0.2.1", expires=NOW + 90 * DAY), ""),
         (
             Reached(address="192.0.2.1", expires=NOW + 13 * DAY),
-            "warning: https://shop.example takes connections, but its",
+            "warning: https://shop.example takes connections; the certificate ends in 13 days",
         ),
         (Reached(address="192.0.2.1", expires=NOW + 0.5 * DAY), "ends in less than a day"),
         (Reached(address="192.0.2.1", proxy=True), ""),
