@@ -12,7 +12,14 @@ import aiormq
 import aiormq.abc
 from aiormq.exceptions import ChannelClosed, ChannelPreconditionFailed
 
-from notifier.adapters.rabbitmq.connection import Connection, Link, close_channel, open_channel, reason_of
+from notifier.adapters.rabbitmq.connection import (
+    Connection,
+    Link,
+    close_channel,
+    named_losses,
+    open_channel,
+    reason_of,
+)
 from notifier.adapters.rabbitmq.options import RabbitOptions
 from notifier.adapters.rabbitmq.topology import COLLECTED, NO_LIMIT, OUTCOMES
 from notifier.domain.errors import QueueError, QueueUnavailable
@@ -72,8 +79,9 @@ class Collector:
         channel.on_consumer_cancel_callbacks.add(lambda _: taken.put_nowait(None))
         channel.closing.add_done_callback(lambda _: taken.put_nowait(None))
         try:
-            async with asyncio.timeout(RPC_TIMEOUT):
-                await self._prepare(channel, taken)
+            with named_losses():
+                async with asyncio.timeout(RPC_TIMEOUT):
+                    await self._prepare(channel, taken)
             link.stand()
             while True:
                 await self._take(channel, taken)
@@ -118,7 +126,8 @@ class Collector:
 
     async def _ask(self, channel: aiormq.Channel, taken: "asyncio.Queue[aiormq.abc.DeliveredMessage | None]") -> None:
         """Whether more wait. What is on its way to us comes before the answer."""
-        async with asyncio.timeout(RPC_TIMEOUT):
-            found = await channel.queue_declare(self._queue, passive=True)
+        with named_losses():
+            async with asyncio.timeout(RPC_TIMEOUT):
+                found = await channel.queue_declare(self._queue, passive=True)
         if not found.message_count and taken.empty():
             self.drained.set()

@@ -10,25 +10,33 @@ from typing import Final
 
 import aiormq
 import structlog
-from aiormq.exceptions import AMQPError, ChannelClosed
-from pamqp import commands
+from aiormq.abc import ChannelFrame
+from aiormq.exceptions import ChannelClosed
 
-from notifier.adapters.rabbitmq.connection import Connection, Link, ending, is_blocked, open_channel, reason_of
+from notifier.adapters.rabbitmq.connection import (
+    Connection,
+    Link,
+    ending,
+    is_blocked,
+    named_losses,
+    open_channel,
+    reason_of,
+)
 from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.rabbitmq.told_frames import ToldFrames
 from notifier.adapters.rabbitmq.topology import OUTCOMES
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.outcome_event import CONTENT_TYPE, Told, dump_told, headers, routing_key
+from notifier.domain.outcome_event import Told
 
 PACE = 0.1  # seconds between two looks whether the broker takes some again
 AGAIN = 2.0  # seconds until a channel that the broker closed is opened anew: the exchange is missing, or not ours
 RPC_TIMEOUT = 10.0
-PERSISTENT = 2
 
 
 class OutcomePublisher:
     """A sink for outcomes. `run` in a task of its own."""
 
-    at_once: Final = 16
+    at_once: Final = 32
 
     def __init__(self, options: RabbitOptions) -> None:
         self._exchange = f"{options.prefix}.{OUTCOMES}"
@@ -37,6 +45,7 @@ class OutcomePublisher:
         self._link = Link(options, "outcomes", self._serve)
         self._connection: Connection | None = None
         self._channel: aiormq.Channel | None = None
+        self._frames: tuple[aiormq.Channel, ToldFrames] | None = None
         self._log = structlog.get_logger(__name__)
 
     async def run(self) -> None:
@@ -50,10 +59,11 @@ class OutcomePublisher:
             while not ending():
                 channel = await open_channel(connection)
                 try:
-                    async with asyncio.timeout(RPC_TIMEOUT):
-                        await channel.exchange_declare(
-                            self._exchange, exchange_type="topic", durable=True, passive=not self._declare
-                        )
+                    with named_losses():
+                        async with asyncio.timeout(RPC_TIMEOUT):
+                            await channel.exchange_declare(
+                                self._exchange, exchange_type="topic", durable=True, passive=not self._declare
+                            )
                     self._channel, told = channel, ""
                     if not link.standing.is_set():
                         link.stand()
@@ -83,21 +93,19 @@ class OutcomePublisher:
         channel = self._ready
         if channel is None:
             raise QueueUnavailable("not connected")
+        if self._frames is None or self._frames[0] is not channel:
+            made = ToldFrames(channel.number, self._exchange, self._source, channel.max_content_size)
+            self._frames = channel, made
+        frames = self._frames[1]
+        payload = b"".join([frames.of(told) for told in batch])
+        # Waited for until the connection has taken it: a broker that reads slowly fills the buffer above.
+        taken: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        await channel.write_queue.put(ChannelFrame(payload=payload, should_close=False, drain_future=taken))
+        closing = channel.closing
         try:
-            for left, told in zip(reversed(range(len(batch))), batch, strict=True):
-                # Only the last is waited for, until the connection has taken it: a slow broker fills the buffer above.
-                await self._publish(channel, told, wait=left == 0)
-        except (AMQPError, OSError, RuntimeError) as error:
-            raise QueueUnavailable(reason_of(error)) from error
-
-    async def _publish(self, channel: aiormq.Channel, told: Told, *, wait: bool) -> None:
-        properties = commands.Basic.Properties(
-            content_type=CONTENT_TYPE, delivery_mode=PERSISTENT, headers=dict(headers(told)), message_id=told.id
-        )
-        await channel.basic_publish(
-            dump_told(told, self._source),
-            exchange=self._exchange,
-            routing_key=routing_key(told),
-            properties=properties,
-            wait=wait,
-        )
+            await asyncio.wait({taken, closing}, return_when=asyncio.FIRST_COMPLETED)
+            if not taken.done():
+                raise QueueUnavailable("the connection was lost")
+        finally:
+            closing.cancel()  # one of our own: aiormq's lives on
+            taken.cancel()
