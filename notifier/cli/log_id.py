@@ -1,14 +1,23 @@
-"""`notifier log-id`: under which hash a user or session stands in the logs."""
+"""`notifier log-id`: under which hash a user or session stands in the logs, and what these say of it."""
 
 import os
-from typing import Annotated
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from notifier.cli.options import Config
+from notifier.cli.options import Config, Json
+
+if TYPE_CHECKING:
+    from notifier.operations.log_search import Fate
 
 EXAMPLES = (
-    ("every attempt to log alice out", 'grep "$(notifier log-id -c n.yaml alice)" notifier.log'),
+    ("did alice's logout go out?", "notifier log-id -c n.yaml alice --in notifier.log"),
+    ("the same, from a cluster", "kubectl logs -l app=notifier --tail=-1 | notifier log-id -c n.yaml alice --in -"),
+    ("every line of alice", 'grep "$(notifier log-id -c n.yaml alice)" notifier.log'),
     ("give all workers one key first, in n.yaml", "log: {subject_key_file: secrets/log}"),
 )
 
@@ -16,13 +25,44 @@ EXAMPLES = (
 def log_id(
     sub: Annotated[str, typer.Argument(metavar="SUB", help="A sub or sid as the events have it.", show_default=False)],
     config: Config = None,
+    log: Annotated[
+        Path | None,
+        typer.Option("--in", metavar="FILE", help="A log (JSON lines), - for stdin: tell what it says of the user."),
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Print the hash under which logs show a `sub` or `sid`."""
+    """Print the hash under which logs show a `sub` or `sid`; with --in, what became of that user's logouts.
+
+    With --in: for each event and client the last that the log says. Exit status 0 where there are some and all were
+    delivered, else 1. Logs of level warning or error have no lines of attempts, and so say nothing.
+    """
+    shown = _shown(sub, config, raw_too=log is not None)
+    if log is None:
+        typer.echo(shown)
+        return
+    from notifier.operations.log_search import DELIVERED, fates
+
+    with _open(log) as lines:
+        found = fates(lines, shown)
+    if as_json:
+        _print_json(found)
+    elif found:
+        _print_table(found)
+    else:
+        typer.echo(f"notifier: no attempt for {shown} is in this log", err=True)
+    if not found or any(fate.fate != DELIVERED for fate in found):
+        raise typer.Exit(1)
+
+
+def _shown(sub: str, config: Path | None, *, raw_too: bool) -> str:
+    """How the logs show it. Raises ConfigurationError where they do not."""
     from notifier.adapters.config_file import read_part
     from notifier.app import subject_hash
     from notifier.domain.errors import ConfigurationError, Mistake
 
     settings = read_part(config, os.environ, {"log"}).settings
+    if raw_too and settings.log.subject == "raw":
+        return sub
     hashing = subject_hash(settings)
     if not hashing.lasting:
         text = (
@@ -33,4 +73,46 @@ def log_id(
     if settings.log.subject != "hash":
         text = f'is "{settings.log.subject}": no hash stands in the logs'
         raise ConfigurationError([Mistake("log.subject", text)])
-    typer.echo(hashing.log_id(sub))
+    return hashing.log_id(sub)
+
+
+@contextmanager
+def _open(log: Path) -> Iterator[TextIO]:
+    """The lines, with progress where somebody watches a file being read."""
+    if str(log) == "-":
+        sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
+        yield sys.stdin
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import open as progress
+
+        with progress(
+            log, "r", encoding="utf-8", errors="replace", console=Console(stderr=True), transient=True
+        ) as file:
+            yield file
+    else:
+        with log.open(encoding="utf-8", errors="replace") as file:
+            yield file
+
+
+def _print_json(found: "list[Fate]") -> None:
+    import json
+    from dataclasses import asdict
+
+    for fate in found:
+        typer.echo(json.dumps(asdict(fate)))
+
+
+def _print_table(found: "list[Fate]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("time", "event", "client", "fate", "why", "attempts", "next"):
+        table.add_column(name, overflow="fold")
+    for fate in found:
+        why = "" if fate.fate == "delivered" else fate.reason
+        cells = (fate.time[:19], fate.event_id, fate.client_id, fate.fate, why, str(fate.attempts), fate.next_due or "")
+        table.add_row(*map(Text, cells))
+    Console().print(table)
