@@ -23,12 +23,15 @@ from notifier.domain.message import Lane
 if TYPE_CHECKING:
     from notifier.adapters.config_file import ReadPart
     from notifier.app import Queue
+    from notifier.app.asking import Asking
+    from notifier.operations.fates import Accounts
     from notifier.operations.publishing import Written
     from notifier.settings import QueueSettings
 
 CONNECT_TIMEOUT = 15.0  # seconds; then the queue is away
 TOLD_AFTER = 2.0  # seconds of waiting for it in silence
 PLAIN_EVERY = 2.0  # seconds between two lines of progress off a terminal
+WAITED_FOR = 1000  # events
 LISTED = 20  # so many events are named one by one
 
 EXAMPLES = (
@@ -37,6 +40,7 @@ EXAMPLES = (
         "one made up here; no configuration is needed where the broker is named",
         """echo '{"iss": "https://id.example.com", "sub": "alice", "clients": "*"}' | notifier publish --url amqp://mq/""",
     ),
+    ("one event, and what becomes of it", "notifier publish -c n.yaml --wait 5s event.json"),
     ("a mass logout: JSON Lines, behind everybody who has just signed out", "notifier publish --lane bulk all.jsonl"),
     ("what was not confirmed, for a script", "notifier publish --json all.jsonl | jq 'select(.confirmed | not).line'"),
 )
@@ -59,6 +63,12 @@ def publish(
         str | None, typer.Option(help="The queue, as queue.url; wins over the configuration.", show_default=False)
     ] = None,
     lane: Annotated[Into, typer.Option(help="bulk for mass logouts, which stand behind all others.")] = Into.EVENTS,
+    wait: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION", help="Then wait for what becomes of each client, at most 30s.", show_default=False
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Publish events from a file or stdin, and wait for their confirms.
@@ -70,20 +80,27 @@ def publish(
     If the queue goes away the exit status is 1, and the lines that were not confirmed are told: send those again, a
     copy does no harm. --json prints id, line and confirmed of each event.
 
+    With --wait 5s it is told what became of each client so far, whichever worker told it: delivered, retrying with the
+    reason and the time of the next attempt, dead with the reason, skipped. It ends early where nothing more can come
+    within the time. The exit status tells of the confirms alone. At most 1,000 events.
+
     Of the configuration only the queue and the issuers' names are read, never a key. Without one, --url or
     NOTIFIER_QUEUE__URL says where the queue is (a password is better in NOTIFIER_QUEUE__PASSWORD than there).
     """
+    from notifier.operations.fates import Accounts
     from notifier.operations.publishing import Reading, read_events
 
     part = _read_part(config, url)
     queue = part.settings.queue
     reading = Reading(max_bytes=queue.max_event, new_id=lambda: str(uuid4()), now=time.time(), issuers=part.issuers)
     events = read_events(_content(file), reading)
+    seconds = _seconds(wait, len(events))
     quiet_logs()
-    report = _Report(events, as_json=as_json)
+    accounts = None if seconds is None else Accounts(event.id for event in events)
+    report = _Report(events, as_json=as_json, accounts=accounts)
     try:
         with report.progress():
-            failure = asyncio.run(_send(queue, Lane(lane), events, report))
+            failure = asyncio.run(_send(queue, Lane(lane), events, report, seconds))
     except BaseException:  # Ctrl-C, or nobody reads stdout any more
         report.conclude(queue, "interrupted")
         raise
@@ -112,21 +129,62 @@ def _content(file: Path) -> bytes:
     return sys.stdin.buffer.read()
 
 
-async def _send(settings: QueueSettings, lane: Lane, events: Sequence[Written], report: _Report) -> QueueError | None:
+def _seconds(wait: str | None, events: int) -> float | None:
+    """How long to wait for what becomes of so many events, if at all."""
+    from notifier.domain.durations import parse_duration
+    from notifier.operations.waiting import LONGEST
+
+    if wait is None:
+        return None
+    try:
+        seconds = parse_duration(wait)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--wait") from None
+    if seconds > LONGEST:
+        raise typer.BadParameter(f"must be at most {LONGEST:.0f}s", param_hint="--wait")
+    if events > WAITED_FOR:
+        raise typer.BadParameter(f"is for {WAITED_FOR:,} events at most, not {events:,}", param_hint="--wait")
+    return seconds
+
+
+async def _send(
+    settings: QueueSettings, lane: Lane, events: Sequence[Written], report: _Report, seconds: float | None
+) -> QueueError | None:
     from notifier.app import build_queue
+    from notifier.app.asking import Asking
     from notifier.operations.publishing import send_all
 
     queue = build_queue(settings)
+    accounts = report.accounts
+    asking = None if accounts is None else Asking(queue, accounts.hear)
     await queue.open()
     try:
         await _ready(queue)
-        return await send_all(queue, lane, events, report.confirm)
+        failure = await send_all(asking or queue, lane, events, report.confirm)
+        if failure is None and asking is not None and accounts is not None and seconds is not None:
+            await _wait(asking, accounts, seconds)
     except TimeoutError:
         return QueueUnavailable(queue.status().problem or f"not connected within {CONNECT_TIMEOUT:.0f} s")
     except QueueError as error:
         return error
+    else:
+        return failure
     finally:
         await queue.close()
+
+
+async def _wait(asking: Asking, accounts: Accounts, seconds: float) -> None:
+    """Hear what is said. Raises QueueError."""
+    listening = asyncio.ensure_future(asking.listen())
+    waiting = asyncio.ensure_future(accounts.over(seconds, time.time))
+    try:
+        await asyncio.wait({listening, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if listening.done():
+            listening.result()
+    finally:
+        listening.cancel()
+        waiting.cancel()
+        await asyncio.wait({listening, waiting})
 
 
 async def _ready(queue: Queue) -> None:
@@ -143,21 +201,30 @@ async def _ready(queue: Queue) -> None:
 class _Report:
     """What became of each event: told as it comes with `--json`, else at the end. Progress goes to stderr."""
 
-    def __init__(self, events: Sequence[Written], *, as_json: bool) -> None:
+    def __init__(self, events: Sequence[Written], *, as_json: bool, accounts: Accounts | None = None) -> None:
         self._events = events
         self._as_json = as_json
+        self.accounts = accounts  # where it is waited for what becomes of them
         self._confirmed: set[Written] = set()
         self._tick: Callable[[], object] = lambda: None
 
     def confirm(self, event: Written) -> None:
         """The queue has it."""
         self._confirmed.add(event)
-        if self._as_json:
+        if self._as_json and self.accounts is None:
             self._tell(event, confirmed=True)
         self._tick()
 
     def _tell(self, event: Written, *, confirmed: bool) -> None:
-        typer.echo(json.dumps({"id": event.id, "line": event.line, "confirmed": confirmed}, ensure_ascii=False))
+        fates = {} if self.accounts is None else self.accounts.of(event.id).document()
+        told = {"id": event.id, "line": event.line, "confirmed": confirmed, **fates}
+        typer.echo(json.dumps(told, ensure_ascii=False))
+
+    def _tell_fates(self, event: Written) -> None:
+        from notifier.cli.fates import lines
+
+        for line in () if self.accounts is None else lines(self.accounts.of(event.id), time.time()):
+            typer.echo(f"  {line}")
 
     @contextmanager
     def progress(self) -> Iterator[None]:
@@ -196,12 +263,13 @@ class _Report:
                 lines = line_ranges(self._events, set(lost))
                 typer.echo(f"  not confirmed: line {lines}; send again, a copy does no harm", err=True)
         if self._as_json:
-            for event in lost:
-                self._tell(event, confirmed=False)
+            for event in lost if self.accounts is None else self._events:
+                self._tell(event, confirmed=event in self._confirmed)
             return
         count = len(self._confirmed)
-        if count <= LISTED:
+        if count <= LISTED or self.accounts is not None:
             for event in self._events:
                 if event in self._confirmed:
                     typer.echo(f"line {event.line}: {event.id}")
+                    self._tell_fates(event)
         typer.echo(f"{count:,} event{'' if count == 1 else 's'} confirmed by {shown_urls(queue)[0]}")

@@ -4,12 +4,14 @@ Two sides. `Fates` watches the worker: of a delivery whose publisher asked, ever
 of any other it costs a look-up and a comparison. `Account` is the side of who asked, over HTTP or at the command line.
 """
 
+import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 
 from notifier.domain.delivery import Delivery
-from notifier.domain.fate import Fate, Told
+from notifier.domain.fate import Fate, Told, document_of
 from notifier.domain.reply import ReplyTo
 from notifier.pipeline.facts import Buried, Deferred, Delivered, EventTaken, Fact, RetryScheduled, Skipped
 
@@ -152,6 +154,12 @@ class Account:
         whole = [] if self._whole is None else [self._whole]
         return [*self._told.values(), *whole]
 
+    def document(self) -> dict[str, object]:
+        """As JSON: whether it is complete, each client's fate, and that of the event where no client is concerned."""
+        clients = [_plain(told) for told in self._told.values()]
+        whole = {} if self._whole is None else _plain(self._whole)
+        return {"complete": self.settled, **whole, "clients": clients}
+
     @property
     def settled(self) -> bool:
         """Whether the last word on every client was said."""
@@ -163,3 +171,36 @@ class Account:
         return known and all(
             each.settled or (each.next_due is not None and each.next_due >= moment) for each in self.told
         )
+
+
+def _plain(told: Told) -> dict[str, object]:
+    """Without what whoever published knows, and what only tells replies apart."""
+    return {name: value for name, value in document_of(told).items() if name not in ("iss", "event_id", "of", "id")}
+
+
+class Accounts:
+    """What is known so far of several events, by their ids."""
+
+    def __init__(self, event_ids: Iterable[str]) -> None:
+        self._accounts = {event_id: Account() for event_id in event_ids}
+        self._changed = asyncio.Event()
+
+    def of(self, event_id: str) -> Account:
+        """One event's."""
+        return self._accounts[event_id]
+
+    def hear(self, told: Told) -> None:
+        """A reply came."""
+        if (account := self._accounts.get(told.event_id)) is not None:
+            account.note(told)
+            self._changed.set()
+
+    async def over(self, seconds: float, clock: Callable[[], float]) -> None:
+        """Return after so many seconds, or as soon as nothing more can come within them."""
+        until = clock() + seconds
+        open_ones = list(self._accounts.values())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while open_ones := [account for account in open_ones if not account.idle_until(until)]:
+                    await self._changed.wait()
+                    self._changed.clear()

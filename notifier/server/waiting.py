@@ -10,7 +10,6 @@ from aiohttp import web
 
 from notifier.domain.durations import parse_duration
 from notifier.domain.errors import Mistake
-from notifier.domain.fate import Fate, document_of
 from notifier.operations.fates import Account
 from notifier.operations.waiting import LONGEST
 from notifier.server.problem import Refusal, problem
@@ -30,7 +29,6 @@ ACCOUNT: Mapping[str, object] = {
         "clients": {"type": "array", "items": {"type": "object"}},
     },
 }
-_OF_THE_EVENT = ("iss", "event_id", "of", "id")
 
 
 def asked_to_wait(request: web.Request) -> float | None:
@@ -53,14 +51,5 @@ def _refusal(text: str) -> Refusal:
 
 def told(event_id: str, account: Account | None) -> web.Response:
     """The answer after the wait."""
-    clients: list[dict[str, object]] = []
-    whole: dict[str, object] = {}
-    for each in account.told if account is not None else ():
-        document = {name: value for name, value in document_of(each).items() if name not in _OF_THE_EVENT}
-        if each.of and each.fate is not Fate.DUPLICATE:
-            clients.append(document)
-        else:
-            whole = document
-    complete = account is not None and account.settled
-    body = {"id": event_id, "complete": complete, **whole, "clients": clients}
-    return web.json_response(body, status=200 if complete else 202)
+    account = account or Account()
+    return web.json_response({"id": event_id, **account.document()}, status=200 if account.settled else 202)

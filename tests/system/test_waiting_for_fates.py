@@ -11,6 +11,7 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
 from tests.system.clients import Clients, Hit
+from tests.system.command import notifier
 from tests.system.site import API_TOKEN, ISSUER, Site, client
 from tests.system.waiting import PATIENCE, until
 from tests.system.worker_process import WorkerProcess, worker
@@ -112,3 +113,54 @@ async def test_over_amqp_the_worker_replies_to_whoever_asked(tmp_path: Path, amq
                 return queue.declaration_result.message_count
 
             assert await until(dead, lambda count: (count or 0) >= 2) == 2  # the dead letters of `gone`, and no reply
+
+
+@pytest.mark.parametrize("where", ["sqlite", "rabbitmq"])
+async def test_at_the_command_line_each_client_s_fate_is_told(
+    where: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """By `publish --wait`, in words and as JSON; the wait ends once nothing more can come within it."""
+    url, prefix = "sqlite:q.db", "notifier"
+    if where == "rabbitmq":
+        url, prefix = request.getfixturevalue("amqp_url"), request.getfixturevalue("prefix")
+    async with Clients(judge) as clients:
+        site = site_of(tmp_path, clients, url, prefix)
+        async with worker(site) as running:
+            if where == "rabbitmq":
+                await running.until_said("replying")
+
+            async def publish(*words: str, **event: object) -> str:
+                body = json.dumps({"iss": ISSUER, "sub": "alice", "sid": "s1", **event})
+                done = await asyncio.to_thread(
+                    notifier, "publish", "-c", site.file, "--wait", "30s", *words, cwd=tmp_path, stdin=body
+                )
+                assert (done.returncode, done.stderr) == (0, "")
+                return done.stdout
+
+            told = json.loads(await publish("--json", id="e-1", clients=["shop", "silent"]))
+            fates = {each["client_id"]: each["fate"] for each in told.pop("clients")}
+            assert told == {"id": "e-1", "line": 1, "confirmed": True, "complete": True}
+            assert fates == {"shop": "delivered", "silent": "skipped"}
+            text = await publish(clients="*")
+            assert "  shop  delivered\n" in text
+            assert "  gone  dead: refused (the client answered 410)\n" in text
+            assert "  down  retrying: server_error 503, again in " in text
+            assert "duplicate: " in await publish(id="e-1", clients=["shop"])
+
+
+def test_without_a_worker_nothing_is_heard(tmp_path: Path) -> None:
+    """The event is durable all the same: exit 0."""
+    event = json.dumps({"iss": ISSUER, "sub": "alice", "clients": ["shop"]})
+    done = notifier("publish", "--url", "sqlite:q.db", "--wait", "300ms", cwd=tmp_path, stdin=event)
+    assert done.returncode == 0
+    assert "nothing was heard of it yet" in done.stdout
+
+
+@pytest.mark.parametrize("wait", ["31s", "5", "soon"])
+def test_a_wait_that_cannot_be_is_wrong_use(wait: str, tmp_path: Path) -> None:
+    """Nothing is sent."""
+    event = json.dumps({"iss": ISSUER, "sub": "alice", "clients": ["shop"]})
+    done = notifier("publish", "--url", "sqlite:q.db", "--wait", wait, cwd=tmp_path, stdin=event)
+    assert done.returncode == 2
+    assert "--wait" in done.stderr
+    assert not list(tmp_path.iterdir())

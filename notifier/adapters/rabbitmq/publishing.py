@@ -7,10 +7,12 @@ perhaps durable all the same (a lost confirm), so that trying again may double i
 import asyncio
 import random
 import uuid
+from collections.abc import Callable
 
 import aiormq
+import aiormq.abc
 import structlog
-from aiormq.exceptions import ChannelClosed, DeliveryError, PublishError
+from aiormq.exceptions import AMQPError, ChannelClosed, DeliveryError, PublishError
 from pamqp import commands
 
 from notifier.adapters.rabbitmq.confirmed_writes import ConfirmedWrites
@@ -19,6 +21,7 @@ from notifier.adapters.rabbitmq.connection import (
     Link,
     ending,
     is_blocked,
+    named_losses,
     open_channel,
     reason_of,
 )
@@ -27,6 +30,7 @@ from notifier.domain.errors import QueueUnavailable
 IN_FLIGHT = 1000  # publishes without a confirm yet; bounds memory (128 KiB each at most) and the broker's backlog
 CONFIRM_TIMEOUT = 10.0  # no confirm after so long: the broker is blocked or stuck, and the caller should know
 LOOK_EVERY = 1.0  # seconds between two looks for publishes without a confirm
+DIRECT = "amq.rabbitmq.reply-to"
 PACE = 0.1  # seconds between two tries of one caller, on average
 TOLD_FOR = 15.0  # seconds that a refusal is told after it was met: one that lasts is met again ten times a second
 BLOCKED = "the broker blocks publishing: memory or disk alarm"
@@ -40,6 +44,7 @@ class Publishing:
         self._connection: Connection | None = None
         self._channel: aiormq.Channel | None = None
         self._writes: ConfirmedWrites | None = None
+        self._heard: Callable[[bytes], None] | None = None
         self._window = asyncio.Semaphore(IN_FLIGHT)
         self._turns: dict[str, asyncio.Future[None]] = {}  # by message id, each for as long as it is published
         self._log = structlog.get_logger(__name__)
@@ -51,11 +56,20 @@ class Publishing:
         try:
             while not ending():
                 channel = await open_channel(connection, confirms=True)
+                if self._heard is not None:
+                    await _hear(channel, self._heard)
                 await self._use(channel, link)
                 self._mend_soon.set()  # a publish to an exchange that is missing closes the channel
                 await asyncio.sleep(PACE)
         finally:
             self._connection = None
+
+    def ask_for_replies(self, heard: Callable[[bytes], None]) -> None:
+        """From the next channel on, say with every message that its publisher wants to hear what becomes of it.
+
+        By direct reply-to: replies come to the channel that published.
+        """
+        self._heard = heard
 
     async def _use(self, channel: aiormq.Channel, link: Link) -> None:
         """Write on this channel until it is gone."""
@@ -123,6 +137,8 @@ class Publishing:
             raise QueueUnavailable("not connected")
         if self.blocked:
             raise QueueUnavailable(BLOCKED)
+        if self._heard is not None:
+            properties.reply_to, properties.correlation_id = DIRECT, message_id
         try:
             await writes.write(exchange, routing_key, body, properties, message_id)
         except PublishError as returned:
@@ -140,3 +156,17 @@ class Publishing:
         await asyncio.sleep(PACE * random.uniform(0.5, 1.5))  # noqa: S311  spreads the callers; no secret
         while self._channel is None or self._channel.is_closed or self.blocked:  # noqa: ASYNC110  no event tells all three
             await asyncio.sleep(PACE)
+
+
+async def _hear(channel: aiormq.Channel, heard: Callable[[bytes], None]) -> None:
+    """Have replies handed over. Raises QueueUnavailable."""
+
+    async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
+        heard(delivered.body)
+
+    try:
+        with named_losses():
+            async with asyncio.timeout(CONFIRM_TIMEOUT):
+                await channel.basic_consume(DIRECT, on_message, no_ack=True)
+    except (AMQPError, OSError, RuntimeError) as error:
+        raise QueueUnavailable(f"replies cannot be heard: {reason_of(error)}") from error

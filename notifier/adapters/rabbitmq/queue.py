@@ -55,6 +55,7 @@ class RabbitQueue:
             LaneConsumer(lane, self._name(lane), options, self._mend) for lane in (Lane.EVENTS, Lane.RETRIES, Lane.BULK)
         ]
         self._publishing = Publishing(self._mend_soon)
+        self.ask_for_replies = self._publishing.ask_for_replies
         self.talk = Talk(options.prefix, uuid4().hex)
         self._links = (
             Link(options, "consume", self._serve_consuming),

@@ -29,12 +29,12 @@ from notifier.adapters.rabbitmq.connection import (
     open_channel,
     reason_of,
 )
+from notifier.adapters.rabbitmq.publishing import DIRECT
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.reply import asked_by_publisher
 
 QUESTION = "notifier.question"  # the AMQP `type` of one who asks how the workers stand
 REPLY = "notifier.reply"
-DIRECT = "amq.rabbitmq.reply-to"
 OUTBOX, OUTBOX_BYTES = 2000, 1024 * 1024  # replies that wait to be written
 RPC_TIMEOUT = 10.0
 AGAIN = 5.0  # seconds until a channel that was closed is opened anew
