@@ -65,9 +65,9 @@ def rules() -> set[str]:
 
 
 def _free_row(count: int) -> int:
-    """The first of so many free ports in a row, below those that the kernel gives away by itself."""
+    """The first of so many free ports in a row, where neither the kernel nor `rabbitmq_node` takes any."""
     while True:
-        base = random.SystemRandom().randrange(15_000, 32_000)
+        base = random.SystemRandom().randrange(10_000, 14_900)
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             for port in range(base, base + count):
                 stack.enter_context(socket.create_server(("127.0.0.1", port)))

@@ -163,7 +163,7 @@ class Alertmanager:
 
     async def until_failing(self, client_id: str, *, failing: bool = True) -> None:
         """Wait until the alert of this client fires, or is over."""
-        await until(self.active, lambda found: (client_id in _failing(found)) is failing, PATIENCE)
+        await until(self.active, lambda found: (client_id in _failing(found)) is failing, 2 * PATIENCE)
 
 
 def _failing(alerts: list[Mapping[str, Any]]) -> set[str]:
@@ -190,7 +190,7 @@ async def all_is_up(prometheus: Prometheus) -> None:
     )
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 async def test_a_client_that_dies_is_told_of_and_forgotten_when_it_is_back(tmp_path: Path) -> None:
     """By Alertmanager, from the rules that we ship; of the one that was never there too, and of no healthy one."""
     async with stack(tmp_path) as made, aiohttp.ClientSession() as session:
