@@ -5,7 +5,7 @@ Gauges are asked for at the scrape, through `Sources`. All on the event loop: no
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter, time
@@ -144,20 +144,27 @@ class Metrics:
             self._minted[key] = self._minted.get(key, 0) + 1
 
     async def render(self, *, openmetrics: bool = False) -> bytes:
-        """The page, in the text format 0.0.4 or as OpenMetrics, with exemplars. Gives the loop its turn every 2 ms."""
+        """The page, in one piece."""
+        return b"".join([chunk async for chunk in self.chunks(openmetrics=openmetrics)])
+
+    async def chunks(self, *, openmetrics: bool = False) -> AsyncIterator[bytes]:
+        """The page, in the text format 0.0.4 or as OpenMetrics, with exemplars. Gives the loop its turn every 2 ms.
+
+        In pieces, since that of 10,000 clients has 50 MB: to join them held the loop for 40 ms.
+        """
         self._clients.circuits(self._sources.circuits())
         head = _openmetrics(self._open_page) if openmetrics else generate_latest(self._page)
-        chunks, pieces = [head], list[str]()
+        yield head
+        pieces: list[str] = []
         began = perf_counter()
         for piece in self._clients.text(openmetrics=openmetrics):
             pieces.append(piece)
             if perf_counter() - began > _SLICE:
-                chunks.append("".join(pieces).encode())
+                yield "".join(pieces).encode()
                 pieces = []
                 await asyncio.sleep(0)
                 began = perf_counter()
-        chunks += ["".join(pieces).encode(), _END if openmetrics else b""]
-        return b"".join(chunks)
+        yield "".join(pieces).encode() + (_END if openmetrics else b"")
 
     def _families(self, *, exemplars: bool) -> Iterator[Metric]:
         yield _labelled(

@@ -3,7 +3,7 @@
 `/livez` needs no check: it is answered by the loop, so that an answer proves that the loop turns.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -45,8 +45,8 @@ class Exposition(Protocol):
     def openmetrics_type(self) -> str:
         """The same, of OpenMetrics."""
 
-    async def render(self, *, openmetrics: bool = False) -> bytes:
-        """The page. Must not hold the loop."""
+    def chunks(self, *, openmetrics: bool = False) -> AsyncIterator[bytes]:
+        """The page, piece by piece. Must not hold the loop."""
 
 
 def ops_app(health: Callable[[], Health], metrics: Exposition) -> web.Application:
@@ -59,10 +59,14 @@ def ops_app(health: Callable[[], Health], metrics: Exposition) -> web.Applicatio
         now = health()
         return web.json_response({"ready": now.ready, **asdict(now)}, status=200 if now.ready else 503)
 
-    async def page(request: web.Request) -> web.Response:
+    async def page(request: web.Request) -> web.StreamResponse:
         openmetrics = "application/openmetrics-text" in request.headers.get("Accept", "")
         kind = metrics.openmetrics_type if openmetrics else metrics.content_type
-        return web.Response(body=await metrics.render(openmetrics=openmetrics), headers={"Content-Type": kind})
+        response = web.StreamResponse(headers={"Content-Type": kind})
+        await response.prepare(request)
+        async for chunk in metrics.chunks(openmetrics=openmetrics):
+            await response.write(chunk)
+        return response
 
     app = web.Application()
     app.add_routes([web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", page)])

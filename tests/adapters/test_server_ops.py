@@ -22,8 +22,9 @@ class Page:
     content_type = "text/plain; version=0.0.4; charset=utf-8"
     openmetrics_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-    async def render(self, *, openmetrics: bool = False) -> bytes:
-        return b"notifier_in_flight 0.0\n" + (b"# EOF\n" if openmetrics else b"")
+    async def chunks(self, *, openmetrics: bool = False) -> AsyncIterator[bytes]:
+        yield b"notifier_in_flight 0.0\n"
+        yield b"# EOF\n" if openmetrics else b""
 
 
 class Worker:

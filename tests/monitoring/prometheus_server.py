@@ -13,6 +13,7 @@ import aiohttp
 from tests.apt_programs import program
 from tests.system.waiting import until
 
+PATIENCE = 90.0
 RULES = Path(__file__).parents[2] / "deploy" / "prometheus"
 
 
@@ -20,13 +21,13 @@ class Prometheus:
     """Asked by its API."""
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
-        self._url = url
+        self.url = url
         self._session = session
 
     async def get(self, path: str, **parameters: str) -> Any:
         """The `data` of an answer; None where it is not there (yet). A query that is wrong fails the test."""
         try:
-            async with self._session.get(self._url + path, params=parameters) as response:
+            async with self._session.get(self.url + path, params=parameters) as response:
                 assert response.status != 400, await response.text()
                 return (await response.json())["data"] if response.status == 200 else None
         except aiohttp.ClientConnectionError:
@@ -41,28 +42,44 @@ class Prometheus:
 @contextlib.asynccontextmanager
 async def prometheus(folder: Path, targets: Sequence[str]) -> AsyncIterator[Prometheus]:
     """A server that scrapes these (host:port), for as long as it is entered."""
+    config = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(RULES / "recording.yaml"), str(RULES / "alerts.yaml")],
+        "scrape_configs": [{"job_name": "notifier", "static_configs": [{"targets": list(targets)}]}],
+    }
+    (folder / "prometheus.yml").write_text(json.dumps(config))
+    async with aiohttp.ClientSession() as session, contextlib.AsyncExitStack() as stack:
+        for _ in range(3):  # somebody else may take the port between our look and its start
+            server = Prometheus(f"http://{_free_address()}", session)
+            process = await stack.enter_async_context(_running(folder, server.url))
+            if await _started(server, process):
+                yield server
+                return
+        raise AssertionError((folder / "prometheus.log").read_text()[-2000:])
+
+
+async def _started(server: Prometheus, process: asyncio.subprocess.Process) -> bool:
+    """Whether it answers and has scraped; it has ended by itself otherwise."""
+    await until(lambda: server.query("up"), lambda up: bool(up) or process.returncode is not None, patience=PATIENCE)
+    return process.returncode is None
+
+
+def _free_address() -> str:
     with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    (folder / "prometheus.yml").write_text(
-        json.dumps(
-            {
-                "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-                "rule_files": [str(RULES / "recording.yaml"), str(RULES / "alerts.yaml")],
-                "scrape_configs": [{"job_name": "notifier", "static_configs": [{"targets": list(targets)}]}],
-            }
-        )
-    )
-    with (folder / "prometheus.log").open("wb") as log:
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+@contextlib.asynccontextmanager
+async def _running(folder: Path, url: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    with (folder / "prometheus.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             program("prometheus", "prometheus"), f"--config.file={folder / 'prometheus.yml'}",
-            f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={address}",
+            f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={url.removeprefix('http://')}",
             cwd=folder, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
         )  # fmt: skip
-        try:
-            async with aiohttp.ClientSession() as session:
-                server = Prometheus(f"http://{address}", session)
-                await until(lambda: server.query("up"), bool, patience=60.0)
-                yield server
-        finally:
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
             process.kill()
-            await process.wait()
+        await process.wait()

@@ -15,6 +15,8 @@ from notifier.domain.registry import Issuer, Registry
 from notifier.pipeline.facts import Deferred
 from tests.apt_programs import program
 
+pytestmark = pytest.mark.timeout(600)  # the first run on a machine installs promtool
+
 RULES = Path(__file__).parents[2] / "deploy" / "prometheus"
 
 

@@ -5,6 +5,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from tests.certificates import authority
 from tests.monitoring.dashboard import build
 from tests.monitoring.panels import ROWS, panels
@@ -14,6 +16,8 @@ from tests.system.site import ISSUER, Site, client
 from tests.system.test_signing_keys import issuer
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
+
+pytestmark = pytest.mark.timeout(600)  # the first run on a machine installs Prometheus
 
 FILE = Path(__file__).parents[2] / "deploy" / "grafana" / "notifier.json"
 VARIABLES = {"$namespace": ".*", "$job": ".*", "$iss": ".*", "$client": ".*", "$__rate_interval": "15s"}
