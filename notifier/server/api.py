@@ -27,6 +27,7 @@ from notifier.server.throttle import Throttle
 from notifier.server.waiting import ACCOUNT, WAIT, asked_to_wait, told
 
 _KINDS = ("application/json", "application/cloudevents+json")
+BODY_LATER = 2.0  # seconds after a route's own deadline for its body, the connection is closed
 _LANES = {"events": Lane.EVENTS, "bulk": Lane.BULK}
 
 
@@ -67,7 +68,8 @@ def api_app(
 ) -> web.Application:
     """The application. `more` are the routes of other files, under the same limits; each authorises for itself."""
     api = _Api(accept, sources, limits or Limits())
-    throttle = Throttle(sources.tokens, api.limits.requests, api.limits.requests_of_token)
+    limits = api.limits
+    throttle = Throttle(sources.tokens, limits.requests, limits.requests_of_token, limits.body_timeout + BODY_LATER)
     app = web.Application(client_max_size=api.limits.max_event, middlewares=[problems, throttle.middleware])
     routes = [web.post("/v1/events", api.post_event), *more]
     app.add_routes([*routes, openapi_route(routes)])

@@ -7,9 +7,18 @@ from aiohttp import web
 
 from notifier.domain.errors import Mistake
 from notifier.server.authorization import Authorization
+from notifier.server.openapi import Answer, Described, JsonSchema, described
 from notifier.server.problem import Refusal, problem
 
 LEVELS = ("debug", "info", "warning", "error")
+_LEVEL: JsonSchema = {"type": "string", "enum": list(LEVELS)}
+_WANTED: JsonSchema = {"type": "object", "required": ["level"], "properties": {"level": _LEVEL}}
+_TOLD: JsonSchema = {
+    "type": "object",
+    "required": ["level", "configured"],
+    "properties": {"level": {"type": "string"}, "configured": {"type": "string"}},
+}
+_ANSWERS = {200: Answer(text="As it is now, and as it is again after a restart.", schema=_TOLD)}
 
 
 class Level(Protocol):
@@ -30,10 +39,20 @@ class Level(Protocol):
 def log_level_routes(authorization: Authorization, level: Level) -> list[web.RouteDef]:
     """To look needs the scope `read`, to change `repair`."""
 
+    @described(Described(summary="Tell what this worker logs.", scope="read", answers=_ANSWERS))
     async def get(request: web.Request) -> web.Response:
         authorization.require(request, "read")
         return _answer(level)
 
+    @described(
+        Described(
+            summary="Change what this worker logs, until it ends.",
+            scope="repair",
+            body={"application/json": _WANTED},
+            answers=_ANSWERS,
+            problems={400: "No such level.", 408: "The body did not come.", 413: "The body is too large."},
+        )
+    )
     async def put(request: web.Request) -> web.Response:
         token = authorization.require(request, "repair")
         level.set(await _wanted(request), by="the API" if token is None else token.name)
@@ -49,7 +68,7 @@ def _answer(level: Level) -> web.Response:
 async def _wanted(request: web.Request) -> str:
     try:
         body = json.loads(await request.text())
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     wanted = body.get("level") if isinstance(body, dict) else None
     if wanted not in LEVELS:

@@ -11,8 +11,21 @@ from aiohttp import web
 
 from notifier.operations.status import Status, document_of
 from notifier.server.authorization import Authorization, concerns
+from notifier.server.openapi import Answer, Described, JsonSchema, described
 
 FRESH = 1.0  # seconds
+_STATUS: JsonSchema = {
+    "type": "object",
+    "required": ["at", "queues", "rates", "workers", "clients", "clients_left_out"],
+    "properties": {
+        "at": {"type": "string", "format": "date-time"},
+        "queues": {"type": "object"},
+        "rates": {"type": "object"},
+        "workers": {"type": "object", "required": ["seen", "answered", "each"]},
+        "clients": {"type": "array", "items": {"type": "object"}},
+        "clients_left_out": {"type": "integer"},
+    },
+}
 
 
 class StatusRoutes:
@@ -32,6 +45,13 @@ class StatusRoutes:
         """To be served by the API."""
         yield web.get("/v1/status", self._get)
 
+    @described(
+        Described(
+            summary="Tell what waits, how fast it goes, and how workers and clients fare.",
+            scope="read",
+            answers={200: Answer(text="As it stands.", schema=_STATUS)},
+        )
+    )
     async def _get(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
         status = await self._now()

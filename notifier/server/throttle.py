@@ -4,6 +4,7 @@ Each may hold an event in memory, or a place in a queue's answers. Whoever is to
 again, before anything of the body is read.
 """
 
+import asyncio
 from collections import Counter
 
 from aiohttp import web
@@ -16,10 +17,11 @@ AGAIN = "1"  # seconds
 
 
 class Throttle:
-    """Counts the requests that are served now."""
+    """Counts the requests that are served now. A route may give a body less than `body_within` seconds, not more."""
 
-    def __init__(self, tokens: Tokens, most: int, most_of_token: int) -> None:
+    def __init__(self, tokens: Tokens, most: int, most_of_token: int, body_within: float) -> None:
         self._tokens = tokens
+        self._body_within = body_within
         self._most, self._most_of_token = most, most_of_token
         self._running = 0
         self._of_token: Counter[str] = Counter()
@@ -34,9 +36,13 @@ class Throttle:
         if name is not None and self._of_token[name] >= self._most_of_token:
             return _too_many("Too many requests at a time with this token; try again soon")
         self._begin(name)
+        impatience = asyncio.get_running_loop().call_later(self._body_within, _give_up, request)
         try:
             return await handler(request)
+        except ConnectionResetError:  # given up, or hung up, in the middle of its body: nobody reads the answer
+            return problem(408, "The body did not come")
         finally:
+            impatience.cancel()
             self._end(name)
 
     def _begin(self, name: str | None) -> None:
@@ -50,6 +56,12 @@ class Throttle:
             self._of_token[name] -= 1
             if not self._of_token[name]:
                 del self._of_token[name]
+
+
+def _give_up(request: web.Request) -> None:
+    """Whatever route it is, a body that drips holds a place no longer than this."""
+    if not request.content.is_eof() and request.transport is not None:
+        request.transport.abort()
 
 
 def _too_many(title: str) -> web.Response:

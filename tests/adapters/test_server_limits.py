@@ -1,14 +1,16 @@
 """What a listener bears from strangers: slow ones, large ones, many of them; and one token that wants it all."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from notifier.adapters.tokens_file import ApiToken
 from notifier.domain.message import Lane
@@ -44,7 +46,11 @@ def token(name: str, *scopes: str) -> ApiToken:
 
 @asynccontextmanager
 async def api(
-    gate: Gate, tokens: tuple[ApiToken, ...] | None = None, limits: Limits | None = None, **listening: Any
+    gate: Gate,
+    tokens: tuple[ApiToken, ...] | None = None,
+    limits: Limits | None = None,
+    more: Iterable[web.RouteDef] = (),
+    **listening: Any,
 ) -> AsyncIterator[Listener]:
     sources = Sources(
         registry=lambda: Registry(issuers={ISS: Issuer(iss=ISS)}),
@@ -52,7 +58,7 @@ async def api(
         clock=lambda: 1000.0,
         new_id=lambda: "made-up-id",
     )
-    app = api_app(gate.accept, sources, limits)
+    app = api_app(gate.accept, sources, limits, more)
     listener = await listen(app, "127.0.0.1", 0, key="api.listen", grace=1, **listening)
     try:
         yield listener
@@ -105,6 +111,26 @@ async def test_slow_ones_keep_nobody_out() -> None:
             assert await answer(reader) == 202
         for _, writer in slow:
             writer.close()
+
+
+async def test_a_body_that_drips_is_given_up_whatever_route_it_is_for() -> None:
+    """A route that sets itself no deadline reads one no longer than the others."""
+    read: list[bytes] = []
+
+    async def put(request: web.Request) -> web.Response:
+        read.append(await request.read())
+        return web.Response()
+
+    limits = Limits(body_timeout=-1.5)  # what is left of it and the grace is half a second
+    async with api(Gate(), limits=limits, more=[web.put("/v1/thing", put)]) as listener:
+        async with connected(listener) as (reader, writer):
+            writer.write(b"PUT /v1/thing HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf")
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+        async with connected(listener) as (reader, writer):
+            writer.write(b"PUT /v1/thing HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody")
+            assert await answer(reader) == 200
+    assert read == [b"body"]
 
 
 # ── large ones ──
