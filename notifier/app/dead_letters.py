@@ -3,19 +3,26 @@
 import getpass
 import os
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import structlog
+from aiohttp import web
 
 from notifier.adapters.rabbitmq.dead_letters import RabbitLetters
 from notifier.adapters.sqlite_queue import SqliteQueue
 from notifier.adapters.sqlite_queue.dead_letters import SqliteLetters
+from notifier.app.ids import new_id
 from notifier.app.queue import Queue, rabbit_options
 from notifier.domain.dead_letter_rows import Row, Wanted
 from notifier.domain.moment import render_moment
+from notifier.domain.readmission import Rules
+from notifier.domain.registry import Registry
 from notifier.operations.dead_letter_repair import Account
 from notifier.operations.dead_letters import Letters
+from notifier.server.authorization import Authorization
+from notifier.server.dead_letters import DeadLetterRoutes, Desk
 from notifier.settings import QueueSettings
 
 
@@ -61,6 +68,23 @@ def operating_user() -> str:
         name = getpass.getuser()
     by = os.environ.get("SUDO_USER")
     return f"{name}@{socket.gethostname()}" + (f" (sudo by {by})" if by else "")
+
+
+def dead_letter_routes(
+    authorization: Authorization, queue: Queue, settings: QueueSettings, registry: Callable[[], Registry]
+) -> list[web.RouteDef]:
+    """`/v1/dead-letters` of a worker."""
+    desk = Desk(
+        letters=letters_of(queue, settings),
+        rules=lambda force: Rules(
+            registry=registry(), new_id=new_id, max_event=settings.max_event, end_newer_sessions=force
+        ),
+        audit=audit,
+        audit_discarded=audit_discarded,
+        clock=time.time,
+        steady=time.monotonic,
+    )
+    return DeadLetterRoutes(authorization, desk).routes()
 
 
 def _told(wanted: Wanted) -> Mapping[str, object]:

@@ -25,6 +25,7 @@ from notifier.adapters.live_configuration import LiveConfiguration
 from notifier.adapters.logs import LogObserver
 from notifier.adapters.metrics import Held, Metrics, Sources
 from notifier.adapters.sqlite_queue import SqliteQueue
+from notifier.app.dead_letters import dead_letter_routes
 from notifier.app.ids import new_id
 from notifier.app.listeners import listeners
 from notifier.app.log_level import LogLevel
@@ -197,6 +198,7 @@ class Service:
         yield from log_level_routes(authorization, self.log_level)
         look = partial(look_from_worker, self.queue, self._stands.told)
         yield from StatusRoutes(authorization, look, time.monotonic).routes()
+        yield from dead_letter_routes(authorization, self.queue, self._settings.queue, self._live.registry)
 
     def _around(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         yield from (self._consume, self._sample, self._watch, self._signing_keys.run)

@@ -1,0 +1,140 @@
+"""What a request about dead letters says: the same names in a query and in a body, every mistake told."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, cast
+
+from aiohttp import web
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from notifier.domain.cloudevents import echo
+from notifier.domain.dead_letter_rows import Wanted, read_when
+from notifier.domain.errors import Mistake
+from notifier.domain.outcome import DeadReason
+from notifier.server.authorization import ApiToken
+from notifier.server.problem import Refusal, problem
+
+MOST_AT_ONCE = 10_000  # letters repaired by one request
+_LISTS = frozenset({"id", "reason"})
+_STRICT = ConfigDict(extra="forbid")
+
+
+@with_config(_STRICT)
+class Which(TypedDict, total=False):
+    """Which letters are meant: those for which everything that is given holds."""
+
+    id: Annotated[list[str], Field(max_length=1000, description="Those alone.")]
+    client_id: Annotated[str, Field(description="Of this client.")]
+    iss: Annotated[str, Field(description="Of this issuer.")]
+    event_id: Annotated[str, Field(description="Of this event.")]
+    reason: Annotated[list[DeadReason], Field(description="With one of these reasons.")]
+    since: Annotated[str, Field(description="Dead since then or later: RFC 3339, or 24h for ago.")]
+    until: Annotated[str, Field(description="Dead since then or earlier, likewise.")]
+    subject: Annotated[str, Field(description="About this sub or sid.")]
+
+
+class Look(Which, total=False):
+    """A list. So many letters one by one, the oldest first, beside the counts."""
+
+    rows: Annotated[int, Field(ge=0, le=1000, description="Letters shown one by one, the oldest first.")]
+
+
+class Discard(Which, total=False):
+    """A discard."""
+
+    all: Annotated[bool, Field(description="Every letter, where nothing narrows it down.")]
+    dry_run: Annotated[bool, Field(description="Only count them.")]
+    limit: Annotated[int, Field(ge=1, le=MOST_AT_ONCE, description="So many at most, the oldest first.")]
+
+
+class Replay(Discard, total=False):
+    """A replay."""
+
+    end_newer_sessions: Annotated[
+        bool, Field(description="Also what names a user and no session and is too old: it ends sessions begun since.")
+    ]
+    rate: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False, description="So many a second at most.")]
+
+
+WHICH, LOOK, DISCARD, REPLAY = TypeAdapter(Which), TypeAdapter(Look), TypeAdapter(Discard), TypeAdapter(Replay)
+
+
+def query_of(adapter: TypeAdapter[Any]) -> dict[str, Mapping[str, Any]]:
+    """The schemas of the query's members, for the API's description."""
+    schema = schema_of(adapter)
+    return cast("dict[str, Mapping[str, Any]]", schema["properties"])
+
+
+def schema_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    """The schema of a body, in one piece."""
+    schema = adapter.json_schema()
+    reasons = schema.pop("$defs", {}).get("DeadReason", {})
+    text = json.dumps(schema).replace('{"$ref": "#/$defs/DeadReason"}', json.dumps(reasons))
+    return cast("dict[str, Any]", json.loads(text))
+
+
+def asked_in_query(request: web.Request, adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    """What the query asks. Raises Refusal (400)."""
+    found: dict[str, object] = {}
+    for name in request.query:
+        values = request.query.getall(name)
+        found[name] = values if name in _LISTS else values[-1]
+    return _checked(adapter, found, strict=False)
+
+
+async def asked_in_body(request: web.Request, adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    """What the body asks. Raises Refusal (400, 415)."""
+    if request.content_type != "application/json":
+        raise Refusal(problem(415, "The body must be application/json", headers={"Accept": "application/json"}))
+    try:
+        content = json.loads(await request.text())
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise _malformed([Mistake("", 'must be a JSON object, such as {"client_id": "shop"}')])
+    return _checked(adapter, content, strict=True)
+
+
+def wanted_of(asked: Mapping[str, Any], token: ApiToken | None, now: float) -> Wanted:
+    """Which letters are meant, of those that are the bearer's business. Raises Refusal (400)."""
+    moments: dict[str, float | None] = {}
+    for name in ("since", "until"):
+        try:
+            moments[name] = read_when(asked[name], now) if name in asked else None
+        except ValueError as error:
+            raise _malformed([Mistake(name, echo(str(error), 200))]) from None
+    return Wanted(
+        ids=frozenset(asked.get("id", ())),
+        client_id=asked.get("client_id"),
+        iss=asked.get("iss"),
+        event_id=asked.get("event_id"),
+        reasons=frozenset(asked.get("reason", ())),
+        subject=asked.get("subject"),
+        issuers=None if token is None else token.issuers,
+        **moments,
+    )
+
+
+def check_narrowed(wanted: Wanted, asked: Mapping[str, Any]) -> None:
+    """Nobody repairs everything by leaving something out. Raises Refusal (400)."""
+    if not wanted.narrows and not asked.get("all"):
+        raise _malformed([Mistake("", "say which letters are meant, or all: true")])
+
+
+def _checked(adapter: TypeAdapter[Any], content: Mapping[str, object], *, strict: bool) -> dict[str, Any]:
+    try:
+        # As JSON, a list of strings may be of reasons, and yet "5" is no number.
+        checked = (
+            adapter.validate_json(json.dumps(content), strict=True) if strict else adapter.validate_python(content)
+        )
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False, include_context=False)[:100]
+        raise _malformed(
+            [Mistake(echo(".".join(map(str, each["loc"])), 100), echo(each["msg"], 400)) for each in details]
+        ) from None
+    return cast("dict[str, Any]", checked)
+
+
+def _malformed(mistakes: list[Mistake]) -> Refusal:
+    return Refusal(problem(400, "The request is malformed", mistakes=mistakes))
