@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.rabbitmq_installation import Installation, RabbitmqMissing, find_installation
@@ -27,7 +27,7 @@ class RabbitmqNode:
     """One node. Made by `rabbitmq_node`.
 
     `beside`: the first node of a cluster, which this one joins when it is started first, and whose epmd and cookie it
-    shares. `advanced`: Erlang terms for what rabbitmq.conf cannot say.
+    shares. `advanced`: Erlang terms for what rabbitmq.conf cannot say. `plugins`: those that it runs.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class RabbitmqNode:
         *,
         beside: "RabbitmqNode | None" = None,
         advanced: str = "[].",
+        plugins: Sequence[str] = (),
     ) -> None:
         self.port, self._dist_port, ctl_port, epmd_port = _free_ports(4)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
@@ -51,6 +52,7 @@ class RabbitmqNode:
         self._epmd: subprocess.Popen[bytes] | None = None
         self._guards: list[subprocess.Popen[bytes]] = []
         self._environment = self._make_environment(ctl_port, advanced)
+        (home / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
 
     def _make_environment(self, ctl_port: int, advanced: str) -> dict[str, str]:
         home = self._home
@@ -60,7 +62,6 @@ class RabbitmqNode:
         configured += [f"cluster_formation.classic_config.nodes.{nth} = {name}" for nth, name in enumerate(peers, 1)]
         (home / "rabbitmq.conf").write_text("\n".join([*configured, ""]))
         (home / "advanced.config").write_text(f"{advanced}\n")
-        (home / "enabled_plugins").write_text("[].\n")
         (home / "rabbitmq-env.conf").write_text("")
         (home / ".erlang.cookie").write_text(self._cookie)
         (home / ".erlang.cookie").chmod(0o400)
@@ -184,14 +185,14 @@ class RabbitmqNode:
 
 
 @contextlib.contextmanager
-def rabbitmq_node(under: Path | None = None) -> Iterator[RabbitmqNode]:
+def rabbitmq_node(under: Path | None = None, *, plugins: Sequence[str] = ()) -> Iterator[RabbitmqNode]:
     """A running node, gone with all its data at the end; they lie `under` that folder, or with other temporary files.
 
     Raises RabbitmqMissing with the ways out.
     """
     installation = find_installation()
     with tempfile.TemporaryDirectory(prefix="notifier-rabbitmq-", dir=under, ignore_cleanup_errors=True) as home:
-        node = RabbitmqNode(Path(home), installation)
+        node = RabbitmqNode(Path(home), installation, plugins=plugins)
         try:
             node.start()
             yield node

@@ -1,5 +1,7 @@
 """What the chart makes is what Kubernetes takes; it asks for no right and passes the standard *restricted*."""
 
+import re
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from tests.chart.rendering import CHART, VALUE_FILES, VALUES, Rendered, helm
+from tests.chart.rendering import CHART, VALUE_FILES, VALUES, Rendered, helm, template
 
 MONITORS = ("PodMonitor", "ServiceMonitor")
 CUSTOM: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("crd_schemas.yaml").read_text())
@@ -112,3 +114,22 @@ def test_selectors_select_workers_alone(rendered: Rendered) -> None:
 def test_the_text_is_the_one_looked_at(name: str, every: Mapping[str, Rendered]) -> None:
     """What is made of two files of values is as it was reviewed. If the change is meant: `make chart`."""
     assert every[name].text == (Path(__file__).with_name("golden") / f"{name}.yaml").read_text()
+
+
+def test_the_guide_installs(tmp_path: Path) -> None:
+    """The values of docs/kubernetes.md, each of its pieces laid over the first, make objects that Kubernetes takes."""
+    guide = (CHART.parents[1] / "docs/kubernetes.md").read_text()
+    blocks = [
+        textwrap.dedent(block) for block in re.findall(r"^ *```yaml\n(.*?)^ *```", guide, re.DOTALL | re.MULTILINE)
+    ]
+    assert len(blocks) == 4
+    files = [tmp_path / f"{number}.yaml" for number in range(len(blocks))]
+    for file, block in zip(files, blocks, strict=True):
+        file.write_text(block)
+    run = template(files[0], *(f"--values={file}" for file in files[1:]))
+    assert run.returncode == 0, run.stderr
+    made = [item for item in yaml.safe_load_all(run.stdout) if item]
+    assert {"ScaledObject", "PodMonitor", "PrometheusRule"} <= {item["kind"] for item in made}
+    for item in made:
+        if item["kind"] not in CUSTOM:
+            kubernetes_validate.validate(item, "1.34", strict=True)

@@ -1,0 +1,94 @@
+"""Moving to another broker by shovels, as docs/kubernetes.md says: all that waits on the old one arrives, nothing twice.
+
+Two virtual hosts of one node are the two brokers.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Tell
+from tests.faults.rig import CLIENTS, rig
+from tests.rabbitmq_node import RabbitmqNode, rabbitmq_node
+from tests.system.broker import broker
+from tests.system.publisher import Publisher
+from tests.system.waiting import until
+from tests.system.worker_process import worker
+
+PREFIX = "notifier"
+USER, PASSWORD = "mover", "a-password"
+
+
+class TwoBrokers:
+    """A node with a virtual host that is left, and one that is moved to."""
+
+    def __init__(self, node: RabbitmqNode) -> None:
+        self._node = node
+        self.old, self.new = f"{node.url}old", f"{node.url}new"
+        for vhost in ("old", "new"):
+            node.ctl("add_vhost", vhost)
+            node.ctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+        node.ctl("add_user", USER, PASSWORD)
+        node.ctl("set_user_tags", USER, "monitoring")  # messages keep the user_id of who published them
+        node.ctl("set_permissions", "-p", "new", USER, "^$", ".*", ".*")
+
+    def shovel(self, queue: str) -> None:
+        """One shovel, as an operator sets it up: what waits for a delay goes to what is due, which is sent on."""
+        value = {
+            "src-protocol": "amqp091",
+            "src-uri": "amqp:///old",
+            "src-queue": queue,
+            "dest-protocol": "amqp091",
+            "dest-uri": f"amqp://{USER}:{PASSWORD}@127.0.0.1:{self._node.port}/new",
+            "dest-queue": f"{PREFIX}.retries" if ".delay." in queue else queue,
+            "ack-mode": "on-confirm",
+        }
+        self._node.ctl("set_parameter", "-p", "old", "shovel", f"move-{queue}", json.dumps(value))
+
+
+@pytest.fixture
+def two_brokers() -> Iterator[TwoBrokers]:
+    """On a node of their own that has the plugin."""
+    with rabbitmq_node(plugins=["rabbitmq_shovel"]) as node:
+        yield TwoBrokers(node)
+
+
+@pytest.mark.timeout(300)
+async def test_moved_by_shovels(tmp_path: Path, two_brokers: TwoBrokers, tell: Tell) -> None:
+    """Fresh events, some of them with the name of who published them, delayed retries and dead letters."""
+    async with rig(tmp_path, two_brokers.old, PREFIX) as made:
+        made.site.config["delivery"]["retry"] = {"base": "16s", "factor": 1, "jitter": 0}
+        made.site.write()
+        async with worker(made.site) as leaving:
+            await made.publisher.publish(range(150), rate=500)
+            await made.clients.until(lambda: len(made.clients.hits) >= 150 * len(CLIENTS))
+            assert await leaving.stop() == 0
+        await made.publisher.publish(range(150, 250), rate=500)  # nobody takes them
+        async with broker(two_brokers.old, PREFIX) as old:
+            for number in range(250, 260):
+                await old.publish(made.publisher.event(number), user_id="guest")
+                made.publisher.confirmed[str(number)] = CLIENTS
+            waiting = await old.depths()
+            assert waiting["events"] == 110
+            assert waiting["dead"] == 22
+            assert any(name.startswith("delay.") for name in waiting)
+
+            moved, made.urls = Publisher([two_brokers.new], PREFIX, CLIENTS), [two_brokers.new]
+            moved.confirmed.update(made.publisher.confirmed)
+            await made.publisher.close()
+            made.publisher = moved
+            made.site.config["queue"]["url"] = two_brokers.new
+            made.site.write()
+            async with worker(made.site) as staying:
+                for name in {*waiting, "retries"}:
+                    await asyncio.to_thread(two_brokers.shovel, f"{PREFIX}.{name}")
+                await moved.publish(range(260, 300), rate=500)
+                await until(old.depths, lambda left: left == {})
+                await made.until_settled()
+                assert await staying.stop() == 0
+        account = await made.account()
+        tell(account)
+        assert not account.duplicates
