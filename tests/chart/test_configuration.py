@@ -12,7 +12,11 @@ from tests.chart.rendering import VALUE_FILES, Rendered
 from tests.system.command import notifier
 
 CANARY = "https://notifier-canary.invalid"
-NO_CANARY = {"openshift", "own-registry"}  # switched off; and no client is known that could be a model
+NO_CANARY = {
+    "openshift",
+    "own-registry",
+    "api",
+}  # switched off; no client known as a model; every issuer's publishers named
 
 
 @pytest.mark.parametrize("name", VALUE_FILES)

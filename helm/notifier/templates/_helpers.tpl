@@ -138,10 +138,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{/* ── the canary ──
 An issuer of its own, so that its tokens can end no session anywhere, and that "*" never means it. It signs as the first
-of `clients` is signed for, which is known to work. JSON of its issuer's keys and its algorithm; empty where it is off. */}}
+of `clients` is signed for, which is known to work. Not where every issuer names its publishers: anyone could speak for this
+one. JSON of its issuer's keys and its algorithm; empty where it is off. */}}
 {{- define "notifier.canary" -}}
 {{- $issuers := default dict .Values.config.issuers -}}
-{{- if and .Values.canary.enabled .Values.clients $issuers -}}
+{{- $open := list -}}
+{{- range $issuers -}}{{- if not (hasKey . "publishers") -}}{{- $open = append $open . -}}{{- end -}}{{- end -}}
+{{- if and .Values.canary.enabled .Values.clients $open -}}
 {{- $model := first .Values.clients -}}
 {{- $iss := default "*" $model.issuer -}}
 {{- if kindIs "slice" $iss -}}{{- $iss = first $iss -}}{{- end -}}
