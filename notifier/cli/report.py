@@ -28,7 +28,7 @@ EXAMPLES = (
     ("a page to look at or to send on", "notifier report -c n.yaml --since 7d --html week.html"),
     (
         "clients that missed more than one logout in a hundred",
-        "notifier report -c n.yaml --json | jq '.clients[] | select(.share < 0.99)'",
+        "notifier report -c n.yaml --json | jq '.clients[] | select((.share // 1) < 0.99)'",
     ),
 )
 

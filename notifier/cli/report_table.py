@@ -11,6 +11,8 @@ from notifier.domain.moment import render_moment
 from notifier.operations.report import Line, Report
 
 WIDTH = 130  # of what nobody looks at on a terminal
+NARROW = 110  # columns; with fewer there is room for less
+FIGURES = ("delivered", "share", "dead", "retries", "median", "p99", "slowest")
 NOBODY = "(no client)"
 
 
@@ -21,20 +23,30 @@ def show(report: Report, most: int) -> None:
     if not report.clients:
         console.print("Nothing was told of that time.")
         return
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("client", overflow="fold")
-    for name in ("delivered", "share", "dead", "retries", "median", "p99", "slowest"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("what went wrong", overflow="fold")
-    issuers = {line.iss for line in report.clients if line.iss}
-    for line in report.clients[:most]:
-        style = "bold red" if line.failing else "yellow" if line.dead else ""
-        table.add_row(Text(name_of(line, several=len(issuers) > 1)), *cells(line), Text(wrong(line)), style=style)
-    table.add_section()
-    table.add_row(f"all {len(report.clients):,}", *cells(report.total), Text(wrong(report.total)), style="bold")
-    console.print(table)
+    console.print(_table(report, most, narrow=console.width < NARROW))
     for note in notes(report, most):
         console.print(note, style="dim", highlight=False, markup=False)
+
+
+def _table(report: Report, most: int, *, narrow: bool) -> Table:
+    left_out = ("delivered", "slowest") if narrow else ()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("client", overflow="fold", min_width=12)
+    for name in FIGURES:
+        if name not in left_out:
+            table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("what went wrong", overflow="fold", min_width=14)
+    several = len({line.iss for line in report.clients if line.iss}) > 1
+
+    def add(name: str, line: Line, style: str) -> None:
+        figures = (cell for column, cell in zip(FIGURES, cells(line), strict=True) if column not in left_out)
+        table.add_row(Text(name), *figures, Text(wrong(line, 1 if narrow else 3)), style=style)
+
+    for line in report.clients[:most]:
+        add(name_of(line, several=several), line, "bold red" if line.failing else "yellow" if line.dead else "")
+    table.add_section()
+    add(f"all {len(report.clients):,}", report.total, "bold")
+    return table
 
 
 def notes(report: Report, most: int) -> list[str]:
@@ -56,7 +68,7 @@ def name_of(line: Line, *, several: bool) -> str:
 
 
 def cells(line: Line) -> tuple[str, ...]:
-    """delivered, share, dead, retries, median, p99, slowest."""
+    """In the order of FIGURES."""
     return (
         "–" if line.delivered is None else f"{line.delivered:,}",
         share(line.share),
@@ -68,10 +80,12 @@ def cells(line: Line) -> tuple[str, ...]:
     )
 
 
-def wrong(line: Line) -> str:
-    """The three worst reasons, and whether it fails now."""
+def wrong(line: Line, most: int = 3) -> str:
+    """The worst reasons, and whether it fails now; with their numbers, unless only one is asked for."""
     found = ["failing now"] if line.failing and line.client_id else []
-    for why in line.reasons[:3]:
+    if most == 1:
+        return ", ".join([*found, *(why.reason for why in line.reasons[:1])])
+    for why in line.reasons[:most]:
         counts = [f"{why.dead:,} dead"] if why.dead else []
         counts += [f"{why.retries:,} retried"] if why.retries else []
         found.append(f"{why.reason} ({', '.join(counts)})")

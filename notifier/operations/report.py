@@ -220,5 +220,6 @@ class Tally:
 
 def _hurts(line: Line) -> tuple[object, ...]:
     # With `failures`, and where nothing has come to an end: by how many were given up, and then by what they cost.
-    share = 1.0 if line.share is None else line.share
+    # A client that fails, and of whom nothing has come to an end, is as bad as one that gets nothing.
+    share = (0.0 if line.failing else 1.0) if line.share is None else line.share
     return (share, -line.dead, not line.failing, -(line.p99 or 0.0), -line.retries, line.iss, line.client_id)

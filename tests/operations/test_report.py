@@ -93,15 +93,17 @@ def test_what_was_given_up_for_it_is_the_worst_reason() -> None:
 
 
 def test_the_worst_client_comes_first() -> None:
-    """The smallest share, then the slowest."""
+    """The smallest share, then the slowest; one that fails, and has no share yet, among those that get nothing."""
     found = report(
         seen("delivered", "quick", took=0.01),
         seen("delivered", "slow", took=30.0),
         seen("delivered", "half", took=0.01),
         seen("dead", "half", reason="refused"),
         seen("dead", "none", reason="refused"),
+        seen("retrying", "down", reason="connect"),
+        seen("failing", "down"),
     )
-    assert [one.client_id for one in found.clients] == ["none", "half", "slow", "quick"]
+    assert [one.client_id for one in found.clients] == ["none", "down", "half", "slow", "quick"]
     assert found.total.share == 0.6
 
 
