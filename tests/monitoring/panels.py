@@ -231,10 +231,11 @@ def _workers() -> list[Panel]:
             queries=[(f"min(notifier_{name}{{{HERE}}})", name) for name in flags],
         ),
         Panel(
-            title="Blocked, own faults, keys not published", kind="lines", width=6, text="All 0 if all is well.",
+            title="What should be 0", kind="lines", width=6, text="Faults of ours and of the broker.",
             queries=[
                 (f"max(notifier_publishing_blocked{{{HERE}}})", "blocked"),
                 (f"sum(increase(notifier_own_faults_total{{{HERE}}}[5m]))", "own faults"),
+                (f"sum(increase(notifier_outcomes_dropped_total{{{HERE}}}[5m]))", "outcomes dropped"),
                 (f"sum(1 - notifier_signing_key_published{{{HERE}}})", "keys not published"),
             ],
         ),
