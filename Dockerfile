@@ -1,5 +1,6 @@
 # notifier as an image: `notifier run`, not root, nothing to write but /var/lib/notifier, and that only where the embedded
-# queue is used. The same packages as everywhere, by their hashes, from deploy/requirements.txt.
+# queue is used. Its packages are locked by their hashes; those that trace are among them (`tracing.endpoint`), since
+# nothing can be installed into it later.
 #
 #   docker build -t notifier .
 #   docker run --read-only --cap-drop ALL -v "$PWD:/etc/notifier/config:ro" -p 9464:9464 notifier
@@ -13,9 +14,9 @@ FROM ${PYTHON_IMAGE} AS build
 ARG SOURCE_DATE_EPOCH=0
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv /opt/notifier
-COPY deploy/requirements.txt /src/deploy/requirements.txt
+COPY deploy/requirements-image.txt /src/deploy/requirements-image.txt
 # Wheels alone: nothing is compiled, so that no compiler is needed here either.
-RUN /opt/notifier/bin/python -m pip install --no-compile --only-binary :all: --require-hashes -r /src/deploy/requirements.txt
+RUN /opt/notifier/bin/python -m pip install --no-compile --only-binary :all: --require-hashes -r /src/deploy/requirements-image.txt
 COPY pyproject.toml README.md LICENSE /src/
 COPY notifier /src/notifier
 # What installs is not shipped, neither here nor in the base. Bytecode is made now: the root is read-only later.

@@ -61,8 +61,9 @@ lint: $(DEV)/.made ## ruff, mypy in strict mode, the direction of the imports, D
 	@$(DEV)/bin/mypy
 	@$(DEV)/bin/lint-imports --no-cache
 	@$(DEV)/bin/hadolint Dockerfile
-	@$(DEV)/bin/zizmor --offline --no-progress --quiet --persona pedantic .github/workflows
+	@$(DEV)/bin/zizmor --offline --no-progress --quiet --persona pedantic .github
 	@$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yaml
+	@$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yaml
 	@$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yaml
 
 format: $(DEV)/.made ## let ruff put imports and lines in order
@@ -135,12 +136,12 @@ test-image: ## build the image by buildah and try it; no registry is needed (roo
 
 sbom: $(SUPPLY)/.made ## write what the image is made of as CycloneDX: build/sbom.cdx.json
 	@mkdir -p build
-	@$(SUPPLY)/bin/cyclonedx-py requirements deploy/requirements.txt --pyproject pyproject.toml --mc-type application \
+	@$(SUPPLY)/bin/cyclonedx-py requirements deploy/requirements-image.txt --pyproject pyproject.toml --mc-type application \
 		--output-reproducible --sv 1.6 --output-file build/sbom.cdx.json 2>/dev/null
 	@echo "build/sbom.cdx.json: $$(grep -c '"purl"' build/sbom.cdx.json) packages"
 
 audit: $(SUPPLY)/.made ## ask PyPI whether a package that is shipped has a known hole
-	@$(SUPPLY)/bin/pip-audit --strict --disable-pip --require-hashes --requirement deploy/requirements.txt $(ARGS)
+	@$(SUPPLY)/bin/pip-audit --strict --disable-pip --require-hashes --requirement deploy/requirements-image.txt $(ARGS)
 
 clean: ## remove the environments, caches and what builds leave behind
 	@rm -rf $(RUN) $(DEV) $(PEERS) $(SUPPLY) $(CHARTS) $(LOCKER) build dist *.egg-info

@@ -34,6 +34,19 @@ def test_what_is_installed_is_locked() -> None:
     assert "--no-deps" in installs[1]
 
 
+def pinned(name: str) -> dict[str, str]:
+    """The versions of a lock file."""
+    return dict(re.findall(r"(?m)^([a-z0-9-]+)==(\S+)", (ROOT / "deploy" / name).read_text()))
+
+
+def test_what_is_installed_is_what_is_tested() -> None:
+    """The image's packages, of the same versions, are among those that the tests run with."""
+    image = pinned("requirements-image.txt")
+    assert len(image) > 40
+    assert image.items() <= pinned("requirements-dev.txt").items()
+    assert pinned("requirements.txt").items() <= image.items()
+
+
 def test_it_runs_as_nobody_and_stops_by_a_drain() -> None:
     """A number, which Kubernetes can tell from root's."""
     final = STAGES[-1]
