@@ -14,6 +14,7 @@ import typer
 
 from notifier import __version__
 from notifier.cli import (
+    capacity,
     check,
     collect,
     dead_letters,
@@ -75,6 +76,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(topology.app, name="topology")
 register(app, status.status, status.EXAMPLES)
 app.add_typer(dead_letters.app, name="dead-letters")
+register(app, capacity.capacity, capacity.EXAMPLES)
 register(app, log_id.log_id, log_id.EXAMPLES)
 register(app, report.report, report.EXAMPLES)
 register(app, collect.collect, collect.EXAMPLES)

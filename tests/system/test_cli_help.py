@@ -31,6 +31,7 @@ COMMANDS = (
     "dead-letters replay",
     "dead-letters discard",
     "dead-letters export",
+    "capacity",
     "log-id",
     "report",
     "collect",

@@ -1,0 +1,105 @@
+"""How many workers it takes for so many sessions to end in so long, computed from what was measured (`measured.py`).
+
+Four things can be the limit: the workers' processor time, how many attempts they may have in flight, the queue's own
+process in the broker, and the clients themselves, whom no number of workers makes faster.
+"""
+
+import math
+from dataclasses import dataclass
+
+from notifier.domain.client import Client
+from notifier.domain.message import Lane
+from notifier.operations import measured
+
+LOAD = 0.7  # of what was measured is planned with: at 80 % queues grow, and a worker may be away for a moment
+PREFETCH = {Lane.EVENTS: 512, Lane.BULK: 64}  # the defaults; each event stays in flight until its last client answered
+MAX_IN_FLIGHT = 512
+MAX_CONCURRENT = Client(iss="", client_id="", backchannel_logout_uri=None).max_concurrent
+ALGORITHMS = tuple(dict.fromkeys(alg for alg, _ in measured.DELIVERY))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """So many sessions, each known to so many clients, end within so many seconds; a client answers after `answer`."""
+
+    sessions: int
+    clients: int
+    within: float
+    alg: str = "RS256"
+    answer: float = 0.1
+    lane: Lane = Lane.BULK
+
+    @property
+    def events_per_second(self) -> float:
+        """One event a session."""
+        return self.sessions / self.within
+
+    @property
+    def deliveries_per_second(self) -> float:
+        """One delivery a client of a session."""
+        return self.events_per_second * self.clients
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What it takes. `workers` is the greater of the two that follow; each has one core.
+
+    `queues` is how many sets of queues (prefixes, or virtual hosts) the events have to be shared out over.
+    `at_a_client` is how many requests each client would have at a time if every session were known to it, and
+    `client_seconds` how long it then takes at least, by its `max_concurrent`.
+    """
+
+    workers: int
+    workers_for_processor: int
+    workers_for_in_flight: int
+    worker_rate: float
+    in_flight: int
+    in_flight_of_worker: int
+    memory: float
+    broker_cores: float
+    queues: int
+    at_a_client: float
+    client_seconds: float
+
+    def within_reach(self, demand: Demand) -> bool:
+        """Whether the clients can be told in that time at all."""
+        return self.client_seconds <= demand.within
+
+
+def cost(alg: str, clients: int) -> float:
+    """µs of a worker's core for a delivery of an event with so many clients.
+
+    An event costs `e` by itself and each of its deliveries `d`; the two follow from the events of 1 and of 10.
+    """
+    one, ten = measured.DELIVERY[alg, 1], measured.DELIVERY[alg, 10]
+    event = max(0.0, (one - ten) / 0.9)
+    return one - event + event / clients
+
+
+def worker_rate(alg: str, clients: int) -> float:
+    """Deliveries a second to plan with for one worker on one core."""
+    return LOAD * 1e6 / cost(alg, clients)
+
+
+def capacity(demand: Demand) -> Capacity:
+    """What this demand takes."""
+    rate = worker_rate(demand.alg, demand.clients)
+    in_flight = math.ceil(demand.deliveries_per_second * demand.answer)
+    of_worker = min(MAX_IN_FLIGHT, PREFETCH[demand.lane] * demand.clients)
+    for_processor = math.ceil(demand.deliveries_per_second / rate)
+    for_in_flight = math.ceil(in_flight / of_worker)
+    workers = max(1, for_processor, for_in_flight)
+    broker_cores = demand.events_per_second * measured.BROKER_EVENT / 1e6
+    return Capacity(
+        workers=workers,
+        workers_for_processor=for_processor,
+        workers_for_in_flight=for_in_flight,
+        worker_rate=rate,
+        in_flight=in_flight,
+        in_flight_of_worker=of_worker,
+        memory=workers * measured.MEMORY,
+        broker_cores=broker_cores,
+        queues=max(1, math.ceil(broker_cores / LOAD)),
+        at_a_client=demand.events_per_second * demand.answer,
+        client_seconds=demand.sessions * demand.answer / MAX_CONCURRENT,
+    )
