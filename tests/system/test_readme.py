@@ -37,6 +37,7 @@ from notifier.domain.client import Algorithm
 from notifier.domain.delivery import Delivery
 from notifier.domain.event_document import read_event
 from notifier.domain.event_members import EntryDocument, EventBody
+from notifier.domain.fate import Fate, load_told
 from notifier.domain.message import Lane, Message
 from notifier.domain.outcome import Cause, DeadReason, Delivered, Reason
 from notifier.domain.presets import PRESETS
@@ -158,6 +159,14 @@ def test_the_event_of_the_readme_is_an_event() -> None:
     message = Message(lane=Lane.EVENTS, body=body.encode(), tag=None)
     event = read_event(message, max_bytes=131_072, new_id=lambda: "made-up", now=2_000_000_000.0, strict=True)
     assert (event.id, event.reason, len(event.clients)) == ("4d7c6f1e", "session_expiration", 2)
+
+
+def test_what_became_of_it_is_told_as_the_readme_says() -> None:
+    """Every fate has its row, and the reply that is shown is one."""
+    assert set(names(table(README, "### What became of it"))) >= {fate.value for fate in Fate}
+    told = load_told(block_that_begins(README, "json", '{"v": 1, "fate"').encode())
+    assert told is not None
+    assert (told.fate, told.client_id, told.of) == (Fate.DELIVERED, "shop", 3)
 
 
 # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────
