@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.chromium import Chromium, ChromiumMissing, find_chromium
+from tests.apt_programs import ProgramMissing
+from tests.chromium import Chromium, find_chromium
 from tests.rabbitmq_installation import find_installation
 from tests.rabbitmq_node import RabbitmqMissing, RabbitmqNode, rabbitmq_node
 
@@ -74,11 +75,11 @@ def module_node() -> Iterator[RabbitmqNode]:
 
 
 @pytest.fixture(scope="session")
-def chromium(rabbitmq: RabbitmqNode | None) -> Chromium:
-    """A headless browser. After RabbitMQ, so that the two are not installed at the same time."""
+def chromium() -> Chromium:
+    """A headless browser."""
     try:
         return find_chromium()
-    except ChromiumMissing as missing:
+    except ProgramMissing as missing:
         pytest.fail(str(missing))
 
 
