@@ -63,7 +63,7 @@ lint: $(DEV)/.made ## ruff, mypy in strict mode, the direction of the imports, D
 	@$(DEV)/bin/hadolint Dockerfile
 	@$(DEV)/bin/zizmor --offline --no-progress --quiet --persona pedantic .github
 	@$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yaml
-	@$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yaml
+	@$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	@$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yaml
 
 format: $(DEV)/.made ## let ruff put imports and lines in order
