@@ -1,5 +1,6 @@
 """The workers that the chart makes: how they stop, when they are rolled, and how many there are."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import yaml
 
 from notifier.domain.durations import parse_duration
-from tests.chart.rendering import VALUES, Rendered, template
+from tests.chart.rendering import CHART, VALUES, Rendered, template
 
 
 def test_pods_live_longer_than_a_drain(rendered: Rendered) -> None:
@@ -50,6 +51,13 @@ def test_pods_are_rolled_where_a_reload_does_not_serve(
     [made] = [item for item in yaml.safe_load_all(after.stdout) if item and item["kind"] == "Deployment"]
     before = every["minimal"].one("Deployment")["spec"]["template"]
     assert (made["spec"]["template"] != before) is rolled
+
+
+def test_what_is_read_once_is_known() -> None:
+    """Of what the chart takes for reloaded, docs/configuration.md marks nothing else as *restart*."""
+    document = (CHART.parents[1] / "docs/configuration.md").read_text()
+    read_once = re.findall(r"^\| `((?:issuers|egress|registry|delivery)[^`]*)` .*\*restart", document, re.MULTILINE)
+    assert read_once == ["delivery.slot_wait", "delivery.max_in_flight"]
 
 
 def test_one_way_of_scaling_at_most(rendered: Rendered) -> None:
