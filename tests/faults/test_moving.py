@@ -86,7 +86,7 @@ async def test_moved_by_shovels(tmp_path: Path, two_brokers: TwoBrokers, tell: T
                 for name in {*waiting, "retries"}:
                     await asyncio.to_thread(two_brokers.shovel, f"{PREFIX}.{name}")
                 await moved.publish(range(260, 300), rate=500)
-                await until(old.depths, lambda left: left == {})
+                await until(old.depths, lambda left: left == {}, patience=120)
                 await made.until_settled()
                 assert await staying.stop() == 0
         account = await made.account()
