@@ -17,7 +17,7 @@ from tests.chromium import Chromium, find_chromium
 from tests.rabbitmq_installation import find_installation
 from tests.rabbitmq_node import RabbitmqMissing, RabbitmqNode, rabbitmq_node
 
-OWN_NODES = frozenset({"own_node", "module_node", "cluster", "two_brokers"})  # ours, whatever NOTIFIER_TEST_AMQP_URL names
+OWN_NODES = frozenset({"own_node", "module_node", "cluster", "two_brokers"})  # ours, whatever the URL
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
