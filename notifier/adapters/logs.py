@@ -169,13 +169,9 @@ class LogObserver:
                 self._write_attempt(self._attempt(fact))
             case Buried():
                 error = fact.text if fact.delivery is None else redact(self._without_subject(fact.text, fact.delivery))
-                self._log.warning(
-                    "dead_letter",
-                    **_who(fact),
-                    reason=str(fact.reason),
-                    error=clip(error),
-                    help=f"notifier explain {fact.reason}",
-                )
+                more = {} if fact.delivery is None else self._subjects(fact.delivery)
+                told = {"reason": str(fact.reason), "error": clip(error), "help": f"notifier explain {fact.reason}"}
+                self._log.warning("dead_letter", **_who(fact), **told, **more)
             case Deferred():
                 write = self._log.debug if _is_detail(fact) else self._log.warning
                 more = {"error": clip(fact.text), "help": f"notifier explain {fact.cause}"} if fact.text else {}
@@ -223,13 +219,19 @@ class LogObserver:
         }
         if delivery.publisher is not None:
             line["publisher"] = clip(delivery.publisher)
-        if self._subject != "omit":
-            for name, value in (("sub", delivery.sub), ("sid", delivery.sid)):
-                if value is not None:
-                    line[name] = clip(value) if self._subject == "raw" else self._hash.log_id(value)
+        line.update(self._subjects(delivery))
         if not isinstance(met, outcome.Delivered):
             line["error"] = clip(redact(self._without_subject(met.text, delivery)))
         return line
+
+    def _subjects(self, delivery: Delivery) -> dict[str, str]:
+        """Of whom it is, as far as the log may say."""
+        found: dict[str, str] = {}
+        if self._subject != "omit":
+            for name, value in (("sub", delivery.sub), ("sid", delivery.sid)):
+                if value is not None:
+                    found[name] = clip(value) if self._subject == "raw" else self._hash.log_id(value)
+        return found
 
     def _without_subject(self, text: str, delivery: Delivery) -> str:
         """An answer may well name the user ("no session of alice"): that is taken out before the text is cut."""

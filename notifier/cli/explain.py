@@ -18,9 +18,7 @@ EXAMPLES = (
 def explain(
     name: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[NAME]", help="A reason, a cause or an alert; left out: lists them.", show_default=False
-        ),
+        typer.Argument(metavar="NAME", help="A reason, a cause or an alert; left out: lists them.", show_default=False),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Print the whole runbook, as Markdown.")] = False,
     as_json: Json = False,

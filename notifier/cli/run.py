@@ -30,6 +30,7 @@ def run(config: Config = None) -> None:
     SIGTERM or SIGINT drains: what is in flight is finished within shutdown_grace, the rest is given back. A second one
     ends the process at once; no logout is lost either way.
     """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until the worker stands: it would end the process
     import uvloop
 
     from notifier.adapters import logs

@@ -1,6 +1,6 @@
 """What became of one user's logouts, by the log: for each event and client, the last that was said of it.
 
-Only the lines of attempts bear the user's hash; what else was said of the same event and client is joined to them.
+The lines of attempts and dead letters bear the hash; what else was said of the same event and client is joined to them.
 """
 
 import json
@@ -37,15 +37,25 @@ def fates(lines: Iterable[str], wanted: str) -> list[Fate]:
     for line in lines:
         if wanted in line:
             said = _read(line)
-            if said.get("event") == "attempt" and wanted in (said.get("sub"), said.get("sid")):
-                key = _key(said)
-                found[key] = _attempted(said, found.get(key))
+            if wanted in (said.get("sub"), said.get("sid")):
+                _note(said, found)
         elif found and any(sign in line for sign in _FOLLOW):
             said = _read(line)
             known = found.get(_key(said))
             if known is not None:
                 found[_key(said)] = _followed(said, known)
     return list(found.values())
+
+
+def _note(said: dict[str, Any], found: dict[tuple[str, str, str], Fate]) -> None:
+    key = _key(said)
+    known = found.get(key)
+    if said.get("event") == "attempt":
+        found[key] = _attempted(said, known)
+    elif said.get("event") == "dead_letter":
+        iss, event_id, client_id = key
+        never = Fate(time="", iss=iss, event_id=event_id, client_id=client_id, fate=DEAD, reason="", attempts=0, jti="")
+        found[key] = _followed(said, known or never)
 
 
 def _read(line: str) -> dict[str, Any]:

@@ -57,6 +57,12 @@ def test_a_deferral_after_an_attempt_is_waiting_for_its_cause() -> None:
     assert (fate.fate, fate.reason, fate.next_due) == ("waiting", "tls_files", "2026-11-20T09:00:00.000Z")
 
 
+def test_a_dead_letter_without_any_attempt_is_found() -> None:
+    """A client that nobody knew was never tried."""
+    [fate] = fates([said("dead_letter", "nobody", reason="unknown_client", sub=WHO)], WHO)
+    assert (fate.fate, fate.reason, fate.attempts) == ("dead", "unknown_client", 0)
+
+
 def test_who_was_told_stays_told() -> None:
     """A second copy of the event that fails changes nothing."""
     lines = [
