@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -78,7 +77,7 @@ def list_(
         elif rows:
             typer.echo(_line(row))
 
-    asyncio.run(_look(settings, wanted, see, quiet=rows or as_json))
+    _look_now(settings, wanted, see, quiet=rows or as_json)
     if not (rows or as_json):
         _print_groups(counts.groups())
     if not as_json:
@@ -103,7 +102,7 @@ def show(
     def see(_row: Row, message: Message) -> None:
         found.append(exported(message) | ({} if as_json else {"replay": prospect(message, config, settings)}))
 
-    asyncio.run(_look(settings, Wanted(ids=frozenset({id_})), see, first=True))
+    _look_now(settings, Wanted(ids=frozenset({id_})), see, first=True)
     if not found:
         typer.echo(f"notifier: there is no dead letter {id_}; `notifier dead-letters list --rows` shows them", err=True)
         raise typer.Exit(1)
@@ -142,13 +141,27 @@ def export(
             count += 1
             out.write(json.dumps(exported(message), ensure_ascii=False) + "\n")
 
-        asyncio.run(_look(settings, wanted, see))
+        _look_now(settings, wanted, see)
     typer.echo(f"{count:,} dead letter{'' if count == 1 else 's'} exported", err=True)
 
 
 def _looking(config: Config) -> QueueSettings:
     quiet_logs()
     return queue_settings(config)
+
+
+def _look_now(
+    settings: QueueSettings,
+    wanted: Wanted,
+    see: Callable[[Row, Message], None],
+    *,
+    first: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Tell `see` of each that is meant, or of the first."""
+    import uvloop
+
+    uvloop.run(_look(settings, wanted, see, first=first, quiet=quiet))
 
 
 async def _look(

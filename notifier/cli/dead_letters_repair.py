@@ -220,6 +220,8 @@ def _run(
     dry_run: bool,
     what: str,
 ) -> Account:
+    import uvloop
+
     from notifier.operations.dead_letter_repair import Course
 
     async def run() -> Account:
@@ -249,7 +251,7 @@ def _run(
             async with opened_letters(settings, writing=not dry_run) as letters:
                 return await act(letters, course)
 
-    return asyncio.run(run())
+    return uvloop.run(run())
 
 
 def _conclude(action: str, wanted: Wanted, account: Account, *, dry_run: bool, as_json: bool, **more: object) -> None:

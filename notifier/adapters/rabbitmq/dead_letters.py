@@ -41,7 +41,7 @@ FIRST_RUN, LONGEST_RUN = 200, 5000  # letters; longer where there would be more 
 RUNS = 30  # see above
 LARGEST_PREFETCH = 65_535  # of AMQP; so 1,900,000 letters keep their order
 RUN_BYTES = 16 * 1024 * 1024  # of bodies in a run, by the average of the run before
-SILENCE = 2.0  # seconds without a letter, after which the broker is asked whether there are more
+SILENCE = 20.0  # seconds without a letter: there are no more, or the broker is stuck
 RPC_TIMEOUT = 10.0
 LOOK_EVERY = 0.01
 FORGET_TIMEOUT = 30.0
@@ -70,12 +70,17 @@ class RabbitLetters:
             channel = await open_channel(connection)
             visit = RabbitVisit(channel, f"{self._options.prefix}.{DEAD}", self._publish)
             try:
-                await visit.begin()
-                yield visit
+                try:
+                    await visit.begin()
+                    yield visit
+                except BaseException:
+                    await visit.take_the_rest()
+                    with suppress(QueueError):  # what went wrong first is told
+                        await visit.forget()
+                    raise
                 await visit.take_the_rest()
                 await visit.forget()
             finally:
-                await visit.take_the_rest()
                 await close_channel(channel)
         finally:
             await finish(connection.close())
@@ -166,7 +171,9 @@ class RabbitVisit:
                 await channel.basic_consume(self._queue, run.on_message, consumer_tag=tag)
             while run.count < count and not run.cancelled:
                 run.arrived.clear()
-                if not await self._heard(run.arrived) and await self._ready() == 0:
+                if not await self._heard(run.arrived):
+                    if await self._ready():
+                        raise QueueUnavailable(f"the broker has dead letters, and sent none for {SILENCE:.0f} s")
                     self._left = 0  # somebody else has the rest
                     break
             if run.cancelled or channel.is_closed:

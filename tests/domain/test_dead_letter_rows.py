@@ -1,0 +1,109 @@
+"""Rows and filters: what a list tells of any message among the dead, and which letters an operator means."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+
+from notifier.domain.dead_letter import bury_delivery, bury_event, bury_raw, dump_dead_letter, load_dead_letter
+from notifier.domain.dead_letter_rows import NEWER, Row, Wanted, read_reasons, read_row, read_when, row_of
+from notifier.domain.delivery import Delivery
+from notifier.domain.message import Kind, Lane, Message
+from notifier.domain.outcome import DeadReason
+from notifier.domain.session_ended import ClientEntry, SessionEnded
+from tests.domain.test_documents import DELIVERIES
+
+DELIVERY = Delivery(id="d-1", event_id="e-1", id_given=True, iss="i", client_id="shop", sub="alice", sid="s-1")
+EVENT = SessionEnded(
+    id="e-2", id_given=True, iss="j", sub=None, sid=None, clients=(ClientEntry(client_id="mail", sub="pairwise-1"),)
+)
+
+
+def message_of(body: bytes, kind: Kind | None = Kind.DEAD_LETTER) -> Message:
+    return Message(lane=Lane.RETRIES, body=body, tag=None, kind=kind, message_id="m-1", timestamp=50.0)
+
+
+def buried(delivery: Delivery = DELIVERY, reason: DeadReason = DeadReason.REFUSED, now: float = 1000.0) -> Message:
+    return message_of(dump_dead_letter(bury_delivery(delivery, reason, "410 Gone", now)).body)
+
+
+@given(DELIVERIES)
+def test_the_short_way_reads_what_the_long_way_does(delivery: Delivery) -> None:
+    """Of every letter of ours."""
+    message = buried(delivery)
+    assert read_row(message) == row_of(load_dead_letter(message))
+
+
+def test_whatever_is_among_the_dead_has_a_row() -> None:
+    """What a later release wrote, what is no JSON, and what the broker moved."""
+    later = json.loads(buried().body) | {"v": 2}
+    assert read_row(message_of(json.dumps(later).encode())).reason == NEWER
+    assert read_row(message_of(b"\xff")).reason == "malformed_event"
+    assert read_row(message_of(b"{}", kind=None)).reason == "delivery_limit"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "meant"),
+    [
+        (Wanted(), True),
+        (Wanted(ids=frozenset({"d-1", "d-2"})), True),
+        (Wanted(ids=frozenset({"d-2"})), False),
+        (Wanted(client_id="shop", iss="i", event_id="e-1"), True),
+        (Wanted(client_id="mail"), False),
+        (Wanted(iss="j"), False),
+        (Wanted(event_id="e-2"), False),
+        (Wanted(reasons=frozenset({DeadReason.REFUSED, DeadReason.EXPIRED})), True),
+        (Wanted(reasons=frozenset({DeadReason.EXPIRED})), False),
+        (Wanted(since=1000.0, until=1000.0), True),
+        (Wanted(since=1000.5), False),
+        (Wanted(until=999.5), False),
+        (Wanted(subject="alice"), True),
+        (Wanted(subject="s-1"), True),
+        (Wanted(subject="alic"), False),
+        (Wanted(issuers=frozenset({"i"})), True),
+        (Wanted(issuers=frozenset()), False),
+    ],
+)
+def test_everything_given_must_hold(wanted: Wanted, meant: bool) -> None:
+    """Exactly, never by a part: a repair must not reach further than it was told to."""
+    message = buried()
+    assert wanted.matches(message, read_row(message)) is meant
+
+
+@pytest.mark.parametrize("subject", ["pairwise-1", "bob", "s-9", "carol"])
+def test_a_subject_is_found_wherever_it_stands(subject: str) -> None:
+    """In an event's entries, and in what is no event at all, cut or not."""
+    event = dump_dead_letter(bury_event(EVENT, DeadReason.UNKNOWN_ISSUER, "", 1.0)).body
+    body = b'{"data": {"sub": "bob", "sid": "s-9", "clients": [{"sub": "carol"}, {"sub'
+    raw = dump_dead_letter(bury_raw(message_of(body, kind=None), [], 1.0)).body
+    rows = [(message, read_row(message)) for message in (message_of(event), message_of(raw))]
+    assert sum(Wanted(subject=subject).matches(message, row) for message, row in rows) == 1
+
+
+def test_only_what_was_chosen_narrows() -> None:
+    """What a token may see is no choice."""
+    assert not Wanted(issuers=frozenset({"i"})).narrows
+    assert Wanted(subject="").narrows
+    assert Wanted(reasons=frozenset({DeadReason.EXPIRED})).narrows
+
+
+def test_moments_and_reasons_are_read_as_people_write_them() -> None:
+    """A moment, or how long ago; a reason by its name, and else those that there are."""
+    assert read_when("1970-01-01T00:01:00Z", 0.0) == 60.0
+    assert read_when("2m", 1000.0) == 880.0
+    with pytest.raises(ValueError, match="24h"):
+        read_when("yesterday", 0.0)
+    assert read_reasons(["expired"]) == {DeadReason.EXPIRED}
+    with pytest.raises(ValueError, match="there are redirect, "):
+        read_reasons(["bogus"])
+
+
+def test_a_row_is_told_to_scripts() -> None:
+    """With the members that scripts rely on, and no subject."""
+    row = replace(read_row(buried()), attempts=3)
+    assert isinstance(row, Row)
+    document = row.document()
+    assert {"id", "event_id", "client_id", "iss", "reason", "dead_since", "attempts"} <= document.keys()
+    assert document["dead_since"] == "1970-01-01T00:16:40.000000Z"
+    assert "alice" not in str(document)

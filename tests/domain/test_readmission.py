@@ -1,0 +1,135 @@
+"""What becomes of a dead letter that is replayed: what begins anew, what stays, and what is never done unasked."""
+
+import json
+from dataclasses import replace
+from types import MappingProxyType
+
+import pytest
+
+from notifier.domain.client import Client, RetryPolicy, SubjectMode, TokenProfile
+from notifier.domain.dead_letter import bury_delivery, bury_entry, bury_event, bury_raw
+from notifier.domain.delivery import Delivery, Past
+from notifier.domain.documents import load_delivery, load_event
+from notifier.domain.errors import Mistake
+from notifier.domain.message import Lane, Message, Whole
+from notifier.domain.outcome import Cause, DeadReason
+from notifier.domain.readmission import Kept, Readmitted, Rules, Stays, readmit
+from notifier.domain.registry import Registry
+from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
+
+ISS = "https://id.example.com"
+NOW = 100_000.0
+RULES = Rules(registry=None, new_id=lambda: "made-up", max_event=1000)
+DELIVERY = Delivery(
+    id="d-1", event_id="e-1", id_given=False, iss=ISS, client_id="shop", sub="alice", sid="s-1", attempts=7,
+    rejections=3, ambiguous=True, first_attempt_at=NOW - 90_000, held=5.0, deferrals=2, deferred_for=Cause.SLOT,
+    reserved_until=NOW, history=(Past(at=NOW - 60, reason="timeout"),),
+)  # fmt: skip
+EVENT = SessionEnded(
+    id="e-1", id_given=False, iss=ISS, sub="alice", sid=None, clients=(ClientEntry(client_id="shop"),), publisher="idp"
+)
+
+
+def of_delivery(delivery: Delivery, rules: Rules = RULES) -> Readmitted | Kept:
+    return readmit(bury_delivery(delivery, DeadReason.EXPIRED, "", NOW), rules, NOW)
+
+
+def of_event(event: SessionEnded) -> Readmitted | Kept:
+    return readmit(bury_event(event, DeadReason.UNKNOWN_ISSUER, "", NOW), RULES, NOW)
+
+
+def of_raw(body: bytes, **more: object) -> Readmitted | Kept:
+    message = Message(lane=Lane.EVENTS, body=body, tag=None, user_id="idp", **more)  # type: ignore[arg-type]
+    return readmit(bury_raw(message, [Mistake("", "wrong")], NOW), RULES, NOW)
+
+
+def stays(found: Readmitted | Kept) -> Stays | None:
+    return found.why if isinstance(found, Kept) else None
+
+
+def test_ages_begin_anew() -> None:
+    """Attempts, waits and 400s too. What it met is remembered, and that the client may have acted already (R3)."""
+    found = of_delivery(DELIVERY)
+    assert isinstance(found, Readmitted)
+    assert (found.queue, found.outgoing.message_id, dict(found.outgoing.headers)) == (Lane.RETRIES, "d-1", {})
+    anew = load_delivery(found.outgoing.body).delivery
+    assert anew == replace(
+        DELIVERY, id_given=True, attempts=0, rejections=0, first_attempt_at=None, held=0.0, deferrals=0,
+        deferred_for=None, reserved_until=None,
+    )  # fmt: skip
+
+
+def test_not_after_stays() -> None:
+    """What ran out by itself is not sent, wanted or not."""
+    rules = replace(RULES, end_newer_sessions=True)
+    assert stays(of_delivery(replace(DELIVERY, not_after=NOW - 1), rules)) is Stays.NOT_AFTER
+    found = of_delivery(replace(DELIVERY, not_after=NOW + 1))
+    assert isinstance(found, Readmitted)
+    assert load_delivery(found.outgoing.body).delivery.not_after == NOW + 1
+    assert stays(of_event(replace(EVENT, not_after=NOW - 1))) is Stays.NOT_AFTER
+
+
+@pytest.mark.parametrize(
+    ("first", "earliest", "expected"),
+    [(NOW - 500, None, None), (NOW - 700, None, Stays.STALE), (None, None, None), (NOW - 500, NOW - 700, Stays.STALE)],
+)
+def test_what_may_end_newer_sessions_stays(first: float | None, earliest: float | None, expected: Stays | None) -> None:
+    """A token without `sid` ends every session of its user (B13). Replay upon replay does not make it young.
+
+    One that was never tried is sent however late, as a first attempt always is.
+    """
+    history = () if earliest is None else (Past(at=earliest, reason="dns"),)
+    old = replace(DELIVERY, sid=None, first_attempt_at=first, held=0.0, history=history)
+    assert stays(of_delivery(old)) is expected
+    assert stays(of_delivery(old, replace(RULES, end_newer_sessions=True))) is None
+
+
+def test_the_client_s_own_rules_count() -> None:
+    """Whether its token names a session, and how long it may be repeated where it does not."""
+
+    def rules(client: Client) -> Rules:
+        return replace(RULES, registry=Registry(clients=MappingProxyType({ISS: {"shop": client}})))
+
+    client = Client(iss=ISS, client_id="shop", backchannel_logout_uri="https://shop.example.com/bcl")
+    assert stays(of_delivery(DELIVERY, rules(client))) is None
+    by_sub = replace(client, token=TokenProfile(subject=SubjectMode.SUB))
+    assert stays(of_delivery(DELIVERY, rules(by_sub))) is Stays.STALE
+    patient = replace(by_sub, retry=RetryPolicy(sub_only_max_age=100_000.0))
+    assert stays(of_delivery(DELIVERY, rules(patient))) is None
+
+
+def test_an_event_goes_where_events_go() -> None:
+    """With its publisher, who alone may speak for its issuer."""
+    found = of_event(EVENT)
+    assert isinstance(found, Readmitted)
+    assert found.queue == Lane.EVENTS
+    assert load_event(found.outgoing.body).event == replace(EVENT, id_given=True)
+
+
+def test_what_could_not_be_read_is_read_again() -> None:
+    """By the rules of today, of an event or one entry; what they still refuse would be back at once, and stays."""
+    body = json.dumps({"id": "e-2", "iss": ISS, "sub": "bob", "clients": ["shop"]}).encode()
+    found = of_raw(body)
+    assert isinstance(found, Readmitted)
+    event = load_event(found.outgoing.body).event
+    assert (event.id, event.sub, event.publisher) == ("e-2", "bob", "idp")
+    still = of_raw(b'{"iss": 5}')
+    assert isinstance(still, Kept)
+    assert still.why is Stays.MALFORMED
+    assert "iss: must be a string" in still.text
+    assert stays(of_raw(body[:10], cut_from=Whole(size=5000, sha256="0" * 64))) is Stays.CUT
+
+
+@pytest.mark.parametrize(("raw", "expected"), [('{"client_id":"mail"}', None), ('{"client_id":5}', Stays.MALFORMED)])
+def test_a_wrong_entry_is_judged_again(raw: str, expected: Stays | None) -> None:
+    """Alone, as it was buried."""
+    entry = WrongEntry(client_id=None, raw=raw, mistakes=(Mistake("clients[0]", "no"),))
+    found = readmit(bury_entry(EVENT, entry, NOW), RULES, NOW)
+    assert stays(found) is expected
+    if isinstance(found, Readmitted):
+        assert load_event(found.outgoing.body).event.clients == (ClientEntry(client_id="mail"),)
+
+
+def test_every_reason_to_stay_tells_the_way_out() -> None:
+    """In words."""
+    assert all(reason.explanation for reason in Stays)
