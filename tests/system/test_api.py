@@ -1,0 +1,47 @@
+"""The API of a running worker: it tells of every route, and no route is open to who has no token, or not the scope."""
+
+import json
+from pathlib import Path
+
+import aiohttp
+
+from tests.system.site import API_TOKEN, Site
+from tests.system.waiting import until
+from tests.system.worker_process import worker
+
+OPENAPI = "/v1/openapi.json"
+READER = "reader-bearer-token-1c55"
+
+
+async def test_every_route_asks_for_a_token_of_its_scope(tmp_path: Path) -> None:
+    """401 without one, 403 with one of another scope, whatever else is wrong; and 401 once it is taken out."""
+    site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
+    tokens = [
+        {"name": "idp", "token": API_TOKEN, "scopes": ["publish"]},
+        {"name": "reader", "token": READER, "scopes": ["read"]},
+    ]
+    (tmp_path / "tokens.yaml").write_text(json.dumps(tokens))
+    async with worker(site) as running, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
+        url = str((await running.until_said("listening", lambda line: "api" in line))["api"])
+
+        async def ask(method: str, path: str, bearer: str | None) -> int:
+            sent = {} if bearer is None else {"Authorization": f"Bearer {bearer}"}
+            async with http.request(method, url + path.replace("{", "").replace("}", ""), headers=sent) as answer:
+                return answer.status
+
+        async with http.get(url + OPENAPI) as answer:
+            document = await answer.json()
+        asked = [(path, method, said) for path, of in document["paths"].items() for method, said in of.items()]
+        assert {path for path, _, _ in asked} >= {OPENAPI, "/v1/events", "/v1/status", "/v1/log-level"}
+        for path, method, said in asked:
+            if path == OPENAPI:
+                continue
+            scopes = said["security"][0]["token"]  # none of a route that does not say it
+            assert await ask(method, path, None) == 401, path
+            assert await ask(method, path, "wrong") == 401, path
+            other = READER if scopes == ["publish"] else API_TOKEN
+            assert await ask(method, path, other) == 403 or not scopes, path
+        assert await ask("get", "/v1/status", READER) == 200
+        (tmp_path / "tokens.yaml").write_text(json.dumps(tokens[:1]))
+        await until(lambda: ask("get", "/v1/status", READER), lambda status: status == 401)
+        assert await running.stop() == 0
