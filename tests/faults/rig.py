@@ -6,8 +6,10 @@ way at any moment. `refusing` answers 403 to every seventh, so that dead letters
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from tests.system import ledger
 from tests.system.broker import broker
@@ -38,6 +40,35 @@ async def judge(hit: Hit) -> int:
     if hit.path == "/refusing" and refuses(int(hit.who)):
         return 403
     return 503 if fails(hit) else 200
+
+
+class Publishes(Protocol):
+    """An identity server, however it publishes."""
+
+    async def publish(self, numbers: Iterable[int], *, rate: float) -> None:
+        """So many events a second; returns once every one is confirmed."""
+
+
+@contextlib.asynccontextmanager
+async def load(publisher: Publishes, rate: float) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Events for as long as it takes to make a fault, however slow the machine.
+
+    At the end, or when what it gives is called, no more are sent, and every one is confirmed.
+    """
+    going = True
+    numbers = itertools.takewhile(lambda _: going, itertools.count())
+    publishing = asyncio.create_task(publisher.publish(numbers, rate=rate))
+
+    async def end() -> None:
+        nonlocal going
+        going = False
+        await publishing
+
+    try:
+        yield end
+        await end()
+    finally:
+        publishing.cancel()
 
 
 class Rig:

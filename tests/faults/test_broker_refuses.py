@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Form, Tell
-from tests.faults.rig import Rig, judge, rig
+from tests.faults.rig import Rig, judge, load, rig
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.clients import Hit
 from tests.system.worker_process import WorkerProcess, worker
@@ -26,9 +26,8 @@ async def more(made: Rig, requests: int) -> None:
     await made.clients.until(lambda: len(made.clients.hits) > before + requests, BACK)
 
 
-async def settled(made: Rig, running: WorkerProcess, publishing: "asyncio.Task[None]") -> None:
+async def settled(made: Rig, running: WorkerProcess) -> None:
     """The fault is over, and so is the load."""
-    await publishing
     await made.until_settled()
     await running.until_ready(patience=BACK)
     assert await running.stop() == 0
@@ -42,13 +41,14 @@ async def test_connections_closed(
     """The publisher's among them."""
     times = form(2, 20)
     async with rig(tmp_path, module_node.url, queues) as made, worker(made.site) as running:
-        publishing = asyncio.create_task(made.publisher.publish(range(200 * times), rate=80))
-        for _ in range(times):
+        async with load(made.publisher, rate=80):
+            for _ in range(times):
+                await more(made, 50)
+                await asyncio.sleep(chance.uniform(0, 0.5))
+                await asyncio.to_thread(module_node.ctl, "close_all_connections", "maintenance")
+            await running.until_said("queue connection lost")
             await more(made, 50)
-            await asyncio.sleep(chance.uniform(0, 0.5))
-            await asyncio.to_thread(module_node.ctl, "close_all_connections", "maintenance")
-        await running.until_said("queue connection lost")
-        await settled(made, running, publishing)
+        await settled(made, running)
         tell(await made.account(cause=LIVED_ON), times=times)
 
 
@@ -72,22 +72,22 @@ async def test_permissions_withdrawn(
         made.site.config["queue"]["url"] = module_node.url.replace("guest:guest", f"{USER}:{PASSWORD}")
         made.site.write()
         async with worker(made.site) as running:
-            publishing = asyncio.create_task(made.publisher.publish(range(400 * times), rate=60))
-            for _ in range(times):
-                await more(made, 50)
-                if left:
-                    await asyncio.to_thread(module_node.ctl, "set_permissions", USER, *left)
-                else:
-                    await asyncio.to_thread(module_node.ctl, "clear_permissions", USER)
-                await asyncio.sleep(1)  # what it does on the connections it has
-                await asyncio.to_thread(module_node.ctl, "close_all_connections", "permissions withdrawn")
-                await running.until_ready(ready=False)
-                await running.until_said("queue not connected")
-                _, told = await running.get("/readyz")
-                assert "permission" in told or "may enter" in told
-                await asyncio.to_thread(module_node.ctl, "set_permissions", USER, *ALL)
-                await running.until_ready(patience=BACK)
-            await settled(made, running, publishing)
+            async with load(made.publisher, rate=60):
+                for _ in range(times):
+                    await more(made, 50)
+                    if left:
+                        await asyncio.to_thread(module_node.ctl, "set_permissions", USER, *left)
+                    else:
+                        await asyncio.to_thread(module_node.ctl, "clear_permissions", USER)
+                    await asyncio.sleep(1)  # what it does on the connections it has
+                    await asyncio.to_thread(module_node.ctl, "close_all_connections", "permissions withdrawn")
+                    await running.until_ready(ready=False)
+                    await running.until_said("queue not connected")
+                    _, told = await running.get("/readyz")
+                    assert "permission" in told or "may enter" in told
+                    await asyncio.to_thread(module_node.ctl, "set_permissions", USER, *ALL)
+                    await running.until_ready(patience=BACK)
+            await settled(made, running)
         tell(await made.account(cause=LIVED_ON), times=times)
 
 
@@ -146,9 +146,9 @@ async def test_the_ack_comes_too_late(
         made.site.config["delivery"]["timeout"] = "20s"
         made.site.write()
         async with worker(made.site) as running:
-            publishing = asyncio.create_task(made.publisher.publish(range(400 * times), rate=100))
+            await made.publisher.publish(range(400 * times), rate=100)
             await running.until_said("queue consumer lost", lambda line: "PRECONDITION" in line["reason"].upper())
-            await settled(made, running, publishing)
+            await settled(made, running)
         tell(await made.account(cause=LIVED_ON), times=times)
 
 
@@ -160,13 +160,13 @@ async def test_what_is_published_is_refused(
     """Each publish of the worker's closes its channel, until the broker takes messages of that size again."""
     times = form(1, 5)
     async with rig(tmp_path, module_node.url, queues) as made, worker(made.site) as running:
-        publishing = asyncio.create_task(made.publisher.publish(range(1500 * times), rate=100))
-        for _ in range(times):
-            await more(made, 50)
-            async with environment(module_node, max_message_size=200):
-                await asyncio.to_thread(module_node.ctl, "close_all_connections", "new channels")
-                await running.until_said("queue refuses", lambda line: "PRECONDITION" in line["reason"].upper())
+        async with load(made.publisher, rate=100):
+            for _ in range(times):
                 await more(made, 50)
-            await asyncio.to_thread(module_node.ctl, "close_all_connections", "new channels")
-        await settled(made, running, publishing)
+                async with environment(module_node, max_message_size=200):
+                    await asyncio.to_thread(module_node.ctl, "close_all_connections", "new channels")
+                    await running.until_said("queue refuses", lambda line: "PRECONDITION" in line["reason"].upper())
+                    await more(made, 50)
+                await asyncio.to_thread(module_node.ctl, "close_all_connections", "new channels")
+        await settled(made, running)
         tell(await made.account(cause=LIVED_ON), times=times)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Form, Tell
-from tests.faults.rig import ANSWER, Rig, judge, refuses, rig
+from tests.faults.rig import ANSWER, Rig, judge, load, refuses, rig
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.broker import broker
 from tests.system.clients import Hit, Judge
@@ -65,13 +65,12 @@ async def test_killed_and_restarted(
         made.clients.judge = answer
         async with worker(made.site) as running:
             await asyncio.sleep(WRITTEN_DOWN)
-            publishing = asyncio.create_task(made.publisher.publish(range(400 * times), rate=150))
-            for _ in range(times):
-                await more(made, 100)
-                await asyncio.sleep(chance.uniform(0, 1))
-                await killed(module_node, running)
-                await running.until_ready(patience=BACK)
-            await publishing
+            async with load(made.publisher, rate=150):
+                for _ in range(times):
+                    await more(made, 100)
+                    await asyncio.sleep(chance.uniform(0, 1))
+                    await killed(module_node, running)
+                    await running.until_ready(patience=BACK)
             await made.until_settled()
             assert await running.stop() == 0
         tell(await made.account(cause=KILLED), times=times)
@@ -119,14 +118,13 @@ async def test_frozen(tmp_path: Path, module_node: RabbitmqNode, queues: str, fo
     seconds = form(10, 30)
     url = module_node.url + ("?heartbeat=2" if seconds == 10 else "")
     async with rig(tmp_path, url, queues) as made, worker(made.site) as running:
-        publishing = asyncio.create_task(made.publisher.publish(range(60 * seconds), rate=60))
-        await more(made, 100)
-        await asyncio.to_thread(module_node.freeze)
-        try:
-            await asyncio.sleep(seconds)
-        finally:
-            await asyncio.to_thread(module_node.thaw)
-        await publishing
+        async with load(made.publisher, rate=60):
+            await more(made, 100)
+            await asyncio.to_thread(module_node.freeze)
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                await asyncio.to_thread(module_node.thaw)
         await made.until_settled()
         await running.until_ready(patience=BACK)
         assert await running.stop() == 0

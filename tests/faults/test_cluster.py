@@ -9,7 +9,6 @@ short form has it try again after five seconds.
 
 import asyncio
 import contextlib
-import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from notifier.adapters.rabbitmq.administration import declare_topology
 from notifier.adapters.rabbitmq.options import RabbitOptions
 from tests.faults.conftest import Form, Tell
 from tests.faults.rig import ANSWER, Rig, refuses, rig
+from tests.faults.rig import load as rig_load
 from tests.rabbitmq_cluster import RabbitmqCluster, rabbitmq_cluster
 from tests.rabbitmq_node import RabbitmqMissing, RabbitmqNode
 from tests.system.clients import Hit
@@ -75,19 +75,12 @@ async def judge(hit: Hit) -> int:
 async def load(made: Rig) -> AsyncIterator[WorkerProcess]:
     """A worker, and events all the while; at the end every delivery is settled and the worker has stopped."""
     made.clients.judge = judge
-    going = True
-    numbers = itertools.takewhile(lambda _: going, itertools.count())
-    async with worker(made.site) as running:
-        publishing = asyncio.create_task(made.publisher.publish(numbers, rate=RATE))
-        try:
-            await more(made, 200)
-            yield running
-            going = False
-            await publishing
-            await made.until_settled(300)
-            assert await running.stop() == 0
-        finally:
-            publishing.cancel()
+    async with worker(made.site) as running, rig_load(made.publisher, RATE) as end:
+        await more(made, 200)
+        yield running
+        await end()
+        await made.until_settled(300)
+        assert await running.stop() == 0
 
 
 async def more(made: Rig, count: int) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import EmbeddedRig, embedded
+from tests.faults.rig import load
 from tests.faults.test_workers import KILLED
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
@@ -45,17 +46,17 @@ async def test_killed_again_and_again(tmp_path: Path, form: Form[int], chance: r
     """Events are published all the while; whoever publishes finds nobody, or an answer cut off, and sends again."""
     times = form(3, 20)
     async with embedded(tmp_path) as made:
-        publishing = asyncio.create_task(made.publisher.publish(range(200 * times), rate=100))
-        for _ in range(times):
+        async with load(made.publisher, rate=100) as end:
+            for _ in range(times):
+                async with worker(made.site) as running:
+                    await until_more(made, 1)
+                    await asyncio.sleep(chance.uniform(0, 1))
+                    running.send(signal.SIGKILL)
+                    await running.ended()
             async with worker(made.site) as running:
-                await until_more(made, 1)
-                await asyncio.sleep(chance.uniform(0, 1))
-                running.send(signal.SIGKILL)
-                await running.ended()
-        async with worker(made.site) as running:
-            await publishing
-            await made.until_settled(PATIENCE)
-            assert await running.stop() == 0
+                await end()
+                await made.until_settled(PATIENCE)
+                assert await running.stop() == 0
         tell(await made.account(cause=KILLED), times=times)
 
 
@@ -92,15 +93,14 @@ async def test_disk_full(tmp_path: Path, form: Form[int], tell: Tell) -> None:
     times = form(2, 10)
     with small_disk(tmp_path / "disk", mib=12) as disk:
         async with embedded(tmp_path, disk / "queue.db") as made, worker(made.site) as running:
-            publishing = asyncio.create_task(made.publisher.publish(range(250 * times), rate=100))
-            for _ in range(times):
-                await until_more(made, 200)
-                refused = made.publisher.answers[503]
-                with filled(disk):
-                    await made.publisher.until_answered(503, refused + 20, 60)
-                    await until_problem(running, "database or disk is full")
-                await until_problem(running, None)
-            await publishing
+            async with load(made.publisher, rate=100):
+                for _ in range(times):
+                    await until_more(made, 200)
+                    refused = made.publisher.answers[503]
+                    with filled(disk):
+                        await made.publisher.until_answered(503, refused + 20, 60)
+                        await until_problem(running, "database or disk is full")
+                    await until_problem(running, None)
             await made.until_settled(PATIENCE)
             assert {str(made.file) in line["reason"] for line in running.said(UNUSABLE)} == {True}
             assert len(running.said(USABLE)) >= times
@@ -135,19 +135,19 @@ async def test_killed_on_a_full_disk(tmp_path: Path, form: Form[int], tell: Tell
     times = form(1, 5)
     with small_disk(tmp_path / "disk", mib=12) as disk:
         async with embedded(tmp_path, disk / "queue.db") as made:
-            publishing = asyncio.create_task(made.publisher.publish(range(300 * times), rate=100))
-            for _ in range(times):
+            async with load(made.publisher, rate=100) as end:
+                for _ in range(times):
+                    async with worker(made.site) as running:
+                        await until_more(made, 100)
+                        with filled(disk):
+                            await made.publisher.until_answered(503, made.publisher.answers[503] + 5, 60)
+                            running.send(signal.SIGKILL)
+                            await running.ended()
+                            await start_on_a_full_disk(made)
                 async with worker(made.site) as running:
-                    await until_more(made, 100)
-                    with filled(disk):
-                        await made.publisher.until_answered(503, made.publisher.answers[503] + 5, 60)
-                        running.send(signal.SIGKILL)
-                        await running.ended()
-                        await start_on_a_full_disk(made)
-            async with worker(made.site) as running:
-                await publishing
-                await made.until_settled(PATIENCE)
-                assert await running.stop() == 0
+                    await end()
+                    await made.until_settled(PATIENCE)
+                    assert await running.stop() == 0
             tell(await made.account(cause=KILLED), times=times)
 
 
@@ -157,16 +157,15 @@ async def test_locked(tmp_path: Path, form: Form[int], tell: Tell) -> None:
     """Whoever publishes is told 503, the probe and the log say why; once the lock is gone all goes on by itself."""
     seconds = form(7, 20)
     async with embedded(tmp_path) as made, worker(made.site) as running:
-        publishing = asyncio.create_task(made.publisher.publish(range(500), rate=100))
-        await until_more(made, 100)
-        with contextlib.closing(sqlite3.connect(made.file, isolation_level=None)) as other:
-            other.execute("BEGIN EXCLUSIVE")
-            await asyncio.sleep(seconds)
-            await until_problem(running, "database is locked")
-            assert made.publisher.answers[503] > 0
-            assert (await running.get("/livez"))[0] == 200
-            other.execute("ROLLBACK")
-        await publishing
+        async with load(made.publisher, rate=100):
+            await until_more(made, 100)
+            with contextlib.closing(sqlite3.connect(made.file, isolation_level=None)) as other:
+                other.execute("BEGIN EXCLUSIVE")
+                await asyncio.sleep(seconds)
+                await until_problem(running, "database is locked")
+                assert made.publisher.answers[503] > 0
+                assert (await running.get("/livez"))[0] == 200
+                other.execute("ROLLBACK")
         await made.until_settled(PATIENCE)
         await until_problem(running, None)
         assert {str(made.file) in line["reason"] for line in running.said(UNUSABLE)} == {True}

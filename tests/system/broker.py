@@ -11,7 +11,8 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, HeadersType
 
 from tests.system.waiting import PATIENCE, until
 
-QUEUES = ("events", "bulk", "retries", "dead", *(f"delay.{2**power}s" for power in range(17)))
+# In the order in which messages move on by themselves: who looks at one after the other misses none.
+QUEUES = (*(f"delay.{2**power}s" for power in range(17)), "events", "bulk", "retries", "dead")
 
 
 class Broker:
