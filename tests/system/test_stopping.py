@@ -160,3 +160,31 @@ async def test_a_killed_worker_loses_nothing_of_the_embedded_queue(tmp_path: Pat
             await clients.until(lambda: succeeded(clients).keys() >= taken, patience=60)
             assert await last.stop() == 0
         verify_all(clients.hits, site.jwks)
+
+
+async def test_a_worker_that_drains_still_takes_events_over_http(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """For whoever has not heard yet that it goes; what it takes is told by the next worker, once."""
+    held = asyncio.Event()
+
+    async def hang(hit: Hit) -> int:
+        await held.wait()
+        return 200
+
+    async with Clients(hang) as clients:
+        site = install(tmp_path, amqp_url, prefix, clients)
+        site.config["delivery"]["timeout"], site.config["shutdown_grace"] = "30s", "60s"  # a loaded machine is slow
+        site.write()
+        async with worker(site) as first:
+            assert (await first.post(next(events())))[0] == 202
+            await clients.until(lambda: len(clients.hits) == len(NAMES))
+            first.send(signal.SIGTERM)
+            await first.until_ready(ready=False)
+            late = {"id": "late", "iss": ISSUER, "sub": "alice", "sid": "late", "clients": ["a"]}
+            assert (await first.post(late))[0] == 202
+            held.set()
+            assert await first.ended() == 0
+        assert "late" not in clients.told("a")
+        async with worker(site) as second:
+            await clients.until_told("a", {"late"})
+            assert await second.stop() == 0
+        assert len(clients.hits) == len(NAMES) + 1
