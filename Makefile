@@ -113,8 +113,12 @@ bench-latency: $(DEV)/.made ## measure how long a logout is on its way at 10, 50
 bench-growth: $(DEV)/.made ## measure what a delivery costs with more of everything, and starts; 25 cases: ARGS="--case 'backlog-*'"
 	@$(DEV)/bin/python -m tests.benchmarks.growth --json $(RESULTS)/growth.json $(ARGS)
 
-bench-scale: $(DEV)/.made ## measure what a second worker adds; as root, 1 min a case
+bench-scale: $(DEV)/.made ## measure what a second worker adds (as root), and what an event costs the broker; 1 min a case
 	@$(DEV)/bin/python -m tests.benchmarks.scale --json $(RESULTS)/scale.json $(ARGS)
+	@$(DEV)/bin/python -m tests.benchmarks.broker_cost --json $(RESULTS)/broker.json
+
+bench-plot: $(DEV)/.made ## write docs/performance/*.json into the documents: tables, pictures, notifier capacity
+	@$(DEV)/bin/python -m tests.benchmarks.document $(ARGS)
 
 bench-check: $(DEV)/.made ## before a release: has a delivery become dearer than recorded, and in which stage? 5 min
 	@$(DEV)/bin/python -m tests.benchmarks.check $(ARGS)

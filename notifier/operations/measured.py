@@ -1,17 +1,17 @@
-"""What was measured, for `notifier capacity`. Written by `make bench-plot` from docs/performance; not by hand."""
+"""What was measured, for `notifier capacity`. Written by `make bench-plot`, not by hand."""
 
 TAKEN = "2026-11-20 on AMD EPYC, 2 cores, Python 3.11.7"
 
 # µs of one core that a worker uses for a delivery, by algorithm and clients an event; RabbitMQ, plain http.
 DELIVERY = {
-    ("ES256", 1): 160.0,
-    ("ES256", 10): 131.0,
-    ("RS256", 1): 352.0,
-    ("RS256", 10): 311.0,
+    ("ES256", 1): 374.0,
+    ("ES256", 10): 292.7,
+    ("RS256", 1): 639.1,
+    ("RS256", 10): 539.1,
 }
 
 # µs of one core that RabbitMQ uses for an event: published and confirmed, given out and acknowledged.
-BROKER_EVENT = 100.0
+BROKER_EVENT = 157.0
 
 # MiB that a worker had in memory at most.
-MEMORY = 100.0
+MEMORY = 83.4

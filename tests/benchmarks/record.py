@@ -20,7 +20,7 @@ def merge(file: Path | None, cases: Mapping[str, object]) -> None:
     if file is None:
         return
     taken = described()
-    made = {name: {"taken": taken, **_mapping(case)} for name, case in cases.items()}
+    made = {name: {**_mapping(case), "taken": taken} for name, case in cases.items()}
     before = {} if str(file) == "-" else load(file)
     if str(file) != "-":
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,270 @@
+"""Writes what docs/performance/*.json hold into the documents: tables, pictures, and what `notifier capacity` rests on.
+
+    python -m tests.benchmarks.document [--check]
+
+Each file of figures fills a section of docs/performance.md; a section without figures stays empty. `--check` writes
+nothing and says what is out of date.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from notifier.operations import measured
+from notifier.operations.capacity import Demand, capacity
+from tests.benchmarks.picture import Chart, Line, svg
+from tests.benchmarks.record import FOLDER, load
+from tests.benchmarks.throughput import cases, target
+
+Cases = Mapping[str, Mapping[str, Any]]
+
+ROOT = Path(__file__).parents[2]
+PERFORMANCE, SCALING = ROOT / "docs" / "performance.md", ROOT / "docs" / "scaling.md"
+MEASURED = Path(measured.__file__)
+BEGIN, END = "<!-- {name}: made by make bench-plot -->", "<!-- end -->"
+
+# ── cells ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def spread(found: Mapping[str, float | None], spec: str = ",.0f") -> str:
+    """Median (least – greatest), or the one value if there was one round."""
+    low, middle, high = (found[name] for name in ("min", "median", "max"))
+    if low is None or middle is None or high is None:
+        return "–"
+    return f"{middle:{spec}}" if low == high else f"{middle:{spec}} ({low:{spec}} – {high:{spec}})"
+
+
+def rows(head: str, lines: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, the first column to the left."""
+    columns = head.count("|") - 1
+    return "\n".join([head, "|---|" + "--:|" * (columns - 1), *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def taken(found: Cases) -> str:
+    """When, on what and under what load."""
+    each = {(case["taken"]["processor"], case["taken"]["cores"], case["taken"]["python"]) for case in found.values()}
+    machines = "; ".join(f"{name}, {cores} cores, Python {python}" for name, cores, python in sorted(each))
+    days = sorted(case["taken"]["at"][:10] for case in found.values())
+    when = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+    loads = [case["taken"]["load"] for case in found.values()]
+    rounds = sorted({len(rounds) for case in found.values() if (rounds := _rounds(case))})
+    times = f", {rounds[0]}{f' to {rounds[-1]}' if len(rounds) > 1 else ''} rounds a case" if rounds else ""
+    return f"{when}, {machines}{times}; load of the machine at the end of a run: {min(loads):g} to {max(loads):g}."
+
+
+def _rounds(case: Mapping[str, Any]) -> Sequence[object]:
+    return case.get("rounds") or case.get("report", {}).get("rounds") or ()
+
+
+# ── sections ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def throughput(found: Cases) -> str:
+    """Rates, ratios and costs."""
+    head = "| case | deliveries/s | ceiling | worker ÷ ceiling | target | CPU µs | ceiling µs | MiB |"
+    known = cases()
+
+    def line(name: str) -> list[str]:
+        case = found[name]
+        wanted = target(known[name])
+        return [
+            f"`{name}`", spread(case["rate"]), spread(case["ceiling"]), spread(case["ratio"], ".2f"),
+            "" if wanted is None else f"≥ {wanted}", spread(case["cpu"]), spread(case["ceiling_cpu"]),
+            f"{case['memory']['max']:.0f}",
+        ]  # fmt: skip
+
+    return rows(head, [line(name) for name in known if name in found])
+
+
+def latency(found: Cases) -> str:
+    """By load."""
+    head = "| load | events/s | p50 ms | p99 ms | p99.9 ms | max ms | publisher late, p99 ms |"
+    lines = [
+        [f"{case['load']:.0%}", f"{case['rate']:,.0f}", *(spread(case[name], ".1f") for name in ("p50", "p99", "p999")),
+         spread(case["max"]), spread(case["late"], ".1f")]
+        for case in sorted(found.values(), key=lambda case: case["load"])
+    ]  # fmt: skip
+    return f"{rows(head, lines)}\n\n![Latency against load](performance/latency.svg)"
+
+
+def growth(found: Cases) -> str:
+    """By series."""
+    drains = [case for case in found.values() if "report" in case]
+    starts = [case for case in found.values() if "report" not in case]
+    made = []
+    if drains:
+        head = "| what grows | to | deliveries/s | CPU µs | ÷ ceiling | MiB at most |"
+        made.append(rows(head, [_grown(case) for case in _ordered(drains)]))
+        made.append("![Cost against growth](performance/growth.svg)")
+    if starts:
+        head = "| clients file | clients | ready after s | MiB | reload s | MiB then, at most | loop held up, ms |"
+        made.append(rows(head, [_started(case) for case in _ordered(starts)]))
+    return "\n\n".join(made)
+
+
+def _ordered(found: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(found, key=lambda case: (case["series"], case["x"]))
+
+
+def _grown(case: Mapping[str, Any]) -> list[str]:
+    told = case["report"]
+    costs = spread(told["cpu"]), spread(told["cpu_ratio"], ".2f")
+    return [case["series"], f"{case['x']:,}", spread(told["rate"]), *costs, f"{told['memory']['max']:.0f}"]
+
+
+def _started(case: Mapping[str, Any]) -> list[str]:
+    most = [f"{max(start[name] for start in case['rounds']):.0f}" for name in ("memory", "reload_memory")]
+    seconds, reload = spread(case["seconds"], ".2f"), spread(case["reload_seconds"], ".2f")
+    return [case["series"].removeprefix("start-"), f"{case['x']:,}", seconds, most[0], reload, most[1],
+            spread(case["stall"], ".0f")]  # fmt: skip
+
+
+def scale(found: Cases) -> str:
+    """One worker and two."""
+    head = "| case | share of a core each | one, deliveries/s | two | two ÷ one | CPU µs, one | two |"
+    lines = [
+        [f"`{name}`", f"{case['share']:.0%}", spread(case["one"]), spread(case["two"]), spread(case["gain"], ".2f"),
+         spread(case["one_cpu"]), spread(case["two_cpu"])]
+        for name, case in sorted(found.items())
+    ]  # fmt: skip
+    return rows(head, lines)
+
+
+def broker(found: Cases) -> str:
+    """What an event costs it."""
+    head = "| RabbitMQ | published and confirmed, µs | taken and acked, µs | both, µs |"
+    lines = [
+        [case["version"], *(spread(case[name]) for name in ("published", "consumed", "both"))]
+        for _, case in sorted(found.items())
+    ]
+    return rows(head, lines)
+
+
+SECTIONS: Mapping[str, Callable[[Cases], str]] = {
+    "throughput": throughput,
+    "latency": latency,
+    "growth": growth,
+    "scale": scale,
+    "broker": broker,
+}
+
+# ── pictures ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def pictures(folder: Path) -> dict[Path, str]:
+    """By file; only of what there are two points of."""
+    made = {}
+    loads = sorted(load(folder / "latency.json").values(), key=lambda case: case["load"])
+    if len(loads) > 1:
+        lines = [Line(name, [_point(100 * case["load"], case[key]) for case in loads])
+                 for name, key in (("p50", "p50"), ("p99", "p99"), ("p99.9", "p999"))]  # fmt: skip
+        chart = Chart(title="From publication to arrival", x="% of what one core can deliver", y="ms", lines=lines)
+        made[folder / "latency.svg"] = svg(chart)
+    series: dict[str, list[tuple[float, float, float, float]]] = {}
+    for case in load(folder / "growth.json").values():
+        if "report" in case and case["series"] != "memory":
+            series.setdefault(case["series"], []).append(_point(case["x"], case["report"]["cpu_ratio"]))
+    lines = [Line(name, points) for name, points in sorted(series.items()) if len(points) > 1]
+    if lines:
+        title, y = "What a delivery costs with more of everything", "processor time ÷ the ceiling's"
+        chart = Chart(title=title, x="messages, clients, clients an event, series", y=y, lines=lines, log_x=True)
+        made[folder / "growth.svg"] = svg(chart)
+    return made
+
+
+def _point(x: float, found: Mapping[str, float]) -> tuple[float, float, float, float]:
+    return x, found["median"], found["min"], found["max"]
+
+
+# ── capacity ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def figures_of_capacity(folder: Path) -> str | None:
+    """The module that `notifier capacity` reads; None while a figure is missing."""
+    found, brokers = load(folder / "throughput.json"), load(folder / "broker.json")
+    names = {(alg, n): f"rabbitmq-{alg.lower()}-{n}" for alg in ("ES256", "RS256") for n in (1, 10)}
+    if not brokers or any(name not in found for name in names.values()):
+        return None
+    used = {name: found[name] for name in names.values()}
+    case = next(iter(used.values()))["taken"]
+    when = f"{case['at'][:10]} on {case['processor']}, {case['cores']} cores, Python {case['python']}"
+    lines = [f'    ("{alg}", {n}): {used[name]["cpu"]["median"]:.1f},\n' for (alg, n), name in names.items()]
+    costs = "".join(lines)
+    memory = max(each["memory"]["max"] for each in used.values())
+    event = max(each["both"]["median"] for each in brokers.values())
+    return f'''"""What was measured, for `notifier capacity`. Written by `make bench-plot`, not by hand."""
+
+TAKEN = "{when}"
+
+# µs of one core that a worker uses for a delivery, by algorithm and clients an event; RabbitMQ, plain http.
+DELIVERY = {{
+{costs}}}
+
+# µs of one core that RabbitMQ uses for an event: published and confirmed, given out and acknowledged.
+BROKER_EVENT = {event:.1f}
+
+# MiB that a worker had in memory at most.
+MEMORY = {memory:.1f}
+'''
+
+
+def workers() -> str:
+    """The table of docs/scaling.md, as `notifier capacity` would answer."""
+    head = "| sessions | clients each | within | RS256 | ES256 | broker, cores |"
+    lines = []
+    for sessions in (10_000, 100_000, 1_000_000):
+        for clients in (1, 5, 20):
+            for minutes in (1, 10, 60):
+                both = [
+                    capacity(Demand(sessions=sessions, clients=clients, within=60.0 * minutes, alg=alg, answer=0.02))
+                    for alg in ("RS256", "ES256")
+                ]
+                told = [f"{each.workers:,}" for each in both]
+                lines.append([f"{sessions:,}", str(clients), f"{minutes} min", *told, f"{both[0].broker_cores:.2f}"])
+    return rows(head, lines)
+
+
+# ── all of it ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def filled(text: str, name: str, content: str) -> str:
+    """The document with this section's content. Raises ValueError where it has no such section."""
+    before, found, rest = text.partition(BEGIN.format(name=name))
+    _, end, after = rest.partition(END)
+    if not found or not end:
+        raise ValueError(f"there is no section {name}")
+    return f"{before}{found}\n\n{content}\n\n{end}{after}" if content else f"{before}{found}\n{end}{after}"
+
+
+def everything(folder: Path = FOLDER) -> dict[Path, str]:
+    """What each file should hold."""
+    text = PERFORMANCE.read_text()
+    for name, made in SECTIONS.items():
+        found = load(folder / f"{name}.json")
+        text = filled(text, name, f"{made(found)}\n\n{taken(found)}" if found else "")
+    wanted = {PERFORMANCE: text, SCALING: filled(SCALING.read_text(), "workers", workers()), **pictures(folder)}
+    figures = figures_of_capacity(folder)
+    return wanted if figures is None else {**wanted, MEASURED: figures}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0; 1 where `--check` finds something out of date."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.document", description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="only say what is out of date")
+    given = parser.parse_args(arguments)
+    wanted = everything()
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    for path in stale:
+        sys.stdout.write(f"{path.relative_to(ROOT)}\n")
+        if not given.check:
+            path.write_text(wanted[path])
+    if MEASURED in stale and not given.check:  # the table of workers rests on it, and this process has read the old one
+        return subprocess.run([sys.executable, "-m", __spec__.name], cwd=ROOT, check=False).returncode
+    return int(given.check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
