@@ -7,7 +7,7 @@ import pytest
 
 from notifier.operations import measured
 from tests.benchmarks import document, picture
-from tests.benchmarks.record import FOLDER, merge
+from tests.benchmarks.record import FOLDER, load, merge
 
 
 def test_the_documents_are_up_to_date() -> None:
@@ -54,7 +54,7 @@ def test_every_kind_of_figure_has_a_table(tmp_path: Path) -> None:
     )
     merge(tmp_path / "scale.json", {"es256-1": {"share": 0.45, **dict.fromkeys(document_spreads(), one)}})
     for name in ("latency", "growth", "scale"):
-        found = document.load(tmp_path / f"{name}.json")
+        found = load(tmp_path / f"{name}.json")
         assert "| 2 (1 – 3) |" in document.SECTIONS[name](found)
         assert "load of the machine" in document.taken(found)
     drawn = document.pictures(tmp_path)
