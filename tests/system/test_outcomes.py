@@ -26,7 +26,7 @@ def judge(hit: Hit) -> int:
 def site_of(folder: Path, queue_url: str, clients: Clients, prefix: str = "notifier") -> Site:
     site = Site(folder, queue_url, prefix)
     site.config["outcomes"] = "all"
-    site.config["delivery"]["circuit"] = NEVER_OPENS
+    site.config["delivery"] |= {"circuit": NEVER_OPENS, "timeout": "60s"}
     site.write()
     site.write_clients([client(name, clients.url(name)) for name in ("takes", "refuses", "breaks")])
     return site

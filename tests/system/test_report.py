@@ -144,7 +144,7 @@ async def test_from_a_worker_on_the_embedded_queue(tmp_path: Path) -> None:
     async with Clients(lambda hit: 403 if hit.path == "/refuses" else 200) as clients:
         site = Site(tmp_path, "sqlite:q.db")
         site.config["outcomes"] = "all"
-        site.config["delivery"]["circuit"] = NEVER_OPENS
+        site.config["delivery"] |= {"circuit": NEVER_OPENS, "timeout": "60s"}
         site.write()
         site.write_clients([client(name, clients.url(name)) for name in ("takes", "refuses")])
         async with worker(site) as running:
