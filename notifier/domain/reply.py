@@ -9,7 +9,9 @@ import re
 from notifier.domain.frozen import frozen
 
 # The two are the names of direct reply-to, as the broker writes it into the property, and of queues declared without.
-_MADE_UP_BY_THE_BROKER = re.compile(r"amq\.(?:rabbitmq\.reply-to\.|gen-)[\x21-\x7e]{1,230}")
+_MADE_UP_BY_THE_BROKER = re.compile(
+    r"amq\.(?:rabbitmq\.reply-to\.[\w+/=-]{1,150}\.[\w+/=-]{1,80}|gen-[\x21-\x7e]{1,230})", re.ASCII
+)
 
 
 @frozen

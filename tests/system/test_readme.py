@@ -16,6 +16,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import aio_pika
 import pytest
 import structlog
 import typer.main
@@ -31,6 +32,7 @@ from notifier.adapters.mistakes import submodel
 from notifier.adapters.rabbitmq.administration import declare_topology
 from notifier.adapters.rabbitmq.options import RabbitOptions
 from notifier.adapters.rabbitmq.queue import RabbitQueue
+from notifier.adapters.rabbitmq.talk import Listener
 from notifier.adapters.tokens_file import TokenEntry, load_tokens
 from notifier.cli.application import app
 from notifier.domain.client import Algorithm
@@ -244,6 +246,36 @@ async def test_with_the_permissions_of_the_readme_both_do_their_work_and_no_more
     assert status == 1
     assert "access to exchange 'amq.default'" in output
     assert len(await taken(worker, "notifier")) == 1
+
+
+async def test_with_the_permissions_of_the_readme_a_publisher_is_told_what_became_of_it(
+    rabbitmq: RabbitmqNode, vhost: str
+) -> None:
+    """Direct reply-to needs none beside that to publish."""
+    worker, publisher = (f"amqp://{user}:secret@127.0.0.1:{rabbitmq.port}/{vhost}" for user in ("notifier", "idp"))
+    queue = RabbitQueue(RabbitOptions(urls=(worker,)))
+    queue.talk.listen(Listener(answer=lambda: b"", heard=lambda _who, _body: None))
+    await queue.open()
+    replies: asyncio.Queue[bytes] = asyncio.Queue()
+    try:
+        async with asyncio.timeout(60), await aio_pika.connect(publisher) as connection:
+            await queue.ready()
+            channel = await connection.channel()
+            inbox = await channel.get_queue("amq.rabbitmq.reply-to", ensure=False)
+
+            async def keep(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+                replies.put_nowait(message.body)
+
+            await inbox.consume(keep, no_ack=True)
+            events = await channel.get_exchange("notifier.events", ensure=False)
+            await events.publish(aio_pika.Message(b"{}", reply_to="amq.rabbitmq.reply-to"), "session.ended")
+            while not (found := await queue.browse("events", 1)):
+                await asyncio.sleep(0.05)
+            assert found[0].reply_to is not None
+            queue.talk.reply(found[0].reply_to.to, None, b"told")
+            assert await replies.get() == b"told"
+    finally:
+        await queue.close()
 
 
 # ── closed lists ────────────────────────────────────────────────────────────────────────────────────────────────

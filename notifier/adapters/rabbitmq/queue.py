@@ -56,7 +56,7 @@ class RabbitQueue:
         ]
         self._publishing = Publishing(self._mend_soon)
         self.ask_for_replies = self._publishing.ask_for_replies
-        self.talk = Talk(options.prefix, uuid4().hex)
+        self.talk = Talk(options, uuid4().hex)
         self._links = (
             Link(options, "consume", self._serve_consuming),
             Link(options, "publish", self._serve_publishing),
@@ -70,7 +70,8 @@ class RabbitQueue:
 
     async def open(self) -> None:
         """Start connecting in the background, and go on until `close`. Returns at once."""
-        self._tasks = [asyncio.create_task(link.run()) for link in self._links]
+        runs = (*(link.run for link in self._links), *((self.talk.run,) if self.talk.listens else ()))
+        self._tasks = [asyncio.create_task(run()) for run in runs]
 
     async def ready(self) -> None:
         """Return when connected and the topology stands.

@@ -2,15 +2,14 @@
 
 It has a channel of its own on the publishing connection, and no word of it is worth a logout: nothing is confirmed,
 nothing waited for, and what finds the outbox full or the broker blocking is dropped and counted. Whatever goes wrong
-closes that channel alone, which is opened again; no error leaves `serve`. A third connection would be one more to keep
-up for each worker, and a broker that blocks publishing would block that one too.
+closes that channel alone, which is opened again; no error leaves `serve`. What goes to a name that a publisher gave
+goes by a connection that stands for as long as there is any (`outside`).
 
 Each worker has an exclusive queue, bound to a fanout exchange that goes with the last of them. Where its user may not
 declare them (`topology: verify`), it replies to publishers and does not answer.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,21 +23,21 @@ from notifier.adapters.rabbitmq.connection import (
     Connection,
     close_channel,
     ending,
-    is_blocked,
     named_losses,
     open_channel,
     reason_of,
 )
+from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.rabbitmq.outbox import MOST, TRANSIENT, Outbox
+from notifier.adapters.rabbitmq.outside import Outside
 from notifier.adapters.rabbitmq.publishing import DIRECT
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.reply import asked_by_publisher
 
 QUESTION = "notifier.question"  # the AMQP `type` of one who asks how the workers stand
-REPLY = "notifier.reply"
-OUTBOX, OUTBOX_BYTES = 2000, 1024 * 1024  # replies that wait to be written
+MADE_UP = "amq."  # how names begin that the broker makes up, and that a publisher may have made up
 RPC_TIMEOUT = 10.0
 AGAIN = 5.0  # seconds until a channel that was closed is opened anew
-TRANSIENT = 1
 UNREAD = 30_000  # milliseconds; who asked has gone by then
 _TROUBLE = (AMQPError, OSError, RuntimeError, QueueUnavailable)
 
@@ -57,32 +56,44 @@ class Listener:
 class Talk:
     """See the module. Without a listener it does nothing."""
 
-    def __init__(self, prefix: str, name: str) -> None:
-        self._exchange = f"{prefix}.workers"
-        self.address = f"{prefix}.worker.{name}"
+    def __init__(self, options: RabbitOptions, name: str) -> None:
+        self._exchange = f"{options.prefix}.workers"
+        self.address = f"{options.prefix}.worker.{name}"
+        self._outside = Outside(options)
         self._listener: Listener | None = None
         self._connection: Connection | None = None
-        self._outbox: deque[tuple[str, str | None, bytes]] = deque()
-        self._outbox_bytes = 0
-        self._filled = asyncio.Event()
+        self._outbox = Outbox()
+        self._cancelled = asyncio.Event()  # the broker took our queue away
         self._allowed = True
         self._told = ""
-        self.dropped = 0
         self._log = structlog.get_logger(__name__)
+
+    @property
+    def listens(self) -> bool:
+        """Whether there is anybody to speak for."""
+        return self._listener is not None
 
     def listen(self, listener: Listener) -> None:
         """From the next connection on."""
         self._listener = listener
 
+    @property
+    def dropped(self) -> int:
+        """How many replies and answers were lost here."""
+        return self._outbox.dropped + self._outside.outbox.dropped
+
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
         """Best effort. Never waits, never raises."""
-        full = len(self._outbox) >= OUTBOX or self._outbox_bytes + len(body) > OUTBOX_BYTES
-        if self._connection is None or full or is_blocked(self._connection):
-            self.dropped += 1
-            return
-        self._outbox.append((to, correlation_id, body))
-        self._outbox_bytes += len(body)
-        self._filled.set()
+        if to.startswith(MADE_UP):
+            self._outside.outbox.put(to, correlation_id, body)
+        elif self._connection is None:
+            self._outbox.dropped += 1
+        else:
+            self._outbox.put(to, correlation_id, body)
+
+    async def run(self) -> None:
+        """Reply to publishers, until cancelled."""
+        await self._outside.run()
 
     async def serve(self, connection: Connection) -> None:
         """Until cancelled."""
@@ -99,9 +110,7 @@ class Talk:
                     self._log.info("workers cannot be asked", reason=told)
             finally:
                 self._connection = None
-                self.dropped += len(self._outbox)
                 self._outbox.clear()
-                self._outbox_bytes = 0
             await asyncio.sleep(AGAIN)
 
     async def _hold(self, connection: Connection, listener: Listener) -> None:
@@ -112,12 +121,14 @@ class Talk:
                 await self._bind(channel, listener)
             self._connection, self._told = connection, ""
             self._log.debug("replying", answering=self._allowed)
-            writing = asyncio.ensure_future(self._write(channel, connection))
+            writing = asyncio.ensure_future(self._outbox.write(channel, connection))
+            cancelled = asyncio.ensure_future(self._cancelled.wait())
             closing = channel.closing
             try:
-                await asyncio.wait({closing, writing}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({closing, writing, cancelled}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 closing.cancel()
+                cancelled.cancel()
                 writing.cancel()
                 await asyncio.wait({writing})
                 writing.cancelled() or writing.exception()  # looked at, or asyncio complains
@@ -128,11 +139,13 @@ class Talk:
         async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
             self._hear(delivered, listener)
 
+        self._cancelled.clear()
+        channel.on_consumer_cancel_callbacks.add(lambda _: self._cancelled.set())
         with named_losses():
             async with asyncio.timeout(RPC_TIMEOUT):
                 await channel.exchange_declare(self._exchange, exchange_type="fanout", auto_delete=True)
                 await channel.queue_declare(
-                    self.address, exclusive=True, arguments={"x-message-ttl": UNREAD, "x-max-length": OUTBOX}
+                    self.address, exclusive=True, arguments={"x-message-ttl": UNREAD, "x-max-length": MOST}
                 )
                 await channel.queue_bind(self.address, self._exchange)
                 await channel.basic_consume(self.address, on_message, no_ack=True)
@@ -145,26 +158,6 @@ class Talk:
                 self.reply(asked.to, asked.correlation_id, listener.answer())
         elif properties.correlation_id:
             listener.heard(properties.correlation_id, delivered.body)
-
-    async def _write(self, channel: aiormq.Channel, connection: Connection) -> None:
-        while True:
-            await self._filled.wait()
-            self._filled.clear()
-            while self._outbox:
-                to, correlation_id, body = self._outbox.popleft()
-                self._outbox_bytes -= len(body)
-                if is_blocked(connection):
-                    self.dropped += 1
-                    continue
-                properties = commands.Basic.Properties(
-                    content_type="application/json",
-                    delivery_mode=TRANSIENT,
-                    message_type=REPLY,
-                    correlation_id=correlation_id,
-                )
-                # Waited for until the connection has taken it: a slow broker fills the outbox above.
-                with named_losses():
-                    await channel.basic_publish(body, routing_key=to, properties=properties)
 
     async def ask(self, within: float, enough: int) -> list[bytes]:
         """The answers of all workers, this one among them, that came within so many seconds."""

@@ -1,0 +1,158 @@
+"""What workers say beside the logouts, on RabbitMQ: asked, they answer; what goes wrong with that stays there."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import aio_pika
+import pytest
+
+from notifier.adapters.rabbitmq import outbox, talk
+from notifier.adapters.rabbitmq.administration import declare_topology, look_around
+from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.rabbitmq.queue import RabbitQueue
+from notifier.adapters.rabbitmq.talk import Listener
+from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing
+from tests.rabbitmq_node import RabbitmqNode
+from tests.system.waiting import until
+
+
+@pytest.fixture
+def options(amqp_url: str, prefix: str) -> RabbitOptions:
+    """This test's own corner of the broker."""
+    return RabbitOptions(urls=(amqp_url,), prefix=prefix)
+
+
+class Talking:
+    """Workers that say their names, and keep what they hear."""
+
+    def __init__(self) -> None:
+        self.heard: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self.queues: list[RabbitQueue] = []
+
+    async def start(self, options: RabbitOptions, name: bytes) -> RabbitQueue:
+        """One more of them."""
+        queue = RabbitQueue(options)
+        queue.talk.listen(Listener(answer=lambda: name, heard=lambda who, body: self.heard.put_nowait((who, body))))
+        self.queues.append(queue)
+        await queue.open()
+        await asyncio.wait_for(queue.ready(), PATIENCE)
+        await queue.consume(Inbox())
+        await consuming(queue)
+        return queue
+
+
+@pytest.fixture
+async def workers() -> AsyncIterator[Talking]:
+    """See `Talking`."""
+    made = Talking()
+    yield made
+    for queue in made.queues:
+        await queue.close()
+
+
+async def until_answered(options: RabbitOptions, names: set[bytes]) -> None:
+    """Ask until exactly these answer."""
+
+    async def ask() -> set[bytes]:
+        return set((await look_around(options, within=1.0))[1])
+
+    await until(ask, lambda answers: answers == names)
+
+
+async def test_all_workers_answer_who_asks(options: RabbitOptions, workers: Talking) -> None:
+    """At the command line, and one that asks by its own connection hears itself too; a third that left is not heard."""
+    first = await workers.start(options, b"first")
+    await workers.start(options, b"second")
+    third = await workers.start(options, b"third")
+    await until_answered(options, {b"first", b"second", b"third"})
+    await third.close()
+    await until_answered(options, {b"first", b"second"})
+    assert set(await first.talk.ask(PATIENCE, 2)) == {b"first", b"second"}
+
+
+async def test_without_workers_nobody_answers_and_nothing_is_made(options: RabbitOptions) -> None:
+    """Looking declares no queue."""
+    assert await look_around(options, within=0.2) == ({}, [])
+    await declare_topology(options)
+    depths, answers = await look_around(options, within=0.2)
+    assert depths["events"].consumers == 0
+    assert answers == []
+
+
+async def test_a_reply_reaches_another_worker(options: RabbitOptions, workers: Talking) -> None:
+    """By its address, with the correlation id."""
+    first, second = await workers.start(options, b"first"), await workers.start(options, b"second")
+    await until_answered(options, {b"first", b"second"})
+    second.talk.reply(first.talk.address, "c-1", b"told")
+    assert await asyncio.wait_for(workers.heard.get(), PATIENCE) == ("c-1", b"told")
+
+
+async def test_a_reply_to_nobody_is_lost_without_a_trace(options: RabbitOptions, workers: Talking) -> None:
+    """Who asked has gone, or wrote a name at which the broker closes the connection: no logout's has noticed.
+
+    Whoever asks next is answered.
+    """
+    queue = await workers.start(options, b"worker")
+    await until_answered(options, {b"worker"})
+    for gone in ("amq.gen-nobody", "amq.rabbitmq.reply-to.nonsense", "amq.rabbitmq.reply-to.g1h2AA5yZXBseUAx.x"):
+        queue.talk.reply(gone, None, b"told")
+        await queue.publish("dead", outgoing(gone))
+        await until_answered(options, {b"worker"})
+
+
+async def test_what_finds_the_outbox_full_is_dropped_and_counted(options: RabbitOptions, workers: Talking) -> None:
+    """It never waits, and holds a bounded memory."""
+    queue = await workers.start(options, b"worker")
+    await until_answered(options, {b"worker"})
+    for _ in range(outbox.MOST + 7):
+        queue.talk.reply("amq.gen-nobody", None, b"x")
+    assert queue.talk.dropped == 7
+    await until_answered(options, {b"worker"})  # behind all of them, so that the outbox is empty again
+    before = queue.talk.dropped
+    for _ in range(3):
+        queue.talk.reply("amq.gen-nobody", None, b"x" * (outbox.MOST_BYTES // 2))
+    assert queue.talk.dropped == before + 1
+
+
+async def test_a_closed_channel_is_opened_again_and_the_logouts_go_on(
+    options: RabbitOptions, workers: Talking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody has declared the exchange otherwise: nobody can be asked until it is gone, and all else works."""
+    monkeypatch.setattr(talk, "AGAIN", 0.1)
+    async with await aio_pika.connect(options.urls[0]) as connection:
+        channel = await connection.channel()
+        wrong = await channel.declare_exchange(f"{options.prefix}.workers", aio_pika.ExchangeType.TOPIC)
+        queue = await workers.start(options, b"worker")
+        await queue.publish("dead", outgoing("a"))
+        assert (await look_around(options, within=0.2))[1] == []
+        await wrong.delete()
+    await until_answered(options, {b"worker"})
+    assert queue.status().connected
+
+
+async def test_who_may_not_declare_replies_and_cannot_be_asked(
+    rabbitmq: RabbitmqNode | None,
+    options: RabbitOptions,
+    amqp_url: str,
+    workers: Talking,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With `topology: verify` a worker's user needs no permission to configure."""
+    if rabbitmq is None:
+        pytest.skip("needs rabbitmqctl on the node")
+    monkeypatch.setattr(talk, "AGAIN", 0.1)
+    await asyncio.to_thread(rabbitmq.ctl, "add_user", options.prefix, "secret")
+    await asyncio.to_thread(rabbitmq.ctl, "set_permissions", options.prefix, "^$", ".*", ".*")
+    await declare_topology(options)
+    humble = RabbitOptions(
+        urls=(amqp_url,), prefix=options.prefix, topology="verify", credentials=lambda: (options.prefix, "secret")
+    )
+    replying = await workers.start(humble, b"humble")
+    answering = await workers.start(options, b"worker")
+    await until_answered(options, {b"worker"})
+
+    async def told() -> bool:
+        replying.talk.reply(answering.talk.address, "c-1", b"told")
+        return not workers.heard.empty()
+
+    assert await until(told, bool)
