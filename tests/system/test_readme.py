@@ -269,7 +269,7 @@ async def test_with_the_permissions_of_the_readme_a_publisher_is_told_what_becam
             await inbox.consume(keep, no_ack=True)
             events = await channel.get_exchange("notifier.events", ensure=False)
             await events.publish(aio_pika.Message(b"{}", reply_to="amq.rabbitmq.reply-to"), "session.ended")
-            while not (found := await queue.browse("events", 1)):
+            while not (found := await queue.browse("events", 1)):  # noqa: ASYNC110  a broker tells nobody
                 await asyncio.sleep(0.05)
             assert found[0].reply_to is not None
             queue.talk.reply(found[0].reply_to.to, None, b"told")
