@@ -137,7 +137,9 @@ class LiveConfiguration:
             log.warning("reload_needs_restart", settings=fixed)
         if loaded.tokens is None:  # the listener stands where it stood: what guards it must not go before it does
             loaded = replace(loaded, tokens=self.now.tokens)
-        self.now = loaded
+        old, self.now = [client for of in self.now.registry.clients.values() for client in of.values()], loaded
+        while old:  # one by one: 100,000 at once would be one step of 50 ms, which the event loop cannot run beside
+            old.pop()
         self.last_reload_succeeded = True
         clients = sum(len(of_issuer) for of_issuer in loaded.registry.clients.values())
         log.info("reloaded", issuers=len(loaded.registry.issuers), clients=clients)

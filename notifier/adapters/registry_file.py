@@ -33,6 +33,7 @@ _Tokens = dict[_Asked, TokenProfile]
 _NO_OPTIONS = ClientOptions()
 _NO_PRESET = Preset(why="")
 _KNOWN = frozenset(ClientMetadata.model_fields)
+MANY = 50_000  # objects that a search for cycles takes more than a few milliseconds over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +75,18 @@ def read_registry(settings: Settings, base: Path | None = None, named: set[Path]
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """Millions of objects are made and none is garbage: to look for cycles among them takes a third of the time."""
+    """Millions of objects are made and none is garbage: to look for cycles among them takes a third of the time.
+
+    Where there are many, they are left out of later looks too, before the first of those: it would hold the loop of a
+    worker for 100 ms.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        if gc.get_count()[0] > MANY:
+            gc.freeze()
         if enabled:
             gc.enable()
 
@@ -107,6 +114,7 @@ class _Reading:
         context = {"base": path.parent, "files": self.files}
         for index, raw in enumerate(document):
             self._one(raw, f"{path.name}[{index}]", context)
+            document[index] = None  # all of them at the end would be one step, which nothing else can run beside
         if self._mistakes:
             raise ConfigurationError(self._mistakes)
 
