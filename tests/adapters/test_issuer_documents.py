@@ -61,7 +61,8 @@ async def test_one_that_never_answers_is_given_up() -> None:
     """At the deadline."""
     async with scripted(hang()) as issuer:
         found = await read(issuer.url, within=0.2)
-    assert found == Unread(text="no complete answer within 0.2 s")
+    assert isinstance(found, Unread)
+    assert "within 0.2 s" in found.text
 
 
 async def test_private_addresses_are_allowed_and_clear_text_and_metadata_are_not() -> None:

@@ -93,7 +93,7 @@ async def answer(reader: asyncio.StreamReader) -> int:
 )
 async def test_a_kept_alive_connection_has_so_long_for_its_next_header(beginning: bytes) -> None:
     """Counted from the last answer, however far it comes, and however steadily it drips."""
-    async with api(Gate(), header_timeout=0.5) as listener, connected(listener) as (reader, writer):
+    async with api(Gate(), header_timeout=1) as listener, connected(listener) as (reader, writer):
         writer.write(REQUEST % (len(EVENT), EVENT))
         assert await answer(reader) == 202
         writer.write(beginning)

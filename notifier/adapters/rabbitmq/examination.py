@@ -30,7 +30,8 @@ from notifier.adapters.rabbitmq.options import RabbitOptions
 from notifier.domain.errors import QueueError, QueueUnavailable
 from notifier.domain.queue_state import BrokerState
 
-WITHIN = 3.0  # seconds for a confirm: a broker with an alarm says that it blocks at once, and confirms nothing
+WITHIN = 15.0  # seconds for a confirm; a broker with an alarm says that it blocks, and confirms nothing
+PACE = 0.05
 
 
 async def examine_broker(options: RabbitOptions) -> BrokerState:
@@ -95,17 +96,24 @@ async def _may_write(connection: Connection, name: str) -> tuple[bool, bool]:
     """Whether we may publish, by the default exchange as all our messages go; and whether an alarm blocks it."""
     async with _channel(connection, confirms=True) as channel:
         for _ in range(2):  # the first may come through before the broker says that it blocks
+            sending = asyncio.ensure_future(
+                channel.basic_publish(b"", exchange="", routing_key=name, mandatory=True, wait=False)
+            )
             try:
                 async with asyncio.timeout(WITHIN):
-                    await channel.basic_publish(b"", exchange="", routing_key=name, mandatory=True, wait=False)
+                    while not sending.done() and not is_blocked(connection):
+                        await asyncio.wait({sending}, timeout=PACE)
+                if sending.done():
+                    sending.result()
             except ChannelAccessRefused:
                 return False, False
             except TimeoutError:
-                if not is_blocked(connection):
-                    raise QueueUnavailable(f"the broker confirmed nothing within {WITHIN:.0f} s") from None
-                return True, True
+                raise QueueUnavailable(f"the broker confirmed nothing within {WITHIN:.0f} s") from None
             except DeliveryError:
                 pass  # returned, since there is no queue of that name: but it was allowed
+            finally:
+                sending.cancel()
+                await asyncio.wait({sending}, timeout=1.0)
         return True, is_blocked(connection)
 
 
