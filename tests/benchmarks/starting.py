@@ -9,13 +9,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.benchmarks.lag import Lag, questions
+from tests.benchmarks.lag import Lag, Questions, questions
 from tests.benchmarks.processes import bench_worker
 from tests.system.site import Site
 from tests.system.waiting import until
 
 PATIENCE = 120.0
-QUIET = 0.5  # seconds of answers before the reload, and after it, to tell what it changed
+QUIET = 100  # answers before the reload, and after it, to tell what it changed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +78,13 @@ async def start(clients: int, kind: str, cores: Collection[int]) -> Start:
         async with bench_worker(site, cores, patience=PATIENCE) as worker:
             seconds, memory = time.monotonic() - began, worker.memory()
             with questions(worker.ops) as asked:
-                await until(lambda: _after(began + seconds + QUIET), bool)
+                await until(lambda: _answers(asked, since=0.0), bool, PATIENCE)
                 new.replace(file)
                 reload = time.monotonic()
                 os.kill(worker.pid, signal.SIGHUP)
                 await until(lambda: _said(worker.log), bool, PATIENCE)
                 done = time.monotonic()
-                await until(lambda: _after(done + QUIET), bool)
+                await until(lambda: _answers(asked, since=done), bool, PATIENCE)
             return Start(
                 clients=clients,
                 format=kind,
@@ -92,13 +92,13 @@ async def start(clients: int, kind: str, cores: Collection[int]) -> Start:
                 memory=memory,
                 reload_seconds=done - reload,
                 reload_memory=worker.peak(),
-                before=asked.lag(until=reload - 0.05),
+                before=asked.lag(until=reload),
                 during=asked.lag(since=reload),
             )
 
 
-async def _after(moment: float) -> bool:
-    return time.monotonic() >= moment
+async def _answers(asked: Questions, since: float) -> bool:
+    return sum(at >= since for at, _ in list(asked.times)) >= QUIET
 
 
 async def _said(log: str) -> bool:
