@@ -11,7 +11,7 @@ DELIVERY = {
 }
 
 # µs of one core that RabbitMQ uses for an event: published and confirmed, given out and acknowledged.
-BROKER_EVENT = 157.0
+BROKER_EVENT = 92.0
 
 # MiB that a worker had in memory at most.
 MEMORY = 87.9
