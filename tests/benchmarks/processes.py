@@ -162,7 +162,7 @@ class BenchWorker:
         """How often it was seen in each stage (`stages.py`), if it was started so."""
         file = self._log.with_suffix(".stages")
         file.unlink(missing_ok=True)
-        self._process.send_signal(signal.SIGUSR1)
+        self._process.send_signal(signal.SIGUSR2)
         await until(lambda: asyncio.to_thread(file.exists), bool)
         return dict(json.loads(file.read_text()))
 

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.stages FILE run -c notifier.yaml
 
-runs `notifier run -c notifier.yaml` so, and writes the counts to FILE whenever it gets SIGUSR1. A look costs about
+runs `notifier run -c notifier.yaml` so, and writes the counts to FILE whenever it gets SIGUSR2. A look costs about
 10 µs. It is made between two bytecodes, so what C code uses counts for the Python frame that called it. What happens
 before the event loop runs is left out.
 """
@@ -86,7 +86,7 @@ def main() -> None:
         part.write_text(json.dumps(looks.counts()))
         os.replace(part, file)  # noqa: PTH105  whole or not at all
 
-    signal.signal(signal.SIGUSR1, tell)
+    signal.signal(signal.SIGUSR2, tell)
     looks.begin()
     notifier()
 
