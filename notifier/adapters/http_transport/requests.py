@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ssl import SSLContext
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -22,6 +23,8 @@ from notifier.domain.frozen import frozen
 
 NO_TIMEOUT = aiohttp.ClientTimeout()  # aiohttp's own timers would only add second deadlines to ours
 MOST_HEADS = 2048  # kept in all, 3 KiB each
+# That are alive: what is kept of TLS files is half of it. One with the system's authorities takes 0.8 MiB.
+MOST_CONTEXTS = 512
 
 
 class _Content(Protocol):
@@ -42,6 +45,7 @@ class Head:
     """What all requests to one client have in common. `request` is what the connector asks for address and TLS."""
 
     request: aiohttp.ClientRequest
+    tls: SSLContext | None
     until_length: bytes
 
 
@@ -52,16 +56,25 @@ class Heads:
         self._session = session
         self._always = always
         self._made: dict[object, Head] = {}
+        self._contexts: WeakSet[SSLContext] = WeakSet()
 
     def of(self, uri: str, extra: tuple[tuple[str, str], ...], tls: SSLContext | None) -> Head:
         """The head for this URI, extra headers and TLS. Raises aiohttp.InvalidURL, ValueError (a broken header)."""
-        key = (uri, extra, tls)
-        if (head := self._made.get(key)) is None:
+        key = (uri, extra)
+        if (head := self._made.get(key)) is None or head.tls is not tls:  # a certificate that was renewed
             head = self._make(uri, extra, tls)
-            if len(self._made) >= MOST_HEADS:
-                del self._made[next(iter(self._made))]
+            self._make_room(tls)
             self._made[key] = head
         return head
+
+    def _make_room(self, tls: SSLContext | None) -> None:
+        """Hold on to no more contexts than there may be: a head is the only one to know those that were renewed."""
+        if tls is not None:
+            self._contexts.add(tls)
+        if len(self._contexts) > MOST_CONTEXTS:
+            self._made.clear()
+        elif len(self._made) >= MOST_HEADS:
+            del self._made[next(iter(self._made))]
 
     def _make(self, uri: str, extra: tuple[tuple[str, str], ...], tls: SSLContext | None) -> Head:
         headers = CIMultiDict(self._always)
@@ -82,7 +95,7 @@ class Heads:
         lines = [f"POST {url.raw_path_qs} HTTP/1.1", *(f"{name}: {value}" for name, value in request.headers.items())]
         if any("\r" in line or "\n" in line for line in lines):
             raise ValueError("a header or the URI has a line break in it")
-        return Head(request, "\r\n".join([*lines, "Content-Length: "]).encode())
+        return Head(request, tls, "\r\n".join([*lines, "Content-Length: "]).encode())
 
 
 async def exchange(connector: aiohttp.BaseConnector, head: Head, body: bytes) -> Response:
