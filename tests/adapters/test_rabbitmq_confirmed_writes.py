@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 
 import pytest
 from aiormq.exceptions import PublishError
@@ -82,3 +83,27 @@ async def test_those_under_way_end_with_the_channel(amqp_url: str) -> None:
         writes.end(ConnectionError("gone"))
         with pytest.raises(ConnectionError):
             await under_way
+
+
+async def test_a_channel_that_the_broker_closes_leaves_its_connection_standing(amqp_url: str) -> None:
+    """Nothing is written behind the goodbye, however much is under way: RabbitMQ would close the connection over it."""
+    connection = await connect(RabbitOptions(urls=(amqp_url,)), "test")
+    try:
+        channel = await open_channel(connection, confirms=True)
+        writes = ConfirmedWrites(channel, 30.0)
+        task = asyncio.create_task(writes.run())
+        begun = [writes.write("no-such-exchange", "", b"", commands.Basic.Properties(), "first")]
+        async with asyncio.timeout(30):
+            for number in count():
+                if channel.is_closed:
+                    break
+                begun.append(begin(writes, "no-such-queue", b"", f"m{number}"))
+                await asyncio.sleep(0)
+        task.cancel()
+        writes.end(ConnectionError("gone"))
+        await asyncio.gather(*begun, return_exceptions=True)
+        other = await open_channel(connection)
+        async with asyncio.timeout(30):
+            assert (await other.queue_declare(exclusive=True)).queue
+    finally:
+        await connection.close()

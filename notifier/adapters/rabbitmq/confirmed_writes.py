@@ -57,10 +57,12 @@ class ConfirmedWrites:
         self._channel.message_id_delivery_tag.pop(message_id, None)
 
     async def run(self) -> None:
-        """Write what gathers, until cancelled."""
+        """Write what gathers, until cancelled or the broker closes the channel."""
         while True:
             await self._wake.wait()
             self._wake.clear()
+            if self._channel._close_exception is not None:
+                return  # behind our Channel.CloseOk a publish is a fault, for which RabbitMQ closes the connection
             payload, self._gathered = b"".join(self._gathered), []
             await self._channel.write_queue.put(ChannelFrame(payload=payload, should_close=False))
 
