@@ -111,8 +111,9 @@ class LiveConfiguration:
 
     def signing(self, iss: str) -> tuple[Signing, ...]:
         """What signs for the issuer at this moment, for each algorithm that its keys can do."""
-        public = {key.kid: key.public for key in self.now.keys.of(iss)}
-        return tuple(Signing(alg=alg, public=public[kid]) for alg, kid in self.now.keys.signing_kids(iss).items())
+        keys = self.now.keys  # once: a reload in its thread may put others there at any moment
+        public = {key.kid: key.public for key in keys.of(iss)}
+        return tuple(Signing(alg=alg, public=public[kid]) for alg, kid in keys.signing_kids(iss).items())
 
     def reload(self, *, asked: bool) -> bool:
         """Read everything again; whether it was taken. `asked`: by SIGHUP, which also takes a much shorter registry.

@@ -62,8 +62,9 @@ class SigningKeys:
 
     async def _read(self, iss: str) -> Document | Unread:
         settings = self._live.now.settings
-        issuer = settings.issuers[iss]
-        assert issuer.jwks_uri is not None
+        issuer = settings.issuers.get(iss)
+        if issuer is None or issuer.jwks_uri is None:  # a reload in its thread may take it away at any moment
+            return Unread(text="is configured no more")
         return await self._reader.read(
             issuer.jwks_uri,
             egress=issuer_egress(settings.template().route.egress),

@@ -12,6 +12,8 @@ import pytest
 
 from notifier.adapters.file_watch import Watch, watch_files
 from notifier.adapters.live_configuration import LiveConfiguration, load
+from notifier.app.signing_keys import SigningKeys
+from notifier.domain.issuer_document import Unread
 from tests.adapters.key_folder import ISS, pem
 
 PUBLIC = {"listen": "0.0.0.0:0", "tokens_file": "tokens.yaml"}
@@ -154,3 +156,8 @@ def test_a_refused_registry_is_watched(folder: Path) -> None:
     write(folder, registry={"file": "new.yaml"})
     assert not running.reload(asked=False)
     assert folder / "new.yaml" in running.named
+
+
+async def test_an_issuer_that_a_reload_has_just_taken_away_is_not_read(folder: Path) -> None:
+    """A reload runs in a thread of its own, between any two steps of the watch, which must not end the worker by it."""
+    assert isinstance(await SigningKeys(live(folder))._read("https://gone.example"), Unread)
