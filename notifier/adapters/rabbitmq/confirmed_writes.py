@@ -61,7 +61,7 @@ class ConfirmedWrites:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if self._channel._close_exception is not None:
+            if self._channel._close_exception is not None:  # noqa: SLF001  `is_closed` only follows some steps later
                 return  # behind our Channel.CloseOk a publish is a fault, for which RabbitMQ closes the connection
             payload, self._gathered = b"".join(self._gathered), []
             await self._channel.write_queue.put(ChannelFrame(payload=payload, should_close=False))
