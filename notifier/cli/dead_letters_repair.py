@@ -270,4 +270,14 @@ def _conclude(action: str, wanted: Wanted, account: Account, *, dry_run: bool, a
             typer.echo(f"{count:,} stay{'' if count != 1 else 's'}: {why.explanation}")
     if account.unfinished is not None:
         typer.echo(f"notifier: {account.unfinished}", err=True)
-    raise typer.Exit(1 if account.ended_early else 0)
+    missed = _missed(wanted, account)
+    if missed is not None:
+        typer.echo(f"notifier: {missed}", err=True)
+    raise typer.Exit(1 if account.ended_early or missed else 0)
+
+
+def _missed(wanted: Wanted, account: Account) -> str | None:
+    """That none of the letters named by their id is there: a typing error must not look like a repair."""
+    if not wanted.ids or account.done or account.kept or account.unfinished is not None:
+        return None
+    return f"there is no dead letter {', '.join(sorted(wanted.ids))}; `notifier dead-letters list --rows` shows them"

@@ -42,7 +42,7 @@ def explain(
 
         near = get_close_matches(name.lower(), known, n=1)
         hint = f"; did you mean {known[near[0]].name}?" if near else ""
-        typer.echo(f"notifier: nothing is known of {name}{hint} `notifier explain` lists all.", err=True)
+        typer.echo(f"notifier: nothing is known of {name}{hint}; `notifier explain` lists all", err=True)
         raise typer.Exit(2)
     if as_json:
         typer.echo(json.dumps({"name": section.name, "group": section.group, "text": section.text}))

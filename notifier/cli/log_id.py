@@ -110,9 +110,11 @@ def _print_table(found: "list[Fate]") -> None:
 
     table = Table(box=None, pad_edge=False)
     for name in ("time", "event", "client", "fate", "why", "attempts", "next"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name == "time")
     for fate in found:
         why = "" if fate.fate == "delivered" else fate.reason
-        cells = (fate.time[:19], fate.event_id, fate.client_id, fate.fate, why, str(fate.attempts), fate.next_due or "")
+        due = (fate.next_due or "")[:19]
+        cells = (fate.time[:19], fate.event_id, fate.client_id, fate.fate, why, str(fate.attempts), due)
         table.add_row(*map(Text, cells))
-    Console().print(table)
+    console = Console() if sys.stdout.isatty() else Console(width=200)  # a line of a file is never folded
+    console.print(table)

@@ -136,6 +136,15 @@ def test_a_replay_says_what_stays_and_who_did_it(place: Place) -> None:
     assert forced.stdout.startswith("1 replayed\n")
 
 
+@pytest.mark.parametrize("words", [("replay",), ("replay", "--dry-run"), ("discard", "--yes")])
+def test_an_id_that_is_none_is_no_repair(place: Place, words: tuple[str, ...]) -> None:
+    """A typing error exits 1 and says so, as `show` does; nothing is touched."""
+    done = place.run(*words, "d-9")
+    assert done.returncode == 1
+    assert "there is no dead letter d-9" in done.stderr
+    assert place.ready() == {DEAD: 5}
+
+
 def test_repairs_want_to_be_told_which(place: Place) -> None:
     """Nothing named is wrong use, and a discard where nobody can be asked wants `--yes`."""
     for words in (("replay",), ("discard", "--all")):

@@ -18,7 +18,7 @@ def test_what_nobody_knows_exits_2_with_the_nearest_name(tmp_path: Path) -> None
     """On stderr."""
     done = notifier("explain", "rejected_tokens", cwd=tmp_path)
     assert done.returncode == 2
-    assert "did you mean rejected_token?" in done.stderr
+    assert "did you mean rejected_token?; `notifier explain` lists all" in done.stderr
     assert not done.stdout
 
 
