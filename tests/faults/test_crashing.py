@@ -94,6 +94,7 @@ async def test_crashing_parsers(tmp_path: Path, amqp_url: str, prefix: str, tell
                 await rabbit.publish({**EVENT, "id": crash, "clients": list(CLIENTS), "reason": crash})
             await publishing
             await made.until_settled()
+            await until(rabbit.depths, lambda found: set(found) <= {"dead"})  # a client heard of a crash's session
             await rabbit.until_dead(len(made.to_die) + len(crashes))
             letters = [json.loads(one.body) for one in await rabbit.dead_letters()]
         assert await running.stop() == 0
