@@ -17,7 +17,7 @@ from notifier.domain import outcome
 from notifier.domain.delivery import Delivery
 from notifier.domain.errors import QueueError
 from notifier.domain.outcome_event import NO_URI, ClientTold, DeliveryTold, Fate, Sent, State, Told
-from notifier.pipeline.facts import Attempted, Buried, CircuitTurned, Delivered, Fact, RetryScheduled, Skipped
+from notifier.pipeline.facts import Attempted, Buried, CircuitTurned, Deferred, Delivered, Fact, RetryScheduled, Skipped
 from notifier.pipeline.ports import Clock
 
 ROOM = 1024 * 1024  # bytes, reckoned, that may wait
@@ -68,6 +68,8 @@ class Outcomes:
             case RetryScheduled(delivery=delivery):
                 reason = delivery.history[-1].reason if delivery.history else ""
                 self._put(self._told(delivery, Fate.RETRYING, reason, next_due=fact.due))
+            case Deferred(delivery=Delivery(id=id_)):
+                self._under_way.pop(id_, None)  # the attempt is over, and counts as none: a fault of ours
             case Buried():
                 self._put(self._buried(fact))
             case Skipped() if self._all:

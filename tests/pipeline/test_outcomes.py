@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from notifier.domain.client import Client
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.outcome import Answer, Break, Reason, Wire
+from notifier.domain.outcome import Answer, Break, Cause, DeadReason, Reason, Wire
 from notifier.domain.outcome_event import ClientTold, DeliveryTold, Fate, State, Told, routing_key
-from notifier.pipeline.facts import CircuitTurned
+from notifier.pipeline.facts import Attempted, Buried, CircuitTurned, Deferred
 from notifier.pipeline.outcomes import OVERHEAD, Outcomes
 from notifier.pipeline.ports import Request
 from tests.pipeline.stage import ISS, Behaviour, Stage, client, running
@@ -118,6 +118,24 @@ async def test_a_retry_is_told_with_its_own_jti() -> None:
     assert [(one.fate, one.sent and one.sent.attempt) for one in told] == [(Fate.RETRYING, 1), (Fate.DELIVERED, 2)]
     assert [one.sent and one.sent.jti for one in told] == [claims["jti"] for _, claims in stage.receivers.posts]
     assert told[0].delivery_id == told[1].delivery_id
+
+
+async def test_an_attempt_that_was_put_off_is_not_told_of_what_comes_later() -> None:
+    """While an issuer's key is unpublished each 400 is a deferral: no attempt counts, and none is remembered."""
+    attempted = next(fact for fact in (await mixed()).facts if isinstance(fact, Attempted))
+    delivery = attempted.delivery
+    who: dict[str, Any] = {
+        "iss": delivery.iss,
+        "client_id": delivery.client_id,
+        "event_id": delivery.event_id,
+        "delivery": delivery,
+    }
+    feed, sink = outcomes(), Kept()
+    feed.observe(attempted)
+    feed.observe(Deferred(cause=Cause.SIGNING, due=1_800_000_009.0, **who))
+    feed.observe(Buried(reason=DeadReason.EXPIRED, text="too late", **who))
+    await feed.flush(sink, 5)
+    assert [one.sent for one in sink.told if isinstance(one, DeliveryTold)] == [None]
 
 
 async def test_an_event_that_nobody_can_read_is_told() -> None:
