@@ -206,7 +206,8 @@ def _ask(settings: QueueSettings, wanted: Wanted, limit: int | None) -> None:
     found = _run(settings, act, rate=None, limit=limit, dry_run=True, what="counted")
     for reason, count in found.by_reason.items():
         typer.echo(f"  {reason}: {count:,}", err=True)
-    if not found.done or not typer.confirm(f"Discard {found.done:,} dead letters for good?", err=True):
+    letters = "dead letter" if found.done == 1 else "dead letters"
+    if not found.done or not typer.confirm(f"Discard {found.done:,} {letters} for good?", err=True):
         typer.echo("nothing was discarded", err=True)
         raise typer.Exit(1 if found.done else 0)
 

@@ -110,7 +110,7 @@ def _print_table(found: "list[Fate]") -> None:
 
     table = Table(box=None, pad_edge=False)
     for name in ("time", "event", "client", "fate", "why", "attempts", "next"):
-        table.add_column(name, overflow="fold", no_wrap=name == "time")
+        table.add_column(name, overflow="fold", no_wrap=name in ("time", "why"))
     for fate in found:
         why = "" if fate.fate == "delivered" else fate.reason
         due = (fate.next_due or "")[:19]
