@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from notifier.domain.delivery import Delivery
 from notifier.domain.fate import Fate, Told, document_of
+from notifier.domain.outcome import DeadReason
 from notifier.domain.reply import ReplyTo
 from notifier.pipeline.facts import Buried, Deferred, Delivered, EventTaken, Fact, RetryScheduled, Skipped
 
@@ -71,7 +72,9 @@ def _buried(fact: Fact) -> tuple[ReplyTo, Told] | None:
     if asked is None:
         return None
     if fact.delivery is not None:
-        return asked, _of_delivery(fact.delivery, Fate.DEAD, asked, reason=fact.reason.value, text=fact.text)
+        # Which of our addresses a name leads to is for operators: whoever may publish may name any URI.
+        text = "" if fact.reason is DeadReason.EGRESS_DENIED else fact.text
+        return asked, _of_delivery(fact.delivery, Fate.DEAD, asked, reason=fact.reason.value, text=text)
     return asked, Told(
         fate=Fate.DEAD, iss=fact.iss, event_id=fact.event_id, client_id=fact.client_id or None,
         reason=fact.reason.value, text=fact.text, of=asked.of,

@@ -51,6 +51,17 @@ def event(stage: Stage, *clients: object, asked: ReplyTo | None = ASKED, **membe
     return stage.take(json.dumps(body).encode(), reply_to=asked)
 
 
+async def test_who_publishes_learns_no_address_behind_a_name() -> None:
+    """Whoever may publish may name any URI; which address it led to, and that it is one of ours, stays here."""
+    stage = Stage()
+    async with running(stage):
+        inside = {"client_id": "inside", "backchannel_logout_uri": "https://10.1.2.3/out"}
+        taken = event(stage, inside, id="e-1")
+        await stage.until(lambda: taken in stage.queue.acked)
+    [(_, told)] = told_by(stage)
+    assert (told.fate, told.reason, told.text) == (Fate.DEAD, "egress_denied", "")
+
+
 async def test_each_client_s_fate_is_told_with_its_reason() -> None:
     """Delivered, retrying, dead and skipped, and of how many in all: so the asker knows that these are all."""
     silent = replace(client("silent"), backchannel_logout_uri=None)
