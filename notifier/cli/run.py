@@ -13,6 +13,8 @@ from notifier.cli.options import Config
 if TYPE_CHECKING:
     from notifier.app import Service
 
+REQUESTS = (signal.SIGHUP, signal.SIGUSR1)
+
 EXAMPLES = (
     ("a worker by its configuration", "notifier run -c /etc/notifier/notifier.yaml"),
     ("any setting can come from the environment", "NOTIFIER_QUEUE__URL=amqp://mq/ notifier run -c n.yaml"),
@@ -30,7 +32,7 @@ def run(config: Config = None) -> None:
     SIGTERM or SIGINT drains: what is in flight is finished within shutdown_grace, the rest is given back. A second one
     ends the process at once; no logout is lost either way.
     """
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until the worker stands: it would end the process
+    _ignore_requests()  # until the worker stands
     import uvloop
 
     from notifier.adapters import logs
@@ -43,6 +45,12 @@ def run(config: Config = None) -> None:
     tracing = build_tracing(loaded.settings, os.environ)
     service = Service(LiveConfiguration(config, os.environ, loaded), tracing=tracing)
     uvloop.run(_serve(service))
+
+
+def _ignore_requests() -> None:
+    """Left to the system they would end the process."""
+    for number in REQUESTS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _raise_file_limit() -> None:
@@ -69,6 +77,10 @@ async def _serve(service: Service) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, number)
-    loop.add_signal_handler(signal.SIGHUP, reload)
-    loop.add_signal_handler(signal.SIGUSR1, service.log_level.toggle)
-    await service.serve(stop)
+    # Not by the loop's handlers: as it closes it gives the signals back to the system, whose answer to them is death.
+    for request, act in zip(REQUESTS, (reload, service.log_level.toggle), strict=True):
+        signal.signal(request, lambda *_, act=act: loop.call_soon_threadsafe(act))
+    try:
+        await service.serve(stop)
+    finally:
+        _ignore_requests()

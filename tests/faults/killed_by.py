@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import FrameType
 
 from notifier.cli import main
@@ -70,19 +71,32 @@ def poison(when: str, event: str, client: str) -> None:
 
 
 def supervise() -> int:
-    """Returns 0 in each worker that is to run, and only there; the supervisor ends here, with its worker's code."""
+    """Returns 0 in each worker that is to run, and only there; the supervisor ends here, with its worker's code.
+
+    A SIGTERM that comes while a worker is dying or not there yet ends the supervisor all the same, as it would
+    systemd's: so it is held back while a worker is made, and remembered.
+    """
     child = 0
+    stopping = False
 
     def forward(number: int, _frame: FrameType | None) -> None:
-        os.kill(child, number)
+        nonlocal stopping
+        stopping = True
+        with suppress(ProcessLookupError):
+            os.kill(child, number)
 
     while True:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        if stopping:
+            sys.exit(128 + signal.SIGTERM)
         child = os.fork()
         if child == 0:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlives its supervisor
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             return 0
         signal.signal(signal.SIGTERM, forward)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         _, status = os.waitpid(child, 0)
         if (code := os.waitstatus_to_exitcode(status)) != -signal.SIGKILL:
             sys.exit(code if code >= 0 else 128 - code)

@@ -5,6 +5,7 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -188,3 +189,22 @@ async def test_a_worker_that_drains_still_takes_events_over_http(tmp_path: Path,
             await clients.until_told("a", {"late"})
             assert await second.stop() == 0
         assert len(clients.hits) == len(NAMES) + 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+async def test_what_asks_for_something_never_ends_it(tmp_path: Path, number: signal.Signals) -> None:
+    """Sent 200 times a second from its first line to its end: none kills a worker that starts or drains."""
+    site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}", "")
+    async with worker(site, ready=False) as running:
+        await running.until_said("listening")
+
+        async def ask() -> None:
+            while running.running:
+                with suppress(ProcessLookupError):
+                    running.send(number)
+                await asyncio.sleep(0.005)  # their pace, not a wait
+
+        asking = asyncio.create_task(ask())
+        await running.until_said("consuming")
+        assert await running.stop() == 0
+        await asking
