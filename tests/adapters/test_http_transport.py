@@ -1,5 +1,6 @@
 """What goes out to a client, and what its answers mean: each row of the table of outcomes, on real sockets."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -207,6 +208,37 @@ async def test_a_body_is_read_up_to_16_kib(transport: HttpTransport) -> None:
     """R11: of a body without end the first KiB is kept and the connection closed."""
     async with scripted(do.flood_body(200)) as receiver:
         assert await transport.post(request(receiver.url)) == Answer(status=200, text="m" * 1024)
+        await receiver.until(lambda receiver: receiver.open == 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "piece"),
+    [
+        (b"Transfer-Encoding: chunked\r\n\r\n5;", b"extension" * 1000),
+        (b"Transfer-Encoding: chunked\r\n\r\n", b"0" * 10_000),
+    ],
+    ids=["extension", "size"],
+)
+async def test_chunks_are_not_read_without_end(transport: HttpTransport, before: bytes, piece: bytes) -> None:
+    """What of them is no body never fills it up, and would keep the loop busy to the deadline."""
+    async with scripted(do.flood(b"HTTP/1.1 200 OK\r\n" + before, piece, most=1 << 40)) as receiver:
+        assert await transport.post(request(receiver.url)) == Answer(status=200)
+        await receiver.until(lambda receiver: receiver.open == 0)
+
+
+async def test_a_kept_connection_takes_no_answers_that_nobody_asked_for(transport: HttpTransport) -> None:
+    """They would fill the memory, at half a gigabyte a second, for as long as the connection is kept."""
+    answered = asyncio.Event()
+    more = do.flood(b"", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" * 200, most=1 << 40)
+
+    async def run(peer: do.Peer) -> None:
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await answered.wait()
+        await more.run(peer)
+
+    async with scripted(do.Behaviour(run=run)) as receiver:
+        assert await transport.post(request(receiver.url)) == Answer(status=200)
+        answered.set()
         await receiver.until(lambda receiver: receiver.open == 0)
 
 

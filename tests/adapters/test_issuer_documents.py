@@ -38,6 +38,15 @@ async def test_the_document_and_the_servers_clock() -> None:
         assert await read(issuer.url) == Document(content={"keys": []}, date=784111777.0)
 
 
+async def test_a_large_document_is_read_whole() -> None:
+    """A hundred RSA keys with their certificates are 300 KiB."""
+    keys = ["x" * 1000] * 500
+    async with scripted(ok(json.dumps(keys).encode())) as issuer:
+        found = await read(issuer.url)
+    assert isinstance(found, Document)
+    assert found.content == keys
+
+
 @pytest.mark.parametrize(
     ("behaviour", "words"),
     [

@@ -52,7 +52,7 @@ class DocumentReader:
         try:
             async with asyncio.timeout(within):
                 ssl_context = await self._tls.context(tls) if uri[:5].lower() == "https" else True
-                connector = GuardedConnector(egress, resolver, OpenConnections(keep=0))
+                connector = GuardedConnector(egress, resolver, OpenConnections(keep=0), wire_limit=2 * BODY_LIMIT)
                 async with aiohttp.ClientSession(
                     connector=connector,
                     cookie_jar=aiohttp.DummyCookieJar(),
