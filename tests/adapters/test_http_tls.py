@@ -120,6 +120,48 @@ async def test_a_reset_while_connecting_is_not_ambiguous(transport: HttpTranspor
     assert broken(wire) == (Reason.CONNECT, False)
 
 
+def _no_goodbye(context: ssl.SSLContext, response: bytes) -> do.Behaviour:
+    """TLS by hand, which answers one request so, and never a close_notify."""
+
+    async def run(peer: do.Peer) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        secured = context.wrap_bio(incoming, outgoing, server_side=True)
+        read = b""
+        while b"logout_token" not in read:
+            try:
+                read += secured.read(65_536)
+            except ssl.SSLWantReadError:
+                await peer.send(outgoing.read())
+                incoming.write(await peer.reader.read(65_536))
+        secured.write(response)
+        await peer.send(outgoing.read())
+        await peer.gone()
+        peer.close()
+
+    return do.Behaviour(run=run, reads=False)
+
+
+@pytest.mark.parametrize(
+    ("response", "came"),
+    [
+        (b"", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n.", False),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", True),
+    ],
+    ids=["hangs", "hangs in the body", "answers"],
+)
+async def test_a_server_without_goodbye_is_not_waited_for(
+    transport: HttpTransport, ca: Authority, trusted: TlsFiles, response: bytes, came: bool
+) -> None:
+    """asyncio alone would hold the socket for 30 s, and so thousands of them for one client that hangs."""
+    async with scripted(_no_goodbye(ca.server(), response)) as receiver:
+        uri = receiver.url.replace("http:", "https:")
+        wire = await transport.post(request(uri, tls=trusted, within=PLENTY if came else SHORT))
+        assert isinstance(wire, Answer) is came
+        await receiver.until(lambda receiver: receiver.open == 0)
+    assert transport.open_connections == 0
+
+
 @pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_a_client_certificate_is_shown(transport: HttpTransport, ca: Authority, newest: ssl.TLSVersion) -> None:
     """Mutual TLS works with one file or two."""

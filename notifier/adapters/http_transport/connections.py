@@ -30,6 +30,7 @@ HEAD_LIMIT = 16 * 1024  # bytes of a response's status line and headers
 # Bytes after which no more are parsed until the next request: chunk extensions never end up in a body, and answers that
 # nobody asked for pile up in a connection that is kept for reuse (1.6 GiB within 3 s). A body itself is read in turn.
 WIRE_LIMIT = 64 * 1024
+GOODBYE = 1.0  # seconds a TLS peer has to answer our close_notify; asyncio would hold its socket for 30
 KEEP_ALIVE = 15.0  # seconds an idle connection is kept; that many servers close theirs after 5 s costs one more go
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
@@ -100,6 +101,13 @@ class WatchedConnection(ResponseHandler):
         """The status of a final response, as soon as its status line was read."""
         line = _STATUS_LINE.match(self.head, self._answer)
         return int(line[1]) if line is not None and int(line[1]) >= 200 else None
+
+    def close(self) -> None:
+        """Of aiohttp: in good order, as long as the other side does its part."""
+        transport = self.transport
+        super().close()
+        if transport is not None and transport.get_extra_info("sslcontext") is not None:
+            self._loop.call_later(GOODBYE, transport.abort)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Of asyncio."""

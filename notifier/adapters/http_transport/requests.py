@@ -120,6 +120,8 @@ async def exchange(connector: aiohttp.BaseConnector, head: Head, body: bytes) ->
         if whole:
             connection.release()  # which keeps it, unless it is to be closed
         else:
+            if connection.protocol is not None:
+                connection.protocol.abort()  # no goodbyes with one that hangs
             connection.close()
     return response
 
