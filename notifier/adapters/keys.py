@@ -25,11 +25,10 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key a
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+from notifier.adapters.jws import PrivateKey, compact_signer
 from notifier.domain.client import Algorithm
 from notifier.domain.errors import ConfigurationError, Mistake, OurFault
 from notifier.domain.outcome import Cause
-
-PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
 
 MAX_FILE = 65_536  # bytes; a 16,384-bit RSA key in PEM is 13 KiB
 MIN_RSA_BITS = 2048  # RFC 7518 §3.3, §3.5
@@ -74,6 +73,7 @@ class KeyRing:
             for iss, of_issuer in self._keys.items()
             for alg in Algorithm
         }
+        self._signers: dict[tuple[str, Algorithm, str | None, str], Callable[[Mapping[str, object]], str]] = {}
 
     def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
         """The compact JWS, with `kid` (R1) and, unless None, `typ` (B18, R7).
@@ -84,9 +84,11 @@ class KeyRing:
         if key is None:
             raise OurFault(Cause.SIGNING, self._why_none(iss, alg))
         try:
-            # PyJWT adds `typ: JWT` by itself unless the header names it; None makes it leave the member out.
-            return jwt.encode(dict(claims), key.key, algorithm=alg, headers={"kid": key.kid, "typ": typ})
-        except (jwt.PyJWTError, TypeError, ValueError) as error:
+            signer = self._signers.get((iss, alg, typ, key.kid))
+            if signer is None:
+                signer = self._signers[iss, alg, typ, key.kid] = compact_signer(key.key, alg, key.kid, typ)
+            return signer(claims)
+        except (TypeError, ValueError, UnsupportedAlgorithm) as error:
             text = f"signing with key {key.kid!r} of issuer {iss} by {alg} failed ({type(error).__name__})"
             raise OurFault(Cause.SIGNING, text) from error
 
@@ -116,8 +118,10 @@ class KeyRing:
         return {"keys": [dict(key.public) for key in self._keys.get(iss, ())]}
 
     def _due(self, iss: str, alg: Algorithm) -> SigningKey | None:
-        now = self._clock()
-        return next((key for key in self._candidates.get((iss, alg), ()) if _start(key) <= now), None)
+        for key in self._candidates.get((iss, alg), ()):
+            if key.not_before is None or key.not_before <= self._clock():
+                return key
+        return None
 
     def _why_none(self, iss: str, alg: Algorithm) -> str:
         candidates = self._candidates.get((iss, alg))
@@ -276,9 +280,6 @@ def thumbprint(jwk: Mapping[str, str]) -> str:
     required = {name: jwk[name] for name in _THUMBPRINTED if name in jwk}
     canonical = json.dumps(required, separators=(",", ":"), sort_keys=True).encode()
     return base64.urlsafe_b64encode(hashlib.sha256(canonical).digest()).rstrip(b"=").decode()
-
-
-# ── making ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def generate_key(alg: Algorithm) -> bytes:

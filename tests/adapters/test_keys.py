@@ -114,7 +114,9 @@ def test_issuers_are_tenants(folder: Folder) -> None:
 def test_claims_that_cannot_be_written_are_a_fault_of_ours(folder: Folder) -> None:
     """A claim that JSON cannot hold defers the delivery, and the error does not repeat it."""
     with pytest.raises(OurFault, match="TypeError") as caught:
-        folder.ring(folder.source("ES256")).sign(ISS, Algorithm.ES256, None, claims() | {"secret": b"hidden"})
+        folder.ring(folder.source("ES256")).sign(
+            ISS, Algorithm.ES256, None, claims() | {"secret": [object(), "hidden"]}
+        )
     assert "hidden" not in str(caught.value)
 
 
