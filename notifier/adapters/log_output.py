@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TextIO
 
 import structlog
+from pydantic_core import PydanticSerializationError, to_json
 from structlog.typing import EventDict, WrappedLogger
 
 _SECRETS = (
@@ -37,29 +38,41 @@ def redact(line: str) -> str:
 class JsonLine:
     """The last processor of a line as JSON, in one step instead of structlog's own four.
 
-    Every attempt has a line, thousands a second. With the writing together, one costs 12 µs instead of 16.
+    Every attempt has a line, thousands a second.
     """
 
     def __init__(self) -> None:
-        self._encode = json.JSONEncoder(default=repr).encode
+        self._encode = json.JSONEncoder(default=repr, separators=(",", ":")).encode
         self._second, self._date = -1, ""
 
     def __call__(self, logger: WrappedLogger, method: str, line: EventDict) -> str:
+        self._stamp(method, line)
+        if "exc_info" in line:
+            line = structlog.processors.format_exc_info(logger, method, line)
+        return redact(self._encode(line))
+
+    def of_plain_values(self, method: str, line: EventDict) -> str:
+        """The same line, for texts and numbers alone: an object would show what its `repr` keeps to itself."""
+        self._stamp(method, line)
+        with suppress(PydanticSerializationError):
+            text = to_json(line).decode()
+            if text.isascii():  # whatever else may steer a terminal
+                return redact(text)
+        return redact(self._encode(line))
+
+    def _stamp(self, method: str, line: EventDict) -> None:
         line["level"] = method
         now = time.time()
         if int(now) != self._second:
             self._second = int(now)
             self._date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self._second))
         line["time"] = f"{self._date}.{int(now % 1 * 1e6):06}Z"
-        if "exc_info" in line:
-            line = structlog.processors.format_exc_info(logger, method, line)
-        return redact(self._encode(line))
 
 
 def quick_writer() -> Callable[[str, EventDict], None] | None:
     """Writes an event's line at level info as structlog would, where `JsonLine` is all it does; else None.
 
-    structlog's way through its bound logger costs as much as the line itself: 5 µs of an attempt's 150.
+    For texts and numbers alone. structlog's way through its bound logger costs as much as the line itself.
     """
     configured = structlog.get_config()
     processors, factory = configured["processors"], configured["logger_factory"]
@@ -69,7 +82,7 @@ def quick_writer() -> Callable[[str, EventDict], None] | None:
 
     def write(event: str, line: EventDict) -> None:
         line["event"] = event
-        logger.info(render(logger, "info", line))
+        logger.info(render.of_plain_values("info", line))
 
     return write
 
