@@ -162,11 +162,15 @@ class LogObserver:
 
     def observe(self, fact: Fact) -> None:
         """Write a fact down, at once."""
-        if self._brief and _is_detail(fact):
-            return  # its line would be made, at 40 µs, and then not be written
+        if isinstance(fact, Attempted):
+            self._write_attempt(self._attempt(fact))
+        elif not (self._brief and _is_detail(fact)):  # its line would be made, at 40 µs, and then not be written
+            self._write(fact)
+
+    def _write(
+        self, fact: EventTaken | RetryScheduled | Deferred | Delivered | Skipped | Buried | Unexpected | CircuitTurned
+    ) -> None:
         match fact:
-            case Attempted():
-                self._write_attempt(self._attempt(fact))
             case Buried():
                 error = fact.text if fact.delivery is None else redact(self._without_subject(fact.text, fact.delivery))
                 more = {} if fact.delivery is None else self._subjects(fact.delivery)

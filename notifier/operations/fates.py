@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from notifier.domain.delivery import Delivery
 from notifier.domain.fate import Fate, Told, document_of
+from notifier.domain.frozen import replace
 from notifier.domain.outcome import DeadReason
 from notifier.domain.reply import ReplyTo
 from notifier.pipeline.facts import Buried, Deferred, Delivered, EventTaken, Fact, RetryScheduled, Skipped
@@ -38,7 +39,8 @@ def _delivered(fact: Fact) -> tuple[ReplyTo, Told] | None:
     delivery = fact.delivery
     if delivery.reply_to is None:
         return None
-    return delivery.reply_to, _of_delivery(delivery, Fate.DELIVERED, delivery.reply_to)
+    done = replace(delivery, attempts=delivery.attempts + 1)
+    return delivery.reply_to, _of_delivery(done, Fate.DELIVERED, delivery.reply_to)
 
 
 def _retrying(fact: Fact) -> tuple[ReplyTo, Told] | None:

@@ -65,7 +65,10 @@ class Deferred:
 
 @frozen
 class Delivered:
-    """A delivery is done. `propagation` in seconds from `ended_at`, None where that is unknown."""
+    """A delivery is done. `propagation` in seconds from `ended_at`, None where that is unknown.
+
+    `delivery` is as it was before the attempt that did it.
+    """
 
     delivery: Delivery
     propagation: float | None

@@ -203,7 +203,8 @@ class Worker:
             client,
             issuer_known=delivery.iss in registry.issuers,
             grace=registry.grace,
-            carries_sid=client is not None and carries_sid(delivery, client),
+            # Without an attempt there is no age, and nobody asks.
+            carries_sid=delivery.first_attempt_at is not None and client is not None and carries_sid(delivery, client),
             now=now,
         )
         if verdict is None and client is not None:

@@ -133,6 +133,8 @@ class WatchedConnection(ResponseHandler):
         super().data_received(data)
 
     def _ends_head(self) -> bool:
+        if b"\r\n\r\n" in self.head and _FINAL.match(self.head):  # nearly all
+            return True
         while (end := _HEAD_END.search(self.head, self._answer)) is not None:
             if _FINAL.match(self.head, self._answer):
                 return True

@@ -8,6 +8,7 @@ connector (look-up, TLS, pool) and its parser. Where a proxy stands between, the
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from ssl import SSLContext
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -38,6 +39,14 @@ class Response:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that is made once: so is the key under which the connector keeps its connections."""
+
+    @cached_property
+    def connection_key(self) -> aiohttp.client_reqrep.ConnectionKey:
+        return super().connection_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +91,7 @@ class Heads:
             headers.popall(name, None)
         headers.extend(extra)
         url = URL(uri, encoded=True)  # the query goes out byte for byte (B4)
-        request = aiohttp.ClientRequest(
+        request = _Request(
             "POST",
             url,
             headers=headers,
