@@ -21,6 +21,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 from notifier.adapters.log_output import JsonLine, Unbreakable, quick_writer, redact
 from notifier.domain import outcome
 from notifier.domain.delivery import Delivery
+from notifier.domain.echo import without
 from notifier.domain.outcome import Cause, Outcome
 from notifier.pipeline.facts import (
     Attempted,
@@ -242,7 +243,7 @@ class LogObserver:
         if self._subject != "raw":
             for name, value in (("[sub]", delivery.sub), ("[sid]", delivery.sid)):
                 if value is not None and len(value) >= _TELLING:
-                    text = text.replace(value, name)
+                    text = without(text, value, name)
         return text
 
 

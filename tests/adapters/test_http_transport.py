@@ -1,7 +1,10 @@
 """What goes out to a client, and what its answers mean: each row of the table of outcomes, on real sockets."""
 
 import asyncio
+import base64
+import json
 from collections.abc import AsyncIterator
+from urllib.parse import quote
 
 import pytest
 
@@ -287,3 +290,29 @@ async def test_an_echo_of_the_token_is_not_kept(transport: HttpTransport, echo: 
     assert "bad token" in wire.text
     assert "hush" not in wire.text
     assert not any(wire.text[start : start + 15] in TOKEN for start in range(max(1, len(wire.text) - 14)))
+
+
+BASIC = base64.b64encode(b"notifier:pass/word???").decode()  # with a slash in it
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        json.dumps({"error": f"bad Basic {BASIC}"}).replace("/", "\\/"),
+        f"bad basic {quote(BASIC, safe='')}",
+        "no user notifier:pass/word???",
+        "the password pass/word??? is wrong",
+        "bad key: 0123456789abcdef...",
+        f"not for this proxy: {base64.b64encode(b'us:hush-hush').decode()}",
+    ],
+)
+async def test_an_echo_of_a_header_is_not_kept(transport: HttpTransport, echo: str) -> None:
+    """Not as its receiver escapes it, nor decoded, nor in part; nor the proxy's password."""
+    headers = (("Authorization", f"Basic {BASIC}"), ("X-Key", "0123456789abcdef0123456789abcdef"))
+    async with scripted(do.answer(401, echo.encode())) as receiver:
+        proxy = receiver.origin.replace("http://", "http://us:hush-hush@")
+        wire = await transport.post(request("http://shop.example.com/", headers=headers, proxy=proxy))
+    assert isinstance(wire, Answer)
+    assert "[header]" in wire.text
+    for secret in (BASIC[:10], "word", "89abcdef", "hush", "dXM6"):
+        assert secret not in wire.text.replace("the password", "")

@@ -1,23 +1,61 @@
 """The printable beginning of a client's answer, kept for diagnosis (R11), without anything secret that it echoes."""
 
+import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
+
+from yarl import URL
+
+from notifier.domain.client import Route
+from notifier.domain.echo import without
 
 BODY_LIMIT = 16 * 1024  # bytes that are read
 TEXT_LIMIT = 1024  # characters that are kept
 
 _RUN = re.compile(r"[A-Za-z0-9_.-]{15,}")
 _STEP = 8  # characters: any 15 of the token in a row hold 8 that begin at a multiple of 8
+_SHORT = 5  # characters: a header's value that is no longer is no secret, and might be any word
 
 
-def answer_text(body: bytes, token: str, secrets: Iterable[str]) -> str:
-    """The first 1 KiB of `body` as text; control characters become spaces, parts of the token `[token]`."""
+def answer_text(body: bytes, token: str, route: Route) -> str:
+    """The first 1 KiB of `body` as text; control characters become spaces, parts of the token `[token]`.
+
+    The values of the route's headers become `[header]`, also where the client quotes a part of 15 characters.
+    """
     text = body[: TEXT_LIMIT * 4 + len(token)].decode("utf-8", "replace")
     text = "".join(character if character.isprintable() else " " for character in text)
+    secrets = list(_secrets(route))
     for secret in secrets:
-        text = text.replace(secret, "[header]")
-    return _RUN.sub(lambda run: "[token]" if _echoes(run[0], token) else run[0], text)[:TEXT_LIMIT].strip()
+        text = without(text, secret, "[header]")
+
+    def hidden(run: re.Match[str]) -> str:
+        if _echoes(run[0], token):
+            return "[token]"
+        return "[header]" if any(_echoes(run[0], secret) for secret in secrets) else run[0]
+
+    return _RUN.sub(hidden, text)[:TEXT_LIMIT].strip()
 
 
-def _echoes(run: str, token: str) -> bool:
-    return any(run[start : start + _STEP] in token for start in range(0, len(run) - _STEP + 1, _STEP))
+def _echoes(run: str, secret: str) -> bool:
+    return any(run[start : start + _STEP] in secret for start in range(0, len(run) - _STEP + 1, _STEP))
+
+
+def _secrets(route: Route) -> Iterator[str]:
+    """What the extra headers and the proxy's password say, as a client might quote it: `Bearer x`, or `x` alone."""
+    values = [value for _, value in route.headers]
+    if route.proxy is not None and (password := URL(route.proxy).password):
+        values += [password, base64.b64encode(f"{URL(route.proxy).user or ''}:{password}".encode()).decode()]
+    for value in values:
+        scheme, _, last = value.rpartition(" ")
+        for secret in (value, last, *(_of_basic(last) if scheme.lower() == "basic" else ())):
+            if len(secret) > _SHORT:
+                yield secret
+
+
+def _of_basic(credentials: str) -> tuple[str, ...]:
+    """`user:password`, and the password (RFC 7617)."""
+    try:
+        pair = base64.b64decode(credentials, validate=True).decode()
+    except ValueError:
+        return ()
+    return pair, pair.partition(":")[2]
