@@ -2,8 +2,8 @@
 
 A name is judged twice: here as far as it is a literal address, and by the transport on the address really connected to.
 `egress.allow` and `egress.deny` outrank the built-in ranges, and the narrower of them wins (deny on a tie). An address
-that carries another (IPv4-mapped, NAT64, 6to4, Teredo) must be allowed by both. A metadata address of a cloud opens
-only to an `allow` of that very address, so that allowing a whole private range does not lend out credentials.
+that carries another (IPv4-mapped, NAT64, 6to4, Teredo, ISATAP) must be allowed by both. A metadata address of a cloud
+opens only to an `allow` of that very address, so that allowing a whole private range does not lend out credentials.
 A proxy looks names up itself, so behind one the name is all that is judged: as an address in disguise where it is one
 (`127.1`), and as loopback or metadata where that is what the name means everywhere.
 The ranges are listed, since `ipaddress.is_global` differs between versions of Python: it lets NAT64 and 6to4 through.
@@ -49,7 +49,9 @@ _IPV6_RANGES = tuple(
     for network, kind in (
         ("::/128", "unspecified"),
         ("::1/128", "loopback"),
+        ("::/96", "IPv4-compatible"),
         ("::ffff:0:0/96", "IPv4-mapped"),
+        ("::ffff:0:0:0/96", "IPv4-translated"),
         ("64:ff9b::/96", "NAT64"),
         ("64:ff9b:1::/48", "NAT64"),
         ("2001::/32", "Teredo"),
@@ -72,9 +74,13 @@ _METADATA = frozenset(
         "169.254.169.254",  # AWS, Azure, Google, Oracle and most others
         "169.254.170.2",  # AWS, credentials of a container
         "169.254.170.23",  # AWS, identities of a pod
+        "169.254.0.23",  # Tencent
+        "169.254.42.42",  # Scaleway
         "fd00:ec2::23",
         "fd00:ec2::254",
         "fd20:ce::254",  # Google
+        "fd00:42::42",  # Scaleway
+        "fe80::a9fe:a9fe",  # OpenStack
         "100.100.100.200",  # Alibaba
         "192.0.0.192",  # Oracle
         "168.63.129.16",  # Azure: public by its number, and yet the host
@@ -85,7 +91,15 @@ _METADATA = frozenset(
 # IPv4 address stands further left, and the last 24 bits are zeros (RFC 6052 §2.2), as they are of no host otherwise.
 _NAT64 = tuple(IPv6Network(network) for network in ("64:ff9b::/96", "64:ff9b:1::/48"))
 
-# Names that mean the same address on every machine (RFC 6761 §6.3) and in every network of a cloud.
+# Also with the IPv4 address last: IPv4-compatible and IPv4-translated ones (RFC 4291, RFC 7915), and in any network, by
+# the 32 bits before it, those of ISATAP (RFC 5214 §6.1).
+_IPV4_LAST = tuple(IPv6Network(network) for network in ("::/96", "::ffff:0:0:0/96"))
+_ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})
+_PLAIN = frozenset(map(IPv6Address, ("::", "::1")))
+
+# Names that mean the same address on every machine (RFC 6761 §6.3, and /etc/hosts as it is delivered) and in every
+# network of a cloud.
+_LOCAL = frozenset(("localhost", "localhost.localdomain", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback"))
 _LOOPBACK = (ip_address("127.0.0.1"), ip_address("::1"))
 _METADATA_NAMES = frozenset(
     (
@@ -190,6 +204,9 @@ def _embedded(address: Address) -> IPv4Address | None:
     if any(address in network for network in _NAT64):
         last = int(address) & 0xFFFF_FFFF
         return IPv4Address(last if last & 0xFF_FFFF else 0)  # what cannot be known is judged as 0.0.0.0: denied
+    number = int(address)
+    if any(address in network for network in _IPV4_LAST) or (number >> 32) & 0xFFFF_FFFF in _ISATAP:
+        return None if address in _PLAIN else IPv4Address(number & 0xFFFF_FFFF)
     return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo is not None else None)
 
 
@@ -224,7 +241,7 @@ def _read(uri: str) -> _Target | str:
 def _meant(name: str) -> tuple[Address, ...]:
     """The addresses that a name means on every machine, one of which must be allowed; none of other names."""
     name = name.lower().removesuffix(".")
-    if name == "localhost" or name.endswith(".localhost"):
+    if name in _LOCAL or name.endswith(".localhost"):
         return _LOOPBACK
     return (_METADATA_OF_NAMES,) if name in _METADATA_NAMES else ()
 

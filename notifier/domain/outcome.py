@@ -169,7 +169,7 @@ def read_retry_after(value: str | None, now: float) -> float | None:
         return None
     value = value.strip()
     if value.isascii() and value.isdigit():
-        return float(value[:12])  # longer than any clamp; float(…) of 10,000 digits would cost time
+        return float(value.lstrip("0")[:12] or "0")  # longer than any clamp; float(…) of 10,000 digits would cost time
     try:
         moment = parsedate_to_datetime(value[:64])
         if moment.tzinfo is None:  # asctime's form has no zone and means GMT (RFC 9110 §5.6.7), not this machine's

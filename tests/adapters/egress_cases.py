@@ -64,7 +64,8 @@ URIS = {
         https://0X7F.1/ https://0177.0.0.1/ https://017700000001/ https://0x7f.0.0.0x1/ https://0000000177.0.0.1/
         https://[::1]/ https://[0:0:0:0:0:0:0:1]/ https://[::ffff:127.0.0.1]/ https://[::ffff:7f00:1]/
         https://[64:ff9b::127.0.0.1]/ https://[64:ff9b:1::7f00:1]/ https://[2002:7f00:1::]/ https://[::127.0.0.1]/
-        https://[2001:0:808:808::80ff:fffe]/ https://localhost/ https://LOCALHOST./ https://shop.localhost:8443/""",
+        https://[2001:0:808:808::80ff:fffe]/ https://localhost/ https://LOCALHOST./ https://shop.localhost:8443/
+        https://[::ffff:0:127.0.0.1]/ https://[2600:1::5efe:7f00:1]/ https://localhost.localdomain/ https://ip6-localhost/""",
     ),
     "Spellings of an address that is allowed": [
         *_cases(
@@ -139,6 +140,12 @@ ADDRESSES = {
         *_cases(Verdict.ALLOWED, "allow: ['64:ff9b::/96', 10.0.0.0/8]", "64:ff9b::10.0.0.1"),
         *_cases(Verdict.DENIED, "allow: ['64:ff9b::/96'], deny: [8.0.0.0/8]", "64:ff9b::8.8.8.8"),
         *_cases(Verdict.DENIED, "allow: ['::/0']", "2002:a00:1:: 64:ff9b:1:a00:8:0:100:0 ::ffff:127.0.0.1"),
+        *_cases(
+            Verdict.DENIED,
+            "allow: ['::/0']",
+            "::10.0.0.1 ::ffff:0:10.0.0.1 2600:1::5efe:a00:1 2600:1::200:5efe:a00:1 fe80::a9fe:a9fe fd00:42::42",
+        ),
+        *_cases(Verdict.ALLOWED, "allow: ['::/0']", ":: ::1 ::8.8.8.8 2600:1::5efe:808:808"),
         *_cases(Verdict.ALLOWED, "allow: [] | allow: [10.0.0.0/8]", "10.0.0.1"),
         *_cases(Verdict.DENIED, "allow: [10.0.0.0/8] | allow: []", "10.0.0.1"),
         *_cases(Verdict.DENIED, "allow: [10.0.0.0/8] | allow: [172.16.0.0/12]", "10.0.0.1"),

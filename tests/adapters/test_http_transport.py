@@ -50,7 +50,9 @@ async def test_a_uri_without_path_is_posted_to_the_root(transport: HttpTransport
     async with scripted() as receiver:
         await transport.post(request(receiver.origin))
         await transport.post(request(receiver.origin + "?a=1"))
-    assert [received.target for received in receiver.requests] == ["/", "/?a=1"]
+        await transport.post(request(receiver.origin + "?"))
+        await transport.post(request(receiver.origin + "//a/?"))
+    assert [received.target for received in receiver.requests] == ["/", "/?a=1", "/?", "//a/?"]
 
 
 async def test_the_clients_own_headers_are_sent_along(transport: HttpTransport) -> None:
@@ -126,6 +128,7 @@ async def test_a_redirect_is_never_followed(transport: HttpTransport, status: in
         ("Sun, 09 Sep 2001 01:47:40 GMT", 60.0),
         ("Sun, 09 Sep 2001 01:00:00 GMT", 0.0),
         ("soon", None),
+        ("0" * 20 + "60", 60.0),
         ("9" * 4000, 999_999_999_999.0),
     ],
 )
@@ -205,6 +208,23 @@ async def test_a_broken_response_is_judged_by_its_status(transport: HttpTranspor
         met = outcome(await transport.post(request(receiver.url)))
         assert (met.reason, met.status) == (Reason.SERVER_ERROR, 503)
         assert outcome(await transport.post(request(receiver.url))).status == 204
+
+
+@pytest.mark.parametrize("broken", [b"no colon", b"\r\n".join([b"X-Long: " + b"x" * 1000] * 20)])
+async def test_a_broken_response_may_ask_for_a_pause(transport: HttpTransport, broken: bytes) -> None:
+    """Its headers are of no use otherwise."""
+    async with scripted(do.raw(b"HTTP/1.1 429 Slow down\r\nretry-after:  7\r\n" + broken + b"\r\n\r\n")) as receiver:
+        met = outcome(await transport.post(request(receiver.url)))
+    assert isinstance(met, Failed)
+    assert (met.status, met.retry_after) == (429, 7.0)
+
+
+async def test_a_switch_of_protocols_ends_the_connection(transport: HttpTransport) -> None:
+    """Nobody asked for it, and what follows would not be HTTP."""
+    async with scripted(do.raw(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), do.answer(204)) as receiver:
+        assert outcome(await transport.post(request(receiver.url))).status == 101
+        assert outcome(await transport.post(request(receiver.url))).status == 204
+    assert receiver.connections == 2
 
 
 async def test_a_body_is_read_up_to_16_kib(transport: HttpTransport) -> None:

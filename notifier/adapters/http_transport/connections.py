@@ -35,6 +35,7 @@ KEEP_ALIVE = 15.0  # seconds an idle connection is kept; that many servers close
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r\n]")
+_RETRY_AFTER = re.compile(rb"\nRetry-After:[ \t]*([^\r\n]{1,100})", re.IGNORECASE)
 _FINAL = re.compile(rb"HTTP/1\.[01] (101|[2-9][0-9]{2})[ \r\n]")
 
 
@@ -101,6 +102,13 @@ class WatchedConnection(ResponseHandler):
         """The status of a final response, as soon as its status line was read."""
         line = _STATUS_LINE.match(self.head, self._answer)
         return int(line[1]) if line is not None and int(line[1]) >= 200 else None
+
+    @property
+    def retry_after(self) -> str | None:
+        """That header, as far as it was read: of a response that has something wrong with it elsewhere."""
+        end = _HEAD_END.search(self.head, self._answer)
+        found = _RETRY_AFTER.search(self.head, self._answer, len(self.head) if end is None else end.end())
+        return None if found is None else found[1].decode("latin-1")
 
     def close(self) -> None:
         """Of aiohttp: in good order, as long as the other side does its part."""

@@ -22,7 +22,8 @@ def read_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: 
         return _before_writing(error, exchange, proxy)
     status = exchange.connection.status
     if status is not None and (exchange.connection.head_too_large or isinstance(error, aiohttp.ClientResponseError)):
-        return Answer(status=status, text="")  # a response came; only its headers are of no use
+        # A response came; only its headers are of no use, but for the pause it asks for.
+        return Answer(status=status, text="", retry_after=exchange.connection.retry_after)
     if exchange.reused and not exchange.connection.head:
         return StaleConnection()
     fault = _tls_fault(error)

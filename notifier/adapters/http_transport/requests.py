@@ -101,10 +101,17 @@ class Heads:
             ssl=True if tls is None else tls,
         )
         request.headers.popall("Content-Length", None)
-        lines = [f"POST {url.raw_path_qs} HTTP/1.1", *(f"{name}: {value}" for name, value in request.headers.items())]
+        lines = [f"POST {_target(uri)} HTTP/1.1", *(f"{name}: {value}" for name, value in request.headers.items())]
         if any("\r" in line or "\n" in line for line in lines):
             raise ValueError("a header or the URI has a line break in it")
         return Head(request, tls, "\r\n".join([*lines, "Content-Length: "]).encode())
+
+
+def _target(uri: str) -> str:
+    """Path and query byte for byte (B4): yarl would leave out an empty query's question mark."""
+    _, _, rest = uri.partition("://")
+    begins = min(at for at in (rest.find("/"), rest.find("?"), len(rest)) if at >= 0)
+    return rest[begins:] if rest[begins : begins + 1] == "/" else "/" + rest[begins:]
 
 
 async def exchange(connector: aiohttp.BaseConnector, head: Head, body: bytes) -> Response:
@@ -124,7 +131,7 @@ async def exchange(connector: aiohttp.BaseConnector, head: Head, body: bytes) ->
         transport.write(b"%b%d\r\n\r\n%b" % (head.until_length, len(body), body))
         message, content = await _answer(protocol, head)
         response = Response(status=message.code, headers=message.headers, body=await read_body(content))
-        whole = content.is_eof()
+        whole = content.is_eof() and message.code != 101  # after which it is another protocol's
     finally:
         if whole:
             connection.release()  # which keeps it, unless it is to be closed
