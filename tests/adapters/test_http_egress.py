@@ -7,7 +7,7 @@ import pytest
 from notifier.adapters.http_transport import HttpTransport
 from notifier.domain.client import EgressPolicy
 from notifier.domain.outcome import Answer, Break, Reason
-from tests.adapters.http_requests import ScriptedResolver, opened, request
+from tests.adapters.http_requests import PLENTY, ScriptedResolver, opened, request
 from tests.receivers import deaf_port, scripted
 
 
@@ -71,6 +71,18 @@ async def test_of_several_addresses_the_allowed_ones_are_used(named: HttpTranspo
         wire = await named.post(request(f"http://two.example:{port}/"))
     assert isinstance(wire, Break)
     assert wire.reason is Reason.CONNECT
+
+
+async def test_of_very_many_addresses_a_few_are_tried() -> None:
+    """Trying thousands costs by their square: a client's name server would have the whole loop to the deadline."""
+    names = {"many.example": [f"127.1.{number >> 8}.{number & 255}" for number in range(2000)]}
+    names["six.example"] = [*(f"fd00::{number:x}" for number in range(2000)), "127.0.0.1"]
+    async with opened(ScriptedResolver(names)) as transport, deaf_port() as port:
+        wire = await transport.post(request(f"http://many.example:{port}/", within=PLENTY))
+        assert isinstance(wire, Break)
+        assert wire.reason is Reason.CONNECT
+        async with scripted(host="six.example") as receiver:
+            assert await transport.post(request(receiver.url)) == Answer(status=200)
 
 
 async def test_a_disguised_address_is_refused_even_where_it_would_be_allowed(transport: HttpTransport) -> None:

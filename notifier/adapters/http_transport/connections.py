@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import aiohttp
-from aiohttp.abc import AbstractResolver
+from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 
 from notifier.domain.client import EgressPolicy
@@ -32,6 +32,8 @@ HEAD_LIMIT = 16 * 1024  # bytes of a response's status line and headers
 WIRE_LIMIT = 64 * 1024
 GOODBYE = 1.0  # seconds a TLS peer has to answer our close_notify; asyncio would hold its socket for 30
 KEEP_ALIVE = 15.0  # seconds an idle connection is kept; that many servers close theirs after 5 s costs one more go
+
+ADDRESSES = 8  # of each family that are tried; a name server may send thousands, which took a core to the deadline
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r\n]")
@@ -150,6 +152,27 @@ class WatchedConnection(ResponseHandler):
         return False
 
 
+class _FewAddresses(AbstractResolver):
+    """The first addresses of each family, in the order of the resolver, which is closed by whoever made it."""
+
+    def __init__(self, resolver: AbstractResolver) -> None:
+        self._resolver = resolver
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Of aiohttp."""
+        found = await self._resolver.resolve(host, port, family)
+        if len(found) <= ADDRESSES:
+            return found
+        families = ([each for each in found if (":" in each["host"]) is six] for six in (True, False))
+        few = {id(each) for of_family in families for each in of_family[:ADDRESSES]}
+        return [each for each in found if id(each) in few]
+
+    async def close(self) -> None:
+        """Nothing of its own."""
+
+
 class GuardedConnector(aiohttp.TCPConnector):
     """A pool of connections made under one egress policy, which is None where a proxy connects for us."""
 
@@ -162,7 +185,7 @@ class GuardedConnector(aiohttp.TCPConnector):
         wire_limit: int = WIRE_LIMIT,
     ) -> None:
         super().__init__(
-            resolver=resolver,
+            resolver=_FewAddresses(resolver),
             keepalive_timeout=kept_for,
             limit=0,  # admission has a cap for each client and for all; what hangs must not keep others waiting in here
             socket_factory=_open_socket if policy is None else _guard(policy),

@@ -34,11 +34,12 @@ def read_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: 
 
 def read_timeout(seconds: float, exchange: Exchange, proxy: URL | None) -> Break:
     """What it means that the deadline has passed."""
+    said = f"{round(seconds, 2):g}"  # what was left of a timeout of 2 s is 1.99978 s
     if exchange.connection is not None:
-        return _break(Reason.TIMEOUT, f"no complete answer within {seconds:g} s", ambiguous=True)
+        return _break(Reason.TIMEOUT, f"no complete answer within {said} s", ambiguous=True)
     if proxy is not None and not exchange.reached:
-        return _break(Reason.PROXY, f"proxy {_place(proxy)}: not reached within {seconds:g} s")
-    return _break(Reason.TIMEOUT, f"no connection within {seconds:g} s")
+        return _break(Reason.PROXY, f"proxy {_place(proxy)}: not reached within {said} s")
+    return _break(Reason.TIMEOUT, f"no connection within {said} s")
 
 
 def refused_by_proxy(proxy: URL, status: int, reason: Reason = Reason.PROXY) -> Break:
