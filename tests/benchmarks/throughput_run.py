@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -212,8 +213,8 @@ class Bench:
             async with broker(self._url, prefix) as publisher:
                 await publisher.publish_all(case.events(self._events))
                 if case.backlog > self._events:
-                    await publish_unconfirmed(self._url, prefix, self._rest())
-                    await publisher.until_depths({"events": case.backlog}, PATIENCE)
+                    all_wait = partial(publisher.until_depths, {"events": case.backlog}, PATIENCE)
+                    await publish_unconfirmed(self._url, prefix, self._rest(), all_wait)
             yield site
         finally:
             await delete_topology(options)
