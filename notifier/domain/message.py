@@ -57,6 +57,11 @@ def delay(hop: int) -> str:
     return f"delay.{hop}s"
 
 
+def delays(queue: str) -> bool:
+    """Whether the queue of this name, without prefix, is a delay queue."""
+    return queue.startswith("delay.")
+
+
 @frozen
 class Whole:
     """What is known of a body of which only the beginning was kept: size in bytes and SHA-256, of all of it."""

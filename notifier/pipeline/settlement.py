@@ -123,7 +123,8 @@ def _later(delivery: Delivery, due: float, path: tuple[int, ...]) -> tuple[str, 
     """The message that brings it back, and the queue to send it to."""
     first, *rest = path
     # An id that is written down is the same at every reading, and marks a duplicate like one that was given.
-    document = DeliveryDocument(delivery=replace(delivery, id_given=True), schedule=Schedule(due=due, hops=tuple(rest)))
+    known = delivery if delivery.id_given else replace(delivery, id_given=True)
+    document = DeliveryDocument(delivery=known, schedule=Schedule(due=due, hops=tuple(rest)))
     body = documents.dump_delivery(document)
     return delay(first), Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id)
 

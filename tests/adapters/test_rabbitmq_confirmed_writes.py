@@ -51,6 +51,24 @@ async def test_all_are_confirmed_and_keep_their_order(amqp_url: str) -> None:
             assert (await channel.basic_get(queue, no_ack=True)).body == body
 
 
+async def test_a_patient_one_waits_for_others_but_not_for_long(amqp_url: str) -> None:
+    """Alone it is written all the same, and the next that cannot wait takes it along, in order."""
+    async with writes_to(amqp_url) as (writes, queue):
+        patient = writes.write("", queue, b"1", commands.Basic.Properties(), "a", patient=True)
+        assert not writes._wake.is_set()
+        async with asyncio.timeout(30):
+            await patient
+            again = writes.write("", queue, b"2", commands.Basic.Properties(), "b", patient=True)
+            at_once = begin(writes, queue, b"3", "c")
+            assert writes._wake.is_set()
+            await asyncio.gather(again, at_once)
+            for body in (b"4", b"5"):  # on either side of the moment when those before would have been written
+                await writes.write("", queue, body, commands.Basic.Properties(), body.decode(), patient=True)
+        channel = writes._channel
+        for body in (b"1", b"2", b"3", b"4", b"5"):
+            assert (await channel.basic_get(queue, no_ack=True)).body == body
+
+
 async def test_one_that_no_queue_takes_is_told_from_its_neighbours(amqp_url: str) -> None:
     """A retry that went nowhere must not count as written: `mandatory` is an error of that one alone."""
     async with writes_to(amqp_url) as (writes, queue):

@@ -2,8 +2,11 @@
 
 That takes a lock, three context managers and four callbacks for each, 90 µs in all. Here a publish is a few lines that
 cannot wait: its number is given and its frames are made at once, so that both keep their order, and one task writes
-what has gathered. Confirms and returns are aiormq's to read: they are entered in its own books of the channel
-(`confirmations`, `message_id_delivery_tag`). Nobody else may publish on the channel.
+what has gathered. What can wait for a moment is written with others: by itself each costs a write, a read of its
+confirm, and a turn of the loop or two.
+
+Confirms and returns are aiormq's to read: they are entered in its own books of the channel (`confirmations`,
+`message_id_delivery_tag`). Nobody else may publish on the channel.
 """
 
 import asyncio
@@ -18,6 +21,9 @@ from pamqp.header import ContentHeader
 
 Confirmation = asyncio.Future[object]
 
+# Seconds that a patient one waits for others. A client that hangs in each of 600 events a second makes 600 deferrals.
+GATHER = 0.005
+
 
 class ConfirmedWrites:
     """See the module. `timeout`: seconds after which one without a confirm ends with TimeoutError."""
@@ -28,15 +34,24 @@ class ConfirmedWrites:
         self._loop = asyncio.get_running_loop()
         self._gathered: list[bytes] = []
         self._wake = asyncio.Event()
+        self._waking = False  # it will be, within GATHER
         self._under_way: deque[tuple[float, Confirmation]] = deque()  # in the order of their deadlines
         self._methods: dict[tuple[str, str], bytes] = {}
 
     def write(
-        self, exchange: str, routing_key: str, body: bytes, properties: commands.Basic.Properties, message_id: str
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: commands.Basic.Properties,
+        message_id: str,
+        *,
+        patient: bool = False,
     ) -> Confirmation:
         """Begin a mandatory publish. The future ends with its confirm, or with what aiormq or `end` makes of it.
 
-        No two under way may have the same `message_id`: it is all that tells returned messages apart.
+        No two under way may have the same `message_id`: it is all that tells returned messages apart. A `patient` one
+        is written with the next that is not, or after GATHER.
         """
         channel = self._channel
         pieces = self._pieces(exchange, routing_key, body, properties)  # raises for what cannot be encoded
@@ -49,8 +64,16 @@ class ConfirmedWrites:
             under_way.popleft()
         under_way.append((self._loop.time() + self._timeout, confirmation))
         self._gathered.extend(pieces)
-        self._wake.set()
+        if not patient:
+            self._wake.set()
+        elif not self._waking:
+            self._waking = True
+            self._loop.call_later(GATHER, self._wake_up)
         return confirmation
+
+    def _wake_up(self) -> None:
+        self._waking = False
+        self._wake.set()
 
     def forget(self, message_id: str) -> None:
         """The publish of this id has ended, whichever way."""
@@ -61,6 +84,8 @@ class ConfirmedWrites:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            if not self._gathered:
+                continue  # written already, with one that could not wait
             if self._channel._close_exception is not None:  # noqa: SLF001  `is_closed` only follows some steps later
                 return  # behind our Channel.CloseOk a publish is a fault, for which RabbitMQ closes the connection
             payload, self._gathered = b"".join(self._gathered), []

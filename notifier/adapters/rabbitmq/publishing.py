@@ -113,9 +113,18 @@ class Publishing:
         return self._connection is not None and is_blocked(self._connection)
 
     async def publish(
-        self, exchange: str, routing_key: str, body: bytes, properties: commands.Basic.Properties
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: commands.Basic.Properties,
+        *,
+        patient: bool = False,
     ) -> None:
-        """Return once the broker has confirmed the message. Raises QueueUnavailable."""
+        """Return once the broker has confirmed the message. Raises QueueUnavailable.
+
+        A `patient` one may be written a few milliseconds later, with others.
+        """
         # aiormq tells returned messages apart by their id alone: of two under way with the same id, the wrong one would
         # be called lost, and the lost one confirmed. So the second waits, outside the window that others need.
         message_id = properties.message_id = properties.message_id or uuid.uuid4().hex
@@ -124,13 +133,20 @@ class Publishing:
         turn = self._turns[message_id] = asyncio.get_running_loop().create_future()
         try:
             async with self._window:
-                await self._send(exchange, routing_key, body, properties, message_id)
+                await self._send(exchange, routing_key, body, properties, message_id, patient=patient)
         finally:
             del self._turns[message_id]
             turn.set_result(None)
 
     async def _send(
-        self, exchange: str, routing_key: str, body: bytes, properties: commands.Basic.Properties, message_id: str
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: commands.Basic.Properties,
+        message_id: str,
+        *,
+        patient: bool,
     ) -> None:
         channel, writes = self._channel, self._writes
         if channel is None or channel.is_closed or writes is None:
@@ -140,7 +156,7 @@ class Publishing:
         if self._heard is not None:
             properties.reply_to, properties.correlation_id = DIRECT, message_id
         try:
-            await writes.write(exchange, routing_key, body, properties, message_id)
+            await writes.write(exchange, routing_key, body, properties, message_id, patient=patient)
         except PublishError as returned:
             self._mend_soon.set()
             raise QueueUnavailable(f"no queue takes {exchange}/{routing_key}: {reason_of(returned)}") from returned

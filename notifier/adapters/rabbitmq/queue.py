@@ -29,7 +29,7 @@ from notifier.adapters.rabbitmq.options import RabbitOptions
 from notifier.adapters.rabbitmq.publishing import BLOCKED, Publishing
 from notifier.adapters.rabbitmq.talk import Talk
 from notifier.domain.errors import NotifierError, QueueUnavailable
-from notifier.domain.message import DEAD, HOPS, Depth, Lane, Message, Outgoing, QueueStatus, delay
+from notifier.domain.message import DEAD, HOPS, Depth, Lane, Message, Outgoing, QueueStatus, delay, delays
 from notifier.pipeline.ports import Sink
 
 WATCH_EVERY = 15.0  # seconds between two looks at the number of consumers, and at queues that should be there
@@ -190,7 +190,7 @@ class RabbitQueue:
             message_id=message.message_id,
             message_type=str(message.kind),
         )
-        await self._publishing.publish("", self._name(queue), message.body, properties)
+        await self._publishing.publish("", self._name(queue), message.body, properties, patient=delays(queue))
 
     async def available(self) -> None:
         """Return when a publish has a chance again."""
