@@ -67,6 +67,18 @@ async def test_a_tunnel_leads_to_the_client(transport: HttpTransport, ca: Author
     assert not receiver.requests[0].header("proxy-authorization")
 
 
+async def test_no_certificate_has_the_dot_of_the_root(
+    transport: HttpTransport, ca: Authority, trusted: TlsFiles
+) -> None:
+    """`shop.example.` is `shop.example`, behind a proxy as without one."""
+    async with (
+        scripted(tls=ca.server("shop.example")) as receiver,
+        scripted(do.tunnel("127.0.0.1", receiver.port)) as proxy,
+    ):
+        wire = await transport.post(request("https://shop.example./", proxy=proxy.origin, tls=trusted))
+    assert wire == Answer(status=200)
+
+
 async def test_a_bad_certificate_behind_a_proxy_is_the_clients(transport: HttpTransport, ca: Authority) -> None:
     """The tunnel stood: it is `tls`, not `proxy`."""
     async with (

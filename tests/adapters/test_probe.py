@@ -9,6 +9,7 @@ from notifier.adapters.http_transport.probe import Probe
 from notifier.domain.client import EgressPolicy, Route, TlsFiles
 from notifier.domain.outcome import Reason
 from notifier.domain.reach import Reached, Unreached
+from tests.adapters.http_requests import ScriptedResolver
 from tests.certificates import authority
 from tests.receivers import scripted
 
@@ -36,6 +37,17 @@ async def test_connected_and_nothing_sent(tmp_path: Path) -> None:
         assert not receiver.requests
     async with scripted() as receiver:
         assert await reach(receiver.url) == Reached(address="127.0.0.1")
+
+
+async def test_no_certificate_has_the_dot_of_the_root(tmp_path: Path) -> None:
+    """What a delivery reaches is not called unreachable."""
+    ca = authority(tmp_path)
+    probe = Probe(ScriptedResolver({"shop.example.": ["127.0.0.1"]}))
+    await probe.open()
+    async with scripted(tls=ca.server("shop.example"), host="shop.example.") as receiver:
+        route = Route(egress=LOCAL, tls=TlsFiles(ca_file=ca.ca_file))
+        assert isinstance(await probe.reach(receiver.url, route, 20), Reached)
+    await probe.close()
 
 
 @pytest.mark.parametrize("expired", [True, False])

@@ -82,7 +82,7 @@ async def _connect(address: str, port: int, context: ssl.SSLContext | None, name
     loop = asyncio.get_running_loop()
     try:
         transport, _ = await loop.create_connection(
-            asyncio.Protocol, address, port, ssl=context, server_hostname=None if context is None else name
+            asyncio.Protocol, address, port, ssl=context, server_hostname=None if context is None else name.rstrip(".")
         )
     except ssl.SSLCertVerificationError as error:
         return Unreached(reason=Reason.TLS, text=f"certificate: {error.verify_message}")

@@ -185,13 +185,15 @@ def _half_of_open_files() -> int:
 async def _by_proxy(
     request: Request, session: aiohttp.ClientSession, proxy: URL, tls: ssl.SSLContext | None, body: bytes
 ) -> requests.Response:
+    url = URL(request.uri, encoded=True)  # the query goes out byte for byte (B4)
     response = await session.post(
-        URL(request.uri, encoded=True),  # the query goes out byte for byte (B4)
+        url,
         data=body,
         headers=request.route.headers,
         allow_redirects=False,
         ssl=True if tls is None else tls,
         proxy=proxy,
+        server_hostname=None if tls is None else (url.raw_host or "").rstrip("."),  # no certificate has the root's dot
     )
     try:
         answered = b"" if response.status == 407 else await requests.read_body(response.content)
