@@ -27,9 +27,9 @@ from notifier.domain.client import EgressPolicy
 from notifier.domain.egress import judge
 
 HEAD_LIMIT = 16 * 1024  # bytes of a response's status line and headers
-# Bytes after which no more are parsed until the next request: chunk extensions never end up in a body, and answers that
-# nobody asked for pile up in a connection that is kept for reuse (1.6 GiB within 3 s). A body itself is read in turn.
-WIRE_LIMIT = 64 * 1024
+# Bytes that are parsed for one request, whatever they are: chunk extensions never end up in a body, and answers that
+# nobody asked for cost 10 µs each, and pile up in a connection that is kept for reuse (1.6 GiB within 3 s).
+WIRE_LIMIT = HEAD_LIMIT + 32 * 1024
 GOODBYE = 1.0  # seconds a TLS peer has to answer our close_notify; asyncio would hold its socket for 30
 KEEP_ALIVE = 15.0  # seconds an idle connection is kept; that many servers close theirs after 5 s costs one more go
 
@@ -128,10 +128,11 @@ class WatchedConnection(ResponseHandler):
 
     def data_received(self, data: bytes) -> None:
         """Of asyncio."""
-        if self._parsed > self._wire_limit:
+        if self._parsed + len(data) > self._wire_limit:
+            data = data[: self._wire_limit - self._parsed]
+            self.force_close()
             if self.transport is not None:
-                self.transport.abort()
-            return
+                self._loop.call_soon(self.transport.abort)  # once what came until now has been read
         self._parsed += len(data)
         if not self._head_complete and self.uses:
             self.head += data[:HEAD_LIMIT]
