@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -45,9 +46,9 @@ http {{
 
 
 class Nginx:
-    """`tokens` are those of the sample. Made by `nginx`."""
+    """`tokens` are those of the sample, each with the moment it came. Made by `nginx`."""
 
-    def __init__(self, plain: int, tls: int, ca: Path, tokens: list[tuple[str, str]]) -> None:
+    def __init__(self, plain: int, tls: int, ca: Path, tokens: list[tuple[str, str, float]]) -> None:
         self.plain = plain
         self.tls = tls
         self.ca = ca
@@ -71,11 +72,11 @@ class Nginx:
 async def nginx() -> AsyncIterator[Nginx]:
     """A running one, on the cores that this process has."""
     _ensure_installed()
-    tokens: list[tuple[str, str]] = []
+    tokens: list[tuple[str, str, float]] = []
 
     async def keep(request: web.BaseRequest) -> web.Response:
         form = parse_qs((await request.read()).decode())
-        tokens.append((request.path.removeprefix("/"), form.get("logout_token", [""])[0]))
+        tokens.append((request.path.removeprefix("/"), form.get("logout_token", [""])[0], time.time()))
         return web.Response()
 
     keeper = web.ServerRunner(web.Server(keep))

@@ -11,7 +11,6 @@ import os
 import secrets
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import distributions
@@ -135,8 +134,8 @@ class PeerBench:
                 drained = await self._measured(peer, folder)
             finally:
                 await self._remove(queue)
-        for client, token in self._receiver.tokens:
-            verify(token, {"keys": [public]}, iss=ISSUER, aud=client, now=time.time())
+        for client, token, at in self._receiver.tokens:
+            verify(token, {"keys": [public]}, iss=ISSUER, aud=client, now=at)
             self.verified[peer.name] = self.verified.get(peer.name, 0) + 1
         self._receiver.tokens.clear()
         return drained

@@ -4,6 +4,7 @@ In the test's own process, plain http alone; nothing has to be installed for it.
 """
 
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -16,7 +17,7 @@ class StandIn:
     """Answers as `nginx.Nginx` does. Made by `stand_in`."""
 
     def __init__(self, keep: int) -> None:
-        self.tokens: list[tuple[str, str]] = []
+        self.tokens: list[tuple[str, str, float]] = []
         self._keep = keep
         self.ca = Path("/nowhere")
         self.port = 0
@@ -37,7 +38,7 @@ class StandIn:
             self._posts += 1
             form = parse_qs((await request.read()).decode())
             if len(self.tokens) < self._keep:
-                self.tokens.append((request.path.removeprefix("/"), form["logout_token"][0]))
+                self.tokens.append((request.path.removeprefix("/"), form["logout_token"][0], time.time()))
         return web.Response()
 
 
