@@ -54,11 +54,12 @@ class JsonLine:
     def of_plain_values(self, method: str, line: EventDict) -> str:
         """The same line, for texts and numbers alone: an object would show what its `repr` keeps to itself."""
         self._stamp(method, line)
-        with suppress(PydanticSerializationError):
+        try:
             text = to_json(line).decode()
-            if text.isascii():  # whatever else may steer a terminal
-                return redact(text)
-        return redact(self._encode(line))
+        except PydanticSerializationError:
+            text = ""
+        # What is not ASCII may steer a terminal, and is written as an escape.
+        return redact(text if text and text.isascii() else self._encode(line))
 
     def _stamp(self, method: str, line: EventDict) -> None:
         line["level"] = method

@@ -113,9 +113,6 @@ def delivery_id(
 
     Each part is preceded by its length, so that no two different lists of parts make the same digest.
     """
-    digest = hashlib.blake2b(digest_size=16)
-    for part in (iss, *spoken_by, event_id, client_id, sub, sid):
-        raw = b"" if part is None else part.encode()
-        digest.update(b"-" if part is None else b"%d:" % len(raw))
-        digest.update(raw)
-    return digest.hexdigest()
+    parts = (iss, *spoken_by, event_id, client_id, sub, sid)
+    whole = b"".join([b"-" if part is None else b"%d:%b" % (len(raw := part.encode()), raw) for part in parts])
+    return hashlib.blake2b(whole, digest_size=16).hexdigest()

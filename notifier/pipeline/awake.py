@@ -21,6 +21,7 @@ class Awake:
     def __call__(self) -> float:
         """Now."""
         now = self._steady()
-        self._held += max(0.0, now - self._read - LONGEST_TURN)
+        if now - self._read > LONGEST_TURN:
+            self._held += now - self._read - LONGEST_TURN
         self._read = now
         return now - self._held

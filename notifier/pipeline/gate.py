@@ -59,12 +59,11 @@ class Gate:
 
     def ask(self, ticket: Ticket) -> Go | Wait | Defer:
         """May it be attempted now?"""
-        now, ahead = self._steady(), self._ahead()
         reserved = ticket.delivery.reserved_until
-        answer = self._admission.ask(
-            ticket.client, ticket.held.lane, ticket, now, None if reserved is None else reserved - ahead
-        )
-        return self._deferral(ticket, answer, ahead) if isinstance(answer, Later) else answer
+        if reserved is not None:
+            reserved -= self._ahead()
+        answer = self._admission.ask(ticket.client, ticket.held.lane, ticket, self._steady(), reserved)
+        return self._deferral(ticket, answer, self._ahead()) if isinstance(answer, Later) else answer
 
     def ended(self, ticket: Ticket, made: Made) -> list[Ticket]:
         """Its attempt ended so. Returns those that begin now in its place."""
