@@ -119,12 +119,13 @@ class Admission(Generic[Ticket]):
         workers = max(1, self._workers())
         limit = max(1, min(client.max_concurrent // workers, self._window.most_for_one))
         step = 0.0 if client.per_second is None else workers / client.per_second
-        one = self._known.get(client.key)
+        key = client.key
+        one = self._known.get(key)
         if one is None:
-            one = self._known[client.key] = Standing(client=client, limit=limit, step=step, heard=now)
+            one = self._known[key] = Standing(client=client, limit=limit, step=step, heard=now)
         one.client, one.limit, one.step, one.heard = client, limit, step, now
         one.cap = min(one.cap, limit)
-        self._known.move_to_end(client.key)
+        self._known.move_to_end(key)
         if one.hangs(now):
             self._doubt(one)
         return one
@@ -191,7 +192,8 @@ class Admission(Generic[Ticket]):
 
     def ended(self, client: Client, ticket: Ticket, mark: Mark, now: float) -> list[Ticket]:
         """An attempt ended so. Returns those who waited for it and begin now."""
-        one = self._known[client.key]
+        key = client.key
+        one = self._known[key]
         before = one.group
         began, lane = one.running.pop(id(ticket))
         self._window.count(before, lane, -1)
@@ -202,18 +204,18 @@ class Admission(Generic[Ticket]):
             # back while it fails goes to the end, and the end moves away by minutes (1,200 waited 128 s for nothing).
             one.reserved = min(one.reserved, now)
         one.heard = now
-        self._known.move_to_end(client.key)
+        self._known.move_to_end(key)
         if turn is not None:
             self._turned(one.client, turn)
         if one.circuit.open_until is None:
-            self._broken.pop(client.key, None)
+            self._broken.pop(key, None)
         else:
-            self._broken[client.key] = one
+            self._broken[key] = one
         if one.waiting:
-            self._ready[client.key] = None
+            self._ready[key] = None
         elif not one.running:
-            del self._busy[client.key]
-        return self.hand_out(now)
+            del self._busy[key]
+        return self.hand_out(now) if self._ready else []
 
     def hand_out(self, now: float) -> list[Ticket]:
         """Slots that are free go to those who wait, client after client. To be called after `put_off`, too."""

@@ -30,6 +30,7 @@ MOST_CONTEXTS = 512
 
 class _Content(Protocol):
     async def read(self, n: int) -> bytes: ...
+    def at_eof(self) -> bool: ...
 
 
 @frozen
@@ -159,8 +160,8 @@ async def read_body(content: _Content) -> bytes:
     """At most 16 KiB; what comes after them is never read. A body that breaks off is as good as one that ends (R11)."""
     body = b""
     try:
-        while len(body) < BODY_LIMIT and (chunk := await content.read(BODY_LIMIT - len(body))):
-            body += chunk
+        while len(body) < BODY_LIMIT and not content.at_eof():
+            body += await content.read(BODY_LIMIT - len(body))
     except (aiohttp.ClientError, OSError):
         pass
     return body

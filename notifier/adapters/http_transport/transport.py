@@ -106,7 +106,8 @@ class HttpTransport:
         tls = await self._context(request) if request.uri[:5].lower() == "https" else None
         proxy = None if route.proxy is None else URL(route.proxy)
         exchange = Exchange(new_connection=request.new_connection)
-        pool = await self._pool(None if proxy is not None else route.egress)
+        policy = None if proxy is not None else route.egress
+        pool = self._pools.get(policy) or await self._new_pool(policy)
         pool.in_use += 1
         context = current_exchange.set(exchange)
         try:
@@ -145,15 +146,11 @@ class HttpTransport:
             retry_after=None if retry_after is None else retry_after[:100],
         )
 
-    async def _pool(self, policy: EgressPolicy | None) -> _Pool:
-        """The session for an egress policy; None stands for all that goes through a proxy."""
-        pool = self._pools.get(policy)
-        if pool is None:
-            await self._close_idle()
-            pool = self._pools[policy] = self._new_pool(policy)
-        return pool
-
-    def _new_pool(self, policy: EgressPolicy | None) -> _Pool:
+    async def _new_pool(self, policy: EgressPolicy | None) -> _Pool:
+        """A session for an egress policy; None stands for all that goes through a proxy."""
+        await self._close_idle()
+        if (made := self._pools.get(policy)) is not None:  # by another, meanwhile
+            return made
         assert self._resolver is not None, "open() comes before post()"
         connector = GuardedConnector(policy, self._resolver, self._open_connections, self._kept_for)
         session = aiohttp.ClientSession(
@@ -166,7 +163,9 @@ class HttpTransport:
             read_bufsize=BODY_LIMIT,
         )
         now = asyncio.get_running_loop().time()
-        return _Pool(session=session, connector=connector, heads=requests.Heads(session, _HEADERS), last_used=now)
+        heads = requests.Heads(session, _HEADERS)
+        pool = self._pools[policy] = _Pool(session=session, connector=connector, heads=heads, last_used=now)
+        return pool
 
     async def _close_idle(self) -> None:
         """New policies come only with a new configuration: that is when old ones are looked for."""
