@@ -140,7 +140,7 @@ class Metrics:
         self._clients.row(iss, client_id).attempted(fact.outcome.reason)
         self._attempt_seconds.add(fact)
         if fact.jti:  # an attempt that egress denied minted no token
-            key = (iss, fact.alg)  # one of the issuers: others have no key
+            key = (self._clients.iss(iss), fact.alg)
             self._minted[key] = self._minted.get(key, 0) + 1
 
     async def render(self, *, openmetrics: bool = False) -> bytes:

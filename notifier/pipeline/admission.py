@@ -119,8 +119,7 @@ class Admission(Generic[Ticket]):
         workers = max(1, self._workers())
         limit = max(1, min(client.max_concurrent // workers, self._window.most_for_one))
         step = 0.0 if client.per_second is None else workers / client.per_second
-        key = client.key
-        one = self._known.get(key)
+        one = self._known.get(key := client.key)
         if one is None:
             one = self._known[key] = Standing(client=client, limit=limit, step=step, heard=now)
         one.client, one.limit, one.step, one.heard = client, limit, step, now
@@ -192,8 +191,7 @@ class Admission(Generic[Ticket]):
 
     def ended(self, client: Client, ticket: Ticket, mark: Mark, now: float) -> list[Ticket]:
         """An attempt ended so. Returns those who waited for it and begin now."""
-        key = client.key
-        one = self._known[key]
+        one = self._known[key := client.key]
         before = one.group
         began, lane = one.running.pop(id(ticket))
         self._window.count(before, lane, -1)
