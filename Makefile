@@ -124,13 +124,13 @@ bench-check: $(DEV)/.made ## before a release: has a delivery become dearer than
 	@$(DEV)/bin/python -m tests.benchmarks.check $(ARGS)
 
 bench-isolation: $(DEV)/.made ## measure what healthy clients feel of a faulty one; on a quiet machine, 6 min a case: ARGS="--case slow"
-	@$(DEV)/bin/python -m tests.benchmarks.isolation $(ARGS)
+	@$(DEV)/bin/python -m tests.benchmarks.isolation --json $(RESULTS)/isolation.json $(ARGS)
 
 bench-deferrals: $(DEV)/.made ## measure what 100,000 deliveries cost that wait for a dead client; up to 40 min
 	@$(DEV)/bin/python -m tests.benchmarks.deferrals $(ARGS)
 
 bench-peers: $(DEV)/.made $(PEERS)/.made ## measure Celery, Dramatiq, FastStream, Taskiq and node-oidc-provider beside it; about 15 min
-	@$(DEV)/bin/python -m tests.benchmarks.peers $(ARGS)
+	@$(DEV)/bin/python -m tests.benchmarks.peers --json $(RESULTS)/peers.json $(ARGS)
 
 image: ## build the image notifier:dev by docker, or by podman: ARGS="--build-arg …"
 	@$$(command -v docker || echo podman) build --tag notifier:dev $(ARGS) .

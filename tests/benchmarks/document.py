@@ -15,32 +15,16 @@ from typing import Any
 
 from notifier.operations import measured
 from notifier.operations.capacity import Demand, capacity
+from tests.benchmarks import comparisons
+from tests.benchmarks.cells import Cases, rows, spread
 from tests.benchmarks.picture import Chart, Line, svg
 from tests.benchmarks.record import FOLDER, load
 from tests.benchmarks.throughput import cases, target
-
-Cases = Mapping[str, Mapping[str, Any]]
 
 ROOT = Path(__file__).parents[2]
 PERFORMANCE, SCALING = ROOT / "docs" / "performance.md", ROOT / "docs" / "scaling.md"
 MEASURED = Path(measured.__file__)
 BEGIN, END = "<!-- {name}: made by make bench-plot -->", "<!-- end -->"
-
-# ── cells ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def spread(found: Mapping[str, float | None], spec: str = ",.0f") -> str:
-    """Median (least – greatest), or the one value if there was one round."""
-    low, middle, high = (found[name] for name in ("min", "median", "max"))
-    if low is None or middle is None or high is None:
-        return "–"
-    return f"{middle:{spec}}" if low == high else f"{middle:{spec}} ({low:{spec}} – {high:{spec}})"
-
-
-def rows(head: str, lines: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, the first column to the left."""
-    columns = head.count("|") - 1
-    return "\n".join([head, "|---|" + "--:|" * (columns - 1), *(f"| {' | '.join(line)} |" for line in lines)])
 
 
 def taken(found: Cases) -> str:
@@ -149,6 +133,8 @@ SECTIONS: Mapping[str, Callable[[Cases], str]] = {
     "growth": growth,
     "scale": scale,
     "broker": broker,
+    "peers": comparisons.peers,
+    "isolation": comparisons.isolation,
 }
 
 # ── pictures ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -26,7 +26,8 @@ from tests.benchmarks import figures
 from tests.benchmarks.isolation_run import FAN_OUT, Bench, Case, Measured, Options, Turn
 from tests.benchmarks.processes import receivers
 from tests.benchmarks.receivers import Behaviour, Kind
-from tests.benchmarks.rig import Cores, Setup, answer, broker_url, console, described, share_cores, write_json
+from tests.benchmarks.record import merge
+from tests.benchmarks.rig import Cores, Setup, answer, broker_url, console, share_cores
 
 HANG: Final = Behaviour(kind=Kind.HANG)
 CASES: Final[Mapping[str, Case]] = MappingProxyType(
@@ -130,6 +131,20 @@ def table(report: Report) -> Table:
     return made
 
 
+def record(report: Report, options: Options) -> dict[str, object]:
+    """What is kept of it: the spreads of A (`healthy`) and of B (`faulty`), their ratios, and how each was taken."""
+    firsts, seconds = ([_values(turn) for turn in turns] for turns in zip(*report.measured.rounds, strict=True))
+    both = {
+        name: {figure: figures.spread([each[figure] for each in values]) for figure in values[0]}
+        for name, values in (("healthy", firsts), ("faulty", seconds))
+    }
+    return {
+        "case": report.what, "rate": report.measured.rate, "capacity": report.measured.capacity, "options": options,
+        "rounds": [{"healthy": a.paced, "faulty": b.paced} for a, b in report.measured.rounds],
+        "accounts": report.accounts, "ratios": report.ratios, "noise": report.noise, **both,
+    }  # fmt: skip
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.isolation", description=__doc__.splitlines()[0])
@@ -161,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report = uvloop.run(run_case(name, CASES[name], url, options, cores, progress))
             answer(to_stderr=str(given.json) == "-").print(table(report))
             reports.append(report)
-            write_json(given.json, {"machine": described(), "options": options, "cores": cores, "cases": reports})
+            merge(given.json, {name: record(report, options)})
     return 0 if all(report.complete for report in reports) else 1
 
 

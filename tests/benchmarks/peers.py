@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from rich.table import Table
 from tests.benchmarks import figures
 from tests.benchmarks.nginx import nginx
 from tests.benchmarks.peers_run import ENVIRONMENT, PEERS, Peer, PeerBench, versions
-from tests.benchmarks.rig import Cores, answer, broker_url, console, described, share_cores, write_json
+from tests.benchmarks.record import merge
+from tests.benchmarks.rig import Cores, answer, broker_url, console, share_cores
 from tests.benchmarks.throughput_run import Bench, Case, Drain
 
 OURS, CEILING, BEST = "notifier", "ceiling", "best framework"
@@ -157,8 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with broker_url(given.url) as url:
         reports = uvloop.run(run(chosen, against, url, cores, given, progress))
     answer(to_stderr=str(given.json) == "-").print(table(reports))
-    record = {"machine": described(), "cores": cores, "versions": versions(given.environment), "cases": reports}
-    write_json(given.json, record)
+    used = versions(given.environment)
+    merge(given.json, {name: {**asdict(each), "versions": used} for name, each in zip(chosen, reports, strict=True)})
     return 0 if all(drain.complete for each in reports for drains in each.rounds for drain in drains.values()) else 1
 
 

@@ -57,6 +57,18 @@ def test_every_kind_of_figure_has_a_table(tmp_path: Path) -> None:
         found = load(tmp_path / f"{name}.json")
         assert "| 2 (1 – 3) |" in document.SECTIONS[name](found)
         assert "load of the machine" in document.taken(found)
+    felt = dict.fromkeys(("p50", "p99", "p99_second", "drain_99"), one)
+    merge(
+        tmp_path / "isolation.json",
+        {"slow": {"rate": 10, "noise": {}, **dict.fromkeys(("healthy", "faulty", "ratios"), felt)}},
+    )
+    programs = dict.fromkeys(("notifier", "celery", "ceiling", "best framework"), one)
+    merge(
+        tmp_path / "peers.json",
+        {"es256-1": {**dict.fromkeys(("rate", "cpu", "ahead"), programs), "versions": {"celery": "5"}}},
+    )
+    for name in ("isolation", "peers"):
+        assert "| 2.00 (1.00 – 3.00) |" in document.SECTIONS[name](load(tmp_path / f"{name}.json"))
     drawn = document.pictures(tmp_path)
     assert {path.name for path in drawn} == {"latency.svg", "growth.svg"}
     assert all(text.startswith("<svg") and text.endswith("</svg>\n") for text in drawn.values())

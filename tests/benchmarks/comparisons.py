@@ -1,0 +1,51 @@
+"""The tables of docs/performance.md that set one run beside another: peers beside ours, a fault beside none."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tests.benchmarks.cells import Cases, rows, spread
+from tests.benchmarks.isolation import CASES as FAULTS
+from tests.benchmarks.peers import BEST, CASES, CEILING, OURS, target
+
+
+def peers(found: Cases) -> str:
+    """By case and program, the ceiling too."""
+    head = "| case | program | deliveries/s | notifier ÷ program | target | CPU µs |"
+    lines = []
+    for name in (name for name in CASES if name in found):
+        case = found[name]
+        label = f"`{name}`"
+        for program in (OURS, *sorted(set(case["rate"]) - {OURS, CEILING}), CEILING):
+            ahead = "" if program == OURS else spread(case["ahead"][program], ".2f")
+            wanted = target(CASES[name], program)
+            lines.append([label, program, spread(case["rate"][program]), ahead, wanted, spread(case["cpu"][program])])
+            label = ""
+        if BEST in case["ahead"]:
+            lines.append(["", f"*{BEST}*", "", spread(case["ahead"][BEST], ".2f"), target(CASES[name], BEST), ""])
+    versions = next(iter(found.values()))["versions"]
+    told = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    return f"{rows(head, lines)}\n\nWith {told}."
+
+
+def isolation(found: Cases) -> str:
+    """By case: what the healthy clients feel, all healthy (A) and with the fault (B)."""
+    head = (
+        "| case | events/s | p50 ms, A | B | p99 ms, A | B | p99, B ÷ A | of the median second | A ÷ A |"
+        " drain, B ÷ A | A ÷ A |"
+    )
+    lines = [_felt(name, found[name]) for name in FAULTS if name in found]
+    return rows(head, lines)
+
+
+def _felt(name: str, case: Mapping[str, Any]) -> list[str]:
+    a, b, ratios, noise = (case[part] for part in ("healthy", "faulty", "ratios", "noise"))
+
+    def beside(figure: str) -> str:
+        return spread(noise[figure], ".2f") if noise else ""
+
+    return [
+        f"`{name}`", f"{case['rate']:,.0f}", spread(a["p50"], ".1f"), spread(b["p50"], ".1f"),
+        spread(a["p99"], ".1f"), spread(b["p99"], ".1f"), spread(ratios["p99"], ".2f"),
+        spread(ratios["p99_second"], ".2f"), beside("p99_second"),
+        spread(ratios["drain_99"], ".2f"), beside("drain_99"),
+    ]  # fmt: skip
