@@ -123,7 +123,7 @@ def _renderers(log_format: Literal["auto", "json", "console"], out: "Unbreakable
             structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback),
             _redact,
         ]
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(), _redact]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(separators=(",", ":")), _redact]
 
 
 def _is_json(log_format: Literal["auto", "json", "console"], out: "Unbreakable") -> bool:

@@ -103,7 +103,7 @@ def test_a_fault_of_the_machine_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr == f"notifier: No such file or directory: {tmp_path}/missing/key.pem\n"
     logged = notifier(*words, cwd=tmp_path, settings={"NOTIFIER_LOG__LEVEL": "error"})
-    assert '"event": "crashed"' in logged.stderr
+    assert '"event":"crashed"' in logged.stderr
 
 
 def test_a_fault_of_ours_is_one_line_without_its_text(tmp_path: Path) -> None:

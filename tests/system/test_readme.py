@@ -325,7 +325,7 @@ def delivery() -> Delivery:
 
 def test_the_log_line_of_the_readme_is_what_is_logged() -> None:
     """The same members in the same order."""
-    (line,) = [json.loads(block) for block in blocks(README, "json") if '"event": "attempt"' in block]
+    (line,) = [json.loads(block) for block in blocks(README, "json") if '"event":"attempt"' in block]
     fact = facts.Attempted(
         delivery=delivery(), number=1, jti="j", alg="RS256", outcome=Delivered(status=204), seconds=0.1, at=0.0,
         next_due=None,
