@@ -82,7 +82,9 @@ def growth(found: Cases) -> str:
     if drains:
         head = "| what grows | to | deliveries/s | CPU µs | ÷ ceiling | MiB at most |"
         made.append(rows(head, [_grown(case) for case in _ordered(drains)]))
-        made.append("![Cost against growth](performance/growth.svg)")
+        named = [case["series"] for case in drains if case["series"] != "memory"]
+        if len(named) > len(set(named)):  # two points of something are drawn
+            made.append("![Cost against growth](performance/growth.svg)")
     if starts:
         head = "| clients file | clients | ready after s | MiB | reload s | MiB then, at most | loop held up, ms |"
         made.append(rows(head, [_started(case) for case in _ordered(starts)]))
