@@ -7,11 +7,11 @@ from itertools import count
 
 import pytest
 from aiormq.exceptions import PublishError
-from pamqp import commands
 
-from notifier.adapters.rabbitmq.confirmed_writes import Confirmation, ConfirmedWrites
+from notifier.adapters.rabbitmq.confirmed_writes import ENOUGH, Confirmation, ConfirmedWrites
 from notifier.adapters.rabbitmq.connection import connect, open_channel
 from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.rabbitmq.publish import Publish
 
 
 @asynccontextmanager
@@ -33,10 +33,19 @@ async def writes_to(
         await connection.close()
 
 
-def begin(writes: ConfirmedWrites, queue: str, body: bytes, message_id: str) -> Confirmation:
+def begin(
+    writes: ConfirmedWrites, queue: str, body: bytes, message_id: str, *, exchange: str = "", patient: bool = False
+) -> Confirmation:
     """A persistent message."""
-    properties = commands.Basic.Properties(delivery_mode=2, message_id=message_id)
-    return writes.write("", queue, body, properties, message_id)
+    publish = Publish(
+        exchange=exchange,
+        routing_key=queue,
+        body=body,
+        message_id=message_id,
+        content_type="text/plain",
+        patient=patient,
+    )
+    return writes.write(publish)
 
 
 async def test_all_are_confirmed_and_keep_their_order(amqp_url: str) -> None:
@@ -54,19 +63,29 @@ async def test_all_are_confirmed_and_keep_their_order(amqp_url: str) -> None:
 async def test_a_patient_one_waits_for_others_but_not_for_long(amqp_url: str) -> None:
     """Alone it is written all the same, and the next that cannot wait takes it along, in order."""
     async with writes_to(amqp_url) as (writes, queue):
-        patient = writes.write("", queue, b"1", commands.Basic.Properties(), "a", patient=True)
+        patient = begin(writes, queue, b"1", "a", patient=True)
         assert not writes._wake.is_set()
         async with asyncio.timeout(30):
             await patient
-            again = writes.write("", queue, b"2", commands.Basic.Properties(), "b", patient=True)
+            again = begin(writes, queue, b"2", "b", patient=True)
             at_once = begin(writes, queue, b"3", "c")
             assert writes._wake.is_set()
             await asyncio.gather(again, at_once)
             for body in (b"4", b"5"):  # on either side of the moment when those before would have been written
-                await writes.write("", queue, body, commands.Basic.Properties(), body.decode(), patient=True)
+                await begin(writes, queue, body, body.decode(), patient=True)
         channel = writes._channel
         for body in (b"1", b"2", b"3", b"4", b"5"):
             assert (await channel.basic_get(queue, no_ack=True)).body == body
+
+
+async def test_patient_ones_do_not_wait_when_there_are_enough(amqp_url: str) -> None:
+    """Where all that a lane holds is put off again, the broker sends more only when these are acked."""
+    async with writes_to(amqp_url, writing=False) as (writes, queue):
+        for number in range(ENOUGH - 1):
+            begin(writes, queue, b"", f"m{number}", patient=True)
+        assert not writes._wake.is_set()
+        begin(writes, queue, b"", "last", patient=True)
+        assert writes._wake.is_set()
 
 
 async def test_one_that_no_queue_takes_is_told_from_its_neighbours(amqp_url: str) -> None:
@@ -110,7 +129,7 @@ async def test_a_channel_that_the_broker_closes_leaves_its_connection_standing(a
         channel = await open_channel(connection, confirms=True)
         writes = ConfirmedWrites(channel, 30.0)
         task = asyncio.create_task(writes.run())
-        begun = [writes.write("no-such-exchange", "", b"", commands.Basic.Properties(), "first")]
+        begun = [begin(writes, "", b"", "first", exchange="no-such-exchange")]
         async with asyncio.timeout(30):
             for number in count():
                 if channel.is_closed:

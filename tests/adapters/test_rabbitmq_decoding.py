@@ -8,10 +8,10 @@ from typing import Any
 import aiormq
 import pytest
 from aiormq.abc import DeliveredMessage
-from pamqp import commands, decode
+from pamqp import commands, decode, encode
 from pamqp.header import ContentHeader
 
-from notifier.adapters.rabbitmq.decoding import UnreadableTable, to_message, tolerate_any_publisher
+from notifier.adapters.rabbitmq.decoding import SMALL, UnreadableTable, to_message, tolerate_any_publisher
 from notifier.domain.message import Kind, Lane, NewerKind, Whole
 
 
@@ -123,3 +123,13 @@ def test_headers_nested_without_end_are_left_out() -> None:
     length, left = decode.by_type(raw + b"rest", "table")
     assert length == len(raw)
     assert isinstance(left, UnreadableTable)
+
+
+@pytest.mark.parametrize("padding", [0, SMALL, 2 * SMALL])
+def test_a_table_is_read_the_same_every_time(padding: int) -> None:
+    """Small ones are decoded once; whatever follows a table in the header does not belong to it."""
+    tolerate_any_publisher()
+    table = {"x-death": [death("")], "padding": "x" * padding}
+    raw = encode.field_table(table)
+    for behind in (b"", b"\x02", b"other"):
+        assert decode.METHODS["table"](raw + behind) == (len(raw), table)

@@ -12,6 +12,7 @@ import datetime as dt
 import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 import aiormq.abc
@@ -21,6 +22,10 @@ from notifier.domain.message import SUSPECT, Kind, Lane, Message, NewerKind, Who
 from notifier.domain.reply import asked_by_publisher
 
 HEADERS_LIMIT = 16 * 1024  # bytes of a table that are decoded: 50 ms at the very most, 0.1 ms for what people send
+
+# Bytes of a table that is decoded once. What comes from a delay queue bears where it was, and of all that come within a
+# second the tables are the same: 10 of the 14 µs that a header takes. Nobody may change what was decoded.
+SMALL = 1024
 
 
 class UnreadableTable(dict[str, Any]):
@@ -118,7 +123,15 @@ def _short_string(value: bytes) -> tuple[int, str]:
 
 def _table(value: bytes) -> tuple[int, dict[str, Any]]:
     length = int.from_bytes(value[:4], "big")
-    if length <= HEADERS_LIMIT:
-        with suppress(ValueError, OverflowError, RecursionError):  # nested too deeply, or holds an unreadable name
-            return decode.field_table(value)
-    return length + 4, UnreadableTable()
+    if length > HEADERS_LIMIT:
+        return length + 4, UnreadableTable()
+    return _small_table(value[: length + 4]) if length <= SMALL else _any_table(value)
+
+
+def _any_table(value: bytes) -> tuple[int, dict[str, Any]]:
+    with suppress(ValueError, OverflowError, RecursionError):  # nested too deeply, or holds an unreadable name
+        return decode.field_table(value)
+    return int.from_bytes(value[:4], "big") + 4, UnreadableTable()
+
+
+_small_table = lru_cache(maxsize=256)(_any_table)

@@ -23,10 +23,10 @@ from notifier.adapters.rabbitmq.connection import (
     reason_of,
 )
 from notifier.adapters.rabbitmq.options import RabbitOptions
-from notifier.adapters.rabbitmq.told_frames import ToldFrames
+from notifier.adapters.rabbitmq.publish import Frames, Publish
 from notifier.adapters.rabbitmq.topology import OUTCOMES
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.outcome_event import Told
+from notifier.domain.outcome_event import CONTENT_TYPE, Told, dump_told, headers, routing_key
 
 PACE = 0.1  # seconds between two looks whether the broker takes some again
 AGAIN = 2.0  # seconds until a channel that the broker closed is opened anew: the exchange is missing, or not ours
@@ -45,7 +45,7 @@ class OutcomePublisher:
         self._link = Link(options, "outcomes", self._serve)
         self._connection: Connection | None = None
         self._channel: aiormq.Channel | None = None
-        self._frames: tuple[aiormq.Channel, ToldFrames] | None = None
+        self._frames: tuple[aiormq.Channel, Frames] | None = None
         self._log = structlog.get_logger(__name__)
 
     async def run(self) -> None:
@@ -94,10 +94,9 @@ class OutcomePublisher:
         if channel is None:
             raise QueueUnavailable("not connected")
         if self._frames is None or self._frames[0] is not channel:
-            made = ToldFrames(channel.number, self._exchange, self._source, channel.max_content_size)
-            self._frames = channel, made
+            self._frames = channel, Frames(channel.number, channel.max_content_size)
         frames = self._frames[1]
-        payload = b"".join([frames.of(told) for told in batch])
+        payload = b"".join([frames.of(publish_of(told, self._exchange, self._source)) for told in batch])
         # Waited for until the connection has taken it: a broker that reads slowly fills the buffer above.
         taken: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         await channel.write_queue.put(ChannelFrame(payload=payload, should_close=False, drain_future=taken))
@@ -109,3 +108,16 @@ class OutcomePublisher:
         finally:
             closing.cancel()  # one of our own: aiormq's lives on
             taken.cancel()
+
+
+def publish_of(told: Told, exchange: str, source: str) -> Publish:
+    """The outcome as a message, which nobody need be bound to hear."""
+    return Publish(
+        exchange=exchange,
+        routing_key=routing_key(told),
+        body=dump_told(told, source),
+        message_id=told.id,
+        content_type=CONTENT_TYPE,
+        headers=headers(told),
+        mandatory=False,
+    )

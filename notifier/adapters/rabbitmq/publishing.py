@@ -6,14 +6,12 @@ perhaps durable all the same (a lost confirm), so that trying again may double i
 
 import asyncio
 import random
-import uuid
 from collections.abc import Callable
 
 import aiormq
 import aiormq.abc
 import structlog
 from aiormq.exceptions import AMQPError, ChannelClosed, DeliveryError, PublishError
-from pamqp import commands
 
 from notifier.adapters.rabbitmq.confirmed_writes import ConfirmedWrites
 from notifier.adapters.rabbitmq.connection import (
@@ -25,12 +23,12 @@ from notifier.adapters.rabbitmq.connection import (
     open_channel,
     reason_of,
 )
+from notifier.adapters.rabbitmq.publish import DIRECT, Publish
 from notifier.domain.errors import QueueUnavailable
 
 IN_FLIGHT = 1000  # publishes without a confirm yet; bounds memory (128 KiB each at most) and the broker's backlog
 CONFIRM_TIMEOUT = 10.0  # no confirm after so long: the broker is blocked or stuck, and the caller should know
 LOOK_EVERY = 1.0  # seconds between two looks for publishes without a confirm
-DIRECT = "amq.rabbitmq.reply-to"
 PACE = 0.1  # seconds between two tries of one caller, on average
 TOLD_FOR = 15.0  # seconds that a refusal is told after it was met: one that lasts is met again ten times a second
 BLOCKED = "the broker blocks publishing: memory or disk alarm"
@@ -73,7 +71,7 @@ class Publishing:
 
     async def _use(self, channel: aiormq.Channel, link: Link) -> None:
         """Write on this channel until it is gone."""
-        writes = ConfirmedWrites(channel, CONFIRM_TIMEOUT)
+        writes = ConfirmedWrites(channel, CONFIRM_TIMEOUT, replies=self._heard is not None)
         writing = asyncio.create_task(writes.run())
         self._channel, self._writes = channel, writes
         closing = channel.closing
@@ -112,66 +110,48 @@ class Publishing:
         """Whether a memory or disk alarm of the broker stops our publishing."""
         return self._connection is not None and is_blocked(self._connection)
 
-    async def publish(
-        self,
-        exchange: str,
-        routing_key: str,
-        body: bytes,
-        properties: commands.Basic.Properties,
-        *,
-        patient: bool = False,
-    ) -> None:
-        """Return once the broker has confirmed the message. Raises QueueUnavailable.
-
-        A `patient` one may be written a few milliseconds later, with others.
-        """
+    async def publish(self, publish: Publish) -> None:
+        """Return once the broker has confirmed the message. Raises QueueUnavailable."""
         # aiormq tells returned messages apart by their id alone: of two under way with the same id, the wrong one would
         # be called lost, and the lost one confirmed. So the second waits, outside the window that others need.
-        message_id = properties.message_id = properties.message_id or uuid.uuid4().hex
+        message_id = publish.message_id
         while (before := self._turns.get(message_id)) is not None:
             await asyncio.wait({before})
         turn = self._turns[message_id] = asyncio.get_running_loop().create_future()
         try:
             async with self._window:
-                await self._send(exchange, routing_key, body, properties, message_id, patient=patient)
+                await self._send(publish)
         finally:
             del self._turns[message_id]
             turn.set_result(None)
 
-    async def _send(
-        self,
-        exchange: str,
-        routing_key: str,
-        body: bytes,
-        properties: commands.Basic.Properties,
-        message_id: str,
-        *,
-        patient: bool,
-    ) -> None:
+    async def _send(self, publish: Publish) -> None:
         channel, writes = self._channel, self._writes
         if channel is None or channel.is_closed or writes is None:
             raise QueueUnavailable("not connected")
         if self.blocked:
             raise QueueUnavailable(BLOCKED)
-        if self._heard is not None:
-            properties.reply_to, properties.correlation_id = DIRECT, message_id
         try:
-            await writes.write(exchange, routing_key, body, properties, message_id, patient=patient)
+            await writes.write(publish)
         except PublishError as returned:
             self._mend_soon.set()
-            raise QueueUnavailable(f"no queue takes {exchange}/{routing_key}: {reason_of(returned)}") from returned
+            raise QueueUnavailable(f"no queue takes {_where(publish)}: {reason_of(returned)}") from returned
         except DeliveryError as refused:
-            raise QueueUnavailable(f"the broker refused it (nack) for {exchange}/{routing_key}") from refused
+            raise QueueUnavailable(f"the broker refused it (nack) for {_where(publish)}") from refused
         except TimeoutError as late:
             raise QueueUnavailable(f"no confirm within {CONFIRM_TIMEOUT:.0f} s") from late
         finally:
-            writes.forget(message_id)
+            writes.forget(publish.message_id)
 
     async def available(self) -> None:
         """Return when a publish has a chance again. Never raises; paces its caller, whatever the trouble is."""
         await asyncio.sleep(PACE * random.uniform(0.5, 1.5))  # noqa: S311  spreads the callers; no secret
         while self._channel is None or self._channel.is_closed or self.blocked:  # noqa: ASYNC110  no event tells all three
             await asyncio.sleep(PACE)
+
+
+def _where(publish: Publish) -> str:
+    return f"{publish.exchange}/{publish.routing_key}"
 
 
 async def _hear(channel: aiormq.Channel, heard: Callable[[bytes], None]) -> None:

@@ -4,14 +4,12 @@ Two connections, since a memory alarm blocks one that publishes and must not sto
 """
 
 import asyncio
-import datetime as dt
 import time
 from collections.abc import Mapping, Sequence
 from uuid import uuid4
 
 import structlog
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
-from pamqp import commands
 
 from notifier.adapters.rabbitmq import topology
 from notifier.adapters.rabbitmq.connection import (
@@ -26,6 +24,7 @@ from notifier.adapters.rabbitmq.connection import (
 from notifier.adapters.rabbitmq.consuming import LaneConsumer, Taken
 from notifier.adapters.rabbitmq.decoding import to_message
 from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.rabbitmq.publish import Publish
 from notifier.adapters.rabbitmq.publishing import BLOCKED, Publishing
 from notifier.adapters.rabbitmq.talk import Talk
 from notifier.domain.errors import NotifierError, QueueUnavailable
@@ -36,7 +35,6 @@ WATCH_EVERY = 15.0  # seconds between two looks at the number of consumers, and 
 MEND_AT_MOST_EVERY = 0.5
 HOPELESS_EVERY = 5.0  # where mending failed: an operator must act first
 RPC_TIMEOUT = 10.0
-PERSISTENT = 2
 ROUTING_KEY = "session-ended"  # any: the exchanges are bound with `#`
 
 
@@ -183,14 +181,17 @@ class RabbitQueue:
 
     async def publish(self, queue: str, message: Outgoing) -> None:
         """Return once the message is durable in `queue`. Raises QueueUnavailable."""
-        properties = commands.Basic.Properties(
+        publish = Publish(
+            exchange="",
+            routing_key=self._name(queue),
+            body=message.body,
+            message_id=message.message_id or uuid4().hex,
             content_type=message.content_type,
-            delivery_mode=PERSISTENT,
-            headers=dict(message.headers) or None,
-            message_id=message.message_id,
             message_type=str(message.kind),
+            headers=message.headers,
+            patient=delays(queue),
         )
-        await self._publishing.publish("", self._name(queue), message.body, properties, patient=delays(queue))
+        await self._publishing.publish(publish)
 
     async def available(self) -> None:
         """Return when a publish has a chance again."""
@@ -211,14 +212,16 @@ class RabbitQueue:
         """
         if lane is Lane.RETRIES:
             raise ValueError("no event is published to the retries")
-        properties = commands.Basic.Properties(
+        publish = Publish(
+            exchange=self._name(lane),
+            routing_key=ROUTING_KEY,
+            body=body,
+            message_id=message_id or uuid4().hex,
             content_type=content_type,
-            delivery_mode=PERSISTENT,
-            headers=dict(headers) if headers else None,
-            message_id=message_id,
-            timestamp=dt.datetime.fromtimestamp(time.time(), tz=dt.UTC),
+            headers=headers or {},
+            timestamp=int(time.time()),
         )
-        await self._publishing.publish(self._name(lane), ROUTING_KEY, body, properties)
+        await self._publishing.publish(publish)
 
     # ── how it stands ───────────────────────────────────────────────────────────────────────────────────────────
 

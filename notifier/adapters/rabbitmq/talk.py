@@ -30,7 +30,7 @@ from notifier.adapters.rabbitmq.connection import (
 from notifier.adapters.rabbitmq.options import RabbitOptions
 from notifier.adapters.rabbitmq.outbox import MOST, TRANSIENT, Outbox
 from notifier.adapters.rabbitmq.outside import Outside
-from notifier.adapters.rabbitmq.publishing import DIRECT
+from notifier.adapters.rabbitmq.publish import DIRECT
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.reply import asked_by_publisher
 
