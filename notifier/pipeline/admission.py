@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal
 
+from notifier.domain.backoff import hops
 from notifier.domain.client import Client
 from notifier.domain.message import Lane
 from notifier.domain.outcome import Cause
@@ -46,8 +47,8 @@ class Wait:
 class Later:
     """Put it off until `due`, in seconds of the same clock.
 
-    Rounded up where the client is left alone until then, so that it comes back once; but down, by halves, for the
-    first in line: it is the probe, and must come on time.
+    Rounded up where the client is left alone until then, or more is known of it only then, so that it comes back once;
+    but down, by halves, for the first in line: it is the probe, and must come on time.
     """
 
     due: float
@@ -56,10 +57,7 @@ class Later:
 
 
 class Admission(Generic[Ticket]):
-    """See the module. `workers` tells over how many workers a client's limits are shared out.
-
-    `turned` is told when a client's circuit opens or closes.
-    """
+    """See the module. `workers`: over how many a client's limits are shared out. `turned` hears of its circuit."""
 
     def __init__(
         self,
@@ -167,7 +165,8 @@ class Admission(Generic[Ticket]):
             due = one.reserved = since
         else:
             due = one.reserved = min(one.reserved + one.pace, max(since, now) + FARTHEST)
-        return Later(due=due, cause=cause, rounding="up" if cause in LEFT_ALONE and due > since else "down")
+        early = cause in LEFT_ALONE or (one.suspect and cause is Cause.SLOT and now + hops(due - now)[0] < since)
+        return Later(due=due, cause=cause, rounding="up" if early and due > since else "down")
 
     # ── beginning and ending ──
 

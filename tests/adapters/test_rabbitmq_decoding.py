@@ -129,7 +129,7 @@ def test_headers_nested_without_end_are_left_out() -> None:
 def test_a_table_is_read_the_same_every_time(padding: int) -> None:
     """Small ones are decoded once; whatever follows a table in the header does not belong to it."""
     tolerate_any_publisher()
-    table = {"x-death": [death("")], "padding": "x" * padding}
+    table: dict[str, Any] = {"x-death": [death("")], "padding": "x" * padding}
     raw = encode.field_table(table)
     for behind in (b"", b"\x02", b"other"):
         assert decode.METHODS["table"](raw + behind) == (len(raw), table)

@@ -211,6 +211,23 @@ def test_who_hangs_for_a_second_leaves_the_window_and_those_who_wait_are_put_off
     assert desk.admission.waiting == 0
 
 
+def test_nobody_comes_back_to_one_that_hangs_before_more_can_be_known_of_it() -> None:
+    """A pass for nothing: rounded down, 5 s are a delay queue of 4. The first, and those after, are not rounded up."""
+    desk = Desk()
+    desk.prove(A)
+    assert isinstance(desk.ask(A), Go)
+    desk.now += 1.1
+    desk.tick()
+    answers = [desk.ask(A) for _ in range(400)]
+    later = [answer for answer in answers if isinstance(answer, Later)]
+    assert len(later) == 400
+    assert later[0].rounding == "down"
+    assert later[0].due == desk.now + A.timeout
+    for one in later[1:]:
+        assert one.rounding == ("up" if one.due < desk.now + 8 else "down"), one
+    assert later[-1].rounding == "down"
+
+
 def test_what_waited_for_the_window_begins_when_what_hangs_leaves_it() -> None:
     """It need not wait until some attempt ends."""
     desk = Desk(window=4)

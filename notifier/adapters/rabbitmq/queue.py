@@ -182,15 +182,10 @@ class RabbitQueue:
     async def publish(self, queue: str, message: Outgoing) -> None:
         """Return once the message is durable in `queue`. Raises QueueUnavailable."""
         publish = Publish(
-            exchange="",
-            routing_key=self._name(queue),
-            body=message.body,
-            message_id=message.message_id or uuid4().hex,
-            content_type=message.content_type,
-            message_type=str(message.kind),
-            headers=message.headers,
-            patient=delays(queue),
-        )
+            exchange="", routing_key=self._name(queue), body=message.body,
+            message_id=message.message_id or uuid4().hex, content_type=message.content_type,
+            message_type=str(message.kind), headers=message.headers, patient=delays(queue),
+        )  # fmt: skip
         await self._publishing.publish(publish)
 
     async def available(self) -> None:
