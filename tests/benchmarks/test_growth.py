@@ -3,6 +3,7 @@
 import os
 from argparse import Namespace
 from pathlib import Path
+from typing import cast
 
 from rich.console import Console
 
@@ -61,6 +62,15 @@ def test_every_point_has_a_name_of_its_own() -> None:
     """The largest backlog is of a million, the most clients are 100,000."""
     names = growth.points()
     assert {"backlog-1000000", "clients-100000", "fan-out-5000", "memory-1000000", "start-yaml-100000"} <= set(names)
+
+
+def test_what_grows_grows_alone() -> None:
+    """Of 100,000 clients registered as few are told as of ten."""
+    for x in (10, 1_000, 100_000):
+        point = growth.points()[f"clients-{x}"]
+        assert isinstance(point, growth.Growth)
+        told = {name for event in point.case.events(50) for name in cast("list[str]", event["clients"])}
+        assert (point.case.clients, len(told)) == (x, 10)
 
 
 def test_the_lag_is_told_in_milliseconds() -> None:

@@ -46,8 +46,9 @@ NOBODY = "http://127.0.0.1:9/"  # the discard port: refused
 class Case:
     """What is drained: by which queue, algorithm and number of clients an event. `failing`: nobody listens.
 
-    `clients` are registered, `series` of them have metrics of their own (None: as is the default), and at least
-    `backlog` events wait when the worker starts, of which only those of the drain are waited for.
+    `clients` are registered, of which the events name `named` (None: all), `series` of them have metrics of their own
+    (None: as is the default), and at least `backlog` events wait when the worker starts, of which only those of the
+    drain are waited for.
     """
 
     queue: str
@@ -56,6 +57,7 @@ class Case:
     tls: bool = False
     failing: bool = False
     clients: int = CLIENTS
+    named: int | None = None
     series: int | None = None
     backlog: int = 0
 
@@ -67,13 +69,14 @@ class Case:
 
     def events(self, count: int) -> Iterator[dict[str, object]]:
         """What is published, to the clients `c0` and so on by turns."""
+        named = self.named or self.clients
         return (
             {
                 "id": f"e{number}",
                 "iss": ISSUER,
                 "sub": "alice",
                 "sid": f"session-{number}",
-                "clients": [f"c{(number * self.fan_out + each) % self.clients}" for each in range(self.fan_out)],
+                "clients": [f"c{(number * self.fan_out + each) % named}" for each in range(self.fan_out)],
             }
             for number in range(count)
         )

@@ -62,11 +62,19 @@ def test_delivered_is_the_last_word() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """The oldest is forgotten first; it would be delivered again, which does no harm."""
+    """At least so many are remembered, and twice as many at most; of the oldest copies are told again, harmlessly."""
     seen: Duplicates[str] = Duplicates(remembered=2)
-    for name in "abc":
+    for name in "abcde":
         seen.begin(name, 0, "x")
         seen.end(name, 0, Fate.DELIVERED)
-    assert seen.begin("c", 0, "x") == Known()
+    assert [seen.begin(name, 0, "x") for name in "edcba"] == [Known(), Known(), Known(), First(), First()]
+
+
+def test_what_is_given_up_is_forgotten_however_long_ago_its_retry_was() -> None:
+    """Whoever sends its event again wants it tried again."""
+    seen: Duplicates[str] = Duplicates(remembered=2)
+    for name, fate in (("a", Fate.POSTPONED), ("b", Fate.DELIVERED), ("a", Fate.GIVEN_UP)):
+        seen.begin(name, 0, "x")
+        seen.end(name, 0, fate)
+    assert seen.begin("a", 0, "x", of_event=True) == First()
     assert seen.begin("b", 0, "x") == Known()
-    assert seen.begin("a", 0, "x") == First()
