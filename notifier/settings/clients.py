@@ -29,6 +29,11 @@ from notifier.settings.values import Count, Duration, Held, Lasting, Section, Sp
 
 _ALGORITHMS = frozenset(Algorithm)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+# Headers of the request itself, and those that hold from one hop to the next alone (RFC 9110 §7.6.1, §11.7).
+_NOT_THEIRS = frozenset(
+    ("host", "expect", "connection", "keep-alive", "proxy-authorization", "proxy-connection", "te", "trailer",
+     "transfer-encoding", "upgrade")
+)  # fmt: skip
 _HEADER_VALUE = re.compile(r"[!-~]([ \t!-~]*[!-~])?")  # RFC 9110 §5.5, ASCII only
 
 
@@ -91,7 +96,7 @@ def _free_claim(name: str) -> str:
 def _free_header(name: str) -> str:
     if _TOKEN.fullmatch(name) is None:
         raise ValueError("is no name of a header")
-    if name.lower() in ("host", "transfer-encoding", "connection") or name.lower().startswith("content-"):
+    if name.lower() in _NOT_THEIRS or name.lower().startswith("content-"):
         raise ValueError(f"the header {name} belongs to the request itself; choose another")
     return name
 

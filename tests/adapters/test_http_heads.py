@@ -1,12 +1,15 @@
-"""The heads of requests, each made once for a client, and what they hold on to."""
+"""The heads of requests, each made once for a host, and what they hold on to."""
 
 import gc
 import ssl
+from pathlib import Path
 from weakref import WeakSet
 
 import aiohttp
+import pytest
 
-from notifier.adapters.http_transport.requests import MOST_CONTEXTS, Heads
+from notifier.adapters.http_transport.requests import MOST_CONTEXTS, Heads, split
+from notifier.domain.client import Route, TlsFiles
 
 
 def context(alive: WeakSet[ssl.SSLContext]) -> ssl.SSLContext:
@@ -16,14 +19,32 @@ def context(alive: WeakSet[ssl.SSLContext]) -> ssl.SSLContext:
     return made
 
 
-async def test_a_head_is_made_once_for_a_client_and_its_certificate() -> None:
-    """It is what a request is spared."""
+async def test_a_head_is_made_once_for_a_host_and_its_certificate() -> None:
+    """It is what a request is spared, however many clients of that host there are and whatever their TLS files."""
     async with aiohttp.ClientSession() as session:
         heads, alive = Heads(session, {}), WeakSet[ssl.SSLContext]()
         first, second = context(alive), context(alive)
-        head = heads.of("https://a.example/", (), first)
-        assert heads.of("https://a.example/", (), first) is head
-        assert heads.of("https://a.example/", (), second).request.ssl is second
+        other = Route(tls=TlsFiles(ca_file=Path("ca.pem")))
+        head, of_other = heads.of("https://a.example", Route(), first), heads.of("https://a.example", other, second)
+        assert (head.request.ssl, of_other.request.ssl) == (first, second)
+        assert heads.of("https://a.example", Route(), first) is head
+        assert heads.of("https://a.example", other, second) is of_other
+        assert heads.of("https://a.example", Route(), second).request.ssl is second
+
+
+@pytest.mark.parametrize(
+    ("uri", "origin", "target"),
+    [
+        ("https://a.example", "https://a.example", "/"),
+        ("https://a.example/", "https://a.example", "/"),
+        ("https://A.example:8443/logout?", "https://A.example:8443", "/logout?"),
+        ("http://[::1]?x=/y%2f", "http://[::1]", "/?x=/y%2f"),
+        ("https://a.example//b/../c?d=https://e.example/?f", "https://a.example", "//b/../c?d=https://e.example/?f"),
+    ],
+)
+def test_path_and_query_go_out_byte_for_byte(uri: str, origin: str, target: str) -> None:
+    """The URI keeps its query component (B4); an empty path is written as `/` (RFC 9112 §3.2.1)."""
+    assert split(uri) == (origin, target)
 
 
 async def test_the_tls_context_of_a_renewed_certificate_is_let_go() -> None:
@@ -31,7 +52,7 @@ async def test_the_tls_context_of_a_renewed_certificate_is_let_go() -> None:
     async with aiohttp.ClientSession() as session:
         heads, alive = Heads(session, {}), WeakSet[ssl.SSLContext]()
         for _ in range(20):
-            heads.of("https://a.example/", (), context(alive))
+            heads.of("https://a.example", Route(), context(alive))
         gc.collect()
         assert len(alive) == 1
 
@@ -41,6 +62,6 @@ async def test_tls_contexts_of_very_many_clients_are_not_all_held() -> None:
     async with aiohttp.ClientSession() as session:
         heads, alive = Heads(session, {}), WeakSet[ssl.SSLContext]()
         for number in range(MOST_CONTEXTS + 100):
-            heads.of(f"https://client-{number}.example/", (), context(alive))
+            heads.of(f"https://client-{number}.example", Route(), context(alive))
         gc.collect()
         assert len(alive) <= MOST_CONTEXTS

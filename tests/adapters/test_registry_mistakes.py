@@ -96,6 +96,8 @@ class TestMistakes:
             ("notifier: {headers: {Host: x}}", "notifier.headers.Host", "belongs to the request"),
             ("notifier: {headers: {content-type: x}}", "notifier.headers.content-type", "belongs to the request"),
             ("notifier: {headers: {Transfer-Encoding: x}}", "notifier.headers.Transfer-Encoding", "belongs to the"),
+            ("notifier: {headers: {Upgrade: h2c}}", "notifier.headers.Upgrade", "belongs to the"),
+            ("notifier: {headers: {expect: 100-continue}}", "notifier.headers.expect", "belongs to the"),
             ("notifier: {headers: {'X Y': x}}", 'notifier.headers["X Y"]', "is no name of a header"),
             ('notifier: {headers: {X: "a\\nhunter2"}}', "notifier.headers.X", "must be one line"),
             ("notifier: {headers: {X: {file: none}}}", "notifier.headers.X", "there is no file"),

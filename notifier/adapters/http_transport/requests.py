@@ -1,4 +1,4 @@
-"""A POST over one of aiohttp's connections, written as one piece, with a head that is made once for each client.
+"""A POST over one of aiohttp's connections, written as one piece, with a head that is made once for each host.
 
 aiohttp's session makes each request anew: headers, cookies, redirects, a task that writes, a response that outlives
 its connection. That costs 100 µs a request, and none of it can happen here. What is kept of aiohttp are its
@@ -20,6 +20,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from notifier.adapters.http_transport.answer_text import BODY_LIMIT
+from notifier.domain.client import Route
 from notifier.domain.frozen import frozen
 
 NO_TIMEOUT = aiohttp.ClientTimeout()  # aiohttp's own timers would only add second deadlines to ours
@@ -52,11 +53,11 @@ class _Request(aiohttp.ClientRequest):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What all requests to one client have in common. `request` is what the connector asks for address and TLS."""
+    """What all requests to one host have in common. `request` is what the connector asks for address and TLS."""
 
     request: aiohttp.ClientRequest
     tls: SSLContext | None
-    until_length: bytes
+    until_length: bytes  # from behind the target
 
 
 class Heads:
@@ -68,11 +69,11 @@ class Heads:
         self._made: dict[object, Head] = {}
         self._contexts: WeakSet[SSLContext] = WeakSet()
 
-    def of(self, uri: str, extra: tuple[tuple[str, str], ...], tls: SSLContext | None) -> Head:
-        """The head for this URI, extra headers and TLS. Raises aiohttp.InvalidURL, ValueError (a broken header)."""
-        key = (uri, extra)
+    def of(self, origin: str, route: Route, tls: SSLContext | None) -> Head:
+        """The head for this origin, extra headers and TLS. Raises aiohttp.InvalidURL, ValueError (a broken header)."""
+        key = (origin, route.headers, route.tls)
         if (head := self._made.get(key)) is None or head.tls is not tls:  # a certificate that was renewed
-            head = self._make(uri, extra, tls)
+            head = self._make(origin, route.headers, tls)
             self._make_room(tls)
             self._made[key] = head
         return head
@@ -86,15 +87,14 @@ class Heads:
         elif len(self._made) >= MOST_HEADS:
             del self._made[next(iter(self._made))]
 
-    def _make(self, uri: str, extra: tuple[tuple[str, str], ...], tls: SSLContext | None) -> Head:
+    def _make(self, origin: str, extra: tuple[tuple[str, str], ...], tls: SSLContext | None) -> Head:
         headers = CIMultiDict(self._always)
         for name in {name for name, _ in extra}:
             headers.popall(name, None)
         headers.extend(extra)
-        url = URL(uri, encoded=True)  # the query goes out byte for byte (B4)
         request = _Request(
             "POST",
-            url,
+            URL(origin, encoded=True),
             headers=headers,
             data=b"",
             loop=asyncio.get_running_loop(),
@@ -102,20 +102,21 @@ class Heads:
             ssl=True if tls is None else tls,
         )
         request.headers.popall("Content-Length", None)
-        lines = [f"POST {_target(uri)} HTTP/1.1", *(f"{name}: {value}" for name, value in request.headers.items())]
+        lines = [f"{name}: {value}" for name, value in request.headers.items()]
         if any("\r" in line or "\n" in line for line in lines):
-            raise ValueError("a header or the URI has a line break in it")
-        return Head(request, tls, "\r\n".join([*lines, "Content-Length: "]).encode())
+            raise ValueError("a header has a line break in it")
+        return Head(request, tls, "\r\n".join([" HTTP/1.1", *lines, "Content-Length: "]).encode())
 
 
-def _target(uri: str) -> str:
-    """Path and query byte for byte (B4): yarl would leave out an empty query's question mark."""
-    _, _, rest = uri.partition("://")
-    begins = min(at for at in (rest.find("/"), rest.find("?"), len(rest)) if at >= 0)
-    return rest[begins:] if rest[begins : begins + 1] == "/" else "/" + rest[begins:]
+def split(uri: str) -> tuple[str, str]:
+    """Its origin; and path and query, byte for byte (B4): yarl would leave out an empty query's question mark."""
+    begins = uri.index("://") + 3
+    ends = min(at for at in (uri.find("/", begins), uri.find("?", begins), len(uri)) if at >= 0)
+    target = uri[ends:]
+    return uri[:ends], target if target.startswith("/") else "/" + target
 
 
-async def exchange(connector: aiohttp.BaseConnector, head: Head, body: bytes) -> Response:
+async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, body: bytes) -> Response:
     """Send it and read the answer. Bounded by nothing: the deadline is the caller's.
 
     Raises aiohttp.ClientError, OSError.
@@ -129,7 +130,7 @@ async def exchange(connector: aiohttp.BaseConnector, head: Head, body: bytes) ->
         transport = protocol.transport
         if transport is None or transport.is_closing():
             raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
-        transport.write(b"%b%d\r\n\r\n%b" % (head.until_length, len(body), body))
+        transport.write(b"POST %b%b%d\r\n\r\n%b" % (target.encode(), head.until_length, len(body), body))
         message, content = await _answer(protocol, head)
         response = Response(status=message.code, headers=message.headers, body=await read_body(content))
         whole = content.is_eof() and message.code != 101  # after which it is another protocol's

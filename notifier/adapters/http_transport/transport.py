@@ -133,8 +133,9 @@ class HttpTransport:
     async def _send(self, request: Request, pool: _Pool, proxy: URL | None, tls: ssl.SSLContext | None) -> Wire:
         body = b"logout_token=" + request.token.encode()  # base64url and dots: nothing in it needs an escape
         if proxy is None:
-            head = pool.heads.of(request.uri, request.route.headers, tls)
-            response = await requests.exchange(pool.connector, head, body)
+            origin, target = requests.split(request.uri)
+            head = pool.heads.of(origin, request.route, tls)
+            response = await requests.exchange(pool.connector, head, target, body)
         else:
             response = await _by_proxy(request, pool.session, proxy, tls, body)
             if response.status == 407:

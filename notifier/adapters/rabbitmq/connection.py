@@ -11,6 +11,7 @@ aiormq always uses one, is awaited by way of a task of its own (`finish`).
 import asyncio
 import random
 import ssl
+import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -236,6 +237,11 @@ class Link:
                 await self._live(self.connection)
             except (NotifierError, OSError) as error:  # OSError: a file of credentials or TLS cannot be read
                 self._note(error)
+            except Exception as error:  # noqa: BLE001  around one connection: whatever ends it, the next is made
+                first = _first(error)
+                where = "".join(traceback.format_tb(first.__traceback__))
+                self._log.error("queue connection broken", error=type(first).__name__, exception=where)
+                self._note(QueueError(f"unexpected {type(first).__name__}"))
             finally:
                 stood, self.connection = self.standing.is_set(), None
                 self.standing.clear()
