@@ -1,4 +1,4 @@
-"""A strict receiver of logout tokens, for tests: it accepts what every receiver of SPEC.md's table accepts, no more.
+"""A strict receiver for tests: it accepts what every receiver of docs/specification.md accepts, and no more.
 
 Built on joserfc, another library than the signer's, so that both would have to be wrong in the same way.
 """

@@ -1,4 +1,4 @@
-"""A strict receiver's reading of a logout token: every check that any deployed receiver of SPEC.md makes, and no mercy.
+"""A strict receiver: it makes every check on a logout token that any receiver of docs/specification.md makes.
 
 Signature by the issuer's JWK Set with the algorithm pinned, `typ`, `iss`, `aud`, `iat`, `exp`, `jti` never seen before
 (R2), `events` exactly `{}` inside (R4), no `nonce` (B14), `sub` or `sid` (B12). The only place that verifies tokens.

@@ -4,7 +4,7 @@ Every word that is also a metric label stands here, in one of three closed lists
 `Reason` (of an attempt), `DeadReason` (of a dead letter), `Cause` (of a deferral).
 
 The transport hands over what happened on the wire (`Answer`, `Break`, `StaleConnection`); `read_wire` decides
-what it means (SPEC.md B27, B28, R3, R11, R12).
+what it means (docs/specification.md B27, B28, R3, R11, R12).
 """
 
 from dataclasses import dataclass

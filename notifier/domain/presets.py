@@ -1,4 +1,4 @@
-"""Receivers that are widely deployed, by name, and what each needs otherwise than by default (SPEC.md's table).
+"""Widely deployed receivers by name, and the settings that each needs (docs/specification.md lists them).
 
 A preset is a partial profile: what a client's registration sets itself wins. Most receivers need nothing beyond the
 defaults, which were chosen to suit them (R1–R12); naming one still says, in the registry, who is at the other end.

@@ -73,7 +73,7 @@ def _nobodys(client: Client, unique: str) -> Delivery:
 
 
 def explain(client: Client, outcome: Outcome, jti: str) -> Finding:
-    """What the answer to a canary means, by SPEC.md's table where the client names its preset."""
+    """What the answer to a canary means, by docs/specification.md's table where the client names its preset."""
     preset = None if client.preset is None else PRESETS[client.preset]
     said = f" and said {outcome.text[:200]!r}" if outcome.text else ""
     answered = f"answered {outcome.status}{said} (jti {jti})"

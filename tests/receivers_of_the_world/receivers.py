@@ -1,4 +1,4 @@
-"""The receivers of SPEC.md's table, each as strict as its row: what it checks of a logout token, ends and answers.
+"""The receivers of docs/specification.md: what each checks of a logout token, ends and answers, as strict as its row.
 
 They are played here from their rows, on another JOSE library than the signer's. `Row` is the row; `Site` is one
 installation of it, with users signed in, on a socket of its own.
