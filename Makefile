@@ -56,8 +56,8 @@ test-faults: $(DEV)/.made ## make every fault in its short form, on RabbitMQ 3.1
 		$(ON_4) $(PYTEST) faults-4 tests/faults $(WAITING) $(ARGS) || failed=1; [ -z "$$failed" ]
 
 lint: $(DEV)/.made ## ruff, mypy in strict mode, the direction of the imports, Dockerfile, workflows, compose
-	@$(DEV)/bin/ruff check notifier tests
-	@$(DEV)/bin/ruff format --check notifier tests
+	@$(DEV)/bin/ruff check notifier tests tools
+	@$(DEV)/bin/ruff format --check notifier tests tools
 	@$(DEV)/bin/mypy
 	@$(DEV)/bin/lint-imports --no-cache
 	@$(DEV)/bin/hadolint Dockerfile
@@ -67,14 +67,14 @@ lint: $(DEV)/.made ## ruff, mypy in strict mode, the direction of the imports, D
 	@$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yaml
 
 format: $(DEV)/.made ## let ruff put imports and lines in order
-	@$(DEV)/bin/ruff check --fix notifier tests
-	@$(DEV)/bin/ruff format notifier tests
+	@$(DEV)/bin/ruff check --fix notifier tests tools
+	@$(DEV)/bin/ruff format notifier tests tools
 
 lock: $(LOCKER)/.made ## take the newest versions that pyproject.toml allows into the lock files
 	@.ci/lock $(LOCKER)/bin/uv
 
 chart: $(DEV)/.made ## make the chart's schema, README, copies and golden files anew, after a change of settings, rules or dashboard
-	@$(DEV)/bin/python -m tests.chart.generate
+	@$(DEV)/bin/python -m tools.chart
 
 chart-check: $(DEV)/.made $(CHARTS)/.made ## have checkov look over what the chart makes of each file of values
 	@rm -rf build/chart && mkdir -p build/chart
@@ -82,8 +82,8 @@ chart-check: $(DEV)/.made $(CHARTS)/.made ## have checkov look over what the cha
 		$(DEV)/bin/helm template notifier helm/notifier -f "$$values" > "build/chart/$$(basename "$$values")" || exit 1; done
 	@$(CHARTS)/bin/checkov --config-file deploy/checkov.yaml --directory build/chart $(ARGS)
 
-dashboard: $(DEV)/.made ## write the Grafana dashboard, deploy/grafana/notifier.json, from its code in tests/monitoring
-	@$(DEV)/bin/python -m tests.monitoring.dashboard > deploy/grafana/notifier.json
+dashboard: $(DEV)/.made ## write the Grafana dashboard, deploy/grafana/notifier.json, from its code in tools
+	@$(DEV)/bin/python -m tools.dashboard > deploy/grafana/notifier.json
 
 runbook: ## copy the runbook, which the package holds for `notifier explain`, to docs/
 	@cp notifier/runbook.md docs/runbook.md
@@ -150,7 +150,7 @@ audit: $(SUPPLY)/.made ## ask PyPI whether a package that is shipped has a known
 clean: ## remove the environments, caches and what builds leave behind
 	@rm -rf $(RUN) $(DEV) $(PEERS) $(SUPPLY) $(CHARTS) $(LOCKER) build dist *.egg-info
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	@find notifier tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find notifier tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ── environments ────────────────────────────────────────────────────────────────────────────────────────────────
 

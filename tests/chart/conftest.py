@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.chart.rendering import VALUE_FILES, Rendered
+from tools.chart_rendering import VALUE_FILES, Rendered
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 from notifier.adapters.keys import generate_key
 from notifier.domain.client import Algorithm
 from tests.certificates import authority
-from tests.chart.rendering import Rendered
+from tools.chart_rendering import Rendered
 
 REGISTRY = [{"client_id": "shop", "backchannel_logout_uri": "https://shop.example.com/"}]
 OWN_REGISTRY = "/clients/clients.yaml"  # of values/own-registry.yaml

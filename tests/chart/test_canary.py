@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from tests.chart.installed import install
-from tests.chart.rendering import CHART, Rendered
 from tests.system.command import ROOT
 from tests.system.site import Site
 from tests.system.worker_process import worker
+from tools.chart_rendering import CHART, Rendered
 
 SCRIPT = CHART / "files/canary.py"
 

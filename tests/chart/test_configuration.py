@@ -8,8 +8,8 @@ import yaml
 
 from notifier.adapters.live_configuration import load
 from tests.chart.installed import install
-from tests.chart.rendering import VALUE_FILES, Rendered
 from tests.system.command import notifier
+from tools.chart_rendering import VALUE_FILES, Rendered
 
 CANARY = "https://notifier-canary.invalid"
 NO_CANARY = {

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.generate import SOURCE, generated, schema, surplus
-from tests.chart.rendering import CHART
+from tools.chart import SOURCE, generated, schema, surplus
+from tools.chart_rendering import CHART
 
 
 @pytest.mark.parametrize("path", sorted(generated()), ids=lambda path: str(path.relative_to(CHART)))

@@ -12,7 +12,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from tests.chart.rendering import CHART, VALUE_FILES, VALUES, Rendered, helm, template
+from tools.chart_rendering import CHART, VALUE_FILES, VALUES, Rendered, helm, template
 
 MONITORS = ("PodMonitor", "ServiceMonitor")
 CUSTOM: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("crd_schemas.yaml").read_text())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.rendering import VALUE_FILES, VALUES, template
+from tools.chart_rendering import VALUE_FILES, VALUES, template
 
 WRONG_KIND = [  # refused by values.schema.json
     ("replicas: 3", "Additional property replicas is not allowed"),

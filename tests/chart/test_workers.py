@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from notifier.domain.durations import parse_duration
-from tests.chart.rendering import CHART, VALUES, Rendered, template
+from tools.chart_rendering import CHART, VALUES, Rendered, template
 
 
 def test_pods_live_longer_than_a_drain(rendered: Rendered) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import authority
-from tests.monitoring.dashboard import build
-from tests.monitoring.panels import ROWS, panels
 from tests.monitoring.prometheus_server import Prometheus, prometheus
 from tests.system.clients import Clients, Hit
 from tests.system.site import ISSUER, Site, client
 from tests.system.test_signing_keys import issuer
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
+from tools.dashboard import build
+from tools.dashboard_panels import ROWS, panels
 
 pytestmark = pytest.mark.timeout(600)  # the first run on a machine installs Prometheus
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
-CHART = Path(__file__).parents[2] / "helm/notifier"
+ROOT = Path(__file__).parents[1]
+CHART = ROOT / "helm/notifier"
 HELM = Path(sys.executable).with_name("helm")  # of the package helm-binary
-VALUES = Path(__file__).with_name("values")
+VALUES = ROOT / "tests/chart/values"
 RELEASE, NAMESPACE = "n", "logout"
 VALUE_FILES = sorted(path.stem for path in VALUES.glob("*.yaml"))
 

@@ -29,7 +29,7 @@ from grafana_foundation_sdk.models.dashboard import (
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from tests.monitoring.panels import ROWS, Panel
+from tools.dashboard_panels import ROWS, Panel
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 Builder = stat.Panel | timeseries.Panel | heatmap.Panel | table.Panel | statetimeline.Panel

@@ -12,11 +12,12 @@ from typing import Any
 import yaml
 
 from notifier.adapters.config_schema import config_schema
-from tests.chart.rendering import CHART, Rendered
+from tools.chart_rendering import CHART, Rendered
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "helm/values.schema.yaml"
 COPIES = {"deploy/prometheus/*.yaml": "files/prometheus", "deploy/grafana/*.json": "files/grafana"}
+GOLDEN = ROOT / "tests/chart/golden"
 LEFT_OUT = "tests"  # deploy/prometheus holds the cases of promtool too, in a folder or a file of that name
 ONE_LINE = 60  # characters of a default that is shown whole
 
@@ -105,9 +106,8 @@ def surplus() -> set[Path]:
 
 def golden() -> dict[Path, str]:
     """What the chart makes of two files of values, for the eyes of a reviewer."""
-    here = Path(__file__).parent
     names = ("minimal", "everything")
-    return {here / "golden" / f"{name}.yaml": Rendered.of(name).text for name in names}
+    return {GOLDEN / f"{name}.yaml": Rendered.of(name).text for name in names}
 
 
 def write(files: dict[Path, str]) -> None:
