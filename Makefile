@@ -117,8 +117,8 @@ bench-scale: $(DEV)/.made ## measure what a second worker adds (as root), and wh
 	@$(DEV)/bin/python -m tests.benchmarks.scale --json $(RESULTS)/scale.json $(ARGS)
 	@$(DEV)/bin/python -m tests.benchmarks.broker_cost --json $(RESULTS)/broker.json
 
-bench-plot: $(DEV)/.made ## write docs/performance/*.json into the documents: tables, pictures, notifier capacity
-	@$(DEV)/bin/python -m tests.benchmarks.document $(ARGS)
+bench-plot: $(DEV)/.made ## write tests/benchmarks/results into the documents: tables, pictures, notifier capacity
+	@$(DEV)/bin/python -m tools.performance.document $(ARGS)
 
 bench-check: $(DEV)/.made ## before a release: has a delivery become dearer than recorded, and in which stage? 5 min
 	@$(DEV)/bin/python -m tests.benchmarks.check $(ARGS)

@@ -28,7 +28,7 @@ from tests.benchmarks.stages import NAMES
 from tests.benchmarks.throughput import Report, cases, chosen, measure
 from tests.benchmarks.throughput_run import Bench
 
-RECORDED = Path(__file__).with_name("recorded.json")
+RECORDED = Path(__file__).with_name("results") / "recorded.json"
 CASES = ("rabbitmq-es256-1", "rabbitmq-es256-10", "rabbitmq-rs256-1", "sqlite-es256-1")
 TOLERANCE = 0.05  # beyond what both runs' own rounds differ by
 

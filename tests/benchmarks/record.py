@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.benchmarks.rig import described, plain, write_json
 
-FOLDER = Path(__file__).parents[2] / "docs" / "performance"
+FOLDER = Path(__file__).with_name("results")
 """Where the figures are kept that docs/performance.md tells."""
 
 

@@ -1,6 +1,6 @@
-"""Writes what docs/performance/*.json hold into the documents: tables, pictures, and what `notifier capacity` rests on.
+"""Writes the figures of tests/benchmarks/results into the documents: tables, pictures, those of `notifier capacity`.
 
-    python -m tests.benchmarks.document [--check]
+    python -m tools.performance.document [--check]
 
 Each file of figures fills a section of docs/performance.md; a section without figures stays empty. `--check` writes
 nothing and says what is out of date.
@@ -15,14 +15,15 @@ from typing import Any
 
 from notifier.operations import measured
 from notifier.operations.capacity import Demand, capacity
-from tests.benchmarks import comparisons
-from tests.benchmarks.cells import Cases, rows, spread
-from tests.benchmarks.picture import Chart, Line, svg
 from tests.benchmarks.record import FOLDER, load
 from tests.benchmarks.throughput import cases, target
+from tools.performance import comparisons
+from tools.performance.cells import Cases, rows, spread
+from tools.performance.picture import Chart, Line, svg
 
 ROOT = Path(__file__).parents[2]
 PERFORMANCE, SCALING = ROOT / "docs" / "performance.md", ROOT / "docs" / "scaling.md"
+PICTURES = ROOT / "docs" / "performance"
 MEASURED = Path(measured.__file__)
 BEGIN, END = "<!-- {name}: made by make bench-plot -->", "<!-- end -->"
 
@@ -150,7 +151,7 @@ def pictures(folder: Path) -> dict[Path, str]:
         lines = [Line(name, [_point(100 * case["load"], case[key]) for case in loads])
                  for name, key in (("p50", "p50"), ("p99", "p99"), ("p99.9", "p999"))]  # fmt: skip
         chart = Chart(title="From publication to arrival", x="% of what one core can deliver", y="ms", lines=lines)
-        made[folder / "latency.svg"] = svg(chart)
+        made[PICTURES / "latency.svg"] = svg(chart)
     series: dict[str, list[tuple[float, float, float, float]]] = {}
     for case in load(folder / "growth.json").values():
         if "report" in case and case["series"] != "memory":
@@ -159,7 +160,7 @@ def pictures(folder: Path) -> dict[Path, str]:
     if lines:
         title, y = "What a delivery costs with more of everything", "processor time ÷ the ceiling's"
         chart = Chart(title=title, x="messages, clients, clients an event, series", y=y, lines=lines, log_x=True)
-        made[folder / "growth.svg"] = svg(chart)
+        made[PICTURES / "growth.svg"] = svg(chart)
     return made
 
 
@@ -240,7 +241,7 @@ def everything(folder: Path = FOLDER) -> dict[Path, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0; 1 where `--check` finds something out of date."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.document", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.performance.document", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="only say what is out of date")
     given = parser.parse_args(arguments)
     wanted = everything()

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tests.benchmarks.cells import Cases, rows, spread
 from tests.benchmarks.isolation import CASES as FAULTS
 from tests.benchmarks.peers import BEST, CASES, CEILING, OURS, target
+from tools.performance.cells import Cases, rows, spread
 
 
 def peers(found: Cases) -> str:
