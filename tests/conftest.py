@@ -5,12 +5,14 @@ The node is shared by the whole run; a test's queues go with the test, so that i
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import structlog
 
 from tests.apt_programs import ProgramMissing
 from tests.chromium import Chromium, find_chromium
@@ -81,6 +83,19 @@ def chromium() -> Chromium:
         return find_chromium()
     except ProgramMissing as missing:
         pytest.fail(str(missing))
+
+
+@pytest.fixture
+def logging_restored() -> Iterator[None]:
+    """The process's logging is global: what pytest has set up comes back afterwards."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("notifier").setLevel(logging.NOTSET)
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
 
 
 @pytest.fixture

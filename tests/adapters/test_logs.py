@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
@@ -22,17 +21,7 @@ TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJyYXctc3ViIn0.c2lnbmF0dXJl-_"
 KEY = b"k" * 32
 
 
-@pytest.fixture(autouse=True)
-def logging_restored() -> Iterator[None]:
-    """The process's logging is global: put back what pytest has set up."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.getLogger("notifier").setLevel(logging.NOTSET)
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
+pytestmark = pytest.mark.usefixtures("logging_restored")
 
 
 def attempt(met: Took | Refused | Failed, **more: Any) -> Attempted:

@@ -1,13 +1,18 @@
 """The runbook: a section for everything that a message, a label or an alert can name, and links that lead somewhere."""
 
+import io
 import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from notifier.domain.outcome import Cause, DeadReason, Reason
+from notifier.adapters.logs import LogObserver, SubjectHash, configure
+from notifier.domain.client import Algorithm
+from notifier.domain.delivery import Delivery
+from notifier.domain.outcome import Cause, DeadReason, Delivered, Reason
 from notifier.operations.runbook import runbook, sections
+from notifier.pipeline.facts import Attempted
 
 ROOT = Path(__file__).parents[2]
 RULES = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text())
@@ -38,3 +43,31 @@ def test_links_lead_to_sections() -> None:
 def test_docs_have_the_same_text() -> None:
     """`make runbook` was run after the last change."""
     assert (ROOT / "docs" / "runbook.md").read_text() == runbook()
+
+
+GREPS = {
+    (path.name, pattern)
+    for path in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "helm/notifier/files/canary.py"]
+    for pattern in re.findall(r"grep \\?'(\"[^']+\")\\?'", path.read_text().replace("{sid}", "evt-1"))
+}
+
+
+def attempted() -> Attempted:
+    """A delivery of event `evt-1` to the client `shop`."""
+    delivery = Delivery(
+        id="d", event_id="evt-1", id_given=True, iss="https://id.example.com", client_id="shop", sub="u", sid="s"
+    )
+    met = Delivered(status=204)
+    return Attempted(
+        delivery=delivery, outcome=met, at=1.0, number=1, jti="j", alg=Algorithm.RS256, seconds=0.1, next_due=None
+    )
+
+
+@pytest.mark.usefixtures("logging_restored")
+@pytest.mark.parametrize(("file", "pattern"), sorted(GREPS))
+def test_what_is_grepped_for_is_found(file: str, pattern: str) -> None:
+    """Each pattern that a document gives finds the line of an attempt, as a worker writes it."""
+    stream = io.StringIO()
+    configure("info", "json", stream=stream)
+    LogObserver(subject="hash", hashing=SubjectHash(b"k" * 32)).observe(attempted())
+    assert pattern in stream.getvalue(), file

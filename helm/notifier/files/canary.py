@@ -58,6 +58,6 @@ if not told.wait(TIMEOUT):
     sys.exit(
         f"the event was published, and its logout was not delivered within {TIMEOUT:.0f} s."
         " The workers' log has a line for each attempt:"
-        f' kubectl logs -l app.kubernetes.io/name=notifier | grep \'"event_id": "{sid}"\''
+        f' kubectl logs -l app.kubernetes.io/name=notifier | grep \'"event_id":"{sid}"\''
     )
 print(f"published, signed and delivered in {time.monotonic() - began:.1f} s")
