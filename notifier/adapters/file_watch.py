@@ -29,10 +29,11 @@ Stamps = Mapping[Path, Stamp | None]
 
 def stamps_of(paths: Iterable[Path]) -> dict[Path, Stamp | None]:
     """How these files stand now. To be taken before they are read."""
-    return {path: _stamp(path) for path in paths}
+    return {path: stamp_of(path) for path in paths}
 
 
-def _stamp(path: Path) -> Stamp | None:
+def stamp_of(path: Path) -> Stamp | None:
+    """How this file stands now; None where it cannot be looked at."""
     try:
         stat = os.stat(path)  # noqa: PTH116  hundreds of files each second: pathlib's detour costs as much again
     except (OSError, ValueError):  # ValueError: a NUL in the name

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from aiohttp import web
 
-from notifier.adapters.server_tls import ServerTls, ServerTlsFiles
+from notifier.adapters.tls.listener import ServerTls, ServerTlsFiles
 from notifier.server import api, ops
 from notifier.server.listener import Listener, listen
 from notifier.settings import Settings

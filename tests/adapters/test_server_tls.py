@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from cryptography import x509
 
-from notifier.adapters.server_tls import ServerTls, ServerTlsFiles
+from notifier.adapters.tls.listener import ServerTls, ServerTlsFiles
 from notifier.domain.errors import ConfigurationError
 from notifier.server.listener import Listener, listen
 from tests.certificates import Authority, authority

@@ -15,7 +15,7 @@ from yarl import URL
 from notifier import __version__
 from notifier.adapters.http_transport.connections import Exchange, GuardedConnector, OpenConnections, current_exchange
 from notifier.adapters.http_transport.faults import read_fault, read_timeout
-from notifier.adapters.tls_files import TlsContexts
+from notifier.adapters.tls.client_contexts import TlsContexts
 from notifier.domain.client import EgressPolicy, TlsFiles
 from notifier.domain.egress import check_uri
 from notifier.domain.errors import OurFault

@@ -13,7 +13,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from notifier.adapters.tls_files import TlsContexts
+from notifier.adapters.tls.client_contexts import TlsContexts
 from notifier.domain.client import EgressPolicy, Route
 from notifier.domain.egress import check_uri, judge
 from notifier.domain.errors import OurFault

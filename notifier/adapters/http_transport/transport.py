@@ -24,7 +24,7 @@ from notifier.adapters.http_transport.connections import (
     current_exchange,
 )
 from notifier.adapters.http_transport.faults import read_fault, read_timeout, refused_by_proxy
-from notifier.adapters.tls_files import TlsContexts
+from notifier.adapters.tls.client_contexts import TlsContexts
 from notifier.domain.client import EgressPolicy
 from notifier.domain.egress import check_uri
 from notifier.domain.errors import OurFault

@@ -32,7 +32,8 @@ from yarl import URL
 from notifier.adapters.rabbitmq.decoding import tolerate_any_publisher
 from notifier.adapters.rabbitmq.frames import read_leanly
 from notifier.adapters.rabbitmq.options import BrokerTls, RabbitOptions
-from notifier.domain.errors import NotifierError, QueueError, QueueUnavailable
+from notifier.adapters.tls.pem_files import connecting_context
+from notifier.domain.errors import NotifierError, OurFault, QueueError, QueueUnavailable
 
 CONNECT_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 5.0
@@ -70,10 +71,10 @@ async def connect(options: RabbitOptions, purpose: str) -> Connection:
 def _tls_context(tls: BrokerTls | None) -> ssl.SSLContext | None:
     if tls is None:
         return None
-    context = ssl.create_default_context(cafile=tls.ca_file)
-    if tls.cert_file is not None:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-    return context
+    try:
+        return connecting_context(ca_file=tls.ca_file, cert_file=tls.cert_file, key_file=tls.key_file)
+    except OurFault as fault:
+        raise QueueError(f"queue.tls: {fault}") from fault
 
 
 def _translate(error: Exception, url: URL) -> QueueError:
@@ -99,8 +100,6 @@ def reason_of(error: BaseException | None) -> str:
         return "closed"
     if isinstance(error, asyncio.CancelledError):  # by which aiormq ends a connection that it gives up
         return "nothing was heard from the broker for three heartbeats"
-    if isinstance(error, asyncio.CancelledError):  # so aiormq ends a connection whose heartbeats stay away
-        return "the broker fell silent"
     words = " ".join(str(part) for part in error.args if part not in (None, "", 0)) or type(error).__name__
     return " ".join(words.split())[:500]
 

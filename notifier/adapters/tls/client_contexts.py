@@ -10,8 +10,9 @@ import asyncio
 import ssl
 from collections import OrderedDict
 from dataclasses import dataclass
-from pathlib import Path
 
+from notifier.adapters.file_watch import Stamp, stamp_of
+from notifier.adapters.tls.pem_files import connecting_context
 from notifier.domain.client import TlsFiles
 from notifier.domain.errors import OurFault
 from notifier.domain.outcome import Cause
@@ -19,13 +20,13 @@ from notifier.domain.outcome import Cause
 CONTEXT_LIMIT = 256  # contexts kept; one with the system's authorities takes about 1 MiB
 SMALL = 32 * 1024  # bytes of all files together; the system's authorities are 200 KiB
 
-Stamp = tuple[tuple[int, int, int] | None, ...]
-"""Of each file: modification time in ns, size, inode; None where it cannot be read."""
+Stamps = tuple[Stamp | None, ...]
+"""Of each file; None where it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
-    stamp: Stamp
+    stamps: Stamps
     context: ssl.SSLContext | None
     fault: str = ""
 
@@ -40,10 +41,10 @@ class TlsContexts:
 
     async def context(self, files: TlsFiles) -> ssl.SSLContext:
         """The context for these files as they are now. Raises OurFault(cause=tls_files) where there never was one."""
-        stamp = _stamp(files)
-        entry = self._current(files, stamp)
+        stamps = _stamps(files)
+        entry = self._current(files, stamps)
         if entry is None:
-            entry = self._build(files, stamp) if _small(files, stamp) else await self._build_on_thread(files)
+            entry = self._build(files, stamps) if _small(files, stamps) else await self._build_on_thread(files)
         if entry.context is None:
             raise OurFault(Cause.TLS_FILES, entry.fault)
         return entry.context
@@ -55,15 +56,15 @@ class TlsContexts:
             build.cancel()
         await asyncio.gather(*builds, return_exceptions=True)
 
-    def _current(self, files: TlsFiles, stamp: Stamp) -> _Entry | None:
+    def _current(self, files: TlsFiles, stamps: Stamps) -> _Entry | None:
         entry = self._entries.get(files)
-        if entry is None or entry.stamp != stamp:
+        if entry is None or entry.stamps != stamps:
             return None
         self._entries.move_to_end(files)
         return entry
 
-    def _build(self, files: TlsFiles, stamp: Stamp) -> _Entry:
-        return self._keep(files, _build(files, stamp, self._entries.get(files)))
+    def _build(self, files: TlsFiles, stamps: Stamps) -> _Entry:
+        return self._keep(files, _build(files, stamps, self._entries.get(files)))
 
     async def _build_on_thread(self, files: TlsFiles) -> _Entry:
         build = self._builds.get(files)
@@ -80,8 +81,8 @@ class TlsContexts:
 
     async def _threaded(self, files: TlsFiles) -> _Entry:
         async with self._one_at_a_time:
-            stamp = _stamp(files)
-            return self._keep(files, await asyncio.to_thread(_build, files, stamp, self._entries.get(files)))
+            stamps = _stamps(files)
+            return self._keep(files, await asyncio.to_thread(_build, files, stamps, self._entries.get(files)))
 
     def _keep(self, files: TlsFiles, entry: _Entry) -> _Entry:
         self._entries[files] = entry
@@ -91,48 +92,22 @@ class TlsContexts:
         return entry
 
 
-def _small(files: TlsFiles, stamp: Stamp) -> bool:
-    return files.ca_file is not None and sum(of_file[1] for of_file in stamp if of_file is not None) <= SMALL
+def _small(files: TlsFiles, stamps: Stamps) -> bool:
+    return files.ca_file is not None and sum(stamp.size for stamp in stamps if stamp is not None) <= SMALL
 
 
-def _stamp(files: TlsFiles) -> Stamp:
-    return tuple(_file_stamp(path) for path in (files.ca_file, files.cert_file, files.key_file) if path is not None)
+def _stamps(files: TlsFiles) -> Stamps:
+    return tuple(stamp_of(path) for path in (files.ca_file, files.cert_file, files.key_file) if path is not None)
 
 
-def _file_stamp(path: Path) -> tuple[int, int, int] | None:
+def _build(files: TlsFiles, stamps: Stamps, before: _Entry | None) -> _Entry:
     try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _build(files: TlsFiles, stamp: Stamp, before: _Entry | None) -> _Entry:
-    try:
-        return _Entry(stamp=stamp, context=_load(files))
+        return _Entry(stamps=stamps, context=_load(files))
     except OurFault as fault:
-        return _Entry(stamp=stamp, context=None if before is None else before.context, fault=str(fault))
+        return _Entry(stamps=stamps, context=None if before is None else before.context, fault=str(fault))
 
 
 def _load(files: TlsFiles) -> ssl.SSLContext:
-    """Without a CA file the system's authorities are trusted, with one only those in it."""
-    try:
-        context = ssl.create_default_context(cafile=files.ca_file)
-    except (OSError, ValueError) as error:
-        raise OurFault(Cause.TLS_FILES, f"{files.ca_file}: no certificates of authorities: {_words(error)}") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context = connecting_context(ca_file=files.ca_file, cert_file=files.cert_file, key_file=files.key_file)
     context.set_alpn_protocols(["http/1.1"])
-    if files.cert_file is not None:
-        try:
-            # The empty password makes an encrypted key an error; without one OpenSSL would ask on the terminal.
-            context.load_cert_chain(files.cert_file, files.key_file, password="")
-        except (OSError, ValueError) as error:
-            named = files.cert_file if files.key_file is None else f"{files.cert_file}, {files.key_file}"
-            raise OurFault(Cause.TLS_FILES, f"{named}: no certificate and key: {_words(error)}") from error
     return context
-
-
-def _words(error: OSError | ValueError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return error.reason or "not PEM"
-    return getattr(error, "strerror", None) or str(error)

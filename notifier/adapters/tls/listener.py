@@ -11,9 +11,9 @@ from typing import Any
 
 import structlog
 
-from notifier.domain.errors import ConfigurationError, Mistake
-
-Stamp = tuple[tuple[int, int, int] | None, ...]
+from notifier.adapters.file_watch import Stamp, stamp_of
+from notifier.adapters.tls.pem_files import listening_context
+from notifier.domain.errors import ConfigurationError, Mistake, OurFault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +34,8 @@ class ServerTls:
         try:
             self._current = _load(files)
             self.context = _load(files)  # what the listener has for good; the handshake goes on in the current one
-        except (OSError, ValueError) as error:
-            raise ConfigurationError([Mistake(f"{key}.tls", _words(error, files))]) from error
+        except OurFault as fault:
+            raise ConfigurationError([Mistake(f"{key}.tls", str(fault))]) from fault
         self.context.sni_callback = self._choose
 
     def _choose(self, connection: ssl.SSLObject | ssl.SSLSocket, _name: Any, _context: Any) -> None:
@@ -49,44 +49,20 @@ class ServerTls:
     def _renew(self) -> None:
         try:
             self._current = _load(self._files)
-        except (OSError, ValueError) as error:
-            structlog.get_logger().error("listener_tls_failed", reason=_words(error, self._files), kept="the old")
+        except OurFault as fault:
+            structlog.get_logger().error("listener_tls_failed", reason=str(fault), kept="the old")
         else:
             structlog.get_logger().info("listener_tls_renewed", cert_file=str(self._files.cert_file))
 
-    def _look(self) -> Stamp:
+    def _look(self) -> tuple[Stamp | None, ...]:
         files = self._files
         return tuple(
-            _stamp(path) for path in (files.cert_file, files.key_file, files.client_ca_file) if path is not None
+            stamp_of(path) for path in (files.cert_file, files.key_file, files.client_ca_file) if path is not None
         )
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
-
-
 def _load(files: ServerTlsFiles) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # The empty password makes an encrypted key an error; without one OpenSSL would ask on the terminal.
-    context.load_cert_chain(files.cert_file, files.key_file, password="")
-    if files.client_ca_file is not None:
-        context.load_verify_locations(files.client_ca_file)
-        context.verify_mode = ssl.CERT_REQUIRED
+    context = listening_context(cert_file=files.cert_file, key_file=files.key_file, client_ca_file=files.client_ca_file)
     context.set_alpn_protocols(["http/1.1"])
     context.num_tickets = 0  # a session that is resumed would be one of the certificate before
     return context
-
-
-def _words(error: OSError | ValueError, files: ServerTlsFiles) -> str:
-    reason = (
-        (error.reason or "not PEM")
-        if isinstance(error, ssl.SSLError)
-        else getattr(error, "strerror", None) or "not PEM"
-    )
-    named = ", ".join(str(path) for path in (files.cert_file, files.key_file, files.client_ca_file) if path is not None)
-    return f"{named}: cannot be used: {reason}"
