@@ -49,7 +49,7 @@ def test_different_parts_make_different_ids(one: Parts, other: Parts) -> None:
 
 
 def test_an_id_is_the_same_in_every_process() -> None:
-    """It recognises copies, so it must not depend on anything of this run, nor on the release while it can be helped."""
+    """It recognises copies, so it must not depend on anything of this run, nor on the release."""
     assert identity(("iss", None, "/s", "e", "c", "sub", None, None)) == "a27622f31c7a320139b78b7d6d74e144"
     inline = Inline(backchannel_logout_uri="https://c/out", backchannel_logout_session_required=True)
     assert identity(("iss", None, "/s", "e", "c", "sub", None, inline)) == "e11a5f126948ea1288f2d82930622cda"

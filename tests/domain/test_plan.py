@@ -151,7 +151,7 @@ _WRONG = st.builds(WrongEntry, client_id=st.none(), raw=st.sampled_from("78"), m
 
 @given(st.lists(_ENTRIES | _WRONG, max_size=12), st.booleans())
 def test_as_many_fates_are_announced_as_are_told(entries: list[ClientEntry | WrongEntry], inline: bool) -> None:
-    """Each delivery's, known by its id, each skipped client's and each wrong entry's: whoever waits waits for no more."""
+    """Each delivery's, known by its id, each skipped client's and each wrong entry's: whoever waits hears all."""
     by, of = registry(inline_allowed=inline), event(*entries)
     steps = plan(of, by)
     ids = [step.id for step in steps if isinstance(step, Delivery)]
