@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import structlog
@@ -37,10 +38,11 @@ def _uses_rabbitmq(item: pytest.Item) -> bool:
 
 
 @contextlib.contextmanager
-def _node_or_exit() -> Iterator[RabbitmqNode]:
+def node_or_exit(certificate: Path | None = None) -> Iterator[RabbitmqNode]:
+    """A node that runs, or the end of the whole run, with the ways out."""
     with contextlib.ExitStack() as stack:
         try:
-            node = stack.enter_context(rabbitmq_node())
+            node = stack.enter_context(rabbitmq_node(certificate=certificate))
         except RabbitmqMissing as missing:
             pytest.exit(str(missing), returncode=4)
         yield node
@@ -52,7 +54,7 @@ def rabbitmq() -> Iterator[RabbitmqNode | None]:
     if os.environ.get("NOTIFIER_TEST_AMQP_URL"):
         yield None
         return
-    with _node_or_exit() as node:
+    with node_or_exit() as node:
         yield node
 
 
@@ -65,14 +67,14 @@ def amqp_url(rabbitmq: RabbitmqNode | None) -> str:
 @pytest.fixture
 def own_node() -> Iterator[RabbitmqNode]:
     """A node for one test alone, to kill and to throttle. Boots in about 5 s."""
-    with _node_or_exit() as node:
+    with node_or_exit() as node:
         yield node
 
 
 @pytest.fixture(scope="module")
 def module_node() -> Iterator[RabbitmqNode]:
     """A node for the tests of one file, each of which hurts it and leaves it well."""
-    with _node_or_exit() as node:
+    with node_or_exit() as node:
         yield node
 
 

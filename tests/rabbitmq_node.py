@@ -8,6 +8,7 @@ import contextlib
 import os
 import random
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,13 +22,15 @@ from tests.rabbitmq_installation import Installation, RabbitmqMissing, find_inst
 __all__ = ["RabbitmqMissing", "RabbitmqNode", "rabbitmq_node"]
 
 BOOT_SECONDS = 90.0  # about 8 s on an idle machine
+CERTIFICATE = "certificate.pem"  # in the node's home, with its key
 
 
 class RabbitmqNode:
     """One node. Made by `rabbitmq_node`.
 
     `beside`: the first node of a cluster, which this one joins when it is started first, and whose epmd and cookie it
-    shares. `advanced`: Erlang terms for what rabbitmq.conf cannot say. `plugins`: those that it runs.
+    shares. `advanced`: Erlang terms for what rabbitmq.conf cannot say. `plugins`: those that it runs. `certificate`: a
+    PEM file with key and certificate, with which it speaks TLS on `tls_port` too.
     """
 
     def __init__(
@@ -38,8 +41,9 @@ class RabbitmqNode:
         beside: "RabbitmqNode | None" = None,
         advanced: str = "[].",
         plugins: Sequence[str] = (),
+        certificate: Path | None = None,
     ) -> None:
-        self.port, self._dist_port, ctl_port, epmd_port = _free_ports(4)
+        self.port, self.tls_port, self._dist_port, ctl_port, epmd_port = _free_ports(5)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
         self.name = f"test-{self.port}@localhost"
         self.version = installation.version
@@ -51,6 +55,8 @@ class RabbitmqNode:
         self._server: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
         self._guards: list[subprocess.Popen[bytes]] = []
+        if certificate is not None:
+            shutil.copy(certificate, home / CERTIFICATE)
         self._environment = self._make_environment(ctl_port, advanced)
         (home / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
 
@@ -60,6 +66,10 @@ class RabbitmqNode:
         configured = ["disk_free_limit.absolute = 100MB", "log.console = false"]
         configured += ["cluster_formation.peer_discovery_backend = classic_config"] if peers else []
         configured += [f"cluster_formation.classic_config.nodes.{nth} = {name}" for nth, name in enumerate(peers, 1)]
+        if (home / CERTIFICATE).exists():
+            path = self._installation.seen(home) / CERTIFICATE
+            configured += [f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}"]
+            configured += [f"ssl_options.{half} = {path}" for half in ("certfile", "keyfile")]
         (home / "rabbitmq.conf").write_text("\n".join([*configured, ""]))
         (home / "advanced.config").write_text(f"{advanced}\n")
         (home / "rabbitmq-env.conf").write_text("")
@@ -129,6 +139,11 @@ class RabbitmqNode:
         """Go on, as if nothing had been."""
         self._signal(signal.SIGCONT)
 
+    def certify(self, certificate: Path) -> None:
+        """Show another certificate from now on."""
+        shutil.copy(certificate, self._home / CERTIFICATE)
+        self.ctl("eval", "ssl:clear_pem_cache().")
+
     def _signal(self, sign: signal.Signals) -> None:
         if self._server is not None:
             os.killpg(self._server.pid, sign)
@@ -185,14 +200,16 @@ class RabbitmqNode:
 
 
 @contextlib.contextmanager
-def rabbitmq_node(under: Path | None = None, *, plugins: Sequence[str] = ()) -> Iterator[RabbitmqNode]:
+def rabbitmq_node(
+    under: Path | None = None, *, plugins: Sequence[str] = (), certificate: Path | None = None
+) -> Iterator[RabbitmqNode]:
     """A running node, gone with all its data at the end; they lie `under` that folder, or with other temporary files.
 
     Raises RabbitmqMissing with the ways out.
     """
     installation = find_installation()
     with tempfile.TemporaryDirectory(prefix="notifier-rabbitmq-", dir=under, ignore_cleanup_errors=True) as home:
-        node = RabbitmqNode(Path(home), installation, plugins=plugins)
+        node = RabbitmqNode(Path(home), installation, plugins=plugins, certificate=certificate)
         try:
             node.start()
             yield node

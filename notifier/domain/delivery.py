@@ -108,11 +108,17 @@ def delivery_id(
     client_id: str,
     sub: str | None,
     sid: str | None,
+    inline: Inline | None = None,
 ) -> str:
     """The digest that identifies a delivery. `spoken_by` is (publisher, CloudEvents `source`): an id is theirs alone.
 
-    Each part is preceded by its length, so that no two different lists of parts make the same digest.
+    Each part is preceded by its length, so that no two different lists of parts make the same digest. `inline` adds
+    parts only where there is one: any other delivery has the same id in every release.
     """
-    parts = (iss, *spoken_by, event_id, client_id, sub, sid)
+    parts: tuple[str | None, ...] = (iss, *spoken_by, event_id, client_id, sub, sid)
+    if inline is not None:
+        required = inline.backchannel_logout_session_required
+        said = None if required is None else str(required)
+        parts += (inline.backchannel_logout_uri, said, inline.id_token_signed_response_alg)
     whole = b"".join([b"-" if part is None else b"%d:%b" % (len(raw := part.encode()), raw) for part in parts])
     return hashlib.blake2b(whole, digest_size=16).hexdigest()

@@ -4,6 +4,7 @@ Everything is lazy, so that an event of 5,000 clients costs no more memory at on
 """
 
 from collections.abc import Iterator
+from typing import TypeAlias
 
 from notifier.domain.client import Client
 from notifier.domain.delivery import Delivery, Inline, delivery_id
@@ -14,6 +15,8 @@ from notifier.domain.reply import ReplyTo
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
 
 PART = 100  # clients; an event of more is split, so that no message is long in the making
+
+Identity: TypeAlias = tuple[str, str | None, str | None, Inline | None]
 
 
 @frozen
@@ -61,24 +64,23 @@ def deliveries(event: SessionEnded, registry: Registry) -> Iterator[Delivery | S
     registered = registry.clients_of(event.iss)
     for entry in _entries(event, registry):
         client = registered.get(entry.client_id)
-        inline = _inline(entry)
-        if _is_skipped(client, inline, registry):
+        if _is_skipped(client, entry, registry):
             yield Skipped(iss=event.iss, client_id=entry.client_id, event_id=event.id, reply_to=event.reply_to)
         else:
-            yield _delivery(event, entry, inline)
+            yield _delivery(event, entry, registry)
 
 
 def fates_of(event: SessionEnded, registry: Registry) -> int:
     """How many fates there will be to tell: one a delivery, one a skipped client and one a wrong entry."""
     registered = registry.clients_of(event.iss)
-    fates: set[tuple[str | None, ...]] = set()
+    fates: set[str | tuple[str, str] | Identity] = set()
     for entry in _members(event, registry):
         if isinstance(entry, WrongEntry):
-            fates.add((entry.raw,))
+            fates.add(entry.raw)
+        elif _is_skipped(registered.get(entry.client_id), entry, registry):
+            fates.add((entry.client_id, "skipped"))
         else:
-            inline = _inline(entry)
-            skipped = _is_skipped(registered.get(entry.client_id), inline, registry)
-            fates.add((entry.client_id, "skipped") if skipped else (entry.client_id, *_whom(event, entry)))
+            fates.add(_identity(event, entry, registry))
     return len(fates)
 
 
@@ -112,7 +114,7 @@ def _entries(event: SessionEnded, registry: Registry) -> Iterator[ClientEntry]:
 
 
 def _members(event: SessionEnded, registry: Registry) -> Iterator[ClientEntry | WrongEntry]:
-    """The event's entries: the same client with the same `sub` and `sid` once, and each wrong text once."""
+    """The event's entries: each that makes a delivery of its own once, and each wrong text once."""
     if event.clients == "*":
         for client in registry.clients_of(event.iss).values():
             if client.backchannel_logout_uri is not None:
@@ -121,20 +123,27 @@ def _members(event: SessionEnded, registry: Registry) -> Iterator[ClientEntry | 
     if len(event.clients) == 1:
         yield event.clients[0]
         return
-    seen: set[str | tuple[str, str | None, str | None, Inline | None]] = set()
+    seen: set[str | Identity] = set()
     for entry in event.clients:
-        identity = (
-            entry.raw if isinstance(entry, WrongEntry) else (entry.client_id, *_whom(event, entry), _inline(entry))
-        )
+        identity = entry.raw if isinstance(entry, WrongEntry) else _identity(event, entry, registry)
         if identity not in seen:
             seen.add(identity)
             yield entry
 
 
-def _is_skipped(client: Client | None, inline: Inline | None, registry: Registry) -> bool:
+def _is_skipped(client: Client | None, entry: ClientEntry, registry: Registry) -> bool:
     if client is None or client.backchannel_logout_uri is not None:
         return False
-    return inline is None or inline.backchannel_logout_uri is None or not registry.inline_allowed
+    return entry.backchannel_logout_uri is None or not registry.inline_allowed
+
+
+def _identity(event: SessionEnded, entry: ClientEntry, registry: Registry) -> Identity:
+    """What tells its delivery from the others of the event, and its id from theirs.
+
+    All that the entry says of the client counts, not its URI alone: of two that say something different it is not for
+    us to choose one, and to tell a client twice does no harm. Where `registry.inline` is `deny`, nothing of it counts.
+    """
+    return (entry.client_id, *_whom(event, entry), _inline(entry) if registry.inline_allowed else None)
 
 
 def _whom(event: SessionEnded, entry: ClientEntry) -> tuple[str | None, str | None]:
@@ -159,26 +168,27 @@ def _inline(entry: ClientEntry) -> Inline | None:
     )
 
 
-def _delivery(event: SessionEnded, entry: ClientEntry, inline: Inline | None) -> Delivery:
-    sub, sid = _whom(event, entry)
+def _delivery(event: SessionEnded, entry: ClientEntry, registry: Registry) -> Delivery:
+    client_id, sub, sid, counts = _identity(event, entry, registry)
     identity = delivery_id(
         iss=event.iss,
         spoken_by=(event.publisher, event.source),
         event_id=event.id,
-        client_id=entry.client_id,
+        client_id=client_id,
         sub=sub,
         sid=sid,
+        inline=counts,
     )
     return Delivery(
         id=identity,
         event_id=event.id,
         id_given=event.id_given,
         iss=event.iss,
-        client_id=entry.client_id,
+        client_id=client_id,
         sub=sub,
         sid=sid,
         entry_sub=entry.sub is not None,
-        inline=inline,
+        inline=_inline(entry),
         ended_at=event.ended_at,
         not_after=event.not_after,
         reason=event.reason,

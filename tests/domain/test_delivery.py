@@ -3,19 +3,28 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.domain.delivery import ANSWER_TEXT, HISTORY_LENGTH, HISTORY_TEXT, Delivery, Past, delivery_id
+from notifier.domain.client import Algorithm
+from notifier.domain.delivery import ANSWER_TEXT, HISTORY_LENGTH, HISTORY_TEXT, Delivery, Inline, Past, delivery_id
 from notifier.domain.frozen import replace
 
 DELIVERY = Delivery(id="d", event_id="e", id_given=True, iss="i", client_id="c", sub="s", sid=None)
 _PART = st.none() | st.text(max_size=4)
-_PARTS = st.tuples(st.text(max_size=4), _PART, _PART, st.text(max_size=4), st.text(max_size=4), _PART, _PART)
-Parts = tuple[str, str | None, str | None, str, str, str | None, str | None]
+_INLINE = st.none() | st.builds(
+    Inline,
+    backchannel_logout_uri=_PART,
+    backchannel_logout_session_required=st.none() | st.booleans(),
+    id_token_signed_response_alg=st.none() | st.sampled_from(Algorithm),
+)
+_PARTS = st.tuples(st.text(max_size=4), _PART, _PART, st.text(max_size=4), st.text(max_size=4), _PART, _PART, _INLINE)
+Parts = tuple[str, str | None, str | None, str, str, str | None, str | None, Inline | None]
 
 
 def identity(parts: Parts) -> str:
-    iss, publisher, source, event_id, client_id, sub, sid = parts
+    iss, publisher, source, event_id, client_id, sub, sid, inline = parts
     spoken_by = (publisher, source)
-    return delivery_id(iss=iss, spoken_by=spoken_by, event_id=event_id, client_id=client_id, sub=sub, sid=sid)
+    return delivery_id(
+        iss=iss, spoken_by=spoken_by, event_id=event_id, client_id=client_id, sub=sub, sid=sid, inline=inline
+    )
 
 
 @given(st.lists(st.integers(0, 3000), max_size=30))
@@ -40,8 +49,10 @@ def test_different_parts_make_different_ids(one: Parts, other: Parts) -> None:
 
 
 def test_an_id_is_the_same_in_every_process() -> None:
-    """It recognises copies, so it must not depend on anything of this run."""
-    assert identity(("iss", None, "/s", "e", "c", "sub", None)) == "a27622f31c7a320139b78b7d6d74e144"
+    """It recognises copies, so it must not depend on anything of this run, nor on the release."""
+    assert identity(("iss", None, "/s", "e", "c", "sub", None, None)) == "a27622f31c7a320139b78b7d6d74e144"
+    inline = Inline(backchannel_logout_uri="https://c/out", backchannel_logout_session_required=True)
+    assert identity(("iss", None, "/s", "e", "c", "sub", None, inline)) == "e11a5f126948ea1288f2d82930622cda"
 
 
 def test_the_key_of_a_client_is_issuer_and_client_id() -> None:

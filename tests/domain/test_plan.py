@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.domain.client import Client
+from notifier.domain.client import Algorithm, Client
 from notifier.domain.delivery import Delivery, Inline
 from notifier.domain.errors import Mistake
 from notifier.domain.outcome import DeadReason
-from notifier.domain.plan import PART, Skipped, deliveries, may_speak, needs_split, split, wrong_entries
+from notifier.domain.plan import PART, Skipped, deliveries, fates_of, may_speak, needs_split, split, wrong_entries
 from notifier.domain.registry import Issuer, Registry
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
 
@@ -112,6 +112,52 @@ def test_the_same_client_twice_is_told_once() -> None:
     """Unless it is told about another session."""
     other = ClientEntry(client_id="c0", sid="s-2")
     assert [step.sid for step in planned(event("c0", "c1", "c0", other, other))] == ["s-1", "s-1", "s-2"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"backchannel_logout_uri": f"{URI}?other"},
+        {"backchannel_logout_session_required": True},
+        {"id_token_signed_response_alg": Algorithm.ES256},
+    ],
+)
+def test_entries_that_say_something_different_of_a_client_are_told_each(more: dict[str, Any]) -> None:
+    """Each by a delivery with an id of its own: neither is taken for a copy of the other."""
+    entry = ClientEntry(client_id="c0", backchannel_logout_uri=URI)
+    both = event("c0", entry, replace(entry, **more), replace(entry, **more))
+    told = planned(both)
+    assert [step.inline for step in told] == [None, planned(event(entry))[0].inline, told[2].inline]
+    assert len({step.id for step in told}) == fates_of(both, registry()) == 3
+
+
+def test_where_inline_is_denied_entries_that_differ_in_nothing_else_are_one() -> None:
+    """What counts for nothing tells nothing apart: the id is that of an entry which gives nothing."""
+    deny = registry(inline_allowed=False)
+    both = event(*(ClientEntry(client_id="c0", backchannel_logout_uri=f"{URI}?{n}") for n in range(2)))
+    assert [step.id for step in planned(both, deny)] == [planned(event("c0"))[0].id]
+    assert fates_of(both, deny) == 1
+
+
+_ENTRIES = st.builds(
+    ClientEntry,
+    client_id=st.sampled_from(["c0", "silent", "who"]),
+    backchannel_logout_uri=st.sampled_from([None, URI, f"{URI}?other"]),
+    backchannel_logout_session_required=st.sampled_from([None, False]),
+    sid=st.sampled_from([None, "s-2"]),
+)
+_WRONG = st.builds(WrongEntry, client_id=st.none(), raw=st.sampled_from("78"), mistakes=st.just(()))
+
+
+@given(st.lists(_ENTRIES | _WRONG, max_size=12), st.booleans())
+def test_as_many_fates_are_announced_as_are_told(entries: list[ClientEntry | WrongEntry], inline: bool) -> None:
+    """Each delivery's, known by its id, each skipped client's and each wrong entry's: whoever waits hears all."""
+    by, of = registry(inline_allowed=inline), event(*entries)
+    steps = plan(of, by)
+    ids = [step.id for step in steps if isinstance(step, Delivery)]
+    assert len(ids) == len(set(ids))
+    skipped = {step.client_id for step in steps if isinstance(step, Skipped)}
+    assert fates_of(of, by) == len(ids) + len(skipped) + len(list(wrong_entries(of, by)))
 
 
 def test_wrong_entries_are_left_to_the_caller() -> None:

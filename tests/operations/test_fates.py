@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier.domain.fate import Fate, Told, dump_told, load_told
-from notifier.domain.message import Lane, Message
+from notifier.domain.message import DEAD, Lane, Message
 from notifier.domain.outcome import Answer
 from notifier.domain.reply import ReplyTo, asked_by_publisher
 from notifier.operations.fates import Account, Fates
@@ -88,6 +88,24 @@ async def test_each_client_s_fate_is_told_with_its_reason() -> None:
     assert not account.settled
     assert account.idle_until(stage.now + 2.0)
     assert not account.idle_until(stage.now + 2.1)
+
+
+async def test_a_client_with_two_uris_is_told_at_both_and_each_has_its_fate() -> None:
+    """By one event: neither delivery is taken for a copy of the other, nor its dead letter, nor its reply."""
+    stage = Stage(client("well"))
+    stage.receivers.behaviours["gone"] = stage.receivers.behaviours["off"] = answers_410
+    uris = [f"https://{host}.example/out" for host in ("well", "gone", "off", "gone")]
+    async with running(stage):
+        entries = [{"client_id": "well", "backchannel_logout_uri": uri} for uri in uris]
+        taken = event(stage, *entries, id="e-1")
+        await stage.until(lambda: taken in stage.queue.acked)
+    assert sorted(name for name, _ in stage.receivers.posts) == ["gone", "off", "well"]
+    letters = [message.message_id for queue, message in stage.queue.published if queue == DEAD]
+    assert len(set(letters)) == len(letters) == 2
+    told = [told for _, told in told_by(stage)]
+    assert sorted((each.fate, each.of) for each in told) == [(Fate.DEAD, 3), (Fate.DEAD, 3), (Fate.DELIVERED, 3)]
+    assert len({each.id for each in told}) == 3
+    assert account_of(stage).settled
 
 
 async def test_a_retry_tells_again() -> None:

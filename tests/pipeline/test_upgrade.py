@@ -16,6 +16,9 @@ from tests.recorded.story import Recorded, kept, told
 
 V1 = kept("v1")
 PUBLISHED = kept("published")
+# An id is a name, by which copies are known, and this one has another now: what its entry gives inline tells it
+# apart. While both releases run, a copy of its event may be told twice.
+RENAMED = {"5ae3351453d2e7d40e8008f975cc37e8": "5cb15f9c55f9b3738557fbbec4c539bc"}
 
 
 def within(old: Any, new: Any) -> bool:
@@ -25,6 +28,13 @@ def within(old: Any, new: Any) -> bool:
     if isinstance(old, list):
         return isinstance(new, list) and len(old) == len(new) and all(map(within, old, new))
     return bool(old == new)
+
+
+def renamed(value: Any) -> Any:
+    """With the id that this release gives."""
+    if isinstance(value, dict):
+        return {name: renamed(member) for name, member in value.items()}
+    return RENAMED.get(value, value) if isinstance(value, str) else value
 
 
 def extended(value: Any) -> Any:
@@ -42,12 +52,15 @@ def a_stage() -> Stage:
 
 
 async def test_what_was_recorded_is_what_this_release_writes() -> None:
-    """Members may be added; none is taken away or means something else, as long as the version is the same."""
+    """Members may be added; none is taken away or means something else, as long as the version is the same.
+
+    Ids too are those that were recorded, but for one.
+    """
     fresh = await told()
     assert fresh.keys() == V1.keys()
     for name, recorded in V1.items():
         for part in Recorded.__slots__:
-            assert within(getattr(recorded, part), getattr(fresh[name], part)), f"{part} of {name}"
+            assert within(renamed(getattr(recorded, part)), getattr(fresh[name], part)), f"{part} of {name}"
 
 
 @pytest.mark.parametrize("later", [False, True])

@@ -147,7 +147,7 @@ async def test_the_python_sample_fails_where_nobody_would_get_the_event(amqp_url
 
 
 def test_the_samples_of_other_languages_send_the_same_event() -> None:
-    """They cannot be run here, but what they name can be looked at."""
+    """Whether they are run (tests/samples) or only looked at."""
     for file in (ROOT / "docs/examples").glob("[Pp]ublish.*"):
         text = file.read_text()
         assert "248289761001" in text, file

