@@ -19,7 +19,7 @@ from notifier.domain.client import Algorithm
 from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.domain.published_keys import Signing
 from notifier.domain.registry import Registry
-from notifier.domain.registry_checks import find_unsignable, too_much_shorter
+from notifier.domain.registry_checks import find_unsignable, too_much_lost
 from notifier.settings import Settings
 
 # Sections that are read once, at the start.
@@ -116,7 +116,7 @@ class LiveConfiguration:
         return tuple(Signing(alg=alg, public=public[kid]) for alg, kid in keys.signing_kids(iss).items())
 
     def reload(self, *, asked: bool) -> bool:
-        """Read everything again; whether it was taken. `asked`: by SIGHUP, which also takes a much shorter registry.
+        """Read everything again; whether it was taken. `asked`: by SIGHUP, which also takes a registry that tells far fewer.
 
         Raises nothing: whatever a file may hold, it must not end a worker that runs.
         """
@@ -129,7 +129,7 @@ class LiveConfiguration:
             mistakes = map(str, error.mistakes) if isinstance(error, ConfigurationError) else [type(error).__name__]
             log.error("reload_failed", mistakes=list(mistakes), kept="the old")  # noqa: TRY400  the mistakes say it all
             return False
-        doubt = None if asked else too_much_shorter(self.now.registry, loaded.registry)
+        doubt = None if asked else too_much_lost(self.now.registry, loaded.registry)
         if doubt is not None:
             self.last_reload_succeeded = False
             log.error("reload_refused", reason=doubt)
