@@ -116,7 +116,7 @@ class LiveConfiguration:
         return tuple(Signing(alg=alg, public=public[kid]) for alg, kid in keys.signing_kids(iss).items())
 
     def reload(self, *, asked: bool) -> bool:
-        """Read everything again; whether it was taken. `asked`: by SIGHUP, which also takes a registry that tells far fewer.
+        """Read everything again; whether it was taken. `asked`: by SIGHUP, which takes a loss of clients too.
 
         Raises nothing: whatever a file may hold, it must not end a worker that runs.
         """
