@@ -1,8 +1,8 @@
 """Who may do what at the API: bearer tokens of `tokens_file`, each with scopes and the issuers it may speak for.
 
-Without a tokens file (on loopback alone) anyone on the machine may do everything, except a web page. A page that is shown
-here reaches the listener too, if its name was led to loopback (DNS rebinding): its browser then names it as Host, and
-what it reads of its own origin bears no Origin. So only names that mean this machine everywhere are answered.
+Without a tokens file (on loopback alone) anyone on the machine may do everything, except a web page. One whose name was
+led to loopback reaches the listener too (DNS rebinding), and what it reads of its own origin bears no Origin; but its
+browser says that name as Host. So only names that mean this machine everywhere are answered.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from notifier.server.problem import Refusal, problem
 Scope = Literal["publish", "read", "repair"]
 
 
-ONLY_LOOPBACK = "Without api.tokens_file only this machine is answered: ask for localhost or 127.0.0.1, or configure api.tokens_file"
+ONLY_LOOPBACK = "Only this machine is answered: ask for localhost or 127.0.0.1, or configure api.tokens_file"
 
 
 class ApiToken(Protocol):

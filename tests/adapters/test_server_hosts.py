@@ -1,4 +1,4 @@
-"""Without a tokens file the API answers this machine alone: no web page reads or changes anything, whatever its name."""
+"""Without a tokens file the API answers this machine alone: no web page reads or changes anything."""
 
 import asyncio
 import hashlib
@@ -66,7 +66,8 @@ async def api() -> AsyncIterator[Listener]:
 @pytest.mark.parametrize(
     "host",
     [
-        "localhost", "localhost:8080", "LocalHost:1", "localhost.", "localhost.:8080", "api.localhost", "a.b.LOCALHOST.",
+        "localhost", "localhost:8080", "LocalHost:1", "localhost.", "localhost.:8080", "api.localhost",
+        "a.b.LOCALHOST.",
         "127.0.0.1", "127.0.0.1:8080", "127.1.2.3:9", "127.255.255.254", "127.0.0.1.", "[::1]", "[::1]:8080",
         "[0:0:0:0:0:0:0:1]:80",
     ],
@@ -79,9 +80,11 @@ async def test_this_machine_is_answered(api: Listener, host: str) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        "evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "evillocalhost", ".localhost",
+        "evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "evillocalhost",
+        ".localhost",
         "..localhost", "localhost..", "a@localhost", "evil.example@localhost", "evil.example/.localhost", "localhost:x",
-        "localhost:80:80", "127.0.0.1:", "127.1", "2130706433", "0x7f.1", "127.0.0.256", "0.0.0.0", "10.0.0.1", "192.168.1.1",
+        "localhost:80:80", "127.0.0.1:", "127.1", "2130706433", "0x7f.1", "127.0.0.256", "0.0.0.0", "10.0.0.1",
+        "192.168.1.1",
         "[::]", "[::2]:80", "[::ffff:10.0.0.1]", "::1", "[::1", "[127.0.0.1]", "[::1%25lo]", "localhost%2e", "",
     ],
 )  # fmt: skip
