@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from notifier.adapters.audit import write_audit
 from notifier.adapters.config_file import missing_to_run, read_settings
 from notifier.adapters.file_watch import Stamp, stamps_of
 from notifier.adapters.keys import KeyRing, KeySource, load_keys
@@ -25,6 +26,8 @@ from notifier.settings import Settings
 # Sections that are read once, at the start.
 FIXED = ("queue", "ops", "api", "log", "metrics", "tracing", "outcomes", "shutdown_grace")
 FIXED_OF_DELIVERY = ("max_in_flight", "slot_wait")
+
+KEPT = "all that was is kept; mend the files, or send SIGHUP to take them as they are"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,11 +132,13 @@ class LiveConfiguration:
             mistakes = map(str, error.mistakes) if isinstance(error, ConfigurationError) else [type(error).__name__]
             log.error("reload_failed", mistakes=list(mistakes), kept="the old")  # noqa: TRY400  the mistakes say it all
             return False
-        doubt = None if asked else too_much_lost(self.now.registry, loaded.registry)
-        if doubt is not None:
+        loss = too_much_lost(self.now.registry, loaded.registry)
+        if loss is not None and not asked:
             self.last_reload_succeeded = False
-            log.error("reload_refused", reason=doubt)
+            log.error("reload_refused", reason=f"{loss}: {KEPT}")
             return False
+        if loss is not None:
+            write_audit("reload_insisted", by="SIGHUP", loss=loss)
         if fixed := _changed_but_fixed(self.now.settings, loaded.settings):
             log.warning("reload_needs_restart", settings=fixed)
         if loaded.tokens is None:  # the listener stands where it stood: what guards it must not go before it does

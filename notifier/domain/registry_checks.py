@@ -43,7 +43,7 @@ EXAMPLES = 3
 
 
 def too_much_lost(old: Registry, new: Registry) -> str | None:
-    """Why a reload should not be believed: too many clients that are told now could not be told after it, or all.
+    """Why a reload should not be believed: after it too many clients that are told now could not be told, or all.
 
     A client is told by its `backchannel_logout_uri`: without that its events are skipped and nobody hears of it. One
     that has none is counted where it goes altogether, since events may bring its URI. One that is paused is not lost:
@@ -65,7 +65,7 @@ def too_much_lost(old: Registry, new: Registry) -> str | None:
     if _too_many(len(gone), registered) or (gone and not any(new.clients.values())):
         return f"{len(gone)} of {registered} registered clients would be gone{_such_as(gone)}"
     if none_told and old.inline_allowed and not new.inline_allowed:
-        return f"no client has a backchannel_logout_uri, and registry.inline denies events to bring one{_such_as([])}"
+        return "no client has a backchannel_logout_uri, and registry.inline denies events to bring one"
     return None
 
 
@@ -83,5 +83,4 @@ def _too_many(lost: int, before: int) -> bool:
 
 def _such_as(lost: Sequence[Client]) -> str:
     names = [f"{client.client_id[:60]!r} of {client.iss}" for client in lost[:EXAMPLES]]
-    examples = f", such as {', '.join(names)}" if names else ""
-    return f"{examples}: all that was is kept; mend the files, or send SIGHUP to take them as they are"
+    return f", such as {', '.join(names)}" if names else ""

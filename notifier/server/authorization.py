@@ -83,6 +83,13 @@ class Authorization:
             raise Refusal(problem(403, f"The token lacks the scope {scope}", headers=headers))
         return token
 
+    def require_unbound(self, request: web.Request, scope: Scope) -> ApiToken | None:
+        """As `require`, for what concerns every issuer: only a token that is bound to none will do."""
+        token = self.require(request, scope)
+        if token is not None and token.issuers is not None:
+            raise Refusal(problem(403, "This concerns all issuers: only a token without issuers may do it"))
+        return token
+
 
 def is_loopback(host: str) -> bool:
     """Whether a `Host` means this machine everywhere: localhost (RFC 6761 §6.3), 127.0.0.0/8, [::1]; with any port."""

@@ -185,10 +185,10 @@ def _responses(said: Described) -> dict[str, Any]:
         if answer.schema is not None:
             response["content"] = {answer.kind: {"schema": dict(answer.schema)}}
         responses[str(status)] = response
-    problems = dict(said.problems)
+    problems = dict(_OF_ALL)
     if said.scope is not None:
         problems |= {401: "No token of tokens_file.", 403: f"The token lacks the scope {said.scope}, or the issuer."}
-    for status, text in sorted({**_OF_ALL, **problems}.items()):
+    for status, text in sorted({**problems, **said.problems}.items()):
         responses[str(status)] = {
             "description": text,
             "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/problem"}}},

@@ -117,12 +117,11 @@ class TestUnsignable:
 
 class TestTooMuchLost:
     def test_a_file_cut_short(self) -> None:
-        """Of more than 5 clients and more than a fifth, it is said how many, who, and the way out."""
+        """Of more than 5 clients and more than a fifth, it is said how many, and who."""
         text = too_much_lost(registry_of(numbered(30)), registry_of(numbered(23)))
         assert text == (
             "7 of 30 clients that are told now could not be told any more (7 gone, 0 without backchannel_logout_uri),"
-            f" such as 'c23' of {ONE}, 'c24' of {ONE}, 'c25' of {ONE}: all that was is kept; mend the files, or send"
-            " SIGHUP to take them as they are"
+            f" such as 'c23' of {ONE}, 'c24' of {ONE}, 'c25' of {ONE}"
         )
 
     def test_lost_uris(self) -> None:
