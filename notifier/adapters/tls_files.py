@@ -109,13 +109,13 @@ def _file_stamp(path: Path) -> tuple[int, int, int] | None:
 
 def _build(files: TlsFiles, stamp: Stamp, before: _Entry | None) -> _Entry:
     try:
-        return _Entry(stamp=stamp, context=_load(files))
+        return _Entry(stamp=stamp, context=load_context(files))
     except OurFault as fault:
         return _Entry(stamp=stamp, context=None if before is None else before.context, fault=str(fault))
 
 
-def _load(files: TlsFiles) -> ssl.SSLContext:
-    """Without a CA file the system's authorities are trusted, with one only those in it."""
+def load_context(files: TlsFiles) -> ssl.SSLContext:
+    """Without a CA file the system's authorities are trusted, with one only those in it. Raises OurFault."""
     try:
         context = ssl.create_default_context(cafile=files.ca_file)
     except (OSError, ValueError) as error:
