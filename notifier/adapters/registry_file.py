@@ -5,7 +5,7 @@ a client does not set itself is shared with all.
 """
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
@@ -143,16 +143,35 @@ class _Reading:
             metadata = ClientMetadata.model_validate(raw, context=context)
         except ValidationError as error:
             self.mistakes += explain(error, ClientMetadata, place)
+            if isinstance(raw, dict):
+                self._look_further(raw, {detail["loc"][0] for detail in error.errors() if detail["loc"]}, place)
             return
         issuers = self._issuers_of(metadata, place)
         client = _client(issuers[0] if issuers else "", metadata, self.template, self._tokens)
         self.mistakes += [Mistake(f"{place}.{key}", text) for key, text in self._wrong(client)]
+        self._take_place(metadata.client_id, issuers, place)
         for iss in issuers:
-            first = self._places.setdefault((iss, client.client_id), place)
-            if first is not place:
-                text = f"{client.client_id!r} of {iss} is there already, at {first}"
-                self.mistakes.append(Mistake(f"{place}.client_id", text))
             self.clients[iss][client.client_id] = client if iss == client.iss else replace(client, iss=iss)
+
+    def _look_further(self, raw: dict[str, Any], wrong: Collection[int | str], place: str) -> None:
+        """What else is wrong with a client of which these members are: what rests on none of them."""
+        uri = raw.get("backchannel_logout_uri")
+        text = uri_mistake(uri) if isinstance(uri, str) else None
+        if text is not None:
+            self.mistakes.append(Mistake(f"{place}.backchannel_logout_uri", text))
+        if "issuer" not in wrong:
+            client_id = "?" if "client_id" in wrong else raw["client_id"]
+            issuers = self._issuers_of(ClientMetadata(client_id=client_id, issuer=raw.get("issuer")), place)
+            if "client_id" not in wrong:
+                self._take_place(client_id, issuers, place)
+
+    def _take_place(self, client_id: str, issuers: Iterable[str], place: str) -> None:
+        """The first of that name at the issuer has it."""
+        for iss in issuers:
+            first = self._places.setdefault((iss, client_id), place)
+            if first is not place:
+                text = f"{client_id!r} of {iss} is there already, at {first}"
+                self.mistakes.append(Mistake(f"{place}.client_id", text))
 
     def _wrong(self, client: Client) -> Iterator[tuple[str, str]]:
         """What the parts of a client together make wrong, by the key to change."""
