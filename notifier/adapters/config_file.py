@@ -6,7 +6,7 @@ misspelt names, and stops at the first value that cannot be parsed, where an ope
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from notifier.adapters.config_parts import SECTIONS, Parts, meant, right_parts
 from notifier.adapters.documents import parse_yaml, read_document, read_text
 from notifier.adapters.mistakes import explain, fields_of
 from notifier.domain.errors import ConfigurationError, Mistake
@@ -46,21 +47,31 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     return read_settings(path, environ).settings
 
 
-def read_settings(path: Path | None, environ: Mapping[str, str], named: set[Path] | None = None) -> ReadSettings:
-    """As `load_settings`, with the files, which are put into `named` also where an error is raised."""
-    files = set() if named is None else named
-    base = Path() if path is None else path.absolute().parent
-    document = {} if path is None else _mapping(path)
-    mistakes = _overlay(document, environ, relative=path is not None)
+def read_settings(path: Path | None, environ: Mapping[str, str]) -> ReadSettings:
+    """As `load_settings`, with the files."""
+    files: set[Path] = set()
+    parts = examine_settings(path, environ, files)
+    if parts.mistakes:
+        raise ConfigurationError(parts.mistakes)
+    return ReadSettings(settings=parts.settings, files=frozenset(files))
+
+
+def examine_settings(path: Path | None, environ: Mapping[str, str], files: set[Path]) -> Parts:
+    """What of the configuration is right, and every mistake. `files`, every one that it names, are put there."""
+    mistakes: list[Mistake] = []
+    unsure: set[str] = set()
+    document: dict[str, Any] = {}
     if path is not None:
         files.add(path.absolute())
-    try:
-        settings = Settings.model_validate(document, context={"base": base, "files": files})
-    except ValidationError as error:
-        raise ConfigurationError([*mistakes, *explain(error, Settings)]) from None
-    if mistakes:
-        raise ConfigurationError(mistakes)
-    return ReadSettings(settings=settings, files=frozenset(files))
+        try:
+            document = _mapping(path)
+        except ConfigurationError as error:
+            mistakes += error.mistakes
+            unsure |= SECTIONS  # any of them may be in it
+    mistakes += _overlay(document, environ, relative=path is not None, unsure=unsure)
+    base = Path() if path is None else path.absolute().parent
+    parts = right_parts(document, {"base": base, "files": files})
+    return replace(parts, mistakes=(*mistakes, *parts.mistakes), unsure=parts.unsure | unsure)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +89,7 @@ def read_part(path: Path | None, environ: Mapping[str, str], sections: Collectio
     """
     base = Path() if path is None else path.absolute().parent
     document = {} if path is None else _mapping(path)
-    mistakes = _overlay(document, environ, relative=path is not None)
+    mistakes = _overlay(document, environ, relative=path is not None, unsure=set())
     issuers = document.get("issuers")
     left_out = Settings.model_fields.keys() - set(sections)
     try:
@@ -134,8 +145,13 @@ def _variables(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[t
             yield from _variables(inner, here)
 
 
-def _overlay(document: dict[str, Any], environ: Mapping[str, str], *, relative: bool) -> list[Mistake]:
-    """Lay the variables over the document; `relative` where the document's paths are not those of the process."""
+def _overlay(
+    document: dict[str, Any], environ: Mapping[str, str], *, relative: bool, unsure: set[str]
+) -> list[Mistake]:
+    """Lay the variables over the document; `relative` where the document's paths are not those of the process.
+
+    A section that a wrong variable means is put into `unsure`.
+    """
     variables = dict(_variables(Settings))
     mistakes = []
     for name in sorted(environ):  # so that NOTIFIER_QUEUE comes before NOTIFIER_QUEUE__URL
@@ -148,11 +164,13 @@ def _overlay(document: dict[str, Any], environ: Mapping[str, str], *, relative: 
             near = get_close_matches(name[len(PREFIX) :].upper(), [known[len(PREFIX) :] for known in variables], 1)
             hint = f"did you mean {PREFIX}{near[0]}?" if near else "`notifier schema config` lists them"
             mistakes.append(Mistake(name, f"there is no such setting; {hint}"))
+            unsure |= meant(near[0].partition("__")[0]) if near else set()
         elif value:
             try:
                 _set(document, variable.path, _value(value, variable, relative=relative))
             except (yaml.YAMLError, ValueError):
                 mistakes.append(Mistake(name, "is neither a plain value nor JSON"))
+                unsure.add(variable.path[0])
     return mistakes
 
 

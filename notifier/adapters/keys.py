@@ -140,12 +140,24 @@ def _start(key: SigningKey) -> float:
 
 def load_keys(sources: Mapping[str, Sequence[KeySource]], *, clock: Callable[[], float] = time.time) -> KeyRing:
     """The keys of every issuer, read now. Raises ConfigurationError with every mistake of every file."""
+    ring, mistakes = examine_keys(sources, clock=clock)
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    return ring
+
+
+def examine_keys(
+    sources: Mapping[str, Sequence[KeySource | None]], *, clock: Callable[[], float] = time.time
+) -> tuple[KeyRing, list[Mistake]]:
+    """The keys that can be read, of every issuer, and every mistake. None is one that nobody knows where to find."""
     keys: dict[str, list[SigningKey]] = {}
     mistakes: list[Mistake] = []
     for iss, of_issuer in sources.items():
         loaded = keys.setdefault(iss, [])
         places: dict[str, int] = {}
         for index, source in enumerate(of_issuer):
+            if source is None:
+                continue
             where = f'issuers["{iss}"].keys[{index}]'
             try:
                 key = load_key(source)
@@ -158,9 +170,7 @@ def load_keys(sources: Mapping[str, Sequence[KeySource]], *, clock: Callable[[],
                 text = f"has the same kid {key.kid!r} as keys[{first}]; each key of an issuer needs its own"
                 mistakes.append(Mistake(f"{where}.{place}", text))
             loaded.append(key)
-    if mistakes:
-        raise ConfigurationError(mistakes)
-    return KeyRing(keys, clock)
+    return KeyRing(keys, clock), mistakes
 
 
 def load_key(source: KeySource) -> SigningKey:

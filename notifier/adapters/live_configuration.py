@@ -10,21 +10,25 @@ from pathlib import Path
 
 import structlog
 
-from notifier.adapters.config_file import missing_to_run, read_settings
+from notifier.adapters.audit import write_audit
+from notifier.adapters.config_file import examine_settings, missing_to_run
 from notifier.adapters.file_watch import Stamp, stamps_of
-from notifier.adapters.keys import KeyRing, KeySource, load_keys
+from notifier.adapters.keys import KeyRing, KeySource, examine_keys
 from notifier.adapters.registry_file import read_registry
+from notifier.adapters.start_files import mistakes_of_start
 from notifier.adapters.tokens_file import ApiToken, load_tokens
 from notifier.domain.client import Algorithm
-from notifier.domain.errors import ConfigurationError, Mistake
+from notifier.domain.errors import ConfigurationError
 from notifier.domain.published_keys import Signing
 from notifier.domain.registry import Registry
-from notifier.domain.registry_checks import find_unsignable, too_much_shorter
-from notifier.settings import Settings
+from notifier.domain.registry_checks import find_unsignable, too_much_lost
+from notifier.settings import KeySettings, Settings
 
 # Sections that are read once, at the start.
 FIXED = ("queue", "ops", "api", "log", "metrics", "tracing", "outcomes", "shutdown_grace")
 FIXED_OF_DELIVERY = ("max_in_flight", "slot_wait")
+
+KEPT = "all that was is kept; mend the files, or send SIGHUP to take them as they are"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,52 +42,51 @@ class Loaded:
     stamps: Mapping[Path, Stamp | None]
 
 
-def load(path: Path | None, environ: Mapping[str, str], named: set[Path] | None = None) -> Loaded:
-    """Read it all. Raises ConfigurationError with every mistake, of every file.
+def load(
+    path: Path | None, environ: Mapping[str, str], named: set[Path] | None = None, *, starting: bool = False
+) -> Loaded:
+    """Read it all. Raises ConfigurationError with every mistake, of every file: one never hides another's.
 
-    The files that are named on the way are put into `named`, also where an error is raised.
+    What rests on a part that is wrong is not judged. The files that are named on the way are put into `named`, also
+    where an error is raised. `starting`: look also at what is read once, and would end a worker before it stands.
     """
     named = set() if named is None else named
     first = {} if path is None else stamps_of((path.absolute(),))
-    read = read_settings(path, environ, named)
-    settings = read.settings
-    stamps = {**stamps_of(read.files), **first}
-    mistakes: list[Mistake] = list(missing_to_run(settings))
-    registry, keys, tokens = Registry(), KeyRing({}), None
-    try:
-        clients = read_registry(settings, named=named)
-        registry = clients.registry
-        stamps = {**stamps_of(clients.files), **stamps}
-    except ConfigurationError as error:
-        mistakes += error.mistakes
-    try:
-        keys = load_keys(key_sources(settings))
-        mistakes += find_unsignable(registry, keys.algorithms_of)
-    except ConfigurationError as error:
-        mistakes += error.mistakes
+    parts = examine_settings(path, environ, named)
+    settings = parts.settings
+    stamps = {**stamps_of(named), **first}
+    mistakes = list(parts.mistakes)
+    unsure = parts.unsure
+    if not settings.issuers:
+        mistakes += [] if "issuers" in unsure else missing_to_run(settings)
+        unsure |= {"issuers"}
+    clients = read_registry(settings, named=named, unsure=unsure)
+    mistakes += clients.mistakes
+    stamps = {**stamps_of(clients.files), **stamps}
+    sources = {iss: [None if key is None else key_source(key) for key in of] for iss, of in parts.keys.items()}
+    keys, of_keys = examine_keys(sources)
+    whole = {iss for iss, of_issuer in sources.items() if of_issuer and len(keys.of(iss)) == len(of_issuer)}
+    mistakes += of_keys
+    mistakes += find_unsignable(
+        clients.registry, lambda iss: keys.algorithms_of(iss) if iss in whole else frozenset(Algorithm)
+    )
+    tokens = None
     try:
         if settings.api is not None and settings.api.tokens_file is not None:
-            tokens = load_tokens(settings.api.tokens_file, settings.issuers)
+            tokens = load_tokens(settings.api.tokens_file, None if "issuers" in unsure else settings.issuers)
     except ConfigurationError as error:
         mistakes += error.mistakes
+    if starting:
+        mistakes += mistakes_of_start(settings)
     if mistakes:
         raise ConfigurationError(mistakes)
-    return Loaded(settings=settings, registry=registry, keys=keys, tokens=tokens, stamps=stamps)
+    return Loaded(settings=settings, registry=clients.registry, keys=keys, tokens=tokens, stamps=stamps)
 
 
-def key_sources(settings: Settings) -> dict[str, list[KeySource]]:
-    """The key files of every issuer."""
-    return {
-        iss: [
-            KeySource(
-                path=key.file,
-                not_before=None if key.not_before is None else key.not_before.timestamp(),
-                kid=key.kid,
-            )
-            for key in issuer.keys
-        ]
-        for iss, issuer in settings.issuers.items()
-    }
+def key_source(key: KeySettings) -> KeySource:
+    """A key's file as the keys' reader knows it."""
+    not_before = None if key.not_before is None else key.not_before.timestamp()
+    return KeySource(path=key.file, not_before=not_before, kid=key.kid)
 
 
 class LiveConfiguration:
@@ -116,7 +119,7 @@ class LiveConfiguration:
         return tuple(Signing(alg=alg, public=public[kid]) for alg, kid in keys.signing_kids(iss).items())
 
     def reload(self, *, asked: bool) -> bool:
-        """Read everything again; whether it was taken. `asked`: by SIGHUP, which also takes a much shorter registry.
+        """Read everything again; whether it was taken. `asked`: by SIGHUP, which takes a loss of clients too.
 
         Raises nothing: whatever a file may hold, it must not end a worker that runs.
         """
@@ -129,11 +132,13 @@ class LiveConfiguration:
             mistakes = map(str, error.mistakes) if isinstance(error, ConfigurationError) else [type(error).__name__]
             log.error("reload_failed", mistakes=list(mistakes), kept="the old")  # noqa: TRY400  the mistakes say it all
             return False
-        doubt = None if asked else too_much_shorter(self.now.registry, loaded.registry)
-        if doubt is not None:
+        loss = too_much_lost(self.now.registry, loaded.registry)
+        if loss is not None and not asked:
             self.last_reload_succeeded = False
-            log.error("reload_refused", reason=doubt)
+            log.error("reload_refused", reason=f"{loss}: {KEPT}")
             return False
+        if loss is not None:
+            write_audit("reload_insisted", by="SIGHUP", loss=loss)
         if fixed := _changed_but_fixed(self.now.settings, loaded.settings):
             log.warning("reload_needs_restart", settings=fixed)
         if loaded.tokens is None:  # the listener stands where it stood: what guards it must not go before it does

@@ -5,7 +5,7 @@ a client does not set itself is shared with all.
 """
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from notifier.adapters.documents import read_document
 from notifier.adapters.mistakes import explain, path_of
 from notifier.domain.client import Algorithm, Client, ResponsePolicy, RetryPolicy, Route, SubjectMode, TokenProfile
-from notifier.domain.egress import check_uri
+from notifier.domain.egress import check_uri, uri_mistake
 from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.domain.presets import PRESETS, Preset
 from notifier.domain.registry import Issuer, Registry
@@ -38,10 +38,11 @@ MANY = 50_000  # objects that a search for cycles takes more than a few millisec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadRegistry:
-    """The snapshot, and every file that was read or named on the way (to be watched)."""
+    """The snapshot, every file that was read or named on the way (to be watched), and what is wrong."""
 
     registry: Registry
     files: frozenset[Path]
+    mistakes: tuple[Mistake, ...] = ()
 
 
 def load_registry(settings: Settings, base: Path | None = None) -> Registry:
@@ -49,20 +50,34 @@ def load_registry(settings: Settings, base: Path | None = None) -> Registry:
 
     `base` is where a relative `registry.file` is taken from; settings that come from a file name it in full.
     """
-    return read_registry(settings, base).registry
+    read = read_registry(settings, base)
+    if read.mistakes:
+        raise ConfigurationError(read.mistakes)
+    return read.registry
 
 
-def read_registry(settings: Settings, base: Path | None = None, named: set[Path] | None = None) -> ReadRegistry:
-    """As `load_registry`, with the files, which are put into `named` also where an error is raised."""
+def read_registry(
+    settings: Settings,
+    base: Path | None = None,
+    named: set[Path] | None = None,
+    unsure: frozenset[str] = frozenset(),
+) -> ReadRegistry:
+    """The clients as registered now, as far as they are right, and every mistake. The files are put into `named` too.
+
+    What rests on a section of the settings that is `unsure` is no mistake.
+    """
     issuers = {
         iss: Issuer(iss=iss, publishers=issuer.publishers, event_types=issuer.event_types)
         for iss, issuer in settings.issuers.items()
     }
-    reading = _Reading(settings, set() if named is None else named)
+    reading = _Reading(settings, set() if named is None else named, unsure)
     if settings.registry.file is not None:
         path = settings.registry.file if base is None else base / settings.registry.file
         with _no_collections():
-            reading.read(path.absolute())
+            try:
+                reading.read(path.absolute())
+            except ConfigurationError as error:
+                reading.mistakes += error.mistakes
     registry = Registry(
         issuers=MappingProxyType(issuers),
         clients=MappingProxyType({iss: MappingProxyType(clients) for iss, clients in reading.clients.items()}),
@@ -70,7 +85,7 @@ def read_registry(settings: Settings, base: Path | None = None, named: set[Path]
         grace=settings.registry.grace,
         unregistered=reading.template,
     )
-    return ReadRegistry(registry=registry, files=frozenset(reading.files))
+    return ReadRegistry(registry=registry, files=frozenset(reading.files), mistakes=tuple(reading.mistakes))
 
 
 @contextmanager
@@ -94,18 +109,19 @@ def _no_collections() -> Iterator[None]:
 class _Reading:
     """One reading of one file: what was made of it so far, and what was wrong."""
 
-    def __init__(self, settings: Settings, files: set[Path]) -> None:
+    def __init__(self, settings: Settings, files: set[Path], unsure: frozenset[str]) -> None:
         self.template = settings.template()
         self.clients: dict[str, dict[str, Client]] = {iss: {} for iss in settings.issuers}
         self.files = files
         self._slot_wait = settings.delivery.slot_wait
         self._issuers = tuple(settings.issuers)
         self._tokens: _Tokens = {}
-        self._mistakes: list[Mistake] = []
+        self._unsure = unsure
+        self.mistakes: list[Mistake] = []
         self._places: dict[tuple[str, str], str] = {}
 
     def read(self, path: Path) -> None:
-        """Every client of the file. Raises ConfigurationError with every mistake."""
+        """Every client of the file. Raises ConfigurationError where it is no list of them."""
         self.files.add(path)
         document = read_document(path)
         if not isinstance(document, list):
@@ -115,8 +131,6 @@ class _Reading:
         for index, raw in enumerate(document):
             self._one(raw, f"{path.name}[{index}]", context)
             document[index] = None  # all of them at the end would be one step, which nothing else can run beside
-        if self._mistakes:
-            raise ConfigurationError(self._mistakes)
 
     def _one(self, raw: object, place: str, context: dict[str, Any]) -> None:
         if isinstance(raw, dict):
@@ -124,53 +138,79 @@ class _Reading:
                 meant = _meant(str(name))
                 if meant is not None:
                     text = f"is no client metadata that matters here; did you mean {meant}?"
-                    self._mistakes.append(Mistake(path_of([str(name)], place), text))
+                    self.mistakes.append(Mistake(path_of([str(name)], place), text))
         try:
             metadata = ClientMetadata.model_validate(raw, context=context)
         except ValidationError as error:
-            self._mistakes += explain(error, ClientMetadata, place)
+            self.mistakes += explain(error, ClientMetadata, place)
+            if isinstance(raw, dict):
+                self._look_further(raw, {detail["loc"][0] for detail in error.errors() if detail["loc"]}, place)
             return
         issuers = self._issuers_of(metadata, place)
         client = _client(issuers[0] if issuers else "", metadata, self.template, self._tokens)
-        self._mistakes += [Mistake(f"{place}.{key}", text) for key, text in self._wrong(client)]
+        self.mistakes += [Mistake(f"{place}.{key}", text) for key, text in self._wrong(client)]
+        self._take_place(metadata.client_id, issuers, place)
         for iss in issuers:
-            first = self._places.setdefault((iss, client.client_id), place)
-            if first is not place:
-                text = f"{client.client_id!r} of {iss} is there already, at {first}"
-                self._mistakes.append(Mistake(f"{place}.client_id", text))
             self.clients[iss][client.client_id] = client if iss == client.iss else replace(client, iss=iss)
+
+    def _look_further(self, raw: dict[str, Any], wrong: Collection[int | str], place: str) -> None:
+        """What else is wrong with a client of which these members are: what rests on none of them."""
+        uri = raw.get("backchannel_logout_uri")
+        text = uri_mistake(uri) if isinstance(uri, str) else None
+        if text is not None:
+            self.mistakes.append(Mistake(f"{place}.backchannel_logout_uri", text))
+        if "issuer" not in wrong:
+            client_id = "?" if "client_id" in wrong else raw["client_id"]
+            issuers = self._issuers_of(ClientMetadata(client_id=client_id, issuer=raw.get("issuer")), place)
+            if "client_id" not in wrong:
+                self._take_place(client_id, issuers, place)
+
+    def _take_place(self, client_id: str, issuers: Iterable[str], place: str) -> None:
+        """The first of that name at the issuer has it."""
+        for iss in issuers:
+            first = self._places.setdefault((iss, client_id), place)
+            if first is not place:
+                text = f"{client_id!r} of {iss} is there already, at {first}"
+                self.mistakes.append(Mistake(f"{place}.client_id", text))
 
     def _wrong(self, client: Client) -> Iterator[tuple[str, str]]:
         """What the parts of a client together make wrong, by the key to change."""
         uri = client.backchannel_logout_uri
-        text = None if uri is None else check_uri(uri, client.route.egress)
-        if text is not None:
-            yield "backchannel_logout_uri", text
+        if uri is not None:
+            text = uri_mistake(uri) if "egress" in self._unsure else check_uri(uri, client.route.egress)
+            if text is not None:
+                yield "backchannel_logout_uri", text
+        if client.backchannel_logout_session_required and client.token.subject is SubjectMode.SUB:
+            yield "notifier.subject", "is sub, but backchannel_logout_session_required asks for a sid in each token"
+        if "delivery" in self._unsure:
+            return
         text = hold_mistake(client.timeout, self._slot_wait)
         if text is not None:
             yield "notifier.timeout", text
         if client.retry.base > client.retry.max_delay:
             yield "notifier.retry", "base must not be longer than max_delay"
-        if client.backchannel_logout_session_required and client.token.subject is SubjectMode.SUB:
-            yield "notifier.subject", "is sub, but backchannel_logout_session_required asks for a sid in each token"
 
     def _issuers_of(self, metadata: ClientMetadata, place: str) -> tuple[str, ...]:
         if metadata.issuer == ("*",):
             return self._issuers
         if metadata.issuer is None:
+            if "issuers" in self._unsure:
+                return ()
             if len(self._issuers) != 1:
                 text = f"is required, since there are {len(self._issuers)} issuers"
-                self._mistakes.append(Mistake(f"{place}.issuer", text))
+                self.mistakes.append(Mistake(f"{place}.issuer", text))
                 return ()
             return self._issuers
         unknown = [iss for iss in metadata.issuer if iss not in self.clients]
+        if "issuers" in self._unsure:
+            unknown = [iss for iss in unknown if iss == "*"]
         for iss in unknown:
             near = max(self._issuers, key=lambda known: SequenceMatcher(None, iss, known).ratio(), default=None)
             hint = f"; did you mean {near}?" if near is not None else "; there are none"
             text = (
                 '"*" stands alone, without other issuers beside it' if iss == "*" else f"{iss} is none of issuers{hint}"
             )
-            self._mistakes.append(Mistake(f"{place}.issuer", text))
+            self.mistakes.append(Mistake(f"{place}.issuer", text))
         return tuple(dict.fromkeys(iss for iss in metadata.issuer if iss in self.clients))
 
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-import structlog
 from aiohttp import web
 
+from notifier.adapters.audit import write_audit
 from notifier.adapters.rabbitmq.dead_letters import RabbitLetters
 from notifier.adapters.sqlite_queue import SqliteQueue
 from notifier.adapters.sqlite_queue.dead_letters import SqliteLetters
@@ -35,7 +35,7 @@ def letters_of(queue: Queue, settings: QueueSettings) -> Letters:
 
 def audit(action: str, who: str, wanted: Wanted, account: Account, **more: object) -> None:
     """One line in the log of what was done by hand, and by whom. A subject is not told, only that one was given."""
-    structlog.get_logger().warning(
+    write_audit(
         f"dead_letters_{action}",
         who=who,
         done=account.done,
@@ -49,7 +49,7 @@ def audit(action: str, who: str, wanted: Wanted, account: Account, **more: objec
 
 def audit_discarded(who: str, row: Row) -> None:
     """A letter that is gone for good."""
-    structlog.get_logger().info(
+    write_audit(
         "dead_letter_discarded",
         who=who,
         id=row.id,
@@ -59,6 +59,11 @@ def audit_discarded(who: str, row: Row) -> None:
         reason=row.reason,
         dead_since=render_moment(row.dead_since),
     )
+
+
+def audit_read(action: str, who: str, wanted: Wanted) -> None:
+    """Letters are about to be told whole, with `sub` and `sid`."""
+    write_audit(f"dead_letters_{action}", who=who, wanted=_told(wanted))
 
 
 def operating_user() -> str:
@@ -81,6 +86,7 @@ def dead_letter_routes(
         ),
         audit=audit,
         audit_discarded=audit_discarded,
+        audit_read=audit_read,
         clock=time.time,
         steady=time.monotonic,
     )

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 
-import structlog
-
+from notifier.adapters.audit import write_audit
 from notifier.adapters.logs import set_level
 
 DEBUG, USUAL = "debug", "info"
@@ -20,8 +19,7 @@ class LogLevel:
     def set(self, level: str, *, by: str) -> None:
         """From now on. `by`: who asked for it, for the log."""
         before, self.now = self.now, level
-        set_level("info")  # so that the change itself is always seen
-        structlog.get_logger().info("log_level", level_now=level, level_before=before, by=by)
+        write_audit("log_level", level_now=level, level_before=before, by=by)
         set_level(level)
         self._follow()
 

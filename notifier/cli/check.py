@@ -23,14 +23,15 @@ EXAMPLES = (
 def check(config: Config = None, as_json: Json = False) -> None:
     """Tell every mistake of a configuration, or sum it up.
 
-    Configuration, clients, keys and tokens are read as `run` would; nothing is connected to. On success a summary:
-    issuers with their keys, clients, queue, listeners.
+    Configuration, clients, keys, tokens, secrets and the certificates of queue and API are read as `run` would, also
+    where some of it is wrong; nothing is connected to. On success a summary: issuers with their keys, clients, queue,
+    listeners.
     """
     from notifier.adapters.live_configuration import load
     from notifier.domain.errors import ConfigurationError
 
     try:
-        loaded = load(config, os.environ)
+        loaded = load(config, os.environ, starting=True)
     except ConfigurationError as error:
         if not as_json:
             raise

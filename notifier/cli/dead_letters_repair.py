@@ -143,6 +143,8 @@ def _told() -> Callable[[Row], None]:
     from notifier.app.dead_letters import audit_discarded, operating_user
 
     who = operating_user()
+    if os.environ.get("NOTIFIER_LOG__LEVEL") not in ("debug", "info"):  # on a terminal, 100,000 lines hide the last
+        return lambda _row: None
     return lambda row: audit_discarded(who, row)
 
 
@@ -153,11 +155,11 @@ def _meant(wanted: Wanted, *, everything: bool) -> Wanted:
 
 
 def _repairing(config: Path | None) -> QueueSettings:
-    """What is done by hand is told as a warning."""
+    """Warnings of the queue are told too, unless the level says otherwise."""
     from notifier.adapters import logs
 
     level = os.environ.get("NOTIFIER_LOG__LEVEL", "")
-    logs.configure(level if level in ("debug", "info", "warning") else "warning")
+    logs.configure(level if level in ("debug", "info", "warning", "error") else "warning")
     return queue_settings(config)
 
 

@@ -53,9 +53,10 @@ def jwks(
     """Print the JWK Set of an issuer's public halves, keys to come included."""
     from notifier.adapters.config_file import read_part
     from notifier.adapters.keys import load_keys
-    from notifier.adapters.live_configuration import key_sources
+    from notifier.adapters.live_configuration import key_source
 
-    sources = key_sources(read_part(config, os.environ, {"issuers"}).settings)
+    issuers = read_part(config, os.environ, {"issuers"}).settings.issuers
+    sources = {iss: [key_source(key) for key in of_issuer.keys] for iss, of_issuer in issuers.items()}
     if issuer is None and len(sources) == 1:
         issuer = next(iter(sources))
     if issuer is None or issuer not in sources:

@@ -40,7 +40,7 @@ def run(config: Config = None) -> None:
     from notifier.app import Service, build_tracing
 
     _raise_file_limit()
-    loaded = load(config, os.environ)
+    loaded = load(config, os.environ, starting=True)
     logs.configure(loaded.settings.log.level, loaded.settings.log.format)
     tracing = build_tracing(loaded.settings, os.environ)
     service = Service(LiveConfiguration(config, os.environ, loaded), tracing=tracing)

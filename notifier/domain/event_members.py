@@ -3,7 +3,7 @@
 `null` stands for a member that is left out, since many serializers write it so.
 """
 
-from typing import Annotated, Literal, Required
+from typing import Annotated, Any, Literal, Required
 
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, WithJsonSchema, with_config
 from pydantic_core import PydanticCustomError
@@ -12,7 +12,8 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.domain.client import Algorithm
 from notifier.domain.cloudevents import ID_BYTES, TEXT_LENGTH, echo, kind_of
 from notifier.domain.egress import uri_mistake
-from notifier.domain.moment import read_moment
+from notifier.domain.event_patterns import CONTROLS, uri_schema
+from notifier.domain.moment import RFC_3339, read_moment
 
 URI_LENGTH = 4096
 
@@ -53,9 +54,25 @@ def _wrong(text: str) -> PydanticCustomError:
 
 
 _NO_CONTROL = r"^[^\x00-\x1f\x7f-\x9f]*$"  # ids travel in headers and logs
-Text = Annotated[str, Field(min_length=1, max_length=TEXT_LENGTH, pattern=_NO_CONTROL)]
-Id = Annotated[str, Field(min_length=1, max_length=ID_BYTES, pattern=_NO_CONTROL), AfterValidator(_id)]
-Moment = Annotated[float, PlainValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
+
+
+def _text(length: int, *other: dict[str, Any]) -> WithJsonSchema:
+    """A text without control characters; `$` of a pattern could let a last line break pass."""
+    wrong = [{"pattern": CONTROLS}, *other]
+    allowed = wrong[0] if len(wrong) == 1 else {"anyOf": wrong}
+    return WithJsonSchema({"type": "string", "minLength": 1, "maxLength": length, "not": allowed})
+
+
+Text = Annotated[str, Field(min_length=1, max_length=TEXT_LENGTH, pattern=_NO_CONTROL), _text(TEXT_LENGTH)]
+ClientId = Annotated[Text, _text(TEXT_LENGTH, {"const": "*"})]
+Id = Annotated[str, Field(min_length=1, max_length=ID_BYTES, pattern=_NO_CONTROL), AfterValidator(_id), _text(ID_BYTES)]
+Moment = Annotated[
+    float,
+    PlainValidator(_moment),
+    WithJsonSchema(
+        {"type": "string", "format": "date-time", "pattern": f"^{RFC_3339}$", "not": {"pattern": CONTROLS}},
+    ),
+]
 Alg = Annotated[
     Algorithm, PlainValidator(_algorithm), WithJsonSchema({"type": "string", "enum": [str(alg) for alg in Algorithm]})
 ]
@@ -63,7 +80,7 @@ Uri = Annotated[
     str,
     Field(min_length=1, max_length=URI_LENGTH),
     AfterValidator(_uri),
-    WithJsonSchema({"type": "string", "format": "uri", "minLength": 1, "maxLength": URI_LENGTH}),
+    WithJsonSchema(uri_schema(URI_LENGTH)),
 ]
 
 
@@ -71,7 +88,7 @@ Uri = Annotated[
 class EntryDocument(TypedDict, total=False):
     """A client to tell, and what this event knows of it better than the registry, where `registry.inline` allows it."""
 
-    client_id: Required[Annotated[Text, Field(description="The client's `client_id` at this issuer.")]]
+    client_id: Required[Annotated[ClientId, Field(description="The client's `client_id` at this issuer.")]]
     backchannel_logout_uri: Annotated[
         Uri | None, Field(description="Where to POST the logout token: absolute, without user name and fragment.")
     ]
@@ -83,7 +100,19 @@ class EntryDocument(TypedDict, total=False):
     sid: Annotated[Text | None, Field(description="The session as this client alone knows it.")]
 
 
-@with_config(ConfigDict(strict=True, title="Session ended"))
+def _given(*names: str) -> list[dict[str, Any]]:
+    """One of these members, and not as null."""
+    return [{"required": [name], "properties": {name: {"type": "string"}}} for name in names]
+
+
+_OF_EACH = {"properties": {"clients": {"type": "array", "items": {"type": "object", "anyOf": _given("sub", "sid")}}}}
+_WHOSE: dict[str, Any] = {
+    "anyOf": [*_given("sub", "sid"), _OF_EACH],  # B12
+    "not": {"required": ["specversion"]},  # it would be an envelope, whose `data` is the event
+}
+
+
+@with_config(ConfigDict(strict=True, title="Session ended", json_schema_extra=_WHOSE))
 class EventBody(TypedDict, total=False):
     """One user session, or all sessions of a user, ended at one issuer; and which clients must hear of it.
 
@@ -93,7 +122,8 @@ class EventBody(TypedDict, total=False):
     id: Annotated[
         Id | None,
         Field(
-            description="Identifies the event, so that a copy is known. Default: CloudEvents `id`, AMQP `message_id`."
+            description="Identifies the event, so that a copy is known: at most 255 bytes in UTF-8."
+            " Default: CloudEvents `id`, AMQP `message_id`."
         ),
     ]
     iss: Required[Annotated[Text, Field(description="The issuer, as configured.")]]
@@ -101,7 +131,7 @@ class EventBody(TypedDict, total=False):
     sid: Annotated[Text | None, Field(description="The session.")]
     clients: Required[
         Annotated[
-            Annotated[list[Text | EntryDocument], Field(min_length=1)] | Literal["*"],
+            Annotated[list[ClientId | EntryDocument], Field(min_length=1)] | Literal["*"],
             Field(description='Whom to tell: `client_id`s or objects; or "*", all registered clients of the issuer.'),
         ]
     ]

@@ -1,8 +1,8 @@
-"""Judges a whole registry: who asks for what no key can sign, and whether a reload would lose too many clients."""
+"""Judges a whole registry: who asks for what no key can sign, and whether after a reload too many would go untold."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
-from notifier.domain.client import Algorithm
+from notifier.domain.client import Algorithm, Client
 from notifier.domain.errors import Mistake
 from notifier.domain.registry import Registry
 
@@ -37,13 +37,50 @@ def _unsignable(alg: Algorithm, iss: str, possible: frozenset[Algorithm]) -> str
     return f'needs a token signed with {alg}, but {has}: add {key} to issuers["{iss}"].keys{other}'
 
 
-def too_much_shorter(old: Registry, new: Registry) -> str | None:
-    """Why a reload should not be believed: it would remove more than a fifth of the clients, and more than 5."""
-    before = sum(len(clients) for clients in old.clients.values())
-    gone = sum(client_id not in new.clients_of(iss) for iss, clients in old.clients.items() for client_id in clients)
-    if gone <= 5 or gone * 5 <= before:
-        return None
-    return (
-        f"would remove {gone} of {before} clients, which looks like a file cut short: the old registry is kept;"
-        " send SIGHUP to load it all the same"
-    )
+FEW = 5  # clients may be lost at any time, while others are left
+SHARE = 5  # and a fifth of however many
+EXAMPLES = 3
+
+
+def too_much_lost(old: Registry, new: Registry) -> str | None:
+    """Why a reload should not be believed: after it too many clients that are told now could not be told, or all.
+
+    A client is told by its `backchannel_logout_uri`: without that its events are skipped and nobody hears of it. One
+    that has none is counted where it goes altogether, since events may bring its URI. One that is paused is not lost:
+    its deliveries wait. To deny inline URIs is the operator's word and taken at once, unless it leaves nobody.
+    """
+    gone, silenced = [], []
+    for client in _all(old):
+        now = new.clients_of(client.iss).get(client.client_id)
+        if now is None:
+            gone.append(client)
+        elif not _told(now) and _told(client):
+            silenced.append(client)
+    told, lost = sum(map(_told, _all(old))), [*filter(_told, gone), *silenced]
+    none_told = not any(map(_told, _all(new)))
+    if _too_many(len(lost), told) or (lost and none_told):
+        how = f"{len(lost) - len(silenced)} gone, {len(silenced)} without backchannel_logout_uri"
+        return f"{len(lost)} of {told} clients that are told now could not be told any more ({how}){_such_as(lost)}"
+    registered = sum(map(len, old.clients.values()))
+    if _too_many(len(gone), registered) or (gone and not any(new.clients.values())):
+        return f"{len(gone)} of {registered} registered clients would be gone{_such_as(gone)}"
+    if none_told and old.inline_allowed and not new.inline_allowed:
+        return "no client has a backchannel_logout_uri, and registry.inline denies events to bring one"
+    return None
+
+
+def _all(registry: Registry) -> Iterator[Client]:
+    return (client for clients in registry.clients.values() for client in clients.values())
+
+
+def _told(client: Client) -> bool:
+    return client.backchannel_logout_uri is not None
+
+
+def _too_many(lost: int, before: int) -> bool:
+    return lost > FEW and lost * SHARE > before
+
+
+def _such_as(lost: Sequence[Client]) -> str:
+    names = [f"{client.client_id[:60]!r} of {client.iss}" for client in lost[:EXAMPLES]]
+    return f", such as {', '.join(names)}" if names else ""

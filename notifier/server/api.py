@@ -70,7 +70,8 @@ def api_app(
     api = _Api(accept, sources, limits or Limits())
     limits = api.limits
     throttle = Throttle(sources.tokens, limits.requests, limits.requests_of_token, limits.body_timeout + BODY_LATER)
-    app = web.Application(client_max_size=api.limits.max_event, middlewares=[problems, throttle.middleware])
+    guards = [problems, Authorization(sources.tokens).local, throttle.middleware]
+    app = web.Application(client_max_size=api.limits.max_event, middlewares=guards)
     routes = [web.post("/v1/events", api.post_event), *more]
     app.add_routes([*routes, openapi_route(routes)])
     return app

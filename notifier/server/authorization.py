@@ -1,19 +1,26 @@
 """Who may do what at the API: bearer tokens of `tokens_file`, each with scopes and the issuers it may speak for.
 
-Without a tokens file (on loopback alone) anyone may do everything, except a web page: one whose name was rebound to
-loopback reaches the listener too, but its browser still says Origin.
+Without a tokens file (on loopback alone) anyone on the machine may do everything, except a web page. One whose name was
+led to loopback reaches the listener too (DNS rebinding), and what it reads of its own origin bears no Origin; but its
+browser says that name as Host. So only names that mean this machine everywhere are answered.
 """
 
 import hashlib
 import hmac
+import re
 from collections.abc import Callable, Iterable
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Literal, Protocol
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from notifier.server.problem import Refusal, problem
 
 Scope = Literal["publish", "read", "repair"]
+
+
+ONLY_LOOPBACK = "Only this machine is answered: ask for localhost or 127.0.0.1, or configure api.tokens_file"
 
 
 class ApiToken(Protocol):
@@ -36,6 +43,9 @@ class ApiToken(Protocol):
         """Whom it may speak for, and of whom it may see and repair what there is."""
 
 
+_NAME = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
+_HOST = re.compile(rf"(?:\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>{_NAME})\.?)(?::[0-9]{{1,5}})?")  # RFC 9110 §7.2
+
 Tokens = Callable[[], Iterable[ApiToken] | None]
 """Asked at each request, since they may have been reloaded; None: no tokens file."""
 
@@ -46,12 +56,22 @@ class Authorization:
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
 
+    @web.middleware
+    async def local(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Without tokens, serve this machine alone, and no web page. Raises Refusal: 403, 421."""
+        if self._tokens() is None:
+            if "Origin" in request.headers:
+                raise Refusal(problem(403, "A web page may not use this API"))
+            hosts = request.headers.getall("Host", ())
+            # A whole URL in the request line would outrank Host (RFC 9112 §3.2.2); only what goes to a proxy has one.
+            if not hosts or not all(map(is_loopback, hosts)) or not request.raw_path.startswith("/"):
+                raise Refusal(problem(421, ONLY_LOOPBACK))
+        return await handler(request)
+
     def require(self, request: web.Request, scope: Scope) -> ApiToken | None:
         """The token of the request, None where none is needed. Raises Refusal: 401, 403."""
         tokens = self._tokens()
         if tokens is None:
-            if "Origin" in request.headers:
-                raise Refusal(problem(403, "A web page may not use this API"))
             return None
         token = bearer_of(request, tokens)
         if token is None:
@@ -62,6 +82,27 @@ class Authorization:
             headers = {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'}
             raise Refusal(problem(403, f"The token lacks the scope {scope}", headers=headers))
         return token
+
+    def require_unbound(self, request: web.Request, scope: Scope) -> ApiToken | None:
+        """As `require`, for what concerns every issuer: only a token that is bound to none will do."""
+        token = self.require(request, scope)
+        if token is not None and token.issuers is not None:
+            raise Refusal(problem(403, "This concerns all issuers: only a token without issuers may do it"))
+        return token
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a `Host` means this machine everywhere: localhost (RFC 6761 §6.3), 127.0.0.0/8, [::1]; with any port."""
+    match = _HOST.fullmatch(host.lower())
+    if match is None:
+        return False
+    try:
+        if match["ipv6"] is not None:
+            return IPv6Address(match["ipv6"]) == IPv6Address("::1")
+        name = match["name"]
+        return name == "localhost" or name.endswith(".localhost") or IPv4Address(name).is_loopback
+    except AddressValueError:
+        return False
 
 
 def concerns(token: ApiToken | None, iss: str) -> bool:

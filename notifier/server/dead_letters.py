@@ -52,6 +52,7 @@ class Desk:
     rules: Callable[[bool], Rules]
     audit: Audit
     audit_discarded: Callable[[str, Row], None]
+    audit_read: Callable[[str, str, Wanted], None]
     clock: Callable[[], float]
     steady: Callable[[], float]
 
@@ -108,6 +109,7 @@ class DeadLetterRoutes:
     async def _export(self, request: web.Request) -> web.StreamResponse:
         token = self._authorization.require(request, "read")
         wanted = self._wanted(requests.asked_in_query(request, requests.WHICH), token)
+        self._desk.audit_read("exported", _who(token), wanted)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         try:
             async with self._at_hand(), aclosing(rows(self._desk.letters, wanted)) as found:
@@ -138,6 +140,7 @@ class DeadLetterRoutes:
     async def _show(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
         wanted = self._wanted({"id": [request.match_info["id"]]}, token)
+        self._desk.audit_read("shown", _who(token), wanted)
         async with self._at_hand(), aclosing(rows(self._desk.letters, wanted)) as found:
             async for _, message in found:
                 return web.json_response(exported(message))

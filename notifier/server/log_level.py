@@ -37,7 +37,7 @@ class Level(Protocol):
 
 
 def log_level_routes(authorization: Authorization, level: Level) -> list[web.RouteDef]:
-    """To look needs the scope `read`, to change `repair`."""
+    """To look needs the scope `read`, to change `repair` and no issuers: the level is that of the whole worker."""
 
     @described(Described(summary="Tell what this worker logs.", scope="read", answers=_ANSWERS))
     async def get(request: web.Request) -> web.Response:
@@ -50,11 +50,16 @@ def log_level_routes(authorization: Authorization, level: Level) -> list[web.Rou
             scope="repair",
             body={"application/json": _WANTED},
             answers=_ANSWERS,
-            problems={400: "No such level.", 408: "The body did not come.", 413: "The body is too large."},
+            problems={
+                400: "No such level.",
+                403: "The token lacks the scope repair, or is bound to issuers.",
+                408: "The body did not come.",
+                413: "The body is too large.",
+            },
         )
     )
     async def put(request: web.Request) -> web.Response:
-        token = authorization.require(request, "repair")
+        token = authorization.require_unbound(request, "repair")
         level.set(await _wanted(request), by="the API" if token is None else token.name)
         return _answer(level)
 

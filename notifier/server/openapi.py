@@ -19,6 +19,11 @@ from notifier.server.authorization import Scope
 
 JsonSchema = Mapping[str, Any]
 PATH = "/v1/openapi.json"
+_OF_ALL = {
+    403: "Without api.tokens_file: a web page asks.",
+    421: "Without api.tokens_file: Host is no loopback name.",
+    429: "Too many requests at a time.",
+}
 _WORDS = re.compile(r"[^a-z0-9]+")
 _PARAMETER = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 
@@ -180,10 +185,10 @@ def _responses(said: Described) -> dict[str, Any]:
         if answer.schema is not None:
             response["content"] = {answer.kind: {"schema": dict(answer.schema)}}
         responses[str(status)] = response
-    problems = dict(said.problems)
+    problems = dict(_OF_ALL)
     if said.scope is not None:
         problems |= {401: "No token of tokens_file.", 403: f"The token lacks the scope {said.scope}, or the issuer."}
-    for status, text in sorted({429: "Too many requests at a time.", **problems}.items()):
+    for status, text in sorted({**problems, **said.problems}.items()):
         responses[str(status)] = {
             "description": text,
             "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/problem"}}},

@@ -158,6 +158,45 @@ def test_a_refused_registry_is_watched(folder: Path) -> None:
     assert folder / "new.yaml" in running.named
 
 
+def registrations(count: int, **more: object) -> list[dict[str, object]]:
+    """So many clients with a URI, unless `more` says otherwise."""
+    uri = "https://shop.example.com/out"
+    signed = {"backchannel_logout_uri": uri, "id_token_signed_response_alg": "ES256"}
+    return [{"client_id": f"c{number}", **signed, **more} for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (registrations(1000), registrations(1000, backchannel_logout_uri=None), "1000 of 1000 clients"),
+        (registrations(5), [], "5 of 5 clients"),
+    ],
+    ids=["lost URIs", "none"],
+)
+def test_who_can_be_told_is_not_lost_by_a_reload(
+    folder: Path, capsys: pytest.CaptureFixture[str], before: object, after: object, said: str
+) -> None:
+    """An export that lost a column, or a file that was emptied: the old serve on, and the log names the way out."""
+    (folder / "clients.yaml").write_text(json.dumps(before))
+    running = live(folder)
+    told = running.now
+    (folder / "clients.yaml").write_text(json.dumps(after))
+    assert not running.reload(asked=False)
+    assert running.now is told
+    assert not running.last_reload_succeeded
+    assert said in capsys.readouterr().out
+
+
+def test_sighup_takes_what_was_refused(folder: Path) -> None:
+    """Where nobody is to be told any more, whoever means it says so."""
+    (folder / "clients.yaml").write_text(json.dumps(registrations(5)))
+    running = live(folder)
+    (folder / "clients.yaml").write_text("[]")
+    assert running.reload(asked=True)
+    assert running.last_reload_succeeded
+    assert not running.registry().clients_of(ISS)
+
+
 async def test_an_issuer_that_a_reload_has_just_taken_away_is_not_read(folder: Path) -> None:
     """A reload runs in a thread of its own, between any two steps of the watch, which must not end the worker by it."""
     assert isinstance(await SigningKeys(live(folder))._read("https://gone.example"), Unread)

@@ -46,6 +46,30 @@ class TestMistakes:
         assert "stands alone" in found["clients.yaml[6].issuer"]
         assert found["clients.yaml[7].client_id"] == "is required"
 
+    def test_one_member_hides_no_other(self, tmp_path: Path) -> None:
+        """What is wrong with a client beside a value of the wrong kind is told in the same go, and nothing else."""
+        wrong = "backchannel_logout_uri: 'https://a/#b', issuer: https://none, notifier: {typ: jwt, timeout: 10m}"
+        text = f"""
+- {{client_id: a, {wrong}}}
+- {{{wrong}}}
+- {{client_id: a, issuer: {ONE}, notifier: {{typ: jwt}}}}
+- {{client_id: a, issuer: {ONE}}}
+- {{client_id: b, issuer: 5, backchannel_logout_uri: "http://10.0.0.1/", subject_type: x}}
+"""
+        assert set(mistakes(tmp_path, text, ONE, TWO)) == {
+            "clients.yaml[0].notifier.typ",
+            "clients.yaml[0].backchannel_logout_uri",
+            "clients.yaml[0].issuer",
+            "clients.yaml[1].client_id",
+            "clients.yaml[1].notifier.typ",
+            "clients.yaml[1].backchannel_logout_uri",
+            "clients.yaml[1].issuer",
+            "clients.yaml[2].notifier.typ",
+            "clients.yaml[3].client_id",
+            "clients.yaml[4].issuer",
+            "clients.yaml[4].subject_type",
+        }
+
     @pytest.mark.parametrize(
         ("members", "path", "says"),
         [

@@ -53,9 +53,13 @@ class Api:
         self.queue, self.http, self.url = queue, http, ""
         self.audits: list[tuple[str, str, int]] = []
         self.discarded: list[tuple[str, str]] = []
+        self.seen: list[tuple[str, str, Wanted]] = []
 
     def audit(self, action: str, who: str, wanted: Wanted, account: Account, **more: object) -> None:
         self.audits.append((action, who, account.done))
+
+    def audit_read(self, action: str, who: str, wanted: Wanted) -> None:
+        self.seen.append((action, who, wanted))
 
     def audit_discarded(self, who: str, row: Row) -> None:
         self.discarded.append((who, row.id))
@@ -90,6 +94,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
             rules=lambda force: replace(RULES, end_newer_sessions=force),
             audit=subject.audit,
             audit_discarded=subject.audit_discarded,
+            audit_read=subject.audit_read,
             clock=lambda: 5000.0,
             steady=time.monotonic,
         )
@@ -128,6 +133,19 @@ async def test_one_and_all_whole(api: Api) -> None:
     assert (await api.ask("GET", "/d-9"))[0] == 404
     status, documents = await api.ask("GET", "/export?client_id=mail")
     assert (status, [each["id"] for each in documents]) == (200, ["m-1"])
+
+
+async def test_who_sees_letters_whole_is_written_down(api: Api) -> None:
+    """They hold `sub` and `sid`; counts and rows do not, and leave no line. Nor does one who may not look."""
+    await api.ask("GET", "?rows=5")
+    await api.ask("GET", "/export", bearer="idp")
+    assert api.seen == []
+    await api.ask("GET", "/d-2", bearer="reader")
+    await api.ask("GET", "/export?client_id=mail", bearer="tenant")
+    assert api.seen == [
+        ("shown", "reader", Wanted(ids=frozenset({"d-2"}))),
+        ("exported", "tenant", Wanted(client_id="mail", issuers=frozenset({OTHER}))),
+    ]
     assert await api.ready() == {DEAD: 5}
 
 

@@ -23,7 +23,9 @@ from tests.system.waiting import until
 PATIENCE = 30.0
 ISS = "https://id.example.com"
 EVENT = json.dumps({"iss": ISS, "sub": "alice", "sid": "s1", "clients": ["shop"]}).encode()
-REQUEST = b"POST /v1/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+REQUEST = (
+    b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+)
 
 
 class Gate:
@@ -89,7 +91,7 @@ async def answer(reader: asyncio.StreamReader) -> int:
 
 
 @pytest.mark.parametrize(
-    "beginning", [b"", b"POST /v1/ev", REQUEST[:60], b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n"], ids=range(4)
+    "beginning", [b"", b"POST /v1/ev", REQUEST[:70], b"GET / HTTP/1.1\r\nHost: localhost\r\nX: 1\r\n"], ids=range(4)
 )
 async def test_a_kept_alive_connection_has_so_long_for_its_next_header(beginning: bytes) -> None:
     """Counted from the last answer, however far it comes, and however steadily it drips."""
@@ -105,7 +107,7 @@ async def test_slow_ones_keep_nobody_out() -> None:
     async with api(Gate(), header_timeout=20) as listener:
         slow = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(100)]
         for _, writer in slow:
-            writer.write(b"POST /v1/events HTTP/1.1\r\nHost: a\r\nX-")
+            writer.write(b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nX-")
         async with connected(listener) as (reader, writer):
             writer.write(REQUEST % (len(EVENT), EVENT))
             assert await answer(reader) == 202
@@ -124,11 +126,11 @@ async def test_a_body_that_drips_is_given_up_whatever_route_it_is_for() -> None:
     limits = Limits(body_timeout=-1.5)  # what is left of it and the grace is half a second
     async with api(Gate(), limits=limits, more=[web.put("/v1/thing", put)]) as listener:
         async with connected(listener) as (reader, writer):
-            writer.write(b"PUT /v1/thing HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf")
+            writer.write(b"PUT /v1/thing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf")
             with contextlib.suppress(ConnectionError):
                 assert await reader.read() == b""
         async with connected(listener) as (reader, writer):
-            writer.write(b"PUT /v1/thing HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody")
+            writer.write(b"PUT /v1/thing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody")
             assert await answer(reader) == 200
     assert read == [b"body"]
 
@@ -139,9 +141,9 @@ async def test_a_body_that_drips_is_given_up_whatever_route_it_is_for() -> None:
 @pytest.mark.parametrize(
     "head",
     [
-        b"POST /v1/events HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
-        b"POST /v1/events?" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"POST /v1/events HTTP/1.1\r\nHost: a\r\n" + b"".join(b"X%d: a\r\n" % n for n in range(200)) + b"\r\n",
+        b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"POST /v1/events?" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\n" + b"".join(b"X%d: a\r\n" % n for n in range(200)) + b"\r\n",
     ],
     ids=["a value", "the address", "many"],
 )
@@ -160,7 +162,7 @@ async def test_a_body_larger_than_the_limit_is_not_read() -> None:
             writer.write(REQUEST % (10**12, b""))
             assert await answer(reader) == 413
         async with connected(listener) as (reader, writer):
-            head = b"POST /v1/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+            head = b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             writer.write(head + b"Transfer-Encoding: chunked\r\n\r\n" + b"800\r\n%s\r\n" % (b"x" * 2048))
             assert await answer(reader) == 413
 

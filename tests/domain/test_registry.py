@@ -4,10 +4,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import ip_network
 
+import pytest
+
 from notifier.domain.client import Algorithm, Client, EgressPolicy, Route, TlsFiles, TokenProfile
 from notifier.domain.delivery import Inline
 from notifier.domain.registry import Registry
-from notifier.domain.registry_checks import find_unsignable, too_much_shorter
+from notifier.domain.registry_checks import find_unsignable, too_much_lost
 
 ONE = "https://id.example.com"
 TWO = "https://login.example.org"
@@ -113,20 +115,82 @@ class TestUnsignable:
         assert find_unsignable(registry_of([SHOP]), lambda _: frozenset(Algorithm)) == []
 
 
-class TestTooMuchShorter:
+class TestTooMuchLost:
     def test_a_file_cut_short(self) -> None:
-        """A reload that would remove more than a fifth of the clients, and more than 5, is not believed."""
-        text = too_much_shorter(registry_of(numbered(30)), registry_of(numbered(23)))
+        """Of more than 5 clients and more than a fifth, it is said how many, and who."""
+        text = too_much_lost(registry_of(numbered(30)), registry_of(numbered(23)))
+        assert text == (
+            "7 of 30 clients that are told now could not be told any more (7 gone, 0 without backchannel_logout_uri),"
+            f" such as 'c23' of {ONE}, 'c24' of {ONE}, 'c25' of {ONE}"
+        )
+
+    def test_lost_uris(self) -> None:
+        """A client that stays without its `backchannel_logout_uri` is lost as one that goes."""
+        silent = [replace(client, backchannel_logout_uri=None) for client in numbered(1000)]
+        text = too_much_lost(registry_of(numbered(1000)), registry_of(silent))
         assert text is not None
-        assert "would remove 7 of 30 clients" in text
-        assert "SIGHUP" in text
+        assert "1000 of 1000 clients" in text
+        assert f"0 gone, 1000 without backchannel_logout_uri), such as 'c0' of {ONE}" in text
+        text = too_much_lost(registry_of(numbered(30)), registry_of([*silent[:4], *numbered(27)[4:]]))
+        assert text is not None
+        assert "7 of 30 clients" in text
+        assert "(3 gone, 4 without backchannel_logout_uri)" in text
+
+    def test_those_who_never_were_told_hide_nobody(self) -> None:
+        """The share is that of the clients with a URI: 10,000 without one beside them change nothing."""
+        silent = [replace(SHOP, client_id=f"s{number}", backchannel_logout_uri=None) for number in range(10_000)]
+        text = too_much_lost(registry_of([*silent, *numbered(30)]), registry_of(silent))
+        assert text is not None
+        assert "30 of 30 clients" in text
+
+    def test_those_that_events_reach(self) -> None:
+        """Registered without a URI, which their events bring: what is set for them goes too, if their entries go."""
+        silent = [replace(client, backchannel_logout_uri=None) for client in numbered(30)]
+        text = too_much_lost(registry_of(silent), registry_of(silent[:20]))
+        assert text is not None
+        assert text.startswith("10 of 30 registered clients would be gone")
+        assert too_much_lost(registry_of(silent), registry_of(silent[:24])) is None
+        assert too_much_lost(registry_of(silent[:5]), registry_of([])) is not None
+
+    @pytest.mark.parametrize("count", [1, 5])
+    def test_none_is_left(self, count: int) -> None:
+        """However few there were: a reload after which nobody is told is not believed."""
+        before = numbered(count)
+        silent = [replace(client, backchannel_logout_uri=None) for client in before]
+        for after in ([], silent):
+            text = too_much_lost(registry_of(before), registry_of(after))
+            assert text is not None
+            assert f"{count} of {count} clients" in text
+
+    def test_none_is_left_where_events_may_not_say(self) -> None:
+        """Where no client has a URI, events bring them: to deny that is to tell nobody."""
+        assert too_much_lost(registry_of([]), registry_of([], inline_allowed=False)) is not None
+        silent = [replace(SHOP, backchannel_logout_uri=None)]
+        text = too_much_lost(registry_of(silent), registry_of(silent, inline_allowed=False))
+        assert text is not None
+        assert "registry.inline" in text
+
+    def test_inline_uris_are_denied_at_once(self) -> None:
+        """Whoever takes them from a hostile publisher need not ask twice: registered clients are told as before."""
+        assert too_much_lost(registry_of(numbered(30)), registry_of(numbered(30), inline_allowed=False)) is None
+        denied = registry_of([], inline_allowed=False)
+        assert too_much_lost(denied, denied) is None
 
     def test_what_is_believed(self) -> None:
-        """A fifth, or 5 clients of however few, may go; more may come at any time."""
-        assert too_much_shorter(registry_of(numbered(30)), registry_of(numbered(24))) is None
-        assert too_much_shorter(registry_of(numbered(5)), registry_of([])) is None
-        assert too_much_shorter(registry_of([]), registry_of(numbered(30))) is None
+        """A fifth, or 5 clients, may go while others stay; more may come; a paused client waits and is not lost."""
+        assert too_much_lost(registry_of(numbered(30)), registry_of(numbered(24))) is None
+        assert too_much_lost(registry_of(numbered(6)), registry_of(numbered(1))) is None
+        assert too_much_lost(registry_of([]), registry_of(numbered(30))) is None
+        paused = [replace(client, paused=True) for client in numbered(30)]
+        assert too_much_lost(registry_of(numbered(30)), registry_of(paused)) is None
 
     def test_another_client_is_no_replacement(self) -> None:
         """Clients are counted by who they are: the same ids at another issuer are others."""
-        assert too_much_shorter(registry_of(numbered(30)), registry_of(numbered(30, TWO))) is not None
+        assert too_much_lost(registry_of(numbered(30)), registry_of(numbered(30, TWO))) is not None
+
+    def test_names_are_shown_printable(self) -> None:
+        """Whatever a clients file may hold."""
+        text = too_much_lost(registry_of([replace(SHOP, client_id="a\x1b[2J\u202eb" + "x" * 500)]), registry_of([]))
+        assert text is not None
+        assert text.isprintable()
+        assert len(text) < 400

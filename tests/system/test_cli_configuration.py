@@ -93,13 +93,17 @@ def test_check_sums_up_what_holds(made: Path) -> None:
 
 
 def test_check_tells_every_mistake_at_once(made: Path) -> None:
-    """Those of the configuration in one go; on stderr, or as JSON on stdout; exit 2."""
+    """Those of the configuration and of the clients in one go; on stderr, or as JSON on stdout; exit 2; `run` too."""
     more = {"delivery": {"timeout": "5 parsecs"}, "outcome": "all", "api": {"tokens_file": "x" * 300}}
+    (made / "wrong.yaml").write_text(yaml.safe_dump([{"client_id": "a", "backchannel_logout_uri": "/out"}]))
+    more["registry"] = {"file": "wrong.yaml"}
     (made / "bad.yaml").write_text(yaml.safe_dump({"issuers": {ISS: {"keys": [{"file": "gone.pem"}]}}, **more}))
     done = notifier("check", "-c", "bad.yaml", cwd=made)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("notifier: 4 mistakes in the configuration\n")
+    assert done.stderr.startswith("notifier: 5 mistakes in the configuration\n")
+    assert notifier("run", "-c", "bad.yaml", cwd=made).stderr == done.stderr
     paths = {f'issuers["{ISS}"].keys[0].file', "delivery.timeout", "outcome", "api.tokens_file"}
+    paths.add("wrong.yaml[0].backchannel_logout_uri")
     for path in (*paths, "did you mean outcomes?"):
         assert path in done.stderr
     told = notifier("check", "-c", "bad.yaml", "--json", cwd=made)

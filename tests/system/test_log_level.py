@@ -1,7 +1,9 @@
 """The log's level changes while the worker runs."""
 
 import asyncio
+import json
 import signal
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -13,8 +15,10 @@ from tests.system.worker_process import WorkerProcess, worker
 TOKENS = """
 - {name: idp, token: publish-only-token-5b1e, scopes: [publish]}
 - {name: op, token: repair-token-of-the-operator-9a, scopes: [publish, read, repair]}
+- {name: tenant, token: repair-token-of-one-issuer-3c, scopes: [publish, read, repair], issuers: ["https://id.example.com"]}
 """
 REPAIR = "repair-token-of-the-operator-9a"
+OF_ONE_ISSUER = "repair-token-of-one-issuer-3c"
 
 
 async def test_a_signal_turns_debug_on_and_off(tmp_path: Path) -> None:
@@ -42,12 +46,13 @@ async def test_the_api_sets_the_level(tmp_path: Path) -> None:
         async with worker(site) as running, aiohttp.ClientSession() as session:
             api = str((await running.until_said("listening", lambda line: "api" in line))["api"])
 
-            async def ask(method: str, token: str, body: object = None) -> tuple[int, str]:
-                headers = {"Authorization": f"Bearer {token}"}
-                async with session.request(method, f"{api}/v1/log-level", json=body, headers=headers) as response:
-                    return response.status, await response.text()
+            ask = partial(_ask, session, f"{api}/v1/log-level")
 
             assert (await ask("PUT", "publish-only-token-5b1e", {"level": "debug"}))[0] == 403
+            status, text = await ask("PUT", OF_ONE_ISSUER, {"level": "error"})
+            assert status == 403
+            assert "only a token without issuers" in text
+            assert (await ask("GET", OF_ONE_ISSUER))[0] == 200
             assert (await ask("GET", REPAIR)) == (200, '{"level": "info", "configured": "info"}')
             status, text = await ask("PUT", REPAIR, {"level": "loud"})
             assert status == 400
@@ -61,6 +66,36 @@ async def test_the_api_sets_the_level(tmp_path: Path) -> None:
             await _sign_out(running, "s1")
             assert await running.stop() == 0
             assert running.said("attempt") == []
+
+
+async def test_what_is_done_by_hand_is_told_at_every_level(tmp_path: Path) -> None:
+    """At level error a discard is still in the log, with each letter that is gone, and so is the change itself."""
+    async with Clients(lambda _hit: 410) as clients:
+        site = _site(tmp_path, clients)
+        async with worker(site) as running, aiohttp.ClientSession() as session:
+            api = str((await running.until_said("listening", lambda line: "api" in line))["api"])
+            ask = partial(_ask, session)
+            assert (await ask(f"{api}/v1/log-level", "PUT", REPAIR, {"level": "error"}))[0] == 200
+            await _sign_out(running, "s1")
+            await running.until_metric(1, "deliveries_settled_total", fate="dead")
+            assert (await ask(f"{api}/v1/dead-letters/export", "GET", OF_ONE_ISSUER))[0] == 200
+            status, text = await ask(f"{api}/v1/dead-letters?client_id=shop", "DELETE", OF_ONE_ISSUER)
+            assert (status, json.loads(text)["discarded"]) == (200, 1)
+            assert await running.stop() == 0
+        told = {str(line["event"]): line for line in map(json.loads, running.lines) if line.get("audit")}
+        assert set(told) == {"log_level", "dead_letters_exported", "dead_letters_discarded", "dead_letter_discarded"}
+        assert told["log_level"]["by"] == "op"
+        assert {line["who"] for name, line in told.items() if name != "log_level"} == {"tenant"}
+        assert told["dead_letter_discarded"]["event_id"] == "s1"
+        assert running.said("dead_letter") == []  # a warning, which the level leaves out
+
+
+async def _ask(
+    session: aiohttp.ClientSession, url: str, method: str, token: str, body: object = None
+) -> tuple[int, str]:
+    headers = {"Authorization": f"Bearer {token}"}
+    async with session.request(method, url, json=body, headers=headers) as response:
+        return response.status, await response.text()
 
 
 def _site(folder: Path, clients: Clients) -> Site:

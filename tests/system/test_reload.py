@@ -35,7 +35,7 @@ async def test_a_corrected_uri_serves_the_delivery_that_waits(tmp_path: Path, am
 
 
 async def test_a_file_that_cannot_be_right_keeps_the_old(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """Half-written, or suddenly much shorter until SIGHUP asks for it; meanwhile the old clients are served."""
+    """Half-written, much shorter, or without URIs until SIGHUP asks for it; meanwhile the old clients are served."""
     names = [f"c{number}" for number in range(10)]
     async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
         site = Site(tmp_path, amqp_url, prefix)
@@ -60,6 +60,12 @@ async def test_a_file_that_cannot_be_right_keeps_the_old(tmp_path: Path, amqp_ur
             await rabbit.publish(event("s2", "c9"))
             await clients.until_told("c9", ["s2"])
 
+            site.write_clients([{**each, "backchannel_logout_uri": None} for each in registrations])
+            await running.until_said("reload_refused", lambda line: "10 of 10 clients" in str(line["reason"]))
+            await rabbit.publish(event("s2b", "c9"))
+            await clients.until_told("c9", ["s2b"])
+
+            site.write_clients(registrations[:2])
             running.send(signal.SIGHUP)
             await running.until_said("reloaded", lambda line: line["clients"] == 2)
             assert await running.metric("config_last_reload_success") == 1

@@ -1,0 +1,81 @@
+"""What somebody did by hand is in the log whatever its level, and nothing of it is a `sub` or `sid`."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Literal
+
+import pytest
+import structlog
+
+from notifier.adapters.audit import write_audit
+from notifier.adapters.logs import configure, set_level
+from notifier.app.dead_letters import audit, audit_discarded, audit_read
+from notifier.app.log_level import LogLevel
+from notifier.domain.dead_letter_rows import Row, Wanted
+from notifier.operations.dead_letter_repair import Account
+from notifier.server.log_level import LEVELS
+
+ROW = Row(
+    id="d-1", event_id="e", client_id="shop", iss="https://i", reason="refused", dead_since=0.0, attempts=1, text=""
+)
+
+
+@pytest.fixture(autouse=True)
+def logging_restored() -> Iterator[None]:
+    """The process's logging is global: put back what pytest has set up."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("notifier").setLevel(logging.NOTSET)
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
+
+
+def do_all() -> None:
+    """Whatever is done by hand."""
+    wanted = Wanted(subject="raw-sub-77")
+    for action in ("replayed", "discarded"):
+        audit(action, "sre", wanted, Account(done=1, by_reason={"refused": 1}))
+    audit_discarded("sre", ROW)
+    audit_read("exported", "sre", wanted)
+    audit_read("shown", "sre", wanted)
+    write_audit("reload_insisted", by="SIGHUP", loss="all")
+
+
+ACTIONS = [
+    "dead_letters_replayed",
+    "dead_letters_discarded",
+    "dead_letter_discarded",
+    "dead_letters_exported",
+    "dead_letters_shown",
+    "reload_insisted",
+]
+
+
+@pytest.mark.parametrize("level", [*LEVELS, "critical"])
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_every_level_has_them(level: str, log_format: Literal["json", "console"]) -> None:
+    """From the start on, and after the level was changed under the worker."""
+    for first in (level, "debug"):
+        stream = io.StringIO()
+        configure(first, log_format, stream=stream)
+        set_level(level)
+        do_all()
+        said = stream.getvalue()
+        assert [action for action in ACTIONS if action in said] == ACTIONS
+        assert "raw-sub-77" not in said
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_change_of_the_level_is_one_of_them(level: str) -> None:
+    """Who turned it, from what and to what; marked, so that all of them can be found at once."""
+    stream = io.StringIO()
+    configure("error", "json", stream=stream)
+    LogLevel("error", lambda: None).set(level, by="sre")
+    [line] = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert (line["event"], line["by"], line["level_now"], line["level_before"]) == ("log_level", "sre", level, "error")
+    assert line["audit"] is True
