@@ -135,7 +135,7 @@ class _Target(NamedTuple):
 def uri_mistake(uri: str) -> str | None:
     """What is malformed about a `backchannel_logout_uri`, in words; None where it can be used (B3, B4, B5)."""
     target = _read(uri)
-    return target if isinstance(target, str) else _disguise(target)
+    return target if isinstance(target, str) else None
 
 
 @lru_cache(maxsize=8192)  # asked twice an attempt, at 10 µs; the answer never changes
@@ -152,10 +152,6 @@ def check_uri(uri: str, policy: EgressPolicy) -> str | None:
     mistakes = [judge(address, policy) for address in target.addresses]
     if mistakes and None not in mistakes:
         return mistakes[0]
-    return _disguise(target)
-
-
-def _disguise(target: _Target) -> str | None:
     return f"must have its address written as {target.addresses[0]}" if target.disguised else None
 
 
