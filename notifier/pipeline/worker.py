@@ -15,7 +15,7 @@ from notifier.domain.logout_token import carries_sid
 from notifier.domain.message import Lane, Message
 from notifier.domain.outcome import Cause
 from notifier.domain.plan import Skipped
-from notifier.domain.verdict import Defer, Done, Verdict, before_attempt, postponed
+from notifier.domain.verdict import Defer, Done, Verdict, before_attempt, not_taken, postponed
 from notifier.pipeline import facts
 from notifier.pipeline.admission import Go, Wait
 from notifier.pipeline.attempt import Made, Tools, attempt, defer_for
@@ -203,8 +203,8 @@ class Worker:
             client,
             issuer_known=delivery.iss in registry.issuers,
             grace=registry.grace,
-            # Without an attempt there is no age, and nobody asks.
-            carries_sid=delivery.first_attempt_at is not None and client is not None and carries_sid(delivery, client),
+            # What comes to hand for the first time has no age, and nobody asks.
+            carries_sid=delivery.begun_at is not None and client is not None and carries_sid(delivery, client),
             now=now,
         )
         if verdict is None and client is not None:
@@ -271,7 +271,7 @@ class Worker:
         if durable:
             self._ledger.settle_delivery(held, begun, fate_of(verdict))
         else:
-            self._ask(held, begun)
+            self._ask(held, not_taken(begun, after))
 
     async def _bury(self, held: Held, letter: DeadLetter) -> None:
         await self._settlement.bury(letter)
