@@ -107,7 +107,7 @@ class Worker:
             raise self._broken
 
     async def _tick(self) -> None:
-        """Put off those who wait in memory at a client that hangs or is left alone by now, and see who need not wait."""
+        """Put off those who wait at a client that hangs or is left alone by now; begin those who wait in vain."""
         while True:
             await asyncio.sleep(TICK)
             for ticket, later in self._gate.put_off():

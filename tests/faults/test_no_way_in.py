@@ -9,6 +9,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -26,7 +27,7 @@ from tests.system.waiting import until
 from tests.system.worker_process import worker
 
 MAX_AGE = 12  # seconds
-CLOSED: Mapping[str, Mapping[str, object]] = {
+CLOSED: Mapping[str, Mapping[str, Any]] = {
     "circuit": {"circuit": {"failures": 2, "open_for": "15m"}},
     "retry_after": {"circuit": NEVER_OPENS},
     "rate": {"per_second": 0.01, "circuit": NEVER_OPENS},
@@ -55,8 +56,8 @@ async def served(made: Rig) -> AsyncIterator[None]:
     made.clients.judge = judge
     made.site.config["delivery"]["max_age"] = f"{MAX_AGE}s"
     made.site.write()
-    limits = {"healthy": {"circuit": NEVER_OPENS}} | CLOSED
-    made.site.write_clients([client(name, made.clients.url(name), **limits[name]) for name in CLIENTS])
+    clients = [client(name, made.clients.url(name), **limits) for name, limits in CLOSED.items()]
+    made.site.write_clients([*clients, client("healthy", made.clients.url("healthy"), circuit=NEVER_OPENS)])
     async with worker(made.site) as running:
         yield
         assert await running.stop() == 0

@@ -31,10 +31,14 @@ def judge(hit: Hit) -> int:
 async def send_again(publisher: Publishes, count: int, letters: Callable[[], Awaitable[set[str]]]) -> None:
     """Each event once more, as soon as its dead letter is seen."""
     again: set[str] = set()
+
+    async def new() -> set[str]:
+        return await letters() - again
+
     while len(again) < count:
-        new = await until(letters, lambda found: bool(found - again), PATIENCE) - again
-        again |= new
-        await publisher.publish(sorted(map(int, new)), rate=1000)
+        seen = await until(new, bool, PATIENCE)
+        again |= seen
+        await publisher.publish(sorted(map(int, seen)), rate=1000)
 
 
 @pytest.mark.fault("publisher", "sent again after its dead letter, two workers")

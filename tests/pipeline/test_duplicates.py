@@ -1,4 +1,4 @@
-"""Duplicates: a second copy joins the first, within bounds, and never at the price of an attempt that somebody wants."""
+"""Duplicates: a second copy joins the first, within bounds, and never where somebody wants another attempt."""
 
 import math
 
@@ -90,7 +90,7 @@ def test_what_was_given_up_may_be_sent_again() -> None:
 
 @pytest.mark.parametrize("of_event", [True, False], ids=["event sent again", "letter replayed"])
 def test_nobody_shares_a_fate_that_may_be_known_already(*, of_event: bool) -> None:
-    """A dead letter can be seen, and answered, before its confirm is here: joined, the answer would be acked with it."""
+    """A dead letter can be seen, and answered, before its confirm is here; joined, the answer would be acked too."""
     seen: Duplicates[str] = Duplicates()
     seen.begin("d", 0, "one", NOW, of_event=True)
     assert seen.begin("d", 0, "copy", NOW, of_event=of_event) == Joined()
