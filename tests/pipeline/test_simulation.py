@@ -243,7 +243,9 @@ def test_what_never_finds_a_way_in_expires(closed: Closed) -> None:
     simulation = Simulation([never_in], {"c0": closed.behaviour}, tick=1.0, asks_for=closed.asks_for)
     for _ in range(600):
         simulation.publish(["c0"])
+    before = simulation.run(DAY - 60.0).attempts["c0"]
     tally = simulation.run(3 * DAY, drained=True)
+    assert tally.attempts["c0"] - before <= 2 + closed.most / 720  # in the two minutes of their end
     assert (simulation.left, len(tally.dead)) == (0, 600)
     assert {verdict.reason for _, _, verdict in tally.dead} == {DeadReason.EXPIRED}
     for when, delivery, verdict in tally.dead:
