@@ -84,8 +84,8 @@ def replay(
     """Have dead letters delivered anew, with new tokens.
 
     Ages, attempts and waits begin again; not_after stays. Each leaves the dead letters once its delivery is durable.
-    What is still malformed, or past its not_after, stays and is counted; so does what names only a user and was first
-    tried longer ago than sub_only_max_age. What dies again meanwhile is left to the next replay.
+    What is still malformed, or past its not_after, stays and is counted; so does what names only a user and was
+    begun longer ago than sub_only_max_age. What dies again meanwhile is left to the next replay.
 
     Ctrl-C stops after the batch at hand (exit status 1); the same command goes on. Killed, it may replay a batch twice
     on RabbitMQ, which does no harm. What was done is written to stderr, with who did it.

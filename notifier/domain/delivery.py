@@ -43,8 +43,9 @@ class Past:
 class Delivery:
     """See the module. `sub` and `sid` are as the event or its entry gave them; the client's profile picks each time.
 
-    `entry_sub` is True where `sub` was given for this client alone (pairwise). `held` are the seconds spent paused,
-    which do not count as age. `rejections` counts the 400s that count (R3, R12).
+    `entry_sub` is True where `sub` was given for this client alone (pairwise). `rejections` counts the 400s that count
+    (R3, R12). `first_taken_at` is when a worker first had it in hand, written with its first deferral or retry; `held`
+    are the seconds since that do not count as age; `waited_for` has every cause that it was ever put off for.
     """
 
     id: str
@@ -67,8 +68,10 @@ class Delivery:
     attempts: Count = 0
     rejections: Count = 0
     ambiguous: bool = False
+    first_taken_at: float | None = None
     first_attempt_at: float | None = None
     held: float = 0.0
+    waited_for: tuple[Cause, ...] = ()
     deferrals: Count = 0
     deferred_for: Cause | None = None
     reserved_until: float | None = None
@@ -79,6 +82,11 @@ class Delivery:
     def key(self) -> tuple[str, str]:
         """The client's key."""
         return (self.iss, self.client_id)
+
+    @property
+    def begun_at(self) -> float | None:
+        """From when its age counts; None where nobody had it in hand before. Earlier releases wrote attempts alone."""
+        return self.first_attempt_at if self.first_taken_at is None else self.first_taken_at
 
     @property
     def stage(self) -> tuple[int, int, Cause | None]:

@@ -1,8 +1,9 @@
 """What a dead letter becomes when it is replayed: the delivery or the event anew, or the reason why it stays.
 
 The ages start anew, and with them the backoff; `not_after` stays, and what has run out by it is not sent any more. A
-delivery whose token names no session ends every session of its user at the client, also those begun since: where its
-first attempt is longer ago than its client allows (`sub_only_max_age`), it stays unless that is wanted by name.
+delivery whose token names no session ends every session of its user at the client, also those begun since: where a
+worker first had it in hand longer ago than its client allows (`sub_only_max_age`), attempted or not, it stays unless
+that is wanted by name.
 What could not be read is read again by the rules of today. If they still refuse it, it would be back at once: it stays.
 """
 
@@ -102,12 +103,12 @@ def _delivery(delivery: Delivery, rules: Rules, now: float) -> Readmitted | Kept
     if (kept := _run_out(delivery.not_after, now)) is not None:
         return kept
     limit = _sub_only_limit(delivery, rules.registry)
-    begun = _first_tried(delivery)
+    begun = _begun(delivery)
     if limit is not None and begun is not None and now > begun + delivery.held + limit and not rules.end_newer_sessions:
         return Kept(
             why=Stays.STALE,
             text=(
-                f"its token names no session and it was first tried {now - begun:.0f} s ago (sub_only_max_age is "
+                f"its token names no session and it was begun {now - begun:.0f} s ago (sub_only_max_age is "
                 f"{limit:g} s): it would end sessions that its user has begun since; --end-newer-sessions does it"
             ),
         )
@@ -116,8 +117,10 @@ def _delivery(delivery: Delivery, rules: Rules, now: float) -> Readmitted | Kept
         id_given=True,  # an id that is written down marks a duplicate like one that was given
         attempts=0,
         rejections=0,
+        first_taken_at=None,
         first_attempt_at=None,
         held=0.0,
+        waited_for=(),
         deferrals=0,
         deferred_for=None,
         reserved_until=None,
@@ -127,10 +130,10 @@ def _delivery(delivery: Delivery, rules: Rules, now: float) -> Readmitted | Kept
     return Readmitted(queue=Lane.RETRIES, outgoing=Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id))
 
 
-def _first_tried(delivery: Delivery) -> float | None:
+def _begun(delivery: Delivery) -> float | None:
     """Before any replay too, as far as the history goes back: else replay upon replay would make it young for ever."""
     moments = [past.at for past in delivery.history[:1]]
-    return min(moments if delivery.first_attempt_at is None else [*moments, delivery.first_attempt_at], default=None)
+    return min(moments if delivery.begun_at is None else [*moments, delivery.begun_at], default=None)
 
 
 def _event(event: SessionEnded, now: float) -> Readmitted | Kept:

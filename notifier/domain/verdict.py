@@ -3,9 +3,17 @@
 `before_attempt` judges what needs no attempt (unknown, paused, expired); `record` writes an outcome into the delivery;
 `decide` judges the outcome. Moments are seconds since the epoch, from the clock of whoever calls.
 
-Two limits bound repeats, both counted from the first attempt and without the time spent paused: `max_age`, and
-`sub_only_max_age` for a token without `sid`, which ends every session of its subject and so, late, one begun since.
-The first attempt is made however late (only `not_after` forbids it): an open session is the worse fault.
+Two limits end a delivery: `max_age`, and `sub_only_max_age` for a token without `sid`, which ends every session of its
+subject and so, late, one begun since. Both count from the moment when a worker first had it in hand, attempted or not:
+else what never finds a way to its client would wait for ever. An event that waits in the queue for want of workers is
+in nobody's hand: it is attempted however late (only `not_after` forbids it), since an open session is the worse fault.
+
+What lies with the client (its circuit, its `Retry-After`, its rate, its slots) does not stop the ages. What lies with
+us does (`paused: true`, and faults of ours), for as long as it was put off, and for `max_paused` in all.
+
+Just before a limit it comes back for a last attempt, on the same terms as any other: where its circuit is open, its
+pause lasts, or it has no token or slot left, none is made. A hundred thousand that wait for a client that is down
+expire at about the same moment, and one attempt for each of them would be a flood for it.
 """
 
 import math
@@ -21,7 +29,8 @@ from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Outcom
 REJECTIONS = 3  # further attempts after the first 400 that counts (R12)
 PAUSE = 512.0  # seconds a paused client's delivery rests before it asks again: one hop, all of which is credited
 OUR_FAULT_BASE, OUR_FAULT_MOST = 2.0, 256.0  # seconds: a fault of ours is looked at again after 2, 4, 8 … 256 s
-# Causes whose due time is a place in the client's line: it is kept when the delivery comes back early.
+# Causes that lie with the client. Their due time is a place in its line, which is kept when the delivery comes back
+# early, and the ages go on. All others are ours, and stop the ages.
 RESERVED = frozenset({Cause.SLOT, Cause.RATE, Cause.CIRCUIT, Cause.RETRY_AFTER})
 LAST_MOMENT = 1.0  # seconds before a limit at which the last attempt is due
 
@@ -70,13 +79,14 @@ def before_attempt(
 ) -> Skip | Defer | Dead | None:
     """What can be said without an attempt; None where one is to be made. `grace` in seconds (`registry.grace`)."""
     if delivery.not_after is not None and now > delivery.not_after:
-        return Dead(reason=DeadReason.EXPIRED, text="not_after has passed: the session ran out at the client by itself")
+        text = f"{_story(delivery, now)}: not_after has passed, the session ran out at the client by itself"
+        return Dead(reason=DeadReason.EXPIRED, text=text)
     if client is None:
         return _unknown(delivery, issuer_known=issuer_known, grace=grace, now=now)
     if client.backchannel_logout_uri is None:
         return Skip()
-    if now > _age_limit(delivery, client.retry, carries_sid=carries_sid):
-        return Dead(reason=DeadReason.EXPIRED, text=_why_expired(delivery, client.retry, carries_sid=carries_sid))
+    if now > _age_limit(delivery, client.retry, carries_sid=carries_sid, now=now):
+        return _expired(delivery, client.retry, carries_sid=carries_sid, now=now)
     if client.paused:
         return Defer(due=now + PAUSE, cause=Cause.PAUSED, text="the registry says paused: true")
     return None
@@ -136,6 +146,7 @@ def record(delivery: Delivery, outcome: Outcome, now: float) -> Delivery:
         attempts=delivery.attempts + 1,
         rejections=delivery.rejections + rejected,
         ambiguous=isinstance(outcome, Failed) and outcome.ambiguous,
+        first_taken_at=now if delivery.begun_at is None else delivery.begun_at,
         first_attempt_at=now if delivery.first_attempt_at is None else delivery.first_attempt_at,
         deferrals=0,
         deferred_for=None,
@@ -145,11 +156,14 @@ def record(delivery: Delivery, outcome: Outcome, now: float) -> Delivery:
 
 
 def postponed(delivery: Delivery, verdict: Defer, client: Client | None, now: float) -> Delivery:
-    """The delivery after a deferral: how often, for what, and how long it was held back by a pause."""
-    paused = verdict.cause is Cause.PAUSED and delivery.first_attempt_at is not None and client is not None
-    held = delivery.held + (verdict.due - now if paused else 0.0)
+    """The delivery after a deferral: since when, how often, for what, and how long it is held back by us."""
+    ours = verdict.cause not in RESERVED
+    held = delivery.held + (sum(hops(verdict.due - now, verdict.rounding, most=1)) if ours else 0.0)
+    known = verdict.cause in delivery.waited_for
     return replace(
         delivery,
+        first_taken_at=now if delivery.begun_at is None else delivery.begun_at,
+        waited_for=delivery.waited_for if known else (*delivery.waited_for, verdict.cause),
         deferrals=delivery.deferrals + 1 if delivery.deferred_for in (None, verdict.cause) else 1,
         deferred_for=verdict.cause,
         held=held if client is None else min(held, client.retry.max_paused),
@@ -158,11 +172,14 @@ def postponed(delivery: Delivery, verdict: Defer, client: Client | None, now: fl
     )
 
 
+def not_taken(begun: Delivery, after: Delivery) -> Delivery:
+    """The delivery as it was begun, where the queue has not taken its deferral in time; its age goes on."""
+    return replace(begun, first_taken_at=after.first_taken_at, held=after.held, waited_for=after.waited_for)
+
+
 def within_age(later: Defer, delivery: Delivery, client: Client, *, carries_sid: bool, now: float) -> Defer:
     """The deferral, due no later than the last moment for an attempt, so that it is known as expired when it is."""
-    last = (
-        min(_age_limit(delivery, client.retry, carries_sid=carries_sid), delivery.not_after or math.inf) - LAST_MOMENT
-    )
+    last = _last_moment(delivery, client.retry, carries_sid=carries_sid, now=now)
     comes = now + sum(hops(later.due - now, later.rounding, most=1))
     return later if max(later.due, comes) <= last else replace(later, due=max(last, now), rounding="down")
 
@@ -191,9 +208,9 @@ def _retry(
     delivery: Delivery, policy: RetryPolicy, asked: float | None, *, carries_sid: bool, now: float, jitter: Jitter
 ) -> RetryAt | Dead:
     """The next attempt, never due beyond the limit: a last one is made just before it."""
-    last = min(_age_limit(delivery, policy, carries_sid=carries_sid), delivery.not_after or math.inf) - LAST_MOMENT
+    last = _last_moment(delivery, policy, carries_sid=carries_sid, now=now)
     if last - now < SOON:
-        return Dead(reason=DeadReason.EXPIRED, text=_why_expired(delivery, policy, carries_sid=carries_sid))
+        return _expired(delivery, policy, carries_sid=carries_sid, now=now)
     if asked is None:
         return RetryAt(due=min(now + backoff(policy, delivery.attempts, jitter), last))
     wait = clamp_retry_after(asked, policy)
@@ -201,23 +218,40 @@ def _retry(
     return RetryAt(due=now + wait, rounding="up") if in_time else RetryAt(due=last)
 
 
-def _age_limit(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool) -> float:
-    if delivery.first_attempt_at is None:
-        return math.inf
+def _age_limit(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:
     age = policy.max_age if carries_sid else min(policy.max_age, policy.sub_only_max_age)
-    return delivery.first_attempt_at + delivery.held + age
+    return (now if delivery.begun_at is None else delivery.begun_at) + delivery.held + age
 
 
-def _why_expired(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool) -> str:
-    tried = f"given up after {delivery.attempts} attempts"
-    if delivery.not_after is not None and delivery.not_after <= _age_limit(delivery, policy, carries_sid=carries_sid):
-        return f"{tried}: not_after leaves no time for another"
-    if carries_sid or policy.max_age <= policy.sub_only_max_age:
-        return f"{tried}: older than max_age ({policy.max_age:g} s)"
-    return (
-        f"{tried}: a token without sid is not repeated after sub_only_max_age ({policy.sub_only_max_age:g} s), "
-        "since it would end a session begun since"
-    )
+def _last_moment(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:
+    """When its last attempt is due, if it is not told before."""
+    limit = _age_limit(delivery, policy, carries_sid=carries_sid, now=now)
+    return min(limit, delivery.not_after or math.inf) - LAST_MOMENT
+
+
+def _expired(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> Dead:
+    limit = _age_limit(delivery, policy, carries_sid=carries_sid, now=now)
+    if delivery.not_after is not None and delivery.not_after <= limit:
+        why = "not_after leaves no time for another"
+    elif carries_sid or policy.max_age <= policy.sub_only_max_age:
+        why = f"older than max_age ({policy.max_age:g} s)"
+    else:
+        why = (
+            f"a token without sid is not sent after sub_only_max_age ({policy.sub_only_max_age:g} s), since it would "
+            "end a session begun since"
+        )
+    return Dead(reason=DeadReason.EXPIRED, text=f"{_story(delivery, now)}: {why}")
+
+
+def _story(delivery: Delivery, now: float) -> str:
+    """How often it was attempted, how long it waited, and for what."""
+    tries = delivery.attempts
+    tried = f"given up after {tries} attempt{'s' if tries > 1 else ''}" if tries else "never attempted"
+    if delivery.begun_at is None:
+        return tried
+    causes = f", put off for {', '.join(dict.fromkeys(delivery.waited_for))}" if delivery.waited_for else ""
+    uncounted = f", {delivery.held:.0f} s of it through no fault of the client" if delivery.held else ""
+    return f"{tried} in {now - delivery.begun_at:.0f} s{causes}{uncounted}"
 
 
 def _refusal(outcome: Refused) -> str:

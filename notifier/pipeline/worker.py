@@ -15,11 +15,10 @@ from notifier.domain.logout_token import carries_sid
 from notifier.domain.message import Lane, Message
 from notifier.domain.outcome import Cause
 from notifier.domain.plan import Skipped
-from notifier.domain.verdict import Defer, Done, Verdict, before_attempt, postponed
+from notifier.domain.verdict import Defer, Done, Verdict, before_attempt, not_taken, postponed
 from notifier.pipeline import facts
 from notifier.pipeline.admission import Go, Wait
 from notifier.pipeline.attempt import Made, Tools, attempt, defer_for
-from notifier.pipeline.duplicates import fate_of
 from notifier.pipeline.gate import Gate, Ticket
 from notifier.pipeline.held import Held, Shelf
 from notifier.pipeline.intake import Intake, Move, Step
@@ -59,7 +58,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken: BaseException | None = None
         self.shelves = {lane: Shelf() for lane in Lane}
-        self._ledger = Ledger(acknowledger, self.shelves, tools.observe)
+        self._ledger = Ledger(acknowledger, self.shelves, tools.observe, clock=tools.clock, steady=tools.steady)
         self._selection = Selection(
             self.shelves,
             self._gate,
@@ -108,13 +107,15 @@ class Worker:
             raise self._broken
 
     async def _tick(self) -> None:
-        """Put off those who wait in memory at a client that hangs or is left alone by now."""
+        """Put off those who wait at a client that hangs or is left alone by now; begin those who wait in vain."""
         while True:
             await asyncio.sleep(TICK)
             for ticket, later in self._gate.put_off():
                 self._put_off(ticket, later)
             for ticket in self._gate.hand_out():
                 self._start(ticket)
+            for held, delivery in self._ledger.expected_in_vain():
+                self._ask(held, delivery)
             self._pump()
 
     def stop(self) -> None:
@@ -190,8 +191,8 @@ class Worker:
                 self._spawn(self._move(held, step.sends))
 
     def _begin_delivery(self, held: Held, delivery: Delivery) -> None:
-        if self._ledger.open_delivery(held, delivery):
-            self._ask(held, delivery)
+        if (begun := self._ledger.open_delivery(held, delivery)) is not None:
+            self._ask(held, begun)
 
     def _ask(self, held: Held, delivery: Delivery) -> None:
         """Attempt it, put it off, or give it up."""
@@ -203,8 +204,8 @@ class Worker:
             client,
             issuer_known=delivery.iss in registry.issuers,
             grace=registry.grace,
-            # Without an attempt there is no age, and nobody asks.
-            carries_sid=delivery.first_attempt_at is not None and client is not None and carries_sid(delivery, client),
+            # What comes to hand for the first time has no age, and nobody asks.
+            carries_sid=delivery.begun_at is not None and client is not None and carries_sid(delivery, client),
             now=now,
         )
         if verdict is None and client is not None:
@@ -266,12 +267,13 @@ class Worker:
         return defer_for(fault, ticket.delivery, ticket.client, self._tools)
 
     async def _settle(self, held: Held, begun: Delivery, after: Delivery, verdict: Verdict) -> None:
+        self._ledger.leaves(begun, verdict)
         durable = await self._settlement.settle(after, verdict)
         self._making_room = False
         if durable:
-            self._ledger.settle_delivery(held, begun, fate_of(verdict))
+            self._ledger.settle_delivery(held, begun, verdict)
         else:
-            self._ask(held, begun)
+            self._ask(held, not_taken(begun, after))
 
     async def _bury(self, held: Held, letter: DeadLetter) -> None:
         await self._settlement.bury(letter)

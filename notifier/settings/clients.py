@@ -135,7 +135,7 @@ class ClientOptions(Section):
     max_concurrent: Count | None = Field(None, description="Attempts at a time, over all workers. Default 32.")
     per_second: Annotated[float, Field(gt=0)] | None = Field(None, description="Attempts a second, over all workers.")
     paused: bool = Field(default=False, description="Attempt nothing; what comes waits.")
-    max_age: Span | None = Field(None, description="How long a delivery is retried.")
+    max_age: Span | None = Field(None, description="How long a delivery lives, attempted or not.")
     sub_only_max_age: Duration | None = Field(None, description="The same for a token without sid.")
     retry: RetrySettings | None = Field(None, description="The waits between attempts.")
     circuit: CircuitSettings | None = Field(None, description="When it counts as down.")

@@ -174,11 +174,11 @@ class DeliverySettings(Section):
     timeout: Held = Field(5.0, description="For a whole attempt, from name look-up to the last byte of the answer.")
     slot_wait: Duration = Field(1.0, description="How long a delivery may wait for a slot in memory.")
     max_in_flight: Count = Field(512, description="Attempts at a time, in all.")
-    max_age: Span = Field(86_400.0, description="How long a delivery is retried.")
+    max_age: Span = Field(86_400.0, description="How long a delivery lives, attempted or not.")
     sub_only_max_age: Duration = Field(
         600.0, description="The same for a token without sid, which may end a newer session."
     )
-    max_paused: Duration = Field(604_800.0, description="How much paused time does not count as age.")
+    max_paused: Duration = Field(604_800.0, description="How much time held back by us does not count as age.")
     retry: RetrySettings = Field(RetrySettings(), description="The waits between attempts.")
     circuit: CircuitSettings = Field(CircuitSettings(), description="When a client counts as down.")
 

@@ -22,8 +22,9 @@ NOW = 100_000.0
 RULES = Rules(registry=None, new_id=lambda: "made-up", max_event=1000)
 DELIVERY = Delivery(
     id="d-1", event_id="e-1", id_given=False, iss=ISS, client_id="shop", sub="alice", sid="s-1", attempts=7,
-    rejections=3, ambiguous=True, first_attempt_at=NOW - 90_000, held=5.0, deferrals=2, deferred_for=Cause.SLOT,
-    reserved_until=NOW, history=(Past(at=NOW - 60, reason="timeout"),),
+    rejections=3, ambiguous=True, first_taken_at=NOW - 91_000, first_attempt_at=NOW - 90_000, held=5.0,
+    waited_for=(Cause.SLOT,), deferrals=2, deferred_for=Cause.SLOT, reserved_until=NOW,
+    history=(Past(at=NOW - 60, reason="timeout"),),
 )  # fmt: skip
 EVENT = SessionEnded(
     id="e-1", id_given=False, iss=ISS, sub="alice", sid=None, clients=(ClientEntry(client_id="shop"),), publisher="idp"
@@ -54,8 +55,8 @@ def test_ages_begin_anew() -> None:
     assert (found.queue, found.outgoing.message_id, dict(found.outgoing.headers)) == (Lane.RETRIES, "d-1", {})
     anew = load_delivery(found.outgoing.body).delivery
     assert anew == replace(
-        DELIVERY, id_given=True, attempts=0, rejections=0, first_attempt_at=None, held=0.0, deferrals=0,
-        deferred_for=None, reserved_until=None,
+        DELIVERY, id_given=True, attempts=0, rejections=0, first_taken_at=None, first_attempt_at=None, held=0.0,
+        waited_for=(), deferrals=0, deferred_for=None, reserved_until=None,
     )  # fmt: skip
 
 
@@ -76,12 +77,25 @@ def test_not_after_stays() -> None:
 def test_what_may_end_newer_sessions_stays(first: float | None, earliest: float | None, expected: Stays | None) -> None:
     """A token without `sid` ends every session of its user (B13). Replay upon replay does not make it young.
 
-    One that was never tried is sent however late, as a first attempt always is.
+    One that no worker had in hand is sent however late, as a first attempt always is.
     """
     history = () if earliest is None else (Past(at=earliest, reason="dns"),)
-    old = replace(DELIVERY, sid=None, first_attempt_at=first, held=0.0, history=history)
+    old = replace(DELIVERY, sid=None, first_taken_at=None, first_attempt_at=first, held=0.0, history=history)
     assert stays(of_delivery(old)) is expected
     assert stays(of_delivery(old, replace(RULES, end_newer_sessions=True))) is None
+
+
+@pytest.mark.parametrize(("waited", "held", "expected"), [(500, 0, None), (700, 0, Stays.STALE), (700, 200, None)])
+def test_what_waited_without_an_attempt_may_end_newer_sessions_too(
+    waited: float, held: float, expected: Stays | None
+) -> None:
+    """Behind an open circuit a session is begun as soon as behind a failed attempt; what lay with us does not count."""
+    never = replace(DELIVERY, sid=None, first_taken_at=NOW - waited, first_attempt_at=None, held=held, history=())
+    found = of_delivery(never)
+    assert stays(found) is expected
+    if isinstance(found, Kept):
+        assert "was begun 700 s ago" in found.text
+    assert stays(of_delivery(never, replace(RULES, end_newer_sessions=True))) is None
 
 
 def test_the_client_s_own_rules_count() -> None:

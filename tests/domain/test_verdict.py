@@ -14,6 +14,7 @@ from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Outcom
 from notifier.domain.verdict import (
     PAUSE,
     REJECTIONS,
+    RESERVED,
     Dead,
     Defer,
     Done,
@@ -22,6 +23,7 @@ from notifier.domain.verdict import (
     Verdict,
     before_attempt,
     decide,
+    not_taken,
     postponed,
     record,
     within_age,
@@ -126,9 +128,108 @@ def test_a_token_without_sid_is_not_repeated_forty_minutes_later() -> None:
 
 
 def test_the_first_attempt_is_made_however_late() -> None:
-    """Ages count from the first attempt: an open session is the worse fault."""
+    """What no worker had in hand yet has no age: an open session is the worse fault."""
     late = replace(DELIVERY, sid=None, ended_at=NOW - 10 * POLICY.max_age)
     assert known(late, carries_sid=False) is None
+
+
+@pytest.mark.parametrize("cause", sorted(RESERVED))
+@pytest.mark.parametrize(("carries_sid", "limit"), [(True, POLICY.max_age), (False, POLICY.sub_only_max_age)])
+def test_what_lies_with_the_client_does_not_stop_the_ages(cause: Cause, limit: float, *, carries_sid: bool) -> None:
+    """They count from the first deferral, attempted or not, and the dead letter tells what it waited for."""
+    delivery, now = DELIVERY, NOW
+    while (verdict := known(delivery, now=now, carries_sid=carries_sid)) is None:
+        later = within_age(
+            Defer(due=now + 900, cause=cause, rounding="up"), delivery, CLIENT, carries_sid=carries_sid, now=now
+        )
+        assert later.due <= max(NOW + limit - 1, now)
+        delivery = postponed(delivery, later, CLIENT, now)
+        assert (delivery.first_taken_at, delivery.held) == (NOW, 0.0)
+        now += sum(hops(later.due - now, later.rounding, most=1))
+    assert NOW + limit < now < NOW + limit + 2
+    assert isinstance(verdict, Dead)
+    assert verdict.reason is DeadReason.EXPIRED
+    setting = "max_age (86400 s)" if carries_sid else "sub_only_max_age (600 s)"
+    assert verdict.text.startswith(f"never attempted in {now - NOW:.0f} s, put off for {cause}: ")
+    assert setting in verdict.text
+
+
+def test_it_comes_back_just_before_its_limit() -> None:
+    """Within two seconds of it, so that a last attempt can be made if there is a way in by then."""
+    delivery, now, looks = replace(DELIVERY, sid=None), NOW, [NOW]
+    while known(delivery, now=now, carries_sid=False) is None:
+        looks.append(now)
+        later = Defer(due=now + 5000, cause=Cause.CIRCUIT, rounding="up")
+        later = within_age(later, delivery, CLIENT, carries_sid=False, now=now)
+        delivery = postponed(delivery, later, CLIENT, now)
+        now += sum(hops(later.due - now, later.rounding, most=1))
+    assert NOW + 598 <= looks[-1] <= NOW + 600
+
+
+@pytest.mark.parametrize("cause", sorted(set(Cause) - RESERVED))
+def test_what_lies_with_us_stops_the_ages(cause: Cause) -> None:
+    """For as long as it is put off, a pause or a fault of ours, before its first attempt or after it."""
+    for begun in (DELIVERY, replace(DELIVERY, attempts=1, first_attempt_at=NOW)):
+        delivery, now = begun, NOW
+        while now < NOW + 2 * POLICY.sub_only_max_age:
+            due = now + 300.0
+            delivery = postponed(delivery, Defer(due=due, cause=cause), CLIENT, now)
+            now += sum(hops(due - now, most=1))
+        assert delivery.held == now - NOW
+        assert known(delivery, now=now, carries_sid=False) is None
+        assert known(delivery, now=now + POLICY.sub_only_max_age - 1, carries_sid=False) is None
+        assert known(delivery, now=now + POLICY.sub_only_max_age + 1, carries_sid=False) is not None
+
+
+def test_what_lies_with_us_ends_as_well() -> None:
+    """After `max_paused` in all the ages go on."""
+    delivery, now = DELIVERY, NOW
+    while not isinstance(verdict := known(delivery, replace(CLIENT, paused=True), now=now), Dead):
+        assert isinstance(verdict, Defer)
+        delivery = postponed(delivery, verdict, CLIENT, now)
+        now += sum(hops(verdict.due - now, most=1))
+    limit = POLICY.max_paused + POLICY.max_age
+    assert limit < now - NOW < limit + 2 * PAUSE
+    assert verdict.text == (
+        f"never attempted in {now - NOW:.0f} s, put off for paused, {POLICY.max_paused:.0f} s of it through no fault "
+        "of the client: older than max_age (86400 s)"
+    )
+
+
+def test_what_expires_tells_its_whole_story() -> None:
+    """How often it was attempted, for how long and why not more often."""
+    delivery = postponed(DELIVERY, Defer(due=NOW + 64, cause=Cause.SLOT), CLIENT, NOW)
+    delivery = postponed(delivery, Defer(due=NOW + 128, cause=Cause.CIRCUIT), CLIENT, NOW + 64)
+    delivery = record(delivery, BUSY, NOW + 128)
+    delivery = postponed(delivery, Defer(due=NOW + 256, cause=Cause.SLOT), CLIENT, NOW + 128)
+    assert (delivery.first_taken_at, delivery.first_attempt_at) == (NOW, NOW + 128)
+    expired = known(delivery, now=NOW + POLICY.max_age + 1)
+    assert isinstance(expired, Dead)
+    assert (
+        expired.text == "given up after 1 attempt in 86401 s, put off for slot, circuit: older than max_age (86400 s)"
+    )
+    run_out = known(replace(delivery, attempts=0, not_after=NOW + 500), now=NOW + 501)
+    assert isinstance(run_out, Dead)
+    assert run_out.text.startswith("never attempted in 501 s, put off for slot, circuit: not_after has passed")
+
+
+def test_an_age_goes_on_while_the_queue_takes_no_deferral() -> None:
+    """The delivery is as it was begun, so that its copies are known as such; only its age is remembered."""
+    deferred = postponed(DELIVERY, Defer(due=NOW + 2, cause=Cause.SLOT), CLIENT, NOW)
+    again = not_taken(DELIVERY, deferred)
+    assert again.stage == DELIVERY.stage != deferred.stage
+    assert (again.first_taken_at, again.waited_for) == (NOW, (Cause.SLOT,))
+    assert isinstance(known(again, now=NOW + POLICY.max_age + 1), Dead)
+
+
+def test_what_an_earlier_release_wrote_ages_from_its_first_attempt() -> None:
+    """Or from when this one puts it off first."""
+    tried = replace(DELIVERY, attempts=1, first_attempt_at=NOW - POLICY.max_age - 1)
+    assert isinstance(known(tried), Dead)
+    waiting = replace(DELIVERY, deferrals=40, deferred_for=Cause.CIRCUIT)
+    assert known(waiting) is None
+    later = postponed(waiting, Defer(due=NOW + 2, cause=Cause.CIRCUIT), CLIENT, NOW)
+    assert later.first_taken_at == NOW
 
 
 def test_nothing_is_attempted_after_not_after() -> None:
@@ -243,7 +344,7 @@ def test_a_deferral_is_not_due_beyond_the_age() -> None:
     assert within_age(late, tried, CLIENT, carries_sid=True, now=NOW).due == NOW + POLICY.max_age - 1
     soon = Defer(due=NOW + 30, cause=Cause.CIRCUIT, rounding="up")
     assert within_age(soon, tried, CLIENT, carries_sid=True, now=NOW) is soon
-    assert within_age(late, DELIVERY, CLIENT, carries_sid=True, now=NOW) is late
+    assert within_age(late, DELIVERY, CLIENT, carries_sid=True, now=NOW).due == NOW + POLICY.max_age - 1
 
 
 def test_a_pause_is_one_hop_so_that_all_of_it_is_credited_and_no_more() -> None:

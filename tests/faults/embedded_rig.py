@@ -32,10 +32,10 @@ class EmbeddedRig(Rig):
     def __init__(self, folder: Path, file: Path, clients: Clients) -> None:
         super().__init__(folder, [f"sqlite:{file}"], "", clients)
         self.file = file
-        port = _free_port()  # the same at each start: whoever publishes finds the next worker there
-        self.site.config["api"]["listen"] = f"127.0.0.1:{port}"
+        self.port = _free_port()  # the same at each start: whoever publishes finds the next worker there
+        self.site.config["api"]["listen"] = f"127.0.0.1:{self.port}"
         self.site.write()
-        self.publisher: HttpPublisher = HttpPublisher(port, CLIENTS)
+        self.publisher: HttpPublisher = HttpPublisher(self.port, CLIENTS)
 
     async def until_settled(self, patience: float = PATIENCE) -> None:
         """Wait until every delivery of every confirmed event was accepted, or is dead where it must die.

@@ -6,7 +6,10 @@ A heap of events, and no real time: an hour with a hundred thousand deliveries t
   written, read and asked again) for 200 µs;
 - messages are handed to the workers in turn, up to the prefetch, and acked once all their deliveries have a fate;
 - what is put off goes through delay queues of powers of two seconds, by the same `hops` that the settlement takes;
-- a client is a function from the moment to how long it takes and what its answer says.
+- what a delivery remembers, when it expires and when it is due again is decided by the real `verdict`;
+- a client is a function from the moment to how long it takes and what its answer says; it may ask for a pause.
+
+The wall clock and the steady one are the same here, seconds since the beginning.
 """
 
 import heapq
@@ -17,9 +20,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from statistics import quantiles
 
-from notifier.domain.backoff import SOON, backoff, hops
+from notifier.domain.backoff import SOON, hops
 from notifier.domain.client import Client
+from notifier.domain.delivery import Delivery
 from notifier.domain.message import Lane
+from notifier.domain.outcome import Failed, Reason
+from notifier.domain.verdict import Dead, Defer, Done, before_attempt, decide, postponed, record, within_age
 from notifier.pipeline.admission import Admission, Go, Later, Wait
 from notifier.pipeline.lanes import Turns
 from notifier.pipeline.selection import LOOKED_AT
@@ -62,12 +68,11 @@ def flapping(period: float) -> Behaviour:
 
 @dataclass(slots=True, eq=False)
 class Parcel:
-    """A delivery. `hops` are left of a retry's delay, `due` its end."""
+    """A delivery, and its message: `hops` are left of its delay, `due` its end."""
 
     client: Client
     born: float
-    tries: int = 0
-    reserved: float | None = None
+    delivery: Delivery
     hops: tuple[int, ...] = ()
     due: float = 0.0
     passes: int = 0
@@ -104,6 +109,7 @@ class Tally:
     most_running: Counter[str] = field(default_factory=Counter)
     pass_seconds: float = 0.0
     turns: list[tuple[float, str, str]] = field(default_factory=list)
+    dead: list[tuple[float, Delivery, Dead]] = field(default_factory=list)
 
     def percentile(self, names: Iterable[str], percent: int, since: float = 0.0) -> float:
         """Of the time from publishing to arrival, for what was published after `since`."""
@@ -126,8 +132,12 @@ class Simulation:
         workers: int = 1,
         max_in_flight: int = 512,
         seed: int = 1,
+        tick: float = TICK,
+        asks_for: float | None = None,
     ) -> None:
         self.now = 0.0
+        self.tick = tick
+        self.asks_for = asks_for  # seconds of `Retry-After` in every answer that fails
         self.chance = random.Random(seed)
         self.clients = {client.client_id: client for client in clients}
         self.behaviours = behaviours or {}
@@ -149,7 +159,10 @@ class Simulation:
 
     def publish(self, names: Iterable[str], lane: Lane = Lane.EVENTS) -> None:
         """An event for these clients, now."""
-        parcels = deque(Parcel(client=self.clients[name], born=self.now) for name in names)
+        parcels = deque(
+            Parcel(client=self.clients[name], born=self.now, delivery=_delivery(name, next(self._numbers)))
+            for name in names
+        )
         self.left += len(parcels)
         self.put(Bundle(lane=lane, parcels=parcels))
 
@@ -238,7 +251,7 @@ class SimulatedWorker:
         for following in self.admission.hand_out(self._sim.now):
             self._start(following)
         self._pump()
-        self._sim.at(self._sim.now + TICK, self.tick)
+        self._sim.at(self._sim.now + self._sim.tick, self.tick)
 
     def _pump(self) -> None:
         waiting = [lane for lane, shelf in self._shelves.items() if shelf]
@@ -285,13 +298,24 @@ class SimulatedWorker:
         if parcel.hops and parcel.due - now >= SOON:
             self._work(PASS, self._delay, ticket, parcel.hops)
             return
-        match self.admission.ask(parcel.client, ticket.bundle.lane, ticket, now, parcel.reserved):
+        verdict = before_attempt(
+            parcel.delivery, parcel.client, issuer_known=True, grace=0.0, carries_sid=True, now=now
+        )
+        if isinstance(verdict, Dead):
+            self._work(PASS, self._bury, ticket, verdict)
+            return
+        match self.admission.ask(parcel.client, ticket.bundle.lane, ticket, now, parcel.delivery.reserved_until):
             case Go():
                 self._start(ticket)
             case Wait():
                 pass
             case Later() as later:
                 self._put_off(ticket, later)
+
+    def _bury(self, ticket: Ticket, verdict: Dead) -> None:
+        self._sim.tally.dead.append((self._sim.now, ticket.parcel.delivery, verdict))
+        self._sim.left -= 1
+        self._fate(ticket.bundle)
 
     def _start(self, ticket: Ticket) -> None:
         name = ticket.parcel.client.client_id
@@ -309,30 +333,44 @@ class SimulatedWorker:
             tally.arrivals[name].append(now)
             tally.passes[name].append(parcel.passes)
             tally.late_passes[name].append(parcel.late_passes)
-        self._sim.at(now + seconds, self._answered, ticket, mark)
+        self._sim.at(now + seconds, self._answered, ticket, mark, seconds)
 
-    def _answered(self, ticket: Ticket, mark: Mark) -> None:
+    def _answered(self, ticket: Ticket, mark: Mark, seconds: float) -> None:
         parcel, now = ticket.parcel, self._sim.now
         self._sim.running[parcel.client.client_id] -= 1
+        if mark is not Mark.ALIVE and self._sim.asks_for is not None:
+            self.admission.pause(parcel.client, now + self._sim.asks_for)
         begun = self.admission.ended(parcel.client, ticket, mark, now)
         if mark is Mark.ALIVE:
             self._sim.left -= 1
             self._fate(ticket.bundle)
         else:
-            parcel.tries += 1
-            parcel.reserved = None
-            parcel.due = now + backoff(parcel.client.retry, parcel.tries, self._sim.chance.random)
-            self._work(PASS, self._delay, ticket, hops(parcel.due - now))
+            self._failed(ticket, seconds)
         for following in begun:
             self._start(following)
         self._pump()
 
+    def _failed(self, ticket: Ticket, seconds: float) -> None:
+        parcel, now = ticket.parcel, self._sim.now
+        outcome = Failed(reason=Reason.SERVER_ERROR, retry_after=self._sim.asks_for)
+        parcel.delivery = record(parcel.delivery, outcome, now - seconds)
+        verdict = decide(
+            outcome, parcel.delivery, parcel.client.retry, carries_sid=True, now=now, jitter=self._sim.chance.random
+        )
+        if isinstance(verdict, Dead):
+            self._work(PASS, self._bury, ticket, verdict)
+            return
+        assert not isinstance(verdict, Done)
+        parcel.due = verdict.due
+        self._work(PASS, self._delay, ticket, hops(verdict.due - now, verdict.rounding))
+
     def _put_off(self, ticket: Ticket, later: Later) -> None:
-        parcel = ticket.parcel
-        parcel.reserved = later.due
+        parcel, now = ticket.parcel, self._sim.now
+        defer = Defer(due=later.due, cause=later.cause, rounding=later.rounding)
+        defer = within_age(defer, parcel.delivery, parcel.client, carries_sid=True, now=now)
+        parcel.delivery = postponed(parcel.delivery, defer, parcel.client, now)
         self._sim.tally.deferrals[parcel.client.client_id] += 1
-        path = hops(later.due - self._sim.now, later.rounding, most=1)
-        self._work(PASS, self._delay, ticket, path)
+        self._work(PASS, self._delay, ticket, hops(defer.due - now, defer.rounding, most=1))
 
     def _delay(self, ticket: Ticket, path: tuple[int, ...]) -> None:
         first, *rest = path
@@ -351,6 +389,13 @@ class SimulatedWorker:
             self.unacked[bundle.lane] -= 1
             self._sim.feed(bundle.lane)
         self._pump()
+
+
+def _delivery(name: str, number: int) -> Delivery:
+    known = str(number)
+    return Delivery(
+        id=known, event_id=known, id_given=True, iss="https://id.example", client_id=name, sub="alice", sid=known
+    )
 
 
 def client(name: str, **more: object) -> Client:

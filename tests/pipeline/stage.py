@@ -59,18 +59,23 @@ class PlainSigner:
 
 @dataclass
 class MemoryQueue:
-    """What was published and acked, in order; `open` unset means that the queue is away."""
+    """What was published and acked, in order; `open` unset means that the queue is away.
+
+    `refused` tells where to something was to be published while it was.
+    """
 
     published: list[tuple[str, Outgoing]] = field(default_factory=list)
     acked: list[Message] = field(default_factory=list)
     open: asyncio.Event = field(default_factory=asyncio.Event)
     log: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     fault: Exception | None = None
 
     async def publish(self, queue: str, message: Outgoing) -> None:
         if self.fault is not None:
             raise self.fault
         if not self.open.is_set():
+            self.refused.append(queue)
             raise QueueUnavailable("away")
         await asyncio.sleep(0)
         self.published.append((queue, message))

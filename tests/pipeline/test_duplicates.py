@@ -1,80 +1,191 @@
-"""Duplicates: a second copy joins the first, within bounds."""
+"""Duplicates: a second copy joins the first, within bounds, and never where somebody wants another attempt."""
 
-from notifier.pipeline.duplicates import Duplicates, Fate, First, Joined, Known
+import math
+
+import pytest
+
+from notifier.domain.outcome import Cause, DeadReason
+from notifier.domain.verdict import Dead, Defer, RetryAt
+from notifier.pipeline.duplicates import (
+    ARRIVAL,
+    LONGEST_STANDING,
+    Apart,
+    Duplicates,
+    Expected,
+    First,
+    Joined,
+    Known,
+    stands_for,
+)
+
+NOW = 1000.0
+HOP = 4.0
+BURIED = -math.inf
+"""Until when a dead letter stands for its delivery: not at all."""
+
+
+def put_off(seen: Duplicates[str], delivery_id: str = "d", stage: int = 0, now: float = NOW) -> None:
+    """What is in flight has a retry by now, or a deferral, that comes back after `HOP`."""
+    seen.leaves(delivery_id, now + HOP)
+    seen.end(delivery_id, stage, delivered=False)
 
 
 def test_a_second_copy_shares_the_fate_of_the_first() -> None:
     """Both holders are told at the end."""
     seen: Duplicates[str] = Duplicates()
-    assert seen.begin("d", 0, "one") == First()
-    assert seen.begin("d", 0, "two") == Joined()
-    assert seen.end("d", 0, Fate.DELIVERED) == ["one", "two"]
-    assert seen.begin("d", 0, "three") == Known()
+    assert seen.begin("d", 0, "one", NOW) == First()
+    assert seen.begin("d", 0, "two", NOW) == Joined()
+    assert seen.end("d", 0, delivered=True) == ["one", "two"]
+    assert seen.begin("d", 0, "three", NOW + 1e6) == Known()
 
 
 def test_what_was_not_delivered_is_made_again() -> None:
-    """A retry carries the same id: it must be attempted."""
+    """A retry carries the same id: it must be attempted, whenever it comes."""
     seen: Duplicates[str] = Duplicates()
-    seen.begin("d", 0, "one")
-    seen.end("d", 0, Fate.POSTPONED)
-    assert seen.begin("d", 0, "retry") == First()
+    seen.begin("d", 0, "one", NOW)
+    put_off(seen)
+    assert seen.begin("d", 1, "retry", NOW) == First()
 
 
 def test_a_retry_stands_for_its_delivery() -> None:
-    """Once it is durable, a copy of the event has nothing left to do, while the retry waits and while it is made."""
+    """Once it is durable, a copy of the event has nothing left to do; while it is made here, it shares its fate."""
     seen: Duplicates[str] = Duplicates()
-    seen.begin("d", 0, "one", of_event=True)
-    seen.end("d", 0, Fate.POSTPONED)
-    assert seen.begin("d", 0, "copy", of_event=True) == Known()
-    assert seen.begin("d", 1, "retry") == First()
-    assert seen.begin("d", 0, "copy", of_event=True) == Known()
+    seen.begin("d", 0, "one", NOW, of_event=True)
+    put_off(seen)
+    assert seen.begin("d", 0, "copy", NOW + HOP - 0.01, of_event=True) == Known()
+    assert seen.begin("d", 1, "retry", NOW + HOP) == First()
+    assert seen.begin("d", 0, "copy", NOW + HOP + 100, of_event=True) == Joined()
+    assert seen.end("d", 1, delivered=False) == ["retry", "copy"]
+
+
+def test_a_retry_that_may_be_elsewhere_stands_for_nothing() -> None:
+    """Another worker may have given it up, and whoever sends the event again then wants it tried again."""
+    seen: Duplicates[str] = Duplicates()
+    seen.begin("d", 0, "one", NOW, of_event=True)
+    put_off(seen)
+    assert seen.begin("d", 0, "sent again", NOW + HOP + ARRIVAL, of_event=True) == First()
+    assert seen.begin("d", 0, "and again", NOW + HOP + ARRIVAL, of_event=True) == Joined()
+
+
+def test_a_copy_waits_a_moment_for_a_retry_that_is_about_to_come() -> None:
+    """Mostly it comes to the worker that knows of it, which then tells its client once."""
+    seen: Duplicates[str] = Duplicates()
+    seen.begin("d", 0, "one", NOW, of_event=True)
+    put_off(seen)
+    assert seen.begin("d", 0, "copy", NOW + HOP, of_event=True) == Expected(NOW + HOP + ARRIVAL)
+    seen.begin("d", 1, "retry", NOW + HOP + 0.1)
+    assert seen.begin("d", 0, "copy", NOW + HOP + ARRIVAL, of_event=True) == Joined()
 
 
 def test_what_was_given_up_may_be_sent_again() -> None:
-    """Whoever sends an event again after its dead letter, or replays that, wants another attempt."""
+    """Whoever sends an event again after its dead letter, or replays that, wants another attempt, and at once."""
     seen: Duplicates[str] = Duplicates()
-    seen.begin("d", 0, "one", of_event=True)
-    seen.end("d", 0, Fate.POSTPONED)
-    seen.begin("d", 1, "retry")
-    seen.end("d", 1, Fate.GIVEN_UP)
-    assert seen.begin("d", 0, "sent again", of_event=True) == First()
+    seen.begin("d", 0, "one", NOW, of_event=True)
+    put_off(seen)
+    seen.begin("d", 1, "retry", NOW + HOP)
+    seen.leaves("d", BURIED)
+    seen.end("d", 1, delivered=False)
+    assert seen.begin("d", 0, "sent again", NOW + HOP, of_event=True) == First()
+
+
+@pytest.mark.parametrize("of_event", [True, False], ids=["event sent again", "letter replayed"])
+def test_nobody_shares_a_fate_that_may_be_known_already(*, of_event: bool) -> None:
+    """A dead letter can be seen, and answered, before its confirm is here; joined, the answer would be acked too."""
+    seen: Duplicates[str] = Duplicates()
+    seen.begin("d", 0, "one", NOW, of_event=True)
+    assert seen.begin("d", 0, "copy", NOW, of_event=of_event) == Joined()
+    seen.leaves("d", BURIED)
+    assert seen.begin("d", 0, "answer", NOW, of_event=of_event) == Apart()
+    assert seen.end("d", 0, delivered=False) == ["one", "copy"]
+
+
+def test_nobody_shares_the_fate_of_what_may_be_given_up_elsewhere() -> None:
+    """A confirm may be later than the retry, and than its dead letter."""
+    seen: Duplicates[str] = Duplicates()
+    seen.begin("d", 0, "one", NOW, of_event=True)
+    seen.leaves("d", NOW + HOP)
+    assert seen.begin("d", 0, "copy", NOW + HOP - 0.01, of_event=True) == Joined()
+    assert seen.begin("d", 0, "sent again", NOW + HOP, of_event=True) == Apart()
+    assert seen.end("d", 0, delivered=False) == ["one", "copy"]
+
+
+def test_what_is_given_out_again_joins_itself() -> None:
+    """After a loss of the connection: it is the very message that is in flight, or came before its fate was known."""
+    seen: Duplicates[str] = Duplicates()
+    seen.begin("d", 0, "one", NOW, of_event=True)
+    seen.leaves("d", BURIED)
+    assert seen.begin("d", 0, "one again", NOW, of_event=True, redelivered=True) == Joined()
 
 
 def test_a_retry_never_joins_what_scheduled_it() -> None:
     """It may come back before its scheduling is confirmed: the only durable copy must not be acked with the first."""
     seen: Duplicates[str] = Duplicates()
-    seen.begin("d", 0, "one")
-    assert seen.begin("d", 1, "its retry") == First()
-    assert seen.end("d", 0, Fate.POSTPONED) == ["one"]
-    assert seen.end("d", 1, Fate.DELIVERED) == ["its retry"]
-    assert seen.begin("d", 2, "late") == Known()
+    seen.begin("d", 0, "one", NOW)
+    seen.leaves("d", NOW + HOP)
+    assert seen.begin("d", 1, "its retry", NOW + HOP) == First()
+    assert seen.end("d", 0, delivered=False) == ["one"]
+    assert seen.end("d", 1, delivered=True) == ["its retry"]
+    assert seen.begin("d", 2, "late", NOW + HOP) == Known()
+
+
+def test_a_retry_given_up_before_its_scheduling_is_confirmed_leaves_nothing_behind() -> None:
+    """Else the event sent again would be taken for put off."""
+    seen: Duplicates[str] = Duplicates()
+    seen.begin("d", 0, "one", NOW, of_event=True)
+    seen.leaves("d", NOW + HOP)
+    seen.begin("d", 1, "its retry", NOW + HOP)
+    seen.leaves("d", BURIED)
+    seen.end("d", 1, delivered=False)
+    assert seen.begin("d", 0, "sent again", NOW + HOP, of_event=True) == Apart()
+    seen.end("d", 0, delivered=False)
+    assert seen.begin("d", 0, "sent again", NOW + HOP, of_event=True) == First()
 
 
 def test_delivered_is_the_last_word() -> None:
     """Whatever else ends later: the retry that was quicker than its scheduling, a copy that was given up."""
     seen: Duplicates[str] = Duplicates()
     for stage in range(3):
-        seen.begin("d", stage, "one")
-    seen.end("d", 1, Fate.DELIVERED)
-    seen.end("d", 0, Fate.POSTPONED)
-    seen.end("d", 2, Fate.GIVEN_UP)
-    assert seen.begin("d", 3, "late") == Known()
+        seen.begin("d", stage, "one", NOW)
+    seen.end("d", 1, delivered=True)
+    put_off(seen)
+    seen.leaves("d", BURIED)
+    seen.end("d", 2, delivered=False)
+    assert seen.begin("d", 3, "late", NOW + 1e6) == Known()
 
 
 def test_memory_is_bounded() -> None:
     """At least so many are remembered, and twice as many at most; of the oldest copies are told again, harmlessly."""
     seen: Duplicates[str] = Duplicates(remembered=2)
     for name in "abcde":
-        seen.begin(name, 0, "x")
-        seen.end(name, 0, Fate.DELIVERED)
-    assert [seen.begin(name, 0, "x") for name in "edcba"] == [Known(), Known(), Known(), First(), First()]
+        seen.begin(name, 0, "x", NOW)
+        seen.end(name, 0, delivered=True)
+    assert [seen.begin(name, 0, "x", NOW) for name in "edcba"] == [Known(), Known(), Known(), First(), First()]
 
 
 def test_what_is_given_up_is_forgotten_however_long_ago_its_retry_was() -> None:
     """Whoever sends its event again wants it tried again."""
     seen: Duplicates[str] = Duplicates(remembered=2)
-    for name, fate in (("a", Fate.POSTPONED), ("b", Fate.DELIVERED), ("a", Fate.GIVEN_UP)):
-        seen.begin(name, 0, "x")
-        seen.end(name, 0, fate)
-    assert seen.begin("a", 0, "x", of_event=True) == First()
-    assert seen.begin("b", 0, "x") == Known()
+    for name, until, delivered in (("a", NOW + HOP, False), ("b", NOW, True), ("a", BURIED, False)):
+        seen.begin(name, 0, "x", NOW)
+        seen.leaves(name, until)
+        seen.end(name, 0, delivered=delivered)
+    assert seen.begin("a", 0, "x", NOW, of_event=True) == First()
+    assert seen.begin("b", 0, "x", NOW) == Known()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "seconds"),
+    [
+        (RetryAt(due=NOW + 2.4), 2),
+        (RetryAt(due=NOW + 45), 32),
+        (RetryAt(due=NOW + 45, rounding="up"), 32),
+        (RetryAt(due=NOW + 3600), LONGEST_STANDING),
+        (Defer(due=NOW + 0.2, cause=Cause.SLOT), 1),
+        (Defer(due=NOW + 45, cause=Cause.RATE), 32),
+        (Defer(due=NOW + 45, cause=Cause.RETRY_AFTER, rounding="up"), LONGEST_STANDING),
+        (Dead(reason=DeadReason.REFUSED, text=""), BURIED),
+    ],
+)
+def test_what_is_put_off_stands_until_its_first_delay_is_over(verdict: RetryAt | Defer | Dead, seconds: float) -> None:
+    """Then another worker can have it, and give it up at once; after a minute it stands for nothing in any case."""
+    assert stands_for(verdict, NOW) == seconds

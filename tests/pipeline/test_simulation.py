@@ -6,10 +6,13 @@ one simulated CPU bears (3,333 POSTs a second), unless they say otherwise.
 
 import random
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pytest
 
+from notifier.domain.client import RetryPolicy
+from notifier.domain.outcome import DeadReason
 from notifier.pipeline.standing import Mark
 from tests.pipeline.simulation import (
     PASS,
@@ -200,3 +203,64 @@ def test_a_recovery_is_noticed_by_the_next_probe(recovered: float, count: int) -
         ends.append(ends[-1] + until + 5.0 + 4.0)  # a probe's deadline, and what its coming may be late by
         until = min(900.0, 2 * until)
     assert recovered <= turns[-1] <= ends[-1]
+
+
+def _brakes(_now: float, _chance: random.Random) -> tuple[float, Mark]:
+    return 0.005, Mark.BRAKED
+
+
+def _brakes_late(_now: float, _chance: random.Random) -> tuple[float, Mark]:
+    return 5.0, Mark.BRAKED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """A client to which almost nothing finds a way in, for good: by it and by how it is registered.
+
+    `most` attempts a day are what its circuit, its pauses, its rate or its one slot let pass.
+    """
+
+    behaviour: Behaviour
+    most: int
+    never: int = 0  # deliveries of 600, at the least, that are never attempted
+    registered: Mapping[str, object] = field(default_factory=dict)
+    asks_for: float | None = None
+
+
+DAY = 86_400.0
+CLOSED = {
+    "an open circuit": Closed(behaviour=_refused, most=110, never=500),
+    "a pause by Retry-After": Closed(behaviour=_brakes, most=110, never=500, asks_for=3600.0),
+    "a rate of one a minute": Closed(behaviour=_brakes, most=1440, never=400, registered={"per_second": 1 / 60}),
+    "the want of a slot": Closed(behaviour=_brakes_late, most=17_280, registered={"max_concurrent": 1}),
+}
+
+
+@pytest.mark.parametrize("closed", CLOSED.values(), ids=CLOSED.keys())
+def test_what_never_finds_a_way_in_expires(closed: Closed) -> None:
+    """None is left after a day, attempted or not, and each says why; no flood of last attempts comes at the end."""
+    never_in = client("c0", retry=RetryPolicy(max_age=DAY), **closed.registered)
+    simulation = Simulation([never_in], {"c0": closed.behaviour}, tick=1.0, asks_for=closed.asks_for)
+    for _ in range(600):
+        simulation.publish(["c0"])
+    before = simulation.run(DAY - 60.0).attempts["c0"]
+    tally = simulation.run(3 * DAY, drained=True)
+    assert tally.attempts["c0"] - before <= 2 + closed.most / 720  # in the two minutes of their end
+    assert (simulation.left, len(tally.dead)) == (0, 600)
+    assert {verdict.reason for _, _, verdict in tally.dead} == {DeadReason.EXPIRED}
+    for when, delivery, verdict in tally.dead:
+        assert when <= DAY + 60.0
+        assert verdict.text.startswith("given up after" if delivery.attempts else "never attempted in 864")
+        assert not delivery.waited_for or ", put off for " in verdict.text
+    assert sum(not delivery.attempts for _, delivery, _ in tally.dead) >= closed.never
+    assert tally.attempts["c0"] <= closed.most
+
+
+def test_a_slow_rate_lets_all_in_before_they_expire() -> None:
+    """One a minute, and 600 that wait: the last is told within 16 hours, and none expires."""
+    simulation = Simulation([client("c0", per_second=1 / 60)], tick=1.0)
+    for _ in range(600):
+        simulation.publish(["c0"])
+    tally = simulation.run(3 * DAY, drained=True)
+    assert (len(tally.arrivals["c0"]), tally.dead) == (600, [])
+    assert tally.last(["c0"]) < 16 * 3600

@@ -1,0 +1,96 @@
+"""Ages, by a worker: what finds no way to its client ends when it has been in hand for too long, attempted or not."""
+
+from typing import Any
+
+from notifier.domain.client import RetryPolicy
+from notifier.domain.delivery import Delivery
+from notifier.domain.documents import load_delivery
+from notifier.domain.outcome import Answer, Cause, Wire
+from notifier.pipeline.facts import Deferred
+from notifier.pipeline.ports import Request
+from tests.pipeline.stage import Stage, client, running
+
+HOUR = 3600.0
+
+
+async def pauses(_request: Request) -> Wire:
+    """A client that asks to be left alone for an hour."""
+    return Answer(status=503, retry_after="3600")
+
+
+async def waits(stage: Stage, **members: Any) -> Delivery:
+    """`shop` is paused by its own wish, and a second event waits for it. Returns that delivery, as it was written."""
+    stage.receivers.behaviours["shop"] = pauses
+    stage.event("shop", id="first")
+    await stage.until(lambda: len(stage.queue.acked) == 1)
+    stage.event("shop", id="second", **members)
+    await stage.until(lambda: len(stage.queue.acked) == 2)
+    return load_delivery(stage.queue.published[-1][1].body).delivery
+
+
+async def to_its_end(stage: Stage, most: float) -> list[float]:
+    """Let what waits go through its delays until it is told or buried. Returns when a worker looked at it."""
+    looks: list[float] = []
+    while not stage.dead() and len(stage.told()) == 1:
+        queue, _ = stage.queue.published[-1]
+        stage.now += int(queue.removeprefix("delay.").removesuffix("s"))
+        looks.append(stage.now)
+        acked = len(stage.queue.acked)
+        stage.retake(queue)
+        await stage.until(lambda acked=acked: len(stage.queue.acked) > acked)  # type: ignore[misc]
+        assert stage.now < looks[0] + most
+    return looks
+
+
+async def test_what_was_never_attempted_expires() -> None:
+    """It is looked at just before its limit, and is a dead letter just after it, which says what it waited for."""
+    async with running(Stage(client("shop", retry=RetryPolicy(max_age=2000.0)))) as stage:
+        began = stage.now
+        waiting = await waits(stage)
+        assert (waiting.attempts, waiting.first_taken_at, waiting.waited_for) == (0, began, (Cause.RETRY_AFTER,))
+        looks = await to_its_end(stage, most=2100.0)
+        [letter] = stage.dead()
+    assert stage.told() == ["shop"]
+    assert [began + 1998 < look <= began + 2000 for look in looks[-2:]] == [True, False]
+    assert looks[-1] <= began + 2002
+    assert letter["reason"] == "expired"
+    assert letter["text"].startswith("never attempted in 200")
+    assert "put off for retry_after: older than max_age (2000 s)" in letter["text"]
+
+
+async def test_what_names_no_session_is_never_sent_late() -> None:
+    """Not even a first time: it would end a session that its user has begun since."""
+    async with running(Stage(client("shop"))) as stage:
+        await waits(stage, sid=None)
+        await to_its_end(stage, most=700.0)
+        [letter] = stage.dead()
+    assert stage.told() == ["shop"]
+    assert "sub_only_max_age (600 s)" in letter["text"]
+
+
+async def test_a_last_attempt_is_made_where_there_is_a_way_in() -> None:
+    """Its client asked for an hour. It has that, less a second, and a look just before its end finds it open."""
+    async with running(Stage(client("shop", retry=RetryPolicy(max_age=HOUR + 2, max_delay=HOUR)))) as stage:
+        await waits(stage)
+        del stage.receivers.behaviours["shop"]
+        await to_its_end(stage, most=HOUR + 10)
+        assert stage.dead() == []
+    assert stage.told() == ["shop", "shop"]
+
+
+async def test_an_age_goes_on_while_the_queue_is_away() -> None:
+    """What waits in memory, since the queue takes no deferral, is not made young by being asked for again."""
+    async with running(Stage(client("shop", per_second=0.001, retry=RetryPolicy(max_age=2.0)))) as stage:
+        stage.event("shop", id="first")
+        await stage.until(lambda: len(stage.queue.acked) == 1)
+        stage.queue.open.clear()
+        stage.event("shop", id="second")
+        await stage.until(lambda: bool(stage.queue.refused))
+        assert stage.queue.refused == ["delay.1s"]
+        stage.now += 3.0
+        await stage.until(lambda: "dead" in stage.queue.refused)
+        stage.queue.open.set()
+        await stage.until(lambda: len(stage.queue.acked) == 2)
+        [letter] = stage.dead()
+    assert letter["text"] == "never attempted in 3 s, put off for rate: older than max_age (2 s)"
+    assert [fact for fact in stage.facts if isinstance(fact, Deferred)] == []
