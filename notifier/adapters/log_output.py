@@ -28,7 +28,9 @@ _SECRETS = (
 
 
 def redact(line: str) -> str:
-    """The line without tokens, passwords in URLs, and private keys."""
+    """The line without tokens, passwords in URLs, and private keys; and without DEL, which JSON does not escape."""
+    if "\x7f" in line:
+        line = line.replace("\x7f", r"\u007f")
     for sign, pattern, instead in _SECRETS:
         if sign in line:
             line = pattern.sub(instead, line)
