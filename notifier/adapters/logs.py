@@ -18,12 +18,11 @@ from typing import Literal, TextIO, assert_never, cast
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from notifier.adapters.log_output import JsonLine, Unbreakable, quick_writer, redact
+from notifier.adapters.log_output import JsonLine, Unbreakable, quick_writer, redact, seen
 from notifier.domain import outcome
 from notifier.domain.delivery import Delivery
 from notifier.domain.echo import without
 from notifier.domain.outcome import Cause, Outcome
-from notifier.domain.printable import printable, printable_lines
 from notifier.pipeline.facts import (
     Attempted,
     Buried,
@@ -121,7 +120,7 @@ def _renderers(log_format: Literal["auto", "json", "console"], out: "Unbreakable
     if log_format == "console" or (log_format == "auto" and terminal):
         colors = terminal and "NO_COLOR" not in os.environ
         return [
-            _printable,
+            seen,
             structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback),
             _redact,
         ]
@@ -130,17 +129,6 @@ def _renderers(log_format: Literal["auto", "json", "console"], out: "Unbreakable
 
 def _is_json(log_format: Literal["auto", "json", "console"], out: "Unbreakable") -> bool:
     return log_format == "json" or (log_format == "auto" and not out.isatty())
-
-
-_MANY_LINES = frozenset({"event", "exception", "stack"})  # of libraries' own lines, too
-
-
-def _printable(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Before the colours come in. JSON escapes by itself what is not printable."""
-    return {
-        name: (printable_lines if name in _MANY_LINES else printable)(value) if isinstance(value, str) else value
-        for name, value in line.items()
-    }
 
 
 def _redact(_logger: WrappedLogger, _method: str, line: EventDict | str) -> str:
