@@ -14,6 +14,8 @@ import structlog
 from pydantic_core import PydanticSerializationError, to_json
 from structlog.typing import EventDict, WrappedLogger
 
+from notifier.domain.printable import printable, printable_lines
+
 _SECRETS = (
     # Any base64url of a JSON object: a whole JWS or JWE, or the beginning of one that was cut.
     ("eyJ", re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,4}"), "[token]"),
@@ -28,11 +30,24 @@ _SECRETS = (
 
 
 def redact(line: str) -> str:
-    """The line without tokens, passwords in URLs, and private keys."""
+    """The line without tokens, passwords in URLs, and private keys; and without DEL, which JSON does not escape."""
+    if "\x7f" in line:
+        line = line.replace("\x7f", r"\u007f")
     for sign, pattern, instead in _SECRETS:
         if sign in line:
             line = pattern.sub(instead, line)
     return line
+
+
+_MANY_LINES = frozenset({"event", "exception", "stack"})  # `event` of libraries' own lines
+
+
+def seen(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """The line with nothing in it that a terminal would obey, before the colours come in. JSON escapes by itself."""
+    return {
+        name: (printable_lines if name in _MANY_LINES else printable)(value) if isinstance(value, str) else value
+        for name, value in line.items()
+    }
 
 
 class JsonLine:

@@ -18,7 +18,7 @@ from typing import Literal, TextIO, assert_never, cast
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from notifier.adapters.log_output import JsonLine, Unbreakable, quick_writer, redact
+from notifier.adapters.log_output import JsonLine, Unbreakable, quick_writer, redact, seen
 from notifier.domain import outcome
 from notifier.domain.delivery import Delivery
 from notifier.domain.echo import without
@@ -120,6 +120,7 @@ def _renderers(log_format: Literal["auto", "json", "console"], out: "Unbreakable
     if log_format == "console" or (log_format == "auto" and terminal):
         colors = terminal and "NO_COLOR" not in os.environ
         return [
+            seen,
             structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback),
             _redact,
         ]

@@ -31,6 +31,7 @@ from notifier.cli import (
     topology,
 )
 from notifier.cli.options import in_help, quiet_logs, register
+from notifier.cli.output import say
 from notifier.domain.errors import ConfigurationError, MalformedEvent, Mistake, NotifierError
 
 app = typer.Typer(
@@ -45,7 +46,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"notifier {__version__}")
+        say(f"notifier {__version__}")
         raise typer.Exit
 
 
@@ -108,15 +109,15 @@ def fail(error: BaseException) -> int:
             _list(mistakes, "in the events; nothing was sent")
             return 2
         case _:
-            typer.echo(f"notifier: {error}", err=True)
+            say(f"notifier: {error}", err=True)
             return 1
 
 
 def _list(mistakes: tuple[Mistake, ...], where: str) -> None:
     count = len(mistakes)
-    typer.echo(f"notifier: {count} mistake{'s' if count > 1 else ''} {where}", err=True)
+    say(f"notifier: {count} mistake{'s' if count > 1 else ''} {where}", err=True)
     for mistake in mistakes:
-        typer.echo(f"  {mistake}", err=True)
+        say(f"  {mistake}", err=True)
 
 
 def _fault(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
@@ -127,11 +128,11 @@ def _fault(_kind: type[BaseException], error: BaseException, _trace: TracebackTy
     first = next(iter(leaf for leaf in _leaves(error) if not isinstance(leaf, NotifierError)), error)
     if isinstance(first, OSError) and first.strerror:
         of_file = "" if first.filename is None else f": {os.fsdecode(first.filename)}"
-        typer.echo(f"notifier: {first.strerror}{of_file}", err=True)
+        say(f"notifier: {first.strerror}{of_file}", err=True)
     else:
         frames = traceback.extract_tb(first.__traceback__)
         where = f" at {os.path.relpath(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
-        typer.echo(f"notifier: a fault of its own, {type(first).__name__}{where}", err=True)
+        say(f"notifier: a fault of its own, {type(first).__name__}{where}", err=True)
     import structlog
 
     if not structlog.is_configured():

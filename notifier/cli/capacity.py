@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifier.cli.options import Json
+from notifier.cli.output import say
+from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
     from notifier.operations.capacity import Capacity, Demand
@@ -70,7 +71,7 @@ def capacity(
         lane=Lane(lane.value),
     )
     found = compute(demand)
-    typer.echo(json.dumps(_document(demand, found), indent=2) if as_json else _in_words(demand, found))
+    say(json_text(_document(demand, found), indent=2) if as_json else _in_words(demand, found))
 
 
 def _seconds(text: str, option: str) -> float:

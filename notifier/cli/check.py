@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from notifier.cli.options import Config, Json
+from notifier.cli.output import say
+from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
     from notifier.adapters.live_configuration import Loaded
@@ -36,10 +37,10 @@ def check(config: Config = None, as_json: Json = False) -> None:
         if not as_json:
             raise
         mistakes = [{"path": mistake.path, "text": mistake.text} for mistake in error.mistakes]
-        typer.echo(json.dumps({"mistakes": mistakes}, indent=2, ensure_ascii=False))
+        say(json_text({"mistakes": mistakes}, indent=2))
         raise typer.Exit(2) from None
     summary = _summary(loaded)
-    typer.echo(json.dumps({"mistakes": [], **summary}, indent=2, ensure_ascii=False) if as_json else _in_words(summary))
+    say(json_text({"mistakes": [], **summary}, indent=2) if as_json else _in_words(summary))
 
 
 def _summary(loaded: Loaded) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -16,8 +15,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifier.cli.options import Config, Json, quiet_logs
+from notifier.cli.output import say
 from notifier.domain.durations import parse_duration
 from notifier.domain.errors import ConfigurationError, Mistake, QueueUnavailable
+from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
     from notifier.adapters.rabbitmq.collecting import Collector
@@ -128,12 +129,12 @@ async def _begin(collector: Collector, ends: Sequence[asyncio.Task[bool]]) -> No
 def _conclude(collecting: Collecting, file: Path, *, as_json: bool) -> None:
     if as_json:
         counts = {"collected": collecting.kept, "again": collecting.again, "unreadable": collecting.unreadable}
-        typer.echo(json.dumps({**counts, "file": str(file)}))
+        say(json_text({**counts, "file": str(file)}))
         return
     more = [f"{collecting.again:,} had come before"] if collecting.again else []
     more += [f"{collecting.unreadable:,} were none"] if collecting.unreadable else []
     told = f" ({', '.join(more)})" if more else ""
-    typer.echo(f"{collecting.kept:,} outcome{'' if collecting.kept == 1 else 's'} collected into {file}{told}")
+    say(f"{collecting.kept:,} outcome{'' if collecting.kept == 1 else 's'} collected into {file}{told}")
 
 
 class _Progress:
@@ -160,13 +161,13 @@ class _Progress:
             self._show = self._line
             yield
             return
-        from rich.console import Console
+        from notifier.cli.screen import screen
 
-        with Console(stderr=True).status("collecting; Ctrl-C ends it") as status:
+        with screen(err=True).status("collecting; Ctrl-C ends it") as status:
             self._show = lambda kept: status.update(f"{kept:,} outcomes collected; Ctrl-C ends it")
             yield
 
     def _line(self, kept: int) -> None:
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + PLAIN_EVERY
-            typer.echo(f"{kept:,} outcomes collected so far", err=True)
+            say(f"{kept:,} outcomes collected so far", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -27,6 +26,8 @@ from notifier.cli.dead_letters_access import (
 )
 from notifier.cli.dead_letters_repair import DISCARD_EXAMPLES, REPLAY_EXAMPLES, discard, prospect, replay
 from notifier.cli.options import Config, Json, in_help, quiet_logs, register
+from notifier.cli.output import say
+from notifier.domain.printable import json_text, printable
 
 if TYPE_CHECKING:
     from notifier.domain.dead_letter_rows import Row, Wanted
@@ -73,15 +74,15 @@ def list_(
     def see(row: Row, _message: Message) -> None:
         counts.add(row)
         if as_json:
-            typer.echo(json.dumps(row.document(), ensure_ascii=False))
+            say(json_text(row.document()))
         elif rows:
-            typer.echo(_line(row))
+            say(_line(row))
 
     _look_now(settings, wanted, see, quiet=rows or as_json)
     if not (rows or as_json):
         _print_groups(counts.groups())
     if not as_json:
-        typer.echo(f"{counts.total:,} dead letter{'' if counts.total == 1 else 's'}")
+        say(f"{counts.total:,} dead letter{'' if counts.total == 1 else 's'}")
 
 
 def show(
@@ -104,9 +105,9 @@ def show(
 
     _look_now(settings, Wanted(ids=frozenset({id_})), see, first=True)
     if not found:
-        typer.echo(f"notifier: there is no dead letter {id_}; `notifier dead-letters list --rows` shows them", err=True)
+        say(f"notifier: there is no dead letter {id_}; `notifier dead-letters list --rows` shows them", err=True)
         raise typer.Exit(1)
-    typer.echo(json.dumps(found[0], ensure_ascii=False) if as_json else _in_words(found[0]))
+    say(json_text(found[0]) if as_json else _in_words(found[0]))
 
 
 def export(
@@ -139,10 +140,10 @@ def export(
         def see(_row: Row, message: Message) -> None:
             nonlocal count
             count += 1
-            out.write(json.dumps(exported(message), ensure_ascii=False) + "\n")
+            out.write(json_text(exported(message)) + "\n")
 
         _look_now(settings, wanted, see)
-    typer.echo(f"{count:,} dead letter{'' if count == 1 else 's'} exported", err=True)
+    say(f"{count:,} dead letter{'' if count == 1 else 's'} exported", err=True)
 
 
 def _looking(config: Config) -> QueueSettings:
@@ -187,19 +188,21 @@ async def _look(
 def _line(row: Row) -> str:
     client = row.client_id or "-"
     told = row.document()["dead_since"]
-    return f"{row.id}  {told}  {row.reason:<21}  {client}  event {row.event_id or '-'}  attempts {row.attempts}"
+    return printable(
+        f"{row.id}  {told}  {row.reason:<21}  {client}  event {row.event_id or '-'}  attempts {row.attempts}"
+    )
 
 
 def _print_groups(groups: list[Group]) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
+    from notifier.cli.screen import screen
     from notifier.domain.moment import render_moment
 
     if not groups:
         return
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console = screen(width=200)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("client", "reason"):
         table.add_column(name, no_wrap=True)
@@ -211,28 +214,25 @@ def _print_groups(groups: list[Group]) -> None:
         table.add_column("issuer", overflow="fold")
     for group in groups:
         moments = [render_moment(moment)[:19] + "Z" for moment in (group.oldest, group.newest)]
-        cells = [_safe(group.client_id) or "-", group.reason, f"{group.count:,}", *moments]
-        table.add_row(*cells, *([_safe(group.iss) or "-"] if several else []))
-    console.print(table, markup=False)
-
-
-def _safe(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+        cells = [printable(group.client_id) or "-", group.reason, f"{group.count:,}", *moments]
+        table.add_row(*cells, *([printable(group.iss) or "-"] if several else []))
+    console.print(table)
 
 
 def _in_words(document: dict[str, Any]) -> str:
     document.pop("v", None)
     outcomes = document.pop("outcomes", [])
     document.get("delivery", {}).pop("history", None)  # the outcomes are it
-    lines = [f"{name:<12} {value}" for name, value in document.items() if not isinstance(value, (dict, list))]
+    lines = [
+        printable(f"{name:<12} {value}") for name, value in document.items() if not isinstance(value, (dict, list))
+    ]
     for outcome in outcomes:
         status = "" if outcome["status"] is None else f" {outcome['status']}"
-        lines.append(f"{'met':<12} {outcome['at']}  {outcome['reason']}{status}  {outcome['text']}".rstrip())
+        met = f"{'met':<12} {outcome['at']}  {outcome['reason']}{status}  {outcome['text']}"
+        lines.append(printable(met.rstrip()))
     for name, value in document.items():
         if isinstance(value, (dict, list)):
-            lines.append(f"{name:<12} {json.dumps(value, ensure_ascii=False, indent=2)}")
+            lines.append(f"{name:<12} {json_text(value, indent=2)}")
     return "\n".join(lines)
 
 

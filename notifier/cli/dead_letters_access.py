@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from notifier.cli.output import say
 from notifier.domain.errors import ConfigurationError, Mistake, QueueError, QueueUnavailable
 
 if TYPE_CHECKING:
@@ -118,14 +119,15 @@ def progress_of(what: str) -> Iterator[Callable[[int, int], None]]:
             nonlocal due
             if time.monotonic() >= due:
                 due = time.monotonic() + PLAIN_EVERY
-                typer.echo(f"{what}: {seen:,} of {of:,}", err=True)
+                say(f"{what}: {seen:,} of {of:,}", err=True)
 
         yield tell
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    from notifier.cli.screen import screen
+
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=screen(err=True), transient=True) as progress:
         task = progress.add_task(what, total=None)
         yield lambda seen, of: progress.update(task, completed=seen, total=of)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -29,6 +28,8 @@ from notifier.cli.dead_letters_access import (
     wanted_of,
 )
 from notifier.cli.options import Config, Json
+from notifier.cli.output import say
+from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
     from notifier.domain.dead_letter_rows import Row, Wanted
@@ -179,7 +180,7 @@ def _rules(config: Path | None, settings: QueueSettings, *, end_newer_sessions: 
                 "the clients cannot be read here: what names no session itself counts as stale after "
                 f"{SUB_ONLY_MAX_AGE:g} s"
             )
-            typer.echo(f"notifier: {text}", err=True)
+            say(f"notifier: {text}", err=True)
     return Rules(registry=registry, new_id=new_id, max_event=settings.max_event, end_newer_sessions=end_newer_sessions)
 
 
@@ -207,10 +208,10 @@ def _ask(settings: QueueSettings, wanted: Wanted, limit: int | None) -> None:
 
     found = _run(settings, act, rate=None, limit=limit, dry_run=True, what="counted")
     for reason, count in found.by_reason.items():
-        typer.echo(f"  {reason}: {count:,}", err=True)
+        say(f"  {reason}: {count:,}", err=True)
     letters = "dead letter" if found.done == 1 else "dead letters"
     if not found.done or not typer.confirm(f"Discard {found.done:,} {letters} for good?", err=True):
-        typer.echo("nothing was discarded", err=True)
+        say("nothing was discarded", err=True)
         raise typer.Exit(1 if found.done else 0)
 
 
@@ -263,19 +264,19 @@ def _conclude(action: str, wanted: Wanted, account: Account, *, dry_run: bool, a
     if not dry_run:
         audit(action, operating_user(), wanted, account, **more)
     if as_json:
-        typer.echo(json.dumps({action: account.done, "dry_run": dry_run, **account.document()}))
+        say(json_text({action: account.done, "dry_run": dry_run, **account.document()}))
     else:
         would = "would be " if dry_run else ""
-        typer.echo(f"{account.done:,} {would}{action}")
+        say(f"{account.done:,} {would}{action}")
         for reason, count in account.by_reason.items():
-            typer.echo(f"  {reason}: {count:,}")
+            say(f"  {reason}: {count:,}")
         for why, count in account.kept.items():
-            typer.echo(f"{count:,} stay{'' if count != 1 else 's'}: {why.explanation}")
+            say(f"{count:,} stay{'' if count != 1 else 's'}: {why.explanation}")
     if account.unfinished is not None:
-        typer.echo(f"notifier: {account.unfinished}", err=True)
+        say(f"notifier: {account.unfinished}", err=True)
     missed = _missed(wanted, account)
     if missed is not None:
-        typer.echo(f"notifier: {missed}", err=True)
+        say(f"notifier: {missed}", err=True)
     raise typer.Exit(1 if account.ended_early or missed else 0)
 
 

@@ -1,6 +1,5 @@
 """`notifier demo`: the whole service at work on this machine alone."""
 
-import sys
 from typing import Annotated
 
 import typer
@@ -23,13 +22,13 @@ def demo(
     out; the real service delivers. At the end every delivery is accounted for, or the exit status is 1.
     """
     import uvloop
-    from rich.console import Console
 
     from notifier.adapters import logs
+    from notifier.cli.screen import screen
     from notifier.demo.embedded import start
     from notifier.demo.story import Pace, play
 
     logs.configure("error", "auto")
-    console = Console() if sys.stdout.isatty() else Console(width=100)
+    console = screen(width=100)
     pace = Pace(events=events, every=min(Pace().every, SIGN_OUTS / events))
     raise typer.Exit(uvloop.run(play(start, console, pace)))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Self
@@ -12,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Self
 import typer
 
 from notifier.cli.options import Config, Json, quiet_logs
+from notifier.cli.output import say
+from notifier.domain.printable import json_text, printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from notifier.cli.screen import Screen
     from notifier.operations.doctor import Finding
 
 EXAMPLES = (
@@ -64,13 +63,13 @@ def doctor(
         if not as_json:
             raise
         mistakes = [{"path": mistake.path, "text": mistake.text} for mistake in error.mistakes]
-        typer.echo(json.dumps({"mistakes": mistakes}, indent=2, ensure_ascii=False))
+        say(json_text({"mistakes": mistakes}, indent=2))
         raise typer.Exit(2) from None
     wish = Wish(offline=offline, canary=canary, canary_issuer=issuer)
     with _Progress() as progress:
         found = uvloop.run(examine_installation(loaded, wish, progress.start, progress.advance))
     if as_json:
-        typer.echo(json.dumps([_row(finding) for finding in found], indent=2, ensure_ascii=False))
+        say(json_text([_row(finding) for finding in found], indent=2))
     else:
         _print(found)
     raise typer.Exit(any(finding.level is Level.FAILED for finding in found))
@@ -80,10 +79,11 @@ class _Progress:
     """A bar on stderr, where somebody looks at it."""
 
     def __init__(self) -> None:
-        from rich.console import Console
         from rich.progress import Progress
 
-        console = Console(stderr=True)
+        from notifier.cli.screen import screen
+
+        console = screen(err=True)
         self._bar = Progress(console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task("looking", total=None)
 
@@ -114,9 +114,9 @@ def _row(finding: Finding) -> dict[str, str]:
 
 
 def _print(found: Sequence[Finding]) -> None:
-    from rich.console import Console
+    from notifier.cli.screen import screen
 
-    console = Console() if sys.stdout.isatty() else Console(width=100)
+    console = screen(width=100)
     area = ""
     well = Counter(finding.area for finding in found if finding.level == "ok")
     for finding in found:
@@ -127,13 +127,13 @@ def _print(found: Sequence[Finding]) -> None:
                 _line(console, "ok", f"{well[finding.area]:,} are well")
         if finding.level == "ok" and well[finding.area] > MANY:
             continue
-        _line(console, finding.level, f"{finding.subject}: {finding.text}")
+        _line(console, finding.level, printable(f"{finding.subject}: {finding.text}"))
         if finding.advice:
-            console.print(f"    → {finding.advice}", highlight=False, markup=False, soft_wrap=True)
+            console.print(printable(f"    → {finding.advice}"), highlight=False, soft_wrap=True)
     counts = Counter(finding.level.value for finding in found)
     console.print(f"{counts['failed']} failed, {counts['warning']} warnings, {counts['ok']} well", highlight=False)
 
 
-def _line(console: Console, level: str, text: str) -> None:
+def _line(console: Screen, level: str, text: str) -> None:
     mark, style = MARKS[level]
-    console.print(f"  {mark} {text}", style=style, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"  {mark} {text}", style=style, highlight=False, soft_wrap=True)

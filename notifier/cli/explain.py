@@ -1,12 +1,13 @@
 """`notifier explain`: what a reason, a cause or an alert means, how to see it, and what to do."""
 
-import json
 import sys
 from typing import Annotated
 
 import typer
 
 from notifier.cli.options import Json
+from notifier.cli.output import say
+from notifier.domain.printable import json_text
 
 EXAMPLES = (
     ("why was a logout given up?", "notifier explain rejected_token"),
@@ -30,7 +31,7 @@ def explain(
     from notifier.operations.runbook import runbook, sections
 
     if everything:
-        typer.echo(runbook(), nl=False)
+        say(runbook(), nl=False)
         return
     known = sections()
     if name is None:
@@ -42,26 +43,27 @@ def explain(
 
         near = get_close_matches(name.lower(), known, n=1)
         hint = f"; did you mean {known[near[0]].name}?" if near else ""
-        typer.echo(f"notifier: nothing is known of {name}{hint}; `notifier explain` lists all", err=True)
+        say(f"notifier: nothing is known of {name}{hint}; `notifier explain` lists all", err=True)
         raise typer.Exit(2)
     if as_json:
-        typer.echo(json.dumps({"name": section.name, "group": section.group, "text": section.text}))
+        say(json_text({"name": section.name, "group": section.group, "text": section.text}))
     elif sys.stdout.isatty():
-        from rich.console import Console
         from rich.markdown import Markdown
 
-        Console().print(Markdown(f"# {section.name}\n\n{section.text}"))
+        from notifier.cli.screen import screen
+
+        screen().print(Markdown(f"# {section.name}\n\n{section.text}"))
     else:
-        typer.echo(f"{section.name}\n\n{section.text}", nl=False)
+        say(f"{section.name}\n\n{section.text}", nl=False)
 
 
 def _list(names: list[tuple[str, str]], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps([{"name": name, "group": group} for name, group in names]))
+        say(json_text([{"name": name, "group": group} for name, group in names]))
         return
     last = None
     for name, group in names:
         if group != last:
-            typer.echo(f"{group}:")
+            say(f"{group}:")
             last = group
-        typer.echo(f"  {name}")
+        say(f"  {name}")

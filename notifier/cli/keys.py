@@ -1,6 +1,5 @@
 """`notifier keys`: make a signing key, and print the public halves that the issuer publishes."""
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +7,9 @@ from typing import Annotated
 import typer
 
 from notifier.cli.options import Config, in_help, register
+from notifier.cli.output import say
 from notifier.domain.client import Algorithm
+from notifier.domain.printable import json_text
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,7 +36,7 @@ def generate(
 
     pem = generate_key(alg)
     if out is None:
-        typer.echo(pem, nl=False)
+        say(pem.decode(), nl=False)
         return
     try:
         descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -43,7 +44,7 @@ def generate(
         raise typer.BadParameter(f"{out} is there already; a key is never overwritten.", param_hint="--out") from None
     with os.fdopen(descriptor, "wb") as file:
         file.write(pem)
-    typer.echo(f"{out}: a key for {alg}, kid {load_key(KeySource(path=out)).kid}")
+    say(f"{out}: a key for {alg}, kid {load_key(KeySource(path=out)).kid}")
 
 
 def jwks(
@@ -64,7 +65,7 @@ def jwks(
         text = f"there are {known}; say which" if issuer is None else f"{issuer} is none of issuers; there are {known}"
         raise typer.BadParameter(text, param_hint="--issuer")
     ring = load_keys({issuer: sources[issuer]})
-    typer.echo(json.dumps(ring.jwks(issuer), indent=2))
+    say(json_text(ring.jwks(issuer), indent=2))
 
 
 register(

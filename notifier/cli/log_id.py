@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from notifier.cli.options import Config, Json
+from notifier.cli.output import say
+from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
     from notifier.operations.log_search import Fate
@@ -38,7 +40,7 @@ def log_id(
     """
     shown = _shown(sub, config, raw_too=log is not None)
     if log is None:
-        typer.echo(shown)
+        say(shown)
         return
     from notifier.operations.log_search import DELIVERED, fates
 
@@ -49,7 +51,7 @@ def log_id(
     elif found:
         _print_table(found)
     else:
-        typer.echo(f"notifier: no attempt for {shown} is in this log", err=True)
+        say(f"notifier: no attempt for {shown} is in this log", err=True)
     if not found or any(fate.fate != DELIVERED for fate in found):
         raise typer.Exit(1)
 
@@ -83,12 +85,11 @@ def _open(log: Path) -> Iterator[TextIO]:
         sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
         yield sys.stdin
     elif sys.stderr.isatty():
-        from rich.console import Console
         from rich.progress import open as progress
 
-        with progress(
-            log, "r", encoding="utf-8", errors="replace", console=Console(stderr=True), transient=True
-        ) as file:
+        from notifier.cli.screen import screen
+
+        with progress(log, "r", encoding="utf-8", errors="replace", console=screen(err=True), transient=True) as file:
             yield file
     else:
         with log.open(encoding="utf-8", errors="replace") as file:
@@ -96,17 +97,17 @@ def _open(log: Path) -> Iterator[TextIO]:
 
 
 def _print_json(found: "list[Fate]") -> None:
-    import json
     from dataclasses import asdict
 
     for fate in found:
-        typer.echo(json.dumps(asdict(fate)))
+        say(json_text(asdict(fate)))
 
 
 def _print_table(found: "list[Fate]") -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from notifier.cli.screen import screen
 
     table = Table(box=None, pad_edge=False)
     for name in ("time", "event", "client", "fate", "why", "attempts", "next"):
@@ -116,5 +117,5 @@ def _print_table(found: "list[Fate]") -> None:
         due = (fate.next_due or "")[:19]
         cells = (fate.time[:19], fate.event_id, fate.client_id, fate.fate, why, str(fate.attempts), due)
         table.add_row(*map(Text, cells))
-    console = Console() if sys.stdout.isatty() else Console(width=200)  # a line of a file is never folded
+    console = screen(width=200)  # a line of a file is never folded
     console.print(table)

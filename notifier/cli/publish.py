@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 import time
@@ -17,8 +16,10 @@ from uuid import uuid4
 import typer
 
 from notifier.cli.options import Config, Json, quiet_logs
+from notifier.cli.output import say
 from notifier.domain.errors import ConfigurationError, Mistake, QueueError, QueueUnavailable
 from notifier.domain.message import Lane
+from notifier.domain.printable import json_text, printable
 
 if TYPE_CHECKING:
     from notifier.adapters.config_file import ReadPart
@@ -125,7 +126,7 @@ def _content(file: Path) -> bytes:
         except OSError as error:
             raise typer.BadParameter(f"{file} cannot be read: {error.strerror}", param_hint="FILE") from None
     if sys.stdin.isatty():
-        typer.echo("Type an event as JSON, then Ctrl-D.", err=True)
+        say("Type an event as JSON, then Ctrl-D.", err=True)
     return sys.stdin.buffer.read()
 
 
@@ -193,7 +194,7 @@ async def _ready(queue: Queue) -> None:
         async with asyncio.timeout(TOLD_AFTER):
             await queue.ready()
     except TimeoutError:
-        typer.echo(f"waiting for the queue: {queue.status().problem or 'not connected'}", err=True)
+        say(f"waiting for the queue: {queue.status().problem or 'not connected'}", err=True)
         async with asyncio.timeout(CONNECT_TIMEOUT - TOLD_AFTER):
             await queue.ready()
 
@@ -218,13 +219,13 @@ class _Report:
     def _tell(self, event: Written, *, confirmed: bool) -> None:
         fates = {} if self.accounts is None else self.accounts.of(event.id).document()
         told = {"id": event.id, "line": event.line, "confirmed": confirmed, **fates}
-        typer.echo(json.dumps(told, ensure_ascii=False))
+        say(json_text(told))
 
     def _tell_fates(self, event: Written) -> None:
         from notifier.cli.fates import lines
 
         for line in () if self.accounts is None else lines(self.accounts.of(event.id), time.time()):
-            typer.echo(f"  {line}")
+            say(printable(f"  {line}"))
 
     @contextmanager
     def progress(self) -> Iterator[None]:
@@ -233,11 +234,12 @@ class _Report:
             self._tick = self._plain(time.monotonic() + PLAIN_EVERY).__next__
             yield
             return
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-        columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        from notifier.cli.screen import screen
+
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=screen(err=True), transient=True) as progress:
             task = progress.add_task("confirmed", total=len(self._events))
             self._tick = lambda: progress.advance(task)
             yield
@@ -246,7 +248,7 @@ class _Report:
         while True:
             if time.monotonic() >= due:
                 due = time.monotonic() + PLAIN_EVERY
-                typer.echo(f"{len(self._confirmed):,} of {len(self._events):,} confirmed", err=True)
+                say(f"{len(self._confirmed):,} of {len(self._events):,} confirmed", err=True)
             yield
 
     def conclude(self, queue: QueueSettings, failure: str | None) -> None:
@@ -256,12 +258,12 @@ class _Report:
 
         lost = [event for event in self._events if event not in self._confirmed]
         if failure is not None:  # first, since stdout may be what failed
-            typer.echo(f"notifier: {failure}", err=True)
+            say(f"notifier: {failure}", err=True)
             if self._confirmed:
-                typer.echo(f"  confirmed: line {line_ranges(self._events, self._confirmed)}", err=True)
+                say(f"  confirmed: line {line_ranges(self._events, self._confirmed)}", err=True)
             if lost:
                 lines = line_ranges(self._events, set(lost))
-                typer.echo(f"  not confirmed: line {lines}; send again, a copy does no harm", err=True)
+                say(f"  not confirmed: line {lines}; send again, a copy does no harm", err=True)
         if self._as_json:
             for event in lost if self.accounts is None else self._events:
                 self._tell(event, confirmed=event in self._confirmed)
@@ -270,6 +272,6 @@ class _Report:
         if count <= LISTED or self.accounts is not None:
             for event in self._events:
                 if event in self._confirmed:
-                    typer.echo(f"line {event.line}: {event.id}")
+                    say(printable(f"line {event.line}: {event.id}"))
                     self._tell_fates(event)
-        typer.echo(f"{count:,} event{'' if count == 1 else 's'} confirmed by {shown_urls(queue)[0]}")
+        say(f"{count:,} event{'' if count == 1 else 's'} confirmed by {shown_urls(queue)[0]}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -15,9 +14,11 @@ import typer
 
 from notifier.cli.collect import OUTCOMES_FILE
 from notifier.cli.options import Config, Json, quiet_logs
+from notifier.cli.output import say
 from notifier.domain.durations import parse_duration
 from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.domain.moment import read_moment, render_moment
+from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
     from notifier.operations.report import Report
@@ -90,13 +91,13 @@ def report(
     if as_json:
         from notifier.operations.report_document import report_document
 
-        typer.echo(json.dumps(report_document(made), indent=2, ensure_ascii=False))
+        say(json_text(report_document(made), indent=2))
     else:
         from notifier.cli.report_table import show
 
         show(made, clients)
     if html is not None:
-        typer.echo(f"written: {html}", err=as_json)
+        say(f"written: {html}", err=as_json)
 
 
 def _settings(config: Config) -> Settings:
@@ -141,10 +142,11 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
     if not sys.stderr.isatty():
         yield lambda _read, _total: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
-    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    from notifier.cli.screen import screen
+
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=screen(err=True), transient=True) as progress:
         task = progress.add_task("outcomes", total=None)
         yield lambda read, total: progress.update(task, completed=read, total=total)

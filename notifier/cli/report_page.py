@@ -6,6 +6,7 @@ from html import escape
 from notifier import __version__
 from notifier.cli.report_plots import clients_plot, propagation_plot, timeline_plot
 from notifier.cli.report_table import cells, moment, name_of, notes, seconds, share, wrong
+from notifier.domain.printable import printable_lines
 from notifier.operations.report import Line, Report
 
 PLOTTED = 30  # clients, at most, in the plot
@@ -44,7 +45,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 def render_page(report: Report, most: int) -> str:
     """The page, with `most` clients at most in its table."""
-    return "".join(f"{part}\n" for part in _page(report, most))
+    return printable_lines("".join(f"{part}\n" for part in _page(report, most)))
 
 
 def _page(report: Report, most: int) -> Iterator[str]:

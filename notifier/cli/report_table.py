@@ -1,12 +1,10 @@
 """The propagation report on a terminal, and how its figures are written there and on the page."""
 
-import sys
-
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from notifier.cli.screen import screen
 from notifier.domain.moment import render_moment
 from notifier.operations.report import Line, Report
 
@@ -18,14 +16,14 @@ NOBODY = "(no client)"
 
 def show(report: Report, most: int) -> None:
     """Print it, `most` clients at most."""
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console = screen(width=WIDTH)
     console.print(f"{moment(report.since)} to {moment(report.until)}", highlight=False)
     if not report.clients:
         console.print("Nothing was told of that time.")
         return
     console.print(_table(report, most, narrow=console.width < NARROW))
     for note in notes(report, most):
-        console.print(note, style="dim", highlight=False, markup=False)
+        console.print(note, style="dim", highlight=False)
 
 
 def _table(report: Report, most: int, *, narrow: bool) -> Table:

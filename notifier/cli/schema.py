@@ -1,10 +1,12 @@
 """`notifier schema`: JSON Schema of what notifier reads and tells, from the types that do it."""
 
-import json
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
+
+from notifier.cli.output import say
+from notifier.domain.printable import json_text
 
 EXAMPLES = (
     ("check an event before it is published", "notifier schema event > event.schema.json"),
@@ -33,7 +35,7 @@ def schema(
     ],
 ) -> None:
     """Print the JSON Schema (2020-12) of what notifier reads, and of the outcomes that it tells."""
-    typer.echo(json.dumps(_schema(document), indent=2, ensure_ascii=False))
+    say(json_text(_schema(document), indent=2))
 
 
 def _schema(document: Document) -> dict[str, Any]:

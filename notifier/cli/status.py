@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 import time
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifier.cli.options import Config, Json, quiet_logs
+from notifier.cli.output import say
+from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -73,11 +74,11 @@ def _show(status: Status, *, every_client: bool, as_json: bool, indent: int | No
     if as_json:
         from notifier.operations.status import document_of
 
-        typer.echo(json.dumps(document_of(status), indent=indent, ensure_ascii=False))
+        say(json_text(document_of(status), indent=indent))
         return
-    from rich.console import Console
+    from notifier.cli.screen import screen
 
-    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console = screen(width=120)
     console.print(_page(status, every_client=every_client))
 
 
@@ -85,9 +86,10 @@ def _watch(settings: QueueSettings, *, every_client: bool) -> None:
     from rich.live import Live
     from rich.text import Text
 
+    from notifier.cli.screen import screen
     from notifier.domain.errors import QueueUnavailable
 
-    with Live(Text("asking the workers …"), screen=True, auto_refresh=False) as live:
+    with Live(Text("asking the workers …"), console=screen(), screen=True, auto_refresh=False) as live:
         while True:
             try:
                 page = _page(_look(settings), every_client=every_client)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifier.cli.options import Config, Json, in_help, quiet_logs, register
+from notifier.cli.output import say
+from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
     from notifier.adapters.rabbitmq.administration import Standing
@@ -38,13 +39,13 @@ def show(config: Config = None, as_json: Json = False) -> None:
     options = _options(config)
     if options is None:
         if as_json:
-            typer.echo("[]")
+            say("[]")
         return
     from notifier.adapters.rabbitmq.administration import survey_topology
 
     standings = asyncio.run(survey_topology(options))
     if as_json:
-        typer.echo(json.dumps([{**asdict(each), "state": _state(each)} for each in standings], indent=2))
+        say(json_text([{**asdict(each), "state": _state(each)} for each in standings], indent=2))
     else:
         _print_table(standings)
 
@@ -57,7 +58,7 @@ def declare(config: Config = None) -> None:
     from notifier.adapters.rabbitmq.administration import declare_topology
 
     asyncio.run(declare_topology(options))
-    typer.echo(f"everything under {options.prefix} stands")
+    say(f"everything under {options.prefix} stands")
 
 
 def delete(
@@ -80,7 +81,7 @@ def delete(
 
     standings = [each for each in asyncio.run(survey_topology(options)) if not each.missing]
     if not standings:
-        typer.echo(f"nothing stands under {options.prefix}")
+        say(f"nothing stands under {options.prefix}")
         return
     _check_force(options.prefix, standings, force)
     if not yes:
@@ -91,7 +92,7 @@ def delete(
     lost = asyncio.run(delete_topology(options))
     messages = sum(lost.values())
     told = f", and {messages:,} message{'' if messages == 1 else 's'} with them" if messages else ""
-    typer.echo(f"deleted {len(standings)} queues and exchanges under {options.prefix}{told}")
+    say(f"deleted {len(standings)} queues and exchanges under {options.prefix}{told}")
 
 
 def _check_force(prefix: str, standings: Sequence[Standing], force: str | None) -> None:
@@ -102,12 +103,12 @@ def _check_force(prefix: str, standings: Sequence[Standing], force: str | None) 
         raise typer.BadParameter(f"queue.prefix is {prefix}, not {force}", param_hint="--force")
     if force is not None or not (waiting or consumed):
         return
-    typer.echo(f"notifier: nothing was deleted under {prefix}", err=True)
+    say(f"notifier: nothing was deleted under {prefix}", err=True)
     for name, count in waiting.items():
-        typer.echo(f"  {name} holds {count:,} message{'' if count == 1 else 's'}", err=True)
+        say(f"  {name} holds {count:,} message{'' if count == 1 else 's'}", err=True)
     for name in consumed:
-        typer.echo(f"  {name} is consumed: a worker runs, and may hold more", err=True)
-    typer.echo(f"  to lose them all the same: --force {prefix}", err=True)
+        say(f"  {name} is consumed: a worker runs, and may hold more", err=True)
+    say(f"  to lose them all the same: --force {prefix}", err=True)
     raise typer.Exit(1)
 
 
@@ -120,9 +121,7 @@ def _options(config: Config) -> RabbitOptions | None:
     queue = read_part(config, os.environ, {"queue"}).settings.queue
     if queue.sqlite_file is None:
         return rabbit_options(queue)
-    typer.echo(
-        f"{queue.url[0]} is the embedded queue: nothing to declare or delete, its file is all there is", err=True
-    )
+    say(f"{queue.url[0]} is the embedded queue: nothing to declare or delete, its file is all there is", err=True)
     return None
 
 
@@ -132,10 +131,11 @@ def _state(each: Standing) -> str:
 
 def _print_table(standings: Sequence[Standing]) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+    from notifier.cli.screen import screen
+
+    console = screen(width=200)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("name", no_wrap=True)
     table.add_column("state", no_wrap=True)
@@ -152,7 +152,7 @@ def _print_table(standings: Sequence[Standing]) -> None:
     console.print(f"Every queue that has them: {told}", style="dim", highlight=False)
     for each in standings:
         if each.difference is not None:
-            console.print(each.difference, highlight=False, markup=False, soft_wrap=True)
+            console.print(each.difference, highlight=False, soft_wrap=True)
 
 
 def _shared(standings: Sequence[Standing]) -> dict[str, str | int]:

@@ -41,6 +41,7 @@ def introduce(console: Console, receivers: Sequence[Receiver], *, events: int, f
     console.print(
         f"[bold]{events} users sign out.[/] Each has a session at {len(receivers)} clients, and each client must hear"
         f" of it: [bold]{events * len(receivers)} deliveries[/].\n",
+        markup=True,
         highlight=False,
     )
     console.print(

@@ -18,6 +18,7 @@ from pydantic_core import from_json
 from notifier.domain.errors import MalformedEvent, Mistake
 from notifier.domain.message import Message
 from notifier.domain.moment import read_moment
+from notifier.domain.printable import printable
 from notifier.domain.trace_context import traceparent_of
 
 ID_BYTES = 255  # an event's id becomes an AMQP `message_id`, a short string
@@ -55,12 +56,7 @@ class Opened:
 
 def echo(text: str, length: int = ECHO_LENGTH) -> str:
     """Input as a mistake may repeat it: printable, and cut to `length` characters."""
-    cut = text if len(text) <= length else text[: length - 1] + "…"
-    return (
-        cut
-        if cut.isprintable()
-        else "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in cut)
-    )
+    return printable(text if len(text) <= length else text[: length - 1] + "…")
 
 
 def open_message(message: Message, max_bytes: int) -> Opened:

@@ -2,8 +2,8 @@
 
 It is JSON that a person can read in any RabbitMQ tool: moments are RFC 3339, the delivery's outcomes stand in a list
 of their own, and the message's headers say `reason`, `iss`, `client_id` and `event_id`. A message that the broker moved
-among the dead letters by itself (it bears only `x-death`) is read as one too, with reason `delivery_limit` and a text
-that says what the broker did.
+among the dead letters by itself (it bears `x-death`) is read as one too, with reason `delivery_limit` and a text that
+says what the broker did: never as what it says it is, since nobody knows who wrote it.
 """
 
 import base64
@@ -22,8 +22,9 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier.domain.cloudevents import binary_attributes, echo
 from notifier.domain.delivery import Delivery, Past
-from notifier.domain.documents import VERSION, EventDocument, dump_event, load_delivery, load_event, parse
-from notifier.domain.errors import MalformedEvent, Mistake, NotifierError
+from notifier.domain.documents import VERSION, EventDocument, dump_event, parse
+from notifier.domain.errors import MalformedEvent, Mistake
+from notifier.domain.letter_names import check_names
 from notifier.domain.message import Kind, Lane, Message, Outgoing, Whole
 from notifier.domain.moment import read_moment, render_moment
 from notifier.domain.outcome import DeadReason
@@ -158,6 +159,11 @@ def bury_raw(message: Message, mistakes: Sequence[Mistake], now: float) -> DeadL
     )
 
 
+def bury_unread(message: Message, reason: DeadReason, text: str, now: float) -> DeadLetter:
+    """A message that is given up as it came, for what has nothing to do with what is in it."""
+    return replace(bury_raw(message, (), now), reason=reason, text=echo(text, TEXT))
+
+
 # ── through the queue ───────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -187,6 +193,7 @@ def load_dead_letter(message: Message) -> DeadLetter:
         return _moved_by_broker(message)
     try:
         parse(_VERSIONED, message.body)
+        check_names(message.body)
         return parse(_LETTER, message.body)
     except MalformedEvent as error:
         since = message.timestamp or 0.0
@@ -216,16 +223,6 @@ def _moved_by_broker(message: Message) -> DeadLetter:
     since = _death_time(first) or message.timestamp or 0.0
     reason = DeadReason.DELIVERY_LIMIT
     text = _MOVED.get(str(first.get("reason")), "given back to the broker too often: a fault of ours, or poison")
-    try:
-        match message.kind:
-            case Kind.DELIVERY:
-                return bury_delivery(load_delivery(message.body).delivery, reason, text, since)
-            case Kind.EVENT:
-                return bury_event(load_event(message.body).event, reason, text, since)
-            case _:
-                pass
-    except NotifierError as error:
-        text = f"{text}; {error}"
     letter = bury_raw(message, (), since)
     # Looking must show the same id each time, and headers such as the delivery count change with each look.
     identity = _digest(message.body, (message.message_id or "").encode(errors="replace"), repr(death).encode())

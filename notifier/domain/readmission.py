@@ -12,16 +12,19 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 
+from pydantic_core import from_json
+
 from notifier.domain.dead_letter import DeadLetter, message_of
 from notifier.domain.delivery import Delivery
 from notifier.domain.documents import DeliveryDocument, EventDocument, dump_delivery, dump_event
 from notifier.domain.errors import MalformedEvent
 from notifier.domain.event_document import read_entry, read_event
 from notifier.domain.logout_token import carries_sid
-from notifier.domain.message import Kind, Lane, Outgoing
+from notifier.domain.message import Kind, Lane, Message, Outgoing
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
 
+_OURS = frozenset({"delivery", "event", "dead_since"})  # a member that a document of ours has
 SUB_ONLY_MAX_AGE = 600.0  # seconds, for a client that nobody knows here
 
 
@@ -95,7 +98,7 @@ def readmit(letter: DeadLetter, rules: Rules, now: float) -> Readmitted | Kept:
     try:
         event = read_event(message, max_bytes=rules.max_event, new_id=rules.new_id, now=now)
     except MalformedEvent as malformed:
-        return _malformed(str(malformed))
+        return _unproven() if _in_our_form(message) else _malformed(str(malformed))
     return _event(event, now)
 
 
@@ -157,6 +160,30 @@ def _malformed(mistakes: str) -> Kept:
     return Kept(
         why=Stays.MALFORMED,
         text=f"still malformed ({mistakes}): export it, correct it, `notifier publish` it, then discard this one",
+    )
+
+
+def _in_our_form(message: Message) -> bool:
+    """Whether it is, or passes for, a delivery, an event or a dead letter as we write them to one another."""
+    try:
+        content = from_json(message.body)
+    except ValueError:
+        return False
+    return (
+        isinstance(content, dict)
+        and "v" in content
+        and not content.keys().isdisjoint(("delivery", "event", "dead_since"))
+    )
+
+
+def _unproven() -> Kept:
+    return Kept(
+        why=Stays.MALFORMED,
+        text=(
+            "it looks like a message of notifier's own that the broker has moved, and so does a forgery: nobody can "
+            "tell who wrote it. If its logout is wanted, publish an event with its iss, sub, sid and client "
+            "(`notifier publish`), then discard this one"
+        ),
     )
 
 

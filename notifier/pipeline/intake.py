@@ -89,6 +89,8 @@ class Intake:
 
     def _open(self, message: Message) -> Expand | Move:
         now = self._clock()
+        if message.worn_out and (move := _worn_out(message, now)) is not None:
+            return move
         match message.kind:
             case None:
                 event = read_event(message, max_bytes=self._max_event, new_id=self._new_id, now=now)
@@ -190,6 +192,35 @@ class Intake:
         return Move(sends=(Send(queue=delay(wait), message=same, fact=fact),))
 
 
+def _worn_out(message: Message, now: float) -> Move | None:
+    """A message at its last chance is buried, and nothing of it begun: what the queue gives up by itself nobody can
+    tell from a forgery, so that it could not be replayed. None for what goes on without being looked into.
+
+    A publisher's own is buried as it came: to read it may be what kills.
+    """
+    text = (
+        f"given back to the queue {message.delivery_count} times: each worker that took it died, or lost its "
+        "connection before it was done; look for `crashed` in the log, and for what ended them"
+    )
+    reason = DeadReason.DELIVERY_LIMIT
+    match message.kind:
+        case Kind.DELIVERY:
+            delivery = documents.load_delivery(message.body).delivery
+            letter = dead_letter.bury_delivery(delivery, reason, text, now)
+            return Move(sends=(_buried(letter, delivery.reply_to),))
+        case Kind.EVENT:
+            return _bury_event(documents.load_event(message.body).event, reason, text, now)
+        case None:
+            letter = dead_letter.bury_unread(message, reason, text, now)
+            taken = EventTaken(
+                result="accepted", event_id=letter.event_id, iss=letter.iss, publisher=letter.publisher, deliveries=0,
+                dated=message.timestamp is not None,
+            )  # fmt: skip
+            return Move(sends=(_buried(letter, message.reply_to),), fact=taken)
+        case _:
+            return None
+
+
 @frozen
 class _Hop:
     seconds: int
@@ -249,7 +280,7 @@ def _bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) 
 def _buried(letter: DeadLetter, reply_to: ReplyTo | None) -> Send:
     fact = Buried(
         iss=letter.iss, client_id=letter.client_id, event_id=letter.event_id, reason=letter.reason, text=letter.text,
-        reply_to=reply_to,
+        delivery=letter.delivery, reply_to=reply_to,
     )  # fmt: skip
     return Send(queue=DEAD, message=dead_letter.dump_dead_letter(letter), fact=fact)
 

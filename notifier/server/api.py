@@ -17,6 +17,7 @@ from notifier.domain.event_document import read_event
 from notifier.domain.message import Lane, Message
 from notifier.domain.outcome import DeadReason
 from notifier.domain.plan import may_speak
+from notifier.domain.printable import json_text
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
 from notifier.operations.waiting import Waits
@@ -118,7 +119,7 @@ class _Api:
         self._check_issuer(event, token)
         if seconds is None:
             await self._take(event, lane)
-            return web.json_response({"id": event.id}, status=202)
+            return web.json_response({"id": event.id}, status=202, dumps=json_text)
         return await self._take_and_wait(event, lane, seconds)
 
     async def _take(self, event: SessionEnded, lane: Lane) -> None:

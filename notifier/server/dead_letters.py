@@ -5,7 +5,6 @@ its limit, and says that there is more: asked again, it goes on. One request at 
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from aiohttp import web
 from notifier.domain.dead_letter_rows import Row, Wanted
 from notifier.domain.errors import QueueError
 from notifier.domain.moment import render_moment
+from notifier.domain.printable import json_text
 from notifier.domain.readmission import Rules
 from notifier.operations import dead_letter_repair
 from notifier.operations.dead_letter_export import exported
@@ -95,7 +95,7 @@ class DeadLetterRoutes:
                 if len(shown) < asked.get("rows", 0):
                     shown.append(row.document())
         document: dict[str, object] = {"total": counts.total, "groups": list(map(_group, counts.groups()))}
-        return web.json_response(document | ({"letters": shown} if "rows" in asked else {}))
+        return web.json_response(document | ({"letters": shown} if "rows" in asked else {}), dumps=json_text)
 
     @described(
         Described(
@@ -117,7 +117,7 @@ class DeadLetterRoutes:
                     if not response.prepared:
                         await response.prepare(request)
                     async with asyncio.timeout(READ_WITHIN):  # a reader that stalls holds the letters
-                        await response.write(json.dumps(exported(message), ensure_ascii=False).encode() + b"\n")
+                        await response.write(json_text(exported(message)).encode() + b"\n")
         except (Refusal, TimeoutError):
             if not response.prepared:
                 raise
@@ -143,7 +143,7 @@ class DeadLetterRoutes:
         self._desk.audit_read("shown", _who(token), wanted)
         async with self._at_hand(), aclosing(rows(self._desk.letters, wanted)) as found:
             async for _, message in found:
-                return web.json_response(exported(message))
+                return web.json_response(exported(message), dumps=json_text)
         raise Refusal(problem(404, "There is no such dead letter"))
 
     @described(
@@ -238,7 +238,7 @@ class DeadLetterRoutes:
         document = account.document()
         if account.failed:  # in words that tell nothing of the insides
             document["unfinished"] = "the queue went away; what is left is as it was"
-        return web.json_response({action: account.done, "dry_run": dry_run, **document})
+        return web.json_response({action: account.done, "dry_run": dry_run, **document}, dumps=json_text)
 
     def _wanted(self, asked: dict[str, Any], token: ApiToken | None) -> Wanted:
         return requests.wanted_of(asked, token, self._desk.clock())

@@ -1,6 +1,5 @@
 """Answers that say what is wrong: `application/problem+json` (RFC 9457), for people and programs alike."""
 
-import json
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 
@@ -8,6 +7,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from notifier.domain.errors import Mistake
+from notifier.domain.printable import json_text
 
 
 def problem(
@@ -23,7 +23,7 @@ def problem(
     if listed:
         document["mistakes"] = listed
     return web.Response(
-        text=json.dumps(document) + "\n", status=status, content_type="application/problem+json", headers=headers
+        text=json_text(document) + "\n", status=status, content_type="application/problem+json", headers=headers
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from aiohttp import web
 
+from notifier.domain.printable import json_text
 from notifier.operations.status import Status, document_of
 from notifier.server.authorization import Authorization, concerns
 from notifier.server.openapi import Answer, Described, JsonSchema, described
@@ -55,7 +56,7 @@ class StatusRoutes:
     async def _get(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
         status = await self._now()
-        return web.json_response(document_of(status, lambda iss: concerns(token, iss)))
+        return web.json_response(document_of(status, lambda iss: concerns(token, iss)), dumps=json_text)
 
     async def _now(self) -> Status:
         async with self._looking:

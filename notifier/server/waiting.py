@@ -10,6 +10,7 @@ from aiohttp import web
 
 from notifier.domain.durations import parse_duration
 from notifier.domain.errors import Mistake
+from notifier.domain.printable import json_text
 from notifier.operations.fates import Account
 from notifier.operations.waiting import LONGEST
 from notifier.server.problem import Refusal, problem
@@ -52,4 +53,6 @@ def _refusal(text: str) -> Refusal:
 def told(event_id: str, account: Account | None) -> web.Response:
     """The answer after the wait."""
     account = account or Account()
-    return web.json_response({"id": event_id, **account.document()}, status=200 if account.settled else 202)
+    return web.json_response(
+        {"id": event_id, **account.document()}, status=200 if account.settled else 202, dumps=json_text
+    )

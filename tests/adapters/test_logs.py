@@ -276,3 +276,17 @@ def test_a_broken_stream_stops_nothing() -> None:
     configure("info", "json", stream=Gone())
     LogObserver(hashing=SubjectHash(KEY)).observe(attempt(Took(status=200)))
     logging.getLogger("aiohttp.client").warning("lost")
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_a_terminal_obeys_no_line(log_format: Literal["console", "json"]) -> None:
+    """Whatever was bound, and what libraries say; frames keep their lines."""
+    stream = io.StringIO()
+    configure("info", log_format, stream=stream)
+    bad = "\x1b]0;owned\x07\x9b6n\x7f\u202e\u2066\u2028\n"
+    structlog.get_logger().warning("lost", reason=bad, shown=[bad])
+    logging.getLogger("library").warning("it said %s", bad)
+    structlog.get_logger().error("crashed", exception="one\ntwo")
+    written = stream.getvalue()
+    assert {char for char in written if not char.isprintable()} == {"\n"}
+    assert ("one\ntwo" in written) == (log_format == "console")

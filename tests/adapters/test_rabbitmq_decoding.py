@@ -12,7 +12,7 @@ from pamqp import commands, decode, encode
 from pamqp.header import ContentHeader
 
 from notifier.adapters.rabbitmq.decoding import SMALL, UnreadableTable, to_message, tolerate_any_publisher
-from notifier.domain.message import Kind, Lane, NewerKind, Whole
+from notifier.domain.message import DEAD, Kind, Lane, NewerKind, Whole
 
 
 def delivered(
@@ -31,29 +31,64 @@ def delivered(
     )
 
 
-def death(exchange: str) -> dict[str, object]:
-    """An entry of `x-death`: where the message had been published to."""
-    return {"exchange": exchange, "queue": "q", "reason": "delivery_limit", "count": 1}
+def death(exchange: str = "", queue: str = "notifier.delay.8s", reason: str = "expired") -> dict[str, object]:
+    """An entry of `x-death`: where the message had been published to, where it lay, and why it left."""
+    return {"exchange": exchange, "queue": queue, "reason": reason, "count": 1}
 
 
 @pytest.mark.parametrize(
-    ("exchange", "headers", "expected"),
+    ("place", "expected"),
     [
-        ("", None, Kind.DELIVERY),
-        ("notifier.events", None, None),
-        ("", {"x-death": [death("")]}, Kind.DELIVERY),
-        ("", {"x-death": [death("notifier.events")]}, None),
-        ("", {"x-death": [death(""), death("notifier.events")]}, None),
-        ("", {"x-death": "forged"}, None),
-        ("", {"x-death": ["forged"]}, None),
+        (Lane.EVENTS, {Kind.EVENT, "notifier.batch"}),
+        (Lane.BULK, {Kind.EVENT, "notifier.batch"}),
+        (Lane.RETRIES, {Kind.EVENT, Kind.DELIVERY, "notifier.batch"}),
+        (DEAD, {Kind.DEAD_LETTER}),
     ],
 )
-def test_only_our_own_messages_have_a_kind(
-    exchange: str, headers: dict[str, Any] | None, expected: Kind | None
-) -> None:
-    """`type` counts only where the message never came through another exchange than the default one."""
-    message = delivered(exchange, message_type="notifier.delivery", headers=headers)
-    assert to_message(Lane.EVENTS, message, None).kind is expected
+def test_our_own_messages_have_their_places(place: str, expected: set[str]) -> None:
+    """What a worker sends to `retries` alone is none of ours in `events`; and nothing is that came by an exchange."""
+    types = [*Kind, "notifier.batch"]
+    kinds = {to_message(place, delivered("", message_type=type_), None).kind for type_ in types}
+    assert kinds - {None} == expected
+    for type_ in types:
+        assert to_message(place, delivered("notifier.events", message_type=type_), None).kind is None
+
+
+FORGED: list[object] = [
+    [death()], [death(queue="notifier.events")], [], death(), "expired", 1, None, ["expired"], [{"queue": "q"}]
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", [Lane.EVENTS, Lane.BULK, DEAD])
+@pytest.mark.parametrize("deaths", FORGED)
+@pytest.mark.parametrize("kind", Kind)
+def test_what_has_died_is_not_ours_where_a_publishers_message_can_be(place: str, deaths: object, kind: Kind) -> None:
+    """The broker keeps what a publisher made up of a message's past: nothing that it says is believed."""
+    message = delivered("", message_type=kind.value, headers={"x-death": deaths})
+    assert to_message(place, message, None).kind is None
+
+
+@pytest.mark.parametrize(
+    ("deaths", "ours"),
+    [
+        ([death()], True),
+        ([death(), death(queue="another.prefix.delay.65536s")], True),
+        ([death("notifier.events")], False),
+        ([death(), death("notifier.events")], False),
+        ([death(queue="notifier.events")], False),
+        ([death(queue="notifier.delay.3s")], False),
+        ([death(reason="rejected")], False),
+        ([{"queue": "notifier.delay.8s", "reason": "expired"}], False),
+        (["forged"], False),
+        ("forged", False),
+        (death(), False),
+        (None, False),
+    ],
+)
+def test_in_retries_is_ours_what_came_through_delay_queues(deaths: object, ours: bool) -> None:
+    """By the default exchange, of any prefix, so that shovels may move it; nobody else can write to those queues."""
+    message = delivered("", message_type="notifier.delivery", headers={"x-death": deaths})
+    assert to_message(Lane.RETRIES, message, None).kind is (Kind.DELIVERY if ours else None)
 
 
 def test_an_unknown_type_is_no_kind() -> None:
@@ -129,7 +164,7 @@ def test_headers_nested_without_end_are_left_out() -> None:
 def test_a_table_is_read_the_same_every_time(padding: int) -> None:
     """Small ones are decoded once; whatever follows a table in the header does not belong to it."""
     tolerate_any_publisher()
-    table: dict[str, Any] = {"x-death": [death("")], "padding": "x" * padding}
+    table: dict[str, Any] = {"x-death": [death()], "padding": "x" * padding}
     raw = encode.field_table(table)
     for behind in (b"", b"\x02", b"other"):
         assert decode.METHODS["table"](raw + behind) == (len(raw), table)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import aiormq
@@ -13,13 +14,14 @@ from notifier.adapters.rabbitmq.queue import RabbitQueue
 from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
 from notifier.domain.dead_letter import dump_dead_letter
 from notifier.domain.dead_letter_rows import Row, Wanted
-from notifier.domain.documents import load_delivery
+from notifier.domain.documents import DeliveryDocument, dump_delivery, load_delivery
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.message import DEAD, Kind, Lane, Message, Transfer, Transferred
+from notifier.domain.message import DEAD, Kind, Lane, Message, Outgoing, Transfer, Transferred
 from notifier.domain.outcome import DeadReason
+from notifier.domain.readmission import Stays
 from notifier.operations.dead_letter_repair import discard, replay
 from notifier.operations.dead_letters import Letters, Visit, rows
-from tests.contract.letters import ISS, RULES, LettersOf, bury, course, letter, letters_of
+from tests.contract.letters import DELIVERY, ISS, RULES, LettersOf, bury, course, letter, letters_of
 from tests.contract.queues import Inbox, Place, Queue, names, ready
 
 MANY = 450  # more than are taken together on either queue
@@ -239,20 +241,14 @@ async def test_two_visits_at_once_would_see_halves(amqp_url: str, prefix: str) -
     await place.leave()
 
 
-async def test_what_the_broker_moved_is_replayed_too(amqp_url: str, prefix: str) -> None:
-    """Without the `x-death` that it bears: with that the broker would drop it where it was before."""
+async def test_what_a_publisher_wrote_is_replayed_though_the_broker_moved_it(amqp_url: str, prefix: str) -> None:
+    """As an event of its publisher, without the `x-death` that it bears: with that the broker would drop it."""
     options = RabbitOptions(urls=(amqp_url,), prefix=prefix)
     place = Place(lambda _: RabbitQueue(options))
     queue = await place.open()
     body = b'{"iss": "https://id.example.com", "sub": "alice", "clients": ["shop"], "id": "e-9"}'
     await queue.send_event(Lane.EVENTS, body, message_id=None)
-    await ready(queue, Lane.EVENTS, 1)
-    connection = await aiormq.connect(amqp_url)
-    channel = await connection.channel()
-    taken = await channel.basic_get(f"{prefix}.events")
-    await channel.basic_reject(taken.delivery_tag or 0, requeue=False)
-    await connection.close()
-    await ready(queue, DEAD, 1)
+    await moved_by_the_broker(queue, amqp_url, prefix, Lane.EVENTS)
     letters = letters_of(options)(queue)
     async with aclosing(rows(letters, Wanted(subject="alice"))) as found:
         assert [(row.reason, row.event_id) async for row, _ in found] == [("delivery_limit", "e-9")]
@@ -263,3 +259,33 @@ async def test_what_the_broker_moved_is_replayed_too(amqp_url: str, prefix: str)
     assert (message.lane, message.kind, message.message_id) == (Lane.EVENTS, Kind.EVENT, "e-9")
     assert "x-death" not in message.headers
     await place.leave()
+
+
+@pytest.mark.parametrize("lane", [Lane.EVENTS, Lane.RETRIES])
+async def test_what_we_wrote_is_not_replayed_once_the_broker_moved_it(amqp_url: str, prefix: str, lane: Lane) -> None:
+    """A forgery looks the same: it stays, and what can be done is said."""
+    options = RabbitOptions(urls=(amqp_url,), prefix=prefix)
+    place = Place(lambda _: RabbitQueue(options))
+    queue = await place.open()
+    body = dump_delivery(DeliveryDocument(delivery=replace(DELIVERY, id="d-1")))
+    kind = Kind.EVENT if lane is Lane.EVENTS else Kind.DELIVERY
+    await queue.publish(lane, Outgoing(kind=kind, body=body, message_id="d"))
+    await moved_by_the_broker(queue, amqp_url, prefix, lane)
+    letters = letters_of(options)(queue)
+    told: list[str] = []
+    account = await replay(letters, ALL, RULES, course(), lambda _, kept: told.append(kept.text if kept else ""))
+    assert (account.done, account.kept) == (0, {Stays.MALFORMED: 1})
+    assert "notifier publish" in told[0]
+    await ready(queue, DEAD, 1)
+    await place.leave()
+
+
+async def moved_by_the_broker(queue: Queue, amqp_url: str, prefix: str, lane: Lane) -> None:
+    """The one message of this lane lies among the dead, and no worker put it there."""
+    await ready(queue, lane, 1)
+    connection = await aiormq.connect(amqp_url)
+    channel = await connection.channel()
+    taken = await channel.basic_get(f"{prefix}.{lane}")
+    await channel.basic_reject(taken.delivery_tag or 0, requeue=False)
+    await connection.close()
+    await ready(queue, DEAD, 1)

@@ -245,7 +245,7 @@ async def test_what_is_too_large_is_not_held(worker: Open) -> None:
     queue = await worker(inbox, max_event=1000)
     body = b"x" * 3_000_000
     await queue.send_event(Lane.EVENTS, body, message_id="a")
-    await queue.publish(Lane.EVENTS, outgoing("b", body=body))
+    await queue.publish(Lane.EVENTS, Outgoing(kind=Kind.EVENT, body=body, message_id="b"))
     cut, ours = await inbox.some(2)
     assert (cut.message_id, cut.body) == ("a", body[:1000])
     assert cut.cut_from == Whole(size=len(body), sha256=hashlib.sha256(body).hexdigest())
@@ -375,7 +375,8 @@ async def test_a_publisher_cannot_pass_for_us(
 ) -> None:
     """`type: notifier.delivery` through an exchange is a publisher's message, in the dead letters too.
 
-    The broker moves what reached the delivery limit through the default exchange, which only we write to.
+    The broker moves what reached the delivery limit by the default exchange, which only we write to; but then it bears
+    `x-death`.
     """
     channel = await administrator.channel()
     queue = await worker()

@@ -185,15 +185,44 @@ def test_headers_are_short_and_print() -> None:
     assert all(value.isprintable() and len(value.encode()) <= 255 for value in sent.headers.values())
 
 
-def test_what_the_broker_gave_up_is_shown_as_what_it_was() -> None:
-    """A delivery or an event of ours is replayable; the reason is ours: `delivery_limit`."""
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (Kind.DELIVERY, dump_delivery(DeliveryDocument(delivery=DELIVERY))),
+        (Kind.EVENT, dump_event(EventDocument(event=EVENT))),
+        (None, dump_dead_letter(bury_delivery(DELIVERY, DeadReason.REFUSED, "", NOW)).body),
+    ],
+)
+def test_what_the_broker_moved_is_shown_as_it_is(kind: Kind | None, body: bytes) -> None:
+    """Whatever it says it is: nobody knows who wrote it."""
     death = [{"queue": "notifier.retries", "reason": "delivery_limit", "time": datetime(2026, 1, 31, 12, tzinfo=UTC)}]
-    headers = {"x-death": death}
-    one = message(dump_delivery(DeliveryDocument(delivery=DELIVERY)), kind=Kind.DELIVERY, headers=headers)
-    letter = load_dead_letter(one)
-    assert (letter.reason, letter.delivery, letter.dead_since) == (DeadReason.DELIVERY_LIMIT, DELIVERY, 1769860800.0)
-    other = message(dump_event(EventDocument(event=EVENT)), kind=Kind.EVENT, headers=headers)
-    assert load_dead_letter(other).event == EVENT
+    letter = load_dead_letter(message(body, kind=kind, user_id="idp", headers={"x-death": death}))
+    assert (letter.reason, letter.dead_since) == (DeadReason.DELIVERY_LIMIT, 1769860800.0)
+    assert (letter.delivery, letter.event, letter.publisher) == (None, None, "idp")
+    assert letter.raw is not None
+    assert letter.raw.body == body.decode()
+
+
+@pytest.mark.parametrize("name", ["id", "iss", "client_id", "event_id", "publisher"])
+def test_a_letter_that_is_at_odds_with_its_delivery_is_malformed(name: str) -> None:
+    """It is found and shown by the one, and would be replayed as the other."""
+    content = json.loads(dump_dead_letter(bury_delivery(DELIVERY, DeadReason.REFUSED, "", NOW)).body)
+    for odd in (content | {name: "other"}, content | {"delivery": content["delivery"] | {name: "other"}}):
+        letter = load_dead_letter(message(json.dumps(odd).encode(), kind=Kind.DEAD_LETTER))
+        assert (letter.reason, letter.delivery) == (DeadReason.MALFORMED_EVENT, None)
+        assert letter.text == f"{name}: is not that of the delivery that it holds"
+        assert letter.raw is not None
+
+
+@pytest.mark.parametrize("name", ["iss", "client_id", "event_id", "publisher"])
+def test_a_letter_that_is_at_odds_with_its_event_is_malformed(name: str) -> None:
+    """Of its clients it may name one, as the letter of a wrong entry does."""
+    content = json.loads(dump_dead_letter(bury_entry(EVENT, WRONG, NOW)).body)
+    letter = load_dead_letter(message(json.dumps(content | {name: "other"}).encode(), kind=Kind.DEAD_LETTER))
+    assert (letter.reason, letter.event) == (DeadReason.MALFORMED_EVENT, None)
+    assert letter.text == f"{name}: is not that of the event that it holds"
+    everybody = content | {"event": content["event"] | {"clients": "*"}}
+    assert load_dead_letter(message(json.dumps(everybody).encode(), kind=Kind.DEAD_LETTER)).event is None
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,12 @@ def test_whatever_is_among_the_dead_has_a_row() -> None:
     assert read_row(message_of(b"{}", kind=None)).reason == "delivery_limit"
 
 
+def test_a_letter_that_is_at_odds_with_what_it_holds_is_listed_as_malformed() -> None:
+    """A filter by issuer or client must not reach a delivery of another."""
+    row = read_row(message_of(json.dumps(json.loads(buried().body) | {"client_id": "mail"}).encode()))
+    assert (row.reason, row.client_id) == ("malformed_event", "")
+
+
 @pytest.mark.parametrize(
     ("wanted", "meant"),
     [

@@ -7,9 +7,23 @@ from types import MappingProxyType
 import pytest
 
 from notifier.domain.client import Client, RetryPolicy, SubjectMode, TokenProfile
-from notifier.domain.dead_letter import bury_delivery, bury_entry, bury_event, bury_raw
+from notifier.domain.dead_letter import (
+    bury_delivery,
+    bury_entry,
+    bury_event,
+    bury_raw,
+    dump_dead_letter,
+    load_dead_letter,
+)
 from notifier.domain.delivery import Delivery, Past
-from notifier.domain.documents import load_delivery, load_event
+from notifier.domain.documents import (
+    DeliveryDocument,
+    EventDocument,
+    dump_delivery,
+    dump_event,
+    load_delivery,
+    load_event,
+)
 from notifier.domain.errors import Mistake
 from notifier.domain.message import Lane, Message, Whole
 from notifier.domain.outcome import Cause, DeadReason
@@ -147,3 +161,29 @@ def test_a_wrong_entry_is_judged_again(raw: str, expected: Stays | None) -> None
 def test_every_reason_to_stay_tells_the_way_out() -> None:
     """In words."""
     assert all(reason.explanation for reason in Stays)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        dump_delivery(DeliveryDocument(delivery=DELIVERY)),
+        dump_event(EventDocument(event=EVENT)),
+        dump_dead_letter(bury_delivery(DELIVERY, DeadReason.EXPIRED, "", NOW)).body,
+    ],
+)
+def test_what_passes_for_ours_stays(body: bytes) -> None:
+    """The broker moved it, and does not tell who wrote it. What to do is said."""
+    moved = Message(lane=Lane.RETRIES, body=body, tag=None, user_id="idp", headers={"x-death": [{}]})
+    found = readmit(load_dead_letter(moved), RULES, NOW)
+    assert isinstance(found, Kept)
+    assert found.why is Stays.MALFORMED
+    assert "notifier publish" in found.text
+
+
+def test_what_a_publisher_wrote_goes_on_as_its_own() -> None:
+    """It is read anew, whatever the broker moved it for; its `user_id` is its publisher."""
+    body = b'{"iss": "i", "id": "e-7", "sub": "alice", "clients": ["shop"]}'
+    moved = Message(lane=Lane.RETRIES, body=body, tag=None, user_id="idp", headers={"x-death": [{}]})
+    found = readmit(load_dead_letter(moved), RULES, NOW)
+    assert isinstance(found, Readmitted)
+    assert load_event(found.outgoing.body).event.publisher == "idp"

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from notifier.adapters.rabbitmq.decoding import to_message, tolerate_any_publisher
 from notifier.domain.dead_letter import dump_dead_letter, load_dead_letter
 from notifier.domain.errors import UnknownVersion
-from notifier.domain.message import SUSPECT, Lane
+from notifier.domain.message import DEAD, SUSPECT, Lane
 from tests.fuzz import amqp, grammar
 from tests.fuzz.conftest import many
 from tests.fuzz.promises import open_fully, read
 from tests.fuzz.test_documents import WAITING
 
+PLACES = (*Lane, DEAD)
 BODIES = st.one_of(st.sampled_from([WAITING, b"{}", b""]), grammar.events.map(str.encode))
 
 
@@ -26,15 +27,16 @@ def _tolerant() -> None:
 
 @pytest.mark.timeout(1200)
 @many(300, 30_000)
-@given(amqp.properties(), BODIES, st.sampled_from(["", "notifier.events"]), st.booleans())
-def test_every_message_is_taken(raw: bytes, body: bytes, exchange: str, redelivered: bool) -> None:
+@given(amqp.properties(), BODIES, st.sampled_from(["", "notifier.events"]), st.booleans(), st.sampled_from(PLACES))
+def test_every_message_is_taken(raw: bytes, body: bytes, exchange: str, redelivered: bool, place: str) -> None:
     """Whatever its properties are, it becomes a message, and then an event, or is refused; its headers are a table."""
     message = to_message(
-        Lane.EVENTS, amqp.delivered(raw, body, exchange=exchange, redelivered=redelivered), None, keep=grammar.MOST
+        place, amqp.delivered(raw, body, exchange=exchange, redelivered=redelivered), None, keep=grammar.MOST
     )
     assert all(isinstance(name, str) for name in message.headers)
     assert redelivered or message.delivery_count == 0
     assert not exchange or message.kind is None
+    assert message.kind is None or place == Lane.RETRIES or "x-death" not in message.headers
     if message.kind is None:
         read(message)
     open_fully(message)
@@ -57,8 +59,8 @@ def test_who_hides_the_past_of_a_message_is_not_believed() -> None:
     """Headers that cannot be read may hold an `x-death` that tells through which exchange it came, and any count."""
     unreadable = amqp.long(amqp.pair(b"\xff", b"V"))
     typed = amqp.short(b"notifier.delivery")
-    assert to_message(Lane.EVENTS, amqp.delivered(b"\x00\x20" + typed, WAITING), None).kind is not None
-    came = to_message(Lane.EVENTS, amqp.delivered(b"\x20\x20" + unreadable + typed, WAITING, redelivered=True), None)
+    assert to_message(Lane.RETRIES, amqp.delivered(b"\x00\x20" + typed, WAITING), None).kind is not None
+    came = to_message(Lane.RETRIES, amqp.delivered(b"\x20\x20" + unreadable + typed, WAITING, redelivered=True), None)
     assert came.kind is None
     assert came.delivery_count == SUSPECT
 

@@ -12,13 +12,17 @@ from dataclasses import replace
 
 import pytest
 
-from notifier.domain.message import SUSPECT, Lane, Message
-from notifier.domain.outcome import Answer, Wire
+from notifier.domain.dead_letter import load_dead_letter
+from notifier.domain.delivery import Delivery
+from notifier.domain.documents import DeliveryDocument, EventDocument, dump_delivery, dump_event
+from notifier.domain.message import DEAD, DELIVERY_LIMIT, LAST_CHANCE, SUSPECT, Kind, Lane, Message, NewerKind
+from notifier.domain.outcome import Answer, DeadReason, Wire
+from notifier.domain.session_ended import SessionEnded
+from notifier.pipeline.facts import Buried
 from notifier.pipeline.ports import Request
 from notifier.pipeline.selection import GATHER, PAUSE
-from tests.pipeline.stage import Stage, client
+from tests.pipeline.stage import ISS, Stage, client, running
 
-LIMIT = 100  # `x-delivery-limit`
 HANGS = 5.0  # seconds that a dead client takes
 
 
@@ -77,7 +81,7 @@ async def test_no_neighbour_of_a_killer_comes_near_the_limit(hanging: int, monke
     left = [message(0, "kills")]
     left += [message(tag, "hangs" if tag <= hanging else "shop") for tag in range(1, 501)]
     highest = 0
-    for _ in range(LIMIT):
+    for _ in range(DELIVERY_LIMIT):
         left = await Life(left).live()
         assert left[0].tag == 0
         if len(left) == 1:
@@ -139,3 +143,65 @@ async def test_what_the_process_lived_through_is_no_cause_for_suspicion() -> Non
     assert len(stage.queue.acked) == 21  # the other lane's never was lost: that one is a suspect
     stage.worker.stop()
     await running
+
+
+DELIVERY = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="s", sid=None, publisher="idp")
+EVENT = SessionEnded(id="e", id_given=True, iss=ISS, sub="s", sid=None, clients="*", publisher="idp")
+BARE = b'{"iss": "https://id.example", "id": "e", "sub": "s", "clients": ["shop"]}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (Kind.DELIVERY, dump_delivery(DeliveryDocument(delivery=DELIVERY))),
+        (Kind.EVENT, dump_event(EventDocument(event=EVENT))),
+        (None, BARE),
+        (None, b"no JSON"),
+    ],
+)
+@pytest.mark.parametrize("lost", [0, 200])
+async def test_at_the_last_chance_it_is_buried_unread(kind: Kind | None, body: bytes, lost: int) -> None:
+    """Whoever is to blame: what the queue itself gives up cannot be replayed. It is told like any other dead letter."""
+    async with running(Stage(client("shop"))) as stage:
+        for _ in range(lost):
+            stage.worker.lost(Lane.EVENTS)
+        stage.take(body, kind=kind, delivery_count=LAST_CHANCE, user_id="idp")
+        stage.now += GATHER
+        await stage.until(lambda: bool(stage.queue.acked))
+        assert stage.queue.log == ["published dead", "acked 1"]
+        assert stage.told() == []
+        (outgoing,) = [outgoing for queue, outgoing in stage.queue.published if queue == DEAD]
+        letter = load_dead_letter(Message(lane=Lane.RETRIES, kind=outgoing.kind, body=outgoing.body, tag=None))
+        assert (letter.reason, letter.publisher) == (DeadReason.DELIVERY_LIMIT, "idp")
+        assert str(LAST_CHANCE) in letter.text
+        assert [(fact.reason, fact.delivery) for fact in stage.facts if isinstance(fact, Buried)] == [
+            (DeadReason.DELIVERY_LIMIT, DELIVERY if kind is Kind.DELIVERY else None)
+        ]
+        assert (letter.delivery, letter.event) == (
+            DELIVERY if kind is Kind.DELIVERY else None,
+            EVENT if kind is Kind.EVENT else None,
+        )
+        assert letter.raw is None if kind else letter.raw is not None
+
+
+async def test_before_the_last_chance_it_is_tried() -> None:
+    """As any suspect."""
+    async with running(Stage(client("shop"))) as stage:
+        stage.event("shop", id="e", delivery_count=LAST_CHANCE - 1)
+        stage.now += GATHER
+        await stage.until(lambda: bool(stage.queue.acked))
+        assert stage.told() == ["shop"]
+
+
+async def test_what_a_later_release_wrote_goes_on_at_its_last_chance() -> None:
+    """It is not for this one to give up: it rests, and its count begins anew."""
+    async with running(Stage(client("shop"))) as stage:
+        for kind, body in ((NewerKind("notifier.batch"), b"{}"), (Kind.DELIVERY, b'{"v": 2}')):
+            stage.take(body, kind=kind, delivery_count=LAST_CHANCE)
+
+        def both_gone() -> bool:
+            stage.now += GATHER
+            return len(stage.queue.acked) == 2
+
+        await stage.until(both_gone)
+        assert [queue for queue, _ in stage.queue.published] == ["delay.4s", "delay.4s"]

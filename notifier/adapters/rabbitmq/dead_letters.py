@@ -35,7 +35,7 @@ from notifier.adapters.rabbitmq.decoding import to_message
 from notifier.adapters.rabbitmq.options import RabbitOptions
 from notifier.adapters.rabbitmq.visitor_lock import BUSY_FOR, hold_alone
 from notifier.domain.errors import QueueError, QueueUnavailable
-from notifier.domain.message import DEAD, Lane, Message, Outgoing, Transfer, Transferred
+from notifier.domain.message import DEAD, Message, Outgoing, Transfer, Transferred
 
 FIRST_RUN, LONGEST_RUN = 200, 5000  # letters; longer where there would be more than RUNS
 RUNS = 30  # see above
@@ -106,7 +106,7 @@ class _Run:
         self.given_back = bool(delivered.redelivered)
         self.highest = delivered.delivery_tag or 0
         if self._keep:
-            self.messages.append(to_message(Lane.RETRIES, delivered, delivered.delivery_tag))
+            self.messages.append(to_message(DEAD, delivered, delivered.delivery_tag))
         self.arrived.set()
 
     def cancel(self, _frame: object) -> None:

@@ -1,7 +1,6 @@
 """From what came over the wire to a `Message`, whatever a publisher put into its properties.
 
-Four dangers are kept out here. A message that claims to be our own: `kind` is set only where it came through the
-default exchange and never through another (what the broker dead-lettered bears that in `x-death`). One that pamqp
+Four dangers are kept out here. A message that claims to be our own: see `_kind`. One that pamqp
 cannot decode, such as a timestamp in microseconds: it would close the connection, at each redelivery again, and take
 its neighbours to the delivery limit with it. And one too large to be an event: the prefetch counts messages, and
 hundreds of the broker's largest (16 MiB on 4.x) would fill the memory. And headers of very many values: pamqp copies
@@ -13,12 +12,13 @@ import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import aiormq.abc
 from pamqp import commands, decode
 
-from notifier.domain.message import SUSPECT, Kind, Lane, Message, NewerKind, Whole, kind_named
+from notifier.domain.message import DEAD, HOPS, SUSPECT, Kind, Lane, Message, NewerKind, Whole, delay, kind_named
 from notifier.domain.reply import asked_by_publisher
 
 HEADERS_LIMIT = 16 * 1024  # bytes of a table that are decoded: 50 ms at the very most, 0.1 ms for what people send
@@ -27,24 +27,37 @@ HEADERS_LIMIT = 16 * 1024  # bytes of a table that are decoded: 50 ms at the ver
 # second the tables are the same: 10 of the 14 µs that a header takes. Nobody may change what was decoded.
 SMALL = 1024
 
+# Which of our own messages can be where. Parts of events, and what an event was rewritten as, are sent to the lane that
+# it came by; deliveries, and whatever is put off, to `retries` or through a delay queue.
+_PLACES: Mapping[str, frozenset[Kind]] = MappingProxyType(
+    {
+        Lane.EVENTS: frozenset({Kind.EVENT}),
+        Lane.BULK: frozenset({Kind.EVENT}),
+        Lane.RETRIES: frozenset({Kind.EVENT, Kind.DELIVERY}),
+        DEAD: frozenset({Kind.DEAD_LETTER}),
+    }
+)
+_DELAYS = tuple(f".{delay(hop)}" for hop in HOPS)
+
 
 class UnreadableTable(dict[str, Any]):
     """A table that was not decoded: empty, and who knows what was in it."""
 
 
-def to_message(lane: Lane, delivered: aiormq.abc.DeliveredMessage, tag: object, *, keep: int | None = None) -> Message:
-    """The message as the pipeline knows it. `tag` is what an ack will need.
+def to_message(place: str, delivered: aiormq.abc.DeliveredMessage, tag: object, *, keep: int | None = None) -> Message:
+    """The message as the pipeline knows it. `place`: the queue that it was taken from, without prefix: a lane, `dead`.
 
-    Of a publisher's body that is longer than `keep` bytes only so much is held. Our own are never cut.
+    `tag` is what an ack will need. Of a publisher's body that is longer than `keep` bytes only so much is held. Our own
+    are never cut.
     """
     properties = delivered.header.properties
     headers: Mapping[str, Any] = {} if properties.headers is None else properties.headers
-    kind, body, cut_from = _kind(delivered.exchange, properties, headers), delivered.body, None
+    kind, body, cut_from = _kind(place, delivered.exchange, properties, headers), delivered.body, None
     if kind is None and keep is not None and len(body) > keep:
         cut_from = Whole(size=len(body), sha256=hashlib.sha256(body).hexdigest())
         body = body[:keep]
     return Message(
-        lane=lane,
+        lane=place if isinstance(place, Lane) else Lane.RETRIES,
         body=body,
         tag=tag,
         kind=kind,
@@ -63,18 +76,34 @@ def to_message(lane: Lane, delivered: aiormq.abc.DeliveredMessage, tag: object, 
 
 
 def _kind(
-    exchange: str | None, properties: commands.Basic.Properties, headers: Mapping[str, Any]
+    place: str, exchange: str | None, properties: commands.Basic.Properties, headers: Mapping[str, Any]
 ) -> Kind | NewerKind | None:
-    if exchange != "" or isinstance(headers, UnreadableTable):
+    """Which of our own messages it is, None where it is none.
+
+    Who may write to the two exchanges alone can have a message reach `events`, `bulk` and, where the broker moves it,
+    `dead`: by an exchange other than the default one, or with `x-death`. What that says of the past is nothing to go
+    by: up to 3.12, and from 3.13.3 on until 4.0, the broker raises the count of an entry that a publisher has made up,
+    and leaves the rest of it as it is. So where a publisher's message can be, any `x-death` tells that it is not ours.
+    To `retries` no way leads but the default exchange and our delay queues.
+    """
+    kind = kind_named(properties.message_type)
+    if kind is None or exchange != "" or isinstance(headers, UnreadableTable):
         return None  # `x-death` may be in there
-    deaths = headers.get("x-death")
-    if deaths is not None and not (isinstance(deaths, list) and all(_died_of_ours(death) for death in deaths)):
+    if isinstance(kind, Kind) and kind not in _PLACES.get(place, _PLACES[Lane.RETRIES]):
         return None
-    return kind_named(properties.message_type)
+    if "x-death" not in headers:
+        return None if place == DEAD and isinstance(kind, NewerKind) else kind
+    deaths = headers["x-death"]
+    came_due = place == Lane.RETRIES and isinstance(deaths, list) and all(map(_came_due, deaths))
+    return kind if came_due else None
 
 
-def _died_of_ours(death: object) -> bool:
-    return isinstance(death, dict) and death.get("exchange") == ""
+def _came_due(death: object) -> bool:
+    """Whether the entry says that it waited in a delay queue: of whatever prefix, since a shovel may have moved it."""
+    if not isinstance(death, dict) or death.get("exchange") != "" or death.get("reason") != "expired":
+        return False
+    queue = death.get("queue")
+    return isinstance(queue, str) and queue.endswith(_DELAYS)
 
 
 def _timestamp(properties: commands.Basic.Properties, headers: Mapping[str, Any]) -> float | None:

@@ -253,7 +253,7 @@ class RabbitQueue:
         message up. Raises QueueUnavailable.
         """
         seen: list[Message] = []
-        lane = Lane(queue) if queue in set(Lane) else Lane.EVENTS
+        place = Lane(queue) if queue in set(Lane) else queue
         channel = await open_channel(self._consuming_connection())
         try:
             while len(seen) < limit:
@@ -262,7 +262,7 @@ class RabbitQueue:
                         delivered = await channel.basic_get(self._name(queue))
                 if delivered.delivery_tag is None:
                     break
-                seen.append(to_message(lane, delivered, tag=None))
+                seen.append(to_message(place, delivered, tag=None))
         except (AMQPError, OSError, RuntimeError) as error:
             raise QueueUnavailable(f"cannot look into {self._name(queue)}: {reason_of(error)}") from error
         finally:

@@ -14,9 +14,8 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelNotFou
 
 from notifier.adapters.rabbitmq.connection import Connection, close_channel, open_channel
 from notifier.domain.errors import QueueError, TopologyMismatch
-from notifier.domain.message import DEAD, HOPS, Lane, delay
+from notifier.domain.message import DEAD, DELIVERY_LIMIT, HOPS, Lane, delay
 
-DELIVERY_LIMIT = 100  # a message that lost its connection so often is given up
 NO_LIMIT = 2**31 - 1  # looking must never use a dead letter up
 OUTCOMES = "outcomes"
 COLLECTED = "collected"  # of `notifier collect`, which declares it; here it is only deleted with the rest
