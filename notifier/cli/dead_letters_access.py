@@ -123,7 +123,7 @@ def written_anew(file: Path) -> Iterator[IO[str]]:
         return
     descriptor, made = mkstemp(dir=file.parent, prefix=f".{file.name}.")  # mode 0600
     try:
-        with open(descriptor, "w", encoding="utf-8") as out:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
             yield out
         Path(made).replace(file)
     except BaseException:

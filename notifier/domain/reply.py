@@ -25,7 +25,6 @@ class ReplyTo:
     correlation_id: str | None = None
     of: int | None = None
 
-
     @property
     def writable(self) -> bool:
         """Whether a message can bear both names. What came as no UTF-8 is three times as long once it was decoded."""
