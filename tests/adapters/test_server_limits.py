@@ -170,12 +170,16 @@ async def test_a_body_larger_than_the_limit_is_not_read() -> None:
 
 async def test_of_connections_too_many_the_oldest_is_closed() -> None:
     """It had the longest to say something; the newcomer is served, and so are those that are left."""
-    async with api(Gate(), connections=2) as listener, connected(listener) as (oldest, _):
-        async with connected(listener) as (second, write), connected(listener) as (third, further):
-            for read, writer in ((third, further), (second, write)):
-                writer.write(REQUEST % (len(EVENT), EVENT))
-                assert await answer(read) == 202
-            assert await oldest.read() == b""
+    async with (
+        api(Gate(), connections=2) as listener,
+        connected(listener) as (oldest, _),
+        connected(listener) as (second, write),
+        connected(listener) as (third, further),
+    ):
+        for read, writer in ((third, further), (second, write)):
+            writer.write(REQUEST % (len(EVENT), EVENT))
+            assert await answer(read) == 202
+        assert await oldest.read() == b""
 
 
 async def test_a_connection_too_many_with_a_request_under_way_is_answered_before_it_is_closed() -> None:
