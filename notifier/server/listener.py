@@ -99,8 +99,8 @@ class _Door:
     """Lets everybody in. Beyond `most` connections the oldest are closed: at once where they idle, else once answered.
 
     So no number of silent connections keeps others out, and who is closed had the longest to say something. Where so
-    many have a request under way, the newcomer is told to come again, and closed. (Those that are accepted in one turn of
-    the loop, at most BACKLOG, are counted when the next comes.)
+    many have a request under way, the newcomer is told to come again, and closed. Those that are accepted in one turn
+    of the loop, at most BACKLOG, are counted when the next comes.
     """
 
     def __init__(self, runner: web.AppRunner, most: int) -> None:
