@@ -24,8 +24,10 @@ from notifier.adapters.rabbitmq import frames, insides
 from notifier.adapters.rabbitmq.options import RabbitOptions
 from notifier.adapters.rabbitmq.outcomes import OutcomePublisher
 from notifier.adapters.rabbitmq.queue import RabbitQueue
+from notifier.app.doctor import libraries
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import DEAD, Lane, delay
+from notifier.operations.doctor import Level
 from tests.contract.queues import PATIENCE, Inbox, consuming, names, outgoing, ready
 from tests.system.waiting import until
 
@@ -174,6 +176,13 @@ def test_every_hook_fits_the_versions_that_are_shipped() -> None:
         return dict(insides.hooks())
 
     assert all(asyncio.run(look()).values())
+
+
+async def test_the_doctor_tells_which_and_what_to_do(changed: Change) -> None:
+    """A warning each: all works, at another price."""
+    found = await libraries()
+    assert {finding.text.partition(":")[0] for finding in found} == OFF[changed]
+    assert {(finding.level, finding.subject) for finding in found} == {(Level.WARNING, "aiormq, pamqp")}
 
 
 @pytest.mark.usefixtures("changed")

@@ -50,7 +50,7 @@ def _look_at_requests() -> None:
         headers={"A": "b"},
         data=b"",
         loop=asyncio.get_running_loop(),
-        session=None,  # type: ignore[arg-type]  as aiohttp's own tests make them
+        session=None,  # type: ignore[arg-type]
         ssl=True,
     )
     key = made.connection_key
