@@ -19,6 +19,7 @@ from notifier.adapters.library_hooks import ADVICE
 from notifier.adapters.live_configuration import Loaded
 from notifier.adapters.rabbitmq.examination import examine_broker
 from notifier.adapters.rabbitmq.insides import hooks
+from notifier.adapters.secret_files import exposed, secrets_of
 from notifier.adapters.sqlite_queue.examination import examine_file
 from notifier.app.ids import new_id
 from notifier.app.queue import rabbit_options
@@ -87,6 +88,7 @@ class _Tools:
 
         yield Check(area=Area.CLIENT, subject="clients", within=FILE_WITHIN, run=registry)
         yield Check(area=Area.QUEUE, subject="libraries", within=FILE_WITHIN, run=libraries)
+        yield Check(area=Area.KEYS, subject="secrets", within=FILE_WITHIN, run=self._secrets)
         path = self._settings.queue.sqlite_file
         if path is not None:
 
@@ -118,6 +120,12 @@ class _Tools:
         return Check(
             area=Area.CANARY, subject=client_id, within=2 * client.timeout, run=lambda: send_canary(client, tools)
         )
+
+    async def _secrets(self) -> Sequence[Finding]:
+        """Those that others may read."""
+        files = secrets_of(self._settings, self._loaded.registry)
+        found = await asyncio.to_thread(exposed, files)
+        return [warning(Area.KEYS, each.setting, each.text, each.advice) for each in found]
 
     def _broker(self) -> str:
         hosts = [URL(url) for url in self._settings.queue.url]

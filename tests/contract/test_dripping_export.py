@@ -66,7 +66,7 @@ async def api(place: tuple[Queue, Letters], monkeypatch: pytest.MonkeyPatch) -> 
     routes = DeadLetterRoutes(Authorization(lambda: None), desk).routes()
     sources = Sources(registry=Registry, tokens=lambda: None, clock=time.time, new_id=lambda: "made-up")
 
-    async def accept(_event: SessionEnded, _lane: Lane) -> None: ...
+    async def accept(event: SessionEnded, lane: Lane) -> None: ...
 
     listener = await listen(api_app(accept, sources, more=routes), "127.0.0.1", 0, key="api.listen", grace=1)
     yield listener

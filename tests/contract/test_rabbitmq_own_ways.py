@@ -138,17 +138,19 @@ async def changed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 @contextlib.contextmanager
 def _made(change: Change, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     _look_again()
-    monkeypatch.setattr(frame, "unmarshal", frames._strictly)
-    change(monkeypatch)
-    with capture_logs() as log:
-        found = insides.hooks()
-    assert {hook for hook, fits in found.items() if not fits} == OFF[change]
-    told = {line["hook"]: line["version"] for line in log if line["event"] == "library_hook_off"}
-    assert told.keys() == OFF[change]
-    assert all(told.values())
-    yield
-    monkeypatch.undo()
-    _look_again()
+    try:
+        monkeypatch.setattr(frame, "unmarshal", frames._strictly)
+        change(monkeypatch)
+        with capture_logs() as log:
+            found = insides.hooks()
+        assert {hook for hook, fits in found.items() if not fits} == OFF[change]
+        told = {line["hook"]: line["version"] for line in log if line["event"] == "library_hook_off"}
+        assert told.keys() == OFF[change]
+        assert all(told.values())
+        yield
+    finally:
+        monkeypatch.undo()
+        _look_again()
 
 
 def _look_again() -> None:

@@ -50,7 +50,7 @@ def _look_at_requests() -> None:
         headers={"A": "b"},
         data=b"",
         loop=asyncio.get_running_loop(),
-        session=None,  # type: ignore[arg-type]
+        session=None,
         ssl=True,
     )
     key = made.connection_key

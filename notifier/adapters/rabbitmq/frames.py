@@ -82,7 +82,7 @@ def bear_unreadable() -> None:
 def _unmarshal(data: bytes) -> tuple[int, int, Any]:
     try:
         return _strictly(data)
-    except PAMQPException:
+    except Exception:  # pamqp raises as it likes, ValueError and struct.error among others
         if len(data) < _HEAD.size + _CONTENT.size:
             raise
         kind, channel, size = _HEAD.unpack_from(data)
