@@ -62,7 +62,7 @@ async def test_one_that_kills_the_process(tmp_path: Path, form: Form[int], tell:
             highest = max((line["count"] for line in running.said("neighbour")), default=0)
         looks = await look_away(made.file)
         print(f"{deaths} deaths; the neighbours were given back {highest} times at most; {looks} looks")  # noqa: T201  as the account is
-        assert deaths + looks > DELIVERY_LIMIT / 2
+        assert deaths + looks >= DELIVERY_LIMIT - 1  # at which a worker that lives long enough buries it
         assert highest < DELIVERY_LIMIT / 2
         cast = ledger.account(
             made.publisher.confirmed,
