@@ -18,7 +18,7 @@ from notifier.adapters.http_transport.probe import Probe
 from notifier.adapters.library_hooks import ADVICE
 from notifier.adapters.live_configuration import Loaded
 from notifier.adapters.rabbitmq.examination import examine_broker
-from notifier.adapters.rabbitmq.insides import hooks
+from notifier.adapters.rabbitmq.insides import prepare
 from notifier.adapters.secret_files import exposed, secrets_of
 from notifier.adapters.sqlite_queue.examination import examine_file
 from notifier.app.ids import new_id
@@ -181,7 +181,7 @@ class _Tools:
 
 async def libraries() -> Sequence[Finding]:
     """Those that are inside other than the versions tried: what rests on that is done in their own, slower way."""
-    found = ((Area.QUEUE, "aiormq, pamqp", hooks()), (Area.CLIENT, "aiohttp", {"connections": watches()}))
+    found = ((Area.QUEUE, "aiormq, pamqp", prepare()), (Area.CLIENT, "aiohttp", {"connections": watches()}))
     return [
         warning(area, library, f"{hook}: not as in the versions tried, so the slower way is taken", ADVICE)
         for area, library, looked_at in found

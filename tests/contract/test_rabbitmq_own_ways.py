@@ -142,7 +142,7 @@ def _made(change: Change, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(frame, "unmarshal", frames._strictly)
         change(monkeypatch)
         with capture_logs() as log:
-            found = insides.hooks()
+            found = insides.prepare()
         assert {hook for hook, fits in found.items() if not fits} == OFF[change]
         told = {line["hook"]: line["version"] for line in log if line["event"] == "library_hook_off"}
         assert told.keys() == OFF[change]
@@ -175,7 +175,7 @@ def test_every_hook_fits_the_versions_that_are_shipped() -> None:
     _look_again()
 
     async def look() -> dict[str, bool]:
-        return dict(insides.hooks())
+        return dict(insides.prepare())
 
     assert all(asyncio.run(look()).values())
 

@@ -84,6 +84,7 @@ class HttpTransport:
 
     async def open(self) -> None:
         """Must come before the first `post`."""
+        insides.watches()  # so that what it finds is told at the start
         self._resolver = self._given_resolver or aiohttp.AsyncResolver()
 
     async def close(self) -> None:

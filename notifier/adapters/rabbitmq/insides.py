@@ -46,17 +46,15 @@ _PUBLISH = Publish(
 )  # fmt: skip
 
 
-def prepare() -> None:
-    """Have connections read as this module says. To be called before each is made; calling again changes nothing."""
+def prepare() -> Mapping[str, bool]:
+    """Look at every hook, and have connections read as this module says; by name, whether each can be used.
+
+    To be called before a connection is made, in a running loop. It looks once; calling again changes nothing.
+    """
     if not decodes():
         bear_unreadable()
     if reads():
         read_leanly()
-
-
-def hooks() -> Mapping[str, bool]:
-    """Every hook, and whether it can be used. Needs a running loop."""
-    prepare()
     return {
         "reading": reads(),
         "handing over": hands_over(),
