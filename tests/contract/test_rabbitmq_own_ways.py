@@ -20,7 +20,7 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 from structlog.testing import capture_logs
 
-from notifier.adapters.rabbitmq import frames, insides
+from notifier.adapters.rabbitmq import frames, insides, publishing
 from notifier.adapters.rabbitmq.options import RabbitOptions
 from notifier.adapters.rabbitmq.outcomes import OutcomePublisher
 from notifier.adapters.rabbitmq.queue import RabbitQueue
@@ -29,6 +29,7 @@ from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import DEAD, Lane, delay
 from notifier.operations.doctor import Level
 from tests.contract.queues import PATIENCE, Inbox, consuming, names, outgoing, ready
+from tests.rabbitmq_node import RabbitmqNode
 from tests.system.waiting import until
 
 Change = Callable[[pytest.MonkeyPatch], None]
@@ -289,6 +290,35 @@ async def _publish_unreadable(url: str, prefix: str) -> None:
     await channel.write_queue.put(ChannelFrame(payload=whole, should_close=False))
     await channel.queue_declare(f"{prefix}.events", passive=True)
     await connection.close()
+
+
+@pytest.mark.parametrize("changed", [blocking, all_of_them], indirect=True)
+@pytest.mark.usefixtures("changed")
+async def test_an_alarm_is_met_by_the_confirm_that_does_not_come(
+    worker: tuple[RabbitQueue, Inbox], rabbitmq: RabbitmqNode | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A publish ends with an error, taking and acking go on, and afterwards it publishes again."""
+    if rabbitmq is None:
+        pytest.skip("needs rabbitmqctl on the node")
+    queue, inbox = worker
+    monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT", 1.0)
+    await queue.publish(Lane.EVENTS, outgoing("a"))
+    taken = await inbox.next()
+    await asyncio.to_thread(rabbitmq.ctl, "set_vm_memory_high_watermark", "0.0000001")
+    try:
+        with pytest.raises(QueueUnavailable, match="no confirm within"):
+            while True:
+                await queue.publish(DEAD, outgoing("b"))
+        queue.ack(taken)
+        await ready(queue, Lane.EVENTS, 0)
+    finally:
+        await asyncio.to_thread(rabbitmq.ctl, "set_vm_memory_high_watermark", "0.4")
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with contextlib.suppress(QueueUnavailable):
+                await queue.publish(DEAD, outgoing("c"))
+                break
+            await queue.available()
 
 
 @pytest.mark.usefixtures("changed")
