@@ -292,6 +292,11 @@ async def _publish_unreadable(url: str, prefix: str) -> None:
     await connection.close()
 
 
+async def _publish_on(queue: RabbitQueue) -> None:
+    while True:
+        await queue.publish(DEAD, outgoing("b"))
+
+
 @pytest.mark.parametrize("changed", [blocking, all_of_them], indirect=True)
 @pytest.mark.usefixtures("changed")
 async def test_an_alarm_is_met_by_the_confirm_that_does_not_come(
@@ -307,8 +312,7 @@ async def test_an_alarm_is_met_by_the_confirm_that_does_not_come(
     await asyncio.to_thread(rabbitmq.ctl, "set_vm_memory_high_watermark", "0.0000001")
     try:
         with pytest.raises(QueueUnavailable, match="no confirm within"):
-            while True:
-                await queue.publish(DEAD, outgoing("b"))
+            await _publish_on(queue)
         queue.ack(taken)
         await ready(queue, Lane.EVENTS, 0)
     finally:
