@@ -1,6 +1,6 @@
 """Reads the service's configuration: one YAML or JSON file, with environment variables laid over it.
 
-`NOTIFIER_QUEUE__URL` is `queue.url`. pydantic-settings is not used for that: it reads `os.environ` alone, passes over
+`NOTIFIER_QUEUE__URL` is `queue.url`. pydantic-settings is not used: it reads `os.environ` alone, passes over
 misspelt names, and stops at the first value that cannot be parsed, where an operator wants every mistake at once.
 """
 

@@ -13,9 +13,13 @@ from yarl import URL
 from notifier.adapters.certificates import expiries, presented
 from notifier.adapters.http_transport import HttpTransport
 from notifier.adapters.http_transport.documents import DocumentReader
+from notifier.adapters.http_transport.insides import watches
 from notifier.adapters.http_transport.probe import Probe
+from notifier.adapters.library_hooks import ADVICE
 from notifier.adapters.live_configuration import Loaded
 from notifier.adapters.rabbitmq.examination import examine_broker
+from notifier.adapters.rabbitmq.insides import prepare
+from notifier.adapters.secret_files import exposed, secrets_of
 from notifier.adapters.sqlite_queue.examination import examine_file
 from notifier.app.ids import new_id
 from notifier.app.queue import rabbit_options
@@ -24,7 +28,7 @@ from notifier.domain.errors import ConfigurationError, Mistake, QueueError
 from notifier.domain.issuer_document import Document, Unread, issuer_egress
 from notifier.domain.published_keys import Signing
 from notifier.operations.canary import CanaryTools, send_canary
-from notifier.operations.doctor import Area, Check, Finding, examine, failed
+from notifier.operations.doctor import Area, Check, Finding, examine, failed, warning
 from notifier.operations.doctor_clients import Server, examine_server, expiry_finding, judge_registry, servers_of
 from notifier.operations.doctor_issuers import IssuerCase, examine_issuer
 from notifier.operations.doctor_queue import judge_broker, judge_file
@@ -83,6 +87,8 @@ class _Tools:
             return list(judge_registry(self._clients))
 
         yield Check(area=Area.CLIENT, subject="clients", within=FILE_WITHIN, run=registry)
+        yield Check(area=Area.QUEUE, subject="libraries", within=FILE_WITHIN, run=libraries)
+        yield Check(area=Area.KEYS, subject="secrets", within=FILE_WITHIN, run=self._secrets)
         path = self._settings.queue.sqlite_file
         if path is not None:
 
@@ -114,6 +120,12 @@ class _Tools:
         return Check(
             area=Area.CANARY, subject=client_id, within=2 * client.timeout, run=lambda: send_canary(client, tools)
         )
+
+    async def _secrets(self) -> Sequence[Finding]:
+        """Those that others may read."""
+        files = secrets_of(self._settings, self._loaded.registry)
+        found = await asyncio.to_thread(exposed, files)
+        return [warning(Area.KEYS, each.setting, each.text, each.advice) for each in found]
 
     def _broker(self) -> str:
         hosts = [URL(url) for url in self._settings.queue.url]
@@ -165,6 +177,17 @@ class _Tools:
             within=2 * server.within + 5,
             run=lambda: examine_server(server, self.probe.reach, time.time),
         )
+
+
+async def libraries() -> Sequence[Finding]:
+    """Those that are inside other than the versions tried: what rests on that is done in their own, slower way."""
+    found = ((Area.QUEUE, "aiormq, pamqp", prepare()), (Area.CLIENT, "aiohttp", {"connections": watches()}))
+    return [
+        warning(area, library, f"{hook}: not as in the versions tried, so the slower way is taken", ADVICE)
+        for area, library, looked_at in found
+        for hook, fits in looked_at.items()
+        if not fits
+    ]
 
 
 def _certificate(use: str, name: str, path: Path) -> Check:

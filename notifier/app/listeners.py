@@ -27,7 +27,8 @@ async def listeners(
     """
     async with AsyncExitStack() as stack:
         where = settings.ops.listen
-        listener = await listen(ops.ops_app(health, metrics), where.host, where.port, key="ops.listen")
+        app = ops.ops_app(health, metrics)
+        listener = await listen(app, where.host, where.port, key="ops.listen", connections=ops.CONNECTIONS)
         stack.push_async_callback(listener.close)
         structlog.get_logger().info("listening", ops=listener.url)
         if settings.api is not None:

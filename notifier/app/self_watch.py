@@ -1,13 +1,16 @@
-"""Watches the worker itself, for the metrics: how late its event loop is, and when its certificates run out."""
+"""Watches the worker itself: how late its event loop is, when its certificates run out, who may read its secrets."""
 
 import asyncio
 
+import structlog
+
 from notifier.adapters.certificates import expiries, presented
 from notifier.adapters.live_configuration import LiveConfiguration
+from notifier.adapters.secret_files import Exposed, exposed, secrets_of
 
 EVERY = 0.5  # seconds between two looks at the clock
 KEPT = 15.0  # seconds for which the worst is told, at least: as long as most scrapers pause
-CERTIFICATES_EVERY = 60.0
+FILES_EVERY = 60.0
 
 
 class LoopLag:
@@ -36,6 +39,7 @@ class SelfWatch:
         self._live = live
         self._lag = LoopLag(0.0)
         self.certificates: list[tuple[str, str, float]] = []
+        self._exposed: list[Exposed] = []
 
     @property
     def loop_lag(self) -> float:
@@ -51,9 +55,18 @@ class SelfWatch:
             now = loop.time()
             self._lag.note(now - due, now)
 
-    async def watch_certificates(self) -> None:
+    async def watch_files(self) -> None:
         """Until it is cancelled."""
         while True:
-            files = presented(self._live.now.settings, self._live.registry())
-            self.certificates = await asyncio.to_thread(expiries, files.items())
-            await asyncio.sleep(CERTIFICATES_EVERY)
+            settings, registry = self._live.now.settings, self._live.registry()
+            self.certificates = await asyncio.to_thread(expiries, presented(settings, registry).items())
+            self._warn(await asyncio.to_thread(exposed, secrets_of(settings, registry)))
+            await asyncio.sleep(FILES_EVERY)
+
+    def _warn(self, found: list[Exposed]) -> None:
+        """Once of each, until it was put right."""
+        for each in found:
+            if each not in self._exposed:
+                log = structlog.get_logger()
+                log.warning("secret_file_exposed", setting=each.setting, reason=each.text, advice=each.advice)
+        self._exposed = found

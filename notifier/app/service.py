@@ -202,7 +202,7 @@ class Service:
 
     def _around(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         yield from (self._consume, self._sample, self._watch, self._signing_keys.run)
-        yield from (self._self_watch.watch_loop, self._self_watch.watch_certificates)
+        yield from (self._self_watch.watch_loop, self._self_watch.watch_files)
         yield from self._talking.around()
         if isinstance(self.queue, SqliteQueue):  # RabbitMQ's mends itself
             yield self.queue.broken

@@ -26,7 +26,7 @@ def check(config: Config = None, as_json: Json = False) -> None:
 
     Configuration, clients, keys, tokens, secrets and the certificates of queue and API are read as `run` would, also
     where some of it is wrong; nothing is connected to. On success a summary: issuers with their keys, clients, queue,
-    listeners.
+    listeners; and warnings of secrets that others may read.
     """
     from notifier.adapters.live_configuration import load
     from notifier.domain.errors import ConfigurationError
@@ -44,6 +44,7 @@ def check(config: Config = None, as_json: Json = False) -> None:
 
 
 def _summary(loaded: Loaded) -> dict[str, Any]:
+    from notifier.adapters.secret_files import exposed, secrets_of
     from notifier.cli.queue_url import shown_urls
 
     settings, registry = loaded.settings, loaded.registry
@@ -58,6 +59,10 @@ def _summary(loaded: Loaded) -> dict[str, Any]:
         }
     return {
         "issuers": issuers,
+        "warnings": [
+            {"path": each.setting, "text": f"{each.text}: {each.advice}"}
+            for each in exposed(secrets_of(settings, registry))
+        ],
         "queue": {"url": shown_urls(settings.queue), "prefix": settings.queue.prefix},
         "listeners": {
             "ops": str(settings.ops.listen),
@@ -67,7 +72,7 @@ def _summary(loaded: Loaded) -> dict[str, Any]:
 
 
 def _in_words(summary: dict[str, Any]) -> str:
-    lines = ["no mistakes"]
+    lines = ["no mistakes", *(f"warning: {each['path']}: {each['text']}" for each in summary["warnings"])]
     for iss, issuer in summary["issuers"].items():
         lines.append(f"issuer {iss}")
         lines += [f"  key {key['kid']}: {', '.join(key['algorithms'])}" for key in issuer["keys"]]

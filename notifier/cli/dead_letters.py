@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from contextlib import aclosing
@@ -23,6 +22,7 @@ from notifier.cli.dead_letters_access import (
     progress_of,
     queue_settings,
     wanted_of,
+    written_anew,
 )
 from notifier.cli.dead_letters_repair import DISCARD_EXAMPLES, REPLAY_EXAMPLES, discard, prospect, replay
 from notifier.cli.options import Config, Json, in_help, quiet_logs, register
@@ -126,16 +126,15 @@ def export(
 ) -> None:
     """Write dead letters to a file, whole, one JSON object a line.
 
-    They stay where they are. The file holds sub and sid, and the bodies that could not be read.
+    They stay where they are. The file holds sub and sid, and the bodies that could not be read. One that is there
+    already is replaced once all is written; until then, and where the export fails, it stays as it was.
     """
     from notifier.operations.dead_letter_export import exported
 
     wanted = wanted_of(None, client_id, iss, event_id, reason, since, until, subject)
     settings = _looking(config)
-    to_stdout = file == Path("-")
     count = 0
-    where = 1 if to_stdout else os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(where, "w", encoding="utf-8", closefd=not to_stdout) as out:
+    with written_anew(file) as out:
 
         def see(_row: Row, message: Message) -> None:
             nonlocal count

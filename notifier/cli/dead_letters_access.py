@@ -9,7 +9,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from tempfile import mkstemp
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
@@ -107,6 +108,28 @@ async def _ready(queue: Queue) -> None:
     except TimeoutError:
         text = queue.status().problem or f"not connected within {CONNECT_TIMEOUT:.0f} s"
         raise QueueUnavailable(text) from None
+
+
+@contextmanager
+def written_anew(file: Path) -> Iterator[IO[str]]:
+    """What is to be written there, for its owner alone; `-` is stdout. A file takes its place once all is written.
+
+    It is made beside, since one that is there keeps its mode, and what is open stays open, when it is written over.
+    What is no regular file (`/dev/null`, a pipe) is written to as it is. Raises OSError.
+    """
+    to_stdout = file == Path("-")
+    if to_stdout or (file.exists() and not file.is_file()):
+        with open(1 if to_stdout else file, "w", encoding="utf-8", closefd=not to_stdout) as out:
+            yield out
+        return
+    descriptor, made = mkstemp(dir=file.parent, prefix=f".{file.name}.")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+            yield out
+        Path(made).replace(file)
+    except BaseException:
+        Path(made).unlink()
+        raise
 
 
 @contextmanager

@@ -97,9 +97,14 @@ _IPV4_LAST = tuple(IPv6Network(network) for network in ("::/96", "::ffff:0:0:0/9
 _ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})
 _PLAIN = frozenset(map(IPv6Address, ("::", "::1")))
 
-# Names that mean the same address on every machine (RFC 6761 §6.3, and /etc/hosts as it is delivered) and in every
-# network of a cloud.
-_LOCAL = frozenset(("localhost", "localhost.localdomain", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback"))
+# Names that mean the same address on every machine (RFC 6761 §6.3; /etc/hosts as Debian and Fedora deliver it) and in
+# every network of a cloud.
+_LOCAL = frozenset(
+    (
+        *("localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback"),
+        *("localhost.localdomain", "localhost4.localdomain4", "localhost6.localdomain6"),
+    )
+)
 _LOOPBACK = (ip_address("127.0.0.1"), ip_address("::1"))
 _METADATA_NAMES = frozenset(
     (

@@ -14,6 +14,9 @@ _MADE_UP_BY_THE_BROKER = re.compile(
 )
 
 
+SHORT = 255  # bytes of UTF-8 that a name may have on AMQP; a longer one cannot be written
+
+
 @frozen
 class ReplyTo:
     """An address. `of`: for how many clients a fate will be told in all, known once the event is read."""
@@ -22,9 +25,22 @@ class ReplyTo:
     correlation_id: str | None = None
     of: int | None = None
 
+    @property
+    def writable(self) -> bool:
+        """Whether a message can bear both names. What came as no UTF-8 is three times as long once it was decoded."""
+        return _is_short(self.to) and _is_short(self.correlation_id or "")
+
 
 def asked_by_publisher(to: str, correlation_id: str | None) -> ReplyTo | None:
-    """The address, where a publisher may name it."""
+    """The address, where a publisher may name it and a reply could bear it."""
     if _MADE_UP_BY_THE_BROKER.fullmatch(to) is None:
         return None
-    return ReplyTo(to=to, correlation_id=correlation_id or None)
+    asked = ReplyTo(to=to, correlation_id=correlation_id or None)
+    return asked if asked.writable else None
+
+
+def _is_short(name: str) -> bool:
+    try:
+        return len(name.encode()) <= SHORT
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False

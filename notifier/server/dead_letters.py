@@ -1,12 +1,14 @@
 """`/v1/dead-letters`: looking (scope `read`), replaying and discarding (`repair`), as the command line does.
 
 A token that may speak for some issuers alone sees and repairs their letters alone. A repair ends after a minute, or at
-its limit, and says that there is more: asked again, it goes on. One request at a time has the letters.
+its limit, and says that there is more: asked again, it goes on. One request at a time has the letters, and not at its
+reader's pace: an export waits for its reader so many seconds in all. Of those that only look one at a time stands in
+line, so that a repair waits for one of them at most.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,7 +31,7 @@ from notifier.server.problem import Refusal, problem
 LIMIT = 1000  # letters that a repair takes, where nothing is said
 AT_MOST = 60.0  # seconds that a repair lasts
 BUSY_FOR = 20.0  # seconds that a request waits for another's end
-READ_WITHIN = 30.0  # seconds for a piece of an export
+READ_WITHIN = 10.0  # seconds that an export waits for its reader, all its waits together
 ANYONE = "anyone (no tokens_file)"
 
 _OBJECT = {"type": "object"}
@@ -64,6 +66,7 @@ class DeadLetterRoutes:
         self._authorization = authorization
         self._desk = desk
         self._alone = asyncio.Lock()
+        self._looking = asyncio.Lock()  # taken before it, by those that only look
 
     def routes(self) -> list[web.RouteDef]:
         """To be served by the API."""
@@ -89,7 +92,7 @@ class DeadLetterRoutes:
         token = self._authorization.require(request, "read")
         asked = requests.asked_in_query(request, requests.LOOK)
         wanted, counts, shown = self._wanted(asked, token), Counts(), list[dict[str, object]]()
-        async with self._at_hand(), aclosing(rows(self._desk.letters, wanted)) as found:
+        async with self._at_hand(looking=True), aclosing(rows(self._desk.letters, wanted)) as found:
             async for row, _ in found:
                 counts.add(row)
                 if len(shown) < asked.get("rows", 0):
@@ -111,13 +114,16 @@ class DeadLetterRoutes:
         wanted = self._wanted(requests.asked_in_query(request, requests.WHICH), token)
         self._desk.audit_read("exported", _who(token), wanted)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        patience, steady = READ_WITHIN, self._desk.steady
         try:
-            async with self._at_hand(), aclosing(rows(self._desk.letters, wanted)) as found:
+            async with self._at_hand(looking=True), aclosing(rows(self._desk.letters, wanted)) as found:
                 async for _, message in found:
                     if not response.prepared:
                         await response.prepare(request)
-                    async with asyncio.timeout(READ_WITHIN):  # a reader that stalls holds the letters
-                        await response.write(json_text(exported(message)).encode() + b"\n")
+                    line, begun = json_text(exported(message)).encode() + b"\n", steady()
+                    async with asyncio.timeout(patience):  # a reader that stalls or drips holds the letters
+                        await response.write(line)
+                    patience -= steady() - begun
         except (Refusal, TimeoutError):
             if not response.prepared:
                 raise
@@ -141,7 +147,7 @@ class DeadLetterRoutes:
         token = self._authorization.require(request, "read")
         wanted = self._wanted({"id": [request.match_info["id"]]}, token)
         self._desk.audit_read("shown", _who(token), wanted)
-        async with self._at_hand(), aclosing(rows(self._desk.letters, wanted)) as found:
+        async with self._at_hand(looking=True), aclosing(rows(self._desk.letters, wanted)) as found:
             async for _, message in found:
                 return web.json_response(exported(message), dumps=json_text)
         raise Refusal(problem(404, "There is no such dead letter"))
@@ -244,18 +250,18 @@ class DeadLetterRoutes:
         return requests.wanted_of(asked, token, self._desk.clock())
 
     @asynccontextmanager
-    async def _at_hand(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(BUSY_FOR):
-                await self._alone.acquire()
-        except TimeoutError:
-            raise _away() from None
-        try:
-            yield
-        except QueueError:
-            raise _away() from None
-        finally:
-            self._alone.release()
+    async def _at_hand(self, *, looking: bool = False) -> AsyncIterator[None]:
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(BUSY_FOR):
+                    for turn in (self._looking, self._alone) if looking else (self._alone,):
+                        await held.enter_async_context(turn)
+            except TimeoutError:
+                raise _away() from None
+            try:
+                yield
+            except QueueError:
+                raise _away() from None
 
 
 def _away() -> Refusal:

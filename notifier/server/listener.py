@@ -13,12 +13,14 @@ from dataclasses import dataclass
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler
 
 from notifier.domain.errors import ConfigurationError, Mistake
 
 HEADER_TIMEOUT = 10.0  # seconds, and how long a connection may idle
 HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS
 CONNECTIONS = 1000  # at a time; of each the header, at most, is in memory: 8 KiB a line
+BACKLOG = 1024  # that the kernel holds until they are taken: a hundred, asyncio's own, has others wait for a second
 HEADERS = 64
 _LINGER = 2.0  # seconds for the rest of a body that was refused, so that the answer is read before the reset
 
@@ -57,7 +59,7 @@ async def listen(
     connections: int = CONNECTIONS,
 ) -> Listener:
     """Serve `app` there. `key` is the setting that names the address (`ops.listen`); `grace` is for requests that run
-    when it closes, and `header_timeout` for a whole header, both in seconds; `connections` at a time.
+    when it closes, and `header_timeout` for a whole header, both in seconds; `connections` at a time, see `_Door`.
 
     Raises ConfigurationError, which says what is wrong with the address.
     """
@@ -74,13 +76,15 @@ async def listen(
         logger=logger,
     )
     app.on_response_prepare.append(_anonymous)
+    door = _Door(runner, connections)
+    app.middlewares.append(door.middleware)
     await runner.setup()
-    assert runner.server is not None
     try:
         server = await asyncio.get_running_loop().create_server(
-            _Door(runner.server, connections),
+            door,
             host,
             port,
+            backlog=BACKLOG,
             ssl=tls,
             ssl_handshake_timeout=None if tls is None else HANDSHAKE_TIMEOUT,
         )
@@ -92,15 +96,40 @@ async def listen(
 
 
 class _Door:
-    """Lets in so many connections at a time; others are told to come again, and closed."""
+    """Lets everybody in. Beyond `most` connections the oldest are closed: at once where they idle, else once answered.
 
-    def __init__(self, server: web.Server, most: int) -> None:
-        self._server = server
+    So no number of silent connections keeps others out, and who is closed had the longest to say something. Where so
+    many have a request under way, the newcomer is told to come again, and closed. Those that are accepted in one turn
+    of the loop, at most BACKLOG, are counted when the next comes.
+    """
+
+    def __init__(self, runner: web.AppRunner, most: int) -> None:
+        self._runner = runner
         self._most = most
+        self._busy: set[asyncio.BaseProtocol] = set()
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Note that a request is under way."""
+        self._busy.add(request.protocol)
+        try:
+            return await handler(request)
+        finally:
+            self._busy.discard(request.protocol)
 
     def __call__(self) -> asyncio.BaseProtocol:
         """Of asyncio, at each connection that is accepted."""
-        return _Full() if len(self._server.connections) >= self._most else self._server()
+        server = self._runner.server
+        assert server is not None, "connections come after the set-up"
+        if len(self._busy) >= self._most:
+            return _Full()
+        oldest_first = server.connections
+        for connection in oldest_first[: max(0, len(oldest_first) + 1 - self._most)]:
+            if connection in self._busy:
+                connection.close()
+            else:
+                connection.force_close()
+        return server()
 
 
 class _Full(asyncio.Protocol):

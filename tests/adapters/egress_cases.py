@@ -65,7 +65,9 @@ URIS = {
         https://[::1]/ https://[0:0:0:0:0:0:0:1]/ https://[::ffff:127.0.0.1]/ https://[::ffff:7f00:1]/
         https://[64:ff9b::127.0.0.1]/ https://[64:ff9b:1::7f00:1]/ https://[2002:7f00:1::]/ https://[::127.0.0.1]/
         https://[2001:0:808:808::80ff:fffe]/ https://localhost/ https://LOCALHOST./ https://shop.localhost:8443/
-        https://[::ffff:0:127.0.0.1]/ https://[2600:1::5efe:7f00:1]/ https://localhost.localdomain/ https://ip6-localhost/""",
+        https://[::ffff:0:127.0.0.1]/ https://[2600:1::5efe:7f00:1]/ https://localhost.localdomain/ https://ip6-localhost/
+        https://ip6-loopback/ https://localhost4/ https://localhost6/ https://localhost4.localdomain4/
+        https://localhost6.localdomain6/ https://LOCALHOST6.localdomain6./""",
     ),
     "Spellings of an address that is allowed": [
         *_cases(

@@ -105,6 +105,15 @@ def test_a_later_releases_type_is_ours_where_it_cannot_be_forged() -> None:
     assert to_message(Lane.EVENTS, delivered("notifier.events", message_type="notifier.batch"), None).kind is None
 
 
+@pytest.mark.parametrize(("raw", "asked"), [(b"c-1", True), (b"\xff" * 85, True), (b"\xff" * 86, False), (b"", True)])
+def test_who_gave_a_correlation_id_that_no_reply_can_bear_is_not_answered(raw: bytes, *, asked: bool) -> None:
+    """What is no UTF-8 is read with replacement characters, of three bytes each, and a name has 255 at most."""
+    tolerate_any_publisher()
+    _, correlation_id = decode.METHODS["shortstr"](bytes([len(raw)]) + raw)
+    message = delivered(reply_to="amq.rabbitmq.reply-to.g1h2.x", correlation_id=correlation_id)
+    assert (to_message(Lane.EVENTS, message, None).reply_to is not None) is asked
+
+
 def test_the_brokers_clock_comes_first() -> None:
     """`timestamp_in_ms`, which the broker writes, wins over the publisher's `timestamp`, which has whole seconds."""
     moment = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)

@@ -170,17 +170,50 @@ async def test_a_body_larger_than_the_limit_is_not_read() -> None:
 # ── many of them ──
 
 
-async def test_a_connection_too_many_is_told_so_and_closed() -> None:
-    """503 and when to come again; as soon as one has gone there is room."""
-    async with api(Gate(), connections=2) as listener:
+async def test_of_connections_too_many_the_oldest_is_closed() -> None:
+    """It had the longest to say something; the newcomer is served, and so are those that are left."""
+    async with (
+        api(Gate(), connections=2) as listener,
+        connected(listener) as (oldest, _),
+        connected(listener) as (second, write),
+        connected(listener) as (third, further),
+    ):
+        for read, writer in ((third, further), (second, write)):
+            writer.write(REQUEST % (len(EVENT), EVENT))
+            assert await answer(read) == 202
+        assert await oldest.read() == b""
+
+
+async def test_a_connection_too_many_with_a_request_under_way_is_answered_before_it_is_closed() -> None:
+    """A newcomer ends no publish that has begun."""
+    gate = Gate()
+    gate.go.clear()
+    async with api(gate, connections=2) as listener, connected(listener) as (busy, writer):
+        writer.write(REQUEST % (len(EVENT), EVENT))
+        await gate.entered.acquire()
+        async with connected(listener), connected(listener) as (newcomer, further):
+            further.write(b"GET /v1/openapi.json HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert await answer(newcomer) == 200
+            gate.go.set()
+            assert await answer(busy) == 202
+            assert await busy.read() == b""
+
+
+async def test_where_all_have_a_request_under_way_a_newcomer_is_told_to_come_again() -> None:
+    """503 and when, and the connection is closed; as soon as one has gone there is room."""
+    gate = Gate()
+    gate.go.clear()
+    async with api(gate, connections=2) as listener:
         async with connected(listener) as (reader, writer), connected(listener) as (other, further):
-            for read, write in ((reader, writer), (other, further)):
+            for write in (writer, further):
                 write.write(REQUEST % (len(EVENT), EVENT))
-                assert await answer(read) == 202
+                await gate.entered.acquire()
             async with connected(listener) as (refused, _):
                 told = await refused.read()
             assert told.startswith(b"HTTP/1.1 503")
             assert b"Retry-After: 1\r\n" in told
+            gate.go.set()
+            assert [await answer(reader), await answer(other)] == [202, 202]
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE)) as http:
 
             async def post() -> int:

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+import resource
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import aiohttp
 import pytest
@@ -11,7 +12,8 @@ from aiohttp import web
 
 from notifier.domain.errors import ConfigurationError
 from notifier.server.listener import Listener, listen
-from notifier.server.ops import Health, ops_app
+from notifier.server.ops import CONNECTIONS, Health, ops_app
+from tests.system.waiting import until
 
 GOOD = Health(queue=True, consuming=True)
 
@@ -144,6 +146,70 @@ async def test_a_connection_that_sends_no_whole_header_is_closed(ops: Listener, 
     async with asyncio.timeout(5):
         assert await reader.read() == b""
     writer.close()
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """A thousand sockets, both ends of them in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
+async def test_a_thousand_silent_connections_keep_no_probe_out(worker: Worker) -> None:
+    """They stay open, say nothing, and more of them come: each probe is answered within a second."""
+    app = ops_app(worker, Page())
+    listener = await listen(app, "127.0.0.1", 0, key="ops.listen", connections=CONNECTIONS)
+    silent = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(1000)]
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1)) as http:
+        for path in ("/livez", "/readyz", "/metrics") * 10:
+            silent += [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(20)]
+            async with http.get(f"{listener.url}{path}", headers={"Connection": "close"}) as answer:
+                assert answer.status == 200
+                await answer.read()
+    assert listener.runner.server is not None
+    assert len(listener.runner.server.connections) <= CONNECTIONS + 20  # that came last, and together
+    for each in silent:
+        each.close()
+    await listener.close()
+
+
+class EndlessPage(Page):
+    """A page that is never read to its end."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Semaphore(0)
+
+    async def chunks(self, *, openmetrics: bool = False) -> AsyncIterator[bytes]:
+        self.begun.release()
+        while True:
+            yield b"#" * 65536
+
+
+async def test_those_who_read_the_page_slowly_keep_no_probe_out(worker: Worker, http: aiohttp.ClientSession) -> None:
+    """So many scrapes at a time; one more is told to come again. A page that is not read in time is given up."""
+    page = EndlessPage()
+    app = ops_app(worker, page, scrapes=2, scrape_within=1.0)
+    listener = await listen(app, "127.0.0.1", 0, key="ops.listen")
+    slow = [await asyncio.open_connection("127.0.0.1", listener.port, limit=1024) for _ in range(2)]
+    for _, writer in slow:
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        await page.begun.acquire()
+    async with http.get(f"{listener.url}/metrics") as refused:
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+    async with http.get(f"{listener.url}/livez") as answer:
+        assert answer.status == 200
+
+    async def scrape() -> int:
+        async with http.get(f"{listener.url}/metrics") as again:
+            return again.status
+
+    await until(scrape, lambda status: status == 200)
+    for _, writer in slow:
+        writer.close()
+    await listener.close()
 
 
 async def test_a_broken_request_does_not_bring_its_header_into_the_log(

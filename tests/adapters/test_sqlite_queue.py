@@ -7,14 +7,17 @@ import signal
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
+from notifier.domain.dead_letter import load_dead_letter
 from notifier.domain.errors import QueueUnavailable, TopologyMismatch
-from notifier.domain.message import DEAD, Lane, delay
+from notifier.domain.message import DEAD, Kind, Lane, delay
+from notifier.domain.outcome import DeadReason
 from tests.contract.queues import PATIENCE, Inbox, Place, names, outgoing, ready
 
 Child = asyncio.subprocess.Process
@@ -102,6 +105,44 @@ async def test_a_kill_counts_as_a_delivery(place: Place, file: Path) -> None:
         ("2", 0),
         ("3", 0),
     ]
+
+
+async def test_what_is_given_back_more_than_a_hundred_times_is_dead(place: Place) -> None:
+    """As on RabbitMQ: as it came, and told as `delivery_limit`; what was never taken meanwhile stays."""
+    queue = await place.open()
+    await queue.publish(Lane.EVENTS, outgoing("killer", body=b"whatever it was"))
+    for number in range(3):
+        await queue.publish(Lane.RETRIES, outgoing(f"waits-{number}"))
+    await queue.close()
+    for life in range(101):
+        queue, inbox = await place.consume({Lane.RETRIES: 1})
+        taken = {message.lane: message for message in await inbox.some(2)}
+        assert taken[Lane.EVENTS].delivery_count == life
+        queue.ack(taken[Lane.RETRIES])
+        await queue.publish(Lane.RETRIES, outgoing(f"waits-{life + 3}"))
+        await queue.close()  # and so gives back
+    queue, inbox = await place.consume()
+    assert {message.lane for message in await inbox.some(3)} == {Lane.RETRIES}
+    assert inbox.empty()
+    [dead] = await queue.browse(DEAD, 10)
+    assert (dead.message_id, dead.body, dead.kind) == ("killer", b"whatever it was", Kind.DELIVERY)
+    letter = load_dead_letter(dead)
+    assert letter.reason is DeadReason.DELIVERY_LIMIT
+    assert abs(letter.dead_since - time.time()) < PATIENCE
+
+
+async def test_a_file_with_what_was_given_back_too_often_by_an_older_release(place: Place, file: Path) -> None:
+    """It had no limit: the first start that finds the message among those that were taken ends it."""
+    queue = await place.open()
+    for name in ("killer", "other"):
+        await queue.publish(Lane.EVENTS, outgoing(name))
+    await queue.close()
+    with contextlib.closing(sqlite3.connect(file)) as database, database:
+        database.execute("UPDATE messages SET delivery_count = 4711 WHERE message_id = 'killer'")
+        database.execute("UPDATE lanes SET taken_to = (SELECT max(id) FROM messages) WHERE queue = 'events'")
+    queue, inbox = await place.consume()
+    assert [(each.message_id, each.delivery_count) for each in await inbox.some(1)] == [("other", 1)]
+    assert names(await queue.browse(DEAD, 10)) == ["killer"]
 
 
 async def test_a_second_worker_is_refused(place: Place, file: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import aio_pika
 import pytest
+from structlog.testing import capture_logs
 
 from notifier.adapters.rabbitmq import outbox, talk
 from notifier.adapters.rabbitmq.administration import declare_topology, look_around
@@ -98,6 +99,30 @@ async def test_a_reply_to_nobody_is_lost_without_a_trace(options: RabbitOptions,
         queue.talk.reply(gone, None, b"told")
         await queue.publish("dead", outgoing(gone))
         await until_answered(options, {b"worker"})
+
+
+@pytest.mark.parametrize("correlation_id", ["\N{REPLACEMENT CHARACTER}" * 255, "x" * 256, "\ud800"])
+async def test_a_name_that_no_message_can_bear_ends_no_reply_of_others(
+    options: RabbitOptions, workers: Talking, correlation_id: str
+) -> None:
+    """255 bytes that are no UTF-8 become 765. That reply is dropped, and the connection for replies stands."""
+    queue = await workers.start(options, b"worker")
+    heard: asyncio.Queue[str | None] = asyncio.Queue()
+
+    async def hear(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+        heard.put_nowait(message.correlation_id)
+
+    async with await aio_pika.connect(options.urls[0]) as connection:
+        here = await (await connection.channel()).declare_queue(exclusive=True)
+        await here.consume(hear, no_ack=True)
+        with capture_logs() as log:
+            queue.talk.reply(here.name, "before", b"told")
+            assert await asyncio.wait_for(heard.get(), PATIENCE) == "before"
+            queue.talk.reply(here.name, correlation_id, b"told")
+            queue.talk.reply(here.name, "behind", b"told")
+            assert await asyncio.wait_for(heard.get(), PATIENCE) == "behind"
+    assert queue.talk.dropped == 1
+    assert [line for line in log if line["log_level"] == "error"] == []
 
 
 async def test_what_finds_the_outbox_full_is_dropped_and_counted(options: RabbitOptions, workers: Talking) -> None:

@@ -3,6 +3,7 @@
 import json
 import stat
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jsonschema
@@ -90,6 +91,24 @@ def test_check_sums_up_what_holds(made: Path) -> None:
     summary = json.loads(notifier("check", "-c", "n.yaml", "--json", cwd=made).stdout)
     assert summary["mistakes"] == []
     assert summary["issuers"][ISS]["clients"] == 2
+
+
+def test_check_warns_of_a_key_that_others_may_read(made: Path) -> None:
+    """With its setting and the way out; it is no mistake."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "k.pem").write_bytes((made / "k.pem").read_bytes())
+        (folder / "k.pem").chmod(0o644)
+        write(folder)
+        done = notifier("check", "-c", "n.yaml", cwd=folder)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"warning: issuers.{ISS}.keys[0].file: {folder / 'k.pem'} may be read by every user" in done.stdout
+        assert f"chmod 600 {folder / 'k.pem'}" in done.stdout
+        [told] = json.loads(notifier("check", "-c", "n.yaml", "--json", cwd=folder).stdout)["warnings"]
+        assert told["path"] == f"issuers.{ISS}.keys[0].file"
+        found = json.loads(notifier("doctor", "-c", "n.yaml", "--offline", "--json", cwd=folder).stdout)
+        assert [row["subject"] for row in found if row["level"] == "warning"] == [told["path"]]
 
 
 def test_check_tells_every_mistake_at_once(made: Path) -> None:

@@ -173,6 +173,29 @@ def test_an_export_is_whole_and_its_owner_s(place: Place) -> None:
     assert place.ready() == {DEAD: 5}
 
 
+def test_an_export_onto_a_file_that_others_may_read(place: Place) -> None:
+    """The new one is its owner's alone; who has the old one open reads nothing new, and nothing is left beside it."""
+    file = place.folder / "all.jsonl"
+    file.write_text("old\n")
+    file.chmod(0o644)
+    with file.open() as before:
+        assert place.run("export", "all.jsonl").returncode == 0
+        assert before.read() == "old\n"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert len(file.read_text().splitlines()) == 5
+    assert not list(place.folder.glob(".all.jsonl*"))
+
+
+def test_an_export_that_fails(place: Place) -> None:
+    """What was exported before stays, whole."""
+    file = place.folder / "all.jsonl"
+    file.write_text("old\n")
+    for url in ("sqlite:none.db", "amqp://127.0.0.1:1/"):
+        assert place.run("export", "all.jsonl", NOTIFIER_QUEUE__URL=url).returncode == 1
+        assert file.read_text() == "old\n"
+    assert not list(place.folder.glob(".all.jsonl*"))
+
+
 def test_a_queue_that_is_not_there(tmp_path: Path) -> None:
     """A look makes no file."""
     done = notifier("dead-letters", "list", cwd=tmp_path, settings={"NOTIFIER_QUEUE__URL": "sqlite:none.db"})

@@ -1,8 +1,8 @@
 """Connections that know what happened on them, and that are made only to addresses the egress policy allows.
 
 aiohttp does not tell three things that decide an outcome: whether a connection was used before, whether any byte of a
-response came, and the status line of a response that it cannot parse. So this module has the one private hook into
-aiohttp, the connector's `_factory` of protocols; a test fails where a new version of aiohttp changes it.
+response came, and the status line of a response that it cannot parse. So this module has a private hook into aiohttp,
+the connector's `_factory` of protocols; what is done where a new version changes it is said in `insides`.
 What a request meets is noted in its `Exchange`, which aiohttp's own tasks find by a context variable.
 
 TLS handshakes are not limited in number. A start with 1,000 deliveries waiting for 200 clients makes 600, which take
@@ -53,7 +53,7 @@ class Exchange:
     denied: str | None = None
     tried: bool = False
     reached: bool = False
-    connection: "WatchedConnection | None" = None
+    connection: "WatchedConnection | Unwatched | None" = None
     reused: bool = False
 
 
@@ -153,6 +153,16 @@ class WatchedConnection(ResponseHandler):
         return False
 
 
+@dataclass(frozen=True, slots=True)
+class Unwatched:
+    """A connection of which is known that it stood, and so that the request may have been written."""
+
+    status: None = None
+    retry_after: None = None
+    head: bytes = b""
+    head_too_large: bool = False
+
+
 class _FewAddresses(AbstractResolver):
     """The first addresses of each family, in the order of the resolver, which is closed by whoever made it."""
 
@@ -189,7 +199,7 @@ class GuardedConnector(aiohttp.TCPConnector):
             resolver=_FewAddresses(resolver),
             keepalive_timeout=kept_for,
             limit=0,  # admission has a cap for each client and for all; what hangs must not keep others waiting in here
-            socket_factory=_open_socket if policy is None else _guard(policy),
+            socket_factory=_sockets(policy),
         )
         self._open_connections = open_connections
         self._wire_limit = wire_limit
@@ -222,6 +232,30 @@ class GuardedConnector(aiohttp.TCPConnector):
         if self._open_connections.count > self._open_connections.keep:
             watched.force_close()
         return connection
+
+
+def plain_connector(policy: EgressPolicy | None, resolver: AbstractResolver) -> aiohttp.TCPConnector:
+    """As `GuardedConnector` in where it connects to, by aiohttp's face alone. No connection is kept."""
+    return aiohttp.TCPConnector(
+        resolver=_FewAddresses(resolver), force_close=True, limit=0, socket_factory=_sockets(policy)
+    )
+
+
+def noting() -> aiohttp.TraceConfig:
+    """Has a session note in the `Exchange` of each request when its connection stands."""
+
+    async def stands(*_: object) -> None:
+        exchange = current_exchange.get()
+        exchange.reached = True
+        exchange.connection = Unwatched()
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_create_end.append(stands)
+    return config
+
+
+def _sockets(policy: EgressPolicy | None) -> Callable[[Any], socket.socket]:
+    return _open_socket if policy is None else _guard(policy)
 
 
 def _guard(policy: EgressPolicy) -> Callable[[Any], socket.socket]:

@@ -13,7 +13,15 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from notifier import __version__
-from notifier.adapters.http_transport.connections import Exchange, GuardedConnector, OpenConnections, current_exchange
+from notifier.adapters.http_transport import insides
+from notifier.adapters.http_transport.connections import (
+    Exchange,
+    GuardedConnector,
+    OpenConnections,
+    current_exchange,
+    noting,
+    plain_connector,
+)
 from notifier.adapters.http_transport.faults import read_fault, read_timeout
 from notifier.adapters.tls.client_contexts import TlsContexts
 from notifier.domain.client import EgressPolicy, TlsFiles
@@ -52,13 +60,19 @@ class DocumentReader:
         try:
             async with asyncio.timeout(within):
                 ssl_context = await self._tls.context(tls) if uri[:5].lower() == "https" else True
-                connector = GuardedConnector(egress, resolver, OpenConnections(keep=0), wire_limit=2 * BODY_LIMIT)
+                watched = insides.watches()
+                connector = (
+                    GuardedConnector(egress, resolver, OpenConnections(keep=0), wire_limit=2 * BODY_LIMIT)
+                    if watched
+                    else plain_connector(egress, resolver)
+                )
                 async with aiohttp.ClientSession(
                     connector=connector,
                     cookie_jar=aiohttp.DummyCookieJar(),
                     headers=_HEADERS,
                     auto_decompress=False,
                     trust_env=False,
+                    trace_configs=None if watched else [noting()],
                 ) as session:
                     return await _get(session, uri, ssl_context)
         except TimeoutError:

@@ -14,7 +14,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from notifier import __version__
-from notifier.adapters.http_transport import requests
+from notifier.adapters.http_transport import insides, requests
 from notifier.adapters.http_transport.answer_text import BODY_LIMIT, answer_text
 from notifier.adapters.http_transport.connections import (
     KEEP_ALIVE,
@@ -22,6 +22,8 @@ from notifier.adapters.http_transport.connections import (
     GuardedConnector,
     OpenConnections,
     current_exchange,
+    noting,
+    plain_connector,
 )
 from notifier.adapters.http_transport.faults import read_fault, read_timeout, refused_by_proxy
 from notifier.adapters.tls.client_contexts import TlsContexts
@@ -46,7 +48,7 @@ class _Pool:
     """A session and who uses it; `last_used` by the loop's clock."""
 
     session: aiohttp.ClientSession
-    connector: GuardedConnector
+    connector: aiohttp.TCPConnector
     heads: requests.Heads
     last_used: float
     in_use: int = 0
@@ -82,6 +84,7 @@ class HttpTransport:
 
     async def open(self) -> None:
         """Must come before the first `post`."""
+        insides.watches()  # so that what it finds is told at the start
         self._resolver = self._given_resolver or aiohttp.AsyncResolver()
 
     async def close(self) -> None:
@@ -132,13 +135,13 @@ class HttpTransport:
 
     async def _send(self, request: Request, pool: _Pool, proxy: URL | None, tls: ssl.SSLContext | None) -> Wire:
         body = b"logout_token=" + request.token.encode()  # base64url and dots: nothing in it needs an escape
-        if proxy is None:
+        if proxy is None and insides.watches():
             origin, target = requests.split(request.uri)
             head = pool.heads.of(origin, request.route, tls)
             response = await requests.exchange(pool.connector, head, target, body)
         else:
-            response = await _by_proxy(request, pool.session, proxy, tls, body)
-            if response.status == 407:
+            response = await _by_session(request, pool.session, proxy, tls, body)
+            if proxy is not None and response.status == 407:
                 return refused_by_proxy(proxy, response.status)
         retry_after = response.headers.get("Retry-After")
         return Answer(
@@ -153,7 +156,12 @@ class HttpTransport:
         if (made := self._pools.get(policy)) is not None:  # by another, meanwhile
             return made
         assert self._resolver is not None, "open() comes before post()"
-        connector = GuardedConnector(policy, self._resolver, self._open_connections, self._kept_for)
+        watched = insides.watches()
+        connector = (
+            GuardedConnector(policy, self._resolver, self._open_connections, self._kept_for)
+            if watched
+            else plain_connector(policy, self._resolver)
+        )
         session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -162,6 +170,7 @@ class HttpTransport:
             auto_decompress=False,
             trust_env=False,
             read_bufsize=BODY_LIMIT,
+            trace_configs=None if watched else [noting()],
         )
         now = asyncio.get_running_loop().time()
         heads = requests.Heads(session, _HEADERS)
@@ -182,8 +191,8 @@ def _half_of_open_files() -> int:
     return MOST_KEPT if soft == resource.RLIM_INFINITY else min(MOST_KEPT, soft // 2)
 
 
-async def _by_proxy(
-    request: Request, session: aiohttp.ClientSession, proxy: URL, tls: ssl.SSLContext | None, body: bytes
+async def _by_session(
+    request: Request, session: aiohttp.ClientSession, proxy: URL | None, tls: ssl.SSLContext | None, body: bytes
 ) -> requests.Response:
     url = URL(request.uri, encoded=True)  # the query goes out byte for byte (B4)
     response = await session.post(
@@ -196,7 +205,8 @@ async def _by_proxy(
         server_hostname=None if tls is None else (url.raw_host or "").rstrip("."),  # no certificate has the root's dot
     )
     try:
-        answered = b"" if response.status == 407 else await requests.read_body(response.content)
+        refused = proxy is not None and response.status == 407
+        answered = b"" if refused else await requests.read_body(response.content)
         return requests.Response(status=response.status, headers=response.headers, body=answered)
     finally:
         response.close()  # without effect on a connection whose response was read to its end: that one is kept

@@ -29,8 +29,7 @@ from aiormq.exceptions import (
 from pamqp import commands
 from yarl import URL
 
-from notifier.adapters.rabbitmq.decoding import tolerate_any_publisher
-from notifier.adapters.rabbitmq.frames import read_leanly
+from notifier.adapters.rabbitmq import insides
 from notifier.adapters.rabbitmq.options import BrokerTls, RabbitOptions
 from notifier.adapters.tls.pem_files import connecting_context
 from notifier.domain.errors import NotifierError, OurFault, QueueError, QueueUnavailable
@@ -46,8 +45,7 @@ Connection = aio_pika.abc.AbstractConnection
 
 async def connect(options: RabbitOptions, purpose: str) -> Connection:
     """A new connection to the first host that takes us. Raises QueueError (refused), QueueUnavailable (not reached)."""
-    tolerate_any_publisher()
-    read_leanly()
+    insides.prepare()
     credentials = options.credentials()
     context = await asyncio.to_thread(_tls_context, options.tls)
     failure: QueueError = QueueUnavailable("no host to connect to")
@@ -184,21 +182,8 @@ def underlay_of(connection: Connection) -> aiormq.abc.AbstractConnection:
 
 
 def is_blocked(connection: Connection) -> bool:
-    """Whether the broker has stopped this connection's publishing (memory or disk alarm).
-
-    aiormq tells it only by `ready()`, which returns at once unless blocked: so one step of it is the answer.
-    """
-    transport = connection.transport
-    if transport is None:
-        return False
-    step = transport.connection.ready()
-    try:
-        step.send(None)
-    except StopIteration:
-        return False
-    finally:
-        step.close()
-    return True
+    """Whether the broker has stopped this connection's publishing (memory or disk alarm)."""
+    return connection.transport is not None and insides.blocked(connection.transport.connection)
 
 
 Serve = Callable[["Link", Connection], Awaitable[None]]

@@ -16,6 +16,7 @@ import structlog
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 from pamqp import commands
 
+from notifier.adapters.rabbitmq import insides
 from notifier.adapters.rabbitmq.acks import AckLedger
 from notifier.adapters.rabbitmq.connection import (
     Connection,
@@ -80,10 +81,6 @@ class Taken:
 
     acks: ChannelAcks
     number: int
-
-
-async def _handed_over(_: aiormq.abc.DeliveredMessage) -> None:
-    """The consumer that aiormq knows, which gets nothing: `hand_over` is before it."""
 
 
 class LaneConsumer:
@@ -162,7 +159,7 @@ class LaneConsumer:
         try:
             with named_losses():
                 async with asyncio.timeout(RPC_TIMEOUT):
-                    await channel.basic_qos(prefetch_count=self._prefetch)
+                    await channel.basic_qos(prefetch_count=self._prefetch if insides.bears_anything() else 1)
             self._channel, self._acks = channel, acks
             await self._consume()
             stood = True
@@ -195,10 +192,14 @@ class LaneConsumer:
                 tag = Taken(acks, delivered.delivery_tag or 0)
                 sink.take(to_message(lane, delivered, tag, keep=self._keep))
 
-            hand_over(channel, take)
+            async def taken(delivered: aiormq.abc.DeliveredMessage) -> None:
+                take(delivered)  # of what comes aiormq's way: all, or nothing where `hand_over` is before it
+
+            if insides.hands_over():
+                hand_over(channel, take)
             with named_losses():
                 async with asyncio.timeout(RPC_TIMEOUT):
-                    consumer = await channel.basic_consume(self._queue, _handed_over)
+                    consumer = await channel.basic_consume(self._queue, taken)
             self._consumer_tag, self.problem = consumer.consumer_tag, None
 
     async def _until_gone(self, channel: aiormq.Channel) -> str:

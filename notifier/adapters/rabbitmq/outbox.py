@@ -7,6 +7,7 @@ import aiormq
 from pamqp import commands
 
 from notifier.adapters.rabbitmq.connection import Connection, is_blocked, named_losses
+from notifier.domain.reply import ReplyTo
 
 MOST, MOST_BYTES = 2000, 1024 * 1024  # that wait to be written
 REPLY = "notifier.reply"
@@ -24,8 +25,12 @@ class Outbox:
         self.written = 0
 
     def put(self, to: str, correlation_id: str | None, body: bytes) -> None:
-        """Never waits."""
-        if len(self._waiting) >= MOST or self._bytes + len(body) > MOST_BYTES:
+        """Never waits. What no message can bear is dropped: written, it would end the connection for all replies.
+
+        An older release may have written such a name into a delivery.
+        """
+        full = len(self._waiting) >= MOST or self._bytes + len(body) > MOST_BYTES
+        if full or not ReplyTo(to=to, correlation_id=correlation_id).writable:
             self.dropped += 1
             return
         self._waiting.append((to, correlation_id, body))

@@ -11,8 +11,9 @@ from typing import Final
 import aiormq
 import structlog
 from aiormq.abc import ChannelFrame
-from aiormq.exceptions import ChannelClosed
+from aiormq.exceptions import AMQPError, ChannelClosed
 
+from notifier.adapters.rabbitmq import insides
 from notifier.adapters.rabbitmq.connection import (
     Connection,
     Link,
@@ -23,6 +24,7 @@ from notifier.adapters.rabbitmq.connection import (
     reason_of,
 )
 from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.rabbitmq.plain_writes import publish_plainly
 from notifier.adapters.rabbitmq.publish import Frames, Publish
 from notifier.adapters.rabbitmq.topology import OUTCOMES
 from notifier.domain.errors import QueueUnavailable
@@ -93,6 +95,9 @@ class OutcomePublisher:
         channel = self._ready
         if channel is None:
             raise QueueUnavailable("not connected")
+        if not insides.writes():
+            await self._send_plainly(channel, batch)
+            return
         if self._frames is None or self._frames[0] is not channel:
             self._frames = channel, Frames(channel.number, channel.max_content_size)
         frames = self._frames[1]
@@ -108,6 +113,14 @@ class OutcomePublisher:
         finally:
             closing.cancel()  # one of our own: aiormq's lives on
             taken.cancel()
+
+    async def _send_plainly(self, channel: aiormq.Channel, batch: Sequence[Told]) -> None:
+        try:
+            with named_losses():
+                for told in batch:
+                    await publish_plainly(channel, publish_of(told, self._exchange, self._source))
+        except (AMQPError, OSError, RuntimeError) as lost:
+            raise QueueUnavailable(f"the connection was lost: {reason_of(lost)}") from lost
 
 
 def publish_of(told: Told, exchange: str, source: str) -> Publish:

@@ -13,6 +13,7 @@ import aiormq.abc
 import structlog
 from aiormq.exceptions import AMQPError, ChannelClosed, DeliveryError, PublishError
 
+from notifier.adapters.rabbitmq import insides
 from notifier.adapters.rabbitmq.confirmed_writes import ConfirmedWrites
 from notifier.adapters.rabbitmq.connection import (
     Connection,
@@ -23,6 +24,7 @@ from notifier.adapters.rabbitmq.connection import (
     open_channel,
     reason_of,
 )
+from notifier.adapters.rabbitmq.plain_writes import PlainWrites
 from notifier.adapters.rabbitmq.publish import DIRECT, Publish
 from notifier.domain.errors import QueueUnavailable
 
@@ -41,7 +43,7 @@ class Publishing:
         self._mend_soon = mend_soon
         self._connection: Connection | None = None
         self._channel: aiormq.Channel | None = None
-        self._writes: ConfirmedWrites | None = None
+        self._writes: ConfirmedWrites | PlainWrites | None = None
         self._heard: Callable[[bytes], None] | None = None
         self._window = asyncio.Semaphore(IN_FLIGHT)
         self._turns: dict[str, asyncio.Future[None]] = {}  # by message id, each for as long as it is published
@@ -71,7 +73,8 @@ class Publishing:
 
     async def _use(self, channel: aiormq.Channel, link: Link) -> None:
         """Write on this channel until it is gone."""
-        writes = ConfirmedWrites(channel, CONFIRM_TIMEOUT, replies=self._heard is not None)
+        way = ConfirmedWrites if insides.writes() else PlainWrites
+        writes = way(channel, CONFIRM_TIMEOUT, replies=self._heard is not None)
         writing = asyncio.create_task(writes.run())
         self._channel, self._writes = channel, writes
         closing = channel.closing

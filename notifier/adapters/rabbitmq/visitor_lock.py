@@ -11,7 +11,7 @@ from aiormq.exceptions import AMQPError, ChannelAccessRefused, ChannelLockedReso
 from notifier.adapters.rabbitmq.connection import Connection, named_losses, open_channel, reason_of
 from notifier.domain.errors import QueueUnavailable
 
-BUSY_FOR = 5.0  # seconds to wait for another visit's end
+BUSY_FOR = 15.0  # seconds to wait for another visit's end; an export of the API waits for its reader for ten at most
 BUSY_EVERY = 0.2
 RPC_TIMEOUT = 10.0
 

@@ -5,7 +5,8 @@ Rules of this module:
   still there was taken and not acked. Taking writes one row, however many messages it takes.
 - sqlite3 gives up the interpreter lock at each step of a statement, and waits up to 5 ms to get it back from a busy
   event loop. So nothing here steps row by row: many rows are one INSERT, and are read as one JSON text.
-- A message that comes due is written anew, so that its id is the newest of `retries`.
+- A message that comes due is written anew, so that its id is the newest of `retries`. So is one that is given up.
+- A death of the process costs one write for what it held; nothing is written to count a delivery that ends well.
 """
 
 import json
@@ -13,6 +14,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +29,9 @@ from notifier.domain.reply import ReplyTo
 
 IN_FILE = "file"  # where a publisher beside the worker is answered: in the tables of `notes`
 ASKER = "notifier.asker"  # the header by which it says who it is; only we write to the file
+GIVEN_UP = "notifier.given_up"  # the header that says when this was, in epoch seconds
 T = TypeVar("T")
+DELIVERY_LIMIT = 100  # what is given back more often is dead: RabbitMQ's limit of the same name (`x-delivery-limit`)
 LARGEST_INSERT = 256  # rows of one statement
 DUE_AT_ONCE = 512  # messages moved in one transaction, so that a backlog holds nobody up
 DELAYS: Mapping[str, int] = MappingProxyType({delay(hop): hop for hop in HOPS})
@@ -38,9 +42,13 @@ _READ = """
     SELECT json_group_array(json_array(
         id, kind, content_type, message_id, json(headers), published_at, delivery_count, hex(body)))
     FROM (SELECT * FROM messages WHERE queue = ? AND id > ? ORDER BY id LIMIT ?)"""
-_GIVE_BACK = """
-    UPDATE messages SET delivery_count = delivery_count + 1
-    WHERE id IN (SELECT m.id FROM lanes JOIN messages AS m ON m.queue = lanes.queue AND m.id <= lanes.taken_to)"""
+_TAKEN = "SELECT m.id FROM lanes JOIN messages AS m ON m.queue = lanes.queue AND m.id <= lanes.taken_to"
+_GIVE_BACK = f"UPDATE messages SET delivery_count = delivery_count + 1 WHERE id IN ({_TAKEN})"  # noqa: S608  constants
+_GIVEN_UP = f"FROM messages WHERE delivery_count > {DELIVERY_LIMIT} AND id IN ({_TAKEN})"
+_GIVE_UP = f"""
+    INSERT INTO messages (queue, kind, content_type, message_id, headers, published_at, body)
+    SELECT '{DEAD}', kind, content_type, message_id, json_set(headers, '$."{GIVEN_UP}"', ?), published_at, body
+    {_GIVEN_UP} ORDER BY id"""
 _DEPTHS = """
     SELECT json_group_object(queue, ready) FROM (
         SELECT m.queue, count(*) AS ready FROM messages AS m LEFT JOIN lanes ON m.queue = lanes.queue
@@ -137,9 +145,15 @@ class Store:
         found = self._database.execute("SELECT max(taken_to) FROM lanes WHERE queue = ?", (queue,)).fetchone()[0]
         return 0 if found is None else int(found)
 
-    def give_back(self) -> None:
-        """What was taken and not acked is ready again, in its old place, with `delivery_count` one higher."""
+    def give_back(self, now: float) -> None:
+        """What was taken and not acked is ready again, in its old place, with `delivery_count` one higher.
+
+        What kills whoever takes it would kill for ever: beyond the limit it is moved to `dead` as it is. Nobody reads
+        it on the way, which may be what kills.
+        """
         self._database.execute(_GIVE_BACK)
+        self._database.execute(_GIVE_UP, (now,))
+        self._database.execute(f"DELETE {_GIVEN_UP}")
         self._database.execute("UPDATE lanes SET taken_to = 0")
 
     def bound_delays(self, now: float) -> None:
@@ -205,6 +219,9 @@ class Store:
 def _message(lane: Lane, row: list[Any]) -> Message:
     id_, kind, content_type, message_id, headers, published_at, delivery_count, body = row
     asker = headers.pop(ASKER, None)
+    given_up = headers.pop(GIVEN_UP, None)
+    if given_up is not None:  # told as RabbitMQ tells it
+        headers["x-death"] = [{"reason": "delivery_limit", "time": datetime.fromtimestamp(given_up, UTC)}]
     return Message(
         lane=lane,
         body=bytes.fromhex(body),

@@ -246,7 +246,7 @@ class Writer:
             store.reclaim()
             try:
                 with store.transaction():
-                    store.give_back()  # what a worker had that did not come to its end
+                    store.give_back(self._pace())  # what a worker had that did not come to its end
                     store.bound_delays(self._pace())
             except BaseException:
                 lock.release()
@@ -297,4 +297,4 @@ class Writer:
         if self._store is not None and self._lock is not None:
             with self._store.transaction():
                 self._store.delete(self._acks)
-                self._store.give_back()
+                self._store.give_back(self._pace())

@@ -1,0 +1,69 @@
+"""Files of ours that hold a secret, and those of them that other users of the machine may read.
+
+That a group may read is usual, and meant: Kubernetes mounts secrets as 0440 for the pod's `fsGroup`. That everybody may
+is not. A file in a folder that others may not enter is not theirs to read, whatever its own mode.
+"""
+
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from notifier.domain.registry import Registry
+from notifier.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exposed:
+    """A secret that others may read. `setting` names the file."""
+
+    setting: str
+    path: Path
+    mode: int
+
+    @property
+    def text(self) -> str:
+        """What is wrong."""
+        return f"{self.path} may be read by every user of this machine (mode {self.mode:04o})"
+
+    @property
+    def advice(self) -> str:
+        """The way out."""
+        return f"chmod 600 {self.path}; of a volume in Kubernetes, defaultMode 0440 and an fsGroup"
+
+
+def secrets_of(settings: Settings, registry: Registry) -> Mapping[str, Path]:
+    """The files with keys, tokens and passwords, by the setting that names each."""
+    queue, api, log = settings.queue, settings.api, settings.log
+    named: dict[str, Path | None] = {
+        "queue.password_file": queue.password_file,
+        "queue.tls.key_file": None if queue.tls is None else queue.tls.key_file,
+        "api.tokens_file": None if api is None else api.tokens_file,
+        "api.tls.key_file": None if api is None or api.tls is None else api.tls.key_file,
+        "log.subject_key_file": log.subject_key_file,
+    }
+    for iss, issuer in settings.issuers.items():
+        named |= {f"issuers.{iss}.keys[{nth}].file": key.file for nth, key in enumerate(issuer.keys)}
+        named[f"issuers.{iss}.tls.key_file"] = None if issuer.tls is None else issuer.tls.key_file
+    for clients in registry.clients.values():
+        named |= {f"{each.client_id}: tls.key_file": each.route.tls.key_file for each in clients.values()}
+    return {setting: path for setting, path in named.items() if path is not None}
+
+
+def exposed(files: Mapping[str, Path]) -> list[Exposed]:
+    """Those that others may read, each once. What cannot be looked at is left out. Blocks on files."""
+    found: dict[Path, Exposed] = {}
+    for setting, path in files.items():
+        if path in found:
+            continue
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode & stat.S_IROTH and _enterable(path):
+                found[path] = Exposed(setting=setting, path=path, mode=mode)
+        except OSError:
+            continue
+    return list(found.values())
+
+
+def _enterable(path: Path) -> bool:
+    return all(folder.stat().st_mode & stat.S_IXOTH for folder in path.resolve().parents)

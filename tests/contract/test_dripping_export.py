@@ -1,0 +1,132 @@
+"""A reader that drips an export of the API: it has its seconds, and holds no repair of others any longer."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.rabbitmq.queue import RabbitQueue
+from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
+from notifier.domain.dead_letter import bury_raw
+from notifier.domain.dead_letter_rows import Wanted
+from notifier.domain.errors import Mistake
+from notifier.domain.message import DEAD, Lane, Message
+from notifier.domain.registry import Registry
+from notifier.domain.session_ended import SessionEnded
+from notifier.operations.dead_letter_repair import discard
+from notifier.operations.dead_letters import Letters
+from notifier.server import dead_letters
+from notifier.server.api import Sources, api_app
+from notifier.server.authorization import Authorization
+from notifier.server.dead_letters import DeadLetterRoutes, Desk
+from notifier.server.listener import Listener, listen
+from tests.contract.letters import RULES, bury, course, letters_of
+from tests.contract.queues import PATIENCE, Queue, ready
+
+COUNT, SIZE = 150, 100_000  # more than the sockets on either side hold
+WITHIN = 1.0  # seconds
+EVERY = 0.01  # seconds between two pieces of 10,000 bytes: all of it would take 15 s
+ALL = Wanted()
+
+
+@pytest.fixture(params=["sqlite", "rabbitmq"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Queue, Letters]]:
+    """A queue with large dead letters."""
+    queue: Queue
+    if request.param == "sqlite":
+        queue, way = SqliteQueue(SqliteOptions(path=tmp_path / "queue.db")), letters_of(None)
+    else:
+        options = RabbitOptions(urls=(request.getfixturevalue("amqp_url"),), prefix=request.getfixturevalue("prefix"))
+        queue, way = RabbitQueue(options), letters_of(options)
+    await queue.open()
+    await asyncio.wait_for(queue.ready(), PATIENCE)
+    wrong = [Message(lane=Lane.EVENTS, body=b"%d" % nth + b"x" * SIZE, tag=None) for nth in range(COUNT)]
+    await bury(queue, *(bury_raw(each, [Mistake("", "is no JSON")], 1000.0) for each in wrong))
+    yield queue, way(queue)
+    await queue.close()
+
+
+@pytest.fixture
+async def api(place: tuple[Queue, Letters], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Listener]:
+    """The API before it."""
+    monkeypatch.setattr(dead_letters, "READ_WITHIN", WITHIN)
+    desk = Desk(
+        letters=place[1],
+        rules=lambda _: RULES,
+        audit=lambda *_, **__: None,
+        audit_discarded=lambda *_: None,
+        audit_read=lambda *_: None,
+        clock=time.time,
+        steady=time.monotonic,
+    )
+    routes = DeadLetterRoutes(Authorization(lambda: None), desk).routes()
+    sources = Sources(registry=Registry, tokens=lambda: None, clock=time.time, new_id=lambda: "made-up")
+
+    async def accept(event: SessionEnded, lane: Lane) -> None: ...
+
+    listener = await listen(api_app(accept, sources, more=routes), "127.0.0.1", 0, key="api.listen", grace=1)
+    yield listener
+    await listener.close()
+
+
+async def drip(listener: Listener, begun: asyncio.Event) -> tuple[int, bytes]:
+    """Ask for an export and read it by little and little. How much came, and how it ended."""
+    loop, count, last = asyncio.get_running_loop(), 0, b""
+    with socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.setblocking(False)
+        await loop.sock_connect(reader, ("127.0.0.1", listener.port))
+        await loop.sock_sendall(reader, b"GET /v1/dead-letters/export HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        try:
+            while piece := await loop.sock_recv(reader, 10_000):
+                count, last = count + len(piece), piece
+                begun.set()
+                await asyncio.sleep(EVERY)
+        except ConnectionResetError:
+            return count, b""
+    return count, last
+
+
+async def test_a_repair_waits_for_no_dripping_reader(place: tuple[Queue, Letters], api: Listener) -> None:
+    """Three of them at a time: each is cut off in its turn, and the repair comes behind the first."""
+    async with asyncio.timeout(60), aiohttp.ClientSession() as http:
+        has_them = asyncio.Event()
+        dripping = [asyncio.create_task(drip(api, has_them)) for _ in range(3)]
+        await has_them.wait()
+        begun = time.monotonic()
+        async with http.delete(f"{api.url}/v1/dead-letters?all=true&limit=5") as answer:
+            assert (answer.status, (await answer.json())["discarded"]) == (200, 5)
+        assert time.monotonic() - begun < 3 * WITHIN
+        assert not all(each.done() for each in dripping)
+        for count, last in await asyncio.gather(*dripping):
+            assert count < COUNT * SIZE
+            assert not last.endswith(b"0\r\n\r\n")  # half an export does not look like a whole one
+    await ready(place[0], DEAD, COUNT - 5)
+
+
+async def test_a_repair_of_another_process_waits_no_longer_either(place: tuple[Queue, Letters], api: Listener) -> None:
+    """Whoever has the letters there, they are free again when the reader's time is over."""
+    queue, letters = place
+    async with asyncio.timeout(60):
+        has_them = asyncio.Event()
+        dripping = asyncio.create_task(drip(api, has_them))
+        await has_them.wait()
+        account = await discard(letters, ALL, course(limit=5))
+        assert account.done == 5
+        await dripping
+    await ready(queue, DEAD, COUNT - 5)
+
+
+async def test_a_reader_that_reads_gets_all(api: Listener) -> None:
+    """However large it is: only waits for the reader count."""
+    async with (
+        asyncio.timeout(60),
+        aiohttp.ClientSession() as http,
+        http.get(f"{api.url}/v1/dead-letters/export") as answer,
+    ):
+        assert len((await answer.read()).splitlines()) == COUNT
