@@ -26,7 +26,7 @@ from notifier.adapters.rabbitmq.outcomes import OutcomePublisher
 from notifier.adapters.rabbitmq.queue import RabbitQueue
 from notifier.app.doctor import libraries
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.message import DEAD, Lane, delay
+from notifier.domain.message import DEAD, Kind, Lane, Outgoing, delay
 from notifier.operations.doctor import Level
 from tests.contract.queues import PATIENCE, Inbox, consuming, names, outgoing, ready
 from tests.rabbitmq_node import RabbitmqNode
@@ -194,7 +194,10 @@ async def test_messages_are_published_taken_acked_and_given_back(worker: tuple[R
     queue, inbox = worker
     bodies = [b"x" * 400_000, b"", *(b"%d" % number for number in range(40))]
     await asyncio.gather(
-        *(queue.publish(Lane.EVENTS, outgoing(f"m-{nth}", body=body)) for nth, body in enumerate(bodies))
+        *(
+            queue.publish(Lane.EVENTS, Outgoing(kind=Kind.EVENT, body=body, message_id=f"m-{nth}"))
+            for nth, body in enumerate(bodies)
+        )
     )
     taken = [await inbox.next() for _ in bodies]
     assert {each.message_id: each.body for each in taken} == {f"m-{nth}": body for nth, body in enumerate(bodies)}
