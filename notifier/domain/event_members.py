@@ -101,7 +101,7 @@ class EventBody(TypedDict, total=False):
     sid: Annotated[Text | None, Field(description="The session.")]
     clients: Required[
         Annotated[
-            Annotated[list[Text | EntryDocument], Field(min_length=1)] | Literal["*"],
+            Annotated[list[Text | EntryDocument], Field(min_length=1, fail_fast=True)] | Literal["*"],
             Field(description='Whom to tell: `client_id`s or objects; or "*", all registered clients of the issuer.'),
         ]
     ]

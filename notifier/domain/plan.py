@@ -54,12 +54,13 @@ def may_speak(event: SessionEnded, issuer: Issuer) -> Objection | None:
 
 
 def deliveries(event: SessionEnded, registry: Registry) -> Iterator[Delivery | Skipped]:
-    """One delivery a client, each once, in the event's order; wrong entries are left to the caller.
+    """One delivery a client, each once, in the event's order; wrong entries of a document are left to the caller.
 
     A client that nobody knows gets its delivery too: whether it is still unknown shows at the attempt.
     """
     registered = registry.clients_of(event.iss)
-    for entry in _entries(event, registry):
+    for each in _members(event, registry):
+        entry = ClientEntry(client_id=each) if isinstance(each, str) else each
         client = registered.get(entry.client_id)
         inline = _inline(entry)
         if _is_skipped(client, inline, registry):
@@ -69,22 +70,26 @@ def deliveries(event: SessionEnded, registry: Registry) -> Iterator[Delivery | S
 
 
 def fates_of(event: SessionEnded, registry: Registry) -> int:
-    """How many fates there will be to tell: one a delivery, one a skipped client and one a wrong entry."""
+    """How many fates there will be to tell: one a delivery and one a skipped client."""
     registered = registry.clients_of(event.iss)
+    if event.clients == "*":
+        return sum(client.backchannel_logout_uri is not None for client in registered.values())
     fates: set[tuple[str | None, ...]] = set()
     for entry in _members(event, registry):
-        if isinstance(entry, WrongEntry):
-            fates.add((entry.raw,))
+        if isinstance(entry, str):
+            skipped = _is_skipped(registered.get(entry), None, registry)
+            fates.add((entry, "skipped") if skipped else (entry, event.sub, event.sid))
         else:
-            inline = _inline(entry)
-            skipped = _is_skipped(registered.get(entry.client_id), inline, registry)
+            skipped = _is_skipped(registered.get(entry.client_id), _inline(entry), registry)
             fates.add((entry.client_id, "skipped") if skipped else (entry.client_id, *_whom(event, entry)))
     return len(fates)
 
 
-def wrong_entries(event: SessionEnded, registry: Registry) -> Iterator[WrongEntry]:
-    """The entries that become dead letters of their own."""
-    return (entry for entry in _members(event, registry) if isinstance(entry, WrongEntry))
+def wrong_entries(event: SessionEnded) -> tuple[WrongEntry, ...]:
+    """Those of a document that an earlier release wrote."""
+    if event.clients == "*":
+        return ()
+    return tuple(entry for entry in event.clients if isinstance(entry, WrongEntry))
 
 
 def needs_split(event: SessionEnded) -> bool:
@@ -93,11 +98,11 @@ def needs_split(event: SessionEnded) -> bool:
 
 
 def split(event: SessionEnded, registry: Registry) -> Iterator[SessionEnded]:
-    """The same event in parts of at most 100 named clients, each client in one of them alone; wrong entries too.
+    """The same event in parts of at most 100 named clients, each client in one of them alone.
 
     `"*"` is spelled out by the registry as it stands now; where that knows nobody there is no part.
     """
-    part: list[ClientEntry | WrongEntry] = []
+    part: list[str | ClientEntry] = []
     for entry in _members(event, registry):
         part.append(entry)
         if len(part) == PART:
@@ -107,25 +112,24 @@ def split(event: SessionEnded, registry: Registry) -> Iterator[SessionEnded]:
         yield replace(event, clients=tuple(part))
 
 
-def _entries(event: SessionEnded, registry: Registry) -> Iterator[ClientEntry]:
-    return (entry for entry in _members(event, registry) if isinstance(entry, ClientEntry))
-
-
-def _members(event: SessionEnded, registry: Registry) -> Iterator[ClientEntry | WrongEntry]:
-    """The event's entries: the same client with the same `sub` and `sid` once, and each wrong text once."""
+def _members(event: SessionEnded, registry: Registry) -> Iterator[str | ClientEntry]:
+    """The event's entries: the same client with the same `sub`, `sid` and inline members once."""
     if event.clients == "*":
         for client in registry.clients_of(event.iss).values():
             if client.backchannel_logout_uri is not None:
-                yield ClientEntry(client_id=client.client_id)
+                yield client.client_id
         return
-    if len(event.clients) == 1:
+    if len(event.clients) == 1 and not isinstance(event.clients[0], WrongEntry):
         yield event.clients[0]
         return
-    seen: set[str | tuple[str, str | None, str | None, Inline | None]] = set()
+    seen: set[tuple[str, str | None, str | None, Inline | None]] = set()
     for entry in event.clients:
+        if isinstance(entry, WrongEntry):
+            continue
         identity = (
-            entry.raw if isinstance(entry, WrongEntry) else (entry.client_id, *_whom(event, entry), _inline(entry))
-        )
+            (entry, event.sub, event.sid, None) if isinstance(entry, str)
+            else (entry.client_id, *_whom(event, entry), _inline(entry))
+        )  # fmt: skip
         if identity not in seen:
             seen.add(identity)
             yield entry

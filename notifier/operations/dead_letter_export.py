@@ -1,8 +1,6 @@
-"""A dead letter as a whole, for people and scripts: the document that the queue holds, whoever put it there."""
+"""A dead letter as a whole, for people and scripts: whoever put it among the dead."""
 
-from pydantic_core import from_json
-
-from notifier.domain.dead_letter import dump_dead_letter, load_dead_letter
+from notifier.domain.dead_letter import document_of, load_dead_letter
 from notifier.domain.dead_letter_rows import read_row
 from notifier.domain.errors import UnknownVersion
 from notifier.domain.message import Message
@@ -11,8 +9,6 @@ from notifier.domain.message import Message
 def exported(message: Message) -> dict[str, object]:
     """The document; of one that a later release wrote, what can be told of it."""
     try:
-        document = from_json(dump_dead_letter(load_dead_letter(message)).body)
+        return document_of(load_dead_letter(message))
     except UnknownVersion:
         return {**read_row(message).document(), "body": message.body.decode(errors="replace")}
-    assert isinstance(document, dict)
-    return document

@@ -110,7 +110,7 @@ class DeadLetterRoutes:
         wanted = self._wanted(requests.asked_in_query(request, requests.WHICH), token)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         try:
-            async with self._at_hand(), aclosing(rows(self._desk.letters, wanted)) as found:
+            async with self._at_hand(), aclosing(rows(self._desk.letters, wanted, whole=True)) as found:
                 async for _, message in found:
                     if not response.prepared:
                         await response.prepare(request)
@@ -138,7 +138,7 @@ class DeadLetterRoutes:
     async def _show(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
         wanted = self._wanted({"id": [request.match_info["id"]]}, token)
-        async with self._at_hand(), aclosing(rows(self._desk.letters, wanted)) as found:
+        async with self._at_hand(), aclosing(rows(self._desk.letters, wanted, whole=True)) as found:
             async for _, message in found:
                 return web.json_response(exported(message))
         raise Refusal(problem(404, "There is no such dead letter"))

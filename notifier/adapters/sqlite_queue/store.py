@@ -38,6 +38,11 @@ _READ = """
     SELECT json_group_array(json_array(
         id, kind, content_type, message_id, json(headers), published_at, delivery_count, hex(body)))
     FROM (SELECT * FROM messages WHERE queue = ? AND id > ? ORDER BY id LIMIT ?)"""
+_WITHIN = """
+    SELECT count(*) FROM (
+        SELECT sum(size) OVER (ORDER BY id) - size AS before FROM (
+            SELECT id, length(body) AS size FROM messages WHERE queue = ? AND id > ? ORDER BY id LIMIT ?))
+    WHERE before < ?"""
 _GIVE_BACK = """
     UPDATE messages SET delivery_count = delivery_count + 1
     WHERE id IN (SELECT m.id FROM lanes JOIN messages AS m ON m.queue = lanes.queue AND m.id <= lanes.taken_to)"""
@@ -117,6 +122,10 @@ class Store:
         lane = _LANES.get(queue, Lane.RETRIES)  # where a delayed or dead one would come again
         rows = json.loads(self._one(_READ, queue, after, limit))
         return sorted(((row[0], _message(lane, row)) for row in rows), key=lambda found: found[0])
+
+    def within(self, queue: str, after: int, limit: int, size: int) -> int:
+        """How many of the first `limit` messages beyond the id `after` have bodies of `size` bytes, or one more."""
+        return int(self._one(_WITHIN, queue, after, limit, size))
 
     def last_id(self, queue: str) -> int:
         """The newest message of a queue; 0 where there is none."""
