@@ -34,6 +34,7 @@ from notifier.domain.unreadable import (
     from_shown,
     header,
     names_of,
+    printable,
     raw_of,
     shown,
     told,
@@ -187,7 +188,7 @@ def dump_dead_letter(letter: DeadLetter) -> Outgoing:
             kind=Kind.UNREADABLE,
             body=letter.raw.body,
             message_id=letter.id,
-            headers={**letter.raw.headers, **headers, HEADER: _written(notes, 1).decode()},
+            headers={**letter.raw.headers, **headers, HEADER: printable(_written(notes, 1).decode())},
             content_type="application/octet-stream",
         )
     version: Literal[1, 2] = 1

@@ -9,6 +9,7 @@ publishes may write anything there.
 import base64
 import contextlib
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -25,7 +26,7 @@ HEADER = "letter"
 RAW_BYTES = 1024 * 1024
 HEADER_BYTES = 255  # of each other header
 TEXT = 512  # bytes of `text`
-MISTAKES_BYTES = 1500  # of all that are told
+MISTAKES_BYTES = 1200  # of all that are told
 ATTRIBUTES_BYTES = 4096  # of the CloudEvents attributes, which came with it
 ATTRIBUTE = 1024  # characters of one
 READ = ("specversion", "id", "source", "type", "time", "datacontenttype")  # without these it would be another event
@@ -77,7 +78,7 @@ def attributes_of(letter: Message) -> Mapping[str, str]:
 
 def few(mistakes: Sequence[Mistake]) -> tuple[Mistake, ...]:
     """The mistakes as a letter tells them: each shorter where there are many, and without the last that do not fit."""
-    found = tuple(mistakes)
+    found = tuple(Mistake(echo(each.path), echo(each.text, _SHORTER[0])) for each in mistakes)
     for most in _SHORTER:
         found = tuple(Mistake(cut(each.path, most), cut(each.text, most)) for each in found)
         if _size(found) <= MISTAKES_BYTES:
@@ -103,6 +104,13 @@ def names_of(message: Message) -> tuple[str, str]:
 def header(value: str) -> str:
     """The value as a header has it, which any tool can show."""
     return echo(value, HEADER_BYTES).encode()[:HEADER_BYTES].decode(errors="ignore")
+
+
+def printable(document: str) -> str:
+    """The same JSON, in which whatever does not print is escaped: a `message_id` may hold anything."""
+    if document.isprintable():
+        return document
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in document)
 
 
 def bounded(text: str) -> str:
