@@ -154,7 +154,7 @@ def _understand(
         clients, wrong = sort_out(listed, data.get("clients"), f"{path}clients", named=named)
     if body is None or mistakes or not clients:
         of_entries, more = ((), 0) if wrong is None else (wrong.mistakes, wrong.more)
-        raise MalformedEvent(first_of((*mistakes, *of_entries), more))
+        raise MalformedEvent(first_of((*mistakes, *of_entries), more), data)
     return body, clients, wrong
 
 

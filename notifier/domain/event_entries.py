@@ -57,7 +57,7 @@ _EACH: TypeAdapter[Any] = TypeAdapter(list[Annotated[_Entry, _OrNone()]])
 
 def read_entries(raw: list[object]) -> Listed:
     """Each entry as it is understood, None where it is wrong in itself."""
-    fit = [type(each) is str or (type(each) is dict and "client_id" in each) for each in raw]
+    fit = [each != "" if type(each) is str else type(each) is dict and "client_id" in each for each in raw]
     read = iter(_EACH.validate_python(list(compress(raw, fit))))
     return [next(read) if fits else None for fits in fit]
 

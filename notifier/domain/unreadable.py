@@ -88,10 +88,10 @@ def few(mistakes: Sequence[Mistake]) -> tuple[Mistake, ...]:
     return found
 
 
-def names_of(message: Message) -> tuple[str, str]:
-    """`iss` and event id as far as they can be made out."""
-    content: object = None
-    if len(message.body) <= RAW_BYTES:
+def names_of(message: Message, data: Mapping[str, object] | None = None) -> tuple[str, str]:
+    """`iss` and event id as far as they can be made out; `data` is the event's JSON, where that is known."""
+    content: object = data
+    if data is None and len(message.body) <= RAW_BYTES:
         with contextlib.suppress(ValueError):
             content = from_json(message.body, allow_partial=message.cut_from is not None)
     content = content if isinstance(content, dict) else {}

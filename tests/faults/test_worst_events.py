@@ -11,8 +11,7 @@ import aiohttp
 import pytest
 
 from tests.faults.conftest import Form, Tell
-from tests.faults.embedded_rig import embedded
-from tests.faults.rig import CLIENTS, Rig, rig
+from tests.faults.rig import Rig, rig
 from tests.faults.test_mutated_messages import resident
 from tests.faults.worst_events import worst
 from tests.system.broker import broker

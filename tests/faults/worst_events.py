@@ -1,4 +1,4 @@
-"""The worst events of 128 KiB that a publisher may send: each costs as much as it can to read, to bury or to put off."""
+"""The worst events of 128 KiB that a publisher may send: dear to read, to bury or to put off."""
 
 import base64
 import itertools
@@ -35,6 +35,7 @@ WORST: dict[str, bytes] = {
     "21,800 different wrong ones": _filled(lambda index: str(10_000 + index)),
     "43,000 empty objects": _filled(lambda _: "{}"),
     "43,000 empty names": _filled(lambda _: '""'),
+    "32,000 names that do not print": _filled(lambda _: '"\x7f"'),
     "7,700 objects without a name": _filled(lambda _: '{"client_id":""}'),
     "2,800 wrong URIs": _filled(lambda index: f'{{"client_id":"c{index}","backchannel_logout_uri":"x"}}'),
     "nested deeply": _filled(lambda _: "[" * 190 + "]" * 190),
