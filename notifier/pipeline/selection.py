@@ -13,8 +13,9 @@ that held against the messages, a broker that flaps would make all of them suspe
 not be done before the next loss, and the next, up to the limit. A process that has died knows of nothing it survived.
 
 A large message waits in a line of its own, and few of them are at hand: what was read of one takes up to thirty times
-its bytes in memory, and reading it holds the loop for milliseconds. One is opened at a turn of the loop, and the next
-when the messages that it becomes are durable, but for a few. Whatever is small goes past them.
+its bytes in memory, and reading it holds the loop for milliseconds. One is opened at every third turn of the loop, so that
+whoever asks something of it is answered in between, and only while few others are not durable yet. Whatever is small
+goes past them.
 
 A message whose next delivery finds the share of clients not proven yet full steps aside, to the back of its lane. Put
 off instead, a person who signs out beside an event of thousands of new clients would come back after all of them.
@@ -38,6 +39,7 @@ PAUSE = 0.1  # seconds between two turns: an ack that is still with us when the 
 SHARE_OF_SUSPECTS = 8  # an eighth of those that wait is tried together: a thousand take fifty turns, not a thousand
 LONGEST_TURN = 30.0  # seconds: who takes longer waits for the broker, not for a client
 AT_HAND = 4  # large messages: enough that the broker's confirms are not waited for one by one
+OPENED_EVERY = 3  # turns of the loop: an answer to a request takes as many
 LOOKED_AT = 32  # messages of a lane that may step aside at one turn; the next turn goes on behind them
 
 
@@ -65,6 +67,7 @@ class Selection:
         self._tried: list[Held] = []  # suspects on their way
         self._large: deque[Held] = deque()
         self._at_hand: list[Held] = []  # large ones, of which one at most is not read yet
+        self._turns_since = OPENED_EVERY  # since the last was opened
         self._next_turn = self._too_long = 0.0  # not before; not after, even if some of `_tried` have no fate yet
 
     def put(self, held: Held) -> None:
@@ -82,14 +85,20 @@ class Selection:
     def _line_up(self, held: Held) -> None:
         (self._large if held.large else self._shelves[held.lane].waiting).append(held)
 
-    def admit(self) -> None:
-        """A turn of the loop begins: another large message may be opened."""
-        if self._large:
-            self._at_hand = [held for held in self._at_hand if held.at_hand]
-            if len(self._at_hand) < AT_HAND and all(held.work is not None for held in self._at_hand):
-                held = self._large.popleft()
-                self._at_hand.append(held)
-                self._shelves[held.lane].waiting.append(held)
+    def admit(self) -> bool:
+        """A turn of the loop begins: another large message may be opened. Whether more may be at the next turns."""
+        if not self._large:
+            return False
+        self._at_hand = [held for held in self._at_hand if held.at_hand]
+        if len(self._at_hand) == AT_HAND or any(held.work is None for held in self._at_hand):
+            return False
+        self._turns_since += 1
+        if self._turns_since >= OPENED_EVERY:
+            self._turns_since = 0
+            held = self._large.popleft()
+            self._at_hand.append(held)
+            self._shelves[held.lane].waiting.append(held)
+        return bool(self._large)
 
     def lose(self, lane: Lane) -> None:
         """The lane's messages will come again."""

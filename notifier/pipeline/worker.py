@@ -146,7 +146,8 @@ class Worker:
     def _begin_some(self) -> None:
         """A few at a time, so that answers are read in between: hundreds that come due at once must delay nobody."""
         self._pumping = False
-        self._selection.admit()
+        if self._selection.admit():
+            self._pump()
         effort = 0
         while effort < A_TURN:
             if (held := self._selection.next()) is None:

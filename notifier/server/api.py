@@ -4,7 +4,7 @@ What stands between a stranger and the queue, in this order: the number of reque
 the body (a browser's form or `no-cors` request can send none of those taken), its size and pace, the event itself,
 and who may speak for its issuer. The first 20 mistakes are told at once, since the publisher is there to read them.
 
-Of large events few are at hand, and one is read at a turn of the loop: see `pipeline.selection`. The others wait with
+Of large events few are at hand, and one is read at every third turn of the loop: see `pipeline.selection`. The others wait with
 their body alone, no longer than the queue is waited for.
 """
 
@@ -24,6 +24,7 @@ from notifier.domain.plan import may_speak
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
 from notifier.operations.waiting import Waits
+from notifier.pipeline.selection import OPENED_EVERY
 from notifier.server.authorization import ApiToken, Authorization, Tokens, concerns
 from notifier.server.openapi import CLOUDEVENT, EVENT, Answer, Described, described, openapi_route
 from notifier.server.problem import Refusal, problem, problems
@@ -154,7 +155,8 @@ class _Api:
             raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
         try:
             async with self._reading:
-                await asyncio.sleep(0)  # a turn of the loop for each
+                for _ in range(OPENED_EVERY):
+                    await asyncio.sleep(0)
             yield
         finally:
             self._desk.release()
