@@ -33,6 +33,8 @@ from notifier.domain.frozen import frozen
 from notifier.domain.message import Message
 from notifier.domain.session_ended import SessionEnded
 
+MANY = 200  # entries; more are not read twice where one is wrong
+
 _BODY = TypeAdapter(EventBody)
 
 _EXAMPLES: list[dict[str, object]] = [
@@ -138,12 +140,16 @@ def _understand(
     """
     body: EventBody | None = None
     listed: Listed | Literal["*"]
-    try:
-        body = _BODY.validate_python(data)
-    except ValidationError:
+    many = data.get("clients")
+    if isinstance(many, list) and len(many) > MANY:
         body, listed = _understand_in_parts(data, path, mistakes)
     else:
-        listed = body["clients"]
+        try:
+            body = _BODY.validate_python(data)
+        except ValidationError:
+            body, listed = _understand_in_parts(data, path, mistakes)
+        else:
+            listed = body["clients"]
     named = data.get("sub") is not None or data.get("sid") is not None
     if not named and (listed == "*" or not any(map(names_someone, listed))):
         mistakes.append(Mistake(f"{path}sub", "sub or sid is required, here or in every entry of clients"))

@@ -13,8 +13,8 @@ that held against the messages, a broker that flaps would make all of them suspe
 not be done before the next loss, and the next, up to the limit. A process that has died knows of nothing it survived.
 
 A large message waits in a line of its own, and few of them are at hand: what was read of one takes up to thirty times
-its bytes in memory, and reading it holds the loop for milliseconds. One is opened at every third turn of the loop, so that
-whoever asks something of it is answered in between, and only while few others are not durable yet. Whatever is small
+its bytes in memory, and reading it holds the loop for milliseconds. One is opened at every third turn of the loop, so
+that whoever asks something is answered in between, and only while few others are not durable yet. Whatever is small
 goes past them.
 
 A message whose next delivery finds the share of clients not proven yet full steps aside, to the back of its lane. Put

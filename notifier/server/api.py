@@ -4,8 +4,8 @@ What stands between a stranger and the queue, in this order: the number of reque
 the body (a browser's form or `no-cors` request can send none of those taken), its size and pace, the event itself,
 and who may speak for its issuer. The first 20 mistakes are told at once, since the publisher is there to read them.
 
-Of large events few are at hand, and one is read at every third turn of the loop: see `pipeline.selection`. The others wait with
-their body alone, no longer than the queue is waited for.
+Of large events few are at hand, and one is read at every third turn of the loop: see `pipeline.selection`. The others
+wait with their body alone, no longer than the queue is waited for.
 """
 
 import asyncio

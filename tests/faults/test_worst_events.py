@@ -32,12 +32,12 @@ PATIENCE = 120.0
 class Watch(threading.Thread):
     """Asks a worker's `/livez` all the time, from a thread, so that the test's own work does not count as the worker's.
 
-    `slowest` in seconds; `largest` is the memory that the worker had at most, in bytes.
+    `seconds` are those of each answer; `largest` is the memory that the worker had at most, in bytes.
     """
 
     def __init__(self, ops: str, pid: int) -> None:
         super().__init__(daemon=True)
-        self.slowest = 0.0
+        self.seconds: list[float] = []
         self.largest = 0
         self._host = ops.removeprefix("http://")
         self._pid = pid
@@ -51,15 +51,20 @@ class Watch(threading.Thread):
                 connection.request("GET", "/livez")
                 with connection.getresponse() as response:
                     response.read()
-                self.slowest = max(self.slowest, time.monotonic() - begun)
+                self.seconds.append(time.monotonic() - begun)
                 self.largest = max(self.largest, resident(self._pid))
 
     def check(self, late: Sequence[float]) -> None:
-        """It may have grown so far, and nobody may have waited for longer."""
-        told = f"late {max(late):.2f} s, /livez {self.slowest:.3f} s, {self.largest / 2**20:.0f} MiB"
+        """It may have grown so far, and nobody may have waited for longer: of the answers, but for one in a hundred.
+
+        The machine is not ours alone; a worker that is held is late with nearly all of them.
+        """
+        *_, slowest = usual = sorted(self.seconds)[: len(self.seconds) * 99 // 100]
+        told = f"late {max(late):.2f} s, /livez {slowest:.3f} s at most of {len(usual)}, {max(self.seconds):.3f} s once"
+        told += f", {self.largest / 2**20:.0f} MiB"
         print(told)  # noqa: T201  what `pytest -s` and a failed run show
         assert max(late) <= LATE, told
-        assert 0 < self.slowest < LIVEZ_WITHIN, told
+        assert slowest < LIVEZ_WITHIN, told
         assert 0 < self.largest < MOST_MEMORY, told
 
     def end(self) -> None:

@@ -12,7 +12,7 @@ NOBODY = "https://nobody.example.com"  # an issuer that is none
 CJK = 0x4E00
 
 
-def _filled(entry: Callable[[int], str], *, iss: str = ISSUER) -> bytes:
+def filled(entry: Callable[[int], str], *, iss: str = ISSUER) -> bytes:
     """An event with as many entries as there is room for."""
     begin, end = f'{{"iss":"{iss}","sub":"mallory","clients":['.encode(), b"]}"
     room = SIZE - len(begin) - len(end)
@@ -26,32 +26,33 @@ def _filled(entry: Callable[[int], str], *, iss: str = ISSUER) -> bytes:
     return begin + b",".join(entries) + end
 
 
-def _name(index: int) -> str:
+def name(index: int) -> str:
+    """A short one, each another."""
     return chr(CJK + index % 20_000) + "x" * (index // 20_000)
 
 
 WORST: dict[str, bytes] = {
-    "65,000 wrong entries": _filled(lambda _: "1"),
-    "21,800 different wrong ones": _filled(lambda index: str(10_000 + index)),
-    "43,000 empty objects": _filled(lambda _: "{}"),
-    "43,000 empty names": _filled(lambda _: '""'),
-    "32,000 names that do not print": _filled(lambda _: '"\x7f"'),
-    "7,700 objects without a name": _filled(lambda _: '{"client_id":""}'),
-    "2,800 wrong URIs": _filled(lambda index: f'{{"client_id":"c{index}","backchannel_logout_uri":"x"}}'),
-    "nested deeply": _filled(lambda _: "[" * 190 + "]" * 190),
-    "one entry": _filled(lambda index: '"' + "x" * (SIZE - 200) + '"' if index == 0 else "1" * SIZE),
+    "65,000 wrong entries": filled(lambda _: "1"),
+    "21,800 different wrong ones": filled(lambda index: str(10_000 + index)),
+    "43,000 empty objects": filled(lambda _: "{}"),
+    "43,000 empty names": filled(lambda _: '""'),
+    "32,000 names that do not print": filled(lambda _: '"\x7f"'),
+    "7,700 objects without a name": filled(lambda _: '{"client_id":""}'),
+    "2,800 wrong URIs": filled(lambda index: f'{{"client_id":"c{index}","backchannel_logout_uri":"x"}}'),
+    "nested deeply": filled(lambda _: "[" * 190 + "]" * 190),
+    "one entry": filled(lambda index: '"' + "x" * (SIZE - 200) + '"' if index == 0 else "1" * SIZE),
     "zeros": b"\0" * SIZE,
     "many members": b"{" + b",".join(b'"x%d":1' % index for index in range(11_000)) + b"}",
     "the same member": b'{"iss":1,' + b",".join([b'"x":1'] * 20_000) + b"}",
-    "20,000 names of no issuer": _filled(lambda index: f'"{_name(index)}"', iss=NOBODY),
-    "18,000 quotes of no issuer": _filled(lambda index: f'"{_name(index)[0]}\\""', iss=NOBODY),
-    "2,300 URIs of no issuer": _filled(
+    "20,000 names of no issuer": filled(lambda index: f'"{name(index)}"', iss=NOBODY),
+    "18,000 quotes of no issuer": filled(lambda index: f'"{name(index)[0]}\\""', iss=NOBODY),
+    "2,300 URIs of no issuer": filled(
         lambda index: f'{{"client_id":"c{index}","backchannel_logout_uri":"https://c{index}.b"}}', iss=NOBODY
     ),
     "in base64": json.dumps(
         {
             "specversion": "1.0", "id": "e", "source": "/idp", "type": "t",
-            "data_base64": base64.b64encode(_filled(lambda _: "1")[: SIZE * 3 // 4 - 200] + b"]}").decode(),
+            "data_base64": base64.b64encode(filled(lambda _: "1")[: SIZE * 3 // 4 - 200] + b"]}").decode(),
         }
     ).encode(),
 }  # fmt: skip
