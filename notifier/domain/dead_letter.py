@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
@@ -20,11 +20,11 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.domain.delivery import Delivery, Past, shortened
 from notifier.domain.documents import OF_NAMES, EventDocument, as_written, dump_event, load_delivery, load_event, parse
 from notifier.domain.errors import MalformedEvent, Mistake, NotifierError
-from notifier.domain.event_entries import WrongEntries, first_of, places
+from notifier.domain.event_entries import places
 from notifier.domain.message import Kind, Lane, Message, Outgoing
 from notifier.domain.moment import read_moment, render_moment
 from notifier.domain.outcome import DeadReason
-from notifier.domain.session_ended import SessionEnded, WrongEntry
+from notifier.domain.session_ended import SessionEnded
 from notifier.domain.unreadable import (
     HEADER,
     Raw,
@@ -36,7 +36,6 @@ from notifier.domain.unreadable import (
     names_of,
     printable,
     raw_of,
-    shown,
     told,
 )
 from notifier.domain.written import fits
@@ -95,7 +94,6 @@ class _Versioned(TypedDict):
 
 _VERSIONED = TypeAdapter(_Versioned)
 _LETTER = TypeAdapter(DeadLetter)
-_RAW = TypeAdapter(Raw)
 
 
 # ── to a dead letter ────────────────────────────────────────────────────────────────────────────────────────────
@@ -120,7 +118,7 @@ def bury_delivery(delivery: Delivery, reason: DeadReason, text: str, now: float)
 def bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> DeadLetter:
     """An event that is given up as a whole."""
     return DeadLetter(
-        id=_digest(dump_event(EventDocument(event=replace(event, ended_at=None, reply_to=None)))),
+        id=digest(dump_event(EventDocument(event=replace(event, ended_at=None, reply_to=None)))),
         reason=reason,
         text=bounded(text),
         dead_since=now,
@@ -129,30 +127,6 @@ def bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -
         publisher=event.publisher,
         event=event,
     )
-
-
-def bury_entries(message: Message, event: SessionEnded, wrong: WrongEntries, now: float) -> DeadLetter:
-    """All wrong entries of the event that the message carries, in one letter. A copy made by a crash is the same."""
-    mistakes = few(first_of(wrong.mistakes, wrong.more))
-    return DeadLetter(
-        id=_digest(message.body, (message.message_id or "").encode(errors="replace"), b"entries"),
-        reason=DeadReason.MALFORMED_EVENT,
-        text=told(mistakes),
-        dead_since=now,
-        iss=header(event.iss),
-        event_id=header(event.id),
-        publisher=message.user_id,
-        mistakes=mistakes,
-        raw=raw_of(message),
-        entries=wrong.which,
-    )
-
-
-def bury_wrong(event: SessionEnded, wrong: Sequence[WrongEntry], now: float) -> DeadLetter:
-    """The wrong entries of an event that an earlier release read: the letter holds the event with no other client."""
-    mistakes = few(first_of([mistake for entry in wrong for mistake in entry.mistakes]))
-    of_these = replace(event, clients=tuple(wrong))
-    return replace(bury_event(of_these, DeadReason.MALFORMED_EVENT, told(mistakes), now), mistakes=mistakes)
 
 
 def bury_raw(
@@ -165,7 +139,7 @@ def bury_raw(
     iss, event_id = names_of(message, data)
     mistakes = few(mistakes)
     return DeadLetter(
-        id=_digest(message.body, (message.message_id or "").encode(errors="replace"), repr(now).encode()),
+        id=digest(message.body, (message.message_id or "").encode(errors="replace"), repr(now).encode()),
         reason=DeadReason.MALFORMED_EVENT,
         text=told(mistakes),
         dead_since=now,
@@ -211,19 +185,6 @@ def dump_dead_letter(letter: DeadLetter) -> Outgoing:
     return Outgoing(kind=Kind.DEAD_LETTER, body=body, message_id=letter.id, headers=headers)
 
 
-def document_of(letter: DeadLetter) -> dict[str, Any]:
-    """The whole letter in JSON, for people and scripts: its outcomes stand in a list of their own."""
-    content = _LETTER.dump_python(replace(letter, raw=None), mode="json", exclude_defaults=True)
-    if letter.raw is not None:
-        rest = _RAW.dump_python(replace(letter.raw, body=b""), mode="json", exclude_defaults=True)
-        content["raw"] = {**shown(letter.raw), **rest}
-    outcomes = [
-        {"at": render_moment(past.at), "reason": past.reason, "status": past.status, "text": past.text}
-        for past in letter.outcomes
-    ]
-    return {"v": 1, **content, "outcomes": outcomes}
-
-
 def load_dead_letter(message: Message) -> DeadLetter:
     """The dead letter that a message of `dead` is, whoever put it there.
 
@@ -235,7 +196,7 @@ def load_dead_letter(message: Message) -> DeadLetter:
         return _unreadable(message) if message.kind is Kind.UNREADABLE else _readable(message)
     except MalformedEvent as error:
         since = message.timestamp or 0.0
-        return replace(bury_raw(message, error.mistakes, since), id=message.message_id or _digest(message.body))
+        return replace(bury_raw(message, error.mistakes, since), id=message.message_id or digest(message.body))
 
 
 def _readable(message: Message) -> DeadLetter:
@@ -319,7 +280,7 @@ def _moved_by_broker(message: Message) -> DeadLetter:
         text = f"{text}; {error}"
     letter = bury_raw(message, (), since)
     # Looking must show the same id each time, and headers such as the delivery count change with each look.
-    identity = _digest(message.body, (message.message_id or "").encode(errors="replace"), repr(death).encode())
+    identity = digest(message.body, (message.message_id or "").encode(errors="replace"), repr(death).encode())
     return replace(letter, id=identity, reason=reason, text=bounded(text))
 
 
@@ -336,9 +297,10 @@ def _death_time(death: Mapping[str, object]) -> float | None:
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
-def _digest(*parts: bytes) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+def digest(*parts: bytes) -> str:
+    """By which a letter is known, whoever makes it."""
+    made = hashlib.blake2b(digest_size=16)
     for part in parts:
-        digest.update(b"%d:" % len(part))
-        digest.update(part)
-    return digest.hexdigest()
+        made.update(b"%d:" % len(part))
+        made.update(part)
+    return made.hexdigest()

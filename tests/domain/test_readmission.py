@@ -9,10 +9,8 @@ import pytest
 from notifier.domain.client import Client, RetryPolicy, SubjectMode, TokenProfile
 from notifier.domain.dead_letter import (
     bury_delivery,
-    bury_entries,
     bury_event,
     bury_raw,
-    bury_wrong,
     dump_dead_letter,
     load_dead_letter,
 )
@@ -25,6 +23,7 @@ from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.readmission import Kept, Readmitted, Rules, Stays, readmit
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
+from notifier.domain.wrong_entries import bury_entries, bury_wrong
 
 ISS = "https://id.example.com"
 NOW = 100_000.0

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from notifier.domain.dead_letter import document_of, dump_dead_letter, load_dead_letter
+from notifier.domain.dead_letter import dump_dead_letter, load_dead_letter
 from notifier.domain.errors import UnknownVersion
 from notifier.domain.message import Kind, Lane, Message, Outgoing
 from notifier.domain.outcome import DeadReason
+from notifier.operations.dead_letter_export import document_of
 from tests.recorded.story import Recorded, kept
 
 

@@ -100,25 +100,27 @@ async def one_behind(made: Rig, number: int) -> float:
 async def test_the_worst_events_in_a_row(
     tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell
 ) -> None:
-    """Behind each hundred a logout comes at once; each of them is one dead letter, no larger than what came."""
-    rounds = form(1, 10)
-    late: list[float] = []
+    """A logout behind a hundred of them comes at once; each of them is one dead letter, no larger than what came."""
+    count = form(AT_ONCE, 10 * AT_ONCE)
+    bodies = list(worst(count))
     async with rig(tmp_path, amqp_url, prefix) as made:
         made.site.config["registry"]["grace"] = "6s"  # so that those of no issuer are put off, and again
         made.site.write()
         async with worker(made.site) as running, broker(amqp_url, prefix) as rabbit:
             async with watched(running) as watch:
-                for number in range(rounds):
-                    await asyncio.gather(*(rabbit.publish(body) for body in worst(AT_ONCE)))
-                    late.append(await one_behind(made, number))
+                await asyncio.gather(*(rabbit.publish(body) for body in bodies[:AT_ONCE]))
+                late = [await one_behind(made, 0)]
+                for start in range(AT_ONCE, count, AT_ONCE):  # more than are taken at a time
+                    await asyncio.gather(*(rabbit.publish(body) for body in bodies[start : start + AT_ONCE]))
+                await one_behind(made, 1)
                 await made.until_settled()
-                await rabbit.until_depths({"dead": rounds * AT_ONCE + len(made.to_die)}, PATIENCE)
+                await rabbit.until_depths({"dead": count + len(made.to_die)}, PATIENCE)
             assert await running.stop() == 0
             letters = [letter for letter in await rabbit.dead_letters() if letter.headers["client_id"] != "refusing"]
-        tell(await made.account(), times=rounds * AT_ONCE)
-    came = [body for _ in range(rounds) for body in worst(AT_ONCE) if NOBODY.encode() not in body]
-    assert Counter(letter.body for letter in letters if letter.type == UNREADABLE) == Counter(came)
-    assert len(letters) == rounds * AT_ONCE
+        tell(await made.account(), times=count)
+    assert len(letters) == count
+    readable = Counter(body for body in bodies if NOBODY.encode() not in body)
+    assert Counter(letter.body for letter in letters if letter.type == UNREADABLE) == readable
     assert max(len(letter.body) for letter in letters) <= max(map(len, WORST.values())) + 4096
     watch.check(late)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from notifier.domain import documents
 from notifier.domain.client import Client
-from notifier.domain.dead_letter import document_of, dump_dead_letter, load_dead_letter
+from notifier.domain.dead_letter import dump_dead_letter, load_dead_letter
 from notifier.domain.delivery import Delivery
 from notifier.domain.errors import MalformedEvent, Mistake
 from notifier.domain.event_document import understand
@@ -17,6 +17,7 @@ from notifier.domain.event_entries import MISTAKES
 from notifier.domain.message import HOPS, Kind, Lane, Message, delay
 from notifier.domain.registry import Issuer, Registry
 from notifier.domain.session_ended import SessionEnded
+from notifier.operations.dead_letter_export import document_of
 from notifier.pipeline.intake import Expand, Intake
 from notifier.pipeline.settlement import Send
 from tests.fuzz.grammar import ISS, LOUD, MOST, OTHER, SUBJECT

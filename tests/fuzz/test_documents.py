@@ -20,7 +20,6 @@ from notifier.domain.dead_letter import (
     DeadLetter,
     bury_delivery,
     bury_event,
-    document_of,
     dump_dead_letter,
     load_dead_letter,
 )
@@ -43,6 +42,7 @@ from notifier.domain.readmission import Rules, readmit
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
 from notifier.domain.unreadable import Raw
 from notifier.domain.verdict import Defer, RetryAt, before_attempt, decide, postponed, record, within_age
+from notifier.operations.dead_letter_export import document_of
 from tests.fuzz.conftest import many
 from tests.fuzz.grammar import DEEP, ISS, LOUD, NUMBERS, ODD_TEXTS
 from tests.fuzz.promises import NOW, fit, open_fully

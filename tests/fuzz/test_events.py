@@ -69,7 +69,7 @@ def test_a_wrong_entry_never_takes_the_others_with_it(drawn: list[tuple[bool, ob
             understand(message, max_bytes=1 << 20, new_id=lambda: "made-up", now=NOW)
         return
     found = understand(message, max_bytes=1 << 20, new_id=lambda: "made-up", now=NOW)
-    names = [entry if isinstance(entry, str) else entry.client_id for entry in found.event.clients]  # type: ignore[union-attr]
+    names = [entry if isinstance(entry, str) else entry.client_id for entry in found.event.clients]
     assert names == [valid if isinstance(valid, str) else valid["client_id"] for good, valid, _ in drawn if good]  # type: ignore[index]
     told = [] if found.wrong is None else [place for run in places(found.wrong.which) for place in run]
     assert told == [place for place, (good, _, _) in enumerate(drawn) if not good]

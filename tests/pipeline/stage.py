@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from notifier.domain.client import Algorithm, Client
-from notifier.domain.dead_letter import document_of, load_dead_letter
+from notifier.domain.dead_letter import load_dead_letter
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import Kind, Lane, Message, NewerKind, Outgoing
 from notifier.domain.outcome import Answer, Wire
 from notifier.domain.registry import Issuer, Registry
+from notifier.operations.dead_letter_export import document_of
 from notifier.pipeline.attempt import Tools
 from notifier.pipeline.facts import Fact
 from notifier.pipeline.intake import Intake

@@ -1,13 +1,12 @@
 """Going over the dead letters on RabbitMQ without using them up and without changing their order.
 
 A visit has a connection of its own. It takes the letters in runs: a consumer gets as many as its prefetch, and is
-cancelled, which leaves what it got with it while nothing more comes. So memory is bounded by a run, however many there
-are; and of each letter no more is kept than is asked, as it comes, a row or all of it. The prefetch counts messages and
-not bytes, so the first run is short, and the next are as long as what was kept of the last lets them be.
-
-At the end the channel is closed, or is lost, and the broker gives back what was still held: consumer by consumer, in
-the order of their tags (3.10) or ages (4.0), each one's letters in their order. That is so up to 32 consumers, where
-Erlang keeps a map sorted; and not for a nack, which gives more than 32 messages back in any order (3.10.8).
+cancelled, which leaves what it got with it while nothing more comes. So memory is bounded by a run; of each letter only
+what is asked is kept, a row or all of it. The prefetch counts messages and not bytes: the first run is short, the next
+are as long as what was kept of the last lets them be. At the end the channel is closed, or is lost, and the broker
+gives back what was still held: consumer by consumer, in the order of their tags (3.10) or ages (4.0), each one's
+letters in their order. That is so up to 32 consumers, where Erlang keeps a map sorted; and not for a nack, which gives
+more than 32 messages back in any order (3.10.8).
 
 What was given back stands before what never was taken, but behind what was given back before. So a visit that ends
 early first takes the rest, as far as that was given back before; only one that is killed changes the order. A look
