@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from notifier.domain import unreadable
 from notifier.domain.delivery import Delivery, Past, shortened
 from notifier.domain.documents import OF_NAMES, EventDocument, as_written, dump_event, load_delivery, load_event, parse
 from notifier.domain.errors import MalformedEvent, Mistake, NotifierError
@@ -25,19 +26,7 @@ from notifier.domain.message import Kind, Lane, Message, Outgoing
 from notifier.domain.moment import read_moment, render_moment
 from notifier.domain.outcome import DeadReason
 from notifier.domain.session_ended import SessionEnded
-from notifier.domain.unreadable import (
-    HEADER,
-    Raw,
-    attributes_of,
-    bounded,
-    few,
-    from_shown,
-    header,
-    names_of,
-    printable,
-    raw_of,
-    told,
-)
+from notifier.domain.unreadable import HEADER, Raw
 from notifier.domain.written import fits
 
 PAST_TEXT = 1024  # bytes of the answers that a letter holds
@@ -79,7 +68,7 @@ class DeadLetter:
     mistakes: tuple[Mistake, ...] = ()
     delivery: Delivery | None = None
     event: SessionEnded | None = None
-    raw: Annotated[Raw | None, BeforeValidator(from_shown)] = None
+    raw: Annotated[Raw | None, BeforeValidator(unreadable.from_shown)] = None
     entries: str | None = None
 
     @property
@@ -104,7 +93,7 @@ def bury_delivery(delivery: Delivery, reason: DeadReason, text: str, now: float)
     return DeadLetter(
         id=delivery.id,
         reason=reason,
-        text=bounded(text),
+        text=unreadable.bounded(text),
         dead_since=now,
         iss=delivery.iss,
         client_id=delivery.client_id,
@@ -120,7 +109,7 @@ def bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -
     return DeadLetter(
         id=digest(dump_event(EventDocument(event=replace(event, ended_at=None, reply_to=None)))),
         reason=reason,
-        text=bounded(text),
+        text=unreadable.bounded(text),
         dead_since=now,
         iss=event.iss,
         event_id=event.id,
@@ -136,18 +125,18 @@ def bury_raw(
 
     `data` is the JSON of its event, where that is known: to read it again takes milliseconds.
     """
-    iss, event_id = names_of(message, data)
-    mistakes = few(mistakes)
+    iss, event_id = unreadable.names_of(message, data)
+    mistakes = unreadable.few(mistakes)
     return DeadLetter(
         id=digest(message.body, (message.message_id or "").encode(errors="replace"), repr(now).encode()),
         reason=DeadReason.MALFORMED_EVENT,
-        text=told(mistakes),
+        text=unreadable.told(mistakes),
         dead_since=now,
-        iss=header(iss),
-        event_id=header(event_id),
+        iss=unreadable.header(iss),
+        event_id=unreadable.header(event_id),
         publisher=message.user_id,
         mistakes=mistakes,
-        raw=raw_of(message),
+        raw=unreadable.raw_of(message),
     )
 
 
@@ -158,16 +147,16 @@ def dump_dead_letter(letter: DeadLetter) -> Outgoing:
     """The message to be published to `dead`."""
     headers = {"reason": letter.reason.value, "iss": letter.iss}
     headers |= {"client_id": letter.client_id, "event_id": letter.event_id}
-    headers = {name: header(value) for name, value in headers.items()}
+    headers = {name: unreadable.header(value) for name, value in headers.items()}
     if letter.raw is not None:
         notes = replace(letter, iss="", client_id="", event_id="", raw=replace(letter.raw, body=b"", headers={}))
-        if letter.text == told(letter.mistakes):
+        if letter.text == unreadable.told(letter.mistakes):
             notes = replace(notes, text="")
         return Outgoing(
             kind=Kind.UNREADABLE,
             body=letter.raw.body,
             message_id=letter.id,
-            headers={**letter.raw.headers, **headers, HEADER: printable(_written(notes, 1).decode())},
+            headers={**letter.raw.headers, **headers, HEADER: unreadable.printable(_written(notes, 1).decode())},
             content_type="application/octet-stream",
         )
     version: Literal[1, 2] = 1
@@ -228,11 +217,11 @@ def _unreadable(message: Message) -> DeadLetter:
     iss, client_id, event_id = (str(message.headers.get(name, "")) for name in ("iss", "client_id", "event_id"))
     return replace(
         letter,
-        text=letter.text or told(letter.mistakes),
+        text=letter.text or unreadable.told(letter.mistakes),
         iss=iss,
         client_id=client_id,
         event_id=event_id,
-        raw=replace(letter.raw, body=message.body, headers=attributes_of(message)),
+        raw=replace(letter.raw, body=message.body, headers=unreadable.attributes_of(message)),
     )
 
 
@@ -281,7 +270,7 @@ def _moved_by_broker(message: Message) -> DeadLetter:
     letter = bury_raw(message, (), since)
     # Looking must show the same id each time, and headers such as the delivery count change with each look.
     identity = digest(message.body, (message.message_id or "").encode(errors="replace"), repr(death).encode())
-    return replace(letter, id=identity, reason=reason, text=bounded(text))
+    return replace(letter, id=identity, reason=reason, text=unreadable.bounded(text))
 
 
 def _last_death(death: object) -> Mapping[str, object]:

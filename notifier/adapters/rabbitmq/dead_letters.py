@@ -112,8 +112,7 @@ class _Run:
         self.given_back = bool(delivered.redelivered)
         self.highest = delivered.delivery_tag or 0
         if self._look is not None:
-            message = to_message(Lane.RETRIES, delivered, delivered.delivery_tag, keep=RAW_BYTES)
-            self.seen.append(self._look(message))
+            self.seen.append(self._look(to_message(Lane.RETRIES, delivered, delivered.delivery_tag, keep=RAW_BYTES)))
             self.size += ROW_BYTES + len(self.seen[-1].message.body)
         self.arrived.set()
 
@@ -291,7 +290,7 @@ class RabbitVisit:
             self._runs += 1
             for found in (await self._take(1, self._runs, self._look)).seen:
                 # All that was given back before is held: what comes again is what was given back here.
-                if self._given_back and (oldest is not None or _same(found.message, last)):
+                if self._given_back and (oldest is not None or found.message.message_id == last.message_id):
                     return found.message
             before = -1
 
@@ -299,7 +298,3 @@ class RabbitVisit:
         assert isinstance(tag, int), "of a letter of this visit"
         with named_losses():
             await self._channel.basic_nack(tag, requeue=True, wait=False)
-
-
-def _same(one: Message, other: Message) -> bool:
-    return one.message_id == other.message_id and one.body == other.body
