@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from notifier.domain.message import Kind, Message
+from notifier.domain.message import Kind, Lane, Message
 from notifier.domain.reply import ReplyTo
+from notifier.pipeline.selection import AT_HAND, OPENED_EVERY
 from tests.faults.worst_events import NOBODY, WORST, filled, name
 from tests.pipeline.stage import ISS, Stage, client, running
 
@@ -91,3 +92,38 @@ async def test_nothing_holds_the_loop_for_long(which: str, waited_for: bool) -> 
     while not found or (found[-1] > MOST and len(found) < TRIES):
         found.append(await held_by(ALL[which], asked, 10_000 if "all" in which else 3))
     assert min(found) <= MOST
+
+
+async def test_few_large_events_are_at_hand_and_small_ones_go_past() -> None:
+    """However long the queue takes none of what they become; the others wait with their body alone."""
+    stage = Stage(client("shop"))
+    stage.worker._intake._max_event = 256 * 1024
+    stage.queue.open.clear()
+    async with running(stage):
+        large = [stage.take(ALL["65,000 wrong entries"]) for _ in range(50)]
+        stage.event("shop")
+        await stage.until(lambda: stage.told() == ["shop"])
+        for _ in range(20 * OPENED_EVERY):
+            await asyncio.sleep(0)
+        shelves = stage.worker.shelves.values()
+        opened = [held for shelf in shelves for held in shelf._unsettled if held.large and held.work is not None]
+        assert len(opened) == AT_HAND
+        stage.queue.open.set()
+        await stage.until(lambda: len(stage.queue.acked) == len(large) + 1)
+    assert len(stage.dead()) == len(large)
+
+
+async def test_large_events_of_a_lost_lane_are_let_go() -> None:
+    """They come again; of those that wait none is opened, and none is acked twice."""
+    stage = Stage(client("shop"))
+    stage.queue.open.clear()
+    async with running(stage):
+        for _ in range(20):
+            stage.take(ALL["zeros"])
+        stage.worker.lost(Lane.EVENTS)
+        again = stage.take(ALL["zeros"])
+        stage.queue.open.set()
+        await stage.until(lambda: again in stage.queue.acked)
+        for _ in range(20 * OPENED_EVERY):
+            await asyncio.sleep(0)
+        assert len(stage.queue.acked) <= 2
