@@ -78,7 +78,7 @@ def list_(
         elif rows:
             say(_line(row))
 
-    _look_now(settings, wanted, see, quiet=rows or as_json)
+    _look_now(settings, wanted, see, quiet=rows or as_json, whole=False)
     if not (rows or as_json):
         _print_groups(counts.groups())
     if not as_json:
@@ -157,11 +157,12 @@ def _look_now(
     *,
     first: bool = False,
     quiet: bool = False,
+    whole: bool = True,
 ) -> None:
     """Tell `see` of each that is meant, or of the first."""
     import uvloop
 
-    uvloop.run(_look(settings, wanted, see, first=first, quiet=quiet))
+    uvloop.run(_look(settings, wanted, see, first=first, quiet=quiet, whole=whole))
 
 
 async def _look(
@@ -171,13 +172,14 @@ async def _look(
     *,
     first: bool = False,
     quiet: bool = False,
+    whole: bool = True,
 ) -> None:
     from notifier.operations.dead_letters import no_progress, rows
 
     with progress_of("looked at") as progress:
         async with opened_letters(settings, writing=False) as letters:
             tell = no_progress if quiet and sys.stdout.isatty() else progress
-            async with aclosing(rows(letters, wanted, tell)) as found:
+            async with aclosing(rows(letters, wanted, tell, whole=whole)) as found:
                 async for row, message in found:
                     see(row, message)
                     if first:

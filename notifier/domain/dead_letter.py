@@ -1,37 +1,37 @@
 """A dead letter: what was given up or could not be read, with everything needed to understand it and to replay it.
 
-It is JSON that a person can read in any RabbitMQ tool: moments are RFC 3339, the delivery's outcomes stand in a list
-of their own, and the message's headers say `reason`, `iss`, `client_id` and `event_id`. A message that the broker moved
-among the dead letters by itself (it bears `x-death`) is read as one too, with reason `delivery_limit` and a text that
-says what the broker did: never as what it says it is, since nobody knows who wrote it.
+It is JSON that a person can read in any RabbitMQ tool, and the message's headers say `reason`, `iss`, `client_id` and
+`event_id`. What could not be read keeps its form, and the JSON is a header: see `unreadable`. A letter never holds more
+than what came and 4 KiB: nothing is written twice that may be long, and texts are bounded as they are written. A
+message that the broker moved among the dead letters by itself (it bears `x-death`) is read as one too, with reason
+`delivery_limit` and a text that says what the broker did: never as what it says it is, since nobody knows who wrote it.
 """
 
-import base64
-import codecs
-import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
-from pydantic_core import from_json, to_json
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.domain.cloudevents import binary_attributes, echo
-from notifier.domain.delivery import Delivery, Past
-from notifier.domain.documents import VERSION, EventDocument, dump_event, parse
+from notifier.domain import unreadable
+from notifier.domain.delivery import Delivery, Past, shortened
+from notifier.domain.documents import OF_NAMES, EventDocument, as_written, dump_event, parse
 from notifier.domain.errors import MalformedEvent, Mistake
+from notifier.domain.event_entries import places
 from notifier.domain.letter_names import check_names
-from notifier.domain.message import Kind, Lane, Message, Outgoing, Whole
+from notifier.domain.message import Kind, Lane, Message, Outgoing
 from notifier.domain.moment import read_moment, render_moment
 from notifier.domain.outcome import DeadReason
-from notifier.domain.session_ended import SessionEnded, WrongEntry
+from notifier.domain.session_ended import SessionEnded
+from notifier.domain.unreadable import HEADER, Raw
+from notifier.domain.written import fits
 
-RAW_BYTES = 1024 * 1024
-TEXT = 1024  # characters of `text`
+PAST_TEXT = 1024  # bytes of the answers that a letter holds
+NAME = 128  # bytes of a name that stands beside the delivery or event that holds it too
 _MOVED: Mapping[str, str] = MappingProxyType(
     {
         "expired": "expired unread, by the AMQP `expiration` of its publisher or a message-ttl of the queue",
@@ -39,7 +39,6 @@ _MOVED: Mapping[str, str] = MappingProxyType(
         "rejected": "rejected by a consumer, which was none of ours",
     }
 )
-HEADER_BYTES = 255
 
 
 def _instant(value: object) -> object:
@@ -50,34 +49,17 @@ Instant = Annotated[float, BeforeValidator(_instant), PlainSerializer(render_mom
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Raw:
-    """A message that could not be read: its body as text where it is UTF-8, else base64; at most its first 1 MiB,
-    or what the queue kept of one too large for an event.
-
-    `size` and `sha256` are the whole body's. `headers` are the CloudEvents attributes, without which it means nothing.
-    """
-
-    encoding: Literal["utf-8", "base64"]
-    body: str
-    size: int
-    sha256: str
-    truncated: bool = False
-    content_type: str | None = None
-    message_id: str | None = None
-    timestamp: float | None = None
-    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
     """See the module. Of `delivery`, `event` and `raw` at most one is there: what would be replayed.
 
     `dead_since` in epoch seconds. `iss`, `client_id` and `event_id` are empty where none is known or none is concerned.
+    `entries`: only these entries of `clients` in `raw` are meant, in the words of `WrongEntries.which`; the others were
+    served. None where the whole message is.
     """
 
     id: str
     reason: DeadReason
-    text: str
+    text: str = ""
     dead_since: Instant
     iss: str = ""
     client_id: str = ""
@@ -87,7 +69,8 @@ class DeadLetter:
     mistakes: tuple[Mistake, ...] = ()
     delivery: Delivery | None = None
     event: SessionEnded | None = None
-    raw: Raw | None = None
+    raw: Annotated[Raw | None, BeforeValidator(unreadable.from_shown)] = None
+    entries: str | None = None
 
     @property
     def outcomes(self) -> tuple[Past, ...]:
@@ -96,7 +79,7 @@ class DeadLetter:
 
 
 class _Versioned(TypedDict):
-    v: Literal[1]
+    v: Literal[1, 2]
 
 
 _VERSIONED = TypeAdapter(_Versioned)
@@ -111,23 +94,23 @@ def bury_delivery(delivery: Delivery, reason: DeadReason, text: str, now: float)
     return DeadLetter(
         id=delivery.id,
         reason=reason,
-        text=echo(text, TEXT),
+        text=unreadable.bounded(text),
         dead_since=now,
         iss=delivery.iss,
         client_id=delivery.client_id,
         event_id=delivery.event_id,
         publisher=delivery.publisher,
         attempts=delivery.attempts,
-        delivery=delivery,
+        delivery=replace(delivery, history=shortened(delivery.history, PAST_TEXT)),
     )
 
 
 def bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> DeadLetter:
     """An event that is given up as a whole."""
     return DeadLetter(
-        id=_digest(dump_event(EventDocument(event=replace(event, ended_at=None, reply_to=None)))),
+        id=digest(dump_event(EventDocument(event=replace(event, ended_at=None, reply_to=None)))),
         reason=reason,
-        text=echo(text, TEXT),
+        text=unreadable.bounded(text),
         dead_since=now,
         iss=event.iss,
         event_id=event.id,
@@ -136,32 +119,31 @@ def bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -
     )
 
 
-def bury_entry(event: SessionEnded, entry: WrongEntry, now: float) -> DeadLetter:
-    """One wrong entry of an event, alone: its dead letter holds the event with no other client."""
-    text = "; ".join(map(str, entry.mistakes))
-    letter = bury_event(replace(event, clients=(entry,)), DeadReason.MALFORMED_EVENT, text, now)
-    return replace(letter, client_id=entry.client_id or "", mistakes=entry.mistakes)
+def bury_raw(
+    message: Message, mistakes: Sequence[Mistake], now: float, data: Mapping[str, object] | None = None
+) -> DeadLetter:
+    """A message that is no event. Whatever it tells of its issuer and id is noted, to be found by.
 
-
-def bury_raw(message: Message, mistakes: Sequence[Mistake], now: float) -> DeadLetter:
-    """A message that is no event. Whatever it tells of its issuer and id is noted, to be found by."""
-    iss, event_id = _names(message)
+    `data` is the JSON of its event, where that is known: to read it again takes milliseconds.
+    """
+    iss, event_id = unreadable.names_of(message, data)
+    mistakes = unreadable.few(mistakes)
     return DeadLetter(
-        id=_digest(message.body, (message.message_id or "").encode(errors="replace"), repr(now).encode()),
+        id=digest(message.body, (message.message_id or "").encode(errors="replace"), repr(now).encode()),
         reason=DeadReason.MALFORMED_EVENT,
-        text=echo("; ".join(map(str, mistakes)), TEXT),
+        text=unreadable.told(mistakes),
         dead_since=now,
-        iss=iss,
-        event_id=event_id,
+        iss=unreadable.header(iss),
+        event_id=unreadable.header(event_id),
         publisher=message.user_id,
-        mistakes=tuple(mistakes),
-        raw=_raw(message),
+        mistakes=mistakes,
+        raw=unreadable.raw_of(message),
     )
 
 
 def bury_unread(message: Message, reason: DeadReason, text: str, now: float) -> DeadLetter:
     """A message that is given up as it came, for what has nothing to do with what is in it."""
-    return replace(bury_raw(message, (), now), reason=reason, text=echo(text, TEXT))
+    return replace(bury_raw(message, (), now), reason=reason, text=unreadable.bounded(text))
 
 
 # ── through the queue ───────────────────────────────────────────────────────────────────────────────────────────
@@ -169,19 +151,33 @@ def bury_unread(message: Message, reason: DeadReason, text: str, now: float) -> 
 
 def dump_dead_letter(letter: DeadLetter) -> Outgoing:
     """The message to be published to `dead`."""
-    content = _LETTER.dump_python(letter, mode="json", exclude_defaults=True)
-    outcomes = [
-        {"at": render_moment(past.at), "reason": past.reason, "status": past.status, "text": past.text}
-        for past in letter.outcomes
-    ]
     headers = {"reason": letter.reason.value, "iss": letter.iss}
     headers |= {"client_id": letter.client_id, "event_id": letter.event_id}
-    return Outgoing(
-        kind=Kind.DEAD_LETTER,
-        body=to_json({"v": VERSION, **content, "outcomes": outcomes}, indent=2),
-        message_id=letter.id,
-        headers={name: _header(value) for name, value in headers.items()},
+    headers = {name: unreadable.header(value) for name, value in headers.items()}
+    if letter.raw is not None:
+        notes = replace(letter, iss="", client_id="", event_id="", raw=replace(letter.raw, body=b"", headers={}))
+        if letter.text == unreadable.told(letter.mistakes):
+            notes = replace(notes, text="")
+        return Outgoing(
+            kind=Kind.UNREADABLE,
+            body=letter.raw.body,
+            message_id=letter.id,
+            headers={**letter.raw.headers, **headers, HEADER: unreadable.printable(_written(notes, 1).decode())},
+            content_type="application/octet-stream",
+        )
+    version: Literal[1, 2] = 1
+    if letter.event is not None:
+        version, event = as_written(letter.event)
+        letter = replace(letter, event=event)
+    beside = replace(
+        letter,
+        iss=_short(letter.iss),
+        client_id=_short(letter.client_id),
+        event_id=_short(letter.event_id),
+        publisher=_short(letter.publisher or "") or None,
     )
+    body = _written(beside, version)
+    return Outgoing(kind=Kind.DEAD_LETTER, body=body, message_id=letter.id, headers=headers)
 
 
 def load_dead_letter(message: Message) -> DeadLetter:
@@ -189,15 +185,60 @@ def load_dead_letter(message: Message) -> DeadLetter:
 
     Raises UnknownVersion for one of a later release; whatever else cannot be read is shown as it is.
     """
-    if message.kind is not Kind.DEAD_LETTER:
+    if message.kind is not Kind.DEAD_LETTER and message.kind is not Kind.UNREADABLE:
         return _moved_by_broker(message)
     try:
-        parse(_VERSIONED, message.body)
-        check_names(message.body)
-        return parse(_LETTER, message.body)
+        return _unreadable(message) if message.kind is Kind.UNREADABLE else _readable(message)
     except MalformedEvent as error:
         since = message.timestamp or 0.0
-        return replace(bury_raw(message, error.mistakes, since), id=message.message_id or _digest(message.body))
+        return replace(bury_raw(message, error.mistakes, since), id=message.message_id or digest(message.body))
+
+
+def _readable(message: Message) -> DeadLetter:
+    parse(_VERSIONED, message.body, latest=OF_NAMES)
+    check_names(message.body)
+    letter = parse(_LETTER, message.body)
+    source = letter.delivery or letter.event
+    if source is None:
+        return letter
+    # What is too long to stand there twice.
+    of_delivery = (source.event_id, source.client_id) if isinstance(source, Delivery) else (source.id, "")
+    event_id, client_id = letter.event_id or of_delivery[0], letter.client_id or of_delivery[1]
+    iss, publisher = letter.iss or source.iss, letter.publisher or source.publisher
+    return replace(letter, iss=iss, client_id=client_id, event_id=event_id, publisher=publisher)
+
+
+def _unreadable(message: Message) -> DeadLetter:
+    notes = message.headers.get(HEADER)
+    if not isinstance(notes, str):
+        raise MalformedEvent([Mistake(HEADER, "this header is missing, and with it why the message is here")])
+    parse(_VERSIONED, notes)
+    letter = parse(_LETTER, notes)
+    if letter.raw is None:
+        raise MalformedEvent([Mistake(HEADER, "this header says nothing of the body")])
+    if letter.entries:
+        try:
+            places(letter.entries)
+        except ValueError:
+            raise MalformedEvent([Mistake(HEADER, "this header says of no entries that they are wrong")]) from None
+    iss, client_id, event_id = (str(message.headers.get(name, "")) for name in ("iss", "client_id", "event_id"))
+    return replace(
+        letter,
+        text=letter.text or unreadable.told(letter.mistakes),
+        iss=iss,
+        client_id=client_id,
+        event_id=event_id,
+        raw=replace(letter.raw, body=message.body, headers=unreadable.attributes_of(message)),
+    )
+
+
+def _short(name: str) -> str:
+    """The name where it may stand there twice."""
+    return name if fits(name, NAME) else ""
+
+
+def _written(letter: DeadLetter, version: int) -> bytes:
+    return b'{"v":%d,%b' % (version, _LETTER.dump_json(letter, exclude_defaults=True)[1:])
 
 
 def message_of(letter: DeadLetter, lane: Lane) -> Message | None:
@@ -207,7 +248,7 @@ def message_of(letter: DeadLetter, lane: Lane) -> Message | None:
         return None
     return Message(
         lane=lane,
-        body=raw.body.encode() if raw.encoding == "utf-8" else base64.b64decode(raw.body),
+        body=raw.body,
         tag=None,
         content_type=raw.content_type,
         headers=raw.headers,
@@ -225,8 +266,8 @@ def _moved_by_broker(message: Message) -> DeadLetter:
     text = _MOVED.get(str(first.get("reason")), "given back to the broker too often: a fault of ours, or poison")
     letter = bury_raw(message, (), since)
     # Looking must show the same id each time, and headers such as the delivery count change with each look.
-    identity = _digest(message.body, (message.message_id or "").encode(errors="replace"), repr(death).encode())
-    return replace(letter, id=identity, reason=reason, text=echo(text, TEXT))
+    identity = digest(message.body, (message.message_id or "").encode(errors="replace"), repr(death).encode())
+    return replace(letter, id=identity, reason=reason, text=unreadable.bounded(text))
 
 
 def _last_death(death: object) -> Mapping[str, object]:
@@ -242,55 +283,10 @@ def _death_time(death: Mapping[str, object]) -> float | None:
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
-def _raw(message: Message) -> Raw:
-    body = message.body
-    whole = message.cut_from or Whole(size=len(body), sha256=hashlib.sha256(body).hexdigest())
-    kept = body[:RAW_BYTES]
-    truncated = len(kept) < whole.size
-    try:
-        # Where the body is cut, a character that the cut goes through is left out.
-        text: str | None = codecs.getincrementaldecoder("utf-8")().decode(kept, final=not truncated)
-    except UnicodeDecodeError:
-        text = None
-    return Raw(
-        encoding="base64" if text is None else "utf-8",
-        body=base64.b64encode(kept).decode() if text is None else text,
-        size=whole.size,
-        sha256=whole.sha256,
-        truncated=truncated,
-        content_type=None if message.content_type is None else echo(message.content_type),
-        message_id=message.message_id,
-        timestamp=message.timestamp,
-        headers={
-            f"cloudEvents:{name}": echo(value, TEXT) for name, value in binary_attributes(message.headers).items()
-        },
-    )
-
-
-def _names(message: Message) -> tuple[str, str]:
-    """`iss` and event id as far as they can be made out."""
-    content: object = None
-    if len(message.body) <= RAW_BYTES:
-        with contextlib.suppress(ValueError):
-            content = from_json(message.body, allow_partial=message.cut_from is not None)
-    content = content if isinstance(content, dict) else {}
-    event = content.get("data") if "specversion" in content else content
-    event = event if isinstance(event, dict) else {}
-    ids = (event.get("id"), content.get("id"), binary_attributes(message.headers).get("id"), message.message_id)
-    return _name(event.get("iss")), next(filter(None, map(_name, ids)), "")
-
-
-def _name(value: object) -> str:
-    return echo(value, TEXT) if isinstance(value, str) else ""
-
-
-def _digest(*parts: bytes) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+def digest(*parts: bytes) -> str:
+    """By which a letter is known, whoever makes it."""
+    made = hashlib.blake2b(digest_size=16)
     for part in parts:
-        digest.update(b"%d:" % len(part))
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def _header(value: str) -> str:
-    return echo(value, HEADER_BYTES).encode()[:HEADER_BYTES].decode(errors="ignore")
+        made.update(b"%d:" % len(part))
+        made.update(part)
+    return made.hexdigest()

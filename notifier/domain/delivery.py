@@ -12,9 +12,10 @@ from notifier.domain.client import Algorithm
 from notifier.domain.frozen import frozen, replace
 from notifier.domain.outcome import Cause
 from notifier.domain.reply import ReplyTo
+from notifier.domain.written import cut, size
 
 HISTORY_LENGTH = 10
-HISTORY_TEXT = 2048  # characters of the answers' text that all of a delivery's history may hold
+HISTORY_TEXT = 2048  # bytes of the answers' text, as it is written, that all of a delivery's history may hold
 ANSWER_TEXT = 1024
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]
@@ -95,17 +96,20 @@ class Delivery:
 
     def with_past(self, past: Past) -> tuple[Past, ...]:
         """The history with one more outcome in it: the last ten, and 2 KiB of text in all, newest kept."""
-        if not self.history and len(past.text) <= ANSWER_TEXT:
-            return (past,)
-        kept: list[Past] = []
-        room = HISTORY_TEXT
-        for entry in (past, *reversed(self.history)):
-            if len(kept) == HISTORY_LENGTH:
-                break
-            text = entry.text[: min(room, ANSWER_TEXT)]
-            room -= len(text)
-            kept.append(entry if text == entry.text else replace(entry, text=text))
-        return tuple(reversed(kept))
+        return shortened((*self.history, past)[-HISTORY_LENGTH:], HISTORY_TEXT)
+
+
+def shortened(history: tuple[Past, ...], most: int) -> tuple[Past, ...]:
+    """The same with so many bytes of text in all: what the newest leave room for is kept of the older ones."""
+    if 6 * sum(len(past.text) for past in history) <= min(most, ANSWER_TEXT):  # what is almost always so
+        return history
+    kept: list[Past] = []
+    room = most
+    for past in reversed(history):
+        text = cut(past.text, min(room, ANSWER_TEXT))
+        room -= size(text)
+        kept.append(past if text == past.text else replace(past, text=text))
+    return tuple(reversed(kept))
 
 
 def delivery_id(

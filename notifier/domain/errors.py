@@ -10,7 +10,7 @@ NotifierError
     └── TopologyMismatch a queue or exchange is missing, or exists with other arguments
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from notifier.domain.outcome import Cause
@@ -45,7 +45,14 @@ class ConfigurationError(_Mistaken):
 
 
 class MalformedEvent(_Mistaken):
-    """A message is no event. It is dead-lettered with reason `malformed_event`, or answered with 400 over HTTP."""
+    """A message is no event. It is dead-lettered with reason `malformed_event`, or answered with 400 over HTTP.
+
+    `data` is its JSON, where that could be opened.
+    """
+
+    def __init__(self, mistakes: Sequence[Mistake], data: Mapping[str, object] | None = None) -> None:
+        super().__init__(mistakes)
+        self.data = data
 
 
 class UnknownVersion(NotifierError):  # noqa: N818  a state, not a mistake

@@ -131,7 +131,7 @@ class EventBody(TypedDict, total=False):
     sid: Annotated[Text | None, Field(description="The session.")]
     clients: Required[
         Annotated[
-            Annotated[list[ClientId | EntryDocument], Field(min_length=1)] | Literal["*"],
+            Annotated[list[ClientId | EntryDocument], Field(min_length=1, fail_fast=True)] | Literal["*"],
             Field(description='Whom to tell: `client_id`s or objects; or "*", all registered clients of the issuer.'),
         ]
     ]

@@ -50,7 +50,7 @@ def check_names(body: bytes) -> None:
 
 
 def disagreements(names: Names) -> list[Mistake]:
-    """Each name that is not that of what the letter holds."""
+    """Each name that is not that of what the letter holds. One that is left out is that one."""
     told = {name: str(names.get(name) or "") for name in _TOLD}
     found: list[Mistake] = []
     if (delivery := names.get("delivery")) is not None:
@@ -67,11 +67,12 @@ def disagreements(names: Names) -> list[Mistake]:
 def _differences(told: dict[str, str], held: dict[str, str], what: str) -> list[Mistake]:
     if told == held:
         return []
-    return [Mistake(name, f"is not that of the {what} that it holds") for name in _TOLD if told[name] != held[name]]
+    wrong = [name for name in _TOLD if told[name] and told[name] != held[name]]
+    return [Mistake(name, f"is not that of the {what} that it holds") for name in wrong]
 
 
 def _names_client(clients: object, client_id: str) -> bool:
     """Whether it is one of these: the letter of a wrong entry names its client, one of a whole event names none."""
     return isinstance(clients, list) and any(
-        isinstance(entry, dict) and entry.get("client_id") == client_id for entry in clients
+        (entry.get("client_id") if isinstance(entry, dict) else entry) == client_id for entry in clients
     )

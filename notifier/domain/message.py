@@ -28,6 +28,7 @@ class Kind(StrEnum):
     EVENT = "notifier.event"
     DELIVERY = "notifier.delivery"
     DEAD_LETTER = "notifier.dead-letter"
+    UNREADABLE = "notifier.unreadable"  # a dead letter too: its body is what came, see `unreadable`
 
 
 class NewerKind(str):

@@ -57,12 +57,13 @@ def may_speak(event: SessionEnded, issuer: Issuer) -> Objection | None:
 
 
 def deliveries(event: SessionEnded, registry: Registry) -> Iterator[Delivery | Skipped]:
-    """One delivery a client, each once, in the event's order; wrong entries are left to the caller.
+    """One delivery a client, each once, in the event's order; wrong entries of a document are left to the caller.
 
     A client that nobody knows gets its delivery too: whether it is still unknown shows at the attempt.
     """
     registered = registry.clients_of(event.iss)
-    for entry in _entries(event, registry):
+    for each in _members(event, registry):
+        entry = ClientEntry(client_id=each) if isinstance(each, str) else each
         client = registered.get(entry.client_id)
         if _is_skipped(client, entry, registry):
             yield Skipped(iss=event.iss, client_id=entry.client_id, event_id=event.id, reply_to=event.reply_to)
@@ -71,22 +72,34 @@ def deliveries(event: SessionEnded, registry: Registry) -> Iterator[Delivery | S
 
 
 def fates_of(event: SessionEnded, registry: Registry) -> int:
-    """How many fates there will be to tell: one a delivery, one a skipped client and one a wrong entry."""
+    """How many fates there will be to tell: one a delivery and one a skipped client."""
     registered = registry.clients_of(event.iss)
-    fates: set[str | tuple[str, str] | Identity] = set()
-    for entry in _members(event, registry):
-        if isinstance(entry, WrongEntry):
-            fates.add(entry.raw)
-        elif _is_skipped(registered.get(entry.client_id), entry, registry):
-            fates.add((entry.client_id, "skipped"))
-        else:
-            fates.add(_identity(event, entry, registry))
-    return len(fates)
+    if event.clients == "*":
+        return sum(client.backchannel_logout_uri is not None for client in registered.values())
+    names = {entry for entry in event.clients if isinstance(entry, str)}
+    fates: set[tuple[str, str] | Identity] = set()
+    for entry in event.clients:
+        if isinstance(entry, ClientEntry):
+            client = registered.get(entry.client_id)
+            fate = _fate(event, entry, client, registry)
+            alone = ClientEntry(client_id=entry.client_id)
+            if entry.client_id not in names or fate != _fate(event, alone, client, registry):
+                fates.add(fate)
+    return len(names) + len(fates)  # of 20,000 names no more is made than this: it would hold the loop
 
 
-def wrong_entries(event: SessionEnded, registry: Registry) -> Iterator[WrongEntry]:
-    """The entries that become dead letters of their own."""
-    return (entry for entry in _members(event, registry) if isinstance(entry, WrongEntry))
+def _fate(
+    event: SessionEnded, entry: ClientEntry, client: Client | None, registry: Registry
+) -> tuple[str, str] | Identity:
+    """What tells one fate from another."""
+    return (entry.client_id, "skipped") if _is_skipped(client, entry, registry) else _identity(event, entry, registry)
+
+
+def wrong_entries(event: SessionEnded) -> tuple[WrongEntry, ...]:
+    """Those of a document that an earlier release wrote."""
+    if event.clients == "*":
+        return ()
+    return tuple(entry for entry in event.clients if isinstance(entry, WrongEntry))
 
 
 def needs_split(event: SessionEnded) -> bool:
@@ -95,11 +108,11 @@ def needs_split(event: SessionEnded) -> bool:
 
 
 def split(event: SessionEnded, registry: Registry) -> Iterator[SessionEnded]:
-    """The same event in parts of at most 100 named clients, each client in one of them alone; wrong entries too.
+    """The same event in parts of at most 100 named clients, each client in one of them alone.
 
     `"*"` is spelled out by the registry as it stands now; where that knows nobody there is no part.
     """
-    part: list[ClientEntry | WrongEntry] = []
+    part: list[str | ClientEntry] = []
     for entry in _members(event, registry):
         part.append(entry)
         if len(part) == PART:
@@ -109,23 +122,21 @@ def split(event: SessionEnded, registry: Registry) -> Iterator[SessionEnded]:
         yield replace(event, clients=tuple(part))
 
 
-def _entries(event: SessionEnded, registry: Registry) -> Iterator[ClientEntry]:
-    return (entry for entry in _members(event, registry) if isinstance(entry, ClientEntry))
-
-
-def _members(event: SessionEnded, registry: Registry) -> Iterator[ClientEntry | WrongEntry]:
-    """The event's entries: each that makes a delivery of its own once, and each wrong text once."""
+def _members(event: SessionEnded, registry: Registry) -> Iterator[str | ClientEntry]:
+    """The event's entries: each that makes a delivery of its own once."""
     if event.clients == "*":
         for client in registry.clients_of(event.iss).values():
             if client.backchannel_logout_uri is not None:
-                yield ClientEntry(client_id=client.client_id)
+                yield client.client_id
         return
-    if len(event.clients) == 1:
+    if len(event.clients) == 1 and not isinstance(event.clients[0], WrongEntry):
         yield event.clients[0]
         return
-    seen: set[str | Identity] = set()
+    seen: set[Identity] = set()
     for entry in event.clients:
-        identity = entry.raw if isinstance(entry, WrongEntry) else _identity(event, entry, registry)
+        if isinstance(entry, WrongEntry):
+            continue
+        identity = (entry, event.sub, event.sid, None) if isinstance(entry, str) else _identity(event, entry, registry)
         if identity not in seen:
             seen.add(identity)
             yield entry

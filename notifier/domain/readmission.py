@@ -5,6 +5,7 @@ delivery whose token names no session ends every session of its user at the clie
 worker first had it in hand longer ago than its client allows (`sub_only_max_age`), attempted or not, it stays unless
 that is wanted by name.
 What could not be read is read again by the rules of today. If they still refuse it, it would be back at once: it stays.
+Of an event whose other entries were served, those that were wrong are read again, and nobody else is told.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,11 +19,13 @@ from notifier.domain.dead_letter import DeadLetter, message_of
 from notifier.domain.delivery import Delivery
 from notifier.domain.documents import DeliveryDocument, EventDocument, dump_delivery, dump_event
 from notifier.domain.errors import MalformedEvent
-from notifier.domain.event_document import read_entry, read_event
+from notifier.domain.event_document import read_event
+from notifier.domain.event_entries import places, read_again
 from notifier.domain.logout_token import carries_sid
 from notifier.domain.message import Kind, Lane, Message, Outgoing
+from notifier.domain.plan import wrong_entries
 from notifier.domain.registry import Registry
-from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
+from notifier.domain.session_ended import SessionEnded
 
 _OURS = frozenset({"delivery", "event", "dead_since"})  # a member that a document of ours has
 SUB_ONLY_MAX_AGE = 600.0  # seconds, for a client that nobody knows here
@@ -95,8 +98,11 @@ def readmit(letter: DeadLetter, rules: Rules, now: float) -> Readmitted | Kept:
             why=Stays.CUT,
             text="its body was too large to be kept whole; its publisher has to send it again, below queue.max_event",
         )
+    if letter.entries == "":
+        return _malformed("which of its clients were not told is not known, so many entries are wrong")
     try:
-        event = read_event(message, max_bytes=rules.max_event, new_id=rules.new_id, now=now)
+        only = None if letter.entries is None else places(letter.entries)
+        event = read_event(message, max_bytes=rules.max_event, new_id=rules.new_id, now=now, only=only)
     except MalformedEvent as malformed:
         return _unproven() if _in_our_form(message) else _malformed(str(malformed))
     return _event(event, now)
@@ -142,18 +148,16 @@ def _begun(delivery: Delivery) -> float | None:
 def _event(event: SessionEnded, now: float) -> Readmitted | Kept:
     if (kept := _run_out(event.not_after, now)) is not None:
         return kept
-    if event.clients != "*":
-        entries = [entry if isinstance(entry, ClientEntry) else _reread(event, entry) for entry in event.clients]
-        wrong = [str(mistake) for entry in entries if isinstance(entry, WrongEntry) for mistake in entry.mistakes]
-        if wrong and len(entries) == 1:
-            return _malformed("; ".join(wrong))
-        event = replace(event, clients=tuple(entries))
+    if wrong := wrong_entries(event):
+        named = event.sub is not None or event.sid is not None
+        again = {entry: read_again(entry.raw, named=named) for entry in wrong}
+        mended = [good for entry in event.clients for good in (again[entry][0] if entry in again else (entry,))]
+        still = [(entry, found[1].mistakes) for entry, found in again.items() if found[1] is not None]
+        if not mended:
+            return _malformed("; ".join(str(mistake) for _, mistakes in still for mistake in mistakes))
+        event = replace(event, clients=(*mended, *(entry for entry, _ in still)))
     body = dump_event(EventDocument(event=replace(event, id_given=True)))
     return Readmitted(queue=Lane.EVENTS, outgoing=Outgoing(kind=Kind.EVENT, body=body, message_id=event.id))
-
-
-def _reread(event: SessionEnded, entry: WrongEntry) -> ClientEntry | WrongEntry:
-    return read_entry(entry.raw, named=event.sub is not None or event.sid is not None)
 
 
 def _malformed(mistakes: str) -> Kept:

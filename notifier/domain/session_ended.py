@@ -25,9 +25,9 @@ class ClientEntry:
 
 @frozen
 class WrongEntry:
-    """A member of `clients` that cannot be read: a dead letter of its own, which never takes the others with it.
+    """A member of `clients` that could not be read, as earlier releases wrote it into their documents.
 
-    `raw` is the member as JSON text.
+    `raw` is the member as JSON text. At the first reading none is made any more: see `event_document`.
     """
 
     client_id: str | None
@@ -37,14 +37,17 @@ class WrongEntry:
 
 @frozen
 class SessionEnded:
-    """The event as understood. `id_given` is False for an id made up at reading, which marks no duplicate."""
+    """The event as understood. `id_given` is False for an id made up at reading, which marks no duplicate.
+
+    Of `clients` a name alone is a client of which the event tells nothing else.
+    """
 
     id: str
     id_given: bool
     iss: str
     sub: str | None
     sid: str | None
-    clients: tuple[ClientEntry | WrongEntry, ...] | Literal["*"]
+    clients: tuple[str | ClientEntry | WrongEntry, ...] | Literal["*"]
     ended_at: float | None = None
     not_after: float | None = None
     reason: str | None = None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from notifier.domain.dead_letter import load_dead_letter
-from notifier.domain.dead_letter_rows import NEWER, Row, Wanted, read_row
+from notifier.domain.dead_letter_rows import NEWER, Row, Wanted, look
 from notifier.domain.errors import QueueError
 from notifier.domain.message import Message, Transfer
 from notifier.domain.readmission import Kept, Rules, Stays, readmit
@@ -122,7 +122,7 @@ class _Pass:
         """Go through, until the end or a stop or a failure."""
         failed = False
         try:
-            async with self._letters.visit() as visit:
+            async with self._letters.visit(look(self._wanted, whole=self._rules is not None)) as visit:
                 await self._go_through(visit)
         except QueueError as error:
             self._unfinished, failed = str(error), True
@@ -140,8 +140,7 @@ class _Pass:
         while page := await visit.page():
             for start in range(0, len(page), AT_ONCE):
                 chunk = page[start : start + AT_ONCE]
-                rows = ((message, read_row(message)) for message in chunk)
-                meant = [(message, row) for message, row in rows if self._wanted.matches(message, row)]
+                meant = [(each.message, each.row) for each in chunk if each.row is not None]
                 for first in range(0, len(meant), self._at_once):
                     await self._act(visit, meant[first : first + self._at_once])
                     if self._unfinished is not None:

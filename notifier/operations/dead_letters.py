@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from notifier.domain.dead_letter_rows import Row, Wanted, read_row
+from notifier.domain.dead_letter_rows import Look, Row, Seen, Wanted, look
 from notifier.domain.message import Message, Transfer, Transferred
 
 AT_ONCE = 100  # letters read without giving way to others on the loop: 1 to 3 ms
@@ -23,8 +23,8 @@ class Visit(Protocol):
     def left(self) -> int:
         """How many are still to be seen."""
 
-    async def page(self) -> Sequence[Message]:
-        """The next letters; none at the end. Raises QueueError."""
+    async def page(self) -> Sequence[Seen]:
+        """The next letters as they were looked at; none at the end. Raises QueueError."""
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Forget these for good; those that were still there. Raises QueueError."""
@@ -36,8 +36,11 @@ class Visit(Protocol):
 class Letters(Protocol):
     """The dead letters of a queue."""
 
-    def visit(self) -> AbstractAsyncContextManager[Visit]:
-        """At its end everything that was not removed is there as before, in its order. Raises QueueError."""
+    def visit(self, look: Look) -> AbstractAsyncContextManager[Visit]:
+        """`look` sees each letter as it comes. At the end what was not removed is there as before, in its order.
+
+        Raises QueueError.
+        """
 
 
 Progress = Callable[[int, int], None]
@@ -61,19 +64,21 @@ class Group:
 
 
 async def rows(
-    letters: Letters, wanted: Wanted, progress: Progress = no_progress
+    letters: Letters, wanted: Wanted, progress: Progress = no_progress, *, whole: bool = False
 ) -> AsyncGenerator[tuple[Row, Message], None]:
-    """Those that are meant, oldest first. The caller closes the iterator (`aclosing`). Raises QueueError."""
-    async with letters.visit() as visit:
+    """Those that are meant, oldest first; each message has its body where `whole`.
+
+    The caller closes the iterator (`aclosing`). Raises QueueError.
+    """
+    async with letters.visit(look(wanted, whole=whole)) as visit:
         seen = 0
         while page := await visit.page():
-            for number, message in enumerate(page):
+            for number, each in enumerate(page):
                 if number % AT_ONCE == AT_ONCE - 1:
                     progress(seen + number, seen + len(page) + visit.left)
                     await asyncio.sleep(0)
-                row = read_row(message)
-                if wanted.matches(message, row):
-                    yield row, message
+                if each.row is not None:
+                    yield each.row, each.message
             seen += len(page)
             progress(seen, seen + visit.left)
 

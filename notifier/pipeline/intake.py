@@ -2,27 +2,29 @@
 
 Either `Expand`, deliveries made one by one as there is room, or `Move`, messages to be made durable elsewhere before
 this one is acked: an event split, a delay gone on with, a dead letter, an event of an issuer nobody knows (yet).
-Nothing here waits: the worker acts on what is returned.
+Wrong entries of an event become one dead letter at the first reading, from the message as it came; whatever is written
+of the event from then on holds its good ones alone. Nothing here waits: the worker acts on what is returned.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Literal, TypeAlias, assert_never
 
-from notifier.domain import dead_letter, documents, plan
+from notifier.domain import dead_letter, documents, plan, wrong_entries
 from notifier.domain.backoff import SOON, hops
 from notifier.domain.cloudevents import echo
 from notifier.domain.dead_letter import DeadLetter
 from notifier.domain.delivery import Delivery
 from notifier.domain.documents import Schedule
 from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
-from notifier.domain.event_document import read_event
+from notifier.domain.event_document import understand
 from notifier.domain.frozen import frozen, replace
 from notifier.domain.message import DEAD, SUSPECT, Kind, Lane, Message, NewerKind, Outgoing, delay
 from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.plan import Skipped
 from notifier.domain.registry import Registry
 from notifier.domain.reply import ReplyTo
-from notifier.domain.session_ended import SessionEnded
+from notifier.domain.session_ended import SessionEnded, WrongEntry
 from notifier.domain.verdict import grace_left, our_fault_wait
 from notifier.pipeline.facts import Buried, Deferred, EventTaken
 from notifier.pipeline.ports import Clock, CurrentRegistry
@@ -46,12 +48,12 @@ class Move:
     fact: EventTaken | None = None
 
 
-Step: TypeAlias = Delivery | Skipped | DeadLetter
+Step: TypeAlias = Delivery | Skipped | Send
 
 
 @frozen
 class Expand:
-    """Make each delivery in its turn. `event` is None for a message that is a single delivery."""
+    """Make each delivery, or what is said instead, in its turn. `event` is None for a message of a single delivery."""
 
     steps: Iterator[Step]
     event: SessionEnded | None
@@ -71,7 +73,7 @@ class Intake:
         try:
             return self._open(message)
         except MalformedEvent as malformed:
-            return self._malformed(message, malformed.mistakes)
+            return self._malformed(message, malformed.mistakes, malformed.data)
         except UnknownVersion as newer:
             return self._newer_version(message, newer)
         except Exception as error:  # noqa: BLE001  around one message: whatever a parser does, the worker lives on
@@ -93,19 +95,22 @@ class Intake:
             return move
         match message.kind:
             case None:
-                event = read_event(message, max_bytes=self._max_event, new_id=self._new_id, now=now)
-                return self._event(message, documents.EventDocument(event=event), now)
+                found = understand(message, max_bytes=self._max_event, new_id=self._new_id, now=now)
+                letter = None
+                if found.wrong is not None:
+                    letter = wrong_entries.bury_entries(message, found.event, found.wrong, now)
+                return self._event(message, documents.EventDocument(event=found.event), letter, now)
             case Kind.EVENT:
                 document = documents.load_event(message.body)
                 if (hop := _next_hop(document.schedule, now)) is None:
-                    return self._event(message, document, now)
+                    return self._written(message, document, now)
                 body = documents.dump_event(replace(document, schedule=hop.left))
             case Kind.DELIVERY:
                 waiting = documents.load_delivery(message.body)
                 if (hop := _next_hop(waiting.schedule, now)) is None:
                     return Expand(steps=iter((waiting.delivery,)), event=None)
                 body = documents.dump_delivery(replace(waiting, schedule=hop.left))
-            case Kind.DEAD_LETTER:
+            case Kind.DEAD_LETTER | Kind.UNREADABLE:
                 raise MalformedEvent((Mistake("", "a dead letter is replayed by `notifier dead-letters replay`"),))
             case NewerKind():
                 raise UnknownVersion(f"a message of type {echo(message.kind)}, which this release does not know")
@@ -114,26 +119,50 @@ class Intake:
         outgoing = Outgoing(kind=message.kind, body=body, message_id=message.message_id or "")
         return Move(sends=(Send(queue=delay(hop.seconds), message=outgoing),))
 
-    def _event(self, message: Message, document: documents.EventDocument, now: float) -> Expand | Move:
+    def _written(self, message: Message, document: documents.EventDocument, now: float) -> Expand | Move:
+        """An event on its way. In documents of earlier releases wrong entries stand among the others."""
+        event = document.event
+        if not (wrong := plan.wrong_entries(event)) or event.clients == "*":
+            return self._event(message, document, None, now)
+        letter = wrong_entries.bury_wrong(event, wrong, now)
+        good = tuple(entry for entry in event.clients if not isinstance(entry, WrongEntry))
+        if not good:
+            return Move(sends=(_buried(letter, event.reply_to),), fact=_taken(event, "accepted", 0))
+        return self._event(message, replace(document, event=replace(event, clients=good)), letter, now)
+
+    def _event(
+        self, message: Message, document: documents.EventDocument, letter: DeadLetter | None, now: float
+    ) -> Expand | Move:
+        """`letter`: of its wrong entries, to be made durable before anything else is."""
         if message.lane is Lane.BULK:
             document = replace(document, bulk=True)
         event, registry = document.event, self._registry()
+        if event.iss in registry.issuers and event.reply_to is not None and event.reply_to.of is None:
+            event = _counted(event, event.reply_to, registry, more=0 if letter is None else 1)
+            document = replace(document, event=event)
+        first = () if letter is None else (_buried(letter, event.reply_to),)
+        work = self._good(message, document, registry, now)
+        if isinstance(work, Expand):
+            return replace(work, steps=chain(first, work.steps))
+        return replace(work, sends=chain(first, work.sends))
+
+    def _good(
+        self, message: Message, document: documents.EventDocument, registry: Registry, now: float
+    ) -> Expand | Move:
+        event = document.event
         issuer = registry.issuers.get(event.iss)
         if issuer is None:
             return self._unknown_issuer(document, registry, now)
         if (objection := plan.may_speak(event, issuer)) is not None:
             return _bury_event(event, objection.reason, objection.text, now)
-        if event.reply_to is not None and event.reply_to.of is None:
-            event = _counted(event, event.reply_to, registry)
-            document = replace(document, event=event)
         taken = _taken(event, "split", 0)
         if plan.needs_split(event):
             return Move(sends=self._parts(document, registry, rest=message.suspect), fact=taken)
         if message.suspect and len(event.clients) > 1:
-            return Move(sends=_singly(event, registry, now), fact=taken)
+            return Move(sends=_singly(event, registry), fact=taken)
         if message.delivery_count >= SUSPECT and not event.id_given:
             return Move(sends=(_written_down(document),))
-        return Expand(steps=_steps(event, registry, now), event=event)
+        return Expand(steps=plan.deliveries(event, registry), event=event)
 
     def _parts(self, document: documents.EventDocument, registry: Registry, *, rest: bool) -> Iterator[Send]:
         """Messages of their own: parts that shared an id would have to be confirmed one after the other."""
@@ -162,12 +191,12 @@ class Intake:
             iss=event.iss, client_id="", event_id=event.id, cause=Cause.UNKNOWN, due=now + wait,
             text="not one of `issuers` (yet)", reply_to=event.reply_to,
         )  # fmt: skip
-        body = documents.dump_event(later)
-        outgoing = Outgoing(kind=Kind.EVENT, body=body, message_id=event.id)
-        return Move(sends=(Send(queue=delay(hop[0]), message=outgoing, fact=fact),))
+        return Move(sends=_put_off(later, delay(hop[0]), fact))
 
-    def _malformed(self, message: Message, mistakes: tuple[Mistake, ...]) -> Move:
-        letter = dead_letter.bury_raw(message, mistakes, self._clock())
+    def _malformed(
+        self, message: Message, mistakes: tuple[Mistake, ...], data: Mapping[str, object] | None = None
+    ) -> Move:
+        letter = dead_letter.bury_raw(message, mistakes, self._clock(), data)
         dated = message.timestamp is not None
         taken = EventTaken(
             result="malformed", event_id=letter.event_id, iss=letter.iss, publisher=letter.publisher, deliveries=0,
@@ -235,25 +264,23 @@ def _next_hop(schedule: Schedule | None, now: float) -> _Hop | None:
     return _Hop(seconds=first, left=Schedule(due=schedule.due, hops=tuple(rest)))
 
 
-def _steps(event: SessionEnded, registry: Registry, now: float) -> Iterator[Step]:
-    for entry in plan.wrong_entries(event, registry):
-        yield dead_letter.bury_entry(event, entry, now)
-    yield from plan.deliveries(event, registry)
+def _put_off(later: documents.EventDocument, queue: str, fact: Deferred) -> Iterator[Send]:
+    """Written at a turn of the loop of its own: of 20,000 names, reading them back has taken one."""
+    body = documents.dump_event(later)
+    yield Send(queue=queue, message=Outgoing(kind=Kind.EVENT, body=body, message_id=later.event.id), fact=fact)
 
 
-def _counted(event: SessionEnded, reply_to: ReplyTo, registry: Registry) -> SessionEnded:
-    """Its parts and deliveries know for how many clients a fate is told, so that whoever waits knows the last one."""
-    return replace(event, reply_to=replace(reply_to, of=plan.fates_of(event, registry)))
+def _counted(event: SessionEnded, reply_to: ReplyTo, registry: Registry, *, more: int) -> SessionEnded:
+    """Its parts and deliveries know how many fates are told, so that whoever waits knows the last one."""
+    return replace(event, reply_to=replace(reply_to, of=plan.fates_of(event, registry) + more))
 
 
-def _singly(event: SessionEnded, registry: Registry, now: float) -> Iterator[Send]:
+def _singly(event: SessionEnded, registry: Registry) -> Iterator[Send]:
     """The event as single deliveries, so that only the one that kills a process goes on to the delivery limit."""
-    for step in _steps(replace(event, id_given=True), registry, now):
+    for step in plan.deliveries(replace(event, id_given=True), registry):
         if isinstance(step, Delivery):
             body = documents.dump_delivery(documents.DeliveryDocument(delivery=step))
             yield Send(queue=REST, message=Outgoing(kind=Kind.DELIVERY, body=body, message_id=step.id))
-        elif isinstance(step, DeadLetter):
-            yield _buried(step, event.reply_to)
 
 
 def _written_down(document: documents.EventDocument) -> Send:

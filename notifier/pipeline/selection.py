@@ -12,11 +12,17 @@ What the process has lived through does not count. Each loss of a lane's channel
 that held against the messages, a broker that flaps would make all of them suspects, and a few at a time they would
 not be done before the next loss, and the next, up to the limit. A process that has died knows of nothing it survived.
 
+A large message waits in a line of its own, and few of them are at hand: what was read of one takes up to thirty times
+its bytes in memory, and reading it holds the loop for milliseconds. One is opened at every third turn of the loop, so
+that whoever asks something is answered in between, and only while few others are not durable yet. Whatever is small
+goes past them.
+
 A message whose next delivery finds the share of clients not proven yet full steps aside, to the back of its lane. Put
 off instead, a person who signs out beside an event of thousands of new clients would come back after all of them.
 """
 
 import random
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -25,13 +31,15 @@ from notifier.domain.message import Lane
 from notifier.pipeline.gate import Gate
 from notifier.pipeline.held import Held, Shelf
 from notifier.pipeline.intake import Intake
-from notifier.pipeline.lanes import EFFORT, Turns
+from notifier.pipeline.lanes import A_TURN, EFFORT, Turns
 from notifier.pipeline.ports import Clock
 
 GATHER = 0.5  # seconds that suspects wait for one another: the broker sends what it gave back within a tenth of that
 PAUSE = 0.1  # seconds between two turns: an ack that is still with us when the process dies was never given
 SHARE_OF_SUSPECTS = 8  # an eighth of those that wait is tried together: a thousand take fifty turns, not a thousand
 LONGEST_TURN = 30.0  # seconds: who takes longer waits for the broker, not for a client
+AT_HAND = 4  # large messages: enough that the broker's confirms are not waited for one by one
+OPENED_EVERY = 3  # turns of the loop: an answer to a request takes as many
 LOOKED_AT = 32  # messages of a lane that may step aside at one turn; the next turn goes on behind them
 
 
@@ -57,6 +65,9 @@ class Selection:
         self._survived = dict.fromkeys(Lane, 0)  # losses of the lane's channel in this process
         self._suspects: list[Held] = []
         self._tried: list[Held] = []  # suspects on their way
+        self._large: deque[Held] = deque()
+        self._at_hand: list[Held] = []  # large ones, of which one at most is not read yet
+        self._turns_since = OPENED_EVERY  # since the last was opened
         self._next_turn = self._too_long = 0.0  # not before; not after, even if some of `_tried` have no fate yet
 
     def put(self, held: Held) -> None:
@@ -69,7 +80,25 @@ class Selection:
                 self._next_turn = self._steady() + GATHER
             self._suspects.append(held)
         else:
+            self._line_up(held)
+
+    def _line_up(self, held: Held) -> None:
+        (self._large if held.large else self._shelves[held.lane].waiting).append(held)
+
+    def admit(self) -> bool:
+        """A turn of the loop begins: another large message may be opened. Whether more may be at the next turns."""
+        if not self._large:
+            return False
+        self._at_hand = [held for held in self._at_hand if held.at_hand]
+        if len(self._at_hand) == AT_HAND or any(held.work is None for held in self._at_hand):
+            return False
+        self._turns_since += 1
+        if self._turns_since >= OPENED_EVERY:
+            self._turns_since = 0
+            held = self._large.popleft()
+            self._at_hand.append(held)
             self._shelves[held.lane].waiting.append(held)
+        return bool(self._large)
 
     def lose(self, lane: Lane) -> None:
         """The lane's messages will come again."""
@@ -77,10 +106,13 @@ class Selection:
         self._shelves[lane].lose()
         self._suspects = [held for held in self._suspects if held.lane is not lane]
         self._tried = [held for held in self._tried if held.lane is not lane]
+        self._large = deque(held for held in self._large if held.lane is not lane)
+        self._at_hand = [held for held in self._at_hand if held.lane is not lane]
 
     def give_back(self) -> None:
         """Let go of what was not begun. An event of which some clients were told is finished: none is told twice."""
         self._suspects.clear()
+        self._large.clear()
         for shelf in self._shelves.values():
             for held in list(shelf.unopened()):
                 shelf.waiting.remove(held)
@@ -108,7 +140,7 @@ class Selection:
     def turned(self, held: Held) -> int:
         """It had its turn. Returns what that counts."""
         self._shelves[held.lane].turn(held)
-        return EFFORT[held.lane]
+        return A_TURN if held.large and held.given <= 1 else EFFORT[held.lane]
 
     def cramped(self) -> Held | None:
         """The message that would have its turn if there were more memory; None where it is not memory that lacks."""
@@ -130,7 +162,7 @@ class Selection:
         group = max(1, len(self._suspects) // SHARE_OF_SUSPECTS)
         self._tried, self._suspects = self._suspects[:group], self._suspects[group:]
         for held in self._tried:
-            self._shelves[held.lane].waiting.append(held)
+            self._line_up(held)
         self._too_long = now + LONGEST_TURN
 
     def _first(self, lane: Lane) -> Held | None:

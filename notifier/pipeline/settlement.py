@@ -11,7 +11,6 @@ from itertools import islice
 
 from notifier.domain import dead_letter, documents
 from notifier.domain.backoff import hops
-from notifier.domain.dead_letter import DeadLetter
 from notifier.domain.delivery import Delivery
 from notifier.domain.documents import DeliveryDocument, Schedule
 from notifier.domain.errors import QueueUnavailable
@@ -68,13 +67,12 @@ class Settlement:
                     return False
                 self._observe(_deferred(delivery, verdict))
             case Dead():
-                await self.bury(dead_letter.bury_delivery(delivery, verdict.reason, verdict.text, now))
+                await self._bury(delivery, verdict, now)
         return True
 
-    async def bury(self, letter: DeadLetter) -> None:
-        """Return once the dead letter is durable."""
+    async def _bury(self, delivery: Delivery, verdict: Dead, now: float) -> None:
+        letter = dead_letter.bury_delivery(delivery, verdict.reason, verdict.text, now)
         await self.send(DEAD, dead_letter.dump_dead_letter(letter))
-        source = letter.delivery or letter.event
         self._observe(
             facts.Buried(
                 iss=letter.iss,
@@ -82,8 +80,8 @@ class Settlement:
                 event_id=letter.event_id,
                 reason=letter.reason,
                 text=letter.text,
-                delivery=letter.delivery,
-                reply_to=None if source is None else source.reply_to,
+                delivery=delivery,
+                reply_to=delivery.reply_to,
             )
         )
 

@@ -8,7 +8,6 @@ most twice `max_in_flight` exist, however many clients the waiting events name.
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 
-from notifier.domain.dead_letter import DeadLetter
 from notifier.domain.delivery import Delivery
 from notifier.domain.errors import OurFault
 from notifier.domain.logout_token import carries_sid
@@ -148,6 +147,8 @@ class Worker:
     def _begin_some(self) -> None:
         """A few at a time, so that answers are read in between: hundreds that come due at once must delay nobody."""
         self._pumping = False
+        if self._selection.admit():
+            self._pump()
         effort = 0
         while effort < A_TURN:
             if (held := self._selection.next()) is None:
@@ -183,9 +184,9 @@ class Worker:
                     iss=step.iss, client_id=step.client_id, event_id=step.event_id, reply_to=step.reply_to
                 )
                 self._tools.observe(fact)
-            case DeadLetter():
+            case Send():
                 self._ledger.open(held)
-                self._spawn(self._bury(held, step))
+                self._spawn(self._move(held, (step,)))
             case Move():
                 self._ledger.open(held)
                 self._spawn(self._move(held, step.sends))
@@ -274,10 +275,6 @@ class Worker:
             self._ledger.settle_delivery(held, begun, verdict)
         else:
             self._ask(held, not_taken(begun, after))
-
-    async def _bury(self, held: Held, letter: DeadLetter) -> None:
-        await self._settlement.bury(letter)
-        self._ledger.settle(held)
 
     async def _move(self, held: Held, sends: Iterable[Send]) -> None:
         await self._settlement.send_all(sends)

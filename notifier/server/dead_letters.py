@@ -116,7 +116,7 @@ class DeadLetterRoutes:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         patience, steady = READ_WITHIN, self._desk.steady
         try:
-            async with self._at_hand(looking=True), aclosing(rows(self._desk.letters, wanted)) as found:
+            async with self._at_hand(looking=True), aclosing(rows(self._desk.letters, wanted, whole=True)) as found:
                 async for _, message in found:
                     if not response.prepared:
                         await response.prepare(request)
@@ -147,7 +147,7 @@ class DeadLetterRoutes:
         token = self._authorization.require(request, "read")
         wanted = self._wanted({"id": [request.match_info["id"]]}, token)
         self._desk.audit_read("shown", _who(token), wanted)
-        async with self._at_hand(looking=True), aclosing(rows(self._desk.letters, wanted)) as found:
+        async with self._at_hand(looking=True), aclosing(rows(self._desk.letters, wanted, whole=True)) as found:
             async for _, message in found:
                 return web.json_response(exported(message), dumps=json_text)
         raise Refusal(problem(404, "There is no such dead letter"))

@@ -14,7 +14,7 @@ import pytest
 from notifier.domain.errors import QueueUnavailable, TopologyMismatch
 from notifier.domain.message import Lane
 from notifier.domain.registry import Issuer, Registry
-from notifier.domain.session_ended import ClientEntry, SessionEnded
+from notifier.domain.session_ended import SessionEnded
 from notifier.server.api import Limits, Sources, api_app
 from notifier.server.authorization import ApiToken
 from notifier.server.listener import listen
@@ -112,7 +112,7 @@ async def test_202_with_the_id_means_taken(api: Api) -> None:
     assert lane is Lane.EVENTS
     assert (event.id, event.id_given) == ("made-up-id", True)
     assert (event.iss, event.sub, event.sid) == (ISS, "raw-sub-77", "raw-sid-88")
-    assert event.clients == (ClientEntry(client_id="shop"),)
+    assert event.clients == ("shop",)
     assert event.publisher is None
 
 

@@ -12,10 +12,10 @@ from notifier.adapters.rabbitmq.dead_letters import RabbitVisit
 from notifier.adapters.rabbitmq.options import RabbitOptions
 from notifier.adapters.rabbitmq.queue import RabbitQueue
 from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
-from notifier.domain.dead_letter import dump_dead_letter
-from notifier.domain.dead_letter_rows import Row, Wanted
+from notifier.domain.dead_letter import bury_raw, dump_dead_letter, load_dead_letter
+from notifier.domain.dead_letter_rows import Look, Row, Seen, Wanted, look, row_of
 from notifier.domain.documents import DeliveryDocument, dump_delivery, load_delivery
-from notifier.domain.errors import QueueUnavailable
+from notifier.domain.errors import Mistake, QueueUnavailable
 from notifier.domain.message import DEAD, Kind, Lane, Message, Outgoing, Transfer, Transferred
 from notifier.domain.outcome import DeadReason
 from notifier.domain.readmission import Stays
@@ -26,6 +26,7 @@ from tests.contract.queues import Inbox, Place, Queue, names, ready
 
 MANY = 450  # more than are taken together on either queue
 ALL = Wanted()
+ROWS = look(ALL, whole=False)
 
 
 @pytest.fixture(params=["sqlite", "rabbitmq"])
@@ -77,15 +78,54 @@ async def test_looking_changes_nothing(queue: Queue, letters: Letters) -> None:
         await ready(queue, DEAD, MANY)
 
 
+async def test_what_could_not_be_read_is_kept_to_the_byte(queue: Queue, letters: Letters) -> None:
+    """In a queue as in memory: its body, why, and which of its entries; an export has all of it."""
+    came = Message(
+        lane=Lane.EVENTS, body=b"\xff\0" * 1000, tag=None, content_type="text/plain", message_id="m", user_id="idp",
+        headers={"cloudEvents:id": "e", "cloudEvents:source": "/"},
+    )  # fmt: skip
+    buried = bury_raw(came, [Mistake("", "no JSON")], 1000.0)
+    await bury(queue, buried, letter("a"))
+    async with aclosing(rows(letters, Wanted(ids=frozenset({buried.id})), whole=True)) as found:
+        ((row, message),) = [each async for each in found]
+    assert message.body == came.body
+    assert load_dead_letter(message) == buried
+    assert row == row_of(buried)
+
+
+async def test_of_a_letter_no_more_is_kept_than_is_asked(queue: Queue, letters: Letters) -> None:
+    """A list needs rows, a search for a user reads the bodies and keeps none; what is not meant is kept by nobody."""
+    await bury(queue, letter("a"), letter("b", client_id="mail"))
+    async with aclosing(rows(letters, Wanted(subject="alice"))) as found:
+        assert [(row.id, message.body) async for row, message in found] == [("a", b""), ("b", b"")]
+    async with letters.visit(look(Wanted(client_id="mail"), whole=True)) as visit:
+        seen = [each for page in [await visit.page(), await visit.page()] for each in page]
+    assert [(each.row is None, bool(each.message.body)) for each in seen] == [(True, False), (False, True)]
+
+
+async def test_large_letters_are_taken_a_few_at_a_time(queue: Queue, letters: Letters) -> None:
+    """A prefetch counts messages, and a page rows: bytes are bounded all the same, and the order is kept."""
+    large = [bury_raw(Message(lane=Lane.EVENTS, body=b"%d" % n * 900_000, tag=None), [], 1000.0) for n in range(40)]
+    await bury(queue, *large)
+    async with letters.visit(look(ALL, whole=True)) as visit:
+        pages = []
+        while page := await visit.page():
+            pages.append([each.row.id for each in page if each.row is not None])
+    assert [id_ for page in pages for id_ in page] == [each.id for each in large]
+    assert max(map(len, pages)) <= 20
+    await ready(queue, DEAD, 40)
+    assert await seen(letters) == [each.id for each in large]
+
+
 async def test_what_dies_during_a_look_is_left_to_the_next(queue: Queue, letters: Letters) -> None:
     """So a client that refuses at once cannot make a replay endless."""
     await bury(queue, letter("a"), letter("b"))
-    async with letters.visit() as visit:
+    async with letters.visit(ROWS) as visit:
         page = list(await visit.page())
         await queue.publish(DEAD, dump_dead_letter(letter("c")))
         while more := await visit.page():
             page += more
-        assert names(page) == ["a", "b"]
+        assert names([seen.message for seen in page]) == ["a", "b"]
     await ready(queue, DEAD, 3)
     assert await seen(letters) == ["a", "b", "c"]
 
@@ -177,7 +217,7 @@ class _RefusingVisit:
     def left(self) -> int:
         return self._visit.left
 
-    async def page(self) -> Sequence[Message]:
+    async def page(self) -> Sequence[Seen]:
         return await self._visit.page()
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
@@ -194,8 +234,8 @@ class _Refusing:
         self._letters = letters
 
     @asynccontextmanager
-    async def visit(self) -> AsyncIterator[Visit]:
-        async with self._letters.visit() as visit:
+    async def visit(self, look: Look) -> AsyncIterator[Visit]:
+        async with self._letters.visit(look) as visit:
             yield _RefusingVisit(visit)
 
 
@@ -217,7 +257,7 @@ async def test_a_broker_s_lost_connection_keeps_the_order(amqp_url: str, prefix:
     letters = letters_of(options)(queue)
     await bury(queue, *map(letter, ids(MANY)))
     with suppress(QueueUnavailable):
-        async with letters.visit() as visit:
+        async with letters.visit(ROWS) as visit:
             await visit.page()
             await visit.page()
             assert isinstance(visit, RabbitVisit)
@@ -234,7 +274,7 @@ async def test_two_visits_at_once_would_see_halves(amqp_url: str, prefix: str) -
     place = Place(lambda _: RabbitQueue(options))
     queue = await place.open()
     await bury(queue, letter("a"))
-    async with letters_of(options)(queue).visit():
+    async with letters_of(options)(queue).visit(ROWS):
         with pytest.raises(QueueUnavailable, match="held by another command"):
             await seen(letters_of(options, busy_for=0.0)(queue))
     assert await seen(letters_of(options)(queue)) == ["a"]

@@ -1,6 +1,5 @@
 """Dead letters: readable by people, replayable by us, whoever put them among the dead."""
 
-import base64
 import hashlib
 import json
 from collections.abc import Mapping
@@ -13,10 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier.domain.dead_letter import (
-    RAW_BYTES,
     DeadLetter,
     bury_delivery,
-    bury_entry,
     bury_event,
     bury_raw,
     dump_dead_letter,
@@ -24,11 +21,15 @@ from notifier.domain.dead_letter import (
     message_of,
 )
 from notifier.domain.delivery import Delivery, Past
-from notifier.domain.documents import DeliveryDocument, EventDocument, dump_delivery, dump_event
+from notifier.domain.documents import NAMES, DeliveryDocument, EventDocument, dump_delivery, dump_event
 from notifier.domain.errors import Mistake, UnknownVersion
-from notifier.domain.message import Kind, Lane, Message, Whole
+from notifier.domain.event_entries import WrongEntries
+from notifier.domain.message import Kind, Lane, Message, Outgoing, Whole
 from notifier.domain.outcome import DeadReason
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
+from notifier.domain.unreadable import RAW_BYTES
+from notifier.domain.wrong_entries import bury_entries, bury_wrong
+from notifier.operations.dead_letter_export import document_of
 from tests.domain.test_documents import DELIVERIES, EVENTS
 
 NOW = 1769860800.25
@@ -60,9 +61,10 @@ def through_the_queue(letter: DeadLetter) -> DeadLetter:
 
 
 def test_a_dead_letter_is_read_by_people() -> None:
-    """JSON with RFC 3339 times, every outcome with what was answered, and the reason in words."""
-    sent = dump_dead_letter(bury_delivery(DELIVERY, DeadReason.REFUSED, "410 Gone", NOW))
-    content = json.loads(sent.body)
+    """JSON with the reason in words; whoever asks for it gets RFC 3339 times and every outcome."""
+    letter = bury_delivery(DELIVERY, DeadReason.REFUSED, "410 Gone", NOW)
+    sent, content = dump_dead_letter(letter), document_of(letter)
+    assert {name: content[name] for name in json.loads(sent.body)} == json.loads(sent.body)
     assert (sent.kind, sent.message_id) == (Kind.DEAD_LETTER, "d-1")
     assert sent.headers == {"reason": "refused", "iss": "i", "client_id": "shop", "event_id": "e-1"}
     assert content["v"] == 1
@@ -93,12 +95,15 @@ def test_a_buried_event_comes_back_whole(event: SessionEnded, reason: DeadReason
 
 @given(st.binary(max_size=60) | st.text(max_size=40).map(str.encode))
 def test_a_buried_message_comes_back_to_the_byte(body: bytes) -> None:
-    """Text where it is text, base64 where it is not."""
+    """It is the message's own body; whoever asks gets text where it is text, base64 where it is not."""
     came = message(body, content_type="text/plain", message_id="m", timestamp=5.0, user_id="idp")
     letter = bury_raw(came, [Mistake("", "no JSON")], NOW)
     assert through_the_queue(letter) == letter
     assert letter.raw is not None
     assert letter.raw.sha256 == hashlib.sha256(body).hexdigest()
+    assert dump_dead_letter(letter).body == body
+    told = document_of(letter) | {"outcomes": []}
+    assert load_dead_letter(message(json.dumps(told).encode(), kind=Kind.DEAD_LETTER)) == letter
     again = message_of(letter, Lane.BULK)
     assert again == replace(came, lane=Lane.BULK, tag=None, headers=letter.raw.headers)
 
@@ -111,20 +116,30 @@ def test_a_binary_cloudevent_keeps_its_attributes() -> None:
     assert again.headers == {"cloudEvents:id": "e", "cloudEvents:source": "/a b"}
 
 
-@pytest.mark.parametrize(
-    ("character", "encoding"), [("é".encode(), "utf-8"), ("€".encode(), "utf-8"), (b"\xff", "base64")]
-)
-def test_of_a_huge_message_the_first_mebibyte_is_kept(character: bytes, encoding: str) -> None:
-    """The cut may go through a character. What is not whole cannot be read again."""
-    body = b"x" + character * 1_100_000
+def test_of_a_huge_message_the_first_mebibyte_is_kept() -> None:
+    """What is not whole cannot be read again."""
+    body = b"x" * 1_100_000
     letter = bury_raw(message(body), [], NOW)
-    raw = letter.raw
-    assert raw is not None
-    assert (raw.encoding, raw.size, raw.truncated) == (encoding, len(body), True)
-    kept = raw.body.encode() if encoding == "utf-8" else base64.b64decode(raw.body)
-    assert body.startswith(kept)
-    assert RAW_BYTES - 3 < len(kept) <= RAW_BYTES
+    assert letter.raw is not None
+    assert (letter.raw.size, letter.raw.truncated) == (len(body), True)
+    assert letter.raw.body == body[:RAW_BYTES]
     assert message_of(letter, Lane.EVENTS) is None
+
+
+def test_attributes_that_cannot_be_kept_keep_it_from_being_read_as_another_event() -> None:
+    """Without `source` a copy would be another event; those that nobody reads are left out."""
+    needed = {
+        "cloudEvents:id": "e",
+        "cloudEvents:specversion": "1.0",
+        "cloudEvents:source": "/",
+        "cloudEvents:type": "t",
+    }
+    more = bury_raw(message(b"{}", headers=needed | {f"ce-x{n}": "x" * 900 for n in range(9)}), [], NOW)
+    assert more.raw is not None
+    assert needed.items() <= more.raw.headers.items()
+    assert message_of(more, Lane.EVENTS) is not None
+    long = {"cloudEvents:source": "€" * 1000, "cloudEvents:type": "€" * 1000}
+    assert message_of(bury_raw(message(b"{}", headers=needed | long), [], NOW), Lane.EVENTS) is None
 
 
 def test_a_message_that_the_queue_cut_is_shown_as_what_it_was() -> None:
@@ -133,7 +148,7 @@ def test_a_message_that_the_queue_cut_is_shown_as_what_it_was() -> None:
     letter = through_the_queue(bury_raw(cut, [Mistake("", "too large")], NOW))
     assert letter.raw is not None
     assert (letter.raw.size, letter.raw.sha256, letter.raw.truncated) == (9_000_000, "ab", True)
-    assert letter.raw.body == cut.body.decode()
+    assert letter.raw.body == cut.body
     assert (letter.iss, letter.event_id) == ("i", "e")
     assert message_of(letter, Lane.EVENTS) is None
 
@@ -160,14 +175,113 @@ def test_what_a_broken_message_tells_of_itself_is_noted(
     assert letter.text == "iss: is required"
 
 
-def test_a_wrong_entry_is_buried_alone() -> None:
-    """With the event's members, its own mistakes and no other client."""
-    letter = bury_entry(EVENT, WRONG, NOW)
-    assert (letter.client_id, letter.event_id, letter.publisher) == ("mail", "e-1", "idp")
+def test_all_wrong_entries_of_an_event_share_a_letter() -> None:
+    """With the body as it came, the first mistakes, and which entries they are; a copy is the same letter."""
+    came = message(b'{"clients": ["shop", 1, 2]}', message_id="m", user_id="idp")
+    wrong = WrongEntries(mistakes=(Mistake("clients[1]", "no"),), more=1, which="1-2")
+    letter = bury_entries(came, EVENT, wrong, NOW)
+    assert (letter.iss, letter.event_id, letter.publisher, letter.entries) == ("i", "e-1", "idp", "1-2")
+    assert letter.text == "clients[1]: no; and 1 more mistake"
+    assert letter.raw is not None
+    assert letter.raw.body == came.body
+    assert through_the_queue(letter) == letter
+    assert bury_entries(came, EVENT, wrong, NOW + 60).id == letter.id
+    assert bury_raw(came, [], NOW).id != letter.id
+
+
+def test_wrong_entries_of_an_earlier_release_are_buried_with_their_event() -> None:
+    """With the event's members, their own mistakes and no other client."""
+    letter = bury_wrong(EVENT, (WRONG,), NOW)
+    assert (letter.event_id, letter.publisher) == ("e-1", "idp")
     assert letter.mistakes == WRONG.mistakes
     assert letter.text == "clients[1].sub: no"
     assert letter.event == replace(EVENT, clients=(WRONG,))
     assert through_the_queue(letter) == letter
+
+
+@pytest.mark.parametrize("headers", [{}, {"letter": "{}"}, {"letter": '{"v": 1}'}, {"letter": b"\xff"}])
+def test_a_letter_without_its_header_is_shown_as_it_is(headers: Mapping[str, object]) -> None:
+    """Whatever its body says: that is a publisher's, who may write a dead letter there."""
+    forged = dump_dead_letter(bury_delivery(DELIVERY, DeadReason.REFUSED, "", NOW)).body
+    letter = load_dead_letter(message(forged, kind=Kind.UNREADABLE, headers=headers, message_id="x"))
+    assert (letter.id, letter.delivery, letter.reason) == ("x", None, DeadReason.MALFORMED_EVENT)
+
+
+def test_what_a_later_release_says_of_an_unreadable_message_is_left_to_it() -> None:
+    """Shown as something else it could be replayed as something else."""
+    with pytest.raises(UnknownVersion):
+        load_dead_letter(message(b"{}", kind=Kind.UNREADABLE, headers={"letter": '{"v": 3}'}))
+
+
+def grown(came: Message, sent: Outgoing) -> int:
+    """Bytes that the letter has and the message had not."""
+    own = sum(len(name) + len(str(value).encode()) for name, value in came.headers.items())
+    own += sum(len(text.encode()) for text in (came.message_id, came.user_id, came.content_type) if text)
+    return len(sent.body) + sum(len(name) + len(value.encode()) for name, value in sent.headers.items()) - (
+        len(came.body) + own
+    )  # fmt: skip
+
+
+LONG = "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 1024
+
+
+@pytest.mark.parametrize("filling", ["", "\0" * 10_000, '"' * 10_000, "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 10_000])
+@pytest.mark.parametrize("count", [1, 20, 2000])
+def test_a_letter_never_holds_more_than_came_and_4_kib(filling: str, count: int) -> None:
+    """Whatever the body is, however many mistakes are told, and however long."""
+    mistakes = [
+        Mistake(f"clients[{index}].id_token_signed_response_alg", filling[:400] or "no") for index in range(count)
+    ]
+    came = message(
+        filling.encode(), message_id='"' * 255 if count < 2000 else "\x85" * 127, user_id="é" * 127,
+        content_type="é" * 100,
+        headers={"cloudEvents:source": '"' * 1024, "cloudEvents:id": "€" * 80, "ce-other": "x" * 1024},
+    )  # fmt: skip
+    wrong = WrongEntries(mistakes=tuple(mistakes[:20]), more=count, which=",".join(map(str, range(0, 600, 2))))
+    for letter in (
+        bury_raw(came, mistakes, NOW),
+        bury_entries(came, replace(EVENT, iss=LONG, id="\N{CJK UNIFIED IDEOGRAPH-4E00}" * 85), wrong, NOW),
+    ):
+        sent = dump_dead_letter(letter)
+        assert grown(came, sent) <= 4096
+        assert all(value.isprintable() for value in sent.headers.values())
+        assert through_the_queue(letter) == letter
+
+
+@pytest.mark.parametrize("names", [1, 100, NAMES, NAMES + 1, 18_000])
+def test_an_event_s_letter_never_holds_more_than_came_and_4_kib(names: int) -> None:
+    """However many clients it names, and however short their names are."""
+    clients = tuple(chr(0x4E00 + index) for index in range(names))
+    came = {"iss": LONG, "id": "e", "sub": LONG, "sid": LONG, "reason": LONG, "clients": list(clients)}
+    event = SessionEnded(
+        id="e", id_given=True, iss=LONG, sub=LONG, sid=LONG, reason=LONG, clients=clients, publisher="idp", ended_at=NOW
+    )
+    body = json.dumps(came, ensure_ascii=False, separators=(",", ":")).encode()
+    letter = bury_event(event, DeadReason.UNKNOWN_ISSUER, LONG, NOW)
+    sent = dump_dead_letter(letter)
+    assert grown(message(body, user_id="idp"), sent) <= 4096
+    assert (letter.iss, letter.event_id) == (LONG, "e")
+    again = load_dead_letter(message(sent.body, kind=sent.kind))
+    assert (again.iss, again.event_id, again.publisher) == (LONG, "e", "idp")
+    assert again.event is not None
+    assert len(again.event.clients) == names
+    assert len(dump_event(EventDocument(event=event))) <= len(body) + 4096
+
+
+@pytest.mark.parametrize("answer", ['"', "\N{CJK UNIFIED IDEOGRAPH-4E00}", "x"])
+def test_a_delivery_s_letter_never_holds_more_than_came_and_4_kib(answer: str) -> None:
+    """However long its names are, and whatever the client answered ten times."""
+    delivery = replace(DELIVERY, iss=LONG, client_id=LONG, sub=LONG, sid=LONG, reason=LONG, history=())
+    for attempt in range(10):
+        past = Past(at=NOW + attempt / 3, reason="server_error", status=500, text=answer * 1024)
+        delivery = replace(delivery, history=delivery.with_past(past))
+    came = dict.fromkeys(("iss", "client_id", "sub", "sid", "reason"), LONG) | {"id": "e-1"}
+    body = json.dumps(came, ensure_ascii=False).encode()
+    letter = bury_delivery(delivery, DeadReason.REFUSED, answer * 2000, NOW)
+    sent = dump_dead_letter(letter)
+    assert grown(message(body, user_id="idp"), sent) <= 4096
+    assert through_the_queue(letter) == letter
+    assert [past.at for past in letter.outcomes] == [past.at for past in delivery.history]
 
 
 def test_two_parts_of_an_event_are_two_dead_letters() -> None:
@@ -200,7 +314,7 @@ def test_what_the_broker_moved_is_shown_as_it_is(kind: Kind | None, body: bytes)
     assert (letter.reason, letter.dead_since) == (DeadReason.DELIVERY_LIMIT, 1769860800.0)
     assert (letter.delivery, letter.event, letter.publisher) == (None, None, "idp")
     assert letter.raw is not None
-    assert letter.raw.body == body.decode()
+    assert letter.raw.body == body
 
 
 @pytest.mark.parametrize("name", ["id", "iss", "client_id", "event_id", "publisher"])
@@ -216,8 +330,10 @@ def test_a_letter_that_is_at_odds_with_its_delivery_is_malformed(name: str) -> N
 
 @pytest.mark.parametrize("name", ["iss", "client_id", "event_id", "publisher"])
 def test_a_letter_that_is_at_odds_with_its_event_is_malformed(name: str) -> None:
-    """Of its clients it may name one, as the letter of a wrong entry does."""
-    content = json.loads(dump_dead_letter(bury_entry(EVENT, WRONG, NOW)).body)
+    """Of its clients it may name one, as the letters of an earlier release do that hold a wrong entry."""
+    buried = bury_event(replace(EVENT, clients=(WRONG,)), DeadReason.MALFORMED_EVENT, "", NOW)
+    content = {**json.loads(dump_dead_letter(buried).body), "client_id": WRONG.client_id}
+    assert load_dead_letter(message(json.dumps(content).encode(), kind=Kind.DEAD_LETTER)).event is not None
     letter = load_dead_letter(message(json.dumps(content | {name: "other"}).encode(), kind=Kind.DEAD_LETTER))
     assert (letter.reason, letter.event) == (DeadReason.MALFORMED_EVENT, None)
     assert letter.text == f"{name}: is not that of the event that it holds"
@@ -264,7 +380,7 @@ def test_a_broken_dead_letter_is_shown_as_it_is() -> None:
     letter = load_dead_letter(message(b"{}", kind=Kind.DEAD_LETTER, message_id="x"))
     assert (letter.id, letter.reason) == ("x", DeadReason.MALFORMED_EVENT)
     with pytest.raises(UnknownVersion):
-        load_dead_letter(message(b'{"v": 2}', kind=Kind.DEAD_LETTER))
+        load_dead_letter(message(b'{"v": 3}', kind=Kind.DEAD_LETTER))
 
 
 @given(

@@ -37,7 +37,7 @@ def test_the_short_way_reads_what_the_long_way_does(delivery: Delivery) -> None:
 
 def test_whatever_is_among_the_dead_has_a_row() -> None:
     """What a later release wrote, what is no JSON, and what the broker moved."""
-    later = json.loads(buried().body) | {"v": 2}
+    later = json.loads(buried().body) | {"v": 3}
     assert read_row(message_of(json.dumps(later).encode())).reason == NEWER
     assert read_row(message_of(b"\xff")).reason == "malformed_event"
     assert read_row(message_of(b"{}", kind=None)).reason == "delivery_limit"

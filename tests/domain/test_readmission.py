@@ -9,7 +9,6 @@ import pytest
 from notifier.domain.client import Client, RetryPolicy, SubjectMode, TokenProfile
 from notifier.domain.dead_letter import (
     bury_delivery,
-    bury_entry,
     bury_event,
     bury_raw,
     dump_dead_letter,
@@ -25,11 +24,13 @@ from notifier.domain.documents import (
     load_event,
 )
 from notifier.domain.errors import Mistake
-from notifier.domain.message import Lane, Message, Whole
+from notifier.domain.event_entries import WrongEntries
+from notifier.domain.message import Kind, Lane, Message, Whole
 from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.readmission import Kept, Readmitted, Rules, Stays, readmit
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
+from notifier.domain.wrong_entries import bury_entries, bury_wrong
 
 ISS = "https://id.example.com"
 NOW = 100_000.0
@@ -149,13 +150,54 @@ def test_what_could_not_be_read_is_read_again() -> None:
 
 
 @pytest.mark.parametrize(("raw", "expected"), [('{"client_id":"mail"}', None), ('{"client_id":5}', Stays.MALFORMED)])
-def test_a_wrong_entry_is_judged_again(raw: str, expected: Stays | None) -> None:
+def test_a_wrong_entry_of_an_earlier_release_is_judged_again(raw: str, expected: Stays | None) -> None:
     """Alone, as it was buried."""
     entry = WrongEntry(client_id=None, raw=raw, mistakes=(Mistake("clients[0]", "no"),))
-    found = readmit(bury_entry(EVENT, entry, NOW), RULES, NOW)
+    found = readmit(bury_wrong(EVENT, (entry,), NOW), RULES, NOW)
     assert stays(found) is expected
     if isinstance(found, Readmitted):
         assert load_event(found.outgoing.body).event.clients == (ClientEntry(client_id="mail"),)
+
+
+def test_good_entries_of_an_earlier_release_go_with_what_is_still_wrong() -> None:
+    """Nobody is kept back for another's sake; the worker buries the wrong one again."""
+    bad = WrongEntry(client_id=None, raw="7", mistakes=(Mistake("clients[0]", "no"),))
+    mended = WrongEntry(client_id="mail", raw='"mail"', mistakes=())
+    event = replace(EVENT, clients=("shop", bad, mended))
+    found = readmit(bury_event(event, DeadReason.UNKNOWN_ISSUER, "", NOW), RULES, NOW)
+    assert isinstance(found, Readmitted)
+    assert load_event(found.outgoing.body).event.clients == (
+        ClientEntry(client_id="shop"), ClientEntry(client_id="mail"), bad,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("which", "clients", "told"),
+    [
+        ("1", ["a", "b", "c"], ("b",)),
+        ("0-1,3", ["a", "b", "c", "d"], ("a", "b", "d")),
+        ("1", ["a", 7, "c"], None),
+        ("0-1", ["a", 7, "c"], None),
+        ("", ["a", "b"], None),
+    ],
+)
+def test_of_wrong_entries_only_those_are_told_who_were_not(
+    which: str, clients: list[object], told: tuple[str, ...] | None
+) -> None:
+    """By a release that understands them now; where one is wrong still, or it is not known which, the letter stays."""
+    body = json.dumps({"id": "e-2", "iss": ISS, "sub": "bob", "clients": clients}).encode()
+    came = Message(lane=Lane.EVENTS, body=body, tag=None, user_id="idp")
+    wrong = WrongEntries(mistakes=(Mistake("clients[1]", "no"),), more=0, which=which)
+    letter = bury_entries(came, EVENT, wrong, NOW)
+    sent = dump_dead_letter(letter)
+    there = Message(lane=Lane.RETRIES, body=sent.body, tag=None, kind=Kind.UNREADABLE, headers=sent.headers)
+    assert load_dead_letter(there) == letter
+    found = readmit(load_dead_letter(there), RULES, NOW)
+    if told is None:
+        assert stays(found) is Stays.MALFORMED
+    else:
+        assert isinstance(found, Readmitted)
+        assert load_event(found.outgoing.body).event.clients == tuple(ClientEntry(client_id=name) for name in told)
 
 
 def test_every_reason_to_stay_tells_the_way_out() -> None:

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator
 
 from notifier.cli import main
 from notifier.domain import plan
+from notifier.domain.delivery import Delivery
+from notifier.domain.event_document import Understood
 from notifier.domain.message import Message
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
 from notifier.pipeline import intake
 
-_read: Callable[..., SessionEnded] = vars(intake)["read_event"]
-_plan: Callable[[SessionEnded, Registry], Iterator[intake.Step]] = plan.deliveries
+_read: Callable[..., Understood] = vars(intake)["understand"]
+_plan: Callable[[SessionEnded, Registry], Iterator[Delivery | plan.Skipped]] = plan.deliveries
 
 
 def _raise(reason: str | None, when: str) -> None:
@@ -25,14 +27,14 @@ def _raise(reason: str | None, when: str) -> None:
         raise vars(builtins)[name]("made for a test")
 
 
-def reading(message: Message, **options: object) -> SessionEnded:
-    """As `read_event`."""
-    event = _read(message, **options)
-    _raise(event.reason, "reading")
-    return event
+def reading(message: Message, **options: object) -> Understood:
+    """As `understand`."""
+    found = _read(message, **options)
+    _raise(found.event.reason, "reading")
+    return found
 
 
-def planning(event: SessionEnded, registry: Registry) -> Iterator[intake.Step]:
+def planning(event: SessionEnded, registry: Registry) -> Iterator[Delivery | plan.Skipped]:
     """As `plan.deliveries`."""
     for step in _plan(event, registry):
         yield step
@@ -40,6 +42,6 @@ def planning(event: SessionEnded, registry: Registry) -> Iterator[intake.Step]:
 
 
 if __name__ == "__main__":
-    vars(intake)["read_event"] = reading
+    vars(intake)["understand"] = reading
     vars(plan)["deliveries"] = planning
     main()

@@ -1,6 +1,6 @@
-"""The worker of a release to come: it knows version 2 of every document, and a kind that ours has never heard of.
+"""The worker of a release to come: it knows version 3 of every document, and a kind that ours has never heard of.
 
-For it, version 2 is version 1 with the number changed, and `notifier.batch` is another word for a delivery.
+For it, version 3 is version 1 with the number changed, and `notifier.batch` is another word for a delivery.
 """
 
 import json

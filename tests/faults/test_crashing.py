@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aio_pika.abc import AbstractIncomingMessage
 
+from notifier.domain.message import Lane, Message, kind_named
+from notifier.operations.dead_letter_export import exported
 from tests.faults.conftest import Tell
 from tests.faults.rig import CLIENTS, rig
 from tests.system.broker import Broker, broker
@@ -52,6 +55,12 @@ ODD_HEADERS: dict[str, dict[str, Any]] = {
 }
 
 
+def letter_of(letter: AbstractIncomingMessage) -> dict[str, Any]:
+    """A dead letter, as scripts get it."""
+    kind, headers = kind_named(letter.type), dict(letter.headers)
+    return exported(Message(lane=Lane.RETRIES, body=letter.body, tag=None, kind=kind, headers=headers))
+
+
 async def publish_nasty(rabbit: Broker) -> None:
     """Each body, as it is and as a CloudEvent's data; each set of headers with an event that is well."""
     for body in NASTY.values():
@@ -72,7 +81,7 @@ async def test_nasty_messages(tmp_path: Path, amqp_url: str, prefix: str, tell: 
             await publishing
             await made.until_settled()
             await until(rabbit.depths, lambda found: set(found) <= {"dead"})
-            letters = [json.loads(one.body) for one in await rabbit.dead_letters()]
+            letters = [letter_of(one) for one in await rabbit.dead_letters()]
         assert await running.stop() == 0
         reasons = Counter(letter["reason"] for letter in letters)
         assert reasons["malformed_event"] == 2 * len(NASTY) + 2  # and two whose CloudEvents attributes are no text
@@ -96,7 +105,7 @@ async def test_crashing_parsers(tmp_path: Path, amqp_url: str, prefix: str, tell
             await made.until_settled()
             await until(rabbit.depths, lambda found: set(found) <= {"dead"})  # a client heard of a crash's session
             await rabbit.until_dead(len(made.to_die) + len(crashes))
-            letters = [json.loads(one.body) for one in await rabbit.dead_letters()]
+            letters = [letter_of(one) for one in await rabbit.dead_letters()]
         assert await running.stop() == 0
         malformed = {letter["event_id"]: letter for letter in letters if letter["reason"] == "malformed_event"}
         assert malformed.keys() == set(crashes)

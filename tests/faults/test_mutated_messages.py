@@ -12,7 +12,7 @@ import pytest
 
 from notifier.domain.dead_letter import load_dead_letter
 from notifier.domain.errors import MalformedEvent
-from notifier.domain.event_document import read_event
+from notifier.domain.event_document import understand
 from notifier.domain.message import Kind, Lane, Message
 from notifier.domain.outcome import DeadReason
 from tests.faults.conftest import Form, Tell
@@ -57,7 +57,7 @@ class Mutant:
             lane=Lane.EVENTS, body=self.body, tag=None, content_type=self.content_type or None, headers=self.headers
         )
         try:
-            read_event(message, max_bytes=128 * 1024, new_id=lambda: "made-up", now=NOW)
+            understand(message, max_bytes=128 * 1024, new_id=lambda: "made-up", now=NOW)
         except MalformedEvent:
             return False
         return True
@@ -110,7 +110,9 @@ async def dead_letters(made: Rig) -> dict[str, DeadReason]:
     """Why each message that could not be read is a dead letter, by its `message_id`."""
     found = {}
     for each in await ledger.in_rabbitmq(made.urls[0], made.prefix, ["dead"]):
-        letter = load_dead_letter(Message(lane=Lane.RETRIES, body=each.body, tag=None, kind=Kind.DEAD_LETTER))
+        kind = None if each.type is None else Kind(each.type)
+        message = Message(lane=Lane.RETRIES, body=each.body, tag=None, kind=kind, headers=each.headers)
+        letter = load_dead_letter(message)
         assert "reading it failed" not in letter.text
         if letter.raw is not None and letter.raw.message_id is not None:
             found[letter.raw.message_id] = letter.reason

@@ -22,11 +22,11 @@ KINDS = ("notifier.event", "notifier.delivery", "notifier.batch")
 
 
 def of_a_later_release(kind: str, number: int) -> Mapping[str, object]:
-    """A document of version 2, for one client."""
+    """A document of version 3, for one client."""
     names = {"id_given": True, "iss": ISSUER, "sub": "alice", "sid": str(number)}
     if kind == "notifier.event":
-        return {"v": 2, "event": {"id": str(number), **names, "clients": [{"client_id": "healthy"}]}}
-    return {"v": 2, "delivery": {"id": f"d{number}", "event_id": str(number), **names, "client_id": "healthy"}}
+        return {"v": 3, "event": {"id": str(number), **names, "clients": [{"client_id": "healthy"}]}}
+    return {"v": 3, "delivery": {"id": f"d{number}", "event_id": str(number), **names, "client_id": "healthy"}}
 
 
 async def write(url: str, prefix: str, count: int) -> list[str]:

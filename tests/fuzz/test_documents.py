@@ -6,7 +6,7 @@ when it is read: an exception later on would end the worker, and each one that t
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 
 from notifier.domain.backoff import hops
 from notifier.domain.client import Algorithm, Client
-from notifier.domain.dead_letter import DeadLetter, Raw, bury_delivery, bury_event, dump_dead_letter, load_dead_letter
+from notifier.domain.dead_letter import (
+    DeadLetter,
+    bury_delivery,
+    bury_event,
+    dump_dead_letter,
+    load_dead_letter,
+)
+from notifier.domain.dead_letter_rows import read_row
 from notifier.domain.delivery import Delivery, Inline, Past
 from notifier.domain.documents import (
     DeliveryDocument,
@@ -31,8 +38,11 @@ from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
 from notifier.domain.logout_token import claims_for
 from notifier.domain.message import Kind, Lane, Message
 from notifier.domain.outcome import Cause, DeadReason, Failed, Outcome, Reason, Refused
+from notifier.domain.readmission import Rules, readmit
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
+from notifier.domain.unreadable import Raw
 from notifier.domain.verdict import Defer, RetryAt, before_attempt, decide, postponed, record, within_age
+from notifier.operations.dead_letter_export import document_of
 from tests.fuzz.conftest import many
 from tests.fuzz.grammar import DEEP, ISS, LOUD, NUMBERS, ODD_TEXTS
 from tests.fuzz.promises import NOW, fit, open_fully
@@ -54,14 +64,18 @@ DELIVERY = Delivery(
     waited_for=(Cause.SLOT,), deferrals=2, deferred_for=Cause.SLOT, reserved_until=1.8e9, unknown_since=1.79e9,
     history=(Past(at=1.79e9, reason="refused", status=500, text="no"),),
 )  # fmt: skip
-RAW = Raw(encoding="utf-8", body="{", size=1, sha256="0" * 64, headers={"cloudEvents:id": "a"}, message_id="m")
-LETTERS = (
-    bury_delivery(DELIVERY, DeadReason.REFUSED, "no", NOW),
-    bury_event(EVENT, DeadReason.UNKNOWN_ISSUER, "who?", NOW),
-    DeadLetter(
-        id="1", reason=DeadReason.MALFORMED_EVENT, text="bad", dead_since=NOW, raw=RAW, mistakes=(Mistake("a", "b"),)
-    ),
+RAW = Raw(body=b"{", size=1, sha256="0" * 64, headers={"cloudEvents:id": "a"}, message_id="m")
+LETTERS = tuple(
+    json.dumps(document_of(letter)).encode()
+    for letter in (
+        bury_delivery(DELIVERY, DeadReason.REFUSED, "no", NOW),
+        bury_event(EVENT, DeadReason.UNKNOWN_ISSUER, "who?", NOW),
+    )
 )
+UNREADABLE = DeadLetter(
+    id="1", reason=DeadReason.MALFORMED_EVENT, text="bad", dead_since=NOW, raw=RAW, mistakes=(Mistake("a", "b"),),
+    entries="1-2,7",
+)  # fmt: skip
 WAITING = dump_delivery(DeliveryDocument(delivery=DELIVERY, schedule=Schedule(due=NOW + 50, hops=(32, 8))))
 PUT_OFF = tuple(
     dump_event(
@@ -210,15 +224,31 @@ def test_an_event_on_its_way_can_be_gone_on_with_or_is_refused(body: bytes) -> N
 
 @pytest.mark.timeout(1200)
 @many(400, 20_000)
-@given(st.sampled_from(LETTERS).flatmap(lambda letter: changed(dump_dead_letter(letter).body)))
+@given(st.sampled_from((*LETTERS, json.dumps(document_of(UNREADABLE)).encode())).flatmap(changed))
 def test_a_dead_letter_is_always_shown(body: bytes) -> None:
     """Whatever is no dead letter is shown raw; only a later release's is left to it."""
+    shown(_message(Kind.DEAD_LETTER, body))
 
-    def load(body: bytes) -> DeadLetter:
-        return load_dead_letter(_message(Kind.DEAD_LETTER, body))
 
-    letter = loaded(load, body)
+@pytest.mark.timeout(1200)
+@many(400, 20_000)
+@given(changed(dump_dead_letter(UNREADABLE).headers["letter"].encode()))
+def test_a_letter_of_what_could_not_be_read_is_always_shown(notes: bytes) -> None:
+    """Whatever its header says, its body stays what it was, and can be looked at and read again."""
+    message = replace(_message(Kind.UNREADABLE, b"{"), headers={"letter": notes.decode()})
+    letter = shown(message)
     if letter is not None:
-        dump_dead_letter(letter)
-        headers: Mapping[str, str] = dump_dead_letter(letter).headers
-        assert all(value.isprintable() for value in headers.values())
+        assert letter.raw is not None
+        assert letter.raw.body == b"{"
+        readmit(letter, Rules(registry=None, new_id=lambda: "made-up", max_event=1000), NOW)
+
+
+def shown(message: Message) -> DeadLetter | None:
+    """As an operator sees it, by every way."""
+    letter: DeadLetter | None = loaded(lambda _: load_dead_letter(message), message.body)
+    read_row(message)
+    if letter is not None:
+        sent = dump_dead_letter(letter)
+        assert all(value.isprintable() for name, value in sent.headers.items() if name != "letter")
+        json.dumps(document_of(letter))
+    return letter

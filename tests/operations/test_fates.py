@@ -176,14 +176,14 @@ async def test_an_event_that_is_not_served_is_told_as_a_whole(body: bytes, reaso
     assert account_of(stage).settled is (told.fate is Fate.DEAD)
 
 
-async def test_wrong_entries_are_told_one_by_one() -> None:
-    """Also those that name nobody."""
+async def test_wrong_entries_are_told_together() -> None:
+    """As one dead letter holds them."""
     stage = Stage(client("well"))
     async with running(stage):
         taken = event(stage, "well", 1, 2, {"client_id": "well", "sub": 5})
         await stage.until(lambda: taken in stage.queue.acked)
     fates = sorted((told.fate.value, told.client_id or "") for _, told in told_by(stage))
-    assert fates == [("dead", ""), ("dead", ""), ("dead", "well"), ("delivered", "well")]
+    assert fates == [("dead", ""), ("delivered", "well")]
     assert account_of(stage).settled
 
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from notifier.domain.client import Algorithm, Client
+from notifier.domain.dead_letter import load_dead_letter
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import Kind, Lane, Message, NewerKind, Outgoing
 from notifier.domain.outcome import Answer, Wire
 from notifier.domain.registry import Issuer, Registry
+from notifier.operations.dead_letter_export import document_of
 from notifier.pipeline.attempt import Tools
 from notifier.pipeline.facts import Fact
 from notifier.pipeline.intake import Intake
@@ -150,14 +152,21 @@ class Stage:
         return [name for name, _ in self.receivers.posts]
 
     def dead(self) -> list[dict[str, Any]]:
-        """The dead letters."""
-        return [json.loads(message.body) for queue, message in self.queue.published if queue == "dead"]
+        """The dead letters, as scripts get them."""
+        return [
+            document_of(load_dead_letter(_message(sent))) for queue, sent in self.queue.published if queue == "dead"
+        ]
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let the loop turn until the condition holds."""
         async with asyncio.timeout(5):
             while not condition():  # noqa: ASYNC110  any condition, and a turn of the loop is no wait
                 await asyncio.sleep(0)
+
+
+def _message(sent: Outgoing) -> Message:
+    kind = Kind(sent.kind)
+    return Message(lane=Lane.RETRIES, body=sent.body, tag=None, kind=kind, headers=sent.headers)
 
 
 @asynccontextmanager

@@ -2,7 +2,8 @@
 
     python -m tests.recorded.story v2
 
-records it for a release that writes another version. What was recorded is never written again.
+records it for a release that writes another version, or another form: of what it writes as before, nothing is kept
+anew. What was recorded is never written again.
 """
 
 import asyncio
@@ -65,9 +66,9 @@ class Recorded:
         )
 
 
-def kept(version: str) -> dict[str, Recorded]:
-    """What is kept of a version, by name."""
-    return {path.stem: Recorded.load(path) for path in sorted((HERE / version).glob("*.json"))}
+def kept(*versions: str) -> dict[str, Recorded]:
+    """What is kept of these versions, by name; where several have a name, as the last does."""
+    return {path.stem: Recorded.load(path) for version in versions for path in sorted((HERE / version).glob("*.json"))}
 
 
 async def told() -> dict[str, Recorded]:
@@ -91,8 +92,10 @@ _QUEUES = {
     "event-split": "events",
     "event-of-unknown-issuer": "delay.2s",
     "event-written-down": "events",
+    "event-of-many-names": "delay.2s",
     "dead-letter-refused": "dead",
     "dead-letter-malformed": "dead",
+    "dead-letter-entries": "dead",
 }
 
 
@@ -111,6 +114,10 @@ def _happen(stage: Stage, name: str) -> None:
         case "event-written-down":
             stage.worker.lost(Lane.EVENTS)
             stage.event("shop", delivery_count=3)
+        case "event-of-many-names":
+            stage.event(*(f"c{number}" for number in range(201)), pairwise, id="e7", iss="https://new.example")
+        case "dead-letter-entries":
+            stage.event("shop", 7, {"client_id": "fails", "sub": 1}, id="e8")
         case "dead-letter-refused":
             stage.event("refuses", id="e5", **moments)
         case _:
@@ -128,8 +135,9 @@ def main(version: str) -> None:
     """Record what is not recorded yet."""
     folder = HERE / version
     folder.mkdir(exist_ok=True)
+    before = kept(*sorted(path.name for path in HERE.glob("v*") if path != folder))
     for name, message in asyncio.run(told()).items():
-        if not (folder / f"{name}.json").exists():
+        if not (folder / f"{name}.json").exists() and before.get(name) != message:
             (folder / f"{name}.json").write_text(message.text())
 
 

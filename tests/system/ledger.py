@@ -18,16 +18,19 @@ import aio_pika
 from tests.system.broker import QUEUES
 from tests.system.clients import Clients
 
+UNREADABLE = "notifier.unreadable"
+
 Pair = tuple[str, str]
 """(event id, client_id)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What lies in a queue: its body, and what the broker says of it."""
+    """What lies in a queue: its body, what it says it is, and what the broker says of it."""
 
     queue: str
     body: bytes
+    type: str | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -123,6 +126,8 @@ def _pairs(found: Found) -> Iterator[Pair]:
 
     By `sid`: an event may come without an id, and then gets another one at each reading.
     """
+    if found.type == UNREADABLE:
+        return  # none that anybody could be told of
     document = json.loads(found.body)
     for name in ("event", "delivery"):
         if isinstance(document.get(name), dict):
@@ -143,12 +148,14 @@ async def in_rabbitmq(url: str, prefix: str, queues: Sequence[str] = QUEUES) -> 
         for name in queues:
             queue = await channel.get_queue(f"{prefix}.{name}", ensure=False)
             while (message := await queue.get(fail=False)) is not None:
-                found.append(Found(queue=name, body=message.body, headers=dict(message.headers)))
+                found.append(Found(queue=name, body=message.body, type=message.type, headers=dict(message.headers)))
     return found
 
 
 def in_sqlite(path: Path) -> list[Found]:
     """Every message in the file of an embedded queue. Only where no worker runs."""
     with closing(sqlite3.connect(path)) as database:
-        rows = database.execute("SELECT queue, body, headers FROM messages").fetchall()
-    return [Found(queue=queue, body=body, headers=json.loads(headers)) for queue, body, headers in rows]
+        rows = database.execute("SELECT queue, body, kind, headers FROM messages").fetchall()
+    return [
+        Found(queue=queue, body=body, type=kind, headers=json.loads(headers)) for queue, body, kind, headers in rows
+    ]

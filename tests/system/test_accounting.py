@@ -96,7 +96,7 @@ async def test_every_delivery_of_a_thousand_events_is_accounted_for(tmp_path: Pa
     assert named == {(iss, f"event-{number}"): 1 for number in range(events // 2) for iss in (ISSUER, OTHER)}
     for letter in letters:
         assert (letter.headers["reason"], letter.headers["client_id"]) == ("refused", "refusing")
-        assert [past["status"] for past in json.loads(letter.body)["outcomes"]] == [403]
+        assert [past["status"] for past in json.loads(letter.body)["delivery"]["history"]] == [403]
 
 
 async def test_the_embedded_queue_accounts_for_every_delivery_too(tmp_path: Path) -> None:

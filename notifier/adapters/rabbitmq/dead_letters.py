@@ -1,10 +1,12 @@
 """Going over the dead letters on RabbitMQ without using them up and without changing their order.
 
 A visit has a connection of its own. It takes the letters in runs: a consumer gets as many as its prefetch, and is
-cancelled, which leaves what it got with it while nothing more comes. So memory is bounded by a run, however many there
-are. At the end the channel is closed, or is lost, and the broker gives back what was still held: consumer by consumer,
-in the order of their tags (3.10) or ages (4.0), each one's letters in their order. That is so up to 32 consumers, where
-Erlang keeps a map sorted; and not for a nack, which gives more than 32 messages back in any order (3.10.8).
+cancelled, which leaves what it got with it while nothing more comes. So memory is bounded by a run; of each letter only
+what is asked is kept, a row or all of it. The prefetch counts messages and not bytes: the first run is short, the next
+are as long as what was kept of the last lets them be. At the end the channel is closed, or is lost, and the broker
+gives back what was still held: consumer by consumer, in the order of their tags (3.10) or ages (4.0), each one's
+letters in their order. That is so up to 32 consumers, where Erlang keeps a map sorted; and not for a nack, which gives
+more than 32 messages back in any order (3.10.8).
 
 What was given back stands before what never was taken, but behind what was given back before. So a visit that ends
 early first takes the rest, as far as that was given back before; only one that is killed changes the order. A look
@@ -34,13 +36,18 @@ from notifier.adapters.rabbitmq.connection import (
 from notifier.adapters.rabbitmq.decoding import to_message
 from notifier.adapters.rabbitmq.options import RabbitOptions
 from notifier.adapters.rabbitmq.visitor_lock import BUSY_FOR, hold_alone
+from notifier.domain.dead_letter_rows import Look, Seen
 from notifier.domain.errors import QueueError, QueueUnavailable
 from notifier.domain.message import DEAD, Message, Outgoing, Transfer, Transferred
+from notifier.domain.unreadable import RAW_BYTES
 
-FIRST_RUN, LONGEST_RUN = 200, 5000  # letters; longer where there would be more than RUNS
+FIRST_RUN, LONGEST_RUN = 8, 5000  # letters; longer where there would be more than RUNS
+LONGEST_WHOLE = 500  # letters that are kept whole: 64 MiB of the largest that workers write
+GROWTH = 8  # times that a run may be as long as the one before: what comes next may be larger
 RUNS = 30  # see above
 LARGEST_PREFETCH = 65_535  # of AMQP; so 1,900,000 letters keep their order
-RUN_BYTES = 16 * 1024 * 1024  # of bodies in a run, by the average of the run before
+RUN_BYTES = 16 * 1024 * 1024  # that are kept of a run, by the average of the run before
+ROW_BYTES = 2048  # of a letter of which no body is kept
 SILENCE = 20.0  # seconds without a letter: there are no more, or the broker is stuck
 RPC_TIMEOUT = 10.0
 LOOK_EVERY = 0.01
@@ -62,13 +69,13 @@ class RabbitLetters:
         self._busy_for = busy_for
 
     @asynccontextmanager
-    async def visit(self) -> AsyncIterator["RabbitVisit"]:
+    async def visit(self, look: Look) -> AsyncIterator["RabbitVisit"]:
         """One pass over what is there now. Raises QueueError: not reached, or somebody else is at it."""
         connection = await connect(self._options, "dead letters")
         try:
             await hold_alone(connection, f"{self._options.prefix}.{DEAD}.visitor", self._busy_for)
             channel = await open_channel(connection)
-            visit = RabbitVisit(channel, f"{self._options.prefix}.{DEAD}", self._publish)
+            visit = RabbitVisit(channel, f"{self._options.prefix}.{DEAD}", self._publish, look)
             try:
                 try:
                     await visit.begin()
@@ -87,11 +94,11 @@ class RabbitLetters:
 
 
 class _Run:
-    """What one consumer gets. Of a run that is not kept only the number is known."""
+    """What one consumer gets. Of a run that nobody looks at only the number is known."""
 
-    def __init__(self, *, keep: bool) -> None:
-        self._keep = keep
-        self.messages: list[Message] = []
+    def __init__(self, look: Look | None) -> None:
+        self._look = look
+        self.seen: list[Seen] = []
         self.count = 0
         self.size = 0
         self.given_back = False
@@ -102,11 +109,11 @@ class _Run:
     async def on_message(self, delivered: aiormq.abc.DeliveredMessage) -> None:
         """A letter came."""
         self.count += 1
-        self.size += len(delivered.body)
         self.given_back = bool(delivered.redelivered)
         self.highest = delivered.delivery_tag or 0
-        if self._keep:
-            self.messages.append(to_message(DEAD, delivered, delivered.delivery_tag))
+        if self._look is not None:
+            self.seen.append(self._look(to_message(DEAD, delivered, delivered.delivery_tag, keep=RAW_BYTES)))
+            self.size += ROW_BYTES + len(self.seen[-1].message.body)
         self.arrived.set()
 
     def cancel(self, _frame: object) -> None:
@@ -118,7 +125,8 @@ class _Run:
 class RabbitVisit:
     """See the module. One task uses it."""
 
-    def __init__(self, channel: aiormq.Channel, queue: str, publish: Publish) -> None:
+    def __init__(self, channel: aiormq.Channel, queue: str, publish: Publish, look: Look) -> None:
+        self._look = look
         self._channel = channel
         self._queue = queue
         self._publish = publish
@@ -139,31 +147,31 @@ class RabbitVisit:
         """Learn how many there are now. What is added later is left to the next visit."""
         self._left = await self._ready()
 
-    async def page(self) -> Sequence[Message]:
+    async def page(self) -> Sequence[Seen]:
         """The next letters, oldest first; none at the end. Raises QueueUnavailable."""
         if self._left <= 0:
             return ()
         try:
-            run = await self._next(min(self._left, self._length), keep=True)
+            run = await self._next(min(self._left, self._length), self._look)
         except _TROUBLE as error:
             raise QueueUnavailable(f"lost the dead letters on the way: {reason_of(error)}") from error
         self._plan(run)
-        return tuple(run.messages)
+        return tuple(run.seen)
 
     async def take_the_rest(self) -> None:
         """See the module. Never raises."""
         with suppress(QueueError, *_TROUBLE):
             while self._given_back and self._left > 0:
-                await self._next(min(self._left, LARGEST_PREFETCH), keep=False)
+                await self._next(min(self._left, LARGEST_PREFETCH), None)
 
-    async def _next(self, count: int, *, keep: bool) -> "_Run":
+    async def _next(self, count: int, look: Look | None) -> "_Run":
         self._runs += 1
-        run = await self._take(count, name=self._runs, keep=keep)
+        run = await self._take(count, self._runs, look)
         self._left = max(0, self._left - run.count)
         return run
 
-    async def _take(self, count: int, *, name: int, keep: bool) -> "_Run":
-        run, channel, tag = _Run(keep=keep), self._channel, f"visit-{name:06}"
+    async def _take(self, count: int, name: int, look: Look | None) -> "_Run":
+        run, channel, tag = _Run(look), self._channel, f"visit-{name:06}"
         channel.on_consumer_cancel_callbacks.add(run.cancel)
         with named_losses():
             async with asyncio.timeout(RPC_TIMEOUT):
@@ -188,7 +196,8 @@ class RabbitVisit:
     def _plan(self, run: "_Run") -> None:
         """How long the next run is: bounded in bytes, unless the order were at stake."""
         got, size = run.count, run.size
-        by_bytes = min(LONGEST_RUN, RUN_BYTES * got // max(1, size))
+        longest = LONGEST_RUN if size <= ROW_BYTES * got else LONGEST_WHOLE
+        by_bytes = min(longest, GROWTH * got, RUN_BYTES * got // max(1, size))
         by_order = -(-self._left // max(1, RUNS - self._runs))
         self._length = min(LARGEST_PREFETCH, max(1, by_bytes, by_order))
 
@@ -279,17 +288,13 @@ class RabbitVisit:
             while await self._ready() <= before:  # noqa: ASYNC110  a broker tells nobody when it changes
                 await asyncio.sleep(LOOK_EVERY)
             self._runs += 1
-            for found in (await self._take(1, name=self._runs, keep=True)).messages:
+            for found in (await self._take(1, self._runs, self._look)).seen:
                 # All that was given back before is held: what comes again is what was given back here.
-                if self._given_back and (oldest is not None or _same(found, last)):
-                    return found
+                if self._given_back and (oldest is not None or found.message.message_id == last.message_id):
+                    return found.message
             before = -1
 
     async def _give_back(self, tag: object) -> None:
         assert isinstance(tag, int), "of a letter of this visit"
         with named_losses():
             await self._channel.basic_nack(tag, requeue=True, wait=False)
-
-
-def _same(one: Message, other: Message) -> bool:
-    return one.message_id == other.message_id and one.body == other.body

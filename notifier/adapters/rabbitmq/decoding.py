@@ -34,7 +34,7 @@ _PLACES: Mapping[str, frozenset[Kind]] = MappingProxyType(
         Lane.EVENTS: frozenset({Kind.EVENT}),
         Lane.BULK: frozenset({Kind.EVENT}),
         Lane.RETRIES: frozenset({Kind.EVENT, Kind.DELIVERY}),
-        DEAD: frozenset({Kind.DEAD_LETTER}),
+        DEAD: frozenset({Kind.DEAD_LETTER, Kind.UNREADABLE}),
     }
 )
 _DELAYS = tuple(f".{delay(hop)}" for hop in HOPS)

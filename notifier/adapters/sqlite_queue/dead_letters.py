@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 
 from notifier.adapters.sqlite_queue.queue import SqliteQueue
 from notifier.adapters.sqlite_queue.store import Row, Store, Tag
+from notifier.domain.dead_letter_rows import Look, Seen
 from notifier.domain.message import DEAD, Message, Transfer, Transferred
 
 PAGE = 200  # letters of a page: 10 ms of the thread that a worker needs too
+PAGE_BYTES = 4 * 1024 * 1024  # of their bodies, which take three times as much on their way; one letter at least
 
 
 class SqliteLetters:
@@ -21,9 +23,9 @@ class SqliteLetters:
         self._queue = queue
 
     @asynccontextmanager
-    async def visit(self) -> AsyncIterator["SqliteVisit"]:
+    async def visit(self, look: Look) -> AsyncIterator["SqliteVisit"]:
         """One pass over what is there now. Raises QueueError."""
-        visit = SqliteVisit(self._queue)
+        visit = SqliteVisit(self._queue, look)
         await visit.begin()
         yield visit
 
@@ -31,8 +33,9 @@ class SqliteLetters:
 class SqliteVisit:
     """See the module. One task uses it."""
 
-    def __init__(self, queue: SqliteQueue) -> None:
+    def __init__(self, queue: SqliteQueue, look: Look) -> None:
         self._queue = queue
+        self._look = look
         self._left = 0
         self._after = self._last = 0
 
@@ -46,12 +49,14 @@ class SqliteVisit:
         self._last = await self._queue.look(lambda store: store.last_id(DEAD))
         self._left = (await self._queue.depths())[DEAD].ready
 
-    async def page(self) -> Sequence[Message]:
+    async def page(self) -> Sequence[Seen]:
         """The next letters, oldest first; none at the end. Raises QueueError."""
         after = self._after
         found = [
             (id_, message)
-            for id_, message in await self._queue.look(lambda store: store.read(DEAD, after, PAGE))
+            for id_, message in await self._queue.look(
+                lambda store: store.read(DEAD, after, store.within(DEAD, after, PAGE, PAGE_BYTES))
+            )
             if id_ <= self._last
         ]
         if not found:
@@ -59,7 +64,7 @@ class SqliteVisit:
             return ()
         self._after = found[-1][0]
         self._left = max(0, self._left - len(found))
-        return tuple(message for _, message in found)
+        return tuple(self._look(message) for _, message in found)
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Forget these for good; those that were still there. Raises QueueError."""

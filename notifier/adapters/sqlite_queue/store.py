@@ -49,6 +49,11 @@ _GIVE_UP = f"""
     INSERT INTO messages (queue, kind, content_type, message_id, headers, published_at, body)
     SELECT '{DEAD}', kind, content_type, message_id, json_set(headers, '$."{GIVEN_UP}"', ?), published_at, body
     {_GIVEN_UP} ORDER BY id"""
+_WITHIN = """
+    SELECT count(*) FROM (
+        SELECT sum(size) OVER (ORDER BY id) - size AS before FROM (
+            SELECT id, length(body) AS size FROM messages WHERE queue = ? AND id > ? ORDER BY id LIMIT ?))
+    WHERE before < ?"""
 _DEPTHS = """
     SELECT json_group_object(queue, ready) FROM (
         SELECT m.queue, count(*) AS ready FROM messages AS m LEFT JOIN lanes ON m.queue = lanes.queue
@@ -125,6 +130,10 @@ class Store:
         lane = _LANES.get(queue, Lane.RETRIES)  # where a delayed or dead one would come again
         rows = json.loads(self._one(_READ, queue, after, limit))
         return sorted(((row[0], _message(lane, row)) for row in rows), key=lambda found: found[0])
+
+    def within(self, queue: str, after: int, limit: int, size: int) -> int:
+        """How many of the first `limit` messages beyond the id `after` have bodies of `size` bytes, or one more."""
+        return int(self._one(_WITHIN, queue, after, limit, size))
 
     def last_id(self, queue: str) -> int:
         """The newest message of a queue; 0 where there is none."""

@@ -1,0 +1,160 @@
+"""What could not be read, kept to the byte: a message of its own among the dead, whose body is the body as it came.
+
+In JSON it would grow: quotes double, zero bytes become six, base64 adds a third. So all that is said of it, the reason
+and the first mistakes, is one JSON document in the header `letter`, which adds less than 4 KiB; its CloudEvents
+attributes are headers again. The message's `type` says that this is its form, and nothing in the body does: whoever
+publishes may write anything there.
+"""
+
+import base64
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from notifier.domain.cloudevents import binary_attributes, echo
+from notifier.domain.errors import Mistake
+from notifier.domain.message import Message, Whole
+from notifier.domain.written import cut
+
+HEADER = "letter"
+RAW_BYTES = 1024 * 1024
+HEADER_BYTES = 255  # of each other header
+TEXT = 512  # bytes of `text`
+MISTAKES_BYTES = 1200  # of all that are told
+ATTRIBUTES_BYTES = 4096  # of the CloudEvents attributes, which came with it
+ATTRIBUTE = 1024  # characters of one
+READ = ("specversion", "id", "source", "type", "time", "datacontenttype")  # without these it would be another event
+_ATTRIBUTE = "cloudEvents:"
+_SHORTER = (400, 200, 100, 60, 30)  # bytes of each text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raw:
+    """A message that could not be read: its body, at most the first 1 MiB or what the queue kept of a larger one.
+
+    `size` and `sha256` are the whole body's; where `truncated`, not all is kept that it was read by. `headers` are the
+    CloudEvents attributes, without which it means nothing.
+    """
+
+    body: bytes = b""
+    size: int
+    sha256: str
+    truncated: bool = False
+    content_type: str | None = None
+    message_id: str | None = None
+    timestamp: float | None = None
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def raw_of(message: Message) -> Raw:
+    """What is kept of it."""
+    body = message.body
+    whole = message.cut_from or Whole(size=len(body), sha256=hashlib.sha256(body).hexdigest())
+    kept = body if len(body) <= RAW_BYTES else body[:RAW_BYTES]
+    headers, all_kept = _attributes(message)
+    return Raw(
+        body=kept,
+        size=whole.size,
+        sha256=whole.sha256,
+        truncated=len(kept) < whole.size or not all_kept,
+        content_type=None if message.content_type is None else echo(message.content_type),
+        message_id=message.message_id,
+        timestamp=message.timestamp,
+        headers=headers,
+    )
+
+
+def attributes_of(letter: Message) -> Mapping[str, str]:
+    """The attributes that the letter bears."""
+    found = letter.headers.items()
+    return {name: value for name, value in found if name.startswith(_ATTRIBUTE) and isinstance(value, str)}
+
+
+def few(mistakes: Sequence[Mistake]) -> tuple[Mistake, ...]:
+    """The mistakes as a letter tells them: each shorter where there are many, and without the last that do not fit."""
+    found = tuple(Mistake(echo(each.path), echo(each.text, _SHORTER[0])) for each in mistakes)
+    for most in _SHORTER:
+        found = tuple(Mistake(cut(each.path, most), cut(each.text, most)) for each in found)
+        if _size(found) <= MISTAKES_BYTES:
+            return found
+    while _size(found) > MISTAKES_BYTES:
+        found = found[:-1]
+    return found
+
+
+def names_of(message: Message, data: Mapping[str, object] | None = None) -> tuple[str, str]:
+    """`iss` and event id as far as they can be made out; `data` is the event's JSON, where that is known."""
+    content: object = data
+    if data is None and len(message.body) <= RAW_BYTES:
+        with contextlib.suppress(ValueError):
+            content = from_json(message.body, allow_partial=message.cut_from is not None)
+    content = content if isinstance(content, dict) else {}
+    event = content.get("data") if "specversion" in content else content
+    event = event if isinstance(event, dict) else {}
+    ids = (event.get("id"), content.get("id"), binary_attributes(message.headers).get("id"), message.message_id)
+    return _name(event.get("iss")), next(filter(None, map(_name, ids)), "")
+
+
+def header(value: str) -> str:
+    """The value as a header has it, which any tool can show."""
+    return echo(value, HEADER_BYTES).encode()[:HEADER_BYTES].decode(errors="ignore")
+
+
+def printable(document: str) -> str:
+    """The same JSON, in which whatever does not print is escaped: a `message_id` may hold anything."""
+    if document.isprintable():
+        return document
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in document)
+
+
+def bounded(text: str) -> str:
+    """Why a letter is there, in one line."""
+    return cut(echo(text, TEXT), TEXT)
+
+
+def told(mistakes: Sequence[Mistake]) -> str:
+    """Likewise, where these are why."""
+    return bounded("; ".join(map(str, mistakes)))
+
+
+def shown(raw: Raw) -> dict[str, Any]:
+    """Its body in JSON, as scripts get it and earlier releases wrote it: as text where it is UTF-8, else base64."""
+    try:
+        return {"encoding": "utf-8", "body": raw.body.decode()}
+    except UnicodeDecodeError:
+        return {"encoding": "base64", "body": base64.b64encode(raw.body).decode()}
+
+
+def from_shown(value: object) -> object:
+    """The opposite, for letters of earlier releases. Raises ValueError."""
+    if not isinstance(value, dict) or "encoding" not in value:
+        return value
+    body = str(value.get("body", ""))
+    rest = {name: each for name, each in value.items() if name != "encoding"}
+    return rest | {"body": body.encode() if value["encoding"] == "utf-8" else base64.b64decode(body, validate=True)}
+
+
+def _attributes(message: Message) -> tuple[Mapping[str, str], bool]:
+    """The CloudEvents attributes, and whether all are there by which it is read."""
+    came = binary_attributes(message.headers)
+    kept: dict[str, str] = {}
+    for name in (*(name for name in READ if name in came), *(name for name in came if name not in READ)):
+        more = kept | {f"{_ATTRIBUTE}{name}": echo(came[name], ATTRIBUTE)}
+        if len(to_json(more)) > ATTRIBUTES_BYTES:
+            return (kept, True) if name not in READ else ({}, False)
+        kept = more
+    return kept, True
+
+
+def _name(value: object) -> str:
+    return header(value) if isinstance(value, str) else ""
+
+
+def _size(mistakes: Sequence[Mistake]) -> int:
+    return len(to_json(mistakes))

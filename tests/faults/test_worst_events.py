@@ -1,0 +1,177 @@
+"""A publisher that sends the worst events it may, one after another: nobody else waits for them, and nothing grows."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from notifier.domain.event_entries import MISTAKES
+from tests.faults.conftest import Form, Tell
+from tests.faults.embedded_rig import embedded
+from tests.faults.rig import Rig, rig
+from tests.faults.test_mutated_messages import resident
+from tests.faults.worst_events import NOBODY, WORST, worst
+from tests.system.broker import broker
+from tests.system.ledger import UNREADABLE
+from tests.system.worker_process import WorkerProcess, worker
+
+AT_ONCE = 100
+MOST_MEMORY = 200 * 1024 * 1024
+LIVEZ_WITHIN = 0.1  # seconds
+LATE = 2.0
+LOOK_EVERY = 0.02
+PATIENCE = 120.0
+
+
+class Watch(threading.Thread):
+    """Asks a worker's `/livez` all the time, from a thread, so that the test's own work does not count as the worker's.
+
+    `seconds` are those of each answer; `largest` is the memory that the worker had at most, in bytes.
+    """
+
+    def __init__(self, ops: str, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.seconds: list[float] = []
+        self.largest = 0
+        self._host = ops.removeprefix("http://")
+        self._pid = pid
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Until `end`."""
+        with contextlib.closing(HTTPConnection(self._host, timeout=PATIENCE)) as connection:
+            while not self._ended.wait(LOOK_EVERY):
+                begun = time.monotonic()
+                connection.request("GET", "/livez")
+                with connection.getresponse() as response:
+                    response.read()
+                self.seconds.append(time.monotonic() - begun)
+                self.largest = max(self.largest, resident(self._pid))
+
+    def check(self, late: Sequence[float]) -> None:
+        """It may have grown so far, and nobody may have waited for longer: of the answers, but for one in a hundred.
+
+        The machine is not ours alone; a worker that is held is late with nearly all of them.
+        """
+        *_, slowest = usual = sorted(self.seconds)[: len(self.seconds) * 99 // 100]
+        told = f"late {max(late):.2f} s, /livez {slowest:.3f} s at most of {len(usual)}, {max(self.seconds):.3f} s once"
+        told += f", {self.largest / 2**20:.0f} MiB"
+        print(told)  # noqa: T201  what `pytest -s` and a failed run show
+        assert max(late) <= LATE, told
+        assert slowest < LIVEZ_WITHIN, told
+        assert 0 < self.largest < MOST_MEMORY, told
+
+    def end(self) -> None:
+        """Ask no more."""
+        self._ended.set()
+        self.join()
+
+
+@contextlib.asynccontextmanager
+async def watched(running: WorkerProcess) -> AsyncIterator[Watch]:
+    """Look at it for as long as the block lasts."""
+    watch = Watch(await running.ops(), running.pid)
+    watch.start()
+    try:
+        yield watch
+    finally:
+        await asyncio.to_thread(watch.end)
+
+
+async def one_behind(made: Rig, number: int) -> float:
+    """Seconds until the healthy client hears of an event that is published now."""
+    begun = time.monotonic()
+    publishing = asyncio.create_task(made.publisher.publish([number], rate=100))
+    await made.clients.until(lambda: ("/healthy", str(number)) in made.clients.accepted, PATIENCE)
+    late = time.monotonic() - begun
+    await publishing
+    return late
+
+
+@pytest.mark.fault("publisher", "the worst events of 128 KiB in a row: nobody waits for them, and nothing grows")
+@pytest.mark.timeout(900)
+async def test_the_worst_events_in_a_row(
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell
+) -> None:
+    """A logout behind a hundred of them comes at once; each of them is one dead letter, no larger than what came."""
+    count = form(AT_ONCE, 10 * AT_ONCE)
+    bodies = list(worst(count))
+    async with rig(tmp_path, amqp_url, prefix) as made:
+        made.site.config["registry"]["grace"] = "6s"  # so that those of no issuer are put off, and again
+        made.site.write()
+        async with worker(made.site) as running, broker(amqp_url, prefix) as rabbit:
+            async with watched(running) as watch:
+                await asyncio.gather(*(rabbit.publish(body) for body in bodies[:AT_ONCE]))
+                late = [await one_behind(made, 0)]
+                for start in range(AT_ONCE, count, AT_ONCE):  # more than are taken at a time
+                    await asyncio.gather(*(rabbit.publish(body) for body in bodies[start : start + AT_ONCE]))
+                await one_behind(made, 1)
+                await made.until_settled()
+                await rabbit.until_depths({"dead": count + len(made.to_die)}, PATIENCE)
+            assert await running.stop() == 0
+            letters = [letter for letter in await rabbit.dead_letters() if letter.headers["client_id"] != "refusing"]
+        tell(await made.account(), times=count)
+    assert len(letters) == count
+    readable = Counter(body for body in bodies if NOBODY.encode() not in body)
+    assert Counter(letter.body for letter in letters if letter.type == UNREADABLE) == readable
+    assert max(len(letter.body) for letter in letters) <= max(map(len, WORST.values())) + 4096
+    watch.check(late)
+
+
+@pytest.mark.fault("publisher", "the worst events of 128 KiB by HTTP: nobody waits for them, and nothing grows")
+@pytest.mark.timeout(900)
+async def test_the_worst_events_by_http(
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell
+) -> None:
+    """A hundred at a time; each is answered with its first mistakes."""
+    async with rig(tmp_path, amqp_url, prefix) as made, worker(made.site) as running:
+        late = await posted(made, running, form(1, 10))
+        await made.until_settled()
+        assert await running.stop() == 0
+        tell(await made.account(), times=form(1, 10) * AT_ONCE)
+    late.check()
+
+
+@pytest.mark.fault("embedded queue", "the worst events of 128 KiB by HTTP: nobody waits for them, and nothing grows")
+@pytest.mark.timeout(900)
+async def test_the_worst_events_on_the_embedded_queue(tmp_path: Path, form: Form[int], tell: Tell) -> None:
+    """As on RabbitMQ; whoever publishes by HTTP is told what is wrong."""
+    async with embedded(tmp_path) as made, worker(made.site) as running:
+        late = await posted(made, running, form(1, 10))
+        await made.until_settled()
+        assert await running.stop() == 0
+        tell(await made.account(), times=form(1, 10) * AT_ONCE)
+    late.check()
+
+
+@dataclass(slots=True)
+class Posted:
+    """What came of events by HTTP."""
+
+    watch: Watch
+    late: list[float]
+
+    def check(self) -> None:
+        """Nobody waited, and nothing grew."""
+        self.watch.check(self.late)
+
+
+async def posted(made: Rig, running: WorkerProcess, rounds: int) -> Posted:
+    """The worst events, a hundred at a time, and a logout behind them each time."""
+    late: list[float] = []
+    async with watched(running) as watch:
+        for number in range(rounds):
+            sending = [asyncio.ensure_future(running.post(body)) for body in worst(AT_ONCE)]
+            await asyncio.sleep(0)
+            late.append(await one_behind(made, number))
+            for status, told in await asyncio.gather(*sending):
+                assert status == 400
+                assert 0 < len(told["mistakes"]) <= MISTAKES + 1
+    return Posted(watch=watch, late=late)

@@ -1,0 +1,70 @@
+"""Looking at dead letters holds no more of them than is asked, however large they are."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.rabbitmq.queue import RabbitQueue
+from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
+from notifier.domain.message import DEAD, Kind, Outgoing
+from tests.system.command import PATIENCE, command, environment
+
+LETTERS, SIZE = 150, 2 * 1024 * 1024
+MOST = 150  # MiB of the process; its code alone takes 60
+# The memory of a child is that of its parent, until it runs its own program: so there is a small one in between.
+MEASURED = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
+"""
+
+
+def letter(number: int) -> Outgoing:
+    """As earlier releases wrote them."""
+    raw = {"encoding": "utf-8", "body": "x" * SIZE, "size": SIZE, "sha256": "0" * 64}
+    content = {"v": 1, "id": f"l{number}", "reason": "malformed_event", "text": "bad", "raw": raw}
+    body = json.dumps(content | {"dead_since": "2026-01-31T12:00:00Z", "outcomes": []}).encode()
+    return Outgoing(kind=Kind.DEAD_LETTER, body=body, message_id=f"l{number}")
+
+
+def measured(url: str, prefix: str, *arguments: str) -> tuple[int, int]:
+    """Its exit code, and the MiB that it took at most."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, *command(["dead-letters", *arguments])],
+        env=environment({"NOTIFIER_QUEUE__URL": url, "NOTIFIER_QUEUE__PREFIX": prefix}),
+        capture_output=True, timeout=PATIENCE, check=True,
+    )  # fmt: skip
+    code, size = map(int, done.stdout.split())
+    return code, size
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("where", ["rabbitmq", "sqlite"])
+async def test_150_letters_of_2_mib_take_little_memory(
+    where: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """To count them, and to export all."""
+    queue: RabbitQueue | SqliteQueue
+    prefix = "notifier"
+    if where == "sqlite":
+        url = f"sqlite:{tmp_path / 'queue.db'}"
+        queue = SqliteQueue(SqliteOptions(path=tmp_path / "queue.db"))
+    else:
+        url, prefix = request.getfixturevalue("amqp_url"), request.getfixturevalue("prefix")
+        queue = RabbitQueue(RabbitOptions(urls=(url,), prefix=prefix))
+    await queue.open()
+    await queue.ready()
+    for number in range(LETTERS):
+        await queue.publish(DEAD, letter(number))
+    await queue.close()
+    took = {
+        "list": measured(url, prefix, "list"),
+        "export": measured(url, prefix, "export", str(tmp_path / "bad.jsonl")),
+    }
+    assert {name: code for name, (code, _) in took.items()} == dict.fromkeys(took, 0)
+    assert {name: size for name, (_, size) in took.items() if size >= MOST} == {}
+    assert len((tmp_path / "bad.jsonl").read_bytes().splitlines()) == LETTERS
