@@ -71,8 +71,10 @@ def sort_out(listed: Listed, raw: object, path: str, *, named: bool) -> tuple[Go
     wrong: list[range] = []  # each goes from a good one to the next
     begin = end = -1
     for index, entry in enumerate(listed):
-        if type(entry) is str and named and entry != "*":
+        if named and type(entry) is str and entry != "*":  # what is almost always so
             good.append(entry)
+        elif named and type(entry) is dict and entry["client_id"] != "*":
+            good.append(entry["client_id"] if len(entry) == 1 else ClientEntry(**entry))
         elif entry is None or _misfit(entry, named=named) is not None:
             if index != end:
                 wrong.append(range(begin, end))
@@ -132,8 +134,7 @@ def mistakes_of(error: ValidationError, path: str) -> Iterable[Mistake]:
 def _made(entry: str | EntryDocument) -> str | ClientEntry:
     if isinstance(entry, str):
         return entry
-    alone = len(entry) == 1 or sum(value is not None for value in entry.values()) == 1
-    return entry["client_id"] if alone else ClientEntry(**entry)
+    return entry["client_id"] if len(entry) == 1 else ClientEntry(**entry)
 
 
 def _why(raw: object, path: str, *, named: bool) -> Iterator[Mistake]:

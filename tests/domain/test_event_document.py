@@ -120,7 +120,7 @@ def test_null_is_left_out() -> None:
     entry = {"client_id": "shop", "backchannel_logout_uri": None, "id_token_signed_response_alg": None, "sub": None}
     event = read(EVENT | left_out | {"clients": [entry]})
     assert (event.sid, event.ended_at, event.id_given) == (None, None, False)
-    assert event.clients == ("shop",)
+    assert event.clients == (ClientEntry(client_id="shop"),)
 
 
 @pytest.mark.parametrize(
