@@ -171,7 +171,9 @@ async def test_at_the_last_chance_it_is_buried_unread(kind: Kind | None, body: b
         assert stage.queue.log == ["published dead", "acked 1"]
         assert stage.told() == []
         (outgoing,) = [outgoing for queue, outgoing in stage.queue.published if queue == DEAD]
-        letter = load_dead_letter(Message(lane=Lane.RETRIES, kind=outgoing.kind, body=outgoing.body, tag=None))
+        letter = load_dead_letter(
+            Message(lane=Lane.RETRIES, kind=outgoing.kind, body=outgoing.body, headers=outgoing.headers, tag=None)
+        )
         assert (letter.reason, letter.publisher) == (DeadReason.DELIVERY_LIMIT, "idp")
         assert str(LAST_CHANCE) in letter.text
         assert [(fact.reason, fact.delivery) for fact in stage.facts if isinstance(fact, Buried)] == [
