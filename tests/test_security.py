@@ -1,0 +1,41 @@
+"""SECURITY.md: whatever somebody cannot do is held by a test that is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEXT = (
+    (ROOT / "SECURITY.md").read_text().split("## What each can and cannot do", 1)[1].split("## How it is built", 1)[0]
+)
+NAMED = re.compile(r"`(?P<file>tests/[\w/]+\.py)?::(?P<test>test_\w+)`")
+
+
+def rows() -> list[list[str]]:
+    """The cells of each row that says what somebody cannot do."""
+    lines = [line for line in TEXT.splitlines() if line.startswith("| ") and not line.endswith(" the test |")]
+    return [[cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|")] for line in lines]
+
+
+def named(cell: str) -> list[tuple[str, str]]:
+    """The tests in it, each with its file; one without is of the file before."""
+    found, file = [], ""
+    for name in NAMED.finditer(cell):
+        file = name["file"] or file
+        found.append((file, name["test"]))
+    return found
+
+
+def test_there_are_rows() -> None:
+    """Else nothing below would fail."""
+    assert len(rows()) > 25
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row[0][:50])
+def test_each_cannot_names_its_test(row: list[str]) -> None:
+    """And those tests exist. A row that says no *cannot* needs none."""
+    *_, cannot, test = row
+    assert bool(named(test)) == bool(cannot), row
+    for file, name in named(test):
+        assert f"def {name}(" in (ROOT / file).read_text(), (file, name)
