@@ -42,7 +42,7 @@ def death(exchange: str = "", queue: str = "notifier.delay.8s", reason: str = "e
         (Lane.EVENTS, {Kind.EVENT, "notifier.batch"}),
         (Lane.BULK, {Kind.EVENT, "notifier.batch"}),
         (Lane.RETRIES, {Kind.EVENT, Kind.DELIVERY, "notifier.batch"}),
-        (DEAD, {Kind.DEAD_LETTER}),
+        (DEAD, {Kind.DEAD_LETTER, Kind.UNREADABLE}),
     ],
 )
 def test_our_own_messages_have_their_places(place: str, expected: set[str]) -> None:
