@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Callable
 
-from notifier.adapters.rabbitmq.queue import RabbitQueue
-from notifier.adapters.sqlite_queue.store import ASKER
-from notifier.adapters.sqlite_queue.talk import LOOK_EVERY, take_answers
+from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
+from notifier.adapters.queues.sqlite.store import ASKER
+from notifier.adapters.queues.sqlite.talk import LOOK_EVERY, take_answers
 from notifier.app.ids import new_id
 from notifier.app.queue import Queue
 from notifier.domain.fate import Told, load_told

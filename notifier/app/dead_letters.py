@@ -9,10 +9,10 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from notifier.adapters.audit import write_audit
-from notifier.adapters.rabbitmq.dead_letters import RabbitLetters
-from notifier.adapters.sqlite_queue import SqliteQueue
-from notifier.adapters.sqlite_queue.dead_letters import SqliteLetters
+from notifier.adapters.queues.rabbitmq.dead_letters import RabbitLetters
+from notifier.adapters.queues.sqlite import SqliteQueue
+from notifier.adapters.queues.sqlite.dead_letters import SqliteLetters
+from notifier.adapters.telemetry.audit import write_audit
 from notifier.app.ids import new_id
 from notifier.app.queue import Queue, rabbit_options
 from notifier.domain.dead_letter_rows import Row, Wanted
@@ -22,7 +22,7 @@ from notifier.domain.registry import Registry
 from notifier.operations.dead_letter_repair import Account
 from notifier.operations.dead_letters import Letters
 from notifier.server.authorization import Authorization
-from notifier.server.dead_letters import DeadLetterRoutes, Desk
+from notifier.server.operators.dead_letters import DeadLetterRoutes, Desk
 from notifier.settings import QueueSettings
 
 

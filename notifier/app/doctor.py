@@ -10,17 +10,17 @@ from pathlib import Path
 
 from yarl import URL
 
-from notifier.adapters.certificates import expiries, presented
-from notifier.adapters.http_transport import HttpTransport
-from notifier.adapters.http_transport.documents import DocumentReader
-from notifier.adapters.http_transport.insides import watches
-from notifier.adapters.http_transport.probe import Probe
+from notifier.adapters.configuration.live_configuration import Loaded
+from notifier.adapters.configuration.secret_files import exposed, secrets_of
+from notifier.adapters.http import HttpTransport
+from notifier.adapters.http.insides import watches
+from notifier.adapters.http.issuer_documents import DocumentReader
+from notifier.adapters.http.probe import Probe
 from notifier.adapters.library_hooks import ADVICE
-from notifier.adapters.live_configuration import Loaded
-from notifier.adapters.rabbitmq.examination import examine_broker
-from notifier.adapters.rabbitmq.insides import prepare
-from notifier.adapters.secret_files import exposed, secrets_of
-from notifier.adapters.sqlite_queue.examination import examine_file
+from notifier.adapters.queues.rabbitmq.examination import examine_broker
+from notifier.adapters.queues.rabbitmq.insides import prepare
+from notifier.adapters.queues.sqlite.examination import examine_file
+from notifier.adapters.tls.certificates import expiries, presented
 from notifier.app.ids import new_id
 from notifier.app.queue import rabbit_options
 from notifier.domain.client import TlsFiles

@@ -7,8 +7,9 @@ import structlog
 from aiohttp import web
 
 from notifier.adapters.tls.listener import ServerTls, ServerTlsFiles
-from notifier.server import api, ops
+from notifier.server import ops
 from notifier.server.listener import Listener, listen
+from notifier.server.publishers import events as api
 from notifier.settings import Settings
 
 

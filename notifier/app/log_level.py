@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from notifier.adapters.audit import write_audit
-from notifier.adapters.logs import set_level
+from notifier.adapters.telemetry.audit import write_audit
+from notifier.adapters.telemetry.logs import set_level
 
 DEBUG, USUAL = "debug", "info"
 

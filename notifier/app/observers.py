@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from notifier.adapters.config_file import read_subject_key
-from notifier.adapters.logs import SubjectHash
+from notifier.adapters.configuration.config_file import read_subject_key
+from notifier.adapters.telemetry.logs import SubjectHash
 from notifier.pipeline.facts import Fact, Observer
 from notifier.settings import Settings
 

@@ -5,9 +5,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 
-from notifier.adapters.rabbitmq.outcomes import OutcomePublisher
-from notifier.adapters.sqlite_queue import SqliteQueue
-from notifier.adapters.sqlite_queue.outcomes import KeptOutcomes
+from notifier.adapters.queues.rabbitmq.outcomes import OutcomePublisher
+from notifier.adapters.queues.sqlite import SqliteQueue
+from notifier.adapters.queues.sqlite.outcomes import KeptOutcomes
 from notifier.app.ids import new_id
 from notifier.app.queue import Queue, rabbit_options
 from notifier.pipeline.facts import Observer

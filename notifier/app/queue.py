@@ -5,10 +5,10 @@ from typing import TypeAlias
 
 from yarl import URL
 
-from notifier.adapters.config_file import read_credentials
-from notifier.adapters.rabbitmq.options import BrokerTls, RabbitOptions
-from notifier.adapters.rabbitmq.queue import RabbitQueue
-from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
+from notifier.adapters.configuration.config_file import read_credentials
+from notifier.adapters.queues.rabbitmq.options import BrokerTls, RabbitOptions
+from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
+from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.message import Lane
 from notifier.settings import QueueSettings
 

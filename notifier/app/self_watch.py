@@ -4,9 +4,9 @@ import asyncio
 
 import structlog
 
-from notifier.adapters.certificates import expiries, presented
-from notifier.adapters.live_configuration import LiveConfiguration
-from notifier.adapters.secret_files import Exposed, exposed, secrets_of
+from notifier.adapters.configuration.live_configuration import LiveConfiguration
+from notifier.adapters.configuration.secret_files import Exposed, exposed, secrets_of
+from notifier.adapters.tls.certificates import expiries, presented
 
 EVERY = 0.5  # seconds between two looks at the clock
 KEPT = 15.0  # seconds for which the worst is told, at least: as long as most scrapers pause

@@ -19,12 +19,12 @@ import structlog
 from aiohttp import web
 
 from notifier import __version__
-from notifier.adapters.file_watch import Watch, watch_files
-from notifier.adapters.http_transport import HttpTransport
-from notifier.adapters.live_configuration import LiveConfiguration
-from notifier.adapters.logs import LogObserver
-from notifier.adapters.metrics import Held, Metrics, Sources
-from notifier.adapters.sqlite_queue import SqliteQueue
+from notifier.adapters.configuration.file_watch import Watch, watch_files
+from notifier.adapters.configuration.live_configuration import LiveConfiguration
+from notifier.adapters.http import HttpTransport
+from notifier.adapters.queues.sqlite import SqliteQueue
+from notifier.adapters.telemetry.logs import LogObserver
+from notifier.adapters.telemetry.metrics import Held, Metrics, Sources
 from notifier.app.dead_letters import dead_letter_routes
 from notifier.app.ids import new_id
 from notifier.app.listeners import listeners
@@ -47,13 +47,14 @@ from notifier.pipeline.intake import Intake, event_message
 from notifier.pipeline.limits import Limits
 from notifier.pipeline.settlement import Settlement
 from notifier.pipeline.worker import Worker
-from notifier.server import api, ops
+from notifier.server import ops
 from notifier.server.authorization import Authorization
-from notifier.server.log_level import log_level_routes
-from notifier.server.status import StatusRoutes
+from notifier.server.operators.log_level import log_level_routes
+from notifier.server.operators.status import StatusRoutes
+from notifier.server.publishers import events as api
 
 if TYPE_CHECKING:
-    from notifier.adapters.tracing import Tracing
+    from notifier.adapters.telemetry.tracing import Tracing
 
 CANCEL_WITHIN = 2.0  # seconds that a broker may take to stop sending, before a drain goes on without its word
 DEPTHS_EVERY = 5.0  # seconds between two looks at how much waits in the queues

@@ -11,8 +11,8 @@ from contextlib import suppress
 
 import structlog
 
-from notifier.adapters.http_transport.documents import DocumentReader
-from notifier.adapters.live_configuration import LiveConfiguration
+from notifier.adapters.configuration.live_configuration import LiveConfiguration
+from notifier.adapters.http.issuer_documents import DocumentReader
 from notifier.domain.client import Algorithm, TlsFiles
 from notifier.domain.issuer_document import Document, Unread, issuer_egress
 from notifier.operations.published_keys import Change, KeyMissing, KeyPublished, KeyWatch, SetUnread

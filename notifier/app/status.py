@@ -7,10 +7,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from notifier import __version__
-from notifier.adapters.rabbitmq import administration
-from notifier.adapters.rabbitmq.queue import RabbitQueue
-from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
-from notifier.adapters.sqlite_queue.talk import ask_worker, oldest
+from notifier.adapters.queues.rabbitmq import administration
+from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
+from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
+from notifier.adapters.queues.sqlite.talk import ask_worker, oldest
 from notifier.app.ids import new_id
 from notifier.app.queue import Queue, rabbit_options
 from notifier.domain.errors import QueueError, QueueUnavailable

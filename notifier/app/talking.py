@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 
-from notifier.adapters.rabbitmq.queue import RabbitQueue
-from notifier.adapters.rabbitmq.talk import Listener
-from notifier.adapters.sqlite_queue import SqliteQueue
+from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
+from notifier.adapters.queues.rabbitmq.talk import Listener
+from notifier.adapters.queues.sqlite import SqliteQueue
 from notifier.app.ids import new_id
 from notifier.app.queue import Queue
 from notifier.domain.fate import Told, dump_told, load_told

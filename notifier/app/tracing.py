@@ -13,7 +13,7 @@ from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.settings import Settings
 
 if TYPE_CHECKING:
-    from notifier.adapters.tracing import Tracing
+    from notifier.adapters.telemetry.tracing import Tracing
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
@@ -36,7 +36,7 @@ def build_tracing(settings: Settings, environ: Mapping[str, str]) -> Tracing | N
             raise ConfigurationError([Mistake("tracing", _INSTALL)])
         structlog.get_logger().warning("tracing_off", reason=_INSTALL)
         return None
-    from notifier.adapters.tracing import Tracing  # noqa: PLC0415  an extra: imported only where it is wanted
+    from notifier.adapters.telemetry.tracing import Tracing  # noqa: PLC0415  an extra: imported only where it is wanted
 
     section = settings.tracing
     if section is None:

@@ -12,7 +12,7 @@ from notifier.cli.output import say
 from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
-    from notifier.adapters.live_configuration import Loaded
+    from notifier.adapters.configuration.live_configuration import Loaded
 
 EXAMPLES = (
     ("every mistake at once, or a summary", "notifier check -c /etc/notifier/notifier.yaml"),
@@ -28,7 +28,7 @@ def check(config: Config = None, as_json: Json = False) -> None:
     where some of it is wrong; nothing is connected to. On success a summary: issuers with their keys, clients, queue,
     listeners; and warnings of secrets that others may read.
     """
-    from notifier.adapters.live_configuration import load
+    from notifier.adapters.configuration.live_configuration import load
     from notifier.domain.errors import ConfigurationError
 
     try:
@@ -44,7 +44,7 @@ def check(config: Config = None, as_json: Json = False) -> None:
 
 
 def _summary(loaded: Loaded) -> dict[str, Any]:
-    from notifier.adapters.secret_files import exposed, secrets_of
+    from notifier.adapters.configuration.secret_files import exposed, secrets_of
     from notifier.cli.queue_url import shown_urls
 
     settings, registry = loaded.settings, loaded.registry

@@ -21,8 +21,8 @@ from notifier.domain.errors import ConfigurationError, Mistake, QueueUnavailable
 from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
-    from notifier.adapters.rabbitmq.collecting import Collector
-    from notifier.adapters.rabbitmq.options import RabbitOptions
+    from notifier.adapters.queues.rabbitmq.collecting import Collector
+    from notifier.adapters.queues.rabbitmq.options import RabbitOptions
     from notifier.operations.collecting import Collecting
 
 OUTCOMES_FILE = Path("outcomes.db")
@@ -64,8 +64,8 @@ def collect(
 
     The embedded queue needs no collector: notifier report reads its file.
     """
-    from notifier.adapters.outcome_file import OutcomeFile
-    from notifier.adapters.outcome_table import Retention
+    from notifier.adapters.feed.outcome_file import OutcomeFile
+    from notifier.adapters.feed.outcome_table import Retention
     from notifier.operations.collecting import Collecting
 
     options = _options(config)
@@ -82,7 +82,7 @@ def collect(
 
 
 def _options(config: Config) -> RabbitOptions:
-    from notifier.adapters.config_file import read_part
+    from notifier.adapters.configuration.config_file import read_part
     from notifier.app import rabbit_options
 
     quiet_logs()
@@ -95,7 +95,7 @@ def _options(config: Config) -> RabbitOptions:
 
 async def _collect(options: RabbitOptions, collecting: Collecting, lasting: float | None, *, drain: bool) -> None:
     """Until asked to end. Raises QueueError where it cannot begin."""
-    from notifier.adapters.rabbitmq.collecting import Collector
+    from notifier.adapters.queues.rabbitmq.collecting import Collector
 
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

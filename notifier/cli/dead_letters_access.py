@@ -72,7 +72,7 @@ def wanted_of(
 
 def queue_settings(config: Path | None) -> QueueSettings:
     """Of the configuration only the queue, never a key. Raises ConfigurationError."""
-    from notifier.adapters.config_file import read_part
+    from notifier.adapters.configuration.config_file import read_part
 
     if config is None and not any(os.environ.get(name) for name in ("NOTIFIER_QUEUE__URL", "NOTIFIER_QUEUE")):
         text = "say where the queue is: -c FILE, or NOTIFIER_QUEUE__URL"

@@ -157,7 +157,7 @@ def _meant(wanted: Wanted, *, everything: bool) -> Wanted:
 
 def _repairing(config: Path | None) -> QueueSettings:
     """Warnings of the queue are told too, unless the level says otherwise."""
-    from notifier.adapters import logs
+    from notifier.adapters.telemetry import logs
 
     level = os.environ.get("NOTIFIER_LOG__LEVEL", "")
     logs.configure(level if level in ("debug", "info", "warning", "error") else "warning")
@@ -165,8 +165,8 @@ def _repairing(config: Path | None) -> QueueSettings:
 
 
 def _rules(config: Path | None, settings: QueueSettings, *, end_newer_sessions: bool) -> Rules:
-    from notifier.adapters.config_file import load_settings
-    from notifier.adapters.registry_file import load_registry
+    from notifier.adapters.configuration.config_file import load_settings
+    from notifier.adapters.registries.file import load_registry
     from notifier.app.ids import new_id
     from notifier.domain.errors import ConfigurationError
     from notifier.domain.readmission import SUB_ONLY_MAX_AGE, Rules

@@ -23,7 +23,7 @@ def demo(
     """
     import uvloop
 
-    from notifier.adapters import logs
+    from notifier.adapters.telemetry import logs
     from notifier.cli.screen import screen
     from notifier.demo.embedded import start
     from notifier.demo.story import Pace, play

@@ -49,7 +49,7 @@ def doctor(
     """
     import uvloop
 
-    from notifier.adapters.live_configuration import load
+    from notifier.adapters.configuration.live_configuration import load
     from notifier.app.doctor import Wish, examine_installation
     from notifier.domain.errors import ConfigurationError
     from notifier.operations.doctor import Level

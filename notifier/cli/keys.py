@@ -32,7 +32,7 @@ def generate(
     ] = None,
 ) -> None:
     """Make a private key, as unencrypted PEM (PKCS#8)."""
-    from notifier.adapters.keys import KeySource, generate_key, load_key
+    from notifier.adapters.signers.keys import KeySource, generate_key, load_key
 
     pem = generate_key(alg)
     if out is None:
@@ -52,9 +52,9 @@ def jwks(
     issuer: Annotated[str | None, typer.Option(help="Needed where there are several.", show_default=False)] = None,
 ) -> None:
     """Print the JWK Set of an issuer's public halves, keys to come included."""
-    from notifier.adapters.config_file import read_part
-    from notifier.adapters.keys import load_keys
-    from notifier.adapters.live_configuration import key_source
+    from notifier.adapters.configuration.config_file import read_part
+    from notifier.adapters.configuration.live_configuration import key_source
+    from notifier.adapters.signers.keys import load_keys
 
     issuers = read_part(config, os.environ, {"issuers"}).settings.issuers
     sources = {iss: [key_source(key) for key in of_issuer.keys] for iss, of_issuer in issuers.items()}

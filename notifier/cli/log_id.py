@@ -58,7 +58,7 @@ def log_id(
 
 def _shown(sub: str, config: Path | None, *, raw_too: bool) -> str:
     """How the logs show it. Raises ConfigurationError where they do not."""
-    from notifier.adapters.config_file import read_part
+    from notifier.adapters.configuration.config_file import read_part
     from notifier.app import subject_hash
     from notifier.domain.errors import ConfigurationError, Mistake
 

@@ -43,7 +43,7 @@ def register(app: typer.Typer, command: Callable[..., None], examples: Examples)
 
 def quiet_logs() -> None:
     """Only what a command says itself is seen, unless NOTIFIER_LOG__LEVEL asks for more."""
-    from notifier.adapters import logs
+    from notifier.adapters.telemetry import logs
 
     level = os.environ.get("NOTIFIER_LOG__LEVEL", "")
     logs.configure(level if level in ("debug", "info", "warning", "error") else "critical")

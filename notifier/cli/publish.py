@@ -22,7 +22,7 @@ from notifier.domain.message import Lane
 from notifier.domain.printable import json_text, printable
 
 if TYPE_CHECKING:
-    from notifier.adapters.config_file import ReadPart
+    from notifier.adapters.configuration.config_file import ReadPart
     from notifier.app import Queue
     from notifier.app.asking import Asking
     from notifier.operations.fates import Accounts
@@ -110,7 +110,7 @@ def publish(
 
 
 def _read_part(config: Path | None, url: str | None) -> ReadPart:
-    from notifier.adapters.config_file import read_part
+    from notifier.adapters.configuration.config_file import read_part
 
     environ: Mapping[str, str] = os.environ if url is None else {**os.environ, "NOTIFIER_QUEUE__URL": url}
     if config is None and not any(environ.get(name) for name in ("NOTIFIER_QUEUE__URL", "NOTIFIER_QUEUE")):

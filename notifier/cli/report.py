@@ -68,7 +68,7 @@ def report(
     It is made of outcomes, so they must be told: set outcomes: all. The embedded queue keeps them itself; with RabbitMQ
     run notifier collect.
     """
-    from notifier.adapters.outcome_file import read_outcomes
+    from notifier.adapters.feed.outcome_file import read_outcomes
     from notifier.operations.report import Tally
 
     settings = _settings(config)
@@ -101,7 +101,7 @@ def report(
 
 
 def _settings(config: Config) -> Settings:
-    from notifier.adapters.config_file import read_part
+    from notifier.adapters.configuration.config_file import read_part
 
     quiet_logs()
     return read_part(config, os.environ, {"queue", "outcomes"}).settings

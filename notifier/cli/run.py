@@ -35,8 +35,8 @@ def run(config: Config = None) -> None:
     _ignore_requests()  # until the worker stands
     import uvloop
 
-    from notifier.adapters import logs
-    from notifier.adapters.live_configuration import LiveConfiguration, load
+    from notifier.adapters.configuration.live_configuration import LiveConfiguration, load
+    from notifier.adapters.telemetry import logs
     from notifier.app import Service, build_tracing
 
     _raise_file_limit()

@@ -39,7 +39,7 @@ def schema(
 
 
 def _schema(document: Document) -> dict[str, Any]:
-    from notifier.adapters.config_schema import config_schema
+    from notifier.adapters.configuration.config_schema import config_schema
     from notifier.domain.event_document import event_schema
     from notifier.domain.outcome_event import outcome_schema
 

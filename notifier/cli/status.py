@@ -50,7 +50,7 @@ def status(
     Clients in trouble come first; well ones are shown with --all. What they did is counted since the workers started.
     With --json and --watch it is an object a line.
     """
-    from notifier.adapters.config_file import read_part
+    from notifier.adapters.configuration.config_file import read_part
 
     quiet_logs()
     settings = read_part(config, os.environ, {"queue"}).settings.queue

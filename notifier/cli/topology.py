@@ -16,8 +16,8 @@ from notifier.cli.output import say
 from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
-    from notifier.adapters.rabbitmq.administration import Standing
-    from notifier.adapters.rabbitmq.options import RabbitOptions
+    from notifier.adapters.queues.rabbitmq.administration import Standing
+    from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,7 +41,7 @@ def show(config: Config = None, as_json: Json = False) -> None:
         if as_json:
             say("[]")
         return
-    from notifier.adapters.rabbitmq.administration import survey_topology
+    from notifier.adapters.queues.rabbitmq.administration import survey_topology
 
     standings = asyncio.run(survey_topology(options))
     if as_json:
@@ -55,7 +55,7 @@ def declare(config: Config = None) -> None:
     options = _options(config)
     if options is None:
         return
-    from notifier.adapters.rabbitmq.administration import declare_topology
+    from notifier.adapters.queues.rabbitmq.administration import declare_topology
 
     asyncio.run(declare_topology(options))
     say(f"everything under {options.prefix} stands")
@@ -77,7 +77,7 @@ def delete(
     options = _options(config)
     if options is None:
         return
-    from notifier.adapters.rabbitmq.administration import delete_topology, survey_topology
+    from notifier.adapters.queues.rabbitmq.administration import delete_topology, survey_topology
 
     standings = [each for each in asyncio.run(survey_topology(options)) if not each.missing]
     if not standings:
@@ -114,7 +114,7 @@ def _check_force(prefix: str, standings: Sequence[Standing], force: str | None) 
 
 def _options(config: Config) -> RabbitOptions | None:
     """None for the embedded queue, which is said."""
-    from notifier.adapters.config_file import read_part
+    from notifier.adapters.configuration.config_file import read_part
     from notifier.app import rabbit_options
 
     quiet_logs()

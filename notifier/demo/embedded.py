@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from notifier.adapters.live_configuration import LiveConfiguration, load
+from notifier.adapters.configuration.live_configuration import LiveConfiguration, load
 from notifier.app import Queue, Service
 from notifier.domain.dead_letter import DeadLetter, load_dead_letter
 from notifier.domain.message import DEAD, Lane

@@ -22,7 +22,7 @@ from uuid import uuid4
 
 import uvloop
 
-from notifier.adapters.config_file import read_part
+from notifier.adapters.configuration.config_file import read_part
 from notifier.app import Queue, build_queue
 from notifier.demo.receivers import SAMPLES, Receiver
 from notifier.demo.story import ISS

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import yaml
 from rich.console import Console
 
-from notifier.adapters.keys import KeySource, generate_key, load_keys
+from notifier.adapters.signers.keys import KeySource, generate_key, load_keys
 from notifier.demo.account import SignOut, Tally, settle_account
 from notifier.demo.receivers import Kind, Receiver, SampleReceivers
 from notifier.demo.screen import Display, conclude, display, introduce

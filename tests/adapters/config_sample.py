@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.config_file import load_settings
+from notifier.adapters.configuration.config_file import load_settings
 from notifier.domain.errors import ConfigurationError
 
 SAMPLE = """

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from notifier.adapters.http_transport import HttpTransport
+from notifier.adapters.http import HttpTransport
 from notifier.domain.client import EgressPolicy, ResponsePolicy, Route
 from notifier.domain.outcome import Break, Outcome, Reason, StaleConnection, Wire, read_wire
 from notifier.pipeline.ports import Request

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
+from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.message import Lane, Message
 from tests.contract.queues import outgoing
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notifier.adapters.config_parts import SECTIONS, right_parts
-from notifier.adapters.live_configuration import load
+from notifier.adapters.configuration.config_parts import SECTIONS, right_parts
+from notifier.adapters.configuration.live_configuration import load
 from notifier.domain.errors import ConfigurationError
 from tests.adapters.key_folder import pem
 

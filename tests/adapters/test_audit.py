@@ -9,13 +9,13 @@ from typing import Literal
 import pytest
 import structlog
 
-from notifier.adapters.audit import write_audit
-from notifier.adapters.logs import configure, set_level
+from notifier.adapters.telemetry.audit import write_audit
+from notifier.adapters.telemetry.logs import configure, set_level
 from notifier.app.dead_letters import audit, audit_discarded, audit_read
 from notifier.app.log_level import LogLevel
 from notifier.domain.dead_letter_rows import Row, Wanted
 from notifier.operations.dead_letter_repair import Account
-from notifier.server.log_level import LEVELS
+from notifier.server.operators.log_level import LEVELS
 
 ROW = Row(
     id="d-1", event_id="e", client_id="shop", iss="https://i", reason="refused", dead_since=0.0, attempts=1, text=""

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from notifier.adapters.config_file import (
+from notifier.adapters.configuration.config_file import (
     load_settings,
     missing_to_run,
     read_credentials,
     read_settings,
     read_subject_key,
 )
-from notifier.adapters.documents import read_document
-from notifier.adapters.registry_file import load_registry
+from notifier.adapters.configuration.document_files import read_document
+from notifier.adapters.registries.file import load_registry
 from notifier.domain.client import Algorithm, Client, SubjectMode
 from notifier.settings import Listen, Settings
 from tests.adapters.config_sample import NAMED, mistakes, sample, write

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.config_file import load_settings
+from notifier.adapters.configuration.config_file import load_settings
 from tests.adapters.config_sample import mistakes, write
 
 

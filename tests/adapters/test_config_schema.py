@@ -6,8 +6,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from notifier.adapters.config_schema import config_schema
-from notifier.adapters.documents import read_document
+from notifier.adapters.configuration.config_schema import config_schema
+from notifier.adapters.configuration.document_files import read_document
 from tests.adapters.config_sample import sample
 
 

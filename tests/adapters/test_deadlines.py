@@ -21,7 +21,7 @@ import aiohttp
 import pytest
 import uvloop
 
-from notifier.adapters.http_transport import HttpTransport
+from notifier.adapters.http import HttpTransport
 from notifier.domain.client import TlsFiles
 from notifier.domain.outcome import Reason
 from tests import behaviours as do

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.config_file import load_settings
-from notifier.adapters.documents import read_document
+from notifier.adapters.configuration.config_file import load_settings
+from notifier.adapters.configuration.document_files import read_document
 from notifier.domain.errors import ConfigurationError, Mistake
 from tests.adapters.config_sample import write
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.file_watch import Stamp, Watch, stamps_of, watch_files
+from notifier.adapters.configuration.file_watch import Stamp, Watch, stamps_of, watch_files
 
 A, B = Path("a.yaml"), Path("b.pem")
 

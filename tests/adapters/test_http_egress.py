@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from notifier.adapters.http_transport import HttpTransport
+from notifier.adapters.http import HttpTransport
 from notifier.domain.client import EgressPolicy
 from notifier.domain.outcome import Answer, Break, Reason
 from tests.adapters.http_requests import PLENTY, ScriptedResolver, opened, request

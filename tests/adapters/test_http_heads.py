@@ -8,7 +8,7 @@ from weakref import WeakSet
 import aiohttp
 import pytest
 
-from notifier.adapters.http_transport.requests import MOST_CONTEXTS, Heads, split
+from notifier.adapters.http.requests import MOST_CONTEXTS, Heads, split
 from notifier.domain.client import Route, TlsFiles
 
 

@@ -12,8 +12,8 @@ import aiohttp
 import uvloop
 from aiohttp.client_proto import ResponseHandler
 
-from notifier.adapters.http_transport import HttpTransport, connections
-from notifier.adapters.http_transport.connections import GuardedConnector, OpenConnections, WatchedConnection
+from notifier.adapters.http import HttpTransport, connections
+from notifier.adapters.http.connections import GuardedConnector, OpenConnections, WatchedConnection
 from notifier.domain.client import EgressPolicy
 from notifier.domain.outcome import Answer, Break, Reason, StaleConnection, Wire
 from tests import behaviours as do

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from notifier.adapters.http_transport import HttpTransport, insides
+from notifier.adapters.http import HttpTransport, insides
 from notifier.domain.outcome import Answer, Reason
 from tests import behaviours as do
 from tests.adapters import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from notifier.adapters.http_transport import HttpTransport
+from notifier.adapters.http import HttpTransport
 from notifier.domain.client import EgressPolicy, TlsFiles
 from notifier.domain.outcome import Answer, Break, Reason, StaleConnection
 from tests import behaviours as do

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.http_transport import HttpTransport
+from notifier.adapters.http import HttpTransport
 from notifier.domain.client import TlsFiles
 from notifier.domain.errors import OurFault
 from notifier.domain.outcome import Answer, Break, Cause, Reason

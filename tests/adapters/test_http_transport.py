@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from notifier import __version__
-from notifier.adapters.http_transport import HttpTransport
+from notifier.adapters.http import HttpTransport
 from notifier.domain.outcome import Answer, Delivered, Failed, Outcome, Reason, Refused
 from tests import behaviours as do
 from tests.adapters.http_requests import PAYLOAD, SIGNATURE, TOKEN, opened, outcome, request

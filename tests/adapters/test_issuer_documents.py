@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.http_transport.documents import BODY_LIMIT, DocumentReader
+from notifier.adapters.http.issuer_documents import BODY_LIMIT, DocumentReader
 from notifier.domain.client import EgressPolicy, TlsFiles
 from notifier.domain.issuer_document import Document, Unread, issuer_egress, metadata_uri
 from tests.behaviours import Behaviour, hang, raw

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from notifier.adapters.jws import PrivateKey
-from notifier.adapters.keys import KeySource, load_keys, thumbprint
+from notifier.adapters.signers.jws import PrivateKey
+from notifier.adapters.signers.keys import KeySource, load_keys, thumbprint
 from notifier.domain.client import Algorithm
 from notifier.domain.errors import ConfigurationError
 from tests.adapters.key_folder import ISS, OTHER, Folder, pem

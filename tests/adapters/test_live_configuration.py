@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from notifier.adapters.file_watch import Watch, watch_files
-from notifier.adapters.live_configuration import LiveConfiguration, load
+from notifier.adapters.configuration.file_watch import Watch, watch_files
+from notifier.adapters.configuration.live_configuration import LiveConfiguration, load
 from notifier.app.signing_keys import SigningKeys
 from notifier.domain.issuer_document import Unread
 from tests.adapters.key_folder import ISS, pem

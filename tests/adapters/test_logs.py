@@ -8,8 +8,8 @@ from typing import Any, Literal
 import pytest
 import structlog
 
-from notifier.adapters.log_output import redact
-from notifier.adapters.logs import LogObserver, SubjectHash, Subjects, clip, configure
+from notifier.adapters.telemetry.log_output import redact
+from notifier.adapters.telemetry.logs import LogObserver, SubjectHash, Subjects, clip, configure
 from notifier.domain.delivery import Delivery
 from notifier.domain.outcome import Cause, DeadReason, Failed, Reason, Refused
 from notifier.domain.outcome import Delivered as Took

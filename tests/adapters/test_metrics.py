@@ -8,7 +8,7 @@ from time import perf_counter
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from notifier.adapters.metrics import Held, Metrics, Sources
+from notifier.adapters.telemetry.metrics import Held, Metrics, Sources
 from notifier.domain.client import Client
 from notifier.domain.delivery import Delivery
 from notifier.domain.message import Depth, Lane, QueueStatus

@@ -10,12 +10,12 @@ from pathlib import Path
 import aio_pika
 import pytest
 
-from notifier.adapters import outcome_table
-from notifier.adapters.outcome_table import Retention
-from notifier.adapters.rabbitmq.options import RabbitOptions
-from notifier.adapters.rabbitmq.outcomes import OutcomePublisher
-from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
-from notifier.adapters.sqlite_queue.outcomes import KeptOutcomes
+from notifier.adapters.feed import outcome_table
+from notifier.adapters.feed.outcome_table import Retention
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.outcomes import OutcomePublisher
+from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
+from notifier.adapters.queues.sqlite.outcomes import KeptOutcomes
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.outcome_event import ClientTold, DeliveryTold, Fate, Sent, State, Told, dump_told
 from tests.rabbitmq_node import RabbitmqNode

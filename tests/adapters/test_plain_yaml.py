@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notifier.adapters.documents import parse_plain, parse_yaml, read_document
+from notifier.adapters.configuration.document_files import parse_plain, parse_yaml, read_document
 from notifier.domain.errors import ConfigurationError
 from tests.adapters.config_sample import CLIENTS, write
 from tests.benchmarks.starting import write_registry

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.http_transport.probe import Probe
+from notifier.adapters.http.probe import Probe
 from notifier.domain.client import EgressPolicy, Route, TlsFiles
 from notifier.domain.outcome import Reason
 from notifier.domain.reach import Reached, Unreached

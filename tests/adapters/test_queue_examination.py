@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from notifier.adapters.rabbitmq.administration import declare_topology, survey_topology
-from notifier.adapters.rabbitmq.examination import examine_broker
-from notifier.adapters.rabbitmq.options import RabbitOptions
-from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
-from notifier.adapters.sqlite_queue.examination import examine_file
+from notifier.adapters.queues.rabbitmq.administration import declare_topology, survey_topology
+from notifier.adapters.queues.rabbitmq.examination import examine_broker
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
+from notifier.adapters.queues.sqlite.examination import examine_file
 from notifier.domain.errors import QueueError
 from tests.rabbitmq_node import RabbitmqNode
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.adapters.rabbitmq.acks import AckLedger
+from notifier.adapters.queues.rabbitmq.acks import AckLedger
 
 
 class BrokerModel:

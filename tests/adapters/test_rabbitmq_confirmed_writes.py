@@ -8,10 +8,10 @@ from itertools import count
 import pytest
 from aiormq.exceptions import PublishError
 
-from notifier.adapters.rabbitmq.confirmed_writes import ENOUGH, Confirmation, ConfirmedWrites
-from notifier.adapters.rabbitmq.connection import connect, open_channel
-from notifier.adapters.rabbitmq.options import RabbitOptions
-from notifier.adapters.rabbitmq.publish import Publish
+from notifier.adapters.queues.rabbitmq.connection import connect, open_channel
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.wire.confirmed_writes import ENOUGH, Confirmation, ConfirmedWrites
+from notifier.adapters.queues.rabbitmq.wire.publish import Publish
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from aiormq.abc import DeliveredMessage
 from pamqp import commands, decode, encode
 from pamqp.header import ContentHeader
 
-from notifier.adapters.rabbitmq.decoding import SMALL, UnreadableTable, to_message, tolerate_any_publisher
+from notifier.adapters.queues.rabbitmq.wire.decoding import SMALL, UnreadableTable, to_message, tolerate_any_publisher
 from notifier.domain.message import DEAD, Kind, Lane, NewerKind, Whole
 
 

@@ -15,9 +15,9 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
-from notifier.adapters.rabbitmq.connection import connect, open_channel
-from notifier.adapters.rabbitmq.frames import AT_ONCE, LeanReceiver, hand_over
-from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.connection import connect, open_channel
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.wire.frames import AT_ONCE, LeanReceiver, hand_over
 
 DELIVER = commands.Basic.Deliver(
     consumer_tag="ctag1.é", delivery_tag=2**40, redelivered=True, exchange="notifier.events", routing_key="x" * 255

@@ -10,8 +10,8 @@ from pamqp import commands, frame
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from notifier.adapters.rabbitmq.outcomes import publish_of
-from notifier.adapters.rabbitmq.publish import Frames, Publish
+from notifier.adapters.queues.rabbitmq.outcomes import publish_of
+from notifier.adapters.queues.rabbitmq.wire.publish import Frames, Publish
 from notifier.domain.outcome_event import ClientTold, State, dump_told
 
 _names = st.text(st.characters(codec="utf-8"), max_size=60)

@@ -6,8 +6,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from notifier.adapters.rabbitmq.connection import connect
-from notifier.adapters.rabbitmq.options import BrokerTls, RabbitOptions
+from notifier.adapters.queues.rabbitmq.connection import connect
+from notifier.adapters.queues.rabbitmq.options import BrokerTls, RabbitOptions
 from notifier.domain.errors import QueueError
 from tests.certificates import authority
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.registry_file import load_registry, read_registry
+from notifier.adapters.registries.file import load_registry, read_registry
 from notifier.domain.client import Algorithm, Client, SubjectMode, TlsFiles
 from notifier.settings import Settings
 from tests.adapters.registry_sample import HOOK, ONE, TWO, mistakes, registry, settings, shop

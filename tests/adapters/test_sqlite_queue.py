@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
+from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.dead_letter import load_dead_letter
 from notifier.domain.errors import QueueUnavailable, TopologyMismatch
 from notifier.domain.message import DEAD, Kind, Lane, delay

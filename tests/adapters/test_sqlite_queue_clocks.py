@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.sqlite_queue import SqliteQueue
-from notifier.adapters.sqlite_queue.writer import SqliteOptions, from_now_on
+from notifier.adapters.queues.sqlite import SqliteQueue
+from notifier.adapters.queues.sqlite.writer import SqliteOptions, from_now_on
 from notifier.domain.message import delay
 from tests.contract.queues import Inbox, names, outgoing
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
+from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import Lane, delay
 from tests.adapters.test_sqlite_queue import full_disk

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import structlog
 
-from notifier.adapters.http_transport import HttpTransport
-from notifier.adapters.logs import LogObserver, SubjectHash
+from notifier.adapters.http import HttpTransport
+from notifier.adapters.telemetry.logs import LogObserver, SubjectHash
 from notifier.domain.client import RetryPolicy, TlsFiles
 from notifier.domain.outcome import Wire
 from notifier.pipeline.ports import Request

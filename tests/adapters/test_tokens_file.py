@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.tokens_file import load_tokens
+from notifier.adapters.configuration.tokens_file import load_tokens
 from notifier.domain.errors import ConfigurationError
 from tests.adapters.config_sample import write
 

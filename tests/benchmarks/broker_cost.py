@@ -17,8 +17,8 @@ from pathlib import Path
 import aio_pika
 import uvloop
 
-from notifier.adapters.rabbitmq.administration import declare_topology, delete_topology
-from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.administration import declare_topology, delete_topology
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from tests.benchmarks import figures
 from tests.benchmarks.peers_run import _cpu_of_session
 from tests.benchmarks.record import merge

@@ -22,8 +22,8 @@ from typing import Any
 import aio_pika
 from rich.console import Console
 
-from notifier.adapters.rabbitmq.administration import declare_topology, delete_topology
-from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.administration import declare_topology, delete_topology
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from tests.rabbitmq_node import rabbitmq_node
 from tests.system.broker import Broker, broker
 from tests.system.site import ISSUER, Site, client

@@ -21,12 +21,12 @@ EVERY = 0.004  # seconds of processor time; Linux's clock tick allows no less
 
 # By what a file's path holds, first match first; a stack belongs to its innermost frame that has a stage.
 STAGES = (
-    ("queue", ("/notifier/adapters/rabbitmq/", "/notifier/adapters/sqlite_queue/", "/aio_pika/", "/aiormq/",
+    ("queue", ("/notifier/adapters/queues/rabbitmq/", "/notifier/adapters/queues/sqlite/", "/aio_pika/", "/aiormq/",
                "/pamqp/")),
-    ("mint", ("/notifier/adapters/keys", "/notifier/domain/logout_token", "/jwt/", "/cryptography/")),
-    ("post", ("/notifier/adapters/http_transport/", "/aiohttp/", "/yarl/", "/multidict/")),
-    ("log", ("/notifier/adapters/log", "/structlog/")),
-    ("metrics", ("/notifier/adapters/metrics", "/notifier/adapters/client_series", "/prometheus_client/")),
+    ("mint", ("/notifier/adapters/signers/", "/notifier/domain/logout_token", "/jwt/", "/cryptography/")),
+    ("post", ("/notifier/adapters/http/", "/aiohttp/", "/yarl/", "/multidict/")),
+    ("log", ("/notifier/adapters/telemetry/log", "/structlog/")),
+    ("metrics", ("/notifier/adapters/telemetry/metrics", "/notifier/adapters/telemetry/client_series", "/prometheus_client/")),
     ("read", ("/notifier/pipeline/intake", "/notifier/pipeline/duplicates", "/notifier/domain/event_",
               "/notifier/domain/plan", "/notifier/domain/cloudevents", "/notifier/domain/session_ended")),
     ("deliver", ("/notifier/pipeline/", "/notifier/domain/", "/notifier/app/", "/tests/benchmarks/ceiling")),

@@ -49,8 +49,9 @@ def test_every_module_on_the_way_of_a_delivery_has_a_stage() -> None:
     found = {
         path: stage_of(path)
         for path in (
-            "/x/notifier/adapters/rabbitmq/acks.py", "/x/site-packages/aiormq/channel.py", "/x/jwt/api_jws.py",
-            "/x/site-packages/aiohttp/client.py", "/x/notifier/adapters/logs.py", "/x/notifier/pipeline/intake.py",
+            "/x/notifier/adapters/queues/rabbitmq/acks.py", "/x/site-packages/aiormq/channel.py", "/x/jwt/api_jws.py",
+            "/x/site-packages/aiohttp/client.py", "/x/notifier/adapters/telemetry/logs.py",
+            "/x/notifier/pipeline/intake.py",
             "/x/notifier/pipeline/worker.py", "/usr/lib/python3.11/json/__init__.py",
         )
     }  # fmt: skip

@@ -7,7 +7,7 @@ from typing import cast
 
 from rich.console import Console
 
-from notifier.adapters.documents import read_document
+from notifier.adapters.configuration.document_files import read_document
 from tests.benchmarks import growth, starting
 from tests.benchmarks.lag import lag_of
 from tests.benchmarks.rig import Cores

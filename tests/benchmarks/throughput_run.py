@@ -17,10 +17,10 @@ from typing import Protocol
 
 import aiohttp
 
-from notifier.adapters.keys import generate_key
-from notifier.adapters.rabbitmq.administration import declare_topology, delete_topology
-from notifier.adapters.rabbitmq.options import RabbitOptions
-from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
+from notifier.adapters.queues.rabbitmq.administration import declare_topology, delete_topology
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
+from notifier.adapters.signers.keys import generate_key
 from notifier.domain.client import Algorithm
 from notifier.domain.message import Lane
 from tests.benchmarks.lag import Scrape, scraped

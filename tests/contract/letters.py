@@ -4,10 +4,10 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from notifier.adapters.rabbitmq.dead_letters import RabbitLetters
-from notifier.adapters.rabbitmq.options import RabbitOptions
-from notifier.adapters.sqlite_queue import SqliteQueue
-from notifier.adapters.sqlite_queue.dead_letters import SqliteLetters
+from notifier.adapters.queues.rabbitmq.dead_letters import RabbitLetters
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.sqlite import SqliteQueue
+from notifier.adapters.queues.sqlite.dead_letters import SqliteLetters
 from notifier.domain.dead_letter import DeadLetter, bury_delivery, dump_dead_letter
 from notifier.domain.delivery import Delivery, Past
 from notifier.domain.message import DEAD

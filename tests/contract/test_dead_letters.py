@@ -8,10 +8,10 @@ from pathlib import Path
 import aiormq
 import pytest
 
-from notifier.adapters.rabbitmq.dead_letters import RabbitVisit
-from notifier.adapters.rabbitmq.options import RabbitOptions
-from notifier.adapters.rabbitmq.queue import RabbitQueue
-from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
+from notifier.adapters.queues.rabbitmq.dead_letters import RabbitVisit
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
+from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.dead_letter import bury_raw, dump_dead_letter, load_dead_letter
 from notifier.domain.dead_letter_rows import Look, Row, Seen, Wanted, look, row_of
 from notifier.domain.documents import DeliveryDocument, dump_delivery, load_delivery

@@ -9,9 +9,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from notifier.adapters.rabbitmq.options import RabbitOptions
-from notifier.adapters.rabbitmq.queue import RabbitQueue
-from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
+from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.dead_letter import bury_raw
 from notifier.domain.dead_letter_rows import Wanted
 from notifier.domain.errors import Mistake
@@ -20,11 +20,11 @@ from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
 from notifier.operations.dead_letter_repair import discard
 from notifier.operations.dead_letters import Letters
-from notifier.server import dead_letters
-from notifier.server.api import Sources, api_app
 from notifier.server.authorization import Authorization
-from notifier.server.dead_letters import DeadLetterRoutes, Desk
 from notifier.server.listener import Listener, listen
+from notifier.server.operators import dead_letters
+from notifier.server.operators.dead_letters import DeadLetterRoutes, Desk
+from notifier.server.publishers.events import Sources, api_app
 from tests.contract.letters import RULES, bury, course, letters_of
 from tests.contract.queues import PATIENCE, Queue, ready
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.rabbitmq.options import RabbitOptions
-from notifier.adapters.rabbitmq.queue import RabbitQueue
-from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
+from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import DEAD, HOPS, Kind, Lane, NewerKind, Outgoing, delay
 from tests.contract.queues import PATIENCE, Inbox, Place, consuming, names, outgoing, ready

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from notifier.adapters.rabbitmq.administration import declare_topology, survey_topology
-from notifier.adapters.rabbitmq.connection import Connection, Link, connect, finish, open_channel
-from notifier.adapters.rabbitmq.options import BrokerTls, RabbitOptions
-from notifier.adapters.rabbitmq.queue import RabbitQueue
+from notifier.adapters.queues.rabbitmq.administration import declare_topology, survey_topology
+from notifier.adapters.queues.rabbitmq.connection import Connection, Link, connect, finish, open_channel
+from notifier.adapters.queues.rabbitmq.options import BrokerTls, RabbitOptions
+from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import DEAD, Lane
 from tests.certificates import authority

@@ -20,10 +20,11 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 from structlog.testing import capture_logs
 
-from notifier.adapters.rabbitmq import frames, insides, publishing
-from notifier.adapters.rabbitmq.options import RabbitOptions
-from notifier.adapters.rabbitmq.outcomes import OutcomePublisher
-from notifier.adapters.rabbitmq.queue import RabbitQueue
+from notifier.adapters.queues.rabbitmq import insides, publishing
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.outcomes import OutcomePublisher
+from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
+from notifier.adapters.queues.rabbitmq.wire import frames
 from notifier.app.doctor import libraries
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import DEAD, Kind, Lane, Outgoing, delay

@@ -7,11 +7,11 @@ import aio_pika
 import pytest
 from structlog.testing import capture_logs
 
-from notifier.adapters.rabbitmq import outbox, talk
-from notifier.adapters.rabbitmq.administration import declare_topology, look_around
-from notifier.adapters.rabbitmq.options import RabbitOptions
-from notifier.adapters.rabbitmq.queue import RabbitQueue
-from notifier.adapters.rabbitmq.talk import Listener
+from notifier.adapters.queues.rabbitmq import outbox, talk
+from notifier.adapters.queues.rabbitmq.administration import declare_topology, look_around
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
+from notifier.adapters.queues.rabbitmq.talk import Listener
 from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.waiting import until

@@ -7,10 +7,10 @@ import aio_pika
 import pytest
 from pamqp.common import FieldTable
 
-from notifier.adapters.rabbitmq.administration import declare_topology, delete_topology, verify_topology
-from notifier.adapters.rabbitmq.options import BrokerTls, RabbitOptions
-from notifier.adapters.rabbitmq.queue import RabbitQueue
-from notifier.adapters.rabbitmq.topology import topology_of
+from notifier.adapters.queues.rabbitmq.administration import declare_topology, delete_topology, verify_topology
+from notifier.adapters.queues.rabbitmq.options import BrokerTls, RabbitOptions
+from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
+from notifier.adapters.queues.rabbitmq.topology import topology_of
 from notifier.domain.errors import ConfigurationError, QueueError, TopologyMismatch
 from notifier.domain.message import HOPS, Lane
 from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing, ready

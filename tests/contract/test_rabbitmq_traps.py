@@ -17,8 +17,8 @@ from pamqp import commands
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from notifier.adapters.rabbitmq.options import RabbitOptions
-from notifier.adapters.rabbitmq.queue import RabbitQueue
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.domain.errors import QueueError, QueueUnavailable
 from notifier.domain.message import DEAD, Kind, Lane, Message, Outgoing, Whole
 from tests.contract.queues import PATIENCE, Inbox, consuming, names, outgoing, ready

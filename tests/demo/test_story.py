@@ -14,8 +14,8 @@ import pytest
 import yaml
 from rich.console import Console
 
-from notifier.adapters.config_file import load_settings
-from notifier.adapters.keys import KeyRing, KeySource, load_keys
+from notifier.adapters.configuration.config_file import load_settings
+from notifier.adapters.signers.keys import KeyRing, KeySource, load_keys
 from notifier.demo.receivers import SampleReceivers
 from notifier.demo.story import ISS, Pace, Service, Start, play, write_configuration, write_key
 from notifier.demo.token_check import LOGOUT_EVENT

@@ -16,8 +16,8 @@ from typing import TypeVar
 
 import pytest
 
-from notifier.adapters.rabbitmq.administration import delete_topology
-from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.administration import delete_topology
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.ledger import Account
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.rabbitmq.administration import declare_topology
-from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.administration import declare_topology
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from tests.faults.conftest import Form, Tell
 from tests.faults.rig import ANSWER, Rig, refuses, rig
 from tests.faults.rig import load as rig_load

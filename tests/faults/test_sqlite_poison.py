@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
-from notifier.adapters.sqlite_queue.store import DELIVERY_LIMIT
+from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
+from notifier.adapters.queues.sqlite.store import DELIVERY_LIMIT
 from notifier.domain.message import DEAD, Lane
 from tests.contract.queues import Inbox, ready
 from tests.faults.conftest import Form, Tell

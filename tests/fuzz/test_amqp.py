@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.adapters.rabbitmq.decoding import to_message, tolerate_any_publisher
+from notifier.adapters.queues.rabbitmq.wire.decoding import to_message, tolerate_any_publisher
 from notifier.domain.dead_letter import dump_dead_letter, load_dead_letter
 from notifier.domain.errors import UnknownVersion
 from notifier.domain.message import DEAD, SUSPECT, Lane

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.adapters.http_transport import HttpTransport
+from notifier.adapters.http import HttpTransport
 from notifier.domain.client import ResponsePolicy
 from notifier.domain.egress import uri_mistake
 from notifier.domain.outcome import Answer, Break, StaleConnection, read_retry_after, read_wire

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from notifier.adapters.metrics import Metrics, Sources
+from notifier.adapters.telemetry.metrics import Metrics, Sources
 from notifier.domain.client import Client
 from notifier.domain.outcome import Cause
 from notifier.domain.registry import Issuer, Registry

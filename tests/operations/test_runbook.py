@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from notifier.adapters.logs import LogObserver, SubjectHash, configure
+from notifier.adapters.telemetry.logs import LogObserver, SubjectHash, configure
 from notifier.domain.client import Algorithm
 from notifier.domain.delivery import Delivery
 from notifier.domain.outcome import Cause, DeadReason, Delivered, Reason

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.adapters.file_watch import Stamp, Watch
+from notifier.adapters.configuration.file_watch import Stamp, Watch
 from notifier.domain.backoff import hops
 from notifier.domain.client import Client, RetryPolicy
 from notifier.domain.delivery import Delivery

@@ -17,8 +17,8 @@ import pytest
 import tree_sitter
 import tree_sitter_c_sharp
 
-from notifier.adapters.rabbitmq.administration import declare_topology
-from notifier.adapters.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.administration import declare_topology
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from tests.apt_programs import ProgramMissing
 from tests.certificates import Authority, authority
 from tests.conftest import node_or_exit

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from joserfc.jwk import ECKey, KeySet
 
-from notifier.adapters.logs import SubjectHash
+from notifier.adapters.telemetry.logs import SubjectHash
 from tests.system.command import notifier
 
 ISS = "https://id.example.com"

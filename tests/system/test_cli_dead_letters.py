@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.rabbitmq.options import RabbitOptions
-from notifier.adapters.rabbitmq.queue import RabbitQueue
-from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
+from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.dead_letter import DeadLetter, bury_delivery, bury_raw
 from notifier.domain.errors import Mistake
 from notifier.domain.message import DEAD, Lane, Message

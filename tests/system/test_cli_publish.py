@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from notifier.adapters.rabbitmq.options import RabbitOptions
-from notifier.adapters.rabbitmq.queue import RabbitQueue
-from notifier.adapters.sqlite_queue import SqliteOptions, SqliteQueue
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
+from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.message import Lane, Message
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.command import command, environment, notifier

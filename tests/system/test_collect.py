@@ -11,8 +11,8 @@ from pathlib import Path
 import aio_pika
 from yarl import URL
 
-from notifier.adapters.rabbitmq.options import RabbitOptions
-from notifier.adapters.rabbitmq.outcomes import OutcomePublisher
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.outcomes import OutcomePublisher
 from notifier.domain.outcome_event import DeliveryTold, Fate
 from tests.system.command import command, environment, notifier
 from tests.system.waiting import until

@@ -24,16 +24,16 @@ import yaml
 from pydantic import BaseModel
 from typer.core import TyperGroup
 
-from notifier.adapters.keys import generate_key
-from notifier.adapters.live_configuration import Loaded, load
-from notifier.adapters.logs import LogObserver, SubjectHash
-from notifier.adapters.metrics import Metrics
-from notifier.adapters.mistakes import submodel
-from notifier.adapters.rabbitmq.administration import declare_topology
-from notifier.adapters.rabbitmq.options import RabbitOptions
-from notifier.adapters.rabbitmq.queue import RabbitQueue
-from notifier.adapters.rabbitmq.talk import Listener
-from notifier.adapters.tokens_file import TokenEntry, load_tokens
+from notifier.adapters.configuration.live_configuration import Loaded, load
+from notifier.adapters.configuration.mistakes import submodel
+from notifier.adapters.configuration.tokens_file import TokenEntry, load_tokens
+from notifier.adapters.queues.rabbitmq.administration import declare_topology
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
+from notifier.adapters.queues.rabbitmq.talk import Listener
+from notifier.adapters.signers.keys import generate_key
+from notifier.adapters.telemetry.logs import LogObserver, SubjectHash
+from notifier.adapters.telemetry.metrics import Metrics
 from notifier.cli.application import app
 from notifier.domain.client import Algorithm
 from notifier.domain.delivery import Delivery

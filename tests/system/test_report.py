@@ -11,8 +11,8 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from notifier.adapters.outcome_file import OutcomeFile
-from notifier.adapters.outcome_table import Retention
+from notifier.adapters.feed.outcome_file import OutcomeFile
+from notifier.adapters.feed.outcome_table import Retention
 from notifier.domain.outcome_event import ClientTold, DeliveryTold, Fate, State, Told
 from tests.chromium import Chromium
 from tests.system.clients import Clients

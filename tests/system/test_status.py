@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from notifier.adapters.config_file import read_part
+from notifier.adapters.configuration.config_file import read_part
 from notifier.app.status import look_around
 from notifier.operations.status import Status
 from tests.system.clients import Clients, Hit

@@ -11,7 +11,7 @@ import ssl
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from notifier.adapters.file_watch import Stamp, stamp_of
+from notifier.adapters.configuration.file_watch import Stamp, stamp_of
 from notifier.adapters.tls.pem_files import connecting_context
 from notifier.domain.client import TlsFiles
 from notifier.domain.errors import OurFault

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from notifier.adapters.file_watch import Stamp, stamp_of
+from notifier.adapters.configuration.file_watch import Stamp, stamp_of
 from notifier.adapters.tls.pem_files import listening_context
 from notifier.domain.errors import ConfigurationError, Mistake, OurFault
 

@@ -1,0 +1,1 @@
+"""The configuration: files into settings, checked and read again when they change."""

@@ -1,0 +1,45 @@
+"""The JSON Schema of the whole configuration, from the same types that read it."""
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from notifier.adapters.configuration.tokens_file import TokenEntry
+from notifier.domain.durations import format_duration
+from notifier.settings.clients import ClientMetadata
+from notifier.settings.service import Settings
+from notifier.settings.values import Listen
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def config_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the service's file; `$defs/clients` and `$defs/tokens` are those of the other two."""
+    models: list[type[BaseModel]] = [Settings, ClientMetadata, TokenEntry]
+    _, schema = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
+    definitions: dict[str, Any] = schema["$defs"]
+    for definition in definitions.values():
+        for member in definition.get("properties", {}).values():
+            _as_written(member)
+    for name, item, text in (
+        ("clients", "ClientMetadata", "The clients file (registry.file)."),
+        ("tokens", "TokenEntry", "The file of api.tokens_file."),
+    ):
+        definitions[name] = {"type": "array", "items": {"$ref": f"#/$defs/{item}"}, "description": text}
+    settings = definitions.pop("Settings")
+    return {"$schema": _DIALECT, **settings, "title": "notifier's configuration", "$defs": definitions}
+
+
+def _as_written(member: dict[str, Any]) -> None:
+    """Make a member look as one writes it: a default in its unit, no titles that only repeat the name."""
+    member.pop("title", None)
+    default = member.get("default")
+    if default is None:
+        member.pop("default", None)
+    elif "pattern" in member and isinstance(default, float):
+        member["default"] = format_duration(default)
+    elif isinstance(default, dict):
+        del member["default"]  # a section: its members show their own
+        if default.keys() == {"host", "port"}:
+            member["default"] = str(Listen(**default))

@@ -1,0 +1,159 @@
+"""The configuration as it stands now: settings, registry, keys and tokens, read together and replaced together.
+
+A reload takes all of it or nothing: what cannot be read keeps the old, is logged, and shows as a metric. Issuers, keys,
+clients, tokens, and the defaults that clients inherit take effect at once; the rest needs a restart, and is named.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from notifier.adapters.configuration.config_file import examine_settings, missing_to_run
+from notifier.adapters.configuration.file_watch import Stamp, stamps_of
+from notifier.adapters.configuration.start_files import mistakes_of_start
+from notifier.adapters.configuration.tokens_file import ApiToken, load_tokens
+from notifier.adapters.registries.file import read_registry
+from notifier.adapters.signers.keys import KeyRing, KeySource, examine_keys
+from notifier.adapters.telemetry.audit import write_audit
+from notifier.domain.client import Algorithm
+from notifier.domain.errors import ConfigurationError
+from notifier.domain.published_keys import Signing
+from notifier.domain.registry import Registry
+from notifier.domain.registry_checks import find_unsignable, too_much_lost
+from notifier.settings import KeySettings, Settings
+
+# Sections that are read once, at the start.
+FIXED = ("queue", "ops", "api", "log", "metrics", "tracing", "outcomes", "shutdown_grace")
+FIXED_OF_DELIVERY = ("max_in_flight", "slot_wait")
+
+KEPT = "all that was is kept; mend the files, or send SIGHUP to take them as they are"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """One reading of everything. `stamps` say how the files stood before they were read."""
+
+    settings: Settings
+    registry: Registry
+    keys: KeyRing
+    tokens: tuple[ApiToken, ...] | None
+    stamps: Mapping[Path, Stamp | None]
+
+
+def load(
+    path: Path | None, environ: Mapping[str, str], named: set[Path] | None = None, *, starting: bool = False
+) -> Loaded:
+    """Read it all. Raises ConfigurationError with every mistake, of every file: one never hides another's.
+
+    What rests on a part that is wrong is not judged. The files that are named on the way are put into `named`, also
+    where an error is raised. `starting`: look also at what is read once, and would end a worker before it stands.
+    """
+    named = set() if named is None else named
+    first = {} if path is None else stamps_of((path.absolute(),))
+    parts = examine_settings(path, environ, named)
+    settings = parts.settings
+    stamps = {**stamps_of(named), **first}
+    mistakes = list(parts.mistakes)
+    unsure = parts.unsure
+    if not settings.issuers:
+        mistakes += [] if "issuers" in unsure else missing_to_run(settings)
+        unsure |= {"issuers"}
+    clients = read_registry(settings, named=named, unsure=unsure)
+    mistakes += clients.mistakes
+    stamps = {**stamps_of(clients.files), **stamps}
+    sources = {iss: [None if key is None else key_source(key) for key in of] for iss, of in parts.keys.items()}
+    keys, of_keys = examine_keys(sources)
+    whole = {iss for iss, of_issuer in sources.items() if of_issuer and len(keys.of(iss)) == len(of_issuer)}
+    mistakes += of_keys
+    mistakes += find_unsignable(
+        clients.registry, lambda iss: keys.algorithms_of(iss) if iss in whole else frozenset(Algorithm)
+    )
+    tokens = None
+    try:
+        if settings.api is not None and settings.api.tokens_file is not None:
+            tokens = load_tokens(settings.api.tokens_file, None if "issuers" in unsure else settings.issuers)
+    except ConfigurationError as error:
+        mistakes += error.mistakes
+    if starting:
+        mistakes += mistakes_of_start(settings)
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    return Loaded(settings=settings, registry=clients.registry, keys=keys, tokens=tokens, stamps=stamps)
+
+
+def key_source(key: KeySettings) -> KeySource:
+    """A key's file as the keys' reader knows it."""
+    not_before = None if key.not_before is None else key.not_before.timestamp()
+    return KeySource(path=key.file, not_before=not_before, kid=key.kid)
+
+
+class LiveConfiguration:
+    """Holds the last good reading. It is the pipeline's signer and gives it the registry."""
+
+    def __init__(self, path: Path | None, environ: Mapping[str, str], loaded: Loaded) -> None:
+        self._path = path
+        self._environ = environ
+        self.now = loaded
+        self.named: set[Path] = set()
+        """The files that the last reload named, whether or not it was taken."""
+        self.last_reload_succeeded = True
+
+    def registry(self) -> Registry:
+        """The clients as registered now."""
+        return self.now.registry
+
+    def tokens(self) -> tuple[ApiToken, ...] | None:
+        """Who may use the API; None where no tokens are asked for."""
+        return self.now.tokens
+
+    def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
+        """By the keys as they stand now; see KeyRing."""
+        return self.now.keys.sign(iss, alg, typ, claims)
+
+    def signing(self, iss: str) -> tuple[Signing, ...]:
+        """What signs for the issuer at this moment, for each algorithm that its keys can do."""
+        keys = self.now.keys  # once: a reload in its thread may put others there at any moment
+        public = {key.kid: key.public for key in keys.of(iss)}
+        return tuple(Signing(alg=alg, public=public[kid]) for alg, kid in keys.signing_kids(iss).items())
+
+    def reload(self, *, asked: bool) -> bool:
+        """Read everything again; whether it was taken. `asked`: by SIGHUP, which takes a loss of clients too.
+
+        Raises nothing: whatever a file may hold, it must not end a worker that runs.
+        """
+        log = structlog.get_logger()
+        self.named = set()
+        try:
+            loaded = load(self._path, self._environ, self.named)
+        except Exception as error:  # noqa: BLE001  see above
+            self.last_reload_succeeded = False
+            mistakes = map(str, error.mistakes) if isinstance(error, ConfigurationError) else [type(error).__name__]
+            log.error("reload_failed", mistakes=list(mistakes), kept="the old")  # noqa: TRY400  the mistakes say it all
+            return False
+        loss = too_much_lost(self.now.registry, loaded.registry)
+        if loss is not None and not asked:
+            self.last_reload_succeeded = False
+            log.error("reload_refused", reason=f"{loss}: {KEPT}")
+            return False
+        if loss is not None:
+            write_audit("reload_insisted", by="SIGHUP", loss=loss)
+        if fixed := _changed_but_fixed(self.now.settings, loaded.settings):
+            log.warning("reload_needs_restart", settings=fixed)
+        if loaded.tokens is None:  # the listener stands where it stood: what guards it must not go before it does
+            loaded = replace(loaded, tokens=self.now.tokens)
+        old, self.now = [client for of in self.now.registry.clients.values() for client in of.values()], loaded
+        while old:  # one by one: 100,000 at once would be one step of 50 ms, which the event loop cannot run beside
+            old.pop()
+        self.last_reload_succeeded = True
+        clients = sum(len(of_issuer) for of_issuer in loaded.registry.clients.values())
+        log.info("reloaded", issuers=len(loaded.registry.issuers), clients=clients)
+        return True
+
+
+def _changed_but_fixed(old: Settings, new: Settings) -> list[str]:
+    changed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
+    return changed + [
+        f"delivery.{name}" for name in FIXED_OF_DELIVERY if getattr(old.delivery, name) != getattr(new.delivery, name)
+    ]

@@ -1,0 +1,85 @@
+"""Reads the tokens of the API: who may publish, read or repair, and for which issuers. Only digests are kept."""
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from notifier.adapters.configuration.document_files import read_document
+from notifier.adapters.configuration.mistakes import explain
+from notifier.domain.errors import ConfigurationError, Mistake
+from notifier.settings.values import Section
+
+Scope = Literal["publish", "read", "repair"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiToken:
+    """A bearer token by its SHA-256. `issuers` None: all of them."""
+
+    name: str
+    sha256: bytes = field(repr=False)
+    scopes: frozenset[Scope]
+    issuers: frozenset[str] | None
+
+
+class TokenEntry(Section):
+    """One member of the tokens file."""
+
+    model_config = ConfigDict(title="token")
+
+    name: str = Field(min_length=1, description="Who it is; what it publishes bears this as publisher.")
+    token: SecretStr | None = Field(None, min_length=1, description="The token itself, or else `token_sha256`.")
+    token_sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = Field(None, description="In hex.")
+    scopes: frozenset[Scope] = Field(min_length=1, description="What it may be used for.")
+    issuers: frozenset[str] | None = Field(None, description="Left out: all.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.token is None) == (self.token_sha256 is None):
+            raise ValueError("give either token or token_sha256")
+        return self
+
+    def digest(self) -> bytes:
+        """SHA-256 of the token."""
+        if self.token_sha256 is not None:
+            return bytes.fromhex(self.token_sha256)
+        assert self.token is not None
+        return hashlib.sha256(self.token.get_secret_value().encode()).digest()
+
+
+def load_tokens(path: Path, issuers: Collection[str] | None = None) -> tuple[ApiToken, ...]:
+    """The tokens of the file, in its order. Raises ConfigurationError with every mistake.
+
+    An issuer that is not among `issuers` is a mistake, where these are given.
+    """
+    document = read_document(path)
+    if not isinstance(document, list):
+        raise ConfigurationError(
+            [Mistake(path.name, "must be a list of {name, token or token_sha256, scopes, issuers}")]
+        )
+    mistakes: list[Mistake] = []
+    tokens: list[ApiToken] = []
+    names: dict[str, int] = {}
+    digests: dict[bytes, int] = {}
+    for index, raw in enumerate(document):
+        place = f"{path.name}[{index}]"
+        try:
+            entry = TokenEntry.model_validate(raw)
+        except ValidationError as error:
+            mistakes += explain(error, TokenEntry, place)
+            continue
+        token = ApiToken(name=entry.name, sha256=entry.digest(), scopes=entry.scopes, issuers=entry.issuers)
+        if (first := names.setdefault(token.name, index)) != index:
+            mistakes.append(Mistake(f"{place}.name", f"is that of {path.name}[{first}] already"))
+        if (first := digests.setdefault(token.sha256, index)) != index:
+            mistakes.append(Mistake(f"{place}", f"has the token of {path.name}[{first}]; each needs its own"))
+        unknown = sorted((token.issuers or frozenset()).difference(issuers)) if issuers is not None else []
+        mistakes += [Mistake(f"{place}.issuers", f"{iss} is none of issuers") for iss in unknown]
+        tokens.append(token)
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    return tuple(tokens)

@@ -1,0 +1,1 @@
+"""Where the feed of outcomes goes that audit systems read."""

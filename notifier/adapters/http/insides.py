@@ -1,0 +1,98 @@
+"""What is looked at before anything rests on the inside of aiohttp, and what is done where that is another.
+
+Two hooks: the connector's factory of protocols (`connections`), by which an outcome is told exactly; and a request that
+is written past aiohttp's session (`requests`), for speed. Without them each request is a session's own, on a connection
+of its own that is not kept: so nothing stale is met, and nothing that came unasked while it idled. What is told less
+exactly then: a connection that ended is always one that may have brought the token.
+Names, egress and TLS rest on aiohttp's face alone, here as there.
+"""
+
+import asyncio
+from functools import cache
+from typing import Any
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from yarl import URL
+
+from notifier.adapters.http.connections import OpenConnections, WatchedConnection
+from notifier.adapters.library_hooks import Unexpected, expect, expect_use, fits, step
+
+_ANSWER = b"HTTP/1.1 200 OK\r\nRetry-After: 7\r\nContent-Length: 5\r\n\r\nhello"
+
+
+@cache
+def watches() -> bool:
+    """Whether connections can be watched, and requests written on them. Needs a running loop."""
+    return fits("connections", "aiohttp", _look)
+
+
+def _look() -> None:
+    connector = aiohttp.TCPConnector
+    expect_use(aiohttp.BaseConnector.__init__, "_factory")
+    expect_use(connector, "_factory", "_wrap_create_connection")
+    expect_use(aiohttp.BaseConnector.connect, "_get", "_create_connection", "connection_key")
+    expect_arguments(aiohttp.BaseConnector.connect, "self", "req", "traces", "timeout")
+    _look_at_requests()
+    _look_at_answers()
+
+
+def expect_arguments(function: Any, *names: str) -> None:
+    """Raises Unexpected where it takes others."""
+    code = function.__code__
+    expect(code.co_varnames[: code.co_argcount], names, f"the arguments of {function.__qualname__}")
+
+
+def _look_at_requests() -> None:
+    made = aiohttp.ClientRequest(
+        "POST",
+        URL("https://client.example:8443/x", encoded=True),
+        headers={"A": "b"},
+        data=b"",
+        loop=asyncio.get_running_loop(),
+        session=None,
+        ssl=True,
+    )
+    key = made.connection_key
+    expect((key.host, key.port, key.is_ssl, key.ssl), ("client.example", 8443, True, True), "a connection's key")
+    expect((made.headers["Host"], made.headers["A"]), ("client.example:8443", "b"), "a request's headers")
+    expect(made.request_info.method, "POST", "what is told of a request")
+
+
+class _Wire(asyncio.Transport):
+    """Nobody at the other end."""
+
+    closing = False
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+    abort = close
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+def _look_at_answers() -> None:
+    counted, wire = OpenConnections(1), _Wire()
+    watched = WatchedConnection(asyncio.get_running_loop(), counted, 10_000)
+    if not isinstance(watched, ResponseHandler):
+        raise Unexpected("a connection is no ResponseHandler")
+    watched.connection_made(wire)
+    watched.begin()
+    watched.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=1000)
+    expect(watched.transport, wire, "the transport of a connection")
+    watched.data_received(_ANSWER)
+    message, content = step(watched.read())
+    expect((message.code, message.headers["Retry-After"], watched.status), (200, "7", 200), "an answer")
+    expect((step(content.read(100)), content.is_eof(), watched.should_close), (b"hello", True, False), "its body")
+    watched.force_close()
+    expect(watched.should_close, True, "a connection that is to be closed")  # noqa: FBT003  what it is
+    watched.abort()
+    expect((wire.closing, counted.count), (True, 1), "a connection that was given up")
+    watched.connection_lost(None)
+    expect(counted.count, 0, "connections that are open")

@@ -1,0 +1,117 @@
+"""Reads the JSON documents that issuers publish: one GET, one deadline, a bounded body, no redirects.
+
+They are read every few minutes, so no connection is kept.
+"""
+
+import asyncio
+import json
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from notifier import __version__
+from notifier.adapters.http import insides
+from notifier.adapters.http.connections import (
+    Exchange,
+    GuardedConnector,
+    OpenConnections,
+    current_exchange,
+    noting,
+    plain_connector,
+)
+from notifier.adapters.http.faults import read_fault, read_timeout
+from notifier.adapters.tls.client_contexts import TlsContexts
+from notifier.domain.client import EgressPolicy, TlsFiles
+from notifier.domain.egress import check_uri
+from notifier.domain.errors import OurFault
+from notifier.domain.issuer_document import Document, Unread
+from notifier.domain.outcome import Break
+
+BODY_LIMIT = 512 * 1024  # bytes; a JWK Set of a hundred RSA keys with their certificates is 300 KiB
+_HEADERS = {
+    "Accept": "application/json, application/jwk-set+json",
+    "Accept-Encoding": "identity",
+    "User-Agent": f"notifier/{__version__}",
+}
+
+
+class DocumentReader:
+    """Reads documents. `resolver` None: names are looked up by aiodns."""
+
+    def __init__(self, resolver: AbstractResolver | None = None) -> None:
+        self._resolver = resolver
+        self._tls = TlsContexts()
+
+    async def close(self) -> None:
+        """Give up what is being read of TLS files."""
+        await self._tls.close()
+
+    async def read(self, uri: str, *, egress: EgressPolicy, tls: TlsFiles, within: float) -> Document | Unread:
+        """The document, or why it could not be read. `within` seconds bounds it all. Never raises."""
+        denied = check_uri(uri, egress)
+        if denied is not None:
+            return Unread(text=denied)
+        exchange = Exchange()
+        context = current_exchange.set(exchange)
+        resolver = self._resolver or aiohttp.AsyncResolver()
+        try:
+            async with asyncio.timeout(within):
+                ssl_context = await self._tls.context(tls) if uri[:5].lower() == "https" else True
+                watched = insides.watches()
+                connector = (
+                    GuardedConnector(egress, resolver, OpenConnections(keep=0), wire_limit=2 * BODY_LIMIT)
+                    if watched
+                    else plain_connector(egress, resolver)
+                )
+                async with aiohttp.ClientSession(
+                    connector=connector,
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    headers=_HEADERS,
+                    auto_decompress=False,
+                    trust_env=False,
+                    trace_configs=None if watched else [noting()],
+                ) as session:
+                    return await _get(session, uri, ssl_context)
+        except TimeoutError:
+            return Unread(text=read_timeout(within, exchange, None).text)
+        except OurFault as fault:
+            return Unread(text=str(fault))
+        except (aiohttp.ClientError, OSError) as error:
+            wire = read_fault(error, exchange, None)
+            return Unread(text=wire.text if isinstance(wire, Break) else "the answer is not HTTP/1.1")
+        finally:
+            current_exchange.reset(context)
+            if self._resolver is None:
+                await resolver.close()
+
+
+async def _get(session: aiohttp.ClientSession, uri: str, tls: object) -> Document | Unread:
+    async with session.get(URL(uri, encoded=True), allow_redirects=False, ssl=tls) as response:  # type: ignore[arg-type]
+        status = response.status
+        if 300 <= status < 400:
+            return Unread(text=f"answered {status}, a redirect, which is not followed: name the address it leads to")
+        if status != 200:
+            return Unread(text=f"answered {status}")
+        body = await response.content.read(BODY_LIMIT + 1)
+        while len(body) <= BODY_LIMIT and (more := await response.content.read(BODY_LIMIT + 1 - len(body))):
+            body += more
+        if len(body) > BODY_LIMIT:
+            return Unread(text=f"is larger than {BODY_LIMIT // 1024} KiB")
+        try:
+            content = json.loads(body)
+        except (ValueError, RecursionError):
+            return Unread(text="is not JSON")
+        return Document(content=content, date=_date(response.headers.get("Date")))
+
+
+def _date(value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        moment = parsedate_to_datetime(value[:64])
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -1,0 +1,168 @@
+"""A POST over one of aiohttp's connections, written as one piece, with a head that is made once for each host.
+
+aiohttp's session makes each request anew: headers, cookies, redirects, a task that writes, a response that outlives
+its connection. That costs 100 µs a request, and none of it can happen here. What is kept of aiohttp are its
+connector (look-up, TLS, pool) and its parser. Where a proxy stands between, the session's way is taken.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from ssl import SSLContext
+from typing import Any, Protocol
+from weakref import WeakSet
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDict
+from yarl import URL
+
+from notifier.adapters.http.answer_text import BODY_LIMIT
+from notifier.domain.client import Route
+from notifier.domain.frozen import frozen
+
+NO_TIMEOUT = aiohttp.ClientTimeout()  # aiohttp's own timers would only add second deadlines to ours
+MOST_HEADS = 2048  # kept in all, 3 KiB each
+# That are alive: what is kept of TLS files is half of it. One with the system's authorities takes 0.8 MiB.
+MOST_CONTEXTS = 512
+
+
+class _Content(Protocol):
+    async def read(self, n: int) -> bytes: ...
+    def at_eof(self) -> bool: ...
+
+
+@frozen
+class Response:
+    """What came back: at most 16 KiB of its body, not decompressed."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that is made once: so is the key under which the connector keeps its connections."""
+
+    @cached_property
+    def connection_key(self) -> aiohttp.client_reqrep.ConnectionKey:
+        return super().connection_key
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What all requests to one host have in common. `request` is what the connector asks for address and TLS."""
+
+    request: aiohttp.ClientRequest
+    tls: SSLContext | None
+    until_length: bytes  # from behind the target
+
+
+class Heads:
+    """The heads of one session's requests, each made when it is first needed."""
+
+    def __init__(self, session: aiohttp.ClientSession, always: Mapping[str, str]) -> None:
+        self._session = session
+        self._always = always
+        self._made: dict[object, Head] = {}
+        self._contexts: WeakSet[SSLContext] = WeakSet()
+
+    def of(self, origin: str, route: Route, tls: SSLContext | None) -> Head:
+        """The head for this origin, extra headers and TLS. Raises aiohttp.InvalidURL, ValueError (a broken header)."""
+        key = (origin, route.headers, route.tls)
+        if (head := self._made.get(key)) is None or head.tls is not tls:  # a certificate that was renewed
+            head = self._make(origin, route.headers, tls)
+            self._make_room(tls)
+            self._made[key] = head
+        return head
+
+    def _make_room(self, tls: SSLContext | None) -> None:
+        """Hold on to no more contexts than there may be: a head is the only one to know those that were renewed."""
+        if tls is not None:
+            self._contexts.add(tls)
+        if len(self._contexts) > MOST_CONTEXTS:
+            self._made.clear()
+        elif len(self._made) >= MOST_HEADS:
+            del self._made[next(iter(self._made))]
+
+    def _make(self, origin: str, extra: tuple[tuple[str, str], ...], tls: SSLContext | None) -> Head:
+        headers = CIMultiDict(self._always)
+        for name in {name for name, _ in extra}:
+            headers.popall(name, None)
+        headers.extend(extra)
+        request = _Request(
+            "POST",
+            URL(origin, encoded=True),
+            headers=headers,
+            data=b"",
+            loop=asyncio.get_running_loop(),
+            session=self._session,
+            ssl=True if tls is None else tls,
+        )
+        request.headers.popall("Content-Length", None)
+        lines = [f"{name}: {value}" for name, value in request.headers.items()]
+        if any("\r" in line or "\n" in line for line in lines):
+            raise ValueError("a header has a line break in it")
+        return Head(request, tls, "\r\n".join([" HTTP/1.1", *lines, "Content-Length: "]).encode())
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Its origin; and path and query, byte for byte (B4): yarl would leave out an empty query's question mark."""
+    begins = uri.index("://") + 3
+    ends = min(at for at in (uri.find("/", begins), uri.find("?", begins), len(uri)) if at >= 0)
+    target = uri[ends:]
+    return uri[:ends], target if target.startswith("/") else "/" + target
+
+
+async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, body: bytes) -> Response:
+    """Send it and read the answer. Bounded by nothing: the deadline is the caller's.
+
+    Raises aiohttp.ClientError, OSError.
+    """
+    connection = await connector.connect(head.request, [], NO_TIMEOUT)
+    whole = False
+    try:
+        protocol = connection.protocol
+        assert protocol is not None
+        protocol.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=BODY_LIMIT)
+        transport = protocol.transport
+        if transport is None or transport.is_closing():
+            raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+        transport.write(b"POST %b%b%d\r\n\r\n%b" % (target.encode(), head.until_length, len(body), body))
+        message, content = await _answer(protocol, head)
+        response = Response(status=message.code, headers=message.headers, body=await read_body(content))
+        whole = content.is_eof() and message.code != 101  # after which it is another protocol's
+    finally:
+        if whole:
+            connection.release()  # which keeps it, unless it is to be closed
+        else:
+            if connection.protocol is not None:
+                connection.protocol.abort()  # no goodbyes with one that hangs
+            connection.close()
+    return response
+
+
+async def _answer(protocol: ResponseHandler, head: Head) -> tuple[Any, Any]:
+    """The final response's head and its body to be read; informational ones are passed over (RFC 9110 §15.2)."""
+    try:
+        while True:
+            message, content = await protocol.read()
+            if message.code == 101 or message.code >= 200:
+                return message, content
+    except HttpProcessingError as broken:
+        raise aiohttp.ClientResponseError(
+            head.request.request_info, (), status=broken.code, message=broken.message
+        ) from broken
+
+
+async def read_body(content: _Content) -> bytes:
+    """At most 16 KiB; what comes after them is never read. A body that breaks off is as good as one that ends (R11)."""
+    body = b""
+    try:
+        while len(body) < BODY_LIMIT and not content.at_eof():
+            body += await content.read(BODY_LIMIT - len(body))
+    except (aiohttp.ClientError, OSError):
+        pass
+    return body

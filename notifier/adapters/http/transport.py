@@ -1,0 +1,219 @@
+"""POSTs logout tokens (B19, R9): one request, one absolute deadline, no redirects, no cookies, no decompression.
+
+Requests under different egress policies never share a connection: each policy has a session of its own, closed when
+it was not used for a while. TLS files, proxy and its password are part of aiohttp's own key of a connection.
+"""
+
+import asyncio
+import resource
+import ssl
+from dataclasses import dataclass
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from notifier import __version__
+from notifier.adapters.http import insides, requests
+from notifier.adapters.http.answer_text import BODY_LIMIT, answer_text
+from notifier.adapters.http.connections import (
+    KEEP_ALIVE,
+    Exchange,
+    GuardedConnector,
+    OpenConnections,
+    current_exchange,
+    noting,
+    plain_connector,
+)
+from notifier.adapters.http.faults import read_fault, read_timeout, refused_by_proxy
+from notifier.adapters.tls.client_contexts import TlsContexts
+from notifier.domain.client import EgressPolicy
+from notifier.domain.egress import check_uri
+from notifier.domain.errors import OurFault
+from notifier.domain.outcome import Answer, Break, Cause, Reason, Wire
+from notifier.pipeline.ports import Request
+
+MOST_KEPT = 4096  # connections kept alive, or half of the open files that the process may have, if that is less
+
+_HEADERS = {
+    "Content-Type": "application/x-www-form-urlencoded",
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+    "User-Agent": f"notifier/{__version__}",
+}
+
+
+@dataclass(slots=True)
+class _Pool:
+    """A session and who uses it; `last_used` by the loop's clock."""
+
+    session: aiohttp.ClientSession
+    connector: aiohttp.TCPConnector
+    heads: requests.Heads
+    last_used: float
+    in_use: int = 0
+
+
+class HttpTransport:
+    """Satisfies the pipeline's `Transport`.
+
+    `resolver` None: names are looked up by aiodns. `keep` is how many connections may be open before no more are kept
+    alive, `kept_for` for how many seconds an idle one is. A session not used for `session_idle` seconds may be closed.
+    """
+
+    def __init__(
+        self,
+        resolver: AbstractResolver | None = None,
+        *,
+        keep: int | None = None,
+        kept_for: float = KEEP_ALIVE,
+        session_idle: float = 60.0,
+    ) -> None:
+        self._given_resolver = resolver
+        self._kept_for = kept_for
+        self._session_idle = session_idle
+        self._resolver: AbstractResolver | None = None
+        self._tls = TlsContexts()
+        self._open_connections = OpenConnections(_half_of_open_files() if keep is None else keep)
+        self._pools: dict[EgressPolicy | None, _Pool] = {}
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open, in use or kept alive."""
+        return self._open_connections.count
+
+    async def open(self) -> None:
+        """Must come before the first `post`."""
+        insides.watches()  # so that what it finds is told at the start
+        self._resolver = self._given_resolver or aiohttp.AsyncResolver()
+
+    async def close(self) -> None:
+        """Close every connection. Requests in flight end as disconnected."""
+        for pool in self._pools.values():
+            await pool.session.close()
+        self._pools.clear()
+        await self._tls.close()
+        if self._resolver is not None and self._given_resolver is None:
+            await self._resolver.close()
+        self._resolver = None
+
+    async def post(self, request: Request) -> Wire:
+        """POST the token and tell what happened. Raises OurFault(cause=tls_files), never for a client's fault.
+
+        The deadline is the client's: it begins when its TLS files are read.
+        """
+        route = request.route
+        denied = check_uri(request.uri, route.egress)
+        if denied is not None:
+            return Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text=denied)
+        tls = await self._context(request) if request.uri[:5].lower() == "https" else None
+        proxy = None if route.proxy is None else URL(route.proxy)
+        exchange = Exchange(new_connection=request.new_connection)
+        policy = None if proxy is not None else route.egress
+        pool = self._pools.get(policy) or await self._new_pool(policy)
+        pool.in_use += 1
+        context = current_exchange.set(exchange)
+        try:
+            async with asyncio.timeout(request.timeout):
+                return await self._send(request, pool, proxy, tls)
+        except TimeoutError:
+            return read_timeout(request.timeout, exchange, proxy)
+        except (aiohttp.ClientError, OSError) as error:
+            return read_fault(error, exchange, proxy)
+        finally:
+            current_exchange.reset(context)
+            pool.in_use -= 1
+            pool.last_used = asyncio.get_running_loop().time()
+
+    async def _context(self, request: Request) -> ssl.SSLContext:
+        try:
+            async with asyncio.timeout(request.timeout):
+                return await self._tls.context(request.route.tls)
+        except TimeoutError:  # after a start with very many clients that have each a certificate of ours
+            text = f"the TLS files were not read within {request.timeout:g} s: others were read before them"
+            raise OurFault(Cause.TLS_FILES, text) from None
+
+    async def _send(self, request: Request, pool: _Pool, proxy: URL | None, tls: ssl.SSLContext | None) -> Wire:
+        body = b"logout_token=" + request.token.encode()  # base64url and dots: nothing in it needs an escape
+        if proxy is None and insides.watches():
+            origin, target = requests.split(request.uri)
+            head = pool.heads.of(origin, request.route, tls)
+            response = await requests.exchange(pool.connector, head, target, body)
+        else:
+            response = await _by_session(request, pool.session, proxy, tls, body)
+            if proxy is not None and response.status == 407:
+                return refused_by_proxy(proxy, response.status)
+        retry_after = response.headers.get("Retry-After")
+        return Answer(
+            status=response.status,
+            text=_text(response, request) if response.body else "",
+            retry_after=None if retry_after is None else retry_after[:100],
+        )
+
+    async def _new_pool(self, policy: EgressPolicy | None) -> _Pool:
+        """A session for an egress policy; None stands for all that goes through a proxy."""
+        await self._close_idle()
+        if (made := self._pools.get(policy)) is not None:  # by another, meanwhile
+            return made
+        assert self._resolver is not None, "open() comes before post()"
+        watched = insides.watches()
+        connector = (
+            GuardedConnector(policy, self._resolver, self._open_connections, self._kept_for)
+            if watched
+            else plain_connector(policy, self._resolver)
+        )
+        session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=_HEADERS,
+            timeout=requests.NO_TIMEOUT,
+            auto_decompress=False,
+            trust_env=False,
+            read_bufsize=BODY_LIMIT,
+            trace_configs=None if watched else [noting()],
+        )
+        now = asyncio.get_running_loop().time()
+        heads = requests.Heads(session, _HEADERS)
+        pool = self._pools[policy] = _Pool(session=session, connector=connector, heads=heads, last_used=now)
+        return pool
+
+    async def _close_idle(self) -> None:
+        """New policies come only with a new configuration: that is when old ones are looked for."""
+        long_ago = asyncio.get_running_loop().time() - self._session_idle
+        for policy, pool in list(self._pools.items()):
+            if pool.in_use == 0 and pool.last_used < long_ago:
+                del self._pools[policy]
+                await pool.session.close()
+
+
+def _half_of_open_files() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_KEPT if soft == resource.RLIM_INFINITY else min(MOST_KEPT, soft // 2)
+
+
+async def _by_session(
+    request: Request, session: aiohttp.ClientSession, proxy: URL | None, tls: ssl.SSLContext | None, body: bytes
+) -> requests.Response:
+    url = URL(request.uri, encoded=True)  # the query goes out byte for byte (B4)
+    response = await session.post(
+        url,
+        data=body,
+        headers=request.route.headers,
+        allow_redirects=False,
+        ssl=True if tls is None else tls,
+        proxy=proxy,
+        server_hostname=None if tls is None else (url.raw_host or "").rstrip("."),  # no certificate has the root's dot
+    )
+    try:
+        refused = proxy is not None and response.status == 407
+        answered = b"" if refused else await requests.read_body(response.content)
+        return requests.Response(status=response.status, headers=response.headers, body=answered)
+    finally:
+        response.close()  # without effect on a connection whose response was read to its end: that one is kept
+
+
+def _text(response: requests.Response, request: Request) -> str:
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":
+        return "[body not decompressed]"
+    return answer_text(response.body, request.token, request.route)

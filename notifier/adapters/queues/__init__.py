@@ -1,0 +1,1 @@
+"""The queues: one room for each that can hold events and deliveries."""

@@ -1,0 +1,133 @@
+"""Outcomes from RabbitMQ, by a durable queue of their own, `<prefix>.collected`, and in batches.
+
+A batch is acked once it was kept, so that nothing is lost by a collector that dies; what it had kept comes again, and
+is known by its id. While nobody collects the queue holds 256 MiB for a week, and forgets the oldest first: outcomes
+must not fill a broker that logouts need.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import aiormq
+import aiormq.abc
+from aiormq.exceptions import ChannelClosed, ChannelPreconditionFailed
+
+from notifier.adapters.queues.rabbitmq.connection import (
+    Connection,
+    Link,
+    close_channel,
+    named_losses,
+    open_channel,
+    reason_of,
+)
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.topology import COLLECTED, NO_LIMIT, OUTCOMES
+from notifier.domain.errors import QueueError, QueueUnavailable
+
+PREFETCH = 2000
+BATCH = 1000  # outcomes of one transaction
+GATHER = 0.1  # seconds in which more come
+IDLE = 0.5  # seconds without any, until the broker is asked whether more wait
+RPC_TIMEOUT = 10.0
+ARGUMENTS: dict[str, str | int] = {
+    "x-queue-type": "quorum",
+    "x-delivery-limit": NO_LIMIT,
+    "x-overflow": "drop-head",
+    "x-max-length-bytes": 256 * 1024 * 1024,
+    "x-message-ttl": 7 * 86_400_000,
+}
+
+Keep = Callable[[Sequence[bytes]], Awaitable[None]]
+"""Makes a batch durable; what it raises ends the connection, and the batch comes again."""
+
+
+class Collector:
+    """See the module. `run` in a task of its own; it goes on through every loss of the connection."""
+
+    def __init__(self, options: RabbitOptions, keep: Keep) -> None:
+        self._exchange = f"{options.prefix}.{OUTCOMES}"
+        self._queue = f"{options.prefix}.{COLLECTED}"
+        self._declare = options.topology == "declare"
+        self._keep = keep
+        self._link = Link(options, "collect", self._serve)
+        self.drained = asyncio.Event()
+        """Set once everything that waited was kept."""
+
+    async def run(self) -> None:
+        """Collect, until cancelled."""
+        await self._link.run()
+
+    async def ready(self) -> None:
+        """Return once it collects. Raises QueueError where waiting alone will not help."""
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._link.standing, self._link.failed)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if not self._link.standing.is_set():
+            raise self._link.failure or QueueUnavailable("not connected")
+
+    @property
+    def problem(self) -> str | None:
+        """Why it does not collect."""
+        return None if self._link.failure is None else str(self._link.failure)
+
+    async def _serve(self, link: Link, connection: Connection) -> None:
+        channel = await open_channel(connection)
+        taken: asyncio.Queue[aiormq.abc.DeliveredMessage | None] = asyncio.Queue()  # None: no more will come
+        channel.on_consumer_cancel_callbacks.add(lambda _: taken.put_nowait(None))
+        channel.closing.add_done_callback(lambda _: taken.put_nowait(None))
+        try:
+            with named_losses():
+                async with asyncio.timeout(RPC_TIMEOUT):
+                    await self._prepare(channel, taken)
+            link.stand()
+            while True:
+                await self._take(channel, taken)
+        except ChannelPreconditionFailed as failed:
+            raise QueueError(f"{reason_of(failed)}: delete it, and it is declared anew") from failed
+        except ChannelClosed as refused:
+            raise QueueError(reason_of(refused)) from refused
+        finally:
+            await close_channel(channel)
+
+    async def _prepare(
+        self, channel: aiormq.Channel, taken: "asyncio.Queue[aiormq.abc.DeliveredMessage | None]"
+    ) -> None:
+        async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
+            taken.put_nowait(delivered)
+
+        await channel.exchange_declare(self._exchange, exchange_type="topic", durable=True, passive=not self._declare)
+        await channel.queue_declare(self._queue, durable=True, arguments=dict(ARGUMENTS))
+        await channel.queue_bind(self._queue, self._exchange, routing_key="#")
+        await channel.basic_qos(prefetch_count=PREFETCH)
+        await channel.basic_consume(self._queue, on_message)
+
+    async def _take(self, channel: aiormq.Channel, taken: "asyncio.Queue[aiormq.abc.DeliveredMessage | None]") -> None:
+        """One batch, kept and acked."""
+        try:
+            async with asyncio.timeout(IDLE):
+                first = await taken.get()
+        except TimeoutError:
+            await self._ask(channel, taken)
+            return
+        if taken.qsize() < BATCH:
+            await asyncio.sleep(GATHER)
+        batch = [first]
+        while len(batch) < BATCH and not taken.empty():
+            batch.append(taken.get_nowait())
+        messages = [message for message in batch if message is not None]
+        if messages:
+            await self._keep([message.body for message in messages])
+        if len(messages) < len(batch):
+            raise QueueUnavailable("the consumer was lost: the queue was deleted, or its leader moved")
+        await channel.basic_ack(messages[-1].delivery_tag or 0, multiple=True, wait=False)
+
+    async def _ask(self, channel: aiormq.Channel, taken: "asyncio.Queue[aiormq.abc.DeliveredMessage | None]") -> None:
+        """Whether more wait. What is on its way to us comes before the answer."""
+        with named_losses():
+            async with asyncio.timeout(RPC_TIMEOUT):
+                found = await channel.queue_declare(self._queue, passive=True)
+        if not found.message_count and taken.empty():
+            self.drained.set()

@@ -1,0 +1,218 @@
+"""Taking messages of one lane, and acking them.
+
+A lane has a channel of its own, and with it delivery tags of its own: whatever happens to the channel or its consumer
+(`basic.cancel` included), the channel is given up, the sink hears that everything unacked will come again, and a new
+one consumes. A message bears the acks of the channel it came by: a late ack cannot meet another message's tag.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import aiormq
+import aiormq.abc
+import structlog
+from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
+from pamqp import commands
+
+from notifier.adapters.queues.rabbitmq import insides
+from notifier.adapters.queues.rabbitmq.acks import AckLedger
+from notifier.adapters.queues.rabbitmq.connection import (
+    Connection,
+    close_channel,
+    ending,
+    named_losses,
+    open_channel,
+    reason_of,
+)
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.wire.decoding import to_message
+from notifier.adapters.queues.rabbitmq.wire.frames import hand_over
+from notifier.domain.errors import QueueUnavailable
+from notifier.domain.message import Lane
+from notifier.pipeline.ports import Sink
+
+FLUSH_AFTER = 0.003  # seconds that acks gather: at 3,000 messages/s ten go in one frame
+RPC_TIMEOUT = 5.0
+UNANSWERED = f"the broker did not answer within {RPC_TIMEOUT:.0f} s; a quorum queue needs most of its nodes"
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+
+# TimeoutError is an OSError, "channel closed" a RuntimeError, and QueueUnavailable comes of `named_losses`.
+_CHANNEL_TROUBLE = (AMQPError, OSError, RuntimeError, QueueUnavailable)
+
+
+class ChannelAcks:
+    """The acks of one channel, sent in batches. Once the channel is gone, `settle` has no effect."""
+
+    def __init__(self, channel: aiormq.Channel) -> None:
+        self._channel = channel
+        self._ledger = AckLedger()
+        self._wake = asyncio.Event()
+        self._gone = False
+
+    def settle(self, tag: int) -> None:
+        """The message of this delivery tag has found its fate."""
+        if not self._gone and self._ledger.settle(tag):
+            self._wake.set()
+
+    def forget(self) -> None:
+        """The channel is gone, and every unacked message of it will come again."""
+        self._gone = True
+
+    async def run(self) -> None:
+        """Send what gathers, until cancelled or the channel is gone."""
+        with suppress(*_CHANNEL_TROUBLE):
+            while True:
+                await self._wake.wait()
+                await asyncio.sleep(FLUSH_AFTER)
+                await self.flush()
+
+    async def flush(self) -> None:
+        """Hand everything settled so far to the connection."""
+        self._wake.clear()
+        for tag, multiple in self._ledger.take():
+            await self._channel.basic_ack(tag, multiple=multiple, wait=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The `tag` of a message: which acks it belongs to, and its delivery tag there."""
+
+    acks: ChannelAcks
+    number: int
+
+
+class LaneConsumer:
+    """Keeps one consumer standing on whatever connection it is given."""
+
+    def __init__(self, lane: Lane, queue: str, options: RabbitOptions, mend: Callable[[], Awaitable[None]]) -> None:
+        self._lane = lane
+        self._queue = queue
+        self._prefetch = options.prefetch_of(lane)
+        self._keep = options.max_event
+        self._mend = mend  # declares what is missing
+        self._log = structlog.get_logger(__name__).bind(queue=queue)
+        self._sink: Sink | None = None
+        self._wanted = asyncio.Event()
+        self._changing = asyncio.Lock()  # `start`, `stop` and a new channel come from three tasks
+        self._channel: aiormq.Channel | None = None
+        self._consumer_tag: str | None = None
+        self._acks: ChannelAcks | None = None
+        self._cancelled = asyncio.Event()  # by the broker
+        self.problem: str | None = None  # why it does not consume, where the last try has failed
+
+    @property
+    def standing(self) -> bool:
+        """Whether the broker is sending us messages now."""
+        return self._consumer_tag is not None
+
+    async def start(self, sink: Sink) -> None:
+        """Consume from now on. Returns at once where there is no connection yet."""
+        self._sink = sink
+        self._wanted.set()
+        with suppress(*_CHANNEL_TROUBLE):  # the keeper of the channel sees it too, and begins anew
+            await self._consume()
+
+    async def stop(self) -> None:
+        """Take no more. What was taken stays ours: its channel lives on and can still be acked."""
+        self._wanted.clear()
+        self.problem = None
+        async with self._changing:
+            tag, self._consumer_tag = self._consumer_tag, None
+            if self._channel is not None and tag is not None:
+                with suppress(*_CHANNEL_TROUBLE), named_losses():
+                    async with asyncio.timeout(RPC_TIMEOUT):
+                        await self._channel.basic_cancel(tag)
+
+    async def flush(self) -> None:
+        """Send the acks that wait."""
+        if self._acks is not None:
+            with suppress(*_CHANNEL_TROUBLE):
+                async with asyncio.timeout(RPC_TIMEOUT):
+                    await self._acks.flush()
+
+    async def run(self, connection: Connection) -> None:
+        """Consume whenever that is wanted, until cancelled."""
+        pause = FIRST_PAUSE
+        while not ending():
+            await self._wanted.wait()
+            try:
+                channel = await open_channel(connection)
+                stood = await self._hold(channel)
+            except QueueUnavailable:
+                stood = False
+            if stood:
+                pause = FIRST_PAUSE
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _hold(self, channel: aiormq.Channel) -> bool:
+        """Consume on this channel until it or the consumer is gone. Whether it ever consumed."""
+        acks = ChannelAcks(channel)
+        flushing = asyncio.create_task(acks.run())
+        sink = self._sink
+        assert sink is not None  # `_wanted` is set by `start` alone
+        self._cancelled.clear()
+        channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
+        stood = False
+        try:
+            with named_losses():
+                async with asyncio.timeout(RPC_TIMEOUT):
+                    await channel.basic_qos(prefetch_count=self._prefetch if insides.bears_anything() else 1)
+            self._channel, self._acks = channel, acks
+            await self._consume()
+            stood = True
+            reason = await self._until_gone(channel)
+            self._log.warning("queue consumer lost", reason=reason)
+        except ChannelNotFoundEntity as missing:
+            self._log.warning("queue missing", reason=reason_of(missing))
+            await self._mend()
+        except _CHANNEL_TROUBLE as trouble:
+            reason = UNANSWERED if isinstance(trouble, TimeoutError) else reason_of(trouble)
+            self._log.warning("queue consumer failed", reason=reason)
+            self.problem = f"{self._queue} cannot be consumed: {reason}"
+        finally:
+            self._channel = self._acks = self._consumer_tag = None
+            acks.forget()
+            flushing.cancel()
+            if stood:
+                sink.lost(self._lane)
+        await close_channel(channel)
+        return stood
+
+    async def _consume(self) -> None:
+        """Have the broker send, if that is wanted, there is a channel, and it does not yet."""
+        async with self._changing:
+            lane, channel, acks, sink = self._lane, self._channel, self._acks, self._sink
+            if channel is None or acks is None or sink is None or self._consumer_tag or not self._wanted.is_set():
+                return
+
+            def take(delivered: aiormq.abc.DeliveredMessage) -> None:
+                tag = Taken(acks, delivered.delivery_tag or 0)
+                sink.take(to_message(lane, delivered, tag, keep=self._keep))
+
+            async def taken(delivered: aiormq.abc.DeliveredMessage) -> None:
+                take(delivered)  # of what comes aiormq's way: all, or nothing where `hand_over` is before it
+
+            if insides.hands_over():
+                hand_over(channel, take)
+            with named_losses():
+                async with asyncio.timeout(RPC_TIMEOUT):
+                    consumer = await channel.basic_consume(self._queue, taken)
+            self._consumer_tag, self.problem = consumer.consumer_tag, None
+
+    async def _until_gone(self, channel: aiormq.Channel) -> str:
+        closing = channel.closing
+        cancelled = asyncio.ensure_future(self._cancelled.wait())
+        try:
+            await asyncio.wait({closing, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+            if not closing.done():
+                return "cancelled by the broker: the queue was deleted, or its leader moved"
+            return reason_of(None if closing.cancelled() else closing.exception())
+        finally:
+            closing.cancel()
+            cancelled.cancel()
+
+    def _on_cancelled_by_broker(self, _: commands.Basic.Cancel) -> None:
+        self._cancelled.set()

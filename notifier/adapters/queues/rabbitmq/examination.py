@@ -1,0 +1,136 @@
+"""Looks how the broker stands for us, and changes nothing there that outlives the look.
+
+What we may do is tried on an exclusive queue of its own, whose name begins as ours do, and on a name that no queue has:
+no session's message is read, moved or counted. An alarm shows only to a connection that publishes: hence the second.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiormq
+from aiormq.exceptions import AMQPError, ChannelAccessRefused, ChannelNotFoundEntity, DeliveryError
+from pamqp import commands
+
+from notifier.adapters.queues.rabbitmq import topology
+from notifier.adapters.queues.rabbitmq.connection import (
+    Connection,
+    close_channel,
+    connect,
+    finish,
+    is_blocked,
+    named_losses,
+    open_channel,
+    reason_of,
+    underlay_of,
+)
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.domain.errors import QueueError, QueueUnavailable
+from notifier.domain.queue_state import BrokerState
+
+WITHIN = 15.0  # seconds for a confirm; a broker with an alarm says that it blocks, and confirms nothing
+PACE = 0.05
+
+
+async def examine_broker(options: RabbitOptions) -> BrokerState:
+    """How it stands. Raises QueueError where it cannot be reached or refuses us."""
+    name = f"{options.prefix}.doctor.{secrets.token_hex(4)}"
+    async with _connected(options) as looking, _connected(options) as publishing:
+        properties = underlay_of(looking).server_properties
+        version = properties.get("version", "")
+        configure = await _may_configure(looking, name)
+        write, blocked = await _may_write(publishing, name)
+        read, stamped = await _may_read(looking, name)
+        asked = time.time()
+        try:
+            standings = await topology.survey(looking, topology.topology_of(options.prefix))
+        except ChannelAccessRefused as refused:
+            raise QueueError(reason_of(refused)) from refused
+    return BrokerState(
+        version=version if isinstance(version, str) else "",
+        may_configure=configure,
+        may_write=write,
+        may_read=read,
+        blocked=blocked,
+        missing=tuple(f"{each.what} {each.name}" for each in standings if each.missing),
+        different=tuple(each.difference for each in standings if each.difference is not None),
+        stamped=stamped,
+        asked=asked,
+    )
+
+
+@asynccontextmanager
+async def _connected(options: RabbitOptions) -> AsyncIterator[Connection]:
+    connection = await connect(options, "doctor")
+    try:
+        with named_losses():
+            yield connection
+    except (AMQPError, OSError) as error:
+        raise QueueUnavailable(reason_of(error)) from error
+    finally:
+        await finish(connection.close())
+
+
+@asynccontextmanager
+async def _channel(connection: Connection, *, confirms: bool = False) -> AsyncIterator[aiormq.Channel]:
+    channel = await open_channel(connection, confirms=confirms)
+    try:
+        yield channel
+    finally:
+        await close_channel(channel)
+
+
+async def _may_configure(connection: Connection, name: str) -> bool:
+    """Whether we may declare queues of our prefix; if so, there is one of this name from now on."""
+    async with _channel(connection) as channel:
+        try:
+            await channel.queue_declare(name, exclusive=True, auto_delete=True)
+        except ChannelAccessRefused:
+            return False
+        return True
+
+
+async def _may_write(connection: Connection, name: str) -> tuple[bool, bool]:
+    """Whether we may publish, by the default exchange as all our messages go; and whether an alarm blocks it."""
+    async with _channel(connection, confirms=True) as channel:
+        for _ in range(2):  # the first may come through before the broker says that it blocks
+            sending = asyncio.ensure_future(
+                channel.basic_publish(b"", exchange="", routing_key=name, mandatory=True, wait=False)
+            )
+            try:
+                async with asyncio.timeout(WITHIN):
+                    while not sending.done() and not is_blocked(connection):
+                        await asyncio.wait({sending}, timeout=PACE)
+                if sending.done():
+                    sending.result()
+            except ChannelAccessRefused:
+                return False, False
+            except TimeoutError:
+                raise QueueUnavailable(f"the broker confirmed nothing within {WITHIN:.0f} s") from None
+            except DeliveryError:
+                pass  # returned, since there is no queue of that name: but it was allowed
+            finally:
+                sending.cancel()
+                await asyncio.wait({sending}, timeout=1.0)
+        return True, is_blocked(connection)
+
+
+async def _may_read(connection: Connection, name: str) -> tuple[bool, float | None]:
+    """Whether we may read queues of our prefix; and the broker's clock, if it has stamped what we have just sent."""
+    async with _channel(connection) as channel:
+        try:
+            message = await channel.basic_get(name, no_ack=True)
+        except ChannelNotFoundEntity:  # judged after the permission
+            return True, None
+        except ChannelAccessRefused:
+            return False, None
+        return True, _stamp(message.header.properties)
+
+
+def _stamp(properties: commands.Basic.Properties) -> float | None:
+    stamp = (properties.headers or {}).get("timestamp_in_ms")
+    if isinstance(stamp, int):
+        return stamp / 1000
+    return None if properties.timestamp is None else properties.timestamp.timestamp()

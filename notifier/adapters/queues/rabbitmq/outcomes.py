@@ -1,0 +1,136 @@
+"""Outcomes on their way to the exchange `<prefix>.outcomes`: unconfirmed, on a connection of their own.
+
+Nobody waits for them, so that a broker which blocks or is slow holds up nothing else. The exchange is looked for on
+every new channel; one that goes missing later closes the channel, and what was written meanwhile is lost uncounted.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import aiormq
+import structlog
+from aiormq.abc import ChannelFrame
+from aiormq.exceptions import AMQPError, ChannelClosed
+
+from notifier.adapters.queues.rabbitmq import insides
+from notifier.adapters.queues.rabbitmq.connection import (
+    Connection,
+    Link,
+    ending,
+    is_blocked,
+    named_losses,
+    open_channel,
+    reason_of,
+)
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.topology import OUTCOMES
+from notifier.adapters.queues.rabbitmq.wire.plain_writes import publish_plainly
+from notifier.adapters.queues.rabbitmq.wire.publish import Frames, Publish
+from notifier.domain.errors import QueueUnavailable
+from notifier.domain.outcome_event import CONTENT_TYPE, Told, dump_told, headers, routing_key
+
+PACE = 0.1  # seconds between two looks whether the broker takes some again
+AGAIN = 2.0  # seconds until a channel that the broker closed is opened anew: the exchange is missing, or not ours
+RPC_TIMEOUT = 10.0
+
+
+class OutcomePublisher:
+    """A sink for outcomes. `run` in a task of its own."""
+
+    at_once: Final = 32
+
+    def __init__(self, options: RabbitOptions) -> None:
+        self._exchange = f"{options.prefix}.{OUTCOMES}"
+        self._declare = options.topology == "declare"
+        self._source = f"/notifier/{options.prefix}"
+        self._link = Link(options, "outcomes", self._serve)
+        self._connection: Connection | None = None
+        self._channel: aiormq.Channel | None = None
+        self._frames: tuple[aiormq.Channel, Frames] | None = None
+        self._log = structlog.get_logger(__name__)
+
+    async def run(self) -> None:
+        """Keep a channel, until cancelled."""
+        await self._link.run()
+
+    async def _serve(self, link: Link, connection: Connection) -> None:
+        self._connection = connection
+        told = ""
+        try:
+            while not ending():
+                channel = await open_channel(connection)
+                try:
+                    with named_losses():
+                        async with asyncio.timeout(RPC_TIMEOUT):
+                            await channel.exchange_declare(
+                                self._exchange, exchange_type="topic", durable=True, passive=not self._declare
+                            )
+                    self._channel, told = channel, ""
+                    if not link.standing.is_set():
+                        link.stand()
+                    await asyncio.wait({channel.closing})
+                except ChannelClosed as refused:
+                    if told != (told := reason_of(refused)):
+                        self._log.warning("outcomes are not published", reason=told)
+                self._channel = None
+                await asyncio.sleep(AGAIN)
+        finally:
+            self._connection = self._channel = None
+
+    @property
+    def _ready(self) -> aiormq.Channel | None:
+        """The channel, where a publish has a chance."""
+        if self._channel is None or self._channel.is_closed or self._connection is None:
+            return None
+        return None if is_blocked(self._connection) else self._channel
+
+    async def available(self) -> None:
+        """Return when there is a channel and the broker does not block it."""
+        while self._ready is None:  # noqa: ASYNC110  no event tells both
+            await asyncio.sleep(PACE)
+
+    async def send(self, batch: Sequence[Told]) -> None:
+        """Return once they are written to the connection. Raises QueueUnavailable."""
+        channel = self._ready
+        if channel is None:
+            raise QueueUnavailable("not connected")
+        if not insides.writes():
+            await self._send_plainly(channel, batch)
+            return
+        if self._frames is None or self._frames[0] is not channel:
+            self._frames = channel, Frames(channel.number, channel.max_content_size)
+        frames = self._frames[1]
+        payload = b"".join([frames.of(publish_of(told, self._exchange, self._source)) for told in batch])
+        # Waited for until the connection has taken it: a broker that reads slowly fills the buffer above.
+        taken: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        await channel.write_queue.put(ChannelFrame(payload=payload, should_close=False, drain_future=taken))
+        closing = channel.closing
+        try:
+            await asyncio.wait({taken, closing}, return_when=asyncio.FIRST_COMPLETED)
+            if not taken.done():
+                raise QueueUnavailable("the connection was lost")
+        finally:
+            closing.cancel()  # one of our own: aiormq's lives on
+            taken.cancel()
+
+    async def _send_plainly(self, channel: aiormq.Channel, batch: Sequence[Told]) -> None:
+        try:
+            with named_losses():
+                for told in batch:
+                    await publish_plainly(channel, publish_of(told, self._exchange, self._source))
+        except (AMQPError, OSError, RuntimeError) as lost:
+            raise QueueUnavailable(f"the connection was lost: {reason_of(lost)}") from lost
+
+
+def publish_of(told: Told, exchange: str, source: str) -> Publish:
+    """The outcome as a message, which nobody need be bound to hear."""
+    return Publish(
+        exchange=exchange,
+        routing_key=routing_key(told),
+        body=dump_told(told, source),
+        message_id=told.id,
+        content_type=CONTENT_TYPE,
+        headers=headers(told),
+        mandatory=False,
+    )

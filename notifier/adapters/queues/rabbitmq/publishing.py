@@ -1,0 +1,171 @@
+"""Writing messages so that they last: persistent, mandatory, confirmed, many at a time on one channel.
+
+A publish has one of two ends: it returns, and the message is durable; or it raises QueueUnavailable, and the message is
+perhaps durable all the same (a lost confirm), so that trying again may double it but never loses it.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import aiormq
+import aiormq.abc
+import structlog
+from aiormq.exceptions import AMQPError, ChannelClosed, DeliveryError, PublishError
+
+from notifier.adapters.queues.rabbitmq import insides
+from notifier.adapters.queues.rabbitmq.connection import (
+    Connection,
+    Link,
+    ending,
+    is_blocked,
+    named_losses,
+    open_channel,
+    reason_of,
+)
+from notifier.adapters.queues.rabbitmq.wire.confirmed_writes import ConfirmedWrites
+from notifier.adapters.queues.rabbitmq.wire.plain_writes import PlainWrites
+from notifier.adapters.queues.rabbitmq.wire.publish import DIRECT, Publish
+from notifier.domain.errors import QueueUnavailable
+
+IN_FLIGHT = 1000  # publishes without a confirm yet; bounds memory (128 KiB each at most) and the broker's backlog
+CONFIRM_TIMEOUT = 10.0  # no confirm after so long: the broker is blocked or stuck, and the caller should know
+LOOK_EVERY = 1.0  # seconds between two looks for publishes without a confirm
+PACE = 0.1  # seconds between two tries of one caller, on average
+TOLD_FOR = 15.0  # seconds that a refusal is told after it was met: one that lasts is met again ten times a second
+BLOCKED = "the broker blocks publishing: memory or disk alarm"
+
+
+class Publishing:
+    """The publishing side. `serve` keeps the channel; `mend_soon` is told that a queue or exchange seems missing."""
+
+    def __init__(self, mend_soon: asyncio.Event) -> None:
+        self._mend_soon = mend_soon
+        self._connection: Connection | None = None
+        self._channel: aiormq.Channel | None = None
+        self._writes: ConfirmedWrites | PlainWrites | None = None
+        self._heard: Callable[[bytes], None] | None = None
+        self._window = asyncio.Semaphore(IN_FLIGHT)
+        self._turns: dict[str, asyncio.Future[None]] = {}  # by message id, each for as long as it is published
+        self._log = structlog.get_logger(__name__)
+        self._refused, self._refused_at = "", -TOLD_FOR  # why the broker closed a channel last, and when
+
+    async def serve(self, link: Link, connection: Connection) -> None:
+        """Keep a channel on this connection, until cancelled."""
+        self._connection = connection
+        try:
+            while not ending():
+                channel = await open_channel(connection, confirms=True)
+                if self._heard is not None:
+                    await _hear(channel, self._heard)
+                await self._use(channel, link)
+                self._mend_soon.set()  # a publish to an exchange that is missing closes the channel
+                await asyncio.sleep(PACE)
+        finally:
+            self._connection = None
+
+    def ask_for_replies(self, heard: Callable[[bytes], None]) -> None:
+        """From the next channel on, say with every message that its publisher wants to hear what becomes of it.
+
+        By direct reply-to: replies come to the channel that published.
+        """
+        self._heard = heard
+
+    async def _use(self, channel: aiormq.Channel, link: Link) -> None:
+        """Write on this channel until it is gone."""
+        way = ConfirmedWrites if insides.writes() else PlainWrites
+        writes = way(channel, CONFIRM_TIMEOUT, replies=self._heard is not None)
+        writing = asyncio.create_task(writes.run())
+        self._channel, self._writes = channel, writes
+        closing = channel.closing
+        reason = "connection lost before the confirm"
+        try:
+            if not link.standing.is_set():
+                link.stand()
+            while not closing.done():
+                await asyncio.wait({closing}, timeout=LOOK_EVERY)
+                writes.end_overdue()
+            error = None if closing.cancelled() else closing.exception()
+            self._note(error)
+            reason += f": {reason_of(error)}"
+        finally:
+            closing.cancel()
+            self._channel = self._writes = None
+            writing.cancel()
+            writes.end(QueueUnavailable(reason))
+
+    def _note(self, error: BaseException | None) -> None:
+        """Say it where the broker closed the channel and left the connection standing: nobody else would."""
+        if isinstance(error, ChannelClosed):
+            before, self._refused = self.refusal, reason_of(error)
+            self._refused_at = asyncio.get_running_loop().time()
+            if before != self._refused:  # not the same line again at every attempt
+                self._log.warning("queue refuses", reason=self._refused)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the broker closes our channel, where it did so lately: others of our messages it may well take."""
+        lately = asyncio.get_running_loop().time() - self._refused_at < TOLD_FOR
+        return self._refused if lately else None
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a memory or disk alarm of the broker stops our publishing."""
+        return self._connection is not None and is_blocked(self._connection)
+
+    async def publish(self, publish: Publish) -> None:
+        """Return once the broker has confirmed the message. Raises QueueUnavailable."""
+        # aiormq tells returned messages apart by their id alone: of two under way with the same id, the wrong one would
+        # be called lost, and the lost one confirmed. So the second waits, outside the window that others need.
+        message_id = publish.message_id
+        while (before := self._turns.get(message_id)) is not None:
+            await asyncio.wait({before})
+        turn = self._turns[message_id] = asyncio.get_running_loop().create_future()
+        try:
+            async with self._window:
+                await self._send(publish)
+        finally:
+            del self._turns[message_id]
+            turn.set_result(None)
+
+    async def _send(self, publish: Publish) -> None:
+        channel, writes = self._channel, self._writes
+        if channel is None or channel.is_closed or writes is None:
+            raise QueueUnavailable("not connected")
+        if self.blocked:
+            raise QueueUnavailable(BLOCKED)
+        try:
+            await writes.write(publish)
+        except PublishError as returned:
+            self._mend_soon.set()
+            raise QueueUnavailable(f"no queue takes {_where(publish)}: {reason_of(returned)}") from returned
+        except DeliveryError as refused:
+            raise QueueUnavailable(f"the broker refused it (nack) for {_where(publish)}") from refused
+        except TimeoutError as late:
+            raise QueueUnavailable(f"no confirm within {CONFIRM_TIMEOUT:.0f} s") from late
+        finally:
+            writes.forget(publish.message_id)
+
+    async def available(self) -> None:
+        """Return when a publish has a chance again. Never raises; paces its caller, whatever the trouble is."""
+        await asyncio.sleep(PACE * random.uniform(0.5, 1.5))  # noqa: S311  spreads the callers; no secret
+        while self._channel is None or self._channel.is_closed or self.blocked:  # noqa: ASYNC110  no event tells all three
+            await asyncio.sleep(PACE)
+
+
+def _where(publish: Publish) -> str:
+    return f"{publish.exchange}/{publish.routing_key}"
+
+
+async def _hear(channel: aiormq.Channel, heard: Callable[[bytes], None]) -> None:
+    """Have replies handed over. Raises QueueUnavailable."""
+
+    async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
+        heard(delivered.body)
+
+    try:
+        with named_losses():
+            async with asyncio.timeout(CONFIRM_TIMEOUT):
+                await channel.basic_consume(DIRECT, on_message, no_ack=True)
+    except (AMQPError, OSError, RuntimeError) as error:
+        raise QueueUnavailable(f"replies cannot be heard: {reason_of(error)}") from error

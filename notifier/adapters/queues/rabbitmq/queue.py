@@ -1,0 +1,298 @@
+"""The queue port on RabbitMQ: lanes to consume, queues to publish to, how it stands.
+
+Two connections, since a memory alarm blocks one that publishes and must not stop acks. Names are without prefix.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from uuid import uuid4
+
+import structlog
+from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
+
+from notifier.adapters.queues.rabbitmq import topology
+from notifier.adapters.queues.rabbitmq.connection import (
+    Connection,
+    Link,
+    close_channel,
+    ending,
+    named_losses,
+    open_channel,
+    reason_of,
+)
+from notifier.adapters.queues.rabbitmq.consuming import LaneConsumer, Taken
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.publishing import BLOCKED, Publishing
+from notifier.adapters.queues.rabbitmq.talk import Talk
+from notifier.adapters.queues.rabbitmq.wire.decoding import to_message
+from notifier.adapters.queues.rabbitmq.wire.publish import Publish
+from notifier.domain.errors import NotifierError, QueueUnavailable
+from notifier.domain.message import DEAD, HOPS, Depth, Lane, Message, Outgoing, QueueStatus, delay, delays
+from notifier.pipeline.ports import Sink
+
+WATCH_EVERY = 15.0  # seconds between two looks at the number of consumers, and at queues that should be there
+MEND_AT_MOST_EVERY = 0.5
+HOPELESS_EVERY = 5.0  # where mending failed: an operator must act first
+RPC_TIMEOUT = 10.0
+ROUTING_KEY = "session-ended"  # any: the exchanges are bound with `#`
+
+
+class RabbitQueue:
+    """See the module. `open` first, `close` last; everything between survives losing the broker."""
+
+    def __init__(self, options: RabbitOptions) -> None:
+        self._options = options
+        self._topology = topology.topology_of(options.prefix)
+        self._log = structlog.get_logger(__name__)
+        self._mend_soon = asyncio.Event()
+        self._mending = asyncio.Lock()
+        self._problem: str | None = None
+        self._consumers = 1
+        self._lanes = [
+            LaneConsumer(lane, self._name(lane), options, self._mend) for lane in (Lane.EVENTS, Lane.RETRIES, Lane.BULK)
+        ]
+        self._publishing = Publishing(self._mend_soon)
+        self.ask_for_replies = self._publishing.ask_for_replies
+        self.talk = Talk(options, uuid4().hex)
+        self._links = (
+            Link(options, "consume", self._serve_consuming),
+            Link(options, "publish", self._serve_publishing),
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _name(self, queue: str) -> str:
+        return f"{self._options.prefix}.{queue}"
+
+    # ── life ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def open(self) -> None:
+        """Start connecting in the background, and go on until `close`. Returns at once."""
+        runs = (*(link.run for link in self._links), *((self.talk.run,) if self.talk.listens else ()))
+        self._tasks = [asyncio.create_task(run()) for run in runs]
+
+    async def ready(self) -> None:
+        """Return when connected and the topology stands.
+
+        Raises TopologyMismatch when it is wrong, QueueError when the broker refuses us. It is tried again all the same.
+        """
+        for link in self._links:
+            standing = asyncio.ensure_future(link.standing.wait())
+            failed = asyncio.ensure_future(link.failed.wait())
+            try:
+                await asyncio.wait({standing, failed, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                standing.cancel()
+                failed.cancel()
+            if link.standing.is_set():
+                continue
+            raise link.failure or QueueUnavailable("the queue was closed")
+
+    async def close(self) -> None:
+        """Stop, and send the acks that wait. What is unacked goes back to the broker."""
+        await self.stop_consuming()
+        for lane in self._lanes:
+            await lane.flush()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._tasks = []
+
+    async def consume(self, sink: Sink) -> None:
+        """Put what comes in the three lanes into `sink`, from now on, through every loss of connection or queue."""
+        for lane in self._lanes:
+            await lane.start(sink)
+
+    async def stop_consuming(self) -> None:
+        """Take no more. What was taken stays ours and can still be acked."""
+        await asyncio.gather(*(lane.stop() for lane in self._lanes))
+
+    # ── the consuming connection ────────────────────────────────────────────────────────────────────────────────
+
+    async def _serve_consuming(self, link: Link, connection: Connection) -> None:
+        await self._establish(connection)
+        link.stand()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch(connection))
+            for lane in self._lanes:
+                tasks.create_task(lane.run(connection))
+
+    async def _serve_publishing(self, link: Link, connection: Connection) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._publishing.serve(link, connection))
+            tasks.create_task(self.talk.serve(connection))
+
+    async def _establish(self, connection: Connection) -> None:
+        establish = topology.declare if self._options.topology == "declare" else topology.verify
+        with named_losses():
+            await establish(connection, self._topology)
+
+    async def _mend(self) -> None:
+        """Have the topology stand again: something was found missing. What cannot be mended shows in `status`."""
+        connection = self._links[0].connection
+        if connection is None:
+            return
+        async with self._mending:
+            try:
+                await self._establish(connection)
+            except (QueueUnavailable, AMQPError, OSError, RuntimeError):
+                pass  # the connection is going, and is made again
+            except NotifierError as error:
+                if str(error) != self._problem:
+                    self._log.error("queue topology is wrong", reason=str(error))
+                self._problem = str(error)
+            else:
+                self._problem = None
+
+    async def _watch(self, connection: Connection) -> None:
+        while not ending():
+            if not await self._look(connection):
+                self._mend_soon.set()
+            try:
+                async with asyncio.timeout(WATCH_EVERY):
+                    await self._mend_soon.wait()
+            except TimeoutError:
+                continue
+            await self._mend()
+            await asyncio.sleep(MEND_AT_MOST_EVERY if self._problem is None else HOPELESS_EVERY)
+            self._mend_soon.clear()
+
+    async def _look(self, connection: Connection) -> bool:
+        """Learn how many consume, for the sharing out of limits. False where a queue that must be there is not.
+
+        `retries` is looked at even if nobody consumes here: the delay queues' messages have nowhere else to go, and
+        once the broker has met it missing it takes three minutes to try again.
+        """
+        try:
+            depths = await depths_at(connection, {lane: self._name(lane) for lane in (Lane.EVENTS, Lane.RETRIES)})
+        except QueueUnavailable:
+            return True
+        if Lane.EVENTS in depths:
+            self._consumers = max(1, depths[Lane.EVENTS].consumers)
+        return len(depths) == 2 and self._problem is None
+
+    # ── messages ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def ack(self, message: Message) -> None:
+        """The message has found its durable fate. Without effect where it will come again anyway."""
+        if isinstance(message.tag, Taken):
+            message.tag.acks.settle(message.tag.number)
+
+    async def publish(self, queue: str, message: Outgoing) -> None:
+        """Return once the message is durable in `queue`. Raises QueueUnavailable."""
+        publish = Publish(
+            exchange="", routing_key=self._name(queue), body=message.body,
+            message_id=message.message_id or uuid4().hex, content_type=message.content_type,
+            message_type=str(message.kind), headers=message.headers, patient=delays(queue),
+        )  # fmt: skip
+        await self._publishing.publish(publish)
+
+    async def available(self) -> None:
+        """Return when a publish has a chance again."""
+        await self._publishing.available()
+
+    async def send_event(
+        self,
+        lane: Lane,
+        body: bytes,
+        *,
+        message_id: str | None,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Publish an event to the exchange of `lane` (events or bulk), as any publisher would.
+
+        Raises QueueUnavailable.
+        """
+        if lane is Lane.RETRIES:
+            raise ValueError("no event is published to the retries")
+        publish = Publish(
+            exchange=self._name(lane),
+            routing_key=ROUTING_KEY,
+            body=body,
+            message_id=message_id or uuid4().hex,
+            content_type=content_type,
+            headers=headers or {},
+            timestamp=int(time.time()),
+        )
+        await self._publishing.publish(publish)
+
+    # ── how it stands ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def status(self) -> QueueStatus:
+        """Connected means both connections stand; consuming, that all three lanes do."""
+        connected = all(link.standing.is_set() for link in self._links)
+        blocked = self._publishing.blocked
+        told = (
+            *(link.failure for link in self._links),
+            self._problem,
+            *(lane.problem for lane in self._lanes),
+            BLOCKED if blocked else self._publishing.refusal,
+        )
+        return QueueStatus(
+            connected=connected,
+            consuming=connected and all(lane.standing for lane in self._lanes),
+            blocked=blocked,
+            problem=next((str(problem) for problem in told if problem is not None), None),
+        )
+
+    def consumers(self) -> int:
+        """How many consume `events`, as last seen (at most 15 s ago while connected); at least 1."""
+        return self._consumers
+
+    async def depths(self) -> Mapping[str, Depth]:
+        """What waits, by queue name without prefix; a missing queue is left out. Raises QueueUnavailable."""
+        names = (*Lane, DEAD, *(delay(hop) for hop in HOPS))
+        return await depths_at(self._consuming_connection(), {name: self._name(name) for name in names})
+
+    async def browse(self, queue: str, limit: int) -> Sequence[Message]:
+        """Look at up to `limit` messages, oldest first, and give them back in order. Their `tag` cannot be acked.
+
+        A look counts as a delivery: harmless in `dead`, whose limit is out of reach; in a lane a hundred looks use a
+        message up. Raises QueueUnavailable.
+        """
+        seen: list[Message] = []
+        place = Lane(queue) if queue in set(Lane) else queue
+        channel = await open_channel(self._consuming_connection())
+        try:
+            while len(seen) < limit:
+                with named_losses():
+                    async with asyncio.timeout(RPC_TIMEOUT):
+                        delivered = await channel.basic_get(self._name(queue))
+                if delivered.delivery_tag is None:
+                    break
+                seen.append(to_message(place, delivered, tag=None))
+        except (AMQPError, OSError, RuntimeError) as error:
+            raise QueueUnavailable(f"cannot look into {self._name(queue)}: {reason_of(error)}") from error
+        finally:
+            await close_channel(channel)  # gives them back
+        return seen
+
+    def _consuming_connection(self) -> Connection:
+        connection = self._links[0].connection
+        if connection is None:
+            raise QueueUnavailable("not connected")
+        return connection
+
+
+async def depths_at(connection: Connection, names: Mapping[str, str]) -> dict[str, Depth]:
+    """By the keys of `names`, whose values are full queue names. Raises QueueUnavailable."""
+    found: dict[str, Depth] = {}
+    channel = await open_channel(connection)
+    try:
+        for key, name in names.items():
+            if channel.is_closed:
+                channel = await open_channel(connection)
+            try:
+                with named_losses():
+                    async with asyncio.timeout(RPC_TIMEOUT):
+                        queue = await channel.queue_declare(name, passive=True)
+            except ChannelNotFoundEntity:
+                continue
+            found[key] = Depth(ready=queue.message_count or 0, consumers=queue.consumer_count or 0)
+    except (AMQPError, OSError, RuntimeError) as error:
+        raise QueueUnavailable(f"cannot ask the broker: {reason_of(error)}") from error
+    finally:
+        await close_channel(channel)
+    return found

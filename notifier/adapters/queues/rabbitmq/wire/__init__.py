@@ -1,0 +1,1 @@
+"""What RabbitMQ sends and gets, frame by frame."""

@@ -1,0 +1,99 @@
+"""Going over the dead letters of the embedded queue: pages are read, and nothing is held or marked meanwhile.
+
+What is replayed is written and its letter deleted in one transaction: never lost, never doubled, and where two are at
+it each letter is replayed by one of them. Transactions are short, so that a worker of another process goes on.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from notifier.adapters.queues.sqlite.queue import SqliteQueue
+from notifier.adapters.queues.sqlite.store import Row, Store, Tag
+from notifier.domain.dead_letter_rows import Look, Seen
+from notifier.domain.message import DEAD, Message, Transfer, Transferred
+
+PAGE = 200  # letters of a page: 10 ms of the thread that a worker needs too
+PAGE_BYTES = 4 * 1024 * 1024  # of their bodies, which take three times as much on their way; one letter at least
+
+
+class SqliteLetters:
+    """The dead letters of a queue that is open."""
+
+    def __init__(self, queue: SqliteQueue) -> None:
+        self._queue = queue
+
+    @asynccontextmanager
+    async def visit(self, look: Look) -> AsyncIterator["SqliteVisit"]:
+        """One pass over what is there now. Raises QueueError."""
+        visit = SqliteVisit(self._queue, look)
+        await visit.begin()
+        yield visit
+
+
+class SqliteVisit:
+    """See the module. One task uses it."""
+
+    def __init__(self, queue: SqliteQueue, look: Look) -> None:
+        self._queue = queue
+        self._look = look
+        self._left = 0
+        self._after = self._last = 0
+
+    @property
+    def left(self) -> int:
+        """How many are still to be seen."""
+        return self._left
+
+    async def begin(self) -> None:
+        """Learn how many there are now. What is added later is left to the next visit."""
+        self._last = await self._queue.look(lambda store: store.last_id(DEAD))
+        self._left = (await self._queue.depths())[DEAD].ready
+
+    async def page(self) -> Sequence[Seen]:
+        """The next letters, oldest first; none at the end. Raises QueueError."""
+        after = self._after
+        found = [
+            (id_, message)
+            for id_, message in await self._queue.look(
+                lambda store: store.read(DEAD, after, store.within(DEAD, after, PAGE, PAGE_BYTES))
+            )
+            if id_ <= self._last
+        ]
+        if not found:
+            self._left = 0
+            return ()
+        self._after = found[-1][0]
+        self._left = max(0, self._left - len(found))
+        return tuple(self._look(message) for _, message in found)
+
+    async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Forget these for good; those that were still there. Raises QueueError."""
+        ids = [_id(message) for message in messages]
+
+        def work(store: Store) -> set[int]:
+            standing = store.standing(DEAD, ids)
+            store.delete(sorted(standing))
+            return standing
+
+        standing = await self._queue.change(work)
+        return tuple(message for message in messages if _id(message) in standing)
+
+    async def move(self, transfers: Sequence[Transfer]) -> Transferred:
+        """Write each where it goes and forget the letter, all or none. Raises QueueError."""
+        rows = {_id(each.letter): self._queue.row(each.queue, each.outgoing) for each in transfers}
+
+        def work(store: Store) -> set[int]:
+            standing = store.standing(DEAD, list(rows))
+            moved: list[Row] = [row for id_, row in rows.items() if id_ in standing]
+            store.insert(moved)
+            store.delete(sorted(standing))
+            return standing
+
+        standing = await self._queue.change(work)
+        return Transferred(done=tuple(each.letter for each in transfers if _id(each.letter) in standing))
+
+
+def _id(message: Message) -> int:
+    tag = message.tag
+    assert isinstance(tag, Tag), "a letter of this visit"
+    return tag.id

@@ -1,0 +1,253 @@
+"""The embedded queue's face towards the event loop. No SQLite work happens here: operations go to the writer's thread.
+
+A message that was taken is held here under its tag until it is acked: an ack of anything else has no effect.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from sqlite3 import Connection
+from threading import Thread
+from types import MappingProxyType
+from typing import NoReturn, Protocol, TypeVar
+
+import structlog
+
+from notifier.adapters.feed.outcome_table import Retention
+from notifier.adapters.queues.sqlite.handover import Ack, Call, Publish, Report
+from notifier.adapters.queues.sqlite.store import DELAYS, QUEUES, Row, Store, Tag
+from notifier.adapters.queues.sqlite.talk import Talk
+from notifier.adapters.queues.sqlite.writer import SqliteOptions, Writer
+from notifier.domain.errors import QueueError, QueueUnavailable
+from notifier.domain.message import Depth, Lane, Message, Outgoing, QueueStatus
+from notifier.domain.outcome_event import Told
+
+_NOT_OPEN = "not open"
+_PACE = 0.5  # seconds between tries of a publish while the file cannot be written
+_Result = TypeVar("_Result")
+
+
+class Sink(Protocol):
+    """Where what is taken goes. Called on the event loop; a file loses no consumer, so nothing is ever `lost`."""
+
+    def take(self, message: Message) -> None:
+        """A message came."""
+
+
+class SqliteQueue:
+    """See the module. `open` before use, `close` at the end; a closed queue can be opened again."""
+
+    def __init__(self, options: SqliteOptions) -> None:
+        self._options = options
+        self._writer: Writer | None = None
+        self._thread: Thread | None = None
+        self._sink: Sink | None = None
+        self._held: dict[int, Tag] = {}
+        self._connected = False
+        self._problem: str | None = _NOT_OPEN
+        self._consuming = False
+        self._ended = asyncio.Event()
+        self._damage: str | None = None
+        self.talk = Talk(self, options.clock)
+        self._log = structlog.get_logger()
+
+    async def open(self) -> None:
+        """Start the thread and open the file, creating it where there is none. Never raises.
+
+        A file that cannot be opened is tried again at every use; `ready` tells why.
+        """
+        if self._writer is not None:
+            return
+        self._ended.clear()
+        loop = asyncio.get_running_loop()
+        self._writer = Writer(self._options, lambda report: loop.call_soon_threadsafe(self._settle, report))
+        self._thread = Thread(target=self._writer.run, name="sqlite-queue", daemon=True)
+        self._thread.start()
+        with suppress(QueueError):
+            await self.ready()
+
+    async def ready(self) -> None:
+        """Return once the file can be used. Raises QueueUnavailable, or TopologyMismatch where the file is not ours."""
+        await self._ask(self._running().check)
+
+    async def broken(self) -> NoReturn:
+        """Raise QueueError once the thread has ended: before `close`, by a damaged file or a fault of ours."""
+        await self._ended.wait()
+        fault = f"the thread that serves the queue {self._options.path} has ended; start the service anew"
+        raise QueueError(self._damage or fault)
+
+    async def consume(self, sink: Sink) -> None:
+        """Take from now on. Raises QueueUnavailable where another worker has the file."""
+        self._sink = sink
+        await self._ask(self._running().start_consuming)
+        self._consuming = True
+
+    async def stop_consuming(self) -> None:
+        """Take no more. What was taken can still be acked."""
+        self._consuming = False
+        if self._writer is not None:
+            await self._ask(self._writer.stop_consuming)
+
+    async def close(self) -> None:
+        """Make every ack durable, give back what was not acked, close the file. Never raises."""
+        thread = self._thread
+        if self._writer is None or thread is None:
+            return
+        with suppress(QueueError):  # where the last commit fails, what it would have acked comes again
+            await self.stop_consuming()
+            await self._ask(self._writer.finish)
+        # The thread's last word to the loop comes before the end of this wait.
+        await asyncio.get_running_loop().run_in_executor(None, thread.join)
+
+    def ack(self, message: Message) -> None:
+        """Forget the message for good, with the next commit. Without effect where it is not held (any more)."""
+        tag = message.tag
+        if self._writer is not None and isinstance(tag, Tag) and self._held.get(tag.id) is tag:
+            del self._held[tag.id]
+            self._writer.put(Ack(tag.id, message.lane))
+
+    async def publish(self, queue: str, message: Outgoing) -> None:
+        """Return once the message is on disk. Raises QueueUnavailable: unknown queue, closed, disk full, locked."""
+        if queue not in QUEUES:
+            raise QueueUnavailable(f"there is no queue {queue!r}")
+        await self._write(self.row(queue, message))
+
+    def row(self, queue: str, message: Outgoing) -> Row:
+        """The message as the file holds it."""
+        return Row(
+            queue=queue,
+            kind=message.kind,
+            content_type=message.content_type,
+            message_id=_storable(message.message_id),
+            headers=json.dumps(dict(message.headers)) if message.headers else "{}",
+            published_at=self._options.clock(),
+            due=self._options.pace() + DELAYS[queue] if queue in DELAYS else None,
+            body=message.body,
+        )
+
+    async def send_event(
+        self,
+        lane: Lane,
+        body: bytes,
+        *,
+        message_id: str | None,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Publish as an outsider would, to events or bulk: it is not marked as ours. Raises QueueUnavailable."""
+        if lane is Lane.RETRIES:
+            raise ValueError("no event is published to the retries")
+        await self._write(
+            Row(
+                queue=lane,
+                kind=None,
+                content_type=_storable(content_type),
+                message_id=None if message_id is None else _storable(message_id),
+                headers=json.dumps(dict(headers)),
+                published_at=self._options.clock(),
+                due=None,
+                body=body,
+            )
+        )
+
+    async def available(self) -> None:
+        """Return when a publish has a chance again; only trying tells whether a full disk has room."""
+        await asyncio.sleep(0 if self._problem is None else _PACE)
+
+    def status(self) -> QueueStatus:
+        """How the file stands. `blocked` while it is open and cannot be written."""
+        return QueueStatus(
+            connected=self._connected,
+            consuming=self._consuming,
+            blocked=self._connected and self._problem is not None,
+            problem=self._problem,
+        )
+
+    async def depths(self) -> Mapping[str, Depth]:
+        """What waits in every queue."""
+        return await self._ask(self._running().depths)
+
+    def consumers(self) -> int:
+        """How many workers share the queue: always this one alone."""
+        return 1
+
+    async def browse(self, queue: str, limit: int) -> Sequence[Message]:
+        """The first ready messages of a queue, oldest first, which stay as they are. Their acks have no effect."""
+        return await self._ask(partial(self._running().browse, queue, limit))
+
+    async def keep_outcomes(self, batch: Sequence[Told], retention: Retention) -> None:
+        """Write outcomes into the same file. Raises QueueUnavailable where they could not be."""
+        await self._ask(partial(self._running().keep_outcomes, batch, retention))
+
+    async def with_notes(self, use: Callable[[Connection], _Result], *, writing: bool = True) -> _Result:
+        """Run on the thread, in a transaction where it writes: for what is said beside the logouts (`talk`)."""
+        return await self._ask(partial(self._running().use, use, writing=writing))
+
+    def _running(self) -> Writer:
+        if self._writer is None:
+            raise QueueUnavailable(f"the queue {self._options.path} is not open")
+        return self._writer
+
+    async def _write(self, row: Row) -> None:
+        writer = self._running()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        writer.put(Publish(row, done))
+        await done
+
+    async def look(self, work: Callable[[Store], _Result]) -> _Result:
+        """Have `work` read the file, on its thread. Raises QueueError."""
+        return await self._ask(partial(self._running().visit, work, writing=False))
+
+    async def change(self, work: Callable[[Store], _Result]) -> _Result:
+        """Have `work` change the file, on its thread and in one transaction. Raises QueueError."""
+        return await self._ask(partial(self._running().visit, work, writing=True))
+
+    async def _ask(self, run: Callable[[], _Result]) -> _Result:
+        done: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
+        self._running().put(Call(run, done))
+        return await done
+
+    def _settle(self, report: Report) -> None:
+        """Runs on the loop, once a turn of the writer."""
+        before = self._problem
+        self._connected, self._problem, self._damage = report.connected, report.problem, report.damage
+        for done, result, error in report.answers:
+            if done.done():  # whoever waited was cancelled
+                continue
+            if error is None:
+                done.set_result(result)
+            else:
+                done.set_exception(error)
+        if report.taken and self._sink is not None:
+            for message in report.taken:
+                if isinstance(message.tag, Tag):
+                    self._held[message.tag.id] = message.tag
+                self._sink.take(message)
+        if report.ended:
+            self._bury()
+        elif report.problem != before:  # last, since a log may lie on the same full disk
+            self._tell(report.problem, before=before)
+
+    def _tell(self, problem: str | None, *, before: str | None) -> None:
+        if problem is not None:
+            self._log.warning("queue file cannot be used", reason=problem)
+        elif before != _NOT_OPEN:
+            self._log.info("queue file can be used again", file=str(self._options.path))
+
+    def _bury(self) -> None:
+        """The thread has ended: nobody may wait for it for ever, and acks of what it took concern nobody."""
+        writer, self._writer, self._thread = self._running(), None, None
+        self._consuming = False
+        self._held.clear()
+        self._ended.set()
+        for operation in writer.abandoned():
+            if not isinstance(operation, Ack) and not operation.done.done():
+                operation.done.set_exception(QueueUnavailable(f"the queue {self._options.path} was closed"))
+
+
+def _storable(text: str) -> str:
+    """The text. Raises ValueError for half of a surrogate pair, here and not on the writer's thread."""
+    text.encode()
+    return text

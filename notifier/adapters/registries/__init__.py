@@ -1,0 +1,1 @@
+"""Where clients are registered: one module for each source."""

@@ -1,0 +1,1 @@
+"""What signs logout tokens, and the keys it signs with."""

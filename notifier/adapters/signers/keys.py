@@ -1,0 +1,309 @@
+"""The issuers' signing keys: reads them from PEM or JWK files, and signs logout tokens with the one that is due.
+
+Keys are loaded once into key objects: PyJWT given PEM text instead costs 30 ms a token. Nothing of a private key ever
+stands in a text, a repr or an error. Issuers are tenants: a look-up starts at the issuer and never leaves it.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, SECP521R1, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+from notifier.adapters.signers.jws import PrivateKey, compact_signer
+from notifier.domain.client import Algorithm
+from notifier.domain.errors import ConfigurationError, Mistake, OurFault
+from notifier.domain.outcome import Cause
+
+MAX_FILE = 65_536  # bytes; a 16,384-bit RSA key in PEM is 13 KiB
+MIN_RSA_BITS = 2048  # RFC 7518 §3.3, §3.5
+
+_RSA = frozenset(alg for alg in Algorithm if alg.startswith(("RS", "PS")))
+_CURVES: Mapping[str, Algorithm] = MappingProxyType(
+    {SECP256R1.name: Algorithm.ES256, SECP384R1.name: Algorithm.ES384, SECP521R1.name: Algorithm.ES512}
+)
+_PEM_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+_THUMBPRINTED = ("crv", "e", "kty", "n", "x", "y")  # the members of a public key: RFC 7638 §3.2, RFC 8037 §2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySource:
+    """One key file of an issuer. `not_before` in epoch seconds, None: always. `kid` wins over the file's own."""
+
+    path: Path
+    not_before: float | None = None
+    kid: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKey:
+    """A key ready to sign. `public` is its public half as a JWK (RFC 7517) with `kid` and `use`."""
+
+    key: PrivateKey = field(repr=False)
+    kid: str
+    algorithms: frozenset[Algorithm]
+    not_before: float | None
+    public: Mapping[str, str]
+
+
+class KeyRing:
+    """All keys of all issuers at one moment; replaced whole at a reload. `clock` tells seconds since the epoch."""
+
+    def __init__(self, keys: Mapping[str, Sequence[SigningKey]], clock: Callable[[], float] = time.time) -> None:
+        self._keys = {iss: tuple(of_issuer) for iss, of_issuer in keys.items()}
+        self._clock = clock
+        # The sort is stable: of two with the same `not_before`, the one that is listed first signs.
+        self._candidates = {
+            (iss, alg): sorted((key for key in of_issuer if alg in key.algorithms), key=_start, reverse=True)
+            for iss, of_issuer in self._keys.items()
+            for alg in Algorithm
+        }
+        self._signers: dict[tuple[str, Algorithm, str | None, str], Callable[[Mapping[str, object]], str]] = {}
+
+    def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
+        """The compact JWS, with `kid` (R1) and, unless None, `typ` (B18, R7).
+
+        Raises OurFault(cause=signing) where no key of the issuer fits the algorithm and is due, or signing fails.
+        """
+        key = self._due(iss, alg)
+        if key is None:
+            raise OurFault(Cause.SIGNING, self._why_none(iss, alg))
+        try:
+            signer = self._signers.get((iss, alg, typ, key.kid))
+            if signer is None:
+                signer = self._signers[iss, alg, typ, key.kid] = compact_signer(key.key, alg, key.kid, typ)
+            return signer(claims)
+        except (TypeError, ValueError, UnsupportedAlgorithm) as error:
+            text = f"signing with key {key.kid!r} of issuer {iss} by {alg} failed ({type(error).__name__})"
+            raise OurFault(Cause.SIGNING, text) from error
+
+    def signing_kids(self, iss: str) -> dict[Algorithm, str]:
+        """For each algorithm that can be signed at this moment, the `kid` of the key that does it."""
+        due = {alg: self._due(iss, alg) for alg in Algorithm}
+        return {alg: key.kid for alg, key in due.items() if key is not None}
+
+    def algorithms_of(self, iss: str) -> frozenset[Algorithm]:
+        """What the issuer's keys can do, those included that are not due yet."""
+        return frozenset[Algorithm]().union(*(key.algorithms for key in self._keys.get(iss, ())))
+
+    def of(self, iss: str) -> tuple[SigningKey, ...]:
+        """The issuer's keys, in the order of the configuration."""
+        return self._keys.get(iss, ())
+
+    def kids(self, iss: str) -> tuple[str, ...]:
+        """The `kid` of each of the issuer's keys, in the order of the configuration."""
+        return tuple(key.kid for key in self._keys.get(iss, ()))
+
+    def jwks(self, iss: str) -> dict[str, list[dict[str, str]]]:
+        """The public halves as a JWK Set (RFC 7517 §5), keys to come included, so that they are published in time.
+
+        `alg` is there where the key is for one algorithm alone; a strict receiver would refuse an RSA key published
+        for RS256 when it signs by PS256.
+        """
+        return {"keys": [dict(key.public) for key in self._keys.get(iss, ())]}
+
+    def _due(self, iss: str, alg: Algorithm) -> SigningKey | None:
+        for key in self._candidates.get((iss, alg), ()):
+            if key.not_before is None or key.not_before <= self._clock():
+                return key
+        return None
+
+    def _why_none(self, iss: str, alg: Algorithm) -> str:
+        candidates = self._candidates.get((iss, alg))
+        if not candidates:
+            return f"issuer {iss} has no key for {alg}"
+        first = datetime.fromtimestamp(_start(candidates[-1]), UTC).isoformat()
+        return f"no key of issuer {iss} for {alg} is due before {first}"
+
+
+def _start(key: SigningKey) -> float:
+    return float("-inf") if key.not_before is None else key.not_before
+
+
+# ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def load_keys(sources: Mapping[str, Sequence[KeySource]], *, clock: Callable[[], float] = time.time) -> KeyRing:
+    """The keys of every issuer, read now. Raises ConfigurationError with every mistake of every file."""
+    ring, mistakes = examine_keys(sources, clock=clock)
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    return ring
+
+
+def examine_keys(
+    sources: Mapping[str, Sequence[KeySource | None]], *, clock: Callable[[], float] = time.time
+) -> tuple[KeyRing, list[Mistake]]:
+    """The keys that can be read, of every issuer, and every mistake. None is one that nobody knows where to find."""
+    keys: dict[str, list[SigningKey]] = {}
+    mistakes: list[Mistake] = []
+    for iss, of_issuer in sources.items():
+        loaded = keys.setdefault(iss, [])
+        places: dict[str, int] = {}
+        for index, source in enumerate(of_issuer):
+            if source is None:
+                continue
+            where = f'issuers["{iss}"].keys[{index}]'
+            try:
+                key = load_key(source)
+            except ConfigurationError as error:
+                mistakes += [Mistake(f"{where}.{mistake.path}", mistake.text) for mistake in error.mistakes]
+                continue
+            first = places.setdefault(key.kid, index)
+            if first != index:
+                place = "file" if source.kid is None else "kid"
+                text = f"has the same kid {key.kid!r} as keys[{first}]; each key of an issuer needs its own"
+                mistakes.append(Mistake(f"{where}.{place}", text))
+            loaded.append(key)
+    return KeyRing(keys, clock), mistakes
+
+
+def load_key(source: KeySource) -> SigningKey:
+    """The key of one file. Raises ConfigurationError, its path `file` or `kid`."""
+    try:
+        with source.path.open("rb") as file:
+            raw = file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise _wrong(f"{source.path} cannot be read: {error.strerror}") from error
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = ""
+    if "-----BEGIN " in text:
+        return _signing_key(source, _read_pem(source.path, text), {})
+    if len(raw) <= MAX_FILE and text.lstrip().startswith("{"):
+        key, jwk = _read_jwk(source.path, text)
+        return _signing_key(source, key, jwk)
+    hint = "for DER, run: openssl pkey -inform der -in FILE -out FILE.pem"
+    raise _wrong(f"{source.path} is neither PEM nor a JWK ({hint})")
+
+
+def _wrong(text: str, place: str = "file") -> ConfigurationError:
+    return ConfigurationError([Mistake(place, text)])
+
+
+def _read_pem(path: Path, text: str) -> object:
+    blocks = list(_PEM_BLOCK.finditer(text))
+    private = [block for block in blocks if block[1].endswith("PRIVATE KEY")]
+    if not private:
+        labels = " ".join(block[1] for block in blocks)
+        found = "a certificate" if "CERTIFICATE" in labels else "a public key" if "PUBLIC KEY" in labels else "damaged"
+        raise _wrong(f"{path} is {found}; the private key is needed")
+    if len(private) > 1:
+        raise _wrong(f"{path} holds {len(private)} private keys; give each a file of its own")
+    (block,) = private
+    if block[1] == "OPENSSH PRIVATE KEY":
+        raise _wrong(f"{path} is an OpenSSH key; convert a copy of it by: ssh-keygen -p -m PKCS8 -f FILE")
+    if block[1].startswith("ENCRYPTED") or "4,ENCRYPTED" in block[0]:
+        raise _wrong(f"{path} is encrypted; store it decrypted (openssl pkey -in FILE), readable for notifier alone")
+    try:
+        return load_pem_private_key(block[0].encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise _wrong(f"{path} is damaged, or not a PKCS#8, PKCS#1 or SEC1 key of a kind that can be used") from error
+
+
+def _read_jwk(path: Path, text: str) -> tuple[object, Mapping[str, object]]:
+    try:
+        jwk = json.loads(text)
+    except (ValueError, RecursionError):
+        raise _wrong(f"{path} is not valid JSON") from None  # the cause would hold the whole document
+    if "keys" in jwk:
+        raise _wrong(f"{path} is a JWK Set; give each private key a file of its own")
+    readers: dict[str, Callable[[dict[str, object]], object]] = {
+        "RSA": RSAAlgorithm.from_jwk,
+        "EC": ECAlgorithm.from_jwk,
+        "OKP": OKPAlgorithm.from_jwk,
+    }
+    kty = jwk.get("kty")
+    if not isinstance(kty, str) or kty not in readers:
+        raise _wrong(f'{path}: "kty" is {_shown(kty)}; a logout token is signed with a key of {", ".join(readers)}')
+    if "d" not in jwk:
+        raise _wrong(f"{path} is a public key; the private key is needed")
+    if jwk.get("use", "sig") != "sig":
+        raise _wrong(f'{path}: "use" is {_shown(jwk["use"])}; a key for "sig" is needed')
+    operations = jwk.get("key_ops", ["sign"])
+    if not isinstance(operations, list) or "sign" not in operations:
+        raise _wrong(f'{path}: "key_ops" does not hold "sign"')
+    try:
+        return readers[kty](jwk), jwk
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm):
+        raise _wrong(f"{path} is a damaged JWK, or of a curve that cannot be used") from None
+
+
+def _signing_key(source: KeySource, key: object, jwk: Mapping[str, object]) -> SigningKey:
+    path = source.path
+    private, algorithms, public = _described(path, key)
+    if "alg" in jwk:
+        able = ", ".join(sorted(algorithms))
+        algorithms = frozenset(alg for alg in algorithms if alg == jwk["alg"])
+        if not algorithms:
+            raise _wrong(f'{path}: "alg" is {_shown(jwk["alg"])}, but this key can do {able}')
+    place, kid = ("file", jwk.get("kid", thumbprint(public))) if source.kid is None else ("kid", source.kid)
+    if not isinstance(kid, str) or not kid:
+        raise _wrong(f'{path}: "kid" must be a string, and not empty', place)
+    public |= {"kid": kid, "use": "sig"}
+    if len(algorithms) == 1:
+        public |= {"alg": next(iter(algorithms)).value}
+    return SigningKey(key=private, kid=kid, algorithms=algorithms, not_before=source.not_before, public=public)
+
+
+def _described(path: Path, key: object) -> tuple[PrivateKey, frozenset[Algorithm], dict[str, str]]:
+    """The key, what it can do, and the required members of its public JWK."""
+    jwk: Mapping[str, str]
+    match key:
+        case RSAPrivateKey():
+            if key.key_size < MIN_RSA_BITS:
+                raise _wrong(f"{path} is an RSA key of {key.key_size} bits; at least {MIN_RSA_BITS} are needed")
+            algorithms, jwk = _RSA, RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
+        case EllipticCurvePrivateKey() if key.curve.name in _CURVES:
+            algorithms, jwk = frozenset({_CURVES[key.curve.name]}), ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
+        case Ed25519PrivateKey():
+            algorithms, jwk = frozenset({Algorithm.EDDSA}), OKPAlgorithm.to_jwk(key.public_key(), as_dict=True)
+        case _:
+            raise _wrong(f"{path} is not a key that can be used: RSA, EC (P-256, P-384, P-521) or Ed25519")
+    return key, algorithms, {name: jwk[name] for name in _THUMBPRINTED if name in jwk}
+
+
+def _shown(value: object) -> str:
+    """A short member of a file for an error's text; anything longer could be a key in the wrong place."""
+    text = json.dumps(value)
+    return text if len(text) <= 24 else "something else"
+
+
+def thumbprint(jwk: Mapping[str, str]) -> str:
+    """The SHA-256 thumbprint (RFC 7638 §3) of a public JWK, whatever optional members it has."""
+    required = {name: jwk[name] for name in _THUMBPRINTED if name in jwk}
+    canonical = json.dumps(required, separators=(",", ":"), sort_keys=True).encode()
+    return base64.urlsafe_b64encode(hashlib.sha256(canonical).digest()).rstrip(b"=").decode()
+
+
+def generate_key(alg: Algorithm) -> bytes:
+    """A new private key for this algorithm, as unencrypted PKCS#8 PEM. RSA keys have 2048 bits: 200 µs a signature."""
+    key: PrivateKey
+    match alg:
+        case Algorithm.ES256:
+            key = generate_ec(SECP256R1())
+        case Algorithm.ES384:
+            key = generate_ec(SECP384R1())
+        case Algorithm.ES512:
+            key = generate_ec(SECP521R1())
+        case Algorithm.EDDSA:
+            key = Ed25519PrivateKey.generate()
+        case _:
+            key = generate_rsa(public_exponent=65_537, key_size=MIN_RSA_BITS)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -1,0 +1,298 @@
+"""Logs: one wide line an attempt, JSON off a terminal, and nothing in them that could hurt if it leaked.
+
+`sub` and `sid` appear as a keyed hash (or not at all, or raw where the operator opts in); text that clients wrote is
+printable and short. Should a token or a password get this far all the same, `redact` takes it out of the finished line.
+"""
+
+import hmac
+import logging
+import os
+import secrets
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Literal, TextIO, assert_never, cast
+
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from notifier.adapters.telemetry.log_output import JsonLine, Unbreakable, quick_writer, redact, seen
+from notifier.domain import outcome
+from notifier.domain.delivery import Delivery
+from notifier.domain.echo import without
+from notifier.domain.outcome import Cause, Outcome
+from notifier.pipeline.facts import (
+    Attempted,
+    Buried,
+    CircuitTurned,
+    Deferred,
+    Delivered,
+    EventTaken,
+    Fact,
+    RetryScheduled,
+    Skipped,
+    Unexpected,
+)
+
+TEXT_LENGTH = 200  # characters of what others wrote
+_TELLING = 3  # a `sub` shorter than this cannot be told from any other word of an answer
+
+_OURS = frozenset({Cause.SIGNING, Cause.TLS_FILES, Cause.PROXY})
+
+Subjects = Literal["hash", "omit", "raw"]
+
+
+class SubjectHash:
+    """The keyed hash under which a `sub` or `sid` appears in logs: HMAC-SHA-256, the first 16 hexadecimal digits."""
+
+    def __init__(self, key: bytes | None = None) -> None:
+        self.lasting = key is not None
+        self._key = secrets.token_bytes(32) if key is None else key
+        self._lately = lru_cache(256)(self._log_id)  # the clients of an event have its `sub` and `sid` in common
+
+    def log_id(self, value: str) -> str:
+        """The hash; the same for the same value as long as the key is the same."""
+        return self._lately(value)
+
+    def _log_id(self, value: str) -> str:
+        return hmac.digest(self._key, value.encode("utf-8", "surrogatepass"), "sha256").hex()[:16]
+
+
+def clip(text: str, length: int = TEXT_LENGTH) -> str:
+    """The beginning of what somebody else wrote, printable."""
+    text = text[:length]
+    return text if text.isprintable() else "".join(char if char.isprintable() else "·" for char in text)
+
+
+def configure(
+    level: str = "info", log_format: Literal["auto", "json", "console"] = "auto", *, stream: TextIO | None = None
+) -> None:
+    """Set up the logs of the process, once at its start; libraries' own (stdlib `logging`) come the same way.
+
+    `auto` is `console` on a terminal and `json` elsewhere. Libraries are heard from warnings on, or from `info` on
+    where `level` is `debug`: further down they log frames, which hold tokens.
+    """
+    out = Unbreakable(stream)
+    number = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+    ]
+    last = _renderers(log_format, out)
+    structlog.configure(
+        processors=[JsonLine()] if _is_json(log_format, out) else [*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", out)),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(cast("TextIO", out))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder()],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    _set_library_levels(number)
+    for name in ("aiormq", "aio_pika"):  # what they meet is told by the adapter, once and without frames
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.captureWarnings(capture=True)
+
+
+def set_level(level: str) -> None:
+    """Write from this level on, from now on. Loggers that were bound before keep theirs: see LogObserver.relevel."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(**{**structlog.get_config(), "wrapper_class": structlog.make_filtering_bound_logger(number)})
+    _set_library_levels(number)
+
+
+def _set_library_levels(number: int) -> None:
+    logging.getLogger().setLevel(max(number, logging.INFO if number <= logging.DEBUG else logging.WARNING))
+    logging.getLogger("notifier").setLevel(number)
+
+
+def _renderers(log_format: Literal["auto", "json", "console"], out: "Unbreakable") -> list[Processor]:
+    terminal = out.isatty()
+    if log_format == "console" or (log_format == "auto" and terminal):
+        colors = terminal and "NO_COLOR" not in os.environ
+        return [
+            seen,
+            structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback),
+            _redact,
+        ]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(separators=(",", ":")), _redact]
+
+
+def _is_json(log_format: Literal["auto", "json", "console"], out: "Unbreakable") -> bool:
+    return log_format == "json" or (log_format == "auto" and not out.isatty())
+
+
+def _redact(_logger: WrappedLogger, _method: str, line: EventDict | str) -> str:
+    assert isinstance(line, str), "comes after the renderer"
+    return redact(line)
+
+
+class LogObserver:
+    """Writes the facts of the pipeline down. To be made after `configure`."""
+
+    def __init__(
+        self,
+        *,
+        subject: Subjects = "hash",
+        hashing: SubjectHash | None = None,
+        logger: FilteringBoundLogger | None = None,
+    ) -> None:
+        self._subject = subject
+        self._hash = hashing or SubjectHash()
+        self._log: FilteringBoundLogger = structlog.get_logger().bind() if logger is None else logger
+        self._quick = quick_writer() if logger is None else None
+        self._brief = not self._log.is_enabled_for(logging.DEBUG)
+        if subject == "hash" and not self._hash.lasting:
+            self._log.info(
+                "log_key_made_up",
+                hint="sub and sid are hashed with a key of this process alone; log.subject_key_file gives one to all",
+            )
+
+    def relevel(self) -> None:
+        """Take over the level that was set meanwhile."""
+        self._log = structlog.get_logger().bind()
+        self._brief = not self._log.is_enabled_for(logging.DEBUG)
+
+    def observe(self, fact: Fact) -> None:
+        """Write a fact down, at once."""
+        if isinstance(fact, Attempted):
+            self._write_attempt(self._attempt(fact))
+        elif not (self._brief and _is_detail(fact)):  # its line would be made, at 40 µs, and then not be written
+            self._write(fact)
+
+    def _write(
+        self, fact: EventTaken | RetryScheduled | Deferred | Delivered | Skipped | Buried | Unexpected | CircuitTurned
+    ) -> None:
+        match fact:
+            case Buried():
+                error = fact.text if fact.delivery is None else redact(self._without_subject(fact.text, fact.delivery))
+                more = {} if fact.delivery is None else self._subjects(fact.delivery)
+                told = {"reason": str(fact.reason), "error": clip(error), "help": f"notifier explain {fact.reason}"}
+                self._log.warning("dead_letter", **_who(fact), **told, **more)
+            case Deferred():
+                write = self._log.debug if _is_detail(fact) else self._log.warning
+                more = {"error": clip(fact.text), "help": f"notifier explain {fact.cause}"} if fact.text else {}
+                write("deferral", **_who(fact), cause=str(fact.cause), due=_rfc3339(fact.due), **more)
+            case EventTaken():
+                write = self._log.debug if _is_detail(fact) else self._log.warning
+                write("event", **_event(fact))
+            case Skipped():
+                self._log.debug("skipped", **_who(fact))
+            case CircuitTurned(open=True):
+                self._log.warning(
+                    "client_failing",
+                    iss=fact.iss,
+                    client_id=fact.client_id,
+                    help="notifier explain NotifierClientFailing",
+                )
+            case CircuitTurned():
+                self._log.info("client_recovered", iss=fact.iss, client_id=fact.client_id)
+            case Unexpected():
+                self._log.error("unexpected", **_who(fact), **_where(fact.error))
+            case RetryScheduled() | Delivered():
+                pass  # the attempt's line says so already
+            case _:
+                assert_never(fact)
+
+    def _write_attempt(self, line: dict[str, object]) -> None:
+        if self._quick is None:
+            self._log.info("attempt", **line)
+        elif self._log.is_enabled_for(logging.INFO):
+            self._quick("attempt", line)
+
+    def _attempt(self, fact: Attempted) -> dict[str, object]:
+        delivery, met = fact.delivery, fact.outcome
+        line: dict[str, object] = {
+            "event_id": clip(delivery.event_id),
+            "iss": clip(delivery.iss),
+            "client_id": clip(delivery.client_id),
+            "attempt": fact.number,
+            "jti": fact.jti,
+            "outcome": _outcome(met),
+            "reason": str(met.reason),
+            "status": met.status,
+            "seconds": round(fact.seconds, 6),
+            "next_due": None if fact.next_due is None else _rfc3339(fact.next_due),
+        }
+        if delivery.publisher is not None:
+            line["publisher"] = clip(delivery.publisher)
+        line.update(self._subjects(delivery))
+        if not isinstance(met, outcome.Delivered):
+            line["error"] = clip(redact(self._without_subject(met.text, delivery)))
+        return line
+
+    def _subjects(self, delivery: Delivery) -> dict[str, str]:
+        """Of whom it is, as far as the log may say."""
+        found: dict[str, str] = {}
+        if self._subject != "omit":
+            for name, value in (("sub", delivery.sub), ("sid", delivery.sid)):
+                if value is not None:
+                    found[name] = clip(value) if self._subject == "raw" else self._hash.log_id(value)
+        return found
+
+    def _without_subject(self, text: str, delivery: Delivery) -> str:
+        """An answer may well name the user ("no session of alice"): that is taken out before the text is cut."""
+        if self._subject != "raw":
+            for name, value in (("[sub]", delivery.sub), ("[sid]", delivery.sid)):
+                if value is not None and len(value) >= _TELLING:
+                    text = without(text, value, name)
+        return text
+
+
+def _is_detail(fact: Fact) -> bool:
+    """Whether it is written at level debug, or told by another fact's line."""
+    match fact:
+        case Deferred():
+            # What nobody here can read (a later release wrote it) is known by no other line.
+            return fact.cause not in _OURS and bool(fact.iss)
+        case EventTaken():
+            return fact.result != "malformed"
+        case _:
+            return isinstance(fact, (Skipped, RetryScheduled, Delivered))
+
+
+def _outcome(met: Outcome) -> str:
+    match met:
+        case outcome.Delivered():
+            return "delivered"
+        case outcome.Refused():
+            return "refused"
+        case outcome.Failed():
+            return "failed"
+        case _:
+            assert_never(met)
+
+
+def _who(fact: Buried | Deferred | Skipped | Unexpected) -> dict[str, str]:
+    return {"event_id": clip(fact.event_id), "iss": clip(fact.iss), "client_id": clip(fact.client_id)}
+
+
+def _event(fact: EventTaken) -> dict[str, object]:
+    return {
+        "event_id": clip(fact.event_id),
+        "iss": clip(fact.iss),
+        "publisher": None if fact.publisher is None else clip(fact.publisher),
+        "result": fact.result,
+        "deliveries": fact.deliveries,
+    }
+
+
+def _where(error: Exception) -> Mapping[str, str]:
+    """The kind of an exception and where it came from; not its text, which may quote a `sub`."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    return {"error": type(error).__name__, "exception": frames}
+
+
+def _rfc3339(moment: float) -> str:
+    with suppress(OverflowError, ValueError, OSError):
+        return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return str(moment)

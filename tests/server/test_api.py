@@ -1,0 +1,396 @@
+"""`POST /v1/events` on a real socket: what is taken, what is refused and how it is said, and what never leaks."""
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import pytest
+
+from notifier.domain.errors import QueueUnavailable, TopologyMismatch
+from notifier.domain.message import Lane
+from notifier.domain.registry import Issuer, Registry
+from notifier.domain.session_ended import SessionEnded
+from notifier.server.authorization import ApiToken
+from notifier.server.listener import listen
+from notifier.server.publishers.events import Limits, Sources, api_app
+
+ISS = "https://id.example.com"
+CLOSED = "https://closed.example.com"
+EVENT = {"iss": ISS, "sub": "raw-sub-77", "sid": "raw-sid-88", "clients": ["shop"]}
+REGISTRY = Registry(
+    issuers={
+        ISS: Issuer(iss=ISS, event_types=frozenset({"session.ended"})),
+        CLOSED: Issuer(iss=CLOSED, publishers=frozenset({"idp"})),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A token as `tokens_file` holds it."""
+
+    name: str
+    sha256: bytes
+    scopes: frozenset[str] = frozenset({"publish"})
+    issuers: frozenset[str] | None = None
+
+
+def token(secret: str, **more: Any) -> Token:
+    return Token(sha256=hashlib.sha256(secret.encode()).digest(), **{"name": secret.split("-", maxsplit=1)[0], **more})
+
+
+TOKENS = (
+    token("idp-secret-1"),
+    token("other-secret-2"),
+    token("reader-secret-3", scopes=frozenset({"read"})),
+    token("limited-secret-4", issuers=frozenset({CLOSED})),
+)
+
+
+class Queue:
+    """Takes events, or does whatever `behave` does instead."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[SessionEnded, Lane]] = []
+        self.behave: Callable[[], Awaitable[None]] | None = None
+
+    async def accept(self, event: SessionEnded, lane: Lane) -> None:
+        if self.behave is not None:
+            await self.behave()
+        self.taken.append((event, lane))
+
+
+class Api:
+    """A listener with its queue, and a client to talk to it."""
+
+    def __init__(self, queue: Queue, url: str, http: aiohttp.ClientSession) -> None:
+        self.queue, self.url, self.http = queue, url, http
+        self.tokens: Iterable[ApiToken] | None = None
+
+    async def post(
+        self, body: object = EVENT, *, query: str = "", bearer: str | None = None, **headers: str
+    ) -> tuple[int, Any, dict[str, str]]:
+        """(status, document, headers)."""
+        sent = {"Content-Type": "application/json", **{key.replace("_", "-"): value for key, value in headers.items()}}
+        if bearer is not None:
+            sent["Authorization"] = f"Bearer {bearer}"
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        async with self.http.post(f"{self.url}/v1/events{query}", data=data, headers=sent) as answer:
+            return answer.status, json.loads(await answer.read()), dict(answer.headers)
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    """Limits are small, so that tests are."""
+    queue = Queue()
+    sources = Sources(
+        registry=lambda: REGISTRY, tokens=lambda: subject.tokens, clock=lambda: 1000.0, new_id=lambda: "made-up-id"
+    )
+    limits = Limits(max_event=2000, body_timeout=0.3, accept_timeout=0.3, requests=2)
+    app = api_app(queue.accept, sources, limits)
+    listener = await listen(app, "127.0.0.1", 0, key="api.listen", grace=1)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as http:
+        subject = Api(queue, listener.url, http)
+        yield subject
+    await listener.close()
+
+
+def is_problem(headers: dict[str, str]) -> bool:
+    return headers["Content-Type"].startswith("application/problem+json")
+
+
+async def test_202_with_the_id_means_taken(api: Api) -> None:
+    """The event reaches the queue once, and the id that was made up is ours from then on."""
+    status, document, _ = await api.post()
+    assert (status, document) == (202, {"id": "made-up-id"})
+    [(event, lane)] = api.queue.taken
+    assert lane is Lane.EVENTS
+    assert (event.id, event.id_given) == ("made-up-id", True)
+    assert (event.iss, event.sub, event.sid) == (ISS, "raw-sub-77", "raw-sid-88")
+    assert event.clients == ("shop",)
+    assert event.publisher is None
+
+
+async def test_an_id_that_was_given_is_kept(api: Api) -> None:
+    """So that the publisher's own retry is known as a copy."""
+    status, document, _ = await api.post({**EVENT, "id": "mine"})
+    assert (status, document) == (202, {"id": "mine"})
+
+
+async def test_the_bulk_lane_is_asked_for_in_the_query(api: Api) -> None:
+    """Mass logouts take the other lane; a lane that does not exist is a mistake."""
+    assert (await api.post(query="?lane=bulk"))[0] == 202
+    assert api.queue.taken[0][1] is Lane.BULK
+    status, document, _ = await api.post(query="?lane=retries")
+    assert status == 400
+    assert document["mistakes"] == [{"path": "lane", "text": "must be one of events, bulk"}]
+
+
+async def test_cloudevents_structured(api: Api) -> None:
+    """`application/cloudevents+json`: id and source from the envelope."""
+    envelope = {"specversion": "1.0", "id": "ce-7", "source": "/idp", "type": "session.ended", "data": EVENT}
+    status, document, _ = await api.post(envelope, Content_Type="application/cloudevents+json; charset=utf-8")
+    assert (status, document) == (202, {"id": "ce-7"})
+    assert api.queue.taken[0][0].source == "/idp"
+
+
+async def test_cloudevents_binary(api: Api) -> None:
+    """`ce-` headers, percent-encoded as the HTTP binding says."""
+    status, document, _ = await api.post(
+        ce_specversion="1.0", CE_Id="ce%208", ce_source="/idp", ce_type="session.ended", ce_time="1970-01-01T00:01:00Z"
+    )
+    assert (status, document) == (202, {"id": "ce 8"})
+    assert api.queue.taken[0][0].ended_at == 60.0
+
+
+async def test_400_names_every_mistake(api: Api) -> None:
+    """Wrong entries too: over HTTP nothing is taken by halves."""
+    status, document, headers = await api.post({"iss": 5, "sub": "a", "clients": ["shop", {"client_id": ""}]})
+    assert status == 400
+    assert is_problem(headers)
+    assert document["title"] == "The event is malformed"
+    assert {mistake["path"] for mistake in document["mistakes"]} == {"iss", "clients[1].client_id"}
+    assert api.queue.taken == []
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[]", b"null", b"[" * 1900])
+async def test_what_is_no_event_is_400(api: Api, body: bytes) -> None:
+    """Empty, half, not UTF-8, no object, too deep."""
+    status, document, headers = await api.post(body)
+    assert status == 400
+    assert is_problem(headers)
+    assert document["mistakes"]
+
+
+async def test_an_unknown_issuer_is_a_mistake_the_publisher_can_read(api: Api) -> None:
+    """Over AMQP it would wait for the configuration to arrive; here somebody is there to be told."""
+    status, document, _ = await api.post({**EVENT, "iss": "https://else.example"})
+    assert status == 400
+    assert document["mistakes"] == [{"path": "iss", "text": "not one of the configured issuers"}]
+
+
+async def test_a_type_that_is_not_meant_is_400(api: Api) -> None:
+    """`issuers.<iss>.event_types` lists the types that are."""
+    envelope = {"specversion": "1.0", "id": "1", "source": "/idp", "type": "user.created", "data": EVENT}
+    status, document, _ = await api.post(envelope, Content_Type="application/cloudevents+json")
+    assert status == 400
+    assert document["mistakes"][0]["path"] == "type"
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_413_above_the_limit(api: Api, declared: bool) -> None:
+    """With a Content-Length at once, without one as soon as it shows."""
+    body = json.dumps({**EVENT, "reason": "x" * 3000}).encode()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 500):
+            yield body[start : start + 500]
+
+    data = body if declared else chunks()
+    headers = {"Content-Type": "application/json"}
+    async with api.http.post(f"{api.url}/v1/events", data=data, headers=headers) as answer:
+        assert answer.status == 413
+        assert is_problem(dict(answer.headers))
+    assert api.queue.taken == []
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data",
+        "application/cloudevents-batch+json",
+        "",
+    ],
+)
+async def test_415_for_any_other_kind(api: Api, kind: str) -> None:
+    """A form of a web page can send the first three across origins without asking: none of them publishes."""
+    status, _, headers = await api.post(Content_Type=kind)
+    assert status == 415
+    assert is_problem(headers)
+    assert api.queue.taken == []
+
+
+async def test_compressed_bodies_are_not_unpacked(api: Api) -> None:
+    """Nothing is unpacked, so that no bomb goes off."""
+    assert (await api.post(b"\x1f\x8b", Content_Encoding="gzip"))[0] == 415
+
+
+async def test_404_and_405_are_problems_too(api: Api) -> None:
+    """In the same form as any other answer; 405 names what is allowed."""
+    async with api.http.get(f"{api.url}/v1/events") as answer:
+        assert (answer.status, answer.headers["Allow"]) == (405, "POST")
+        assert is_problem(dict(answer.headers))
+    async with api.http.post(f"{api.url}/v1/else") as answer:
+        assert answer.status == 404
+        assert is_problem(dict(answer.headers))
+
+
+@pytest.mark.parametrize("bearer", [None, "", "wrong", "idp-secret-1x", "idp-secret-\u00e9"])
+async def test_401_without_a_good_token(api: Api, bearer: str | None) -> None:
+    """Missing or wrong: 401 and how to authenticate, before the body is looked at."""
+    api.tokens = TOKENS
+    status, _, headers = await api.post(b"not even JSON", bearer=bearer)
+    assert status == 401
+    assert headers["WWW-Authenticate"].startswith("Bearer")
+    assert api.queue.taken == []
+
+
+async def test_no_token_at_all_lets_nobody_in(api: Api) -> None:
+    """An empty tokens file is not the same as none."""
+    api.tokens = ()
+    assert (await api.post(bearer="anything"))[0] == 401
+
+
+async def test_the_publisher_is_the_token_s_name(api: Api) -> None:
+    """Whoever bears the token speaks by its name; tokens reload with the file."""
+    api.tokens = TOKENS
+    assert (await api.post(bearer="other-secret-2"))[0] == 202
+    assert api.queue.taken[0][0].publisher == "other"
+    api.tokens = TOKENS[:1]
+    assert (await api.post(bearer="other-secret-2"))[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("bearer", "iss"),
+    [("reader-secret-3", ISS), ("limited-secret-4", ISS), ("limited-secret-4", CLOSED), ("other-secret-2", CLOSED)],
+)
+async def test_403_for_those_who_may_not_speak(api: Api, bearer: str, iss: str) -> None:
+    """Without the scope, for another issuer than the token's, or not among the issuer's publishers."""
+    api.tokens = TOKENS
+    status, _, headers = await api.post({**EVENT, "iss": iss}, bearer=bearer)
+    assert status == 403
+    assert is_problem(headers)
+    assert api.queue.taken == []
+
+
+async def test_the_publisher_that_is_listed_may_speak(api: Api) -> None:
+    """`publishers` names tokens."""
+    api.tokens = TOKENS
+    assert (await api.post({**EVENT, "iss": CLOSED}, bearer="idp-secret-1"))[0] == 202
+
+
+async def test_a_web_page_may_not_publish_where_there_are_no_tokens(api: Api) -> None:
+    """A page whose name was rebound to loopback is of the same origin, but its browser still says Origin."""
+    assert (await api.post(Origin="http://evil.example"))[0] == 403
+    assert api.queue.taken == []
+
+
+async def _away() -> None:
+    raise QueueUnavailable("amqp://notifier:s3cret@broker/ is away")
+
+
+async def _missing() -> None:
+    raise TopologyMismatch("queue notifier.events of broker-7 is missing")
+
+
+async def _never() -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("behave", [_away, _missing, _never])
+async def test_503_while_the_queue_is_away(api: Api, behave: Callable[[], Awaitable[None]]) -> None:
+    """Away, or no confirm in time: when to come again, and with which id, and nothing of the insides."""
+    api.queue.behave = behave
+    status, document, headers = await api.post()
+    assert status == 503
+    assert int(headers["Retry-After"]) > 0
+    assert "made-up-id" in document["title"]
+    for inside in ("s3cret", "broker", "notifier.events"):
+        assert inside not in json.dumps(document)
+
+
+async def test_a_fault_of_ours_shows_no_insides(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    """500 without a trace of the stack."""
+
+    async def break_down() -> None:
+        raise RuntimeError("internal-detail-9")
+
+    api.queue.behave = break_down
+    with caplog.at_level(logging.CRITICAL):
+        async with api.http.post(f"{api.url}/v1/events", json=EVENT) as answer:
+            assert answer.status == 500
+            assert "internal-detail" not in await answer.text()
+
+
+async def test_a_body_that_drips_is_given_up(api: Api) -> None:
+    """A body has so many seconds in all, however steadily it drips."""
+    never = asyncio.Event()
+
+    async def drip() -> AsyncIterator[bytes]:
+        yield b'{"iss": '
+        await never.wait()
+
+    headers = {"Content-Type": "application/json"}
+    async with api.http.post(f"{api.url}/v1/events", data=drip(), headers=headers) as answer:
+        assert answer.status == 408
+    assert api.queue.taken == []
+
+
+async def test_429_above_so_many_requests_at_a_time(api: Api) -> None:
+    """Each may hold an event in memory; who is too many is told to come again, and then is taken."""
+    entered, go = asyncio.Semaphore(0), asyncio.Event()
+
+    async def wait() -> None:
+        entered.release()
+        await go.wait()
+
+    api.queue.behave = wait
+    async with asyncio.TaskGroup() as group:
+        first = [group.create_task(api.post()) for _ in range(2)]
+        for _ in first:
+            await entered.acquire()
+        status, _, headers = await api.post()
+        assert status == 429
+        assert headers["Retry-After"]
+        go.set()
+    assert [task.result()[0] for task in first] == [202, 202]
+    assert (await api.post())[0] == 202
+
+
+async def test_a_publisher_that_hangs_up_does_not_take_its_event_back(api: Api) -> None:
+    """What was read is published, even though nobody waits for the answer any more."""
+    entered, go, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        entered.set()
+        await go.wait()
+        done.set()
+
+    api.queue.behave = wait
+    waiting = asyncio.create_task(api.post())
+    async with asyncio.timeout(5):
+        await entered.wait()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        go.set()
+        await done.wait()
+        assert (await api.post())[0] == 202
+    assert len(api.queue.taken) == 2
+
+
+async def test_no_token_and_no_subject_in_logs_or_refusals(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever happens, neither the bearer token nor `sub` nor `sid` is written anywhere or sent back."""
+    api.tokens = TOKENS
+    told = []
+    with caplog.at_level(logging.DEBUG):
+        for bearer, event in (
+            ("idp-secret-1", EVENT),
+            ("wrong-secret-9", EVENT),
+            ("reader-secret-3", EVENT),
+            ("idp-secret-1", {**EVENT, "iss": "https://else.example"}),
+            ("idp-secret-1", {**EVENT, "clients": 5}),
+        ):
+            told.append(await api.post(event, bearer=bearer))
+        api.queue.behave = _away
+        told.append(await api.post(bearer="idp-secret-1"))
+    assert [answer[0] for answer in told] == [202, 401, 403, 400, 400, 503]
+    for secret in ("idp-secret-1", "wrong-secret-9", "reader-secret-3", "raw-sub-77", "raw-sid-88"):
+        assert secret not in caplog.text
+        assert secret not in str(told)

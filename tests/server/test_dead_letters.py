@@ -1,0 +1,248 @@
+"""`/v1/dead-letters` on a real socket and a real queue: who sees and repairs what, and what is written down."""
+
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from notifier.adapters.configuration.tokens_file import ApiToken
+from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
+from notifier.adapters.queues.sqlite.dead_letters import SqliteLetters
+from notifier.domain.dead_letter import bury_delivery
+from notifier.domain.dead_letter_rows import Row, Wanted
+from notifier.domain.message import DEAD, Lane
+from notifier.domain.outcome import DeadReason
+from notifier.domain.registry import Registry
+from notifier.domain.session_ended import SessionEnded
+from notifier.operations.dead_letter_repair import Account
+from notifier.server.authorization import Authorization
+from notifier.server.listener import listen
+from notifier.server.operators.dead_letters import DeadLetterRoutes, Desk
+from notifier.server.publishers.events import Sources, api_app
+from tests.contract.letters import DELIVERY, ISS, RULES, bury, letter
+
+OTHER = "https://other.example.com"
+ELSEWHERE = bury_delivery(replace(DELIVERY, id="o-1", iss=OTHER), DeadReason.EXPIRED, "too old", 1000.0)
+STALE = bury_delivery(replace(DELIVERY, id="stale", sid=None), DeadReason.EXPIRED, "too old", 1000.0)
+LETTERS = (letter("d-1"), letter("d-2"), letter("m-1", client_id="mail"), STALE, ELSEWHERE)
+
+
+def _token(name: str, *scopes: str, issuers: frozenset[str] | None = None) -> ApiToken:
+    digest = hashlib.sha256(f"{name}-secret".encode()).digest()
+    return ApiToken(name=name, sha256=digest, scopes=frozenset(scopes), issuers=issuers)  # type: ignore[arg-type]
+
+
+TOKENS = (
+    _token("sre", "read", "repair"),
+    _token("reader", "read"),
+    _token("tenant", "read", "repair", issuers=frozenset({OTHER})),
+    _token("idp", "publish"),
+)
+
+
+class Api:
+    """The listener, its queue, and what was written down."""
+
+    def __init__(self, queue: SqliteQueue, http: aiohttp.ClientSession) -> None:
+        self.queue, self.http, self.url = queue, http, ""
+        self.audits: list[tuple[str, str, int]] = []
+        self.discarded: list[tuple[str, str]] = []
+        self.seen: list[tuple[str, str, Wanted]] = []
+
+    def audit(self, action: str, who: str, wanted: Wanted, account: Account, **more: object) -> None:
+        self.audits.append((action, who, account.done))
+
+    def audit_read(self, action: str, who: str, wanted: Wanted) -> None:
+        self.seen.append((action, who, wanted))
+
+    def audit_discarded(self, who: str, row: Row) -> None:
+        self.discarded.append((who, row.id))
+
+    async def ask(self, method: str, path: str = "", *, bearer: str = "sre", body: object = None) -> tuple[int, Any]:
+        headers = {"Authorization": f"Bearer {bearer}-secret"}
+        more: dict[str, Any] = {} if body is None else {"json": body}
+        where = f"{self.url}/v1/dead-letters{path}"
+        async with self.http.request(method, where, headers=headers, **more) as answer:
+            text = await answer.text()
+            lines = [json.loads(line) for line in text.splitlines()]
+            return answer.status, lines if answer.content_type == "application/x-ndjson" else lines[0]
+
+    async def ready(self) -> dict[str, int]:
+        return {name: depth.ready for name, depth in (await self.queue.depths()).items() if depth.ready}
+
+
+async def _accept(event: SessionEnded, lane: Lane) -> None:
+    return
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """With one letter of another issuer among the five."""
+    queue = SqliteQueue(SqliteOptions(path=tmp_path / "queue.db"))
+    await queue.open()
+    await bury(queue, *LETTERS)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
+        subject = Api(queue, http)
+        desk = Desk(
+            letters=SqliteLetters(queue),
+            rules=lambda force: replace(RULES, end_newer_sessions=force),
+            audit=subject.audit,
+            audit_discarded=subject.audit_discarded,
+            audit_read=subject.audit_read,
+            clock=lambda: 5000.0,
+            steady=time.monotonic,
+        )
+        routes = DeadLetterRoutes(Authorization(lambda: TOKENS), desk).routes()
+        sources = Sources(registry=Registry, tokens=lambda: TOKENS, clock=lambda: 5000.0, new_id=lambda: "made-up")
+        listener = await listen(api_app(_accept, sources, more=routes), "127.0.0.1", 0, key="api.listen", grace=1)
+        subject.url = listener.url
+        yield subject
+        await listener.close()
+    await queue.close()
+
+
+async def test_counts_and_rows(api: Api) -> None:
+    """Groups first, the largest first; rows where they are asked for, the oldest first."""
+    status, document = await api.ask("GET")
+    assert (status, document["total"]) == (200, 5)
+    assert document["groups"][0] == {
+        "client_id": "shop",
+        "iss": ISS,
+        "reason": "refused",
+        "count": 2,
+        "oldest": "1970-01-01T00:16:40.000000Z",
+        "newest": "1970-01-01T00:16:40.000000Z",
+    }
+    assert "letters" not in document
+    _, document = await api.ask("GET", "?reason=refused&reason=expired&client_id=shop&rows=2&until=1h")
+    assert document["total"] == 4
+    assert [row["id"] for row in document["letters"]] == ["d-1", "d-2"]
+    assert "alice" not in str(document)
+
+
+async def test_one_and_all_whole(api: Api) -> None:
+    """With all that a replay would need; an id that is none is 404."""
+    status, document = await api.ask("GET", "/d-2", bearer="reader")
+    assert (status, document["delivery"]["sub"]) == (200, "alice")
+    assert (await api.ask("GET", "/d-9"))[0] == 404
+    status, documents = await api.ask("GET", "/export?client_id=mail")
+    assert (status, [each["id"] for each in documents]) == (200, ["m-1"])
+
+
+async def test_who_sees_letters_whole_is_written_down(api: Api) -> None:
+    """They hold `sub` and `sid`; counts and rows do not, and leave no line. Nor does one who may not look."""
+    await api.ask("GET", "?rows=5")
+    await api.ask("GET", "/export", bearer="idp")
+    assert api.seen == []
+    await api.ask("GET", "/d-2", bearer="reader")
+    await api.ask("GET", "/export?client_id=mail", bearer="tenant")
+    assert api.seen == [
+        ("shown", "reader", Wanted(ids=frozenset({"d-2"}))),
+        ("exported", "tenant", Wanted(client_id="mail", issuers=frozenset({OTHER}))),
+    ]
+    assert await api.ready() == {DEAD: 5}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "bearer", "status"),
+    [
+        ("GET", "", "idp", 403),
+        ("GET", "/d-1", "wrong", 401),
+        ("GET", "/export", "idp", 403),
+        ("POST", "/replay", "reader", 403),
+        ("DELETE", "?all=true", "reader", 403),
+        ("DELETE", "/d-1", "idp", 403),
+    ],
+)
+async def test_scopes(api: Api, method: str, path: str, bearer: str, status: int) -> None:
+    """`read` to look, `repair` to change, and nothing happens without."""
+    body = {"all": True} if method == "POST" else None
+    assert (await api.ask(method, path, bearer=bearer, body=body))[0] == status
+    assert await api.ready() == {DEAD: 5}
+
+
+async def test_a_token_s_issuers_are_all_it_sees_and_repairs(api: Api) -> None:
+    """Whatever it asks for: what is another's is not there."""
+    assert (await api.ask("GET", bearer="tenant"))[1]["total"] == 1
+    assert (await api.ask("GET", "/d-1", bearer="tenant"))[0] == 404
+    assert [each["id"] for each in (await api.ask("GET", "/export", bearer="tenant"))[1]] == ["o-1"]
+    assert (await api.ask("DELETE", "/d-1", bearer="tenant"))[1]["discarded"] == 0
+    assert (await api.ask("POST", "/replay", bearer="tenant", body={"all": True}))[1]["replayed"] == 1
+    assert (await api.ask("GET"))[1]["total"] == 4
+
+
+async def test_a_replay_says_what_stays_and_is_written_down(api: Api) -> None:
+    """A dry run is not; what was done is, with the token's name."""
+    status, document = await api.ask("POST", "/replay", body={"client_id": "shop", "iss": ISS, "dry_run": True})
+    assert (status, document["replayed"], document["kept"]) == (200, 2, {"would_end_newer_sessions": 1})
+    assert (await api.ready(), api.audits) == ({DEAD: 5}, [])
+    _, document = await api.ask("POST", "/replay", body={"client_id": "shop", "iss": ISS, "limit": 1})
+    assert (document["replayed"], document["more"]) == (1, True)
+    _, document = await api.ask("POST", "/replay", body={"client_id": "shop", "iss": ISS, "end_newer_sessions": True})
+    assert (document["replayed"], document["more"], document["kept"]) == (2, False, {})
+    assert await api.ready() == {DEAD: 2, Lane.RETRIES: 3}
+    assert api.audits == [("replayed", "sre", 1), ("replayed", "sre", 2)]
+
+
+async def test_a_discard_names_each(api: Api) -> None:
+    """One by its id, or those that a query means; a dry run names none."""
+    assert (await api.ask("DELETE", "?reason=expired&dry_run=true"))[1]["discarded"] == 2
+    assert api.discarded == []
+    assert (await api.ask("DELETE", "/m-1"))[1]["discarded"] == 1
+    assert (await api.ask("DELETE", "?reason=expired"))[1]["discarded"] == 2
+    assert api.discarded == [("sre", "m-1"), ("sre", "stale"), ("sre", "o-1")]
+    assert await api.ready() == {DEAD: 2}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "path_of_mistake"),
+    [
+        ("GET", "?clientid=shop", None, "clientid"),
+        ("GET", "?since=yesterday", None, "since"),
+        ("GET", "?reason=bogus", None, "reason.0"),
+        ("GET", "?rows=100000", None, "rows"),
+        ("DELETE", "", None, ""),
+        ("POST", "/replay", {}, ""),
+        ("POST", "/replay", [], ""),
+        ("POST", "/replay", {"all": "yes"}, "all"),
+        ("POST", "/replay", {"all": True, "rate": 0}, "rate"),
+    ],
+)
+async def test_mistakes_are_named_and_nothing_is_done(
+    api: Api, method: str, path: str, body: object, path_of_mistake: str
+) -> None:
+    """A misspelt filter must not mean everything."""
+    status, document = await api.ask(method, path, body=body)
+    assert status == 400
+    assert document["mistakes"][0]["path"] == path_of_mistake
+    assert await api.ready() == {DEAD: 5}
+
+
+async def test_while_the_queue_is_away(api: Api) -> None:
+    """503, and nothing of its insides."""
+    await api.queue.close()
+    for method, path, body in (("GET", "", None), ("DELETE", "/d-1", None), ("POST", "/replay", {"all": True})):
+        status, document = await api.ask(method, path, body=body)
+        assert status == 503
+        assert "queue.db" not in str(document)
+    await api.queue.open()
+    assert await api.ready() == {DEAD: 5}
+
+
+async def test_the_description_tells_of_it(api: Api) -> None:
+    """Every route, with its scope and its filters."""
+    async with api.http.get(f"{api.url}/v1/openapi.json") as answer:
+        paths = (await answer.json())["paths"]
+    assert paths["/v1/dead-letters"]["get"]["security"] == [{"token": ["read"]}]
+    assert paths["/v1/dead-letters/{id}"]["delete"]["security"] == [{"token": ["repair"]}]
+    names = {parameter["name"] for parameter in paths["/v1/dead-letters"]["delete"]["parameters"]}
+    assert {"client_id", "reason", "subject", "all", "dry_run"} <= names
+    body = paths["/v1/dead-letters/replay"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert "$ref" not in json.dumps(body)
+    assert "end_newer_sessions" in body["properties"]
