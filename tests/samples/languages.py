@@ -81,7 +81,7 @@ class Samples:
 
 
 def _trusting(ca_file: Path, store: Path) -> Mapping[str, str]:
-    """What the README has its reader set, for each language."""
+    """What docs/publishing.md has its reader set, for each language."""
     keytool = [program("keytool", "default-jdk-headless"), "-importcert", "-noprompt", "-alias", "broker"]
     _done([*keytool, "-file", str(ca_file), "-keystore", str(store), "-storepass", STORE_PASSWORD])
     java = f"-Djavax.net.ssl.trustStore={store} -Djavax.net.ssl.trustStorePassword={STORE_PASSWORD}"

@@ -27,7 +27,7 @@ from tests.samples.languages import EXAMPLES, Ended, Samples
 
 ROOT = EXAMPLES.parents[1]
 C_SHARP = (EXAMPLES / "Publish.cs").read_text()
-WITHIN = 10.0  # seconds, as the README promises; the samples themselves give up after 5
+WITHIN = 10.0  # seconds, as docs/publishing.md promises; the samples themselves give up after 5
 PUBLISH = b"session.ended"
 CLOSE = bytes([0, 10, 0, 50])  # AMQP's connection.close
 
@@ -49,8 +49,10 @@ def samples(ours: Authority, tmp_path_factory: pytest.TempPathFactory) -> Sample
 
 @pytest.fixture(scope="module")
 def module_node(ours: Authority) -> Iterator[RabbitmqNode]:
-    """A broker with its topology, and the publisher of the README, who may do what that lets it do."""
-    (line,) = [line for line in (ROOT / "README.md").read_text().splitlines() if "set_permissions -p / idp" in line]
+    """A broker with its topology, and the publisher of docs/publishing.md, who may do what that lets it do."""
+    (line,) = [
+        line for line in (ROOT / "docs/publishing.md").read_text().splitlines() if "set_permissions -p / idp" in line
+    ]
     with node_or_exit(ours.issue("localhost")) as node:
         asyncio.run(declare_topology(RabbitOptions(urls=(node.url,))))
         node.ctl("add_user", "idp", "secret")

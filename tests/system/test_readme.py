@@ -41,7 +41,7 @@ from notifier.domain.event_document import read_event
 from notifier.domain.event_members import EntryDocument, EventBody
 from notifier.domain.fate import Fate, load_told
 from notifier.domain.message import Lane, Message
-from notifier.domain.outcome import Cause, DeadReason, Delivered, Reason
+from notifier.domain.outcome import Delivered
 from notifier.domain.presets import PRESETS
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
@@ -52,8 +52,12 @@ from tests.rabbitmq_node import RabbitmqNode
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
-DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PUBLISHING, EVENT, COMMANDS, METRICS, CONFIGURATION = (
+    (ROOT / f"docs/{name}.md").read_text() for name in ("publishing", "event", "commands", "metrics", "configuration")
+)
+DOCUMENTS = sorted(
+    [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")), *(ROOT / "docs").glob("*.md")]
+)
 ISS = "https://id.example.com"
 
 
@@ -118,19 +122,19 @@ async def run_sample(code: str, url: str, prefix: str) -> tuple[int, str]:
     ("language", "file"),
     [("python", "publish.py"), ("csharp", "Publish.cs"), ("java", "Publish.java"), ("js", "publish.mjs")],
 )
-def test_the_samples_of_the_readme_are_the_files_of_docs_examples(language: str, file: str) -> None:
+def test_the_samples_that_are_printed_are_the_files_of_docs_examples(language: str, file: str) -> None:
     """So that they can be run as they are."""
-    assert (ROOT / "docs/examples" / file).read_text() in blocks(README, language)
+    assert (ROOT / "docs/examples" / file).read_text() in blocks(PUBLISHING, language)
 
 
-def test_the_request_of_the_readme_is_the_file_of_docs_examples() -> None:
+def test_the_request_that_is_printed_is_the_file_of_docs_examples() -> None:
     """Likewise for HTTP."""
-    assert (ROOT / "docs/examples/publish.sh").read_text() in blocks(README, "sh")
+    assert (ROOT / "docs/examples/publish.sh").read_text() in blocks(PUBLISHING, "sh")
 
 
 async def test_the_python_sample_publishes_an_event_that_is_understood(amqp_url: str, prefix: str) -> None:
     """Run as it stands, against a broker whose topology stands."""
-    (code,) = blocks(README, "python")
+    (code,) = blocks(PUBLISHING, "python")
     await declare_topology(RabbitOptions(urls=(amqp_url,), prefix=prefix))
     status, output = await run_sample(code, amqp_url, prefix)
     assert (status, output) == (0, "")
@@ -140,7 +144,7 @@ async def test_the_python_sample_publishes_an_event_that_is_understood(amqp_url:
 
 async def test_the_python_sample_fails_where_nobody_would_get_the_event(amqp_url: str, prefix: str) -> None:
     """A publish that is lost does not look like one that worked."""
-    (code,) = blocks(README, "python")
+    (code,) = blocks(PUBLISHING, "python")
     status, output = await run_sample(code, amqp_url, prefix)
     assert status == 1
     assert "NOT_FOUND" in output
@@ -155,18 +159,18 @@ def test_the_samples_of_other_languages_send_the_same_event() -> None:
         assert file.suffix == ".sh" or {"notifier.events", "session.ended"} <= set(re.findall(r"[\w.]+", text)), file
 
 
-def test_the_event_of_the_readme_is_an_event() -> None:
+def test_the_event_that_is_printed_is_an_event() -> None:
     """Strictly: not one entry is wrong."""
-    (body,) = [block for block in blocks(README, "json") if '"clients"' in block]
+    (body,) = [block for block in blocks(EVENT, "json") if '"clients"' in block]
     message = Message(lane=Lane.EVENTS, body=body.encode(), tag=None)
     event = read_event(message, max_bytes=131_072, new_id=lambda: "made-up", now=2_000_000_000.0)
     assert (event.id, event.reason, len(event.clients)) == ("4d7c6f1e", "session_expiration", 2)
 
 
-def test_what_became_of_it_is_told_as_the_readme_says() -> None:
+def test_what_became_of_it_is_told_as_is_printed() -> None:
     """Every fate has its row, and the reply that is shown is one."""
-    assert set(names(table(README, "### What became of it"))) >= {fate.value for fate in Fate}
-    told = load_told(block_that_begins(README, "json", '{"v": 1, "fate"').encode())
+    assert set(names(table(PUBLISHING, "## What became of it"))) >= {fate.value for fate in Fate}
+    told = load_told(block_that_begins(PUBLISHING, "json", '{"v": 1, "fate"').encode())
     assert told is not None
     assert (told.fate, told.client_id, told.of) == (Fate.DELIVERED, "shop", 3)
 
@@ -210,13 +214,13 @@ def test_the_tokens_of_the_documentation_load_as_they_are_printed(tmp_path: Path
 
 @pytest.fixture
 def vhost(rabbitmq: RabbitmqNode | None) -> Iterator[str]:
-    """A virtual host of this test's own, with the users and permissions that the readme prints."""
+    """A virtual host of this test's own, with the users and permissions of docs/publishing.md."""
     if rabbitmq is None:
         pytest.skip("users can only be made on a node of our own")
     name = f"readme-{secrets.token_hex(4)}"
     commands = [
         shlex.split(line.replace("-p /", f"-p {name}", 1))[1:]
-        for block in blocks(README, "sh")
+        for block in blocks(PUBLISHING, "sh")
         for line in block.splitlines()
         if line.startswith("rabbitmqctl set_permissions")
     ]
@@ -232,13 +236,13 @@ def vhost(rabbitmq: RabbitmqNode | None) -> Iterator[str]:
         rabbitmq.ctl("delete_user", user)
 
 
-async def test_with_the_permissions_of_the_readme_both_do_their_work_and_no_more(
+async def test_with_the_permissions_that_are_printed_both_do_their_work_and_no_more(
     rabbitmq: RabbitmqNode, vhost: str
 ) -> None:
     """The worker declares its topology; the publisher publishes an event, and nothing that passes for ours."""
     worker, publisher = (f"amqp://{user}:secret@127.0.0.1:{rabbitmq.port}/{vhost}" for user in ("notifier", "idp"))
     await declare_topology(RabbitOptions(urls=(worker,)))
-    (code,) = blocks(README, "python")
+    (code,) = blocks(PUBLISHING, "python")
     status, output = await run_sample(code, publisher, "notifier")
     assert (status, output) == (0, "")
     forgery = code.replace('await channel.get_exchange("notifier.events", ensure=False)', "channel.default_exchange")
@@ -248,7 +252,7 @@ async def test_with_the_permissions_of_the_readme_both_do_their_work_and_no_more
     assert len(await taken(worker, "notifier")) == 1
 
 
-async def test_with_the_permissions_of_the_readme_a_publisher_is_told_what_became_of_it(
+async def test_with_the_permissions_that_are_printed_a_publisher_is_told_what_became_of_it(
     rabbitmq: RabbitmqNode, vhost: str
 ) -> None:
     """Direct reply-to needs none beside that to publish."""
@@ -281,29 +285,10 @@ async def test_with_the_permissions_of_the_readme_a_publisher_is_told_what_becam
 # ── closed lists ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_every_reason_of_an_attempt_has_its_row() -> None:
-    """In the order of the code, and no row is of a reason that is gone."""
-    assert names(table(README, "### Attempts")) == list(Reason)
-
-
-def test_every_reason_of_a_dead_letter_has_its_row() -> None:
-    """Likewise."""
-    rows = names(table(README, "### Dead letters"))
-    assert len(rows) == len(set(rows))
-    assert set(rows) == set(DeadReason)
-
-
-def test_every_cause_of_a_deferral_has_its_row() -> None:
-    """Likewise."""
-    rows = names(table(README, "### Deferrals"))
-    assert len(rows) == len(set(rows))
-    assert set(rows) == set(Cause)
-
-
 def test_every_member_of_the_event_has_its_row() -> None:
     """And those of an entry of `clients` are told."""
-    assert set(names(table(README, "### The event"))) == set(EventBody.__annotations__)
-    told = README.split("An object in `clients` has", 1)[1].split(";", 1)[0]
+    assert set(names(table(EVENT, "# The event"))) == set(EventBody.__annotations__)
+    told = EVENT.split("An object in `clients` has", 1)[1].split(";", 1)[0]
     assert set(re.findall(r"`(\w+)`", told)) == set(EntryDocument.__annotations__)
 
 
@@ -314,8 +299,8 @@ async def test_every_metric_has_its_row() -> None:
     metrics.observe(facts.RetryScheduled(delivery=delivery(), due=0.0))
     page = (await metrics.render()).decode()
     served = set(re.findall(r"^# TYPE notifier_(\w+)", page, re.MULTILINE))
-    assert set(names(table(README, "### Watch"))) == served
-    for name in re.findall(r"notifier_(\w+)", README):
+    assert set(names(table(METRICS, "## Metrics"))) == served
+    for name in re.findall(r"notifier_(\w+)", METRICS):
         assert name in served, name
 
 
@@ -323,9 +308,9 @@ def delivery() -> Delivery:
     return Delivery(id="1", event_id="1", id_given=True, iss=ISS, client_id="shop", sub="alice", sid="s1")
 
 
-def test_the_log_line_of_the_readme_is_what_is_logged() -> None:
+def test_the_log_line_that_is_printed_is_what_is_logged() -> None:
     """The same members in the same order."""
-    (line,) = [json.loads(block) for block in blocks(README, "json") if '"event":"attempt"' in block]
+    (line,) = [json.loads(block) for block in blocks(METRICS, "json") if '"event":"attempt"' in block]
     fact = facts.Attempted(
         delivery=delivery(), number=1, jti="j", alg="RS256", outcome=Delivered(status=204), seconds=0.1, at=0.0,
         next_due=None,
@@ -435,7 +420,7 @@ def commands() -> dict[str, set[str]]:
 
 def test_every_command_has_its_row() -> None:
     """And only those that are there."""
-    told = names(table(README, "\n| command | |"))
+    told = names(table(COMMANDS, "\n| command | |"))
     assert {name.removeprefix("notifier ").removesuffix(" event") for name in told} == set(commands())
 
 
@@ -461,3 +446,23 @@ def test_every_link_leads_somewhere(path: Path) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.+)$", ((path.parent / file) if file else path).read_text(), re.MULTILINE)
             assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_is_short() -> None:
+    """At most 10 KB: what goes beyond belongs to docs/."""
+    assert len(README.encode()) <= 10_000
+
+
+def test_every_document_stands_in_the_index() -> None:
+    """docs/README.md leads to each."""
+    index = (ROOT / "docs/README.md").read_text()
+    assert [
+        path.name for path in (ROOT / "docs").glob("*.md") if path.name != "README.md" and f"({path.name}" not in index
+    ] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_file_that_is_mentioned_exists(path: Path) -> None:
+    """Of the code, the tests, the tools and what is deployed."""
+    named = re.findall(r"`((?:notifier|tests|tools|deploy|helm|docs)/[\w./-]*)(?:::\w+)?`", path.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
