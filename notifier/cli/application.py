@@ -60,7 +60,7 @@ EXAMPLES = (
 @app.callback(epilog=in_help(EXAMPLES) + "\n\n[dim]Exit status: 0 done, 1 failed, 2 wrong use or configuration.[/]")
 def _all(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Delivers OpenID Connect Back-Channel Logout notifications: durable, retried, isolated, observable."""

@@ -43,20 +43,20 @@ class LaneName(StrEnum):
 
 
 def capacity(
-    sessions: Annotated[int, typer.Option(min=1, help="How many end.", show_default=False)],
-    clients: Annotated[int, typer.Option(min=1, help="How many clients know each of them.", show_default=False)],
+    sessions: Annotated[int, typer.Option(min=1, help="How many sessions end.", show_default=False)],
+    clients: Annotated[int, typer.Option(min=1, help="How many clients each session has.", show_default=False)],
     within: Annotated[
-        str, typer.Option(metavar="TIME", help="In how long: 90s, 10m, 1h; or minutes.", show_default=False)
+        str, typer.Option(metavar="TIME", help="The time: 90s, 10m, 1h; a bare number is minutes.", show_default=False)
     ],
-    alg: Annotated[Measured, typer.Option(help="What the tokens are signed with.")] = Measured.RS256,
+    alg: Annotated[Measured, typer.Option(help="The algorithm of the tokens.")] = Measured.RS256,
     answer: Annotated[str, typer.Option(metavar="TIME", help="How long a client takes to answer.")] = "100ms",
-    lane: Annotated[LaneName, typer.Option(help="Where they are published; bulk is for floods.")] = LaneName.BULK,
+    lane: Annotated[LaneName, typer.Option(help="The lane of the events; bulk is for mass logouts.")] = LaneName.BULK,
     as_json: Json = False,
 ) -> None:
-    """Tell how many workers it takes for so many sessions to end in so long.
+    """Compute how many workers you need when so many sessions end within a given time.
 
-    Computed from figures that were measured (docs/performance.md), with 30 % in reserve; nothing is read or connected
-    to. It also tells what the broker needs, and whether the clients themselves can keep up.
+    It also says what the broker needs, and whether the clients can keep up. The figures were measured
+    (docs/performance.md); the answer keeps 30 % in reserve. The command reads no configuration and connects to nothing.
     """
     from notifier.domain.message import Lane
     from notifier.operations.capacity import Demand

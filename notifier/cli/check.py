@@ -22,11 +22,11 @@ EXAMPLES = (
 
 
 def check(config: Config = None, as_json: Json = False) -> None:
-    """Tell every mistake of a configuration, or sum it up.
+    """List every mistake of a configuration, or sum it up if there is none.
 
-    Configuration, clients, keys, tokens, secrets and the certificates of queue and API are read as `run` would, also
-    where some of it is wrong; nothing is connected to. On success a summary: issuers with their keys, clients, queue,
-    listeners; and warnings of secrets that others may read.
+    It reads the configuration, the clients, keys, tokens and secrets, and the certificates of the queue and the API, as
+    `run` does, even if some of it is wrong. It connects to nothing. If all is well, it shows the issuers with their
+    keys, the clients, the queue and the listeners, and warns of secrets that others may read.
     """
     from notifier.adapters.configuration.live_configuration import load
     from notifier.domain.errors import ConfigurationError

@@ -46,21 +46,21 @@ def duration(text: str) -> float:
 
 def collect(
     config: Config = None,
-    file: Annotated[Path, typer.Option(dir_okay=False, help="Where to; made where it is missing.")] = OUTCOMES_FILE,
+    file: Annotated[Path, typer.Option(dir_okay=False, help="The file; it is made if it is missing.")] = OUTCOMES_FILE,
     lasting: Annotated[
         float | None,
-        typer.Option("--for", parser=duration, metavar="DURATION", help="End after so long.", show_default=False),
+        typer.Option("--for", parser=duration, metavar="DURATION", help="End after this time.", show_default=False),
     ] = None,
-    drain: Annotated[bool, typer.Option("--drain", help="End once everything that waits was collected.")] = False,
-    keep: Annotated[str, typer.Option(metavar="DURATION", help="How long outcomes stay in the file.")] = "30d",
-    most: Annotated[int, typer.Option(min=1, help="How many stay in the file; the oldest go.")] = 5_000_000,
+    drain: Annotated[bool, typer.Option("--drain", help="End once everything that waits is collected.")] = False,
+    keep: Annotated[str, typer.Option(metavar="DURATION", help="Keep outcomes for this time.")] = "30d",
+    most: Annotated[int, typer.Option(min=1, help="Keep at most this many outcomes; the oldest go first.")] = 5_000_000,
     as_json: Json = False,
 ) -> None:
-    """Collect outcomes from RabbitMQ into a file, until SIGTERM or SIGINT.
+    """Read outcomes from RabbitMQ into a file for `report`, until SIGTERM or SIGINT.
 
-    Binds the durable queue <prefix>.collected to the exchange of outcomes. From then on nothing is missed while no
-    collector runs: the queue holds 256 MiB for 7 days, and forgets the oldest first. What was kept is acked; a copy is
-    kept once. Set outcomes: all for the workers, else there is nothing to collect.
+    It binds the durable queue <prefix>.collected to the exchange of outcomes. From then on the queue keeps what comes
+    while no collector runs: 256 MiB for 7 days, and drops the oldest first. Set outcomes: all for the workers; else
+    there is nothing to collect. The file keeps each outcome once.
 
     The embedded queue needs no collector: notifier report reads its file.
     """

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="What was given up or could not be read: look at it, replay it, discard it.",
+    help="Look at what was given up or could not be read, replay it, discard it.",
     epilog=in_help(
         (
             ("which clients do not get their logouts, and why", "notifier dead-letters list -c n.yaml"),
@@ -57,13 +57,13 @@ def list_(
     subject: Subject = None,
     since: Since = None,
     until: Until = None,
-    rows: Annotated[bool, typer.Option("--rows", help="Each letter, oldest first, instead of counts.")] = False,
+    rows: Annotated[bool, typer.Option("--rows", help="List each letter, oldest first, instead of counts.")] = False,
     as_json: Json = False,
 ) -> None:
     """Count dead letters by client and reason, or list them.
 
-    --json prints one object a letter and line: id, event_id, client_id, iss, reason, dead_since, attempts, text.
-    Neither holds a sub or sid. Looking takes nothing away and changes no order.
+    --json prints one object a line for each letter: id, event_id, client_id, iss, reason, dead_since, attempts, text.
+    Neither form shows a sub or sid. Looking removes nothing and changes no order.
     """
     wanted = wanted_of(None, client_id, iss, event_id, reason, since, until, subject)
     settings = _looking(config)
@@ -86,13 +86,15 @@ def list_(
 
 
 def show(
-    id_: Annotated[str, typer.Argument(metavar="ID", help="As `list --rows` prints it.", show_default=False)],
+    id_: Annotated[
+        str, typer.Argument(metavar="ID", help="The letter's ID, as `list --rows` prints it.", show_default=False)
+    ],
     config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Show one dead letter: why it died, what each attempt met, and what a replay would send.
 
-    What is printed holds sub and sid. Without such a letter the exit status is 1.
+    The output holds sub and sid. The exit status is 1 if there is no such letter.
     """
     from notifier.domain.dead_letter_rows import Wanted
     from notifier.operations.dead_letter_export import exported
@@ -112,7 +114,7 @@ def show(
 
 def export(
     file: Annotated[
-        Path, typer.Argument(allow_dash=True, help="Written anew, for its owner alone; - is stdout.")
+        Path, typer.Argument(allow_dash=True, help="The file, readable by its owner alone; - is stdout.")
     ] = Path("-"),
     *,
     config: Config = None,
@@ -124,10 +126,10 @@ def export(
     since: Since = None,
     until: Until = None,
 ) -> None:
-    """Write dead letters to a file, whole, one JSON object a line.
+    """Write whole dead letters to a file, one JSON object a line.
 
-    They stay where they are. The file holds sub and sid, and the bodies that could not be read. One that is there
-    already is replaced once all is written; until then, and where the export fails, it stays as it was.
+    The letters stay where they are. The file holds sub and sid, and the bodies that could not be read. A file that
+    exists is replaced once everything is written; if the export fails, it stays as it was.
     """
     from notifier.operations.dead_letter_export import exported
 

@@ -26,20 +26,22 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 15.0  # seconds; then the queue is away
 PLAIN_EVERY = 2.0  # seconds between two lines of progress off a terminal
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Those alone.", show_default=False)]
-ClientId = Annotated[str | None, typer.Option("--client-id", help="Of this client.", show_default=False)]
-Iss = Annotated[str | None, typer.Option("--iss", help="Of this issuer.", show_default=False)]
-EventId = Annotated[str | None, typer.Option("--event-id", help="Of this event.", show_default=False)]
+Ids = Annotated[
+    list[str] | None, typer.Argument(metavar="[ID]…", help="Only the letters with these IDs.", show_default=False)
+]
+ClientId = Annotated[str | None, typer.Option("--client-id", help="Only letters of this client.", show_default=False)]
+Iss = Annotated[str | None, typer.Option("--iss", help="Only letters of this issuer.", show_default=False)]
+EventId = Annotated[str | None, typer.Option("--event-id", help="Only letters of this event.", show_default=False)]
 Reasons = Annotated[
     list[str] | None,
-    typer.Option("--reason", help="With this reason; may be given several times.", show_default=False),
+    typer.Option("--reason", help="Only letters with this reason; may be repeated.", show_default=False),
 ]
 Since = Annotated[
     str | None,
-    typer.Option(help="Dead since then or later: 2026-01-31T12:00:00Z, or 24h for ago.", show_default=False),
+    typer.Option(help="Only letters not older: 2026-01-31T12:00:00Z, or 24h (ago).", show_default=False),
 ]
-Until = Annotated[str | None, typer.Option(help="Dead since then or earlier, likewise.", show_default=False)]
-Subject = Annotated[str | None, typer.Option(help="About this sub or sid, as the events have it.", show_default=False)]
+Until = Annotated[str | None, typer.Option(help="Only letters not newer, likewise.", show_default=False)]
+Subject = Annotated[str | None, typer.Option(help="Only letters about this sub or sid.", show_default=False)]
 
 
 def wanted_of(

@@ -50,10 +50,10 @@ DISCARD_EXAMPLES = (
     ("what nobody needs any more, from a script", "notifier dead-letters discard -c n.yaml --until 30d --yes"),
 )
 
-All = Annotated[bool, typer.Option("--all", help="Every dead letter, where nothing narrows it down.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="So many at most, the oldest first.", show_default=False)]
+All = Annotated[bool, typer.Option("--all", help="Take every dead letter.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most this many, oldest first.", show_default=False)]
 Rate = Annotated[
-    float | None, typer.Option(min=0.001, help="So many a second at most; else as fast as can be.", show_default=False)
+    float | None, typer.Option(min=0.001, help="At most this many a second. Default: no limit.", show_default=False)
 ]
 
 
@@ -69,27 +69,34 @@ def replay(
     since: Since = None,
     until: Until = None,
     everything: All = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be replayed; change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be replayed; change nothing.")] = False,
     end_newer_sessions: Annotated[
         bool,
         typer.Option(
             "--end-newer-sessions",
             "--force",
-            help="Also what names a user and no session and is too old: it ends sessions begun since.",
+            help="Also replay old letters that name no session: they end newer sessions of the user.",
         ),
     ] = False,
     rate: Rate = None,
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
-    """Have dead letters delivered anew, with new tokens.
+    """Deliver dead letters again, each with a new token.
 
-    Ages, attempts and waits begin again; not_after stays. Each leaves the dead letters once its delivery is durable.
-    What is still malformed, or past its not_after, stays and is counted; so does what names only a user and was
-    begun longer ago than sub_only_max_age. What dies again meanwhile is left to the next replay.
+    Mend the cause first: `dead-letters list` counts the letters by client and reason, and `explain REASON` says what to
+    do. Then try --dry-run, which shows what a replay would do. Choose letters by ID or by options; a letter must match
+    all of them. --all takes every letter.
 
-    Ctrl-C stops after the batch at hand (exit status 1); the same command goes on. Killed, it may replay a batch twice
-    on RabbitMQ, which does no harm. What was done is written to stderr, with who did it.
+    A replayed letter is a new delivery: attempts, waits and ages begin again. It leaves the dead letters as soon as its
+    delivery is durable. If it fails again, it comes back as a dead letter and waits for the next replay.
+
+    Some letters stay, and the answer counts them by reason: not_after has passed; the event is still malformed; or its
+    token names a user and no session, and it is older than sub_only_max_age. Such a token would end sessions that the
+    user has begun since. If you want that, give --end-newer-sessions.
+
+    Ctrl-C stops after the batch at hand, with exit status 1; the same command goes on with the rest. A replay that is
+    killed may deliver one batch twice on RabbitMQ, which does no harm. stderr says who did what.
     """
     wanted = _meant(wanted_of(ids, client_id, iss, event_id, reason, since, until, subject), everything=everything)
     settings = _repairing(config)
@@ -116,15 +123,15 @@ def discard(
     since: Since = None,
     until: Until = None,
     everything: All = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count them; change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be discarded; change nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
-    """Forget dead letters for good: their clients are never told.
+    """Delete dead letters for good: their clients are never told.
 
-    Asks first, with the number, unless --yes. `export` keeps a copy. What was done is written to stderr, with who did
-    it; NOTIFIER_LOG__LEVEL=info names each.
+    It shows the number and asks first; --yes does not ask. `dead-letters export` keeps a copy. stderr says who did
+    what; NOTIFIER_LOG__LEVEL=info names each letter.
     """
     wanted = _meant(wanted_of(ids, client_id, iss, event_id, reason, since, until, subject), everything=everything)
     settings = _repairing(config)

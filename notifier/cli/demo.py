@@ -14,12 +14,12 @@ SIGN_OUTS = 4.0  # seconds in which all users sign out, however many they are
 
 
 def demo(
-    events: Annotated[int, typer.Option("--events", min=1, max=200, help="How many users sign out.")] = 40,
+    events: Annotated[int, typer.Option("--events", min=1, max=200, help="The number of users who sign out.")] = 40,
 ) -> None:
-    """See it work: no broker, no configuration, under 30 seconds.
+    """Show notifier at work: no broker, no configuration, less than 30 seconds.
 
-    Five sample clients that really verify tokens (healthy, slow, flaky, rejecting, dead) are started here; users sign
-    out; the real service delivers. At the end every delivery is accounted for, or the exit status is 1.
+    It starts five sample clients that verify tokens (healthy, slow, flaky, rejecting, dead), signs users out, and lets
+    the real service deliver. At the end it accounts for every delivery. If one is missing, the exit status is 1.
     """
     import uvloop
 

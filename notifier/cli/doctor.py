@@ -31,21 +31,21 @@ def doctor(
     config: Config = None,
     canary: Annotated[
         str | None,
-        typer.Option(metavar="CLIENT", help="Send it a real token for a user and session that cannot exist."),
+        typer.Option(metavar="CLIENT", help="Send this client a real token, for a user and session that cannot exist."),
     ] = None,
     issuer: Annotated[
-        str | None, typer.Option(help="Of the canary's client, where it has several.", show_default=False)
+        str | None, typer.Option(help="The issuer of the canary's client, if it has several.", show_default=False)
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Connect to nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Look at everything that a logout depends on, and say what to do.
 
-    The queue: reachable, permissions, topology, version, alarms. Each issuer: its published keys against ours, its
-    metadata, its clock. Each client: name, egress, connection, certificate, preset. No session is touched, and
-    without --canary nothing is sent to a client.
+    The queue: can it be reached, permissions, topology, version, alarms. Each issuer: its published keys and ours, its
+    metadata, its clock. Each client: name, egress, connection, certificate, preset. No session is touched, and without
+    --canary no client is sent anything.
 
-    Exit status 1 if anything fails; warnings do not count. 2 where the configuration has mistakes.
+    The exit status is 1 if anything fails (warnings do not count), and 2 if the configuration has mistakes.
     """
     import uvloop
 

@@ -19,14 +19,16 @@ EXAMPLES = (
 def explain(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="A reason, a cause or an alert; left out: lists them.", show_default=False),
+        typer.Argument(
+            metavar="NAME", help="A reason, a cause or an alert. Default: list them all.", show_default=False
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Print the whole runbook, as Markdown.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Print the runbook's section on a reason, a cause or an alert.
+    """Explain a reason, a cause or an alert: what it means, how to see it, what to do.
 
-    It is the same text as docs/runbook.md, for where the documents are not at hand.
+    The text is the section of docs/runbook.md.
     """
     from notifier.operations.runbook import runbook, sections
 

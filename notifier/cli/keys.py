@@ -13,7 +13,7 @@ from notifier.domain.printable import json_text
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Make signing keys, and print what the issuer is to publish.",
+    help="Make signing keys, and print what the issuer must publish.",
     epilog=in_help(
         (
             ("1. make a key", "notifier keys generate --alg ES256 --out keys/2026.pem"),
@@ -25,13 +25,13 @@ app = typer.Typer(
 
 
 def generate(
-    alg: Annotated[Algorithm, typer.Option(help="What it signs by. RSA keys have 2048 bits.")] = Algorithm.RS256,
+    alg: Annotated[Algorithm, typer.Option(help="The algorithm. RSA keys have 2048 bits.")] = Algorithm.RS256,
     out: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="Where to; never overwrites. Left out: stdout.", show_default=False),
+        typer.Option(dir_okay=False, help="The file; it must not exist. Default: stdout.", show_default=False),
     ] = None,
 ) -> None:
-    """Make a private key, as unencrypted PEM (PKCS#8)."""
+    """Make a private signing key, as unencrypted PEM (PKCS#8)."""
     from notifier.adapters.signers.keys import KeySource, generate_key, load_key
 
     pem = generate_key(alg)
@@ -49,9 +49,14 @@ def generate(
 
 def jwks(
     config: Config = None,
-    issuer: Annotated[str | None, typer.Option(help="Needed where there are several.", show_default=False)] = None,
+    issuer: Annotated[
+        str | None, typer.Option(help="The issuer; needed if there are several.", show_default=False)
+    ] = None,
 ) -> None:
-    """Print the JWK Set of an issuer's public halves, keys to come included."""
+    """Print the public halves of an issuer's keys as a JWK Set, for the issuer to publish.
+
+    Keys whose not_before is still to come are included.
+    """
     from notifier.adapters.configuration.config_file import read_part
     from notifier.adapters.configuration.live_configuration import key_source
     from notifier.adapters.signers.keys import load_keys

@@ -25,18 +25,18 @@ EXAMPLES = (
 
 
 def log_id(
-    sub: Annotated[str, typer.Argument(metavar="SUB", help="A sub or sid as the events have it.", show_default=False)],
+    sub: Annotated[str, typer.Argument(metavar="SUB", help="A sub or sid, as the events have it.", show_default=False)],
     config: Config = None,
     log: Annotated[
         Path | None,
-        typer.Option("--in", metavar="FILE", help="A log (JSON lines), - for stdin: tell what it says of the user."),
+        typer.Option("--in", metavar="FILE", help="Show what this log (JSON lines; - is stdin) says of the user."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print the hash under which logs show a `sub` or `sid`; with --in, what became of that user's logouts.
+    """Print the hash under which logs show a `sub` or `sid`; with --in, show what became of that user's logouts.
 
-    With --in: for each event and client the last that the log says. Exit status 0 where there are some and all were
-    delivered, else 1. Logs of level warning or error have no lines of attempts, and so say nothing.
+    With --in it shows the last thing that the log says for each event and client. The exit status is 0 if there are
+    some and all were delivered, else 1. A log of level warning or error has no lines of attempts, and so says nothing.
     """
     shown = _shown(sub, config, raw_too=log is not None)
     if log is None:

@@ -17,11 +17,11 @@ Config = Annotated[
         envvar="NOTIFIER_CONFIG",
         exists=True,
         dir_okay=False,
-        help="The configuration, YAML or JSON. Left out: NOTIFIER_… variables alone.",
+        help="The configuration file, YAML or JSON. Without it, NOTIFIER_… variables are read.",
         show_default=False,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="For scripts: JSON on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 Examples = tuple[tuple[str, str], ...]

@@ -57,36 +57,34 @@ class Into(StrEnum):
 def publish(
     file: Annotated[
         Path,
-        typer.Argument(allow_dash=True, help="One event or many; - is stdin."),
+        typer.Argument(allow_dash=True, help="A file with one event or many; - is stdin."),
     ] = Path("-"),
     config: Config = None,
     url: Annotated[
-        str | None, typer.Option(help="The queue, as queue.url; wins over the configuration.", show_default=False)
+        str | None, typer.Option(help="The queue, like queue.url; wins over the configuration.", show_default=False)
     ] = None,
-    lane: Annotated[Into, typer.Option(help="bulk for mass logouts, which stand behind all others.")] = Into.EVENTS,
+    lane: Annotated[Into, typer.Option(help="bulk is for mass logouts: they wait behind all others.")] = Into.EVENTS,
     wait: Annotated[
         str | None,
-        typer.Option(
-            metavar="DURATION", help="Then wait for what becomes of each client, at most 30s.", show_default=False
-        ),
+        typer.Option(metavar="DURATION", help="Wait for what becomes of each client; at most 30s.", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Publish events from a file or stdin, and wait for their confirms.
+    """Publish events from a file or stdin, and wait until the queue has confirmed each.
 
-    An event is a JSON object, bare or CloudEvents, on one line or many; several follow one another. All are checked
-    before the first is sent: if one is wrong, nothing is sent and the exit status is 2. Then each is sent as any
-    publisher would, and waited for until the queue has confirmed it. An event without an id gets one.
+    An event is a JSON object, bare or as a CloudEvent, on one line or many; several events follow one another. The
+    command reads all of them before it sends the first: if one is wrong, it sends nothing and exits with 2. An event
+    without an id gets one.
 
-    If the queue goes away the exit status is 1, and the lines that were not confirmed are told: send those again, a
-    copy does no harm. --json prints id, line and confirmed of each event.
+    If the queue goes away, the exit status is 1, and the command names the lines that were not confirmed. Send those
+    again; a copy does no harm. --json prints id, line and confirmed of each event.
 
-    With --wait 5s it is told what became of each client so far, whichever worker told it: delivered, retrying with the
-    reason and the time of the next attempt, dead with the reason, skipped. It ends early where nothing more can come
-    within the time. The exit status tells of the confirms alone. At most 1,000 events.
+    With --wait 5s it also shows what has become of each client so far: delivered, retrying (with the reason and the
+    next attempt), dead (with the reason), or skipped. It ends early if nothing more can come in time. The exit status
+    depends on the confirms alone. --wait takes at most 1,000 events.
 
-    Of the configuration only the queue and the issuers' names are read, never a key. Without one, --url or
-    NOTIFIER_QUEUE__URL says where the queue is (a password is better in NOTIFIER_QUEUE__PASSWORD than there).
+    It reads the queue and the issuers' names from the configuration, and no key. Without a configuration, name the
+    queue by --url or NOTIFIER_QUEUE__URL (NOTIFIER_QUEUE__PASSWORD is a better place for a password than either).
     """
     from notifier.operations.fates import Accounts
     from notifier.operations.publishing import Reading, read_events

@@ -37,36 +37,34 @@ EXAMPLES = (
 def report(
     config: Config = None,
     since: Annotated[
-        str, typer.Option(metavar="AGE|MOMENT", help="From when on: 24h, 7d, or 2026-01-31T12:00:00Z.")
+        str, typer.Option(metavar="AGE|MOMENT", help="The beginning: 24h or 7d (ago), or 2026-01-31T12:00:00Z.")
     ] = "24h",
     until: Annotated[
         str | None,
-        typer.Option(metavar="AGE|MOMENT", help="Until when; left out: now.", show_default=False),
+        typer.Option(metavar="AGE|MOMENT", help="The end. Default: now.", show_default=False),
     ] = None,
     file: Annotated[
         Path | None,
         typer.Option(
             dir_okay=False,
-            help="Of notifier collect, or an embedded queue; left out: the embedded queue, else outcomes.db.",
+            help="A file of `collect`, or an embedded queue. Default: the embedded queue, else outcomes.db.",
             show_default=False,
         ),
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option(
-            dir_okay=False, help="Write a page with plots there, which needs nothing else.", show_default=False
-        ),
+        typer.Option(dir_okay=False, help="Write a self-contained page with plots to this file.", show_default=False),
     ] = None,
-    clients: Annotated[int, typer.Option(min=1, help="So many clients in the table and on the page.")] = 50,
+    clients: Annotated[int, typer.Option(min=1, help="Show at most this many clients.")] = 50,
     as_json: Json = False,
 ) -> None:
     """Show what share of logouts arrived at each client, how soon, and what went wrong.
 
-    The time is from the end of the session (ended_at) until the client had taken the logout token. Median and p99 are
-    within 4.4 %; the slowest is exact. The share is of the deliveries that came to an end.
+    The time runs from the end of the session (ended_at) until the client took the logout token. The median and p99 are
+    exact to 4.4 %, the slowest is exact. The share is that of the deliveries that have ended.
 
-    It is made of outcomes, so they must be told: set outcomes: all. The embedded queue keeps them itself; with RabbitMQ
-    run notifier collect.
+    The report is made of outcomes, so set outcomes: all. The embedded queue keeps them itself. With RabbitMQ, run
+    notifier collect.
     """
     from notifier.adapters.feed.outcome_file import read_outcomes
     from notifier.operations.report import Tally

@@ -24,13 +24,13 @@ EXAMPLES = (
 
 
 def run(config: Config = None) -> None:
-    """Take events from the queue and deliver their logouts, until SIGTERM or SIGINT.
+    """Run a worker: take events from the queue and deliver their logouts, until SIGTERM or SIGINT.
 
-    SIGHUP reads issuers, keys, clients and tokens again; so does a change of their files. SIGUSR1 turns the log's level
-    to debug, and back.
+    SIGTERM or SIGINT drains the worker. It takes nothing more, finishes what it began within shutdown_grace, gives the
+    rest back to the queue, and exits with 0. A second signal ends the process at once. No logout is lost either way.
 
-    SIGTERM or SIGINT drains: what is in flight is finished within shutdown_grace, the rest is given back. A second one
-    ends the process at once; no logout is lost either way.
+    The worker reads issuers, keys, clients and tokens again when their files change, and on SIGHUP. SIGUSR1 turns the
+    level of the log to debug, and back.
     """
     _ignore_requests()  # until the worker stands
     import uvloop

@@ -31,10 +31,10 @@ class Document(StrEnum):
 def schema(
     document: Annotated[
         Document,
-        typer.Argument(metavar="event|config|clients|tokens|outcome", help="Of which document.", show_default=False),
+        typer.Argument(metavar="event|config|clients|tokens|outcome", help="The document.", show_default=False),
     ],
 ) -> None:
-    """Print the JSON Schema (2020-12) of what notifier reads, and of the outcomes that it tells."""
+    """Print the JSON Schema (2020-12) of a document that notifier reads, or of the outcomes that it writes."""
     say(json_text(_schema(document), indent=2))
 
 

@@ -37,18 +37,18 @@ EXAMPLES = (
 
 def status(
     config: Config = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Look again every 2 s, until Ctrl-C.")] = False,
-    every_client: Annotated[bool, typer.Option("--all", help="Show well clients too.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every 2 s, until Ctrl-C.")] = False,
+    every_client: Annotated[bool, typer.Option("--all", help="Show clients without trouble too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show what waits in the queues, how fast it goes, and how the workers and the clients fare.
 
-    All workers are asked; those that do not answer within 2 s are missing, which is told: a worker that is busy or
-    draining, one of an older release, or all of them while the broker blocks publishing. Without a worker the queues
-    alone are shown. Nothing is changed, and of the configuration only the queue is read.
+    It asks all workers. A worker that does not answer within 2 s is shown as missing: it is busy or draining, or of an
+    older release, or the broker blocks publishing. Without any worker it shows the queues. It changes nothing, and
+    reads only `queue` of the configuration.
 
-    Clients in trouble come first; well ones are shown with --all. What they did is counted since the workers started.
-    With --json and --watch it is an object a line.
+    Clients in trouble come first; --all shows the others too. Counts begin when the workers start. With --json and
+    --watch it prints one object a line.
     """
     from notifier.adapters.configuration.config_file import read_part
 

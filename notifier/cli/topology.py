@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="The queues and exchanges on RabbitMQ.",
+    help="Show, declare or delete the queues and exchanges on RabbitMQ.",
     epilog=in_help(
         (
             ("what stands, and how much waits", "notifier topology show -c n.yaml"),
@@ -35,7 +35,7 @@ app = typer.Typer(
 
 
 def show(config: Config = None, as_json: Json = False) -> None:
-    """Show every queue and exchange: whether it stands as it should, its ready messages, its arguments."""
+    """Show each queue and exchange: whether it is as it should be, its ready messages, its arguments."""
     options = _options(config)
     if options is None:
         if as_json:
@@ -51,7 +51,10 @@ def show(config: Config = None, as_json: Json = False) -> None:
 
 
 def declare(config: Config = None) -> None:
-    """Declare what is missing. What stands already is left alone, and told if it is other than it should be."""
+    """Declare the queues and exchanges that are missing.
+
+    It leaves alone what exists, and says if that is not as it should be.
+    """
     options = _options(config)
     if options is None:
         return
@@ -68,12 +71,15 @@ def delete(
         str | None,
         typer.Option(
             metavar="PREFIX",
-            help="Even if messages wait or workers consume: their logouts are lost. Name the queue.prefix.",
+            help="Delete even if messages wait or workers consume: those logouts are lost. Give the queue.prefix.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Delete every queue and exchange under queue.prefix. Refused while messages wait there or workers consume."""
+    """Delete every queue and exchange under queue.prefix.
+
+    It refuses while messages wait there or workers consume.
+    """
     options = _options(config)
     if options is None:
         return

@@ -1,4 +1,4 @@
-"""What aiormq reads from the broker, read with less ado: 30 µs a message become 15, on the way that each event takes.
+"""Reads frames from the broker in 15 µs a message, where aiormq takes 30: every event comes this way.
 
 aiormq reads a frame in three steps through a buffer, puts it into a queue for its channel, whose task puts a message
 together and starts a task with it. Here a frame is read in two steps, and messages for a consumer are put together
