@@ -57,7 +57,7 @@ async def test_retries_deleted(tmp_path: Path, amqp_url: str, prefix: str, tell:
             await all_delayed(made)
             async with broker(amqp_url, prefix) as rabbit:
                 await rabbit.delete_queue("retries")
-            await running.until_said("queue consumer lost")
+            await running.until_said("queue_consumer_lost")
             await running.until_ready(patience=4)
             assert await running.stop() == 0
         between = await made.account()

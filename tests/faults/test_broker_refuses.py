@@ -46,7 +46,7 @@ async def test_connections_closed(
                 await more(made, 50)
                 await asyncio.sleep(chance.uniform(0, 0.5))
                 await asyncio.to_thread(module_node.ctl, "close_all_connections", "maintenance")
-            await running.until_said("queue connection lost")
+            await running.until_said("queue_connection_lost")
             await more(made, 50)
         await settled(made, running)
         tell(await made.account(cause=LIVED_ON), times=times)
@@ -82,7 +82,7 @@ async def test_permissions_withdrawn(
                     await asyncio.sleep(1)  # what it does on the connections it has
                     await asyncio.to_thread(module_node.ctl, "close_all_connections", "permissions withdrawn")
                     await running.until_ready(ready=False)
-                    await running.until_said("queue not connected")
+                    await running.until_said("queue_not_connected")
                     _, told = await running.get("/readyz")
                     assert "permission" in told or "may enter" in told
                     await asyncio.to_thread(module_node.ctl, "set_permissions", USER, *ALL)
@@ -147,7 +147,7 @@ async def test_the_ack_comes_too_late(
         made.site.write()
         async with worker(made.site) as running:
             await made.publisher.publish(range(400 * times), rate=100)
-            await running.until_said("queue consumer lost", lambda line: "PRECONDITION" in line["reason"].upper())
+            await running.until_said("queue_consumer_lost", lambda line: "PRECONDITION" in line["reason"].upper())
             await settled(made, running)
         tell(await made.account(cause=LIVED_ON), times=times)
 
@@ -165,7 +165,7 @@ async def test_what_is_published_is_refused(
                 await more(made, 50)
                 async with environment(module_node, max_message_size=200):
                     await asyncio.to_thread(module_node.ctl, "close_all_connections", "new channels")
-                    await running.until_said("queue refuses", lambda line: "PRECONDITION" in line["reason"].upper())
+                    await running.until_said("queue_refuses", lambda line: "PRECONDITION" in line["reason"].upper())
                     await more(made, 50)
                 await asyncio.to_thread(module_node.ctl, "close_all_connections", "new channels")
         await settled(made, running)

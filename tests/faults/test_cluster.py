@@ -139,7 +139,7 @@ async def test_follower_killed(tmp_path: Path, members: list[RabbitmqNode], pref
             await more(made, 200)
             await asyncio.to_thread(follower.start)
             await more(made, 200)
-            assert running.said("queue connection lost") == []
+            assert running.said("queue_connection_lost") == []
         tell(await made.account(cause=CAUSE))
 
 
@@ -152,7 +152,7 @@ async def test_two_of_three_killed(
     async with rig(tmp_path, urls(members[0], members), prefix) as made:
         async with load(made) as running:
             await killed_and_restarted(made, members[1:], form(3, 60))
-            assert running.said("queue connection lost") == []
+            assert running.said("queue_connection_lost") == []
         tell(await made.account(cause=CAUSE))
 
 

@@ -150,7 +150,7 @@ async def test_stalled_past_the_heartbeat(
             given.proxy.flow()
         await publishing
         await given.settle()
-        silent = [line for line in given.worker.said("queue connection lost") if "nothing was heard" in line["reason"]]
+        silent = [line for line in given.worker.said("queue_connection_lost") if "nothing was heard" in line["reason"]]
         assert bool(silent) is (Way.DOWN in ways)
         tell(await given.rig.account(cause=LOST), times=times)
 
@@ -159,7 +159,7 @@ async def lost(running: WorkerProcess, times: int) -> None:
     """Return once the worker has said so often that it lost a connection."""
 
     async def said() -> int:
-        return len(running.said("queue connection lost"))
+        return len(running.said("queue_connection_lost"))
 
     await until(said, lambda count: count >= times, LONG)
 
@@ -180,7 +180,7 @@ async def test_stalled_for_a_moment(
             await asyncio.sleep(chance.uniform(0, 0.5))
         await publishing
         await given.settle()
-        assert given.worker.said("queue connection lost") == []
+        assert given.worker.said("queue_connection_lost") == []
         account = await given.rig.account(cause=LOST)
         tell(account, times=times)
         assert account.duplicates == {}
@@ -196,7 +196,7 @@ async def test_latency(
         given.proxy.delay(0.1, 0.3)
         await given.rig.publisher.publish(range(form(500, 6000)), rate=100)
         await given.settle()
-        assert given.worker.said("queue connection lost") == []
+        assert given.worker.said("queue_connection_lost") == []
         account = await given.rig.account(cause=LOST)
         tell(account)
         assert account.duplicates == {}

@@ -21,8 +21,8 @@ from tests.system.worker_process import WorkerProcess, worker
 
 # A client that failed is given one slot, and on a busy machine what waits for that is put off by a minute or two.
 PATIENCE = 240.0  # seconds
-UNUSABLE = "queue file cannot be used"
-USABLE = "queue file can be used again"
+UNUSABLE = "queue_file_unusable"
+USABLE = "queue_file_usable"
 
 
 async def until_problem(running: WorkerProcess, text: str | None) -> None:

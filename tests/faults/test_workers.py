@@ -70,7 +70,7 @@ async def test_frozen_past_the_heartbeat(tmp_path: Path, amqp_url: str, prefix: 
             first.send(signal.SIGSTOP)
             await asyncio.sleep(9)
             first.send(signal.SIGCONT)
-            await first.until_said("queue connection lost")
+            await first.until_said("queue_connection_lost")
             await first.until_ready()
             await publishing
             await made.until_settled()

@@ -90,7 +90,7 @@ async def test_a_queue_deleted_and_declared_again_is_consumed_again(
                 await running.until_ready(ready=False)
                 await rabbit.declare_queue("events")
             else:
-                await running.until_said("queue consumer lost")
+                await running.until_said("queue_consumer_lost")
             await running.until_ready()
             await rabbit.publish(event(2))
             await clients.until_told("shop", ["2"])

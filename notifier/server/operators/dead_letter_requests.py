@@ -24,37 +24,37 @@ _STRICT = ConfigDict(extra="forbid")
 class Which(TypedDict, total=False):
     """Which letters are meant: those for which everything that is given holds."""
 
-    id: Annotated[list[str], Field(max_length=1000, description="Those alone.")]
-    client_id: Annotated[str, Field(description="Of this client.")]
-    iss: Annotated[str, Field(description="Of this issuer.")]
-    event_id: Annotated[str, Field(description="Of this event.")]
-    reason: Annotated[list[DeadReason], Field(description="With one of these reasons.")]
-    since: Annotated[str, Field(description="Dead since then or later: RFC 3339, or 24h for ago.")]
-    until: Annotated[str, Field(description="Dead since then or earlier, likewise.")]
-    subject: Annotated[str, Field(description="About this sub or sid.")]
+    id: Annotated[list[str], Field(max_length=1000, description="Only the letters with these ids.")]
+    client_id: Annotated[str, Field(description="Only letters of this client.")]
+    iss: Annotated[str, Field(description="Only letters of this issuer.")]
+    event_id: Annotated[str, Field(description="Only letters of this event.")]
+    reason: Annotated[list[DeadReason], Field(description="Only letters with one of these reasons.")]
+    since: Annotated[str, Field(description="Only letters not older: RFC 3339, or 24h (ago).")]
+    until: Annotated[str, Field(description="Only letters not newer, likewise.")]
+    subject: Annotated[str, Field(description="Only letters about this sub or sid.")]
 
 
 class Look(Which, total=False):
     """A list. So many letters one by one, the oldest first, beside the counts."""
 
-    rows: Annotated[int, Field(ge=0, le=1000, description="Letters shown one by one, the oldest first.")]
+    rows: Annotated[int, Field(ge=0, le=1000, description="Show this many letters beside the counts, oldest first.")]
 
 
 class Discard(Which, total=False):
     """A discard."""
 
-    all: Annotated[bool, Field(description="Every letter, where nothing narrows it down.")]
-    dry_run: Annotated[bool, Field(description="Only count them.")]
-    limit: Annotated[int, Field(ge=1, le=MOST_AT_ONCE, description="So many at most, the oldest first.")]
+    all: Annotated[bool, Field(description="Take every letter.")]
+    dry_run: Annotated[bool, Field(description="Count them; change nothing.")]
+    limit: Annotated[int, Field(ge=1, le=MOST_AT_ONCE, description="At most this many, oldest first.")]
 
 
 class Replay(Discard, total=False):
     """A replay."""
 
     end_newer_sessions: Annotated[
-        bool, Field(description="Also what names a user and no session and is too old: it ends sessions begun since.")
+        bool, Field(description="Also replay old letters that name no session: they end newer sessions of the user.")
     ]
-    rate: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False, description="So many a second at most.")]
+    rate: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False, description="At most this many a second.")]
 
 
 WHICH, LOOK, DISCARD, REPLAY = TypeAdapter(Which), TypeAdapter(Look), TypeAdapter(Discard), TypeAdapter(Replay)

@@ -210,7 +210,7 @@ class Link:
         self.failed.clear()
         self.standing.set()
         self._stood_at = asyncio.get_running_loop().time()
-        self._log.info("queue connected")
+        self._log.info("queue_connected")
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -224,7 +224,7 @@ class Link:
             except Exception as error:  # noqa: BLE001  around one connection: whatever ends it, the next is made
                 first = _first(error)
                 where = "".join(traceback.format_tb(first.__traceback__))
-                self._log.error("queue connection broken", error=type(first).__name__, exception=where)
+                self._log.error("queue_connection_broken", error=type(first).__name__, exception=where)
                 self._note(QueueError(f"unexpected {type(first).__name__}"))
             finally:
                 stood, self.connection = self.standing.is_set(), None
@@ -241,9 +241,9 @@ class Link:
         else:
             self.failed.set()
         if self.standing.is_set():
-            self._log.warning("queue connection lost", reason=str(self.failure))
+            self._log.warning("queue_connection_lost", reason=str(self.failure))
         elif str(before) != str(self.failure):  # not the same line again at every attempt
-            self._log.warning("queue not connected", reason=str(self.failure))
+            self._log.warning("queue_not_connected", reason=str(self.failure))
 
     async def _live(self, connection: Connection) -> None:
         """Serve until the connection or the serving ends; always raises why."""

@@ -164,13 +164,13 @@ class LaneConsumer:
             await self._consume()
             stood = True
             reason = await self._until_gone(channel)
-            self._log.warning("queue consumer lost", reason=reason)
+            self._log.warning("queue_consumer_lost", reason=reason)
         except ChannelNotFoundEntity as missing:
-            self._log.warning("queue missing", reason=reason_of(missing))
+            self._log.warning("queue_missing", reason=reason_of(missing))
             await self._mend()
         except _CHANNEL_TROUBLE as trouble:
             reason = UNANSWERED if isinstance(trouble, TimeoutError) else reason_of(trouble)
-            self._log.warning("queue consumer failed", reason=reason)
+            self._log.warning("queue_consumer_failed", reason=reason)
             self.problem = f"{self._queue} cannot be consumed: {reason}"
         finally:
             self._channel = self._acks = self._consumer_tag = None

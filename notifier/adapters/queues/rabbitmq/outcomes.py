@@ -72,7 +72,7 @@ class OutcomePublisher:
                     await asyncio.wait({channel.closing})
                 except ChannelClosed as refused:
                     if told != (told := reason_of(refused)):
-                        self._log.warning("outcomes are not published", reason=told)
+                        self._log.warning("outcomes_not_published", reason=told)
                 self._channel = None
                 await asyncio.sleep(AGAIN)
         finally:

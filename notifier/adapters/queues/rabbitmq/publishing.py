@@ -100,7 +100,7 @@ class Publishing:
             before, self._refused = self.refusal, reason_of(error)
             self._refused_at = asyncio.get_running_loop().time()
             if before != self._refused:  # not the same line again at every attempt
-                self._log.warning("queue refuses", reason=self._refused)
+                self._log.warning("queue_refuses", reason=self._refused)
 
     @property
     def refusal(self) -> str | None:

@@ -140,7 +140,7 @@ class RabbitQueue:
                 pass  # the connection is going, and is made again
             except NotifierError as error:
                 if str(error) != self._problem:
-                    self._log.error("queue topology is wrong", reason=str(error))
+                    self._log.error("queue_topology_wrong", reason=str(error))
                 self._problem = str(error)
             else:
                 self._problem = None

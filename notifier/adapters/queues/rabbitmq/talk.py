@@ -107,7 +107,7 @@ class Talk:
                     self._allowed = False
                 if self._told != (told := reason_of(trouble)):  # not the same line again and again
                     self._told = told
-                    self._log.info("workers cannot be asked", reason=told)
+                    self._log.info("workers_not_asked", reason=told)
             finally:
                 self._connection = None
                 self._outbox.clear()

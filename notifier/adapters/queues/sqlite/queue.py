@@ -232,9 +232,9 @@ class SqliteQueue:
 
     def _tell(self, problem: str | None, *, before: str | None) -> None:
         if problem is not None:
-            self._log.warning("queue file cannot be used", reason=problem)
+            self._log.warning("queue_file_unusable", reason=problem)
         elif before != _NOT_OPEN:
-            self._log.info("queue file can be used again", file=str(self._options.path))
+            self._log.info("queue_file_usable", file=str(self._options.path))
 
     def _bury(self) -> None:
         """The thread has ended: nobody may wait for it for ever, and acks of what it took concern nobody."""

@@ -163,4 +163,4 @@ class _Gathering:
         try:
             self._take(message)
         except Exception as error:  # noqa: BLE001  around one message: it stays unacked, and the others go on
-            structlog.get_logger(__name__).error("message not taken", error=type(error).__name__)
+            structlog.get_logger(__name__).error("message_not_taken", error=type(error).__name__)
