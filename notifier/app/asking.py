@@ -13,7 +13,10 @@ from notifier.domain.message import Lane
 
 
 class Asking:
-    """See the module. To be made before the queue is opened. `listen` in a task of its own, while it is open."""
+    """Publishes events and hears what becomes of them.
+
+    To be made before the queue is opened. `listen` in a task of its own, while it is open.
+    """
 
     def __init__(self, queue: Queue, heard: Callable[[Told], None]) -> None:
         self._queue = queue

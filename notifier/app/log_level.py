@@ -9,7 +9,10 @@ DEBUG, USUAL = "debug", "info"
 
 
 class LogLevel:
-    """See the module. `follow` is called after each change; a restart begins with the configured level again."""
+    """The log's level, and the ways to change it while the worker runs.
+
+    `follow` is called after each change; a restart begins with the configured level again.
+    """
 
     def __init__(self, configured: str, follow: Callable[[], None]) -> None:
         self.configured = configured

@@ -33,7 +33,10 @@ class LoopLag:
 
 
 class SelfWatch:
-    """See the module. `certificates` as (what for, file, when the first in it runs out)."""
+    """Watches this process: how late its event loop is, and when its certificates run out.
+
+    `certificates` as (what for, file, when the first in it runs out).
+    """
 
     def __init__(self, live: LiveConfiguration) -> None:
         self._live = live

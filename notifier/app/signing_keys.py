@@ -22,7 +22,7 @@ AWAKE_EVERY = 15.0  # seconds after which a key whose `not_before` has passed is
 
 
 class SigningKeys:
-    """See the module. `run` watches until it is cancelled."""
+    """Watches whether each issuer publishes the keys that sign for it. `run` watches until it is cancelled."""
 
     def __init__(self, live: LiveConfiguration) -> None:
         self._live = live

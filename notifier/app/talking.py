@@ -18,7 +18,10 @@ HERE = "here"  # the address of those who wait over HTTP, where the queue is thi
 
 
 class Talking:
-    """See the module. `stands` tells how this worker stands; `waits` are those who wait here over HTTP."""
+    """Sends replies to publishers, and tells whoever asks how this worker stands.
+
+    `stands` tells how this worker stands; `waits` are those who wait here over HTTP.
+    """
 
     def __init__(self, queue: Queue, stands: Callable[[], bytes]) -> None:
         self._queue = queue

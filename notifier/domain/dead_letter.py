@@ -50,7 +50,9 @@ Instant = Annotated[float, BeforeValidator(_instant), PlainSerializer(render_mom
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """See the module. Of `delivery`, `event` and `raw` at most one is there: what would be replayed.
+    """A delivery that was given up, or a message that could not be read.
+
+    Of `delivery`, `event` and `raw` at most one is there: what would be replayed.
 
     `dead_since` in epoch seconds. `iss`, `client_id` and `event_id` are empty where none is known or none is concerned.
     `entries`: only these entries of `clients` in `raw` are meant, in the words of `WrongEntries.which`; the others were

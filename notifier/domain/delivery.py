@@ -42,7 +42,9 @@ class Past:
 
 @frozen
 class Delivery:
-    """See the module. `sub` and `sid` are as the event or its entry gave them; the client's profile picks each time.
+    """The duty to tell one client about one event.
+
+    `sub` and `sid` are as the event or its entry gave them; the client's profile picks each time.
 
     `entry_sub` is True where `sub` was given for this client alone (pairwise). `rejections` counts the 400s that count
     (R3, R12). `first_taken_at` is when a worker first had it in hand, written with its first deferral or retry; `held`

@@ -18,7 +18,7 @@ TEXT = 500  # characters of `text`
 
 
 class Fate(StrEnum):
-    """See the module."""
+    """What became of a delivery, or of a whole event."""
 
     DELIVERED = "delivered"
     RETRYING = "retrying"

@@ -22,7 +22,7 @@ Answer = Callable[[ReplyTo, Told], None]
 
 
 class Fates:
-    """The observer. See the module."""
+    """An observer that replies to publishers with what became of each client."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer

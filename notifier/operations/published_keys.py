@@ -71,7 +71,10 @@ class _Known:
 
 
 class KeyWatch:
-    """See the module. `issuers` gives those that have a JWK Set to read, as configured now."""
+    """Knows when to read each issuer's JWK Set, and which signing keys are missing there.
+
+    `issuers` gives those that have a JWK Set to read, as configured now.
+    """
 
     def __init__(
         self, issuers: Callable[[], Iterable[str]], keys: Keys, read: Read, jitter: Callable[[], float]

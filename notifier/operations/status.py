@@ -136,7 +136,10 @@ def clients_of(
 
 @frozen
 class Status:
-    """See the module. `oldest` by queue in epoch seconds; `seen` is how many consume the queue."""
+    """How queues, workers and clients stand, as shown to an operator.
+
+    `oldest` by queue in epoch seconds; `seen` is how many consume the queue.
+    """
 
     at: float
     depths: Mapping[str, Depth]

@@ -57,7 +57,10 @@ class Later:
 
 
 class Admission(Generic[Ticket]):
-    """See the module. `workers`: over how many a client's limits are shared out. `turned` hears of its circuit."""
+    """Decides whether a delivery is attempted now, waits in memory, or is put off.
+
+    `workers`: over how many a client's limits are shared out. `turned` hears of its circuit.
+    """
 
     def __init__(
         self,

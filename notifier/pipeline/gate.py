@@ -31,7 +31,10 @@ class Ticket:
 
 
 class Gate:
-    """See the module. `clock` and `steady` give seconds; `workers` over how many workers clients' limits are shared."""
+    """Asks `Admission` for the worker, and turns its answers into deferrals by the wall clock.
+
+    `clock` and `steady` give seconds; `workers` over how many workers clients' limits are shared.
+    """
 
     def __init__(
         self, limits: Limits, *, clock: Clock, steady: Clock, workers: Callable[[], int], observe: Observer

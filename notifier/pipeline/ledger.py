@@ -17,7 +17,10 @@ from notifier.pipeline.ports import Acknowledger, Clock
 
 
 class Ledger:
-    """See the module. `without_fate` counts what exists in memory, by lane."""
+    """Notes what has no fate yet, and acks a message when all that it asked for has one.
+
+    `without_fate` counts what exists in memory, by lane.
+    """
 
     def __init__(
         self,

@@ -44,7 +44,10 @@ LOOKED_AT = 32  # messages of a lane that may step aside at one turn; the next t
 
 
 class Selection:
-    """See the module. `without_fate` counts the deliveries in memory by lane, `steady` gives seconds."""
+    """Chooses the held message whose next delivery begins.
+
+    `without_fate` counts the deliveries in memory by lane, `steady` gives seconds.
+    """
 
     def __init__(
         self,

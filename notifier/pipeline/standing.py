@@ -71,7 +71,9 @@ class Turn(Enum):
 
 @dataclass(slots=True)
 class Standing(Generic[Ticket]):
-    """See the module. `heard`, `reserved`, `paused_until` and `token_at` in seconds of a steady clock.
+    """What a worker knows of one client: its cap, its pace, its circuit, and who waits for it.
+
+    `heard`, `reserved`, `paused_until` and `token_at` in seconds of a steady clock.
 
     `limit` is how many attempts it may have at a time, `step` the seconds that bring a token (0: no rate); both are
     this worker's share of what its registration says.

@@ -12,7 +12,10 @@ UNPROVEN_SHARE = {Lane.EVENTS: 0.75, Lane.RETRIES: 0.5, Lane.BULK: 0.5}
 
 
 class Window:
-    """See the module. `size` attempts may run, and those at suspects besides. `in_flight` is without the latter."""
+    """Counts the attempts that run, by group of clients and by lane.
+
+    `size` attempts may run, and those at suspects besides. `in_flight` is without the latter.
+    """
 
     def __init__(self, size: int) -> None:
         self.in_flight = dict.fromkeys(Lane, 0)

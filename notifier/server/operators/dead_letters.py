@@ -60,7 +60,7 @@ class Desk:
 
 
 class DeadLetterRoutes:
-    """See the module."""
+    """The routes of `/v1/dead-letters`: list, show, export, replay, discard."""
 
     def __init__(self, authorization: Authorization, desk: Desk) -> None:
         self._authorization = authorization

@@ -42,7 +42,10 @@ Keep = Callable[[Sequence[bytes]], Awaitable[None]]
 
 
 class Collector:
-    """See the module. `run` in a task of its own; it goes on through every loss of the connection."""
+    """Reads outcomes from RabbitMQ, and acks each once it is kept.
+
+    `run` in a task of its own; it goes on through every loss of the connection.
+    """
 
     def __init__(self, options: RabbitOptions, keep: Keep) -> None:
         self._exchange = f"{options.prefix}.{OUTCOMES}"

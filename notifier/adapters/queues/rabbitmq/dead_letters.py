@@ -123,7 +123,7 @@ class _Run:
 
 
 class RabbitVisit:
-    """See the module. One task uses it."""
+    """One pass over the dead letters of a prefix. One task uses it."""
 
     def __init__(self, channel: aiormq.Channel, queue: str, publish: Publish, look: Look) -> None:
         self._look = look
@@ -159,7 +159,7 @@ class RabbitVisit:
         return tuple(run.seen)
 
     async def take_the_rest(self) -> None:
-        """See the module. Never raises."""
+        """Take what is left, as far as it was given back before, so that the order stays. Never raises."""
         with suppress(QueueError, *_TROUBLE):
             while self._given_back and self._left > 0:
                 await self._next(min(self._left, LARGEST_PREFETCH), None)

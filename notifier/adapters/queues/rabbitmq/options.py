@@ -27,7 +27,9 @@ def _as_the_url_says() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RabbitOptions:
-    """See the module. `urls` are hosts of one cluster, tried in turn.
+    """Where the broker is and how to speak to it.
+
+    `urls` are hosts of one cluster, tried in turn.
 
     `credentials` gives user name and password and is asked again at each connection, so that a rotated password needs
     no restart; None leaves what the URL holds. `prefetch` that leaves a lane out gets its default. Of what publishers

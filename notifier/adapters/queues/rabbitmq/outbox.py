@@ -15,7 +15,7 @@ TRANSIENT = 1
 
 
 class Outbox:
-    """See the module. `dropped` counts."""
+    """A bounded line of replies that wait to be written. `dropped` counts."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[str, str | None, bytes]] = deque()

@@ -16,7 +16,7 @@ IDLE = 60.0  # seconds without a reply, after which the connection is given up
 
 
 class Outside:
-    """See the module. `run` in a task of its own."""
+    """The connection for replies to names that publishers gave. `run` in a task of its own."""
 
     def __init__(self, options: RabbitOptions) -> None:
         self._link = Link(options, "replies", self._serve)

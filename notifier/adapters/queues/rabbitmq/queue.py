@@ -39,7 +39,7 @@ ROUTING_KEY = "session-ended"  # any: the exchanges are bound with `#`
 
 
 class RabbitQueue:
-    """See the module. `open` first, `close` last; everything between survives losing the broker."""
+    """The queue port on RabbitMQ. `open` first, `close` last; everything between survives losing the broker."""
 
     def __init__(self, options: RabbitOptions) -> None:
         self._options = options

@@ -54,7 +54,10 @@ class Listener:
 
 
 class Talk:
-    """See the module. Without a listener it does nothing."""
+    """Replies to publishers, and answers to whoever asks how the workers stand.
+
+    Without a listener it does nothing.
+    """
 
     def __init__(self, options: RabbitOptions, name: str) -> None:
         self._exchange = f"{options.prefix}.workers"

@@ -31,7 +31,7 @@ class SqliteLetters:
 
 
 class SqliteVisit:
-    """See the module. One task uses it."""
+    """One pass over the dead letters of a queue file. One task uses it."""
 
     def __init__(self, queue: SqliteQueue, look: Look) -> None:
         self._queue = queue

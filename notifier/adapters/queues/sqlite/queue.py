@@ -37,7 +37,10 @@ class Sink(Protocol):
 
 
 class SqliteQueue:
-    """See the module. `open` before use, `close` at the end; a closed queue can be opened again."""
+    """The queue port on one SQLite file.
+
+    `open` before use, `close` at the end; a closed queue can be opened again.
+    """
 
     def __init__(self, options: SqliteOptions) -> None:
         self._options = options

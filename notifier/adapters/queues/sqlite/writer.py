@@ -62,7 +62,10 @@ class _Lane:
 
 
 class Writer:
-    """See the module. `put` is for the loop, `run` for the thread, the rest for `Call`s. `tell` runs on the thread."""
+    """Does all work on the queue file, on a thread of its own.
+
+    `put` is for the loop, `run` for the thread, the rest for `Call`s. `tell` runs on the thread.
+    """
 
     def __init__(self, options: SqliteOptions, tell: Callable[[Report], object]) -> None:
         self._path = options.path

@@ -26,8 +26,10 @@ ENOUGH = 16
 
 
 class ConfirmedWrites:
-    """See the module. `timeout`: seconds after which one without a confirm ends with TimeoutError. With `replies`, the
-    publisher hears what becomes of each message.
+    """Publishes on one channel: writes messages together and confirms each.
+
+    `timeout`: seconds after which one without a confirm ends with TimeoutError. With `replies`, the publisher hears
+    what becomes of each message.
     """
 
     def __init__(self, channel: aiormq.Channel, timeout: float, *, replies: bool = False) -> None:
