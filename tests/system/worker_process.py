@@ -135,7 +135,10 @@ class WorkerProcess:
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
-        self._process.send_signal(number)
+        # Not by `send_signal`: it looks whether the process lives and may so take its exit status from asyncio's watcher.
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
 
     async def ended(self, patience: float = PATIENCE) -> int:
         """Its exit code, once it has one."""
