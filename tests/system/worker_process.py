@@ -135,7 +135,7 @@ class WorkerProcess:
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
-        # Not by `send_signal`: it looks whether the process lives and may so take its exit status from asyncio's watcher.
+        # Not by `send_signal`: that looks whether the process lives, and may take its exit status from asyncio.
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
