@@ -30,7 +30,10 @@ def of_a_later_release(kind: str, number: int) -> Mapping[str, object]:
 
 
 async def write(url: str, prefix: str, count: int) -> list[str]:
-    """So many of each kind, into events and retries in turn, as our own workers publish. Returns the event ids."""
+    """So many of each kind, as our own workers publish: deliveries into retries, the others into events too.
+
+    Returns the event ids.
+    """
     numbers = range(FIRST, FIRST + count * len(KINDS))
     async with await aio_pika.connect(url) as connection:
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
@@ -38,7 +41,8 @@ async def write(url: str, prefix: str, count: int) -> list[str]:
             kind = KINDS[number % len(KINDS)]
             body = json.dumps(of_a_later_release(kind, number)).encode()
             message = aio_pika.Message(body, type=kind, message_id=str(number), delivery_mode=2)
-            await channel.default_exchange.publish(message, f"{prefix}.{('events', 'retries')[number % 2]}")
+            lane = "retries" if kind == "notifier.delivery" else ("events", "retries")[number % 2]
+            await channel.default_exchange.publish(message, f"{prefix}.{lane}")
     return [str(number) for number in numbers]
 
 
