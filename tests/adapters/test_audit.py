@@ -2,12 +2,9 @@
 
 import io
 import json
-import logging
-from collections.abc import Iterator
 from typing import Literal
 
 import pytest
-import structlog
 
 from notifier.adapters.telemetry.audit import write_audit
 from notifier.adapters.telemetry.logs import configure, set_level
@@ -22,17 +19,7 @@ ROW = Row(
 )
 
 
-@pytest.fixture(autouse=True)
-def logging_restored() -> Iterator[None]:
-    """The process's logging is global: put back what pytest has set up."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.getLogger("notifier").setLevel(logging.NOTSET)
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
+pytestmark = pytest.mark.usefixtures("logging_restored")
 
 
 def do_all() -> None:
