@@ -1,7 +1,7 @@
 """What becomes of connections: kept, stale, broken, hung until the deadline; each on real sockets."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -12,29 +12,9 @@ from notifier.adapters.http import HttpTransport
 from notifier.domain.client import EgressPolicy, TlsFiles
 from notifier.domain.outcome import Answer, Break, Reason, StaleConnection
 from tests import behaviours as do
-from tests.adapters.http_requests import LOOPBACK, PLENTY, SHORT, SIGNATURE, ScriptedResolver, opened, request
+from tests.adapters.http_requests import LOOPBACK, PLENTY, SHORT, SIGNATURE, opened, request
 from tests.certificates import authority
 from tests.receivers import deaf_port, scripted
-
-
-@pytest.fixture
-async def transport() -> AsyncIterator[HttpTransport]:
-    async with opened() as transport:
-        yield transport
-
-
-@pytest.fixture
-async def named() -> AsyncIterator[HttpTransport]:
-    """One with scripted names."""
-    names = {
-        "rebound.example": ["10.1.2.3"],
-        "metadata.example": ["169.254.169.254"],
-        "two.example": ["10.1.2.3", "127.0.0.1"],
-        "six.example": ["::ffff:127.0.0.1"],
-    }
-    async with opened(ScriptedResolver(names)) as transport:
-        yield transport
-
 
 # ── no answer ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 

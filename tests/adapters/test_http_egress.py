@@ -1,7 +1,5 @@
 """Addresses that the policy forbids are not connected to, whatever name leads there."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from notifier.adapters.http import HttpTransport
@@ -9,25 +7,6 @@ from notifier.domain.client import EgressPolicy
 from notifier.domain.outcome import Answer, Break, Reason
 from tests.adapters.http_requests import PLENTY, ScriptedResolver, opened, request
 from tests.receivers import deaf_port, scripted
-
-
-@pytest.fixture
-async def transport() -> AsyncIterator[HttpTransport]:
-    async with opened() as transport:
-        yield transport
-
-
-@pytest.fixture
-async def named() -> AsyncIterator[HttpTransport]:
-    """One with scripted names."""
-    names = {
-        "rebound.example": ["10.1.2.3"],
-        "metadata.example": ["169.254.169.254"],
-        "two.example": ["10.1.2.3", "127.0.0.1"],
-        "six.example": ["::ffff:127.0.0.1"],
-    }
-    async with opened(ScriptedResolver(names)) as transport:
-        yield transport
 
 
 @pytest.mark.parametrize(

@@ -67,26 +67,6 @@ async def another_inside(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]
     insides.watches.cache_clear()
 
 
-@pytest.fixture
-async def transport() -> AsyncIterator[HttpTransport]:
-    """One that goes aiohttp's own way."""
-    async with opened() as transport:
-        yield transport
-
-
-@pytest.fixture
-async def named() -> AsyncIterator[HttpTransport]:
-    """One with scripted names."""
-    names = {
-        "rebound.example": ["10.1.2.3"],
-        "metadata.example": ["169.254.169.254"],
-        "two.example": ["10.1.2.3", "127.0.0.1"],
-        "six.example": ["::ffff:127.0.0.1"],
-    }
-    async with opened(ScriptedResolver(names)) as transport:
-        yield transport
-
-
 async def test_no_connection_is_kept(transport: HttpTransport) -> None:
     """So none is met that its server has closed, and nothing that came while it idled."""
     async with scripted() as receiver:

@@ -1,7 +1,6 @@
 """Proxies of a client's route, on real sockets. What goes wrong before the client is reached is ours: `proxy`."""
 
 import base64
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,6 @@ from tests import behaviours as do
 from tests.adapters.http_requests import SHORT, ScriptedResolver, broken, opened, request
 from tests.certificates import Authority, authority
 from tests.receivers import deaf_port, scripted
-
-
-@pytest.fixture
-async def transport() -> AsyncIterator[HttpTransport]:
-    async with opened() as transport:
-        yield transport
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import shutil
 import socket
 import ssl
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,6 @@ from tests import behaviours as do
 from tests.adapters.http_requests import PLENTY, SHORT, broken, opened, request
 from tests.certificates import Authority, authority
 from tests.receivers import scripted
-
-
-@pytest.fixture
-async def transport() -> AsyncIterator[HttpTransport]:
-    async with opened() as transport:
-        yield transport
 
 
 @pytest.fixture

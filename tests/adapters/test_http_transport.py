@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 import pytest
@@ -12,15 +11,8 @@ from notifier import __version__
 from notifier.adapters.http import HttpTransport
 from notifier.domain.outcome import Answer, Delivered, Failed, Outcome, Reason, Refused
 from tests import behaviours as do
-from tests.adapters.http_requests import PAYLOAD, SIGNATURE, TOKEN, opened, outcome, request
+from tests.adapters.http_requests import PAYLOAD, SIGNATURE, TOKEN, outcome, request
 from tests.receivers import deaf_port, scripted
-
-
-@pytest.fixture
-async def transport() -> AsyncIterator[HttpTransport]:
-    async with opened() as transport:
-        yield transport
-
 
 # ── what goes out ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

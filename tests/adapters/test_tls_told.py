@@ -3,7 +3,6 @@
 import io
 import json
 import os
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,12 @@ from notifier.domain.client import RetryPolicy, TlsFiles
 from notifier.domain.outcome import Wire
 from notifier.pipeline.ports import Request
 from tests import behaviours as do
-from tests.adapters.http_requests import LOOPBACK, opened
+from tests.adapters.http_requests import LOOPBACK
 from tests.certificates import Authority, authority
 from tests.pipeline.stage import Behaviour, Stage, client, running
 from tests.receivers import scripted
 
 ONE_ATTEMPT = RetryPolicy(max_age=1.0)
-
-
-@pytest.fixture
-async def transport() -> AsyncIterator[HttpTransport]:
-    async with opened() as transport:
-        yield transport
 
 
 @pytest.fixture
