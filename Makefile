@@ -95,7 +95,7 @@ faults: $(DEV)/.made ## make every fault in its long form, on RabbitMQ 3.10 and 
 	@rm -f build/faults.jsonl && mkdir -p build
 	@$(LONG_FAULTS)
 	@$(ON_4) $(LONG_FAULTS)
-	@$(DEV)/bin/python -m tests.faults.table build/faults.jsonl
+	@$(DEV)/bin/python -m tools.faults_table build/faults.jsonl
 
 soak: $(DEV)/.made ## mix faults for MINUTES=30 beside a steady load, and see that nothing is lost and nothing grows; ARGS="--document"
 	@mkdir -p build

@@ -1,6 +1,6 @@
 """The table of docs/reliability.md is of the faults that are made, and says that nothing was lost."""
 
-from tests.faults.table import DOCUMENT, catalogue, written
+from tools.faults_table import DOCUMENT, catalogue, written
 
 
 def test_every_fault_has_its_row_and_no_row_is_left_of_another() -> None:

@@ -1,7 +1,7 @@
-"""The table of docs/reliability.md, made of the accounts that a run of the long form told.
+"""Writes the table of docs/reliability.md from the accounts of a run of the faults in their long form.
 
     NOTIFIER_TEST_FAULTS=long NOTIFIER_TEST_FAULTS_REPORT=FILE pytest tests/faults
-    python -m tests.faults.table FILE [FILE …]
+    python -m tools.faults_table FILE [FILE …]
 
 Which faults there are is read from the tests themselves (`@pytest.mark.fault(group, what)`), so that a test without a
 row, and a row without a test, are found.
@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-DOCUMENT = HERE.parents[1] / "docs" / "reliability.md"
-BEGIN, END = "<!-- made by tests/faults/table.py: begin -->", "<!-- end -->"
+ROOT = Path(__file__).parents[1]
+FAULTS, DOCUMENT = ROOT / "tests/faults", ROOT / "docs/reliability.md"
+BEGIN, END = "<!-- made by tools/faults_table.py: begin -->", "<!-- end -->"
 HEAD = "| | what was done | broker | times | events | deliveries | delivered | dead | told again | lost |"
 
 Fault = tuple[str, str]
@@ -26,7 +26,7 @@ Fault = tuple[str, str]
 
 def catalogue() -> list[Fault]:
     """Every fault that a test makes, file by file."""
-    return [fault for path in sorted(HERE.glob("test_*.py")) for fault in _faults(ast.parse(path.read_text()))]
+    return [fault for path in sorted(FAULTS.glob("test_*.py")) for fault in _faults(ast.parse(path.read_text()))]
 
 
 def _faults(module: ast.Module) -> Iterator[Fault]:
