@@ -1,4 +1,4 @@
-# The two commands of a fresh clone, `make demo` and `make test`, and what a developer needs beside them.
+# `make demo` and `make test` are the two commands of a fresh clone. The others are for developers.
 # Each environment is made once from a lock file with hashes; a stamp in it makes every later run start at once.
 
 PYTHON ?= python3
@@ -15,7 +15,7 @@ LOCKER := .venv-lock
 PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rabbitmq4 test-faults faults soak fuzz lint format lock dashboard runbook image test-image sbom audit clean python
+.PHONY: help demo test test-all test-rabbitmq4 test-faults faults soak fuzz lint format lock dashboard runbook image test-image sbom audit clean python
 .PHONY: bench bench-check bench-latency bench-growth bench-scale bench-plot bench-isolation bench-deferrals bench-peers
 .PHONY: chart chart-check
 .DELETE_ON_ERROR:
@@ -35,15 +35,18 @@ demo: $(RUN)/.made ## sign users out of five sample clients and watch; no broker
 PYTEST = .ci/pytest $(DEV)/bin/python
 ON_4 = NOTIFIER_TEST_AMQP_URL= NOTIFIER_TEST_RABBITMQ=4
 ALONGSIDE = --numprocesses 2 --dist loadfile
-WAITING = --numprocesses 3 --dist loadfile  # faults mostly wait; those of one module on one node
+WAITING = --numprocesses 3 --dist loadfile  # faults mostly wait; those of one module share one node
 
-test: $(DEV)/.made ## run every test; installs (as root, by apt) and starts a private RabbitMQ of its own; then on 4.x
-	@$(if $(ARGS),$(DEV)/bin/python -m pytest $(ARGS),failed=; \
+test: $(DEV)/.made ## run the tests that every change needs, on a private RabbitMQ (root: installed by apt); 6 min
+	@$(if $(ARGS),$(DEV)/bin/python -m pytest $(ARGS),$(PYTEST) first -m 'not full' $(WAITING) --no-loadscope-reorder)
+
+test-all: $(DEV)/.made ## run every test, also of the chart, the samples and all faults, then on RabbitMQ 4.x; 25 min
+	@failed=; \
 		$(PYTEST) suite --ignore tests/faults $(ALONGSIDE) || failed=1; \
 		$(PYTEST) faults tests/faults $(WAITING) || failed=1; \
 		if $(DEV)/bin/python -m tests.rabbitmq_installation; then $(MAKE) --no-print-directory test-rabbitmq4 || failed=1; \
 		elif [ "$$NOTIFIER_TEST_RABBITMQ4" = required ]; then failed=1; fi; \
-		[ -z "$$failed" ])
+		[ -z "$$failed" ]
 
 test-rabbitmq4: $(DEV)/.made ## run the queue's contract and the faults on RabbitMQ 4.x (root on Debian; 350 MB, once)
 	@$(if $(ARGS),$(ON_4) $(DEV)/bin/python -m pytest $(ARGS),failed=; \

@@ -20,11 +20,32 @@ from tests.chromium import Chromium, find_chromium
 from tests.rabbitmq_installation import find_installation
 from tests.rabbitmq_node import RabbitmqMissing, RabbitmqNode, rabbitmq_node
 
+ROOT = Path(__file__).parent
+FULL = frozenset(
+    {"benchmarks", "chart", "fuzz", "monitoring", "packaging", "receivers_of_the_world", "samples", "stack"}
+)
+"""Folders whose tests run only in `make test-all`."""
+FIRST_FAULTS = frozenset(
+    {
+        "test_ledger.py",
+        "test_publishers.py",
+        "test_broker_restarts.py",
+        "test_sent_again.py",
+        "test_sqlite_files.py",
+        "test_table.py",
+        "test_workers.py",
+    }
+)
+"""Modules of tests/faults that run in `make test` too."""
 OWN_NODES = frozenset({"own_node", "module_node", "cluster", "two_brokers"})  # ours, whatever the URL
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A run on another version of RabbitMQ leaves out what uses none: it was tested on this machine's own."""
+    """Mark what `make test` leaves out. A run on another version of RabbitMQ leaves out what uses no RabbitMQ."""
+    for item in items:
+        room, name = item.path.relative_to(ROOT).parts[:2] if item.path.parent != ROOT else ("", "")
+        if room in FULL or (room == "faults" and name not in FIRST_FAULTS):
+            item.add_marker("full")
     if os.environ.get("NOTIFIER_TEST_RABBITMQ"):
         wanted = [item for item in items if _uses_rabbitmq(item)]
         config.hook.pytest_deselected(items=[item for item in items if item not in wanted])

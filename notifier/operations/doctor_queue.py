@@ -43,7 +43,7 @@ def _version(state: BrokerState, host: str) -> Finding:
     version = (int(found[1]), int(found[2])) if found else (0, 0)
     if TESTED[0] <= version <= TESTED[1]:
         return ok(Area.QUEUE, host, f"connected to RabbitMQ {state.version}")
-    advice = "use RabbitMQ 3.10 to 4.x, or try the whole test suite on it: NOTIFIER_TEST_AMQP_URL=… make test"
+    advice = "use RabbitMQ 3.10 to 4.x, or run all tests on it: NOTIFIER_TEST_AMQP_URL=… make test-all"
     return warning(Area.QUEUE, host, f"is version {state.version or 'unknown'}, for which this was not tested", advice)
 
 

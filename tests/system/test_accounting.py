@@ -12,6 +12,8 @@ from tests.system.site import ISSUER, NEVER_OPENS, OTHER, Site, client
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
+pytestmark = pytest.mark.full
+
 
 def judge(hit: Hit) -> int:
     """One healthy client, one that fails twice an event, one that refuses."""

@@ -11,6 +11,8 @@ from tests.system.clients import Clients, Hit
 from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import worker
 
+pytestmark = pytest.mark.full
+
 CROWD = 500
 
 

@@ -122,6 +122,7 @@ def test_what_is_missing_is_told_with_the_way_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(900)  # it may have to be installed first
+@pytest.mark.full
 def test_a_browser_shows_the_page(kept: Path, chromium: Chromium) -> None:
     """Everything is drawn, nothing is asked for, and a client's name is a name and no markup."""
     done = report(kept.parent, "--html", "r.html")

@@ -27,6 +27,8 @@ from tests.system.site import API_TOKEN, ISSUER, NEVER_OPENS, Site, client
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
+pytestmark = pytest.mark.full
+
 CONTROLS = "\x1b]0;owned\x07\x1b[6n\x9b6n\x9d0;owned\x9c\x7f\x85\r"
 MARKS = "\u202e\u2066\u2069\u200e\u200f\u061c\u2028\u2029\u200b\ufeff\U000e0041"
 MARKUP = "[bold red]x[/bold red][/] :warning:"

@@ -6,6 +6,8 @@ import pytest
 
 from tests.benchmarks.warm_start import start
 
+pytestmark = pytest.mark.full
+
 
 @pytest.mark.parametrize("own_files", [False, True], ids=["one authority", "files of their own"])
 async def test_the_first_deliveries_meet_no_storm_of_handshakes(tmp_path: Path, own_files: bool) -> None:

@@ -1,0 +1,147 @@
+"""Every command of every document runs against a private installation, or is listed here with the reason why not.
+
+`test_tutorial.py` walks through README.md and docs/tutorial.md, whose commands rest on each other.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.apt_programs import program
+from tests.system.command import ROOT
+from tests.system.shell import Shell, blocks, free_ports
+from tests.system.site import OTHER, Site
+
+WALKED = {"README.md": 1, "docs/tutorial.md": 0}
+"""Documents that are walked through elsewhere, from this block on."""
+NOT_RUN = {
+    "kubectl": "needs a cluster",
+    "helm diff": "a plugin",
+    "cosign": "needs a published image",
+    "rabbitmqctl set_permissions": "tests/system/test_readme.py runs it",
+    "rabbitmqctl -q list_queues": "needs a broker with this name on this host",
+    "rabbitmq-plugins": "tests/faults/test_moving.py moves messages by shovels",
+    "rabbitmqctl set_parameter shovel": "tests/faults/test_moving.py sets the same parameter",
+}
+IN_PROSE = {
+    "kubectl": "needs a cluster",
+    "rabbitmqctl clear_parameter shovel": "tests/faults/test_moving.py clears it",
+    "systemctl": "needs systemd as the first process",
+    "docker compose": "tests/packaging/test_compose.py reads the file",
+    "getent hosts": "NAME is the reader's",
+    "keytool": "tests/samples/languages.py makes a trust store by it",
+    "printf %s TOKEN": "tests/adapters/test_tokens_file.py makes the same digest",
+    "rabbitmq-diagnostics": "needs a broker on this host",
+    "openssl": "FILE and HOST are the reader's",
+    "curl": "the URI is the reader's",
+    "kill": "tests/system/test_log_level.py and test_reload.py send the signals",
+    "sum by": "PromQL",
+    "grep": "tests/operations/test_runbook.py looks for the pattern",
+    "helm test": "needs a cluster",
+    "helm upgrade": "the whole command stands in a block",
+}
+"""Commands in backquotes amid a sentence, other than `notifier` and `make`."""
+DOCUMENTS = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("*.md", "docs/*.md", "deploy/**/*.md", "helm/**/*.md", "tests/benchmarks/*.md")
+    for path in ROOT.glob(pattern)
+)
+PROGRAMS = {
+    "helm": f'[ "$1" = install ] || [ "$1" = upgrade ] && shift && set -- template "$@" || set -- "$@" --help\n'
+    f"exec {Path(sys.executable).parent}/helm",
+    "make": f"has() {{ grep -q ^$1: {ROOT}/Makefile; }}; has",
+}
+"""Charts are rendered, of other commands helm only reads the options, and of make only the goal is looked up."""
+PUT_IN = {
+    " ID  ": ' "$(notifier dead-letters list --json --rows | jq -r .id)"  ',
+    "discard -c": "discard --yes -c",  # nobody is there to be asked
+    "collect -c notifier.yaml  ": "collect --for 1s -c notifier.yaml  ",  # it would go on until it is stopped
+}
+
+
+EVENT = '{"iss": "https://id.example.com", "sub": "alice", "clients": ["shop"]}'
+
+
+def commands(document: str) -> list[str]:
+    """The commands of its blocks, one by one: a command ends at the first line at which the shell can read it."""
+    found = []
+    for block in blocks(document, "sh")[: WALKED.get(document)]:
+        text = ""
+        for line in block.splitlines():
+            text += line + "\n"
+            if not line.endswith("\\") and readable(text):
+                found.append(text.strip())
+                text = ""
+        assert not text, f"{document}: the shell cannot read {text}"
+    return [text for text in found if text and not text.startswith("#")]
+
+
+def readable(text: str) -> bool:
+    return subprocess.run(["bash", "-n", "-c", text], capture_output=True, check=False).returncode == 0
+
+
+def listed(command: str, names: dict[str, str]) -> str | None:
+    """The name in the list that the command begins with, or that a line of it begins with."""
+    return next((name for name in names if re.search(rf"^\s*{re.escape(name)}\b", command, re.MULTILINE)), None)
+
+
+@pytest.fixture
+def shell(tmp_path: Path, amqp_url: str, prefix: str) -> Iterator[Shell]:
+    """An installation whose dead letters hold one of `shop`, and an embedded queue beside it."""
+    for name in ("curl", "jq", "sqlite3"):
+        program(name, name)
+    (port,) = free_ports(1)
+    for name, url in (
+        ("old.yaml", amqp_url), ("embedded.yaml", "sqlite:notifier.db"), ("notifier.yaml", amqp_url),
+    ):  # fmt: skip
+        site = Site(tmp_path, url, prefix if name == "notifier.yaml" else f"{prefix}-old")
+        del site.config["issuers"][OTHER]
+        site.config |= {"api": {"listen": f"127.0.0.1:{port}"} if name == "notifier.yaml" else None, "outcomes": "all"}
+        site.write()
+        site.file.rename(tmp_path / name)
+    (tmp_path / "n.yaml").symlink_to("notifier.yaml")
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "helm").symlink_to(ROOT / "helm")
+    (tmp_path / "values.yaml").write_text(blocks("docs/kubernetes.md", "yaml")[0])
+    settings = {"NOTIFIER_CONFIG": "notifier.yaml", "TOKEN": "nobody asks for one on loopback"}
+    made = Shell(tmp_path, {"127.0.0.1:8080": f"127.0.0.1:{port}", **PUT_IN}, settings, PROGRAMS)
+    yield made
+    made.end()
+
+
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if "```sh" in (ROOT / name).read_text()])
+async def test_every_command_runs(document: str, shell: Shell) -> None:
+    """In order, each to its end with 0."""
+    wanted = [command for command in commands(document) if listed(command, NOT_RUN) is None]
+    if any(re.search("notifier (dead-letters|report|collect)|curl|sqlite3", command) for command in wanted):
+        for nth, file in enumerate(("notifier.yaml", "embedded.yaml")):
+            await shell.run(f"notifier run -c {file} &")
+            await shell.told(nth, "consuming")
+            await shell.run(f"echo '{EVENT}' | notifier publish -c {file}")
+            await shell.told(nth, "dead_letter")
+        await shell.run("until sqlite3 notifier.db .tables | grep outcomes; do sleep 0.1; done")
+    for command in wanted:
+        await shell.run(command)
+
+
+def test_the_lists_name_nothing_that_no_document_has() -> None:
+    """Each reason is still needed."""
+    every = [command for document in DOCUMENTS for command in commands(document)]
+    assert {listed(command, NOT_RUN) for command in every} >= set(NOT_RUN)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_command_amid_a_sentence_is_known(document: str) -> None:
+    """A goal of make exists; what else can be typed is listed. `test_readme.py` knows the options of `notifier`."""
+    goals = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for command in re.findall(r"`([a-z][\w-]* [^`\n]+)`", (ROOT / document).read_text()):
+        first, second, *_ = command.split()
+        if first == "make":
+            assert second in goals, command
+        elif shutil.which(first) and first != "notifier":
+            assert listed(command, IN_PROSE) is not None, command
