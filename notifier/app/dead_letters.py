@@ -9,28 +9,17 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from notifier.adapters.queues.rabbitmq.dead_letters import RabbitLetters
-from notifier.adapters.queues.sqlite import SqliteQueue
-from notifier.adapters.queues.sqlite.dead_letters import SqliteLetters
 from notifier.adapters.telemetry.audit import write_audit
 from notifier.app.ids import new_id
-from notifier.app.queue import Queue, rabbit_options
 from notifier.domain.dead_letter_rows import Row, Wanted
 from notifier.domain.moment import render_moment
 from notifier.domain.readmission import Rules
 from notifier.domain.registry import Registry
 from notifier.operations.dead_letter_repair import Account
-from notifier.operations.dead_letters import Letters
+from notifier.operations.queue_port import Queue
 from notifier.server.authorization import Authorization
 from notifier.server.operators.dead_letters import DeadLetterRoutes, Desk
 from notifier.settings import QueueSettings
-
-
-def letters_of(queue: Queue, settings: QueueSettings) -> Letters:
-    """The dead letters of a queue; of RabbitMQ's it need not be open for a look alone."""
-    if isinstance(queue, SqliteQueue):
-        return SqliteLetters(queue)
-    return RabbitLetters(rabbit_options(settings), queue.publish)
 
 
 def audit(action: str, who: str, wanted: Wanted, account: Account, **more: object) -> None:
@@ -80,7 +69,7 @@ def dead_letter_routes(
 ) -> list[web.RouteDef]:
     """`/v1/dead-letters` of a worker."""
     desk = Desk(
-        letters=letters_of(queue, settings),
+        letters=queue.dead_letters(),
         rules=lambda force: Rules(
             registry=registry(), new_id=new_id, max_event=settings.max_event, end_newer_sessions=force
         ),

@@ -17,21 +17,19 @@ from notifier.adapters.http.insides import watches
 from notifier.adapters.http.issuer_documents import DocumentReader
 from notifier.adapters.http.probe import Probe
 from notifier.adapters.library_hooks import ADVICE
-from notifier.adapters.queues.rabbitmq.examination import examine_broker
 from notifier.adapters.queues.rabbitmq.insides import prepare
-from notifier.adapters.queues.sqlite.examination import examine_file
 from notifier.adapters.tls.certificates import expiries, presented
+from notifier.app.builders import build_queue
 from notifier.app.ids import new_id
-from notifier.app.queue import rabbit_options
 from notifier.domain.client import TlsFiles
-from notifier.domain.errors import ConfigurationError, Mistake, QueueError
+from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.domain.issuer_document import Document, Unread, issuer_egress
 from notifier.domain.published_keys import Signing
 from notifier.operations.canary import CanaryTools, send_canary
 from notifier.operations.doctor import Area, Check, Finding, examine, failed, warning
 from notifier.operations.doctor_clients import Server, examine_server, expiry_finding, judge_registry, servers_of
 from notifier.operations.doctor_issuers import IssuerCase, examine_issuer
-from notifier.operations.doctor_queue import judge_broker, judge_file
+from notifier.operations.doctor_queue import examine_queue
 
 ISSUER_WITHIN = 10.0  # seconds for each of an issuer's two documents
 BROKER_WITHIN = 60.0  # each host of a cluster has 10 s to connect
@@ -89,20 +87,15 @@ class _Tools:
         yield Check(area=Area.CLIENT, subject="clients", within=FILE_WITHIN, run=registry)
         yield Check(area=Area.QUEUE, subject="libraries", within=FILE_WITHIN, run=libraries)
         yield Check(area=Area.KEYS, subject="secrets", within=FILE_WITHIN, run=self._secrets)
-        path = self._settings.queue.sqlite_file
-        if path is not None:
-
-            async def file() -> Sequence[Finding]:
-                return list(judge_file(await asyncio.to_thread(examine_file, path)))
-
-            yield Check(area=Area.QUEUE, subject=str(path), within=FILE_WITHIN, run=file)
+        if self._settings.queue.sqlite_file is not None:
+            yield self._queue(str(self._settings.queue.sqlite_file), FILE_WITHIN)
         for (use, name), certificate in presented(self._settings, self._loaded.registry).items():
             yield _certificate(use, name, certificate)
 
     def remote(self) -> Iterator[Check]:
         """What is looked at over the network."""
         if self._settings.queue.sqlite_file is None:
-            yield Check(area=Area.QUEUE, subject=self._broker(), within=BROKER_WITHIN, run=self._examine_broker)
+            yield self._queue(self._broker(), BROKER_WITHIN)
         for iss in self._settings.issuers:
             yield self._issuer(iss)
         yield from map(self._server, servers_of(self._clients))
@@ -131,14 +124,9 @@ class _Tools:
         hosts = [URL(url) for url in self._settings.queue.url]
         return ", ".join(f"{host.host}:{host.port}" if host.port else str(host.host) for host in hosts)
 
-    async def _examine_broker(self) -> Sequence[Finding]:
-        queue = self._settings.queue
-        try:
-            state = await examine_broker(rabbit_options(queue))
-        except QueueError as error:
-            advice = "look whether it runs, and at queue.url, queue.username and queue.password_file"
-            return [failed(Area.QUEUE, self._broker(), str(error), advice)]
-        return list(judge_broker(state, host=self._broker(), prefix=queue.prefix, declares=queue.topology == "declare"))
+    def _queue(self, where: str, within: float) -> Check:
+        queue = build_queue(self._settings.queue)
+        return Check(area=Area.QUEUE, subject=where, within=within, run=lambda: examine_queue(queue, where))
 
     def _issuer(self, iss: str) -> Check:
         settings, keys = self._settings.issuers[iss], self._loaded.keys

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import random
+import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -22,29 +24,28 @@ from notifier import __version__
 from notifier.adapters.configuration.file_watch import Watch, watch_files
 from notifier.adapters.configuration.live_configuration import LiveConfiguration
 from notifier.adapters.http import HttpTransport
-from notifier.adapters.queues.sqlite import SqliteQueue
 from notifier.adapters.telemetry.logs import LogObserver
 from notifier.adapters.telemetry.metrics import Held, Metrics, Sources
+from notifier.app.builders import build_queue, subject_hash
 from notifier.app.dead_letters import dead_letter_routes
 from notifier.app.ids import new_id
 from notifier.app.listeners import listeners
 from notifier.app.log_level import LogLevel
-from notifier.app.observers import Observers, subject_hash
-from notifier.app.outcomes import OutcomeFeed
-from notifier.app.queue import build_queue
 from notifier.app.self_watch import SelfWatch
 from notifier.app.signing_keys import SigningKeys
-from notifier.app.status import Stands, look_from_worker
-from notifier.app.talking import Talking
 from notifier.domain.errors import QueueError
 from notifier.domain.message import Lane
 from notifier.domain.session_ended import SessionEnded
 from notifier.operations.health import Health
+from notifier.operations.observers import Observers
+from notifier.operations.own_state import OwnState, look_from_worker
+from notifier.operations.replies import Replies
 from notifier.pipeline.attempt import Tools
 from notifier.pipeline.awake import Awake
 from notifier.pipeline.facts import Observer
 from notifier.pipeline.intake import Intake, event_message
 from notifier.pipeline.limits import Limits
+from notifier.pipeline.outcomes import Outcomes
 from notifier.pipeline.settlement import Settlement
 from notifier.pipeline.worker import Worker
 from notifier.server import ops
@@ -74,15 +75,22 @@ class Service:
         logs = LogObserver(subject=settings.log.subject, hashing=subject_hash(settings))
         self.log_level = LogLevel(settings.log.level, logs.relevel)
         self.queue = build_queue(settings.queue)
-        self._outcomes = OutcomeFeed(settings, self.queue)
+        self._feed = None
+        if settings.outcomes != "off":
+            self._feed = Outcomes(settings.outcomes, clock=time.time, new_id=new_id)
         self._health = Health(clock=time.time, steady=time.monotonic)
-        self._stands = Stands(lambda: self.worker, self._health, draining=lambda: self._draining)
-        self._talking = Talking(self.queue, self._stands.told)
-        self._stands.replies_dropped = lambda: self.queue.talk.dropped
-        beside = (self._health.observe, self._talking.observe, *self._outcomes.observers)
-        told = [self.metrics.observe, logs.observe, *beside, *observers]
-        if tracing is not None:
-            told.append(tracing.observe)
+        self._own_state = OwnState(
+            f"{socket.gethostname()}:{os.getpid()}",
+            lambda: self.worker,
+            self._health,
+            draining=lambda: self._draining,
+            replies_dropped=lambda: self.queue.side_channel.dropped,
+            clock=time.time,
+            steady=time.monotonic,
+        )
+        self._replies = Replies(self.queue.side_channel, self._own_state.document, clock=time.time, new_id=new_id)
+        told = [self.metrics.observe, logs.observe, self._health.observe, self._replies.observe, *observers]
+        told += [each.observe for each in (self._feed, tracing) if each is not None]
         self._observe = Observers(told).observe
         self._transport = HttpTransport()
         self._draining = False
@@ -102,7 +110,7 @@ class Service:
                 ready=lambda: self.health().ready,
                 loop_lag=lambda: self._self_watch.loop_lag,
                 certificates=lambda: self._self_watch.certificates,
-                outcomes_dropped=self._outcomes.dropped,
+                outcomes_dropped=lambda: 0 if self._feed is None else self._feed.dropped,
             )
         )
 
@@ -155,7 +163,7 @@ class Service:
     # ── running ──
 
     async def serve(self, stop: asyncio.Event, started: Callable[[], None] = lambda: None) -> None:
-        """Run until `stop` is set, then drain. `started` is called once the listeners stand.
+        """Run until `stop` is set, then drain. `started` is called once the listeners accept connections.
 
         Raises ConfigurationError (an address that cannot be bound), QueueError (the queue cannot be used as it is),
         in an ExceptionGroup.
@@ -163,7 +171,8 @@ class Service:
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             await self.queue.open()
             stack.push_async_callback(self.queue.close)
-            await stack.enter_async_context(self._outcomes.running())
+            if self._feed is not None:
+                await stack.enter_async_context(self._feed.running(self.queue.feed_target()))
             await self._transport.open()
             stack.push_async_callback(self._transport.close)
             if self._tracing is not None:
@@ -173,7 +182,7 @@ class Service:
                 tokens=self._live.tokens,
                 clock=time.time,
                 new_id=new_id,
-                waits=self._talking.waits,
+                waits=self._replies.waits,
             )
             await stack.enter_async_context(
                 listeners(self._settings, self.health, self.metrics, self.accept, sources, self._routes())
@@ -189,7 +198,7 @@ class Service:
                 async with asyncio.timeout(CANCEL_WITHIN):
                     await self.queue.stop_consuming()
             await worker
-            self._talking.waits.close()
+            self._replies.waits.close()
             for task in around:
                 task.cancel()
 
@@ -197,16 +206,14 @@ class Service:
         """Of the API, besides that of the events."""
         authorization = Authorization(self._live.tokens)
         yield from log_level_routes(authorization, self.log_level)
-        look = partial(look_from_worker, self.queue, self._stands.told)
+        look = partial(look_from_worker, self.queue, self._own_state.document, time.time)
         yield from StatusRoutes(authorization, look, time.monotonic).routes()
         yield from dead_letter_routes(authorization, self.queue, self._settings.queue, self._live.registry)
 
     def _around(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         yield from (self._consume, self._sample, self._watch, self._signing_keys.run)
         yield from (self._self_watch.watch_loop, self._self_watch.watch_files)
-        yield from self._talking.around()
-        if isinstance(self.queue, SqliteQueue):  # RabbitMQ's mends itself
-            yield self.queue.broken
+        yield self.queue.broken
 
     async def _consume(self) -> None:
         await self.queue.ready()

@@ -18,9 +18,9 @@ from notifier.cli.output import say
 from notifier.domain.errors import ConfigurationError, Mistake, QueueError, QueueUnavailable
 
 if TYPE_CHECKING:
-    from notifier.app import Queue
     from notifier.domain.dead_letter_rows import Wanted
     from notifier.operations.dead_letters import Letters
+    from notifier.operations.queue_port import Queue
     from notifier.settings import QueueSettings
 
 CONNECT_TIMEOUT = 15.0  # seconds; then the queue is away
@@ -86,19 +86,18 @@ def queue_settings(config: Path | None) -> QueueSettings:
 async def opened_letters(settings: QueueSettings, *, writing: bool) -> AsyncIterator[Letters]:
     """The dead letters of the queue. Raises QueueError."""
     from notifier.app import build_queue
-    from notifier.app.dead_letters import letters_of
 
     file = settings.sqlite_file
     if file is not None and not file.exists():
         raise QueueError(f"there is no queue file {file}; a worker or `notifier publish` makes it")
     queue = build_queue(settings)
     if not writing and file is None:
-        yield letters_of(queue, settings)
+        yield queue.dead_letters()
         return
     await queue.open()
     try:
         await _ready(queue)
-        yield letters_of(queue, settings)
+        yield queue.dead_letters()
     finally:
         await queue.close()
 

@@ -23,10 +23,9 @@ from notifier.domain.printable import json_text, printable
 
 if TYPE_CHECKING:
     from notifier.adapters.configuration.config_file import ReadPart
-    from notifier.app import Queue
-    from notifier.app.asking import Asking
     from notifier.operations.fates import Accounts
     from notifier.operations.publishing import Written
+    from notifier.operations.queue_port import Queue
     from notifier.settings import QueueSettings
 
 CONNECT_TIMEOUT = 15.0  # seconds; then the queue is away
@@ -150,18 +149,18 @@ async def _send(
     settings: QueueSettings, lane: Lane, events: Sequence[Written], report: _Report, seconds: float | None
 ) -> QueueError | None:
     from notifier.app import build_queue
-    from notifier.app.asking import Asking
     from notifier.operations.publishing import send_all
 
     queue = build_queue(settings)
     accounts = report.accounts
-    asking = None if accounts is None else Asking(queue, accounts.hear)
+    if accounts is not None:
+        queue.hear_replies(accounts.hear_reply)
     await queue.open()
     try:
         await _ready(queue)
-        failure = await send_all(asking or queue, lane, events, report.confirm)
-        if failure is None and asking is not None and accounts is not None and seconds is not None:
-            await _wait(asking, accounts, seconds)
+        failure = await send_all(queue, lane, events, report.confirm)
+        if failure is None and accounts is not None and seconds is not None:
+            await accounts.over(seconds, time.time)
     except TimeoutError:
         return QueueUnavailable(queue.status().problem or f"not connected within {CONNECT_TIMEOUT:.0f} s")
     except QueueError as error:
@@ -170,20 +169,6 @@ async def _send(
         return failure
     finally:
         await queue.close()
-
-
-async def _wait(asking: Asking, accounts: Accounts, seconds: float) -> None:
-    """Hear what is said. Raises QueueError."""
-    listening = asyncio.ensure_future(asking.listen())
-    waiting = asyncio.ensure_future(accounts.over(seconds, time.time))
-    try:
-        await asyncio.wait({listening, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if listening.done():
-            listening.result()
-    finally:
-        listening.cancel()
-        waiting.cancel()
-        await asyncio.wait({listening, waiting})
 
 
 async def _ready(queue: Queue) -> None:

@@ -65,9 +65,10 @@ def status(
 
 
 def _look(settings: QueueSettings) -> Status:
-    from notifier.app.status import look_around
+    from notifier.app import build_queue
+    from notifier.operations.own_state import look_from_outside
 
-    return asyncio.run(look_around(settings))
+    return asyncio.run(look_from_outside(build_queue(settings), time.time))
 
 
 def _show(status: Status, *, every_client: bool, as_json: bool, indent: int | None) -> None:

@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from notifier.adapters.configuration.live_configuration import LiveConfiguration, load
-from notifier.app import Queue, Service
+from notifier.app import Service
 from notifier.domain.dead_letter import DeadLetter, load_dead_letter
 from notifier.domain.message import DEAD, Lane
+from notifier.operations.queue_port import Queue
 from notifier.pipeline.facts import Observer
 
 

@@ -23,12 +23,13 @@ from uuid import uuid4
 import uvloop
 
 from notifier.adapters.configuration.config_file import read_part
-from notifier.app import Queue, build_queue
+from notifier.app import build_queue
 from notifier.demo.receivers import SAMPLES, Receiver
 from notifier.demo.story import ISS
 from notifier.demo.token_check import TokenCheck
 from notifier.domain.errors import QueueError
 from notifier.domain.message import Lane
+from notifier.operations.queue_port import Queue
 
 FIRST_PORT = 9001
 SLOW = 0.6  # seconds

@@ -1,16 +1,34 @@
-"""How the queue stands, as one who looks without touching anything finds it."""
+"""What a look at the queue finds, for `notifier status` and `notifier doctor`. A look changes nothing."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from notifier.domain.message import Depth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueOverview:
+    """What waits in the queues, and the states that the workers sent (documents of `operations/worker_state.py`).
+
+    `oldest` is when the first message of a queue was written, in epoch seconds; only a file knows.
+    """
+
+    depths: Mapping[str, Depth]
+    oldest: Mapping[str, float]
+    worker_states: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerState:
     """A broker that let us in. `missing` and `different` name queues and exchanges, the latter with what differs.
 
-    `blocked`: an alarm stops publishing. `stamped`: the broker's clock, in epoch seconds, where it stamps messages
-    (`message_interceptors`); `asked`: ours at that moment.
+    `declares`: workers declare what is missing (`queue.topology`). `blocked`: an alarm stops publishing. `stamped`: the
+    broker's clock in epoch seconds, if it stamps messages (`message_interceptors`); `asked`: our clock at that moment.
     """
+
+    prefix: str
+    declares: bool
 
     version: str
     may_configure: bool
@@ -25,7 +43,7 @@ class BrokerState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileState:
-    """The embedded queue's file. `worker`: one consumes it now; `fault` says why it cannot be used."""
+    """The embedded queue's file. `worker`: a worker consumes it now; `fault` says why it cannot be used."""
 
     path: Path
     size: int | None

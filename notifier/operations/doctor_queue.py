@@ -1,19 +1,33 @@
-"""What the doctor says of the queue: the broker's state, or that of the embedded queue's file, in sentences."""
+"""The doctor's check of the queue: the state of the broker or of the queue's file, as findings."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from notifier.domain.errors import QueueError
 from notifier.domain.queue_state import BrokerState, FileState
 from notifier.operations.doctor import Area, Finding, failed, ok, warning
+from notifier.operations.queue_port import Queue
 
 TESTED = ((3, 10), (4, 99))  # the versions of RabbitMQ, from and to, that this was made for
 CLOCKS_APART = 5.0  # seconds, from which on is warned
 
 
-def judge_broker(state: BrokerState, *, host: str, prefix: str, declares: bool) -> Iterator[Finding]:
-    """`declares`: whether workers declare what is missing (`queue.topology`)."""
+async def examine_queue(queue: Queue, where: str) -> Sequence[Finding]:
+    """Examine a queue that need not be open. `where` names its hosts or its file."""
+    try:
+        state = await queue.examine()
+    except QueueError as error:
+        advice = "look whether it runs, and at queue.url, queue.username and queue.password_file"
+        return [failed(Area.QUEUE, where, str(error), advice)]
+    if isinstance(state, FileState):
+        return list(judge_file(state))
+    return list(judge_broker(state, where))
+
+
+def judge_broker(state: BrokerState, host: str) -> Iterator[Finding]:
+    """What is wrong with the broker, or with our permissions there."""
     yield _version(state, host)
-    yield from _permissions(state, host, prefix, declares=declares)
+    yield from _permissions(state, host)
     if state.blocked:
         text = "blocks publishing: a memory or disk alarm"
         yield failed(
@@ -24,7 +38,7 @@ def judge_broker(state: BrokerState, *, host: str, prefix: str, declares: bool) 
         yield failed(Area.QUEUE, host, difference, advice)
     if state.missing:
         few = ", ".join(state.missing[:3]) + (f" and {len(state.missing) - 3} more" if len(state.missing) > 3 else "")
-        if declares and state.may_configure:
+        if state.declares and state.may_configure:
             advice = (
                 "a worker declares it when it starts; publishers that come before it need `notifier topology declare`"
             )
@@ -33,7 +47,7 @@ def judge_broker(state: BrokerState, *, host: str, prefix: str, declares: bool) 
             advice = "run `notifier topology declare` as a user that may configure it"
             yield failed(Area.QUEUE, host, f"missing: {few}", advice)
     if not (state.missing or state.different):
-        yield ok(Area.QUEUE, host, f"every queue and exchange under {prefix} stands as it should")
+        yield ok(Area.QUEUE, host, f"every queue and exchange under {state.prefix} stands as it should")
     if state.stamped is not None:
         yield clock_finding(host, state.stamped - state.asked)
 
@@ -47,7 +61,8 @@ def _version(state: BrokerState, host: str) -> Finding:
     return warning(Area.QUEUE, host, f"is version {state.version or 'unknown'}, for which this was not tested", advice)
 
 
-def _permissions(state: BrokerState, host: str, prefix: str, *, declares: bool) -> Iterator[Finding]:
+def _permissions(state: BrokerState, host: str) -> Iterator[Finding]:
+    prefix, declares = state.prefix, state.declares
     wanted = re.escape(prefix).replace(r"\-", "-") + r"\."
     grant = "rabbitmqctl set_permissions -p VHOST USER"
     if declares and not state.may_configure:
@@ -63,7 +78,7 @@ def _permissions(state: BrokerState, host: str, prefix: str, *, declares: bool) 
 
 
 def clock_finding(subject: str, ahead: float) -> Finding:
-    """`ahead`: seconds by which that clock is before ours."""
+    """Compare a clock with ours; it is `ahead` seconds ahead."""
     if abs(ahead) < CLOCKS_APART:
         return ok(Area.CLOCK, subject, "its clock and ours agree")
     which = "ahead of" if ahead > 0 else "behind"
@@ -74,7 +89,7 @@ def clock_finding(subject: str, ahead: float) -> Finding:
 
 
 def judge_file(state: FileState) -> Iterator[Finding]:
-    """Of the embedded queue."""
+    """Whether the queue's file can be used."""
     name = str(state.path)
     if state.fault is not None:
         yield failed(Area.QUEUE, name, state.fault, "nothing can be queued until that is put right")

@@ -11,7 +11,7 @@ from contextlib import suppress
 from types import MappingProxyType
 
 from notifier.domain.delivery import Delivery
-from notifier.domain.fate import Fate, Told, document_of
+from notifier.domain.fate import Fate, Told, document_of, load_told
 from notifier.domain.frozen import replace
 from notifier.domain.outcome import DeadReason
 from notifier.domain.reply import ReplyTo
@@ -199,6 +199,11 @@ class Accounts:
         if (account := self._accounts.get(told.event_id)) is not None:
             account.note(told)
             self._changed.set()
+
+    def hear_reply(self, body: bytes) -> None:
+        """A reply came, as a document; one that this release cannot read is ignored."""
+        if (told := load_told(body)) is not None:
+            self.hear(told)
 
     async def over(self, seconds: float, clock: Callable[[], float]) -> None:
         """Return after so many seconds, or as soon as nothing more can come within them."""

@@ -1,14 +1,14 @@
 """Tells audit systems what became of deliveries, at best effort: it never slows a delivery and never loses one.
 
 An observer makes facts into outcomes and puts them into a buffer of 1 MiB; a task of its own (`run`) hands them to a
-sink. What finds the buffer full, since the sink is away, blocked or too slow, is dropped and counted, and so is a batch
-that the sink loses: nothing is sent twice. Only durable fates are told, since only those are facts.
+target. What finds the buffer full, since the target is away, blocked or too slow, is dropped and counted, and so is a
+batch that the target loses: nothing is sent twice. Only durable fates are told, since only those are facts.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Literal, Protocol
 
 import structlog
@@ -22,23 +22,27 @@ from notifier.pipeline.ports import Clock
 
 ROOM = 1024 * 1024  # bytes, reckoned, that may wait
 UNDER_WAY = 8192  # attempts whose settlement is still to come; the worker's window holds far fewer
+FLUSH_WITHIN = 2.0  # seconds at the end of a drain; what is left then is dropped
 OVERHEAD = 400  # bytes of an outcome beside the names in it
 
 Wanted = Literal["failures", "all"]
 
 
-class Sink(Protocol):
-    """Where outcomes go, `at_once` at a time."""
+class FeedTarget(Protocol):
+    """Where the feed goes."""
 
     @property
     def at_once(self) -> int:
-        """How many at most."""
+        """How many notices one batch may have."""
+
+    async def run(self) -> None:
+        """Keep the way there open, until cancelled."""
 
     async def available(self) -> None:
-        """Return when it can take some. Never raises; paces its caller."""
+        """Wait until a batch can be sent. Never raises."""
 
     async def send(self, batch: Sequence[Told]) -> None:
-        """Hand them over. Raises QueueUnavailable where they may be lost."""
+        """Send a batch. Raises QueueUnavailable if it may be lost."""
 
 
 class Outcomes:
@@ -147,30 +151,43 @@ class Outcomes:
         self._waiting.append((told, size))
         self._filled.set()
 
-    async def run(self, sink: Sink) -> None:
+    @asynccontextmanager
+    async def running(self, target: FeedTarget) -> AsyncIterator[None]:
+        """Send what comes while the block lasts; then what is left, for two seconds at most."""
+        sending, keeping_open = (asyncio.create_task(work) for work in (self.run(target), target.run()))
+        try:
+            yield
+        finally:
+            sending.cancel()
+            await asyncio.wait([sending])
+            await self.flush(target, FLUSH_WITHIN)
+            keeping_open.cancel()
+            await asyncio.gather(sending, keeping_open, return_exceptions=True)
+
+    async def run(self, target: FeedTarget) -> None:
         """Hand over what comes, until cancelled."""
         while True:
             await self._filled.wait()
-            await sink.available()
-            await self._send(sink)
+            await target.available()
+            await self._send(target)
 
-    async def flush(self, sink: Sink, within: float) -> None:
+    async def flush(self, target: FeedTarget, within: float) -> None:
         """Hand over what is left, or count it as dropped once so many seconds have passed."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
                 while self._waiting:
-                    await self._send(sink)
+                    await self._send(target)
         self.dropped += len(self._waiting)
         self._waiting.clear()
 
-    async def _send(self, sink: Sink) -> None:
-        batch = [self._waiting.popleft() for _ in range(min(sink.at_once, len(self._waiting)))]
+    async def _send(self, target: FeedTarget) -> None:
+        batch = [self._waiting.popleft() for _ in range(min(target.at_once, len(self._waiting)))]
         sent = False
         try:
-            await sink.send([told for told, _ in batch])
+            await target.send([told for told, _ in batch])
             sent = True
         except QueueError:
-            pass  # counted below; the sink says why
+            pass  # counted below; the target says why
         except Exception as error:  # noqa: BLE001  around one observer: what only watches must not end a worker
             structlog.get_logger().error("outcomes_failed", error=type(error).__name__)
         finally:  # by a cancellation too

@@ -36,14 +36,14 @@ class Acknowledger(Protocol):
         """The message has found its durable fate. Never raises, never waits; without effect where it was lost since."""
 
 
-class Sink(Protocol):
-    """Where a queue puts what it takes. Both are called on the event loop and must return at once."""
+class Inbox(Protocol):
+    """Receives messages from a queue. Both methods are called on the event loop and must return at once."""
 
     def take(self, message: Message) -> None:
-        """A message came. It counts against the lane's prefetch until it is acked."""
+        """Take a message. It counts against the lane's prefetch until it is acked."""
 
     def lost(self, lane: Lane) -> None:
-        """Every unacked message of the lane will come again: the connection, channel or consumer is gone."""
+        """Forget the unacked messages of a lane: their connection is gone, and all of them will come again."""
 
 
 class Signer(Protocol):

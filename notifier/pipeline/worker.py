@@ -32,7 +32,7 @@ TICK = 0.05  # seconds
 
 
 class Worker:
-    """The heart: a `Sink` for messages. `run` until `stop`."""
+    """The heart: a `Inbox` for messages. `run` until `stop`."""
 
     def __init__(
         self,

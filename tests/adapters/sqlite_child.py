@@ -4,13 +4,14 @@
 """
 
 import asyncio
+import itertools
 import os
 import sys
 from pathlib import Path
 
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.message import Lane, Message
-from tests.contract.queues import outgoing
+from tests.contract.queues import Inbox, outgoing
 
 
 def tell(fact: str) -> None:
@@ -18,34 +19,18 @@ def tell(fact: str) -> None:
     os.write(1, fact.encode() + b"\n")
 
 
-class Churning:
-    """Acks every second message it takes, and says so before."""
-
-    def __init__(self, queue: SqliteQueue) -> None:
-        self._queue = queue
-        self._taken = 0
-
-    def take(self, message: Message) -> None:
-        """As the port says."""
-        self._taken += 1
-        if self._taken % 2:
-            tell(f"acking {message.message_id}")
-            self._queue.ack(message)
-
-
-class Holding:
-    """Acks nothing."""
-
-    def take(self, message: Message) -> None:
-        """As the port says."""
-        tell(f"taken {message.message_id}")
-
-
 async def churn(path: Path) -> None:
     """Publish, take and ack for ever."""
     queue = SqliteQueue(SqliteOptions(path=path))
     await queue.open()
-    await queue.consume(Churning(queue))
+    taken = itertools.count()
+
+    def ack_every_second(message: Message) -> None:
+        if next(taken) % 2 == 0:
+            tell(f"acking {message.message_id}")
+            queue.ack(message)
+
+    await queue.consume(Inbox(ack_every_second))
 
     async def publish(publisher: int) -> None:
         number = 0
@@ -61,7 +46,7 @@ async def hold(path: Path) -> None:
     """Publish four, take two of them, and stay."""
     queue = SqliteQueue(SqliteOptions(path=path, prefetch={Lane.EVENTS: 2}))
     await queue.open()
-    await queue.consume(Holding())
+    await queue.consume(Inbox(lambda message: tell(f"taken {message.message_id}")))
     for number in range(4):
         await queue.publish(Lane.EVENTS, outgoing(str(number)))
     tell("published")

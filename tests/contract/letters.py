@@ -15,7 +15,8 @@ from notifier.domain.outcome import DeadReason
 from notifier.domain.readmission import Rules
 from notifier.operations.dead_letter_repair import Course
 from notifier.operations.dead_letters import Letters
-from tests.contract.queues import Queue, ready
+from notifier.operations.queue_port import Queue
+from tests.contract.queues import ready
 
 ISS = "https://id.example.com"
 DELIVERY = Delivery(

@@ -1,17 +1,17 @@
-"""The port as the contract sees it, the two places where a queue can live, and an inbox to take into."""
+"""The places where a queue can live, and an inbox that keeps what it takes."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Protocol
 
-from notifier.domain.message import Depth, Kind, Lane, Message, Outgoing, QueueStatus
+from notifier.domain.message import Kind, Lane, Message, Outgoing, QueueStatus
+from notifier.operations.queue_port import Queue
 
 PATIENCE = 15.0  # seconds until a wait is a failure
 
 
 class Inbox:
-    """A sink that keeps what it takes. With `on_take` something is done with each at once."""
+    """An inbox that keeps what it takes. With `on_take` something is done with each at once."""
 
     def __init__(self, on_take: Callable[[Message], object] | None = None) -> None:
         self.lost_lanes: list[Lane] = []
@@ -39,32 +39,6 @@ class Inbox:
     def empty(self) -> bool:
         """Whether everything taken was looked at."""
         return self._taken.empty()
-
-
-class Queue(Protocol):
-    """What both adapters offer."""
-
-    async def open(self) -> None: ...
-    async def ready(self) -> None: ...
-    async def consume(self, sink: Inbox, /) -> None: ...
-    async def stop_consuming(self) -> None: ...
-    async def close(self) -> None: ...
-    def ack(self, message: Message) -> None: ...
-    async def publish(self, queue: str, message: Outgoing) -> None: ...
-    async def available(self) -> None: ...
-    async def send_event(
-        self,
-        lane: Lane,
-        body: bytes,
-        *,
-        message_id: str | None,
-        content_type: str = ...,
-        headers: Mapping[str, str] = ...,
-    ) -> None: ...
-    def status(self) -> QueueStatus: ...
-    async def depths(self) -> Mapping[str, Depth]: ...
-    def consumers(self) -> int: ...
-    async def browse(self, queue: str, limit: int) -> Sequence[Message]: ...
 
 
 class Place:

@@ -21,8 +21,9 @@ from notifier.domain.outcome import DeadReason
 from notifier.domain.readmission import Stays
 from notifier.operations.dead_letter_repair import discard, replay
 from notifier.operations.dead_letters import Letters, Visit, rows
+from notifier.operations.queue_port import Queue
 from tests.contract.letters import DELIVERY, ISS, RULES, LettersOf, bury, course, letter, letters_of
-from tests.contract.queues import Inbox, Place, Queue, names, ready
+from tests.contract.queues import Inbox, Place, names, ready
 
 MANY = 450  # more than are taken together on either queue
 ALL = Wanted()

@@ -20,13 +20,14 @@ from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
 from notifier.operations.dead_letter_repair import discard
 from notifier.operations.dead_letters import Letters
+from notifier.operations.queue_port import Queue
 from notifier.server.authorization import Authorization
 from notifier.server.listener import Listener, listen
 from notifier.server.operators import dead_letters
 from notifier.server.operators.dead_letters import DeadLetterRoutes, Desk
 from notifier.server.publishers.events import Sources, api_app
 from tests.contract.letters import RULES, bury, course, letters_of
-from tests.contract.queues import PATIENCE, Queue, ready
+from tests.contract.queues import PATIENCE, ready
 
 COUNT, SIZE = 150, 100_000  # more than the sockets on either side hold
 WITHIN = 1.0  # seconds

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,9 @@ GOOD = {
     "backchannel_logout_supported": True,
     "backchannel_logout_session_supported": True,
 }
-WELL = BrokerState(version="3.10.8", may_configure=True, may_write=True, may_read=True, blocked=False)
+WELL = BrokerState(
+    prefix="n", declares=True, version="3.10.8", may_configure=True, may_write=True, may_read=True, blocked=False
+)
 
 
 def levels(found: Sequence[Finding]) -> set[Level]:
@@ -87,8 +90,8 @@ async def test_one_check_that_hangs_costs_its_own_answer_alone() -> None:
 )
 def test_a_broker(changes: dict[str, object], declares: bool, words: str) -> None:
     """What keeps a worker from its work fails; what a worker mends itself, or nobody tried, is a warning."""
-    state = BrokerState(**{name: changes.get(name, getattr(WELL, name)) for name in BrokerState.__slots__})  # type: ignore[arg-type]
-    told = bad(list(judge_broker(state, host="mq", prefix="n", declares=declares)))
+    state = replace(WELL, declares=declares, **changes)  # type: ignore[arg-type]
+    told = bad(list(judge_broker(state, "mq")))
     assert words in told
     assert bool(told) == bool(words)
 

@@ -27,6 +27,9 @@ class Kept:
         self.open = asyncio.Event()
         self.open.set()
 
+    async def run(self) -> None:
+        return
+
     async def available(self) -> None:
         await self.open.wait()
 

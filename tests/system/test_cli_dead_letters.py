@@ -18,8 +18,8 @@ from notifier.domain.dead_letter import DeadLetter, bury_delivery, bury_raw
 from notifier.domain.errors import Mistake
 from notifier.domain.message import DEAD, Lane, Message
 from notifier.domain.outcome import DeadReason
+from notifier.operations.queue_port import Queue
 from tests.contract.letters import DELIVERY, bury, letter
-from tests.contract.queues import Queue
 from tests.system.command import command, environment, notifier
 
 BODY = b'{"iss": "https://id.example.com", "sub": "bob-sub-5", "clients": []}'

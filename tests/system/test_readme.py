@@ -30,7 +30,6 @@ from notifier.adapters.configuration.tokens_file import TokenEntry, load_tokens
 from notifier.adapters.queues.rabbitmq.administration import declare_topology
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
-from notifier.adapters.queues.rabbitmq.talk import Listener
 from notifier.adapters.signers.keys import generate_key
 from notifier.adapters.telemetry.logs import LogObserver, SubjectHash
 from notifier.adapters.telemetry.metrics import Metrics
@@ -258,7 +257,7 @@ async def test_with_the_permissions_that_are_printed_a_publisher_is_told_what_be
     """Direct reply-to needs none beside that to publish."""
     worker, publisher = (f"amqp://{user}:secret@127.0.0.1:{rabbitmq.port}/{vhost}" for user in ("notifier", "idp"))
     queue = RabbitQueue(RabbitOptions(urls=(worker,)))
-    queue.talk.listen(Listener(answer=lambda: b"", heard=lambda _who, _body: None))
+    queue.side_channel.listen(lambda: b"", lambda _who, _body: None)
     await queue.open()
     replies: asyncio.Queue[bytes] = asyncio.Queue()
     try:
@@ -276,7 +275,7 @@ async def test_with_the_permissions_that_are_printed_a_publisher_is_told_what_be
             while not (found := await queue.browse("events", 1)):  # noqa: ASYNC110  a broker tells nobody
                 await asyncio.sleep(0.05)
             assert found[0].reply_to is not None
-            queue.talk.reply(found[0].reply_to.to, None, b"told")
+            queue.side_channel.reply(found[0].reply_to.to, None, b"told")
             assert await replies.get() == b"told"
     finally:
         await queue.close()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import aiohttp
 import pytest
 
 from notifier.adapters.configuration.config_file import read_part
-from notifier.app.status import look_around
+from notifier.app import build_queue
+from notifier.operations.own_state import look_from_outside
 from notifier.operations.status import Status
 from tests.system.clients import Clients, Hit
 from tests.system.command import notifier
@@ -107,7 +109,7 @@ async def test_all_workers_are_asked_and_summed_up(tmp_path: Path, amqp_url: str
             settings = read_part(site.file, {}, {"queue"}).settings.queue
 
             async def look() -> Status:
-                return await look_around(settings)
+                return await look_from_outside(build_queue(settings), time.time)
 
             status = await until(look, lambda status: len(status.workers) == 2)
             assert status.seen == 2

@@ -1,7 +1,7 @@
 """Taking messages of one lane, and acking them.
 
 A lane has a channel of its own, and with it delivery tags of its own: whatever happens to the channel or its consumer
-(`basic.cancel` included), the channel is given up, the sink hears that everything unacked will come again, and a new
+(`basic.cancel` included), the channel is given up, the inbox hears that everything unacked will come again, and a new
 one consumes. A message bears the acks of the channel it came by: a late ack cannot meet another message's tag.
 """
 
@@ -31,7 +31,7 @@ from notifier.adapters.queues.rabbitmq.wire.decoding import to_message
 from notifier.adapters.queues.rabbitmq.wire.frames import hand_over
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import Lane
-from notifier.pipeline.ports import Sink
+from notifier.pipeline.ports import Inbox
 
 FLUSH_AFTER = 0.003  # seconds that acks gather: at 3,000 messages/s ten go in one frame
 RPC_TIMEOUT = 5.0
@@ -93,7 +93,7 @@ class LaneConsumer:
         self._keep = options.max_event
         self._mend = mend  # declares what is missing
         self._log = structlog.get_logger(__name__).bind(queue=queue)
-        self._sink: Sink | None = None
+        self._inbox: Inbox | None = None
         self._wanted = asyncio.Event()
         self._changing = asyncio.Lock()  # `start`, `stop` and a new channel come from three tasks
         self._channel: aiormq.Channel | None = None
@@ -107,9 +107,9 @@ class LaneConsumer:
         """Whether the broker is sending us messages now."""
         return self._consumer_tag is not None
 
-    async def start(self, sink: Sink) -> None:
+    async def start(self, inbox: Inbox) -> None:
         """Consume from now on. Returns at once where there is no connection yet."""
-        self._sink = sink
+        self._inbox = inbox
         self._wanted.set()
         with suppress(*_CHANNEL_TROUBLE):  # the keeper of the channel sees it too, and begins anew
             await self._consume()
@@ -151,8 +151,8 @@ class LaneConsumer:
         """Consume on this channel until it or the consumer is gone. Whether it ever consumed."""
         acks = ChannelAcks(channel)
         flushing = asyncio.create_task(acks.run())
-        sink = self._sink
-        assert sink is not None  # `_wanted` is set by `start` alone
+        inbox = self._inbox
+        assert inbox is not None  # `_wanted` is set by `start` alone
         self._cancelled.clear()
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
         stood = False
@@ -177,20 +177,20 @@ class LaneConsumer:
             acks.forget()
             flushing.cancel()
             if stood:
-                sink.lost(self._lane)
+                inbox.lost(self._lane)
         await close_channel(channel)
         return stood
 
     async def _consume(self) -> None:
         """Have the broker send, if that is wanted, there is a channel, and it does not yet."""
         async with self._changing:
-            lane, channel, acks, sink = self._lane, self._channel, self._acks, self._sink
-            if channel is None or acks is None or sink is None or self._consumer_tag or not self._wanted.is_set():
+            lane, channel, acks, inbox = self._lane, self._channel, self._acks, self._inbox
+            if channel is None or acks is None or inbox is None or self._consumer_tag or not self._wanted.is_set():
                 return
 
             def take(delivered: aiormq.abc.DeliveredMessage) -> None:
                 tag = Taken(acks, delivered.delivery_tag or 0)
-                sink.take(to_message(lane, delivered, tag, keep=self._keep))
+                inbox.take(to_message(lane, delivered, tag, keep=self._keep))
 
             async def taken(delivered: aiormq.abc.DeliveredMessage) -> None:
                 take(delivered)  # of what comes aiormq's way: all, or nothing where `hand_over` is before it

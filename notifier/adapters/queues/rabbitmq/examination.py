@@ -1,7 +1,7 @@
-"""Looks how the broker stands for us, and changes nothing there that outlives the look.
+"""Examines the broker for the doctor, and leaves no trace there.
 
-What we may do is tried on an exclusive queue of its own, whose name begins as ours do, and on a name that no queue has:
-no session's message is read, moved or counted. An alarm shows only to a connection that publishes: hence the second.
+Permissions are tried on an exclusive queue under our prefix, and on a name that no queue has. So no message of a
+session is read, moved or counted. The broker tells an alarm only to a connection that publishes, hence the second one.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ PACE = 0.05
 
 
 async def examine_broker(options: RabbitOptions) -> BrokerState:
-    """How it stands. Raises QueueError where it cannot be reached or refuses us."""
+    """The state of the broker. Raises QueueError if it cannot be reached or refuses us."""
     name = f"{options.prefix}.doctor.{secrets.token_hex(4)}"
     async with _connected(options) as looking, _connected(options) as publishing:
         properties = underlay_of(looking).server_properties
@@ -49,6 +49,8 @@ async def examine_broker(options: RabbitOptions) -> BrokerState:
         except ChannelAccessRefused as refused:
             raise QueueError(reason_of(refused)) from refused
     return BrokerState(
+        prefix=options.prefix,
+        declares=options.topology == "declare",
         version=version if isinstance(version, str) else "",
         may_configure=configure,
         may_write=write,

@@ -36,7 +36,7 @@ RPC_TIMEOUT = 10.0
 
 
 class OutcomePublisher:
-    """A sink for outcomes. `run` in a task of its own."""
+    """Sends the feed to the exchange `<prefix>.outcomes`. `run` in a task of its own."""
 
     at_once: Final = 32
 

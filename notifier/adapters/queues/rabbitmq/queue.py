@@ -5,36 +5,37 @@ Two connections, since a memory alarm blocks one that publishes and must not sto
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 from uuid import uuid4
 
 import structlog
-from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
+from aiormq.exceptions import AMQPError
 
 from notifier.adapters.queues.rabbitmq import topology
+from notifier.adapters.queues.rabbitmq.administration import browse, depths_at, look_around, queue_names
 from notifier.adapters.queues.rabbitmq.connection import (
     Connection,
     Link,
-    close_channel,
     ending,
     named_losses,
-    open_channel,
-    reason_of,
 )
 from notifier.adapters.queues.rabbitmq.consuming import LaneConsumer, Taken
+from notifier.adapters.queues.rabbitmq.dead_letters import RabbitLetters
+from notifier.adapters.queues.rabbitmq.examination import examine_broker
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.outcomes import OutcomePublisher
 from notifier.adapters.queues.rabbitmq.publishing import BLOCKED, Publishing
-from notifier.adapters.queues.rabbitmq.talk import Talk
-from notifier.adapters.queues.rabbitmq.wire.decoding import to_message
+from notifier.adapters.queues.rabbitmq.side_channel import RabbitSideChannel
 from notifier.adapters.queues.rabbitmq.wire.publish import Publish
 from notifier.domain.errors import NotifierError, QueueUnavailable
-from notifier.domain.message import DEAD, HOPS, Depth, Lane, Message, Outgoing, QueueStatus, delay, delays
-from notifier.pipeline.ports import Sink
+from notifier.domain.message import Depth, Lane, Message, Outgoing, QueueStatus, delays
+from notifier.domain.queue_state import BrokerState, QueueOverview
+from notifier.pipeline.ports import Inbox
 
 WATCH_EVERY = 15.0  # seconds between two looks at the number of consumers, and at queues that should be there
 MEND_AT_MOST_EVERY = 0.5
 HOPELESS_EVERY = 5.0  # where mending failed: an operator must act first
-RPC_TIMEOUT = 10.0
 ROUTING_KEY = "session-ended"  # any: the exchanges are bound with `#`
 
 
@@ -53,8 +54,7 @@ class RabbitQueue:
             LaneConsumer(lane, self._name(lane), options, self._mend) for lane in (Lane.EVENTS, Lane.RETRIES, Lane.BULK)
         ]
         self._publishing = Publishing(self._mend_soon)
-        self.ask_for_replies = self._publishing.ask_for_replies
-        self.talk = Talk(options, uuid4().hex)
+        self.side_channel = RabbitSideChannel(options, uuid4().hex)
         self._links = (
             Link(options, "consume", self._serve_consuming),
             Link(options, "publish", self._serve_publishing),
@@ -68,13 +68,13 @@ class RabbitQueue:
 
     async def open(self) -> None:
         """Start connecting in the background, and go on until `close`. Returns at once."""
-        runs = (*(link.run for link in self._links), *((self.talk.run,) if self.talk.listens else ()))
+        runs = (*(link.run for link in self._links), *((self.side_channel.run,) if self.side_channel.listens else ()))
         self._tasks = [asyncio.create_task(run()) for run in runs]
 
     async def ready(self) -> None:
-        """Return when connected and the topology stands.
+        """Return when connected and every queue is there.
 
-        Raises TopologyMismatch when it is wrong, QueueError when the broker refuses us. It is tried again all the same.
+        Raises TopologyMismatch if a queue is wrong, QueueError if the broker refuses us. Connecting goes on.
         """
         for link in self._links:
             standing = asyncio.ensure_future(link.standing.wait())
@@ -89,7 +89,7 @@ class RabbitQueue:
             raise link.failure or QueueUnavailable("the queue was closed")
 
     async def close(self) -> None:
-        """Stop, and send the acks that wait. What is unacked goes back to the broker."""
+        """Stop, and send the acks that wait. Unacked messages go back to the broker."""
         await self.stop_consuming()
         for lane in self._lanes:
             await lane.flush()
@@ -99,13 +99,18 @@ class RabbitQueue:
             await asyncio.wait(self._tasks)
         self._tasks = []
 
-    async def consume(self, sink: Sink) -> None:
-        """Put what comes in the three lanes into `sink`, from now on, through every loss of connection or queue."""
+    async def broken(self) -> NoReturn:
+        """Never ends: this queue recovers from every loss."""
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError("nobody sets this future")
+
+    async def consume(self, inbox: Inbox) -> None:
+        """Give messages of the three lanes to `inbox` from now on, through every loss of connection or queue."""
         for lane in self._lanes:
-            await lane.start(sink)
+            await lane.start(inbox)
 
     async def stop_consuming(self) -> None:
-        """Take no more. What was taken stays ours and can still be acked."""
+        """Take no more. Messages already taken can still be acked."""
         await asyncio.gather(*(lane.stop() for lane in self._lanes))
 
     # ── the consuming connection ────────────────────────────────────────────────────────────────────────────────
@@ -121,7 +126,7 @@ class RabbitQueue:
     async def _serve_publishing(self, link: Link, connection: Connection) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._publishing.serve(link, connection))
-            tasks.create_task(self.talk.serve(connection))
+            tasks.create_task(self.side_channel.serve(connection))
 
     async def _establish(self, connection: Connection) -> None:
         establish = topology.declare if self._options.topology == "declare" else topology.verify
@@ -218,10 +223,14 @@ class RabbitQueue:
         )
         await self._publishing.publish(publish)
 
-    # ── how it stands ───────────────────────────────────────────────────────────────────────────────────────────
+    def hear_replies(self, heard: Callable[[bytes], None]) -> None:
+        """Ask for replies to the events sent here, and give each to `heard`. Call it before `open`."""
+        self._publishing.ask_for_replies(heard)
+
+    # ── status ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def status(self) -> QueueStatus:
-        """Connected means both connections stand; consuming, that all three lanes do."""
+        """Connected means that both connections stand; consuming means that all three lanes do."""
         connected = all(link.standing.is_set() for link in self._links)
         blocked = self._publishing.blocked
         told = (
@@ -243,56 +252,45 @@ class RabbitQueue:
 
     async def depths(self) -> Mapping[str, Depth]:
         """What waits, by queue name without prefix; a missing queue is left out. Raises QueueUnavailable."""
-        names = (*Lane, DEAD, *(delay(hop) for hop in HOPS))
-        return await depths_at(self._consuming_connection(), {name: self._name(name) for name in names})
+        return await depths_at(self._consuming_connection(), queue_names(self._options))
+
+    async def look_around(self, within: float) -> QueueOverview:
+        """What waits, and the states of the workers that answer in time. Raises QueueError.
+
+        A queue that is not open makes a connection for the look, and declares nothing.
+        """
+        if not self._tasks:
+            return await look_around(self._options, within=within)
+        depths = await self.depths()
+        workers = max(1, depths[Lane.EVENTS].consumers) if Lane.EVENTS in depths else 1
+        states = await self.side_channel.ask(within, enough=workers)
+        return QueueOverview(depths=depths, oldest={}, worker_states=states)
+
+    async def examine(self) -> BrokerState:
+        """The state of the broker, for the doctor, over connections of its own. Raises QueueError."""
+        return await examine_broker(self._options)
 
     async def browse(self, queue: str, limit: int) -> Sequence[Message]:
-        """Look at up to `limit` messages, oldest first, and give them back in order. Their `tag` cannot be acked.
+        """Look at up to `limit` messages, oldest first, and give them back in order. They cannot be acked.
 
-        A look counts as a delivery: harmless in `dead`, whose limit is out of reach; in a lane a hundred looks use a
-        message up. Raises QueueUnavailable.
+        A look counts as a delivery. In `dead` that is harmless, since its limit is out of reach; in a lane a message
+        is lost to the dead letters after a hundred looks. Raises QueueUnavailable.
         """
-        seen: list[Message] = []
         place = Lane(queue) if queue in set(Lane) else queue
-        channel = await open_channel(self._consuming_connection())
-        try:
-            while len(seen) < limit:
-                with named_losses():
-                    async with asyncio.timeout(RPC_TIMEOUT):
-                        delivered = await channel.basic_get(self._name(queue))
-                if delivered.delivery_tag is None:
-                    break
-                seen.append(to_message(place, delivered, tag=None))
-        except (AMQPError, OSError, RuntimeError) as error:
-            raise QueueUnavailable(f"cannot look into {self._name(queue)}: {reason_of(error)}") from error
-        finally:
-            await close_channel(channel)  # gives them back
-        return seen
+        return await browse(self._consuming_connection(), self._name(queue), place, limit)
+
+    # ── dead letters, feed ──────────────────────────────────────────────────────────────────────────────────────
+
+    def dead_letters(self) -> RabbitLetters:
+        """The dead letters, over a connection of their own. A replay needs this queue open."""
+        return RabbitLetters(self._options, self.publish)
+
+    def feed_target(self) -> OutcomePublisher:
+        """Where the feed goes: an exchange, over a connection of its own."""
+        return OutcomePublisher(self._options)
 
     def _consuming_connection(self) -> Connection:
         connection = self._links[0].connection
         if connection is None:
             raise QueueUnavailable("not connected")
         return connection
-
-
-async def depths_at(connection: Connection, names: Mapping[str, str]) -> dict[str, Depth]:
-    """By the keys of `names`, whose values are full queue names. Raises QueueUnavailable."""
-    found: dict[str, Depth] = {}
-    channel = await open_channel(connection)
-    try:
-        for key, name in names.items():
-            if channel.is_closed:
-                channel = await open_channel(connection)
-            try:
-                with named_losses():
-                    async with asyncio.timeout(RPC_TIMEOUT):
-                        queue = await channel.queue_declare(name, passive=True)
-            except ChannelNotFoundEntity:
-                continue
-            found[key] = Depth(ready=queue.message_count or 0, consumers=queue.consumer_count or 0)
-    except (AMQPError, OSError, RuntimeError) as error:
-        raise QueueUnavailable(f"cannot ask the broker: {reason_of(error)}") from error
-    finally:
-        await close_channel(channel)
-    return found

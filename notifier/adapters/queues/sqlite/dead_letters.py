@@ -4,13 +4,18 @@ What is replayed is written and its letter deleted in one transaction: never los
 it each letter is replayed by one of them. Transactions are short, so that a worker of another process goes on.
 """
 
+from __future__ import annotations
+
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
-from notifier.adapters.queues.sqlite.queue import SqliteQueue
 from notifier.adapters.queues.sqlite.store import Row, Store, Tag
 from notifier.domain.dead_letter_rows import Look, Seen
 from notifier.domain.message import DEAD, Message, Transfer, Transferred
+
+if TYPE_CHECKING:
+    from notifier.adapters.queues.sqlite.queue import SqliteQueue
 
 PAGE = 200  # letters of a page: 10 ms of the thread that a worker needs too
 PAGE_BYTES = 4 * 1024 * 1024  # of their bodies, which take three times as much on their way; one letter at least
@@ -23,7 +28,7 @@ class SqliteLetters:
         self._queue = queue
 
     @asynccontextmanager
-    async def visit(self, look: Look) -> AsyncIterator["SqliteVisit"]:
+    async def visit(self, look: Look) -> AsyncIterator[SqliteVisit]:
         """One pass over what is there now. Raises QueueError."""
         visit = SqliteVisit(self._queue, look)
         await visit.begin()

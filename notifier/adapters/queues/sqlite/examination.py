@@ -1,4 +1,4 @@
-"""Looks how the file of the embedded queue stands, and changes nothing. Blocking: it reads the file to its end."""
+"""Examines the embedded queue's file for the doctor, and changes nothing. Blocks: it reads the whole file."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from notifier.domain.queue_state import FileState
 
 
 def examine_file(path: Path) -> FileState:
-    """How it stands, for the user who asks."""
+    """The state of the file, for the user who runs this."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:

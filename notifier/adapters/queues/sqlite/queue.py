@@ -11,29 +11,27 @@ from functools import partial
 from sqlite3 import Connection
 from threading import Thread
 from types import MappingProxyType
-from typing import NoReturn, Protocol, TypeVar
+from typing import NoReturn, TypeVar
 
 import structlog
 
 from notifier.adapters.feed.outcome_table import Retention
+from notifier.adapters.queues.sqlite.dead_letters import SqliteLetters
+from notifier.adapters.queues.sqlite.examination import examine_file
 from notifier.adapters.queues.sqlite.handover import Ack, Call, Publish, Report
-from notifier.adapters.queues.sqlite.store import DELAYS, QUEUES, Row, Store, Tag
-from notifier.adapters.queues.sqlite.talk import Talk
+from notifier.adapters.queues.sqlite.outcomes import KeptOutcomes
+from notifier.adapters.queues.sqlite.side_channel import SqliteSideChannel
+from notifier.adapters.queues.sqlite.store import ASKER, DELAYS, QUEUES, Row, Store, Tag
 from notifier.adapters.queues.sqlite.writer import SqliteOptions, Writer
 from notifier.domain.errors import QueueError, QueueUnavailable
 from notifier.domain.message import Depth, Lane, Message, Outgoing, QueueStatus
 from notifier.domain.outcome_event import Told
+from notifier.domain.queue_state import FileState, QueueOverview
+from notifier.pipeline.ports import Inbox
 
 _NOT_OPEN = "not open"
 _PACE = 0.5  # seconds between tries of a publish while the file cannot be written
 _Result = TypeVar("_Result")
-
-
-class Sink(Protocol):
-    """Where what is taken goes. Called on the event loop; a file loses no consumer, so nothing is ever `lost`."""
-
-    def take(self, message: Message) -> None:
-        """A message came."""
 
 
 class SqliteQueue:
@@ -46,14 +44,16 @@ class SqliteQueue:
         self._options = options
         self._writer: Writer | None = None
         self._thread: Thread | None = None
-        self._sink: Sink | None = None
+        self._inbox: Inbox | None = None  # its `lost` is never called: a file loses no consumer
         self._held: dict[int, Tag] = {}
         self._connected = False
         self._problem: str | None = _NOT_OPEN
         self._consuming = False
         self._ended = asyncio.Event()
         self._damage: str | None = None
-        self.talk = Talk(self, options.clock)
+        self.side_channel = SqliteSideChannel(self, options.clock)
+        self._publisher_headers: Mapping[str, str] = {}
+        self._tasks: list[asyncio.Task[object]] = []
         self._log = structlog.get_logger()
 
     async def open(self) -> None:
@@ -68,33 +68,36 @@ class SqliteQueue:
         self._writer = Writer(self._options, lambda report: loop.call_soon_threadsafe(self._settle, report))
         self._thread = Thread(target=self._writer.run, name="sqlite-queue", daemon=True)
         self._thread.start()
+        self._tasks = [asyncio.create_task(work()) for work in self.side_channel.tasks()]
         with suppress(QueueError):
             await self.ready()
 
     async def ready(self) -> None:
-        """Return once the file can be used. Raises QueueUnavailable, or TopologyMismatch where the file is not ours."""
+        """Return once the file can be used. Raises QueueUnavailable, or TopologyMismatch if the file is not ours."""
         await self._ask(self._running().check)
 
     async def broken(self) -> NoReturn:
-        """Raise QueueError once the thread has ended: before `close`, by a damaged file or a fault of ours."""
+        """Raise QueueError once the queue's thread has ended: the file is damaged, or notifier has a bug."""
         await self._ended.wait()
-        fault = f"the thread that serves the queue {self._options.path} has ended; start the service anew"
+        fault = f"the thread that serves the queue {self._options.path} has ended; restart the service"
         raise QueueError(self._damage or fault)
 
-    async def consume(self, sink: Sink) -> None:
-        """Take from now on. Raises QueueUnavailable where another worker has the file."""
-        self._sink = sink
+    async def consume(self, inbox: Inbox) -> None:
+        """Give messages to `inbox` from now on. Raises QueueUnavailable if another worker has the file."""
+        self._inbox = inbox
         await self._ask(self._running().start_consuming)
         self._consuming = True
 
     async def stop_consuming(self) -> None:
-        """Take no more. What was taken can still be acked."""
+        """Take no more. Messages already taken can still be acked."""
         self._consuming = False
         if self._writer is not None:
             await self._ask(self._writer.stop_consuming)
 
     async def close(self) -> None:
         """Make every ack durable, give back what was not acked, close the file. Never raises."""
+        for task in self._tasks:
+            task.cancel()
         thread = self._thread
         if self._writer is None or thread is None:
             return
@@ -148,7 +151,7 @@ class SqliteQueue:
                 kind=None,
                 content_type=_storable(content_type),
                 message_id=None if message_id is None else _storable(message_id),
-                headers=json.dumps(dict(headers)),
+                headers=json.dumps({**headers, **self._publisher_headers}),
                 published_at=self._options.clock(),
                 due=None,
                 body=body,
@@ -159,8 +162,14 @@ class SqliteQueue:
         """Return when a publish has a chance again; only trying tells whether a full disk has room."""
         await asyncio.sleep(0 if self._problem is None else _PACE)
 
+    def hear_replies(self, heard: Callable[[bytes], None]) -> None:
+        """Ask for replies to the events sent here, and give each to `heard`. Call it before `open`."""
+        self._publisher_headers = {ASKER: self.side_channel.hear_replies(heard)}
+
+    # ── status ──────────────────────────────────────────────────────────────────────────────────────────────────
+
     def status(self) -> QueueStatus:
-        """How the file stands. `blocked` while it is open and cannot be written."""
+        """The state of the file. `blocked` while it is open and cannot be written."""
         return QueueStatus(
             connected=self._connected,
             consuming=self._consuming,
@@ -172,9 +181,43 @@ class SqliteQueue:
         """What waits in every queue."""
         return await self._ask(self._running().depths)
 
+    async def look_around(self, within: float) -> QueueOverview:
+        """What waits, and the worker's state if it answers in time. Opens the file for the look if it is not open.
+
+        Raises QueueError.
+        """
+        opened = self._writer is None
+        if opened and not self._options.path.exists():
+            text = f"there is no queue file {self._options.path} yet; a worker or a publisher makes it"
+            raise QueueUnavailable(text)
+        await self.open()
+        try:
+            await self.ready()
+            depths = await self.depths()
+            states = await self.side_channel.ask(within) if depths[Lane.EVENTS].consumers else []
+            oldest = await self.look(lambda store: store.oldest())
+            return QueueOverview(depths=depths, oldest=oldest, worker_states=states)
+        finally:
+            if opened:
+                await self.close()
+
+    async def examine(self) -> FileState:
+        """The state of the file, for the doctor. It need not be open."""
+        return await asyncio.to_thread(examine_file, self._options.path)
+
     def consumers(self) -> int:
-        """How many workers share the queue: always this one alone."""
+        """How many workers share the queue: always one."""
         return 1
+
+    # ── dead letters, feed ──────────────────────────────────────────────────────────────────────────────────────
+
+    def dead_letters(self) -> SqliteLetters:
+        """The dead letters of this queue, while it is open."""
+        return SqliteLetters(self)
+
+    def feed_target(self) -> KeptOutcomes:
+        """Where the feed goes: a table in the same file."""
+        return KeptOutcomes(self)
 
     async def browse(self, queue: str, limit: int) -> Sequence[Message]:
         """The first ready messages of a queue, oldest first, which stay as they are. Their acks have no effect."""
@@ -185,7 +228,7 @@ class SqliteQueue:
         await self._ask(partial(self._running().keep_outcomes, batch, retention))
 
     async def with_notes(self, use: Callable[[Connection], _Result], *, writing: bool = True) -> _Result:
-        """Run on the thread, in a transaction where it writes: for what is said beside the logouts (`talk`)."""
+        """Run on the queue's thread, in a transaction if it writes: for the side channel. Raises QueueError."""
         return await self._ask(partial(self._running().use, use, writing=writing))
 
     def _running(self) -> Writer:
@@ -223,11 +266,11 @@ class SqliteQueue:
                 done.set_result(result)
             else:
                 done.set_exception(error)
-        if report.taken and self._sink is not None:
+        if report.taken and self._inbox is not None:
             for message in report.taken:
                 if isinstance(message.tag, Tag):
                     self._held[message.tag.id] = message.tag
-                self._sink.take(message)
+                self._inbox.take(message)
         if report.ended:
             self._bury()
         elif report.problem != before:  # last, since a log may lie on the same full disk

@@ -191,6 +191,13 @@ class Store:
             counted: dict[str, int] = json.loads(self._one(_DEPTHS, consumed))
         return counted
 
+    def oldest(self) -> dict[str, float]:
+        """When the first message of each queue was written, in epoch seconds, even if a worker holds it."""
+        first = "SELECT min(id) FROM messages GROUP BY queue"
+        sql = f"SELECT queue, published_at FROM messages WHERE id IN ({first})"  # noqa: S608  constants
+        with translating(self._path):
+            return dict(self._database.execute(sql).fetchall())
+
     def browse(self, queue: str, limit: int, *, consumed: bool) -> list[Message]:
         """The first ready messages of a queue."""
         with translating(self._path):

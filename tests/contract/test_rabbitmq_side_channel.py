@@ -1,4 +1,4 @@
-"""What workers say beside the logouts, on RabbitMQ: asked, they answer; what goes wrong with that stays there."""
+"""The side channel on RabbitMQ: workers reply and tell their state, and a fault there stops no logout."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,11 +7,10 @@ import aio_pika
 import pytest
 from structlog.testing import capture_logs
 
-from notifier.adapters.queues.rabbitmq import outbox, talk
+from notifier.adapters.queues.rabbitmq import outbox, side_channel
 from notifier.adapters.queues.rabbitmq.administration import declare_topology, look_around
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
-from notifier.adapters.queues.rabbitmq.talk import Listener
 from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.waiting import until
@@ -23,7 +22,7 @@ def options(amqp_url: str, prefix: str) -> RabbitOptions:
     return RabbitOptions(urls=(amqp_url,), prefix=prefix)
 
 
-class Talking:
+class NamedWorkers:
     """Workers that say their names, and keep what they hear."""
 
     def __init__(self) -> None:
@@ -33,7 +32,7 @@ class Talking:
     async def start(self, options: RabbitOptions, name: bytes) -> RabbitQueue:
         """One more of them."""
         queue = RabbitQueue(options)
-        queue.talk.listen(Listener(answer=lambda: name, heard=lambda who, body: self.heard.put_nowait((who, body))))
+        queue.side_channel.listen(lambda: name, lambda who, body: self.heard.put_nowait((who, body)))
         self.queues.append(queue)
         await queue.open()
         await asyncio.wait_for(queue.ready(), PATIENCE)
@@ -43,9 +42,9 @@ class Talking:
 
 
 @pytest.fixture
-async def workers() -> AsyncIterator[Talking]:
-    """See `Talking`."""
-    made = Talking()
+async def workers() -> AsyncIterator[NamedWorkers]:
+    """See `NamedWorkers`."""
+    made = NamedWorkers()
     yield made
     for queue in made.queues:
         await queue.close()
@@ -55,12 +54,12 @@ async def until_answered(options: RabbitOptions, names: set[bytes]) -> None:
     """Ask until exactly these answer."""
 
     async def ask() -> set[bytes]:
-        return set((await look_around(options, within=1.0))[1])
+        return set((await look_around(options, within=1.0)).worker_states)
 
     await until(ask, lambda answers: answers == names)
 
 
-async def test_all_workers_answer_who_asks(options: RabbitOptions, workers: Talking) -> None:
+async def test_all_workers_answer_who_asks(options: RabbitOptions, workers: NamedWorkers) -> None:
     """At the command line, and one that asks by its own connection hears itself too; a third that left is not heard."""
     first = await workers.start(options, b"first")
     await workers.start(options, b"second")
@@ -68,27 +67,27 @@ async def test_all_workers_answer_who_asks(options: RabbitOptions, workers: Talk
     await until_answered(options, {b"first", b"second", b"third"})
     await third.close()
     await until_answered(options, {b"first", b"second"})
-    assert set(await first.talk.ask(PATIENCE, 2)) == {b"first", b"second"}
+    assert set(await first.side_channel.ask(PATIENCE, 2)) == {b"first", b"second"}
 
 
 async def test_without_workers_nobody_answers_and_nothing_is_made(options: RabbitOptions) -> None:
     """Looking declares no queue."""
-    assert await look_around(options, within=0.2) == ({}, [])
+    overview = await look_around(options, within=0.2)
+    assert (overview.depths, overview.worker_states) == ({}, [])
     await declare_topology(options)
-    depths, answers = await look_around(options, within=0.2)
-    assert depths["events"].consumers == 0
-    assert answers == []
+    overview = await look_around(options, within=0.2)
+    assert (overview.depths["events"].consumers, overview.worker_states) == (0, [])
 
 
-async def test_a_reply_reaches_another_worker(options: RabbitOptions, workers: Talking) -> None:
+async def test_a_reply_reaches_another_worker(options: RabbitOptions, workers: NamedWorkers) -> None:
     """By its address, with the correlation id."""
     first, second = await workers.start(options, b"first"), await workers.start(options, b"second")
     await until_answered(options, {b"first", b"second"})
-    second.talk.reply(first.talk.address, "c-1", b"told")
+    second.side_channel.reply(first.side_channel.address, "c-1", b"told")
     assert await asyncio.wait_for(workers.heard.get(), PATIENCE) == ("c-1", b"told")
 
 
-async def test_a_reply_to_nobody_is_lost_without_a_trace(options: RabbitOptions, workers: Talking) -> None:
+async def test_a_reply_to_nobody_is_lost_without_a_trace(options: RabbitOptions, workers: NamedWorkers) -> None:
     """Who asked has gone, or wrote a name at which the broker closes the connection: no logout's has noticed.
 
     Whoever asks next is answered.
@@ -96,14 +95,14 @@ async def test_a_reply_to_nobody_is_lost_without_a_trace(options: RabbitOptions,
     queue = await workers.start(options, b"worker")
     await until_answered(options, {b"worker"})
     for gone in ("amq.gen-nobody", "amq.rabbitmq.reply-to.nonsense", "amq.rabbitmq.reply-to.g1h2AA5yZXBseUAx.x"):
-        queue.talk.reply(gone, None, b"told")
+        queue.side_channel.reply(gone, None, b"told")
         await queue.publish("dead", outgoing(gone))
         await until_answered(options, {b"worker"})
 
 
 @pytest.mark.parametrize("correlation_id", ["\N{REPLACEMENT CHARACTER}" * 255, "x" * 256, "\ud800"])
 async def test_a_name_that_no_message_can_bear_ends_no_reply_of_others(
-    options: RabbitOptions, workers: Talking, correlation_id: str
+    options: RabbitOptions, workers: NamedWorkers, correlation_id: str
 ) -> None:
     """255 bytes that are no UTF-8 become 765. That reply is dropped, and the connection for replies stands."""
     queue = await workers.start(options, b"worker")
@@ -116,40 +115,40 @@ async def test_a_name_that_no_message_can_bear_ends_no_reply_of_others(
         here = await (await connection.channel()).declare_queue(exclusive=True)
         await here.consume(hear, no_ack=True)
         with capture_logs() as log:
-            queue.talk.reply(here.name, "before", b"told")
+            queue.side_channel.reply(here.name, "before", b"told")
             assert await asyncio.wait_for(heard.get(), PATIENCE) == "before"
-            queue.talk.reply(here.name, correlation_id, b"told")
-            queue.talk.reply(here.name, "behind", b"told")
+            queue.side_channel.reply(here.name, correlation_id, b"told")
+            queue.side_channel.reply(here.name, "behind", b"told")
             assert await asyncio.wait_for(heard.get(), PATIENCE) == "behind"
-    assert queue.talk.dropped == 1
+    assert queue.side_channel.dropped == 1
     assert [line for line in log if line["log_level"] == "error"] == []
 
 
-async def test_what_finds_the_outbox_full_is_dropped_and_counted(options: RabbitOptions, workers: Talking) -> None:
+async def test_what_finds_the_outbox_full_is_dropped_and_counted(options: RabbitOptions, workers: NamedWorkers) -> None:
     """It never waits, and holds a bounded memory."""
     queue = await workers.start(options, b"worker")
     await until_answered(options, {b"worker"})
     for _ in range(outbox.MOST + 7):
-        queue.talk.reply("amq.gen-nobody", None, b"x")
-    assert queue.talk.dropped == 7
+        queue.side_channel.reply("amq.gen-nobody", None, b"x")
+    assert queue.side_channel.dropped == 7
     await until_answered(options, {b"worker"})  # behind all of them, so that the outbox is empty again
-    before = queue.talk.dropped
+    before = queue.side_channel.dropped
     for _ in range(3):
-        queue.talk.reply("amq.gen-nobody", None, b"x" * (outbox.MOST_BYTES // 2))
-    assert queue.talk.dropped == before + 1
+        queue.side_channel.reply("amq.gen-nobody", None, b"x" * (outbox.MOST_BYTES // 2))
+    assert queue.side_channel.dropped == before + 1
 
 
 async def test_a_closed_channel_is_opened_again_and_the_logouts_go_on(
-    options: RabbitOptions, workers: Talking, monkeypatch: pytest.MonkeyPatch
+    options: RabbitOptions, workers: NamedWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody has declared the exchange otherwise: nobody can be asked until it is gone, and all else works."""
-    monkeypatch.setattr(talk, "AGAIN", 0.1)
+    monkeypatch.setattr(side_channel, "AGAIN", 0.1)
     async with await aio_pika.connect(options.urls[0]) as connection:
         channel = await connection.channel()
         wrong = await channel.declare_exchange(f"{options.prefix}.workers", aio_pika.ExchangeType.TOPIC)
         queue = await workers.start(options, b"worker")
         await queue.publish("dead", outgoing("a"))
-        assert (await look_around(options, within=0.2))[1] == []
+        assert (await look_around(options, within=0.2)).worker_states == []
         await wrong.delete()
     await until_answered(options, {b"worker"})
     assert queue.status().connected
@@ -159,13 +158,13 @@ async def test_who_may_not_declare_replies_and_cannot_be_asked(
     rabbitmq: RabbitmqNode | None,
     options: RabbitOptions,
     amqp_url: str,
-    workers: Talking,
+    workers: NamedWorkers,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With `topology: verify` a worker's user needs no permission to configure."""
     if rabbitmq is None:
         pytest.skip("needs rabbitmqctl on the node")
-    monkeypatch.setattr(talk, "AGAIN", 0.1)
+    monkeypatch.setattr(side_channel, "AGAIN", 0.1)
     await asyncio.to_thread(rabbitmq.ctl, "add_user", options.prefix, "secret")
     await asyncio.to_thread(rabbitmq.ctl, "set_permissions", options.prefix, "^$", ".*", ".*")
     await declare_topology(options)
@@ -177,7 +176,7 @@ async def test_who_may_not_declare_replies_and_cannot_be_asked(
     await until_answered(options, {b"worker"})
 
     async def told() -> bool:
-        replying.talk.reply(answering.talk.address, "c-1", b"told")
+        replying.side_channel.reply(answering.side_channel.address, "c-1", b"told")
         return not workers.heard.empty()
 
     assert await until(told, bool)

@@ -1,17 +1,17 @@
-"""What workers say beside the logouts: replies to publishers who asked, and answers to who asks how the workers stand.
+"""The side channel on RabbitMQ: a worker's replies to publishers, and its state for operators who ask.
 
-It has a channel of its own on the publishing connection, and no word of it is worth a logout: nothing is confirmed,
-nothing waited for, and what finds the outbox full or the broker blocking is dropped and counted. Whatever goes wrong
-closes that channel alone, which is opened again; no error leaves `serve`. What goes to a name that a publisher gave
-goes by a connection that stands for as long as there is any (`outside`).
+A logout is worth more than anything said here. So the side channel has an AMQP channel of its own on the publishing
+connection, waits for no confirm, and drops and counts a message when the outbox is full or the broker blocks. An error
+closes that channel only. It is opened again, and no error leaves `serve`. Replies to a name that a publisher gave go
+over another connection (`outside`).
 
-Each worker has an exclusive queue, bound to a fanout exchange that goes with the last of them. Where its user may not
-declare them (`topology: verify`), it replies to publishers and does not answer.
+Each worker has an exclusive queue, bound to a fanout exchange that is deleted with the last worker. A user who may not
+declare them (`topology: verify`) still replies to publishers, but its worker cannot be asked for its state.
 """
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
 
 import aiormq
 import aiormq.abc
@@ -34,59 +34,49 @@ from notifier.adapters.queues.rabbitmq.wire.publish import DIRECT
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.reply import asked_by_publisher
 
-QUESTION = "notifier.question"  # the AMQP `type` of one who asks how the workers stand
-MADE_UP = "amq."  # how names begin that the broker makes up, and that a publisher may have made up
+QUESTION = "notifier.question"  # the AMQP `type` of a message that asks workers for their state
+MADE_UP = "amq."  # begins each name that the broker makes up, and that a publisher may forge
 RPC_TIMEOUT = 10.0
 AGAIN = 5.0  # seconds until a channel that was closed is opened anew
-UNREAD = 30_000  # milliseconds; who asked has gone by then
+UNREAD = 30_000  # milliseconds; nobody waits longer for an answer
 _TROUBLE = (AMQPError, OSError, RuntimeError, QueueUnavailable)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listener:
-    """Who speaks for this worker. Both must return at once and never raise.
-
-    `answer` tells how it stands; `heard` is given the replies that come to it, by their correlation ids.
-    """
-
-    answer: Callable[[], bytes]
-    heard: Callable[[str, bytes], None]
-
-
-class Talk:
-    """Replies to publishers, and answers to whoever asks how the workers stand.
-
-    Without a listener it does nothing.
-    """
+class RabbitSideChannel:
+    """Replies to publishers, and sends this worker's state to those who ask. It does nothing before `listen`."""
 
     def __init__(self, options: RabbitOptions, name: str) -> None:
         self._exchange = f"{options.prefix}.workers"
         self.address = f"{options.prefix}.worker.{name}"
         self._outside = Outside(options)
-        self._listener: Listener | None = None
+        self._state: Callable[[], bytes] | None = None
+        self._heard: Callable[[str, bytes], None] = lambda _id, _body: None
         self._connection: Connection | None = None
         self._outbox = Outbox()
         self._cancelled = asyncio.Event()  # the broker took our queue away
-        self._allowed = True
+        self._may_declare = True
         self._told = ""
         self._log = structlog.get_logger(__name__)
 
     @property
     def listens(self) -> bool:
-        """Whether there is anybody to speak for."""
-        return self._listener is not None
+        """True after `listen`."""
+        return self._state is not None
 
-    def listen(self, listener: Listener) -> None:
-        """From the next connection on."""
-        self._listener = listener
+    def listen(self, state: Callable[[], bytes], heard: Callable[[str, bytes], None]) -> None:
+        """Speak for a worker, from the next connection on. Both must return at once and never raise.
+
+        `state` gives the worker's state as a document. `heard` gets each reply to `address`, with its correlation id.
+        """
+        self._state, self._heard = state, heard
 
     @property
     def dropped(self) -> int:
-        """How many replies and answers were lost here."""
+        """How many replies and answers were dropped here."""
         return self._outbox.dropped + self._outside.outbox.dropped
 
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
-        """Best effort. Never waits, never raises."""
+        """Send a reply, or drop and count it. Never waits, never raises."""
         if to.startswith(MADE_UP):
             self._outside.outbox.put(to, correlation_id, body)
         elif self._connection is None:
@@ -99,15 +89,15 @@ class Talk:
         await self._outside.run()
 
     async def serve(self, connection: Connection) -> None:
-        """Until cancelled."""
-        if self._listener is None:
+        """Keep a channel on this connection, until cancelled."""
+        if self._state is None:
             return
         while not ending():
             try:
-                await self._hold(connection, self._listener)
+                await self._hold(connection)
             except _TROUBLE as trouble:
                 if isinstance(trouble, ChannelAccessRefused):
-                    self._allowed = False
+                    self._may_declare = False
                 if self._told != (told := reason_of(trouble)):  # not the same line again and again
                     self._told = told
                     self._log.info("workers_not_asked", reason=told)
@@ -116,14 +106,14 @@ class Talk:
                 self._outbox.clear()
             await asyncio.sleep(AGAIN)
 
-    async def _hold(self, connection: Connection, listener: Listener) -> None:
-        """Speak and listen on one channel until it is closed."""
+    async def _hold(self, connection: Connection) -> None:
+        """Send and receive on one channel until it is closed."""
         channel = await open_channel(connection)
         try:
-            if self._allowed:
-                await self._bind(channel, listener)
+            if self._may_declare:
+                await self._bind(channel)
             self._connection, self._told = connection, ""
-            self._log.debug("replying", answering=self._allowed)
+            self._log.debug("replying", answering=self._may_declare)
             writing = asyncio.ensure_future(self._outbox.write(channel, connection))
             cancelled = asyncio.ensure_future(self._cancelled.wait())
             closing = channel.closing
@@ -138,9 +128,9 @@ class Talk:
         finally:
             await close_channel(channel)
 
-    async def _bind(self, channel: aiormq.Channel, listener: Listener) -> None:
+    async def _bind(self, channel: aiormq.Channel) -> None:
         async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
-            self._hear(delivered, listener)
+            self._hear(delivered)
 
         self._cancelled.clear()
         channel.on_consumer_cancel_callbacks.add(lambda _: self._cancelled.set())
@@ -153,26 +143,27 @@ class Talk:
                 await channel.queue_bind(self.address, self._exchange)
                 await channel.basic_consume(self.address, on_message, no_ack=True)
 
-    def _hear(self, delivered: aiormq.abc.DeliveredMessage, listener: Listener) -> None:
+    def _hear(self, delivered: aiormq.abc.DeliveredMessage) -> None:
         properties = delivered.header.properties
         if properties.message_type == QUESTION:
             asked = asked_by_publisher(properties.reply_to or "", properties.correlation_id)
-            if asked is not None:
-                self.reply(asked.to, asked.correlation_id, listener.answer())
+            if asked is not None and self._state is not None:
+                self.reply(asked.to, asked.correlation_id, self._state())
         elif properties.correlation_id:
-            listener.heard(properties.correlation_id, delivered.body)
+            self._heard(properties.correlation_id, delivered.body)
 
     async def ask(self, within: float, enough: int) -> list[bytes]:
-        """The answers of all workers, this one among them, that came within so many seconds."""
-        if self._connection is None:
-            return []
-        return await ask_workers(self._connection, self._exchange, within=within, enough=enough)
+        """The states of all workers, this one included, that answer in time; none without a channel. Never raises."""
+        with suppress(QueueUnavailable):
+            if self._connection is not None:
+                return await ask_workers(self._connection, self._exchange, within=within, enough=enough)
+        return []
 
 
 async def ask_workers(connection: Connection, exchange: str, *, within: float, enough: int) -> list[bytes]:
-    """How each worker stands, in its own words: as many as answer in time, no longer than until `enough` have.
+    """Ask every worker for its state. Return the answers after `within` seconds, or once there are `enough`.
 
-    Raises QueueUnavailable. Where no worker ever was, nobody answers.
+    Raises QueueUnavailable.
     """
     answers: list[bytes] = []
     all_here = asyncio.Event()
@@ -196,7 +187,7 @@ async def ask_workers(connection: Connection, exchange: str, *, within: float, e
                 await channel.basic_publish(b"", exchange=exchange, properties=properties)
         waiting, closing = asyncio.ensure_future(all_here.wait()), channel.closing
         try:
-            # A closed channel says that there is no such exchange, and so no worker.
+            # The broker closes the channel if the exchange does not exist, and so no worker does.
             await asyncio.wait({closing, waiting}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()

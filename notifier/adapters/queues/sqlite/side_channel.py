@@ -1,0 +1,112 @@
+"""The side channel on the embedded queue: replies and states, as notes in the queue's file.
+
+The worker looks for questions four times a second, and writes its replies in batches on the queue's one thread. If the
+outbox is full or the file cannot be written, replies are dropped and counted.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from typing import Protocol, TypeVar
+from uuid import uuid4
+
+from notifier.adapters.queues.sqlite import notes
+from notifier.adapters.queues.sqlite.notes import Note
+from notifier.adapters.queues.sqlite.store import IN_FILE
+from notifier.domain.errors import QueueError
+
+LOOK_EVERY = 0.25  # seconds
+OUTBOX = 2000
+T = TypeVar("T")
+
+
+class NotesFile(Protocol):
+    """The queue's file, while it is open."""
+
+    async def with_notes(self, use: Callable[[sqlite3.Connection], T], *, writing: bool = True) -> T:
+        """Run on the queue's thread, in a transaction if it writes. Raises QueueError."""
+
+
+class SqliteSideChannel:
+    """Replies to publishers, sends the worker's state to those who ask, and hears replies for a publisher."""
+
+    address = "here"  # this process alone serves the file's API, so it hears its own replies without the file
+
+    def __init__(self, file: NotesFile, clock: Callable[[], float]) -> None:
+        self._file = file
+        self._clock = clock
+        self._state: Callable[[], bytes] | None = None
+        self._heard: Callable[[bytes], None] | None = None
+        self._outbox: list[Note] = []
+        self._name = uuid4().hex
+        self.dropped = 0
+
+    def listen(self, state: Callable[[], bytes], heard: Callable[[str, bytes], None]) -> None:  # noqa: ARG002
+        """Speak for the worker, from the next `open` on. `heard` is never called: no other worker replies to this."""
+        self._state = state
+
+    def hear_replies(self, heard: Callable[[bytes], None]) -> str:
+        """Give each reply to this publisher to `heard`, from the next `open` on. Returns the publisher's name."""
+        self._heard = heard
+        return self._name
+
+    def tasks(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
+        """What runs while the queue is open, until cancelled."""
+        if self._state is not None:
+            yield lambda: _again_and_again(self._speak, LOOK_EVERY)
+        if self._heard is not None:
+            yield lambda: _again_and_again(self._hear, LOOK_EVERY / 2)
+
+    def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
+        """Send a reply, or drop and count it. Never waits, never raises."""
+        if to != IN_FILE or correlation_id is None or len(self._outbox) >= OUTBOX:
+            self.dropped += 1
+        else:
+            self._outbox.append(Note(correlation_id, body))
+
+    async def ask(self, within: float) -> list[bytes]:
+        """The worker's state; nothing if it does not answer in time. Raises QueueError."""
+        if self._state is not None:
+            return [self._state()]
+        now = self._clock()
+        await self._file.with_notes(lambda database: notes.ask(database, self._name, now))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while True:
+                    await asyncio.sleep(LOOK_EVERY / 2)
+                    if answers := await self._take_answers():
+                        return answers[:1]
+        return []
+
+    async def _speak(self) -> None:
+        askers = await self._file.with_notes(_askers, writing=False)
+        if self._state is not None:
+            self._outbox += [Note(asker, self._state()) for asker in askers]
+        if not self._outbox:
+            return
+        batch, self._outbox = self._outbox, []
+        now = self._clock()
+        try:
+            await self._file.with_notes(lambda database: notes.answer(database, batch, now))
+        except QueueError:
+            self.dropped += len(batch)
+
+    async def _hear(self) -> None:
+        for body in await self._take_answers():
+            if self._heard is not None:
+                self._heard(body)
+
+    async def _take_answers(self) -> list[bytes]:
+        return await self._file.with_notes(lambda database: notes.take_answers(database, self._name))
+
+
+async def _again_and_again(act: Callable[[], Coroutine[object, object, None]], every: float) -> None:
+    while True:
+        await asyncio.sleep(every)
+        with suppress(QueueError):  # `status` shows a file that cannot be used
+            await act()
+
+
+def _askers(database: sqlite3.Connection) -> list[str]:
+    return notes.questions(database) if notes.exist(database) else []

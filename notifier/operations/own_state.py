@@ -1,0 +1,82 @@
+"""What a worker says of itself, and how a worker or the command line asks all of them."""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from notifier import __version__
+from notifier.domain.errors import QueueError
+from notifier.domain.queue_state import QueueOverview
+from notifier.operations.health import Health
+from notifier.operations.queue_port import Queue
+from notifier.operations.status import HeldStands, Status, WorkerStands, clients_of, dump_stands, status_of
+from notifier.pipeline.ports import Clock
+from notifier.pipeline.worker import Worker
+
+ANSWER_WITHIN = 2.0  # seconds that workers have to answer
+FRESH = 0.5  # seconds for which a state is told again: a worker that is asked a hundred times a second looks twice
+
+
+class OwnState:
+    """The state of this worker, as a document for the side channel."""
+
+    def __init__(
+        self,
+        name: str,
+        worker: Callable[[], Worker],
+        health: Health,
+        *,
+        draining: Callable[[], bool],
+        replies_dropped: Callable[[], int],
+        clock: Clock,
+        steady: Clock,
+    ) -> None:
+        self._name = name
+        self._worker = worker
+        self._health = health
+        self._draining = draining
+        self._replies_dropped = replies_dropped
+        self._steady = steady
+        self._since = clock()
+        self._last = (b"", 0.0)
+
+    def document(self) -> bytes:
+        """The state now, or at most half a second ago. Returns at once."""
+        document, at = self._last
+        now = self._steady()
+        if not document or now - at > FRESH:
+            document = dump_stands(self._now())
+            self._last = (document, now)
+        return document
+
+    def _now(self) -> WorkerStands:
+        worker = self._worker()
+        clients, left_out = clients_of(self._health, worker.circuits, worker.lines)
+        return WorkerStands(
+            worker=self._name,
+            version=__version__,
+            since=self._since,
+            draining=self._draining(),
+            in_flight=worker.in_flight,
+            held={
+                lane.value: HeldStands(unsettled=len(shelf), oldest=shelf.oldest)
+                for lane, shelf in worker.shelves.items()
+            },
+            rates=self._health.rates(),
+            clients=clients,
+            left_out=left_out,
+            replies_dropped=self._replies_dropped(),
+        )
+
+
+async def look_from_worker(queue: Queue, own: Callable[[], bytes], clock: Clock) -> Status:
+    """The status as a worker sees it: it asks the others. While the queue is away, only its own state."""
+    overview = QueueOverview(depths={}, oldest={}, worker_states=[])
+    with suppress(QueueError):
+        overview = await queue.look_around(ANSWER_WITHIN)
+    return status_of(overview.depths, overview.worker_states or [own()], now=clock(), oldest=overview.oldest)
+
+
+async def look_from_outside(queue: Queue, clock: Clock) -> Status:
+    """The status as the command line sees it. The queue need not be open. Raises QueueError."""
+    overview = await queue.look_around(ANSWER_WITHIN)
+    return status_of(overview.depths, overview.worker_states, now=clock(), oldest=overview.oldest)

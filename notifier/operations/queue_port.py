@@ -1,0 +1,101 @@
+"""The queue, as everybody but the pipeline uses it. RabbitMQ and SQLite satisfy it; so must a third.
+
+What differs between them, such as who keeps the feed, stays inside the adapter. `app.build_queue` chooses one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn, Protocol
+
+from notifier.domain.message import Depth, Lane, Message, QueueStatus
+from notifier.domain.queue_state import BrokerState, FileState, QueueOverview
+from notifier.operations.dead_letters import Letters
+from notifier.pipeline.outcomes import FeedTarget
+from notifier.pipeline.ports import Acknowledger, Inbox, Publisher
+
+
+class SideChannel(Protocol):
+    """What a worker says beside deliveries: replies to publishers, and its state to operators. Best effort."""
+
+    @property
+    def address(self) -> str:
+        """Where other workers send replies for those who wait at this one."""
+
+    @property
+    def dropped(self) -> int:
+        """How many replies and answers were dropped here."""
+
+    def listen(self, state: Callable[[], bytes], heard: Callable[[str, bytes], None]) -> None:
+        """Speak for this worker. Call it before the queue is opened. Both must return at once and never raise.
+
+        `state` gives the worker's state as a document. `heard` gets each reply to `address`, with its correlation id.
+        """
+
+    def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
+        """Send a reply, or drop and count it. Never waits, never raises."""
+
+
+class Queue(Publisher, Acknowledger, Protocol):
+    """A queue. `open` it before use, and `close` it at the end."""
+
+    @property
+    def side_channel(self) -> SideChannel:
+        """The side channel of this process."""
+
+    async def open(self) -> None:
+        """Start to connect, and go on until `close`. Never raises."""
+
+    async def ready(self) -> None:
+        """Return when the queue can be used. Raises QueueError if waiting longer does not help."""
+
+    async def close(self) -> None:
+        """Make every ack durable, and give back the messages without one. Never raises."""
+
+    async def broken(self) -> NoReturn:
+        """Raise QueueError once the queue cannot be used again without a restart."""
+
+    async def consume(self, inbox: Inbox) -> None:
+        """Give messages of the three lanes to `inbox` from now on. Raises QueueUnavailable."""
+
+    async def stop_consuming(self) -> None:
+        """Take no more. Messages already taken can still be acked."""
+
+    async def send_event(
+        self,
+        lane: Lane,
+        body: bytes,
+        *,
+        message_id: str | None,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] = ...,
+    ) -> None:
+        """Publish an event to `events` or `bulk`, as any publisher does. Raises QueueUnavailable."""
+
+    def hear_replies(self, heard: Callable[[bytes], None]) -> None:
+        """Ask for replies to the events sent here, and give each to `heard`. Call it before `open`."""
+
+    def status(self) -> QueueStatus:
+        """Whether the queue is connected and consumed, and what is wrong."""
+
+    def consumers(self) -> int:
+        """How many workers share the queue, at least 1."""
+
+    async def depths(self) -> Mapping[str, Depth]:
+        """What waits in each queue, by its name without prefix. Raises QueueUnavailable."""
+
+    async def browse(self, queue: str, limit: int) -> Sequence[Message]:
+        """Look at up to `limit` messages, oldest first. They stay, and cannot be acked. Raises QueueUnavailable."""
+
+    async def look_around(self, within: float) -> QueueOverview:
+        """What waits, and the states of the workers that answer in so many seconds. The queue need not be open.
+
+        Raises QueueError.
+        """
+
+    async def examine(self) -> BrokerState | FileState:
+        """The state of the broker or file, for the doctor. The queue need not be open. Raises QueueError."""
+
+    def dead_letters(self) -> Letters:
+        """The dead letters of this queue."""
+
+    def feed_target(self) -> FeedTarget:
+        """Where this queue keeps the feed."""
