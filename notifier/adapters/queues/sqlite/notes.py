@@ -1,7 +1,7 @@
-"""What is said beside the logouts, in two small tables of the queue's file: questions to the worker, and its answers.
+"""The notes of the side channel, in two tables of the queue's file: questions to the worker, and its answers.
 
-They are made when somebody first asks, so that a file of which nobody asked anything is as it always was. A note is of
-use for seconds; whoever writes takes old ones away. Functions on an open database, to be called within a transaction.
+The tables are made with the first question, so a file without questions keeps its form. A note is useful for seconds;
+every write deletes old ones. Call these functions on an open database, within a transaction.
 """
 
 import sqlite3
@@ -16,31 +16,31 @@ KEPT = 60.0  # seconds
 
 
 class Note(NamedTuple):
-    """An answer, and to whom."""
+    """An answer, and who asked."""
 
     asker: str
     body: bytes
 
 
 def exist(database: sqlite3.Connection) -> bool:
-    """Whether anybody ever asked."""
+    """True once anybody has asked."""
     found = database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'questions'")
     return bool(found.fetchone()[0])
 
 
 def ask(database: sqlite3.Connection, asker: str, now: float) -> None:
-    """Put a question: how does the worker stand?"""
+    """Ask the worker for its state."""
     _prepare(database, now)
     database.execute("INSERT INTO questions (asker, at) VALUES (?, ?)", (asker, now))
 
 
 def questions(database: sqlite3.Connection) -> list[str]:
-    """Who asks."""
+    """Those who ask."""
     return [row[0] for row in database.execute("SELECT asker FROM questions LIMIT 100").fetchall()]
 
 
 def answer(database: sqlite3.Connection, notes: Iterable[Note], now: float) -> None:
-    """Write answers, and take away the questions of those who get one."""
+    """Write answers, and delete the questions that they answer."""
     _prepare(database, now)
     for note in notes:
         database.execute("INSERT INTO answers (asker, at, body) VALUES (?, ?, ?)", (note.asker, now, note.body))
@@ -48,7 +48,7 @@ def answer(database: sqlite3.Connection, notes: Iterable[Note], now: float) -> N
 
 
 def take_answers(database: sqlite3.Connection, asker: str) -> list[bytes]:
-    """The answers that came, oldest first; they are gone then."""
+    """Read and delete the answers to this asker, oldest first."""
     if not exist(database):
         return []
     found = database.execute("SELECT body FROM answers WHERE asker = ? ORDER BY rowid", (asker,)).fetchall()

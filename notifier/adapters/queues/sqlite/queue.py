@@ -1,6 +1,6 @@
-"""The embedded queue's face towards the event loop. No SQLite work happens here: operations go to the writer's thread.
+"""The embedded queue, for the event loop. SQLite itself is used on the writer's thread only.
 
-A message that was taken is held here under its tag until it is acked: an ack of anything else has no effect.
+A taken message is held here under its tag until it is acked. An ack of anything else has no effect.
 """
 
 import asyncio
@@ -35,10 +35,7 @@ _Result = TypeVar("_Result")
 
 
 class SqliteQueue:
-    """The queue port on one SQLite file.
-
-    `open` before use, `close` at the end; a closed queue can be opened again.
-    """
+    """A queue in one SQLite file. A closed queue can be opened again."""
 
     def __init__(self, options: SqliteOptions) -> None:
         self._options = options
@@ -57,9 +54,9 @@ class SqliteQueue:
         self._log = structlog.get_logger()
 
     async def open(self) -> None:
-        """Start the thread and open the file, creating it where there is none. Never raises.
+        """Start the thread, and open or create the file. Never raises.
 
-        A file that cannot be opened is tried again at every use; `ready` tells why.
+        A file that cannot be opened is tried again at every use; `ready` says why.
         """
         if self._writer is not None:
             return
@@ -95,20 +92,20 @@ class SqliteQueue:
             await self._ask(self._writer.stop_consuming)
 
     async def close(self) -> None:
-        """Make every ack durable, give back what was not acked, close the file. Never raises."""
+        """Make every ack durable, give back messages without one, close the file. Never raises."""
         for task in self._tasks:
             task.cancel()
         thread = self._thread
         if self._writer is None or thread is None:
             return
-        with suppress(QueueError):  # where the last commit fails, what it would have acked comes again
+        with suppress(QueueError):  # if the last commit fails, the messages that it would have acked come again
             await self.stop_consuming()
             await self._ask(self._writer.finish)
         # The thread's last word to the loop comes before the end of this wait.
         await asyncio.get_running_loop().run_in_executor(None, thread.join)
 
     def ack(self, message: Message) -> None:
-        """Forget the message for good, with the next commit. Without effect where it is not held (any more)."""
+        """Delete the message with the next commit. No effect if it is not held any more."""
         tag = message.tag
         if self._writer is not None and isinstance(tag, Tag) and self._held.get(tag.id) is tag:
             del self._held[tag.id]
@@ -121,7 +118,7 @@ class SqliteQueue:
         await self._write(self.row(queue, message))
 
     def row(self, queue: str, message: Outgoing) -> Row:
-        """The message as the file holds it."""
+        """The message as a row of the file."""
         return Row(
             queue=queue,
             kind=message.kind,
@@ -142,7 +139,7 @@ class SqliteQueue:
         content_type: str = "application/json",
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Publish as an outsider would, to events or bulk: it is not marked as ours. Raises QueueUnavailable."""
+        """Publish an event to events or bulk, as any publisher does. Raises QueueUnavailable."""
         if lane is Lane.RETRIES:
             raise ValueError("no event is published to the retries")
         await self._write(
@@ -159,7 +156,7 @@ class SqliteQueue:
         )
 
     async def available(self) -> None:
-        """Return when a publish has a chance again; only trying tells whether a full disk has room."""
+        """Return when a publish has a chance again. Only a try tells whether a full disk has room."""
         await asyncio.sleep(0 if self._problem is None else _PACE)
 
     def hear_replies(self, heard: Callable[[bytes], None]) -> None:
@@ -220,7 +217,7 @@ class SqliteQueue:
         return KeptOutcomes(self)
 
     async def browse(self, queue: str, limit: int) -> Sequence[Message]:
-        """The first ready messages of a queue, oldest first, which stay as they are. Their acks have no effect."""
+        """The first ready messages of a queue, oldest first. They stay as they are, and cannot be acked."""
         return await self._ask(partial(self._running().browse, queue, limit))
 
     async def keep_outcomes(self, batch: Sequence[Told], retention: Retention) -> None:
@@ -243,11 +240,11 @@ class SqliteQueue:
         await done
 
     async def look(self, work: Callable[[Store], _Result]) -> _Result:
-        """Have `work` read the file, on its thread. Raises QueueError."""
+        """Run `work` on the queue's thread, to read the file. Raises QueueError."""
         return await self._ask(partial(self._running().visit, work, writing=False))
 
     async def change(self, work: Callable[[Store], _Result]) -> _Result:
-        """Have `work` change the file, on its thread and in one transaction. Raises QueueError."""
+        """Run `work` on the queue's thread, to change the file in one transaction. Raises QueueError."""
         return await self._ask(partial(self._running().visit, work, writing=True))
 
     async def _ask(self, run: Callable[[], _Result]) -> _Result:
@@ -256,11 +253,11 @@ class SqliteQueue:
         return await done
 
     def _settle(self, report: Report) -> None:
-        """Runs on the loop, once a turn of the writer."""
+        """Take a report of the writer, on the loop."""
         before = self._problem
         self._connected, self._problem, self._damage = report.connected, report.problem, report.damage
         for done, result, error in report.answers:
-            if done.done():  # whoever waited was cancelled
+            if done.done():  # the caller was cancelled
                 continue
             if error is None:
                 done.set_result(result)
@@ -283,7 +280,7 @@ class SqliteQueue:
             self._log.info("queue_file_usable", file=str(self._options.path))
 
     def _bury(self) -> None:
-        """The thread has ended: nobody may wait for it for ever, and acks of what it took concern nobody."""
+        """End all that waits for the thread, which has ended. Acks of what it took have no effect from now on."""
         writer, self._writer, self._thread = self._running(), None, None
         self._consuming = False
         self._held.clear()
