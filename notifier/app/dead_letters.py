@@ -11,18 +11,18 @@ from aiohttp import web
 
 from notifier.adapters.telemetry.audit import write_audit
 from notifier.app.ids import new_id
-from notifier.domain.dead_letter_rows import Row, Wanted
+from notifier.domain.letter_filter import LetterFilter, LetterSummary
 from notifier.domain.moment import render_moment
-from notifier.domain.readmission import Rules
+from notifier.domain.readmission import ReplayRules
 from notifier.domain.registry import Registry
-from notifier.operations.dead_letter_repair import Account
+from notifier.operations.dead_letter_repair import RepairResult
 from notifier.operations.queue_port import Queue
 from notifier.server.authorization import Authorization
-from notifier.server.operators.dead_letters import DeadLetterRoutes, Desk
+from notifier.server.operators.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
 from notifier.settings import QueueSettings
 
 
-def audit(action: str, who: str, wanted: Wanted, account: Account, **more: object) -> None:
+def audit(action: str, who: str, wanted: LetterFilter, account: RepairResult, **more: object) -> None:
     """One line in the log of what was done by hand, and by whom. A subject is not told, only that one was given."""
     write_audit(
         f"dead_letters_{action}",
@@ -36,7 +36,7 @@ def audit(action: str, who: str, wanted: Wanted, account: Account, **more: objec
     )
 
 
-def audit_discarded(who: str, row: Row) -> None:
+def audit_discarded(who: str, row: LetterSummary) -> None:
     """A letter that is gone for good."""
     write_audit(
         "dead_letter_discarded",
@@ -50,7 +50,7 @@ def audit_discarded(who: str, row: Row) -> None:
     )
 
 
-def audit_read(action: str, who: str, wanted: Wanted) -> None:
+def audit_read(action: str, who: str, wanted: LetterFilter) -> None:
     """Letters are about to be told whole, with `sub` and `sid`."""
     write_audit(f"dead_letters_{action}", who=who, wanted=_told(wanted))
 
@@ -68,9 +68,9 @@ def dead_letter_routes(
     authorization: Authorization, queue: Queue, settings: QueueSettings, registry: Callable[[], Registry]
 ) -> list[web.RouteDef]:
     """`/v1/dead-letters` of a worker."""
-    desk = Desk(
+    desk = DeadLetterAccess(
         letters=queue.dead_letters(),
-        rules=lambda force: Rules(
+        rules=lambda force: ReplayRules(
             registry=registry(), new_id=new_id, max_event=settings.max_event, end_newer_sessions=force
         ),
         audit=audit,
@@ -82,7 +82,7 @@ def dead_letter_routes(
     return DeadLetterRoutes(authorization, desk).routes()
 
 
-def _told(wanted: Wanted) -> Mapping[str, object]:
+def _told(wanted: LetterFilter) -> Mapping[str, object]:
     narrowing: dict[str, object] = {
         "ids": sorted(wanted.ids)[:20] + (["…"] if len(wanted.ids) > 20 else []),
         "client_id": wanted.client_id,

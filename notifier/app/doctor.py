@@ -23,7 +23,7 @@ from notifier.app.builders import build_queue
 from notifier.app.ids import new_id
 from notifier.domain.client import TlsFiles
 from notifier.domain.errors import ConfigurationError, Mistake
-from notifier.domain.issuer_document import Document, Unread, issuer_egress
+from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
 from notifier.domain.published_keys import Signing
 from notifier.operations.canary import CanaryTools, send_canary
 from notifier.operations.doctor import Area, Check, Finding, examine, failed, warning
@@ -148,7 +148,7 @@ class _Tools:
         egress = issuer_egress(self._settings.template().route.egress)
         tls = TlsFiles() if settings.tls is None else settings.tls.files()
 
-        async def read(uri: str) -> Document | Unread:
+        async def read(uri: str) -> IssuerDocument | UnreadDocument:
             return await self.reader.read(uri, egress=egress, tls=tls, within=ISSUER_WITHIN)
 
         return Check(

@@ -16,7 +16,7 @@ from notifier.settings import Settings
 @asynccontextmanager
 async def listeners(
     settings: Settings,
-    health: Callable[[], ops.Health],
+    health: Callable[[], ops.Readiness],
     metrics: ops.Exposition,
     accept: api.Accept,
     sources: api.Sources,

@@ -36,7 +36,7 @@ from notifier.app.signing_keys import SigningKeys
 from notifier.domain.errors import QueueError
 from notifier.domain.message import Lane
 from notifier.domain.session_ended import SessionEnded
-from notifier.operations.health import Health
+from notifier.operations.health_observer import HealthObserver
 from notifier.operations.observers import Observers
 from notifier.operations.own_state import OwnState, look_from_worker
 from notifier.operations.replies import Replies
@@ -50,8 +50,8 @@ from notifier.pipeline.settlement import Settlement
 from notifier.pipeline.worker import Worker
 from notifier.server import ops
 from notifier.server.authorization import Authorization
-from notifier.server.operators.log_level import log_level_routes
-from notifier.server.operators.status import StatusRoutes
+from notifier.server.operators.log_level_routes import log_level_routes
+from notifier.server.operators.status_routes import StatusRoutes
 from notifier.server.publishers import events as api
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Service:
         self._feed = None
         if settings.outcomes != "off":
             self._feed = Outcomes(settings.outcomes, clock=time.time, new_id=new_id)
-        self._health = Health(clock=time.time, steady=time.monotonic)
+        self._health = HealthObserver(clock=time.time, steady=time.monotonic)
         self._own_state = OwnState(
             f"{socket.gethostname()}:{os.getpid()}",
             lambda: self.worker,
@@ -145,10 +145,10 @@ class Service:
             for lane, shelf in self.worker.shelves.items()
         }
 
-    def health(self) -> ops.Health:
+    def health(self) -> ops.Readiness:
         """For `/readyz`."""
         status = self.queue.status()
-        return ops.Health(
+        return ops.Readiness(
             queue=status.connected,
             consuming=status.consuming,
             blocked=status.blocked,

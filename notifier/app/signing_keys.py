@@ -14,8 +14,8 @@ import structlog
 from notifier.adapters.configuration.live_configuration import LiveConfiguration
 from notifier.adapters.http.issuer_documents import DocumentReader
 from notifier.domain.client import Algorithm, TlsFiles
-from notifier.domain.issuer_document import Document, Unread, issuer_egress
-from notifier.operations.published_keys import Change, KeyMissing, KeyPublished, KeyWatch, SetUnread
+from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
+from notifier.operations.key_watch import Change, KeyMissing, KeyPublished, KeyWatch, SetUnread
 
 WITHIN = 10.0  # seconds that an issuer has to give its JWK Set
 AWAKE_EVERY = 15.0  # seconds after which a key whose `not_before` has passed is seen
@@ -60,11 +60,11 @@ class SigningKeys:
     def _with_jwks_uri(self) -> Iterable[str]:
         return [iss for iss, issuer in self._live.now.settings.issuers.items() if issuer.jwks_uri is not None]
 
-    async def _read(self, iss: str) -> Document | Unread:
+    async def _read(self, iss: str) -> IssuerDocument | UnreadDocument:
         settings = self._live.now.settings
         issuer = settings.issuers.get(iss)
         if issuer is None or issuer.jwks_uri is None:  # a reload in its thread may take it away at any moment
-            return Unread(text="is configured no more")
+            return UnreadDocument(text="is configured no more")
         return await self._reader.read(
             issuer.jwks_uri,
             egress=issuer_egress(settings.template().route.egress),

@@ -17,18 +17,18 @@ from notifier.cli import (
     capacity,
     check,
     collect,
-    dead_letters,
-    demo,
-    doctor,
-    explain,
+    dead_letters_command,
+    demo_command,
+    doctor_command,
+    explain_command,
     keys,
     log_id,
     publish,
     report,
     run,
     schema,
-    status,
-    topology,
+    status_command,
+    topology_command,
 )
 from notifier.cli.options import in_help, quiet_logs, register
 from notifier.cli.output import say
@@ -67,16 +67,16 @@ def _all(
 
 
 register(app, run.run, run.EXAMPLES)
-register(app, demo.demo, demo.EXAMPLES)
+register(app, demo_command.demo, demo_command.EXAMPLES)
 register(app, publish.publish, publish.EXAMPLES)
 register(app, check.check, check.EXAMPLES)
-register(app, doctor.doctor, doctor.EXAMPLES)
-register(app, explain.explain, explain.EXAMPLES)
+register(app, doctor_command.doctor, doctor_command.EXAMPLES)
+register(app, explain_command.explain, explain_command.EXAMPLES)
 register(app, schema.schema, schema.EXAMPLES)
 app.add_typer(keys.app, name="keys")
-app.add_typer(topology.app, name="topology")
-register(app, status.status, status.EXAMPLES)
-app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(topology_command.app, name="topology")
+register(app, status_command.status, status_command.EXAMPLES)
+app.add_typer(dead_letters_command.app, name="dead-letters")
 register(app, capacity.capacity, capacity.EXAMPLES)
 register(app, log_id.log_id, log_id.EXAMPLES)
 register(app, report.report, report.EXAMPLES)

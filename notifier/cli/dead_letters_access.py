@@ -18,8 +18,8 @@ from notifier.cli.output import say
 from notifier.domain.errors import ConfigurationError, Mistake, QueueError, QueueUnavailable
 
 if TYPE_CHECKING:
-    from notifier.domain.dead_letter_rows import Wanted
-    from notifier.operations.dead_letters import Letters
+    from notifier.domain.letter_filter import LetterFilter
+    from notifier.operations.dead_letter_listing import DeadLetters
     from notifier.operations.queue_port import Queue
     from notifier.settings import QueueSettings
 
@@ -53,12 +53,12 @@ def wanted_of(
     since: str | None,
     until: str | None,
     subject: str | None,
-) -> Wanted:
+) -> LetterFilter:
     """Which letters the options mean. Raises BadParameter."""
-    from notifier.domain.dead_letter_rows import Wanted, read_reasons, read_when
+    from notifier.domain.letter_filter import LetterFilter, read_reasons, read_when
 
     try:
-        return Wanted(
+        return LetterFilter(
             ids=frozenset(ids or ()),
             client_id=client_id,
             iss=iss,
@@ -83,7 +83,7 @@ def queue_settings(config: Path | None) -> QueueSettings:
 
 
 @asynccontextmanager
-async def opened_letters(settings: QueueSettings, *, writing: bool) -> AsyncIterator[Letters]:
+async def opened_letters(settings: QueueSettings, *, writing: bool) -> AsyncIterator[DeadLetters]:
     """The dead letters of the queue. Raises QueueError."""
     from notifier.app import build_queue
 

@@ -32,11 +32,11 @@ from notifier.cli.output import say
 from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
-    from notifier.domain.dead_letter_rows import Row, Wanted
+    from notifier.domain.letter_filter import LetterFilter, LetterSummary
     from notifier.domain.message import Message
-    from notifier.domain.readmission import Rules
-    from notifier.operations.dead_letter_repair import Account, Course
-    from notifier.operations.dead_letters import Letters
+    from notifier.domain.readmission import ReplayRules
+    from notifier.operations.dead_letter_listing import DeadLetters
+    from notifier.operations.dead_letter_repair import RepairOptions, RepairResult
     from notifier.settings import QueueSettings
 
 REPLAY_EXAMPLES = (
@@ -102,7 +102,7 @@ def replay(
     settings = _repairing(config)
     rules = _rules(config, settings, end_newer_sessions=end_newer_sessions)
 
-    async def act(letters: Letters, course: Course) -> Account:
+    async def act(letters: DeadLetters, course: RepairOptions) -> RepairResult:
         from notifier.operations import dead_letter_repair
 
         return await dead_letter_repair.replay(letters, wanted, rules, course)
@@ -138,7 +138,7 @@ def discard(
     if not (yes or dry_run):
         _ask(settings, wanted, limit)
 
-    async def act(letters: Letters, course: Course) -> Account:
+    async def act(letters: DeadLetters, course: RepairOptions) -> RepairResult:
         from notifier.operations import dead_letter_repair
 
         return await dead_letter_repair.discard(letters, wanted, course, _told())
@@ -147,7 +147,7 @@ def discard(
     _conclude("discarded", wanted, account, dry_run=dry_run, as_json=as_json)
 
 
-def _told() -> Callable[[Row], None]:
+def _told() -> Callable[[LetterSummary], None]:
     from notifier.app.dead_letters import audit_discarded, operating_user
 
     who = operating_user()
@@ -156,7 +156,7 @@ def _told() -> Callable[[Row], None]:
     return lambda row: audit_discarded(who, row)
 
 
-def _meant(wanted: Wanted, *, everything: bool) -> Wanted:
+def _meant(wanted: LetterFilter, *, everything: bool) -> LetterFilter:
     if not (wanted.narrows or everything):
         raise typer.BadParameter("say which: an ID, an option such as --client-id, or --all", param_hint="ID")
     return wanted
@@ -171,12 +171,12 @@ def _repairing(config: Path | None) -> QueueSettings:
     return queue_settings(config)
 
 
-def _rules(config: Path | None, settings: QueueSettings, *, end_newer_sessions: bool) -> Rules:
+def _rules(config: Path | None, settings: QueueSettings, *, end_newer_sessions: bool) -> ReplayRules:
     from notifier.adapters.configuration.config_file import load_settings
     from notifier.adapters.registries.file import load_registry
     from notifier.app.ids import new_id
     from notifier.domain.errors import ConfigurationError
-    from notifier.domain.readmission import SUB_ONLY_MAX_AGE, Rules
+    from notifier.domain.readmission import SUB_ONLY_MAX_AGE, ReplayRules
 
     registry = None
     if config is not None:
@@ -188,29 +188,31 @@ def _rules(config: Path | None, settings: QueueSettings, *, end_newer_sessions: 
                 f"{SUB_ONLY_MAX_AGE:g} s"
             )
             say(f"notifier: {text}", err=True)
-    return Rules(registry=registry, new_id=new_id, max_event=settings.max_event, end_newer_sessions=end_newer_sessions)
+    return ReplayRules(
+        registry=registry, new_id=new_id, max_event=settings.max_event, end_newer_sessions=end_newer_sessions
+    )
 
 
 def prospect(message: Message, config: Path | None, settings: QueueSettings) -> str:
     """What a replay would do with this letter, in words."""
     from notifier.domain.dead_letter import load_dead_letter
     from notifier.domain.errors import UnknownVersion
-    from notifier.domain.readmission import Kept, readmit
+    from notifier.domain.readmission import KeptLetter, readmit
 
     try:
         found = readmit(load_dead_letter(message), _rules(config, settings, end_newer_sessions=False), time.time())
     except UnknownVersion as newer:
         return f"stays: {newer}"
-    return f"stays: {found.text}" if isinstance(found, Kept) else f"would go to {found.queue} anew"
+    return f"stays: {found.text}" if isinstance(found, KeptLetter) else f"would go to {found.queue} anew"
 
 
-def _ask(settings: QueueSettings, wanted: Wanted, limit: int | None) -> None:
+def _ask(settings: QueueSettings, wanted: LetterFilter, limit: int | None) -> None:
     from notifier.operations import dead_letter_repair
 
     if not sys.stdin.isatty():
         raise typer.BadParameter("nobody can be asked here; say --yes", param_hint="--yes")
 
-    async def act(letters: Letters, course: Course) -> Account:
+    async def act(letters: DeadLetters, course: RepairOptions) -> RepairResult:
         return await dead_letter_repair.discard(letters, wanted, course)
 
     found = _run(settings, act, rate=None, limit=limit, dry_run=True, what="counted")
@@ -224,18 +226,18 @@ def _ask(settings: QueueSettings, wanted: Wanted, limit: int | None) -> None:
 
 def _run(
     settings: QueueSettings,
-    act: Callable[[Letters, Course], Awaitable[Account]],
+    act: Callable[[DeadLetters, RepairOptions], Awaitable[RepairResult]],
     *,
     rate: float | None,
     limit: int | None,
     dry_run: bool,
     what: str,
-) -> Account:
+) -> RepairResult:
     import uvloop
 
-    from notifier.operations.dead_letter_repair import Course
+    from notifier.operations.dead_letter_repair import RepairOptions
 
-    async def run() -> Account:
+    async def run() -> RepairResult:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -249,7 +251,7 @@ def _run(
                 pass
 
         with progress_of(what) as progress:
-            course = Course(
+            course = RepairOptions(
                 clock=time.time,
                 steady=time.monotonic,
                 pause=pause,
@@ -265,7 +267,9 @@ def _run(
     return uvloop.run(run())
 
 
-def _conclude(action: str, wanted: Wanted, account: Account, *, dry_run: bool, as_json: bool, **more: object) -> None:
+def _conclude(
+    action: str, wanted: LetterFilter, account: RepairResult, *, dry_run: bool, as_json: bool, **more: object
+) -> None:
     from notifier.app.dead_letters import audit, operating_user
 
     if not dry_run:
@@ -287,7 +291,7 @@ def _conclude(action: str, wanted: Wanted, account: Account, *, dry_run: bool, a
     raise typer.Exit(1 if account.ended_early or missed else 0)
 
 
-def _missed(wanted: Wanted, account: Account) -> str | None:
+def _missed(wanted: LetterFilter, account: RepairResult) -> str | None:
     """That none of the letters named by their id is there: a typing error must not look like a repair."""
     if not wanted.ids or account.done or account.kept or account.unfinished is not None:
         return None

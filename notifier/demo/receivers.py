@@ -23,7 +23,7 @@ FLAKY_FAILURES = 2
 MOST_VISITS = 10_000  # of a client; what stands for weeks must not grow
 
 
-class Kind(StrEnum):
+class Behaviour(StrEnum):
     """How a sample client behaves."""
 
     HEALTHY = "healthy"
@@ -33,17 +33,17 @@ class Kind(StrEnum):
     DEAD = "dead"
 
 
-SAMPLES: Mapping[str, Kind] = {
-    "shop": Kind.HEALTHY,
-    "reports": Kind.SLOW,
-    "forum": Kind.FLAKY,
-    "payroll": Kind.REJECTING,
-    "museum": Kind.DEAD,
+SAMPLES: Mapping[str, Behaviour] = {
+    "shop": Behaviour.HEALTHY,
+    "reports": Behaviour.SLOW,
+    "forum": Behaviour.FLAKY,
+    "payroll": Behaviour.REJECTING,
+    "museum": Behaviour.DEAD,
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Visit:
+class SessionRecord:
     """What one client saw of one session. Moments in epoch seconds; `logged_out_at` None while its session lives."""
 
     posts: int
@@ -63,7 +63,7 @@ class Receiver:
         self,
         *,
         client_id: str,
-        kind: Kind,
+        kind: Behaviour,
         check: TokenCheck,
         clock: Clock,
         pause: float,
@@ -73,7 +73,7 @@ class Receiver:
         self.kind = kind
         self.backchannel_logout_uri = ""
         self.sessions: set[str] = set()
-        self.visits: dict[str, Visit] = {}
+        self.visits: dict[str, SessionRecord] = {}
         self.invalid: list[str] = []
         self._check = check
         self._clock = clock
@@ -88,7 +88,7 @@ class Receiver:
             listener.bind(self._place)  # kept by the dead one too: a bound port without a listener refuses
             host, port = listener.getsockname()
             self.backchannel_logout_uri = f"http://{host}:{port}{PATH}"
-            if self.kind is not Kind.DEAD:
+            if self.kind is not Behaviour.DEAD:
                 app = web.Application()
                 app.router.add_post(PATH, self._handle)
                 runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -123,15 +123,15 @@ class Receiver:
         """Answer a valid token after the manner of this client. A session is over once the answer says so."""
         session = token.sid or token.sub
         now = self._clock()
-        before = self.visits.get(session, Visit(posts=0, accepted=0, first_at=now, last_at=now))
+        before = self.visits.get(session, SessionRecord(posts=0, accepted=0, first_at=now, last_at=now))
         self.visits[session] = visit = replace(before, posts=before.posts + 1, last_at=now)
         if len(self.visits) > MOST_VISITS:
             del self.visits[next(iter(self.visits))]
-        if self.kind is Kind.SLOW:
+        if self.kind is Behaviour.SLOW:
             await asyncio.sleep(self._pause)
-        if self.kind is Kind.REJECTING:
+        if self.kind is Behaviour.REJECTING:
             return _answer(400, error="application_error", error_description="the session store is read-only")
-        if self.kind is Kind.FLAKY and visit.posts <= FLAKY_FAILURES:
+        if self.kind is Behaviour.FLAKY and visit.posts <= FLAKY_FAILURES:
             return _answer(503, error="temporarily_unavailable")
         visit = self.visits.get(session, visit)  # read again: another POST may have come during the pause
         self.visits[session] = replace(

@@ -19,9 +19,9 @@ import yaml
 from rich.console import Console
 
 from notifier.adapters.signers.keys import KeySource, generate_key, load_keys
-from notifier.demo.account import SignOut, Tally, settle_account
-from notifier.demo.receivers import Kind, Receiver, SampleReceivers
-from notifier.demo.screen import Display, conclude, display, introduce
+from notifier.demo.bookkeeping import DemoTally, SignOut, settle_account
+from notifier.demo.display import Display, conclude, display, introduce
+from notifier.demo.receivers import Behaviour, Receiver, SampleReceivers
 from notifier.domain.client import Algorithm
 from notifier.domain.dead_letter import DeadLetter
 from notifier.pipeline.facts import Observer
@@ -43,7 +43,7 @@ class Pace:
     limit: float = 25.0
 
 
-class Service(Protocol):
+class RunningService(Protocol):
     """What the story needs of a running service."""
 
     async def publish(self, event: Mapping[str, object]) -> None:
@@ -53,7 +53,7 @@ class Service(Protocol):
         """The dead letters in the queue, none taken away."""
 
 
-Start = Callable[[Path, Observer], AbstractAsyncContextManager[Service]]
+Start = Callable[[Path, Observer], AbstractAsyncContextManager[RunningService]]
 """Runs the service by a configuration file, its facts going to the observer, for as long as the block lasts."""
 
 
@@ -68,7 +68,7 @@ async def play(start: Start, console: Console, pace: Pace | None = None) -> int:
             sample.sign_in([_sid(number) for number in range(pace.events)])
             config = write_configuration(folder, receivers)
             introduce(console, receivers, events=pace.events, folder=folder)
-            tally = Tally(pace.events * len(receivers))
+            tally = DemoTally(pace.events * len(receivers))
             async with start(config, tally) as service:
                 with display(console, tally, receivers, events=pace.events) as screen:
                     sign_outs = await _perform(service, screen, tally, receivers, pace)
@@ -78,7 +78,7 @@ async def play(start: Start, console: Console, pace: Pace | None = None) -> int:
 
 
 async def _perform(
-    service: Service, screen: Display, tally: Tally, receivers: Sequence[Receiver], pace: Pace
+    service: RunningService, screen: Display, tally: DemoTally, receivers: Sequence[Receiver], pace: Pace
 ) -> list[SignOut]:
     """Sign the users out one by one, then watch until all is settled or the limit is reached."""
     clients = [receiver.client_id for receiver in receivers]
@@ -154,6 +154,6 @@ def _registration(receiver: Receiver) -> Mapping[str, object]:
         "issuer": ISS,
         "backchannel_logout_uri": receiver.backchannel_logout_uri,
     }
-    if receiver.kind is Kind.DEAD:
+    if receiver.kind is Behaviour.DEAD:
         registration["notifier"] = {"max_age": "8s"}
     return registration

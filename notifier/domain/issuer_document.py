@@ -9,7 +9,7 @@ _ANYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Document:
+class IssuerDocument:
     """A JSON document. `date`: the server's clock as its `Date` header tells it, in epoch seconds, where it does."""
 
     content: object
@@ -17,7 +17,7 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unread:
+class UnreadDocument:
     """It could not be read; `text` says why. That says nothing of what is published."""
 
     text: str

@@ -31,7 +31,7 @@ _OURS = frozenset({"delivery", "event", "dead_since"})  # a member that a docume
 SUB_ONLY_MAX_AGE = 600.0  # seconds, for a client that nobody knows here
 
 
-class Stays(StrEnum):
+class KeepReason(StrEnum):
     """Why a letter is not replayed."""
 
     NOT_AFTER = "not_after_passed"
@@ -46,13 +46,13 @@ class Stays(StrEnum):
         return _EXPLANATIONS[self]
 
 
-_EXPLANATIONS: Mapping[Stays, str] = MappingProxyType(
+_EXPLANATIONS: Mapping[KeepReason, str] = MappingProxyType(
     {
-        Stays.NOT_AFTER: "past their not_after, when the session ran out at the client by itself; discard them",
-        Stays.STALE: "name no session and are too old: they would end newer ones; --end-newer-sessions does it",
-        Stays.MALFORMED: "still malformed; `show` says why: export, correct and publish them, then discard these",
-        Stays.CUT: "too large to have been kept whole; only their publisher can send them again",
-        Stays.NEWER: "written by a later release; use its notifier",
+        KeepReason.NOT_AFTER: "past their not_after, when the session ran out at the client by itself; discard them",
+        KeepReason.STALE: "name no session and are too old: they would end newer ones; --end-newer-sessions does it",
+        KeepReason.MALFORMED: "still malformed; `show` says why: export, correct and publish them, then discard these",
+        KeepReason.CUT: "too large to have been kept whole; only their publisher can send them again",
+        KeepReason.NEWER: "written by a later release; use its notifier",
     }
 )
 
@@ -66,15 +66,15 @@ class Readmitted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class KeptLetter:
     """The letter stays. `text` says why in words, and the way out."""
 
-    why: Stays
+    why: KeepReason
     text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class ReplayRules:
     """By what a replay goes. `registry` None: it is not known here, and a delivery is judged by itself alone.
 
     `end_newer_sessions`: a delivery that may end sessions begun since is replayed all the same.
@@ -86,7 +86,7 @@ class Rules:
     end_newer_sessions: bool = False
 
 
-def readmit(letter: DeadLetter, rules: Rules, now: float) -> Readmitted | Kept:
+def readmit(letter: DeadLetter, rules: ReplayRules, now: float) -> Readmitted | KeptLetter:
     """What the letter becomes; `now` in epoch seconds."""
     if letter.delivery is not None:
         return _delivery(letter.delivery, rules, now)
@@ -94,8 +94,8 @@ def readmit(letter: DeadLetter, rules: Rules, now: float) -> Readmitted | Kept:
         return _event(letter.event, now)
     message = message_of(letter, Lane.EVENTS)
     if message is None:
-        return Kept(
-            why=Stays.CUT,
+        return KeptLetter(
+            why=KeepReason.CUT,
             text="its body was too large to be kept whole; its publisher has to send it again, below queue.max_event",
         )
     if letter.entries == "":
@@ -108,14 +108,14 @@ def readmit(letter: DeadLetter, rules: Rules, now: float) -> Readmitted | Kept:
     return _event(event, now)
 
 
-def _delivery(delivery: Delivery, rules: Rules, now: float) -> Readmitted | Kept:
+def _delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmitted | KeptLetter:
     if (kept := _run_out(delivery.not_after, now)) is not None:
         return kept
     limit = _sub_only_limit(delivery, rules.registry)
     begun = _begun(delivery)
     if limit is not None and begun is not None and now > begun + delivery.held + limit and not rules.end_newer_sessions:
-        return Kept(
-            why=Stays.STALE,
+        return KeptLetter(
+            why=KeepReason.STALE,
             text=(
                 f"its token names no session and it was begun {now - begun:.0f} s ago (sub_only_max_age is "
                 f"{limit:g} s): it would end sessions that its user has begun since; --end-newer-sessions does it"
@@ -145,7 +145,7 @@ def _begun(delivery: Delivery) -> float | None:
     return min(moments if delivery.begun_at is None else [*moments, delivery.begun_at], default=None)
 
 
-def _event(event: SessionEnded, now: float) -> Readmitted | Kept:
+def _event(event: SessionEnded, now: float) -> Readmitted | KeptLetter:
     if (kept := _run_out(event.not_after, now)) is not None:
         return kept
     if wrong := wrong_entries(event):
@@ -160,9 +160,9 @@ def _event(event: SessionEnded, now: float) -> Readmitted | Kept:
     return Readmitted(queue=Lane.EVENTS, outgoing=Outgoing(kind=Kind.EVENT, body=body, message_id=event.id))
 
 
-def _malformed(mistakes: str) -> Kept:
-    return Kept(
-        why=Stays.MALFORMED,
+def _malformed(mistakes: str) -> KeptLetter:
+    return KeptLetter(
+        why=KeepReason.MALFORMED,
         text=f"still malformed ({mistakes}): export it, correct it, `notifier publish` it, then discard this one",
     )
 
@@ -180,9 +180,9 @@ def _in_our_form(message: Message) -> bool:
     )
 
 
-def _unproven() -> Kept:
-    return Kept(
-        why=Stays.MALFORMED,
+def _unproven() -> KeptLetter:
+    return KeptLetter(
+        why=KeepReason.MALFORMED,
         text=(
             "it looks like a message of notifier's own that the broker has moved, and so does a forgery: nobody can "
             "tell who wrote it. If its logout is wanted, publish an event with its iss, sub, sid and client "
@@ -191,11 +191,11 @@ def _unproven() -> Kept:
     )
 
 
-def _run_out(not_after: float | None, now: float) -> Kept | None:
+def _run_out(not_after: float | None, now: float) -> KeptLetter | None:
     if not_after is None or now <= not_after:
         return None
-    return Kept(
-        why=Stays.NOT_AFTER, text="not_after has passed: the session ran out at the client by itself; discard it"
+    return KeptLetter(
+        why=KeepReason.NOT_AFTER, text="not_after has passed: the session ran out at the client by itself; discard it"
     )
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from notifier.domain.dead_letter import DeadLetter, load_dead_letter
-from notifier.domain.dead_letter_rows import read_row
 from notifier.domain.errors import UnknownVersion
+from notifier.domain.letter_filter import read_summary
 from notifier.domain.message import Message
 from notifier.domain.moment import render_moment
 from notifier.domain.unreadable import Raw, shown
@@ -20,7 +20,7 @@ def exported(message: Message) -> dict[str, object]:
     try:
         return document_of(load_dead_letter(message))
     except UnknownVersion:
-        return {**read_row(message).document(), "body": message.body.decode(errors="replace")}
+        return {**read_summary(message).document(), "body": message.body.decode(errors="replace")}
 
 
 def document_of(letter: DeadLetter) -> dict[str, Any]:

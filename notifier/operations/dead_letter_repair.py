@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from notifier.domain.dead_letter import load_dead_letter
-from notifier.domain.dead_letter_rows import NEWER, Row, Wanted, look
 from notifier.domain.errors import QueueError
+from notifier.domain.letter_filter import NEWER, LetterFilter, LetterSummary, letter_reader
 from notifier.domain.message import Message, Transfer
-from notifier.domain.readmission import Kept, Rules, Stays, readmit
-from notifier.operations.dead_letters import AT_ONCE, Letters, Progress, Visit, no_progress
+from notifier.domain.readmission import KeepReason, KeptLetter, ReplayRules, readmit
+from notifier.operations.dead_letter_listing import AT_ONCE, DeadLetters, LetterVisit, Progress, no_progress
 
 PACED = 0.25  # seconds between two batches of a replay at a rate
 
@@ -27,7 +27,7 @@ def _never() -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
+class RepairOptions:
     """How a replay or discard runs. `rate` in letters a second, `limit` in letters; None: as fast, as many as can be.
 
     `stop` is asked between batches. `pause` waits so many seconds, or less where `stop` comes true. `steady` is a
@@ -45,7 +45,7 @@ class Course:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
+class RepairResult:
     """What a replay or discard did. `done` letters were, or at a dry run would be, replayed or discarded.
 
     `kept` says why others that were meant stay. `unfinished` says why it ended before the last, None where it did not;
@@ -54,7 +54,7 @@ class Account:
 
     done: int
     by_reason: Mapping[str, int]
-    kept: Mapping[Stays, int] = field(default_factory=lambda: MappingProxyType({}))
+    kept: Mapping[KeepReason, int] = field(default_factory=lambda: MappingProxyType({}))
     unfinished: str | None = None
     limited: bool = False
     failed: bool = False
@@ -75,19 +75,22 @@ class Account:
 
 
 async def discard(
-    letters: Letters, wanted: Wanted, course: Course, told: Callable[[Row], None] = lambda _: None
-) -> Account:
+    letters: DeadLetters,
+    wanted: LetterFilter,
+    course: RepairOptions,
+    told: Callable[[LetterSummary], None] = lambda _: None,
+) -> RepairResult:
     """Forget those that are meant, for good. `told` of each."""
     return await _Pass(letters, wanted, course, None, told).run()
 
 
 async def replay(
-    letters: Letters,
-    wanted: Wanted,
-    rules: Rules,
-    course: Course,
-    told: Callable[[Row, Kept | None], None] = lambda *_: None,
-) -> Account:
+    letters: DeadLetters,
+    wanted: LetterFilter,
+    rules: ReplayRules,
+    course: RepairOptions,
+    told: Callable[[LetterSummary, KeptLetter | None], None] = lambda *_: None,
+) -> RepairResult:
     """Have those that are meant delivered anew. `told` of each: that it was replayed, or why it stays."""
     return await _Pass(letters, wanted, course, rules, lambda row: told(row, None), told).run()
 
@@ -97,12 +100,12 @@ class _Pass:
 
     def __init__(
         self,
-        letters: Letters,
-        wanted: Wanted,
-        course: Course,
-        rules: Rules | None,
-        told: Callable[[Row], None],
-        told_kept: Callable[[Row, Kept | None], None] = lambda *_: None,
+        letters: DeadLetters,
+        wanted: LetterFilter,
+        course: RepairOptions,
+        rules: ReplayRules | None,
+        told: Callable[[LetterSummary], None],
+        told_kept: Callable[[LetterSummary, KeptLetter | None], None] = lambda *_: None,
     ) -> None:
         self._letters = letters
         self._wanted = wanted
@@ -112,21 +115,21 @@ class _Pass:
         self._told_kept = told_kept
         self._done = 0
         self._reasons: Counter[str] = Counter()
-        self._kept: Counter[Stays] = Counter()
+        self._kept: Counter[KeepReason] = Counter()
         self._unfinished: str | None = None
         self._limited = False
         self._began = course.steady()
         self._at_once = AT_ONCE if course.rate is None else max(1, min(AT_ONCE, int(course.rate * PACED)))
 
-    async def run(self) -> Account:
+    async def run(self) -> RepairResult:
         """Go through, until the end or a stop or a failure."""
         failed = False
         try:
-            async with self._letters.visit(look(self._wanted, whole=self._rules is not None)) as visit:
+            async with self._letters.visit(letter_reader(self._wanted, whole=self._rules is not None)) as visit:
                 await self._go_through(visit)
         except QueueError as error:
             self._unfinished, failed = str(error), True
-        return Account(
+        return RepairResult(
             done=self._done,
             by_reason=dict(self._reasons.most_common()),
             kept=dict(self._kept.most_common()),
@@ -135,7 +138,7 @@ class _Pass:
             failed=failed,
         )
 
-    async def _go_through(self, visit: Visit) -> None:
+    async def _go_through(self, visit: LetterVisit) -> None:
         seen = 0
         while page := await visit.page():
             for start in range(0, len(page), AT_ONCE):
@@ -156,9 +159,9 @@ class _Pass:
             self._unfinished = "stopped; what is left is as it was, and the same command goes on with it"
         return self._unfinished is not None
 
-    async def _act(self, visit: Visit, meant: Sequence[tuple[Message, Row]]) -> None:
+    async def _act(self, visit: LetterVisit, meant: Sequence[tuple[Message, LetterSummary]]) -> None:
         room = None if self._course.limit is None else self._course.limit - self._done
-        chosen: dict[int, Row] = {}
+        chosen: dict[int, LetterSummary] = {}
         removed: list[Message] = []
         transfers: list[Transfer] = []
         full = False
@@ -179,7 +182,11 @@ class _Pass:
             self._unfinished = f"the limit of {self._course.limit:,} is reached; the same command goes on with the rest"
 
     async def _carry_out(
-        self, visit: Visit, removed: Sequence[Message], transfers: Sequence[Transfer], chosen: Mapping[int, Row]
+        self,
+        visit: LetterVisit,
+        removed: Sequence[Message],
+        transfers: Sequence[Transfer],
+        chosen: Mapping[int, LetterSummary],
     ) -> None:
         if self._course.dry_run:
             self._count(removed, chosen)
@@ -191,20 +198,20 @@ class _Pass:
             if moved.failure is not None:
                 raise moved.failure
 
-    def _judge(self, message: Message, row: Row) -> Transfer | Row | None:
+    def _judge(self, message: Message, row: LetterSummary) -> Transfer | LetterSummary | None:
         """What takes the letter's place, its row where it is to be discarded, None where it stays."""
         if row.reason == NEWER:
-            self._keep(row, Kept(why=Stays.NEWER, text=f"{row.text}: use the notifier that wrote it"))
+            self._keep(row, KeptLetter(why=KeepReason.NEWER, text=f"{row.text}: use the notifier that wrote it"))
             return None
         if self._rules is None:
             return row
         found = readmit(load_dead_letter(message), self._rules, self._course.clock())
-        if isinstance(found, Kept):
+        if isinstance(found, KeptLetter):
             self._keep(row, found)
             return None
         return Transfer(letter=message, queue=found.queue, outgoing=found.outgoing)
 
-    def _keep(self, row: Row, kept: Kept) -> None:
+    def _keep(self, row: LetterSummary, kept: KeptLetter) -> None:
         self._kept[kept.why] += 1
         self._told_kept(row, kept)
 
@@ -220,7 +227,7 @@ class _Pass:
             await self._course.pause(wait)
         return not self._stops()
 
-    def _count(self, done: Sequence[Message], chosen: Mapping[int, Row]) -> None:
+    def _count(self, done: Sequence[Message], chosen: Mapping[int, LetterSummary]) -> None:
         for message in done:
             row = chosen[id(message)]
             self._done += 1

@@ -12,7 +12,7 @@ from enum import StrEnum
 AT_A_TIME = 64  # checks; each is at most one connection
 
 
-class Level(StrEnum):
+class Severity(StrEnum):
     """How bad it is. One that has failed keeps some logout from being delivered, now or soon."""
 
     OK = "ok"
@@ -38,7 +38,7 @@ class Finding:
 
     area: Area
     subject: str
-    level: Level
+    level: Severity
     text: str
     advice: str = ""
 
@@ -75,14 +75,14 @@ async def examine(checks: Sequence[Check], progress: Callable[[], None] = lambda
 
 def ok(area: Area, subject: str, text: str, advice: str = "") -> Finding:
     """All is well there; the advice is for those who meant it otherwise."""
-    return Finding(area=area, subject=subject, level=Level.OK, text=text, advice=advice)
+    return Finding(area=area, subject=subject, level=Severity.OK, text=text, advice=advice)
 
 
 def warning(area: Area, subject: str, text: str, advice: str) -> Finding:
     """It works, but not for long, or not for everybody."""
-    return Finding(area=area, subject=subject, level=Level.WARNING, text=text, advice=advice)
+    return Finding(area=area, subject=subject, level=Severity.WARNING, text=text, advice=advice)
 
 
 def failed(area: Area, subject: str, text: str, advice: str) -> Finding:
     """It does not work."""
-    return Finding(area=area, subject=subject, level=Level.FAILED, text=text, advice=advice)
+    return Finding(area=area, subject=subject, level=Severity.FAILED, text=text, advice=advice)

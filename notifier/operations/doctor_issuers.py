@@ -4,12 +4,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from notifier.domain.client import Algorithm
-from notifier.domain.issuer_document import Document, Unread, metadata_uri
+from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, metadata_uri
 from notifier.domain.published_keys import PublishedKey, Signing, publication_fault, read_jwks
 from notifier.operations.doctor import Area, Finding, failed, ok, warning
 from notifier.operations.doctor_queue import clock_finding
 
-Read = Callable[[str], Awaitable[Document | Unread]]
+Read = Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]
 """Fetches a document of the issuer by its URI. Never raises."""
 
 PUBLISH = "have the issuer publish the output of `notifier keys jwks`"
@@ -33,14 +33,14 @@ async def examine_issuer(case: IssuerCase, read: Read, clock: Callable[[], float
     asked = clock()
     metadata = await read(metadata_uri(case.iss))
     found = list(_metadata(case, metadata))
-    if isinstance(metadata, Document) and metadata.date is not None:
+    if isinstance(metadata, IssuerDocument) and metadata.date is not None:
         found.append(clock_finding(case.iss, metadata.date - (asked + clock()) / 2))
     uri = case.jwks_uri or _advertised(metadata)
     if uri is None:
         advice = f'set issuers."{case.iss}".jwks_uri'
         return [*found, warning(Area.KEYS, case.iss, "where its keys are published is not known", advice)]
     jwks = await read(uri)
-    if isinstance(jwks, Unread):
+    if isinstance(jwks, UnreadDocument):
         advice = "receivers cannot verify by it either; while it cannot be read, a missing key goes unnoticed"
         return [*found, failed(Area.KEYS, case.iss, f"its JWK Set at {uri} could not be read: {jwks.text}", advice)]
     published = read_jwks(jwks.content)
@@ -86,17 +86,17 @@ def _count(clients: int) -> str:
     return f"{clients:,} client{'' if clients == 1 else 's'}"
 
 
-def _advertised(metadata: Document | Unread) -> str | None:
-    content = metadata.content if isinstance(metadata, Document) else None
+def _advertised(metadata: IssuerDocument | UnreadDocument) -> str | None:
+    content = metadata.content if isinstance(metadata, IssuerDocument) else None
     uri = content.get("jwks_uri") if isinstance(content, dict) else None
     return uri if isinstance(uri, str) else None
 
 
-def _metadata(case: IssuerCase, metadata: Document | Unread) -> Iterator[Finding]:
+def _metadata(case: IssuerCase, metadata: IssuerDocument | UnreadDocument) -> Iterator[Finding]:
     """B1, B2, and that it is the metadata of this issuer (Discovery 1.0 §4.3)."""
-    content = metadata.content if isinstance(metadata, Document) else None
+    content = metadata.content if isinstance(metadata, IssuerDocument) else None
     if not isinstance(content, dict):
-        why = metadata.text if isinstance(metadata, Unread) else "is no JSON object"
+        why = metadata.text if isinstance(metadata, UnreadDocument) else "is no JSON object"
         text = f"its metadata at {metadata_uri(case.iss)} could not be read: {why}"
         yield warning(Area.ISSUER, case.iss, text, "receivers read it when they start; look whether they can")
         return

@@ -6,9 +6,9 @@ from contextlib import suppress
 from notifier import __version__
 from notifier.domain.errors import QueueError
 from notifier.domain.queue_state import QueueOverview
-from notifier.operations.health import Health
+from notifier.operations.health_observer import HealthObserver
 from notifier.operations.queue_port import Queue
-from notifier.operations.status import HeldStands, Status, WorkerStands, clients_of, dump_stands, status_of
+from notifier.operations.service_status import LaneState, ServiceStatus, WorkerState, clients_of, dump_state, status_of
 from notifier.pipeline.ports import Clock
 from notifier.pipeline.worker import Worker
 
@@ -23,7 +23,7 @@ class OwnState:
         self,
         name: str,
         worker: Callable[[], Worker],
-        health: Health,
+        health: HealthObserver,
         *,
         draining: Callable[[], bool],
         replies_dropped: Callable[[], int],
@@ -44,21 +44,21 @@ class OwnState:
         document, at = self._last
         now = self._steady()
         if not document or now - at > FRESH:
-            document = dump_stands(self._now())
+            document = dump_state(self._now())
             self._last = (document, now)
         return document
 
-    def _now(self) -> WorkerStands:
+    def _now(self) -> WorkerState:
         worker = self._worker()
         clients, left_out = clients_of(self._health, worker.circuits, worker.lines)
-        return WorkerStands(
+        return WorkerState(
             worker=self._name,
             version=__version__,
             since=self._since,
             draining=self._draining(),
             in_flight=worker.in_flight,
             held={
-                lane.value: HeldStands(unsettled=len(shelf), oldest=shelf.oldest)
+                lane.value: LaneState(unsettled=len(shelf), oldest=shelf.oldest)
                 for lane, shelf in worker.shelves.items()
             },
             rates=self._health.rates(),
@@ -68,7 +68,7 @@ class OwnState:
         )
 
 
-async def look_from_worker(queue: Queue, own: Callable[[], bytes], clock: Clock) -> Status:
+async def look_from_worker(queue: Queue, own: Callable[[], bytes], clock: Clock) -> ServiceStatus:
     """The status as a worker sees it: it asks the others. While the queue is away, only its own state."""
     overview = QueueOverview(depths={}, oldest={}, worker_states=[])
     with suppress(QueueError):
@@ -76,7 +76,7 @@ async def look_from_worker(queue: Queue, own: Callable[[], bytes], clock: Clock)
     return status_of(overview.depths, overview.worker_states or [own()], now=clock(), oldest=overview.oldest)
 
 
-async def look_from_outside(queue: Queue, clock: Clock) -> Status:
+async def look_from_outside(queue: Queue, clock: Clock) -> ServiceStatus:
     """The status as the command line sees it. The queue need not be open. Raises QueueError."""
     overview = await queue.look_around(ANSWER_WITHIN)
     return status_of(overview.depths, overview.worker_states, now=clock(), oldest=overview.oldest)

@@ -8,7 +8,7 @@ from typing import NoReturn, Protocol
 
 from notifier.domain.message import Depth, Lane, Message, QueueStatus
 from notifier.domain.queue_state import BrokerState, FileState, QueueOverview
-from notifier.operations.dead_letters import Letters
+from notifier.operations.dead_letter_listing import DeadLetters
 from notifier.pipeline.outcomes import FeedTarget
 from notifier.pipeline.ports import Acknowledger, Inbox, Publisher
 
@@ -94,7 +94,7 @@ class Queue(Publisher, Acknowledger, Protocol):
     async def examine(self) -> BrokerState | FileState:
         """The state of the broker or file, for the doctor. The queue need not be open. Raises QueueError."""
 
-    def dead_letters(self) -> Letters:
+    def dead_letters(self) -> DeadLetters:
         """The dead letters of this queue."""
 
     def feed_target(self) -> FeedTarget:

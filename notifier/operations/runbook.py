@@ -8,7 +8,7 @@ _HEADING = re.compile(r"^(##|###) (.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
+class RunbookSection:
     """What is known of one name. `text` is Markdown."""
 
     name: str
@@ -21,16 +21,16 @@ def runbook() -> str:
     return (resources.files("notifier") / "runbook.md").read_text(encoding="utf-8")
 
 
-def sections() -> dict[str, Section]:
+def sections() -> dict[str, RunbookSection]:
     """By name in lower case, as links to them have it, in the order of the runbook."""
     text = runbook()
     headings = list(_HEADING.finditer(text))
-    found: dict[str, Section] = {}
+    found: dict[str, RunbookSection] = {}
     group = ""
     for heading, following in zip(headings, [*headings[1:], None], strict=True):
         if heading[1] == "##":
             group = heading[2]
             continue
         body = text[heading.end() : len(text) if following is None else following.start()].strip() + "\n"
-        found[heading[2].lower()] = Section(name=heading[2], group=group, text=body)
+        found[heading[2].lower()] = RunbookSection(name=heading[2], group=group, text=body)
     return found

@@ -23,7 +23,7 @@ Scope = Literal["publish", "read", "repair"]
 ONLY_LOOPBACK = "Only this machine is answered: ask for localhost or 127.0.0.1, or configure api.tokens_file"
 
 
-class ApiToken(Protocol):
+class Bearer(Protocol):
     """A bearer token as configured. `issuers` None: it may speak for any; `sha256` is the digest of the token."""
 
     @property
@@ -46,7 +46,7 @@ class ApiToken(Protocol):
 _NAME = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
 _HOST = re.compile(rf"(?:\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>{_NAME})\.?)(?::[0-9]{{1,5}})?")  # RFC 9110 §7.2
 
-Tokens = Callable[[], Iterable[ApiToken] | None]
+Tokens = Callable[[], Iterable[Bearer] | None]
 """Asked at each request, since they may have been reloaded; None: no tokens file."""
 
 
@@ -68,7 +68,7 @@ class Authorization:
                 raise Refusal(problem(421, ONLY_LOOPBACK))
         return await handler(request)
 
-    def require(self, request: web.Request, scope: Scope) -> ApiToken | None:
+    def require(self, request: web.Request, scope: Scope) -> Bearer | None:
         """The token of the request, None where none is needed. Raises Refusal: 401, 403."""
         tokens = self._tokens()
         if tokens is None:
@@ -83,7 +83,7 @@ class Authorization:
             raise Refusal(problem(403, f"The token lacks the scope {scope}", headers=headers))
         return token
 
-    def require_unbound(self, request: web.Request, scope: Scope) -> ApiToken | None:
+    def require_unbound(self, request: web.Request, scope: Scope) -> Bearer | None:
         """As `require`, for what concerns every issuer: only a token that is bound to none will do."""
         token = self.require(request, scope)
         if token is not None and token.issuers is not None:
@@ -105,12 +105,12 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def concerns(token: ApiToken | None, iss: str) -> bool:
+def concerns(token: Bearer | None, iss: str) -> bool:
     """Whether what belongs to this issuer is the bearer's business."""
     return token is None or token.issuers is None or iss in token.issuers
 
 
-def bearer_of(request: web.Request, tokens: Iterable[ApiToken]) -> ApiToken | None:
+def bearer_of(request: web.Request, tokens: Iterable[Bearer]) -> Bearer | None:
     """Whose the request is. Every token is compared, and digests at that: the time taken tells nothing."""
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     digest = hashlib.sha256(credentials.strip().encode("utf-8", "surrogateescape")).digest()

@@ -61,7 +61,7 @@ PROBLEM: JsonSchema = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class AnswerDescription:
     """One status. `schema` of its JSON body, None: no body; `kind` the media type; `headers` by name, what they say."""
 
     text: str
@@ -71,7 +71,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Described:
+class OperationDescription:
     """One operation. `scope` None: no token is needed. `query`, `path` and `headers` are schemas by name, `body` by
     media type; a problem need not be listed among `answers`, but for its status in `problems`.
     """
@@ -81,7 +81,7 @@ class Described:
     query: Mapping[str, JsonSchema] = field(default_factory=dict)
     path: Mapping[str, JsonSchema] = field(default_factory=dict)
     body: Mapping[str, JsonSchema] = field(default_factory=dict)
-    answers: Mapping[int, Answer] = field(default_factory=dict)
+    answers: Mapping[int, AnswerDescription] = field(default_factory=dict)
     problems: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -89,7 +89,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 _KEPT = "described"
 
 
-def described(described: Described) -> Callable[[Handler], Handler]:
+def described(described: OperationDescription) -> Callable[[Handler], Handler]:
     """Say of a handler what it does."""
 
     def keep(handler: Handler) -> Handler:
@@ -99,10 +99,10 @@ def described(described: Described) -> Callable[[Handler], Handler]:
     return keep
 
 
-def description_of(handler: object) -> Described | None:
+def description_of(handler: object) -> OperationDescription | None:
     """What was said of it."""
     found = getattr(handler, _KEPT, None)
-    return found if isinstance(found, Described) else None
+    return found if isinstance(found, OperationDescription) else None
 
 
 def openapi(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _named(path: str, schemas: Mapping[str, JsonSchema]) -> list[dict[str, Any]]
     ]
 
 
-def _operation(said: Described, path: str) -> dict[str, Any]:
+def _operation(said: OperationDescription, path: str) -> dict[str, Any]:
     asked = [{"name": name, "in": "query", "schema": dict(schema)} for name, schema in said.query.items()]
     operation: dict[str, Any] = {
         "summary": said.summary,
@@ -174,7 +174,7 @@ def _operation(said: Described, path: str) -> dict[str, Any]:
     return operation
 
 
-def _responses(said: Described) -> dict[str, Any]:
+def _responses(said: OperationDescription) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, answer in said.answers.items():
         response: dict[str, Any] = {"description": answer.text}
@@ -203,7 +203,9 @@ def openapi_route(routes: Iterable[web.RouteDef]) -> web.RouteDef:
     """The route that serves the document of these and of itself. It tells nothing secret, so no token is asked for."""
 
     @described(
-        Described(summary="This document.", answers={200: Answer(text="OpenAPI 3.1.", schema={"type": "object"})})
+        OperationDescription(
+            summary="This document.", answers={200: AnswerDescription(text="OpenAPI 3.1.", schema={"type": "object"})}
+        )
     )
     async def serve(_request: web.Request) -> web.Response:
         return web.json_response(document)

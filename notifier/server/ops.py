@@ -20,7 +20,7 @@ SCRAPE_WITHIN = 10.0  # seconds for a page to be read; as long as Prometheus wai
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
+class Readiness:
     """How the worker stands. `queue`: connected and its topology in place; `blocked`: it takes nothing from us now.
 
     `problem`: what is wrong, in words.
@@ -88,7 +88,11 @@ class _Scrapes:
 
 
 def ops_app(
-    health: Callable[[], Health], metrics: Exposition, *, scrapes: int = SCRAPES, scrape_within: float = SCRAPE_WITHIN
+    health: Callable[[], Readiness],
+    metrics: Exposition,
+    *,
+    scrapes: int = SCRAPES,
+    scrape_within: float = SCRAPE_WITHIN,
 ) -> web.Application:
     """The application. `health` is asked at each probe and must return at once. `scrapes` at a time, each in so many
     seconds.

@@ -10,11 +10,11 @@ from notifier.adapters.telemetry.audit import write_audit
 from notifier.adapters.telemetry.logs import configure, set_level
 from notifier.app.dead_letters import audit, audit_discarded, audit_read
 from notifier.app.log_level import LogLevel
-from notifier.domain.dead_letter_rows import Row, Wanted
-from notifier.operations.dead_letter_repair import Account
-from notifier.server.operators.log_level import LEVELS
+from notifier.domain.letter_filter import LetterFilter, LetterSummary
+from notifier.operations.dead_letter_repair import RepairResult
+from notifier.server.operators.log_level_routes import LEVELS
 
-ROW = Row(
+ROW = LetterSummary(
     id="d-1", event_id="e", client_id="shop", iss="https://i", reason="refused", dead_since=0.0, attempts=1, text=""
 )
 
@@ -24,9 +24,9 @@ pytestmark = pytest.mark.usefixtures("logging_restored")
 
 def do_all() -> None:
     """Whatever is done by hand."""
-    wanted = Wanted(subject="raw-sub-77")
+    wanted = LetterFilter(subject="raw-sub-77")
     for action in ("replayed", "discarded"):
-        audit(action, "sre", wanted, Account(done=1, by_reason={"refused": 1}))
+        audit(action, "sre", wanted, RepairResult(done=1, by_reason={"refused": 1}))
     audit_discarded("sre", ROW)
     audit_read("exported", "sre", wanted)
     audit_read("shown", "sre", wanted)

@@ -8,7 +8,7 @@ import pytest
 
 from notifier.adapters.http.issuer_documents import BODY_LIMIT, DocumentReader
 from notifier.domain.client import EgressPolicy, TlsFiles
-from notifier.domain.issuer_document import Document, Unread, issuer_egress, metadata_uri
+from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress, metadata_uri
 from tests.behaviours import Behaviour, hang, raw
 from tests.certificates import authority
 from tests.receivers import scripted
@@ -19,7 +19,7 @@ SYSTEM = TlsFiles()
 
 async def read(
     uri: str, egress: EgressPolicy = OPEN, tls: TlsFiles = SYSTEM, within: float = 20.0
-) -> Document | Unread:
+) -> IssuerDocument | UnreadDocument:
     reader = DocumentReader()
     try:
         return await reader.read(uri, egress=egress, tls=tls, within=within)
@@ -35,7 +35,7 @@ def ok(body: bytes) -> Behaviour:
 async def test_the_document_and_the_servers_clock() -> None:
     """The `Date` header is what the doctor compares clocks by."""
     async with scripted(ok(b'{"keys": []}')) as issuer:
-        assert await read(issuer.url) == Document(content={"keys": []}, date=784111777.0)
+        assert await read(issuer.url) == IssuerDocument(content={"keys": []}, date=784111777.0)
 
 
 async def test_a_large_document_is_read_whole() -> None:
@@ -43,7 +43,7 @@ async def test_a_large_document_is_read_whole() -> None:
     keys = ["x" * 1000] * 500
     async with scripted(ok(json.dumps(keys).encode())) as issuer:
         found = await read(issuer.url)
-    assert isinstance(found, Document)
+    assert isinstance(found, IssuerDocument)
     assert found.content == keys
 
 
@@ -62,7 +62,7 @@ async def test_what_is_no_document_is_said(behaviour: Behaviour, words: str) -> 
     """Each in words, and none of them as an empty set."""
     async with scripted(behaviour) as issuer:
         found = await read(issuer.url)
-    assert isinstance(found, Unread)
+    assert isinstance(found, UnreadDocument)
     assert words in found.text
 
 
@@ -70,7 +70,7 @@ async def test_one_that_never_answers_is_given_up() -> None:
     """At the deadline."""
     async with scripted(hang()) as issuer:
         found = await read(issuer.url, within=0.2)
-    assert isinstance(found, Unread)
+    assert isinstance(found, UnreadDocument)
     assert "within 0.2 s" in found.text
 
 
@@ -78,13 +78,13 @@ async def test_private_addresses_are_allowed_and_clear_text_and_metadata_are_not
     """The operator wrote the address; https is asked for unless allowed otherwise, and no metadata service is read."""
     closed = issuer_egress(EgressPolicy())
     found = await read("http://127.0.0.1:9/jwks", closed)
-    assert isinstance(found, Unread)
+    assert isinstance(found, UnreadDocument)
     assert "egress.allow_http" in found.text
     found = await read("https://169.254.169.254/jwks", closed)
-    assert isinstance(found, Unread)
+    assert isinstance(found, UnreadDocument)
     assert "metadata" in found.text
     found = await read("https://127.0.0.1:9/jwks", issuer_egress(EgressPolicy(deny=(ip_network("127.0.0.0/8"),))))
-    assert isinstance(found, Unread)
+    assert isinstance(found, UnreadDocument)
     assert "egress.deny" in found.text
 
 
@@ -92,9 +92,9 @@ async def test_an_authority_of_the_issuers_own(tmp_path: Path) -> None:
     """`issuers.<iss>.tls`: trusted where it is named, refused where it is not."""
     ca = authority(tmp_path)
     async with scripted(ok(b"{}"), tls=ca.server(), host="localhost") as issuer:
-        assert isinstance(await read(issuer.url, tls=TlsFiles(ca_file=ca.ca_file)), Document)
+        assert isinstance(await read(issuer.url, tls=TlsFiles(ca_file=ca.ca_file)), IssuerDocument)
         refused = await read(issuer.url)
-    assert isinstance(refused, Unread)
+    assert isinstance(refused, UnreadDocument)
     assert "certificate" in refused.text
 
 

@@ -13,7 +13,7 @@ import pytest
 from notifier.adapters.configuration.file_watch import Watch, watch_files
 from notifier.adapters.configuration.live_configuration import LiveConfiguration, load
 from notifier.app.signing_keys import SigningKeys
-from notifier.domain.issuer_document import Unread
+from notifier.domain.issuer_document import UnreadDocument
 from tests.adapters.key_folder import ISS, pem
 
 PUBLIC = {"listen": "0.0.0.0:0", "tokens_file": "tokens.yaml"}
@@ -199,4 +199,4 @@ def test_sighup_takes_what_was_refused(folder: Path) -> None:
 
 async def test_an_issuer_that_a_reload_has_just_taken_away_is_not_read(folder: Path) -> None:
     """A reload runs in a thread of its own, between any two steps of the watch, which must not end the worker by it."""
-    assert isinstance(await SigningKeys(live(folder))._read("https://gone.example"), Unread)
+    assert isinstance(await SigningKeys(live(folder))._read("https://gone.example"), UnreadDocument)

@@ -4,17 +4,17 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from notifier.adapters.queues.rabbitmq.dead_letters import RabbitLetters
+from notifier.adapters.queues.rabbitmq.dead_letters import RabbitDeadLetters
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.sqlite import SqliteQueue
-from notifier.adapters.queues.sqlite.dead_letters import SqliteLetters
+from notifier.adapters.queues.sqlite.dead_letters import SqliteDeadLetters
 from notifier.domain.dead_letter import DeadLetter, bury_delivery, dump_dead_letter
 from notifier.domain.delivery import Delivery, Past
 from notifier.domain.message import DEAD
 from notifier.domain.outcome import DeadReason
-from notifier.domain.readmission import Rules
-from notifier.operations.dead_letter_repair import Course
-from notifier.operations.dead_letters import Letters
+from notifier.domain.readmission import ReplayRules
+from notifier.operations.dead_letter_listing import DeadLetters
+from notifier.operations.dead_letter_repair import RepairOptions
 from notifier.operations.queue_port import Queue
 from tests.contract.queues import ready
 
@@ -23,19 +23,19 @@ DELIVERY = Delivery(
     id="", event_id="e-1", id_given=True, iss=ISS, client_id="shop", sub="alice", sid="s-1", attempts=2,
     first_attempt_at=900.0, history=(Past(at=900.0, reason="server_error", status=500), Past(at=902.0, reason="dns")),
 )  # fmt: skip
-RULES = Rules(registry=None, new_id=lambda: "made-up", max_event=128 * 1024)
+RULES = ReplayRules(registry=None, new_id=lambda: "made-up", max_event=128 * 1024)
 
-LettersOf = Callable[[Queue], Letters]
+LettersOf = Callable[[Queue], DeadLetters]
 
 
 def letters_of(options: RabbitOptions | None, *, busy_for: float = 20.0) -> LettersOf:
     """How to reach the dead letters of a queue that is open; `options` None for SQLite."""
 
-    def make(queue: Queue) -> Letters:
+    def make(queue: Queue) -> DeadLetters:
         if options is not None:
-            return RabbitLetters(options, queue.publish, busy_for=busy_for)
+            return RabbitDeadLetters(options, queue.publish, busy_for=busy_for)
         assert isinstance(queue, SqliteQueue)
-        return SqliteLetters(queue)
+        return SqliteDeadLetters(queue)
 
     return make
 
@@ -65,6 +65,8 @@ def course(
     dry_run: bool = False,
     pause: Callable[[float], Awaitable[None]] = _no_pause,
     steady: Callable[[], float] = time.monotonic,
-) -> Course:
+) -> RepairOptions:
     """As fast as can be, by default, at second 1000."""
-    return Course(clock=lambda: 1000.0, steady=steady, pause=pause, stop=stop, rate=rate, limit=limit, dry_run=dry_run)
+    return RepairOptions(
+        clock=lambda: 1000.0, steady=steady, pause=pause, stop=stop, rate=rate, limit=limit, dry_run=dry_run
+    )

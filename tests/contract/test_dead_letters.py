@@ -13,21 +13,28 @@ from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.dead_letter import bury_raw, dump_dead_letter, load_dead_letter
-from notifier.domain.dead_letter_rows import Look, Row, Seen, Wanted, look, row_of
 from notifier.domain.documents import DeliveryDocument, dump_delivery, load_delivery
 from notifier.domain.errors import Mistake, QueueUnavailable
+from notifier.domain.letter_filter import (
+    FoundLetter,
+    LetterFilter,
+    LetterReader,
+    LetterSummary,
+    letter_reader,
+    summary_of,
+)
 from notifier.domain.message import DEAD, Kind, Lane, Message, Outgoing, Transfer, Transferred
 from notifier.domain.outcome import DeadReason
-from notifier.domain.readmission import Stays
+from notifier.domain.readmission import KeepReason
+from notifier.operations.dead_letter_listing import DeadLetters, LetterVisit, rows
 from notifier.operations.dead_letter_repair import discard, replay
-from notifier.operations.dead_letters import Letters, Visit, rows
 from notifier.operations.queue_port import Queue
 from tests.contract.letters import DELIVERY, ISS, RULES, LettersOf, bury, course, letter, letters_of
 from tests.contract.queues import Inbox, Place, names, ready
 
 MANY = 450  # more than are taken together on either queue
-ALL = Wanted()
-ROWS = look(ALL, whole=False)
+ALL = LetterFilter()
+ROWS = letter_reader(ALL, whole=False)
 
 
 @pytest.fixture(params=["sqlite", "rabbitmq"])
@@ -54,12 +61,12 @@ async def queue(place: Place) -> Queue:
 
 
 @pytest.fixture
-def letters(made: tuple[Place, LettersOf], queue: Queue) -> Letters:
+def letters(made: tuple[Place, LettersOf], queue: Queue) -> DeadLetters:
     """Its dead letters."""
     return made[1](queue)
 
 
-async def seen(letters: Letters, wanted: Wanted = ALL) -> list[str]:
+async def seen(letters: DeadLetters, wanted: LetterFilter = ALL) -> list[str]:
     """The ids, oldest first."""
     async with aclosing(rows(letters, wanted)) as found:
         return [row.id async for row, _ in found]
@@ -69,8 +76,8 @@ def ids(count: int, start: int = 0) -> list[str]:
     return [f"d-{number:04}" for number in range(start, start + count)]
 
 
-async def test_looking_changes_nothing(queue: Queue, letters: Letters) -> None:
-    """However often: the same letters in the same order, also where a look is broken off in the middle."""
+async def test_looking_changes_nothing(queue: Queue, letters: DeadLetters) -> None:
+    """However often: the same letters in the same order, also after a look that is broken off in the middle."""
     await bury(queue, *map(letter, ids(MANY)))
     for _ in range(3):
         assert await seen(letters) == ids(MANY)
@@ -79,7 +86,7 @@ async def test_looking_changes_nothing(queue: Queue, letters: Letters) -> None:
         await ready(queue, DEAD, MANY)
 
 
-async def test_what_could_not_be_read_is_kept_to_the_byte(queue: Queue, letters: Letters) -> None:
+async def test_what_could_not_be_read_is_kept_to_the_byte(queue: Queue, letters: DeadLetters) -> None:
     """In a queue as in memory: its body, why, and which of its entries; an export has all of it."""
     came = Message(
         lane=Lane.EVENTS, body=b"\xff\0" * 1000, tag=None, content_type="text/plain", message_id="m", user_id="idp",
@@ -87,28 +94,28 @@ async def test_what_could_not_be_read_is_kept_to_the_byte(queue: Queue, letters:
     )  # fmt: skip
     buried = bury_raw(came, [Mistake("", "no JSON")], 1000.0)
     await bury(queue, buried, letter("a"))
-    async with aclosing(rows(letters, Wanted(ids=frozenset({buried.id})), whole=True)) as found:
+    async with aclosing(rows(letters, LetterFilter(ids=frozenset({buried.id})), whole=True)) as found:
         ((row, message),) = [each async for each in found]
     assert message.body == came.body
     assert load_dead_letter(message) == buried
-    assert row == row_of(buried)
+    assert row == summary_of(buried)
 
 
-async def test_of_a_letter_no_more_is_kept_than_is_asked(queue: Queue, letters: Letters) -> None:
+async def test_of_a_letter_no_more_is_kept_than_is_asked(queue: Queue, letters: DeadLetters) -> None:
     """A list needs rows, a search for a user reads the bodies and keeps none; what is not meant is kept by nobody."""
     await bury(queue, letter("a"), letter("b", client_id="mail"))
-    async with aclosing(rows(letters, Wanted(subject="alice"))) as found:
+    async with aclosing(rows(letters, LetterFilter(subject="alice"))) as found:
         assert [(row.id, message.body) async for row, message in found] == [("a", b""), ("b", b"")]
-    async with letters.visit(look(Wanted(client_id="mail"), whole=True)) as visit:
+    async with letters.visit(letter_reader(LetterFilter(client_id="mail"), whole=True)) as visit:
         seen = [each for page in [await visit.page(), await visit.page()] for each in page]
     assert [(each.row is None, bool(each.message.body)) for each in seen] == [(True, False), (False, True)]
 
 
-async def test_large_letters_are_taken_a_few_at_a_time(queue: Queue, letters: Letters) -> None:
+async def test_large_letters_are_taken_a_few_at_a_time(queue: Queue, letters: DeadLetters) -> None:
     """A prefetch counts messages, and a page rows: bytes are bounded all the same, and the order is kept."""
     large = [bury_raw(Message(lane=Lane.EVENTS, body=b"%d" % n * 900_000, tag=None), [], 1000.0) for n in range(40)]
     await bury(queue, *large)
-    async with letters.visit(look(ALL, whole=True)) as visit:
+    async with letters.visit(letter_reader(ALL, whole=True)) as visit:
         pages = []
         while page := await visit.page():
             pages.append([each.row.id for each in page if each.row is not None])
@@ -118,7 +125,7 @@ async def test_large_letters_are_taken_a_few_at_a_time(queue: Queue, letters: Le
     assert await seen(letters) == [each.id for each in large]
 
 
-async def test_what_dies_during_a_look_is_left_to_the_next(queue: Queue, letters: Letters) -> None:
+async def test_what_dies_during_a_look_is_left_to_the_next(queue: Queue, letters: DeadLetters) -> None:
     """So a client that refuses at once cannot make a replay endless."""
     await bury(queue, letter("a"), letter("b"))
     async with letters.visit(ROWS) as visit:
@@ -131,12 +138,12 @@ async def test_what_dies_during_a_look_is_left_to_the_next(queue: Queue, letters
     assert await seen(letters) == ["a", "b", "c"]
 
 
-async def test_discarded_are_gone_and_the_others_stay_in_order(queue: Queue, letters: Letters) -> None:
+async def test_discarded_are_gone_and_the_others_stay_in_order(queue: Queue, letters: DeadLetters) -> None:
     """Only those that are meant, wherever they stand."""
     every = [letter(name, client_id="mail" if number % 3 else "shop") for number, name in enumerate(ids(MANY))]
     await bury(queue, *every)
-    told: list[Row] = []
-    account = await discard(letters, Wanted(client_id="shop"), course(), told.append)
+    told: list[LetterSummary] = []
+    account = await discard(letters, LetterFilter(client_id="shop"), course(), told.append)
     shops = [each.id for each in every if each.client_id == "shop"]
     assert [row.id for row in told] == shops
     assert (account.done, account.by_reason, account.unfinished) == (len(shops), {"refused": len(shops)}, None)
@@ -144,7 +151,7 @@ async def test_discarded_are_gone_and_the_others_stay_in_order(queue: Queue, let
     assert await seen(letters) == [each.id for each in every if each.client_id == "mail"]
 
 
-async def test_a_replay_is_a_delivery_anew(place: Place, queue: Queue, letters: Letters) -> None:
+async def test_a_replay_is_a_delivery_anew(place: Place, queue: Queue, letters: DeadLetters) -> None:
     """Its ages and its count begin again, what it met is remembered, and nothing of the letter's headers goes along."""
     await bury(queue, letter("d-1"))
     account = await replay(letters, ALL, RULES, course())
@@ -160,7 +167,7 @@ async def test_a_replay_is_a_delivery_anew(place: Place, queue: Queue, letters: 
     assert [past.reason for past in delivery.history] == ["server_error", "dns"]
 
 
-async def test_a_replay_stops_and_is_taken_up_again(place: Place, queue: Queue, letters: Letters) -> None:
+async def test_a_replay_stops_and_is_taken_up_again(place: Place, queue: Queue, letters: DeadLetters) -> None:
     """Between two batches; in the end each was replayed exactly once."""
     await bury(queue, *map(letter, ids(MANY)))
     asked = 0
@@ -186,7 +193,7 @@ async def test_a_replay_stops_and_is_taken_up_again(place: Place, queue: Queue, 
     assert names([await inbox.next()]) == ["behind"]
 
 
-async def test_a_limit_leaves_the_rest(queue: Queue, letters: Letters) -> None:
+async def test_a_limit_leaves_the_rest(queue: Queue, letters: DeadLetters) -> None:
     """For requests that must end; the oldest come first."""
     await bury(queue, *map(letter, ids(5)))
     account = await replay(letters, ALL, RULES, course(limit=2))
@@ -198,10 +205,10 @@ async def test_a_limit_leaves_the_rest(queue: Queue, letters: Letters) -> None:
     assert (last.done, last.unfinished) == (3, None)
 
 
-async def test_a_dry_run_changes_nothing(queue: Queue, letters: Letters) -> None:
+async def test_a_dry_run_changes_nothing(queue: Queue, letters: DeadLetters) -> None:
     """It counts what would be replayed and what would stay."""
     await bury(queue, letter("a"), letter("b", reason=DeadReason.EXPIRED))
-    account = await replay(letters, Wanted(reasons=frozenset({DeadReason.EXPIRED})), RULES, course(dry_run=True))
+    account = await replay(letters, LetterFilter(reasons=frozenset({DeadReason.EXPIRED})), RULES, course(dry_run=True))
     assert (account.done, account.by_reason) == (1, {"expired": 1})
     await ready(queue, DEAD, 2)
     assert (await queue.depths())[Lane.RETRIES].ready == 0
@@ -211,14 +218,14 @@ async def test_a_dry_run_changes_nothing(queue: Queue, letters: Letters) -> None
 class _RefusingVisit:
     """Cannot make anything durable."""
 
-    def __init__(self, visit: Visit) -> None:
+    def __init__(self, visit: LetterVisit) -> None:
         self._visit = visit
 
     @property
     def left(self) -> int:
         return self._visit.left
 
-    async def page(self) -> Sequence[Seen]:
+    async def page(self) -> Sequence[FoundLetter]:
         return await self._visit.page()
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
@@ -229,18 +236,18 @@ class _RefusingVisit:
 
 
 class _Refusing:
-    """Letters whose visits are such."""
+    """DeadLetters whose visits are such."""
 
-    def __init__(self, letters: Letters) -> None:
+    def __init__(self, letters: DeadLetters) -> None:
         self._letters = letters
 
     @asynccontextmanager
-    async def visit(self, look: Look) -> AsyncIterator[Visit]:
-        async with self._letters.visit(look) as visit:
+    async def visit(self, letter_reader: LetterReader) -> AsyncIterator[LetterVisit]:
+        async with self._letters.visit(letter_reader) as visit:
             yield _RefusingVisit(visit)
 
 
-async def test_a_failed_replay_loses_nothing(queue: Queue, letters: Letters) -> None:
+async def test_a_failed_replay_loses_nothing(queue: Queue, letters: DeadLetters) -> None:
     """What the queue does not confirm stays a dead letter, and the account says why it ended."""
     await bury(queue, *map(letter, ids(3)))
     refused = await replay(_Refusing(letters), ALL, RULES, course())
@@ -291,7 +298,7 @@ async def test_what_a_publisher_wrote_is_replayed_though_the_broker_moved_it(amq
     await queue.send_event(Lane.EVENTS, body, message_id=None)
     await moved_by_the_broker(queue, amqp_url, prefix, Lane.EVENTS)
     letters = letters_of(options)(queue)
-    async with aclosing(rows(letters, Wanted(subject="alice"))) as found:
+    async with aclosing(rows(letters, LetterFilter(subject="alice"))) as found:
         assert [(row.reason, row.event_id) async for row, _ in found] == [("delivery_limit", "e-9")]
     await ready(queue, DEAD, 1)
     assert (await replay(letters, ALL, RULES, course())).done == 1
@@ -315,7 +322,7 @@ async def test_what_we_wrote_is_not_replayed_once_the_broker_moved_it(amqp_url: 
     letters = letters_of(options)(queue)
     told: list[str] = []
     account = await replay(letters, ALL, RULES, course(), lambda _, kept: told.append(kept.text if kept else ""))
-    assert (account.done, account.kept) == (0, {Stays.MALFORMED: 1})
+    assert (account.done, account.kept) == (0, {KeepReason.MALFORMED: 1})
     assert "notifier publish" in told[0]
     await ready(queue, DEAD, 1)
     await place.leave()

@@ -13,18 +13,18 @@ from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.dead_letter import bury_raw
-from notifier.domain.dead_letter_rows import Wanted
 from notifier.domain.errors import Mistake
+from notifier.domain.letter_filter import LetterFilter
 from notifier.domain.message import DEAD, Lane, Message
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
+from notifier.operations.dead_letter_listing import DeadLetters
 from notifier.operations.dead_letter_repair import discard
-from notifier.operations.dead_letters import Letters
 from notifier.operations.queue_port import Queue
 from notifier.server.authorization import Authorization
 from notifier.server.listener import Listener, listen
-from notifier.server.operators import dead_letters
-from notifier.server.operators.dead_letters import DeadLetterRoutes, Desk
+from notifier.server.operators import dead_letter_routes
+from notifier.server.operators.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
 from notifier.server.publishers.events import Sources, api_app
 from tests.contract.letters import RULES, bury, course, letters_of
 from tests.contract.queues import PATIENCE, ready
@@ -32,11 +32,11 @@ from tests.contract.queues import PATIENCE, ready
 COUNT, SIZE = 150, 100_000  # more than the sockets on either side hold
 WITHIN = 1.0  # seconds
 EVERY = 0.01  # seconds between two pieces of 10,000 bytes: all of it would take 15 s
-ALL = Wanted()
+ALL = LetterFilter()
 
 
 @pytest.fixture(params=["sqlite", "rabbitmq"])
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Queue, Letters]]:
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Queue, DeadLetters]]:
     """A queue with large dead letters."""
     queue: Queue
     if request.param == "sqlite":
@@ -53,10 +53,10 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 @pytest.fixture
-async def api(place: tuple[Queue, Letters], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Listener]:
+async def api(place: tuple[Queue, DeadLetters], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Listener]:
     """The API before it."""
-    monkeypatch.setattr(dead_letters, "READ_WITHIN", WITHIN)
-    desk = Desk(
+    monkeypatch.setattr(dead_letter_routes, "READ_WITHIN", WITHIN)
+    desk = DeadLetterAccess(
         letters=place[1],
         rules=lambda _: RULES,
         audit=lambda *_, **__: None,
@@ -93,7 +93,7 @@ async def drip(listener: Listener, begun: asyncio.Event) -> tuple[int, bytes]:
     return count, last
 
 
-async def test_a_repair_waits_for_no_dripping_reader(place: tuple[Queue, Letters], api: Listener) -> None:
+async def test_a_repair_waits_for_no_dripping_reader(place: tuple[Queue, DeadLetters], api: Listener) -> None:
     """Three of them at a time: each is cut off in its turn, and the repair comes behind the first."""
     async with asyncio.timeout(60), aiohttp.ClientSession() as http:
         has_them = asyncio.Event()
@@ -110,7 +110,9 @@ async def test_a_repair_waits_for_no_dripping_reader(place: tuple[Queue, Letters
     await ready(place[0], DEAD, COUNT - 5)
 
 
-async def test_a_repair_of_another_process_waits_no_longer_either(place: tuple[Queue, Letters], api: Listener) -> None:
+async def test_a_repair_of_another_process_waits_no_longer_either(
+    place: tuple[Queue, DeadLetters], api: Listener
+) -> None:
     """Whoever has the letters there, they are free again when the reader's time is over."""
     queue, letters = place
     async with asyncio.timeout(60):

@@ -28,7 +28,7 @@ from notifier.adapters.queues.rabbitmq.wire import frames
 from notifier.app.doctor import libraries
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import DEAD, Kind, Lane, Outgoing, delay
-from notifier.operations.doctor import Level
+from notifier.operations.doctor import Severity
 from tests.contract.queues import PATIENCE, Inbox, consuming, names, outgoing, ready
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.waiting import until
@@ -186,7 +186,7 @@ async def test_the_doctor_tells_which_and_what_to_do(changed: Change) -> None:
     """A warning each: all works, at another price."""
     found = await libraries()
     assert {finding.text.partition(":")[0] for finding in found} == OFF[changed]
-    assert {(finding.level, finding.subject) for finding in found} == {(Level.WARNING, "aiormq, pamqp")}
+    assert {(finding.level, finding.subject) for finding in found} == {(Severity.WARNING, "aiormq, pamqp")}
 
 
 @pytest.mark.usefixtures("changed")

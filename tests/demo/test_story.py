@@ -17,7 +17,7 @@ from rich.console import Console
 from notifier.adapters.configuration.config_file import load_settings
 from notifier.adapters.signers.keys import KeyRing, KeySource, load_keys
 from notifier.demo.receivers import SampleReceivers
-from notifier.demo.story import ISS, Pace, Service, Start, play, write_configuration, write_key
+from notifier.demo.story import ISS, Pace, RunningService, Start, play, write_configuration, write_key
 from notifier.demo.token_check import LOGOUT_EVENT
 from notifier.domain.client import Algorithm
 from notifier.domain.dead_letter import DeadLetter
@@ -111,11 +111,11 @@ def courier(*, forgets: str = "", tamper: Mint = lambda claims: claims) -> Start
     """How the story starts such a courier."""
 
     @asynccontextmanager
-    async def started(config: Path, observe: Observer) -> AsyncIterator[Service]:
+    async def started(config: Path, observe: Observer) -> AsyncIterator[RunningService]:
         async with aiohttp.ClientSession() as http:
             yield Courier(config.parent, observe, forgets=forgets, tamper=tamper, http=http)
 
-    def start(config: Path, observe: Observer) -> AbstractAsyncContextManager[Service]:
+    def start(config: Path, observe: Observer) -> AbstractAsyncContextManager[RunningService]:
         return started(config, observe)
 
     return start

@@ -27,14 +27,14 @@ from notifier.domain.errors import Mistake
 from notifier.domain.event_entries import WrongEntries
 from notifier.domain.message import Kind, Lane, Message, Whole
 from notifier.domain.outcome import Cause, DeadReason
-from notifier.domain.readmission import Kept, Readmitted, Rules, Stays, readmit
+from notifier.domain.readmission import KeepReason, KeptLetter, Readmitted, ReplayRules, readmit
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
 from notifier.domain.wrong_entries import bury_entries, bury_wrong
 
 ISS = "https://id.example.com"
 NOW = 100_000.0
-RULES = Rules(registry=None, new_id=lambda: "made-up", max_event=1000)
+RULES = ReplayRules(registry=None, new_id=lambda: "made-up", max_event=1000)
 DELIVERY = Delivery(
     id="d-1", event_id="e-1", id_given=False, iss=ISS, client_id="shop", sub="alice", sid="s-1", attempts=7,
     rejections=3, ambiguous=True, first_taken_at=NOW - 91_000, first_attempt_at=NOW - 90_000, held=5.0,
@@ -46,21 +46,21 @@ EVENT = SessionEnded(
 )
 
 
-def of_delivery(delivery: Delivery, rules: Rules = RULES) -> Readmitted | Kept:
+def of_delivery(delivery: Delivery, rules: ReplayRules = RULES) -> Readmitted | KeptLetter:
     return readmit(bury_delivery(delivery, DeadReason.EXPIRED, "", NOW), rules, NOW)
 
 
-def of_event(event: SessionEnded) -> Readmitted | Kept:
+def of_event(event: SessionEnded) -> Readmitted | KeptLetter:
     return readmit(bury_event(event, DeadReason.UNKNOWN_ISSUER, "", NOW), RULES, NOW)
 
 
-def of_raw(body: bytes, **more: object) -> Readmitted | Kept:
+def of_raw(body: bytes, **more: object) -> Readmitted | KeptLetter:
     message = Message(lane=Lane.EVENTS, body=body, tag=None, user_id="idp", **more)  # type: ignore[arg-type]
     return readmit(bury_raw(message, [Mistake("", "wrong")], NOW), RULES, NOW)
 
 
-def stays(found: Readmitted | Kept) -> Stays | None:
-    return found.why if isinstance(found, Kept) else None
+def stays(found: Readmitted | KeptLetter) -> KeepReason | None:
+    return found.why if isinstance(found, KeptLetter) else None
 
 
 def test_ages_begin_anew() -> None:
@@ -78,18 +78,25 @@ def test_ages_begin_anew() -> None:
 def test_not_after_stays() -> None:
     """What ran out by itself is not sent, wanted or not."""
     rules = replace(RULES, end_newer_sessions=True)
-    assert stays(of_delivery(replace(DELIVERY, not_after=NOW - 1), rules)) is Stays.NOT_AFTER
+    assert stays(of_delivery(replace(DELIVERY, not_after=NOW - 1), rules)) is KeepReason.NOT_AFTER
     found = of_delivery(replace(DELIVERY, not_after=NOW + 1))
     assert isinstance(found, Readmitted)
     assert load_delivery(found.outgoing.body).delivery.not_after == NOW + 1
-    assert stays(of_event(replace(EVENT, not_after=NOW - 1))) is Stays.NOT_AFTER
+    assert stays(of_event(replace(EVENT, not_after=NOW - 1))) is KeepReason.NOT_AFTER
 
 
 @pytest.mark.parametrize(
     ("first", "earliest", "expected"),
-    [(NOW - 500, None, None), (NOW - 700, None, Stays.STALE), (None, None, None), (NOW - 500, NOW - 700, Stays.STALE)],
+    [
+        (NOW - 500, None, None),
+        (NOW - 700, None, KeepReason.STALE),
+        (None, None, None),
+        (NOW - 500, NOW - 700, KeepReason.STALE),
+    ],
 )
-def test_what_may_end_newer_sessions_stays(first: float | None, earliest: float | None, expected: Stays | None) -> None:
+def test_what_may_end_newer_sessions_stays(
+    first: float | None, earliest: float | None, expected: KeepReason | None
+) -> None:
     """A token without `sid` ends every session of its user (B13). Replay upon replay does not make it young.
 
     One that no worker had in hand is sent however late, as a first attempt always is.
@@ -100,15 +107,15 @@ def test_what_may_end_newer_sessions_stays(first: float | None, earliest: float 
     assert stays(of_delivery(old, replace(RULES, end_newer_sessions=True))) is None
 
 
-@pytest.mark.parametrize(("waited", "held", "expected"), [(500, 0, None), (700, 0, Stays.STALE), (700, 200, None)])
+@pytest.mark.parametrize(("waited", "held", "expected"), [(500, 0, None), (700, 0, KeepReason.STALE), (700, 200, None)])
 def test_what_waited_without_an_attempt_may_end_newer_sessions_too(
-    waited: float, held: float, expected: Stays | None
+    waited: float, held: float, expected: KeepReason | None
 ) -> None:
     """Behind an open circuit a session is begun as soon as behind a failed attempt; what lay with us does not count."""
     never = replace(DELIVERY, sid=None, first_taken_at=NOW - waited, first_attempt_at=None, held=held, history=())
     found = of_delivery(never)
     assert stays(found) is expected
-    if isinstance(found, Kept):
+    if isinstance(found, KeptLetter):
         assert "was begun 700 s ago" in found.text
     assert stays(of_delivery(never, replace(RULES, end_newer_sessions=True))) is None
 
@@ -116,13 +123,13 @@ def test_what_waited_without_an_attempt_may_end_newer_sessions_too(
 def test_the_client_s_own_rules_count() -> None:
     """Whether its token names a session, and how long it may be repeated where it does not."""
 
-    def rules(client: Client) -> Rules:
+    def rules(client: Client) -> ReplayRules:
         return replace(RULES, registry=Registry(clients=MappingProxyType({ISS: {"shop": client}})))
 
     client = Client(iss=ISS, client_id="shop", backchannel_logout_uri="https://shop.example.com/bcl")
     assert stays(of_delivery(DELIVERY, rules(client))) is None
     by_sub = replace(client, token=TokenProfile(subject=SubjectMode.SUB))
-    assert stays(of_delivery(DELIVERY, rules(by_sub))) is Stays.STALE
+    assert stays(of_delivery(DELIVERY, rules(by_sub))) is KeepReason.STALE
     patient = replace(by_sub, retry=RetryPolicy(sub_only_max_age=100_000.0))
     assert stays(of_delivery(DELIVERY, rules(patient))) is None
 
@@ -143,14 +150,16 @@ def test_what_could_not_be_read_is_read_again() -> None:
     event = load_event(found.outgoing.body).event
     assert (event.id, event.sub, event.publisher) == ("e-2", "bob", "idp")
     still = of_raw(b'{"iss": 5}')
-    assert isinstance(still, Kept)
-    assert still.why is Stays.MALFORMED
+    assert isinstance(still, KeptLetter)
+    assert still.why is KeepReason.MALFORMED
     assert "iss: must be a string" in still.text
-    assert stays(of_raw(body[:10], cut_from=Whole(size=5000, sha256="0" * 64))) is Stays.CUT
+    assert stays(of_raw(body[:10], cut_from=Whole(size=5000, sha256="0" * 64))) is KeepReason.CUT
 
 
-@pytest.mark.parametrize(("raw", "expected"), [('{"client_id":"mail"}', None), ('{"client_id":5}', Stays.MALFORMED)])
-def test_a_wrong_entry_of_an_earlier_release_is_judged_again(raw: str, expected: Stays | None) -> None:
+@pytest.mark.parametrize(
+    ("raw", "expected"), [('{"client_id":"mail"}', None), ('{"client_id":5}', KeepReason.MALFORMED)]
+)
+def test_a_wrong_entry_of_an_earlier_release_is_judged_again(raw: str, expected: KeepReason | None) -> None:
     """Alone, as it was buried."""
     entry = WrongEntry(client_id=None, raw=raw, mistakes=(Mistake("clients[0]", "no"),))
     found = readmit(bury_wrong(EVENT, (entry,), NOW), RULES, NOW)
@@ -194,7 +203,7 @@ def test_of_wrong_entries_only_those_are_told_who_were_not(
     assert load_dead_letter(there) == letter
     found = readmit(load_dead_letter(there), RULES, NOW)
     if told is None:
-        assert stays(found) is Stays.MALFORMED
+        assert stays(found) is KeepReason.MALFORMED
     else:
         assert isinstance(found, Readmitted)
         assert load_event(found.outgoing.body).event.clients == tuple(ClientEntry(client_id=name) for name in told)
@@ -202,7 +211,7 @@ def test_of_wrong_entries_only_those_are_told_who_were_not(
 
 def test_every_reason_to_stay_tells_the_way_out() -> None:
     """In words."""
-    assert all(reason.explanation for reason in Stays)
+    assert all(reason.explanation for reason in KeepReason)
 
 
 @pytest.mark.parametrize(
@@ -217,8 +226,8 @@ def test_what_passes_for_ours_stays(body: bytes) -> None:
     """The broker moved it, and does not tell who wrote it. What to do is said."""
     moved = Message(lane=Lane.RETRIES, body=body, tag=None, user_id="idp", headers={"x-death": [{}]})
     found = readmit(load_dead_letter(moved), RULES, NOW)
-    assert isinstance(found, Kept)
-    assert found.why is Stays.MALFORMED
+    assert isinstance(found, KeptLetter)
+    assert found.why is KeepReason.MALFORMED
     assert "notifier publish" in found.text
 
 

@@ -23,7 +23,6 @@ from notifier.domain.dead_letter import (
     dump_dead_letter,
     load_dead_letter,
 )
-from notifier.domain.dead_letter_rows import read_row
 from notifier.domain.delivery import Delivery, Inline, Past
 from notifier.domain.documents import (
     DeliveryDocument,
@@ -35,10 +34,11 @@ from notifier.domain.documents import (
     load_event,
 )
 from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
+from notifier.domain.letter_filter import read_summary
 from notifier.domain.logout_token import claims_for
 from notifier.domain.message import Kind, Lane, Message
 from notifier.domain.outcome import Cause, DeadReason, Failed, Outcome, Reason, Refused
-from notifier.domain.readmission import Rules, readmit
+from notifier.domain.readmission import ReplayRules, readmit
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
 from notifier.domain.unreadable import Raw
 from notifier.domain.verdict import Defer, RetryAt, before_attempt, decide, postponed, record, within_age
@@ -240,13 +240,13 @@ def test_a_letter_of_what_could_not_be_read_is_always_shown(notes: bytes) -> Non
     if letter is not None:
         assert letter.raw is not None
         assert letter.raw.body == b"{"
-        readmit(letter, Rules(registry=None, new_id=lambda: "made-up", max_event=1000), NOW)
+        readmit(letter, ReplayRules(registry=None, new_id=lambda: "made-up", max_event=1000), NOW)
 
 
 def shown(message: Message) -> DeadLetter | None:
     """As an operator sees it, by every way."""
     letter: DeadLetter | None = loaded(lambda _: load_dead_letter(message), message.body)
-    read_row(message)
+    read_summary(message)
     if letter is not None:
         sent = dump_dead_letter(letter)
         assert all(value.isprintable() for name, value in sent.headers.items() if name != "letter")

@@ -9,7 +9,7 @@ from notifier.domain.client import Algorithm, Client
 from notifier.domain.errors import OurFault
 from notifier.domain.outcome import Answer, Break, Cause, Reason, StaleConnection, Wire
 from notifier.operations.canary import NOBODY, CanaryTools, send_canary
-from notifier.operations.doctor import Finding, Level
+from notifier.operations.doctor import Finding, Severity
 from notifier.pipeline.ports import Request
 
 
@@ -43,7 +43,7 @@ async def test_its_user_and_session_cannot_exist() -> None:
     """Both are named, so that no receiver ends all sessions of anybody (B13), of a pairwise client too."""
     receiver = Receiver(Answer(status=204))
     found = await send(receiver, pairwise=True)
-    assert found.level is Level.OK
+    assert found.level is Severity.OK
     assert receiver.claims["sub"] == receiver.claims["sid"] == f"{NOBODY}f00d"
     assert "f00d" in found.text
 
@@ -51,19 +51,24 @@ async def test_its_user_and_session_cannot_exist() -> None:
 @pytest.mark.parametrize(
     ("wire", "preset", "level", "words"),
     [
-        (Answer(status=400, text="invalid_request"), "express_openid_connect", Level.WARNING, "exactly one algorithm"),
-        (Answer(status=400), "nextcloud", Level.FAILED, "never an unknown session"),
-        (Answer(status=400), None, Level.WARNING, "name its preset"),
-        (Answer(status=302), None, Level.FAILED, "never followed"),
-        (Answer(status=403), None, Level.FAILED, "sign-in"),
-        (Answer(status=404), None, Level.FAILED, "backchannel_logout_uri"),
-        (Answer(status=415), None, Level.FAILED, "its log"),
-        (Answer(status=500), "spring", Level.FAILED, "JWK Set"),
-        (Break(reason=Reason.TLS, ambiguous=False, text="certificate: expired"), None, Level.FAILED, "renew"),
-        (StaleConnection(), None, Level.FAILED, "log"),
+        (
+            Answer(status=400, text="invalid_request"),
+            "express_openid_connect",
+            Severity.WARNING,
+            "exactly one algorithm",
+        ),
+        (Answer(status=400), "nextcloud", Severity.FAILED, "never an unknown session"),
+        (Answer(status=400), None, Severity.WARNING, "name its preset"),
+        (Answer(status=302), None, Severity.FAILED, "never followed"),
+        (Answer(status=403), None, Severity.FAILED, "sign-in"),
+        (Answer(status=404), None, Severity.FAILED, "backchannel_logout_uri"),
+        (Answer(status=415), None, Severity.FAILED, "its log"),
+        (Answer(status=500), "spring", Severity.FAILED, "JWK Set"),
+        (Break(reason=Reason.TLS, ambiguous=False, text="certificate: expired"), None, Severity.FAILED, "renew"),
+        (StaleConnection(), None, Severity.FAILED, "log"),
     ],
 )
-async def test_answers_are_explained(wire: Wire, preset: str | None, level: Level, words: str) -> None:
+async def test_answers_are_explained(wire: Wire, preset: str | None, level: Severity, words: str) -> None:
     """By the client's preset, where it names one."""
     found = await send(Receiver(wire), preset=preset)
     assert found.level is level
@@ -72,7 +77,7 @@ async def test_answers_are_explained(wire: Wire, preset: str | None, level: Leve
 
 async def test_what_cannot_be_sent_is_said() -> None:
     """No URI, or no key that is due."""
-    assert (await send(Receiver(Answer(status=200)), uri=None)).level is Level.FAILED
+    assert (await send(Receiver(Answer(status=200)), uri=None)).level is Severity.FAILED
     receiver = Receiver(Answer(status=200))
     receiver.broken = True
     assert "no key is due" in (await send(receiver)).text

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from notifier.domain.client import Algorithm, Client, SubjectMode, TokenProfile
-from notifier.domain.issuer_document import Document, Unread, metadata_uri
+from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, metadata_uri
 from notifier.domain.outcome import Reason
 from notifier.domain.published_keys import Signing
 from notifier.domain.queue_state import BrokerState, FileState
 from notifier.domain.reach import Reached, Unreached
-from notifier.operations.doctor import Area, Check, Finding, Level, examine, ok
+from notifier.operations.doctor import Area, Check, Finding, Severity, examine, ok
 from notifier.operations.doctor_clients import DAY, examine_server, judge_registry, servers_of
 from notifier.operations.doctor_issuers import IssuerCase, examine_issuer
 from notifier.operations.doctor_queue import clock_finding, judge_broker, judge_file
@@ -33,13 +33,13 @@ WELL = BrokerState(
 )
 
 
-def levels(found: Sequence[Finding]) -> set[Level]:
+def levels(found: Sequence[Finding]) -> set[Severity]:
     return {finding.level for finding in found}
 
 
 def bad(found: Sequence[Finding]) -> str:
     """What is not well, in one line; each must say what to do."""
-    wrong = [finding for finding in found if finding.level is not Level.OK]
+    wrong = [finding for finding in found if finding.level is not Severity.OK]
     assert all(finding.advice for finding in wrong)
     return " | ".join(f"{finding.level}: {finding.text}" for finding in wrong)
 
@@ -63,8 +63,8 @@ async def test_one_check_that_hangs_costs_its_own_answer_alone() -> None:
         Check(area=Area.QUEUE, subject="broker", within=30, run=well),
     ]
     first, second = await examine(checks, lambda: done.append(None))
-    assert (first.area, first.level) == (Area.QUEUE, Level.OK)
-    assert (second.subject, second.level) == ("shop", Level.FAILED)
+    assert (first.area, first.level) == (Area.QUEUE, Severity.OK)
+    assert (second.subject, second.level) == ("shop", Severity.FAILED)
     assert len(done) == 2
 
 
@@ -96,8 +96,8 @@ def test_a_broker(changes: dict[str, object], declares: bool, words: str) -> Non
     assert bool(told) == bool(words)
 
 
-@pytest.mark.parametrize(("ahead", "level"), [(1, Level.OK), (-20, Level.WARNING), (60, Level.FAILED)])
-def test_clocks_that_differ(ahead: float, level: Level) -> None:
+@pytest.mark.parametrize(("ahead", "level"), [(1, Severity.OK), (-20, Severity.WARNING), (60, Severity.FAILED)])
+def test_clocks_that_differ(ahead: float, level: Severity) -> None:
     """R10, and receivers that refuse an iat of more than 30 s ago."""
     assert clock_finding("id", ahead).level is level
 
@@ -105,8 +105,8 @@ def test_clocks_that_differ(ahead: float, level: Level) -> None:
 def test_a_file() -> None:
     """Whole, not there yet, or unusable."""
     path = Path("q.db")
-    assert levels(list(judge_file(FileState(path=path, size=None, worker=False)))) == {Level.OK}
-    assert levels(list(judge_file(FileState(path=path, size=9, worker=True)))) == {Level.OK}
+    assert levels(list(judge_file(FileState(path=path, size=None, worker=False)))) == {Severity.OK}
+    assert levels(list(judge_file(FileState(path=path, size=9, worker=True)))) == {Severity.OK}
     assert "damaged" in bad(list(judge_file(FileState(path=path, size=9, worker=True, fault="damaged"))))
 
 
@@ -116,15 +116,15 @@ def test_a_file() -> None:
 async def issuer(
     metadata: object = GOOD, keys: object = (EC,), *, jwks_uri: str | None = JWKS, used: int = 3, date: float = NOW
 ) -> list[Finding]:
-    def document(content: object) -> Document | Unread:
-        return content if isinstance(content, Unread) else Document(content=content, date=date)
+    def document(content: object) -> IssuerDocument | UnreadDocument:
+        return content if isinstance(content, UnreadDocument) else IssuerDocument(content=content, date=date)
 
     documents = {
         metadata_uri(ISS): document(metadata),
         JWKS: document({"keys": list(keys)} if isinstance(keys, tuple) else keys),
     }
 
-    async def read(uri: str) -> Document | Unread:
+    async def read(uri: str) -> IssuerDocument | UnreadDocument:
         return documents[uri]
 
     key = Signing(alg=Algorithm.ES256, public=EC)
@@ -149,15 +149,18 @@ async def test_an_issuer_that_publishes_everything() -> None:
         ({"keys": (), "used": 0}, "warning: key k1, which no registered client asks for"),
         ({"keys": ({**EC, "use": "enc"},)}, '"use": "enc"'),
         ({"keys": (EC, {**EC, "kid": "x", "d": "AQID"})}, "failed: its JWK Set holds a private key"),
-        ({"keys": Unread(text="answered 503")}, "failed: its JWK Set at https://id.example/jwks could not be read"),
+        (
+            {"keys": UnreadDocument(text="answered 503")},
+            "failed: its JWK Set at https://id.example/jwks could not be read",
+        ),
         ({"keys": {"error": "no"}}, "is no JWK Set"),
-        ({"metadata": Unread(text="answered 404")}, "warning: its metadata"),
+        ({"metadata": UnreadDocument(text="answered 404")}, "warning: its metadata"),
         ({"metadata": {**GOOD, "backchannel_logout_supported": False}}, "(B1)"),
         ({"metadata": {**GOOD, "backchannel_logout_session_supported": None}}, "(B2)"),
         ({"metadata": {**GOOD, "issuer": ISS + "/"}}, "failed: its metadata calls it"),
         ({"metadata": {**GOOD, "jwks_uri": f"{ISS}/other"}}, "receivers read the keys at"),
         ({"jwks_uri": None}, "do not watch its keys"),
-        ({"metadata": Unread(text="x"), "jwks_uri": None}, "is not known"),
+        ({"metadata": UnreadDocument(text="x"), "jwks_uri": None}, "is not known"),
         ({"date": NOW - 60}, "failed: its clock is 60 s behind ours"),
     ],
 )

@@ -15,7 +15,7 @@ from notifier.domain.errors import QueueUnavailable, TopologyMismatch
 from notifier.domain.message import Lane
 from notifier.domain.registry import Issuer, Registry
 from notifier.domain.session_ended import SessionEnded
-from notifier.server.authorization import ApiToken
+from notifier.server.authorization import Bearer
 from notifier.server.listener import listen
 from notifier.server.publishers.events import Limits, Sources, api_app
 
@@ -70,7 +70,7 @@ class Api:
 
     def __init__(self, queue: Queue, url: str, http: aiohttp.ClientSession) -> None:
         self.queue, self.url, self.http = queue, url, http
-        self.tokens: Iterable[ApiToken] | None = None
+        self.tokens: Iterable[Bearer] | None = None
 
     async def post(
         self, body: object = EVENT, *, query: str = "", bearer: str | None = None, **headers: str

@@ -13,17 +13,17 @@ import pytest
 
 from notifier.adapters.configuration.tokens_file import ApiToken
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
-from notifier.adapters.queues.sqlite.dead_letters import SqliteLetters
+from notifier.adapters.queues.sqlite.dead_letters import SqliteDeadLetters
 from notifier.domain.dead_letter import bury_delivery
-from notifier.domain.dead_letter_rows import Row, Wanted
+from notifier.domain.letter_filter import LetterFilter, LetterSummary
 from notifier.domain.message import DEAD, Lane
 from notifier.domain.outcome import DeadReason
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
-from notifier.operations.dead_letter_repair import Account
+from notifier.operations.dead_letter_repair import RepairResult
 from notifier.server.authorization import Authorization
 from notifier.server.listener import listen
-from notifier.server.operators.dead_letters import DeadLetterRoutes, Desk
+from notifier.server.operators.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
 from notifier.server.publishers.events import Sources, api_app
 from tests.contract.letters import DELIVERY, ISS, RULES, bury, letter
 
@@ -53,15 +53,15 @@ class Api:
         self.queue, self.http, self.url = queue, http, ""
         self.audits: list[tuple[str, str, int]] = []
         self.discarded: list[tuple[str, str]] = []
-        self.seen: list[tuple[str, str, Wanted]] = []
+        self.seen: list[tuple[str, str, LetterFilter]] = []
 
-    def audit(self, action: str, who: str, wanted: Wanted, account: Account, **more: object) -> None:
+    def audit(self, action: str, who: str, wanted: LetterFilter, account: RepairResult, **more: object) -> None:
         self.audits.append((action, who, account.done))
 
-    def audit_read(self, action: str, who: str, wanted: Wanted) -> None:
+    def audit_read(self, action: str, who: str, wanted: LetterFilter) -> None:
         self.seen.append((action, who, wanted))
 
-    def audit_discarded(self, who: str, row: Row) -> None:
+    def audit_discarded(self, who: str, row: LetterSummary) -> None:
         self.discarded.append((who, row.id))
 
     async def ask(self, method: str, path: str = "", *, bearer: str = "sre", body: object = None) -> tuple[int, Any]:
@@ -89,8 +89,8 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     await bury(queue, *LETTERS)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
         subject = Api(queue, http)
-        desk = Desk(
-            letters=SqliteLetters(queue),
+        desk = DeadLetterAccess(
+            letters=SqliteDeadLetters(queue),
             rules=lambda force: replace(RULES, end_newer_sessions=force),
             audit=subject.audit,
             audit_discarded=subject.audit_discarded,
@@ -143,8 +143,8 @@ async def test_who_sees_letters_whole_is_written_down(api: Api) -> None:
     await api.ask("GET", "/d-2", bearer="reader")
     await api.ask("GET", "/export?client_id=mail", bearer="tenant")
     assert api.seen == [
-        ("shown", "reader", Wanted(ids=frozenset({"d-2"}))),
-        ("exported", "tenant", Wanted(client_id="mail", issuers=frozenset({OTHER}))),
+        ("shown", "reader", LetterFilter(ids=frozenset({"d-2"}))),
+        ("exported", "tenant", LetterFilter(client_id="mail", issuers=frozenset({OTHER}))),
     ]
     assert await api.ready() == {DEAD: 5}
 

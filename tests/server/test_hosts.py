@@ -11,11 +11,11 @@ from notifier.adapters.configuration.tokens_file import ApiToken
 from notifier.domain.message import Lane
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
-from notifier.operations.status import Status, status_of
+from notifier.operations.service_status import ServiceStatus, status_of
 from notifier.server.authorization import Authorization
 from notifier.server.listener import Listener, listen
 from notifier.server.openapi import PATH
-from notifier.server.operators.status import StatusRoutes
+from notifier.server.operators.status_routes import StatusRoutes
 from notifier.server.publishers.events import Sources, api_app
 
 SECRET = "reader-secret-3"
@@ -29,7 +29,7 @@ async def _accept(event: SessionEnded, lane: Lane) -> None:
     raise AssertionError("nobody may publish here")
 
 
-async def _look() -> Status:
+async def _look() -> ServiceStatus:
     return status_of({}, (), now=1000.0)
 
 

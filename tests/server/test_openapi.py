@@ -20,12 +20,12 @@ from notifier.adapters.configuration.tokens_file import ApiToken as Token
 from notifier.domain.message import Lane
 from notifier.domain.registry import Issuer, Registry
 from notifier.domain.session_ended import SessionEnded
-from notifier.operations.status import Status, status_of
+from notifier.operations.service_status import ServiceStatus, status_of
 from notifier.server.authorization import Authorization
 from notifier.server.listener import listen
-from notifier.server.openapi import PATH, Answer, Described, described, openapi
-from notifier.server.operators.log_level import log_level_routes
-from notifier.server.operators.status import StatusRoutes
+from notifier.server.openapi import PATH, AnswerDescription, OperationDescription, described, openapi
+from notifier.server.operators.log_level_routes import log_level_routes
+from notifier.server.operators.status_routes import StatusRoutes
 from notifier.server.publishers.events import Sources, api_app
 
 ISS = "https://id.example.com"
@@ -66,7 +66,7 @@ class Level:
         self.now = level
 
 
-async def _look() -> Status:
+async def _look() -> ServiceStatus:
     return status_of({}, (), now=1000.0)
 
 
@@ -149,11 +149,11 @@ def test_every_route_that_stands_is_told() -> None:
         raise AssertionError
 
     @described(
-        Described(
+        OperationDescription(
             summary="Look.",
             scope="read",
             query={"limit": {"type": "integer"}},
-            answers={200: Answer(text="Found.", schema={"type": "object"})},
+            answers={200: AnswerDescription(text="Found.", schema={"type": "object"})},
             problems={404: "Not found."},
         )
     )

@@ -12,10 +12,10 @@ from aiohttp import web
 
 from notifier.domain.errors import ConfigurationError
 from notifier.server.listener import Listener, listen
-from notifier.server.ops import CONNECTIONS, Health, ops_app
+from notifier.server.ops import CONNECTIONS, Readiness, ops_app
 from tests.system.waiting import until
 
-GOOD = Health(queue=True, consuming=True)
+GOOD = Readiness(queue=True, consuming=True)
 
 
 class Page:
@@ -35,7 +35,7 @@ class Worker:
     def __init__(self) -> None:
         self.health = GOOD
 
-    def __call__(self) -> Health:
+    def __call__(self) -> Readiness:
         return self.health
 
 
@@ -71,7 +71,7 @@ async def test_livez_answers_whatever_the_queue_does(
     ops: Listener, worker: Worker, http: aiohttp.ClientSession
 ) -> None:
     """A broker that is away is no reason to kill the pod."""
-    worker.health = Health(queue=False, consuming=False, problem="connection refused")
+    worker.health = Readiness(queue=False, consuming=False, problem="connection refused")
     async with http.get(f"{ops.url}/livez") as answer:
         assert answer.status == 200
 
@@ -80,14 +80,14 @@ async def test_livez_answers_whatever_the_queue_does(
     ("health", "status"),
     [
         (GOOD, 200),
-        (Health(queue=False, consuming=False, problem="connection refused"), 503),
-        (Health(queue=True, consuming=False, problem="the consumer was cancelled"), 503),
-        (Health(queue=True, consuming=True, draining=True), 503),
-        (Health(queue=True, consuming=True, blocked=True, problem="memory alarm"), 200),
+        (Readiness(queue=False, consuming=False, problem="connection refused"), 503),
+        (Readiness(queue=True, consuming=False, problem="the consumer was cancelled"), 503),
+        (Readiness(queue=True, consuming=True, draining=True), 503),
+        (Readiness(queue=True, consuming=True, blocked=True, problem="memory alarm"), 200),
     ],
 )
 async def test_readyz_says_what_is_missing(
-    health: Health, status: int, ops: Listener, worker: Worker, http: aiohttp.ClientSession
+    health: Readiness, status: int, ops: Listener, worker: Worker, http: aiohttp.ClientSession
 ) -> None:
     """Ready means connected, consuming and not draining; else 503 and which of them it is. Blocked, it delivers."""
     worker.health = health

@@ -54,7 +54,7 @@ class Stack:
         """As the services `shop` and `clients`."""
         chosen = [word for client in only for word in ("--only", client)]
         where = ["--jwks", "jwks.json", "--first-port", str(self.places.first_client)]
-        await self.start(name, sys.executable, "-m", "notifier.demo.standing", "clients", *where, *chosen)
+        await self.start(name, sys.executable, "-m", "notifier.demo.processes", "clients", *where, *chosen)
 
     async def stop(self, name: str) -> None:
         """As `docker compose stop`."""
@@ -128,7 +128,7 @@ async def stack(folder: Path) -> AsyncIterator[Stack]:
             await made.start_clients("shop", "shop")
             await made.start_clients("clients", *CLIENTS[1:])
             every = ("-c", "notifier.yaml", "--every", "0.1")
-            await made.start("sign-outs", sys.executable, "-m", "notifier.demo.standing", "sign-outs", *every)
+            await made.start("sign-outs", sys.executable, "-m", "notifier.demo.processes", "sign-outs", *every)
             await made.start(
                 "prometheus", program("prometheus", "prometheus"), "--config.file=prometheus.yaml",
                 "--storage.tsdb.path=prometheus", f"--web.listen-address=127.0.0.1:{places.at['prometheus:9090']}",

@@ -14,7 +14,7 @@ import pytest
 from notifier.adapters.configuration.config_file import read_part
 from notifier.app import build_queue
 from notifier.operations.own_state import look_from_outside
-from notifier.operations.status import Status
+from notifier.operations.service_status import ServiceStatus
 from tests.system.clients import Clients, Hit
 from tests.system.command import notifier
 from tests.system.site import API_TOKEN, ISSUER, NEVER_OPENS, Site, client
@@ -108,7 +108,7 @@ async def test_all_workers_are_asked_and_summed_up(tmp_path: Path, amqp_url: str
                 )
             settings = read_part(site.file, {}, {"queue"}).settings.queue
 
-            async def look() -> Status:
+            async def look() -> ServiceStatus:
                 return await look_from_outside(build_queue(settings), time.time)
 
             status = await until(look, lambda status: len(status.workers) == 2)

@@ -27,7 +27,7 @@ from notifier.adapters.tls.client_contexts import TlsContexts
 from notifier.domain.client import EgressPolicy, TlsFiles
 from notifier.domain.egress import check_uri
 from notifier.domain.errors import OurFault
-from notifier.domain.issuer_document import Document, Unread
+from notifier.domain.issuer_document import IssuerDocument, UnreadDocument
 from notifier.domain.outcome import Break
 
 BODY_LIMIT = 512 * 1024  # bytes; a JWK Set of a hundred RSA keys with their certificates is 300 KiB
@@ -49,11 +49,13 @@ class DocumentReader:
         """Give up what is being read of TLS files."""
         await self._tls.close()
 
-    async def read(self, uri: str, *, egress: EgressPolicy, tls: TlsFiles, within: float) -> Document | Unread:
+    async def read(
+        self, uri: str, *, egress: EgressPolicy, tls: TlsFiles, within: float
+    ) -> IssuerDocument | UnreadDocument:
         """The document, or why it could not be read. `within` seconds bounds it all. Never raises."""
         denied = check_uri(uri, egress)
         if denied is not None:
-            return Unread(text=denied)
+            return UnreadDocument(text=denied)
         exchange = Exchange()
         context = current_exchange.set(exchange)
         resolver = self._resolver or aiohttp.AsyncResolver()
@@ -76,35 +78,37 @@ class DocumentReader:
                 ) as session:
                     return await _get(session, uri, ssl_context)
         except TimeoutError:
-            return Unread(text=read_timeout(within, exchange, None).text)
+            return UnreadDocument(text=read_timeout(within, exchange, None).text)
         except OurFault as fault:
-            return Unread(text=str(fault))
+            return UnreadDocument(text=str(fault))
         except (aiohttp.ClientError, OSError) as error:
             wire = read_fault(error, exchange, None)
-            return Unread(text=wire.text if isinstance(wire, Break) else "the answer is not HTTP/1.1")
+            return UnreadDocument(text=wire.text if isinstance(wire, Break) else "the answer is not HTTP/1.1")
         finally:
             current_exchange.reset(context)
             if self._resolver is None:
                 await resolver.close()
 
 
-async def _get(session: aiohttp.ClientSession, uri: str, tls: object) -> Document | Unread:
+async def _get(session: aiohttp.ClientSession, uri: str, tls: object) -> IssuerDocument | UnreadDocument:
     async with session.get(URL(uri, encoded=True), allow_redirects=False, ssl=tls) as response:  # type: ignore[arg-type]
         status = response.status
         if 300 <= status < 400:
-            return Unread(text=f"answered {status}, a redirect, which is not followed: name the address it leads to")
+            return UnreadDocument(
+                text=f"answered {status}, a redirect, which is not followed: name the address it leads to"
+            )
         if status != 200:
-            return Unread(text=f"answered {status}")
+            return UnreadDocument(text=f"answered {status}")
         body = await response.content.read(BODY_LIMIT + 1)
         while len(body) <= BODY_LIMIT and (more := await response.content.read(BODY_LIMIT + 1 - len(body))):
             body += more
         if len(body) > BODY_LIMIT:
-            return Unread(text=f"is larger than {BODY_LIMIT // 1024} KiB")
+            return UnreadDocument(text=f"is larger than {BODY_LIMIT // 1024} KiB")
         try:
             content = json.loads(body)
         except (ValueError, RecursionError):
-            return Unread(text="is not JSON")
-        return Document(content=content, date=_date(response.headers.get("Date")))
+            return UnreadDocument(text="is not JSON")
+        return IssuerDocument(content=content, date=_date(response.headers.get("Date")))
 
 
 def _date(value: str | None) -> float | None:

@@ -9,10 +9,10 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.domain.cloudevents import echo
-from notifier.domain.dead_letter_rows import Wanted, read_when
 from notifier.domain.errors import Mistake
+from notifier.domain.letter_filter import LetterFilter, read_when
 from notifier.domain.outcome import DeadReason
-from notifier.server.authorization import ApiToken
+from notifier.server.authorization import Bearer
 from notifier.server.problem import Refusal, problem
 
 MOST_AT_ONCE = 10_000  # letters repaired by one request
@@ -21,8 +21,8 @@ _STRICT = ConfigDict(extra="forbid")
 
 
 @with_config(_STRICT)
-class Which(TypedDict, total=False):
-    """Which letters are meant: those for which everything that is given holds."""
+class FilterQuery(TypedDict, total=False):
+    """The members of a request that narrow dead letters down. A letter must match all of them."""
 
     id: Annotated[list[str], Field(max_length=1000, description="Only the letters with these ids.")]
     client_id: Annotated[str, Field(description="Only letters of this client.")]
@@ -34,13 +34,13 @@ class Which(TypedDict, total=False):
     subject: Annotated[str, Field(description="Only letters about this sub or sid.")]
 
 
-class Look(Which, total=False):
+class ListQuery(FilterQuery, total=False):
     """A list. So many letters one by one, the oldest first, beside the counts."""
 
     rows: Annotated[int, Field(ge=0, le=1000, description="Show this many letters beside the counts, oldest first.")]
 
 
-class Discard(Which, total=False):
+class DiscardRequest(FilterQuery, total=False):
     """A discard."""
 
     all: Annotated[bool, Field(description="Take every letter.")]
@@ -48,7 +48,7 @@ class Discard(Which, total=False):
     limit: Annotated[int, Field(ge=1, le=MOST_AT_ONCE, description="At most this many, oldest first.")]
 
 
-class Replay(Discard, total=False):
+class ReplayRequest(DiscardRequest, total=False):
     """A replay."""
 
     end_newer_sessions: Annotated[
@@ -57,7 +57,12 @@ class Replay(Discard, total=False):
     rate: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False, description="At most this many a second.")]
 
 
-WHICH, LOOK, DISCARD, REPLAY = TypeAdapter(Which), TypeAdapter(Look), TypeAdapter(Discard), TypeAdapter(Replay)
+WHICH, LOOK, DISCARD, REPLAY = (
+    TypeAdapter(FilterQuery),
+    TypeAdapter(ListQuery),
+    TypeAdapter(DiscardRequest),
+    TypeAdapter(ReplayRequest),
+)
 
 
 def query_of(adapter: TypeAdapter[Any]) -> dict[str, Mapping[str, Any]]:
@@ -96,15 +101,15 @@ async def asked_in_body(request: web.Request, adapter: TypeAdapter[Any]) -> dict
     return _checked(adapter, content, strict=True)
 
 
-def wanted_of(asked: Mapping[str, Any], token: ApiToken | None, now: float) -> Wanted:
-    """Which letters are meant, of those that are the bearer's business. Raises Refusal (400)."""
+def wanted_of(asked: Mapping[str, Any], token: Bearer | None, now: float) -> LetterFilter:
+    """The letters that the request means, of those that are the bearer's business. Raises Refusal (400)."""
     moments: dict[str, float | None] = {}
     for name in ("since", "until"):
         try:
             moments[name] = read_when(asked[name], now) if name in asked else None
         except ValueError as error:
             raise _malformed([Mistake(name, echo(str(error), 200))]) from None
-    return Wanted(
+    return LetterFilter(
         ids=frozenset(asked.get("id", ())),
         client_id=asked.get("client_id"),
         iss=asked.get("iss"),
@@ -116,7 +121,7 @@ def wanted_of(asked: Mapping[str, Any], token: ApiToken | None, now: float) -> W
     )
 
 
-def check_narrowed(wanted: Wanted, asked: Mapping[str, Any]) -> None:
+def check_narrowed(wanted: LetterFilter, asked: Mapping[str, Any]) -> None:
     """Nobody repairs everything by leaving something out. Raises Refusal (400)."""
     if not wanted.narrows and not asked.get("all"):
         raise _malformed([Mistake("", "say which letters are meant, or all: true")])

@@ -26,8 +26,8 @@ from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
 from notifier.operations.waiting import Waits
 from notifier.pipeline.selection import OPENED_EVERY
-from notifier.server.authorization import ApiToken, Authorization, Tokens, concerns
-from notifier.server.openapi import CLOUDEVENT, EVENT, Answer, Described, described, openapi_route
+from notifier.server.authorization import Authorization, Bearer, Tokens, concerns
+from notifier.server.openapi import CLOUDEVENT, EVENT, AnswerDescription, OperationDescription, described, openapi_route
 from notifier.server.problem import Refusal, problem, problems
 from notifier.server.publishers.waiting import ACCOUNT, WAIT, asked_to_wait, told
 from notifier.server.throttle import Throttle
@@ -86,14 +86,14 @@ def api_app(
 
 
 _ID: Mapping[str, object] = {"type": "string", "description": "Given, or made up: a copy bears the same."}
-_POST_EVENT = Described(
+_POST_EVENT = OperationDescription(
     summary="Publish one event: a session ended. It is durable once it is answered.",
     scope="publish",
     query={"lane": {"type": "string", "enum": list(_LANES), "default": "events"}, "wait": WAIT},
     body={"application/json": EVENT, "application/cloudevents+json": CLOUDEVENT},
     answers={
-        200: Answer(text="With wait: the last word on every client was said.", schema=ACCOUNT),
-        202: Answer(
+        200: AnswerDescription(text="With wait: the last word on every client was said.", schema=ACCOUNT),
+        202: AnswerDescription(
             text="It is durable. With wait: what became of it so far.",
             schema={"type": "object", "required": ["id"], "properties": {"id": _ID}},
         ),
@@ -184,7 +184,7 @@ class _Api:
         except web.RequestPayloadError:
             raise Refusal(_closing(problem(400, "The body is broken HTTP"))) from None
 
-    def _understand(self, request: web.Request, body: bytes, token: ApiToken | None) -> SessionEnded:
+    def _understand(self, request: web.Request, body: bytes, token: Bearer | None) -> SessionEnded:
         """The event, with every entry right. Its id is ours once, where it came without, and is kept from then on."""
         message = Message(
             lane=Lane.EVENTS,
@@ -205,7 +205,7 @@ class _Api:
             raise Refusal(problem(400, "The event is malformed", mistakes=error.mistakes)) from None
         return replace(event, id_given=True)
 
-    def _check_issuer(self, event: SessionEnded, token: ApiToken | None) -> None:
+    def _check_issuer(self, event: SessionEnded, token: Bearer | None) -> None:
         if not concerns(token, event.iss):
             raise Refusal(problem(403, "The token may not speak for this issuer"))
         issuer = self._sources.registry().issuers.get(event.iss)

@@ -36,8 +36,8 @@ from notifier.adapters.queues.rabbitmq.connection import (
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.visitor_lock import BUSY_FOR, hold_alone
 from notifier.adapters.queues.rabbitmq.wire.decoding import to_message
-from notifier.domain.dead_letter_rows import Look, Seen
 from notifier.domain.errors import QueueError, QueueUnavailable
+from notifier.domain.letter_filter import FoundLetter, LetterReader
 from notifier.domain.message import DEAD, Message, Outgoing, Transfer, Transferred
 from notifier.domain.unreadable import RAW_BYTES
 
@@ -57,7 +57,7 @@ _TROUBLE = (AMQPError, OSError, RuntimeError)
 Publish = Callable[[str, Outgoing], Awaitable[None]]
 
 
-class RabbitLetters:
+class RabbitDeadLetters:
     """The dead letters of one prefix. `publish` makes a message durable in a queue, as the queue port says.
 
     `busy_for`: seconds to wait for another visit's end.
@@ -69,7 +69,7 @@ class RabbitLetters:
         self._busy_for = busy_for
 
     @asynccontextmanager
-    async def visit(self, look: Look) -> AsyncIterator["RabbitVisit"]:
+    async def visit(self, look: LetterReader) -> AsyncIterator["RabbitVisit"]:
         """One pass over what is there now. Raises QueueError: not reached, or somebody else is at it."""
         connection = await connect(self._options, "dead letters")
         try:
@@ -96,9 +96,9 @@ class RabbitLetters:
 class _Run:
     """What one consumer gets. Of a run that nobody looks at only the number is known."""
 
-    def __init__(self, look: Look | None) -> None:
+    def __init__(self, look: LetterReader | None) -> None:
         self._look = look
-        self.seen: list[Seen] = []
+        self.seen: list[FoundLetter] = []
         self.count = 0
         self.size = 0
         self.given_back = False
@@ -125,7 +125,7 @@ class _Run:
 class RabbitVisit:
     """One pass over the dead letters of a prefix. One task uses it."""
 
-    def __init__(self, channel: aiormq.Channel, queue: str, publish: Publish, look: Look) -> None:
+    def __init__(self, channel: aiormq.Channel, queue: str, publish: Publish, look: LetterReader) -> None:
         self._look = look
         self._channel = channel
         self._queue = queue
@@ -147,7 +147,7 @@ class RabbitVisit:
         """Learn how many there are now. What is added later is left to the next visit."""
         self._left = await self._ready()
 
-    async def page(self) -> Sequence[Seen]:
+    async def page(self) -> Sequence[FoundLetter]:
         """The next letters, oldest first; none at the end. Raises QueueUnavailable."""
         if self._left <= 0:
             return ()
@@ -164,13 +164,13 @@ class RabbitVisit:
             while self._given_back and self._left > 0:
                 await self._next(min(self._left, LARGEST_PREFETCH), None)
 
-    async def _next(self, count: int, look: Look | None) -> "_Run":
+    async def _next(self, count: int, look: LetterReader | None) -> "_Run":
         self._runs += 1
         run = await self._take(count, self._runs, look)
         self._left = max(0, self._left - run.count)
         return run
 
-    async def _take(self, count: int, name: int, look: Look | None) -> "_Run":
+    async def _take(self, count: int, name: int, look: LetterReader | None) -> "_Run":
         run, channel, tag = _Run(look), self._channel, f"visit-{name:06}"
         channel.on_consumer_cancel_callbacks.add(run.cancel)
         with named_losses():

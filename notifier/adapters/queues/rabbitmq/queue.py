@@ -21,7 +21,7 @@ from notifier.adapters.queues.rabbitmq.connection import (
     named_losses,
 )
 from notifier.adapters.queues.rabbitmq.consuming import LaneConsumer, Taken
-from notifier.adapters.queues.rabbitmq.dead_letters import RabbitLetters
+from notifier.adapters.queues.rabbitmq.dead_letters import RabbitDeadLetters
 from notifier.adapters.queues.rabbitmq.examination import examine_broker
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.outcomes import OutcomePublisher
@@ -281,9 +281,9 @@ class RabbitQueue:
 
     # ── dead letters, feed ──────────────────────────────────────────────────────────────────────────────────────
 
-    def dead_letters(self) -> RabbitLetters:
+    def dead_letters(self) -> RabbitDeadLetters:
         """The dead letters, over a connection of their own. A replay needs this queue open."""
-        return RabbitLetters(self._options, self.publish)
+        return RabbitDeadLetters(self._options, self.publish)
 
     def feed_target(self) -> OutcomePublisher:
         """Where the feed goes: an exchange, over a connection of its own."""

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from notifier.adapters.queues.sqlite.store import Row, Store, Tag
-from notifier.domain.dead_letter_rows import Look, Seen
+from notifier.domain.letter_filter import FoundLetter, LetterReader
 from notifier.domain.message import DEAD, Message, Transfer, Transferred
 
 if TYPE_CHECKING:
@@ -21,14 +21,14 @@ PAGE = 200  # letters of a page: 10 ms of the thread that a worker needs too
 PAGE_BYTES = 4 * 1024 * 1024  # of their bodies, which take three times as much on their way; one letter at least
 
 
-class SqliteLetters:
+class SqliteDeadLetters:
     """The dead letters of a queue that is open."""
 
     def __init__(self, queue: SqliteQueue) -> None:
         self._queue = queue
 
     @asynccontextmanager
-    async def visit(self, look: Look) -> AsyncIterator[SqliteVisit]:
+    async def visit(self, look: LetterReader) -> AsyncIterator[SqliteVisit]:
         """One pass over what is there now. Raises QueueError."""
         visit = SqliteVisit(self._queue, look)
         await visit.begin()
@@ -38,7 +38,7 @@ class SqliteLetters:
 class SqliteVisit:
     """One pass over the dead letters of a queue file. One task uses it."""
 
-    def __init__(self, queue: SqliteQueue, look: Look) -> None:
+    def __init__(self, queue: SqliteQueue, look: LetterReader) -> None:
         self._queue = queue
         self._look = look
         self._left = 0
@@ -54,7 +54,7 @@ class SqliteVisit:
         self._last = await self._queue.look(lambda store: store.last_id(DEAD))
         self._left = (await self._queue.depths())[DEAD].ready
 
-    async def page(self) -> Sequence[Seen]:
+    async def page(self) -> Sequence[FoundLetter]:
         """The next letters, oldest first; none at the end. Raises QueueError."""
         after = self._after
         found = [

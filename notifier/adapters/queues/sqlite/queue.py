@@ -16,7 +16,7 @@ from typing import NoReturn, TypeVar
 import structlog
 
 from notifier.adapters.feed.outcome_table import Retention
-from notifier.adapters.queues.sqlite.dead_letters import SqliteLetters
+from notifier.adapters.queues.sqlite.dead_letters import SqliteDeadLetters
 from notifier.adapters.queues.sqlite.examination import examine_file
 from notifier.adapters.queues.sqlite.handover import Ack, Call, Publish, Report
 from notifier.adapters.queues.sqlite.outcomes import KeptOutcomes
@@ -208,9 +208,9 @@ class SqliteQueue:
 
     # ── dead letters, feed ──────────────────────────────────────────────────────────────────────────────────────
 
-    def dead_letters(self) -> SqliteLetters:
+    def dead_letters(self) -> SqliteDeadLetters:
         """The dead letters of this queue, while it is open."""
-        return SqliteLetters(self)
+        return SqliteDeadLetters(self)
 
     def feed_target(self) -> KeptOutcomes:
         """Where the feed goes: a table in the same file."""

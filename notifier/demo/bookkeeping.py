@@ -1,4 +1,4 @@
-"""The demo's book-keeping: what the service says as it goes (`Tally`), and what in the end became of each delivery.
+"""The demo's book-keeping: what the service says as it goes (`DemoTally`), and what in the end became of each delivery.
 
 The end is judged by the clients' own records and by the queue's dead letters, never by what the service says of itself.
 """
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from notifier.demo.receivers import Kind, Receiver
+from notifier.demo.receivers import Behaviour, Receiver
 from notifier.domain.dead_letter import DeadLetter
 from notifier.pipeline.facts import Attempted, Buried, Deferred, Delivered, Fact, RetryScheduled, Skipped
 
@@ -32,7 +32,7 @@ class Progress:
     attempts: int
 
 
-class Tally:
+class DemoTally:
     """Counts the service's facts, for the live display and to know when all is settled. An observer."""
 
     def __init__(self, deliveries: int) -> None:
@@ -83,11 +83,11 @@ def _of(client_id: str, pairs: Iterable[tuple[str, str]]) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class ClientResult:
     """What one client got. `median` in seconds from sign-out to logged out, None where nobody was logged out."""
 
     client_id: str
-    kind: Kind
+    kind: Behaviour
     deliveries: int
     delivered: int
     attempts: int
@@ -97,10 +97,10 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
+class DemoResult:
     """What became of every delivery. `unaccounted` and `invalid` are to be empty."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ClientResult, ...]
     unaccounted: tuple[tuple[str, str], ...]
     invalid: tuple[tuple[str, str], ...]
 
@@ -126,11 +126,11 @@ class Account:
 
 
 def settle_account(
-    sign_outs: Sequence[SignOut], receivers: Iterable[Receiver], given_up: Iterable[DeadLetter], tally: Tally
-) -> Account:
+    sign_outs: Sequence[SignOut], receivers: Iterable[Receiver], given_up: Iterable[DeadLetter], tally: DemoTally
+) -> DemoResult:
     """Hold every (event, client) against the client's own records first, then against the dead letters."""
     reasons = {(letter.event_id, letter.client_id): letter.reason for letter in given_up}
-    rows: list[Row] = []
+    rows: list[ClientResult] = []
     unaccounted: list[tuple[str, str]] = []
     invalid: list[tuple[str, str]] = []
     for receiver in receivers:
@@ -149,7 +149,7 @@ def settle_account(
                 unaccounted.append((sign_out.event_id, receiver.client_id))
         invalid += [(receiver.client_id, reason) for reason in receiver.invalid]
         rows.append(
-            Row(
+            ClientResult(
                 client_id=receiver.client_id,
                 kind=receiver.kind,
                 deliveries=len(sign_outs),
@@ -160,4 +160,4 @@ def settle_account(
                 median=statistics.median(delays) if delays else None,
             )
         )
-    return Account(rows=tuple(rows), unaccounted=tuple(unaccounted), invalid=tuple(invalid))
+    return DemoResult(rows=tuple(rows), unaccounted=tuple(unaccounted), invalid=tuple(invalid))

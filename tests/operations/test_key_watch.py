@@ -3,9 +3,9 @@
 from typing import Any
 
 from notifier.domain.client import Algorithm
-from notifier.domain.issuer_document import Document, Unread
+from notifier.domain.issuer_document import IssuerDocument, UnreadDocument
 from notifier.domain.published_keys import Signing
-from notifier.operations.published_keys import (
+from notifier.operations.key_watch import (
     AT_MOST_EVERY,
     EVERY,
     WHEN_MISSING,
@@ -16,7 +16,7 @@ from notifier.operations.published_keys import (
 )
 
 ISS, OTHER = "https://id.example", "https://other.example"
-GONE = Document(content={"keys": []})
+GONE = IssuerDocument(content={"keys": []})
 
 
 def jwk(kid: str) -> dict[str, str]:
@@ -28,14 +28,16 @@ class Site:
 
     def __init__(self, *issuers: str) -> None:
         self.kids = dict.fromkeys(issuers, "k1")
-        self.sets: dict[str, Document | Unread] = dict.fromkeys(issuers, Document(content={"keys": [jwk("k1")]}))
+        self.sets: dict[str, IssuerDocument | UnreadDocument] = dict.fromkeys(
+            issuers, IssuerDocument(content={"keys": [jwk("k1")]})
+        )
         self.read: list[str] = []
         self.watch = KeyWatch(lambda: self.kids, self, self._read, lambda: 0.5)
 
     def signing(self, iss: str) -> tuple[Signing, ...]:
         return (Signing(alg=Algorithm.ES256, public=jwk(self.kids[iss])),)
 
-    async def _read(self, iss: str) -> Document | Unread:
+    async def _read(self, iss: str) -> IssuerDocument | UnreadDocument:
         self.read.append(iss)
         return self.sets[iss]
 
@@ -65,13 +67,13 @@ async def test_a_missing_key_is_known_until_it_is_published() -> None:
 async def test_a_set_that_cannot_be_read_changes_nothing() -> None:
     """An issuer that is down holds no delivery back, and does not free those that a missing key holds back."""
     site = Site(ISS)
-    site.sets[ISS] = Unread(text="answered 503")
+    site.sets[ISS] = UnreadDocument(text="answered 503")
     assert await site.look(0) == [SetUnread(iss=ISS, text="answered 503")]
     assert site.missing() is None
     assert list(site.watch.published()) == []
     site.sets[ISS] = GONE
     await site.look(WHEN_MISSING)
-    site.sets[ISS] = Document(content={"error": "maintenance"})
+    site.sets[ISS] = IssuerDocument(content={"error": "maintenance"})
     [unread] = await site.look(2 * WHEN_MISSING)
     assert isinstance(unread, SetUnread)
     assert site.missing() is not None

@@ -1,7 +1,7 @@
 """The demo's clients and sign-outs as processes that stand: what deploy/compose.yaml runs beside real workers.
 
-    python -m notifier.demo.standing clients --jwks jwks.json --only shop
-    python -m notifier.demo.standing sign-outs -c notifier.yaml
+    python -m notifier.demo.processes clients --jwks jwks.json --only shop
+    python -m notifier.demo.processes sign-outs -c notifier.yaml
 
 Each client has its port: 9001 shop, 9002 reports, 9003 forum, 9004 payroll, 9005 museum, where nobody listens.
 """
@@ -111,7 +111,7 @@ def _tell(text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one of the two."""
     parser = argparse.ArgumentParser(
-        prog="python -m notifier.demo.standing", description=(__doc__ or "").splitlines()[0]
+        prog="python -m notifier.demo.processes", description=(__doc__ or "").splitlines()[0]
     )
     commands = parser.add_subparsers(dest="command", required=True)
     clients = commands.add_parser("clients", help="the sample clients, which verify every token")

@@ -1,6 +1,6 @@
 """How everything stands: what waits in the queues, and how the workers and the clients fare.
 
-Each worker tells how it stands in a document with a version (`WorkerStands`); whoever asked sums them up (`status_of`).
+Each worker tells how it stands in a document with a version (`WorkerState`); whoever asked sums them up (`status_of`).
 Of very many clients a worker tells of those in trouble first.
 """
 
@@ -14,7 +14,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.domain.frozen import frozen, replace
 from notifier.domain.message import DEAD, HOPS, Depth, Lane, delay
 from notifier.domain.moment import render_moment
-from notifier.operations.health import Health, Seen
+from notifier.operations.health_observer import ClientRecord, HealthObserver
 
 TOLD = 500  # clients, by a worker
 CIRCUITS = ("closed", "half-open", "open")
@@ -22,7 +22,7 @@ Key = tuple[str, str]
 
 
 @frozen
-class ClientStands:
+class ClientState:
     """How one client fares, at one worker or at all. `waiting` deliveries wait in memory for a slot of its own.
 
     `delivered`, `dead` and `put_off` (retries and deferrals) are counted since the workers started.
@@ -53,7 +53,7 @@ class ClientStands:
 
 
 @frozen
-class HeldStands:
+class LaneState:
     """What a worker holds of one lane, and since when its oldest waits."""
 
     unsettled: int = 0
@@ -61,7 +61,7 @@ class HeldStands:
 
 
 @frozen
-class WorkerStands:
+class WorkerState:
     """How one worker stands. `rates` a second over the last minute."""
 
     worker: str
@@ -69,27 +69,27 @@ class WorkerStands:
     since: float
     draining: bool
     in_flight: int
-    held: Mapping[str, HeldStands]
+    held: Mapping[str, LaneState]
     rates: Mapping[str, float]
-    clients: Sequence[ClientStands]
+    clients: Sequence[ClientState]
     left_out: int = 0
     replies_dropped: int = 0
 
 
 class _Document(TypedDict):
     v: Literal[1]
-    stands: WorkerStands
+    stands: WorkerState
 
 
 _DOCUMENT = TypeAdapter(_Document)
 
 
-def dump_stands(stands: WorkerStands) -> bytes:
+def dump_state(stands: WorkerState) -> bytes:
     """As an answer holds it."""
     return _DOCUMENT.dump_json({"v": 1, "stands": stands}, exclude_defaults=True)
 
 
-def load_stands(body: bytes) -> WorkerStands | None:
+def load_state(body: bytes) -> WorkerState | None:
     """What an answer says; None where it is none that this release knows."""
     try:
         return _DOCUMENT.validate_json(body)["stands"]
@@ -98,13 +98,13 @@ def load_stands(body: bytes) -> WorkerStands | None:
 
 
 def clients_of(
-    health: Health, circuits: Iterable[tuple[str, str, int]], waiting: Iterable[tuple[str, str, int]]
-) -> tuple[list[ClientStands], int]:
+    health: HealthObserver, circuits: Iterable[tuple[str, str, int]], waiting: Iterable[tuple[str, str, int]]
+) -> tuple[list[ClientState], int]:
     """Those of whom this worker knows something, the most troubled first, and how many are left out."""
     states = {(iss, client_id): state for iss, client_id, state in circuits}
     lines = {(iss, client_id): count for iss, client_id, count in waiting}
 
-    def urgency(item: tuple[Key, Seen]) -> tuple[int, bool, int, float]:
+    def urgency(item: tuple[Key, ClientRecord]) -> tuple[int, bool, int, float]:
         key, seen = item
         failed = seen.last_failure or 0.0
         return states.get(key, 0), failed > (seen.last_success or 0.0), lines.get(key, 0), failed
@@ -112,7 +112,7 @@ def clients_of(
     # Chosen before anything is made of them: of 10,000 clients that alone held the loop for 39 ms.
     chosen = heapq.nlargest(TOLD, health.clients.items(), key=urgency)
     told = [
-        ClientStands(
+        ClientState(
             iss=key[0],
             client_id=key[1],
             circuit=2 if (state := states.get(key, 0)) == 2 else 1 if state else 0,
@@ -135,7 +135,7 @@ def clients_of(
 
 
 @frozen
-class Status:
+class ServiceStatus:
     """How queues, workers and clients stand, as shown to an operator.
 
     `oldest` by queue in epoch seconds; `seen` is how many consume the queue.
@@ -144,9 +144,9 @@ class Status:
     at: float
     depths: Mapping[str, Depth]
     oldest: Mapping[str, float]
-    workers: Sequence[WorkerStands]
+    workers: Sequence[WorkerState]
     seen: int
-    clients: Sequence[ClientStands]
+    clients: Sequence[ClientState]
     left_out: int
 
 
@@ -156,21 +156,21 @@ def status_of(
     *,
     now: float,
     oldest: Mapping[str, float] | None = None,
-) -> Status:
+) -> ServiceStatus:
     """Sum up. `oldest` is what the queue itself says of it, where it can."""
     workers = sorted(
-        (stands for body in answers if (stands := load_stands(body)) is not None), key=lambda each: each.worker
+        (stands for body in answers if (stands := load_state(body)) is not None), key=lambda each: each.worker
     )
     since = dict(oldest or {})
     for worker in workers:
         for lane, held in worker.held.items():
             if held.oldest is not None:
                 since[lane] = min(held.oldest, since.get(lane, held.oldest))
-    merged: dict[Key, ClientStands] = {}
+    merged: dict[Key, ClientState] = {}
     for client in (client for worker in workers for client in worker.clients):
         key = (client.iss, client.client_id)
         merged[key] = client if key not in merged else _both(merged[key], client)
-    return Status(
+    return ServiceStatus(
         at=now,
         depths=depths,
         oldest=since,
@@ -181,7 +181,7 @@ def status_of(
     )
 
 
-def _both(one: ClientStands, other: ClientStands) -> ClientStands:
+def _both(one: ClientState, other: ClientState) -> ClientState:
     """The same client at two workers. What it did last is what counts."""
     later = one if (one.last_failure or 0.0) >= (other.last_failure or 0.0) else other
     return replace(
@@ -203,23 +203,23 @@ def _latest(one: float | None, other: float | None) -> float | None:
 # ── as people and programs read it ──────────────────────────────────────────────────────────────────────────────────
 
 
-def rates_of(status: Status) -> dict[str, float]:
+def rates_of(status: ServiceStatus) -> dict[str, float]:
     """All workers together, a second."""
     names = ("attempts", "delivered", "retried", "deferred", "dead")
     return {name: round(sum(worker.rates.get(name, 0.0) for worker in status.workers), 2) for name in names}
 
 
-def delayed(status: Status) -> int:
+def delayed(status: ServiceStatus) -> int:
     """How many wait in the delay queues, for their next attempt or for their turn."""
     return sum(status.depths[name].ready for name in map(delay, HOPS) if name in status.depths)
 
 
-def held(status: Status, lane: str) -> int:
+def held(status: ServiceStatus, lane: str) -> int:
     """How many the workers hold of a lane, and have not settled."""
     return sum(worker.held[lane].unsettled for worker in status.workers if lane in worker.held)
 
 
-def document_of(status: Status, concerns: Callable[[str], bool] = lambda _iss: True) -> dict[str, object]:
+def document_of(status: ServiceStatus, concerns: Callable[[str], bool] = lambda _iss: True) -> dict[str, object]:
     """As JSON. Of the clients only those of issuers that concern the reader."""
     queues: dict[str, object] = {
         lane.value: {
@@ -247,7 +247,7 @@ def document_of(status: Status, concerns: Callable[[str], bool] = lambda _iss: T
     }
 
 
-def _worker(worker: WorkerStands) -> dict[str, object]:
+def _worker(worker: WorkerState) -> dict[str, object]:
     return {
         "worker": worker.worker,
         "version": worker.version,
@@ -259,7 +259,7 @@ def _worker(worker: WorkerStands) -> dict[str, object]:
     }
 
 
-def _client(client: ClientStands) -> dict[str, object]:
+def _client(client: ClientState) -> dict[str, object]:
     return {
         "iss": client.iss,
         "client_id": client.client_id,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from notifier.domain.client import Algorithm
-from notifier.domain.issuer_document import Document, Unread
+from notifier.domain.issuer_document import IssuerDocument, UnreadDocument
 from notifier.domain.published_keys import Signing, publication_fault, read_jwks
 
 EVERY = 300.0  # seconds between two readings
@@ -52,7 +52,7 @@ class SetUnread:
 
 
 Change = KeyMissing | KeyPublished | SetUnread
-Read = Callable[[str], Awaitable[Document | Unread]]
+Read = Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]
 """Fetches the JWK Set of an issuer (by its `iss`). Never raises."""
 
 
@@ -142,8 +142,8 @@ class KeyWatch:
     def _kids(self, iss: str) -> frozenset[str]:
         return frozenset(key.public["kid"] for key in self._keys.signing(iss))
 
-    def _learn(self, iss: str, known: _Known, document: Document | Unread) -> Iterator[Change]:
-        published = document.text if isinstance(document, Unread) else read_jwks(document.content)
+    def _learn(self, iss: str, known: _Known, document: IssuerDocument | UnreadDocument) -> Iterator[Change]:
+        published = document.text if isinstance(document, UnreadDocument) else read_jwks(document.content)
         if isinstance(published, str):
             if known.unread != published:
                 yield SetUnread(iss=iss, text=published)

@@ -52,7 +52,7 @@ def doctor(
     from notifier.adapters.configuration.live_configuration import load
     from notifier.app.doctor import Wish, examine_installation
     from notifier.domain.errors import ConfigurationError
-    from notifier.operations.doctor import Level
+    from notifier.operations.doctor import Severity
 
     if offline and canary is not None:
         raise typer.BadParameter("a canary is sent over the network; leave --offline out", param_hint="--canary")
@@ -72,7 +72,7 @@ def doctor(
         say(json_text([_row(finding) for finding in found], indent=2))
     else:
         _print(found)
-    raise typer.Exit(any(finding.level is Level.FAILED for finding in found))
+    raise typer.Exit(any(finding.level is Severity.FAILED for finding in found))
 
 
 class _Progress:

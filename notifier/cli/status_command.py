@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from notifier.operations.status import ClientStands, Status
+    from notifier.operations.service_status import ClientState, ServiceStatus
     from notifier.settings import QueueSettings
 
 EVERY = 2.0  # seconds
@@ -64,16 +64,16 @@ def status(
         _watch(settings, every_client=every_client)
 
 
-def _look(settings: QueueSettings) -> Status:
+def _look(settings: QueueSettings) -> ServiceStatus:
     from notifier.app import build_queue
     from notifier.operations.own_state import look_from_outside
 
     return asyncio.run(look_from_outside(build_queue(settings), time.time))
 
 
-def _show(status: Status, *, every_client: bool, as_json: bool, indent: int | None) -> None:
+def _show(status: ServiceStatus, *, every_client: bool, as_json: bool, indent: int | None) -> None:
     if as_json:
-        from notifier.operations.status import document_of
+        from notifier.operations.service_status import document_of
 
         say(json_text(document_of(status), indent=indent))
         return
@@ -103,7 +103,7 @@ def _watch(settings: QueueSettings, *, every_client: bool) -> None:
 # ── the page ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _page(status: Status, *, every_client: bool) -> RenderableType:
+def _page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
@@ -115,9 +115,9 @@ def _page(status: Status, *, every_client: bool) -> RenderableType:
     return Group(*parts)
 
 
-def _queues(status: Status) -> Table:
+def _queues(status: ServiceStatus) -> Table:
     from notifier.domain.message import DEAD, Lane
-    from notifier.operations.status import delayed, held
+    from notifier.operations.service_status import delayed, held
 
     table = _table("queue", "ready:", "held:", "oldest:", "")
     what = {Lane.EVENTS: "fresh events", Lane.RETRIES: "deliveries that came due", Lane.BULK: "mass logouts"}
@@ -134,7 +134,7 @@ def _queues(status: Status) -> Table:
     return table
 
 
-def _workers(status: Status) -> str:
+def _workers(status: ServiceStatus) -> str:
     answered = len(status.workers)
     seen = max(status.seen, answered)
     if not seen:
@@ -148,8 +148,8 @@ def _workers(status: Status) -> str:
     return "\n".join(lines)
 
 
-def _rates(status: Status) -> str:
-    from notifier.operations.status import rates_of
+def _rates(status: ServiceStatus) -> str:
+    from notifier.operations.service_status import rates_of
 
     if not status.workers:
         return ""
@@ -157,8 +157,8 @@ def _rates(status: Status) -> str:
     return f"A second, over the last minute: {told}.\n"
 
 
-def _clients(clients: list[ClientStands], now: float) -> Table:
-    from notifier.operations.status import CIRCUITS
+def _clients(clients: list[ClientState], now: float) -> Table:
+    from notifier.operations.service_status import CIRCUITS
 
     table = _table("client", "circuit", "waiting:", "put off:", "dead:", "last success:", "last failure:", "reason")
     issuers = {client.iss for client in clients}
@@ -178,7 +178,7 @@ def _clients(clients: list[ClientStands], now: float) -> Table:
     return table
 
 
-def _others(status: Status, shown: int, *, every_client: bool) -> str:
+def _others(status: ServiceStatus, shown: int, *, every_client: bool) -> str:
     lines = []
     if not every_client and shown > ROWS:
         lines.append(f"{shown - ROWS:,} more clients in trouble: --all shows them.")

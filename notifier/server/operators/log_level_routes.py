@@ -7,7 +7,7 @@ from aiohttp import web
 
 from notifier.domain.errors import Mistake
 from notifier.server.authorization import Authorization
-from notifier.server.openapi import Answer, Described, JsonSchema, described
+from notifier.server.openapi import AnswerDescription, JsonSchema, OperationDescription, described
 from notifier.server.problem import Refusal, problem
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -18,10 +18,10 @@ _TOLD: JsonSchema = {
     "required": ["level", "configured"],
     "properties": {"level": {"type": "string"}, "configured": {"type": "string"}},
 }
-_ANSWERS = {200: Answer(text="As it is now, and as it is again after a restart.", schema=_TOLD)}
+_ANSWERS = {200: AnswerDescription(text="As it is now, and as it is again after a restart.", schema=_TOLD)}
 
 
-class Level(Protocol):
+class LevelControl(Protocol):
     """The log's level."""
 
     @property
@@ -36,16 +36,16 @@ class Level(Protocol):
         """From now on; `by` whom, for the log."""
 
 
-def log_level_routes(authorization: Authorization, level: Level) -> list[web.RouteDef]:
+def log_level_routes(authorization: Authorization, level: LevelControl) -> list[web.RouteDef]:
     """To look needs the scope `read`, to change `repair` and no issuers: the level is that of the whole worker."""
 
-    @described(Described(summary="Tell what this worker logs.", scope="read", answers=_ANSWERS))
+    @described(OperationDescription(summary="Tell what this worker logs.", scope="read", answers=_ANSWERS))
     async def get(request: web.Request) -> web.Response:
         authorization.require(request, "read")
         return _answer(level)
 
     @described(
-        Described(
+        OperationDescription(
             summary="Change what this worker logs, until it ends.",
             scope="repair",
             body={"application/json": _WANTED},
@@ -66,7 +66,7 @@ def log_level_routes(authorization: Authorization, level: Level) -> list[web.Rou
     return [web.get("/v1/log-level", get), web.put("/v1/log-level", put)]
 
 
-def _answer(level: Level) -> web.Response:
+def _answer(level: LevelControl) -> web.Response:
     return web.json_response({"level": level.now, "configured": level.configured})
 
 

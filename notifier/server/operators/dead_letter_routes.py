@@ -14,17 +14,17 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from notifier.domain.dead_letter_rows import Row, Wanted
 from notifier.domain.errors import QueueError
+from notifier.domain.letter_filter import LetterFilter, LetterSummary
 from notifier.domain.moment import render_moment
 from notifier.domain.printable import json_text
-from notifier.domain.readmission import Rules
+from notifier.domain.readmission import ReplayRules
 from notifier.operations import dead_letter_repair
 from notifier.operations.dead_letter_export import exported
-from notifier.operations.dead_letter_repair import Account, Course
-from notifier.operations.dead_letters import Counts, Group, Letters, rows
-from notifier.server.authorization import ApiToken, Authorization
-from notifier.server.openapi import Answer, Described, described
+from notifier.operations.dead_letter_listing import DeadLetters, LetterCounts, LetterGroup, rows
+from notifier.operations.dead_letter_repair import RepairOptions, RepairResult
+from notifier.server.authorization import Authorization, Bearer
+from notifier.server.openapi import AnswerDescription, OperationDescription, described
 from notifier.server.operators import dead_letter_requests as requests
 from notifier.server.problem import Refusal, problem
 
@@ -42,19 +42,19 @@ _PROBLEMS = {400: "The request is malformed; every mistake is told.", 503: _AWAY
 class Audit(Protocol):
     """Writes down what was done by hand."""
 
-    def __call__(self, action: str, who: str, wanted: Wanted, account: Account, **more: object) -> None:
+    def __call__(self, action: str, who: str, wanted: LetterFilter, account: RepairResult, **more: object) -> None:
         """One line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
+class DeadLetterAccess:
     """What the routes work with. `rules` are asked at each replay, since the registry may have been reloaded."""
 
-    letters: Letters
-    rules: Callable[[bool], Rules]
+    letters: DeadLetters
+    rules: Callable[[bool], ReplayRules]
     audit: Audit
-    audit_discarded: Callable[[str, Row], None]
-    audit_read: Callable[[str, str, Wanted], None]
+    audit_discarded: Callable[[str, LetterSummary], None]
+    audit_read: Callable[[str, str, LetterFilter], None]
     clock: Callable[[], float]
     steady: Callable[[], float]
 
@@ -62,7 +62,7 @@ class Desk:
 class DeadLetterRoutes:
     """The routes of `/v1/dead-letters`: list, show, export, replay, discard."""
 
-    def __init__(self, authorization: Authorization, desk: Desk) -> None:
+    def __init__(self, authorization: Authorization, desk: DeadLetterAccess) -> None:
         self._authorization = authorization
         self._desk = desk
         self._alone = asyncio.Lock()
@@ -80,18 +80,18 @@ class DeadLetterRoutes:
         ]
 
     @described(
-        Described(
+        OperationDescription(
             summary="Count dead letters by client and reason; with rows, show the oldest too.",
             scope="read",
             query=requests.query_of(requests.LOOK),
-            answers={200: Answer(text="Groups, the largest first.", schema=_OBJECT)},
+            answers={200: AnswerDescription(text="Groups, the largest first.", schema=_OBJECT)},
             problems=_PROBLEMS,
         )
     )
     async def _list(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
         asked = requests.asked_in_query(request, requests.LOOK)
-        wanted, counts, shown = self._wanted(asked, token), Counts(), list[dict[str, object]]()
+        wanted, counts, shown = self._wanted(asked, token), LetterCounts(), list[dict[str, object]]()
         async with self._at_hand(looking=True), aclosing(rows(self._desk.letters, wanted)) as found:
             async for row, _ in found:
                 counts.add(row)
@@ -101,11 +101,11 @@ class DeadLetterRoutes:
         return web.json_response(document | ({"letters": shown} if "rows" in asked else {}), dumps=json_text)
 
     @described(
-        Described(
+        OperationDescription(
             summary="Every letter that is meant, whole, one JSON object a line. It holds sub and sid.",
             scope="read",
             query=requests.query_of(requests.WHICH),
-            answers={200: Answer(text="Oldest first.", schema={}, kind="application/x-ndjson")},
+            answers={200: AnswerDescription(text="Oldest first.", schema={}, kind="application/x-ndjson")},
             problems=_PROBLEMS,
         )
     )
@@ -136,10 +136,10 @@ class DeadLetterRoutes:
         return response
 
     @described(
-        Described(
+        OperationDescription(
             summary="One letter, whole. It holds sub and sid.",
             scope="read",
-            answers={200: Answer(text="The letter.", schema=_OBJECT)},
+            answers={200: AnswerDescription(text="The letter.", schema=_OBJECT)},
             problems={404: "There is none of that id.", 503: _AWAY},
         )
     )
@@ -153,11 +153,15 @@ class DeadLetterRoutes:
         raise Refusal(problem(404, "There is no such dead letter"))
 
     @described(
-        Described(
+        OperationDescription(
             summary="Have letters delivered anew. Asked again while there is more, it goes on.",
             scope="repair",
             body={"application/json": requests.schema_of(requests.REPLAY)},
-            answers={200: Answer(text="What was done, what stays and why, and whether there is more.", schema=_OBJECT)},
+            answers={
+                200: AnswerDescription(
+                    text="What was done, what stays and why, and whether there is more.", schema=_OBJECT
+                )
+            },
             problems={**_PROBLEMS, 413: "The body is too large.", 415: "The body is of another kind."},
         )
     )
@@ -169,17 +173,17 @@ class DeadLetterRoutes:
         force = bool(asked.get("end_newer_sessions"))
         rules = self._desk.rules(force)
 
-        async def act(course: Course) -> Account:
+        async def act(course: RepairOptions) -> RepairResult:
             return await dead_letter_repair.replay(self._desk.letters, wanted, rules, course)
 
         return await self._repair("replayed", token, wanted, asked, act, end_newer_sessions=force)
 
     @described(
-        Described(
+        OperationDescription(
             summary="Forget letters for good. Asked again while there is more, it goes on.",
             scope="repair",
             query=requests.query_of(requests.DISCARD),
-            answers={200: Answer(text="What was done, and whether there is more.", schema=_OBJECT)},
+            answers={200: AnswerDescription(text="What was done, and whether there is more.", schema=_OBJECT)},
             problems=_PROBLEMS,
         )
     )
@@ -191,10 +195,10 @@ class DeadLetterRoutes:
         return await self._discarded(token, wanted, asked)
 
     @described(
-        Described(
+        OperationDescription(
             summary="Forget one letter for good.",
             scope="repair",
-            answers={200: Answer(text="How many of that id were forgotten.", schema=_OBJECT)},
+            answers={200: AnswerDescription(text="How many of that id were forgotten.", schema=_OBJECT)},
             problems={503: _AWAY},
         )
     )
@@ -203,11 +207,11 @@ class DeadLetterRoutes:
         asked = {"id": [request.match_info["id"]]}
         return await self._discarded(token, self._wanted(asked, token), asked)
 
-    async def _discarded(self, token: ApiToken | None, wanted: Wanted, asked: dict[str, Any]) -> web.Response:
+    async def _discarded(self, token: Bearer | None, wanted: LetterFilter, asked: dict[str, Any]) -> web.Response:
         who, dry_run = _who(token), bool(asked.get("dry_run"))
 
-        async def act(course: Course) -> Account:
-            def told(row: Row) -> None:
+        async def act(course: RepairOptions) -> RepairResult:
+            def told(row: LetterSummary) -> None:
                 if not dry_run:
                     self._desk.audit_discarded(who, row)
 
@@ -218,16 +222,16 @@ class DeadLetterRoutes:
     async def _repair(
         self,
         action: str,
-        token: ApiToken | None,
-        wanted: Wanted,
+        token: Bearer | None,
+        wanted: LetterFilter,
         asked: dict[str, Any],
-        act: Callable[[Course], Awaitable[Account]],
+        act: Callable[[RepairOptions], Awaitable[RepairResult]],
         **more: object,
     ) -> web.Response:
         desk, dry_run = self._desk, bool(asked.get("dry_run"))
         async with self._at_hand():
             until = desk.steady() + AT_MOST
-            course = Course(
+            course = RepairOptions(
                 clock=desk.clock,
                 steady=desk.steady,
                 pause=asyncio.sleep,
@@ -246,7 +250,7 @@ class DeadLetterRoutes:
             document["unfinished"] = "the queue went away; what is left is as it was"
         return web.json_response({action: account.done, "dry_run": dry_run, **document}, dumps=json_text)
 
-    def _wanted(self, asked: dict[str, Any], token: ApiToken | None) -> Wanted:
+    def _wanted(self, asked: dict[str, Any], token: Bearer | None) -> LetterFilter:
         return requests.wanted_of(asked, token, self._desk.clock())
 
     @asynccontextmanager
@@ -269,11 +273,11 @@ def _away() -> Refusal:
     return Refusal(problem(503, title, headers={"Retry-After": "5"}))
 
 
-def _who(token: ApiToken | None) -> str:
+def _who(token: Bearer | None) -> str:
     return ANYONE if token is None else token.name
 
 
-def _group(group: Group) -> dict[str, object]:
+def _group(group: LetterGroup) -> dict[str, object]:
     return {
         "client_id": group.client_id,
         "iss": group.iss,

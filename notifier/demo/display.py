@@ -14,18 +14,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from notifier.demo.account import Account, Progress, Row, SignOut, Tally
-from notifier.demo.receivers import Kind, Receiver
+from notifier.demo.bookkeeping import ClientResult, DemoResult, DemoTally, Progress, SignOut
+from notifier.demo.receivers import Behaviour, Receiver
 
 BAR = 26  # characters
 PLAIN_EVERY = 2.0  # seconds between two plain lines
 
 STORY = {
-    Kind.HEALTHY: ("answers 204 at once", "delivered"),
-    Kind.SLOW: ("answers 204 after a while", "delivered; nobody waits for it"),
-    Kind.FLAKY: ("answers 503 twice a session, then 204", "delivered at the third attempt"),
-    Kind.REJECTING: ("answers 400 to every token", "dead letters after 4 attempts"),
-    Kind.DEAD: ("nobody listens on its port", "dead letters after 8 s"),
+    Behaviour.HEALTHY: ("answers 204 at once", "delivered"),
+    Behaviour.SLOW: ("answers 204 after a while", "delivered; nobody waits for it"),
+    Behaviour.FLAKY: ("answers 503 twice a session, then 204", "delivered at the third attempt"),
+    Behaviour.REJECTING: ("answers 400 to every token", "dead letters after 4 attempts"),
+    Behaviour.DEAD: ("nobody listens on its port", "dead letters after 8 s"),
 }
 
 
@@ -60,7 +60,7 @@ def introduce(console: Console, receivers: Sequence[Receiver], *, events: int, f
 
 
 @contextmanager
-def display(console: Console, tally: Tally, receivers: Sequence[Receiver], *, events: int) -> Iterator[Display]:
+def display(console: Console, tally: DemoTally, receivers: Sequence[Receiver], *, events: int) -> Iterator[Display]:
     """The display that fits this console, for as long as the block lasts."""
     if not console.is_terminal:
         yield _Lines(console, tally, receivers, events)
@@ -72,7 +72,7 @@ def display(console: Console, tally: Tally, receivers: Sequence[Receiver], *, ev
 class _Drawing:
     """A table that is drawn anew in place."""
 
-    def __init__(self, live: Live, tally: Tally, receivers: Sequence[Receiver], events: int) -> None:
+    def __init__(self, live: Live, tally: DemoTally, receivers: Sequence[Receiver], events: int) -> None:
         self._live, self._tally, self._receivers, self._events = live, tally, receivers, events
 
     def show(self, seconds: float) -> None:
@@ -89,7 +89,7 @@ class _Drawing:
 class _Lines:
     """A line now and then, for a file or a pipe."""
 
-    def __init__(self, console: Console, tally: Tally, receivers: Sequence[Receiver], events: int) -> None:
+    def __init__(self, console: Console, tally: DemoTally, receivers: Sequence[Receiver], events: int) -> None:
         self._console, self._tally, self._receivers, self._events = console, tally, receivers, events
         self._next = 0.0
 
@@ -122,7 +122,9 @@ def _bar(now: Progress, events: int) -> Text:
     return bar.append("░" * (BAR - end), "dim")
 
 
-def conclude(console: Console, account: Account, sign_outs: Sequence[SignOut], receivers: Sequence[Receiver]) -> None:
+def conclude(
+    console: Console, account: DemoResult, sign_outs: Sequence[SignOut], receivers: Sequence[Receiver]
+) -> None:
     """The table of what each client got, the account, and whether it holds."""
     table = _table(
         "client",
@@ -145,7 +147,7 @@ def conclude(console: Console, account: Account, sign_outs: Sequence[SignOut], r
     _tell_account(console, account)
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: ClientResult) -> tuple[str, ...]:
     median = "–" if row.median is None else f"{row.median * 1000:,.0f} ms"
     numbers = (row.deliveries, row.delivered, row.attempts, row.duplicates)
     return (row.client_id, row.kind.value, *map(str, numbers), median, _counted(row.dead) or "–")
@@ -173,7 +175,7 @@ def _times(posts: int) -> str:
     return "1 request" if posts == 1 else f"{posts} requests"
 
 
-def _tell_account(console: Console, account: Account) -> None:
+def _tell_account(console: Console, account: DemoResult) -> None:
     dead = account.dead
     parts = [f"{account.delivered} delivered"]
     if dead:

@@ -26,7 +26,7 @@ NEWER = "newer_release"  # in the place of a reason: a later release wrote the l
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class LetterSummary:
     """A dead letter in a list. `dead_since` in epoch seconds; `reason` one of `DeadReason`, or `NEWER`."""
 
     id: str
@@ -63,7 +63,7 @@ class _Members(Names):
 _MEMBERS = TypeAdapter(_Members)
 
 
-def read_row(message: Message) -> Row:
+def read_summary(message: Message) -> LetterSummary:
     """The row of a message of `dead`, whoever put it there and whatever it is. Never raises."""
     if message.kind is Kind.DEAD_LETTER:
         try:
@@ -75,7 +75,7 @@ def read_row(message: Message) -> Row:
             # What is too long to stand there twice is told by the delivery or event that it is of.
             whole = all(map(members.get, ("iss", "client_id", "event_id")))
             if members["v"] <= OF_NAMES and whole and not disagreements(members):
-                return Row(
+                return LetterSummary(
                     id=members["id"],
                     reason=members["reason"],
                     text=members["text"],
@@ -86,16 +86,16 @@ def read_row(message: Message) -> Row:
                     attempts=members.get("attempts", 0),
                 )
     try:
-        return row_of(load_dead_letter(message))
+        return summary_of(load_dead_letter(message))
     except UnknownVersion as newer:
-        return Row(
+        return LetterSummary(
             id=message.message_id or "", reason=NEWER, text=str(newer), dead_since=message.timestamp or 0.0,
         )  # fmt: skip
 
 
-def row_of(letter: DeadLetter) -> Row:
+def summary_of(letter: DeadLetter) -> LetterSummary:
     """The row of a letter that was read whole."""
-    return Row(
+    return LetterSummary(
         id=letter.id,
         reason=letter.reason.value,
         text=letter.text,
@@ -108,7 +108,7 @@ def row_of(letter: DeadLetter) -> Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class LetterFilter:
     """Which letters are meant: those for which everything that is given holds. Moments in epoch seconds.
 
     `subject` is a `sub` or `sid`. `issuers` is what the asker may see at all, None for everything.
@@ -130,7 +130,7 @@ class Wanted:
         single = (self.client_id, self.iss, self.event_id, self.since, self.until, self.subject)
         return bool(self.ids or self.reasons) or any(value is not None for value in single)
 
-    def matches(self, message: Message, row: Row) -> bool:
+    def matches(self, message: Message, row: LetterSummary) -> bool:
         """Whether the letter is meant."""
         return (
             (not self.ids or row.id in self.ids)
@@ -152,25 +152,25 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class FoundLetter:
     """A letter as somebody looks at it. `row` None: it is not meant. `message` has its body where that was asked."""
 
     message: Message
-    row: Row | None
+    row: LetterSummary | None
 
 
-Look: TypeAlias = Callable[[Message], Seen]
-"""What is kept of each letter as it comes, so that a look holds no more than is asked of it."""
+LetterReader: TypeAlias = Callable[[Message], FoundLetter]
+"""Reads one message of the dead letters, and keeps no more of it than the visitor needs."""
 
 
-def look(wanted: Wanted, *, whole: bool) -> Look:
+def letter_reader(wanted: LetterFilter, *, whole: bool) -> LetterReader:
     """Those that are meant, `whole` or as rows alone."""
 
-    def see(message: Message) -> Seen:
-        row = read_row(message)
+    def see(message: Message) -> FoundLetter:
+        row = read_summary(message)
         meant = wanted.matches(message, row)
         kept = message if meant and whole else replace(message, body=b"", headers=MappingProxyType({}))
-        return Seen(message=kept, row=row if meant else None)
+        return FoundLetter(message=kept, row=row if meant else None)
 
     return see
 

@@ -9,21 +9,21 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from notifier.domain.dead_letter_rows import Look, Row, Seen, Wanted, look
+from notifier.domain.letter_filter import FoundLetter, LetterFilter, LetterReader, LetterSummary, letter_reader
 from notifier.domain.message import Message, Transfer, Transferred
 
 AT_ONCE = 100  # letters read without giving way to others on the loop: 1 to 3 ms
 GROUPS = 10_000  # pairs of client and reason that are counted apart; client ids of malformed events are anybody's
 
 
-class Visit(Protocol):
+class LetterVisit(Protocol):
     """One pass over the letters that were there at its beginning, oldest first."""
 
     @property
     def left(self) -> int:
         """How many are still to be seen."""
 
-    async def page(self) -> Sequence[Seen]:
+    async def page(self) -> Sequence[FoundLetter]:
         """The next letters as they were looked at; none at the end. Raises QueueError."""
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
@@ -33,11 +33,11 @@ class Visit(Protocol):
         """Make each durable where it goes, and only then forget the letter. Raises QueueError."""
 
 
-class Letters(Protocol):
+class DeadLetters(Protocol):
     """The dead letters of a queue."""
 
-    def visit(self, look: Look) -> AbstractAsyncContextManager[Visit]:
-        """`look` sees each letter as it comes. At the end what was not removed is there as before, in its order.
+    def visit(self, read: LetterReader) -> AbstractAsyncContextManager[LetterVisit]:
+        """Open one pass, in which `read` gets each message. Letters that are not removed keep their order.
 
         Raises QueueError.
         """
@@ -52,7 +52,7 @@ def no_progress(_seen: int, _of: int) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class LetterGroup:
     """The letters of one client with one reason. Moments in epoch seconds."""
 
     client_id: str
@@ -64,13 +64,13 @@ class Group:
 
 
 async def rows(
-    letters: Letters, wanted: Wanted, progress: Progress = no_progress, *, whole: bool = False
-) -> AsyncGenerator[tuple[Row, Message], None]:
+    letters: DeadLetters, wanted: LetterFilter, progress: Progress = no_progress, *, whole: bool = False
+) -> AsyncGenerator[tuple[LetterSummary, Message], None]:
     """Those that are meant, oldest first; each message has its body where `whole`.
 
     The caller closes the iterator (`aclosing`). Raises QueueError.
     """
-    async with letters.visit(look(wanted, whole=whole)) as visit:
+    async with letters.visit(letter_reader(wanted, whole=whole)) as visit:
         seen = 0
         while page := await visit.page():
             for number, each in enumerate(page):
@@ -83,14 +83,14 @@ async def rows(
             progress(seen, seen + visit.left)
 
 
-class Counts:
+class LetterCounts:
     """Counts letters by client and reason."""
 
     def __init__(self) -> None:
         self._groups: dict[tuple[str, str, str], list[float]] = {}
         self.total = 0
 
-    def add(self, row: Row) -> None:
+    def add(self, row: LetterSummary) -> None:
         """One more."""
         self.total += 1
         key = (row.client_id, row.iss, row.reason)
@@ -103,10 +103,10 @@ class Counts:
         group[1] = min(group[1], row.dead_since)
         group[2] = max(group[2], row.dead_since)
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[LetterGroup]:
         """The largest first."""
         found = [
-            Group(client_id=client_id, iss=iss, reason=reason, count=int(count), oldest=oldest, newest=newest)
+            LetterGroup(client_id=client_id, iss=iss, reason=reason, count=int(count), oldest=oldest, newest=newest)
             for (client_id, iss, reason), (count, oldest, newest) in self._groups.items()
         ]
         return sorted(found, key=lambda group: (-group.count, group.client_id, group.iss, group.reason))

@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from notifier.demo.account import SignOut, Tally, settle_account
-from notifier.demo.receivers import Kind, Receiver, Visit
+from notifier.demo.bookkeeping import DemoTally, SignOut, settle_account
+from notifier.demo.receivers import Behaviour, Receiver, SessionRecord
 from notifier.demo.token_check import TokenCheck
 from notifier.domain.dead_letter import DeadLetter
 from notifier.domain.delivery import Delivery
@@ -17,9 +17,9 @@ SIGN_OUTS = [SignOut(event_id=f"e-{number}", sid=f"s-{number}", at=100.0) for nu
 def receiver(client_id: str, **logged_out: tuple[int, float]) -> Receiver:
     """A client that was logged out of these sessions: how often it accepted, and when first."""
     check = TokenCheck(iss=ISS, client_id=client_id, alg="RS256", jwks={"keys": []}, clock=lambda: 0.0)
-    made = Receiver(client_id=client_id, kind=Kind.HEALTHY, check=check, clock=lambda: 0.0, pause=0.0)
+    made = Receiver(client_id=client_id, kind=Behaviour.HEALTHY, check=check, clock=lambda: 0.0, pause=0.0)
     for sid, (times, at) in logged_out.items():
-        made.visits[sid.replace("_", "-")] = Visit(
+        made.visits[sid.replace("_", "-")] = SessionRecord(
             posts=times, accepted=times, first_at=at, last_at=at, logged_out_at=at
         )
     return made
@@ -42,7 +42,7 @@ def letter(event_id: str, client_id: str, reason: DeadReason) -> DeadLetter:
 def test_a_delivery_that_nobody_knows_of_is_unaccounted_for() -> None:
     """Neither the client's record nor a dead letter: it is named, and the account does not hold."""
     shop = receiver("shop", s_0=(1, 100.5))
-    account = settle_account(SIGN_OUTS, [shop], [letter("e-1", "shop", DeadReason.EXPIRED)], Tally(3))
+    account = settle_account(SIGN_OUTS, [shop], [letter("e-1", "shop", DeadReason.EXPIRED)], DemoTally(3))
     assert account.unaccounted == (("e-2", "shop"),)
     assert not account.holds
 
@@ -54,7 +54,7 @@ def test_the_account_adds_up() -> None:
         letter("e-2", "shop", DeadReason.REFUSED),
         letter("e-0", "elsewhere", DeadReason.REFUSED),
     ]
-    account = settle_account(SIGN_OUTS, [shop], letters, Tally(3))
+    account = settle_account(SIGN_OUTS, [shop], letters, DemoTally(3))
     (row,) = account.rows
     assert (row.delivered, row.dead, row.duplicates) == (2, Counter(refused=1), 1)
     assert row.median is not None
@@ -65,7 +65,7 @@ def test_the_account_adds_up() -> None:
 def test_a_client_s_word_counts_before_a_dead_letter() -> None:
     """After an ambiguous attempt both may exist; the session is over, and that is what counts."""
     letters = [letter(one.event_id, "shop", DeadReason.EXPIRED) for one in SIGN_OUTS]
-    account = settle_account(SIGN_OUTS, [receiver("shop", s_0=(1, 101.0))], letters, Tally(3))
+    account = settle_account(SIGN_OUTS, [receiver("shop", s_0=(1, 101.0))], letters, DemoTally(3))
     assert (account.delivered, dict(account.dead)) == (1, {"expired": 2})
 
 
@@ -73,14 +73,14 @@ def test_an_invalid_token_spoils_the_account() -> None:
     """A token that a client could not verify is a fault even where a later one arrived."""
     shop = receiver("shop", s_0=(1, 100.0), s_1=(1, 100.0), s_2=(1, 100.0))
     shop.invalid.append("jti was seen before (R2)")
-    account = settle_account(SIGN_OUTS, [shop], [], Tally(3))
+    account = settle_account(SIGN_OUTS, [shop], [], DemoTally(3))
     assert account.unaccounted == ()
     assert not account.holds
 
 
 def test_the_tally_follows_each_delivery_to_its_state() -> None:
     """A delivery waits from its retry or deferral until it is delivered or dead, and counts once."""
-    tally = Tally(3)
+    tally = DemoTally(3)
     tally(RetryScheduled(delivery=delivery("e-0"), due=1.0))
     tally(RetryScheduled(delivery=delivery("e-0"), due=3.0))
     tally(Deferred(iss=ISS, client_id="shop", event_id="e-1", cause=Cause.SLOT, due=1.0))

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from aiohttp import web
 
 from notifier.domain.printable import json_text
-from notifier.operations.status import Status, document_of
+from notifier.operations.service_status import ServiceStatus, document_of
 from notifier.server.authorization import Authorization, concerns
-from notifier.server.openapi import Answer, Described, JsonSchema, described
+from notifier.server.openapi import AnswerDescription, JsonSchema, OperationDescription, described
 
 FRESH = 1.0  # seconds
 _STATUS: JsonSchema = {
@@ -33,12 +33,12 @@ class StatusRoutes:
     """`look` asks all workers; `steady` gives seconds."""
 
     def __init__(
-        self, authorization: Authorization, look: Callable[[], Awaitable[Status]], steady: Callable[[], float]
+        self, authorization: Authorization, look: Callable[[], Awaitable[ServiceStatus]], steady: Callable[[], float]
     ) -> None:
         self._authorization = authorization
         self._look = look
         self._steady = steady
-        self._last: Status | None = None
+        self._last: ServiceStatus | None = None
         self._looked = 0.0
         self._looking = asyncio.Lock()
 
@@ -47,10 +47,10 @@ class StatusRoutes:
         yield web.get("/v1/status", self._get)
 
     @described(
-        Described(
+        OperationDescription(
             summary="Tell what waits, how fast it goes, and how workers and clients fare.",
             scope="read",
-            answers={200: Answer(text="As it stands.", schema=_STATUS)},
+            answers={200: AnswerDescription(text="As it stands.", schema=_STATUS)},
         )
     )
     async def _get(self, request: web.Request) -> web.Response:
@@ -58,7 +58,7 @@ class StatusRoutes:
         status = await self._now()
         return web.json_response(document_of(status, lambda iss: concerns(token, iss)), dumps=json_text)
 
-    async def _now(self) -> Status:
+    async def _now(self) -> ServiceStatus:
         async with self._looking:
             if self._last is None or self._steady() - self._looked > FRESH:
                 self._last = await self._look()

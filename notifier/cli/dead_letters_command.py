@@ -30,9 +30,9 @@ from notifier.cli.output import say
 from notifier.domain.printable import json_text, printable
 
 if TYPE_CHECKING:
-    from notifier.domain.dead_letter_rows import Row, Wanted
+    from notifier.domain.letter_filter import LetterFilter, LetterSummary
     from notifier.domain.message import Message
-    from notifier.operations.dead_letters import Group
+    from notifier.operations.dead_letter_listing import LetterGroup
     from notifier.settings import QueueSettings
 
 app = typer.Typer(
@@ -67,11 +67,11 @@ def list_(
     """
     wanted = wanted_of(None, client_id, iss, event_id, reason, since, until, subject)
     settings = _looking(config)
-    from notifier.operations.dead_letters import Counts
+    from notifier.operations.dead_letter_listing import LetterCounts
 
-    counts = Counts()
+    counts = LetterCounts()
 
-    def see(row: Row, _message: Message) -> None:
+    def see(row: LetterSummary, _message: Message) -> None:
         counts.add(row)
         if as_json:
             say(json_text(row.document()))
@@ -96,16 +96,16 @@ def show(
 
     The output holds sub and sid. The exit status is 1 if there is no such letter.
     """
-    from notifier.domain.dead_letter_rows import Wanted
+    from notifier.domain.letter_filter import LetterFilter
     from notifier.operations.dead_letter_export import exported
 
     found: list[dict[str, object]] = []
     settings = _looking(config)
 
-    def see(_row: Row, message: Message) -> None:
+    def see(_row: LetterSummary, message: Message) -> None:
         found.append(exported(message) | ({} if as_json else {"replay": prospect(message, config, settings)}))
 
-    _look_now(settings, Wanted(ids=frozenset({id_})), see, first=True)
+    _look_now(settings, LetterFilter(ids=frozenset({id_})), see, first=True)
     if not found:
         say(f"notifier: there is no dead letter {id_}; `notifier dead-letters list --rows` shows them", err=True)
         raise typer.Exit(1)
@@ -138,7 +138,7 @@ def export(
     count = 0
     with written_anew(file) as out:
 
-        def see(_row: Row, message: Message) -> None:
+        def see(_row: LetterSummary, message: Message) -> None:
             nonlocal count
             count += 1
             out.write(json_text(exported(message)) + "\n")
@@ -154,8 +154,8 @@ def _looking(config: Config) -> QueueSettings:
 
 def _look_now(
     settings: QueueSettings,
-    wanted: Wanted,
-    see: Callable[[Row, Message], None],
+    wanted: LetterFilter,
+    see: Callable[[LetterSummary, Message], None],
     *,
     first: bool = False,
     quiet: bool = False,
@@ -169,14 +169,14 @@ def _look_now(
 
 async def _look(
     settings: QueueSettings,
-    wanted: Wanted,
-    see: Callable[[Row, Message], None],
+    wanted: LetterFilter,
+    see: Callable[[LetterSummary, Message], None],
     *,
     first: bool = False,
     quiet: bool = False,
     whole: bool = True,
 ) -> None:
-    from notifier.operations.dead_letters import no_progress, rows
+    from notifier.operations.dead_letter_listing import no_progress, rows
 
     with progress_of("looked at") as progress:
         async with opened_letters(settings, writing=False) as letters:
@@ -188,7 +188,7 @@ async def _look(
                         return
 
 
-def _line(row: Row) -> str:
+def _line(row: LetterSummary) -> str:
     client = row.client_id or "-"
     told = row.document()["dead_since"]
     return printable(
@@ -196,7 +196,7 @@ def _line(row: Row) -> str:
     )
 
 
-def _print_groups(groups: list[Group]) -> None:
+def _print_groups(groups: list[LetterGroup]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

@@ -18,7 +18,7 @@ SAMPLES = 13  # of five seconds: the rates are those of the last minute
 
 
 @dataclass(slots=True)
-class Seen:
+class ClientRecord:
     """What one client did here. Moments in epoch seconds; `put_off` counts retries and deferrals."""
 
     delivered: int = 0
@@ -31,7 +31,7 @@ class Seen:
     next_due: float | None = None
 
 
-class Health:
+class HealthObserver:
     """The observer. `sample` is to be called every five seconds, for the rates."""
 
     def __init__(self, *, clock: Clock, steady: Clock) -> None:
@@ -45,7 +45,7 @@ class Health:
             Deferred: self._deferred,
             Buried: self._buried,
         }
-        self.clients: dict[tuple[str, str], Seen] = {}
+        self.clients: dict[tuple[str, str], ClientRecord] = {}
         self.counts = {"attempts": 0, "delivered": 0, "retried": 0, "deferred": 0, "dead": 0}
         self.sample()
 
@@ -64,12 +64,12 @@ class Health:
         seconds = max(1.0, self._steady() - since)
         return {name: round((count - before[name]) / seconds, 2) for name, count in self.counts.items()}
 
-    def _seen(self, key: tuple[str, str]) -> Seen:
+    def _seen(self, key: tuple[str, str]) -> ClientRecord:
         seen = self.clients.get(key)
         if seen is None:
             if len(self.clients) >= KEPT:
                 del self.clients[next(iter(self.clients))]
-            seen = self.clients[key] = Seen()
+            seen = self.clients[key] = ClientRecord()
         return seen
 
     def _attempted(self, fact: Fact) -> None:

@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given
 
 from notifier.domain.dead_letter import bury_delivery, bury_event, bury_raw, dump_dead_letter, load_dead_letter
-from notifier.domain.dead_letter_rows import NEWER, Row, Wanted, read_reasons, read_row, read_when, row_of
 from notifier.domain.delivery import Delivery
+from notifier.domain.letter_filter import (
+    NEWER,
+    LetterFilter,
+    LetterSummary,
+    read_reasons,
+    read_summary,
+    read_when,
+    summary_of,
+)
 from notifier.domain.message import Kind, Lane, Message
 from notifier.domain.outcome import DeadReason
 from notifier.domain.session_ended import ClientEntry, SessionEnded
@@ -32,49 +40,49 @@ def buried(delivery: Delivery = DELIVERY, reason: DeadReason = DeadReason.REFUSE
 def test_the_short_way_reads_what_the_long_way_does(delivery: Delivery) -> None:
     """Of every letter of ours."""
     message = buried(delivery)
-    assert read_row(message) == row_of(load_dead_letter(message))
+    assert read_summary(message) == summary_of(load_dead_letter(message))
 
 
 def test_whatever_is_among_the_dead_has_a_row() -> None:
     """What a later release wrote, what is no JSON, and what the broker moved."""
     later = json.loads(buried().body) | {"v": 3}
-    assert read_row(message_of(json.dumps(later).encode())).reason == NEWER
-    assert read_row(message_of(b"\xff")).reason == "malformed_event"
-    assert read_row(message_of(b"{}", kind=None)).reason == "delivery_limit"
+    assert read_summary(message_of(json.dumps(later).encode())).reason == NEWER
+    assert read_summary(message_of(b"\xff")).reason == "malformed_event"
+    assert read_summary(message_of(b"{}", kind=None)).reason == "delivery_limit"
 
 
 def test_a_letter_that_is_at_odds_with_what_it_holds_is_listed_as_malformed() -> None:
     """A filter by issuer or client must not reach a delivery of another."""
-    row = read_row(message_of(json.dumps(json.loads(buried().body) | {"client_id": "mail"}).encode()))
+    row = read_summary(message_of(json.dumps(json.loads(buried().body) | {"client_id": "mail"}).encode()))
     assert (row.reason, row.client_id) == ("malformed_event", "")
 
 
 @pytest.mark.parametrize(
     ("wanted", "meant"),
     [
-        (Wanted(), True),
-        (Wanted(ids=frozenset({"d-1", "d-2"})), True),
-        (Wanted(ids=frozenset({"d-2"})), False),
-        (Wanted(client_id="shop", iss="i", event_id="e-1"), True),
-        (Wanted(client_id="mail"), False),
-        (Wanted(iss="j"), False),
-        (Wanted(event_id="e-2"), False),
-        (Wanted(reasons=frozenset({DeadReason.REFUSED, DeadReason.EXPIRED})), True),
-        (Wanted(reasons=frozenset({DeadReason.EXPIRED})), False),
-        (Wanted(since=1000.0, until=1000.0), True),
-        (Wanted(since=1000.5), False),
-        (Wanted(until=999.5), False),
-        (Wanted(subject="alice"), True),
-        (Wanted(subject="s-1"), True),
-        (Wanted(subject="alic"), False),
-        (Wanted(issuers=frozenset({"i"})), True),
-        (Wanted(issuers=frozenset()), False),
+        (LetterFilter(), True),
+        (LetterFilter(ids=frozenset({"d-1", "d-2"})), True),
+        (LetterFilter(ids=frozenset({"d-2"})), False),
+        (LetterFilter(client_id="shop", iss="i", event_id="e-1"), True),
+        (LetterFilter(client_id="mail"), False),
+        (LetterFilter(iss="j"), False),
+        (LetterFilter(event_id="e-2"), False),
+        (LetterFilter(reasons=frozenset({DeadReason.REFUSED, DeadReason.EXPIRED})), True),
+        (LetterFilter(reasons=frozenset({DeadReason.EXPIRED})), False),
+        (LetterFilter(since=1000.0, until=1000.0), True),
+        (LetterFilter(since=1000.5), False),
+        (LetterFilter(until=999.5), False),
+        (LetterFilter(subject="alice"), True),
+        (LetterFilter(subject="s-1"), True),
+        (LetterFilter(subject="alic"), False),
+        (LetterFilter(issuers=frozenset({"i"})), True),
+        (LetterFilter(issuers=frozenset()), False),
     ],
 )
-def test_everything_given_must_hold(wanted: Wanted, meant: bool) -> None:
+def test_everything_given_must_hold(wanted: LetterFilter, meant: bool) -> None:
     """Exactly, never by a part: a repair must not reach further than it was told to."""
     message = buried()
-    assert wanted.matches(message, read_row(message)) is meant
+    assert wanted.matches(message, read_summary(message)) is meant
 
 
 @pytest.mark.parametrize("subject", ["pairwise-1", "bob", "s-9", "carol"])
@@ -83,15 +91,15 @@ def test_a_subject_is_found_wherever_it_stands(subject: str) -> None:
     event = dump_dead_letter(bury_event(EVENT, DeadReason.UNKNOWN_ISSUER, "", 1.0)).body
     body = b'{"data": {"sub": "bob", "sid": "s-9", "clients": [{"sub": "carol"}, {"sub'
     raw = dump_dead_letter(bury_raw(message_of(body, kind=None), [], 1.0)).body
-    rows = [(message, read_row(message)) for message in (message_of(event), message_of(raw))]
-    assert sum(Wanted(subject=subject).matches(message, row) for message, row in rows) == 1
+    rows = [(message, read_summary(message)) for message in (message_of(event), message_of(raw))]
+    assert sum(LetterFilter(subject=subject).matches(message, row) for message, row in rows) == 1
 
 
 def test_only_what_was_chosen_narrows() -> None:
     """What a token may see is no choice."""
-    assert not Wanted(issuers=frozenset({"i"})).narrows
-    assert Wanted(subject="").narrows
-    assert Wanted(reasons=frozenset({DeadReason.EXPIRED})).narrows
+    assert not LetterFilter(issuers=frozenset({"i"})).narrows
+    assert LetterFilter(subject="").narrows
+    assert LetterFilter(reasons=frozenset({DeadReason.EXPIRED})).narrows
 
 
 def test_moments_and_reasons_are_read_as_people_write_them() -> None:
@@ -107,8 +115,8 @@ def test_moments_and_reasons_are_read_as_people_write_them() -> None:
 
 def test_a_row_is_told_to_scripts() -> None:
     """With the members that scripts rely on, and no subject."""
-    row = replace(read_row(buried()), attempts=3)
-    assert isinstance(row, Row)
+    row = replace(read_summary(buried()), attempts=3)
+    assert isinstance(row, LetterSummary)
     document = row.document()
     assert {"id", "event_id", "client_id", "iss", "reason", "dead_since", "attempts"} <= document.keys()
     assert document["dead_since"] == "1970-01-01T00:16:40.000000Z"

@@ -5,15 +5,15 @@ import json
 from notifier.domain.delivery import Delivery
 from notifier.domain.message import Depth
 from notifier.domain.outcome import DeadReason, Delivered, Failed, Reason
-from notifier.operations.health import KEPT, SAMPLES, Health
-from notifier.operations.status import (
-    ClientStands,
-    HeldStands,
-    WorkerStands,
+from notifier.operations.health_observer import KEPT, SAMPLES, HealthObserver
+from notifier.operations.service_status import (
+    ClientState,
+    LaneState,
+    WorkerState,
     clients_of,
     document_of,
-    dump_stands,
-    load_stands,
+    dump_state,
+    load_state,
     rates_of,
     status_of,
 )
@@ -23,18 +23,18 @@ from tests.pipeline.stage import ISS, Stage, client, running
 NOW = 1_800_000_000.0
 
 
-def worker(name: str, *clients: ClientStands, **more: object) -> bytes:
+def worker(name: str, *clients: ClientState, **more: object) -> bytes:
     """Its answer."""
     plain: dict[str, object] = {
         "worker": name, "version": "1", "since": NOW - 60, "draining": False, "in_flight": 1,
-        "held": {"events": HeldStands(unsettled=2, oldest=NOW - 5)}, "rates": {"delivered": 1.5}, "clients": clients,
+        "held": {"events": LaneState(unsettled=2, oldest=NOW - 5)}, "rates": {"delivered": 1.5}, "clients": clients,
     }  # fmt: skip
-    return dump_stands(WorkerStands(**(plain | more)))  # type: ignore[arg-type]
+    return dump_state(WorkerState(**(plain | more)))  # type: ignore[arg-type]
 
 
-def stands(client_id: str, **more: object) -> ClientStands:
+def stands(client_id: str, **more: object) -> ClientState:
     """How a client fares."""
-    return ClientStands(iss=ISS, client_id=client_id, **more)  # type: ignore[arg-type]
+    return ClientState(iss=ISS, client_id=client_id, **more)  # type: ignore[arg-type]
 
 
 def test_workers_are_summed_up() -> None:
@@ -43,7 +43,7 @@ def test_workers_are_summed_up() -> None:
     other = worker(
         "b",
         stands("shop", delivered=3, waiting=2, last_success=NOW - 1, last_failure=NOW - 7, reason="dns", circuit=2),
-        held={"events": HeldStands(unsettled=1, oldest=NOW - 50)},
+        held={"events": LaneState(unsettled=1, oldest=NOW - 50)},
     )
     depths = {"events": Depth(ready=7, consumers=3), "delay.4s": Depth(ready=5, consumers=0)}
     status = status_of(depths, [other, b"nonsense", b'{"v": 2}', one], now=NOW)
@@ -87,7 +87,7 @@ def test_clients_of_other_issuers_are_not_told() -> None:
 
 def test_an_answer_is_read_as_it_was_written() -> None:
     """Within a version."""
-    told = load_stands(worker("a", stands("shop", status=503)))
+    told = load_state(worker("a", stands("shop", status=503)))
     assert told is not None
     assert told.clients[0].status == 503
     assert told.held["events"].unsettled == 2
@@ -96,7 +96,7 @@ def test_an_answer_is_read_as_it_was_written() -> None:
 async def test_what_an_attempt_met_is_kept() -> None:
     """Successes, failures with their reason, retries and dead letters, for each client."""
     stage = Stage(client("well"))
-    health = Health(clock=lambda: stage.now, steady=lambda: 0.0)
+    health = HealthObserver(clock=lambda: stage.now, steady=lambda: 0.0)
     async with running(stage):
         taken = stage.event("well", "nobody")
         await stage.until(lambda: taken in stage.queue.acked)
@@ -111,7 +111,7 @@ async def test_what_an_attempt_met_is_kept() -> None:
     assert health.counts == {"attempts": 1, "delivered": 1, "retried": 0, "deferred": 1, "dead": 0}
 
 
-def failed(health: Health, client_id: str, at: float) -> None:
+def failed(health: HealthObserver, client_id: str, at: float) -> None:
     """An attempt that did not connect."""
     delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub="s", sid=None)
     outcome = Failed(reason=Reason.CONNECT, text="refused")
@@ -123,7 +123,7 @@ def failed(health: Health, client_id: str, at: float) -> None:
 
 def test_a_failure_is_told_with_its_reason_until_a_success() -> None:
     """The reason stays, for whoever asks what it was."""
-    health = Health(clock=lambda: NOW, steady=lambda: 0.0)
+    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
     failed(health, "shop", NOW)
     [shop], _ = clients_of(health, [], [])
     assert (shop.reason, shop.last_failure, shop.troubled) == ("connect", NOW, True)
@@ -139,7 +139,7 @@ def test_a_failure_is_told_with_its_reason_until_a_success() -> None:
 
 def test_a_dead_letter_without_an_attempt_tells_its_own_reason() -> None:
     """No attempt could."""
-    health = Health(clock=lambda: NOW, steady=lambda: 0.0)
+    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
     health.observe(facts.Buried(iss=ISS, client_id="shop", event_id="e", reason=DeadReason.NO_SID, text=""))
     health.observe(facts.Buried(iss=ISS, client_id="", event_id="e", reason=DeadReason.UNKNOWN_ISSUER, text=""))
     [shop], _ = clients_of(health, [], [])
@@ -150,7 +150,7 @@ def test_a_dead_letter_without_an_attempt_tells_its_own_reason() -> None:
 def test_the_rates_are_those_of_the_last_minute() -> None:
     """What was before is forgotten."""
     time = [0.0]
-    health = Health(clock=lambda: NOW, steady=lambda: time[0])
+    health = HealthObserver(clock=lambda: NOW, steady=lambda: time[0])
     for _ in range(600):
         failed(health, "shop", NOW)
     assert health.rates()["attempts"] == 600
@@ -164,7 +164,7 @@ def test_the_rates_are_those_of_the_last_minute() -> None:
 
 def test_of_very_many_clients_the_oldest_are_forgotten() -> None:
     """Memory is bounded, and so is an answer: those in trouble are told first."""
-    health = Health(clock=lambda: NOW, steady=lambda: 0.0)
+    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
     for number in range(KEPT + 5):
         failed(health, f"c{number}", NOW + number)
     assert len(health.clients) == KEPT
