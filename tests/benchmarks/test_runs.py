@@ -1,18 +1,15 @@
 """Each benchmark in its shortest form: it runs, and it counts right. How fast anything was is not looked at."""
 
-import json
 import os
 from argparse import Namespace
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from tests.benchmarks import deferrals, deferrals_run, isolation, latency, quota, scale, stages, throughput
+from tests.benchmarks import deferrals_run, isolation, latency, scale, stages, throughput
 from tests.benchmarks.isolation_run import Case, Options
 from tests.benchmarks.processes import receivers
 from tests.benchmarks.receivers import Behaviour, Kind
-from tests.benchmarks.record import load, merge
 from tests.benchmarks.rig import Cores, Setup
 from tests.benchmarks.stand_in import stand_in
 from tests.benchmarks.throughput_run import Bench
@@ -33,7 +30,6 @@ async def test_isolation_accounts_for_every_delivery_to_the_healthy(amqp_url: st
     assert [account.expected for account in report.accounts][::2] == [2 * 20, 2 * 20]
     assert all(account.arrived == account.expected for account in report.accounts)
     assert set(report.ratios) == {"p50", "p99", "p99_second", "drain_99", "drain_all"}
-    assert isolation.table(report).row_count == 5
 
 
 async def test_deferrals_all_arrive_after_the_recovery(amqp_url: str) -> None:
@@ -51,7 +47,6 @@ async def test_deferrals_all_arrive_after_the_recovery(amqp_url: str) -> None:
     assert sum(found.recovery.arrivals) == 20
     assert 1 <= found.recovery.peak <= 2
     assert found.passes["all"] >= 1
-    assert deferrals.table(found, options).row_count == 12
 
 
 @pytest.mark.parametrize("name", ["rabbitmq-es256-10", "sqlite-rs256-1", "sqlite-es256-10-failing"])
@@ -68,28 +63,6 @@ async def test_a_drain_counts_each_delivery_once_and_verifies_its_token(name: st
     assert found.verified == (0 if case.failing else 100)
     assert worker.memory > 10
     assert set(ceiling.stages) <= set(stages.NAMES)
-    assert throughput.table([found]).row_count == 1
-
-
-def test_a_run_replaces_the_cases_it_has_measured_and_leaves_the_others(tmp_path: Path) -> None:
-    """Each says when and on what it was taken."""
-    file = tmp_path / "new" / "figures.json"
-    merge(file, {"a": {"rate": 1}, "b": {"rate": 2}})
-    merge(file, {"b": {"rate": 3}})
-    found = load(file)
-    assert {name: case["rate"] for name, case in found.items()} == {"a": 1, "b": 3}
-    assert found["a"]["taken"]["cores"] == os.cpu_count()
-    assert json.loads(file.read_text())["cases"] == found
-
-
-def test_a_case_may_be_named_by_a_pattern(capsys: pytest.CaptureFixture[str]) -> None:
-    """And one that nothing is called is refused, naming what there is."""
-    given = throughput.parse(["--case", "sqlite-*-1", "--short"])
-    assert list(given.chosen) == ["sqlite-rs256-1", "sqlite-es256-1"]
-    assert (given.rounds, given.deliveries) == (1, 1_000)
-    with pytest.raises(SystemExit):
-        throughput.parse(["--case", "kafka"])
-    assert "no case is called kafka; there are rabbitmq-rs256-1, " in capsys.readouterr().err
 
 
 async def test_latency_is_taken_from_when_an_event_was_due(amqp_url: str) -> None:
@@ -102,7 +75,6 @@ async def test_latency_is_taken_from_when_an_event_was_due(amqp_url: str) -> Non
     assert all(report.complete for report in found)
     assert [report.rounds[0].account.expected for report in found] == [10 * 6, 10 * 12]
     assert found[0].p50.median > 0
-    assert latency.table(found).row_count == 2
 
 
 async def test_two_workers_share_a_queue(amqp_url: str) -> None:
@@ -112,13 +84,4 @@ async def test_two_workers_share_a_queue(amqp_url: str) -> None:
         bench = scale.ScaleBench(amqp_url, receiver, case, ALL_CORES, deliveries=100, share=0.0)
         drained = await bench.drained_by(2)
     assert drained.complete
-    found = scale.report(case, 0.0, [(drained, drained)])
-    assert "not measured" in str(scale.table([found]).columns[4]._cells[0])
-
-
-def test_a_share_of_a_core_is_a_control_group_that_goes_away() -> None:
-    """Where we may make one; elsewhere it is said that there is none."""
-    if quota.available():
-        with quota.share(0.5) as group:
-            assert group._folder.is_dir()
-        assert not group._folder.exists()
+    scale.report(case, 0.0, [(drained, drained)])

@@ -8,9 +8,8 @@ import pytest
 
 from tests.faults.conftest import Form, Tell
 from tests.faults.soak import Plan, Soak
-from tests.faults.soak_figures import BEGIN, END, Figures, Sample, courses, write_section
+from tests.faults.soak_figures import Figures
 from tests.rabbitmq_node import RabbitmqNode
-from tests.system.ledger import Account
 from tests.system.worker_process import ROOT
 
 BROKEN = [sys.executable, str(ROOT / "tests" / "faults" / "acks_first_and_leaks.py")]
@@ -61,67 +60,3 @@ async def test_a_worker_that_loses_and_grows_is_told(tmp_path: Path, module_node
     assert "descriptors" in str(figures)
     assert "GREW" in str(figures)
     assert str(figures).endswith("FAILED")
-
-
-def samples(growth: float) -> list[Sample]:
-    """Half an hour, of which the first minutes are warming up; then so many MiB more a minute."""
-    minutes = [number / 6 for number in range(180)]
-    return [
-        Sample(
-            at=at * 60, memory=80 - 20 * max(0.0, 1 - at / 5) + growth * at, descriptors=20, connections=40, threads=5
-        )
-        for at in minutes
-    ]
-
-
-@pytest.mark.parametrize(("growth", "flat"), [(0.0, True), (0.3, True), (1.5, False)])
-def test_warming_up_is_no_growth(growth: float, flat: bool) -> None:
-    """What is given back a MiB a minute too little is 18 MiB from the second fifth to the last."""
-    assert [course.flat for course in courses(samples(growth))] == [flat, True, True, True]
-
-
-def test_few_samples_tell_nothing() -> None:
-    """No median of two looks is called flat."""
-    assert courses(samples(0)[:9]) == []
-
-
-def figures(*complaints: str) -> Figures:
-    """Those of a run in which nothing was lost."""
-    account = Account(
-        events=1200, deliveries=3600, delivered=3400, waiting={}, dead={"refused": 200}, duplicates={"killed": 3},
-        missing=(), wrong=(),
-    )  # fmt: skip
-    return Figures(
-        began="2026-01-01 00:00 UTC", broker="4.0.5", minutes=30, seed=1, rate=40, account=account,
-        faults={"the broker frozen": 7}, made=[], samples=samples(0), courses=courses(samples(0)), said={},
-        complaints=complaints, cpu={},
-    )  # fmt: skip
-
-
-def test_a_complaint_fails_it() -> None:
-    """However well the ledger is settled."""
-    assert figures().holds
-    assert not figures("a worker ended by itself, with 1").holds
-
-
-def test_the_document_gets_the_figures_between_its_markers(tmp_path: Path) -> None:
-    """Again and again, and nothing around them is touched."""
-    document = tmp_path / "reliability.md"
-    document.write_text(f"before\n{BEGIN}\n{END}\nafter\n")
-    for _ in range(2):
-        write_section(figures(), document)
-    before, _, rest = document.read_text().partition(BEGIN)
-    made, _, after = rest.partition(END)
-    assert (before, after) == ("before\n", "\nafter\n")
-    assert "30 minutes, begun 2026-01-01 00:00 UTC, seed 1, RabbitMQ 4.0.5: 1,200 events of 3,600 deliveries" in made
-    assert "| the broker frozen | 7 |" in made
-    assert "| memory | 80.0 MiB | 80.0 MiB | 80.0 MiB | 96.0 MiB |" in made
-
-
-def test_a_document_without_a_place_is_left_alone(tmp_path: Path) -> None:
-    """It says what is missing."""
-    document = tmp_path / "reliability.md"
-    document.write_text("text\n")
-    with pytest.raises(SystemExit, match="no place"):
-        write_section(figures(), document)
-    assert document.read_text() == "text\n"
