@@ -23,12 +23,13 @@ from pathlib import Path
 
 from tests.faults.rig import ANSWER
 from tests.faults.soak_faults import Pair, Scripts, ready
-from tests.faults.soak_figures import Figures, Sample, courses, cpu_seconds, look, write_section
+from tests.faults.soak_figures import Figures, Sample, courses, cpu_seconds, look
 from tests.faults.soak_traffic import Crowd, IdentityServer, Registrations, to_die
 from tests.rabbitmq_node import RabbitmqNode, rabbitmq_node
 from tests.system import ledger
 from tests.system.broker import QUEUES, Broker, broker
 from tests.system.site import Site
+from tools.soak_section import write_section
 
 BULK_SHARE = 0.1
 FIRST_OF_BULK = 10_000_000

@@ -1,4 +1,4 @@
-"""The figures of a soak: what a long life costs, whether that is flat, the whole as JSON, as text, and in the document.
+"""The figures of a soak: what a long life costs and whether that is flat, as JSON and as text.
 
 Flat is judged by medians, since bursts after an outage make peaks: that of the last fifth of the samples against that
 of the second (the first is warming up), within a bound that a leak of any use to know passes in half an hour.
@@ -6,7 +6,6 @@ of the second (the first is warming up), within a bound that a leak of any use t
 
 import json
 import os
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,9 +13,6 @@ from statistics import median
 from typing import Any, Self
 
 from tests.system.ledger import Account
-
-DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
-BEGIN, END = "<!-- soak: begin -->", "<!-- soak: end -->"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,38 +177,3 @@ class Figures:
             "nothing lost, nothing wrong, nothing grew" if self.holds else "FAILED",
         ]
         return "\n".join(lines)
-
-
-def section(figures: Figures) -> str:
-    """What stands in the document."""
-    account, faults = figures.account, figures.faults
-    duplicates = sum(account.duplicates.values())
-    lost = len(account.missing) + len(account.wrong) + sum(account.waiting.values())
-    summary = (
-        f"{figures.minutes:.0f} minutes, begun {figures.began}, seed {figures.seed}, RabbitMQ {figures.broker}:"
-        f" {account.events:,} events of {account.deliveries:,} deliveries; {account.delivered:,} delivered,"
-        f" {sum(account.dead.values()):,} refused by their client and dead letters, {duplicates:,} told again,"
-        f" {lost} lost. {sum(faults.values())} faults:"
-    )
-    rows = [f"| {what} | {count} |" for what, count in faults.items()]
-    life = [
-        f"| {course.what} | {course.early:.1f}{unit} | {course.late:.1f}{unit} | {course.most:.1f}{unit} |"
-        f" {course.bound:.1f}{unit} |"
-        for course in figures.courses
-        for unit in [UNITS.get(course.what, "")]
-    ]
-    head = "| the worker that was never killed | second fifth | last fifth | most | bound |"
-    return "\n".join(
-        [summary, "", "| what was done | times |", "|---|--:|", *rows, "", head, "|---|--:|--:|--:|--:|", *life]
-    )
-
-
-def write_section(figures: Figures, document: Path = DOCUMENT) -> None:
-    """Put the figures between the markers."""
-    text = document.read_text()
-    made, count = re.subn(
-        f"(?<={re.escape(BEGIN)}\n).*?(?={re.escape(END)})", lambda _: f"{section(figures)}\n", text, flags=re.DOTALL
-    )
-    if count != 1:
-        raise SystemExit(f"{document} has no place for it: no {BEGIN} … {END}")
-    document.write_text(made)
