@@ -1,4 +1,4 @@
-"""`notifier explain`: what a reason, a cause or an alert means, how to see it, and what to do."""
+"""`notifier explain`: what a reason, a cause or an alert means, and what to do."""
 
 import sys
 from typing import Annotated
@@ -26,7 +26,7 @@ def explain(
     everything: Annotated[bool, typer.Option("--all", help="Print the whole runbook, as Markdown.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Explain a reason, a cause or an alert: what it means, how to see it, what to do.
+    """Explain a reason, a cause or an alert: what it means, what to do, how to see that it is over.
 
     The text is the section of docs/runbook.md.
     """

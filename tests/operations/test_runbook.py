@@ -22,9 +22,9 @@ NAMES = sorted({*Reason, *DeadReason, *Cause, *ALERTS})
 
 @pytest.mark.parametrize("name", NAMES)
 def test_everything_that_can_be_named_has_a_section(name: str) -> None:
-    """What it means, how to see it, and what to do."""
-    text = sections()[name.lower()].text
-    assert [part in text for part in ("**What it means.**", "**How to see it.**", "**What to do.**")] == [True] * 3
+    """What it means, what happens by itself, what to do, and how to see that it is over: in this order."""
+    parts = re.findall(r"^\*\*([^*]+)\*\*", sections()[name.lower()].text, re.MULTILINE)
+    assert parts == ["What it means.", "What happens by itself.", "What to do.", "It is over when"]
 
 
 def test_there_is_no_section_of_what_cannot_be_named() -> None:
