@@ -1,7 +1,7 @@
-"""Makes what in `helm/notifier` is made of other files: `make chart`.
+"""`make chart`: writes the generated files of `helm/notifier`.
 
-`values.schema.json` of `helm/values.schema.yaml` and the service's own schema, `README.md` of that and `values.yaml`,
-copies of the alerts and the dashboard, since a chart cannot name a file outside of its folder, and the golden files.
+These are `values.schema.json` (from `helm/values.schema.yaml` and the service's schema), `README.md`, copies of the
+alerts and the dashboard (a chart cannot name a file outside its folder), and the golden files of the tests.
 """
 
 import json
@@ -24,20 +24,20 @@ ONE_LINE = 60  # characters of a default that is shown whole
 INTRODUCTION = """\
 # notifier
 
-The Helm chart of notifier: workers that deliver OpenID Connect Back-Channel Logout notifications. It makes objects of
-one namespace alone and gives no right to anybody. How to install, size, upgrade and roll back, and how to move to
-another broker: [docs/kubernetes.md](../../docs/kubernetes.md).
+The Helm chart of notifier: workers that deliver OpenID Connect Back-Channel Logout notifications. It creates objects in
+one namespace only and gives no rights to anybody. [docs/kubernetes.md](../../docs/kubernetes.md) says how to install, size,
+upgrade, roll back, and move to another broker.
 
 ```sh
 helm install notifier helm/notifier --namespace logout --create-namespace -f values.yaml
 helm test notifier --namespace logout --logs
 ```
 
-Kubernetes {versions}. The RabbitMQ is not part of it.
+It needs Kubernetes {versions}. RabbitMQ is not part of it.
 
 ## Values
 
-A value that is misspelt or of the wrong kind is refused. Made by `make chart` of `helm/values.schema.yaml`.
+Helm refuses a value that is misspelt or of the wrong type. `make chart` writes this table from `helm/values.schema.yaml`.
 
 | value | default | |
 |---|---|---|
@@ -56,7 +56,7 @@ def schema() -> dict[str, Any]:
 
 
 def rows(members: dict[str, Any], values: dict[str, Any], definitions: dict[str, Any], at: str = "") -> Iterator[str]:
-    """A row for each value, and for each section before its members."""
+    """Yield a row for each value, and one for each section before its members."""
     for name, written in members.items():
         path = f"{at}{name}"
         member = {**definitions.get(written.get("$ref", "").removeprefix("#/$defs/"), {}), **written}
@@ -81,7 +81,7 @@ def readme() -> str:
 
 
 def copies() -> dict[Path, str]:
-    """The files of the repository that the chart ships, by where they go."""
+    """The files of the repository that the chart ships, by their path in the chart."""
     return {
         CHART / folder / source.name: source.read_text()
         for pattern, folder in COPIES.items()
@@ -91,7 +91,7 @@ def copies() -> dict[Path, str]:
 
 
 def generated() -> dict[Path, str]:
-    """All that is made, by where it goes."""
+    """All generated files, by path."""
     made = {
         CHART / "values.schema.json": json.dumps(schema(), indent=1, ensure_ascii=False) + "\n",
         CHART / "README.md": readme(),
@@ -105,13 +105,13 @@ def surplus() -> set[Path]:
 
 
 def golden() -> dict[Path, str]:
-    """What the chart makes of two files of values, for the eyes of a reviewer."""
+    """What the chart renders from two files of values, for a reviewer."""
     names = ("minimal", "everything")
     return {GOLDEN / f"{name}.yaml": Rendered.of(name).text for name in names}
 
 
 def write(files: dict[Path, str]) -> None:
-    """Put each in its place."""
+    """Write each file."""
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
