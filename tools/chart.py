@@ -25,8 +25,8 @@ INTRODUCTION = """\
 # notifier
 
 The Helm chart of notifier: workers that deliver OpenID Connect Back-Channel Logout notifications. It creates objects in
-one namespace only and gives no rights to anybody. [docs/kubernetes.md](../../docs/kubernetes.md) says how to install, size,
-upgrade, roll back, and move to another broker.
+one namespace only and gives no rights to anybody. [docs/kubernetes.md](../../docs/kubernetes.md) says how to install,
+size, upgrade, roll back, and move to another broker.
 
 ```sh
 helm install notifier helm/notifier --namespace logout --create-namespace -f values.yaml
@@ -37,7 +37,8 @@ It needs Kubernetes {versions}. RabbitMQ is not part of it.
 
 ## Values
 
-Helm refuses a value that is misspelt or of the wrong type. `make chart` writes this table from `helm/values.schema.yaml`.
+Helm refuses a value that is misspelt or of the wrong type. `make chart` writes this table from
+`helm/values.schema.yaml`.
 
 | value | default | |
 |---|---|---|

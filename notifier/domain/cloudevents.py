@@ -1,8 +1,8 @@
-"""From a message's bytes to the event's JSON: bare, or in a CloudEvents 1.0 envelope, structured or binary.
+"""Takes the event's JSON out of a message: bare JSON, or a CloudEvents 1.0 envelope, structured or binary.
 
-The input may be anything at all; whatever it is, the answer is a JSON object or `MalformedEvent` with every mistake.
-A byte order mark is tolerated (RFC 8259 §8.1), of two members with one name the last wins, and nesting ends at 200
-levels. Texts of mistakes are printable and repeat no more than 100 characters of the input.
+Any input gives a JSON object or `MalformedEvent` with every mistake. A byte order mark is allowed (RFC 8259 §8.1). If a
+member occurs twice, the last one counts. Nesting ends at 200 levels. Texts of mistakes are printable and quote at most
+100 characters of the input.
 """
 
 import base64
@@ -32,7 +32,7 @@ _REQUIRED = ("id", "source", "specversion", "type")  # CloudEvents 1.0 §3.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
-    """The CloudEvents attributes that matter here. `time` in epoch seconds."""
+    """The CloudEvents attributes that notifier uses. `time` is in epoch seconds."""
 
     id: str
     source: str
@@ -42,9 +42,9 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """The event's JSON. `envelope` is None for bare JSON, and where there are `mistakes` in it.
+    """The event's JSON. `envelope` is None for bare JSON, and if the envelope has mistakes.
 
-    `path` precedes the paths of mistakes in `data`.
+    `path` is the prefix for the paths of mistakes in `data`.
     """
 
     data: dict[str, object]
@@ -55,12 +55,12 @@ class Opened:
 
 
 def echo(text: str, length: int = ECHO_LENGTH) -> str:
-    """Input as a mistake may repeat it: printable, and cut to `length` characters."""
+    """Input as a mistake may quote it: printable, and cut to `length` characters."""
     return printable(text if len(text) <= length else text[: length - 1] + "…")
 
 
 def open_message(message: Message, max_bytes: int) -> Opened:
-    """Take the event's JSON out of the message. Raises MalformedEvent where there is none to look at."""
+    """Take the event's JSON out of the message. Raises MalformedEvent if it holds no JSON object."""
     if message.cut_from is not None:
         _refuse_size(message.cut_from.size, max_bytes)
     attributes = binary_attributes(message.headers) if message.headers else {}
@@ -68,7 +68,7 @@ def open_message(message: Message, max_bytes: int) -> Opened:
     if media_type.startswith("application/cloudevents"):
         if media_type != "application/cloudevents+json":
             _refuse(
-                "content_type", f"{echo(media_type)} is not understood; send one event as application/cloudevents+json"
+                "content_type", f"{echo(media_type)} is not supported; send one event as application/cloudevents+json"
             )
         return _open_structured(_read_object(message.body, max_bytes), message.headers)
     data = _read_object(message.body, max_bytes)
@@ -84,7 +84,7 @@ def open_message(message: Message, max_bytes: int) -> Opened:
 
 
 def read_json(body: bytes, max_bytes: int) -> object:
-    """Any JSON text of at most `max_bytes` bytes. Raises MalformedEvent that says why it is none."""
+    """Parse a JSON text of at most `max_bytes` bytes. Raises MalformedEvent that says what is wrong."""
     if len(body) > max_bytes:
         _refuse_size(len(body), max_bytes)
     body = body.removeprefix(b"\xef\xbb\xbf")
@@ -97,7 +97,7 @@ def read_json(body: bytes, max_bytes: int) -> object:
 
 
 def _refuse_size(size: int, max_bytes: int) -> NoReturn:
-    _refuse("", f"the event has {size} bytes; at most {max_bytes} are taken (queue.max_event)")
+    _refuse("", f"the event has {size} bytes; at most {max_bytes} are allowed (queue.max_event)")
 
 
 def _read_object(body: bytes, max_bytes: int) -> dict[str, object]:
@@ -108,7 +108,7 @@ def _read_object(body: bytes, max_bytes: int) -> dict[str, object]:
 
 
 def kind_of(value: object) -> str:
-    """What a JSON value is, in JSON's own words."""
+    """The type of a JSON value, in JSON's words."""
     match value:
         case None:
             return "null"
@@ -171,7 +171,7 @@ def _structured_data(envelope: dict[str, object]) -> dict[str, object]:
 
 
 def _read_envelope(attributes: Mapping[str, str], mistakes: list[Mistake]) -> Envelope | None:
-    """The envelope by its attributes; what is wrong is added to `mistakes`, and then there is none."""
+    """The envelope with these attributes. Adds to `mistakes`, and returns None if there are any."""
     wrong = {mistake.path for mistake in mistakes}
     for name in _REQUIRED:
         if name in wrong:
@@ -197,21 +197,21 @@ def _read_envelope(attributes: Mapping[str, str], mistakes: list[Mistake]) -> En
 
 
 def binary_attributes(headers: Mapping[str, object]) -> dict[str, str]:
-    """The CloudEvents attributes among the headers of a message, by their bare lower-case names."""
+    """The CloudEvents attributes among the headers of a message, by name: without prefix, in lower case."""
     found: dict[str, str] = {}
     for header, value in headers.items():
         name = header.lower()
         for prefix in _PREFIXES:
             if name.startswith(prefix):
                 text = _header_text(value)
-                # HTTP binding §3.1.3.2: values are percent-encoded there, and only there.
+                # HTTP binding §3.1.3.2: values are percent-encoded over HTTP only.
                 found[name[len(prefix) :]] = unquote(text, errors="replace") if prefix == "ce-" else text
                 break
     return found
 
 
 def _header_text(value: object) -> str:
-    """An AMQP or HTTP header as text; what cannot be an attribute becomes empty and is then missed by name."""
+    """An AMQP or HTTP header as text. A value that cannot be an attribute becomes empty, and so counts as missing."""
     match value:
         case str():
             return value

@@ -22,13 +22,13 @@ from notifier.domain.delivery import Delivery, Past, shortened
 from notifier.domain.documents import OF_NAMES, EventDocument, as_written, dump_event, parse
 from notifier.domain.errors import MalformedEvent, Mistake
 from notifier.domain.event_entries import places
+from notifier.domain.json_size import fits
 from notifier.domain.letter_names import check_names
 from notifier.domain.message import Kind, Lane, Message, Outgoing
 from notifier.domain.moment import read_moment, render_moment
 from notifier.domain.outcome import DeadReason
 from notifier.domain.session_ended import SessionEnded
 from notifier.domain.unreadable import HEADER, Raw
-from notifier.domain.written import fits
 
 PAST_TEXT = 1024  # bytes of the answers that a letter holds
 NAME = 128  # bytes of a name that stands beside the delivery or event that holds it too

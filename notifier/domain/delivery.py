@@ -10,9 +10,9 @@ from pydantic import Field
 
 from notifier.domain.client import Algorithm
 from notifier.domain.frozen import frozen, replace
+from notifier.domain.json_size import cut, size
 from notifier.domain.outcome import Cause
 from notifier.domain.reply import ReplyTo
-from notifier.domain.written import cut, size
 
 HISTORY_LENGTH = 10
 HISTORY_TEXT = 2048  # bytes of the answers' text, as it is written, that all of a delivery's history may hold

@@ -1,12 +1,12 @@
-"""The event as publishers write it, read: from a message to `SessionEnded`, and the JSON Schema to write it by.
+"""Reads an event: from a message to `SessionEnded`. Also generates the JSON Schema that publishers write events by.
 
-Members that are unknown are ignored, unknown values of known members are mistakes, and a wrong entry of `clients`
-never takes the others with it. The happy path is one pass of the validator; only once something is known to be wrong
-is the event read again, part by part, to say what. Reading holds the loop: 10 ms for the worst event of 128 KiB.
+Unknown members are ignored. Wrong values of known members are mistakes. A wrong entry of `clients` does not affect the
+other entries. A good event takes one pass of the validator. Only a wrong one is read again, part by part, to say what
+is wrong. Reading holds the event loop: 10 ms for the worst event of 128 KiB.
 
-Who gives the `id`, first come first taken: the body, CloudEvents `id`, AMQP `message_id`. CloudEvents stands before
-`message_id`, because libraries make up a new `message_id` at every publish, and a repeated event would not be known.
-Who gives `ended_at`: the body, CloudEvents `time`, the message's timestamp.
+The `id` comes from the body, else from CloudEvents `id`, else from AMQP `message_id`. CloudEvents precedes `message_id`
+because libraries make up a new `message_id` at every publish, so that a repeated event would not be recognised.
+`ended_at` comes from the body, else from CloudEvents `time`, else from the message's timestamp.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ from notifier.domain.frozen import frozen
 from notifier.domain.message import Message
 from notifier.domain.session_ended import SessionEnded
 
-MANY = 200  # entries; more are not read twice where one is wrong
+MANY = 200  # entries; an event with more is read in parts at once, so that a wrong one is not read twice
 
 _BODY = TypeAdapter(EventBody)
 
@@ -55,7 +55,7 @@ _EXAMPLES: list[dict[str, object]] = [
 
 
 class _Untitled(GenerateJsonSchema):
-    """Without the titles that pydantic makes of member names."""
+    """Leaves out the titles that pydantic makes from member names."""
 
     def field_title_should_be_set(self, schema: CoreSchema) -> bool:
         del schema
@@ -74,7 +74,7 @@ def event_schema() -> dict[str, object]:
 
 @frozen
 class Understood:
-    """An event that tells one client at least, and those of its entries that cannot be read, None where all can."""
+    """An event with at least one good entry. `wrong` describes the unreadable entries, None if there are none."""
 
     event: SessionEnded
     wrong: WrongEntries | None
@@ -83,10 +83,10 @@ class Understood:
 def read_event(
     message: Message, *, max_bytes: int, new_id: Callable[[], str], now: float, only: Sequence[range] | None = None
 ) -> SessionEnded:
-    """The event that the message carries; MalformedEvent where it carries none, or any entry of `clients` is wrong.
+    """Read the event in the message. Raises MalformedEvent if it holds none, or if any entry of `clients` is wrong.
 
-    `new_id` is asked only where nobody gave an id. `now` in epoch seconds: nothing ended later than that. Of the
-    entries those at the places `only` alone.
+    `new_id` is called only if nobody gave an id. `now` is in epoch seconds; a later `ended_at` becomes `now`. `only`
+    names the places in `clients` to read; the other entries are left out.
     """
     found = understand(message, max_bytes=max_bytes, new_id=new_id, now=now, only=only)
     if found.wrong is not None:
@@ -97,7 +97,7 @@ def read_event(
 def understand(
     message: Message, *, max_bytes: int, new_id: Callable[[], str], now: float, only: Sequence[range] | None = None
 ) -> Understood:
-    """As `read_event`, but wrong entries do not take the good ones with them; where none is good, MalformedEvent."""
+    """Like `read_event`, but wrong entries are returned beside the good ones. Raises MalformedEvent if none is good."""
     opened = open_message(message, max_bytes)
     if only is not None and isinstance(every := opened.data.get("clients"), list):
         opened.data["clients"] = [entry for run in only for entry in every[run.start : run.stop]]
@@ -134,9 +134,9 @@ def understand(
 def _understand(
     data: dict[str, object], path: str, mistakes: list[Mistake]
 ) -> tuple[EventBody, Good | Literal["*"], WrongEntries | None]:
-    """The members of the event, and its clients judged one by one. Raises MalformedEvent where `mistakes` are or come.
+    """Read the members of the event, and its clients one by one. Raises MalformedEvent if there are any `mistakes`.
 
-    `path` precedes the paths of mistakes.
+    `path` is the prefix for the paths of mistakes.
     """
     body: EventBody | None = None
     listed: Listed | Literal["*"]
@@ -153,7 +153,7 @@ def _understand(
     named = data.get("sub") is not None or data.get("sid") is not None
     if not named and (listed == "*" or not any(map(names_someone, listed))):
         mistakes.append(Mistake(f"{path}sub", "sub or sid is required, here or in every entry of clients"))
-        named = True  # said once, not for each entry
+        named = True  # reported once, not for each entry
     clients: Good | Literal["*"] = "*"
     wrong: WrongEntries | None = None
     if listed != "*":
@@ -167,7 +167,7 @@ def _understand(
 def _understand_in_parts(
     data: dict[str, object], path: str, mistakes: list[Mistake]
 ) -> tuple[EventBody | None, Listed | Literal["*"]]:
-    """The slow way: the event without its clients, whose mistakes go to `mistakes`, then its entries."""
+    """Read the members without `clients`, then the entries. The members' mistakes go to `mistakes`."""
     body: EventBody | None = None
     try:
         body = _BODY.validate_python({**data, "clients": "*"})

@@ -1,7 +1,7 @@
-"""The entries of an event's `clients`, judged: the good ones are served, whatever the others are.
+"""Sorts the entries of an event's `clients` into good and wrong ones. The good ones are served in any case.
 
-One event may hold 65,000 wrong ones. So all are judged in one pass of the validator, which says nothing of those that
-are wrong (0.1 to 0.3 µs each, where an error of its own takes 5), and words are found for the first 20 mistakes alone.
+One event may hold 65,000 wrong entries. So one pass of the validator checks all without saying why any is wrong (0.1 to
+0.3 µs each; an error would take 5 µs), and only the first 20 mistakes get words.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,9 +18,9 @@ from notifier.domain.event_members import EntryDocument, Text
 from notifier.domain.frozen import frozen
 from notifier.domain.session_ended import ClientEntry
 
-MISTAKES = 20  # that are told
+MISTAKES = 20  # reported at most; the others are counted
 WHICH_BYTES = 1024
-SAME_NAMES = 100  # entries; more are looked through for names that stand there twice
+SAME_NAMES = 100  # entries; a longer list is searched for duplicates
 
 Good: TypeAlias = tuple[str | ClientEntry, ...]
 Listed: TypeAlias = Sequence[str | EntryDocument | None]
@@ -28,9 +28,9 @@ Listed: TypeAlias = Sequence[str | EntryDocument | None]
 
 @frozen
 class WrongEntries:
-    """Those that cannot be read: the first 20 mistakes, and how many more there are at least, one for each entry.
+    """The entries that cannot be read: their first 20 mistakes. `more` counts the other wrong entries.
 
-    `which` are their places in `clients`, as `3-7,12`; empty where that would be longer than 1 KiB.
+    `which` lists their places in `clients`, such as `3-7,12`. It is empty if it would exceed 1 KiB.
     """
 
     mistakes: tuple[Mistake, ...]
@@ -39,7 +39,7 @@ class WrongEntries:
 
 
 class _OrNone:
-    """Makes None of what is wrong."""
+    """Validates a wrong value as None."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return with_default_schema(handler(source), default=None, on_error="default")
@@ -56,22 +56,22 @@ _EACH: TypeAdapter[Any] = TypeAdapter(list[Annotated[_Entry, _OrNone()]])
 
 
 def read_entries(raw: list[object]) -> Listed:
-    """Each entry as it is understood, None where it is wrong in itself."""
+    """Validate each entry. None stands for one that is wrong by itself."""
     fit = [each != "" if type(each) is str else type(each) is dict and "client_id" in each for each in raw]
     read = iter(_EACH.validate_python(list(compress(raw, fit))))
     return [next(read) if fits else None for fits in fit]
 
 
 def sort_out(listed: Listed, raw: object, path: str, *, named: bool) -> tuple[Good, WrongEntries | None]:
-    """The good ones and the others. `named` where the event has `sub` or `sid`; `raw` is what `listed` was read from.
+    """Separate the good entries from the wrong ones. `raw` is what `listed` was read from.
 
-    `path` precedes the places in mistakes.
+    `named` is True if the event has `sub` or `sid`. `path` is the prefix for the paths of mistakes.
     """
     good: list[str | ClientEntry] = []
-    wrong: list[range] = []  # each goes from a good one to the next
+    wrong: list[range] = []  # runs of wrong entries between good ones
     begin = end = -1
     for index, entry in enumerate(listed):
-        if named and type(entry) is str and entry != "*":  # what is almost always so
+        if named and type(entry) is str and entry != "*":  # the usual case
             good.append(entry)
         elif named and type(entry) is dict and entry["client_id"] != "*":
             good.append(entry["client_id"] if len(entry) == 1 else ClientEntry(**entry))
@@ -99,34 +99,34 @@ def sort_out(listed: Listed, raw: object, path: str, *, named: bool) -> tuple[Go
 
 
 def read_again(text: str, *, named: bool) -> tuple[Good, WrongEntries | None]:
-    """One entry that an earlier release kept as wrong, by the rules of today."""
+    """Read an entry that an earlier release stored as wrong by today's rules."""
     try:
         raw = [from_json(text)]
-    except ValueError:  # it was nested deeper than can be read back
+    except ValueError:  # nested too deeply to be read back
         raw = [None]
     return sort_out(read_entries(raw), raw, "clients", named=named)
 
 
 def names_someone(entry: str | EntryDocument | None) -> bool:
-    """Whether the entry has a `sub` or `sid` of its own."""
+    """True if the entry has its own `sub` or `sid`."""
     return type(entry) is dict and (entry.get("sub") is not None or entry.get("sid") is not None)
 
 
 def first_of(mistakes: Sequence[Mistake], more: int = 0) -> tuple[Mistake, ...]:
-    """The first 20, and how many more there are."""
+    """The first 20 mistakes, and one that counts the others."""
     more += max(0, len(mistakes) - MISTAKES)
     last = [Mistake("", f"and {more} more mistake{'' if more == 1 else 's'}")] if more else []
     return (*mistakes[:MISTAKES], *last)
 
 
 def places(which: str) -> tuple[range, ...]:
-    """The places that `WrongEntries.which` names. Raises ValueError where it is none of ours."""
+    """Parse `WrongEntries.which`. Raises ValueError if notifier did not write it."""
     ends = (part.partition("-") for part in which.split(","))
     return tuple(range(int(first), int(last or first) + 1) for first, _, last in ends)
 
 
 def mistakes_of(error: ValidationError, path: str) -> Iterable[Mistake]:
-    """What the validator found, below `path`, in the words of someone who writes JSON."""
+    """The validator's errors as mistakes, worded for people who write JSON. `path` is the prefix for their paths."""
     for detail in error.errors(include_url=False):
         yield Mistake(path + ".".join(map(str, detail["loc"])), _text(detail))
 
@@ -154,11 +154,11 @@ def _why(raw: object, path: str, *, named: bool) -> Iterator[Mistake]:
 
 
 def _misfit(entry: str | EntryDocument, *, named: bool) -> str | None:
-    """What is wrong with an entry that is well formed in itself."""
+    """Say what is wrong with a well-formed entry, None if nothing is."""
     if (entry if isinstance(entry, str) else entry["client_id"]) == "*":
-        return 'is no client; for all clients write "clients": "*", not in a list'
+        return 'is not a client_id; for all clients write "clients": "*", without a list'
     if not named and not names_someone(entry):
-        return "needs sub or sid, since the event has neither"
+        return "must have sub or sid, because the event has neither"
     return None
 
 
@@ -169,7 +169,7 @@ def _written(runs: Sequence[range]) -> str:
 
 
 def _text(detail: ErrorDetails) -> str:
-    """Pydantic's finding in the words of someone who writes JSON."""
+    """Word an error of pydantic for people who write JSON."""
     match detail["type"]:
         case "missing":
             return "is required"

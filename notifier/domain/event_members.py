@@ -1,6 +1,6 @@
-"""The members of the event as publishers write them: the types that parse it and make its JSON Schema.
+"""The members of an event as publishers write them. These types parse the event and generate its JSON Schema.
 
-`null` stands for a member that is left out, since many serializers write it so.
+`null` means that a member is left out, since many serializers write it so.
 """
 
 from typing import Annotated, Any, Literal, Required
@@ -57,7 +57,7 @@ _NO_CONTROL = r"^[^\x00-\x1f\x7f-\x9f]*$"  # ids travel in headers and logs
 
 
 def _text(length: int, *other: dict[str, Any]) -> WithJsonSchema:
-    """A text without control characters; `$` of a pattern could let a last line break pass."""
+    """The schema of a text without control characters. It uses `not`, since `$` may match before a last line break."""
     wrong = [{"pattern": CONTROLS}, *other]
     allowed = wrong[0] if len(wrong) == 1 else {"anyOf": wrong}
     return WithJsonSchema({"type": "string", "minLength": 1, "maxLength": length, "not": allowed})
@@ -86,35 +86,35 @@ Uri = Annotated[
 
 @with_config(ConfigDict(strict=True, title="Client"))
 class EntryDocument(TypedDict, total=False):
-    """A client to tell, and what this event knows of it better than the registry, where `registry.inline` allows it."""
+    """A client to tell. Its members override the registry for this event, if `registry.inline` allows it."""
 
     client_id: Required[Annotated[ClientId, Field(description="The client's `client_id` at this issuer.")]]
     backchannel_logout_uri: Annotated[
-        Uri | None, Field(description="Where to POST the logout token: absolute, without user name and fragment.")
+        Uri | None, Field(description="Where to POST the logout token: an absolute URI without user name and fragment.")
     ]
     backchannel_logout_session_required: Annotated[
         bool | None, Field(description="Whether the logout token must carry `sid`.")
     ]
     id_token_signed_response_alg: Annotated[Alg | None, Field(description="How the logout token is signed.")]
-    sub: Annotated[Text | None, Field(description="The user as this client alone knows them (pairwise).")]
-    sid: Annotated[Text | None, Field(description="The session as this client alone knows it.")]
+    sub: Annotated[Text | None, Field(description="The user, as only this client knows them (pairwise).")]
+    sid: Annotated[Text | None, Field(description="The session, as only this client knows it.")]
 
 
 def _given(*names: str) -> list[dict[str, Any]]:
-    """One of these members, and not as null."""
+    """Require one of these members, and not as null."""
     return [{"required": [name], "properties": {name: {"type": "string"}}} for name in names]
 
 
 _OF_EACH = {"properties": {"clients": {"type": "array", "items": {"type": "object", "anyOf": _given("sub", "sid")}}}}
 _WHOSE: dict[str, Any] = {
     "anyOf": [*_given("sub", "sid"), _OF_EACH],  # B12
-    "not": {"required": ["specversion"]},  # it would be an envelope, whose `data` is the event
+    "not": {"required": ["specversion"]},  # that would be an envelope with the event in `data`
 }
 
 
 @with_config(ConfigDict(strict=True, title="Session ended", json_schema_extra=_WHOSE))
 class EventBody(TypedDict, total=False):
-    """One user session, or all sessions of a user, ended at one issuer; and which clients must hear of it.
+    """One session of a user, or all sessions of a user, ended at one issuer, and these clients must be told.
 
     `sub` or `sid` must be given, here or in every entry of `clients`. Unknown members are ignored.
     """
@@ -122,7 +122,7 @@ class EventBody(TypedDict, total=False):
     id: Annotated[
         Id | None,
         Field(
-            description="Identifies the event, so that a copy is known: at most 255 bytes in UTF-8."
+            description="Identifies the event, so that copies are recognised. At most 255 bytes in UTF-8."
             " Default: CloudEvents `id`, AMQP `message_id`."
         ),
     ]
@@ -139,7 +139,8 @@ class EventBody(TypedDict, total=False):
         Moment | None, Field(description="When it ended. Default: CloudEvents `time`, the message's timestamp.")
     ]
     not_after: Annotated[
-        Moment | None, Field(description="When the sessions at the clients run out by themselves: no attempt after it.")
+        Moment | None,
+        Field(description="When the sessions at the clients expire by themselves. No attempt is made after it."),
     ]
     reason: Annotated[
         Text | None, Field(description="`user_logout`, `session_expiration`, `terminated`, or a word of your own.")

@@ -1,7 +1,7 @@
-"""What a URI and a text may be, as JSON Schema says it, and no wider or narrower than they are read.
+"""JSON Schema patterns of a URI and a text. They allow exactly what the reader allows.
 
-Without look-around, which not every validator knows (RE2). Where `$` may stand before a last line break, as in Python,
-a `not` beside it rules that out.
+They use no look-around, since some validators (RE2) do not know it. In some engines, as in Python, `$` matches before a
+last line break: a `not` beside the pattern excludes that.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ _START, _END = r"^[Hh][Tt][Tt][Pp][Ss]?://", r"(?:[/?]|$)"
 
 
 def uri_schema(max_length: int) -> dict[str, Any]:
-    """An absolute http or https URI of visible ASCII, without user name and fragment (B3, B5); see `egress`."""
+    """The schema of an absolute http or https URI: visible ASCII, no user name, no fragment (B3, B5). See `egress`."""
     return {
         "type": "string",
         "format": "uri",
@@ -42,7 +42,7 @@ def uri_schema(max_length: int) -> dict[str, Any]:
 
 
 def _ipv6() -> str:
-    """RFC 3986 §3.2.2: eight groups, the last two perhaps as IPv4, and once `::` for those that are zero."""
+    """RFC 3986 §3.2.2: eight groups; the last two may be IPv4, and one `::` may stand for groups of zero."""
     group = "[0-9A-Fa-f]{1,4}"
     last = f"(?:{group}:{group}|{_IPV4})"
     forms = [f"(?:{group}:){{6}}{last}", f"::(?:{group}:){{5}}{last}"]

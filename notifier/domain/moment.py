@@ -1,4 +1,4 @@
-"""A moment in time as people and documents write it (RFC 3339), and as we reckon with it: seconds since the epoch."""
+"""Converts between RFC 3339 timestamps, which people and documents use, and seconds since the epoch."""
 
 import re
 from datetime import UTC, datetime
@@ -11,25 +11,25 @@ _DATE = (
 )
 _HOUR, _MINUTE = "(?:[01][0-9]|2[0-3])", "[0-5][0-9]"
 RFC_3339 = f"{_DATE}[Tt ]{_HOUR}:{_MINUTE}:(?:{_MINUTE}|60)(?:\\.[0-9]{{1,20}})?(?:[Zz]|[+-]{_HOUR}:{_MINUTE})"
-"""What is read, as the pattern of a whole text; without look-around, so that a JSON Schema can have it."""
+"""The pattern of a whole timestamp. It has no look-around, so that a JSON Schema can use it."""
 
 _RFC_3339 = re.compile(RFC_3339)
 
 
 def read_moment(text: str) -> float:
-    """Seconds since the epoch. Raises ValueError where `text` is no RFC 3339 timestamp or names no offset.
+    """Seconds since the epoch. Raises ValueError if `text` is not an RFC 3339 timestamp with an offset.
 
-    A leap second is taken as the second before it (RFC 3339 §5.7 allows `:60`, our clock does not know it).
+    A leap second (`:60`, RFC 3339 §5.7) counts as the second before it.
     """
     if _RFC_3339.fullmatch(text) is None:
-        raise ValueError("no RFC 3339 timestamp with an offset")
+        raise ValueError("not an RFC 3339 timestamp with an offset")
     if text[17:19] == "60":
         text = f"{text[:17]}59{text[19:]}"
     return datetime.fromisoformat(text.upper()).timestamp()
 
 
 def render_moment(moment: float) -> str:
-    """RFC 3339 in UTC, to the microsecond. What lies outside the years 1 to 9999 is written as the epoch itself."""
+    """RFC 3339 in UTC, to the microsecond. A time outside the years 1 to 9999 is written as the epoch."""
     try:
         written = datetime.fromtimestamp(moment, UTC)
     except (ValueError, OverflowError, OSError):

@@ -1,27 +1,27 @@
-"""What came from outside, as people may see it: with nothing in it that a terminal or a page obeys instead of showing.
+"""Makes text from outside safe to show: without characters that a terminal or a page obeys instead of showing.
 
-That is every character which Unicode does not call printable: controls (C0, C1, DEL), by which an answer or an event
-would move the cursor, set a title or write over what stands there; format characters, of which the bidirectional marks
-let `a\\u202egnp.exe` read otherwise than it is; line and paragraph separators.
+These are all characters that Unicode does not call printable. Controls (C0, C1, DEL) move the cursor, set a title or
+overwrite text. Format characters include the bidirectional marks, which make `a\\u202egnp.exe` look like another name.
+Line and paragraph separators break lines.
 """
 
 import json
 
 
 def printable(text: str) -> str:
-    """The text on one line, with a replacement character for whatever is not to be seen."""
+    """The text on one line. A replacement character stands for each character that is not printable."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def printable_lines(text: str) -> str:
-    """The same of a text of ours that has several lines."""
+    """Like `printable`, for a text of several lines."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def json_text(document: object, *, indent: int | None = None) -> str:
-    """The document as JSON that loses nothing, and shows what is not printable by its escape (`\\u202e`)."""
+    """The document as JSON. Characters that are not printable appear as escapes (`\\u202e`), so nothing is lost."""
     text = json.dumps(document, indent=indent, ensure_ascii=False)
     if text.isprintable():
         return text

@@ -1,6 +1,6 @@
-"""The event: one user session (or all sessions of a user) ended at one issuer, and which clients must hear of it.
+"""The event: one session (or all sessions) of a user ended at one issuer, and these clients must be told.
 
-Moments are seconds since the epoch. Names are OpenID Connect's.
+Times are seconds since the epoch. Names are those of OpenID Connect.
 """
 
 from typing import Literal
@@ -13,7 +13,7 @@ from notifier.domain.reply import ReplyTo
 
 @frozen
 class ClientEntry:
-    """One member of `clients`. What it gives beyond `client_id` wins over the registry, where that is allowed."""
+    """One entry of `clients`. Members other than `client_id` override the registry, if that is allowed."""
 
     client_id: str
     backchannel_logout_uri: str | None = None
@@ -25,9 +25,9 @@ class ClientEntry:
 
 @frozen
 class WrongEntry:
-    """A member of `clients` that could not be read, as earlier releases wrote it into their documents.
+    """An entry of `clients` that could not be read, in a document that an earlier release wrote.
 
-    `raw` is the member as JSON text. At the first reading none is made any more: see `event_document`.
+    `raw` is the entry as JSON text. This release never creates one: see `event_entries`.
     """
 
     client_id: str | None
@@ -37,9 +37,9 @@ class WrongEntry:
 
 @frozen
 class SessionEnded:
-    """The event as understood. `id_given` is False for an id made up at reading, which marks no duplicate.
+    """The event as it was read. `id_given` is False if notifier made up the id, which then marks no duplicate.
 
-    Of `clients` a name alone is a client of which the event tells nothing else.
+    A plain string in `clients` is a `client_id` without further members.
     """
 
     id: str

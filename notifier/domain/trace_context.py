@@ -1,23 +1,23 @@
-"""The trace that an event belongs to: W3C Trace Context's `traceparent`, as its publisher sent it.
+"""Reads the publisher's trace: `traceparent` of W3C Trace Context.
 
-It is kept with the event and with each of its deliveries, so that an attempt made tomorrow by another worker still
-belongs to the sign-out that caused it. Clients are never sent it.
+Each delivery keeps it, so that an attempt made tomorrow by another worker still belongs to the sign-out that caused it.
+Clients never receive it.
 """
 
 import re
 from collections.abc import Mapping
 
-# Version 00, and later ones as far as they are like it (Trace Context §3.2.4); ids of zeros alone are invalid.
+# Version 00, and the part of later versions that has the same form (Trace Context §3.2.4). All-zero ids are invalid.
 _FORM = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?=-|$)")
 _NAMES = ("cloudEvents_traceparent", "cloudEvents:traceparent", "ce-traceparent", "traceparent")
 LENGTH = 55
 
 
 def traceparent_of(headers: Mapping[str, object], extension: object = None) -> str | None:
-    """What the publisher sent; None where that is nothing, or not well-formed.
+    """The publisher's `traceparent`, None if there is none or it is not well-formed.
 
-    The CloudEvents extension comes before the header of that name: what carries a message may set the latter itself.
-    `extension` is that of a structured envelope.
+    The CloudEvents extension precedes the header `traceparent`, which any hop may set. `extension` is the attribute of
+    a structured envelope.
     """
     if extension is not None and (found := _well_formed(extension)) is not None:
         return found
@@ -36,6 +36,6 @@ def _well_formed(value: object) -> str | None:
 
 
 def parts(traceparent: str) -> tuple[int, int, bool]:
-    """Trace id, span id, and whether the publisher records it."""
+    """Trace id, span id, and True if the publisher records the trace."""
     _, trace, span, flags = traceparent[:LENGTH].split("-")
     return int(trace, 16), int(span, 16), bool(int(flags, 16) & 1)

@@ -19,8 +19,8 @@ from pydantic_core import from_json, to_json
 
 from notifier.domain.cloudevents import binary_attributes, echo
 from notifier.domain.errors import Mistake
+from notifier.domain.json_size import cut
 from notifier.domain.message import Message, Whole
-from notifier.domain.written import cut
 
 HEADER = "letter"
 RAW_BYTES = 1024 * 1024

@@ -55,7 +55,7 @@ def assert_is_the_event(event: SessionEnded) -> None:
     "content_type", [STRUCTURED, "Application/CloudEvents+JSON; charset=utf-8", "application/json", None]
 )
 def test_an_envelope_is_known_by_its_content_type_or_its_specversion(content_type: str | None) -> None:
-    """Structured mode; many brokers' clients set no content type at all."""
+    """Structured mode. Many AMQP clients set no content type."""
     assert_is_the_event(read(ATTRIBUTES | {"data": EVENT}, content_type=content_type))
 
 
@@ -68,7 +68,7 @@ def test_data_may_be_base64() -> None:
 @pytest.mark.parametrize("prefix", ["cloudEvents_", "cloudEvents:", "ce-", "CE-", "cloudevents:"])
 @pytest.mark.parametrize("content_type", ["application/json", "application/vnd.example+json; charset=utf-8", None])
 def test_attributes_may_be_headers(prefix: str, content_type: str | None) -> None:
-    """Binary mode, whichever prefix the binding names and however it is spelled."""
+    """Binary mode: each prefix of the bindings, in any case."""
     assert_is_the_event(read(EVENT, headers=prefixed(prefix, ATTRIBUTES), content_type=content_type))
 
 
@@ -90,7 +90,7 @@ def test_header_values_may_be_of_any_amqp_type() -> None:
 
 
 def test_http_header_values_are_percent_encoded() -> None:
-    """HTTP binding §3.1.3.2; on AMQP they are taken as they are."""
+    """HTTP binding §3.1.3.2. AMQP values are not encoded."""
     attributes = ATTRIBUTES | {"source": "/a%20b"}
     assert read(EVENT, headers=prefixed("ce-", attributes)).source == "/a b"
     assert read(EVENT, headers=prefixed("cloudEvents_", attributes)).source == "/a%20b"
@@ -102,8 +102,8 @@ def test_other_headers_mean_nothing() -> None:
     assert (event.id, event.source, event.type) == ("new", None, None)
 
 
-def test_the_body_knows_better_than_its_envelope() -> None:
-    """`id` and `ended_at` of the event itself win."""
+def test_the_body_overrides_its_envelope() -> None:
+    """`id` and `ended_at` of the body count."""
     event = read(ATTRIBUTES | {"data": EVENT | {"id": "own", "ended_at": "2026-01-31T11:00:00Z"}})
     assert (event.id, event.ended_at) == ("own", 1769857200.0)
 
@@ -135,13 +135,13 @@ def test_what_cloudevents_requires_is_required(name: str) -> None:
         ({"data": None, "data_base64": "W10="}, ["data_base64: must be a JSON object, not an array"]),
     ],
 )
-def test_a_wrong_envelope_is_told_what_is_wrong(change: dict[str, object], expected: list[str]) -> None:
+def test_each_mistake_of_an_envelope_is_named(change: dict[str, object], expected: list[str]) -> None:
     """Structured mode."""
     assert mistakes(ATTRIBUTES | {"data": EVENT} | change) == expected
 
 
-def test_mistakes_of_envelope_and_event_are_told_together() -> None:
-    """Paths in a structured event begin at `data`, in a binary one at the body."""
+def test_mistakes_of_envelope_and_event_are_listed_together() -> None:
+    """Paths of a structured event begin with `data`, those of a binary one at the body."""
     wrong = {"iss": 7, "sub": "ann", "clients": ["a"]}
     assert mistakes(ATTRIBUTES | {"id": "", "data": wrong}) == [
         "id: is required by CloudEvents",
@@ -157,11 +157,11 @@ def test_mistakes_of_envelope_and_event_are_told_together() -> None:
 def test_batches_and_other_formats_are_refused(content_type: str) -> None:
     """One event a message, in JSON."""
     (found,) = mistakes([EVENT], content_type=content_type)
-    assert found == f"content_type: {content_type} is not understood; send one event as application/cloudevents+json"
+    assert found == f"content_type: {content_type} is not supported; send one event as application/cloudevents+json"
 
 
 def test_binary_data_must_be_json() -> None:
-    """In binary mode the message's content type is that of the event."""
+    """In binary mode the content type of the message is that of the event."""
     expected = ["content_type: must be application/json, not text/xml"]
     assert mistakes(EVENT, headers=prefixed("ce-", ATTRIBUTES), content_type="text/xml") == expected
 
@@ -174,7 +174,7 @@ def test_binary_data_must_be_json() -> None:
     st.none() | st.text(max_size=30),
 )
 def test_any_headers_make_an_event_or_a_malformed_one(headers: dict[str, object], content_type: str | None) -> None:
-    """Nothing else is ever raised."""
+    """Nothing else is raised."""
     try:
         event = read(EVENT, headers=headers, content_type=content_type)
     except MalformedEvent:

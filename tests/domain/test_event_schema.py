@@ -1,7 +1,7 @@
-"""`notifier schema event` takes what is read and refuses what is not: one set of cases for both.
+"""`notifier schema event` accepts what the reader accepts, and refuses what it refuses.
 
-What no JSON Schema can say is left out: an `id` of more than 255 bytes in fewer characters, an event larger than
-`queue.max_event`, JSON nested deeper than 200 levels, a member written twice, half a surrogate pair.
+Cases that no JSON Schema can express are left out: an `id` of more than 255 bytes in fewer characters, an event larger
+than `queue.max_event`, JSON nested deeper than 200 levels, a member written twice, half a surrogate pair.
 """
 
 import json
@@ -50,7 +50,7 @@ NO_URIS = (
     "https://[::12345]/", "https://[1.2.3.4]/", "https://[::1.2.3.256]/", "https://" + "a" * 64,
     "https://a.example/" + "x" * 4079, "https://" + "a." * 127 + "a",
 )  # fmt: skip
-# Addresses that are not written as such: they are read, and egress judges them; the schema takes the plain form alone.
+# Unusual forms of an address: the reader accepts them, and egress checks them. The schema accepts the plain form only.
 IN_DISGUISE = ("https://1.2.3/", "https://127.1/", "https://1.2.3.4./", "https://0x7f000001/", "https://01.2.3.4/")
 ANYWHERE = EgressPolicy(allow=(ip_network("0.0.0.0/0"), ip_network("::/0")), allow_http=True)
 MOMENTS = (
@@ -74,14 +74,14 @@ NO_MOMENTS = (
 
 @cache
 def validator() -> jsonschema.Draft202012Validator:
-    """Made once: a schema is checked at each `validate`."""
+    """Cached, because `validate` checks the schema each time."""
     schema: Any = event_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 
 
 def is_read(body: object) -> bool:
-    """Over HTTP, where every wrong entry is a mistake too."""
+    """True if the reader accepts it as over HTTP, where every wrong entry is a mistake."""
     message = Message(lane=Lane.EVENTS, body=json.dumps(body).encode(), tag=1)
     try:
         read_event(message, max_bytes=10_000_000, new_id=lambda: "new", now=1_800_000_000.0)
@@ -91,17 +91,17 @@ def is_read(body: object) -> bool:
 
 
 def judged(body: object) -> tuple[bool, bool]:
-    """By the reader and by the schema."""
+    """The verdicts of the reader and of the schema."""
     return is_read(body), validator().is_valid(body)
 
 
 def entry(**members: object) -> dict[str, object]:
-    """The event with one client of these members."""
+    """The event with one client that has these members."""
     return EVENT | {"clients": [{"client_id": "shop", **members}]}
 
 
 def whose(*clients: object, **members: object) -> dict[str, object]:
-    """An event that names nobody but as it says."""
+    """An event without `sub` and `sid` of its own, unless given."""
     return {"iss": ISS, "clients": list(clients), **members}
 
 
@@ -128,8 +128,8 @@ A, B = {"client_id": "a", "sub": "x"}, {"client_id": "b", "sid": "y"}
         *(EVENT | {member: moment} for moment in MOMENTS for member in ("ended_at", "not_after")),
     ],
 )
-def test_both_take_it(body: object) -> None:
-    """Whoever validates before publishing is not kept from a good event."""
+def test_both_accept_it(body: object) -> None:
+    """Validation before publishing never blocks a good event."""
     assert judged(body) == (True, True)
 
 
@@ -240,7 +240,7 @@ _BODY = st.fixed_dictionaries(
 @given(_BODY)
 @example({"iss": ISS, "clients": ["shop"]})
 def test_both_judge_alike(body: dict[str, Any]) -> None:
-    """Whatever is made up of what is nearly right."""
+    """Bodies made of values that are nearly right."""
     id_ = body.get("id")
     if isinstance(id_, str) and len(id_) <= ID_BYTES < len(id_.encode()):
         return
@@ -249,7 +249,7 @@ def test_both_judge_alike(body: dict[str, Any]) -> None:
 
 
 def inline_uris(body: Mapping[str, Any]) -> list[str]:
-    """Those of its entries."""
+    """The URIs of its entries."""
     entries = body["clients"] if isinstance(body["clients"], list) else []
     found = [each.get("backchannel_logout_uri") for each in entries if isinstance(each, dict)]
     return [uri for uri in found if isinstance(uri, str)]
@@ -266,13 +266,13 @@ def test_both_judge_uris_alike(uri: str) -> None:
 @settings(max_examples=1500, deadline=None)
 @given(_MOMENT)
 def test_both_judge_moments_alike(moment: str) -> None:
-    """Days that there are and are not, leap years, seconds and offsets."""
+    """Days that exist or not, leap years, seconds and offsets."""
     read, valid = judged(EVENT | {"ended_at": moment})
     assert read == valid
 
 
 def test_every_validator_can_read_the_patterns() -> None:
-    """No look-around, no back-reference, no class by letter: engines differ in those, or have none."""
+    """No look-around, no back-reference, no class by letter: engines differ in these."""
     patterns = re.findall(r'"pattern": "((?:[^"\\]|\\.)*)"', json.dumps(event_schema()))
     assert len(patterns) > 10
     for pattern in patterns:

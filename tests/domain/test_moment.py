@@ -1,4 +1,4 @@
-"""Moments as documents write them."""
+"""RFC 3339 timestamps. `test_event_schema` has those that are refused."""
 
 import pytest
 from hypothesis import given
@@ -23,33 +23,14 @@ def test_every_form_of_rfc_3339_is_read(text: str, expected: float) -> None:
     assert read_moment(text) == expected
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "now",
-        "2026-01-31",
-        "2026-01-31T12:00:00",
-        "2026-01-31T12:00Z",
-        "20260131T120000Z",
-        "2026-13-01T00:00:00Z",
-        "٢026-01-31T12:00:00Z",
-    ],
-)
-def test_what_is_no_moment_is_refused(text: str) -> None:
-    """Without an offset it could be any moment of a day."""
-    with pytest.raises(ValueError, match=r".+"):
-        read_moment(text)
-
-
 @given(st.integers(-(10**15), 10**16))
-def test_what_is_rendered_is_read_back(microseconds: int) -> None:
+def test_a_rendered_time_is_read_back(microseconds: int) -> None:
     """To the microsecond, in UTC."""
     moment = microseconds / 1e6
     assert read_moment(render_moment(moment)) == pytest.approx(moment, abs=2e-6)
 
 
 @pytest.mark.parametrize("moment", [1e30, -1e30, float("inf"), float("nan")])
-def test_what_no_calendar_holds_is_the_epoch(moment: float) -> None:
-    """A dead letter must be readable whatever is in it."""
+def test_a_time_outside_the_calendar_is_the_epoch(moment: float) -> None:
+    """A dead letter must be readable whatever it holds."""
     assert render_moment(moment) == "1970-01-01T00:00:00.000000Z"

@@ -1,4 +1,4 @@
-"""What came from outside, as people may see it."""
+"""Text from outside is shown without characters that a terminal obeys."""
 
 import json
 
@@ -18,20 +18,20 @@ JSON = st.recursive(
 
 
 @pytest.mark.parametrize("char", OBEYED)
-def test_what_a_terminal_obeys_is_replaced(char: str) -> None:
+def test_a_character_that_a_terminal_obeys_is_replaced(char: str) -> None:
     """Controls, bidirectional marks and other format characters, line and paragraph separators."""
     assert printable(f"a{char}b") == "a\N{REPLACEMENT CHARACTER}b"
     assert printable_lines(f"a{char}b\nc") == ("a\nb\nc" if char == "\n" else "a\N{REPLACEMENT CHARACTER}b\nc")
 
 
-def test_what_is_seen_stays() -> None:
+def test_printable_characters_stay() -> None:
     """Names of people and clients in any script."""
     assert printable("Łukasz 山田 – شركة [bold] 🎉") == "Łukasz 山田 – شركة [bold] 🎉"
 
 
 @given(JSON, st.none() | st.integers(1, 4))
-def test_json_loses_nothing_and_shows_all(document: object, indent: int | None) -> None:
-    """Read again it is what it was; what is not printable is there as its escape."""
+def test_json_loses_nothing(document: object, indent: int | None) -> None:
+    """It reads back as the same document, and every line is printable."""
     text = json_text(document, indent=indent)
     assert json.loads(text) == document
     assert all(line.isprintable() for line in text.split("\n"))
@@ -39,5 +39,5 @@ def test_json_loses_nothing_and_shows_all(document: object, indent: int | None) 
 
 @given(st.characters(categories=["Cs"]))
 def test_half_of_a_surrogate_pair_is_escaped_too(half: str) -> None:
-    """It could not be written at all."""
+    """UTF-8 cannot encode it."""
     assert json.loads(json_text({half: half})) == {half: half}

@@ -1,4 +1,4 @@
-"""The publisher's trace: read where W3C and CloudEvents put it, and kept with each delivery."""
+"""The publisher's trace is read from where W3C and CloudEvents put it, and kept with each delivery."""
 
 from collections.abc import Mapping
 
@@ -36,21 +36,21 @@ OTHER = "00-11111111111111111111111111111111-2222222222222222-00"
         ({"traceparent": f"00-0af7651916cd43dd8448eb211c80319c-{'0' * 16}-01"}, None, None),
     ],
 )
-def test_where_it_stands_and_what_is_well_formed(
+def test_a_well_formed_traceparent_is_found(
     headers: Mapping[str, object], extension: object, found: str | None
 ) -> None:
-    """W3C Trace Context §3.2, CloudEvents' distributed tracing extension; the extension comes first."""
+    """W3C Trace Context §3.2 and CloudEvents' distributed tracing extension, which comes first."""
     assert traceparent_of(headers, extension) == found
 
 
 def test_its_parts() -> None:
-    """Trace id, span id, and whether the publisher records it."""
+    """Trace id, span id, and True if the publisher records the trace."""
     assert parts(SENT) == (0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331, True)
     assert parts(OTHER)[2] is False
 
 
 def test_it_stays_with_the_delivery() -> None:
-    """From the structured envelope, through the plan, to the message that a retry is written into, and back."""
+    """From the structured envelope through the plan into the document of a retry, and back."""
     body = (
         b'{"specversion": "1.0", "id": "1", "source": "s", "type": "t", "traceparent": "%s",'
         b' "data": {"iss": "https://i", "sub": "u", "clients": ["shop"]}}'

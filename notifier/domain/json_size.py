@@ -1,4 +1,4 @@
-"""How long a text is once it is written: in UTF-8, with the escapes of JSON."""
+"""The size of a text in a JSON document: in UTF-8, with JSON's escapes."""
 
 from pydantic_core import to_json
 
@@ -6,17 +6,17 @@ _LONGEST = 6  # bytes of a character: \u0000
 
 
 def size(text: str) -> int:
-    """Bytes that it takes."""
+    """The bytes that the text takes in JSON."""
     return len(to_json(text)) - 2
 
 
 def fits(text: str, most: int) -> bool:
-    """Whether it takes at most so many bytes."""
+    """True if the text takes at most `most` bytes in JSON."""
     return len(text) * _LONGEST <= most or size(text) <= most
 
 
 def cut(text: str, most: int) -> str:
-    """The text, or as much of its beginning as fits, with an ellipsis."""
+    """The text, or as much of its beginning as fits into `most` bytes, with an ellipsis."""
     if fits(text, most):
         return text
     enough, too_long = 0, len(text)
