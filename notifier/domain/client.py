@@ -1,7 +1,7 @@
-"""A client (relying party) as registered, with everything that decides how it is told.
+"""A client (relying party) as registered, with everything that decides how its logouts are delivered.
 
 Names of OpenID Connect's client metadata are kept verbatim. Durations are seconds.
-The key of a client is (`iss`, `client_id`), everywhere.
+The key of a client is (`iss`, `client_id`).
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 
 class Algorithm(StrEnum):
-    """Signature algorithms (RFC 7518 §3.1, RFC 8037) a client may ask for; `none` and HS* never (B23)."""
+    """Signature algorithms (RFC 7518 §3.1, RFC 8037) that a client may ask for: never `none` or HS* (B23)."""
 
     RS256 = "RS256"
     RS384 = "RS384"
@@ -42,7 +42,7 @@ RESERVED_CLAIMS = frozenset({"iss", "sub", "aud", "iat", "nbf", "exp", "jti", "s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenProfile:
-    """How a client's token looks. `typ` None leaves the header member out (R7). `lifetime` at most 120 s (B29)."""
+    """What a client's token holds. `typ` None leaves the header member out (R7). `lifetime` is at most 120 s (B29)."""
 
     alg: Algorithm = Algorithm.RS256
     typ: str | None = "logout+jwt"
@@ -67,7 +67,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitPolicy:
-    """When a client's circuit opens. `window` and `open_for` in seconds."""
+    """When a client's circuit opens. `window` and `open_for` are in seconds."""
 
     failures: int = 10
     failure_rate: float = 0.5
@@ -77,7 +77,7 @@ class CircuitPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressPolicy:
-    """Where a request may go. `allow` and `deny` are added to the built-in ranges; the narrower network wins."""
+    """Where a request may go. `allow` and `deny` override the built-in ranges; the narrowest network decides."""
 
     allow: tuple[IPv4Network | IPv6Network, ...] = ()
     deny: tuple[IPv4Network | IPv6Network, ...] = ()
@@ -88,12 +88,12 @@ class EgressPolicy:
         object.__setattr__(self, "_hash", hash((self.allow, self.deny, self.allow_http)))
 
     def __hash__(self) -> int:
-        return self._hash  # asked three times an attempt; that of each network is 1 µs
+        return self._hash  # hashed three times for each attempt; each network costs 1 µs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponsePolicy:
-    """Statuses that count otherwise than usual for this client."""
+    """Statuses that this client uses in its own way."""
 
     success_statuses: frozenset[int] = frozenset()
     retry_statuses: frozenset[int] = frozenset()
@@ -110,7 +110,7 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """How a client is reached. It belongs to the registered origin alone, never to an inline URI elsewhere."""
+    """How a client is reached. It applies to the registered origin only, never to an inline URI of another origin."""
 
     egress: EgressPolicy = EgressPolicy()
     tls: TlsFiles = TlsFiles()
@@ -120,7 +120,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """One relying party of one issuer. `registered` is False for one that only an event's inline URI names."""
+    """One relying party of one issuer. `registered` is False for a client that only an event's inline URI names."""
 
     iss: str
     client_id: str
@@ -141,5 +141,5 @@ class Client:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What identifies the client: the same `client_id` at two issuers is two clients."""
+        """The key of the client. One `client_id` at two issuers is two clients."""
         return (self.iss, self.client_id)

@@ -1,10 +1,10 @@
-"""A dead letter: what was given up or could not be read, with everything needed to understand it and to replay it.
+"""A dead letter: a delivery or event that was given up, or a message that could not be read, ready to be replayed.
 
-It is JSON that a person can read in any RabbitMQ tool, and the message's headers say `reason`, `iss`, `client_id` and
-`event_id`. What could not be read keeps its form, and the JSON is a header: see `unreadable`. A letter never holds more
-than what came and 4 KiB: nothing is written twice that may be long, and texts are bounded as they are written. A
-message that the broker moved among the dead letters by itself (it bears `x-death`) is read as one too, with reason
-`delivery_limit` and a text that says what the broker did: never as what it says it is, since nobody knows who wrote it.
+It is JSON that people can read in any RabbitMQ tool. The message's headers say `reason`, `iss`, `client_id` and
+`event_id`. An unreadable message keeps its form, and the JSON is a header: see `unreadable`. A letter holds at most
+what came and 4 KiB: long values are written once, and texts are limited. A message that the broker itself moved to the
+dead letters (it has `x-death`) is read as a letter too, with reason `delivery_limit` and a text that says what the
+broker did. It is never read as what it claims to be, since nobody knows who wrote it.
 """
 
 import hashlib
@@ -30,8 +30,8 @@ from notifier.domain.outcome import DeadReason
 from notifier.domain.session_ended import SessionEnded
 from notifier.domain.unreadable import HEADER, Raw
 
-PAST_TEXT = 1024  # bytes of the answers that a letter holds
-NAME = 128  # bytes of a name that stands beside the delivery or event that holds it too
+PAST_TEXT = 1024  # bytes of answers in a letter
+NAME = 128  # bytes of a name; a longer one is not repeated beside the delivery or event that holds it
 _MOVED: Mapping[str, str] = MappingProxyType(
     {
         "expired": "expired unread, by the AMQP `expiration` of its publisher or a message-ttl of the queue",
@@ -52,11 +52,11 @@ Instant = Annotated[float, BeforeValidator(_instant), PlainSerializer(render_mom
 class DeadLetter:
     """A delivery that was given up, or a message that could not be read.
 
-    Of `delivery`, `event` and `raw` at most one is there: what would be replayed.
+    At most one of `delivery`, `event` and `raw` is set: a replay uses it.
 
-    `dead_since` in epoch seconds. `iss`, `client_id` and `event_id` are empty where none is known or none is concerned.
-    `entries`: only these entries of `clients` in `raw` are meant, in the words of `WrongEntries.which`; the others were
-    served. None where the whole message is.
+    `dead_since` is in epoch seconds. `iss`, `client_id` and `event_id` are empty if unknown or not applicable.
+    `entries` limits the letter to these entries of `clients` in `raw`, in the form of `WrongEntries.which`; the others
+    were served. None means the whole message.
     """
 
     id: str
@@ -76,7 +76,7 @@ class DeadLetter:
 
     @property
     def outcomes(self) -> tuple[Past, ...]:
-        """What the attempts met, oldest first; the last ten."""
+        """The last ten outcomes, oldest first."""
         return () if self.delivery is None else self.delivery.history
 
 
@@ -92,7 +92,7 @@ _LETTER = TypeAdapter(DeadLetter)
 
 
 def bury_delivery(delivery: Delivery, reason: DeadReason, text: str, now: float) -> DeadLetter:
-    """A delivery that is given up. It keeps its id, so that a copy made by a crash is known as one."""
+    """The letter of a delivery that is given up. It keeps the id, so that copies made by a crash are recognised."""
     return DeadLetter(
         id=delivery.id,
         reason=reason,
@@ -108,7 +108,7 @@ def bury_delivery(delivery: Delivery, reason: DeadReason, text: str, now: float)
 
 
 def bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> DeadLetter:
-    """An event that is given up as a whole."""
+    """The letter of an event that is given up as a whole."""
     return DeadLetter(
         id=digest(dump_event(EventDocument(event=replace(event, ended_at=None, reply_to=None)))),
         reason=reason,
@@ -124,9 +124,9 @@ def bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -
 def bury_raw(
     message: Message, mistakes: Sequence[Mistake], now: float, data: Mapping[str, object] | None = None
 ) -> DeadLetter:
-    """A message that is no event. Whatever it tells of its issuer and id is noted, to be found by.
+    """The letter of a message that is no event. It notes issuer and id if they can be found.
 
-    `data` is the JSON of its event, where that is known: to read it again takes milliseconds.
+    `data` is the JSON of the event, if it is known: parsing it again would take milliseconds.
     """
     iss, event_id = unreadable.names_of(message, data)
     mistakes = unreadable.few(mistakes)
@@ -144,7 +144,7 @@ def bury_raw(
 
 
 def bury_unread(message: Message, reason: DeadReason, text: str, now: float) -> DeadLetter:
-    """A message that is given up as it came, for what has nothing to do with what is in it."""
+    """The letter of a message that is given up unread, for a reason that is not in its content."""
     return replace(bury_raw(message, (), now), reason=reason, text=unreadable.bounded(text))
 
 
@@ -183,9 +183,9 @@ def dump_dead_letter(letter: DeadLetter) -> Outgoing:
 
 
 def load_dead_letter(message: Message) -> DeadLetter:
-    """The dead letter that a message of `dead` is, whoever put it there.
+    """Read a message of the queue `dead` as a dead letter, whoever put it there.
 
-    Raises UnknownVersion for one of a later release; whatever else cannot be read is shown as it is.
+    Raises UnknownVersion if a later release wrote it. Any other unreadable message becomes a letter as it is.
     """
     if message.kind is not Kind.DEAD_LETTER and message.kind is not Kind.UNREADABLE:
         return _moved_by_broker(message)
@@ -203,7 +203,7 @@ def _readable(message: Message) -> DeadLetter:
     source = letter.delivery or letter.event
     if source is None:
         return letter
-    # What is too long to stand there twice.
+    # A name that is too long to be repeated.
     of_delivery = (source.event_id, source.client_id) if isinstance(source, Delivery) else (source.id, "")
     event_id, client_id = letter.event_id or of_delivery[0], letter.client_id or of_delivery[1]
     iss, publisher = letter.iss or source.iss, letter.publisher or source.publisher
@@ -235,7 +235,7 @@ def _unreadable(message: Message) -> DeadLetter:
 
 
 def _short(name: str) -> str:
-    """The name where it may stand there twice."""
+    """The name, if it is short enough to be repeated."""
     return name if fits(name, NAME) else ""
 
 
@@ -244,7 +244,7 @@ def _written(letter: DeadLetter, version: int) -> bytes:
 
 
 def message_of(letter: DeadLetter, lane: Lane) -> Message | None:
-    """The message that could not be read, to be read again; None where it was something else or is not whole."""
+    """The unreadable message of this letter, to be read again. None if it holds none, or not all of it."""
     raw = letter.raw
     if raw is None or raw.truncated:
         return None
@@ -267,13 +267,13 @@ def _moved_by_broker(message: Message) -> DeadLetter:
     reason = DeadReason.DELIVERY_LIMIT
     text = _MOVED.get(str(first.get("reason")), "given back to the broker too often: a fault of ours, or poison")
     letter = bury_raw(message, (), since)
-    # Looking must show the same id each time, and headers such as the delivery count change with each look.
+    # The id must be the same at each look, but headers such as the delivery count change.
     identity = digest(message.body, (message.message_id or "").encode(errors="replace"), repr(death).encode())
     return replace(letter, id=identity, reason=reason, text=unreadable.bounded(text))
 
 
 def _last_death(death: object) -> Mapping[str, object]:
-    """What the broker wrote when it moved the message; it puts the newest first."""
+    """The `x-death` entry of the last move; the broker puts the newest first."""
     first = death[0] if isinstance(death, list) and death else None
     return first if isinstance(first, Mapping) else {}
 
@@ -286,7 +286,7 @@ def _death_time(death: Mapping[str, object]) -> float | None:
 
 
 def digest(*parts: bytes) -> str:
-    """By which a letter is known, whoever makes it."""
+    """The id of a letter. It depends on the parts only, whoever makes the letter."""
     made = hashlib.blake2b(digest_size=16)
     for part in parts:
         made.update(b"%d:" % len(part))

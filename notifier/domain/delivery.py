@@ -1,6 +1,6 @@
 """A delivery: the duty to tell one client about one event. It lives through many attempts and never holds a token.
 
-Moments are seconds since the epoch. What happened so far travels with it, so that any worker can go on.
+Times are seconds since the epoch. Its history travels with it, so that any worker can go on.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from notifier.domain.outcome import Cause
 from notifier.domain.reply import ReplyTo
 
 HISTORY_LENGTH = 10
-HISTORY_TEXT = 2048  # bytes of the answers' text, as it is written, that all of a delivery's history may hold
+HISTORY_TEXT = 2048  # bytes of answers' text in the whole history, as written in JSON
 ANSWER_TEXT = 1024
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]
@@ -23,7 +23,7 @@ Count = Annotated[int, Field(ge=0, lt=2**31)]
 
 @frozen
 class Inline:
-    """What the event itself says of the client; it wins over the registry where `registry.inline` is `allow`."""
+    """What the event says about the client. It overrides the registry if `registry.inline` is `allow`."""
 
     backchannel_logout_uri: str | None = None
     backchannel_logout_session_required: bool | None = None
@@ -32,7 +32,7 @@ class Inline:
 
 @frozen
 class Past:
-    """One earlier outcome. `text` is the printable beginning of the client's answer or of the error."""
+    """One earlier outcome. `text` is the printable beginning of the answer or error."""
 
     at: float
     reason: str
@@ -44,11 +44,11 @@ class Past:
 class Delivery:
     """The duty to tell one client about one event.
 
-    `sub` and `sid` are as the event or its entry gave them; the client's profile picks each time.
+    `sub` and `sid` are those of the event or its entry; at each attempt the client's profile chooses between them.
 
-    `entry_sub` is True where `sub` was given for this client alone (pairwise). `rejections` counts the 400s that count
-    (R3, R12). `first_taken_at` is when a worker first had it in hand, written with its first deferral or retry; `held`
-    are the seconds since that do not count as age; `waited_for` has every cause that it was ever put off for.
+    `entry_sub` is True if `sub` is for this client only (pairwise). `rejections` counts 400s (R3, R12).
+    `first_taken_at` is when a worker first had it in hand, written with its first deferral or retry. `held` is the time
+    since then that does not count as age, in seconds. `waited_for` has every cause of its deferrals.
     """
 
     id: str
@@ -88,22 +88,22 @@ class Delivery:
 
     @property
     def begun_at(self) -> float | None:
-        """From when its age counts; None where nobody had it in hand before. Earlier releases wrote attempts alone."""
+        """The start of its age, None if no worker had it in hand before. Earlier releases wrote only attempts."""
         return self.first_attempt_at if self.first_taken_at is None else self.first_taken_at
 
     @property
     def stage(self) -> tuple[int, int, Cause | None]:
-        """How far it has come: each retry and each deferral is another stage. Copies of one stage are duplicates."""
+        """Its stage: each retry and each deferral starts another one. Copies of one stage are duplicates."""
         return (self.attempts, self.deferrals, self.deferred_for)
 
     def with_past(self, past: Past) -> tuple[Past, ...]:
-        """The history with one more outcome in it: the last ten, and 2 KiB of text in all, newest kept."""
+        """The history with one more outcome: the last ten, and the newest 2 KiB of text."""
         return shortened((*self.history, past)[-HISTORY_LENGTH:], HISTORY_TEXT)
 
 
 def shortened(history: tuple[Past, ...], most: int) -> tuple[Past, ...]:
-    """The same with so many bytes of text in all: what the newest leave room for is kept of the older ones."""
-    if 6 * sum(len(past.text) for past in history) <= min(most, ANSWER_TEXT):  # what is almost always so
+    """The history with at most this many bytes of text. The newest texts are kept first."""
+    if 6 * sum(len(past.text) for past in history) <= min(most, ANSWER_TEXT):  # the usual case
         return history
     kept: list[Past] = []
     room = most
@@ -124,10 +124,10 @@ def delivery_id(
     sid: str | None,
     inline: Inline | None = None,
 ) -> str:
-    """The digest that identifies a delivery. `spoken_by` is (publisher, CloudEvents `source`): an id is theirs alone.
+    """The digest that identifies a delivery. `spoken_by` is (publisher, CloudEvents `source`): each has its own ids.
 
-    Each part is preceded by its length, so that no two different lists of parts make the same digest. `inline` adds
-    parts only where there is one: any other delivery has the same id in every release.
+    The length precedes each part, so that two different lists of parts never give the same digest. `inline` adds
+    parts only if it is set: any other delivery has the same id in every release.
     """
     parts: tuple[str | None, ...] = (iss, *spoken_by, event_id, client_id, sub, sid)
     if inline is not None:

@@ -1,7 +1,6 @@
-"""How operators write durations and sizes: `500ms`, `5s`, `2m`, `24h`, `7d`; `128KiB`, `1MiB` or a number of bytes.
+"""Parses durations and sizes as operators write them: `500ms`, `5s`, `2m`, `24h`, `7d`; `128KiB`, `1MiB`, or bytes.
 
-A bare number is refused as a duration, since nobody can see whether seconds or milliseconds were meant; 0 is the same
-in every unit.
+A bare number is not a duration, because it might mean seconds or milliseconds. 0 needs no unit.
 """
 
 import re
@@ -13,22 +12,22 @@ _BYTES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
 
 def parse_duration(value: object) -> float:
-    """Seconds. Raises ValueError that says what would be right."""
+    """The duration in seconds. Raises ValueError that says what is expected."""
     if isinstance(value, int | float | str) and not isinstance(value, bool) and str(value).strip() in ("0", "0.0"):
         return 0.0
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is not None:
         amount, unit = match.groups()
-        # Divided, not multiplied: 3 * 0.001 is 0.003 only by luck, 3 / 1000 always is.
+        # Division is exact here, multiplication is not: 3 * 0.001 is 0.003 by luck only.
         return float(amount) / 1000 if unit == "ms" else float(amount) * _SECONDS[unit]
     bare = str(value)
     if not isinstance(value, bool) and re.fullmatch(r"[0-9.]{1,20}", bare):
         raise ValueError(f"{bare} has no unit: write {bare}s if seconds are meant (or ms, m, h, d)")
-    raise ValueError("is no duration: write a number and a unit, such as 500ms, 5s, 2m, 24h or 7d")
+    raise ValueError("is not a duration: write a number and a unit, such as 500ms, 5s, 2m, 24h or 7d")
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest way to write it with one unit, to the millisecond: 90 → `90s`, 120 → `2m`, 0.5 → `500ms`."""
+    """The shortest form with one unit, to the millisecond: 90 → `90s`, 120 → `2m`, 0.5 → `500ms`."""
     milliseconds = round(seconds * 1000)
     if milliseconds == 0:
         return "0s"
@@ -40,10 +39,10 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_size(value: object) -> int:
-    """Bytes. Raises ValueError that says what would be right."""
+    """The size in bytes. Raises ValueError that says what is expected."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise ValueError("is no size: write a number of bytes, or a number and B, KiB, MiB or GiB, such as 128KiB")
+        raise ValueError("is not a size: write a number of bytes, or a number and B, KiB, MiB or GiB, such as 128KiB")
     return int(match[1]) * _BYTES[match[2]]

@@ -1,12 +1,12 @@
-"""Where a logout token may be sent: which URIs are well formed (B3, B5, B6), and which addresses are allowed.
+"""Decides where a logout token may be sent: which URIs are well formed (B3, B5, B6), and which addresses are allowed.
 
-A name is judged twice: here as far as it is a literal address, and by the transport on the address really connected to.
-`egress.allow` and `egress.deny` outrank the built-in ranges, and the narrower of them wins (deny on a tie). An address
-that carries another (IPv4-mapped, NAT64, 6to4, Teredo, ISATAP) must be allowed by both. A metadata address of a cloud
-opens only to an `allow` of that very address, so that allowing a whole private range does not lend out credentials.
-A proxy looks names up itself, so behind one the name is all that is judged: as an address in disguise where it is one
-(`127.1`), and as loopback or metadata where that is what the name means everywhere.
-The ranges are listed, since `ipaddress.is_global` differs between versions of Python: it lets NAT64 and 6to4 through.
+A host is checked twice: here if it is a literal address, and by the transport at the address that it connects to.
+`egress.allow` and `egress.deny` override the built-in ranges. The narrowest network decides; on a tie, deny does. An
+address that embeds another (IPv4-mapped, NAT64, 6to4, Teredo, ISATAP) must be allowed in both forms. A cloud's metadata
+address needs an `allow` of exactly that address, so that allowing a private range does not give credentials away.
+A proxy resolves names itself, so behind a proxy only the name is checked: as an address if it is one in disguise
+(`127.1`), and as loopback or metadata if the name means that on every machine.
+The ranges are listed here because `ipaddress.is_global` differs between Python versions: it allows NAT64 and 6to4.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from notifier.domain.client import EgressPolicy
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-# IANA special-purpose registries (RFC 6890 and later), and what was never given out.
+# IANA special-purpose registries (RFC 6890 and later), and ranges that were never assigned.
 _IPV4_RANGES = tuple(
     (IPv4Network(network), kind)
     for network, kind in (
@@ -66,7 +66,7 @@ _IPV6_RANGES = tuple(
         ("ff00::/8", "multicast"),
     )
 )
-_GLOBAL_UNICAST = IPv6Network("2000::/3")  # all that IANA has given out; the rest of IPv6 is reserved
+_GLOBAL_UNICAST = IPv6Network("2000::/3")  # all that IANA has assigned; the rest of IPv6 is reserved
 
 _METADATA = frozenset(
     ip_address(address)
@@ -83,12 +83,12 @@ _METADATA = frozenset(
         "fe80::a9fe:a9fe",  # OpenStack
         "100.100.100.200",  # Alibaba
         "192.0.0.192",  # Oracle
-        "168.63.129.16",  # Azure: public by its number, and yet the host
+        "168.63.129.16",  # Azure: a public address that is the host
     )
 )
 
 # With the usual /96 the last 32 bits are the IPv4 address. In the local-use /48 (RFC 8215) a prefix may be shorter, the
-# IPv4 address stands further left, and the last 24 bits are zeros (RFC 6052 §2.2), as they are of no host otherwise.
+# IPv4 address is further left, and the last 24 bits are zeros (RFC 6052 §2.2), which no other host has.
 _NAT64 = tuple(IPv6Network(network) for network in ("64:ff9b::/96", "64:ff9b:1::/48"))
 
 # Also with the IPv4 address last: IPv4-compatible and IPv4-translated ones (RFC 4291, RFC 7915), and in any network, by
@@ -117,8 +117,8 @@ _METADATA_NAMES = frozenset(
 )
 _METADATA_OF_NAMES = ip_address("169.254.169.254")
 
-_WRITABLE = re.compile(r"[!-\[\]-~]*")  # visible ASCII but the backslash, which some read as a slash
-_NO_URI_CHARACTER = re.compile(r"[^!-\[\]-~]")  # controls, space, backslash, all that is not ASCII
+_WRITABLE = re.compile(r"[!-\[\]-~]*")  # visible ASCII except the backslash, which some programs read as a slash
+_NO_URI_CHARACTER = re.compile(r"[^!-\[\]-~]")  # controls, space, backslash, non-ASCII
 _URI = re.compile(r"(https?)://([^/?]*)", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]+)(?::([0-9]{1,5}))?")
 _LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
@@ -127,9 +127,9 @@ _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 
 class _Target(NamedTuple):
-    """Where a well-formed URI leads: over https or not, and the addresses where the host means some by itself.
+    """The target of a well-formed URI: the scheme, and the addresses that the host itself means.
 
-    `disguised` where it is an IPv4 address in another spelling than the usual one.
+    `disguised` is True if the host is an IPv4 address in an unusual form.
     """
 
     secure: bool
@@ -138,16 +138,16 @@ class _Target(NamedTuple):
 
 
 def uri_mistake(uri: str) -> str | None:
-    """What is malformed about a `backchannel_logout_uri`, in words; None where it can be used (B3, B4, B5)."""
+    """Say what is malformed in a `backchannel_logout_uri`. None if it is well formed (B3, B4, B5)."""
     target = _read(uri)
     return target if isinstance(target, str) else None
 
 
-@lru_cache(maxsize=8192)  # asked twice an attempt, at 10 µs; the answer never changes
+@lru_cache(maxsize=8192)  # called twice for each attempt at 10 µs; the result never changes
 def check_uri(uri: str, policy: EgressPolicy) -> str | None:
-    """Why no request may go to `uri`, malformed or not allowed, naming the setting that would allow it; None if it may.
+    """Say why no request may go to `uri`, and which setting would allow it. None if it may.
 
-    A name's addresses are not known here: `judge` them once they are. Behind a proxy they never are.
+    The addresses of a name are unknown here: `judge` checks them later. Behind a proxy they stay unknown.
     """
     target = _read(uri)
     if isinstance(target, str):
@@ -161,14 +161,14 @@ def check_uri(uri: str, policy: EgressPolicy) -> str | None:
 
 
 def judge(address: str | Address, policy: EgressPolicy) -> str | None:
-    """Why no connection may be made to `address`, naming the setting that would allow it; None if it may be made.
+    """Say why no connection may go to `address`, and which setting would allow it. None if it may.
 
-    Raises ValueError where `address` is no IP address.
+    Raises ValueError if `address` is not an IP address.
     """
     if isinstance(address, str):
         address = ip_address(address)
     if isinstance(address, IPv6Address) and address.scope_id is not None:
-        address = IPv6Address(int(address))  # fe80::1%eth0 is another object than fe80::1, and the same address
+        address = IPv6Address(int(address))  # fe80::1%eth0 is not equal to fe80::1, but the same address
     mistake = _judge_as_written(address, policy)
     if mistake is not None:
         return mistake
@@ -190,12 +190,12 @@ def _judge_as_written(address: Address, policy: EgressPolicy) -> str | None:
 
 
 def _narrowest(address: Address, networks: tuple[Network, ...]) -> int:
-    """The longest prefix of the networks that hold the address; -1 where none does."""
+    """The longest prefix of the networks that contain the address, -1 if none does."""
     return max([network.prefixlen for network in networks if address in network], default=-1) if networks else -1
 
 
 def _special(address: Address) -> str | None:
-    """The kind of range that keeps the address from being public."""
+    """The kind of special range that contains the address, None if it is public."""
     for network, kind in _IPV4_RANGES if address.version == 4 else _IPV6_RANGES:
         if address in network:
             return kind
@@ -203,12 +203,12 @@ def _special(address: Address) -> str | None:
 
 
 def _embedded(address: Address) -> IPv4Address | None:
-    """The IPv4 address that a packet to this IPv6 address ends up at."""
+    """The IPv4 address that packets to this IPv6 address reach."""
     if isinstance(address, IPv4Address):
         return None
     if any(address in network for network in _NAT64):
         last = int(address) & 0xFFFF_FFFF
-        return IPv4Address(last if last & 0xFF_FFFF else 0)  # what cannot be known is judged as 0.0.0.0: denied
+        return IPv4Address(last if last & 0xFF_FFFF else 0)  # an unknown address counts as 0.0.0.0, which is denied
     number = int(address)
     if any(address in network for network in _IPV4_LAST) or (number >> 32) & 0xFFFF_FFFF in _ISATAP:
         return None if address in _PLAIN else IPv4Address(number & 0xFFFF_FFFF)
@@ -216,7 +216,7 @@ def _embedded(address: Address) -> IPv4Address | None:
 
 
 def _read(uri: str) -> _Target | str:
-    """The target, or what is malformed."""
+    """Parse the URI: its target, or what is malformed."""
     if _NO_URI_CHARACTER.search(uri) is not None:
         return "has a character that no URI may have: percent-encode it, and write the host in punycode"
     if "#" in uri:
@@ -244,7 +244,7 @@ def _read(uri: str) -> _Target | str:
 
 
 def _meant(name: str) -> tuple[Address, ...]:
-    """The addresses that a name means on every machine, one of which must be allowed; none of other names."""
+    """The addresses that a name means on every machine. One of them must be allowed. Empty for other names."""
     name = name.lower().removesuffix(".")
     if name in _LOCAL or name.endswith(".localhost"):
         return _LOOPBACK
@@ -252,7 +252,7 @@ def _meant(name: str) -> tuple[Address, ...]:
 
 
 def _host_mistake(host: str) -> str | None:
-    """Of a host that is no address."""
+    """Say what is wrong with a host name."""
     if host.startswith("["):
         return "must have an IPv6 address without a zone between the brackets"
     if len(host.removesuffix(".")) > 253 or _NAME.fullmatch(host) is None:
@@ -267,7 +267,7 @@ def _ends_in_number(host: str) -> bool:
 
 
 def _literal(host: str) -> Address | None:
-    """The address that a host means by itself, as inet_aton and so the resolver reads it (`127.1`, `0x7f000001`)."""
+    """The address that a host itself means, by the rules of inet_aton and the resolver (`127.1`, `0x7f000001`)."""
     if host.startswith("["):
         try:
             return None if "%" in host else IPv6Address(host[1:-1])
@@ -276,7 +276,7 @@ def _literal(host: str) -> Address | None:
     if not _ends_in_number(host):
         return None
     with contextlib.suppress(ValueError):
-        return IPv4Address(host)  # the usual way to write one, and the quick one
+        return IPv4Address(host)  # the usual form, and the fastest
     parts = host.removesuffix(".").split(".")
     numbers = [_inet_number(part) for part in parts]
     if len(parts) > 4 or any(number is None for number in numbers):

@@ -1,12 +1,12 @@
-"""The one exception tree. An expected failure of a client is a value (see `outcome`); these mean that we are broken.
+"""The exceptions of notifier. An expected failure of a client is a value (see `outcome`); these mean a fault of ours.
 
 NotifierError
 ├── ConfigurationError   the configuration cannot be used; carries every mistake
-├── MalformedEvent       a message is no event; carries every mistake
+├── MalformedEvent       a message is not an event; carries every mistake
 ├── UnknownVersion       a document of ours was written by a later release
 ├── OurFault             something of ours for one issuer or client; carries the deferral `cause`
 └── QueueError
-    ├── QueueUnavailable the queue cannot take a message now; trying again is right
+    ├── QueueUnavailable the queue cannot take a message now; try again later
     └── TopologyMismatch a queue or exchange is missing, or exists with other arguments
 """
 
@@ -24,12 +24,12 @@ class Mistake:
     text: str
 
     def __str__(self) -> str:
-        """`path: text`, or the text alone where the whole document is meant."""
+        """`path: text`, or only the text if it is about the whole document."""
         return f"{self.path}: {self.text}" if self.path else self.text
 
 
 class NotifierError(Exception):
-    """Whatever this package raises on purpose."""
+    """The base of all exceptions that notifier raises."""
 
 
 class _Mistaken(NotifierError):  # noqa: N818  never raised itself
@@ -45,9 +45,9 @@ class ConfigurationError(_Mistaken):
 
 
 class MalformedEvent(_Mistaken):
-    """A message is no event. It is dead-lettered with reason `malformed_event`, or answered with 400 over HTTP.
+    """A message is not an event. It becomes a dead letter, `malformed_event`, or is answered with 400 over HTTP.
 
-    `data` is its JSON, where that could be opened.
+    `data` is its JSON, if it could be read.
     """
 
     def __init__(self, mistakes: Sequence[Mistake], data: Mapping[str, object] | None = None) -> None:
@@ -56,11 +56,11 @@ class MalformedEvent(_Mistaken):
 
 
 class UnknownVersion(NotifierError):  # noqa: N818  a state, not a mistake
-    """A document of ours was written by a later release: a worker of that release can read it, this one must wait."""
+    """A later release wrote this document. This worker leaves it to a worker of that release."""
 
 
-class OurFault(NotifierError):  # noqa: N818  says whose fault it is, which is what decides
-    """Something of ours concerning one issuer or client is broken (key, CA file, proxy): the delivery is deferred."""
+class OurFault(NotifierError):  # noqa: N818  the name says whose fault it is
+    """Something of ours is broken for one issuer or client (key, CA file, proxy). The delivery is deferred."""
 
     def __init__(self, cause: Cause, text: str) -> None:
         super().__init__(text)

@@ -1,6 +1,6 @@
-"""Whose a dead letter is: what it says of itself must be so of the delivery or event that it holds.
+"""Checks that the names in a dead letter are those of the delivery or event that it holds.
 
-It is found, shown and let be seen by the one, and replayed as the other.
+Searches, lists and permissions go by the letter's names. A replay goes by what it holds. So the two must agree.
 """
 
 from typing import Any, NotRequired
@@ -28,7 +28,7 @@ class _Event(TypedDict):
 
 
 class Names(TypedDict):
-    """What a letter's document says of itself, and the same of what it holds."""
+    """The names in a letter, or in what it holds."""
 
     id: str
     iss: NotRequired[str]
@@ -44,13 +44,13 @@ _TOLD = ("id", "iss", "client_id", "event_id", "publisher")
 
 
 def check_names(body: bytes) -> None:
-    """Raises MalformedEvent for a letter that is at odds with what it holds."""
+    """Raise MalformedEvent if the letter's names differ from those of what it holds."""
     if mistakes := disagreements(parse(_NAMES, body)):
         raise MalformedEvent(mistakes)
 
 
 def disagreements(names: Names) -> list[Mistake]:
-    """Each name that is not that of what the letter holds. One that is left out is that one."""
+    """Yield a mistake for each name that differs. A name that is left out never differs."""
     told = {name: str(names.get(name) or "") for name in _TOLD}
     found: list[Mistake] = []
     if (delivery := names.get("delivery")) is not None:
@@ -72,7 +72,7 @@ def _differences(told: dict[str, str], held: dict[str, str], what: str) -> list[
 
 
 def _names_client(clients: object, client_id: str) -> bool:
-    """Whether it is one of these: the letter of a wrong entry names its client, one of a whole event names none."""
+    """True if it is one of these. A wrong entry's letter names its client, a whole event's letter names none."""
     return isinstance(clients, list) and any(
         (entry.get("client_id") if isinstance(entry, dict) else entry) == client_id for entry in clients
     )

@@ -1,8 +1,8 @@
-"""What a logout token says: the claims of one attempt, made from a delivery and the client's token profile.
+"""Makes the claims of a logout token for one attempt, from a delivery and the client's token profile.
 
-Pure: the moment and the `jti` are arguments, and a fresh pair is due at every attempt (R2). Signing is the Signer's.
-Which of `sub` and `sid` a client gets is decided here alone, at each attempt, so that a corrected profile takes
-effect on deliveries that wait.
+Pure: time and `jti` are arguments, and each attempt needs new ones (R2). A Signer signs the claims. Only this module
+decides which of `sub` and `sid` a client gets. It does so at each attempt, so that a corrected profile also applies
+to deliveries that wait.
 """
 
 import math
@@ -23,17 +23,17 @@ NoSubject = Literal[DeadReason.NO_SID, DeadReason.NO_SUB]
 
 @frozen
 class Subject:
-    """Whom a token is about: at least one of the two is there (B12). Without `sid` all sessions of `sub` end (B13)."""
+    """Whom a token is about. At least one of the two is set (B12). Without `sid`, all sessions of `sub` end (B13)."""
 
     sub: str | None
     sid: str | None
 
 
 def subject_of(delivery: Delivery, client: Client) -> Subject | NoSubject:
-    """Which of `sub` and `sid` this client is told (B7, B12, R8).
+    """Choose which of `sub` and `sid` this client gets (B7, B12, R8).
 
-    A pairwise client never gets the event's own `sub`, which would link its user to other clients' users: only the one
-    that its entry gave. A client that requires `sid` gets it in every mode.
+    A pairwise client gets only the `sub` of its own entry. The event's `sub` would link its user to those of other
+    clients. A client that requires `sid` gets it in every mode.
     """
     mode, sid = client.token.subject, delivery.sid
     sub = delivery.sub if delivery.entry_sub or not client.pairwise else None
@@ -54,7 +54,7 @@ def subject_of(delivery: Delivery, client: Client) -> Subject | NoSubject:
 
 
 def carries_sid(delivery: Delivery, client: Client) -> bool:
-    """Whether the token names one session. One that does not goes stale: later it may end a session begun since."""
+    """True if the token names one session. A token that does not goes stale: later it may end a newer session."""
     subject = subject_of(delivery, client)
     return isinstance(subject, Subject) and subject.sid is not None
 
@@ -62,8 +62,8 @@ def carries_sid(delivery: Delivery, client: Client) -> bool:
 def claims_for(delivery: Delivery, client: Client, *, now: float, jti: str) -> Claims | NoSubject:
     """The claims of one attempt (B10–B15, B29, R1, R4, R5, R10), or why there can be none.
 
-    `now` in seconds since the epoch; `jti` never used before. The client's own `claims` never stand where the
-    specification's do, and `nonce` is never there (B14), whatever the profile holds.
+    `now` is in seconds since the epoch. `jti` must be new. The client's own `claims` never replace the specification's,
+    and `nonce` is always left out (B14), whatever the profile says.
     """
     subject = subject_of(delivery, client)
     if not isinstance(subject, Subject):

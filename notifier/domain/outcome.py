@@ -1,10 +1,10 @@
-"""What an attempt met. An attempt ends in exactly one of `Delivered`, `Refused`, `Failed`.
+"""The outcome of an attempt: exactly one of `Delivered`, `Refused`, `Failed`.
 
-Every word that is also a metric label stands here, in one of three closed lists:
-`Reason` (of an attempt), `DeadReason` (of a dead letter), `Cause` (of a deferral).
+The words that are also metric labels are here, in three closed lists: `Reason` (of an attempt), `DeadReason` (of a
+dead letter), `Cause` (of a deferral).
 
-The transport hands over what happened on the wire (`Answer`, `Break`, `StaleConnection`); `read_wire` decides
-what it means (docs/specification.md B27, B28, R3, R11, R12).
+The transport reports what happened on the wire (`Answer`, `Break`, `StaleConnection`). `read_wire` decides what it
+means (docs/specification.md B27, B28, R3, R11, R12).
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Reason(StrEnum):
 
 
 class DeadReason(StrEnum):
-    """Why something is a dead letter: the `reason` label of `dead_letters_total` and the header of the same name."""
+    """Why something is a dead letter: the `reason` label of `dead_letters_total`, and the header `reason`."""
 
     REDIRECT = "redirect"
     REJECTED_TOKEN = "rejected_token"  # noqa: S105  a reason, not a secret
@@ -80,7 +80,7 @@ class Answer:
 
 @frozen
 class Break:
-    """No response came. `ambiguous` when the request had been written, so that the client may have acted on it (R3)."""
+    """No response came. `ambiguous` is True if the request was written: the client may have acted on it (R3)."""
 
     reason: Reason
     ambiguous: bool
@@ -89,7 +89,7 @@ class Break:
 
 @dataclass(frozen=True, slots=True)
 class StaleConnection:
-    """A kept-alive connection was closed before any byte of the response: worth one more go at once, no attempt."""
+    """A kept-alive connection closed before any byte of the response. The request is repeated once, uncounted."""
 
 
 Wire = Answer | Break | StaleConnection
@@ -100,7 +100,7 @@ Wire = Answer | Break | StaleConnection
 
 @frozen
 class Delivered:
-    """The client took the logout token."""
+    """The client accepted the logout token."""
 
     status: int
     text: str = ""
@@ -109,7 +109,7 @@ class Delivered:
 
 @frozen
 class Refused:
-    """The client, or our own egress policy, said no: trying the same again is of little or no use."""
+    """The client or our egress policy refused. Another attempt would hardly help."""
 
     reason: Reason
     status: int | None = None
@@ -118,7 +118,7 @@ class Refused:
 
 @frozen
 class Failed:
-    """It did not work this time. `retry_after` in seconds from now, where the client asked for a pause."""
+    """The attempt failed and may be repeated. `retry_after` is the pause that the client asked for, in seconds."""
 
     reason: Reason
     status: int | None = None
@@ -131,7 +131,7 @@ Outcome = Delivered | Refused | Failed
 
 
 def read_wire(wire: Answer | Break, policy: ResponsePolicy, now: float) -> Outcome:
-    """What the wire's event means for a client with this response policy; `now` in seconds since the epoch."""
+    """Decide the outcome for a client with this response policy. `now` is in seconds since the epoch."""
     match wire:
         case Break(reason=Reason.EGRESS_DENIED):
             return Refused(reason=wire.reason, text=wire.text)
@@ -157,19 +157,19 @@ def _read_answer(answer: Answer, policy: ResponsePolicy, now: float) -> Outcome:
     if status == 400:
         return Refused(reason=Reason.REJECTED_TOKEN, status=status, text=text)
     if status in (408, 425, 429) or status >= 500:
-        # 425 Too Early and 408 Request Timeout say "again", as 5xx does; only 429 is the client's own brake.
+        # 425 Too Early and 408 Request Timeout mean "try again", like 5xx. Only 429 asks for fewer requests.
         reason = Reason.THROTTLED if status == 429 else Reason.SERVER_ERROR
         return Failed(reason=reason, status=status, text=text, retry_after=read_retry_after(answer.retry_after, now))
     return Refused(reason=Reason.REFUSED, status=status, text=text)
 
 
 def read_retry_after(value: str | None, now: float) -> float | None:
-    """Seconds from `now` by a `Retry-After` header (RFC 9110 §10.2.3: seconds or an HTTP date); None if unreadable."""
+    """The seconds that `Retry-After` asks for (RFC 9110 §10.2.3: seconds or an HTTP date). None if unreadable."""
     if value is None:
         return None
     value = value.strip()
     if value.isascii() and value.isdigit():
-        return float(value.lstrip("0")[:12] or "0")  # longer than any clamp; float(…) of 10,000 digits would cost time
+        return float(value.lstrip("0")[:12] or "0")  # beyond any limit; float(…) of 10,000 digits is slow
     try:
         moment = parsedate_to_datetime(value[:64])
         if moment.tzinfo is None:  # asctime's form has no zone and means GMT (RFC 9110 §5.6.7), not this machine's

@@ -1,6 +1,6 @@
-"""What an event becomes: one delivery a client, and those that are skipped; or, where it is large, smaller events.
+"""Plans an event: a delivery for each client, and the clients that are skipped. Splits a large event into smaller ones.
 
-Everything is lazy, so that an event of 5,000 clients costs no more memory at once than its message does.
+Everything is lazy, so that an event of 5,000 clients takes no more memory at once than its message.
 """
 
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ from notifier.domain.registry import Issuer, Registry
 from notifier.domain.reply import ReplyTo
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
 
-PART = 100  # clients; an event of more is split, so that no message is long in the making
+PART = 100  # clients; an event with more is split, so that no message takes long
 
 Identity: TypeAlias = tuple[str, str | None, str | None, Inline | None]
 
 
 @frozen
 class Skipped:
-    """A registered client that has no `backchannel_logout_uri`, and the event gives none: it need not be told."""
+    """A client that is not told: neither its registration nor the event has a `backchannel_logout_uri`."""
 
     iss: str
     client_id: str
@@ -31,16 +31,16 @@ class Skipped:
 
 @frozen
 class Objection:
-    """Why an event is not served at all."""
+    """Why nobody is told of an event."""
 
     reason: DeadReason
     text: str
 
 
 def may_speak(event: SessionEnded, issuer: Issuer) -> Objection | None:
-    """Whether this event is meant for us and its publisher may speak for the issuer; None where all is well.
+    """Check that the event is meant for us and that its publisher may publish for the issuer. None if so.
 
-    `claimed_publisher` counts for nothing: anyone may write it.
+    `claimed_publisher` does not count: anybody can write it.
     """
     if issuer.publishers is not None and event.publisher not in issuer.publishers:
         who = "an unnamed publisher" if event.publisher is None else f"publisher {event.publisher!a}"
@@ -57,9 +57,9 @@ def may_speak(event: SessionEnded, issuer: Issuer) -> Objection | None:
 
 
 def deliveries(event: SessionEnded, registry: Registry) -> Iterator[Delivery | Skipped]:
-    """One delivery a client, each once, in the event's order; wrong entries of a document are left to the caller.
+    """Yield a delivery for each client, once, in the event's order. Wrong entries of a document are left to the caller.
 
-    A client that nobody knows gets its delivery too: whether it is still unknown shows at the attempt.
+    An unknown client gets its delivery too: the registry may know it by the time of the attempt.
     """
     registered = registry.clients_of(event.iss)
     for each in _members(event, registry):
@@ -72,7 +72,7 @@ def deliveries(event: SessionEnded, registry: Registry) -> Iterator[Delivery | S
 
 
 def fates_of(event: SessionEnded, registry: Registry) -> int:
-    """How many fates there will be to tell: one a delivery and one a skipped client."""
+    """The number of fates to report: one for each delivery and each skipped client."""
     registered = registry.clients_of(event.iss)
     if event.clients == "*":
         return sum(client.backchannel_logout_uri is not None for client in registered.values())
@@ -85,32 +85,32 @@ def fates_of(event: SessionEnded, registry: Registry) -> int:
             alone = ClientEntry(client_id=entry.client_id)
             if entry.client_id not in names or fate != _fate(event, alone, client, registry):
                 fates.add(fate)
-    return len(names) + len(fates)  # of 20,000 names no more is made than this: it would hold the loop
+    return len(names) + len(fates)  # 20,000 names get no more than this, which would hold the loop
 
 
 def _fate(
     event: SessionEnded, entry: ClientEntry, client: Client | None, registry: Registry
 ) -> tuple[str, str] | Identity:
-    """What tells one fate from another."""
+    """What distinguishes one fate from another."""
     return (entry.client_id, "skipped") if _is_skipped(client, entry, registry) else _identity(event, entry, registry)
 
 
 def wrong_entries(event: SessionEnded) -> tuple[WrongEntry, ...]:
-    """Those of a document that an earlier release wrote."""
+    """The wrong entries in a document that an earlier release wrote."""
     if event.clients == "*":
         return ()
     return tuple(entry for entry in event.clients if isinstance(entry, WrongEntry))
 
 
 def needs_split(event: SessionEnded) -> bool:
-    """Whether the event is to be published again in parts: it has more than 100 clients, or all of them."""
+    """True if the event must be published again in parts: it has more than 100 clients, or `"*"`."""
     return event.clients == "*" or len(event.clients) > PART
 
 
 def split(event: SessionEnded, registry: Registry) -> Iterator[SessionEnded]:
-    """The same event in parts of at most 100 named clients, each client in one of them alone.
+    """Yield the event in parts of at most 100 named clients. Each client is in one part only.
 
-    `"*"` is spelled out by the registry as it stands now; where that knows nobody there is no part.
+    The registry as it is now replaces `"*"`. If it knows no client, there is no part.
     """
     part: list[str | ClientEntry] = []
     for entry in _members(event, registry):
@@ -123,7 +123,7 @@ def split(event: SessionEnded, registry: Registry) -> Iterator[SessionEnded]:
 
 
 def _members(event: SessionEnded, registry: Registry) -> Iterator[str | ClientEntry]:
-    """The event's entries: each that makes a delivery of its own once."""
+    """The event's entries, without those that would make the same delivery twice."""
     if event.clients == "*":
         for client in registry.clients_of(event.iss).values():
             if client.backchannel_logout_uri is not None:
@@ -149,16 +149,16 @@ def _is_skipped(client: Client | None, entry: ClientEntry, registry: Registry) -
 
 
 def _identity(event: SessionEnded, entry: ClientEntry, registry: Registry) -> Identity:
-    """What tells its delivery from the others of the event, and its id from theirs.
+    """What distinguishes the delivery of this entry from the others of the event, and its id from theirs.
 
-    All that the entry says of the client counts, not its URI alone: of two that say something different it is not for
-    us to choose one, and to tell a client twice does no harm. Where `registry.inline` is `deny`, nothing of it counts.
+    Every member of the entry counts, not only its URI. If two entries differ, notifier cannot choose between them, and
+    to tell a client twice does no harm. If `registry.inline` is `deny`, no inline member counts.
     """
     return (entry.client_id, *_whom(event, entry), _inline(entry) if registry.inline_allowed else None)
 
 
 def _whom(event: SessionEnded, entry: ClientEntry) -> tuple[str | None, str | None]:
-    """`sub` and `sid` of one client's delivery: the entry's own before the event's."""
+    """`sub` and `sid` of one client's delivery: those of the entry, else those of the event."""
     return (
         event.sub if entry.sub is None else entry.sub,
         event.sid if entry.sid is None else entry.sid,

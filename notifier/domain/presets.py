@@ -1,7 +1,7 @@
-"""Widely deployed receivers by name, and the settings that each needs (docs/specification.md lists them).
+"""The settings that widely deployed receivers need, by name (docs/specification.md lists the receivers).
 
-A preset is a partial profile: what a client's registration sets itself wins. Most receivers need nothing beyond the
-defaults, which were chosen to suit them (R1–R12); naming one still says, in the registry, who is at the other end.
+A preset is a partial profile, and the client's own settings override it. Most receivers need only the defaults, which
+suit them (R1–R12). Naming a preset still documents in the registry which receiver it is.
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from notifier.domain.client import SubjectMode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """What a receiver needs; None where the default suits it. `why` is for people, and so is `answers`: what those mean
-    that are no success.
+    """What a receiver needs. None means the default. `why` and `answers` are for people; `answers` explains the answers
+    that are not success.
     """
 
     why: str

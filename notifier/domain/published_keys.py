@@ -1,7 +1,7 @@
-"""Whether a signing key stands in the JWK Set that its issuer publishes (RFC 7517), so that receivers can verify by it.
+"""Checks that the issuer's JWK Set (RFC 7517) has the key that signs, so that receivers can verify tokens.
 
-A receiver looks a key up by `kid` and then uses what it finds: so the same `kid` with other key material, or for
-another algorithm or use, is as bad as none. Pure: the document was fetched by an adapter.
+A receiver looks a key up by `kid` and uses what it finds. So the same `kid` with other key material, or for another
+algorithm or use, is as bad as none. Pure: an adapter fetches the document.
 """
 
 import base64
@@ -13,12 +13,12 @@ from notifier.domain.client import Algorithm
 
 _MATERIAL: Mapping[str, tuple[str, ...]] = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 _PRIVATE = ("d", "p", "q", "dp", "dq", "qi", "k")
-MOST_KEYS = 1000  # of one set that are looked at; issuers publish a handful
+MOST_KEYS = 1000  # keys of one set that are read; issuers publish a handful
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signing:
-    """The key that signs by `alg` now; `public` is its public half as a JWK, with its `kid`."""
+    """The key that signs with `alg` now. `public` is its public half as a JWK, with `kid`."""
 
     alg: Algorithm
     public: Mapping[str, str]
@@ -26,7 +26,7 @@ class Signing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedKey:
-    """One member of a JWK Set, as far as it matters here. `alg`, `use` None: any; `material` what the key is."""
+    """One key of a JWK Set. `alg` and `use` None mean any. `material` is the key itself."""
 
     kid: str | None
     material: tuple[str, ...]
@@ -37,7 +37,7 @@ class PublishedKey:
 
 
 def read_jwks(document: object) -> tuple[PublishedKey, ...] | str:
-    """The keys of a JWK Set, or why it is none. Members that are no keys are passed over (RFC 7517 §5)."""
+    """The keys of a JWK Set, or why it is not one. Other members are ignored (RFC 7517 §5)."""
     if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
         return 'is no JWK Set: it must be a JSON object with a list "keys"'
     return tuple(_key(member) for member in document["keys"][:MOST_KEYS] if isinstance(member, dict))
@@ -60,7 +60,7 @@ def _text(value: object) -> str | None:
 
 
 def _material(jwk: Mapping[str, object]) -> tuple[str, ...]:
-    """What makes it this key and no other; numbers as numbers, since some write them with leading zeros."""
+    """What identifies the key. Numbers are decoded, since some issuers write them with leading zeros."""
     kty = str(jwk.get("kty"))
     return (kty, *(_value(name, jwk.get(name)) for name in _MATERIAL.get(kty, ())))
 
@@ -77,7 +77,7 @@ def _value(name: str, value: object) -> str:
 
 
 def publication_fault(public: Mapping[str, str], alg: str, published: tuple[PublishedKey, ...]) -> str | None:
-    """Why a receiver cannot verify by this set what the key signs by `alg`; None where it can. `public` is a JWK."""
+    """Say why receivers cannot verify signatures of this key and `alg` with this set. None if they can."""
     kid = public["kid"]
     named = [key for key in published if key.kid == kid]
     if not named:

@@ -1,4 +1,4 @@
-"""What it takes to reach a client, tried without sending it anything."""
+"""Results of connecting to a client without sending it anything."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from notifier.domain.outcome import Reason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reached:
-    """Connected to `address`, of the proxy where there is one. `expires`: when the certificate ends, epoch seconds."""
+    """Connected to `address` (the proxy's, if there is one). `expires`: end of the certificate, in epoch seconds."""
 
     address: str
     proxy: bool = False
@@ -16,7 +16,7 @@ class Reached:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreached:
-    """Not connected; `text` says why."""
+    """Not connected. `text` says why."""
 
     reason: Reason
     text: str

@@ -1,6 +1,6 @@
-"""Issuers and clients as they stand at one moment: an immutable snapshot, replaced whole at a reload.
+"""The registry: an immutable snapshot of issuers and clients. A reload replaces it.
 
-A client is looked up anew at every attempt, so that a corrected registration serves the deliveries that wait.
+A client is looked up at every attempt, so that a corrected registration also applies to deliveries that wait.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from notifier.domain.delivery import Inline
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issuer:
-    """An OpenID Provider. `publishers` None: anyone who may publish; `event_types` None: any CloudEvents type."""
+    """An OpenID Provider. `publishers` None means any publisher; `event_types` None means any CloudEvents type."""
 
     iss: str
     publishers: frozenset[str] | None = None
@@ -36,7 +36,7 @@ class Registry:
         return self.clients.get(iss, MappingProxyType({}))
 
     def resolve(self, iss: str, client_id: str, inline: Inline | None) -> Client | None:
-        """The client as it is to be served now; None where neither the registry nor the event knows how to reach it.
+        """The client as it is registered now. None if neither the registry nor the event says how to reach it.
 
         An inline URI of another origin (scheme, host, port) than the registered one gets none of that client's
         headers, TLS files, proxy or egress allowances.
@@ -68,7 +68,7 @@ class Registry:
 
 
 def _origin(uri: str) -> tuple[str, str | None, int | None]:
-    """Scheme, host and port (RFC 6454 §4), the default port filled in."""
+    """Scheme, host and port (RFC 6454 §4). A missing port becomes the default one."""
     parts = urlsplit(uri)
     scheme = parts.scheme.lower()
     return scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(scheme)

@@ -1,4 +1,4 @@
-"""Judges a whole registry: who asks for what no key can sign, and whether after a reload too many would go untold."""
+"""Checks a whole registry: algorithms that no key can sign with, and reloads that lose too many clients."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,7 +7,7 @@ from notifier.domain.errors import Mistake
 from notifier.domain.registry import Registry
 
 AlgorithmsOf = Callable[[str], frozenset[Algorithm]]
-"""By issuer: the algorithms that its keys can do."""
+"""Gives the algorithms that an issuer's keys can sign with."""
 
 _KEYS = {
     Algorithm.ES256: "a P-256 key",
@@ -18,7 +18,7 @@ _KEYS = {
 
 
 def find_unsignable(registry: Registry, algorithms_of: AlgorithmsOf) -> list[Mistake]:
-    """Every client that is to be told, and asks for an algorithm that no key of its issuer can do."""
+    """A mistake for every client with a URI whose algorithm no key of its issuer can sign with."""
     mistakes = []
     for iss, clients in registry.clients.items():
         possible = algorithms_of(iss)
@@ -37,17 +37,17 @@ def _unsignable(alg: Algorithm, iss: str, possible: frozenset[Algorithm]) -> str
     return f'needs a token signed with {alg}, but {has}: add {key} to issuers["{iss}"].keys{other}'
 
 
-FEW = 5  # clients may be lost at any time, while others are left
-SHARE = 5  # and a fifth of however many
+FEW = 5  # clients may be lost at any time, if others remain
+SHARE = 5  # and up to a fifth of all
 EXAMPLES = 3
 
 
 def too_much_lost(old: Registry, new: Registry) -> str | None:
-    """Why a reload should not be believed: after it too many clients that are told now could not be told, or all.
+    """Say why a reload must be refused: too many clients, or all, could no longer be told. None if it is fine.
 
-    A client is told by its `backchannel_logout_uri`: without that its events are skipped and nobody hears of it. One
-    that has none is counted where it goes altogether, since events may bring its URI. One that is paused is not lost:
-    its deliveries wait. To deny inline URIs is the operator's word and taken at once, unless it leaves nobody.
+    A client without `backchannel_logout_uri` is skipped silently. A client that never had one counts only if its
+    registration disappears, since events may bring its URI. A paused client is not lost: its deliveries wait. To deny
+    inline URIs is the operator's decision, and is accepted unless it leaves no client.
     """
     gone, silenced = [], []
     for client in _all(old):

@@ -1,9 +1,8 @@
-"""What could not be read, kept to the byte: a message of its own among the dead, whose body is the body as it came.
+"""The dead letter of an unreadable message. Its body is the original body, byte for byte.
 
-In JSON it would grow: quotes double, zero bytes become six, base64 adds a third. So all that is said of it, the reason
-and the first mistakes, is one JSON document in the header `letter`, which adds less than 4 KiB; its CloudEvents
-attributes are headers again. The message's `type` says that this is its form, and nothing in the body does: whoever
-publishes may write anything there.
+In JSON the body would grow: quotes double, a zero byte takes six, base64 adds a third. So the reason and the first
+mistakes are one JSON document in the header `letter`, which adds less than 4 KiB. CloudEvents attributes stay headers.
+Only the message's `type` marks this form, never the body: publishers may write anything there.
 """
 
 import base64
@@ -38,8 +37,8 @@ _SHORTER = (400, 200, 100, 60, 30)  # bytes of each text
 class Raw:
     """A message that could not be read: its body, at most the first 1 MiB or what the queue kept of a larger one.
 
-    `size` and `sha256` are the whole body's; where `truncated`, not all is kept that it was read by. `headers` are the
-    CloudEvents attributes, without which it means nothing.
+    `size` and `sha256` are those of the whole body. `truncated` is True if something that the reader used is missing.
+    `headers` are the CloudEvents attributes.
     """
 
     body: bytes = b""
@@ -53,7 +52,7 @@ class Raw:
 
 
 def raw_of(message: Message) -> Raw:
-    """What is kept of it."""
+    """What a dead letter keeps of the message."""
     body = message.body
     whole = message.cut_from or Whole(size=len(body), sha256=hashlib.sha256(body).hexdigest())
     kept = body if len(body) <= RAW_BYTES else body[:RAW_BYTES]
@@ -71,13 +70,13 @@ def raw_of(message: Message) -> Raw:
 
 
 def attributes_of(letter: Message) -> Mapping[str, str]:
-    """The attributes that the letter bears."""
+    """The CloudEvents attributes in the letter's headers."""
     found = letter.headers.items()
     return {name: value for name, value in found if name.startswith(_ATTRIBUTE) and isinstance(value, str)}
 
 
 def few(mistakes: Sequence[Mistake]) -> tuple[Mistake, ...]:
-    """The mistakes as a letter tells them: each shorter where there are many, and without the last that do not fit."""
+    """The mistakes as a letter lists them: shorter if there are many, and without the last ones if they do not fit."""
     found = tuple(Mistake(echo(each.path), echo(each.text, _SHORTER[0])) for each in mistakes)
     for most in _SHORTER:
         found = tuple(Mistake(cut(each.path, most), cut(each.text, most)) for each in found)
@@ -89,7 +88,7 @@ def few(mistakes: Sequence[Mistake]) -> tuple[Mistake, ...]:
 
 
 def names_of(message: Message, data: Mapping[str, object] | None = None) -> tuple[str, str]:
-    """`iss` and event id as far as they can be made out; `data` is the event's JSON, where that is known."""
+    """`iss` and event id, if they can be found. `data` is the event's JSON, if it is known."""
     content: object = data
     if data is None and len(message.body) <= RAW_BYTES:
         with contextlib.suppress(ValueError):
@@ -102,29 +101,29 @@ def names_of(message: Message, data: Mapping[str, object] | None = None) -> tupl
 
 
 def header(value: str) -> str:
-    """The value as a header has it, which any tool can show."""
+    """The value as a header that any tool can show."""
     return echo(value, HEADER_BYTES).encode()[:HEADER_BYTES].decode(errors="ignore")
 
 
 def printable(document: str) -> str:
-    """The same JSON, in which whatever does not print is escaped: a `message_id` may hold anything."""
+    """The JSON with escapes for characters that do not print: a `message_id` may hold anything."""
     if document.isprintable():
         return document
     return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in document)
 
 
 def bounded(text: str) -> str:
-    """Why a letter is there, in one line."""
+    """The text of a letter: one line of limited length."""
     return cut(echo(text, TEXT), TEXT)
 
 
 def told(mistakes: Sequence[Mistake]) -> str:
-    """Likewise, where these are why."""
+    """The text of a letter that is about these mistakes."""
     return bounded("; ".join(map(str, mistakes)))
 
 
 def shown(raw: Raw) -> dict[str, Any]:
-    """Its body in JSON, as scripts get it and earlier releases wrote it: as text where it is UTF-8, else base64."""
+    """The body in JSON, as scripts get it and earlier releases stored it: text if it is UTF-8, else base64."""
     try:
         return {"encoding": "utf-8", "body": raw.body.decode()}
     except UnicodeDecodeError:
@@ -132,7 +131,7 @@ def shown(raw: Raw) -> dict[str, Any]:
 
 
 def from_shown(value: object) -> object:
-    """The opposite, for letters of earlier releases. Raises ValueError."""
+    """The inverse of `shown`, for letters of earlier releases. Raises ValueError."""
     if not isinstance(value, dict) or "encoding" not in value:
         return value
     body = str(value.get("body", ""))
@@ -141,7 +140,7 @@ def from_shown(value: object) -> object:
 
 
 def _attributes(message: Message) -> tuple[Mapping[str, str], bool]:
-    """The CloudEvents attributes, and whether all are there by which it is read."""
+    """The CloudEvents attributes, and True if none that the reader needs is missing."""
     came = binary_attributes(message.headers)
     kept: dict[str, str] = {}
     for name in (*(name for name in READ if name in came), *(name for name in came if name not in READ)):

@@ -1,4 +1,4 @@
-"""The dead letters of wrong entries: those of one event share one, so that no event makes thousands of letters."""
+"""The dead letter of wrong entries. Those of one event share one, so that no event makes thousands of letters."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from notifier.domain.unreadable import few, header, raw_of, told
 
 
 def bury_entries(message: Message, event: SessionEnded, wrong: WrongEntries, now: float) -> DeadLetter:
-    """All wrong entries of the event that the message carries, in one letter. A copy made by a crash is the same."""
+    """One letter for all wrong entries of the event in this message. A copy made by a crash has the same id."""
     mistakes = few(first_of(wrong.mistakes, wrong.more))
     return DeadLetter(
         id=digest(message.body, (message.message_id or "").encode(errors="replace"), b"entries"),
@@ -30,7 +30,7 @@ def bury_entries(message: Message, event: SessionEnded, wrong: WrongEntries, now
 
 
 def bury_wrong(event: SessionEnded, wrong: Sequence[WrongEntry], now: float) -> DeadLetter:
-    """The wrong entries of an event that an earlier release read: the letter holds the event with no other client."""
+    """The letter for wrong entries that an earlier release read. It holds the event with these entries only."""
     mistakes = few(first_of([mistake for entry in wrong for mistake in entry.mistakes]))
     of_these = frozen.replace(event, clients=tuple(wrong))
     return replace(bury_event(of_these, DeadReason.MALFORMED_EVENT, told(mistakes), now), mistakes=mistakes)

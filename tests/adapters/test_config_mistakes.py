@@ -50,7 +50,7 @@ shutdwn_grace: 20s
         assert found['issuers["https://id.example.com"].publisher'] == "there is no such key; did you mean publishers?"
         assert found['issuers["https://id.example.com"].keys[0].file'] == f"there is no file {tmp_path}/none.pem"
         assert found["delivery.timeout"] == "5 has no unit: write 5s if seconds are meant (or ms, m, h, d)"
-        assert found["delivery.retry.base"].startswith("is no duration: write a number and a unit")
+        assert found["delivery.retry.base"].startswith("is not a duration: write a number and a unit")
         assert found["log.level"] == "must be 'debug', 'info', 'warning' or 'error'"
         assert found["outcomes"] == "must be 'off', 'failures' or 'all'"
         assert "host bits" in found["egress.allow[0]"]
@@ -125,7 +125,7 @@ shutdwn_grace: 20s
             ("registry: {inline: refuse}", "registry.inline", "must be 'allow' or 'deny'"),
             ("log: {subject_key: a, subject_key_file: notifier.yaml}", "log", "both given"),
             ("outcomes: some", "outcomes", "must be 'off', 'failures' or 'all'"),
-            ("shutdown_grace: -1s", "shutdown_grace", "is no duration"),
+            ("shutdown_grace: -1s", "shutdown_grace", "is not a duration"),
             ("colour: red", "colour", "there is no such key; there are queue, ops, api"),
         ],
     )

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.domain import written
+from notifier.domain import json_size
 from notifier.domain.client import Algorithm
 from notifier.domain.delivery import ANSWER_TEXT, HISTORY_LENGTH, HISTORY_TEXT, Delivery, Inline, Past, delivery_id
 from notifier.domain.frozen import replace
@@ -38,9 +38,9 @@ def test_history_is_bounded_and_keeps_the_newest(sizes: list[int]) -> None:
         )
     history = delivery.history
     assert [past.at for past in history] == list(range(len(sizes)))[-HISTORY_LENGTH:]
-    assert sum(written.size(past.text) for past in history) <= HISTORY_TEXT
+    assert sum(json_size.size(past.text) for past in history) <= HISTORY_TEXT
     if sizes:
-        assert ANSWER_TEXT - 8 <= written.size(history[-1].text) <= ANSWER_TEXT or len(history[-1].text) == sizes[-1]
+        assert ANSWER_TEXT - 8 <= json_size.size(history[-1].text) <= ANSWER_TEXT or len(history[-1].text) == sizes[-1]
 
 
 @given(_PARTS, _PARTS)

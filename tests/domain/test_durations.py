@@ -42,7 +42,7 @@ def test_a_bare_number(value: object) -> None:
 )
 def test_no_duration(value: object) -> None:
     """Anything else is refused with examples of what would be right."""
-    with pytest.raises(ValueError, match="is no duration: write a number and a unit, such as 500ms"):
+    with pytest.raises(ValueError, match="is not a duration: write a number and a unit, such as 500ms"):
         parse_duration(value)
 
 
@@ -82,5 +82,5 @@ def test_sizes(text: object, size: int) -> None:
 @pytest.mark.parametrize("value", ["128KB", "1k", -1, 1.5, True, "", None])
 def test_no_size(value: object) -> None:
     """Decimal units are refused, since they are mostly meant as binary ones."""
-    with pytest.raises(ValueError, match="is no size"):
+    with pytest.raises(ValueError, match="is not a size"):
         parse_size(value)
