@@ -50,7 +50,7 @@ def doctor(
     import uvloop
 
     from notifier.adapters.configuration.live_configuration import load
-    from notifier.app.doctor import Wish, examine_installation
+    from notifier.app.doctor_checks import DoctorScope, examine_installation
     from notifier.domain.errors import ConfigurationError
     from notifier.operations.doctor import Severity
 
@@ -65,9 +65,9 @@ def doctor(
         mistakes = [{"path": mistake.path, "text": mistake.text} for mistake in error.mistakes]
         say(json_text({"mistakes": mistakes}, indent=2))
         raise typer.Exit(2) from None
-    wish = Wish(offline=offline, canary=canary, canary_issuer=issuer)
+    scope = DoctorScope(offline=offline, canary=canary, canary_issuer=issuer)
     with _Progress() as progress:
-        found = uvloop.run(examine_installation(loaded, wish, progress.start, progress.advance))
+        found = uvloop.run(examine_installation(loaded, scope, progress.start, progress.advance))
     if as_json:
         say(json_text([_row(finding) for finding in found], indent=2))
     else:

@@ -4,12 +4,12 @@ It is minted, signed and sent as any logout is, so it tries keys, clocks, profil
 is queued, retried or counted, and no session can end by it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from notifier.domain.client import Client
 from notifier.domain.delivery import Delivery
-from notifier.domain.errors import OurFault
+from notifier.domain.errors import ConfigurationError, Mistake, OurFault
 from notifier.domain.logout_token import claims_for
 from notifier.domain.outcome import Break, DeadReason, Delivered, Failed, Outcome, Refused, StaleConnection, read_wire
 from notifier.domain.presets import PRESETS
@@ -28,6 +28,15 @@ class CanaryTools:
     transport: Transport
     clock: Clock
     new_id: Callable[[], str]
+
+
+def canary_client(clients: Iterable[Client], client_id: str, iss: str | None) -> Client:
+    """The client to send a canary to. Raises ConfigurationError if there is none, or if several issuers have one."""
+    found = [client for client in clients if client.client_id == client_id and iss in (None, client.iss)]
+    if len(found) == 1:
+        return found[0]
+    text = f"{client_id!r} has several issuers: say --issuer" if found else f"there is no client {client_id!r}"
+    raise ConfigurationError([Mistake("--canary", text)])
 
 
 async def send_canary(client: Client, tools: CanaryTools) -> list[Finding]:

@@ -25,7 +25,7 @@ from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.outcomes import OutcomePublisher
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.rabbitmq.wire import frames
-from notifier.app.doctor import libraries
+from notifier.app.doctor_checks import libraries
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import DEAD, Kind, Lane, Outgoing, delay
 from notifier.operations.doctor import Severity

@@ -1,4 +1,4 @@
-"""Builds what the doctor looks at, from a configuration: one check a queue, issuer, server and certificate."""
+"""Builds the doctor's checks from a configuration: one for each queue, issuer, server and certificate."""
 
 import asyncio
 import time
@@ -22,23 +22,23 @@ from notifier.adapters.tls.certificates import expiries, presented
 from notifier.app.builders import build_queue
 from notifier.app.ids import new_id
 from notifier.domain.client import TlsFiles
-from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
 from notifier.domain.published_keys import Signing
-from notifier.operations.canary import CanaryTools, send_canary
-from notifier.operations.doctor import Area, Check, Finding, examine, failed, warning
-from notifier.operations.doctor_clients import Server, examine_server, expiry_finding, judge_registry, servers_of
+from notifier.operations.canary import CanaryTools, canary_client, send_canary
+from notifier.operations.doctor import Area, Check, Finding, examine
+from notifier.operations.doctor_clients import Server, examine_server, judge_registry, servers_of
 from notifier.operations.doctor_issuers import IssuerCase, examine_issuer
 from notifier.operations.doctor_queue import examine_queue
+from notifier.operations.doctor_self import AREAS, judge_certificate, judge_hooks, judge_secrets
 
-ISSUER_WITHIN = 10.0  # seconds for each of an issuer's two documents
+ISSUER_WITHIN = 10.0  # seconds for each of the two documents of an issuer
 BROKER_WITHIN = 60.0  # each host of a cluster has 10 s to connect
-FILE_WITHIN = 300.0  # a file is read from beginning to end
+FILE_WITHIN = 300.0  # the whole file is read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What is asked for. `offline`: nothing is connected to; `canary`: the client that gets a token."""
+class DoctorScope:
+    """What to examine. `offline`: only this machine; `canary`: the client that is sent a token."""
 
     offline: bool = False
     canary: str | None = None
@@ -46,29 +46,29 @@ class Wish:
 
 
 async def examine_installation(
-    loaded: Loaded, wish: Wish, started: Callable[[int], None], progress: Callable[[], None]
+    loaded: Loaded, scope: DoctorScope, started: Callable[[int], None], progress: Callable[[], None]
 ) -> list[Finding]:
-    """What was found; `started` hears how many checks there are, `progress` of each that is done.
+    """Run the checks. `started` is told how many there are, `progress` is called after each.
 
-    Raises ConfigurationError where the canary's client is none.
+    Raises ConfigurationError if there is no such client for the canary.
     """
-    tools = _Tools(loaded)
+    checks = _Checks(loaded)
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(tools.reader.close)
-        for each in (tools.probe, tools.transport):
+        stack.push_async_callback(checks.reader.close)
+        for each in (checks.probe, checks.transport):
             await each.open()
             stack.push_async_callback(each.close)
-        checks = list(tools.local())
-        if not wish.offline:
-            checks += tools.remote()
-        if wish.canary is not None:
-            checks.append(tools.canary(wish.canary, wish.canary_issuer))
-        started(len(checks))
-        return await examine(checks, progress)
+        chosen = list(checks.local())
+        if not scope.offline:
+            chosen += checks.remote()
+        if scope.canary is not None:
+            chosen.append(checks.canary(scope.canary, scope.canary_issuer))
+        started(len(chosen))
+        return await examine(chosen, progress)
 
 
-class _Tools:
-    """The adapters, and the checks made with them."""
+class _Checks:
+    """The checks of one configuration, and the adapters that they use."""
 
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
@@ -79,7 +79,7 @@ class _Tools:
         self.transport = HttpTransport()
 
     def local(self) -> Iterator[Check]:
-        """What needs no network."""
+        """The checks that need no network."""
 
         async def registry() -> Sequence[Finding]:
             return list(judge_registry(self._clients))
@@ -93,36 +93,26 @@ class _Tools:
             yield _certificate(use, name, certificate)
 
     def remote(self) -> Iterator[Check]:
-        """What is looked at over the network."""
+        """The checks over the network."""
         if self._settings.queue.sqlite_file is None:
-            yield self._queue(self._broker(), BROKER_WITHIN)
+            hosts = [URL(url) for url in self._settings.queue.url]
+            where = ", ".join(f"{host.host}:{host.port}" if host.port else str(host.host) for host in hosts)
+            yield self._queue(where, BROKER_WITHIN)
         for iss in self._settings.issuers:
             yield self._issuer(iss)
         yield from map(self._server, servers_of(self._clients))
 
     def canary(self, client_id: str, iss: str | None) -> Check:
-        """Raises ConfigurationError where there is no such client, or it has several issuers."""
-        found = [client for client in self._clients if client.client_id == client_id and iss in (None, client.iss)]
-        if len(found) != 1:
-            text = (
-                f"there is no client {client_id!r}" if not found else f"{client_id!r} has several issuers: say --issuer"
-            )
-            raise ConfigurationError([Mistake("--canary", text)])
-        (client,) = found
+        """The check that sends a token. Raises ConfigurationError if there is no such client."""
+        client = canary_client(self._clients, client_id, iss)
         tools = CanaryTools(signer=self._loaded.keys, transport=self.transport, clock=time.time, new_id=new_id)
         return Check(
             area=Area.CANARY, subject=client_id, within=2 * client.timeout, run=lambda: send_canary(client, tools)
         )
 
     async def _secrets(self) -> Sequence[Finding]:
-        """Those that others may read."""
-        files = secrets_of(self._settings, self._loaded.registry)
-        found = await asyncio.to_thread(exposed, files)
-        return [warning(Area.KEYS, each.setting, each.text, each.advice) for each in found]
-
-    def _broker(self) -> str:
-        hosts = [URL(url) for url in self._settings.queue.url]
-        return ", ".join(f"{host.host}:{host.port}" if host.port else str(host.host) for host in hosts)
+        found = await asyncio.to_thread(exposed, secrets_of(self._settings, self._loaded.registry))
+        return judge_secrets((each.setting, each.text, each.advice) for each in found)
 
     def _queue(self, where: str, within: float) -> Check:
         queue = build_queue(self._settings.queue)
@@ -168,24 +158,16 @@ class _Tools:
 
 
 async def libraries() -> Sequence[Finding]:
-    """Those that are inside other than the versions tried: what rests on that is done in their own, slower way."""
-    found = ((Area.QUEUE, "aiormq, pamqp", prepare()), (Area.CLIENT, "aiohttp", {"connections": watches()}))
+    """Whether our hooks into libraries fit the installed versions. One that does not is off, and costs only speed."""
     return [
-        warning(area, library, f"{hook}: not as in the versions tried, so the slower way is taken", ADVICE)
-        for area, library, looked_at in found
-        for hook, fits in looked_at.items()
-        if not fits
+        *judge_hooks(Area.QUEUE, "aiormq, pamqp", prepare(), ADVICE),
+        *judge_hooks(Area.CLIENT, "aiohttp", {"connections": watches()}, ADVICE),
     ]
 
 
 def _certificate(use: str, name: str, path: Path) -> Check:
-    """One of ours that others must believe."""
-    area = {"api": Area.LISTENER, "queue": Area.QUEUE}.get(use, Area.CLIENT)
-
     async def run() -> Sequence[Finding]:
         found = await asyncio.to_thread(expiries, [((use, name), path)])
-        if not found:
-            return [failed(area, name, "holds no certificate in PEM", "name our certificate, with its chain")]
-        return [expiry_finding(area, name, "is shown by us", found[0][2], time.time())]
+        return [judge_certificate(use, name, found[0][2] if found else None, time.time())]
 
-    return Check(area=area, subject=name, within=FILE_WITHIN, run=run)
+    return Check(area=AREAS[use], subject=name, within=FILE_WITHIN, run=run)

@@ -1,0 +1,28 @@
+"""The doctor's judgement of notifier itself: the libraries it hooks into, its secret files, its own certificates."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from notifier.operations.doctor import Area, Finding, failed, warning
+from notifier.operations.doctor_clients import expiry_finding
+
+AREAS: Mapping[str, Area] = {"api": Area.LISTENER, "queue": Area.QUEUE, "client": Area.CLIENT}
+
+
+def judge_hooks(area: Area, library: str, hooks: Mapping[str, bool], advice: str) -> Iterator[Finding]:
+    """A warning for each hook that does not fit the installed version of a library."""
+    for hook, fits in hooks.items():
+        if not fits:
+            text = f"{hook}: not as in the versions tried, so the slower way is taken"
+            yield warning(area, library, text, advice)
+
+
+def judge_secrets(exposed: Iterable[tuple[str, str, str]]) -> list[Finding]:
+    """A warning for each secret file that other users may read, given as setting, text and advice."""
+    return [warning(Area.KEYS, setting, text, advice) for setting, text, advice in exposed]
+
+
+def judge_certificate(use: str, file: str, expires: float | None, now: float) -> Finding:
+    """Whether a certificate of ours lasts. `use` is api, queue or client; `expires` is None if the file holds none."""
+    if expires is None:
+        return failed(AREAS[use], file, "holds no certificate in PEM", "name our certificate, with its chain")
+    return expiry_finding(AREAS[use], file, "is shown by us", expires, now)
