@@ -2,16 +2,18 @@
 
 JSON with a version, `"v": 1`. Members that a later release adds to the same version are ignored; a later version is
 `UnknownVersion`, to be left to a worker that knows it. Moments are seconds since the epoch. What no worker could go on
-with, such as a moment that is no number or a delay queue that is none, is refused here and not met later.
+with, such as a moment that is no number, is refused here and not met later.
+
+`schedule.due` tells people when a message that waits is due; how it waits is the business of the queue that holds it.
 
 An event of more than 200 names is version 2: there a name stands as it came, `"shop"`. Version 1 knows objects alone,
 `{"client_id":"shop"}`, 15 bytes more for each, which made five times its size of an event of short names. A worker
 that knows version 1 alone leaves such an event to one that knows both.
 """
 
-from typing import Annotated, Literal, NotRequired, TypeVar
+from typing import Literal, NotRequired, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic_core import from_json
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
@@ -19,7 +21,6 @@ from notifier.domain.cloudevents import ID_BYTES, echo
 from notifier.domain.delivery import Count, Delivery
 from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
 from notifier.domain.frozen import frozen, replace
-from notifier.domain.message import HOPS
 from notifier.domain.session_ended import ClientEntry, SessionEnded
 
 VERSION: Literal[1] = 1
@@ -27,28 +28,6 @@ OF_NAMES: Literal[2] = 2
 NAMES = 200  # that version 1 may hold: 3,000 bytes more than came
 
 T = TypeVar("T")
-
-
-def _hop(seconds: int) -> int:
-    if seconds not in HOPS:
-        raise ValueError("no delay queue has it")
-    return seconds
-
-
-@frozen
-class Schedule:
-    """When a message is due, and the delay queues it has still to pass, in seconds and in this order."""
-
-    due: float
-    hops: tuple[Annotated[int, AfterValidator(_hop)], ...] = ()
-
-
-@frozen
-class DeliveryDocument:
-    """A delivery on its way to its next attempt."""
-
-    delivery: Delivery
-    schedule: Schedule | None = None
 
 
 @frozen
@@ -62,17 +41,21 @@ class EventDocument:
     bulk: bool = False
     unknown_since: float | None = None
     deferrals: int = 0
-    schedule: Schedule | None = None
 
 
 _FINITE = ConfigDict(allow_inf_nan=False)
 
 
 @with_config(_FINITE)
+class _Schedule(TypedDict):
+    due: float
+
+
+@with_config(_FINITE)
 class _DeliveryV1(TypedDict):
     v: Literal[1]
     delivery: Delivery
-    schedule: NotRequired[Schedule]
+    schedule: NotRequired[_Schedule]
 
 
 @with_config(_FINITE)
@@ -82,38 +65,38 @@ class _EventV1(TypedDict):
     bulk: NotRequired[bool]
     unknown_since: NotRequired[float]
     deferrals: NotRequired[Count]
-    schedule: NotRequired[Schedule]
+    schedule: NotRequired[_Schedule]
 
 
 _DELIVERY = TypeAdapter(_DeliveryV1)
 _EVENT = TypeAdapter(_EventV1)
 
 
-def dump_delivery(document: DeliveryDocument) -> bytes:
-    """The delivery as a message of ours holds it."""
-    content: _DeliveryV1 = {"v": VERSION, "delivery": document.delivery}
-    if document.schedule is not None:
-        content["schedule"] = document.schedule
+def dump_delivery(delivery: Delivery, *, due: float | None = None) -> bytes:
+    """The delivery as a message of ours holds it; `due` where it waits."""
+    content: _DeliveryV1 = {"v": VERSION, "delivery": delivery}
+    if due is not None:
+        content["schedule"] = {"due": due}
     return _DELIVERY.dump_json(content, exclude_defaults=True)
 
 
-def load_delivery(body: bytes) -> DeliveryDocument:
+def load_delivery(body: bytes) -> Delivery:
     """The delivery that a message of ours holds. Raises MalformedEvent, or UnknownVersion for a later one."""
     content = parse(_DELIVERY, body)
     _check_id(content["delivery"].id, "delivery.id")
-    return DeliveryDocument(delivery=content["delivery"], schedule=content.get("schedule"))
+    return content["delivery"]
 
 
-def dump_event(document: EventDocument) -> bytes:
-    """The event as a message of ours holds it."""
+def dump_event(document: EventDocument, *, due: float | None = None) -> bytes:
+    """The event as a message of ours holds it; `due` where it waits."""
     version, event = as_written(document.event)
     content: _EventV1 = {"v": version, "event": event, "deferrals": document.deferrals}
     if document.bulk:
         content["bulk"] = True
     if document.unknown_since is not None:
         content["unknown_since"] = document.unknown_since
-    if document.schedule is not None:
-        content["schedule"] = document.schedule
+    if due is not None:
+        content["schedule"] = {"due": due}
     return _EVENT.dump_json(content, exclude_defaults=True)
 
 
@@ -126,7 +109,6 @@ def load_event(body: bytes) -> EventDocument:
         bulk=content.get("bulk", False),
         unknown_since=content.get("unknown_since"),
         deferrals=content.get("deferrals", 0),
-        schedule=content.get("schedule"),
     )
 
 

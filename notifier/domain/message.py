@@ -53,18 +53,8 @@ DELIVERY_LIMIT = 100  # times that a message is given back; at the next it is gi
 # cannot be told from what somebody has forged. One below the limit, so that it has two chances for it.
 LAST_CHANCE = DELIVERY_LIMIT - 1
 SUSPECT = 3  # times that a message was given back for no known reason, after which it may be what kills the process
-HOPS = tuple(2**power for power in range(17))  # seconds: 1, 2, 4 … 65536; one delay queue each
 DEAD = "dead"
-
-
-def delay(hop: int) -> str:
-    """The name of the delay queue of `hop` seconds, without prefix."""
-    return f"delay.{hop}s"
-
-
-def delays(queue: str) -> bool:
-    """Whether the queue of this name, without prefix, is a delay queue."""
-    return queue.startswith("delay.")
+DELAYED = "delay."  # how the name of every queue begins in which messages wait until they are due
 
 
 @frozen

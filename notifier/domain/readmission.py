@@ -17,7 +17,7 @@ from pydantic_core import from_json
 
 from notifier.domain.dead_letter import DeadLetter, message_of
 from notifier.domain.delivery import Delivery
-from notifier.domain.documents import DeliveryDocument, EventDocument, dump_delivery, dump_event
+from notifier.domain.documents import EventDocument, dump_delivery, dump_event
 from notifier.domain.errors import MalformedEvent
 from notifier.domain.event_document import read_event
 from notifier.domain.event_entries import places, read_again
@@ -135,7 +135,7 @@ def _delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmitted 
         reserved_until=None,
         unknown_since=None,
     )
-    body = dump_delivery(DeliveryDocument(delivery=anew))
+    body = dump_delivery(anew)
     return Readmitted(queue=Lane.RETRIES, outgoing=Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id))
 
 

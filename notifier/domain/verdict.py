@@ -18,16 +18,16 @@ expire at about the same moment, and one attempt for each of them would be a flo
 
 import math
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import assert_never
 
-from notifier.domain.backoff import SOON, Jitter, backoff, hops
+from notifier.domain.backoff import LATE, SOON, Jitter, Rounding, backoff, deferral_wait
 from notifier.domain.client import Client, RetryPolicy
 from notifier.domain.delivery import Delivery, Past
 from notifier.domain.frozen import frozen, replace
 from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason, Refused
 
 REJECTIONS = 3  # further attempts after the first 400 that counts (R12)
-PAUSE = 512.0  # seconds a paused client's delivery rests before it asks again: one hop, all of which is credited
+PAUSE = 512.0  # seconds a paused client's delivery rests before it asks again: a power of two, all of which is credited
 OUR_FAULT_BASE, OUR_FAULT_MOST = 2.0, 256.0  # seconds: a fault of ours is looked at again after 2, 4, 8 … 256 s
 # Causes that lie with the client. Their due time is a place in its line, which is kept when the delivery comes back
 # early, and the ages go on. All others are ours, and stop the ages.
@@ -50,7 +50,7 @@ class RetryAt:
     """Another attempt at `due`; a delay that the client asked for is rounded up, never down."""
 
     due: float
-    rounding: Literal["down", "up"] = "down"
+    rounding: Rounding = "down"
 
 
 @frozen
@@ -60,7 +60,7 @@ class Defer:
     due: float
     cause: Cause
     text: str = ""
-    rounding: Literal["down", "up"] = "down"
+    rounding: Rounding = "down"
 
 
 @frozen
@@ -158,7 +158,7 @@ def record(delivery: Delivery, outcome: Outcome, now: float) -> Delivery:
 def postponed(delivery: Delivery, verdict: Defer, client: Client | None, now: float) -> Delivery:
     """The delivery after a deferral: since when, how often, for what, and how long it is held back by us."""
     ours = verdict.cause not in RESERVED
-    held = delivery.held + (sum(hops(verdict.due - now, verdict.rounding, most=1)) if ours else 0.0)
+    held = delivery.held + (deferral_wait(verdict.due - now, verdict.rounding) if ours else 0.0)
     known = verdict.cause in delivery.waited_for
     return replace(
         delivery,
@@ -180,7 +180,7 @@ def not_taken(begun: Delivery, after: Delivery) -> Delivery:
 def within_age(later: Defer, delivery: Delivery, client: Client, *, carries_sid: bool, now: float) -> Defer:
     """The deferral, due no later than the last moment for an attempt, so that it is known as expired when it is."""
     last = _last_moment(delivery, client.retry, carries_sid=carries_sid, now=now)
-    comes = now + sum(hops(later.due - now, later.rounding, most=1))
+    comes = now + deferral_wait(later.due - now, later.rounding)
     return later if max(later.due, comes) <= last else replace(later, due=max(last, now), rounding="down")
 
 
@@ -214,7 +214,7 @@ def _retry(
     if asked is None:
         return RetryAt(due=min(now + backoff(policy, delivery.attempts, jitter), last))
     wait = clamp_retry_after(asked, policy)
-    in_time = now + sum(hops(wait, "up")) <= last
+    in_time = now + math.ceil(wait) * LATE <= last
     return RetryAt(due=now + wait, rounding="up") if in_time else RetryAt(due=last)
 
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.domain.frozen import frozen, replace
-from notifier.domain.message import DEAD, HOPS, Depth, Lane, delay
+from notifier.domain.message import DEAD, DELAYED, Depth, Lane
 from notifier.domain.moment import render_moment
 from notifier.operations.health_observer import ClientRecord, HealthObserver
 
@@ -211,7 +211,7 @@ def rates_of(status: ServiceStatus) -> dict[str, float]:
 
 def delayed(status: ServiceStatus) -> int:
     """How many wait in the delay queues, for their next attempt or for their turn."""
-    return sum(status.depths[name].ready for name in map(delay, HOPS) if name in status.depths)
+    return sum(depth.ready for name, depth in status.depths.items() if name.startswith(DELAYED))
 
 
 def held(status: ServiceStatus, lane: str) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal
 
-from notifier.domain.backoff import hops
+from notifier.domain.backoff import deferral_wait
 from notifier.domain.client import Client
 from notifier.domain.message import Lane
 from notifier.domain.outcome import Cause
@@ -168,7 +168,7 @@ class Admission(Generic[Ticket]):
             due = one.reserved = since
         else:
             due = one.reserved = min(one.reserved + one.pace, max(since, now) + FARTHEST)
-        early = cause in LEFT_ALONE or (one.suspect and cause is Cause.SLOT and now + hops(due - now)[0] < since)
+        early = cause in LEFT_ALONE or (one.suspect and cause is Cause.SLOT and now + deferral_wait(due - now) < since)
         return Later(due=due, cause=cause, rounding="up" if early and due > since else "down")
 
     # ── beginning and ending ──

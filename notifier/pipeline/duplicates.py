@@ -23,7 +23,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar, assert_never
 
-from notifier.domain.backoff import hops
+from notifier.domain.backoff import deferral_wait
 from notifier.domain.verdict import Dead, Defer, RetryAt
 
 Holder = TypeVar("Holder")
@@ -36,13 +36,13 @@ ARRIVAL = 2.0  # seconds that it may take from its delay queue to us; a copy wai
 def stands_for(verdict: RetryAt | Defer | Dead, now: float) -> float:
     """Seconds for which nobody elsewhere can give the delivery up, from when the verdict is made durable.
 
-    `now` in the verdict's time. A worker whose clock is ahead takes a retry after its first hop.
+    `now` in the verdict's time. A worker whose clock is ahead may take a retry after half of its wait.
     """
     match verdict:
         case RetryAt():
-            return min(LONGEST_STANDING, hops(verdict.due - now, verdict.rounding)[0])
+            return min(LONGEST_STANDING, deferral_wait(verdict.due - now))
         case Defer():
-            return min(LONGEST_STANDING, hops(verdict.due - now, verdict.rounding, most=1)[0])
+            return min(LONGEST_STANDING, deferral_wait(verdict.due - now, verdict.rounding))
         case Dead():
             return -math.inf
         case _:

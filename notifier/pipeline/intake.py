@@ -1,7 +1,7 @@
 """What a message asks for. Opens it only when its turn has come: reads it, and says what is to be done.
 
 Either `Expand`, deliveries made one by one as there is room, or `Move`, messages to be made durable elsewhere before
-this one is acked: an event split, a delay gone on with, a dead letter, an event of an issuer nobody knows (yet).
+this one is acked: an event split, a dead letter, an event of an issuer nobody knows (yet).
 Wrong entries of an event become one dead letter at the first reading, from the message as it came; whatever is written
 of the event from then on holds its good ones alone. Nothing here waits: the worker acts on what is returned.
 """
@@ -11,15 +11,14 @@ from itertools import chain
 from typing import Literal, TypeAlias, assert_never
 
 from notifier.domain import dead_letter, documents, plan, wrong_entries
-from notifier.domain.backoff import SOON, hops
+from notifier.domain.backoff import SOON, deferral_wait
 from notifier.domain.cloudevents import echo
 from notifier.domain.dead_letter import DeadLetter
 from notifier.domain.delivery import Delivery
-from notifier.domain.documents import Schedule
 from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
 from notifier.domain.event_document import understand
 from notifier.domain.frozen import frozen, replace
-from notifier.domain.message import DEAD, SUSPECT, Kind, Lane, Message, NewerKind, Outgoing, delay
+from notifier.domain.message import DEAD, SUSPECT, Kind, Lane, Message, NewerKind, Outgoing
 from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.plan import Skipped
 from notifier.domain.registry import Registry
@@ -34,9 +33,9 @@ from notifier.pipeline.settlement import Send
 # as long as it takes. Short at first, since during an upgrade the next to take it may be of that release already; the
 # most is what a rollback costs, with 100,000 of them 400 passes a second. It is never a dead letter: nothing is wrong.
 NEWER_WAITS = tuple(2**power for power in range(2, 9))
-# Where what a suspect was rewritten as rests first. Taken at once, it would kill the process before the ack of what it
-# was made of is with the broker; that would be rewritten again in the next life, and the poison be more at each death.
-REST = delay(1)
+# Seconds for which what a suspect was rewritten as rests first. Taken at once, it would kill the process before the ack
+# of what it was made of is with the broker; that would be rewritten in the next life, with more poison at each death.
+REST = SOON
 PASSES = "passes"  # the header that counts how often it has rested; its body is not ours to change
 
 
@@ -101,23 +100,15 @@ class Intake:
                     letter = wrong_entries.bury_entries(message, found.event, found.wrong, now)
                 return self._event(message, documents.EventDocument(event=found.event), letter, now)
             case Kind.EVENT:
-                document = documents.load_event(message.body)
-                if (hop := _next_hop(document.schedule, now)) is None:
-                    return self._written(message, document, now)
-                body = documents.dump_event(replace(document, schedule=hop.left))
+                return self._written(message, documents.load_event(message.body), now)
             case Kind.DELIVERY:
-                waiting = documents.load_delivery(message.body)
-                if (hop := _next_hop(waiting.schedule, now)) is None:
-                    return Expand(steps=iter((waiting.delivery,)), event=None)
-                body = documents.dump_delivery(replace(waiting, schedule=hop.left))
+                return Expand(steps=iter((documents.load_delivery(message.body),)), event=None)
             case Kind.DEAD_LETTER | Kind.UNREADABLE:
                 raise MalformedEvent((Mistake("", "a dead letter is replayed by `notifier dead-letters replay`"),))
             case NewerKind():
                 raise UnknownVersion(f"a message of type {echo(message.kind)}, which this release does not know")
             case _:
                 assert_never(message.kind)
-        outgoing = Outgoing(kind=message.kind, body=body, message_id=message.message_id or "")
-        return Move(sends=(Send(queue=delay(hop.seconds), message=outgoing),))
 
     def _written(self, message: Message, document: documents.EventDocument, now: float) -> Expand | Move:
         """An event on its way. In documents of earlier releases wrong entries stand among the others."""
@@ -157,19 +148,19 @@ class Intake:
             return _bury_event(event, objection.reason, objection.text, now)
         taken = _taken(event, "split", 0)
         if plan.needs_split(event):
-            return Move(sends=self._parts(document, registry, rest=message.suspect), fact=taken)
+            return Move(sends=self._parts(document, registry, due=now + REST if message.suspect else None), fact=taken)
         if message.suspect and len(event.clients) > 1:
-            return Move(sends=_singly(event, registry), fact=taken)
+            return Move(sends=_singly(event, registry, due=now + REST), fact=taken)
         if message.delivery_count >= SUSPECT and not event.id_given:
             return Move(sends=(_written_down(document),))
         return Expand(steps=plan.deliveries(event, registry), event=event)
 
-    def _parts(self, document: documents.EventDocument, registry: Registry, *, rest: bool) -> Iterator[Send]:
+    def _parts(self, document: documents.EventDocument, registry: Registry, *, due: float | None) -> Iterator[Send]:
         """Messages of their own: parts that shared an id would have to be confirmed one after the other."""
-        lane = REST if rest else Lane.BULK if document.bulk else Lane.EVENTS
+        lane = Lane.BULK if document.bulk else Lane.EVENTS
         for part in plan.split(replace(document.event, id_given=True), registry):
             body = documents.dump_event(documents.EventDocument(event=part, bulk=document.bulk))
-            yield Send(queue=lane, message=Outgoing(kind=Kind.EVENT, body=body, message_id=self._new_id()))
+            yield Send(queue=lane, due=due, message=Outgoing(kind=Kind.EVENT, body=body, message_id=self._new_id()))
 
     def _unknown_issuer(self, document: documents.EventDocument, registry: Registry, now: float) -> Move:
         event = document.event
@@ -179,19 +170,17 @@ class Intake:
             text = f"{event.iss} is not one of `issuers`; add it, then replay"
             return _bury_event(event, DeadReason.UNKNOWN_ISSUER, text, now)
         wait = min(left, our_fault_wait(document.deferrals))
-        hop = hops(wait, most=1)
         later = replace(
             document,
             event=replace(event, id_given=True),
             unknown_since=since,
             deferrals=document.deferrals + 1,
-            schedule=Schedule(due=now + wait, hops=()),
         )
         fact = Deferred(
             iss=event.iss, client_id="", event_id=event.id, cause=Cause.UNKNOWN, due=now + wait,
             text="not one of `issuers` (yet)", reply_to=event.reply_to,
         )  # fmt: skip
-        return Move(sends=_put_off(later, delay(hop[0]), fact))
+        return Move(sends=_put_off(later, now + deferral_wait(wait), fact))
 
     def _malformed(
         self, message: Message, mistakes: tuple[Mistake, ...], data: Mapping[str, object] | None = None
@@ -218,7 +207,7 @@ class Intake:
             kind=message.kind, body=message.body, message_id=message.message_id or "",
             headers={PASSES: str(passes + 1)},
         )  # fmt: skip
-        return Move(sends=(Send(queue=delay(wait), message=same, fact=fact),))
+        return Move(sends=(Send(due=fact.due, rounding="up", message=same, fact=fact),))
 
 
 def _worn_out(message: Message, now: float) -> Move | None:
@@ -234,7 +223,7 @@ def _worn_out(message: Message, now: float) -> Move | None:
     reason = DeadReason.DELIVERY_LIMIT
     match message.kind:
         case Kind.DELIVERY:
-            delivery = documents.load_delivery(message.body).delivery
+            delivery = documents.load_delivery(message.body)
             letter = dead_letter.bury_delivery(delivery, reason, text, now)
             return Move(sends=(_buried(letter, delivery.reply_to),))
         case Kind.EVENT:
@@ -250,24 +239,15 @@ def _worn_out(message: Message, now: float) -> Move | None:
             return None
 
 
-@frozen
-class _Hop:
-    seconds: int
-    left: Schedule
-
-
-def _next_hop(schedule: Schedule | None, now: float) -> _Hop | None:
-    """The next hop of a delay that is not over. The clock may only shorten: after the last hop it is due."""
-    if schedule is None or not schedule.hops or schedule.due - now < SOON:
-        return None
-    first, *rest = schedule.hops
-    return _Hop(seconds=first, left=Schedule(due=schedule.due, hops=tuple(rest)))
-
-
-def _put_off(later: documents.EventDocument, queue: str, fact: Deferred) -> Iterator[Send]:
+def _put_off(later: documents.EventDocument, look_again: float, fact: Deferred) -> Iterator[Send]:
     """Written at a turn of the loop of its own: of 20,000 names, reading them back has taken one."""
-    body = documents.dump_event(later)
-    yield Send(queue=queue, message=Outgoing(kind=Kind.EVENT, body=body, message_id=later.event.id), fact=fact)
+    body = documents.dump_event(later, due=fact.due)
+    yield Send(
+        due=look_again,
+        rounding="up",
+        message=Outgoing(kind=Kind.EVENT, body=body, message_id=later.event.id),
+        fact=fact,
+    )
 
 
 def _counted(event: SessionEnded, reply_to: ReplyTo, registry: Registry, *, more: int) -> SessionEnded:
@@ -275,12 +255,12 @@ def _counted(event: SessionEnded, reply_to: ReplyTo, registry: Registry, *, more
     return replace(event, reply_to=replace(reply_to, of=plan.fates_of(event, registry) + more))
 
 
-def _singly(event: SessionEnded, registry: Registry) -> Iterator[Send]:
+def _singly(event: SessionEnded, registry: Registry, *, due: float) -> Iterator[Send]:
     """The event as single deliveries, so that only the one that kills a process goes on to the delivery limit."""
     for step in plan.deliveries(replace(event, id_given=True), registry):
         if isinstance(step, Delivery):
-            body = documents.dump_delivery(documents.DeliveryDocument(delivery=step))
-            yield Send(queue=REST, message=Outgoing(kind=Kind.DELIVERY, body=body, message_id=step.id))
+            body = documents.dump_delivery(step)
+            yield Send(due=due, message=Outgoing(kind=Kind.DELIVERY, body=body, message_id=step.id))
 
 
 def _written_down(document: documents.EventDocument) -> Send:

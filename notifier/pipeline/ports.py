@@ -6,6 +6,7 @@ Each is one or two methods. Adapters satisfy them by shape; the composition root
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from notifier.domain.backoff import Rounding
 from notifier.domain.client import Algorithm, Route
 from notifier.domain.frozen import frozen
 from notifier.domain.message import Lane, Message, Outgoing
@@ -24,6 +25,13 @@ class Publisher(Protocol):
 
     async def publish(self, queue: str, message: Outgoing) -> None:
         """Return once the message is durable in `queue` (name without prefix). Raises QueueUnavailable."""
+
+    async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:
+        """Return once the message is durable. It comes back as a retry when it is due, after 1 s at the least.
+
+        A queue may round the wait, by an eighth down or a seventh up at most. It keeps a wait of 1, 2, 4 … 65,536 s as
+        it is. Raises QueueUnavailable.
+        """
 
     async def available(self) -> None:
         """Return when a publish has a chance again: connected and not blocked. Never raises; paces its caller."""

@@ -10,12 +10,11 @@ from collections.abc import Iterable
 from itertools import islice
 
 from notifier.domain import dead_letter, documents
-from notifier.domain.backoff import hops
+from notifier.domain.backoff import Rounding, deferral_wait
 from notifier.domain.delivery import Delivery
-from notifier.domain.documents import DeliveryDocument, Schedule
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.frozen import frozen, replace
-from notifier.domain.message import DEAD, Kind, Outgoing, delay
+from notifier.domain.message import DEAD, Kind, Lane, Outgoing
 from notifier.domain.verdict import Dead, Defer, Done, RetryAt, Skip, Verdict
 from notifier.pipeline import facts
 from notifier.pipeline.ports import Clock, Publisher
@@ -26,10 +25,12 @@ BATCH = 16  # messages that are made and confirmed together; more would hold the
 
 @frozen
 class Send:
-    """One message to be made durable, and what is to be told once it is."""
+    """A message to be made durable, and the fact to tell then. With `due` it waits, and comes back as a retry."""
 
-    queue: str
     message: Outgoing
+    queue: str = Lane.RETRIES
+    due: float | None = None
+    rounding: Rounding = "down"
     fact: facts.Fact | None = None
 
 
@@ -59,11 +60,12 @@ class Settlement:
                     )
                 )
             case RetryAt():
-                await self.send(*_later(delivery, verdict.due, hops(verdict.due - now, verdict.rounding)))
+                await self.send(_later(delivery, verdict, due=verdict.due, rounding=verdict.rounding))
                 self._observe(facts.RetryScheduled(delivery=delivery, due=verdict.due))
             case Defer():
-                later = _later(delivery, verdict.due, hops(verdict.due - now, verdict.rounding, most=1))
-                if not await self._send_within(max(AGAIN, verdict.due - now), *later):
+                look_again = now + deferral_wait(verdict.due - now, verdict.rounding)
+                later = _later(delivery, verdict, due=look_again, rounding="up")
+                if not await self._send_within(max(AGAIN, verdict.due - now), later):
                     return False
                 self._observe(_deferred(delivery, verdict))
             case Dead():
@@ -72,7 +74,7 @@ class Settlement:
 
     async def _bury(self, delivery: Delivery, verdict: Dead, now: float) -> None:
         letter = dead_letter.bury_delivery(delivery, verdict.reason, verdict.text, now)
-        await self.send(DEAD, dead_letter.dump_dead_letter(letter))
+        await self.send(Send(queue=DEAD, message=dead_letter.dump_dead_letter(letter)))
         self._observe(
             facts.Buried(
                 iss=letter.iss,
@@ -89,24 +91,30 @@ class Settlement:
         """Return once each is durable. They are made as they are sent, so a large event is never whole in memory."""
         rest = iter(sends)
         while batch := list(islice(rest, BATCH)):
-            await asyncio.gather(*(self.send(send.queue, send.message) for send in batch))
+            await asyncio.gather(*(self.send(send) for send in batch))
             for fact in (send.fact for send in batch if send.fact is not None):
                 self._observe(fact)
 
-    async def send(self, queue: str, message: Outgoing) -> None:
+    async def send(self, send: Send) -> None:
         """Return once the message is durable, however long the queue is away."""
         while True:
             try:
-                return await self._publisher.publish(queue, message)
+                return await self._publish(send)
             except QueueUnavailable:
                 await self._publisher.available()
 
-    async def _send_within(self, seconds: float, queue: str, message: Outgoing) -> bool:
+    async def _publish(self, send: Send) -> None:
+        if send.due is None:
+            await self._publisher.publish(send.queue, send.message)
+        else:
+            await self._publisher.publish_later(send.message, due=send.due, rounding=send.rounding)
+
+    async def _send_within(self, seconds: float, send: Send) -> bool:
         """Whether the message became durable, where the queue was not away for so long."""
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
             try:
-                await self._publisher.publish(queue, message)
+                await self._publish(send)
             except QueueUnavailable:
                 try:
                     async with asyncio.timeout_at(deadline):
@@ -117,14 +125,13 @@ class Settlement:
                 return True
 
 
-def _later(delivery: Delivery, due: float, path: tuple[int, ...]) -> tuple[str, Outgoing]:
-    """The message that brings it back, and the queue to send it to."""
-    first, *rest = path
+def _later(delivery: Delivery, verdict: RetryAt | Defer, *, due: float, rounding: Rounding) -> Send:
+    """The message that brings the delivery back."""
     # An id that is written down is the same at every reading, and marks a duplicate like one that was given.
     known = delivery if delivery.id_given else replace(delivery, id_given=True)
-    document = DeliveryDocument(delivery=known, schedule=Schedule(due=due, hops=tuple(rest)))
-    body = documents.dump_delivery(document)
-    return delay(first), Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id)
+    body = documents.dump_delivery(known, due=verdict.due)
+    message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id)
+    return Send(message=message, due=due, rounding=rounding)
 
 
 def _deferred(delivery: Delivery, verdict: Defer) -> facts.Deferred:

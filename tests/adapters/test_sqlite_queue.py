@@ -16,9 +16,9 @@ import pytest
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.dead_letter import load_dead_letter
 from notifier.domain.errors import QueueUnavailable, TopologyMismatch
-from notifier.domain.message import DEAD, Kind, Lane, delay
+from notifier.domain.message import DEAD, Kind, Lane
 from notifier.domain.outcome import DeadReason
-from tests.contract.queues import PATIENCE, Inbox, Place, names, outgoing, ready
+from tests.contract.queues import PATIENCE, Inbox, Place, delay, names, outgoing, ready
 
 Child = asyncio.subprocess.Process
 
@@ -277,14 +277,14 @@ async def test_due_by_the_clock_it_was_given(file: Path) -> None:
     queue = SqliteQueue(SqliteOptions(path=file, pace=lambda: now))
     await queue.open()
     for hop in (4096, 1024, 2048, 65536):
-        await queue.publish(delay(hop), outgoing(f"after {hop}"))
+        await delay(queue, hop, outgoing(f"after {hop}"))
     await queue.close()
     now += 10_000
     inbox = Inbox()
     await queue.open()
     await queue.consume(inbox)
     assert names(await inbox.some(3)) == ["after 1024", "after 2048", "after 4096"]
-    assert (await queue.depths())[delay(65536)].ready == 1
+    assert (await queue.depths())["delay.65536s"].ready == 1
     now += 60_000  # noticed at the next look
     assert names([await inbox.next()]) == ["after 65536"]
     await queue.close()

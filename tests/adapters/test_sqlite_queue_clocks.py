@@ -7,8 +7,7 @@ import pytest
 
 from notifier.adapters.queues.sqlite import SqliteQueue
 from notifier.adapters.queues.sqlite.writer import SqliteOptions, from_now_on
-from notifier.domain.message import delay
-from tests.contract.queues import Inbox, names, outgoing
+from tests.contract.queues import Inbox, delay, names, outgoing
 
 HOUR = 3600.0
 
@@ -21,14 +20,14 @@ async def test_a_wall_clock_that_is_set_changes_no_delay(tmp_path: Path, jump: f
     inbox = Inbox()
     await queue.open()
     await queue.consume(inbox)
-    await queue.publish(delay(64), outgoing("before"))
+    await queue.publish_later(outgoing("before"), due=wall + 64)
     wall += jump
-    await queue.publish(delay(2), outgoing("after"))
+    await queue.publish_later(outgoing("after"), due=wall + 2)
     pace += 2
     first = await inbox.next()
     assert names([first]) == ["after"]
     assert first.timestamp == wall
-    assert (await queue.depths())[delay(64)].ready == 1
+    assert (await queue.depths())["delay.64s"].ready == 1
     pace += 62
     assert names([await inbox.next()]) == ["before"]
     await queue.close()
@@ -44,7 +43,7 @@ async def test_a_clock_set_back_between_two_runs_prolongs_no_delay(tmp_path: Pat
     queue = SqliteQueue(options)
     await queue.open()
     for number in range(3):
-        await queue.publish(delay(64), outgoing(str(number)))
+        await delay(queue, 64, outgoing(str(number)))
         pace += 10
     await queue.close()
     pace -= HOUR
@@ -52,7 +51,7 @@ async def test_a_clock_set_back_between_two_runs_prolongs_no_delay(tmp_path: Pat
     await queue.open()
     await queue.consume(inbox)
     for number, wait in enumerate((44, 10, 10)):
-        assert (await queue.depths())[delay(64)].ready == 3 - number
+        assert (await queue.depths())["delay.64s"].ready == 3 - number
         pace += wait
         assert names([await inbox.next()]) == [str(number)]
     await queue.close()

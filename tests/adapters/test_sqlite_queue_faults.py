@@ -8,9 +8,9 @@ import pytest
 
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.message import Lane, delay
+from notifier.domain.message import Lane
 from tests.adapters.test_sqlite_queue import full_disk
-from tests.contract.queues import Inbox, names, outgoing
+from tests.contract.queues import Inbox, delay, names, outgoing
 from tests.system.site import Site
 from tests.system.worker_process import worker
 
@@ -43,8 +43,8 @@ async def test_what_comes_due_on_a_full_disk(file: Path, frames: int) -> None:
     inbox = Inbox()
     await queue.open()
     await queue.consume(inbox)
-    await queue.publish(delay(1), outgoing("first"))
-    await queue.publish(delay(2), outgoing("second"))
+    await delay(queue, 1, outgoing("first"))
+    await delay(queue, 2, outgoing("second"))
     with full_disk(at=file.with_name("queue.db-wal").stat().st_size + frames * WAL_FRAME):
         for _ in range(2):
             with pytest.raises(QueueUnavailable):
@@ -77,7 +77,7 @@ async def test_a_start_on_a_full_disk(file: Path) -> None:
     queue = SqliteQueue(SqliteOptions(path=file, pace=lambda: now))
     inbox = Inbox()
     await queue.open()
-    await queue.publish(delay(1), outgoing("delayed"))
+    await delay(queue, 1, outgoing("delayed"))
     await queue.publish(Lane.EVENTS, outgoing("event"))
     await queue.close()
     now += 10
@@ -88,6 +88,27 @@ async def test_a_start_on_a_full_disk(file: Path) -> None:
             await queue.publish(Lane.BULK, outgoing("no room"))
         assert inbox.empty()
     assert sorted(map(str, names(await inbox.some(2)))) == ["delayed", "event"]
+    await queue.close()
+
+
+async def test_a_delay_that_an_earlier_release_began(file: Path) -> None:
+    """It put a wait of 45 s into `delay.32s`, with the steps to follow in the document. Now it waits in one."""
+    now = 1_000_000.0
+    queue, inbox = SqliteQueue(SqliteOptions(path=file, pace=lambda: now)), Inbox()
+    await queue.open()
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.executemany(
+            "INSERT INTO messages (queue, headers, published_at, due, message_id, body) VALUES (?, '{}', 0, ?, ?, ?)",
+            (
+                ("delay.32s", now + 32, "in steps", b'{"v":1,"schedule":{"due":1000045.0,"hops":[8,4]}}'),
+                ("delay.32s", now + 32, "at once", b'{"v":1,"schedule":{"due":1000040.0}}'),
+                ("delay.8s", now + 8, "unreadable", b'\xff"hops":[8]}}'),
+            ),
+        )
+    await queue.consume(inbox)
+    for pause, name in ((8, "unreadable"), (24, "at once"), (13, "in steps")):
+        now += pause
+        assert names([await inbox.next()]) == [name]
     await queue.close()
 
 

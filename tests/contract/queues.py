@@ -1,6 +1,7 @@
 """The places where a queue can live, and an inbox that keeps what it takes."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 
@@ -71,6 +72,11 @@ class Place:
 def outgoing(name: str, *, body: bytes = b"{}", headers: Mapping[str, str] | None = None) -> Outgoing:
     """A message of ours, told from others by its `message_id`."""
     return Outgoing(kind=Kind.DELIVERY, body=body, message_id=name, headers=dict(headers or {}))
+
+
+async def delay(queue: Queue, seconds: float, message: Outgoing) -> None:
+    """Publish a message that is due in so many seconds, by the wall clock."""
+    await queue.publish_later(message, due=time.time() + seconds)
 
 
 def names(messages: Sequence[Message]) -> list[str | None]:

@@ -13,7 +13,7 @@ from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.dead_letter import bury_raw, dump_dead_letter, load_dead_letter
-from notifier.domain.documents import DeliveryDocument, dump_delivery, load_delivery
+from notifier.domain.documents import dump_delivery, load_delivery
 from notifier.domain.errors import Mistake, QueueUnavailable
 from notifier.domain.letter_filter import (
     FoundLetter,
@@ -161,7 +161,7 @@ async def test_a_replay_is_a_delivery_anew(place: Place, queue: Queue, letters: 
     message = await inbox.next()
     assert (message.lane, message.kind, message.message_id) == (Lane.RETRIES, Kind.DELIVERY, "d-1")
     assert not {"x-death", "reason", "client_id"} & message.headers.keys()
-    delivery = load_delivery(message.body).delivery
+    delivery = load_delivery(message.body)
     assert (delivery.id, delivery.sub, delivery.sid, delivery.iss) == ("d-1", "alice", "s-1", ISS)
     assert (delivery.attempts, delivery.first_attempt_at) == (0, None)
     assert [past.reason for past in delivery.history] == ["server_error", "dns"]
@@ -315,7 +315,7 @@ async def test_what_we_wrote_is_not_replayed_once_the_broker_moved_it(amqp_url: 
     options = RabbitOptions(urls=(amqp_url,), prefix=prefix)
     place = Place(lambda _: RabbitQueue(options))
     queue = await place.open()
-    body = dump_delivery(DeliveryDocument(delivery=replace(DELIVERY, id="d-1")))
+    body = dump_delivery(replace(DELIVERY, id="d-1"))
     kind = Kind.EVENT if lane is Lane.EVENTS else Kind.DELIVERY
     await queue.publish(lane, Outgoing(kind=kind, body=body, message_id="d"))
     await moved_by_the_broker(queue, amqp_url, prefix, lane)

@@ -4,18 +4,20 @@
 """
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.message import DEAD, HOPS, Kind, Lane, NewerKind, Outgoing, delay
-from tests.contract.queues import PATIENCE, Inbox, Place, consuming, names, outgoing, ready
+from notifier.domain.message import DEAD, Kind, Lane, NewerKind, Outgoing
+from tests.contract.queues import PATIENCE, Inbox, Place, consuming, delay, names, outgoing, ready
 
 ONE_BY_ONE = {Lane.EVENTS: 1, Lane.RETRIES: 1, Lane.BULK: 1}
 
@@ -207,32 +209,46 @@ async def test_lanes_are_separate(place: Place) -> None:
 
 
 async def test_a_delayed_message_comes_when_due(place: Place) -> None:
-    """A message in `delay.1s` comes to `retries` after a second, not before and not much after."""
+    """One that is due in a second comes to `retries` then, not before and not much after."""
     queue, inbox = await place.consume()
     started = time.monotonic()
-    await queue.publish(delay(1), outgoing("a", headers={"due": "soon"}))
-    assert (await queue.depths())[delay(1)].ready == 1
+    await delay(queue, 1, outgoing("a", headers={"due": "soon"}))
+    assert (await queue.depths())["delay.1s"].ready == 1
     message = await inbox.next()
     assert 0.99 <= time.monotonic() - started < 3
     assert (message.lane, message.message_id, message.kind) == (Lane.RETRIES, "a", Kind.DELIVERY)
     assert message.headers["due"] == "soon"
     queue.ack(message)
-    assert (await queue.depths())[delay(1)].ready == 0
+    assert (await queue.depths())["delay.1s"].ready == 0
+
+
+async def test_a_wait_of_several_steps_comes_once(place: Place) -> None:
+    """RabbitMQ keeps it in two delay queues, for 2 s and 1 s. Whoever consumes sees the message only after both."""
+    queue, inbox = await place.consume()
+    started = time.monotonic()
+    body = json.dumps({"v": 1, "schedule": {"due": time.time() + 3.6}}, separators=(",", ":"))
+    await delay(queue, 3.6, outgoing("a", body=body.encode()))
+    message = await inbox.next()
+    assert 2.9 <= time.monotonic() - started < 5
+    assert (message.lane, message.message_id, message.kind) == (Lane.RETRIES, "a", Kind.DELIVERY)
+    queue.ack(message)
+    await queue.close()
+    assert {depth.ready for depth in (await (await place.open()).depths()).values()} == {0}
 
 
 async def test_delays_do_not_block_each_other(place: Place) -> None:
     """A long delay published first holds back no short one published after it; a delay outlives the worker."""
     queue, inbox = await place.consume()
     started = time.monotonic()
-    await queue.publish(delay(65536), outgoing("tomorrow"))
-    await queue.publish(delay(2), outgoing("later"))
-    await queue.publish(delay(1), outgoing("soon"))
+    await delay(queue, 65536, outgoing("tomorrow"))
+    await delay(queue, 2, outgoing("later"))
+    await delay(queue, 1, outgoing("soon"))
     assert names([await inbox.next()]) == ["soon"]
     assert time.monotonic() - started < 2
     await queue.close()
     queue, inbox = await place.consume()
     assert set(names(await inbox.some(2))) == {"soon", "later"}
-    assert (await queue.depths())[delay(65536)].ready == 1
+    assert (await queue.depths())["delay.65536s"].ready == 1
 
 
 async def test_browsing_uses_nothing_up(place: Place) -> None:
@@ -271,12 +287,12 @@ async def test_depths_count_the_ready(place: Place) -> None:
     queue, inbox = await place.consume(prefetch=ONE_BY_ONE)
     for name in "abc":
         await queue.publish(Lane.EVENTS, outgoing(name))
-    await queue.publish(delay(32), outgoing("d"))
+    await delay(queue, 32, outgoing("d"))
     await queue.publish(DEAD, outgoing("e"))
     await inbox.next()
     await ready(queue, Lane.EVENTS, 2)
     depths = await queue.depths()
-    assert set(depths) == {*Lane, DEAD, *map(delay, HOPS)}
+    assert set(depths) == {*Lane, DEAD, *DELAY_QUEUES}
     assert {name: depth.ready for name, depth in depths.items() if depth.ready} == {
         "events": 2,
         "delay.32s": 1,

@@ -27,9 +27,9 @@ from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.rabbitmq.wire import frames
 from notifier.app.doctor_checks import libraries
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.message import DEAD, Kind, Lane, Outgoing, delay
+from notifier.domain.message import DEAD, Kind, Lane, Outgoing
 from notifier.operations.doctor import Severity
-from tests.contract.queues import PATIENCE, Inbox, consuming, names, outgoing, ready
+from tests.contract.queues import PATIENCE, Inbox, consuming, delay, names, outgoing, ready
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.waiting import until
 
@@ -223,7 +223,7 @@ async def test_a_retry_comes_when_it_is_due_and_one_that_goes_nowhere_is_an_erro
 ) -> None:
     """A return is told to who published, and the others are confirmed."""
     queue, inbox = worker
-    await asyncio.gather(*(queue.publish(delay(1), outgoing(f"later-{nth}")) for nth in range(3)))
+    await asyncio.gather(*(delay(queue, 1, outgoing(f"later-{nth}")) for nth in range(3)))
     assert {each.lane for each in await inbox.some(3)} == {Lane.RETRIES}
     async with await aio_pika.connect(amqp_url) as connection:
         channel = await connection.channel()

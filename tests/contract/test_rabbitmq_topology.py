@@ -8,11 +8,12 @@ import pytest
 from pamqp.common import FieldTable
 
 from notifier.adapters.queues.rabbitmq.administration import declare_topology, delete_topology, verify_topology
+from notifier.adapters.queues.rabbitmq.delays import HOPS
 from notifier.adapters.queues.rabbitmq.options import BrokerTls, RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.rabbitmq.topology import topology_of
 from notifier.domain.errors import ConfigurationError, QueueError, TopologyMismatch
-from notifier.domain.message import HOPS, Lane
+from notifier.domain.message import Lane
 from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing, ready
 from tests.rabbitmq_node import RabbitmqNode
 

@@ -1,12 +1,11 @@
-"""Backoff and hops: how long to wait, and how that wait is written as powers of two."""
+"""Backoff: how long to wait between two attempts, and when a deferral comes back."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.domain.backoff import MOST_HOPS, backoff, hops
+from notifier.domain.backoff import LONGEST_DEFERRAL, backoff, deferral_wait
 from notifier.domain.client import RetryPolicy
-from notifier.domain.message import HOPS
 
 MIDDLE = 0.5  # the jitter source that moves nothing
 
@@ -26,36 +25,15 @@ def test_jitter_moves_a_wait_by_a_quarter_at_most(tries: int, draw: float) -> No
 
 
 @pytest.mark.parametrize(
-    ("seconds", "rounding", "expected"),
-    [
-        (45, "down", (32, 8, 4)),
-        (45, "up", (32, 16)),
-        (0, "down", (1,)),
-        (0.3, "up", (1,)),
-        (1.2, "up", (2,)),
-        (3600, "down", (2048, 1024, 512)),
-        (200_000, "down", (65536, 65536, 65536)),
-    ],
+    ("seconds", "down", "up"), [(0, 1, 1), (-5, 1, 1), (5, 4, 8), (8, 8, 8), (511.999, 512, 512), (1e9, 65536, 65536)]
 )
-def test_a_delay_is_written_as_hops(seconds: float, rounding: str, expected: tuple[int, ...]) -> None:
-    """Longest first; down for a backoff, up where the client named the time."""
-    assert hops(seconds, "up" if rounding == "up" else "down") == expected
+def test_a_deferral_waits_for_a_power_of_two_seconds(seconds: float, down: int, up: int) -> None:
+    """A moment on the way from the decision to the queue does not halve the wait."""
+    assert (deferral_wait(seconds), deferral_wait(seconds, "up")) == (down, up)
 
 
-@given(seconds=st.floats(0, MOST_HOPS * HOPS[-1]), most=st.integers(1, MOST_HOPS))
-def test_hops_are_queues_that_exist_and_round_the_way_asked(seconds: float, most: int) -> None:
-    """One to `most` hops, each one of the delay queues; their sum never crosses the delay the wrong way."""
-    down, up = hops(seconds, "down", most), hops(seconds, "up", most)
-    for path in (down, up):
-        assert 1 <= len(path) <= most
-        assert set(path) <= set(HOPS)
-        assert list(path) == sorted(path, reverse=True)
-    assert sum(down) <= max(1.0, seconds)
-    assert sum(up) >= min(seconds, most * HOPS[-1])
-
-
-@given(seconds=st.integers(8, HOPS[-1]))
-def test_three_hops_come_close(seconds: int) -> None:
-    """Within an eighth below, or a seventh above."""
-    assert sum(hops(seconds)) >= seconds * 7 / 8
-    assert sum(hops(seconds, "up")) <= seconds * 8 / 7
+@given(seconds=st.floats(1, LONGEST_DEFERRAL))
+def test_a_deferral_comes_back_after_half_of_its_time_at_the_least(seconds: float) -> None:
+    """Rounded up, it comes after all of it and before the double."""
+    assert seconds / 2 <= deferral_wait(seconds) <= seconds + 0.01
+    assert seconds <= deferral_wait(seconds, "up") < 2 * seconds + 1

@@ -21,7 +21,7 @@ from notifier.domain.dead_letter import (
     message_of,
 )
 from notifier.domain.delivery import Delivery, Past
-from notifier.domain.documents import NAMES, DeliveryDocument, EventDocument, dump_delivery, dump_event
+from notifier.domain.documents import NAMES, EventDocument, dump_delivery, dump_event
 from notifier.domain.errors import Mistake, UnknownVersion
 from notifier.domain.event_entries import WrongEntries
 from notifier.domain.message import Kind, Lane, Message, Outgoing, Whole
@@ -302,7 +302,7 @@ def test_headers_are_short_and_print() -> None:
 @pytest.mark.parametrize(
     ("kind", "body"),
     [
-        (Kind.DELIVERY, dump_delivery(DeliveryDocument(delivery=DELIVERY))),
+        (Kind.DELIVERY, dump_delivery(DELIVERY)),
         (Kind.EVENT, dump_event(EventDocument(event=EVENT))),
         (None, dump_dead_letter(bury_delivery(DELIVERY, DeadReason.REFUSED, "", NOW)).body),
     ],

@@ -16,7 +16,6 @@ from notifier.domain.dead_letter import (
 )
 from notifier.domain.delivery import Delivery, Past
 from notifier.domain.documents import (
-    DeliveryDocument,
     EventDocument,
     dump_delivery,
     dump_event,
@@ -68,7 +67,7 @@ def test_ages_begin_anew() -> None:
     found = of_delivery(DELIVERY)
     assert isinstance(found, Readmitted)
     assert (found.queue, found.outgoing.message_id, dict(found.outgoing.headers)) == (Lane.RETRIES, "d-1", {})
-    anew = load_delivery(found.outgoing.body).delivery
+    anew = load_delivery(found.outgoing.body)
     assert anew == replace(
         DELIVERY, id_given=True, attempts=0, rejections=0, first_taken_at=None, first_attempt_at=None, held=0.0,
         waited_for=(), deferrals=0, deferred_for=None, reserved_until=None,
@@ -81,7 +80,7 @@ def test_not_after_stays() -> None:
     assert stays(of_delivery(replace(DELIVERY, not_after=NOW - 1), rules)) is KeepReason.NOT_AFTER
     found = of_delivery(replace(DELIVERY, not_after=NOW + 1))
     assert isinstance(found, Readmitted)
-    assert load_delivery(found.outgoing.body).delivery.not_after == NOW + 1
+    assert load_delivery(found.outgoing.body).not_after == NOW + 1
     assert stays(of_event(replace(EVENT, not_after=NOW - 1))) is KeepReason.NOT_AFTER
 
 
@@ -217,7 +216,7 @@ def test_every_reason_to_stay_tells_the_way_out() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        dump_delivery(DeliveryDocument(delivery=DELIVERY)),
+        dump_delivery(DELIVERY),
         dump_event(EventDocument(event=EVENT)),
         dump_dead_letter(bury_delivery(DELIVERY, DeadReason.EXPIRED, "", NOW)).body,
     ],

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from notifier.domain.delivery import Delivery
-from notifier.domain.documents import DeliveryDocument, dump_delivery, load_delivery
+from notifier.domain.documents import dump_delivery, load_delivery
 from notifier.domain.event_document import read_event
 from notifier.domain.message import Lane, Message
 from notifier.domain.plan import deliveries
@@ -59,4 +59,4 @@ def test_it_stays_with_the_delivery() -> None:
     event = read_event(message, max_bytes=10_000, new_id=lambda: "x", now=0.0)
     [delivery] = deliveries(event, Registry(issuers={"https://i": Issuer(iss="https://i")}))
     assert isinstance(delivery, Delivery)
-    assert load_delivery(dump_delivery(DeliveryDocument(delivery=delivery))).delivery.trace == SENT
+    assert load_delivery(dump_delivery(delivery)).trace == SENT

@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Iterable
 
+from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES, first_pass
 from notifier.domain import documents
 from notifier.domain.client import Client
 from notifier.domain.dead_letter import dump_dead_letter, load_dead_letter
@@ -14,7 +15,7 @@ from notifier.domain.delivery import Delivery
 from notifier.domain.errors import MalformedEvent, Mistake
 from notifier.domain.event_document import understand
 from notifier.domain.event_entries import MISTAKES
-from notifier.domain.message import HOPS, Kind, Lane, Message, delay
+from notifier.domain.message import Kind, Lane, Message
 from notifier.domain.registry import Issuer, Registry
 from notifier.domain.session_ended import SessionEnded
 from notifier.operations.dead_letter_export import document_of
@@ -23,7 +24,7 @@ from notifier.pipeline.settlement import Send
 from tests.fuzz.grammar import ISS, LOUD, MOST, OTHER, SUBJECT
 
 NOW = 1_800_000_000.0
-QUEUES = frozenset({*Lane, "dead", *map(delay, HOPS)})
+QUEUES = frozenset({*Lane, "dead", *DELAY_QUEUES})
 PATH, TEXT, ECHO = 200, 500, 100  # characters
 
 
@@ -92,8 +93,8 @@ def open_fully(message: Message) -> list[str]:
     words = []
     while (step := reader.step(message, work.steps)) is not None:
         if isinstance(step, Delivery):
-            written = documents.dump_delivery(documents.DeliveryDocument(delivery=step))
-            assert documents.load_delivery(written).delivery == step
+            written = documents.dump_delivery(step)
+            assert documents.load_delivery(written) == step
             words.append("delivery")
         elif isinstance(step, Send):
             words.append(_sent(step))
@@ -103,11 +104,12 @@ def open_fully(message: Message) -> list[str]:
 
 
 def _sent(send: Send) -> str:
-    assert send.queue in QUEUES, send.queue
+    queue = send.queue if send.due is None else first_pass(send.message, send.due - NOW, send.rounding)[0]
+    assert queue in QUEUES, queue
     assert len(send.message.message_id.encode()) <= 255
     if send.queue == "dead":
         _letter(send)
-    return str(send.queue)
+    return str(queue)
 
 
 def _letter(send: Send) -> None:

@@ -34,7 +34,7 @@ def follow(came: Message) -> list[str]:
         read(came)
     if came.kind is Kind.DELIVERY:
         with suppress(MalformedEvent, UnknownVersion):
-            go_through(load_delivery(came.body).delivery)
+            go_through(load_delivery(came.body))
     with suppress(UnknownVersion):
         dump_dead_letter(load_dead_letter(came))
     return open_fully(came)

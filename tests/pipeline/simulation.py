@@ -5,7 +5,7 @@ A heap of events, and no real time: an hour with a hundred thousand deliveries t
 - a worker's CPU is one serial resource: a POST takes it for 300 µs, a pass through a queue (a deferral or a retry
   written, read and asked again) for 200 µs;
 - messages are handed to the workers in turn, up to the prefetch, and acked once all their deliveries have a fate;
-- what is put off goes through delay queues of powers of two seconds, by the same `hops` that the settlement takes;
+- what is put off goes through delay queues of powers of two seconds, by the `hops` that RabbitMQ takes;
 - what a delivery remembers, when it expires and when it is due again is decided by the real `verdict`;
 - a client is a function from the moment to how long it takes and what its answer says; it may ask for a pause.
 
@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from statistics import quantiles
 
-from notifier.domain.backoff import SOON, hops
+from notifier.adapters.queues.rabbitmq.delays import hops
+from notifier.domain.backoff import SOON, deferral_wait
 from notifier.domain.client import Client
 from notifier.domain.delivery import Delivery
 from notifier.domain.message import Lane
@@ -370,7 +371,7 @@ class SimulatedWorker:
         defer = within_age(defer, parcel.delivery, parcel.client, carries_sid=True, now=now)
         parcel.delivery = postponed(parcel.delivery, defer, parcel.client, now)
         self._sim.tally.deferrals[parcel.client.client_id] += 1
-        self._work(PASS, self._delay, ticket, hops(defer.due - now, defer.rounding, most=1))
+        self._work(PASS, self._delay, ticket, (deferral_wait(defer.due - now, defer.rounding),))
 
     def _delay(self, ticket: Ticket, path: tuple[int, ...]) -> None:
         first, *rest = path

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from notifier.adapters.queues.rabbitmq.delays import Forwarder, first_pass
+from notifier.domain.backoff import Rounding
 from notifier.domain.client import Algorithm, Client
 from notifier.domain.dead_letter import load_dead_letter
 from notifier.domain.errors import QueueUnavailable
@@ -61,11 +63,12 @@ class PlainSigner:
 
 @dataclass
 class MemoryQueue:
-    """What was published and acked, in order; `open` unset means that the queue is away.
+    """What was published and acked, in order; `open` unset means that the queue is away. It delays as RabbitMQ does.
 
     `refused` tells where to something was to be published while it was.
     """
 
+    clock: Callable[[], float]
     published: list[tuple[str, Outgoing]] = field(default_factory=list)
     acked: list[Message] = field(default_factory=list)
     open: asyncio.Event = field(default_factory=asyncio.Event)
@@ -83,6 +86,9 @@ class MemoryQueue:
         self.published.append((queue, message))
         self.log.append(f"published {queue}")
 
+    async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:
+        await self.publish(*first_pass(message, due - self.clock(), rounding))
+
     async def available(self) -> None:
         await self.open.wait()
 
@@ -95,7 +101,7 @@ class Stage:
     """One worker on these ports. `until` waits for a condition, bounded."""
 
     def __init__(self, *clients: Client, **limits: Any) -> None:
-        self.queue = MemoryQueue()
+        self.queue = MemoryQueue(clock=lambda: self.now + self.jumped)
         self.queue.open.set()
         self.receivers = Receivers()
         self.facts: list[Fact] = []
@@ -127,6 +133,8 @@ class Stage:
             self.queue,
             Limits(**limits),
         )
+        queue = self.queue
+        self._inbox = Forwarder(self.worker, queue.publish, queue.available, queue.ack, queue.clock)
         self._tags = itertools.count(1)
 
     def event(self, *clients: Any, lane: Lane = Lane.EVENTS, delivery_count: int = 0, **members: Any) -> Message:
@@ -139,7 +147,7 @@ class Stage:
     ) -> Message:
         """Hand a message to the worker."""
         message = Message(lane=lane, body=body, kind=kind, tag=next(self._tags), timestamp=self.now, **more)
-        self.worker.take(message)
+        self._inbox.take(message)
         return message
 
     def retake(self, queue: str) -> Message:

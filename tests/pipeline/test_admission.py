@@ -224,7 +224,7 @@ def test_nobody_comes_back_to_one_that_hangs_before_more_can_be_known_of_it() ->
     assert later[0].rounding == "down"
     assert later[0].due == desk.now + A.timeout
     for one in later[1:]:
-        assert one.rounding == ("up" if one.due < desk.now + 8 else "down"), one
+        assert one.rounding == ("up" if one.due < desk.now + 7.99 else "down"), one
     assert later[-1].rounding == "down"
 
 

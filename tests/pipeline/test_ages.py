@@ -25,7 +25,7 @@ async def waits(stage: Stage, **members: Any) -> Delivery:
     await stage.until(lambda: len(stage.queue.acked) == 1)
     stage.event("shop", id="second", **members)
     await stage.until(lambda: len(stage.queue.acked) == 2)
-    return load_delivery(stage.queue.published[-1][1].body).delivery
+    return load_delivery(stage.queue.published[-1][1].body)
 
 
 async def to_its_end(stage: Stage, most: float) -> list[float]:

@@ -14,7 +14,7 @@ import pytest
 
 from notifier.domain.dead_letter import load_dead_letter
 from notifier.domain.delivery import Delivery
-from notifier.domain.documents import DeliveryDocument, EventDocument, dump_delivery, dump_event
+from notifier.domain.documents import EventDocument, dump_delivery, dump_event
 from notifier.domain.message import DEAD, DELIVERY_LIMIT, LAST_CHANCE, SUSPECT, Kind, Lane, Message, NewerKind
 from notifier.domain.outcome import Answer, DeadReason, Wire
 from notifier.domain.session_ended import SessionEnded
@@ -153,7 +153,7 @@ BARE = b'{"iss": "https://id.example", "id": "e", "sub": "s", "clients": ["shop"
 @pytest.mark.parametrize(
     ("kind", "body"),
     [
-        (Kind.DELIVERY, dump_delivery(DeliveryDocument(delivery=DELIVERY))),
+        (Kind.DELIVERY, dump_delivery(DELIVERY)),
         (Kind.EVENT, dump_event(EventDocument(event=EVENT))),
         (None, BARE),
         (None, b"no JSON"),

@@ -16,12 +16,13 @@ from notifier.adapters.queues.rabbitmq.connection import (
     open_channel,
     reason_of,
 )
+from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.side_channel import ask_workers
 from notifier.adapters.queues.rabbitmq.topology import Standing
 from notifier.adapters.queues.rabbitmq.wire.decoding import to_message
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.message import DEAD, HOPS, Depth, Lane, Message, delay
+from notifier.domain.message import DEAD, Depth, Lane, Message
 from notifier.domain.queue_state import QueueOverview
 
 __all__ = ["Standing", "declare_topology", "delete_topology", "look_around", "survey_topology", "verify_topology"]
@@ -68,7 +69,7 @@ async def look_around(options: RabbitOptions, *, within: float) -> QueueOverview
 
 def queue_names(options: RabbitOptions) -> dict[str, str]:
     """The full name of each queue, by its name without prefix."""
-    return {name: f"{options.prefix}.{name}" for name in (*Lane, DEAD, *map(delay, HOPS))}
+    return {name: f"{options.prefix}.{name}" for name in (*Lane, DEAD, *DELAY_QUEUES)}
 
 
 async def depths_at(connection: Connection, names: Mapping[str, str]) -> dict[str, Depth]:

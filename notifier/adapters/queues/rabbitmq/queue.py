@@ -22,14 +22,16 @@ from notifier.adapters.queues.rabbitmq.connection import (
 )
 from notifier.adapters.queues.rabbitmq.consuming import LaneConsumer, Taken
 from notifier.adapters.queues.rabbitmq.dead_letters import RabbitDeadLetters
+from notifier.adapters.queues.rabbitmq.delays import Forwarder, first_pass
 from notifier.adapters.queues.rabbitmq.examination import examine_broker
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.outcomes import OutcomePublisher
 from notifier.adapters.queues.rabbitmq.publishing import BLOCKED, Publishing
 from notifier.adapters.queues.rabbitmq.side_channel import RabbitSideChannel
 from notifier.adapters.queues.rabbitmq.wire.publish import Publish
+from notifier.domain.backoff import Rounding
 from notifier.domain.errors import NotifierError, QueueUnavailable
-from notifier.domain.message import Depth, Lane, Message, Outgoing, QueueStatus, delays
+from notifier.domain.message import Depth, Lane, Message, Outgoing, QueueStatus
 from notifier.domain.queue_state import BrokerState, QueueOverview
 from notifier.pipeline.ports import Inbox
 
@@ -42,8 +44,10 @@ ROUTING_KEY = "session-ended"  # any: the exchanges are bound with `#`
 class RabbitQueue:
     """The queue port on RabbitMQ. `open` first, `close` last; everything between survives losing the broker."""
 
-    def __init__(self, options: RabbitOptions) -> None:
+    def __init__(self, options: RabbitOptions, *, clock: Callable[[], float] = time.time) -> None:
         self._options = options
+        self._clock = clock
+        self._forwarder: Forwarder | None = None
         self._topology = topology.topology_of(options.prefix)
         self._log = structlog.get_logger(__name__)
         self._mend_soon = asyncio.Event()
@@ -91,6 +95,8 @@ class RabbitQueue:
     async def close(self) -> None:
         """Stop, and send the acks that wait. Unacked messages go back to the broker."""
         await self.stop_consuming()
+        if self._forwarder is not None:
+            self._forwarder.stop()
         for lane in self._lanes:
             await lane.flush()
         for task in self._tasks:
@@ -106,8 +112,9 @@ class RabbitQueue:
 
     async def consume(self, inbox: Inbox) -> None:
         """Give messages of the three lanes to `inbox` from now on, through every loss of connection or queue."""
+        forwarder = self._forwarder = Forwarder(inbox, self._publish_patiently, self.available, self.ack, self._clock)
         for lane in self._lanes:
-            await lane.start(inbox)
+            await lane.start(forwarder)
 
     async def stop_consuming(self) -> None:
         """Take no more. Messages already taken can still be acked."""
@@ -186,10 +193,20 @@ class RabbitQueue:
 
     async def publish(self, queue: str, message: Outgoing) -> None:
         """Return once the message is durable in `queue`. Raises QueueUnavailable."""
+        await self._publish(queue, message, patient=False)
+
+    async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:
+        """Return once the message is durable in a delay queue. Raises QueueUnavailable."""
+        await self._publish_patiently(*first_pass(message, due - self._clock(), rounding))
+
+    async def _publish_patiently(self, queue: str, message: Outgoing) -> None:
+        await self._publish(queue, message, patient=True)
+
+    async def _publish(self, queue: str, message: Outgoing, *, patient: bool) -> None:
         publish = Publish(
             exchange="", routing_key=self._name(queue), body=message.body,
             message_id=message.message_id or uuid4().hex, content_type=message.content_type,
-            message_type=str(message.kind), headers=message.headers, patient=delays(queue),
+            message_type=str(message.kind), headers=message.headers, patient=patient,
         )  # fmt: skip
         await self._publishing.publish(publish)
 

@@ -13,8 +13,9 @@ import aiormq
 from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from notifier.adapters.queues.rabbitmq.connection import Connection, close_channel, open_channel
+from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.domain.errors import QueueError, TopologyMismatch
-from notifier.domain.message import DEAD, DELIVERY_LIMIT, HOPS, Lane, delay
+from notifier.domain.message import DEAD, DELIVERY_LIMIT, Lane
 
 NO_LIMIT = 2**31 - 1  # looking must never use a dead letter up
 OUTCOMES = "outcomes"
@@ -62,7 +63,8 @@ def topology_of(prefix: str) -> Topology:
     dead = _queue(f"{prefix}.{DEAD}", limit=NO_LIMIT, to=None)
     lanes = (_queue(f"{prefix}.{lane}", limit=DELIVERY_LIMIT, to=dead.name) for lane in Lane)
     delays = (
-        _queue(f"{prefix}.{delay(hop)}", limit=NO_LIMIT, to=f"{prefix}.{Lane.RETRIES}", ttl=hop * 1000) for hop in HOPS
+        _queue(f"{prefix}.{name}", limit=NO_LIMIT, to=f"{prefix}.{Lane.RETRIES}", ttl=seconds * 1000)
+        for name, seconds in DELAY_QUEUES.items()
     )
     return Topology(
         queues=(dead, *lanes, *delays),

@@ -21,10 +21,11 @@ from notifier.adapters.queues.sqlite.examination import examine_file
 from notifier.adapters.queues.sqlite.handover import Ack, Call, Publish, Report
 from notifier.adapters.queues.sqlite.outcomes import KeptOutcomes
 from notifier.adapters.queues.sqlite.side_channel import SqliteSideChannel
-from notifier.adapters.queues.sqlite.store import ASKER, DELAYS, QUEUES, Row, Store, Tag
+from notifier.adapters.queues.sqlite.store import ASKER, Row, Store, Tag, queue_of_wait
 from notifier.adapters.queues.sqlite.writer import SqliteOptions, Writer
+from notifier.domain.backoff import SOON, Rounding
 from notifier.domain.errors import QueueError, QueueUnavailable
-from notifier.domain.message import Depth, Lane, Message, Outgoing, QueueStatus
+from notifier.domain.message import DEAD, Depth, Lane, Message, Outgoing, QueueStatus
 from notifier.domain.outcome_event import Told
 from notifier.domain.queue_state import FileState, QueueOverview
 from notifier.pipeline.ports import Inbox
@@ -113,11 +114,16 @@ class SqliteQueue:
 
     async def publish(self, queue: str, message: Outgoing) -> None:
         """Return once the message is on disk. Raises QueueUnavailable: unknown queue, closed, disk full, locked."""
-        if queue not in QUEUES:
+        if queue not in {*Lane, DEAD}:
             raise QueueUnavailable(f"there is no queue {queue!r}")
         await self._write(self.row(queue, message))
 
-    def row(self, queue: str, message: Outgoing) -> Row:
+    async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:  # noqa: ARG002
+        """Return once the message is on disk. It comes when it is due: nothing is rounded. Raises QueueUnavailable."""
+        wait = max(SOON, due - self._options.clock())
+        await self._write(self.row(queue_of_wait(wait), message, due=self._options.pace() + wait))
+
+    def row(self, queue: str, message: Outgoing, *, due: float | None = None) -> Row:
         """The message as a row of the file."""
         return Row(
             queue=queue,
@@ -126,7 +132,7 @@ class SqliteQueue:
             message_id=_storable(message.message_id),
             headers=json.dumps(dict(message.headers)) if message.headers else "{}",
             published_at=self._options.clock(),
-            due=self._options.pace() + DELAYS[queue] if queue in DELAYS else None,
+            due=due,
             body=message.body,
         )
 

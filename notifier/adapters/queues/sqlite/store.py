@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 from notifier.adapters.feed import outcome_table
 from notifier.adapters.feed.outcome_table import Retention
 from notifier.adapters.queues.sqlite.file import one, open_file, transaction, translating
-from notifier.domain.message import DEAD, HOPS, Lane, Message, delay, kind_named
+from notifier.domain.message import DEAD, DELAYED, Lane, Message, kind_named
 from notifier.domain.outcome_event import Told
 from notifier.domain.reply import ReplyTo
 
@@ -34,7 +34,10 @@ T = TypeVar("T")
 DELIVERY_LIMIT = 100  # what is given back more often is dead: RabbitMQ's limit of the same name (`x-delivery-limit`)
 LARGEST_INSERT = 256  # rows of one statement
 DUE_AT_ONCE = 512  # messages moved in one transaction, so that a backlog holds nobody up
-DELAYS: Mapping[str, int] = MappingProxyType({delay(hop): hop for hop in HOPS})
+# A message that waits goes by its due time. The queue's name only says how long it waits at the most, `delay.64s`, as
+# in the files of every release, so that an older one can go on with a file, and people find the names of RabbitMQ.
+DELAYS: Mapping[str, int] = MappingProxyType({f"{DELAYED}{2**power}s": 2**power for power in range(17)})
+_LONGEST = f"{DELAYED}{2**16}s"  # longer waits too
 _LANES: Mapping[str, Lane] = MappingProxyType({lane.value: lane for lane in Lane})
 QUEUES = frozenset({*_LANES, *DELAYS, DEAD})
 
@@ -62,11 +65,16 @@ _DUE = "FROM messages WHERE due <= ? ORDER BY due, id LIMIT ?"
 _MOVE = f"""
     INSERT INTO messages (queue, kind, content_type, message_id, headers, published_at, body)
     SELECT 'retries', kind, content_type, message_id, headers, published_at, body {_DUE}"""
+_DOCUMENT = "CAST(body AS TEXT)"
+_JOIN_HOPS = f"""
+    UPDATE messages SET queue = '{_LONGEST}', due = max(due, json_extract({_DOCUMENT}, '$.schedule.due'))
+    WHERE due IS NOT NULL AND CAST(substr(body, -3) AS TEXT) = ']}}}}'
+    AND CASE WHEN json_valid({_DOCUMENT}) THEN json_array_length({_DOCUMENT}, '$.schedule.hops') > 0 ELSE 0 END"""  # noqa: S608  constants
 _UNDELAY = f"DELETE FROM messages WHERE id IN (SELECT id {_DUE})"  # noqa: S608  constants
 
 
 class Row(NamedTuple):
-    """A message to be written. `headers` is a JSON object; `due` in epoch seconds for a delay queue, else None."""
+    """A message to be written. `headers` is a JSON object; `due` in epoch seconds where it waits, else None."""
 
     queue: str
     kind: str | None
@@ -76,6 +84,11 @@ class Row(NamedTuple):
     published_at: float
     due: float | None
     body: bytes
+
+
+def queue_of_wait(seconds: float) -> str:
+    """Where a message is kept that waits so long."""
+    return next((name for name, most in DELAYS.items() if seconds <= most), _LONGEST)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,12 +181,17 @@ class Store:
     def bound_delays(self, now: float) -> None:
         """Where the wall clock was set back since, bring every due time forward by as much as the farthest shows.
 
-        None can lie ahead by more than its queue's delay. All are moved, so that they keep their distances.
+        None lies ahead by more than its queue's name says. All are moved, so that they keep their distances.
         """
         farthest = "SELECT queue, max(due) FROM messages WHERE due IS NOT NULL GROUP BY queue"
-        ahead = max((due - DELAYS[queue] - now for queue, due in self._database.execute(farthest)), default=0.0)
+        found = [(queue, due) for queue, due in self._database.execute(farthest) if queue != _LONGEST]
+        ahead = max((due - DELAYS[queue] - now for queue, due in found), default=0.0)
         if ahead > 0:
             self._database.execute("UPDATE messages SET due = due - ? WHERE due IS NOT NULL", (ahead,))
+
+    def join_hops(self) -> None:
+        """Let a message that an earlier release delayed in several steps wait until it is due."""
+        self._database.execute(_JOIN_HOPS)
 
     def move_due(self, now: float) -> None:
         """Move what came due to `retries`, the earliest first, `DUE_AT_ONCE` at most."""

@@ -251,6 +251,7 @@ class Writer:
                 with store.transaction():
                     store.give_back(self._pace())  # what a worker had that did not come to its end
                     store.bound_delays(self._pace())
+                    store.join_hops()
             except BaseException:
                 lock.release()
                 raise

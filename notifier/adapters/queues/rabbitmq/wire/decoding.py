@@ -18,7 +18,8 @@ from typing import Any
 import aiormq.abc
 from pamqp import commands, decode
 
-from notifier.domain.message import DEAD, HOPS, SUSPECT, Kind, Lane, Message, NewerKind, Whole, delay, kind_named
+from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES
+from notifier.domain.message import DEAD, SUSPECT, Kind, Lane, Message, NewerKind, Whole, kind_named
 from notifier.domain.reply import asked_by_publisher
 
 HEADERS_LIMIT = 16 * 1024  # bytes of a table that are decoded: 50 ms at the very most, 0.1 ms for what people send
@@ -37,7 +38,7 @@ _PLACES: Mapping[str, frozenset[Kind]] = MappingProxyType(
         DEAD: frozenset({Kind.DEAD_LETTER, Kind.UNREADABLE}),
     }
 )
-_DELAYS = tuple(f".{delay(hop)}" for hop in HOPS)
+_DELAYS = tuple(f".{name}" for name in DELAY_QUEUES)
 
 
 class UnreadableTable(dict[str, Any]):
