@@ -14,7 +14,8 @@ import pytest
 from yarl import URL
 
 from notifier.adapters.queues.rabbitmq.administration import declare_topology, survey_topology
-from notifier.adapters.queues.rabbitmq.connection import Connection, Link, connect, finish, open_channel
+from notifier.adapters.queues.rabbitmq.connection import Connection, connect, finish, open_channel
+from notifier.adapters.queues.rabbitmq.link import Link
 from notifier.adapters.queues.rabbitmq.options import BrokerTls, RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.domain.errors import QueueUnavailable

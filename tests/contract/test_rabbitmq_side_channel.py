@@ -7,7 +7,7 @@ import aio_pika
 import pytest
 from structlog.testing import capture_logs
 
-from notifier.adapters.queues.rabbitmq import outbox, side_channel
+from notifier.adapters.queues.rabbitmq import replies, side_channel
 from notifier.adapters.queues.rabbitmq.administration import declare_topology, look_around
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
@@ -128,13 +128,13 @@ async def test_what_finds_the_outbox_full_is_dropped_and_counted(options: Rabbit
     """It never waits, and holds a bounded memory."""
     queue = await workers.start(options, b"worker")
     await until_answered(options, {b"worker"})
-    for _ in range(outbox.MOST + 7):
+    for _ in range(replies.MOST + 7):
         queue.side_channel.reply("amq.gen-nobody", None, b"x")
     assert queue.side_channel.dropped == 7
     await until_answered(options, {b"worker"})  # behind all of them, so that the outbox is empty again
     before = queue.side_channel.dropped
     for _ in range(3):
-        queue.side_channel.reply("amq.gen-nobody", None, b"x" * (outbox.MOST_BYTES // 2))
+        queue.side_channel.reply("amq.gen-nobody", None, b"x" * (replies.MOST_BYTES // 2))
     assert queue.side_channel.dropped == before + 1
 
 

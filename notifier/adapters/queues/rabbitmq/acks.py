@@ -1,12 +1,22 @@
-"""Which acks to send. Pure: tags in, frames out.
+"""Acks of one channel, sent in batches: at 3,000 messages a second ten go in one frame.
 
 Delivery tags of a channel count up from 1. `multiple` acks every tag up to the one it names, so it may go only as far
 as everything below is settled; and RabbitMQ closes the channel over a tag acked before, so each is named once.
 """
 
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+
+import aiormq
+
+from notifier.adapters.queues.rabbitmq.connection import LOST
+
+FLUSH_AFTER = 0.003  # seconds that acks gather
+
 
 class AckLedger:
-    """The settled tags of one channel that the broker has yet to hear of."""
+    """Decides which acks to send. Pure: settled tags in, frames out."""
 
     __slots__ = ("_ahead", "_fresh", "_next")
 
@@ -16,7 +26,7 @@ class AckLedger:
         self._fresh: list[int] = []  # settled tags not yet sent
 
     def settle(self, tag: int) -> bool:
-        """Note that `tag` found its fate. False where it had before."""
+        """Note that `tag` is settled. False if it was settled before."""
         if tag < self._next or tag in self._ahead:
             return False
         self._ahead.add(tag)
@@ -24,7 +34,7 @@ class AckLedger:
         return True
 
     def take(self) -> list[tuple[int, bool]]:
-        """What is to be sent now, as (tag, multiple): one frame for the contiguous run, one each for the rest."""
+        """The frames to send now, as (tag, multiple): one for the contiguous run, one each for the rest."""
         first = self._next
         while self._next in self._ahead:
             self._ahead.remove(self._next)
@@ -35,3 +45,44 @@ class AckLedger:
         # The last of the run that was not sent before; `first` itself is one, so there is one.
         end = max(tag for tag in fresh if tag < self._next)
         return [(end, True), *((tag, False) for tag in fresh if tag > end)]
+
+
+class ChannelAcks:
+    """The acks of one channel, sent in batches. Once the channel is gone, `settle` has no effect."""
+
+    def __init__(self, channel: aiormq.Channel) -> None:
+        self._channel = channel
+        self._ledger = AckLedger()
+        self._wake = asyncio.Event()
+        self._gone = False
+
+    def settle(self, tag: int) -> None:
+        """Have the message of this delivery tag acked."""
+        if not self._gone and self._ledger.settle(tag):
+            self._wake.set()
+
+    def forget(self) -> None:
+        """Send no more: the channel is gone, and its unacked messages come again."""
+        self._gone = True
+
+    async def run(self) -> None:
+        """Send acks as they gather, until cancelled or the channel is gone."""
+        with suppress(*LOST):
+            while True:
+                await self._wake.wait()
+                await asyncio.sleep(FLUSH_AFTER)
+                await self.flush()
+
+    async def flush(self) -> None:
+        """Send every ack that waits."""
+        self._wake.clear()
+        for tag, multiple in self._ledger.take():
+            await self._channel.basic_ack(tag, multiple=multiple, wait=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AckTag:
+    """The `tag` of a message: its delivery tag, and the channel that it came by."""
+
+    acks: ChannelAcks
+    number: int

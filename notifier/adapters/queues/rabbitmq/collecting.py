@@ -12,14 +12,8 @@ import aiormq
 import aiormq.abc
 from aiormq.exceptions import ChannelClosed, ChannelPreconditionFailed
 
-from notifier.adapters.queues.rabbitmq.connection import (
-    Connection,
-    Link,
-    close_channel,
-    named_losses,
-    open_channel,
-    reason_of,
-)
+from notifier.adapters.queues.rabbitmq.connection import Connection, bounded, channel_of, reason_of
+from notifier.adapters.queues.rabbitmq.link import Link
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.topology import COLLECTED, NO_LIMIT, OUTCOMES
 from notifier.domain.errors import QueueError, QueueUnavailable
@@ -28,7 +22,6 @@ PREFETCH = 2000
 BATCH = 1000  # outcomes of one transaction
 GATHER = 0.1  # seconds in which more come
 IDLE = 0.5  # seconds without any, until the broker is asked whether more wait
-RPC_TIMEOUT = 10.0
 ARGUMENTS: dict[str, str | int] = {
     "x-queue-type": "quorum",
     "x-delivery-limit": NO_LIMIT,
@@ -62,14 +55,7 @@ class Collector:
 
     async def ready(self) -> None:
         """Return once it collects. Raises QueueError where waiting alone will not help."""
-        waits = [asyncio.ensure_future(event.wait()) for event in (self._link.standing, self._link.failed)]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        if not self._link.standing.is_set():
-            raise self._link.failure or QueueUnavailable("not connected")
+        await self._link.ready()
 
     @property
     def problem(self) -> str | None:
@@ -77,23 +63,20 @@ class Collector:
         return None if self._link.failure is None else str(self._link.failure)
 
     async def _serve(self, link: Link, connection: Connection) -> None:
-        channel = await open_channel(connection)
         taken: asyncio.Queue[aiormq.abc.DeliveredMessage | None] = asyncio.Queue()  # None: no more will come
-        channel.on_consumer_cancel_callbacks.add(lambda _: taken.put_nowait(None))
-        channel.closing.add_done_callback(lambda _: taken.put_nowait(None))
-        try:
-            with named_losses():
-                async with asyncio.timeout(RPC_TIMEOUT):
+        async with channel_of(connection) as channel:
+            channel.on_consumer_cancel_callbacks.add(lambda _: taken.put_nowait(None))
+            channel.closing.add_done_callback(lambda _: taken.put_nowait(None))
+            try:
+                async with bounded():
                     await self._prepare(channel, taken)
-            link.stand()
-            while True:
-                await self._take(channel, taken)
-        except ChannelPreconditionFailed as failed:
-            raise QueueError(f"{reason_of(failed)}: delete it, and it is declared anew") from failed
-        except ChannelClosed as refused:
-            raise QueueError(reason_of(refused)) from refused
-        finally:
-            await close_channel(channel)
+                link.stand()
+                while True:
+                    await self._take(channel, taken)
+            except ChannelPreconditionFailed as failed:
+                raise QueueError(f"{reason_of(failed)}: delete it, and it is declared anew") from failed
+            except ChannelClosed as refused:
+                raise QueueError(reason_of(refused)) from refused
 
     async def _prepare(
         self, channel: aiormq.Channel, taken: "asyncio.Queue[aiormq.abc.DeliveredMessage | None]"
@@ -129,8 +112,7 @@ class Collector:
 
     async def _ask(self, channel: aiormq.Channel, taken: "asyncio.Queue[aiormq.abc.DeliveredMessage | None]") -> None:
         """Whether more wait. What is on its way to us comes before the answer."""
-        with named_losses():
-            async with asyncio.timeout(RPC_TIMEOUT):
-                found = await channel.queue_declare(self._queue, passive=True)
+        async with bounded():
+            found = await channel.queue_declare(self._queue, passive=True)
         if not found.message_count and taken.empty():
             self.drained.set()

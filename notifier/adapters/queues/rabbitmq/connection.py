@@ -1,25 +1,21 @@
-"""One connection to the broker that keeps itself up: connect, serve, lose, wait, connect again.
+"""Connects to the broker, opens channels and bounds each request. The broker's errors become ours here.
 
-Credentials and TLS files are read at each attempt, hosts are tried in turn, the pause doubles from 0.1 s to 15 s.
-The broker's words become our errors here, and no error bears a URL, since that may hold a password.
+No error bears a URL, since that may hold a password.
 
-aiormq's own timeouts go through `wait_for`, which in Python 3.11 loses a cancellation that meets an answer, and the
-task that should have ended goes on for ever. So they are not used here (`asyncio.timeout` is), and what closes, where
-aiormq always uses one, is awaited by way of a task of its own (`finish`).
+aiormq's own timeouts go through `wait_for`, which in Python 3.11 loses a cancellation that meets an answer: the task
+that was cancelled goes on for ever. So `asyncio.timeout` bounds requests, and what closes runs in a task of its own
+(`finish`), since aiormq always uses a timeout of its own there.
 """
 
 import asyncio
-import random
 import ssl
-import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import aio_pika
 import aiormq
 import aiormq.abc
-import structlog
 from aiormq.exceptions import (
     AMQPError,
     ConnectionClosed,
@@ -32,13 +28,14 @@ from yarl import URL
 from notifier.adapters.queues.rabbitmq import insides
 from notifier.adapters.queues.rabbitmq.options import BrokerTls, RabbitOptions
 from notifier.adapters.tls.pem_files import connecting_context
-from notifier.domain.errors import NotifierError, OurFault, QueueError, QueueUnavailable
+from notifier.domain.errors import OurFault, QueueError, QueueUnavailable
 
 CONNECT_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 5.0
 HEARTBEAT = 10  # seconds; aiormq gives a silent peer up after three: 33 s instead of the 3 min of its default of 60
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 15.0
-SETTLED_AFTER = 5.0  # a connection that stood so long was a good one: the next pause is short again
+RPC_TIMEOUT = 10.0  # seconds that an answer of the broker may take
+LOST = (AMQPError, OSError, RuntimeError)
+"""What a request ends with that gets no answer: TimeoutError is an OSError, a closed channel a RuntimeError."""
 
 Connection = aio_pika.abc.AbstractConnection
 
@@ -113,10 +110,10 @@ def ending() -> bool:
 
 @contextmanager
 def named_losses() -> Iterator[None]:
-    """Raise QueueUnavailable for the two ways in which aiormq ends without a word what waits on a lost connection.
+    """Raise QueueUnavailable for the two ways in which aiormq ends a wait on a lost connection without a reason.
 
-    A bare `Exception`, where the stream ended between two frames; and a cancellation that is none of ours, where the
-    peer fell silent or the channel was closed.
+    One is a bare `Exception`: the stream ended between two frames. The other is a cancellation that is none of ours:
+    the peer fell silent, or the channel was closed.
     """
     try:
         yield
@@ -130,19 +127,56 @@ def named_losses() -> Iterator[None]:
         raise QueueUnavailable("connection lost before the broker's answer") from error
 
 
+@asynccontextmanager
+async def bounded(seconds: float | None = RPC_TIMEOUT) -> AsyncIterator[None]:
+    """Bound requests to the broker. Raises what aiormq does, TimeoutError, or QueueUnavailable."""
+    with named_losses():
+        async with asyncio.timeout(seconds):
+            yield
+
+
+@asynccontextmanager
+async def asking(what: str, seconds: float | None = RPC_TIMEOUT) -> AsyncIterator[None]:
+    """Bound requests to the broker. Raises QueueUnavailable, which begins with `what`, for every error they meet."""
+    try:
+        async with bounded(seconds):
+            yield
+    except LOST as error:
+        raise QueueUnavailable(f"{what}: {reason_of(error)}") from error
+
+
+@asynccontextmanager
+async def connected(options: RabbitOptions, purpose: str) -> AsyncIterator[Connection]:
+    """A connection for the length of the block. Raises QueueError, and QueueUnavailable where it is lost inside."""
+    connection = await connect(options, purpose)
+    try:
+        with named_losses():
+            yield connection
+    except (AMQPError, OSError) as error:
+        raise QueueUnavailable(reason_of(error)) from error
+    finally:
+        await finish(connection.close())
+
+
+@asynccontextmanager
+async def channel_of(connection: Connection, *, confirms: bool = False) -> AsyncIterator[aiormq.Channel]:
+    """A channel for the length of the block. What is unacked at its end goes back. Raises QueueUnavailable."""
+    channel = await open_channel(connection, confirms=confirms)
+    try:
+        yield channel
+    finally:
+        await close_channel(channel)
+
+
 async def open_channel(connection: Connection, *, confirms: bool = False) -> aiormq.Channel:
-    """A new channel, in aiormq's leaner terms. With `confirms`, an unroutable mandatory publish raises.
+    """A new channel, in aiormq's terms. With `confirms`, an unroutable mandatory publish raises.
 
     Raises QueueUnavailable.
     """
-    try:
+    async with asking("no channel", CONNECT_TIMEOUT):
         channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
-        with named_losses():
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                await channel.initialize()
-                underlay = await channel.get_underlay_channel()
-    except (AMQPError, OSError, RuntimeError) as error:  # TimeoutError is an OSError
-        raise QueueUnavailable(f"no channel: {reason_of(error)}") from error
+        await channel.initialize()
+        underlay = await channel.get_underlay_channel()
     assert isinstance(underlay, aiormq.Channel)
     return underlay
 
@@ -184,90 +218,3 @@ def underlay_of(connection: Connection) -> aiormq.abc.AbstractConnection:
 def is_blocked(connection: Connection) -> bool:
     """Whether the broker has stopped this connection's publishing (memory or disk alarm)."""
     return connection.transport is not None and insides.blocked(connection.transport.connection)
-
-
-Serve = Callable[["Link", Connection], Awaitable[None]]
-"""Uses a connection until cancelled. Calls `link.stand()` once it is of use. What it raises ends the connection."""
-
-
-class Link:
-    """A connection for one purpose, which is made again whenever it is lost. One task runs `run`."""
-
-    def __init__(self, options: RabbitOptions, purpose: str, serve: Serve) -> None:
-        self._options = options
-        self._purpose = purpose
-        self._serve = serve
-        self._log = structlog.get_logger(__name__).bind(connection=purpose)
-        self.connection: Connection | None = None
-        self.standing = asyncio.Event()
-        self.failed = asyncio.Event()  # set while the last attempt met something that waiting alone will not heal
-        self.failure: NotifierError | None = None
-        self._stood_at = 0.0
-
-    def stand(self) -> None:
-        """The connection is of use now."""
-        self.failure = None
-        self.failed.clear()
-        self.standing.set()
-        self._stood_at = asyncio.get_running_loop().time()
-        self._log.info("queue_connected")
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        pause = FIRST_PAUSE
-        while not ending():
-            try:
-                self.connection = await connect(self._options, self._purpose)
-                await self._live(self.connection)
-            except (NotifierError, OSError) as error:  # OSError: a file of credentials or TLS cannot be read
-                self._note(error)
-            except Exception as error:  # noqa: BLE001  around one connection: whatever ends it, the next is made
-                first = _first(error)
-                where = "".join(traceback.format_tb(first.__traceback__))
-                self._log.error("queue_connection_broken", error=type(first).__name__, exception=where)
-                self._note(QueueError(f"unexpected {type(first).__name__}"))
-            finally:
-                stood, self.connection = self.standing.is_set(), None
-                self.standing.clear()
-            if stood and asyncio.get_running_loop().time() - self._stood_at > SETTLED_AFTER:
-                pause = FIRST_PAUSE
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  spreads the workers; no secret
-            pause = min(2 * pause, LONGEST_PAUSE)
-
-    def _note(self, error: NotifierError | OSError) -> None:
-        before, self.failure = self.failure, error if isinstance(error, NotifierError) else QueueError(reason_of(error))
-        if isinstance(self.failure, QueueUnavailable):
-            self.failed.clear()
-        else:
-            self.failed.set()
-        if self.standing.is_set():
-            self._log.warning("queue_connection_lost", reason=str(self.failure))
-        elif str(before) != str(self.failure):  # not the same line again at every attempt
-            self._log.warning("queue_not_connected", reason=str(self.failure))
-
-    async def _live(self, connection: Connection) -> None:
-        """Serve until the connection or the serving ends; always raises why."""
-        closing = underlay_of(connection).closing
-        serving = asyncio.ensure_future(self._serve(self, connection))
-        try:
-            await asyncio.wait({closing, serving}, return_when=asyncio.FIRST_COMPLETED)
-            if closing.done():
-                error = None if closing.cancelled() else closing.exception()
-                raise QueueUnavailable(reason_of(error))
-            await serving
-            raise QueueUnavailable("closed")
-        except* (NotifierError, AMQPError, OSError, RuntimeError) as group:
-            first = _first(group)
-            raise first if isinstance(first, NotifierError) else QueueUnavailable(reason_of(first)) from None
-        finally:
-            serving.cancel()
-            await asyncio.wait({serving})
-            serving.cancelled() or serving.exception()  # looked at, or asyncio complains
-            closing.cancel()
-            await finish(connection.close())
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

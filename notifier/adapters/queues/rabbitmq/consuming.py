@@ -8,21 +8,21 @@ one consumes. A message bears the acks of the channel it came by: a late ack can
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 import aiormq
 import aiormq.abc
 import structlog
-from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
+from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp import commands
 
 from notifier.adapters.queues.rabbitmq import insides
-from notifier.adapters.queues.rabbitmq.acks import AckLedger
+from notifier.adapters.queues.rabbitmq.acks import AckTag, ChannelAcks
 from notifier.adapters.queues.rabbitmq.connection import (
+    LOST,
     Connection,
+    bounded,
     close_channel,
     ending,
-    named_losses,
     open_channel,
     reason_of,
 )
@@ -33,54 +33,11 @@ from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import Lane
 from notifier.pipeline.ports import Inbox
 
-FLUSH_AFTER = 0.003  # seconds that acks gather: at 3,000 messages/s ten go in one frame
 RPC_TIMEOUT = 5.0
 UNANSWERED = f"the broker did not answer within {RPC_TIMEOUT:.0f} s; a quorum queue needs most of its nodes"
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 
-# TimeoutError is an OSError, "channel closed" a RuntimeError, and QueueUnavailable comes of `named_losses`.
-_CHANNEL_TROUBLE = (AMQPError, OSError, RuntimeError, QueueUnavailable)
-
-
-class ChannelAcks:
-    """The acks of one channel, sent in batches. Once the channel is gone, `settle` has no effect."""
-
-    def __init__(self, channel: aiormq.Channel) -> None:
-        self._channel = channel
-        self._ledger = AckLedger()
-        self._wake = asyncio.Event()
-        self._gone = False
-
-    def settle(self, tag: int) -> None:
-        """The message of this delivery tag has found its fate."""
-        if not self._gone and self._ledger.settle(tag):
-            self._wake.set()
-
-    def forget(self) -> None:
-        """The channel is gone, and every unacked message of it will come again."""
-        self._gone = True
-
-    async def run(self) -> None:
-        """Send what gathers, until cancelled or the channel is gone."""
-        with suppress(*_CHANNEL_TROUBLE):
-            while True:
-                await self._wake.wait()
-                await asyncio.sleep(FLUSH_AFTER)
-                await self.flush()
-
-    async def flush(self) -> None:
-        """Hand everything settled so far to the connection."""
-        self._wake.clear()
-        for tag, multiple in self._ledger.take():
-            await self._channel.basic_ack(tag, multiple=multiple, wait=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """The `tag` of a message: which acks it belongs to, and its delivery tag there."""
-
-    acks: ChannelAcks
-    number: int
+_CHANNEL_LOST = (*LOST, QueueUnavailable)
 
 
 class LaneConsumer:
@@ -111,7 +68,7 @@ class LaneConsumer:
         """Consume from now on. Returns at once where there is no connection yet."""
         self._inbox = inbox
         self._wanted.set()
-        with suppress(*_CHANNEL_TROUBLE):  # the keeper of the channel sees it too, and begins anew
+        with suppress(*_CHANNEL_LOST):  # the keeper of the channel sees it too, and begins anew
             await self._consume()
 
     async def stop(self) -> None:
@@ -121,14 +78,14 @@ class LaneConsumer:
         async with self._changing:
             tag, self._consumer_tag = self._consumer_tag, None
             if self._channel is not None and tag is not None:
-                with suppress(*_CHANNEL_TROUBLE), named_losses():
-                    async with asyncio.timeout(RPC_TIMEOUT):
+                with suppress(*_CHANNEL_LOST):
+                    async with bounded(RPC_TIMEOUT):
                         await self._channel.basic_cancel(tag)
 
     async def flush(self) -> None:
         """Send the acks that wait."""
         if self._acks is not None:
-            with suppress(*_CHANNEL_TROUBLE):
+            with suppress(*_CHANNEL_LOST):
                 async with asyncio.timeout(RPC_TIMEOUT):
                     await self._acks.flush()
 
@@ -157,9 +114,8 @@ class LaneConsumer:
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
         stood = False
         try:
-            with named_losses():
-                async with asyncio.timeout(RPC_TIMEOUT):
-                    await channel.basic_qos(prefetch_count=self._prefetch if insides.bears_anything() else 1)
+            async with bounded(RPC_TIMEOUT):
+                await channel.basic_qos(prefetch_count=self._prefetch if insides.bears_anything() else 1)
             self._channel, self._acks = channel, acks
             await self._consume()
             stood = True
@@ -168,7 +124,7 @@ class LaneConsumer:
         except ChannelNotFoundEntity as missing:
             self._log.warning("queue_missing", reason=reason_of(missing))
             await self._mend()
-        except _CHANNEL_TROUBLE as trouble:
+        except _CHANNEL_LOST as trouble:
             reason = UNANSWERED if isinstance(trouble, TimeoutError) else reason_of(trouble)
             self._log.warning("queue_consumer_failed", reason=reason)
             self.problem = f"{self._queue} cannot be consumed: {reason}"
@@ -189,7 +145,7 @@ class LaneConsumer:
                 return
 
             def take(delivered: aiormq.abc.DeliveredMessage) -> None:
-                tag = Taken(acks, delivered.delivery_tag or 0)
+                tag = AckTag(acks, delivered.delivery_tag or 0)
                 inbox.take(to_message(lane, delivered, tag, keep=self._keep))
 
             async def taken(delivered: aiormq.abc.DeliveredMessage) -> None:
@@ -197,9 +153,8 @@ class LaneConsumer:
 
             if insides.hands_over():
                 hand_over(channel, take)
-            with named_losses():
-                async with asyncio.timeout(RPC_TIMEOUT):
-                    consumer = await channel.basic_consume(self._queue, taken)
+            async with bounded(RPC_TIMEOUT):
+                consumer = await channel.basic_consume(self._queue, taken)
             self._consumer_tag, self.problem = consumer.consumer_tag, None
 
     async def _until_gone(self, channel: aiormq.Channel) -> str:

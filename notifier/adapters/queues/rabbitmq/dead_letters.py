@@ -23,14 +23,12 @@ from contextlib import asynccontextmanager, suppress
 
 import aiormq
 import aiormq.abc
-from aiormq.exceptions import AMQPError
 
 from notifier.adapters.queues.rabbitmq.connection import (
-    close_channel,
+    asking,
+    channel_of,
     connect,
     finish,
-    named_losses,
-    open_channel,
     reason_of,
 )
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
@@ -49,10 +47,9 @@ LARGEST_PREFETCH = 65_535  # of AMQP; so 1,900,000 letters keep their order
 RUN_BYTES = 16 * 1024 * 1024  # that are kept of a run, by the average of the run before
 ROW_BYTES = 2048  # of a letter of which no body is kept
 SILENCE = 20.0  # seconds without a letter: there are no more, or the broker is stuck
-RPC_TIMEOUT = 10.0
 LOOK_EVERY = 0.01
 FORGET_TIMEOUT = 30.0
-_TROUBLE = (AMQPError, OSError, RuntimeError)
+LOST_ON_THE_WAY = "lost the dead letters on the way"
 
 Publish = Callable[[str, Outgoing], Awaitable[None]]
 
@@ -74,21 +71,18 @@ class RabbitDeadLetters:
         connection = await connect(self._options, "dead letters")
         try:
             await hold_alone(connection, f"{self._options.prefix}.{DEAD}.visitor", self._busy_for)
-            channel = await open_channel(connection)
-            visit = RabbitVisit(channel, f"{self._options.prefix}.{DEAD}", self._publish, look)
-            try:
+            async with channel_of(connection) as channel:
+                visit = RabbitVisit(channel, f"{self._options.prefix}.{DEAD}", self._publish, look)
                 try:
                     await visit.begin()
                     yield visit
                 except BaseException:
                     await visit.take_the_rest()
-                    with suppress(QueueError):  # what went wrong first is told
+                    with suppress(QueueError):  # the first error is the one to tell
                         await visit.forget()
                     raise
                 await visit.take_the_rest()
                 await visit.forget()
-            finally:
-                await close_channel(channel)
         finally:
             await finish(connection.close())
 
@@ -151,16 +145,13 @@ class RabbitVisit:
         """The next letters, oldest first; none at the end. Raises QueueUnavailable."""
         if self._left <= 0:
             return ()
-        try:
-            run = await self._next(min(self._left, self._length), self._look)
-        except _TROUBLE as error:
-            raise QueueUnavailable(f"lost the dead letters on the way: {reason_of(error)}") from error
+        run = await self._next(min(self._left, self._length), self._look)
         self._plan(run)
         return tuple(run.seen)
 
     async def take_the_rest(self) -> None:
         """Take what is left, as far as it was given back before, so that the order stays. Never raises."""
-        with suppress(QueueError, *_TROUBLE):
+        with suppress(QueueError):
             while self._given_back and self._left > 0:
                 await self._next(min(self._left, LARGEST_PREFETCH), None)
 
@@ -173,21 +164,20 @@ class RabbitVisit:
     async def _take(self, count: int, name: int, look: LetterReader | None) -> "_Run":
         run, channel, tag = _Run(look), self._channel, f"visit-{name:06}"
         channel.on_consumer_cancel_callbacks.add(run.cancel)
-        with named_losses():
-            async with asyncio.timeout(RPC_TIMEOUT):
-                await channel.basic_qos(prefetch_count=count)
-                await channel.basic_consume(self._queue, run.on_message, consumer_tag=tag)
-            while run.count < count and not run.cancelled:
-                run.arrived.clear()
-                if not await self._heard(run.arrived):
-                    if await self._ready():
-                        raise QueueUnavailable(f"the broker has dead letters, and sent none for {SILENCE:.0f} s")
-                    self._left = 0  # somebody else has the rest
-                    break
-            if run.cancelled or channel.is_closed:
-                raise QueueUnavailable("the broker took the dead letters away: their queue was deleted or has moved")
-            async with asyncio.timeout(RPC_TIMEOUT):
-                await channel.basic_cancel(tag)
+        async with asking(LOST_ON_THE_WAY):
+            await channel.basic_qos(prefetch_count=count)
+            await channel.basic_consume(self._queue, run.on_message, consumer_tag=tag)
+        while run.count < count and not run.cancelled:
+            run.arrived.clear()
+            if not await self._heard(run.arrived):
+                if await self._ready():
+                    raise QueueUnavailable(f"the broker has dead letters, and sent none for {SILENCE:.0f} s")
+                self._left = 0  # somebody else has the rest
+                break
+        if run.cancelled or channel.is_closed:
+            raise QueueUnavailable("the broker took the dead letters away: their queue was deleted or has moved")
+        async with asking(LOST_ON_THE_WAY):
+            await channel.basic_cancel(tag)
         channel.on_consumer_cancel_callbacks.discard(run.cancel)
         self._given_back = run.given_back
         self._highest = max(self._highest, run.highest)
@@ -215,12 +205,8 @@ class RabbitVisit:
         return bool(done)
 
     async def _ready(self) -> int:
-        try:
-            with named_losses():
-                async with asyncio.timeout(RPC_TIMEOUT):
-                    queue = await self._channel.queue_declare(self._queue, passive=True)
-        except _TROUBLE as error:
-            raise QueueUnavailable(f"cannot look into {self._queue}: {reason_of(error)}") from error
+        async with asking(f"cannot look into {self._queue}"):
+            queue = await self._channel.queue_declare(self._queue, passive=True)
         return queue.message_count or 0
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
@@ -250,16 +236,13 @@ class RabbitVisit:
         """Send the ack before this one: the last is sent at the end."""
         before, self._last_ack = self._last_ack, message
         if before is not None:
-            try:
-                await self._send_ack(before)
-            except _TROUBLE as error:
-                raise QueueUnavailable(f"lost the connection: {reason_of(error)}") from error
+            await self._send_ack(before)
 
     async def _send_ack(self, message: Message) -> None:
         tag = message.tag
         assert isinstance(tag, int), "a letter of this visit"
         self._acked.add(tag)
-        with named_losses():
+        async with asking("lost the connection"):
             await self._channel.basic_ack(tag, wait=False)
 
     async def forget(self) -> None:
@@ -276,7 +259,7 @@ class RabbitVisit:
                 if oldest is not None:
                     await self._give_back(again.tag)  # before the others, which go back as the channel closes
                 await self._ready()
-        except (QueueError, *_TROUBLE) as error:
+        except (QueueError, TimeoutError) as error:
             text = "the broker has not confirmed the end: some may be there again, of which a copy does no harm"
             raise QueueUnavailable(f"{text} ({reason_of(error)})") from error
 
@@ -296,5 +279,5 @@ class RabbitVisit:
 
     async def _give_back(self, tag: object) -> None:
         assert isinstance(tag, int), "of a letter of this visit"
-        with named_losses():
+        async with asking("lost the connection"):
             await self._channel.basic_nack(tag, requeue=True, wait=False)

@@ -7,22 +7,16 @@ session is read, moved or counted. The broker tells an alarm only to a connectio
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-import aiormq
-from aiormq.exceptions import AMQPError, ChannelAccessRefused, ChannelNotFoundEntity, DeliveryError
+from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, DeliveryError
 from pamqp import commands
 
 from notifier.adapters.queues.rabbitmq import topology
 from notifier.adapters.queues.rabbitmq.connection import (
     Connection,
-    close_channel,
-    connect,
-    finish,
+    channel_of,
+    connected,
     is_blocked,
-    named_losses,
-    open_channel,
     reason_of,
     underlay_of,
 )
@@ -37,7 +31,7 @@ PACE = 0.05
 async def examine_broker(options: RabbitOptions) -> BrokerState:
     """The state of the broker. Raises QueueError if it cannot be reached or refuses us."""
     name = f"{options.prefix}.doctor.{secrets.token_hex(4)}"
-    async with _connected(options) as looking, _connected(options) as publishing:
+    async with connected(options, "doctor") as looking, connected(options, "doctor") as publishing:
         properties = underlay_of(looking).server_properties
         version = properties.get("version", "")
         configure = await _may_configure(looking, name)
@@ -63,30 +57,9 @@ async def examine_broker(options: RabbitOptions) -> BrokerState:
     )
 
 
-@asynccontextmanager
-async def _connected(options: RabbitOptions) -> AsyncIterator[Connection]:
-    connection = await connect(options, "doctor")
-    try:
-        with named_losses():
-            yield connection
-    except (AMQPError, OSError) as error:
-        raise QueueUnavailable(reason_of(error)) from error
-    finally:
-        await finish(connection.close())
-
-
-@asynccontextmanager
-async def _channel(connection: Connection, *, confirms: bool = False) -> AsyncIterator[aiormq.Channel]:
-    channel = await open_channel(connection, confirms=confirms)
-    try:
-        yield channel
-    finally:
-        await close_channel(channel)
-
-
 async def _may_configure(connection: Connection, name: str) -> bool:
     """Whether we may declare queues of our prefix; if so, there is one of this name from now on."""
-    async with _channel(connection) as channel:
+    async with channel_of(connection) as channel:
         try:
             await channel.queue_declare(name, exclusive=True, auto_delete=True)
         except ChannelAccessRefused:
@@ -96,7 +69,7 @@ async def _may_configure(connection: Connection, name: str) -> bool:
 
 async def _may_write(connection: Connection, name: str) -> tuple[bool, bool]:
     """Whether we may publish, by the default exchange as all our messages go; and whether an alarm blocks it."""
-    async with _channel(connection, confirms=True) as channel:
+    async with channel_of(connection, confirms=True) as channel:
         for _ in range(2):  # the first may come through before the broker says that it blocks
             sending = asyncio.ensure_future(
                 channel.basic_publish(b"", exchange="", routing_key=name, mandatory=True, wait=False)
@@ -121,7 +94,7 @@ async def _may_write(connection: Connection, name: str) -> tuple[bool, bool]:
 
 async def _may_read(connection: Connection, name: str) -> tuple[bool, float | None]:
     """Whether we may read queues of our prefix; and the broker's clock, if it has stamped what we have just sent."""
-    async with _channel(connection) as channel:
+    async with channel_of(connection) as channel:
         try:
             message = await channel.basic_get(name, no_ack=True)
         except ChannelNotFoundEntity:  # judged after the permission

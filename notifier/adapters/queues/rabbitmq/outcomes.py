@@ -11,18 +11,19 @@ from typing import Final
 import aiormq
 import structlog
 from aiormq.abc import ChannelFrame
-from aiormq.exceptions import AMQPError, ChannelClosed
+from aiormq.exceptions import ChannelClosed
 
 from notifier.adapters.queues.rabbitmq import insides
 from notifier.adapters.queues.rabbitmq.connection import (
     Connection,
-    Link,
+    asking,
+    bounded,
     ending,
     is_blocked,
-    named_losses,
     open_channel,
     reason_of,
 )
+from notifier.adapters.queues.rabbitmq.link import Link
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.topology import OUTCOMES
 from notifier.adapters.queues.rabbitmq.wire.plain_writes import publish_plainly
@@ -32,7 +33,6 @@ from notifier.domain.outcome_event import CONTENT_TYPE, Told, dump_told, headers
 
 PACE = 0.1  # seconds between two looks whether the broker takes some again
 AGAIN = 2.0  # seconds until a channel that the broker closed is opened anew: the exchange is missing, or not ours
-RPC_TIMEOUT = 10.0
 
 
 class OutcomePublisher:
@@ -61,11 +61,10 @@ class OutcomePublisher:
             while not ending():
                 channel = await open_channel(connection)
                 try:
-                    with named_losses():
-                        async with asyncio.timeout(RPC_TIMEOUT):
-                            await channel.exchange_declare(
-                                self._exchange, exchange_type="topic", durable=True, passive=not self._declare
-                            )
+                    async with bounded():
+                        await channel.exchange_declare(
+                            self._exchange, exchange_type="topic", durable=True, passive=not self._declare
+                        )
                     self._channel, told = channel, ""
                     if not link.standing.is_set():
                         link.stand()
@@ -96,7 +95,9 @@ class OutcomePublisher:
         if channel is None:
             raise QueueUnavailable("not connected")
         if not insides.writes():
-            await self._send_plainly(channel, batch)
+            async with asking("the connection was lost", None):
+                for told in batch:
+                    await publish_plainly(channel, publish_of(told, self._exchange, self._source))
             return
         if self._frames is None or self._frames[0] is not channel:
             self._frames = channel, Frames(channel.number, channel.max_content_size)
@@ -113,14 +114,6 @@ class OutcomePublisher:
         finally:
             closing.cancel()  # one of our own: aiormq's lives on
             taken.cancel()
-
-    async def _send_plainly(self, channel: aiormq.Channel, batch: Sequence[Told]) -> None:
-        try:
-            with named_losses():
-                for told in batch:
-                    await publish_plainly(channel, publish_of(told, self._exchange, self._source))
-        except (AMQPError, OSError, RuntimeError) as lost:
-            raise QueueUnavailable(f"the connection was lost: {reason_of(lost)}") from lost
 
 
 def publish_of(told: Told, exchange: str, source: str) -> Publish:

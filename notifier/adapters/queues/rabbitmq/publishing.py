@@ -11,18 +11,18 @@ from collections.abc import Callable
 import aiormq
 import aiormq.abc
 import structlog
-from aiormq.exceptions import AMQPError, ChannelClosed, DeliveryError, PublishError
+from aiormq.exceptions import ChannelClosed, DeliveryError, PublishError
 
 from notifier.adapters.queues.rabbitmq import insides
 from notifier.adapters.queues.rabbitmq.connection import (
     Connection,
-    Link,
+    asking,
     ending,
     is_blocked,
-    named_losses,
     open_channel,
     reason_of,
 )
+from notifier.adapters.queues.rabbitmq.link import Link
 from notifier.adapters.queues.rabbitmq.wire.confirmed_writes import ConfirmedWrites
 from notifier.adapters.queues.rabbitmq.wire.plain_writes import PlainWrites
 from notifier.adapters.queues.rabbitmq.wire.publish import DIRECT, Publish
@@ -163,9 +163,5 @@ async def _hear(channel: aiormq.Channel, heard: Callable[[bytes], None]) -> None
     async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
         heard(delivered.body)
 
-    try:
-        with named_losses():
-            async with asyncio.timeout(CONFIRM_TIMEOUT):
-                await channel.basic_consume(DIRECT, on_message, no_ack=True)
-    except (AMQPError, OSError, RuntimeError) as error:
-        raise QueueUnavailable(f"replies cannot be heard: {reason_of(error)}") from error
+    async with asking("replies cannot be heard"):
+        await channel.basic_consume(DIRECT, on_message, no_ack=True)

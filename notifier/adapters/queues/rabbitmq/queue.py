@@ -10,20 +10,16 @@ from typing import NoReturn
 from uuid import uuid4
 
 import structlog
-from aiormq.exceptions import AMQPError
 
 from notifier.adapters.queues.rabbitmq import topology
+from notifier.adapters.queues.rabbitmq.acks import AckTag
 from notifier.adapters.queues.rabbitmq.administration import browse, depths_at, look_around, queue_names
-from notifier.adapters.queues.rabbitmq.connection import (
-    Connection,
-    Link,
-    ending,
-    named_losses,
-)
-from notifier.adapters.queues.rabbitmq.consuming import LaneConsumer, Taken
+from notifier.adapters.queues.rabbitmq.connection import LOST, Connection, bounded, ending
+from notifier.adapters.queues.rabbitmq.consuming import LaneConsumer
 from notifier.adapters.queues.rabbitmq.dead_letters import RabbitDeadLetters
 from notifier.adapters.queues.rabbitmq.delays import Forwarder, first_pass
 from notifier.adapters.queues.rabbitmq.examination import examine_broker
+from notifier.adapters.queues.rabbitmq.link import Link
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.outcomes import OutcomePublisher
 from notifier.adapters.queues.rabbitmq.publishing import BLOCKED, Publishing
@@ -81,16 +77,7 @@ class RabbitQueue:
         Raises TopologyMismatch if a queue is wrong, QueueError if the broker refuses us. Connecting goes on.
         """
         for link in self._links:
-            standing = asyncio.ensure_future(link.standing.wait())
-            failed = asyncio.ensure_future(link.failed.wait())
-            try:
-                await asyncio.wait({standing, failed, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                standing.cancel()
-                failed.cancel()
-            if link.standing.is_set():
-                continue
-            raise link.failure or QueueUnavailable("the queue was closed")
+            await link.ready(self._tasks)
 
     async def close(self) -> None:
         """Stop, and send the acks that wait. Unacked messages go back to the broker."""
@@ -137,7 +124,7 @@ class RabbitQueue:
 
     async def _establish(self, connection: Connection) -> None:
         establish = topology.declare if self._options.topology == "declare" else topology.verify
-        with named_losses():
+        async with bounded(None):
             await establish(connection, self._topology)
 
     async def _mend(self) -> None:
@@ -148,7 +135,7 @@ class RabbitQueue:
         async with self._mending:
             try:
                 await self._establish(connection)
-            except (QueueUnavailable, AMQPError, OSError, RuntimeError):
+            except (QueueUnavailable, *LOST):
                 pass  # the connection is going, and is made again
             except NotifierError as error:
                 if str(error) != self._problem:
@@ -188,7 +175,7 @@ class RabbitQueue:
 
     def ack(self, message: Message) -> None:
         """The message has found its durable fate. Without effect where it will come again anyway."""
-        if isinstance(message.tag, Taken):
+        if isinstance(message.tag, AckTag):
             message.tag.acks.settle(message.tag.number)
 
     async def publish(self, queue: str, message: Outgoing) -> None:

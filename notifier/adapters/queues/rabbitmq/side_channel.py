@@ -3,7 +3,7 @@
 A logout is worth more than anything said here. So the side channel has an AMQP channel of its own on the publishing
 connection, waits for no confirm, and drops and counts a message when the outbox is full or the broker blocks. An error
 closes that channel only. It is opened again, and no error leaves `serve`. Replies to a name that a publisher gave go
-over another connection (`outside`).
+over another connection (`replies`).
 
 Each worker has an exclusive queue, bound to a fanout exchange that is deleted with the last worker. A user who may not
 declare them (`topology: verify`) still replies to publishers, but its worker cannot be asked for its state.
@@ -16,30 +16,28 @@ from contextlib import suppress
 import aiormq
 import aiormq.abc
 import structlog
-from aiormq.exceptions import AMQPError, ChannelAccessRefused
+from aiormq.exceptions import ChannelAccessRefused
 from pamqp import commands
 
 from notifier.adapters.queues.rabbitmq.connection import (
+    LOST,
     Connection,
-    close_channel,
+    asking,
+    bounded,
+    channel_of,
     ending,
-    named_losses,
-    open_channel,
     reason_of,
 )
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
-from notifier.adapters.queues.rabbitmq.outbox import MOST, TRANSIENT, Outbox
-from notifier.adapters.queues.rabbitmq.outside import Outside
+from notifier.adapters.queues.rabbitmq.replies import MOST, TRANSIENT, Outbox, ReplyConnection
 from notifier.adapters.queues.rabbitmq.wire.publish import DIRECT
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.reply import asked_by_publisher
 
 QUESTION = "notifier.question"  # the AMQP `type` of a message that asks workers for their state
 MADE_UP = "amq."  # begins each name that the broker makes up, and that a publisher may forge
-RPC_TIMEOUT = 10.0
 AGAIN = 5.0  # seconds until a channel that was closed is opened anew
 UNREAD = 30_000  # milliseconds; nobody waits longer for an answer
-_TROUBLE = (AMQPError, OSError, RuntimeError, QueueUnavailable)
 
 
 class RabbitSideChannel:
@@ -48,7 +46,7 @@ class RabbitSideChannel:
     def __init__(self, options: RabbitOptions, name: str) -> None:
         self._exchange = f"{options.prefix}.workers"
         self.address = f"{options.prefix}.worker.{name}"
-        self._outside = Outside(options)
+        self._outside = ReplyConnection(options)
         self._state: Callable[[], bytes] | None = None
         self._heard: Callable[[str, bytes], None] = lambda _id, _body: None
         self._connection: Connection | None = None
@@ -95,7 +93,7 @@ class RabbitSideChannel:
         while not ending():
             try:
                 await self._hold(connection)
-            except _TROUBLE as trouble:
+            except (*LOST, QueueUnavailable) as trouble:
                 if isinstance(trouble, ChannelAccessRefused):
                     self._may_declare = False
                 if self._told != (told := reason_of(trouble)):  # not the same line again and again
@@ -108,8 +106,7 @@ class RabbitSideChannel:
 
     async def _hold(self, connection: Connection) -> None:
         """Send and receive on one channel until it is closed."""
-        channel = await open_channel(connection)
-        try:
+        async with channel_of(connection) as channel:
             if self._may_declare:
                 await self._bind(channel)
             self._connection, self._told = connection, ""
@@ -125,8 +122,6 @@ class RabbitSideChannel:
                 writing.cancel()
                 await asyncio.wait({writing})
                 writing.cancelled() or writing.exception()  # looked at, or asyncio complains
-        finally:
-            await close_channel(channel)
 
     async def _bind(self, channel: aiormq.Channel) -> None:
         async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
@@ -134,14 +129,13 @@ class RabbitSideChannel:
 
         self._cancelled.clear()
         channel.on_consumer_cancel_callbacks.add(lambda _: self._cancelled.set())
-        with named_losses():
-            async with asyncio.timeout(RPC_TIMEOUT):
-                await channel.exchange_declare(self._exchange, exchange_type="fanout", auto_delete=True)
-                await channel.queue_declare(
-                    self.address, exclusive=True, arguments={"x-message-ttl": UNREAD, "x-max-length": MOST}
-                )
-                await channel.queue_bind(self.address, self._exchange)
-                await channel.basic_consume(self.address, on_message, no_ack=True)
+        async with bounded():
+            await channel.exchange_declare(self._exchange, exchange_type="fanout", auto_delete=True)
+            await channel.queue_declare(
+                self.address, exclusive=True, arguments={"x-message-ttl": UNREAD, "x-max-length": MOST}
+            )
+            await channel.queue_bind(self.address, self._exchange)
+            await channel.basic_consume(self.address, on_message, no_ack=True)
 
     def _hear(self, delivered: aiormq.abc.DeliveredMessage) -> None:
         properties = delivered.header.properties
@@ -173,18 +167,16 @@ async def ask_workers(connection: Connection, exchange: str, *, within: float, e
         if len(answers) >= enough:
             all_here.set()
 
-    channel = await open_channel(connection)
-    try:
-        with named_losses():
-            async with asyncio.timeout(RPC_TIMEOUT):
-                await channel.basic_consume(DIRECT, on_message, no_ack=True)
-                properties = commands.Basic.Properties(
-                    message_type=QUESTION,
-                    reply_to=DIRECT,
-                    delivery_mode=TRANSIENT,
-                    expiration=str(round(within * 1000)),
-                )
-                await channel.basic_publish(b"", exchange=exchange, properties=properties)
+    async with channel_of(connection) as channel:
+        async with asking("cannot ask the workers"):
+            await channel.basic_consume(DIRECT, on_message, no_ack=True)
+            properties = commands.Basic.Properties(
+                message_type=QUESTION,
+                reply_to=DIRECT,
+                delivery_mode=TRANSIENT,
+                expiration=str(round(within * 1000)),
+            )
+            await channel.basic_publish(b"", exchange=exchange, properties=properties)
         waiting, closing = asyncio.ensure_future(all_here.wait()), channel.closing
         try:
             # The broker closes the channel if the exchange does not exist, and so no worker does.
@@ -192,8 +184,4 @@ async def ask_workers(connection: Connection, exchange: str, *, within: float, e
         finally:
             waiting.cancel()
             closing.cancel()
-    except (AMQPError, OSError, RuntimeError) as error:
-        raise QueueUnavailable(f"cannot ask the workers: {reason_of(error)}") from error
-    finally:
-        await close_channel(channel)
     return answers

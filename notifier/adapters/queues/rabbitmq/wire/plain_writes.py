@@ -1,20 +1,20 @@
-"""Publishes by aiormq's own `basic_publish`, for where `ConfirmedWrites` finds nothing to hold on to."""
+"""Publishes by aiormq's own `basic_publish`, if its inside has changed and `ConfirmedWrites` cannot be used."""
 
 import asyncio
 from datetime import UTC, datetime
 
 import aiormq
-from aiormq.exceptions import AMQPError, DeliveryError, PublishError
+from aiormq.exceptions import DeliveryError, PublishError
 from pamqp import commands
 
-from notifier.adapters.queues.rabbitmq.connection import named_losses, reason_of
+from notifier.adapters.queues.rabbitmq.connection import LOST, bounded, reason_of
 from notifier.adapters.queues.rabbitmq.wire.confirmed_writes import Confirmation
 from notifier.adapters.queues.rabbitmq.wire.publish import DIRECT, Publish
 from notifier.domain.errors import QueueUnavailable
 
 
 class PlainWrites:
-    """As `ConfirmedWrites`, which see. A patient one goes out like any other."""
+    """Has the methods of `ConfirmedWrites`. A patient message goes out like any other."""
 
     def __init__(self, channel: aiormq.Channel, timeout: float, *, replies: bool = False) -> None:
         self._channel = channel
@@ -33,12 +33,11 @@ class PlainWrites:
     async def _publish(self, publish: Publish, confirmation: Confirmation) -> None:
         error: Exception | None = None
         try:
-            with named_losses():
-                async with asyncio.timeout(self._timeout):
-                    await publish_plainly(self._channel, publish, replies=self._replies)
+            async with bounded(self._timeout):
+                await publish_plainly(self._channel, publish, replies=self._replies)
         except (PublishError, DeliveryError, TimeoutError, QueueUnavailable, ValueError) as told:
             error = told
-        except (AMQPError, OSError, RuntimeError) as lost:
+        except LOST as lost:
             error = QueueUnavailable(f"connection lost before the confirm: {reason_of(lost)}")
         if confirmation.done():  # whoever waited was cancelled, or `end` was quicker
             return
