@@ -18,8 +18,8 @@ async def listeners(
     settings: Settings,
     health: Callable[[], ops.Readiness],
     metrics: ops.Exposition,
-    accept: api.Accept,
-    sources: api.Sources,
+    accept: api.AcceptEvent,
+    sources: api.ApiSources,
     more: Iterable[web.RouteDef] = (),
 ) -> AsyncIterator[None]:
     """Both listeners, for as long as it is entered; the API serves the routes of `more` too.
@@ -40,11 +40,11 @@ async def listeners(
 
 
 async def _listen_api(
-    settings: Settings, accept: api.Accept, sources: api.Sources, more: Iterable[web.RouteDef]
+    settings: Settings, accept: api.AcceptEvent, sources: api.ApiSources, more: Iterable[web.RouteDef]
 ) -> Listener:
     assert settings.api is not None
     where, tls = settings.api.listen, settings.api.tls
-    app = api.api_app(accept, sources, api.Limits(max_event=settings.queue.max_event), more)
+    app = api.api_app(accept, sources, api.ApiLimits(max_event=settings.queue.max_event), more)
     context = None
     if tls is not None:
         files = ServerTlsFiles(cert_file=tls.cert_file, key_file=tls.key_file, client_ca_file=tls.client_ca_file)

@@ -43,9 +43,9 @@ from notifier.operations.replies import Replies
 from notifier.pipeline.attempt import Tools
 from notifier.pipeline.awake import Awake
 from notifier.pipeline.facts import Observer
+from notifier.pipeline.feed import Feed
 from notifier.pipeline.intake import Intake, event_message
 from notifier.pipeline.limits import Limits
-from notifier.pipeline.outcomes import Outcomes
 from notifier.pipeline.settlement import Settlement
 from notifier.pipeline.worker import Worker
 from notifier.server import ops
@@ -77,7 +77,7 @@ class Service:
         self.queue = build_queue(settings.queue)
         self._feed = None
         if settings.outcomes != "off":
-            self._feed = Outcomes(settings.outcomes, clock=time.time, new_id=new_id)
+            self._feed = Feed(everything=settings.outcomes == "all", clock=time.time, new_id=new_id)
         self._health = HealthObserver(clock=time.time, steady=time.monotonic)
         self._own_state = OwnState(
             f"{socket.gethostname()}:{os.getpid()}",
@@ -177,12 +177,12 @@ class Service:
             stack.push_async_callback(self._transport.close)
             if self._tracing is not None:
                 stack.push_async_callback(self._tracing.close)
-            sources = api.Sources(
+            sources = api.ApiSources(
                 registry=self._live.registry,
                 tokens=self._live.tokens,
                 clock=time.time,
                 new_id=new_id,
-                waits=self._replies.waits,
+                waiting=self._replies.waiting,
             )
             await stack.enter_async_context(
                 listeners(self._settings, self.health, self.metrics, self.accept, sources, self._routes())
@@ -198,7 +198,7 @@ class Service:
                 async with asyncio.timeout(CANCEL_WITHIN):
                     await self.queue.stop_consuming()
             await worker
-            self._replies.waits.close()
+            self._replies.waiting.close()
             for task in around:
                 task.cancel()
 

@@ -14,17 +14,17 @@ import typer
 
 from notifier import __version__
 from notifier.cli import (
-    capacity,
+    capacity_command,
     check,
-    collect,
+    collect_command,
     dead_letters_command,
     demo_command,
     doctor_command,
     explain_command,
     keys,
-    log_id,
-    publish,
-    report,
+    log_id_command,
+    publish_command,
+    report_command,
     run,
     schema,
     status_command,
@@ -68,7 +68,7 @@ def _all(
 
 register(app, run.run, run.EXAMPLES)
 register(app, demo_command.demo, demo_command.EXAMPLES)
-register(app, publish.publish, publish.EXAMPLES)
+register(app, publish_command.publish, publish_command.EXAMPLES)
 register(app, check.check, check.EXAMPLES)
 register(app, doctor_command.doctor, doctor_command.EXAMPLES)
 register(app, explain_command.explain, explain_command.EXAMPLES)
@@ -77,10 +77,10 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(topology_command.app, name="topology")
 register(app, status_command.status, status_command.EXAMPLES)
 app.add_typer(dead_letters_command.app, name="dead-letters")
-register(app, capacity.capacity, capacity.EXAMPLES)
-register(app, log_id.log_id, log_id.EXAMPLES)
-register(app, report.report, report.EXAMPLES)
-register(app, collect.collect, collect.EXAMPLES)
+register(app, capacity_command.capacity, capacity_command.EXAMPLES)
+register(app, log_id_command.log_id, log_id_command.EXAMPLES)
+register(app, report_command.report, report_command.EXAMPLES)
+register(app, collect_command.collect, collect_command.EXAMPLES)
 
 
 def main() -> None:

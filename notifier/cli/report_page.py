@@ -1,4 +1,4 @@
-"""The propagation report as one HTML page: it asks for nothing from anywhere, runs no script, and may be sent on."""
+"""Writes the propagation report as one HTML page. It loads nothing and runs no script, so it can be sent on."""
 
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -7,7 +7,7 @@ from notifier import __version__
 from notifier.cli.report_plots import clients_plot, propagation_plot, timeline_plot
 from notifier.cli.report_table import cells, moment, name_of, notes, seconds, share, wrong
 from notifier.domain.printable import printable_lines
-from notifier.operations.report import Line, Report
+from notifier.operations.report import ClientFigures, PropagationReport
 
 PLOTTED = 30  # clients, at most, in the plot
 
@@ -43,12 +43,12 @@ tfoot td { font-weight: 600; border-bottom: 0; } .failing td:first-child { color
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def render_page(report: Report, most: int) -> str:
-    """The page, with `most` clients at most in its table."""
+def render_page(report: PropagationReport, most: int) -> str:
+    """Return the page, with `most` clients at most in its table."""
     return printable_lines("".join(f"{part}\n" for part in _page(report, most)))
 
 
-def _page(report: Report, most: int) -> Iterator[str]:
+def _page(report: PropagationReport, most: int) -> Iterator[str]:
     period = f"{moment(report.since)} to {moment(report.until)}"
     yield '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
     yield f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
@@ -58,13 +58,13 @@ def _page(report: Report, most: int) -> Iterator[str]:
     if report.clients:
         yield from _figures(report, most)
     else:
-        yield '<section><p class="none">Nothing was told of that time.</p></section>'
+        yield '<section><p class="none">The feed holds nothing of that time.</p></section>'
     for note in notes(report, most):
         yield f'<p class="dim">{escape(note)}</p>'
     yield "</body></html>"
 
 
-def _figures(report: Report, most: int) -> Iterator[str]:
+def _figures(report: PropagationReport, most: int) -> Iterator[str]:
     total, shown = report.total, report.clients[:most]
     several = len({line.iss for line in report.clients if line.iss}) > 1
     yield _tiles(report)
@@ -79,7 +79,7 @@ def _figures(report: Report, most: int) -> Iterator[str]:
     yield _section("Clients, the worst first", _table(shown, total, len(report.clients), several=several))
 
 
-def _tiles(report: Report) -> str:
+def _tiles(report: PropagationReport) -> str:
     total = report.total
     failing = sum(line.failing for line in report.clients)
     tiles = (
@@ -102,7 +102,7 @@ def _section(title: str, inner: str, key: str = "") -> str:
     return f"<section><h2>{escape(title)}</h2>{legend}{inner}</section>"
 
 
-def _table(lines: Sequence[Line], total: Line, count: int, *, several: bool) -> str:
+def _table(lines: Sequence[ClientFigures], total: ClientFigures, count: int, *, several: bool) -> str:
     heads = ("client", "delivered", "share", "given up", "retries", "median", "p99", "slowest", "what went wrong")
     head = "".join(f"<th>{name}</th>" for name in heads)
     rows = "".join(_row(name_of(line, several=several), line) for line in lines)
@@ -112,6 +112,6 @@ def _table(lines: Sequence[Line], total: Line, count: int, *, several: bool) -> 
     )
 
 
-def _row(name: str, line: Line) -> str:
+def _row(name: str, line: ClientFigures) -> str:
     inner = "".join(f"<td>{escape(cell)}</td>" for cell in (name, *cells(line), wrong(line)))
     return f"<tr{' class=failing' if line.failing and line.client_id else ''}>{inner}</tr>"

@@ -1,19 +1,19 @@
-"""The plots of the report's page, as inline SVG. Colours are variables of the page, so that they follow its theme."""
+"""Draws the plots of the report's page as inline SVG. Colours are variables of the page, so they follow its theme."""
 
 import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
 from notifier.cli.report_table import moment, name_of, seconds
-from notifier.operations.report import Bar, Bin, Line
+from notifier.operations.report import ClientFigures, DurationBar, TimeSlice
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 720, 56, 16, 14, 30
 TICKS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 604_800.0)
 ROW = 22  # of a plot with a row a client
 
 
-def propagation_plot(bars: Sequence[Bar], median: float | None, p99: float | None) -> str:
-    """How many logouts took how long; the axis of time is logarithmic."""
+def propagation_plot(bars: Sequence[DurationBar], median: float | None, p99: float | None) -> str:
+    """Plot how many logouts took how long. The time axis is logarithmic."""
     if not bars:
         return _empty("No logout of this time has a known duration.")
     height = 220
@@ -35,8 +35,8 @@ def propagation_plot(bars: Sequence[Bar], median: float | None, p99: float | Non
     return _svg(height, "How long logouts took", parts)
 
 
-def timeline_plot(bins: Sequence[Bin], *, failures: bool) -> str:
-    """What was told when: of `failures` those given up and the retries, else what was delivered."""
+def timeline_plot(bins: Sequence[TimeSlice], *, failures: bool) -> str:
+    """Plot what happened when: what was given up and retried if `failures`, else what was delivered."""
     height = 130
     floor = height - BOTTOM
     most = max((each.dead + each.retries if failures else each.delivered) for each in bins)
@@ -57,8 +57,8 @@ def timeline_plot(bins: Sequence[Bin], *, failures: bool) -> str:
     return _svg(height, "Given up and retried" if failures else "Delivered", parts)
 
 
-def clients_plot(lines: Sequence[Line], *, several: bool) -> str:
-    """From the median to the p99 of each client, on one logarithmic axis."""
+def clients_plot(lines: Sequence[ClientFigures], *, several: bool) -> str:
+    """Plot the median and the p99 of each client on one logarithmic axis."""
     timed = [line for line in lines if line.median is not None and line.p99 is not None]
     if not timed:
         return _empty("No logout of this time has a known duration.")
@@ -84,7 +84,7 @@ def clients_plot(lines: Sequence[Line], *, several: bool) -> str:
 
 
 class _Log:
-    """From seconds to a place on the axis."""
+    """A logarithmic axis: from seconds to a place on it."""
 
     def __init__(self, least: float, most: float, left: float = LEFT) -> None:
         self.least, self.most, self.left = least, max(most, least * 2), left
@@ -95,7 +95,7 @@ class _Log:
 
 
 def _grid(scale: _Log, floor: float) -> Iterator[str]:
-    """The axis of time."""
+    """Draw the time axis."""
     for tick in TICKS:
         if scale.least <= tick <= scale.most:
             at = scale(tick)
@@ -104,7 +104,7 @@ def _grid(scale: _Log, floor: float) -> Iterator[str]:
 
 
 def _counts(most: int, floor: float) -> Iterator[str]:
-    """The axis of numbers: its end and its half."""
+    """Draw the axis of numbers, with its end and its half."""
     for share in (0.5, 1.0) if most > 1 else (1.0,):
         if most and (most * share).is_integer():
             at = floor - (floor - TOP) * share

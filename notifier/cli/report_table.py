@@ -1,4 +1,4 @@
-"""The propagation report on a terminal, and how its figures are written there and on the page."""
+"""Shows the propagation report on a terminal, and writes its figures there and on the page."""
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -6,27 +6,27 @@ from rich.text import Text
 
 from notifier.cli.screen import screen
 from notifier.domain.moment import render_moment
-from notifier.operations.report import Line, Report
+from notifier.operations.report import ClientFigures, PropagationReport
 
-WIDTH = 130  # of what nobody looks at on a terminal
+WIDTH = 130  # columns, if the output is not a terminal
 NARROW = 110  # columns; with fewer there is room for less
 FIGURES = ("delivered", "share", "dead", "retries", "median", "p99", "slowest")
 NOBODY = "(no client)"
 
 
-def show(report: Report, most: int) -> None:
-    """Print it, `most` clients at most."""
+def show(report: PropagationReport, most: int) -> None:
+    """Print the report, `most` clients at most."""
     console = screen(width=WIDTH)
     console.print(f"{moment(report.since)} to {moment(report.until)}", highlight=False)
     if not report.clients:
-        console.print("Nothing was told of that time.")
+        console.print("The feed holds nothing of that time.")
         return
     console.print(_table(report, most, narrow=console.width < NARROW))
     for note in notes(report, most):
         console.print(note, style="dim", highlight=False)
 
 
-def _table(report: Report, most: int, *, narrow: bool) -> Table:
+def _table(report: PropagationReport, most: int, *, narrow: bool) -> Table:
     left_out = ("delivered", "slowest") if narrow else ()
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("client", overflow="fold", min_width=12)
@@ -36,7 +36,7 @@ def _table(report: Report, most: int, *, narrow: bool) -> Table:
     table.add_column("what went wrong", overflow="fold", min_width=14)
     several = len({line.iss for line in report.clients if line.iss}) > 1
 
-    def add(name: str, line: Line, style: str) -> None:
+    def add(name: str, line: ClientFigures, style: str) -> None:
         figures = (cell for column, cell in zip(FIGURES, cells(line), strict=True) if column not in left_out)
         table.add_row(Text(name), *figures, Text(wrong(line, 1 if narrow else 3)), style=style)
 
@@ -47,26 +47,26 @@ def _table(report: Report, most: int, *, narrow: bool) -> Table:
     return table
 
 
-def notes(report: Report, most: int) -> list[str]:
-    """What a reader must know of the figures."""
+def notes(report: PropagationReport, most: int) -> list[str]:
+    """Return what a reader must know about the figures."""
     found = ["From the end of the session until the client had taken the token; median and p99 within 4.4 %."]
     if report.total.undated:
-        found.append(f"Of {report.total.undated:,} nobody knows when the session ended: they have no time.")
+        found.append(f"{report.total.undated:,} have no time: nobody knows when their session ended.")
     if not report.complete:
-        found.append("outcomes: failures tells nothing of what went well; set all for shares and times.")
+        found.append("With outcomes: failures nothing is known of what went well; set all for shares and times.")
     if len(report.clients) > most:
-        found.append(f"{len(report.clients) - most:,} clients more, none worse than these; --clients shows them.")
+        found.append(f"{len(report.clients) - most:,} more clients, none worse than these; --clients shows more.")
     return found
 
 
-def name_of(line: Line, *, several: bool) -> str:
-    """The client; with its issuer where there are several."""
+def name_of(line: ClientFigures, *, several: bool) -> str:
+    """Return the name of the client, with its issuer if there are several."""
     name = line.client_id or NOBODY
     return f"{name} at {line.iss}" if several and line.iss else name
 
 
-def cells(line: Line) -> tuple[str, ...]:
-    """In the order of FIGURES."""
+def cells(line: ClientFigures) -> tuple[str, ...]:
+    """Return the figures as text, in the order of FIGURES."""
     return (
         "–" if line.delivered is None else f"{line.delivered:,}",
         share(line.share),
@@ -78,8 +78,8 @@ def cells(line: Line) -> tuple[str, ...]:
     )
 
 
-def wrong(line: Line, most: int = 3) -> str:
-    """The worst reasons, and whether it fails now; with their numbers, unless only one is asked for."""
+def wrong(line: ClientFigures, most: int = 3) -> str:
+    """Return the worst reasons, and whether the client fails now. Several reasons come with their numbers."""
     found = ["failing now"] if line.failing and line.client_id else []
     if most == 1:
         return ", ".join([*found, *(why.reason for why in line.reasons[:1])])
@@ -91,14 +91,14 @@ def wrong(line: Line, most: int = 3) -> str:
 
 
 def share(value: float | None) -> str:
-    """In per cent, never rounded up to 100."""
+    """Return a share in per cent, never rounded up to 100."""
     if value is None:
         return "–"
     return "100 %" if value == 1 else f"{min(99.99, round(value * 100, 2)):.2f} %"
 
 
 def seconds(value: float | None) -> str:
-    """Three digits and the unit that people would use."""
+    """Return a duration with three digits, in the unit that people would use."""
     if value is None:
         return "–"
     for unit, size, most in (("ms", 0.001, 1.0), ("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, 172_800.0)):
@@ -108,5 +108,5 @@ def seconds(value: float | None) -> str:
 
 
 def moment(value: float) -> str:
-    """To the second, in UTC."""
+    """Return a moment to the second, in UTC."""
     return render_moment(value)[:19].replace("T", " ") + " UTC"

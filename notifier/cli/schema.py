@@ -41,12 +41,12 @@ def schema(
 def _schema(document: Document) -> dict[str, Any]:
     from notifier.adapters.configuration.config_schema import config_schema
     from notifier.domain.event_document import event_schema
-    from notifier.domain.outcome_event import outcome_schema
+    from notifier.domain.feed_event import feed_schema
 
     if document is Document.EVENT:
         return event_schema()
     if document is Document.OUTCOME:
-        return outcome_schema()
+        return feed_schema()
     whole = config_schema()
     if document is Document.CONFIG:
         return whole

@@ -1,24 +1,18 @@
-"""What a publisher is told of one client, as it stands: a JSON document with a version, one a reply.
+"""What became of deliveries, and the notices that tell of it.
 
-`delivered`, `dead` and `skipped` are the last word; `retrying` may be followed by another. Of an event that concerns no
-client alone (malformed, of an unknown issuer, a copy of an earlier one) there is one document without `client_id`.
+A notice goes to the publisher who asked for it (`reply_document.py`), and to audit systems by the feed
+(`feed_event.py`).
 """
 
-import json
 from enum import StrEnum
 
-from pydantic import TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
-
 from notifier.domain.frozen import frozen
-from notifier.domain.moment import read_moment, render_moment
 
-VERSION = 1
-TEXT = 500  # characters of `text`
+NO_URI = "no_uri"  # why a client is skipped
 
 
 class Fate(StrEnum):
-    """What became of a delivery, or of a whole event."""
+    """What became of a delivery, or of a whole event. After `retrying` another notice follows."""
 
     DELIVERED = "delivered"
     RETRYING = "retrying"
@@ -27,86 +21,67 @@ class Fate(StrEnum):
     DUPLICATE = "duplicate"
 
 
-@frozen
-class Told:
-    """One client's fate. `id` tells deliveries to one client apart; `next_due` in epoch seconds.
+class ClientState(StrEnum):
+    """What happened to a client's circuit: it opened, or it closed."""
 
-    `reason` is that of the last attempt, or the cause for which none was made. `of` is the number of fates to come in
-    all, None where the event was not understood.
+    FAILING = "failing"
+    RECOVERED = "recovered"
+
+
+@frozen
+class LastAttempt:
+    """The attempt that led to a fate. `jti` is None if no token was made."""
+
+    number: int
+    jti: str | None
+    status: int | None
+    seconds: float
+
+
+@frozen
+class Notice:
+    """Tells the fate of one delivery, or of a whole event: then `client_id` is empty.
+
+    Moments are seconds since the epoch. `reason` is that of the attempt or the dead letter, or the cause of a deferral.
     """
 
     fate: Fate
     iss: str
     event_id: str
-    client_id: str | None = None
-    id: str = ""
-    reason: str | None = None
+    client_id: str = ""
+    delivery_id: str = ""
+    reason: str = ""
+    next_due: float | None = None
+
+    # Only replies hold these. `of` is the number of clients that the event has; None if nobody could read it.
+    text: str = ""
     status: int | None = None
     attempts: int = 0
-    next_due: float | None = None
-    text: str = ""
     of: int | None = None
+
+    # Only the feed holds these. `id` is the same wherever the notice is repeated. `propagation` counts from `ended_at`.
+    id: str = ""
+    at: float = 0.0
+    publisher: str | None = None
+    ended_at: float | None = None
+    propagation: float | None = None
+    last_attempt: LastAttempt | None = None
 
     @property
     def settled(self) -> bool:
-        """Whether nothing more will come."""
+        """True when no further notice follows."""
         return self.fate is not Fate.RETRYING
 
 
-class _Document(TypedDict, total=False):
-    v: int
-    fate: str
-    iss: str
-    event_id: str
-    client_id: str | None
+@frozen
+class ClientNotice:
+    """Tells the feed that a client began or ceased to fail."""
+
     id: str
-    reason: str | None
-    status: int | None
-    attempts: int
-    next_due: str | None
-    text: str
-    of: int | None
+    at: float
+    state: ClientState
+    iss: str
+    client_id: str
 
 
-_DOCUMENT = TypeAdapter(_Document)
-
-
-def document_of(told: Told) -> dict[str, object]:
-    """The members that say something."""
-    document: dict[str, object] = {"fate": told.fate.value, "iss": told.iss, "event_id": told.event_id}
-    if told.next_due is not None:
-        document["next_due"] = render_moment(told.next_due)
-    for name in ("client_id", "id", "reason", "status", "attempts", "of"):
-        if (value := getattr(told, name)) not in (None, "") and (name, value) != ("attempts", 0):
-            document[name] = value
-    if told.text:
-        document["text"] = told.text[:TEXT]
-    return document
-
-
-def dump_told(told: Told) -> bytes:
-    """As a reply holds it."""
-    return json.dumps({"v": VERSION, **document_of(told)}, ensure_ascii=False).encode()
-
-
-def load_told(body: bytes) -> Told | None:
-    """What a reply says; None where it is none that this release knows."""
-    try:
-        document = _DOCUMENT.validate_json(body)
-        due = document.get("next_due")
-        told = Told(
-            fate=Fate(document["fate"]),
-            iss=document["iss"],
-            event_id=document["event_id"],
-            client_id=document.get("client_id"),
-            id=document.get("id", ""),
-            reason=document.get("reason"),
-            status=document.get("status"),
-            attempts=document.get("attempts", 0),
-            next_due=None if due is None else read_moment(due),
-            text=document.get("text", ""),
-            of=document.get("of"),
-        )
-    except (ValidationError, ValueError, KeyError):
-        return None
-    return told if document.get("v") == VERSION else None
+FeedNotice = Notice | ClientNotice

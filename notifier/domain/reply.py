@@ -1,7 +1,7 @@
-"""Whom a publisher wants told what became of its event (`reply_to`, `correlation_id`), and who may ask for that.
+"""Where a publisher wants to hear what became of its event (`reply_to`, `correlation_id`), and who may ask for that.
 
-A reply goes to the default exchange, and so to whatever queue has the name. A publisher may name only what the broker
-makes up by itself and gives to one connection: else it could have the worker write into `notifier.retries`.
+A reply goes to the default exchange, and so to whatever queue has the name. So a publisher may give only a name that
+the broker makes up and gives to one connection; else it could have the worker write into `notifier.retries`.
 """
 
 import re
@@ -13,13 +13,12 @@ _MADE_UP_BY_THE_BROKER = re.compile(
     r"amq\.(?:rabbitmq\.reply-to\.[\w+/=-]{1,150}\.[\w+/=-]{1,80}|gen-[\x21-\x7e]{1,230})", re.ASCII
 )
 
-
-SHORT = 255  # bytes of UTF-8 that a name may have on AMQP; a longer one cannot be written
+SHORT = 255  # bytes of UTF-8 that a name may have on AMQP
 
 
 @frozen
 class ReplyTo:
-    """An address. `of`: for how many clients a fate will be told in all, known once the event is read."""
+    """The address of replies. `of` is how many clients the event has, known once it is read."""
 
     to: str
     correlation_id: str | None = None
@@ -27,12 +26,12 @@ class ReplyTo:
 
     @property
     def writable(self) -> bool:
-        """Whether a message can bear both names. What came as no UTF-8 is three times as long once it was decoded."""
+        """True if a message can hold both names. A name that was no UTF-8 is three times as long once decoded."""
         return _is_short(self.to) and _is_short(self.correlation_id or "")
 
 
 def asked_by_publisher(to: str, correlation_id: str | None) -> ReplyTo | None:
-    """The address, where a publisher may name it and a reply could bear it."""
+    """Return the address, or None if no publisher may name it or no message can hold it."""
     if _MADE_UP_BY_THE_BROKER.fullmatch(to) is None:
         return None
     asked = ReplyTo(to=to, correlation_id=correlation_id or None)

@@ -1,7 +1,7 @@
-"""How many workers it takes for so many sessions to end in so long, computed from what was measured (`measured.py`).
+"""Computes how many workers are needed when so many sessions end within a time, from measured costs (`measured.py`).
 
-Four things can be the limit: the workers' processor time, how many attempts they may have in flight, the queue's own
-process in the broker, and the clients themselves, whom no number of workers makes faster.
+Four things can be the limit: the processor time of workers, their attempts in flight, the queue's process in the
+broker, and the clients, which no number of workers makes faster.
 """
 
 import math
@@ -11,7 +11,7 @@ from notifier.domain.client import Client
 from notifier.domain.message import Lane
 from notifier.operations import measured
 
-LOAD = 0.7  # of what was measured is planned with: at 80 % queues grow, and a worker may be away for a moment
+LOAD = 0.7  # the share of the measured rate to plan with: at 80 % queues grow, and a worker may be away for a moment
 PREFETCH = {Lane.EVENTS: 512, Lane.BULK: 64}  # the defaults; each event stays in flight until its last client answered
 MAX_IN_FLIGHT = 512
 MAX_CONCURRENT = Client(iss="", client_id="", backchannel_logout_uri=None).max_concurrent
@@ -20,7 +20,7 @@ ALGORITHMS = tuple(dict.fromkeys(alg for alg, _ in measured.DELIVERY))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """So many sessions, each known to so many clients, end within so many seconds; a client answers after `answer`."""
+    """What ends: `sessions`, each known to `clients`, within so many seconds. Clients answer after `answer` seconds."""
 
     sessions: int
     clients: int
@@ -31,22 +31,22 @@ class Demand:
 
     @property
     def events_per_second(self) -> float:
-        """One event a session."""
+        """One event for each session."""
         return self.sessions / self.within
 
     @property
     def deliveries_per_second(self) -> float:
-        """One delivery a client of a session."""
+        """One delivery for each client of a session."""
         return self.events_per_second * self.clients
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """What it takes. `workers` is the greater of the two that follow; each has one core.
+    """What a demand needs. `workers` is the greater of the two numbers that follow; each worker has one core.
 
-    `queues` is how many sets of queues (prefixes, or virtual hosts) the events have to be shared out over.
-    `at_a_client` is how many requests each client would have at a time if every session were known to it, and
-    `client_seconds` how long it then takes at least, by its `max_concurrent`.
+    `queues` is the number of sets of queues (prefixes or virtual hosts) to share the events out over. `at_a_client` is
+    the number of requests at a time at a client that knows every session; `client_seconds` is the least time that this
+    client needs, by its `max_concurrent`.
     """
 
     workers: int
@@ -62,12 +62,12 @@ class Capacity:
     client_seconds: float
 
     def within_reach(self, demand: Demand) -> bool:
-        """Whether the clients can be told in that time at all."""
+        """True if the clients can be told within that time."""
         return self.client_seconds <= demand.within
 
 
 def cost(alg: str, clients: int) -> float:
-    """µs of a worker's core for a delivery of an event with so many clients.
+    """Return the µs of a core that a delivery costs, of an event with so many clients.
 
     An event costs `e` by itself and each of its deliveries `d`; the two follow from the events of 1 and of 10.
     """
@@ -77,12 +77,12 @@ def cost(alg: str, clients: int) -> float:
 
 
 def worker_rate(alg: str, clients: int) -> float:
-    """Deliveries a second to plan with for one worker on one core."""
+    """Return the deliveries a second to plan with, for a worker on one core."""
     return LOAD * 1e6 / cost(alg, clients)
 
 
 def capacity(demand: Demand) -> Capacity:
-    """What this demand takes."""
+    """Return what this demand needs."""
     rate = worker_rate(demand.alg, demand.clients)
     in_flight = math.ceil(demand.deliveries_per_second * demand.answer)
     of_worker = min(MAX_IN_FLIGHT, PREFETCH[demand.lane] * demand.clients)

@@ -1,6 +1,6 @@
-"""What became of one user's logouts, by the log: for each event and client, the last that was said of it.
+"""Finds in the log what became of one user's logouts: for each event and client, the last that the log says.
 
-The lines of attempts and dead letters bear the hash; what else was said of the same event and client is joined to them.
+The lines of attempts and dead letters hold the user's hash. Other lines of the same event and client join them.
 """
 
 import json
@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-_FOLLOW = ('"dead_letter"', '"deferral"')  # lines that may tell the fate of a delivery found before
+_FOLLOW = ('"dead_letter"', '"deferral"')  # lines that may say more of a delivery found before
 DELIVERED, DEAD, WAITING = "delivered", "dead", "waiting"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fate:
-    """The last that is known. `fate`: delivered, dead, or waiting (for another attempt, at `next_due`)."""
+class LoggedDelivery:
+    """The last that the log says of a delivery. `fate` is delivered, dead, or waiting (until `next_due`)."""
 
     time: str
     iss: str
@@ -28,12 +28,12 @@ class Fate:
     error: str = ""
 
 
-def fates(lines: Iterable[str], wanted: str) -> list[Fate]:
-    """Of the deliveries whose `sub` or `sid` is shown as `wanted`, in the order in which they were begun.
+def find_deliveries(lines: Iterable[str], wanted: str) -> list[LoggedDelivery]:
+    """Return the deliveries whose `sub` or `sid` is logged as `wanted`, in the order of their first lines.
 
-    What is no JSON is passed over, and so is what precedes it in a line.
+    Lines without JSON are skipped, and so is the text before the JSON of a line.
     """
-    found: dict[tuple[str, str, str], Fate] = {}
+    found: dict[tuple[str, str, str], LoggedDelivery] = {}
     for line in lines:
         if wanted in line:
             said = _read(line)
@@ -47,14 +47,16 @@ def fates(lines: Iterable[str], wanted: str) -> list[Fate]:
     return list(found.values())
 
 
-def _note(said: dict[str, Any], found: dict[tuple[str, str, str], Fate]) -> None:
+def _note(said: dict[str, Any], found: dict[tuple[str, str, str], LoggedDelivery]) -> None:
     key = _key(said)
     known = found.get(key)
     if said.get("event") == "attempt":
         found[key] = _attempted(said, known)
     elif said.get("event") == "dead_letter":
         iss, event_id, client_id = key
-        never = Fate(time="", iss=iss, event_id=event_id, client_id=client_id, fate=DEAD, reason="", attempts=0, jti="")
+        never = LoggedDelivery(
+            time="", iss=iss, event_id=event_id, client_id=client_id, fate=DEAD, reason="", attempts=0, jti=""
+        )
         found[key] = _followed(said, known or never)
 
 
@@ -73,13 +75,13 @@ def _key(said: dict[str, Any]) -> tuple[str, str, str]:
     return str(said.get("iss")), str(said.get("event_id")), str(said.get("client_id"))
 
 
-def _attempted(said: dict[str, Any], before: Fate | None) -> Fate:
+def _attempted(said: dict[str, Any], before: LoggedDelivery | None) -> LoggedDelivery:
     iss, event_id, client_id = _key(said)
     told = said.get("outcome") == "delivered"
     if before is not None and before.fate == DELIVERED and not told:
-        return before  # a second copy of the event: the client has been told
+        return before  # a copy of the event: the client was told before
     due = said.get("next_due")
-    return Fate(
+    return LoggedDelivery(
         time=str(said.get("time", "")),
         iss=iss,
         event_id=event_id,
@@ -93,7 +95,7 @@ def _attempted(said: dict[str, Any], before: Fate | None) -> Fate:
     )
 
 
-def _followed(said: dict[str, Any], known: Fate) -> Fate:
+def _followed(said: dict[str, Any], known: LoggedDelivery) -> LoggedDelivery:
     if known.fate == DELIVERED:
         return known
     time = str(said.get("time", known.time))

@@ -1,4 +1,4 @@
-"""What was measured, for `notifier capacity`. Written by `make bench-plot`, not by hand."""
+"""The measured costs that `notifier capacity` computes with. `make bench-plot` writes this file."""
 
 TAKEN = "2026-11-21 on AMD EPYC, 2 cores, Python 3.11.7"
 

@@ -9,7 +9,7 @@ from typing import NoReturn, Protocol
 from notifier.domain.message import Depth, Lane, Message, QueueStatus
 from notifier.domain.queue_state import BrokerState, FileState, QueueOverview
 from notifier.operations.dead_letter_listing import DeadLetters
-from notifier.pipeline.outcomes import FeedTarget
+from notifier.pipeline.feed import FeedTarget
 from notifier.pipeline.ports import Acknowledger, Inbox, Publisher
 
 

@@ -1,31 +1,42 @@
-"""Sends replies over the side channel to publishers who asked, and hands those for this process to who waits here."""
+"""Replies to publishers who asked what became of their events, and passes replies on to the requests that wait here."""
 
 from collections.abc import Callable
 
-from notifier.domain.fate import Told, dump_told, load_told
-from notifier.domain.reply import ReplyTo
-from notifier.operations.fates import Fates
+from notifier.domain.reply_document import dump_reply, load_reply
+from notifier.operations.notice_wait import WaitingRequests
 from notifier.operations.queue_port import SideChannel
-from notifier.operations.waiting import Waits
+from notifier.pipeline.facts import Attempted, Buried, Deferred, Delivered, EventTaken, Fact, RetryScheduled, Skipped
+from notifier.pipeline.notices import notice_of
 from notifier.pipeline.ports import Clock
 
 
 class Replies:
-    """The replies of one worker. `observe` hears facts; `waits` are the HTTP requests that wait here for replies."""
+    """The replies of one worker. `waiting` are the HTTP requests that wait here for replies."""
 
     def __init__(
         self, side_channel: SideChannel, state: Callable[[], bytes], *, clock: Clock, new_id: Callable[[], str]
     ) -> None:
         self._side_channel = side_channel
-        self.waits = Waits(side_channel.address, clock=clock, new_id=new_id)
-        self.observe = Fates(self._reply).observe
+        self.waiting = WaitingRequests(side_channel.address, clock=clock, new_id=new_id)
         side_channel.listen(state, self._heard)
 
-    def _reply(self, asked: ReplyTo, told: Told) -> None:
-        if not self.waits.heard(asked.correlation_id, told):
-            self._side_channel.reply(asked.to, asked.correlation_id, dump_told(told))
+    def observe(self, fact: Fact) -> None:
+        """Reply if the publisher asked and the fact tells a fate."""
+        match fact:  # the most frequent facts first: every delivery passes here
+            case Attempted():
+                return
+            case Delivered() | RetryScheduled():
+                asked = fact.delivery.reply_to
+            case EventTaken() | Deferred() | Buried() | Skipped():
+                asked = fact.reply_to
+            case _:
+                return
+        if asked is None or (notice := notice_of(fact)) is None:
+            return
+        if not self.waiting.heard(asked.correlation_id, notice):
+            self._side_channel.reply(asked.to, asked.correlation_id, dump_reply(notice))
 
     def _heard(self, correlation_id: str, body: bytes) -> None:
-        """Another worker delivered an event that was published here."""
-        if (told := load_told(body)) is not None:
-            self.waits.heard(correlation_id, told)
+        """Take a reply of another worker, to an event that was published here."""
+        if (notice := load_reply(body)) is not None:
+            self.waiting.heard(correlation_id, notice)

@@ -1,20 +1,21 @@
-"""The propagation report: of each client, what share of logouts arrived, how soon, and what went wrong.
+"""The propagation report: what share of logouts arrived at each client, how soon, and what went wrong.
 
-Pure. Outcomes go into a `Tally` one by one, in any order; its memory is bounded by the number of clients. Durations are
-counted in buckets whose bounds are 2^(1/8) apart, so that a quantile lies within 4.4 % of the true one; the slowest is
-exact. A report on `outcomes: failures` knows nothing of what went well: its shares and times are None.
+A `ReportTally` counts the rows of the feed one by one, in any order. Its memory is bounded by the number of clients.
+Durations are counted in buckets whose bounds are 2^(1/8) apart. So a quantile lies within 4.4 % of the true one; the
+slowest is exact. With `outcomes: failures` the feed holds nothing of what went well, so shares and times are None.
 """
 
 import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from notifier.domain.outcome_event import Fate, Seen, State
+from notifier.domain.fate import ClientState, Fate
+from notifier.domain.feed_event import FeedRow
 
 PER_DOUBLING = 8
 ERROR = 2 ** (1 / (2 * PER_DOUBLING)) - 1  # of a quantile, relative
-LEAST = 0.0001  # seconds; whatever is shorter counts as that
-BINS = 48  # of the time line
+LEAST = 0.0001  # seconds; what is shorter counts as that
+SLICES = 48  # of the report's period
 
 
 class Durations:
@@ -26,13 +27,13 @@ class Durations:
         self.slowest = 0.0
 
     def add(self, seconds: float) -> None:
-        """One more."""
+        """Count one duration."""
         self.count += 1
         self.slowest = max(self.slowest, seconds)
         self._counts[0 if seconds <= LEAST else math.floor(PER_DOUBLING * math.log2(seconds / LEAST))] += 1
 
     def quantile(self, share: float) -> float | None:
-        """Seconds within which this share of them lies; None where there are none."""
+        """Return the seconds within which this share of the durations lies. None if there are none."""
         if not self.count:
             return None
         wanted, passed = share * self.count, 0
@@ -42,8 +43,8 @@ class Durations:
                 return min(LEAST * 2 ** ((bucket + 0.5) / PER_DOUBLING), self.slowest)
         return self.slowest
 
-    def bars(self) -> "tuple[Bar, ...]":
-        """Two of them a doubling, from the lowest that holds any to the highest."""
+    def bars(self) -> "tuple[DurationBar, ...]":
+        """Return the histogram, two bars for each doubling, from the lowest that holds any to the highest."""
         if not self.count:
             return ()
         each = PER_DOUBLING // 2
@@ -51,14 +52,14 @@ class Durations:
         for bucket, count in self._counts.items():
             coarse[bucket // each] += count
         return tuple(
-            Bar(least=LEAST * 2 ** (number / 2), below=LEAST * 2 ** ((number + 1) / 2), count=coarse[number])
+            DurationBar(least=LEAST * 2 ** (number / 2), below=LEAST * 2 ** ((number + 1) / 2), count=coarse[number])
             for number in range(min(coarse), max(coarse) + 1)
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
-    """How many took so many seconds."""
+class DurationBar:
+    """A bar of the histogram: how many deliveries took from `least` up to `below` seconds."""
 
     least: float
     below: float
@@ -66,8 +67,8 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Why:
-    """What went wrong: how many deliveries were given up for it, and how many attempts it cost."""
+class ReasonCount:
+    """How many deliveries were given up for a reason, and how many retries it cost."""
 
     reason: str
     dead: int
@@ -75,11 +76,11 @@ class Why:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One client, or all together (`client_id` empty). Durations in seconds from `ended_at` to delivered.
+class ClientFigures:
+    """The figures of one client, or of all together (`client_id` empty). Seconds count from `ended_at` to delivered.
 
-    `share` of those that came to an end, None where none did; `undated` were delivered, but nobody knows when the
-    session ended. `failing`: its circuit was open when last heard of (of any worker's).
+    `share` is that of the deliveries that ended, None if none did. `undated` were delivered, but nobody knows when the
+    session ended. `failing`: its circuit was open when a worker last told of it.
     """
 
     iss: str
@@ -95,12 +96,12 @@ class Line:
     undated: int
     openings: int
     failing: bool
-    reasons: tuple[Why, ...]
+    reasons: tuple[ReasonCount, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bin:
-    """What was told from `at` on, for a stretch of the period."""
+class TimeSlice:
+    """What happened in one slice of the period, from `at` on."""
 
     at: float
     delivered: int
@@ -109,16 +110,16 @@ class Bin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """Clients in order of what hurts: smallest share first, then the slowest. `complete`: what went well was told."""
+class PropagationReport:
+    """The report. The worst clients come first. `complete`: the feed told of what went well, too."""
 
     since: float
     until: float
     complete: bool
-    total: Line
-    clients: tuple[Line, ...]
-    timeline: tuple[Bin, ...]
-    propagation: tuple[Bar, ...]
+    total: ClientFigures
+    clients: tuple[ClientFigures, ...]
+    timeline: tuple[TimeSlice, ...]
+    propagation: tuple[DurationBar, ...]
 
 
 @dataclass(slots=True)
@@ -129,29 +130,29 @@ class _Client:
     retries: Counter[str] = field(default_factory=Counter)
     failing: bool = False
 
-    def add(self, seen: Seen) -> None:
-        self.fates[seen.fate] += 1
-        match seen.fate:
+    def add(self, row: FeedRow) -> None:
+        self.fates[row.fate] += 1
+        match row.fate:
             case Fate.DELIVERED:
-                if seen.propagation is not None:
-                    self.durations.add(seen.propagation)
+                if row.propagation is not None:
+                    self.durations.add(row.propagation)
             case Fate.DEAD:
-                self.dead[seen.reason] += 1
+                self.dead[row.reason] += 1
             case Fate.RETRYING:
-                self.retries[seen.reason] += 1
-            case State.FAILING:
+                self.retries[row.reason] += 1
+            case ClientState.FAILING:
                 self.failing = True
-            case State.RECOVERED:
+            case ClientState.RECOVERED:
                 self.failing = False
 
-    def line(self, iss: str, client_id: str, *, complete: bool) -> Line:
+    def line(self, iss: str, client_id: str, *, complete: bool) -> ClientFigures:
         delivered, dead = self.fates[Fate.DELIVERED], self.fates[Fate.DEAD]
         ended = delivered + dead
         why = (
-            Why(reason=reason, dead=self.dead[reason], retries=self.retries[reason])
+            ReasonCount(reason=reason, dead=self.dead[reason], retries=self.retries[reason])
             for reason in {*self.dead, *self.retries}
         )
-        return Line(
+        return ClientFigures(
             iss=iss,
             client_id=client_id,
             delivered=delivered if complete else None,
@@ -163,54 +164,54 @@ class _Client:
             p99=self.durations.quantile(0.99),
             slowest=self.durations.slowest if self.durations.count else None,
             undated=delivered - self.durations.count,
-            openings=self.fates[State.FAILING],
+            openings=self.fates[ClientState.FAILING],
             failing=self.failing,
             reasons=tuple(sorted(why, key=lambda one: (-one.dead, -one.retries, one.reason))),
         )
 
 
-class Tally:
-    """Counts what was told from `since` until `until`, both in epoch seconds.
+class ReportTally:
+    """Counts the rows from `since` until `until`, in epoch seconds.
 
-    `complete`: whether what went well was told too; None where only what is counted can show it.
+    `complete`: whether the feed told of what went well, too. If None, the rows show it.
     """
 
     def __init__(self, since: float, until: float, *, complete: bool | None) -> None:
         self._since, self._until, self._complete = since, until, complete
-        self._width = max(until - since, 1e-3) / BINS
+        self._width = max(until - since, 1e-3) / SLICES
         self._clients: dict[tuple[str, str], _Client] = {}
         self._total = _Client()
-        self._bins = [Counter[str]() for _ in range(BINS)]
+        self._bins = [Counter[str]() for _ in range(SLICES)]
 
-    def add(self, seen: Seen) -> None:
-        """One outcome. What lies outside the period is left out."""
-        if not self._since <= seen.at <= self._until:
+    def add(self, row: FeedRow) -> None:
+        """Count one row. Rows outside the period are left out."""
+        if not self._since <= row.at <= self._until:
             return
-        key = (seen.iss, seen.client_id)
+        key = (row.iss, row.client_id)
         if (client := self._clients.get(key)) is None:
             client = self._clients[key] = _Client()
-        client.add(seen)
-        self._total.add(seen)
-        self._bins[min(BINS - 1, int((seen.at - self._since) / self._width))][seen.fate] += 1
+        client.add(row)
+        self._total.add(row)
+        self._bins[min(SLICES - 1, int((row.at - self._since) / self._width))][row.fate] += 1
 
-    def report(self) -> Report:
-        """What came of it."""
+    def report(self) -> PropagationReport:
+        """Return the report of what was counted."""
         complete = self._total.fates[Fate.DELIVERED] > 0 if self._complete is None else self._complete
         lines = [client.line(*key, complete=complete) for key, client in self._clients.items()]
         total = self._total.line("", "", complete=complete)
-        return Report(
+        return PropagationReport(
             since=self._since,
             until=self._until,
             complete=complete,
             total=replace(total, failing=any(line.failing for line in lines)),
             clients=tuple(sorted(lines, key=_hurts)),
-            timeline=tuple(self._bin(number) for number in range(BINS)),
+            timeline=tuple(self._bin(number) for number in range(SLICES)),
             propagation=self._total.durations.bars(),
         )
 
-    def _bin(self, number: int) -> Bin:
+    def _bin(self, number: int) -> TimeSlice:
         counts = self._bins[number]
-        return Bin(
+        return TimeSlice(
             at=self._since + number * self._width,
             delivered=counts[Fate.DELIVERED],
             dead=counts[Fate.DEAD],
@@ -218,8 +219,8 @@ class Tally:
         )
 
 
-def _hurts(line: Line) -> tuple[object, ...]:
-    # With `failures`, and where nothing has come to an end: by how many were given up, and then by what they cost.
-    # A client that fails, and of whom nothing has come to an end, is as bad as one that gets nothing.
+def _hurts(line: ClientFigures) -> tuple[object, ...]:
+    # Without a share, clients are in order of what was given up, and then of what retries cost. A client that fails,
+    # and of which nothing has ended, is as bad as one that gets nothing.
     share = (0.0 if line.failing else 1.0) if line.share is None else line.share
     return (share, -line.dead, not line.failing, -(line.p99 or 0.0), -line.retries, line.iss, line.client_id)

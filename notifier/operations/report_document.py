@@ -1,15 +1,15 @@
-"""The report as JSON: durations in seconds, moments in RFC 3339."""
+"""Writes the report as JSON: durations in seconds, moments in RFC 3339."""
 
 from typing import Any
 
 from notifier.domain.moment import render_moment
-from notifier.operations.report import ERROR, Line, Report
+from notifier.operations.report import ERROR, ClientFigures, PropagationReport
 
 VERSION = 1
 
 
-def report_document(report: Report) -> dict[str, Any]:
-    """What `--json` prints."""
+def report_document(report: PropagationReport) -> dict[str, Any]:
+    """Return what `--json` prints."""
     total = _line(report.total)
     del total["iss"], total["client_id"]
     return {
@@ -31,7 +31,7 @@ def report_document(report: Report) -> dict[str, Any]:
     }
 
 
-def _line(line: Line) -> dict[str, Any]:
+def _line(line: ClientFigures) -> dict[str, Any]:
     return {
         "iss": line.iss,
         "client_id": line.client_id,

@@ -1,4 +1,4 @@
-"""What the pipeline tells its observers: one frozen record a fact. Metrics and logs are made of nothing else."""
+"""The facts that the pipeline tells its observers. Metrics, logs, replies and the feed are made of nothing else."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -11,9 +11,9 @@ from notifier.domain.reply import ReplyTo
 
 @frozen
 class EventTaken:
-    """An event message has come to its end here: all its deliveries have a fate, or it was split or found malformed.
+    """A worker is done with an event message: all its deliveries are settled, or it was split or malformed.
 
-    `arrived` (epoch seconds) is when it was taken, where it had deliveries.
+    `arrived` (epoch seconds) is when the worker took it, if it had deliveries.
     """
 
     result: Literal["accepted", "duplicate", "split", "malformed"]
@@ -29,7 +29,7 @@ class EventTaken:
 
 @frozen
 class Attempted:
-    """One mint and one POST. `delivery` is as before the attempt; `next_due` in epoch seconds where one follows."""
+    """An attempt was made. `delivery` is as before it; `next_due` (epoch seconds) is set if another follows."""
 
     delivery: Delivery
     number: int
@@ -43,7 +43,7 @@ class Attempted:
 
 @frozen
 class RetryScheduled:
-    """A retry is durable."""
+    """A retry is durable. `delivery` is as after the attempt."""
 
     delivery: Delivery
     due: float
@@ -51,7 +51,7 @@ class RetryScheduled:
 
 @frozen
 class Deferred:
-    """A deferral is durable. `text` says why in words, where it is a fault of ours."""
+    """A deferral is durable. `text` says why in words, if it is a fault of ours."""
 
     iss: str
     client_id: str
@@ -65,9 +65,9 @@ class Deferred:
 
 @frozen
 class Delivered:
-    """A delivery is done. `propagation` in seconds from `ended_at`, None where that is unknown.
+    """A client took the token. `propagation` is in seconds from `ended_at`, None if that is unknown.
 
-    `delivery` is as it was before the attempt that did it.
+    `delivery` is as before the attempt.
     """
 
     delivery: Delivery
@@ -76,7 +76,7 @@ class Delivered:
 
 @frozen
 class Skipped:
-    """A client that has no `backchannel_logout_uri` need not be told."""
+    """A client is skipped: it has no `backchannel_logout_uri`."""
 
     iss: str
     client_id: str
@@ -86,7 +86,7 @@ class Skipped:
 
 @frozen
 class Buried:
-    """A dead letter is durable. `client_id` is empty where no client is concerned alone; `delivery` where it is one."""
+    """A dead letter is durable. `client_id` is empty if it concerns a whole event; `delivery` is set if it is one."""
 
     iss: str
     client_id: str
@@ -99,7 +99,7 @@ class Buried:
 
 @frozen
 class Unexpected:
-    """A fault in our own code met one delivery; it is deferred, and the others are served."""
+    """A fault of our own code concerns one delivery. It is deferred, and the others are served."""
 
     iss: str
     client_id: str
@@ -108,14 +108,14 @@ class Unexpected:
 
 
 @frozen
-class CircuitTurned:
-    """A client's circuit opened (it counts as down, and is left alone) or closed (it lives again)."""
+class CircuitChanged:
+    """A client's circuit opened (the client counts as down, and is left alone) or closed (it lives again)."""
 
     iss: str
     client_id: str
     open: bool
 
 
-Fact = EventTaken | Attempted | RetryScheduled | Deferred | Delivered | Skipped | Buried | Unexpected | CircuitTurned
+Fact = EventTaken | Attempted | RetryScheduled | Deferred | Delivered | Skipped | Buried | Unexpected | CircuitChanged
 Observer = Callable[[Fact], None]
 """Must return at once and never raise."""

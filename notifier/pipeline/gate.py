@@ -14,7 +14,7 @@ from notifier.domain.message import Lane
 from notifier.domain.verdict import Defer, within_age
 from notifier.pipeline.admission import Admission, Go, Later, Wait
 from notifier.pipeline.attempt import Made
-from notifier.pipeline.facts import CircuitTurned, Observer
+from notifier.pipeline.facts import CircuitChanged, Observer
 from notifier.pipeline.held import Held
 from notifier.pipeline.limits import Limits
 from notifier.pipeline.ports import Clock
@@ -108,7 +108,7 @@ class Gate:
         return self._clock() - self._steady()
 
     def _turned(self, client: Client, turn: Turn) -> None:
-        self._observe(CircuitTurned(iss=client.iss, client_id=client.client_id, open=turn is Turn.OPENED))
+        self._observe(CircuitChanged(iss=client.iss, client_id=client.client_id, open=turn is Turn.OPENED))
 
     def _deferral(self, ticket: Ticket, later: Later, ahead: float) -> Defer:
         """In the wall clock's time, and due before the delivery's age ends."""

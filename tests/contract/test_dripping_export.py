@@ -25,7 +25,7 @@ from notifier.server.authorization import Authorization
 from notifier.server.listener import Listener, listen
 from notifier.server.operators import dead_letter_routes
 from notifier.server.operators.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
-from notifier.server.publishers.events import Sources, api_app
+from notifier.server.publishers.events import ApiSources, api_app
 from tests.contract.letters import RULES, bury, course, letters_of
 from tests.contract.queues import PATIENCE, ready
 
@@ -66,7 +66,7 @@ async def api(place: tuple[Queue, DeadLetters], monkeypatch: pytest.MonkeyPatch)
         steady=time.monotonic,
     )
     routes = DeadLetterRoutes(Authorization(lambda: None), desk).routes()
-    sources = Sources(registry=Registry, tokens=lambda: None, clock=time.time, new_id=lambda: "made-up")
+    sources = ApiSources(registry=Registry, tokens=lambda: None, clock=time.time, new_id=lambda: "made-up")
 
     async def accept(event: SessionEnded, lane: Lane) -> None: ...
 

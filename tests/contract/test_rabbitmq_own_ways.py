@@ -21,8 +21,8 @@ from pamqp.header import ContentHeader
 from structlog.testing import capture_logs
 
 from notifier.adapters.queues.rabbitmq import insides, publishing
+from notifier.adapters.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
-from notifier.adapters.queues.rabbitmq.outcomes import OutcomePublisher
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.rabbitmq.wire import frames
 from notifier.app.doctor_checks import libraries
@@ -338,7 +338,7 @@ async def test_letters_are_looked_at_and_outcomes_are_sent(
     await queue.publish(DEAD, outgoing("a"))
     await queue.publish(DEAD, outgoing("b"))
     assert names(await queue.browse(DEAD, 10)) == ["a", "b"]
-    outcomes = OutcomePublisher(RabbitOptions(urls=(amqp_url,), prefix=prefix))
+    outcomes = RabbitFeedTarget(RabbitOptions(urls=(amqp_url,), prefix=prefix))
     running = asyncio.create_task(outcomes.run())
     try:
         async with asyncio.timeout(PATIENCE):

@@ -2,7 +2,7 @@
 
 import json
 
-from notifier.operations.log_search import Fate, fates
+from notifier.operations.log_search import LoggedDelivery, find_deliveries
 
 WHO = "8266657b159f3f9e"
 
@@ -23,8 +23,8 @@ def said(event: str, client_id: str, **more: str) -> str:
     return json.dumps({"event_id": "e1", "iss": "https://i", "client_id": client_id, "event": event, **more})
 
 
-def by_client(lines: list[str]) -> dict[str, Fate]:
-    return {fate.client_id: fate for fate in fates(lines, WHO)}
+def by_client(lines: list[str]) -> dict[str, LoggedDelivery]:
+    return {fate.client_id: fate for fate in find_deliveries(lines, WHO)}
 
 
 def test_each_client_has_the_last_that_was_said_of_it() -> None:
@@ -47,7 +47,7 @@ def test_each_client_has_the_last_that_was_said_of_it() -> None:
 
 def test_a_deferral_after_an_attempt_is_waiting_for_its_cause() -> None:
     """A fault of ours is told by its cause."""
-    [fate] = fates(
+    [fate] = find_deliveries(
         [
             attempt("shop", "failed", due="2026-11-20T08:54:51.000Z"),
             said("deferral", "shop", cause="tls_files", due="2026-11-20T09:00:00.000Z"),
@@ -59,7 +59,7 @@ def test_a_deferral_after_an_attempt_is_waiting_for_its_cause() -> None:
 
 def test_a_dead_letter_without_any_attempt_is_found() -> None:
     """A client that nobody knew was never tried."""
-    [fate] = fates([said("dead_letter", "nobody", reason="unknown_client", sub=WHO)], WHO)
+    [fate] = find_deliveries([said("dead_letter", "nobody", reason="unknown_client", sub=WHO)], WHO)
     assert (fate.fate, fate.reason, fate.attempts) == ("dead", "unknown_client", 0)
 
 

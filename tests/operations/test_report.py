@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.domain.outcome_event import Seen
-from notifier.operations.report import BINS, ERROR, LEAST, Durations, Line, Report, Tally
+from notifier.domain.feed_event import FeedRow
+from notifier.operations.report import ERROR, LEAST, SLICES, ClientFigures, Durations, PropagationReport, ReportTally
 from notifier.operations.report_document import report_document
 
 ISS = "https://id.example.com"
@@ -17,19 +17,19 @@ SINCE, UNTIL = 1_800_000_000.0, 1_800_004_800.0
 
 def seen(
     fate: str, client_id: str = "shop", *, reason: str = "", at: float = SINCE + 1, took: float | None = None
-) -> Seen:
-    return Seen(at=at, fate=fate, reason=reason or fate, iss=ISS, client_id=client_id, propagation=took)
+) -> FeedRow:
+    return FeedRow(at=at, fate=fate, reason=reason or fate, iss=ISS, client_id=client_id, propagation=took)
 
 
-def report(*outcomes: Seen, complete: bool | None = True) -> Report:
-    tally = Tally(SINCE, UNTIL, complete=complete)
-    for one in outcomes:
+def report(*rows: FeedRow, complete: bool | None = True) -> PropagationReport:
+    tally = ReportTally(SINCE, UNTIL, complete=complete)
+    for one in rows:
         tally.add(one)
     return tally.report()
 
 
-def line(*outcomes: Seen, complete: bool | None = True) -> Line:
-    (only,) = report(*outcomes, complete=complete).clients
+def line(*rows: FeedRow, complete: bool | None = True) -> ClientFigures:
+    (only,) = report(*rows, complete=complete).clients
     return only
 
 
@@ -138,7 +138,7 @@ def test_the_time_line_covers_the_period() -> None:
         seen("delivered", at=SINCE - 1, took=1.0),
         seen("delivered", at=UNTIL + 1, took=1.0),
     )
-    assert len(found.timeline) == BINS
+    assert len(found.timeline) == SLICES
     assert (found.timeline[0].delivered, found.timeline[1].dead, found.timeline[-1].delivered) == (1, 1, 1)
     assert found.total.delivered == 2
 

@@ -17,7 +17,7 @@ from notifier.domain.registry import Issuer, Registry
 from notifier.domain.session_ended import SessionEnded
 from notifier.server.authorization import Bearer
 from notifier.server.listener import listen
-from notifier.server.publishers.events import Limits, Sources, api_app
+from notifier.server.publishers.events import ApiLimits, ApiSources, api_app
 
 ISS = "https://id.example.com"
 CLOSED = "https://closed.example.com"
@@ -88,10 +88,10 @@ class Api:
 async def api() -> AsyncIterator[Api]:
     """Limits are small, so that tests are."""
     queue = Queue()
-    sources = Sources(
+    sources = ApiSources(
         registry=lambda: REGISTRY, tokens=lambda: subject.tokens, clock=lambda: 1000.0, new_id=lambda: "made-up-id"
     )
-    limits = Limits(max_event=2000, body_timeout=0.3, accept_timeout=0.3, requests=2)
+    limits = ApiLimits(max_event=2000, body_timeout=0.3, accept_timeout=0.3, requests=2)
     app = api_app(queue.accept, sources, limits)
     listener = await listen(app, "127.0.0.1", 0, key="api.listen", grace=1)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as http:

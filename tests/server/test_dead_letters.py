@@ -24,7 +24,7 @@ from notifier.operations.dead_letter_repair import RepairResult
 from notifier.server.authorization import Authorization
 from notifier.server.listener import listen
 from notifier.server.operators.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
-from notifier.server.publishers.events import Sources, api_app
+from notifier.server.publishers.events import ApiSources, api_app
 from tests.contract.letters import DELIVERY, ISS, RULES, bury, letter
 
 OTHER = "https://other.example.com"
@@ -99,7 +99,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
             steady=time.monotonic,
         )
         routes = DeadLetterRoutes(Authorization(lambda: TOKENS), desk).routes()
-        sources = Sources(registry=Registry, tokens=lambda: TOKENS, clock=lambda: 5000.0, new_id=lambda: "made-up")
+        sources = ApiSources(registry=Registry, tokens=lambda: TOKENS, clock=lambda: 5000.0, new_id=lambda: "made-up")
         listener = await listen(api_app(_accept, sources, more=routes), "127.0.0.1", 0, key="api.listen", grace=1)
         subject.url = listener.url
         yield subject

@@ -16,7 +16,7 @@ from notifier.server.authorization import Authorization
 from notifier.server.listener import Listener, listen
 from notifier.server.openapi import PATH
 from notifier.server.operators.status_routes import StatusRoutes
-from notifier.server.publishers.events import Sources, api_app
+from notifier.server.publishers.events import ApiSources, api_app
 
 SECRET = "reader-secret-3"
 TOKENS = (
@@ -35,7 +35,7 @@ async def _look() -> ServiceStatus:
 
 @asynccontextmanager
 async def listening(tokens: tuple[ApiToken, ...] | None = None) -> AsyncIterator[Listener]:
-    sources = Sources(registry=Registry, tokens=lambda: tokens, clock=lambda: 1000.0, new_id=lambda: "made-up")
+    sources = ApiSources(registry=Registry, tokens=lambda: tokens, clock=lambda: 1000.0, new_id=lambda: "made-up")
     routes = StatusRoutes(Authorization(sources.tokens), _look, lambda: 0.0).routes()
     listener = await listen(api_app(_accept, sources, more=routes), "127.0.0.1", 0, key="api.listen", grace=1)
     try:

@@ -17,7 +17,7 @@ from notifier.domain.message import Lane
 from notifier.domain.registry import Issuer, Registry
 from notifier.domain.session_ended import SessionEnded
 from notifier.server.listener import Listener, listen
-from notifier.server.publishers.events import Limits, Sources, api_app
+from notifier.server.publishers.events import ApiLimits, ApiSources, api_app
 from tests.system.waiting import until
 
 PATIENCE = 30.0
@@ -50,11 +50,11 @@ def token(name: str, *scopes: str) -> ApiToken:
 async def api(
     gate: Gate,
     tokens: tuple[ApiToken, ...] | None = None,
-    limits: Limits | None = None,
+    limits: ApiLimits | None = None,
     more: Iterable[web.RouteDef] = (),
     **listening: Any,
 ) -> AsyncIterator[Listener]:
-    sources = Sources(
+    sources = ApiSources(
         registry=lambda: Registry(issuers={ISS: Issuer(iss=ISS)}),
         tokens=lambda: tokens,
         clock=lambda: 1000.0,
@@ -123,7 +123,7 @@ async def test_a_body_that_drips_is_given_up_whatever_route_it_is_for() -> None:
         read.append(await request.read())
         return web.Response()
 
-    limits = Limits(body_timeout=-1.5)  # what is left of it and the grace is half a second
+    limits = ApiLimits(body_timeout=-1.5)  # what is left of it and the grace is half a second
     async with api(Gate(), limits=limits, more=[web.put("/v1/thing", put)]) as listener:
         async with connected(listener) as (reader, writer):
             writer.write(b"PUT /v1/thing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf")
@@ -157,7 +157,7 @@ async def test_a_header_that_is_too_large_is_refused(head: bytes) -> None:
 
 async def test_a_body_larger_than_the_limit_is_not_read() -> None:
     """413 by its Content-Length alone, before a byte of it has come; and of one without as soon as it shows."""
-    async with api(Gate(), limits=Limits(max_event=1000)) as listener:
+    async with api(Gate(), limits=ApiLimits(max_event=1000)) as listener:
         async with connected(listener) as (reader, writer):
             writer.write(REQUEST % (10**12, b""))
             assert await answer(reader) == 413
@@ -234,7 +234,7 @@ async def test_one_token_does_not_take_every_place() -> None:
     gate.go.clear()
     tokens = token("greedy"), token("other")
     async with (
-        api(gate, tokens, Limits(requests=10, requests_of_token=2)) as listener,
+        api(gate, tokens, ApiLimits(requests=10, requests_of_token=2)) as listener,
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE)) as http,
     ):
 

@@ -26,7 +26,7 @@ from notifier.server.listener import listen
 from notifier.server.openapi import PATH, AnswerDescription, OperationDescription, described, openapi
 from notifier.server.operators.log_level_routes import log_level_routes
 from notifier.server.operators.status_routes import StatusRoutes
-from notifier.server.publishers.events import Sources, api_app
+from notifier.server.publishers.events import ApiSources, api_app
 
 ISS = "https://id.example.com"
 SECRET = "idp-secret-1"
@@ -46,7 +46,7 @@ async def _accept(event: SessionEnded, lane: Lane) -> None:
 
 
 def app() -> web.Application:
-    sources = Sources(
+    sources = ApiSources(
         registry=lambda: Registry(issuers={ISS: Issuer(iss=ISS)}),
         tokens=lambda: (_TOKEN,),
         clock=lambda: 1000.0,

@@ -10,22 +10,22 @@ import aiohttp
 import pytest
 
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.fate import Fate, Told
+from notifier.domain.fate import Fate, Notice
 from notifier.domain.message import Lane
 from notifier.domain.registry import Issuer, Registry
 from notifier.domain.session_ended import SessionEnded
-from notifier.operations.waiting import Waits
+from notifier.operations.notice_wait import WaitingRequests
 from notifier.server.listener import listen
-from notifier.server.publishers.events import Sources, api_app
+from notifier.server.publishers.events import ApiSources, api_app
 
 ISS = "https://id.example.com"
 EVENT = {"id": "e-1", "iss": ISS, "sub": "alice", "clients": ["shop", "mail"]}
 NOW = 1000.0
 
 
-def told(fate: Fate, client_id: str | None, **more: Any) -> Told:
-    """Of the event, at one of its two clients."""
-    return Told(fate=fate, iss=ISS, event_id="e-1", client_id=client_id, **{"id": client_id or "", "of": 2, **more})
+def notice(fate: Fate, client_id: str = "", **more: Any) -> Notice:
+    """Return a notice of the event at one of its two clients."""
+    return Notice(fate=fate, iss=ISS, event_id="e-1", client_id=client_id, delivery_id=client_id, of=2, **more)
 
 
 class Subject:
@@ -33,8 +33,8 @@ class Subject:
 
     def __init__(self) -> None:
         numbers = itertools.count()
-        self.waits = Waits("here", clock=lambda: NOW, new_id=lambda: f"w-{next(numbers)}", most=2)
-        self.worker: Callable[[], list[Told]] = list
+        self.waiting = WaitingRequests("here", clock=lambda: NOW, new_id=lambda: f"w-{next(numbers)}", most=2)
+        self.worker: Callable[[], list[Notice]] = list
         self.taken: list[SessionEnded] = []
         self.away = False
         self.url = ""
@@ -46,7 +46,7 @@ class Subject:
         self.taken.append(event)
         for each in self.worker():
             assert event.reply_to is not None
-            assert self.waits.heard(event.reply_to.correlation_id, each)
+            assert self.waiting.heard(event.reply_to.correlation_id, each)
 
     async def post(self, wait: str) -> tuple[int, Any]:
         """Status and answer."""
@@ -60,12 +60,12 @@ class Subject:
 async def subject() -> AsyncIterator[Subject]:
     """See `Subject`."""
     made = Subject()
-    sources = Sources(
+    sources = ApiSources(
         registry=lambda: Registry(issuers={ISS: Issuer(iss=ISS)}),
         tokens=lambda: None,
         clock=lambda: NOW,
         new_id=lambda: "made-up",
-        waits=made.waits,
+        waiting=made.waiting,
     )
     listener = await listen(api_app(made.accept, sources), "127.0.0.1", 0, key="api.listen", grace=1)
     made.url = listener.url
@@ -76,8 +76,8 @@ async def subject() -> AsyncIterator[Subject]:
 async def test_200_means_that_the_last_word_on_every_client_was_said(subject: Subject) -> None:
     """At once, however long the wait may be."""
     subject.worker = lambda: [
-        told(Fate.DELIVERED, "shop", attempts=1),
-        told(Fate.DEAD, "mail", reason="refused", text="the client answered 410", attempts=1),
+        notice(Fate.DELIVERED, "shop", attempts=1),
+        notice(Fate.DEAD, "mail", reason="refused", text="the client answered 410", attempts=1),
     ]
     assert await subject.post("30s") == (
         200,
@@ -101,8 +101,8 @@ async def test_200_means_that_the_last_word_on_every_client_was_said(subject: Su
 async def test_202_tells_at_once_what_lies_beyond_the_wait(subject: Subject) -> None:
     """A retry that is due later than the wait ends is not waited for."""
     subject.worker = lambda: [
-        told(Fate.DELIVERED, "shop", attempts=1),
-        told(Fate.RETRYING, "mail", reason="connect", next_due=NOW + 31, attempts=1),
+        notice(Fate.DELIVERED, "shop", attempts=1),
+        notice(Fate.RETRYING, "mail", reason="connect", next_due=NOW + 31, attempts=1),
     ]
     status, document = await subject.post("30s")
     assert (status, document["complete"]) == (202, False)
@@ -117,7 +117,7 @@ async def test_202_tells_at_once_what_lies_beyond_the_wait(subject: Subject) -> 
 
 async def test_202_with_what_is_known_when_the_wait_is_over(subject: Subject) -> None:
     """Nobody says anything of the second client; the event is durable all the same."""
-    subject.worker = lambda: [told(Fate.DELIVERED, "shop", attempts=1)]
+    subject.worker = lambda: [notice(Fate.DELIVERED, "shop", attempts=1)]
     status, document = await subject.post("100ms")
     assert (status, [each["client_id"] for each in document["clients"]]) == (202, ["shop"])
     assert len(subject.taken) == 1
@@ -125,7 +125,7 @@ async def test_202_with_what_is_known_when_the_wait_is_over(subject: Subject) ->
 
 async def test_a_copy_is_answered_as_one(subject: Subject) -> None:
     """What became of it was told before."""
-    subject.worker = lambda: [told(Fate.DUPLICATE, None)]
+    subject.worker = lambda: [notice(Fate.DUPLICATE)]
     assert await subject.post("30s") == (200, {"id": "e-1", "complete": True, "fate": "duplicate", "clients": []})
 
 
@@ -145,7 +145,7 @@ async def test_no_more_wait_than_may(subject: Subject) -> None:
             await asyncio.sleep(0.01)
     assert await subject.post("30s") == (202, {"id": "e-1", "complete": False, "clients": []})
     assert subject.taken[2].reply_to is None
-    subject.waits.close()  # as a drain does
+    subject.waiting.close()  # as a drain does
     assert [status for status, _ in await asyncio.gather(*waiting)] == [202, 202]
     subject.away = True
     assert (await subject.post("30s"))[0] == 503
@@ -156,5 +156,5 @@ async def test_a_refused_publish_leaves_nobody_waiting(subject: Subject) -> None
     subject.away = True
     for _ in range(5):
         assert (await subject.post("30s"))[0] == 503
-    subject.away, subject.worker = False, lambda: [told(Fate.DUPLICATE, None)]
+    subject.away, subject.worker = False, lambda: [notice(Fate.DUPLICATE)]
     assert (await subject.post("30s"))[0] == 200

@@ -11,9 +11,9 @@ from pathlib import Path
 import aio_pika
 from yarl import URL
 
+from notifier.adapters.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
-from notifier.adapters.queues.rabbitmq.outcomes import OutcomePublisher
-from notifier.domain.outcome_event import DeliveryTold, Fate
+from notifier.domain.fate import Fate, Notice
 from tests.system.command import command, environment, notifier
 from tests.system.waiting import until
 
@@ -21,8 +21,8 @@ PATIENCE = 60.0
 ISS = "https://id.example.com"
 
 
-def told(number: int, *, client_id: str = "shop") -> DeliveryTold:
-    return DeliveryTold(
+def told(number: int, *, client_id: str = "shop") -> Notice:
+    return Notice(
         id=f"id-{number}",
         at=1_800_000_000.0 + number,
         fate=Fate.DELIVERED,
@@ -35,9 +35,9 @@ def told(number: int, *, client_id: str = "shop") -> DeliveryTold:
 
 
 @asynccontextmanager
-async def exchange(amqp_url: str, prefix: str) -> AsyncIterator[OutcomePublisher]:
+async def exchange(amqp_url: str, prefix: str) -> AsyncIterator[RabbitFeedTarget]:
     """As a worker publishes to it."""
-    sink = OutcomePublisher(RabbitOptions(urls=(amqp_url,), prefix=prefix))
+    sink = RabbitFeedTarget(RabbitOptions(urls=(amqp_url,), prefix=prefix))
     task = asyncio.create_task(sink.run())
     try:
         await asyncio.wait_for(sink.available(), PATIENCE)
@@ -164,5 +164,5 @@ def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     before = path.read_bytes()
     done = notifier("collect", "--file", path, cwd=tmp_path, settings={"NOTIFIER_QUEUE__URL": "amqp://127.0.0.1:1/"})
     assert done.returncode == 1
-    assert "no file of outcomes" in done.stderr
+    assert "not a file of outcomes" in done.stderr
     assert path.read_bytes() == before

@@ -38,11 +38,12 @@ from notifier.domain.client import Algorithm
 from notifier.domain.delivery import Delivery
 from notifier.domain.event_document import read_event
 from notifier.domain.event_members import EntryDocument, EventBody
-from notifier.domain.fate import Fate, load_told
+from notifier.domain.fate import Fate
 from notifier.domain.message import Lane, Message
 from notifier.domain.outcome import Delivered
 from notifier.domain.presets import PRESETS
 from notifier.domain.registry import Registry
+from notifier.domain.reply_document import load_reply
 from notifier.domain.session_ended import SessionEnded
 from notifier.pipeline import facts
 from notifier.settings import Settings
@@ -169,9 +170,9 @@ def test_the_event_that_is_printed_is_an_event() -> None:
 def test_what_became_of_it_is_told_as_is_printed() -> None:
     """Every fate has its row, and the reply that is shown is one."""
     assert set(names(table(PUBLISHING, "## What became of it"))) >= {fate.value for fate in Fate}
-    told = load_told(block_that_begins(PUBLISHING, "json", '{"v": 1, "fate"').encode())
-    assert told is not None
-    assert (told.fate, told.client_id, told.of) == (Fate.DELIVERED, "shop", 3)
+    notice = load_reply(block_that_begins(PUBLISHING, "json", '{"v": 1, "fate"').encode())
+    assert notice is not None
+    assert (notice.fate, notice.client_id, notice.of) == (Fate.DELIVERED, "shop", 3)
 
 
 # ── files ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -11,9 +11,9 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from notifier.adapters.feed.outcome_file import OutcomeFile
-from notifier.adapters.feed.outcome_table import Retention
-from notifier.domain.outcome_event import ClientTold, DeliveryTold, Fate, State, Told
+from notifier.adapters.feed.feed_file import FeedFile
+from notifier.adapters.feed.feed_table import Retention
+from notifier.domain.fate import ClientNotice, ClientState, Fate, FeedNotice, Notice
 from tests.chromium import Chromium
 from tests.system.clients import Clients
 from tests.system.command import notifier
@@ -21,8 +21,8 @@ from tests.system.site import ISSUER, NEVER_OPENS, Site, client
 from tests.system.worker_process import worker
 
 
-def told(number: int, fate: Fate, reason: str, *, at: float, client_id: str, took: float | None = None) -> Told:
-    return DeliveryTold(
+def told(number: int, fate: Fate, reason: str, *, at: float, client_id: str, took: float | None = None) -> FeedNotice:
+    return Notice(
         id=f"id-{number}",
         at=at,
         fate=fate,
@@ -34,10 +34,10 @@ def told(number: int, fate: Fate, reason: str, *, at: float, client_id: str, too
     )
 
 
-def day(now: float) -> list[Told]:
+def day(now: float) -> list[FeedNotice]:
     """300 logouts at three clients within the last hour; one of them fails, one has a name that is no name."""
     odd = "<script>document.title = 'owned'</script>"
-    made: list[Told] = []
+    made: list[FeedNotice] = []
     for number in range(300):
         at = now - 60 - number * 10
         match number % 3:
@@ -49,13 +49,13 @@ def day(now: float) -> list[Told]:
                 made.append(told(number, Fate.RETRYING, "timeout", at=at, client_id="broken"))
             case _:
                 made.append(told(number, Fate.DELIVERED, "delivered", at=at, client_id=odd, took=4.0))
-    made.append(ClientTold(id="turn", at=now - 61, state=State.FAILING, iss=ISSUER, client_id="broken"))
+    made.append(ClientNotice(id="turn", at=now - 61, state=ClientState.FAILING, iss=ISSUER, client_id="broken"))
     made.append(told(999, Fate.DEAD, "refused", at=now - 90_000, client_id="yesterday"))
     return made
 
 
-def write(path: Path, outcomes: Sequence[Told]) -> None:
-    file = OutcomeFile.open(path, Retention(most=1_000_000, age=1e9))
+def write(path: Path, outcomes: Sequence[FeedNotice]) -> None:
+    file = FeedFile.open(path, Retention(most=1_000_000, age=1e9))
     file.keep(outcomes)
     file.close()
 

@@ -184,7 +184,7 @@ def figures_of_capacity(folder: Path) -> str | None:
     costs = "".join(lines)
     memory = max(each["memory"]["max"] for each in used.values())
     event = max(each["both"]["median"] for each in brokers.values())
-    return f'''"""What was measured, for `notifier capacity`. Written by `make bench-plot`, not by hand."""
+    return f'''"""The measured costs that `notifier capacity` computes with. `make bench-plot` writes this file."""
 
 TAKEN = "{when}"
 

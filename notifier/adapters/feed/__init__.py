@@ -1,1 +1,1 @@
-"""Where the feed of outcomes goes that audit systems read."""
+"""Keeps the notices of the feed in SQLite files."""

@@ -26,7 +26,7 @@ from notifier.domain.outcome import Cause, Outcome
 from notifier.pipeline.facts import (
     Attempted,
     Buried,
-    CircuitTurned,
+    CircuitChanged,
     Deferred,
     Delivered,
     EventTaken,
@@ -170,7 +170,7 @@ class LogObserver:
             self._write(fact)
 
     def _write(
-        self, fact: EventTaken | RetryScheduled | Deferred | Delivered | Skipped | Buried | Unexpected | CircuitTurned
+        self, fact: EventTaken | RetryScheduled | Deferred | Delivered | Skipped | Buried | Unexpected | CircuitChanged
     ) -> None:
         match fact:
             case Buried():
@@ -187,14 +187,14 @@ class LogObserver:
                 write("event", **_event(fact))
             case Skipped():
                 self._log.debug("skipped", **_who(fact))
-            case CircuitTurned(open=True):
+            case CircuitChanged(open=True):
                 self._log.warning(
                     "client_failing",
                     iss=fact.iss,
                     client_id=fact.client_id,
                     help="notifier explain NotifierClientFailing",
                 )
-            case CircuitTurned():
+            case CircuitChanged():
                 self._log.info("client_recovered", iss=fact.iss, client_id=fact.client_id)
             case Unexpected():
                 self._log.error("unexpected", **_who(fact), **_where(fact.error))

@@ -26,7 +26,7 @@ from notifier.domain.registry import Registry
 from notifier.pipeline.facts import (
     Attempted,
     Buried,
-    CircuitTurned,
+    CircuitChanged,
     Deferred,
     Delivered,
     EventTaken,
@@ -130,7 +130,7 @@ class Metrics:
                 self._clients.row(fact.iss, fact.client_id, unknown=fact.reason in _NOBODY_KNOWS).buried(fact.reason)
             case Unexpected():
                 self._own_faults += 1
-            case CircuitTurned():
+            case CircuitChanged():
                 pass  # `circuit_state` is read at the scrape; the log tells the rest
             case _:
                 assert_never(fact)

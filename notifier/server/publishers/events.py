@@ -1,16 +1,16 @@
-"""`POST /v1/events`: events over HTTP, for identity servers that speak no AMQP. 202 means that the event is durable.
+"""`POST /v1/events`: takes events over HTTP, for identity servers that speak no AMQP. 202 means: the event is durable.
 
-What stands between a stranger and the queue, in this order: the number of requests at a time, the token, the kind of
-the body (a browser's form or `no-cors` request can send none of those taken), its size and pace, the event itself,
-and who may speak for its issuer. The first 20 mistakes are told at once, since the publisher is there to read them.
+A request passes these checks, in this order: how many requests run, the token, the content type (a browser's form or
+`no-cors` request can send none that is taken), the body's size and pace, the event itself, and who may speak for its
+issuer. A refusal lists the first 20 mistakes.
 
-Of large events few are at hand, and one is read at every third turn of the loop: see `pipeline.selection`. The others
-wait with their body alone, no longer than the queue is waited for.
+Reading a large event holds the loop. So few large events are read at a time, one every few passes of the loop (see
+`pipeline/selection.py`). The other requests hold their body only, and wait no longer than for the queue.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -24,31 +24,31 @@ from notifier.domain.plan import may_speak
 from notifier.domain.printable import json_text
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
-from notifier.operations.waiting import Waits
+from notifier.operations.notice_wait import EventNotices, WaitingRequests
 from notifier.pipeline.selection import OPENED_EVERY
 from notifier.server.authorization import Authorization, Bearer, Tokens, concerns
 from notifier.server.openapi import CLOUDEVENT, EVENT, AnswerDescription, OperationDescription, described, openapi_route
 from notifier.server.problem import Refusal, problem, problems
-from notifier.server.publishers.waiting import ACCOUNT, WAIT, asked_to_wait, told
+from notifier.server.publishers.wait_parameter import NOTICES, WAIT, asked_to_wait, notices_response
 from notifier.server.throttle import Throttle
 
 _KINDS = ("application/json", "application/cloudevents+json")
 BODY_LATER = 2.0  # seconds after a route's own deadline for its body, the connection is closed
 LARGE = 4 * 1024  # bytes of a body: the worst take 0.4 ms to read, and 256 of them may come at once
-AT_HAND = 8
+LARGE_AT_A_TIME = 8
 _LANES = {"events": Lane.EVENTS, "bulk": Lane.BULK}
 
 
-class Accept(Protocol):
-    """The way into the queue."""
+class AcceptEvent(Protocol):
+    """Publishes an event to the queue."""
 
     async def __call__(self, event: SessionEnded, lane: Lane) -> None:
         """Return once the event is durable in that lane. Raises QueueError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What the listener bears. Seconds, bytes, requests at a time."""
+class ApiLimits:
+    """The limits of the listener: bytes, seconds, requests at a time."""
 
     max_event: int = 131_072
     body_timeout: float = 10.0
@@ -58,24 +58,24 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
-    """What is asked at each request, since it may have been reloaded; `tokens` None: anyone may publish (loopback).
+class ApiSources:
+    """What a request needs. It is asked for at each request, since a reload may change it.
 
-    `waits` None: whoever asks to wait is answered at once.
+    Without tokens anyone may publish (on loopback). Without `waiting` a request that asks to wait is answered at once.
     """
 
     registry: Callable[[], Registry]
     tokens: Tokens
     clock: Callable[[], float]
     new_id: Callable[[], str]
-    waits: Waits | None = None
+    waiting: WaitingRequests | None = None
 
 
 def api_app(
-    accept: Accept, sources: Sources, limits: Limits | None = None, more: Iterable[web.RouteDef] = ()
+    accept: AcceptEvent, sources: ApiSources, limits: ApiLimits | None = None, more: Iterable[web.RouteDef] = ()
 ) -> web.Application:
-    """The application. `more` are the routes of other files, under the same limits; each authorises for itself."""
-    api = _Api(accept, sources, limits or Limits())
+    """Return the application. The routes of `more` share its limits; each authorises for itself."""
+    api = _Api(accept, sources, limits or ApiLimits())
     limits = api.limits
     throttle = Throttle(sources.tokens, limits.requests, limits.requests_of_token, limits.body_timeout + BODY_LATER)
     guards = [problems, Authorization(sources.tokens).local, throttle.middleware]
@@ -85,37 +85,37 @@ def api_app(
     return app
 
 
-_ID: Mapping[str, object] = {"type": "string", "description": "Given, or made up: a copy bears the same."}
+_ID: Mapping[str, object] = {"type": "string", "description": "The id of the event. A copy has the same."}
 _POST_EVENT = OperationDescription(
-    summary="Publish one event: a session ended. It is durable once it is answered.",
+    summary="Publish one event: a session ended. The answer says that it is durable.",
     scope="publish",
     query={"lane": {"type": "string", "enum": list(_LANES), "default": "events"}, "wait": WAIT},
     body={"application/json": EVENT, "application/cloudevents+json": CLOUDEVENT},
     answers={
-        200: AnswerDescription(text="With wait: the last word on every client was said.", schema=ACCOUNT),
+        200: AnswerDescription(text="With wait: every client has its last notice.", schema=NOTICES),
         202: AnswerDescription(
-            text="It is durable. With wait: what became of it so far.",
+            text="The event is durable. With wait: what has become of it so far.",
             schema={"type": "object", "required": ["id"], "properties": {"id": _ID}},
         ),
     },
     problems={
-        400: "The event or the request is malformed; the first 20 mistakes are told, and how many more.",
+        400: "The event or the request is malformed. The answer lists the first 20 mistakes and counts the rest.",
         408: "The body did not come in time.",
         413: "The event is too large.",
-        415: "The body is of another kind, or compressed.",
-        503: "The queue is away.",
+        415: "The content type is not supported, or the body is compressed.",
+        503: "The queue is away. Send the event again.",
     },
 )
 
 
 class _Api:
-    def __init__(self, accept: Accept, sources: Sources, limits: Limits) -> None:
+    def __init__(self, accept: AcceptEvent, sources: ApiSources, limits: ApiLimits) -> None:
         self.limits = limits
         self._accept = accept
         self._sources = sources
         self._authorization = Authorization(sources.tokens)
-        self._desk = asyncio.Semaphore(AT_HAND)
-        self._reading = asyncio.Lock()
+        self._large = asyncio.Semaphore(LARGE_AT_A_TIME)
+        self._opening = asyncio.Lock()
 
     @described(_POST_EVENT)
     async def post_event(self, request: web.Request) -> web.Response:
@@ -124,52 +124,45 @@ class _Api:
         lane, seconds = _lane(request), asked_to_wait(request)
         _check_kind(request)
         body = await self._read(request)
-        waits = None if seconds is None else self._sources.waits
-        wait = None if waits is None else waits.begin()
-        try:
-            async with self._at_hand(body):
+        waiting = self._sources.waiting
+        with nullcontext() if seconds is None or waiting is None else waiting.one_more() as place:
+            async with self._place_for(body):
                 event = self._understand(request, body, token)
                 self._check_issuer(event, token)
                 event_id = event.id
-                await self._take(event if wait is None else replace(event, reply_to=wait.address), lane)
-                del event  # what waits for fates holds nothing of it
+                await self._take(event if place is None else replace(event, reply_to=place.reply_to), lane)
+                del event  # a request that waits holds nothing of it
             if seconds is None:
                 return web.json_response({"id": event_id}, status=202, dumps=json_text)
-            if wait is None:
-                return told(event_id, None)
-            await wait.over(seconds)
-            return told(event_id, wait.account)
-        finally:
-            if waits is not None and wait is not None:
-                waits.end(wait)
+            return notices_response(event_id, EventNotices() if place is None else await place.notices(seconds))
 
     @asynccontextmanager
-    async def _at_hand(self, body: bytes) -> AsyncIterator[None]:
-        """Hold one of the few places for large events. Raises Refusal where none is free in time."""
+    async def _place_for(self, body: bytes) -> AsyncIterator[None]:
+        """Hold one of the few places for large events. Raises Refusal if none is free in time."""
         if len(body) <= LARGE:
             yield
             return
         try:
             async with asyncio.timeout(self.limits.accept_timeout):
-                await self._desk.acquire()
+                await self._large.acquire()
         except TimeoutError:
             title = "The queue is slow, and other large events wait for it; send the event again"
             raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
         try:
-            async with self._reading:
+            async with self._opening:
                 for _ in range(OPENED_EVERY):
                     await asyncio.sleep(0)
             yield
         finally:
-            self._desk.release()
+            self._large.release()
 
     async def _take(self, event: SessionEnded, lane: Lane) -> None:
         try:
             async with asyncio.timeout(self.limits.accept_timeout):
                 await self._accept(event, lane)
         except (QueueError, TimeoutError):
-            # It may be in the queue all the same, if only the confirm was lost: hence the id.
-            title = f"The queue is away; send the event again, with the id {event.id} so that a copy is known"
+            # Perhaps only the confirm was lost, and the event is in the queue: with its id a copy is recognised.
+            title = f"The queue is away; send the event again with the id {event.id}, so that a copy is recognised"
             raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
 
     async def _read(self, request: web.Request) -> bytes:
@@ -185,7 +178,7 @@ class _Api:
             raise Refusal(_closing(problem(400, "The body is broken HTTP"))) from None
 
     def _understand(self, request: web.Request, body: bytes, token: Bearer | None) -> SessionEnded:
-        """The event, with every entry right. Its id is ours once, where it came without, and is kept from then on."""
+        """Read the event, strictly. One without an id gets one here, and keeps it."""
         message = Message(
             lane=Lane.EVENTS,
             body=body,

@@ -19,9 +19,9 @@ from notifier.adapters.queues.rabbitmq.consuming import LaneConsumer
 from notifier.adapters.queues.rabbitmq.dead_letters import RabbitDeadLetters
 from notifier.adapters.queues.rabbitmq.delays import Forwarder, first_pass
 from notifier.adapters.queues.rabbitmq.examination import examine_broker
+from notifier.adapters.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.adapters.queues.rabbitmq.link import Link
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
-from notifier.adapters.queues.rabbitmq.outcomes import OutcomePublisher
 from notifier.adapters.queues.rabbitmq.publishing import BLOCKED, Publishing
 from notifier.adapters.queues.rabbitmq.side_channel import RabbitSideChannel
 from notifier.adapters.queues.rabbitmq.wire.publish import Publish
@@ -289,9 +289,9 @@ class RabbitQueue:
         """The dead letters, over a connection of their own. A replay needs this queue open."""
         return RabbitDeadLetters(self._options, self.publish)
 
-    def feed_target(self) -> OutcomePublisher:
+    def feed_target(self) -> RabbitFeedTarget:
         """Where the feed goes: an exchange, over a connection of its own."""
-        return OutcomePublisher(self._options)
+        return RabbitFeedTarget(self._options)
 
     def _consuming_connection(self) -> Connection:
         connection = self._links[0].connection

@@ -15,18 +15,18 @@ from typing import NoReturn, TypeVar
 
 import structlog
 
-from notifier.adapters.feed.outcome_table import Retention
+from notifier.adapters.feed.feed_table import Retention
 from notifier.adapters.queues.sqlite.dead_letters import SqliteDeadLetters
 from notifier.adapters.queues.sqlite.examination import examine_file
+from notifier.adapters.queues.sqlite.feed_target import SqliteFeedTarget
 from notifier.adapters.queues.sqlite.handover import Ack, Call, Publish, Report
-from notifier.adapters.queues.sqlite.outcomes import KeptOutcomes
 from notifier.adapters.queues.sqlite.side_channel import SqliteSideChannel
 from notifier.adapters.queues.sqlite.store import ASKER, Row, Store, Tag, queue_of_wait
 from notifier.adapters.queues.sqlite.writer import SqliteOptions, Writer
 from notifier.domain.backoff import SOON, Rounding
 from notifier.domain.errors import QueueError, QueueUnavailable
+from notifier.domain.fate import FeedNotice
 from notifier.domain.message import DEAD, Depth, Lane, Message, Outgoing, QueueStatus
-from notifier.domain.outcome_event import Told
 from notifier.domain.queue_state import FileState, QueueOverview
 from notifier.pipeline.ports import Inbox
 
@@ -218,17 +218,17 @@ class SqliteQueue:
         """The dead letters of this queue, while it is open."""
         return SqliteDeadLetters(self)
 
-    def feed_target(self) -> KeptOutcomes:
+    def feed_target(self) -> SqliteFeedTarget:
         """Where the feed goes: a table in the same file."""
-        return KeptOutcomes(self)
+        return SqliteFeedTarget(self)
 
     async def browse(self, queue: str, limit: int) -> Sequence[Message]:
         """The first ready messages of a queue, oldest first. They stay as they are, and cannot be acked."""
         return await self._ask(partial(self._running().browse, queue, limit))
 
-    async def keep_outcomes(self, batch: Sequence[Told], retention: Retention) -> None:
-        """Write outcomes into the same file. Raises QueueUnavailable where they could not be."""
-        await self._ask(partial(self._running().keep_outcomes, batch, retention))
+    async def keep_notices(self, batch: Sequence[FeedNotice], retention: Retention) -> None:
+        """Write notices of the feed into the same file. Raises QueueUnavailable."""
+        await self._ask(partial(self._running().keep_notices, batch, retention))
 
     async def with_notes(self, use: Callable[[Connection], _Result], *, writing: bool = True) -> _Result:
         """Run on the queue's thread, in a transaction if it writes: for the side channel. Raises QueueError."""

@@ -20,11 +20,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self, TypeVar
 
-from notifier.adapters.feed import outcome_table
-from notifier.adapters.feed.outcome_table import Retention
+from notifier.adapters.feed import feed_table
+from notifier.adapters.feed.feed_table import Retention
 from notifier.adapters.queues.sqlite.file import one, open_file, transaction, translating
+from notifier.domain.fate import FeedNotice
 from notifier.domain.message import DEAD, DELAYED, Lane, Message, kind_named
-from notifier.domain.outcome_event import Told
 from notifier.domain.reply import ReplyTo
 
 IN_FILE = "file"  # where a publisher beside the worker is answered: in the tables of `notes`
@@ -226,11 +226,11 @@ class Store:
                 after = page[-1][0]
         return [message for _, message in found]
 
-    def keep_outcomes(self, batch: Sequence[Told], retention: Retention, now: float) -> None:
-        """Write outcomes beside the messages, and forget the oldest."""
-        outcome_table.create(self._database)
-        outcome_table.insert(self._database, batch)
-        outcome_table.prune(self._database, retention, now)
+    def keep_notices(self, batch: Sequence[FeedNotice], retention: Retention, now: float) -> None:
+        """Write notices of the feed beside the messages, and delete the oldest."""
+        feed_table.create(self._database)
+        feed_table.insert(self._database, batch)
+        feed_table.prune(self._database, retention, now)
 
     def changes_elsewhere(self) -> int:
         """A number that is another one whenever another process has committed since."""

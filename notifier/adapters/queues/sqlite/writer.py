@@ -17,14 +17,14 @@ from sqlite3 import Connection
 from types import MappingProxyType
 from typing import TypeVar, assert_never
 
-from notifier.adapters.feed.outcome_table import Retention
+from notifier.adapters.feed.feed_table import Retention
 from notifier.adapters.queues.sqlite.file import examine
 from notifier.adapters.queues.sqlite.handover import Ack, Answer, Call, Operation, Publish, Report
 from notifier.adapters.queues.sqlite.lock import WorkerLock, worker_at
 from notifier.adapters.queues.sqlite.store import QUEUES, Store
 from notifier.domain.errors import QueueError, QueueUnavailable, TopologyMismatch
+from notifier.domain.fate import FeedNotice
 from notifier.domain.message import Depth, Lane, Message
-from notifier.domain.outcome_event import Told
 
 T = TypeVar("T")
 POLL = 0.25  # seconds between looks for what another process wrote; a look reads one number
@@ -275,13 +275,13 @@ class Writer:
         """The first ready messages of a queue."""
         return self._opened().browse(queue, limit, consumed=self._lock is not None or worker_at(self._path))
 
-    def keep_outcomes(self, batch: Sequence[Told], retention: Retention) -> None:
-        """Write outcomes, in a transaction of their own: none of theirs must fail a delivery's."""
+    def keep_notices(self, batch: Sequence[FeedNotice], retention: Retention) -> None:
+        """Write notices of the feed, in a transaction of their own: a failure must not concern deliveries."""
         if self._problem is not None:
             raise QueueUnavailable(self._problem)
         store = self._opened()
         with store.transaction():
-            store.keep_outcomes(batch, retention, self._pace())
+            store.keep_notices(batch, retention, self._pace())
 
     def use(self, work: Callable[[Connection], T], *, writing: bool) -> T:
         """Have this done on the open file."""

@@ -1,8 +1,8 @@
-"""Outcomes from RabbitMQ, by a durable queue of their own, `<prefix>.collected`, and in batches.
+"""Collects the feed from RabbitMQ in batches, by a durable queue of its own, `<prefix>.collected`.
 
-A batch is acked once it was kept, so that nothing is lost by a collector that dies; what it had kept comes again, and
-is known by its id. While nobody collects the queue holds 256 MiB for a week, and forgets the oldest first: outcomes
-must not fill a broker that logouts need.
+A batch is acked once it is kept. So a collector that dies loses nothing: what it kept comes again, and is recognised by
+its id. While nobody collects, the queue holds 256 MiB for a week and drops the oldest first: the feed must not fill a
+broker that logouts need.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from notifier.adapters.queues.rabbitmq.topology import COLLECTED, NO_LIMIT, OUTC
 from notifier.domain.errors import QueueError, QueueUnavailable
 
 PREFETCH = 2000
-BATCH = 1000  # outcomes of one transaction
-GATHER = 0.1  # seconds in which more come
-IDLE = 0.5  # seconds without any, until the broker is asked whether more wait
+BATCH = 1000  # notices of one transaction
+GATHER = 0.1  # seconds in which a batch grows
+IDLE = 0.5  # seconds without a notice, until the collector asks the broker whether more wait
 ARGUMENTS: dict[str, str | int] = {
     "x-queue-type": "quorum",
     "x-delivery-limit": NO_LIMIT,
@@ -31,13 +31,13 @@ ARGUMENTS: dict[str, str | int] = {
 }
 
 Keep = Callable[[Sequence[bytes]], Awaitable[None]]
-"""Makes a batch durable; what it raises ends the connection, and the batch comes again."""
+"""Makes a batch durable. If it raises, the connection ends and the batch comes again."""
 
 
-class Collector:
-    """Reads outcomes from RabbitMQ, and acks each once it is kept.
+class FeedCollector:
+    """Reads the feed from RabbitMQ, and acks each notice once it is kept.
 
-    `run` in a task of its own; it goes on through every loss of the connection.
+    `run` it in a task of its own. It goes on after each loss of the connection.
     """
 
     def __init__(self, options: RabbitOptions, keep: Keep) -> None:
@@ -47,23 +47,23 @@ class Collector:
         self._keep = keep
         self._link = Link(options, "collect", self._serve)
         self.drained = asyncio.Event()
-        """Set once everything that waited was kept."""
+        """Set once everything that waited is kept."""
 
     async def run(self) -> None:
         """Collect, until cancelled."""
         await self._link.run()
 
     async def ready(self) -> None:
-        """Return once it collects. Raises QueueError where waiting alone will not help."""
+        """Wait until it collects. Raises QueueError if it cannot begin."""
         await self._link.ready()
 
     @property
     def problem(self) -> str | None:
-        """Why it does not collect."""
+        """Why it does not collect, or None."""
         return None if self._link.failure is None else str(self._link.failure)
 
     async def _serve(self, link: Link, connection: Connection) -> None:
-        taken: asyncio.Queue[aiormq.abc.DeliveredMessage | None] = asyncio.Queue()  # None: no more will come
+        taken: asyncio.Queue[aiormq.abc.DeliveredMessage | None] = asyncio.Queue()  # None: the consumer is gone
         async with channel_of(connection) as channel:
             channel.on_consumer_cancel_callbacks.add(lambda _: taken.put_nowait(None))
             channel.closing.add_done_callback(lambda _: taken.put_nowait(None))
@@ -74,7 +74,7 @@ class Collector:
                 while True:
                     await self._take(channel, taken)
             except ChannelPreconditionFailed as failed:
-                raise QueueError(f"{reason_of(failed)}: delete it, and it is declared anew") from failed
+                raise QueueError(f"{reason_of(failed)}; delete the queue, and run notifier collect again") from failed
             except ChannelClosed as refused:
                 raise QueueError(reason_of(refused)) from refused
 
@@ -91,7 +91,7 @@ class Collector:
         await channel.basic_consume(self._queue, on_message)
 
     async def _take(self, channel: aiormq.Channel, taken: "asyncio.Queue[aiormq.abc.DeliveredMessage | None]") -> None:
-        """One batch, kept and acked."""
+        """Keep one batch, and ack it."""
         try:
             async with asyncio.timeout(IDLE):
                 first = await taken.get()
@@ -111,7 +111,7 @@ class Collector:
         await channel.basic_ack(messages[-1].delivery_tag or 0, multiple=True, wait=False)
 
     async def _ask(self, channel: aiormq.Channel, taken: "asyncio.Queue[aiormq.abc.DeliveredMessage | None]") -> None:
-        """Whether more wait. What is on its way to us comes before the answer."""
+        """Set `drained` if nothing waits. Messages on their way arrive before the answer."""
         async with bounded():
             found = await channel.queue_declare(self._queue, passive=True)
         if not found.message_count and taken.empty():

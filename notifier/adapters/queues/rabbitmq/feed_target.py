@@ -1,7 +1,7 @@
-"""Outcomes on their way to the exchange `<prefix>.outcomes`: unconfirmed, on a connection of their own.
+"""Publishes the feed to the exchange `<prefix>.outcomes`, unconfirmed, on a connection of its own.
 
-Nobody waits for them, so that a broker which blocks or is slow holds up nothing else. The exchange is looked for on
-every new channel; one that goes missing later closes the channel, and what was written meanwhile is lost uncounted.
+So a broker that blocks or is slow holds up nothing else. Each new channel checks that the exchange exists. If it goes
+missing later, the broker closes the channel, and what was written meanwhile is lost uncounted.
 """
 
 import asyncio
@@ -29,14 +29,15 @@ from notifier.adapters.queues.rabbitmq.topology import OUTCOMES
 from notifier.adapters.queues.rabbitmq.wire.plain_writes import publish_plainly
 from notifier.adapters.queues.rabbitmq.wire.publish import Frames, Publish
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.outcome_event import CONTENT_TYPE, Told, dump_told, headers, routing_key
+from notifier.domain.fate import FeedNotice
+from notifier.domain.feed_event import CONTENT_TYPE, dump_feed_event, headers, routing_key
 
-PACE = 0.1  # seconds between two looks whether the broker takes some again
-AGAIN = 2.0  # seconds until a channel that the broker closed is opened anew: the exchange is missing, or not ours
+PACE = 0.1  # seconds between two looks at whether the broker takes messages again
+AGAIN = 2.0  # seconds until a channel that the broker closed is opened again: the exchange is missing, or forbidden
 
 
-class OutcomePublisher:
-    """Sends the feed to the exchange `<prefix>.outcomes`. `run` in a task of its own."""
+class RabbitFeedTarget:
+    """Sends the feed to the exchange `<prefix>.outcomes`. `run` it in a task of its own."""
 
     at_once: Final = 32
 
@@ -51,7 +52,7 @@ class OutcomePublisher:
         self._log = structlog.get_logger(__name__)
 
     async def run(self) -> None:
-        """Keep a channel, until cancelled."""
+        """Keep a channel open, until cancelled."""
         await self._link.run()
 
     async def _serve(self, link: Link, connection: Connection) -> None:
@@ -79,18 +80,18 @@ class OutcomePublisher:
 
     @property
     def _ready(self) -> aiormq.Channel | None:
-        """The channel, where a publish has a chance."""
+        """The channel, if it can publish now."""
         if self._channel is None or self._channel.is_closed or self._connection is None:
             return None
         return None if is_blocked(self._connection) else self._channel
 
     async def available(self) -> None:
-        """Return when there is a channel and the broker does not block it."""
+        """Wait until there is a channel and the broker does not block it. Never raises."""
         while self._ready is None:  # noqa: ASYNC110  no event tells both
             await asyncio.sleep(PACE)
 
-    async def send(self, batch: Sequence[Told]) -> None:
-        """Return once they are written to the connection. Raises QueueUnavailable."""
+    async def send(self, batch: Sequence[FeedNotice]) -> None:
+        """Return once the notices are written to the connection. Raises QueueUnavailable."""
         channel = self._ready
         if channel is None:
             raise QueueUnavailable("not connected")
@@ -102,8 +103,8 @@ class OutcomePublisher:
         if self._frames is None or self._frames[0] is not channel:
             self._frames = channel, Frames(channel.number, channel.max_content_size)
         frames = self._frames[1]
-        payload = b"".join([frames.of(publish_of(told, self._exchange, self._source)) for told in batch])
-        # Waited for until the connection has taken it: a broker that reads slowly fills the buffer above.
+        payload = b"".join([frames.of(publish_of(notice, self._exchange, self._source)) for notice in batch])
+        # Wait until the connection has taken it: then a broker that reads slowly fills the buffer of the feed.
         taken: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         await channel.write_queue.put(ChannelFrame(payload=payload, should_close=False, drain_future=taken))
         closing = channel.closing
@@ -116,14 +117,14 @@ class OutcomePublisher:
             taken.cancel()
 
 
-def publish_of(told: Told, exchange: str, source: str) -> Publish:
-    """The outcome as a message, which nobody need be bound to hear."""
+def publish_of(notice: FeedNotice, exchange: str, source: str) -> Publish:
+    """Return the notice as a message. It is not mandatory: nobody need listen."""
     return Publish(
         exchange=exchange,
-        routing_key=routing_key(told),
-        body=dump_told(told, source),
-        message_id=told.id,
+        routing_key=routing_key(notice),
+        body=dump_feed_event(notice, source),
+        message_id=notice.id,
         content_type=CONTENT_TYPE,
-        headers=headers(told),
+        headers=headers(notice),
         mandatory=False,
     )

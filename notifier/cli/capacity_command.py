@@ -1,4 +1,4 @@
-"""`notifier capacity`: how many workers it takes for so many sessions to end in so long."""
+"""`notifier capacity`: computes how many workers are needed when so many sessions end within a time."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ EXAMPLES = (
 )
 
 
-class Measured(StrEnum):
-    """The algorithms that there are figures of."""
+class MeasuredAlgorithm(StrEnum):
+    """The algorithms that were measured."""
 
     RS256 = "RS256"
     ES256 = "ES256"
 
 
-class LaneName(StrEnum):
-    """Where the events are published."""
+class EventLane(StrEnum):
+    """The lanes that events are published to."""
 
     EVENTS = "events"
     BULK = "bulk"
@@ -48,9 +48,9 @@ def capacity(
     within: Annotated[
         str, typer.Option(metavar="TIME", help="The time: 90s, 10m, 1h; a bare number is minutes.", show_default=False)
     ],
-    alg: Annotated[Measured, typer.Option(help="The algorithm of the tokens.")] = Measured.RS256,
+    alg: Annotated[MeasuredAlgorithm, typer.Option(help="The algorithm of the tokens.")] = MeasuredAlgorithm.RS256,
     answer: Annotated[str, typer.Option(metavar="TIME", help="How long a client takes to answer.")] = "100ms",
-    lane: Annotated[LaneName, typer.Option(help="The lane of the events; bulk is for mass logouts.")] = LaneName.BULK,
+    lane: Annotated[EventLane, typer.Option(help="The lane of the events; bulk is for mass logouts.")] = EventLane.BULK,
     as_json: Json = False,
 ) -> None:
     """Compute how many workers you need when so many sessions end within a given time.
@@ -126,7 +126,7 @@ def _in_words(demand: Demand, found: Capacity) -> str:
             f"  needs {_rounded(found.client_seconds)}, whatever the number of workers. Allow more time, or raise",
             "  its max_concurrent if it can take it.",
         ]
-    return "\n".join([*lines, "", f"Measured {measured.TAKEN}; for your own machine see docs/scaling.md."])
+    return "\n".join([*lines, "", f"MeasuredAlgorithm {measured.TAKEN}; for your own machine see docs/scaling.md."])
 
 
 def _count(count: int, what: str) -> str:

@@ -9,25 +9,12 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from notifier.domain.errors import MalformedEvent
+from notifier.domain.fate import NO_URI, ClientNotice, ClientState, Fate, FeedNotice, LastAttempt, Notice
+from notifier.domain.feed_event import REASONS, dump_feed_event, feed_schema, headers, load_feed_event, routing_key
 from notifier.domain.outcome import DeadReason, Reason
-from notifier.domain.outcome_event import (
-    NO_URI,
-    REASONS,
-    ClientTold,
-    DeliveryTold,
-    Fate,
-    Sent,
-    State,
-    Told,
-    dump_told,
-    headers,
-    load_told,
-    outcome_schema,
-    routing_key,
-)
 
 SOURCE = "/notifier/notifier"
-WHOLE = DeliveryTold(
+WHOLE = Notice(
     id="0b1c",
     at=1_800_000_000.25,
     fate=Fate.RETRYING,
@@ -40,23 +27,23 @@ WHOLE = DeliveryTold(
     ended_at=1_799_999_999.5,
     propagation=None,
     next_due=1_800_000_002.0,
-    sent=Sent(attempt=3, jti="0b1c", status=None, seconds=5.000125),
+    last_attempt=LastAttempt(number=3, jti="0b1c", status=None, seconds=5.000125),
 )
 
 _names = st.text(st.characters(codec="utf-8"), max_size=40)
 _moments = st.integers(0, 4_000_000_000_000).map(lambda number: number / 1000)
 _sents = st.builds(
-    Sent,
-    attempt=st.integers(1, 10_000),
+    LastAttempt,
+    number=st.integers(1, 10_000),
     jti=st.none() | _names,
     status=st.none() | st.integers(100, 599),
     seconds=st.integers(0, 600_000).map(lambda number: number / 1000),
 )
-_tolds: st.SearchStrategy[Told] = st.builds(
-    DeliveryTold,
+_notices: st.SearchStrategy[FeedNotice] = st.builds(
+    Notice,
     id=_names.filter(bool),
     at=_moments,
-    fate=st.sampled_from(Fate),
+    fate=st.sampled_from([fate for fate in Fate if fate is not Fate.DUPLICATE]),
     reason=st.sampled_from(REASONS),
     iss=_names,
     client_id=_names,
@@ -66,25 +53,25 @@ _tolds: st.SearchStrategy[Told] = st.builds(
     ended_at=st.none() | _moments,
     propagation=st.none() | st.integers(0, 10_000_000).map(lambda number: number / 1000),
     next_due=st.none() | _moments,
-    sent=st.none() | _sents,
+    last_attempt=st.none() | _sents,
 ) | st.builds(
-    ClientTold, id=_names.filter(bool), at=_moments, state=st.sampled_from(State), iss=_names, client_id=_names
+    ClientNotice, id=_names.filter(bool), at=_moments, state=st.sampled_from(ClientState), iss=_names, client_id=_names
 )
 
 
-@given(told=_tolds)
-def test_what_is_told_is_read_again_and_fits_the_schema(told: Told) -> None:
+@given(notice=_notices)
+def test_what_is_told_is_read_again_and_fits_the_schema(notice: FeedNotice) -> None:
     """To the microsecond."""
-    body = dump_told(told, SOURCE)
-    Draft202012Validator(outcome_schema()).validate(json.loads(body))
-    read = load_told(body)
-    assert read.at == pytest.approx(told.at, abs=2e-6)
-    assert dump_told(read, SOURCE) == body
+    body = dump_feed_event(notice, SOURCE)
+    Draft202012Validator(feed_schema()).validate(json.loads(body))
+    read = load_feed_event(body)
+    assert read.at == pytest.approx(notice.at, abs=2e-6)
+    assert dump_feed_event(read, SOURCE) == body
 
 
 def test_it_is_a_cloudevent() -> None:
     """Of the structured mode: CloudEvents 1.0 §3.1's required attributes stand beside `data`."""
-    told = json.loads(dump_told(WHOLE, SOURCE))
+    told = json.loads(dump_feed_event(WHOLE, SOURCE))
     data = told.pop("data")
     assert told == {
         "specversion": "1.0",
@@ -112,7 +99,7 @@ def test_it_is_a_cloudevent() -> None:
 
 def test_routing_keys_and_headers() -> None:
     """Codes are in the key, names in headers: client ids hold dots."""
-    client = ClientTold(id="a", at=0.0, state=State.FAILING, iss="https://id.example.com", client_id="shop")
+    client = ClientNotice(id="a", at=0.0, state=ClientState.FAILING, iss="https://id.example.com", client_id="shop")
     assert (routing_key(WHOLE), routing_key(client)) == ("retrying.timeout", "client.failing")
     assert headers(WHOLE) == {"iss": "https://id.example.com", "client_id": "shop.example", "event_id": "e1"}
     assert all(len(f"{fate}.{reason}") <= 255 for fate in Fate for reason in REASONS)
@@ -120,9 +107,9 @@ def test_routing_keys_and_headers() -> None:
 
 def test_the_schema_names_every_reason() -> None:
     """Of attempts and of dead letters, and why a client is skipped."""
-    enum = set(outcome_schema()["$defs"]["Delivery"]["properties"]["reason"]["enum"])
+    enum = set(feed_schema()["$defs"]["Delivery"]["properties"]["reason"]["enum"])
     assert enum == {*Reason, *DeadReason, NO_URI}
-    Draft202012Validator.check_schema(outcome_schema())
+    Draft202012Validator.check_schema(feed_schema())
 
 
 @pytest.mark.parametrize(
@@ -137,16 +124,16 @@ def test_the_schema_names_every_reason() -> None:
 )
 def test_what_is_no_outcome_is_refused(path: str, value: Any) -> None:
     """A later version too: its members may mean something else."""
-    changed = {**json.loads(dump_told(WHOLE, SOURCE)), path: value}
+    changed = {**json.loads(dump_feed_event(WHOLE, SOURCE)), path: value}
     with pytest.raises(MalformedEvent):
-        load_told(json.dumps(changed).encode())
+        load_feed_event(json.dumps(changed).encode())
 
 
 def test_what_a_later_release_adds_is_ignored() -> None:
     """Members, and reasons: a reader shows them as they are."""
-    told = json.loads(dump_told(WHOLE, SOURCE))
+    told = json.loads(dump_feed_event(WHOLE, SOURCE))
     told["traceparent"] = "00-…"
     told["data"] |= {"reason": "moon_phase", "colour": "red"}
-    read = load_told(json.dumps(told).encode())
-    assert isinstance(read, DeliveryTold)
+    read = load_feed_event(json.dumps(told).encode())
+    assert isinstance(read, Notice)
     assert read.reason == "moon_phase"

@@ -1,4 +1,4 @@
-"""`notifier report`: what share of logouts arrived at each client, how soon, and what went wrong."""
+"""`notifier report`: shows what share of logouts arrived at each client, how soon, and what went wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from notifier.cli.collect import OUTCOMES_FILE
+from notifier.cli.collect_command import OUTCOMES_FILE
 from notifier.cli.options import Config, Json, quiet_logs
 from notifier.cli.output import say
 from notifier.domain.durations import parse_duration
@@ -21,7 +21,7 @@ from notifier.domain.moment import read_moment, render_moment
 from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
-    from notifier.operations.report import Report
+    from notifier.operations.report import PropagationReport
     from notifier.settings import Settings
 
 EXAMPLES = (
@@ -66,8 +66,8 @@ def report(
     The report is made of outcomes, so set outcomes: all. The embedded queue keeps them itself. With RabbitMQ, run
     notifier collect.
     """
-    from notifier.adapters.feed.outcome_file import read_outcomes
-    from notifier.operations.report import Tally
+    from notifier.adapters.feed.feed_file import read_feed
+    from notifier.operations.report import ReportTally
 
     settings = _settings(config)
     source = _source(settings, file)
@@ -75,14 +75,14 @@ def report(
     period = _moment(since, now, "--since"), now if until is None else _moment(until, now, "--until")
     if period[0] >= period[1]:
         raise typer.BadParameter("the period ends before it begins", param_hint="--since")
-    # The configuration says what is told; without one that says so, only what was told can show it.
-    tally = Tally(*period, complete=None if settings.outcomes == "off" else settings.outcomes == "all")
+    # The configuration says what the feed holds. Without one, only the rows can show it.
+    tally = ReportTally(*period, complete=None if settings.outcomes == "off" else settings.outcomes == "all")
     with _progress() as progress:
-        for seen in read_outcomes(source, period[0], progress):
-            tally.add(seen)
+        for row in read_feed(source, period[0], progress):
+            tally.add(row)
     made = tally.report()
     if not made.clients and settings.outcomes == "off":
-        text = f'is "off", so no outcomes are told, and {source} has none of that time; set it to all, and restart'
+        text = f'is "off", so workers write no outcomes, and {source} has none of that time; set it to all, and restart'
         raise ConfigurationError([Mistake("outcomes", text)])
     if html is not None:
         _write(html, made, clients)
@@ -126,7 +126,7 @@ def _moment(text: str, now: float, option: str) -> float:
             raise typer.BadParameter(f"{error}; or a moment such as {render_moment(now)}", param_hint=option) from None
 
 
-def _write(path: Path, made: Report, clients: int) -> None:
+def _write(path: Path, made: PropagationReport, clients: int) -> None:
     from notifier.cli.report_page import render_page
 
     part = path.with_name(f"{path.name}.part")
@@ -136,7 +136,7 @@ def _write(path: Path, made: Report, clients: int) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
-    """On a terminal only: a million outcomes are read in a few seconds."""
+    """Show the progress on a terminal: a million rows take a few seconds."""
     if not sys.stderr.isatty():
         yield lambda _read, _total: None
         return

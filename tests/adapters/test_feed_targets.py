@@ -10,14 +10,15 @@ from pathlib import Path
 import aio_pika
 import pytest
 
-from notifier.adapters.feed import outcome_table
-from notifier.adapters.feed.outcome_table import Retention
+from notifier.adapters.feed import feed_table
+from notifier.adapters.feed.feed_table import Retention
+from notifier.adapters.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
-from notifier.adapters.queues.rabbitmq.outcomes import OutcomePublisher
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
-from notifier.adapters.queues.sqlite.outcomes import KeptOutcomes
+from notifier.adapters.queues.sqlite.feed_target import SqliteFeedTarget
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.outcome_event import ClientTold, DeliveryTold, Fate, Sent, State, Told, dump_told
+from notifier.domain.fate import ClientNotice, ClientState, Fate, FeedNotice, LastAttempt, Notice
+from notifier.domain.feed_event import dump_feed_event
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.waiting import until
 
@@ -25,10 +26,10 @@ PATIENCE = 60.0  # seconds until a wait is a failure
 ISS = "https://id.example.com"
 
 
-def told(number: int, *, at: float = 1_800_000_000.0) -> Told:
+def told(number: int, *, at: float = 1_800_000_000.0) -> FeedNotice:
     if number % 10 == 9:
-        return ClientTold(id=f"id-{number}", at=at, state=State.FAILING, iss=ISS, client_id="shop")
-    return DeliveryTold(
+        return ClientNotice(id=f"id-{number}", at=at, state=ClientState.FAILING, iss=ISS, client_id="shop")
+    return Notice(
         id=f"id-{number}",
         at=at,
         fate=Fate.DELIVERED,
@@ -37,13 +38,13 @@ def told(number: int, *, at: float = 1_800_000_000.0) -> Told:
         client_id="shop",
         event_id=f"e{number}",
         propagation=number / 100,
-        sent=Sent(attempt=1, jti=f"id-{number}", status=200, seconds=0.01),
+        last_attempt=LastAttempt(number=1, jti=f"id-{number}", status=200, seconds=0.01),
     )
 
 
 @asynccontextmanager
-async def publisher(options: RabbitOptions) -> AsyncIterator[OutcomePublisher]:
-    made = OutcomePublisher(options)
+async def publisher(options: RabbitOptions) -> AsyncIterator[RabbitFeedTarget]:
+    made = RabbitFeedTarget(options)
     task = asyncio.create_task(made.run())
     try:
         yield made
@@ -69,7 +70,9 @@ async def test_rabbitmq_gets_each_by_its_routing_key(amqp_url: str, prefix: str)
                 got.append(message)
                 if len(got) == 20:
                     break
-    assert [message.body for message in got] == [dump_told(told(number), f"/notifier/{prefix}") for number in range(20)]
+    assert [message.body for message in got] == [
+        dump_feed_event(told(number), f"/notifier/{prefix}") for number in range(20)
+    ]
     assert [message.routing_key for message in got[8:10]] == ["delivered.delivered", "client.failing"]
     assert got[0].headers == {"iss": ISS, "client_id": "shop", "event_id": "e0"}
     assert (got[0].content_type, got[0].message_id) == ("application/cloudevents+json", "id-0")
@@ -131,15 +134,15 @@ def kept(path: Path) -> list[str]:
 async def test_the_embedded_queue_keeps_them_in_its_file(queue: SqliteQueue, tmp_path: Path) -> None:
     """Each once, with all that is known of it; a file without outcomes has no such table."""
     with closing(sqlite3.connect(tmp_path / "q.db")) as database:
-        assert not outcome_table.exists(database)
-    sink = KeptOutcomes(queue)
+        assert not feed_table.exists(database)
+    sink = SqliteFeedTarget(queue)
     await sink.send([told(number) for number in range(1000)])
     await sink.send([told(number) for number in range(990, 1010)])
     with closing(sqlite3.connect(tmp_path / "q.db")) as database:
-        assert outcome_table.exists(database)
+        assert feed_table.exists(database)
         database.row_factory = sqlite3.Row
         rows = [dict(row) for row in database.execute("SELECT * FROM outcomes ORDER BY n")]
-        seen = list(outcome_table.read(database, 0.0))
+        seen = list(feed_table.read(database, 0.0))
     assert [row["id"] for row in rows] == [f"id-{number}" for number in range(1010)]
     assert rows[7] == {
         "n": 8,
@@ -165,7 +168,7 @@ async def test_the_embedded_queue_keeps_them_in_its_file(queue: SqliteQueue, tmp
 
 async def test_the_oldest_are_forgotten_by_number(queue: SqliteQueue, tmp_path: Path) -> None:
     """The file of a small installation does not grow for ever."""
-    sink = KeptOutcomes(queue, Retention(most=100, age=1e9))
+    sink = SqliteFeedTarget(queue, Retention(most=100, age=1e9))
     for start in range(0, 500, 50):
         await sink.send([told(number) for number in range(start, start + 50)])
     assert kept(tmp_path / "q.db") == [f"id-{number}" for number in range(400, 500)]
@@ -173,14 +176,14 @@ async def test_the_oldest_are_forgotten_by_number(queue: SqliteQueue, tmp_path: 
 
 async def test_the_oldest_are_forgotten_by_age(queue: SqliteQueue, tmp_path: Path) -> None:
     """By the time at which they were told."""
-    sink = KeptOutcomes(queue, Retention(most=1000, age=60))
+    sink = SqliteFeedTarget(queue, Retention(most=1000, age=60))
     await sink.send([told(number, at=1_800_000_000.0 - number) for number in range(100)])
     assert kept(tmp_path / "q.db") == [f"id-{number}" for number in range(61)]
 
 
 async def test_a_release_before_outcomes_can_go_on_with_the_file(queue: SqliteQueue, tmp_path: Path) -> None:
     """The version of its schema stays: the table stands beside what that release knows."""
-    await KeptOutcomes(queue).send([told(1)])
+    await SqliteFeedTarget(queue).send([told(1)])
     with closing(sqlite3.connect(tmp_path / "q.db")) as database:
         assert database.execute("PRAGMA user_version").fetchone() == (1,)
 
@@ -189,10 +192,10 @@ async def test_a_closed_queue_takes_none(queue: SqliteQueue) -> None:
     """And says so."""
     await queue.close()
     with pytest.raises(QueueUnavailable):
-        await KeptOutcomes(queue).send([told(1)])
+        await SqliteFeedTarget(queue).send([told(1)])
 
 
 def test_the_fates_are_told_as_json_that_anybody_reads() -> None:
     """Half of a surrogate pair, which no UTF-8 has, is replaced."""
-    odd = ClientTold(id="a", at=0.0, state=State.FAILING, iss=ISS, client_id="\ud800")
-    assert json.loads(dump_told(odd, "/x"))["data"]["client_id"] == "?"
+    odd = ClientNotice(id="a", at=0.0, state=ClientState.FAILING, iss=ISS, client_id="\ud800")
+    assert json.loads(dump_feed_event(odd, "/x"))["data"]["client_id"] == "?"

@@ -1,4 +1,4 @@
-"""`notifier collect`: outcomes from RabbitMQ into a file that `notifier report` reads."""
+"""`notifier collect`: reads the feed from RabbitMQ into a file for `notifier report`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from notifier.domain.errors import ConfigurationError, Mistake, QueueUnavailable
 from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
-    from notifier.adapters.queues.rabbitmq.collecting import Collector
+    from notifier.adapters.queues.rabbitmq.feed_collector import FeedCollector
     from notifier.adapters.queues.rabbitmq.options import RabbitOptions
-    from notifier.operations.collecting import Collecting
+    from notifier.operations.feed_collection import FeedCollection
 
 OUTCOMES_FILE = Path("outcomes.db")
-CONNECT_TIMEOUT = 15.0  # seconds; then the broker is away
+CONNECT_TIMEOUT = 15.0  # seconds; then the broker counts as away
 PLAIN_EVERY = 30.0  # seconds between two lines of progress off a terminal
 
 EXAMPLES = (
@@ -37,7 +37,7 @@ EXAMPLES = (
 
 
 def duration(text: str) -> float:
-    """An option's duration."""
+    """Read a duration of an option, in seconds."""
     try:
         return parse_duration(text)
     except ValueError as error:
@@ -64,14 +64,14 @@ def collect(
 
     The embedded queue needs no collector: notifier report reads its file.
     """
-    from notifier.adapters.feed.outcome_file import OutcomeFile
-    from notifier.adapters.feed.outcome_table import Retention
-    from notifier.operations.collecting import Collecting
+    from notifier.adapters.feed.feed_file import FeedFile
+    from notifier.adapters.feed.feed_table import Retention
+    from notifier.operations.feed_collection import FeedCollection
 
     options = _options(config)
-    archive = OutcomeFile.open(file, Retention(most=most, age=duration(keep)))
+    archive = FeedFile.open(file, Retention(most=most, age=duration(keep)))
     progress = _Progress()
-    collecting = Collecting(archive, progress.tick)
+    collecting = FeedCollection(archive, progress.tick)
     progress.of(collecting)
     try:
         with progress.shown():
@@ -88,21 +88,21 @@ def _options(config: Config) -> RabbitOptions:
     quiet_logs()
     queue = read_part(config, os.environ, {"queue"}).settings.queue
     if queue.sqlite_file is not None:
-        text = f"{queue.url[0]} is the embedded queue, which keeps its outcomes itself: notifier report reads them"
+        text = f"{queue.url[0]} is the embedded queue, which keeps its outcomes itself; run notifier report"
         raise ConfigurationError([Mistake("queue.url", text)])
     return rabbit_options(queue)
 
 
-async def _collect(options: RabbitOptions, collecting: Collecting, lasting: float | None, *, drain: bool) -> None:
-    """Until asked to end. Raises QueueError where it cannot begin."""
-    from notifier.adapters.queues.rabbitmq.collecting import Collector
+async def _collect(options: RabbitOptions, collecting: FeedCollection, lasting: float | None, *, drain: bool) -> None:
+    """Collect until a signal, or the end of the time. Raises QueueError if it cannot begin."""
+    from notifier.adapters.queues.rabbitmq.feed_collector import FeedCollector
 
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if lasting is not None:
         loop.call_later(lasting, stop.set)
-    collector = Collector(options, collecting.take)
+    collector = FeedCollector(options, collecting.take)
     running = asyncio.create_task(collector.run())
     ends = [asyncio.create_task(stop.wait()), *([asyncio.create_task(collector.drained.wait())] if drain else [])]
     try:
@@ -114,7 +114,7 @@ async def _collect(options: RabbitOptions, collecting: Collecting, lasting: floa
         await asyncio.wait({running, *ends})
 
 
-async def _begin(collector: Collector, ends: Sequence[asyncio.Task[bool]]) -> None:
+async def _begin(collector: FeedCollector, ends: Sequence[asyncio.Task[bool]]) -> None:
     ready = asyncio.create_task(collector.ready())
     await asyncio.wait({ready, *ends}, timeout=CONNECT_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
     if ready.done():
@@ -126,37 +126,37 @@ async def _begin(collector: Collector, ends: Sequence[asyncio.Task[bool]]) -> No
         raise QueueUnavailable(collector.problem or f"not connected within {CONNECT_TIMEOUT:.0f} s")
 
 
-def _conclude(collecting: Collecting, file: Path, *, as_json: bool) -> None:
+def _conclude(collecting: FeedCollection, file: Path, *, as_json: bool) -> None:
     if as_json:
         counts = {"collected": collecting.kept, "again": collecting.again, "unreadable": collecting.unreadable}
         say(json_text({**counts, "file": str(file)}))
         return
     more = [f"{collecting.again:,} had come before"] if collecting.again else []
-    more += [f"{collecting.unreadable:,} were none"] if collecting.unreadable else []
+    more += [f"{collecting.unreadable:,} messages were not outcomes"] if collecting.unreadable else []
     told = f" ({', '.join(more)})" if more else ""
     say(f"{collecting.kept:,} outcome{'' if collecting.kept == 1 else 's'} collected into {file}{told}")
 
 
 class _Progress:
-    """How far it is: drawn on a terminal, else a line now and then."""
+    """The progress: shown in place on a terminal, else a line now and then."""
 
     def __init__(self) -> None:
-        self._collecting: Collecting | None = None
+        self._collecting: FeedCollection | None = None
         self._show: Callable[[int], object] = lambda _: None
         self._due = time.monotonic() + PLAIN_EVERY
 
-    def of(self, collecting: Collecting) -> None:
-        """Whose progress it is."""
+    def of(self, collecting: FeedCollection) -> None:
+        """Set what is collected."""
         self._collecting = collecting
 
     def tick(self) -> None:
-        """Something was kept."""
+        """Show that more was kept."""
         if self._collecting is not None:
             self._show(self._collecting.kept)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """For as long as it is entered."""
+        """Show the progress while entered."""
         if not sys.stderr.isatty():
             self._show = self._line
             yield

@@ -1,4 +1,4 @@
-"""`notifier log-id`: under which hash a user or session stands in the logs, and what these say of it."""
+"""`notifier log-id`: prints the hash by which logs show a user or session, and what a log says of it."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from notifier.cli.output import say
 from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
-    from notifier.operations.log_search import Fate
+    from notifier.operations.log_search import LoggedDelivery
 
 EXAMPLES = (
     ("did alice's logout go out?", "notifier log-id -c n.yaml alice --in notifier.log"),
@@ -42,10 +42,10 @@ def log_id(
     if log is None:
         say(shown)
         return
-    from notifier.operations.log_search import DELIVERED, fates
+    from notifier.operations.log_search import DELIVERED, find_deliveries
 
     with _open(log) as lines:
-        found = fates(lines, shown)
+        found = find_deliveries(lines, shown)
     if as_json:
         _print_json(found)
     elif found:
@@ -57,7 +57,7 @@ def log_id(
 
 
 def _shown(sub: str, config: Path | None, *, raw_too: bool) -> str:
-    """How the logs show it. Raises ConfigurationError where they do not."""
+    """Return how the logs show it. Raises ConfigurationError if they do not."""
     from notifier.adapters.configuration.config_file import read_part
     from notifier.app import subject_hash
     from notifier.domain.errors import ConfigurationError, Mistake
@@ -68,19 +68,19 @@ def _shown(sub: str, config: Path | None, *, raw_too: bool) -> str:
     hashing = subject_hash(settings)
     if not hashing.lasting:
         text = (
-            "no key is set, so each worker hashes with a random one of its own that nobody knows; "
-            "set log.subject_key_file, the same for all workers"
+            "is not set, so each worker hashes with a random key that nobody knows; "
+            "set it, with the same key for all workers"
         )
         raise ConfigurationError([Mistake("log.subject_key_file", text)])
     if settings.log.subject != "hash":
-        text = f'is "{settings.log.subject}": no hash stands in the logs'
+        text = f'is "{settings.log.subject}", so the logs hold no hash; set it to "hash"'
         raise ConfigurationError([Mistake("log.subject", text)])
     return hashing.log_id(sub)
 
 
 @contextmanager
 def _open(log: Path) -> Iterator[TextIO]:
-    """The lines, with progress where somebody watches a file being read."""
+    """Yield the lines. Show the progress on a terminal."""
     if str(log) == "-":
         sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
         yield sys.stdin
@@ -96,14 +96,14 @@ def _open(log: Path) -> Iterator[TextIO]:
             yield file
 
 
-def _print_json(found: "list[Fate]") -> None:
+def _print_json(found: "list[LoggedDelivery]") -> None:
     from dataclasses import asdict
 
     for fate in found:
         say(json_text(asdict(fate)))
 
 
-def _print_table(found: "list[Fate]") -> None:
+def _print_table(found: "list[LoggedDelivery]") -> None:
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""`notifier publish`: events from a file or stdin into the queue, all judged before the first is sent."""
+"""`notifier publish`: publishes events from a file or stdin. It checks all of them before it sends the first."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from notifier.domain.printable import json_text, printable
 
 if TYPE_CHECKING:
     from notifier.adapters.configuration.config_file import ReadPart
-    from notifier.operations.fates import Accounts
-    from notifier.operations.publishing import Written
+    from notifier.operations.event_file import FileEvent
+    from notifier.operations.notice_wait import NoticeWait
     from notifier.operations.queue_port import Queue
     from notifier.settings import QueueSettings
 
 CONNECT_TIMEOUT = 15.0  # seconds; then the queue is away
-TOLD_AFTER = 2.0  # seconds of waiting for it in silence
+SILENT = 2.0  # seconds of waiting for the queue before a line says so
 PLAIN_EVERY = 2.0  # seconds between two lines of progress off a terminal
 WAITED_FOR = 1000  # events
 LISTED = 20  # so many events are named one by one
@@ -46,7 +46,7 @@ EXAMPLES = (
 )
 
 
-class Into(StrEnum):
+class PublishLane(StrEnum):
     """The lanes that take events from publishers."""
 
     EVENTS = "events"
@@ -62,7 +62,9 @@ def publish(
     url: Annotated[
         str | None, typer.Option(help="The queue, like queue.url; wins over the configuration.", show_default=False)
     ] = None,
-    lane: Annotated[Into, typer.Option(help="bulk is for mass logouts: they wait behind all others.")] = Into.EVENTS,
+    lane: Annotated[
+        PublishLane, typer.Option(help="bulk is for mass logouts: they wait behind all others.")
+    ] = PublishLane.EVENTS,
     wait: Annotated[
         str | None,
         typer.Option(metavar="DURATION", help="Wait for what becomes of each client; at most 30s.", show_default=False),
@@ -85,17 +87,19 @@ def publish(
     It reads the queue and the issuers' names from the configuration, and no key. Without a configuration, name the
     queue by --url or NOTIFIER_QUEUE__URL (NOTIFIER_QUEUE__PASSWORD is a better place for a password than either).
     """
-    from notifier.operations.fates import Accounts
-    from notifier.operations.publishing import Reading, read_events
+    from notifier.operations.event_file import EventFileRules, read_events
+    from notifier.operations.notice_wait import NoticeWait
 
     part = _read_part(config, url)
     queue = part.settings.queue
-    reading = Reading(max_bytes=queue.max_event, new_id=lambda: str(uuid4()), now=time.time(), issuers=part.issuers)
+    reading = EventFileRules(
+        max_bytes=queue.max_event, new_id=lambda: str(uuid4()), now=time.time(), issuers=part.issuers
+    )
     events = read_events(_content(file), reading)
     seconds = _seconds(wait, len(events))
     quiet_logs()
-    accounts = None if seconds is None else Accounts(event.id for event in events)
-    report = _Report(events, as_json=as_json, accounts=accounts)
+    wait_for = None if seconds is None else NoticeWait((event.id for event in events), time.time)
+    report = _PublishReport(events, as_json=as_json, notices=wait_for)
     try:
         with report.progress():
             failure = asyncio.run(_send(queue, Lane(lane), events, report, seconds))
@@ -111,7 +115,7 @@ def _read_part(config: Path | None, url: str | None) -> ReadPart:
 
     environ: Mapping[str, str] = os.environ if url is None else {**os.environ, "NOTIFIER_QUEUE__URL": url}
     if config is None and not any(environ.get(name) for name in ("NOTIFIER_QUEUE__URL", "NOTIFIER_QUEUE")):
-        text = "say where the queue is: -c FILE, --url URL, or NOTIFIER_QUEUE__URL"
+        text = "name the queue by -c FILE, --url URL, or NOTIFIER_QUEUE__URL"
         raise ConfigurationError([Mistake("queue.url", text)])
     return read_part(config, environ, {"queue"})
 
@@ -128,39 +132,35 @@ def _content(file: Path) -> bytes:
 
 
 def _seconds(wait: str | None, events: int) -> float | None:
-    """How long to wait for what becomes of so many events, if at all."""
-    from notifier.domain.durations import parse_duration
-    from notifier.operations.waiting import LONGEST
+    """Return how long to wait for notices of so many events. None without the option."""
+    from notifier.operations.notice_wait import read_wait
 
     if wait is None:
         return None
+    if events > WAITED_FOR:
+        raise typer.BadParameter(f"takes {WAITED_FOR:,} events at most, not {events:,}", param_hint="--wait")
     try:
-        seconds = parse_duration(wait)
+        return read_wait(wait)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--wait") from None
-    if seconds > LONGEST:
-        raise typer.BadParameter(f"must be at most {LONGEST:.0f}s", param_hint="--wait")
-    if events > WAITED_FOR:
-        raise typer.BadParameter(f"is for {WAITED_FOR:,} events at most, not {events:,}", param_hint="--wait")
-    return seconds
 
 
 async def _send(
-    settings: QueueSettings, lane: Lane, events: Sequence[Written], report: _Report, seconds: float | None
+    settings: QueueSettings, lane: Lane, events: Sequence[FileEvent], report: _PublishReport, seconds: float | None
 ) -> QueueError | None:
     from notifier.app import build_queue
-    from notifier.operations.publishing import send_all
+    from notifier.operations.event_file import send_all
 
     queue = build_queue(settings)
-    accounts = report.accounts
-    if accounts is not None:
-        queue.hear_replies(accounts.hear_reply)
+    notices = report.notices
+    if notices is not None:
+        queue.hear_replies(notices.hear_reply)
     await queue.open()
     try:
         await _ready(queue)
         failure = await send_all(queue, lane, events, report.confirm)
-        if failure is None and accounts is not None and seconds is not None:
-            await accounts.over(seconds, time.time)
+        if failure is None and notices is not None and seconds is not None:
+            await notices.wait(seconds)
     except TimeoutError:
         return QueueUnavailable(queue.status().problem or f"not connected within {CONNECT_TIMEOUT:.0f} s")
     except QueueError as error:
@@ -172,47 +172,47 @@ async def _send(
 
 
 async def _ready(queue: Queue) -> None:
-    """Return when the queue takes events. Raises TimeoutError, QueueError."""
+    """Wait until the queue takes events. Raises TimeoutError, QueueError."""
     try:
-        async with asyncio.timeout(TOLD_AFTER):
+        async with asyncio.timeout(SILENT):
             await queue.ready()
     except TimeoutError:
         say(f"waiting for the queue: {queue.status().problem or 'not connected'}", err=True)
-        async with asyncio.timeout(CONNECT_TIMEOUT - TOLD_AFTER):
+        async with asyncio.timeout(CONNECT_TIMEOUT - SILENT):
             await queue.ready()
 
 
-class _Report:
-    """What became of each event: told as it comes with `--json`, else at the end. Progress goes to stderr."""
+class _PublishReport:
+    """Says what became of each event: at once with `--json`, else at the end. Progress goes to stderr."""
 
-    def __init__(self, events: Sequence[Written], *, as_json: bool, accounts: Accounts | None = None) -> None:
+    def __init__(self, events: Sequence[FileEvent], *, as_json: bool, notices: NoticeWait | None = None) -> None:
         self._events = events
         self._as_json = as_json
-        self.accounts = accounts  # where it is waited for what becomes of them
-        self._confirmed: set[Written] = set()
+        self.notices = notices  # with --wait
+        self._confirmed: set[FileEvent] = set()
         self._tick: Callable[[], object] = lambda: None
 
-    def confirm(self, event: Written) -> None:
-        """The queue has it."""
+    def confirm(self, event: FileEvent) -> None:
+        """Note that the queue has confirmed an event."""
         self._confirmed.add(event)
-        if self._as_json and self.accounts is None:
+        if self._as_json and self.notices is None:
             self._tell(event, confirmed=True)
         self._tick()
 
-    def _tell(self, event: Written, *, confirmed: bool) -> None:
-        fates = {} if self.accounts is None else self.accounts.of(event.id).document()
+    def _tell(self, event: FileEvent, *, confirmed: bool) -> None:
+        fates = {} if self.notices is None else self.notices.events[event.id].document()
         told = {"id": event.id, "line": event.line, "confirmed": confirmed, **fates}
         say(json_text(told))
 
-    def _tell_fates(self, event: Written) -> None:
-        from notifier.cli.fates import lines
+    def _tell_fates(self, event: FileEvent) -> None:
+        from notifier.cli.notice_lines import notice_lines
 
-        for line in () if self.accounts is None else lines(self.accounts.of(event.id), time.time()):
+        for line in () if self.notices is None else notice_lines(self.notices.events[event.id], time.time()):
             say(printable(f"  {line}"))
 
     @contextmanager
     def progress(self) -> Iterator[None]:
-        """Show how far it is: drawn on a terminal, else a line now and then."""
+        """Show the progress while entered: a bar on a terminal, else a line now and then."""
         if not sys.stderr.isatty():
             self._tick = self._plain(time.monotonic() + PLAIN_EVERY).__next__
             yield
@@ -235,9 +235,9 @@ class _Report:
             yield
 
     def conclude(self, queue: QueueSettings, failure: str | None) -> None:
-        """The account at the end; `failure` says why not all are confirmed."""
+        """Say at the end what was confirmed. `failure` says why not all events were."""
         from notifier.cli.queue_url import shown_urls
-        from notifier.operations.publishing import line_ranges
+        from notifier.operations.event_file import line_ranges
 
         lost = [event for event in self._events if event not in self._confirmed]
         if failure is not None:  # first, since stdout may be what failed
@@ -248,11 +248,11 @@ class _Report:
                 lines = line_ranges(self._events, set(lost))
                 say(f"  not confirmed: line {lines}; send again, a copy does no harm", err=True)
         if self._as_json:
-            for event in lost if self.accounts is None else self._events:
+            for event in lost if self.notices is None else self._events:
                 self._tell(event, confirmed=event in self._confirmed)
             return
         count = len(self._confirmed)
-        if count <= LISTED or self.accounts is not None:
+        if count <= LISTED or self.notices is not None:
             for event in self._events:
                 if event in self._confirmed:
                     say(printable(f"line {event.line}: {event.id}"))

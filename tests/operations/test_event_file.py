@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from notifier.domain.errors import MalformedEvent, Mistake, QueueError, QueueUnavailable
 from notifier.domain.message import Lane
-from notifier.operations.publishing import IN_FLIGHT, Reading, Written, line_ranges, read_events, send_all
+from notifier.operations.event_file import IN_FLIGHT, EventFileRules, FileEvent, line_ranges, read_events, send_all
 
 ISS = "https://id.example.com"
-READING = Reading(max_bytes=1000, new_id=lambda: "made-up", now=0.0)
+READING = EventFileRules(max_bytes=1000, new_id=lambda: "made-up", now=0.0)
 
 
 def event(number: int) -> dict[str, object]:
@@ -21,7 +21,7 @@ def event(number: int) -> dict[str, object]:
     return {"id": f"e-{number}", "iss": ISS, "sub": "alice", "clients": ["shop"]}
 
 
-def written(count: int) -> list[Written]:
+def written(count: int) -> list[FileEvent]:
     """Events on the lines from 1."""
     return read_events("\n".join(json.dumps(event(number)) for number in range(count)).encode(), READING)
 
@@ -44,7 +44,7 @@ def test_layout_matters_not(indents: list[int | None], between: str) -> None:
 def test_any_bytes_are_events_or_mistakes(content: bytes) -> None:
     """Nothing else comes of them."""
     mistakes: tuple[Mistake, ...] = ()
-    events: list[Written] = []
+    events: list[FileEvent] = []
     try:
         events = read_events(content, READING)
     except MalformedEvent as malformed:
@@ -68,7 +68,7 @@ def test_an_event_too_large_for_the_queue_is_a_mistake() -> None:
         read_events(json.dumps({**event(1), "reason": "x" * 1000}).encode(), READING)
 
 
-class Sender:
+class EventSender:
     """A queue that takes events until `lost`, and confirms each a turn of the loop later."""
 
     def __init__(self, lost: str = "") -> None:
@@ -90,16 +90,16 @@ class Sender:
             raise QueueUnavailable("gone")
 
 
-async def sent(sender: Sender, events: Sequence[Written]) -> tuple[QueueError | None, list[str]]:
+async def sent(sender: EventSender, events: Sequence[FileEvent]) -> tuple[QueueError | None, list[str]]:
     """Why it stopped, and the ids that were confirmed."""
-    confirmed: list[Written] = []
+    confirmed: list[FileEvent] = []
     failure = await send_all(sender, Lane.EVENTS, events, confirmed.append)
     return failure, [each.id for each in confirmed]
 
 
 async def test_all_are_sent_in_order_with_a_bound() -> None:
     """At most so many without a confirm, whatever the file holds."""
-    sender = Sender()
+    sender = EventSender()
     failure, confirmed = await sent(sender, written(IN_FLIGHT * 3))
     assert failure is None
     assert sender.sent == confirmed == [f"e-{number}" for number in range(IN_FLIGHT * 3)]
@@ -108,7 +108,7 @@ async def test_all_are_sent_in_order_with_a_bound() -> None:
 
 async def test_the_first_failure_is_the_last_event_sent() -> None:
     """What was under way is waited for and told as it ended; of the rest none is sent."""
-    sender = Sender(lost="e-300")
+    sender = EventSender(lost="e-300")
     failure, confirmed = await sent(sender, written(IN_FLIGHT * 3))
     assert str(failure) == "gone"
     assert set(confirmed) == set(sender.sent) - {"e-300"}

@@ -1,6 +1,6 @@
-"""Outcomes in a SQLite file: written by `notifier collect`, read by `notifier report`, which also reads the queue's.
+"""A SQLite file of notices: `notifier collect` writes it, and `notifier report` reads it (or the queue's file).
 
-A file that is another program's, or the queue's, is refused by the writer and left as it is.
+The writer refuses a file of another program, or of the queue, and leaves it as it is.
 """
 
 import os
@@ -11,12 +11,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Self
 
-from notifier.adapters.feed import outcome_table
-from notifier.adapters.feed.outcome_table import Retention
+from notifier.adapters.feed import feed_table
+from notifier.adapters.feed.feed_table import Retention
 from notifier.domain.errors import QueueError, QueueUnavailable
-from notifier.domain.outcome_event import Seen, Told
+from notifier.domain.fate import FeedNotice
+from notifier.domain.feed_event import FeedRow
 
-APPLICATION_ID = 0x6E74666F  # "ntfo", in the file's header: what tells our files from others
+APPLICATION_ID = 0x6E74666F  # "ntfo", in the file's header: it tells our files from others
 BUSY_TIMEOUT = 30.0  # seconds to wait for another collector's transaction
 
 
@@ -28,8 +29,8 @@ def _translating(path: Path) -> Iterator[None]:
         raise QueueUnavailable(f"the file of outcomes {path} cannot be used: {error}") from error
 
 
-class OutcomeFile:
-    """For one writer, or several in turn; calls may come from any thread, one at a time."""
+class FeedFile:
+    """A file to write. Several processes may write it; calls may come from any thread, one at a time."""
 
     def __init__(self, database: sqlite3.Connection, path: Path, retention: Retention) -> None:
         self._database = database
@@ -38,7 +39,7 @@ class OutcomeFile:
 
     @classmethod
     def open(cls, path: Path, retention: Retention) -> Self:
-        """Open or make it. Raises QueueError where it cannot be, or is not ours."""
+        """Open the file, or make it. Raises QueueError if that fails, or if the file is not ours."""
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
@@ -52,13 +53,13 @@ class OutcomeFile:
                 raise
         return cls(database, path, retention)
 
-    def keep(self, batch: Sequence[Told]) -> int:
-        """Write them, so that they last; how many were new. Raises QueueUnavailable."""
+    def keep(self, batch: Sequence[FeedNotice]) -> int:
+        """Write the notices durably, and return how many were new. Raises QueueUnavailable."""
         with _translating(self._path):
             self._database.execute("BEGIN IMMEDIATE")
             try:
-                new = outcome_table.insert(self._database, batch)
-                outcome_table.prune(self._database, self._retention, time.time())
+                new = feed_table.insert(self._database, batch)
+                feed_table.prune(self._database, self._retention, time.time())
                 self._database.execute("COMMIT")
             except BaseException:
                 if self._database.in_transaction:  # SQLite rolls back by itself when the disk is full
@@ -75,27 +76,27 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
     application = database.execute("PRAGMA application_id").fetchone()[0]
     tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if application != APPLICATION_ID and (application or tables):
-        raise QueueError(f"{path} is no file of outcomes, and was left as it is: name another")
+        raise QueueError(f"{path} is not a file of outcomes, and was left as it is; name another file")
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
-    outcome_table.create(database)
+    feed_table.create(database)
     database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
-def read_outcomes(path: Path, since: float, progress: Callable[[int, int], None]) -> Iterator[Seen]:
-    """Those told since, oldest first; none where none was ever kept. `progress` gets how many of how many were read.
+def read_feed(path: Path, since: float, progress: Callable[[int, int], None]) -> Iterator[FeedRow]:
+    """Yield the rows since a moment, oldest first. `progress` gets how many of how many were read.
 
-    The file is opened for reading only, beside whoever writes it. Raises QueueUnavailable.
+    It only reads the file, and disturbs no writer. Raises QueueUnavailable.
     """
     with _translating(path), closing(_for_reading(path)) as database:
-        if not outcome_table.exists(database):
+        if not feed_table.exists(database):
             return
-        total = outcome_table.count(database, since)
+        total = feed_table.count(database, since)
         progress(0, total)
-        for number, seen in enumerate(outcome_table.read(database, since), 1):
+        for number, row in enumerate(feed_table.read(database, since), 1):
             if number % 10_000 == 0:
                 progress(number, total)
-            yield seen
+            yield row
         progress(total, total)
 
 

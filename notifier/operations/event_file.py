@@ -1,7 +1,7 @@
-"""Publishing events from a file, as an operator or a script does: all are read and judged before the first is sent.
+"""Reads a file of events, checks all of them, and then publishes them.
 
-A file is one JSON object, or several after one another, each on a line of its own (JSON Lines) or over many. What is
-judged bad stops everything; what the queue does not confirm is told by its line, so that a script can resume.
+A file holds one JSON object or several, each on one line (JSON Lines) or on many. One mistake stops everything. Events
+that the queue does not confirm are named by their lines, so that a script can resume.
 """
 
 import asyncio
@@ -24,16 +24,16 @@ _PLACE = re.compile(r"\bat line ([0-9]+) column\b")
 _JSON, _CLOUDEVENTS = "application/json", "application/cloudevents+json"
 
 
-class Sender(Protocol):
-    """The publisher's side of a queue."""
+class EventSender(Protocol):
+    """Sends events to a queue."""
 
     async def send_event(self, lane: Lane, body: bytes, *, message_id: str | None, content_type: str = ...) -> None:
         """Return once the event is durable. Raises QueueUnavailable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """An event of the file: the line it begins at, and its id, made up where the file gives none."""
+class FileEvent:
+    """An event of the file: the line where it begins, and its id, which is made up if the file gives none."""
 
     line: int
     id: str
@@ -42,8 +42,8 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """How the file is judged. `issuers` empty: any will do. `now` in epoch seconds."""
+class EventFileRules:
+    """The rules that events must keep. Any issuer will do if `issuers` is empty. `now` is in epoch seconds."""
 
     max_bytes: int
     new_id: Callable[[], str]
@@ -51,14 +51,14 @@ class Reading:
     issuers: Collection[str] = ()
 
 
-def read_events(content: bytes, reading: Reading) -> list[Written]:
-    """Every event of the file. Raises MalformedEvent with every mistake of every event, by its line."""
+def read_events(content: bytes, reading: EventFileRules) -> list[FileEvent]:
+    """Return every event of the file. Raises MalformedEvent with the mistakes of all events, by their lines."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise MalformedEvent([Mistake(f"line {line}", "is not UTF-8 text")]) from None
-    written: list[Written] = []
+    written: list[FileEvent] = []
     mistakes: list[Mistake] = []
     for line, document in _documents(text):
         body = document.encode()
@@ -70,7 +70,7 @@ def read_events(content: bytes, reading: Reading) -> list[Written]:
                 raise MalformedEvent([*mistakes[:MISTAKES], Mistake("", "and more")]) from None
             continue
         content_type = _JSON if event.source is None else _CLOUDEVENTS
-        written.append(Written(line=line, id=event.id, body=body, content_type=content_type))
+        written.append(FileEvent(line=line, id=event.id, body=body, content_type=content_type))
     if not written and not mistakes:
         mistakes.append(Mistake("", "there is no event; one is a JSON object (`notifier schema event`)"))
     if mistakes:
@@ -78,22 +78,22 @@ def read_events(content: bytes, reading: Reading) -> list[Written]:
     return written
 
 
-def _read(body: bytes, reading: Reading) -> SessionEnded:
+def _read(body: bytes, reading: EventFileRules) -> SessionEnded:
     message = Message(lane=Lane.EVENTS, body=body, tag=None, content_type=_JSON)
     event = read_event(message, max_bytes=reading.max_bytes, new_id=reading.new_id, now=reading.now)
     if reading.issuers and event.iss not in reading.issuers:
         known = ", ".join(sorted(reading.issuers))
-        raise MalformedEvent([Mistake("iss", f"{event.iss} is none of the configured issuers ({known})")])
+        raise MalformedEvent([Mistake("iss", f"{event.iss} is not one of the configured issuers ({known})")])
     return event
 
 
 def _in_file(text: str, line: int) -> str:
-    """The parser counts lines from the beginning of its document, a reader from the beginning of the file."""
+    """Count lines from the beginning of the file; the parser counts them from the beginning of its document."""
     return _PLACE.sub(lambda place: f"at line {int(place[1]) + line - 1} column", text)
 
 
 def _documents(text: str) -> Iterator[tuple[int, str]]:
-    """Each JSON text and the line it begins at. What is no JSON reaches to the next line that begins an object."""
+    """Yield each JSON text and its first line. Other text reaches to the next line that begins an object."""
     decoder = json.JSONDecoder()
     at, line, end = 0, 1, len(text)
     while True:
@@ -113,11 +113,11 @@ def _documents(text: str) -> Iterator[tuple[int, str]]:
 
 
 async def send_all(
-    queue: Sender, lane: Lane, events: Sequence[Written], confirmed: Callable[[Written], None]
+    queue: EventSender, lane: Lane, events: Sequence[FileEvent], confirmed: Callable[[FileEvent], None]
 ) -> QueueError | None:
-    """Send them in order, telling `confirmed` of each. Returns why it stopped early, None where it did not.
+    """Send the events in order, and call `confirmed` for each. Return why it stopped early, or None.
 
-    After the first failure no further one is sent; those under way are waited for.
+    After the first failure it sends no more, and waits for those under way.
     """
     rest = iter(events)
     failures: list[QueueError] = []
@@ -137,8 +137,8 @@ async def send_all(
     return failures[0] if failures else None
 
 
-def line_ranges(events: Sequence[Written], chosen: AbstractSet[Written]) -> str:
-    """The lines of those that are `chosen`: `1-300, 302`. Neighbours in the file are joined."""
+def line_ranges(events: Sequence[FileEvent], chosen: AbstractSet[FileEvent]) -> str:
+    """Return the lines of the `chosen` events: `1-300, 302`. Neighbours in the file are joined."""
     runs: list[list[int]] = []
     joined = False
     for event in events:

@@ -3,25 +3,26 @@
 import asyncio
 import itertools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from notifier.domain.client import Client
 from notifier.domain.errors import QueueUnavailable
+from notifier.domain.fate import ClientNotice, ClientState, Fate, FeedNotice, Notice
+from notifier.domain.feed_event import routing_key
 from notifier.domain.outcome import Answer, Break, Cause, DeadReason, Reason, Wire
-from notifier.domain.outcome_event import ClientTold, DeliveryTold, Fate, State, Told, routing_key
-from notifier.pipeline.facts import Attempted, Buried, CircuitTurned, Deferred
-from notifier.pipeline.outcomes import OVERHEAD, Outcomes
+from notifier.pipeline.facts import Attempted, Buried, CircuitChanged, Deferred
+from notifier.pipeline.feed import OVERHEAD, Feed
 from notifier.pipeline.ports import Request
 from tests.pipeline.stage import ISS, Behaviour, Stage, client, running
 
 
-class Kept:
-    """A sink that keeps what it gets; `fails` so often, and takes nothing while `shut` is set."""
+class Target:
+    """A target that keeps what it gets. It fails `fails` times, and takes nothing while `open` is clear."""
 
     at_once = 16
 
     def __init__(self, *, fails: int = 0) -> None:
-        self.told: list[Told] = []
+        self.told: list[FeedNotice] = []
         self.batches: list[int] = []
         self.fails = fails
         self.open = asyncio.Event()
@@ -33,7 +34,7 @@ class Kept:
     async def available(self) -> None:
         await self.open.wait()
 
-    async def send(self, batch: Sequence[Told]) -> None:
+    async def send(self, batch: Sequence[FeedNotice]) -> None:
         await self.open.wait()
         if self.fails:
             self.fails -= 1
@@ -42,19 +43,19 @@ class Kept:
         self.told += batch
 
 
-def outcomes(wanted: Literal["all", "failures"] = "all", **more: Any) -> Outcomes:
+def feed_of(*, everything: bool = True, **more: Any) -> Feed:
     numbers = itertools.count()
-    return Outcomes(wanted, clock=lambda: 1_800_000_000.5, new_id=lambda: f"new-{next(numbers)}", **more)
+    return Feed(everything=everything, clock=lambda: 1_800_000_000.5, new_id=lambda: f"new-{next(numbers)}", **more)
 
 
-async def told_of(stage: Stage, wanted: Literal["all", "failures"] = "all") -> list[Told]:
-    """What is told of all that has happened on the stage."""
-    feed, sink = outcomes(wanted), Kept()
+async def told_of(stage: Stage, *, everything: bool = True) -> list[FeedNotice]:
+    """Return the notices of all that has happened on the stage."""
+    feed, target = feed_of(everything=everything), Target()
     for fact in stage.facts:
         feed.observe(fact)
-    await feed.flush(sink, 5)
+    await feed.flush(target, 5)
     assert feed.dropped == 0
-    return sink.told
+    return target.told
 
 
 def answers(status: int) -> Behaviour:
@@ -79,7 +80,7 @@ async def mixed() -> Stage:
 async def test_every_fate_is_told_with_the_jti_that_was_sent() -> None:
     """By which a client's own log can be matched; one that was skipped was sent none."""
     stage = await mixed()
-    told = {one.client_id: one for one in await told_of(stage) if isinstance(one, DeliveryTold)}
+    told = {one.client_id: one for one in await told_of(stage) if isinstance(one, Notice)}
     sent = {name: claims["jti"] for name, claims in stage.receivers.posts}
     assert {name: routing_key(one) for name, one in told.items()} == {
         "well": "delivered.delivered",
@@ -88,22 +89,22 @@ async def test_every_fate_is_told_with_the_jti_that_was_sent() -> None:
         "mute": "skipped.no_uri",
     }
     for name in ("well", "refuses", "broken"):
-        attempt = told[name].sent
+        attempt = told[name].last_attempt
         assert attempt is not None
-        assert (attempt.jti, attempt.attempt) == (sent[name], 1)
+        assert (attempt.jti, attempt.number) == (sent[name], 1)
         assert told[name].id == sent[name]
         assert told[name].event_id == "e1"
-    assert [told[name].sent.status for name in ("well", "refuses", "broken")] == [200 + 4, 403, 503]  # type: ignore[union-attr]
-    assert told["mute"].sent is None
+    assert [told[name].last_attempt.status for name in ("well", "refuses", "broken")] == [200 + 4, 403, 503]  # type: ignore[union-attr]
+    assert told["mute"].last_attempt is None
     assert told["well"].propagation == 0.0
     assert told["broken"].next_due is not None
 
 
 async def test_failures_leaves_out_what_went_well() -> None:
     """Neither what was delivered nor what was skipped."""
-    told = await told_of(await mixed(), "failures")
+    told = await told_of(await mixed(), everything=False)
     assert {one.client_id for one in told} == {"refuses", "broken"}
-    assert all(isinstance(one, DeliveryTold) and one.sent is not None for one in told)
+    assert all(isinstance(one, Notice) and one.last_attempt is not None for one in told)
 
 
 async def test_a_retry_is_told_with_its_own_jti() -> None:
@@ -117,9 +118,14 @@ async def test_a_retry_is_told_with_its_own_jti() -> None:
         stage.now += 60
         stage.retake(stage.queue.published[-1][0])
         await stage.until(lambda: len(stage.queue.acked) == 2)
-    told = [one for one in await told_of(stage) if isinstance(one, DeliveryTold)]
-    assert [(one.fate, one.sent and one.sent.attempt) for one in told] == [(Fate.RETRYING, 1), (Fate.DELIVERED, 2)]
-    assert [one.sent and one.sent.jti for one in told] == [claims["jti"] for _, claims in stage.receivers.posts]
+    told = [one for one in await told_of(stage) if isinstance(one, Notice)]
+    assert [(one.fate, one.last_attempt and one.last_attempt.number) for one in told] == [
+        (Fate.RETRYING, 1),
+        (Fate.DELIVERED, 2),
+    ]
+    assert [one.last_attempt and one.last_attempt.jti for one in told] == [
+        claims["jti"] for _, claims in stage.receivers.posts
+    ]
     assert told[0].delivery_id == told[1].delivery_id
 
 
@@ -133,12 +139,12 @@ async def test_an_attempt_that_was_put_off_is_not_told_of_what_comes_later() -> 
         "event_id": delivery.event_id,
         "delivery": delivery,
     }
-    feed, sink = outcomes(), Kept()
+    feed, target = feed_of(), Target()
     feed.observe(attempted)
     feed.observe(Deferred(cause=Cause.SIGNING, due=1_800_000_009.0, **who))
     feed.observe(Buried(reason=DeadReason.EXPIRED, text="too late", **who))
-    await feed.flush(sink, 5)
-    assert [one.sent for one in sink.told if isinstance(one, DeliveryTold)] == [None]
+    await feed.flush(target, 5)
+    assert [one.last_attempt for one in target.told if isinstance(one, Notice)] == [None]
 
 
 async def test_an_event_that_nobody_can_read_is_told() -> None:
@@ -170,64 +176,64 @@ async def test_a_circuit_is_told_once_a_turn() -> None:
             stage.now += 30
             stage.event("shop", id=f"e{number}")
             await stage.until(lambda n=number: len(stage.queue.acked) == n + 1)  # type: ignore[misc]
-    turns = [fact for fact in stage.facts if isinstance(fact, CircuitTurned)]
-    told = [one for one in await told_of(stage, "failures") if isinstance(one, ClientTold)]
-    assert [one.state for one in told] == [State.FAILING, State.RECOVERED]
+    turns = [fact for fact in stage.facts if isinstance(fact, CircuitChanged)]
+    told = [one for one in await told_of(stage, everything=False) if isinstance(one, ClientNotice)]
+    assert [one.state for one in told] == [ClientState.FAILING, ClientState.RECOVERED]
     assert len(turns) == 2
     assert [routing_key(one) for one in told] == ["client.failing", "client.recovered"]
     assert len({one.id for one in told}) == 2
 
 
 async def test_what_finds_no_room_is_dropped_and_counted() -> None:
-    """While the sink takes nothing the buffer fills to its limit, and goes on from there when the sink is back."""
-    feed, sink = outcomes(room=10 * (OVERHEAD + 20)), Kept()
-    turned = CircuitTurned(iss="1234567890", client_id="1234567890", open=True)
-    sink.open.clear()
-    task = asyncio.create_task(feed.run(sink))
+    """While the target takes nothing the buffer fills to its limit, and goes on from there when the target is back."""
+    feed, target = feed_of(room=10 * (OVERHEAD + 20)), Target()
+    turned = CircuitChanged(iss="1234567890", client_id="1234567890", open=True)
+    target.open.clear()
+    task = asyncio.create_task(feed.run(target))
     for _ in range(25):
         feed.observe(turned)
     assert feed.dropped == 15
-    sink.open.set()
+    target.open.set()
     async with asyncio.timeout(20):
-        while len(sink.told) < 10:  # noqa: ASYNC110  a turn of the loop is no wait
+        while len(target.told) < 10:  # noqa: ASYNC110  a turn of the loop is no wait
             await asyncio.sleep(0)
     for _ in range(5):
         feed.observe(turned)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    await feed.flush(sink, 20)
-    assert len(sink.told) == 15
+    await feed.flush(target, 20)
+    assert len(target.told) == 15
     assert feed.dropped == 15
 
 
 async def test_a_batch_that_the_sink_loses_is_counted() -> None:
     """It is not sent again, since nobody knows what of it arrived; the next is."""
-    feed, sink = outcomes(), Kept(fails=1)
+    feed, target = feed_of(), Target(fails=1)
     for _ in range(20):
-        feed.observe(CircuitTurned(iss=ISS, client_id="shop", open=True))
-    await feed.flush(sink, 20)
+        feed.observe(CircuitChanged(iss=ISS, client_id="shop", open=True))
+    await feed.flush(target, 20)
     assert feed.dropped == 16
-    assert sink.batches == [4]
+    assert target.batches == [4]
 
 
 async def test_a_sink_that_breaks_ends_nobody() -> None:
     """A fault of ours in it is counted like any loss."""
 
-    class Broken(Kept):
-        async def send(self, batch: Sequence[Told]) -> None:
+    class Broken(Target):
+        async def send(self, batch: Sequence[FeedNotice]) -> None:
             raise ZeroDivisionError
 
-    feed = outcomes()
-    feed.observe(CircuitTurned(iss=ISS, client_id="shop", open=True))
+    feed = feed_of()
+    feed.observe(CircuitChanged(iss=ISS, client_id="shop", open=True))
     await feed.flush(Broken(), 20)
     assert feed.dropped == 1
 
 
 async def test_a_flush_is_bounded() -> None:
-    """What a sink does not take in time is dropped and counted."""
-    feed, sink = outcomes(), Kept()
-    sink.open.clear()
+    """What a target does not take in time is dropped and counted."""
+    feed, target = feed_of(), Target()
+    target.open.clear()
     for _ in range(20):
-        feed.observe(CircuitTurned(iss=ISS, client_id="shop", open=True))
-    await feed.flush(sink, 0)
+        feed.observe(CircuitChanged(iss=ISS, client_id="shop", open=True))
+    await feed.flush(target, 0)
     assert feed.dropped == 20

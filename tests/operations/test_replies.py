@@ -1,17 +1,20 @@
 """Whoever asks hears of each client what became of it, once it is durable, and knows when the last word was said."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.domain.fate import Fate, Told, dump_told, load_told
+from notifier.domain.fate import Fate, Notice
 from notifier.domain.message import DEAD, Lane, Message
 from notifier.domain.outcome import Answer
 from notifier.domain.reply import ReplyTo, asked_by_publisher
-from notifier.operations.fates import Account, Fates
+from notifier.domain.reply_document import dump_reply, load_reply
+from notifier.operations.notice_wait import EventNotices
+from notifier.operations.replies import Replies
 from notifier.pipeline.ports import Request
 from tests.pipeline.stage import ISS, Stage, client, running
 
@@ -28,21 +31,40 @@ async def answers_410(_request: Request) -> Answer:
     return Answer(status=410)
 
 
-def told_by(stage: Stage) -> list[tuple[ReplyTo, Told]]:
-    """The replies to all that happened so far."""
-    replies: list[tuple[ReplyTo, Told]] = []
-    watching = Fates(lambda asked, told: replies.append((asked, told)))
+class SideChannel:
+    """Keeps the replies that a worker sends."""
+
+    address = "here"
+    dropped = 0
+
+    def __init__(self) -> None:
+        self.replies: list[tuple[ReplyTo, Notice]] = []
+
+    def listen(self, state: Callable[[], bytes], heard: Callable[[str, bytes], None]) -> None:
+        """Nobody asks."""
+
+    def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
+        """Keep a reply as the publisher reads it."""
+        notice = load_reply(body)
+        assert notice is not None
+        self.replies.append((ReplyTo(to=to, correlation_id=correlation_id), notice))
+
+
+def replies_of(stage: Stage) -> list[tuple[ReplyTo, Notice]]:
+    """Return the replies to all that happened so far."""
+    side_channel = SideChannel()
+    replies = Replies(side_channel, lambda: b"", clock=lambda: stage.now, new_id=lambda: "id")
     for fact in stage.facts:
-        watching.observe(fact)
-    return replies
+        replies.observe(fact)
+    return side_channel.replies
 
 
-def account_of(stage: Stage) -> Account:
-    """What whoever asked knows by now."""
-    account = Account()
-    for _, told in told_by(stage):
-        account.note(told)
-    return account
+def known_of(stage: Stage) -> EventNotices:
+    """Return what the publisher who asked knows by now."""
+    known = EventNotices()
+    for _, notice in replies_of(stage):
+        known.add(notice)
+    return known
 
 
 def event(stage: Stage, *clients: object, asked: ReplyTo | None = ASKED, **members: object) -> Message:
@@ -58,7 +80,7 @@ async def test_who_publishes_learns_no_address_behind_a_name() -> None:
         inside = {"client_id": "inside", "backchannel_logout_uri": "https://10.1.2.3/out"}
         taken = event(stage, inside, id="e-1")
         await stage.until(lambda: taken in stage.queue.acked)
-    [(_, told)] = told_by(stage)
+    [(_, told)] = replies_of(stage)
     assert (told.fate, told.reason, told.text) == (Fate.DEAD, "egress_denied", "")
 
 
@@ -70,7 +92,7 @@ async def test_each_client_s_fate_is_told_with_its_reason() -> None:
     async with running(stage):
         taken = event(stage, "well", "down", "gone", "silent", id="e-1")
         await stage.until(lambda: taken in stage.queue.acked)
-    replies = told_by(stage)
+    replies = replies_of(stage)
     assert {asked.to for asked, _ in replies} == {"amq.gen-x"}
     assert {asked.correlation_id for asked, _ in replies} == {"7"}
     fates = {told.client_id: told for _, told in replies}
@@ -84,10 +106,10 @@ async def test_each_client_s_fate_is_told_with_its_reason() -> None:
     assert (fates["down"].reason, fates["down"].status, fates["down"].attempts) == ("server_error", 500, 1)
     assert fates["down"].next_due == stage.now + 2.0
     assert (fates["gone"].reason, fates["gone"].text) == ("refused", "the client answered 410")
-    account = account_of(stage)
-    assert not account.settled
-    assert account.idle_until(stage.now + 2.0)
-    assert not account.idle_until(stage.now + 2.1)
+    known = known_of(stage)
+    assert not known.settled
+    assert known.idle_until(stage.now + 2.0)
+    assert not known.idle_until(stage.now + 2.1)
 
 
 async def test_a_client_with_two_uris_is_told_at_both_and_each_has_its_fate() -> None:
@@ -102,10 +124,10 @@ async def test_a_client_with_two_uris_is_told_at_both_and_each_has_its_fate() ->
     assert sorted(name for name, _ in stage.receivers.posts) == ["gone", "off", "well"]
     letters = [message.message_id for queue, message in stage.queue.published if queue == DEAD]
     assert len(set(letters)) == len(letters) == 2
-    told = [told for _, told in told_by(stage)]
+    told = [told for _, told in replies_of(stage)]
     assert sorted((each.fate, each.of) for each in told) == [(Fate.DEAD, 3), (Fate.DEAD, 3), (Fate.DELIVERED, 3)]
-    assert len({each.id for each in told}) == 3
-    assert account_of(stage).settled
+    assert len({each.delivery_id for each in told}) == 3
+    assert known_of(stage).settled
 
 
 async def test_a_retry_tells_again() -> None:
@@ -118,8 +140,8 @@ async def test_a_retry_tells_again() -> None:
         del stage.receivers.behaviours["down"]
         again = stage.retake("delay.2s")
         await stage.until(lambda: again in stage.queue.acked)
-    assert [told.fate for _, told in told_by(stage)] == [Fate.RETRYING, Fate.DELIVERED]
-    assert account_of(stage).settled
+    assert [told.fate for _, told in replies_of(stage)] == [Fate.RETRYING, Fate.DELIVERED]
+    assert known_of(stage).settled
 
 
 async def test_the_parts_of_a_large_event_are_counted_as_one() -> None:
@@ -133,8 +155,8 @@ async def test_the_parts_of_a_large_event_are_counted_as_one() -> None:
             stage.take(part.body, kind=part.kind, message_id=part.message_id)
         await stage.until(lambda: len(stage.queue.acked) == 1 + len(parts))
     assert len(parts) == 2
-    assert [told.of for _, told in told_by(stage)] == [120] * 120
-    assert account_of(stage).settled
+    assert [told.of for _, told in replies_of(stage)] == [120] * 120
+    assert known_of(stage).settled
 
 
 async def test_all_clients_where_there_is_none_are_told_as_nobody() -> None:
@@ -143,9 +165,9 @@ async def test_all_clients_where_there_is_none_are_told_as_nobody() -> None:
     async with running(stage):
         taken = stage.take(json.dumps({"iss": ISS, "sub": "alice", "clients": "*"}).encode(), reply_to=ASKED)
         await stage.until(lambda: taken in stage.queue.acked)
-    [(_, told)] = told_by(stage)
-    assert (told.fate, told.client_id, told.of) == (Fate.SKIPPED, None, 0)
-    assert account_of(stage).settled
+    [(_, told)] = replies_of(stage)
+    assert (told.fate, told.client_id, told.of) == (Fate.SKIPPED, "", 0)
+    assert known_of(stage).settled
 
 
 async def test_a_copy_is_told_as_one() -> None:
@@ -156,8 +178,8 @@ async def test_a_copy_is_told_as_one() -> None:
         await stage.until(lambda: first in stage.queue.acked)
         copy = event(stage, "well", id="e-1")
         await stage.until(lambda: copy in stage.queue.acked)
-    assert [told.fate for _, told in told_by(stage)] == [Fate.DUPLICATE]
-    assert account_of(stage).settled
+    assert [told.fate for _, told in replies_of(stage)] == [Fate.DUPLICATE]
+    assert known_of(stage).settled
 
 
 @pytest.mark.parametrize(
@@ -170,10 +192,10 @@ async def test_an_event_that_is_not_served_is_told_as_a_whole(body: bytes, reaso
     async with running(stage):
         taken = stage.take(body, reply_to=ASKED)
         await stage.until(lambda: taken in stage.queue.acked)
-    [(asked, told)] = told_by(stage)
+    [(asked, told)] = replies_of(stage)
     assert asked == ASKED
-    assert (told.client_id, told.reason) == (None, reason)
-    assert account_of(stage).settled is (told.fate is Fate.DEAD)
+    assert (told.client_id, told.reason) == ("", reason)
+    assert known_of(stage).settled is (told.fate is Fate.DEAD)
 
 
 async def test_wrong_entries_are_told_together() -> None:
@@ -182,9 +204,9 @@ async def test_wrong_entries_are_told_together() -> None:
     async with running(stage):
         taken = event(stage, "well", 1, 2, {"client_id": "well", "sub": 5})
         await stage.until(lambda: taken in stage.queue.acked)
-    fates = sorted((told.fate.value, told.client_id or "") for _, told in told_by(stage))
+    fates = sorted((told.fate.value, told.client_id or "") for _, told in replies_of(stage))
     assert fates == [("dead", ""), ("delivered", "well")]
-    assert account_of(stage).settled
+    assert known_of(stage).settled
 
 
 async def test_nobody_hears_of_what_nobody_asked_for() -> None:
@@ -194,36 +216,36 @@ async def test_nobody_hears_of_what_nobody_asked_for() -> None:
     async with running(stage):
         taken = event(stage, "well", "down", asked=None)
         await stage.until(lambda: taken in stage.queue.acked)
-    assert told_by(stage) == []
+    assert replies_of(stage) == []
 
 
 def test_a_late_word_takes_back_nothing() -> None:
     """Replies of two workers may cross."""
-    account = Account()
-    account.note(Told(fate=Fate.DELIVERED, iss=ISS, event_id="e", client_id="c", id="d", of=1))
-    account.note(Told(fate=Fate.RETRYING, iss=ISS, event_id="e", client_id="c", id="d", next_due=9.0, of=1))
-    assert account.settled
+    known = EventNotices()
+    known.add(Notice(fate=Fate.DELIVERED, iss=ISS, event_id="e", client_id="c", delivery_id="d", of=1))
+    known.add(Notice(fate=Fate.RETRYING, iss=ISS, event_id="e", client_id="c", delivery_id="d", next_due=9.0, of=1))
+    assert known.settled
 
 
 def test_an_event_that_was_unknown_at_first_is_told_by_its_clients_then() -> None:
     """The word on the whole gives way."""
-    account = Account()
-    account.note(Told(fate=Fate.RETRYING, iss=ISS, event_id="e", reason="unknown", next_due=9.0))
-    assert not account.settled
-    account.note(Told(fate=Fate.DELIVERED, iss=ISS, event_id="e", client_id="c", id="d", of=1))
-    assert [told.fate for told in account.told] == [Fate.DELIVERED]
-    assert account.settled
+    known = EventNotices()
+    known.add(Notice(fate=Fate.RETRYING, iss=ISS, event_id="e", reason="unknown", next_due=9.0))
+    assert not known.settled
+    known.add(Notice(fate=Fate.DELIVERED, iss=ISS, event_id="e", client_id="c", delivery_id="d", of=1))
+    assert [told.fate for told in known.known] == [Fate.DELIVERED]
+    assert known.settled
 
 
 @given(
     st.builds(
-        Told,
+        Notice,
         fate=st.sampled_from(Fate),
         iss=st.text(),
         event_id=st.text(),
-        client_id=st.none() | st.text(min_size=1),
-        id=st.text(),
-        reason=st.none() | st.text(min_size=1),
+        client_id=st.text(),
+        delivery_id=st.text(),
+        reason=st.text(),
         status=st.none() | st.integers(100, 599),
         attempts=st.integers(0, 99),
         next_due=st.none() | st.integers(0, 2_000_000_000).map(float),
@@ -231,15 +253,16 @@ def test_an_event_that_was_unknown_at_first_is_told_by_its_clients_then() -> Non
         of=st.none() | st.integers(0, 5000),
     )
 )
-def test_a_reply_is_read_as_it_was_written(told: Told) -> None:
-    """By whichever release, within a version."""
-    assert load_told(dump_told(told)) == told
+def test_a_reply_is_read_as_it_was_written(notice: Notice) -> None:
+    """By whichever release, within a version. Only a retry and a dead letter have a reason."""
+    read = load_reply(dump_reply(notice))
+    assert read == (notice if notice.fate in (Fate.RETRYING, Fate.DEAD) else replace(notice, reason=""))
 
 
 @given(st.binary(max_size=60) | st.sampled_from([b"{}", b'{"v": 2, "fate": "dead"}', b'{"v": 1, "fate": "lost"}']))
 def test_what_is_no_reply_is_nothing(body: bytes) -> None:
     """Anybody may send anything to a queue whose name is known."""
-    assert load_told(body) is None
+    assert load_reply(body) is None
 
 
 @pytest.mark.parametrize(
