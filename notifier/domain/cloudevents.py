@@ -18,12 +18,11 @@ from pydantic_core import from_json
 from notifier.domain.errors import MalformedEvent, Mistake
 from notifier.domain.message import Message
 from notifier.domain.moment import read_moment
-from notifier.domain.printable import printable
+from notifier.domain.printable import excerpt
 from notifier.domain.trace_context import traceparent_of
 
 ID_BYTES = 255  # an event's id becomes an AMQP `message_id`, a short string
 TEXT_LENGTH = 1024  # characters; more than any identifier needs (`sub` has at most 255: OpenID Connect Core §2)
-ECHO_LENGTH = 100
 
 # AMQP binding §3.1.3 (both delimiters), HTTP binding §3.1.3.
 _PREFIXES = ("cloudevents_", "cloudevents:", "ce-")
@@ -54,11 +53,6 @@ class Opened:
     trace: str | None = None
 
 
-def echo(text: str, length: int = ECHO_LENGTH) -> str:
-    """Input as a mistake may quote it: printable, and cut to `length` characters."""
-    return printable(text if len(text) <= length else text[: length - 1] + "…")
-
-
 def open_message(message: Message, max_bytes: int) -> Opened:
     """Take the event's JSON out of the message. Raises MalformedEvent if it holds no JSON object."""
     if message.cut_from is not None:
@@ -68,7 +62,8 @@ def open_message(message: Message, max_bytes: int) -> Opened:
     if media_type.startswith("application/cloudevents"):
         if media_type != "application/cloudevents+json":
             _refuse(
-                "content_type", f"{echo(media_type)} is not supported; send one event as application/cloudevents+json"
+                "content_type",
+                f"{excerpt(media_type)} is not supported; send one event as application/cloudevents+json",
             )
         return _open_structured(_read_object(message.body, max_bytes), message.headers)
     data = _read_object(message.body, max_bytes)
@@ -131,7 +126,7 @@ def _why_no_json(body: bytes, error: str) -> str:
         return f"not UTF-8: byte {broken.start} is 0x{body[broken.start]:02x}"
     if "recursion limit" in error:
         return "nested too deeply; 200 levels at most"
-    return f"not JSON: {echo(error)}"
+    return f"not JSON: {excerpt(error)}"
 
 
 def _open_structured(envelope: dict[str, object], headers: Mapping[str, object]) -> Opened:
@@ -184,7 +179,7 @@ def _read_envelope(attributes: Mapping[str, str], mistakes: list[Mistake]) -> En
         elif name == "id" and len(value.encode()) > ID_BYTES:
             mistakes.append(Mistake(name, f"must have at most {ID_BYTES} bytes in UTF-8"))
         elif name == "specversion" and value != "1.0":
-            mistakes.append(Mistake(name, f'must be "1.0", not "{echo(value)}"'))
+            mistakes.append(Mistake(name, f'must be "1.0", not "{excerpt(value)}"'))
     time = None
     if "time" in attributes:
         try:
@@ -234,7 +229,7 @@ def _media_type(content_type: str | None) -> str:
 def _check_data_type(content_type: str | None, path: str, mistakes: list[Mistake]) -> None:
     media_type = _media_type(content_type)
     if media_type and not media_type.endswith(("/json", "+json")):
-        mistakes.append(Mistake(path, f"must be application/json, not {echo(media_type)}"))
+        mistakes.append(Mistake(path, f"must be application/json, not {excerpt(media_type)}"))
 
 
 def _refuse(path: str, text: str) -> NoReturn:

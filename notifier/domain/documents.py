@@ -17,10 +17,11 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic_core import from_json
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.domain.cloudevents import ID_BYTES, echo
+from notifier.domain.cloudevents import ID_BYTES
 from notifier.domain.delivery import Count, Delivery
 from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
 from notifier.domain.frozen import frozen, replace
+from notifier.domain.printable import excerpt
 from notifier.domain.session_ended import ClientEntry, SessionEnded
 
 VERSION: Literal[1] = 1
@@ -136,10 +137,12 @@ def parse(adapter: TypeAdapter[T], body: bytes | str, *, latest: int = VERSION) 
     except ValidationError as error:
         later = _later_version(body, latest)
         if later is not None:
-            raise UnknownVersion(f"version {echo(str(later), 20)} of a document; this release knows {latest}") from None
+            raise UnknownVersion(
+                f"version {excerpt(str(later), 20)} of a document; this release knows {latest}"
+            ) from None
         raise MalformedEvent(
             [
-                Mistake(echo(".".join(map(str, detail["loc"]))), echo(detail["msg"]))
+                Mistake(excerpt(".".join(map(str, detail["loc"]))), excerpt(detail["msg"]))
                 for detail in error.errors(include_url=False, include_input=False, include_context=False)[:10]
             ]
         ) from None

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import CoreSchema
 
-from notifier.domain.cloudevents import ID_BYTES, echo, kind_of, open_message
+from notifier.domain.cloudevents import ID_BYTES, kind_of, open_message
 from notifier.domain.errors import MalformedEvent, Mistake
 from notifier.domain.event_entries import (
     Good,
@@ -31,6 +31,7 @@ from notifier.domain.event_entries import (
 from notifier.domain.event_members import EventBody
 from notifier.domain.frozen import frozen
 from notifier.domain.message import Message
+from notifier.domain.printable import excerpt
 from notifier.domain.session_ended import SessionEnded
 
 MANY = 200  # entries; an event with more is read in parts at once, so that a wrong one is not read twice
@@ -124,7 +125,7 @@ def understand(
         source=envelope.source if envelope else None,
         type=envelope.type if envelope else None,
         publisher=message.user_id,
-        claimed_publisher=None if message.app_id is None else echo(message.app_id),
+        claimed_publisher=None if message.app_id is None else excerpt(message.app_id),
         trace=opened.trace,
         reply_to=message.reply_to,
     )
@@ -184,4 +185,4 @@ def _understand_in_parts(
 
 
 def _shown(value: object) -> str:
-    return "an empty list" if value == [] else f'"{echo(value)}"' if isinstance(value, str) else kind_of(value)
+    return "an empty list" if value == [] else f'"{excerpt(value)}"' if isinstance(value, str) else kind_of(value)

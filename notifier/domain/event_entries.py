@@ -12,10 +12,11 @@ from pydantic import Discriminator, GetCoreSchemaHandler, Tag, TypeAdapter, Vali
 from pydantic_core import CoreSchema, ErrorDetails, from_json
 from pydantic_core.core_schema import with_default_schema
 
-from notifier.domain.cloudevents import echo, kind_of
+from notifier.domain.cloudevents import kind_of
 from notifier.domain.errors import Mistake
 from notifier.domain.event_members import EntryDocument, Text
 from notifier.domain.frozen import frozen
+from notifier.domain.printable import excerpt
 from notifier.domain.session_ended import ClientEntry
 
 MISTAKES = 20  # reported at most; the others are counted
@@ -184,4 +185,4 @@ def _text(detail: ErrorDetails) -> str:
         case "string_pattern_mismatch":
             return "must not contain control characters"
         case _:
-            return echo(detail["msg"], 400)  # our own words, which repeat no more of the input than `echo` lets through
+            return excerpt(detail["msg"], 400)  # a text of `event_members`, which quotes excerpts only

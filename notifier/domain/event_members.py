@@ -10,10 +10,11 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.domain.client import Algorithm
-from notifier.domain.cloudevents import ID_BYTES, TEXT_LENGTH, echo, kind_of
+from notifier.domain.cloudevents import ID_BYTES, TEXT_LENGTH, kind_of
 from notifier.domain.egress import uri_mistake
 from notifier.domain.event_patterns import CONTROLS, uri_schema
 from notifier.domain.moment import RFC_3339, read_moment
+from notifier.domain.printable import excerpt
 
 URI_LENGTH = 4096
 
@@ -33,7 +34,7 @@ def _algorithm(value: object) -> Algorithm:
     try:
         return Algorithm(value)
     except ValueError:
-        raise _wrong(f'"{echo(value)}" is not supported; must be one of {", ".join(Algorithm)}') from None
+        raise _wrong(f'"{excerpt(value)}" is not supported; must be one of {", ".join(Algorithm)}') from None
 
 
 def _uri(value: str) -> str:

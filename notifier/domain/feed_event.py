@@ -11,11 +11,11 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, NotRequired
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypeAliasType, TypedDict  # pydantic wants this TypedDict before Python 3.12
 
-from notifier.domain.cloudevents import echo
 from notifier.domain.errors import MalformedEvent, Mistake
 from notifier.domain.fate import NO_URI, ClientNotice, ClientState, Fate, FeedNotice, LastAttempt, Notice
 from notifier.domain.moment import read_moment, render_moment
 from notifier.domain.outcome import DeadReason, Reason
+from notifier.domain.printable import excerpt
 
 CONTENT_TYPE = "application/cloudevents+json"
 DELIVERY_TYPE: Final = "notifier.delivery.v1"
@@ -201,10 +201,10 @@ def load_feed_event(body: bytes) -> FeedNotice:
     except ValidationError as error:
         mistakes = error.errors(include_url=False, include_input=False, include_context=False)[:10]
         raise MalformedEvent(
-            [Mistake(echo(".".join(map(str, mistake["loc"]))), echo(mistake["msg"])) for mistake in mistakes]
+            [Mistake(excerpt(".".join(map(str, mistake["loc"]))), excerpt(mistake["msg"])) for mistake in mistakes]
         ) from None
     except ValueError as error:
-        raise MalformedEvent([Mistake("", echo(str(error)))]) from None
+        raise MalformedEvent([Mistake("", excerpt(str(error)))]) from None
 
 
 def _delivery_notice(id_: str, at: float, data: _Delivery) -> Notice:

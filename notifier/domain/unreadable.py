@@ -16,10 +16,11 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from notifier.domain.cloudevents import binary_attributes, echo
+from notifier.domain.cloudevents import binary_attributes
 from notifier.domain.errors import Mistake
 from notifier.domain.json_size import cut
 from notifier.domain.message import Message, Whole
+from notifier.domain.printable import excerpt
 
 HEADER = "letter"
 RAW_BYTES = 1024 * 1024
@@ -62,7 +63,7 @@ def raw_of(message: Message) -> Raw:
         size=whole.size,
         sha256=whole.sha256,
         truncated=len(kept) < whole.size or not all_kept,
-        content_type=None if message.content_type is None else echo(message.content_type),
+        content_type=None if message.content_type is None else excerpt(message.content_type),
         message_id=message.message_id,
         timestamp=message.timestamp,
         headers=headers,
@@ -77,7 +78,7 @@ def attributes_of(letter: Message) -> Mapping[str, str]:
 
 def few(mistakes: Sequence[Mistake]) -> tuple[Mistake, ...]:
     """The mistakes as a letter lists them: shorter if there are many, and without the last ones if they do not fit."""
-    found = tuple(Mistake(echo(each.path), echo(each.text, _SHORTER[0])) for each in mistakes)
+    found = tuple(Mistake(excerpt(each.path), excerpt(each.text, _SHORTER[0])) for each in mistakes)
     for most in _SHORTER:
         found = tuple(Mistake(cut(each.path, most), cut(each.text, most)) for each in found)
         if _size(found) <= MISTAKES_BYTES:
@@ -102,7 +103,7 @@ def names_of(message: Message, data: Mapping[str, object] | None = None) -> tupl
 
 def header(value: str) -> str:
     """The value as a header that any tool can show."""
-    return echo(value, HEADER_BYTES).encode()[:HEADER_BYTES].decode(errors="ignore")
+    return excerpt(value, HEADER_BYTES).encode()[:HEADER_BYTES].decode(errors="ignore")
 
 
 def printable(document: str) -> str:
@@ -114,7 +115,7 @@ def printable(document: str) -> str:
 
 def bounded(text: str) -> str:
     """The text of a letter: one line of limited length."""
-    return cut(echo(text, TEXT), TEXT)
+    return cut(excerpt(text, TEXT), TEXT)
 
 
 def told(mistakes: Sequence[Mistake]) -> str:
@@ -144,7 +145,7 @@ def _attributes(message: Message) -> tuple[Mapping[str, str], bool]:
     came = binary_attributes(message.headers)
     kept: dict[str, str] = {}
     for name in (*(name for name in READ if name in came), *(name for name in came if name not in READ)):
-        more = kept | {f"{_ATTRIBUTE}{name}": echo(came[name], ATTRIBUTE)}
+        more = kept | {f"{_ATTRIBUTE}{name}": excerpt(came[name], ATTRIBUTE)}
         if len(to_json(more)) > ATTRIBUTES_BYTES:
             return (kept, True) if name not in READ else ({}, False)
         kept = more

@@ -12,7 +12,6 @@ from typing import Literal, TypeAlias, assert_never
 
 from notifier.domain import dead_letter, documents, plan, wrong_entries
 from notifier.domain.backoff import SOON, deferral_wait
-from notifier.domain.cloudevents import echo
 from notifier.domain.dead_letter import DeadLetter
 from notifier.domain.delivery import Delivery
 from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
@@ -21,6 +20,7 @@ from notifier.domain.frozen import frozen, replace
 from notifier.domain.message import DEAD, SUSPECT, Kind, Lane, Message, NewerKind, Outgoing
 from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.plan import Skipped
+from notifier.domain.printable import excerpt
 from notifier.domain.registry import Registry
 from notifier.domain.reply import ReplyTo
 from notifier.domain.session_ended import SessionEnded, WrongEntry
@@ -106,7 +106,7 @@ class Intake:
             case Kind.DEAD_LETTER | Kind.UNREADABLE:
                 raise MalformedEvent((Mistake("", "a dead letter is replayed by `notifier dead-letters replay`"),))
             case NewerKind():
-                raise UnknownVersion(f"a message of type {echo(message.kind)}, which this release does not know")
+                raise UnknownVersion(f"a message of type {excerpt(message.kind)}, which this release does not know")
             case _:
                 assert_never(message.kind)
 

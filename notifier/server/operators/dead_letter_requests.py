@@ -8,10 +8,10 @@ from aiohttp import web
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.domain.cloudevents import echo
 from notifier.domain.errors import Mistake
 from notifier.domain.letter_filter import LetterFilter, read_when
 from notifier.domain.outcome import DeadReason
+from notifier.domain.printable import excerpt
 from notifier.server.authorization import Bearer
 from notifier.server.problem import Refusal, problem
 
@@ -108,7 +108,7 @@ def wanted_of(asked: Mapping[str, Any], token: Bearer | None, now: float) -> Let
         try:
             moments[name] = read_when(asked[name], now) if name in asked else None
         except ValueError as error:
-            raise _malformed([Mistake(name, echo(str(error), 200))]) from None
+            raise _malformed([Mistake(name, excerpt(str(error), 200))]) from None
     return LetterFilter(
         ids=frozenset(asked.get("id", ())),
         client_id=asked.get("client_id"),
@@ -136,7 +136,7 @@ def _checked(adapter: TypeAdapter[Any], content: Mapping[str, object], *, strict
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False, include_context=False)[:100]
         raise _malformed(
-            [Mistake(echo(".".join(map(str, each["loc"])), 100), echo(each["msg"], 400)) for each in details]
+            [Mistake(excerpt(".".join(map(str, each["loc"])), 100), excerpt(each["msg"], 400)) for each in details]
         ) from None
     return cast("dict[str, Any]", checked)
 
