@@ -24,10 +24,10 @@ from notifier import __version__
 from notifier.adapters.configuration.file_watch import Watch, watch_files
 from notifier.adapters.configuration.live_configuration import LiveConfiguration
 from notifier.adapters.http import HttpTransport
+from notifier.adapters.telemetry.audit import write_audit
 from notifier.adapters.telemetry.logs import LogObserver
 from notifier.adapters.telemetry.metrics import Held, Metrics, Sources
 from notifier.app.builders import build_queue, subject_hash
-from notifier.app.dead_letters import dead_letter_routes
 from notifier.app.ids import new_id
 from notifier.app.listeners import listeners
 from notifier.app.log_level import LogLevel
@@ -35,7 +35,9 @@ from notifier.app.self_watch import SelfWatch
 from notifier.app.signing_keys import SigningKeys
 from notifier.domain.errors import QueueError
 from notifier.domain.message import Lane
+from notifier.domain.readmission import ReplayRules
 from notifier.domain.session_ended import SessionEnded
+from notifier.operations.dead_letter_audit import DeadLetterAudit
 from notifier.operations.health_observer import HealthObserver
 from notifier.operations.observers import Observers
 from notifier.operations.own_state import OwnState, look_from_worker
@@ -50,6 +52,7 @@ from notifier.pipeline.settlement import Settlement
 from notifier.pipeline.worker import Worker
 from notifier.server import ops
 from notifier.server.authorization import Authorization
+from notifier.server.operators.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
 from notifier.server.operators.log_level_routes import log_level_routes
 from notifier.server.operators.status_routes import StatusRoutes
 from notifier.server.publishers import events as api
@@ -208,7 +211,22 @@ class Service:
         yield from log_level_routes(authorization, self.log_level)
         look = partial(look_from_worker, self.queue, self._own_state.document, time.time)
         yield from StatusRoutes(authorization, look, time.monotonic).routes()
-        yield from dead_letter_routes(authorization, self.queue, self._settings.queue, self._live.registry)
+        access = DeadLetterAccess(
+            letters=self.queue.dead_letters(),
+            rules=self._replay_rules,
+            audit=DeadLetterAudit(write_audit),
+            clock=time.time,
+            steady=time.monotonic,
+        )
+        yield from DeadLetterRoutes(authorization, access).routes()
+
+    def _replay_rules(self, end_newer_sessions: bool) -> ReplayRules:  # noqa: FBT001  as the routes call it
+        return ReplayRules(
+            registry=self._live.registry(),
+            new_id=new_id,
+            max_event=self._settings.queue.max_event,
+            end_newer_sessions=end_newer_sessions,
+        )
 
     def _around(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         yield from (self._consume, self._sample, self._watch, self._signing_keys.run)

@@ -148,12 +148,14 @@ def discard(
 
 
 def _told() -> Callable[[LetterSummary], None]:
-    from notifier.app.dead_letters import audit_discarded, operating_user
+    from notifier.adapters.telemetry.audit import write_audit
+    from notifier.operations.dead_letter_audit import DeadLetterAudit, operating_user
 
     who = operating_user()
     if os.environ.get("NOTIFIER_LOG__LEVEL") not in ("debug", "info"):  # on a terminal, 100,000 lines hide the last
         return lambda _row: None
-    return lambda row: audit_discarded(who, row)
+    audit = DeadLetterAudit(write_audit)
+    return lambda row: audit.discarded(who, row)
 
 
 def _meant(wanted: LetterFilter, *, everything: bool) -> LetterFilter:
@@ -270,10 +272,11 @@ def _run(
 def _conclude(
     action: str, wanted: LetterFilter, account: RepairResult, *, dry_run: bool, as_json: bool, **more: object
 ) -> None:
-    from notifier.app.dead_letters import audit, operating_user
+    from notifier.adapters.telemetry.audit import write_audit
+    from notifier.operations.dead_letter_audit import DeadLetterAudit, operating_user
 
     if not dry_run:
-        audit(action, operating_user(), wanted, account, **more)
+        DeadLetterAudit(write_audit).repaired(action, operating_user(), wanted, account, **more)
     if as_json:
         say(json_text({action: account.done, "dry_run": dry_run, **account.document()}))
     else:

@@ -18,6 +18,7 @@ from notifier.domain.letter_filter import LetterFilter
 from notifier.domain.message import DEAD, Lane, Message
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
+from notifier.operations.dead_letter_audit import DeadLetterAudit
 from notifier.operations.dead_letter_listing import DeadLetters
 from notifier.operations.dead_letter_repair import discard
 from notifier.operations.queue_port import Queue
@@ -59,9 +60,7 @@ async def api(place: tuple[Queue, DeadLetters], monkeypatch: pytest.MonkeyPatch)
     desk = DeadLetterAccess(
         letters=place[1],
         rules=lambda _: RULES,
-        audit=lambda *_, **__: None,
-        audit_discarded=lambda *_: None,
-        audit_read=lambda *_: None,
+        audit=DeadLetterAudit(lambda _action, **_details: None),
         clock=time.time,
         steady=time.monotonic,
     )

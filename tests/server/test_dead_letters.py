@@ -15,12 +15,11 @@ from notifier.adapters.configuration.tokens_file import ApiToken
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.adapters.queues.sqlite.dead_letters import SqliteDeadLetters
 from notifier.domain.dead_letter import bury_delivery
-from notifier.domain.letter_filter import LetterFilter, LetterSummary
 from notifier.domain.message import DEAD, Lane
 from notifier.domain.outcome import DeadReason
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
-from notifier.operations.dead_letter_repair import RepairResult
+from notifier.operations.dead_letter_audit import DeadLetterAudit
 from notifier.server.authorization import Authorization
 from notifier.server.listener import listen
 from notifier.server.operators.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
@@ -51,18 +50,12 @@ class Api:
 
     def __init__(self, queue: SqliteQueue, http: aiohttp.ClientSession) -> None:
         self.queue, self.http, self.url = queue, http, ""
-        self.audits: list[tuple[str, str, int]] = []
-        self.discarded: list[tuple[str, str]] = []
-        self.seen: list[tuple[str, str, LetterFilter]] = []
+        self.audits: list[tuple[str, object, object]] = []
 
-    def audit(self, action: str, who: str, wanted: LetterFilter, account: RepairResult, **more: object) -> None:
-        self.audits.append((action, who, account.done))
-
-    def audit_read(self, action: str, who: str, wanted: LetterFilter) -> None:
-        self.seen.append((action, who, wanted))
-
-    def audit_discarded(self, who: str, row: LetterSummary) -> None:
-        self.discarded.append((who, row.id))
+    def write_audit(self, action: str, **details: object) -> None:
+        """Keep who did what, to how many or to which letter."""
+        what = next(details[name] for name in ("done", "id", "wanted") if name in details)
+        self.audits.append((action, details["who"], what))
 
     async def ask(self, method: str, path: str = "", *, bearer: str = "sre", body: object = None) -> tuple[int, Any]:
         headers = {"Authorization": f"Bearer {bearer}-secret"}
@@ -92,9 +85,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         desk = DeadLetterAccess(
             letters=SqliteDeadLetters(queue),
             rules=lambda force: replace(RULES, end_newer_sessions=force),
-            audit=subject.audit,
-            audit_discarded=subject.audit_discarded,
-            audit_read=subject.audit_read,
+            audit=DeadLetterAudit(subject.write_audit),
             clock=lambda: 5000.0,
             steady=time.monotonic,
         )
@@ -139,12 +130,12 @@ async def test_who_sees_letters_whole_is_written_down(api: Api) -> None:
     """They hold `sub` and `sid`; counts and rows do not, and leave no line. Nor does one who may not look."""
     await api.ask("GET", "?rows=5")
     await api.ask("GET", "/export", bearer="idp")
-    assert api.seen == []
+    assert api.audits == []
     await api.ask("GET", "/d-2", bearer="reader")
     await api.ask("GET", "/export?client_id=mail", bearer="tenant")
-    assert api.seen == [
-        ("shown", "reader", LetterFilter(ids=frozenset({"d-2"}))),
-        ("exported", "tenant", LetterFilter(client_id="mail", issuers=frozenset({OTHER}))),
+    assert api.audits == [
+        ("dead_letters_shown", "reader", {"ids": ["d-2"]}),
+        ("dead_letters_exported", "tenant", {"client_id": "mail", "issuers": [OTHER]}),
     ]
     assert await api.ready() == {DEAD: 5}
 
@@ -187,16 +178,17 @@ async def test_a_replay_says_what_stays_and_is_written_down(api: Api) -> None:
     _, document = await api.ask("POST", "/replay", body={"client_id": "shop", "iss": ISS, "end_newer_sessions": True})
     assert (document["replayed"], document["more"], document["kept"]) == (2, False, {})
     assert await api.ready() == {DEAD: 2, Lane.RETRIES: 3}
-    assert api.audits == [("replayed", "sre", 1), ("replayed", "sre", 2)]
+    assert api.audits == [("dead_letters_replayed", "sre", 1), ("dead_letters_replayed", "sre", 2)]
 
 
 async def test_a_discard_names_each(api: Api) -> None:
     """One by its id, or those that a query means; a dry run names none."""
     assert (await api.ask("DELETE", "?reason=expired&dry_run=true"))[1]["discarded"] == 2
-    assert api.discarded == []
+    assert api.audits == []
     assert (await api.ask("DELETE", "/m-1"))[1]["discarded"] == 1
     assert (await api.ask("DELETE", "?reason=expired"))[1]["discarded"] == 2
-    assert api.discarded == [("sre", "m-1"), ("sre", "stale"), ("sre", "o-1")]
+    each = [letter for action, _, letter in api.audits if action == "dead_letter_discarded"]
+    assert each == ["m-1", "stale", "o-1"]
     assert await api.ready() == {DEAD: 2}
 
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from aiohttp import web
 
@@ -20,6 +20,7 @@ from notifier.domain.moment import render_moment
 from notifier.domain.printable import json_text
 from notifier.domain.readmission import ReplayRules
 from notifier.operations import dead_letter_repair
+from notifier.operations.dead_letter_audit import DeadLetterAudit
 from notifier.operations.dead_letter_export import exported
 from notifier.operations.dead_letter_listing import DeadLetters, LetterCounts, LetterGroup, rows
 from notifier.operations.dead_letter_repair import RepairOptions, RepairResult
@@ -39,22 +40,13 @@ _AWAY = "The queue is away, or another has the dead letters at hand."
 _PROBLEMS = {400: "The request is malformed; every mistake is told.", 503: _AWAY}
 
 
-class Audit(Protocol):
-    """Writes down what was done by hand."""
-
-    def __call__(self, action: str, who: str, wanted: LetterFilter, account: RepairResult, **more: object) -> None:
-        """One line."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterAccess:
     """What the routes work with. `rules` are asked at each replay, since the registry may have been reloaded."""
 
     letters: DeadLetters
     rules: Callable[[bool], ReplayRules]
-    audit: Audit
-    audit_discarded: Callable[[str, LetterSummary], None]
-    audit_read: Callable[[str, str, LetterFilter], None]
+    audit: DeadLetterAudit
     clock: Callable[[], float]
     steady: Callable[[], float]
 
@@ -112,7 +104,7 @@ class DeadLetterRoutes:
     async def _export(self, request: web.Request) -> web.StreamResponse:
         token = self._authorization.require(request, "read")
         wanted = self._wanted(requests.asked_in_query(request, requests.WHICH), token)
-        self._desk.audit_read("exported", _who(token), wanted)
+        self._desk.audit.read("exported", _who(token), wanted)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         patience, steady = READ_WITHIN, self._desk.steady
         try:
@@ -146,7 +138,7 @@ class DeadLetterRoutes:
     async def _show(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
         wanted = self._wanted({"id": [request.match_info["id"]]}, token)
-        self._desk.audit_read("shown", _who(token), wanted)
+        self._desk.audit.read("shown", _who(token), wanted)
         async with self._at_hand(looking=True), aclosing(rows(self._desk.letters, wanted, whole=True)) as found:
             async for _, message in found:
                 return web.json_response(exported(message), dumps=json_text)
@@ -213,7 +205,7 @@ class DeadLetterRoutes:
         async def act(course: RepairOptions) -> RepairResult:
             def told(row: LetterSummary) -> None:
                 if not dry_run:
-                    self._desk.audit_discarded(who, row)
+                    self._desk.audit.discarded(who, row)
 
             return await dead_letter_repair.discard(self._desk.letters, wanted, course, told)
 
@@ -242,7 +234,7 @@ class DeadLetterRoutes:
             )
             account = await act(course)
             if not dry_run:
-                desk.audit(action, _who(token), wanted, account, **more)
+                desk.audit.repaired(action, _who(token), wanted, account, **more)
         if account.failed and not account.done:
             raise _away()
         document = account.document()

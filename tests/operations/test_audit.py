@@ -8,9 +8,9 @@ import pytest
 
 from notifier.adapters.telemetry.audit import write_audit
 from notifier.adapters.telemetry.logs import configure, set_level
-from notifier.app.dead_letters import audit, audit_discarded, audit_read
 from notifier.app.log_level import LogLevel
 from notifier.domain.letter_filter import LetterFilter, LetterSummary
+from notifier.operations.dead_letter_audit import DeadLetterAudit
 from notifier.operations.dead_letter_repair import RepairResult
 from notifier.server.operators.log_level_routes import LEVELS
 
@@ -25,11 +25,12 @@ pytestmark = pytest.mark.usefixtures("logging_restored")
 def do_all() -> None:
     """Whatever is done by hand."""
     wanted = LetterFilter(subject="raw-sub-77")
+    audit = DeadLetterAudit(write_audit)
     for action in ("replayed", "discarded"):
-        audit(action, "sre", wanted, RepairResult(done=1, by_reason={"refused": 1}))
-    audit_discarded("sre", ROW)
-    audit_read("exported", "sre", wanted)
-    audit_read("shown", "sre", wanted)
+        audit.repaired(action, "sre", wanted, RepairResult(done=1, by_reason={"refused": 1}))
+    audit.discarded("sre", ROW)
+    audit.read("exported", "sre", wanted)
+    audit.read("shown", "sre", wanted)
     write_audit("reload_insisted", by="SIGHUP", loss="all")
 
 

@@ -1,0 +1,80 @@
+"""Logs what somebody did with dead letters by hand, and who did it. A line holds no `sub` and no `sid`."""
+
+import getpass
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Protocol
+
+from notifier.domain.letter_filter import LetterFilter, LetterSummary
+from notifier.domain.moment import render_moment
+from notifier.operations.dead_letter_repair import RepairResult
+
+
+class WriteAudit(Protocol):
+    """Writes one line of the audit."""
+
+    def __call__(self, action: str, /, **details: object) -> None:
+        """Write it, whatever the level of the log."""
+
+
+class DeadLetterAudit:
+    """Logs each replay, each discard, and each look at whole letters."""
+
+    def __init__(self, write: WriteAudit) -> None:
+        self._write = write
+
+    def repaired(self, action: str, who: str, wanted: LetterFilter, result: RepairResult, **more: object) -> None:
+        """Log a replay or discard."""
+        self._write(
+            f"dead_letters_{action}",
+            who=who,
+            done=result.done,
+            by_reason=dict(result.by_reason),
+            kept={why.value: count for why, count in result.kept.items()},
+            unfinished=result.unfinished,
+            wanted=_without_subject(wanted),
+            **more,
+        )
+
+    def discarded(self, who: str, letter: LetterSummary) -> None:
+        """Log one discarded letter, which cannot come back."""
+        self._write(
+            "dead_letter_discarded",
+            who=who,
+            id=letter.id,
+            event_id=letter.event_id,
+            iss=letter.iss,
+            client_id=letter.client_id,
+            reason=letter.reason,
+            dead_since=render_moment(letter.dead_since),
+        )
+
+    def read(self, action: str, who: str, wanted: LetterFilter) -> None:
+        """Log that somebody reads whole letters, with `sub` and `sid`."""
+        self._write(f"dead_letters_{action}", who=who, wanted=_without_subject(wanted))
+
+
+def operating_user() -> str:
+    """Who runs this command: `alice@host`, or `root@host (sudo by alice)`."""
+    name = "unknown"
+    with suppress(OSError, KeyError):  # a user id without a name, as in containers
+        name = getpass.getuser()
+    by = os.environ.get("SUDO_USER")
+    return f"{name}@{socket.gethostname()}" + (f" (sudo by {by})" if by else "")
+
+
+def _without_subject(wanted: LetterFilter) -> Mapping[str, object]:
+    narrowing: dict[str, object] = {
+        "ids": sorted(wanted.ids)[:20] + (["…"] if len(wanted.ids) > 20 else []),
+        "client_id": wanted.client_id,
+        "iss": wanted.iss,
+        "event_id": wanted.event_id,
+        "reasons": sorted(wanted.reasons),
+        "since": None if wanted.since is None else render_moment(wanted.since),
+        "until": None if wanted.until is None else render_moment(wanted.until),
+        "subject": None if wanted.subject is None else "[given]",
+        "issuers": None if wanted.issuers is None else sorted(wanted.issuers),
+    }
+    return {name: value for name, value in narrowing.items() if value} or {"all": True}
