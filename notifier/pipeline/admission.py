@@ -21,7 +21,7 @@ from notifier.domain.backoff import deferral_wait
 from notifier.domain.client import Client
 from notifier.domain.message import Lane
 from notifier.domain.outcome import Cause
-from notifier.pipeline.standing import Group, Mark, Standing, Ticket, Turn
+from notifier.pipeline.standing import CircuitChange, Group, Mark, Standing, Ticket
 from notifier.pipeline.window import Window
 
 FARTHEST = 900.0  # seconds: no reservation lies further ahead than that after the line begins
@@ -59,7 +59,8 @@ class Later:
 class Admission(Generic[Ticket]):
     """Decides whether a delivery is attempted now, waits in memory, or is put off.
 
-    `workers`: over how many a client's limits are shared out. `turned` hears of its circuit.
+    `workers` says over how many workers a client's limits are shared. `circuit_changed` is called when a client's
+    circuit opens or closes.
     """
 
     def __init__(
@@ -68,12 +69,12 @@ class Admission(Generic[Ticket]):
         max_in_flight: int,
         slot_wait: float,
         workers: Callable[[], int] = lambda: 1,
-        turned: Callable[[Client, Turn], None] = lambda _client, _turn: None,
+        circuit_changed: Callable[[Client, CircuitChange], None] = lambda _client, _change: None,
     ) -> None:
         self._window = Window(max_in_flight)
         self._slot_wait = slot_wait
         self._workers = workers
-        self._turned = turned
+        self._circuit_changed = circuit_changed
         self._known: OrderedDict[Key, Standing[Ticket]] = OrderedDict()  # the one least lately heard of first
         self._busy: dict[Key, Standing[Ticket]] = {}  # those with deliveries in memory
         self._ready: OrderedDict[Key, None] = OrderedDict()  # those who wait and might begin
@@ -197,7 +198,7 @@ class Admission(Generic[Ticket]):
         before = one.group
         began, lane = one.running.pop(id(ticket))
         self._window.count(before, lane, -1)
-        turn = one.learn(mark, now - began, now)
+        change = one.learn(mark, now - began, now)
         self._regroup(one, before)
         if before is Group.SUSPECT and not one.suspect:
             # It is well again, and the line begins anew. Else one that fails now and then is left idle: whoever comes
@@ -205,8 +206,8 @@ class Admission(Generic[Ticket]):
             one.reserved = min(one.reserved, now)
         one.heard = now
         self._known.move_to_end(key)
-        if turn is not None:
-            self._turned(one.client, turn)
+        if change is not None:
+            self._circuit_changed(one.client, change)
         if one.circuit.open_until is None:
             self._broken.pop(key, None)
         else:

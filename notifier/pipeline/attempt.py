@@ -66,7 +66,7 @@ class Tools:
 
 
 @frozen
-class Made:
+class AttemptResult:
     """An attempt's end: the delivery with what happened written into it (as it was, if it is done), what to do next,
     and what it said of the client. `pause`: seconds for which the client asked to be left alone.
     """
@@ -77,7 +77,7 @@ class Made:
     pause: float | None = None
 
 
-async def attempt(delivery: Delivery, client: Client, tools: Tools) -> Made:
+async def attempt(delivery: Delivery, client: Client, tools: Tools) -> AttemptResult:
     """Try to tell the client.
 
     Never raises for a fault of the client's; a fault of ours (`OurFault`) becomes a deferral, and no attempt counts.
@@ -88,18 +88,18 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> Made:
     except OurFault as fault:
         return defer_for(fault, delivery, client, tools)
     if isinstance(outcome, DeadReason):
-        return Made(delivery=delivery, verdict=Dead(reason=outcome, text=_WITHOUT[outcome]))
+        return AttemptResult(delivery=delivery, verdict=Dead(reason=outcome, text=_WITHOUT[outcome]))
     now, seconds = tools.clock(), tools.steady() - began
     if isinstance(outcome, Delivered):  # the most usual end needs no history written, 8 µs
         verdict: Verdict = Done()
         tools.observe(_attempted(delivery, client, jti, outcome, now, seconds, verdict))
-        return Made(delivery=delivery, verdict=verdict, mark=Mark.ALIVE)
+        return AttemptResult(delivery=delivery, verdict=verdict, mark=Mark.ALIVE)
     if outcome.reason is Reason.REJECTED_TOKEN:
         why = tools.unpublished(delivery.iss, client.token.alg)
         if why is not None:  # ours: every client must refuse the token, so neither an attempt nor a rejection counts
-            made = defer_for(OurFault(Cause.SIGNING, f"{why}: no client can verify it"), delivery, client, tools)
-            tools.observe(_attempted(delivery, client, jti, outcome, now, seconds, made.verdict))
-            return replace(made, mark=mark_of(outcome))
+            result = defer_for(OurFault(Cause.SIGNING, f"{why}: no client can verify it"), delivery, client, tools)
+            tools.observe(_attempted(delivery, client, jti, outcome, now, seconds, result.verdict))
+            return replace(result, mark=mark_of(outcome))
     after = record(delivery, outcome, now - seconds)  # by one clock: its ages must not grow by a jump meanwhile
     sid = carries_sid(delivery, client)
     verdict = decide(outcome, after, client.retry, carries_sid=sid, now=now, jitter=tools.jitter)
@@ -107,7 +107,7 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> Made:
     if isinstance(verdict, Defer):
         after = postponed(after, verdict, client, now)
     mark = Mark.NOTHING if _cut_short(outcome, seconds, client) else mark_of(outcome)
-    return Made(delivery=after, verdict=verdict, mark=mark, pause=pause_of(outcome, client.retry))
+    return AttemptResult(delivery=after, verdict=verdict, mark=mark, pause=pause_of(outcome, client.retry))
 
 
 def _attempted(
@@ -133,12 +133,12 @@ def _cut_short(outcome: Outcome, seconds: float, client: Client) -> bool:
     return isinstance(outcome, Failed) and outcome.reason is Reason.TIMEOUT and seconds < HELD * client.timeout
 
 
-def defer_for(fault: OurFault, delivery: Delivery, client: Client, tools: Tools) -> Made:
+def defer_for(fault: OurFault, delivery: Delivery, client: Client, tools: Tools) -> AttemptResult:
     """The deferral for a fault of ours: looked at again after 2, 4, 8 … 256 s."""
     now = tools.clock()
     wait = our_fault_wait(delivery.deferrals) * (1 + client.retry.jitter * (2 * tools.jitter() - 1))
     verdict = Defer(due=now + wait, cause=fault.cause, text=str(fault))
-    return Made(delivery=postponed(delivery, verdict, client, now), verdict=verdict)
+    return AttemptResult(delivery=postponed(delivery, verdict, client, now), verdict=verdict)
 
 
 _WITHOUT = {

@@ -13,12 +13,12 @@ from notifier.domain.logout_token import carries_sid
 from notifier.domain.message import Lane
 from notifier.domain.verdict import Defer, within_age
 from notifier.pipeline.admission import Admission, Go, Later, Wait
-from notifier.pipeline.attempt import Made
+from notifier.pipeline.attempt import AttemptResult
 from notifier.pipeline.facts import CircuitChanged, Observer
 from notifier.pipeline.held import Held
 from notifier.pipeline.limits import Limits
 from notifier.pipeline.ports import Clock
-from notifier.pipeline.standing import Turn
+from notifier.pipeline.standing import CircuitChange
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -40,7 +40,10 @@ class Gate:
         self, limits: Limits, *, clock: Clock, steady: Clock, workers: Callable[[], int], observe: Observer
     ) -> None:
         self._admission: Admission[Ticket] = Admission(
-            max_in_flight=limits.max_in_flight, slot_wait=limits.slot_wait, workers=workers, turned=self._turned
+            max_in_flight=limits.max_in_flight,
+            slot_wait=limits.slot_wait,
+            workers=workers,
+            circuit_changed=self._circuit_changed,
         )
         self._clock = clock
         self._steady = steady
@@ -68,12 +71,12 @@ class Gate:
         answer = self._admission.ask(ticket.client, ticket.held.lane, ticket, self._steady(), reserved)
         return self._deferral(ticket, answer, self._ahead()) if isinstance(answer, Later) else answer
 
-    def ended(self, ticket: Ticket, made: Made) -> list[Ticket]:
+    def ended(self, ticket: Ticket, result: AttemptResult) -> list[Ticket]:
         """Its attempt ended so. Returns those that begin now in its place."""
         now = self._steady()
-        if made.pause is not None:
-            self._admission.pause(ticket.client, now + made.pause)
-        return self._admission.ended(ticket.client, ticket, made.mark, now)
+        if result.pause is not None:
+            self._admission.pause(ticket.client, now + result.pause)
+        return self._admission.ended(ticket.client, ticket, result.mark, now)
 
     def hand_out(self) -> list[Ticket]:
         """Those that waited and begin now, since what hangs has left the window."""
@@ -107,8 +110,8 @@ class Gate:
         """Seconds from the steady clock to the wall clock."""
         return self._clock() - self._steady()
 
-    def _turned(self, client: Client, turn: Turn) -> None:
-        self._observe(CircuitChanged(iss=client.iss, client_id=client.client_id, open=turn is Turn.OPENED))
+    def _circuit_changed(self, client: Client, change: CircuitChange) -> None:
+        self._observe(CircuitChanged(iss=client.iss, client_id=client.client_id, open=change is CircuitChange.OPENED))
 
     def _deferral(self, ticket: Ticket, later: Later, ahead: float) -> Defer:
         """In the wall clock's time, and due before the delivery's age ends."""

@@ -62,7 +62,7 @@ def mark_of(outcome: Outcome) -> Mark:
             assert_never(outcome)
 
 
-class Turn(Enum):
+class CircuitChange(Enum):
     """What a mark did to the circuit."""
 
     OPENED = "opened"
@@ -142,7 +142,7 @@ class Standing(Generic[Ticket]):
         """Whether its silence is out of the ordinary, so that nothing more should be sent to it for the moment."""
         return self.silence(now) > max(TARDY_LEAST, TARDY * self.mean)
 
-    def learn(self, mark: Mark, seconds: float, now: float) -> Turn | None:
+    def learn(self, mark: Mark, seconds: float, now: float) -> CircuitChange | None:
         """What an attempt of that length said."""
         self.answered = now
         match mark:
@@ -152,7 +152,7 @@ class Standing(Generic[Ticket]):
             case Mark.DOWN:
                 self._trouble(seconds)
                 opened = self.circuit.down(now, self.client.circuit, proven=self.proven)
-                return Turn.OPENED if opened else None
+                return CircuitChange.OPENED if opened else None
             case Mark.ALIVE | Mark.BRAKED:
                 self.mean = self.mean + SMOOTHING * (seconds - self.mean) if self.proven else seconds
                 self.proven = True
@@ -161,7 +161,7 @@ class Standing(Generic[Ticket]):
                     self.suspect, self.trouble = False, 0.0
                 else:
                     self._trouble(seconds)
-                return Turn.CLOSED if self.circuit.alive(now, self.client.circuit) else None
+                return CircuitChange.CLOSED if self.circuit.alive(now, self.client.circuit) else None
             case _:
                 assert_never(mark)
 

@@ -17,7 +17,7 @@ from notifier.domain.plan import Skipped
 from notifier.domain.verdict import Defer, Done, Verdict, before_attempt, not_taken, postponed
 from notifier.pipeline import facts
 from notifier.pipeline.admission import Go, Wait
-from notifier.pipeline.attempt import Made, Tools, attempt, defer_for
+from notifier.pipeline.attempt import AttemptResult, Tools, attempt, defer_for
 from notifier.pipeline.gate import Gate, Ticket
 from notifier.pipeline.held import Held, Shelf
 from notifier.pipeline.intake import Intake, Move, Step
@@ -249,18 +249,18 @@ class Worker:
 
     async def _serve(self, ticket: Ticket) -> None:
         """One attempt and its settlement. The client's slot is free again before the settlement, which may wait."""
-        made = Made(delivery=ticket.delivery, verdict=Done())  # stands only where the task is cancelled
+        result = AttemptResult(delivery=ticket.delivery, verdict=Done())  # stands only where the task is cancelled
         try:
-            made = await attempt(ticket.delivery, ticket.client, self._tools)
+            result = await attempt(ticket.delivery, ticket.client, self._tools)
         except Exception as error:  # noqa: BLE001  around one delivery: a fault in our code must not stop the others
-            made = self._unexpected(ticket, error)
+            result = self._unexpected(ticket, error)
         finally:
-            for following in self._gate.ended(ticket, made):
+            for following in self._gate.ended(ticket, result):
                 self._start(following)
         self._pump()
-        await self._settle(ticket.held, ticket.delivery, made.delivery, made.verdict)
+        await self._settle(ticket.held, ticket.delivery, result.delivery, result.verdict)
 
-    def _unexpected(self, ticket: Ticket, error: Exception) -> Made:
+    def _unexpected(self, ticket: Ticket, error: Exception) -> AttemptResult:
         iss, client_id = ticket.client.key
         event_id = ticket.delivery.event_id
         self._tools.observe(facts.Unexpected(iss=iss, client_id=client_id, event_id=event_id, error=error))

@@ -21,13 +21,13 @@ from notifier.domain.client import Client
 from notifier.domain.delivery import Delivery
 from notifier.domain.message import Message
 from notifier.pipeline import worker as pipeline
-from notifier.pipeline.attempt import Made, Tools
+from notifier.pipeline.attempt import AttemptResult, Tools
 from notifier.pipeline.intake import Expand, Intake, Move
 
 PR_SET_PDEATHSIG = 1
 
 _open = Intake.open
-_attempt: Callable[[Delivery, Client, Tools], Awaitable[Made]] = vars(pipeline)["attempt"]
+_attempt: Callable[[Delivery, Client, Tools], Awaitable[AttemptResult]] = vars(pipeline)["attempt"]
 _take = pipeline.Worker.take
 
 
@@ -60,7 +60,7 @@ def poison(when: str, event: str, client: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return _open(self, message)
 
-    async def telling(delivery: Delivery, told: Client, tools: Tools) -> Made:
+    async def telling(delivery: Delivery, told: Client, tools: Tools) -> AttemptResult:
         if when == "telling" and (delivery.event_id, told.client_id) == (event, client):
             os.kill(os.getpid(), signal.SIGKILL)
         return await _attempt(delivery, told, tools)

@@ -30,7 +30,7 @@ from notifier.domain.verdict import Dead, Defer, Done, before_attempt, decide, p
 from notifier.pipeline.admission import Admission, Go, Later, Wait
 from notifier.pipeline.lanes import Turns
 from notifier.pipeline.selection import LOOKED_AT
-from notifier.pipeline.standing import Mark, Turn
+from notifier.pipeline.standing import CircuitChange, Mark
 
 POST = 300e-6  # seconds of the CPU
 PASS = 200e-6
@@ -109,7 +109,7 @@ class Tally:
     late_passes: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     most_running: Counter[str] = field(default_factory=Counter)
     pass_seconds: float = 0.0
-    turns: list[tuple[float, str, str]] = field(default_factory=list)
+    circuit_changes: list[tuple[float, str, str]] = field(default_factory=list)
     dead: list[tuple[float, Delivery, Dead]] = field(default_factory=list)
 
     def percentile(self, names: Iterable[str], percent: int, since: float = 0.0) -> float:
@@ -218,7 +218,7 @@ class SimulatedWorker:
     def __init__(self, simulation: Simulation, workers: int, max_in_flight: int) -> None:
         self._sim = simulation
         self.admission: Admission[Ticket] = Admission(
-            max_in_flight=max_in_flight, slot_wait=1.0, workers=lambda: workers, turned=self._turned
+            max_in_flight=max_in_flight, slot_wait=1.0, workers=lambda: workers, circuit_changed=self._circuit_changed
         )
         self._turns = Turns(max_in_flight)
         self.held = dict.fromkeys(Lane, 0)
@@ -234,8 +234,8 @@ class SimulatedWorker:
         self._shelves[bundle.lane].append(bundle)
         self._pump()
 
-    def _turned(self, client: Client, turn: Turn) -> None:
-        self._sim.tally.turns.append((self._sim.now, client.client_id, turn.value))
+    def _circuit_changed(self, client: Client, change: CircuitChange) -> None:
+        self._sim.tally.circuit_changes.append((self._sim.now, client.client_id, change.value))
 
     def _work(self, seconds: float, what: Callable[..., None], *args: object) -> None:
         """One thing after another on the one CPU."""

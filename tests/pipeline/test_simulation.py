@@ -193,16 +193,16 @@ def test_what_waits_for_a_dead_client_is_cheap_and_arrives(
 def test_a_recovery_is_noticed_by_the_next_probe(recovered: float, count: int) -> None:
     """While deliveries wait, one of them is the probe and comes on time: the circuit closes within the open time."""
     waited = _wait_for_a_dead_client(count, recovered=recovered, filled=12.0)
-    turns = [moment for moment, _, turn in waited.tally.turns if turn == "closed"]
-    opened = [moment for moment, _, turn in waited.tally.turns if turn == "opened"]
-    if not turns:
+    closed = [moment for moment, _, change in waited.tally.circuit_changes if change == "closed"]
+    opened = [moment for moment, _, change in waited.tally.circuit_changes if change == "opened"]
+    if not closed:
         assert not opened  # with so few it never opened
         return
     ends, until = [opened[-1]], 30.0
     while ends[-1] < recovered:
         ends.append(ends[-1] + until + 5.0 + 4.0)  # a probe's deadline, and what its coming may be late by
         until = min(900.0, 2 * until)
-    assert recovered <= turns[-1] <= ends[-1]
+    assert recovered <= closed[-1] <= ends[-1]
 
 
 def _brakes(_now: float, _chance: random.Random) -> tuple[float, Mark]:

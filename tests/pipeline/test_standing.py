@@ -4,7 +4,7 @@ import pytest
 
 from notifier.domain.message import Lane
 from notifier.domain.outcome import Delivered, Failed, Outcome, Reason, Refused
-from notifier.pipeline.standing import Group, Mark, Standing, Turn, mark_of
+from notifier.pipeline.standing import CircuitChange, Group, Mark, Standing, mark_of
 from tests.pipeline.simulation import client
 
 
@@ -100,9 +100,9 @@ def test_a_circuit_s_turns_are_told_once() -> None:
     """Opened with the tenth failure, closed with the first success."""
     one = _standing()
     one.learn(Mark.ALIVE, 0.01, 0.0)
-    assert [one.learn(Mark.DOWN, 0.01, 100.0) for _ in range(12)] == [None] * 9 + [Turn.OPENED, None, None]
+    assert [one.learn(Mark.DOWN, 0.01, 100.0) for _ in range(12)] == [None] * 9 + [CircuitChange.OPENED, None, None]
     one.circuit.begin()
-    assert [one.learn(Mark.ALIVE, 0.01, 140.0) for _ in range(2)] == [Turn.CLOSED, None]
+    assert [one.learn(Mark.ALIVE, 0.01, 140.0) for _ in range(2)] == [CircuitChange.CLOSED, None]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from notifier.domain.logout_token import claims_for
 from notifier.domain.outcome import DeadReason
 from notifier.domain.presets import PRESETS
 from notifier.domain.verdict import Dead, Done, RetryAt, Verdict
-from notifier.pipeline.attempt import Made, Tools, attempt
+from notifier.pipeline.attempt import AttemptResult, Tools, attempt
 from tests.adapters.http_requests import opened
 from tests.adapters.key_folder import ISS, NOW, Folder
 from tests.adapters.registry_sample import registry
@@ -45,7 +45,7 @@ class World:
         open_to = {"allow": ["127.0.0.0/8"], "allow_http": True}
         return registry(self.folder, text, ISS, egress=open_to).clients_of(ISS)["shop"]
 
-    async def attempt(self, delivery: Delivery, *, with_preset: bool = True) -> Made:
+    async def attempt(self, delivery: Delivery, *, with_preset: bool = True) -> AttemptResult:
         """One attempt."""
         numbers = itertools.count()
         tools = Tools(
@@ -115,12 +115,12 @@ async def test_a_repeat_is_taken_whenever_it_comes(tmp_path: Path, preset: str) 
     """R2: the receiver had checked and remembered the first token when its store failed; the last one is 35 s later."""
     async with world(tmp_path, preset) as here:
         here.site.failing = [500, 503]
-        made = await here.attempt(delivery("alice", "s1"))
+        result = await here.attempt(delivery("alice", "s1"))
         for wait in (2, 35):
-            assert isinstance(made.verdict, RetryAt)
+            assert isinstance(result.verdict, RetryAt)
             here.now += wait
-            made = await here.attempt(made.delivery)
-        assert made.verdict == Done()
+            result = await here.attempt(result.delivery)
+        assert result.verdict == Done()
         assert len(set(here.site.bodies)) == 3
 
 
@@ -146,9 +146,9 @@ async def test_without_its_preset_express_ends_all_sessions(tmp_path: Path) -> N
 async def test_without_its_preset_the_auth0_sample_refuses(tmp_path: Path) -> None:
     """It takes `typ: JWT` only."""
     async with world(tmp_path, "auth0_sample") as here:
-        made = await here.attempt(delivery("alice", "s1"), with_preset=False)
-        assert isinstance(made.verdict, RetryAt)
-        assert made.delivery.rejections == 1
+        result = await here.attempt(delivery("alice", "s1"), with_preset=False)
+        assert isinstance(result.verdict, RetryAt)
+        assert result.delivery.rejections == 1
         assert here.site.sessions == ALICE
 
 
@@ -159,8 +159,8 @@ async def test_pac4j_is_never_sent_what_it_must_refuse(tmp_path: Path) -> None:
         assert isinstance(verdict, Dead)
         assert verdict.reason is DeadReason.NO_SID
         assert here.site.bodies == []
-        made = await here.attempt(delivery("alice", None), with_preset=False)
-        assert made.delivery.rejections == 1
+        result = await here.attempt(delivery("alice", None), with_preset=False)
+        assert result.delivery.rejections == 1
 
 
 @pytest.mark.parametrize("preset", sorted(set(PRESETS) - {"express_openid_connect", "auth0_sample", "pac4j"}))
@@ -213,10 +213,10 @@ async def test_their_own_failures_are_tried_again(tmp_path: Path, preset: str, s
     """R12: Keycloak's 501 and 504, Spring's transient 400 and its 500 without a JWKS, and then it is taken."""
     async with world(tmp_path, preset) as here:
         here.site.failing = [status]
-        made = await here.attempt(delivery("alice", "s1"))
-        assert isinstance(made.verdict, RetryAt)
+        result = await here.attempt(delivery("alice", "s1"))
+        assert isinstance(result.verdict, RetryAt)
         here.now += 6
-        assert (await here.attempt(made.delivery)).verdict == Done()
+        assert (await here.attempt(result.delivery)).verdict == Done()
 
 
 async def test_an_unknown_session_is_success(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from yarl import URL
 
 from notifier.domain.client import Route
-from notifier.domain.echo import without
+from notifier.domain.redaction import redact_secret
 
 BODY_LIMIT = 16 * 1024  # bytes that are read
 TEXT_LIMIT = 1024  # characters that are kept
@@ -26,7 +26,7 @@ def answer_text(body: bytes, token: str, route: Route) -> str:
     text = "".join(character if character.isprintable() else " " for character in text)
     secrets = list(_secrets(route))
     for secret in secrets:
-        text = without(text, secret, "[header]")
+        text = redact_secret(text, secret, "[header]")
 
     def hidden(run: re.Match[str]) -> str:
         if _echoes(run[0], token):

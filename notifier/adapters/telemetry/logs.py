@@ -21,8 +21,8 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 from notifier.adapters.telemetry.log_output import JsonLine, Unbreakable, quick_writer, redact, seen
 from notifier.domain import outcome
 from notifier.domain.delivery import Delivery
-from notifier.domain.echo import without
 from notifier.domain.outcome import Cause, Outcome
+from notifier.domain.redaction import redact_secret
 from notifier.pipeline.facts import (
     Attempted,
     Buried,
@@ -244,7 +244,7 @@ class LogObserver:
         if self._subject != "raw":
             for name, value in (("[sub]", delivery.sub), ("[sid]", delivery.sid)):
                 if value is not None and len(value) >= _TELLING:
-                    text = without(text, value, name)
+                    text = redact_secret(text, value, name)
         return text
 
 

@@ -1,4 +1,4 @@
-"""What a receiver quotes of what it was sent is found in each of the usual spellings."""
+"""A secret is found in each of the usual spellings in which receivers quote it."""
 
 import html
 import json
@@ -6,7 +6,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from notifier.domain.echo import without
+from notifier.domain.redaction import redact_secret
 
 SUBJECT = "Jürgen O'Neill/a+b=<c>&d@example.com"
 
@@ -28,9 +28,11 @@ SUBJECT = "Jürgen O'Neill/a+b=<c>&d@example.com"
 )
 def test_each_spelling_is_taken_out(quoted: str) -> None:
     """PHP escapes slashes in JSON, others all that is not ASCII; and some lower the case of names."""
-    assert without(f"no session of {quoted} here", SUBJECT, "[sub]").replace('"', "") == "no session of [sub] here"
+    assert (
+        redact_secret(f"no session of {quoted} here", SUBJECT, "[sub]").replace('"', "") == "no session of [sub] here"
+    )
 
 
 def test_the_rest_of_the_text_stays() -> None:
     """A backslash in the name put in its place means nothing."""
-    assert without("Ünknown user alice; ALICE", "alice", "[\\1]") == "Ünknown user [\\1]; [\\1]"
+    assert redact_secret("Ünknown user alice; ALICE", "alice", "[\\1]") == "Ünknown user [\\1]; [\\1]"

@@ -1,7 +1,7 @@
-"""What a receiver quotes of what it was sent, however it spells it, is taken out of its answer's text.
+"""Takes a secret out of the text of a client's answer, however the client spells it.
 
-Receivers escape what they quote, each in its own way: `a/b+c@d` comes back as `a\\/b+c@d` from PHP's json_encode,
-`a%2Fb%2Bc%40d` in a URL, `a/b&#43;c&#64;d` in a page, and names of users in lower case.
+Receivers escape what they quote, each in its own way. They send back `a/b+c@d` as `a\\/b+c@d` (PHP's json_encode), as
+`a%2Fb%2Bc%40d` (in a URL) or as `a/b&#43;c&#64;d` (in a page), and names of users in lower case.
 """
 
 import html
@@ -14,8 +14,8 @@ _NO_LETTER = re.compile(r"[^A-Za-z0-9]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9 ._,:;/=-]")
 
 
-def without(text: str, secret: str, name: str) -> str:
-    """The text with `name` wherever it says `secret`, in either case."""
+def redact_secret(text: str, secret: str, name: str) -> str:
+    """Return the text with `secret`, in any spelling and either case, replaced by `name`."""
     lower = text.lower()
     for spelling in spellings(secret):
         if spelling.lower() in lower:
@@ -25,7 +25,7 @@ def without(text: str, secret: str, name: str) -> str:
 
 
 def spellings(secret: str) -> list[str]:
-    """The usual ways to quote it, the longest first."""
+    """Return the usual ways to quote `secret`, the longest first."""
     if _PLAIN.fullmatch(secret) is not None:
         return [secret]
     in_json = json.dumps(secret)[1:-1]
