@@ -30,6 +30,7 @@ from notifier.operations.doctor_clients import Server, examine_server, judge_reg
 from notifier.operations.doctor_issuers import IssuerCase, examine_issuer
 from notifier.operations.doctor_queue import examine_queue
 from notifier.operations.doctor_self import AREAS, judge_certificate, judge_hooks, judge_secrets
+from notifier.pipeline.back_channel import BackChannel
 
 ISSUER_WITHIN = 10.0  # seconds for each of the two documents of an issuer
 BROKER_WITHIN = 60.0  # each host of a cluster has 10 s to connect
@@ -105,7 +106,8 @@ class _Checks:
     def canary(self, client_id: str, iss: str | None) -> Check:
         """The check that sends a token. Raises ConfigurationError if there is no such client."""
         client = canary_client(self._clients, client_id, iss)
-        tools = CanaryTools(signer=self._loaded.keys, transport=self.transport, clock=time.time, new_id=new_id)
+        channel = BackChannel(self._loaded.keys, clock=time.time, new_jti=new_id)
+        tools = CanaryTools(channel=channel, transport=self.transport, new_id=new_id)
         return Check(
             area=Area.CANARY, subject=client_id, within=2 * client.timeout, run=lambda: send_canary(client, tools)
         )

@@ -44,6 +44,7 @@ from notifier.operations.own_state import OwnState, look_from_worker
 from notifier.operations.replies import Replies
 from notifier.pipeline.attempt import Tools
 from notifier.pipeline.awake import Awake
+from notifier.pipeline.back_channel import BackChannel
 from notifier.pipeline.facts import Observer
 from notifier.pipeline.feed import Feed
 from notifier.pipeline.intake import Intake, event_message
@@ -123,14 +124,17 @@ class Service:
             Intake(live.registry, clock=time.time, new_id=new_id, max_event=settings.queue.max_event),
             Settlement(self.queue, clock=time.time, observe=self._observe),
             Tools(
-                signer=live if tracing is None else tracing.signer(live),
+                channel=BackChannel(
+                    live if tracing is None else tracing.signer(live),
+                    clock=time.time,
+                    new_jti=new_id,
+                    unpublished=self._signing_keys.unpublished,
+                ),
                 transport=self._transport if tracing is None else tracing.transport(self._transport),
                 clock=time.time,
                 steady=Awake(time.monotonic),
                 jitter=random.random,
-                new_jti=new_id,
                 observe=self._observe,
-                unpublished=self._signing_keys.unpublished,
             ),
             live.registry,
             self.queue,

@@ -1,7 +1,7 @@
-"""The canary: one real token to one client, for a user and session that cannot exist, and what its answer means.
+"""Sends one client a real logout token for a user and session that cannot exist, and explains the answer.
 
-It is minted, signed and sent as any logout is, so it tries keys, clocks, profile and route, all at once; but nothing
-is queued, retried or counted, and no session can end by it.
+The token is made, signed and sent like any other, so the canary tests keys, clocks, profile and route at once.
+Nothing is queued, retried or counted, and no session ends.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,23 +10,22 @@ from dataclasses import dataclass
 from notifier.domain.client import Client
 from notifier.domain.delivery import Delivery
 from notifier.domain.errors import ConfigurationError, Mistake, OurFault
-from notifier.domain.logout_token import claims_for
-from notifier.domain.outcome import Break, DeadReason, Delivered, Failed, Outcome, Refused, StaleConnection, read_wire
+from notifier.domain.outcome import Break, Delivered, Failed, Outcome, Refused, StaleConnection
 from notifier.domain.presets import PRESETS
+from notifier.domain.verdict import Dead
 from notifier.operations.doctor import Area, Finding, failed, ok, warning
 from notifier.operations.doctor_clients import ADVICE
-from notifier.pipeline.ports import Clock, Request, Signer, Transport
+from notifier.pipeline.ports import Channel, Request, Transport
 
 NOBODY = "notifier-canary-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanaryTools:
-    """What it is made and sent with. `new_id` gives what no user and no session is called."""
+    """What a canary is made and sent with. `new_id` gives a name that no user and no session has."""
 
-    signer: Signer
+    channel: Channel
     transport: Transport
-    clock: Clock
     new_id: Callable[[], str]
 
 
@@ -40,35 +39,34 @@ def canary_client(clients: Iterable[Client], client_id: str, iss: str | None) ->
 
 
 async def send_canary(client: Client, tools: CanaryTools) -> list[Finding]:
-    """Send one, and explain the answer."""
+    """Send a canary to the client and explain its answer."""
     name = client.client_id
     if client.backchannel_logout_uri is None:
         return [failed(Area.CANARY, name, "has no backchannel_logout_uri", "register one")]
-    jti = tools.new_id()
-    claims = claims_for(_nobodys(client, tools.new_id()), client, now=tools.clock(), jti=jti)
-    assert not isinstance(claims, DeadReason), "it has both, sub and sid"
     try:
-        token = tools.signer.sign(client.iss, client.token.alg, client.token.typ, claims)
+        push = await tools.channel.prepare(_delivery_to_nobody(client, tools.new_id()), client)
+        assert not isinstance(push, Dead), "the delivery has both sub and sid"
         wire = await tools.transport.post(
             Request(
-                uri=client.backchannel_logout_uri,
-                token=token,
+                uri=tools.channel.uri(client),
+                body=push.body,
+                secret=push.secret,
                 timeout=client.timeout,
                 route=client.route,
                 new_connection=True,
             )
         )
     except OurFault as fault:
-        return [failed(Area.CANARY, name, f"no token could be sent: {fault}", "put that right first")]
+        return [failed(Area.CANARY, name, f"no token could be sent: {fault}", "correct this first")]
     if isinstance(wire, StaleConnection):
         return [failed(Area.CANARY, name, "the connection was closed before any answer", "look at the client's log")]
     if isinstance(wire, Break):
         advice = ADVICE.get(wire.reason, "look at the client's log")
         return [failed(Area.CANARY, name, f"no answer ({wire.reason}): {wire.text}", advice)]
-    return [explain(client, read_wire(wire, client.response, tools.clock()), jti)]
+    return [explain(client, tools.channel.read(wire, client), push.jti)]
 
 
-def _nobodys(client: Client, unique: str) -> Delivery:
+def _delivery_to_nobody(client: Client, unique: str) -> Delivery:
     return Delivery(
         id=f"{NOBODY}{unique}",
         event_id=f"{NOBODY}{unique}",
@@ -82,7 +80,7 @@ def _nobodys(client: Client, unique: str) -> Delivery:
 
 
 def explain(client: Client, outcome: Outcome, jti: str) -> Finding:
-    """What the answer to a canary means, by docs/specification.md's table where the client names its preset."""
+    """Explain the answer to a canary; more exactly if the client names its preset (docs/specification.md)."""
     preset = None if client.preset is None else PRESETS[client.preset]
     said = f" and said {outcome.text[:200]!r}" if outcome.text else ""
     answered = f"answered {outcome.status}{said} (jti {jti})"

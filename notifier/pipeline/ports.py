@@ -1,17 +1,20 @@
-"""What the pipeline needs from outside: the queue, the signer, the transport, the registry, the observer.
+"""Declares what the pipeline needs from outside: queue, signer, channel, transport and registry.
 
-Each is one or two methods. Adapters satisfy them by shape; the composition root (`app`) connects them.
+Each is a protocol of a few methods. Adapters have these methods; the composition root (`notifier/app`) connects them.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from notifier.domain.backoff import Rounding
-from notifier.domain.client import Algorithm, Route
+from notifier.domain.client import Algorithm, Client, Route
+from notifier.domain.delivery import Delivery
+from notifier.domain.errors import OurFault
 from notifier.domain.frozen import frozen
 from notifier.domain.message import Lane, Message, Outgoing
-from notifier.domain.outcome import Wire
+from notifier.domain.outcome import Answer, Break, Outcome, Wire
 from notifier.domain.registry import Registry
+from notifier.domain.verdict import Dead
 
 Clock = Callable[[], float]
 """Seconds since the epoch."""
@@ -55,28 +58,63 @@ class Inbox(Protocol):
 
 
 class Signer(Protocol):
-    """Signs logout tokens."""
+    """Signs logout tokens: a key file, an HSM or a key service.
 
-    def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
-        """The compact JWS, by the key of the issuer that is due now, with its `kid`. Raises OurFault(cause=signing)."""
+    It bounds its own time. An attempt's deadline is the client's and does not interrupt it.
+    """
+
+    async def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
+        """Return the compact JWS with its `kid`, signed by the issuer's key that is due now.
+
+        Raises OurFault(cause=signing).
+        """
+
+
+@frozen
+class Push:
+    """What one attempt sends to a client. `secret` is the part of `body` that no log may show."""
+
+    jti: str
+    body: bytes
+    secret: str
+
+
+class Channel(Protocol):
+    """A way to tell a client of a delivery: what it is sent, and what its answer means."""
+
+    def uri(self, client: Client) -> str:
+        """Return the address to which the client is sent something."""
+
+    def names_session(self, delivery: Delivery, client: Client) -> bool:
+        """Return True if the client is told which session ended; False if all sessions of the user end there."""
+
+    async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
+        """Make what is sent, new for each POST, or say why there can be nothing. Raises OurFault."""
+
+    def read(self, answer: Answer | Break, client: Client) -> Outcome:
+        """Say what the client's answer means."""
+
+    def our_fault(self, outcome: Outcome, client: Client) -> OurFault | None:
+        """Return the fault of ours that explains a refusal or failure; None if it lies with the client."""
 
 
 @frozen
 class Request:
-    """One POST of a logout token. `timeout` in seconds bounds everything, from name look-up to the last body byte.
+    """One POST of a form. `timeout` in seconds bounds everything, from name look-up to the last byte of the answer.
 
-    `new_connection` asks for a connection that was not used before.
+    `secret` is taken out of the answer's text. `new_connection` asks for a connection that was not used before.
     """
 
     uri: str
-    token: str
+    body: bytes
+    secret: str
     timeout: float
     route: Route
     new_connection: bool = False
 
 
 class Transport(Protocol):
-    """Sends a logout token."""
+    """Sends requests to clients."""
 
     async def post(self, request: Request) -> Wire:
-        """POST it and tell what happened. Raises OurFault (cause tls_files), never for a fault of the client's."""
+        """POST it and say what happened. Raises OurFault(cause=tls_files), never for a fault of the client's."""

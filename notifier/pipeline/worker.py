@@ -10,7 +10,6 @@ from collections.abc import Callable, Coroutine, Iterable
 
 from notifier.domain.delivery import Delivery
 from notifier.domain.errors import OurFault
-from notifier.domain.logout_token import carries_sid
 from notifier.domain.message import Lane, Message
 from notifier.domain.outcome import Cause
 from notifier.domain.plan import Skipped
@@ -206,7 +205,9 @@ class Worker:
             issuer_known=delivery.iss in registry.issuers,
             grace=registry.grace,
             # What comes to hand for the first time has no age, and nobody asks.
-            carries_sid=delivery.begun_at is not None and client is not None and carries_sid(delivery, client),
+            carries_sid=delivery.begun_at is not None
+            and client is not None
+            and self._tools.channel.names_session(delivery, client),
             now=now,
         )
         if verdict is None and client is not None:

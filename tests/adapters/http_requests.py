@@ -27,7 +27,8 @@ def request(uri: str, *, within: float = PLENTY, new_connection: bool = False, *
     """A request whose route allows loopback, unless the test says otherwise."""
     return Request(
         uri=uri,
-        token=TOKEN,
+        body=f"logout_token={TOKEN}".encode(),
+        secret=TOKEN,
         timeout=within,
         route=Route(**{"egress": LOOPBACK, **route}),
         new_connection=new_connection,

@@ -37,14 +37,14 @@ def folder(tmp_path: Path) -> Folder:
 
 @pytest.mark.parametrize("typ", ["logout+jwt", "JWT", None])
 @pytest.mark.parametrize("alg", Algorithm)
-def test_every_algorithm_verifies_elsewhere(folder: Folder, alg: Algorithm, typ: str | None) -> None:
+async def test_every_algorithm_verifies_elsewhere(folder: Folder, alg: Algorithm, typ: str | None) -> None:
     """B16, B18, B23, R1, R7: ten algorithms, each `typ` or none, accepted by a strict verifier of another library."""
     ring = folder.ring(*(folder.source(kind) for kind in KINDS))
-    token = ring.sign(ISS, alg, typ, claims())
+    token = await ring.sign(ISS, alg, typ, claims())
     assert verify(token, ring.jwks(ISS), iss=ISS, aud="shop", now=NOW, typ=typ, algs=[alg]) == claims()
 
 
-def test_a_jwk_with_alg_signs_by_no_other(folder: Folder) -> None:
+async def test_a_jwk_with_alg_signs_by_no_other(folder: Folder) -> None:
     """An RSA key can do six algorithms; its `alg` leaves one, and only then the JWKS names it."""
     assert folder.ring(folder.source("RS256")).algorithms_of(ISS) == {a for a in Algorithm if a[:2] in ("RS", "PS")}
     assert "alg" not in folder.ring(folder.source("RS256")).jwks(ISS)["keys"][0]
@@ -52,14 +52,14 @@ def test_a_jwk_with_alg_signs_by_no_other(folder: Folder) -> None:
     assert ring.algorithms_of(ISS) == {Algorithm.PS384}
     assert ring.jwks(ISS)["keys"][0]["alg"] == "PS384"
     with pytest.raises(OurFault, match="has no key for RS256"):
-        ring.sign(ISS, Algorithm.RS256, None, claims())
+        await ring.sign(ISS, Algorithm.RS256, None, claims())
 
 
 @pytest.mark.parametrize(
     ("now", "kid"),
     [(NOW, "always"), (NOW + 99, "always"), (NOW + 100, "next"), (NOW + 200, "last"), (NOW + 1e6, "last")],
 )
-def test_the_key_rolls_over_at_its_moment(folder: Folder, now: float, kid: str) -> None:
+async def test_the_key_rolls_over_at_its_moment(folder: Folder, now: float, kid: str) -> None:
     """Of the keys that fit, the one with the latest `not_before` that has passed signs, whatever their order."""
     ring = folder.ring(
         folder.source(generate_key(Algorithm.ES256), kid="last", not_before=NOW + 200),
@@ -68,7 +68,7 @@ def test_the_key_rolls_over_at_its_moment(folder: Folder, now: float, kid: str) 
         folder.source(generate_key(Algorithm.ES256), kid="next", not_before=NOW + 100),
         now=now,
     )
-    token = ring.sign(ISS, Algorithm.ES256, "logout+jwt", claims())
+    token = await ring.sign(ISS, Algorithm.ES256, "logout+jwt", claims())
     assert kid_of(token) == kid == ring.signing_kids(ISS)[Algorithm.ES256]
     assert verify(token, ring.jwks(ISS), iss=ISS, aud="shop", now=NOW)
     assert ring.kids(ISS) == ("last", "always", "other", "next")
@@ -80,17 +80,17 @@ def test_of_two_keys_alike_the_first_signs(folder: Folder) -> None:
     assert ring.signing_kids(ISS) == {Algorithm.ES256: "one"}
 
 
-def test_a_key_that_is_not_due_is_a_fault_of_ours(folder: Folder) -> None:
+async def test_a_key_that_is_not_due_is_a_fault_of_ours(folder: Folder) -> None:
     """Until its moment there is a deferral (`signing`) that says when; the algorithm counts as available."""
     ring = folder.ring(folder.source("ES256", not_before=NOW + 60))
     with pytest.raises(OurFault, match=r"due before 2025-06-15T15:07:40\.5") as caught:
-        ring.sign(ISS, Algorithm.ES256, None, claims())
+        await ring.sign(ISS, Algorithm.ES256, None, claims())
     assert caught.value.cause is Cause.SIGNING
     assert ring.algorithms_of(ISS) == {Algorithm.ES256}
     assert ring.signing_kids(ISS) == {}
 
 
-def test_issuers_are_tenants(folder: Folder) -> None:
+async def test_issuers_are_tenants(folder: Folder) -> None:
     """An issuer signs with its own keys alone, be the `kid` or the file the same; an unknown one with none."""
     ring = load_keys(
         {
@@ -99,22 +99,22 @@ def test_issuers_are_tenants(folder: Folder) -> None:
         },
         clock=lambda: NOW,
     )
-    token = ring.sign(OTHER, Algorithm.ES256, "logout+jwt", claims(OTHER))
+    token = await ring.sign(OTHER, Algorithm.ES256, "logout+jwt", claims(OTHER))
     assert verify(token, ring.jwks(OTHER), iss=OTHER, aud="shop", now=NOW)
     with pytest.raises(AssertionError, match="signature"):
         verify(token, ring.jwks(ISS), iss=OTHER, aud="shop", now=NOW)
     for iss in (ISS, "https://nobody.example"):
         with pytest.raises(OurFault) as caught:
-            ring.sign(iss, Algorithm.RS256, None, claims(iss))
+            await ring.sign(iss, Algorithm.RS256, None, claims(iss))
         assert caught.value.cause is Cause.SIGNING
     assert (ring.kids("https://nobody.example"), ring.jwks("https://nobody.example")) == ((), {"keys": []})
     assert ring.algorithms_of("https://nobody.example") == frozenset()
 
 
-def test_claims_that_cannot_be_written_are_a_fault_of_ours(folder: Folder) -> None:
+async def test_claims_that_cannot_be_written_are_a_fault_of_ours(folder: Folder) -> None:
     """A claim that JSON cannot hold defers the delivery, and the error does not repeat it."""
     with pytest.raises(OurFault, match="TypeError") as caught:
-        folder.ring(folder.source("ES256")).sign(
+        await folder.ring(folder.source("ES256")).sign(
             ISS, Algorithm.ES256, None, claims() | {"secret": [object(), "hidden"]}
         )
     assert "hidden" not in str(caught.value)

@@ -87,7 +87,7 @@ class Courier:
             "sid": event["sid"],
             "events": {LOGOUT_EVENT: {}},
         }
-        token = self._keys.sign(self._issuer, Algorithm.RS256, "logout+jwt", self._tamper(claims))
+        token = await self._keys.sign(self._issuer, Algorithm.RS256, "logout+jwt", self._tamper(claims))
         try:
             async with self._http.post(self._uris[client_id], data={"logout_token": token}) as response:
                 return response.status

@@ -10,6 +10,7 @@ from notifier.domain.errors import OurFault
 from notifier.domain.outcome import Answer, Break, Cause, Reason, StaleConnection, Wire
 from notifier.operations.canary import NOBODY, CanaryTools, send_canary
 from notifier.operations.doctor import Finding, Severity
+from notifier.pipeline.back_channel import BackChannel
 from notifier.pipeline.ports import Request
 
 
@@ -21,20 +22,24 @@ class Receiver:
         self.claims: dict[str, object] = {}
         self.broken = False
 
-    def sign(self, _iss: str, _alg: Algorithm, _typ: str | None, claims: Mapping[str, object]) -> str:
+    async def sign(self, _iss: str, _alg: Algorithm, _typ: str | None, claims: Mapping[str, object]) -> str:
         if self.broken:
             raise OurFault(Cause.SIGNING, "no key is due")
         return json.dumps(claims)
 
     async def post(self, request: Request) -> Wire:
-        self.claims = json.loads(request.token)
+        self.claims = json.loads(request.secret)
         return self.wire
 
 
 async def send(receiver: Receiver, **more: object) -> Finding:
     uri = more.pop("uri", "https://shop.example/out")
     client = Client(iss="https://id.example", client_id="shop", backchannel_logout_uri=uri, **more)  # type: ignore[arg-type]
-    tools = CanaryTools(signer=receiver, transport=receiver, clock=lambda: 1000.0, new_id=lambda: "f00d")
+    tools = CanaryTools(
+        channel=BackChannel(receiver, clock=lambda: 1000.0, new_jti=lambda: "f00d"),
+        transport=receiver,
+        new_id=lambda: "f00d",
+    )
     [found] = await send_canary(client, tools)
     return found
 

@@ -18,6 +18,7 @@ from notifier.domain.outcome import Answer, Wire
 from notifier.domain.registry import Issuer, Registry
 from notifier.operations.dead_letter_export import document_of
 from notifier.pipeline.attempt import Tools
+from notifier.pipeline.back_channel import BackChannel
 from notifier.pipeline.facts import Fact
 from notifier.pipeline.intake import Intake
 from notifier.pipeline.limits import Limits
@@ -50,14 +51,14 @@ class Receivers:
 
     async def post(self, request: Request) -> Wire:
         name = request.uri.split("//")[1].split(".")[0]
-        self.posts.append((name, json.loads(request.token)))
+        self.posts.append((name, json.loads(request.secret)))
         return await self.behaviours.get(name, accepts)(request)
 
 
 class PlainSigner:
     """The claims themselves, unsigned."""
 
-    def sign(self, _iss: str, _alg: Algorithm, _typ: str | None, claims: Mapping[str, object]) -> str:
+    async def sign(self, _iss: str, _alg: Algorithm, _typ: str | None, claims: Mapping[str, object]) -> str:
         return json.dumps(claims)
 
 
@@ -116,14 +117,17 @@ class Stage:
         )
         numbers = itertools.count()
         tools = Tools(
-            signer=PlainSigner(),
+            channel=BackChannel(
+                PlainSigner(),
+                clock=lambda: self.now + self.jumped,
+                new_jti=lambda: f"jti-{next(numbers)}",
+                unpublished=lambda _iss, _alg: self.unpublished,
+            ),
             transport=self.receivers,
             clock=lambda: self.now + self.jumped,
             steady=lambda: self.now,
             jitter=lambda: 0.5,
-            new_jti=lambda: f"jti-{next(numbers)}",
             observe=self.facts.append,
-            unpublished=lambda _iss, _alg: self.unpublished,
         )
         self.worker = Worker(
             Intake(lambda: self.registry, clock=tools.clock, new_id=lambda: f"made-up-{next(numbers)}", max_event=4096),

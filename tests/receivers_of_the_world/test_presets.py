@@ -19,6 +19,7 @@ from notifier.domain.outcome import DeadReason
 from notifier.domain.presets import PRESETS
 from notifier.domain.verdict import Dead, Done, RetryAt, Verdict
 from notifier.pipeline.attempt import AttemptResult, Tools, attempt
+from notifier.pipeline.back_channel import BackChannel
 from tests.adapters.http_requests import opened
 from tests.adapters.key_folder import ISS, NOW, Folder
 from tests.adapters.registry_sample import registry
@@ -49,12 +50,11 @@ class World:
         """One attempt."""
         numbers = itertools.count()
         tools = Tools(
-            signer=self.ring,
+            channel=BackChannel(self.ring, clock=lambda: self.now, new_jti=lambda: f"jti-{self.now}-{next(numbers)}"),
             transport=self.transport,
             clock=lambda: self.now,
             steady=lambda: self.now,
             jitter=lambda: 0.5,
-            new_jti=lambda: f"jti-{self.now}-{next(numbers)}",
             observe=lambda _: None,
         )
         return await attempt(delivery, self.client(with_preset=with_preset), tools)
@@ -63,12 +63,14 @@ class World:
         """One event's first attempt, and what follows from it."""
         return (await self.attempt(delivery(sub, sid), with_preset=with_preset)).verdict
 
-    def forge(self, *, typ: str | None, alg: Algorithm = Algorithm.RS256, without: str = "", **claims: Any) -> bytes:
+    async def forge(
+        self, *, typ: str | None, alg: Algorithm = Algorithm.RS256, without: str = "", **claims: Any
+    ) -> bytes:
         """The body of a request that differs from a good one in what is said here."""
         made = claims_for(delivery("alice", "s1"), self.client(), now=self.now, jti="forged")
         assert isinstance(made, dict)
         changed = {name: value for name, value in {**made, **claims}.items() if name != without}
-        return urlencode({"logout_token": self.ring.sign(ISS, alg, typ, changed)}).encode()
+        return urlencode({"logout_token": await self.ring.sign(ISS, alg, typ, changed)}).encode()
 
 
 def delivery(sub: str | None, sid: str | None) -> Delivery:
@@ -182,28 +184,28 @@ async def test_each_receiver_refuses_what_its_row_says(tmp_path: Path, preset: s
     typ = "JWT" if preset == "auth0_sample" else "logout+jwt"
     async with world(tmp_path, preset) as here:
         wrong: dict[str, bytes] = {
-            "twice": here.forge(typ=typ) + b"&" + here.forge(typ=typ),
-            "alg": here.forge(typ=typ, alg=Algorithm.ES384),
-            "iss": here.forge(typ=typ, iss="https://other.example"),
-            "aud": here.forge(typ=typ, aud="mail"),
-            "exp": here.forge(typ=typ, exp=int(here.now - row.skew - 1)),
-            "iat": here.forge(typ=typ, iat=int(here.now + row.skew + 2)),
-            "nonce": here.forge(typ=typ, nonce="n"),
-            "events": here.forge(typ=typ, events={}),
-            "event": here.forge(typ=typ, events={EVENT: "x"}),
-            **{f"no {name}": here.forge(typ=typ, without=name) for name in row.required},
+            "twice": await here.forge(typ=typ) + b"&" + await here.forge(typ=typ),
+            "alg": await here.forge(typ=typ, alg=Algorithm.ES384),
+            "iss": await here.forge(typ=typ, iss="https://other.example"),
+            "aud": await here.forge(typ=typ, aud="mail"),
+            "exp": await here.forge(typ=typ, exp=int(here.now - row.skew - 1)),
+            "iat": await here.forge(typ=typ, iat=int(here.now + row.skew + 2)),
+            "nonce": await here.forge(typ=typ, nonce="n"),
+            "events": await here.forge(typ=typ, events={}),
+            "event": await here.forge(typ=typ, events={EVENT: "x"}),
+            **{f"no {name}": await here.forge(typ=typ, without=name) for name in row.required},
         }
         if row.typs is not None:
-            wrong["typ"] = here.forge(typ="at+jwt")
+            wrong["typ"] = await here.forge(typ="at+jwt")
         if row.oldest is not None:
-            wrong["old"] = here.forge(typ=typ, iat=int(here.now - row.oldest - 1))
+            wrong["old"] = await here.forge(typ=typ, iat=int(here.now - row.oldest - 1))
         if row.event_exactly_empty:
-            wrong["event not empty"] = here.forge(typ=typ, events={EVENT: {"x": 1}})
+            wrong["event not empty"] = await here.forge(typ=typ, events={EVENT: {"x": 1}})
         if row.sid_required:
-            wrong["no sid"] = here.forge(typ=typ, without="sid")
+            wrong["no sid"] = await here.forge(typ=typ, without="sid")
         taken = [name for name, body in wrong.items() if here.site.receive(body)[0] != 400]
         assert taken == []
-        assert here.site.receive(here.forge(typ=typ))[0] == row.success
+        assert here.site.receive(await here.forge(typ=typ))[0] == row.success
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ A reload takes all of it or nothing: what cannot be read keeps the old, is logge
 clients, tokens, and the defaults that clients inherit take effect at once; the rest needs a restart, and is named.
 """
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -108,8 +108,10 @@ class LiveConfiguration:
         """Who may use the API; None where no tokens are asked for."""
         return self.now.tokens
 
-    def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
-        """By the keys as they stand now; see KeyRing."""
+    def sign(
+        self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]
+    ) -> Coroutine[None, None, str]:
+        """Sign with the keys as they stand now, as KeyRing.sign does."""
         return self.now.keys.sign(iss, alg, typ, claims)
 
     def signing(self, iss: str) -> tuple[Signing, ...]:

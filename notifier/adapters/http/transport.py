@@ -98,7 +98,7 @@ class HttpTransport:
         self._resolver = None
 
     async def post(self, request: Request) -> Wire:
-        """POST the token and tell what happened. Raises OurFault(cause=tls_files), never for a client's fault.
+        """POST it and say what happened. Raises OurFault(cause=tls_files), never for a client's fault.
 
         The deadline is the client's: it begins when its TLS files are read.
         """
@@ -134,13 +134,12 @@ class HttpTransport:
             raise OurFault(Cause.TLS_FILES, text) from None
 
     async def _send(self, request: Request, pool: _Pool, proxy: URL | None, tls: ssl.SSLContext | None) -> Wire:
-        body = b"logout_token=" + request.token.encode()  # base64url and dots: nothing in it needs an escape
         if proxy is None and insides.watches():
             origin, target = requests.split(request.uri)
             head = pool.heads.of(origin, request.route, tls)
-            response = await requests.exchange(pool.connector, head, target, body)
+            response = await requests.exchange(pool.connector, head, target, request.body)
         else:
-            response = await _by_session(request, pool.session, proxy, tls, body)
+            response = await _by_session(request, pool.session, proxy, tls)
             if proxy is not None and response.status == 407:
                 return refused_by_proxy(proxy, response.status)
         retry_after = response.headers.get("Retry-After")
@@ -192,12 +191,12 @@ def _half_of_open_files() -> int:
 
 
 async def _by_session(
-    request: Request, session: aiohttp.ClientSession, proxy: URL | None, tls: ssl.SSLContext | None, body: bytes
+    request: Request, session: aiohttp.ClientSession, proxy: URL | None, tls: ssl.SSLContext | None
 ) -> requests.Response:
     url = URL(request.uri, encoded=True)  # the query goes out byte for byte (B4)
     response = await session.post(
         url,
-        data=body,
+        data=request.body,
         headers=request.route.headers,
         allow_redirects=False,
         ssl=True if tls is None else tls,
@@ -216,4 +215,4 @@ def _text(response: requests.Response, request: Request) -> str:
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
         return "[body not decompressed]"
-    return answer_text(response.body, request.token, request.route)
+    return answer_text(response.body, request.secret, request.route)

@@ -75,10 +75,10 @@ class KeyRing:
         }
         self._signers: dict[tuple[str, Algorithm, str | None, str], Callable[[Mapping[str, object]], str]] = {}
 
-    def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
-        """The compact JWS, with `kid` (R1) and, unless None, `typ` (B18, R7).
+    async def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
+        """Return the compact JWS, with `kid` (R1) and, unless None, `typ` (B18, R7). Never yields to the event loop.
 
-        Raises OurFault(cause=signing) where no key of the issuer fits the algorithm and is due, or signing fails.
+        Raises OurFault(cause=signing) if no key of the issuer fits the algorithm and is due, or if signing fails.
         """
         key = self._due(iss, alg)
         if key is None:

@@ -215,10 +215,10 @@ class _TimedSigner:
     def __init__(self, signer: Signer) -> None:
         self._signer = signer
 
-    def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
+    async def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
         began, before = time.time_ns(), _STEPS.get()
         _STEPS.set(())  # as it stays where a fault of ours ends the attempt here, or at the POST
-        token = self._signer.sign(iss, alg, typ, claims)
+        token = await self._signer.sign(iss, alg, typ, claims)
         _STEPS.set((*before, _Step("mint", began, time.time_ns())))
         return token
 
