@@ -26,7 +26,7 @@ from notifier.adapters.configuration.live_configuration import LiveConfiguration
 from notifier.adapters.http import HttpTransport
 from notifier.adapters.telemetry.audit import write_audit
 from notifier.adapters.telemetry.logs import LogObserver
-from notifier.adapters.telemetry.metrics import Held, Metrics, Sources
+from notifier.adapters.telemetry.metrics import Metrics, Sources
 from notifier.app.builders import build_queue, subject_hash
 from notifier.app.ids import new_id
 from notifier.app.listeners import listeners
@@ -48,9 +48,8 @@ from notifier.pipeline.back_channel import BackChannel
 from notifier.pipeline.facts import Observer
 from notifier.pipeline.feed import Feed
 from notifier.pipeline.intake import Intake, event_message
-from notifier.pipeline.limits import Limits
 from notifier.pipeline.settlement import Settlement
-from notifier.pipeline.worker import Worker
+from notifier.pipeline.worker import Limits, Worker
 from notifier.server import ops
 from notifier.server.authorization import Authorization
 from notifier.server.operators.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
@@ -107,7 +106,7 @@ class Service:
             Sources(
                 in_flight=lambda: self.worker.in_flight,
                 queue=self.queue.status,
-                held=self._held,
+                unsettled=self.worker.unsettled,
                 circuits=lambda: self.worker.circuits,
                 reload_succeeded=lambda: live.last_reload_succeeded,
                 signing_keys=self._signing_keys.published,
@@ -145,12 +144,6 @@ class Service:
             ),
             workers=self.queue.consumers,
         )
-
-    def _held(self) -> dict[Lane, Held]:
-        return {
-            lane: Held(unsettled=len(shelf), oldest=shelf.oldest, last_taken=shelf.last_taken)
-            for lane, shelf in self.worker.shelves.items()
-        }
 
     def health(self) -> ops.Readiness:
         """For `/readyz`."""

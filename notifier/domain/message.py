@@ -143,3 +143,16 @@ class Depth:
 
     ready: int
     consumers: int
+
+
+@frozen
+class Unsettled:
+    """The messages of one lane that a worker has taken and not acked.
+
+    `oldest` and `last_taken` say when the oldest of them, and the one taken last, were published (taken, if that is
+    unknown), in epoch seconds; None if there is none.
+    """
+
+    messages: int = 0
+    oldest: float | None = None
+    last_taken: float | None = None

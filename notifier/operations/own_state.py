@@ -58,8 +58,8 @@ class OwnState:
             draining=self._draining(),
             in_flight=worker.in_flight,
             held={
-                lane.value: LaneState(unsettled=len(shelf), oldest=shelf.oldest)
-                for lane, shelf in worker.shelves.items()
+                lane.value: LaneState(unsettled=held.messages, oldest=held.oldest)
+                for lane, held in worker.unsettled().items()
             },
             rates=self._health.rates(),
             clients=clients,

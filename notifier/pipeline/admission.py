@@ -13,7 +13,7 @@ Pure: the clock is an argument, and nothing here waits. What keeps one client fr
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Literal
 
@@ -65,13 +65,13 @@ class Admission(Generic[Ticket]):
 
     def __init__(
         self,
+        window: Window,
         *,
-        max_in_flight: int,
         slot_wait: float,
         workers: Callable[[], int] = lambda: 1,
         circuit_changed: Callable[[Client, CircuitChange], None] = lambda _client, _change: None,
     ) -> None:
-        self._window = Window(max_in_flight)
+        self._window = window
         self._slot_wait = slot_wait
         self._workers = workers
         self._circuit_changed = circuit_changed
@@ -80,11 +80,6 @@ class Admission(Generic[Ticket]):
         self._ready: OrderedDict[Key, None] = OrderedDict()  # those who wait and might begin
         self._broken: dict[Key, Standing[Ticket]] = {}  # those whose circuit is not closed
         self.waiting = 0
-
-    @property
-    def in_flight(self) -> Mapping[Lane, int]:
-        """Attempts in the window: those at suspects have slots of their own."""
-        return self._window.in_flight
 
     # ── asking ──
 

@@ -1,58 +1,177 @@
-"""The books of a worker: which deliveries of which messages have no fate yet, and the ack when the last has found it.
+"""Keeps the books of a worker: the messages it holds, their deliveries without a fate, and the ack of each message.
 
-Everything that a message asks for is opened here before it is begun and closed here when it is durable. A copy of a
-delivery that is in flight, or has its fate already, is entered as well, and shares the first one's.
+The ledger is the only writer of what is held and counted. A message is acked when it has no delivery left to begin and
+each one that was begun has its durable fate. A copy of a delivery that is in flight, or that has its fate already, is
+entered too and shares that fate.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 from notifier.domain.delivery import Delivery
 from notifier.domain.frozen import replace
-from notifier.domain.message import Lane
+from notifier.domain.message import Lane, Message, Unsettled
 from notifier.domain.verdict import Dead, Defer, Done, RetryAt, Verdict
 from notifier.pipeline.duplicates import Apart, Duplicates, Expected, First, Joined, Known, stands_for
-from notifier.pipeline.facts import Observer
-from notifier.pipeline.held import Held, Shelf
+from notifier.pipeline.facts import EventTaken, Observer
+from notifier.pipeline.intake import Expand, Intake, Move, Step
 from notifier.pipeline.ports import Acknowledger, Clock
+
+LARGE = 16 * 1024  # bytes, of which the worst take 2 ms to read; events of a hundred clients have 3,000
+
+
+@dataclass(slots=True, eq=False)
+class HeldMessage:
+    """A message that was taken and is not acked yet.
+
+    `open` counts its deliveries without a fate, `given` what it has asked for so far, `joined` the deliveries that
+    share the fate of a copy.
+    """
+
+    message: Message
+    arrived: float
+    work: Expand | Move | None = None
+    ahead: Step | Move | None = None
+    open: int = 0
+    given: int = 0
+    total: int = 0
+    joined: int = 0
+    closed: bool = False
+
+    @property
+    def lane(self) -> Lane:
+        """The lane it was taken from."""
+        return self.message.lane
+
+    @property
+    def started(self) -> bool:
+        """True if any of its deliveries was begun."""
+        return self.total > 0
+
+    @property
+    def large(self) -> bool:
+        """True if reading it takes so long that it is read alone."""
+        return len(self.message.body) > LARGE
+
+    @property
+    def at_hand(self) -> bool:
+        """True if it is not read yet, or if the messages that take its place are still being made."""
+        return self.work is None or (isinstance(self.work, Move) and not self.closed)
+
+    @property
+    def of_event(self) -> bool:
+        """True for an event, False for a delivery in a message of its own."""
+        return isinstance(self.work, Expand) and self.work.event is not None
+
+    def look(self, intake: Intake) -> None:
+        """Open it, if that is not done yet. Then `ahead` holds what it asks for first; None if it asks for nothing."""
+        if self.work is None:
+            self.work = intake.open(self.message)
+            self.ahead = self.work if isinstance(self.work, Move) else intake.step(self.message, self.work.steps)
+
+    def give(self, intake: Intake) -> Step | Move:
+        """Return the next thing to do. Afterwards `ahead` is None if that was the last."""
+        step = self.ahead
+        assert step is not None
+        self.given += 1
+        self.ahead = intake.step(self.message, self.work.steps) if isinstance(self.work, Expand) else None
+        return step
+
+    @property
+    def done(self) -> bool:
+        """True if everything it asked for has a durable fate."""
+        return self.work is not None and self.ahead is None and self.open == 0
+
+    def end(self) -> EventTaken | None:
+        """Return what observers are told at its end: of an event its result, of a single delivery nothing."""
+        if not isinstance(self.work, Expand):
+            return None if self.work is None else self.work.fact
+        event = self.work.event
+        if event is None:
+            return None
+        again = self.total > 0 and self.joined == self.total
+        result: Literal["duplicate", "accepted"] = "duplicate" if again else "accepted"
+        return EventTaken(
+            result=result,
+            event_id=event.id,
+            iss=event.iss,
+            publisher=event.publisher,
+            deliveries=self.total,
+            dated=event.ended_at is not None,
+            reply_to=event.reply_to,
+            trace=event.trace,
+            arrived=self.arrived,
+        )
 
 
 class Ledger:
-    """Notes what has no fate yet, and acks a message when all that it asked for has one.
+    """Notes what is held and what has no fate yet, and acks a message when all that it asked for has one.
 
-    `without_fate` counts what exists in memory, by lane.
+    `without_fate` counts the deliveries in memory, by lane.
     """
 
-    def __init__(
-        self,
-        acknowledger: Acknowledger,
-        shelves: Mapping[Lane, Shelf],
-        observe: Observer,
-        *,
-        clock: Clock,
-        steady: Clock,
-    ) -> None:
+    def __init__(self, acknowledger: Acknowledger, observe: Observer, *, clock: Clock, steady: Clock) -> None:
         self._acknowledger = acknowledger
-        self._shelves = shelves
         self._observe = observe
         self._clock = clock
         self._steady = steady
-        self._duplicates: Duplicates[Held] = Duplicates()
-        self._expecting: list[tuple[float, Held, Delivery]] = []
+        self._held: dict[Lane, dict[HeldMessage, float]] = {lane: {} for lane in Lane}  # in order of arrival
+        self._last_taken: dict[Lane, float | None] = dict.fromkeys(Lane)
+        self._duplicates: Duplicates[HeldMessage] = Duplicates()
+        self._expecting: list[tuple[float, HeldMessage, Delivery]] = []
         self.without_fate = dict.fromkeys(Lane, 0)
 
-    def open(self, held: Held) -> None:
+    # ── messages ──
+
+    def take(self, message: Message) -> HeldMessage:
+        """Hold a message that came."""
+        held = HeldMessage(message=message, arrived=self._clock())
+        published = held.arrived if message.timestamp is None else message.timestamp
+        self._last_taken[held.lane] = self._held[held.lane][held] = published
+        return held
+
+    def let_go(self, held: HeldMessage) -> None:
+        """Hold the message no longer, without an ack: the queue will give it out again."""
+        self._held[held.lane].pop(held, None)
+
+    def lose(self, lane: Lane) -> None:
+        """Hold no message of the lane any longer: all of them will come again."""
+        self._held[lane].clear()
+
+    def close(self, held: HeldMessage) -> None:
+        """Ack the message if all that it asked for has its fate."""
+        if held.done and not held.closed:
+            held.closed = True
+            self._acknowledger.ack(held.message)
+            self.let_go(held)
+            if (fact := held.end()) is not None:
+                self._observe(fact)
+
+    def unsettled(self) -> dict[Lane, Unsettled]:
+        """Return how many messages of each lane are held, and how old they are."""
+        return {
+            lane: Unsettled(
+                messages=len(held), oldest=next(iter(held.values()), None), last_taken=self._last_taken[lane]
+            )
+            for lane, held in self._held.items()
+        }
+
+    # ── deliveries ──
+
+    def open(self, held: HeldMessage) -> None:
         """Something of this message is begun."""
         held.open += 1
         held.total += 1
         self.without_fate[held.lane] += 1
 
-    def open_delivery(self, held: Held, delivery: Delivery) -> Delivery | None:
-        """A delivery of this message comes to its turn. Returns it as it is to be made; None where it is a copy."""
+    def open_delivery(self, held: HeldMessage, delivery: Delivery) -> Delivery | None:
+        """Note a delivery that is to be begun. Returns the delivery to make; None if it is a copy."""
         self.open(held)
         return self._begin(held, delivery)
 
-    def expected_in_vain(self) -> Iterator[tuple[Held, Delivery]]:
-        """Copies that waited for a retry which did not come here. To be called many times a second."""
+    def expected_in_vain(self) -> Iterator[tuple[HeldMessage, Delivery]]:
+        """Return copies that waited for a retry that did not come here. Is called many times a second."""
         now = self._steady()
         over = [waited for waited in self._expecting if waited[0] <= now]
         if over:
@@ -61,7 +180,7 @@ class Ledger:
             if (begun := self._begin(held, delivery)) is not None:
                 yield held, begun
 
-    def _begin(self, held: Held, delivery: Delivery) -> Delivery | None:
+    def _begin(self, held: HeldMessage, delivery: Delivery) -> Delivery | None:
         if not delivery.id_given:
             return delivery
         redelivered = held.message.delivery_count > 0
@@ -81,30 +200,21 @@ class Ledger:
                 self.settle(held)
         return None
 
-    def settle(self, held: Held) -> None:
+    def settle(self, held: HeldMessage) -> None:
         """Something of this message has its durable fate."""
         held.open -= 1
         self.without_fate[held.lane] -= 1
         self.close(held)
 
     def leaves(self, begun: Delivery, verdict: Verdict) -> None:
-        """What becomes of the delivery, as it was begun, is being made durable: others may soon see it."""
+        """The delivery's verdict is being made durable: other workers may soon see it."""
         if begun.id_given and isinstance(verdict, RetryAt | Defer | Dead):
             self._duplicates.leaves(begun.id, self._steady() + stands_for(verdict, self._clock()))
 
-    def settle_delivery(self, held: Held, begun: Delivery, verdict: Verdict) -> None:
+    def settle_delivery(self, held: HeldMessage, begun: Delivery, verdict: Verdict) -> None:
         """The delivery, as it was begun, has its durable fate, and so have its copies."""
         if not begun.id_given:
             self.settle(held)
             return
         for holder in self._duplicates.end(begun.id, begun.stage, delivered=isinstance(verdict, Done)):
             self.settle(holder)
-
-    def close(self, held: Held) -> None:
-        """Ack the message if all that it asked for has its fate."""
-        if held.done and not held.closed:
-            held.closed = True
-            self._acknowledger.ack(held.message)
-            self._shelves[held.lane].settled(held)
-            if (fact := held.told()) is not None:
-                self._observe(fact)

@@ -1,16 +1,17 @@
-"""Takes messages, begins their deliveries as there is room, and acks each when all of its deliveries are settled.
+"""Takes messages, begins their deliveries as there is room, and acks each message when all its deliveries are settled.
 
-It owns every task it starts. Everything but the tasks is synchronous, on the event loop: a message, the end of an
-attempt and the end of a settlement each lead to `_pump`, which begins what now has room. Deliveries expand lazily: at
-most twice `max_in_flight` exist, however many clients the waiting events name.
+The worker owns every task that it starts. All but the tasks is synchronous: a message, the end of an attempt and the
+end of a settlement each lead to `_pump`, which begins what now has room. Deliveries are made lazily: at most twice
+`max_in_flight` exist, however many clients the waiting events name.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
 
 from notifier.domain.delivery import Delivery
 from notifier.domain.errors import OurFault
-from notifier.domain.message import Lane, Message
+from notifier.domain.message import Lane, Message, Unsettled
 from notifier.domain.outcome import Cause
 from notifier.domain.plan import Skipped
 from notifier.domain.verdict import Defer, Done, Verdict, before_attempt, not_taken, postponed
@@ -18,20 +19,26 @@ from notifier.pipeline import facts
 from notifier.pipeline.admission import Go, Wait
 from notifier.pipeline.attempt import AttemptResult, Tools, attempt, defer_for
 from notifier.pipeline.gate import Gate, Ticket
-from notifier.pipeline.held import Held, Shelf
 from notifier.pipeline.intake import Intake, Move, Step
-from notifier.pipeline.lanes import A_TURN
-from notifier.pipeline.ledger import Ledger
-from notifier.pipeline.limits import Limits
+from notifier.pipeline.ledger import HeldMessage, Ledger
 from notifier.pipeline.ports import Acknowledger, CurrentRegistry
-from notifier.pipeline.selection import Selection
+from notifier.pipeline.selection import ROUND, Selection
 from notifier.pipeline.settlement import Send, Settlement
 
 TICK = 0.05  # seconds
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The bounds of one worker: `max_in_flight` attempts at a time; `slot_wait` and `shutdown_grace` in seconds."""
+
+    max_in_flight: int = 512
+    slot_wait: float = 1.0
+    shutdown_grace: float = 20.0
+
+
 class Worker:
-    """The heart: a `Inbox` for messages. `run` until `stop`."""
+    """Delivers the messages that the queue puts into it: an `Inbox`. Runs from `run` until `stop`."""
 
     def __init__(
         self,
@@ -47,56 +54,56 @@ class Worker:
         self._settlement = settlement
         self._tools = tools
         self._registry = registry
-        self._limits = limits
-        self._gate = Gate(limits, clock=tools.clock, steady=tools.steady, workers=workers, observe=tools.observe)
-        self._pumping = False  # `_begin_some` is to run at the loop's next turn
+        self._shutdown_grace = limits.shutdown_grace
+        self._pumping = False  # `_begin_some` runs in the loop's next round
         self._making_room = False  # one that waited is being put off for another's sake
         self._stop = asyncio.Event()
         self._quiet = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken: BaseException | None = None
-        self.shelves = {lane: Shelf() for lane in Lane}
-        self._ledger = Ledger(acknowledger, self.shelves, tools.observe, clock=tools.clock, steady=tools.steady)
-        self._selection = Selection(
-            self.shelves,
-            self._gate,
-            intake,
+        self._ledger = Ledger(acknowledger, tools.observe, clock=tools.clock, steady=tools.steady)
+        self._gate = Gate(
+            tools,
             self._ledger.without_fate,
             max_in_flight=limits.max_in_flight,
-            steady=tools.steady,
+            slot_wait=limits.slot_wait,
+            workers=workers,
         )
+        self._selection = Selection(self._gate, intake, steady=tools.steady)
 
     # ── the queue's side ──
 
     def take(self, message: Message) -> None:
-        """A message came from the queue."""
+        """Take a message that came from the queue."""
         if self._stop.is_set():
             return  # it goes back to the queue when the connection closes
-        self._selection.put(Held(message=message, arrived=self._tools.clock()))
+        self._selection.put(self._ledger.take(message))
         self._pump()
 
     def lost(self, lane: Lane) -> None:
-        """The lane's messages will come again. What runs goes on, and the second copy joins it."""
+        """Let go of the lane's messages: they will come again. What runs goes on, and the second copy joins it."""
         self._selection.lose(lane)
+        self._ledger.lose(lane)
 
     # ── running and stopping ──
 
     async def run(self) -> None:
-        """Serve until `stop`, then finish what is in flight within `shutdown_grace`; the rest is given back.
+        """Serve until `stop`, finish what is in flight within `shutdown_grace`, and give the rest back.
 
-        Raises what broke a settlement: its message has no fate, so the process must not go on as if it had.
+        Raises what broke a settlement: its message has no fate, and the process must not go on as if it had.
         """
         ticking = asyncio.create_task(self._tick())
         await self._stop.wait()
-        self._selection.give_back()
+        for held in self._selection.give_back():
+            self._ledger.let_go(held)
         self._pump()
         try:
-            async with asyncio.timeout(self._limits.shutdown_grace):
+            async with asyncio.timeout(self._shutdown_grace):
                 await self._quiet.wait()
         except TimeoutError:
             self._gate.abandon()
-            for shelf in self.shelves.values():
-                shelf.lose()
+            for lane in Lane:
+                self.lost(lane)
             for task in self._tasks:
                 task.cancel()
         ticking.cancel()
@@ -105,7 +112,7 @@ class Worker:
             raise self._broken
 
     async def _tick(self) -> None:
-        """Put off those who wait at a client that hangs or is left alone by now; begin those who wait in vain."""
+        """Put off those that wait at a client that hangs or is left alone; begin copies that waited in vain."""
         while True:
             await asyncio.sleep(TICK)
             for ticket, later in self._gate.put_off():
@@ -122,40 +129,44 @@ class Worker:
 
     @property
     def circuits(self) -> Iterable[tuple[str, str, int]]:
-        """(iss, client_id, 1 half-open | 2 open) of the circuits that are not closed."""
+        """Return (iss, client_id, 1 half-open | 2 open) for each circuit that is not closed."""
         return self._gate.circuits()
 
     @property
     def lines(self) -> Iterable[tuple[str, str, int]]:
-        """(iss, client_id, deliveries that wait in memory) of the clients who have any."""
+        """Return (iss, client_id, deliveries that wait in memory) for each client that has any."""
         return self._gate.lines()
+
+    def unsettled(self) -> Mapping[Lane, Unsettled]:
+        """Return how many messages of each lane are held, and how old they are."""
+        return self._ledger.unsettled()
 
     @property
     def in_flight(self) -> int:
-        """Attempts and settlements that run."""
+        """How many attempts and settlements run."""
         return len(self._tasks)
 
     # ── beginning ──
 
     def _pump(self) -> None:
-        """Begin whatever there is room for, as soon as the loop has turned: once for all that asks for it meanwhile."""
+        """Begin what there is room for in the loop's next round, once for all who ask for it meanwhile."""
         if not self._pumping:
             self._pumping = True
             asyncio.get_running_loop().call_soon(self._begin_some)
 
     def _begin_some(self) -> None:
-        """A few at a time, so that answers are read in between: hundreds that come due at once must delay nobody."""
+        """Begin a few deliveries. Answers are read between rounds, so hundreds that come due at once delay nobody."""
         self._pumping = False
-        if self._selection.admit():
+        if self._selection.begin_round():
             self._pump()
         effort = 0
-        while effort < A_TURN:
+        while effort < ROUND:
             if (held := self._selection.next()) is None:
                 self._make_room()
                 break
             if held.ahead is not None:
                 self._begin(held, held.give(self._intake))
-            effort += self._selection.turned(held)
+            effort += self._selection.gave(held)
             self._ledger.close(held)
         else:
             self._pump()
@@ -163,7 +174,7 @@ class Worker:
             self._quiet.set()
 
     def _make_room(self) -> None:
-        """Where memory is full and the next delivery is for another client, the largest waiter gives way."""
+        """Have the client that waits most give way, if memory is full and the next delivery is for another client."""
         if self._making_room or (held := self._selection.cramped()) is None:
             return
         held.look(self._intake)
@@ -174,10 +185,11 @@ class Worker:
             self._making_room = True
             self._put_off(*given)
 
-    def _begin(self, held: Held, step: Step | Move) -> None:
+    def _begin(self, held: HeldMessage, step: Step | Move) -> None:
         match step:
             case Delivery():
-                self._begin_delivery(held, step)
+                if (begun := self._ledger.open_delivery(held, step)) is not None:
+                    self._ask(held, begun)
             case Skipped():
                 fact = facts.Skipped(
                     iss=step.iss, client_id=step.client_id, event_id=step.event_id, reply_to=step.reply_to
@@ -190,12 +202,8 @@ class Worker:
                 self._ledger.open(held)
                 self._spawn(self._move(held, step.sends))
 
-    def _begin_delivery(self, held: Held, delivery: Delivery) -> None:
-        if (begun := self._ledger.open_delivery(held, delivery)) is not None:
-            self._ask(held, begun)
-
-    def _ask(self, held: Held, delivery: Delivery) -> None:
-        """Attempt it, put it off, or give it up."""
+    def _ask(self, held: HeldMessage, delivery: Delivery) -> None:
+        """Attempt the delivery, put it off, or give it up."""
         registry = self._registry()
         client = registry.resolve(delivery.iss, delivery.client_id, delivery.inline)
         now = self._tools.clock()
@@ -204,7 +212,7 @@ class Worker:
             client,
             issuer_known=delivery.iss in registry.issuers,
             grace=registry.grace,
-            # What comes to hand for the first time has no age, and nobody asks.
+            # A delivery seen for the first time has no age, so what its token names does not matter.
             carries_sid=delivery.begun_at is not None
             and client is not None
             and self._tools.channel.names_session(delivery, client),
@@ -217,7 +225,7 @@ class Worker:
             self._spawn(self._settle(held, delivery, after, verdict))
 
     def _admit(self, ticket: Ticket) -> Defer | None:
-        """Start it, let it wait for a slot of its client's, or say when to come again."""
+        """Start the attempt, let it wait in memory, or return until when it is put off."""
         match self._gate.ask(ticket):
             case Go():
                 self._start(ticket)
@@ -249,8 +257,8 @@ class Worker:
     # ── doing ──
 
     async def _serve(self, ticket: Ticket) -> None:
-        """One attempt and its settlement. The client's slot is free again before the settlement, which may wait."""
-        result = AttemptResult(delivery=ticket.delivery, verdict=Done())  # stands only where the task is cancelled
+        """Make one attempt and settle it. The client's slot is free before the settlement, which may wait."""
+        result = AttemptResult(delivery=ticket.delivery, verdict=Done())  # stands if the task is cancelled
         try:
             result = await attempt(ticket.delivery, ticket.client, self._tools)
         except Exception as error:  # noqa: BLE001  around one delivery: a fault in our code must not stop the others
@@ -268,7 +276,7 @@ class Worker:
         fault = OurFault(Cause.UNKNOWN, f"unexpected {type(error).__name__}")
         return defer_for(fault, ticket.delivery, ticket.client, self._tools)
 
-    async def _settle(self, held: Held, begun: Delivery, after: Delivery, verdict: Verdict) -> None:
+    async def _settle(self, held: HeldMessage, begun: Delivery, after: Delivery, verdict: Verdict) -> None:
         self._ledger.leaves(begun, verdict)
         durable = await self._settlement.settle(after, verdict)
         self._making_room = False
@@ -277,6 +285,6 @@ class Worker:
         else:
             self._ask(held, not_taken(begun, after))
 
-    async def _move(self, held: Held, sends: Iterable[Send]) -> None:
+    async def _move(self, held: HeldMessage, sends: Iterable[Send]) -> None:
         await self._settlement.send_all(sends)
         self._ledger.settle(held)

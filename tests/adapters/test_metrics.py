@@ -8,10 +8,10 @@ from time import perf_counter
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from notifier.adapters.telemetry.metrics import Held, Metrics, Sources
+from notifier.adapters.telemetry.metrics import Metrics, Sources
 from notifier.domain.client import Client
 from notifier.domain.delivery import Delivery
-from notifier.domain.message import Depth, Lane, QueueStatus
+from notifier.domain.message import Depth, Lane, QueueStatus, Unsettled
 from notifier.domain.outcome import Cause, DeadReason, Failed, Reason, Refused
 from notifier.domain.outcome import Delivered as Took
 from notifier.domain.registry import Issuer, Registry
@@ -217,7 +217,7 @@ async def test_gauges_are_read_at_the_scrape() -> None:
         Sources(
             in_flight=lambda: 7,
             queue=lambda: QueueStatus(connected=True, consuming=True, blocked=True),
-            held=lambda: {Lane.EVENTS: Held(unsettled=3, oldest=940.0)},
+            unsettled=lambda: {Lane.EVENTS: Unsettled(messages=3, oldest=940.0)},
             circuits=lambda: [(ISS, "shop", 1), (ISS, "wiki", 2), (ISS, "mail", 1)],
             reload_succeeded=lambda: False,
             signing_keys=lambda: [(ISS, "k1", True), (ISS, "k2", False)],
@@ -251,7 +251,7 @@ async def test_the_oldest_is_no_older_than_the_queue_was_empty() -> None:
     """What waits at the broker is younger than what was taken last, and came after the queue was seen empty."""
     now = Now()
     subject = Metrics(lambda: registry("shop"), version="1", clock=now)
-    subject.watch(Sources(held=lambda: {Lane.EVENTS: Held(last_taken=1005.0)}))
+    subject.watch(Sources(unsettled=lambda: {Lane.EVENTS: Unsettled(last_taken=1005.0)}))
 
     async def oldest() -> float | None:
         return value(await scrape(subject), "queue_oldest_seconds", queue="events")

@@ -1,4 +1,4 @@
-"""A discrete-event simulation of workers, delay queues and clients around the real `Admission` and `Turns`.
+"""Simulates workers, delay queues and clients around the real `Admission`, `Window` and `LaneOrder`.
 
 A heap of events, and no real time: an hour with a hundred thousand deliveries takes seconds. What is modelled:
 
@@ -28,9 +28,9 @@ from notifier.domain.message import Lane
 from notifier.domain.outcome import Failed, Reason
 from notifier.domain.verdict import Dead, Defer, Done, before_attempt, decide, postponed, record, within_age
 from notifier.pipeline.admission import Admission, Go, Later, Wait
-from notifier.pipeline.lanes import Turns
-from notifier.pipeline.selection import LOOKED_AT
+from notifier.pipeline.selection import LOOKED_AT, LaneOrder
 from notifier.pipeline.standing import CircuitChange, Mark
+from notifier.pipeline.window import Window
 
 POST = 300e-6  # seconds of the CPU
 PASS = 200e-6
@@ -217,10 +217,11 @@ class SimulatedWorker:
 
     def __init__(self, simulation: Simulation, workers: int, max_in_flight: int) -> None:
         self._sim = simulation
+        self.window = Window(max_in_flight)
         self.admission: Admission[Ticket] = Admission(
-            max_in_flight=max_in_flight, slot_wait=1.0, workers=lambda: workers, circuit_changed=self._circuit_changed
+            self.window, slot_wait=1.0, workers=lambda: workers, circuit_changed=self._circuit_changed
         )
-        self._turns = Turns(max_in_flight)
+        self._order = LaneOrder()
         self.held = dict.fromkeys(Lane, 0)
         self.unacked = dict.fromkeys(Lane, 0)
         self._shelves: dict[Lane, deque[Bundle]] = {lane: deque() for lane in Lane}
@@ -257,7 +258,7 @@ class SimulatedWorker:
     def _pump(self) -> None:
         waiting = [lane for lane, shelf in self._shelves.items() if shelf]
         while waiting:
-            lane = self._turns.next(waiting, self.admission.in_flight, self.held)
+            lane = self._order.next(waiting, self._has_room)
             if lane is None:
                 self._make_room(waiting)
                 return
@@ -273,6 +274,9 @@ class SimulatedWorker:
             self._ask(Ticket(bundle, parcel))
             waiting = [lane for lane, shelf in self._shelves.items() if shelf]
 
+    def _has_room(self, lane: Lane) -> bool:
+        return self.window.has_slot(lane) and self.window.has_memory(lane, self.held)
+
     def _step_aside(self, lane: Lane) -> bool:
         """Bring forward a message that need not wait; whether there is one, among the first."""
         shelf = self._shelves[lane]
@@ -284,7 +288,8 @@ class SimulatedWorker:
 
     def _make_room(self, waiting: list[Lane]) -> None:
         """Memory is full: whoever waits most gives way to another client."""
-        if self._making_room or not self._turns.cramped(waiting[0], self.admission.in_flight, self.held):
+        lane = waiting[0]
+        if self._making_room or not self.window.has_slot(lane) or self.window.has_memory(lane, self.held):
             return
         given = self.admission.give_way(self._shelves[waiting[0]][0].parcels[0].client.key, self._sim.now)
         if given is not None:

@@ -21,10 +21,9 @@ from notifier.pipeline.attempt import Tools
 from notifier.pipeline.back_channel import BackChannel
 from notifier.pipeline.facts import Fact
 from notifier.pipeline.intake import Intake
-from notifier.pipeline.limits import Limits
 from notifier.pipeline.ports import Request
 from notifier.pipeline.settlement import Settlement
-from notifier.pipeline.worker import Worker
+from notifier.pipeline.worker import Limits, Worker
 
 ISS = "https://id.example"
 OTHER = "https://other.example"

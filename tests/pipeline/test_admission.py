@@ -12,6 +12,7 @@ from notifier.domain.message import Lane
 from notifier.domain.outcome import Cause
 from notifier.pipeline.admission import AT_ONCE, KEPT, MOST_KNOWN, Admission, Go, Later, Wait
 from notifier.pipeline.standing import CircuitChange, Group, Mark
+from notifier.pipeline.window import Window
 from tests.pipeline.simulation import client
 
 _numbers = count()
@@ -23,8 +24,9 @@ class TimedAdmission:
     def __init__(self, window: int = 512, workers: int = 1) -> None:
         self.workers = workers
         self.changes: list[tuple[str, CircuitChange]] = []
+        self.window = Window(window)
         self.admission: Admission[list[int]] = Admission(
-            max_in_flight=window, slot_wait=1.0, workers=lambda: self.workers,
+            self.window, slot_wait=1.0, workers=lambda: self.workers,
             circuit_changed=lambda client, change: self.changes.append((client.client_id, change)),
         )  # fmt: skip
         self.now = 0.0
@@ -166,7 +168,7 @@ def test_all_suspects_together_have_a_quarter_of_the_window_s_size() -> None:
         timed.attempt(one, seconds=2.0)
     kinds = _kinds(timed.ask(one) for one in slow)
     assert kinds.count("Go") == 10
-    assert sum(timed.admission.in_flight.values()) == 0
+    assert sum(timed.window.in_flight.values()) == 0
 
 
 def test_those_not_proven_leave_a_part_of_the_window_free() -> None:
@@ -205,7 +207,7 @@ def test_who_hangs_for_a_second_leaves_the_window_and_those_who_wait_are_put_off
     timed.now += 0.81
     assert len(timed.tick()) == AT_ONCE
     assert timed.admission.waiting == waiting - AT_ONCE
-    assert sum(timed.admission.in_flight.values()) == 0
+    assert sum(timed.window.in_flight.values()) == 0
     off = timed.tick()
     assert all(name == "a" and later.due >= timed.now + 5.0 for name, later in off)
     assert timed.admission.waiting == 0
@@ -386,7 +388,7 @@ def test_the_books_balance_whatever_happens(steps: list[tuple[str, int, Lane, Ma
     timed = TimedAdmission(window=12, workers=workers)
     clients = [client(f"c{number}", max_concurrent=(1, 2, 3, 8, 100, 100)[number]) for number in range(6)]
     for step, which, lane, mark, seconds in steps:
-        one, before = clients[which], sum(timed.admission.in_flight.values())
+        one, before = clients[which], sum(timed.window.in_flight.values())
         match step:
             case "ask":
                 timed.ask(one, lane)
@@ -403,7 +405,7 @@ def test_the_books_balance_whatever_happens(steps: list[tuple[str, int, Lane, Ma
         _check(timed, clients, workers)
         # A suspect that answers comes back into the window with what runs at it, full or not; nothing else may.
         back = 2 if step == "end" else 0
-        assert sum(timed.admission.in_flight.values()) <= max(12, before + back)
+        assert sum(timed.window.in_flight.values()) <= max(12, before + back)
     for _ in range(300):
         timed.now += 0.5
         timed.tick()
@@ -412,7 +414,7 @@ def test_the_books_balance_whatever_happens(steps: list[tuple[str, int, Lane, Ma
                 timed.end(one)
     assert timed.running == []
     assert timed.admission.waiting == 0
-    assert set(timed.admission.in_flight.values()) == {0}
+    assert set(timed.window.in_flight.values()) == {0}
     assert set(timed.admission._window._running.values()) == {0}
     assert not timed.admission._busy
     assert not timed.admission._ready
@@ -424,7 +426,7 @@ def _check(timed: TimedAdmission, clients: list[Client], workers: int) -> None:
         assert timed.at(one.client_id) <= max(1, min(one.max_concurrent // workers, 3))
     by_group = admission._window._running
     assert sum(by_group.values()) == len(timed.running)
-    assert by_group[Group.WELL] + by_group[Group.UNPROVEN] == sum(admission.in_flight.values())
+    assert by_group[Group.WELL] + by_group[Group.UNPROVEN] == sum(admission._window.in_flight.values())
     assert admission.waiting == sum(one.waiting for one in admission._known.values())
 
 

@@ -9,6 +9,7 @@ from notifier.domain.outcome import Answer, Wire
 from notifier.pipeline.admission import FARTHEST, Admission, Later
 from notifier.pipeline.facts import Deferred
 from notifier.pipeline.ports import Request
+from notifier.pipeline.window import Window
 from tests.pipeline.stage import Stage, client, running
 from tests.pipeline.test_clocks import HOUR, JUMPS, busy, hop_of
 
@@ -113,7 +114,7 @@ def due_of(message: Outgoing) -> float:
 @pytest.mark.parametrize("back", [HOUR, 24 * HOUR])
 def test_a_reservation_is_never_farther_than_fifteen_minutes(back: float) -> None:
     """Told by a clock that has stepped back since, it lies hours ahead; who has it would come back as late."""
-    admission: Admission[object] = Admission(max_in_flight=8, slot_wait=1.0)
+    admission: Admission[object] = Admission(Window(8), slot_wait=1.0)
     shop, now = client("shop", per_second=0.1), 5000.0
     assert not isinstance(admission.ask(shop, Lane.EVENTS, object(), now), Later)
     for reserved, due in ((now + back, now + FARTHEST), (now + 60.0, now + 60.0)):

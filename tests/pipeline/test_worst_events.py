@@ -105,8 +105,8 @@ async def test_few_large_events_are_at_hand_and_small_ones_go_past() -> None:
         await stage.until(lambda: stage.told() == ["shop"])
         for _ in range(20 * OPENED_EVERY):
             await asyncio.sleep(0)
-        shelves = stage.worker.shelves.values()
-        opened = [held for shelf in shelves for held in shelf._unsettled if held.large and held.work is not None]
+        lanes = stage.worker._ledger._held.values()
+        opened = [held for lane in lanes for held in lane if held.large and held.work is not None]
         assert len(opened) == AT_HAND
         stage.queue.open.set()
         await stage.until(lambda: len(stage.queue.acked) == len(large) + 1)

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter, time
-from types import MappingProxyType
 from typing import Final, assert_never
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Metric, ProcessCollector, generate_latest
@@ -20,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from notifier.adapters.telemetry.attempt_seconds import AttemptSeconds
 from notifier.adapters.telemetry.client_series import ClientSeries
-from notifier.domain.message import Depth, Lane, QueueStatus
+from notifier.domain.message import Depth, Lane, QueueStatus, Unsettled
 from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.registry import Registry
 from notifier.pipeline.facts import (
@@ -42,21 +41,6 @@ _RESULTS = ("accepted", "duplicate", "split", "malformed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """What this worker holds of one lane: how many messages, and when (epoch seconds) the oldest of them, and the one
-    that was taken last, had been published; None where there is none or it is not known.
-    """
-
-    unsettled: int = 0
-    oldest: float | None = None
-    last_taken: float | None = None
-
-
-def _nothing_held() -> Mapping[Lane, Held]:
-    return MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
     """Where the gauges come from; each is called at a scrape and must return at once.
 
@@ -66,7 +50,7 @@ class Sources:
 
     in_flight: Callable[[], int] = lambda: 0
     queue: Callable[[], QueueStatus] = lambda: QueueStatus(connected=False, consuming=False)
-    held: Callable[[], Mapping[Lane, Held]] = _nothing_held
+    unsettled: Callable[[], Mapping[Lane, Unsettled]] = dict
     circuits: Callable[[], Iterable[tuple[str, str, int]]] = tuple
     reload_succeeded: Callable[[], bool] = lambda: True
     signing_keys: Callable[[], Iterable[tuple[str, str, bool]]] = tuple
@@ -180,7 +164,7 @@ class Metrics:
         yield _labelled(CounterMetricFamily, "tokens_minted_total", "Tokens signed.", ("iss", "alg"), self._minted)
         yield self._attempt_seconds.family(exemplars=exemplars)
         yield from self._gauges()
-        yield from self._waiting.families(self._sources.held())
+        yield from self._waiting.families(self._sources.unsettled())
 
     def _gauges(self) -> Iterator[Metric]:
         sources = self._sources
@@ -218,11 +202,11 @@ class _Waiting:
             if depth.ready == 0:
                 self._empty_at[queue] = now
 
-    def families(self, held: Mapping[Lane, Held]) -> Iterator[Metric]:
+    def families(self, held: Mapping[Lane, Unsettled]) -> Iterator[Metric]:
         ready = {queue: depth.ready for queue, depth in self._depths.items()}
         consumers = {queue: depth.consumers for queue, depth in self._depths.items()}
-        unsettled = {str(lane): held.get(lane, Held()).unsettled for lane in Lane}
-        oldest = {str(lane): self._oldest(lane, held.get(lane, Held())) for lane in Lane}
+        unsettled = {str(lane): held.get(lane, Unsettled()).messages for lane in Lane}
+        oldest = {str(lane): self._oldest(lane, held.get(lane, Unsettled())) for lane in Lane}
         for name, text, values in (
             ("queue_messages", "Ready messages, as the broker says.", ready),
             ("queue_consumers", "Consumers, as the broker says.", consumers),
@@ -231,7 +215,7 @@ class _Waiting:
         ):
             yield _labelled(GaugeMetricFamily, name, text, ("queue",), values)
 
-    def _oldest(self, lane: Lane, held: Held) -> float:
+    def _oldest(self, lane: Lane, held: Unsettled) -> float:
         """Seconds. A queue hands out in order, so what waits there is younger than what was taken last, and it came
         after the queue was last seen empty: without the latter the first event after a quiet hour would be an hour old.
         """
