@@ -16,7 +16,7 @@ T = TypeVar("T")
 ADVICE = "use the versions of deploy/requirements.txt, or a newer notifier"
 
 
-class Unexpected(Exception):  # noqa: N818  a finding, not an error
+class HookChanged(Exception):  # noqa: N818  a finding, not an error
     """The inside is not as it was; says what."""
 
 
@@ -25,7 +25,7 @@ def fits(hook: str, library: str, look: Callable[[], object]) -> bool:
     try:
         look()
     except Exception as error:  # noqa: BLE001  whatever it is: the library's own way is left
-        why = str(error) if isinstance(error, Unexpected) else f"{type(error).__name__}: {error}"
+        why = str(error) if isinstance(error, HookChanged) else f"{type(error).__name__}: {error}"
         structlog.get_logger(__name__).warning(
             "library_hook_off", hook=hook, library=library, version=version(library), reason=why[:300], advice=ADVICE
         )
@@ -34,21 +34,21 @@ def fits(hook: str, library: str, look: Callable[[], object]) -> bool:
 
 
 def expect(found: object, wanted: object, what: str) -> None:
-    """Raises Unexpected where they differ."""
+    """Raises HookChanged where they differ."""
     if found != wanted:
-        raise Unexpected(f"{what}: {found!r} instead of {wanted!r}")
+        raise HookChanged(f"{what}: {found!r} instead of {wanted!r}")
 
 
 def expect_use(of: object, *names: str) -> None:
-    """Raises Unexpected where this function, or none of this class, names all of these."""
+    """Raises HookChanged where this function, or none of this class, names all of these."""
     functions = [of] if inspect.isfunction(of) else [each for each in vars(of).values() if inspect.isfunction(each)]
     found = [set(inspect.unwrap(each).__code__.co_names) for each in functions]
     if not any(used.issuperset(names) for used in found):
-        raise Unexpected(f"{getattr(of, '__qualname__', of)} does not use {', '.join(names)} together")
+        raise HookChanged(f"{getattr(of, '__qualname__', of)} does not use {', '.join(names)} together")
 
 
 def step(coroutine: Coroutine[Any, Any, T]) -> T:
-    """What it returns. Raises Unexpected where it would wait."""
+    """What it returns. Raises HookChanged where it would wait."""
     try:
         coroutine.send(None)
     except StopIteration as done:
@@ -56,4 +56,4 @@ def step(coroutine: Coroutine[Any, Any, T]) -> T:
         return result
     finally:
         coroutine.close()
-    raise Unexpected(f"{coroutine!r} waits")
+    raise HookChanged(f"{coroutine!r} waits")

@@ -13,7 +13,7 @@ from yarl import URL
 from notifier.adapters.configuration.live_configuration import Loaded
 from notifier.adapters.configuration.secret_files import exposed, secrets_of
 from notifier.adapters.http import HttpTransport
-from notifier.adapters.http.insides import watches
+from notifier.adapters.http.aiohttp_hooks import usable
 from notifier.adapters.http.issuer_documents import DocumentReader
 from notifier.adapters.http.probe import Probe
 from notifier.adapters.library_hooks import ADVICE
@@ -163,7 +163,7 @@ async def libraries() -> Sequence[Finding]:
     """Whether our hooks into libraries fit the installed versions. One that does not is off, and costs only speed."""
     return [
         *judge_hooks(Area.QUEUE, "aiormq, pamqp", prepare(), ADVICE),
-        *judge_hooks(Area.CLIENT, "aiohttp", {"connections": watches()}, ADVICE),
+        *judge_hooks(Area.CLIENT, "aiohttp", {"connections": usable()}, ADVICE),
     ]
 
 

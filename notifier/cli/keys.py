@@ -32,7 +32,7 @@ def generate(
     ] = None,
 ) -> None:
     """Make a private signing key, as unencrypted PEM (PKCS#8)."""
-    from notifier.adapters.signers.keys import KeySource, generate_key, load_key
+    from notifier.adapters.signers.key_files import KeySource, generate_key, load_key
 
     pem = generate_key(alg)
     if out is None:
@@ -59,7 +59,7 @@ def jwks(
     """
     from notifier.adapters.configuration.config_file import read_part
     from notifier.adapters.configuration.live_configuration import key_source
-    from notifier.adapters.signers.keys import load_keys
+    from notifier.adapters.signers.key_files import load_keys
 
     issuers = read_part(config, os.environ, {"issuers"}).settings.issuers
     sources = {iss: [key_source(key) for key in of_issuer.keys] for iss, of_issuer in issuers.items()}

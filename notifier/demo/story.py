@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import yaml
 from rich.console import Console
 
-from notifier.adapters.signers.keys import KeySource, generate_key, load_keys
+from notifier.adapters.signers.key_files import KeySource, generate_key, load_keys
 from notifier.demo.bookkeeping import DemoTally, SignOut, settle_account
 from notifier.demo.display import Display, conclude, display, introduce
 from notifier.demo.receivers import Behaviour, Receiver, SampleReceivers

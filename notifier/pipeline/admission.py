@@ -2,7 +2,7 @@
 
 Pure: the clock is an argument, and nothing here waits. What keeps one client from hurting another:
 
-- a client's cap adapts (see `standing`), and groups of clients share the window (see `window`): suspects have slots
+- a client's cap adapts (see `client_standing`), and groups of clients share the window (see `window`): suspects have slots
   of their own, and what runs at a client when it falls silent is counted there too, so that however many hang at
   once, the window is free again a second later;
 - a client in good standing may have deliveries wait in memory while their expected wait is under `slot_wait`, so that
@@ -21,7 +21,7 @@ from notifier.domain.backoff import deferral_wait
 from notifier.domain.client import Client
 from notifier.domain.message import Lane
 from notifier.domain.outcome import Cause
-from notifier.pipeline.standing import CircuitChange, Group, Mark, Standing, Ticket
+from notifier.pipeline.client_standing import CircuitChange, Group, Mark, Standing, Ticket
 from notifier.pipeline.window import Window
 
 FARTHEST = 900.0  # seconds: no reservation lies further ahead than that after the line begins

@@ -27,9 +27,9 @@ from notifier.domain.verdict import (
     postponed,
     record,
 )
+from notifier.pipeline.client_standing import Mark, mark_of
 from notifier.pipeline.facts import Attempted, Observer
 from notifier.pipeline.ports import Channel, Clock, Request, Transport
-from notifier.pipeline.standing import Mark, mark_of
 
 LEAST_OF_TIMEOUT = 0.9  # of a client's timeout must have passed, or the timeout is not the client's fault
 

@@ -9,7 +9,7 @@ The worker and its selection ask here and nowhere else. The gate answers:
 - `give_way(key)`: memory is full. Which waiting delivery leaves it for one of client `key`?
 
 In return the gate is told how each attempt ended (`ended`). It owns what is known of clients: their circuits, pace,
-pauses and who waits for them. What is behind it (`admission`, `standing`, `circuit`, `window`) can be replaced.
+pauses and who waits for them. What is behind it (`admission`, `client_standing`, `circuit`, `window`) can be replaced.
 
 The gate keeps two clocks apart. Admission counts by a steady clock, so that a wall clock that jumps opens no circuit
 and lets nobody in. Messages bear the time of the wall clock, since other workers read them.
@@ -24,9 +24,9 @@ from notifier.domain.message import Lane
 from notifier.domain.verdict import Defer, within_age
 from notifier.pipeline.admission import Admission, Go, Later, Wait
 from notifier.pipeline.attempt import AttemptResult, Tools
+from notifier.pipeline.client_standing import CircuitChange
 from notifier.pipeline.facts import CircuitChanged
 from notifier.pipeline.ledger import HeldMessage
-from notifier.pipeline.standing import CircuitChange
 from notifier.pipeline.window import Window
 
 

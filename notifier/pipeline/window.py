@@ -10,7 +10,7 @@
 from collections.abc import Mapping
 
 from notifier.domain.message import Lane
-from notifier.pipeline.standing import Group
+from notifier.pipeline.client_standing import Group
 
 SUSPECTS_SHARE = 0.25
 UNPROVEN_SHARE = {Lane.EVENTS: 0.75, Lane.RETRIES: 0.5, Lane.BULK: 0.5}

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 
-from notifier.adapters.signers.keys import KeyRing, KeySource, generate_key, load_keys
+from notifier.adapters.signers.key_files import KeySource, generate_key, load_keys
+from notifier.adapters.signers.key_ring import KeyRing
 from notifier.domain.client import Algorithm
 
 ISS, OTHER = "https://id.example.com", "https://login.example.org"

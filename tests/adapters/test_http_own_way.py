@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from notifier.adapters.http import HttpTransport, insides
+from notifier.adapters.http import HttpTransport, aiohttp_hooks
 from notifier.domain.outcome import Answer, Reason
 from tests import behaviours as do
 from tests.adapters import (
@@ -56,15 +56,15 @@ async def another_inside(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]
         return await original(self, *words, **more)
 
     monkeypatch.setattr(aiohttp.BaseConnector, "connect", connect)
-    insides.watches.cache_clear()
+    aiohttp_hooks.usable.cache_clear()
     with capture_logs() as log:
-        assert [insides.watches(), insides.watches()] == [False, False]
+        assert [aiohttp_hooks.usable(), aiohttp_hooks.usable()] == [False, False]
     [told] = log
     assert (told["event"], told["hook"], told["library"]) == ("library_hook_off", "connections", "aiohttp")
     assert told["version"] == aiohttp.__version__
     yield
     monkeypatch.undo()
-    insides.watches.cache_clear()
+    aiohttp_hooks.usable.cache_clear()
 
 
 async def test_no_connection_is_kept(transport: HttpTransport) -> None:

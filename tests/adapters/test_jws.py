@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from notifier.adapters.signers.jws import PrivateKey, compact_signer
-from notifier.adapters.signers.keys import generate_key
+from notifier.adapters.signers.key_files import generate_key
 from notifier.domain.client import Algorithm
 
 

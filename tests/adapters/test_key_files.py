@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from notifier.adapters.signers.jws import PrivateKey
-from notifier.adapters.signers.keys import KeySource, load_keys, thumbprint
+from notifier.adapters.signers.key_files import KeySource, load_keys, thumbprint
 from notifier.domain.client import Algorithm
 from notifier.domain.errors import ConfigurationError
 from tests.adapters.key_folder import ISS, OTHER, Folder, pem

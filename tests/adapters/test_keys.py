@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.signers.keys import generate_key, load_keys
+from notifier.adapters.signers.key_files import generate_key, load_keys
 from notifier.domain.client import Algorithm, Client, TokenProfile
 from notifier.domain.delivery import Delivery
 from notifier.domain.errors import OurFault

@@ -21,7 +21,7 @@ import aio_pika
 import aiohttp
 from joserfc.jwk import import_key
 
-from notifier.adapters.signers.keys import generate_key
+from notifier.adapters.signers.key_files import generate_key
 from notifier.domain.client import Algorithm
 from tests.benchmarks.nginx import Nginx
 from tests.benchmarks.processes import TICKS

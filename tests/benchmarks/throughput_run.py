@@ -20,7 +20,7 @@ import aiohttp
 from notifier.adapters.queues.rabbitmq.administration import declare_topology, delete_topology
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
-from notifier.adapters.signers.keys import generate_key
+from notifier.adapters.signers.key_files import generate_key
 from notifier.domain.client import Algorithm
 from notifier.domain.message import Lane
 from tests.benchmarks.lag import Scrape, scraped

@@ -5,7 +5,7 @@ import json
 import re
 from pathlib import Path
 
-from notifier.adapters.signers.keys import generate_key
+from notifier.adapters.signers.key_files import generate_key
 from notifier.domain.client import Algorithm
 from tests.certificates import authority
 from tools.chart_rendering import Rendered

@@ -15,7 +15,8 @@ import yaml
 from rich.console import Console
 
 from notifier.adapters.configuration.config_file import load_settings
-from notifier.adapters.signers.keys import KeyRing, KeySource, load_keys
+from notifier.adapters.signers.key_files import KeySource, load_keys
+from notifier.adapters.signers.key_ring import KeyRing
 from notifier.demo.receivers import SampleReceivers
 from notifier.demo.story import ISS, Pace, RunningService, Start, play, write_configuration, write_key
 from notifier.demo.token_check import LOGOUT_EVENT

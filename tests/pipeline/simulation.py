@@ -28,8 +28,8 @@ from notifier.domain.message import Lane
 from notifier.domain.outcome import Failed, Reason
 from notifier.domain.verdict import Dead, Defer, Done, before_attempt, decide, postponed, record, within_age
 from notifier.pipeline.admission import Admission, Go, Later, Wait
+from notifier.pipeline.client_standing import CircuitChange, Mark
 from notifier.pipeline.selection import LOOKED_AT, LaneOrder
-from notifier.pipeline.standing import CircuitChange, Mark
 from notifier.pipeline.window import Window
 
 POST = 300e-6  # seconds of the CPU

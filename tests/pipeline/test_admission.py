@@ -11,7 +11,7 @@ from notifier.domain.client import Client
 from notifier.domain.message import Lane
 from notifier.domain.outcome import Cause
 from notifier.pipeline.admission import AT_ONCE, KEPT, MOST_KNOWN, Admission, Go, Later, Wait
-from notifier.pipeline.standing import CircuitChange, Group, Mark
+from notifier.pipeline.client_standing import CircuitChange, Group, Mark
 from notifier.pipeline.window import Window
 from tests.pipeline.simulation import client
 

@@ -13,7 +13,7 @@ import pytest
 
 from notifier.domain.client import RetryPolicy
 from notifier.domain.outcome import DeadReason
-from notifier.pipeline.standing import Mark
+from notifier.pipeline.client_standing import Mark
 from tests.pipeline.simulation import (
     PASS,
     Behaviour,

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 
 from notifier.adapters.http import HttpTransport
-from notifier.adapters.signers.keys import KeyRing
+from notifier.adapters.signers.key_ring import KeyRing
 from notifier.domain.client import Algorithm, Client
 from notifier.domain.delivery import Delivery
 from notifier.domain.logout_token import claims_for

@@ -11,7 +11,7 @@ from typing import Any
 
 from joserfc.jwk import import_key
 
-from notifier.adapters.signers.keys import generate_key
+from notifier.adapters.signers.key_files import generate_key
 from notifier.domain.client import Algorithm
 
 ISSUER = "https://id.example.com"

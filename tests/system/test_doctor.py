@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-from notifier.adapters.signers.keys import generate_key
+from notifier.adapters.signers.key_files import generate_key
 from notifier.domain.client import Algorithm
 from tests.receivers import Receiver
 from tests.system.command import notifier

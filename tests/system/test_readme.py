@@ -30,7 +30,7 @@ from notifier.adapters.configuration.tokens_file import TokenEntry, load_tokens
 from notifier.adapters.queues.rabbitmq.administration import declare_topology
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
-from notifier.adapters.signers.keys import generate_key
+from notifier.adapters.signers.key_files import generate_key
 from notifier.adapters.telemetry.logs import LogObserver, SubjectHash
 from notifier.adapters.telemetry.metrics import Metrics
 from notifier.cli.application import app

@@ -15,7 +15,8 @@ from notifier.adapters.configuration.file_watch import Stamp, stamps_of
 from notifier.adapters.configuration.start_files import mistakes_of_start
 from notifier.adapters.configuration.tokens_file import ApiToken, load_tokens
 from notifier.adapters.registries.file import read_registry
-from notifier.adapters.signers.keys import KeyRing, KeySource, examine_keys
+from notifier.adapters.signers.key_files import KeySource, examine_keys
+from notifier.adapters.signers.key_ring import KeyRing
 from notifier.adapters.telemetry.audit import write_audit
 from notifier.domain.client import Algorithm
 from notifier.domain.errors import ConfigurationError

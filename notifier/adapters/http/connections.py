@@ -2,7 +2,7 @@
 
 aiohttp does not tell three things that decide an outcome: whether a connection was used before, whether any byte of a
 response came, and the status line of a response that it cannot parse. So this module has a private hook into aiohttp,
-the connector's `_factory` of protocols; what is done where a new version changes it is said in `insides`.
+the connector's `_factory` of protocols; what is done where a new version changes it is said in `aiohttp_hooks`.
 What a request meets is noted in its `Exchange`, which aiohttp's own tasks find by a context variable.
 
 TLS handshakes are not limited in number. A start with 1,000 deliveries waiting for 200 clients makes 600, which take

@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from notifier import __version__
-from notifier.adapters.http import insides
+from notifier.adapters.http import aiohttp_hooks
 from notifier.adapters.http.connections import (
     Exchange,
     GuardedConnector,
@@ -62,7 +62,7 @@ class DocumentReader:
         try:
             async with asyncio.timeout(within):
                 ssl_context = await self._tls.context(tls) if uri[:5].lower() == "https" else True
-                watched = insides.watches()
+                watched = aiohttp_hooks.usable()
                 connector = (
                     GuardedConnector(egress, resolver, OpenConnections(keep=0), wire_limit=2 * BODY_LIMIT)
                     if watched

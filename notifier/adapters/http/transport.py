@@ -14,7 +14,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from notifier import __version__
-from notifier.adapters.http import insides, requests
+from notifier.adapters.http import aiohttp_hooks, requests
 from notifier.adapters.http.answer_text import BODY_LIMIT, answer_text
 from notifier.adapters.http.connections import (
     KEEP_ALIVE,
@@ -84,7 +84,7 @@ class HttpTransport:
 
     async def open(self) -> None:
         """Must come before the first `post`."""
-        insides.watches()  # so that what it finds is told at the start
+        aiohttp_hooks.usable()  # so that what it finds is told at the start
         self._resolver = self._given_resolver or aiohttp.AsyncResolver()
 
     async def close(self) -> None:
@@ -134,7 +134,7 @@ class HttpTransport:
             raise OurFault(Cause.TLS_FILES, text) from None
 
     async def _send(self, request: Request, pool: _Pool, proxy: URL | None, tls: ssl.SSLContext | None) -> Wire:
-        if proxy is None and insides.watches():
+        if proxy is None and aiohttp_hooks.usable():
             origin, target = requests.split(request.uri)
             head = pool.heads.of(origin, request.route, tls)
             response = await requests.exchange(pool.connector, head, target, request.body)
@@ -155,7 +155,7 @@ class HttpTransport:
         if (made := self._pools.get(policy)) is not None:  # by another, meanwhile
             return made
         assert self._resolver is not None, "open() comes before post()"
-        watched = insides.watches()
+        watched = aiohttp_hooks.usable()
         connector = (
             GuardedConnector(policy, self._resolver, self._open_connections, self._kept_for)
             if watched

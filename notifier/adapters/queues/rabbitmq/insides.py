@@ -30,7 +30,7 @@ from pamqp import commands, frame
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from notifier.adapters.library_hooks import Unexpected, expect, expect_use, fits, step
+from notifier.adapters.library_hooks import HookChanged, expect, expect_use, fits, step
 from notifier.adapters.queues.rabbitmq.wire.confirmed_writes import ConfirmedWrites
 from notifier.adapters.queues.rabbitmq.wire.decoding import UnreadableTable, tolerate_any_publisher
 from notifier.adapters.queues.rabbitmq.wire.frames import LeanReceiver, bear_unreadable, hand_over, read_leanly
@@ -112,7 +112,7 @@ def blocked(connection: aiormq.abc.AbstractConnection) -> bool:
 def _waits(coroutine: Coroutine[Any, Any, None]) -> bool:
     try:
         step(coroutine)
-    except Unexpected:
+    except HookChanged:
         return True
     return False
 

@@ -16,13 +16,13 @@ from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from notifier.adapters.http.connections import OpenConnections, WatchedConnection
-from notifier.adapters.library_hooks import Unexpected, expect, expect_use, fits, step
+from notifier.adapters.library_hooks import HookChanged, expect, expect_use, fits, step
 
 _ANSWER = b"HTTP/1.1 200 OK\r\nRetry-After: 7\r\nContent-Length: 5\r\n\r\nhello"
 
 
 @cache
-def watches() -> bool:
+def usable() -> bool:
     """Whether connections can be watched, and requests written on them. Needs a running loop."""
     return fits("connections", "aiohttp", _look)
 
@@ -38,7 +38,7 @@ def _look() -> None:
 
 
 def expect_arguments(function: Any, *names: str) -> None:
-    """Raises Unexpected where it takes others."""
+    """Raises HookChanged where it takes others."""
     code = function.__code__
     expect(code.co_varnames[: code.co_argcount], names, f"the arguments of {function.__qualname__}")
 
@@ -81,7 +81,7 @@ def _look_at_answers() -> None:
     counted, wire = OpenConnections(1), _Wire()
     watched = WatchedConnection(asyncio.get_running_loop(), counted, 10_000)
     if not isinstance(watched, ResponseHandler):
-        raise Unexpected("a connection is no ResponseHandler")
+        raise HookChanged("a connection is no ResponseHandler")
     watched.connection_made(wire)
     watched.begin()
     watched.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=1000)

@@ -4,7 +4,7 @@ import pytest
 
 from notifier.domain.message import Lane
 from notifier.domain.outcome import Delivered, Failed, Outcome, Reason, Refused
-from notifier.pipeline.standing import CircuitChange, Group, Mark, Standing, mark_of
+from notifier.pipeline.client_standing import CircuitChange, Group, Mark, Standing, mark_of
 from tests.pipeline.simulation import client
 
 
