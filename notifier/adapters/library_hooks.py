@@ -1,8 +1,8 @@
-"""Where this service rests on the inside of a library: each such hook is looked at once, before its first use.
+"""Checks that the insides of a library are as we use them, once before the first use.
 
-`pyproject.toml` bounds every such library to the versions tried. Should another one come all the same, the look finds
-what is not as it was, and the library's own way is taken: that costs speed, and never a logout. One line of the log
-says so, and `notifier doctor`. The looks stand in `rabbitmq/insides.py` and `http_transport/insides.py`.
+`pyproject.toml` bounds each such library to the versions tried. If another version comes and its insides differ, the
+library's public way is taken instead. That costs speed and never a logout. The log says so once, and so does
+`notifier doctor`. The checks are in `queues/rabbitmq/insides.py` and `http/aiohttp_hooks.py`.
 """
 
 import inspect
@@ -17,14 +17,14 @@ ADVICE = "use the versions of deploy/requirements.txt, or a newer notifier"
 
 
 class HookChanged(Exception):  # noqa: N818  a finding, not an error
-    """The inside is not as it was; says what."""
+    """The insides differ; the text says how."""
 
 
 def fits(hook: str, library: str, look: Callable[[], object]) -> bool:
-    """Whether the hook can be used. `look` raises whatever it meets where the inside is another."""
+    """Return True if the hook can be used. `look` raises anything if the insides differ."""
     try:
         look()
-    except Exception as error:  # noqa: BLE001  whatever it is: the library's own way is left
+    except Exception as error:  # noqa: BLE001  whatever it is, the library's public way remains
         why = str(error) if isinstance(error, HookChanged) else f"{type(error).__name__}: {error}"
         structlog.get_logger(__name__).warning(
             "library_hook_off", hook=hook, library=library, version=version(library), reason=why[:300], advice=ADVICE
@@ -34,13 +34,13 @@ def fits(hook: str, library: str, look: Callable[[], object]) -> bool:
 
 
 def expect(found: object, wanted: object, what: str) -> None:
-    """Raises HookChanged where they differ."""
+    """Raise HookChanged if they differ."""
     if found != wanted:
         raise HookChanged(f"{what}: {found!r} instead of {wanted!r}")
 
 
 def expect_use(of: object, *names: str) -> None:
-    """Raises HookChanged where this function, or none of this class, names all of these."""
+    """Raise HookChanged if this function, or no function of this class, uses all these names."""
     functions = [of] if inspect.isfunction(of) else [each for each in vars(of).values() if inspect.isfunction(each)]
     found = [set(inspect.unwrap(each).__code__.co_names) for each in functions]
     if not any(used.issuperset(names) for used in found):
@@ -48,7 +48,7 @@ def expect_use(of: object, *names: str) -> None:
 
 
 def step(coroutine: Coroutine[Any, Any, T]) -> T:
-    """What it returns. Raises HookChanged where it would wait."""
+    """Return what the coroutine returns. Raises HookChanged if it would wait."""
     try:
         coroutine.send(None)
     except StopIteration as done:

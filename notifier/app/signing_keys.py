@@ -1,6 +1,7 @@
-"""Watches, beside the worker, whether each issuer publishes the keys that sign, and says in the log what has changed.
+"""Watches whether each issuer publishes the keys that sign for it, and logs what has changed.
 
-What it knows holds back an issuer's 400s (`unpublished`) and is the gauge `signing_key_published` (`published`).
+While a key is not published, `unpublished` says so, and clients' 400s are no rejections. `published` is the gauge
+`signing_key_published`.
 """
 
 import asyncio
@@ -31,21 +32,21 @@ class SigningKeys:
         self._wake = asyncio.Event()
 
     def unpublished(self, iss: str, alg: Algorithm) -> str | None:
-        """Asked when a client refused a token: why none can verify it, where that is known. Brings a look forward."""
+        """Say why no client can verify the issuer's tokens, if that is known. Called after a 400; looks again soon."""
         if self._watch.doubt(iss, time.monotonic()):
             self._wake.set()
         return self._watch.missing(iss, alg)
 
     def published(self) -> Iterator[tuple[str, str, bool]]:
-        """For the gauge: iss, kid, and whether it is published, of each key whose issuer's set was read."""
+        """Return (iss, kid, published) for each key whose issuer's JWK Set was read."""
         return self._watch.published()
 
     def look(self) -> None:
-        """Issuers or keys may have changed: look at what is new now."""
+        """Look now at what is new: issuers or keys may have changed."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Look whenever it is time."""
+        """Look whenever it is time, until cancelled."""
         try:
             while True:
                 for change in await self._watch.look(time.monotonic()):
@@ -77,7 +78,7 @@ def _tell(change: Change) -> None:
     log = structlog.get_logger()
     match change:
         case KeyMissing():
-            hint = "publish the output of `notifier keys jwks` there; meanwhile what is answered 400 waits"
+            hint = "publish the output of `notifier keys jwks` there; until then deliveries answered 400 wait"
             log.warning("signing_key_missing", iss=change.iss, kid=change.kid, reason=change.text, hint=hint)
         case KeyPublished():
             log.info("signing_key_published", iss=change.iss, kid=change.kid)

@@ -1,4 +1,4 @@
-"""A delivery: the duty to tell one client about one event. It lives through many attempts and never holds a token.
+"""Defines a delivery: the duty to tell one client about one event. It has many attempts and never holds a token.
 
 Times are seconds since the epoch. Its history travels with it, so that any worker can go on.
 """

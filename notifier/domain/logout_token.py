@@ -18,7 +18,7 @@ MAX_LIFETIME = 120  # seconds: `exp` is at most two minutes ahead (B29)
 
 Claims = dict[str, object]
 NoSubject = Literal[DeadReason.NO_SID, DeadReason.NO_SUB]
-"""Why there can be no token: the client must have what the event does not give. A dead letter at once."""
+"""Why no token can be made: the client requires what the event does not give. The delivery is a dead letter at once."""
 
 
 @frozen
@@ -60,7 +60,7 @@ def carries_sid(delivery: Delivery, client: Client) -> bool:
 
 
 def claims_for(delivery: Delivery, client: Client, *, now: float, jti: str) -> Claims | NoSubject:
-    """The claims of one attempt (B10–B15, B29, R1, R4, R5, R10), or why there can be none.
+    """Return the claims of one attempt (B10–B15, B29, R1, R4, R5, R10), or why there can be none.
 
     `now` is in seconds since the epoch. `jti` must be new. The client's own `claims` never replace the specification's,
     and `nonce` is always left out (B14), whatever the profile says.

@@ -71,7 +71,7 @@ class Cause(StrEnum):
 
 @frozen
 class Answer:
-    """A response came. `text` is the printable beginning of the body (at most 1 KiB); `retry_after` the raw header."""
+    """A response came. `text` is the printable start of the body (at most 1 KiB), `retry_after` the raw header."""
 
     status: int
     text: str = ""

@@ -1,19 +1,20 @@
-"""What to do next with a delivery: `Done`, `Skip`, `RetryAt`, `Defer` or `Dead`. Pure: the settlement acts on it.
+"""Decides what happens next to a delivery: `Done`, `Skip`, `RetryAt`, `Defer` or `Dead`. Pure: the settlement acts.
 
-`before_attempt` judges what needs no attempt (unknown, paused, expired); `record` writes an outcome into the delivery;
-`decide` judges the outcome. Moments are seconds since the epoch, from the clock of whoever calls.
+`before_attempt` judges what needs no attempt (unknown, paused, expired). `record` writes an outcome into the delivery.
+`decide` judges the outcome. Moments are seconds since the epoch, by the caller's clock.
 
-Two limits end a delivery: `max_age`, and `sub_only_max_age` for a token without `sid`, which ends every session of its
-subject and so, late, one begun since. Both count from the moment when a worker first had it in hand, attempted or not:
-else what never finds a way to its client would wait for ever. An event that waits in the queue for want of workers is
-in nobody's hand: it is attempted however late (only `not_after` forbids it), since an open session is the worse fault.
+Two limits end a delivery: `max_age`, and `sub_only_max_age` for a token without `sid`. Such a token ends every session
+of its subject, and a late one ends a session that began since. Both limits count from the moment when a worker first
+took the delivery, attempted or not. Otherwise a delivery that never reaches its client would wait for ever. An event
+that waits in the queue because there are no workers is attempted however late (only `not_after` forbids it), since an
+open session is the worse fault.
 
-What lies with the client (its circuit, its `Retry-After`, its rate, its slots) does not stop the ages. What lies with
-us does (`paused: true`, and faults of ours), for as long as it was put off, and for `max_paused` in all.
+What lies with the client (its circuit, `Retry-After`, rate, slots) does not stop the ages. What lies with us does
+(`paused: true`, and faults of ours), for as long as the delivery was put off, and for `max_paused` in all.
 
-Just before a limit it comes back for a last attempt, on the same terms as any other: where its circuit is open, its
-pause lasts, or it has no token or slot left, none is made. A hundred thousand that wait for a client that is down
-expire at about the same moment, and one attempt for each of them would be a flood for it.
+Just before a limit a delivery comes back for a last attempt, on the same terms as any other. None is made if its
+circuit is open, its pause lasts, or no token or slot is left. A hundred thousand that wait for a client that is down
+expire at about the same moment, and one attempt for each would flood it.
 """
 
 import math
@@ -27,10 +28,10 @@ from notifier.domain.frozen import frozen, replace
 from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason, Refused
 
 REJECTIONS = 3  # further attempts after the first 400 that counts (R12)
-PAUSE = 512.0  # seconds a paused client's delivery rests before it asks again: a power of two, all of which is credited
+PAUSE = 512.0  # seconds until a paused delivery asks again: a power of two, none of which counts as age
 OUR_FAULT_BASE, OUR_FAULT_MOST = 2.0, 256.0  # seconds: a fault of ours is looked at again after 2, 4, 8 … 256 s
-# Causes that lie with the client. Their due time is a place in its line, which is kept when the delivery comes back
-# early, and the ages go on. All others are ours, and stop the ages.
+# Causes that lie with the client. Their due time is a place in its line: a delivery that comes back early keeps it. The
+# ages go on. All other causes lie with us and stop the ages.
 RESERVED = frozenset({Cause.SLOT, Cause.RATE, Cause.CIRCUIT, Cause.RETRY_AFTER})
 LAST_MOMENT = 1.0  # seconds before a limit at which the last attempt is due
 
@@ -42,12 +43,12 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """The client has no `backchannel_logout_uri` (any more): it need not be told."""
+    """The client has no `backchannel_logout_uri`, so it need not be told."""
 
 
 @frozen
 class RetryAt:
-    """Another attempt at `due`; a delay that the client asked for is rounded up, never down."""
+    """Attempt it again at `due`. A delay that the client asked for is rounded up."""
 
     due: float
     rounding: Rounding = "down"
@@ -55,7 +56,7 @@ class RetryAt:
 
 @frozen
 class Defer:
-    """Look again at `due`; no attempt is counted. `text` says in words what is wrong, where it is a fault of ours."""
+    """Look again at `due`; no attempt is counted. `text` says what is wrong if it is a fault of ours."""
 
     due: float
     cause: Cause
@@ -77,7 +78,7 @@ Verdict = Done | Skip | RetryAt | Defer | Dead
 def before_attempt(
     delivery: Delivery, client: Client | None, *, issuer_known: bool, grace: float, carries_sid: bool, now: float
 ) -> Skip | Defer | Dead | None:
-    """What can be said without an attempt; None where one is to be made. `grace` in seconds (`registry.grace`)."""
+    """Return the verdict that needs no attempt; None if an attempt is to be made. `grace` is `registry.grace`."""
     if delivery.not_after is not None and now > delivery.not_after:
         text = f"{_story(delivery, now)}: not_after has passed, the session ran out at the client by itself"
         return Dead(reason=DeadReason.EXPIRED, text=text)
@@ -106,26 +107,26 @@ def _unknown(delivery: Delivery, *, issuer_known: bool, grace: float, now: float
 
 
 def pause_of(outcome: Outcome, policy: RetryPolicy) -> float | None:
-    """Seconds for which the client asked that none of its deliveries be attempted (429 or 503 with `Retry-After`)."""
+    """Return for how many seconds the client asked not to be called (429 or 503 with `Retry-After`)."""
     if isinstance(outcome, Failed) and outcome.retry_after is not None and outcome.status in (429, 503):
         return clamp_retry_after(outcome.retry_after, policy)
     return None
 
 
 def clamp_retry_after(seconds: float, policy: RetryPolicy) -> float:
-    """Absurd values come to between a second and `max_delay`."""
+    """Bring absurd values to between a second and `max_delay`."""
     return min(max(seconds, SOON), max(policy.max_delay, SOON))
 
 
 def our_fault_wait(deferrals: int) -> float:
-    """Seconds until a fault of ours, seen `deferrals` times before by this delivery, is looked at again."""
+    """Return the seconds until a fault of ours is looked at again, after `deferrals` deferrals for it."""
     return min(OUR_FAULT_MOST, OUR_FAULT_BASE * 2.0 ** min(deferrals, 16))
 
 
 def grace_left(since: float | None, looks: int, grace: float, now: float) -> float:
-    """Seconds of `grace` that are left of something unknown `since`, put off `looks` times for it already.
+    """Return the seconds of `grace` left to something unknown `since`, which was put off `looks` times for it.
 
-    The looks say between what bounds the time gone lies, so that a wall clock that jumps neither ends nor extends it.
+    The number of looks bounds the time gone, so that a wall clock that jumps neither ends nor extends the grace.
     """
     if since is None:
         return grace
@@ -135,7 +136,7 @@ def grace_left(since: float | None, looks: int, grace: float, now: float) -> flo
 
 
 def record(delivery: Delivery, outcome: Outcome, now: float) -> Delivery:
-    """The delivery after an attempt that ended so. A 400 after an ambiguous attempt does not count (R3)."""
+    """Return the delivery after an attempt with this outcome. A 400 after an ambiguous attempt does not count (R3)."""
     if outcome.reason is Reason.PROXY:  # ours: neither an attempt nor a mark against the client
         return delivery
     rejected = outcome.reason is Reason.REJECTED_TOKEN and not delivery.ambiguous
@@ -156,7 +157,7 @@ def record(delivery: Delivery, outcome: Outcome, now: float) -> Delivery:
 
 
 def postponed(delivery: Delivery, verdict: Defer, client: Client | None, now: float) -> Delivery:
-    """The delivery after a deferral: since when, how often, for what, and how long it is held back by us."""
+    """Return the delivery after a deferral, with its cause, number, and the time that we hold it back."""
     ours = verdict.cause not in RESERVED
     held = delivery.held + (deferral_wait(verdict.due - now, verdict.rounding) if ours else 0.0)
     known = verdict.cause in delivery.waited_for
@@ -173,12 +174,12 @@ def postponed(delivery: Delivery, verdict: Defer, client: Client | None, now: fl
 
 
 def not_taken(begun: Delivery, after: Delivery) -> Delivery:
-    """The delivery as it was begun, where the queue has not taken its deferral in time; its age goes on."""
+    """Return the delivery as it was begun, if the queue did not take its deferral in time. Its age goes on."""
     return replace(begun, first_taken_at=after.first_taken_at, held=after.held, waited_for=after.waited_for)
 
 
 def within_age(later: Defer, delivery: Delivery, client: Client, *, carries_sid: bool, now: float) -> Defer:
-    """The deferral, due no later than the last moment for an attempt, so that it is known as expired when it is."""
+    """Return the deferral, due no later than the delivery's last attempt, so that it expires in time."""
     last = _last_moment(delivery, client.retry, carries_sid=carries_sid, now=now)
     comes = now + deferral_wait(later.due - now, later.rounding)
     return later if max(later.due, comes) <= last else replace(later, due=max(last, now), rounding="down")
@@ -187,7 +188,7 @@ def within_age(later: Defer, delivery: Delivery, client: Client, *, carries_sid:
 def decide(
     outcome: Outcome, delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float, jitter: Jitter
 ) -> Done | RetryAt | Defer | Dead:
-    """The verdict on an outcome; `delivery` is as `record` left it."""
+    """Judge an outcome. `delivery` is as `record` returned it."""
     match outcome:
         case Delivered():
             return Done()
@@ -207,7 +208,7 @@ def decide(
 def _retry(
     delivery: Delivery, policy: RetryPolicy, asked: float | None, *, carries_sid: bool, now: float, jitter: Jitter
 ) -> RetryAt | Dead:
-    """The next attempt, never due beyond the limit: a last one is made just before it."""
+    """Return the next attempt, due before the limit: the last one is made just before it."""
     last = _last_moment(delivery, policy, carries_sid=carries_sid, now=now)
     if last - now < SOON:
         return _expired(delivery, policy, carries_sid=carries_sid, now=now)
@@ -224,7 +225,7 @@ def _age_limit(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, no
 
 
 def _last_moment(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:
-    """When its last attempt is due, if it is not told before."""
+    """Return when its last attempt is due."""
     limit = _age_limit(delivery, policy, carries_sid=carries_sid, now=now)
     return min(limit, delivery.not_after or math.inf) - LAST_MOMENT
 
@@ -244,7 +245,7 @@ def _expired(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now:
 
 
 def _story(delivery: Delivery, now: float) -> str:
-    """How often it was attempted, how long it waited, and for what."""
+    """Say how often it was attempted, how long it waited, and for what."""
     tries = delivery.attempts
     tried = f"given up after {tries} attempt{'s' if tries > 1 else ''}" if tries else "never attempted"
     if delivery.begun_at is None:
@@ -255,7 +256,7 @@ def _story(delivery: Delivery, now: float) -> str:
 
 
 def _refusal(outcome: Refused) -> str:
-    """What stands in the dead letter: what the client answered, or which setting denied it."""
+    """Say what the client answered, or which setting denied the delivery."""
     if outcome.status is None:
         return outcome.text
     return f"the client answered {outcome.status}" + (f": {outcome.text}" if outcome.text else "")

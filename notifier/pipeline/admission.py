@@ -1,15 +1,15 @@
-"""Decides whether a delivery may be attempted now, waits in memory for a slot of its client's, or is put off.
+"""Decides whether a delivery may be attempted now, waits in memory for its client, or is put off.
 
-Pure: the clock is an argument, and nothing here waits. What keeps one client from hurting another:
+Pure: the clock is an argument, and nothing here waits. This keeps one client from hurting another:
 
-- a client's cap adapts (see `client_standing`), and groups of clients share the window (see `window`): suspects have slots
-  of their own, and what runs at a client when it falls silent is counted there too, so that however many hang at
-  once, the window is free again a second later;
-- a client in good standing may have deliveries wait in memory while their expected wait is under `slot_wait`, so that
-  a flood for it runs at full speed; beyond it they are put off. Where memory is full the largest waiter gives way;
-- what is put off gets a reservation: each a little later than the client's last, by its measured pace, so that a
-  hundred thousand that wait come back one by one and not all at once; it is kept while they come back early;
-- rate, circuit and pause (`Retry-After`) put off likewise, from the moment when they end.
+- A client's cap adapts (see `client_standing`), and groups of clients share the window (see `window`). Suspects have
+  slots of their own. What runs at a client when it falls silent moves there too. So however many hang at once, the
+  window is free again a second later.
+- Deliveries wait in memory for a client in good standing while their expected wait is under `slot_wait`, so that a
+  flood for it runs at full speed. Further ones are put off. If memory is full, the client that waits most gives way.
+- What is put off gets a reservation: each a little later than the client's last, by its measured pace. So a hundred
+  thousand that wait come back one by one and not all at once. A delivery that comes back early keeps its reservation.
+- Rate, circuit and pause (`Retry-After`) put off in the same way, from the moment when they end.
 """
 
 from collections import OrderedDict
@@ -25,9 +25,9 @@ from notifier.pipeline.client_standing import CircuitChange, Group, Mark, Standi
 from notifier.pipeline.window import Window
 
 FARTHEST = 900.0  # seconds: no reservation lies further ahead than that after the line begins
-KEPT = 1800.0  # seconds that a client not heard of is remembered: as long as it could be left alone
+KEPT = 1800.0  # seconds that a client is remembered after it was last heard of: the longest time it is left alone
 MOST_KNOWN = 20_000  # clients remembered that have nothing in memory
-AT_ONCE = 16  # put off together: more would hold up the others, now and again when they come back
+AT_ONCE = 16  # put off together: more would delay the others, now and when they come back
 LEFT_ALONE = frozenset({Cause.CIRCUIT, Cause.RETRY_AFTER})
 
 Key = tuple[str, str]
@@ -40,15 +40,15 @@ class Go:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """It waits in memory; `ended` hands it out."""
+    """It waits in memory; `ended` or `hand_out` returns it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Later:
     """Put it off until `due`, in seconds of the same clock.
 
-    Rounded up where the client is left alone until then, or more is known of it only then, so that it comes back once;
-    but down, by halves, for the first in line: it is the probe, and must come on time.
+    The delay is rounded up if the client is left alone until then, or if nothing new is known of it before, so that the
+    delivery comes back once. It is rounded down for the first in line, which is the probe and must come on time.
     """
 
     due: float
@@ -75,16 +75,16 @@ class Admission(Generic[Ticket]):
         self._slot_wait = slot_wait
         self._workers = workers
         self._circuit_changed = circuit_changed
-        self._known: OrderedDict[Key, Standing[Ticket]] = OrderedDict()  # the one least lately heard of first
+        self._known: OrderedDict[Key, Standing[Ticket]] = OrderedDict()  # the one heard of longest ago comes first
         self._busy: dict[Key, Standing[Ticket]] = {}  # those with deliveries in memory
-        self._ready: OrderedDict[Key, None] = OrderedDict()  # those who wait and might begin
+        self._ready: OrderedDict[Key, None] = OrderedDict()  # those that wait and might begin
         self._broken: dict[Key, Standing[Ticket]] = {}  # those whose circuit is not closed
         self.waiting = 0
 
     # ── asking ──
 
     def crowded(self, key: Key, lane: Lane) -> bool:
-        """Whether a client not proven yet, with nothing in flight, finds as many such as may be before it."""
+        """True if the client is not proven, has nothing in flight, and all places of such clients are taken."""
         one = self._known.get(key)
         if one is not None and (one.running or one.group is not Group.UNPROVEN):
             return False
@@ -93,7 +93,7 @@ class Admission(Generic[Ticket]):
     def ask(
         self, client: Client, lane: Lane, ticket: Ticket, now: float, reserved: float | None = None
     ) -> Go | Wait | Later:
-        """May this delivery be attempted? `reserved` is when it was told to come, if it was put off before."""
+        """Say whether the delivery may be attempted. `reserved` is its reservation, if it was put off before."""
         one = self._standing(client, now)
         stopped = self._stopped(one, now)
         if stopped is not None:
@@ -127,7 +127,7 @@ class Admission(Generic[Ticket]):
         return one
 
     def _stopped(self, one: Standing[Ticket], now: float) -> tuple[float, Cause] | None:
-        """Until when the client is to be left alone, and why."""
+        """Return until when the client is left alone, and why; None if it is not."""
         if now < one.paused_until:
             return one.paused_until, Cause.RETRY_AFTER
         if one.circuit.blocks(now):
@@ -136,9 +136,9 @@ class Admission(Generic[Ticket]):
         return None
 
     def _may_wait(self, one: Standing[Ticket], now: float) -> bool:
-        """Whether it may wait in memory: at a client in good standing, for a short time; at a silent one very few.
+        """True if one more may wait in memory: briefly at a client in good standing, very few at a silent one.
 
-        Nothing is known of the pace of a client that never answered: a flood for it waits for its first answers.
+        The pace of a client that never answered is not known. A flood for it waits for its first answers.
         """
         if one.tardy(now) and not one.suspect:
             return one.waiting < one.cap
@@ -149,7 +149,7 @@ class Admission(Generic[Ticket]):
         return (one.waiting + 1) * one.pace <= self._slot_wait
 
     def _may_start(self, one: Standing[Ticket], lane: Lane, now: float) -> bool:
-        """Whether the client has a slot free, and its part of the window one for it."""
+        """True if the client has a free slot, and its group's part of the window has one too."""
         if len(one.running) >= one.cap or one.tardy(now):
             return False
         return self._window.room(one.group, lane)
@@ -157,9 +157,9 @@ class Admission(Generic[Ticket]):
     def _later(
         self, one: Standing[Ticket], since: float, cause: Cause, now: float, reserved: float | None = None
     ) -> Later:
-        """A place in line: `since` itself for the first, or the one it has, where that still lies ahead."""
+        """Give it a place in line: its reservation, if that lies ahead; otherwise `since` if it is the first."""
         if reserved is not None and reserved > now and reserved >= since:
-            due = min(reserved, max(since, now) + FARTHEST)  # the wall clock may have stepped back since
+            due = min(reserved, max(since, now) + FARTHEST)  # the wall clock may have stepped back meanwhile
         elif one.reserved < since:
             due = one.reserved = since
         else:
@@ -176,7 +176,7 @@ class Admission(Generic[Ticket]):
         self._window.count(one.group, lane, +1)
 
     def _regroup(self, one: Standing[Ticket], before: Group) -> None:
-        """What runs at it is counted where it belongs by now."""
+        """Count what runs at the client in the group that it belongs to now."""
         if one.group is not before:
             for _, lane in one.running.values():
                 self._window.count(before, lane, -1)
@@ -188,7 +188,7 @@ class Admission(Generic[Ticket]):
         self._regroup(one, before)
 
     def ended(self, client: Client, ticket: Ticket, mark: Mark, now: float) -> list[Ticket]:
-        """An attempt ended so. Returns those who waited for it and begin now."""
+        """Note how an attempt ended. Returns those that waited for its slot and begin now."""
         one = self._known[key := client.key]
         before = one.group
         began, lane = one.running.pop(id(ticket))
@@ -196,8 +196,9 @@ class Admission(Generic[Ticket]):
         change = one.learn(mark, now - began, now)
         self._regroup(one, before)
         if before is Group.SUSPECT and not one.suspect:
-            # It is well again, and the line begins anew. Else one that fails now and then is left idle: whoever comes
-            # back while it fails goes to the end, and the end moves away by minutes (1,200 waited 128 s for nothing).
+            # The client is well again, and its line begins anew. Otherwise a client that fails now and then is left
+            # idle: what comes back while it fails goes to the end of the line, and the end moves away by minutes (1,200
+            # deliveries waited 128 s for nothing).
             one.reserved = min(one.reserved, now)
         one.heard = now
         self._known.move_to_end(key)
@@ -214,7 +215,7 @@ class Admission(Generic[Ticket]):
         return self.hand_out(now) if self._ready else []
 
     def hand_out(self, now: float) -> list[Ticket]:
-        """Slots that are free go to those who wait, client after client. To be called after `put_off`, too."""
+        """Give free slots to those that wait, client after client. Call it after `put_off`, too."""
         begun: list[Ticket] = []
         while self._ready and not self._window.full():
             key, _ = self._ready.popitem(last=False)
@@ -229,18 +230,15 @@ class Admission(Generic[Ticket]):
         return begun
 
     def pause(self, client: Client, until: float) -> None:
-        """The client asked to be left alone until then (`Retry-After`)."""
+        """Leave the client alone until then: it asked for it (`Retry-After`)."""
         one = self._known.get(client.key)
         if one is not None:
             one.paused_until = max(one.paused_until, until)
 
-    # ── those who can wait no more ──
+    # ── those that can wait no longer ──
 
     def put_off(self, now: float) -> Iterator[tuple[Ticket, Later]]:
-        """Some of those who wait at a client that is suspect, stopped or hanging by now.
-
-        To be called many times a second.
-        """
+        """Return some of those that wait at a client that is suspect, left alone or hangs. Is called often."""
         left = AT_ONCE
         for key, one in list(self._busy.items()):
             if one.hangs(now):
@@ -260,7 +258,7 @@ class Admission(Generic[Ticket]):
         self._forget(now)
 
     def give_way(self, key: Key, now: float) -> tuple[Ticket, Later] | None:
-        """Memory is full and a delivery for `key` comes: the newest of the largest waiter makes room for it."""
+        """Make room for a delivery for `key`: return the newest that waits for the client that most wait for."""
         largest = max(self._busy.values(), key=lambda one: one.waiting, default=None)
         mine = self._busy.get(key)
         if largest is None or largest is mine or largest.waiting <= (0 if mine is None else mine.waiting) + 1:
@@ -269,7 +267,7 @@ class Admission(Generic[Ticket]):
         return largest.pop(newest=True), self._later(largest, now, Cause.SLOT, now)
 
     def abandon(self) -> None:
-        """Forget all who wait: a drain gives them back to the queue."""
+        """Forget all that wait: a drain gives them back to the queue."""
         for one in self._busy.values():
             while one.waiting:
                 one.pop()
@@ -277,7 +275,7 @@ class Admission(Generic[Ticket]):
         self.waiting = 0
 
     def _forget(self, now: float) -> None:
-        """Let go of clients not heard of lately, and of the quietest where there are very many."""
+        """Forget clients not heard of for long, and the quietest ones if there are very many."""
         while self._known:
             key, one = next(iter(self._known.items()))
             if now - one.heard < KEPT and len(self._known) - len(self._busy) <= MOST_KNOWN:
@@ -290,9 +288,9 @@ class Admission(Generic[Ticket]):
                 self._known.move_to_end(key)
 
     def circuits(self) -> Iterator[tuple[str, str, int]]:
-        """(iss, client_id, 1 half-open | 2 open) of those not closed."""
+        """Return (iss, client_id, 1 half-open | 2 open) for each circuit that is not closed."""
         return ((*key, 1 if one.circuit.probing else 2) for key, one in self._broken.items())
 
     def lines(self) -> Iterator[tuple[str, str, int]]:
-        """(iss, client_id, deliveries that wait in memory) of those who have any."""
+        """Return (iss, client_id, deliveries that wait in memory) for each client that has any."""
         return ((*key, one.waiting) for key, one in self._busy.items() if one.waiting)

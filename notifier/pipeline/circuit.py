@@ -1,8 +1,8 @@
-"""A client's circuit: closed while it lives, open while it is left alone, half-open for one probe. Pure.
+"""Keeps a client's circuit: closed while it answers, open while it is left alone, half-open for one probe. Pure.
 
-It opens after so many failures in a row, or a failure rate over a window; stays open for a while that doubles with
-every failed probe; one success closes it. Only what says that the client is down counts: no connection, no answer,
-5xx. An answer of any other kind is life.
+It opens after a number of failures in a row, or at a failure rate over a window. It stays open for a time that doubles
+with each failed probe. One success closes it. Only a client that seems down counts as a failure: no connection, no
+answer, 5xx. Any other answer is a success.
 """
 
 from dataclasses import dataclass
@@ -26,15 +26,15 @@ class Circuit:
     _before: tuple[int, int] = (0, 0)  # and in the half before it
 
     def blocks(self, now: float) -> bool:
-        """Whether an attempt has to wait: it is open, or its probe is under way."""
+        """True if an attempt has to wait: the circuit is open, or its probe is under way."""
         return self.open_until is not None and (self.probing or now < self.open_until)
 
     def begin(self) -> None:
-        """An attempt begins; where the circuit is open it is the probe."""
+        """Note that an attempt begins. If the circuit is open, it is the probe."""
         self.probing = self.open_until is not None
 
     def alive(self, now: float, policy: CircuitPolicy) -> bool:
-        """The client answered; whether that closed the circuit."""
+        """Note that the client answered. Returns True if that closed the circuit."""
         self.failures = 0
         self.probing = False
         if self.open_until is not None:
@@ -46,11 +46,11 @@ class Circuit:
         return False
 
     def down(self, now: float, policy: CircuitPolicy, *, proven: bool) -> bool:
-        """The client failed; whether that opened the circuit (a failed probe keeps it open, for longer)."""
+        """Note that the client failed. Returns True if that opened the circuit; a failed probe keeps it open."""
         if self.open_until is not None:
             if self.probing:
                 self._open(now, policy)
-            return False  # else one that was under way when it opened: that is known already
+            return False  # an attempt that was under way when it opened says nothing new
         self.failures += 1
         self._note(now, policy, failed=True)
         if self.failures >= policy.failures * (1.0 if proven else UNPROVEN_SHARE):
@@ -62,7 +62,7 @@ class Circuit:
         return False
 
     def undecided(self) -> None:
-        """The attempt said nothing about the client (a fault of ours): let the next one be the probe."""
+        """Note that the attempt said nothing about the client (a fault of ours). The next one is the probe."""
         self.probing = False
 
     def _open(self, now: float, policy: CircuitPolicy) -> None:
@@ -75,13 +75,13 @@ class Circuit:
         self._now = self._before = (0, 0)
 
     def _note(self, now: float, policy: CircuitPolicy, *, failed: bool) -> None:
-        """Two halves of the window are counted, and the older one let go: that is all the memory it takes."""
+        """Count the attempt in the newer half of the window; forget the older half in time."""
         if now - self._since >= policy.window / 2:
             self._before = self._now if now - self._since < policy.window else (0, 0)
             self._now, self._since = (0, 0), now
         self._now = (self._now[0] + 1, self._now[1] + failed)
 
     def _rate_too_high(self, policy: CircuitPolicy) -> bool:
-        """Judged by no fewer attempts than the failures in a row that would open it: two of three say little."""
+        """True if the failure rate is too high. At least `failures` attempts are judged: two of three say little."""
         attempts, failed = self._now[0] + self._before[0], self._now[1] + self._before[1]
         return attempts >= policy.failures and failed >= policy.failure_rate * attempts

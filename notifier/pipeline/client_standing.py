@@ -1,8 +1,8 @@
-"""How one client stands: its cap, its pace, its circuit, who runs and who waits. Pure state and its arithmetic.
+"""Keeps what a worker knows of one client: its cap, pace and circuit, what runs at it and what waits for it. Pure.
 
-A client begins unproven, with a cap of 2. Each quick answer doubles the cap up to its limit; a failure, a brake or a
-slow answer makes it *suspect*, with a cap of 1. A second of silence is as good as a slow answer; well before, where
-it lasts far longer than this client's answers take, nothing more is sent to it.
+A client begins unproven, with a cap of 2 attempts at a time. Each quick answer doubles the cap, up to its limit. A
+failure, a brake or a slow answer makes it *suspect*, with a cap of 1. A second of silence counts as a slow answer.
+Nothing more is sent to a client that is silent for far longer than its answers take.
 """
 
 from collections import deque
@@ -39,7 +39,7 @@ class Group(Enum):
 
 
 class Mark(Enum):
-    """What an attempt said of its client."""
+    """What an attempt says of its client."""
 
     ALIVE = "alive"  # it answered as a client that works
     BRAKED = "braked"  # it asked for less (429, 408, 425)
@@ -48,7 +48,7 @@ class Mark(Enum):
 
 
 def mark_of(outcome: Outcome) -> Mark:
-    """What an outcome says of the client. Only what says that it is down counts for its circuit."""
+    """Return what an outcome says of the client. Only `DOWN` counts for its circuit."""
     match outcome:
         case Refused(reason=Reason.EGRESS_DENIED) | Failed(reason=Reason.PROXY):
             return Mark.NOTHING
@@ -63,7 +63,7 @@ def mark_of(outcome: Outcome) -> Mark:
 
 
 class CircuitChange(Enum):
-    """What a mark did to the circuit."""
+    """What an attempt did to its client's circuit."""
 
     OPENED = "opened"
     CLOSED = "closed"
@@ -99,51 +99,51 @@ class Standing(Generic[Ticket]):
 
     @property
     def idle(self) -> bool:
-        """Nothing of it is in memory."""
+        """True if no delivery for it is in memory."""
         return not self.running and not self.waiting
 
     @property
     def group(self) -> Group:
-        """Which part of the window its attempts belong to."""
+        """The part of the window that its attempts belong to."""
         if self.suspect:
             return Group.SUSPECT
         return Group.WELL if self.proven else Group.UNPROVEN
 
     @property
     def pace(self) -> float:
-        """Seconds between two attempts that it bears; of a client that never answered that is not known."""
+        """The seconds between two attempts that it bears; unknown for a client that never answered."""
         if not self.suspect:
             return max(self.step, self.mean / self.limit)
         return max(self.step, SUSPECTS_PACE, self.mean if self.proven else 0.0)
 
     @property
     def brisk(self) -> bool:
-        """Whether it fails so quickly that deliveries may wait for its one slot: its next answer may be a good one."""
+        """True if it fails so quickly that deliveries may wait for its one slot: its next answer may be a success."""
         return self.suspect and 0.0 < self.trouble <= BRISK
 
     @property
     def watch(self) -> float:
-        """Seconds until more will be known of a suspect: as long as its attempts take, doubling while they fail."""
+        """Seconds until more is known of a suspect: as long as its attempts take, doubling while they fail."""
         if not self.suspect:
             return 0.0
         return min(LONGEST_WATCH, max(SHORTEST_WATCH, self.trouble * 2.0 ** min(self.circuit.failures, 6)))
 
     def silence(self, now: float) -> float:
-        """Seconds without any answer, though an attempt has been running for as long."""
+        """Return for how many seconds an attempt has been running without any answer from the client."""
         for began, _ in self.running.values():
             return now - max(began, self.answered)
         return 0.0
 
     def hangs(self, now: float) -> bool:
-        """Whether it has been silent for too long."""
+        """True if it has been silent for too long."""
         return self.silence(now) > SLOW
 
     def tardy(self, now: float) -> bool:
-        """Whether its silence is out of the ordinary, so that nothing more should be sent to it for the moment."""
+        """True if its silence is unusual, so that nothing more is sent to it for the moment."""
         return self.silence(now) > max(TARDY_LEAST, TARDY * self.mean)
 
     def learn(self, mark: Mark, seconds: float, now: float) -> CircuitChange | None:
-        """What an attempt of that length said."""
+        """Take in what an attempt of that length says. Returns what it did to the circuit."""
         self.answered = now
         match mark:
             case Mark.NOTHING:
@@ -166,7 +166,7 @@ class Standing(Generic[Ticket]):
                 assert_never(mark)
 
     def doubt(self) -> None:
-        """It hangs: one slot until more is known, which may take until the deadline."""
+        """Note that it hangs: it has one slot until more is known, which may take until the deadline."""
         self.cap = 1
         self.suspect = True
         self.trouble = max(self.trouble, self.client.timeout)
@@ -177,7 +177,7 @@ class Standing(Generic[Ticket]):
         self.trouble = seconds if not self.trouble else self.trouble + SMOOTHING * (seconds - self.trouble)
 
     def take_token(self, now: float) -> bool:
-        """Whether the token bucket has one now. A second's worth may be taken at once."""
+        """Take a token of its rate, if there is one now. A second's worth of tokens may be taken at once."""
         if not self.step:
             return True
         if self.token_at - max(1.0, self.step) > now - self.step:
@@ -186,17 +186,17 @@ class Standing(Generic[Ticket]):
         return True
 
     def push(self, lane: Lane, ticket: Ticket) -> None:
-        """It waits in memory."""
+        """Have it wait in memory."""
         self.queues.setdefault(lane, deque()).append(ticket)
         self.waiting += 1
 
     @property
     def next_lane(self) -> Lane:
-        """The lane of the next to begin. Only where any wait."""
+        """The lane of the next to begin. Call it only if any wait."""
         return next(lane for lane in Lane if self.queues.get(lane))
 
     def pop(self, *, newest: bool = False) -> Ticket:
-        """The next to begin: the oldest of the highest lane; or the newest of the lowest, to give way."""
+        """Take out the next to begin: the oldest of the highest lane; with `newest`, the newest of the lowest lane."""
         filled = [queue for lane in Lane if (queue := self.queues.get(lane))]
         self.waiting -= 1
         return filled[-1].pop() if newest else filled[0].popleft()

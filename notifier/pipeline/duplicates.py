@@ -1,21 +1,22 @@
-"""Recognises the same delivery coming twice: a publisher that resends after a lost confirm, a message redelivered.
+"""Recognises a delivery that comes twice: a publisher sends again after a lost confirm, or a message is redelivered.
 
-Within one process only, and bounded: across processes a client is told again, which does no harm. Only ids that a
-publisher gave mark a duplicate; a made-up id is new at every reading, since a user may sign out twice with one body.
+It remembers within one process only, and a bounded number. Another process tells the client again, which does no harm.
+Only ids that a publisher gave mark a duplicate. A made-up id is new at every reading, since a user may sign out twice
+with one body.
 
-A delivery's retry bears its id too, and may come back before its scheduling is confirmed here (a loop held for a
-second is enough). It must not join what scheduled it, or it would be acked as settled and be lost: hence the stage.
+A delivery's retry has its id too, and may come back before its scheduling is confirmed here (a loop held for a second
+is enough). It must not join what scheduled it, or it would be acked as settled and be lost. Hence the stage.
 
-Once a retry is durable it stands for the delivery, and a copy of the event has nothing left to do: attempted as well,
-it could be accepted while the retry is at it, and the client would be told twice. While the retry is being made here
-the copy shares its fate. Only what an event asks for is held against this memory: the retry itself must go on, and so
-must a dead letter that is replayed as a delivery of its own.
+Once a retry is durable, it stands for the delivery, and a copy of the event has nothing left to do. If the copy were
+attempted as well, the client might be told twice. While the retry is being made here, the copy shares its fate. Only
+what an event asks for is compared with this memory: the retry itself must go on, and so must a dead letter that is
+replayed as a delivery of its own.
 
-What became a dead letter is forgotten: whoever sends its event again wants it tried again. But another worker may have
-taken the retry and given it up, unheard of here. So a retry stands for its delivery only until it can have come out of
-its first delay queue, and for a minute at the most. A copy that comes right then waits for a moment: mostly the retry
-comes here. Nor does a copy share the fate of one in flight whose dead letter, or whose retry's dead letter, may have
-been seen before the copy was sent: it is attempted. Telling a client twice does no harm; not telling it does.
+A dead letter is forgotten: whoever sends its event again wants another try. But another worker may have taken the
+retry and given it up, unknown here. So a retry stands for its delivery only until it can have left its first delay
+queue, and for a minute at most. A copy that comes right then waits for a moment, since the retry mostly comes here.
+A copy does not share the fate of one in flight if a dead letter of that one, or of its retry, may have been seen before
+the copy was sent: the copy is attempted. Telling a client twice does no harm; not telling it does.
 """
 
 import math
@@ -28,15 +29,15 @@ from notifier.domain.verdict import Dead, Defer, RetryAt
 
 Holder = TypeVar("Holder")
 
-REMEMBERED = 25_000  # deliveries at the least, and twice as many at most: 6 MB, of retries alone 7
-LONGEST_STANDING = 60.0  # seconds that a retry stands for its delivery at the most
-ARRIVAL = 2.0  # seconds that it may take from its delay queue to us; a copy waits for no longer than that
+REMEMBERED = 25_000  # deliveries at least, and twice as many at most: 6 MB, or 7 MB of retries only
+LONGEST_STANDING = 60.0  # seconds that a retry stands for its delivery at most
+ARRIVAL = 2.0  # seconds that a retry may take from its delay queue to us; a copy waits no longer
 
 
 def stands_for(verdict: RetryAt | Defer | Dead, now: float) -> float:
-    """Seconds for which nobody elsewhere can give the delivery up, from when the verdict is made durable.
+    """Return for how many seconds no other worker can give the delivery up, once the verdict is durable.
 
-    `now` in the verdict's time. A worker whose clock is ahead may take a retry after half of its wait.
+    `now` is by the clock of the verdict. A worker whose clock is ahead may take a retry after half of its wait.
     """
     match verdict:
         case RetryAt():
@@ -51,7 +52,7 @@ def stands_for(verdict: RetryAt | Defer | Dead, now: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """Nobody is at it: go on."""
+    """No copy is known: go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """Another copy is in flight, whose fate may have been known when this one was sent: attempt it for itself."""
+    """Another copy is in flight, but its fate may have been known when this one was sent: attempt this one too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +78,10 @@ class Expected:
 
 
 class Duplicates(Generic[Holder]):
-    """Which deliveries are in flight, with the holders that wait for their fate, and which had theirs lately.
+    """Remembers the deliveries in flight, with the holders that wait for their fate, and those with a recent fate.
 
-    For each of the latter it knows until when that holds, in seconds of a steady clock: for ever, if it was delivered.
-    They are kept in two generations, the older of which is forgotten as a whole: one that forgets them singly takes
-    twice as much memory.
+    A recent fate holds until a moment of a steady clock; for ever if the client was told. Fates are kept in two
+    generations, and the older one is forgotten as a whole: to forget them one by one takes twice the memory.
     """
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
@@ -101,10 +101,10 @@ class Duplicates(Generic[Holder]):
         of_event: bool = False,
         redelivered: bool = False,
     ) -> First | Joined | Known | Apart | Expected:
-        """A holder wants this delivery made. `stage` tells how far it has come: only equals are copies.
+        """A holder wants this delivery made. `stage` says how far it has come: only equal stages are copies.
 
         `of_event`: an event asks for it, not a message of its own. `redelivered`: its message was given out before, so
-        that it may be the very one that is in flight.
+        it may be the very one that is in flight.
         """
         until = self._stands_until(delivery_id)
         if until == math.inf:
@@ -121,19 +121,19 @@ class Duplicates(Generic[Holder]):
             return Expected(until + ARRIVAL) if lapsed else Known()
         if not of_event:
             self._retries[delivery_id] = stage
-        if until is not None:  # it is in hand here again, and copies may share its fate
+        if until is not None:  # it is here again, and copies may share its fate
             self._until.pop(delivery_id, None)
             self._older.pop(delivery_id, None)
         self._in_flight[delivery_id, stage] = [holder]
         return First()
 
     def leaves(self, delivery_id: str, until: float) -> None:
-        """What becomes of it is being made durable. Before `until` nobody elsewhere can give it up."""
-        if self._stands_until(delivery_id) != math.inf:  # else a copy was delivered
+        """Note that its verdict is being made durable. Before `until` no other worker can give it up."""
+        if self._stands_until(delivery_id) != math.inf:  # otherwise a copy was delivered
             self._remember(delivery_id, until)
 
     def end(self, delivery_id: str, stage: Hashable, *, delivered: bool) -> list[Holder]:
-        """The delivery has a durable fate. Returns every holder that waited for it, the first one included."""
+        """Note that the delivery has a durable fate. Returns every holder that waited for it, the first included."""
         if delivered:
             self._remember(delivery_id, math.inf)
         if self._retries.get(delivery_id) == stage:

@@ -1,10 +1,9 @@
-"""What is looked at before anything rests on the inside of aiohttp, and what is done where that is another.
+"""Checks the insides of aiohttp that the HTTP transport uses.
 
-Two hooks: the connector's factory of protocols (`connections`), by which an outcome is told exactly; and a request that
-is written past aiohttp's session (`requests`), for speed. Without them each request is a session's own, on a connection
-of its own that is not kept: so nothing stale is met, and nothing that came unasked while it idled. What is told less
-exactly then: a connection that ended is always one that may have brought the token.
-Names, egress and TLS rest on aiohttp's face alone, here as there.
+There are two hooks: the connector's factory of protocols (`connections`), which makes outcomes exact; and requests
+written past aiohttp's session (`requests`), for speed. Without them each request goes by a session, on a connection of
+its own that is not kept. Then a connection that ended always counts as one that may have carried the token. Name
+look-up, egress and TLS use aiohttp's public interface in both cases.
 """
 
 import asyncio
@@ -23,7 +22,7 @@ _ANSWER = b"HTTP/1.1 200 OK\r\nRetry-After: 7\r\nContent-Length: 5\r\n\r\nhello"
 
 @cache
 def usable() -> bool:
-    """Whether connections can be watched, and requests written on them. Needs a running loop."""
+    """Return True if connections can be watched and requests written on them. Needs a running loop."""
     return fits("connections", "aiohttp", _look)
 
 
@@ -38,7 +37,7 @@ def _look() -> None:
 
 
 def expect_arguments(function: Any, *names: str) -> None:
-    """Raises HookChanged where it takes others."""
+    """Raise HookChanged if the function takes other arguments."""
     code = function.__code__
     expect(code.co_varnames[: code.co_argcount], names, f"the arguments of {function.__qualname__}")
 
@@ -56,11 +55,11 @@ def _look_at_requests() -> None:
     key = made.connection_key
     expect((key.host, key.port, key.is_ssl, key.ssl), ("client.example", 8443, True, True), "a connection's key")
     expect((made.headers["Host"], made.headers["A"]), ("client.example:8443", "b"), "a request's headers")
-    expect(made.request_info.method, "POST", "what is told of a request")
+    expect(made.request_info.method, "POST", "a request's method")
 
 
 class _Wire(asyncio.Transport):
-    """Nobody at the other end."""
+    """A transport with nobody at the other end."""
 
     closing = False
 

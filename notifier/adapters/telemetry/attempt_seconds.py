@@ -1,4 +1,4 @@
-"""The histogram of how long attempts took, with an example in each bucket for whoever asks for OpenMetrics."""
+"""Keeps the histogram of how long attempts took, with an exemplar in each bucket for OpenMetrics."""
 
 from bisect import bisect_left
 
@@ -11,7 +11,7 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class AttemptSeconds:
-    """Its counts. Of each bucket the last attempt is kept, by its fact: that costs an attempt nothing."""
+    """Counts attempts by their length. Keeps the last attempt of each bucket as its fact, which costs nothing."""
 
     def __init__(self) -> None:
         self._counts = [0] * (len(BUCKETS) + 1)
@@ -19,14 +19,14 @@ class AttemptSeconds:
         self._sum = 0.0
 
     def add(self, fact: Attempted) -> None:
-        """One more attempt."""
+        """Count an attempt."""
         bucket = bisect_left(BUCKETS, fact.seconds)
         self._counts[bucket] += 1
         self._latest[bucket] = fact
         self._sum += fact.seconds
 
     def family(self, *, exemplars: bool) -> Metric:
-        """As prometheus-client has it; the text format 0.0.4 knows no exemplars."""
+        """Return the histogram for prometheus-client. The text format 0.0.4 has no exemplars."""
         total = 0
         buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
         bounds = (*map(str, BUCKETS), "+Inf")
@@ -40,7 +40,7 @@ class AttemptSeconds:
 
 
 def _exemplar(fact: Attempted | None) -> Exemplar | None:
-    """The trace that the attempt belongs to; its token's `jti`, which the client's log has too, where there is none."""
+    """Return the attempt's trace; without one its token's `jti`, which the client's log has too."""
     if fact is None or not fact.jti:
         return None
     trace = fact.delivery.trace

@@ -1,8 +1,8 @@
-"""The metrics that bear a client: which label a client gets, its numbers, and their text.
+"""Keeps the metrics of each client: its label, its numbers, and their text at a scrape.
 
-They are kept apart from prometheus-client because they are many: 500 clients of 49 series took it 280 ms a scrape;
-plain lists and one f-string a line take 5 ms, and the text comes in pieces so that a scrape can pause between.
-All series of a client begin together at its first fact, at zero, so that `increase()` sees the first failure too.
+prometheus-client does not keep them because they are many: 500 clients with 49 series took it 280 ms a scrape. Plain
+lists and one f-string for each line take 5 ms, and a scrape can pause between pieces of the text. All series of a
+client begin at its first fact, at zero, so that `increase()` sees the first failure too.
 """
 
 from bisect import bisect_left
@@ -21,13 +21,13 @@ OTHER, INLINE, UNKNOWN = "_other", "_inline", "_unknown"
 NO_CLIENT: Label = ("", "")
 
 # From half of what a healthy path takes to a quarter of an hour, which only retries reach; +Inf is the eighth. 30 s is
-# what the alerts call in time. A minute has no bucket: nobody decides by it, and each bucket is a series a client.
+# the limit of the alerts. A minute has no bucket: nobody decides by it, and each bucket is a series for each client.
 PROPAGATION_BUCKETS = (0.01, 0.05, 0.25, 1.0, 5.0, 30.0, 900.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Family:
-    """One metric. Each sample is a suffix of the name and the labels besides those of the client."""
+    """One metric. Each sample is a suffix of its name and the labels that follow those of the client."""
 
     name: str
     kind: str
@@ -38,7 +38,7 @@ class _Family:
 
 
 def _layout() -> tuple[_Family, ...]:
-    """The families in the order of a row's numbers."""
+    """Return the families in the order of a client's numbers."""
     buckets = [("_bucket", f',le="{bound}"') for bound in (*PROPAGATION_BUCKETS, "+Inf")]
     plan: list[tuple[str, str, str, list[tuple[str, str]]]] = [
         ("attempts_total", "counter", "Attempts to deliver, by what they met.", _by("reason", Reason)),
@@ -89,8 +89,8 @@ _DEFERRALS = _positions("deferrals_total", Cause)
 _DEAD = _positions("dead_letters_total", DeadReason)
 
 
-class Row:
-    """The numbers of one client, or of those that share a label."""
+class ClientNumbers:
+    """The numbers of one client, or of the clients that share a label."""
 
     __slots__ = ("concerns_client", "labels", "numbers")
 
@@ -100,82 +100,82 @@ class Row:
         self.numbers: list[float] = [0] * _SIZE
 
     def attempted(self, reason: Reason) -> None:
-        """One more attempt."""
+        """Count an attempt."""
         self.numbers[_ATTEMPTS[reason]] += 1
 
     def skipped(self) -> None:
-        """One more client that need not be told."""
+        """Count a client that need not be told."""
         self.numbers[_SETTLED["skipped"]] += 1
 
     def retry(self) -> None:
-        """One more retry is durable."""
+        """Count a durable retry."""
         self.numbers[_RETRIES] += 1
 
     def deferred(self, cause: Cause) -> None:
-        """One more deferral is durable."""
+        """Count a durable deferral."""
         self.numbers[_DEFERRALS[cause]] += 1
 
     def buried(self, reason: DeadReason) -> None:
-        """One more dead letter; the end of a delivery too, where it concerns one client."""
+        """Count a dead letter, which is the end of a delivery too."""
         self.numbers[_DEAD[reason]] += 1
         self.numbers[_SETTLED["dead"]] += 1
 
     def delivered(self, propagation: float | None) -> None:
-        """One more delivery is done, that many seconds after `ended_at`, if that is known."""
+        """Count a delivery that is done, `propagation` seconds after `ended_at`, if that is known."""
         numbers = self.numbers
         numbers[_SETTLED["delivered"]] += 1
         if propagation is None:
             return
         seconds = max(0.0, propagation)
         for position in range(_PROPAGATION + bisect_left(PROPAGATION_BUCKETS, seconds), _INFINITE + 1):
-            numbers[position] += 1  # buckets are kept cumulated, as they are told
+            numbers[position] += 1  # buckets are kept cumulative, as they are shown
         numbers[_INFINITE + 1] += 1
         numbers[_INFINITE + 2] += seconds
 
 
 class ClientSeries:
-    """The rows, by label. Labels follow the registry as it stands: `max_clients` have their own, in its order."""
+    """The clients' numbers, by label. The first `max_clients` of the present registry have labels of their own."""
 
     def __init__(self, registry: Callable[[], Registry], max_clients: int) -> None:
         self._registry = registry
         self._max_clients = max_clients
-        self._rows: dict[Label, Row] = {NO_CLIENT: Row(NO_CLIENT)}
+        self._numbers: dict[Label, ClientNumbers] = {NO_CLIENT: ClientNumbers(NO_CLIENT)}
         self._snapshot = registry()
         self._own = _first(self._snapshot, max_clients)
 
-    def row(self, iss: str, client_id: str, *, unknown: bool = False) -> Row:
-        """The row that counts for this client now; `unknown` where the fact says that nobody knows it."""
+    def of(self, iss: str, client_id: str, *, unknown: bool = False) -> ClientNumbers:
+        """Return the numbers that count for this client now. `unknown` if the fact says that it is not registered."""
         self._follow()
-        row = self._rows.get((iss, client_id))  # a client with a label of its own is found at once
-        if row is None:
+        found = self._numbers.get((iss, client_id))  # a client with its own label is found at once
+        if found is None:
             label = self._label(iss, client_id, unknown=unknown)
-            row = self._rows.get(label)
-            if row is None:
-                row = self._rows[label] = Row(label)
-        return row
+            found = self._numbers.get(label)
+            if found is None:
+                found = self._numbers[label] = ClientNumbers(label)
+        return found
 
     def iss(self, iss: str) -> str:
-        """The label of an issuer: what a publisher made up gets none of its own."""
+        """Return the label of an issuer. An issuer that a publisher made up gets none of its own."""
         return iss if not iss or iss in self._registry().issuers else UNKNOWN
 
     def circuits(self, states: Iterable[tuple[str, str, int]]) -> None:
-        """Take over the state (0, 1, 2) of the circuits that are not closed; every other one is closed."""
-        for row in self._rows.values():
-            row.numbers[_CIRCUIT] = 0
+        """Set the state (1, 2) of the circuits that are not closed; all others are closed."""
+        for each in self._numbers.values():
+            each.numbers[_CIRCUIT] = 0
         for iss, client_id, state in states:
-            numbers = self.row(iss, client_id).numbers
+            numbers = self.of(iss, client_id).numbers
             numbers[_CIRCUIT] = max(numbers[_CIRCUIT], state)
 
     def text(self, *, openmetrics: bool = False) -> Iterator[str]:
-        """The exposition, in pieces of one metric of one client. OpenMetrics names a counter without `_total`."""
-        rows = tuple(self._rows.values())  # the caller may pause between pieces, and clients may come meanwhile
+        """Return the text of a scrape in pieces. OpenMetrics names counters without `_total`."""
+        clients = tuple(self._numbers.values())  # the caller may pause between pieces, and clients may come meanwhile
         for family in _FAMILIES:
             name = f"notifier_{family.name}"
-            told = name.removesuffix("_total") if openmetrics else name
-            yield f"# HELP {told} {family.text}\n# TYPE {told} {family.kind}\n"
-            for row in rows:
-                if row.concerns_client or family.clientless:
-                    numbers, labels = row.numbers, row.labels
+            base = name.removesuffix("_total") if openmetrics else name
+            yield f"# HELP {base} {family.text}\n# TYPE {base} {family.kind}\n"
+            for client in clients:
+                if client.concerns_client or family.clientless:
+                    numbers, labels = client.numbers, client.labels
                     yield "".join(
                         f"{name}{suffix}{{{labels}{more}}} {numbers[position]}\n"
                         for position, (suffix, more) in enumerate(family.samples, family.start)
@@ -191,21 +191,21 @@ class ClientSeries:
         return label, UNKNOWN if unknown or label == UNKNOWN or not registry.inline_allowed else INLINE
 
     def _follow(self) -> None:
-        """After a reload, forget the rows of clients that have no label of their own any more."""
+        """After a reload, forget the numbers of clients that no longer have a label of their own."""
         registry = self._registry()
         if registry is self._snapshot:
             return
         self._snapshot, self._own = registry, _first(registry, self._max_clients)
         shared = ("", OTHER, INLINE, UNKNOWN)
-        self._rows = {
-            (iss, client_id): row
-            for (iss, client_id), row in self._rows.items()
+        self._numbers = {
+            (iss, client_id): numbers
+            for (iss, client_id), numbers in self._numbers.items()
             if (client_id in shared and self.iss(iss) == iss) or client_id in self._own.get(iss, frozenset())
         }
 
 
 def _first(registry: Registry, count: int) -> Mapping[str, frozenset[str]]:
-    """The first clients of the registry, by issuer."""
+    """Return the first clients of the registry, by issuer."""
     keys = islice(((iss, client_id) for iss, clients in registry.clients.items() for client_id in clients), count)
     own: dict[str, set[str]] = {}
     for iss, client_id in keys:
@@ -214,6 +214,6 @@ def _first(registry: Registry, count: int) -> Mapping[str, frozenset[str]]:
 
 
 def _escape(value: str) -> str:
-    """A label's value as the text format wants it."""
+    """Escape a label's value for the text format."""
     clean = value.encode("utf-8", "backslashreplace").decode()  # a lone surrogate would break the whole page
     return clean.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')

@@ -1,7 +1,7 @@
-"""Logs: one wide line an attempt, JSON off a terminal, and nothing in them that could hurt if it leaked.
+"""Writes the log: one line for each attempt, JSON unless on a terminal, and nothing that does harm if it leaks.
 
-`sub` and `sid` appear as a keyed hash (or not at all, or raw where the operator opts in); text that clients wrote is
-printable and short. Should a token or a password get this far all the same, `redact` takes it out of the finished line.
+`sub` and `sid` appear as a keyed hash (or not at all, or raw if the operator chooses so). Text that clients wrote is
+printable and short. If a token or a password comes this far, `redact` takes it out of the finished line.
 """
 
 import hmac
@@ -37,7 +37,7 @@ from notifier.pipeline.facts import (
 )
 
 TEXT_LENGTH = 200  # characters of what others wrote
-_TELLING = 3  # a `sub` shorter than this cannot be told from any other word of an answer
+_TELLING = 3  # characters: a shorter `sub` may be any word of an answer
 
 _OURS = frozenset({Cause.SIGNING, Cause.TLS_FILES, Cause.PROXY})
 
@@ -50,10 +50,10 @@ class SubjectHash:
     def __init__(self, key: bytes | None = None) -> None:
         self.lasting = key is not None
         self._key = secrets.token_bytes(32) if key is None else key
-        self._lately = lru_cache(256)(self._log_id)  # the clients of an event have its `sub` and `sid` in common
+        self._lately = lru_cache(256)(self._log_id)  # the clients of an event share its `sub` and `sid`
 
     def log_id(self, value: str) -> str:
-        """The hash; the same for the same value as long as the key is the same."""
+        """Return the hash of a value."""
         return self._lately(value)
 
     def _log_id(self, value: str) -> str:
@@ -61,7 +61,7 @@ class SubjectHash:
 
 
 def clip(text: str, length: int = TEXT_LENGTH) -> str:
-    """The beginning of what somebody else wrote, printable."""
+    """Return the start of what somebody else wrote, printable."""
     text = text[:length]
     return text if text.isprintable() else "".join(char if char.isprintable() else "·" for char in text)
 
@@ -69,10 +69,10 @@ def clip(text: str, length: int = TEXT_LENGTH) -> str:
 def configure(
     level: str = "info", log_format: Literal["auto", "json", "console"] = "auto", *, stream: TextIO | None = None
 ) -> None:
-    """Set up the logs of the process, once at its start; libraries' own (stdlib `logging`) come the same way.
+    """Set up the log of the process at its start, for libraries (stdlib `logging`) too.
 
-    `auto` is `console` on a terminal and `json` elsewhere. Libraries are heard from warnings on, or from `info` on
-    where `level` is `debug`: further down they log frames, which hold tokens.
+    `auto` is `console` on a terminal and `json` elsewhere. Libraries log from `warning` on, or from `info` on if
+    `level` is `debug`: below that they log frames, which have tokens in them.
     """
     out = Unbreakable(stream)
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -98,13 +98,13 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     _set_library_levels(number)
-    for name in ("aiormq", "aio_pika"):  # what they meet is told by the adapter, once and without frames
+    for name in ("aiormq", "aio_pika"):  # the adapter logs what they meet, once and without frames
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=True)
 
 
 def set_level(level: str) -> None:
-    """Write from this level on, from now on. Loggers that were bound before keep theirs: see LogObserver.relevel."""
+    """Log from this level on, from now on. Loggers bound before keep their level: see LogObserver.relevel."""
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(**{**structlog.get_config(), "wrapper_class": structlog.make_filtering_bound_logger(number)})
     _set_library_levels(number)
@@ -137,7 +137,7 @@ def _redact(_logger: WrappedLogger, _method: str, line: EventDict | str) -> str:
 
 
 class LogObserver:
-    """Writes the facts of the pipeline down. To be made after `configure`."""
+    """Logs the facts of the pipeline. Make it after `configure`."""
 
     def __init__(
         self,
@@ -154,19 +154,19 @@ class LogObserver:
         if subject == "hash" and not self._hash.lasting:
             self._log.info(
                 "log_key_made_up",
-                hint="sub and sid are hashed with a key of this process alone; log.subject_key_file gives one to all",
+                hint="sub and sid are hashed with a key of this process only; set log.subject_key_file to share one",
             )
 
     def relevel(self) -> None:
-        """Take over the level that was set meanwhile."""
+        """Take over a level that was set meanwhile."""
         self._log = structlog.get_logger().bind()
         self._brief = not self._log.is_enabled_for(logging.DEBUG)
 
     def observe(self, fact: Fact) -> None:
-        """Write a fact down, at once."""
+        """Log a fact, at once."""
         if isinstance(fact, Attempted):
             self._write_attempt(self._attempt(fact))
-        elif not (self._brief and _is_detail(fact)):  # its line would be made, at 40 µs, and then not be written
+        elif not (self._brief and _is_detail(fact)):  # saves 40 µs for a line that would not be written
             self._write(fact)
 
     def _write(
@@ -231,7 +231,7 @@ class LogObserver:
         return line
 
     def _subjects(self, delivery: Delivery) -> dict[str, str]:
-        """Of whom it is, as far as the log may say."""
+        """Return `sub` and `sid` in the form that the log may show."""
         found: dict[str, str] = {}
         if self._subject != "omit":
             for name, value in (("sub", delivery.sub), ("sid", delivery.sid)):
@@ -240,7 +240,7 @@ class LogObserver:
         return found
 
     def _without_subject(self, text: str, delivery: Delivery) -> str:
-        """An answer may well name the user ("no session of alice"): that is taken out before the text is cut."""
+        """Take the user out of an answer ("no session of alice") before it is cut."""
         if self._subject != "raw":
             for name, value in (("[sub]", delivery.sub), ("[sid]", delivery.sid)):
                 if value is not None and len(value) >= _TELLING:
@@ -249,10 +249,10 @@ class LogObserver:
 
 
 def _is_detail(fact: Fact) -> bool:
-    """Whether it is written at level debug, or told by another fact's line."""
+    """Return True if it is logged at level debug, or if another fact's line says it."""
     match fact:
         case Deferred():
-            # What nobody here can read (a later release wrote it) is known by no other line.
+            # No other line tells of a message that only a later release can read.
             return fact.cause not in _OURS and bool(fact.iss)
         case EventTaken():
             return fact.result != "malformed"
@@ -287,7 +287,7 @@ def _event(fact: EventTaken) -> dict[str, object]:
 
 
 def _where(error: Exception) -> Mapping[str, str]:
-    """The kind of an exception and where it came from; not its text, which may quote a `sub`."""
+    """Return the kind of an exception and its frames, without its text, which may quote a `sub`."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     return {"error": type(error).__name__, "exception": frames}
 

@@ -1,7 +1,7 @@
-"""What Prometheus sees. Facts of the pipeline become numbers; nothing else counts anything.
+"""Counts the facts of the pipeline and serves them to Prometheus. Nothing else counts.
 
-prometheus-client writes the few metrics without a client and those of the process; `client_series` the many.
-Gauges are asked for at the scrape, through `Sources`. All on the event loop: no locks, no threads.
+prometheus-client writes the few metrics without a client and those of the process; `client_series` writes the many.
+Gauges are read at the scrape, through `Sources`. All runs on the event loop: no locks, no threads.
 """
 
 import asyncio
@@ -36,16 +36,16 @@ from notifier.pipeline.facts import (
 )
 
 _END = b"# EOF\n"  # of a page of OpenMetrics
-_SLICE = 0.002  # seconds of rendering after which the loop gets its turn
+_SLICE = 0.002  # seconds of rendering, after which other work runs
 _RESULTS = ("accepted", "duplicate", "split", "malformed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Where the gauges come from; each is called at a scrape and must return at once.
+    """Where the gauges come from. Each is called at a scrape and must return at once.
 
-    `circuits` gives (iss, client_id, 1 half-open | 2 open) of those not closed; `signing_keys` (iss, kid, published);
-    `certificates` (what for, file, when the first in it runs out in epoch seconds).
+    `circuits` gives (iss, client_id, 1 half-open | 2 open) of the circuits that are not closed, `signing_keys` (iss,
+    kid, published), `certificates` (what for, file, when the first in it expires in epoch seconds).
     """
 
     in_flight: Callable[[], int] = lambda: 0
@@ -87,11 +87,11 @@ class Metrics:
         self._open_page = _registry(partial(self._families, exemplars=True))
 
     def watch(self, sources: Sources) -> None:
-        """From now on the gauges come from there."""
+        """Take the gauges from there from now on."""
         self._sources = sources
 
     def set_depths(self, depths: Mapping[str, Depth]) -> None:
-        """What the broker says of each queue (names without prefix), as often as it is asked; replaces what it said."""
+        """Set what the broker says of each queue (names without prefix)."""
         self._waiting.set_depths(depths)
 
     def observe(self, fact: Fact) -> None:
@@ -100,18 +100,18 @@ class Metrics:
             case Attempted():
                 self._attempted(fact)
             case Delivered(delivery=delivery):
-                self._clients.row(delivery.iss, delivery.client_id).delivered(fact.propagation)
+                self._clients.of(delivery.iss, delivery.client_id).delivered(fact.propagation)
             case EventTaken():
                 self._events[fact.result] += 1
                 self._undated += fact.result == "accepted" and not fact.dated
             case RetryScheduled(delivery=delivery):
-                self._clients.row(delivery.iss, delivery.client_id).retry()
+                self._clients.of(delivery.iss, delivery.client_id).retry()
             case Deferred():
-                self._clients.row(fact.iss, fact.client_id, unknown=fact.cause is Cause.UNKNOWN).deferred(fact.cause)
+                self._clients.of(fact.iss, fact.client_id, unknown=fact.cause is Cause.UNKNOWN).deferred(fact.cause)
             case Skipped():
-                self._clients.row(fact.iss, fact.client_id).skipped()
+                self._clients.of(fact.iss, fact.client_id).skipped()
             case Buried():
-                self._clients.row(fact.iss, fact.client_id, unknown=fact.reason in _NOBODY_KNOWS).buried(fact.reason)
+                self._clients.of(fact.iss, fact.client_id, unknown=fact.reason in _NOBODY_KNOWS).buried(fact.reason)
             case Unexpected():
                 self._own_faults += 1
             case CircuitChanged():
@@ -121,20 +121,20 @@ class Metrics:
 
     def _attempted(self, fact: Attempted) -> None:
         iss, client_id = fact.delivery.key
-        self._clients.row(iss, client_id).attempted(fact.outcome.reason)
+        self._clients.of(iss, client_id).attempted(fact.outcome.reason)
         self._attempt_seconds.add(fact)
-        if fact.jti:  # an attempt that egress denied minted no token
+        if fact.jti:  # no token is made for an attempt that egress denies
             key = (self._clients.iss(iss), fact.alg)
             self._minted[key] = self._minted.get(key, 0) + 1
 
     async def render(self, *, openmetrics: bool = False) -> bytes:
-        """The page, in one piece."""
+        """Return the page, in one piece."""
         return b"".join([chunk async for chunk in self.chunks(openmetrics=openmetrics)])
 
     async def chunks(self, *, openmetrics: bool = False) -> AsyncIterator[bytes]:
-        """The page, in the text format 0.0.4 or as OpenMetrics, with exemplars. Gives the loop its turn every 2 ms.
+        """Return the page in pieces, in the text format 0.0.4 or as OpenMetrics, with exemplars.
 
-        In pieces, since that of 10,000 clients has 50 MB: to join them held the loop for 40 ms.
+        Other work runs every 2 ms. A page of 10,000 clients has 50 MB: to join its pieces held the loop for 40 ms.
         """
         self._clients.circuits(self._sources.circuits())
         head = _openmetrics(self._open_page) if openmetrics else generate_latest(self._page)
@@ -188,7 +188,7 @@ _NOBODY_KNOWS = frozenset({DeadReason.UNKNOWN_CLIENT, DeadReason.UNKNOWN_ISSUER,
 
 
 class _Waiting:
-    """What waits in the queues, by the broker's word and by ours."""
+    """What waits in the queues, as the broker and this worker know it."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -216,8 +216,10 @@ class _Waiting:
             yield _labelled(GaugeMetricFamily, name, text, ("queue",), values)
 
     def _oldest(self, lane: Lane, held: Unsettled) -> float:
-        """Seconds. A queue hands out in order, so what waits there is younger than what was taken last, and it came
-        after the queue was last seen empty: without the latter the first event after a quiet hour would be an hour old.
+        """Return the age of the oldest message that waits, in seconds.
+
+        A queue hands out in order, so what waits there is younger than what was taken last. It also came after the
+        queue was last seen empty; without this the first event after a quiet hour would seem an hour old.
         """
         now = self._clock()
         if held.oldest is not None:
@@ -229,7 +231,7 @@ class _Waiting:
 
 
 class _Page(Collector):
-    """Hands the families to prometheus-client when it asks."""
+    """Gives the families to prometheus-client when it asks."""
 
     def __init__(self, families: Callable[[], Iterator[Metric]]) -> None:
         self._families = families
@@ -246,7 +248,7 @@ def _registry(families: Callable[[], Iterator[Metric]]) -> CollectorRegistry:
 
 
 def _openmetrics(registry: CollectorRegistry) -> bytes:
-    """The page up to its end, which comes after the clients."""
+    """Return the page without its end mark, which comes after the clients."""
     page: bytes = openmetrics_latest(registry)  # type: ignore[no-untyped-call]
     return page.removesuffix(_END)
 

@@ -1,9 +1,9 @@
-"""OpenTelemetry traces: from what the publisher's trace says, by the event, to each attempt, its mint and its POST.
+"""Writes OpenTelemetry traces: from the publisher's span by the event to each attempt, its mint and its POST.
 
-The spans are made of facts, after the fact, with the times they bear, so that nothing is in the way of a delivery. The
-span of an event has an id that follows from the trace and the event alone: an attempt that another worker makes
-tomorrow knows its parent without having been told. Where the publisher sent no trace, its id follows from the event,
-too. Without `tracing` none of this is there. Nothing of it is ever sent to a client.
+Spans are made of facts, afterwards and with the facts' times, so that no delivery waits for them. The id of an event's
+span follows from the trace and the event. So an attempt that another worker makes tomorrow knows its parent. If the
+publisher sent no trace, the trace's id follows from the event too. Nothing of this runs without `tracing`, and nothing
+of it is sent to a client.
 """
 
 import asyncio
@@ -40,14 +40,14 @@ from notifier.domain.trace_context import parts
 from notifier.pipeline.facts import Attempted, EventTaken, Fact
 from notifier.pipeline.ports import Request, Signer, Transport
 
-CLOSE_WITHIN = 5.0  # seconds that a collector has to take the last spans
-REMEMBERED = 10_000  # events whose span was written: the parts of a large one are one span
+CLOSE_WITHIN = 5.0  # seconds that the collector has to take the last spans
+REMEMBERED = 10_000  # events whose span was written: the parts of a large event share one span
 NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A part of an attempt, from and to in ns since the epoch."""
+    """A part of an attempt; times in ns since the epoch."""
 
     name: str
     began: int
@@ -59,10 +59,10 @@ _STEPS: ContextVar[tuple[_Step, ...]] = ContextVar("steps", default=())
 
 
 class Tracing:
-    """The observer that writes spans, and what wraps the signer and the transport to time them."""
+    """The observer that writes spans. It also wraps the signer and the transport to time them."""
 
     def __init__(self, endpoint: str | None = None, sample: float | None = None, *, version: str) -> None:
-        """`endpoint` and `sample` None: as OTEL_… says. Makes the thread that exports."""
+        """Start the thread that exports. If `endpoint` or `sample` is None, the OTEL_… variables decide."""
         sampler: Sampler | None = None if sample is None else ParentBased(TraceIdRatioBased(sample))
         resource = Resource.create({"service.version": version})
         if resource.attributes.get(SERVICE_NAME, "").startswith("unknown_service"):  # type: ignore[union-attr]
@@ -75,7 +75,7 @@ class Tracing:
         self._written: OrderedDict[int, None] = OrderedDict()
 
     def signer(self, signer: Signer) -> Signer:
-        """The same, timed."""
+        """Return the same, timed."""
         return _TimedSigner(signer)
 
     def transport(self, transport: Transport) -> Transport:
@@ -92,7 +92,7 @@ class Tracing:
             self._taken(fact, fact.arrived)
 
     async def close(self) -> None:
-        """Send what waits, for CLOSE_WITHIN at most: a collector that is away must not hold up the end."""
+        """Send what waits, for CLOSE_WITHIN at most: a collector that is away must not delay the end."""
         ending = threading.Thread(target=self._provider.shutdown, daemon=True)
         ending.start()
         await asyncio.to_thread(ending.join, CLOSE_WITHIN)
@@ -136,7 +136,7 @@ class Tracing:
         if met.status is not None:
             attributes["http.response.status_code"] = met.status
         ended = int(fact.at * NS)
-        began = min([ended - int(fact.seconds * NS), *(step.began for step in steps)])  # of clocks that may differ
+        began = min([ended - int(fact.seconds * NS), *(step.began for step in steps)])  # the clocks may differ
         span = self._tracer.start_span("attempt", context=place.event, attributes=attributes, start_time=began)
         inside = set_span_in_context(span)
         for step in steps:
@@ -147,14 +147,14 @@ class Tracing:
         span.end(max([ended, *(step.ended for step in steps)]))
 
     def _sampled(self, place: "_Place") -> bool:
-        """By the sampler, once for all of an event: an attempt is not left without its event."""
+        """Ask the sampler, with the same answer for all of an event: no attempt is left without its event."""
         found = self._provider.sampler.should_sample(place.publisher, place.trace_id, "event")
         return found.decision is Decision.RECORD_AND_SAMPLE
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where the spans of an event belong. `publisher` is None where it sent no trace; `event` the context within."""
+    """Where the spans of an event belong. `publisher` is None if it sent no trace; `event` is the context within."""
 
     trace_id: int
     span_id: int
@@ -185,7 +185,7 @@ def _digest(size: int, *texts: str) -> int:
 
 
 def _traces(endpoint: str | None) -> str | None:
-    """The collector's path, where only its address is given."""
+    """Return the collector's path, if only its address is given."""
     if endpoint is None:
         return None
     bare = endpoint.rstrip("/")
@@ -193,7 +193,7 @@ def _traces(endpoint: str | None) -> str | None:
 
 
 class _Ids(RandomIdGenerator):
-    """Random ids, but for the next span where they are known."""
+    """Makes random ids, except for the next span if its ids are known."""
 
     def __init__(self) -> None:
         self._next: tuple[int, int] | None = None
@@ -217,7 +217,7 @@ class _TimedSigner:
 
     async def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
         began, before = time.time_ns(), _STEPS.get()
-        _STEPS.set(())  # as it stays where a fault of ours ends the attempt here, or at the POST
+        _STEPS.set(())  # stays so if a fault of ours ends the attempt here or at the POST
         token = await self._signer.sign(iss, alg, typ, claims)
         _STEPS.set((*before, _Step("mint", began, time.time_ns())))
         return token
