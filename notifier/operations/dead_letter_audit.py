@@ -15,7 +15,7 @@ from notifier.operations.dead_letter_repair import RepairResult
 class WriteAudit(Protocol):
     """Writes one line of the audit."""
 
-    def __call__(self, action: str, /, **details: object) -> None:
+    def __call__(self, action: str, **details: object) -> None:
         """Write it, whatever the level of the log."""
 
 

@@ -60,7 +60,7 @@ async def api(place: tuple[Queue, DeadLetters], monkeypatch: pytest.MonkeyPatch)
     desk = DeadLetterAccess(
         letters=place[1],
         rules=lambda _: RULES,
-        audit=DeadLetterAudit(lambda _action, **_details: None),
+        audit=DeadLetterAudit(lambda action, **_details: None),
         clock=time.time,
         steady=time.monotonic,
     )
