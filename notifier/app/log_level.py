@@ -1,4 +1,4 @@
-"""The level of the log while the worker runs: SIGUSR1 turns debug on and off, `PUT /v1/log-level` sets any."""
+"""Changes the log level while the worker runs: SIGUSR1 turns debug on and off, `PUT /v1/log-level` sets any level."""
 
 from collections.abc import Callable
 
@@ -9,10 +9,7 @@ DEBUG, USUAL = "debug", "info"
 
 
 class LogLevel:
-    """The log's level, and the ways to change it while the worker runs.
-
-    `follow` is called after each change; a restart begins with the configured level again.
-    """
+    """The log level. `follow` is called after each change. A restart returns to the configured level."""
 
     def __init__(self, configured: str, follow: Callable[[], None]) -> None:
         self.configured = configured
@@ -20,13 +17,13 @@ class LogLevel:
         self._follow = follow
 
     def set(self, level: str, *, by: str) -> None:
-        """From now on. `by`: who asked for it, for the log."""
+        """Set the level. `by` names who asked for it, for the log."""
         before, self.now = self.now, level
         write_audit("log_level", level_now=level, level_before=before, by=by)
         set_level(level)
         self._follow()
 
     def toggle(self) -> None:
-        """To debug, or from there back to the configured level (info, where that is debug itself)."""
+        """Switch to debug, or from debug back to the configured level (to info if that is debug)."""
         usual = USUAL if self.configured == DEBUG else self.configured
         self.set(usual if self.now == DEBUG else DEBUG, by="SIGUSR1")

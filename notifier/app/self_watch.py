@@ -1,4 +1,4 @@
-"""Watches the worker itself: how late its event loop is, when its certificates run out, who may read its secrets."""
+"""Watches the worker itself: the lag of its event loop, the end of its certificates, the readers of its secrets."""
 
 import asyncio
 
@@ -8,34 +8,34 @@ from notifier.adapters.configuration.live_configuration import LiveConfiguration
 from notifier.adapters.configuration.secret_files import Exposed, exposed, secrets_of
 from notifier.adapters.tls.certificates import expiries, presented
 
-EVERY = 0.5  # seconds between two looks at the clock
-KEPT = 15.0  # seconds for which the worst is told, at least: as long as most scrapers pause
+EVERY = 0.5  # seconds between two readings of the clock
+KEPT = 15.0  # seconds for which the worst lag stays visible: the usual scrape interval
 FILES_EVERY = 60.0
 
 
 class LoopLag:
-    """The worst lateness of the last 15 to 30 s, so that a scrape sees what happened since the one before."""
+    """The worst lag of the last 15 to 30 s, so that each scrape sees what happened since the last one."""
 
     def __init__(self, now: float) -> None:
         self._since = now
         self._worst = self._worst_before = 0.0
 
     def note(self, late: float, now: float) -> None:
-        """It was so late just now, in seconds."""
+        """Note a lag, in seconds."""
         if now - self._since >= KEPT:
             self._since, self._worst_before, self._worst = now, self._worst, 0.0
         self._worst = max(self._worst, late)
 
     @property
     def worst(self) -> float:
-        """In seconds."""
+        """The worst lag, in seconds."""
         return max(self._worst, self._worst_before)
 
 
 class SelfWatch:
-    """Watches this process: how late its event loop is, and when its certificates run out.
+    """Watches the lag of the event loop and the end of certificates.
 
-    `certificates` as (what for, file, when the first in it runs out).
+    `certificates` are (use, file, when the first one in it expires).
     """
 
     def __init__(self, live: LiveConfiguration) -> None:
@@ -46,7 +46,7 @@ class SelfWatch:
 
     @property
     def loop_lag(self) -> float:
-        """In seconds, at most, of late."""
+        """The worst recent lag, in seconds."""
         return self._lag.worst
 
     async def watch_loop(self) -> None:
@@ -67,7 +67,7 @@ class SelfWatch:
             await asyncio.sleep(FILES_EVERY)
 
     def _warn(self, found: list[Exposed]) -> None:
-        """Once of each, until it was put right."""
+        """Warn once of each problem, until it is solved."""
         for each in found:
             if each not in self._exposed:
                 log = structlog.get_logger()

@@ -1,4 +1,4 @@
-"""How long to wait: the backoff between two attempts, and the wait of a deferral.
+"""Computes waits: the backoff between two attempts, and the wait of a deferral.
 
 With the defaults (base 2 s, factor 3, max_delay 1 h) the waits are 2 s, 6 s, 18 s, 54 s, 2 m 42 s, 8 m 6 s, 24 m 18 s,
 then an hour each until `max_age`; every one ± 25 %, so that clients that failed together do not come back together.

@@ -1,6 +1,6 @@
-"""What is told of a dead letter in a list, and which ones an operator means.
+"""Selects dead letters by an operator's filter, and summarises them for a list.
 
-Of a hundred thousand letters only the few members that a list shows are read: 7 µs each instead of 16.
+A list reads only the members that it shows: 7 µs for each letter instead of 16.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,12 +22,12 @@ from notifier.domain.moment import read_moment, render_moment
 from notifier.domain.outcome import DeadReason
 from notifier.domain.session_ended import ClientEntry, WrongEntry
 
-NEWER = "newer_release"  # in the place of a reason: a later release wrote the letter, and only that can read it
+NEWER = "newer_release"  # instead of a reason: a later release wrote the letter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterSummary:
-    """A dead letter in a list. `dead_since` in epoch seconds; `reason` one of `DeadReason`, or `NEWER`."""
+    """A dead letter in a list. `dead_since` is in epoch seconds. `reason` is one of `DeadReason`, or `NEWER`."""
 
     id: str
     reason: str
@@ -64,7 +64,7 @@ _MEMBERS = TypeAdapter(_Members)
 
 
 def read_summary(message: Message) -> LetterSummary:
-    """The row of a message of `dead`, whoever put it there and whatever it is. Never raises."""
+    """Summarise any message of the queue `dead`. Never raises."""
     if message.kind is Kind.DEAD_LETTER:
         try:
             members = _MEMBERS.validate_json(message.body)
@@ -72,7 +72,7 @@ def read_summary(message: Message) -> LetterSummary:
         except ValueError:  # pydantic's ValidationError is one
             pass
         else:
-            # What is too long to stand there twice is told by the delivery or event that it is of.
+            # A name that is too long to be repeated is read from the delivery or event.
             whole = all(map(members.get, ("iss", "client_id", "event_id")))
             if members["v"] <= OF_NAMES and whole and not disagreements(members):
                 return LetterSummary(
@@ -94,7 +94,7 @@ def read_summary(message: Message) -> LetterSummary:
 
 
 def summary_of(letter: DeadLetter) -> LetterSummary:
-    """The row of a letter that was read whole."""
+    """Summarise a letter that was read as a whole."""
     return LetterSummary(
         id=letter.id,
         reason=letter.reason.value,
@@ -109,9 +109,9 @@ def summary_of(letter: DeadLetter) -> LetterSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterFilter:
-    """Which letters are meant: those for which everything that is given holds. Moments in epoch seconds.
+    """Selects the letters that meet every given condition. Times are in epoch seconds.
 
-    `subject` is a `sub` or `sid`. `issuers` is what the asker may see at all, None for everything.
+    `subject` is a `sub` or `sid`. `issuers` are those that the caller may see, None for all.
     """
 
     ids: frozenset[str] = frozenset()
@@ -126,12 +126,12 @@ class LetterFilter:
 
     @property
     def narrows(self) -> bool:
-        """Whether anything was chosen: else all are meant."""
+        """True if any condition is set."""
         single = (self.client_id, self.iss, self.event_id, self.since, self.until, self.subject)
         return bool(self.ids or self.reasons) or any(value is not None for value in single)
 
     def matches(self, message: Message, row: LetterSummary) -> bool:
-        """Whether the letter is meant."""
+        """True if the letter meets all conditions."""
         return (
             (not self.ids or row.id in self.ids)
             and (self.issuers is None or row.iss in self.issuers)
@@ -176,7 +176,7 @@ def letter_reader(wanted: LetterFilter, *, whole: bool) -> LetterReader:
 
 
 def read_reasons(names: Iterable[str]) -> frozenset[DeadReason]:
-    """The reasons of these names. Raises ValueError that lists those there are."""
+    """The reasons with these names. Raises ValueError that lists the known ones."""
     names = frozenset(names)
     unknown = sorted(names - {reason.value for reason in DeadReason})
     if unknown:
@@ -185,7 +185,7 @@ def read_reasons(names: Iterable[str]) -> frozenset[DeadReason]:
 
 
 def read_when(text: str, now: float) -> float:
-    """A moment, or how long before `now`, in epoch seconds. Raises ValueError."""
+    """Parse a time, or a duration before `now`, as epoch seconds. Raises ValueError."""
     try:
         return read_moment(text)
     except ValueError:
@@ -213,7 +213,7 @@ def _subjects(letter: DeadLetter) -> Iterator[str | None]:
 
 
 def _named(text: str | bytes) -> Iterator[str | None]:
-    """Likewise of what could not be read as an event; where it is cut, of what there is."""
+    """Every `sub` and `sid` in a message that could not be read as an event, or in the part of it that was kept."""
     try:
         content = from_json(text, allow_partial=True)
     except ValueError:

@@ -1,11 +1,10 @@
-"""What a dead letter becomes when it is replayed: the delivery or the event anew, or the reason why it stays.
+"""Decides what a replay makes of a dead letter: a new delivery or event, or the reason why the letter stays.
 
-The ages start anew, and with them the backoff; `not_after` stays, and what has run out by it is not sent any more. A
-delivery whose token names no session ends every session of its user at the client, also those begun since: where a
-worker first had it in hand longer ago than its client allows (`sub_only_max_age`), attempted or not, it stays unless
-that is wanted by name.
-What could not be read is read again by the rules of today. If they still refuse it, it would be back at once: it stays.
-Of an event whose other entries were served, those that were wrong are read again, and nobody else is told.
+Ages and backoff start anew. `not_after` stays valid: a letter past it is not sent. A token that names no session ends
+every session of its user at the client, newer ones too. So a delivery without `sid` stays if a worker first had it in
+hand longer ago than its client allows (`sub_only_max_age`), unless the operator asks for it.
+An unreadable message is read again by today's rules. If they refuse it too, it stays, since it would be back at once.
+If only some entries of an event were wrong, only these are read again, and nobody else is told.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,8 +26,8 @@ from notifier.domain.plan import wrong_entries
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
 
-_OURS = frozenset({"delivery", "event", "dead_since"})  # a member that a document of ours has
-SUB_ONLY_MAX_AGE = 600.0  # seconds, for a client that nobody knows here
+_OURS = frozenset({"delivery", "event", "dead_since"})  # members of our own documents
+SUB_ONLY_MAX_AGE = 600.0  # seconds, for an unknown client
 
 
 class KeepReason(StrEnum):
@@ -42,7 +41,7 @@ class KeepReason(StrEnum):
 
     @property
     def explanation(self) -> str:
-        """In words, with the way out."""
+        """The reason in words, and the way out."""
         return _EXPLANATIONS[self]
 
 
@@ -59,7 +58,7 @@ _EXPLANATIONS: Mapping[KeepReason, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readmitted:
-    """The message that takes the letter's place, and where."""
+    """The message that replaces the letter, and its queue."""
 
     queue: str
     outgoing: Outgoing
@@ -75,9 +74,9 @@ class KeptLetter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayRules:
-    """By what a replay goes. `registry` None: it is not known here, and a delivery is judged by itself alone.
+    """The rules of a replay. Without a `registry` a delivery is judged by itself.
 
-    `end_newer_sessions`: a delivery that may end sessions begun since is replayed all the same.
+    `end_newer_sessions`: also replay deliveries that may end newer sessions.
     """
 
     registry: Registry | None
@@ -87,7 +86,7 @@ class ReplayRules:
 
 
 def readmit(letter: DeadLetter, rules: ReplayRules, now: float) -> Readmitted | KeptLetter:
-    """What the letter becomes; `now` in epoch seconds."""
+    """Decide what the letter becomes. `now` is in epoch seconds."""
     if letter.delivery is not None:
         return _delivery(letter.delivery, rules, now)
     if letter.event is not None:
@@ -123,7 +122,7 @@ def _delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmitted 
         )
     anew = replace(
         delivery,
-        id_given=True,  # an id that is written down marks a duplicate like one that was given
+        id_given=True,  # an id in a document marks duplicates, as a given one does
         attempts=0,
         rejections=0,
         first_taken_at=None,
@@ -140,7 +139,7 @@ def _delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmitted 
 
 
 def _begun(delivery: Delivery) -> float | None:
-    """Before any replay too, as far as the history goes back: else replay upon replay would make it young for ever."""
+    """The start of its age, earlier replays included. Otherwise repeated replays would keep it young for ever."""
     moments = [past.at for past in delivery.history[:1]]
     return min(moments if delivery.begun_at is None else [*moments, delivery.begun_at], default=None)
 
@@ -168,7 +167,7 @@ def _malformed(mistakes: str) -> KeptLetter:
 
 
 def _in_our_form(message: Message) -> bool:
-    """Whether it is, or passes for, a delivery, an event or a dead letter as we write them to one another."""
+    """True if it is, or looks like, a delivery, an event or a dead letter that notifier writes."""
     try:
         content = from_json(message.body)
     except ValueError:

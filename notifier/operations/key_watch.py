@@ -1,7 +1,7 @@
-"""Watches whether the keys that sign are published: reads each JWK Set now and then, and remembers what it said.
+"""Watches that issuers publish the keys that sign: reads each JWK Set now and then, and remembers the result.
 
-A set that cannot be read changes nothing of what is known: only one that was read, and lacks the key, is evidence.
-Times are seconds of a clock that never jumps, which the caller passes.
+A set that cannot be read changes nothing. Only a set that was read and lacks the key is evidence. Times are seconds of
+a steady clock, which the caller passes.
 """
 
 import asyncio
@@ -14,21 +14,21 @@ from notifier.domain.issuer_document import IssuerDocument, UnreadDocument
 from notifier.domain.published_keys import Signing, publication_fault, read_jwks
 
 EVERY = 300.0  # seconds between two readings
-WHEN_MISSING = 30.0  # while our key is missing, or the set was not read: what waits for it should not wait long
-AT_MOST_EVERY = 10.0  # where a client's 400 asks for a look out of turn
-SPREAD = 0.1  # of each wait, at random, so that a hundred workers do not ask at once
+WHEN_MISSING = 30.0  # while our key is missing or the set was not read, since deliveries wait for it
+AT_MOST_EVERY = 10.0  # after a client's 400, which asks for an early look
+SPREAD = 0.1  # share of each wait that is random, so that a hundred workers do not ask at once
 
 
 class Keys(Protocol):
-    """The issuers' keys as they stand now."""
+    """The current keys of the issuers."""
 
     def signing(self, iss: str) -> Iterable[Signing]:
-        """What signs for the issuer at this moment, for each algorithm that its keys can do."""
+        """The keys that sign for the issuer now, one for each possible algorithm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyMissing:
-    """From now on the issuer's set lacks this key, or spoils it; `text` says how."""
+    """The issuer's set now lacks this key, or has it with other values. `text` says which."""
 
     iss: str
     kid: str
@@ -37,7 +37,7 @@ class KeyMissing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyPublished:
-    """A key that was missing is published."""
+    """A key that was missing is published again."""
 
     iss: str
     kid: str
@@ -45,7 +45,7 @@ class KeyPublished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetUnread:
-    """The issuer's set could not be read; what was known is kept."""
+    """The issuer's set could not be read. The last result stays valid."""
 
     iss: str
     text: str
@@ -58,9 +58,9 @@ Read = Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]
 
 @dataclass(slots=True)
 class _Known:
-    """Of one issuer. `faults`: by kid, what was wrong when the set was read last, None: nothing; empty until then.
+    """What is known about one issuer. `faults`, by kid: the fault at the last reading, None if there was none.
 
-    `kids`: those that signed when it was looked at.
+    `kids` are the keys that signed at that time.
     """
 
     next_look: float
@@ -73,7 +73,7 @@ class _Known:
 class KeyWatch:
     """Knows when to read each issuer's JWK Set, and which signing keys are missing there.
 
-    `issuers` gives those that have a JWK Set to read, as configured now.
+    `issuers` returns the configured issuers that have a JWK Set.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class KeyWatch:
         self._known: dict[str, _Known] = {}
 
     def missing(self, iss: str, alg: Algorithm) -> str | None:
-        """What is wrong with the publication of the key that signs by `alg` now, as far as is known."""
+        """Say what is wrong with the published key that signs with `alg` now. None if nothing is known to be."""
         known = self._known.get(iss)
         if known is None or not any(known.faults.values()):
             return None
@@ -95,12 +95,12 @@ class KeyWatch:
         return None if signing is None or fault is None else f"{fault} (kid {signing.public['kid']})"
 
     def published(self) -> Iterator[tuple[str, str, bool]]:
-        """For each key of a set that was read: iss, kid, and whether receivers can verify by it."""
+        """For each key of a set that was read: iss, kid, and True if receivers can verify with it."""
         for iss, known in self._known.items():
             yield from ((iss, kid, fault is None) for kid, fault in known.faults.items())
 
     def doubt(self, iss: str, now: float) -> bool:
-        """A client refused a token of this issuer: look soon. Whether that brought the next look forward."""
+        """A client refused a token of this issuer: look soon. Returns True if that brought the next look forward."""
         known = self._known.get(iss)
         if known is None:
             return False
@@ -116,7 +116,7 @@ class KeyWatch:
         return max(0.0, min((known.next_look for known in self._known.values()), default=now + EVERY) - now)
 
     async def look(self, now: float) -> list[Change]:
-        """Read every set that is due, at the same time, and tell what has changed by it."""
+        """Read all sets that are due at the same time, and return what has changed."""
         self._follow(now)
         due = [iss for iss, known in self._known.items() if known.next_look <= now]
         found = await asyncio.gather(*(self._read(iss) for iss in due))
@@ -131,7 +131,7 @@ class KeyWatch:
         return changes
 
     def _follow(self, now: float) -> None:
-        """The issuers and keys as they are now: what is new is looked at at once, what went is forgotten."""
+        """Follow the configuration: new issuers and keys are due at once, removed ones are forgotten."""
         wanted = set(self._issuers())
         self._known = {iss: known for iss, known in self._known.items() if iss in wanted}
         for iss in wanted:
@@ -153,7 +153,7 @@ class KeyWatch:
         before, known.faults = known.faults, {}
         for key in self._keys.signing(iss):
             kid, fault = key.public["kid"], publication_fault(key.public, key.alg, published)
-            # An RSA key signs by six algorithms, and may be published for one: that is enough for it to be there.
+            # An RSA key can sign with six algorithms. If the set names one of them, the key counts as published.
             if fault is None or known.faults.get(kid, fault) is not None:
                 known.faults[kid] = fault
         for kid, fault in known.faults.items():

@@ -1,8 +1,8 @@
-"""Who may do what at the API: bearer tokens of `tokens_file`, each with scopes and the issuers it may speak for.
+"""Authorizes requests to the API: bearer tokens of `tokens_file`, each with scopes and issuers.
 
-Without a tokens file (on loopback alone) anyone on the machine may do everything, except a web page. One whose name was
-led to loopback reaches the listener too (DNS rebinding), and what it reads of its own origin bears no Origin; but its
-browser says that name as Host. So only names that mean this machine everywhere are answered.
+Without a tokens file (only on loopback) every program on the machine may do everything, but no web page may. A page
+whose host name resolves to loopback (DNS rebinding) can reach the listener, and its reads have no Origin. But its
+browser sends the name as Host. So only a Host that means this machine everywhere is answered.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ ONLY_LOOPBACK = "Only this machine is answered: ask for localhost or 127.0.0.1, 
 
 
 class Bearer(Protocol):
-    """A bearer token as configured. `issuers` None: it may speak for any; `sha256` is the digest of the token."""
+    """A bearer token as configured. `issuers` None means any issuer. `sha256` is the digest of the token."""
 
     @property
     def name(self) -> str:
-        """Who bears it: the `publisher` of its events, and who did it in the audit."""
+        """The name of its owner: the `publisher` of its events, and `who` in audit lines."""
 
     @property
     def sha256(self) -> bytes:
@@ -36,11 +36,11 @@ class Bearer(Protocol):
 
     @property
     def scopes(self) -> frozenset[str]:
-        """What it may do."""
+        """The scopes of the token."""
 
     @property
     def issuers(self) -> frozenset[str] | None:
-        """Whom it may speak for, and of whom it may see and repair what there is."""
+        """The issuers that it may publish for, and whose dead letters it may see and repair."""
 
 
 _NAME = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
@@ -51,25 +51,25 @@ Tokens = Callable[[], Iterable[Bearer] | None]
 
 
 class Authorization:
-    """Says of each request whose it is. Files of routes share one, or have one each: it keeps nothing."""
+    """Finds the token of a request. It keeps no state."""
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
 
     @web.middleware
     async def local(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Without tokens, serve this machine alone, and no web page. Raises Refusal: 403, 421."""
+        """Without tokens, refuse other machines and web pages. Raises Refusal: 403, 421."""
         if self._tokens() is None:
             if "Origin" in request.headers:
                 raise Refusal(problem(403, "A web page may not use this API"))
             hosts = request.headers.getall("Host", ())
-            # A whole URL in the request line would outrank Host (RFC 9112 §3.2.2); only what goes to a proxy has one.
+            # A whole URL in the request line overrides Host (RFC 9112 §3.2.2). Only requests to a proxy have one.
             if not hosts or not all(map(is_loopback, hosts)) or not request.raw_path.startswith("/"):
                 raise Refusal(problem(421, ONLY_LOOPBACK))
         return await handler(request)
 
     def require(self, request: web.Request, scope: Scope) -> Bearer | None:
-        """The token of the request, None where none is needed. Raises Refusal: 401, 403."""
+        """The token of the request, None if none is needed. Raises Refusal: 401, 403."""
         tokens = self._tokens()
         if tokens is None:
             return None
@@ -84,7 +84,7 @@ class Authorization:
         return token
 
     def require_unbound(self, request: web.Request, scope: Scope) -> Bearer | None:
-        """As `require`, for what concerns every issuer: only a token that is bound to none will do."""
+        """Like `require`, for actions on all issuers: the token must not be bound to issuers."""
         token = self.require(request, scope)
         if token is not None and token.issuers is not None:
             raise Refusal(problem(403, "This concerns all issuers: only a token without issuers may do it"))
@@ -92,7 +92,7 @@ class Authorization:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a `Host` means this machine everywhere: localhost (RFC 6761 §6.3), 127.0.0.0/8, [::1]; with any port."""
+    """True if a `Host` means this machine everywhere: localhost (RFC 6761 §6.3), 127.0.0.0/8, [::1]; with any port."""
     match = _HOST.fullmatch(host.lower())
     if match is None:
         return False
@@ -106,12 +106,12 @@ def is_loopback(host: str) -> bool:
 
 
 def concerns(token: Bearer | None, iss: str) -> bool:
-    """Whether what belongs to this issuer is the bearer's business."""
+    """True if the token covers this issuer."""
     return token is None or token.issuers is None or iss in token.issuers
 
 
 def bearer_of(request: web.Request, tokens: Iterable[Bearer]) -> Bearer | None:
-    """Whose the request is. Every token is compared, and digests at that: the time taken tells nothing."""
+    """Find the token of the request. It compares the digests of all tokens, so the time reveals nothing."""
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     digest = hashlib.sha256(credentials.strip().encode("utf-8", "surrogateescape")).digest()
     found = None

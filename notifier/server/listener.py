@@ -1,7 +1,7 @@
-"""A listening socket with an aiohttp application behind it: how both listeners start, stop, and bound what comes in.
+"""Starts and stops an HTTP listener with an aiohttp application, and limits its connections.
 
-aiohttp closes a connection that has not sent a whole header within `keepalive_timeout`, counted from its beginning or
-from the last answer; bodies are the application's to bound. Nothing is unpacked: a compressed body is not understood.
+aiohttp closes a connection that has not sent a whole header within `keepalive_timeout`, counted from its start or from
+the last answer. The application limits bodies. Compressed bodies are not supported.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from notifier.domain.errors import ConfigurationError, Mistake
 HEADER_TIMEOUT = 10.0  # seconds, and how long a connection may idle
 HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS
 CONNECTIONS = 1000  # at a time; of each the header, at most, is in memory: 8 KiB a line
-BACKLOG = 1024  # that the kernel holds until they are taken: a hundred, asyncio's own, has others wait for a second
+BACKLOG = 1024  # connections that the kernel queues; with asyncio's default of 100, others would wait for a second
 HEADERS = 64
 _LINGER = 2.0  # seconds for the rest of a body that was refused, so that the answer is read before the reset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """A listener that serves. `port` is the real one, where 0 was asked for."""
+    """A running listener. `port` is the real port, even if 0 was configured."""
 
     host: str
     port: int
@@ -37,12 +37,12 @@ class Listener:
 
     @property
     def url(self) -> str:
-        """Where it is reached."""
+        """The URL of the listener."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
     async def close(self) -> None:
-        """Take no more connections, let requests end (bounded by the grace given at the start), and close."""
+        """Accept no more connections, let requests end within the grace, and close."""
         self.server.close()
         await self.runner.cleanup()
 
@@ -96,11 +96,10 @@ async def listen(
 
 
 class _Door:
-    """Lets everybody in. Beyond `most` connections the oldest are closed: at once where they idle, else once answered.
+    """Accepts every connection. Beyond `most`, it closes the oldest ones: idle ones at once, others after their answer.
 
-    So no number of silent connections keeps others out, and who is closed had the longest to say something. Where so
-    many have a request under way, the newcomer is told to come again, and closed. Those that are accepted in one turn
-    of the loop, at most BACKLOG, are counted when the next comes.
+    So silent connections never keep others out. If all of them have a request under way, the newcomer is told to come
+    again, and closed. Connections accepted in one pass of the loop, at most BACKLOG, count at the next one.
     """
 
     def __init__(self, runner: web.AppRunner, most: int) -> None:
@@ -118,7 +117,7 @@ class _Door:
             self._busy.discard(request.protocol)
 
     def __call__(self) -> asyncio.BaseProtocol:
-        """Of asyncio, at each connection that is accepted."""
+        """Called by asyncio for each accepted connection."""
         server = self._runner.server
         assert server is not None, "connections come after the set-up"
         if len(self._busy) >= self._most:
@@ -133,7 +132,7 @@ class _Door:
 
 
 class _Full(asyncio.Protocol):
-    """Answers before anything is read: the connection itself is too many."""
+    """Refuses a connection before anything is read, because there are too many."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Of asyncio."""
@@ -157,10 +156,10 @@ def _explain(error: OSError, host: str, port: int) -> str:
 
 
 async def _anonymous(_request: web.Request, response: web.StreamResponse) -> None:
-    """Versions of libraries are nobody's business."""
+    """Remove the header that names the versions of libraries."""
     response.headers.popall("Server", None)
 
 
 def _discreet(record: logging.LogRecord) -> bool:
-    """aiohttp logs a request it cannot parse with the offending line, which may well be the one with the token."""
+    """Drop aiohttp's log of a request that it cannot parse: the quoted line may hold the token."""
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))

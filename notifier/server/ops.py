@@ -1,8 +1,7 @@
-"""The listener for those who watch: `/livez`, `/readyz`, `/metrics`. It tells nothing secret and takes nothing.
+"""The ops listener: `/livez`, `/readyz`, `/metrics`. It shows nothing secret and accepts no input.
 
-`/livez` needs no check: it is answered by the loop, so that an answer proves that the loop turns. Whoever reaches the
-listener may be anybody, so it bears fewer connections than the API, and fewer scrapes than those: a probe waits for
-neither.
+`/livez` checks nothing: the event loop answers it, so an answer proves that the loop runs. Anybody may reach this
+listener. So it allows fewer connections than the API, and still fewer scrapes. A probe waits for neither.
 """
 
 import asyncio
@@ -21,9 +20,9 @@ SCRAPE_WITHIN = 10.0  # seconds for a page to be read; as long as Prometheus wai
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
-    """How the worker stands. `queue`: connected and its topology in place; `blocked`: it takes nothing from us now.
+    """The worker's readiness. `queue`: connected, topology in place. `blocked`: the broker takes no messages now.
 
-    `problem`: what is wrong, in words.
+    `problem` says what is wrong.
     """
 
     queue: bool
@@ -34,28 +33,28 @@ class Readiness:
 
     @property
     def ready(self) -> bool:
-        """Whether it does its work now.
+        """True if the worker does its work now.
 
-        Blocked, it still is: it delivers what it can, and only what failed must wait. The cause is the broker's and
-        meets every worker alike: not ready, they would all fall out of their service, so that `POST /v1/events` would
-        find nobody to say why it takes nothing (503), and the roll-out that may be the way out would stand still.
+        A blocked worker is ready: it still delivers, and only failed deliveries wait. The broker blocks all workers
+        alike. If they were unready, all would leave their Service, so that `POST /v1/events` could not answer why it
+        takes nothing (503), and the roll-out that may be the cure would stop.
         """
         return self.queue and self.consuming and not self.draining
 
 
 class Exposition(Protocol):
-    """What Prometheus reads."""
+    """The page that Prometheus reads."""
 
     @property
     def content_type(self) -> str:
-        """The value of the header of that name."""
+        """The value of the header `Content-Type`."""
 
     @property
     def openmetrics_type(self) -> str:
-        """The same, of OpenMetrics."""
+        """The same for OpenMetrics."""
 
     def chunks(self, *, openmetrics: bool = False) -> AsyncIterator[bytes]:
-        """The page, piece by piece. Must not hold the loop."""
+        """Yield the page in pieces. Must not hold the loop."""
 
 
 class _Scrapes:

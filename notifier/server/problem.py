@@ -1,4 +1,4 @@
-"""Answers that say what is wrong: `application/problem+json` (RFC 9457), for people and programs alike."""
+"""Error answers for people and programs: `application/problem+json` (RFC 9457)."""
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
@@ -17,7 +17,7 @@ def problem(
     mistakes: Iterable[Mistake] = (),
     headers: Mapping[str, str] | None = None,
 ) -> web.Response:
-    """The answer. `title` must be fit for strangers; `mistakes` say where in the request and what to do."""
+    """Make the answer. `title` must be safe to show to strangers. `mistakes` say where, and what to do."""
     document: dict[str, object] = {"type": "about:blank", "title": title, "status": status}
     listed = [{"path": mistake.path, "text": mistake.text} for mistake in mistakes]
     if listed:
@@ -28,7 +28,7 @@ def problem(
 
 
 class Refusal(Exception):  # noqa: N818  an answer, not an error
-    """The request is answered with this."""
+    """Raised to answer the request with this problem."""
 
     def __init__(self, response: web.Response) -> None:
         super().__init__(response.status)

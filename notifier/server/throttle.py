@@ -1,7 +1,7 @@
-"""How many requests are served at a time: in all, and of one token, so that none of those who publish keeps out others.
+"""Limits concurrent requests, in all and for each token, so that no publisher keeps others out.
 
-Each may hold an event in memory, or a place in a queue's answers. Whoever is too many is answered 429 and when to come
-again, before anything of the body is read.
+Each request may hold an event in memory. A request beyond the limits gets 429 and `Retry-After`, before its body is
+read.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ AGAIN = "1"  # seconds
 
 
 class Throttle:
-    """Counts the requests that are served now. A route may give a body less than `body_within` seconds, not more."""
+    """Counts running requests. A route may give a body less time than `body_within` seconds, not more."""
 
     def __init__(self, tokens: Tokens, most: int, most_of_token: int, body_within: float) -> None:
         self._tokens = tokens
@@ -28,7 +28,7 @@ class Throttle:
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Serve it, or refuse it."""
+        """Serve the request, or refuse it."""
         if self._running >= self._most:
             return _too_many("Too many requests at a time; try again soon")
         token = bearer_of(request, self._tokens() or ())
@@ -39,7 +39,7 @@ class Throttle:
         impatience = asyncio.get_running_loop().call_later(self._body_within, _give_up, request)
         try:
             return await handler(request)
-        except ConnectionResetError:  # given up, or hung up, in the middle of its body: nobody reads the answer
+        except ConnectionResetError:  # the body was cut off: nobody reads the answer
             return problem(408, "The body did not come")
         finally:
             impatience.cancel()
@@ -59,7 +59,7 @@ class Throttle:
 
 
 def _give_up(request: web.Request) -> None:
-    """Whatever route it is, a body that drips holds a place no longer than this."""
+    """Close the connection of a slow body after this time, on any route."""
     if not request.content.is_eof() and request.transport is not None:
         request.transport.abort()
 

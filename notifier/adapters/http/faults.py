@@ -1,4 +1,4 @@
-"""Puts what went wrong with a request into the pipeline's words: a `Break` with its reason, or a stale connection.
+"""Translates a failed request for the pipeline: a `Break` with its reason, or a stale connection.
 
 Texts are for operators: short, without the token, the extra headers and the proxy's password.
 """
@@ -13,28 +13,28 @@ from notifier.adapters.http.connections import Exchange
 from notifier.domain.outcome import Answer, Break, Reason, StaleConnection, Wire
 
 TEXT_LIMIT = 300  # characters
-_BEHIND_PROXY = (502, 503, 504)  # by which a proxy says that it could not reach the client
+_BEHIND_PROXY = (502, 503, 504)  # statuses of a proxy that could not reach the client
 
 
 def read_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> Wire:
-    """What a failed request means, by the error and by what was noted on the way."""
+    """Translate an error, with the help of what the exchange noted."""
     if exchange.connection is None:
         return _before_writing(error, exchange, proxy)
     status = exchange.connection.status
     if status is not None and (exchange.connection.head_too_large or isinstance(error, aiohttp.ClientResponseError)):
-        # A response came; only its headers are of no use, but for the pause it asks for.
+        # A response came. Of its unusable headers, only the pause counts.
         return Answer(status=status, text="", retry_after=exchange.connection.retry_after)
     if exchange.reused and not exchange.connection.head:
         return StaleConnection()
     fault = _tls_fault(error)
-    if fault is not None:  # with TLS 1.3 the other side's verdict on our certificate comes after the request
+    if fault is not None:  # with TLS 1.3 the server judges our certificate after the request
         return _break(Reason.TLS, fault, ambiguous=True)
     return _break(Reason.DISCONNECTED, _disconnected(error), ambiguous=True)
 
 
 def read_timeout(seconds: float, exchange: Exchange, proxy: URL | None) -> Break:
-    """What it means that the deadline has passed."""
-    said = f"{round(seconds, 2):g}"  # what was left of a timeout of 2 s is 1.99978 s
+    """Translate a passed deadline."""
+    said = f"{round(seconds, 2):g}"  # the rest of a timeout of 2 s is 1.99978 s
     if exchange.connection is not None:
         return _break(Reason.TIMEOUT, f"no complete answer within {said} s", ambiguous=True)
     if proxy is not None and not exchange.reached:
@@ -48,7 +48,7 @@ def refused_by_proxy(proxy: URL, status: int, reason: Reason = Reason.PROXY) -> 
 
 
 def _before_writing(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: URL | None) -> Break:
-    """Nothing of the request was written: it has certainly had no effect."""
+    """A break before anything was written: the request had no effect."""
     if isinstance(error, aiohttp.InvalidURL):
         return _break(Reason.EGRESS_DENIED, f"host {error.description or 'cannot be used'}")
     if proxy is not None and _proxy_failed(error, proxy):
@@ -65,7 +65,7 @@ def _before_writing(error: aiohttp.ClientError | OSError, exchange: Exchange, pr
 
 
 def _proxy_failed(error: aiohttp.ClientError | OSError, proxy: URL) -> bool:
-    """Whether it was the proxy, not the client behind it. An error of a connection tells whose by its host."""
+    """True if the proxy failed, not the client behind it. A connection error names the host."""
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError):
         return isinstance(error, aiohttp.ClientProxyConnectionError) or (
             (error.host, error.port) == (proxy.raw_host, proxy.port)
@@ -74,9 +74,9 @@ def _proxy_failed(error: aiohttp.ClientError | OSError, proxy: URL) -> bool:
 
 
 def _tls_fault(error: BaseException) -> str | None:
-    """What OpenSSL found wrong, in its own words; None where it was not TLS that failed."""
+    """The fault in OpenSSL's words, None if TLS did not fail."""
     found: BaseException | None = error
-    while isinstance(found, aiohttp.ClientError):  # some of which are SSLErrors too, without anything in them
+    while isinstance(found, aiohttp.ClientError):  # some of these are also SSLErrors, without a text
         found = found.__cause__
     if isinstance(found, ssl.SSLCertVerificationError):
         return f"certificate: {found.verify_message}"

@@ -1,7 +1,7 @@
-"""Tries whether a client can be reached: name, egress, connection, TLS. Nothing is sent to it, not even a request.
+"""Tests the way to a client without a request: name, egress, connection, TLS.
 
-Under the same rules as a delivery: names by aiodns, every address judged before it is connected to, the client's own
-authorities and certificate. Of a client behind a proxy only the proxy is tried, since it would have to be asked.
+It follows the rules of a delivery: aiodns resolves names, each address is checked before the connection, and the
+client's own authorities and certificate apply. For a client behind a proxy, it tests the proxy only.
 """
 
 import asyncio
@@ -22,24 +22,24 @@ from notifier.domain.reach import Reached, Unreached
 
 
 class Probe:
-    """Reaches out. `open` first, `close` last. `resolver` None: names are looked up by aiodns."""
+    """Connects to clients. Call `open` first and `close` last. Without a `resolver`, aiodns resolves names."""
 
     def __init__(self, resolver: AbstractResolver | None = None) -> None:
         self._given, self._resolver = resolver, resolver
         self._tls = TlsContexts()
 
     async def open(self) -> None:
-        """Must come before the first `reach`."""
+        """Prepare the probe. Call it before the first `reach`."""
         self._resolver = self._given or aiohttp.AsyncResolver()
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Release all resources."""
         await self._tls.close()
         if self._resolver is not None and self._given is None:
             await self._resolver.close()
 
     async def reach(self, uri: str, route: Route, within: float) -> Reached | Unreached:
-        """Connect and hang up. `within` seconds bounds it all. Never raises."""
+        """Connect within `within` seconds, and hang up. Never raises."""
         denied = check_uri(uri, route.egress)
         if denied is not None:
             return Unreached(reason=Reason.EGRESS_DENIED, text=denied)

@@ -1,8 +1,8 @@
-"""A POST over one of aiohttp's connections, written as one piece, with a head that is made once for each host.
+"""Sends a POST over one of aiohttp's connections, in one write, with a head that is made once for each host.
 
-aiohttp's session makes each request anew: headers, cookies, redirects, a task that writes, a response that outlives
-its connection. That costs 100 µs a request, and none of it can happen here. What is kept of aiohttp are its
-connector (look-up, TLS, pool) and its parser. Where a proxy stands between, the session's way is taken.
+aiohttp's session makes each request anew: headers, cookies, redirects, a writing task, a response that outlives its
+connection. That costs 100 µs for each request, and a logout needs none of it. This module uses aiohttp's connector
+(look-up, TLS, pool) and parser. Requests through a proxy use the session.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from notifier.adapters.http.answer_text import BODY_LIMIT
 from notifier.domain.client import Route
 from notifier.domain.frozen import frozen
 
-NO_TIMEOUT = aiohttp.ClientTimeout()  # aiohttp's own timers would only add second deadlines to ours
+NO_TIMEOUT = aiohttp.ClientTimeout()  # no timers of aiohttp: ours are the only deadlines
 MOST_HEADS = 2048  # kept in all, 3 KiB each
 # That are alive: what is kept of TLS files is half of it. One with the system's authorities takes 0.8 MiB.
 MOST_CONTEXTS = 512
@@ -36,7 +36,7 @@ class _Content(Protocol):
 
 @frozen
 class Response:
-    """What came back: at most 16 KiB of its body, not decompressed."""
+    """The response, with at most 16 KiB of its body, not decompressed."""
 
     status: int
     headers: Mapping[str, str]
@@ -44,7 +44,7 @@ class Response:
 
 
 class _Request(aiohttp.ClientRequest):
-    """A request that is made once: so is the key under which the connector keeps its connections."""
+    """A request that is made once, and with it the connector's key for its connections."""
 
     @cached_property
     def connection_key(self) -> aiohttp.client_reqrep.ConnectionKey:
@@ -53,7 +53,7 @@ class _Request(aiohttp.ClientRequest):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What all requests to one host have in common. `request` is what the connector asks for address and TLS."""
+    """The parts that all requests to one host share. The connector reads address and TLS from `request`."""
 
     request: aiohttp.ClientRequest
     tls: SSLContext | None
@@ -61,7 +61,7 @@ class Head:
 
 
 class Heads:
-    """The heads of one session's requests, each made when it is first needed."""
+    """The heads of one session's requests, each made on first use."""
 
     def __init__(self, session: aiohttp.ClientSession, always: Mapping[str, str]) -> None:
         self._session = session
@@ -109,7 +109,7 @@ class Heads:
 
 
 def split(uri: str) -> tuple[str, str]:
-    """Its origin; and path and query, byte for byte (B4): yarl would leave out an empty query's question mark."""
+    """Split a URI into origin, and path and query, byte for byte (B4): yarl would drop the `?` of an empty query."""
     begins = uri.index("://") + 3
     ends = min(at for at in (uri.find("/", begins), uri.find("?", begins), len(uri)) if at >= 0)
     target = uri[ends:]
@@ -145,7 +145,7 @@ async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, bo
 
 
 async def _answer(protocol: ResponseHandler, head: Head) -> tuple[Any, Any]:
-    """The final response's head and its body to be read; informational ones are passed over (RFC 9110 §15.2)."""
+    """Wait for the final response's head. Informational responses are skipped (RFC 9110 §15.2)."""
     try:
         while True:
             message, content = await protocol.read()
@@ -158,7 +158,7 @@ async def _answer(protocol: ResponseHandler, head: Head) -> tuple[Any, Any]:
 
 
 async def read_body(content: _Content) -> bytes:
-    """At most 16 KiB; what comes after them is never read. A body that breaks off is as good as one that ends (R11)."""
+    """Read at most 16 KiB of the body. A body that breaks off counts as complete (R11)."""
     body = b""
     try:
         while len(body) < BODY_LIMIT and not content.at_eof():

@@ -1,7 +1,7 @@
-"""Reads the clients file into the registry's snapshot: metadata, preset and the service's defaults become clients.
+"""Reads the clients file into a registry: metadata, presets and the service's defaults become clients.
 
-Made for 100,000 clients: each is validated on its own, so that one mistake neither hides nor slows the others, and what
-a client does not set itself is shared with all.
+It is made for 100,000 clients. Each is validated on its own, so that one mistake neither hides nor slows the others.
+Values that a client does not set are shared with all others.
 """
 
 import gc
@@ -38,7 +38,7 @@ MANY = 50_000  # objects that a search for cycles takes more than a few millisec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadRegistry:
-    """The snapshot, every file that was read or named on the way (to be watched), and what is wrong."""
+    """The registry, every file that was read or named (to be watched), and the mistakes."""
 
     registry: Registry
     files: frozenset[Path]
@@ -46,9 +46,9 @@ class ReadRegistry:
 
 
 def load_registry(settings: Settings, base: Path | None = None) -> Registry:
-    """The clients as registered now. Raises ConfigurationError with every mistake.
+    """Read the registered clients. Raises ConfigurationError with every mistake.
 
-    `base` is where a relative `registry.file` is taken from; settings that come from a file name it in full.
+    A relative `registry.file` is relative to `base`. Settings from a file have the full path.
     """
     read = read_registry(settings, base)
     if read.mistakes:
@@ -62,9 +62,9 @@ def read_registry(
     named: set[Path] | None = None,
     unsure: frozenset[str] = frozenset(),
 ) -> ReadRegistry:
-    """The clients as registered now, as far as they are right, and every mistake. The files are put into `named` too.
+    """Read the clients that are right, and every mistake. Adds the files to `named`.
 
-    What rests on a section of the settings that is `unsure` is no mistake.
+    Values that depend on an `unsure` section of the settings are not mistakes.
     """
     issuers = {
         iss: Issuer(iss=iss, publishers=issuer.publishers, event_types=issuer.event_types)
