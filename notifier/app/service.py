@@ -41,7 +41,7 @@ from notifier.operations.dead_letter_audit import DeadLetterAudit
 from notifier.operations.health_observer import HealthObserver
 from notifier.operations.observers import Observers
 from notifier.operations.own_state import OwnState, look_from_worker
-from notifier.operations.replies import Replies
+from notifier.operations.reply_observer import Replies
 from notifier.pipeline.attempt import Tools
 from notifier.pipeline.awake import Awake
 from notifier.pipeline.back_channel import BackChannel

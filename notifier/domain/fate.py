@@ -21,7 +21,7 @@ class Fate(StrEnum):
     DUPLICATE = "duplicate"
 
 
-class ClientState(StrEnum):
+class ClientChange(StrEnum):
     """What happened to a client's circuit: it opened, or it closed."""
 
     FAILING = "failing"
@@ -79,7 +79,7 @@ class ClientNotice:
 
     id: str
     at: float
-    state: ClientState
+    state: ClientChange
     iss: str
     client_id: str
 

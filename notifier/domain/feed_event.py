@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 from typing_extensions import TypeAliasType, TypedDict  # pydantic wants this TypedDict before Python 3.12
 
 from notifier.domain.errors import MalformedEvent, Mistake
-from notifier.domain.fate import NO_URI, ClientNotice, ClientState, Fate, FeedNotice, LastAttempt, Notice
+from notifier.domain.fate import NO_URI, ClientChange, ClientNotice, Fate, FeedNotice, LastAttempt, Notice
 from notifier.domain.moment import read_moment, render_moment
 from notifier.domain.outcome import DeadReason, Reason
 from notifier.domain.printable import excerpt
@@ -63,7 +63,7 @@ _Fate = TypeAliasType(
 _State = TypeAliasType(
     "_State",
     Annotated[
-        Literal[ClientState.FAILING, ClientState.RECOVERED],
+        Literal[ClientChange.FAILING, ClientChange.RECOVERED],
         Field(description="What became of a client's circuit: it opened, or it closed."),
     ],
 )

@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from notifier.domain.fate import ClientState, Fate
+from notifier.domain.fate import ClientChange, Fate
 from notifier.domain.feed_event import FeedRow
 
 PER_DOUBLING = 8
@@ -140,9 +140,9 @@ class _Client:
                 self.dead[row.reason] += 1
             case Fate.RETRYING:
                 self.retries[row.reason] += 1
-            case ClientState.FAILING:
+            case ClientChange.FAILING:
                 self.failing = True
-            case ClientState.RECOVERED:
+            case ClientChange.RECOVERED:
                 self.failing = False
 
     def line(self, iss: str, client_id: str, *, complete: bool) -> ClientFigures:
@@ -164,7 +164,7 @@ class _Client:
             p99=self.durations.quantile(0.99),
             slowest=self.durations.slowest if self.durations.count else None,
             undated=delivered - self.durations.count,
-            openings=self.fates[ClientState.FAILING],
+            openings=self.fates[ClientChange.FAILING],
             failing=self.failing,
             reasons=tuple(sorted(why, key=lambda one: (-one.dead, -one.retries, one.reason))),
         )

@@ -16,7 +16,7 @@ import structlog
 from notifier.domain import outcome
 from notifier.domain.delivery import Delivery
 from notifier.domain.errors import QueueError
-from notifier.domain.fate import ClientNotice, ClientState, FeedNotice, LastAttempt, Notice
+from notifier.domain.fate import ClientChange, ClientNotice, FeedNotice, LastAttempt, Notice
 from notifier.pipeline.facts import (
     Attempted,
     Buried,
@@ -87,7 +87,7 @@ class Feed:
             case Buried() | Skipped():
                 self._put(self._noticed(fact, None))
             case CircuitChanged():
-                state = ClientState.FAILING if fact.open else ClientState.RECOVERED
+                state = ClientChange.FAILING if fact.open else ClientChange.RECOVERED
                 id_, at = self._new_id(), self._clock()
                 self._put(ClientNotice(id=id_, at=at, state=state, iss=fact.iss, client_id=fact.client_id))
 

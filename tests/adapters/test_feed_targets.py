@@ -17,7 +17,7 @@ from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.adapters.queues.sqlite.feed_target import SqliteFeedTarget
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.fate import ClientNotice, ClientState, Fate, FeedNotice, LastAttempt, Notice
+from notifier.domain.fate import ClientChange, ClientNotice, Fate, FeedNotice, LastAttempt, Notice
 from notifier.domain.feed_event import dump_feed_event
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.waiting import until
@@ -28,7 +28,7 @@ ISS = "https://id.example.com"
 
 def told(number: int, *, at: float = 1_800_000_000.0) -> FeedNotice:
     if number % 10 == 9:
-        return ClientNotice(id=f"id-{number}", at=at, state=ClientState.FAILING, iss=ISS, client_id="shop")
+        return ClientNotice(id=f"id-{number}", at=at, state=ClientChange.FAILING, iss=ISS, client_id="shop")
     return Notice(
         id=f"id-{number}",
         at=at,
@@ -197,5 +197,5 @@ async def test_a_closed_queue_takes_none(queue: SqliteQueue) -> None:
 
 def test_the_fates_are_told_as_json_that_anybody_reads() -> None:
     """Half of a surrogate pair, which no UTF-8 has, is replaced."""
-    odd = ClientNotice(id="a", at=0.0, state=ClientState.FAILING, iss=ISS, client_id="\ud800")
+    odd = ClientNotice(id="a", at=0.0, state=ClientChange.FAILING, iss=ISS, client_id="\ud800")
     assert json.loads(dump_feed_event(odd, "/x"))["data"]["client_id"] == "?"

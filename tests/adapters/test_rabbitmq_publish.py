@@ -12,7 +12,7 @@ from pamqp.header import ContentHeader
 
 from notifier.adapters.queues.rabbitmq.feed_target import publish_of
 from notifier.adapters.queues.rabbitmq.wire.publish import Frames, Publish
-from notifier.domain.fate import ClientNotice, ClientState
+from notifier.domain.fate import ClientChange, ClientNotice
 from notifier.domain.feed_event import dump_feed_event
 
 _names = st.text(st.characters(codec="utf-8"), max_size=60)
@@ -89,7 +89,7 @@ def test_an_id_too_long_for_amqp_is_an_error() -> None:
 @given(iss=_names, client_id=_names)
 def test_an_outcome_can_be_bound_by_its_headers_and_need_not_be(iss: str, client_id: str) -> None:
     """Not mandatory; the headers say what a routing key cannot hold."""
-    notice = ClientNotice(id="5dc7ee53", at=0.0, state=ClientState.FAILING, iss=iss, client_id=client_id)
+    notice = ClientNotice(id="5dc7ee53", at=0.0, state=ClientChange.FAILING, iss=iss, client_id=client_id)
     publish = publish_of(notice, "n.outcomes", "/notifier/n")
     method, header, body, _ = read(Frames(7, 10_000).of(publish))
     assert (method.exchange, method.routing_key, method.mandatory) == ("n.outcomes", "client.failing", False)

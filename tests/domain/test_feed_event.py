@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from notifier.domain.errors import MalformedEvent
-from notifier.domain.fate import NO_URI, ClientNotice, ClientState, Fate, FeedNotice, LastAttempt, Notice
+from notifier.domain.fate import NO_URI, ClientChange, ClientNotice, Fate, FeedNotice, LastAttempt, Notice
 from notifier.domain.feed_event import REASONS, dump_feed_event, feed_schema, headers, load_feed_event, routing_key
 from notifier.domain.outcome import DeadReason, Reason
 
@@ -55,7 +55,7 @@ _notices: st.SearchStrategy[FeedNotice] = st.builds(
     next_due=st.none() | _moments,
     last_attempt=st.none() | _sents,
 ) | st.builds(
-    ClientNotice, id=_names.filter(bool), at=_moments, state=st.sampled_from(ClientState), iss=_names, client_id=_names
+    ClientNotice, id=_names.filter(bool), at=_moments, state=st.sampled_from(ClientChange), iss=_names, client_id=_names
 )
 
 
@@ -99,7 +99,7 @@ def test_it_is_a_cloudevent() -> None:
 
 def test_routing_keys_and_headers() -> None:
     """Codes are in the key, names in headers: client ids hold dots."""
-    client = ClientNotice(id="a", at=0.0, state=ClientState.FAILING, iss="https://id.example.com", client_id="shop")
+    client = ClientNotice(id="a", at=0.0, state=ClientChange.FAILING, iss="https://id.example.com", client_id="shop")
     assert (routing_key(WHOLE), routing_key(client)) == ("retrying.timeout", "client.failing")
     assert headers(WHOLE) == {"iss": "https://id.example.com", "client_id": "shop.example", "event_id": "e1"}
     assert all(len(f"{fate}.{reason}") <= 255 for fate in Fate for reason in REASONS)

@@ -14,7 +14,7 @@ from notifier.domain.outcome import Answer
 from notifier.domain.reply import ReplyTo, asked_by_publisher
 from notifier.domain.reply_document import dump_reply, load_reply
 from notifier.operations.notice_wait import EventNotices
-from notifier.operations.replies import Replies
+from notifier.operations.reply_observer import Replies
 from notifier.pipeline.ports import Request
 from tests.pipeline.stage import ISS, Stage, client, running
 

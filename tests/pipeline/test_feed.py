@@ -7,7 +7,7 @@ from typing import Any
 
 from notifier.domain.client import Client
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.fate import ClientNotice, ClientState, Fate, FeedNotice, Notice
+from notifier.domain.fate import ClientChange, ClientNotice, Fate, FeedNotice, Notice
 from notifier.domain.feed_event import routing_key
 from notifier.domain.outcome import Answer, Break, Cause, DeadReason, Reason, Wire
 from notifier.pipeline.facts import Attempted, Buried, CircuitChanged, Deferred
@@ -178,7 +178,7 @@ async def test_a_circuit_is_told_once_a_turn() -> None:
             await stage.until(lambda n=number: len(stage.queue.acked) == n + 1)  # type: ignore[misc]
     turns = [fact for fact in stage.facts if isinstance(fact, CircuitChanged)]
     told = [one for one in await told_of(stage, everything=False) if isinstance(one, ClientNotice)]
-    assert [one.state for one in told] == [ClientState.FAILING, ClientState.RECOVERED]
+    assert [one.state for one in told] == [ClientChange.FAILING, ClientChange.RECOVERED]
     assert len(turns) == 2
     assert [routing_key(one) for one in told] == ["client.failing", "client.recovered"]
     assert len({one.id for one in told}) == 2

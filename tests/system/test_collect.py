@@ -144,7 +144,7 @@ def test_the_embedded_queue_needs_none(tmp_path: Path) -> None:
     """That is said."""
     done = notifier("collect", cwd=tmp_path, settings={"NOTIFIER_QUEUE__URL": "sqlite:q.db"})
     assert done.returncode == 2
-    assert "notifier report reads them" in done.stderr
+    assert "run notifier report" in done.stderr
 
 
 def test_a_broker_that_refuses_is_told(amqp_url: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from notifier.adapters.feed.feed_file import FeedFile
 from notifier.adapters.feed.feed_table import Retention
-from notifier.domain.fate import ClientNotice, ClientState, Fate, FeedNotice, Notice
+from notifier.domain.fate import ClientChange, ClientNotice, Fate, FeedNotice, Notice
 from tests.chromium import Chromium
 from tests.system.clients import Clients
 from tests.system.command import notifier
@@ -49,7 +49,7 @@ def day(now: float) -> list[FeedNotice]:
                 made.append(told(number, Fate.RETRYING, "timeout", at=at, client_id="broken"))
             case _:
                 made.append(told(number, Fate.DELIVERED, "delivered", at=at, client_id=odd, took=4.0))
-    made.append(ClientNotice(id="turn", at=now - 61, state=ClientState.FAILING, iss=ISSUER, client_id="broken"))
+    made.append(ClientNotice(id="turn", at=now - 61, state=ClientChange.FAILING, iss=ISSUER, client_id="broken"))
     made.append(told(999, Fate.DEAD, "refused", at=now - 90_000, client_id="yesterday"))
     return made
 
@@ -112,7 +112,7 @@ def test_what_is_missing_is_told_with_the_way_out(tmp_path: Path) -> None:
     off = report(tmp_path, mode="off")
     assert off.returncode == 2
     assert "set it to all" in off.stderr
-    assert "Nothing was told" in report(tmp_path).stdout
+    assert "The feed holds nothing" in report(tmp_path).stdout
     assert report(tmp_path, "--since", "5").returncode == 2
     assert report(tmp_path, "--since", "1h", "--until", "2h").returncode == 2
     (tmp_path / "text.db").write_text("no database " * 100)
