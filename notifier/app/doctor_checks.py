@@ -47,11 +47,11 @@ class DoctorScope:
 
 
 async def examine_installation(
-    loaded: Loaded, scope: DoctorScope, started: Callable[[int], None], progress: Callable[[], None]
+    loaded: Loaded, scope: DoctorScope, progress: Callable[[int, int], None]
 ) -> list[Finding]:
-    """Run the checks. `started` is told how many there are, `progress` is called after each.
+    """Run all checks. `progress` gets how many are done, and how many there are.
 
-    Raises ConfigurationError if there is no such client for the canary.
+    Raises ConfigurationError if the canary's client does not exist.
     """
     checks = _Checks(loaded)
     async with AsyncExitStack() as stack:
@@ -64,7 +64,6 @@ async def examine_installation(
             chosen += checks.remote()
         if scope.canary is not None:
             chosen.append(checks.canary(scope.canary, scope.canary_issuer))
-        started(len(chosen))
         return await examine(chosen, progress)
 
 

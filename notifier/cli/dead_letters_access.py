@@ -1,79 +1,85 @@
-"""What the commands on dead letters share: which ones are meant, the way to them, and progress on a terminal."""
+"""What the commands on dead letters share: the options that choose letters, access to the queue, export files."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from tempfile import mkstemp
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from notifier.cli.output import say
 from notifier.domain.errors import ConfigurationError, Mistake, QueueError, QueueUnavailable
 
 if TYPE_CHECKING:
-    from notifier.domain.letter_filter import LetterFilter
     from notifier.operations.dead_letter_listing import DeadLetters
     from notifier.operations.queue_port import Queue
     from notifier.settings import QueueSettings
 
-CONNECT_TIMEOUT = 15.0  # seconds; then the queue is away
-PLAIN_EVERY = 2.0  # seconds between two lines of progress off a terminal
+CONNECT_TIMEOUT = 15.0  # seconds; then the queue counts as away
 
-Ids = Annotated[
+
+def _option(name: str, text: str) -> Any:
+    return Annotated[str | None, typer.Option(name, help=text, show_default=False)]
+
+
+_IDS = Annotated[
     list[str] | None, typer.Argument(metavar="[ID]…", help="Only the letters with these IDs.", show_default=False)
 ]
-ClientId = Annotated[str | None, typer.Option("--client-id", help="Only letters of this client.", show_default=False)]
-Iss = Annotated[str | None, typer.Option("--iss", help="Only letters of this issuer.", show_default=False)]
-EventId = Annotated[str | None, typer.Option("--event-id", help="Only letters of this event.", show_default=False)]
-Reasons = Annotated[
-    list[str] | None,
-    typer.Option("--reason", help="Only letters with this reason; may be repeated.", show_default=False),
-]
-Since = Annotated[
-    str | None,
-    typer.Option(help="Only letters not older: 2026-01-31T12:00:00Z, or 24h (ago).", show_default=False),
-]
-Until = Annotated[str | None, typer.Option(help="Only letters not newer, likewise.", show_default=False)]
-Subject = Annotated[str | None, typer.Option(help="Only letters about this sub or sid.", show_default=False)]
+_FILTER_OPTIONS: Mapping[str, Any] = {
+    "client_id": _option("--client-id", "Only letters of this client."),
+    "reason": Annotated[
+        list[str] | None,
+        typer.Option("--reason", help="Only letters with this reason; may be repeated.", show_default=False),
+    ],
+    "iss": _option("--iss", "Only letters of this issuer."),
+    "event_id": _option("--event-id", "Only letters of this event."),
+    "subject": _option("--subject", "Only letters about this sub or sid."),
+    "since": _option("--since", "Only letters given up since then: 2026-01-31T12:00:00Z, or 24h (ago)."),
+    "until": _option("--until", "Only letters given up until then, in the same form."),
+}
 
 
-def wanted_of(
-    ids: list[str] | None,
-    client_id: str | None,
-    iss: str | None,
-    event_id: str | None,
-    reasons: list[str] | None,
-    since: str | None,
-    until: str | None,
-    subject: str | None,
-) -> LetterFilter:
-    """Which letters the options mean. Raises BadParameter."""
-    from notifier.domain.letter_filter import LetterFilter, read_reasons, read_when
+def with_filter(command: Callable[..., None], *, ids: bool = False) -> Callable[..., None]:
+    """Give a command the options that choose letters. It gets them as its parameter `chosen`, a `LetterFilter`."""
+    options = {"id": _IDS, **_FILTER_OPTIONS} if ids else _FILTER_OPTIONS
 
-    try:
-        return LetterFilter(
-            ids=frozenset(ids or ()),
-            client_id=client_id,
-            iss=iss,
-            event_id=event_id,
-            reasons=read_reasons(reasons or ()),
-            since=None if since is None else read_when(since, time.time()),
-            until=None if until is None else read_when(until, time.time()),
-            subject=subject,
-        )
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+    @wraps(command)
+    def run(**given: Any) -> None:
+        from notifier.domain.letter_filter import read_filter
+
+        chosen = read_filter({name: given.pop(name) for name in options}, time.time())
+        if isinstance(chosen, Mistake):
+            raise typer.BadParameter(chosen.text, param_hint=f"--{chosen.path}")
+        command(chosen=chosen, **given)
+
+    parameters: list[Parameter] = []
+    for parameter in signature(command, eval_str=True, locals={"LetterFilter": object}).parameters.values():
+        if parameter.name == "chosen":
+            parameters += [
+                Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=hint) for name, hint in options.items()
+            ]
+        else:
+            parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
+    # typer reads a command's options from these two
+    vars(run)["__signature__"] = Signature(parameters)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def with_filter_or_ids(command: Callable[..., None]) -> Callable[..., None]:
+    """The same for a command that also takes the IDs of letters as arguments."""
+    return with_filter(command, ids=True)
 
 
 def queue_settings(config: Path | None) -> QueueSettings:
-    """Of the configuration only the queue, never a key. Raises ConfigurationError."""
+    """Read only the queue's settings, and never a key. Raises ConfigurationError."""
     from notifier.adapters.configuration.config_file import read_part
 
     if config is None and not any(os.environ.get(name) for name in ("NOTIFIER_QUEUE__URL", "NOTIFIER_QUEUE")):
@@ -113,10 +119,10 @@ async def _ready(queue: Queue) -> None:
 
 @contextmanager
 def written_anew(file: Path) -> Iterator[IO[str]]:
-    """What is to be written there, for its owner alone; `-` is stdout. A file takes its place once all is written.
+    """A text file to write, readable by its owner only. It replaces `file` once everything is written; `-` is stdout.
 
-    It is made beside, since one that is there keeps its mode, and what is open stays open, when it is written over.
-    What is no regular file (`/dev/null`, a pipe) is written to as it is. Raises OSError.
+    It is a new file beside the old one: an old file would keep its mode, and readers who have it open would see the
+    new text. What is no regular file (`/dev/null`, a pipe) is written directly. Raises OSError.
     """
     to_stdout = file == Path("-")
     if to_stdout or (file.exists() and not file.is_file()):
@@ -131,27 +137,3 @@ def written_anew(file: Path) -> Iterator[IO[str]]:
     except BaseException:
         Path(made).unlink()
         raise
-
-
-@contextmanager
-def progress_of(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how far it is: drawn on a terminal, else a line now and then, both on stderr."""
-    if not sys.stderr.isatty():
-        due = time.monotonic() + PLAIN_EVERY
-
-        def tell(seen: int, of: int) -> None:
-            nonlocal due
-            if time.monotonic() >= due:
-                due = time.monotonic() + PLAIN_EVERY
-                say(f"{what}: {seen:,} of {of:,}", err=True)
-
-        yield tell
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    from notifier.cli.screen import screen
-
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=screen(err=True), transient=True) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda seen, of: progress.update(task, completed=seen, total=of)

@@ -1,4 +1,4 @@
-"""`notifier dead-letters list`, `show`, `export`: looking at what was given up. Looking changes nothing."""
+"""The commands `notifier dead-letters list`, `show` and `export`. They look at dead letters and change nothing."""
 
 from __future__ import annotations
 
@@ -10,21 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from notifier.cli.dead_letters_access import (
-    ClientId,
-    EventId,
-    Iss,
-    Reasons,
-    Since,
-    Subject,
-    Until,
-    opened_letters,
-    progress_of,
-    queue_settings,
-    wanted_of,
-    written_anew,
-)
-from notifier.cli.dead_letters_repair import DISCARD_EXAMPLES, REPLAY_EXAMPLES, discard, prospect, replay
+from notifier.cli.dead_letters_access import opened_letters, queue_settings, with_filter, written_anew
+from notifier.cli.dead_letters_repair_command import DISCARD_EXAMPLES, REPLAY_EXAMPLES, discard, prospect, replay
 from notifier.cli.options import Config, Json, in_help, quiet_logs, register
 from notifier.cli.output import say
 from notifier.domain.printable import json_text, printable
@@ -37,7 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Look at what was given up or could not be read, replay it, discard it.",
+    help="List, show, export, replay or discard deliveries that were given up and messages that could not be read.",
     epilog=in_help(
         (
             ("which clients do not get their logouts, and why", "notifier dead-letters list -c n.yaml"),
@@ -47,38 +34,32 @@ app = typer.Typer(
 )
 
 
+@with_filter
 def list_(
     *,
     config: Config = None,
-    client_id: ClientId = None,
-    reason: Reasons = None,
-    iss: Iss = None,
-    event_id: EventId = None,
-    subject: Subject = None,
-    since: Since = None,
-    until: Until = None,
+    chosen: LetterFilter,
     rows: Annotated[bool, typer.Option("--rows", help="List each letter, oldest first, instead of counts.")] = False,
     as_json: Json = False,
 ) -> None:
     """Count dead letters by client and reason, or list them.
 
-    --json prints one object a line for each letter: id, event_id, client_id, iss, reason, dead_since, attempts, text.
-    Neither form shows a sub or sid. Looking removes nothing and changes no order.
+    --json prints one object per line and letter: id, event_id, client_id, iss, reason, dead_since, attempts, text. No
+    form shows sub or sid. The command removes nothing and keeps the order.
     """
-    wanted = wanted_of(None, client_id, iss, event_id, reason, since, until, subject)
     settings = _looking(config)
     from notifier.operations.dead_letter_listing import LetterCounts
 
     counts = LetterCounts()
 
-    def see(row: LetterSummary, _message: Message) -> None:
-        counts.add(row)
+    def see(summary: LetterSummary, _message: Message) -> None:
+        counts.add(summary)
         if as_json:
-            say(json_text(row.document()))
+            say(json_text(summary.document()))
         elif rows:
-            say(_line(row))
+            say(_line(summary))
 
-    _look_now(settings, wanted, see, quiet=rows or as_json, whole=False)
+    _look_now(settings, chosen, see, quiet=rows or as_json, whole=False)
     if not (rows or as_json):
         _print_groups(counts.groups())
     if not as_json:
@@ -92,17 +73,17 @@ def show(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Show one dead letter: why it died, what each attempt met, and what a replay would send.
+    """Show one dead letter: why it was given up, what each attempt met, and what a replay would do.
 
     The output holds sub and sid. The exit status is 1 if there is no such letter.
     """
     from notifier.domain.letter_filter import LetterFilter
-    from notifier.operations.dead_letter_export import exported
+    from notifier.operations.dead_letter_listing import exported
 
     found: list[dict[str, object]] = []
     settings = _looking(config)
 
-    def see(_row: LetterSummary, message: Message) -> None:
+    def see(_summary: LetterSummary, message: Message) -> None:
         found.append(exported(message) | ({} if as_json else {"replay": prospect(message, config, settings)}))
 
     _look_now(settings, LetterFilter(ids=frozenset({id_})), see, first=True)
@@ -112,38 +93,32 @@ def show(
     say(json_text(found[0]) if as_json else _in_words(found[0]))
 
 
+@with_filter
 def export(
     file: Annotated[
-        Path, typer.Argument(allow_dash=True, help="The file, readable by its owner alone; - is stdout.")
+        Path, typer.Argument(allow_dash=True, help="The file to write, readable by its owner only; - is stdout.")
     ] = Path("-"),
     *,
     config: Config = None,
-    client_id: ClientId = None,
-    reason: Reasons = None,
-    iss: Iss = None,
-    event_id: EventId = None,
-    subject: Subject = None,
-    since: Since = None,
-    until: Until = None,
+    chosen: LetterFilter,
 ) -> None:
-    """Write whole dead letters to a file, one JSON object a line.
+    """Write whole dead letters to a file, one JSON object per line.
 
-    The letters stay where they are. The file holds sub and sid, and the bodies that could not be read. A file that
-    exists is replaced once everything is written; if the export fails, it stays as it was.
+    The letters stay in the queue. The file holds sub and sid, and the bodies that could not be read. An existing file
+    is replaced after everything is written; if the export fails, it is left unchanged.
     """
-    from notifier.operations.dead_letter_export import exported
+    from notifier.operations.dead_letter_listing import exported
 
-    wanted = wanted_of(None, client_id, iss, event_id, reason, since, until, subject)
     settings = _looking(config)
     count = 0
     with written_anew(file) as out:
 
-        def see(_row: LetterSummary, message: Message) -> None:
+        def see(_summary: LetterSummary, message: Message) -> None:
             nonlocal count
             count += 1
             out.write(json_text(exported(message)) + "\n")
 
-        _look_now(settings, wanted, see)
+        _look_now(settings, chosen, see)
     say(f"{count:,} dead letter{'' if count == 1 else 's'} exported", err=True)
 
 
@@ -154,46 +129,35 @@ def _looking(config: Config) -> QueueSettings:
 
 def _look_now(
     settings: QueueSettings,
-    wanted: LetterFilter,
+    chosen: LetterFilter,
     see: Callable[[LetterSummary, Message], None],
     *,
     first: bool = False,
     quiet: bool = False,
     whole: bool = True,
 ) -> None:
-    """Tell `see` of each that is meant, or of the first."""
+    """Call `see` with each letter that matches, or with the first only."""
     import uvloop
 
-    uvloop.run(_look(settings, wanted, see, first=first, quiet=quiet, whole=whole))
+    from notifier.cli.screen import progress_of
+    from notifier.operations.dead_letter_listing import matching_letters, no_progress
+
+    async def look() -> None:
+        with progress_of("looked at") as progress:
+            async with opened_letters(settings, writing=False) as letters:
+                tell = no_progress if quiet and sys.stdout.isatty() else progress
+                async with aclosing(matching_letters(letters, chosen, tell, whole=whole)) as found:
+                    async for summary, message in found:
+                        see(summary, message)
+                        if first:
+                            return
+
+    uvloop.run(look())
 
 
-async def _look(
-    settings: QueueSettings,
-    wanted: LetterFilter,
-    see: Callable[[LetterSummary, Message], None],
-    *,
-    first: bool = False,
-    quiet: bool = False,
-    whole: bool = True,
-) -> None:
-    from notifier.operations.dead_letter_listing import no_progress, rows
-
-    with progress_of("looked at") as progress:
-        async with opened_letters(settings, writing=False) as letters:
-            tell = no_progress if quiet and sys.stdout.isatty() else progress
-            async with aclosing(rows(letters, wanted, tell, whole=whole)) as found:
-                async for row, message in found:
-                    see(row, message)
-                    if first:
-                        return
-
-
-def _line(row: LetterSummary) -> str:
-    client = row.client_id or "-"
-    told = row.document()["dead_since"]
-    return printable(
-        f"{row.id}  {told}  {row.reason:<21}  {client}  event {row.event_id or '-'}  attempts {row.attempts}"
-    )
+def _line(letter: LetterSummary) -> str:
+    client, since, event = letter.client_id or "-", letter.document()["dead_since"], letter.event_id or "-"
+    return printable(f"{letter.id}  {since}  {letter.reason:<21}  {client}  event {event}  attempts {letter.attempts}")
 
 
 def _print_groups(groups: list[LetterGroup]) -> None:

@@ -1,16 +1,16 @@
-"""`notifier demo`: the whole service at work on this machine alone."""
+"""The command `notifier demo`: the whole service at work on this machine."""
 
 from typing import Annotated
 
 import typer
 
 EXAMPLES = (
-    ("forty users sign out; takes some 12 seconds", "notifier demo"),
-    ("a smaller one", "notifier demo --events 8"),
+    ("forty users sign out, in about 12 seconds", "notifier demo"),
+    ("a shorter one", "notifier demo --events 8"),
     ("in a script: 0 if every logout is accounted for", "notifier demo >demo.txt && echo good"),
 )
 
-SIGN_OUTS = 4.0  # seconds in which all users sign out, however many they are
+SIGN_OUTS = 4.0  # seconds in which all users sign out
 
 
 def demo(

@@ -1,4 +1,4 @@
-"""`notifier explain`: what a reason, a cause or an alert means, and what to do."""
+"""The command `notifier explain`: what a reason, a cause or an alert means, and what to do."""
 
 import sys
 from typing import Annotated
@@ -12,7 +12,7 @@ from notifier.domain.printable import json_text
 EXAMPLES = (
     ("why was a logout given up?", "notifier explain rejected_token"),
     ("an alert at three in the morning", "notifier explain NotifierDeadLetters"),
-    ("all there is", "notifier explain --all | less"),
+    ("the whole runbook", "notifier explain --all | less"),
 )
 
 
@@ -28,7 +28,7 @@ def explain(
 ) -> None:
     """Explain a reason, a cause or an alert: what it means, what to do, how to see that it is over.
 
-    The text is the section of docs/runbook.md.
+    The text is a section of docs/runbook.md.
     """
     from notifier.operations.runbook import runbook, sections
 
@@ -45,7 +45,7 @@ def explain(
 
         near = get_close_matches(name.lower(), known, n=1)
         hint = f"; did you mean {known[near[0]].name}?" if near else ""
-        say(f"notifier: nothing is known of {name}{hint}; `notifier explain` lists all", err=True)
+        say(f"notifier: there is no explanation of {name}{hint}; `notifier explain` lists all names", err=True)
         raise typer.Exit(2)
     if as_json:
         say(json_text({"name": section.name, "group": section.group, "text": section.text}))

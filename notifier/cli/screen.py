@@ -1,19 +1,24 @@
-"""Tables, bars and pages as rich draws them, of texts that are shown as they are."""
+"""Tables, progress bars and pages on the terminal. Text is shown as it is, and no terminal obeys anything in it."""
 
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from notifier.cli.output import say
 from notifier.domain.printable import printable_lines
+
+PLAIN_EVERY = 2.0  # seconds between two lines of progress if stderr is no terminal
 
 
 class Screen(Console):
-    """A console on which nothing from outside is obeyed, neither by rich (markup, emoji codes) nor by the terminal."""
+    """A console that obeys nothing in the texts it shows: no markup, no emoji codes, no control characters."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """As rich does it."""
+        """Render as rich does, with control characters replaced."""
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable():
                 yield segment
@@ -22,6 +27,31 @@ class Screen(Console):
 
 
 def screen(*, err: bool = False, width: int | None = None) -> Screen:
-    """Of stdout, or of stderr. `width`: in columns, where it is no terminal."""
+    """The console of stdout or stderr. `width` is the number of columns if it is no terminal."""
     watched = (sys.stderr if err else sys.stdout).isatty()
     return Screen(stderr=err, width=None if watched else width, markup=False, emoji=False)
+
+
+@contextmanager
+def progress_of(what: str, *, plain: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """Show progress on stderr: a bar on a terminal, otherwise (if `plain`) a line now and then.
+
+    The block gets a function to call with how much is done, and how much there is in all.
+    """
+    if not sys.stderr.isatty():
+        due = time.monotonic() + PLAIN_EVERY
+
+        def tell(done: int, total: int) -> None:
+            nonlocal due
+            if plain and time.monotonic() >= due:
+                due = time.monotonic() + PLAIN_EVERY
+                say(f"{what}: {done:,} of {total:,}", err=True)
+
+        yield tell
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=screen(err=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

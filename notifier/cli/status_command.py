@@ -1,4 +1,4 @@
-"""`notifier status`: where everything is, for a person at a terminal or a script."""
+"""The command `notifier status`: the state of queues, workers and clients, as a page or as JSON."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ DAY = 86_400.0
 
 EXAMPLES = (
     ("what waits, and which clients do not get their logouts", "notifier status -c n.yaml"),
-    ("the same, for as long as it takes", "notifier status -c n.yaml --watch"),
+    ("the same, refreshed", "notifier status -c n.yaml --watch"),
     (
-        "the clients that are left alone, for a script",
+        "clients with an open circuit, for a script",
         """notifier status -c n.yaml --json | jq -r '.clients[] | select(.circuit == "open").client_id'""",
     ),
 )
@@ -37,18 +37,18 @@ EXAMPLES = (
 
 def status(
     config: Config = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Refresh every 2 s, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every 2 s until Ctrl-C.")] = False,
     every_client: Annotated[bool, typer.Option("--all", help="Show clients without trouble too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what waits in the queues, how fast it goes, and how the workers and the clients fare.
+    """Show what waits in the queues, the rates, and the state of workers and clients.
 
-    It asks all workers. A worker that does not answer within 2 s is shown as missing: it is busy or draining, or of an
-    older release, or the broker blocks publishing. Without any worker it shows the queues. It changes nothing, and
-    reads only `queue` of the configuration.
+    The command asks all workers. A worker that does not answer within 2 s counts as missing: it is busy, draining or
+    of an older release, or the broker blocks publishing. If no worker runs, the page shows the queues alone. The
+    command changes nothing, and reads only `queue` of the configuration.
 
-    Clients in trouble come first; --all shows the others too. Counts begin when the workers start. With --json and
-    --watch it prints one object a line.
+    Clients in trouble come first; --all shows the others too. Counts begin when the workers start. --json with --watch
+    prints one object per line.
     """
     from notifier.adapters.configuration.config_file import read_part
 
@@ -141,7 +141,7 @@ def _workers(status: ServiceStatus) -> str:
         return "No worker consumes the queue: nothing is delivered. Start one: notifier run"
     lines = [f"{answered} of {seen} worker{'' if seen == 1 else 's'} answered."]
     if not answered:
-        lines.append("They are busy, older, or may not be reached; what follows from them is missing.")
+        lines.append("They are busy or of an older release, or cannot be reached: their figures are missing.")
     for worker in status.workers:
         life = "draining" if worker.draining else f"up {_span(status.at - worker.since)}"
         lines.append(f"  {worker.worker}  {worker.version}  {life}, {worker.in_flight:,} in flight")
@@ -153,8 +153,8 @@ def _rates(status: ServiceStatus) -> str:
 
     if not status.workers:
         return ""
-    told = ", ".join(f"{rate:,.1f} {name}" for name, rate in rates_of(status).items())
-    return f"A second, over the last minute: {told}.\n"
+    rates = ", ".join(f"{rate:,.1f} {name}" for name, rate in rates_of(status).items())
+    return f"A second, over the last minute: {rates}.\n"
 
 
 def _clients(clients: list[ClientState], now: float) -> Table:
@@ -186,9 +186,9 @@ def _others(status: ServiceStatus, shown: int, *, every_client: bool) -> str:
     if well:
         lines.append(f"{well:,} client{' is' if well == 1 else 's are'} well: --all shows them.")
     if status.left_out:
-        lines.append(f"{status.left_out:,} more clients, none in greater need, were left out by their workers.")
+        lines.append(f"{status.left_out:,} more clients were left out by their workers; none is in greater trouble.")
     if status.workers and not status.clients:
-        lines.append("No client was told anything since the workers started.")
+        lines.append("No delivery was attempted since the workers started.")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""`notifier topology`: the queues and exchanges on RabbitMQ, looked at, declared, deleted."""
+"""The commands `notifier topology show`, `declare` and `delete`, for the queues and exchanges on RabbitMQ."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ app = typer.Typer(
     help="Show, declare or delete the queues and exchanges on RabbitMQ.",
     epilog=in_help(
         (
-            ("what stands, and how much waits", "notifier topology show -c n.yaml"),
+            ("what is declared, and how much waits", "notifier topology show -c n.yaml"),
             (
-                "declare as an administrator; the workers then run with queue.topology: verify",
+                "declare as an administrator; workers then run with queue.topology: verify",
                 "notifier topology declare -c admin.yaml",
             ),
         )
@@ -35,7 +35,7 @@ app = typer.Typer(
 
 
 def show(config: Config = None, as_json: Json = False) -> None:
-    """Show each queue and exchange: whether it is as it should be, its ready messages, its arguments."""
+    """Show each queue and exchange: its state (ok, missing or different), ready messages and arguments."""
     options = _options(config)
     if options is None:
         if as_json:
@@ -53,7 +53,7 @@ def show(config: Config = None, as_json: Json = False) -> None:
 def declare(config: Config = None) -> None:
     """Declare the queues and exchanges that are missing.
 
-    It leaves alone what exists, and says if that is not as it should be.
+    Existing ones are not changed. The command says which of them have other arguments than they should.
     """
     options = _options(config)
     if options is None:
@@ -61,7 +61,7 @@ def declare(config: Config = None) -> None:
     from notifier.adapters.queues.rabbitmq.administration import declare_topology
 
     asyncio.run(declare_topology(options))
-    say(f"everything under {options.prefix} stands")
+    say(f"all queues and exchanges under {options.prefix} are declared")
 
 
 def delete(
@@ -71,14 +71,14 @@ def delete(
         str | None,
         typer.Option(
             metavar="PREFIX",
-            help="Delete even if messages wait or workers consume: those logouts are lost. Give the queue.prefix.",
+            help="Delete even if messages wait or workers consume; those logouts are lost. PREFIX is queue.prefix.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
     """Delete every queue and exchange under queue.prefix.
 
-    It refuses while messages wait there or workers consume.
+    The command refuses while messages wait in them or workers consume them.
     """
     options = _options(config)
     if options is None:
@@ -87,12 +87,12 @@ def delete(
 
     standings = [each for each in asyncio.run(survey_topology(options)) if not each.missing]
     if not standings:
-        say(f"nothing stands under {options.prefix}")
+        say(f"there is nothing under {options.prefix}")
         return
     _check_force(options.prefix, standings, force)
     if not yes:
         if not sys.stdin.isatty():
-            raise typer.BadParameter("nobody can be asked here; say --yes", param_hint="--yes")
+            raise typer.BadParameter("there is no terminal to ask on; give --yes", param_hint="--yes")
         if not typer.confirm(f"Delete {len(standings)} queues and exchanges under {options.prefix}?", err=True):
             raise typer.Exit(1)
     lost = asyncio.run(delete_topology(options))
@@ -102,7 +102,7 @@ def delete(
 
 
 def _check_force(prefix: str, standings: Sequence[Standing], force: str | None) -> None:
-    """Exit 1 where something would be lost and nobody has said by name that it may be."""
+    """Exit 1 if messages would be lost, unless --force names the prefix."""
     waiting = {each.name: each.ready for each in standings if each.ready}
     consumed = [each.name for each in standings if each.consumers]
     if force is not None and force != prefix:
@@ -113,13 +113,13 @@ def _check_force(prefix: str, standings: Sequence[Standing], force: str | None) 
     for name, count in waiting.items():
         say(f"  {name} holds {count:,} message{'' if count == 1 else 's'}", err=True)
     for name in consumed:
-        say(f"  {name} is consumed: a worker runs, and may hold more", err=True)
-    say(f"  to lose them all the same: --force {prefix}", err=True)
+        say(f"  {name} has a consumer: a worker runs and may hold more messages", err=True)
+    say(f"  to delete them anyway: --force {prefix}", err=True)
     raise typer.Exit(1)
 
 
 def _options(config: Config) -> RabbitOptions | None:
-    """None for the embedded queue, which is said."""
+    """Read the settings. For the embedded queue it says that there is no topology, and returns None."""
     from notifier.adapters.configuration.config_file import read_part
     from notifier.app import rabbit_options
 
@@ -127,7 +127,7 @@ def _options(config: Config) -> RabbitOptions | None:
     queue = read_part(config, os.environ, {"queue"}).settings.queue
     if queue.sqlite_file is None:
         return rabbit_options(queue)
-    say(f"{queue.url[0]} is the embedded queue: nothing to declare or delete, its file is all there is", err=True)
+    say(f"{queue.url[0]} is the embedded queue: it has no topology, only its file", err=True)
     return None
 
 
@@ -162,7 +162,7 @@ def _print_table(standings: Sequence[Standing]) -> None:
 
 
 def _shared(standings: Sequence[Standing]) -> dict[str, str | int]:
-    """The arguments that have one value wherever they are."""
+    """The arguments that have the same value in every queue that has them."""
     values: dict[str, set[str | int]] = {}
     for each in standings:
         for name, value in each.arguments.items():
@@ -176,7 +176,7 @@ register(
     (
         ("a table", "notifier topology show -c n.yaml"),
         (
-            "what is missing or other than it should be",
+            "what is missing or different",
             "notifier topology show -c n.yaml --json | jq '.[] | select(.state != \"ok\")'",
         ),
     ),
@@ -187,6 +187,6 @@ register(
     delete,
     (
         ("stop the workers, then", "notifier topology delete -c n.yaml"),
-        ("with what waits there", "notifier topology delete -c n.yaml --yes --force notifier"),
+        ("with the messages that wait", "notifier topology delete -c n.yaml --yes --force notifier"),
     ),
 )

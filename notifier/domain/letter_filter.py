@@ -3,10 +3,10 @@
 A list reads only the members that it shows: 7 µs for each letter instead of 16.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NotRequired, TypeAlias
+from typing import Any, NotRequired, TypeAlias
 
 from pydantic import TypeAdapter
 from pydantic_core import from_json
@@ -14,7 +14,7 @@ from pydantic_core import from_json
 from notifier.domain.dead_letter import DeadLetter, load_dead_letter
 from notifier.domain.documents import OF_NAMES
 from notifier.domain.durations import parse_duration
-from notifier.domain.errors import UnknownVersion
+from notifier.domain.errors import Mistake, UnknownVersion
 from notifier.domain.frozen import replace
 from notifier.domain.letter_names import Names, disagreements
 from notifier.domain.message import Kind, Message
@@ -39,7 +39,7 @@ class LetterSummary:
     attempts: int = 0
 
     def document(self) -> dict[str, object]:
-        """For scripts."""
+        """The JSON that scripts and the API get."""
         return {
             "id": self.id,
             "event_id": self.event_id,
@@ -126,21 +126,21 @@ class LetterFilter:
 
     @property
     def narrows(self) -> bool:
-        """True if any condition is set."""
+        """False if every letter is meant."""
         single = (self.client_id, self.iss, self.event_id, self.since, self.until, self.subject)
         return bool(self.ids or self.reasons) or any(value is not None for value in single)
 
-    def matches(self, message: Message, row: LetterSummary) -> bool:
-        """True if the letter meets all conditions."""
+    def matches(self, message: Message, summary: LetterSummary) -> bool:
+        """True if the letter is meant."""
         return (
-            (not self.ids or row.id in self.ids)
-            and (self.issuers is None or row.iss in self.issuers)
-            and (self.client_id is None or row.client_id == self.client_id)
-            and (self.iss is None or row.iss == self.iss)
-            and (self.event_id is None or row.event_id == self.event_id)
-            and (not self.reasons or row.reason in self.reasons)
-            and (self.since is None or row.dead_since >= self.since)
-            and (self.until is None or row.dead_since <= self.until)
+            (not self.ids or summary.id in self.ids)
+            and (self.issuers is None or summary.iss in self.issuers)
+            and (self.client_id is None or summary.client_id == self.client_id)
+            and (self.iss is None or summary.iss == self.iss)
+            and (self.event_id is None or summary.event_id == self.event_id)
+            and (not self.reasons or summary.reason in self.reasons)
+            and (self.since is None or summary.dead_since >= self.since)
+            and (self.until is None or summary.dead_since <= self.until)
             and (self.subject is None or self._concerns_subject(message, self.subject))
         )
 
@@ -153,39 +153,55 @@ class LetterFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundLetter:
-    """A letter as somebody looks at it. `row` None: it is not meant. `message` has its body where that was asked."""
+    """A letter that a visit came across. `summary` is None if it is not meant, `message` has its body if asked for."""
 
     message: Message
-    row: LetterSummary | None
+    summary: LetterSummary | None
 
 
 LetterReader: TypeAlias = Callable[[Message], FoundLetter]
 """Reads one message of the dead letters, and keeps no more of it than the visitor needs."""
 
 
-def letter_reader(wanted: LetterFilter, *, whole: bool) -> LetterReader:
-    """Those that are meant, `whole` or as rows alone."""
+def letter_reader(meant: LetterFilter, *, whole: bool) -> LetterReader:
+    """A reader of the letters that are meant: whole, or as summaries only."""
 
     def see(message: Message) -> FoundLetter:
-        row = read_summary(message)
-        meant = wanted.matches(message, row)
-        kept = message if meant and whole else replace(message, body=b"", headers=MappingProxyType({}))
-        return FoundLetter(message=kept, row=row if meant else None)
+        summary = read_summary(message)
+        matches = meant.matches(message, summary)
+        kept = message if matches and whole else replace(message, body=b"", headers=MappingProxyType({}))
+        return FoundLetter(message=kept, summary=summary if matches else None)
 
     return see
 
 
-def read_reasons(names: Iterable[str]) -> frozenset[DeadReason]:
-    """The reasons with these names. Raises ValueError that lists the known ones."""
-    names = frozenset(names)
-    unknown = sorted(names - {reason.value for reason in DeadReason})
-    if unknown:
-        raise ValueError(f"there is no reason {unknown[0]}; there are {', '.join(DeadReason)}")
-    return frozenset(map(DeadReason, names))
+def read_filter(given: Mapping[str, Any], now: float, issuers: frozenset[str] | None = None) -> LetterFilter | Mistake:
+    """The filter that an operator gives on the command line or in a request, or what is wrong with it.
+
+    A moment may be given as an age, counted back from `now`. A member that is None is not given.
+    """
+    moments: dict[str, float | None] = {}
+    for name in ("since", "until"):
+        try:
+            moments[name] = None if given.get(name) is None else _read_when(given[name], now)
+        except ValueError as error:
+            return Mistake(name, str(error))
+    reasons = frozenset(given.get("reason") or ())
+    if unknown := sorted(reasons - frozenset(DeadReason)):
+        return Mistake("reason", f"there is no reason {unknown[0]}; there are {', '.join(DeadReason)}")
+    return LetterFilter(
+        ids=frozenset(given.get("id") or ()),
+        client_id=given.get("client_id"),
+        iss=given.get("iss"),
+        event_id=given.get("event_id"),
+        reasons=frozenset(map(DeadReason, reasons)),
+        subject=given.get("subject"),
+        issuers=issuers,
+        **moments,
+    )
 
 
-def read_when(text: str, now: float) -> float:
-    """Parse a time, or a duration before `now`, as epoch seconds. Raises ValueError."""
+def _read_when(text: str, now: float) -> float:
     try:
         return read_moment(text)
     except ValueError:

@@ -1,59 +1,73 @@
-"""Looking at dead letters: one by one or counted, the same for the command line and the API. It changes nothing.
+"""Looking at dead letters, for the command line and the API: one by one, counted, or whole. Looking changes nothing.
 
-What a replay or discard needs of them stands in `dead_letter_repair`.
+`dead_letter_repair` replays and discards them.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
-from notifier.domain.letter_filter import FoundLetter, LetterFilter, LetterReader, LetterSummary, letter_reader
+from pydantic import TypeAdapter
+
+from notifier.domain.dead_letter import DeadLetter, load_dead_letter
+from notifier.domain.errors import UnknownVersion
+from notifier.domain.letter_filter import (
+    FoundLetter,
+    LetterFilter,
+    LetterReader,
+    LetterSummary,
+    letter_reader,
+    read_summary,
+)
 from notifier.domain.message import Message, Transfer, Transferred
+from notifier.domain.moment import render_moment
+from notifier.domain.unreadable import Raw, shown
 
-AT_ONCE = 100  # letters read without giving way to others on the loop: 1 to 3 ms
-GROUPS = 10_000  # pairs of client and reason that are counted apart; client ids of malformed events are anybody's
+AT_ONCE = 100  # letters read before other tasks of the loop get their chance: 1 to 3 ms
+GROUPS = 10_000  # pairs of client and reason that are counted apart; anybody can invent client ids in malformed events
+_LETTER, _RAW = TypeAdapter(DeadLetter), TypeAdapter(Raw)
 
 
 class LetterVisit(Protocol):
-    """One pass over the letters that were there at its beginning, oldest first."""
+    """One pass over the dead letters that were there when it began, oldest first."""
 
     @property
     def left(self) -> int:
-        """How many are still to be seen."""
+        """How many letters are still to come."""
 
     async def page(self) -> Sequence[FoundLetter]:
-        """The next letters as they were looked at; none at the end. Raises QueueError."""
+        """The next letters; empty at the end. Raises QueueError."""
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Forget these for good; those that were still there. Raises QueueError."""
+        """Delete these letters, and return those that were still there. Raises QueueError."""
 
     async def move(self, transfers: Sequence[Transfer]) -> Transferred:
-        """Make each durable where it goes, and only then forget the letter. Raises QueueError."""
+        """Make each message durable in its queue, then delete its letter. Raises QueueError."""
 
 
 class DeadLetters(Protocol):
     """The dead letters of a queue."""
 
     def visit(self, read: LetterReader) -> AbstractAsyncContextManager[LetterVisit]:
-        """Open one pass, in which `read` gets each message. Letters that are not removed keep their order.
+        """Begin a visit, in which `read` gets each message. Letters that are not removed keep their order.
 
         Raises QueueError.
         """
 
 
 Progress = Callable[[int, int], None]
-"""Told now and then: how many letters were seen, and how many there are in all."""
+"""Called now and then with two numbers: how much is done, and how much there is in all."""
 
 
-def no_progress(_seen: int, _of: int) -> None:
-    """Tell nobody."""
+def no_progress(_done: int, _total: int) -> None:
+    """Show nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterGroup:
-    """The letters of one client with one reason. Moments in epoch seconds."""
+    """The letters of one client with one reason. Moments are in epoch seconds."""
 
     client_id: str
     iss: str
@@ -62,23 +76,34 @@ class LetterGroup:
     oldest: float
     newest: float
 
+    def document(self) -> dict[str, object]:
+        """The JSON that the API gives."""
+        return {
+            "client_id": self.client_id,
+            "iss": self.iss,
+            "reason": self.reason,
+            "count": self.count,
+            "oldest": render_moment(self.oldest),
+            "newest": render_moment(self.newest),
+        }
 
-async def rows(
-    letters: DeadLetters, wanted: LetterFilter, progress: Progress = no_progress, *, whole: bool = False
+
+async def matching_letters(
+    letters: DeadLetters, chosen: LetterFilter, progress: Progress = no_progress, *, whole: bool = False
 ) -> AsyncGenerator[tuple[LetterSummary, Message], None]:
-    """Those that are meant, oldest first; each message has its body where `whole`.
+    """The letters that match, oldest first. Each message has its body if `whole`.
 
     The caller closes the iterator (`aclosing`). Raises QueueError.
     """
-    async with letters.visit(letter_reader(wanted, whole=whole)) as visit:
+    async with letters.visit(letter_reader(chosen, whole=whole)) as visit:
         seen = 0
         while page := await visit.page():
             for number, each in enumerate(page):
                 if number % AT_ONCE == AT_ONCE - 1:
                     progress(seen + number, seen + len(page) + visit.left)
                     await asyncio.sleep(0)
-                if each.row is not None:
-                    yield each.row, each.message
+                if each.summary is not None:
+                    yield each.summary, each.message
             seen += len(page)
             progress(seen, seen + visit.left)
 
@@ -90,23 +115,44 @@ class LetterCounts:
         self._groups: dict[tuple[str, str, str], list[float]] = {}
         self.total = 0
 
-    def add(self, row: LetterSummary) -> None:
-        """One more."""
+    def add(self, summary: LetterSummary) -> None:
+        """Count one more letter."""
         self.total += 1
-        key = (row.client_id, row.iss, row.reason)
+        key = (summary.client_id, summary.iss, summary.reason)
         group = self._groups.get(key)
         if group is None:
             if len(self._groups) >= GROUPS:
-                key = ("_other", "", row.reason)
-            group = self._groups.setdefault(key, [0, row.dead_since, row.dead_since])
+                key = ("_other", "", summary.reason)
+            group = self._groups.setdefault(key, [0, summary.dead_since, summary.dead_since])
         group[0] += 1
-        group[1] = min(group[1], row.dead_since)
-        group[2] = max(group[2], row.dead_since)
+        group[1] = min(group[1], summary.dead_since)
+        group[2] = max(group[2], summary.dead_since)
 
     def groups(self) -> list[LetterGroup]:
-        """The largest first."""
+        """The groups, the largest first."""
         found = [
             LetterGroup(client_id=client_id, iss=iss, reason=reason, count=int(count), oldest=oldest, newest=newest)
             for (client_id, iss, reason), (count, oldest, newest) in self._groups.items()
         ]
         return sorted(found, key=lambda group: (-group.count, group.client_id, group.iss, group.reason))
+
+
+def exported(message: Message) -> dict[str, object]:
+    """The whole letter as JSON. Of a letter that a later release wrote: its summary and its body."""
+    try:
+        return document_of(load_dead_letter(message))
+    except UnknownVersion:
+        return {**read_summary(message).document(), "body": message.body.decode(errors="replace")}
+
+
+def document_of(letter: DeadLetter) -> dict[str, Any]:
+    """The whole letter as JSON. What its attempts met is the list `outcomes`."""
+    content = _LETTER.dump_python(replace(letter, raw=None), mode="json", exclude_defaults=True)
+    if letter.raw is not None:
+        rest = _RAW.dump_python(replace(letter.raw, body=b""), mode="json", exclude_defaults=True)
+        content["raw"] = {**shown(letter.raw), **rest}
+    outcomes = [
+        {"at": render_moment(past.at), "reason": past.reason, "status": past.status, "text": past.text}
+        for past in letter.outcomes
+    ]
+    return {"v": 1, **content, "outcomes": outcomes}

@@ -1,9 +1,9 @@
-"""Replaying and discarding dead letters, the same for the command line and the API.
+"""Replays and discards dead letters, for the command line and the API.
 
-Either goes through the letters once, from the oldest on, and leaves alone what comes among them meanwhile: a client
-that still refuses puts its deliveries back as fast as they are replayed. It can stop between any two batches, and is
-taken up again by being called again. A letter is forgotten only once what takes its place is durable: killed between
-the two on RabbitMQ, one batch at most is replayed a second time, without harm; on SQLite both are one transaction.
+A replay or discard goes through the letters once, oldest first. It ignores letters that arrive meanwhile, since a
+client that still refuses fills the queue as fast as it is emptied. It can stop between two batches; a second call goes
+on with the rest. A letter is deleted only after the message that replaces it is durable. On SQLite both happen in one
+transaction. On RabbitMQ a replay that is killed in between repeats one batch at most, which does no harm.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ def _never() -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairOptions:
-    """How a replay or discard runs. `rate` in letters a second, `limit` in letters; None: as fast, as many as can be.
+    """How a replay or discard runs. `rate` is in letters a second, `limit` in letters; None means no limit.
 
-    `stop` is asked between batches. `pause` waits so many seconds, or less where `stop` comes true. `steady` is a
-    monotonic clock, `clock` the time of day.
+    `stop` is asked between batches. `pause` waits for some seconds, and ends early if `stop` becomes true. `steady` is
+    a monotonic clock, `clock` the time of day.
     """
 
     clock: Callable[[], float]
@@ -46,10 +46,10 @@ class RepairOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairResult:
-    """What a replay or discard did. `done` letters were, or at a dry run would be, replayed or discarded.
+    """What a replay or discard did. `done` letters were replayed or discarded; a dry run counts what would be.
 
-    `kept` says why others that were meant stay. `unfinished` says why it ended before the last, None where it did not;
-    `limited` where that was its limit, which is no failure.
+    `kept` counts the letters that stay, by reason. `unfinished` says why it stopped early; None means that it reached
+    the end. `limited` is true if it stopped at its limit, which is no failure.
     """
 
     done: int
@@ -61,11 +61,11 @@ class RepairResult:
 
     @property
     def ended_early(self) -> bool:
-        """Whether it failed or was stopped."""
+        """True if it failed or was stopped."""
         return self.unfinished is not None and not self.limited
 
     def document(self) -> dict[str, object]:
-        """For scripts."""
+        """The JSON that scripts and the API get."""
         return {
             "by_reason": dict(self.by_reason),
             "kept": {why.value: count for why, count in self.kept.items()},
@@ -76,56 +76,50 @@ class RepairResult:
 
 async def discard(
     letters: DeadLetters,
-    wanted: LetterFilter,
-    course: RepairOptions,
-    told: Callable[[LetterSummary], None] = lambda _: None,
+    chosen: LetterFilter,
+    options: RepairOptions,
+    report: Callable[[LetterSummary], None] = lambda _: None,
 ) -> RepairResult:
-    """Forget those that are meant, for good. `told` of each."""
-    return await _Pass(letters, wanted, course, None, told).run()
+    """Delete the letters that match, for good. `report` hears of each."""
+    return await _Repair(letters, chosen, options, None, report).run()
 
 
 async def replay(
-    letters: DeadLetters,
-    wanted: LetterFilter,
-    rules: ReplayRules,
-    course: RepairOptions,
-    told: Callable[[LetterSummary, KeptLetter | None], None] = lambda *_: None,
+    letters: DeadLetters, chosen: LetterFilter, rules: ReplayRules, options: RepairOptions
 ) -> RepairResult:
-    """Have those that are meant delivered anew. `told` of each: that it was replayed, or why it stays."""
-    return await _Pass(letters, wanted, course, rules, lambda row: told(row, None), told).run()
+    """Have the letters that match delivered again."""
+    return await _Repair(letters, chosen, options, rules).run()
 
 
-class _Pass:
-    """One replay (with `rules`) or discard (without). Rates, limits and stops are the same for both."""
+class _Repair:
+    """One replay (with `rules`) or discard (without). Rates, limits and stops work the same way for both."""
 
     def __init__(
         self,
         letters: DeadLetters,
-        wanted: LetterFilter,
-        course: RepairOptions,
+        chosen: LetterFilter,
+        options: RepairOptions,
         rules: ReplayRules | None,
-        told: Callable[[LetterSummary], None],
-        told_kept: Callable[[LetterSummary, KeptLetter | None], None] = lambda *_: None,
+        report: Callable[[LetterSummary], None] = lambda _: None,
     ) -> None:
         self._letters = letters
-        self._wanted = wanted
-        self._course = course
+        self._chosen = chosen
+        self._options = options
         self._rules = rules
-        self._told = told
-        self._told_kept = told_kept
+        self._report = report
         self._done = 0
         self._reasons: Counter[str] = Counter()
         self._kept: Counter[KeepReason] = Counter()
         self._unfinished: str | None = None
         self._limited = False
-        self._began = course.steady()
-        self._at_once = AT_ONCE if course.rate is None else max(1, min(AT_ONCE, int(course.rate * PACED)))
+        self._began = options.steady()
+        self._at_once = AT_ONCE if options.rate is None else max(1, min(AT_ONCE, int(options.rate * PACED)))
 
     async def run(self) -> RepairResult:
-        """Go through, until the end or a stop or a failure."""
+        """Go through the letters until the end, a stop or a failure."""
         failed = False
         try:
-            async with self._letters.visit(letter_reader(self._wanted, whole=self._rules is not None)) as visit:
+            async with self._letters.visit(letter_reader(self._chosen, whole=self._rules is not None)) as visit:
                 await self._go_through(visit)
         except QueueError as error:
             self._unfinished, failed = str(error), True
@@ -143,35 +137,35 @@ class _Pass:
         while page := await visit.page():
             for start in range(0, len(page), AT_ONCE):
                 chunk = page[start : start + AT_ONCE]
-                meant = [(each.message, each.row) for each in chunk if each.row is not None]
+                meant = [(each.message, each.summary) for each in chunk if each.summary is not None]
                 for first in range(0, len(meant), self._at_once):
                     await self._act(visit, meant[first : first + self._at_once])
                     if self._unfinished is not None:
                         return
                 seen += len(chunk)
-                self._course.progress(seen, seen + len(page) - start - len(chunk) + visit.left)
+                self._options.progress(seen, seen + len(page) - start - len(chunk) + visit.left)
                 if self._stops():
                     return
                 await asyncio.sleep(0)
 
     def _stops(self) -> bool:
-        if self._unfinished is None and self._course.stop():
-            self._unfinished = "stopped; what is left is as it was, and the same command goes on with it"
+        if self._unfinished is None and self._options.stop():
+            self._unfinished = "stopped; the rest is unchanged, and the same command goes on with it"
         return self._unfinished is not None
 
     async def _act(self, visit: LetterVisit, meant: Sequence[tuple[Message, LetterSummary]]) -> None:
-        room = None if self._course.limit is None else self._course.limit - self._done
+        room = None if self._options.limit is None else self._options.limit - self._done
         chosen: dict[int, LetterSummary] = {}
         removed: list[Message] = []
         transfers: list[Transfer] = []
         full = False
-        for message, row in meant:
+        for message, summary in meant:
             if full := len(chosen) == room:
                 break
-            judged = self._judge(message, row)
+            judged = self._judge(message, summary)
             if judged is None:
                 continue
-            chosen[id(message)] = row
+            chosen[id(message)] = summary
             removed.append(message)
             if isinstance(judged, Transfer):
                 transfers.append(judged)
@@ -179,7 +173,9 @@ class _Pass:
             await self._carry_out(visit, removed, transfers, chosen)
         if full and self._unfinished is None:
             self._limited = True
-            self._unfinished = f"the limit of {self._course.limit:,} is reached; the same command goes on with the rest"
+            self._unfinished = (
+                f"the limit of {self._options.limit:,} is reached; the same command goes on with the rest"
+            )
 
     async def _carry_out(
         self,
@@ -188,7 +184,7 @@ class _Pass:
         transfers: Sequence[Transfer],
         chosen: Mapping[int, LetterSummary],
     ) -> None:
-        if self._course.dry_run:
+        if self._options.dry_run:
             self._count(removed, chosen)
         elif self._rules is None:
             self._count(await visit.remove(removed), chosen)
@@ -198,38 +194,34 @@ class _Pass:
             if moved.failure is not None:
                 raise moved.failure
 
-    def _judge(self, message: Message, row: LetterSummary) -> Transfer | LetterSummary | None:
-        """What takes the letter's place, its row where it is to be discarded, None where it stays."""
-        if row.reason == NEWER:
-            self._keep(row, KeptLetter(why=KeepReason.NEWER, text=f"{row.text}: use the notifier that wrote it"))
+    def _judge(self, message: Message, summary: LetterSummary) -> Transfer | LetterSummary | None:
+        """The message that replaces the letter; its summary if it is to be discarded; None if it stays."""
+        if summary.reason == NEWER:
+            self._kept[KeepReason.NEWER] += 1
             return None
         if self._rules is None:
-            return row
-        found = readmit(load_dead_letter(message), self._rules, self._course.clock())
+            return summary
+        found = readmit(load_dead_letter(message), self._rules, self._options.clock())
         if isinstance(found, KeptLetter):
-            self._keep(row, found)
+            self._kept[found.why] += 1
             return None
         return Transfer(letter=message, queue=found.queue, outgoing=found.outgoing)
 
-    def _keep(self, row: LetterSummary, kept: KeptLetter) -> None:
-        self._kept[kept.why] += 1
-        self._told_kept(row, kept)
-
     async def _paced(self) -> bool:
-        """Wait for the batch's turn. False where it was stopped meanwhile."""
-        rate = self._course.rate
-        while rate is not None and not self._course.dry_run:
-            wait = self._began + self._done / rate - self._course.steady()
+        """Wait until the rate allows the next batch. False if a stop came first."""
+        rate = self._options.rate
+        while rate is not None and not self._options.dry_run:
+            wait = self._began + self._done / rate - self._options.steady()
             if wait <= 0:
                 break
             if self._stops():
                 return False
-            await self._course.pause(wait)
+            await self._options.pause(wait)
         return not self._stops()
 
     def _count(self, done: Sequence[Message], chosen: Mapping[int, LetterSummary]) -> None:
         for message in done:
-            row = chosen[id(message)]
+            summary = chosen[id(message)]
             self._done += 1
-            self._reasons[row.reason] += 1
-            self._told(row)
+            self._reasons[summary.reason] += 1
+            self._report(summary)

@@ -1,7 +1,7 @@
-"""The doctor: looks at everything that a logout depends on, without touching any session, and says what to do.
+"""The doctor: runs checks of everything that a logout depends on, without touching any session.
 
-A check is a name and something to await; all run at the same time, each under its own deadline, so that one thing that
-hangs costs its own answer alone. What a check found are findings: plain sentences, each with its way out.
+All checks run at the same time, each under its own deadline: a check that hangs costs only its own answer. A check
+returns findings: plain sentences, each with what to do.
 """
 
 import asyncio
@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-AT_A_TIME = 64  # checks; each is at most one connection
+AT_A_TIME = 64  # checks; each has one connection at most
 
 
 class Severity(StrEnum):
-    """How bad it is. One that has failed keeps some logout from being delivered, now or soon."""
+    """How bad a finding is. A failed one keeps logouts from being delivered, now or soon."""
 
     OK = "ok"
     WARNING = "warning"
@@ -21,7 +21,7 @@ class Severity(StrEnum):
 
 
 class Area(StrEnum):
-    """What is looked at, in the order in which it is told."""
+    """What a check is about, in the order of the output."""
 
     QUEUE = "queue"
     CLOCK = "clock"
@@ -34,7 +34,7 @@ class Area(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was found. `subject`: of which issuer, client or file; `advice`: what to do about it."""
+    """One result. `subject` is the issuer, client or file that it concerns, `advice` is what to do."""
 
     area: Area
     subject: str
@@ -45,7 +45,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing to look at. `within` seconds it must be done."""
+    """One check. It must end `within` some seconds."""
 
     area: Area
     subject: str
@@ -53,36 +53,41 @@ class Check:
     run: Callable[[], Awaitable[Sequence[Finding]]]
 
 
-async def examine(checks: Sequence[Check], progress: Callable[[], None] = lambda: None) -> list[Finding]:
-    """What was found, in the order of the checks. `progress` is called after each."""
-    turns = asyncio.Semaphore(AT_A_TIME)
+async def examine(
+    checks: Sequence[Check], progress: Callable[[int, int], None] = lambda _done, _total: None
+) -> list[Finding]:
+    """Run the checks. The findings come in the order of their areas. `progress` is called after each check."""
+    at_a_time = asyncio.Semaphore(AT_A_TIME)
+    done = 0
 
-    async def one(check: Check) -> Sequence[Finding]:
-        async with turns:
+    async def run(check: Check) -> Sequence[Finding]:
+        nonlocal done
+        async with at_a_time:
             try:
                 async with asyncio.timeout(check.within):
                     return await check.run()
             except TimeoutError:
                 text = f"no answer within {check.within:g} s"
-                return [failed(check.area, check.subject, text, "look whether it can be reached from this machine")]
+                return [failed(check.area, check.subject, text, "check that this machine can reach it")]
             finally:
-                progress()
+                done += 1
+                progress(done, len(checks))
 
-    found = await asyncio.gather(*(one(check) for check in checks))
+    found = await asyncio.gather(*(run(check) for check in checks))
     order = {area: place for place, area in enumerate(Area)}
     return sorted((finding for findings in found for finding in findings), key=lambda finding: order[finding.area])
 
 
 def ok(area: Area, subject: str, text: str, advice: str = "") -> Finding:
-    """All is well there; the advice is for those who meant it otherwise."""
+    """A finding without a problem. Its advice is for operators who intended something else."""
     return Finding(area=area, subject=subject, level=Severity.OK, text=text, advice=advice)
 
 
 def warning(area: Area, subject: str, text: str, advice: str) -> Finding:
-    """It works, but not for long, or not for everybody."""
+    """A finding of something that works, but not for long or not for everybody."""
     return Finding(area=area, subject=subject, level=Severity.WARNING, text=text, advice=advice)
 
 
 def failed(area: Area, subject: str, text: str, advice: str) -> Finding:
-    """It does not work."""
+    """A finding of something that does not work."""
     return Finding(area=area, subject=subject, level=Severity.FAILED, text=text, advice=advice)

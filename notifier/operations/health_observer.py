@@ -1,11 +1,10 @@
-"""How each client fares at this worker, and how fast the worker goes: counted from facts, told to who asks.
+"""Counts how each client fares at this worker, and how fast the worker goes, for `notifier status`.
 
-An attempt costs a look-up and a few numbers. Of at most 10,000 clients something is kept; the one longest known goes
-for a new one.
+An attempt costs a look-up and a few additions. It keeps at most 10,000 clients; a new one replaces the oldest.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -14,12 +13,12 @@ from notifier.pipeline.facts import Attempted, Buried, Deferred, Delivered, Fact
 from notifier.pipeline.ports import Clock
 
 KEPT = 10_000  # clients
-SAMPLES = 13  # of five seconds: the rates are those of the last minute
+SAMPLES = 13  # one every five seconds: they cover the last minute
 
 
 @dataclass(slots=True)
 class ClientRecord:
-    """What one client did here. Moments in epoch seconds; `put_off` counts retries and deferrals."""
+    """How one client fared at this worker. Moments are in epoch seconds; `put_off` counts retries and deferrals."""
 
     delivered: int = 0
     dead: int = 0
@@ -32,84 +31,72 @@ class ClientRecord:
 
 
 class HealthObserver:
-    """The observer. `sample` is to be called every five seconds, for the rates."""
+    """The observer. Its owner calls `sample` every five seconds, for the rates."""
 
     def __init__(self, *, clock: Clock, steady: Clock) -> None:
         self._clock = clock
         self._steady = steady
         self._samples: deque[tuple[float, Mapping[str, int]]] = deque(maxlen=SAMPLES)
-        self._note: Mapping[type[Fact], Callable[[Fact], None]] = {
-            Attempted: self._attempted,
-            Delivered: self._delivered,
-            RetryScheduled: self._retry,
-            Deferred: self._deferred,
-            Buried: self._buried,
-        }
         self.clients: dict[tuple[str, str], ClientRecord] = {}
         self.counts = {"attempts": 0, "delivered": 0, "retried": 0, "deferred": 0, "dead": 0}
         self.sample()
 
     def observe(self, fact: Fact) -> None:
-        """Count it. Never waits."""
-        if (note := self._note.get(type(fact))) is not None:
-            note(fact)
+        """Count one fact. Never waits."""
+        match fact:
+            case Attempted():
+                self._attempted(fact)
+            case Delivered(delivery=delivery):
+                self.counts["delivered"] += 1
+                self._record(delivery.key).delivered += 1
+            case RetryScheduled(delivery=delivery, due=due):
+                self.counts["retried"] += 1
+                self._put_off(delivery.key, due)
+            case Deferred():
+                self.counts["deferred"] += 1
+                if fact.client_id:
+                    self._put_off((fact.iss, fact.client_id), fact.due)
+            case Buried():
+                self._buried(fact)
 
     def sample(self) -> None:
-        """Note how much was done so far."""
+        """Remember how much is done by now."""
         self._samples.append((self._steady(), MappingProxyType(dict(self.counts))))
 
     def rates(self) -> dict[str, float]:
-        """A second, over the last minute or the life of the worker, whichever is shorter."""
+        """Counts per second, over the last minute or the life of the worker, whichever is shorter."""
         since, before = self._samples[0]
         seconds = max(1.0, self._steady() - since)
         return {name: round((count - before[name]) / seconds, 2) for name, count in self.counts.items()}
 
-    def _seen(self, key: tuple[str, str]) -> ClientRecord:
-        seen = self.clients.get(key)
-        if seen is None:
+    def _record(self, key: tuple[str, str]) -> ClientRecord:
+        record = self.clients.get(key)
+        if record is None:
             if len(self.clients) >= KEPT:
                 del self.clients[next(iter(self.clients))]
-            seen = self.clients[key] = ClientRecord()
-        return seen
+            record = self.clients[key] = ClientRecord()
+        return record
 
-    def _attempted(self, fact: Fact) -> None:
-        assert isinstance(fact, Attempted)
+    def _attempted(self, fact: Attempted) -> None:
         self.counts["attempts"] += 1
-        seen = self._seen(fact.delivery.key)
+        record = self._record(fact.delivery.key)
         if isinstance(fact.outcome, outcome.Delivered):
-            seen.last_success = fact.at
+            record.last_success = fact.at
         else:
-            seen.last_failure = fact.at
-            seen.reason, seen.status = fact.outcome.reason.value, fact.outcome.status
-
-    def _delivered(self, fact: Fact) -> None:
-        assert isinstance(fact, Delivered)
-        self.counts["delivered"] += 1
-        self._seen(fact.delivery.key).delivered += 1
-
-    def _retry(self, fact: Fact) -> None:
-        assert isinstance(fact, RetryScheduled)
-        self.counts["retried"] += 1
-        self._put_off(fact.delivery.key, fact.due)
-
-    def _deferred(self, fact: Fact) -> None:
-        assert isinstance(fact, Deferred)
-        self.counts["deferred"] += 1
-        if fact.client_id:
-            self._put_off((fact.iss, fact.client_id), fact.due)
+            record.last_failure = fact.at
+            record.reason, record.status = fact.outcome.reason.value, fact.outcome.status
 
     def _put_off(self, key: tuple[str, str], due: float) -> None:
-        seen = self._seen(key)
-        seen.put_off += 1
-        seen.next_due = due
+        record = self._record(key)
+        record.put_off += 1
+        record.next_due = due
 
-    def _buried(self, fact: Fact) -> None:
-        assert isinstance(fact, Buried)
+    def _buried(self, fact: Buried) -> None:
         self.counts["dead"] += 1
         if not fact.client_id:
             return
-        seen = self._seen((fact.iss, fact.client_id))
-        seen.dead += 1
-        if fact.delivery is None or not fact.delivery.attempts:  # no attempt has told its reason
-            seen.last_failure = self._clock()
-            seen.reason, seen.status = fact.reason.value, None
+        record = self._record((fact.iss, fact.client_id))
+        record.dead += 1
+        if fact.delivery is None or not fact.delivery.attempts:  # no attempt has given a reason
+            record.last_failure = self._clock()
+            record.reason, record.status = fact.reason.value, None

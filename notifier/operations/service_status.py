@@ -1,7 +1,7 @@
-"""How everything stands: what waits in the queues, and how the workers and the clients fare.
+"""The state of the whole service for operators: what waits in the queues, and how workers and clients fare.
 
-Each worker tells how it stands in a document with a version (`WorkerState`); whoever asked sums them up (`status_of`).
-Of very many clients a worker tells of those in trouble first.
+Each worker answers with its own state (`WorkerState`), as a document with a version. The asker sums the answers up
+(`status_of`). A worker with very many clients reports those in trouble first.
 """
 
 import heapq
@@ -16,14 +16,14 @@ from notifier.domain.message import DEAD, DELAYED, Depth, Lane
 from notifier.domain.moment import render_moment
 from notifier.operations.health_observer import ClientRecord, HealthObserver
 
-TOLD = 500  # clients, by a worker
+REPORTED = 500  # clients of one worker
 CIRCUITS = ("closed", "half-open", "open")
 Key = tuple[str, str]
 
 
 @frozen
 class ClientState:
-    """How one client fares, at one worker or at all. `waiting` deliveries wait in memory for a slot of its own.
+    """How one client fares at one worker, or at all of them. `waiting` deliveries wait in memory for a slot.
 
     `delivered`, `dead` and `put_off` (retries and deferrals) are counted since the workers started.
     """
@@ -43,18 +43,18 @@ class ClientState:
 
     @property
     def troubled(self) -> bool:
-        """Whether its last word was a failure, or it is left alone."""
+        """True if its last attempt failed, or its circuit is not closed."""
         return self.circuit > 0 or (self.last_failure or 0.0) > (self.last_success or 0.0)
 
     @property
     def urgency(self) -> tuple[int, bool, int, float]:
-        """By which the client that needs somebody comes first."""
+        """A sort key: the client that most needs attention has the largest."""
         return self.circuit, self.troubled, self.waiting, self.last_failure or 0.0
 
 
 @frozen
 class LaneState:
-    """What a worker holds of one lane, and since when its oldest waits."""
+    """How many messages of one lane a worker holds, and since when the oldest waits."""
 
     unsettled: int = 0
     oldest: float | None = None
@@ -62,7 +62,7 @@ class LaneState:
 
 @frozen
 class WorkerState:
-    """How one worker stands. `rates` a second over the last minute."""
+    """The state of one worker. `rates` are per second, over the last minute."""
 
     worker: str
     version: str
@@ -85,12 +85,12 @@ _DOCUMENT = TypeAdapter(_Document)
 
 
 def dump_state(stands: WorkerState) -> bytes:
-    """As an answer holds it."""
+    """The document that a worker answers with."""
     return _DOCUMENT.dump_json({"v": 1, "stands": stands}, exclude_defaults=True)
 
 
 def load_state(body: bytes) -> WorkerState | None:
-    """What an answer says; None where it is none that this release knows."""
+    """Read a worker's answer. None if this release does not know its form."""
     try:
         return _DOCUMENT.validate_json(body)["stands"]
     except ValidationError:
@@ -100,33 +100,33 @@ def load_state(body: bytes) -> WorkerState | None:
 def clients_of(
     health: HealthObserver, circuits: Iterable[tuple[str, str, int]], waiting: Iterable[tuple[str, str, int]]
 ) -> tuple[list[ClientState], int]:
-    """Those of whom this worker knows something, the most troubled first, and how many are left out."""
+    """The clients that this worker knows, those in most trouble first, and how many are left out."""
     states = {(iss, client_id): state for iss, client_id, state in circuits}
     lines = {(iss, client_id): count for iss, client_id, count in waiting}
 
     def urgency(item: tuple[Key, ClientRecord]) -> tuple[int, bool, int, float]:
-        key, seen = item
-        failed = seen.last_failure or 0.0
-        return states.get(key, 0), failed > (seen.last_success or 0.0), lines.get(key, 0), failed
+        key, record = item
+        failed = record.last_failure or 0.0
+        return states.get(key, 0), failed > (record.last_success or 0.0), lines.get(key, 0), failed
 
-    # Chosen before anything is made of them: of 10,000 clients that alone held the loop for 39 ms.
-    chosen = heapq.nlargest(TOLD, health.clients.items(), key=urgency)
+    # Chosen before a ClientState is made of each: making 10,000 of them held the loop for 39 ms.
+    chosen = heapq.nlargest(REPORTED, health.clients.items(), key=urgency)
     told = [
         ClientState(
             iss=key[0],
             client_id=key[1],
             circuit=2 if (state := states.get(key, 0)) == 2 else 1 if state else 0,
             waiting=lines.get(key, 0),
-            delivered=seen.delivered,
-            dead=seen.dead,
-            put_off=seen.put_off,
-            last_success=seen.last_success,
-            last_failure=seen.last_failure,
-            reason=seen.reason,
-            status=seen.status,
-            next_due=seen.next_due,
+            delivered=record.delivered,
+            dead=record.dead,
+            put_off=record.put_off,
+            last_success=record.last_success,
+            last_failure=record.last_failure,
+            reason=record.reason,
+            status=record.status,
+            next_due=record.next_due,
         )
-        for key, seen in chosen
+        for key, record in chosen
     ]
     return told, len(health.clients) - len(told)
 
@@ -136,9 +136,9 @@ def clients_of(
 
 @frozen
 class ServiceStatus:
-    """How queues, workers and clients stand, as shown to an operator.
+    """The state of queues, workers and clients, as operators see it.
 
-    `oldest` by queue in epoch seconds; `seen` is how many consume the queue.
+    `oldest` is the age of each queue's oldest message, as epoch seconds. `seen` workers consume the queue.
     """
 
     at: float
@@ -157,7 +157,7 @@ def status_of(
     now: float,
     oldest: Mapping[str, float] | None = None,
 ) -> ServiceStatus:
-    """Sum up. `oldest` is what the queue itself says of it, where it can."""
+    """Sum up the workers' answers. `oldest` holds the moments that the queue itself knows."""
     workers = sorted(
         (stands for body in answers if (stands := load_state(body)) is not None), key=lambda each: each.worker
     )
@@ -182,7 +182,7 @@ def status_of(
 
 
 def _both(one: ClientState, other: ClientState) -> ClientState:
-    """The same client at two workers. What it did last is what counts."""
+    """One client at two workers. The later failure gives reason and status."""
     later = one if (one.last_failure or 0.0) >= (other.last_failure or 0.0) else other
     return replace(
         later,
@@ -204,23 +204,23 @@ def _latest(one: float | None, other: float | None) -> float | None:
 
 
 def rates_of(status: ServiceStatus) -> dict[str, float]:
-    """All workers together, a second."""
+    """The rates of all workers together, per second."""
     names = ("attempts", "delivered", "retried", "deferred", "dead")
     return {name: round(sum(worker.rates.get(name, 0.0) for worker in status.workers), 2) for name in names}
 
 
 def delayed(status: ServiceStatus) -> int:
-    """How many wait in the delay queues, for their next attempt or for their turn."""
+    """How many messages wait in the delay queues."""
     return sum(depth.ready for name, depth in status.depths.items() if name.startswith(DELAYED))
 
 
 def held(status: ServiceStatus, lane: str) -> int:
-    """How many the workers hold of a lane, and have not settled."""
+    """How many messages of a lane the workers hold unsettled."""
     return sum(worker.held[lane].unsettled for worker in status.workers if lane in worker.held)
 
 
 def document_of(status: ServiceStatus, concerns: Callable[[str], bool] = lambda _iss: True) -> dict[str, object]:
-    """As JSON. Of the clients only those of issuers that concern the reader."""
+    """The JSON of `GET /v1/status` and `--json`. Only clients whose issuer `concerns` the reader are in it."""
     queues: dict[str, object] = {
         lane.value: {
             "ready": depth.ready,

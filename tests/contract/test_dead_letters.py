@@ -25,8 +25,8 @@ from notifier.domain.letter_filter import (
 )
 from notifier.domain.message import DEAD, Kind, Lane, Message, Outgoing, Transfer, Transferred
 from notifier.domain.outcome import DeadReason
-from notifier.domain.readmission import KeepReason
-from notifier.operations.dead_letter_listing import DeadLetters, LetterVisit, rows
+from notifier.domain.readmission import KeepReason, KeptLetter, readmit
+from notifier.operations.dead_letter_listing import DeadLetters, LetterVisit, matching_letters
 from notifier.operations.dead_letter_repair import discard, replay
 from notifier.operations.queue_port import Queue
 from tests.contract.letters import DELIVERY, ISS, RULES, LettersOf, bury, course, letter, letters_of
@@ -68,7 +68,7 @@ def letters(made: tuple[Place, LettersOf], queue: Queue) -> DeadLetters:
 
 async def seen(letters: DeadLetters, wanted: LetterFilter = ALL) -> list[str]:
     """The ids, oldest first."""
-    async with aclosing(rows(letters, wanted)) as found:
+    async with aclosing(matching_letters(letters, wanted)) as found:
         return [row.id async for row, _ in found]
 
 
@@ -81,7 +81,7 @@ async def test_looking_changes_nothing(queue: Queue, letters: DeadLetters) -> No
     await bury(queue, *map(letter, ids(MANY)))
     for _ in range(3):
         assert await seen(letters) == ids(MANY)
-        async with aclosing(rows(letters, ALL)) as found:
+        async with aclosing(matching_letters(letters, ALL)) as found:
             assert (await anext(found))[0].id == "d-0000"
         await ready(queue, DEAD, MANY)
 
@@ -94,7 +94,7 @@ async def test_what_could_not_be_read_is_kept_to_the_byte(queue: Queue, letters:
     )  # fmt: skip
     buried = bury_raw(came, [Mistake("", "no JSON")], 1000.0)
     await bury(queue, buried, letter("a"))
-    async with aclosing(rows(letters, LetterFilter(ids=frozenset({buried.id})), whole=True)) as found:
+    async with aclosing(matching_letters(letters, LetterFilter(ids=frozenset({buried.id})), whole=True)) as found:
         ((row, message),) = [each async for each in found]
     assert message.body == came.body
     assert load_dead_letter(message) == buried
@@ -104,11 +104,11 @@ async def test_what_could_not_be_read_is_kept_to_the_byte(queue: Queue, letters:
 async def test_of_a_letter_no_more_is_kept_than_is_asked(queue: Queue, letters: DeadLetters) -> None:
     """A list needs rows, a search for a user reads the bodies and keeps none; what is not meant is kept by nobody."""
     await bury(queue, letter("a"), letter("b", client_id="mail"))
-    async with aclosing(rows(letters, LetterFilter(subject="alice"))) as found:
+    async with aclosing(matching_letters(letters, LetterFilter(subject="alice"))) as found:
         assert [(row.id, message.body) async for row, message in found] == [("a", b""), ("b", b"")]
     async with letters.visit(letter_reader(LetterFilter(client_id="mail"), whole=True)) as visit:
         seen = [each for page in [await visit.page(), await visit.page()] for each in page]
-    assert [(each.row is None, bool(each.message.body)) for each in seen] == [(True, False), (False, True)]
+    assert [(each.summary is None, bool(each.message.body)) for each in seen] == [(True, False), (False, True)]
 
 
 async def test_large_letters_are_taken_a_few_at_a_time(queue: Queue, letters: DeadLetters) -> None:
@@ -118,7 +118,7 @@ async def test_large_letters_are_taken_a_few_at_a_time(queue: Queue, letters: De
     async with letters.visit(letter_reader(ALL, whole=True)) as visit:
         pages = []
         while page := await visit.page():
-            pages.append([each.row.id for each in page if each.row is not None])
+            pages.append([each.summary.id for each in page if each.summary is not None])
     assert [id_ for page in pages for id_ in page] == [each.id for each in large]
     assert max(map(len, pages)) <= 20
     await ready(queue, DEAD, 40)
@@ -298,7 +298,7 @@ async def test_what_a_publisher_wrote_is_replayed_though_the_broker_moved_it(amq
     await queue.send_event(Lane.EVENTS, body, message_id=None)
     await moved_by_the_broker(queue, amqp_url, prefix, Lane.EVENTS)
     letters = letters_of(options)(queue)
-    async with aclosing(rows(letters, LetterFilter(subject="alice"))) as found:
+    async with aclosing(matching_letters(letters, LetterFilter(subject="alice"))) as found:
         assert [(row.reason, row.event_id) async for row, _ in found] == [("delivery_limit", "e-9")]
     await ready(queue, DEAD, 1)
     assert (await replay(letters, ALL, RULES, course())).done == 1
@@ -320,10 +320,12 @@ async def test_what_we_wrote_is_not_replayed_once_the_broker_moved_it(amqp_url: 
     await queue.publish(lane, Outgoing(kind=kind, body=body, message_id="d"))
     await moved_by_the_broker(queue, amqp_url, prefix, lane)
     letters = letters_of(options)(queue)
-    told: list[str] = []
-    account = await replay(letters, ALL, RULES, course(), lambda _, kept: told.append(kept.text if kept else ""))
+    account = await replay(letters, ALL, RULES, course())
     assert (account.done, account.kept) == (0, {KeepReason.MALFORMED: 1})
-    assert "notifier publish" in told[0]
+    [(_, stays)] = [each async for each in matching_letters(letters, ALL, whole=True)]
+    judged = readmit(load_dead_letter(stays), RULES, 1000.0)
+    assert isinstance(judged, KeptLetter)
+    assert "notifier publish" in judged.text
     await ready(queue, DEAD, 1)
     await place.leave()
 

@@ -29,7 +29,7 @@ from notifier.domain.outcome import DeadReason
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
 from notifier.domain.unreadable import RAW_BYTES
 from notifier.domain.wrong_entries import bury_entries, bury_wrong
-from notifier.operations.dead_letter_export import document_of
+from notifier.operations.dead_letter_listing import document_of
 from tests.domain.test_documents import DELIVERIES, EVENTS
 
 NOW = 1769860800.25

@@ -8,13 +8,13 @@ from hypothesis import given
 
 from notifier.domain.dead_letter import bury_delivery, bury_event, bury_raw, dump_dead_letter, load_dead_letter
 from notifier.domain.delivery import Delivery
+from notifier.domain.errors import Mistake
 from notifier.domain.letter_filter import (
     NEWER,
     LetterFilter,
     LetterSummary,
-    read_reasons,
+    read_filter,
     read_summary,
-    read_when,
     summary_of,
 )
 from notifier.domain.message import Kind, Lane, Message
@@ -103,14 +103,17 @@ def test_only_what_was_chosen_narrows() -> None:
 
 
 def test_moments_and_reasons_are_read_as_people_write_them() -> None:
-    """A moment, or how long ago; a reason by its name, and else those that there are."""
-    assert read_when("1970-01-01T00:01:00Z", 0.0) == 60.0
-    assert read_when("2m", 1000.0) == 880.0
-    with pytest.raises(ValueError, match="24h"):
-        read_when("yesterday", 0.0)
-    assert read_reasons(["expired"]) == {DeadReason.EXPIRED}
-    with pytest.raises(ValueError, match="there are redirect, "):
-        read_reasons(["bogus"])
+    """A moment or an age, a reason by its name. A mistake says what there is."""
+    found = read_filter({"since": "1970-01-01T00:01:00Z", "until": "2m", "reason": ["expired"], "iss": None}, 1000.0)
+    assert found == LetterFilter(since=60.0, until=880.0, reasons=frozenset({DeadReason.EXPIRED}))
+    for members, path, text in (
+        ({"since": "yesterday"}, "since", "24h"),
+        ({"reason": ["bogus"]}, "reason", "there are redirect, "),
+    ):
+        mistake = read_filter(members, 0.0)
+        assert isinstance(mistake, Mistake)
+        assert mistake.path == path
+        assert text in mistake.text
 
 
 def test_a_row_is_told_to_scripts() -> None:

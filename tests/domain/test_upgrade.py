@@ -8,7 +8,7 @@ from notifier.domain.dead_letter import dump_dead_letter, load_dead_letter
 from notifier.domain.errors import UnknownVersion
 from notifier.domain.message import Kind, Lane, Message, Outgoing
 from notifier.domain.outcome import DeadReason
-from notifier.operations.dead_letter_export import document_of
+from notifier.operations.dead_letter_listing import document_of
 from tests.recorded.story import Recorded, kept
 
 

@@ -11,7 +11,7 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
 from notifier.domain.message import Lane, Message, kind_named
-from notifier.operations.dead_letter_export import exported
+from notifier.operations.dead_letter_listing import exported
 from tests.faults.conftest import Tell
 from tests.faults.rig import CLIENTS, rig
 from tests.system.broker import Broker, broker

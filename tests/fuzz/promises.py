@@ -18,7 +18,7 @@ from notifier.domain.event_entries import MISTAKES
 from notifier.domain.message import Kind, Lane, Message
 from notifier.domain.registry import Issuer, Registry
 from notifier.domain.session_ended import SessionEnded
-from notifier.operations.dead_letter_export import document_of
+from notifier.operations.dead_letter_listing import document_of
 from notifier.pipeline.intake import Expand, Intake
 from notifier.pipeline.settlement import Send
 from tests.fuzz.grammar import ISS, LOUD, MOST, OTHER, SUBJECT

@@ -41,7 +41,7 @@ from notifier.domain.readmission import ReplayRules, readmit
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
 from notifier.domain.unreadable import Raw
 from notifier.domain.verdict import Defer, RetryAt, before_attempt, decide, postponed, record, within_age
-from notifier.operations.dead_letter_export import document_of
+from notifier.operations.dead_letter_listing import document_of
 from tests.fuzz.conftest import many
 from tests.fuzz.grammar import DEEP, ISS, LOUD, NUMBERS, ODD_TEXTS
 from tests.fuzz.promises import NOW, fit, open_fully

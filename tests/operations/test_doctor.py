@@ -57,15 +57,15 @@ async def test_one_check_that_hangs_costs_its_own_answer_alone() -> None:
         await asyncio.Event().wait()
         return []
 
-    done: list[None] = []
+    done: list[tuple[int, int]] = []
     checks = [
         Check(area=Area.CLIENT, subject="shop", within=0.05, run=hangs),
         Check(area=Area.QUEUE, subject="broker", within=30, run=well),
     ]
-    first, second = await examine(checks, lambda: done.append(None))
+    first, second = await examine(checks, lambda so_far, total: done.append((so_far, total)))
     assert (first.area, first.level) == (Area.QUEUE, Severity.OK)
     assert (second.subject, second.level) == ("shop", Severity.FAILED)
-    assert len(done) == 2
+    assert done == [(1, 2), (2, 2)]
 
 
 # ── the queue ──

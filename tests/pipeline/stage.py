@@ -16,7 +16,7 @@ from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import Kind, Lane, Message, NewerKind, Outgoing
 from notifier.domain.outcome import Answer, Wire
 from notifier.domain.registry import Issuer, Registry
-from notifier.operations.dead_letter_export import document_of
+from notifier.operations.dead_letter_listing import document_of
 from notifier.pipeline.attempt import Tools
 from notifier.pipeline.back_channel import BackChannel
 from notifier.pipeline.facts import Fact

@@ -22,7 +22,7 @@ def test_what_is_declared_is_shown_and_goes(amqp_url: str, prefix: str, tmp_path
 
     assert states() == {"missing"}
     declared = notifier("topology", "declare", cwd=tmp_path, settings=settings)
-    assert (declared.returncode, declared.stdout) == (0, f"everything under {prefix} stands\n")
+    assert (declared.returncode, declared.stdout) == (0, f"all queues and exchanges under {prefix} are declared\n")
     assert states() == {"ok"}
     table = notifier("topology", "show", cwd=tmp_path, settings=settings).stdout
     assert f"{prefix}.delay.65536s" in table
@@ -72,5 +72,5 @@ def test_the_embedded_queue_has_no_topology(tmp_path: Path) -> None:
     for words in (("show",), ("declare",), ("delete", "--yes")):
         done = notifier("topology", *words, cwd=tmp_path, settings={"NOTIFIER_QUEUE__URL": "sqlite:q.db"})
         assert done.returncode == 0
-        assert "nothing to declare" in done.stderr
+        assert "it has no topology" in done.stderr
     assert not list(tmp_path.iterdir())

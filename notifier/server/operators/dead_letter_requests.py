@@ -1,4 +1,4 @@
-"""What a request about dead letters says: the same names in a query and in a body, every mistake told."""
+"""Reads the queries and bodies of `/v1/dead-letters`. A refusal lists every mistake."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.domain.errors import Mistake
-from notifier.domain.letter_filter import LetterFilter, read_when
+from notifier.domain.letter_filter import LetterFilter, read_filter
 from notifier.domain.outcome import DeadReason
 from notifier.domain.printable import excerpt
 from notifier.server.authorization import Bearer
@@ -22,26 +22,26 @@ _STRICT = ConfigDict(extra="forbid")
 
 @with_config(_STRICT)
 class FilterQuery(TypedDict, total=False):
-    """The members of a request that narrow dead letters down. A letter must match all of them."""
+    """The members that choose letters. A letter must match all of them."""
 
     id: Annotated[list[str], Field(max_length=1000, description="Only the letters with these ids.")]
     client_id: Annotated[str, Field(description="Only letters of this client.")]
     iss: Annotated[str, Field(description="Only letters of this issuer.")]
     event_id: Annotated[str, Field(description="Only letters of this event.")]
     reason: Annotated[list[DeadReason], Field(description="Only letters with one of these reasons.")]
-    since: Annotated[str, Field(description="Only letters not older: RFC 3339, or 24h (ago).")]
-    until: Annotated[str, Field(description="Only letters not newer, likewise.")]
+    since: Annotated[str, Field(description="Only letters given up since then: RFC 3339, or 24h (ago).")]
+    until: Annotated[str, Field(description="Only letters given up until then, in the same form.")]
     subject: Annotated[str, Field(description="Only letters about this sub or sid.")]
 
 
 class ListQuery(FilterQuery, total=False):
-    """A list. So many letters one by one, the oldest first, beside the counts."""
+    """The query of a list."""
 
     rows: Annotated[int, Field(ge=0, le=1000, description="Show this many letters beside the counts, oldest first.")]
 
 
 class DiscardRequest(FilterQuery, total=False):
-    """A discard."""
+    """The query of a discard."""
 
     all: Annotated[bool, Field(description="Take every letter.")]
     dry_run: Annotated[bool, Field(description="Count them; change nothing.")]
@@ -49,7 +49,7 @@ class DiscardRequest(FilterQuery, total=False):
 
 
 class ReplayRequest(DiscardRequest, total=False):
-    """A replay."""
+    """The body of a replay."""
 
     end_newer_sessions: Annotated[
         bool, Field(description="Also replay old letters that name no session: they end newer sessions of the user.")
@@ -66,7 +66,7 @@ WHICH, LOOK, DISCARD, REPLAY = (
 
 
 def query_of(adapter: TypeAdapter[Any]) -> dict[str, Mapping[str, Any]]:
-    """The schemas of the query's members, for the API's description."""
+    """The schemas of the query's members, for the description of the API."""
     schema = schema_of(adapter)
     return cast("dict[str, Mapping[str, Any]]", schema["properties"])
 
@@ -80,7 +80,7 @@ def schema_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:
 
 
 def asked_in_query(request: web.Request, adapter: TypeAdapter[Any]) -> dict[str, Any]:
-    """What the query asks. Raises Refusal (400)."""
+    """The members of the query. Raises Refusal (400)."""
     found: dict[str, object] = {}
     for name in request.query:
         values = request.query.getall(name)
@@ -89,7 +89,7 @@ def asked_in_query(request: web.Request, adapter: TypeAdapter[Any]) -> dict[str,
 
 
 async def asked_in_body(request: web.Request, adapter: TypeAdapter[Any]) -> dict[str, Any]:
-    """What the body asks. Raises Refusal (400, 415)."""
+    """The members of the body. Raises Refusal (400, 415)."""
     if request.content_type != "application/json":
         raise Refusal(problem(415, "The body must be application/json", headers={"Accept": "application/json"}))
     try:
@@ -101,35 +101,23 @@ async def asked_in_body(request: web.Request, adapter: TypeAdapter[Any]) -> dict
     return _checked(adapter, content, strict=True)
 
 
-def wanted_of(asked: Mapping[str, Any], token: Bearer | None, now: float) -> LetterFilter:
-    """The letters that the request means, of those that are the bearer's business. Raises Refusal (400)."""
-    moments: dict[str, float | None] = {}
-    for name in ("since", "until"):
-        try:
-            moments[name] = read_when(asked[name], now) if name in asked else None
-        except ValueError as error:
-            raise _malformed([Mistake(name, excerpt(str(error), 200))]) from None
-    return LetterFilter(
-        ids=frozenset(asked.get("id", ())),
-        client_id=asked.get("client_id"),
-        iss=asked.get("iss"),
-        event_id=asked.get("event_id"),
-        reasons=frozenset(asked.get("reason", ())),
-        subject=asked.get("subject"),
-        issuers=None if token is None else token.issuers,
-        **moments,
-    )
+def filter_of(asked: Mapping[str, Any], token: Bearer | None, now: float) -> LetterFilter:
+    """The letters that the request means, of those that the token may see. Raises Refusal (400)."""
+    found = read_filter(asked, now, issuers=None if token is None else token.issuers)
+    if isinstance(found, Mistake):
+        raise _malformed([Mistake(found.path, excerpt(found.text, 200))])
+    return found
 
 
-def check_narrowed(wanted: LetterFilter, asked: Mapping[str, Any]) -> None:
-    """Nobody repairs everything by leaving something out. Raises Refusal (400)."""
-    if not wanted.narrows and not asked.get("all"):
+def check_narrowed(chosen: LetterFilter, asked: Mapping[str, Any]) -> None:
+    """A repair of all letters must say so: `all`. Raises Refusal (400)."""
+    if not chosen.narrows and not asked.get("all"):
         raise _malformed([Mistake("", "say which letters are meant, or all: true")])
 
 
 def _checked(adapter: TypeAdapter[Any], content: Mapping[str, object], *, strict: bool) -> dict[str, Any]:
     try:
-        # As JSON, a list of strings may be of reasons, and yet "5" is no number.
+        # Strict JSON takes strings as reasons, but not "5" as a number.
         checked = (
             adapter.validate_json(json.dumps(content), strict=True) if strict else adapter.validate_python(content)
         )

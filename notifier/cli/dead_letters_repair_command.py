@@ -1,4 +1,4 @@
-"""`notifier dead-letters replay` and `discard`: putting right by hand what was given up."""
+"""The commands `notifier dead-letters replay` and `discard`."""
 
 from __future__ import annotations
 
@@ -13,20 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from notifier.cli.dead_letters_access import (
-    ClientId,
-    EventId,
-    Ids,
-    Iss,
-    Reasons,
-    Since,
-    Subject,
-    Until,
-    opened_letters,
-    progress_of,
-    queue_settings,
-    wanted_of,
-)
+from notifier.cli.dead_letters_access import opened_letters, queue_settings, with_filter_or_ids
 from notifier.cli.options import Config, Json
 from notifier.cli.output import say
 from notifier.domain.printable import json_text
@@ -57,17 +44,11 @@ Rate = Annotated[
 ]
 
 
+@with_filter_or_ids
 def replay(
-    ids: Ids = None,
     *,
     config: Config = None,
-    client_id: ClientId = None,
-    reason: Reasons = None,
-    iss: Iss = None,
-    event_id: EventId = None,
-    subject: Subject = None,
-    since: Since = None,
-    until: Until = None,
+    chosen: LetterFilter,
     everything: All = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be replayed; change nothing.")] = False,
     end_newer_sessions: Annotated[
@@ -98,30 +79,24 @@ def replay(
     Ctrl-C stops after the batch at hand, with exit status 1; the same command goes on with the rest. A replay that is
     killed may deliver one batch twice on RabbitMQ, which does no harm. stderr says who did what.
     """
-    wanted = _meant(wanted_of(ids, client_id, iss, event_id, reason, since, until, subject), everything=everything)
+    _check_chosen(chosen, everything=everything)
     settings = _repairing(config)
     rules = _rules(config, settings, end_newer_sessions=end_newer_sessions)
 
-    async def act(letters: DeadLetters, course: RepairOptions) -> RepairResult:
+    async def act(letters: DeadLetters, options: RepairOptions) -> RepairResult:
         from notifier.operations import dead_letter_repair
 
-        return await dead_letter_repair.replay(letters, wanted, rules, course)
+        return await dead_letter_repair.replay(letters, chosen, rules, options)
 
-    account = _run(settings, act, rate=rate, limit=limit, dry_run=dry_run, what="replayed")
-    _conclude("replayed", wanted, account, dry_run=dry_run, as_json=as_json, end_newer_sessions=end_newer_sessions)
+    result = _run(settings, act, rate=rate, limit=limit, dry_run=dry_run, what="replayed")
+    _conclude("replayed", chosen, result, dry_run=dry_run, as_json=as_json, end_newer_sessions=end_newer_sessions)
 
 
+@with_filter_or_ids
 def discard(
-    ids: Ids = None,
     *,
     config: Config = None,
-    client_id: ClientId = None,
-    reason: Reasons = None,
-    iss: Iss = None,
-    event_id: EventId = None,
-    subject: Subject = None,
-    since: Since = None,
-    until: Until = None,
+    chosen: LetterFilter,
     everything: All = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be discarded; change nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -133,18 +108,18 @@ def discard(
     It shows the number and asks first; --yes does not ask. `dead-letters export` keeps a copy. stderr says who did
     what; NOTIFIER_LOG__LEVEL=info names each letter.
     """
-    wanted = _meant(wanted_of(ids, client_id, iss, event_id, reason, since, until, subject), everything=everything)
+    _check_chosen(chosen, everything=everything)
     settings = _repairing(config)
     if not (yes or dry_run):
-        _ask(settings, wanted, limit)
+        _ask(settings, chosen, limit)
 
-    async def act(letters: DeadLetters, course: RepairOptions) -> RepairResult:
+    async def act(letters: DeadLetters, options: RepairOptions) -> RepairResult:
         from notifier.operations import dead_letter_repair
 
-        return await dead_letter_repair.discard(letters, wanted, course, _told())
+        return await dead_letter_repair.discard(letters, chosen, options, _told())
 
-    account = _run(settings, act, rate=None, limit=limit, dry_run=dry_run, what="discarded")
-    _conclude("discarded", wanted, account, dry_run=dry_run, as_json=as_json)
+    result = _run(settings, act, rate=None, limit=limit, dry_run=dry_run, what="discarded")
+    _conclude("discarded", chosen, result, dry_run=dry_run, as_json=as_json)
 
 
 def _told() -> Callable[[LetterSummary], None]:
@@ -153,19 +128,18 @@ def _told() -> Callable[[LetterSummary], None]:
 
     who = operating_user()
     if os.environ.get("NOTIFIER_LOG__LEVEL") not in ("debug", "info"):  # on a terminal, 100,000 lines hide the last
-        return lambda _row: None
+        return lambda _summary: None
     audit = DeadLetterAudit(write_audit)
-    return lambda row: audit.discarded(who, row)
+    return lambda summary: audit.discarded(who, summary)
 
 
-def _meant(wanted: LetterFilter, *, everything: bool) -> LetterFilter:
-    if not (wanted.narrows or everything):
+def _check_chosen(chosen: LetterFilter, *, everything: bool) -> None:
+    if not (chosen.narrows or everything):
         raise typer.BadParameter("say which: an ID, an option such as --client-id, or --all", param_hint="ID")
-    return wanted
 
 
 def _repairing(config: Path | None) -> QueueSettings:
-    """Warnings of the queue are told too, unless the level says otherwise."""
+    """Log warnings of the queue too, unless NOTIFIER_LOG__LEVEL says otherwise."""
     from notifier.adapters.telemetry import logs
 
     level = os.environ.get("NOTIFIER_LOG__LEVEL", "")
@@ -185,18 +159,15 @@ def _rules(config: Path | None, settings: QueueSettings, *, end_newer_sessions: 
         try:
             registry = load_registry(load_settings(config, os.environ))
         except ConfigurationError:
-            text = (
-                "the clients cannot be read here: what names no session itself counts as stale after "
-                f"{SUB_ONLY_MAX_AGE:g} s"
-            )
-            say(f"notifier: {text}", err=True)
+            text = f"a delivery without sid counts as too old after {SUB_ONLY_MAX_AGE:g} s"
+            say(f"notifier: the registry of clients cannot be read; {text}", err=True)
     return ReplayRules(
         registry=registry, new_id=new_id, max_event=settings.max_event, end_newer_sessions=end_newer_sessions
     )
 
 
 def prospect(message: Message, config: Path | None, settings: QueueSettings) -> str:
-    """What a replay would do with this letter, in words."""
+    """Say what a replay would do with this letter."""
     from notifier.domain.dead_letter import load_dead_letter
     from notifier.domain.errors import UnknownVersion
     from notifier.domain.readmission import KeptLetter, readmit
@@ -208,14 +179,14 @@ def prospect(message: Message, config: Path | None, settings: QueueSettings) -> 
     return f"stays: {found.text}" if isinstance(found, KeptLetter) else f"would go to {found.queue} anew"
 
 
-def _ask(settings: QueueSettings, wanted: LetterFilter, limit: int | None) -> None:
+def _ask(settings: QueueSettings, chosen: LetterFilter, limit: int | None) -> None:
     from notifier.operations import dead_letter_repair
 
     if not sys.stdin.isatty():
-        raise typer.BadParameter("nobody can be asked here; say --yes", param_hint="--yes")
+        raise typer.BadParameter("there is no terminal to ask on; give --yes", param_hint="--yes")
 
-    async def act(letters: DeadLetters, course: RepairOptions) -> RepairResult:
-        return await dead_letter_repair.discard(letters, wanted, course)
+    async def act(letters: DeadLetters, options: RepairOptions) -> RepairResult:
+        return await dead_letter_repair.discard(letters, chosen, options)
 
     found = _run(settings, act, rate=None, limit=limit, dry_run=True, what="counted")
     for reason, count in found.by_reason.items():
@@ -237,6 +208,7 @@ def _run(
 ) -> RepairResult:
     import uvloop
 
+    from notifier.cli.screen import progress_of
     from notifier.operations.dead_letter_repair import RepairOptions
 
     async def run() -> RepairResult:
@@ -253,7 +225,7 @@ def _run(
                 pass
 
         with progress_of(what) as progress:
-            course = RepairOptions(
+            options = RepairOptions(
                 clock=time.time,
                 steady=time.monotonic,
                 pause=pause,
@@ -264,38 +236,38 @@ def _run(
                 dry_run=dry_run,
             )
             async with opened_letters(settings, writing=not dry_run) as letters:
-                return await act(letters, course)
+                return await act(letters, options)
 
     return uvloop.run(run())
 
 
 def _conclude(
-    action: str, wanted: LetterFilter, account: RepairResult, *, dry_run: bool, as_json: bool, **more: object
+    action: str, chosen: LetterFilter, result: RepairResult, *, dry_run: bool, as_json: bool, **more: object
 ) -> None:
     from notifier.adapters.telemetry.audit import write_audit
     from notifier.operations.dead_letter_audit import DeadLetterAudit, operating_user
 
     if not dry_run:
-        DeadLetterAudit(write_audit).repaired(action, operating_user(), wanted, account, **more)
+        DeadLetterAudit(write_audit).repaired(action, operating_user(), chosen, result, **more)
     if as_json:
-        say(json_text({action: account.done, "dry_run": dry_run, **account.document()}))
+        say(json_text({action: result.done, "dry_run": dry_run, **result.document()}))
     else:
         would = "would be " if dry_run else ""
-        say(f"{account.done:,} {would}{action}")
-        for reason, count in account.by_reason.items():
+        say(f"{result.done:,} {would}{action}")
+        for reason, count in result.by_reason.items():
             say(f"  {reason}: {count:,}")
-        for why, count in account.kept.items():
+        for why, count in result.kept.items():
             say(f"{count:,} stay{'' if count != 1 else 's'}: {why.explanation}")
-    if account.unfinished is not None:
-        say(f"notifier: {account.unfinished}", err=True)
-    missed = _missed(wanted, account)
+    if result.unfinished is not None:
+        say(f"notifier: {result.unfinished}", err=True)
+    missed = _missed(chosen, result)
     if missed is not None:
         say(f"notifier: {missed}", err=True)
-    raise typer.Exit(1 if account.ended_early or missed else 0)
+    raise typer.Exit(1 if result.ended_early or missed else 0)
 
 
-def _missed(wanted: LetterFilter, account: RepairResult) -> str | None:
-    """That none of the letters named by their id is there: a typing error must not look like a repair."""
-    if not wanted.ids or account.done or account.kept or account.unfinished is not None:
+def _missed(chosen: LetterFilter, result: RepairResult) -> str | None:
+    """The error if no letter has one of the IDs: a typing error must not look like a repair."""
+    if not chosen.ids or result.done or result.kept or result.unfinished is not None:
         return None
-    return f"there is no dead letter {', '.join(sorted(wanted.ids))}; `notifier dead-letters list --rows` shows them"
+    return f"there is no dead letter {', '.join(sorted(chosen.ids))}; `notifier dead-letters list --rows` shows them"
