@@ -1,4 +1,4 @@
-"""Writes docs/egress.md from what comes of every case of tests/adapters/test_egress_table.py.
+"""Writes docs/egress.md from what comes of every case of tests/adapters/http/test_egress_table.py.
 
 python -m tools.egress_document
 """
@@ -15,7 +15,7 @@ Row = tuple[str, str, str]
 HEAD = """# Where requests may go
 
 Every case that the tests try, and what comes of it. `python -m tools.egress_document` writes this file, and
-`tests/adapters/test_egress_table.py` fails when it says something else.
+`tests/adapters/http/test_egress_table.py` fails when it says something else.
 
 The settings are those of `egress`, and after a bar those of `notifier.egress` of one client, which replace the former
 member by member. A URI is judged when it is read and at every attempt, and the address that is really connected to
@@ -60,7 +60,7 @@ def shown(wire: Wire | str) -> str:
 
 def main() -> None:
     """Try every case and write the document."""
-    from tests.adapters.test_egress_table import tried  # noqa: PLC0415  it imports this module for the comparison
+    from tests.adapters.http.test_egress_table import tried  # noqa: PLC0415  it imports this module for the comparison
 
     DOCUMENT.write_text(document(asyncio.run(tried())), "utf-8")
 

@@ -14,7 +14,7 @@ from notifier.adapters.http import HttpTransport
 from notifier.domain.client import ResponsePolicy
 from notifier.domain.egress import uri_mistake
 from notifier.domain.outcome import Answer, Break, StaleConnection, read_retry_after, read_wire
-from tests.adapters.http_requests import LOOPBACK, NOW, TOKEN, ScriptedResolver, opened, request
+from tests.adapters.http.http_requests import LOOPBACK, NOW, TOKEN, ScriptedResolver, opened, request
 from tests.behaviours import Behaviour
 from tests.fuzz.answers import Script, scripts
 from tests.fuzz.conftest import many

@@ -20,9 +20,9 @@ from notifier.domain.presets import PRESETS
 from notifier.domain.verdict import Dead, Done, RetryAt, Verdict
 from notifier.pipeline.attempt import AttemptResult, Tools, attempt
 from notifier.pipeline.back_channel import BackChannel
-from tests.adapters.http_requests import opened
-from tests.adapters.key_folder import ISS, NOW, Folder
-from tests.adapters.registry_sample import registry
+from tests.adapters.http.http_requests import opened
+from tests.adapters.registries.registry_sample import registry
+from tests.adapters.signers.key_folder import ISS, NOW, Folder
 from tests.receivers_of_the_world.receivers import EVENT, WORLD, Site, listening
 
 ALICE = {("alice", "s1"), ("alice", "s2"), ("bob", "s3")}

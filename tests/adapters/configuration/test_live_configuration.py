@@ -1,0 +1,202 @@
+"""A reload takes everything or nothing, and never opens what was closed."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from notifier.adapters.configuration.file_watch import Watch, watch_files
+from notifier.adapters.configuration.live_configuration import LiveConfiguration, load
+from notifier.app.signing_keys import SigningKeys
+from notifier.domain.issuer_document import UnreadDocument
+from tests.adapters.signers.key_folder import ISS, pem
+
+PUBLIC = {"listen": "0.0.0.0:0", "tokens_file": "tokens.yaml"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A key, a token and no clients."""
+    (tmp_path / "key.pem").write_bytes(pem("ES256"))
+    (tmp_path / "tokens.yaml").write_text("- {name: idp, token: correct-horse, scopes: [publish]}\n")
+    (tmp_path / "clients.yaml").write_text("[]")
+    return tmp_path
+
+
+def write(folder: Path, **sections: Any) -> Path:
+    """The service's file with these sections."""
+    path = folder / "notifier.json"
+    issuers = {ISS: {"keys": [{"file": "key.pem"}]}}
+    path.write_text(json.dumps({"issuers": issuers, "registry": {"file": "clients.yaml"}, **sections}))
+    return path
+
+
+def live(folder: Path, **sections: Any) -> LiveConfiguration:
+    """What runs with these sections."""
+    path = write(folder, **sections)
+    return LiveConfiguration(path, {}, load(path, {}))
+
+
+@pytest.mark.parametrize("api", [{}, {"api": {"listen": "127.0.0.1:0"}}], ids=["no api", "no tokens_file"])
+def test_tokens_are_asked_for_until_the_restart(folder: Path, api: dict[str, Any]) -> None:
+    """The listener stands where it stood, so what guarded it does too, although the rest is taken."""
+    running = live(folder, api=PUBLIC)
+    before = running.tokens()
+    write(folder, **api, delivery={"timeout": "3s"})
+    for _ in range(2):
+        assert running.reload(asked=True)
+        assert running.now.settings.delivery.timeout == 3.0
+        assert running.tokens() == before
+    assert before
+
+
+def test_other_tokens_serve_at_once(folder: Path) -> None:
+    """A token that is removed from the file can no longer be used."""
+    running = live(folder, api=PUBLIC)
+    (folder / "tokens.yaml").write_text("- {name: other, token: horse-battery, scopes: [publish]}\n")
+    assert running.reload(asked=False)
+    tokens = running.tokens()
+    assert tokens is not None
+    assert [token.name for token in tokens] == ["other"]
+
+
+@pytest.mark.parametrize(
+    "clients",
+    [
+        "[{client_id: shop, notifier: {tls: {ca_file: '~nobody-of-that-name/ca.pem'}}}]",
+        "[{client_id: shop, notifier: {proxy: {file: '~nobody-of-that-name/proxy'}}}]",
+    ],
+    ids=["ca_file", "secret"],
+)
+def test_a_mistaken_reload_keeps_the_old(folder: Path, clients: str) -> None:
+    """Whatever is wrong with a file, it is said and nothing is raised."""
+    running = live(folder)
+    before = running.now
+    (folder / "clients.yaml").write_text(clients)
+    assert not running.reload(asked=True)
+    assert running.now is before
+    assert not running.last_reload_succeeded
+
+
+def test_what_nobody_thought_of_keeps_the_old_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A reload that meets a fault of our own is refused, and the log names its type, not its text."""
+    path = write(folder)
+
+    class Broken(dict[str, str]):
+        def __iter__(self) -> Any:
+            raise RecursionError("hush-hush")
+
+    running = LiveConfiguration(path, Broken(), load(path, {}))
+    before = running.now
+    assert not running.reload(asked=True)
+    assert running.now is before
+    assert not running.last_reload_succeeded
+    said = capsys.readouterr().out
+    assert "RecursionError" in said
+    assert "hush-hush" not in said
+
+
+def names_a_key(folder: Path) -> Path:
+    """A second key, not there yet."""
+    write(folder, issuers={ISS: {"keys": [{"file": "key.pem"}, {"file": "new.pem"}]}})
+    return folder / "new.pem"
+
+
+def names_a_secret(folder: Path) -> Path:
+    """A client's file, not there yet."""
+    (folder / "clients.yaml").write_text("[{client_id: shop, notifier: {tls: {ca_file: new.pem}}}]")
+    return folder / "new.pem"
+
+
+def names_a_wrong_registry(folder: Path) -> Path:
+    """Another clients file, which is there and cannot be read."""
+    (folder / "new.yaml").write_text("{")
+    write(folder, registry={"file": "new.yaml"})
+    return folder / "new.yaml"
+
+
+@pytest.mark.parametrize("name", [names_a_key, names_a_secret, names_a_wrong_registry])
+async def test_what_a_failed_reload_named_is_watched(folder: Path, name: Callable[[Path], Path]) -> None:
+    """The file that was missing or wrong is mended, and nothing else is touched: it is read again."""
+    running = live(folder)
+    watch = Watch(running.now.stamps, settle=0.02)
+    taken = asyncio.Event()
+    failed = asyncio.Event()
+
+    async def changed() -> None:
+        if await asyncio.to_thread(running.reload, asked=False):
+            taken.set()
+        else:
+            watch.add(running.named)
+            failed.set()
+
+    new = name(folder)
+    task = asyncio.create_task(watch_files(watch, changed, clock=time.monotonic, interval=0.002))
+    try:
+        await asyncio.wait_for(failed.wait(), 5)
+        new.write_bytes(pem("RS256") if new.suffix == ".pem" else b"[]")
+        await asyncio.wait_for(taken.wait(), 5)
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def test_a_refused_registry_is_watched(folder: Path) -> None:
+    """Where the new clients file is much shorter, it is that file that will be mended."""
+    clients = [{"client_id": f"c{number}"} for number in range(10)]
+    (folder / "clients.yaml").write_text(json.dumps(clients))
+    running = live(folder)
+    (folder / "new.yaml").write_text("[]")
+    write(folder, registry={"file": "new.yaml"})
+    assert not running.reload(asked=False)
+    assert folder / "new.yaml" in running.named
+
+
+def registrations(count: int, **more: object) -> list[dict[str, object]]:
+    """So many clients with a URI, unless `more` says otherwise."""
+    uri = "https://shop.example.com/out"
+    signed = {"backchannel_logout_uri": uri, "id_token_signed_response_alg": "ES256"}
+    return [{"client_id": f"c{number}", **signed, **more} for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (registrations(1000), registrations(1000, backchannel_logout_uri=None), "1000 of 1000 clients"),
+        (registrations(5), [], "5 of 5 clients"),
+    ],
+    ids=["lost URIs", "none"],
+)
+def test_who_can_be_told_is_not_lost_by_a_reload(
+    folder: Path, capsys: pytest.CaptureFixture[str], before: object, after: object, said: str
+) -> None:
+    """An export that lost a column, or a file that was emptied: the old serve on, and the log names the way out."""
+    (folder / "clients.yaml").write_text(json.dumps(before))
+    running = live(folder)
+    told = running.now
+    (folder / "clients.yaml").write_text(json.dumps(after))
+    assert not running.reload(asked=False)
+    assert running.now is told
+    assert not running.last_reload_succeeded
+    assert said in capsys.readouterr().out
+
+
+def test_sighup_takes_what_was_refused(folder: Path) -> None:
+    """Where nobody is to be told any more, whoever means it says so."""
+    (folder / "clients.yaml").write_text(json.dumps(registrations(5)))
+    running = live(folder)
+    (folder / "clients.yaml").write_text("[]")
+    assert running.reload(asked=True)
+    assert running.last_reload_succeeded
+    assert not running.registry().clients_of(ISS)
+
+
+async def test_an_issuer_that_a_reload_has_just_taken_away_is_not_read(folder: Path) -> None:
+    """A reload runs in a thread of its own, between any two steps of the watch, which must not end the worker by it."""
+    assert isinstance(await SigningKeys(live(folder))._read("https://gone.example"), UnreadDocument)

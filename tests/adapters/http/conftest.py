@@ -1,0 +1,29 @@
+"""What several tests of adapters ask for: a transport, with the machine's names and with scripted ones."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from notifier.adapters.http import HttpTransport
+from tests.adapters.http.http_requests import ScriptedResolver, opened
+
+NAMES = {
+    "rebound.example": ["10.1.2.3"],
+    "metadata.example": ["169.254.169.254"],
+    "two.example": ["10.1.2.3", "127.0.0.1"],
+    "six.example": ["::ffff:127.0.0.1"],
+}
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[HttpTransport]:
+    """One that may reach loopback."""
+    async with opened() as transport:
+        yield transport
+
+
+@pytest.fixture
+async def named() -> AsyncIterator[HttpTransport]:
+    """One with scripted names."""
+    async with opened(ScriptedResolver(NAMES)) as transport:
+        yield transport

@@ -1,0 +1,73 @@
+"""Addresses that the policy forbids are not connected to, whatever name leads there."""
+
+import pytest
+
+from notifier.adapters.http import HttpTransport
+from notifier.domain.client import EgressPolicy
+from notifier.domain.outcome import Answer, Break, Reason
+from tests.adapters.http.http_requests import PLENTY, ScriptedResolver, opened, request
+from tests.receivers import deaf_port, scripted
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://127.0.0.1:{port}/",
+        "https://127.0.0.1:{port}/",
+        "https://127.1:{port}/",
+        "https://2130706433:{port}/",
+        "https://[::ffff:127.0.0.1]:{port}/",
+        "https://user@127.0.0.1:{port}/",
+        "https://127.0.0.1:{port}/#f",
+        "ftp://127.0.0.1:{port}/",
+        "not a URI",
+    ],
+)
+async def test_what_is_not_allowed_is_not_connected_to(transport: HttpTransport, uri: str) -> None:
+    """By default: https only, public addresses only, whatever coat they wear."""
+    async with scripted() as receiver:
+        wire = await transport.post(request(uri.format(port=receiver.port), egress=EgressPolicy()))
+        assert receiver.connections == 0
+    assert isinstance(wire, Break)
+    assert (wire.reason, wire.ambiguous) == (Reason.EGRESS_DENIED, False)
+
+
+@pytest.mark.parametrize("name", ["rebound.example", "metadata.example", "six.example"])
+async def test_the_address_really_connected_to_is_judged(named: HttpTransport, name: str) -> None:
+    """A name may mean anything: what it means now is what counts, and the text names the setting."""
+    wire = await named.post(request(f"http://{name}:9/"))
+    assert isinstance(wire, Break)
+    assert (wire.reason, wire.ambiguous) == (Reason.EGRESS_DENIED, False)
+    assert "egress.allow" in wire.text
+
+
+async def test_of_several_addresses_the_allowed_ones_are_used(named: HttpTransport) -> None:
+    """One denied address does not forbid the others; and when those fail, it is they that failed."""
+    async with scripted(host="two.example") as receiver:
+        assert await named.post(request(receiver.url)) == Answer(status=200)
+        assert receiver.connections == 1
+    async with deaf_port() as port:
+        wire = await named.post(request(f"http://two.example:{port}/"))
+    assert isinstance(wire, Break)
+    assert wire.reason is Reason.CONNECT
+
+
+async def test_of_very_many_addresses_a_few_are_tried() -> None:
+    """Trying thousands costs by their square: a client's name server would have the whole loop to the deadline."""
+    names = {"many.example": [f"127.1.{number >> 8}.{number & 255}" for number in range(2000)]}
+    names["six.example"] = [*(f"fd00::{number:x}" for number in range(2000)), "127.0.0.1"]
+    async with opened(ScriptedResolver(names)) as transport, deaf_port() as port:
+        wire = await transport.post(request(f"http://many.example:{port}/", within=PLENTY))
+        assert isinstance(wire, Break)
+        assert wire.reason is Reason.CONNECT
+        async with scripted(host="six.example") as receiver:
+            assert await transport.post(request(receiver.url)) == Answer(status=200)
+
+
+async def test_a_disguised_address_is_refused_even_where_it_would_be_allowed(transport: HttpTransport) -> None:
+    """aiohttp connects to canonical addresses only: dead at once, as `check` would have said, and how to write it."""
+    async with scripted(host="127.1") as receiver:
+        wire = await transport.post(request(receiver.url))
+    assert wire == Break(
+        reason=Reason.EGRESS_DENIED, ambiguous=False, text="must have its address written as 127.0.0.1"
+    )

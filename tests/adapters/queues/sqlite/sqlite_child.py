@@ -1,0 +1,75 @@
+"""Another process at an embedded queue, for tests that kill it or let it work beside a worker.
+
+`python -m tests.adapters.queues.sqlite.sqlite_child hold|churn|send FILE [COUNT]`.
+It writes one line for each fact, each in one write.
+"""
+
+import asyncio
+import itertools
+import os
+import sys
+from pathlib import Path
+
+from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
+from notifier.domain.message import Lane, Message
+from tests.contract.queues import Inbox, outgoing
+
+
+def tell(fact: str) -> None:
+    """In one write, so that a kill leaves whole lines."""
+    os.write(1, fact.encode() + b"\n")
+
+
+async def churn(path: Path) -> None:
+    """Publish, take and ack for ever."""
+    queue = SqliteQueue(SqliteOptions(path=path))
+    await queue.open()
+    taken = itertools.count()
+
+    def ack_every_second(message: Message) -> None:
+        if next(taken) % 2 == 0:
+            tell(f"acking {message.message_id}")
+            queue.ack(message)
+
+    await queue.consume(Inbox(ack_every_second))
+
+    async def publish(publisher: int) -> None:
+        number = 0
+        while True:
+            number += 1
+            await queue.publish(Lane.EVENTS, outgoing(f"{publisher}-{number}"))
+            tell(f"confirmed {publisher}-{number}")
+
+    await asyncio.gather(*(publish(publisher) for publisher in range(8)))
+
+
+async def hold(path: Path) -> None:
+    """Publish four, take two of them, and stay."""
+    queue = SqliteQueue(SqliteOptions(path=path, prefetch={Lane.EVENTS: 2}))
+    await queue.open()
+    await queue.consume(Inbox(lambda message: tell(f"taken {message.message_id}")))
+    for number in range(4):
+        await queue.publish(Lane.EVENTS, outgoing(str(number)))
+    tell("published")
+    await asyncio.Event().wait()
+
+
+async def send(path: Path, count: int) -> None:
+    """Send events as the command line does, beside a worker."""
+    queue = SqliteQueue(SqliteOptions(path=path))
+    await queue.open()
+    await queue.ready()
+    for number in range(count):
+        await queue.send_event(Lane.EVENTS, b"{}", message_id=f"sent-{number}")
+    await queue.close()
+
+
+if __name__ == "__main__":
+    job, file, *rest = sys.argv[1:]
+    match job:
+        case "churn":
+            asyncio.run(churn(Path(file)))
+        case "hold":
+            asyncio.run(hold(Path(file)))
+        case "send":
+            asyncio.run(send(Path(file), int(rest[0])))

@@ -1,0 +1,173 @@
+"""What is wrong in a clients file is told by its place in the file, all at once."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.registries.registry_sample import ONE, TWO, mistakes
+
+
+class TestMistakes:
+    def test_all_at_once(self, tmp_path: Path) -> None:
+        """One client's mistakes hide neither each other nor those of other clients."""
+        text = f"""
+- {{client_id: a, issuer: {ONE}, backchannel_logout_uri: "https://a/#b"}}
+- {{client_id: b, issuer: {ONE}, notifier: {{typ: jwt, timeout: 3, tipe: x}}}}
+- client
+- {{client_id: a, issuer: {ONE}}}
+- {{client_id: c}}
+- {{client_id: d, issuer: https://id.example.org}}
+- {{client_id: e, issuer: ["*", {ONE}]}}
+- {{issuer: {ONE}}}
+"""
+        found = mistakes(tmp_path, text, ONE, TWO)
+        assert list(found) == [
+            "clients.yaml[0].backchannel_logout_uri",
+            "clients.yaml[1].notifier.typ",
+            "clients.yaml[1].notifier.timeout",
+            "clients.yaml[1].notifier.tipe",
+            "clients.yaml[2]",
+            "clients.yaml[3].client_id",
+            "clients.yaml[4].issuer",
+            "clients.yaml[5].issuer",
+            "clients.yaml[6].issuer",
+            "clients.yaml[7].client_id",
+        ]
+        assert "fragment" in found["clients.yaml[0].backchannel_logout_uri"]
+        assert found["clients.yaml[1].notifier.typ"] == "must be 'logout+jwt', 'JWT' or 'none'"
+        assert (
+            "did you mean ty" in found["clients.yaml[1].notifier.tipe"]
+            or "typ" in found["clients.yaml[1].notifier.tipe"]
+        )
+        assert found["clients.yaml[2]"] == "must be a mapping (key: value)"
+        assert found["clients.yaml[3].client_id"] == f"'a' of {ONE} is there already, at clients.yaml[0]"
+        assert found["clients.yaml[4].issuer"] == "is required, since there are 2 issuers"
+        assert found["clients.yaml[5].issuer"] == f"https://id.example.org is none of issuers; did you mean {ONE}?"
+        assert "stands alone" in found["clients.yaml[6].issuer"]
+        assert found["clients.yaml[7].client_id"] == "is required"
+
+    def test_one_member_hides_no_other(self, tmp_path: Path) -> None:
+        """What is wrong with a client beside a value of the wrong kind is told in the same go, and nothing else."""
+        wrong = "backchannel_logout_uri: 'https://a/#b', issuer: https://none, notifier: {typ: jwt, timeout: 10m}"
+        text = f"""
+- {{client_id: a, {wrong}}}
+- {{{wrong}}}
+- {{client_id: a, issuer: {ONE}, notifier: {{typ: jwt}}}}
+- {{client_id: a, issuer: {ONE}}}
+- {{client_id: b, issuer: 5, backchannel_logout_uri: "http://10.0.0.1/", subject_type: x}}
+"""
+        assert set(mistakes(tmp_path, text, ONE, TWO)) == {
+            "clients.yaml[0].notifier.typ",
+            "clients.yaml[0].backchannel_logout_uri",
+            "clients.yaml[0].issuer",
+            "clients.yaml[1].client_id",
+            "clients.yaml[1].notifier.typ",
+            "clients.yaml[1].backchannel_logout_uri",
+            "clients.yaml[1].issuer",
+            "clients.yaml[2].notifier.typ",
+            "clients.yaml[3].client_id",
+            "clients.yaml[4].issuer",
+            "clients.yaml[4].subject_type",
+        }
+
+    @pytest.mark.parametrize(
+        ("members", "path", "says"),
+        [
+            ("client_id: 5", "client_id", "put it in quotes"),
+            ("client_id: ''", "client_id", "must not be empty"),
+            ("issuer: []", "issuer", "must name at least one"),
+            ("issuer: 5", "issuer", "must be a list"),
+            ("backchannel_logout_uri: /hook", "backchannel_logout_uri", "must be an absolute URI"),
+            ("backchannel_logout_uri: 'https://u:hunter2@a/'", "backchannel_logout_uri", "must not have a user name"),
+            ("backchannel_logout_uri: 'https://10.0.0.1/'", "backchannel_logout_uri", "egress.allow"),
+            ("backchanel_logout_uri: x", "backchanel_logout_uri", "did you mean backchannel_logout_uri?"),
+            ("backchannelLogoutUri: x", "backchannelLogoutUri", "did you mean backchannel_logout_uri?"),
+            (
+                "backchannel_logout_session_required: maybe",
+                "backchannel_logout_session_required",
+                "must be a valid boolean",
+            ),
+            ("id_token_signed_response_alg: none", "id_token_signed_response_alg", "is always signed"),
+            ("id_token_signed_response_alg: HS256", "id_token_signed_response_alg", "HS256 is not supported"),
+            ("id_token_signed_response_alg: rs256", "id_token_signed_response_alg", "did you mean RS256?"),
+            ("id_token_signed_response_alg: 5", "id_token_signed_response_alg", "must be 'RS256', 'RS384'"),
+            (
+                "id_token_encrypted_response_alg: RSA-OAEP",
+                "id_token_encrypted_response_alg",
+                "encrypted tokens are not",
+            ),
+            ("id_token_encrypted_response_enc: A128GCM", "id_token_encrypted_response_enc", "encrypted tokens are not"),
+            ("subject_type: pairwize", "subject_type", "must be 'public' or 'pairwise'"),
+            ("notifier: 5", "notifier", "must be a mapping"),
+            ("notifier: {timout: 5s}", "notifier.timout", "did you mean timeout?"),
+            ("notifier: {timeout: 5}", "notifier.timeout", "write 5s"),
+            ("notifier: {timeout: 599.5s}", "notifier.timeout", "must be less than 10m"),
+            ("notifier: {lifetime: 121s}", "notifier.lifetime", "must be at most 2m"),
+            ("notifier: {lifetime: 0}", "notifier.lifetime", "must be longer than 0s"),
+            ("notifier: {subject: session}", "notifier.subject", "must be 'both', 'sid_first', 'sid' or 'sub'"),
+            ("notifier: {max_concurrent: 0}", "notifier.max_concurrent", "greater than or equal to 1"),
+            ("notifier: {per_second: 0}", "notifier.per_second", "greater than 0"),
+            ("notifier: {retry: {base: 2h}}", "notifier.retry", "must not be longer than max_delay"),
+            ("notifier: {retry: {jitter: 1}}", "notifier.retry.jitter", "less than 1"),
+            ("notifier: {retry: {bass: 1s}}", "notifier.retry.bass", "did you mean base?"),
+            ("notifier: {circuit: {failures: 0}}", "notifier.circuit.failures", "greater than or equal to 1"),
+            ("notifier: {egress: {deny: [all]}}", "notifier.egress.deny[0]", "must be a network"),
+            ("notifier: {claims: {sid: x}}", "notifier.claims.sid", "belongs to the specification"),
+            ("notifier: {claims: {nonce: x}}", "notifier.claims.nonce", "belongs to the specification"),
+            ("notifier: {claims: {day: 2026-01-01}}", "notifier.claims.day", "must be a valid JSON value"),
+            ("notifier: {reason_claim: events}", "notifier.reason_claim", "belongs to the specification"),
+            ("notifier: {reason_claim: a, claims: {a: 1}}", "notifier", "both name a"),
+            ("notifier: {headers: {Host: x}}", "notifier.headers.Host", "belongs to the request"),
+            ("notifier: {headers: {content-type: x}}", "notifier.headers.content-type", "belongs to the request"),
+            ("notifier: {headers: {Transfer-Encoding: x}}", "notifier.headers.Transfer-Encoding", "belongs to the"),
+            ("notifier: {headers: {Upgrade: h2c}}", "notifier.headers.Upgrade", "belongs to the"),
+            ("notifier: {headers: {expect: 100-continue}}", "notifier.headers.expect", "belongs to the"),
+            ("notifier: {headers: {'X Y': x}}", 'notifier.headers["X Y"]', "is no name of a header"),
+            ('notifier: {headers: {X: "a\\nhunter2"}}', "notifier.headers.X", "must be one line"),
+            ("notifier: {headers: {X: {file: none}}}", "notifier.headers.X", "there is no file"),
+            ("notifier: {headers: {X: {path: none}}}", "notifier.headers.X", "{file: PATH}"),
+            ("notifier: {headers: {X: [hunter2]}}", "notifier.headers.X", "must be a text"),
+            ("notifier: {headers: {X: a, x: b}}", "notifier", "names a header twice"),
+            ("notifier: {proxy: 'socks5://u:hunter2@h'}", "notifier.proxy", "must be the URL of a proxy"),
+            ("notifier: {tls: {ca_file: none}}", "notifier.tls.ca_file", "there is no file"),
+            ("notifier: {tls: {key_file: key.pem}}", "notifier.tls", "needs cert_file"),
+            ("notifier: {success_statuses: [100]}", "notifier.success_statuses[0]", "greater than or equal to 200"),
+            ("notifier: {success_statuses: [409], retry_statuses: [409]}", "notifier", "409 is in success_statuses"),
+            (
+                "notifier: {subject: sub}, backchannel_logout_session_required: true",
+                "notifier.subject",
+                "asks for a sid",
+            ),
+        ],
+    )
+    def test_one(self, tmp_path: Path, members: str, path: str, says: str) -> None:
+        """Each mistake is told by the path of its key, with what would be right and without what may be secret."""
+        identity = "" if members.startswith("client_id") else "client_id: shop, "
+        found = mistakes(tmp_path, f"[{{{identity}{members}}}]")
+        assert list(found) == [f"clients.yaml[0].{path}"]
+        (text,) = found.values()
+        assert says in text
+        assert "hunter2" not in text
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("", "is empty; write [] if there are no clients"),
+            ("shop: {}", "must be a list of clients"),
+            ("- {client_id: a", "line 2, column 1"),
+            ("- client_id: a\n  client_id: b", "line 2, column 3: the key 'client_id' is there twice"),
+        ],
+    )
+    def test_the_file(self, tmp_path: Path, text: str, says: str) -> None:
+        """An empty or broken file is a mistake, so that one caught half-written never replaces the registry."""
+        found = mistakes(tmp_path, text)
+        assert list(found) == ["clients.yaml"]
+        assert says in found["clients.yaml"]
+
+    def test_there_are_no_issuers(self, tmp_path: Path) -> None:
+        """A client of nobody is a mistake."""
+        found = mistakes(tmp_path, f"[{{client_id: a}}, {{client_id: b, issuer: {ONE}}}]", issuers={})
+        assert found == {
+            "clients.yaml[0].issuer": "is required, since there are 0 issuers",
+            "clients.yaml[1].issuer": f"{ONE} is none of issuers; there are none",
+        }
