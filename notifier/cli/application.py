@@ -87,7 +87,7 @@ def main() -> None:
     """Run the command that the arguments name."""
     sys.excepthook = _fault
     try:
-        typer.main.get_command(app)(prog_name="notifier")  # `app()` would put typer's hook in the place of ours
+        typer.main.get_command(app)(prog_name="notifier")  # `app()` would replace our hook by typer's
     except KeyboardInterrupt:
         sys.exit(130)
     except NotifierError as error:
@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def fail(error: BaseException) -> int:
-    """Say what is wrong, each mistake on a line of its own; returns the exit code."""
+    """Print what is wrong, each mistake on its own line. Returns the exit code."""
     match error:
         case ConfigurationError(mistakes=mistakes):
             _list(mistakes, "in the configuration")
@@ -121,7 +121,7 @@ def _list(mistakes: tuple[Mistake, ...], where: str) -> None:
 
 
 def _fault(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
-    """What nobody expected, in one line; Python then exits 1.
+    """Print an unexpected error in one line. Python then exits with 1.
 
     The frames go to the log, the text of the error does not: it may quote a `sub`.
     """

@@ -90,7 +90,7 @@ def queue_settings(config: Path | None) -> QueueSettings:
 
 @asynccontextmanager
 async def opened_letters(settings: QueueSettings, *, writing: bool) -> AsyncIterator[DeadLetters]:
-    """The dead letters of the queue. Raises QueueError."""
+    """Open the dead letters of the queue. Raises QueueError."""
     from notifier.app import build_queue
 
     file = settings.sqlite_file

@@ -1,4 +1,4 @@
-"""What several commands share: the options they all have, help with examples, and logs that keep quiet."""
+"""Shared by several commands: common options, help with examples, and quiet logs."""
 
 import inspect
 import os
@@ -42,7 +42,7 @@ def register(app: typer.Typer, command: Callable[..., None], examples: Examples)
 
 
 def quiet_logs() -> None:
-    """Only what a command says itself is seen, unless NOTIFIER_LOG__LEVEL asks for more."""
+    """Show only the command's own output, unless NOTIFIER_LOG__LEVEL asks for more."""
     from notifier.adapters.telemetry import logs
 
     level = os.environ.get("NOTIFIER_LOG__LEVEL", "")

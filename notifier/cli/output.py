@@ -1,4 +1,4 @@
-"""Text on its way to people: by here it leaves a command, and by `screen` what is drawn."""
+"""Prints all text of the commands. `screen` draws tables and bars."""
 
 import typer
 
@@ -6,5 +6,5 @@ from notifier.domain.printable import printable_lines
 
 
 def say(text: str, *, err: bool = False, nl: bool = True) -> None:
-    """Write it, on stderr where it is no answer, with nothing in it that a terminal would obey."""
+    """Print a text without characters that a terminal obeys: on stdout, or with `err` on stderr."""
     typer.echo(printable_lines(text), err=err, nl=nl)

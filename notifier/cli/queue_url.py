@@ -1,4 +1,4 @@
-"""Where the queue is, as it may be shown."""
+"""Shows the URLs of the queue without secrets."""
 
 from urllib.parse import urlsplit, urlunsplit
 
@@ -6,7 +6,7 @@ from notifier.settings import QueueSettings
 
 
 def shown_urls(queue: QueueSettings) -> list[str]:
-    """Each URL without its password and without its query, which may hold one too."""
+    """Each URL without its password and its query, which may hold a password too."""
     return [url if queue.sqlite_file is not None else _without_password(url) for url in queue.url]
 
 

@@ -1,4 +1,4 @@
-"""`notifier run`: the worker, until it is told to stop."""
+"""`notifier run`: runs a worker until it is told to stop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(config: Config = None) -> None:
     The worker reads issuers, keys, clients and tokens again when their files change, and on SIGHUP. SIGUSR1 turns the
     level of the log to debug, and back.
     """
-    _ignore_requests()  # until the worker stands
+    _ignore_requests()  # until the worker has started
     import uvloop
 
     from notifier.adapters.configuration.live_configuration import LiveConfiguration, load
@@ -48,13 +48,13 @@ def run(config: Config = None) -> None:
 
 
 def _ignore_requests() -> None:
-    """Left to the system they would end the process."""
+    """Ignore SIGHUP and SIGUSR1 during the start. By default they would end the process."""
     for number in REQUESTS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _raise_file_limit() -> None:
-    """As many open files as the system lets us: each connection to a client is one."""
+    """Allow as many open files as the system permits: each connection to a client takes one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -77,7 +77,7 @@ async def _serve(service: Service) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, number)
-    # Not by the loop's handlers: as it closes it gives the signals back to the system, whose answer to them is death.
+    # Not with the loop's handlers: when the loop closes it restores the default, which ends the process.
     for request, act in zip(REQUESTS, (reload, service.log_level.toggle), strict=True):
         signal.signal(request, lambda *_, act=act: loop.call_soon_threadsafe(act))
     try:

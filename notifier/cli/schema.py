@@ -1,4 +1,4 @@
-"""`notifier schema`: JSON Schema of what notifier reads and tells, from the types that do it."""
+"""`notifier schema`: prints the JSON Schemas of what notifier reads and writes, generated from its types."""
 
 from enum import StrEnum
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ EXAMPLES = (
 
 
 class Document(StrEnum):
-    """What there are schemas of."""
+    """The documents that have a schema."""
 
     EVENT = "event"
     CONFIG = "config"

@@ -1,6 +1,6 @@
-"""The demo's book-keeping: what the service says as it goes (`DemoTally`), and what in the end became of each delivery.
+"""The demo's book-keeping: counts while the service runs (`DemoTally`), and the fate of each delivery at the end.
 
-The end is judged by the clients' own records and by the queue's dead letters, never by what the service says of itself.
+The end is judged by the clients' records and the queue's dead letters, never by what the service says of itself.
 """
 
 import statistics
@@ -24,7 +24,7 @@ class SignOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How one client stands while the demo runs: deliveries by their state, attempts so far."""
+    """The progress of one client while the demo runs: deliveries by state, and attempts."""
 
     delivered: int
     waiting: int
@@ -43,7 +43,7 @@ class DemoTally:
         self._waiting: set[tuple[str, str]] = set()
 
     def __call__(self, fact: Fact) -> None:
-        """Take note of one fact."""
+        """Count a fact."""
         match fact:
             case Attempted(delivery=delivery):
                 self._attempts[delivery.client_id] += 1
@@ -60,15 +60,15 @@ class DemoTally:
 
     @property
     def settled(self) -> bool:
-        """Whether the service says that each delivery has found its fate."""
+        """True if the service has settled each delivery."""
         return len(self._delivered | self._dead) >= self._deliveries
 
     def attempts(self, client_id: str) -> int:
-        """The attempts made for a client so far."""
+        """The attempts at a client so far."""
         return self._attempts[client_id]
 
     def progress(self, client_id: str) -> Progress:
-        """How a client stands."""
+        """The progress of a client."""
         waiting = self._waiting - self._delivered - self._dead
         return Progress(
             delivered=_of(client_id, self._delivered),
@@ -84,7 +84,7 @@ def _of(client_id: str, pairs: Iterable[tuple[str, str]]) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientResult:
-    """What one client got. `median` in seconds from sign-out to logged out, None where nobody was logged out."""
+    """What one client got. `median` is in seconds from sign-out to logged out, None if nobody was."""
 
     client_id: str
     kind: Behaviour
@@ -98,7 +98,7 @@ class ClientResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoResult:
-    """What became of every delivery. `unaccounted` and `invalid` are to be empty."""
+    """The fate of every delivery. `unaccounted` and `invalid` must be empty."""
 
     rows: tuple[ClientResult, ...]
     unaccounted: tuple[tuple[str, str], ...]
@@ -106,17 +106,17 @@ class DemoResult:
 
     @property
     def holds(self) -> bool:
-        """Whether each delivery is accounted for and every token was valid."""
+        """True if each delivery is accounted for and every token was valid."""
         return not self.unaccounted and not self.invalid
 
     @property
     def deliveries(self) -> int:
-        """How many there were."""
+        """The number of deliveries."""
         return sum(row.deliveries for row in self.rows)
 
     @property
     def delivered(self) -> int:
-        """How many ended as a logout at the client."""
+        """The number of logouts at clients."""
         return sum(row.delivered for row in self.rows)
 
     @property
@@ -128,7 +128,7 @@ class DemoResult:
 def settle_account(
     sign_outs: Sequence[SignOut], receivers: Iterable[Receiver], given_up: Iterable[DeadLetter], tally: DemoTally
 ) -> DemoResult:
-    """Hold every (event, client) against the client's own records first, then against the dead letters."""
+    """Look for every (event, client) in the client's records, then in the dead letters."""
     reasons = {(letter.event_id, letter.client_id): letter.reason for letter in given_up}
     rows: list[ClientResult] = []
     unaccounted: list[tuple[str, str]] = []

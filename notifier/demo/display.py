@@ -1,6 +1,6 @@
-"""What the demo shows: what is about to happen, how it goes, and the account at the end.
+"""Shows the demo: an introduction, the progress, and the account at the end.
 
-On a terminal the progress is drawn in place; elsewhere it is a plain line every two seconds.
+On a terminal the progress is drawn in place. Elsewhere it is a line every two seconds.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,14 +30,14 @@ STORY = {
 
 
 class Display(Protocol):
-    """Draws how things stand."""
+    """Shows the progress."""
 
     def show(self, seconds: float) -> None:
         """Draw it, `seconds` after the start."""
 
 
 def introduce(console: Console, receivers: Sequence[Receiver], *, events: int, folder: Path) -> None:
-    """Say what is about to happen, and what is to be expected of it."""
+    """Say what is about to happen, and what to expect."""
     console.print(
         f"[bold]{events} users sign out.[/] Each has a session at {len(receivers)} clients, and each client must hear"
         f" of it: [bold]{events * len(receivers)} deliveries[/].\n",
@@ -61,7 +61,7 @@ def introduce(console: Console, receivers: Sequence[Receiver], *, events: int, f
 
 @contextmanager
 def display(console: Console, tally: DemoTally, receivers: Sequence[Receiver], *, events: int) -> Iterator[Display]:
-    """The display that fits this console, for as long as the block lasts."""
+    """The display for this console, while entered."""
     if not console.is_terminal:
         yield _Lines(console, tally, receivers, events)
         return
@@ -70,7 +70,7 @@ def display(console: Console, tally: DemoTally, receivers: Sequence[Receiver], *
 
 
 class _Drawing:
-    """A table that is drawn anew in place."""
+    """A table that is redrawn in place."""
 
     def __init__(self, live: Live, tally: DemoTally, receivers: Sequence[Receiver], events: int) -> None:
         self._live, self._tally, self._receivers, self._events = live, tally, receivers, events
@@ -111,7 +111,7 @@ class _Lines:
 
 
 def _bar(now: Progress, events: int) -> Text:
-    """One client's deliveries as a bar: delivered, dead, to be retried, not yet tried."""
+    """One client's deliveries as a bar: delivered, dead, waiting for a retry, not yet tried."""
     bar = Text()
     end = 0
     total = 0
@@ -125,7 +125,7 @@ def _bar(now: Progress, events: int) -> Text:
 def conclude(
     console: Console, account: DemoResult, sign_outs: Sequence[SignOut], receivers: Sequence[Receiver]
 ) -> None:
-    """The table of what each client got, the account, and whether it holds."""
+    """Print what each client got, the account, and if it holds."""
     table = _table(
         "client",
         "kind",
@@ -158,7 +158,7 @@ def _counted(dead: Mapping[str, int]) -> str:
 
 
 def _tell_one(console: Console, sign_outs: Sequence[SignOut], receivers: Sequence[Receiver]) -> None:
-    """One session's own story, so that the numbers mean something."""
+    """Tell the story of one session, to explain the numbers."""
     sign_out = sign_outs[len(sign_outs) // 2]
     ends: list[str] = []
     for receiver in receivers:
@@ -195,7 +195,7 @@ def _tell_account(console: Console, account: DemoResult) -> None:
 
 
 def _table(*columns: str, right: int = 0, last: int = 0, gap: int = 1) -> Table:
-    """A table whose `right` columns before the `last` ones hold numbers."""
+    """A table with `right` columns of numbers before the `last` ones."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0), caption_justify="left")
     until = len(columns) - last
     for index, name in enumerate(columns):

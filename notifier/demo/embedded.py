@@ -1,4 +1,4 @@
-"""The real service as the demo uses it: on a configuration of its own, in this process, on the embedded queue."""
+"""Runs the real service for the demo: in this process, on the embedded queue, with its own configuration."""
 
 import asyncio
 import json
@@ -15,17 +15,17 @@ from notifier.pipeline.facts import Observer
 
 
 class Embedded:
-    """The service from a publisher's and an operator's side."""
+    """The running service, as publishers and operators use it."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
 
     async def publish(self, event: Mapping[str, object]) -> None:
-        """Make this event durable in the queue, as any publisher would."""
+        """Publish an event, as any publisher does."""
         await self._queue.send_event(Lane.EVENTS, json.dumps(event).encode(), message_id=None)
 
     async def dead_letters(self) -> Sequence[DeadLetter]:
-        """The dead letters in the queue, none taken away."""
+        """The dead letters in the queue. They stay there."""
         depths = await self._queue.depths()
         messages = await self._queue.browse(DEAD, depths[DEAD].ready)
         return [load_dead_letter(message) for message in messages]
@@ -33,7 +33,7 @@ class Embedded:
 
 @asynccontextmanager
 async def start(config: Path, observe: Observer) -> AsyncIterator[Embedded]:
-    """Run the service for as long as the block lasts. The environment's settings are not this one's."""
+    """Run the service while entered. It ignores the settings in the environment."""
     service = Service(LiveConfiguration(config, {}, load(config, {})), observers=(observe,))
     stop, started = asyncio.Event(), asyncio.Event()
     async with asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""The demo's clients and sign-outs as processes that stand: what deploy/compose.yaml runs beside real workers.
+"""The demo's clients and sign-outs as long-running processes, for deploy/compose.yaml.
 
     python -m notifier.demo.processes clients --jwks jwks.json --only shop
     python -m notifier.demo.processes sign-outs -c notifier.yaml
@@ -33,11 +33,11 @@ from notifier.operations.queue_port import Queue
 
 FIRST_PORT = 9001
 SLOW = 0.6  # seconds
-AGAIN = 1.0  # seconds until an event that was not confirmed is published again
+AGAIN = 1.0  # seconds until an unconfirmed event is published again
 
 
 async def serve_clients(jwks: Mapping[str, Any], host: str, first_port: int, only: Sequence[str]) -> None:
-    """The sample clients, until SIGTERM: of all five those that are wanted, none named means all."""
+    """Run the named sample clients until SIGTERM; all five if none is named."""
     async with AsyncExitStack() as stack:
         for number, (client_id, kind) in enumerate(SAMPLES.items()):
             if client_id in (only or SAMPLES):
@@ -52,7 +52,7 @@ async def serve_clients(jwks: Mapping[str, Any], host: str, first_port: int, onl
 
 
 async def sign_out(config: Path, every: float) -> None:
-    """A user signs out every so many seconds, of all five clients, until SIGTERM."""
+    """Sign a user out of all five clients at regular intervals, until SIGTERM."""
     queue = build_queue(read_part(config, os.environ, {"queue"}).settings.queue)
     await queue.open()
     try:
@@ -88,7 +88,7 @@ def _event() -> dict[str, Any]:
 
 
 async def _publish(queue: Queue, event: Mapping[str, Any]) -> bool:
-    """Whether the queue has it now. If not, it is sent again under the same id."""
+    """Publish an event. False if it was not confirmed; the caller sends it again with the same id."""
     try:
         await queue.send_event(Lane.EVENTS, json.dumps(event).encode(), message_id=event["id"])
     except QueueError as error:
@@ -109,7 +109,7 @@ def _tell(text: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one of the two."""
+    """Run the clients or the sign-outs."""
     parser = argparse.ArgumentParser(
         prog="python -m notifier.demo.processes", description=(__doc__ or "").splitlines()[0]
     )

@@ -1,7 +1,7 @@
-"""Five sample clients in one process, each on a loopback port of its own, that really verify logout tokens.
+"""Five sample clients that verify logout tokens, in one process, each on its own loopback port.
 
-`healthy` answers 204; `slow` does so after a while; `flaky` answers 503 twice for each session, then 204; `rejecting`
-answers 400 to everything; at `dead` nobody listens. Each keeps a session store and notes every POST it got.
+`healthy` answers 204, `slow` does so after a while, `flaky` answers 503 twice for each session and then 204,
+`rejecting` always answers 400, and `dead` does not listen. Each keeps its sessions and notes every POST.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from notifier.demo.token_check import Clock, Invalid, TokenCheck, Verified
 PATH = "/backchannel-logout"
 LOOPBACK = "127.0.0.1"
 FLAKY_FAILURES = 2
-MOST_VISITS = 10_000  # of a client; what stands for weeks must not grow
+MOST_VISITS = 10_000  # of a client; a process that runs for weeks must not grow
 
 
 class Behaviour(StrEnum):
@@ -44,7 +44,7 @@ SAMPLES: Mapping[str, Behaviour] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRecord:
-    """What one client saw of one session. Moments in epoch seconds; `logged_out_at` None while its session lives."""
+    """What one client saw of one session. Epoch seconds. `logged_out_at` is None while the session lives."""
 
     posts: int
     accepted: int
@@ -54,9 +54,9 @@ class SessionRecord:
 
 
 class Receiver:
-    """One sample client: its behaviour, the sessions open at it, and what it saw. Serves nothing while it is `dead`.
+    """One sample client: its behaviour, the sessions open at it, and what it saw. It does not listen if it is `dead`.
 
-    `place`: where it is to listen; port 0 takes any that is free.
+    `place` is the address to listen on. Port 0 means any free port.
     """
 
     def __init__(
@@ -85,7 +85,9 @@ class Receiver:
         async with AsyncExitStack() as stack:
             listener = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(self._place)  # kept by the dead one too: a bound port without a listener refuses
+            listener.bind(
+                self._place
+            )  # the dead one keeps its port too: a bound port without a listener refuses connections
             host, port = listener.getsockname()
             self.backchannel_logout_uri = f"http://{host}:{port}{PATH}"
             if self.kind is not Behaviour.DEAD:
@@ -120,7 +122,7 @@ class Receiver:
         return _answer(400, error="invalid_request", error_description=reason)
 
     async def _answer(self, token: Verified) -> web.Response:
-        """Answer a valid token after the manner of this client. A session is over once the answer says so."""
+        """Answer a valid token as this client does. The session ends when the answer says so."""
         session = token.sid or token.sub
         now = self._clock()
         before = self.visits.get(session, SessionRecord(posts=0, accepted=0, first_at=now, last_at=now))
@@ -142,7 +144,7 @@ class Receiver:
 
 
 class SampleReceivers:
-    """The five, as one async context manager. `pause` is what the slow one takes for an answer, in seconds."""
+    """The five, as one async context manager. `pause` is the slow one's time for an answer, in seconds."""
 
     def __init__(
         self, *, iss: str, jwks: Mapping[str, Any], clock: Clock, alg: str = "RS256", pause: float = 0.6

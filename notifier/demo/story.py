@@ -1,8 +1,7 @@
-"""The story that `notifier demo` plays: users sign out of five sample clients; each delivery is followed to its end.
+"""The story of `notifier demo`: users sign out of five sample clients, and each delivery is followed to its end.
 
-It runs the real service on a configuration written into a temporary folder, and judges it from outside: by what the
-clients saw and by the dead letters in the queue. The service is asked for through `Start`, so that this file knows
-neither queue nor worker.
+It runs the real service on a configuration in a temporary folder, and judges it from outside: by what the clients saw
+and by the dead letters. `Start` starts the service, so that this module knows neither queue nor worker.
 """
 
 import asyncio
@@ -27,7 +26,7 @@ from notifier.domain.dead_letter import DeadLetter
 from notifier.pipeline.facts import Observer
 
 ISS = "https://id.example.com"
-TICK = 0.1  # seconds between two looks at the progress
+TICK = 0.1  # seconds between two updates of the progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +43,13 @@ class Pace:
 
 
 class RunningService(Protocol):
-    """What the story needs of a running service."""
+    """The part of a running service that the story uses."""
 
     async def publish(self, event: Mapping[str, object]) -> None:
-        """Make this *session ended* event durable in the queue."""
+        """Publish this event."""
 
     async def dead_letters(self) -> Sequence[DeadLetter]:
-        """The dead letters in the queue, none taken away."""
+        """The dead letters in the queue. They stay there."""
 
 
 Start = Callable[[Path, Observer], AbstractAsyncContextManager[RunningService]]
@@ -58,7 +57,7 @@ Start = Callable[[Path, Observer], AbstractAsyncContextManager[RunningService]]
 
 
 async def play(start: Start, console: Console, pace: Pace | None = None) -> int:
-    """Play it; the exit status is 0 if every delivery is accounted for and every token was valid, else 1."""
+    """Play the story. Returns 0 if every delivery is accounted for and every token was valid, else 1."""
     pace = pace or Pace()
     with tempfile.TemporaryDirectory(prefix="notifier-demo-") as name:
         folder = Path(name)
@@ -80,7 +79,7 @@ async def play(start: Start, console: Console, pace: Pace | None = None) -> int:
 async def _perform(
     service: RunningService, screen: Display, tally: DemoTally, receivers: Sequence[Receiver], pace: Pace
 ) -> list[SignOut]:
-    """Sign the users out one by one, then watch until all is settled or the limit is reached."""
+    """Sign the users out one by one, then wait until all is settled or the time is up."""
     clients = [receiver.client_id for receiver in receivers]
     sign_outs: list[SignOut] = []
     started = time.monotonic()
@@ -117,7 +116,7 @@ def _sid(number: int) -> str:
 
 
 def write_key(folder: Path) -> Mapping[str, Any]:
-    """Make the issuer's signing key in this folder; returns the JWK Set that the issuer would publish."""
+    """Make the issuer's signing key in this folder. Returns the JWK Set that the issuer would publish."""
     path = folder / "key.pem"
     path.touch(mode=0o600)
     path.write_bytes(generate_key(Algorithm.RS256))
@@ -125,7 +124,7 @@ def write_key(folder: Path) -> Mapping[str, Any]:
 
 
 def write_configuration(folder: Path, receivers: Sequence[Receiver]) -> Path:
-    """Write what `notifier run` would be given, with waits short enough to watch; returns the path of the main file."""
+    """Write a configuration with waits that are short enough to watch. Returns the path of the main file."""
     path = folder / "notifier.yaml"
     path.write_text(yaml.safe_dump(_settings(), sort_keys=False))
     (folder / "clients.yaml").write_text(yaml.safe_dump([_registration(one) for one in receivers], sort_keys=False))
@@ -139,7 +138,7 @@ def _settings() -> Mapping[str, object]:
         "issuers": {ISS: {"keys": [{"file": "key.pem"}]}},
         "delivery": {
             "retry": {"base": "1s", "factor": 2, "max_delay": "2s"},
-            # Circuits stay closed, so that every delivery is seen to live through attempts of its own.
+            # Circuits stay closed, so that every delivery shows its own attempts.
             "circuit": {"failures": 100_000, "failure_rate": 1.0},
         },
         "egress": {"allow": ["127.0.0.0/8"], "allow_http": True},  # the sample clients are on this machine

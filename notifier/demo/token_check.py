@@ -1,4 +1,4 @@
-"""A strict receiver: it makes every check on a logout token that any receiver of docs/specification.md makes.
+"""Verifies logout tokens with every check that any receiver of docs/specification.md makes.
 
 Signature by the issuer's JWK Set with the algorithm pinned, `typ`, `iss`, `aud`, `iat`, `exp`, `jti` never seen before
 (R2), `events` exactly `{}` inside (R4), no `nonce` (B14), `sub` or `sid` (B12). The only place that verifies tokens.
@@ -20,7 +20,7 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """A logout token that holds. `sid` is empty where the token ends all sessions of `sub` (B13), and the reverse."""
+    """A valid logout token. `sid` is empty if the token ends all sessions of `sub` (B13); `sub` may be empty too."""
 
     jti: str
     sub: str
@@ -29,7 +29,7 @@ class Verified:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invalid:
-    """A logout token that does not hold, and which rule it breaks. Never quotes the token."""
+    """An invalid logout token, and the rule that it breaks. Never quotes the token."""
 
     reason: str
 
@@ -49,7 +49,7 @@ class TokenCheck:
         return "kid" in key and key.get("alg", self._alg) == self._alg
 
     def read(self, token: str) -> Verified | Invalid:
-        """The token's session, or what is wrong with it. A `jti` counts as seen from the first time it verified."""
+        """Verify a token: its session, or what is wrong. A `jti` counts as seen once its token was valid."""
         signed = self._read_signed(token)
         if isinstance(signed, Invalid):
             return signed
@@ -65,7 +65,7 @@ class TokenCheck:
         return Verified(jti=jti, sub=signed.get("sub", ""), sid=signed.get("sid", ""))
 
     def _read_signed(self, token: str) -> dict[str, Any] | Invalid:
-        """The claims, once header and signature hold. Which key counts is the header's to say, the algorithm is not."""
+        """The claims, if header and signature are valid. The header chooses the key, but not the algorithm."""
         try:
             header = jwt.get_unverified_header(token)
         except jwt.PyJWTError:
@@ -78,7 +78,7 @@ class TokenCheck:
         if key is None:
             return Invalid(reason="kid names no key of the issuer (R1)")
         try:
-            # The moments are checked below, by a clock that can be given.
+            # The times are checked below, with a clock that is an argument.
             claims: dict[str, Any] = jwt.decode(
                 token,
                 key,
@@ -92,7 +92,7 @@ class TokenCheck:
         return claims
 
     def _wrong_claim(self, claims: Mapping[str, Any]) -> str | None:
-        """The first rule that the claims break, in words; None where they keep all."""
+        """Say which rule the claims break first. None if they break none."""
         iat, exp, now = claims.get("iat"), claims.get("exp"), self._clock()
         if not _is_moment(iat) or not _is_moment(exp):
             return "iat and exp are not both whole numbers of seconds (B10)"

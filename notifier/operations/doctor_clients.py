@@ -1,6 +1,6 @@
-"""What the doctor says of the clients: whether each can be reached as a delivery would, and what its registration asks.
+"""The doctor's checks of clients: can each be reached like in a delivery, and does its registration make sense?
 
-Clients of one server are tried once: it is the server that is reached, and its certificate that ends.
+Clients on one server share one check, since they share its address and certificate.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -15,7 +15,7 @@ from notifier.operations.doctor import Area, Finding, failed, ok, warning
 
 DAY = 86_400.0
 EXPIRES_SOON = 14 * DAY  # seconds
-NAMED = 5  # clients of one server that are named; of the others there is the number
+NAMED = 5  # clients of one server that are named; the others are counted
 
 Reach = Callable[[str, Route, float], Awaitable[Reached | Unreached]]
 """Tries a URI by a route, within seconds. Never raises."""
@@ -31,7 +31,7 @@ ADVICE: Mapping[Reason, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """One server as some clients are reached there. `within` seconds it has to take a connection."""
+    """A server and its clients. It must accept a connection within `within` seconds."""
 
     origin: str
     route: Route
@@ -41,14 +41,14 @@ class Server:
 
     @property
     def subject(self) -> str:
-        """The clients by name."""
+        """The names of the clients."""
         names = [client.client_id for client in self.clients[:NAMED]]
         more = len(self.clients) - NAMED
         return ", ".join(names) + (f" and {more:,} more" if more > 0 else "")
 
 
 def servers_of(clients: Iterable[Client]) -> list[Server]:
-    """Where the clients are, each server once for each way of reaching it."""
+    """The servers of the clients, one entry for each way to reach a server."""
     found: dict[tuple[str, Route], list[Client]] = {}
     for client in clients:
         if client.backchannel_logout_uri is not None:
@@ -67,7 +67,7 @@ def servers_of(clients: Iterable[Client]) -> list[Server]:
 
 
 async def examine_server(server: Server, reach: Reach, clock: Callable[[], float]) -> list[Finding]:
-    """Reach it as a delivery would, and look at its certificate."""
+    """Connect as a delivery would, and check the certificate."""
     met = await reach(server.uri, server.route, server.within)
     if isinstance(met, Unreached):
         text = f"{server.origin} cannot be reached: {met.text}"
@@ -79,7 +79,7 @@ async def examine_server(server: Server, reach: Reach, clock: Callable[[], float
 
 
 def expiry_finding(area: Area, subject: str, text: str, expires: float | None, now: float) -> Finding:
-    """What is well but for the end of a certificate."""
+    """A finding that is good unless the certificate expires soon."""
     if expires is None:
         return ok(area, subject, f"{text}, without TLS")
     left = expires - now
@@ -96,7 +96,7 @@ def _days(seconds: float) -> str:
 
 
 def judge_registry(clients: Iterable[Client]) -> Iterator[Finding]:
-    """What can be said by looking at the registrations alone."""
+    """Findings from the registrations, without a connection."""
     clients = list(clients)
     for client in clients:
         if client.paused:
@@ -116,7 +116,7 @@ def judge_registry(clients: Iterable[Client]) -> Iterator[Finding]:
 
 
 def _preset(client: Client, name: str) -> Iterator[Finding]:
-    """A preset of which nothing is left."""
+    """A finding if the client's settings override all of its preset."""
     preset = PRESETS[name]
     asked = {"typ": (preset.typ, client.token.typ), "subject": (preset.subject, client.token.subject)}
     for member, (wanted, actual) in asked.items():

@@ -1,4 +1,4 @@
-"""What the doctor says of an issuer: whether receivers find the keys that sign, and what its metadata promises them."""
+"""The doctor's checks of an issuer: can receivers find the keys that sign, and does its metadata announce logout?"""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class IssuerCase:
 
 
 async def examine_issuer(case: IssuerCase, read: Read, clock: Callable[[], float]) -> list[Finding]:
-    """Its metadata, its JWK Set and its clock."""
+    """Check the issuer's metadata, JWK Set and clock."""
     asked = clock()
     metadata = await read(metadata_uri(case.iss))
     found = list(_metadata(case, metadata))
@@ -50,7 +50,7 @@ async def examine_issuer(case: IssuerCase, read: Read, clock: Callable[[], float
 
 
 def judge_keys(case: IssuerCase, published: tuple[PublishedKey, ...]) -> Iterator[Finding]:
-    """Every key that signs, for the algorithms that clients ask for, and those to come."""
+    """Check the keys that sign with the clients' algorithms, and the keys that sign later."""
     if any(key.private for key in published):
         advice = "take it away, and replace the key: whoever has read it can end every session, or sign in as anybody"
         yield failed(Area.KEYS, case.iss, "its JWK Set holds a private key", advice)
@@ -93,7 +93,7 @@ def _advertised(metadata: IssuerDocument | UnreadDocument) -> str | None:
 
 
 def _metadata(case: IssuerCase, metadata: IssuerDocument | UnreadDocument) -> Iterator[Finding]:
-    """B1, B2, and that it is the metadata of this issuer (Discovery 1.0 §4.3)."""
+    """Check B1 and B2, and that the metadata belongs to this issuer (Discovery 1.0 §4.3)."""
     content = metadata.content if isinstance(metadata, IssuerDocument) else None
     if not isinstance(content, dict):
         why = metadata.text if isinstance(metadata, UnreadDocument) else "is no JSON object"

@@ -8,8 +8,8 @@ from notifier.domain.queue_state import BrokerState, FileState
 from notifier.operations.doctor import Area, Finding, failed, ok, warning
 from notifier.operations.queue_port import Queue
 
-TESTED = ((3, 10), (4, 99))  # the versions of RabbitMQ, from and to, that this was made for
-CLOCKS_APART = 5.0  # seconds, from which on is warned
+TESTED = ((3, 10), (4, 99))  # the supported versions of RabbitMQ, from and to
+CLOCKS_APART = 5.0  # seconds of difference that cause a warning
 
 
 async def examine_queue(queue: Queue, where: str) -> Sequence[Finding]:
@@ -25,7 +25,7 @@ async def examine_queue(queue: Queue, where: str) -> Sequence[Finding]:
 
 
 def judge_broker(state: BrokerState, host: str) -> Iterator[Finding]:
-    """What is wrong with the broker, or with our permissions there."""
+    """Findings about the broker, and about our permissions there."""
     yield _version(state, host)
     yield from _permissions(state, host)
     if state.blocked:
@@ -89,7 +89,7 @@ def clock_finding(subject: str, ahead: float) -> Finding:
 
 
 def judge_file(state: FileState) -> Iterator[Finding]:
-    """Whether the queue's file can be used."""
+    """A finding that says if the queue's file can be used."""
     name = str(state.path)
     if state.fault is not None:
         yield failed(Area.QUEUE, name, state.fault, "nothing can be queued until that is put right")
