@@ -3,11 +3,23 @@
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from notifier.adapters.configuration.config_file import load_settings
-from notifier.adapters.configuration.document_files import read_document
+from notifier.adapters.configuration.document_files import parse_yaml, read_document
 from notifier.domain.errors import ConfigurationError, Mistake
 from tests.adapters.configuration.config_sample import write
+
+TEXTS = st.sampled_from(
+    ["a", "b", "on", "x y", "", "1", "1:30", "2026-01-02", "https://x/?y#z", "Grüße", "a: b", "- c"]
+)
+VALUES = st.recursive(
+    TEXTS | st.sampled_from([1, 1.5, True, None]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
 
 
 class TestYaml:
@@ -27,6 +39,13 @@ class TestYaml:
             "e": "5",
             "f": "text\n",
         }
+
+    @given(VALUES)
+    @settings(max_examples=200, deadline=None, derandomize=True)
+    def test_what_was_written_is_read(self, value: object) -> None:
+        """Whatever a program writes as YAML is read as the same value, of the same types."""
+        for style in (None, False):
+            assert repr(parse_yaml(yaml.safe_dump(value, default_flow_style=style, sort_keys=False))) == repr(value)
 
     @pytest.mark.parametrize("text", ["a: &x [*x]", "a: {<<: 5}"])
     def test_what_means_nothing(self, tmp_path: Path, text: str) -> None:
