@@ -12,7 +12,7 @@ from yarl import URL
 
 from notifier import __version__
 from notifier.adapters.configuration.config_file import read_credentials, read_subject_key
-from notifier.adapters.queues.rabbitmq.options import BrokerTls, RabbitOptions
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.adapters.telemetry.logs import SubjectHash
@@ -43,7 +43,7 @@ def rabbit_options(settings: QueueSettings) -> RabbitOptions:
     return RabbitOptions(
         urls=settings.url,
         credentials=lambda: _credentials(settings),
-        tls=None if tls is None else BrokerTls(ca_file=tls.ca_file, cert_file=tls.cert_file, key_file=tls.key_file),
+        tls=None if tls is None else tls.files(),
         prefix=settings.prefix,
         topology=settings.topology,
         max_event=settings.max_event,

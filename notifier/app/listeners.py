@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from aiohttp import web
 
-from notifier.adapters.tls.listener import ServerTls, ServerTlsFiles
+from notifier.adapters.tls.listener_context import ListenerContext
 from notifier.server import ops
 from notifier.server.listener import Listener, listen
 from notifier.server.publishers import events as api
@@ -45,8 +45,5 @@ async def _listen_api(
     assert settings.api is not None
     where, tls = settings.api.listen, settings.api.tls
     app = api.api_app(accept, sources, api.ApiLimits(max_event=settings.queue.max_event), more)
-    context = None
-    if tls is not None:
-        files = ServerTlsFiles(cert_file=tls.cert_file, key_file=tls.key_file, client_ca_file=tls.client_ca_file)
-        context = ServerTls(files, "api").context
+    context = None if tls is None else ListenerContext(tls, "api").context
     return await listen(app, where.host, where.port, key="api.listen", tls=context)

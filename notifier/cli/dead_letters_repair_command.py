@@ -149,7 +149,7 @@ def _repairing(config: Path | None) -> QueueSettings:
 
 def _rules(config: Path | None, settings: QueueSettings, *, end_newer_sessions: bool) -> ReplayRules:
     from notifier.adapters.configuration.config_file import load_settings
-    from notifier.adapters.registries.file import load_registry
+    from notifier.adapters.registries.clients_file import load_registry
     from notifier.app.ids import new_id
     from notifier.domain.errors import ConfigurationError
     from notifier.domain.readmission import SUB_ONLY_MAX_AGE, ReplayRules

@@ -16,8 +16,9 @@ from yarl import URL
 from notifier.adapters.queues.rabbitmq.administration import declare_topology, survey_topology
 from notifier.adapters.queues.rabbitmq.connection import Connection, connect, finish, open_channel
 from notifier.adapters.queues.rabbitmq.link import Link
-from notifier.adapters.queues.rabbitmq.options import BrokerTls, RabbitOptions
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
+from notifier.domain.client import TlsFiles
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import DEAD, Lane
 from tests.certificates import authority
@@ -128,7 +129,7 @@ async def proxy(amqp_url: str, tmp_path: Path) -> AsyncIterator[Proxy]:
 @pytest.fixture
 def options(proxy: Proxy, prefix: str, tmp_path: Path) -> RabbitOptions:
     """By way of the proxy."""
-    return RabbitOptions(urls=(f"{proxy.url}?heartbeat=1",), prefix=prefix, tls=BrokerTls(ca_file=tmp_path / "ca.pem"))
+    return RabbitOptions(urls=(f"{proxy.url}?heartbeat=1",), prefix=prefix, tls=TlsFiles(ca_file=tmp_path / "ca.pem"))
 
 
 @pytest.fixture

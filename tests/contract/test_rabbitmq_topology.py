@@ -9,9 +9,10 @@ from pamqp.common import FieldTable
 
 from notifier.adapters.queues.rabbitmq.administration import declare_topology, delete_topology, verify_topology
 from notifier.adapters.queues.rabbitmq.delays import HOPS
-from notifier.adapters.queues.rabbitmq.options import BrokerTls, RabbitOptions
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.rabbitmq.topology import topology_of
+from notifier.domain.client import TlsFiles
 from notifier.domain.errors import ConfigurationError, QueueError, TopologyMismatch
 from notifier.domain.message import Lane
 from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing, ready
@@ -187,7 +188,7 @@ async def test_the_prefix_is_honoured(options: RabbitOptions, amqp_url: str) -> 
 def test_options_refuse_what_would_hurt() -> None:
     """No host, TLS that would be ignored, and a consumer without prefetch are mistakes, all named at once."""
     with pytest.raises(ConfigurationError) as caught:
-        RabbitOptions(urls=("amqp://user:secret@host/",), tls=BrokerTls(), prefetch={Lane.BULK: 0, Lane.EVENTS: 5000})
+        RabbitOptions(urls=("amqp://user:secret@host/",), tls=TlsFiles(), prefetch={Lane.BULK: 0, Lane.EVENTS: 5000})
     assert [mistake.path for mistake in caught.value.mistakes] == [
         "queue.tls",
         "queue.prefetch.bulk",

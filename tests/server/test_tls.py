@@ -10,9 +10,10 @@ import pytest
 from aiohttp import web
 from cryptography import x509
 
-from notifier.adapters.tls.listener import ServerTls, ServerTlsFiles
+from notifier.adapters.tls.listener_context import ListenerContext
 from notifier.domain.errors import ConfigurationError
 from notifier.server.listener import Listener, listen
+from notifier.settings import ListenerTls
 from tests.certificates import Authority, authority
 
 PATIENCE = 30.0
@@ -24,13 +25,13 @@ def ca(tmp_path: Path) -> Authority:
 
 
 @asynccontextmanager
-async def served(files: ServerTlsFiles) -> AsyncIterator[Listener]:
+async def served(files: ListenerTls) -> AsyncIterator[Listener]:
     async def well(_request: web.Request) -> web.Response:
         return web.Response(text="well")
 
     app = web.Application()
     app.add_routes([web.get("/", well)])
-    listener = await listen(app, "127.0.0.1", 0, key="api.listen", tls=ServerTls(files, "api").context, grace=1)
+    listener = await listen(app, "127.0.0.1", 0, key="api.listen", tls=ListenerContext(files, "api").context, grace=1)
     yield listener
     await listener.close()
 
@@ -54,7 +55,7 @@ async def ask(listener: Listener, ca: Authority, shown: Path | None = None) -> i
 async def test_a_renewed_certificate_serves_the_next_connection(ca: Authority) -> None:
     """Without a restart; one that cannot be used, or is half written, leaves the old."""
     file = ca.issue("127.0.0.1")
-    async with served(ServerTlsFiles(cert_file=file, key_file=file)) as listener:
+    async with served(ListenerTls(cert_file=file, key_file=file)) as listener:
         first = await ask(listener, ca)
         assert await ask(listener, ca) == first
         ca.issue("127.0.0.1")  # the same file
@@ -73,7 +74,7 @@ async def test_only_clients_of_the_authority_are_let_in(ca: Authority, tmp_path:
     file, trusted = ca.issue("127.0.0.1"), tmp_path / "clients.pem"
     trusted.write_bytes(ca.ca_file.read_bytes())
     ours, theirs = ca.issue("idp"), other.issue("stranger")
-    async with served(ServerTlsFiles(cert_file=file, key_file=file, client_ca_file=trusted)) as listener:
+    async with served(ListenerTls(cert_file=file, key_file=file, client_ca_file=trusted)) as listener:
         assert await ask(listener, ca, ours)
         for shown in (None, theirs):
             with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):
@@ -89,6 +90,6 @@ def test_what_cannot_be_used_is_told_at_the_start(tmp_path: Path) -> None:
     file = tmp_path / "no.pem"
     file.write_text("nothing")
     with pytest.raises(ConfigurationError) as error:
-        ServerTls(ServerTlsFiles(cert_file=file, key_file=file), "api")
+        ListenerContext(ListenerTls(cert_file=file, key_file=file), "api")
     assert "api.tls" in str(error.value)
     assert "no.pem" in str(error.value)

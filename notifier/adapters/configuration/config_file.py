@@ -26,14 +26,6 @@ _OURS_OTHERWISE = re.compile(r"NOTIFIER_(CONFIG|TEST_.*)")
 _OF_KUBERNETES = re.compile(r"NOTIFIER_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_[0-9]+_(TCP|UDP|SCTP).*)?)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadSettings:
-    """The settings, and every file that was read or named on the way (to be watched)."""
-
-    settings: Settings
-    files: frozenset[Path]
-
-
 @dataclass(frozen=True, slots=True)
 class _Variable:
     """One setting as an environment variable can name it."""
@@ -43,17 +35,11 @@ class _Variable:
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
-    """The configuration; `path` None: defaults and `environ` alone. Raises ConfigurationError with every mistake."""
-    return read_settings(path, environ).settings
-
-
-def read_settings(path: Path | None, environ: Mapping[str, str]) -> ReadSettings:
-    """As `load_settings`, with the files."""
-    files: set[Path] = set()
-    parts = examine_settings(path, environ, files)
+    """The configuration. Without `path`: the defaults and `environ`. Raises ConfigurationError with every mistake."""
+    parts = examine_settings(path, environ, set())
     if parts.mistakes:
         raise ConfigurationError(parts.mistakes)
-    return ReadSettings(settings=parts.settings, files=frozenset(files))
+    return parts.settings
 
 
 def examine_settings(path: Path | None, environ: Mapping[str, str], files: set[Path]) -> Parts:

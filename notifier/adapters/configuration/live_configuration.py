@@ -4,22 +4,29 @@ A reload takes all of it or nothing: what cannot be read keeps the old, is logge
 clients, tokens, and the defaults that clients inherit take effect at once; the rest needs a restart, and is named.
 """
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import structlog
 
-from notifier.adapters.configuration.config_file import examine_settings, missing_to_run
+from notifier.adapters.configuration.config_file import (
+    examine_settings,
+    missing_to_run,
+    read_credentials,
+    read_subject_key,
+)
 from notifier.adapters.configuration.file_watch import Stamp, stamps_of
-from notifier.adapters.configuration.start_files import mistakes_of_start
 from notifier.adapters.configuration.tokens_file import ApiToken, load_tokens
-from notifier.adapters.registries.file import read_registry
+from notifier.adapters.registries.clients_file import read_registry
 from notifier.adapters.signers.key_files import KeySource, examine_keys
 from notifier.adapters.signers.key_ring import KeyRing
 from notifier.adapters.telemetry.audit import write_audit
+from notifier.adapters.tls.listener_context import ListenerContext
+from notifier.adapters.tls.pem_files import connecting_context
 from notifier.domain.client import Algorithm
-from notifier.domain.errors import ConfigurationError
+from notifier.domain.errors import ConfigurationError, Mistake, OurFault
 from notifier.domain.published_keys import Signing
 from notifier.domain.registry import Registry
 from notifier.domain.registry_checks import find_unsignable, too_much_lost
@@ -61,16 +68,14 @@ def load(
     if not settings.issuers:
         mistakes += [] if "issuers" in unsure else missing_to_run(settings)
         unsure |= {"issuers"}
-    clients = read_registry(settings, named=named, unsure=unsure)
-    mistakes += clients.mistakes
-    stamps = {**stamps_of(clients.files), **stamps}
+    registry, of_clients = read_registry(settings, named, unsure)
+    mistakes += of_clients
+    stamps = {**stamps_of(named), **stamps}
     sources = {iss: [None if key is None else key_source(key) for key in of] for iss, of in parts.keys.items()}
     keys, of_keys = examine_keys(sources)
     whole = {iss for iss, of_issuer in sources.items() if of_issuer and len(keys.of(iss)) == len(of_issuer)}
     mistakes += of_keys
-    mistakes += find_unsignable(
-        clients.registry, lambda iss: keys.algorithms_of(iss) if iss in whole else frozenset(Algorithm)
-    )
+    mistakes += find_unsignable(registry, lambda iss: keys.algorithms_of(iss) if iss in whole else frozenset(Algorithm))
     tokens = None
     try:
         if settings.api is not None and settings.api.tokens_file is not None:
@@ -78,10 +83,29 @@ def load(
     except ConfigurationError as error:
         mistakes += error.mistakes
     if starting:
-        mistakes += mistakes_of_start(settings)
+        mistakes += _mistakes_at_start(settings)
     if mistakes:
         raise ConfigurationError(mistakes)
-    return Loaded(settings=settings, registry=clients.registry, keys=keys, tokens=tokens, stamps=stamps)
+    return Loaded(settings=settings, registry=registry, keys=keys, tokens=tokens, stamps=stamps)
+
+
+def _mistakes_at_start(settings: Settings) -> list[Mistake]:
+    """Looks at the secrets and TLS files that a worker reads once. A client's own TLS files concern its deliveries."""
+    mistakes: list[Mistake] = []
+    looks: list[Callable[[], object]] = [lambda: read_credentials(settings.queue), lambda: read_subject_key(settings)]
+    if settings.api is not None and settings.api.tls is not None:
+        looks.append(partial(ListenerContext, settings.api.tls, "api"))
+    for look in looks:
+        try:
+            look()
+        except ConfigurationError as error:
+            mistakes += error.mistakes
+    try:
+        if settings.queue.tls is not None:
+            connecting_context(settings.queue.tls.files())
+    except OurFault as fault:
+        mistakes.append(Mistake("queue.tls", str(fault)))
+    return mistakes
 
 
 def key_source(key: KeySettings) -> KeySource:

@@ -1,4 +1,4 @@
-"""Reads the tokens of the API: who may publish, read or repair, and for which issuers. Only digests are kept."""
+"""Reads the file of API tokens: who may publish, read or repair, and for which issuers. Keeps only their digests."""
 
 import hashlib
 from collections.abc import Collection
@@ -18,7 +18,7 @@ Scope = Literal["publish", "read", "repair"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiToken:
-    """A bearer token by its SHA-256. `issuers` None: all of them."""
+    """A bearer token, known by its SHA-256. `issuers` None: all of them."""
 
     name: str
     sha256: bytes = field(repr=False)
@@ -31,11 +31,13 @@ class TokenEntry(Section):
 
     model_config = ConfigDict(title="token")
 
-    name: str = Field(min_length=1, description="Who it is; what it publishes bears this as publisher.")
-    token: SecretStr | None = Field(None, min_length=1, description="The token itself, or else `token_sha256`.")
-    token_sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = Field(None, description="In hex.")
+    name: str = Field(min_length=1, description="Who it is: the publisher of what it publishes.")
+    token: SecretStr | None = Field(None, min_length=1, description="The token itself. Give this or `token_sha256`.")
+    token_sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = Field(
+        None, description="Its SHA-256 in hex."
+    )
     scopes: frozenset[Scope] = Field(min_length=1, description="What it may be used for.")
-    issuers: frozenset[str] | None = Field(None, description="Left out: all.")
+    issuers: frozenset[str] | None = Field(None, description="The issuers it may speak for. Left out: all.")
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -54,12 +56,17 @@ class TokenEntry(Section):
 def load_tokens(path: Path, issuers: Collection[str] | None = None) -> tuple[ApiToken, ...]:
     """The tokens of the file, in its order. Raises ConfigurationError with every mistake.
 
-    An issuer that is not among `issuers` is a mistake, where these are given.
+    If `issuers` are given, a token for any other issuer is a mistake.
     """
     document = read_document(path)
     if not isinstance(document, list):
         raise ConfigurationError(
-            [Mistake(path.name, "must be a list of {name, token or token_sha256, scopes, issuers}")]
+            [
+                Mistake(
+                    path.name,
+                    "must be a list of tokens, each with name, scopes, token or token_sha256, and issuers if not all",
+                )
+            ]
         )
     mistakes: list[Mistake] = []
     tokens: list[ApiToken] = []
@@ -74,11 +81,13 @@ def load_tokens(path: Path, issuers: Collection[str] | None = None) -> tuple[Api
             continue
         token = ApiToken(name=entry.name, sha256=entry.digest(), scopes=entry.scopes, issuers=entry.issuers)
         if (first := names.setdefault(token.name, index)) != index:
-            mistakes.append(Mistake(f"{place}.name", f"is that of {path.name}[{first}] already"))
+            mistakes.append(
+                Mistake(f"{place}.name", f"is also the name of {path.name}[{first}]; each token needs its own")
+            )
         if (first := digests.setdefault(token.sha256, index)) != index:
-            mistakes.append(Mistake(f"{place}", f"has the token of {path.name}[{first}]; each needs its own"))
+            mistakes.append(Mistake(f"{place}", f"is the same token as {path.name}[{first}]; make another"))
         unknown = sorted((token.issuers or frozenset()).difference(issuers)) if issuers is not None else []
-        mistakes += [Mistake(f"{place}.issuers", f"{iss} is none of issuers") for iss in unknown]
+        mistakes += [Mistake(f"{place}.issuers", f"{iss} is not configured under issuers") for iss in unknown]
         tokens.append(token)
     if mistakes:
         raise ConfigurationError(mistakes)

@@ -1,1 +1,1 @@
-"""Where clients are registered: one module for each source."""
+"""Where clients come from: `client_metadata` says what metadata mean, each other module reads one kind of source."""

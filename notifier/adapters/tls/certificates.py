@@ -1,4 +1,4 @@
-"""When the certificates that we present run out: those of the API's listener, of the broker's and the clients' mTLS."""
+"""When the certificates that we present expire: the API listener's, and ours for the broker and for clients."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +10,7 @@ from notifier.settings import Settings
 
 
 def presented(settings: Settings, registry: Registry) -> dict[tuple[str, str], Path]:
-    """The files with certificates of ours, by what they are for and their name: `api`, `queue` or `client`."""
+    """Our certificate files, by their use (`api`, `queue` or `client`) and name."""
     found: dict[tuple[str, str], Path] = {}
     if settings.api is not None and settings.api.tls is not None:
         found["api", str(settings.api.tls.cert_file)] = settings.api.tls.cert_file
@@ -24,9 +24,9 @@ def presented(settings: Settings, registry: Registry) -> dict[tuple[str, str], P
 
 
 def expiries(files: Iterable[tuple[tuple[str, str], Path]]) -> list[tuple[str, str, float]]:
-    """What each is for, its name, and when the first certificate in it runs out, in epoch seconds.
+    """The use and name of each file, and when the first certificate in it expires, in epoch seconds.
 
-    What cannot be read is left out: whoever uses it says so. Blocks on files.
+    A file that cannot be read is left out: whoever uses it reports it. Blocks on files.
     """
     found = []
     for (use, name), path in files:

@@ -1,9 +1,10 @@
-"""TLS contexts from the PEM files of a client's registration, built when first needed and anew when a file changes.
+"""TLS contexts from the PEM files of a client's registration. They follow their files.
 
-A change that cannot be used keeps the context that was there before, as every reload does. A build from a client's few
-own files takes under 1 ms and is done at once. One from the system's authorities, or from a bundle like theirs, takes
-20 to 50 ms and is done on a thread, one at a time, and goes on when who asked for it has given up. (All on threads made
-a start with 200 clients' files twice as long: against a busy loop each waits 5 ms for the interpreter, and then some.)
+A context is built when it is first needed, and again when a file changes. If the new files cannot be used, the old
+context stays. A few files of a client's own take under 1 ms: the context is built at once. The system's authorities,
+or a bundle like theirs, take 20 to 50 ms: the context is built on a thread, one at a time, even if the caller gives up.
+(With every build on a thread, a start with 200 clients' files took twice as long: beside a busy loop each thread waits
+5 ms or more for the interpreter.)
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import ssl
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from notifier.adapters.configuration.file_watch import Stamp, stamp_of
+from notifier.adapters.configuration.file_watch import Stamps, stamps_of
 from notifier.adapters.tls.pem_files import connecting_context
 from notifier.domain.client import TlsFiles
 from notifier.domain.errors import OurFault
@@ -19,9 +20,6 @@ from notifier.domain.outcome import Cause
 
 CONTEXT_LIMIT = 256  # contexts kept; one with the system's authorities takes about 1 MiB
 SMALL = 32 * 1024  # bytes of all files together; the system's authorities are 200 KiB
-
-Stamps = tuple[Stamp | None, ...]
-"""Of each file; None where it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +38,7 @@ class TlsContexts:
         self._builds: dict[TlsFiles, asyncio.Task[_Entry]] = {}
 
     async def context(self, files: TlsFiles) -> ssl.SSLContext:
-        """The context for these files as they are now. Raises OurFault(cause=tls_files) where there never was one."""
+        """The context for these files as they are now. Raises OurFault(cause=tls_files) if none was ever usable."""
         stamps = _stamps(files)
         entry = self._current(files, stamps)
         if entry is None:
@@ -50,7 +48,7 @@ class TlsContexts:
         return entry.context
 
     async def close(self) -> None:
-        """Give up what is being read. Who waits for it meets a fault of ours."""
+        """Give up the builds that run. Whoever waits for one gets a fault of ours."""
         builds = list(self._builds.values())
         for build in builds:
             build.cancel()
@@ -93,11 +91,11 @@ class TlsContexts:
 
 
 def _small(files: TlsFiles, stamps: Stamps) -> bool:
-    return files.ca_file is not None and sum(stamp.size for stamp in stamps if stamp is not None) <= SMALL
+    return files.ca_file is not None and sum(stamp.size for stamp in stamps.values() if stamp is not None) <= SMALL
 
 
 def _stamps(files: TlsFiles) -> Stamps:
-    return tuple(stamp_of(path) for path in (files.ca_file, files.cert_file, files.key_file) if path is not None)
+    return stamps_of(filter(None, (files.ca_file, files.cert_file, files.key_file)))
 
 
 def _build(files: TlsFiles, stamps: Stamps, before: _Entry | None) -> _Entry:
@@ -108,6 +106,6 @@ def _build(files: TlsFiles, stamps: Stamps, before: _Entry | None) -> _Entry:
 
 
 def _load(files: TlsFiles) -> ssl.SSLContext:
-    context = connecting_context(ca_file=files.ca_file, cert_file=files.cert_file, key_file=files.key_file)
+    context = connecting_context(files)
     context.set_alpn_protocols(["http/1.1"])
     return context

@@ -8,14 +8,14 @@ import pytest
 from pydantic import SecretStr
 
 from notifier.adapters.configuration.config_file import (
+    examine_settings,
     load_settings,
     missing_to_run,
     read_credentials,
-    read_settings,
     read_subject_key,
 )
 from notifier.adapters.configuration.document_files import read_document
-from notifier.adapters.registries.file import load_registry
+from notifier.adapters.registries.clients_file import load_registry
 from notifier.domain.client import Algorithm, Client, SubjectMode
 from notifier.settings import Listen, Settings
 from tests.adapters.configuration.config_sample import NAMED, mistakes, sample, write
@@ -24,8 +24,8 @@ from tests.adapters.configuration.config_sample import NAMED, mistakes, sample, 
 class TestTheSample:
     def test_loads_as_printed(self, tmp_path: Path) -> None:
         """The configuration that the documentation shows is taken as it stands, with all the files it names."""
-        read = read_settings(sample(tmp_path), {})
-        settings = read.settings
+        files: set[Path] = set()
+        settings = examine_settings(sample(tmp_path), {}, files).settings
         issuer = settings.issuers["https://id.example.com"]
         assert settings.queue.url == ("amqps://localhost:5672/",)  # tls is given
         assert read_credentials(settings.queue) == ("notifier", "text of secrets/amqp")
@@ -37,7 +37,7 @@ class TestTheSample:
         assert issuer.keys[0].not_before.timestamp() == 1_767_225_600
         assert issuer.publishers == frozenset({"idp"})
         assert issuer.event_types is None
-        assert read.files == {tmp_path / name for name in (*NAMED, "clients.yaml", "tokens.yaml", "notifier.yaml")}
+        assert files == {tmp_path / name for name in (*NAMED, "clients.yaml", "tokens.yaml", "notifier.yaml")}
         assert missing_to_run(settings) == []
 
     def test_its_clients_load_as_printed(self, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from notifier.adapters.configuration.config_file import load_settings
-from notifier.adapters.registries.file import load_registry
+from notifier.adapters.registries.clients_file import load_registry
 from notifier.domain.client import Client
 from notifier.domain.errors import ConfigurationError
 from notifier.domain.registry import Registry

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.registries.file import load_registry, read_registry
+from notifier.adapters.registries.clients_file import load_registry, read_registry
 from notifier.domain.client import Algorithm, Client, SubjectMode, TlsFiles
 from notifier.settings import Settings
 from tests.adapters.registries.registry_sample import HOOK, ONE, TWO, mistakes, registry, settings, shop
@@ -58,8 +58,9 @@ class TestClients:
             retry: {base: 1s, jitter: 0}, circuit: {failures: 3}, egress: {allow: [10.0.0.0/8]},
             tls: {ca_file: ca.pem}, proxy: {file: proxy}, headers: {X-Auth: {file: auth}, X-Plain: text},
             success_statuses: [409], retry_statuses: [404, 400]}"""
-        read = read_registry(settings(tmp_path, f"[{{client_id: shop, notifier: {text}}}]"))
-        client = read.registry.clients_of(ONE)["shop"]
+        files: set[Path] = set()
+        found, _ = read_registry(settings(tmp_path, f"[{{client_id: shop, notifier: {text}}}]"), files)
+        client = found.clients_of(ONE)["shop"]
         assert (client.token.typ, client.token.subject, client.token.lifetime) == (None, SubjectMode.SID_FIRST, 30.0)
         assert (dict(client.token.claims), client.token.reason_claim) == ({"tenant": [1, {"a": None}]}, "why")
         assert (client.timeout, client.max_concurrent, client.per_second, client.paused) == (3.0, 8, 2.5, True)
@@ -73,7 +74,7 @@ class TestClients:
         assert client.response.success_statuses == {409}
         assert client.response.retry_statuses == {400, 404}
         assert "hunter2" not in repr(client)
-        assert read.files == {tmp_path / name for name in ("clients.yaml", "ca.pem", "proxy", "auth")}
+        assert files == {tmp_path / name for name in ("clients.yaml", "ca.pem", "proxy", "auth")}
 
     def test_defaults_come_from_the_service(self, tmp_path: Path) -> None:
         """What `delivery` and `egress` say holds for each client, and for those that only an event names."""
@@ -105,13 +106,6 @@ class TestClients:
         found = load_registry(Settings())
         assert not found.clients
         assert found.unregistered is not None
-
-    def test_relative_to_a_base(self, tmp_path: Path) -> None:
-        """A relative name of the file is taken from the base that is given."""
-        made = settings(tmp_path, "[{client_id: shop}]")
-        relative = made.registry.model_copy(update={"file": Path("clients.yaml")})
-        found = load_registry(made.model_copy(update={"registry": relative}), tmp_path)
-        assert list(found.clients_of(ONE)) == ["shop"]
 
     def test_http_where_it_is_allowed(self, tmp_path: Path) -> None:
         """Plain http needs `egress.allow_http`, of the service or of the client alone (B6)."""

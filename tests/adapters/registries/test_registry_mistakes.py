@@ -40,10 +40,12 @@ class TestMistakes:
             or "typ" in found["clients.yaml[1].notifier.tipe"]
         )
         assert found["clients.yaml[2]"] == "must be a mapping (key: value)"
-        assert found["clients.yaml[3].client_id"] == f"'a' of {ONE} is there already, at clients.yaml[0]"
+        assert found["clients.yaml[3].client_id"].startswith(f"'a' is registered at {ONE} already, by clients.yaml[0];")
         assert found["clients.yaml[4].issuer"] == "is required, since there are 2 issuers"
-        assert found["clients.yaml[5].issuer"] == f"https://id.example.org is none of issuers; did you mean {ONE}?"
-        assert "stands alone" in found["clients.yaml[6].issuer"]
+        assert found["clients.yaml[5].issuer"] == (
+            f"https://id.example.org is not configured under issuers; did you mean {ONE}?"
+        )
+        assert "means all issuers" in found["clients.yaml[6].issuer"]
         assert found["clients.yaml[7].client_id"] == "is required"
 
     def test_one_member_hides_no_other(self, tmp_path: Path) -> None:
@@ -136,7 +138,7 @@ class TestMistakes:
             (
                 "notifier: {subject: sub}, backchannel_logout_session_required: true",
                 "notifier.subject",
-                "asks for a sid",
+                "needs a sid in each token",
             ),
         ],
     )
@@ -169,5 +171,5 @@ class TestMistakes:
         found = mistakes(tmp_path, f"[{{client_id: a}}, {{client_id: b, issuer: {ONE}}}]", issuers={})
         assert found == {
             "clients.yaml[0].issuer": "is required, since there are 0 issuers",
-            "clients.yaml[1].issuer": f"{ONE} is none of issuers; there are none",
+            "clients.yaml[1].issuer": f"{ONE} is not configured under issuers; issuers is empty",
         }

@@ -26,8 +26,9 @@ from pamqp import commands
 from yarl import URL
 
 from notifier.adapters.queues.rabbitmq import insides
-from notifier.adapters.queues.rabbitmq.options import BrokerTls, RabbitOptions
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.tls.pem_files import connecting_context
+from notifier.domain.client import TlsFiles
 from notifier.domain.errors import OurFault, QueueError, QueueUnavailable
 
 CONNECT_TIMEOUT = 10.0
@@ -63,11 +64,11 @@ async def connect(options: RabbitOptions, purpose: str) -> Connection:
     raise failure
 
 
-def _tls_context(tls: BrokerTls | None) -> ssl.SSLContext | None:
+def _tls_context(tls: TlsFiles | None) -> ssl.SSLContext | None:
     if tls is None:
         return None
     try:
-        return connecting_context(ca_file=tls.ca_file, cert_file=tls.cert_file, key_file=tls.key_file)
+        return connecting_context(tls)
     except OurFault as fault:
         raise QueueError(f"queue.tls: {fault}") from fault
 

@@ -2,23 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from notifier.domain.client import TlsFiles
 from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.domain.message import Lane
+from notifier.settings import QueueSettings
 
-PREFETCH: Mapping[Lane, int] = MappingProxyType({Lane.EVENTS: 512, Lane.RETRIES: 64, Lane.BULK: 64})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerTls:
-    """PEM files for the connection to the broker: authorities to trust, and our certificate and key (mutual TLS)."""
-
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
+_DEFAULTS = QueueSettings()
+PREFETCH: Mapping[Lane, int] = MappingProxyType({lane: getattr(_DEFAULTS.prefetch, lane) for lane in Lane})
 
 
 def _as_the_url_says() -> None:
@@ -39,11 +32,11 @@ class RabbitOptions:
 
     urls: tuple[str, ...] = field(repr=False)  # may hold a password
     credentials: Callable[[], tuple[str, str] | None] = field(default=_as_the_url_says, repr=False)
-    tls: BrokerTls | None = None
-    prefix: str = "notifier"
-    topology: Literal["declare", "verify"] = "declare"
+    tls: TlsFiles | None = None
+    prefix: str = _DEFAULTS.prefix
+    topology: Literal["declare", "verify"] = _DEFAULTS.topology
     prefetch: Mapping[Lane, int] = field(default_factory=lambda: PREFETCH)
-    max_event: int = 128 * 1024
+    max_event: int = _DEFAULTS.max_event
     name: str = "notifier"
 
     def __post_init__(self) -> None:

@@ -7,7 +7,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from notifier.adapters.queues.rabbitmq.connection import connect
-from notifier.adapters.queues.rabbitmq.options import BrokerTls, RabbitOptions
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.domain.client import TlsFiles
 from notifier.domain.errors import QueueError
 from tests.certificates import authority
 
@@ -16,8 +17,8 @@ URL = "amqps://127.0.0.1:1/"
 
 async def test_a_missing_authority_is_named(tmp_path: Path) -> None:
     """Not as an address that nobody answers at."""
-    with pytest.raises(QueueError, match=r"queue\.tls: .*none\.pem: no certificates of authorities"):
-        await connect(RabbitOptions(urls=(URL,), tls=BrokerTls(ca_file=tmp_path / "none.pem")), "test")
+    with pytest.raises(QueueError, match=r"queue\.tls: .*none\.pem: cannot be used as certificates of authorities"):
+        await connect(RabbitOptions(urls=(URL,), tls=TlsFiles(ca_file=tmp_path / "none.pem")), "test")
 
 
 async def test_an_encrypted_key_is_named_and_nobody_is_asked_for_its_password(tmp_path: Path) -> None:
@@ -31,6 +32,6 @@ async def test_an_encrypted_key_is_named_and_nobody_is_asked_for_its_password(tm
             serialization.BestAvailableEncryption(b"secret"),
         )
     )
-    tls = BrokerTls(ca_file=ca.ca_file, cert_file=cert_file, key_file=key_file)
-    with pytest.raises(QueueError, match=r"queue\.tls: .*key\.pem: no certificate and key"):
+    tls = TlsFiles(ca_file=ca.ca_file, cert_file=cert_file, key_file=key_file)
+    with pytest.raises(QueueError, match=r"queue\.tls: .*key\.pem: cannot be used as certificate and key"):
         await connect(RabbitOptions(urls=(URL,), tls=tls), "test")

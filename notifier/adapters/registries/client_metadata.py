@@ -1,31 +1,27 @@
-"""Reads the clients file into a registry: metadata, presets and the service's defaults become clients.
+"""Turns the registered metadata of clients into a registry: members, presets, defaults and checks.
 
-It is made for 100,000 clients. Each is validated on its own, so that one mistake neither hides nor slows the others.
-Values that a client does not set are shared with all others.
+It does not know where the metadata comes from. It is made for 100,000 clients: each client is validated on its own, so
+that one mistake neither hides nor slows the others, and all clients share what they do not set themselves.
 """
 
-import gc
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import SequenceMatcher
 from functools import lru_cache
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
 
-from notifier.adapters.configuration.document_files import read_document
 from notifier.adapters.configuration.mistakes import explain, path_of
 from notifier.domain.client import Algorithm, Client, ResponsePolicy, RetryPolicy, Route, SubjectMode, TokenProfile
 from notifier.domain.egress import check_uri, uri_mistake
-from notifier.domain.errors import ConfigurationError, Mistake
+from notifier.domain.errors import Mistake
 from notifier.domain.presets import PRESETS, Preset
 from notifier.domain.registry import Issuer, Registry
+from notifier.settings import Settings
 from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.policies import hold_mistake, overridden
-from notifier.settings.service import Settings
 
 _Asked = tuple[Algorithm | None, str | None, SubjectMode | None, float | None, str | None]
 _Tokens = dict[_Asked, TokenProfile]
@@ -33,111 +29,44 @@ _Tokens = dict[_Asked, TokenProfile]
 _NO_OPTIONS = ClientOptions()
 _NO_PRESET = Preset(why="")
 _KNOWN = frozenset(ClientMetadata.model_fields)
-MANY = 50_000  # objects that a search for cycles takes more than a few milliseconds over
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadRegistry:
-    """The registry, every file that was read or named (to be watched), and the mistakes."""
+class RegistryBuilder:
+    """Takes the metadata of one client after the other, and keeps what is right and every mistake."""
 
-    registry: Registry
-    files: frozenset[Path]
-    mistakes: tuple[Mistake, ...] = ()
-
-
-def load_registry(settings: Settings, base: Path | None = None) -> Registry:
-    """Read the registered clients. Raises ConfigurationError with every mistake.
-
-    A relative `registry.file` is relative to `base`. Settings from a file have the full path.
-    """
-    read = read_registry(settings, base)
-    if read.mistakes:
-        raise ConfigurationError(read.mistakes)
-    return read.registry
-
-
-def read_registry(
-    settings: Settings,
-    base: Path | None = None,
-    named: set[Path] | None = None,
-    unsure: frozenset[str] = frozenset(),
-) -> ReadRegistry:
-    """Read the clients that are right, and every mistake. Adds the files to `named`.
-
-    Values that depend on an `unsure` section of the settings are not mistakes.
-    """
-    issuers = {
-        iss: Issuer(iss=iss, publishers=issuer.publishers, event_types=issuer.event_types)
-        for iss, issuer in settings.issuers.items()
-    }
-    reading = _Reading(settings, set() if named is None else named, unsure)
-    if settings.registry.file is not None:
-        path = settings.registry.file if base is None else base / settings.registry.file
-        with _no_collections():
-            try:
-                reading.read(path.absolute())
-            except ConfigurationError as error:
-                reading.mistakes += error.mistakes
-    registry = Registry(
-        issuers=MappingProxyType(issuers),
-        clients=MappingProxyType({iss: MappingProxyType(clients) for iss, clients in reading.clients.items()}),
-        inline_allowed=settings.registry.inline == "allow",
-        grace=settings.registry.grace,
-        unregistered=reading.template,
-    )
-    return ReadRegistry(registry=registry, files=frozenset(reading.files), mistakes=tuple(reading.mistakes))
-
-
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """Millions of objects are made and none is garbage: to look for cycles among them takes a third of the time.
-
-    Where there are many, they are left out of later looks too, before the first of those: it would hold the loop of a
-    worker for 100 ms.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if gc.get_count()[0] > MANY:
-            gc.freeze()
-        if enabled:
-            gc.enable()
-
-
-class _Reading:
-    """One reading of one file: what was made of it so far, and what was wrong."""
-
-    def __init__(self, settings: Settings, files: set[Path], unsure: frozenset[str]) -> None:
-        self.template = settings.template()
-        self.clients: dict[str, dict[str, Client]] = {iss: {} for iss in settings.issuers}
-        self.files = files
+    def __init__(self, settings: Settings, unsure: frozenset[str] = frozenset()) -> None:
+        """`unsure`: the sections of the settings that are wrong. What depends on them is not judged."""
+        self.mistakes: list[Mistake] = []
+        self._settings = settings
+        self._template = settings.template()
+        self._clients: dict[str, dict[str, Client]] = {iss: {} for iss in settings.issuers}
         self._slot_wait = settings.delivery.slot_wait
         self._issuers = tuple(settings.issuers)
         self._tokens: _Tokens = {}
         self._unsure = unsure
-        self.mistakes: list[Mistake] = []
         self._places: dict[tuple[str, str], str] = {}
 
-    def read(self, path: Path) -> None:
-        """Every client of the file. Raises ConfigurationError where it is no list of them."""
-        self.files.add(path)
-        document = read_document(path)
-        if not isinstance(document, list):
-            empty = "is empty; write [] if there are no clients" if document is None else "must be a list of clients"
-            raise ConfigurationError([Mistake(path.name, empty)])
-        context = {"base": path.parent, "files": self.files}
-        for index, raw in enumerate(document):
-            self._one(raw, f"{path.name}[{index}]", context)
-            document[index] = None  # all of them at the end would be one step, which nothing else can run beside
+    def registry(self) -> Registry:
+        """The snapshot of the clients that were added."""
+        issuers = {
+            iss: Issuer(iss=iss, publishers=issuer.publishers, event_types=issuer.event_types)
+            for iss, issuer in self._settings.issuers.items()
+        }
+        return Registry(
+            issuers=MappingProxyType(issuers),
+            clients=MappingProxyType({iss: MappingProxyType(clients) for iss, clients in self._clients.items()}),
+            inline_allowed=self._settings.registry.inline == "allow",
+            grace=self._settings.registry.grace,
+            unregistered=self._template,
+        )
 
-    def _one(self, raw: object, place: str, context: dict[str, Any]) -> None:
+    def add(self, raw: object, place: str, context: dict[str, Any]) -> None:
+        """Add a client. `place` names it in mistakes; `context` says which folder its files are relative to."""
         if isinstance(raw, dict):
             for name in raw.keys() - _KNOWN:
                 meant = _meant(str(name))
                 if meant is not None:
-                    text = f"is no client metadata that matters here; did you mean {meant}?"
+                    text = f"there is no such member; did you mean {meant}?"
                     self.mistakes.append(Mistake(path_of([str(name)], place), text))
         try:
             metadata = ClientMetadata.model_validate(raw, context=context)
@@ -147,14 +76,14 @@ class _Reading:
                 self._look_further(raw, {detail["loc"][0] for detail in error.errors() if detail["loc"]}, place)
             return
         issuers = self._issuers_of(metadata, place)
-        client = _client(issuers[0] if issuers else "", metadata, self.template, self._tokens)
+        client = _client(issuers[0] if issuers else "", metadata, self._template, self._tokens)
         self.mistakes += [Mistake(f"{place}.{key}", text) for key, text in self._wrong(client)]
         self._take_place(metadata.client_id, issuers, place)
         for iss in issuers:
-            self.clients[iss][client.client_id] = client if iss == client.iss else replace(client, iss=iss)
+            self._clients[iss][client.client_id] = client if iss == client.iss else replace(client, iss=iss)
 
     def _look_further(self, raw: dict[str, Any], wrong: Collection[int | str], place: str) -> None:
-        """What else is wrong with a client of which these members are: what rests on none of them."""
+        """Also finds what is wrong beside these members of a client, and does not depend on them."""
         uri = raw.get("backchannel_logout_uri")
         text = uri_mistake(uri) if isinstance(uri, str) else None
         if text is not None:
@@ -166,22 +95,25 @@ class _Reading:
                 self._take_place(client_id, issuers, place)
 
     def _take_place(self, client_id: str, issuers: Iterable[str], place: str) -> None:
-        """The first of that name at the issuer has it."""
+        """Refuses a second client of the same name at an issuer."""
         for iss in issuers:
             first = self._places.setdefault((iss, client_id), place)
             if first is not place:
-                text = f"{client_id!r} of {iss} is there already, at {first}"
+                text = f"{client_id!r} is registered at {iss} already, by {first}; remove one of the two"
                 self.mistakes.append(Mistake(f"{place}.client_id", text))
 
     def _wrong(self, client: Client) -> Iterator[tuple[str, str]]:
-        """What the parts of a client together make wrong, by the key to change."""
+        """Members that do not fit together, by the key to change."""
         uri = client.backchannel_logout_uri
         if uri is not None:
             text = uri_mistake(uri) if "egress" in self._unsure else check_uri(uri, client.route.egress)
             if text is not None:
                 yield "backchannel_logout_uri", text
         if client.backchannel_logout_session_required and client.token.subject is SubjectMode.SUB:
-            yield "notifier.subject", "is sub, but backchannel_logout_session_required asks for a sid in each token"
+            yield (
+                "notifier.subject",
+                "is sub, but backchannel_logout_session_required needs a sid in each token; use both, sid_first or sid",
+            )
         if "delivery" in self._unsure:
             return
         text = hold_mistake(client.timeout, self._slot_wait)
@@ -201,22 +133,24 @@ class _Reading:
                 self.mistakes.append(Mistake(f"{place}.issuer", text))
                 return ()
             return self._issuers
-        unknown = [iss for iss in metadata.issuer if iss not in self.clients]
+        unknown = [iss for iss in metadata.issuer if iss not in self._clients]
         if "issuers" in self._unsure:
             unknown = [iss for iss in unknown if iss == "*"]
         for iss in unknown:
             near = max(self._issuers, key=lambda known: SequenceMatcher(None, iss, known).ratio(), default=None)
-            hint = f"; did you mean {near}?" if near is not None else "; there are none"
+            hint = f"; did you mean {near}?" if near is not None else "; issuers is empty"
             text = (
-                '"*" stands alone, without other issuers beside it' if iss == "*" else f"{iss} is none of issuers{hint}"
+                '"*" means all issuers; name no other beside it'
+                if iss == "*"
+                else f"{iss} is not configured under issuers{hint}"
             )
             self.mistakes.append(Mistake(f"{place}.issuer", text))
-        return tuple(dict.fromkeys(iss for iss in metadata.issuer if iss in self.clients))
+        return tuple(dict.fromkeys(iss for iss in metadata.issuer if iss in self._clients))
 
 
 @lru_cache(maxsize=1024)
 def _meant(name: str) -> str | None:
-    """The member that a name nearly is: ignored like other metadata, it would leave a client untold without a word."""
+    """The member that a misspelt name means. Ignored like other metadata, it would silently leave a client untold."""
     plain = name.lower().replace("_", "").replace("-", "")
     for known in _KNOWN:
         if SequenceMatcher(None, plain, known.replace("_", "")).ratio() > 0.9:
@@ -225,7 +159,7 @@ def _meant(name: str) -> str | None:
 
 
 def _client(iss: str, metadata: ClientMetadata, template: Client, tokens: _Tokens) -> Client:
-    """The client: what it sets itself, else its preset, else the service's defaults."""
+    """The client: what it sets itself, then its preset, then the service's defaults."""
     options = metadata.notifier or _NO_OPTIONS
     return Client(
         iss=iss,
