@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from tests.apt_programs import ProgramMissing
 from tests.chromium import Chromium, find_chromium
@@ -37,6 +38,10 @@ FIRST_FAULTS = frozenset(
     }
 )
 """Modules of tests/faults that run in `make test` too."""
+
+settings.register_profile("notifier", deadline=None)  # a busy machine is no reason to fail
+settings.load_profile("notifier")
+
 OWN_NODES = frozenset({"own_node", "module_node", "cluster", "two_brokers"})  # ours, whatever the URL
 
 
