@@ -8,12 +8,11 @@ import math
 from dataclasses import dataclass
 
 from notifier.domain.client import Client
+from notifier.domain.defaults import MAX_IN_FLIGHT, PREFETCH
 from notifier.domain.message import Lane
 from notifier.operations import measured
 
 LOAD = 0.7  # the share of the measured rate to plan with: at 80 % queues grow, and a worker may be away for a moment
-PREFETCH = {Lane.EVENTS: 512, Lane.BULK: 64}  # the defaults; each event stays in flight until its last client answered
-MAX_IN_FLIGHT = 512
 MAX_CONCURRENT = Client(iss="", client_id="", backchannel_logout_uri=None).max_concurrent
 ALGORITHMS = tuple(dict.fromkeys(alg for alg, _ in measured.DELIVERY))
 
@@ -85,6 +84,7 @@ def capacity(demand: Demand) -> Capacity:
     """Return what this demand needs."""
     rate = worker_rate(demand.alg, demand.clients)
     in_flight = math.ceil(demand.deliveries_per_second * demand.answer)
+    # Each event stays in flight until its last client has answered.
     of_worker = min(MAX_IN_FLIGHT, PREFETCH[demand.lane] * demand.clients)
     for_processor = math.ceil(demand.deliveries_per_second / rate)
     for_in_flight = math.ceil(in_flight / of_worker)

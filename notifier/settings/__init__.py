@@ -1,6 +1,6 @@
 """The whole configuration as types: `service` for the one file, `clients` for the registry."""
 
-from notifier.settings.service import (
+from notifier.settings.service_settings import (
     ApiSettings,
     DeliverySettings,
     IssuerSettings,

@@ -1,7 +1,7 @@
-"""The clients file as types: metadata under its registered names (OpenID Connect), and what is ours under `notifier`.
+"""A client's metadata as types: the members that OpenID Connect registers, and notifier's own under `notifier`.
 
-Metadata that has nothing to do with logout (`redirect_uris`, `client_name` …) is ignored; unknown members under
-`notifier` are errors. What asks for something that is not built is refused, never served with something else (B23).
+Metadata that has nothing to do with logout (`redirect_uris`, `client_name` …) is ignored. An unknown member under
+`notifier` is an error. A client that needs something unsupported is refused, never served with something else (B23).
 """
 
 import re
@@ -22,14 +22,15 @@ from pydantic import (
     model_validator,
 )
 
-from notifier.domain.client import RESERVED_CLAIMS, Algorithm, SubjectMode
+from notifier.domain.client import RESERVED_CLAIMS, Algorithm, Client, SubjectMode
 from notifier.domain.presets import PRESETS
 from notifier.settings.policies import CircuitSettings, EgressSettings, RetrySettings, TlsSettings
 from notifier.settings.values import Count, Duration, Held, Lasting, Section, Span, existing_file
 
 _ALGORITHMS = frozenset(Algorithm)
+MAX_CONCURRENT = Client(iss="", client_id="", backchannel_logout_uri=None).max_concurrent
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
-# Headers of the request itself, and those that hold from one hop to the next alone (RFC 9110 §7.6.1, §11.7).
+# Headers of the request itself, and those that concern one connection only (RFC 9110 §7.6.1, §11.7).
 _NOT_THEIRS = frozenset(
     ("host", "expect", "connection", "keep-alive", "proxy-authorization", "proxy-connection", "te", "trailer",
      "transfer-encoding", "upgrade")
@@ -38,7 +39,7 @@ _HEADER_VALUE = re.compile(r"[!-~]([ \t!-~]*[!-~])?")  # RFC 9110 §5.5, ASCII o
 
 
 class SecretFile(Section):
-    """A value that is kept in a file of its own."""
+    """A value that stands in a file of its own."""
 
     file: str
 
@@ -46,7 +47,7 @@ class SecretFile(Section):
 def _algorithm(value: object) -> object:
     if isinstance(value, str) and value not in _ALGORITHMS:
         if value == "none":
-            raise ValueError("none is no signature: a logout token is always signed (B23)")
+            raise ValueError("none is not allowed: a logout token is always signed (B23); use RS256, PS256 or ES256")
         if value.startswith("HS"):
             raise ValueError(f"{value} is not supported: it would need the client's secret; use RS256, PS256 or ES256")
         near = get_close_matches(value.upper(), Algorithm, 1)
@@ -64,7 +65,7 @@ def _preset(value: str) -> str:
 
 
 def _secret(value: object, info: ValidationInfo) -> object:
-    """The text itself, or that of the file that `{file: …}` names, without the line's end."""
+    """The text itself, or the content of the file that `{file: …}` names, without the line break at its end."""
     if not isinstance(value, dict):
         return value
     if value.keys() != {"file"} or not isinstance(value["file"], str):
@@ -95,7 +96,7 @@ def _free_claim(name: str) -> str:
 
 def _free_header(name: str) -> str:
     if _TOKEN.fullmatch(name) is None:
-        raise ValueError("is no name of a header")
+        raise ValueError("is not a valid name of a header")
     if name.lower() in _NOT_THEIRS or name.lower().startswith("content-"):
         raise ValueError(f"the header {name} belongs to the request itself; choose another")
     return name
@@ -119,36 +120,42 @@ Status = Annotated[int, Field(ge=200, le=599)]
 
 
 class ClientOptions(Section):
-    """What is ours of a client: its token, its limits, its route. What is left out is as in the service's file."""
+    """notifier's own settings of a client. What is left out is as in the service's file."""
 
     preset: Annotated[str, AfterValidator(_preset), Field(json_schema_extra={"enum": list(PRESETS)})] | None = Field(
-        None, description="A receiver by name: sets what it needs; what is set beside it wins."
+        None, description="A known receiver, by name. Its settings apply where none is given here."
     )
-    typ: Literal["logout+jwt", "JWT", "none"] | None = Field(None, description="The header; `none` leaves it out.")
-    subject: SubjectMode | None = Field(None, description="Which of sub and sid: both, sid_first, sid or sub.")
+    typ: Literal["logout+jwt", "JWT", "none"] | None = Field(
+        None, description="The token's `typ` header. `none` leaves it out."
+    )
+    subject: SubjectMode | None = Field(None, description="Which of sub and sid the token carries.")
     lifetime: Annotated[float, Lasting(above=0.0, most=120.0)] | None = Field(
-        None, description="Of a token; two minutes at most (B29)."
+        None, description="How long a token is valid: two minutes at most (B29)."
     )
     claims: dict[ClaimName, JsonValue] | None = Field(None, description="Further claims, the same in every token.")
-    reason_claim: ClaimName | None = Field(None, description="The claim that takes the event's reason.")
-    timeout: Held | None = Field(None, description="For a whole attempt.")
-    max_concurrent: Count | None = Field(None, description="Attempts at a time, over all workers. Default 32.")
+    reason_claim: ClaimName | None = Field(None, description="The claim that holds the event's reason.")
+    timeout: Held | None = Field(None, description="Time for a whole attempt.")
+    max_concurrent: Count | None = Field(
+        None, description=f"Attempts at a time, over all workers. Default {MAX_CONCURRENT}."
+    )
     per_second: Annotated[float, Field(gt=0)] | None = Field(None, description="Attempts a second, over all workers.")
-    paused: bool = Field(default=False, description="Attempt nothing; what comes waits.")
+    paused: bool = Field(default=False, description="Attempt nothing. Deliveries wait.")
     max_age: Span | None = Field(None, description="How long a delivery lives, attempted or not.")
     sub_only_max_age: Duration | None = Field(None, description="The same for a token without sid.")
     retry: RetrySettings | None = Field(None, description="The waits between attempts.")
-    circuit: CircuitSettings | None = Field(None, description="When it counts as down.")
-    egress: EgressSettings | None = Field(None, description="Where its URI may lead; replaces member by member.")
-    tls: TlsSettings | None = Field(None, description="Authorities to trust, our certificate and key.")
+    circuit: CircuitSettings | None = Field(None, description="When the client counts as down.")
+    egress: EgressSettings | None = Field(
+        None, description="Where its URI may lead. Replaces `egress` member by member."
+    )
+    tls: TlsSettings | None = Field(None, description="TLS to the client.")
     proxy: Annotated[str, Secret, AfterValidator(_proxy)] | None = Field(
         None,
         repr=False,
-        description="URL of a proxy. It looks names up, so egress judges what the URI says, not the address reached.",
+        description="URL of a proxy. It looks names up, so egress judges only what the URI says.",
     )
     headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description="Further request headers.")
-    success_statuses: frozenset[Status] | None = Field(None, description="Statuses that count as delivered too.")
-    retry_statuses: frozenset[Status] | None = Field(None, description="Statuses that are retried too.")
+    success_statuses: frozenset[Status] | None = Field(None, description="Further statuses that count as delivered.")
+    retry_statuses: frozenset[Status] | None = Field(None, description="Further statuses that are retried.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -159,7 +166,7 @@ class ClientOptions(Section):
             raise ValueError(f"{min(both)} is in success_statuses and in retry_statuses")
         names = [name.lower() for name in self.headers or ()]
         if len(set(names)) < len(names):
-            raise ValueError("headers names a header twice; upper and lower case are the same")
+            raise ValueError("headers names a header twice; upper and lower case make no difference")
         return self
 
 
@@ -170,23 +177,29 @@ class ClientMetadata(BaseModel):
 
     client_id: Annotated[str, Field(min_length=1, description="As registered at the issuer.")]
     issuer: Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])] | None = Field(
-        None, min_length=1, description='One, a list, or "*"; may be left out where there is only one issuer.'
+        None, min_length=1, description='One, a list, or "*" for all. May be left out if there is only one issuer.'
     )
-    backchannel_logout_uri: str | None = Field(None, description="Left out: the client need not be told.")
-    backchannel_logout_session_required: bool | None = Field(None, description="The token must have a sid (B7).")
+    backchannel_logout_uri: str | None = Field(None, description="Where to POST. Left out: the client is skipped.")
+    backchannel_logout_session_required: bool | None = Field(None, description="Each token must have a sid (B7).")
     id_token_signed_response_alg: Annotated[Algorithm, BeforeValidator(_algorithm)] | None = Field(
         None, description="Default RS256 (B23)."
     )
-    id_token_encrypted_response_alg: object = Field(None, json_schema_extra={"type": "null"}, description="Not built.")
-    id_token_encrypted_response_enc: object = Field(None, json_schema_extra={"type": "null"}, description="Not built.")
-    subject_type: Literal["public", "pairwise"] | None = Field(
-        None, description="A pairwise client never gets the event's own sub, only its entry's."
+    id_token_encrypted_response_alg: object = Field(
+        None, json_schema_extra={"type": "null"}, description="Not supported."
     )
-    notifier: ClientOptions | None = Field(None, description="What is ours.")
+    id_token_encrypted_response_enc: object = Field(
+        None, json_schema_extra={"type": "null"}, description="Not supported."
+    )
+    subject_type: Literal["public", "pairwise"] | None = Field(
+        None, description="A pairwise client never gets the event's own sub, only that of its entry."
+    )
+    notifier: ClientOptions | None = Field(None, description="notifier's own settings.")
 
     @field_validator("id_token_encrypted_response_alg", "id_token_encrypted_response_enc", mode="after")
     @classmethod
     def _unencrypted(cls, value: object) -> object:
         if value is not None:
-            raise ValueError("encrypted tokens are not in this version; a client that must have them cannot be served")
+            raise ValueError(
+                "encrypted tokens are not supported; remove this if the client also takes tokens that are only signed"
+            )
         return value

@@ -1,4 +1,4 @@
-"""What may be set for all clients and again for one (retries, circuit, egress), and how the one overrides the other."""
+"""Settings that exist for all clients and for one (retries, circuit, egress), and how one overrides the other."""
 
 from dataclasses import replace
 from typing import Annotated, Self, TypeVar
@@ -11,7 +11,7 @@ from notifier.settings.values import LONGEST_HOLD, Count, ExistingFile, Lasting,
 
 
 class TlsSettings(Section):
-    """PEM files of one side of a TLS connection."""
+    """PEM files for the TLS connections that we open."""
 
     ca_file: ExistingFile | None = Field(None, description="Authorities to trust instead of the system's.")
     cert_file: ExistingFile | None = Field(None, description="Our certificate, with its chain.")
@@ -24,32 +24,35 @@ class TlsSettings(Section):
         return self
 
     def files(self) -> TlsFiles:
-        """As the domain knows them."""
+        """The files as the domain knows them."""
         return TlsFiles(ca_file=self.ca_file, cert_file=self.cert_file, key_file=self.key_file)
 
 
-class RetrySettings(Section):
-    """`base · factor^n`, capped at `max_delay`, give or take `jitter`."""
+_RETRY, _CIRCUIT = RetryPolicy(), CircuitPolicy()
 
-    base: Span = Field(2.0, description="The first wait.")
-    factor: float = Field(3.0, ge=1, le=100, description="What each further wait is multiplied by.")
-    max_delay: Span = Field(3600.0, description="The longest wait.")
-    jitter: float = Field(
-        0.25, ge=0, lt=1, description="The share by which a wait is shortened or lengthened at random."
-    )
+
+class RetrySettings(Section):
+    """The waits between attempts: `base · factor^n`, at most `max_delay`, ± `jitter`."""
+
+    base: Span = Field(_RETRY.base, description="The first wait.")
+    factor: float = Field(_RETRY.factor, ge=1, le=100, description="Each further wait is this many times as long.")
+    max_delay: Span = Field(_RETRY.max_delay, description="The longest wait.")
+    jitter: float = Field(_RETRY.jitter, ge=0, lt=1, description="The share by which a wait is changed at random.")
 
 
 class CircuitSettings(Section):
-    """When a client counts as down, and for how long it is left alone."""
+    """When a client counts as down, and how long it is left alone."""
 
-    failures: Count = Field(10, description="Failures in a row.")
-    failure_rate: float = Field(0.5, gt=0, le=1, description="Or this share of the attempts within `window`.")
-    window: Span = Field(30.0, description="What `failure_rate` looks back at.")
-    open_for: Annotated[float, Lasting(above=0.0, most=900.0)] = Field(30.0, description="Doubles up to 15 m.")
+    failures: Count = Field(_CIRCUIT.failures, description="Failures in a row.")
+    failure_rate: float = Field(_CIRCUIT.failure_rate, gt=0, le=1, description="Or this share of attempts in `window`.")
+    window: Span = Field(_CIRCUIT.window, description="What `failure_rate` looks back at.")
+    open_for: Annotated[float, Lasting(above=0.0, most=900.0)] = Field(
+        _CIRCUIT.open_for, description="How long it is left alone. Doubles up to 15 m."
+    )
 
 
 class EgressSettings(Section):
-    """Where requests may go: https and public addresses, unless said otherwise here."""
+    """Where requests may go. By default: to public addresses, over https."""
 
     allow: tuple[Network, ...] = Field((), description="Networks to allow although they are not public.")
     deny: tuple[Network, ...] = Field((), description="Networks to deny although they are public.")
@@ -67,10 +70,10 @@ def overridden(policy: _Policy, section: Section | None) -> _Policy:
 
 
 def hold_mistake(timeout: float, slot_wait: float) -> str | None:
-    """Why these two cannot work together, if so: a message held too long is taken back by the broker in flight."""
+    """Why these two cannot work together, if so. The broker takes back a message that is held too long."""
     if timeout + slot_wait < LONGEST_HOLD:
         return None
     return (
         f"timeout and slot_wait together are {format_duration(timeout + slot_wait)}; they must be less than"
-        f" {format_duration(LONGEST_HOLD)}, since the broker takes back a message that is held too long"
+        f" {format_duration(LONGEST_HOLD)}, since the broker takes back a message that is held longer"
     )

@@ -1,7 +1,7 @@
-"""The kinds of value that a configuration is made of: durations, sizes, addresses, files, networks, secrets.
+"""The kinds of value in a configuration: durations, sizes, addresses, files, networks.
 
-A relative path is taken from the folder of the file that names it, which the reader passes as the validation context
-`base`; each file that is named is added to the context's `files`, also a missing one, so that a watcher knows them all.
+A relative path starts at the folder of the file that names it: the validation context's `base`. Each file that is named
+is added to the context's `files`, even if it is missing, so that a watcher knows them all.
 """
 
 import re
@@ -30,11 +30,11 @@ from pydantic_core import CoreSchema, core_schema
 from notifier.domain.durations import format_duration, parse_duration, parse_size
 
 LONGEST_HOLD = 600.0
-"""Seconds that a message may be held unacked: RabbitMQ's consumer_timeout is 30 min, and clocks and disks are slow."""
+"""Seconds that a message may be held unacked. RabbitMQ's consumer_timeout is 30 min; the rest is for slow disks."""
 
 
 class Section(BaseModel):
-    """A mapping whose members are all known; a member that is null counts as left out."""
+    """A mapping that takes no unknown member. A member that is null counts as left out."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
 
@@ -48,7 +48,7 @@ class Section(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Lasting:
-    """Marks a float as a duration in text, longer than `above` and at most `most` seconds."""
+    """Marks a float as a duration that is written as text, longer than `above` and at most `most` seconds."""
 
     above: float = -1.0
     most: float = 3650 * 86_400.0
@@ -83,7 +83,7 @@ class Listen:
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine can reach it."""
+        """True if only this machine can reach it."""
         try:
             return ip_address(self.host).is_loopback
         except ValueError:
@@ -107,21 +107,21 @@ def _listen(value: object) -> Listen:
 
 
 def at_home(path: Path) -> Path:
-    """The path with a `~` before it resolved. Raises ValueError where there is no such home."""
+    """The path with a leading `~` resolved. Raises ValueError if there is no such home."""
     try:
         return path.expanduser()
     except RuntimeError:
-        raise ValueError(f"{path} cannot be found: there is no such home") from None
+        raise ValueError(f"{path} cannot be found: there is no such home; write the path in full") from None
 
 
 def existing_file(path: Path, info: ValidationInfo) -> Path:
-    """The path made absolute by the folder of the file that names it. Raises ValueError where there is no such file."""
+    """The path, absolute from the folder of the file that names it. Raises ValueError if there is no such file."""
     context = info.context or {}
     path = context.get("base", Path()) / at_home(path)
-    context.get("files", set()).add(path)  # also where it is missing: its coming is what will be waited for
+    context.get("files", set()).add(path)  # a missing one too: a watcher waits for it to appear
     try:
         exists = path.is_file()
-    except OSError as error:  # its folder is not ours to read, its name is too long
+    except OSError as error:  # its folder may not be read, or its name is too long
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     if not exists:
         raise ValueError(f"there is no file {path}")
@@ -138,7 +138,7 @@ def _network(value: object) -> IPv4Network | IPv6Network:
 
 
 def web_address(value: str) -> str:
-    """An absolute http or https URL, unchanged. Raises ValueError that does not show it: it may hold a password."""
+    """An absolute http or https URL, unchanged. The ValueError does not show it, since it may hold a password."""
     try:
         parts = urlsplit(value)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.fragment
@@ -152,7 +152,7 @@ def web_address(value: str) -> str:
 def _issuer(value: str) -> str:
     web_address(value)
     if "?" in value or "#" in value:
-        raise ValueError("an issuer has neither a query nor a fragment")
+        raise ValueError("must have neither a query nor a fragment: write the issuer as in `iss`")
     return value
 
 

@@ -23,6 +23,7 @@ from statistics import quantiles
 from notifier.adapters.queues.rabbitmq.delays import hops
 from notifier.domain.backoff import SOON, deferral_wait
 from notifier.domain.client import Client
+from notifier.domain.defaults import PREFETCH
 from notifier.domain.delivery import Delivery
 from notifier.domain.message import Lane
 from notifier.domain.outcome import Failed, Reason
@@ -36,7 +37,6 @@ POST = 300e-6  # seconds of the CPU
 PASS = 200e-6
 CONFIRM = 2e-3  # seconds until the broker has confirmed what was written
 TICK = 0.2
-PREFETCH = {Lane.EVENTS: 512, Lane.RETRIES: 64, Lane.BULK: 64}
 
 Behaviour = Callable[[float, random.Random], tuple[float, Mark]]
 """(the moment, chance) → (seconds until the attempt ends, what it says of the client)."""

@@ -18,7 +18,7 @@ from notifier.adapters.configuration.config_parts import SECTIONS, Parts, meant,
 from notifier.adapters.configuration.document_files import parse_yaml, read_document, read_text
 from notifier.adapters.configuration.mistakes import explain, fields_of
 from notifier.domain.errors import ConfigurationError, Mistake
-from notifier.settings.service import QueueSettings, Settings
+from notifier.settings.service_settings import QueueSettings, Settings
 
 PREFIX = "NOTIFIER_"
 _OURS_OTHERWISE = re.compile(r"NOTIFIER_(CONFIG|TEST_.*)")

@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 from notifier.adapters.configuration.tokens_file import TokenEntry
 from notifier.domain.durations import format_duration
 from notifier.settings.clients import ClientMetadata
-from notifier.settings.service import Settings
+from notifier.settings.service_settings import Settings
 from notifier.settings.values import Listen
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"

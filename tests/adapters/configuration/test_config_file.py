@@ -16,9 +16,9 @@ from notifier.adapters.configuration.config_file import (
 )
 from notifier.adapters.configuration.document_files import read_document
 from notifier.adapters.registries.clients_file import load_registry
-from notifier.domain.client import Algorithm, Client, SubjectMode
-from notifier.settings import Listen, Settings
-from tests.adapters.configuration.config_sample import NAMED, mistakes, sample, write
+from notifier.domain.client import Algorithm, SubjectMode
+from notifier.settings import Listen
+from tests.adapters.config_sample import NAMED, mistakes, sample, write
 
 
 class TestTheSample:
@@ -78,10 +78,6 @@ class TestDefaults:
         assert settings.queue.max_event == 131_072
         (mistake,) = missing_to_run(settings)
         assert str(mistake).startswith("issuers: at least one is needed")
-
-    def test_the_template_of_a_client(self) -> None:
-        """The service's defaults are those of the domain's types."""
-        assert Settings().template() == Client(iss="", client_id="", backchannel_logout_uri=None, registered=False)
 
     def test_api_only_when_given(self, tmp_path: Path) -> None:
         """An empty `api` opens a listener on loopback; a null one is as none."""

@@ -168,9 +168,9 @@ shutdwn_grace: 20s
         """In a variable beside a file it is a mistake too, at the key that the variable sets."""
         path = write(tmp_path, "queue: {url: 'amqp://h'}")
         found = mistakes(path, {"NOTIFIER_QUEUE__PASSWORD_FILE": "~nobody-/x"})
-        assert found["queue.password_file"].endswith("there is no such home")
+        assert found["queue.password_file"].endswith("there is no such home; write the path in full")
         found = mistakes(path, {"NOTIFIER_QUEUE__URL": "sqlite:~nobody-/x"})
-        assert found["queue.url"].endswith("there is no such home")
+        assert found["queue.url"].endswith("there is no such home; write the path in full")
 
     def test_no_secret_in_a_repr(self) -> None:
         """Settings can be printed."""

@@ -124,7 +124,7 @@ class TestMistakes:
             ("notifier: {headers: {Transfer-Encoding: x}}", "notifier.headers.Transfer-Encoding", "belongs to the"),
             ("notifier: {headers: {Upgrade: h2c}}", "notifier.headers.Upgrade", "belongs to the"),
             ("notifier: {headers: {expect: 100-continue}}", "notifier.headers.expect", "belongs to the"),
-            ("notifier: {headers: {'X Y': x}}", 'notifier.headers["X Y"]', "is no name of a header"),
+            ("notifier: {headers: {'X Y': x}}", 'notifier.headers["X Y"]', "is not a valid name of a header"),
             ('notifier: {headers: {X: "a\\nhunter2"}}', "notifier.headers.X", "must be one line"),
             ("notifier: {headers: {X: {file: none}}}", "notifier.headers.X", "there is no file"),
             ("notifier: {headers: {X: {path: none}}}", "notifier.headers.X", "{file: PATH}"),

@@ -2,16 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Literal
 
 from notifier.domain.client import TlsFiles
+from notifier.domain.defaults import MAX_EVENT, PREFETCH
 from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.domain.message import Lane
-from notifier.settings import QueueSettings
-
-_DEFAULTS = QueueSettings()
-PREFETCH: Mapping[Lane, int] = MappingProxyType({lane: getattr(_DEFAULTS.prefetch, lane) for lane in Lane})
 
 
 def _as_the_url_says() -> None:
@@ -33,10 +29,10 @@ class RabbitOptions:
     urls: tuple[str, ...] = field(repr=False)  # may hold a password
     credentials: Callable[[], tuple[str, str] | None] = field(default=_as_the_url_says, repr=False)
     tls: TlsFiles | None = None
-    prefix: str = _DEFAULTS.prefix
-    topology: Literal["declare", "verify"] = _DEFAULTS.topology
+    prefix: str = "notifier"
+    topology: Literal["declare", "verify"] = "declare"
     prefetch: Mapping[Lane, int] = field(default_factory=lambda: PREFETCH)
-    max_event: int = _DEFAULTS.max_event
+    max_event: int = MAX_EVENT
     name: str = "notifier"
 
     def __post_init__(self) -> None:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from sqlite3 import Connection
-from types import MappingProxyType
 from typing import TypeVar, assert_never
 
 from notifier.adapters.feed.feed_table import Retention
@@ -22,6 +21,7 @@ from notifier.adapters.queues.sqlite.file import examine
 from notifier.adapters.queues.sqlite.handover import Ack, Answer, Call, Operation, Publish, Report
 from notifier.adapters.queues.sqlite.lock import WorkerLock, worker_at
 from notifier.adapters.queues.sqlite.store import QUEUES, Store
+from notifier.domain.defaults import PREFETCH
 from notifier.domain.errors import QueueError, QueueUnavailable, TopologyMismatch
 from notifier.domain.fate import FeedNotice
 from notifier.domain.message import Depth, Lane, Message
@@ -29,7 +29,6 @@ from notifier.domain.message import Depth, Lane, Message
 T = TypeVar("T")
 POLL = 0.25  # seconds between looks for what another process wrote; a look reads one number
 TAKE_AT_ONCE = 128  # messages a lane and turn: 16 MiB of bodies at the largest event
-_PREFETCH = MappingProxyType({Lane.EVENTS: 512, Lane.BULK: 64, Lane.RETRIES: 64})
 
 
 def from_now_on() -> Callable[[], float]:
@@ -47,7 +46,7 @@ class SqliteOptions:
     """
 
     path: Path
-    prefetch: Mapping[Lane, int] = field(default_factory=lambda: _PREFETCH)
+    prefetch: Mapping[Lane, int] = field(default_factory=lambda: PREFETCH)
     clock: Callable[[], float] = time.time
     pace: Callable[[], float] = field(default_factory=from_now_on)
 
@@ -73,7 +72,7 @@ class Writer:
         self._tell = tell
         self._inbox: SimpleQueue[Operation] = SimpleQueue()
         self._now_doing: Sequence[Operation] = ()
-        self._lanes = {lane: _Lane(room=options.prefetch.get(lane, _PREFETCH[lane])) for lane in Lane}
+        self._lanes = {lane: _Lane(room=options.prefetch.get(lane, PREFETCH[lane])) for lane in Lane}
         self._store: Store | None = None
         self._lock: WorkerLock | None = None
         self._acks: list[int] = []

@@ -1,5 +1,6 @@
-"""The configuration of the service: the one YAML file as types, its defaults, and the combinations that cannot work."""
+"""The service's configuration file as types, with its defaults and the combinations that cannot work."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -7,13 +8,15 @@ from urllib.parse import urlsplit
 from pydantic import AwareDatetime, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from notifier.domain.client import CircuitPolicy, Client, EgressPolicy, RetryPolicy, Route
+from notifier.domain.defaults import MAX_EVENT, MAX_IN_FLIGHT, PREFETCH
+from notifier.domain.message import Lane
+from notifier.domain.registry import Registry
 from notifier.settings.policies import (
     CircuitSettings,
     EgressSettings,
     RetrySettings,
     TlsSettings,
     hold_mistake,
-    overridden,
 )
 from notifier.settings.values import (
     LONGEST_HOLD,
@@ -33,6 +36,7 @@ from notifier.settings.values import (
 )
 
 SQLITE = "sqlite:"
+_UNREGISTERED = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False)
 
 
 class ListenerTls(Section):
@@ -41,16 +45,21 @@ class ListenerTls(Section):
     cert_file: ExistingFile = Field(description="Its certificate, with its chain (PEM).")
     key_file: ExistingFile = Field(description="The private key of `cert_file` (PEM).")
     client_ca_file: ExistingFile | None = Field(
-        None, description="Let in only clients with a certificate of these authorities (PEM), besides their token."
+        None, description="Authorities (PEM). Each caller must show a certificate of one of them, besides its token."
     )
 
 
 class Prefetch(Section):
-    """How many messages of each lane are taken before they are acked."""
+    """How many messages of each lane a worker takes before it acks them."""
 
-    events: int = Field(512, ge=1, le=2000, description="Fresh events.")
-    bulk: int = Field(64, ge=1, le=2000, description="Mass logouts.")
-    retries: int = Field(64, ge=1, le=2000, description="Deliveries that came due; many at once hold up fresh ones.")
+    events: int = Field(PREFETCH[Lane.EVENTS], ge=1, le=2000, description="Fresh events.")
+    bulk: int = Field(PREFETCH[Lane.BULK], ge=1, le=2000, description="Mass logouts.")
+    retries: int = Field(
+        PREFETCH[Lane.RETRIES],
+        ge=1,
+        le=2000,
+        description="Retries and deferrals that are due. Many at once delay fresh events.",
+    )
 
 
 def _listed(value: object) -> object:
@@ -60,22 +69,32 @@ def _listed(value: object) -> object:
 class QueueSettings(Section):
     """The queue: RabbitMQ, or one SQLite file for a single worker."""
 
-    tls: TlsSettings | None = Field(  # before url, which is read in its light
-        None, description="Authorities to trust, our certificate and key. Where given, amqp:// is read as amqps://."
+    tls: TlsSettings | None = Field(  # before url, whose check looks at it
+        None, description="TLS to the broker. If given, amqp:// is read as amqps://."
     )
     url: Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])] = Field(
         (f"{SQLITE}notifier.db",),
         repr=False,  # may hold a password
         min_length=1,
-        description="`sqlite:PATH`, `amqp://HOST:PORT/VHOST`, `amqps://…`, or a list of the hosts of one cluster.",
+        description="`sqlite:PATH`, `amqp://HOST:PORT/VHOST`, `amqps://…`, or a list with each host of one cluster.",
     )
-    username: str | None = Field(None, description="Here or in the URL.")
-    password: SecretStr | None = Field(None, description="Here, in `password_file` or in the URL.")
-    password_file: ExistingFile | None = Field(None, description="Read again at each reconnect.")
-    prefix: str = Field("notifier", pattern=r"^[A-Za-z0-9_.:-]{1,100}$", description="What all queue names begin with.")
-    topology: Literal["declare", "verify"] = Field("declare", description="`verify` changes nothing on the broker.")
+    username: str | None = Field(None, description="The user name, here or in the URL.")
+    password: SecretStr | None = Field(None, description="The password, here, in `password_file` or in the URL.")
+    password_file: ExistingFile | None = Field(
+        None, description="A file with the password. It is read again at each reconnect."
+    )
+    prefix: str = Field(
+        "notifier",
+        pattern=r"^[A-Za-z0-9_.:-]{1,100}$",
+        description="The beginning of all names of queues and exchanges.",
+    )
+    topology: Literal["declare", "verify"] = Field(
+        "declare", description="`declare` creates what is missing; `verify` changes nothing on the broker."
+    )
     prefetch: Prefetch = Field(Prefetch(), description="Messages taken and not yet acked, by lane.")
-    max_event: Size = Field(128 * 1024, gt=0, description="Bytes of the largest event; a larger one is a dead letter.")
+    max_event: Size = Field(
+        MAX_EVENT, gt=0, description="Size of the largest event. A larger one becomes a dead letter."
+    )
 
     @property
     def sqlite_file(self) -> Path | None:
@@ -92,7 +111,7 @@ class QueueSettings(Section):
         if schemes in ({"amqp"}, {"amqps"}):
             for url in urls:
                 _broker(url)
-            # Whoever names certificates means TLS: nothing is ever sent in clear because of a missing letter.
+            # A section tls means TLS: a missing letter in the URL must not send anything in clear.
             return tuple(url.replace("amqp:", "amqps:", 1) for url in urls) if info.data.get("tls") else urls
         raise ValueError(
             "must be sqlite:PATH, amqp://HOST, amqps://HOST, or a list of URLs that are all amqp or all amqps"
@@ -101,20 +120,22 @@ class QueueSettings(Section):
     @model_validator(mode="after")
     def _credentials(self) -> Self:
         if self.password is not None and self.password_file is not None:
-            raise ValueError("password and password_file are both given; one of them is enough")
+            raise ValueError("password and password_file are both given; remove one of them")
         if self.sqlite_file is not None:
             given = [
                 name for name in ("username", "password", "password_file", "tls") if getattr(self, name) is not None
             ]
             if given:
-                raise ValueError(f"{', '.join(given)} cannot be used with sqlite; url is not that of a broker")
+                raise ValueError(
+                    f"{', '.join(given)} cannot be used with sqlite; remove it, or set url to that of a broker"
+                )
             return self
         beside = self.username is not None or self.password is not None or self.password_file is not None
         parts = [urlsplit(url) for url in self.url]
         if self.username is not None and any(part.username for part in parts):
-            raise ValueError("the user name is given in url and in username; one of them is enough")
+            raise ValueError("the user name is given in url and in username; remove one of them")
         if beside and any(part.password for part in parts):
-            raise ValueError("the password is given in url and beside it; one of them is enough")
+            raise ValueError("the password is given in url and beside it; remove one of them")
         return self
 
 
@@ -129,7 +150,7 @@ def _broker(url: str) -> None:
 
 
 class OpsSettings(Section):
-    """The listener of `/livez`, `/readyz` and `/metrics`; it tells nothing secret."""
+    """The listener of `/livez`, `/readyz` and `/metrics`. It shows no secrets."""
 
     listen: ListenAddress = Field(Listen("127.0.0.1", 9464), description="Address and port.")
 
@@ -138,47 +159,62 @@ class ApiSettings(Section):
     """The listener that takes events over HTTP and serves operators."""
 
     listen: ListenAddress = Field(Listen("127.0.0.1", 8080), description="Address and port.")
-    tokens_file: ExistingFile | None = Field(None, description="Who may use it; required off loopback.")
+    tokens_file: ExistingFile | None = Field(
+        None, description="Who may use it. Required unless `listen` is a loopback address."
+    )
     tls: ListenerTls | None = Field(None, description="Serve https.")
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
         if self.tokens_file is None and not self.listen.loopback:
-            raise ValueError(f"tokens_file is required, since {self.listen} can be reached from other machines")
+            raise ValueError(
+                f"tokens_file is required, since other machines can reach {self.listen}; or listen on 127.0.0.1"
+            )
         return self
 
 
 class KeySettings(Section):
-    """A signing key: PEM or JWK; RSA, EC or Ed25519."""
+    """A signing key, as PEM or JWK: RSA, EC or Ed25519."""
 
     file: ExistingFile = Field(description="The private key.")
-    not_before: AwareDatetime | None = Field(None, description="Signs from this moment on; left out: at once.")
-    kid: str | None = Field(None, min_length=1, description="Default: the RFC 7638 thumbprint.")
+    not_before: AwareDatetime | None = Field(None, description="When it begins to sign. Left out: at once.")
+    kid: str | None = Field(None, min_length=1, description="Left out: the RFC 7638 thumbprint.")
 
 
 class IssuerSettings(Section):
     """An OpenID Provider in whose name tokens are signed."""
 
-    keys: tuple[KeySettings, ...] = Field(min_length=1, description="The latest that is due and fits signs.")
-    jwks_uri: WebAddress | None = Field(None, description="Polled: is our key still published?")
-    tls: TlsSettings | None = Field(None, description="Authorities to trust when `jwks_uri` is read.")
-    publishers: frozenset[str] | None = Field(
-        None, description="Who may publish for it; left out: anyone who may publish."
+    keys: tuple[KeySettings, ...] = Field(
+        min_length=1, description="Of the keys that are due and fit, the latest signs."
     )
-    event_types: frozenset[str] | None = Field(None, description="The CloudEvents types that are meant; left out: any.")
+    jwks_uri: WebAddress | None = Field(
+        None, description="Where the issuer publishes its keys. Workers watch that our key is there."
+    )
+    tls: TlsSettings | None = Field(None, description="TLS when `jwks_uri` is read.")
+    publishers: frozenset[str] | None = Field(
+        None, description="Who may publish its events. Left out: anyone who may publish."
+    )
+    event_types: frozenset[str] | None = Field(
+        None, description="The CloudEvents types that end sessions. Left out: any."
+    )
 
 
 class DeliverySettings(Section):
-    """How clients are told; a client's registration may say otherwise."""
+    """How clients are told. A client's registration may override it."""
 
-    timeout: Held = Field(5.0, description="For a whole attempt, from name look-up to the last byte of the answer.")
-    slot_wait: Duration = Field(1.0, description="How long a delivery may wait for a slot in memory.")
-    max_in_flight: Count = Field(512, description="Attempts at a time, in all.")
-    max_age: Span = Field(86_400.0, description="How long a delivery lives, attempted or not.")
-    sub_only_max_age: Duration = Field(
-        600.0, description="The same for a token without sid, which may end a newer session."
+    timeout: Held = Field(
+        _UNREGISTERED.timeout, description="Time for an attempt, from the name look-up to the last byte of the answer."
     )
-    max_paused: Duration = Field(604_800.0, description="How much time held back by us does not count as age.")
+    slot_wait: Duration = Field(1.0, description="How long a delivery may wait in memory for its client.")
+    max_in_flight: Count = Field(MAX_IN_FLIGHT, description="Attempts that may run at a time in one worker.")
+    max_age: Span = Field(_UNREGISTERED.retry.max_age, description="How long a delivery lives, attempted or not.")
+    sub_only_max_age: Duration = Field(
+        _UNREGISTERED.retry.sub_only_max_age,
+        description="The same for a token without sid, which could end a newer session.",
+    )
+    max_paused: Duration = Field(
+        _UNREGISTERED.retry.max_paused, description="How much time that we hold a delivery back does not count as age."
+    )
     retry: RetrySettings = Field(RetrySettings(), description="The waits between attempts.")
     circuit: CircuitSettings = Field(CircuitSettings(), description="When a client counts as down.")
 
@@ -197,44 +233,48 @@ class RegistrySettings(Section):
 
     file: ExistingFile | None = Field(None, description="YAML or JSON: a list of client metadata.")
     inline: Literal["allow", "deny"] = Field("allow", description="Whether an event may say how to reach a client.")
-    grace: Duration = Field(300.0, description="How long an unknown client or issuer is waited for.")
+    grace: Duration = Field(Registry().grace, description="How long a delivery waits for an unknown client or issuer.")
 
 
 class LogSettings(Section):
     """What is logged, and how."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
-    format: Literal["auto", "json", "console"] = Field("auto", description="`auto`: JSON off a terminal.")
-    subject: Literal["hash", "omit", "raw"] = Field(
-        "hash", description="sub and sid as a keyed hash, not at all, or as they are."
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The lowest level that is logged.")
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`auto`: console on a terminal, JSON elsewhere."
     )
-    subject_key: SecretStr | None = Field(None, description="One for all workers; left out: a random one each.")
-    subject_key_file: ExistingFile | None = Field(None, description="A file with the key.")
+    subject: Literal["hash", "omit", "raw"] = Field(
+        "hash", description="sub and sid as a keyed hash, left out, or as they are."
+    )
+    subject_key: SecretStr | None = Field(
+        None, description="The key of that hash, for all workers. Left out: each makes one up."
+    )
+    subject_key_file: ExistingFile | None = Field(None, description="A file with that key.")
 
     @model_validator(mode="after")
     def _one_key(self) -> Self:
         if self.subject_key is not None and self.subject_key_file is not None:
-            raise ValueError("subject_key and subject_key_file are both given; one of them is enough")
+            raise ValueError("subject_key and subject_key_file are both given; remove one of them")
         return self
 
 
 class MetricsSettings(Section):
     """What is measured."""
 
-    max_clients: int = Field(500, ge=0, description="Clients with series of their own; the others are `_other`.")
+    max_clients: int = Field(500, ge=0, description="Clients with series of their own. All others share `_other`.")
 
 
 class TracingSettings(Section):
-    """OpenTelemetry traces, by OTLP over HTTP. What is not said here, the standard OTEL_… variables say."""
+    """OpenTelemetry traces, by OTLP over HTTP. The standard OTEL_… variables set the rest."""
 
     endpoint: WebAddress | None = Field(
-        None, description="The collector, such as http://collector:4318; left out: OTEL_EXPORTER_OTLP_ENDPOINT."
+        None, description="The collector, such as http://collector:4318. Left out: OTEL_EXPORTER_OTLP_ENDPOINT."
     )
     sample: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="Share of the events without a publisher's trace that are traced; left out: OTEL_TRACES_SAMPLER.",
+        description="Share of the events without a publisher's trace that are traced. Left out: OTEL_TRACES_SAMPLER.",
     )
 
 
@@ -247,7 +287,7 @@ class Settings(Section):
 
     queue: QueueSettings = Field(QueueSettings(), description="Where events come from.")
     ops: OpsSettings = Field(OpsSettings(), description="Health and metrics.")
-    api: ApiSettings | None = Field(None, description="Left out: no listener.")
+    api: ApiSettings | None = Field(None, description="The API. Left out: no listener.")
     issuers: dict[IssuerId, IssuerSettings] = Field({}, description="By issuer identifier, as in `iss`.")
     delivery: DeliverySettings = Field(DeliverySettings(), description="How clients are told.")
     egress: EgressSettings = Field(EgressSettings(), description="Where requests may go.")
@@ -255,13 +295,13 @@ class Settings(Section):
     log: LogSettings = Field(LogSettings(), description="Logs.")
     metrics: MetricsSettings = Field(MetricsSettings(), description="Metrics.")
     tracing: TracingSettings | None = Field(
-        None, description="Traces; left out: only where OTEL_EXPORTER_OTLP_ENDPOINT is set."
+        None, description="Traces. Left out: only if OTEL_EXPORTER_OTLP_ENDPOINT is set."
     )
     outcomes: Annotated[Literal["off", "failures", "all"], BeforeValidator(_off)] = Field(
-        "off", description="What became of deliveries, told to audit systems; failures: only what did not go well."
+        "off", description="The feed for audit systems. `failures`: only what did not go well."
     )
     shutdown_grace: Annotated[float, Lasting(most=LONGEST_HOLD)] = Field(
-        20.0, description="To finish what is in flight."
+        20.0, description="Time to finish what is in flight."
     )
 
     @model_validator(mode="after")
@@ -273,16 +313,16 @@ class Settings(Section):
     def template(self) -> Client:
         """A client of whom nothing is registered: the defaults that every registration starts from."""
         delivery = self.delivery
-        ages = RetryPolicy(
-            max_age=delivery.max_age, sub_only_max_age=delivery.sub_only_max_age, max_paused=delivery.max_paused
+        retry = RetryPolicy(
+            **dict(delivery.retry),
+            max_age=delivery.max_age,
+            sub_only_max_age=delivery.sub_only_max_age,
+            max_paused=delivery.max_paused,
         )
-        return Client(
-            iss="",
-            client_id="",
-            backchannel_logout_uri=None,
-            registered=False,
+        return replace(
+            _UNREGISTERED,
             timeout=delivery.timeout,
-            retry=overridden(ages, delivery.retry),
-            circuit=overridden(CircuitPolicy(), delivery.circuit),
-            route=Route(egress=overridden(EgressPolicy(), self.egress)),
+            retry=retry,
+            circuit=CircuitPolicy(**dict(delivery.circuit)),
+            route=Route(egress=EgressPolicy(**dict(self.egress))),
         )
