@@ -23,6 +23,7 @@ from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
 from notifier.domain.frozen import frozen, replace
 from notifier.domain.printable import excerpt
 from notifier.domain.session_ended import ClientEntry, SessionEnded
+from notifier.domain.validation import mistakes_of
 
 VERSION: Literal[1] = 1
 OF_NAMES: Literal[2] = 2
@@ -140,12 +141,7 @@ def parse(adapter: TypeAdapter[T], body: bytes | str, *, latest: int = VERSION) 
             raise UnknownVersion(
                 f"version {excerpt(str(later), 20)} of a document; this release knows {latest}"
             ) from None
-        raise MalformedEvent(
-            [
-                Mistake(excerpt(".".join(map(str, detail["loc"]))), excerpt(detail["msg"]))
-                for detail in error.errors(include_url=False, include_input=False, include_context=False)[:10]
-            ]
-        ) from None
+        raise MalformedEvent(mistakes_of(error, most=10)) from None
 
 
 def _later_version(body: bytes | str, latest: int) -> int | None:

@@ -23,7 +23,6 @@ from notifier.domain.event_entries import (
     Listed,
     WrongEntries,
     first_of,
-    mistakes_of,
     names_someone,
     read_entries,
     sort_out,
@@ -33,6 +32,7 @@ from notifier.domain.frozen import frozen
 from notifier.domain.message import Message
 from notifier.domain.printable import excerpt
 from notifier.domain.session_ended import SessionEnded
+from notifier.domain.validation import mistakes_of
 
 MANY = 200  # entries; an event with more is read in parts at once, so that a wrong one is not read twice
 

@@ -4,20 +4,20 @@ One event may hold 65,000 wrong entries. So one pass of the validator checks all
 0.3 µs each; an error would take 5 µs), and only the first 20 mistakes get words.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, compress, islice
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import Discriminator, GetCoreSchemaHandler, Tag, TypeAdapter, ValidationError
-from pydantic_core import CoreSchema, ErrorDetails, from_json
+from pydantic_core import CoreSchema, from_json
 from pydantic_core.core_schema import with_default_schema
 
 from notifier.domain.cloudevents import kind_of
 from notifier.domain.errors import Mistake
 from notifier.domain.event_members import EntryDocument, Text
 from notifier.domain.frozen import frozen
-from notifier.domain.printable import excerpt
 from notifier.domain.session_ended import ClientEntry
+from notifier.domain.validation import mistakes_of
 
 MISTAKES = 20  # reported at most; the others are counted
 WHICH_BYTES = 1024
@@ -126,12 +126,6 @@ def places(which: str) -> tuple[range, ...]:
     return tuple(range(int(first), int(last or first) + 1) for first, _, last in ends)
 
 
-def mistakes_of(error: ValidationError, path: str) -> Iterable[Mistake]:
-    """The validator's errors as mistakes, worded for people who write JSON. `path` is the prefix for their paths."""
-    for detail in error.errors(include_url=False):
-        yield Mistake(path + ".".join(map(str, detail["loc"])), _text(detail))
-
-
 def _made(entry: str | EntryDocument) -> str | ClientEntry:
     if isinstance(entry, str):
         return entry
@@ -167,22 +161,3 @@ def _written(runs: Sequence[range]) -> str:
     most = WHICH_BYTES // 2  # a run takes two bytes at least
     text = ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs[:most])
     return text if len(runs) <= most and len(text) <= WHICH_BYTES else ""
-
-
-def _text(detail: ErrorDetails) -> str:
-    """Word an error of pydantic for people who write JSON."""
-    match detail["type"]:
-        case "missing":
-            return "is required"
-        case "string_type":
-            return f"must be a string, not {kind_of(detail['input'])}"
-        case "bool_type":
-            return f"must be true or false, not {kind_of(detail['input'])}"
-        case "string_too_short":
-            return "must not be empty"
-        case "string_too_long":
-            return f"must have at most {detail['ctx']['max_length']} characters"
-        case "string_pattern_mismatch":
-            return "must not contain control characters"
-        case _:
-            return excerpt(detail["msg"], 400)  # a text of `event_members`, which quotes excerpts only

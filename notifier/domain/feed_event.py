@@ -16,6 +16,7 @@ from notifier.domain.fate import NO_URI, ClientChange, ClientNotice, Fate, FeedN
 from notifier.domain.moment import read_moment, render_moment
 from notifier.domain.outcome import DeadReason, Reason
 from notifier.domain.printable import excerpt
+from notifier.domain.validation import mistakes_of
 
 CONTENT_TYPE = "application/cloudevents+json"
 DELIVERY_TYPE: Final = "notifier.delivery.v1"
@@ -199,10 +200,7 @@ def load_feed_event(body: bytes) -> FeedNotice:
             return ClientNotice(id=id_, at=at, state=client["state"], iss=client["iss"], client_id=client["client_id"])
         return _delivery_notice(id_, at, event["data"])
     except ValidationError as error:
-        mistakes = error.errors(include_url=False, include_input=False, include_context=False)[:10]
-        raise MalformedEvent(
-            [Mistake(excerpt(".".join(map(str, mistake["loc"]))), excerpt(mistake["msg"])) for mistake in mistakes]
-        ) from None
+        raise MalformedEvent(mistakes_of(error, most=10)) from None
     except ValueError as error:
         raise MalformedEvent([Mistake("", excerpt(str(error)))]) from None
 

@@ -1,6 +1,6 @@
-"""Puts what pydantic finds wrong into an operator's words: the path of the key, and what would be right.
+"""Tells an operator what pydantic finds wrong with a configuration: the path of the key, and what would be right.
 
-No value is ever shown, since it may be a secret, unless the type's own check shows it.
+No value is shown, since it may be a secret, unless the type's own check shows it.
 """
 
 import re
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from notifier.domain.errors import Mistake
+from notifier.domain.validation import reworded
 
 Loc = tuple[int | str, ...]
 
@@ -89,8 +90,7 @@ def _words(detail: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
         case "string_pattern_mismatch":
             return f"must match {context['pattern']}"
         case _:
-            said = re.sub(r"^(Input|Value|Datetime) should ", "must ", detail["msg"])
-            return said.replace("input was not a", "must be a")
+            return reworded(detail)
 
 
 def _model_at(model: type[BaseModel], loc: Sequence[int | str]) -> type[BaseModel] | None:

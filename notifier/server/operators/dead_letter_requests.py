@@ -12,6 +12,7 @@ from notifier.domain.errors import Mistake
 from notifier.domain.letter_filter import LetterFilter, read_filter
 from notifier.domain.outcome import DeadReason
 from notifier.domain.printable import excerpt
+from notifier.domain.validation import mistakes_of
 from notifier.server.authorization import Bearer
 from notifier.server.problem import Refusal, problem
 
@@ -122,10 +123,7 @@ def _checked(adapter: TypeAdapter[Any], content: Mapping[str, object], *, strict
             adapter.validate_json(json.dumps(content), strict=True) if strict else adapter.validate_python(content)
         )
     except ValidationError as error:
-        details = error.errors(include_url=False, include_input=False, include_context=False)[:100]
-        raise _malformed(
-            [Mistake(excerpt(".".join(map(str, each["loc"])), 100), excerpt(each["msg"], 400)) for each in details]
-        ) from None
+        raise _malformed(mistakes_of(error)) from None
     return cast("dict[str, Any]", checked)
 
 
