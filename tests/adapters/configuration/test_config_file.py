@@ -18,7 +18,7 @@ from notifier.adapters.configuration.document_files import read_document
 from notifier.adapters.registries.clients_file import load_registry
 from notifier.domain.client import Algorithm, SubjectMode
 from notifier.settings import Listen
-from tests.adapters.config_sample import NAMED, mistakes, sample, write
+from tests.adapters.configuration.config_sample import NAMED, mistakes, sample, write
 
 
 class TestTheSample:
