@@ -1,19 +1,14 @@
-"""Dead letters of a queue that is opened here: the two places where they can lie."""
+"""Dead letters for tests, and how to repair them without waiting."""
 
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from notifier.adapters.queues.rabbitmq.dead_letters import RabbitDeadLetters
-from notifier.adapters.queues.rabbitmq.options import RabbitOptions
-from notifier.adapters.queues.sqlite import SqliteQueue
-from notifier.adapters.queues.sqlite.dead_letters import SqliteDeadLetters
 from notifier.domain.dead_letter import DeadLetter, bury_delivery, dump_dead_letter
 from notifier.domain.delivery import Delivery, Past
 from notifier.domain.message import DEAD
 from notifier.domain.outcome import DeadReason
 from notifier.domain.readmission import ReplayRules
-from notifier.operations.dead_letter_listing import DeadLetters
 from notifier.operations.dead_letter_repair import RepairOptions
 from notifier.operations.queue_port import Queue
 from tests.contract.queues import ready
@@ -24,20 +19,6 @@ DELIVERY = Delivery(
     first_attempt_at=900.0, history=(Past(at=900.0, reason="server_error", status=500), Past(at=902.0, reason="dns")),
 )  # fmt: skip
 RULES = ReplayRules(registry=None, new_id=lambda: "made-up", max_event=128 * 1024)
-
-LettersOf = Callable[[Queue], DeadLetters]
-
-
-def letters_of(options: RabbitOptions | None, *, busy_for: float = 20.0) -> LettersOf:
-    """How to reach the dead letters of a queue that is open; `options` None for SQLite."""
-
-    def make(queue: Queue) -> DeadLetters:
-        if options is not None:
-            return RabbitDeadLetters(options, queue.publish, busy_for=busy_for)
-        assert isinstance(queue, SqliteQueue)
-        return SqliteDeadLetters(queue)
-
-    return make
 
 
 def letter(name: str, *, client_id: str = "shop", reason: DeadReason = DeadReason.REFUSED) -> DeadLetter:

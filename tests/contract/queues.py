@@ -51,11 +51,16 @@ class Place:
 
     async def open(self, prefetch: Mapping[Lane, int] | None = None) -> Queue:
         """Another worker's or visitor's look at the place; closed at the end of the test where it is not before."""
+        queue = self.closed(prefetch)
+        await queue.open()
+        await asyncio.wait_for(queue.ready(), PATIENCE)
+        return queue
+
+    def closed(self, prefetch: Mapping[Lane, int] | None = None) -> Queue:
+        """The same, before it is opened."""
         full = {Lane.EVENTS: 512, Lane.RETRIES: 256, Lane.BULK: 64}
         queue = self._make(full | dict(prefetch or {}))
         self._opened.push_async_callback(queue.close)
-        await queue.open()
-        await asyncio.wait_for(queue.ready(), PATIENCE)
         return queue
 
     async def consume(self, prefetch: Mapping[Lane, int] | None = None) -> tuple[Queue, Inbox]:

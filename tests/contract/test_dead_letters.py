@@ -3,15 +3,12 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 
 import aiormq
 import pytest
 
-from notifier.adapters.queues.rabbitmq.dead_letters import RabbitVisit
+from notifier.adapters.queues.rabbitmq.dead_letters import RabbitDeadLetters, RabbitVisit
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
-from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
-from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.dead_letter import bury_raw, dump_dead_letter, load_dead_letter
 from notifier.domain.documents import dump_delivery, load_delivery
 from notifier.domain.errors import Mistake, QueueUnavailable
@@ -29,7 +26,7 @@ from notifier.domain.readmission import KeepReason, KeptLetter, readmit
 from notifier.operations.dead_letter_listing import DeadLetters, LetterVisit, matching_letters
 from notifier.operations.dead_letter_repair import discard, replay
 from notifier.operations.queue_port import Queue
-from tests.contract.letters import DELIVERY, ISS, RULES, LettersOf, bury, course, letter, letters_of
+from tests.contract.letters import DELIVERY, ISS, RULES, bury, course, letter
 from tests.contract.queues import Inbox, Place, names, ready
 
 MANY = 450  # more than are taken together on either queue
@@ -37,33 +34,10 @@ ALL = LetterFilter()
 ROWS = letter_reader(ALL, whole=False)
 
 
-@pytest.fixture(params=["sqlite", "rabbitmq"])
-def made(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Place, LettersOf]:
-    """A place for one test, and the way to its dead letters."""
-    if request.param == "sqlite":
-        path = tmp_path / "queue.db"
-        return Place(lambda prefetch: SqliteQueue(SqliteOptions(path=path, prefetch=prefetch))), letters_of(None)
-    options = RabbitOptions(urls=(request.getfixturevalue("amqp_url"),), prefix=request.getfixturevalue("prefix"))
-    return Place(lambda _: RabbitQueue(options)), letters_of(options)
-
-
 @pytest.fixture
-async def place(made: tuple[Place, LettersOf]) -> AsyncIterator[Place]:
-    """The place, left tidy."""
-    yield made[0]
-    await made[0].leave()
-
-
-@pytest.fixture
-async def queue(place: Place) -> Queue:
-    """A queue that nobody consumes."""
-    return await place.open()
-
-
-@pytest.fixture
-def letters(made: tuple[Place, LettersOf], queue: Queue) -> DeadLetters:
-    """Its dead letters."""
-    return made[1](queue)
+def letters(queue: Queue) -> DeadLetters:
+    """The dead letters of the queue."""
+    return queue.dead_letters()
 
 
 async def seen(letters: DeadLetters, wanted: LetterFilter = ALL) -> list[str]:
@@ -257,12 +231,10 @@ async def test_a_failed_replay_loses_nothing(queue: Queue, letters: DeadLetters)
     assert await seen(letters) == ids(3)
 
 
-async def test_a_broker_s_lost_connection_keeps_the_order(amqp_url: str, prefix: str) -> None:
+async def test_a_broker_s_lost_connection_keeps_the_order(rabbit_place: Place) -> None:
     """The broker gives back what a visit held, in its old place."""
-    options = RabbitOptions(urls=(amqp_url,), prefix=prefix)
-    place = Place(lambda _: RabbitQueue(options))
-    queue = await place.open()
-    letters = letters_of(options)(queue)
+    queue = await rabbit_place.open()
+    letters = queue.dead_letters()
     await bury(queue, *map(letter, ids(MANY)))
     with suppress(QueueUnavailable):
         async with letters.visit(ROWS) as visit:
@@ -273,53 +245,49 @@ async def test_a_broker_s_lost_connection_keeps_the_order(amqp_url: str, prefix:
             await visit.remove([])
     await ready(queue, DEAD, MANY)
     assert await seen(letters) == ids(MANY)
-    await place.leave()
 
 
-async def test_two_visits_at_once_would_see_halves(amqp_url: str, prefix: str) -> None:
+async def test_two_visits_at_once_would_see_halves(rabbit_place: Place, amqp_url: str, prefix: str) -> None:
     """So on a broker the second waits, and says what for; afterwards it is let in."""
-    options = RabbitOptions(urls=(amqp_url,), prefix=prefix)
-    place = Place(lambda _: RabbitQueue(options))
-    queue = await place.open()
+    queue = await rabbit_place.open()
     await bury(queue, letter("a"))
-    async with letters_of(options)(queue).visit(ROWS):
+    impatient = RabbitDeadLetters(RabbitOptions(urls=(amqp_url,), prefix=prefix), queue.publish, busy_for=0.0)
+    async with queue.dead_letters().visit(ROWS):
         with pytest.raises(QueueUnavailable, match="held by another command"):
-            await seen(letters_of(options, busy_for=0.0)(queue))
-    assert await seen(letters_of(options)(queue)) == ["a"]
-    await place.leave()
+            await seen(impatient)
+    assert await seen(impatient) == ["a"]
 
 
-async def test_what_a_publisher_wrote_is_replayed_though_the_broker_moved_it(amqp_url: str, prefix: str) -> None:
+async def test_what_a_publisher_wrote_is_replayed_though_the_broker_moved_it(
+    rabbit_place: Place, amqp_url: str, prefix: str
+) -> None:
     """As an event of its publisher, without the `x-death` that it bears: with that the broker would drop it."""
-    options = RabbitOptions(urls=(amqp_url,), prefix=prefix)
-    place = Place(lambda _: RabbitQueue(options))
-    queue = await place.open()
+    queue = await rabbit_place.open()
     body = b'{"iss": "https://id.example.com", "sub": "alice", "clients": ["shop"], "id": "e-9"}'
     await queue.send_event(Lane.EVENTS, body, message_id=None)
     await moved_by_the_broker(queue, amqp_url, prefix, Lane.EVENTS)
-    letters = letters_of(options)(queue)
+    letters = queue.dead_letters()
     async with aclosing(matching_letters(letters, LetterFilter(subject="alice"))) as found:
         assert [(row.reason, row.event_id) async for row, _ in found] == [("delivery_limit", "e-9")]
     await ready(queue, DEAD, 1)
     assert (await replay(letters, ALL, RULES, course())).done == 1
-    _, inbox = await place.consume()
+    _, inbox = await rabbit_place.consume()
     message = await inbox.next()
     assert (message.lane, message.kind, message.message_id) == (Lane.EVENTS, Kind.EVENT, "e-9")
     assert "x-death" not in message.headers
-    await place.leave()
 
 
 @pytest.mark.parametrize("lane", [Lane.EVENTS, Lane.RETRIES])
-async def test_what_we_wrote_is_not_replayed_once_the_broker_moved_it(amqp_url: str, prefix: str, lane: Lane) -> None:
+async def test_what_we_wrote_is_not_replayed_once_the_broker_moved_it(
+    rabbit_place: Place, amqp_url: str, prefix: str, lane: Lane
+) -> None:
     """A forgery looks the same: it stays, and what can be done is said."""
-    options = RabbitOptions(urls=(amqp_url,), prefix=prefix)
-    place = Place(lambda _: RabbitQueue(options))
-    queue = await place.open()
+    queue = await rabbit_place.open()
     body = dump_delivery(replace(DELIVERY, id="d-1"))
     kind = Kind.EVENT if lane is Lane.EVENTS else Kind.DELIVERY
     await queue.publish(lane, Outgoing(kind=kind, body=body, message_id="d"))
     await moved_by_the_broker(queue, amqp_url, prefix, lane)
-    letters = letters_of(options)(queue)
+    letters = queue.dead_letters()
     account = await replay(letters, ALL, RULES, course())
     assert (account.done, account.kept) == (0, {KeepReason.MALFORMED: 1})
     [(_, stays)] = [each async for each in matching_letters(letters, ALL, whole=True)]
@@ -327,7 +295,6 @@ async def test_what_we_wrote_is_not_replayed_once_the_broker_moved_it(amqp_url: 
     assert isinstance(judged, KeptLetter)
     assert "notifier publish" in judged.text
     await ready(queue, DEAD, 1)
-    await place.leave()
 
 
 async def moved_by_the_broker(queue: Queue, amqp_url: str, prefix: str, lane: Lane) -> None:

@@ -4,14 +4,10 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import aiohttp
 import pytest
 
-from notifier.adapters.queues.rabbitmq.options import RabbitOptions
-from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
-from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.dead_letter import bury_raw
 from notifier.domain.errors import Mistake
 from notifier.domain.letter_filter import LetterFilter
@@ -27,8 +23,8 @@ from notifier.server.listener import Listener, listen
 from notifier.server.operators import dead_letter_routes
 from notifier.server.operators.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
 from notifier.server.publishers.events import ApiSources, api_app
-from tests.contract.letters import RULES, bury, course, letters_of
-from tests.contract.queues import PATIENCE, ready
+from tests.contract.letters import RULES, bury, course
+from tests.contract.queues import ready
 
 COUNT, SIZE = 150, 100_000  # more than the sockets on either side hold
 WITHIN = 1.0  # seconds
@@ -36,29 +32,20 @@ EVERY = 0.01  # seconds between two pieces of 10,000 bytes: all of it would take
 ALL = LetterFilter()
 
 
-@pytest.fixture(params=["sqlite", "rabbitmq"])
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Queue, DeadLetters]]:
-    """A queue with large dead letters."""
-    queue: Queue
-    if request.param == "sqlite":
-        queue, way = SqliteQueue(SqliteOptions(path=tmp_path / "queue.db")), letters_of(None)
-    else:
-        options = RabbitOptions(urls=(request.getfixturevalue("amqp_url"),), prefix=request.getfixturevalue("prefix"))
-        queue, way = RabbitQueue(options), letters_of(options)
-    await queue.open()
-    await asyncio.wait_for(queue.ready(), PATIENCE)
+@pytest.fixture
+async def letters(queue: Queue) -> DeadLetters:
+    """Large dead letters."""
     wrong = [Message(lane=Lane.EVENTS, body=b"%d" % nth + b"x" * SIZE, tag=None) for nth in range(COUNT)]
     await bury(queue, *(bury_raw(each, [Mistake("", "is no JSON")], 1000.0) for each in wrong))
-    yield queue, way(queue)
-    await queue.close()
+    return queue.dead_letters()
 
 
 @pytest.fixture
-async def api(place: tuple[Queue, DeadLetters], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Listener]:
+async def api(letters: DeadLetters, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Listener]:
     """The API before it."""
     monkeypatch.setattr(dead_letter_routes, "READ_WITHIN", WITHIN)
     desk = DeadLetterAccess(
-        letters=place[1],
+        letters=letters,
         rules=lambda _: RULES,
         audit=DeadLetterAudit(lambda action, **_details: None),
         clock=time.time,
@@ -92,7 +79,7 @@ async def drip(listener: Listener, begun: asyncio.Event) -> tuple[int, bytes]:
     return count, last
 
 
-async def test_a_repair_waits_for_no_dripping_reader(place: tuple[Queue, DeadLetters], api: Listener) -> None:
+async def test_a_repair_waits_for_no_dripping_reader(queue: Queue, api: Listener) -> None:
     """Three of them at a time: each is cut off in its turn, and the repair comes behind the first."""
     async with asyncio.timeout(60), aiohttp.ClientSession() as http:
         has_them = asyncio.Event()
@@ -106,14 +93,13 @@ async def test_a_repair_waits_for_no_dripping_reader(place: tuple[Queue, DeadLet
         for count, last in await asyncio.gather(*dripping):
             assert count < COUNT * SIZE
             assert not last.endswith(b"0\r\n\r\n")  # half an export does not look like a whole one
-    await ready(place[0], DEAD, COUNT - 5)
+    await ready(queue, DEAD, COUNT - 5)
 
 
 async def test_a_repair_of_another_process_waits_no_longer_either(
-    place: tuple[Queue, DeadLetters], api: Listener
+    queue: Queue, letters: DeadLetters, api: Listener
 ) -> None:
     """Whoever has the letters there, they are free again when the reader's time is over."""
-    queue, letters = place
     async with asyncio.timeout(60):
         has_them = asyncio.Event()
         dripping = asyncio.create_task(drip(api, has_them))

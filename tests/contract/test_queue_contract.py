@@ -6,36 +6,16 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES
-from notifier.adapters.queues.rabbitmq.options import RabbitOptions
-from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
-from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import DEAD, Kind, Lane, NewerKind, Outgoing
+from notifier.operations.queue_port import Queue
 from tests.contract.queues import PATIENCE, Inbox, Place, consuming, delay, names, outgoing, ready
 
 ONE_BY_ONE = {Lane.EVENTS: 1, Lane.RETRIES: 1, Lane.BULK: 1}
-
-
-@pytest.fixture(params=["sqlite", "rabbitmq"])
-def made(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """A place for one test. RabbitMQ is started only where it is asked for."""
-    if request.param == "sqlite":
-        return Place(lambda prefetch: SqliteQueue(SqliteOptions(path=tmp_path / "queue.db", prefetch=prefetch)))
-    url, prefix = request.getfixturevalue("amqp_url"), request.getfixturevalue("prefix")
-    return Place(lambda prefetch: RabbitQueue(RabbitOptions(urls=(url,), prefix=prefix, prefetch=prefetch)))
-
-
-@pytest.fixture
-async def place(made: Place) -> AsyncIterator[Place]:
-    """The place, left tidy."""
-    yield made
-    await made.leave()
 
 
 async def test_published_is_taken_once(place: Place) -> None:
@@ -380,3 +360,43 @@ async def test_nothing_is_lost_while_all_is_well(place: Place) -> None:
     await queue.publish(Lane.EVENTS, outgoing("b"))
     await inbox.next()
     assert inbox.lost_lanes == []
+
+
+async def answering_worker(place: Place) -> tuple[Queue, Inbox]:
+    """A worker that tells its state."""
+    queue, inbox = place.closed(), Inbox()
+    queue.side_channel.listen(lambda: b"my state", lambda _id, _body: None)
+    await queue.open()
+    await asyncio.wait_for(queue.ready(), PATIENCE)
+    await queue.consume(inbox)
+    await consuming(queue)
+    return queue, inbox
+
+
+async def test_a_look_around_finds_what_waits_and_the_workers_states(place: Place) -> None:
+    """From the worker and from a queue that nobody opened alike; nothing is left open by the look."""
+    worker, _ = await answering_worker(place)
+    visitor = place.closed()
+    await worker.publish(DEAD, outgoing("a"))
+    await ready(worker, DEAD, 1)
+    for queue in (visitor, worker):
+        async with asyncio.timeout(PATIENCE):
+            while not (overview := await queue.look_around(1.0)).worker_states:  # the side channel takes a moment
+                pass
+        assert overview.worker_states == [b"my state"]
+        assert (overview.depths[DEAD].ready, overview.depths[Lane.EVENTS].consumers) == (1, 1)
+    assert not visitor.status().connected
+
+
+async def test_a_publisher_that_asked_hears_the_replies(place: Place) -> None:
+    """The event brings the address of its publisher, and what the worker replies comes there."""
+    worker, inbox = await answering_worker(place)
+    publisher, heard = place.closed(), asyncio.Queue[bytes]()
+    publisher.hear_replies(heard.put_nowait)
+    await publisher.open()
+    await asyncio.wait_for(publisher.ready(), PATIENCE)
+    await publisher.send_event(Lane.EVENTS, b"{}", message_id="e-1")
+    asked = (await inbox.next()).reply_to
+    assert asked is not None
+    worker.side_channel.reply(asked.to, asked.correlation_id, b"delivered")
+    assert await asyncio.wait_for(heard.get(), PATIENCE) == b"delivered"
