@@ -1,7 +1,7 @@
-"""Sends logout tokens over HTTP, by aiohttp: the only adapter that reaches the clients.
+"""Sends logout tokens over HTTP with aiohttp: the only adapter that reaches clients.
 
-`connections` decides what may be connected to and watches what comes over the wire; `transport` makes the request and
-reads the answer; `faults` puts what went wrong into the pipeline's words.
+`connections` enforces egress and watches the wire, `transport` makes the request and reads the answer, and `faults`
+translates failures for the pipeline.
 """
 
 from notifier.adapters.http.transport import HttpTransport

@@ -1,4 +1,4 @@
-"""The printable beginning of a client's answer, kept for diagnosis (R11), without anything secret that it echoes."""
+"""Keeps the printable beginning of a client's answer for diagnosis (R11), without secrets that it quotes."""
 
 import base64
 import re
@@ -13,8 +13,8 @@ BODY_LIMIT = 16 * 1024  # bytes that are read
 TEXT_LIMIT = 1024  # characters that are kept
 
 _RUN = re.compile(r"[A-Za-z0-9_.-]{15,}")
-_STEP = 8  # characters: any 15 of the token in a row hold 8 that begin at a multiple of 8
-_SHORT = 5  # characters: a header's value that is no longer is no secret, and might be any word
+_STEP = 8  # characters: any 15 consecutive ones of the token contain an aligned piece of 8
+_SHORT = 5  # characters: a shorter header value is no secret, and might be any word
 
 
 def answer_text(body: bytes, token: str, route: Route) -> str:
@@ -41,7 +41,7 @@ def _echoes(run: str, secret: str) -> bool:
 
 
 def _secrets(route: Route) -> Iterator[str]:
-    """What the extra headers and the proxy's password say, as a client might quote it: `Bearer x`, or `x` alone."""
+    """The secrets in extra headers and the proxy's password, as a client might quote them: `Bearer x`, or only `x`."""
     values = [value for _, value in route.headers]
     if route.proxy is not None and (password := URL(route.proxy).password):
         values += [password, base64.b64encode(f"{URL(route.proxy).user or ''}:{password}".encode()).decode()]

@@ -1,13 +1,13 @@
-"""Connections that know what happened on them, and that are made only to addresses the egress policy allows.
+"""Connections that note what happens on them, and connect only to addresses that the egress policy allows.
 
-aiohttp does not tell three things that decide an outcome: whether a connection was used before, whether any byte of a
-response came, and the status line of a response that it cannot parse. So this module has a private hook into aiohttp,
-the connector's `_factory` of protocols; what is done where a new version changes it is said in `aiohttp_hooks`.
-What a request meets is noted in its `Exchange`, which aiohttp's own tasks find by a context variable.
+An outcome depends on three things that aiohttp does not report: whether a connection was used before, whether any byte
+of a response came, and the status line of a response that it cannot parse. So this module uses a private hook, the
+connector's `_factory` of protocols; `aiohttp_hooks` says what happens if a new version changes it. Each request has an
+`Exchange` for these notes, which aiohttp's tasks find by a context variable.
 
-TLS handshakes are not limited in number. A start with 1,000 deliveries waiting for 200 clients makes 600, which take
-0.5 s in all and 1.5 s where three other processes fight for the two cores: far from any deadline, since a client begins
-with two attempts at a time. A limit would be held by those that never end, and keep the healthy from connecting.
+The number of TLS handshakes is not limited. A start with 1,000 deliveries for 200 clients makes 600, which take 0.5 s,
+or 1.5 s if three other processes compete for the two cores. That is far from any deadline, since a client begins with
+two attempts at a time. Under a limit, handshakes that never end would keep healthy clients from connecting.
 """
 
 import asyncio
@@ -27,13 +27,15 @@ from notifier.domain.client import EgressPolicy
 from notifier.domain.egress import judge
 
 HEAD_LIMIT = 16 * 1024  # bytes of a response's status line and headers
-# Bytes that are parsed for one request, whatever they are: chunk extensions never end up in a body, and answers that
-# nobody asked for cost 10 µs each, and pile up in a connection that is kept for reuse (1.6 GiB within 3 s).
+# Bytes of any kind that are parsed for one request. Chunk extensions never become part of a body. Unrequested answers
+# cost 10 µs each, and pile up in a connection that is kept for reuse (1.6 GiB within 3 s).
 WIRE_LIMIT = HEAD_LIMIT + 32 * 1024
 GOODBYE = 1.0  # seconds a TLS peer has to answer our close_notify; asyncio would hold its socket for 30
-KEEP_ALIVE = 15.0  # seconds an idle connection is kept; that many servers close theirs after 5 s costs one more go
+KEEP_ALIVE = 15.0  # seconds an idle connection is kept; many servers close theirs after 5 s, which costs a repetition
 
-ADDRESSES = 8  # of each family that are tried; a name server may send thousands, which took a core to the deadline
+ADDRESSES = (
+    8  # addresses tried of each family; a name server may send thousands, which kept a core busy to the deadline
+)
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r\n]")
@@ -43,10 +45,10 @@ _FINAL = re.compile(rb"HTTP/1\.[01] (101|[2-9][0-9]{2})[ \r\n]")
 
 @dataclass(slots=True)
 class Exchange:
-    """What one request has met so far. `denied` is why an address was not connected to; `tried`: another one was.
+    """Notes of one request. `denied` says why an address was refused. `tried` is True if another one was tried.
 
-    `reached` when the first connection stood (with a proxy, the one to the proxy). `connection` is what the request
-    goes over: it is written as soon as there is one. `reused` when that connection had served before.
+    `reached` is the time of the first connection (with a proxy, to the proxy). `connection` carries the request, which
+    is written as soon as there is one. `reused` is True if that connection served an earlier request.
     """
 
     new_connection: bool = False
@@ -61,10 +63,10 @@ current_exchange: ContextVar[Exchange] = ContextVar("current_exchange")
 
 
 class OpenConnections:
-    """How many connections are open that a request went over, in all connectors together.
+    """Counts the open connections that carried a request, in all connectors.
 
-    Beyond `keep` none is kept alive, so that a logout at 100,000 clients does not mean 100,000 idle sockets.
-    Counted from the first use: the protocol that asked a proxy for a tunnel is never told that its connection is lost.
+    Beyond `keep` none is kept alive, so that a logout at 100,000 clients does not leave 100,000 idle sockets.
+    A connection counts from its first request: a protocol that asked a proxy for a tunnel never hears of its loss.
     """
 
     def __init__(self, keep: int) -> None:
@@ -73,13 +75,13 @@ class OpenConnections:
 
 
 class WatchedConnection(ResponseHandler):
-    """aiohttp's protocol, which keeps the head of the response and gives up on one that is too large."""
+    """aiohttp's protocol. It keeps the head of the response, and gives up if that is too large."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, open_connections: OpenConnections, wire_limit: int) -> None:
         super().__init__(loop=loop)
         self._wire_limit = wire_limit
         self.uses = 0
-        self.head = b""  # with the informational responses before the answer, of which there may be any number
+        self.head = b""  # includes any number of informational responses before the answer
         self.head_too_large = False
         self._parsed = 0  # bytes since the last request was written
         self._answer = 0  # where in it the answer begins
@@ -88,9 +90,9 @@ class WatchedConnection(ResponseHandler):
         self._open_connections = open_connections
 
     def begin(self) -> None:
-        """A request is about to be written."""
+        """Note that a request is about to be written."""
         if self._lost:
-            return  # since it was made: the request will meet it
+            return  # the loss came earlier: the request will meet it
         if not self.uses:
             self._open_connections.count += 1
         self.uses += 1
@@ -101,38 +103,38 @@ class WatchedConnection(ResponseHandler):
 
     @property
     def status(self) -> int | None:
-        """The status of a final response, as soon as its status line was read."""
+        """The status of the final response, once its status line was read."""
         line = _STATUS_LINE.match(self.head, self._answer)
         return int(line[1]) if line is not None and int(line[1]) >= 200 else None
 
     @property
     def retry_after(self) -> str | None:
-        """That header, as far as it was read: of a response that has something wrong with it elsewhere."""
+        """The `Retry-After` of a response that is broken elsewhere, if it was read."""
         end = _HEAD_END.search(self.head, self._answer)
         found = _RETRY_AFTER.search(self.head, self._answer, len(self.head) if end is None else end.end())
         return None if found is None else found[1].decode("latin-1")
 
     def close(self) -> None:
-        """Of aiohttp: in good order, as long as the other side does its part."""
+        """Called by aiohttp. Closes in order, if the peer cooperates."""
         transport = self.transport
         super().close()
         if transport is not None and transport.get_extra_info("sslcontext") is not None:
             self._loop.call_later(GOODBYE, transport.abort)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Of asyncio."""
+        """Called by asyncio."""
         self._lost = True
         if self.uses:
             self._open_connections.count -= 1
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Of asyncio."""
+        """Called by asyncio."""
         if self._parsed + len(data) > self._wire_limit:
             data = data[: self._wire_limit - self._parsed]
             self.force_close()
             if self.transport is not None:
-                self._loop.call_soon(self.transport.abort)  # once what came until now has been read
+                self._loop.call_soon(self.transport.abort)  # after the data so far has been read
         self._parsed += len(data)
         if not self._head_complete and self.uses:
             self.head += data[:HEAD_LIMIT]
@@ -144,7 +146,7 @@ class WatchedConnection(ResponseHandler):
         super().data_received(data)
 
     def _ends_head(self) -> bool:
-        if b"\r\n\r\n" in self.head and _FINAL.match(self.head):  # nearly all
+        if b"\r\n\r\n" in self.head and _FINAL.match(self.head):  # nearly all of them
             return True
         while (end := _HEAD_END.search(self.head, self._answer)) is not None:
             if _FINAL.match(self.head, self._answer):
@@ -155,7 +157,7 @@ class WatchedConnection(ResponseHandler):
 
 @dataclass(frozen=True, slots=True)
 class Unwatched:
-    """A connection of which is known that it stood, and so that the request may have been written."""
+    """A connection that existed, so that the request may have been written."""
 
     status: None = None
     retry_after: None = None
@@ -164,7 +166,7 @@ class Unwatched:
 
 
 class _FewAddresses(AbstractResolver):
-    """The first addresses of each family, in the order of the resolver, which is closed by whoever made it."""
+    """Returns the first addresses of each family, in the order of the resolver. The resolver's maker closes it."""
 
     def __init__(self, resolver: AbstractResolver) -> None:
         self._resolver = resolver
@@ -172,7 +174,7 @@ class _FewAddresses(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Of aiohttp."""
+        """Called by aiohttp."""
         found = await self._resolver.resolve(host, port, family)
         if len(found) <= ADDRESSES:
             return found
@@ -181,11 +183,11 @@ class _FewAddresses(AbstractResolver):
         return [each for each in found if id(each) in few]
 
     async def close(self) -> None:
-        """Nothing of its own."""
+        """It has nothing to close."""
 
 
 class GuardedConnector(aiohttp.TCPConnector):
-    """A pool of connections made under one egress policy, which is None where a proxy connects for us."""
+    """A pool of connections under one egress policy, which is None if a proxy connects for us."""
 
     def __init__(
         self,
@@ -198,7 +200,7 @@ class GuardedConnector(aiohttp.TCPConnector):
         super().__init__(
             resolver=_FewAddresses(resolver),
             keepalive_timeout=kept_for,
-            limit=0,  # admission has a cap for each client and for all; what hangs must not keep others waiting in here
+            limit=0,  # admission limits each client and all; a client that hangs must not keep others waiting here
             socket_factory=_sockets(policy),
         )
         self._open_connections = open_connections
@@ -215,7 +217,7 @@ class GuardedConnector(aiohttp.TCPConnector):
         traces: list[Any],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  the signature is aiohttp's
     ) -> aiohttp.connector.Connection:
-        """Of aiohttp: a connection from the pool, or a new one."""
+        """Called by aiohttp. A connection from the pool, or a new one."""
         exchange = current_exchange.get()
         while True:
             connection = await super().connect(req, traces, timeout)
@@ -223,8 +225,8 @@ class GuardedConnector(aiohttp.TCPConnector):
             assert isinstance(watched, WatchedConnection)
             if not watched.uses or not (exchange.new_connection or watched.should_close):
                 break
-            # Either the caller met a stale one, and the others kept for that host are most likely no better; or
-            # something came unasked while it was idle, which aiohttp would take for the answer to this request.
+            # Either the caller met a stale one, and the others of that host are probably stale too; or
+            # data came while it was idle, which aiohttp would take for the answer to this request.
             connection.close()
         exchange.reused = watched.uses > 0
         exchange.connection = watched
@@ -235,14 +237,14 @@ class GuardedConnector(aiohttp.TCPConnector):
 
 
 def plain_connector(policy: EgressPolicy | None, resolver: AbstractResolver) -> aiohttp.TCPConnector:
-    """As `GuardedConnector` in where it connects to, by aiohttp's face alone. No connection is kept."""
+    """A connector with the same egress rules that uses only aiohttp's public interface. It keeps no connection."""
     return aiohttp.TCPConnector(
         resolver=_FewAddresses(resolver), force_close=True, limit=0, socket_factory=_sockets(policy)
     )
 
 
 def noting() -> aiohttp.TraceConfig:
-    """Has a session note in the `Exchange` of each request when its connection stands."""
+    """Let a session note the time of the connection in the `Exchange` of each request."""
 
     async def stands(*_: object) -> None:
         exchange = current_exchange.get()
@@ -259,7 +261,7 @@ def _sockets(policy: EgressPolicy | None) -> Callable[[Any], socket.socket]:
 
 
 def _guard(policy: EgressPolicy) -> Callable[[Any], socket.socket]:
-    """A maker of sockets for the addresses that the policy allows: it sees what is really connected to."""
+    """Make sockets only for addresses that the policy allows. It sees the address of the real connection."""
 
     def make(address: Any) -> socket.socket:
         exchange = current_exchange.get()

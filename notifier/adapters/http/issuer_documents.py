@@ -39,20 +39,20 @@ _HEADERS = {
 
 
 class DocumentReader:
-    """Reads documents. `resolver` None: names are looked up by aiodns."""
+    """Reads documents. Without a `resolver`, aiodns resolves names."""
 
     def __init__(self, resolver: AbstractResolver | None = None) -> None:
         self._resolver = resolver
         self._tls = TlsContexts()
 
     async def close(self) -> None:
-        """Give up what is being read of TLS files."""
+        """Stop reading TLS files."""
         await self._tls.close()
 
     async def read(
         self, uri: str, *, egress: EgressPolicy, tls: TlsFiles, within: float
     ) -> IssuerDocument | UnreadDocument:
-        """The document, or why it could not be read. `within` seconds bounds it all. Never raises."""
+        """Read a document within `within` seconds, or say why it could not be read. Never raises."""
         denied = check_uri(uri, egress)
         if denied is not None:
             return UnreadDocument(text=denied)

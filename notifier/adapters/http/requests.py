@@ -25,7 +25,7 @@ from notifier.domain.frozen import frozen
 
 NO_TIMEOUT = aiohttp.ClientTimeout()  # no timers of aiohttp: ours are the only deadlines
 MOST_HEADS = 2048  # kept in all, 3 KiB each
-# That are alive: what is kept of TLS files is half of it. One with the system's authorities takes 0.8 MiB.
+# TLS contexts alive; the TLS files keep half as many. One with the system's authorities takes 0.8 MiB.
 MOST_CONTEXTS = 512
 
 
@@ -79,7 +79,7 @@ class Heads:
         return head
 
     def _make_room(self, tls: SSLContext | None) -> None:
-        """Hold on to no more contexts than there may be: a head is the only one to know those that were renewed."""
+        """Drop the oldest heads, so that few TLS contexts stay alive: only heads still know replaced ones."""
         if tls is not None:
             self._contexts.add(tls)
         if len(self._contexts) > MOST_CONTEXTS:
@@ -117,7 +117,7 @@ def split(uri: str) -> tuple[str, str]:
 
 
 async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, body: bytes) -> Response:
-    """Send it and read the answer. Bounded by nothing: the deadline is the caller's.
+    """Send the request and read the answer. The caller sets the deadline.
 
     Raises aiohttp.ClientError, OSError.
     """

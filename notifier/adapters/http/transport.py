@@ -1,7 +1,7 @@
 """POSTs logout tokens (B19, R9): one request, one absolute deadline, no redirects, no cookies, no decompression.
 
-Requests under different egress policies never share a connection: each policy has a session of its own, closed when
-it was not used for a while. TLS files, proxy and its password are part of aiohttp's own key of a connection.
+Requests under different egress policies never share a connection: each policy has its own session, which is closed
+when it is idle. aiohttp's key of a connection includes TLS files, proxy and its password.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ _HEADERS = {
 
 @dataclass(slots=True)
 class _Pool:
-    """A session and who uses it; `last_used` by the loop's clock."""
+    """A session and its users. `last_used` is by the loop's clock."""
 
     session: aiohttp.ClientSession
     connector: aiohttp.TCPConnector
@@ -57,8 +57,8 @@ class _Pool:
 class HttpTransport:
     """Satisfies the pipeline's `Transport`.
 
-    `resolver` None: names are looked up by aiodns. `keep` is how many connections may be open before no more are kept
-    alive, `kept_for` for how many seconds an idle one is. A session not used for `session_idle` seconds may be closed.
+    Without a `resolver`, aiodns resolves names. Beyond `keep` open connections, none is kept alive. An idle connection
+    is kept for `kept_for` seconds. A session may be closed when it is idle for `session_idle` seconds.
     """
 
     def __init__(
@@ -79,12 +79,12 @@ class HttpTransport:
 
     @property
     def open_connections(self) -> int:
-        """How many connections are open, in use or kept alive."""
+        """The number of open connections, in use or kept alive."""
         return self._open_connections.count
 
     async def open(self) -> None:
-        """Must come before the first `post`."""
-        aiohttp_hooks.usable()  # so that what it finds is told at the start
+        """Prepare the transport. Call it before the first `post`."""
+        aiohttp_hooks.usable()  # so that its findings are logged at the start
         self._resolver = self._given_resolver or aiohttp.AsyncResolver()
 
     async def close(self) -> None:
@@ -98,9 +98,9 @@ class HttpTransport:
         self._resolver = None
 
     async def post(self, request: Request) -> Wire:
-        """POST it and say what happened. Raises OurFault(cause=tls_files), never for a client's fault.
+        """POST the token and return what happened. Raises OurFault(cause=tls_files), never for a client's fault.
 
-        The deadline is the client's: it begins when its TLS files are read.
+        The client's timeout begins when its TLS files are read.
         """
         route = request.route
         denied = check_uri(request.uri, route.egress)
@@ -129,7 +129,7 @@ class HttpTransport:
         try:
             async with asyncio.timeout(request.timeout):
                 return await self._tls.context(request.route.tls)
-        except TimeoutError:  # after a start with very many clients that have each a certificate of ours
+        except TimeoutError:  # after a start with very many clients that have a certificate each
             text = f"the TLS files were not read within {request.timeout:g} s: others were read before them"
             raise OurFault(Cause.TLS_FILES, text) from None
 
@@ -150,9 +150,9 @@ class HttpTransport:
         )
 
     async def _new_pool(self, policy: EgressPolicy | None) -> _Pool:
-        """A session for an egress policy; None stands for all that goes through a proxy."""
+        """A session for an egress policy, or for all requests through a proxy (None)."""
         await self._close_idle()
-        if (made := self._pools.get(policy)) is not None:  # by another, meanwhile
+        if (made := self._pools.get(policy)) is not None:  # another task made it meanwhile
             return made
         assert self._resolver is not None, "open() comes before post()"
         watched = aiohttp_hooks.usable()
@@ -177,7 +177,7 @@ class HttpTransport:
         return pool
 
     async def _close_idle(self) -> None:
-        """New policies come only with a new configuration: that is when old ones are looked for."""
+        """Close idle sessions. New policies come only with a new configuration, so this runs when a session is made."""
         long_ago = asyncio.get_running_loop().time() - self._session_idle
         for policy, pool in list(self._pools.items()):
             if pool.in_use == 0 and pool.last_used < long_ago:
@@ -201,14 +201,14 @@ async def _by_session(
         allow_redirects=False,
         ssl=True if tls is None else tls,
         proxy=proxy,
-        server_hostname=None if tls is None else (url.raw_host or "").rstrip("."),  # no certificate has the root's dot
+        server_hostname=None if tls is None else (url.raw_host or "").rstrip("."),  # certificates have no final dot
     )
     try:
         refused = proxy is not None and response.status == 407
         answered = b"" if refused else await requests.read_body(response.content)
         return requests.Response(status=response.status, headers=response.headers, body=answered)
     finally:
-        response.close()  # without effect on a connection whose response was read to its end: that one is kept
+        response.close()  # has no effect if the response was read to its end: such a connection is kept
 
 
 def _text(response: requests.Response, request: Request) -> str:

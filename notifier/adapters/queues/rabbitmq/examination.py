@@ -1,7 +1,7 @@
 """Examines the broker for the doctor, and leaves no trace there.
 
-Permissions are tried on an exclusive queue under our prefix, and on a name that no queue has. So no message of a
-session is read, moved or counted. The broker tells an alarm only to a connection that publishes, hence the second one.
+It tests permissions on an exclusive queue under our prefix, and on a name that no queue has. So it reads, moves and
+counts no message of a session. The broker reports an alarm only to a connection that publishes, hence the second one.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ async def examine_broker(options: RabbitOptions) -> BrokerState:
 
 
 async def _may_configure(connection: Connection, name: str) -> bool:
-    """Whether we may declare queues of our prefix; if so, there is one of this name from now on."""
+    """True if we may declare queues of our prefix. Then one with this name exists from now on."""
     async with channel_of(connection) as channel:
         try:
             await channel.queue_declare(name, exclusive=True, auto_delete=True)
@@ -68,7 +68,7 @@ async def _may_configure(connection: Connection, name: str) -> bool:
 
 
 async def _may_write(connection: Connection, name: str) -> tuple[bool, bool]:
-    """Whether we may publish, by the default exchange as all our messages go; and whether an alarm blocks it."""
+    """Test if we may publish to the default exchange, as our messages do, and if an alarm blocks us."""
     async with channel_of(connection, confirms=True) as channel:
         for _ in range(2):  # the first may come through before the broker says that it blocks
             sending = asyncio.ensure_future(
@@ -85,7 +85,7 @@ async def _may_write(connection: Connection, name: str) -> tuple[bool, bool]:
             except TimeoutError:
                 raise QueueUnavailable(f"the broker confirmed nothing within {WITHIN:.0f} s") from None
             except DeliveryError:
-                pass  # returned, since there is no queue of that name: but it was allowed
+                pass  # returned, since no queue has that name; but it was allowed
             finally:
                 sending.cancel()
                 await asyncio.wait({sending}, timeout=1.0)
@@ -93,7 +93,7 @@ async def _may_write(connection: Connection, name: str) -> tuple[bool, bool]:
 
 
 async def _may_read(connection: Connection, name: str) -> tuple[bool, float | None]:
-    """Whether we may read queues of our prefix; and the broker's clock, if it has stamped what we have just sent."""
+    """Test if we may read queues of our prefix. Reads the broker's clock too, if it stamps messages."""
     async with channel_of(connection) as channel:
         try:
             message = await channel.basic_get(name, no_ack=True)
