@@ -15,18 +15,18 @@ import typer
 from notifier import __version__
 from notifier.cli import (
     capacity_command,
-    check,
+    check_command,
     collect_command,
     dead_letters_command,
     demo_command,
     doctor_command,
     explain_command,
-    keys,
+    keys_command,
     log_id_command,
     publish_command,
     report_command,
-    run,
-    schema,
+    run_command,
+    schema_command,
     status_command,
     topology_command,
 )
@@ -66,14 +66,14 @@ def _all(
     """Delivers OpenID Connect Back-Channel Logout notifications: durable, retried, isolated, observable."""
 
 
-register(app, run.run, run.EXAMPLES)
+register(app, run_command.run, run_command.EXAMPLES)
 register(app, demo_command.demo, demo_command.EXAMPLES)
 register(app, publish_command.publish, publish_command.EXAMPLES)
-register(app, check.check, check.EXAMPLES)
+register(app, check_command.check, check_command.EXAMPLES)
 register(app, doctor_command.doctor, doctor_command.EXAMPLES)
 register(app, explain_command.explain, explain_command.EXAMPLES)
-register(app, schema.schema, schema.EXAMPLES)
-app.add_typer(keys.app, name="keys")
+register(app, schema_command.schema, schema_command.EXAMPLES)
+app.add_typer(keys_command.app, name="keys")
 app.add_typer(topology_command.app, name="topology")
 register(app, status_command.status, status_command.EXAMPLES)
 app.add_typer(dead_letters_command.app, name="dead-letters")

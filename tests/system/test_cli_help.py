@@ -109,7 +109,7 @@ def test_a_fault_of_the_machine_is_one_line(tmp_path: Path) -> None:
 def test_a_fault_of_ours_is_one_line_without_its_text(tmp_path: Path) -> None:
     """Its text might quote a user; where it came from is told."""
     code = (
-        "import notifier.cli.application as application, notifier.cli.schema as schema\n"
+        "import notifier.cli.application as application, notifier.cli.schema_command as schema\n"
         "def broken(document): raise RuntimeError('alice')\n"
         "schema._schema = broken\n"
         "application.main()"

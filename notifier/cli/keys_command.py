@@ -1,4 +1,4 @@
-"""`notifier keys`: make a signing key, and print the public halves that the issuer publishes."""
+"""`notifier keys`: makes a signing key, and prints the public keys that the issuer publishes."""
 
 import os
 from pathlib import Path
@@ -41,7 +41,7 @@ def generate(
     try:
         descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise typer.BadParameter(f"{out} is there already; a key is never overwritten.", param_hint="--out") from None
+        raise typer.BadParameter(f"{out} exists; a key is never overwritten.", param_hint="--out") from None
     with os.fdopen(descriptor, "wb") as file:
         file.write(pem)
     say(f"{out}: a key for {alg}, kid {load_key(KeySource(path=out)).kid}")
@@ -66,8 +66,8 @@ def jwks(
     if issuer is None and len(sources) == 1:
         issuer = next(iter(sources))
     if issuer is None or issuer not in sources:
-        known = ", ".join(sources) or "none"
-        text = f"there are {known}; say which" if issuer is None else f"{issuer} is none of issuers; there are {known}"
+        known = f"name one of {', '.join(sources)}" if sources else "the configuration has no issuers"
+        text = f"there is not exactly one issuer; {known}" if issuer is None else f"{issuer} is not configured; {known}"
         raise typer.BadParameter(text, param_hint="--issuer")
     ring = load_keys({issuer: sources[issuer]})
     say(json_text(ring.jwks(issuer), indent=2))
