@@ -16,7 +16,7 @@ from notifier.cli.output import say
 from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
-    from notifier.adapters.queues.rabbitmq.administration import Standing
+    from notifier.adapters.queues.rabbitmq.administration import TopologyState
     from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 
 app = typer.Typer(
@@ -101,7 +101,7 @@ def delete(
     say(f"deleted {len(standings)} queues and exchanges under {options.prefix}{told}")
 
 
-def _check_force(prefix: str, standings: Sequence[Standing], force: str | None) -> None:
+def _check_force(prefix: str, standings: Sequence[TopologyState], force: str | None) -> None:
     """Exit 1 if messages would be lost, unless --force names the prefix."""
     waiting = {each.name: each.ready for each in standings if each.ready}
     consumed = [each.name for each in standings if each.consumers]
@@ -131,11 +131,11 @@ def _options(config: Config) -> RabbitOptions | None:
     return None
 
 
-def _state(each: Standing) -> str:
+def _state(each: TopologyState) -> str:
     return "missing" if each.missing else "different" if each.difference is not None else "ok"
 
 
-def _print_table(standings: Sequence[Standing]) -> None:
+def _print_table(standings: Sequence[TopologyState]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -161,7 +161,7 @@ def _print_table(standings: Sequence[Standing]) -> None:
             console.print(each.difference, highlight=False, soft_wrap=True)
 
 
-def _shared(standings: Sequence[Standing]) -> dict[str, str | int]:
+def _shared(standings: Sequence[TopologyState]) -> dict[str, str | int]:
     """The arguments that have the same value in every queue that has them."""
     values: dict[str, set[str | int]] = {}
     for each in standings:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from notifier.demo.receivers import Behaviour, Receiver
 from notifier.domain.dead_letter import DeadLetter
-from notifier.pipeline.facts import Attempted, Buried, Deferred, Delivered, Fact, RetryScheduled, Skipped
+from notifier.domain.plan import Skipped
+from notifier.pipeline.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered, RetryScheduled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ class DemoTally:
                 self._waiting.add((delivery.event_id, delivery.client_id))
             case Deferred():
                 self._waiting.add((fact.event_id, fact.client_id))
-            case Delivered(delivery=delivery):
+            case LogoutDelivered(delivery=delivery):
                 self._delivered.add((delivery.event_id, delivery.client_id))
             case Buried() | Skipped():
                 self._dead.add((fact.event_id, fact.client_id))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from notifier.domain import outcome
-from notifier.pipeline.facts import Attempted, Buried, Deferred, Delivered, Fact, RetryScheduled
+from notifier.pipeline.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered, RetryScheduled
 from notifier.pipeline.ports import Clock
 
 KEPT = 10_000  # clients
@@ -46,7 +46,7 @@ class HealthObserver:
         match fact:
             case Attempted():
                 self._attempted(fact)
-            case Delivered(delivery=delivery):
+            case LogoutDelivered(delivery=delivery):
                 self.counts["delivered"] += 1
                 self._record(delivery.key).delivered += 1
             case RetryScheduled(delivery=delivery, due=due):

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
+from notifier.domain.plan import Skipped
 from notifier.domain.reply_document import dump_reply, load_reply
 from notifier.operations.notice_wait import WaitingRequests
 from notifier.operations.queue_port import SideChannel
-from notifier.pipeline.facts import Attempted, Buried, Deferred, Delivered, EventTaken, Fact, RetryScheduled, Skipped
+from notifier.pipeline.facts import Attempted, Buried, Deferred, EventTaken, Fact, LogoutDelivered, RetryScheduled
 from notifier.pipeline.notices import notice_of
 from notifier.pipeline.ports import Clock
 
@@ -25,7 +26,7 @@ class Replies:
         match fact:  # the most frequent facts first: every delivery passes here
             case Attempted():
                 return
-            case Delivered() | RetryScheduled():
+            case LogoutDelivered() | RetryScheduled():
                 asked = fact.delivery.reply_to
             case EventTaken() | Deferred() | Buried() | Skipped():
                 asked = fact.reply_to

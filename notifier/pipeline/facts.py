@@ -6,6 +6,7 @@ from typing import Literal
 from notifier.domain.delivery import Delivery
 from notifier.domain.frozen import frozen
 from notifier.domain.outcome import Cause, DeadReason, Outcome
+from notifier.domain.plan import Skipped
 from notifier.domain.reply import ReplyTo
 
 
@@ -64,7 +65,7 @@ class Deferred:
 
 
 @frozen
-class Delivered:
+class LogoutDelivered:
     """A client took the token. `propagation` is in seconds from `ended_at`, None if that is unknown.
 
     `delivery` is as before the attempt.
@@ -72,16 +73,6 @@ class Delivered:
 
     delivery: Delivery
     propagation: float | None
-
-
-@frozen
-class Skipped:
-    """A client is skipped: it has no `backchannel_logout_uri`."""
-
-    iss: str
-    client_id: str
-    event_id: str
-    reply_to: ReplyTo | None = None
 
 
 @frozen
@@ -116,6 +107,16 @@ class CircuitChanged:
     open: bool
 
 
-Fact = EventTaken | Attempted | RetryScheduled | Deferred | Delivered | Skipped | Buried | Unexpected | CircuitChanged
+Fact = (
+    EventTaken
+    | Attempted
+    | RetryScheduled
+    | Deferred
+    | LogoutDelivered
+    | Skipped
+    | Buried
+    | Unexpected
+    | CircuitChanged
+)
 Observer = Callable[[Fact], None]
 """Must return at once and never raise."""

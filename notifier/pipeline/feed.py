@@ -17,15 +17,15 @@ from notifier.domain import outcome
 from notifier.domain.delivery import Delivery
 from notifier.domain.errors import QueueError
 from notifier.domain.fate import ClientChange, ClientNotice, FeedNotice, LastAttempt, Notice
+from notifier.domain.plan import Skipped
 from notifier.pipeline.facts import (
     Attempted,
     Buried,
     CircuitChanged,
     Deferred,
-    Delivered,
     Fact,
+    LogoutDelivered,
     RetryScheduled,
-    Skipped,
 )
 from notifier.pipeline.notices import notice_of
 from notifier.pipeline.ports import Clock
@@ -76,10 +76,10 @@ class Feed:
                 self._attempted(fact)
             case Deferred(delivery=Delivery(id=id_)):
                 self._under_way.pop(id_, None)  # a fault of ours: the attempt does not count
-            case Delivered() | Skipped() if not self._everything:
+            case LogoutDelivered() | Skipped() if not self._everything:
                 pass
             case (
-                Delivered(delivery=delivery)
+                LogoutDelivered(delivery=delivery)
                 | RetryScheduled(delivery=delivery)
                 | Buried(delivery=Delivery() as delivery)
             ):

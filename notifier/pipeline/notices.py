@@ -5,8 +5,9 @@ from typing import Any, TypedDict, Unpack
 from notifier.domain.delivery import Delivery
 from notifier.domain.fate import NO_URI, Fate, LastAttempt, Notice
 from notifier.domain.outcome import DeadReason, Reason
+from notifier.domain.plan import Skipped
 from notifier.domain.reply import ReplyTo
-from notifier.pipeline.facts import Buried, Deferred, Delivered, EventTaken, Fact, RetryScheduled, Skipped
+from notifier.pipeline.facts import Buried, Deferred, EventTaken, Fact, LogoutDelivered, RetryScheduled
 
 
 class FeedMembers(TypedDict, total=False):
@@ -20,7 +21,7 @@ class FeedMembers(TypedDict, total=False):
 def notice_of(fact: Fact, **more: Unpack[FeedMembers]) -> Notice | None:
     """Return the notice of a fact. None if the fact tells no fate."""
     match fact:
-        case Delivered(delivery=delivery):
+        case LogoutDelivered(delivery=delivery):
             attempts = delivery.attempts + 1  # the delivery is as before its last attempt
             return _of_delivery(
                 delivery, Fate.DELIVERED, Reason.DELIVERED, attempts, propagation=fact.propagation, **more

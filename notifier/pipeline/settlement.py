@@ -15,6 +15,7 @@ from notifier.domain.delivery import Delivery
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.frozen import frozen, replace
 from notifier.domain.message import DEAD, Kind, Lane, Outgoing
+from notifier.domain.plan import Skipped
 from notifier.domain.verdict import Dead, Defer, Done, RetryAt, Skip, Verdict
 from notifier.pipeline import facts
 from notifier.pipeline.ports import Clock, Publisher
@@ -49,10 +50,10 @@ class Settlement:
             case Done():
                 ended = delivery.ended_at
                 propagation = None if ended is None else max(0.0, now - ended)
-                self._observe(facts.Delivered(delivery=delivery, propagation=propagation))
+                self._observe(facts.LogoutDelivered(delivery=delivery, propagation=propagation))
             case Skip():
                 self._observe(
-                    facts.Skipped(
+                    Skipped(
                         iss=delivery.iss,
                         client_id=delivery.client_id,
                         event_id=delivery.event_id,

@@ -191,10 +191,7 @@ class Worker:
                 if (begun := self._ledger.open_delivery(held, step)) is not None:
                     self._ask(held, begun)
             case Skipped():
-                fact = facts.Skipped(
-                    iss=step.iss, client_id=step.client_id, event_id=step.event_id, reply_to=step.reply_to
-                )
-                self._tools.observe(fact)
+                self._tools.observe(step)
             case Send():
                 self._ledger.open(held)
                 self._spawn(self._move(held, (step,)))

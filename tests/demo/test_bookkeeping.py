@@ -8,7 +8,7 @@ from notifier.demo.token_check import TokenCheck
 from notifier.domain.dead_letter import DeadLetter
 from notifier.domain.delivery import Delivery
 from notifier.domain.outcome import Cause, DeadReason
-from notifier.pipeline.facts import Buried, Deferred, Delivered, RetryScheduled
+from notifier.pipeline.facts import Buried, Deferred, LogoutDelivered, RetryScheduled
 
 ISS = "https://id.example.com"
 SIGN_OUTS = [SignOut(event_id=f"e-{number}", sid=f"s-{number}", at=100.0) for number in range(3)]
@@ -85,9 +85,9 @@ def test_the_tally_follows_each_delivery_to_its_state() -> None:
     tally(RetryScheduled(delivery=delivery("e-0"), due=3.0))
     tally(Deferred(iss=ISS, client_id="shop", event_id="e-1", cause=Cause.SLOT, due=1.0))
     assert (tally.progress("shop").waiting, tally.settled) == (2, False)
-    tally(Delivered(delivery=delivery("e-0"), propagation=None))
+    tally(LogoutDelivered(delivery=delivery("e-0"), propagation=None))
     tally(Buried(iss=ISS, client_id="shop", event_id="e-1", reason=DeadReason.EXPIRED, text=""))
     assert (tally.progress("shop").waiting, tally.settled) == (0, False)
-    tally(Delivered(delivery=delivery("e-2"), propagation=None))
+    tally(LogoutDelivered(delivery=delivery("e-2"), propagation=None))
     now = tally.progress("shop")
     assert (now.delivered, now.dead, tally.settled) == (2, 1, True)

@@ -24,7 +24,7 @@ from notifier.domain.client import Algorithm
 from notifier.domain.dead_letter import DeadLetter
 from notifier.domain.delivery import Delivery
 from notifier.domain.outcome import DeadReason
-from notifier.pipeline.facts import Buried, Delivered, Observer
+from notifier.pipeline.facts import Buried, LogoutDelivered, Observer
 
 QUICK = Pace(events=4, every=0.0, slow=0.0, limit=10.0)
 Mint = Callable[[dict[str, object]], dict[str, object]]
@@ -60,7 +60,7 @@ class Courier:
     async def _deliver(self, event: Mapping[str, Any], client_id: str) -> None:
         for _ in range(4):
             if await self._post(event, client_id) == 204:
-                self._observe(Delivered(delivery=_delivery(event, client_id), propagation=None))
+                self._observe(LogoutDelivered(delivery=_delivery(event, client_id), propagation=None))
                 return
         given_up = DeadLetter(
             id=f"{event['id']}/{client_id}",

@@ -22,7 +22,7 @@ from notifier.domain.documents import load_delivery
 from notifier.domain.logout_token import MAX_LIFETIME, claims_for
 from notifier.domain.outcome import Answer, Wire
 from notifier.domain.verdict import PAUSE, Dead, Defer, before_attempt, postponed
-from notifier.pipeline.facts import Attempted, Delivered
+from notifier.pipeline.facts import Attempted, LogoutDelivered
 from notifier.pipeline.ports import Request
 from tests.pipeline.stage import ISS, Stage, client, running
 
@@ -243,7 +243,7 @@ async def test_propagation_is_never_negative(jump: float) -> None:
         await failed_once(stage, ended_at="2027-01-15T07:59:59Z")
         stage.jumped = jump
         await through_delays(stage, most=2.0)
-        [fact] = [fact for fact in stage.facts if isinstance(fact, Delivered)]
+        [fact] = [fact for fact in stage.facts if isinstance(fact, LogoutDelivered)]
         assert fact.propagation == (HOUR + 3 if jump > 0 else 0.0)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from notifier.domain.client import ResponsePolicy, RetryPolicy
 from notifier.domain.outcome import Answer, Cause, Wire
-from notifier.pipeline.facts import Attempted, Buried, Deferred, Delivered, RetryScheduled
+from notifier.pipeline.facts import Attempted, Buried, Deferred, LogoutDelivered, RetryScheduled
 from notifier.pipeline.ports import Request
 from tests.pipeline.stage import Behaviour, Stage, client, running
 
@@ -188,12 +188,12 @@ async def test_a_400_while_our_key_is_not_published_is_a_fault_of_ours() -> None
         stage.retake(stage.queue.published[-1][0])
         await stage.until(lambda: len(stage.queue.acked) == 8)
     assert len({posted["jti"] for _, posted in stage.receivers.posts}) == 8
-    assert [fact for fact in stage.facts if isinstance(fact, Delivered)]
+    assert [fact for fact in stage.facts if isinstance(fact, LogoutDelivered)]
 
 
 async def test_only_a_400_is_held_back_by_a_missing_key() -> None:
     """A client that takes the token, or is down, says nothing of the key."""
-    for status, fact in ((200, Delivered), (503, RetryScheduled), (404, Buried)):
+    for status, fact in ((200, LogoutDelivered), (503, RetryScheduled), (404, Buried)):
         async with running(Stage(client("shop", retry=EXACT))) as stage:
             stage.unpublished = "the key is not published (kid k1)"
             stage.receivers.behaviours["shop"] = answers(status)

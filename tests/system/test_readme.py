@@ -41,6 +41,7 @@ from notifier.domain.event_members import EntryDocument, EventBody
 from notifier.domain.fate import Fate
 from notifier.domain.message import Lane, Message
 from notifier.domain.outcome import Delivered
+from notifier.domain.plan import Skipped
 from notifier.domain.presets import PRESETS
 from notifier.domain.registry import Registry
 from notifier.domain.reply_document import load_reply
@@ -295,7 +296,7 @@ def test_every_member_of_the_event_has_its_row() -> None:
 async def test_every_metric_has_its_row() -> None:
     """As the page names them, with their labels."""
     metrics = Metrics(Registry, version="0")
-    metrics.observe(facts.Skipped(iss=ISS, client_id="shop", event_id="1"))
+    metrics.observe(Skipped(iss=ISS, client_id="shop", event_id="1"))
     metrics.observe(facts.RetryScheduled(delivery=delivery(), due=0.0))
     page = (await metrics.render()).decode()
     served = set(re.findall(r"^# TYPE notifier_(\w+)", page, re.MULTILINE))

@@ -22,17 +22,17 @@ from notifier.adapters.telemetry.log_output import JsonLine, Unbreakable, quick_
 from notifier.domain import outcome
 from notifier.domain.delivery import Delivery
 from notifier.domain.outcome import Cause, Outcome
+from notifier.domain.plan import Skipped
 from notifier.domain.redaction import redact_secret
 from notifier.pipeline.facts import (
     Attempted,
     Buried,
     CircuitChanged,
     Deferred,
-    Delivered,
     EventTaken,
     Fact,
+    LogoutDelivered,
     RetryScheduled,
-    Skipped,
     Unexpected,
 )
 
@@ -170,7 +170,8 @@ class LogObserver:
             self._write(fact)
 
     def _write(
-        self, fact: EventTaken | RetryScheduled | Deferred | Delivered | Skipped | Buried | Unexpected | CircuitChanged
+        self,
+        fact: EventTaken | RetryScheduled | Deferred | LogoutDelivered | Skipped | Buried | Unexpected | CircuitChanged,
     ) -> None:
         match fact:
             case Buried():
@@ -198,7 +199,7 @@ class LogObserver:
                 self._log.info("client_recovered", iss=fact.iss, client_id=fact.client_id)
             case Unexpected():
                 self._log.error("unexpected", **_who(fact), **_where(fact.error))
-            case RetryScheduled() | Delivered():
+            case RetryScheduled() | LogoutDelivered():
                 pass  # the attempt's line says so already
             case _:
                 assert_never(fact)
@@ -257,7 +258,7 @@ def _is_detail(fact: Fact) -> bool:
         case EventTaken():
             return fact.result != "malformed"
         case _:
-            return isinstance(fact, (Skipped, RetryScheduled, Delivered))
+            return isinstance(fact, (Skipped, RetryScheduled, LogoutDelivered))
 
 
 def _outcome(met: Outcome) -> str:

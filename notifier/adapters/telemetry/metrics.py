@@ -21,17 +21,17 @@ from notifier.adapters.telemetry.attempt_seconds import AttemptSeconds
 from notifier.adapters.telemetry.client_series import ClientSeries
 from notifier.domain.message import Depth, Lane, QueueStatus, Unsettled
 from notifier.domain.outcome import Cause, DeadReason
+from notifier.domain.plan import Skipped
 from notifier.domain.registry import Registry
 from notifier.pipeline.facts import (
     Attempted,
     Buried,
     CircuitChanged,
     Deferred,
-    Delivered,
     EventTaken,
     Fact,
+    LogoutDelivered,
     RetryScheduled,
-    Skipped,
     Unexpected,
 )
 
@@ -99,7 +99,7 @@ class Metrics:
         match fact:
             case Attempted():
                 self._attempted(fact)
-            case Delivered(delivery=delivery):
+            case LogoutDelivered(delivery=delivery):
                 self._clients.of(delivery.iss, delivery.client_id).delivered(fact.propagation)
             case EventTaken():
                 self._events[fact.result] += 1

@@ -11,9 +11,9 @@ import structlog
 from notifier.adapters.telemetry.log_output import redact
 from notifier.adapters.telemetry.logs import LogObserver, SubjectHash, Subjects, clip, configure
 from notifier.domain.delivery import Delivery
-from notifier.domain.outcome import Cause, DeadReason, Failed, Reason, Refused
-from notifier.domain.outcome import Delivered as Took
-from notifier.pipeline.facts import Attempted, Buried, Deferred, Delivered, EventTaken, Fact, Skipped, Unexpected
+from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Reason, Refused
+from notifier.domain.plan import Skipped
+from notifier.pipeline.facts import Attempted, Buried, Deferred, EventTaken, Fact, LogoutDelivered, Unexpected
 
 ISS = "https://id.example.com"
 SUB, SID = "raw-sub-77", "raw-sid-88"
@@ -24,7 +24,7 @@ KEY = b"k" * 32
 pytestmark = pytest.mark.usefixtures("logging_restored")
 
 
-def attempt(met: Took | Refused | Failed, **more: Any) -> Attempted:
+def attempt(met: Delivered | Refused | Failed, **more: Any) -> Attempted:
     delivery = Delivery(
         id="d",
         event_id="evt-1",
@@ -96,7 +96,7 @@ def test_no_attempt_is_written_below_the_level(log_format: Literal["json", "cons
 
 def test_a_delivered_attempt_bears_no_answer() -> None:
     """What a client says when all is well is nobody's business."""
-    [line] = lines_of(attempt(Took(status=200, text="welcome")))
+    [line] = lines_of(attempt(Delivered(status=200, text="welcome")))
     assert line["outcome"] == "delivered"
     assert "error" not in line
 
@@ -111,7 +111,7 @@ def test_the_other_facts_have_lines_of_their_weight() -> None:
         EventTaken(result="accepted", event_id="evt-1", iss=ISS, publisher="idp", deliveries=1, dated=True),
         EventTaken(result="malformed", event_id="", iss="", publisher=None, deliveries=0, dated=False),
         Skipped(**who),
-        Delivered(delivery=attempt(Took(status=200)).delivery, propagation=1.0),
+        LogoutDelivered(delivery=attempt(Delivered(status=200)).delivery, propagation=1.0),
     )
     assert [(line["event"], line["level"]) for line in told] == [
         ("dead_letter", "warning"),
@@ -152,7 +152,7 @@ def test_no_raw_sub_or_sid_in_any_line(subject: Subjects) -> None:
     buried = Buried(
         iss=ISS, client_id="shop", event_id="e", reason=DeadReason.REFUSED, text=text, delivery=refused.delivery
     )
-    took, line, dead = lines_of(attempt(Took(status=200, text=text)), refused, buried, subject=subject)
+    took, line, dead = lines_of(attempt(Delivered(status=200, text=text)), refused, buried, subject=subject)
     for told in (took, line, dead):
         assert SUB not in json.dumps(told)
         assert SID not in json.dumps(told)
@@ -163,7 +163,7 @@ def test_no_raw_sub_or_sid_in_any_line(subject: Subjects) -> None:
 
 def test_raw_subjects_only_where_asked_for() -> None:
     """`subject: raw` is the operator's own decision."""
-    [line] = lines_of(attempt(Took(status=200)), subject="raw")
+    [line] = lines_of(attempt(Delivered(status=200)), subject="raw")
     assert (line["sub"], line["sid"]) == (SUB, SID)
 
 
@@ -262,7 +262,7 @@ def test_libraries_come_the_same_way_from_warnings_on() -> None:
 def test_the_level_is_kept() -> None:
     """At `warning` attempts are not written; dead letters are."""
     buried = Buried(iss=ISS, client_id="shop", event_id="e", reason=DeadReason.EXPIRED, text="")
-    [line] = lines_of(attempt(Took(status=200)), buried, level="warning")
+    [line] = lines_of(attempt(Delivered(status=200)), buried, level="warning")
     assert line["event"] == "dead_letter"
 
 
@@ -274,7 +274,7 @@ def test_a_broken_stream_stops_nothing() -> None:
             raise BrokenPipeError(text[:0])
 
     configure("info", "json", stream=Gone())
-    LogObserver(hashing=SubjectHash(KEY)).observe(attempt(Took(status=200)))
+    LogObserver(hashing=SubjectHash(KEY)).observe(attempt(Delivered(status=200)))
     logging.getLogger("aiohttp.client").warning("lost")
 
 

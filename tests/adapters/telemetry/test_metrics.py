@@ -12,17 +12,16 @@ from notifier.adapters.telemetry.metrics import Metrics, Sources
 from notifier.domain.client import Client
 from notifier.domain.delivery import Delivery
 from notifier.domain.message import Depth, Lane, QueueStatus, Unsettled
-from notifier.domain.outcome import Cause, DeadReason, Failed, Reason, Refused
-from notifier.domain.outcome import Delivered as Took
+from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Reason, Refused
+from notifier.domain.plan import Skipped
 from notifier.domain.registry import Issuer, Registry
 from notifier.pipeline.facts import (
     Attempted,
     Buried,
     Deferred,
-    Delivered,
     EventTaken,
+    LogoutDelivered,
     RetryScheduled,
-    Skipped,
     Unexpected,
 )
 
@@ -58,7 +57,7 @@ def delivery(client_id: str, iss: str = ISS) -> Delivery:
     )
 
 
-def attempt(client_id: str, met: Took | Refused | Failed, *, jti: str = "j", iss: str = ISS) -> Attempted:
+def attempt(client_id: str, met: Delivered | Refused | Failed, *, jti: str = "j", iss: str = ISS) -> Attempted:
     return Attempted(
         delivery=delivery(client_id, iss),
         number=1,
@@ -105,7 +104,7 @@ async def test_closed_labels_without_a_client_exist_at_zero_from_the_start() -> 
 async def test_a_client_s_series_begin_together_at_zero() -> None:
     """At its first delivery every series of a client exists, so that the first failure is an increase."""
     subject = metrics(registry("shop"))
-    subject.observe(attempt("shop", Took(status=200)))
+    subject.observe(attempt("shop", Delivered(status=200)))
     samples = await scrape(subject)
     for reason in Reason:
         expected = 1 if reason is Reason.DELIVERED else 0
@@ -135,8 +134,8 @@ async def test_each_fact_counts_once_where_it_belongs() -> None:
         attempt("shop", Refused(reason=Reason.EGRESS_DENIED), jti=""),
         RetryScheduled(delivery=delivery("shop"), due=1.0),
         Deferred(iss=ISS, client_id="shop", event_id="e", cause=Cause.SLOT, due=1.0),
-        Delivered(delivery=delivery("shop"), propagation=0.7),
-        Delivered(delivery=delivery("shop"), propagation=None),
+        LogoutDelivered(delivery=delivery("shop"), propagation=0.7),
+        LogoutDelivered(delivery=delivery("shop"), propagation=None),
         Skipped(iss=ISS, client_id="shop", event_id="e"),
         Buried(iss=ISS, client_id="shop", event_id="e", reason=DeadReason.REFUSED, text=""),
         Unexpected(iss=ISS, client_id="shop", event_id="e", error=ValueError()),
@@ -169,7 +168,7 @@ async def test_only_the_first_clients_of_the_file_have_labels_of_their_own() -> 
     """The first `max_clients` in file order; the others, inline ones and unknown ones share a label each."""
     subject = metrics(registry("zebra", "apple", "mango"), max_clients=2)
     for client_id in ("zebra", "apple", "mango", "surprise"):
-        subject.observe(attempt(client_id, Took(status=200)))
+        subject.observe(attempt(client_id, Delivered(status=200)))
     subject.observe(Deferred(iss=ISS, client_id="nobody", event_id="e", cause=Cause.UNKNOWN, due=1.0))
     subject.observe(Buried(iss=ISS, client_id="nobody", event_id="e", reason=DeadReason.UNKNOWN_CLIENT, text=""))
     samples = await scrape(subject)
@@ -186,7 +185,7 @@ async def test_what_publishers_make_up_makes_no_series() -> None:
         subject.observe(
             Buried(iss=f"https://{n}.example", client_id="", event_id="e", reason=DeadReason.UNKNOWN_ISSUER, text="")
         )
-        subject.observe(attempt(f"made-up-{n}", Took(status=200), iss=f"https://{n}.example"))
+        subject.observe(attempt(f"made-up-{n}", Delivered(status=200), iss=f"https://{n}.example"))
     samples = await scrape(subject)
     assert len(samples) < before + 100
     assert value(samples, "dead_letters_total", iss="_unknown", client_id="", reason="unknown_issuer") == 2000
@@ -198,10 +197,10 @@ async def test_labels_follow_a_reload_and_counts_go_on() -> None:
     known = [registry("shop", "mail")]
     subject = Metrics(lambda: known[0], version="1", max_clients=500, clock=Now())
     for client_id in ("shop", "mail"):
-        subject.observe(attempt(client_id, Took(status=200)))
+        subject.observe(attempt(client_id, Delivered(status=200)))
     known[0] = registry("mail", inline_allowed=False)
     for client_id in ("shop", "mail"):
-        subject.observe(attempt(client_id, Took(status=200)))
+        subject.observe(attempt(client_id, Delivered(status=200)))
     samples = await scrape(subject)
     assert value(samples, "attempts_total", iss=ISS, client_id="mail", reason="delivered") == 2
     assert value(samples, "attempts_total", iss=ISS, client_id="shop", reason="delivered") is None
@@ -212,7 +211,7 @@ async def test_gauges_are_read_at_the_scrape() -> None:
     """Connection, circuits, depths, keys and reloads as they stand at that moment."""
     subject = metrics(registry("shop", "mail", "wiki"), max_clients=1)
     for client_id in ("shop", "mail", "wiki"):
-        subject.observe(attempt(client_id, Took(status=200)))
+        subject.observe(attempt(client_id, Delivered(status=200)))
     subject.watch(
         Sources(
             in_flight=lambda: 7,
@@ -271,7 +270,7 @@ async def test_strange_names_do_not_break_the_page() -> None:
     """Quotes, newlines, backslashes and lone surrogates in a client_id still make a page that parses."""
     strange = 'a"b\\c\nd{}\ud800é'
     subject = metrics(registry(strange))
-    subject.observe(attempt(strange, Took(status=200)))
+    subject.observe(attempt(strange, Delivered(status=200)))
     samples = await scrape(subject)
     seen = {dict(labels).get("client_id") for _, labels in samples}
     assert 'a"b\\c\nd{}\\ud800é' in seen
@@ -281,11 +280,11 @@ async def test_openmetrics_bears_an_example_in_each_bucket_that_has_one() -> Non
     """The publisher's trace id where there is one, else the `jti`; the page is the same otherwise."""
     subject = metrics(registry("shop"))
     plain_before = await scrape(subject)
-    subject.observe(attempt("shop", Took(status=200), jti="j-1"))
+    subject.observe(attempt("shop", Delivered(status=200), jti="j-1"))
     traced = replace(
-        attempt("shop", Took(status=200)).delivery, trace="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        attempt("shop", Delivered(status=200)).delivery, trace="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     )
-    subject.observe(replace(attempt("shop", Took(status=200), jti="j-2"), delivery=traced, seconds=0.2))
+    subject.observe(replace(attempt("shop", Delivered(status=200), jti="j-2"), delivery=traced, seconds=0.2))
     page = (await subject.render(openmetrics=True)).decode()
     assert page.endswith("\n# EOF\n")
     assert page.count("# EOF") == 1
@@ -303,7 +302,7 @@ async def test_no_sub_and_no_sid_reach_the_page() -> None:
     """Metrics are outside the trust boundary."""
     subject = metrics(registry("shop"))
     subject.observe(attempt("shop", Failed(reason=Reason.TIMEOUT, text="no session raw-sid-88 of raw-sub-77")))
-    subject.observe(Delivered(delivery=delivery("shop"), propagation=1.0))
+    subject.observe(LogoutDelivered(delivery=delivery("shop"), propagation=1.0))
     page = await subject.render()
     assert b"raw-sub" not in page
     assert b"raw-sid" not in page
@@ -317,7 +316,7 @@ async def test_a_scrape_of_500_clients_leaves_the_loop_its_turns() -> None:
     names = [f"client-{n}" for n in range(10_000)]
     subject = metrics(registry(*names))
     for name in names:
-        subject.observe(attempt(name, Took(status=200)))
+        subject.observe(attempt(name, Delivered(status=200)))
     turns: list[float] = []
 
     async def count_turns() -> None:
@@ -346,7 +345,7 @@ async def test_a_scrape_of_10000_labels_comes_in_small_pieces() -> None:
     names = [f"client-{n}" for n in range(10_000)]
     subject = metrics(registry(*names), max_clients=10_000)
     for name in names:
-        subject.observe(attempt(name, Took(status=200)))
+        subject.observe(attempt(name, Delivered(status=200)))
     sizes = [len(chunk) async for chunk in subject.chunks(openmetrics=True)]
     assert sum(sizes) > 40_000_000
     assert max(sizes) < sum(sizes) / 10

@@ -17,12 +17,12 @@ from notifier.adapters.queues.rabbitmq.connection import (
 from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.side_channel import ask_workers
-from notifier.adapters.queues.rabbitmq.topology import Standing
+from notifier.adapters.queues.rabbitmq.topology import TopologyState
 from notifier.adapters.queues.rabbitmq.wire.decoding import to_message
 from notifier.domain.message import DEAD, Depth, Lane, Message
 from notifier.domain.queue_state import QueueOverview
 
-__all__ = ["Standing", "declare_topology", "delete_topology", "look_around", "survey_topology", "verify_topology"]
+__all__ = ["TopologyState", "declare_topology", "delete_topology", "look_around", "survey_topology", "verify_topology"]
 
 
 async def declare_topology(options: RabbitOptions) -> None:
@@ -37,7 +37,7 @@ async def verify_topology(options: RabbitOptions) -> None:
         await topology.verify(connection, topology.topology_of(options.prefix))
 
 
-async def survey_topology(options: RabbitOptions) -> tuple[Standing, ...]:
+async def survey_topology(options: RabbitOptions) -> tuple[TopologyState, ...]:
     """What is there, what is missing, and what is different. Raises QueueError."""
     async with connected(options, "topology") as connection:
         return await topology.survey(connection, topology.topology_of(options.prefix))

@@ -188,7 +188,7 @@ async def verify(connection: Connection, topology: Topology) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class TopologyState:
     """How one queue or exchange stands. `ready` messages and `consumers` are None for an exchange.
 
     `difference` says what is other than it should be.
@@ -203,15 +203,15 @@ class Standing:
     consumers: int | None = None
 
 
-async def survey(connection: Connection, topology: Topology) -> tuple[Standing, ...]:
+async def survey(connection: Connection, topology: Topology) -> tuple[TopologyState, ...]:
     """Look at everything, change nothing. Arguments are compared only where we may configure queues."""
     surveyor = _Surveyor(connection)
     await surveyor.verify(topology)
     await surveyor.leave()
 
-    def standing(what: Literal["queue", "exchange"], name: str, arguments: Mapping[str, str | int]) -> Standing:
+    def standing(what: Literal["queue", "exchange"], name: str, arguments: Mapping[str, str | int]) -> TopologyState:
         full = f"{what} {name}"
-        return Standing(
+        return TopologyState(
             what=what,
             name=name,
             arguments=arguments,

@@ -10,7 +10,7 @@ from notifier.domain.errors import QueueError
 from notifier.domain.message import Lane, Message
 
 
-class Publish(NamedTuple):
+class Insert(NamedTuple):
     """Make a message durable."""
 
     row: Row
@@ -31,10 +31,10 @@ class Call(NamedTuple):
     done: "Future[Any]"
 
 
-Operation = Publish | Ack | Call
+Operation = Insert | Ack | Call
 
 
-class Answer(NamedTuple):
+class FutureResult(NamedTuple):
     """What a future of the loop is to be told there."""
 
     done: "Future[Any]"
@@ -50,7 +50,7 @@ class Report:
     """
 
     connected: bool
-    answers: Sequence[Answer] = ()
+    answers: Sequence[FutureResult] = ()
     taken: Sequence[Message] = ()
     problem: str | None = None
     damage: str | None = None

@@ -19,7 +19,7 @@ from notifier.adapters.feed.feed_table import Retention
 from notifier.adapters.queues.sqlite.dead_letters import SqliteDeadLetters
 from notifier.adapters.queues.sqlite.examination import examine_file
 from notifier.adapters.queues.sqlite.feed_target import SqliteFeedTarget
-from notifier.adapters.queues.sqlite.handover import Ack, Call, Publish, Report
+from notifier.adapters.queues.sqlite.handover import Ack, Call, Insert, Report
 from notifier.adapters.queues.sqlite.side_channel import SqliteSideChannel
 from notifier.adapters.queues.sqlite.store import ASKER, Row, Store, Tag, queue_of_wait
 from notifier.adapters.queues.sqlite.writer import SqliteOptions, Writer
@@ -242,7 +242,7 @@ class SqliteQueue:
     async def _write(self, row: Row) -> None:
         writer = self._running()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        writer.put(Publish(row, done))
+        writer.put(Insert(row, done))
         await done
 
     async def look(self, work: Callable[[Store], _Result]) -> _Result:

@@ -18,7 +18,7 @@ from typing import TypeVar, assert_never
 
 from notifier.adapters.feed.feed_table import Retention
 from notifier.adapters.queues.sqlite.file import examine
-from notifier.adapters.queues.sqlite.handover import Ack, Answer, Call, Operation, Publish, Report
+from notifier.adapters.queues.sqlite.handover import Ack, Call, FutureResult, Insert, Operation, Report
 from notifier.adapters.queues.sqlite.lock import WorkerLock, worker_at
 from notifier.adapters.queues.sqlite.store import QUEUES, Store
 from notifier.domain.defaults import PREFETCH
@@ -136,11 +136,11 @@ class Writer:
         return POLL if self._next_due is None else min(POLL, max(0.0, self._next_due - self._pace()))
 
     def _turn(self, operations: Sequence[Operation]) -> None:
-        publishes: list[Publish] = []
+        publishes: list[Insert] = []
         calls: list[Call] = []
         for operation in operations:
             match operation:
-                case Publish():
+                case Insert():
                     publishes.append(operation)
                 case Ack():
                     self._acks.append(operation.id)
@@ -161,13 +161,15 @@ class Writer:
             if isinstance(error, TopologyMismatch) and self._lock is not None:
                 self._damage, self._closing = str(error), True
         problem = self._problem
-        answers = [Answer(p.done, error=None if problem is None else QueueUnavailable(problem)) for p in publishes]
+        answers = [
+            FutureResult(p.done, error=None if problem is None else QueueUnavailable(problem)) for p in publishes
+        ]
         answers += [self._answer(call) for call in calls]
         if answers or taken or self._problem != before:
             connected = self._store is not None
             self._report(Report(connected=connected, answers=answers, taken=taken, problem=self._problem))
 
-    def _commit(self, publishes: Sequence[Publish]) -> list[Message]:
+    def _commit(self, publishes: Sequence[Insert]) -> list[Message]:
         """One transaction. Returns what was taken in it."""
         store = self._opened()
         rows = [publish.row for publish in publishes]
@@ -223,11 +225,11 @@ class Writer:
         self._next_look = time.monotonic() + POLL
         return seen
 
-    def _answer(self, call: Call) -> Answer:
+    def _answer(self, call: Call) -> FutureResult:
         try:
-            return Answer(call.done, result=call.run())
+            return FutureResult(call.done, result=call.run())
         except QueueError as error:
-            return Answer(call.done, error=error)
+            return FutureResult(call.done, error=error)
 
     def _opened(self) -> Store:
         if self._store is None:
