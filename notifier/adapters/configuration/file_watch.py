@@ -1,8 +1,8 @@
-"""Notices that a watched file has changed and has then been left alone for a while, by looking at `os.stat`.
+"""Notices that a watched file has changed, and has then stayed the same for a while. It polls `os.stat`.
 
-Polling, because inotify misses network file systems and the symlink swaps of Kubernetes ConfigMaps; a look follows
-symlinks, so a swap shows as another inode. `Watch` decides and holds no I/O; `watch_files` looks and calls.
-What is to be compared with is taken before a file is read, never after: a change in between would be missed for good.
+inotify misses network file systems and the symlink swaps of Kubernetes ConfigMaps. `os.stat` follows symlinks, so a
+swap shows as another inode. `Watch` decides without I/O; `watch_files` polls and calls. The stamp to compare with is
+taken before a file is read: with one taken after, a change in between would be missed for ever.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What tells one state of a file from another. The ctime also shows a chmod, which may mend an unreadable file."""
+    """Distinguishes one state of a file from another. ctime also shows a chmod, which may make a file readable."""
 
     device: int
     inode: int
@@ -28,12 +28,12 @@ Stamps = Mapping[Path, Stamp | None]
 
 
 def stamps_of(paths: Iterable[Path]) -> dict[Path, Stamp | None]:
-    """How these files stand now. To be taken before they are read."""
+    """The stamps of these files. Take them before you read the files."""
     return {path: stamp_of(path) for path in paths}
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """How this file stands now; None where it cannot be looked at."""
+    """The stamp of this file, None if it cannot be read."""
     try:
         stat = os.stat(path)  # noqa: PTH116  hundreds of files each second: pathlib's detour costs as much again
     except (OSError, ValueError):  # ValueError: a NUL in the name
@@ -42,13 +42,13 @@ def stamp_of(path: Path) -> Stamp | None:
 
 
 class Watch:
-    """Tells once that something changed, when all files have been unchanged for `settle` seconds.
+    """Reports a change once, when all files have been unchanged for `settle` seconds.
 
-    All of them, because what is written together (a registry, its keys) must be read together.
+    It waits for all, because files that are written together (a registry, its keys) must be read together.
     """
 
     def __init__(self, baseline: Stamps, *, settle: float = 1.0) -> None:
-        """`baseline`: the stamps of the files as they were taken before they were read; their keys are watched."""
+        """`baseline` holds the files to watch, with their stamps from before they were read."""
         self._known = dict(baseline)
         self._seen = dict(baseline)
         self._since = float("-inf")
@@ -56,11 +56,11 @@ class Watch:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files to look at."""
+        """The watched files."""
         return tuple(self._known)
 
     def look(self, stamps: Stamps, now: float) -> bool:
-        """Whether it is time to read the files again. `now` in seconds of any steady clock."""
+        """True if it is time to read the files again. `now` is in seconds of any steady clock."""
         if stamps != self._seen:
             self._seen = dict(stamps)
             self._since = now
@@ -70,11 +70,11 @@ class Watch:
         return True
 
     def add(self, paths: Iterable[Path]) -> None:
-        """From now on watch these files too. One that is there is told once, since who knows when it came."""
+        """Watch these files too. One that exists counts as changed once, since it may be new."""
         self._known = {**dict.fromkeys(paths), **self._known}
 
     def rebase(self, baseline: Stamps) -> None:
-        """From now on watch these files, which have been read as they stood at `baseline`."""
+        """Watch these files from now on. They were read after `baseline` was taken."""
         self._known = dict(baseline)
 
 
@@ -85,10 +85,10 @@ async def watch_files(
     clock: Callable[[], float],
     interval: float = 1.0,
 ) -> None:
-    """Look every `interval` seconds and await `changed` when it is time, until cancelled.
+    """Poll every `interval` seconds and await `changed` when it is time, until cancelled.
 
-    `changed` keeps the old and says so when the new cannot be used; it is called again only after a further change.
-    An error it raises ends the watch.
+    `changed` keeps the old configuration if the new one is wrong. It is called again only after a further change. If it
+    raises, the watch ends.
     """
     while True:
         await asyncio.sleep(interval)

@@ -1,4 +1,4 @@
-"""What somebody did by hand, and who, in the log: at every level, since whoever may change that must not hide by it."""
+"""Logs manual actions and who did them, at every level: whoever may set the level must not hide that way."""
 
 import logging
 
@@ -8,5 +8,5 @@ _EVERY_LEVEL = structlog.make_filtering_bound_logger(logging.NOTSET)
 
 
 def write_audit(action: str, **told: object) -> None:
-    """One line, marked `audit`, by the processors of all others. It must tell no `sub` or `sid`."""
+    """Write one line, marked `audit`, with the usual processors. It must hold no `sub` or `sid`."""
     structlog.wrap_logger(None, wrapper_class=_EVERY_LEVEL).warning(action, audit=True, **told)

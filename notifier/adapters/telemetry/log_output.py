@@ -1,4 +1,4 @@
-"""Lines of the log on their way out: rendered, without secrets, and written so that nothing can break on them."""
+"""Renders log lines, removes secrets, and writes them so that a broken output stops nothing."""
 
 import asyncio
 import atexit
@@ -30,7 +30,7 @@ _SECRETS = (
 
 
 def redact(line: str) -> str:
-    """The line without tokens, passwords in URLs, and private keys; and without DEL, which JSON does not escape."""
+    """Remove tokens, passwords in URLs, private keys, and DEL, which JSON does not escape."""
     if "\x7f" in line:
         line = line.replace("\x7f", r"\u007f")
     for sign, pattern, instead in _SECRETS:
@@ -43,7 +43,7 @@ _MANY_LINES = frozenset({"event", "exception", "stack"})  # `event` of libraries
 
 
 def seen(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """The line with nothing in it that a terminal would obey, before the colours come in. JSON escapes by itself."""
+    """Remove what a terminal would obey, before colours are added. JSON escapes it anyway."""
     return {
         name: (printable_lines if name in _MANY_LINES else printable)(value) if isinstance(value, str) else value
         for name, value in line.items()
@@ -67,13 +67,13 @@ class JsonLine:
         return redact(self._encode(line))
 
     def of_plain_values(self, method: str, line: EventDict) -> str:
-        """The same line, for texts and numbers alone: an object would show what its `repr` keeps to itself."""
+        """The same line, for texts and numbers only: of an object it would show more than `repr`."""
         self._stamp(method, line)
         try:
             text = to_json(line).decode()
         except PydanticSerializationError:
             text = ""
-        # What is not ASCII may steer a terminal, and is written as an escape.
+        # Other characters than ASCII may control a terminal, so they are escaped.
         return redact(text if text and text.isascii() else self._encode(line))
 
     def _stamp(self, method: str, line: EventDict) -> None:
@@ -86,9 +86,9 @@ class JsonLine:
 
 
 def quick_writer() -> Callable[[str, EventDict], None] | None:
-    """Writes an event's line at level info as structlog would, where `JsonLine` is all it does; else None.
+    """Return a writer of info lines that does the same as structlog, if that only uses `JsonLine`. Otherwise None.
 
-    For texts and numbers alone. structlog's way through its bound logger costs as much as the line itself.
+    It takes texts and numbers only. structlog's bound logger costs as much as the line itself.
     """
     configured = structlog.get_config()
     processors, factory = configured["processors"], configured["logger_factory"]
@@ -104,15 +104,15 @@ def quick_writer() -> Callable[[str, EventDict], None] | None:
 
 
 class Unbreakable:
-    """A stream that lets nothing out: a full disk or a reader gone must not stop deliveries.
+    """A stream that never raises: a full disk or a closed reader must not stop deliveries.
 
-    Lines of one turn of the event loop are written together: a write costs as much as making a line does.
+    Lines of one pass of the event loop are written together: a write costs as much as making a line.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._waiting: list[str] = []
-        atexit.register(self.drain)  # what the last turn of a loop has left
+        atexit.register(self.drain)  # lines that the last pass of a loop has left
 
     def write(self, text: str) -> None:
         self._waiting.append(text)

@@ -1,6 +1,6 @@
-"""What is looked at before anything rests on the inside of aiormq and pamqp, and what is done where that is another.
+"""Checks the insides of aiormq and pamqp that the RabbitMQ adapter uses, and says which hooks fit.
 
-| hook | what it is for | the library's own way |
+| hook | what it is for | without it |
 |---|---|---|
 | reading | frames in two steps, not three | aiormq's receiver |
 | handing over | a message without a task and a queue of its own | the consumer that aiormq calls |
@@ -8,11 +8,11 @@
 | blocking | an alarm of the broker is known before a publish | no confirm comes, which takes ten seconds |
 | decoding | what a publisher wrote badly is None, and its neighbours are kept | see below |
 
-pamqp's own way to decode is to raise, and aiormq's to close the connection over it: at each redelivery again, until
-the message and all its neighbours are at the delivery limit. So without `decoding` a message that cannot be decoded is
-taken without its properties: pamqp's `unmarshal` is replaced by one that bears it. Where nothing calls that any more,
-one message of each lane is taken at a time, so that what cannot be read goes to the dead letters without its
-neighbours: late, since it stands before them until the broker has given it up.
+pamqp raises if it cannot decode properties, and aiormq then closes the connection: at each redelivery again, until the
+message and all its neighbours reach the delivery limit. So without `decoding`, `unmarshal` of pamqp is replaced by one
+that takes such a message without its properties. If nothing calls `unmarshal` any more, each lane takes one message at
+a time. Then an unreadable message becomes a dead letter without its neighbours, but late: it blocks them until the
+broker has given it up.
 """
 
 import asyncio
@@ -47,9 +47,9 @@ _PUBLISH = Publish(
 
 
 def prepare() -> Mapping[str, bool]:
-    """Look at every hook, and have connections read as this module says; by name, whether each can be used.
+    """Check every hook once, and install the reading. Returns by name if each hook can be used.
 
-    To be called before a connection is made, in a running loop. It looks once; calling again changes nothing.
+    Call it in a running loop before the first connection. Further calls change nothing.
     """
     if not decodes():
         bear_unreadable()
@@ -67,44 +67,44 @@ def prepare() -> Mapping[str, bool]:
 
 @cache
 def reads() -> bool:
-    """Whether `LeanReceiver` can stand in for aiormq's receiver."""
+    """True if `LeanReceiver` can replace aiormq's receiver."""
     return fits("reading", "aiormq", _look_at_reading)
 
 
 @cache
 def hands_over() -> bool:
-    """Whether `hand_over` gets what a channel reads."""
+    """True if `hand_over` gets what a channel reads."""
     return fits("handing over", "aiormq", _look_at_handing_over)
 
 
 @cache
 def writes() -> bool:
-    """Whether `ConfirmedWrites` hears of confirms and returns."""
+    """True if `ConfirmedWrites` hears of confirms and returns."""
     return fits("writing", "aiormq", _look_at_writing)
 
 
 @cache
 def tells_blocked() -> bool:
-    """Whether `blocked` knows."""
+    """True if `blocked` works."""
     return fits("blocking", "aiormq", _look_at_blocking)
 
 
 @cache
 def decodes() -> bool:
-    """Whether any publisher's properties are decoded without an error."""
+    """True if any publisher's properties are decoded without an error."""
     return fits("decoding", "pamqp", _look_at_decoding)
 
 
 @cache
 def bears_anything() -> bool:
-    """Whether no message of a publisher's ends the connection. To be asked after `prepare`."""
+    """True if no publisher's message can end the connection. Call it after `prepare`."""
     return fits("bearing", "aiormq", _look_at_bearing)
 
 
 def blocked(connection: aiormq.abc.AbstractConnection) -> bool:
-    """Whether the broker has stopped this connection's publishing (memory or disk alarm).
+    """True if the broker blocks publishing on this connection (memory or disk alarm).
 
-    aiormq tells it only by `ready()`, which returns at once unless blocked: so one step of it is the answer.
+    aiormq shows it only by `ready()`, which returns at once unless blocked. So one step of it is the answer.
     """
     return tells_blocked() and _waits(connection.ready())
 
@@ -185,7 +185,7 @@ def _look_at_writing() -> None:
 
 
 def _look_at_frames() -> None:
-    """That pamqp reads what is written by hand as it was meant."""
+    """Check that pamqp reads frames that we write ourselves."""
     written, read = Frames(1, 3).of(_PUBLISH), list[Any]()
     while written:
         used, _, each = frame.unmarshal(written)
@@ -215,7 +215,7 @@ def _look_at_blocking() -> None:
     expect(found, [True, False], "blocked, and then no more")
 
 
-# A header that no strict reader decodes: a table with a name that is no UTF-8, a message id that is none either, and a
+# A header that no strict reader decodes: a table with a name that is not UTF-8, a message id that is not UTF-8, and a
 # timestamp of the year 36,536,598.
 _UNREADABLE = b"".join(
     (
