@@ -28,10 +28,11 @@ class Window:
         self._most_of_lane = _most_of_lane(size)
         self._most_of_lane_in_memory = _most_of_lane(2 * size)
         self._running = dict.fromkeys(Group, 0)
+        self._in_window = 0  # the sum of `in_flight`, which is asked for several times a delivery
 
     def full(self) -> bool:
         """True if an attempt may begin only at a suspect."""
-        return sum(self.in_flight.values()) >= self._size
+        return self._in_window >= self._size
 
     def room(self, group: Group, lane: Lane) -> bool:
         """True if one more attempt may begin at a client of the group."""
@@ -54,6 +55,7 @@ class Window:
         self._running[group] += change
         if group is not Group.SUSPECT:
             self.in_flight[lane] += change
+            self._in_window += change
 
 
 def _most_of_lane(size: int) -> int:

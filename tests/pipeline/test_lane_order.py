@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from notifier.domain.message import Lane
+from notifier.pipeline.client_standing import Group
 from notifier.pipeline.selection import LaneOrder
 from notifier.pipeline.window import Window
 
@@ -16,7 +17,8 @@ def _always(_lane: Lane) -> bool:
 
 def _room(size: int, in_flight: dict[Lane, int], in_memory: dict[Lane, int]) -> Callable[[Lane], bool]:
     window = Window(size)
-    window.in_flight = in_flight
+    for lane, count in in_flight.items():
+        window.count(Group.WELL, lane, count)
     return lambda lane: window.has_slot(lane) and window.has_memory(lane, in_memory)
 
 
