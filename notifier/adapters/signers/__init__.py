@@ -1,1 +1,1 @@
-"""What signs logout tokens, and the keys it signs with."""
+"""Signs logout tokens: keys from files, and the JWS itself."""

@@ -41,7 +41,7 @@ _THUMBPRINTED = ("crv", "e", "kty", "n", "x", "y")  # the members of a public ke
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySource:
-    """One key file of an issuer. `not_before` in epoch seconds, None: always. `kid` wins over the file's own."""
+    """One key file of an issuer. `not_before` in epoch seconds; None means always. `kid` wins over the file's own."""
 
     path: Path
     not_before: float | None = None
@@ -49,7 +49,7 @@ class KeySource:
 
 
 def load_keys(sources: Mapping[str, Sequence[KeySource]], *, clock: Callable[[], float] = time.time) -> KeyRing:
-    """The keys of every issuer, read now. Raises ConfigurationError with every mistake of every file."""
+    """Read the keys of every issuer. Raises ConfigurationError with every mistake of every file."""
     ring, mistakes = examine_keys(sources, clock=clock)
     if mistakes:
         raise ConfigurationError(mistakes)
@@ -59,7 +59,7 @@ def load_keys(sources: Mapping[str, Sequence[KeySource]], *, clock: Callable[[],
 def examine_keys(
     sources: Mapping[str, Sequence[KeySource | None]], *, clock: Callable[[], float] = time.time
 ) -> tuple[KeyRing, list[Mistake]]:
-    """The keys that can be read, of every issuer, and every mistake. None is one that nobody knows where to find."""
+    """Return the readable keys of every issuer, and every mistake. A source of None is passed over."""
     keys: dict[str, list[SigningKey]] = {}
     mistakes: list[Mistake] = []
     for iss, of_issuer in sources.items():
@@ -84,7 +84,7 @@ def examine_keys(
 
 
 def load_key(source: KeySource) -> SigningKey:
-    """The key of one file. Raises ConfigurationError, its path `file` or `kid`."""
+    """Read the key of one file. Raises ConfigurationError with the path `file` or `kid`."""
     try:
         with source.path.open("rb") as file:
             raw = file.read(MAX_FILE + 1)
@@ -173,7 +173,7 @@ def _signing_key(source: KeySource, key: object, jwk: Mapping[str, object]) -> S
 
 
 def _described(path: Path, key: object) -> tuple[PrivateKey, frozenset[Algorithm], dict[str, str]]:
-    """The key, what it can do, and the required members of its public JWK."""
+    """Return the key, its algorithms, and the required members of its public JWK."""
     jwk: Mapping[str, str]
     match key:
         case RSAPrivateKey():
@@ -190,20 +190,20 @@ def _described(path: Path, key: object) -> tuple[PrivateKey, frozenset[Algorithm
 
 
 def _shown(value: object) -> str:
-    """A short member of a file for an error's text; anything longer could be a key in the wrong place."""
+    """Return a short member of a file for an error's text. Anything longer may be a key in the wrong place."""
     text = json.dumps(value)
     return text if len(text) <= 24 else "something else"
 
 
 def thumbprint(jwk: Mapping[str, str]) -> str:
-    """The SHA-256 thumbprint (RFC 7638 §3) of a public JWK, whatever optional members it has."""
+    """Return the SHA-256 thumbprint (RFC 7638 §3) of a public JWK, whatever optional members it has."""
     required = {name: jwk[name] for name in _THUMBPRINTED if name in jwk}
     canonical = json.dumps(required, separators=(",", ":"), sort_keys=True).encode()
     return base64.urlsafe_b64encode(hashlib.sha256(canonical).digest()).rstrip(b"=").decode()
 
 
 def generate_key(alg: Algorithm) -> bytes:
-    """A new private key for this algorithm, as unencrypted PKCS#8 PEM. RSA keys have 2048 bits: 200 µs a signature."""
+    """Make a private key for this algorithm, as unencrypted PKCS#8 PEM. RSA keys have 2048 bits: 200 µs a signature."""
     key: PrivateKey
     match alg:
         case Algorithm.ES256:

@@ -28,12 +28,12 @@ class SigningKey:
 
 
 class KeyRing:
-    """All keys of all issuers at one moment; replaced whole at a reload. `clock` tells seconds since the epoch."""
+    """All keys of all issuers. A reload replaces it as a whole. `clock` gives seconds since the epoch."""
 
     def __init__(self, keys: Mapping[str, Sequence[SigningKey]], clock: Callable[[], float] = time.time) -> None:
         self._keys = {iss: tuple(of_issuer) for iss, of_issuer in keys.items()}
         self._clock = clock
-        # The sort is stable: of two with the same `not_before`, the one that is listed first signs.
+        # The sort is stable: of two keys with the same `not_before` the one listed first signs.
         self._candidates = {
             (iss, alg): sorted((key for key in of_issuer if alg in key.algorithms), key=_start, reverse=True)
             for iss, of_issuer in self._keys.items()
@@ -59,27 +59,27 @@ class KeyRing:
             raise OurFault(Cause.SIGNING, text) from error
 
     def signing_kids(self, iss: str) -> dict[Algorithm, str]:
-        """For each algorithm that can be signed at this moment, the `kid` of the key that does it."""
+        """Return, for each algorithm that can be used now, the `kid` of the key that signs."""
         due = {alg: self._due(iss, alg) for alg in Algorithm}
         return {alg: key.kid for alg, key in due.items() if key is not None}
 
     def algorithms_of(self, iss: str) -> frozenset[Algorithm]:
-        """What the issuer's keys can do, those included that are not due yet."""
+        """Return the algorithms of the issuer's keys, including keys that are not due yet."""
         return frozenset[Algorithm]().union(*(key.algorithms for key in self._keys.get(iss, ())))
 
     def of(self, iss: str) -> tuple[SigningKey, ...]:
-        """The issuer's keys, in the order of the configuration."""
+        """Return the issuer's keys, in the order of the configuration."""
         return self._keys.get(iss, ())
 
     def kids(self, iss: str) -> tuple[str, ...]:
-        """The `kid` of each of the issuer's keys, in the order of the configuration."""
+        """Return the `kid` of each of the issuer's keys, in the order of the configuration."""
         return tuple(key.kid for key in self._keys.get(iss, ()))
 
     def jwks(self, iss: str) -> dict[str, list[dict[str, str]]]:
-        """The public halves as a JWK Set (RFC 7517 §5), keys to come included, so that they are published in time.
+        """Return the public halves as a JWK Set (RFC 7517 §5), with future keys, so that they are published in time.
 
-        `alg` is there where the key is for one algorithm alone; a strict receiver would refuse an RSA key published
-        for RS256 when it signs by PS256.
+        `alg` is there only if the key is for one algorithm. A strict receiver would refuse an RSA key published for
+        RS256 when it signs by PS256.
         """
         return {"keys": [dict(key.public) for key in self._keys.get(iss, ())]}
 
