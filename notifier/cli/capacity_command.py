@@ -10,6 +10,7 @@ import typer
 
 from notifier.cli.options import Json
 from notifier.cli.output import say
+from notifier.cli.publish_command import EventLane
 from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
@@ -33,13 +34,6 @@ class MeasuredAlgorithm(StrEnum):
 
     RS256 = "RS256"
     ES256 = "ES256"
-
-
-class EventLane(StrEnum):
-    """The lanes that events are published to."""
-
-    EVENTS = "events"
-    BULK = "bulk"
 
 
 def capacity(

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,14 +70,9 @@ def collect(
 
     options = _options(config)
     archive = FeedFile.open(file, Retention(most=most, age=duration(keep)))
-    progress = _Progress()
-    collecting = FeedCollection(archive, progress.tick)
-    progress.of(collecting)
-    try:
-        with progress.shown():
-            asyncio.run(_collect(options, collecting, lasting, drain=drain))
-    finally:
-        archive.close()
+    with closing(archive), _progress() as progress:
+        collecting = FeedCollection(archive, progress)
+        asyncio.run(_collect(options, collecting, lasting, drain=drain))
     _conclude(collecting, file, as_json=as_json)
 
 
@@ -137,37 +132,21 @@ def _conclude(collecting: FeedCollection, file: Path, *, as_json: bool) -> None:
     say(f"{collecting.kept:,} outcome{'' if collecting.kept == 1 else 's'} collected into {file}{told}")
 
 
-class _Progress:
-    """The progress: shown in place on a terminal, else a line now and then."""
-
-    def __init__(self) -> None:
-        self._collecting: FeedCollection | None = None
-        self._show: Callable[[int], object] = lambda _: None
-        self._due = time.monotonic() + PLAIN_EVERY
-
-    def of(self, collecting: FeedCollection) -> None:
-        """Set what is collected."""
-        self._collecting = collecting
-
-    def tick(self) -> None:
-        """Show that more was kept."""
-        if self._collecting is not None:
-            self._show(self._collecting.kept)
-
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        """Show the progress while entered."""
-        if not sys.stderr.isatty():
-            self._show = self._line
-            yield
-            return
+@contextmanager
+def _progress() -> Iterator[Callable[[int], object]]:
+    """Show how many outcomes are collected: in place on a terminal, else by a line now and then."""
+    if sys.stderr.isatty():
         from notifier.cli.screen import screen
 
         with screen(err=True).status("collecting; Ctrl-C ends it") as status:
-            self._show = lambda kept: status.update(f"{kept:,} outcomes collected; Ctrl-C ends it")
-            yield
+            yield lambda kept: status.update(f"{kept:,} outcomes collected; Ctrl-C ends it")
+        return
+    due = time.monotonic() + PLAIN_EVERY
 
-    def _line(self, kept: int) -> None:
-        if time.monotonic() >= self._due:
-            self._due = time.monotonic() + PLAIN_EVERY
+    def tell(kept: int) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + PLAIN_EVERY
             say(f"{kept:,} outcomes collected so far", err=True)
+
+    yield tell

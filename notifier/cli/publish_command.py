@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 15.0  # seconds; then the queue is away
 SILENT = 2.0  # seconds of waiting for the queue before a line says so
-PLAIN_EVERY = 2.0  # seconds between two lines of progress off a terminal
 WAITED_FOR = 1000  # events
 LISTED = 20  # so many events are named one by one
 
@@ -46,7 +45,7 @@ EXAMPLES = (
 )
 
 
-class PublishLane(StrEnum):
+class EventLane(StrEnum):
     """The lanes that take events from publishers."""
 
     EVENTS = "events"
@@ -63,8 +62,8 @@ def publish(
         str | None, typer.Option(help="The queue, like queue.url; wins over the configuration.", show_default=False)
     ] = None,
     lane: Annotated[
-        PublishLane, typer.Option(help="bulk is for mass logouts: they wait behind all others.")
-    ] = PublishLane.EVENTS,
+        EventLane, typer.Option(help="bulk is for mass logouts: they wait behind all others.")
+    ] = EventLane.EVENTS,
     wait: Annotated[
         str | None,
         typer.Option(metavar="DURATION", help="Wait for what becomes of each client; at most 30s.", show_default=False),
@@ -212,26 +211,11 @@ class _PublishReport:
 
     @contextmanager
     def progress(self) -> Iterator[None]:
-        """Show the progress while entered: a bar on a terminal, else a line now and then."""
-        if not sys.stderr.isatty():
-            self._tick = self._plain(time.monotonic() + PLAIN_EVERY).__next__
-            yield
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+        """Show the progress while entered."""
+        from notifier.cli.screen import progress_of
 
-        from notifier.cli.screen import screen
-
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=screen(err=True), transient=True) as progress:
-            task = progress.add_task("confirmed", total=len(self._events))
-            self._tick = lambda: progress.advance(task)
-            yield
-
-    def _plain(self, due: float) -> Iterator[None]:
-        while True:
-            if time.monotonic() >= due:
-                due = time.monotonic() + PLAIN_EVERY
-                say(f"{len(self._confirmed):,} of {len(self._events):,} confirmed", err=True)
+        with progress_of("confirmed") as progress:
+            self._tick = lambda: progress(len(self._confirmed), len(self._events))
             yield
 
     def conclude(self, queue: QueueSettings, failure: str | None) -> None:

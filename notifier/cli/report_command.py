@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,6 +64,7 @@ def report(
     notifier collect.
     """
     from notifier.adapters.feed.feed_file import read_feed
+    from notifier.cli.screen import progress_of
     from notifier.operations.report import ReportTally
 
     settings = _settings(config)
@@ -77,7 +75,7 @@ def report(
         raise typer.BadParameter("the period ends before it begins", param_hint="--since")
     # The configuration says what the feed holds. Without one, only the rows can show it.
     tally = ReportTally(*period, complete=None if settings.outcomes == "off" else settings.outcomes == "all")
-    with _progress() as progress:
+    with progress_of("outcomes", plain=False) as progress:
         for row in read_feed(source, period[0], progress):
             tally.add(row)
     made = tally.report()
@@ -132,19 +130,3 @@ def _write(path: Path, made: PropagationReport, clients: int) -> None:
     part = path.with_name(f"{path.name}.part")
     part.write_text(render_page(made, clients), encoding="utf-8")
     part.replace(path)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """Show the progress on a terminal: a million rows take a few seconds."""
-    if not sys.stderr.isatty():
-        yield lambda _read, _total: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress
-
-    from notifier.cli.screen import screen
-
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=screen(err=True), transient=True) as progress:
-        task = progress.add_task("outcomes", total=None)
-        yield lambda read, total: progress.update(task, completed=read, total=total)

@@ -19,9 +19,9 @@ class FeedArchive(Protocol):
 class FeedCollection:
     """Keeps what the feed brings. It counts and leaves out what is no notice: anybody may publish to the exchange."""
 
-    def __init__(self, archive: FeedArchive, kept: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, archive: FeedArchive, on_kept: Callable[[int], object]) -> None:
         self._archive = archive
-        self._on_kept = kept
+        self._on_kept = on_kept
         self.kept = 0
         self.again = 0
         self.unreadable = 0
@@ -39,4 +39,4 @@ class FeedCollection:
         self.kept += new
         self.again += len(batch) - new
         self.unreadable += unreadable
-        self._on_kept()
+        self._on_kept(self.kept)
