@@ -173,6 +173,7 @@ async def test_an_end_while_the_topology_is_declared(proxy: Proxy, options: Rabb
         proxy.silent_from = b".delay.1s"  # the worker connects again, and declares
         await eventually(lambda: proxy.silent)
         proxy.end()
+        await asyncio.wait_for(queue.ready(), PATIENCE)  # else it is the worker that meets the next silence
     await publish_until_durable(queue, DEAD, outgoing("a"))
 
 
