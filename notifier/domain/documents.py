@@ -1,4 +1,4 @@
-"""What we write into our own messages, so that any worker can go on with it: deliveries and events on their way.
+"""Deliveries and events as notifier writes them into its own messages, for any worker to go on with.
 
 JSON with a version, `"v": 1`. Members that a later release adds to the same version are ignored; a later version is
 `UnknownVersion`, to be left to a worker that knows it. Moments are seconds since the epoch. What no worker could go on
@@ -75,7 +75,7 @@ _EVENT = TypeAdapter(_EventV1)
 
 
 def dump_delivery(delivery: Delivery, *, due: float | None = None) -> bytes:
-    """The delivery as a message of ours holds it; `due` where it waits."""
+    """The body of a message that holds this delivery; `due` if it waits."""
     content: _DeliveryV1 = {"v": VERSION, "delivery": delivery}
     if due is not None:
         content["schedule"] = {"due": due}
@@ -83,14 +83,14 @@ def dump_delivery(delivery: Delivery, *, due: float | None = None) -> bytes:
 
 
 def load_delivery(body: bytes) -> Delivery:
-    """The delivery that a message of ours holds. Raises MalformedEvent, or UnknownVersion for a later one."""
+    """The delivery in this body. Raises MalformedEvent, or UnknownVersion for a later release's."""
     content = parse(_DELIVERY, body)
     _check_id(content["delivery"].id, "delivery.id")
     return content["delivery"]
 
 
 def dump_event(document: EventDocument, *, due: float | None = None) -> bytes:
-    """The event as a message of ours holds it; `due` where it waits."""
+    """The body of a message that holds this event; `due` if it waits."""
     version, event = as_written(document.event)
     content: _EventV1 = {"v": version, "event": event, "deferrals": document.deferrals}
     if document.bulk:
@@ -103,7 +103,7 @@ def dump_event(document: EventDocument, *, due: float | None = None) -> bytes:
 
 
 def load_event(body: bytes) -> EventDocument:
-    """The event that a message of ours holds. Raises MalformedEvent, or UnknownVersion for a later one."""
+    """The event in this body. Raises MalformedEvent, or UnknownVersion for a later release's."""
     content = parse(_EVENT, body, latest=OF_NAMES)
     _check_id(content["event"].id, "event.id")
     return EventDocument(
@@ -115,7 +115,7 @@ def load_event(body: bytes) -> EventDocument:
 
 
 def as_written(event: SessionEnded) -> tuple[Literal[1, 2], SessionEnded]:
-    """The event as it is written into a document, and the version that this makes it."""
+    """The version of a document with this event, and the event as it is written there."""
     clients = event.clients
     if clients == "*":
         return VERSION, event
@@ -126,7 +126,7 @@ def as_written(event: SessionEnded) -> tuple[Literal[1, 2], SessionEnded]:
 
 
 def _check_id(text: str, path: str) -> None:
-    """It becomes the `message_id` of what is published for it."""
+    """Refuse an id that is too long for a `message_id`, which it becomes."""
     if len(text.encode()) > ID_BYTES:
         raise MalformedEvent([Mistake(path, f"must have at most {ID_BYTES} bytes in UTF-8")])
 

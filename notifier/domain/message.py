@@ -1,7 +1,7 @@
-"""What goes through a queue, whichever queue it is: the words that the pipeline and the queue adapters share.
+"""Messages of any queue, as the pipeline and the queue adapters exchange them.
 
-Two kinds of message come in: what publishers wrote (`kind` None), and what we wrote ourselves (`Kind`). An adapter
-sets `kind` only where the sender is proven to be us: nobody else can write to our queues but through the exchanges.
+A message comes from a publisher (`kind` None) or from notifier itself (`Kind`). An adapter sets `kind` only if notifier
+is proven to be the sender: others can write to its queues only through the exchanges.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ class Kind(StrEnum):
 
 
 class NewerKind(str):
-    """The `type` of a message that a later release wrote and this one does not know. It keeps it as it goes on."""
+    """The `type` of a message that a later release wrote and this one does not know. It stays as it is."""
 
     __slots__ = ()
 
@@ -42,24 +42,24 @@ OURS = "notifier."  # how every `type` of ours begins, in any release
 
 
 def kind_named(name: str | None) -> Kind | NewerKind | None:
-    """What a message of ours says it is. None where it says nothing of the sort."""
+    """The kind that a message of this `type` claims to be; None if it does not claim to be ours."""
     if name is None or not name.startswith(OURS):
         return None
     return _KINDS.get(name) or NewerKind(name)
 
 
-DELIVERY_LIMIT = 100  # times that a message is given back; at the next it is given up
-# From so many on, what is given up is buried by the worker that has it in hand, since what a queue gives up by itself
-# cannot be told from what somebody has forged. One below the limit, so that it has two chances for it.
+DELIVERY_LIMIT = 100  # times that a message is given back to the queue; at the next time the queue gives it up
+# From this count on the worker itself buries the message: one that the queue gave up cannot be told from a forgery. It
+# is one below the limit, so that a worker has two chances.
 LAST_CHANCE = DELIVERY_LIMIT - 1
-SUSPECT = 3  # times that a message was given back for no known reason, after which it may be what kills the process
+SUSPECT = 3  # times given back for no known reason, after which the message may be what kills the process
 DEAD = "dead"
-DELAYED = "delay."  # how the name of every queue begins in which messages wait until they are due
+DELAYED = "delay."  # begins the names of the queues in which messages wait until they are due
 
 
 @frozen
 class Whole:
-    """What is known of a body of which only the beginning was kept: size in bytes and SHA-256, of all of it."""
+    """The size in bytes and the SHA-256 of a whole body of which only the beginning was kept."""
 
     size: int
     sha256: str
@@ -69,8 +69,8 @@ class Whole:
 class Message:
     """A message as taken from a queue. `tag` is the adapter's own handle for the ack. `timestamp` in epoch seconds.
 
-    Where `cut_from` is there the message was too large to be an event, and `body` is its beginning.
-    `survived`: how many of the `delivery_count` times that it was given back this process has lived through.
+    With `cut_from` the message was too large for an event, and `body` is its beginning. `survived`: how many of the
+    `delivery_count` times that it was given back this process has lived through.
     """
 
     lane: Lane
@@ -90,18 +90,18 @@ class Message:
 
     @property
     def suspect(self) -> bool:
-        """Whether it may be what kills the process."""
+        """Whether the message may be what kills the process."""
         return self.delivery_count - self.survived >= SUSPECT
 
     @property
     def worn_out(self) -> bool:
-        """Whether it has been given back so often that it must be buried now, whoever is to blame."""
+        """Whether the message was given back so often that it must be buried now."""
         return self.delivery_count >= LAST_CHANCE
 
 
 @frozen
 class Outgoing:
-    """A message of ours to be made durable. Headers are always built anew, never copied from a message that came."""
+    """A message of ours to publish. Its headers are built anew, never copied from a message that came."""
 
     kind: Kind | NewerKind
     body: bytes
@@ -112,7 +112,7 @@ class Outgoing:
 
 @frozen
 class Transfer:
-    """A dead letter that was taken, and the message to be made durable in `queue` in its place."""
+    """A dead letter that was taken, and the message to publish to `queue` in its place."""
 
     letter: Message
     queue: str
@@ -121,7 +121,7 @@ class Transfer:
 
 @frozen
 class Transferred:
-    """The letters whose place was taken, and why not all were, None where they were or somebody else was quicker."""
+    """The letters that were replaced, and why others were not; None if all were, or somebody else was quicker."""
 
     done: tuple[Message, ...]
     failure: QueueError | None = None
@@ -129,7 +129,7 @@ class Transferred:
 
 @frozen
 class QueueStatus:
-    """How the connection to the queue stands. `problem` says in words what is wrong, None where nothing is."""
+    """The state of the connection to the queue. `problem` says what is wrong; None if nothing is."""
 
     connected: bool
     consuming: bool
@@ -139,7 +139,7 @@ class QueueStatus:
 
 @frozen
 class Depth:
-    """What waits in one queue: ready messages (unacked ones are not counted) and consumers."""
+    """The ready messages of a queue (unacked ones do not count), and its consumers."""
 
     ready: int
     consumers: int

@@ -1,8 +1,8 @@
-"""Gives a delivery its durable fate: done, or a retry, a deferral or a dead letter that the queue has confirmed.
+"""Settles deliveries: makes each verdict durable as a retry, a deferral or a dead letter that the queue confirms.
 
-Nothing is told to the observers, and no message acked, before the queue has confirmed. While the queue is away the
-delivery waits here, in memory; the worker's window bounds how many can. One that was only put off waits no longer than
-until it is due: then it can be made without the queue.
+Observers hear nothing, and no message is acked, before the queue has confirmed. While the queue is away a delivery
+waits here, in memory; the worker's window bounds how many can. A deferral waits only until it is due: then the delivery
+can be attempted without the queue.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class Settlement:
         self._observe = observe
 
     async def settle(self, delivery: Delivery, verdict: Verdict) -> bool:
-        """Return True once the fate is durable; False where a deferral is due, and the queue has not taken it yet."""
+        """Return True once the fate is durable; False if a deferral is due before the queue has taken it."""
         now = self._clock()
         match verdict:
             case Done():
@@ -89,7 +89,7 @@ class Settlement:
         )
 
     async def send_all(self, sends: Iterable[Send]) -> None:
-        """Return once each is durable. They are made as they are sent, so a large event is never whole in memory."""
+        """Return once each is durable. Messages are made as they are sent: a large event is never whole in memory."""
         rest = iter(sends)
         while batch := list(islice(rest, BATCH)):
             await asyncio.gather(*(self.send(send) for send in batch))
@@ -111,7 +111,7 @@ class Settlement:
             await self._publisher.publish_later(send.message, due=send.due, rounding=send.rounding)
 
     async def _send_within(self, seconds: float, send: Send) -> bool:
-        """Whether the message became durable, where the queue was not away for so long."""
+        """Send it. False if the queue stays away for so many seconds."""
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
             try:

@@ -20,8 +20,8 @@ from pamqp.header import ContentHeader
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.domain.errors import QueueError, QueueUnavailable
-from notifier.domain.message import DEAD, Kind, Lane, Message, Outgoing, Whole
-from tests.contract.queues import PATIENCE, Inbox, consuming, names, outgoing, ready
+from notifier.domain.message import DEAD, Kind, Lane, Outgoing, Whole
+from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing, ready
 from tests.rabbitmq_node import RabbitmqNode
 
 Open = Callable[..., Awaitable[RabbitQueue]]
@@ -177,14 +177,6 @@ async def test_a_message_can_go_round_and_round(worker: Open) -> None:
         queue.ack(message)
 
 
-async def test_looking_uses_no_dead_letter_up(worker: Open) -> None:
-    """Without a limit of its own a queue of 4.x drops a message at the 21st look."""
-    queue = await worker()
-    await queue.publish(DEAD, outgoing("a"))
-    for _ in range(25):
-        assert names(await queue.browse(DEAD, 10)) == ["a"]
-
-
 # ── acks ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -203,40 +195,6 @@ async def test_a_late_ack_meets_nobody_else(worker: Open, node: RabbitmqNode) ->
         queue.ack(message)
     await queue.close()
     await ready(await worker(), Lane.EVENTS, 2)
-
-
-async def test_what_was_taken_can_be_acked_after_stopping(worker: Open) -> None:
-    """`stop_consuming` takes no more, keeps what it took, and can be undone."""
-    inbox = Inbox()
-    queue = await worker(inbox)
-    await queue.publish(Lane.EVENTS, outgoing("a"))
-    message = await inbox.next()
-    await queue.stop_consuming()
-    assert not queue.status().consuming
-    await queue.publish(Lane.EVENTS, outgoing("b"))
-    await ready(queue, Lane.EVENTS, 1)
-    queue.ack(message)
-    await queue.consume(inbox)
-    b = await inbox.next()
-    assert (b.message_id, inbox.lost_lanes) == ("b", [])
-    queue.ack(b)
-    await queue.close()
-    await ready(await worker(), Lane.EVENTS, 0)
-
-
-async def test_no_more_than_the_prefetch_is_held(worker: Open) -> None:
-    """Unacked messages are bounded, lane by lane; a passive declare counts the ready ones alone."""
-    inbox = Inbox()
-    queue = await worker(inbox, prefetch={Lane.EVENTS: 10})
-    for count in range(30):
-        await queue.publish(Lane.EVENTS, outgoing(str(count)))
-    held = await inbox.some(10)
-    await ready(queue, Lane.EVENTS, 20)
-    assert inbox.empty()
-    for message in held:
-        queue.ack(message)
-    await inbox.some(10)
-    await ready(queue, Lane.EVENTS, 10)
 
 
 async def test_what_is_too_large_is_not_held(worker: Open) -> None:
@@ -468,14 +426,3 @@ async def test_workers_count_each_other(worker: Open) -> None:
         await worker(Inbox())
     third = await worker()
     await eventually(lambda: third.consumers() == 2)
-
-
-async def test_a_look_gives_back_in_order(worker: Open) -> None:
-    """`browse` sees the oldest first and changes nothing, not even the order."""
-    queue = await worker()
-    for name in "abcde":
-        await queue.publish(DEAD, outgoing(name))
-    seen: list[Message] = list(await queue.browse(DEAD, 3))
-    assert names(seen) == ["a", "b", "c"]
-    await ready(queue, DEAD, 5)
-    assert names(await queue.browse(DEAD, 10)) == ["a", "b", "c", "d", "e"]

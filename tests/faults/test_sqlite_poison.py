@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
-from notifier.adapters.queues.sqlite.store import DELIVERY_LIMIT
-from notifier.domain.message import DEAD, Lane
+from notifier.domain.message import DEAD, DELIVERY_LIMIT, Lane
 from tests.contract.queues import Inbox, ready
 from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import EmbeddedRig, embedded

@@ -41,7 +41,7 @@ _CHANNEL_LOST = (*LOST, QueueUnavailable)
 
 
 class LaneConsumer:
-    """Keeps one consumer standing on whatever connection it is given."""
+    """Keeps one consumer running on the connection that it is given."""
 
     def __init__(self, lane: Lane, queue: str, options: RabbitOptions, mend: Callable[[], Awaitable[None]]) -> None:
         self._lane = lane
@@ -61,18 +61,18 @@ class LaneConsumer:
 
     @property
     def standing(self) -> bool:
-        """Whether the broker is sending us messages now."""
+        """Whether the broker sends us messages now."""
         return self._consumer_tag is not None
 
     async def start(self, inbox: Inbox) -> None:
-        """Consume from now on. Returns at once where there is no connection yet."""
+        """Consume from now on. Returns at once if there is no connection yet."""
         self._inbox = inbox
         self._wanted.set()
         with suppress(*_CHANNEL_LOST):  # the keeper of the channel sees it too, and begins anew
             await self._consume()
 
     async def stop(self) -> None:
-        """Take no more. What was taken stays ours: its channel lives on and can still be acked."""
+        """Take no more. Messages already taken can still be acked, since the channel stays open."""
         self._wanted.clear()
         self.problem = None
         async with self._changing:
@@ -90,7 +90,7 @@ class LaneConsumer:
                     await self._acks.flush()
 
     async def run(self, connection: Connection) -> None:
-        """Consume whenever that is wanted, until cancelled."""
+        """Consume while that is wanted, until cancelled."""
         pause = FIRST_PAUSE
         while not ending():
             await self._wanted.wait()
@@ -105,7 +105,7 @@ class LaneConsumer:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _hold(self, channel: aiormq.Channel) -> bool:
-        """Consume on this channel until it or the consumer is gone. Whether it ever consumed."""
+        """Consume on this channel until it or its consumer is gone. True if it ever consumed."""
         acks = ChannelAcks(channel)
         flushing = asyncio.create_task(acks.run())
         inbox = self._inbox
@@ -138,7 +138,7 @@ class LaneConsumer:
         return stood
 
     async def _consume(self) -> None:
-        """Have the broker send, if that is wanted, there is a channel, and it does not yet."""
+        """Start the consumer if it is wanted, there is a channel, and it does not run yet."""
         async with self._changing:
             lane, channel, acks, inbox = self._lane, self._channel, self._acks, self._inbox
             if channel is None or acks is None or inbox is None or self._consumer_tag or not self._wanted.is_set():

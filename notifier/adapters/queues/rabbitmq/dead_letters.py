@@ -1,4 +1,4 @@
-"""Going over the dead letters on RabbitMQ without using them up and without changing their order.
+"""Visits the dead letters on RabbitMQ without using them up and without changing their order.
 
 A visit has a connection of its own. It takes the letters in runs: a consumer gets as many as its prefetch, and is
 cancelled, which leaves what it got with it while nothing more comes. So memory is bounded by a run; of each letter only

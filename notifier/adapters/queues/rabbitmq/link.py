@@ -39,12 +39,12 @@ class Link:
         self._log = structlog.get_logger(__name__).bind(connection=purpose)
         self.connection: Connection | None = None
         self.standing = asyncio.Event()
-        self.failed = asyncio.Event()  # set while the last attempt met something that waiting alone will not heal
+        self.failed = asyncio.Event()  # set while the last attempt failed for a reason that waiting does not heal
         self.failure: NotifierError | None = None
         self._stood_at = 0.0
 
     def stand(self) -> None:
-        """The connection is of use now."""
+        """Note that the connection is of use now."""
         self.failure = None
         self.failed.clear()
         self.standing.set()
@@ -63,7 +63,7 @@ class Link:
             raise self.failure or QueueUnavailable("the queue was closed")
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Connect and serve, again and again, until cancelled."""
         pause = FIRST_PAUSE
         while not ending():
             try:

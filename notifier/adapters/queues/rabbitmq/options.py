@@ -1,4 +1,4 @@
-"""Where the broker is and how we speak to it."""
+"""The settings of the connection to RabbitMQ."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,14 +16,11 @@ def _as_the_url_says() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RabbitOptions:
-    """Where the broker is and how to speak to it.
+    """Where the broker is and how to connect to it. Raises ConfigurationError if the parts contradict each other.
 
-    `urls` are hosts of one cluster, tried in turn.
-
-    `credentials` gives user name and password and is asked again at each connection, so that a rotated password needs
-    no restart; None leaves what the URL holds. `prefetch` that leaves a lane out gets its default. Of what publishers
-    send, `max_event` bytes are held at most: larger ones are no events.
-    Raises ConfigurationError where the parts do not fit together.
+    `urls` are hosts of one cluster, tried one after the other. `credentials` returns user name and password, or None
+    for those of the URL. It is called for each connection, so that a new password needs no restart. A lane that
+    `prefetch` leaves out gets its default. Of a publisher's message at most `max_event` bytes are kept.
     """
 
     urls: tuple[str, ...] = field(repr=False)  # may hold a password
@@ -36,7 +33,7 @@ class RabbitOptions:
     name: str = "notifier"
 
     def __post_init__(self) -> None:
-        """Refuse what would be silently ignored or would lose messages."""
+        """Refuse settings that would be ignored silently or would lose messages."""
         mistakes = []
         if not self.urls:
             mistakes.append(Mistake("queue.url", "name at least one host: amqp://localhost:5672/"))
@@ -50,5 +47,5 @@ class RabbitOptions:
             raise ConfigurationError(mistakes)
 
     def prefetch_of(self, lane: Lane) -> int:
-        """How many unacked messages of the lane we hold at most."""
+        """The most unacked messages of this lane that a worker holds."""
         return self.prefetch.get(lane, PREFETCH[lane])

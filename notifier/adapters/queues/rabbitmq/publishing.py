@@ -1,7 +1,7 @@
-"""Writing messages so that they last: persistent, mandatory, confirmed, many at a time on one channel.
+"""Publishes messages so that they last: persistent, mandatory, confirmed, many at a time on one channel.
 
-A publish has one of two ends: it returns, and the message is durable; or it raises QueueUnavailable, and the message is
-perhaps durable all the same (a lost confirm), so that trying again may double it but never loses it.
+Either a publish returns, and the message is durable. Or it raises QueueUnavailable, and the message may be durable all
+the same, if only the confirm was lost. So trying again may double a message, but never loses one.
 """
 
 import asyncio
@@ -32,12 +32,12 @@ IN_FLIGHT = 1000  # publishes without a confirm yet; bounds memory (128 KiB each
 CONFIRM_TIMEOUT = 10.0  # no confirm after so long: the broker is blocked or stuck, and the caller should know
 LOOK_EVERY = 1.0  # seconds between two looks for publishes without a confirm
 PACE = 0.1  # seconds between two tries of one caller, on average
-TOLD_FOR = 15.0  # seconds that a refusal is told after it was met: one that lasts is met again ten times a second
+TOLD_FOR = 15.0  # seconds for which the status shows a refusal: one that lasts is met ten times a second
 BLOCKED = "the broker blocks publishing: memory or disk alarm"
 
 
 class Publishing:
-    """The publishing side. `serve` keeps the channel; `mend_soon` is told that a queue or exchange seems missing."""
+    """Publishes on a channel that `serve` keeps open. Sets `mend_soon` if a queue or exchange seems missing."""
 
     def __init__(self, mend_soon: asyncio.Event) -> None:
         self._mend_soon = mend_soon
@@ -46,7 +46,7 @@ class Publishing:
         self._writes: ConfirmedWrites | PlainWrites | None = None
         self._heard: Callable[[bytes], None] | None = None
         self._window = asyncio.Semaphore(IN_FLIGHT)
-        self._turns: dict[str, asyncio.Future[None]] = {}  # by message id, each for as long as it is published
+        self._under_way: dict[str, asyncio.Future[None]] = {}  # by message id, each for as long as it is published
         self._log = structlog.get_logger(__name__)
         self._refused, self._refused_at = "", -TOLD_FOR  # why the broker closed a channel last, and when
 
@@ -65,14 +65,14 @@ class Publishing:
             self._connection = None
 
     def ask_for_replies(self, heard: Callable[[bytes], None]) -> None:
-        """From the next channel on, say with every message that its publisher wants to hear what becomes of it.
+        """From the next channel on, ask for a reply to every message, and give each reply to `heard`.
 
-        By direct reply-to: replies come to the channel that published.
+        Direct reply-to brings replies to the channel that published.
         """
         self._heard = heard
 
     async def _use(self, channel: aiormq.Channel, link: Link) -> None:
-        """Write on this channel until it is gone."""
+        """Publish on this channel until it is gone."""
         way = ConfirmedWrites if insides.writes() else PlainWrites
         writes = way(channel, CONFIRM_TIMEOUT, replies=self._heard is not None)
         writing = asyncio.create_task(writes.run())
@@ -95,7 +95,7 @@ class Publishing:
             writes.end(QueueUnavailable(reason))
 
     def _note(self, error: BaseException | None) -> None:
-        """Say it where the broker closed the channel and left the connection standing: nobody else would."""
+        """Log that the broker closed the channel and kept the connection. Nobody else tells of that."""
         if isinstance(error, ChannelClosed):
             before, self._refused = self.refusal, reason_of(error)
             self._refused_at = asyncio.get_running_loop().time()
@@ -104,7 +104,7 @@ class Publishing:
 
     @property
     def refusal(self) -> str | None:
-        """Why the broker closes our channel, where it did so lately: others of our messages it may well take."""
+        """Why the broker closed our channel lately, if it did. It may still take other messages."""
         lately = asyncio.get_running_loop().time() - self._refused_at < TOLD_FOR
         return self._refused if lately else None
 
@@ -115,18 +115,18 @@ class Publishing:
 
     async def publish(self, publish: Publish) -> None:
         """Return once the broker has confirmed the message. Raises QueueUnavailable."""
-        # aiormq tells returned messages apart by their id alone: of two under way with the same id, the wrong one would
-        # be called lost, and the lost one confirmed. So the second waits, outside the window that others need.
+        # aiormq tells returned messages apart by their ids only. Of two under way with one id it would report the wrong
+        # one as lost, and confirm the lost one. So the second waits, outside the window that others need.
         message_id = publish.message_id
-        while (before := self._turns.get(message_id)) is not None:
+        while (before := self._under_way.get(message_id)) is not None:
             await asyncio.wait({before})
-        turn = self._turns[message_id] = asyncio.get_running_loop().create_future()
+        ended = self._under_way[message_id] = asyncio.get_running_loop().create_future()
         try:
             async with self._window:
                 await self._send(publish)
         finally:
-            del self._turns[message_id]
-            turn.set_result(None)
+            del self._under_way[message_id]
+            ended.set_result(None)
 
     async def _send(self, publish: Publish) -> None:
         channel, writes = self._channel, self._writes
@@ -147,7 +147,7 @@ class Publishing:
             writes.forget(publish.message_id)
 
     async def available(self) -> None:
-        """Return when a publish has a chance again. Never raises; paces its caller, whatever the trouble is."""
+        """Wait until a publish can succeed again. Never raises. Always waits for a moment, to pace its caller."""
         await asyncio.sleep(PACE * random.uniform(0.5, 1.5))  # noqa: S311  spreads the callers; no secret
         while self._channel is None or self._channel.is_closed or self.blocked:  # noqa: ASYNC110  no event tells all three
             await asyncio.sleep(PACE)
@@ -158,7 +158,7 @@ def _where(publish: Publish) -> str:
 
 
 async def _hear(channel: aiormq.Channel, heard: Callable[[bytes], None]) -> None:
-    """Have replies handed over. Raises QueueUnavailable."""
+    """Give replies to `heard`. Raises QueueUnavailable."""
 
     async def on_message(delivered: aiormq.abc.DeliveredMessage) -> None:
         heard(delivered.body)

@@ -25,7 +25,7 @@ IDLE = 60.0  # seconds without a reply, after which the connection is given up
 
 
 class Outbox:
-    """A bounded line of replies that wait to be written. `dropped` counts."""
+    """Replies that wait to be written, bounded. Counts those it drops."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[str, str | None, bytes]] = deque()
@@ -35,7 +35,7 @@ class Outbox:
         self.written = 0
 
     def put(self, to: str, correlation_id: str | None, body: bytes) -> None:
-        """Never waits. What no message can bear is dropped: written, it would end the connection for all replies.
+        """Add a reply. Never waits. Drops one whose name cannot be written: it would end the connection for all.
 
         An older release may have written such a name into a delivery.
         """
@@ -52,14 +52,14 @@ class Outbox:
         return not self._waiting
 
     def clear(self) -> None:
-        """Drop what waits."""
+        """Drop all replies."""
         self.dropped += len(self._waiting)
         self._waiting.clear()
         self._bytes = 0
         self.filled.clear()
 
     async def write(self, channel: aiormq.Channel, connection: Connection) -> None:
-        """Write what comes, until cancelled. Raises what aiormq does, or QueueUnavailable."""
+        """Write replies as they come, until cancelled. Raises what aiormq does, or QueueUnavailable."""
         while True:
             await self.filled.wait()
             self.filled.clear()
@@ -82,14 +82,14 @@ class Outbox:
 
 
 class ReplyConnection:
-    """The connection for replies to names that publishers gave. `run` in a task of its own."""
+    """The connection for replies to names that publishers gave. Needs a task for `run`."""
 
     def __init__(self, options: RabbitOptions) -> None:
         self._link = Link(options, "replies", self._serve)
         self.outbox = Outbox()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Connect while there are replies, until cancelled."""
         while True:
             await self.outbox.filled.wait()
             await _beside(self._link.run(), self._idle())
@@ -100,7 +100,7 @@ class ReplyConnection:
         while before != self.outbox.written or self._link.connection is None:
             before = self.outbox.written
             await asyncio.sleep(IDLE)
-            if self._link.connection is None:  # whoever asked has gone
+            if self._link.connection is None:  # the broker is away: whoever asked has gone by now
                 self.outbox.clear()
                 return
 

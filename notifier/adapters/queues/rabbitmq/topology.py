@@ -1,4 +1,4 @@
-"""The queues and exchanges that must stand, as data, and what to do with them on a connection.
+"""The queues and exchanges that notifier needs, as data; declares, verifies, surveys and deletes them.
 
 Every queue is a durable quorum queue that dead-letters at least once; the delivery limit is always given and finite,
 because leaving it out means 20 on RabbitMQ 4.x, and -1 means "drop at the first requeue" on 3.10.
@@ -52,14 +52,14 @@ class ExchangeSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
-    """Everything under one prefix."""
+    """All queues and exchanges under one prefix."""
 
     queues: tuple[QueueSpec, ...]
     exchanges: tuple[ExchangeSpec, ...]
 
 
 def topology_of(prefix: str) -> Topology:
-    """What must stand for this `queue.prefix`."""
+    """The queues and exchanges of this `queue.prefix`."""
     dead = _queue(f"{prefix}.{DEAD}", limit=NO_LIMIT, to=None)
     lanes = (_queue(f"{prefix}.{lane}", limit=DELIVERY_LIMIT, to=dead.name) for lane in Lane)
     delays = (
@@ -91,7 +91,7 @@ def _queue(name: str, *, limit: int, to: str | None, ttl: int | None = None) -> 
 
 
 class _Surveyor:
-    """Goes through a topology on a channel, which the broker closes at each mistake, and gathers the mistakes."""
+    """Goes through a topology and gathers the mistakes. The broker closes the channel at each one."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -171,14 +171,14 @@ class _Surveyor:
 
 
 async def declare(connection: Connection, topology: Topology) -> None:
-    """Make everything stand. What stands already is left alone. Raises TopologyMismatch, QueueError (not allowed)."""
+    """Declare what is missing, and leave the rest alone. Raises TopologyMismatch, or QueueError if not allowed."""
     surveyor = _Surveyor(connection)
     await surveyor.declare(topology)
     await surveyor.finish()
 
 
 async def verify(connection: Connection, topology: Topology) -> None:
-    """Check that everything stands as it should. Arguments are compared only where we may configure queues.
+    """Check that nothing is missing or different. Arguments are compared only if we may configure queues.
 
     Raises TopologyMismatch with all that is wrong.
     """
@@ -189,9 +189,9 @@ async def verify(connection: Connection, topology: Topology) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopologyState:
-    """How one queue or exchange stands. `ready` messages and `consumers` are None for an exchange.
+    """What was found of one queue or exchange. `ready` messages and `consumers` are None for an exchange.
 
-    `difference` says what is other than it should be.
+    `difference` says which argument is not as it should be.
     """
 
     what: Literal["queue", "exchange"]
@@ -204,12 +204,12 @@ class TopologyState:
 
 
 async def survey(connection: Connection, topology: Topology) -> tuple[TopologyState, ...]:
-    """Look at everything, change nothing. Arguments are compared only where we may configure queues."""
+    """Look at everything, change nothing. Arguments are compared only if we may configure queues."""
     surveyor = _Surveyor(connection)
     await surveyor.verify(topology)
     await surveyor.leave()
 
-    def standing(what: Literal["queue", "exchange"], name: str, arguments: Mapping[str, str | int]) -> TopologyState:
+    def item(what: Literal["queue", "exchange"], name: str, arguments: Mapping[str, str | int]) -> TopologyState:
         full = f"{what} {name}"
         return TopologyState(
             what=what,
@@ -222,13 +222,13 @@ async def survey(connection: Connection, topology: Topology) -> tuple[TopologySt
         )
 
     return (
-        *(standing("queue", queue.name, queue.arguments) for queue in topology.queues),
-        *(standing("exchange", exchange.name, {}) for exchange in topology.exchanges),
+        *(item("queue", queue.name, queue.arguments) for queue in topology.queues),
+        *(item("exchange", exchange.name, {}) for exchange in topology.exchanges),
     )
 
 
 async def delete(connection: Connection, topology: Topology) -> Mapping[str, int]:
-    """Delete everything with what it holds; the ready messages lost, by queue. What is missing is no error."""
+    """Delete everything. Returns how many ready messages went with each queue. A missing queue is no error."""
     lost: dict[str, int] = {}
     surveyor = _Surveyor(connection)
     # Never `if-empty`: on quorum queues it closes the whole connection.

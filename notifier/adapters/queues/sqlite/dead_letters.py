@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from notifier.adapters.queues.sqlite.store import Row, Store, Tag
+from notifier.adapters.queues.sqlite.store import NewRow, RowTag, Store
 from notifier.domain.letter_filter import FoundLetter, LetterReader
 from notifier.domain.message import DEAD, Message, Transfer, Transferred
 
@@ -89,7 +89,7 @@ class SqliteVisit:
 
         def work(store: Store) -> set[int]:
             standing = store.standing(DEAD, list(rows))
-            moved: list[Row] = [row for id_, row in rows.items() if id_ in standing]
+            moved: list[NewRow] = [row for id_, row in rows.items() if id_ in standing]
             store.insert(moved)
             store.delete(sorted(standing))
             return standing
@@ -100,5 +100,5 @@ class SqliteVisit:
 
 def _id(message: Message) -> int:
     tag = message.tag
-    assert isinstance(tag, Tag), "a letter of this visit"
+    assert isinstance(tag, RowTag), "a letter of this visit"
     return tag.id

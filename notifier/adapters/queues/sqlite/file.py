@@ -1,6 +1,6 @@
-"""The file of the embedded queue: made, opened, and judged before anything is written to it.
+"""Creates, opens and checks the file of the embedded queue before anything is written to it.
 
-What is not ours, or is damaged, is refused and left as it is, byte for byte. Only this module and `store` use sqlite3.
+A file that is not ours, or is damaged, is refused and left as it is, byte for byte.
 """
 
 import os
@@ -40,7 +40,7 @@ _SCHEMA = (
 
 
 def open_file(path: Path) -> sqlite3.Connection:
-    """Open or create the file. Raises TopologyMismatch where it is not ours, and leaves it as it is."""
+    """Open or create the file. Raises TopologyMismatch for a file that is not ours, and leaves it as it is."""
     try:
         # Made by us, for the mode: it holds `sub` and `sid`. SQLite gives its -wal and -shm the same mode.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -57,10 +57,10 @@ def open_file(path: Path) -> sqlite3.Connection:
 
 
 def examine(path: Path) -> None:
-    """Read the file from beginning to end, and write nothing. Raises TopologyMismatch where it is damaged.
+    """Read the whole file, and write nothing. Raises TopologyMismatch if it is damaged.
 
-    By a connection that cannot write: another would fold the write-ahead log into the file as it closes. What is not
-    ours, or cannot be opened, is left to `open_file`.
+    The connection cannot write: one that can folds the write-ahead log into the file as it closes. `open_file` judges
+    a file that is not ours or cannot be opened.
     """
     log = path.with_name(f"{path.name}-wal")
     try:
@@ -69,7 +69,7 @@ def examine(path: Path) -> None:
         logged = log.stat().st_size if log.exists() else 0
     except OSError:
         return
-    if not header and logged:  # SQLite would take it as new, and delete what its log holds
+    if not header and logged:  # SQLite takes it for a new one, and deletes what the log holds
         raise _damaged(path, "it is empty, and its write-ahead log is not")
     if not header.startswith(_MAGIC) or header[_ID_AT:] != APPLICATION_ID.to_bytes(4):
         return
@@ -82,7 +82,7 @@ def examine(path: Path) -> None:
 
 
 def recognise(path: Path) -> None:
-    """Check that the file is ours, or empty, and write nothing. Raises TopologyMismatch, QueueUnavailable."""
+    """Check that the file is ours or empty, and write nothing. Raises TopologyMismatch, QueueUnavailable."""
     with translating(path):
         database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT, uri=True)
         with closing(database):
@@ -106,7 +106,7 @@ def transaction(database: sqlite3.Connection, path: Path) -> Iterator[None]:
 
 @contextmanager
 def translating(path: Path) -> Iterator[None]:
-    """SQLite's errors as ours: what may pass, and what only an operator can mend."""
+    """Translate SQLite's errors: TopologyMismatch if only an operator can help, else QueueUnavailable."""
     try:
         yield
     except sqlite3.Error as error:
@@ -117,7 +117,7 @@ def translating(path: Path) -> Iterator[None]:
 
 
 def one(database: sqlite3.Connection, sql: str, *parameters: object) -> Any:
-    """The one value that this asks for."""
+    """The one value that a query returns."""
     with closing(database.execute(sql, parameters)) as cursor:
         return cursor.fetchone()[0]
 
@@ -134,7 +134,7 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
 
 
 def _is_new(database: sqlite3.Connection, path: Path) -> bool:
-    """Whether the file is empty. Raises TopologyMismatch where something other than our schema is in it."""
+    """Whether the file is empty. Raises TopologyMismatch if it holds anything but our schema."""
     try:
         application = one(database, "PRAGMA application_id")
         version = one(database, "PRAGMA user_version")

@@ -1,11 +1,11 @@
-"""What the event loop and the one thread that does all SQLite work hand each other."""
+"""What the event loop and the writer's thread hand each other: operations one way, reports the other."""
 
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from notifier.adapters.queues.sqlite.store import Row
+from notifier.adapters.queues.sqlite.store import NewRow
 from notifier.domain.errors import QueueError
 from notifier.domain.message import Lane, Message
 
@@ -13,19 +13,19 @@ from notifier.domain.message import Lane, Message
 class Insert(NamedTuple):
     """Make a message durable."""
 
-    row: Row
+    row: NewRow
     done: "Future[None]"
 
 
 class Ack(NamedTuple):
-    """A message that was taken has found its fate."""
+    """Delete a message that was taken."""
 
     id: int
     lane: Lane
 
 
 class Call(NamedTuple):
-    """Run something on the thread, after this turn's commit."""
+    """Run a function on the thread, after the next commit."""
 
     run: Callable[[], object]
     done: "Future[Any]"
@@ -35,7 +35,7 @@ Operation = Insert | Ack | Call
 
 
 class FutureResult(NamedTuple):
-    """What a future of the loop is to be told there."""
+    """The result or error for a future that waits on the loop."""
 
     done: "Future[Any]"
     result: object = None
@@ -43,14 +43,14 @@ class FutureResult(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What came of a turn. `problem` says what is wrong, None where nothing is. `ended`: the thread's last word.
+class WriterReport:
+    """What a commit brought. `problem` says what is wrong; None if nothing is. `ended`: no further report follows.
 
-    `damage`: why a worker cannot go on with this file.
+    `damage` says why a worker cannot go on with this file.
     """
 
     connected: bool
-    answers: Sequence[FutureResult] = ()
+    completions: Sequence[FutureResult] = ()
     taken: Sequence[Message] = ()
     problem: str | None = None
     damage: str | None = None

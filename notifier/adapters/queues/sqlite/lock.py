@@ -1,7 +1,7 @@
-"""One worker a file: an flock on `<path>.lock`, which the kernel drops with the process, however that ends.
+"""Lets one worker at a time use a queue file, by an flock on `<path>.lock`. The kernel drops it with the process.
 
-The file holds the worker's pid, for the message to whoever comes second. It is never deleted: a lock on a deleted
-file would keep nobody out.
+The lock file holds the pid of the worker, for the error that a second worker gets. It is never deleted: a lock on a
+deleted file keeps nobody out.
 """
 
 import fcntl
@@ -12,13 +12,13 @@ from pathlib import Path
 
 from notifier.domain.errors import QueueUnavailable
 
-# `worker_at` holds the lock for microseconds when it looks; a worker that starts just then tries again.
+# `worker_at` holds the lock for microseconds while it looks. A worker that starts in that moment tries again.
 _TRIES = 10
 _PAUSE = 0.02  # seconds
 
 
 class WorkerLock:
-    """The lock, held from its making to `release`. Raises QueueUnavailable where another worker has it."""
+    """The lock, held until `release`. Raises QueueUnavailable if another worker holds it."""
 
     def __init__(self, path: Path) -> None:
         file = _lock_file(path)
@@ -48,7 +48,7 @@ class WorkerLock:
         return False
 
     def release(self) -> None:
-        """Let the next worker in."""
+        """Release the lock."""
         os.close(self._fd)
 
 

@@ -19,9 +19,9 @@ from notifier.adapters.feed.feed_table import Retention
 from notifier.adapters.queues.sqlite.dead_letters import SqliteDeadLetters
 from notifier.adapters.queues.sqlite.examination import examine_file
 from notifier.adapters.queues.sqlite.feed_target import SqliteFeedTarget
-from notifier.adapters.queues.sqlite.handover import Ack, Call, Insert, Report
+from notifier.adapters.queues.sqlite.handover import Ack, Call, Insert, WriterReport
 from notifier.adapters.queues.sqlite.side_channel import SqliteSideChannel
-from notifier.adapters.queues.sqlite.store import ASKER, Row, Store, Tag, queue_of_wait
+from notifier.adapters.queues.sqlite.store import ASKER, NewRow, RowTag, Store, queue_of_wait
 from notifier.adapters.queues.sqlite.writer import SqliteOptions, Writer
 from notifier.domain.backoff import SOON, Rounding
 from notifier.domain.errors import QueueError, QueueUnavailable
@@ -43,7 +43,7 @@ class SqliteQueue:
         self._writer: Writer | None = None
         self._thread: Thread | None = None
         self._inbox: Inbox | None = None  # its `lost` is never called: a file loses no consumer
-        self._held: dict[int, Tag] = {}
+        self._held: dict[int, RowTag] = {}
         self._connected = False
         self._problem: str | None = _NOT_OPEN
         self._consuming = False
@@ -108,7 +108,7 @@ class SqliteQueue:
     def ack(self, message: Message) -> None:
         """Delete the message with the next commit. No effect if it is not held any more."""
         tag = message.tag
-        if self._writer is not None and isinstance(tag, Tag) and self._held.get(tag.id) is tag:
+        if self._writer is not None and isinstance(tag, RowTag) and self._held.get(tag.id) is tag:
             del self._held[tag.id]
             self._writer.put(Ack(tag.id, message.lane))
 
@@ -123,9 +123,9 @@ class SqliteQueue:
         wait = max(SOON, due - self._options.clock())
         await self._write(self.row(queue_of_wait(wait), message, due=self._options.pace() + wait))
 
-    def row(self, queue: str, message: Outgoing, *, due: float | None = None) -> Row:
+    def row(self, queue: str, message: Outgoing, *, due: float | None = None) -> NewRow:
         """The message as a row of the file."""
-        return Row(
+        return NewRow(
             queue=queue,
             kind=message.kind,
             content_type=message.content_type,
@@ -145,11 +145,11 @@ class SqliteQueue:
         content_type: str = "application/json",
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Publish an event to events or bulk, as any publisher does. Raises QueueUnavailable."""
+        """Insert an event to events or bulk, as any publisher does. Raises QueueUnavailable."""
         if lane is Lane.RETRIES:
             raise ValueError("no event is published to the retries")
         await self._write(
-            Row(
+            NewRow(
                 queue=lane,
                 kind=None,
                 content_type=_storable(content_type),
@@ -239,7 +239,7 @@ class SqliteQueue:
             raise QueueUnavailable(f"the queue {self._options.path} is not open")
         return self._writer
 
-    async def _write(self, row: Row) -> None:
+    async def _write(self, row: NewRow) -> None:
         writer = self._running()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         writer.put(Insert(row, done))
@@ -258,11 +258,11 @@ class SqliteQueue:
         self._running().put(Call(run, done))
         return await done
 
-    def _settle(self, report: Report) -> None:
+    def _settle(self, report: WriterReport) -> None:
         """Take a report of the writer, on the loop."""
         before = self._problem
         self._connected, self._problem, self._damage = report.connected, report.problem, report.damage
-        for done, result, error in report.answers:
+        for done, result, error in report.completions:
             if done.done():  # the caller was cancelled
                 continue
             if error is None:
@@ -271,7 +271,7 @@ class SqliteQueue:
                 done.set_exception(error)
         if report.taken and self._inbox is not None:
             for message in report.taken:
-                if isinstance(message.tag, Tag):
+                if isinstance(message.tag, RowTag):
                     self._held[message.tag.id] = message.tag
                 self._inbox.take(message)
         if report.ended:

@@ -24,14 +24,13 @@ from notifier.adapters.feed import feed_table
 from notifier.adapters.feed.feed_table import Retention
 from notifier.adapters.queues.sqlite.file import one, open_file, transaction, translating
 from notifier.domain.fate import FeedNotice
-from notifier.domain.message import DEAD, DELAYED, Lane, Message, kind_named
+from notifier.domain.message import DEAD, DELAYED, DELIVERY_LIMIT, Lane, Message, kind_named
 from notifier.domain.reply import ReplyTo
 
 IN_FILE = "file"  # where a publisher beside the worker is answered: in the tables of `notes`
 ASKER = "notifier.asker"  # the header by which it says who it is; only we write to the file
 GIVEN_UP = "notifier.given_up"  # the header that says when this was, in epoch seconds
 T = TypeVar("T")
-DELIVERY_LIMIT = 100  # what is given back more often is dead: RabbitMQ's limit of the same name (`x-delivery-limit`)
 LARGEST_INSERT = 256  # rows of one statement
 DUE_AT_ONCE = 512  # messages moved in one transaction, so that a backlog holds nobody up
 # A message that waits goes by its due time. The queue's name only says how long it waits at the most, `delay.64s`, as
@@ -73,8 +72,8 @@ _JOIN_HOPS = f"""
 _UNDELAY = f"DELETE FROM messages WHERE id IN (SELECT id {_DUE})"  # noqa: S608  constants
 
 
-class Row(NamedTuple):
-    """A message to be written. `headers` is a JSON object; `due` in epoch seconds where it waits, else None."""
+class NewRow(NamedTuple):
+    """A message to write. `headers` is a JSON object; `due` in epoch seconds, None if the message does not wait."""
 
     queue: str
     kind: str | None
@@ -87,19 +86,19 @@ class Row(NamedTuple):
 
 
 def queue_of_wait(seconds: float) -> str:
-    """Where a message is kept that waits so long."""
+    """The name under which a message is kept that waits for so long."""
     return next((name for name, most in DELAYS.items() if seconds <= most), _LONGEST)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tag:
-    """The handle of one taking: compared by identity, so that a later taking of the same row has another."""
+class RowTag:
+    """Names one taking of a row. Tags compare by identity: when the row is taken again it gets another one."""
 
     id: int
 
 
 class Store:
-    """One open file, for the thread that opened it. Raises QueueUnavailable for whatever SQLite refuses."""
+    """An open queue file, for the thread that opened it. Raises QueueUnavailable for whatever SQLite refuses."""
 
     def __init__(self, database: sqlite3.Connection, path: Path) -> None:
         self._database = database
@@ -107,7 +106,7 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open or create the file. Raises TopologyMismatch where it is not ours, and leaves it as it is."""
+        """Open or create the file. Raises TopologyMismatch for a file that is not ours, and leaves it as it is."""
         return cls(open_file(path), path)
 
     def transaction(self) -> AbstractContextManager[None]:
@@ -115,15 +114,15 @@ class Store:
         return transaction(self._database, self._path)
 
     def reclaim(self) -> None:
-        """Fold the write-ahead log into the file, as far as that goes, so that it can be written from its beginning.
+        """Fold what can be folded of the write-ahead log into the file, so that the log starts anew.
 
-        SQLite does so after a commit, when the log has 4 MiB. On a disk that is full before, no commit succeeds any
-        more, and it never would: the log itself fills the disk. Does not wait for anybody, and never raises.
+        SQLite does so after a commit, once the log has 4 MiB. On a disk that is full before that no commit succeeds, so
+        SQLite never does, and the log keeps the disk full. Waits for nobody, and never raises.
         """
         with suppress(sqlite3.Error):
             self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
-    def insert(self, rows: Sequence[Row]) -> None:
+    def insert(self, rows: Sequence[NewRow]) -> None:
         """Write messages, in their order."""
         start = 0
         while start < len(rows):
@@ -134,7 +133,7 @@ class Store:
             start += size
 
     def delete(self, ids: Sequence[int]) -> None:
-        """Remove messages that found their fate."""
+        """Delete messages."""
         if ids:
             self._database.execute("DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))", (str(ids),))
 
@@ -149,7 +148,7 @@ class Store:
         return int(self._one(_WITHIN, queue, after, limit, size))
 
     def last_id(self, queue: str) -> int:
-        """The newest message of a queue; 0 where there is none."""
+        """The id of the newest message of a queue; 0 if it is empty."""
         return int(self._one("SELECT coalesce(max(id), 0) FROM messages WHERE queue = ?", queue))
 
     def standing(self, queue: str, ids: Sequence[int]) -> set[int]:
@@ -168,7 +167,7 @@ class Store:
         return 0 if found is None else int(found)
 
     def give_back(self, now: float) -> None:
-        """What was taken and not acked is ready again, in its old place, with `delivery_count` one higher.
+        """Give back the messages that were taken and not acked: in their places, with `delivery_count` one higher.
 
         What kills whoever takes it would kill for ever: beyond the limit it is moved to `dead` as it is. Nobody reads
         it on the way, which may be what kills.
@@ -179,7 +178,7 @@ class Store:
         self._database.execute("UPDATE lanes SET taken_to = 0")
 
     def bound_delays(self, now: float) -> None:
-        """Where the wall clock was set back since, bring every due time forward by as much as the farthest shows.
+        """If the wall clock was set back meanwhile, bring every due time forward by as much as the farthest shows.
 
         None lies ahead by more than its queue's name says. All are moved, so that they keep their distances.
         """
@@ -194,7 +193,7 @@ class Store:
         self._database.execute(_JOIN_HOPS)
 
     def move_due(self, now: float) -> None:
-        """Move what came due to `retries`, the earliest first, `DUE_AT_ONCE` at most."""
+        """Move messages that are due to `retries`, the earliest first, `DUE_AT_ONCE` at most."""
         self._database.execute(_MOVE, (now, DUE_AT_ONCE))
         self._database.execute(_UNDELAY, (now, DUE_AT_ONCE))
 
@@ -204,7 +203,7 @@ class Store:
         return due
 
     def depths(self, *, consumed: bool) -> Mapping[str, int]:
-        """Messages by queue. While a worker lives (`consumed`) those that it took do not count."""
+        """The number of messages in each queue. While a worker lives (`consumed`), those that it took do not count."""
         with translating(self._path):
             counted: dict[str, int] = json.loads(self._one(_DEPTHS, consumed))
         return counted
@@ -259,7 +258,7 @@ def _message(lane: Lane, row: list[Any]) -> Message:
     return Message(
         lane=lane,
         body=bytes.fromhex(body),
-        tag=Tag(id_),
+        tag=RowTag(id_),
         kind=kind_named(kind),
         content_type=content_type,
         headers=headers,
@@ -272,5 +271,5 @@ def _message(lane: Lane, row: list[Any]) -> Message:
 
 @cache
 def _insert(rows: int) -> str:
-    values = ",".join([f"({','.join('?' * len(Row._fields))})"] * rows)
-    return f"INSERT INTO messages ({', '.join(Row._fields)}) VALUES {values}"  # noqa: S608  our own field names
+    values = ",".join([f"({','.join('?' * len(NewRow._fields))})"] * rows)
+    return f"INSERT INTO messages ({', '.join(NewRow._fields)}) VALUES {values}"  # noqa: S608  our own field names

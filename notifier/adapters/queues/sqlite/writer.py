@@ -1,11 +1,11 @@
-"""The one thread that does all SQLite work. What arrives while a commit runs rides in the next one.
+"""Does all SQLite work on one thread, in group commits: what arrives during a commit goes into the next one.
 
 Rules of this module:
-- One turn is one transaction: acks, publishes, what came due, what the lanes have room for. Then one call to the loop
-  tells everything that came of it. So a turn costs one fsync and two changes of thread, however much is in it.
-- Nothing is told before it is durable, and nothing of a turn is remembered before its commit.
-- A failed commit refuses its publishes, keeps its acks for the next, and is tried again a poll later. Only damage of
-  the file ends the thread of a worker: it does not pass, and writing on would make it worse.
+- One round is one transaction: acks, publishes, messages that are due, messages that the lanes have room for. One
+  report to the loop follows. So a round costs one fsync and two changes of thread, however much is in it.
+- Nothing is reported before it is durable, and nothing of a round is remembered before its commit.
+- A failed commit refuses its publishes and keeps its acks for the next round, a poll later. Only a damaged file ends
+  the thread of a worker: the damage stays, and writing on would make it worse.
 """
 
 import time
@@ -18,7 +18,7 @@ from typing import TypeVar, assert_never
 
 from notifier.adapters.feed.feed_table import Retention
 from notifier.adapters.queues.sqlite.file import examine
-from notifier.adapters.queues.sqlite.handover import Ack, Call, FutureResult, Insert, Operation, Report
+from notifier.adapters.queues.sqlite.handover import Ack, Call, FutureResult, Insert, Operation, WriterReport
 from notifier.adapters.queues.sqlite.lock import WorkerLock, worker_at
 from notifier.adapters.queues.sqlite.store import QUEUES, Store
 from notifier.domain.defaults import PREFETCH
@@ -28,21 +28,22 @@ from notifier.domain.message import Depth, Lane, Message
 
 T = TypeVar("T")
 POLL = 0.25  # seconds between looks for what another process wrote; a look reads one number
-TAKE_AT_ONCE = 128  # messages a lane and turn: 16 MiB of bodies at the largest event
+TAKE_AT_ONCE = 128  # messages a lane and round: 16 MiB of bodies at the largest event
 
 
 def from_now_on() -> Callable[[], float]:
-    """The wall clock as it stands now, and from now on at an even pace, however the wall clock is set meanwhile."""
+    """A clock that begins at the wall clock's time and keeps an even pace, however the wall clock is set."""
     ahead = time.time() - time.monotonic()
     return lambda: ahead + time.monotonic()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqliteOptions:
-    """Where the file is, how many unacked messages a lane may have (a lane left out: the default), whose time it is.
+    """The path of the file, the unacked messages that each lane may have, and two clocks.
 
-    `clock` tells when a message was published. Delays go by `pace`, in epoch seconds too, since another process goes on
-    with them: by the wall clock, all would end at once when it is set an hour ahead, and last an hour more when back.
+    A lane that `prefetch` leaves out gets its default. `clock` says when a message was published. Delays go by `pace`,
+    in epoch seconds too, since another process goes on with them. By the wall clock they would all end at once if it is
+    set an hour ahead, and last an hour longer if it is set back.
     """
 
     path: Path
@@ -53,7 +54,7 @@ class SqliteOptions:
 
 @dataclass(slots=True, kw_only=True)
 class _Lane:
-    """What the thread knows of a lane. `hungry`: there may be more beyond `taken_to`."""
+    """What the thread knows of a lane. `hungry`: there may be messages beyond `taken_to`."""
 
     room: int
     taken_to: int = 0
@@ -66,7 +67,7 @@ class Writer:
     `put` is for the loop, `run` for the thread, the rest for `Call`s. `tell` runs on the thread.
     """
 
-    def __init__(self, options: SqliteOptions, tell: Callable[[Report], object]) -> None:
+    def __init__(self, options: SqliteOptions, tell: Callable[[WriterReport], object]) -> None:
         self._path = options.path
         self._pace = options.pace
         self._tell = tell
@@ -85,35 +86,35 @@ class Writer:
         self._seen_elsewhere: int | None = None
 
     def put(self, operation: Operation) -> None:
-        """Hand an operation to the thread. Never waits."""
+        """Give the thread an operation. Never waits."""
         self._inbox.put(operation)
 
     def run(self) -> None:
-        """The thread: turns until `finish`."""
+        """Do one round after the other, until `finish`."""
         try:
             while not self._closing:
                 self._now_doing = self._gather()
-                self._turn(self._now_doing)
+                self._round(self._now_doing)
                 self._now_doing = ()
-        finally:  # by a fault of ours too: nobody may wait for ever, and the next worker may start
+        finally:  # also after a fault of ours: nobody may wait for ever, and the next worker must be able to start
             if self._store is not None:
                 self._store.close()
             if self._lock is not None:
                 self._lock.release()
             closed = f"the queue {self._path} was closed"
-            self._report(Report(connected=False, problem=self._damage or closed, damage=self._damage, ended=True))
+            self._report(WriterReport(connected=False, problem=self._damage or closed, damage=self._damage, ended=True))
 
     def abandoned(self) -> list[Operation]:
-        """What nobody will do any more, once the thread has ended."""
+        """The operations that the thread has not done, once it has ended."""
         left = list(self._now_doing)
         while not self._inbox.empty():
             left.append(self._inbox.get_nowait())
         return left
 
-    def _report(self, report: Report) -> None:
+    def _report(self, report: WriterReport) -> None:
         try:
             self._tell(report)
-        except RuntimeError:  # the loop was closed before the queue: there is nobody left to work for
+        except RuntimeError:  # the loop was closed before the queue: nobody is left to work for
             self._closing = True
 
     def _gather(self) -> list[Operation]:
@@ -126,7 +127,7 @@ class Writer:
             return operations
 
     def _patience(self) -> float | None:
-        """Seconds until there is something to do although nobody asks."""
+        """Seconds to wait for an operation before a round without one."""
         if self._problem is not None:
             return POLL
         if self._lock is None:
@@ -135,7 +136,7 @@ class Writer:
             return 0.0
         return POLL if self._next_due is None else min(POLL, max(0.0, self._next_due - self._pace()))
 
-    def _turn(self, operations: Sequence[Operation]) -> None:
+    def _round(self, operations: Sequence[Operation]) -> None:
         publishes: list[Insert] = []
         calls: list[Call] = []
         for operation in operations:
@@ -161,16 +162,16 @@ class Writer:
             if isinstance(error, TopologyMismatch) and self._lock is not None:
                 self._damage, self._closing = str(error), True
         problem = self._problem
-        answers = [
+        completions = [
             FutureResult(p.done, error=None if problem is None else QueueUnavailable(problem)) for p in publishes
         ]
-        answers += [self._answer(call) for call in calls]
-        if answers or taken or self._problem != before:
+        completions += [self._run(call) for call in calls]
+        if completions or taken or self._problem != before:
             connected = self._store is not None
-            self._report(Report(connected=connected, answers=answers, taken=taken, problem=self._problem))
+            self._report(WriterReport(connected=connected, completions=completions, taken=taken, problem=self._problem))
 
     def _commit(self, publishes: Sequence[Insert]) -> list[Message]:
-        """One transaction. Returns what was taken in it."""
+        """Do one transaction. Returns the messages taken in it."""
         store = self._opened()
         rows = [publish.row for publish in publishes]
         for row in rows:
@@ -205,7 +206,7 @@ class Writer:
         return [message for page in pages.values() for _, message in page]
 
     def _takers(self) -> dict[Lane, int]:
-        """How much each lane that may have more can take now."""
+        """How many messages each lane can take now; lanes without room or messages are left out."""
         if not self._consuming:
             return {}
         return {name: min(lane.room, TAKE_AT_ONCE) for name, lane in self._lanes.items() if lane.hungry and lane.room}
@@ -218,14 +219,14 @@ class Writer:
             lane.taken_to = page[-1][0]
 
     def _look_elsewhere(self, store: Store) -> int | None:
-        """A number that is another one once another process wrote. The last one where it is too soon to look."""
+        """A number that changes with each commit of another process. Within a poll it is the last one seen."""
         if self._lock is None or time.monotonic() < self._next_look:
             return self._seen_elsewhere
         seen = store.changes_elsewhere()
         self._next_look = time.monotonic() + POLL
         return seen
 
-    def _answer(self, call: Call) -> FutureResult:
+    def _run(self, call: Call) -> FutureResult:
         try:
             return FutureResult(call.done, result=call.run())
         except QueueError as error:
@@ -233,24 +234,24 @@ class Writer:
 
     def _opened(self) -> Store:
         if self._store is None:
-            if not worker_at(self._path):  # else that has done so, and the file may be large
+            if not worker_at(self._path):  # a running worker has examined it, and the file may be large
                 examine(self._path)
             self._store = Store.open(self._path)
         return self._store
 
     def check(self) -> None:
-        """Raise QueueError where the file cannot be used."""
+        """Raise QueueError if the file cannot be used."""
         self._opened()
 
     def start_consuming(self) -> None:
-        """Take from now on. Raises QueueUnavailable where another worker does."""
+        """Take messages from now on. Raises QueueUnavailable if another worker does."""
         store = self._opened()
         if self._lock is None:
             lock = WorkerLock(self._path)
             store.reclaim()
             try:
                 with store.transaction():
-                    store.give_back(self._pace())  # what a worker had that did not come to its end
+                    store.give_back(self._pace())  # what a worker held that was killed
                     store.bound_delays(self._pace())
                     store.join_hops()
             except BaseException:
@@ -260,7 +261,7 @@ class Writer:
         self._consuming = True
 
     def stop_consuming(self) -> None:
-        """Take no more. What was taken can still be acked."""
+        """Take no more. Messages already taken can still be acked."""
         self._consuming = False
 
     def depths(self) -> dict[str, Depth]:
@@ -285,18 +286,18 @@ class Writer:
             store.keep_notices(batch, retention, self._pace())
 
     def use(self, work: Callable[[Connection], T], *, writing: bool) -> T:
-        """Have this done on the open file."""
+        """Run `work` on the open file."""
         return self._opened().use(work, writing=writing)
 
     def visit(self, work: Callable[[Store], T], *, writing: bool) -> T:
-        """Have this done on the store. The lanes look again after a change: it may have fed them."""
+        """Run `work` on the store. After a change the lanes look again, since it may have added messages."""
         store = self._opened()
         for lane in self._lanes.values():
             lane.hungry |= writing
         return store.use(lambda _: work(store), writing=writing)
 
     def finish(self) -> None:
-        """The last turn: what was taken and not acked is given back."""
+        """End the thread after one last transaction: messages without an ack are given back."""
         self._consuming = False
         self._closing = True
         if self._store is not None and self._lock is not None:

@@ -1,12 +1,12 @@
-"""Publishes of one channel, written together and confirmed one by one: half of what aiormq's `basic_publish` costs.
+"""Writes the publishes of a channel together and confirms each, at half the cost of aiormq's `basic_publish`.
 
-That takes a lock, three context managers and four callbacks for each, 90 µs in all. Here a publish is a few lines that
-cannot wait: its number is given and its frames are made at once, so that both keep their order, and one task writes
-what has gathered. What can wait for a moment is written with others: by itself each costs a write, a read of its
-confirm, and a turn of the loop or two.
+aiormq takes a lock, three context managers and four callbacks for each publish, 90 µs in all. Here a publish gets its
+number and its frames at once, without a wait, so that both keep their order, and one task writes all that has gathered.
+A patient message waits a moment for others: alone it costs a write, a read of its confirm and one or two rounds of the
+loop.
 
-Confirms and returns are aiormq's to read: they are entered in its own books of the channel (`confirmations`,
-`message_id_delivery_tag`). Nobody else may publish on the channel.
+aiormq reads confirms and returns. So each publish is entered in its books of the channel (`confirmations`,
+`message_id_delivery_tag`), and nobody else may publish on the channel.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from notifier.adapters.queues.rabbitmq.wire.publish import Frames, Publish
 
 Confirmation = asyncio.Future[object]
 
-# Seconds that a patient one waits for others, and how many are enough. A client that hangs in each of 600 events a
-# second makes 600 deferrals; where hundreds come back at once, the next are only sent when these are confirmed.
+# Seconds that a patient message waits for others, and how many are enough. A client that hangs in each of 600 events a
+# second makes 600 deferrals. When hundreds come back at once, the next are sent only once these are confirmed.
 GATHER = 0.02
 ENOUGH = 16
 
@@ -45,8 +45,8 @@ class ConfirmedWrites:
     def write(self, publish: Publish) -> Confirmation:
         """Begin a mandatory publish. The future ends with its confirm, or with what aiormq or `end` makes of it.
 
-        No two under way may have the same `message_id`: it is all that tells returned messages apart. A `patient` one
-        is written with the next that is not, when ENOUGH have gathered, or after GATHER.
+        No two under way may have the same `message_id`, since only that tells returned messages apart. A `patient` one
+        is written with the next that is not patient, once ENOUGH have gathered, or after GATHER.
         """
         channel = self._channel
         frames = self._frames.of(publish)  # raises for what cannot be encoded
@@ -71,11 +71,11 @@ class ConfirmedWrites:
         self._wake.set()
 
     def forget(self, message_id: str) -> None:
-        """The publish of this id has ended, whichever way."""
+        """Forget the publish of this id, which has ended."""
         self._channel.message_id_delivery_tag.pop(message_id, None)
 
     async def run(self) -> None:
-        """Write what gathers, until cancelled or the broker closes the channel."""
+        """Write the publishes that gather, until cancelled or the broker closes the channel."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -87,7 +87,7 @@ class ConfirmedWrites:
             await self._channel.write_queue.put(ChannelFrame(payload=payload, should_close=False))
 
     def end(self, error: Exception) -> None:
-        """The channel is gone: no confirm will come any more."""
+        """End all publishes with this error: the channel is gone, and no confirm follows."""
         for _, confirmation in self._under_way:
             if not confirmation.done():
                 confirmation.set_exception(error)
@@ -95,7 +95,7 @@ class ConfirmedWrites:
         self._gathered.clear()
 
     def end_overdue(self) -> None:
-        """End those that have waited for too long. To be called about once a second."""
+        """End the publishes that have waited too long for a confirm. Call it about once a second."""
         now = self._loop.time()
         while self._under_way and (self._under_way[0][1].done() or self._under_way[0][0] <= now):
             _, confirmation = self._under_way.popleft()

@@ -1,11 +1,11 @@
 """Reads frames from the broker in 15 µs a message, where aiormq takes 30: every event comes this way.
 
-aiormq reads a frame in three steps through a buffer, puts it into a queue for its channel, whose task puts a message
-together and starts a task with it. Here a frame is read in two steps, and messages for a consumer are put together
-where their frames are read, and handed over at once. All else goes aiormq's way.
+aiormq reads a frame in three steps through a buffer and puts it into a queue for its channel. The task of the channel
+puts a message together and starts a task with it. Here a frame is read in two steps. Messages for a consumer are put
+together where their frames are read, and handed over at once. All else goes aiormq's way.
 
-Both hook into its inside: the name under which its connection finds the receiver, and its channels' `frames.put`. What
-is done where a new version changes them is said in `insides`.
+Both hook into aiormq: into the name by which its connection finds the receiver, and into `frames.put` of its channels.
+`insides` says what happens when a new version changes them.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from pamqp.body import ContentBody
 from pamqp.exceptions import PAMQPException
 from pamqp.header import ContentHeader
 
-# A burst of the broker's is read without a pause otherwise: 500 messages hold the loop for 10 ms, and so all others.
+# Messages between two pauses. A burst of 500 messages read without a pause holds the loop for 10 ms.
 AT_ONCE = 8
 
 _HEAD = struct.Struct(">BHI")  # type, channel, size
@@ -74,7 +74,7 @@ class LeanReceiver(FrameReceiver):
 def bear_unreadable() -> None:
     """Have pamqp read a header that it cannot decode as one without properties, for the process.
 
-    So the message is taken, and judged by its body. Else its connection would end, at each redelivery again.
+    So the message is taken, and judged by its body. Otherwise each of its deliveries ends the connection.
     """
     pamqp_frame.unmarshal = _unmarshal  # type: ignore[assignment]
 
@@ -119,7 +119,7 @@ def hand_over(channel: aiormq.Channel, take: Callable[[DeliveredMessage], None])
 
 
 class _Gathering:
-    """Puts messages together from their frames; what belongs to none goes on to the channel's own queue."""
+    """Puts messages together from their frames. Other frames go to the queue of the channel."""
 
     def __init__(self, channel: aiormq.Channel, take: Callable[[DeliveredMessage], None]) -> None:
         self._channel = channel

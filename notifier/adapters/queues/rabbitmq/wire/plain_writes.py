@@ -53,7 +53,7 @@ class PlainWrites:
         """Nothing gathers here."""
 
     def end(self, error: Exception) -> None:
-        """The channel is gone: no confirm will come any more."""
+        """End all publishes with this error: the channel is gone, and no confirm follows."""
         for task, confirmation in list(self._under_way.items()):
             if not confirmation.done():
                 confirmation.set_exception(error)

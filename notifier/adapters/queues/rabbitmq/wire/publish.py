@@ -1,7 +1,6 @@
-"""One message to be published, and its frames by hand: 3 µs a message, where pamqp goes property by property in 10.
+"""A message to publish, and its frames, made by hand in 3 µs; pamqp takes 10, property by property.
 
-Every retry, deferral, dead letter and outcome is one, so what it costs is taken from the deliveries. AMQP 0-9-1 §2.3.5
-and §4.2.
+Each retry, deferral and dead letter is such a message, and each entry of the feed. AMQP 0-9-1 §2.3.5 and §4.2.
 """
 
 import struct
@@ -25,8 +24,10 @@ _PERSISTENT = b"\x02"
 
 @frozen
 class Publish:
-    """A persistent message. `timestamp` in whole seconds since the epoch. Where `mandatory` it comes back if no queue
-    takes it. A `patient` one may be written a few milliseconds later, with others.
+    """A persistent message. `timestamp` in whole seconds since the epoch.
+
+    A `mandatory` message comes back if no queue takes it. A `patient` one may be written some milliseconds later, with
+    others.
     """
 
     exchange: str
@@ -42,8 +43,9 @@ class Publish:
 
 
 class Frames:
-    """Makes the frames of a channel. `most`: bytes of a body that one frame may hold. With `replies`, each message
-    says that its publisher wants to hear what becomes of it, by direct reply-to.
+    """Makes the frames of a channel. `most`: bytes of a body that one frame may hold.
+
+    With `replies`, each message asks for replies by direct reply-to.
     """
 
     def __init__(self, channel: int, most: int, *, replies: bool = False) -> None:
@@ -53,7 +55,7 @@ class Frames:
         self._methods: dict[tuple[str, str, bool], bytes] = {}  # queues, fates and reasons are few
 
     def of(self, publish: Publish) -> bytes:
-        """What is to be written for it. Raises ValueError for an id or type of more than 255 bytes."""
+        """The frames of this message. Raises ValueError for an id or type of more than 255 bytes."""
         body, most = publish.body, self._most
         pieces = (body[at : at + most] for at in range(0, len(body), most))
         return b"".join(
