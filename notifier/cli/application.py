@@ -30,7 +30,7 @@ from notifier.cli import (
     status_command,
     topology_command,
 )
-from notifier.cli.options import in_help, quiet_logs, register
+from notifier.cli.command_options import in_help, quiet_logs, register
 from notifier.cli.output import say
 from notifier.domain.errors import ConfigurationError, MalformedEvent, Mistake, NotifierError
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from notifier.cli.options import Json
+from notifier.cli.command_options import Json
 from notifier.cli.output import say
 from notifier.cli.publish_command import EventLane
 from notifier.domain.printable import json_text

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from notifier.cli.command_options import Config, Json, in_help, quiet_logs, register
 from notifier.cli.dead_letters_access import opened_letters, queue_settings, with_filter, written_anew
 from notifier.cli.dead_letters_repair_command import DISCARD_EXAMPLES, REPLAY_EXAMPLES, discard, prospect, replay
-from notifier.cli.options import Config, Json, in_help, quiet_logs, register
 from notifier.cli.output import say
 from notifier.domain.printable import json_text, printable
 

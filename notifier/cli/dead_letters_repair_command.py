@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from notifier.cli.command_options import Config, Json
 from notifier.cli.dead_letters_access import opened_letters, queue_settings, with_filter_or_ids
-from notifier.cli.options import Config, Json
 from notifier.cli.output import say
 from notifier.domain.printable import json_text
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from notifier.cli.options import Json
+from notifier.cli.command_options import Json
 from notifier.cli.output import say
 from notifier.domain.printable import json_text
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from notifier.cli.options import Config, in_help, register
+from notifier.cli.command_options import Config, in_help, register
 from notifier.cli.output import say
 from notifier.domain.client import Algorithm
 from notifier.domain.printable import json_text

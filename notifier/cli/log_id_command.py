@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from notifier.cli.options import Config, Json
+from notifier.cli.command_options import Config, Json
 from notifier.cli.output import say
 from notifier.domain.printable import json_text
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import typer
 
-from notifier.cli.options import Config, Json, quiet_logs
+from notifier.cli.command_options import Config, Json, quiet_logs
 from notifier.cli.output import say
 from notifier.domain.errors import ConfigurationError, Mistake, QueueError, QueueUnavailable
 from notifier.domain.message import Lane

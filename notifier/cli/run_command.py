@@ -8,7 +8,7 @@ import resource
 import signal
 from typing import TYPE_CHECKING
 
-from notifier.cli.options import Config
+from notifier.cli.command_options import Config
 
 if TYPE_CHECKING:
     from notifier.app import Service

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from notifier.cli.options import Config, Json, quiet_logs
+from notifier.cli.command_options import Config, Json, quiet_logs
 from notifier.cli.output import say
 from notifier.domain.printable import json_text
 

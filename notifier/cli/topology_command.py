@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from notifier.cli.options import Config, Json, in_help, quiet_logs, register
+from notifier.cli.command_options import Config, Json, in_help, quiet_logs, register
 from notifier.cli.output import say
 from notifier.domain.printable import json_text
 

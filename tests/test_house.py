@@ -1,0 +1,54 @@
+"""One name, one thing: newcomers find a module or a class by its name alone."""
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+HOUSE = Path(__file__).parent.parent / "notifier"
+QUEUES = HOUSE / "adapters" / "queues"
+MODULES = [path for path in HOUSE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py")]
+
+
+def ambiguous(named: Iterable[tuple[str, Path]]) -> dict[str, list[str]]:
+    """The names with several modules, unless they are one thing in the rooms of several queues."""
+    places: dict[str, list[Path]] = defaultdict(list)
+    for name, path in named:
+        places[name].append(path)
+    return {
+        name: [str(path.relative_to(HOUSE)) for path in paths]
+        for name, paths in places.items()
+        if len(paths) > 1 and len({_queue(path) for path in paths} - {None}) < len(paths)
+    }
+
+
+def _queue(path: Path) -> str | None:
+    """The queue in whose room the module is."""
+    return path.relative_to(QUEUES).parts[0] if path.is_relative_to(QUEUES) else None
+
+
+def test_no_two_modules_have_one_name() -> None:
+    """Except for the same thing in the adapters of two queues."""
+    assert ambiguous((path.stem, path) for path in MODULES) == {}
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """Except for the same thing in the adapters of two queues. Private classes may repeat."""
+    classes = (
+        (node.name, path)
+        for path in MODULES
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert ambiguous(classes) == {}
+
+
+def test_each_command_has_a_module_of_its_name() -> None:
+    """Whoever reads `notifier status` finds `cli/status_command.py`."""
+    wrong = [
+        path.name
+        for path in (HOUSE / "cli").glob("*.py")
+        if not path.stem.endswith("_command")
+        and ("EXAMPLES = (" in path.read_text() or "typer.Typer(" in path.read_text())
+    ]
+    assert [name for name in wrong if name != "application.py"] == []
