@@ -1,7 +1,7 @@
-"""One worker with its listeners, from its configuration: built, run and stopped.
+"""Builds one worker with its listeners from its configuration, runs it, and stops it.
 
-Resources are opened in order and closed in reverse; every task has one owner, the group in `serve`. Stopping is a
-bounded drain: readiness goes, consuming stops, what is in flight ends within `shutdown_grace`, the rest is given back.
+Resources are opened in order and closed in reverse. Every task has one owner, the group in `serve`. Stopping is a
+bounded drain: readiness goes, consuming stops, attempts in flight end within `shutdown_grace`, the rest is given back.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ from notifier.server.publishers import events as api
 if TYPE_CHECKING:
     from notifier.adapters.telemetry.tracing import Tracing
 
-CANCEL_WITHIN = 2.0  # seconds that a broker may take to stop sending, before a drain goes on without its word
-DEPTHS_EVERY = 5.0  # seconds between two looks at how much waits in the queues
+CANCEL_WITHIN = 2.0  # seconds for the broker to stop sending; then the drain goes on anyway
+DEPTHS_EVERY = 5.0  # seconds between two looks at the depths of the queues
 
 
 class Service:
-    """One worker with its listeners. `serve` runs it; see there."""
+    """One worker with its listeners. `serve` runs it."""
 
     def __init__(
         self, live: LiveConfiguration, observers: Sequence[Observer] = (), tracing: Tracing | None = None
@@ -102,20 +102,7 @@ class Service:
         self._signing_keys = SigningKeys(live)
         self._self_watch = SelfWatch(live)
         self.worker = self._build_worker()
-        self.metrics.watch(
-            Sources(
-                in_flight=lambda: self.worker.in_flight,
-                queue=self.queue.status,
-                unsettled=self.worker.unsettled,
-                circuits=lambda: self.worker.circuits,
-                reload_succeeded=lambda: live.last_reload_succeeded,
-                signing_keys=self._signing_keys.published,
-                ready=lambda: self.health().ready,
-                loop_lag=lambda: self._self_watch.loop_lag,
-                certificates=lambda: self._self_watch.certificates,
-                outcomes_dropped=lambda: 0 if self._feed is None else self._feed.dropped,
-            )
-        )
+        self.metrics.watch(self._metrics_sources())
 
     def _build_worker(self) -> Worker:
         settings, live, tracing = self._settings, self._live, self._tracing
@@ -145,6 +132,20 @@ class Service:
             workers=self.queue.consumers,
         )
 
+    def _metrics_sources(self) -> Sources:
+        return Sources(
+            in_flight=lambda: self.worker.in_flight,
+            queue=self.queue.status,
+            unsettled=self.worker.unsettled,
+            circuits=lambda: self.worker.circuits,
+            reload_succeeded=lambda: self._live.last_reload_succeeded,
+            signing_keys=self._signing_keys.published,
+            ready=lambda: self.health().ready,
+            loop_lag=lambda: self._self_watch.loop_lag,
+            certificates=lambda: self._self_watch.certificates,
+            outcomes_dropped=lambda: 0 if self._feed is None else self._feed.dropped,
+        )
+
     def health(self) -> ops.Readiness:
         """For `/readyz`."""
         status = self.queue.status()
@@ -157,7 +158,7 @@ class Service:
         )
 
     async def accept(self, event: SessionEnded, lane: Lane) -> None:
-        """Make an event of the API's durable. Raises QueueError."""
+        """Make an event from the API durable. Raises QueueError."""
         await self.queue.publish(lane, event_message(event))
 
     # ── running ──
@@ -165,8 +166,8 @@ class Service:
     async def serve(self, stop: asyncio.Event, started: Callable[[], None] = lambda: None) -> None:
         """Run until `stop` is set, then drain. `started` is called once the listeners accept connections.
 
-        Raises ConfigurationError (an address that cannot be bound), QueueError (the queue cannot be used as it is),
-        in an ExceptionGroup.
+        Raises an ExceptionGroup with ConfigurationError (an address cannot be bound) or QueueError (the queue cannot be
+        used until somebody mends it).
         """
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             await self.queue.open()
@@ -193,7 +194,7 @@ class Service:
             await stop.wait()
             self._draining = True
             structlog.get_logger().info("draining", in_flight=self.worker.in_flight)
-            self.worker.stop()  # takes nothing from now on, whatever the broker still sends
+            self.worker.stop()  # it takes nothing from now on, even if the broker still sends
             with suppress(TimeoutError):
                 async with asyncio.timeout(CANCEL_WITHIN):
                     await self.queue.stop_consuming()
@@ -203,7 +204,7 @@ class Service:
                 task.cancel()
 
     def _routes(self) -> Iterator[web.RouteDef]:
-        """Of the API, besides that of the events."""
+        """The routes of the API for operators."""
         authorization = Authorization(self._live.tokens)
         yield from log_level_routes(authorization, self.log_level)
         look = partial(look_from_worker, self.queue, self._own_state.document, time.time)
@@ -237,7 +238,7 @@ class Service:
         structlog.get_logger().info("consuming")
 
     async def _sample(self) -> None:
-        """How much waits in the queues, for the metrics."""
+        """Set the depths of the queues in the metrics, and sample the rates, every five seconds."""
         while True:
             try:
                 self.metrics.set_depths(await self.queue.depths())
@@ -247,7 +248,7 @@ class Service:
             await asyncio.sleep(DEPTHS_EVERY)
 
     async def _watch(self) -> None:
-        """Reload when a file changes."""
+        """Reload when a file of the configuration changes."""
 
         async def changed() -> None:
             await self.reload(asked=False)
@@ -255,7 +256,7 @@ class Service:
         await watch_files(self._files, changed, clock=time.monotonic)
 
     async def reload(self, *, asked: bool) -> bool:
-        """Read the configuration again, in a thread: a registry of 100,000 clients takes seconds."""
+        """Read the configuration again; True if it was taken. In a thread, since 100,000 clients take seconds."""
         async with self._reloading:
             taken = await asyncio.to_thread(self._live.reload, asked=asked)
             if taken:
@@ -268,6 +269,6 @@ class Service:
 
 
 def _spare_the_collector() -> None:
-    """Leave out of the search for cycles what lives as long as the process: one search held the loop for 64 ms."""
+    """Keep long-lived objects out of garbage collection: one collection held the event loop for 64 ms."""
     gc.collect()
     gc.freeze()

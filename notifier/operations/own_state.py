@@ -1,4 +1,4 @@
-"""What a worker says of itself, and how a worker or the command line asks all of them."""
+"""The state that a worker tells of itself, and the status that follows from the states of all workers."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,7 +13,7 @@ from notifier.pipeline.ports import Clock
 from notifier.pipeline.worker import Worker
 
 ANSWER_WITHIN = 2.0  # seconds that workers have to answer
-FRESH = 0.5  # seconds for which a state is told again: a worker that is asked a hundred times a second looks twice
+FRESH = 0.5  # seconds for which a state is sent again: a worker asked a hundred times a second computes two
 
 
 class OwnState:

@@ -1,6 +1,6 @@
-"""The queue port on RabbitMQ: lanes to consume, queues to publish to, how it stands.
+"""The queue on RabbitMQ. It has two connections: a memory alarm blocks the one that publishes, and must not stop acks.
 
-Two connections, since a memory alarm blocks one that publishes and must not stop acks. Names are without prefix.
+Callers name queues without prefix.
 """
 
 import asyncio
@@ -33,12 +33,12 @@ from notifier.pipeline.ports import Inbox
 
 WATCH_EVERY = 15.0  # seconds between two looks at the number of consumers, and at queues that should be there
 MEND_AT_MOST_EVERY = 0.5
-HOPELESS_EVERY = 5.0  # where mending failed: an operator must act first
+HOPELESS_EVERY = 5.0  # after a failed mend: an operator must act first
 ROUTING_KEY = "session-ended"  # any: the exchanges are bound with `#`
 
 
 class RabbitQueue:
-    """The queue port on RabbitMQ. `open` first, `close` last; everything between survives losing the broker."""
+    """A queue on RabbitMQ. Between `open` and `close` it survives every loss of the broker."""
 
     def __init__(self, options: RabbitOptions, *, clock: Callable[[], float] = time.time) -> None:
         self._options = options
@@ -128,7 +128,7 @@ class RabbitQueue:
             await establish(connection, self._topology)
 
     async def _mend(self) -> None:
-        """Have the topology stand again: something was found missing. What cannot be mended shows in `status`."""
+        """Declare or verify the topology again, since something is missing. `status` shows what cannot be mended."""
         connection = self._links[0].connection
         if connection is None:
             return
@@ -136,7 +136,7 @@ class RabbitQueue:
             try:
                 await self._establish(connection)
             except (QueueUnavailable, *LOST):
-                pass  # the connection is going, and is made again
+                pass  # the connection is lost, and a new one is made
             except NotifierError as error:
                 if str(error) != self._problem:
                     self._log.error("queue_topology_wrong", reason=str(error))
@@ -158,10 +158,10 @@ class RabbitQueue:
             self._mend_soon.clear()
 
     async def _look(self, connection: Connection) -> bool:
-        """Learn how many consume, for the sharing out of limits. False where a queue that must be there is not.
+        """Count the workers, which share the clients' limits. False if a queue is missing.
 
-        `retries` is looked at even if nobody consumes here: the delay queues' messages have nowhere else to go, and
-        once the broker has met it missing it takes three minutes to try again.
+        `retries` must exist even while nobody consumes: messages of the delay queues go there, and a broker that finds
+        it missing tries again only after three minutes.
         """
         try:
             depths = await depths_at(connection, {lane: self._name(lane) for lane in (Lane.EVENTS, Lane.RETRIES)})
@@ -174,7 +174,7 @@ class RabbitQueue:
     # ── messages ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def ack(self, message: Message) -> None:
-        """The message has found its durable fate. Without effect where it will come again anyway."""
+        """Delete the message for good. No effect if its channel is gone; then it comes again."""
         if isinstance(message.tag, AckTag):
             message.tag.acks.settle(message.tag.number)
 
@@ -210,10 +210,7 @@ class RabbitQueue:
         content_type: str = "application/json",
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Publish an event to the exchange of `lane` (events or bulk), as any publisher would.
-
-        Raises QueueUnavailable.
-        """
+        """Publish an event to the exchange of events or bulk, as any publisher does. Raises QueueUnavailable."""
         if lane is Lane.RETRIES:
             raise ValueError("no event is published to the retries")
         publish = Publish(
@@ -251,7 +248,7 @@ class RabbitQueue:
         )
 
     def consumers(self) -> int:
-        """How many consume `events`, as last seen (at most 15 s ago while connected); at least 1."""
+        """How many workers consume `events`, as seen within the last 15 s while connected; at least 1."""
         return self._consumers
 
     async def depths(self) -> Mapping[str, Depth]:
