@@ -78,7 +78,7 @@ def _in_words(summary: dict[str, Any]) -> str:
         lines += [f"  key {key['kid']}: {', '.join(key['algorithms'])}" for key in issuer["keys"]]
         notes = [
             f"{issuer[name]} {text}"
-            for name, text in (("without_uri", "never told (no backchannel_logout_uri)"), ("paused", "paused"))
+            for name, text in (("without_uri", "without backchannel_logout_uri, never told"), ("paused", "paused"))
             if issuer[name]
         ]
         aside = f" ({'; '.join(notes)})" if notes else ""

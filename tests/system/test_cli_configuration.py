@@ -103,7 +103,10 @@ def test_check_warns_of_a_key_that_others_may_read(made: Path) -> None:
         write(folder)
         done = notifier("check", "-c", "n.yaml", cwd=folder)
         assert (done.returncode, done.stderr) == (0, "")
-        assert f"warning: issuers.{ISS}.keys[0].file: {folder / 'k.pem'} may be read by every user" in done.stdout
+        assert (
+            f"warning: issuers.{ISS}.keys[0].file: every user of this machine may read {folder / 'k.pem'}"
+            in done.stdout
+        )
         assert f"chmod 600 {folder / 'k.pem'}" in done.stdout
         [told] = json.loads(notifier("check", "-c", "n.yaml", "--json", cwd=folder).stdout)["warnings"]
         assert told["path"] == f"issuers.{ISS}.keys[0].file"

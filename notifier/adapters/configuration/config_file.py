@@ -1,7 +1,7 @@
-"""Reads the service's configuration: one YAML or JSON file, with environment variables laid over it.
+"""Reads the service's configuration: one YAML or JSON file, overridden by environment variables.
 
-`NOTIFIER_QUEUE__URL` is `queue.url`. pydantic-settings is not used: it reads `os.environ` alone, passes over
-misspelt names, and stops at the first value that cannot be parsed, where an operator wants every mistake at once.
+`NOTIFIER_QUEUE__URL` is `queue.url`. pydantic-settings does not fit: it reads only `os.environ`, ignores misspelt
+names, and stops at the first value that it cannot parse. Operators want every mistake at once.
 """
 
 import re
@@ -9,26 +9,27 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_origin
 
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from notifier.adapters.configuration.config_parts import SECTIONS, Parts, meant, right_parts
 from notifier.adapters.configuration.document_files import parse_yaml, read_document, read_text
-from notifier.adapters.configuration.mistakes import explain, fields_of
+from notifier.adapters.configuration.mistakes import explain, submodel
+from notifier.adapters.configuration.usable_settings import SECTIONS, UsableSettings, section_like, usable_settings
 from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.settings.service_settings import QueueSettings, Settings
 
 PREFIX = "NOTIFIER_"
 _OURS_OTHERWISE = re.compile(r"NOTIFIER_(CONFIG|TEST_.*)")
-# Kubernetes sets such variables for each service of the namespace, and one of them may well be called "notifier".
+# Kubernetes sets these for each service of the namespace, and one service may be called "notifier".
 _OF_KUBERNETES = re.compile(r"NOTIFIER_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_[0-9]+_(TCP|UDP|SCTP).*)?)")
 
 
 @dataclass(frozen=True, slots=True)
 class _Variable:
-    """One setting as an environment variable can name it."""
+    """A setting that an environment variable can set."""
 
     path: tuple[str, ...]
     annotation: Any
@@ -36,14 +37,14 @@ class _Variable:
 
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     """The configuration. Without `path`: the defaults and `environ`. Raises ConfigurationError with every mistake."""
-    parts = examine_settings(path, environ, set())
-    if parts.mistakes:
-        raise ConfigurationError(parts.mistakes)
-    return parts.settings
+    usable = examine_settings(path, environ, set())
+    if usable.mistakes:
+        raise ConfigurationError(usable.mistakes)
+    return usable.settings
 
 
-def examine_settings(path: Path | None, environ: Mapping[str, str], files: set[Path]) -> Parts:
-    """What of the configuration is right, and every mistake. `files`, every one that it names, are put there."""
+def examine_settings(path: Path | None, environ: Mapping[str, str], files: set[Path]) -> UsableSettings:
+    """What is right of the configuration, and every mistake. Adds every file that it names to `files`."""
     mistakes: list[Mistake] = []
     unsure: set[str] = set()
     document: dict[str, Any] = {}
@@ -53,25 +54,25 @@ def examine_settings(path: Path | None, environ: Mapping[str, str], files: set[P
             document = _mapping(path)
         except ConfigurationError as error:
             mistakes += error.mistakes
-            unsure |= SECTIONS  # any of them may be in it
+            unsure |= SECTIONS  # the file may hold any of them
     mistakes += _overlay(document, environ, relative=path is not None, unsure=unsure)
     base = Path() if path is None else path.absolute().parent
-    parts = right_parts(document, {"base": base, "files": files})
-    return replace(parts, mistakes=(*mistakes, *parts.mistakes), unsure=parts.unsure | unsure)
+    usable = usable_settings(document, {"base": base, "files": files})
+    return replace(usable, mistakes=(*mistakes, *usable.mistakes), unsure=usable.unsure | unsure)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadPart:
-    """Some sections of the settings, the others as by default; `issuers` names those of the file."""
+    """Some sections of the settings; the others have their defaults. `issuers`: the names of all issuers."""
 
     settings: Settings
     issuers: frozenset[str]
 
 
 def read_part(path: Path | None, environ: Mapping[str, str], sections: Collection[str]) -> ReadPart:
-    """These sections alone, for one who may not read the keys and the clients that the others name.
+    """Read only these sections, for callers who may not read the keys and clients that the others name.
 
-    Raises ConfigurationError with every mistake in them.
+    Raises ConfigurationError with every mistake in these sections.
     """
     base = Path() if path is None else path.absolute().parent
     document = {} if path is None else _mapping(path)
@@ -89,23 +90,15 @@ def read_part(path: Path | None, environ: Mapping[str, str], sections: Collectio
     return ReadPart(settings=settings, issuers=names)
 
 
-def missing_to_run(settings: Settings) -> list[Mistake]:
-    """What the defaults cannot give and a worker needs."""
-    if settings.issuers:
-        return []
-    text = 'at least one is needed, such as issuers: {"https://id.example.com": {keys: [{file: key.pem}]}}'
-    return [Mistake("issuers", text)]
-
-
 def read_credentials(queue: QueueSettings) -> tuple[str | None, str | None]:
-    """User name and password as they stand now, None where the URL has them. Raises ConfigurationError."""
+    """The broker's user name and password as they are now; None if only the URL has them. Raises ConfigurationError."""
     if queue.password_file is not None:
         return queue.username, read_text(queue.password_file).rstrip("\r\n")
     return queue.username, None if queue.password is None else queue.password.get_secret_value()
 
 
 def read_subject_key(settings: Settings) -> str | None:
-    """The key that hashes `sub` and `sid` for logs; None where none is set. Raises ConfigurationError."""
+    """The key that hashes `sub` and `sid` for logs, None if none is set. Raises ConfigurationError."""
     if settings.log.subject_key_file is not None:
         return read_text(settings.log.subject_key_file).strip()
     return None if settings.log.subject_key is None else settings.log.subject_key.get_secret_value()
@@ -124,19 +117,20 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 
 def _variables(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, _Variable]]:
-    for name, annotation, inner in fields_of(model):
+    for name, field in model.model_fields.items():
         here = (*path, name)
-        yield PREFIX + "__".join(here).upper(), _Variable(here, annotation)
-        if inner is not None:
+        yield PREFIX + "__".join(here).upper(), _Variable(here, field.annotation)
+        inner = submodel(field.annotation)
+        if inner is not None and get_origin(field.annotation) in (None, Union, UnionType):  # no list, no mapping
             yield from _variables(inner, here)
 
 
 def _overlay(
     document: dict[str, Any], environ: Mapping[str, str], *, relative: bool, unsure: set[str]
 ) -> list[Mistake]:
-    """Lay the variables over the document; `relative` where the document's paths are not those of the process.
+    """Put the variables into the document. `relative`: its paths do not start where the process runs.
 
-    A section that a wrong variable means is put into `unsure`.
+    Adds each section that a wrong variable may mean to `unsure`.
     """
     variables = dict(_variables(Settings))
     mistakes = []
@@ -146,22 +140,22 @@ def _overlay(
             continue
         variable = variables.get(name)
         if variable is None:
-            # Without the prefix, which makes any two names alike.
+            # Compared without the prefix, which makes any two names similar.
             near = get_close_matches(name[len(PREFIX) :].upper(), [known[len(PREFIX) :] for known in variables], 1)
             hint = f"did you mean {PREFIX}{near[0]}?" if near else "`notifier schema config` lists them"
             mistakes.append(Mistake(name, f"there is no such setting; {hint}"))
-            unsure |= meant(near[0].partition("__")[0]) if near else set()
+            unsure |= section_like(near[0].partition("__")[0]) if near else set()
         elif value:
             try:
                 _set(document, variable.path, _value(value, variable, relative=relative))
             except (yaml.YAMLError, ValueError):
-                mistakes.append(Mistake(name, "is neither a plain value nor JSON"))
+                mistakes.append(Mistake(name, "is not valid JSON: a value that begins with [ or { must be"))
                 unsure.add(variable.path[0])
     return mistakes
 
 
 def _value(text: str, variable: _Variable, *, relative: bool) -> object:
-    """What a variable means: JSON where it looks like that, and a path that is relative to where the process runs."""
+    """The value of a variable: JSON if it looks like it. A relative path starts where the process runs."""
     annotation = str(variable.annotation)
     if text[0] in "[{" and SecretStr.__name__ not in annotation:
         return parse_yaml(text)
@@ -173,12 +167,12 @@ def _value(text: str, variable: _Variable, *, relative: bool) -> object:
 
 
 def _from_here(path: str) -> str:
-    """The path in full. One that begins at a home is left to its own check, which says what is wrong with it."""
+    """The path in full. A path that begins with `~` stays, for its own check to resolve."""
     return path if path.startswith("~") else str(Path(path).absolute())
 
 
 def _set(document: dict[str, Any], path: tuple[str, ...], value: object) -> None:
-    """Put the value at its place. A secret given outright outranks one given as a file below it, and the reverse."""
+    """Put the value at its place. A secret that is given directly replaces one given as a file, and the reverse."""
     *folders, name = path
     for folder in folders:
         inner = document.get(folder)

@@ -1,4 +1,4 @@
-"""The JSON Schema of the whole configuration, from the same types that read it."""
+"""Makes the JSON Schema of the configuration from the types that read it."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def config_schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of the service's file; `$defs/clients` and `$defs/tokens` are those of the other two."""
+    """JSON Schema (2020-12) of the service's file. `$defs/clients` and `$defs/tokens` describe the other two files."""
     models: list[type[BaseModel]] = [Settings, ClientMetadata, TokenEntry]
     _, schema = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
     definitions: dict[str, Any] = schema["$defs"]
@@ -32,7 +32,7 @@ def config_schema() -> dict[str, Any]:
 
 
 def _as_written(member: dict[str, Any]) -> None:
-    """Make a member look as one writes it: a default in its unit, no titles that only repeat the name."""
+    """Show a member as operators write it: its default with a unit, no title that only repeats the name."""
     member.pop("title", None)
     default = member.get("default")
     if default is None:

@@ -21,7 +21,7 @@ _STR = "tag:yaml.org,2002:str"
 
 
 def read_text(path: Path) -> str:
-    """The text of a file. Raises ConfigurationError that names the file where it cannot be read as UTF-8."""
+    """The text of a file. Raises ConfigurationError that names the file if it cannot be read as UTF-8."""
     try:
         return path.read_text("utf-8-sig")
     except OSError as error:
@@ -90,12 +90,12 @@ class _Builder:
     def __init__(self, text: str) -> None:
         self._events = _Loader(text)
         self._next = cast("Callable[[], yaml.Event]", self._events.get_event)
-        # What begins with any other character can only be a string; the empty text is null.
+        # A text that begins with another character can only be a string. The empty text is null.
         self._ambiguous = frozenset(cast("dict[str, object]", yaml.SafeLoader.yaml_implicit_resolvers))
         self._anchors: dict[str, object] = {}
 
     def document(self) -> object:
-        """The only document of the text; None where there is none."""
+        """The only document of the text, or None."""
         try:
             self._next()  # the start of the stream
             start = self._next()
@@ -132,7 +132,7 @@ class _Builder:
                 value = _resolve(text) if tag is None else _tagged(text, tag)
             except (yaml.YAMLError, ValueError):
                 what = "date, time or number it looks like" if tag is None else f"{tag} it is marked as"
-                _fail(event, f"this cannot be read as the {what}; put it in quotes if it is a text")
+                _fail(event, f"this cannot be read as the {what}; if it is a text, put it in quotes")
         if event.anchor is not None:
             self._anchors[event.anchor] = value
         return value
@@ -167,7 +167,7 @@ class _Builder:
         return members
 
     def _merge(self, event: yaml.Event, value: object) -> dict[object, object]:
-        """What `<<` brings in: a mapping, or a list of them of which the first has precedence."""
+        """The members that `<<` merges: of a mapping, or of a list of mappings, of which the first wins."""
         sources: Sequence[object] = value if isinstance(value, list) else [value]
         merged: dict[object, object] = {}
         for source in sources:

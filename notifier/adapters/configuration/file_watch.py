@@ -1,8 +1,8 @@
-"""Notices that a watched file has changed, and has then stayed the same for a while. It polls `os.stat`.
+"""Notices that watched files have changed and have then stayed the same for a while. It polls `os.stat`.
 
-inotify misses network file systems and the symlink swaps of Kubernetes ConfigMaps. `os.stat` follows symlinks, so a
-swap shows as another inode. `Watch` decides without I/O; `watch_files` polls and calls. The stamp to compare with is
-taken before a file is read: with one taken after, a change in between would be missed for ever.
+inotify would miss network file systems and the symlink swaps of Kubernetes ConfigMaps. A poll follows symlinks, so a
+swap shows as another inode. `Watch` decides and does no I/O; `watch_files` polls and calls.
+Take the stamps to compare with before you read a file. Otherwise a change in between is missed for good.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Distinguishes one state of a file from another. ctime also shows a chmod, which may make a file readable."""
+    """What tells two states of a file apart. The ctime also shows a chmod, which may make a file readable."""
 
     device: int
     inode: int
@@ -24,18 +24,17 @@ class Stamp:
 
 
 Stamps = Mapping[Path, Stamp | None]
-"""None: there is no such file, or it cannot be looked at."""
+"""By file; None if there is no such file, or it cannot be looked at."""
 
 
 def stamps_of(paths: Iterable[Path]) -> dict[Path, Stamp | None]:
-    """The stamps of these files. Take them before you read the files."""
-    return {path: stamp_of(path) for path in paths}
+    """The stamps of these files now. Take them before you read the files."""
+    return {path: _stamp_of(path) for path in paths}
 
 
-def stamp_of(path: Path) -> Stamp | None:
-    """The stamp of this file, None if it cannot be read."""
+def _stamp_of(path: Path) -> Stamp | None:
     try:
-        stat = os.stat(path)  # noqa: PTH116  hundreds of files each second: pathlib's detour costs as much again
+        stat = os.stat(path)  # noqa: PTH116  hundreds of files a second; pathlib doubles the cost
     except (OSError, ValueError):  # ValueError: a NUL in the name
         return None
     return Stamp(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
@@ -44,11 +43,11 @@ def stamp_of(path: Path) -> Stamp | None:
 class Watch:
     """Reports a change once, when all files have been unchanged for `settle` seconds.
 
-    It waits for all, because files that are written together (a registry, its keys) must be read together.
+    All files, because what is written together (a registry, its keys) must be read together.
     """
 
     def __init__(self, baseline: Stamps, *, settle: float = 1.0) -> None:
-        """`baseline` holds the files to watch, with their stamps from before they were read."""
+        """`baseline`: the stamps of the watched files, taken before the files were read."""
         self._known = dict(baseline)
         self._seen = dict(baseline)
         self._since = float("-inf")
@@ -56,11 +55,11 @@ class Watch:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The watched files."""
+        """The files to look at."""
         return tuple(self._known)
 
     def look(self, stamps: Stamps, now: float) -> bool:
-        """True if it is time to read the files again. `now` is in seconds of any steady clock."""
+        """True if it is time to read the files again. `now` in seconds of any steady clock."""
         if stamps != self._seen:
             self._seen = dict(stamps)
             self._since = now
@@ -70,11 +69,11 @@ class Watch:
         return True
 
     def add(self, paths: Iterable[Path]) -> None:
-        """Watch these files too. One that exists counts as changed once, since it may be new."""
+        """Watch these files too. A file that exists is reported once, since it may be new."""
         self._known = {**dict.fromkeys(paths), **self._known}
 
     def rebase(self, baseline: Stamps) -> None:
-        """Watch these files from now on. They were read after `baseline` was taken."""
+        """Watch these files instead. They were read in the state of `baseline`."""
         self._known = dict(baseline)
 
 
@@ -87,8 +86,8 @@ async def watch_files(
 ) -> None:
     """Poll every `interval` seconds and await `changed` when it is time, until cancelled.
 
-    `changed` keeps the old configuration if the new one is wrong. It is called again only after a further change. If it
-    raises, the watch ends.
+    If `changed` cannot use the new files, it is called again only after a further change. An error that it raises ends
+    the watch.
     """
     while True:
         await asyncio.sleep(interval)

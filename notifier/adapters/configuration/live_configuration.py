@@ -1,7 +1,8 @@
-"""The configuration as it stands now: settings, registry, keys and tokens, read together and replaced together.
+"""The configuration as it is now: settings, registry, keys and tokens, read together and replaced together.
 
-A reload takes all of it or nothing: what cannot be read keeps the old, is logged, and shows as a metric. Issuers, keys,
-clients, tokens, and the defaults that clients inherit take effect at once; the rest needs a restart, and is named.
+A reload takes all of it or nothing. If something cannot be read, the old configuration stays; the log and a metric say
+so. Issuers, keys, clients, tokens, and the defaults that clients inherit take effect at once. Changes that need a
+restart are logged.
 """
 
 from collections.abc import Callable, Coroutine, Mapping
@@ -13,7 +14,6 @@ import structlog
 
 from notifier.adapters.configuration.config_file import (
     examine_settings,
-    missing_to_run,
     read_credentials,
     read_subject_key,
 )
@@ -36,12 +36,12 @@ from notifier.settings import KeySettings, Settings
 FIXED = ("queue", "ops", "api", "log", "metrics", "tracing", "outcomes", "shutdown_grace")
 FIXED_OF_DELIVERY = ("max_in_flight", "slot_wait")
 
-KEPT = "all that was is kept; mend the files, or send SIGHUP to take them as they are"
+KEPT = "the old configuration is kept; correct the files, or send SIGHUP to take them as they are"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """One reading of everything. `stamps` say how the files stood before they were read."""
+    """Everything that was read at one time. `stamps` were taken before the files were read."""
 
     settings: Settings
     registry: Registry
@@ -53,25 +53,26 @@ class Loaded:
 def load(
     path: Path | None, environ: Mapping[str, str], named: set[Path] | None = None, *, starting: bool = False
 ) -> Loaded:
-    """Read it all. Raises ConfigurationError with every mistake, of every file: one never hides another's.
+    """Read everything. Raises ConfigurationError with every mistake of every file.
 
-    What rests on a part that is wrong is not judged. The files that are named on the way are put into `named`, also
-    where an error is raised. `starting`: look also at what is read once, and would end a worker before it stands.
+    What depends on a wrong part is not judged. Adds each file that is named to `named`, even if it raises an error.
+    `starting`: also check what a worker reads once, at its start.
     """
     named = set() if named is None else named
     first = {} if path is None else stamps_of((path.absolute(),))
-    parts = examine_settings(path, environ, named)
-    settings = parts.settings
+    usable = examine_settings(path, environ, named)
+    settings = usable.settings
     stamps = {**stamps_of(named), **first}
-    mistakes = list(parts.mistakes)
-    unsure = parts.unsure
+    mistakes = list(usable.mistakes)
+    unsure = usable.unsure
     if not settings.issuers:
-        mistakes += [] if "issuers" in unsure else missing_to_run(settings)
+        text = 'at least one is needed, such as issuers: {"https://id.example.com": {keys: [{file: key.pem}]}}'
+        mistakes += [] if "issuers" in unsure else [Mistake("issuers", text)]
         unsure |= {"issuers"}
     registry, of_clients = read_registry(settings, named, unsure)
     mistakes += of_clients
     stamps = {**stamps_of(named), **stamps}
-    sources = {iss: [None if key is None else key_source(key) for key in of] for iss, of in parts.keys.items()}
+    sources = {iss: [None if key is None else key_source(key) for key in of] for iss, of in usable.keys.items()}
     keys, of_keys = examine_keys(sources)
     whole = {iss for iss, of_issuer in sources.items() if of_issuer and len(keys.of(iss)) == len(of_issuer)}
     mistakes += of_keys
@@ -90,7 +91,7 @@ def load(
 
 
 def _mistakes_at_start(settings: Settings) -> list[Mistake]:
-    """Looks at the secrets and TLS files that a worker reads once. A client's own TLS files concern its deliveries."""
+    """Check the secrets and TLS files that a worker reads once. A client's TLS files concern only its deliveries."""
     mistakes: list[Mistake] = []
     looks: list[Callable[[], object]] = [lambda: read_credentials(settings.queue), lambda: read_subject_key(settings)]
     if settings.api is not None and settings.api.tls is not None:
@@ -109,7 +110,7 @@ def _mistakes_at_start(settings: Settings) -> list[Mistake]:
 
 
 def key_source(key: KeySettings) -> KeySource:
-    """A key's file as the keys' reader knows it."""
+    """The key's settings as the reader of keys takes them."""
     not_before = None if key.not_before is None else key.not_before.timestamp()
     return KeySource(path=key.file, not_before=not_before, kid=key.kid)
 
@@ -130,7 +131,7 @@ class LiveConfiguration:
         return self.now.registry
 
     def tokens(self) -> tuple[ApiToken, ...] | None:
-        """Who may use the API; None where no tokens are asked for."""
+        """The tokens of the API; None if it asks for none."""
         return self.now.tokens
 
     def sign(
@@ -146,9 +147,9 @@ class LiveConfiguration:
         return tuple(Signing(alg=alg, public=public[kid]) for alg, kid in keys.signing_kids(iss).items())
 
     def reload(self, *, asked: bool) -> bool:
-        """Read everything again; whether it was taken. `asked`: by SIGHUP, which takes a loss of clients too.
+        """Read everything again; True if it was taken. `asked`: by SIGHUP, which also takes a loss of clients.
 
-        Raises nothing: whatever a file may hold, it must not end a worker that runs.
+        Never raises: no file may end a worker that runs.
         """
         log = structlog.get_logger()
         self.named = set()
@@ -168,10 +169,10 @@ class LiveConfiguration:
             write_audit("reload_insisted", by="SIGHUP", loss=loss)
         if fixed := _changed_but_fixed(self.now.settings, loaded.settings):
             log.warning("reload_needs_restart", settings=fixed)
-        if loaded.tokens is None:  # the listener stands where it stood: what guards it must not go before it does
+        if loaded.tokens is None:  # the listener stays open until a restart, so its guard stays too
             loaded = replace(loaded, tokens=self.now.tokens)
         old, self.now = [client for of in self.now.registry.clients.values() for client in of.values()], loaded
-        while old:  # one by one: 100,000 at once would be one step of 50 ms, which the event loop cannot run beside
+        while old:  # one by one: to free 100,000 at once would stop the event loop for 50 ms
             old.pop()
         self.last_reload_succeeded = True
         clients = sum(len(of_issuer) for of_issuer in loaded.registry.clients.values())

@@ -4,10 +4,9 @@ No value is shown, since it may be a secret, unless the type's own check shows i
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -19,19 +18,19 @@ Loc = tuple[int | str, ...]
 
 
 def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[Mistake]:
-    """Every mistake of a document that was to be a `model`; `prefix` comes before each path."""
+    """Every mistake of a document that should be a `model`. `prefix` comes before each path."""
     mistakes = []
     details = error.errors(include_url=False, include_input=False)
     for detail in details:
         loc = tuple(part for part in detail["loc"] if part != "[key]")
         if detail["type"] == "too_short" and any(other["loc"][: len(loc)] == loc != other["loc"] for other in details):
-            continue  # it is short only of the members that are wrong themselves
+            continue  # its only missing members are wrong ones, which are reported themselves
         mistakes.append(Mistake(path_of(loc, prefix), _words(detail, loc, model)))
     return mistakes
 
 
 def path_of(loc: Sequence[int | str], prefix: str = "") -> str:
-    """`delivery.retry.base`, `issuers["https://id.example.com"].keys[0].file`."""
+    """The path as an operator writes it: `delivery.retry.base`, `issuers["https://id.example.com"].keys[0].file`."""
     path = prefix
     for part in loc:
         if isinstance(part, int):
@@ -43,12 +42,6 @@ def path_of(loc: Sequence[int | str], prefix: str = "") -> str:
     return path
 
 
-def nearest(word: str, words: Sequence[str]) -> str:
-    """A hint that names the right word: the nearest one, or all of them."""
-    near = get_close_matches(word, words, 1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(words)}"
-
-
 def submodel(annotation: object) -> type[BaseModel] | None:
     """The model within an annotation such as `Model | None`, `dict[str, Model]` or `tuple[Model, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -56,19 +49,15 @@ def submodel(annotation: object) -> type[BaseModel] | None:
     return next((found for arg in get_args(annotation) if (found := submodel(arg)) is not None), None)
 
 
-def fields_of(model: type[BaseModel]) -> Iterator[tuple[str, Any, type[BaseModel] | None]]:
-    """Each field's name and annotation, and the model directly below it, if any (not through a list or a mapping)."""
-    for name, field in model.model_fields.items():
-        direct = get_origin(field.annotation) in (None, Union, UnionType)
-        yield name, field.annotation, submodel(field.annotation) if direct else None
-
-
 def _words(detail: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
     context: Mapping[str, Any] = detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
             owner = _model_at(model, loc[:-1])
-            return f"there is no such key; {nearest(str(loc[-1]), tuple(owner.model_fields) if owner else ())}"
+            known = tuple(owner.model_fields) if owner else ()
+            near = get_close_matches(str(loc[-1]), known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
+            return f"there is no such key; {hint}"
         case "missing":
             return "is required"
         case "value_error":
@@ -80,7 +69,7 @@ def _words(detail: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
         case "tuple_type" | "list_type" | "frozen_set_type":
             return "must be a list"
         case "string_type":
-            return "must be a text; put it in quotes if it is meant as one"
+            return "must be a text; put it in quotes"
         case "too_short" if context.get("min_length") == 1:
             return "must name at least one"
         case "string_too_short" if context.get("min_length") == 1:

@@ -1,7 +1,7 @@
-"""Files of ours that hold a secret, and those of them that other users of the machine may read.
+"""Finds our secret files that every user of the machine may read.
 
-That a group may read is usual, and meant: Kubernetes mounts secrets as 0440 for the pod's `fsGroup`. That everybody may
-is not. A file in a folder that others may not enter is not theirs to read, whatever its own mode.
+A group may read them: Kubernetes mounts secrets as 0440 for the pod's `fsGroup`. A file in a folder that others may not
+enter is safe, whatever its own mode.
 """
 
 import stat
@@ -15,7 +15,7 @@ from notifier.settings import Settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exposed:
-    """A secret that others may read. `setting` names the file."""
+    """A secret file that every user may read. `setting` names the file."""
 
     setting: str
     path: Path
@@ -24,16 +24,16 @@ class Exposed:
     @property
     def text(self) -> str:
         """What is wrong."""
-        return f"{self.path} may be read by every user of this machine (mode {self.mode:04o})"
+        return f"every user of this machine may read {self.path} (mode {self.mode:04o})"
 
     @property
     def advice(self) -> str:
         """The way out."""
-        return f"chmod 600 {self.path}; of a volume in Kubernetes, defaultMode 0440 and an fsGroup"
+        return f"chmod 600 {self.path}; in Kubernetes, give the volume defaultMode 0440 and the pod an fsGroup"
 
 
 def secrets_of(settings: Settings, registry: Registry) -> Mapping[str, Path]:
-    """The files with keys, tokens and passwords, by the setting that names each."""
+    """The files with keys, tokens and passwords, by the setting that names each file."""
     queue, api, log = settings.queue, settings.api, settings.log
     named: dict[str, Path | None] = {
         "queue.password_file": queue.password_file,
@@ -51,7 +51,7 @@ def secrets_of(settings: Settings, registry: Registry) -> Mapping[str, Path]:
 
 
 def exposed(files: Mapping[str, Path]) -> list[Exposed]:
-    """Those that others may read, each once. What cannot be looked at is left out. Blocks on files."""
+    """The files that every user may read, each once. Files that cannot be looked at are left out. Blocks on files."""
     found: dict[Path, Exposed] = {}
     for setting, path in files.items():
         if path in found:

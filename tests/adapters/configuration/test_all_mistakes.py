@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notifier.adapters.configuration.config_parts import SECTIONS, right_parts
 from notifier.adapters.configuration.live_configuration import load
+from notifier.adapters.configuration.usable_settings import SECTIONS, usable_settings
 from notifier.domain.errors import ConfigurationError
 from tests.adapters.signers.key_folder import pem
 
@@ -191,7 +191,7 @@ def test_a_wrong_variable_leaves_its_section_unsure(folder: Path, environ: dict[
 def test_whatever_is_wrong_something_can_be_said(document: dict[Any, Any]) -> None:
     """What is left is settings, and where something was left out there is a mistake; the document stays as it was."""
     before = json.dumps(document, default=str)
-    parts = right_parts(document, {"base": Path("/nowhere"), "files": set()})
+    parts = usable_settings(document, {"base": Path("/nowhere"), "files": set()})
     assert json.dumps(document, default=str) == before
     assert parts.mistakes or not parts.unsure
     assert set(parts.keys) == set(parts.settings.issuers)

@@ -10,7 +10,6 @@ from pydantic import SecretStr
 from notifier.adapters.configuration.config_file import (
     examine_settings,
     load_settings,
-    missing_to_run,
     read_credentials,
     read_subject_key,
 )
@@ -38,7 +37,6 @@ class TestTheSample:
         assert issuer.publishers == frozenset({"idp"})
         assert issuer.event_types is None
         assert files == {tmp_path / name for name in (*NAMED, "clients.yaml", "tokens.yaml", "notifier.yaml")}
-        assert missing_to_run(settings) == []
 
     def test_its_clients_load_as_printed(self, tmp_path: Path) -> None:
         """What a client sets itself wins over its preset and the defaults; the query is kept byte for byte (B4)."""
@@ -76,8 +74,6 @@ class TestDefaults:
         assert settings.queue.sqlite_file == Path("notifier.db")
         assert settings.api is None
         assert settings.queue.max_event == 131_072
-        (mistake,) = missing_to_run(settings)
-        assert str(mistake).startswith("issuers: at least one is needed")
 
     def test_api_only_when_given(self, tmp_path: Path) -> None:
         """An empty `api` opens a listener on loopback; a null one is as none."""

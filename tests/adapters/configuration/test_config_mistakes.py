@@ -126,7 +126,7 @@ shutdwn_grace: 20s
             ("log: {subject_key: a, subject_key_file: notifier.yaml}", "log", "both given"),
             ("outcomes: some", "outcomes", "must be 'off', 'failures' or 'all'"),
             ("shutdown_grace: -1s", "shutdown_grace", "is not a duration"),
-            ("colour: red", "colour", "there is no such key; there are queue, ops, api"),
+            ("colour: red", "colour", "there is no such key; use one of queue, ops, api"),
         ],
     )
     def test_one(self, tmp_path: Path, text: str, path: str, says: str) -> None:

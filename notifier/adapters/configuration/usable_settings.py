@@ -1,7 +1,7 @@
-"""What of a configuration is right where some of it is wrong, so that the files it names are looked at all the same.
+"""Keeps what is right of a configuration that has mistakes, so that the files it names can be checked too.
 
-What is wrong is left out, member by member, until the rest holds. Only the first look's mistakes are told: what comes
-after them may come of the gaps. `unsure` names what nobody should rest a judgement on.
+Each try leaves out the members that are wrong, until the rest is right. Only the first try's mistakes are reported:
+later ones may come from the gaps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,15 +16,16 @@ from notifier.domain.errors import Mistake
 from notifier.settings import IssuerSettings, KeySettings, Settings
 
 SECTIONS = frozenset(Settings.model_fields)
-_LOOKS = 10  # by then nothing but defaults is left
+_TRIES = 10  # after so many only defaults are left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """`settings` as far as they are right, the rest as by default. `unsure`: sections of which something is wrong.
+class UsableSettings:
+    """The members that are right; the others have their defaults.
 
-    `keys` of every issuer whose name is right, None in the place of a wrong one. `issuers` are unsure only where their
-    names are: of one that is wrong in itself the name stands, without keys.
+    `unsure`: the sections with a mistake. Nothing that depends on them is judged.
+    `issuers` is unsure only if an issuer's name is wrong. An issuer with another mistake stays, without keys.
+    `keys`: those of each issuer with a right name; None in the place of a wrong key.
     """
 
     settings: Settings
@@ -33,19 +34,19 @@ class Parts:
     keys: Mapping[str, tuple[KeySettings | None, ...]]
 
 
-def right_parts(document: Mapping[str, Any], context: dict[str, Any]) -> Parts:
-    """Read the document as `Settings`, as far as that can be done. `context` is that of the validation."""
+def usable_settings(document: Mapping[str, Any], context: dict[str, Any]) -> UsableSettings:
+    """Read what is right of the document. `context` is the context of pydantic's validation."""
     rest: dict[Any, Any] = dict(document)
     mistakes: list[Mistake] = []
     unsure: set[str] = set()
     wrong: dict[str, Any] = {}
     settings = None
-    for look in range(_LOOKS):
+    for attempt in range(_TRIES):
         try:
             settings = Settings.model_validate(rest, context=context)
             break
         except ValidationError as error:
-            if look == 0:
+            if attempt == 0:
                 mistakes += explain(error, Settings)
             places = [detail["loc"] for detail in error.errors(include_url=False, include_input=False)]
             _leave_out(rest, places, unsure, wrong)
@@ -56,26 +57,26 @@ def right_parts(document: Mapping[str, Any], context: dict[str, Any]) -> Parts:
         named = {iss: IssuerSettings.model_construct(keys=()) for iss in wrong}
         settings = settings.model_copy(update={"issuers": {**settings.issuers, **named}})
         keys |= {iss: _keys_of(raw, context) for iss, raw in wrong.items()}
-    return Parts(settings=settings, mistakes=tuple(mistakes), unsure=frozenset(unsure), keys=keys)
+    return UsableSettings(settings=settings, mistakes=tuple(mistakes), unsure=frozenset(unsure), keys=keys)
 
 
-def meant(name: str) -> set[str]:
-    """The section that a wrong name may stand for."""
+def section_like(name: str) -> set[str]:
+    """The section that a misspelt name may mean."""
     return set(get_close_matches(name.lower(), SECTIONS, 1))
 
 
 def _leave_out(rest: dict[Any, Any], places: Sequence[Loc], unsure: set[str], wrong: dict[str, Any]) -> None:
-    """Take out what is wrong at these places. Issuers that are wrong in themselves go to `wrong`."""
+    """Take out what is wrong at these places. An issuer with a right name and a mistake goes to `wrong`."""
     misnamed = {place[1] for place in places if len(place) > 2 and place[2] == "[key]"}
     for place in places:
         match place:
-            case ():  # the two listeners at one address
+            case ():  # both listeners have one address
                 rest.pop("ops", None)
                 _without(rest, "api", "listen")
             case ("issuers", str(iss), *_) if iss not in misnamed:
                 wrong.setdefault(iss, _without(rest, "issuers", iss))
             case (section, *below):
-                unsure |= {str(section)} if section in SECTIONS else meant(str(section))
+                unsure |= {str(section)} if section in SECTIONS else section_like(str(section))
                 if below and _has(rest.get(section), below[0]):
                     _without(rest, section, below[0])
                 elif not (below and below[0] in misnamed):
@@ -87,7 +88,7 @@ def _has(section: object, name: object) -> bool:
 
 
 def _without(rest: dict[Any, Any], section: object, name: object) -> Any:
-    """Take a member out of a section, and leave the caller's document as it is; returns what it was."""
+    """Take a member out of a section and return it. The caller's document stays unchanged."""
     if not _has(rest.get(section), name):
         return None
     kept = dict(rest[section])
