@@ -31,8 +31,6 @@ FIRST_FAULTS = frozenset(
         "test_ledger.py",
         "test_publishers.py",
         "test_broker_restarts.py",
-        "test_sent_again.py",
-        "test_sqlite_files.py",
         "test_table.py",
         "test_workers.py",
     }

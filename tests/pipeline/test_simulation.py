@@ -28,6 +28,8 @@ from tests.pipeline.simulation import (
     some,
 )
 
+pytestmark = pytest.mark.full
+
 HALF = 1667.0  # deliveries a second
 EVENT = 10  # clients in an event
 

@@ -13,13 +13,12 @@ from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.message import DEAD, Kind, Outgoing
 from tests.system.command import PATIENCE, command, environment
 
+pytestmark = pytest.mark.full
 LETTERS, SIZE = 150, 2 * 1024 * 1024
 MOST = 150  # MiB of the process; its code alone takes 60
 # The memory of a child is that of its parent, until it runs its own program: so there is a small one in between.
 MEASURED = """
 import resource, subprocess, sys
-
-pytestmark = pytest.mark.full
 code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
 print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
 """
