@@ -21,7 +21,7 @@ from notifier.adapters.queues.sqlite.examination import examine_file
 from notifier.adapters.queues.sqlite.feed_target import SqliteFeedTarget
 from notifier.adapters.queues.sqlite.handover import Ack, Call, Insert, WriterReport
 from notifier.adapters.queues.sqlite.side_channel import SqliteSideChannel
-from notifier.adapters.queues.sqlite.store import ASKER, NewRow, RowTag, Store, queue_of_wait
+from notifier.adapters.queues.sqlite.store import NewRow, RowTag, Store, queue_of_wait
 from notifier.adapters.queues.sqlite.writer import SqliteOptions, Writer
 from notifier.domain.backoff import SOON, Rounding
 from notifier.domain.errors import QueueError, QueueUnavailable
@@ -50,7 +50,6 @@ class SqliteQueue:
         self._ended = asyncio.Event()
         self._damage: str | None = None
         self.side_channel = SqliteSideChannel(self, options.clock)
-        self._publisher_headers: Mapping[str, str] = {}
         self._tasks: list[asyncio.Task[object]] = []
         self._log = structlog.get_logger()
 
@@ -154,7 +153,7 @@ class SqliteQueue:
                 kind=None,
                 content_type=_storable(content_type),
                 message_id=None if message_id is None else _storable(message_id),
-                headers=json.dumps({**headers, **self._publisher_headers}),
+                headers=json.dumps({**headers, **self.side_channel.event_headers}),
                 published_at=self._options.clock(),
                 due=None,
                 body=body,
@@ -167,7 +166,7 @@ class SqliteQueue:
 
     def hear_replies(self, heard: Callable[[bytes], None]) -> None:
         """Ask for replies to the events sent here, and give each to `heard`. Call it before `open`."""
-        self._publisher_headers = {ASKER: self.side_channel.hear_replies(heard)}
+        self.side_channel.hear_replies(heard)
 
     # ── status ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -191,8 +190,7 @@ class SqliteQueue:
         """
         opened = self._writer is None
         if opened and not self._options.path.exists():
-            text = f"there is no queue file {self._options.path} yet; a worker or a publisher makes it"
-            raise QueueUnavailable(text)
+            raise QueueUnavailable(f"there is no queue file {self._options.path} yet; a worker or a publisher makes it")
         await self.open()
         try:
             await self.ready()

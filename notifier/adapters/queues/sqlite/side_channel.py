@@ -6,14 +6,14 @@ outbox is full or the file cannot be written, replies are dropped and counted.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from typing import Protocol, TypeVar
 from uuid import uuid4
 
 from notifier.adapters.queues.sqlite import notes
 from notifier.adapters.queues.sqlite.notes import Note
-from notifier.adapters.queues.sqlite.store import IN_FILE
+from notifier.adapters.queues.sqlite.store import ASKER, IN_FILE
 from notifier.domain.errors import QueueError
 
 LOOK_EVERY = 0.25  # seconds
@@ -40,16 +40,17 @@ class SqliteSideChannel:
         self._heard: Callable[[bytes], None] | None = None
         self._outbox: list[Note] = []
         self._name = uuid4().hex
+        self.event_headers: Mapping[str, str] = {}
         self.dropped = 0
 
     def listen(self, state: Callable[[], bytes], heard: Callable[[str, bytes], None]) -> None:  # noqa: ARG002
         """Speak for the worker, from the next `open` on. `heard` is never called: no other worker replies to this."""
         self._state = state
 
-    def hear_replies(self, heard: Callable[[bytes], None]) -> str:
-        """Give each reply to this publisher to `heard`, from the next `open` on. Returns the publisher's name."""
+    def hear_replies(self, heard: Callable[[bytes], None]) -> None:
+        """Give each reply to this publisher to `heard`, from the next `open` on."""
         self._heard = heard
-        return self._name
+        self.event_headers = {ASKER: self._name}
 
     def tasks(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         """What runs while the queue is open, until cancelled."""
