@@ -1,9 +1,9 @@
-"""What a message asks for. Opens it only when its turn has come: reads it, and says what is to be done.
+"""Opens a message when it goes next: reads it, and says what is to be done. Nothing here waits; the worker acts.
 
-Either `Expand`, deliveries made one by one as there is room, or `Move`, messages to be made durable elsewhere before
-this one is acked: an event split, a dead letter, an event of an issuer nobody knows (yet).
-Wrong entries of an event become one dead letter at the first reading, from the message as it came; whatever is written
-of the event from then on holds its good ones alone. Nothing here waits: the worker acts on what is returned.
+A message becomes `Expand`: deliveries made one by one as there is room. Or it becomes `Move`: messages to be made
+durable elsewhere before this one is acked (the parts of an event, a delay that goes on, a dead letter, an event of an
+unknown issuer). The wrong entries of an event become one dead letter at the first reading, from the message as it came.
+What is written of the event from then on has only its good entries.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,19 +29,19 @@ from notifier.pipeline.facts import Buried, Deferred, EventTaken
 from notifier.pipeline.ports import Clock, CurrentRegistry
 from notifier.pipeline.settlement import Send
 
-# Seconds that a message of a later release rests until a worker that knows it takes it: 4, 8, 16 … 256, and on so for
-# as long as it takes. Short at first, since during an upgrade the next to take it may be of that release already; the
-# most is what a rollback costs, with 100,000 of them 400 passes a second. It is never a dead letter: nothing is wrong.
+# Seconds that a message of a later release rests, again and again, until a worker that knows it takes it. Short at
+# first, since during an upgrade the next worker may be of that release. The longest is what a rollback costs: 400
+# passes a second for 100,000 messages. It never becomes a dead letter: nothing is wrong with it.
 NEWER_WAITS = tuple(2**power for power in range(2, 9))
-# Seconds for which what a suspect was rewritten as rests first. Taken at once, it would kill the process before the ack
-# of what it was made of is with the broker; that would be rewritten in the next life, with more poison at each death.
+# Seconds that the messages written in place of a suspect rest first. Taken at once, one could kill the process before
+# the suspect's ack is with the broker. The suspect would be rewritten in the next life, with more poison at each death.
 REST = SOON
-PASSES = "passes"  # the header that counts how often it has rested; its body is not ours to change
+PASSES = "passes"  # the header that counts how often it has rested; we cannot change its body
 
 
 @frozen
 class Move:
-    """Make each of these durable, then ack. `fact` is told at the end."""
+    """Make each of these durable, then ack the message. Observers are told `fact` at the end."""
 
     sends: Iterable[Send]
     fact: EventTaken | None = None
@@ -52,14 +52,14 @@ Step: TypeAlias = Delivery | Skipped | Send
 
 @frozen
 class Expand:
-    """Make each delivery, or what is said instead, in its turn. `event` is None for a message of a single delivery."""
+    """Make each delivery in order, as there is room. `event` is None for a message of a single delivery."""
 
     steps: Iterator[Step]
     event: SessionEnded | None
 
 
 class Intake:
-    """Opens messages. `max_event` in bytes; `new_id` makes ids for events that bring none."""
+    """Opens messages. `max_event` is in bytes; `new_id` makes ids for events without one."""
 
     def __init__(self, registry: CurrentRegistry, *, clock: Clock, new_id: Callable[[], str], max_event: int) -> None:
         self._registry = registry
@@ -68,21 +68,21 @@ class Intake:
         self._max_event = max_event
 
     def open(self, message: Message) -> Expand | Move:
-        """What the message asks for. Never raises: what cannot be read is a dead letter with its reason."""
+        """Return what the message asks for. Never raises: an unreadable message becomes a dead letter."""
         try:
             return self._open(message)
         except MalformedEvent as malformed:
             return self._malformed(message, malformed.mistakes, malformed.data)
         except UnknownVersion as newer:
             return self._newer_version(message, newer)
-        except Exception as error:  # noqa: BLE001  around one message: whatever a parser does, the worker lives on
+        except Exception as error:  # noqa: BLE001  around one message: whatever a parser does, the worker goes on
             return self._broken(message, error)
 
     def step(self, message: Message, steps: Iterator[Step]) -> Step | Move | None:
-        """The next of its steps, None after the last. Never raises, as `open` does not."""
+        """Return the next of its steps, None after the last. Never raises."""
         try:
             return next(steps, None)
-        except Exception as error:  # noqa: BLE001  likewise; a generator that raised gives nothing more
+        except Exception as error:  # noqa: BLE001  as above; a generator that raised gives nothing more
             return self._broken(message, error)
 
     def _broken(self, message: Message, error: Exception) -> Move:
@@ -111,20 +111,20 @@ class Intake:
                 assert_never(message.kind)
 
     def _written(self, message: Message, document: documents.EventDocument, now: float) -> Expand | Move:
-        """An event on its way. In documents of earlier releases wrong entries stand among the others."""
+        """Open an event that notifier wrote. Earlier releases left wrong entries among the others."""
         event = document.event
         if not (wrong := plan.wrong_entries(event)) or event.clients == "*":
             return self._event(message, document, None, now)
         letter = wrong_entries.bury_wrong(event, wrong, now)
         good = tuple(entry for entry in event.clients if not isinstance(entry, WrongEntry))
         if not good:
-            return Move(sends=(_buried(letter, event.reply_to),), fact=_taken(event, "accepted", 0))
+            return Move(sends=(_buried(letter, event.reply_to),), fact=_taken(event, "accepted"))
         return self._event(message, replace(document, event=replace(event, clients=good)), letter, now)
 
     def _event(
         self, message: Message, document: documents.EventDocument, letter: DeadLetter | None, now: float
     ) -> Expand | Move:
-        """`letter`: of its wrong entries, to be made durable before anything else is."""
+        """Open an event. `letter` has its wrong entries, and is made durable before anything else."""
         if message.lane is Lane.BULK:
             document = replace(document, bulk=True)
         event, registry = document.event, self._registry()
@@ -146,7 +146,7 @@ class Intake:
             return self._unknown_issuer(document, registry, now)
         if (objection := plan.may_speak(event, issuer)) is not None:
             return _bury_event(event, objection.reason, objection.text, now)
-        taken = _taken(event, "split", 0)
+        taken = _taken(event, "split")
         if plan.needs_split(event):
             return Move(sends=self._parts(document, registry, due=now + REST if message.suspect else None), fact=taken)
         if message.suspect and len(event.clients) > 1:
@@ -156,7 +156,7 @@ class Intake:
         return Expand(steps=plan.deliveries(event, registry), event=event)
 
     def _parts(self, document: documents.EventDocument, registry: Registry, *, due: float | None) -> Iterator[Send]:
-        """Messages of their own: parts that shared an id would have to be confirmed one after the other."""
+        """Write the parts as messages with ids of their own: with one id they would be confirmed one by one."""
         lane = Lane.BULK if document.bulk else Lane.EVENTS
         for part in plan.split(replace(document.event, id_given=True), registry):
             body = documents.dump_event(documents.EventDocument(event=part, bulk=document.bulk))
@@ -186,15 +186,14 @@ class Intake:
         self, message: Message, mistakes: tuple[Mistake, ...], data: Mapping[str, object] | None = None
     ) -> Move:
         letter = dead_letter.bury_raw(message, mistakes, self._clock(), data)
-        dated = message.timestamp is not None
         taken = EventTaken(
             result="malformed", event_id=letter.event_id, iss=letter.iss, publisher=letter.publisher, deliveries=0,
-            dated=dated,
+            dated=message.timestamp is not None,
         )  # fmt: skip
         return Move(sends=(_buried(letter, message.reply_to),), fact=taken)
 
     def _newer_version(self, message: Message, newer: Exception) -> Move:
-        """A worker of a newer version wrote it; during an upgrade there is one that can read it."""
+        """Put off what a worker of a later release wrote: during an upgrade there is one that can read it."""
         assert message.kind is not None
         passes = _passes(message)
         wait = NEWER_WAITS[min(passes, len(NEWER_WAITS) - 1)]
@@ -211,10 +210,10 @@ class Intake:
 
 
 def _worn_out(message: Message, now: float) -> Move | None:
-    """A message at its last chance is buried, and nothing of it begun: what the queue gives up by itself nobody can
-    tell from a forgery, so that it could not be replayed. None for what goes on without being looked into.
+    """Bury a message at its last chance, before anything of it is begun. None for what goes on unopened.
 
-    A publisher's own is buried as it came: to read it may be what kills.
+    What the queue itself gives up looks like a forgery, and could not be replayed. A publisher's own message is buried
+    as it came: to read it may be what kills the process.
     """
     text = (
         f"given back to the queue {message.delivery_count} times: each worker that took it died, or lost its "
@@ -240,23 +239,19 @@ def _worn_out(message: Message, now: float) -> Move | None:
 
 
 def _put_off(later: documents.EventDocument, look_again: float, fact: Deferred) -> Iterator[Send]:
-    """Written at a turn of the loop of its own: of 20,000 names, reading them back has taken one."""
+    """Write the event in a round of the loop of its own: reading 20,000 names has taken a whole one."""
     body = documents.dump_event(later, due=fact.due)
-    yield Send(
-        due=look_again,
-        rounding="up",
-        message=Outgoing(kind=Kind.EVENT, body=body, message_id=later.event.id),
-        fact=fact,
-    )
+    message = Outgoing(kind=Kind.EVENT, body=body, message_id=later.event.id)
+    yield Send(due=look_again, rounding="up", message=message, fact=fact)
 
 
 def _counted(event: SessionEnded, reply_to: ReplyTo, registry: Registry, *, more: int) -> SessionEnded:
-    """Its parts and deliveries know how many fates are told, so that whoever waits knows the last one."""
+    """Note how many fates will be told, so that whoever waits for them knows the last one."""
     return replace(event, reply_to=replace(reply_to, of=plan.fates_of(event, registry) + more))
 
 
 def _singly(event: SessionEnded, registry: Registry, *, due: float) -> Iterator[Send]:
-    """The event as single deliveries, so that only the one that kills a process goes on to the delivery limit."""
+    """Write the event as single deliveries: only the one that kills a process reaches the delivery limit."""
     for step in plan.deliveries(replace(event, id_given=True), registry):
         if isinstance(step, Delivery):
             body = documents.dump_delivery(step)
@@ -264,11 +259,11 @@ def _singly(event: SessionEnded, registry: Registry, *, due: float) -> Iterator[
 
 
 def _written_down(document: documents.EventDocument) -> Send:
-    """The event with the id that it was given here.
+    """Write the event with the id that it was given here.
 
-    A made-up id is new at every reading, so that an event without one is a new event whenever it comes again. Where
-    connections live for less time than a client takes to answer, it would be told again at each, and its ack would
-    always be too late, up to the delivery limit. With an id the second copy joins the first.
+    A made-up id is new at every reading, so an event without an id is new whenever it comes again. If connections are
+    shorter than a client's answer, the client would be told again on each one, and the ack would come too late each
+    time, up to the delivery limit. With an id the second copy joins the first.
     """
     lane = Lane.BULK if document.bulk else Lane.EVENTS
     return Send(queue=lane, message=event_message(replace(document.event, id_given=True), bulk=document.bulk))
@@ -281,7 +276,7 @@ def _passes(message: Message) -> int:
 
 def _bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> Move:
     letter = dead_letter.bury_event(event, reason, text, now)
-    return Move(sends=(_buried(letter, event.reply_to),), fact=_taken(event, "accepted", 0))
+    return Move(sends=(_buried(letter, event.reply_to),), fact=_taken(event, "accepted"))
 
 
 def _buried(letter: DeadLetter, reply_to: ReplyTo | None) -> Send:
@@ -292,14 +287,14 @@ def _buried(letter: DeadLetter, reply_to: ReplyTo | None) -> Send:
     return Send(queue=DEAD, message=dead_letter.dump_dead_letter(letter), fact=fact)
 
 
-def _taken(event: SessionEnded, result: Literal["accepted", "split"], deliveries: int) -> EventTaken:
+def _taken(event: SessionEnded, result: Literal["accepted", "split"]) -> EventTaken:
     return EventTaken(
-        result=result, event_id=event.id, iss=event.iss, publisher=event.publisher, deliveries=deliveries,
+        result=result, event_id=event.id, iss=event.iss, publisher=event.publisher, deliveries=0,
         dated=event.ended_at is not None, reply_to=event.reply_to,
     )  # fmt: skip
 
 
 def event_message(event: SessionEnded, *, bulk: bool = False) -> Outgoing:
-    """The event as a message of ours, with its publisher and its id as they are known here."""
+    """Return the event as a message of notifier's own, with its publisher and its id."""
     body = documents.dump_event(documents.EventDocument(event=event, bulk=bulk))
     return Outgoing(kind=Kind.EVENT, body=body, message_id=event.id)

@@ -169,9 +169,9 @@ class Stage:
         ]
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Let the loop turn until the condition holds."""
+        """Wait until the condition holds."""
         async with asyncio.timeout(5):
-            while not condition():  # noqa: ASYNC110  any condition, and a turn of the loop is no wait
+            while not condition():  # noqa: ASYNC110  any condition, and a round of the loop is no wait
                 await asyncio.sleep(0)
 
 

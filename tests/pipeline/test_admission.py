@@ -305,7 +305,7 @@ def test_an_open_circuit_puts_off_until_its_probe_and_the_first_in_line_comes_on
     assert isinstance(timed.ask(A, reserved=second.due), Later)
 
 
-def test_a_turn_of_the_circuit_is_told_once_and_seen() -> None:
+def test_a_change_of_the_circuit_is_told_once_and_seen() -> None:
     """Opened, half-open, closed."""
     timed = TimedAdmission()
     _open(timed, A)

@@ -4,7 +4,7 @@ import pytest
 
 from notifier.domain.message import Lane
 from notifier.domain.outcome import Delivered, Failed, Outcome, Reason, Refused
-from notifier.pipeline.client_standing import CircuitChange, Group, Mark, Standing, mark_of
+from notifier.pipeline.client_standing import Group, Mark, Standing, mark_of
 from tests.pipeline.simulation import client
 
 
@@ -94,15 +94,6 @@ def test_a_slow_rate_gives_one_at_a_time() -> None:
     """Once in two seconds."""
     one = _standing(per_second=0.5)
     assert [now for now in range(10) if one.take_token(float(now))] == [0, 2, 4, 6, 8]
-
-
-def test_a_circuit_s_turns_are_told_once() -> None:
-    """Opened with the tenth failure, closed with the first success."""
-    one = _standing()
-    one.learn(Mark.ALIVE, 0.01, 0.0)
-    assert [one.learn(Mark.DOWN, 0.01, 100.0) for _ in range(12)] == [None] * 9 + [CircuitChange.OPENED, None, None]
-    one.circuit.begin()
-    assert [one.learn(Mark.ALIVE, 0.01, 140.0) for _ in range(2)] == [CircuitChange.CLOSED, None]
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ async def test_an_event_that_nobody_can_read_is_told() -> None:
     assert told.client_id == ""
 
 
-async def test_a_circuit_is_told_once_a_turn() -> None:
+async def test_a_circuit_is_told_once_a_change() -> None:
     """A client that fails again and again is told once when its circuit opens, and once when it closes."""
     stage = Stage(client("shop"))
 
@@ -176,10 +176,10 @@ async def test_a_circuit_is_told_once_a_turn() -> None:
             stage.now += 30
             stage.event("shop", id=f"e{number}")
             await stage.until(lambda n=number: len(stage.queue.acked) == n + 1)  # type: ignore[misc]
-    turns = [fact for fact in stage.facts if isinstance(fact, CircuitChanged)]
+    changes = [fact for fact in stage.facts if isinstance(fact, CircuitChanged)]
     told = [one for one in await told_of(stage, everything=False) if isinstance(one, ClientNotice)]
     assert [one.state for one in told] == [ClientChange.FAILING, ClientChange.RECOVERED]
-    assert len(turns) == 2
+    assert len(changes) == 2
     assert [routing_key(one) for one in told] == ["client.failing", "client.recovered"]
     assert len({one.id for one in told}) == 2
 
@@ -187,18 +187,18 @@ async def test_a_circuit_is_told_once_a_turn() -> None:
 async def test_what_finds_no_room_is_dropped_and_counted() -> None:
     """While the target takes nothing the buffer fills to its limit, and goes on from there when the target is back."""
     feed, target = feed_of(room=10 * (OVERHEAD + 20)), Target()
-    turned = CircuitChanged(iss="1234567890", client_id="1234567890", open=True)
+    changed = CircuitChanged(iss="1234567890", client_id="1234567890", open=True)
     target.open.clear()
     task = asyncio.create_task(feed.run(target))
     for _ in range(25):
-        feed.observe(turned)
+        feed.observe(changed)
     assert feed.dropped == 15
     target.open.set()
     async with asyncio.timeout(20):
-        while len(target.told) < 10:  # noqa: ASYNC110  a turn of the loop is no wait
+        while len(target.told) < 10:  # noqa: ASYNC110  a round of the loop is no wait
             await asyncio.sleep(0)
     for _ in range(5):
-        feed.observe(turned)
+        feed.observe(changed)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await feed.flush(target, 20)

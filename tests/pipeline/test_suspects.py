@@ -45,7 +45,7 @@ class Life:
 
     async def _hangs(self, _request: Request) -> Wire:
         end = self._stage.now + HANGS
-        while self._stage.now < end:  # noqa: ASYNC110  the stage's time, and a turn of the loop is no wait
+        while self._stage.now < end:  # noqa: ASYNC110  the stage's time, and a round of the loop is no wait
             await asyncio.sleep(0)
         return Answer(status=200)
 
@@ -92,7 +92,7 @@ async def test_no_neighbour_of_a_killer_comes_near_the_limit(hanging: int, monke
 
 
 async def test_one_that_hangs_is_waited_for() -> None:
-    """Alone with a killer, it must be told and acked before that has its turn, in half of all lives."""
+    """Alone with a killer, it must be told and acked before the killer goes, in half of all lives."""
     left = [message(0, "kills", SUSPECT), message(1, "hangs", SUSPECT)]
     while len(left) > 1:
         left = await Life(left).live()
