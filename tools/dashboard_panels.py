@@ -1,6 +1,6 @@
 """What the dashboard shows: each panel with its queries, apart from how Grafana has it (`dashboard`).
 
-Every query is told apart by `namespace` and `job`, as the rules are: one Grafana can show several installations.
+Every query filters by `namespace` and `job`, like the rules, so that one Grafana can show several installations.
 It needs the recording rules of deploy/prometheus.
 """
 

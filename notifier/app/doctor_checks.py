@@ -159,7 +159,7 @@ class _Checks:
 
 
 async def libraries() -> Sequence[Finding]:
-    """Whether our hooks into libraries fit the installed versions. One that does not is off, and costs only speed."""
+    """Check that our hooks fit the installed libraries. A hook that does not fit is off, which costs only speed."""
     return [
         *judge_hooks(Area.QUEUE, "aiormq, pamqp", prepare(), ADVICE),
         *judge_hooks(Area.CLIENT, "aiohttp", {"connections": usable()}, ADVICE),

@@ -22,7 +22,7 @@ async def listeners(
     sources: api.ApiSources,
     more: Iterable[web.RouteDef] = (),
 ) -> AsyncIterator[None]:
-    """Both listeners, for as long as it is entered; the API serves the routes of `more` too.
+    """Run both listeners while entered. The API also serves the routes of `more`.
 
     Raises ConfigurationError (an address that cannot be bound).
     """

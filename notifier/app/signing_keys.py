@@ -65,7 +65,7 @@ class SigningKeys:
         settings = self._live.now.settings
         issuer = settings.issuers.get(iss)
         if issuer is None or issuer.jwks_uri is None:  # a reload in its thread may take it away at any moment
-            return UnreadDocument(text="is configured no more")
+            return UnreadDocument(text="is no longer configured")
         return await self._reader.read(
             issuer.jwks_uri,
             egress=issuer_egress(settings.template().route.egress),

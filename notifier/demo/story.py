@@ -31,7 +31,7 @@ TICK = 0.1  # seconds between two updates of the progress
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How many users sign out, one `every` so many seconds; what the slow client takes; when patience ends (seconds).
+    """The pace of the demo: how many users sign out and how often, the slow client's time, and the time limit.
 
     All is settled after some 12 s: 4 s of sign-outs, and 8 s of retries for the dead client's last one.
     """
@@ -53,7 +53,7 @@ class RunningService(Protocol):
 
 
 Start = Callable[[Path, Observer], AbstractAsyncContextManager[RunningService]]
-"""Runs the service by a configuration file, its facts going to the observer, for as long as the block lasts."""
+"""Runs the service with a configuration file, and gives its facts to the observer, while entered."""
 
 
 async def play(start: Start, console: Console, pace: Pace | None = None) -> int:

@@ -6,9 +6,9 @@ with, such as a moment that is no number, is refused here and not met later.
 
 `schedule.due` tells people when a message that waits is due; how it waits is the business of the queue that holds it.
 
-An event of more than 200 names is version 2: there a name stands as it came, `"shop"`. Version 1 knows objects alone,
+An event of more than 200 names is version 2, which writes a name as it came, `"shop"`. Version 1 has only objects,
 `{"client_id":"shop"}`, 15 bytes more for each, which made five times its size of an event of short names. A worker
-that knows version 1 alone leaves such an event to one that knows both.
+that knows only version 1 leaves such an event to one that knows both.
 """
 
 from typing import Literal, NotRequired, TypeVar

@@ -59,7 +59,7 @@ DELAYED = "delay."  # begins the names of the queues in which messages wait unti
 
 @frozen
 class Whole:
-    """The size in bytes and the SHA-256 of a whole body of which only the beginning was kept."""
+    """The size in bytes and the SHA-256 of a whole body, of which only the beginning was kept."""
 
     size: int
     sha256: str
@@ -90,12 +90,12 @@ class Message:
 
     @property
     def suspect(self) -> bool:
-        """Whether the message may be what kills the process."""
+        """True if the message may be what kills the process."""
         return self.delivery_count - self.survived >= SUSPECT
 
     @property
     def worn_out(self) -> bool:
-        """Whether the message was given back so often that it must be buried now."""
+        """True if the message was given back so often that it must be buried now."""
         return self.delivery_count >= LAST_CHANCE
 
 

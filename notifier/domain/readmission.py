@@ -98,7 +98,7 @@ def readmit(letter: DeadLetter, rules: ReplayRules, now: float) -> Readmitted | 
             text="its body was too large to be kept whole; its publisher has to send it again, below queue.max_event",
         )
     if letter.entries == "":
-        return _malformed("which of its clients were not told is not known, so many entries are wrong")
+        return _malformed("its wrong entries are too many to be listed, so nobody knows which clients were not told")
     try:
         only = None if letter.entries is None else places(letter.entries)
         event = read_event(message, max_bytes=rules.max_event, new_id=rules.new_id, now=now, only=only)

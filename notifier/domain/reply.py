@@ -1,4 +1,4 @@
-"""Where a publisher wants to hear what became of its event (`reply_to`, `correlation_id`), and who may ask for that.
+"""The address for replies that a publisher gave (`reply_to`, `correlation_id`), and who may ask for replies.
 
 A reply goes to the default exchange, and so to whatever queue has the name. So a publisher may give only a name that
 the broker makes up and gives to one connection; else it could have the worker write into `notifier.retries`.

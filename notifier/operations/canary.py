@@ -101,7 +101,7 @@ def explain(client: Client, outcome: Outcome, jti: str) -> Finding:
             )
             return failed(Area.CANARY, client.client_id, f"{answered}, a redirect", advice)
         case Refused(status=401 | 403):
-            advice = "something in front of it asks for a sign-in, or refuses what is no browser: let this path through"
+            advice = "something in front of it asks for a sign-in, or refuses all but browsers: let this path through"
             return failed(Area.CANARY, client.client_id, answered, advice)
         case Refused(status=404 | 405 | 410):
             advice = (

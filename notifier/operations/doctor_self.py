@@ -22,7 +22,7 @@ def judge_secrets(exposed: Iterable[tuple[str, str, str]]) -> list[Finding]:
 
 
 def judge_certificate(use: str, file: str, expires: float | None, now: float) -> Finding:
-    """Whether a certificate of ours lasts. `use` is api, queue or client; `expires` is None if the file holds none."""
+    """Judge how long a certificate of ours lasts. `use`: api, queue or client. `expires` None: the file holds none."""
     if expires is None:
         return failed(AREAS[use], file, "holds no certificate in PEM", "name our certificate, with its chain")
     return expiry_finding(AREAS[use], file, "is shown by us", expires, now)

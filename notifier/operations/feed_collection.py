@@ -17,7 +17,7 @@ class FeedArchive(Protocol):
 
 
 class FeedCollection:
-    """Keeps what the feed brings. It counts and leaves out what is no notice: anybody may publish to the exchange."""
+    """Keeps what the feed brings. Anything else is counted and dropped: anybody may publish to the exchange."""
 
     def __init__(self, archive: FeedArchive, on_kept: Callable[[int], object]) -> None:
         self._archive = archive

@@ -18,7 +18,7 @@ class SideChannel(Protocol):
 
     @property
     def address(self) -> str:
-        """Where other workers send replies for those who wait at this one."""
+        """The address to which other workers send replies for requests that wait here."""
 
     @property
     def dropped(self) -> int:
@@ -74,7 +74,7 @@ class Queue(Publisher, Acknowledger, Protocol):
         """Ask for replies to the events sent here, and give each to `heard`. Call it before `open`."""
 
     def status(self) -> QueueStatus:
-        """Whether the queue is connected and consumed, and what is wrong."""
+        """The state: is the queue connected and consumed, and what is wrong?"""
 
     def consumers(self) -> int:
         """How many workers share the queue, at least 1."""
@@ -98,4 +98,4 @@ class Queue(Publisher, Acknowledger, Protocol):
         """The dead letters of this queue."""
 
     def feed_target(self) -> FeedTarget:
-        """Where this queue keeps the feed."""
+        """The target of the feed in this queue."""

@@ -14,7 +14,7 @@ from notifier.domain.feed_event import FeedRow
 
 PER_DOUBLING = 8
 ERROR = 2 ** (1 / (2 * PER_DOUBLING)) - 1  # of a quantile, relative
-LEAST = 0.0001  # seconds; what is shorter counts as that
+LEAST = 0.0001  # seconds; anything shorter counts as this
 SLICES = 48  # of the report's period
 
 

@@ -145,7 +145,7 @@ class _Full(asyncio.Protocol):
 
 _EXPLANATIONS: Mapping[int, str] = {
     errno.EADDRINUSE: "is taken by another process; stop it, or choose another port (0 takes any that is free)",
-    errno.EADDRNOTAVAIL: "is no address of this machine; 127.0.0.1 serves this machine alone, 0.0.0.0 everybody",
+    errno.EADDRNOTAVAIL: "is not an address of this machine; 127.0.0.1 serves this machine only, 0.0.0.0 everybody",
     errno.EACCES: "may not be used by this user; ports below 1024 are reserved, choose a higher one",
 }
 

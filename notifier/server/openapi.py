@@ -1,7 +1,7 @@
 """`GET /v1/openapi.json`: the API as OpenAPI 3.1, made of what each file of routes says of its own handlers.
 
 A handler is `described` where it stands, and the document is made of the routes that the application really serves: so
-neither can be without the other. Of a handler that is not described the first line of its docstring is told.
+neither can be without the other. A handler without a description shows the first line of its docstring.
 """
 
 import inspect

@@ -14,7 +14,7 @@ from aiohttp import web
 from notifier.server.problem import problem
 
 CONNECTIONS = 100  # at a time; a probe and a few that scrape need ten
-SCRAPES = 4  # at a time, each of which takes some of the loop's time; two Prometheus servers, and people who look
+SCRAPES = 4  # at a time, since each takes time of the loop; enough for two Prometheus servers and some people
 SCRAPE_WITHIN = 10.0  # seconds for a page to be read; as long as Prometheus waits for one by default
 
 
@@ -58,7 +58,7 @@ class Exposition(Protocol):
 
 
 class _Scrapes:
-    """Serves the page, to so many at a time, and to each for so many seconds."""
+    """Serves the page, with a limit on concurrent readers and on the time of each."""
 
     def __init__(self, metrics: Exposition, most: int, within: float) -> None:
         self._metrics = metrics

@@ -52,7 +52,7 @@ class CircuitSettings(Section):
 
 
 class EgressSettings(Section):
-    """Where requests may go. By default: to public addresses, over https."""
+    """The egress policy. By default requests go to public addresses over https only."""
 
     allow: tuple[Network, ...] = Field((), description="Networks to allow although they are not public.")
     deny: tuple[Network, ...] = Field((), description="Networks to deny although they are public.")

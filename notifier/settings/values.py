@@ -76,7 +76,7 @@ Held = Annotated[float, Lasting(above=0.0, most=LONGEST_HOLD)]
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where a listener binds. Port 0 lets the system choose."""
+    """The address of a listener. Port 0 lets the system choose."""
 
     host: str
     port: int

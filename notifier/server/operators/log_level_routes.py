@@ -26,11 +26,11 @@ class LevelControl(Protocol):
 
     @property
     def now(self) -> str:
-        """As it is."""
+        """The present level."""
 
     @property
     def configured(self) -> str:
-        """As it is again after a restart."""
+        """The configured level, which a restart restores."""
 
     def set(self, level: str, *, by: str) -> None:
         """From now on; `by` whom, for the log."""

@@ -1,6 +1,6 @@
 """`GET /v1/status`: what waits, how fast it goes, how the workers and the clients fare. For tokens with scope `read`.
 
-A bearer who may see some issuers alone is told of their clients alone. All workers are asked once a second at most,
+A token with issuers sees only their clients. All workers are asked once a second at most,
 however many ask here.
 """
 

@@ -101,7 +101,7 @@ def reason_of(error: BaseException | None) -> str:
 
 
 def ending() -> bool:
-    """Whether the task that asks was cancelled. What goes round for ever asks at each turn.
+    """True if the present task was cancelled. Endless loops ask this at each round.
 
     aiormq may raise its own error in place of a cancellation that comes while something of its fails.
     """
@@ -183,7 +183,7 @@ async def open_channel(connection: Connection, *, confirms: bool = False) -> aio
 
 
 async def close_channel(channel: aiormq.Channel) -> None:
-    """Close it, whatever its state: the broker gives back what is unacked there. Returns without its answer at last.
+    """Close the channel in any state; its unacked messages go back. Finally returns without the broker's answer.
 
     aiormq's own `close` says Channel.Close again where it was cut short or the broker took longer than a heartbeat.
     The broker answers the second one by closing the connection: a cluster that elected leaders for 8 s met it.
@@ -217,5 +217,5 @@ def underlay_of(connection: Connection) -> aiormq.abc.AbstractConnection:
 
 
 def is_blocked(connection: Connection) -> bool:
-    """Whether the broker has stopped this connection's publishing (memory or disk alarm)."""
+    """True if the broker blocks publishing on this connection (memory or disk alarm)."""
     return connection.transport is not None and insides.blocked(connection.transport.connection)

@@ -48,7 +48,7 @@ class LaneConsumer:
         self._queue = queue
         self._prefetch = options.prefetch_of(lane)
         self._keep = options.max_event
-        self._mend = mend  # declares what is missing
+        self._mend = mend  # declares missing queues
         self._log = structlog.get_logger(__name__).bind(queue=queue)
         self._inbox: Inbox | None = None
         self._wanted = asyncio.Event()
@@ -61,7 +61,7 @@ class LaneConsumer:
 
     @property
     def standing(self) -> bool:
-        """Whether the broker sends us messages now."""
+        """True if the broker sends us messages now."""
         return self._consumer_tag is not None
 
     async def start(self, inbox: Inbox) -> None:
@@ -109,7 +109,7 @@ class LaneConsumer:
         acks = ChannelAcks(channel)
         flushing = asyncio.create_task(acks.run())
         inbox = self._inbox
-        assert inbox is not None  # `_wanted` is set by `start` alone
+        assert inbox is not None  # only `start` sets `_wanted`
         self._cancelled.clear()
         channel.on_consumer_cancel_callbacks.add(self._on_cancelled_by_broker)
         stood = False

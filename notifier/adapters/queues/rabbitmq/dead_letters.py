@@ -45,8 +45,8 @@ GROWTH = 8  # times that a run may be as long as the one before: what comes next
 RUNS = 30  # see above
 LARGEST_PREFETCH = 65_535  # of AMQP; so 1,900,000 letters keep their order
 RUN_BYTES = 16 * 1024 * 1024  # that are kept of a run, by the average of the run before
-ROW_BYTES = 2048  # of a letter of which no body is kept
-SILENCE = 20.0  # seconds without a letter: there are no more, or the broker is stuck
+ROW_BYTES = 2048  # of a letter without its body
+SILENCE = 20.0  # seconds without a letter, after which none is left or the broker is stuck
 LOOK_EVERY = 0.01
 FORGET_TIMEOUT = 30.0
 LOST_ON_THE_WAY = "lost the dead letters on the way"
@@ -67,7 +67,7 @@ class RabbitDeadLetters:
 
     @asynccontextmanager
     async def visit(self, look: LetterReader) -> AsyncIterator["RabbitVisit"]:
-        """One pass over what is there now. Raises QueueError: not reached, or somebody else is at it."""
+        """Open one pass over the present letters. Raises QueueError if the queue is away or somebody else has them."""
         connection = await connect(self._options, "dead letters")
         try:
             await hold_alone(connection, f"{self._options.prefix}.{DEAD}.visitor", self._busy_for)
@@ -88,7 +88,7 @@ class RabbitDeadLetters:
 
 
 class _Run:
-    """What one consumer gets. Of a run that nobody looks at only the number is known."""
+    """The letters that one consumer gets. A run that nobody reads is only counted."""
 
     def __init__(self, look: LetterReader | None) -> None:
         self._look = look
@@ -150,7 +150,7 @@ class RabbitVisit:
         return tuple(run.seen)
 
     async def take_the_rest(self) -> None:
-        """Take what is left, as far as it was given back before, so that the order stays. Never raises."""
+        """Take the remaining letters that were returned before, so that the order stays. Never raises."""
         with suppress(QueueError):
             while self._given_back and self._left > 0:
                 await self._next(min(self._left, LARGEST_PREFETCH), None)
@@ -192,7 +192,7 @@ class RabbitVisit:
         self._length = min(LARGEST_PREFETCH, max(1, by_bytes, by_order))
 
     async def _heard(self, arrived: asyncio.Event) -> bool:
-        """Whether something arrived within a while. Ends at once where the channel is gone."""
+        """Wait for an arrival. True if something came in time. Ends at once if the channel is gone."""
         closing = self._channel.closing
         waiting = asyncio.ensure_future(arrived.wait())
         try:
@@ -260,11 +260,11 @@ class RabbitVisit:
                     await self._give_back(again.tag)  # before the others, which go back as the channel closes
                 await self._ready()
         except (QueueError, TimeoutError) as error:
-            text = "the broker has not confirmed the end: some may be there again, of which a copy does no harm"
+            text = "the broker has not confirmed the end: some letters may be there again; a copy does no harm"
             raise QueueUnavailable(f"{text} ({reason_of(error)})") from error
 
     async def _again(self, oldest: int | None, last: Message) -> Message:
-        """Give the oldest back, or the last where that alone is held, and take it again."""
+        """Give the oldest letter back, or the last if it is the only one held, and take it again."""
         before = await self._ready()
         await self._give_back(last.tag if oldest is None else oldest)
         while True:

@@ -46,7 +46,7 @@ class Publishing:
         self._writes: ConfirmedWrites | PlainWrites | None = None
         self._heard: Callable[[bytes], None] | None = None
         self._window = asyncio.Semaphore(IN_FLIGHT)
-        self._under_way: dict[str, asyncio.Future[None]] = {}  # by message id, each for as long as it is published
+        self._under_way: dict[str, asyncio.Future[None]] = {}  # by message id, while it is being published
         self._log = structlog.get_logger(__name__)
         self._refused, self._refused_at = "", -TOLD_FOR  # why the broker closed a channel last, and when
 
@@ -110,12 +110,12 @@ class Publishing:
 
     @property
     def blocked(self) -> bool:
-        """Whether a memory or disk alarm of the broker stops our publishing."""
+        """True if a memory or disk alarm of the broker blocks our publishing."""
         return self._connection is not None and is_blocked(self._connection)
 
     async def publish(self, publish: Publish) -> None:
         """Return once the broker has confirmed the message. Raises QueueUnavailable."""
-        # aiormq tells returned messages apart by their ids only. Of two under way with one id it would report the wrong
+        # aiormq distinguishes returned messages by id only. With two of one id under way it would report the wrong
         # one as lost, and confirm the lost one. So the second waits, outside the window that others need.
         message_id = publish.message_id
         while (before := self._under_way.get(message_id)) is not None:

@@ -287,7 +287,7 @@ class RabbitQueue:
         return RabbitDeadLetters(self._options, self.publish)
 
     def feed_target(self) -> RabbitFeedTarget:
-        """Where the feed goes: an exchange, over a connection of its own."""
+        """The target of the feed: an exchange, over its own connection."""
         return RabbitFeedTarget(self._options)
 
     def _consuming_connection(self) -> Connection:

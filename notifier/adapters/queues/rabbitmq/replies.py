@@ -48,7 +48,7 @@ class Outbox:
         self.filled.set()
 
     def empty(self) -> bool:
-        """Whether nothing waits."""
+        """True if nothing waits."""
         return not self._waiting
 
     def clear(self) -> None:

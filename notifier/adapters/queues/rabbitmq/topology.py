@@ -146,7 +146,7 @@ class _Surveyor:
         except ChannelPreconditionFailed as failed:
             self.different.append(_explain(f"exchange {exchange.name}", failed))
         except ChannelNotFoundEntity:
-            pass  # its queue could not be declared, which is told already
+            pass  # its queue could not be declared, which is reported already
         except ChannelAccessRefused as refused:
             raise _not_allowed(refused) from refused
 
@@ -232,7 +232,7 @@ async def delete(connection: Connection, topology: Topology) -> Mapping[str, int
     lost: dict[str, int] = {}
     surveyor = _Surveyor(connection)
     # Never `if-empty`: on quorum queues it closes the whole connection.
-    # The queues that feed others go first, so that nothing is dead-lettered into what is gone.
+    # Queues that feed others go first, so that no message is dead-lettered into a deleted queue.
     for queue in reversed(topology.queues):
         try:
             gone = await (await surveyor.channel()).queue_delete(queue.name)

@@ -29,7 +29,7 @@ class SqliteDeadLetters:
 
     @asynccontextmanager
     async def visit(self, look: LetterReader) -> AsyncIterator[SqliteVisit]:
-        """One pass over what is there now. Raises QueueError."""
+        """Open one pass over the present letters. Raises QueueError."""
         visit = SqliteVisit(self._queue, look)
         await visit.begin()
         yield visit

@@ -134,7 +134,7 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
 
 
 def _is_new(database: sqlite3.Connection, path: Path) -> bool:
-    """Whether the file is empty. Raises TopologyMismatch if it holds anything but our schema."""
+    """True if the file is empty. Raises TopologyMismatch if it holds anything but our schema."""
     try:
         application = one(database, "PRAGMA application_id")
         version = one(database, "PRAGMA user_version")

@@ -53,7 +53,7 @@ class WorkerLock:
 
 
 def worker_at(path: Path) -> bool:
-    """Whether a worker, of this process or another, consumes the queue at `path` now."""
+    """True if a worker, of this process or another, consumes the queue at `path` now."""
     try:
         fd = os.open(_lock_file(path), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

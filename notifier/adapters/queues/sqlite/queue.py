@@ -217,7 +217,7 @@ class SqliteQueue:
         return SqliteDeadLetters(self)
 
     def feed_target(self) -> SqliteFeedTarget:
-        """Where the feed goes: a table in the same file."""
+        """The target of the feed: a table in the same file."""
         return SqliteFeedTarget(self)
 
     async def browse(self, queue: str, limit: int) -> Sequence[Message]:

@@ -48,7 +48,7 @@ class UnreadableTable(dict[str, Any]):
 def to_message(place: str, delivered: aiormq.abc.DeliveredMessage, tag: object, *, keep: int | None = None) -> Message:
     """The message as the pipeline knows it. `place`: the queue that it was taken from, without prefix: a lane, `dead`.
 
-    `tag` is what an ack will need. Of a publisher's body that is longer than `keep` bytes only so much is held. Our own
+    `tag` serves the later ack. Of a publisher's body, at most `keep` bytes are kept. Our own
     are never cut.
     """
     properties = delivered.header.properties
@@ -100,7 +100,7 @@ def _kind(
 
 
 def _came_due(death: object) -> bool:
-    """Whether the entry says that it waited in a delay queue: of whatever prefix, since a shovel may have moved it."""
+    """True if the entry names a delay queue, of any prefix, since a shovel may have moved the message."""
     if not isinstance(death, dict) or death.get("exchange") != "" or death.get("reason") != "expired":
         return False
     queue = death.get("queue")
