@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -73,20 +74,10 @@ def doctor(
     with progress_of("looking", plain=False) as progress:
         found = uvloop.run(examine_installation(loaded, scope, progress))
     if as_json:
-        say(json_text([_row(finding) for finding in found], indent=2))
+        say(json_text(list(map(asdict, found)), indent=2))
     else:
         _print(found)
     raise typer.Exit(any(finding.level is Severity.FAILED for finding in found))
-
-
-def _row(finding: Finding) -> dict[str, str]:
-    return {
-        "area": finding.area.value,
-        "subject": finding.subject,
-        "level": finding.level.value,
-        "text": finding.text,
-        "advice": finding.advice,
-    }
 
 
 def _print(found: Sequence[Finding]) -> None:

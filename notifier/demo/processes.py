@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,8 +23,9 @@ import uvloop
 
 from notifier.adapters.configuration.config_file import read_part
 from notifier.app import build_queue
+from notifier.demo.bookkeeping import SignOut
 from notifier.demo.receivers import SAMPLES, Receiver
-from notifier.demo.story import ISS
+from notifier.demo.story import ISS, event_of
 from notifier.demo.token_check import TokenCheck
 from notifier.domain.errors import QueueError
 from notifier.domain.message import Lane
@@ -75,22 +75,15 @@ async def _sign_outs(queue: Queue, every: float) -> None:
             await asyncio.sleep(AGAIN)
 
 
-def _event() -> dict[str, Any]:
-    return {
-        "id": str(uuid4()),
-        "iss": ISS,
-        "sub": f"user-{uuid4().hex[:4]}",
-        "sid": uuid4().hex,
-        "clients": list(SAMPLES),
-        "ended_at": datetime.now(UTC).isoformat(),
-        "reason": "user_logout",
-    }
+def _event() -> Mapping[str, object]:
+    sign_out = SignOut(event_id=str(uuid4()), sid=uuid4().hex, at=time.time())
+    return event_of(sign_out, f"user-{uuid4().hex[:4]}", list(SAMPLES))
 
 
-async def _publish(queue: Queue, event: Mapping[str, Any]) -> bool:
+async def _publish(queue: Queue, event: Mapping[str, object]) -> bool:
     """Publish an event. False if it was not confirmed; the caller sends it again with the same id."""
     try:
-        await queue.send_event(Lane.EVENTS, json.dumps(event).encode(), message_id=event["id"])
+        await queue.send_event(Lane.EVENTS, json.dumps(event).encode(), message_id=str(event["id"]))
     except QueueError as error:
         _tell(f"not confirmed yet: {error}")
         return False

@@ -86,7 +86,7 @@ async def _perform(
     for number in range(pace.events):
         sign_out = SignOut(event_id=f"sign-out-{number:02}", sid=_sid(number), at=time.time())
         sign_outs.append(sign_out)
-        await service.publish(_event(sign_out, f"user-{number:02}", clients))
+        await service.publish(event_of(sign_out, f"user-{number:02}", clients))
         screen.show(time.monotonic() - started)
         await asyncio.sleep(pace.every)
     while not tally.settled and time.monotonic() - started < pace.limit:
@@ -96,7 +96,8 @@ async def _perform(
     return sign_outs
 
 
-def _event(sign_out: SignOut, sub: str, clients: Sequence[str]) -> Mapping[str, object]:
+def event_of(sign_out: SignOut, sub: str, clients: Sequence[str]) -> Mapping[str, object]:
+    """The event that the identity server publishes for a sign-out."""
     return {
         "id": sign_out.event_id,
         "iss": ISS,

@@ -47,10 +47,10 @@ class KeepReason(StrEnum):
 
 _EXPLANATIONS: Mapping[KeepReason, str] = MappingProxyType(
     {
-        KeepReason.NOT_AFTER: "past their not_after, when the session ran out at the client by itself; discard them",
-        KeepReason.STALE: "name no session and are too old: they would end newer ones; --end-newer-sessions does it",
+        KeepReason.NOT_AFTER: "past their not_after: the session has expired at the client itself; discard them",
+        KeepReason.STALE: "name no session and are too old: they would end newer ones; --end-newer-sessions allows it",
         KeepReason.MALFORMED: "still malformed; `show` says why: export, correct and publish them, then discard these",
-        KeepReason.CUT: "too large to have been kept whole; only their publisher can send them again",
+        KeepReason.CUT: "too large to be kept whole; only their publisher can send them again",
         KeepReason.NEWER: "written by a later release; use its notifier",
     }
 )
@@ -95,7 +95,7 @@ def readmit(letter: DeadLetter, rules: ReplayRules, now: float) -> Readmitted | 
     if message is None:
         return KeptLetter(
             why=KeepReason.CUT,
-            text="its body was too large to be kept whole; its publisher has to send it again, below queue.max_event",
+            text="its body was too large to be kept whole; its publisher must send it again, below queue.max_event",
         )
     if letter.entries == "":
         return _malformed("its wrong entries are too many to be listed, so nobody knows which clients were not told")
@@ -116,8 +116,8 @@ def _delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmitted 
         return KeptLetter(
             why=KeepReason.STALE,
             text=(
-                f"its token names no session and it was begun {now - begun:.0f} s ago (sub_only_max_age is "
-                f"{limit:g} s): it would end sessions that its user has begun since; --end-newer-sessions does it"
+                f"its token names no session, and a worker first took it {now - begun:.0f} s ago (sub_only_max_age is "
+                f"{limit:g} s): it would end newer sessions of its user; --end-newer-sessions allows it"
             ),
         )
     anew = replace(
@@ -183,9 +183,9 @@ def _unproven() -> KeptLetter:
     return KeptLetter(
         why=KeepReason.MALFORMED,
         text=(
-            "it looks like a message of notifier's own that the broker has moved, and so does a forgery: nobody can "
-            "tell who wrote it. If its logout is wanted, publish an event with its iss, sub, sid and client "
-            "(`notifier publish`), then discard this one"
+            "it looks like one of notifier's own messages that the broker has moved, but so would a forgery. "
+            "To send its logout, publish an event with its iss, sub, sid and client (`notifier publish`), then "
+            "discard this one"
         ),
     )
 
@@ -194,7 +194,8 @@ def _run_out(not_after: float | None, now: float) -> KeptLetter | None:
     if not_after is None or now <= not_after:
         return None
     return KeptLetter(
-        why=KeepReason.NOT_AFTER, text="not_after has passed: the session ran out at the client by itself; discard it"
+        why=KeepReason.NOT_AFTER,
+        text="not_after has passed: the session has expired at the client itself; discard it",
     )
 
 

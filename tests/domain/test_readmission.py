@@ -115,7 +115,7 @@ def test_what_waited_without_an_attempt_may_end_newer_sessions_too(
     found = of_delivery(never)
     assert stays(found) is expected
     if isinstance(found, KeptLetter):
-        assert "was begun 700 s ago" in found.text
+        assert "first took it 700 s ago" in found.text
     assert stays(of_delivery(never, replace(RULES, end_newer_sessions=True))) is None
 
 
