@@ -66,7 +66,7 @@ class Settlement:
             case Defer():
                 look_again = now + deferral_wait(verdict.due - now, verdict.rounding)
                 later = _later(delivery, verdict, due=look_again, rounding="up")
-                if not await self._send_within(max(AGAIN, verdict.due - now), later):
+                if not await self.send(later, within=max(AGAIN, verdict.due - now)):
                     return False
                 self._observe(_deferred(delivery, verdict))
             case Dead():
@@ -96,26 +96,15 @@ class Settlement:
             for fact in (send.fact for send in batch if send.fact is not None):
                 self._observe(fact)
 
-    async def send(self, send: Send) -> None:
-        """Return once the message is durable, however long the queue is away."""
+    async def send(self, send: Send, *, within: float | None = None) -> bool:
+        """Return True once the message is durable; False if the queue stays away for `within` seconds."""
+        deadline = None if within is None else asyncio.get_running_loop().time() + within
         while True:
             try:
-                return await self._publish(send)
-            except QueueUnavailable:
-                await self._publisher.available()
-
-    async def _publish(self, send: Send) -> None:
-        if send.due is None:
-            await self._publisher.publish(send.queue, send.message)
-        else:
-            await self._publisher.publish_later(send.message, due=send.due, rounding=send.rounding)
-
-    async def _send_within(self, seconds: float, send: Send) -> bool:
-        """Send it. False if the queue stays away for so many seconds."""
-        deadline = asyncio.get_running_loop().time() + seconds
-        while True:
-            try:
-                await self._publish(send)
+                if send.due is None:
+                    await self._publisher.publish(send.queue, send.message)
+                else:
+                    await self._publisher.publish_later(send.message, due=send.due, rounding=send.rounding)
             except QueueUnavailable:
                 try:
                     async with asyncio.timeout_at(deadline):
