@@ -17,7 +17,7 @@ from notifier.domain.delivery import Delivery
 from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
 from notifier.domain.event_document import understand
 from notifier.domain.frozen import frozen, replace
-from notifier.domain.message import DEAD, SUSPECT, Kind, Lane, Message, NewerKind, Outgoing
+from notifier.domain.message import SUSPECT, Kind, Lane, Message, NewerKind, Outgoing
 from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.plan import Skipped
 from notifier.domain.printable import excerpt
@@ -25,9 +25,9 @@ from notifier.domain.registry import Registry
 from notifier.domain.reply import ReplyTo
 from notifier.domain.session_ended import SessionEnded, WrongEntry
 from notifier.domain.verdict import grace_left, our_fault_wait
-from notifier.pipeline.facts import Buried, Deferred, EventTaken
+from notifier.pipeline.facts import Deferred, EventTaken
 from notifier.pipeline.ports import Clock, CurrentRegistry
-from notifier.pipeline.settlement import Send
+from notifier.pipeline.settlement import Send, buried
 
 # Seconds that a message of a later release rests, again and again, until a worker that knows it takes it. Short at
 # first, since during an upgrade the next worker may be of that release. The longest is what a rollback costs: 400
@@ -118,7 +118,7 @@ class Intake:
         letter = wrong_entries.bury_wrong(event, wrong, now)
         good = tuple(entry for entry in event.clients if not isinstance(entry, WrongEntry))
         if not good:
-            return Move(sends=(_buried(letter, event.reply_to),), fact=_taken(event, "accepted"))
+            return Move(sends=(buried(letter, event.reply_to),), fact=_taken(event, "accepted"))
         return self._event(message, replace(document, event=replace(event, clients=good)), letter, now)
 
     def _event(
@@ -131,7 +131,7 @@ class Intake:
         if event.iss in registry.issuers and event.reply_to is not None and event.reply_to.of is None:
             event = _counted(event, event.reply_to, registry, more=0 if letter is None else 1)
             document = replace(document, event=event)
-        first = () if letter is None else (_buried(letter, event.reply_to),)
+        first = () if letter is None else (buried(letter, event.reply_to),)
         work = self._good(message, document, registry, now)
         if isinstance(work, Expand):
             return replace(work, steps=chain(first, work.steps))
@@ -190,7 +190,7 @@ class Intake:
             result="malformed", event_id=letter.event_id, iss=letter.iss, publisher=letter.publisher, deliveries=0,
             dated=message.timestamp is not None,
         )  # fmt: skip
-        return Move(sends=(_buried(letter, message.reply_to),), fact=taken)
+        return Move(sends=(buried(letter, message.reply_to),), fact=taken)
 
     def _newer_version(self, message: Message, newer: Exception) -> Move:
         """Put off what a worker of a later release wrote: during an upgrade there is one that can read it."""
@@ -224,7 +224,7 @@ def _worn_out(message: Message, now: float) -> Move | None:
         case Kind.DELIVERY:
             delivery = documents.load_delivery(message.body)
             letter = dead_letter.bury_delivery(delivery, reason, text, now)
-            return Move(sends=(_buried(letter, delivery.reply_to),))
+            return Move(sends=(buried(letter, delivery.reply_to),))
         case Kind.EVENT:
             return _bury_event(documents.load_event(message.body).event, reason, text, now)
         case None:
@@ -233,7 +233,7 @@ def _worn_out(message: Message, now: float) -> Move | None:
                 result="accepted", event_id=letter.event_id, iss=letter.iss, publisher=letter.publisher, deliveries=0,
                 dated=message.timestamp is not None,
             )  # fmt: skip
-            return Move(sends=(_buried(letter, message.reply_to),), fact=taken)
+            return Move(sends=(buried(letter, message.reply_to),), fact=taken)
         case _:
             return None
 
@@ -276,15 +276,7 @@ def _passes(message: Message) -> int:
 
 def _bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> Move:
     letter = dead_letter.bury_event(event, reason, text, now)
-    return Move(sends=(_buried(letter, event.reply_to),), fact=_taken(event, "accepted"))
-
-
-def _buried(letter: DeadLetter, reply_to: ReplyTo | None) -> Send:
-    fact = Buried(
-        iss=letter.iss, client_id=letter.client_id, event_id=letter.event_id, reason=letter.reason, text=letter.text,
-        delivery=letter.delivery, reply_to=reply_to,
-    )  # fmt: skip
-    return Send(queue=DEAD, message=dead_letter.dump_dead_letter(letter), fact=fact)
+    return Move(sends=(buried(letter, event.reply_to),), fact=_taken(event, "accepted"))
 
 
 def _taken(event: SessionEnded, result: Literal["accepted", "split"]) -> EventTaken:

@@ -11,11 +11,13 @@ from itertools import islice
 
 from notifier.domain import dead_letter, documents
 from notifier.domain.backoff import Rounding, deferral_wait
+from notifier.domain.dead_letter import DeadLetter
 from notifier.domain.delivery import Delivery
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.frozen import frozen, replace
 from notifier.domain.message import DEAD, Kind, Lane, Outgoing
 from notifier.domain.plan import Skipped
+from notifier.domain.reply import ReplyTo
 from notifier.domain.verdict import Dead, Defer, Done, RetryAt, Skip, Verdict
 from notifier.pipeline import facts
 from notifier.pipeline.ports import Clock, Publisher
@@ -70,23 +72,9 @@ class Settlement:
                     return False
                 self._observe(_deferred(delivery, verdict))
             case Dead():
-                await self._bury(delivery, verdict, now)
+                letter = dead_letter.bury_delivery(delivery, verdict.reason, verdict.text, now)
+                await self.send_all((buried(letter, delivery.reply_to, delivery),))
         return True
-
-    async def _bury(self, delivery: Delivery, verdict: Dead, now: float) -> None:
-        letter = dead_letter.bury_delivery(delivery, verdict.reason, verdict.text, now)
-        await self.send(Send(queue=DEAD, message=dead_letter.dump_dead_letter(letter)))
-        self._observe(
-            facts.Buried(
-                iss=letter.iss,
-                client_id=letter.client_id,
-                event_id=letter.event_id,
-                reason=letter.reason,
-                text=letter.text,
-                delivery=delivery,
-                reply_to=delivery.reply_to,
-            )
-        )
 
     async def send_all(self, sends: Iterable[Send]) -> None:
         """Return once each is durable. Messages are made as they are sent: a large event is never whole in memory."""
@@ -113,6 +101,15 @@ class Settlement:
                     return False
             else:
                 return True
+
+
+def buried(letter: DeadLetter, reply_to: ReplyTo | None, delivery: Delivery | None = None) -> Send:
+    """The message that makes a dead letter durable."""
+    fact = facts.Buried(
+        iss=letter.iss, client_id=letter.client_id, event_id=letter.event_id, reason=letter.reason, text=letter.text,
+        delivery=delivery or letter.delivery, reply_to=reply_to,
+    )  # fmt: skip
+    return Send(queue=DEAD, message=dead_letter.dump_dead_letter(letter), fact=fact)
 
 
 def _later(delivery: Delivery, verdict: RetryAt | Defer, *, due: float, rounding: Rounding) -> Send:
