@@ -106,7 +106,8 @@ class Forwarder:
 
     def take(self, message: Message) -> None:
         """Forward the message, or put it into the inbox. One that is worn out must be buried, due or not."""
-        following = None if message.worn_out else next_pass(message, self._clock())
+        waits = message.lane is Lane.RETRIES and not message.worn_out
+        following = next_pass(message, self._clock()) if waits else None
         if following is None:
             self._inbox.take(message)
             return
@@ -115,8 +116,9 @@ class Forwarder:
         task.add_done_callback(self._forwarding.discard)
 
     def lost(self, lane: Lane) -> None:
-        """Forget what is on its way: it comes again."""
-        self.stop()
+        """Forget what is forwarded now, if it comes again: each lane has a channel of its own."""
+        if lane is Lane.RETRIES:
+            self.stop()
         self._inbox.lost(lane)
 
     def stop(self) -> None:

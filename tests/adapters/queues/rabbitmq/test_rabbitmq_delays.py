@@ -147,15 +147,16 @@ async def test_what_is_not_due_is_forwarded_and_acked_once_that_is_durable() -> 
     assert broker.inbox.empty()
 
 
-async def test_what_is_lost_is_not_forwarded() -> None:
-    """It comes again, and is forwarded then."""
+@pytest.mark.parametrize(("lane", "published"), [(Lane.RETRIES, []), (Lane.EVENTS, ["delay.8s"])])
+async def test_what_is_lost_is_not_forwarded(lane: Lane, published: list[str]) -> None:
+    """It comes again, and is forwarded then. Another lane's loss concerns other messages."""
     broker = Broker()
     broker.forwarder.take(came(WAITING))
     await turns()
-    broker.forwarder.lost(Lane.RETRIES)
+    broker.forwarder.lost(lane)
     broker.up.set()
     await turns()
-    assert (broker.published, broker.acked, broker.inbox.lost_lanes) == ([], [], [Lane.RETRIES])
+    assert (broker.published, len(broker.acked), broker.inbox.lost_lanes) == (published, len(published), [lane])
 
 
 async def test_what_is_worn_out_waits_no_longer() -> None:
