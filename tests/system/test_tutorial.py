@@ -63,7 +63,7 @@ async def test_the_walk_leads_where_it_says(shell: Shell) -> None:
     await shell.told(worker, "reloaded", 2)
     said = await shell.run(refused)
     assert "refused" in said
-    assert "will not answer otherwise" in said
+    assert "The delivery becomes a dead letter at once" in said
     clients = shell.folder / "clients.yaml"
     uris = re.findall(r"backchannel_logout_uri: (\S+)", clients.read_text())
     clients.write_text(clients.read_text().replace(uris[-1], uris[0]))
