@@ -259,6 +259,19 @@ def test_a_reply_is_read_as_it_was_written(notice: Notice) -> None:
     assert read == (notice if notice.fate in (Fate.RETRYING, Fate.DEAD) else replace(notice, reason=""))
 
 
+def test_a_reply_is_written_as_every_release_writes_it() -> None:
+    """Byte for byte: publishers read it, and workers of other releases."""
+    notice = Notice(
+        fate=Fate.RETRYING, iss="https://i", event_id="e", client_id="c", delivery_id="d", reason="server_error",
+        status=503, attempts=2, next_due=1_800_000_000.0, of=3,
+    )  # fmt: skip
+    assert dump_reply(notice) == (
+        b'{"v": 1, "fate": "retrying", "iss": "https://i", "event_id": "e", "next_due": "2027-01-15T08:00:00.000000Z", '
+        b'"client_id": "c", "id": "d", "reason": "server_error", "status": 503, "attempts": 2, "of": 3}'
+    )
+    assert load_reply(dump_reply(notice)) == notice
+
+
 @given(st.binary(max_size=60) | st.sampled_from([b"{}", b'{"v": 2, "fate": "dead"}', b'{"v": 1, "fate": "lost"}']))
 def test_what_is_no_reply_is_nothing(body: bytes) -> None:
     """Anybody may send anything to a queue whose name is known."""

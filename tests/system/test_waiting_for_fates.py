@@ -193,11 +193,10 @@ def test_without_a_worker_nothing_is_heard(tmp_path: Path) -> None:
     assert "nothing was heard of it yet" in done.stdout
 
 
-@pytest.mark.parametrize("wait", ["31s", "5", "soon"])
-def test_a_wait_that_cannot_be_is_wrong_use(wait: str, tmp_path: Path) -> None:
+def test_a_wait_that_cannot_be_is_wrong_use(tmp_path: Path) -> None:
     """Nothing is sent."""
     event = json.dumps({"iss": ISSUER, "sub": "alice", "clients": ["shop"]})
-    done = notifier("publish", "--url", "sqlite:q.db", "--wait", wait, cwd=tmp_path, stdin=event)
+    done = notifier("publish", "--url", "sqlite:q.db", "--wait", "31s", cwd=tmp_path, stdin=event)
     assert done.returncode == 2
     assert "--wait" in done.stderr
     assert not list(tmp_path.iterdir())

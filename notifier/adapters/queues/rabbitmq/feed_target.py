@@ -57,7 +57,7 @@ class RabbitFeedTarget:
 
     async def _serve(self, link: Link, connection: Connection) -> None:
         self._connection = connection
-        told = ""
+        logged = ""
         try:
             while not ending():
                 channel = await open_channel(connection)
@@ -66,13 +66,13 @@ class RabbitFeedTarget:
                         await channel.exchange_declare(
                             self._exchange, exchange_type="topic", durable=True, passive=not self._declare
                         )
-                    self._channel, told = channel, ""
+                    self._channel, logged = channel, ""
                     if not link.standing.is_set():
                         link.stand()
                     await asyncio.wait({channel.closing})
                 except ChannelClosed as refused:
-                    if told != (told := reason_of(refused)):
-                        self._log.warning("outcomes_not_published", reason=told)
+                    if logged != (logged := reason_of(refused)):
+                        self._log.warning("outcomes_not_published", reason=logged)
                 self._channel = None
                 await asyncio.sleep(AGAIN)
         finally:
@@ -97,8 +97,8 @@ class RabbitFeedTarget:
             raise QueueUnavailable("not connected")
         if not insides.writes():
             async with asking("the connection was lost", None):
-                for told in batch:
-                    await publish_plainly(channel, publish_of(told, self._exchange, self._source))
+                for notice in batch:
+                    await publish_plainly(channel, publish_of(notice, self._exchange, self._source))
             return
         if self._frames is None or self._frames[0] is not channel:
             self._frames = channel, Frames(channel.number, channel.max_content_size)
