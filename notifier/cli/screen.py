@@ -43,7 +43,7 @@ def progress_of(what: str, *, plain: bool = True) -> Iterator[Callable[[int, int
 
         def tell(done: int, total: int) -> None:
             nonlocal due
-            if plain and time.monotonic() >= due:
+            if plain and done < total and time.monotonic() >= due:  # the end is said by the command itself
                 due = time.monotonic() + PLAIN_EVERY
                 say(f"{what}: {done:,} of {total:,}", err=True)
 
