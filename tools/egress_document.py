@@ -14,19 +14,19 @@ Row = tuple[str, str, str]
 """(tried, settings, result)"""
 HEAD = """# Where requests may go
 
-Every case that the tests try, and what comes of it. `python -m tools.egress_document` writes this file, and
-`tests/adapters/http/test_egress_table.py` fails when it says something else.
+This page lists every case that the tests try, and its result. `python -m tools.egress_document` writes it, and
+`tests/adapters/http/test_egress_table.py` fails if it is out of date.
 
-The settings are those of `egress`, and after a bar those of `notifier.egress` of one client, which replace the former
-member by member. A URI is judged when it is read and at every attempt, and the address that is really connected to
-each time a connection is made. What is denied is a dead letter `egress_denied` with the text given here.
+The settings are those of `egress`. After a bar follow those of `notifier.egress` of one client, which replace the
+former member by member. Workers judge a URI when they read it and at every attempt. They judge an address whenever
+they connect to it. A denied request makes a dead letter `egress_denied` with the text given here.
 
-With `notifier.proxy` the proxy looks names up and connects, so no address can be judged here: of the URI only what its
-host means by itself is (an address in any spelling, `localhost`, a cloud's metadata). What else may be reached is for
-the rules of the proxy to say. The proxy's own address is the operator's choice and is not judged.
+With `notifier.proxy` the proxy looks names up and connects. So workers can judge only what the host in the URI means
+by itself: an address in any spelling, `localhost`, a cloud's metadata. The proxy's own rules must cover the rest. The
+address of the proxy itself is the operator's choice and is not judged.
 
-A network whose NAT64 has a prefix of its own, other than `64:ff9b::/96` and `64:ff9b:1::/48`, should put that prefix
-into `egress.deny`: an address under it looks like any public one.
+If your network's NAT64 has a prefix other than `64:ff9b::/96` and `64:ff9b:1::/48`, put that prefix into
+`egress.deny`: an address under it looks like any public one.
 """
 
 

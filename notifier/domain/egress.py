@@ -153,11 +153,11 @@ def check_uri(uri: str, policy: EgressPolicy) -> str | None:
     if isinstance(target, str):
         return target
     if not target.secure and not policy.allow_http:
-        return "is http, which is allowed only by egress.allow_http"
+        return "is http; to allow it, set egress.allow_http"
     mistakes = [judge(address, policy) for address in target.addresses]
     if mistakes and None not in mistakes:
         return mistakes[0]
-    return f"must have its address written as {target.addresses[0]}" if target.disguised else None
+    return f"must write its address as {target.addresses[0]}" if target.disguised else None
 
 
 def judge(address: str | Address, policy: EgressPolicy) -> str | None:
@@ -182,11 +182,11 @@ def _judge_as_written(address: Address, policy: EgressPolicy) -> str | None:
     if denied >= 0 and denied >= allowed:
         return f"address {address} is denied by egress.deny"
     if address in _METADATA and allowed < address.max_prefixlen:
-        return f"address {address} is a cloud's metadata service, which only egress.allow of that very address opens"
+        return f"address {address} is a cloud's metadata service, which needs an egress.allow of exactly that address"
     if allowed >= 0:
         return None
     kind = _special(address)
-    return None if kind is None else f"address {address} is {kind}, not public: egress.allow would have to name it"
+    return None if kind is None else f"address {address} is {kind}, not public; to allow it, add it to egress.allow"
 
 
 def _narrowest(address: Address, networks: tuple[Network, ...]) -> int:

@@ -106,7 +106,7 @@ def test_an_address_in_disguise_is_judged_as_the_address(host: str) -> None:
     assert uri_mistake(uri) is None
     assert "egress.allow" in (check_uri(uri, STRICT) or "")
     plain = host in ("127.0.0.1", "[::1]")
-    assert check_uri(uri, LOOPBACK) == (None if plain else "must have its address written as 127.0.0.1")
+    assert check_uri(uri, LOOPBACK) == (None if plain else "must write its address as 127.0.0.1")
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_the_schema_wants_an_address_in_its_plain_form(uri: str) -> None:
 
 def in_disguise(uri: str) -> bool:
     """Whether egress refuses it for how its address is written."""
-    return "must have its address written as" in (check_uri(uri, ANYWHERE) or "")
+    return "must write its address as" in (check_uri(uri, ANYWHERE) or "")
 
 
 # ── made up ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -68,6 +68,4 @@ async def test_a_disguised_address_is_refused_even_where_it_would_be_allowed(tra
     """aiohttp connects to canonical addresses only: dead at once, as `check` would have said, and how to write it."""
     async with scripted(host="127.1") as receiver:
         wire = await transport.post(request(receiver.url))
-    assert wire == Break(
-        reason=Reason.EGRESS_DENIED, ambiguous=False, text="must have its address written as 127.0.0.1"
-    )
+    assert wire == Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text="must write its address as 127.0.0.1")
