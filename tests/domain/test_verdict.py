@@ -10,15 +10,13 @@ from hypothesis import strategies as st
 from notifier.adapters.queues.rabbitmq.delays import hops
 from notifier.domain.backoff import deferral_wait
 from notifier.domain.client import Client, RetryPolicy
-from notifier.domain.delivery import HISTORY_LENGTH, HISTORY_TEXT, Delivery, Past
+from notifier.domain.delivery import HISTORY_LENGTH, HISTORY_TEXT, Delivery
 from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason, Refused
 from notifier.domain.verdict import (
     PAUSE,
-    REJECTIONS,
     RESERVED,
     Dead,
     Defer,
-    Done,
     RetryAt,
     Skip,
     Verdict,
@@ -57,28 +55,12 @@ def known(delivery: Delivery, client: Client = CLIENT, *, now: float = NOW, carr
     return before_attempt(delivery, client, issuer_known=True, grace=300, carries_sid=carries_sid, now=now)
 
 
-def test_success_is_done() -> None:
-    """Any answer read as delivered ends the delivery (R11)."""
-    assert verdict_on(Delivered(status=204))[1] == Done()
-
-
 @pytest.mark.parametrize("reason", [Reason.REDIRECT, Reason.REFUSED, Reason.EGRESS_DENIED])
 def test_a_refusal_is_dead_at_once(reason: Reason) -> None:
     """A redirect, a 4xx and a denied address are dead letters with the same word (R12)."""
     _, verdict = verdict_on(Refused(reason=reason, status=404, text="no such path"))
     assert isinstance(verdict, Dead)
     assert verdict.reason == DeadReason(reason.value)
-
-
-def test_a_400_gets_three_further_attempts() -> None:
-    """The fourth 400 is a dead letter (R12)."""
-    delivery = DELIVERY
-    for _ in range(REJECTIONS):
-        delivery, verdict = verdict_on(Refused(reason=Reason.REJECTED_TOKEN, status=400), delivery)
-        assert isinstance(verdict, RetryAt)
-    _, verdict = verdict_on(Refused(reason=Reason.REJECTED_TOKEN, status=400), delivery)
-    assert isinstance(verdict, Dead)
-    assert verdict.reason is DeadReason.REJECTED_TOKEN
 
 
 def test_a_400_after_an_ambiguous_attempt_does_not_count() -> None:
@@ -126,12 +108,6 @@ def test_a_token_without_sid_is_not_repeated_forty_minutes_later() -> None:
     assert isinstance(verdict, Dead)
     assert verdict.reason is DeadReason.EXPIRED
     assert known(old, carries_sid=True) is None
-
-
-def test_the_first_attempt_is_made_however_late() -> None:
-    """What no worker had in hand yet has no age: an open session is the worse fault."""
-    late = replace(DELIVERY, sid=None, ended_at=NOW - 10 * POLICY.max_age)
-    assert known(late, carries_sid=False) is None
 
 
 @pytest.mark.parametrize("cause", sorted(RESERVED))
@@ -242,20 +218,6 @@ def test_nothing_is_attempted_after_not_after() -> None:
     assert retry == RetryAt(due=NOW + 59)
 
 
-def test_a_paused_client_loses_nothing() -> None:
-    """The time held back does not count as age, up to `max_paused`."""
-    tried = replace(DELIVERY, attempts=1, first_attempt_at=NOW, sid=None)
-    verdict = known(tried, replace(CLIENT, paused=True), carries_sid=False)
-    assert isinstance(verdict, Defer)
-    assert verdict.cause is Cause.PAUSED
-    delivery, now = tried, NOW
-    for _ in range(10):
-        delivery = postponed(delivery, Defer(due=now + PAUSE, cause=Cause.PAUSED), CLIENT, now)
-        now += PAUSE
-    assert known(delivery, now=now, carries_sid=False) is None
-    assert known(tried, now=now, carries_sid=False) is not None
-
-
 def test_a_client_without_uri_need_not_be_told() -> None:
     """It is skipped, whatever the age."""
     assert known(DELIVERY, replace(CLIENT, backchannel_logout_uri=None)) == Skip()
@@ -326,16 +288,6 @@ def test_every_story_ends_and_stays_within_its_limits(
             age = POLICY.max_age if carries_sid else POLICY.sub_only_max_age
             assert verdict.due < min(first + age, delivery.not_after or math.inf)
         now = verdict.due
-
-
-def test_the_newest_text_is_kept_when_the_history_is_full() -> None:
-    """2 KiB of answers in all: old ones give way."""
-    delivery = DELIVERY
-    for number in range(12):
-        delivery = replace(
-            delivery, history=delivery.with_past(Past(at=number, reason="server_error", text=str(number) * 900))
-        )
-    assert [len(past.text) for past in delivery.history[-3:]][1:] == [1022, 1022]  # and an ellipsis of 3 bytes
 
 
 def test_a_deferral_is_not_due_beyond_the_age() -> None:

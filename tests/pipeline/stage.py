@@ -31,9 +31,13 @@ OTHER = "https://other.example"
 Behaviour = Callable[[Request], Awaitable[Wire]]
 
 
-async def accepts(_request: Request) -> Wire:
-    """A client that answers at once."""
-    return Answer(status=204)
+def answers(status: int, retry_after: str | None = None) -> Behaviour:
+    """A client that always gives this answer."""
+
+    async def behave(_request: Request) -> Wire:
+        return Answer(status=status, retry_after=retry_after)
+
+    return behave
 
 
 def client(client_id: str, iss: str = ISS, **more: Any) -> Client:
@@ -51,7 +55,7 @@ class Receivers:
     async def post(self, request: Request) -> Wire:
         name = request.uri.split("//")[1].split(".")[0]
         self.posts.append((name, json.loads(request.secret)))
-        return await self.behaviours.get(name, accepts)(request)
+        return await self.behaviours.get(name, answers(204))(request)
 
 
 class PlainSigner:
@@ -167,6 +171,10 @@ class Stage:
         return [
             document_of(load_dead_letter(_message(sent))) for queue, sent in self.queue.published if queue == "dead"
         ]
+
+    async def acked(self, message: Message) -> None:
+        """Wait until this message is acked."""
+        await self.until(lambda: message in self.queue.acked)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until the condition holds."""

@@ -5,26 +5,18 @@ from typing import Any
 from notifier.domain.client import RetryPolicy
 from notifier.domain.delivery import Delivery
 from notifier.domain.documents import load_delivery
-from notifier.domain.outcome import Answer, Cause, Wire
+from notifier.domain.outcome import Cause
 from notifier.pipeline.facts import Deferred
-from notifier.pipeline.ports import Request
-from tests.pipeline.stage import Stage, client, running
+from tests.pipeline.stage import Stage, answers, client, running
 
 HOUR = 3600.0
 
 
-async def pauses(_request: Request) -> Wire:
-    """A client that asks to be left alone for an hour."""
-    return Answer(status=503, retry_after="3600")
-
-
 async def waits(stage: Stage, **members: Any) -> Delivery:
     """`shop` is paused by its own wish, and a second event waits for it. Returns that delivery, as it was written."""
-    stage.receivers.behaviours["shop"] = pauses
-    stage.event("shop", id="first")
-    await stage.until(lambda: len(stage.queue.acked) == 1)
-    stage.event("shop", id="second", **members)
-    await stage.until(lambda: len(stage.queue.acked) == 2)
+    stage.receivers.behaviours["shop"] = answers(503, "3600")
+    await stage.acked(stage.event("shop", id="first"))
+    await stage.acked(stage.event("shop", id="second", **members))
     return load_delivery(stage.queue.published[-1][1].body)
 
 
@@ -35,9 +27,7 @@ async def to_its_end(stage: Stage, most: float) -> list[float]:
         queue, _ = stage.queue.published[-1]
         stage.now += int(queue.removeprefix("delay.").removesuffix("s"))
         looks.append(stage.now)
-        acked = len(stage.queue.acked)
-        stage.retake(queue)
-        await stage.until(lambda acked=acked: len(stage.queue.acked) > acked)  # type: ignore[misc]
+        await stage.acked(stage.retake(queue))
         assert stage.now < looks[0] + most
     return looks
 
@@ -81,8 +71,7 @@ async def test_a_last_attempt_is_made_where_there_is_a_way_in() -> None:
 async def test_an_age_goes_on_while_the_queue_is_away() -> None:
     """What waits in memory, since the queue takes no deferral, is not made young by being asked for again."""
     async with running(Stage(client("shop", per_second=0.001, retry=RetryPolicy(max_age=2.0)))) as stage:
-        stage.event("shop", id="first")
-        await stage.until(lambda: len(stage.queue.acked) == 1)
+        await stage.acked(stage.event("shop", id="first"))
         stage.queue.open.clear()
         stage.event("shop", id="second")
         await stage.until(lambda: bool(stage.queue.refused))

@@ -24,16 +24,11 @@ from notifier.domain.outcome import Answer, Wire
 from notifier.domain.verdict import PAUSE, Dead, Defer, before_attempt, postponed
 from notifier.pipeline.facts import Attempted, LogoutDelivered
 from notifier.pipeline.ports import Request
-from tests.pipeline.stage import ISS, Stage, client, running
+from tests.pipeline.stage import ISS, Stage, answers, client, running
 
 HOUR = 3600.0
 JUMPS = pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forwards", "backwards"])
 NOW = 1_800_000_000.0
-
-
-async def busy(_request: Request) -> Wire:
-    """A client that is down."""
-    return Answer(status=503)
 
 
 def hop_of(queue: str) -> int:
@@ -52,17 +47,14 @@ async def through_delays(stage: Stage, most: float) -> float:
         stage.now += hop_of(queue)
         waited += hop_of(queue)
         assert waited <= most
-        acked = len(stage.queue.acked)
-        stage.retake(queue)
-        await stage.until(lambda acked=acked: len(stage.queue.acked) > acked)  # type: ignore[misc]
+        await stage.acked(stage.retake(queue))
     return waited
 
 
 async def failed_once(stage: Stage, **members: Any) -> None:
     """An event, whose delivery to `shop` has failed once and waits."""
-    stage.receivers.behaviours["shop"] = busy
-    stage.event("shop", id="e1", **members)
-    await stage.until(lambda: len(stage.queue.acked) == 1)
+    stage.receivers.behaviours["shop"] = answers(503)
+    await stage.acked(stage.event("shop", id="e1", **members))
     del stage.receivers.behaviours["shop"]
 
 
@@ -90,7 +82,7 @@ async def test_the_next_retry_is_reckoned_from_the_new_time(jump: float) -> None
     async with running(Stage(client("shop", retry=RetryPolicy(base=45.0, factor=1.0, jitter=0.0)))) as stage:
         await failed_once(stage)
         stage.jumped = jump
-        stage.receivers.behaviours["shop"] = busy
+        stage.receivers.behaviours["shop"] = answers(503)
         await through_delays(stage, most=45.0)
         body = stage.queue.published[-1][1].body
         schedule = json.loads(body)["schedule"]
@@ -109,8 +101,7 @@ async def test_an_attempt_under_way_ages_by_its_own_length(jump: float) -> None:
 
     async with running(Stage(client("shop", retry=RetryPolicy(base=8.0, jitter=0.0)))) as stage:
         stage.receivers.behaviours["shop"] = jumps
-        stage.event("shop", sid=None)
-        await stage.until(lambda: len(stage.queue.acked) == 1)
+        await stage.acked(stage.event("shop", sid=None))
         assert stage.dead() == []
         assert stage.queue.published[-1][0] == "delay.8s"
         delivery = load_delivery(stage.queue.published[-1][1].body)
@@ -155,8 +146,7 @@ async def test_a_first_attempt_is_made_however_late() -> None:
     """A jump forwards ends nothing that was not tried yet, whether it bears a `sid` or not."""
     async with running(Stage(client("shop"))) as stage:
         stage.jumped = HOUR
-        stage.event("shop", sid=None, ended_at="2027-01-15T08:00:00Z")
-        await stage.until(lambda: len(stage.queue.acked) == 1)
+        await stage.acked(stage.event("shop", sid=None, ended_at="2027-01-15T08:00:00Z"))
         assert stage.told() == ["shop"]
 
 
@@ -166,12 +156,10 @@ async def test_not_after_is_what_the_clock_says() -> None:
         stage.event("shop", not_after="2027-01-15T08:10:00Z")  # ten minutes from now
         await stage.until(lambda: len(stage.queue.acked) == 1)
         stage.jumped = HOUR
-        stage.event("shop", not_after="2027-01-15T08:10:00Z")
-        await stage.until(lambda: len(stage.queue.acked) == 2)
+        await stage.acked(stage.event("shop", not_after="2027-01-15T08:10:00Z"))
         assert [letter["reason"] for letter in stage.dead()] == ["expired"]
         stage.jumped = -HOUR
-        stage.event("shop", not_after="2027-01-15T07:10:00Z")
-        await stage.until(lambda: len(stage.queue.acked) == 3)
+        await stage.acked(stage.event("shop", not_after="2027-01-15T07:10:00Z"))
         assert stage.told() == ["shop", "shop"]
 
 
@@ -181,8 +169,7 @@ async def test_the_grace_of_the_unknown_is_neither_cut_nor_stretched(unknown: st
     """Its looks tell how long it has waited: five minutes, and by how much the last of them may be wrong."""
     async with running(Stage(client("shop"))) as stage:
         named: dict[str, Any] = {"iss": "https://new.example"} if unknown == "issuer" else {}
-        stage.event("nobody", id="e1", **named)
-        await stage.until(lambda: len(stage.queue.acked) == 1)
+        await stage.acked(stage.event("nobody", id="e1", **named))
         stage.jumped = jump
         waited = await through_delays(stage, most=450.0)
         assert waited >= 250

@@ -5,38 +5,30 @@ import json
 import pytest
 
 from notifier.domain.message import Lane, Outgoing
-from notifier.domain.outcome import Answer, Wire
 from notifier.pipeline.admission import FARTHEST, Admission, Later
 from notifier.pipeline.facts import Deferred
-from notifier.pipeline.ports import Request
 from notifier.pipeline.window import Window
-from tests.pipeline.stage import Stage, client, running
-from tests.pipeline.test_clocks import HOUR, JUMPS, busy, hop_of
+from tests.pipeline.stage import Stage, answers, client, running
+from tests.pipeline.test_clocks import HOUR, JUMPS, hop_of
 
 
 @JUMPS
 async def test_a_pause_that_a_client_asked_for_keeps_its_length(jump: float) -> None:
     """`Retry-After: 60` is a minute of the steady clock; who comes meanwhile is put off for the rest of it."""
 
-    async def pauses(_request: Request) -> Wire:
-        return Answer(status=429, retry_after="60")
-
     async with running(Stage(client("shop"))) as stage:
-        stage.receivers.behaviours["shop"] = pauses
-        stage.event("shop")
-        await stage.until(lambda: len(stage.queue.acked) == 1)
+        stage.receivers.behaviours["shop"] = answers(429, "60")
+        await stage.acked(stage.event("shop"))
         stage.receivers.behaviours.clear()
         stage.now += 10
         stage.jumped = jump
-        stage.event("shop", id="e2")
-        await stage.until(lambda: len(stage.queue.acked) == 2)
+        await stage.acked(stage.event("shop", id="e2"))
         assert stage.told() == ["shop"]
         assert hop_of(stage.queue.published[-1][0]) in (32, 64)
         [later] = [fact for fact in stage.facts if isinstance(fact, Deferred)]
         assert later.due == pytest.approx(stage.now + jump + 50, abs=1.0)
         stage.now += 50
-        stage.retake(stage.queue.published[-1][0])
-        await stage.until(lambda: len(stage.queue.acked) == 3)
+        await stage.acked(stage.retake(stage.queue.published[-1][0]))
         assert stage.told() == ["shop", "shop"]
 
 
@@ -44,22 +36,19 @@ async def test_a_pause_that_a_client_asked_for_keeps_its_length(jump: float) -> 
 async def test_an_open_circuit_stays_open_for_its_time(jump: float) -> None:
     """Neither does a jump let everybody in, nor keep them out for an hour."""
     async with running(Stage(client("shop"))) as stage:
-        stage.receivers.behaviours["shop"] = busy
+        stage.receivers.behaviours["shop"] = answers(503)
         for number in range(3):
-            stage.event("shop", id=str(number))
-            await stage.until(lambda number=number: len(stage.queue.acked) == number + 1)  # type: ignore[misc]
+            await stage.acked(stage.event("shop", id=str(number)))
         assert [two for _, _, two in stage.worker.circuits] == [2]
         stage.now += 10
         stage.jumped = jump
         told = len(stage.told())
-        stage.event("shop", id="e2")
-        await stage.until(lambda: len(stage.queue.acked) == 4)
+        await stage.acked(stage.event("shop", id="e2"))
         assert len(stage.told()) == told
         assert hop_of(stage.queue.published[-1][0]) <= 32
         stage.receivers.behaviours.clear()
         stage.now += 21
-        stage.retake(stage.queue.published[-1][0])
-        await stage.until(lambda: len(stage.queue.acked) == 5)
+        await stage.acked(stage.retake(stage.queue.published[-1][0]))
         assert len(stage.told()) == told + 1
         assert list(stage.worker.circuits) == []
 
@@ -74,13 +63,11 @@ async def test_a_token_bucket_fills_at_its_pace(jump: float) -> None:
         told = len(stage.told())
         assert told < 6
         stage.jumped = jump
-        stage.event("shop", id="at-once")
-        await stage.until(lambda: len(stage.queue.acked) == 7)
+        await stage.acked(stage.event("shop", id="at-once"))
         assert len(stage.told()) == told
         assert all(hop_of(queue) <= 8 for queue, _ in stage.queue.published)
         stage.now += 10
-        stage.event("shop", id="later")
-        await stage.until(lambda: len(stage.queue.acked) == 8)
+        await stage.acked(stage.event("shop", id="later"))
         assert len(stage.told()) == told + 1
 
 
@@ -131,8 +118,7 @@ async def test_who_has_a_place_in_line_keeps_it_for_fifteen_minutes_after_a_jump
         await stage.until(lambda: len(stage.queue.acked) == 10)
         last = put_off(stage)[-1]
         stage.jumped = -HOUR
-        stage.take(last.body, lane=Lane.RETRIES, kind=last.kind, message_id=last.message_id)
-        await stage.until(lambda: len(stage.queue.acked) == 11)
+        await stage.acked(stage.take(last.body, lane=Lane.RETRIES, kind=last.kind, message_id=last.message_id))
         queue, again = stage.queue.published[-1]
         if again is not last:
             assert hop_of(queue) <= FARTHEST

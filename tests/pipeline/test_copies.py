@@ -1,29 +1,16 @@
 """Copies, by a worker: told once while somebody is at it, and never taken for told when another attempt is wanted."""
 
-from notifier.domain.outcome import Answer, Wire
 from notifier.pipeline.duplicates import ARRIVAL
 from notifier.pipeline.facts import EventTaken
-from notifier.pipeline.ports import Request
-from tests.pipeline.stage import Stage, client, running
+from tests.pipeline.stage import Stage, answers, client, running
 
 HOP = 2.0  # seconds until the first retry is back, by the default backoff and with the stage's jitter
 
 
-async def fails(_request: Request) -> Wire:
-    """A client that is down."""
-    return Answer(status=503)
-
-
-async def refuses(_request: Request) -> Wire:
-    """A client that will have nothing of it."""
-    return Answer(status=403)
-
-
 async def put_off(stage: Stage) -> None:
     """An event whose one attempt has failed; its retry waits."""
-    stage.receivers.behaviours["shop"] = fails
-    stage.event("shop", id="e")
-    await stage.until(lambda: len(stage.queue.acked) == 1)
+    stage.receivers.behaviours["shop"] = answers(503)
+    await stage.acked(stage.event("shop", id="e"))
     assert stage.queue.published[-1][0] == "delay.2s"
     del stage.receivers.behaviours["shop"]
 
@@ -38,8 +25,7 @@ async def test_a_copy_is_none_while_its_retry_waits() -> None:
     async with running(Stage(client("shop"))) as stage:
         await put_off(stage)
         stage.now += HOP - 0.1
-        stage.event("shop", id="e")
-        await stage.until(lambda: len(stage.queue.acked) == 2)
+        await stage.acked(stage.event("shop", id="e"))
     assert stage.told() == ["shop"]
     assert results(stage) == ["accepted", "duplicate"]
 
@@ -49,8 +35,7 @@ async def test_an_event_is_attempted_whose_retry_another_worker_may_have_given_u
     async with running(Stage(client("shop"))) as stage:
         await put_off(stage)
         stage.now += HOP + ARRIVAL
-        stage.event("shop", id="e")
-        await stage.until(lambda: len(stage.queue.acked) == 2)
+        await stage.acked(stage.event("shop", id="e"))
     assert stage.told() == ["shop", "shop"]
     assert results(stage) == ["accepted", "accepted"]
 
@@ -86,13 +71,12 @@ async def test_a_copy_waits_in_vain_for_two_seconds_at_most() -> None:
 async def test_an_answer_to_a_dead_letter_is_attempted_before_that_is_confirmed() -> None:
     """The letter can be seen before we know that it is durable: its event, sent again, must not be acked with it."""
     async with running(Stage(client("shop"))) as stage:
-        stage.receivers.behaviours["shop"] = refuses
+        stage.receivers.behaviours["shop"] = answers(403)
         stage.queue.open.clear()
         stage.event("shop", id="e")
         await stage.until(lambda: stage.queue.refused == ["dead"])
         stage.receivers.behaviours.clear()
-        stage.event("shop", id="e")
-        await stage.until(lambda: len(stage.queue.acked) == 1)
+        await stage.acked(stage.event("shop", id="e"))
         stage.queue.open.set()
         await stage.until(lambda: len(stage.queue.acked) == 2)
     assert stage.told() == ["shop", "shop"]
@@ -102,7 +86,7 @@ async def test_an_answer_to_a_dead_letter_is_attempted_before_that_is_confirmed(
 async def test_what_the_broker_gives_out_again_is_told_once() -> None:
     """After a loss of the connection its message comes a second time, while its dead letter waits for the queue."""
     async with running(Stage(client("shop"))) as stage:
-        stage.receivers.behaviours["shop"] = refuses
+        stage.receivers.behaviours["shop"] = answers(403)
         stage.queue.open.clear()
         stage.event("shop", id="e")
         await stage.until(lambda: stage.queue.refused == ["dead"])

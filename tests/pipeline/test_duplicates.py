@@ -7,11 +7,9 @@ import pytest
 from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.verdict import Dead, Defer, RetryAt
 from notifier.pipeline.duplicates import (
-    ARRIVAL,
     LONGEST_STANDING,
     Apart,
     Duplicates,
-    Expected,
     First,
     Joined,
     Known,
@@ -58,25 +56,6 @@ def test_a_retry_stands_for_its_delivery() -> None:
     assert seen.end("d", 1, delivered=False) == ["retry", "copy"]
 
 
-def test_a_retry_that_may_be_elsewhere_stands_for_nothing() -> None:
-    """Another worker may have given it up, and whoever sends the event again then wants it tried again."""
-    seen: Duplicates[str] = Duplicates()
-    seen.begin("d", 0, "one", NOW, of_event=True)
-    put_off(seen)
-    assert seen.begin("d", 0, "sent again", NOW + HOP + ARRIVAL, of_event=True) == First()
-    assert seen.begin("d", 0, "and again", NOW + HOP + ARRIVAL, of_event=True) == Joined()
-
-
-def test_a_copy_waits_a_moment_for_a_retry_that_is_about_to_come() -> None:
-    """Mostly it comes to the worker that knows of it, which then tells its client once."""
-    seen: Duplicates[str] = Duplicates()
-    seen.begin("d", 0, "one", NOW, of_event=True)
-    put_off(seen)
-    assert seen.begin("d", 0, "copy", NOW + HOP, of_event=True) == Expected(NOW + HOP + ARRIVAL)
-    seen.begin("d", 1, "retry", NOW + HOP + 0.1)
-    assert seen.begin("d", 0, "copy", NOW + HOP + ARRIVAL, of_event=True) == Joined()
-
-
 def test_what_was_given_up_may_be_sent_again() -> None:
     """Whoever sends an event again after its dead letter, or replays that, wants another attempt, and at once."""
     seen: Duplicates[str] = Duplicates()
@@ -107,14 +86,6 @@ def test_nobody_shares_the_fate_of_what_may_be_given_up_elsewhere() -> None:
     assert seen.begin("d", 0, "copy", NOW + HOP - 0.01, of_event=True) == Joined()
     assert seen.begin("d", 0, "sent again", NOW + HOP, of_event=True) == Apart()
     assert seen.end("d", 0, delivered=False) == ["one", "copy"]
-
-
-def test_what_is_given_out_again_joins_itself() -> None:
-    """After a loss of the connection: it is the very message that is in flight, or came before its fate was known."""
-    seen: Duplicates[str] = Duplicates()
-    seen.begin("d", 0, "one", NOW, of_event=True)
-    seen.leaves("d", BURIED)
-    assert seen.begin("d", 0, "one again", NOW, of_event=True, redelivered=True) == Joined()
 
 
 def test_a_retry_never_joins_what_scheduled_it() -> None:

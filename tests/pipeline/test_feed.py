@@ -9,11 +9,11 @@ from notifier.domain.client import Client
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.fate import ClientChange, ClientNotice, Fate, FeedNotice, Notice
 from notifier.domain.feed_event import routing_key
-from notifier.domain.outcome import Answer, Break, Cause, DeadReason, Reason, Wire
+from notifier.domain.outcome import Break, Cause, DeadReason, Reason, Wire
 from notifier.pipeline.facts import Attempted, Buried, CircuitChanged, Deferred
 from notifier.pipeline.feed import OVERHEAD, Feed
 from notifier.pipeline.ports import Request
-from tests.pipeline.stage import ISS, Behaviour, Stage, client, running
+from tests.pipeline.stage import ISS, Stage, answers, client, running
 
 
 class Target:
@@ -58,13 +58,6 @@ async def told_of(stage: Stage, *, everything: bool = True) -> list[FeedNotice]:
     return target.told
 
 
-def answers(status: int) -> Behaviour:
-    async def answer(_request: Request) -> Wire:
-        return Answer(status=status)
-
-    return answer
-
-
 async def mixed() -> Stage:
     """A worker that has told one client, was refused by another, failed at a third, and had no URI for a fourth."""
     mute = Client(iss=ISS, client_id="mute", backchannel_logout_uri=None)
@@ -72,8 +65,7 @@ async def mixed() -> Stage:
     stage.receivers.behaviours["refuses"] = answers(403)
     stage.receivers.behaviours["broken"] = answers(503)
     async with running(stage):
-        stage.event("well", "refuses", "broken", "mute", id="e1", ended_at="2027-01-15T08:00:00Z")
-        await stage.until(lambda: len(stage.queue.acked) == 1)
+        await stage.acked(stage.event("well", "refuses", "broken", "mute", id="e1", ended_at="2027-01-15T08:00:00Z"))
     return stage
 
 
@@ -112,12 +104,10 @@ async def test_a_retry_is_told_with_its_own_jti() -> None:
     stage = Stage(client("shop"))
     stage.receivers.behaviours["shop"] = answers(503)
     async with running(stage):
-        stage.event("shop", id="e1")
-        await stage.until(lambda: len(stage.queue.acked) == 1)
+        await stage.acked(stage.event("shop", id="e1"))
         del stage.receivers.behaviours["shop"]
         stage.now += 60
-        stage.retake(stage.queue.published[-1][0])
-        await stage.until(lambda: len(stage.queue.acked) == 2)
+        await stage.acked(stage.retake(stage.queue.published[-1][0]))
     told = [one for one in await told_of(stage) if isinstance(one, Notice)]
     assert [(one.fate, one.last_attempt and one.last_attempt.number) for one in told] == [
         (Fate.RETRYING, 1),
@@ -151,8 +141,7 @@ async def test_an_event_that_nobody_can_read_is_told() -> None:
     """Without a client, since none is known."""
     stage = Stage()
     async with running(stage):
-        stage.take(b"{")
-        await stage.until(lambda: len(stage.queue.acked) == 1)
+        await stage.acked(stage.take(b"{"))
     (told,) = await told_of(stage)
     assert routing_key(told) == "dead.malformed_event"
     assert told.client_id == ""
@@ -168,14 +157,12 @@ async def test_a_circuit_is_told_once_a_change() -> None:
     stage.receivers.behaviours["shop"] = refuses
     async with running(stage):
         for number in range(40):
-            stage.event("shop", id=f"e{number}")
-            await stage.until(lambda n=number: len(stage.queue.acked) == n + 1)  # type: ignore[misc]
+            await stage.acked(stage.event("shop", id=f"e{number}"))
             stage.now += 1
         del stage.receivers.behaviours["shop"]
         for number in range(40, 80):
             stage.now += 30
-            stage.event("shop", id=f"e{number}")
-            await stage.until(lambda n=number: len(stage.queue.acked) == n + 1)  # type: ignore[misc]
+            await stage.acked(stage.event("shop", id=f"e{number}"))
     changes = [fact for fact in stage.facts if isinstance(fact, CircuitChanged)]
     told = [one for one in await told_of(stage, everything=False) if isinstance(one, ClientNotice)]
     assert [one.state for one in told] == [ClientChange.FAILING, ClientChange.RECOVERED]

@@ -1,13 +1,6 @@
 """While the queue takes nothing, what needs nothing of it is done: what was only put off is made when it is due."""
 
-from notifier.domain.outcome import Answer, Wire
-from notifier.pipeline.ports import Request
-from tests.pipeline.stage import Stage, client, running
-
-
-async def fails(_request: Request) -> Wire:
-    """A client that is down."""
-    return Answer(status=503)
+from tests.pipeline.stage import Stage, answers, client, running
 
 
 async def test_what_was_put_off_is_made_without_the_queue() -> None:
@@ -16,7 +9,7 @@ async def test_what_was_put_off_is_made_without_the_queue() -> None:
     It came due meanwhile, so that it comes back as soon as may be.
     """
     stage = Stage(client("shop", per_second=20), client("down"))
-    stage.receivers.behaviours["down"] = fails
+    stage.receivers.behaviours["down"] = answers(503)
     async with running(stage):
         stage.queue.open.clear()
         stage.event("down", id="down")

@@ -5,31 +5,20 @@ from email.utils import formatdate
 import pytest
 
 from notifier.domain.client import ResponsePolicy, RetryPolicy
-from notifier.domain.outcome import Answer, Cause, Wire
+from notifier.domain.outcome import Cause
 from notifier.pipeline.facts import Attempted, Buried, Deferred, LogoutDelivered, RetryScheduled
-from notifier.pipeline.ports import Request
-from tests.pipeline.stage import Behaviour, Stage, client, running
+from tests.pipeline.stage import Stage, answers, client, running
 
 DONE, RETRIED = "done", "retried"
 PLAIN = ResponsePolicy()
 EXACT = RetryPolicy(jitter=0.0)
 
 
-def answers(status: int, retry_after: str | None = None) -> Behaviour:
-    """A client that always gives this."""
-
-    async def behave(_request: Request) -> Wire:
-        return Answer(status=status, retry_after=retry_after)
-
-    return behave
-
-
 async def fate(status: int, policy: ResponsePolicy = PLAIN) -> tuple[str, str]:
     """The reason of one attempt, and what follows: done, retried, or the dead letter's reason."""
     async with running(Stage(client("shop", response=policy))) as stage:
         stage.receivers.behaviours["shop"] = answers(status)
-        stage.event("shop")
-        await stage.until(lambda: bool(stage.queue.acked))
+        await stage.acked(stage.event("shop"))
     [attempted] = [fact for fact in stage.facts if isinstance(fact, Attempted)]
     dead = [letter["reason"] for letter in stage.dead()]
     followed = dead[0] if dead else RETRIED if stage.queue.published else DONE
@@ -100,8 +89,7 @@ async def test_retry_after_is_when_the_next_attempt_is_due(form: str, wait: floa
     async with running(Stage(client("shop", retry=EXACT))) as stage:
         value = formatdate(stage.now + float(form[4:]), usegmt=True) if form.startswith("date") else form
         stage.receivers.behaviours["shop"] = answers(status, value)
-        stage.event("shop")
-        await stage.until(lambda: bool(stage.queue.acked))
+        await stage.acked(stage.event("shop"))
         [retry] = [fact for fact in stage.facts if isinstance(fact, RetryScheduled)]
     assert retry.due == stage.now + wait
 
@@ -111,12 +99,10 @@ async def test_a_retry_after_that_cannot_be_read_is_none(value: str) -> None:
     """The usual backoff then, and no pause."""
     async with running(Stage(client("shop", retry=EXACT))) as stage:
         stage.receivers.behaviours["shop"] = answers(503, value)
-        stage.event("shop")
-        await stage.until(lambda: len(stage.queue.acked) == 1)
+        await stage.acked(stage.event("shop"))
         [retry] = [fact for fact in stage.facts if isinstance(fact, RetryScheduled)]
         assert retry.due == stage.now + 2
-        stage.event("shop")
-        await stage.until(lambda: len(stage.queue.acked) == 2)
+        await stage.acked(stage.event("shop"))
     assert stage.told() == ["shop", "shop"]
 
 
@@ -127,20 +113,17 @@ async def test_a_pause_holds_for_all_of_that_clients_deliveries(status: int, for
     async with running(Stage(client("shop", retry=EXACT), client("mail"))) as stage:
         value = formatdate(stage.now + 60, usegmt=True) if form == "date" else form
         stage.receivers.behaviours["shop"] = answers(status, value)
-        stage.event("shop")
-        await stage.until(lambda: len(stage.queue.acked) == 1)
+        await stage.acked(stage.event("shop"))
         paused_until = stage.now + 60
         stage.now += 10
-        stage.event("shop", "mail", id="next")
-        await stage.until(lambda: len(stage.queue.acked) == 2)
+        await stage.acked(stage.event("shop", "mail", id="next"))
         assert stage.told() == ["shop", "mail"]
         [deferred] = [fact for fact in stage.facts if isinstance(fact, Deferred)]
         assert deferred.cause is Cause.RETRY_AFTER
         assert paused_until <= deferred.due <= paused_until + 5
         stage.receivers.behaviours["shop"] = answers(200)
         stage.now = paused_until + 5
-        stage.retake(stage.queue.published[-1][0])
-        await stage.until(lambda: len(stage.queue.acked) == 3)
+        await stage.acked(stage.retake(stage.queue.published[-1][0]))
     assert stage.told() == ["shop", "mail", "shop"]
 
 
@@ -149,10 +132,8 @@ async def test_other_statuses_with_retry_after_hold_back_their_own_delivery_alon
     """Only 429 and 503 speak for the whole client (RFC 9110 §10.2.3, RFC 6585 §4)."""
     async with running(Stage(client("shop", retry=EXACT))) as stage:
         stage.receivers.behaviours["shop"] = answers(status, "60")
-        stage.event("shop")
-        await stage.until(lambda: len(stage.queue.acked) == 1)
-        stage.event("shop")
-        await stage.until(lambda: len(stage.queue.acked) == 2)
+        await stage.acked(stage.event("shop"))
+        await stage.acked(stage.event("shop"))
     assert stage.told() == ["shop", "shop"]
 
 
@@ -160,11 +141,9 @@ async def test_an_absurd_pause_is_clamped() -> None:
     """A client that says a year is asked again after `max_delay`."""
     async with running(Stage(client("shop", retry=RetryPolicy(jitter=0.0, max_delay=30.0)))) as stage:
         stage.receivers.behaviours["shop"] = answers(503, "31536000")
-        stage.event("shop")
-        await stage.until(lambda: len(stage.queue.acked) == 1)
+        await stage.acked(stage.event("shop"))
         stage.now += 31
-        stage.event("shop")
-        await stage.until(lambda: len(stage.queue.acked) == 2)
+        await stage.acked(stage.event("shop"))
     assert stage.told() == ["shop", "shop"]
 
 
@@ -185,8 +164,7 @@ async def test_a_400_while_our_key_is_not_published_is_a_fault_of_ours() -> None
         assert {fact.number for fact in stage.facts if isinstance(fact, Attempted)} == {1}
         stage.unpublished = None
         stage.receivers.behaviours["shop"] = answers(200)
-        stage.retake(stage.queue.published[-1][0])
-        await stage.until(lambda: len(stage.queue.acked) == 8)
+        await stage.acked(stage.retake(stage.queue.published[-1][0]))
     assert len({posted["jti"] for _, posted in stage.receivers.posts}) == 8
     assert [fact for fact in stage.facts if isinstance(fact, LogoutDelivered)]
 
@@ -197,6 +175,5 @@ async def test_only_a_400_is_held_back_by_a_missing_key() -> None:
         async with running(Stage(client("shop", retry=EXACT))) as stage:
             stage.unpublished = "the key is not published (kid k1)"
             stage.receivers.behaviours["shop"] = answers(status)
-            stage.event("shop", id="e1")
-            await stage.until(lambda stage=stage: bool(stage.queue.acked))  # type: ignore[misc]
+            await stage.acked(stage.event("shop", id="e1"))
         assert [told for told in stage.facts if isinstance(told, fact)], status
