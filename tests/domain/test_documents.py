@@ -9,14 +9,7 @@ from hypothesis import strategies as st
 
 from notifier.domain.client import Algorithm
 from notifier.domain.delivery import Delivery, Inline, Past
-from notifier.domain.documents import (
-    NAMES,
-    EventDocument,
-    dump_delivery,
-    dump_event,
-    load_delivery,
-    load_event,
-)
+from notifier.domain.documents import NAMES, EventDocument, dump_delivery, dump_event, load_delivery, load_event
 from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
 from notifier.domain.outcome import Cause
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
@@ -30,10 +23,7 @@ _TIME = st.none() | st.floats(0, 4e9)
 _ALG = st.none() | st.sampled_from(Algorithm)
 _FLAG = st.none() | st.booleans()
 _INLINE = st.builds(
-    Inline,
-    backchannel_logout_uri=_NAME,
-    backchannel_logout_session_required=_FLAG,
-    id_token_signed_response_alg=_ALG,
+    Inline, backchannel_logout_uri=_NAME, backchannel_logout_session_required=_FLAG, id_token_signed_response_alg=_ALG
 )
 _PAST = st.builds(Past, at=st.floats(0, 4e9), reason=_TEXT, status=st.none() | st.integers(200, 599), text=_TEXT)
 DELIVERIES = st.builds(

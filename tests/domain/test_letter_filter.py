@@ -9,14 +9,7 @@ from hypothesis import given
 from notifier.domain.dead_letter import bury_delivery, bury_event, bury_raw, dump_dead_letter, load_dead_letter
 from notifier.domain.delivery import Delivery
 from notifier.domain.errors import Mistake
-from notifier.domain.letter_filter import (
-    NEWER,
-    LetterFilter,
-    LetterSummary,
-    read_filter,
-    read_summary,
-    summary_of,
-)
+from notifier.domain.letter_filter import NEWER, LetterFilter, LetterSummary, read_filter, read_summary, summary_of
 from notifier.domain.message import Kind, Lane, Message
 from notifier.domain.outcome import DeadReason
 from notifier.domain.session_ended import ClientEntry, SessionEnded

@@ -7,21 +7,9 @@ from types import MappingProxyType
 import pytest
 
 from notifier.domain.client import Client, RetryPolicy, SubjectMode, TokenProfile
-from notifier.domain.dead_letter import (
-    bury_delivery,
-    bury_event,
-    bury_raw,
-    dump_dead_letter,
-    load_dead_letter,
-)
+from notifier.domain.dead_letter import bury_delivery, bury_event, bury_raw, dump_dead_letter, load_dead_letter
 from notifier.domain.delivery import Delivery, Past
-from notifier.domain.documents import (
-    EventDocument,
-    dump_delivery,
-    dump_event,
-    load_delivery,
-    load_event,
-)
+from notifier.domain.documents import EventDocument, dump_delivery, dump_event, load_delivery, load_event
 from notifier.domain.errors import Mistake
 from notifier.domain.event_entries import WrongEntries
 from notifier.domain.message import Kind, Lane, Message, Whole

@@ -73,8 +73,7 @@ def test_a_400_after_an_ambiguous_attempt_does_not_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "wait", "rounding"),
-    [(30.0, 30.0, "up"), (0.0, 1.0, "up"), (10**9, 3600.0, "up"), (None, 2.0, "down")],
+    ("asked", "wait", "rounding"), [(30.0, 30.0, "up"), (0.0, 1.0, "up"), (10**9, 3600.0, "up"), (None, 2.0, "down")]
 )
 def test_retry_after_is_honoured_within_bounds(asked: float | None, wait: float, rounding: str) -> None:
     """Clamped to one second and `max_delay`, and never rounded down; without it the backoff holds."""

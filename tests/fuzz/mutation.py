@@ -6,41 +6,12 @@ from pathlib import Path
 
 SAMPLES = Path(__file__).parent / "samples"
 WORDS = (
-    b"null",
-    b"true",
-    b"[]",
-    b"{}",
-    b'""',
-    b"-1",
-    b"1e999",
-    b"NaN",
-    b"9" * 400,
-    b"[" * 250,
-    b'{"a":' * 250,
-    b"\\ud800",
-    b"\\u0000",
-    b"\xff",
-    b"\xed\xa0\x80",
-    b"\xef\xbb\xbf",
-    b"\x00",
-    b"*",
-    b'"*"',
-    b'"v":2,',
-    b'"v":1,',
-    b'"clients":"*",',
-    b'"sub":null,',
-    b'"id":"",',
-    b'"specversion":"1.0",',
-    b'"data":',
-    b'"sid":{},',
-    b"2026-01-31T12:00:00Z",
-    b"https://",
-    b"http://127.1/",
-    b'"deferrals":-1,',
-    b'"hops":[3],',
-    b'"due":1e400,',
+    b"null", b"true", b"[]", b"{}", b'""', b"-1", b"1e999", b"NaN", b"9" * 400, b"[" * 250, b'{"a":' * 250, b"\\ud800",
+    b"\\u0000", b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\x00", b"*", b'"*"', b'"v":2,', b'"v":1,',
+    b'"clients":"*",', b'"sub":null,', b'"id":"",', b'"specversion":"1.0",', b'"data":', b'"sid":{},',
+    b"2026-01-31T12:00:00Z", b"https://", b"http://127.1/", b'"deferrals":-1,', b'"hops":[3],', b'"due":1e400,',
     b"L" * 1100,
-)
+)  # fmt: skip
 
 
 def samples() -> Mapping[str, bytes]:

@@ -17,21 +17,9 @@ from hypothesis import strategies as st
 from notifier.adapters.queues.rabbitmq.delays import first_pass, hops, next_pass
 from notifier.domain.backoff import deferral_wait
 from notifier.domain.client import Algorithm, Client
-from notifier.domain.dead_letter import (
-    DeadLetter,
-    bury_delivery,
-    bury_event,
-    dump_dead_letter,
-    load_dead_letter,
-)
+from notifier.domain.dead_letter import DeadLetter, bury_delivery, bury_event, dump_dead_letter, load_dead_letter
 from notifier.domain.delivery import Delivery, Inline, Past
-from notifier.domain.documents import (
-    EventDocument,
-    dump_delivery,
-    dump_event,
-    load_delivery,
-    load_event,
-)
+from notifier.domain.documents import EventDocument, dump_delivery, dump_event, load_delivery, load_event
 from notifier.domain.errors import MalformedEvent, Mistake, UnknownVersion
 from notifier.domain.letter_filter import read_summary
 from notifier.domain.logout_token import claims_for
@@ -88,24 +76,9 @@ PUT_OFF = tuple(
     for iss, wait in ((ISS, 50), ("https://nobody.example", 0))
 )  # fmt: skip
 TOKENS = (
-    "true",
-    "false",
-    "null",
-    "[]",
-    "{}",
-    '""',
-    '"*"',
-    '"x"',
-    "-1",
-    "1e308",
-    "-1e308",
-    "1e18",
-    "-" + "9" * 400,
-    "2",
-    *NUMBERS,
-    *ODD_TEXTS,
-    *DEEP,
-)
+    "true", "false", "null", "[]", "{}", '""', '"*"', '"x"', "-1", "1e308", "-1e308", "1e18", "-" + "9" * 400, "2",
+    *NUMBERS, *ODD_TEXTS, *DEEP,
+)  # fmt: skip
 
 
 # ── changing ────────────────────────────────────────────────────────────────────────────────────────────────────

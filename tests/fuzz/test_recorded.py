@@ -43,11 +43,7 @@ def follow(came: Message) -> list[str]:
 @pytest.mark.parametrize("name", samples())
 def test_every_sample_is_what_it_was(name: str) -> None:
     """As it was recorded, a message of ours is read by this release."""
-    ways = {
-        "publisher": ("delivery", "dead", "delay.2s"),
-        "event": ("delay.4s",),
-        "delivery": ("delivery",),
-    }
+    ways = {"publisher": ("delivery", "dead", "delay.2s"), "event": ("delay.4s",), "delivery": ("delivery",)}
     assert follow(message(name, samples()[name]))[0] in ways.get(name.rpartition("-")[0], ("dead",))
 
 

@@ -6,15 +6,7 @@ import pytest
 
 from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.verdict import Dead, Defer, RetryAt
-from notifier.pipeline.duplicates import (
-    LONGEST_STANDING,
-    Apart,
-    Duplicates,
-    First,
-    Joined,
-    Known,
-    stands_for,
-)
+from notifier.pipeline.duplicates import LONGEST_STANDING, Apart, Duplicates, First, Joined, Known, stands_for
 
 NOW = 1000.0
 HOP = 4.0

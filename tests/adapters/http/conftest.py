@@ -1,11 +1,14 @@
 """What several tests of adapters ask for: a transport, with the machine's names and with scripted ones."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from notifier.adapters.http import HttpTransport
+from notifier.domain.client import TlsFiles
 from tests.adapters.http.http_requests import ScriptedResolver, opened
+from tests.certificates import Authority, authority
 
 NAMES = {
     "rebound.example": ["10.1.2.3"],
@@ -27,3 +30,15 @@ async def named() -> AsyncIterator[HttpTransport]:
     """One with scripted names."""
     async with opened(ScriptedResolver(NAMES)) as transport:
         yield transport
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> Authority:
+    """An authority of the test's own."""
+    return authority(tmp_path / "ca")
+
+
+@pytest.fixture
+def trusted(ca: Authority) -> TlsFiles:
+    """The TLS files of a client who trusts it."""
+    return TlsFiles(ca_file=ca.ca_file)

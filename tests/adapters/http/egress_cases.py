@@ -102,9 +102,7 @@ URIS = {
             "https://169.254.169.254/ https://[::ffff:169.254.169.254]/ https://metadata.google.internal/",
         ),
         *_cases(
-            Verdict.ALLOWED,
-            "allow: [169.254.169.254/32]",
-            "https://169.254.169.254/ https://metadata.google.internal/",
+            Verdict.ALLOWED, "allow: [169.254.169.254/32]", "https://169.254.169.254/ https://metadata.google.internal/"
         ),
     ],
     "User names, ports, fragments, zones, and what else no setting allows": _cases(

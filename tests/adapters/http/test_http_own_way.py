@@ -24,8 +24,6 @@ from tests.adapters.http import (
 from tests.adapters.http.http_requests import SHORT, ScriptedResolver, broken, opened, request
 from tests.receivers import deaf_port, scripted
 
-ca, trusted = test_http_tls.ca, test_http_tls.trusted  # their fixtures
-
 test_form = test_http_transport.test_a_post_is_one_form_field_and_nothing_else
 test_headers = test_http_transport.test_the_clients_own_headers_are_sent_along
 test_cookies = test_http_transport.test_cookies_are_not_kept

@@ -1,7 +1,6 @@
 """Proxies of a client's route, on real sockets. What goes wrong before the client is reached is ours: `proxy`."""
 
 import base64
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,18 +10,8 @@ from notifier.domain.client import EgressPolicy, TlsFiles
 from notifier.domain.outcome import Answer, Break, Reason, StaleConnection
 from tests import behaviours as do
 from tests.adapters.http.http_requests import SHORT, ScriptedResolver, broken, opened, request
-from tests.certificates import Authority, authority
+from tests.certificates import Authority
 from tests.receivers import deaf_port, scripted
-
-
-@pytest.fixture
-def ca(tmp_path: Path) -> Authority:
-    return authority(tmp_path / "ca")
-
-
-@pytest.fixture
-def trusted(ca: Authority) -> TlsFiles:
-    return TlsFiles(ca_file=ca.ca_file)
 
 
 async def test_a_proxy_is_told_the_whole_uri_and_its_password(transport: HttpTransport) -> None:

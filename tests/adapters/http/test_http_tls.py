@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import ssl
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,17 +18,6 @@ from tests import behaviours as do
 from tests.adapters.http.http_requests import PLENTY, SHORT, broken, opened, request
 from tests.certificates import Authority, authority
 from tests.receivers import scripted
-
-
-@pytest.fixture
-def ca(tmp_path: Path) -> Authority:
-    return authority(tmp_path / "ca")
-
-
-@pytest.fixture
-def trusted(ca: Authority) -> TlsFiles:
-    return TlsFiles(ca_file=ca.ca_file)
-
 
 # ── TLS ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -90,27 +80,27 @@ async def test_tls_1_2_is_enough(transport: HttpTransport, ca: Authority, truste
         assert await transport.post(request(receiver.url, tls=trusted)) == Answer(status=200)
 
 
-async def test_a_server_without_tls_is_a_tls_fault(transport: HttpTransport, trusted: TlsFiles) -> None:
-    """https at an http port."""
-    async with scripted(do.raw(b"HTTP/1.1 400 Bad Request\r\n\r\n", close=True)) as receiver:
-        receiver.script = [do.Behaviour(run=receiver.script[0].run, reads=False)]
-        wire = await transport.post(request(receiver.url.replace("http:", "https:"), tls=trusted))
-    assert broken(wire) == (Reason.TLS, False)
+NO_TLS = do.raw(b"HTTP/1.1 400 Bad Request\r\n\r\n", close=True)
 
 
-async def test_the_deadline_covers_the_handshake(transport: HttpTransport, trusted: TlsFiles) -> None:
-    """A server that never says hello. Nothing of the request was written."""
-    async with scripted(do.hang(reads=False)) as receiver:
-        wire = await transport.post(request(receiver.url.replace("http:", "https:"), tls=trusted, within=SHORT))
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        (replace(NO_TLS, reads=False), Reason.TLS),
+        (do.hang(reads=False), Reason.TIMEOUT),
+        (do.reset(reads=False), Reason.CONNECT),
+    ],
+    ids=["an http port", "never says hello", "resets"],
+)
+async def test_a_handshake_that_fails_is_not_ambiguous(
+    transport: HttpTransport, trusted: TlsFiles, behaviour: do.Behaviour, reason: Reason
+) -> None:
+    """Nothing of the request was written. The deadline covers the handshake."""
+    async with scripted(behaviour) as receiver:
+        within = SHORT if reason is Reason.TIMEOUT else PLENTY
+        wire = await transport.post(request(receiver.url.replace("http:", "https:"), tls=trusted, within=within))
         await receiver.until(lambda receiver: receiver.open == 0)
-    assert broken(wire) == (Reason.TIMEOUT, False)
-
-
-async def test_a_reset_while_connecting_is_not_ambiguous(transport: HttpTransport, trusted: TlsFiles) -> None:
-    """RST within the handshake."""
-    async with scripted(do.reset(reads=False)) as receiver:
-        wire = await transport.post(request(receiver.url.replace("http:", "https:"), tls=trusted))
-    assert broken(wire) == (Reason.CONNECT, False)
+    assert broken(wire) == (reason, False)
 
 
 def _no_goodbye(context: ssl.SSLContext, response: bytes) -> do.Behaviour:

@@ -32,6 +32,11 @@ def ok(body: bytes) -> Behaviour:
     return raw(head + body)
 
 
+def refusal(found: IssuerDocument | UnreadDocument) -> str:
+    assert isinstance(found, UnreadDocument)
+    return found.text
+
+
 async def test_the_document_and_the_servers_clock() -> None:
     """The `Date` header is what the doctor compares clocks by."""
     async with scripted(ok(b'{"keys": []}')) as issuer:
@@ -62,30 +67,23 @@ async def test_what_is_no_document_is_said(behaviour: Behaviour, words: str) -> 
     """Each in words, and none of them as an empty set."""
     async with scripted(behaviour) as issuer:
         found = await read(issuer.url)
-    assert isinstance(found, UnreadDocument)
-    assert words in found.text
+    assert words in refusal(found)
 
 
 async def test_one_that_never_answers_is_given_up() -> None:
     """At the deadline."""
     async with scripted(hang()) as issuer:
-        found = await read(issuer.url, within=0.2)
-    assert isinstance(found, UnreadDocument)
-    assert "within 0.2 s" in found.text
+        assert "within 0.2 s" in refusal(await read(issuer.url, within=0.2))
 
 
 async def test_private_addresses_are_allowed_and_clear_text_and_metadata_are_not() -> None:
     """The operator wrote the address; https is asked for unless allowed otherwise, and no metadata service is read."""
     closed = issuer_egress(EgressPolicy())
-    found = await read("http://127.0.0.1:9/jwks", closed)
-    assert isinstance(found, UnreadDocument)
-    assert "egress.allow_http" in found.text
-    found = await read("https://169.254.169.254/jwks", closed)
-    assert isinstance(found, UnreadDocument)
-    assert "metadata" in found.text
-    found = await read("https://127.0.0.1:9/jwks", issuer_egress(EgressPolicy(deny=(ip_network("127.0.0.0/8"),))))
-    assert isinstance(found, UnreadDocument)
-    assert "egress.deny" in found.text
+    assert "egress.allow_http" in refusal(await read("http://127.0.0.1:9/jwks", closed))
+    assert "metadata" in refusal(await read("https://169.254.169.254/jwks", closed))
+    assert "egress.deny" in refusal(
+        await read("https://127.0.0.1:9/jwks", issuer_egress(EgressPolicy(deny=(ip_network("127.0.0.0/8"),))))
+    )
 
 
 async def test_an_authority_of_the_issuers_own(tmp_path: Path) -> None:
@@ -94,8 +92,7 @@ async def test_an_authority_of_the_issuers_own(tmp_path: Path) -> None:
     async with scripted(ok(b"{}"), tls=ca.server(), host="localhost") as issuer:
         assert isinstance(await read(issuer.url, tls=TlsFiles(ca_file=ca.ca_file)), IssuerDocument)
         refused = await read(issuer.url)
-    assert isinstance(refused, UnreadDocument)
-    assert "certificate" in refused.text
+    assert "certificate" in refusal(refused)
 
 
 def test_the_metadata_is_below_the_issuer() -> None:

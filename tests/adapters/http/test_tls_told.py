@@ -24,11 +24,6 @@ from tests.receivers import scripted
 ONE_ATTEMPT = RetryPolicy(max_age=1.0)
 
 
-@pytest.fixture
-def ca(tmp_path: Path) -> Authority:
-    return authority(tmp_path / "ca")
-
-
 def over(transport: HttpTransport, uri: str, tls: TlsFiles) -> Behaviour:
     """A client of the stage that is really there."""
 

@@ -15,15 +15,7 @@ from notifier.domain.message import Depth, Lane, QueueStatus, Unsettled
 from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Reason, Refused
 from notifier.domain.plan import Skipped
 from notifier.domain.registry import Issuer, Registry
-from notifier.pipeline.facts import (
-    Attempted,
-    Buried,
-    Deferred,
-    EventTaken,
-    LogoutDelivered,
-    RetryScheduled,
-    Unexpected,
-)
+from notifier.pipeline.facts import Attempted, Buried, Deferred, EventTaken, LogoutDelivered, RetryScheduled, Unexpected
 
 ISS = "https://id.example.com"
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]

@@ -8,11 +8,7 @@ from notifier.settings import Settings
 
 @pytest.mark.parametrize(
     "environ",
-    [
-        {},
-        {"OTEL_SERVICE_NAME": "x"},
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_SDK_DISABLED": "true"},
-    ],
+    [{}, {"OTEL_SERVICE_NAME": "x"}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_SDK_DISABLED": "true"}],
 )
 def test_nobody_asks(environ: dict[str, str]) -> None:
     """No observer, so no cost."""

@@ -16,11 +16,7 @@ from notifier.domain.message import DEAD, Kind, Lane, NewerKind, Whole
 
 
 def delivered(
-    exchange: str = "",
-    *,
-    redelivered: bool = False,
-    body: bytes = b"{}",
-    **properties: Any,
+    exchange: str = "", *, redelivered: bool = False, body: bytes = b"{}", **properties: Any
 ) -> DeliveredMessage:
     """A message as aiormq hands it over; the channel is not looked at."""
     return DeliveredMessage(
