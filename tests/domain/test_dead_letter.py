@@ -27,7 +27,7 @@ from notifier.domain.event_entries import WrongEntries
 from notifier.domain.message import Kind, Lane, Message, Outgoing, Whole
 from notifier.domain.outcome import DeadReason
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
-from notifier.domain.unreadable import RAW_BYTES
+from notifier.domain.unreadable import RAW_BYTES, Raw
 from notifier.domain.wrong_entries import bury_entries, bury_wrong
 from notifier.operations.dead_letter_listing import document_of
 from tests.domain.test_documents import DELIVERIES, EVENTS
@@ -58,6 +58,11 @@ def message(body: bytes, **properties: Any) -> Message:
 def through_the_queue(letter: DeadLetter) -> DeadLetter:
     sent = dump_dead_letter(letter)
     return load_dead_letter(message(sent.body, kind=sent.kind, headers=dict(sent.headers), message_id=sent.message_id))
+
+
+def raw_of(letter: DeadLetter) -> Raw:
+    assert letter.raw is not None
+    return letter.raw
 
 
 def test_a_dead_letter_is_read_by_people() -> None:
@@ -99,13 +104,12 @@ def test_a_buried_message_comes_back_to_the_byte(body: bytes) -> None:
     came = message(body, content_type="text/plain", message_id="m", timestamp=5.0, user_id="idp")
     letter = bury_raw(came, [Mistake("", "no JSON")], NOW)
     assert through_the_queue(letter) == letter
-    assert letter.raw is not None
-    assert letter.raw.sha256 == hashlib.sha256(body).hexdigest()
+    assert raw_of(letter).sha256 == hashlib.sha256(body).hexdigest()
     assert dump_dead_letter(letter).body == body
     told = document_of(letter) | {"outcomes": []}
     assert load_dead_letter(message(json.dumps(told).encode(), kind=Kind.DEAD_LETTER)) == letter
     again = message_of(letter, Lane.BULK)
-    assert again == replace(came, lane=Lane.BULK, tag=None, headers=letter.raw.headers)
+    assert again == replace(came, lane=Lane.BULK, tag=None, headers=raw_of(letter).headers)
 
 
 def test_a_binary_cloudevent_keeps_its_attributes() -> None:
@@ -120,9 +124,8 @@ def test_of_a_huge_message_the_first_mebibyte_is_kept() -> None:
     """What is not whole cannot be read again."""
     body = b"x" * 1_100_000
     letter = bury_raw(message(body), [], NOW)
-    assert letter.raw is not None
-    assert (letter.raw.size, letter.raw.truncated) == (len(body), True)
-    assert letter.raw.body == body[:RAW_BYTES]
+    assert (raw_of(letter).size, raw_of(letter).truncated) == (len(body), True)
+    assert raw_of(letter).body == body[:RAW_BYTES]
     assert message_of(letter, Lane.EVENTS) is None
 
 
@@ -135,8 +138,7 @@ def test_attributes_that_cannot_be_kept_keep_it_from_being_read_as_another_event
         "cloudEvents:type": "t",
     }
     more = bury_raw(message(b"{}", headers=needed | {f"ce-x{n}": "x" * 900 for n in range(9)}), [], NOW)
-    assert more.raw is not None
-    assert needed.items() <= more.raw.headers.items()
+    assert needed.items() <= raw_of(more).headers.items()
     assert message_of(more, Lane.EVENTS) is not None
     long = {"cloudEvents:source": "€" * 1000, "cloudEvents:type": "€" * 1000}
     assert message_of(bury_raw(message(b"{}", headers=needed | long), [], NOW), Lane.EVENTS) is None
@@ -146,9 +148,8 @@ def test_a_message_that_the_queue_cut_is_shown_as_what_it_was() -> None:
     """With the size and digest of all of it, and what its beginning tells; it cannot be read again."""
     cut = message(b'{"iss": "i", "id": "e", "sub": "aaaa', cut_from=Whole(size=9_000_000, sha256="ab"))
     letter = through_the_queue(bury_raw(cut, [Mistake("", "too large")], NOW))
-    assert letter.raw is not None
-    assert (letter.raw.size, letter.raw.sha256, letter.raw.truncated) == (9_000_000, "ab", True)
-    assert letter.raw.body == cut.body
+    assert (raw_of(letter).size, raw_of(letter).sha256, raw_of(letter).truncated) == (9_000_000, "ab", True)
+    assert raw_of(letter).body == cut.body
     assert (letter.iss, letter.event_id) == ("i", "e")
     assert message_of(letter, Lane.EVENTS) is None
 
@@ -182,8 +183,7 @@ def test_all_wrong_entries_of_an_event_share_a_letter() -> None:
     letter = bury_entries(came, EVENT, wrong, NOW)
     assert (letter.iss, letter.event_id, letter.publisher, letter.entries) == ("i", "e-1", "idp", "1-2")
     assert letter.text == "clients[1]: no; and 1 more mistake"
-    assert letter.raw is not None
-    assert letter.raw.body == came.body
+    assert raw_of(letter).body == came.body
     assert through_the_queue(letter) == letter
     assert bury_entries(came, EVENT, wrong, NOW + 60).id == letter.id
     assert bury_raw(came, [], NOW).id != letter.id
@@ -313,8 +313,7 @@ def test_what_the_broker_moved_is_shown_as_it_is(kind: Kind | None, body: bytes)
     letter = load_dead_letter(message(body, kind=kind, user_id="idp", headers={"x-death": death}))
     assert (letter.reason, letter.dead_since) == (DeadReason.DELIVERY_LIMIT, 1769860800.0)
     assert (letter.delivery, letter.event, letter.publisher) == (None, None, "idp")
-    assert letter.raw is not None
-    assert letter.raw.body == body
+    assert raw_of(letter).body == body
 
 
 @pytest.mark.parametrize("name", ["id", "iss", "client_id", "event_id", "publisher"])

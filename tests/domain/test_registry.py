@@ -115,6 +115,13 @@ class TestUnsignable:
         assert find_unsignable(registry_of([SHOP]), lambda _: frozenset(Algorithm)) == []
 
 
+def loss(before: Registry, after: Registry) -> str:
+    """What is said of this reload."""
+    text = too_much_lost(before, after)
+    assert text is not None
+    return text
+
+
 class TestTooMuchLost:
     def test_a_file_cut_short(self) -> None:
         """Of more than 5 clients and more than a fifth, it is said how many, and who."""
@@ -127,27 +134,22 @@ class TestTooMuchLost:
     def test_lost_uris(self) -> None:
         """A client that stays without its `backchannel_logout_uri` is lost as one that goes."""
         silent = [replace(client, backchannel_logout_uri=None) for client in numbered(1000)]
-        text = too_much_lost(registry_of(numbered(1000)), registry_of(silent))
-        assert text is not None
+        text = loss(registry_of(numbered(1000)), registry_of(silent))
         assert "1000 of 1000 clients" in text
         assert f"0 gone, 1000 without backchannel_logout_uri), such as 'c0' of {ONE}" in text
-        text = too_much_lost(registry_of(numbered(30)), registry_of([*silent[:4], *numbered(27)[4:]]))
-        assert text is not None
+        text = loss(registry_of(numbered(30)), registry_of([*silent[:4], *numbered(27)[4:]]))
         assert "7 of 30 clients" in text
         assert "(3 gone, 4 without backchannel_logout_uri)" in text
 
     def test_those_who_never_were_told_hide_nobody(self) -> None:
         """The share is that of the clients with a URI: 10,000 without one beside them change nothing."""
         silent = [replace(SHOP, client_id=f"s{number}", backchannel_logout_uri=None) for number in range(10_000)]
-        text = too_much_lost(registry_of([*silent, *numbered(30)]), registry_of(silent))
-        assert text is not None
-        assert "30 of 30 clients" in text
+        assert "30 of 30 clients" in loss(registry_of([*silent, *numbered(30)]), registry_of(silent))
 
     def test_those_that_events_reach(self) -> None:
         """Registered without a URI, which their events bring: what is set for them goes too, if their entries go."""
         silent = [replace(client, backchannel_logout_uri=None) for client in numbered(30)]
-        text = too_much_lost(registry_of(silent), registry_of(silent[:20]))
-        assert text is not None
+        text = loss(registry_of(silent), registry_of(silent[:20]))
         assert text.startswith("10 of 30 registered clients would be gone")
         assert too_much_lost(registry_of(silent), registry_of(silent[:24])) is None
         assert too_much_lost(registry_of(silent[:5]), registry_of([])) is not None
@@ -158,17 +160,13 @@ class TestTooMuchLost:
         before = numbered(count)
         silent = [replace(client, backchannel_logout_uri=None) for client in before]
         for after in ([], silent):
-            text = too_much_lost(registry_of(before), registry_of(after))
-            assert text is not None
-            assert f"{count} of {count} clients" in text
+            assert f"{count} of {count} clients" in loss(registry_of(before), registry_of(after))
 
     def test_none_is_left_where_events_may_not_say(self) -> None:
         """Where no client has a URI, events bring them: to deny that is to tell nobody."""
         assert too_much_lost(registry_of([]), registry_of([], inline_allowed=False)) is not None
         silent = [replace(SHOP, backchannel_logout_uri=None)]
-        text = too_much_lost(registry_of(silent), registry_of(silent, inline_allowed=False))
-        assert text is not None
-        assert "registry.inline" in text
+        assert "registry.inline" in loss(registry_of(silent), registry_of(silent, inline_allowed=False))
 
     def test_inline_uris_are_denied_at_once(self) -> None:
         """Whoever takes them from a hostile publisher need not ask twice: registered clients are told as before."""
@@ -190,7 +188,6 @@ class TestTooMuchLost:
 
     def test_names_are_shown_printable(self) -> None:
         """Whatever a clients file may hold."""
-        text = too_much_lost(registry_of([replace(SHOP, client_id="a\x1b[2J\u202eb" + "x" * 500)]), registry_of([]))
-        assert text is not None
+        text = loss(registry_of([replace(SHOP, client_id="a\x1b[2J\u202eb" + "x" * 500)]), registry_of([]))
         assert text.isprintable()
         assert len(text) < 400

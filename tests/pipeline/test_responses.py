@@ -46,12 +46,10 @@ async def test_the_fourth_400_is_a_dead_letter() -> None:
     """R12: three further attempts, each with a token of its own."""
     async with running(Stage(client("shop", retry=EXACT))) as stage:
         stage.receivers.behaviours["shop"] = answers(400)
-        stage.event("shop", id="e1")
-        for number in range(1, 5):
-            await stage.until(lambda count=number: len(stage.queue.acked) == count)  # type: ignore[misc]
-            if number < 4:
-                stage.now += 3600
-                stage.retake(stage.queue.published[-1][0])
+        await stage.acked(stage.event("shop", id="e1"))
+        for _ in range(3):
+            stage.now += 3600
+            await stage.acked(stage.retake(stage.queue.published[-1][0]))
     assert [letter["reason"] for letter in stage.dead()] == ["rejected_token"]
     assert len({claims["jti"] for _, claims in stage.receivers.posts}) == 4
 
@@ -152,12 +150,10 @@ async def test_a_400_while_our_key_is_not_published_is_a_fault_of_ours() -> None
     async with running(Stage(client("shop", retry=EXACT))) as stage:
         stage.unpublished = "the key is not published (kid k1)"
         stage.receivers.behaviours["shop"] = answers(400)
-        stage.event("shop", id="e1")
-        for looks in range(1, 7):  # more than the four attempts after which a 400 is a dead letter
-            await stage.until(lambda looks=looks: len(stage.queue.acked) == looks)  # type: ignore[misc]
+        await stage.acked(stage.event("shop", id="e1"))
+        for _ in range(6):  # more than the four attempts after which a 400 is a dead letter
             stage.now += 600
-            stage.retake(stage.queue.published[-1][0])
-        await stage.until(lambda: len(stage.queue.acked) == 7)
+            await stage.acked(stage.retake(stage.queue.published[-1][0]))
         causes = {fact.cause for fact in stage.facts if isinstance(fact, Deferred)}
         assert causes == {Cause.SIGNING}
         assert not stage.dead()

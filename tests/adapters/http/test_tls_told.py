@@ -62,8 +62,7 @@ async def test_what_is_wrong_is_told(
     async with scripted(tls=server, host="localhost") as receiver:
         async with running(Stage(client("shop", retry=ONE_ATTEMPT))) as stage:
             stage.receivers.behaviours["shop"] = over(transport, receiver.url, TlsFiles(ca_file=trusted.ca_file))
-            stage.event("shop")
-            await stage.until(lambda: bool(stage.queue.acked))
+            await stage.acked(stage.event("shop"))
         assert not receiver.requests
     [letter] = stage.dead()
     assert [(met["reason"], met["text"]) for met in letter["outcomes"]] == [("tls", text)]
@@ -76,8 +75,7 @@ async def test_a_missing_file_is_told_and_the_delivery_waits(transport: HttpTran
     missing = tmp_path / "missing.pem"
     async with running(Stage(client("shop", retry=ONE_ATTEMPT))) as stage:
         stage.receivers.behaviours["shop"] = over(transport, "https://localhost:9/", TlsFiles(ca_file=missing))
-        stage.event("shop")
-        await stage.until(lambda: bool(stage.queue.acked))
+        await stage.acked(stage.event("shop"))
     [line] = [line for line in logged(stage) if line["event"] == "deferral"]
     assert line["cause"] == "tls_files"
     assert str(missing) in line["error"]
@@ -102,8 +100,7 @@ async def test_a_renewed_client_certificate_is_shown_at_the_next_attempt(
         running(Stage(client("shop"))) as stage,
     ):
         stage.receivers.behaviours["shop"] = over(transport, receiver.url, files)
-        for number, name in enumerate(("first", "first", "second"), 1):
+        for name in ("first", "first", "second"):
             os.replace(ca.issue(name), mine)  # noqa: PTH105  atomically, as the name says
-            stage.event("shop")
-            await stage.until(lambda count=number: len(stage.queue.acked) == count)  # type: ignore[misc]
+            await stage.acked(stage.event("shop"))
     assert shown == ["first", "first", "second"]

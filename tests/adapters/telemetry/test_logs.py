@@ -39,9 +39,15 @@ def attempt(met: Delivered | Refused | Failed, **more: Any) -> Attempted:
     return Attempted(delivery=delivery, outcome=met, at=1000.0, **given)
 
 
-def lines_of(*facts: Fact, level: str = "debug", subject: Subjects = "hash") -> list[dict[str, Any]]:
+def captured(level: str = "info", log_format: Literal["json", "console"] = "json") -> io.StringIO:
+    """Where the log goes from now on."""
     stream = io.StringIO()
-    configure(level, "json", stream=stream)
+    configure(level, log_format, stream=stream)
+    return stream
+
+
+def lines_of(*facts: Fact, subject: Subjects = "hash") -> list[dict[str, Any]]:
+    stream = captured("debug")
     observer = LogObserver(subject=subject, hashing=SubjectHash(KEY))
     for fact in facts:
         observer.observe(fact)
@@ -76,8 +82,7 @@ def test_the_quick_way_writes_what_structlog_would() -> None:
     """The attempt's line goes past structlog's loggers, since there are thousands a second: it must not show."""
     fact, streams = attempt(Failed(reason=Reason.SERVER_ERROR, status=503, text=f"busy {TOKEN}")), []
     for quick in (True, False):
-        streams.append(io.StringIO())
-        configure("info", "json", stream=streams[-1])
+        streams.append(captured())
         LogObserver(hashing=SubjectHash(KEY), logger=None if quick else structlog.get_logger().bind()).observe(fact)
     brief, whole = (json.loads(stream.getvalue()) for stream in streams)
     assert brief.pop("time")[:13] == whole.pop("time")[:13]
@@ -86,12 +91,14 @@ def test_the_quick_way_writes_what_structlog_would() -> None:
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_no_attempt_is_written_below_the_level(log_format: Literal["json", "console"]) -> None:
-    """The quick way keeps to `log.level` too."""
-    stream = io.StringIO()
-    configure("warning", log_format, stream=stream)
-    LogObserver(hashing=SubjectHash(KEY)).observe(attempt(Failed(reason=Reason.SERVER_ERROR, status=503, text="busy")))
+def test_the_level_is_kept(log_format: Literal["json", "console"]) -> None:
+    """At `warning` attempts are not written, by the quick way either; dead letters are."""
+    stream = captured("warning", log_format)
+    observer = LogObserver(hashing=SubjectHash(KEY))
+    observer.observe(attempt(Failed(reason=Reason.SERVER_ERROR, status=503, text="busy")))
     assert stream.getvalue() == ""
+    observer.observe(Buried(iss=ISS, client_id="shop", event_id="e", reason=DeadReason.EXPIRED, text=""))
+    assert "dead_letter" in stream.getvalue()
 
 
 def test_a_delivered_attempt_bears_no_answer() -> None:
@@ -177,8 +184,7 @@ def test_the_hash_is_keyed() -> None:
 
 def test_a_made_up_key_is_noted_at_start() -> None:
     """Without a key each process hashes in its own way, and the operator is told which setting ends that."""
-    stream = io.StringIO()
-    configure("info", "json", stream=stream)
+    stream = captured()
     LogObserver()
     line = json.loads(stream.getvalue())
     assert line["event"] == "log_key_made_up"
@@ -201,8 +207,7 @@ def test_a_made_up_key_is_noted_at_start() -> None:
 )
 def test_secrets_are_taken_out_of_the_finished_line(leak: str) -> None:
     """The last line of defence, whichever way a secret came: as a value, nested, in an exception, or from a library."""
-    stream = io.StringIO()
-    configure("info", "json", stream=stream)
+    stream = captured()
     logger = structlog.get_logger()
     logger.info("leak", value=leak, nested={"list": [leak]})
     logging.getLogger("aiohttp.client").warning("connecting to %s", leak)
@@ -238,8 +243,7 @@ def test_the_client_s_text_is_short_and_printable() -> None:
 
 def test_console_lines_cannot_be_forged() -> None:
     """A newline in an event id makes no second line on a terminal."""
-    stream = io.StringIO()
-    configure("info", "console", stream=stream)
+    stream = captured("info", "console")
     fact = Buried(iss=ISS, client_id="shop\nfake", event_id="e\r\nfake", reason=DeadReason.REFUSED, text="a\nb")
     LogObserver(hashing=SubjectHash(KEY)).observe(fact)
     assert stream.getvalue().count("\n") == 1
@@ -247,8 +251,7 @@ def test_console_lines_cannot_be_forged() -> None:
 
 def test_libraries_come_the_same_way_from_warnings_on() -> None:
     """One format for all; at debug level libraries are heard from info on, never their frames."""
-    stream = io.StringIO()
-    configure("info", "json", stream=stream)
+    stream = captured()
     library = logging.getLogger("aiohttp.client")
     library.info("chatter")
     library.warning("Connection %s lost", "a")
@@ -257,13 +260,6 @@ def test_libraries_come_the_same_way_from_warnings_on() -> None:
     configure("debug", "json", stream=stream)
     library.debug("frame with a body")
     assert "frame" not in stream.getvalue()
-
-
-def test_the_level_is_kept() -> None:
-    """At `warning` attempts are not written; dead letters are."""
-    buried = Buried(iss=ISS, client_id="shop", event_id="e", reason=DeadReason.EXPIRED, text="")
-    [line] = lines_of(attempt(Delivered(status=200)), buried, level="warning")
-    assert line["event"] == "dead_letter"
 
 
 def test_a_broken_stream_stops_nothing() -> None:
@@ -281,8 +277,7 @@ def test_a_broken_stream_stops_nothing() -> None:
 @pytest.mark.parametrize("log_format", ["console", "json"])
 def test_a_terminal_obeys_no_line(log_format: Literal["console", "json"]) -> None:
     """Whatever was bound, and what libraries say; frames keep their lines."""
-    stream = io.StringIO()
-    configure("info", log_format, stream=stream)
+    stream = captured("info", log_format)
     bad = "\x1b]0;owned\x07\x9b6n\x7f\u202e\u2066\u2028\n"
     structlog.get_logger().warning("lost", reason=bad, shown=[bad])
     logging.getLogger("library").warning("it said %s", bad)
