@@ -68,7 +68,7 @@ shutdwn_grace: 20s
             ("? {a: b}\n: c", "notifier.yaml", "cannot be a key"),
             ("shutdown_grace: 2026-99-99", "notifier.yaml", "put it in quotes"),
             ("shutdown_grace: !!python/object:os.x 1", "notifier.yaml", "cannot be read"),
-            ("[" * 5000, "notifier.yaml", "nested too deeply"),
+            ("[" * 100_000, "notifier.yaml", "nested too deeply"),
             ("1: 2", "[1]", "keys must be texts"),
             ("queue: none", "queue", "must be a mapping"),
             ("queue: {url: 5}", "queue.url", "must be a list"),
