@@ -11,7 +11,7 @@ import typer
 from notifier.cli.command_options import Json
 from notifier.cli.output import say
 from notifier.cli.publish_command import EventLane
-from notifier.domain.printable import json_text
+from notifier.domain.printable import counted, json_text
 
 if TYPE_CHECKING:
     from notifier.operations.capacity import Capacity, Demand
@@ -100,7 +100,7 @@ def _in_words(demand: Demand, found: Capacity) -> str:
 
     answer, each = format_duration(demand.answer), f"{found.in_flight_of_worker:,} a worker in lane {demand.lane.value}"
     wanted = f"{demand.events_per_second:,.0f} events/s, {demand.deliveries_per_second:,.0f} deliveries/s, {demand.alg}"
-    ending = f"{_count(demand.sessions, 'session')} of {_count(demand.clients, 'client')}"
+    ending = f"{counted(demand.sessions, 'session')} of {counted(demand.clients, 'client')}"
     processor, in_flight = found.workers_for_processor, found.workers_for_in_flight
     lines = [
         f"{ending} within {format_duration(demand.within)}: {wanted}",
@@ -121,10 +121,6 @@ def _in_words(demand: Demand, found: Capacity) -> str:
             "  its max_concurrent if it can take it.",
         ]
     return "\n".join([*lines, "", f"MeasuredAlgorithm {measured.TAKEN}; for your own machine see docs/scaling.md."])
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _queues(found: Capacity) -> str:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from notifier.cli.command_options import Config, Json
+from notifier.cli.command_options import Config, Json, load_whole
 from notifier.cli.output import say
-from notifier.domain.printable import json_text
+from notifier.domain.printable import counted, json_text
 
 if TYPE_CHECKING:
     from notifier.adapters.configuration.live_configuration import Loaded
@@ -28,24 +25,13 @@ def check(config: Config = None, as_json: Json = False) -> None:
     `run` does, even if some of it is wrong. It connects to nothing. If all is well, it shows the issuers with their
     keys, the clients, the queue and the listeners, and warns of secrets that others may read.
     """
-    from notifier.adapters.configuration.live_configuration import load
-    from notifier.domain.errors import ConfigurationError
-
-    try:
-        loaded = load(config, os.environ, starting=True)
-    except ConfigurationError as error:
-        if not as_json:
-            raise
-        mistakes = [{"path": mistake.path, "text": mistake.text} for mistake in error.mistakes]
-        say(json_text({"mistakes": mistakes}, indent=2))
-        raise typer.Exit(2) from None
-    summary = _summary(loaded)
+    summary = _summary(load_whole(config, as_json=as_json, starting=True))
     say(json_text({"mistakes": [], **summary}, indent=2) if as_json else _in_words(summary))
 
 
 def _summary(loaded: Loaded) -> dict[str, Any]:
     from notifier.adapters.configuration.secret_files import exposed, secrets_of
-    from notifier.cli.queue_url import shown_urls
+    from notifier.cli.queue_access import shown_urls
 
     settings, registry = loaded.settings, loaded.registry
     issuers = {}
@@ -82,11 +68,7 @@ def _in_words(summary: dict[str, Any]) -> str:
             if issuer[name]
         ]
         aside = f" ({'; '.join(notes)})" if notes else ""
-        lines.append(f"  {_count(issuer['clients'], 'client')}{aside}")
+        lines.append(f"  {counted(issuer['clients'], 'client')}{aside}")
     lines.append(f"queue {', '.join(summary['queue']['url'])}")
     lines += [f"{name} listens on {where}" for name, where in summary["listeners"].items() if where is not None]
     return "\n".join(lines)
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

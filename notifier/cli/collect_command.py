@@ -18,7 +18,7 @@ from notifier.cli.command_options import Config, Json, quiet_logs
 from notifier.cli.output import say
 from notifier.domain.durations import parse_duration
 from notifier.domain.errors import ConfigurationError, Mistake, QueueUnavailable
-from notifier.domain.printable import json_text
+from notifier.domain.printable import counted, json_text
 
 if TYPE_CHECKING:
     from notifier.adapters.queues.rabbitmq.feed_collector import FeedCollector
@@ -129,7 +129,7 @@ def _conclude(collecting: FeedCollection, file: Path, *, as_json: bool) -> None:
     more = [f"{collecting.again:,} had come before"] if collecting.again else []
     more += [f"{collecting.unreadable:,} messages were not outcomes"] if collecting.unreadable else []
     told = f" ({', '.join(more)})" if more else ""
-    say(f"{collecting.kept:,} outcome{'' if collecting.kept == 1 else 's'} collected into {file}{told}")
+    say(f"{counted(collecting.kept, 'outcome')} collected into {file}{told}")
 
 
 @contextmanager

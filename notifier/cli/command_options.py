@@ -1,13 +1,20 @@
-"""Shared by several commands: common options, help with examples, and quiet logs."""
+"""Shared by several commands: common options, help with examples, quiet logs, and loading the configuration."""
 
 import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
+
+from notifier.cli.output import say
+from notifier.domain.errors import ConfigurationError
+from notifier.domain.printable import json_text
+
+if TYPE_CHECKING:
+    from notifier.adapters.configuration.live_configuration import Loaded
 
 Config = Annotated[
     Path | None,
@@ -41,9 +48,23 @@ def register(app: typer.Typer, command: Callable[..., None], examples: Examples)
     app.command(command.__name__.replace("_", "-"), help=text, epilog=in_help(examples))(command)
 
 
-def quiet_logs() -> None:
-    """Show only the command's own output, unless NOTIFIER_LOG__LEVEL asks for more."""
+def quiet_logs(lowest: str = "critical") -> None:
+    """Log from this level on, unless NOTIFIER_LOG__LEVEL asks for another: the command's own output is the answer."""
     from notifier.adapters.telemetry import logs
 
     level = os.environ.get("NOTIFIER_LOG__LEVEL", "")
-    logs.configure(level if level in ("debug", "info", "warning", "error") else "critical")
+    logs.configure(level if level in ("debug", "info", "warning", "error") else lowest)
+
+
+def load_whole(config: Path | None, *, as_json: bool, starting: bool = False) -> "Loaded":
+    """Load all that a worker loads. Raises ConfigurationError; with `as_json` it prints the mistakes and exits."""
+    from notifier.adapters.configuration.live_configuration import load
+
+    try:
+        return load(config, os.environ, starting=starting)
+    except ConfigurationError as error:
+        if not as_json:
+            raise
+        mistakes = [{"path": mistake.path, "text": mistake.text} for mistake in error.mistakes]
+        say(json_text({"mistakes": mistakes}, indent=2))
+        raise typer.Exit(2) from None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from functools import wraps
+from functools import partial, wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from tempfile import mkstemp
@@ -15,14 +14,13 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from notifier.domain.errors import ConfigurationError, Mistake, QueueError, QueueUnavailable
+from notifier.cli.command_options import quiet_logs
+from notifier.cli.queue_access import read_queue, wait_until_ready
+from notifier.domain.errors import Mistake, QueueError
 
 if TYPE_CHECKING:
     from notifier.operations.dead_letter_listing import DeadLetters
-    from notifier.operations.queue_port import Queue
     from notifier.settings import QueueSettings
-
-CONNECT_TIMEOUT = 15.0  # seconds; then the queue counts as away
 
 
 def _option(name: str, text: str) -> Any:
@@ -73,19 +71,14 @@ def with_filter(command: Callable[..., None], *, ids: bool = False) -> Callable[
     return run
 
 
-def with_filter_or_ids(command: Callable[..., None]) -> Callable[..., None]:
-    """The same for a command that also takes the IDs of letters as arguments."""
-    return with_filter(command, ids=True)
+with_filter_or_ids = partial(with_filter, ids=True)
+"""The same for a command that also takes the IDs of letters as arguments."""
 
 
-def queue_settings(config: Path | None) -> QueueSettings:
-    """Read only the queue's settings, and never a key. Raises ConfigurationError."""
-    from notifier.adapters.configuration.config_file import read_part
-
-    if config is None and not any(os.environ.get(name) for name in ("NOTIFIER_QUEUE__URL", "NOTIFIER_QUEUE")):
-        text = "say where the queue is: -c FILE, or NOTIFIER_QUEUE__URL"
-        raise ConfigurationError([Mistake("queue.url", text)])
-    return read_part(config, os.environ, {"queue"}).settings.queue
+def queue_settings(config: Path | None, log_from: str = "critical") -> QueueSettings:
+    """Read only the queue's settings, and log from that level on. Raises ConfigurationError."""
+    quiet_logs(log_from)
+    return read_queue(config, os.environ).settings.queue
 
 
 @asynccontextmanager
@@ -102,19 +95,10 @@ async def opened_letters(settings: QueueSettings, *, writing: bool) -> AsyncIter
         return
     await queue.open()
     try:
-        await _ready(queue)
+        await wait_until_ready(queue)
         yield queue.dead_letters()
     finally:
         await queue.close()
-
-
-async def _ready(queue: Queue) -> None:
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            await queue.ready()
-    except TimeoutError:
-        text = queue.status().problem or f"not connected within {CONNECT_TIMEOUT:.0f} s"
-        raise QueueUnavailable(text) from None
 
 
 @contextmanager

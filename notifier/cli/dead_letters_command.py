@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from notifier.cli.command_options import Config, Json, in_help, quiet_logs, register
+from notifier.cli.command_options import Config, Json, in_help, register
 from notifier.cli.dead_letters_access import opened_letters, queue_settings, with_filter, written_anew
 from notifier.cli.dead_letters_repair_command import DISCARD_EXAMPLES, REPLAY_EXAMPLES, discard, prospect, replay
 from notifier.cli.output import say
-from notifier.domain.printable import json_text, printable
+from notifier.domain.printable import counted, json_text, printable
 
 if TYPE_CHECKING:
     from notifier.domain.letter_filter import LetterFilter, LetterSummary
@@ -47,7 +47,7 @@ def list_(
     --json prints one object per line and letter: id, event_id, client_id, iss, reason, dead_since, attempts, text. No
     form shows sub or sid. The command removes nothing and keeps the order.
     """
-    settings = _looking(config)
+    settings = queue_settings(config)
     from notifier.operations.dead_letter_listing import LetterCounts
 
     counts = LetterCounts()
@@ -63,7 +63,7 @@ def list_(
     if not (rows or as_json):
         _print_groups(counts.groups())
     if not as_json:
-        say(f"{counts.total:,} dead letter{'' if counts.total == 1 else 's'}")
+        say(counted(counts.total, "dead letter"))
 
 
 def show(
@@ -81,7 +81,7 @@ def show(
     from notifier.operations.dead_letter_listing import exported
 
     found: list[dict[str, object]] = []
-    settings = _looking(config)
+    settings = queue_settings(config)
 
     def see(_summary: LetterSummary, message: Message) -> None:
         found.append(exported(message) | ({} if as_json else {"replay": prospect(message, config, settings)}))
@@ -109,7 +109,7 @@ def export(
     """
     from notifier.operations.dead_letter_listing import exported
 
-    settings = _looking(config)
+    settings = queue_settings(config)
     count = 0
     with written_anew(file) as out:
 
@@ -119,12 +119,7 @@ def export(
             out.write(json_text(exported(message)) + "\n")
 
         _look_now(settings, chosen, see)
-    say(f"{count:,} dead letter{'' if count == 1 else 's'} exported", err=True)
-
-
-def _looking(config: Config) -> QueueSettings:
-    quiet_logs()
-    return queue_settings(config)
+    say(f"{counted(count, 'dead letter')} exported", err=True)
 
 
 def _look_now(
@@ -161,29 +156,19 @@ def _line(letter: LetterSummary) -> str:
 
 
 def _print_groups(groups: list[LetterGroup]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     from notifier.cli.screen import screen
+    from notifier.cli.screen import table as new_table
     from notifier.domain.moment import render_moment
 
     if not groups:
         return
-    console = screen(width=200)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("client", "reason"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("count", justify="right", no_wrap=True)
-    for name in ("oldest", "newest"):
-        table.add_column(name, no_wrap=True)
     several = len({group.iss for group in groups}) > 1
-    if several:
-        table.add_column("issuer", overflow="fold")
+    table = new_table("client", "reason", "count:", "oldest", "newest", *(["issuer"] if several else []))
     for group in groups:
         moments = [render_moment(moment)[:19] + "Z" for moment in (group.oldest, group.newest)]
         cells = [printable(group.client_id) or "-", group.reason, f"{group.count:,}", *moments]
         table.add_row(*cells, *([printable(group.iss) or "-"] if several else []))
-    console.print(table)
+    screen(width=200).print(table)
 
 
 def _in_words(document: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ import typer
 from notifier.cli.command_options import Config, Json
 from notifier.cli.dead_letters_access import opened_letters, queue_settings, with_filter_or_ids
 from notifier.cli.output import say
-from notifier.domain.printable import json_text
+from notifier.domain.printable import counted, json_text
 
 if TYPE_CHECKING:
     from notifier.domain.letter_filter import LetterFilter, LetterSummary
@@ -80,7 +80,7 @@ def replay(
     killed may deliver one batch twice on RabbitMQ, which does no harm. stderr says who did what.
     """
     _check_chosen(chosen, everything=everything)
-    settings = _repairing(config)
+    settings = queue_settings(config, log_from="warning")
     rules = _rules(config, settings, end_newer_sessions=end_newer_sessions)
 
     async def act(letters: DeadLetters, options: RepairOptions) -> RepairResult:
@@ -109,7 +109,7 @@ def discard(
     what; NOTIFIER_LOG__LEVEL=info names each letter.
     """
     _check_chosen(chosen, everything=everything)
-    settings = _repairing(config)
+    settings = queue_settings(config, log_from="warning")
     if not (yes or dry_run):
         _ask(settings, chosen, limit)
 
@@ -136,15 +136,6 @@ def _told() -> Callable[[LetterSummary], None]:
 def _check_chosen(chosen: LetterFilter, *, everything: bool) -> None:
     if not (chosen.narrows or everything):
         raise typer.BadParameter("say which: an ID, an option such as --client-id, or --all", param_hint="ID")
-
-
-def _repairing(config: Path | None) -> QueueSettings:
-    """Log warnings of the queue too, unless NOTIFIER_LOG__LEVEL says otherwise."""
-    from notifier.adapters.telemetry import logs
-
-    level = os.environ.get("NOTIFIER_LOG__LEVEL", "")
-    logs.configure(level if level in ("debug", "info", "warning", "error") else "warning")
-    return queue_settings(config)
 
 
 def _rules(config: Path | None, settings: QueueSettings, *, end_newer_sessions: bool) -> ReplayRules:
@@ -191,8 +182,7 @@ def _ask(settings: QueueSettings, chosen: LetterFilter, limit: int | None) -> No
     found = _run(settings, act, rate=None, limit=limit, dry_run=True, what="counted")
     for reason, count in found.by_reason.items():
         say(f"  {reason}: {count:,}", err=True)
-    letters = "dead letter" if found.done == 1 else "dead letters"
-    if not found.done or not typer.confirm(f"Discard {found.done:,} {letters} for good?", err=True):
+    if not found.done or not typer.confirm(f"Discard {counted(found.done, 'dead letter')} for good?", err=True):
         say("nothing was discarded", err=True)
         raise typer.Exit(1 if found.done else 0)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from notifier.cli.command_options import Config, Json, quiet_logs
+from notifier.cli.command_options import Config, Json, load_whole, quiet_logs
 from notifier.cli.output import say
 from notifier.domain.printable import json_text, printable
 
@@ -53,23 +52,14 @@ def doctor(
     """
     import uvloop
 
-    from notifier.adapters.configuration.live_configuration import load
     from notifier.app.doctor_checks import DoctorScope, examine_installation
     from notifier.cli.screen import progress_of
-    from notifier.domain.errors import ConfigurationError
     from notifier.operations.doctor import Severity
 
     if offline and canary is not None:
         raise typer.BadParameter("a canary needs the network; leave --offline out", param_hint="--canary")
     quiet_logs()
-    try:
-        loaded = load(config, os.environ)
-    except ConfigurationError as error:
-        if not as_json:
-            raise
-        mistakes = [{"path": mistake.path, "text": mistake.text} for mistake in error.mistakes]
-        say(json_text({"mistakes": mistakes}, indent=2))
-        raise typer.Exit(2) from None
+    loaded = load_whole(config, as_json=as_json)
     scope = DoctorScope(offline=offline, canary=canary, canary_issuer=issuer)
     with progress_of("looking", plain=False) as progress:
         found = uvloop.run(examine_installation(loaded, scope, progress))

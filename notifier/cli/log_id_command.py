@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -47,7 +48,8 @@ def log_id(
     with _open(log) as lines:
         found = find_deliveries(lines, shown)
     if as_json:
-        _print_json(found)
+        for fate in found:
+            say(json_text(asdict(fate)))
     elif found:
         _print_table(found)
     else:
@@ -94,13 +96,6 @@ def _open(log: Path) -> Iterator[TextIO]:
     else:
         with log.open(encoding="utf-8", errors="replace") as file:
             yield file
-
-
-def _print_json(found: "list[LoggedDelivery]") -> None:
-    from dataclasses import asdict
-
-    for fate in found:
-        say(json_text(asdict(fate)))
 
 
 def _print_table(found: "list[LoggedDelivery]") -> None:

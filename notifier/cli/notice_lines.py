@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from notifier.domain.durations import format_duration
 from notifier.domain.fate import Fate, Notice
+from notifier.domain.printable import counted
 from notifier.operations.notice_wait import EventNotices
 
 WIDEST = 40  # characters of a client_id before it breaks the column
@@ -21,7 +22,7 @@ def notice_lines(event: EventNotices, now: float) -> Iterator[str]:
         if missing is None:
             yield "nothing was heard of it yet: no worker took it, or it could not reply"
         elif missing > 0:
-            yield f"of {missing:,} more client{'' if missing == 1 else 's'} nothing was heard yet"
+            yield f"of {counted(missing, 'more client')} nothing was heard yet"
 
 
 def _words(notice: Notice, now: float) -> str:

@@ -17,19 +17,16 @@ import typer
 
 from notifier.cli.command_options import Config, Json, quiet_logs
 from notifier.cli.output import say
-from notifier.domain.errors import ConfigurationError, Mistake, QueueError, QueueUnavailable
+from notifier.cli.queue_access import read_queue, wait_until_ready
+from notifier.domain.errors import QueueError
 from notifier.domain.message import Lane
-from notifier.domain.printable import json_text, printable
+from notifier.domain.printable import counted, json_text, printable
 
 if TYPE_CHECKING:
-    from notifier.adapters.configuration.config_file import ReadPart
     from notifier.operations.event_file import FileEvent
     from notifier.operations.notice_wait import NoticeWait
-    from notifier.operations.queue_port import Queue
     from notifier.settings import QueueSettings
 
-CONNECT_TIMEOUT = 15.0  # seconds; then the queue is away
-SILENT = 2.0  # seconds of waiting for the queue before a line says so
 WAITED_FOR = 1000  # events
 LISTED = 20  # so many events are named one by one
 
@@ -89,7 +86,8 @@ def publish(
     from notifier.operations.event_file import EventFileRules, read_events
     from notifier.operations.notice_wait import NoticeWait
 
-    part = _read_part(config, url)
+    environ: Mapping[str, str] = os.environ if url is None else {**os.environ, "NOTIFIER_QUEUE__URL": url}
+    part = read_queue(config, environ, "-c FILE, --url URL")
     queue = part.settings.queue
     reading = EventFileRules(
         max_bytes=queue.max_event, new_id=lambda: str(uuid4()), now=time.time(), issuers=part.issuers
@@ -107,16 +105,6 @@ def publish(
         raise
     report.conclude(queue, None if failure is None else str(failure))
     raise typer.Exit(0 if failure is None else 1)
-
-
-def _read_part(config: Path | None, url: str | None) -> ReadPart:
-    from notifier.adapters.configuration.config_file import read_part
-
-    environ: Mapping[str, str] = os.environ if url is None else {**os.environ, "NOTIFIER_QUEUE__URL": url}
-    if config is None and not any(environ.get(name) for name in ("NOTIFIER_QUEUE__URL", "NOTIFIER_QUEUE")):
-        text = "name the queue by -c FILE, --url URL, or NOTIFIER_QUEUE__URL"
-        raise ConfigurationError([Mistake("queue.url", text)])
-    return read_part(config, environ, {"queue"})
 
 
 def _content(file: Path) -> bytes:
@@ -156,29 +144,16 @@ async def _send(
         queue.hear_replies(notices.hear_reply)
     await queue.open()
     try:
-        await _ready(queue)
+        await wait_until_ready(queue)
         failure = await send_all(queue, lane, events, report.confirm)
         if failure is None and notices is not None and seconds is not None:
             await notices.wait(seconds)
-    except TimeoutError:
-        return QueueUnavailable(queue.status().problem or f"not connected within {CONNECT_TIMEOUT:.0f} s")
     except QueueError as error:
         return error
     else:
         return failure
     finally:
         await queue.close()
-
-
-async def _ready(queue: Queue) -> None:
-    """Wait until the queue takes events. Raises TimeoutError, QueueError."""
-    try:
-        async with asyncio.timeout(SILENT):
-            await queue.ready()
-    except TimeoutError:
-        say(f"waiting for the queue: {queue.status().problem or 'not connected'}", err=True)
-        async with asyncio.timeout(CONNECT_TIMEOUT - SILENT):
-            await queue.ready()
 
 
 class _PublishReport:
@@ -220,7 +195,7 @@ class _PublishReport:
 
     def conclude(self, queue: QueueSettings, failure: str | None) -> None:
         """Say at the end what was confirmed. `failure` says why not all events were."""
-        from notifier.cli.queue_url import shown_urls
+        from notifier.cli.queue_access import shown_urls
         from notifier.operations.event_file import line_ranges
 
         lost = [event for event in self._events if event not in self._confirmed]
@@ -241,4 +216,4 @@ class _PublishReport:
                 if event in self._confirmed:
                     say(printable(f"line {event.line}: {event.id}"))
                     self._tell_fates(event)
-        say(f"{count:,} event{'' if count == 1 else 's'} confirmed by {shown_urls(queue)[0]}")
+        say(f"{counted(count, 'event')} confirmed by {shown_urls(queue)[0]}")

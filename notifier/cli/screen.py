@@ -5,8 +5,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Table
 
 from notifier.cli.output import say
 from notifier.domain.printable import printable_lines
@@ -30,6 +32,14 @@ def screen(*, err: bool = False, width: int | None = None) -> Screen:
     """The console of stdout or stderr. `width` is the number of columns if it is no terminal."""
     watched = (sys.stderr if err else sys.stdout).isatty()
     return Screen(stderr=err, width=None if watched else width, markup=False, emoji=False)
+
+
+def table(*columns: str) -> Table:
+    """An empty table. A column whose name ends with `:` holds numbers, to the right."""
+    made = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        made.add_column(column.rstrip(":"), justify="right" if column.endswith(":") else "left", overflow="fold")
+    return made
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import typer
 
 from notifier.cli.command_options import Config, Json, quiet_logs
 from notifier.cli.output import say
-from notifier.domain.printable import json_text
+from notifier.domain.printable import counted, json_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -116,10 +116,11 @@ def _page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
 
 
 def _queues(status: ServiceStatus) -> Table:
+    from notifier.cli.screen import table as new_table
     from notifier.domain.message import DEAD, Lane
     from notifier.operations.service_status import delayed, held
 
-    table = _table("queue", "ready:", "held:", "oldest:", "")
+    table = new_table("queue", "ready:", "held:", "oldest:", "")
     what = {Lane.EVENTS: "fresh events", Lane.RETRIES: "deliveries that came due", Lane.BULK: "mass logouts"}
     for lane in Lane:
         if (depth := status.depths.get(lane)) is not None:
@@ -139,7 +140,7 @@ def _workers(status: ServiceStatus) -> str:
     seen = max(status.seen, answered)
     if not seen:
         return "No worker consumes the queue: nothing is delivered. Start one: notifier run"
-    lines = [f"{answered} of {seen} worker{'' if seen == 1 else 's'} answered."]
+    lines = [f"{answered} of {counted(seen, 'worker')} answered."]
     if not answered:
         lines.append("They are busy or of an older release, or cannot be reached: their figures are missing.")
     for worker in status.workers:
@@ -158,9 +159,10 @@ def _rates(status: ServiceStatus) -> str:
 
 
 def _clients(clients: list[ClientState], now: float) -> Table:
+    from notifier.cli.screen import table as new_table
     from notifier.operations.service_status import CIRCUITS
 
-    table = _table("client", "circuit", "waiting:", "put off:", "dead:", "last success:", "last failure:", "reason")
+    table = new_table("client", "circuit", "waiting:", "put off:", "dead:", "last success:", "last failure:", "reason")
     issuers = {client.iss for client in clients}
     for client in clients:
         reason = " ".join(filter(None, (client.reason, "" if client.status is None else str(client.status))))
@@ -190,16 +192,6 @@ def _others(status: ServiceStatus, shown: int, *, every_client: bool) -> str:
     if status.workers and not status.clients:
         lines.append("No delivery was attempted since the workers started.")
     return "\n".join(lines)
-
-
-def _table(*columns: str) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column.rstrip(":"), justify="right" if column.endswith(":") else "left", overflow="fold")
-    return table
 
 
 def _ago(moment: float | None, now: float) -> str:

@@ -13,7 +13,7 @@ import typer
 
 from notifier.cli.command_options import Config, Json, in_help, quiet_logs, register
 from notifier.cli.output import say
-from notifier.domain.printable import json_text
+from notifier.domain.printable import counted, json_text
 
 if TYPE_CHECKING:
     from notifier.adapters.queues.rabbitmq.administration import TopologyState
@@ -97,7 +97,7 @@ def delete(
             raise typer.Exit(1)
     lost = asyncio.run(delete_topology(options))
     messages = sum(lost.values())
-    told = f", and {messages:,} message{'' if messages == 1 else 's'} with them" if messages else ""
+    told = f", and {counted(messages, 'message')} with them" if messages else ""
     say(f"deleted {len(standings)} queues and exchanges under {options.prefix}{told}")
 
 
@@ -111,7 +111,7 @@ def _check_force(prefix: str, standings: Sequence[TopologyState], force: str | N
         return
     say(f"notifier: nothing was deleted under {prefix}", err=True)
     for name, count in waiting.items():
-        say(f"  {name} holds {count:,} message{'' if count == 1 else 's'}", err=True)
+        say(f"  {name} holds {counted(count, 'message')}", err=True)
     for name in consumed:
         say(f"  {name} has a consumer: a worker runs and may hold more messages", err=True)
     say(f"  to delete them anyway: --force {prefix}", err=True)
@@ -136,17 +136,11 @@ def _state(each: TopologyState) -> str:
 
 
 def _print_table(standings: Sequence[TopologyState]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     from notifier.cli.screen import screen
+    from notifier.cli.screen import table as new_table
 
     console = screen(width=200)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("name", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    table.add_column("ready", justify="right", no_wrap=True)
-    table.add_column("arguments", overflow="fold")
+    table = new_table("name", "state", "ready:", "arguments")
     shared = _shared(standings)
     for each in standings:
         own = {name: value for name, value in each.arguments.items() if name not in shared}

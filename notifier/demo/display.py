@@ -16,6 +16,7 @@ from rich.text import Text
 
 from notifier.demo.bookkeeping import ClientResult, DemoResult, DemoTally, Progress, SignOut
 from notifier.demo.receivers import Behaviour, Receiver
+from notifier.domain.printable import counted
 
 BAR = 26  # characters
 PLAIN_EVERY = 2.0  # seconds between two plain lines
@@ -165,14 +166,10 @@ def _tell_one(console: Console, sign_outs: Sequence[SignOut], receivers: Sequenc
         visit = receiver.visits.get(sign_out.sid)
         if visit is not None and visit.logged_out_at is not None:
             after = visit.logged_out_at - sign_out.at
-            ends.append(f"at {receiver.client_id} after {after * 1000:,.0f} ms ({_times(visit.posts)})")
+            ends.append(f"at {receiver.client_id} after {after * 1000:,.0f} ms ({counted(visit.posts, 'request')})")
         else:
             ends.append(f"not at {receiver.client_id}")
     console.print(f"Session {sign_out.sid} ended {', '.join(ends)}.\n", highlight=False)
-
-
-def _times(posts: int) -> str:
-    return "1 request" if posts == 1 else f"{posts} requests"
 
 
 def _tell_account(console: Console, account: DemoResult) -> None:

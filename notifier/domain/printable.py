@@ -27,6 +27,11 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+def counted(count: int, what: str) -> str:
+    """The number with its noun: `1 client`, `2,000 clients`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def json_text(document: object, *, indent: int | None = None) -> str:
     """The document as JSON. Characters that are not printable appear as escapes (`\\u202e`), so nothing is lost."""
     text = json.dumps(document, indent=indent, ensure_ascii=False)

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from notifier.domain.client import Client, Route
 from notifier.domain.outcome import Reason
 from notifier.domain.presets import PRESETS
+from notifier.domain.printable import counted
 from notifier.domain.reach import Reached, Unreached
 from notifier.operations.doctor import Area, Finding, failed, ok, warning
 
@@ -92,7 +93,7 @@ def expiry_finding(area: Area, subject: str, text: str, expires: float | None, n
 
 def _days(seconds: float) -> str:
     days = int(seconds // DAY)
-    return f"{days} day{'' if days == 1 else 's'}" if days else "less than a day"
+    return counted(days, "day") if days else "less than a day"
 
 
 def judge_registry(clients: Iterable[Client]) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from notifier.domain.client import Algorithm
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, metadata_uri
+from notifier.domain.printable import counted
 from notifier.domain.published_keys import PublishedKey, Signing, publication_fault, read_jwks
 from notifier.operations.doctor import Area, Finding, failed, ok, warning
 from notifier.operations.doctor_queue import clock_finding
@@ -59,9 +60,9 @@ def judge_keys(case: IssuerCase, published: tuple[PublishedKey, ...]) -> Iterato
         fault = publication_fault(key.public, key.alg, published)
         name = f"{key.public['kid']} ({key.alg})"
         if fault is None and clients:
-            yield ok(Area.KEYS, case.iss, f"key {name} is published, for {_count(clients)}")
+            yield ok(Area.KEYS, case.iss, f"key {name} is published, for {counted(clients, 'client')}")
         elif fault is not None and clients:
-            text = f"key {name}: {fault}; {_count(clients)} will answer 400"
+            text = f"key {name}: {fault}; {counted(clients, 'client')} will answer 400"
             yield failed(Area.KEYS, case.iss, text, PUBLISH)
     for kid in dict.fromkeys(key.public["kid"] for key in case.signing):
         keys = [key for key in case.signing if key.public["kid"] == kid]
@@ -80,10 +81,6 @@ def judge_keys(case: IssuerCase, published: tuple[PublishedKey, ...]) -> Iterato
         if fault is not None:
             text = f"key {key.public['kid']}, which is to sign later: {fault}"
             yield warning(Area.KEYS, case.iss, text, f"{PUBLISH} before its not_before, so that receivers know it")
-
-
-def _count(clients: int) -> str:
-    return f"{clients:,} client{'' if clients == 1 else 's'}"
 
 
 def _advertised(metadata: IssuerDocument | UnreadDocument) -> str | None:

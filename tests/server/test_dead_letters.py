@@ -13,7 +13,6 @@ import pytest
 
 from notifier.adapters.configuration.tokens_file import ApiToken
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
-from notifier.adapters.queues.sqlite.dead_letters import SqliteDeadLetters
 from notifier.domain.dead_letter import bury_delivery
 from notifier.domain.message import DEAD, Lane
 from notifier.domain.outcome import DeadReason
@@ -83,7 +82,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
         subject = Api(queue, http)
         desk = DeadLetterAccess(
-            letters=SqliteDeadLetters(queue),
+            letters=queue.dead_letters(),
             rules=lambda force: replace(RULES, end_newer_sessions=force),
             audit=DeadLetterAudit(subject.write_audit),
             clock=lambda: 5000.0,

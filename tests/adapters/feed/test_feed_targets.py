@@ -135,7 +135,7 @@ async def test_the_embedded_queue_keeps_them_in_its_file(queue: SqliteQueue, tmp
     """Each once, with all that is known of it; a file without outcomes has no such table."""
     with closing(sqlite3.connect(tmp_path / "q.db")) as database:
         assert not feed_table.exists(database)
-    sink = SqliteFeedTarget(queue)
+    sink = SqliteFeedTarget(queue.keep_notices)
     await sink.send([told(number) for number in range(1000)])
     await sink.send([told(number) for number in range(990, 1010)])
     with closing(sqlite3.connect(tmp_path / "q.db")) as database:
@@ -168,7 +168,7 @@ async def test_the_embedded_queue_keeps_them_in_its_file(queue: SqliteQueue, tmp
 
 async def test_the_oldest_are_forgotten_by_number(queue: SqliteQueue, tmp_path: Path) -> None:
     """The file of a small installation does not grow for ever."""
-    sink = SqliteFeedTarget(queue, Retention(most=100, age=1e9))
+    sink = SqliteFeedTarget(queue.keep_notices, Retention(most=100, age=1e9))
     for start in range(0, 500, 50):
         await sink.send([told(number) for number in range(start, start + 50)])
     assert kept(tmp_path / "q.db") == [f"id-{number}" for number in range(400, 500)]
@@ -176,14 +176,14 @@ async def test_the_oldest_are_forgotten_by_number(queue: SqliteQueue, tmp_path: 
 
 async def test_the_oldest_are_forgotten_by_age(queue: SqliteQueue, tmp_path: Path) -> None:
     """By the time at which they were told."""
-    sink = SqliteFeedTarget(queue, Retention(most=1000, age=60))
+    sink = SqliteFeedTarget(queue.keep_notices, Retention(most=1000, age=60))
     await sink.send([told(number, at=1_800_000_000.0 - number) for number in range(100)])
     assert kept(tmp_path / "q.db") == [f"id-{number}" for number in range(61)]
 
 
 async def test_a_release_before_outcomes_can_go_on_with_the_file(queue: SqliteQueue, tmp_path: Path) -> None:
     """The version of its schema stays: the table stands beside what that release knows."""
-    await SqliteFeedTarget(queue).send([told(1)])
+    await SqliteFeedTarget(queue.keep_notices).send([told(1)])
     with closing(sqlite3.connect(tmp_path / "q.db")) as database:
         assert database.execute("PRAGMA user_version").fetchone() == (1,)
 
@@ -192,7 +192,7 @@ async def test_a_closed_queue_takes_none(queue: SqliteQueue) -> None:
     """And says so."""
     await queue.close()
     with pytest.raises(QueueUnavailable):
-        await SqliteFeedTarget(queue).send([told(1)])
+        await SqliteFeedTarget(queue.keep_notices).send([told(1)])
 
 
 def test_the_fates_are_told_as_json_that_anybody_reads() -> None:

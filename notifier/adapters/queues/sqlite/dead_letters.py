@@ -4,42 +4,32 @@ What is replayed is written and its letter deleted in one transaction: never los
 it each letter is replayed by one of them. Transactions are short, so that a worker of another process goes on.
 """
 
-from __future__ import annotations
-
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
-from notifier.adapters.queues.sqlite.store import NewRow, RowTag, Store
+from notifier.adapters.queues.sqlite.store import NewRow, RowTag, Store, new_row
 from notifier.domain.letter_filter import FoundLetter, LetterReader
 from notifier.domain.message import DEAD, Message, Transfer, Transferred
 
-if TYPE_CHECKING:
-    from notifier.adapters.queues.sqlite.queue import SqliteQueue
-
+T = TypeVar("T")
 PAGE = 200  # letters of a page: 10 ms of the thread that a worker needs too
 PAGE_BYTES = 4 * 1024 * 1024  # of their bodies, which take three times as much on their way; one letter at least
 
 
-class SqliteDeadLetters:
-    """The dead letters of a queue that is open."""
+class OpenStore(Protocol):
+    """The store of an open queue, on the queue's thread."""
 
-    def __init__(self, queue: SqliteQueue) -> None:
-        self._queue = queue
-
-    @asynccontextmanager
-    async def visit(self, look: LetterReader) -> AsyncIterator[SqliteVisit]:
-        """Open one pass over the present letters. Raises QueueError."""
-        visit = SqliteVisit(self._queue, look)
-        await visit.begin()
-        yield visit
+    async def visit(self, work: Callable[[Store], T], *, writing: bool) -> T:
+        """Run `work`, in one transaction if it writes. Raises QueueError."""
 
 
 class SqliteVisit:
-    """One pass over the dead letters of a queue file. One task uses it."""
+    """One pass over the dead letters of a queue file. One task uses it. `clock` says when a replay was written."""
 
-    def __init__(self, queue: SqliteQueue, look: LetterReader) -> None:
-        self._queue = queue
+    def __init__(self, store: OpenStore, clock: Callable[[], float], look: LetterReader) -> None:
+        self._store = store
+        self._clock = clock
         self._look = look
         self._left = 0
         self._after = self._last = 0
@@ -51,16 +41,17 @@ class SqliteVisit:
 
     async def begin(self) -> None:
         """Learn how many there are now. What is added later is left to the next visit."""
-        self._last = await self._queue.look(lambda store: store.last_id(DEAD))
-        self._left = (await self._queue.depths())[DEAD].ready
+        self._last, self._left = await self._store.visit(
+            lambda store: (store.last_id(DEAD), store.depths(consumed=False).get(DEAD, 0)), writing=False
+        )
 
     async def page(self) -> Sequence[FoundLetter]:
         """The next letters, oldest first; none at the end. Raises QueueError."""
         after = self._after
         found = [
             (id_, message)
-            for id_, message in await self._queue.look(
-                lambda store: store.read(DEAD, after, store.within(DEAD, after, PAGE, PAGE_BYTES))
+            for id_, message in await self._store.visit(
+                lambda store: store.read(DEAD, after, store.within(DEAD, after, PAGE, PAGE_BYTES)), writing=False
             )
             if id_ <= self._last
         ]
@@ -80,12 +71,13 @@ class SqliteVisit:
             store.delete(sorted(standing))
             return standing
 
-        standing = await self._queue.change(work)
+        standing = await self._store.visit(work, writing=True)
         return tuple(message for message in messages if _id(message) in standing)
 
     async def move(self, transfers: Sequence[Transfer]) -> Transferred:
         """Write each where it goes and forget the letter, all or none. Raises QueueError."""
-        rows = {_id(each.letter): self._queue.row(each.queue, each.outgoing) for each in transfers}
+        now = self._clock()
+        rows = {_id(each.letter): new_row(each.queue, each.outgoing, now) for each in transfers}
 
         def work(store: Store) -> set[int]:
             standing = store.standing(DEAD, list(rows))
@@ -94,8 +86,23 @@ class SqliteVisit:
             store.delete(sorted(standing))
             return standing
 
-        standing = await self._queue.change(work)
+        standing = await self._store.visit(work, writing=True)
         return Transferred(done=tuple(each.letter for each in transfers if _id(each.letter) in standing))
+
+
+class SqliteDeadLetters:
+    """The dead letters of a queue that is open."""
+
+    def __init__(self, store: OpenStore, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+
+    @asynccontextmanager
+    async def visit(self, look: LetterReader) -> AsyncIterator[SqliteVisit]:
+        """Open one pass over the present letters. Raises QueueError."""
+        visit = SqliteVisit(self._store, self._clock, look)
+        await visit.begin()
+        yield visit
 
 
 def _id(message: Message) -> int:

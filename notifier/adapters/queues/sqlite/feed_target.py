@@ -1,19 +1,15 @@
 """Keeps the feed in the embedded queue's own file: the queue's thread writes batches, and deletes what is old."""
 
-from __future__ import annotations
-
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 from notifier.adapters.feed.feed_table import Retention
 from notifier.domain.fate import FeedNotice
 
-if TYPE_CHECKING:
-    from notifier.adapters.queues.sqlite.queue import SqliteQueue
-
 # About 80 MiB beside the messages: the file of a small installation must not grow for ever.
 RETENTION = Retention(most=200_000, age=7 * 86_400.0)
+KeepNotices = Callable[[Sequence[FeedNotice], Retention], Awaitable[None]]
 GATHER = 0.25  # seconds in which a batch grows: each costs the deliveries' thread a commit
 
 
@@ -22,8 +18,10 @@ class SqliteFeedTarget:
 
     at_once: Final = 2048
 
-    def __init__(self, queue: SqliteQueue, retention: Retention = RETENTION) -> None:
-        self._queue = queue
+    def __init__(
+        self, keep: Callable[[Sequence[FeedNotice], Retention], Awaitable[None]], retention: Retention = RETENTION
+    ) -> None:
+        self._keep = keep
         self._retention = retention
 
     async def run(self) -> None:
@@ -35,4 +33,4 @@ class SqliteFeedTarget:
 
     async def send(self, batch: Sequence[FeedNotice]) -> None:
         """Return once the notices are on disk. Raises QueueUnavailable."""
-        await self._queue.keep_notices(batch, self._retention)
+        await self._keep(batch, self._retention)

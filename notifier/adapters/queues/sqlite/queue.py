@@ -21,7 +21,7 @@ from notifier.adapters.queues.sqlite.examination import examine_file
 from notifier.adapters.queues.sqlite.feed_target import SqliteFeedTarget
 from notifier.adapters.queues.sqlite.handover import Ack, Call, Insert, WriterReport
 from notifier.adapters.queues.sqlite.side_channel import SqliteSideChannel
-from notifier.adapters.queues.sqlite.store import NewRow, RowTag, Store, queue_of_wait
+from notifier.adapters.queues.sqlite.store import NewRow, RowTag, Store, new_row, queue_of_wait, storable
 from notifier.adapters.queues.sqlite.writer import SqliteOptions, Writer
 from notifier.domain.backoff import SOON, Rounding
 from notifier.domain.errors import QueueError, QueueUnavailable
@@ -115,25 +115,13 @@ class SqliteQueue:
         """Return once the message is on disk. Raises QueueUnavailable: unknown queue, closed, disk full, locked."""
         if queue not in {*Lane, DEAD}:
             raise QueueUnavailable(f"there is no queue {queue!r}")
-        await self._write(self.row(queue, message))
+        await self._write(new_row(queue, message, self._options.clock()))
 
     async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:  # noqa: ARG002
         """Return once the message is on disk. It comes when it is due: nothing is rounded. Raises QueueUnavailable."""
         wait = max(SOON, due - self._options.clock())
-        await self._write(self.row(queue_of_wait(wait), message, due=self._options.pace() + wait))
-
-    def row(self, queue: str, message: Outgoing, *, due: float | None = None) -> NewRow:
-        """The message as a row of the file."""
-        return NewRow(
-            queue=queue,
-            kind=message.kind,
-            content_type=message.content_type,
-            message_id=_storable(message.message_id),
-            headers=json.dumps(dict(message.headers)) if message.headers else "{}",
-            published_at=self._options.clock(),
-            due=due,
-            body=message.body,
-        )
+        now = self._options.clock()
+        await self._write(new_row(queue_of_wait(wait), message, now, due=self._options.pace() + wait))
 
     async def send_event(
         self,
@@ -151,8 +139,8 @@ class SqliteQueue:
             NewRow(
                 queue=lane,
                 kind=None,
-                content_type=_storable(content_type),
-                message_id=None if message_id is None else _storable(message_id),
+                content_type=storable(content_type),
+                message_id=None if message_id is None else storable(message_id),
                 headers=json.dumps({**headers, **self.side_channel.event_headers}),
                 published_at=self._options.clock(),
                 due=None,
@@ -196,7 +184,7 @@ class SqliteQueue:
             await self.ready()
             depths = await self.depths()
             states = await self.side_channel.ask(within) if depths[Lane.EVENTS].consumers else []
-            oldest = await self.look(lambda store: store.oldest())
+            oldest = await self.visit(Store.oldest, writing=False)
             return QueueOverview(depths=depths, oldest=oldest, worker_states=states)
         finally:
             if opened:
@@ -214,11 +202,11 @@ class SqliteQueue:
 
     def dead_letters(self) -> SqliteDeadLetters:
         """The dead letters of this queue, while it is open."""
-        return SqliteDeadLetters(self)
+        return SqliteDeadLetters(self, self._options.clock)
 
     def feed_target(self) -> SqliteFeedTarget:
         """The target of the feed: a table in the same file."""
-        return SqliteFeedTarget(self)
+        return SqliteFeedTarget(self.keep_notices)
 
     async def browse(self, queue: str, limit: int) -> Sequence[Message]:
         """The first ready messages of a queue, oldest first. They stay as they are, and cannot be acked."""
@@ -243,13 +231,9 @@ class SqliteQueue:
         writer.put(Insert(row, done))
         await done
 
-    async def look(self, work: Callable[[Store], _Result]) -> _Result:
-        """Run `work` on the queue's thread, to read the file. Raises QueueError."""
-        return await self._ask(partial(self._running().visit, work, writing=False))
-
-    async def change(self, work: Callable[[Store], _Result]) -> _Result:
-        """Run `work` on the queue's thread, to change the file in one transaction. Raises QueueError."""
-        return await self._ask(partial(self._running().visit, work, writing=True))
+    async def visit(self, work: Callable[[Store], _Result], *, writing: bool) -> _Result:
+        """Run `work` on the queue's thread, in one transaction if it writes. Raises QueueError."""
+        return await self._ask(partial(self._running().visit, work, writing=writing))
 
     async def _ask(self, run: Callable[[], _Result]) -> _Result:
         done: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
@@ -292,9 +276,3 @@ class SqliteQueue:
         for operation in writer.abandoned():
             if not isinstance(operation, Ack) and not operation.done.done():
                 operation.done.set_exception(QueueUnavailable(f"the queue {self._options.path} was closed"))
-
-
-def _storable(text: str) -> str:
-    """The text. Raises ValueError for half of a surrogate pair, here and not on the writer's thread."""
-    text.encode()
-    return text

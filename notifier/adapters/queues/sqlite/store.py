@@ -24,7 +24,7 @@ from notifier.adapters.feed import feed_table
 from notifier.adapters.feed.feed_table import Retention
 from notifier.adapters.queues.sqlite.file import one, open_file, transaction, translating
 from notifier.domain.fate import FeedNotice
-from notifier.domain.message import DEAD, DELAYED, DELIVERY_LIMIT, Lane, Message, kind_named
+from notifier.domain.message import DEAD, DELAYED, DELIVERY_LIMIT, Lane, Message, Outgoing, kind_named
 from notifier.domain.reply import ReplyTo
 
 IN_FILE = "file"  # where a publisher beside the worker is answered: in the tables of `notes`
@@ -83,6 +83,26 @@ class NewRow(NamedTuple):
     published_at: float
     due: float | None
     body: bytes
+
+
+def new_row(queue: str, message: Outgoing, published_at: float, *, due: float | None = None) -> NewRow:
+    """The message as a row to write."""
+    return NewRow(
+        queue=queue,
+        kind=message.kind,
+        content_type=message.content_type,
+        message_id=storable(message.message_id),
+        headers=json.dumps(dict(message.headers)) if message.headers else "{}",
+        published_at=published_at,
+        due=due,
+        body=message.body,
+    )
+
+
+def storable(text: str) -> str:
+    """The text. Raises ValueError for half of a surrogate pair, here and not on the writer's thread."""
+    text.encode()
+    return text
 
 
 def queue_of_wait(seconds: float) -> str:
