@@ -12,9 +12,7 @@ import typer
 from notifier.cli.collect_command import OUTCOMES_FILE
 from notifier.cli.command_options import Config, Json, quiet_logs
 from notifier.cli.output import say
-from notifier.domain.durations import parse_duration
 from notifier.domain.errors import ConfigurationError, Mistake
-from notifier.domain.moment import read_moment, render_moment
 from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
@@ -63,11 +61,13 @@ def report(
     The report is made of outcomes, so set outcomes: all. The embedded queue keeps them itself. With RabbitMQ, run
     notifier collect.
     """
+    from notifier.adapters.configuration.config_file import read_part
     from notifier.adapters.feed.feed_file import read_feed
     from notifier.cli.screen import progress_of
     from notifier.operations.report import ReportTally
 
-    settings = _settings(config)
+    quiet_logs()
+    settings = read_part(config, os.environ, {"queue", "outcomes"}).settings
     source = _source(settings, file)
     now = time.time()
     period = _moment(since, now, "--since"), now if until is None else _moment(until, now, "--until")
@@ -96,13 +96,6 @@ def report(
         say(f"written: {html}", err=as_json)
 
 
-def _settings(config: Config) -> Settings:
-    from notifier.adapters.configuration.config_file import read_part
-
-    quiet_logs()
-    return read_part(config, os.environ, {"queue", "outcomes"}).settings
-
-
 def _source(settings: Settings, file: Path | None) -> Path:
     source = file or settings.queue.sqlite_file or OUTCOMES_FILE
     if not source.exists():
@@ -115,13 +108,12 @@ def _source(settings: Settings, file: Path | None) -> Path:
 
 
 def _moment(text: str, now: float, option: str) -> float:
+    from notifier.domain.letter_filter import read_when
+
     try:
-        return now - parse_duration(text)
+        return read_when(text, now)
     except ValueError as error:
-        try:
-            return read_moment(text)
-        except ValueError:
-            raise typer.BadParameter(f"{error}; or a moment such as {render_moment(now)}", param_hint=option) from None
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 def _write(path: Path, made: PropagationReport, clients: int) -> None:

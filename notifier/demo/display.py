@@ -3,10 +3,9 @@
 On a terminal the progress is drawn in place. Elsewhere it is a line every two seconds.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -30,11 +29,8 @@ STORY = {
 }
 
 
-class Display(Protocol):
-    """Shows the progress."""
-
-    def show(self, seconds: float) -> None:
-        """Draw it, `seconds` after the start."""
+Display = Callable[[float], None]
+"""Shows the progress, so many seconds after the start."""
 
 
 def introduce(console: Console, receivers: Sequence[Receiver], *, events: int, folder: Path) -> None:
@@ -63,52 +59,40 @@ def introduce(console: Console, receivers: Sequence[Receiver], *, events: int, f
 @contextmanager
 def display(console: Console, tally: DemoTally, receivers: Sequence[Receiver], *, events: int) -> Iterator[Display]:
     """The display for this console, while entered."""
-    if not console.is_terminal:
-        yield _Lines(console, tally, receivers, events)
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+            yield lambda seconds: live.update(_drawn(seconds, tally, receivers, events), refresh=True)
         return
-    with Live(console=console, auto_refresh=False) as live:
-        yield _Drawing(live, tally, receivers, events)
+    due = 0.0
+
+    def tell(seconds: float) -> None:
+        nonlocal due
+        if seconds >= due or tally.settled:
+            due = seconds + PLAIN_EVERY
+            console.print(_line(seconds, tally, receivers, events), highlight=False, soft_wrap=True)
+
+    yield tell
 
 
-class _Drawing:
-    """A table that is redrawn in place."""
-
-    def __init__(self, live: Live, tally: DemoTally, receivers: Sequence[Receiver], events: int) -> None:
-        self._live, self._tally, self._receivers, self._events = live, tally, receivers, events
-
-    def show(self, seconds: float) -> None:
-        """Draw it, `seconds` after the start."""
-        table = _table("client", "", "delivered", "to be retried", "dead", "attempts", right=4)
-        for receiver in self._receivers:
-            now = self._tally.progress(receiver.client_id)
-            numbers = (now.delivered, now.waiting, now.dead, now.attempts)
-            table.add_row(receiver.client_id, _bar(now, self._events), *map(str, numbers))
-        table.caption = f"{seconds:4.1f} s   █ green: delivered   ▒ yellow: to be retried   █ red: dead letter"
-        self._live.update(table, refresh=True)
+def _drawn(seconds: float, tally: DemoTally, receivers: Sequence[Receiver], events: int) -> Table:
+    table = _table("client", "", "delivered", "to be retried", "dead", "attempts", right=4)
+    for receiver in receivers:
+        now = tally.progress(receiver.client_id)
+        numbers = (now.delivered, now.waiting, now.dead, now.attempts)
+        table.add_row(receiver.client_id, _bar(now, events), *map(str, numbers))
+    table.caption = f"{seconds:4.1f} s   █ green: delivered   ▒ yellow: to be retried   █ red: dead letter"
+    return table
 
 
-class _Lines:
-    """A line now and then, for a file or a pipe."""
-
-    def __init__(self, console: Console, tally: DemoTally, receivers: Sequence[Receiver], events: int) -> None:
-        self._console, self._tally, self._receivers, self._events = console, tally, receivers, events
-        self._next = 0.0
-
-    def show(self, seconds: float) -> None:
-        """Print a line if it is time for one, `seconds` after the start."""
-        if seconds < self._next and not self._tally.settled:
-            return
-        self._next = seconds + PLAIN_EVERY
-        standing = [self._tally.progress(receiver.client_id) for receiver in self._receivers]
-        delivered, waiting, dead, attempts = (
-            sum(getattr(one, name) for one in standing) for name in ("delivered", "waiting", "dead", "attempts")
-        )
-        self._console.print(
-            f"{seconds:5.1f} s  {attempts} attempts: {delivered} delivered, {waiting} to be retried, {dead} dead,"
-            f" of {self._events * len(self._receivers)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+def _line(seconds: float, tally: DemoTally, receivers: Sequence[Receiver], events: int) -> str:
+    standing = [tally.progress(receiver.client_id) for receiver in receivers]
+    delivered, waiting, dead, attempts = (
+        sum(getattr(one, name) for one in standing) for name in ("delivered", "waiting", "dead", "attempts")
+    )
+    return (
+        f"{seconds:5.1f} s  {attempts} attempts: {delivered} delivered, {waiting} to be retried, {dead} dead,"
+        f" of {events * len(receivers)}"
+    )
 
 
 def _bar(now: Progress, events: int) -> Text:

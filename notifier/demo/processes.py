@@ -46,7 +46,7 @@ async def serve_clients(jwks: Mapping[str, Any], host: str, first_port: int, onl
                 receiver = Receiver(
                     client_id=client_id, kind=kind, check=check, clock=time.time, pause=SLOW, place=place
                 )
-                await stack.enter_async_context(receiver)
+                await stack.enter_async_context(receiver.listening())
                 _tell(f"{client_id} ({kind.value}) is at {receiver.backchannel_logout_uri}")
         await _until_told()
 

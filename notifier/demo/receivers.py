@@ -6,12 +6,11 @@
 
 import asyncio
 import socket
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from aiohttp import web
 
@@ -80,31 +79,26 @@ class Receiver:
         self._pause = pause
         self._place = place
 
-    async def __aenter__(self) -> Self:
-        """Take a port and, unless `dead`, listen on it."""
-        async with AsyncExitStack() as stack:
-            listener = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Hold the port while entered and, unless `dead`, answer on it."""
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(
-                self._place
-            )  # the dead one keeps its port too: a bound port without a listener refuses connections
+            listener.bind(self._place)
             host, port = listener.getsockname()
             self.backchannel_logout_uri = f"http://{host}:{port}{PATH}"
-            if self.kind is not Behaviour.DEAD:
-                app = web.Application()
-                app.router.add_post(PATH, self._handle)
-                runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-                await runner.setup()
-                stack.push_async_callback(runner.cleanup)
+            if self.kind is Behaviour.DEAD:  # a bound port without a listener refuses connections
+                yield
+                return
+            app = web.Application()
+            app.router.add_post(PATH, self._handle)
+            runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+            await runner.setup()
+            try:
                 await web.SockSite(runner, listener).start()
-            self._stack = stack.pop_all()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the port."""
-        await self._stack.aclose()
+                yield
+            finally:
+                await runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.Response:
         form = await request.post()
@@ -143,42 +137,19 @@ class Receiver:
         return web.Response(status=204, headers={"Cache-Control": "no-store"})
 
 
-class SampleReceivers:
-    """The five, as one async context manager. `pause` is the slow one's time for an answer, in seconds."""
-
-    def __init__(
-        self, *, iss: str, jwks: Mapping[str, Any], clock: Clock, alg: str = "RS256", pause: float = 0.6
-    ) -> None:
-        self._stack = AsyncExitStack()
-        self.by_client_id: Mapping[str, Receiver] = {
-            client_id: Receiver(
-                client_id=client_id,
-                kind=kind,
-                check=TokenCheck(iss=iss, client_id=client_id, alg=alg, jwks=jwks, clock=clock),
-                clock=clock,
-                pause=pause,
-            )
-            for client_id, kind in SAMPLES.items()
-        }
-
-    async def __aenter__(self) -> Self:
-        """Open the five ports."""
-        async with AsyncExitStack() as stack:
-            for receiver in self.by_client_id.values():
-                await stack.enter_async_context(receiver)
-            self._stack = stack.pop_all()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close them."""
-        await self._stack.aclose()
-
-    def sign_in(self, sids: Sequence[str]) -> None:
-        """Open these sessions at every client."""
-        for receiver in self.by_client_id.values():
-            receiver.sessions.update(sids)
+@asynccontextmanager
+async def sample_receivers(
+    *, iss: str, jwks: Mapping[str, Any], clock: Clock, pause: float = 0.6
+) -> AsyncIterator[Mapping[str, Receiver]]:
+    """Open the five while entered, by client_id. `pause` is the slow one's time for an answer, in seconds."""
+    async with AsyncExitStack() as stack:
+        receivers: dict[str, Receiver] = {}
+        for client_id, kind in SAMPLES.items():
+            check = TokenCheck(iss=iss, client_id=client_id, alg="RS256", jwks=jwks, clock=clock)
+            receiver = Receiver(client_id=client_id, kind=kind, check=check, clock=clock, pause=pause)
+            receivers[client_id] = receiver
+            await stack.enter_async_context(receiver.listening())
+        yield receivers
 
 
 def _answer(status: int, **body: str) -> web.Response:

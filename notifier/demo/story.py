@@ -20,7 +20,7 @@ from rich.console import Console
 from notifier.adapters.signers.key_files import KeySource, generate_key, load_keys
 from notifier.demo.bookkeeping import DemoTally, SignOut, settle_account
 from notifier.demo.display import Display, conclude, display, introduce
-from notifier.demo.receivers import Behaviour, Receiver, SampleReceivers
+from notifier.demo.receivers import Behaviour, Receiver, sample_receivers
 from notifier.domain.client import Algorithm
 from notifier.domain.dead_letter import DeadLetter
 from notifier.pipeline.facts import Observer
@@ -62,22 +62,23 @@ async def play(start: Start, console: Console, pace: Pace | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="notifier-demo-") as name:
         folder = Path(name)
         jwks = write_key(folder)
-        async with SampleReceivers(iss=ISS, jwks=jwks, clock=time.time, pause=pace.slow) as sample:
-            receivers = tuple(sample.by_client_id.values())
-            sample.sign_in([_sid(number) for number in range(pace.events)])
+        async with sample_receivers(iss=ISS, jwks=jwks, clock=time.time, pause=pace.slow) as sample:
+            receivers = tuple(sample.values())
+            for receiver in receivers:
+                receiver.sessions.update(_sid(number) for number in range(pace.events))
             config = write_configuration(folder, receivers)
             introduce(console, receivers, events=pace.events, folder=folder)
             tally = DemoTally(pace.events * len(receivers))
             async with start(config, tally) as service:
-                with display(console, tally, receivers, events=pace.events) as screen:
-                    sign_outs = await _perform(service, screen, tally, receivers, pace)
+                with display(console, tally, receivers, events=pace.events) as show:
+                    sign_outs = await _perform(service, show, tally, receivers, pace)
                 account = settle_account(sign_outs, receivers, await service.dead_letters(), tally)
             conclude(console, account, sign_outs, receivers)
     return 0 if account.holds else 1
 
 
 async def _perform(
-    service: RunningService, screen: Display, tally: DemoTally, receivers: Sequence[Receiver], pace: Pace
+    service: RunningService, show: Display, tally: DemoTally, receivers: Sequence[Receiver], pace: Pace
 ) -> list[SignOut]:
     """Sign the users out one by one, then wait until all is settled or the time is up."""
     clients = [receiver.client_id for receiver in receivers]
@@ -87,12 +88,12 @@ async def _perform(
         sign_out = SignOut(event_id=f"sign-out-{number:02}", sid=_sid(number), at=time.time())
         sign_outs.append(sign_out)
         await service.publish(event_of(sign_out, f"user-{number:02}", clients))
-        screen.show(time.monotonic() - started)
+        show(time.monotonic() - started)
         await asyncio.sleep(pace.every)
     while not tally.settled and time.monotonic() - started < pace.limit:
-        screen.show(time.monotonic() - started)
+        show(time.monotonic() - started)
         await asyncio.sleep(TICK)
-    screen.show(time.monotonic() - started)
+    show(time.monotonic() - started)
     return sign_outs
 
 

@@ -183,7 +183,7 @@ def read_filter(given: Mapping[str, Any], now: float, issuers: frozenset[str] | 
     moments: dict[str, float | None] = {}
     for name in ("since", "until"):
         try:
-            moments[name] = None if given.get(name) is None else _read_when(given[name], now)
+            moments[name] = None if given.get(name) is None else read_when(given[name], now)
         except ValueError as error:
             return Mistake(name, str(error))
     reasons = frozenset(given.get("reason") or ())
@@ -201,7 +201,8 @@ def read_filter(given: Mapping[str, Any], now: float, issuers: frozenset[str] | 
     )
 
 
-def _read_when(text: str, now: float) -> float:
+def read_when(text: str, now: float) -> float:
+    """Read a moment, or an age counted back from `now`. Raises ValueError."""
     try:
         return read_moment(text)
     except ValueError:

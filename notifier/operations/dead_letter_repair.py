@@ -22,10 +22,6 @@ from notifier.operations.dead_letter_listing import AT_ONCE, DeadLetters, Letter
 PACED = 0.25  # seconds between two batches of a replay at a rate
 
 
-def _never() -> bool:
-    return False
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairOptions:
     """How a replay or discard runs. `rate` is in letters a second, `limit` in letters; None means no limit.
@@ -38,7 +34,7 @@ class RepairOptions:
     steady: Callable[[], float]
     pause: Callable[[float], Awaitable[None]]
     progress: Progress = no_progress
-    stop: Callable[[], bool] = _never
+    stop: Callable[[], bool] = lambda: False
     rate: float | None = None
     limit: int | None = None
     dry_run: bool = False

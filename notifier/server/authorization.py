@@ -10,43 +10,20 @@ import hmac
 import re
 from collections.abc import Callable, Iterable
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
-from typing import Literal, Protocol
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from notifier.domain.api_token import ApiToken, Scope
 from notifier.server.problem import Refusal, problem
 
-Scope = Literal["publish", "read", "repair"]
-
-
 ONLY_LOOPBACK = "Only this machine is answered: ask for localhost or 127.0.0.1, or configure api.tokens_file"
-
-
-class Bearer(Protocol):
-    """A bearer token as configured. `issuers` None means any issuer. `sha256` is the digest of the token."""
-
-    @property
-    def name(self) -> str:
-        """The name of its owner: the `publisher` of its events, and `who` in audit lines."""
-
-    @property
-    def sha256(self) -> bytes:
-        """The SHA-256 digest of the token."""
-
-    @property
-    def scopes(self) -> frozenset[str]:
-        """The scopes of the token."""
-
-    @property
-    def issuers(self) -> frozenset[str] | None:
-        """The issuers that it may publish for, and whose dead letters it may see and repair."""
 
 
 _NAME = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
 _HOST = re.compile(rf"(?:\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>{_NAME})\.?)(?::[0-9]{{1,5}})?")  # RFC 9110 §7.2
 
-Tokens = Callable[[], Iterable[Bearer] | None]
+Tokens = Callable[[], Iterable[ApiToken] | None]
 """Asked at each request, since they may have been reloaded; None: no tokens file."""
 
 
@@ -68,7 +45,7 @@ class Authorization:
                 raise Refusal(problem(421, ONLY_LOOPBACK))
         return await handler(request)
 
-    def require(self, request: web.Request, scope: Scope) -> Bearer | None:
+    def require(self, request: web.Request, scope: Scope) -> ApiToken | None:
         """The token of the request, None if none is needed. Raises Refusal: 401, 403."""
         tokens = self._tokens()
         if tokens is None:
@@ -83,7 +60,7 @@ class Authorization:
             raise Refusal(problem(403, f"The token lacks the scope {scope}", headers=headers))
         return token
 
-    def require_unbound(self, request: web.Request, scope: Scope) -> Bearer | None:
+    def require_unbound(self, request: web.Request, scope: Scope) -> ApiToken | None:
         """Like `require`, for actions on all issuers: the token must not be bound to issuers."""
         token = self.require(request, scope)
         if token is not None and token.issuers is not None:
@@ -105,12 +82,12 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def concerns(token: Bearer | None, iss: str) -> bool:
+def concerns(token: ApiToken | None, iss: str) -> bool:
     """True if the token covers this issuer."""
     return token is None or token.issuers is None or iss in token.issuers
 
 
-def bearer_of(request: web.Request, tokens: Iterable[Bearer]) -> Bearer | None:
+def bearer_of(request: web.Request, tokens: Iterable[ApiToken]) -> ApiToken | None:
     """Find the token of the request. It compares the digests of all tokens, so the time reveals nothing."""
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     digest = hashlib.sha256(credentials.strip().encode("utf-8", "surrogateescape")).digest()

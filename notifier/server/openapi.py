@@ -14,8 +14,8 @@ from typing import Any, TypeVar, cast
 from aiohttp import web
 
 from notifier import __version__
+from notifier.domain.api_token import Scope
 from notifier.domain.event_document import event_schema
-from notifier.server.authorization import Scope
 
 JsonSchema = Mapping[str, Any]
 PATH = "/v1/openapi.json"

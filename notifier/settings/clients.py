@@ -8,7 +8,6 @@ import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -25,7 +24,7 @@ from pydantic import (
 from notifier.domain.client import RESERVED_CLAIMS, Algorithm, Client, SubjectMode
 from notifier.domain.presets import PRESETS
 from notifier.settings.policies import CircuitSettings, EgressSettings, RetrySettings, TlsSettings
-from notifier.settings.values import Count, Duration, Held, Lasting, Section, Span, existing_file
+from notifier.settings.values import Count, Duration, Held, Lasting, Section, Span, existing_file, listed, names_host
 
 _ALGORITHMS = frozenset(Algorithm)
 MAX_CONCURRENT = Client(iss="", client_id="", backchannel_logout_uri=None).max_concurrent
@@ -78,12 +77,7 @@ def _secret(value: object, info: ValidationInfo) -> object:
 
 
 def _proxy(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        usable = parts.scheme in ("http", "https") and parts.hostname is not None and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
+    if not names_host(value, "http", "https"):
         raise ValueError("must be the URL of a proxy, such as http://proxy.example.com:3128")
     return value
 
@@ -106,10 +100,6 @@ def _header_value(value: str) -> str:
     if _HEADER_VALUE.fullmatch(value) is None:
         raise ValueError("must be one line of printable ASCII, not empty, without blanks at its ends")
     return value
-
-
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
 
 
 Secret = BeforeValidator(_secret, json_schema_input_type=str | SecretFile)
@@ -176,7 +166,7 @@ class ClientMetadata(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     client_id: Annotated[str, Field(min_length=1, description="As registered at the issuer.")]
-    issuer: Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])] | None = Field(
+    issuer: Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])] | None = Field(
         None, min_length=1, description='One, a list, or "*" for all. May be left out if there is only one issuer.'
     )
     backchannel_logout_uri: str | None = Field(None, description="Where to POST. Left out: the client is skipped.")

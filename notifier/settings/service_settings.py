@@ -33,6 +33,8 @@ from notifier.settings.values import (
     Span,
     WebAddress,
     at_home,
+    listed,
+    names_host,
 )
 
 SQLITE = "sqlite:"
@@ -62,17 +64,13 @@ class Prefetch(Section):
     )
 
 
-def _listed(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
 class QueueSettings(Section):
     """The queue: RabbitMQ, or one SQLite file for a single worker."""
 
     tls: TlsSettings | None = Field(  # before url, whose check looks at it
         None, description="TLS to the broker. If given, amqp:// is read as amqps://."
     )
-    url: Annotated[tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | list[str])] = Field(
+    url: Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])] = Field(
         (f"{SQLITE}notifier.db",),
         repr=False,  # may hold a password
         min_length=1,
@@ -109,8 +107,10 @@ class QueueSettings(Section):
             base = (info.context or {}).get("base", Path())
             return (f"{SQLITE}{base / at_home(Path(urls[0].removeprefix(SQLITE)))}",)
         if schemes in ({"amqp"}, {"amqps"}):
-            for url in urls:
-                _broker(url)
+            if not all(names_host(url, *schemes) for url in urls):
+                raise ValueError(
+                    "must have a host, and a port between 1 and 65535 if any, such as amqp://localhost:5672/"
+                )
             # A section tls means TLS: a missing letter in the URL must not send anything in clear.
             return tuple(url.replace("amqp:", "amqps:", 1) for url in urls) if info.data.get("tls") else urls
         raise ValueError(
@@ -137,16 +137,6 @@ class QueueSettings(Section):
         if beside and any(part.password for part in parts):
             raise ValueError("the password is given in url and beside it; remove one of them")
         return self
-
-
-def _broker(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        usable = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("must have a host, and a port between 1 and 65535 if any, such as amqp://localhost:5672/")
 
 
 class OpsSettings(Section):

@@ -137,14 +137,23 @@ def _network(value: object) -> IPv4Network | IPv6Network:
         raise ValueError(f"must be a network such as 10.0.0.0/8 or fd00::/8: {error}") from None
 
 
+def names_host(url: str, *schemes: str) -> bool:
+    """True if it is a URL of one of these schemes, with a host, and a port that can be used if any."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def listed(value: object) -> object:
+    """A list of one text, if it is a text."""
+    return [value] if isinstance(value, str) else value
+
+
 def web_address(value: str) -> str:
     """An absolute http or https URL, unchanged. The ValueError does not show it, since it may hold a password."""
-    try:
-        parts = urlsplit(value)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.fragment
-    except ValueError:
-        usable = False
-    if not usable or re.search(r"[^!-~]", value):
+    if not names_host(value, "http", "https") or urlsplit(value).fragment or re.search(r"[^!-~]", value):
         raise ValueError("must be an absolute URL that begins with https:// (or http://), without a fragment")
     return value
 

@@ -10,7 +10,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from notifier.demo.receivers import SampleReceivers
+from notifier.demo.receivers import Receiver, sample_receivers
 from notifier.demo.token_check import LOGOUT_EVENT, Invalid, TokenCheck, Verified
 
 ISS = "https://id.example.com"
@@ -120,17 +120,21 @@ def test_a_token_is_good_once() -> None:
     assert strict.read(token()) == Invalid(reason="jti was seen before (R2)")
 
 
+Five = Mapping[str, Receiver]
+
+
 @pytest.fixture
-async def receivers() -> AsyncIterator[SampleReceivers]:
+async def receivers() -> AsyncIterator[Five]:
     """The five, with two sessions open at each."""
-    async with SampleReceivers(iss=ISS, jwks=published(), clock=lambda: NOW, pause=0.01) as five:
-        five.sign_in(["s-1", "s-2"])
+    async with sample_receivers(iss=ISS, jwks=published(), clock=lambda: NOW, pause=0.01) as five:
+        for receiver in five.values():
+            receiver.sessions.update(["s-1", "s-2"])
         yield five
 
 
-async def post(receivers: SampleReceivers, client_id: str, jti: str) -> int:
+async def post(receivers: Five, client_id: str, jti: str) -> int:
     """The status of one POST of a good token for session s-1."""
-    uri = receivers.by_client_id[client_id].backchannel_logout_uri
+    uri = receivers[client_id].backchannel_logout_uri
     async with (
         aiohttp.ClientSession() as http,
         http.post(uri, data={"logout_token": token({"aud": client_id, "jti": jti})}) as response,
@@ -142,19 +146,17 @@ async def post(receivers: SampleReceivers, client_id: str, jti: str) -> int:
     ("client_id", "statuses"),
     [("shop", [204, 204]), ("reports", [204, 204]), ("forum", [503, 503, 204]), ("payroll", [400, 400])],
 )
-async def test_each_kind_answers_after_its_manner(
-    receivers: SampleReceivers, client_id: str, statuses: list[int]
-) -> None:
+async def test_each_kind_answers_after_its_manner(receivers: Five, client_id: str, statuses: list[int]) -> None:
     """The healthy and the slow accept, the flaky one at the third attempt, the rejecting one never; each counts."""
     assert [await post(receivers, client_id, f"j-{number}") for number in range(len(statuses))] == statuses
-    receiver = receivers.by_client_id[client_id]
+    receiver = receivers[client_id]
     visit = receiver.visits["s-1"]
     assert (visit.posts, visit.accepted) == (len(statuses), statuses.count(204))
     assert receiver.sessions == ({"s-2"} if 204 in statuses else {"s-1", "s-2"})
     assert receiver.invalid == []
 
 
-async def test_nobody_listens_at_the_dead_one(receivers: SampleReceivers) -> None:
+async def test_nobody_listens_at_the_dead_one(receivers: Five) -> None:
     """Its port is taken, so that nobody else answers there, and refuses connections."""
     with pytest.raises(aiohttp.ClientConnectorError):
         await post(receivers, "museum", "j-1")
@@ -169,11 +171,9 @@ async def test_nobody_listens_at_the_dead_one(receivers: SampleReceivers) -> Non
     ],
     ids=["none", "forged", "twice"],
 )
-async def test_an_invalid_request_is_answered_400_and_noted(
-    receivers: SampleReceivers, fields: list[tuple[str, str]]
-) -> None:
+async def test_an_invalid_request_is_answered_400_and_noted(receivers: Five, fields: list[tuple[str, str]]) -> None:
     """B28, R9: the session lives on, and the reason is kept."""
-    shop = receivers.by_client_id["shop"]
+    shop = receivers["shop"]
     good = token()
     form = aiohttp.FormData([(name, good if value == "good" else value) for name, value in fields])
     async with aiohttp.ClientSession() as http, http.post(shop.backchannel_logout_uri, data=form) as response:

@@ -17,7 +17,7 @@ from rich.console import Console
 from notifier.adapters.configuration.config_file import load_settings
 from notifier.adapters.signers.key_files import KeySource, load_keys
 from notifier.adapters.signers.key_ring import KeyRing
-from notifier.demo.receivers import SampleReceivers
+from notifier.demo.receivers import sample_receivers
 from notifier.demo.story import ISS, Pace, RunningService, Start, play, write_configuration, write_key
 from notifier.demo.token_check import LOGOUT_EVENT
 from notifier.domain.client import Algorithm
@@ -162,8 +162,8 @@ async def test_an_invalid_token_ends_the_story_badly(tamper: Mint, rule: str) ->
 async def test_the_demo_runs_on_a_configuration_like_any_other(tmp_path: Path) -> None:
     """What is written for the service is read by the reader of every configuration, without a mistake."""
     jwks = write_key(tmp_path)
-    async with SampleReceivers(iss=ISS, jwks=jwks, clock=time.time) as sample:
-        config = write_configuration(tmp_path, tuple(sample.by_client_id.values()))
+    async with sample_receivers(iss=ISS, jwks=jwks, clock=time.time) as sample:
+        config = write_configuration(tmp_path, tuple(sample.values()))
         settings = load_settings(config, {})
     assert list(settings.issuers) == [ISS]
     assert settings.registry.file == tmp_path / "clients.yaml"

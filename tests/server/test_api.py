@@ -5,17 +5,16 @@ import hashlib
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 import pytest
 
+from notifier.domain.api_token import ApiToken
 from notifier.domain.errors import QueueUnavailable, TopologyMismatch
 from notifier.domain.message import Lane
 from notifier.domain.registry import Issuer, Registry
 from notifier.domain.session_ended import SessionEnded
-from notifier.server.authorization import Bearer
 from notifier.server.listener import listen
 from notifier.server.publishers.events import ApiLimits, ApiSources, api_app
 
@@ -30,18 +29,9 @@ REGISTRY = Registry(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
-    """A token as `tokens_file` holds it."""
-
-    name: str
-    sha256: bytes
-    scopes: frozenset[str] = frozenset({"publish"})
-    issuers: frozenset[str] | None = None
-
-
-def token(secret: str, **more: Any) -> Token:
-    return Token(sha256=hashlib.sha256(secret.encode()).digest(), **{"name": secret.split("-", maxsplit=1)[0], **more})
+def token(secret: str, **more: Any) -> ApiToken:
+    given = {"name": secret.split("-", maxsplit=1)[0], "scopes": frozenset({"publish"}), "issuers": None, **more}
+    return ApiToken(sha256=hashlib.sha256(secret.encode()).digest(), **given)
 
 
 TOKENS = (
@@ -70,7 +60,7 @@ class Api:
 
     def __init__(self, queue: Queue, url: str, http: aiohttp.ClientSession) -> None:
         self.queue, self.url, self.http = queue, url, http
-        self.tokens: Iterable[Bearer] | None = None
+        self.tokens: Iterable[ApiToken] | None = None
 
     async def post(
         self, body: object = EVENT, *, query: str = "", bearer: str | None = None, **headers: str

@@ -11,8 +11,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from notifier.adapters.configuration.tokens_file import ApiToken
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
+from notifier.domain.api_token import ApiToken
 from notifier.domain.dead_letter import bury_delivery
 from notifier.domain.message import DEAD, Lane
 from notifier.domain.outcome import DeadReason

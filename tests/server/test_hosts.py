@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from notifier.adapters.configuration.tokens_file import ApiToken
+from notifier.domain.api_token import ApiToken
 from notifier.domain.message import Lane
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from notifier.adapters.configuration.tokens_file import ApiToken
+from notifier.domain.api_token import ApiToken
 from notifier.domain.message import Lane
 from notifier.domain.registry import Issuer, Registry
 from notifier.domain.session_ended import SessionEnded

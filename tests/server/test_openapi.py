@@ -16,7 +16,7 @@ from schemathesis import GenerationMode
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from notifier.adapters.configuration.tokens_file import ApiToken as Token
+from notifier.domain.api_token import ApiToken as Token
 from notifier.domain.message import Lane
 from notifier.domain.registry import Issuer, Registry
 from notifier.domain.session_ended import SessionEnded

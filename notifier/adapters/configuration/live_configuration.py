@@ -18,13 +18,14 @@ from notifier.adapters.configuration.config_file import (
     read_subject_key,
 )
 from notifier.adapters.configuration.file_watch import Stamp, stamps_of
-from notifier.adapters.configuration.tokens_file import ApiToken, load_tokens
+from notifier.adapters.configuration.tokens_file import load_tokens
 from notifier.adapters.registries.clients_file import read_registry
 from notifier.adapters.signers.key_files import KeySource, examine_keys
 from notifier.adapters.signers.key_ring import KeyRing
 from notifier.adapters.telemetry.audit import write_audit
 from notifier.adapters.tls.listener_context import ListenerContext
 from notifier.adapters.tls.pem_files import connecting_context
+from notifier.domain.api_token import ApiToken
 from notifier.domain.client import Algorithm
 from notifier.domain.errors import ConfigurationError, Mistake, OurFault
 from notifier.domain.published_keys import Signing

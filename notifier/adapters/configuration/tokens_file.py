@@ -2,28 +2,16 @@
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from notifier.adapters.configuration.document_files import read_document
 from notifier.adapters.configuration.mistakes import explain
+from notifier.domain.api_token import ApiToken, Scope
 from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.settings.values import Section
-
-Scope = Literal["publish", "read", "repair"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiToken:
-    """A bearer token, known by its SHA-256. `issuers` None: all of them."""
-
-    name: str
-    sha256: bytes = field(repr=False)
-    scopes: frozenset[Scope]
-    issuers: frozenset[str] | None
 
 
 class TokenEntry(Section):

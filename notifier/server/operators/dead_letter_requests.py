@@ -8,12 +8,12 @@ from aiohttp import web
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from notifier.domain.api_token import ApiToken
 from notifier.domain.errors import Mistake
 from notifier.domain.letter_filter import LetterFilter, read_filter
 from notifier.domain.outcome import DeadReason
 from notifier.domain.printable import excerpt
 from notifier.domain.validation import mistakes_of
-from notifier.server.authorization import Bearer
 from notifier.server.problem import Refusal, problem
 
 MOST_AT_ONCE = 10_000  # letters repaired by one request
@@ -102,7 +102,7 @@ async def asked_in_body(request: web.Request, adapter: TypeAdapter[Any]) -> dict
     return _checked(adapter, content, strict=True)
 
 
-def filter_of(asked: Mapping[str, Any], token: Bearer | None, now: float) -> LetterFilter:
+def filter_of(asked: Mapping[str, Any], token: ApiToken | None, now: float) -> LetterFilter:
     """The letters that the request means, of those that the token may see. Raises Refusal (400)."""
     found = read_filter(asked, now, issuers=None if token is None else token.issuers)
     if isinstance(found, Mistake):

@@ -14,6 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
+from notifier.domain.api_token import ApiToken
 from notifier.domain.errors import QueueError
 from notifier.domain.letter_filter import LetterFilter, LetterSummary
 from notifier.domain.printable import json_text
@@ -22,7 +23,7 @@ from notifier.operations import dead_letter_repair
 from notifier.operations.dead_letter_audit import DeadLetterAudit
 from notifier.operations.dead_letter_listing import DeadLetters, LetterCounts, exported, matching_letters
 from notifier.operations.dead_letter_repair import RepairOptions, RepairResult
-from notifier.server.authorization import Authorization, Bearer
+from notifier.server.authorization import Authorization
 from notifier.server.openapi import AnswerDescription, OperationDescription, described
 from notifier.server.operators import dead_letter_requests as requests
 from notifier.server.problem import Refusal, problem
@@ -203,7 +204,7 @@ class DeadLetterRoutes:
         asked = {"id": [request.match_info["id"]]}
         return await self._discarded(token, self._filter(asked, token), asked)
 
-    async def _discarded(self, token: Bearer | None, chosen: LetterFilter, asked: dict[str, Any]) -> web.Response:
+    async def _discarded(self, token: ApiToken | None, chosen: LetterFilter, asked: dict[str, Any]) -> web.Response:
         who, dry_run = _who(token), bool(asked.get("dry_run"))
 
         async def act(options: RepairOptions) -> RepairResult:
@@ -218,7 +219,7 @@ class DeadLetterRoutes:
     async def _repair(
         self,
         action: str,
-        token: Bearer | None,
+        token: ApiToken | None,
         chosen: LetterFilter,
         asked: dict[str, Any],
         act: Callable[[RepairOptions], Awaitable[RepairResult]],
@@ -246,7 +247,7 @@ class DeadLetterRoutes:
             document["unfinished"] = "the queue went away; the rest is unchanged"
         return web.json_response({action: result.done, "dry_run": dry_run, **document}, dumps=json_text)
 
-    def _filter(self, asked: dict[str, Any], token: Bearer | None) -> LetterFilter:
+    def _filter(self, asked: dict[str, Any], token: ApiToken | None) -> LetterFilter:
         return requests.filter_of(asked, token, self._access.clock())
 
     @asynccontextmanager
@@ -269,5 +270,5 @@ def _away() -> Refusal:
     return Refusal(problem(503, title, headers={"Retry-After": "5"}))
 
 
-def _who(token: Bearer | None) -> str:
+def _who(token: ApiToken | None) -> str:
     return ANYONE if token is None else token.name

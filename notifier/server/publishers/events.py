@@ -9,13 +9,13 @@ Reading a large event holds the loop. So few large events are read at a time, on
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from aiohttp import web
 
+from notifier.domain.api_token import ApiToken
 from notifier.domain.errors import MalformedEvent, Mistake, QueueError
 from notifier.domain.event_document import read_event
 from notifier.domain.message import Lane, Message
@@ -26,7 +26,7 @@ from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
 from notifier.operations.notice_wait import EventNotices, WaitingRequests
 from notifier.pipeline.selection import OPENED_EVERY
-from notifier.server.authorization import Authorization, Bearer, Tokens, concerns
+from notifier.server.authorization import Authorization, Tokens, concerns
 from notifier.server.openapi import CLOUDEVENT, EVENT, AnswerDescription, OperationDescription, described, openapi_route
 from notifier.server.problem import Refusal, problem, problems
 from notifier.server.publishers.wait_parameter import NOTICES, WAIT, asked_to_wait, notices_response
@@ -39,11 +39,8 @@ LARGE_AT_A_TIME = 8
 _LANES = {"events": Lane.EVENTS, "bulk": Lane.BULK}
 
 
-class AcceptEvent(Protocol):
-    """Publishes an event to the queue."""
-
-    async def __call__(self, event: SessionEnded, lane: Lane) -> None:
-        """Return once the event is durable in that lane. Raises QueueError."""
+AcceptEvent = Callable[[SessionEnded, Lane], Awaitable[None]]
+"""Publishes an event to a lane. Returns once the event is durable. Raises QueueError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +174,7 @@ class _Api:
         except web.RequestPayloadError:
             raise Refusal(_closing(problem(400, "The body is broken HTTP"))) from None
 
-    def _understand(self, request: web.Request, body: bytes, token: Bearer | None) -> SessionEnded:
+    def _understand(self, request: web.Request, body: bytes, token: ApiToken | None) -> SessionEnded:
         """Read the event, strictly. One without an id gets one here, and keeps it."""
         message = Message(
             lane=Lane.EVENTS,
@@ -198,7 +195,7 @@ class _Api:
             raise Refusal(problem(400, "The event is malformed", mistakes=error.mistakes)) from None
         return replace(event, id_given=True)
 
-    def _check_issuer(self, event: SessionEnded, token: Bearer | None) -> None:
+    def _check_issuer(self, event: SessionEnded, token: ApiToken | None) -> None:
         if not concerns(token, event.iss):
             raise Refusal(problem(403, "The token may not speak for this issuer"))
         issuer = self._sources.registry().issuers.get(event.iss)
