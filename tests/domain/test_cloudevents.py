@@ -4,18 +4,15 @@ import base64
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier.domain.errors import MalformedEvent
-from notifier.domain.event_document import read_event
-from notifier.domain.message import Lane, Message
 from notifier.domain.session_ended import SessionEnded
+from tests.domain.test_event_document import mistakes, read
 
-NOW = 1_800_000_000.0
 STRUCTURED = "application/cloudevents+json"
 EVENT: dict[str, object] = {"iss": "https://id.example.com", "sub": "ann", "clients": ["shop"]}
 ATTRIBUTES: dict[str, object] = {
@@ -25,18 +22,6 @@ ATTRIBUTES: dict[str, object] = {
     "type": "com.example.session.ended",
     "time": "2026-01-31T12:00:00Z",
 }
-
-
-def read(body: object, **properties: Any) -> SessionEnded:
-    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    message = Message(lane=Lane.EVENTS, body=raw, tag=1, **properties)
-    return read_event(message, max_bytes=131_072, new_id=lambda: "new", now=NOW)
-
-
-def mistakes(body: object, **properties: Any) -> list[str]:
-    with pytest.raises(MalformedEvent) as caught:
-        read(body, **properties)
-    return [str(mistake) for mistake in caught.value.mistakes]
 
 
 def prefixed(prefix: str, attributes: Mapping[str, object]) -> dict[str, object]:

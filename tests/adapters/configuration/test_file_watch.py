@@ -18,50 +18,25 @@ def stamp(version: int) -> Stamp:
     return Stamp(device=1, inode=2, size=3, mtime_ns=version, ctime_ns=version)
 
 
-def test_nothing_is_told_while_nothing_changes() -> None:
-    """Files that stand as they were read are left alone."""
-    watch = Watch({A: stamp(1), B: None}, settle=1.0)
-    assert not any(watch.look({A: stamp(1), B: None}, now) for now in range(10))
+ONE, TWO, THREE = stamp(1), stamp(2), stamp(3)
 
 
-def test_a_change_is_told_once_after_it_settled() -> None:
-    """A changed file is read again when it has been unchanged for `settle` seconds, and then no more."""
-    watch = Watch({A: stamp(1)}, settle=1.0)
-    told = [watch.look({A: stamp(2)}, now) for now in (10.0, 10.9, 11.0, 12.0, 13.0)]
-    assert told == [False, False, True, False, False]
-
-
-def test_a_file_still_being_written_is_waited_for() -> None:
-    """Each further change starts the wait anew, whichever of the files it is."""
-    watch = Watch({A: stamp(1), B: stamp(1)}, settle=1.0)
-    assert not watch.look({A: stamp(2), B: stamp(1)}, 0.0)
-    assert not watch.look({A: stamp(3), B: stamp(1)}, 1.0)
-    assert not watch.look({A: stamp(3), B: stamp(2)}, 2.0)
-    assert not watch.look({A: stamp(3), B: stamp(2)}, 2.9)
-    assert watch.look({A: stamp(3), B: stamp(2)}, 3.0)
-
-
-def test_a_file_that_goes_or_comes_is_a_change() -> None:
-    """A file that disappears is told, and told again when it is back."""
-    watch = Watch({A: stamp(1)}, settle=1.0)
-    assert not watch.look({A: None}, 0.0)
-    assert watch.look({A: None}, 1.0)
-    assert not watch.look({A: stamp(1)}, 2.0)
-    assert watch.look({A: stamp(1)}, 3.0)
-
-
-def test_a_file_that_was_away_for_a_moment_is_no_change() -> None:
-    """What stands again as it was read before it settled need not be read again."""
-    watch = Watch({A: stamp(1)}, settle=1.0)
-    assert not watch.look({A: None}, 0.0)
-    assert not any(watch.look({A: stamp(1)}, now) for now in (0.5, 1.5, 9.0))
-
-
-def test_a_change_before_the_first_look_is_told() -> None:
-    """The baseline is from before the reading, so a write between the reading and the first look is not missed."""
-    watch = Watch({A: stamp(1)}, settle=1.0)
-    assert not watch.look({A: stamp(2)}, 0.0)
-    assert watch.look({A: stamp(2)}, 1.0)
+@pytest.mark.parametrize(
+    "looks",
+    [
+        [(0.0, ONE, ONE, False), (9.0, ONE, ONE, False)],
+        [(10.0, TWO, ONE, False), (10.9, TWO, ONE, False), (11.0, TWO, ONE, True), (12.0, TWO, ONE, False)],
+        [(0.0, TWO, ONE, False), (1.0, THREE, ONE, False), (1.9, THREE, ONE, False), (2.0, THREE, ONE, True)],
+        [(0.0, TWO, ONE, False), (1.0, TWO, TWO, False), (1.9, TWO, TWO, False), (2.0, TWO, TWO, True)],
+        [(0.0, None, ONE, False), (1.0, None, ONE, True), (2.0, ONE, ONE, False), (3.0, ONE, ONE, True)],
+        [(0.0, None, ONE, False), (0.5, ONE, ONE, False), (1.5, ONE, ONE, False), (9.0, ONE, ONE, False)],
+    ],
+    ids=["no change", "one change", "still being written", "another file too", "goes and comes", "away for a moment"],
+)
+def test_a_change_is_told_once_it_has_settled(looks: list[tuple[float, Stamp | None, Stamp | None, bool]]) -> None:
+    """When all files are unchanged for `settle` seconds. So is a change from before the first look."""
+    watch = Watch({A: ONE, B: ONE}, settle=1.0)
+    assert [watch.look({A: a, B: b}, now) for now, a, b, _ in looks] == [told for *_, told in looks]
 
 
 def test_after_a_reload_the_files_it_read_are_watched() -> None:

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_network
 from typing import Any
 
+import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from notifier.adapters.http import HttpTransport
@@ -66,6 +67,21 @@ async def opened(resolver: AbstractResolver | None = None, **limits: Any) -> Asy
     finally:
         await transport.close()
     assert transport.open_connections == 0
+
+
+@contextlib.asynccontextmanager
+async def asking(
+    name_server: Callable[[], asyncio.DatagramProtocol], **options: Any
+) -> AsyncIterator[aiohttp.AsyncResolver]:
+    """A resolver that knows no other server than this."""
+    server, _ = await asyncio.get_running_loop().create_datagram_endpoint(name_server, local_addr=("127.0.0.1", 0))
+    nameservers = [f"127.0.0.1:{server.get_extra_info('sockname')[1]}"]
+    resolver = aiohttp.AsyncResolver(nameservers=nameservers, **options)
+    try:
+        yield resolver
+    finally:
+        await resolver.close()
+        server.close()
 
 
 def outcome(wire: Wire, policy: ResponsePolicy | None = None) -> Outcome:

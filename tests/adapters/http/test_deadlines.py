@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 import uvloop
 
@@ -25,7 +24,7 @@ from notifier.adapters.http import HttpTransport
 from notifier.domain.client import TlsFiles
 from notifier.domain.outcome import Reason
 from tests import behaviours as do
-from tests.adapters.http.http_requests import PLENTY, broken, opened, request
+from tests.adapters.http.http_requests import PLENTY, asking, broken, opened, request
 from tests.certificates import authority
 from tests.receivers import ScriptedReceiver, scripted
 
@@ -69,20 +68,8 @@ def late(after: float) -> do.Behaviour:
     return do.Behaviour(run=run)
 
 
-class _Silent(asyncio.DatagramProtocol):
+class Silent(asyncio.DatagramProtocol):
     """A name server that takes every question and answers none."""
-
-
-@contextlib.asynccontextmanager
-async def hung_name_server() -> AsyncIterator[aiohttp.AsyncResolver]:
-    """A resolver that knows no other server."""
-    server, _ = await asyncio.get_running_loop().create_datagram_endpoint(_Silent, local_addr=("127.0.0.1", 0))
-    resolver = aiohttp.AsyncResolver(nameservers=[f"127.0.0.1:{server.get_extra_info('sockname')[1]}"])
-    try:
-        yield resolver
-    finally:
-        await resolver.close()
-        server.close()
 
 
 @contextlib.contextmanager
@@ -170,7 +157,7 @@ def test_each_ends_at_the_deadline(loop: str, tmp_path: Path) -> None:
     """Name look-up, connection, handshake, body and a late answer: never before the deadline, nor 10 % after it."""
 
     async def story() -> None:
-        async with hung_name_server() as resolver, opened(resolver) as transport, five_ways(tmp_path / "ca") as ways:
+        async with asking(Silent) as resolver, opened(resolver) as transport, five_ways(tmp_path / "ca") as ways:
             control, *took = await asyncio.gather(
                 bare_timer(), *(timed(transport, way, number) for way in ways.by_name.values() for number in range(5))
             )
@@ -191,7 +178,7 @@ def test_a_thousand_hold_no_thread_and_leak_no_socket(loop: str, tmp_path: Path)
     """
 
     async def story() -> None:
-        async with hung_name_server() as resolver, opened(resolver) as transport, five_ways(tmp_path / "ca") as ways:
+        async with asking(Silent) as resolver, opened(resolver) as transport, five_ways(tmp_path / "ca") as ways:
             for way in ways.by_name.values():
                 await transport.post(request(way.uri.format(n=0), within=0.05, tls=way.tls))  # all is built once
             await ways.all_closed()
@@ -222,7 +209,7 @@ def test_nothing_at_all_is_left_after_closing(loop: str, tmp_path: Path) -> None
     """Not even what c-ares held."""
 
     async def once() -> None:
-        async with hung_name_server() as resolver, opened(resolver) as transport, five_ways(tmp_path / "ca") as ways:
+        async with asking(Silent) as resolver, opened(resolver) as transport, five_ways(tmp_path / "ca") as ways:
             await asyncio.gather(
                 *(transport.post(request(way.uri, within=0.2, tls=way.tls)) for way in ways.by_name.values())
             )

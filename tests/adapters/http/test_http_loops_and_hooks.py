@@ -1,10 +1,8 @@
 """The transport on uvloop, with a real name server, under its own limits, and where it leans on aiohttp's inside."""
 
 import asyncio
-import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import cast
 
@@ -17,7 +15,7 @@ from notifier.adapters.http.connections import GuardedConnector, OpenConnections
 from notifier.domain.client import EgressPolicy
 from notifier.domain.outcome import Answer, Break, Reason, StaleConnection, Wire
 from tests import behaviours as do
-from tests.adapters.http.http_requests import LOOPBACK, SHORT, ScriptedResolver, broken, opened, request
+from tests.adapters.http.http_requests import LOOPBACK, SHORT, ScriptedResolver, asking, broken, opened, request
 from tests.receivers import Receiver, deaf_port, scripted
 
 
@@ -95,21 +93,9 @@ class _NameServer(asyncio.DatagramProtocol):
         self.transport.sendto(head + question + answers, addr)
 
 
-@contextlib.asynccontextmanager
-async def name_server() -> AsyncIterator[aiohttp.AsyncResolver]:
-    """A resolver whose only server is ours."""
-    server, _ = await asyncio.get_running_loop().create_datagram_endpoint(_NameServer, local_addr=("127.0.0.1", 0))
-    resolver = aiohttp.AsyncResolver(nameservers=[f"127.0.0.1:{server.get_extra_info('sockname')[1]}"], timeout=1.0)
-    try:
-        yield resolver
-    finally:
-        await resolver.close()
-        server.close()
-
-
 async def test_names_are_looked_up_by_aiodns() -> None:
     """Found, not found, and not answered: the last costs the deadline and no thread."""
-    async with name_server() as resolver, opened(resolver) as http, scripted(host="here.test") as receiver:
+    async with asking(_NameServer, timeout=1.0) as names, opened(names) as http, scripted(host="here.test") as receiver:
         assert await http.post(request(receiver.url)) == Answer(status=200)
         missing = await http.post(request("http://gone.test/"))
         assert broken(missing) == (Reason.DNS, False)
