@@ -54,8 +54,3 @@ def test_an_id_is_the_same_in_every_process() -> None:
     assert identity(("iss", None, "/s", "e", "c", "sub", None, None)) == "a27622f31c7a320139b78b7d6d74e144"
     inline = Inline(backchannel_logout_uri="https://c/out", backchannel_logout_session_required=True)
     assert identity(("iss", None, "/s", "e", "c", "sub", None, inline)) == "e11a5f126948ea1288f2d82930622cda"
-
-
-def test_the_key_of_a_client_is_issuer_and_client_id() -> None:
-    """The same `client_id` at two issuers is two clients."""
-    assert DELIVERY.key == ("i", "c")

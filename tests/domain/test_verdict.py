@@ -100,15 +100,6 @@ def test_the_last_attempt_is_just_before_the_limit(*, carries_sid: bool, limit: 
     assert verdict.reason is DeadReason.EXPIRED
 
 
-def test_a_token_without_sid_is_not_repeated_forty_minutes_later() -> None:
-    """It would end the session that the user has started since (B13)."""
-    old = replace(DELIVERY, sid=None, attempts=3, first_attempt_at=NOW - 2400)
-    verdict = known(old, carries_sid=False)
-    assert isinstance(verdict, Dead)
-    assert verdict.reason is DeadReason.EXPIRED
-    assert known(old, carries_sid=True) is None
-
-
 @pytest.mark.parametrize("cause", sorted(RESERVED))
 @pytest.mark.parametrize(("carries_sid", "limit"), [(True, POLICY.max_age), (False, POLICY.sub_only_max_age)])
 def test_what_lies_with_the_client_does_not_stop_the_ages(cause: Cause, limit: float, *, carries_sid: bool) -> None:
@@ -128,18 +119,6 @@ def test_what_lies_with_the_client_does_not_stop_the_ages(cause: Cause, limit: f
     setting = "max_age (86400 s)" if carries_sid else "sub_only_max_age (600 s)"
     assert verdict.text.startswith(f"never attempted in {now - NOW:.0f} s, put off for {cause}: ")
     assert setting in verdict.text
-
-
-def test_it_comes_back_just_before_its_limit() -> None:
-    """Within two seconds of it, so that a last attempt can be made if there is a way in by then."""
-    delivery, now, looks = replace(DELIVERY, sid=None), NOW, [NOW]
-    while known(delivery, now=now, carries_sid=False) is None:
-        looks.append(now)
-        later = Defer(due=now + 5000, cause=Cause.CIRCUIT, rounding="up")
-        later = within_age(later, delivery, CLIENT, carries_sid=False, now=now)
-        delivery = postponed(delivery, later, CLIENT, now)
-        now += deferral_wait(later.due - now, later.rounding)
-    assert NOW + 598 <= looks[-1] <= NOW + 600
 
 
 @pytest.mark.parametrize("cause", sorted(set(Cause) - RESERVED))

@@ -121,11 +121,7 @@ def test_every_uri_that_is_taken_can_be_requested(bench: Bench) -> None:
             assert isinstance(await bench.transport.post(request(uri, egress=LOOPBACK)), Break)
 
     @many(400, 10_000)
-    @given(
-        st.one_of(
-            st.sampled_from(URIS), st.builds("{}://{}{}".format, st.sampled_from(["http", "HTTPS"]), _HOSTS, _RESTS)
-        )
-    )
+    @given(st.sampled_from(URIS) | _MADE_UP)
     def each(uri: str) -> None:
         nonlocal tried
         if uri_mistake(uri) is None:

@@ -6,20 +6,14 @@ All else goes by the steady clock. Where a rule leaves no choice, the test's doc
 
 import json
 import math
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from notifier.adapters.configuration.file_watch import Stamp, Watch
 from notifier.adapters.queues.rabbitmq.delays import hops
-from notifier.domain.client import Client, RetryPolicy
+from notifier.domain.client import RetryPolicy
 from notifier.domain.delivery import Delivery
 from notifier.domain.documents import load_delivery
-from notifier.domain.logout_token import MAX_LIFETIME, claims_for
 from notifier.domain.outcome import Answer, Wire
 from notifier.domain.verdict import PAUSE, Dead, Defer, before_attempt, postponed
 from notifier.pipeline.facts import Attempted, LogoutDelivered
@@ -195,23 +189,6 @@ async def test_a_paused_delivery_is_credited_with_the_pause_alone(jump: float) -
 # ── what is told ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@given(now=st.floats(0, 4e9), lifetime=st.floats(1, 1e4))
-def test_no_token_is_dated_in_the_future(now: float, lifetime: float) -> None:
-    """`iat` is now, rounded down: by a synchronised clock never ahead; `exp` is two minutes later at the most."""
-    shop = Client(iss=ISS, client_id="shop", backchannel_logout_uri="https://shop.example/")
-    shop = replace(shop, token=replace(shop.token, lifetime=lifetime))
-    delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="a", sid="s")
-    claims = claims_for(delivery, shop, now=now, jti="j")
-    assert isinstance(claims, dict)
-    issued, expires = claims["iat"], claims["exp"]
-    assert isinstance(issued, int)
-    assert isinstance(expires, int)
-    assert issued == math.floor(now)
-    assert issued <= now
-    assert 0 < expires - issued <= MAX_LIFETIME
-    assert "nbf" not in claims
-
-
 @JUMPS
 async def test_each_token_is_dated_when_it_is_made(jump: float) -> None:
     """Not when its event ended, nor when its delivery began: after a clock was set right, so are the tokens."""
@@ -232,15 +209,6 @@ async def test_propagation_is_never_negative(jump: float) -> None:
         await through_delays(stage, most=2.0)
         [fact] = [fact for fact in stage.facts if isinstance(fact, LogoutDelivered)]
         assert fact.propagation == (HOUR + 3 if jump > 0 else 0.0)
-
-
-def test_a_file_written_before_its_time_is_read_again() -> None:
-    """After a step back a new file is older than the one before: what counts is that it is another."""
-    path = Path("clients.yaml")
-    before, after = (Stamp(1, 1, 10, int(at * 1e9), int(at * 1e9)) for at in (NOW, NOW - HOUR))
-    watch = Watch({path: before})
-    assert not watch.look({path: after}, 0.0)
-    assert watch.look({path: after}, 1.0)
 
 
 def test_a_verdict_before_its_time_is_none() -> None:

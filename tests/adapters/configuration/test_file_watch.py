@@ -30,8 +30,9 @@ ONE, TWO, THREE = stamp(1), stamp(2), stamp(3)
         [(0.0, TWO, ONE, False), (1.0, TWO, TWO, False), (1.9, TWO, TWO, False), (2.0, TWO, TWO, True)],
         [(0.0, None, ONE, False), (1.0, None, ONE, True), (2.0, ONE, ONE, False), (3.0, ONE, ONE, True)],
         [(0.0, None, ONE, False), (0.5, ONE, ONE, False), (1.5, ONE, ONE, False), (9.0, ONE, ONE, False)],
+        [(0.0, stamp(0), ONE, False), (1.0, stamp(0), ONE, True)],
     ],
-    ids=["no change", "one change", "still being written", "another file too", "goes and comes", "away for a moment"],
+    ids=["no change", "one change", "being written", "another file", "goes and comes", "away a moment", "older"],
 )
 def test_a_change_is_told_once_it_has_settled(looks: list[tuple[float, Stamp | None, Stamp | None, bool]]) -> None:
     """When all files are unchanged for `settle` seconds. So is a change from before the first look."""

@@ -19,31 +19,22 @@ from tests.receivers import deaf_port, scripted
 # ── no answer ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+FINE = b"HTTP/1.1 200 OK\r\n"
+
+
 @pytest.mark.parametrize(
     ("behaviour", "reason"),
     [
-        (do.hang(), Reason.TIMEOUT),
-        (do.hang(reads=False), Reason.TIMEOUT),
-        (do.drip_headers(), Reason.TIMEOUT),
-        (do.drip_body(), Reason.TIMEOUT),
-        (do.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"), Reason.TIMEOUT),
-        (do.reset(), Reason.DISCONNECTED),
-        (do.close(), Reason.DISCONNECTED),
-        (do.raw(b"HTTP/1.1 200 O", close=True), Reason.DISCONNECTED),
-        (do.raw(b"HTTP/1.1 200 OK\r\nX: y\r\n", close=True), Reason.DISCONNECTED),
-        (do.raw(b"SSH-2.0-OpenSSH_9.2\r\n"), Reason.DISCONNECTED),
-    ],
-    ids=[
-        "hangs",
-        "never reads",
-        "drips headers",
-        "drips a body",
-        "stops in the body",
-        "resets",
-        "closes",
-        "breaks off in the status line",
-        "breaks off in the headers",
-        "is no web server",
+        pytest.param(do.hang(), Reason.TIMEOUT, id="hangs"),
+        pytest.param(do.hang(reads=False), Reason.TIMEOUT, id="never reads"),
+        pytest.param(do.drip_headers(), Reason.TIMEOUT, id="drips headers"),
+        pytest.param(do.drip_body(), Reason.TIMEOUT, id="drips a body"),
+        pytest.param(do.raw(FINE + b"Content-Length: 10\r\n\r\nhalf"), Reason.TIMEOUT, id="stops in the body"),
+        pytest.param(do.reset(), Reason.DISCONNECTED, id="resets"),
+        pytest.param(do.close(), Reason.DISCONNECTED, id="closes"),
+        pytest.param(do.raw(b"HTTP/1.1 200 O", close=True), Reason.DISCONNECTED, id="breaks off in the status line"),
+        pytest.param(do.raw(FINE + b"X: y\r\n", close=True), Reason.DISCONNECTED, id="breaks off in the headers"),
+        pytest.param(do.raw(b"SSH-2.0-OpenSSH_9.2\r\n"), Reason.DISCONNECTED, id="is no web server"),
     ],
 )
 async def test_without_a_whole_answer_the_attempt_is_ambiguous(

@@ -6,9 +6,8 @@ from pathlib import Path
 from weakref import WeakSet
 
 import aiohttp
-import pytest
 
-from notifier.adapters.http.requests import MOST_CONTEXTS, Heads, split
+from notifier.adapters.http.requests import MOST_CONTEXTS, Heads
 from notifier.domain.client import Route, TlsFiles
 
 
@@ -30,21 +29,6 @@ async def test_a_head_is_made_once_for_a_host_and_its_certificate() -> None:
         assert heads.of("https://a.example", Route(), first) is head
         assert heads.of("https://a.example", other, second) is of_other
         assert heads.of("https://a.example", Route(), second).request.ssl is second
-
-
-@pytest.mark.parametrize(
-    ("uri", "origin", "target"),
-    [
-        ("https://a.example", "https://a.example", "/"),
-        ("https://a.example/", "https://a.example", "/"),
-        ("https://A.example:8443/logout?", "https://A.example:8443", "/logout?"),
-        ("http://[::1]?x=/y%2f", "http://[::1]", "/?x=/y%2f"),
-        ("https://a.example//b/../c?d=https://e.example/?f", "https://a.example", "//b/../c?d=https://e.example/?f"),
-    ],
-)
-def test_path_and_query_go_out_byte_for_byte(uri: str, origin: str, target: str) -> None:
-    """The URI keeps its query component (B4); an empty path is written as `/` (RFC 9112 §3.2.1)."""
-    assert split(uri) == (origin, target)
 
 
 async def test_the_tls_context_of_a_renewed_certificate_is_let_go() -> None:
