@@ -38,17 +38,9 @@ EVENT = SessionEnded(
     id="e-1", id_given=True, iss="i", sub="s", sid=None, clients=(ClientEntry(client_id="shop"), WRONG), publisher="idp"
 )
 DELIVERY = Delivery(
-    id="d-1",
-    event_id="e-1",
-    id_given=True,
-    iss="i",
-    client_id="shop",
-    sub="s",
-    sid=None,
-    attempts=2,
-    publisher="idp",
+    id="d-1", event_id="e-1", id_given=True, iss="i", client_id="shop", sub="s", sid=None, attempts=2, publisher="idp",
     history=(Past(at=NOW - 1, reason="server_error", status=500, text="oops"), Past(at=NOW, reason="dns")),
-)
+)  # fmt: skip
 
 
 def message(body: bytes, **properties: Any) -> Message:

@@ -27,62 +27,26 @@ _INLINE = st.builds(
 )
 _PAST = st.builds(Past, at=st.floats(0, 4e9), reason=_TEXT, status=st.none() | st.integers(200, 599), text=_TEXT)
 DELIVERIES = st.builds(
-    Delivery,
-    id=_TEXT,
-    event_id=_TEXT,
-    id_given=st.booleans(),
-    iss=_TEXT,
-    client_id=_TEXT,
-    sub=_NAME,
-    sid=_NAME,
-    entry_sub=st.booleans(),
-    inline=st.none() | _INLINE,
-    ended_at=_TIME,
-    not_after=_TIME,
-    reason=_NAME,
-    source=_NAME,
-    publisher=_NAME,
-    claimed_publisher=_NAME,
-    attempts=st.integers(0, 99),
-    rejections=st.integers(0, 99),
-    ambiguous=st.booleans(),
-    first_taken_at=_TIME,
-    first_attempt_at=_TIME,
-    held=st.floats(0, 1e9),
-    waited_for=st.lists(st.sampled_from(Cause), unique=True).map(tuple),
-    deferrals=st.integers(0, 99),
-    deferred_for=st.none() | st.sampled_from(Cause),
-    unknown_since=_TIME,
+    Delivery, id=_TEXT, event_id=_TEXT, id_given=st.booleans(), iss=_TEXT, client_id=_TEXT, sub=_NAME, sid=_NAME,
+    entry_sub=st.booleans(), inline=st.none() | _INLINE, ended_at=_TIME, not_after=_TIME, reason=_NAME, source=_NAME,
+    publisher=_NAME, claimed_publisher=_NAME, attempts=st.integers(0, 99), rejections=st.integers(0, 99),
+    ambiguous=st.booleans(), first_taken_at=_TIME, first_attempt_at=_TIME, held=st.floats(0, 1e9),
+    waited_for=st.lists(st.sampled_from(Cause), unique=True).map(tuple), deferrals=st.integers(0, 99),
+    deferred_for=st.none() | st.sampled_from(Cause), unknown_since=_TIME,
     history=st.lists(_PAST, max_size=10).map(tuple),
-)
+)  # fmt: skip
 _ENTRY = st.builds(
-    ClientEntry,
-    client_id=_TEXT,
-    backchannel_logout_uri=_NAME,
-    backchannel_logout_session_required=_FLAG,
-    id_token_signed_response_alg=_ALG,
-    sub=_NAME,
-    sid=_NAME,
-)
+    ClientEntry, client_id=_TEXT, backchannel_logout_uri=_NAME, backchannel_logout_session_required=_FLAG,
+    id_token_signed_response_alg=_ALG, sub=_NAME, sid=_NAME,
+)  # fmt: skip
 _WRONG = st.builds(
     WrongEntry, client_id=_NAME, raw=_TEXT, mistakes=st.lists(st.builds(Mistake, _TEXT, _TEXT), max_size=2).map(tuple)
 )
 EVENTS = st.builds(
-    SessionEnded,
-    id=_TEXT,
-    id_given=st.booleans(),
-    iss=_TEXT,
-    sub=_NAME,
-    sid=_NAME,
-    clients=st.just("*") | st.lists(_ENTRY | _WRONG, max_size=4).map(tuple),
-    ended_at=_TIME,
-    not_after=_TIME,
-    reason=_NAME,
-    source=_NAME,
-    type=_NAME,
-    publisher=_NAME,
-    claimed_publisher=_NAME,
-)
+    SessionEnded, id=_TEXT, id_given=st.booleans(), iss=_TEXT, sub=_NAME, sid=_NAME,
+    clients=st.just("*") | st.lists(_ENTRY | _WRONG, max_size=4).map(tuple), ended_at=_TIME, not_after=_TIME,
+    reason=_NAME, source=_NAME, type=_NAME, publisher=_NAME, claimed_publisher=_NAME,
+)  # fmt: skip
 
 
 @given(DELIVERIES, _TIME)

@@ -15,20 +15,11 @@ from notifier.domain.outcome import DeadReason, Reason
 
 SOURCE = "/notifier/notifier"
 WHOLE = Notice(
-    id="0b1c",
-    at=1_800_000_000.25,
-    fate=Fate.RETRYING,
-    reason="timeout",
-    iss="https://id.example.com",
-    client_id="shop.example",
-    event_id="e1",
-    delivery_id="d1",
-    publisher="idp",
-    ended_at=1_799_999_999.5,
-    propagation=None,
-    next_due=1_800_000_002.0,
+    id="0b1c", at=1_800_000_000.25, fate=Fate.RETRYING, reason="timeout", iss="https://id.example.com",
+    client_id="shop.example", event_id="e1", delivery_id="d1", publisher="idp", ended_at=1_799_999_999.5,
+    propagation=None, next_due=1_800_000_002.0,
     last_attempt=LastAttempt(number=3, jti="0b1c", status=None, seconds=5.000125),
-)
+)  # fmt: skip
 
 _names = st.text(st.characters(codec="utf-8"), max_size=40)
 _moments = st.integers(0, 4_000_000_000_000).map(lambda number: number / 1000)

@@ -145,14 +145,11 @@ class TestEnvironment:
     def test_names_that_are_not_meant_for_us(self) -> None:
         """The tests' own variables, and those that Kubernetes makes of services called notifier…, are passed over."""
         environ = {
-            "NOTIFIER_CONFIG": "/etc/notifier.yaml",
-            "NOTIFIER_TEST_AMQP_URL": "amqp://x",
-            "NOTIFIER_SERVICE_HOST": "10.0.0.1",
-            "NOTIFIER_SERVICE_PORT_API": "8080",
-            "NOTIFIER_PORT": "tcp://10.0.0.1:8080",
-            "NOTIFIER_PORT_8080_TCP_ADDR": "10.0.0.1",
+            "NOTIFIER_CONFIG": "/etc/notifier.yaml", "NOTIFIER_TEST_AMQP_URL": "amqp://x",
+            "NOTIFIER_SERVICE_HOST": "10.0.0.1", "NOTIFIER_SERVICE_PORT_API": "8080",
+            "NOTIFIER_PORT": "tcp://10.0.0.1:8080", "NOTIFIER_PORT_8080_TCP_ADDR": "10.0.0.1",
             "NOTIFIER_OPS_PORT_9464_TCP": "tcp://10.0.0.1:9464",
-        }
+        }  # fmt: skip
         assert load_settings(None, environ) == load_settings(None, {})
 
     def test_paths(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,23 +27,12 @@ shutdwn_grace: 20s
         )
         found = mistakes(path, {"NOTIFIER_QUEU__URL": "amqp://x"})
         assert found.keys() == {
-            "NOTIFIER_QUEU__URL",
-            "queue.urll",
-            "queue.prefetch.events",
-            "queue.max_event",
-            'issuers["https://id.example.com"].keys[0].file',
-            'issuers["https://id.example.com"].publisher',
-            'issuers["id.example.com"]',
-            'issuers["id.example.com"].keys',
-            "delivery.timeout",
-            "delivery.retry.base",
-            "delivery.retry.factor",
-            "delivery.retry.jitter",
-            "egress.allow[0]",
-            "log.level",
-            "outcomes",
+            "NOTIFIER_QUEU__URL", "queue.urll", "queue.prefetch.events", "queue.max_event",
+            'issuers["https://id.example.com"].keys[0].file', 'issuers["https://id.example.com"].publisher',
+            'issuers["id.example.com"]', 'issuers["id.example.com"].keys', "delivery.timeout", "delivery.retry.base",
+            "delivery.retry.factor", "delivery.retry.jitter", "egress.allow[0]", "log.level", "outcomes",
             "shutdwn_grace",
-        }
+        }  # fmt: skip
         assert found["NOTIFIER_QUEU__URL"] == "there is no such setting; did you mean NOTIFIER_QUEUE__URL?"
         assert found["queue.urll"] == "there is no such key; did you mean url?"
         assert found["shutdwn_grace"] == "there is no such key; did you mean shutdown_grace?"

@@ -22,17 +22,11 @@ class TestMistakes:
 """
         found = mistakes(tmp_path, text, ONE, TWO)
         assert list(found) == [
-            "clients.yaml[0].backchannel_logout_uri",
-            "clients.yaml[1].notifier.typ",
-            "clients.yaml[1].notifier.timeout",
-            "clients.yaml[1].notifier.tipe",
-            "clients.yaml[2]",
-            "clients.yaml[3].client_id",
-            "clients.yaml[4].issuer",
-            "clients.yaml[5].issuer",
-            "clients.yaml[6].issuer",
+            "clients.yaml[0].backchannel_logout_uri", "clients.yaml[1].notifier.typ",
+            "clients.yaml[1].notifier.timeout", "clients.yaml[1].notifier.tipe", "clients.yaml[2]",
+            "clients.yaml[3].client_id", "clients.yaml[4].issuer", "clients.yaml[5].issuer", "clients.yaml[6].issuer",
             "clients.yaml[7].client_id",
-        ]
+        ]  # fmt: skip
         assert "fragment" in found["clients.yaml[0].backchannel_logout_uri"]
         assert found["clients.yaml[1].notifier.typ"] == "must be 'logout+jwt', 'JWT' or 'none'"
         assert (
@@ -59,18 +53,11 @@ class TestMistakes:
 - {{client_id: b, issuer: 5, backchannel_logout_uri: "http://10.0.0.1/", subject_type: x}}
 """
         assert set(mistakes(tmp_path, text, ONE, TWO)) == {
-            "clients.yaml[0].notifier.typ",
-            "clients.yaml[0].backchannel_logout_uri",
-            "clients.yaml[0].issuer",
-            "clients.yaml[1].client_id",
-            "clients.yaml[1].notifier.typ",
-            "clients.yaml[1].backchannel_logout_uri",
-            "clients.yaml[1].issuer",
-            "clients.yaml[2].notifier.typ",
-            "clients.yaml[3].client_id",
-            "clients.yaml[4].issuer",
-            "clients.yaml[4].subject_type",
-        }
+            "clients.yaml[0].notifier.typ", "clients.yaml[0].backchannel_logout_uri", "clients.yaml[0].issuer",
+            "clients.yaml[1].client_id", "clients.yaml[1].notifier.typ", "clients.yaml[1].backchannel_logout_uri",
+            "clients.yaml[1].issuer", "clients.yaml[2].notifier.typ", "clients.yaml[3].client_id",
+            "clients.yaml[4].issuer", "clients.yaml[4].subject_type",
+        }  # fmt: skip
 
     @pytest.mark.parametrize(
         ("members", "path", "says"),

@@ -59,23 +59,11 @@ def test_an_attempt_is_one_wide_line() -> None:
     [line] = lines_of(attempt(Failed(reason=Reason.SERVER_ERROR, status=503, text="busy"), next_due=1_767_225_600.25))
     assert line.pop("time")
     assert line == {
-        "event": "attempt",
-        "level": "info",
-        "event_id": "evt-1",
-        "iss": ISS,
-        "client_id": "shop",
-        "publisher": "idp",
-        "attempt": 2,
-        "jti": "jti-1",
-        "outcome": "failed",
-        "reason": "server_error",
-        "status": 503,
-        "seconds": 0.0123,
-        "next_due": "2026-01-01T00:00:00.250Z",
-        "sub": SubjectHash(KEY).log_id(SUB),
-        "sid": SubjectHash(KEY).log_id(SID),
-        "error": "busy",
-    }
+        "event": "attempt", "level": "info", "event_id": "evt-1", "iss": ISS, "client_id": "shop", "publisher": "idp",
+        "attempt": 2, "jti": "jti-1", "outcome": "failed", "reason": "server_error", "status": 503, "seconds": 0.0123,
+        "next_due": "2026-01-01T00:00:00.250Z", "sub": SubjectHash(KEY).log_id(SUB),
+        "sid": SubjectHash(KEY).log_id(SID), "error": "busy",
+    }  # fmt: skip
 
 
 def test_the_quick_way_writes_what_structlog_would() -> None:
