@@ -40,6 +40,11 @@ def answers(status: int, retry_after: str | None = None) -> Behaviour:
     return behave
 
 
+def hop_of(queue: str) -> int:
+    """The seconds of a delay queue."""
+    return int(queue.removeprefix("delay.").removesuffix("s"))
+
+
 def client(client_id: str, iss: str = ISS, **more: Any) -> Client:
     """A registered client whose URI tells its name."""
     return Client(iss=iss, client_id=client_id, backchannel_logout_uri=f"https://{client_id}.example/out", **more)
@@ -161,6 +166,20 @@ class Stage:
         """Hand over the last message published to `queue`, as if it had come due."""
         outgoing = next(message for name, message in reversed(self.queue.published) if name == queue)
         return self.take(outgoing.body, lane=Lane.RETRIES, kind=outgoing.kind, message_id=outgoing.message_id)
+
+    async def through_delays(self, most: float) -> list[float]:
+        """Let the last message go through its delay queues, each for its own time, until it is attempted or buried.
+
+        Returns after how many seconds a worker looked at it; the last of these are `most` at most.
+        """
+        looks, began, attempts = list[float](), self.now, len(self.told())
+        while len(self.told()) == attempts and not self.dead():
+            queue, _ = self.queue.published[-1]
+            self.now += hop_of(queue)
+            looks.append(self.now - began)
+            assert looks[-1] <= most
+            await self.acked(self.retake(queue))
+        return looks
 
     def told(self) -> list[str]:
         """Which clients were told, in order."""

@@ -18,31 +18,11 @@ from notifier.domain.outcome import Answer, Wire
 from notifier.domain.verdict import PAUSE, Dead, Defer, before_attempt, postponed
 from notifier.pipeline.facts import Attempted, LogoutDelivered
 from notifier.pipeline.ports import Request
-from tests.pipeline.stage import ISS, Stage, answers, client, running
+from tests.pipeline.stage import ISS, Stage, answers, client, hop_of, running
 
 HOUR = 3600.0
 JUMPS = pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forwards", "backwards"])
 NOW = 1_800_000_000.0
-
-
-def hop_of(queue: str) -> int:
-    """The seconds of a delay queue."""
-    return int(queue.removeprefix("delay.").removesuffix("s"))
-
-
-async def through_delays(stage: Stage, most: float) -> float:
-    """Let the last message go through its delay queues, each for its own time, until it is attempted or buried.
-
-    Returns how long that took, of at most so many seconds.
-    """
-    waited, attempts = 0.0, len(stage.told())
-    while len(stage.told()) == attempts and not stage.dead():
-        queue, _ = stage.queue.published[-1]
-        stage.now += hop_of(queue)
-        waited += hop_of(queue)
-        assert waited <= most
-        await stage.acked(stage.retake(queue))
-    return waited
 
 
 async def failed_once(stage: Stage, **members: Any) -> None:
@@ -64,8 +44,8 @@ async def test_a_retry_that_waits_is_neither_lost_nor_late(jump: float) -> None:
         path = hops(45.0)
         assert hop_of(stage.queue.published[-1][0]) == path[0] == 32
         stage.jumped = jump
-        waited = await through_delays(stage, most=45.0)
-        assert waited == (path[0] if jump > 0 else sum(path))
+        looks = await stage.through_delays(most=45.0)
+        assert looks[-1] == (path[0] if jump > 0 else sum(path))
         assert stage.told() == ["shop", "shop"]
         assert stage.dead() == []
 
@@ -77,7 +57,7 @@ async def test_the_next_retry_is_reckoned_from_the_new_time(jump: float) -> None
         await failed_once(stage)
         stage.jumped = jump
         stage.receivers.behaviours["shop"] = answers(503)
-        await through_delays(stage, most=45.0)
+        await stage.through_delays(most=45.0)
         body = stage.queue.published[-1][1].body
         schedule = json.loads(body)["schedule"]
         assert schedule["due"] == stage.now + jump + 45.0
@@ -112,7 +92,7 @@ async def test_max_age_survives_the_jump() -> None:
     async with running(Stage(client("shop"))) as stage:
         await failed_once(stage)
         stage.jumped = HOUR
-        await through_delays(stage, most=2.0)
+        await stage.through_delays(most=2.0)
         assert stage.told() == ["shop", "shop"]
 
 
@@ -123,7 +103,7 @@ async def test_a_delivery_without_sid_expires_in_a_jump_forwards() -> None:
     async with running(Stage(client("shop"))) as stage:
         await failed_once(stage, sid=None)
         stage.jumped = HOUR
-        await through_delays(stage, most=2.0)
+        await stage.through_delays(most=2.0)
         assert [letter["reason"] for letter in stage.dead()] == ["expired"]
 
 
@@ -132,7 +112,7 @@ async def test_a_delivery_without_sid_outlives_a_jump_backwards() -> None:
     async with running(Stage(client("shop"))) as stage:
         await failed_once(stage, sid=None)
         stage.jumped = -HOUR
-        await through_delays(stage, most=2.0)
+        await stage.through_delays(most=2.0)
         assert stage.told() == ["shop", "shop"]
 
 
@@ -165,8 +145,8 @@ async def test_the_grace_of_the_unknown_is_neither_cut_nor_stretched(unknown: st
         named: dict[str, Any] = {"iss": "https://new.example"} if unknown == "issuer" else {}
         await stage.acked(stage.event("nobody", id="e1", **named))
         stage.jumped = jump
-        waited = await through_delays(stage, most=450.0)
-        assert waited >= 250
+        looks = await stage.through_delays(most=450.0)
+        assert looks[-1] >= 250
         assert [letter["reason"] for letter in stage.dead()] == [f"unknown_{unknown}"]
 
 
@@ -195,7 +175,7 @@ async def test_each_token_is_dated_when_it_is_made(jump: float) -> None:
     async with running(Stage(client("shop"))) as stage:
         await failed_once(stage)
         stage.jumped, stage.now = jump, stage.now + 0.75
-        await through_delays(stage, most=2.0)
+        await stage.through_delays(most=2.0)
         [_, (_, claims)] = stage.receivers.posts
         assert claims["iat"] == math.floor(stage.now + jump) <= stage.now + jump
 
@@ -206,7 +186,7 @@ async def test_propagation_is_never_negative(jump: float) -> None:
     async with running(Stage(client("shop"))) as stage:
         await failed_once(stage, ended_at="2027-01-15T07:59:59Z")
         stage.jumped = jump
-        await through_delays(stage, most=2.0)
+        await stage.through_delays(most=2.0)
         [fact] = [fact for fact in stage.facts if isinstance(fact, LogoutDelivered)]
         assert fact.propagation == (HOUR + 3 if jump > 0 else 0.0)
 

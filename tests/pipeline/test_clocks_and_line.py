@@ -8,8 +8,8 @@ from notifier.domain.message import Lane, Outgoing
 from notifier.pipeline.admission import FARTHEST, Admission, Later
 from notifier.pipeline.facts import Deferred
 from notifier.pipeline.window import Window
-from tests.pipeline.stage import Stage, answers, client, running
-from tests.pipeline.test_clocks import HOUR, JUMPS, hop_of
+from tests.pipeline.stage import Stage, answers, client, hop_of, running
+from tests.pipeline.test_clocks import HOUR, JUMPS
 
 
 @JUMPS
