@@ -19,7 +19,7 @@ from notifier.adapters.telemetry.logs import SubjectHash
 from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.domain.message import Lane
 from notifier.operations.queue_port import Queue
-from notifier.settings import QueueSettings, Settings
+from notifier.settings.service_settings import QueueSettings, Settings
 
 if TYPE_CHECKING:
     from notifier.adapters.telemetry.tracing import Tracing

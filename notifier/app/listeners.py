@@ -10,7 +10,7 @@ from notifier.adapters.tls.listener_context import ListenerContext
 from notifier.server import ops
 from notifier.server.listener import Listener, listen
 from notifier.server.publishers import events as api
-from notifier.settings import Settings
+from notifier.settings.service_settings import Settings
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from notifier.domain.errors import Mistake, QueueError
 
 if TYPE_CHECKING:
     from notifier.operations.dead_letter_listing import DeadLetters
-    from notifier.settings import QueueSettings
+    from notifier.settings.service_settings import QueueSettings
 
 
 def _option(name: str, text: str) -> Any:

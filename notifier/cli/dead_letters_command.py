@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from notifier.domain.letter_filter import LetterFilter, LetterSummary
     from notifier.domain.message import Message
     from notifier.operations.dead_letter_listing import LetterGroup
-    from notifier.settings import QueueSettings
+    from notifier.settings.service_settings import QueueSettings
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from notifier.domain.readmission import ReplayRules
     from notifier.operations.dead_letter_listing import DeadLetters
     from notifier.operations.dead_letter_repair import RepairOptions, RepairResult
-    from notifier.settings import QueueSettings
+    from notifier.settings.service_settings import QueueSettings
 
 REPLAY_EXAMPLES = (
     ("what would happen", "notifier dead-letters replay -c n.yaml --client-id shop --dry-run"),

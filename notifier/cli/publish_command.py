@@ -25,7 +25,7 @@ from notifier.domain.printable import counted, json_text, printable
 if TYPE_CHECKING:
     from notifier.operations.event_file import FileEvent
     from notifier.operations.notice_wait import NoticeWait
-    from notifier.settings import QueueSettings
+    from notifier.settings.service_settings import QueueSettings
 
 WAITED_FOR = 1000  # events
 LISTED = 20  # so many events are named one by one

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from notifier.adapters.configuration.config_file import ReadPart
     from notifier.operations.queue_port import Queue
-    from notifier.settings import QueueSettings
+    from notifier.settings.service_settings import QueueSettings
 
 CONNECT_TIMEOUT = 15.0  # seconds; then the queue counts as away
 SILENT = 2.0  # seconds of waiting for the queue before a line says so

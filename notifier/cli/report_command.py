@@ -17,7 +17,7 @@ from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
     from notifier.operations.report import PropagationReport
-    from notifier.settings import Settings
+    from notifier.settings.service_settings import Settings
 
 EXAMPLES = (
     ("the last day, worst clients first", "notifier report -c n.yaml"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from notifier.operations.service_status import ClientState, ServiceStatus
-    from notifier.settings import QueueSettings
+    from notifier.settings.service_settings import QueueSettings
 
 EVERY = 2.0  # seconds
 ROWS = 20  # clients

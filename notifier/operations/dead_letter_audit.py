@@ -40,16 +40,8 @@ class DeadLetterAudit:
 
     def discarded(self, who: str, letter: LetterSummary) -> None:
         """Log one discarded letter, which cannot come back."""
-        self._write(
-            "dead_letter_discarded",
-            who=who,
-            id=letter.id,
-            event_id=letter.event_id,
-            iss=letter.iss,
-            client_id=letter.client_id,
-            reason=letter.reason,
-            dead_since=render_moment(letter.dead_since),
-        )
+        named = {name: value for name, value in letter.document().items() if name not in ("attempts", "text")}
+        self._write("dead_letter_discarded", who=who, **named)
 
     def read(self, action: str, who: str, wanted: LetterFilter) -> None:
         """Log that somebody reads whole letters, with `sub` and `sid`."""

@@ -1,5 +1,6 @@
 """Writes the report as JSON: durations in seconds, moments in RFC 3339."""
 
+from dataclasses import asdict
 from typing import Any
 
 from notifier.domain.moment import render_moment
@@ -20,10 +21,7 @@ def report_document(report: PropagationReport) -> dict[str, Any]:
         "quantile_error": round(ERROR, 3),
         "total": total,
         "clients": [_line(line) for line in report.clients],
-        "timeline": [
-            {"at": render_moment(each.at), "delivered": each.delivered, "dead": each.dead, "retries": each.retries}
-            for each in report.timeline
-        ],
+        "timeline": [asdict(each) | {"at": render_moment(each.at)} for each in report.timeline],
         "propagation": [
             {"least": _seconds(bar.least), "below": _seconds(bar.below), "count": bar.count}
             for bar in report.propagation
@@ -32,22 +30,9 @@ def report_document(report: PropagationReport) -> dict[str, Any]:
 
 
 def _line(line: ClientFigures) -> dict[str, Any]:
-    return {
-        "iss": line.iss,
-        "client_id": line.client_id,
-        "delivered": line.delivered,
-        "dead": line.dead,
-        "skipped": line.skipped,
-        "retries": line.retries,
-        "share": line.share,
-        "median_seconds": _seconds(line.median),
-        "p99_seconds": _seconds(line.p99),
-        "slowest_seconds": _seconds(line.slowest),
-        "undated": line.undated,
-        "openings": line.openings,
-        "failing": line.failing,
-        "reasons": [{"reason": why.reason, "dead": why.dead, "retries": why.retries} for why in line.reasons],
-    }
+    shown = asdict(line)
+    times = {f"{name}_seconds": _seconds(shown.pop(name)) for name in ("median", "p99", "slowest")}
+    return shown | times | {"reasons": list(shown["reasons"])}
 
 
 def _seconds(value: float | None) -> float | None:

@@ -6,6 +6,7 @@ Each worker answers with its own state (`WorkerState`), as a document with a ver
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -76,6 +77,10 @@ class WorkerState:
     replies_dropped: int = 0
 
 
+_RECORDED = tuple(each.name for each in fields(ClientRecord))
+_SHOWN = tuple(each.name for each in fields(ClientState))
+
+
 class _Document(TypedDict):
     v: Literal[1]
     stands: WorkerState
@@ -117,14 +122,7 @@ def clients_of(
             client_id=key[1],
             circuit=2 if (state := states.get(key, 0)) == 2 else 1 if state else 0,
             waiting=lines.get(key, 0),
-            delivered=record.delivered,
-            dead=record.dead,
-            put_off=record.put_off,
-            last_success=record.last_success,
-            last_failure=record.last_failure,
-            reason=record.reason,
-            status=record.status,
-            next_due=record.next_due,
+            **{name: getattr(record, name) for name in _RECORDED},
         )
         for key, record in chosen
     ]
@@ -260,20 +258,9 @@ def _worker(worker: WorkerState) -> dict[str, object]:
 
 
 def _client(client: ClientState) -> dict[str, object]:
-    return {
-        "iss": client.iss,
-        "client_id": client.client_id,
-        "circuit": CIRCUITS[client.circuit],
-        "waiting": client.waiting,
-        "delivered": client.delivered,
-        "dead": client.dead,
-        "put_off": client.put_off,
-        "last_success": _moment(client.last_success),
-        "last_failure": _moment(client.last_failure),
-        "reason": client.reason or None,
-        "status": client.status,
-        "next_due": _moment(client.next_due),
-    }
+    moments = {name: _moment(getattr(client, name)) for name in ("last_success", "last_failure", "next_due")}
+    shown = {name: getattr(client, name) for name in _SHOWN}
+    return shown | moments | {"circuit": CIRCUITS[client.circuit], "reason": client.reason or None}
 
 
 def _moment(moment: float | None) -> str | None:

@@ -17,7 +17,7 @@ from notifier.adapters.tls.certificates import expiries, presented
 from notifier.app.self_watch import KEPT, LoopLag, SelfWatch
 from notifier.domain.client import Client, Route, TlsFiles
 from notifier.domain.registry import Issuer, Registry
-from notifier.settings import Settings
+from notifier.settings.service_settings import Settings
 from tests.certificates import authority
 from tests.system.waiting import until
 

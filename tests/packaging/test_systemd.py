@@ -5,7 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from notifier.settings import Settings
+from notifier.settings.service_settings import Settings
 from tests.apt_programs import program
 
 UNIT = Path(__file__).parents[2] / "deploy" / "systemd" / "notifier.service"

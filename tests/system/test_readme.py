@@ -47,8 +47,8 @@ from notifier.domain.registry import Registry
 from notifier.domain.reply_document import load_reply
 from notifier.domain.session_ended import SessionEnded
 from notifier.pipeline import facts
-from notifier.settings import Settings
 from notifier.settings.clients import ClientMetadata
+from notifier.settings.service_settings import Settings
 from tests.rabbitmq_node import RabbitmqNode
 
 ROOT = Path(__file__).parents[2]

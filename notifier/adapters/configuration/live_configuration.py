@@ -31,7 +31,7 @@ from notifier.domain.errors import ConfigurationError, Mistake, OurFault
 from notifier.domain.published_keys import Signing
 from notifier.domain.registry import Registry
 from notifier.domain.registry_checks import find_unsignable, too_much_lost
-from notifier.settings import KeySettings, Settings
+from notifier.settings.service_settings import KeySettings, Settings
 
 # Sections that are read once, at the start.
 FIXED = ("queue", "ops", "api", "log", "metrics", "tracing", "outcomes", "shutdown_grace")

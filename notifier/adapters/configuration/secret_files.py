@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from notifier.domain.registry import Registry
-from notifier.settings import Settings
+from notifier.settings.service_settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,7 +88,8 @@ def read_feed(path: Path, since: float, progress: Callable[[int, int], None]) ->
 
     It only reads the file, and disturbs no writer. Raises QueueUnavailable.
     """
-    with _translating(path), closing(_for_reading(path)) as database:
+    place = f"{path.absolute().as_uri()}?mode=ro"
+    with _translating(path), closing(sqlite3.connect(place, timeout=BUSY_TIMEOUT, uri=True)) as database:
         if not feed_table.exists(database):
             return
         total = feed_table.count(database, since)
@@ -98,7 +99,3 @@ def read_feed(path: Path, since: float, progress: Callable[[int, int], None]) ->
                 progress(number, total)
             yield row
         progress(total, total)
-
-
-def _for_reading(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT, uri=True)

@@ -19,9 +19,9 @@ from notifier.domain.egress import check_uri, uri_mistake
 from notifier.domain.errors import Mistake
 from notifier.domain.presets import PRESETS, Preset
 from notifier.domain.registry import Issuer, Registry
-from notifier.settings import Settings
 from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.policies import hold_mistake, overridden
+from notifier.settings.service_settings import Settings
 
 _Asked = tuple[Algorithm | None, str | None, SubjectMode | None, float | None, str | None]
 _Tokens = dict[_Asked, TokenProfile]

@@ -9,7 +9,7 @@ from notifier.adapters.configuration.document_files import read_document
 from notifier.adapters.registries.client_metadata import RegistryBuilder
 from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.domain.registry import Registry
-from notifier.settings import Settings
+from notifier.settings.service_settings import Settings
 
 MANY = 50_000  # the collector takes more than a few milliseconds to search so many objects for cycles
 

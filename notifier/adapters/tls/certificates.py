@@ -6,7 +6,7 @@ from pathlib import Path
 from cryptography import x509
 
 from notifier.domain.registry import Registry
-from notifier.settings import Settings
+from notifier.settings.service_settings import Settings
 
 
 def presented(settings: Settings, registry: Registry) -> dict[tuple[str, str], Path]:

@@ -16,7 +16,7 @@ from notifier.adapters.configuration.config_file import (
 from notifier.adapters.configuration.document_files import read_document
 from notifier.adapters.registries.clients_file import load_registry
 from notifier.domain.client import Algorithm, SubjectMode
-from notifier.settings import Listen
+from notifier.settings.values import Listen
 from tests.adapters.configuration.config_sample import NAMED, mistakes, sample, write
 
 

@@ -11,7 +11,7 @@ from notifier.adapters.registries.clients_file import load_registry
 from notifier.domain.client import Client
 from notifier.domain.errors import ConfigurationError
 from notifier.domain.registry import Registry
-from notifier.settings import Settings
+from notifier.settings.service_settings import Settings
 
 ONE = "https://id.example.com"
 TWO = "https://login.example.org"

@@ -7,7 +7,7 @@ import pytest
 
 from notifier.adapters.registries.clients_file import load_registry, read_registry
 from notifier.domain.client import Algorithm, Client, SubjectMode, TlsFiles
-from notifier.settings import Settings
+from notifier.settings.service_settings import Settings
 from tests.adapters.registries.registry_sample import HOOK, ONE, TWO, mistakes, registry, settings, shop
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from notifier.app import build_tracing
-from notifier.settings import Settings
+from notifier.settings.service_settings import Settings
 
 
 @pytest.mark.parametrize(
