@@ -43,6 +43,17 @@ async def test_a_retry_is_durable_before_the_ack() -> None:
         assert stage.queue.log == ["published delay.2s", "acked 1"]
 
 
+async def test_every_attempt_carries_a_fresh_jti() -> None:
+    """Also after a retry came back from its delay (R2)."""
+    async with running(Stage(client("shop"))) as stage:
+        stage.receivers.behaviours["shop"] = answers(503)
+        await stage.acked(stage.event("shop", id="e1"))
+        stage.now += 2
+        await stage.acked(stage.retake("delay.2s"))
+        jtis = [claims["jti"] for _, claims in stage.receivers.posts]
+        assert len(jtis) == len(set(jtis)) == 2
+
+
 async def test_a_stale_connection_gets_one_more_go_with_a_new_token() -> None:
     """At once, on a new connection, and it is no attempt of its own."""
     async with running(Stage(client("shop"))) as stage:
