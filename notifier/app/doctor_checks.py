@@ -25,11 +25,11 @@ from notifier.domain.client import TlsFiles
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
 from notifier.domain.published_keys import Signing
 from notifier.operations.canary import CanaryTools, canary_client, send_canary
-from notifier.operations.doctor import Area, Check, Finding, examine
+from notifier.operations.doctor import Area, Check, Finding, examine, warning
 from notifier.operations.doctor_clients import Server, examine_server, judge_registry, servers_of
 from notifier.operations.doctor_issuers import IssuerCase, examine_issuer
 from notifier.operations.doctor_queue import examine_queue
-from notifier.operations.doctor_self import AREAS, judge_certificate, judge_hooks, judge_secrets
+from notifier.operations.doctor_self import AREAS, judge_certificate, judge_hooks
 from notifier.pipeline.back_channel import BackChannel
 
 ISSUER_WITHIN = 10.0  # seconds for each of the two documents of an issuer
@@ -113,7 +113,7 @@ class _Checks:
 
     async def _secrets(self) -> Sequence[Finding]:
         found = await asyncio.to_thread(exposed, secrets_of(self._settings, self._loaded.registry))
-        return judge_secrets((each.setting, each.text, each.advice) for each in found)
+        return [warning(Area.KEYS, each.setting, each.text, each.advice) for each in found]
 
     def _queue(self, where: str, within: float) -> Check:
         queue = build_queue(self._settings.queue)

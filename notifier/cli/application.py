@@ -33,6 +33,7 @@ from notifier.cli import (
 from notifier.cli.command_options import in_help, quiet_logs, register
 from notifier.cli.output import say
 from notifier.domain.errors import ConfigurationError, MalformedEvent, Mistake, NotifierError
+from notifier.domain.printable import counted
 
 app = typer.Typer(
     name="notifier",
@@ -114,8 +115,7 @@ def fail(error: BaseException) -> int:
 
 
 def _list(mistakes: tuple[Mistake, ...], where: str) -> None:
-    count = len(mistakes)
-    say(f"notifier: {count} mistake{'s' if count > 1 else ''} {where}", err=True)
+    say(f"notifier: {counted(len(mistakes), 'mistake')} {where}", err=True)
     for mistake in mistakes:
         say(f"  {mistake}", err=True)
 

@@ -120,7 +120,7 @@ def _in_words(demand: Demand, found: Capacity) -> str:
             f"  needs {_rounded(found.client_seconds)}, whatever the number of workers. Allow more time, or raise",
             "  its max_concurrent if it can take it.",
         ]
-    return "\n".join([*lines, "", f"MeasuredAlgorithm {measured.TAKEN}; for your own machine see docs/scaling.md."])
+    return "\n".join([*lines, "", f"Measured {measured.TAKEN}; for your own machine see docs/scaling.md."])
 
 
 def _queues(found: Capacity) -> str:

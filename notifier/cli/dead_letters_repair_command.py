@@ -250,14 +250,9 @@ def _conclude(
             say(f"{count:,} stay{'' if count != 1 else 's'}: {why.explanation}")
     if result.unfinished is not None:
         say(f"notifier: {result.unfinished}", err=True)
-    missed = _missed(chosen, result)
-    if missed is not None:
-        say(f"notifier: {missed}", err=True)
+    # A typing error in an ID must not look like a repair.
+    missed = chosen.ids and not (result.done or result.kept or result.unfinished)
+    if missed:
+        ids = ", ".join(sorted(chosen.ids))
+        say(f"notifier: there is no dead letter {ids}; `notifier dead-letters list --rows` shows them", err=True)
     raise typer.Exit(1 if result.ended_early or missed else 0)
-
-
-def _missed(chosen: LetterFilter, result: RepairResult) -> str | None:
-    """The error if no letter has one of the IDs: a typing error must not look like a repair."""
-    if not chosen.ids or result.done or result.kept or result.unfinished is not None:
-        return None
-    return f"there is no dead letter {', '.join(sorted(chosen.ids))}; `notifier dead-letters list --rows` shows them"

@@ -27,6 +27,7 @@ from notifier.domain.letter_names import check_names
 from notifier.domain.message import Kind, Lane, Message, Outgoing
 from notifier.domain.moment import read_moment, render_moment
 from notifier.domain.outcome import DeadReason
+from notifier.domain.printable import escaped
 from notifier.domain.session_ended import SessionEnded
 from notifier.domain.unreadable import HEADER, Raw
 
@@ -164,7 +165,7 @@ def dump_dead_letter(letter: DeadLetter) -> Outgoing:
             kind=Kind.UNREADABLE,
             body=letter.raw.body,
             message_id=letter.id,
-            headers={**letter.raw.headers, **headers, HEADER: unreadable.printable(_written(notes, 1).decode())},
+            headers={**letter.raw.headers, **headers, HEADER: escaped(_written(notes, 1).decode())},
             content_type="application/octet-stream",
         )
     version: Literal[1, 2] = 1

@@ -153,16 +153,14 @@ def dump_feed_event(notice: FeedNotice, source: str) -> bytes:
         "type": CLIENT_TYPE if isinstance(notice, ClientNotice) else DELIVERY_TYPE,
         "time": render_moment(notice.at),
         "datacontenttype": "application/json",
-        "data": _client_data(notice) if isinstance(notice, ClientNotice) else _delivery_data(notice),
+        "data": _data(notice),
     }
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
-def _client_data(notice: ClientNotice) -> dict[str, str]:
-    return {"state": notice.state, "iss": notice.iss, "client_id": notice.client_id}
-
-
-def _delivery_data(notice: Notice) -> dict[str, object]:
+def _data(notice: FeedNotice) -> dict[str, object]:
+    if isinstance(notice, ClientNotice):
+        return {"state": notice.state, "iss": notice.iss, "client_id": notice.client_id}
     data: dict[str, object] = {
         "fate": notice.fate,
         "reason": notice.reason,

@@ -37,10 +37,11 @@ def json_text(document: object, *, indent: int | None = None) -> str:
     text = json.dumps(document, indent=indent, ensure_ascii=False)
     if text.isprintable():
         return text
-    return "\n".join(map(_escaped, text.split("\n")))
+    return "\n".join(map(escaped, text.split("\n")))
 
 
-def _escaped(line: str) -> str:
+def escaped(line: str) -> str:
+    """A line of JSON with escapes for characters that are not printable."""
     return line if line.isprintable() else "".join(char if char.isprintable() else _escape(char) for char in line)
 
 

@@ -8,7 +8,6 @@ Only the message's `type` marks this form, never the body: publishers may write 
 import base64
 import contextlib
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -104,13 +103,6 @@ def names_of(message: Message, data: Mapping[str, object] | None = None) -> tupl
 def header(value: str) -> str:
     """The value as a header that any tool can show."""
     return excerpt(value, HEADER_BYTES).encode()[:HEADER_BYTES].decode(errors="ignore")
-
-
-def printable(document: str) -> str:
-    """The JSON with escapes for characters that do not print: a `message_id` may hold anything."""
-    if document.isprintable():
-        return document
-    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in document)
 
 
 def bounded(text: str) -> str:

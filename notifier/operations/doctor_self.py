@@ -1,6 +1,6 @@
-"""The doctor's judgement of notifier itself: the libraries it hooks into, its secret files, its own certificates."""
+"""The doctor's judgement of notifier itself: the libraries it hooks into, its own certificates."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from notifier.operations.doctor import Area, Finding, failed, warning
 from notifier.operations.doctor_clients import expiry_finding
@@ -14,11 +14,6 @@ def judge_hooks(area: Area, library: str, hooks: Mapping[str, bool], advice: str
         if not fits:
             text = f"{hook}: not as in the versions tried, so the slower way is taken"
             yield warning(area, library, text, advice)
-
-
-def judge_secrets(exposed: Iterable[tuple[str, str, str]]) -> list[Finding]:
-    """A warning for each secret file that other users may read, given as setting, text and advice."""
-    return [warning(Area.KEYS, setting, text, advice) for setting, text, advice in exposed]
 
 
 def judge_certificate(use: str, file: str, expires: float | None, now: float) -> Finding:

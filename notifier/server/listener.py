@@ -90,7 +90,8 @@ async def listen(
         )
     except OSError as error:
         await runner.cleanup()
-        raise ConfigurationError([Mistake(key, _explain(error, host, port))]) from error
+        what = _EXPLANATIONS.get(error.errno or 0, f"cannot be listened on: {error.strerror or type(error).__name__}")
+        raise ConfigurationError([Mistake(key, f"{host}:{port} {what}")]) from error
     real = int(server.sockets[0].getsockname()[1])
     return Listener(host=host, port=real, tls=tls is not None, runner=runner, server=server)
 
@@ -148,11 +149,6 @@ _EXPLANATIONS: Mapping[int, str] = {
     errno.EADDRNOTAVAIL: "is not an address of this machine; 127.0.0.1 serves this machine only, 0.0.0.0 everybody",
     errno.EACCES: "may not be used by this user; ports below 1024 are reserved, choose a higher one",
 }
-
-
-def _explain(error: OSError, host: str, port: int) -> str:
-    what = _EXPLANATIONS.get(error.errno or 0, f"cannot be listened on: {error.strerror or type(error).__name__}")
-    return f"{host}:{port} {what}"
 
 
 async def _anonymous(_request: web.Request, response: web.StreamResponse) -> None:

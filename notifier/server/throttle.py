@@ -35,7 +35,9 @@ class Throttle:
         name = None if token is None else token.name
         if name is not None and self._of_token[name] >= self._most_of_token:
             return _too_many("Too many requests at a time with this token; try again soon")
-        self._begin(name)
+        self._running += 1
+        if name is not None:
+            self._of_token[name] += 1
         impatience = asyncio.get_running_loop().call_later(self._body_within, _give_up, request)
         try:
             return await handler(request)
@@ -43,19 +45,11 @@ class Throttle:
             return problem(408, "The body did not come")
         finally:
             impatience.cancel()
-            self._end(name)
-
-    def _begin(self, name: str | None) -> None:
-        self._running += 1
-        if name is not None:
-            self._of_token[name] += 1
-
-    def _end(self, name: str | None) -> None:
-        self._running -= 1
-        if name is not None:
-            self._of_token[name] -= 1
-            if not self._of_token[name]:
-                del self._of_token[name]
+            self._running -= 1
+            if name is not None:
+                self._of_token[name] -= 1
+                if not self._of_token[name]:
+                    del self._of_token[name]
 
 
 def _give_up(request: web.Request) -> None:

@@ -15,7 +15,7 @@ def test_it_tells_workers_broker_and_what_the_clients_must_bear(tmp_path: Path) 
     done = notifier("capacity", *DEMAND, "10m", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout.startswith("1,000,000 sessions of 5 clients within 10m: 1,667 events/s, 8,333 deliveries/s")
-    for word in ("workers", "broker", "clients", "too many", "max_concurrent 32"):
+    for word in ("workers", "broker", "clients", "too many", "max_concurrent 32", "\nMeasured 20"):
         assert word in done.stdout
     assert not done.stderr
 

@@ -81,9 +81,10 @@ def configure(
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
     ]
-    last = _renderers(log_format, out)
+    as_json = log_format == "json" or (log_format == "auto" and not out.isatty())
+    last = _renderers(out, as_json=as_json)
     structlog.configure(
-        processors=[JsonLine()] if _is_json(log_format, out) else [*shared, *last],
+        processors=[JsonLine()] if as_json else [*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", out)),
         cache_logger_on_first_use=False,
@@ -115,20 +116,12 @@ def _set_library_levels(number: int) -> None:
     logging.getLogger("notifier").setLevel(number)
 
 
-def _renderers(log_format: Literal["auto", "json", "console"], out: "Unbreakable") -> list[Processor]:
-    terminal = out.isatty()
-    if log_format == "console" or (log_format == "auto" and terminal):
-        colors = terminal and "NO_COLOR" not in os.environ
-        return [
-            seen,
-            structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback),
-            _redact,
-        ]
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(separators=(",", ":")), _redact]
-
-
-def _is_json(log_format: Literal["auto", "json", "console"], out: "Unbreakable") -> bool:
-    return log_format == "json" or (log_format == "auto" and not out.isatty())
+def _renderers(out: Unbreakable, *, as_json: bool) -> list[Processor]:
+    if as_json:
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(separators=(",", ":")), _redact]
+    colors = out.isatty() and "NO_COLOR" not in os.environ
+    console = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+    return [seen, console, _redact]
 
 
 def _redact(_logger: WrappedLogger, _method: str, line: EventDict | str) -> str:
