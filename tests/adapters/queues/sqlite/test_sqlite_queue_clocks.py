@@ -7,7 +7,7 @@ import pytest
 
 from notifier.adapters.queues.sqlite import SqliteQueue
 from notifier.adapters.queues.sqlite.writer import SqliteOptions, from_now_on
-from tests.contract.queues import Inbox, delay, names, outgoing
+from tests.contract.queues import Inbox, names, outgoing
 
 HOUR = 3600.0
 
@@ -38,12 +38,12 @@ async def test_a_clock_set_back_between_two_runs_prolongs_no_delay(tmp_path: Pat
 
     Set forwards while nobody ran, delays end early: that cannot be told from a long time in which nobody ran.
     """
-    pace = 1_000_000.0
-    options = SqliteOptions(path=tmp_path / "queue.db", pace=lambda: pace)
+    wall = pace = 1_000_000.0
+    options = SqliteOptions(path=tmp_path / "queue.db", clock=lambda: wall, pace=lambda: pace)
     queue = SqliteQueue(options)
     await queue.open()
     for number in range(3):
-        await delay(queue, 64, outgoing(str(number)))
+        await queue.publish_later(outgoing(str(number)), due=wall + 64)
         pace += 10
     await queue.close()
     pace -= HOUR
