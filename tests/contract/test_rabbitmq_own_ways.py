@@ -30,6 +30,7 @@ from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import DEAD, Kind, Lane, Outgoing
 from notifier.operations.doctor import Severity
 from tests.contract.queues import PATIENCE, Inbox, consuming, delay, names, outgoing, ready
+from tests.contract.test_rabbitmq_traps import publish_until_durable
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.waiting import until
 
@@ -230,12 +231,7 @@ async def test_a_retry_comes_when_it_is_due_and_one_that_goes_nowhere_is_an_erro
         await (await channel.get_queue(f"{prefix}.{DEAD}", ensure=False)).delete(if_unused=False, if_empty=False)
     with pytest.raises(QueueUnavailable):
         await queue.publish(DEAD, outgoing("nowhere"))
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            with contextlib.suppress(QueueUnavailable):
-                await queue.publish(DEAD, outgoing("there again"))
-                break
-            await queue.available()
+    await publish_until_durable(queue, DEAD, outgoing("there again"))
 
 
 async def test_one_that_cannot_be_decoded_takes_no_neighbour_with_it(
@@ -321,12 +317,7 @@ async def test_an_alarm_is_met_by_the_confirm_that_does_not_come(
         await ready(queue, Lane.EVENTS, 0)
     finally:
         await asyncio.to_thread(rabbitmq.ctl, "set_vm_memory_high_watermark", "0.4")
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            with contextlib.suppress(QueueUnavailable):
-                await queue.publish(DEAD, outgoing("c"))
-                break
-            await queue.available()
+    await publish_until_durable(queue, DEAD, outgoing("c"))
 
 
 @pytest.mark.usefixtures("changed")

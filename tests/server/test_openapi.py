@@ -168,12 +168,3 @@ def test_every_route_that_stands_is_told() -> None:
     assert both["delete"]["summary"] == "Say nothing much."
     assert both["delete"]["parameters"][0]["name"] == "id"
     assert both["get"]["operationId"] != both["delete"]["operationId"]
-
-
-def test_it_is_the_application_s_own() -> None:
-    """Every route of the application is in the document that it serves; each says what it is for."""
-    made = app()
-    standing = {
-        (route.method, route.resource.canonical) for route in made.router.routes() if route.resource is not None
-    }
-    assert {("POST", "/v1/events"), ("GET", PATH)} <= standing
