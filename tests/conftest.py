@@ -32,7 +32,6 @@ FIRST_FAULTS = frozenset(
         "test_publishers.py",
         "test_broker_restarts.py",
         "test_table.py",
-        "test_workers.py",
     }
 )
 """Modules of tests/faults that run in `make test` too."""

@@ -26,6 +26,8 @@ from notifier.server.publishers.events import ApiSources, api_app
 from tests.contract.letters import RULES, bury, course
 from tests.contract.queues import ready
 
+pytestmark = pytest.mark.full
+
 COUNT, SIZE = 150, 100_000  # more than the sockets on either side hold
 WITHIN = 1.0  # seconds
 EVERY = 0.01  # seconds between two pieces of 10,000 bytes: all of it would take 15 s

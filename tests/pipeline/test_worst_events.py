@@ -14,6 +14,8 @@ from notifier.pipeline.selection import AT_HAND, OPENED_EVERY
 from tests.faults.worst_events import NOBODY, WORST, filled, name
 from tests.pipeline.stage import ISS, Stage, client, running
 
+pytestmark = pytest.mark.full
+
 MOST = 0.020  # seconds of the processor's time in one round of the loop
 TRIES = 20  # other processes use the same caches and cores
 OURS = {

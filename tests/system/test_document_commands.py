@@ -16,6 +16,8 @@ from tests.system.command import ROOT
 from tests.system.shell import Shell, blocks, free_ports
 from tests.system.site import OTHER, Site
 
+pytestmark = pytest.mark.full
+
 WALKED = {"README.md": 1, "docs/tutorial.md": 0}
 """Documents that are walked through elsewhere, from this block on."""
 NOT_RUN = {
