@@ -54,6 +54,7 @@ DELIVERY_LIMIT = 100  # times that a message is given back to the queue; at the 
 LAST_CHANCE = DELIVERY_LIMIT - 1
 SUSPECT = 3  # times given back for no known reason, after which the message may be what kills the process
 DEAD = "dead"
+LONGEST_PARKED = 1024.0  # seconds that a delivery stays in a bucket at most
 DELAYED = "delay."  # begins the names of the queues in which messages wait until they are due
 
 

@@ -3,7 +3,7 @@
 Each is a protocol of a few methods. Adapters have these methods; the composition root (`notifier/app`) connects them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from notifier.domain.backoff import Rounding
@@ -38,6 +38,33 @@ class Publisher(Protocol):
 
     async def available(self) -> None:
         """Return when a publish has a chance again: connected and not blocked. Never raises; paces its caller."""
+
+
+class Parking(Protocol):
+    """Where deliveries wait for a client that is down: in buckets. Several clients may share one."""
+
+    def bucket(self, client: tuple[str, str]) -> str:
+        """Return the name of the bucket of this client (`iss`, `client_id`)."""
+
+    async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
+        """Return once the message is durable in the bucket. Raises QueueUnavailable.
+
+        It stays there until it is fetched. At the latest it comes back as a retry by itself: after `LONGEST_PARKED` on
+        RabbitMQ, at `until` (epoch seconds) if the queue can.
+        """
+
+    async def fetch(self, bucket: str, most: int) -> Sequence[Message]:
+        """Take up to `most` messages out of the bucket, oldest first, to be acked like those of the lane of retries.
+
+        Fewer than `most` mean that nothing else waits there. They may be for another client of the bucket. What is not
+        acked before the connection is lost, or the process ends, is in the bucket again. Raises QueueUnavailable.
+        """
+
+    async def parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
+        """Return how many messages wait in each of these buckets (None: in all), without the empty ones.
+
+        Messages that were taken and not acked do not count. Raises QueueUnavailable.
+        """
 
 
 class Acknowledger(Protocol):
