@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import secrets
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,17 +90,17 @@ async def measure(node: RabbitmqNode, events: int, rounds: int) -> Report:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> int:
     """0 when every event was taken."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.broker_cost", description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=int, default=20_000, help="of each round (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="put all figures there")
-    given = parser.parse_args(arguments)
+    given = parser.parse_args()
     with rabbitmq_node(under=IN_MEMORY if IN_MEMORY.is_dir() else None) as node:
         found = uvloop.run(measure(node, given.events, given.rounds))
     told = f"{found.published:.0f} published and confirmed, {found.consumed:.0f} taken and acked, {found.both:.0f} both"
-    answer(to_stderr=False).print(f"RabbitMQ {found.version}, µs of processor time an event: {told}")
+    answer().print(f"RabbitMQ {found.version}, µs of processor time an event: {told}")
     merge(given.json, {f"broker-{found.version}": found})
     return 0
 

@@ -10,7 +10,6 @@ told by stage (`stages.py`), in hundredths of the ceiling's cost.
 
 import argparse
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from rich.table import Table
 
 from tests.benchmarks.nginx import nginx
 from tests.benchmarks.record import load, merge
-from tests.benchmarks.rig import Cores, answer, broker_url, console, share_cores
+from tests.benchmarks.rig import Cores, answer, console, machine, table_of
 from tests.benchmarks.stages import NAMES
 from tests.benchmarks.throughput import Report, cases, chosen, measure
 from tests.benchmarks.throughput_run import Bench
@@ -86,9 +85,8 @@ class Moved:
 
 def table(all_moved: Sequence[Moved]) -> Table:
     """For people."""
-    made = Table(title="processor time of a delivery ÷ the ceiling's", title_justify="left")
-    for heading in ("case", "recorded", "now", "moved", "verdict", "in which stages"):
-        made.add_column(heading, justify="right" if heading in ("recorded", "now", "moved") else "left")
+    headings = ("case", "recorded", "now", "moved", "verdict", "in which stages")
+    made = table_of("processor time of a delivery ÷ the ceiling's", headings, left=len(headings))
     for each in all_moved:
         told = ", ".join(f"{name} {by:+.2f}" for name, by in each.stages[:3] if not math.isnan(by))
         made.add_row(each.name, _shown(each.before), _shown(each.now), f"{each.by:+.1%}", _verdict(each), told)
@@ -118,8 +116,8 @@ async def run(
     return reports
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+def main() -> int:
+    """0 as before, cheaper or recorded; 1 dearer, or deliveries missing; 2 nothing to compare with."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.check", description=__doc__.splitlines()[0])
     parser.add_argument("--record", action="store_true", help="keep today's figures to compare with")
     parser.add_argument("--case", action="append", metavar="NAME", help=f"default: {', '.join(CASES)}")
@@ -127,26 +125,18 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--deliveries", type=int, default=20_000, help="of each drain (%(default)s)")
     parser.add_argument("--file", type=Path, default=RECORDED, help="what is compared with (%(default)s)")
     parser.add_argument("--url", help="a RabbitMQ that may be used (default: a private node)")
-    given = parser.parse_args(arguments)
-    given.names = [*chosen(given.case or CASES, cases(), parser)]
-    return given
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 as before, cheaper or recorded; 1 dearer, or deliveries missing; 2 nothing to compare with."""
-    given, progress = parse(arguments), console()
-    known = load(given.file)
-    if missing := [name for name in given.names if name not in known and not given.record]:
+    given = parser.parse_args()
+    names = [*chosen(given.case or CASES, cases(), parser)]
+    progress, known = console(), load(given.file)
+    if missing := [name for name in names if name not in known and not given.record]:
         progress.print(f"{given.file} has no {', '.join(missing)}; record it first, with --record")
         return 2
-    cores = share_cores(1)
-    os.sched_setaffinity(0, cores.rest)
-    with broker_url(given.url) as url:
-        reports = uvloop.run(run(given.names, url, cores, given, progress))
+    with machine(given.url) as (url, cores):
+        reports = uvloop.run(run(names, url, cores, given, progress))
     now = {report.case.name: ratio_of(report) for report in reports}
     all_moved = [Moved(name=name, before=recorded(known[name]), now=now[name]) for name in now if name in known]
     if all_moved:
-        answer(to_stderr=False).print(table(all_moved))
+        answer().print(table(all_moved))
     if not all(report.complete for report in reports):
         progress.print("deliveries are missing or came twice")
         return 1

@@ -7,27 +7,22 @@ published and taken in; nothing is published, and the worker's use of its core i
 deliveries again; then the dead client recovers, fresh deliveries going on. README.md says how to read the figures.
 """
 
-import argparse
 import gc
 import math
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import uvloop
 from rich.table import Table
 
 from tests.benchmarks.deferrals_run import Found, Options, run
 from tests.benchmarks.receivers import Kind
-from tests.benchmarks.rig import Setup, answer, broker_url, console, described, share_cores, write_json
+from tests.benchmarks.rig import Setup, answer, command_line, console, described, machine, table_of, write_json
 
 
 def table(found: Found, options: Options) -> Table:
     """For people."""
-    made = Table(title=f"{options.deliveries:,} deliveries wait for one dead client", title_justify="left")
-    for heading in ("", "", "target"):
-        made.add_column(heading)
+    made = table_of(f"{options.deliveries:,} deliveries wait for one dead client", ("", "", "target"), left=3)
     cpu, after = found.waiting, found.recovery
     passes = ", ".join(f"{phase} {value:.2f}" for phase, value in found.passes.items())
     rows = (
@@ -63,9 +58,9 @@ def bars(counts: Sequence[int], width: int = 100) -> str:
     return f"arrivals a second since the recovery, {seconds} s a mark, █ = {most:.0f}:\n|{line}|"
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.deferrals", description=__doc__.splitlines()[0])
+def main() -> int:
+    """0 when every delivery has arrived, else 1."""
+    parser = command_line("deferrals", __doc__)
     parser.add_argument("--deliveries", type=int, default=100_000, help="that wait (default %(default)s)")
     parser.add_argument("--fault", choices=("refuse", "hang"), default="refuse", help="of the client (%(default)s)")
     parser.add_argument(
@@ -78,26 +73,16 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--max-concurrent", type=int, default=32, help="of the client (%(default)s, likewise)")
     parser.add_argument("--max-age", default="24h", help="no delivery may expire meanwhile (%(default)s, likewise)")
     parser.add_argument("--log-level", default="info", help="of the worker, to a file (%(default)s)")
-    parser.add_argument("--url", help="a RabbitMQ that may be used (default: a private node)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="all figures; - for stdout")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when every delivery has arrived, else 1."""
-    given = parse(arguments)
+    given = parser.parse_args()
     delivery = {"max_age": given.max_age, "circuit": {"open_for": given.open_for}}
     options = Options(
         setup=Setup(delivery=delivery, log_level=given.log_level), deliveries=given.deliveries, fault=Kind(given.fault),
         wait=given.wait, fresh=given.fresh, answer=given.answer, limit=given.limit, max_concurrent=given.max_concurrent,
     )  # fmt: skip
-    cores = share_cores(1)
-    os.sched_setaffinity(0, cores.rest)  # and so the node's and the receivers', which inherit it
-    with broker_url(given.url) as url:
+    with machine(given.url) as (url, cores):
         found = uvloop.run(run(url, options, cores, console()))
-    shown = answer(to_stderr=str(given.json) == "-")
-    shown.print(table(found, options))
-    shown.print(bars(found.recovery.arrivals), soft_wrap=True)
+    answer(given.json).print(table(found, options))
+    answer(given.json).print(bars(found.recovery.arrivals), soft_wrap=True)
     write_json(given.json, {"machine": described(), "options": options, "cores": cores, "found": found})
     return 0 if found.account.complete else 1
 

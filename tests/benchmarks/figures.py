@@ -37,6 +37,11 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(min=ordered[0], median=middle, max=ordered[-1])
 
 
+def spreads(records: Sequence[object], *names: str) -> dict[str, Spread]:
+    """Of each of these fields."""
+    return {name: spread([getattr(record, name) for record in records]) for name in names}
+
+
 def ratios(pairs: Iterable[tuple[float, float]]) -> Spread:
     """Second over first of each pair."""
     return spread([after / before if before else math.nan for before, after in pairs])

@@ -8,11 +8,9 @@ again while its event loop is watched.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import uvloop
 from rich.console import Console
@@ -21,7 +19,7 @@ from rich.table import Table
 from tests.benchmarks import figures
 from tests.benchmarks.nginx import nginx
 from tests.benchmarks.record import merge
-from tests.benchmarks.rig import Cores, answer, broker_url, console, share_cores
+from tests.benchmarks.rig import Cores, answer, command_line, console, machine, table_of
 from tests.benchmarks.starting import Start, start
 from tests.benchmarks.throughput import Report, chosen, measure
 from tests.benchmarks.throughput_run import CLIENTS, Bench, Case, Receiver
@@ -112,7 +110,7 @@ class Started:
     @property
     def complete(self) -> bool:
         """It was asked all the while."""
-        return all(each.during.asked > 0 for each in self.rounds)
+        return all(each.complete for each in self.rounds)
 
 
 async def grown(
@@ -142,17 +140,15 @@ async def started(name: str, point: Starting, cores: Cores, rounds: int, progres
         series=point.series,
         x=point.x,
         rounds=starts,
-        seconds=figures.spread([each.seconds for each in starts]),
-        reload_seconds=figures.spread([each.reload_seconds for each in starts]),
+        **figures.spreads(starts, "seconds", "reload_seconds"),
         stall=figures.spread([each.during.max for each in starts]),
     )
 
 
 def table(found: Sequence[Grown]) -> Table:
     """Of the drains."""
-    made = Table(title="what a delivery costs: median (min – max)", title_justify="left")
-    for heading in ("series", "x", "rate", "CPU µs", "÷ ceiling", "MiB", "/metrics", "loop meanwhile, at most"):
-        made.add_column(heading, justify="left" if heading == "series" else "right")
+    headings = ("series", "x", "rate", "CPU µs", "÷ ceiling", "MiB", "/metrics", "loop meanwhile, at most")
+    made = table_of("what a delivery costs: median (min – max)", headings)
     for each in found:
         report, scrapes = each.report, [worker.scrape for _, worker in each.report.rounds if worker.scrape is not None]
         made.add_row(
@@ -165,9 +161,8 @@ def table(found: Sequence[Grown]) -> Table:
 
 def starts_table(found: Sequence[Started]) -> Table:
     """Of the starts."""
-    made = Table(title="starts and reloads: median (min – max)", title_justify="left")
-    for heading in ("file", "clients", "ready after s", "MiB", "reload s", "MiB then, at most", "loop held up, ms"):
-        made.add_column(heading, justify="left" if heading == "file" else "right")
+    headings = ("file", "clients", "ready after s", "MiB", "reload s", "MiB then, at most", "loop held up, ms")
+    made = table_of("starts and reloads: median (min – max)", headings)
     for each in found:
         most = max(start.memory for start in each.rounds), max(start.reload_memory for start in each.rounds)
         made.add_row(
@@ -177,7 +172,7 @@ def starts_table(found: Sequence[Started]) -> Table:
     return made
 
 
-async def run(url: str | None, cores: Cores, given: argparse.Namespace, progress: Console) -> list[Grown | Started]:
+async def run(url: str, cores: Cores, given: argparse.Namespace, progress: Console) -> list[Grown | Started]:
     """Each point is written as soon as it is measured."""
     found: list[Grown | Started] = []
     async with nginx() as receiver:
@@ -186,42 +181,30 @@ async def run(url: str | None, cores: Cores, given: argparse.Namespace, progress
             if isinstance(point, Starting):
                 made = await started(name, point, cores, given.rounds, progress)
             else:
-                made = await grown(name, point, (url or "", receiver, cores), given, progress)
+                made = await grown(name, point, (url, receiver, cores), given, progress)
             found.append(made)
             merge(given.json, {name: made})
     return found
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.growth", description=__doc__.splitlines()[0])
+def main() -> int:
+    """0 when every delivery came; else 1."""
+    parser = command_line("growth", __doc__)
     parser.add_argument(
         "--case", action="append", metavar="NAME",
         help=f"one of {', '.join(points())}; or a shell pattern such as 'backlog-*'; several times; default: all",
     )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=3, help="of each point (%(default)s)")
     parser.add_argument("--deliveries", type=int, default=20_000, help="of each drain (%(default)s)")
-    parser.add_argument("--url", help="a RabbitMQ that may be used (default: a private node)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="put all figures there")
-    given = parser.parse_args(arguments)
+    given = parser.parse_args()
     given.chosen = chosen(given.case, points(), parser)
-    return given
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when every delivery came; else 1."""
-    given, progress = parse(arguments), console()
-    cores = share_cores(1)
-    os.sched_setaffinity(0, cores.rest)
-    with broker_url(given.url) as url:
+    progress = console()
+    with machine(given.url) as (url, cores):
         found = uvloop.run(run(url, cores, given, progress))
-    tables = (
-        table([each for each in found if isinstance(each, Grown)]),
-        starts_table([each for each in found if isinstance(each, Started)]),
-    )
-    for each in tables:
-        if each.row_count:
-            answer(to_stderr=False).print(each)
+    if drains := [each for each in found if isinstance(each, Grown)]:
+        answer(given.json).print(table(drains))
+    if starts := [each for each in found if isinstance(each, Started)]:
+        answer(given.json).print(starts_table(starts))
     return 0 if all(each.complete for each in found) else 1
 
 

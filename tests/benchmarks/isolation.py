@@ -7,14 +7,11 @@ published until a healthy client has the request. *Drain*: the events wait in th
 is that of the healthy clients' deliveries. What each case is, and how to read the figures: README.md.
 """
 
-import argparse
 import gc
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
@@ -27,7 +24,7 @@ from tests.benchmarks.isolation_run import FAN_OUT, Bench, Case, Measured, Optio
 from tests.benchmarks.processes import receivers
 from tests.benchmarks.receivers import Behaviour, Kind
 from tests.benchmarks.record import merge
-from tests.benchmarks.rig import Cores, Setup, answer, broker_url, console, share_cores
+from tests.benchmarks.rig import Cores, Setup, answer, command_line, console, machine, table_of
 
 HANG: Final = Behaviour(kind=Kind.HANG)
 CASES: Final[Mapping[str, Case]] = MappingProxyType(
@@ -109,9 +106,8 @@ def table(report: Report) -> Table:
         f"{report.case}: {case.faulty} of {case.clients} clients, {case.workers} worker(s);"
         f" {measured.rate:.0f} events/s of {measured.capacity:.0f}, {min(FAN_OUT, case.clients)} clients each"
     )
-    made = Table(title=title, title_justify="left")
-    for heading in ("", "A: all healthy", "B: with the fault", "B/A (min – max)", "A/A (min – max)", "target"):
-        made.add_column(heading)
+    headings = ("", "A: all healthy", "B: with the fault", "B/A (min – max)", "A/A (min – max)", "target")
+    made = table_of(title, headings, left=len(headings))
     firsts = [_values(first) for first, _ in measured.rounds]
     seconds = [_values(second) for _, second in measured.rounds]
     for name, title in (
@@ -145,9 +141,9 @@ def record(report: Report, options: Options) -> dict[str, object]:
     }  # fmt: skip
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.isolation", description=__doc__.splitlines()[0])
+def main() -> int:
+    """0 when every delivery is accounted for, else 1."""
+    parser = command_line("isolation", __doc__)
     parser.add_argument("--case", action="append", choices=[*CASES, "all"], help="may be repeated; default: all")
     parser.add_argument("--seconds", type=float, default=45, help="measured in each paced turn (default %(default)s)")
     parser.add_argument("--warm-up", type=float, default=5, help="seconds before that which do not count (%(default)s)")
@@ -156,25 +152,17 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, help="events a second (default: half of the measured capacity)")
     parser.add_argument("--probe", type=int, default=1500, help="events to measure the capacity with (%(default)s)")
     parser.add_argument("--log-level", default="info", help="of the workers, to a file (%(default)s)")
-    parser.add_argument("--url", help="a RabbitMQ that may be used (default: a private node)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="all figures; - for stdout")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when every delivery is accounted for, else 1."""
-    given, progress, reports = parse(arguments), console(), []
+    given = parser.parse_args()
+    progress, reports = console(), []
     chosen = list(CASES) if not given.case or "all" in given.case else given.case
     options = Options(
         setup=Setup(delivery={}, log_level=given.log_level), seconds=given.seconds, warm_up=given.warm_up,
         drain=given.drain, rounds=max(1, given.rounds), rate=given.rate, probe=given.probe,
     )  # fmt: skip
-    cores = share_cores(max(CASES[name].workers for name in chosen))
-    os.sched_setaffinity(0, cores.rest)  # and so the node's and the receivers', which inherit it
-    with broker_url(given.url) as url:
+    with machine(given.url, max(CASES[name].workers for name in chosen)) as (url, cores):
         for name in chosen:
             report = uvloop.run(run_case(name, CASES[name], url, options, cores, progress))
-            answer(to_stderr=str(given.json) == "-").print(table(report))
+            answer(given.json).print(table(report))
             reports.append(report)
             merge(given.json, {name: record(report, options)})
     return 0 if all(report.complete for report in reports) else 1

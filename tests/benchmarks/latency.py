@@ -8,11 +8,9 @@ measured. The capacity is that of a first drain of the same run.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import uvloop
 from rich.console import Console
@@ -23,7 +21,7 @@ from tests.benchmarks.isolation_run import Bench, Case, Options, Paced
 from tests.benchmarks.processes import Receivers, receivers
 from tests.benchmarks.receivers import Behaviour
 from tests.benchmarks.record import merge
-from tests.benchmarks.rig import Cores, Setup, answer, broker_url, console, share_cores
+from tests.benchmarks.rig import Cores, Setup, answer, command_line, console, machine, table_of
 
 LOADS = (0.1, 0.5, 0.8)
 CLIENTS = 20
@@ -63,21 +61,16 @@ def report(load: float, capacity: float, rounds: Sequence[Paced]) -> Report:
         capacity=capacity,
         rate=load * capacity,
         rounds=rounds,
-        p50=figures.spread([paced.p50 for paced in rounds]),
-        p99=figures.spread([paced.p99 for paced in rounds]),
-        p999=figures.spread([paced.p999 for paced in rounds]),
-        max=figures.spread([paced.max for paced in rounds]),
         late=figures.spread([paced.late_p99 for paced in rounds]),
-        cpu=figures.spread([paced.cpu for paced in rounds]),
+        **figures.spreads(rounds, "p50", "p99", "p999", "max", "cpu"),
     )
 
 
 def table(reports: Sequence[Report]) -> Table:
     """For people."""
     title = f"ms from publication to arrival: median (min – max); at half load p50 < {TARGETS['p50']}, p99 < 25"
-    made = Table(title=title, title_justify="left")
-    for heading in ("load", "events/s", "p50", "p99", "p99.9", "max", "publisher late, p99", "of a core", "arrived"):
-        made.add_column(heading, justify="right")
+    headings = ("load", "events/s", "p50", "p99", "p99.9", "max", "publisher late, p99", "of a core", "arrived")
+    made = table_of(title, headings, left=0)
     for each in reports:
         arrived = sum(paced.account.arrived for paced in each.rounds)
         expected = sum(paced.account.expected for paced in each.rounds)
@@ -114,30 +107,21 @@ async def run(url: str, cores: Cores, given: argparse.Namespace, progress: Conso
         return await measure(url, played, cores, given, progress)
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.latency", description=__doc__.splitlines()[0])
+def main() -> int:
+    """0 when every delivery arrived; else 1."""
+    parser = command_line("latency", __doc__)
     parser.add_argument("--load", type=float, action="append", help="of the capacity; default: 0.1, 0.5 and 0.8")
     parser.add_argument("--rounds", type=int, default=3, help="of each load (%(default)s)")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each round (%(default)s)")
     parser.add_argument("--warm-up", type=float, default=3.0, help="seconds before them (%(default)s)")
     parser.add_argument("--probe", type=int, default=2000, help="events that the capacity is measured by (%(default)s)")
     parser.add_argument("--capacity", type=float, help="events a second, instead of measuring it")
-    parser.add_argument("--url", help="a RabbitMQ that may be used (default: a private node)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="put all figures there")
-    given = parser.parse_args(arguments)
+    given = parser.parse_args()
     given.load = sorted(given.load or LOADS)
-    return given
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when every delivery arrived; else 1."""
-    given, progress = parse(arguments), console()
-    cores = share_cores(1)
-    os.sched_setaffinity(0, cores.rest)
-    with broker_url(given.url) as url:
+    progress = console()
+    with machine(given.url) as (url, cores):
         reports = uvloop.run(run(url, cores, given, progress))
-    answer(to_stderr=False).print(table(reports))
+    answer().print(table(reports))
     merge(given.json, {f"load-{each.load:g}": each for each in reports})
     return 0 if all(each.complete for each in reports) else 1
 

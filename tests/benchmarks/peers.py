@@ -7,7 +7,6 @@ same nginx, and node-oidc-provider's own sending. What is fair in that, and what
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,16 +21,11 @@ from tests.benchmarks import figures
 from tests.benchmarks.nginx import nginx
 from tests.benchmarks.peers_run import ENVIRONMENT, PEERS, Peer, PeerBench, versions
 from tests.benchmarks.record import merge
-from tests.benchmarks.rig import Cores, answer, broker_url, console, share_cores
-from tests.benchmarks.throughput_run import Bench, Case, Drain
+from tests.benchmarks.rig import Cores, answer, command_line, console, machine, table_of
+from tests.benchmarks.throughput_run import CASES, Bench, Case, Drain
 
 OURS, CEILING, BEST = "notifier", "ceiling", "best framework"
 FRAMEWORKS = frozenset(peer.name for peer in PEERS if peer.framework)
-CASES = {
-    f"{alg.lower()}-{fan_out}": Case(queue="rabbitmq", alg=alg, fan_out=fan_out)
-    for alg in ("RS256", "ES256")
-    for fan_out in (1, 10)
-}
 # How often faster than the best framework, by algorithm and clients an event; than a provider's own sending: faster.
 TARGETS = {("RS256", 1): 1.15, ("ES256", 1): 1.7, ("RS256", 10): 1.4, ("ES256", 10): 2.5}
 
@@ -77,9 +71,8 @@ def target(case: Case, name: str) -> str:
 
 def table(reports: Sequence[Report]) -> Table:
     """For people."""
-    made = Table(title="deliveries a second on one core: median (min – max)", title_justify="left")
-    for heading in ("case", "program", "rate", "notifier ÷ program", "target", "CPU µs", "came", "verified"):
-        made.add_column(heading, justify="left" if heading in ("case", "program") else "right")
+    headings = ("case", "program", "rate", "notifier ÷ program", "target", "CPU µs", "came", "verified")
+    made = table_of("deliveries a second on one core: median (min – max)", headings, left=2)
     for each in reports:
         label = f"{each.case.alg}, {each.case.fan_out} client{'s' if each.case.fan_out > 1 else ''}"
         for name in each.rate:
@@ -129,22 +122,16 @@ async def run(
     return reports
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.peers", description=__doc__.splitlines()[0])
+def main() -> int:
+    """0 when every delivery of every drain of every program came, exactly once, and every token was valid; else 1."""
+    parser = command_line("peers", __doc__)
     parser.add_argument("--case", action="append", choices=[*CASES], help="default: all")
     parser.add_argument("--peer", action="append", choices=[peer.name for peer in PEERS], help="default: all installed")
     parser.add_argument("--rounds", type=int, default=3, help="of each case (%(default)s)")
     parser.add_argument("--deliveries", type=int, default=20_000, help="of each drain (%(default)s)")
-    parser.add_argument("--url", help="a RabbitMQ that may be used (default: a private node)")
     parser.add_argument("--environment", type=Path, default=ENVIRONMENT, help="where the peers are (%(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="all figures; - for stdout")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when every delivery of every drain of every program came, exactly once, and every token was valid; else 1."""
-    given, progress = parse(arguments), console()
+    given = parser.parse_args()
+    progress = console()
     chosen = {name: CASES[name] for name in given.case or CASES}
     wanted = [peer for peer in PEERS if given.peer is None or peer.name in given.peer]
     against = [peer for peer in wanted if peer.found(given.environment)]
@@ -153,11 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress.print(f"{peer.name} is not installed in {given.environment}, and so left out")
     if not against:
         return 1
-    cores = share_cores(1)
-    os.sched_setaffinity(0, cores.rest)  # and so the node's and the receiver's, which inherit it
-    with broker_url(given.url) as url:
+    with machine(given.url) as (url, cores):
         reports = uvloop.run(run(chosen, against, url, cores, given, progress))
-    answer(to_stderr=str(given.json) == "-").print(table(reports))
+    answer(given.json).print(table(reports))
     used = versions(given.environment)
     merge(given.json, {name: {**asdict(each), "versions": used} for name, each in zip(chosen, reports, strict=True)})
     return 0 if all(drain.complete for each in reports for drains in each.rounds for drain in drains.values()) else 1

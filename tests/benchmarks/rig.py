@@ -3,6 +3,7 @@
 Only loopback. All moments are of the monotonic clock, which all processes of a machine share.
 """
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -21,6 +22,7 @@ from typing import Any
 
 import aio_pika
 from rich.console import Console
+from rich.table import Table
 
 from notifier.adapters.queues.rabbitmq.administration import declare_topology, delete_topology
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
@@ -167,17 +169,29 @@ async def publish_unconfirmed(
 # ── running one by hand ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-@contextlib.contextmanager
-def broker_url(given: str | None) -> Iterator[str]:
-    """The broker that was given, or a private node, on the cores that this process has, with its data in memory.
+def command_line(name: str, doc: str | None) -> argparse.ArgumentParser:
+    """The arguments that benchmarks share; `doc` is the module's docstring."""
+    assert doc is not None
+    parser = argparse.ArgumentParser(prog=f"python -m tests.benchmarks.{name}", description=doc.splitlines()[0])
+    parser.add_argument("--url", help="a RabbitMQ that may be used (default: a private node)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="put all figures there; - for stdout")
+    return parser
 
-    A disk that takes its time for a moment would be felt in one turn and not in the next.
+
+@contextlib.contextmanager
+def machine(url: str | None, workers: int = 1) -> Iterator[tuple[str, Cores]]:
+    """The broker that was given, or a private node; and the cores, of which this process keeps those left by workers.
+
+    The node and the receivers inherit that. The node's data is in memory: a slow moment of a disk would be felt in
+    one turn and not in the next.
     """
-    if given is not None:
-        yield given
+    cores = share_cores(workers)
+    os.sched_setaffinity(0, cores.rest)
+    if url is not None:
+        yield url, cores
         return
     with rabbitmq_node(under=IN_MEMORY if IN_MEMORY.is_dir() else None) as node:
-        yield node.url
+        yield node.url, cores
 
 
 def described() -> dict[str, object]:
@@ -223,7 +237,16 @@ def console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def answer(*, to_stderr: bool) -> Console:
-    """For tables: stdout, unless JSON goes there. Wide enough for them where it is no terminal."""
+def answer(json_file: Path | None = None) -> Console:
+    """For tables: stdout, unless JSON goes there. Wide enough for them if it is no terminal."""
+    to_stderr = str(json_file) == "-"
     made = Console(stderr=to_stderr, highlight=False)
     return made if made.is_terminal else Console(stderr=to_stderr, highlight=False, width=180)
+
+
+def table_of(title: str, headings: Sequence[str], *, left: int = 1) -> Table:
+    """An empty table. The columns after the first few hold figures, which stand on the right."""
+    made = Table(title=title, title_justify="left")
+    for number, heading in enumerate(headings):
+        made.add_column(heading, justify="left" if number < left else "right")
+    return made

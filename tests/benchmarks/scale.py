@@ -10,12 +10,11 @@ workers: `share` is then 0.
 
 import argparse
 import math
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import aiohttp
 import uvloop
@@ -26,39 +25,24 @@ from tests.benchmarks import figures, quota
 from tests.benchmarks.nginx import nginx
 from tests.benchmarks.processes import bench_worker
 from tests.benchmarks.record import merge
-from tests.benchmarks.rig import Cores, answer, broker_url, console, share_cores
-from tests.benchmarks.throughput_run import Bench, Case, Drain, Receiver, watched
+from tests.benchmarks.rig import Cores, answer, command_line, console, machine, table_of
+from tests.benchmarks.throughput_run import CASES, Bench, Case, Drain, Receiver, by_turns, watched
 
 SHARE = 0.45
 TARGET = 1.8
 
 
-def cases() -> dict[str, Case]:
-    """By name."""
-    return {
-        f"{alg.lower()}-{fan_out}": Case(queue="rabbitmq", alg=alg, fan_out=fan_out)
-        for alg in ("RS256", "ES256")
-        for fan_out in (1, 10)
-    }
-
-
 class ScaleBench(Bench):
-    """One case, drained by several workers at a time; `share` of a core each, or all of them on one core if it is 0."""
+    """One case, drained by several workers at a time."""
 
-    def __init__(
-        self, url: str, receiver: Receiver, case: Case, cores: Cores, *, deliveries: int, share: float = SHARE
-    ) -> None:
-        super().__init__(url, receiver, case, cores, deliveries=deliveries)
-        self._share = share
-
-    async def drained_by(self, workers: int) -> Drain:
-        """CPU is that of all of them."""
+    async def drained_by(self, workers: int, share: float) -> Drain:
+        """With this share of a core each, or all on one core if it is 0. CPU is that of all of them."""
         wanted = self._events * self._case.fan_out
         async with self.installed() as site, aiohttp.ClientSession() as session, AsyncExitStack() as stack:
             before = await self._receiver.count(session)
             running = []
             for _ in range(workers):
-                group = stack.enter_context(quota.share(self._share)) if self._share else None
+                group = stack.enter_context(quota.share(share)) if share else None
                 worker = await stack.enter_async_context(bench_worker(site, self._cores.workers, group=group))
                 running.append(worker)
 
@@ -107,22 +91,15 @@ async def measure(
     """One case in all of its rounds."""
     url, receiver, cores = where
     share = SHARE if quota.available() else 0.0
-    bench = ScaleBench(url, receiver, case, cores, deliveries=given.deliveries, share=share)
-    rounds = []
-    for number in range(1, given.rounds + 1):
-        pair = await bench.drained_by(1), await bench.drained_by(2)
-        told = " · ".join(f"{each.rate:,.0f}/s at {each.cpu:.0f} µs" for each in pair)
-        progress.print(f"  {case.name}, round {number}: one worker, two: {told}")
-        rounds.append(pair)
-    return report(case, share, rounds)
+    bench = ScaleBench(url, receiver, case, cores, deliveries=given.deliveries)
+    drains = partial(bench.drained_by, 1, share), partial(bench.drained_by, 2, share)
+    return report(case, share, await by_turns(f"{case.name}: one worker, two", drains, given.rounds, progress))
 
 
 def table(reports: Sequence[Report]) -> Table:
     """For people."""
-    made = Table(title="two workers against one, each with the same share of a core", title_justify="left")
     headings = ("case", "share", "one, deliveries/s", "two", "two ÷ one", "target", "CPU µs, one", "two")
-    for heading in headings:
-        made.add_column(heading, justify="left" if heading == "case" else "right")
+    made = table_of("two workers against one, each with the same share of a core", headings)
     for each in reports:
         gain = f"{each.gain:.2f}" if each.share else "not measured: no control group"
         made.add_row(
@@ -137,32 +114,23 @@ async def run(url: str, cores: Cores, given: argparse.Namespace, progress: Conso
     reports = []
     async with nginx() as receiver:
         for name in given.case:
-            reports.append(await measure(cases()[name], (url, receiver, cores), given, progress))
+            reports.append(await measure(CASES[name], (url, receiver, cores), given, progress))
             merge(given.json, {name: reports[-1]})
     return reports
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.scale", description=__doc__.splitlines()[0])
-    parser.add_argument("--case", action="append", choices=[*cases()], help="default: all")
+def main() -> int:
+    """0 when every delivery came, exactly once; else 1."""
+    parser = command_line("scale", __doc__)
+    parser.add_argument("--case", action="append", choices=[*CASES], help="default: all")
     parser.add_argument("--rounds", type=int, default=3, help="of each case (%(default)s)")
     parser.add_argument("--deliveries", type=int, default=20_000, help="of each drain (%(default)s)")
-    parser.add_argument("--url", help="a RabbitMQ that may be used (default: a private node)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="put all figures there")
-    given = parser.parse_args(arguments)
-    given.case = given.case or [*cases()]
-    return given
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when every delivery came, exactly once; else 1."""
-    given, progress = parse(arguments), console()
-    cores = share_cores(1)
-    os.sched_setaffinity(0, cores.rest)
-    with broker_url(given.url) as url:
+    given = parser.parse_args()
+    given.case = given.case or [*CASES]
+    progress = console()
+    with machine(given.url) as (url, cores):
         reports = uvloop.run(run(url, cores, given, progress))
-    answer(to_stderr=False).print(table(reports))
+    answer().print(table(reports))
     return 0 if all(each.complete for each in reports) else 1
 
 

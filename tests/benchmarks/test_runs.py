@@ -12,7 +12,7 @@ from tests.benchmarks.processes import receivers
 from tests.benchmarks.receivers import Behaviour, Kind
 from tests.benchmarks.rig import Cores, Setup
 from tests.benchmarks.stand_in import stand_in
-from tests.benchmarks.throughput_run import Bench
+from tests.benchmarks.throughput_run import CASES, Bench
 
 QUIET = Console(quiet=True)
 ALL_CORES = Cores(tuple(sorted(os.sched_getaffinity(0))), frozenset(os.sched_getaffinity(0)))
@@ -79,9 +79,9 @@ async def test_latency_is_taken_from_when_an_event_was_due(amqp_url: str) -> Non
 
 async def test_two_workers_share_a_queue(amqp_url: str) -> None:
     """Each delivery is made by one of them; without shares of a core, nothing is said about the gain."""
-    case = scale.cases()["es256-10"]
+    case = CASES["es256-10"]
     async with stand_in() as receiver:
-        bench = scale.ScaleBench(amqp_url, receiver, case, ALL_CORES, deliveries=100, share=0.0)
-        drained = await bench.drained_by(2)
+        bench = scale.ScaleBench(amqp_url, receiver, case, ALL_CORES, deliveries=100)
+        drained = await bench.drained_by(2, share=0.0)
     assert drained.complete
     scale.report(case, 0.0, [(drained, drained)])

@@ -9,11 +9,9 @@ core. What is compared and how to read it: README.md.
 
 import argparse
 import fnmatch
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import uvloop
@@ -23,8 +21,8 @@ from rich.table import Table
 from tests.benchmarks import figures
 from tests.benchmarks.nginx import nginx
 from tests.benchmarks.record import merge
-from tests.benchmarks.rig import Cores, answer, broker_url, console, share_cores
-from tests.benchmarks.throughput_run import Bench, Case, Drain
+from tests.benchmarks.rig import Cores, answer, command_line, console, machine, table_of
+from tests.benchmarks.throughput_run import Bench, Case, Drain, by_turns
 
 T = TypeVar("T")
 
@@ -91,24 +89,12 @@ def target(case: Case) -> float | None:
 
 def table(reports: Sequence[Report]) -> Table:
     """For people."""
-    made = Table(title="deliveries a second on one core: median (min – max)", title_justify="left")
-    for heading in (
-        "case",
-        "worker",
-        "ceiling",
-        "worker ÷ ceiling",
-        "target",
-        "CPU µs",
-        "ceiling µs",
-        "MiB",
-        "verified",
-    ):
-        made.add_column(heading, justify="left" if heading == "case" else "right")
+    headings = ("case", "worker", "ceiling", "worker ÷ ceiling", "target", "CPU µs", "ceiling µs", "MiB", "verified")
+    made = table_of("deliveries a second on one core: median (min – max)", headings)
     for each in reports:
-        case = each.case
-        wanted = target(case)
+        wanted = target(each.case)
         made.add_row(
-            case.name, f"{each.rate:,.0f}", f"{each.ceiling:,.0f}", f"{each.ratio:.2f}",
+            each.case.name, f"{each.rate:,.0f}", f"{each.ceiling:,.0f}", f"{each.ratio:.2f}",
             "" if wanted is None else f"≥ {wanted}", f"{each.cpu:.0f}", f"{each.ceiling_cpu:.0f}",
             f"{each.memory.max:.0f}", str(each.verified),
         )  # fmt: skip
@@ -117,12 +103,7 @@ def table(reports: Sequence[Report]) -> Table:
 
 async def measure(name: str, bench: Bench, case: Case, rounds: int, progress: Console) -> Report:
     """One case in all of its rounds."""
-    pairs = []
-    for number in range(1, rounds + 1):
-        pair = await bench.ceiling(), await bench.drain()
-        told = " · ".join(f"{each.rate:,.0f}/s at {each.cpu:.0f} µs" for each in pair)
-        progress.print(f"  {name}, round {number}: ceiling, worker: {told}")
-        pairs.append(pair)
+    pairs = await by_turns(f"{name}: ceiling, worker", (bench.ceiling, bench.drain), rounds, progress)
     return report(case, pairs, bench.verified)
 
 
@@ -140,25 +121,6 @@ async def run(
     return reports
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.throughput", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--case", action="append", metavar="NAME",
-        help=f"one of {', '.join(cases())}; or a shell pattern such as 'rabbitmq-*'; several times; default: all",
-    )  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=3, help="of each case (%(default)s)")
-    parser.add_argument("--deliveries", type=int, default=20_000, help="of each drain (%(default)s)")
-    parser.add_argument("--short", action="store_true", help="1 round of 1,000 deliveries: to see that it works")
-    parser.add_argument("--url", help="a RabbitMQ that may be used (default: a private node)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="put all figures there; - for stdout")
-    given = parser.parse_args(arguments)
-    if given.short:
-        given.rounds, given.deliveries = 1, 1_000
-    given.chosen = chosen(given.case, cases(), parser)
-    return given
-
-
 def chosen(patterns: Sequence[str] | None, known: Mapping[str, T], parser: argparse.ArgumentParser) -> dict[str, T]:
     """The cases that the patterns name."""
     for pattern in patterns or ():
@@ -168,14 +130,24 @@ def chosen(patterns: Sequence[str] | None, known: Mapping[str, T], parser: argpa
     return {name: case for name, case in known.items() if any(fnmatch.fnmatchcase(name, each) for each in wanted)}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> int:
     """0 when every delivery of every drain came, exactly once, and every token of the sample was valid; else 1."""
-    given, progress = parse(arguments), console()
-    cores = share_cores(1)
-    os.sched_setaffinity(0, cores.rest)  # and so the node's and the receiver's, which inherit it
-    with broker_url(given.url) as url:
+    parser = command_line("throughput", __doc__)
+    parser.add_argument(
+        "--case", action="append", metavar="NAME",
+        help=f"one of {', '.join(cases())}; or a shell pattern such as 'rabbitmq-*'; several times; default: all",
+    )  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=3, help="of each case (%(default)s)")
+    parser.add_argument("--deliveries", type=int, default=20_000, help="of each drain (%(default)s)")
+    parser.add_argument("--short", action="store_true", help="1 round of 1,000 deliveries: to see that it works")
+    given = parser.parse_args()
+    if given.short:
+        given.rounds, given.deliveries = 1, 1_000
+    given.chosen = chosen(given.case, cases(), parser)
+    progress = console()
+    with machine(given.url) as (url, cores):
         reports = uvloop.run(run(given.chosen, url, cores, given, progress))
-    answer(to_stderr=str(given.json) == "-").print(table(reports))
+    answer(given.json).print(table(reports))
     if str(given.json) == "-":
         merge(given.json, {each.case.name: each for each in reports})
     return 0 if all(each.complete for each in reports) else 1

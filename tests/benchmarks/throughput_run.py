@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 import aiohttp
+from rich.console import Console
 
 from notifier.adapters.queues.rabbitmq.administration import declare_topology, delete_topology
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
@@ -82,6 +83,14 @@ class Case:
         )
 
 
+CASES = {
+    f"{alg.lower()}-{fan_out}": Case(queue="rabbitmq", alg=alg, fan_out=fan_out)
+    for alg in ("RS256", "ES256")
+    for fan_out in (1, 10)
+}
+"""What is compared with the peers, and measured with a second worker."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
     """One drain: `rate` in deliveries a second, `cpu` in µs of the core each; how many came of how many.
@@ -127,6 +136,20 @@ async def watched(
     if done <= 0:  # too few to be measured: all had come by the first look
         return Drain(rate=math.nan, cpu=math.nan, came=came, wanted=wanted)
     return Drain(rate=done / (ended - began), cpu=1e6 * (in_all - used) / done, came=came, wanted=wanted)
+
+
+Run = Callable[[], Awaitable[Drain]]
+
+
+async def by_turns(name: str, both: tuple[Run, Run], rounds: int, progress: Console) -> list[tuple[Drain, Drain]]:
+    """A drain of each of the two in every round."""
+    pairs = []
+    for number in range(1, rounds + 1):
+        pair = await both[0](), await both[1]()
+        told = " · ".join(f"{each.rate:,.0f}/s at {each.cpu:.0f} µs" for each in pair)
+        progress.print(f"  round {number}, {name}: {told}")
+        pairs.append(pair)
+    return pairs
 
 
 class Receiver(Protocol):

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.benchmarks.isolation import CASES as FAULTS
-from tests.benchmarks.peers import BEST, CASES, CEILING, OURS, target
+from tests.benchmarks.peers import BEST, CEILING, OURS, target
+from tests.benchmarks.throughput_run import CASES
 from tools.performance.cells import Cases, rows, spread
 
 
