@@ -1,6 +1,5 @@
 """`/v1/dead-letters` on a real socket and a real queue: who sees and repairs what, and what is written down."""
 
-import hashlib
 import json
 import time
 from collections.abc import AsyncIterator
@@ -12,18 +11,15 @@ import aiohttp
 import pytest
 
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
-from notifier.domain.api_token import ApiToken
 from notifier.domain.dead_letter import bury_delivery
 from notifier.domain.message import DEAD, Lane
 from notifier.domain.outcome import DeadReason
-from notifier.domain.registry import Registry
-from notifier.domain.session_ended import SessionEnded
 from notifier.operations.dead_letter_audit import DeadLetterAudit
 from notifier.server.authorization import Authorization
-from notifier.server.listener import listen
 from notifier.server.operators.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
-from notifier.server.publishers.events import ApiSources, api_app
+from notifier.server.publishers.events import api_app
 from tests.contract.letters import DELIVERY, ISS, RULES, bury, letter
+from tests.server.serving import accept, serving, sources_of, token
 
 OTHER = "https://other.example.com"
 ELSEWHERE = bury_delivery(replace(DELIVERY, id="o-1", iss=OTHER), DeadReason.EXPIRED, "too old", 1000.0)
@@ -31,16 +27,11 @@ STALE = bury_delivery(replace(DELIVERY, id="stale", sid=None), DeadReason.EXPIRE
 LETTERS = (letter("d-1"), letter("d-2"), letter("m-1", client_id="mail"), STALE, ELSEWHERE)
 
 
-def _token(name: str, *scopes: str, issuers: frozenset[str] | None = None) -> ApiToken:
-    digest = hashlib.sha256(f"{name}-secret".encode()).digest()
-    return ApiToken(name=name, sha256=digest, scopes=frozenset(scopes), issuers=issuers)  # type: ignore[arg-type]
-
-
 TOKENS = (
-    _token("sre", "read", "repair"),
-    _token("reader", "read"),
-    _token("tenant", "read", "repair", issuers=frozenset({OTHER})),
-    _token("idp", "publish"),
+    token("sre", "read", "repair"),
+    token("reader", "read"),
+    token("tenant", "read", "repair", issuers=frozenset({OTHER})),
+    token("idp", "publish"),
 )
 
 
@@ -69,10 +60,6 @@ class Api:
         return {name: depth.ready for name, depth in (await self.queue.depths()).items() if depth.ready}
 
 
-async def _accept(event: SessionEnded, lane: Lane) -> None:
-    return
-
-
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
     """With one letter of another issuer among the five."""
@@ -89,11 +76,9 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
             steady=time.monotonic,
         )
         routes = DeadLetterRoutes(Authorization(lambda: TOKENS), desk).routes()
-        sources = ApiSources(registry=Registry, tokens=lambda: TOKENS, clock=lambda: 5000.0, new_id=lambda: "made-up")
-        listener = await listen(api_app(_accept, sources, more=routes), "127.0.0.1", 0, key="api.listen", grace=1)
-        subject.url = listener.url
-        yield subject
-        await listener.close()
+        async with serving(api_app(accept, sources_of(lambda: TOKENS), more=routes)) as listener:
+            subject.url = listener.url
+            yield subject
     await queue.close()
 
 

@@ -1,7 +1,6 @@
 """Without a tokens file the API answers this machine alone: no web page reads or changes anything."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,39 +8,27 @@ import pytest
 
 from notifier.domain.api_token import ApiToken
 from notifier.domain.message import Lane
-from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
-from notifier.operations.service_status import ServiceStatus, status_of
 from notifier.server.authorization import Authorization
-from notifier.server.listener import Listener, listen
+from notifier.server.listener import Listener
 from notifier.server.openapi import PATH
 from notifier.server.operators.status_routes import StatusRoutes
-from notifier.server.publishers.events import ApiSources, api_app
+from notifier.server.publishers.events import api_app
+from tests.server.serving import look, serving, sources_of, token
 
-SECRET = "reader-secret-3"
-TOKENS = (
-    ApiToken(name="reader", sha256=hashlib.sha256(SECRET.encode()).digest(), scopes=frozenset({"read"}), issuers=None),
-)
 STATUS = "GET /v1/status"
 
 
-async def _accept(event: SessionEnded, lane: Lane) -> None:
+async def nobody_publishes(event: SessionEnded, lane: Lane) -> None:
     raise AssertionError("nobody may publish here")
 
 
-async def _look() -> ServiceStatus:
-    return status_of({}, (), now=1000.0)
-
-
 @asynccontextmanager
-async def listening(tokens: tuple[ApiToken, ...] | None = None) -> AsyncIterator[Listener]:
-    sources = ApiSources(registry=Registry, tokens=lambda: tokens, clock=lambda: 1000.0, new_id=lambda: "made-up")
-    routes = StatusRoutes(Authorization(sources.tokens), _look, lambda: 0.0).routes()
-    listener = await listen(api_app(_accept, sources, more=routes), "127.0.0.1", 0, key="api.listen", grace=1)
-    try:
+async def listening(*tokens: ApiToken) -> AsyncIterator[Listener]:
+    sources = sources_of(lambda: tokens or None)
+    routes = StatusRoutes(Authorization(sources.tokens), look, lambda: 0.0).routes()
+    async with serving(api_app(nobody_publishes, sources, more=routes)) as listener:
         yield listener
-    finally:
-        await listener.close()
 
 
 async def ask(listener: Listener, line: str, *headers: str) -> tuple[int, str]:
@@ -125,8 +112,8 @@ async def test_a_web_page_is_refused_by_its_origin(api: Listener, line: str) -> 
 
 async def test_with_tokens_any_name_will_do() -> None:
     """The token says who it is; a page has none."""
-    async with listening(TOKENS) as listener:
-        bearer = f"Authorization: Bearer {SECRET}"
+    async with listening(token("reader", "read")) as listener:
+        bearer = "Authorization: Bearer reader-secret"
         assert (await ask(listener, f"{STATUS} HTTP/1.1", "Host: notifier.example.com", bearer))[0] == 200
         assert (await ask(listener, f"{STATUS} HTTP/1.1", "Host: localhost"))[0] == 401
         assert (await ask(listener, f"GET {PATH} HTTP/1.1", "Host: notifier.example.com"))[0] == 200

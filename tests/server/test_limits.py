@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -14,14 +13,13 @@ from aiohttp import web
 
 from notifier.domain.api_token import ApiToken
 from notifier.domain.message import Lane
-from notifier.domain.registry import Issuer, Registry
 from notifier.domain.session_ended import SessionEnded
-from notifier.server.listener import Listener, listen
-from notifier.server.publishers.events import ApiLimits, ApiSources, api_app
+from notifier.server.listener import Listener
+from notifier.server.publishers.events import ApiLimits, api_app
+from tests.server.serving import ISS, serving, sources_of, token
 from tests.system.waiting import until
 
 PATIENCE = 30.0
-ISS = "https://id.example.com"
 EVENT = json.dumps({"iss": ISS, "sub": "alice", "sid": "s1", "clients": ["shop"]}).encode()
 REQUEST = (
     b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
@@ -41,11 +39,6 @@ class Gate:
         await self.go.wait()
 
 
-def token(name: str, *scopes: str) -> ApiToken:
-    digest = hashlib.sha256(f"{name}-secret".encode()).digest()
-    return ApiToken(name=name, sha256=digest, scopes=frozenset(scopes or ("publish",)), issuers=None)  # type: ignore[arg-type]
-
-
 @asynccontextmanager
 async def api(
     gate: Gate,
@@ -54,19 +47,11 @@ async def api(
     more: Iterable[web.RouteDef] = (),
     **listening: Any,
 ) -> AsyncIterator[Listener]:
-    sources = ApiSources(
-        registry=lambda: Registry(issuers={ISS: Issuer(iss=ISS)}),
-        tokens=lambda: tokens,
-        clock=lambda: 1000.0,
-        new_id=lambda: "made-up-id",
-    )
-    app = api_app(gate.accept, sources, limits, more)
-    listener = await listen(app, "127.0.0.1", 0, key="api.listen", grace=1, **listening)
-    try:
-        yield listener
-    finally:
-        gate.go.set()
-        await listener.close()
+    async with serving(api_app(gate.accept, sources_of(lambda: tokens), limits, more), **listening) as listener:
+        try:
+            yield listener
+        finally:
+            gate.go.set()
 
 
 @asynccontextmanager

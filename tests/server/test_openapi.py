@@ -1,10 +1,9 @@
 """The API's own description: it tells of every route, it is OpenAPI 3.1, and what it says is true of the listener."""
 
 import asyncio
-import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.request import urlopen
@@ -16,45 +15,22 @@ from schemathesis import GenerationMode
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from notifier.domain.api_token import ApiToken as Token
-from notifier.domain.message import Lane
-from notifier.domain.registry import Issuer, Registry
-from notifier.domain.session_ended import SessionEnded
-from notifier.operations.service_status import ServiceStatus, status_of
 from notifier.server.authorization import Authorization
 from notifier.server.listener import listen
 from notifier.server.openapi import PATH, AnswerDescription, OperationDescription, described, openapi
 from notifier.server.operators.log_level_routes import log_level_routes
 from notifier.server.operators.status_routes import StatusRoutes
-from notifier.server.publishers.events import ApiSources, api_app
+from notifier.server.publishers.events import api_app
+from tests.server.serving import accept, look, sources_of, token
 
-ISS = "https://id.example.com"
-SECRET = "idp-secret-1"
 EXAMPLES = 25  # an operation: some seconds
 
 
-_TOKEN = Token(
-    name="idp",
-    sha256=hashlib.sha256(SECRET.encode()).digest(),
-    scopes=frozenset({"publish", "read", "repair"}),
-    issuers=None,
-)
-
-
-async def _accept(event: SessionEnded, lane: Lane) -> None:
-    return
-
-
 def app() -> web.Application:
-    sources = ApiSources(
-        registry=lambda: Registry(issuers={ISS: Issuer(iss=ISS)}),
-        tokens=lambda: (_TOKEN,),
-        clock=lambda: 1000.0,
-        new_id=lambda: "made-up-id",
-    )
+    sources = sources_of(lambda: (token("idp", "publish", "read", "repair"),))
     authorization = Authorization(sources.tokens)
-    more = [*log_level_routes(authorization, Level()), *StatusRoutes(authorization, _look, lambda: 0.0).routes()]
-    return api_app(_accept, sources, more=more)
+    more = [*log_level_routes(authorization, Level()), *StatusRoutes(authorization, look, lambda: 0.0).routes()]
+    return api_app(accept, sources, more=more)
 
 
 class Level:
@@ -66,22 +42,15 @@ class Level:
         self.now = level
 
 
-async def _look() -> ServiceStatus:
-    return status_of({}, (), now=1000.0)
-
-
 @contextmanager
-def served(make: Callable[[], web.Application]) -> Iterator[str]:
+def served() -> Iterator[str]:
     """The application on a listener of another thread, since schemathesis asks by blocking calls."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
-
-        async def start() -> Any:
-            return await listen(make(), "127.0.0.1", 0, key="api.listen", grace=1)
-
-        listener = asyncio.run_coroutine_threadsafe(start(), loop).result(20)
+        started = listen(app(), "127.0.0.1", 0, key="api.listen", grace=1)
+        listener = asyncio.run_coroutine_threadsafe(started, loop).result(20)
         yield listener.url
         asyncio.run_coroutine_threadsafe(listener.close(), loop).result(20)
     finally:
@@ -92,7 +61,7 @@ def served(make: Callable[[], web.Application]) -> Iterator[str]:
 
 def test_what_it_says_is_true() -> None:
     """Schemathesis: bodies, queries and headers by the schema and against it, and every answer as it is described."""
-    with served(app) as url:
+    with served() as url:
         with urlopen(f"{url}{PATH}", timeout=20) as answer:
             api = schemathesis.openapi.from_dict(json.load(answer))
         names = []
@@ -128,7 +97,7 @@ def _examine(operation: schemathesis.APIOperation[Any, Any, Any, Any], url: str,
     def ask(case: Any) -> None:
         case.call_and_validate(
             base_url=url,
-            headers={"Authorization": f"Bearer {SECRET}"},
+            headers={"Authorization": "Bearer idp-secret"},
             # An event of the right shape may still be of an issuer that is none of ours: 400 is right. What is wrong
             # only in a query parameter that nobody knows is taken: whether one is made up depends on what is imported.
             excluded_checks=[positive_data_acceptance, negative_data_rejection],

@@ -12,15 +12,12 @@ import pytest
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.fate import Fate, Notice
 from notifier.domain.message import Lane
-from notifier.domain.registry import Issuer, Registry
 from notifier.domain.session_ended import SessionEnded
 from notifier.operations.notice_wait import WaitingRequests
-from notifier.server.listener import listen
-from notifier.server.publishers.events import ApiSources, api_app
+from notifier.server.publishers.events import api_app
+from tests.server.serving import ISS, NOW, serving, sources_of
 
-ISS = "https://id.example.com"
 EVENT = {"id": "e-1", "iss": ISS, "sub": "alice", "clients": ["shop", "mail"]}
-NOW = 1000.0
 
 
 def notice(fate: Fate, client_id: str = "", **more: Any) -> Notice:
@@ -60,17 +57,9 @@ class Subject:
 async def subject() -> AsyncIterator[Subject]:
     """See `Subject`."""
     made = Subject()
-    sources = ApiSources(
-        registry=lambda: Registry(issuers={ISS: Issuer(iss=ISS)}),
-        tokens=lambda: None,
-        clock=lambda: NOW,
-        new_id=lambda: "made-up",
-        waiting=made.waiting,
-    )
-    listener = await listen(api_app(made.accept, sources), "127.0.0.1", 0, key="api.listen", grace=1)
-    made.url = listener.url
-    yield made
-    await listener.close()
+    async with serving(api_app(made.accept, sources_of(waiting=made.waiting))) as listener:
+        made.url = listener.url
+        yield made
 
 
 async def test_200_means_that_the_last_word_on_every_client_was_said(subject: Subject) -> None:
