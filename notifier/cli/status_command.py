@@ -117,7 +117,7 @@ def _page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
 
 def _queues(status: ServiceStatus) -> Table:
     from notifier.cli.screen import table as new_table
-    from notifier.domain.message import DEAD, Lane
+    from notifier.domain.message import DEAD, PARKED, Lane
     from notifier.operations.service_status import delayed, held
 
     table = new_table("queue", "ready:", "held:", "oldest:", "")
@@ -127,6 +127,8 @@ def _queues(status: ServiceStatus) -> Table:
             oldest = _ago(status.oldest.get(lane), status.at)
             table.add_row(lane.value, f"{depth.ready:,}", f"{held(status, lane):,}", oldest, what[lane])
     table.add_row("delayed", f"{delayed(status):,}", "", "", "wait for their next attempt")
+    if PARKED in status.depths:
+        table.add_row(PARKED, f"{status.depths[PARKED].ready:,}", "", "", "wait until their client is well")
     if DEAD in status.depths:
         ready = status.depths[DEAD].ready
         style = "bold red" if ready else ""

@@ -55,6 +55,7 @@ LAST_CHANCE = DELIVERY_LIMIT - 1
 SUSPECT = 3  # times given back for no known reason, after which the message may be what kills the process
 DEAD = "dead"
 LONGEST_PARKED = 1024.0  # seconds that a delivery stays in a bucket at most
+PARKED = "parked"  # all buckets together, where depths are counted
 DELAYED = "delay."  # begins the names of the queues in which messages wait until they are due
 
 

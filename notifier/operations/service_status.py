@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.domain.frozen import frozen, replace
-from notifier.domain.message import DEAD, DELAYED, Depth, Lane
+from notifier.domain.message import DEAD, DELAYED, PARKED, Depth, Lane
 from notifier.domain.moment import render_moment
 from notifier.operations.health_observer import ClientRecord, HealthObserver
 
@@ -229,6 +229,8 @@ def document_of(status: ServiceStatus, concerns: Callable[[str], bool] = lambda 
         if (depth := status.depths.get(lane)) is not None
     }
     queues["delayed"] = {"ready": delayed(status)}
+    if PARKED in status.depths:
+        queues["parked"] = {"ready": status.depths[PARKED].ready}
     if DEAD in status.depths:
         queues["dead"] = {"ready": status.depths[DEAD].ready, "oldest": _moment(status.oldest.get(DEAD))}
     return {

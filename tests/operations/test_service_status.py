@@ -46,6 +46,7 @@ def test_workers_are_summed_up() -> None:
         held={"events": LaneState(unsettled=1, oldest=NOW - 50)},
     )
     depths = {"events": Depth(ready=7, consumers=3), "delay.4s": Depth(ready=5, consumers=0)}
+    depths["parked"] = Depth(ready=9, consumers=0)
     status = status_of(depths, [other, b"nonsense", b'{"v": 2}', one], now=NOW)
     document = document_of(status)
     [shop] = status.clients
@@ -54,7 +55,7 @@ def test_workers_are_summed_up() -> None:
     assert rates_of(status)["delivered"] == 3.0
     queues = json.loads(json.dumps(document))["queues"]
     assert queues["events"] == {"ready": 7, "held": 3, "oldest": "2027-01-15T07:59:10.000000Z"}
-    assert queues["delayed"] == {"ready": 5}
+    assert (queues["delayed"], queues["parked"]) == ({"ready": 5}, {"ready": 9})
     assert document["workers"] == {
         "seen": 3,
         "answered": 2,
