@@ -48,7 +48,10 @@ URIS = {
         Verdict.ALLOWED,
         "",
         """https://shop.example.com/logout?a=%2F https://shop.example.com:8443/ HTTPS://Shop.Example.COM./
-        https://8.8.8.8/ https://[2606:4700::1111]/""",
+        https://shop.example.com https://shop.example.com?tenant=1 https://under_score.example/ https://1a.example/
+        https://shop.example.com:8443/logout?tenant=1&next=%2F%C3%A4&x=a+b https://xn--bcher-kva.example/
+        https://localhost.example/ https://shop.localhost.example/ https://metadata.google.internal.example/
+        https://instance-data.example/ https://8.8.8.8/ https://[2606:4700::1111]/ https://[2606:4700::1111]:443/""",
     ),
     "http": [
         *_cases(Verdict.DENIED, "", "http://shop.example.com/ http://8.8.8.8/"),
@@ -116,18 +119,25 @@ URIS = {
         https://[::1 https://::1/ https://[127.0.0.1]/ https://127.0.0.1.5/ https://256.0.0.1/ https://127.0.0.09/
         https://0x100000000/ https://%31%32%37.0.0.1/ https://①②⑦.0.0.1/ https://127。0。0。1/ https:///shop.example.com/
         https:shop.example.com //shop.example.com/ ftp://shop.example.com/ file:///etc/passwd gopher://127.0.0.1/
-        https://shop..example/ https://-shop.example/""",
+        /logout shop.example.com/logout https://:443/ https://shop.example.com/# https://shop.example.com:https/
+        https://1.2.3.4.5/ https://099.0.0.1/ https://shop.example.123/ https://[v1.x]/ https://bücher.example/
+        https://shop..example/ https://-shop.example/"""
+        f" https://{'a' * 64}.example/ https://{'a.' * 130}example/",
     ),
 }
 
 _RANGES = """0.0.0.1 10.0.0.1 100.64.0.1 127.0.0.1 169.254.1.1 172.16.0.1 192.0.0.8 192.0.2.1 192.88.99.1 192.168.0.1
     198.18.0.1 198.51.100.1 203.0.113.1 224.0.0.1 240.0.0.1 255.255.255.255 :: ::1 ::ffff:8.8.8.8 ::ffff:10.0.0.1
     64:ff9b::8.8.8.8 64:ff9b::10.0.0.1 64:ff9b:1::10.0.0.1 100::1 2001::1 2001:db8::1 2002:a00:1:: 3fff::1 4000::1
-    fc00::1 fe80::1 fe80::1%lo fec0::1 ff02::1 169.254.169.254 fd00:ec2::254 168.63.129.16"""
+    fc00::1 fe80::1 fe80::1%lo fec0::1 ff02::1 169.254.169.254 fd00:ec2::254 168.63.129.16 0.0.0.0 100.127.255.255
+    172.31.255.255 192.0.0.192 239.255.255.255 ::8.8.8.8 ::ffff:127.0.0.1 64:ff9b::127.0.0.1 64:ff9b:1::1 2001:2::1
+    2001:20::1 2002:7f00:1:: 2002:808:808::1 5f00::1 ff0e::1"""
 
 ADDRESSES = {
     "A name that leads to": _cases(Verdict.DENIED, "", _RANGES),
-    "A name that leads to a public address": _cases(Verdict.ALLOWED, "", "8.8.8.8 172.32.0.1 2606:4700::1111"),
+    "A name that leads to a public address": _cases(
+        Verdict.ALLOWED, "", "1.1.1.1 8.8.8.8 100.128.0.1 172.32.0.1 2606:4700::1111 2a00:1450:4001::1"
+    ),
     "Settings": [
         *_cases(Verdict.ALLOWED, "allow: [10.0.0.0/8]", "10.0.0.1"),
         *_cases(Verdict.DENIED, "allow: [10.0.0.0/8]", "172.16.0.1 ::ffff:10.0.0.1 64:ff9b::10.0.0.1"),
@@ -139,13 +149,17 @@ ADDRESSES = {
         *_cases(Verdict.DENIED, "allow: ['64:ff9b::/96']", "64:ff9b::10.0.0.1"),
         *_cases(Verdict.ALLOWED, "allow: ['64:ff9b::/96', 10.0.0.0/8]", "64:ff9b::10.0.0.1"),
         *_cases(Verdict.DENIED, "allow: ['64:ff9b::/96'], deny: [8.0.0.0/8]", "64:ff9b::8.8.8.8"),
-        *_cases(Verdict.DENIED, "allow: ['::/0']", "2002:a00:1:: 64:ff9b:1:a00:8:0:100:0 ::ffff:127.0.0.1"),
         *_cases(
             Verdict.DENIED,
             "allow: ['::/0']",
-            "::10.0.0.1 ::ffff:0:10.0.0.1 2600:1::5efe:a00:1 2600:1::200:5efe:a00:1 fe80::a9fe:a9fe fd00:42::42",
+            """2002:a00:1:: 64:ff9b:1:a00:8:0:100:0 64:ff9b:1:ff:a:0:800:0 64:ff9b:1::10.0.0.1 64:ff9b:1:2:3:4:10.0.0.1
+            2001:0:808:808:0:0:f5ff:fffe ::ffff:127.0.0.1 ::10.0.0.1 ::ffff:0:10.0.0.1 2600:1::5efe:a00:1
+            2600:1::200:5efe:a00:1 fe80::a9fe:a9fe fd00:42::42""",
         ),
-        *_cases(Verdict.ALLOWED, "allow: ['::/0']", ":: ::1 ::8.8.8.8 2600:1::5efe:808:808"),
+        *_cases(Verdict.ALLOWED, "allow: ['::/0']", ":: ::1 ::8.8.8.8 fd00::1 2600:1::5efe:808:808"),
+        *_cases(Verdict.ALLOWED, "allow: [0.0.0.0/0]", "10.0.0.1"),
+        *_cases(Verdict.DENIED, "allow: [0.0.0.0/0, '::/0', 169.254.0.0/16]", "169.254.169.254 ::ffff:169.254.169.254"),
+        *_cases(Verdict.ALLOWED, "allow: [10.1.2.0/24], deny: [10.0.0.0/8]", "10.1.2.3"),
         *_cases(Verdict.ALLOWED, "allow: [] | allow: [10.0.0.0/8]", "10.0.0.1"),
         *_cases(Verdict.DENIED, "allow: [10.0.0.0/8] | allow: []", "10.0.0.1"),
         *_cases(Verdict.DENIED, "allow: [10.0.0.0/8] | allow: [172.16.0.0/12]", "10.0.0.1"),
