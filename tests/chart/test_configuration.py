@@ -12,11 +12,8 @@ from tests.system.command import notifier
 from tools.chart_rendering import VALUE_FILES, Rendered
 
 CANARY = "https://notifier-canary.invalid"
-NO_CANARY = {
-    "openshift",
-    "own-registry",
-    "api",
-}  # switched off; no client known as a model; every issuer's publishers named
+# Switched off; no client known as a model; every issuer's publishers named.
+NO_CANARY = {"openshift", "own-registry", "api"}
 
 
 @pytest.mark.parametrize("name", VALUE_FILES)

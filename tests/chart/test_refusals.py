@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.chart_rendering import VALUE_FILES, VALUES, template
+from tools.chart_rendering import VALUES, template
 
 WRONG_KIND = [  # refused by values.schema.json
     ("replicas: 3", "Additional property replicas is not allowed"),
@@ -88,8 +88,3 @@ def test_nothing_configured_is_refused(tmp_path: Path) -> None:
     assert run.returncode != 0
     assert "config: queue is required" in run.stderr
     assert "config: issuers is required" in run.stderr
-
-
-def test_there_are_enough_files_of_values() -> None:
-    """Eight at least are rendered by the other tests."""
-    assert len(VALUE_FILES) >= 8

@@ -18,7 +18,6 @@ from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import KeySet
 
 EVENT = "http://schemas.openid.net/event/backchannel-logout"
-ANY_TYP = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +40,7 @@ class Row:
 WORLD: Mapping[str, Row] = {
     "mod_auth_openidc": Row(required=frozenset({"iat", "jti"}), oldest=600, skew=600, jti_memory=1200),
     "express_openid_connect": Row(both_end_all=True, success=204),
-    "spring": Row(
-        typs=frozenset({"JWT", "logout+jwt", None}),
-        required=frozenset({"iat", "jti", "exp"}),
-        skew=60,
-        kid_required=False,
-    ),
+    "spring": Row(typs=frozenset({"JWT", "logout+jwt", None}), required=frozenset({"iat", "jti", "exp"}), skew=60),
     "duende_bff": Row(algs=frozenset({"RS256", "PS256", "ES256"}), required=frozenset({"exp"})),
     "keycloak": Row(algs=frozenset({"RS256", "PS256", "ES256"}), required=frozenset({"exp", "iat", "jti"})),
     "nextcloud": Row(required=frozenset({"exp", "iat", "jti"})),

@@ -68,13 +68,6 @@ class TestTheSample:
 
 
 class TestDefaults:
-    def test_no_file_at_all(self) -> None:
-        """Without any configuration the embedded queue is used, and there is no API listener."""
-        settings = load_settings(None, {})
-        assert settings.queue.sqlite_file == Path("notifier.db")
-        assert settings.api is None
-        assert settings.queue.max_event == 131_072
-
     def test_api_only_when_given(self, tmp_path: Path) -> None:
         """An empty `api` opens a listener on loopback; a null one is as none."""
         api = load_settings(write(tmp_path, "api: {}"), {}).api

@@ -7,9 +7,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notifier.adapters.configuration.config_file import load_settings
 from notifier.adapters.configuration.document_files import parse_yaml, read_document
-from notifier.domain.errors import ConfigurationError, Mistake
+from notifier.domain.errors import ConfigurationError
 from tests.adapters.configuration.config_sample import write
 
 TEXTS = st.sampled_from(
@@ -53,10 +52,3 @@ class TestYaml:
         with pytest.raises(ConfigurationError) as caught:
             read_document(write(tmp_path, text))
         assert "line 1, column" in str(caught.value)
-
-    def test_mistakes_are_told_once(self, tmp_path: Path) -> None:
-        """The text of the error is every mistake."""
-        with pytest.raises(ConfigurationError) as caught:
-            load_settings(write(tmp_path, "a: 1\nb: 2"), {})
-        assert len(caught.value.mistakes) == 2
-        assert all(isinstance(mistake, Mistake) for mistake in caught.value.mistakes)

@@ -1,15 +1,13 @@
 """A change of a watched file is told once, after the file has been left alone."""
 
-import asyncio
-import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from notifier.adapters.configuration.file_watch import Stamp, Watch, stamps_of, watch_files
+from notifier.adapters.configuration.file_watch import Stamp, Watch, stamps_of
 
 A, B = Path("a.yaml"), Path("b.pem")
 
@@ -119,30 +117,3 @@ def test_what_cannot_be_looked_at_is_absent(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     paths = [tmp_path / "missing", tmp_path / "file" / "below", Path("nul\0")]
     assert stamps_of(paths) == dict.fromkeys(paths)
-
-
-@contextlib.asynccontextmanager
-async def watching(watch: Watch, changed: Callable[[], None]) -> AsyncIterator[None]:
-    async def call() -> None:
-        changed()
-
-    task = asyncio.create_task(watch_files(watch, call, clock=time.monotonic, interval=0.001))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-async def test_the_loop_tells_of_a_real_change(tmp_path: Path) -> None:
-    """A write to a watched file reaches the callback, and so does the next one."""
-    path = tmp_path / "clients.yaml"
-    path.write_text("one")
-    watch = Watch(stamps_of([path]), settle=0.005)
-    told = asyncio.Event()
-    async with watching(watch, told.set):
-        for content in ("two!", "three"):
-            path.write_text(content)
-            await asyncio.wait_for(told.wait(), 5)
-            told.clear()

@@ -65,12 +65,6 @@ async def test_a_name_that_is_not_found(named: HttpTransport) -> None:
     assert wire == Break(reason=Reason.DNS, ambiguous=False, text="nowhere.example: Domain name not found")
 
 
-async def test_the_deadline_covers_the_name_look_up(named: HttpTransport) -> None:
-    """A black-hole name server costs no more than the deadline."""
-    wire = await named.post(request("http://silent.example/", within=SHORT))
-    assert broken(wire) == (Reason.TIMEOUT, False)
-
-
 async def test_names_of_the_hosts_file_are_found(transport: HttpTransport) -> None:
     """aiodns reads it."""
     async with scripted(host="localhost") as receiver:

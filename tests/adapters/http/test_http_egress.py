@@ -60,10 +60,3 @@ async def test_of_very_many_addresses_a_few_are_tried() -> None:
         assert wire.reason is Reason.CONNECT
         async with scripted(host="six.example") as receiver:
             assert await transport.post(request(receiver.url)) == Answer(status=200)
-
-
-async def test_a_disguised_address_is_refused_even_where_it_would_be_allowed(transport: HttpTransport) -> None:
-    """aiohttp connects to canonical addresses only: dead at once, as `check` would have said, and how to write it."""
-    async with scripted(host="127.1") as receiver:
-        wire = await transport.post(request(receiver.url))
-    assert wire == Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text="must write its address as 127.0.0.1")

@@ -10,13 +10,13 @@ import aiohttp
 import uvloop
 from aiohttp.client_proto import ResponseHandler
 
-from notifier.adapters.http import HttpTransport, connections
+from notifier.adapters.http import connections
 from notifier.adapters.http.connections import GuardedConnector, OpenConnections, WatchedConnection
 from notifier.domain.client import EgressPolicy
 from notifier.domain.outcome import Answer, Break, Reason, StaleConnection, Wire
 from tests import behaviours as do
 from tests.adapters.http.http_requests import LOOPBACK, SHORT, ScriptedResolver, asking, broken, opened, request
-from tests.receivers import Receiver, deaf_port, scripted
+from tests.receivers import deaf_port, scripted
 
 
 def test_the_private_hook_is_still_there() -> None:
@@ -129,22 +129,3 @@ async def test_sessions_of_policies_no_longer_used_are_closed() -> None:
         await http.post(request("https://127.0.0.1:9/", egress=third))
         assert busy.open == 1
         assert broken(await task) == (Reason.TIMEOUT, True)
-
-
-async def test_the_fast_receiver_counts() -> None:
-    """It is what the system tests measure with."""
-    async with Receiver(lambda path, nth: 503 if (path, nth) == ("/b", 1) else 204) as receiver, opened() as http:
-        for path, status in (("/a", 204), ("/b", 503), ("/b", 204)):
-            assert await http.post(request(receiver.url(path))) == Answer(status=status)
-        await receiver.until(3)
-        assert [len(receiver.tokens[path]) for path in ("/a", "/b")] == [1, 2]
-
-
-async def test_a_transport_can_be_opened_again() -> None:
-    """After a close, as after a start."""
-    http = HttpTransport()
-    async with scripted() as receiver:
-        for _ in range(2):
-            await http.open()
-            assert await http.post(request(receiver.url)) == Answer(status=200)
-            await http.close()

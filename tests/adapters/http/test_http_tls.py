@@ -44,15 +44,6 @@ async def test_an_unknown_authority_is_named_as_such(transport: HttpTransport, c
     assert not receiver.requests
 
 
-async def test_an_expired_certificate_is_named_as_such(
-    transport: HttpTransport, ca: Authority, trusted: TlsFiles
-) -> None:
-    """The text says what is wrong with it."""
-    async with scripted(tls=ca.server(expired=True)) as receiver:
-        wire = await transport.post(request(receiver.url, tls=trusted))
-    assert wire == Break(reason=Reason.TLS, ambiguous=False, text="certificate: certificate has expired")
-
-
 async def test_a_certificate_of_another_name_is_named_as_such(
     transport: HttpTransport, ca: Authority, trusted: TlsFiles
 ) -> None:

@@ -3,10 +3,8 @@
 from ipaddress import ip_network
 from pathlib import Path
 
-import pytest
-
 from notifier.adapters.registries.clients_file import load_registry, read_registry
-from notifier.domain.client import Algorithm, Client, SubjectMode, TlsFiles
+from notifier.domain.client import Client, SubjectMode, TlsFiles
 from notifier.settings.service_settings import Settings
 from tests.adapters.registries.registry_sample import HOOK, ONE, TWO, mistakes, registry, settings, shop
 
@@ -116,37 +114,11 @@ class TestClients:
 
 
 class TestPresets:
-    @pytest.mark.parametrize(
-        ("preset", "typ", "subject"),
-        [
-            ("mod_auth_openidc", "logout+jwt", SubjectMode.BOTH),
-            ("express_openid_connect", "logout+jwt", SubjectMode.SID_FIRST),
-            ("spring", "logout+jwt", SubjectMode.BOTH),
-            ("duende_bff", "logout+jwt", SubjectMode.BOTH),
-            ("keycloak", "logout+jwt", SubjectMode.BOTH),
-            ("nextcloud", "logout+jwt", SubjectMode.BOTH),
-            ("pac4j", "logout+jwt", SubjectMode.SID),
-            ("rauthy", "logout+jwt", SubjectMode.BOTH),
-            ("auth0_sample", "JWT", SubjectMode.BOTH),
-        ],
-    )
-    def test_sets_what_the_receiver_needs(self, tmp_path: Path, preset: str, typ: str, subject: SubjectMode) -> None:
-        """Each receiver of the table gets the token that it takes (R7, R8), RS256 unless told otherwise (R6)."""
-        token = shop(tmp_path, f"{{preset: {preset}}}").token
-        assert (token.typ, token.subject, token.alg) == (typ, subject, Algorithm.RS256)
-
     def test_explicit_settings_win(self, tmp_path: Path) -> None:
         """What stands beside a preset overrides it."""
         assert shop(tmp_path, "{preset: auth0_sample, typ: logout+jwt}").token.typ == "logout+jwt"
         assert shop(tmp_path, "{preset: auth0_sample, typ: none}").token.typ is None
         assert shop(tmp_path, "{preset: pac4j, subject: both}").token.subject is SubjectMode.BOTH
-
-    def test_unknown(self, tmp_path: Path) -> None:
-        """An unknown preset is told with the nearest one."""
-        found = mistakes(tmp_path, "[{client_id: shop, notifier: {preset: mod-auth-oidc}}]")
-        assert found == {
-            "clients.yaml[0].notifier.preset": "there is no preset 'mod-auth-oidc'; did you mean mod_auth_openidc?"
-        }
 
 
 def test_many_clients_share_what_they_do_not_set(tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ class TestMistakes:
             ("id_token_encrypted_response_enc: A128GCM", "id_token_encrypted_response_enc", "encrypted tokens are not"),
             ("subject_type: pairwize", "subject_type", "must be 'public' or 'pairwise'"),
             ("notifier: 5", "notifier", "must be a mapping"),
+            ("notifier: {preset: mod-auth-oidc}", "notifier.preset", "did you mean mod_auth_openidc?"),
             ("notifier: {timout: 5s}", "notifier.timout", "did you mean timeout?"),
             ("notifier: {timeout: 5}", "notifier.timeout", "write 5s"),
             ("notifier: {timeout: 599.5s}", "notifier.timeout", "must be less than 10m"),
