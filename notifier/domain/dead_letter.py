@@ -17,18 +17,18 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.domain import unreadable
+from notifier.domain import frozen, unreadable
 from notifier.domain.delivery import Delivery, Past, shortened
 from notifier.domain.documents import OF_NAMES, EventDocument, as_written, dump_event, parse
 from notifier.domain.errors import MalformedEvent, Mistake
-from notifier.domain.event_entries import places
+from notifier.domain.event_entries import WrongEntries, first_of, places
 from notifier.domain.json_size import fits
-from notifier.domain.letter_names import check_names
+from notifier.domain.letter_names import NAMES, disagreements
 from notifier.domain.message import Kind, Lane, Message, Outgoing
 from notifier.domain.moment import read_moment, render_moment
 from notifier.domain.outcome import DeadReason
 from notifier.domain.printable import escaped
-from notifier.domain.session_ended import SessionEnded
+from notifier.domain.session_ended import SessionEnded, WrongEntry
 from notifier.domain.unreadable import HEADER, Raw
 
 PAST_TEXT = 1024  # bytes of answers in a letter
@@ -136,8 +136,8 @@ def bury_raw(
         reason=DeadReason.MALFORMED_EVENT,
         text=unreadable.told(mistakes),
         dead_since=now,
-        iss=unreadable.header(iss),
-        event_id=unreadable.header(event_id),
+        iss=iss,
+        event_id=event_id,
         publisher=message.user_id,
         mistakes=mistakes,
         raw=unreadable.raw_of(message),
@@ -147,6 +147,22 @@ def bury_raw(
 def bury_unread(message: Message, reason: DeadReason, text: str, now: float) -> DeadLetter:
     """The letter of a message that is given up unread, for a reason that is not in its content."""
     return replace(bury_raw(message, (), now), reason=reason, text=unreadable.bounded(text))
+
+
+def bury_entries(message: Message, event: SessionEnded, wrong: WrongEntries, now: float) -> DeadLetter:
+    """One letter for all wrong entries of the event, so that no event makes thousands. A copy has the same id."""
+    names = {"iss": event.iss, "id": event.id}
+    letter = bury_raw(message, first_of(wrong.mistakes, wrong.more), now, names)
+    same = digest(message.body, (message.message_id or "").encode(errors="replace"), b"entries")
+    return replace(letter, id=same, entries=wrong.which)
+
+
+def bury_wrong(event: SessionEnded, wrong: Sequence[WrongEntry], now: float) -> DeadLetter:
+    """The letter for wrong entries that an earlier release read. It holds the event with these entries only."""
+    mistakes = unreadable.few(first_of([mistake for entry in wrong for mistake in entry.mistakes]))
+    of_these = frozen.replace(event, clients=tuple(wrong))
+    letter = bury_event(of_these, DeadReason.MALFORMED_EVENT, unreadable.told(mistakes), now)
+    return replace(letter, mistakes=mistakes)
 
 
 # ── through the queue ───────────────────────────────────────────────────────────────────────────────────────────
@@ -199,7 +215,8 @@ def load_dead_letter(message: Message) -> DeadLetter:
 
 def _readable(message: Message) -> DeadLetter:
     parse(_VERSIONED, message.body, latest=OF_NAMES)
-    check_names(message.body)
+    if mistakes := disagreements(parse(NAMES, message.body)):
+        raise MalformedEvent(mistakes)
     letter = parse(_LETTER, message.body)
     source = letter.delivery or letter.event
     if source is None:
@@ -263,27 +280,15 @@ def message_of(letter: DeadLetter, lane: Lane) -> Message | None:
 
 def _moved_by_broker(message: Message) -> DeadLetter:
     death = message.headers.get("x-death")
-    first = _last_death(death)
-    since = _death_time(first) or message.timestamp or 0.0
-    reason = DeadReason.DELIVERY_LIMIT
-    text = _MOVED.get(str(first.get("reason")), "given back to the broker too often: a fault of ours, or poison")
-    letter = bury_raw(message, (), since)
+    last = death[0] if isinstance(death, list) and death else None  # the broker puts the newest first
+    time, why = (last.get("time"), last.get("reason")) if isinstance(last, Mapping) else (None, None)
+    since = message.timestamp or 0.0
+    if isinstance(time, datetime):
+        since = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    text = _MOVED.get(str(why), "given back to the broker too often: a fault of ours, or poison")
     # The id must be the same at each look, but headers such as the delivery count change.
     identity = digest(message.body, (message.message_id or "").encode(errors="replace"), repr(death).encode())
-    return replace(letter, id=identity, reason=reason, text=unreadable.bounded(text))
-
-
-def _last_death(death: object) -> Mapping[str, object]:
-    """The `x-death` entry of the last move; the broker puts the newest first."""
-    first = death[0] if isinstance(death, list) and death else None
-    return first if isinstance(first, Mapping) else {}
-
-
-def _death_time(death: Mapping[str, object]) -> float | None:
-    time = death.get("time")
-    if not isinstance(time, datetime):
-        return None
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    return replace(bury_unread(message, DeadReason.DELIVERY_LIMIT, text, since), id=identity)
 
 
 def digest(*parts: bytes) -> str:

@@ -8,8 +8,7 @@ from typing import Any, NotRequired
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.domain.documents import parse
-from notifier.domain.errors import MalformedEvent, Mistake
+from notifier.domain.errors import Mistake
 
 
 class _Delivery(TypedDict):
@@ -39,40 +38,26 @@ class Names(TypedDict):
     event: NotRequired[_Event | None]
 
 
-_NAMES = TypeAdapter(Names)
+NAMES = TypeAdapter(Names)
 _TOLD = ("id", "iss", "client_id", "event_id", "publisher")
 
 
-def check_names(body: bytes) -> None:
-    """Raise MalformedEvent if the letter's names differ from those of what it holds."""
-    if mistakes := disagreements(parse(_NAMES, body)):
-        raise MalformedEvent(mistakes)
-
-
 def disagreements(names: Names) -> list[Mistake]:
-    """Yield a mistake for each name that differs. A name that is left out never differs."""
+    """A mistake for each name that differs. A name that is left out never differs."""
     told = {name: str(names.get(name) or "") for name in _TOLD}
-    found: list[Mistake] = []
+    held: dict[str, dict[str, str]] = {}
     if (delivery := names.get("delivery")) is not None:
-        held = {name: str(delivery.get(name) or "") for name in _TOLD}
-        found += _differences(told, held, "delivery")
+        held["delivery"] = {name: str(delivery.get(name) or "") for name in _TOLD}
     if (event := names.get("event")) is not None:
-        held = told | {"iss": event["iss"], "event_id": event["id"], "publisher": event.get("publisher") or ""}
-        if told["client_id"] and not _names_client(event.get("clients"), told["client_id"]):
-            held["client_id"] = ""
-        found += _differences(told, held, "event")
-    return found
-
-
-def _differences(told: dict[str, str], held: dict[str, str], what: str) -> list[Mistake]:
-    if told == held:
-        return []
-    wrong = [name for name in _TOLD if told[name] and told[name] != held[name]]
-    return [Mistake(name, f"is not that of the {what} that it holds") for name in wrong]
-
-
-def _names_client(clients: object, client_id: str) -> bool:
-    """True if it is one of these. A wrong entry's letter names its client, a whole event's letter names none."""
-    return isinstance(clients, list) and any(
-        (entry.get("client_id") if isinstance(entry, dict) else entry) == client_id for entry in clients
-    )
+        of_event = {"iss": event["iss"], "event_id": event["id"], "publisher": event.get("publisher") or ""}
+        # A wrong entry's letter names its client, a whole event's letter names none.
+        clients = event.get("clients") if isinstance(event.get("clients"), list) and told["client_id"] else ()
+        ids = [entry.get("client_id") if isinstance(entry, dict) else entry for entry in clients or ()]
+        held["event"] = told | of_event | {"client_id": told["client_id"] if told["client_id"] in ids else ""}
+    return [
+        Mistake(name, f"is not that of the {what} that it holds")
+        for what, names_held in held.items()
+        if names_held != told
+        for name in _TOLD
+        if told[name] and told[name] != names_held[name]
+    ]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Literal, TypeAlias, assert_never
 
-from notifier.domain import dead_letter, documents, plan, wrong_entries
+from notifier.domain import dead_letter, documents, plan
 from notifier.domain.backoff import SOON, deferral_wait
 from notifier.domain.dead_letter import DeadLetter
 from notifier.domain.delivery import Delivery
@@ -97,7 +97,7 @@ class Intake:
                 found = understand(message, max_bytes=self._max_event, new_id=self._new_id, now=now)
                 letter = None
                 if found.wrong is not None:
-                    letter = wrong_entries.bury_entries(message, found.event, found.wrong, now)
+                    letter = dead_letter.bury_entries(message, found.event, found.wrong, now)
                 return self._event(message, documents.EventDocument(event=found.event), letter, now)
             case Kind.EVENT:
                 return self._written(message, documents.load_event(message.body), now)
@@ -115,7 +115,7 @@ class Intake:
         event = document.event
         if not (wrong := plan.wrong_entries(event)) or event.clients == "*":
             return self._event(message, document, None, now)
-        letter = wrong_entries.bury_wrong(event, wrong, now)
+        letter = dead_letter.bury_wrong(event, wrong, now)
         good = tuple(entry for entry in event.clients if not isinstance(entry, WrongEntry))
         if not good:
             return Move(sends=(buried(letter, event.reply_to),), fact=_taken(event, "accepted"))

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from notifier.domain.dead_letter import (
     DeadLetter,
     bury_delivery,
+    bury_entries,
     bury_event,
     bury_raw,
+    bury_wrong,
     dump_dead_letter,
     load_dead_letter,
     message_of,
@@ -28,7 +30,6 @@ from notifier.domain.message import Kind, Lane, Message, Outgoing, Whole
 from notifier.domain.outcome import DeadReason
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
 from notifier.domain.unreadable import RAW_BYTES, Raw
-from notifier.domain.wrong_entries import bury_entries, bury_wrong
 from notifier.operations.dead_letter_listing import document_of
 from tests.domain.test_documents import DELIVERIES, EVENTS
 

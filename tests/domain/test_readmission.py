@@ -7,7 +7,15 @@ from types import MappingProxyType
 import pytest
 
 from notifier.domain.client import Client, RetryPolicy, SubjectMode, TokenProfile
-from notifier.domain.dead_letter import bury_delivery, bury_event, bury_raw, dump_dead_letter, load_dead_letter
+from notifier.domain.dead_letter import (
+    bury_delivery,
+    bury_entries,
+    bury_event,
+    bury_raw,
+    bury_wrong,
+    dump_dead_letter,
+    load_dead_letter,
+)
 from notifier.domain.delivery import Delivery, Past
 from notifier.domain.documents import EventDocument, dump_delivery, dump_event, load_delivery, load_event
 from notifier.domain.errors import Mistake
@@ -17,7 +25,6 @@ from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.readmission import KeepReason, KeptLetter, Readmitted, ReplayRules, readmit
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
-from notifier.domain.wrong_entries import bury_entries, bury_wrong
 
 ISS = "https://id.example.com"
 NOW = 100_000.0
