@@ -85,7 +85,7 @@ def report(
     if html is not None:
         _write(html, made, clients)
     if as_json:
-        from notifier.operations.report_document import report_document
+        from notifier.operations.report import report_document
 
         say(json_text(report_document(made), indent=2))
     else:

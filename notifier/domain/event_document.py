@@ -18,15 +18,7 @@ from pydantic_core import CoreSchema
 
 from notifier.domain.cloudevents import ID_BYTES, kind_of, open_message
 from notifier.domain.errors import MalformedEvent, Mistake
-from notifier.domain.event_entries import (
-    Good,
-    Listed,
-    WrongEntries,
-    first_of,
-    names_someone,
-    read_entries,
-    sort_out,
-)
+from notifier.domain.event_entries import Good, Listed, WrongEntries, first_of, names_someone, read_entries, sort_out
 from notifier.domain.event_members import EventBody
 from notifier.domain.frozen import frozen
 from notifier.domain.message import Message

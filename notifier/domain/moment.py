@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 _YEAR = "(?:[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"  # none is 0000
 _BY_FOUR = "(?:0[48]|[2468][048]|[13579][26])"
@@ -26,6 +27,16 @@ def read_moment(text: str) -> float:
     if text[17:19] == "60":
         text = f"{text[:17]}59{text[19:]}"
     return datetime.fromisoformat(text.upper()).timestamp()
+
+
+def read_http_date(text: str) -> float | None:
+    """Seconds since the epoch of an HTTP date (RFC 9110 §5.6.7, in each of its three forms). None if unreadable."""
+    try:
+        moment = parsedate_to_datetime(text[:64])
+        # asctime's form has no zone and means GMT, not this machine's
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def render_moment(moment: float) -> str:

@@ -8,13 +8,12 @@ means (docs/specification.md B27, B28, R3, R11, R12).
 """
 
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import assert_never
 
 from notifier.domain.client import ResponsePolicy
 from notifier.domain.frozen import frozen
+from notifier.domain.moment import read_http_date
 
 
 class Reason(StrEnum):
@@ -170,10 +169,5 @@ def read_retry_after(value: str | None, now: float) -> float | None:
     value = value.strip()
     if value.isascii() and value.isdigit():
         return float(value.lstrip("0")[:12] or "0")  # beyond any limit; float(…) of 10,000 digits is slow
-    try:
-        moment = parsedate_to_datetime(value[:64])
-        if moment.tzinfo is None:  # asctime's form has no zone and means GMT (RFC 9110 §5.6.7), not this machine's
-            moment = moment.replace(tzinfo=UTC)
-        return max(0.0, moment.timestamp() - now)
-    except (ValueError, OverflowError, OSError):
-        return None
+    moment = read_http_date(value)
+    return None if moment is None else max(0.0, moment - now)

@@ -6,7 +6,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from pydantic import TypeAdapter
@@ -78,14 +78,7 @@ class LetterGroup:
 
     def document(self) -> dict[str, object]:
         """The JSON that the API gives."""
-        return {
-            "client_id": self.client_id,
-            "iss": self.iss,
-            "reason": self.reason,
-            "count": self.count,
-            "oldest": render_moment(self.oldest),
-            "newest": render_moment(self.newest),
-        }
+        return asdict(self) | {"oldest": render_moment(self.oldest), "newest": render_moment(self.newest)}
 
 
 async def matching_letters(

@@ -43,9 +43,7 @@ class Server:
     @property
     def subject(self) -> str:
         """The names of the clients."""
-        names = [client.client_id for client in self.clients[:NAMED]]
-        more = len(self.clients) - NAMED
-        return ", ".join(names) + (f" and {more:,} more" if more > 0 else "")
+        return _some([client.client_id for client in self.clients])
 
 
 def servers_of(clients: Iterable[Client]) -> list[Server]:

@@ -7,11 +7,14 @@ slowest is exact. With `outcomes: failures` the feed holds nothing of what went 
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from notifier.domain.fate import ClientChange, Fate
 from notifier.domain.feed_event import FeedRow
+from notifier.domain.moment import render_moment
 
+VERSION = 1  # of the JSON
 PER_DOUBLING = 8
 ERROR = 2 ** (1 / (2 * PER_DOUBLING)) - 1  # of a quantile, relative
 LEAST = 0.0001  # seconds; anything shorter counts as this
@@ -224,3 +227,33 @@ def _hurts(line: ClientFigures) -> tuple[object, ...]:
     # and of which nothing has ended, is as bad as one that gets nothing.
     share = (0.0 if line.failing else 1.0) if line.share is None else line.share
     return (share, -line.dead, not line.failing, -(line.p99 or 0.0), -line.retries, line.iss, line.client_id)
+
+
+def report_document(report: PropagationReport) -> dict[str, Any]:
+    """Return what `--json` prints: durations in seconds, moments in RFC 3339."""
+    total = _line(report.total)
+    del total["iss"], total["client_id"]
+    return {
+        "v": VERSION,
+        "since": render_moment(report.since),
+        "until": render_moment(report.until),
+        "complete": report.complete,
+        "quantile_error": round(ERROR, 3),
+        "total": total,
+        "clients": [_line(line) for line in report.clients],
+        "timeline": [asdict(each) | {"at": render_moment(each.at)} for each in report.timeline],
+        "propagation": [
+            {"least": _seconds(bar.least), "below": _seconds(bar.below), "count": bar.count}
+            for bar in report.propagation
+        ],
+    }
+
+
+def _line(line: ClientFigures) -> dict[str, Any]:
+    shown = asdict(line)
+    times = {f"{name}_seconds": _seconds(shown.pop(name)) for name in ("median", "p99", "slowest")}
+    return shown | times | {"reasons": list(shown["reasons"])}
+
+
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")

@@ -11,13 +11,7 @@ from notifier.domain.client import CircuitPolicy, Client, EgressPolicy, RetryPol
 from notifier.domain.defaults import MAX_EVENT, MAX_IN_FLIGHT, PREFETCH
 from notifier.domain.message import Lane
 from notifier.domain.registry import Registry
-from notifier.settings.policies import (
-    CircuitSettings,
-    EgressSettings,
-    RetrySettings,
-    TlsSettings,
-    hold_mistake,
-)
+from notifier.settings.policies import CircuitSettings, EgressSettings, RetrySettings, TlsSettings, hold_mistake
 from notifier.settings.values import (
     LONGEST_HOLD,
     Count,

@@ -8,8 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier.domain.feed_event import FeedRow
-from notifier.operations.report import ERROR, LEAST, SLICES, ClientFigures, Durations, PropagationReport, ReportTally
-from notifier.operations.report_document import report_document
+from notifier.operations.report import (
+    ERROR,
+    LEAST,
+    SLICES,
+    ClientFigures,
+    Durations,
+    PropagationReport,
+    ReportTally,
+    report_document,
+)
 
 ISS = "https://id.example.com"
 SINCE, UNTIL = 1_800_000_000.0, 1_800_004_800.0

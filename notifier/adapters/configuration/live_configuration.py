@@ -12,11 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from notifier.adapters.configuration.config_file import (
-    examine_settings,
-    read_credentials,
-    read_subject_key,
-)
+from notifier.adapters.configuration.config_file import examine_settings, read_credentials, read_subject_key
 from notifier.adapters.configuration.file_watch import Stamp, stamps_of
 from notifier.adapters.configuration.tokens_file import load_tokens
 from notifier.adapters.registries.clients_file import read_registry

@@ -1,4 +1,4 @@
-"""Checks the insides of aiohttp that the HTTP transport uses.
+"""Checks the insides of aiohttp that the HTTP transport uses, and makes sessions as they allow.
 
 There are two hooks: the connector's factory of protocols (`connections`), which makes outcomes exact; and requests
 written past aiohttp's session (`requests`), for speed. Without them each request goes by a session, on a connection of
@@ -7,15 +7,26 @@ look-up, egress and TLS use aiohttp's public interface in both cases.
 """
 
 import asyncio
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
 from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
-from notifier.adapters.http.connections import OpenConnections, WatchedConnection
+from notifier.adapters.http.answer_text import BODY_LIMIT
+from notifier.adapters.http.connections import (
+    GuardedConnector,
+    OpenConnections,
+    WatchedConnection,
+    noting,
+    plain_connector,
+)
+from notifier.adapters.http.requests import NO_TIMEOUT
 from notifier.adapters.library_hooks import HookChanged, expect, expect_use, fits, step
+from notifier.domain.client import EgressPolicy
 
 _ANSWER = b"HTTP/1.1 200 OK\r\nRetry-After: 7\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -24,6 +35,31 @@ _ANSWER = b"HTTP/1.1 200 OK\r\nRetry-After: 7\r\nContent-Length: 5\r\n\r\nhello"
 def usable() -> bool:
     """Return True if connections can be watched and requests written on them. Needs a running loop."""
     return fits("connections", "aiohttp", _look)
+
+
+def new_session(
+    policy: EgressPolicy | None,
+    resolver: AbstractResolver,
+    headers: Mapping[str, str],
+    open_connections: OpenConnections,
+    **limits: Any,
+) -> tuple[aiohttp.ClientSession, aiohttp.TCPConnector]:
+    """A session under one egress policy, and its connector. `limits` are those of GuardedConnector, if it is usable."""
+    watched = usable()
+    connector = (
+        GuardedConnector(policy, resolver, open_connections, **limits) if watched else plain_connector(policy, resolver)
+    )
+    session = aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers=headers,
+        timeout=NO_TIMEOUT,
+        auto_decompress=False,
+        trust_env=False,
+        read_bufsize=BODY_LIMIT,
+        trace_configs=None if watched else [noting()],
+    )
+    return session, connector
 
 
 def _look() -> None:

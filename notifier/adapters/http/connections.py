@@ -33,9 +33,7 @@ WIRE_LIMIT = HEAD_LIMIT + 32 * 1024
 GOODBYE = 1.0  # seconds a TLS peer has to answer our close_notify; asyncio would hold its socket for 30
 KEEP_ALIVE = 15.0  # seconds an idle connection is kept; many servers close theirs after 5 s, which costs a repetition
 
-ADDRESSES = (
-    8  # addresses tried of each family; a name server may send thousands, which kept a core busy to the deadline
-)
+ADDRESSES = 8  # tried of each family; a name server may send thousands, which kept a core busy to the deadline
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r\n]")

@@ -5,29 +5,21 @@ They are read every few minutes, so no connection is kept.
 
 import asyncio
 import json
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from notifier import __version__
-from notifier.adapters.http import aiohttp_hooks
-from notifier.adapters.http.connections import (
-    Exchange,
-    GuardedConnector,
-    OpenConnections,
-    current_exchange,
-    noting,
-    plain_connector,
-)
+from notifier.adapters.http.aiohttp_hooks import new_session
+from notifier.adapters.http.connections import Exchange, OpenConnections, current_exchange
 from notifier.adapters.http.faults import read_fault, read_timeout
 from notifier.adapters.tls.client_contexts import TlsContexts
 from notifier.domain.client import EgressPolicy, TlsFiles
 from notifier.domain.egress import check_uri
 from notifier.domain.errors import OurFault
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument
+from notifier.domain.moment import read_http_date
 from notifier.domain.outcome import Break
 
 BODY_LIMIT = 512 * 1024  # bytes; a JWK Set of a hundred RSA keys with their certificates is 300 KiB
@@ -62,20 +54,9 @@ class DocumentReader:
         try:
             async with asyncio.timeout(within):
                 ssl_context = await self._tls.context(tls) if uri[:5].lower() == "https" else True
-                watched = aiohttp_hooks.usable()
-                connector = (
-                    GuardedConnector(egress, resolver, OpenConnections(keep=0), wire_limit=2 * BODY_LIMIT)
-                    if watched
-                    else plain_connector(egress, resolver)
-                )
-                async with aiohttp.ClientSession(
-                    connector=connector,
-                    cookie_jar=aiohttp.DummyCookieJar(),
-                    headers=_HEADERS,
-                    auto_decompress=False,
-                    trust_env=False,
-                    trace_configs=None if watched else [noting()],
-                ) as session:
+                alone = OpenConnections(keep=0)
+                session, _ = new_session(egress, resolver, _HEADERS, alone, wire_limit=2 * BODY_LIMIT)
+                async with session:
                     return await _get(session, uri, ssl_context)
         except TimeoutError:
             return UnreadDocument(text=read_timeout(within, exchange, None).text)
@@ -108,14 +89,4 @@ async def _get(session: aiohttp.ClientSession, uri: str, tls: object) -> IssuerD
             content = json.loads(body)
         except (ValueError, RecursionError):
             return UnreadDocument(text="is not JSON")
-        return IssuerDocument(content=content, date=_date(response.headers.get("Date")))
-
-
-def _date(value: str | None) -> float | None:
-    if value is None:
-        return None
-    try:
-        moment = parsedate_to_datetime(value[:64])
-        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError, OSError):
-        return None
+        return IssuerDocument(content=content, date=read_http_date(response.headers.get("Date", "")))

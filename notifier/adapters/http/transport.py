@@ -15,16 +15,8 @@ from yarl import URL
 
 from notifier import __version__
 from notifier.adapters.http import aiohttp_hooks, requests
-from notifier.adapters.http.answer_text import BODY_LIMIT, answer_text
-from notifier.adapters.http.connections import (
-    KEEP_ALIVE,
-    Exchange,
-    GuardedConnector,
-    OpenConnections,
-    current_exchange,
-    noting,
-    plain_connector,
-)
+from notifier.adapters.http.answer_text import answer_text
+from notifier.adapters.http.connections import KEEP_ALIVE, Exchange, OpenConnections, current_exchange
 from notifier.adapters.http.faults import read_fault, read_timeout, refused_by_proxy
 from notifier.adapters.tls.client_contexts import TlsContexts
 from notifier.domain.client import EgressPolicy
@@ -155,21 +147,8 @@ class HttpTransport:
         if (made := self._pools.get(policy)) is not None:  # another task made it meanwhile
             return made
         assert self._resolver is not None, "open() comes before post()"
-        watched = aiohttp_hooks.usable()
-        connector = (
-            GuardedConnector(policy, self._resolver, self._open_connections, self._kept_for)
-            if watched
-            else plain_connector(policy, self._resolver)
-        )
-        session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers=_HEADERS,
-            timeout=requests.NO_TIMEOUT,
-            auto_decompress=False,
-            trust_env=False,
-            read_bufsize=BODY_LIMIT,
-            trace_configs=None if watched else [noting()],
+        session, connector = aiohttp_hooks.new_session(
+            policy, self._resolver, _HEADERS, self._open_connections, kept_for=self._kept_for
         )
         now = asyncio.get_running_loop().time()
         heads = requests.Heads(session, _HEADERS)

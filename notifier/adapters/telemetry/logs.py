@@ -19,9 +19,8 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from notifier.adapters.telemetry.log_output import JsonLine, Unbreakable, quick_writer, redact, seen
-from notifier.domain import outcome
 from notifier.domain.delivery import Delivery
-from notifier.domain.outcome import Cause, Outcome
+from notifier.domain.outcome import Cause, Delivered, Failed, Outcome, Refused
 from notifier.domain.plan import Skipped
 from notifier.domain.redaction import redact_secret
 from notifier.pipeline.facts import (
@@ -40,6 +39,7 @@ TEXT_LENGTH = 200  # characters of what others wrote
 _TELLING = 3  # characters: a shorter `sub` may be any word of an answer
 
 _OURS = frozenset({Cause.SIGNING, Cause.TLS_FILES, Cause.PROXY})
+_OUTCOMES: Mapping[type[Outcome], str] = {Delivered: "delivered", Refused: "refused", Failed: "failed"}
 
 Subjects = Literal["hash", "omit", "raw"]
 
@@ -178,20 +178,20 @@ class LogObserver:
                 write("deferral", **_who(fact), cause=str(fact.cause), due=_rfc3339(fact.due), **more)
             case EventTaken():
                 write = self._log.debug if _is_detail(fact) else self._log.warning
-                write("event", **_event(fact))
+                by = None if fact.publisher is None else clip(fact.publisher)
+                who = {"event_id": clip(fact.event_id), "iss": clip(fact.iss), "publisher": by}
+                write("event", **who, result=fact.result, deliveries=fact.deliveries)
             case Skipped():
                 self._log.debug("skipped", **_who(fact))
             case CircuitChanged(open=True):
-                self._log.warning(
-                    "client_failing",
-                    iss=fact.iss,
-                    client_id=fact.client_id,
-                    help="notifier explain NotifierClientFailing",
-                )
+                hint = "notifier explain NotifierClientFailing"
+                self._log.warning("client_failing", iss=fact.iss, client_id=fact.client_id, help=hint)
             case CircuitChanged():
                 self._log.info("client_recovered", iss=fact.iss, client_id=fact.client_id)
             case Unexpected():
-                self._log.error("unexpected", **_who(fact), **_where(fact.error))
+                # Without the exception's text, which may quote a `sub`.
+                frames = "".join(traceback.format_tb(fact.error.__traceback__))
+                self._log.error("unexpected", **_who(fact), error=type(fact.error).__name__, exception=frames)
             case RetryScheduled() | LogoutDelivered():
                 pass  # the attempt's line says so already
             case _:
@@ -211,7 +211,7 @@ class LogObserver:
             "client_id": clip(delivery.client_id),
             "attempt": fact.number,
             "jti": fact.jti,
-            "outcome": _outcome(met),
+            "outcome": _OUTCOMES[type(met)],
             "reason": str(met.reason),
             "status": met.status,
             "seconds": round(fact.seconds, 6),
@@ -220,7 +220,7 @@ class LogObserver:
         if delivery.publisher is not None:
             line["publisher"] = clip(delivery.publisher)
         line.update(self._subjects(delivery))
-        if not isinstance(met, outcome.Delivered):
+        if not isinstance(met, Delivered):
             line["error"] = clip(redact(self._without_subject(met.text, delivery)))
         return line
 
@@ -254,36 +254,8 @@ def _is_detail(fact: Fact) -> bool:
             return isinstance(fact, (Skipped, RetryScheduled, LogoutDelivered))
 
 
-def _outcome(met: Outcome) -> str:
-    match met:
-        case outcome.Delivered():
-            return "delivered"
-        case outcome.Refused():
-            return "refused"
-        case outcome.Failed():
-            return "failed"
-        case _:
-            assert_never(met)
-
-
 def _who(fact: Buried | Deferred | Skipped | Unexpected) -> dict[str, str]:
     return {"event_id": clip(fact.event_id), "iss": clip(fact.iss), "client_id": clip(fact.client_id)}
-
-
-def _event(fact: EventTaken) -> dict[str, object]:
-    return {
-        "event_id": clip(fact.event_id),
-        "iss": clip(fact.iss),
-        "publisher": None if fact.publisher is None else clip(fact.publisher),
-        "result": fact.result,
-        "deliveries": fact.deliveries,
-    }
-
-
-def _where(error: Exception) -> Mapping[str, str]:
-    """Return the kind of an exception and its frames, without its text, which may quote a `sub`."""
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    return {"error": type(error).__name__, "exception": frames}
 
 
 def _rfc3339(moment: float) -> str:
