@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from tests.certificates import authority
 from tests.monitoring.prometheus_server import Prometheus, prometheus
 from tests.system.clients import Clients, Hit
+from tests.system.loopback import LoopbackServer
 from tests.system.site import ISSUER, Site, client
-from tests.system.test_signing_keys import issuer
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 from tools.dashboard import build
@@ -59,9 +60,12 @@ async def test_no_panel_is_without_data(tmp_path: Path) -> None:
 
     site = Site(tmp_path, f"sqlite:{tmp_path}/notifier.db")
     pem = authority(tmp_path / "tls").issue("localhost")
-    async with Clients(judge) as clients, issuer() as published:
-        site.config["issuers"][ISSUER]["jwks_uri"] = f"http://127.0.0.1:{published.port}/jwks"
-        published.keys = list(site.jwks(ISSUER)["keys"])
+
+    async def jwks(_request: web.BaseRequest) -> web.Response:
+        return web.json_response(site.jwks(ISSUER))
+
+    async with Clients(judge) as clients, LoopbackServer(jwks) as issuer:
+        site.config["issuers"][ISSUER]["jwks_uri"] = f"{issuer.base}/jwks"
         site.write()
         tls = {"cert_file": str(pem), "key_file": str(pem)}
         site.write_clients(

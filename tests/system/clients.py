@@ -1,18 +1,17 @@
 """Clients of system tests: one server on loopback that plays all of them, keeps every token, and answers as told."""
 
-import asyncio
 import base64
 import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from tests.system.loopback import LoopbackServer
 from tests.system.waiting import PATIENCE
 from tests.verifier import verify
 
@@ -43,23 +42,20 @@ def always(_hit: Hit) -> int:
     return 200
 
 
-class Clients:
+class Clients(LoopbackServer):
     """The server. `judge` says what a request is answered with; `hit.nth` counts those of one session at one path."""
 
     def __init__(self, judge: Judge = always) -> None:
+        super().__init__(self._handle)
         self.hits: list[Hit] = []
         self.judge = judge
         # By path and session: which of the requests was the first that was answered with a success.
         self.accepted: dict[tuple[str, str], int] = {}
-        self.port = 0
         self._counts: Counter[tuple[str, str, str]] = Counter()
-        self._changed = asyncio.Event()
-        self._server = web.Server(self._handle)
-        self._runner = web.ServerRunner(self._server, shutdown_timeout=0.1)
 
     def url(self, path: str) -> str:
         """The `backchannel_logout_uri` of one client."""
-        return f"http://127.0.0.1:{self.port}/{path}"
+        return f"{self.base}/{path}"
 
     def at(self, path: str) -> list[Hit]:
         """What came to one client, in order."""
@@ -76,12 +72,9 @@ class Clients:
         self.accepted[path, who] = accepted
 
     async def until(self, condition: Callable[[], bool], patience: float = PATIENCE) -> None:
-        """Return once the condition, looked at after each request and each success, holds."""
+        """Return once the condition holds. It is looked at after each request and each success."""
         try:
-            async with asyncio.timeout(patience):
-                while not condition():
-                    self._changed.clear()
-                    await self._changed.wait()
+            await super().until(condition, patience)
         except TimeoutError:
             counts = Counter(hit.path for hit in self.hits)
             raise AssertionError(f"waited {patience} s in vain; so far came {counts.most_common(10)}") from None
@@ -99,22 +92,6 @@ class Clients:
 
         await self.until(complete, patience)
 
-    async def __aenter__(self) -> Self:
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, backlog=1024)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Listen no more, and close every connection."""
-        await self._runner.cleanup()
-
     def hang_up(self) -> None:
         """Close every connection, as a server does with those that are idle."""
         for connection in self._server.connections:
@@ -129,14 +106,14 @@ class Clients:
         self._counts[key] += 1
         hit = Hit(path=request.path, token=token, claims=claims, header=header, at=time.time(), nth=self._counts[key])
         self.hits.append(hit)
-        self._changed.set()
+        self.changed.set()
         answer = self.judge(hit)
         if isinstance(answer, Awaitable):
             answer = await answer
         response = web.Response(status=answer) if isinstance(answer, int) else answer
         if response.status < 300:
             self.accepted.setdefault((hit.path, hit.who), hit.nth)
-            self._changed.set()
+            self.changed.set()
         return response
 
 

@@ -44,18 +44,13 @@ def measured(url: str, prefix: str, *arguments: str) -> tuple[int, int]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("where", ["rabbitmq", "sqlite"])
-async def test_150_letters_of_2_mib_take_little_memory(
-    where: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+async def test_150_letters_of_2_mib_take_little_memory(place: tuple[str, str], tmp_path: Path) -> None:
     """To count them, and to export all."""
     queue: RabbitQueue | SqliteQueue
-    prefix = "notifier"
-    if where == "sqlite":
-        url = f"sqlite:{tmp_path / 'queue.db'}"
-        queue = SqliteQueue(SqliteOptions(path=tmp_path / "queue.db"))
+    url, prefix = place
+    if url.startswith("sqlite:"):
+        queue = SqliteQueue(SqliteOptions(path=Path(url.removeprefix("sqlite:"))))
     else:
-        url, prefix = request.getfixturevalue("amqp_url"), request.getfixturevalue("prefix")
         queue = RabbitQueue(RabbitOptions(urls=(url,), prefix=prefix))
     await queue.open()
     await queue.ready()

@@ -14,6 +14,7 @@ from notifier.adapters.signers.key_files import generate_key
 from notifier.domain.client import Algorithm
 from tests.receivers import Receiver
 from tests.system.command import notifier
+from tests.system.loopback import LoopbackServer
 from tests.system.site import Site, client
 
 
@@ -21,16 +22,11 @@ from tests.system.site import Site, client
 async def issuer(documents: dict[str, Any]) -> AsyncIterator[str]:
     """Publishes `documents` by path, and is called by the URL that is given."""
 
-    async def serve(request: web.Request) -> web.Response:
+    async def serve(request: web.BaseRequest) -> web.Response:
         return web.json_response(documents[request.path]) if request.path in documents else web.Response(status=404)
 
-    app = web.Application()
-    app.add_routes([web.get("/{path:.*}", serve)])
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    await runner.cleanup()
+    async with LoopbackServer(serve) as server:
+        yield server.base
 
 
 async def run(site: Site, *words: str) -> CompletedProcess[str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 
 from notifier.adapters.configuration.config_file import read_part
 from notifier.app import build_queue
@@ -61,16 +60,12 @@ def told(document: Any) -> dict[str, tuple[int, str | None]]:
     return {each["client_id"]: (each["delivered"] + each["put_off"], each["reason"]) for each in document["clients"]}
 
 
-@pytest.mark.parametrize("where", ["sqlite", "rabbitmq"])
-async def test_a_worker_tells_how_everything_stands(where: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+async def test_a_worker_tells_how_everything_stands(place: tuple[str, str], tmp_path: Path) -> None:
     """Over HTTP and at the command line alike: what waits, and which client is down and why."""
-    url, prefix = "sqlite:q.db", "notifier"
-    if where == "rabbitmq":
-        url, prefix = request.getfixturevalue("amqp_url"), request.getfixturevalue("prefix")
     async with Clients(judge) as clients:
-        site = site_of(tmp_path, clients, url, prefix)
+        site = site_of(tmp_path, clients, *place)
         async with worker(site) as running:
-            if where == "rabbitmq":
+            if place[0].startswith("amqp"):
                 await running.until_said("replying")
             assert (await running.post(EVENT))[0] == 202
             expected = {"shop": (1, None), "down": (1, "server_error")}
@@ -88,7 +83,7 @@ async def test_a_worker_tells_how_everything_stands(where: str, tmp_path: Path, 
         done = await run(site)
         assert done.returncode == 0
         assert re.search(r"delayed +1 ", done.stdout)
-        if where == "sqlite":
+        if place[0].startswith("sqlite"):
             assert "No worker consumes the queue" in done.stdout
 
 

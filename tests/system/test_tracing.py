@@ -5,6 +5,7 @@ from pathlib import Path
 from aiohttp import web
 
 from tests.system.clients import Clients, Hit
+from tests.system.loopback import LoopbackServer
 from tests.system.otlp_receiver import Collector
 from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import worker
@@ -22,7 +23,7 @@ async def test_a_publisher_s_trace_goes_through_the_event_to_each_attempt(tmp_pa
 
     async with Collector() as collector, Clients(judge) as clients:
         site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
-        site.config["tracing"] = {"endpoint": collector.url}
+        site.config["tracing"] = {"endpoint": collector.base}
         site.write()
         site.write_clients([client("shop", clients.url("shop"))])
         event = {"id": "e1", "iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop"]}
@@ -60,26 +61,20 @@ async def test_without_a_publisher_s_trace_an_event_has_one_of_its_own(tmp_path:
     """Asked for by the environment's standard variable alone; one trace an event, begun by the event."""
     headers: list[str] = []
 
-    async def keep(request: web.Request) -> web.Response:
+    async def keep(request: web.BaseRequest) -> web.Response:
         headers.extend(request.headers)
         return web.Response()
 
-    app = web.Application()
-    app.add_routes([web.post("/shop", keep)])
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    async with Collector() as collector:
+    async with Collector() as collector, LoopbackServer(keep) as shop:
         site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
-        site.write_clients([client("shop", f"http://127.0.0.1:{runner.addresses[0][1]}/shop")])
-        async with worker(site, settings={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}) as running:
+        site.write_clients([client("shop", f"{shop.base}/shop")])
+        async with worker(site, settings={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.base}) as running:
             for number in (1, 2):
                 event = {"id": f"e{number}", "iss": ISSUER, "sub": "u", "sid": f"{number}", "clients": ["shop"]}
                 assert (await running.post(event))[0] == 202
             await running.until_metric(2, "deliveries_settled_total", fate="delivered")
             assert await running.stop() == 0
         await collector.until(lambda: len(collector.named("attempt")) == 2 and len(collector.named("event")) == 2)
-    await runner.cleanup()
     assert len({span.trace_id for span in collector.spans}) == 2
     assert [span.parent for span in collector.named("event")] == ["", ""]
     events = {span.span_id: span.trace_id for span in collector.named("event")}

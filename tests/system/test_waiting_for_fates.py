@@ -8,7 +8,6 @@ from typing import Any
 
 import aio_pika
 import aiohttp
-import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
 from tests.system.clients import Clients, Hit
@@ -47,14 +46,10 @@ async def post(
         return response.status, await response.json()
 
 
-@pytest.mark.parametrize("where", ["sqlite", "rabbitmq"])
-async def test_over_http_each_client_s_fate_is_told(where: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+async def test_over_http_each_client_s_fate_is_told(place: tuple[str, str], tmp_path: Path) -> None:
     """200 where all are settled; where one is tried again later than the wait, 202 without waiting for that."""
-    url, prefix = "sqlite:q.db", "notifier"
-    if where == "rabbitmq":
-        url, prefix = request.getfixturevalue("amqp_url"), request.getfixturevalue("prefix")
     async with Clients(judge) as clients:
-        site = site_of(tmp_path, clients, url, prefix)
+        site = site_of(tmp_path, clients, *place)
         async with worker(site) as running:
             status, document = await post(running, ["shop", "gone", "silent"])
             assert (status, document["complete"]) == (200, True)
@@ -71,21 +66,15 @@ async def test_over_http_each_client_s_fate_is_told(where: str, tmp_path: Path, 
             assert running.said("observer_failed") == []
 
 
-@pytest.mark.parametrize("where", ["sqlite", "rabbitmq"])
-async def test_one_client_with_two_uris_is_told_at_both(
-    where: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+async def test_one_client_with_two_uris_is_told_at_both(place: tuple[str, str], tmp_path: Path) -> None:
     """By one event, over HTTP and over AMQP: who waits hears of both, and each that is refused is a dead letter."""
-    url, prefix = "sqlite:q.db", "notifier"
-    if where == "rabbitmq":
-        url, prefix = request.getfixturevalue("amqp_url"), request.getfixturevalue("prefix")
     async with Clients(judge) as clients:
-        site = site_of(tmp_path, clients, url, prefix)
+        site = site_of(tmp_path, clients, *place)
         twice = [
             {"client_id": "shop", "backchannel_logout_uri": clients.url(path)} for path in ("shop", "gone", "gone?2")
         ]
         async with worker(site) as running:
-            if where == "rabbitmq":
+            if place[0].startswith("amqp"):
                 await running.until_said("replying")
             status, document = await post(running, twice, id="e-1")
             assert (status, document["complete"]) == (200, True)
@@ -152,18 +141,12 @@ async def test_over_amqp_the_worker_replies_to_whoever_asked(tmp_path: Path, amq
             assert await until(dead, lambda count: (count or 0) >= 2) == 2  # the dead letters of `gone`, and no reply
 
 
-@pytest.mark.parametrize("where", ["sqlite", "rabbitmq"])
-async def test_at_the_command_line_each_client_s_fate_is_told(
-    where: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+async def test_at_the_command_line_each_client_s_fate_is_told(place: tuple[str, str], tmp_path: Path) -> None:
     """By `publish --wait`, in words and as JSON; the wait ends once nothing more can come within it."""
-    url, prefix = "sqlite:q.db", "notifier"
-    if where == "rabbitmq":
-        url, prefix = request.getfixturevalue("amqp_url"), request.getfixturevalue("prefix")
     async with Clients(judge) as clients:
-        site = site_of(tmp_path, clients, url, prefix)
+        site = site_of(tmp_path, clients, *place)
         async with worker(site) as running:
-            if where == "rabbitmq":
+            if place[0].startswith("amqp"):
                 await running.until_said("replying")
 
             async def publish(*words: str, **event: object) -> str:
