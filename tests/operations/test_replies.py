@@ -9,26 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier.domain.fate import Fate, Notice
-from notifier.domain.message import DEAD, Lane, Message
-from notifier.domain.outcome import Answer
+from notifier.domain.message import DEAD, Lane
 from notifier.domain.reply import ReplyTo, asked_by_publisher
 from notifier.domain.reply_document import dump_reply, load_reply
 from notifier.operations.notice_wait import EventNotices
 from notifier.operations.reply_observer import Replies
-from notifier.pipeline.ports import Request
-from tests.pipeline.stage import ISS, Stage, client, running
+from tests.pipeline.stage import ISS, Stage, answers, client, running
 
 ASKED = ReplyTo(to="amq.gen-x", correlation_id="7")
-
-
-async def answers_500(_request: Request) -> Answer:
-    """A client in trouble."""
-    return Answer(status=500)
-
-
-async def answers_410(_request: Request) -> Answer:
-    """A client that is gone."""
-    return Answer(status=410)
 
 
 class SideChannel:
@@ -67,20 +55,21 @@ def known_of(stage: Stage) -> EventNotices:
     return known
 
 
-def event(stage: Stage, *clients: object, asked: ReplyTo | None = ASKED, **members: object) -> Message:
-    """Hand over an event whose publisher asked."""
-    body = {"iss": ISS, "sub": "alice", "sid": "s1", "clients": list(clients)} | members
-    return stage.take(json.dumps(body).encode(), reply_to=asked)
+def body_of(*clients: object, **members: object) -> bytes:
+    """An event of alice's session."""
+    return json.dumps({"iss": ISS, "sub": "alice", "sid": "s1", "clients": list(clients)} | members).encode()
+
+
+async def served(stage: Stage, body: bytes, *, asked: ReplyTo | None = ASKED) -> list[Notice]:
+    """Hand over an event, and return what its publisher was told."""
+    async with running(stage):
+        await stage.acked(stage.take(body, reply_to=asked))
+    return [notice for _, notice in replies_of(stage)]
 
 
 async def test_who_publishes_learns_no_address_behind_a_name() -> None:
     """Whoever may publish may name any URI; which address it led to, and that it is one of ours, stays here."""
-    stage = Stage()
-    async with running(stage):
-        inside = {"client_id": "inside", "backchannel_logout_uri": "https://10.1.2.3/out"}
-        taken = event(stage, inside, id="e-1")
-        await stage.until(lambda: taken in stage.queue.acked)
-    [(_, told)] = replies_of(stage)
+    [told] = await served(Stage(), body_of({"client_id": "inside", "backchannel_logout_uri": "https://10.1.2.3/out"}))
     assert (told.fate, told.reason, told.text) == (Fate.DEAD, "egress_denied", "")
 
 
@@ -88,14 +77,9 @@ async def test_each_client_s_fate_is_told_with_its_reason() -> None:
     """Delivered, retrying, dead and skipped, and of how many in all: so the asker knows that these are all."""
     silent = replace(client("silent"), backchannel_logout_uri=None)
     stage = Stage(client("well"), client("down"), client("gone"), silent)
-    stage.receivers.behaviours |= {"down": answers_500, "gone": answers_410}
-    async with running(stage):
-        taken = event(stage, "well", "down", "gone", "silent", id="e-1")
-        await stage.until(lambda: taken in stage.queue.acked)
-    replies = replies_of(stage)
-    assert {asked.to for asked, _ in replies} == {"amq.gen-x"}
-    assert {asked.correlation_id for asked, _ in replies} == {"7"}
-    fates = {told.client_id: told for _, told in replies}
+    stage.receivers.behaviours |= {"down": answers(500), "gone": answers(410)}
+    fates = {told.client_id: told for told in await served(stage, body_of("well", "down", "gone", "silent", id="e-1"))}
+    assert {asked for asked, _ in replies_of(stage)} == {ASKED}
     assert {name: told.fate for name, told in fates.items()} == {
         "well": Fate.DELIVERED,
         "down": Fate.RETRYING,
@@ -115,16 +99,12 @@ async def test_each_client_s_fate_is_told_with_its_reason() -> None:
 async def test_a_client_with_two_uris_is_told_at_both_and_each_has_its_fate() -> None:
     """By one event: neither delivery is taken for a copy of the other, nor its dead letter, nor its reply."""
     stage = Stage(client("well"))
-    stage.receivers.behaviours["gone"] = stage.receivers.behaviours["off"] = answers_410
+    stage.receivers.behaviours["gone"] = stage.receivers.behaviours["off"] = answers(410)
     uris = [f"https://{host}.example/out" for host in ("well", "gone", "off", "gone")]
-    async with running(stage):
-        entries = [{"client_id": "well", "backchannel_logout_uri": uri} for uri in uris]
-        taken = event(stage, *entries, id="e-1")
-        await stage.until(lambda: taken in stage.queue.acked)
+    told = await served(stage, body_of(*({"client_id": "well", "backchannel_logout_uri": uri} for uri in uris)))
     assert sorted(name for name, _ in stage.receivers.posts) == ["gone", "off", "well"]
     letters = [message.message_id for queue, message in stage.queue.published if queue == DEAD]
     assert len(set(letters)) == len(letters) == 2
-    told = [told for _, told in replies_of(stage)]
     assert sorted((each.fate, each.of) for each in told) == [(Fate.DEAD, 3), (Fate.DEAD, 3), (Fate.DELIVERED, 3)]
     assert len({each.delivery_id for each in told}) == 3
     assert known_of(stage).settled
@@ -133,13 +113,11 @@ async def test_a_client_with_two_uris_is_told_at_both_and_each_has_its_fate() ->
 async def test_a_retry_tells_again() -> None:
     """The address travels with the delivery, so that whichever worker makes the retry tells of it."""
     stage = Stage(client("down"))
-    stage.receivers.behaviours["down"] = answers_500
+    stage.receivers.behaviours["down"] = answers(500)
     async with running(stage):
-        taken = event(stage, "down")
-        await stage.until(lambda: taken in stage.queue.acked)
+        await stage.acked(stage.take(body_of("down"), reply_to=ASKED))
         del stage.receivers.behaviours["down"]
-        again = stage.retake("delay.2s")
-        await stage.until(lambda: again in stage.queue.acked)
+        await stage.acked(stage.retake("delay.2s"))
     assert [told.fate for _, told in replies_of(stage)] == [Fate.RETRYING, Fate.DELIVERED]
     assert known_of(stage).settled
 
@@ -148,8 +126,7 @@ async def test_the_parts_of_a_large_event_are_counted_as_one() -> None:
     """120 clients go as two parts; the replies say 120, and a client named twice is one."""
     stage = Stage(*(client(f"c{number}") for number in range(120)))
     async with running(stage):
-        taken = event(stage, *(f"c{number}" for number in range(120)), "c0")
-        await stage.until(lambda: taken in stage.queue.acked)
+        await stage.acked(stage.take(body_of(*(f"c{number}" for number in range(120)), "c0"), reply_to=ASKED))
         parts = [message for queue, message in stage.queue.published if queue == Lane.EVENTS]
         for part in parts:
             stage.take(part.body, kind=part.kind, message_id=part.message_id)
@@ -162,10 +139,7 @@ async def test_the_parts_of_a_large_event_are_counted_as_one() -> None:
 async def test_all_clients_where_there_is_none_are_told_as_nobody() -> None:
     """Else who asked would wait for the rest of the time."""
     stage = Stage()
-    async with running(stage):
-        taken = stage.take(json.dumps({"iss": ISS, "sub": "alice", "clients": "*"}).encode(), reply_to=ASKED)
-        await stage.until(lambda: taken in stage.queue.acked)
-    [(_, told)] = replies_of(stage)
+    [told] = await served(stage, json.dumps({"iss": ISS, "sub": "alice", "clients": "*"}).encode())
     assert (told.fate, told.client_id, told.of) == (Fate.SKIPPED, "", 0)
     assert known_of(stage).settled
 
@@ -174,10 +148,8 @@ async def test_a_copy_is_told_as_one() -> None:
     """What became of the first is told to whoever published that."""
     stage = Stage(client("well"))
     async with running(stage):
-        first = event(stage, "well", id="e-1", asked=None)
-        await stage.until(lambda: first in stage.queue.acked)
-        copy = event(stage, "well", id="e-1")
-        await stage.until(lambda: copy in stage.queue.acked)
+        for asked in (None, ASKED):
+            await stage.acked(stage.take(body_of("well", id="e-1"), reply_to=asked))
     assert [told.fate for _, told in replies_of(stage)] == [Fate.DUPLICATE]
     assert known_of(stage).settled
 
@@ -189,11 +161,8 @@ async def test_a_copy_is_told_as_one() -> None:
 async def test_an_event_that_is_not_served_is_told_as_a_whole(body: bytes, reason: str) -> None:
     """It concerns no client alone."""
     stage = Stage()
-    async with running(stage):
-        taken = stage.take(body, reply_to=ASKED)
-        await stage.until(lambda: taken in stage.queue.acked)
-    [(asked, told)] = replies_of(stage)
-    assert asked == ASKED
+    [told] = await served(stage, body)
+    assert [asked for asked, _ in replies_of(stage)] == [ASKED]
     assert (told.client_id, told.reason) == ("", reason)
     assert known_of(stage).settled is (told.fate is Fate.DEAD)
 
@@ -201,10 +170,8 @@ async def test_an_event_that_is_not_served_is_told_as_a_whole(body: bytes, reaso
 async def test_wrong_entries_are_told_together() -> None:
     """As one dead letter holds them."""
     stage = Stage(client("well"))
-    async with running(stage):
-        taken = event(stage, "well", 1, 2, {"client_id": "well", "sub": 5})
-        await stage.until(lambda: taken in stage.queue.acked)
-    fates = sorted((told.fate.value, told.client_id or "") for _, told in replies_of(stage))
+    told = await served(stage, body_of("well", 1, 2, {"client_id": "well", "sub": 5}))
+    fates = sorted((each.fate.value, each.client_id or "") for each in told)
     assert fates == [("dead", ""), ("delivered", "well")]
     assert known_of(stage).settled
 
@@ -212,11 +179,8 @@ async def test_wrong_entries_are_told_together() -> None:
 async def test_nobody_hears_of_what_nobody_asked_for() -> None:
     """Neither fates nor the event's end."""
     stage = Stage(client("well"), client("down"))
-    stage.receivers.behaviours["down"] = answers_500
-    async with running(stage):
-        taken = event(stage, "well", "down", asked=None)
-        await stage.until(lambda: taken in stage.queue.acked)
-    assert replies_of(stage) == []
+    stage.receivers.behaviours["down"] = answers(500)
+    assert await served(stage, body_of("well", "down"), asked=None) == []
 
 
 def test_a_late_word_takes_back_nothing() -> None:
