@@ -18,17 +18,20 @@ import typer
 from notifier.cli.command_options import Config, Json, quiet_logs
 from notifier.cli.output import say
 from notifier.cli.queue_access import read_queue, wait_until_ready
+from notifier.domain.durations import format_duration
 from notifier.domain.errors import QueueError
+from notifier.domain.fate import Fate, Notice
 from notifier.domain.message import Lane
 from notifier.domain.printable import counted, json_text, printable
 
 if TYPE_CHECKING:
     from notifier.operations.event_file import FileEvent
-    from notifier.operations.notice_wait import NoticeWait
+    from notifier.operations.notice_wait import EventNotices, NoticeWait
     from notifier.settings.service_settings import QueueSettings
 
 WAITED_FOR = 1000  # events
 LISTED = 20  # so many events are named one by one
+WIDEST = 40  # characters of a client_id before it breaks the column
 
 EXAMPLES = (
     ("one event from a file", "notifier publish -c n.yaml event.json"),
@@ -179,9 +182,7 @@ class _PublishReport:
         say(json_text(told))
 
     def _tell_fates(self, event: FileEvent) -> None:
-        from notifier.cli.notice_lines import notice_lines
-
-        for line in () if self.notices is None else notice_lines(self.notices.events[event.id], time.time()):
+        for line in () if self.notices is None else _notice_lines(self.notices.events[event.id], time.time()):
             say(printable(f"  {line}"))
 
     @contextmanager
@@ -217,3 +218,37 @@ class _PublishReport:
                     say(printable(f"line {event.line}: {event.id}"))
                     self._tell_fates(event)
         say(f"{counted(count, 'event')} confirmed by {shown_urls(queue)[0]}")
+
+
+def _notice_lines(event: EventNotices, now: float) -> Iterator[str]:
+    """Yield a line for each client, in the order in which they were heard of. `now` in epoch seconds."""
+    known = event.known
+    width = min(WIDEST, max((len(notice.client_id) for notice in known), default=0))
+    for notice in known:
+        words = _words(notice, now)
+        yield f"{notice.client_id:{width}}  {words}" if notice.client_id else words
+    if not event.settled:
+        missing = (known[0].of or 0) - len(known) if known else None
+        if missing is None:
+            yield "nothing was heard of it yet: no worker took it, or it could not reply"
+        elif missing > 0:
+            yield f"of {counted(missing, 'more client')} nothing was heard yet"
+
+
+def _words(notice: Notice, now: float) -> str:
+    match notice.fate:
+        case Fate.DELIVERED:
+            return "delivered" if notice.attempts <= 1 else f"delivered, by attempt {notice.attempts}"
+        case Fate.RETRYING:
+            status = "" if notice.status is None else f" {notice.status}"
+            wait = None if notice.next_due is None else max(0, round(notice.next_due - now))
+            due = "" if wait is None else f", again in {format_duration(wait)}"
+            return f"retrying: {notice.reason}{status}{due}"
+        case Fate.DEAD:
+            return f"dead: {notice.reason}" + (f" ({notice.text})" if notice.text else "")
+        case Fate.SKIPPED:
+            if not notice.client_id:
+                return "skipped: no client of the issuer has a backchannel_logout_uri"
+            return "skipped: it has no backchannel_logout_uri"
+        case Fate.DUPLICATE:
+            return "duplicate: a copy of an event that was taken before"

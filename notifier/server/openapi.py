@@ -1,6 +1,6 @@
 """`GET /v1/openapi.json`: the API as OpenAPI 3.1, made of what each file of routes says of its own handlers.
 
-A handler is `described` where it stands, and the document is made of the routes that the application really serves: so
+A handler is described where it stands, and the document is made of the routes that the application really serves: so
 neither can be without the other. A handler without a description shows the first line of its docstring.
 """
 
@@ -18,12 +18,14 @@ from notifier.domain.api_token import Scope
 from notifier.domain.event_document import event_schema
 
 JsonSchema = Mapping[str, Any]
+Handler = TypeVar("Handler", bound=Callable[..., Any])
 PATH = "/v1/openapi.json"
 _OF_ALL = {
     403: "Without api.tokens_file: a web page asks.",
     421: "Without api.tokens_file: Host is no loopback name.",
     429: "Too many requests at a time.",
 }
+_KEPT = "described"
 _WORDS = re.compile(r"[^a-z0-9]+")
 _PARAMETER = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 
@@ -72,8 +74,8 @@ class AnswerDescription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationDescription:
-    """One operation. `scope` None: no token is needed. `query`, `path` and `headers` are schemas by name, `body` by
-    media type; a problem need not be listed among `answers`, but for its status in `problems`.
+    """One operation, as a decorator of its handler. `scope` None: no token is needed. `query`, `path` and `headers` are
+    schemas by name, `body` by media type. A problem need not be among `answers`, but for its status in `problems`.
     """
 
     summary: str
@@ -84,25 +86,10 @@ class OperationDescription:
     answers: Mapping[int, AnswerDescription] = field(default_factory=dict)
     problems: Mapping[int, str] = field(default_factory=dict)
 
-
-Handler = TypeVar("Handler", bound=Callable[..., Any])
-_KEPT = "described"
-
-
-def described(described: OperationDescription) -> Callable[[Handler], Handler]:
-    """Say of a handler what it does."""
-
-    def keep(handler: Handler) -> Handler:
-        setattr(handler, _KEPT, described)
+    def __call__(self, handler: Handler) -> Handler:
+        """Describe the handler."""
+        setattr(handler, _KEPT, self)
         return handler
-
-    return keep
-
-
-def description_of(handler: object) -> OperationDescription | None:
-    """What was said of it."""
-    found = getattr(handler, _KEPT, None)
-    return found if isinstance(found, OperationDescription) else None
 
 
 def openapi(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
@@ -110,7 +97,7 @@ def openapi(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         path = _PARAMETER.sub(r"{\1}", route.path)
-        said = description_of(route.handler)
+        said: OperationDescription | None = getattr(route.handler, _KEPT, None)
         operation = _undescribed(route.handler, path) if said is None else _operation(said, path)
         operation["operationId"] = (
             f"{route.method.lower()}_{_WORDS.sub('_', path.removeprefix('/v1/').lower()).strip('_')}"
@@ -202,10 +189,8 @@ def _responses(said: OperationDescription) -> dict[str, Any]:
 def openapi_route(routes: Iterable[web.RouteDef]) -> web.RouteDef:
     """The route that serves the document of these and of itself. It tells nothing secret, so no token is asked for."""
 
-    @described(
-        OperationDescription(
-            summary="This document.", answers={200: AnswerDescription(text="OpenAPI 3.1.", schema={"type": "object"})}
-        )
+    @OperationDescription(
+        summary="This document.", answers={200: AnswerDescription(text="OpenAPI 3.1.", schema={"type": "object"})}
     )
     async def serve(_request: web.Request) -> web.Response:
         return web.json_response(document)

@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 
 from notifier.server.authorization import Authorization
 from notifier.server.listener import listen
-from notifier.server.openapi import PATH, AnswerDescription, OperationDescription, described, openapi
+from notifier.server.openapi import PATH, AnswerDescription, OperationDescription, openapi
 from notifier.server.operators.log_level_routes import log_level_routes
 from notifier.server.operators.status_routes import StatusRoutes
 from notifier.server.publishers.events import api_app
@@ -117,14 +117,12 @@ def test_every_route_that_stands_is_told() -> None:
         """
         raise AssertionError
 
-    @described(
-        OperationDescription(
-            summary="Look.",
-            scope="read",
-            query={"limit": {"type": "integer"}},
-            answers={200: AnswerDescription(text="Found.", schema={"type": "object"})},
-            problems={404: "Not found."},
-        )
+    @OperationDescription(
+        summary="Look.",
+        scope="read",
+        query={"limit": {"type": "integer"}},
+        answers={200: AnswerDescription(text="Found.", schema={"type": "object"})},
+        problems={404: "Not found."},
     )
     async def told(_request: web.Request) -> web.Response:
         raise AssertionError

@@ -24,7 +24,7 @@ from notifier.operations.dead_letter_audit import DeadLetterAudit
 from notifier.operations.dead_letter_listing import DeadLetters, LetterCounts, exported, matching_letters
 from notifier.operations.dead_letter_repair import RepairOptions, RepairResult
 from notifier.server.authorization import Authorization
-from notifier.server.openapi import AnswerDescription, OperationDescription, described
+from notifier.server.openapi import AnswerDescription, OperationDescription
 from notifier.server.operators import dead_letter_requests as requests
 from notifier.server.problem import Refusal, problem
 
@@ -70,14 +70,12 @@ class DeadLetterRoutes:
             web.delete("/v1/dead-letters/{id}", self._discard_one),
         ]
 
-    @described(
-        OperationDescription(
-            summary="Count dead letters by client and reason; with rows, show the oldest too.",
-            scope="read",
-            query=requests.query_of(requests.LOOK),
-            answers={200: AnswerDescription(text="Groups, the largest first.", schema=_OBJECT)},
-            problems=_PROBLEMS,
-        )
+    @OperationDescription(
+        summary="Count dead letters by client and reason; with rows, show the oldest too.",
+        scope="read",
+        query=requests.query_of(requests.LOOK),
+        answers={200: AnswerDescription(text="Groups, the largest first.", schema=_OBJECT)},
+        problems=_PROBLEMS,
     )
     async def _list(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
@@ -91,14 +89,12 @@ class DeadLetterRoutes:
         document: dict[str, object] = {"total": counts.total, "groups": [group.document() for group in counts.groups()]}
         return web.json_response(document | ({"letters": shown} if "rows" in asked else {}), dumps=json_text)
 
-    @described(
-        OperationDescription(
-            summary="Export whole letters, one JSON object per line. The answer holds sub and sid.",
-            scope="read",
-            query=requests.query_of(requests.WHICH),
-            answers={200: AnswerDescription(text="Oldest first.", schema={}, kind="application/x-ndjson")},
-            problems=_PROBLEMS,
-        )
+    @OperationDescription(
+        summary="Export whole letters, one JSON object per line. The answer holds sub and sid.",
+        scope="read",
+        query=requests.query_of(requests.WHICH),
+        answers={200: AnswerDescription(text="Oldest first.", schema={}, kind="application/x-ndjson")},
+        problems=_PROBLEMS,
     )
     async def _export(self, request: web.Request) -> web.StreamResponse:
         token = self._authorization.require(request, "read")
@@ -129,13 +125,11 @@ class DeadLetterRoutes:
         await response.write_eof()
         return response
 
-    @described(
-        OperationDescription(
-            summary="Show one whole letter. The answer holds sub and sid.",
-            scope="read",
-            answers={200: AnswerDescription(text="The letter.", schema=_OBJECT)},
-            problems={404: "There is no letter with that id.", 503: _AWAY},
-        )
+    @OperationDescription(
+        summary="Show one whole letter. The answer holds sub and sid.",
+        scope="read",
+        answers={200: AnswerDescription(text="The letter.", schema=_OBJECT)},
+        problems={404: "There is no letter with that id.", 503: _AWAY},
     )
     async def _show(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
@@ -149,18 +143,16 @@ class DeadLetterRoutes:
                 return web.json_response(exported(message), dumps=json_text)
         raise Refusal(problem(404, "There is no such dead letter"))
 
-    @described(
-        OperationDescription(
-            summary="Deliver letters again. If the answer says more, repeat the request.",
-            scope="repair",
-            body={"application/json": requests.schema_of(requests.REPLAY)},
-            answers={
-                200: AnswerDescription(
-                    text="How many were replayed, how many stay and why, and whether there is more.", schema=_OBJECT
-                )
-            },
-            problems={**_PROBLEMS, 413: "The body is too large.", 415: "The body is not application/json."},
-        )
+    @OperationDescription(
+        summary="Deliver letters again. If the answer says more, repeat the request.",
+        scope="repair",
+        body={"application/json": requests.schema_of(requests.REPLAY)},
+        answers={
+            200: AnswerDescription(
+                text="How many were replayed, how many stay and why, and whether there is more.", schema=_OBJECT
+            )
+        },
+        problems={**_PROBLEMS, 413: "The body is too large.", 415: "The body is not application/json."},
     )
     async def _replay(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
@@ -175,14 +167,12 @@ class DeadLetterRoutes:
 
         return await self._repair("replayed", token, chosen, asked, act, end_newer_sessions=force)
 
-    @described(
-        OperationDescription(
-            summary="Delete letters for good. If the answer says more, repeat the request.",
-            scope="repair",
-            query=requests.query_of(requests.DISCARD),
-            answers={200: AnswerDescription(text="How many were deleted, and whether there is more.", schema=_OBJECT)},
-            problems=_PROBLEMS,
-        )
+    @OperationDescription(
+        summary="Delete letters for good. If the answer says more, repeat the request.",
+        scope="repair",
+        query=requests.query_of(requests.DISCARD),
+        answers={200: AnswerDescription(text="How many were deleted, and whether there is more.", schema=_OBJECT)},
+        problems=_PROBLEMS,
     )
     async def _discard(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")
@@ -191,13 +181,11 @@ class DeadLetterRoutes:
         requests.check_narrowed(chosen, asked)
         return await self._discarded(token, chosen, asked)
 
-    @described(
-        OperationDescription(
-            summary="Delete one letter for good.",
-            scope="repair",
-            answers={200: AnswerDescription(text="How many letters with that id were deleted.", schema=_OBJECT)},
-            problems={503: _AWAY},
-        )
+    @OperationDescription(
+        summary="Delete one letter for good.",
+        scope="repair",
+        answers={200: AnswerDescription(text="How many letters with that id were deleted.", schema=_OBJECT)},
+        problems={503: _AWAY},
     )
     async def _discard_one(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "repair")

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from notifier.domain.errors import Mistake
 from notifier.server.authorization import Authorization
-from notifier.server.openapi import AnswerDescription, JsonSchema, OperationDescription, described
+from notifier.server.openapi import AnswerDescription, JsonSchema, OperationDescription
 from notifier.server.problem import Refusal, problem
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -39,24 +39,22 @@ class LevelControl(Protocol):
 def log_level_routes(authorization: Authorization, level: LevelControl) -> list[web.RouteDef]:
     """To look needs the scope `read`, to change `repair` and no issuers: the level is that of the whole worker."""
 
-    @described(OperationDescription(summary="Tell what this worker logs.", scope="read", answers=_ANSWERS))
+    @OperationDescription(summary="Tell what this worker logs.", scope="read", answers=_ANSWERS)
     async def get(request: web.Request) -> web.Response:
         authorization.require(request, "read")
         return _answer(level)
 
-    @described(
-        OperationDescription(
-            summary="Change what this worker logs, until it ends.",
-            scope="repair",
-            body={"application/json": _WANTED},
-            answers=_ANSWERS,
-            problems={
-                400: "No such level.",
-                403: "The token lacks the scope repair, or is bound to issuers.",
-                408: "The body did not come.",
-                413: "The body is too large.",
-            },
-        )
+    @OperationDescription(
+        summary="Change what this worker logs, until it ends.",
+        scope="repair",
+        body={"application/json": _WANTED},
+        answers=_ANSWERS,
+        problems={
+            400: "No such level.",
+            403: "The token lacks the scope repair, or is bound to issuers.",
+            408: "The body did not come.",
+            413: "The body is too large.",
+        },
     )
     async def put(request: web.Request) -> web.Response:
         token = authorization.require_unbound(request, "repair")

@@ -12,7 +12,7 @@ from aiohttp import web
 from notifier.domain.printable import json_text
 from notifier.operations.service_status import ServiceStatus, document_of
 from notifier.server.authorization import Authorization, concerns
-from notifier.server.openapi import AnswerDescription, JsonSchema, OperationDescription, described
+from notifier.server.openapi import AnswerDescription, JsonSchema, OperationDescription
 
 FRESH = 1.0  # seconds
 _STATUS: JsonSchema = {
@@ -46,12 +46,10 @@ class StatusRoutes:
         """To be served by the API."""
         yield web.get("/v1/status", self._get)
 
-    @described(
-        OperationDescription(
-            summary="Tell what waits, how fast it goes, and how workers and clients fare.",
-            scope="read",
-            answers={200: AnswerDescription(text="As it stands.", schema=_STATUS)},
-        )
+    @OperationDescription(
+        summary="Tell what waits, how fast it goes, and how workers and clients fare.",
+        scope="read",
+        answers={200: AnswerDescription(text="As it stands.", schema=_STATUS)},
     )
     async def _get(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")

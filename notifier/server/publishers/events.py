@@ -6,6 +6,9 @@ issuer. A refusal lists the first 20 mistakes.
 
 Reading a large event holds the loop. So few large events are read at a time, one every few passes of the loop (see
 `pipeline/selection.py`). The other requests hold their body only, and wait no longer than for the queue.
+
+With `wait` the answer tells what has become of each client so far. 200 means that every client has its last notice; 202
+means that more may follow. The event is durable in both cases. If too many requests wait already, 202 comes at once.
 """
 
 import asyncio
@@ -24,12 +27,11 @@ from notifier.domain.plan import may_speak
 from notifier.domain.printable import json_text
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
-from notifier.operations.notice_wait import EventNotices, WaitingRequests
+from notifier.operations.notice_wait import LONGEST, EventNotices, WaitingRequests, read_wait
 from notifier.pipeline.selection import OPENED_EVERY
 from notifier.server.authorization import Authorization, Tokens, concerns
-from notifier.server.openapi import CLOUDEVENT, EVENT, AnswerDescription, OperationDescription, described, openapi_route
+from notifier.server.openapi import CLOUDEVENT, EVENT, AnswerDescription, OperationDescription, openapi_route
 from notifier.server.problem import Refusal, problem, problems
-from notifier.server.publishers.wait_parameter import NOTICES, WAIT, asked_to_wait, notices_response
 from notifier.server.throttle import Throttle
 
 _KINDS = ("application/json", "application/cloudevents+json")
@@ -82,14 +84,29 @@ def api_app(
     return app
 
 
+_WAIT: Mapping[str, object] = {
+    "type": "string",
+    "pattern": r"^(0|[0-9]{1,3}(\.[0-9]{1,3})?(ms|s))$",
+    "description": f"How long to wait for what becomes of it: at most {LONGEST:.0f}s.",
+    "examples": ["500ms", "5s"],
+}
+_NOTICES: Mapping[str, object] = {
+    "type": "object",
+    "required": ["id", "complete", "clients"],
+    "properties": {
+        "id": {"type": "string"},
+        "complete": {"type": "boolean"},
+        "clients": {"type": "array", "items": {"type": "object"}},
+    },
+}
 _ID: Mapping[str, object] = {"type": "string", "description": "The id of the event. A copy has the same."}
 _POST_EVENT = OperationDescription(
     summary="Publish one event: a session ended. The answer says that it is durable.",
     scope="publish",
-    query={"lane": {"type": "string", "enum": list(_LANES), "default": "events"}, "wait": WAIT},
+    query={"lane": {"type": "string", "enum": list(_LANES), "default": "events"}, "wait": _WAIT},
     body={"application/json": EVENT, "application/cloudevents+json": CLOUDEVENT},
     answers={
-        200: AnswerDescription(text="With wait: every client has its last notice.", schema=NOTICES),
+        200: AnswerDescription(text="With wait: every client has its last notice.", schema=_NOTICES),
         202: AnswerDescription(
             text="The event is durable. With wait: what has become of it so far.",
             schema={"type": "object", "required": ["id"], "properties": {"id": _ID}},
@@ -114,11 +131,11 @@ class _Api:
         self._large = asyncio.Semaphore(LARGE_AT_A_TIME)
         self._opening = asyncio.Lock()
 
-    @described(_POST_EVENT)
+    @_POST_EVENT
     async def post_event(self, request: web.Request) -> web.Response:
         """Take one event."""
         token = self._authorization.require(request, "publish")
-        lane, seconds = _lane(request), asked_to_wait(request)
+        lane, seconds = _lane(request), _asked_to_wait(request)
         _check_kind(request)
         body = await self._read(request)
         waiting = self._sources.waiting
@@ -131,7 +148,7 @@ class _Api:
                 del event  # a request that waits holds nothing of it
             if seconds is None:
                 return web.json_response({"id": event_id}, status=202, dumps=json_text)
-            return notices_response(event_id, EventNotices() if place is None else await place.notices(seconds))
+            return _notices_response(event_id, EventNotices() if place is None else await place.notices(seconds))
 
     @asynccontextmanager
     async def _place_for(self, body: bytes) -> AsyncIterator[None]:
@@ -216,6 +233,24 @@ def _lane(request: web.Request) -> Lane:
         mistake = Mistake("lane", f"must be one of {', '.join(_LANES)}")
         raise Refusal(problem(400, "The request is malformed", mistakes=[mistake]))
     return lane
+
+
+def _asked_to_wait(request: web.Request) -> float | None:
+    """Return the seconds to wait, None without the parameter. Raises Refusal (400)."""
+    text = request.query.get("wait")
+    if text is None:
+        return None
+    try:
+        return read_wait(text)
+    except ValueError as error:
+        mistakes = [Mistake("wait", str(error))]
+        raise Refusal(problem(400, "The request is malformed", mistakes=mistakes)) from None
+
+
+def _notices_response(event_id: str, notices: EventNotices) -> web.Response:
+    """Return the answer after the wait."""
+    document = {"id": event_id, **notices.document()}
+    return web.json_response(document, status=200 if notices.settled else 202, dumps=json_text)
 
 
 def _check_kind(request: web.Request) -> None:
