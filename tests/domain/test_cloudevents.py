@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from notifier.domain.errors import MalformedEvent
 from notifier.domain.session_ended import SessionEnded
 from tests.domain.test_event_document import mistakes, read
 
@@ -149,19 +146,3 @@ def test_binary_data_must_be_json() -> None:
     """In binary mode the content type of the message is that of the event."""
     expected = ["content_type: must be application/json, not text/xml"]
     assert mistakes(EVENT, headers=prefixed("ce-", ATTRIBUTES), content_type="text/xml") == expected
-
-
-@given(
-    st.dictionaries(
-        st.sampled_from([*prefixed("ce-", ATTRIBUTES), *prefixed("cloudEvents:", ATTRIBUTES), "x"]),
-        st.none() | st.text(max_size=20) | st.binary(max_size=20) | st.integers() | st.datetimes() | st.floats(),
-    ),
-    st.none() | st.text(max_size=30),
-)
-def test_any_headers_make_an_event_or_a_malformed_one(headers: dict[str, object], content_type: str | None) -> None:
-    """Nothing else is raised."""
-    try:
-        event = read(EVENT, headers=headers, content_type=content_type)
-    except MalformedEvent:
-        return
-    assert event.sub == "ann"

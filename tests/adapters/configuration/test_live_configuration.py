@@ -65,24 +65,6 @@ def test_other_tokens_serve_at_once(folder: Path) -> None:
     assert [token.name for token in tokens] == ["other"]
 
 
-@pytest.mark.parametrize(
-    "clients",
-    [
-        "[{client_id: shop, notifier: {tls: {ca_file: '~nobody-of-that-name/ca.pem'}}}]",
-        "[{client_id: shop, notifier: {proxy: {file: '~nobody-of-that-name/proxy'}}}]",
-    ],
-    ids=["ca_file", "secret"],
-)
-def test_a_mistaken_reload_keeps_the_old(folder: Path, clients: str) -> None:
-    """Whatever is wrong with a file, it is said and nothing is raised."""
-    running = live(folder)
-    before = running.now
-    (folder / "clients.yaml").write_text(clients)
-    assert not running.reload(asked=True)
-    assert running.now is before
-    assert not running.last_reload_succeeded
-
-
 def test_what_nobody_thought_of_keeps_the_old_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A reload that meets a fault of our own is refused, and the log names its type, not its text."""
     path = write(folder)
@@ -156,45 +138,6 @@ def test_a_refused_registry_is_watched(folder: Path) -> None:
     write(folder, registry={"file": "new.yaml"})
     assert not running.reload(asked=False)
     assert folder / "new.yaml" in running.named
-
-
-def registrations(count: int, **more: object) -> list[dict[str, object]]:
-    """So many clients with a URI, unless `more` says otherwise."""
-    uri = "https://shop.example.com/out"
-    signed = {"backchannel_logout_uri": uri, "id_token_signed_response_alg": "ES256"}
-    return [{"client_id": f"c{number}", **signed, **more} for number in range(count)]
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "said"),
-    [
-        (registrations(1000), registrations(1000, backchannel_logout_uri=None), "1000 of 1000 clients"),
-        (registrations(5), [], "5 of 5 clients"),
-    ],
-    ids=["lost URIs", "none"],
-)
-def test_who_can_be_told_is_not_lost_by_a_reload(
-    folder: Path, capsys: pytest.CaptureFixture[str], before: object, after: object, said: str
-) -> None:
-    """An export that lost a column, or a file that was emptied: the old serve on, and the log names the way out."""
-    (folder / "clients.yaml").write_text(json.dumps(before))
-    running = live(folder)
-    told = running.now
-    (folder / "clients.yaml").write_text(json.dumps(after))
-    assert not running.reload(asked=False)
-    assert running.now is told
-    assert not running.last_reload_succeeded
-    assert said in capsys.readouterr().out
-
-
-def test_sighup_takes_what_was_refused(folder: Path) -> None:
-    """Where nobody is to be told any more, whoever means it says so."""
-    (folder / "clients.yaml").write_text(json.dumps(registrations(5)))
-    running = live(folder)
-    (folder / "clients.yaml").write_text("[]")
-    assert running.reload(asked=True)
-    assert running.last_reload_succeeded
-    assert not running.registry().clients_of(ISS)
 
 
 async def test_an_issuer_that_a_reload_has_just_taken_away_is_not_read(folder: Path) -> None:

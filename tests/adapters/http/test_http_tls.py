@@ -65,12 +65,6 @@ async def test_tls_before_1_2_is_refused(transport: HttpTransport, ca: Authority
     assert not receiver.requests
 
 
-async def test_tls_1_2_is_enough(transport: HttpTransport, ca: Authority, trusted: TlsFiles) -> None:
-    """Nothing newer is asked for."""
-    async with scripted(tls=ca.server(newest=ssl.TLSVersion.TLSv1_2)) as receiver:
-        assert await transport.post(request(receiver.url, tls=trusted)) == Answer(status=200)
-
-
 NO_TLS = do.raw(b"HTTP/1.1 400 Bad Request\r\n\r\n", close=True)
 
 

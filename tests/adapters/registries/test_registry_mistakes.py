@@ -119,6 +119,7 @@ class TestMistakes:
             ("notifier: {headers: {X: [hunter2]}}", "notifier.headers.X", "must be a text"),
             ("notifier: {headers: {X: a, x: b}}", "notifier", "names a header twice"),
             ("notifier: {proxy: 'socks5://u:hunter2@h'}", "notifier.proxy", "must be the URL of a proxy"),
+            ("notifier: {proxy: {file: '~nobody-/x'}}", "notifier.proxy", "there is no such home"),
             ("notifier: {tls: {ca_file: none}}", "notifier.tls.ca_file", "there is no file"),
             ("notifier: {tls: {key_file: key.pem}}", "notifier.tls", "needs cert_file"),
             ("notifier: {success_statuses: [100]}", "notifier.success_statuses[0]", "greater than or equal to 200"),
