@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
 
-from notifier.adapters.queues.sqlite.store import NewRow, RowTag, Store, new_row
+from notifier.adapters.queues.sqlite.rows import NewRow, RowTag, new_row
+from notifier.adapters.queues.sqlite.store import Store
 from notifier.domain.letter_filter import FoundLetter, LetterReader
 from notifier.domain.message import DEAD, Message, Transfer, Transferred
 

@@ -37,6 +37,12 @@ _SCHEMA = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
+# Added to files of older releases too. The schema's version stays: those releases name the columns that they read and
+# write, so they go on with such a file, and what is parked in it comes back to them at its `due`.
+_PARKING = (
+    "ALTER TABLE messages ADD COLUMN parked TEXT",
+    "CREATE INDEX messages_parked ON messages (parked) WHERE parked IS NOT NULL",  # and by id: SQLite appends it
+)
 
 
 def open_file(path: Path) -> sqlite3.Connection:
@@ -128,9 +134,11 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
     with transaction(database, path):  # writes nothing to a finished file, but shows now whether it could
-        if new and _is_new(database, path):  # another process may have been quicker
-            for statement in _SCHEMA:
-                database.execute(statement)
+        statements = list(_SCHEMA) if new and _is_new(database, path) else []  # another process may have been quicker
+        if not one(database, "SELECT count(*) FROM pragma_table_info('messages') WHERE name = 'parked'"):
+            statements += _PARKING
+        for statement in statements:
+            database.execute(statement)
 
 
 def _is_new(database: sqlite3.Connection, path: Path) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from notifier.adapters.queues.sqlite.store import NewRow
+from notifier.adapters.queues.sqlite.rows import NewRow
 from notifier.domain.errors import QueueError
 from notifier.domain.message import Lane, Message
 
@@ -18,10 +18,11 @@ class Insert(NamedTuple):
 
 
 class Ack(NamedTuple):
-    """Delete a message that was taken."""
+    """Delete a message that was taken from the lane, or fetched from the bucket."""
 
     id: int
     lane: Lane
+    bucket: str | None
 
 
 class Call(NamedTuple):

@@ -5,7 +5,7 @@ A taken message is held here under its tag until it is acked. An ack of anything
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from sqlite3 import Connection
@@ -20,8 +20,9 @@ from notifier.adapters.queues.sqlite.dead_letters import SqliteDeadLetters
 from notifier.adapters.queues.sqlite.examination import examine_file
 from notifier.adapters.queues.sqlite.feed_target import SqliteFeedTarget
 from notifier.adapters.queues.sqlite.handover import Ack, Call, Insert, WriterReport
+from notifier.adapters.queues.sqlite.rows import LONGEST_DELAY, NewRow, RowTag, new_row, queue_of_wait, storable
 from notifier.adapters.queues.sqlite.side_channel import SqliteSideChannel
-from notifier.adapters.queues.sqlite.store import NewRow, RowTag, Store, new_row, queue_of_wait, storable
+from notifier.adapters.queues.sqlite.store import Store
 from notifier.adapters.queues.sqlite.writer import SqliteOptions, Writer
 from notifier.domain.backoff import SOON, Rounding
 from notifier.domain.errors import QueueError, QueueUnavailable
@@ -109,7 +110,7 @@ class SqliteQueue:
         tag = message.tag
         if self._writer is not None and isinstance(tag, RowTag) and self._held.get(tag.id) is tag:
             del self._held[tag.id]
-            self._writer.put(Ack(tag.id, message.lane))
+            self._writer.put(Ack(tag.id, message.lane, tag.bucket))
 
     async def publish(self, queue: str, message: Outgoing) -> None:
         """Return once the message is on disk. Raises QueueUnavailable: unknown queue, closed, disk full, locked."""
@@ -147,6 +148,38 @@ class SqliteQueue:
                 body=body,
             )
         )
+
+    def bucket(self, client: tuple[str, str]) -> str:
+        """The name of the client's bucket, which is its own."""
+        return json.dumps(client)
+
+    async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
+        """Return once the message is on disk. Raises QueueUnavailable.
+
+        It leaves the bucket as a retry at `until`, or when a worker starts.
+        """
+        now = self._options.clock()
+        due = self._options.pace() + until - now
+        await self._write(new_row(LONGEST_DELAY, message, now, due=due, parked=bucket))
+
+    async def fetch(self, bucket: str, most: int) -> Sequence[Message]:
+        """Take messages out of the bucket, oldest first, to be acked. Raises QueueUnavailable before `consume`."""
+        writer, fetched = self._running(), list[Message]()
+        try:
+            await self._ask(partial(writer.fetch, bucket, most, fetched))
+        except asyncio.CancelledError:
+            nobody = asyncio.get_running_loop().create_future()
+            nobody.cancel()
+            writer.put(Call(partial(writer.put_back, bucket, fetched), nobody))
+            raise
+        if self._writer is not writer:
+            raise QueueUnavailable(f"the queue {self._options.path} was closed")
+        self._hold(fetched)
+        return fetched
+
+    async def parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
+        """How many messages wait in each bucket. Raises QueueUnavailable."""
+        return await self._ask(partial(self._running().parked, buckets))
 
     async def available(self) -> None:
         """Return when a publish has a chance again. Only a try tells whether a full disk has room."""
@@ -252,14 +285,16 @@ class SqliteQueue:
             else:
                 done.set_exception(error)
         if report.taken and self._inbox is not None:
+            self._hold(report.taken)
             for message in report.taken:
-                if isinstance(message.tag, RowTag):
-                    self._held[message.tag.id] = message.tag
                 self._inbox.take(message)
         if report.ended:
             self._bury()
         elif report.problem != before:  # last, since a log may lie on the same full disk
             self._tell(report.problem, before=before)
+
+    def _hold(self, taken: Sequence[Message]) -> None:
+        self._held.update({message.tag.id: message.tag for message in taken if isinstance(message.tag, RowTag)})
 
     def _tell(self, problem: str | None, *, before: str | None) -> None:
         if problem is not None:

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from notifier.adapters.queues.sqlite import notes
 from notifier.adapters.queues.sqlite.notes import Note
-from notifier.adapters.queues.sqlite.store import ASKER, IN_FILE
+from notifier.adapters.queues.sqlite.rows import ASKER, IN_FILE
 from notifier.domain.errors import QueueError
 
 LOOK_EVERY = 0.25  # seconds

@@ -11,39 +11,32 @@ Rules of this module:
 
 import json
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from notifier.adapters.feed import feed_table
 from notifier.adapters.feed.feed_table import Retention
 from notifier.adapters.queues.sqlite.file import one, open_file, transaction, translating
+from notifier.adapters.queues.sqlite.rows import DELAYS, GIVEN_UP, LONGEST_DELAY, NewRow, message_of
 from notifier.domain.fate import FeedNotice
-from notifier.domain.message import DEAD, DELAYED, DELIVERY_LIMIT, Lane, Message, Outgoing, kind_named
-from notifier.domain.reply import ReplyTo
+from notifier.domain.message import DEAD, DELIVERY_LIMIT, PARKED, Lane, Message
 
-IN_FILE = "file"  # where a publisher beside the worker is answered: in the tables of `notes`
-ASKER = "notifier.asker"  # the header by which it says who it is; only we write to the file
-GIVEN_UP = "notifier.given_up"  # the header that says when this was, in epoch seconds
 T = TypeVar("T")
 LARGEST_INSERT = 256  # rows of one statement
 DUE_AT_ONCE = 512  # messages moved in one transaction, so that a backlog holds nobody up
-# A message that waits goes by its due time. The queue's name only says how long it waits at the most, `delay.64s`, as
-# in the files of every release, so that an older one can go on with a file, and people find the names of RabbitMQ.
-DELAYS: Mapping[str, int] = MappingProxyType({f"{DELAYED}{2**power}s": 2**power for power in range(17)})
-_LONGEST = f"{DELAYED}{2**16}s"  # longer waits too
 _LANES: Mapping[str, Lane] = MappingProxyType({lane.value: lane for lane in Lane})
-QUEUES = frozenset({*_LANES, *DELAYS, DEAD})
+QUEUES = frozenset({*_LANES, *DELAYS, PARKED, DEAD})
 
-_READ = """
-    SELECT json_group_array(json_array(
-        id, kind, content_type, message_id, json(headers), published_at, delivery_count, hex(body)))
-    FROM (SELECT * FROM messages WHERE queue = ? AND id > ? ORDER BY id LIMIT ?)"""
+_AS_JSON = """SELECT json_group_array(json_array(
+        id, kind, content_type, message_id, json(headers), published_at, delivery_count, hex(body)))"""
+_READ = f"{_AS_JSON} FROM (SELECT * FROM messages WHERE queue = ? AND id > ? ORDER BY id LIMIT ?)"  # noqa: S608  constants
+_NOT_IN_HAND = "id NOT IN (SELECT value FROM json_each(?))"
+_READ_PARKED = f"""{_AS_JSON} FROM (
+    SELECT * FROM messages WHERE parked = ? AND {_NOT_IN_HAND} ORDER BY id LIMIT ?)"""  # noqa: S608  constants
 _TAKEN = "SELECT m.id FROM lanes JOIN messages AS m ON m.queue = lanes.queue AND m.id <= lanes.taken_to"
 _GIVE_BACK = f"UPDATE messages SET delivery_count = delivery_count + 1 WHERE id IN ({_TAKEN})"  # noqa: S608  constants
 _GIVEN_UP = f"FROM messages WHERE delivery_count > {DELIVERY_LIMIT} AND id IN ({_TAKEN})"
@@ -56,65 +49,34 @@ _WITHIN = """
         SELECT sum(size) OVER (ORDER BY id) - size AS before FROM (
             SELECT id, length(body) AS size FROM messages WHERE queue = ? AND id > ? ORDER BY id LIMIT ?))
     WHERE before < ?"""
-_DEPTHS = """
+_DEPTHS = f"""
     SELECT json_group_object(queue, ready) FROM (
         SELECT m.queue, count(*) AS ready FROM messages AS m LEFT JOIN lanes ON m.queue = lanes.queue
-        WHERE NOT ? OR m.id > coalesce(lanes.taken_to, 0) GROUP BY m.queue)"""
-_DUE = "FROM messages WHERE due <= ? ORDER BY due, id LIMIT ?"
-_MOVE = f"""
-    INSERT INTO messages (queue, kind, content_type, message_id, headers, published_at, body)
-    SELECT 'retries', kind, content_type, message_id, headers, published_at, body {_DUE}"""
+        WHERE NOT ? OR m.id > coalesce(lanes.taken_to, 0) GROUP BY m.queue
+        UNION ALL SELECT '{PARKED}', count(*) FROM messages WHERE parked IS NOT NULL)"""  # noqa: S608  constants
+_COUNT = """
+    SELECT json_group_object(parked, waiting) FROM (
+        SELECT parked, count(*) AS waiting FROM messages WHERE {} GROUP BY parked)"""
+_COUNT_ALL = _COUNT.format("parked IS NOT NULL")
+_COUNT_THESE = _COUNT.format("parked IN (SELECT value FROM json_each(?))")
+_OLDEST = f"""
+    SELECT queue, published_at FROM messages WHERE id IN (
+        SELECT min(id) FROM messages WHERE queue IN ('events', 'retries', 'bulk', '{DEAD}') GROUP BY queue)
+    UNION ALL SELECT '{PARKED}', published_at FROM messages WHERE id = (
+        SELECT min(id) FROM messages INDEXED BY messages_parked WHERE parked IS NOT NULL)"""  # noqa: S608  constants
+_MOVE = """
+    INSERT INTO messages (queue, kind, content_type, message_id, headers, published_at, delivery_count, body)
+    SELECT 'retries', kind, content_type, message_id, headers, published_at, delivery_count, body"""
+_DUE = f"FROM messages WHERE due <= ? AND {_NOT_IN_HAND} ORDER BY due, id LIMIT ?"
+_NEXT_DUE = f"SELECT due FROM messages WHERE due IS NOT NULL AND {_NOT_IN_HAND} ORDER BY due LIMIT 1"  # noqa: S608  constants
+_THESE = "FROM messages WHERE id IN (SELECT value FROM json_each(?))"
+_COUNT_RETURN = "UPDATE messages SET delivery_count = delivery_count + 1 WHERE id IN (SELECT value FROM json_each(?))"
 _DOCUMENT = "CAST(body AS TEXT)"
 _JOIN_HOPS = f"""
-    UPDATE messages SET queue = '{_LONGEST}', due = max(due, json_extract({_DOCUMENT}, '$.schedule.due'))
+    UPDATE messages SET queue = '{LONGEST_DELAY}', due = max(due, json_extract({_DOCUMENT}, '$.schedule.due'))
     WHERE due IS NOT NULL AND CAST(substr(body, -3) AS TEXT) = ']}}}}'
     AND CASE WHEN json_valid({_DOCUMENT}) THEN json_array_length({_DOCUMENT}, '$.schedule.hops') > 0 ELSE 0 END"""  # noqa: S608  constants
 _UNDELAY = f"DELETE FROM messages WHERE id IN (SELECT id {_DUE})"  # noqa: S608  constants
-
-
-class NewRow(NamedTuple):
-    """A message to write. `headers` is a JSON object; `due` in epoch seconds, None if the message does not wait."""
-
-    queue: str
-    kind: str | None
-    content_type: str | None
-    message_id: str | None
-    headers: str
-    published_at: float
-    due: float | None
-    body: bytes
-
-
-def new_row(queue: str, message: Outgoing, published_at: float, *, due: float | None = None) -> NewRow:
-    """The message as a row to write."""
-    return NewRow(
-        queue=queue,
-        kind=message.kind,
-        content_type=message.content_type,
-        message_id=storable(message.message_id),
-        headers=json.dumps(dict(message.headers)) if message.headers else "{}",
-        published_at=published_at,
-        due=due,
-        body=message.body,
-    )
-
-
-def storable(text: str) -> str:
-    """The text. Raises ValueError for half of a surrogate pair, here and not on the writer's thread."""
-    text.encode()
-    return text
-
-
-def queue_of_wait(seconds: float) -> str:
-    """The name under which a message is kept that waits for so long."""
-    return next((name for name, most in DELAYS.items() if seconds <= most), _LONGEST)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RowTag:
-    """Names one taking of a row. Tags compare by identity: when the row is taken again it gets another one."""
-
-    id: int
 
 
 class Store:
@@ -152,16 +114,16 @@ class Store:
             self._database.execute(_insert(size), values)
             start += size
 
-    def delete(self, ids: Sequence[int]) -> None:
+    def delete(self, ids: Collection[int]) -> None:
         """Delete messages."""
         if ids:
-            self._database.execute("DELETE FROM messages WHERE id IN (SELECT value FROM json_each(?))", (str(ids),))
+            self._database.execute(f"DELETE {_THESE}", (_json(ids),))
 
     def read(self, queue: str, after: int, limit: int) -> list[tuple[int, Message]]:
         """The first messages of a queue beyond the id `after`, in order, each with its id."""
         lane = _LANES.get(queue, Lane.RETRIES)  # where a delayed or dead one would come again
         rows = json.loads(self._one(_READ, queue, after, limit))
-        return sorted(((row[0], _message(lane, row)) for row in rows), key=lambda found: found[0])
+        return sorted(((row[0], message_of(lane, row)) for row in rows), key=lambda found: found[0])
 
     def within(self, queue: str, after: int, limit: int, size: int) -> int:
         """How many of the first `limit` messages beyond the id `after` have bodies of `size` bytes, or one more."""
@@ -175,7 +137,7 @@ class Store:
         """Which of these messages are still there."""
         sql = """SELECT json_group_array(id) FROM messages
                  WHERE queue = ? AND id IN (SELECT value FROM json_each(?))"""
-        return set(json.loads(self._one(sql, queue, str(list(ids)))))
+        return set(json.loads(self._one(sql, queue, _json(ids))))
 
     def take_to(self, lane: Lane, id_: int) -> None:
         """Mark every message of the lane up to `id_` as taken."""
@@ -203,7 +165,7 @@ class Store:
         None lies ahead by more than its queue's name says. All are moved, so that they keep their distances.
         """
         farthest = "SELECT queue, max(due) FROM messages WHERE due IS NOT NULL GROUP BY queue"
-        found = [(queue, due) for queue, due in self._database.execute(farthest) if queue != _LONGEST]
+        found = [(queue, due) for queue, due in self._database.execute(farthest) if queue != LONGEST_DELAY]
         ahead = max((due - DELAYS[queue] - now for queue, due in found), default=0.0)
         if ahead > 0:
             self._database.execute("UPDATE messages SET due = due - ? WHERE due IS NOT NULL", (ahead,))
@@ -212,28 +174,62 @@ class Store:
         """Let a message that an earlier release delayed in several steps wait until it is due."""
         self._database.execute(_JOIN_HOPS)
 
-    def move_due(self, now: float) -> None:
-        """Move messages that are due to `retries`, the earliest first, `DUE_AT_ONCE` at most."""
-        self._database.execute(_MOVE, (now, DUE_AT_ONCE))
-        self._database.execute(_UNDELAY, (now, DUE_AT_ONCE))
+    def move_due(self, now: float, in_hand: Collection[int]) -> None:
+        """Move messages that are due to `retries`, the earliest first, `DUE_AT_ONCE` at most. None that is in hand."""
+        parameters = (now, _json(in_hand), DUE_AT_ONCE)
+        self._database.execute(f"{_MOVE} {_DUE}", parameters)
+        self._database.execute(_UNDELAY, parameters)
 
-    def next_due(self) -> float | None:
-        """When the next delayed message comes due, in epoch seconds."""
-        due: float | None = self._one("SELECT min(due) FROM messages WHERE due IS NOT NULL")
-        return due
+    def next_due(self, in_hand: Collection[int]) -> float | None:
+        """When the next delayed message comes due that is not in hand, in epoch seconds."""
+        found = self._database.execute(_NEXT_DUE, (_json(in_hand),)).fetchone()
+        return None if found is None else float(found[0])
+
+    # ── parked messages ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def read_parked(self, bucket: str, in_hand: Collection[int], limit: int) -> list[Message]:
+        """The oldest messages of a bucket that are not in hand."""
+        with translating(self._path):
+            rows = json.loads(self._one(_READ_PARKED, bucket, _json(in_hand), limit))
+        return [message_of(Lane.RETRIES, row, bucket=bucket) for row in sorted(rows, key=lambda row: int(row[0]))]
+
+    def count_parked(self, buckets: Collection[str] | None = None) -> dict[str, int]:
+        """How many messages each of these buckets holds (None: all buckets), those in hand too; no empty ones."""
+        with translating(self._path):
+            found = self._one(_COUNT_ALL) if buckets is None else self._one(_COUNT_THESE, json.dumps([*buckets]))
+        counted: dict[str, int] = json.loads(found)
+        return counted
+
+    def parked_ids(self) -> list[int]:
+        """The ids of all parked messages, oldest first."""
+        with translating(self._path):
+            return sorted(json.loads(self._one("SELECT json_group_array(id) FROM messages WHERE parked IS NOT NULL")))
+
+    def wake(self, ids: Collection[int]) -> None:
+        """Move these messages to `retries`."""
+        self._database.execute(f"{_MOVE} {_THESE} ORDER BY id", (_json(ids),))
+        self.delete(ids)
+
+    def count_return(self, ids: Collection[int]) -> None:
+        """Raise the `delivery_count` of messages that were fetched and are given back."""
+        self._database.execute(_COUNT_RETURN, (_json(ids),))
+
+    # ── looks ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def depths(self, *, consumed: bool) -> Mapping[str, int]:
-        """The number of messages in each queue. While a worker lives (`consumed`), those that it took do not count."""
+        """The number of messages in each queue. While a worker lives (`consumed`), those that it took do not count.
+
+        Those that it fetched do: only it knows them.
+        """
         with translating(self._path):
             counted: dict[str, int] = json.loads(self._one(_DEPTHS, consumed))
+        counted[LONGEST_DELAY] = counted.get(LONGEST_DELAY, 0) - counted[PARKED]  # where parked rows are kept
         return counted
 
     def oldest(self) -> dict[str, float]:
-        """When the first message of each queue was written, in epoch seconds, even if a worker holds it."""
-        first = "SELECT min(id) FROM messages GROUP BY queue"
-        sql = f"SELECT queue, published_at FROM messages WHERE id IN ({first})"  # noqa: S608  constants
+        """When the first message of each lane, of `dead` and of `parked` was written, even if a worker holds it."""
         with translating(self._path):
-            return dict(self._database.execute(sql).fetchall())
+            return dict(self._database.execute(_OLDEST).fetchall())
 
     def browse(self, queue: str, limit: int, *, consumed: bool) -> list[Message]:
         """The first ready messages of a queue."""
@@ -269,24 +265,8 @@ class Store:
         return one(self._database, sql, *parameters)
 
 
-def _message(lane: Lane, row: list[Any]) -> Message:
-    id_, kind, content_type, message_id, headers, published_at, delivery_count, body = row
-    asker = headers.pop(ASKER, None)
-    given_up = headers.pop(GIVEN_UP, None)
-    if given_up is not None:  # told as RabbitMQ tells it
-        headers["x-death"] = [{"reason": "delivery_limit", "time": datetime.fromtimestamp(given_up, UTC)}]
-    return Message(
-        lane=lane,
-        body=bytes.fromhex(body),
-        tag=RowTag(id_),
-        kind=kind_named(kind),
-        content_type=content_type,
-        headers=headers,
-        message_id=message_id,
-        timestamp=published_at,
-        delivery_count=delivery_count,
-        reply_to=None if asker is None else ReplyTo(to=IN_FILE, correlation_id=asker),
-    )
+def _json(ids: Collection[int]) -> str:
+    return str([*ids])
 
 
 @cache

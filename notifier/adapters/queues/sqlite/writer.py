@@ -9,7 +9,7 @@ Rules of this module:
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -20,11 +20,12 @@ from notifier.adapters.feed.feed_table import Retention
 from notifier.adapters.queues.sqlite.file import examine
 from notifier.adapters.queues.sqlite.handover import Ack, Call, FutureResult, Insert, Operation, WriterReport
 from notifier.adapters.queues.sqlite.lock import WorkerLock, worker_at
+from notifier.adapters.queues.sqlite.parked_rows import ParkedRows
 from notifier.adapters.queues.sqlite.store import QUEUES, Store
 from notifier.domain.defaults import PREFETCH
 from notifier.domain.errors import QueueError, QueueUnavailable, TopologyMismatch
 from notifier.domain.fate import FeedNotice
-from notifier.domain.message import Depth, Lane, Message
+from notifier.domain.message import PARKED, Depth, Lane, Message
 
 T = TypeVar("T")
 POLL = 0.25  # seconds between looks for what another process wrote; a look reads one number
@@ -77,6 +78,7 @@ class Writer:
         self._store: Store | None = None
         self._lock: WorkerLock | None = None
         self._acks: list[int] = []
+        self._parked = ParkedRows()
         self._problem: str | None = None
         self._damage: str | None = None
         self._consuming = False
@@ -132,7 +134,7 @@ class Writer:
             return POLL
         if self._lock is None:
             return None
-        if self._takers():
+        if self._parked.asleep or self._takers():
             return 0.0
         return POLL if self._next_due is None else min(POLL, max(0.0, self._next_due - self._pace()))
 
@@ -144,8 +146,7 @@ class Writer:
                 case Insert():
                     publishes.append(operation)
                 case Ack():
-                    self._acks.append(operation.id)
-                    self._lanes[operation.lane].room += 1
+                    self._acked(operation)
                 case Call():
                     calls.append(operation)
                 case _:
@@ -170,6 +171,13 @@ class Writer:
             connected = self._store is not None
             self._report(WriterReport(connected=connected, completions=completions, taken=taken, problem=self._problem))
 
+    def _acked(self, ack: Ack) -> None:
+        self._acks.append(ack.id)
+        if ack.bucket is None:
+            self._lanes[ack.lane].room += 1
+        else:
+            self._parked.acked(ack.bucket, ack.id)
+
     def _commit(self, publishes: Sequence[Insert]) -> list[Message]:
         """Do one transaction. Returns the messages taken in it."""
         store = self._opened()
@@ -183,22 +191,27 @@ class Writer:
                 any_lane.hungry = True
         now = self._pace()
         due = self._lock is not None and self._next_due is not None and self._next_due <= now
-        if due:
-            self._lanes[Lane.RETRIES].hungry = True
+        asleep = self._parked.asleep
+        self._lanes[Lane.RETRIES].hungry |= due or asleep
         takers = self._takers()
-        if not (rows or self._acks or takers or recount):
+        if not (rows or self._acks or takers or recount or asleep):
             return []
         with store.transaction():
             store.delete(self._acks)
             store.insert(rows)
+            if asleep:
+                self._parked.wake(store)
             if due:
-                store.move_due(now)
+                store.move_due(now, self._parked.in_hand)
             pages = {lane: store.read(lane, self._lanes[lane].taken_to, limit) for lane, limit in takers.items()}
             for lane, page in pages.items():
                 if page:
                     store.take_to(lane, page[-1][0])
-            dues = [store.next_due()] if due or recount else [self._next_due, *(row.due for row in rows)]
+            dues = [self._next_due, *(row.due for row in rows)]
+            if due or recount:
+                dues = [store.next_due(self._parked.in_hand)]
         self._acks.clear()
+        self._parked.committed()
         self._seen_elsewhere = seen
         self._next_due = min((moment for moment in dues if moment is not None), default=None)
         for lane, page in pages.items():
@@ -254,6 +267,7 @@ class Writer:
                     store.give_back(self._pace())  # what a worker held that was killed
                     store.bound_delays(self._pace())
                     store.join_hops()
+                self._parked.start(store)
             except BaseException:
                 lock.release()
                 raise
@@ -267,7 +281,8 @@ class Writer:
     def depths(self) -> dict[str, Depth]:
         """What waits in every queue."""
         consumed = self._lock is not None or worker_at(self._path)
-        ready = self._opened().depths(consumed=consumed)
+        ready = dict(self._opened().depths(consumed=consumed))
+        ready[PARKED] -= len(self._parked.in_hand)
         return {
             queue: Depth(ready=ready.get(queue, 0), consumers=int(consumed and queue in self._lanes))
             for queue in QUEUES
@@ -276,6 +291,22 @@ class Writer:
     def browse(self, queue: str, limit: int) -> list[Message]:
         """The first ready messages of a queue."""
         return self._opened().browse(queue, limit, consumed=self._lock is not None or worker_at(self._path))
+
+    def fetch(self, bucket: str, most: int, fetched: list[Message]) -> None:
+        """Take messages out of a bucket into `fetched`. Raises QueueUnavailable."""
+        problem = self._problem or (None if self._lock else f"nothing is fetched before {self._path} is consumed")
+        if problem is not None:
+            raise QueueUnavailable(problem)
+        self._parked.fetch(self._opened(), bucket, most, fetched)
+
+    def put_back(self, bucket: str, fetched: Sequence[Message]) -> None:
+        """Let messages be fetched again whose caller has gone. Raises QueueUnavailable."""
+        self._parked.put_back(bucket, fetched)
+        self._next_due = self._opened().next_due(self._parked.in_hand)
+
+    def parked(self, buckets: Collection[str] | None) -> Mapping[str, int]:
+        """How many messages wait in each of the buckets. Raises QueueUnavailable."""
+        return self._parked.count(self._opened(), buckets)
 
     def keep_notices(self, batch: Sequence[FeedNotice], retention: Retention) -> None:
         """Write notices of the feed, in a transaction of their own: a failure must not concern deliveries."""
@@ -304,3 +335,4 @@ class Writer:
             with self._store.transaction():
                 self._store.delete(self._acks)
                 self._store.give_back(self._pace())
+                self._store.count_return(self._parked.in_hand)

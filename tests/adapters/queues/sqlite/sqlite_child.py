@@ -1,6 +1,6 @@
 """Another process at an embedded queue, for tests that kill it or let it work beside a worker.
 
-`python -m tests.adapters.queues.sqlite.sqlite_child hold|churn|send FILE [COUNT]`.
+`python -m tests.adapters.queues.sqlite.sqlite_child hold|park|churn|send FILE [COUNT]`.
 It writes one line for each fact, each in one write.
 """
 
@@ -54,6 +54,23 @@ async def hold(path: Path) -> None:
     await asyncio.Event().wait()
 
 
+async def park(path: Path) -> None:
+    """Park five, fetch two of them, ack the second, and stay."""
+    queue = SqliteQueue(SqliteOptions(path=path))
+    await queue.open()
+    await queue.consume(Inbox())
+    bucket = queue.bucket(("https://id.example.com", "shop"))
+    for number in range(5):
+        await queue.park(bucket, outgoing(str(number)), until=9e9)
+    fetched = await queue.fetch(bucket, 2)
+    for message in fetched:
+        tell(f"fetched {message.message_id}")
+    queue.ack(fetched[1])
+    await queue.publish(Lane.BULK, outgoing("behind"))  # so that the ack is durable
+    tell(f"acked {fetched[1].message_id}")
+    await asyncio.Event().wait()
+
+
 async def send(path: Path, count: int) -> None:
     """Send events as the command line does, beside a worker."""
     queue = SqliteQueue(SqliteOptions(path=path))
@@ -67,6 +84,8 @@ async def send(path: Path, count: int) -> None:
 if __name__ == "__main__":
     job, file, *rest = sys.argv[1:]
     match job:
+        case "park":
+            asyncio.run(park(Path(file)))
         case "churn":
             asyncio.run(churn(Path(file)))
         case "hold":
