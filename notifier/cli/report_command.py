@@ -62,9 +62,6 @@ def report(
     notifier collect.
     """
     from notifier.adapters.configuration.config_file import read_part
-    from notifier.adapters.feed.feed_file import read_feed
-    from notifier.cli.screen import progress_of
-    from notifier.operations.report import ReportTally
 
     quiet_logs()
     settings = read_part(config, os.environ, {"queue", "outcomes"}).settings
@@ -73,27 +70,7 @@ def report(
     period = _moment(since, now, "--since"), now if until is None else _moment(until, now, "--until")
     if period[0] >= period[1]:
         raise typer.BadParameter("the period ends before it begins", param_hint="--since")
-    # The configuration says what the feed holds. Without one, only the rows can show it.
-    tally = ReportTally(*period, complete=None if settings.outcomes == "off" else settings.outcomes == "all")
-    with progress_of("outcomes", plain=False) as progress:
-        for row in read_feed(source, period[0], progress):
-            tally.add(row)
-    made = tally.report()
-    if not made.clients and settings.outcomes == "off":
-        text = f'is "off", so workers write no outcomes, and {source} has none of that time; set it to all, and restart'
-        raise ConfigurationError([Mistake("outcomes", text)])
-    if html is not None:
-        _write(html, made, clients)
-    if as_json:
-        from notifier.operations.report import report_document
-
-        say(json_text(report_document(made), indent=2))
-    else:
-        from notifier.cli.report_table import show
-
-        show(made, clients)
-    if html is not None:
-        say(f"written: {html}", err=as_json)
+    _show(_made(settings, source, *period), clients, html, as_json=as_json)
 
 
 def _source(settings: Settings, file: Path | None) -> Path:
@@ -116,9 +93,35 @@ def _moment(text: str, now: float, option: str) -> float:
         raise typer.BadParameter(str(error), param_hint=option) from None
 
 
-def _write(path: Path, made: PropagationReport, clients: int) -> None:
-    from notifier.cli.report_page import render_page
+def _made(settings: Settings, source: Path, since: float, until: float) -> PropagationReport:
+    from notifier.adapters.feed.feed_file import read_feed
+    from notifier.cli.screen import progress_of
+    from notifier.operations.report import ReportTally
 
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(render_page(made, clients), encoding="utf-8")
-    part.replace(path)
+    # The configuration says what the feed holds. Without one, only the rows can show it.
+    tally = ReportTally(since, until, complete=None if settings.outcomes == "off" else settings.outcomes == "all")
+    with progress_of("outcomes", plain=False) as progress:
+        for row in read_feed(source, since, progress):
+            tally.add(row)
+    made = tally.report()
+    if not made.clients and settings.outcomes == "off":
+        text = f'is "off", so workers write no outcomes, and {source} has none of that time; set it to all, and restart'
+        raise ConfigurationError([Mistake("outcomes", text)])
+    return made
+
+
+def _show(made: PropagationReport, clients: int, html: Path | None, *, as_json: bool) -> None:
+    from notifier.cli.report_page import render_page
+    from notifier.cli.report_table import show
+    from notifier.operations.report import report_document
+
+    if html is not None:
+        part = html.with_name(f"{html.name}.part")
+        part.write_text(render_page(made, clients), encoding="utf-8")
+        part.replace(html)
+    if as_json:
+        say(json_text(report_document(made), indent=2))
+    else:
+        show(made, clients)
+    if html is not None:
+        say(f"written: {html}", err=as_json)

@@ -64,10 +64,6 @@ class DemoTally:
         """True if the service has settled each delivery."""
         return len(self._delivered | self._dead) >= self._deliveries
 
-    def attempts(self, client_id: str) -> int:
-        """The attempts at a client so far."""
-        return self._attempts[client_id]
-
     def progress(self, client_id: str) -> Progress:
         """The progress of a client."""
         waiting = self._waiting - self._delivered - self._dead
@@ -155,7 +151,7 @@ def settle_account(
                 kind=receiver.kind,
                 deliveries=len(sign_outs),
                 delivered=len(delays),
-                attempts=tally.attempts(receiver.client_id),
+                attempts=tally.progress(receiver.client_id).attempts,
                 dead=dead,
                 duplicates=duplicates,
                 median=statistics.median(delays) if delays else None,

@@ -154,15 +154,9 @@ def _identity(event: SessionEnded, entry: ClientEntry, registry: Registry) -> Id
     Every member of the entry counts, not only its URI. If two entries differ, notifier cannot choose between them, and
     to tell a client twice does no harm. If `registry.inline` is `deny`, no inline member counts.
     """
-    return (entry.client_id, *_whom(event, entry), _inline(entry) if registry.inline_allowed else None)
-
-
-def _whom(event: SessionEnded, entry: ClientEntry) -> tuple[str | None, str | None]:
-    """`sub` and `sid` of one client's delivery: those of the entry, else those of the event."""
-    return (
-        event.sub if entry.sub is None else entry.sub,
-        event.sid if entry.sid is None else entry.sid,
-    )
+    sub = event.sub if entry.sub is None else entry.sub
+    sid = event.sid if entry.sid is None else entry.sid
+    return (entry.client_id, sub, sid, _inline(entry) if registry.inline_allowed else None)
 
 
 def _inline(entry: ClientEntry) -> Inline | None:
