@@ -6,6 +6,8 @@ Rules of this module:
 - To fetch writes nothing. A row in hand is not fetched again and does not come due until the commit that deletes it.
   A process that dies forgets what was in hand, so all of it is parked as before.
 - A new worker knows nothing of its clients: what was parked before its start is woken, as retries, oldest first.
+- A queue that closes counts what was in hand as given back. A death does not; but what kills its worker comes to the
+  next one as a retry, and each further death counts as for any retry.
 """
 
 from array import array

@@ -20,10 +20,11 @@ from notifier.adapters.queues.sqlite.dead_letters import SqliteDeadLetters
 from notifier.adapters.queues.sqlite.examination import examine_file
 from notifier.adapters.queues.sqlite.feed_target import SqliteFeedTarget
 from notifier.adapters.queues.sqlite.handover import Ack, Call, Insert, WriterReport
+from notifier.adapters.queues.sqlite.options import SqliteOptions
 from notifier.adapters.queues.sqlite.rows import LONGEST_DELAY, NewRow, RowTag, new_row, queue_of_wait, storable
 from notifier.adapters.queues.sqlite.side_channel import SqliteSideChannel
 from notifier.adapters.queues.sqlite.store import Store
-from notifier.adapters.queues.sqlite.writer import SqliteOptions, Writer
+from notifier.adapters.queues.sqlite.writer import Writer
 from notifier.domain.backoff import SOON, Rounding
 from notifier.domain.errors import QueueError, QueueUnavailable
 from notifier.domain.fate import FeedNotice
@@ -120,8 +121,8 @@ class SqliteQueue:
 
     async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:  # noqa: ARG002
         """Return once the message is on disk. It comes when it is due: nothing is rounded. Raises QueueUnavailable."""
-        wait = max(SOON, due - self._options.clock())
         now = self._options.clock()
+        wait = max(SOON, due - now)
         await self._write(new_row(queue_of_wait(wait), message, now, due=self._options.pace() + wait))
 
     async def send_event(
@@ -159,8 +160,7 @@ class SqliteQueue:
         It leaves the bucket as a retry at `until`, or when a worker starts.
         """
         now = self._options.clock()
-        due = self._options.pace() + until - now
-        await self._write(new_row(LONGEST_DELAY, message, now, due=due, parked=bucket))
+        await self._write(new_row(LONGEST_DELAY, message, now, due=self._options.pace() + until - now, parked=bucket))
 
     async def fetch(self, bucket: str, most: int) -> Sequence[Message]:
         """Take messages out of the bucket, oldest first, to be acked. Raises QueueUnavailable before `consume`."""

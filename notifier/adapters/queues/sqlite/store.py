@@ -28,8 +28,8 @@ from notifier.domain.message import DEAD, DELIVERY_LIMIT, PARKED, Lane, Message
 T = TypeVar("T")
 LARGEST_INSERT = 256  # rows of one statement
 DUE_AT_ONCE = 512  # messages moved in one transaction, so that a backlog holds nobody up
-_LANES: Mapping[str, Lane] = MappingProxyType({lane.value: lane for lane in Lane})
-QUEUES = frozenset({*_LANES, *DELAYS, PARKED, DEAD})
+LANES: Mapping[str, Lane] = MappingProxyType({lane.value: lane for lane in Lane})
+QUEUES = frozenset({*LANES, *DELAYS, PARKED, DEAD})
 
 _AS_JSON = """SELECT json_group_array(json_array(
         id, kind, content_type, message_id, json(headers), published_at, delivery_count, hex(body)))"""
@@ -121,7 +121,7 @@ class Store:
 
     def read(self, queue: str, after: int, limit: int) -> list[tuple[int, Message]]:
         """The first messages of a queue beyond the id `after`, in order, each with its id."""
-        lane = _LANES.get(queue, Lane.RETRIES)  # where a delayed or dead one would come again
+        lane = LANES.get(queue, Lane.RETRIES)  # where a delayed or dead one would come again
         rows = json.loads(self._one(_READ, queue, after, limit))
         return sorted(((row[0], message_of(lane, row)) for row in rows), key=lambda found: found[0])
 

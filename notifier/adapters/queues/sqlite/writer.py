@@ -10,8 +10,6 @@ Rules of this module:
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from sqlite3 import Connection
 from typing import TypeVar, assert_never
@@ -19,47 +17,17 @@ from typing import TypeVar, assert_never
 from notifier.adapters.feed.feed_table import Retention
 from notifier.adapters.queues.sqlite.file import examine
 from notifier.adapters.queues.sqlite.handover import Ack, Call, FutureResult, Insert, Operation, WriterReport
+from notifier.adapters.queues.sqlite.lanes import Lanes
 from notifier.adapters.queues.sqlite.lock import WorkerLock, worker_at
+from notifier.adapters.queues.sqlite.options import SqliteOptions
 from notifier.adapters.queues.sqlite.parked_rows import ParkedRows
-from notifier.adapters.queues.sqlite.store import QUEUES, Store
-from notifier.domain.defaults import PREFETCH
+from notifier.adapters.queues.sqlite.store import LANES, QUEUES, Store
 from notifier.domain.errors import QueueError, QueueUnavailable, TopologyMismatch
 from notifier.domain.fate import FeedNotice
 from notifier.domain.message import PARKED, Depth, Lane, Message
 
 T = TypeVar("T")
 POLL = 0.25  # seconds between looks for what another process wrote; a look reads one number
-TAKE_AT_ONCE = 128  # messages a lane and round: 16 MiB of bodies at the largest event
-
-
-def from_now_on() -> Callable[[], float]:
-    """A clock that begins at the wall clock's time and keeps an even pace, however the wall clock is set."""
-    ahead = time.time() - time.monotonic()
-    return lambda: ahead + time.monotonic()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SqliteOptions:
-    """The path of the file, the unacked messages that each lane may have, and two clocks.
-
-    A lane that `prefetch` leaves out gets its default. `clock` says when a message was published. Delays go by `pace`,
-    in epoch seconds too, since another process goes on with them. By the wall clock they would all end at once if it is
-    set an hour ahead, and last an hour longer if it is set back.
-    """
-
-    path: Path
-    prefetch: Mapping[Lane, int] = field(default_factory=lambda: PREFETCH)
-    clock: Callable[[], float] = time.time
-    pace: Callable[[], float] = field(default_factory=from_now_on)
-
-
-@dataclass(slots=True, kw_only=True)
-class _Lane:
-    """What the thread knows of a lane. `hungry`: there may be messages beyond `taken_to`."""
-
-    room: int
-    taken_to: int = 0
-    hungry: bool = True
 
 
 class Writer:
@@ -74,7 +42,7 @@ class Writer:
         self._tell = tell
         self._inbox: SimpleQueue[Operation] = SimpleQueue()
         self._now_doing: Sequence[Operation] = ()
-        self._lanes = {lane: _Lane(room=options.prefetch.get(lane, PREFETCH[lane])) for lane in Lane}
+        self._lanes = Lanes(options.prefetch)
         self._store: Store | None = None
         self._lock: WorkerLock | None = None
         self._acks: list[int] = []
@@ -174,7 +142,7 @@ class Writer:
     def _acked(self, ack: Ack) -> None:
         self._acks.append(ack.id)
         if ack.bucket is None:
-            self._lanes[ack.lane].room += 1
+            self._lanes.acked(ack.lane)
         else:
             self._parked.acked(ack.bucket, ack.id)
 
@@ -182,19 +150,18 @@ class Writer:
         """Do one transaction. Returns the messages taken in it."""
         store = self._opened()
         rows = [publish.row for publish in publishes]
-        for row in rows:
-            if row.due is None and row.queue in self._lanes:
-                self._lanes[Lane(row.queue)].hungry = True
+        if fed := {Lane(row.queue) for row in rows if row.due is None and row.queue in LANES}:
+            self._lanes.look_again(*fed)
         seen = self._look_elsewhere(store)
         if recount := seen != self._seen_elsewhere:
-            for any_lane in self._lanes.values():
-                any_lane.hungry = True
+            self._lanes.look_again()
         now = self._pace()
         due = self._lock is not None and self._next_due is not None and self._next_due <= now
         asleep = self._parked.asleep
-        self._lanes[Lane.RETRIES].hungry |= due or asleep
+        if due or asleep:
+            self._lanes.look_again(Lane.RETRIES)
         takers = self._takers()
-        if not (rows or self._acks or takers or recount or asleep):
+        if not (rows or self._acks or takers or recount or due or asleep):
             return []
         with store.transaction():
             store.delete(self._acks)
@@ -203,10 +170,7 @@ class Writer:
                 self._parked.wake(store)
             if due:
                 store.move_due(now, self._parked.in_hand)
-            pages = {lane: store.read(lane, self._lanes[lane].taken_to, limit) for lane, limit in takers.items()}
-            for lane, page in pages.items():
-                if page:
-                    store.take_to(lane, page[-1][0])
+            pages = self._lanes.take(store, takers)
             dues = [self._next_due, *(row.due for row in rows)]
             if due or recount:
                 dues = [store.next_due(self._parked.in_hand)]
@@ -214,22 +178,11 @@ class Writer:
         self._parked.committed()
         self._seen_elsewhere = seen
         self._next_due = min((moment for moment in dues if moment is not None), default=None)
-        for lane, page in pages.items():
-            self._remember(lane, page, takers[lane])
+        self._lanes.committed(pages, takers)
         return [message for page in pages.values() for _, message in page]
 
     def _takers(self) -> dict[Lane, int]:
-        """How many messages each lane can take now; lanes without room or messages are left out."""
-        if not self._consuming:
-            return {}
-        return {name: min(lane.room, TAKE_AT_ONCE) for name, lane in self._lanes.items() if lane.hungry and lane.room}
-
-    def _remember(self, name: Lane, page: Sequence[tuple[int, Message]], limit: int) -> None:
-        lane = self._lanes[name]
-        lane.hungry = len(page) == limit
-        lane.room -= len(page)
-        if page:
-            lane.taken_to = page[-1][0]
+        return self._lanes.takers() if self._consuming else {}
 
     def _look_elsewhere(self, store: Store) -> int | None:
         """A number that changes with each commit of another process. Within a poll it is the last one seen."""
@@ -283,10 +236,7 @@ class Writer:
         consumed = self._lock is not None or worker_at(self._path)
         ready = dict(self._opened().depths(consumed=consumed))
         ready[PARKED] -= len(self._parked.in_hand)
-        return {
-            queue: Depth(ready=ready.get(queue, 0), consumers=int(consumed and queue in self._lanes))
-            for queue in QUEUES
-        }
+        return {queue: Depth(ready=ready.get(queue, 0), consumers=int(consumed and queue in LANES)) for queue in QUEUES}
 
     def browse(self, queue: str, limit: int) -> list[Message]:
         """The first ready messages of a queue."""
@@ -323,8 +273,8 @@ class Writer:
     def visit(self, work: Callable[[Store], T], *, writing: bool) -> T:
         """Run `work` on the store. After a change the lanes look again, since it may have added messages."""
         store = self._opened()
-        for lane in self._lanes.values():
-            lane.hungry |= writing
+        if writing:
+            self._lanes.look_again()
         return store.use(lambda _: work(store), writing=writing)
 
     def finish(self) -> None:

@@ -294,6 +294,22 @@ async def test_due_by_the_clock_it_was_given(file: Path) -> None:
     await queue.close()
 
 
+async def test_what_comes_due_while_the_lane_is_full(file: Path) -> None:
+    """It leaves its delay at once and waits for room, so that the thread need not look for it again and again."""
+    now = 1_000_000.0
+    queue, inbox = SqliteQueue(SqliteOptions(path=file, prefetch={Lane.RETRIES: 1}, pace=lambda: now)), Inbox()
+    await queue.open()
+    await queue.consume(inbox)
+    await queue.publish(Lane.RETRIES, outgoing("first"))
+    first = await inbox.next()
+    await delay(queue, 1, outgoing("second"))
+    now += 1
+    await ready(queue, Lane.RETRIES, 1)
+    queue.ack(first)
+    assert names([await inbox.next()]) == ["second"]
+    await queue.close()
+
+
 async def test_a_backlog_keeps_its_order(place: Place) -> None:
     """Many more messages than fit one turn or the prefetch come in the order in which they were sent."""
     queue = await place.open(prefetch={Lane.EVENTS: 300})

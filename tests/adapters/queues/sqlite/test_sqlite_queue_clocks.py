@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from notifier.adapters.queues.sqlite import SqliteQueue
-from notifier.adapters.queues.sqlite.writer import SqliteOptions, from_now_on
+from notifier.adapters.queues.sqlite.options import SqliteOptions, from_now_on
 from tests.contract.queues import Inbox, names, outgoing
 
 HOUR = 3600.0
