@@ -43,7 +43,7 @@ class RabbitmqNode:
         plugins: Sequence[str] = (),
         certificate: Path | None = None,
     ) -> None:
-        self.port, self.tls_port, self._dist_port, ctl_port, epmd_port = _free_ports(5)
+        self.port, self.tls_port, self._dist_port, ctl_port, epmd_port = free_ports(5)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
         self.name = f"test-{self.port}@localhost"
         self.version = installation.version
@@ -218,7 +218,7 @@ def rabbitmq_node(
             node.stop()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Below those that the kernel gives to outgoing connections, one of which could take the port of a killed node."""
     found: list[int] = []
     while len(found) < count:

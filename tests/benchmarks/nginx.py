@@ -8,7 +8,6 @@ import contextlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,7 +19,7 @@ import aiohttp
 from aiohttp import web
 
 from tests.certificates import authority
-from tests.rabbitmq_node import _guard
+from tests.rabbitmq_node import _guard, free_ports
 from tests.system.waiting import until
 
 CONFIGURATION = """
@@ -85,7 +84,7 @@ async def nginx() -> AsyncIterator[Nginx]:
     with tempfile.TemporaryDirectory(prefix="notifier-nginx-") as name:
         folder = Path(name)
         ca = authority(folder)
-        plain, tls = _free_port(), _free_port()
+        plain, tls = free_ports(2)
         text = CONFIGURATION.format(
             folder=folder, plain=plain, tls=tls, keeper=keeper.addresses[0][1], pem=ca.issue("localhost", "127.0.0.1")
         )
@@ -127,9 +126,3 @@ def _ensure_installed() -> None:
             subprocess.run(command, env=environment, capture_output=True, timeout=600, check=False)
     if not Path(_program()).exists():
         raise SystemExit("nginx is needed for this benchmark: apt-get install -y --no-install-recommends nginx-light")
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])

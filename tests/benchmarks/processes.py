@@ -9,7 +9,6 @@ import json
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.benchmarks.quota import Share
 from tests.benchmarks.receivers import Behaviour
-from tests.rabbitmq_node import _guard
+from tests.rabbitmq_node import _guard, free_ports
 from tests.system.site import Site
 from tests.system.waiting import PATIENCE, until
 from tests.system.worker_process import ROOT, console_script
@@ -204,7 +203,7 @@ async def bench_worker(
 
     `looked_at`: by stages. `group`: what share of a core it gets.
     """
-    port = _free_port()
+    [port] = free_ports(1)
     environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     environment |= {"NOTIFIER_OPS__LISTEN": f"127.0.0.1:{port}", "PYTHONPATH": str(ROOT)}
     file = site.folder / f"worker-{port}.log"
@@ -230,9 +229,3 @@ async def bench_worker(
         process.wait()
         guard.kill()
         guard.communicate()
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])

@@ -1,29 +1,19 @@
 """The same installation under load as `rig`'s, on the embedded queue: events come over HTTP, the queue is one file.
 
-`flaky` fails but one event in twenty, so that it is not taken for a client in trouble and put off by minutes.
+`flaky` fails at one event in twenty only: a client in trouble would be put off by minutes.
 """
 
-import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from tests.faults.http_publisher import HttpPublisher
-from tests.faults.rig import ANSWER, CLIENTS, PATIENCE, Rig, refuses
+from tests.faults.rig import CLIENTS, PATIENCE, Rig, answers
+from tests.rabbitmq_node import free_ports
 from tests.system import ledger
-from tests.system.clients import Clients, Hit
+from tests.system.clients import Clients
 from tests.system.ledger import Account
 from tests.system.waiting import until
-
-
-async def judge(hit: Hit) -> int:
-    """What a request is answered with."""
-    await asyncio.sleep(ANSWER)
-    number = int(hit.who)
-    if hit.path == "/refusing" and refuses(number):
-        return 403
-    return 503 if hit.path == "/flaky" and number % 20 == 0 and hit.nth == 1 else 200
 
 
 class EmbeddedRig(Rig):
@@ -32,7 +22,7 @@ class EmbeddedRig(Rig):
     def __init__(self, folder: Path, file: Path, clients: Clients) -> None:
         super().__init__(folder, [f"sqlite:{file}"], "", clients)
         self.file = file
-        self.port = _free_port()  # the same at each start: whoever publishes finds the next worker there
+        [self.port] = free_ports(1)  # the same at each start: whoever publishes finds the next worker there
         self.site.config["api"]["listen"] = f"127.0.0.1:{self.port}"
         self.site.write()
         self.publisher: HttpPublisher = HttpPublisher(self.port, CLIENTS)
@@ -60,15 +50,9 @@ class EmbeddedRig(Rig):
 @contextlib.asynccontextmanager
 async def embedded(folder: Path, file: Path | None = None) -> AsyncIterator[EmbeddedRig]:
     """An installation whose queue is made by the first worker that starts: `queue.db` in the folder, or `file`."""
-    async with Clients(judge) as clients:
+    async with Clients(answers(20)) as clients:
         made = EmbeddedRig(folder, file or folder / "queue.db", clients)
         try:
             yield made
         finally:
             await made.publisher.close()
-
-
-def _free_port() -> int:
-    with contextlib.closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -24,22 +24,26 @@ ANSWER = 0.01  # seconds that a client takes
 PATIENCE = 120.0  # seconds for the last delivery to arrive; a retry takes one, a broker that comes back up to fifteen
 
 
-def fails(hit: Hit) -> bool:
-    """Whether `flaky` is down for this request."""
-    return hit.path == "/flaky" and int(hit.who) % 3 == 0 and hit.nth == 1
-
-
 def refuses(number: int) -> bool:
     """Whether `refusing` refuses this event."""
     return number % 7 == 0
 
 
-async def judge(hit: Hit) -> int:
-    """What a request is answered with."""
-    await asyncio.sleep(ANSWER)
-    if hit.path == "/refusing" and refuses(int(hit.who)):
-        return 403
-    return 503 if fails(hit) else 200
+def answers(flaky_every: int, within: float = ANSWER) -> Callable[[Hit], Awaitable[int]]:
+    """What a request is answered with. `flaky` fails at the first request of every nth event; 0: it never does."""
+
+    async def judge(hit: Hit) -> int:
+        await asyncio.sleep(within)
+        number = int(hit.who)
+        if hit.path == "/refusing" and refuses(number):
+            return 403
+        fails = hit.path == "/flaky" and flaky_every and number % flaky_every == 0 and hit.nth == 1
+        return 503 if fails else 200
+
+    return judge
+
+
+judge = answers(3)
 
 
 class Publishes(Protocol):
@@ -96,6 +100,11 @@ class Rig:
     def to_die(self) -> dict[ledger.Pair, str]:
         """The deliveries that must end as dead letters."""
         return {(event, "refusing"): "refused" for event in self.publisher.confirmed if refuses(int(event))}
+
+    async def more(self, requests: int, patience: float = PATIENCE) -> None:
+        """Wait for so many more requests."""
+        wanted = len(self.clients.hits) + requests
+        await self.clients.until(lambda: len(self.clients.hits) >= wanted, patience)
 
     async def until_settled(self, patience: float = PATIENCE) -> None:
         """Wait until every delivery of every confirmed event was accepted, or is dead where it must die."""

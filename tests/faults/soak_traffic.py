@@ -5,9 +5,6 @@ when told to; fifty are told together now and then, and the registry has a new g
 """
 
 import asyncio
-import contextlib
-import random
-import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -16,6 +13,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from tests.faults.rig import CLIENTS, refuses
+from tests.rabbitmq_node import free_ports
 from tests.system.clients import Answer, Clients, Hit
 from tests.system.ledger import Pair
 from tests.system.publisher import Publisher
@@ -54,7 +52,7 @@ class Crowd(Clients):
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
-        self.moody_port = _free_port()
+        [self.moody_port] = free_ports(1)
         await self.be(Mood.WELL)
         return self
 
@@ -109,15 +107,6 @@ class Crowd(Clients):
                 closing = web.Response(status=503)
                 closing.force_close()
                 return closing
-
-
-def _free_port() -> int:
-    """Below those that the kernel gives to outgoing connections: one of them could take it while nobody listens."""
-    while True:
-        port = random.SystemRandom().randrange(15_000, 32_000)
-        with contextlib.suppress(OSError), socket.socket() as free:
-            free.bind(("127.0.0.1", port))
-            return port
 
 
 class Registrations:

@@ -20,12 +20,6 @@ ALL = (".*", ".*", ".*")
 LIVED_ON = "acked on a channel that was closed"
 
 
-async def more(made: Rig, requests: int) -> None:
-    """Wait for so many more requests."""
-    before = len(made.clients.hits)
-    await made.clients.until(lambda: len(made.clients.hits) > before + requests, BACK)
-
-
 async def settled(made: Rig, running: WorkerProcess) -> None:
     """The fault is over, and so is the load."""
     await made.until_settled()
@@ -43,11 +37,11 @@ async def test_connections_closed(
     async with rig(tmp_path, module_node.url, queues) as made, worker(made.site) as running:
         async with load(made.publisher, rate=80):
             for _ in range(times):
-                await more(made, 50)
+                await made.more(50, BACK)
                 await asyncio.sleep(chance.uniform(0, 0.5))
                 await asyncio.to_thread(module_node.ctl, "close_all_connections", "maintenance")
             await running.until_said("queue_connection_lost")
-            await more(made, 50)
+            await made.more(50, BACK)
         await settled(made, running)
         tell(await made.account(cause=LIVED_ON), times=times)
 
@@ -74,7 +68,7 @@ async def test_permissions_withdrawn(
         async with worker(made.site) as running:
             async with load(made.publisher, rate=60):
                 for _ in range(times):
-                    await more(made, 50)
+                    await made.more(50, BACK)
                     if left:
                         await asyncio.to_thread(module_node.ctl, "set_permissions", USER, *left)
                     else:
@@ -162,11 +156,11 @@ async def test_what_is_published_is_refused(
     async with rig(tmp_path, module_node.url, queues) as made, worker(made.site) as running:
         async with load(made.publisher, rate=100):
             for _ in range(times):
-                await more(made, 50)
+                await made.more(50, BACK)
                 async with environment(module_node, max_message_size=200):
                     await asyncio.to_thread(module_node.ctl, "close_all_connections", "new channels")
                     await running.until_said("queue_refuses", lambda line: "PRECONDITION" in line["reason"].upper())
-                    await more(made, 50)
+                    await made.more(50, BACK)
                 await asyncio.to_thread(module_node.ctl, "close_all_connections", "new channels")
         await settled(made, running)
         tell(await made.account(cause=LIVED_ON), times=times)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Form, Tell
-from tests.faults.rig import ANSWER, Rig, judge, load, refuses, rig
+from tests.faults.rig import Rig, answers, judge, load, rig
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.broker import broker
 from tests.system.clients import Hit, Judge
@@ -21,18 +21,7 @@ WRITTEN_DOWN = 2.0  # seconds
 BACK = 60.0  # seconds for a worker to find a broker that boots: its pause between two tries grows to fifteen
 
 
-async def fails_at_first(hit: Hit) -> int:
-    """`flaky` fails the first request of every event, so that retries are published all the time."""
-    await asyncio.sleep(ANSWER)
-    if hit.path == "/refusing" and refuses(int(hit.who)):
-        return 403
-    return 503 if hit.path == "/flaky" and hit.nth == 1 else 200
-
-
-async def more(made: Rig, requests: int) -> None:
-    """Wait for so many more requests."""
-    before = len(made.clients.hits)
-    await made.clients.until(lambda: len(made.clients.hits) > before + requests, BACK)
+fails_at_first = answers(1)  # so that retries are published all the time
 
 
 async def killed(node: RabbitmqNode, running: WorkerProcess) -> None:
@@ -68,7 +57,7 @@ async def test_killed_and_restarted(
             # A client that fails every other request has one slot, and so takes some 20 events a second.
             async with load(made.publisher, rate=20 if answer is fails_at_first else 150):
                 for _ in range(times):
-                    await more(made, 100)
+                    await made.more(100, BACK)
                     await asyncio.sleep(chance.uniform(0, 1))
                     await killed(module_node, running)
                     await running.until_ready(patience=BACK)
@@ -120,7 +109,7 @@ async def test_frozen(tmp_path: Path, module_node: RabbitmqNode, queues: str, fo
     url = module_node.url + ("?heartbeat=2" if seconds == 10 else "")
     async with rig(tmp_path, url, queues) as made, worker(made.site) as running:
         async with load(made.publisher, rate=60):
-            await more(made, 100)
+            await made.more(100, BACK)
             await asyncio.to_thread(module_node.freeze)
             try:
                 await asyncio.sleep(seconds)

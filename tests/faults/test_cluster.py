@@ -18,11 +18,10 @@ import pytest
 from notifier.adapters.queues.rabbitmq.administration import declare_topology
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from tests.faults.conftest import Form, Tell
-from tests.faults.rig import ANSWER, Rig, refuses, rig
+from tests.faults.rig import Rig, answers, rig
 from tests.faults.rig import load as rig_load
 from tests.rabbitmq_cluster import RabbitmqCluster, rabbitmq_cluster
 from tests.rabbitmq_node import RabbitmqMissing, RabbitmqNode
-from tests.system.clients import Hit
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
@@ -63,18 +62,10 @@ async def leader_of(cluster: RabbitmqCluster, prefix: str) -> RabbitmqNode:
     return await asyncio.to_thread(cluster.leader, f"{prefix}.events")
 
 
-async def judge(hit: Hit) -> int:
-    """As in `rig`, but `flaky` fails one in thirty: a client that fails more has its line put off by the minute."""
-    await asyncio.sleep(ANSWER)
-    if hit.path == "/refusing" and refuses(int(hit.who)):
-        return 403
-    return 503 if hit.path == "/flaky" and int(hit.who) % 30 == 0 and hit.nth == 1 else 200
-
-
 @contextlib.asynccontextmanager
 async def load(made: Rig) -> AsyncIterator[WorkerProcess]:
     """A worker, and events all the while; at the end every delivery is settled and the worker has stopped."""
-    made.clients.judge = judge
+    made.clients.judge = answers(30)  # a client that fails more has its line put off by the minute
     async with worker(made.site) as running, rig_load(made.publisher, RATE) as end:
         await more(made, 200)
         yield running
@@ -87,6 +78,14 @@ async def more(made: Rig, count: int) -> None:
     """Wait until so many more deliveries were taken."""
     wanted = len(made.clients.accepted) + count
     await made.clients.until(lambda: len(made.clients.accepted) >= wanted, PATIENCE)
+
+
+async def outlive(made: Rig, node: RabbitmqNode) -> None:
+    """Go on while this node is dead, and once it is back."""
+    await asyncio.to_thread(node.kill)
+    await more(made, 200)
+    await asyncio.to_thread(node.start)
+    await more(made, 200)
 
 
 def urls(first: RabbitmqNode, members: list[RabbitmqNode]) -> list[str]:
@@ -104,11 +103,7 @@ async def test_leader_killed_that_was_the_host(
     async with rig(tmp_path, urls(members[0], members), prefix) as made:
         async with load(made):
             for _ in range(times):
-                leader = await leader_of(cluster, prefix)
-                await asyncio.to_thread(leader.kill)
-                await more(made, 200)
-                await asyncio.to_thread(leader.start)
-                await more(made, 200)
+                await outlive(made, await leader_of(cluster, prefix))
         tell(await made.account(cause=CAUSE), times=times)
 
 
@@ -121,10 +116,7 @@ async def test_leader_killed_elsewhere(tmp_path: Path, members: list[RabbitmqNod
     leader, host, _ = members
     async with rig(tmp_path, urls(host, members), prefix) as made:
         async with load(made):
-            await asyncio.to_thread(leader.kill)
-            await more(made, 200)
-            await asyncio.to_thread(leader.start)
-            await more(made, 200)
+            await outlive(made, leader)
         tell(await made.account(cause=CAUSE))
 
 
@@ -135,10 +127,7 @@ async def test_follower_killed(tmp_path: Path, members: list[RabbitmqNode], pref
     leader, follower, _ = members
     async with rig(tmp_path, urls(leader, members), prefix) as made:
         async with load(made) as running:
-            await asyncio.to_thread(follower.kill)
-            await more(made, 200)
-            await asyncio.to_thread(follower.start)
-            await more(made, 200)
+            await outlive(made, follower)
             assert running.said("queue_connection_lost") == []
         tell(await made.account(cause=CAUSE))
 

@@ -6,7 +6,7 @@ Only the worker is behind the proxy. The identity server and the ledger speak to
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,8 @@ import pytest
 from yarl import URL
 
 from tests.faults.conftest import Form, Tell
-from tests.faults.rig import ANSWER, Rig, refuses, rig
-from tests.system.clients import Hit
+from tests.faults.rig import Rig, answers, rig
+from tests.system.ledger import Account
 from tests.system.tcp_proxy import Ending, TcpProxy, Way
 from tests.system.waiting import PATIENCE, until
 from tests.system.worker_process import WorkerProcess, worker
@@ -27,15 +27,6 @@ LONG = 60.0  # seconds for a worker that pauses up to 15 s between two tries
 HEARTBEAT = 2  # seconds; the broker gives a silent worker up after two or three, the worker the broker after 9 s
 
 
-async def judge(hit: Hit) -> int:
-    """Retries are on their way all the while, but so few that `flaky` is not taken for a client in trouble."""
-    await asyncio.sleep(ANSWER)
-    number = int(hit.who)
-    if hit.path == "/refusing" and refuses(number):
-        return 403
-    return 503 if hit.path == "/flaky" and number % 20 == 0 and hit.nth == 1 else 200
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behind:
     """A worker that reaches its broker through the proxy alone, and how many descriptors it had when it began."""
@@ -45,8 +36,8 @@ class Behind:
     worker: WorkerProcess
     descriptors: int
 
-    async def settle(self) -> None:
-        """Everything is settled, nothing of a lost connection is left open, and the worker ends."""
+    async def account(self) -> Account:
+        """The account once everything is settled; nothing of a lost connection is left open, and the worker ends."""
         await self.rig.until_settled(SLOW)
         await self.worker.until_ready(patience=LONG)
 
@@ -57,61 +48,66 @@ class Behind:
         await until(left, lambda more: more <= 0, PATIENCE)
         assert self.proxy.connections == LINKS
         assert await self.worker.stop() == 0
+        return await self.rig.account(cause=LOST)
+
+    def publish(self, count: int, rate: float) -> "asyncio.Task[None]":
+        """Begin to publish so many events."""
+        return asyncio.create_task(self.rig.publisher.publish(range(count), rate=rate))
 
 
-@contextlib.asynccontextmanager
-async def behind(
-    folder: Path, amqp_url: str, prefix: str, chance: random.Random, *, heartbeat: int = HEARTBEAT
-) -> AsyncIterator[Behind]:
-    """See `Behind`."""
+Behinds = Callable[..., contextlib.AbstractAsyncContextManager[Behind]]
+
+
+@pytest.fixture
+def behind(tmp_path: Path, amqp_url: str, prefix: str, chance: random.Random) -> Behinds:
+    """`behind(heartbeat=20)` makes one."""
     broker = URL(amqp_url)
-    async with (
-        rig(folder, amqp_url, prefix) as made,
-        TcpProxy(broker.host or "localhost", broker.port or 5672, chance) as proxy,
-    ):
-        url = broker.with_host("127.0.0.1").with_port(proxy.port).update_query(heartbeat=heartbeat)
-        made.clients.judge = judge
-        made.site.config["queue"]["url"] = str(url)
-        made.site.write()
-        async with worker(made.site) as running:
-            yield Behind(rig=made, proxy=proxy, worker=running, descriptors=await running.descriptors())
+
+    @contextlib.asynccontextmanager
+    async def behind(heartbeat: int = HEARTBEAT) -> AsyncIterator[Behind]:
+        async with (
+            rig(tmp_path, amqp_url, prefix) as made,
+            TcpProxy(broker.host or "localhost", broker.port or 5672, chance) as proxy,
+        ):
+            url = broker.with_host("127.0.0.1").with_port(proxy.port).update_query(heartbeat=heartbeat)
+            made.clients.judge = answers(20)  # retries all the while, and yet `flaky` is no client in trouble
+            made.site.config["queue"]["url"] = str(url)
+            made.site.write()
+            async with worker(made.site) as running:
+                yield Behind(rig=made, proxy=proxy, worker=running, descriptors=await running.descriptors())
+
+    return behind
 
 
 @pytest.mark.fault("network to the broker", "cut again and again at random moments")
 @pytest.mark.timeout(1200)
-async def test_cut_again_and_again(
-    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
-) -> None:
+async def test_cut_again_and_again(behind: Behinds, form: Form[int], chance: random.Random, tell: Tell) -> None:
     """Some cuts meet a worker that is still connecting."""
     times = form(5, 30)
-    async with behind(tmp_path, amqp_url, prefix, chance) as given:
-        publishing = asyncio.create_task(given.rig.publisher.publish(range(150 * times), rate=100))
+    async with behind() as given:
+        publishing = given.publish(150 * times, rate=100)
         for _ in range(times):
             await given.proxy.until_connections(1, LONG)
             await asyncio.sleep(chance.uniform(0, 2))
             given.proxy.end(Ending.CUT)
         await publishing
-        await given.settle()
-        tell(await given.rig.account(cause=LOST), times=times)
+        tell(await given.account(), times=times)
 
 
 @pytest.mark.fault("network to the broker", "reset in mid-frame, now of what the worker says, now of what it hears")
 @pytest.mark.timeout(1200)
-async def test_reset_in_mid_frame(
-    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
-) -> None:
+async def test_reset_in_mid_frame(behind: Behinds, form: Form[int], chance: random.Random, tell: Tell) -> None:
     """After a random number of bytes, most of which lie within a frame: an ack is 21 bytes long, a delivery 400."""
     times = form(5, 30)
-    async with behind(tmp_path, amqp_url, prefix, chance) as given:
-        publishing = asyncio.create_task(given.rig.publisher.publish(range(150 * times), rate=100))
+    async with behind() as given:
+        publishing = given.publish(150 * times, rate=100)
         for _ in range(times):
             before = given.proxy.made
             await given.proxy.until_connections(LINKS, LONG)
             given.proxy.end_after(chance.choice(list(Way)), chance.randint(1, 20_000), Ending.RESET)
             await given.proxy.until_made(before + 1, LONG)
         await publishing
-        await given.settle()
-        tell(await given.rig.account(cause=LOST), times=times)
+        tell(await given.account(), times=times)
 
 
 STALLED = "network to the broker, stalled past the heartbeat"
@@ -128,31 +124,22 @@ STALLED = "network to the broker, stalled past the heartbeat"
     ],
 )
 @pytest.mark.timeout(400)
-async def test_stalled_past_the_heartbeat(
-    tmp_path: Path,
-    amqp_url: str,
-    prefix: str,
-    form: Form[int],
-    chance: random.Random,
-    tell: Tell,
-    ways: list[Way],
-) -> None:
+async def test_stalled_past_the_heartbeat(behind: Behinds, form: Form[int], tell: Tell, ways: list[Way]) -> None:
     """The connection stands and is given up by whoever hears nothing; then everything held back arrives after all."""
     times = form(1, 4)
-    async with behind(tmp_path, amqp_url, prefix, chance) as given:
-        publishing = asyncio.create_task(given.rig.publisher.publish(range(form(500, 4000)), rate=40))
+    async with behind() as given:
+        publishing = given.publish(form(500, 4000), rate=40)
         for count in range(times):
             await given.worker.until_ready(patience=LONG)
-            before = len(given.rig.clients.hits)
-            await given.rig.clients.until(lambda before=before: len(given.rig.clients.hits) > before + 50)  # type: ignore[misc]
+            await given.rig.more(50)
             given.proxy.stall(*ways)
             await lost(given.worker, LINKS * (count + 1))
             given.proxy.flow()
         await publishing
-        await given.settle()
+        account = await given.account()
         silent = [line for line in given.worker.said("queue_connection_lost") if "nothing was heard" in line["reason"]]
         assert bool(silent) is (Way.DOWN in ways)
-        tell(await given.rig.account(cause=LOST), times=times)
+        tell(account, times=times)
 
 
 async def lost(running: WorkerProcess, times: int) -> None:
@@ -166,51 +153,43 @@ async def lost(running: WorkerProcess, times: int) -> None:
 
 @pytest.mark.fault("network to the broker", "stalled for less than a heartbeat, again and again, both ways")
 @pytest.mark.timeout(400)
-async def test_stalled_for_a_moment(
-    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
-) -> None:
+async def test_stalled_for_a_moment(behind: Behinds, form: Form[int], chance: random.Random, tell: Tell) -> None:
     """No connection is lost over it, and nobody is told twice."""
     times = form(4, 30)
-    async with behind(tmp_path, amqp_url, prefix, chance, heartbeat=20) as given:
-        publishing = asyncio.create_task(given.rig.publisher.publish(range(120 * times), rate=100))
+    async with behind(heartbeat=20) as given:
+        publishing = given.publish(120 * times, rate=100)
         for _ in range(times):
             given.proxy.stall(*chance.choice(([Way.UP], [Way.DOWN], list(Way))))
             await asyncio.sleep(chance.uniform(0, 1))
             given.proxy.flow()
             await asyncio.sleep(chance.uniform(0, 0.5))
         await publishing
-        await given.settle()
+        account = await given.account()
         assert given.worker.said("queue_connection_lost") == []
-        account = await given.rig.account(cause=LOST)
         tell(account, times=times)
         assert account.duplicates == {}
 
 
 @pytest.mark.fault("network to the broker", "100 to 300 ms of latency each way")
 @pytest.mark.timeout(300)
-async def test_latency(
-    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
-) -> None:
+async def test_latency(behind: Behinds, form: Form[int], tell: Tell) -> None:
     """It only takes longer: no connection is lost over it, and nobody is told twice."""
-    async with behind(tmp_path, amqp_url, prefix, chance, heartbeat=20) as given:
+    async with behind(heartbeat=20) as given:
         given.proxy.delay(0.1, 0.3)
         await given.rig.publisher.publish(range(form(500, 6000)), rate=100)
-        await given.settle()
+        account = await given.account()
         assert given.worker.said("queue_connection_lost") == []
-        account = await given.rig.account(cause=LOST)
         tell(account)
         assert account.duplicates == {}
 
 
 @pytest.mark.fault("network to the broker", "cut, and new connections refused for a while")
 @pytest.mark.timeout(300)
-async def test_refused_for_a_while(
-    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
-) -> None:
+async def test_refused_for_a_while(behind: Behinds, form: Form[int], chance: random.Random, tell: Tell) -> None:
     """The worker says that it is not ready, and is again by itself."""
     times = form(1, 5)
-    async with behind(tmp_path, amqp_url, prefix, chance) as given:
-        publishing = asyncio.create_task(given.rig.publisher.publish(range(500 * times), rate=100))
+    async with behind() as given:
+        publishing = given.publish(500 * times, rate=100)
         for _ in range(times):
             await given.worker.until_ready(patience=LONG)
             given.proxy.refuse()
@@ -219,25 +198,21 @@ async def test_refused_for_a_while(
             await asyncio.sleep(chance.uniform(1, 4))
             await given.proxy.accept()
         await publishing
-        await given.settle()
-        tell(await given.rig.account(cause=LOST), times=times)
+        tell(await given.account(), times=times)
 
 
 @pytest.mark.fault("network to the broker", "stalled both ways when the worker is told to stop")
 @pytest.mark.timeout(300)
-async def test_stopped_while_it_is_stalled(
-    tmp_path: Path, amqp_url: str, prefix: str, chance: random.Random, tell: Tell
-) -> None:
+async def test_stopped_while_it_is_stalled(behind: Behinds, tell: Tell) -> None:
     """It ends in its time, though no ack of it arrives, and another worker finishes what it held."""
-    async with behind(tmp_path, amqp_url, prefix, chance, heartbeat=20) as given:
+    async with behind(heartbeat=20) as given:
         given.rig.site.config["shutdown_grace"] = "3s"
         given.rig.site.write()
         async with worker(given.rig.site) as stopping:
-            publishing = asyncio.create_task(given.rig.publisher.publish(range(600), rate=100))
+            publishing = given.publish(600, rate=100)
             await given.rig.clients.until(lambda: len(given.rig.clients.hits) > 300)
             given.proxy.stall(*Way)
             assert await stopping.stop() == 0
             given.proxy.flow()
         await publishing
-        await given.settle()
-        tell(await given.rig.account(cause=LOST))
+        tell(await given.account())

@@ -7,15 +7,14 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.faults.conftest import Form, Tell
-from tests.faults.rig import ANSWER, Rig, refuses, rig
-from tests.system.clients import Hit
+from tests.faults.rig import Rig, answers, rig
 from tests.system.ledger import Account
 from tests.system.tcp_proxy import Ending, TcpProxy, Way
 from tests.system.waiting import PATIENCE, until
@@ -27,12 +26,6 @@ IN_THE_ANSWER = 120  # bytes; with its headers an answer has 150
 IN_THE_REQUEST = 700  # bytes; with its headers a request has 850
 DEADLINE = 1  # seconds
 SLOW = 400.0  # seconds for the last delivery: where many wait for a client that failed, some are put off by 256 s
-
-
-async def judge(hit: Hit) -> int:
-    """Only the network fails here."""
-    await asyncio.sleep(ANSWER)
-    return 403 if hit.path == "/refusing" and refuses(int(hit.who)) else 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,18 +52,24 @@ class Before:
         return await self.rig.account(cause=cause)
 
 
-@contextlib.asynccontextmanager
-async def before(
-    folder: Path, amqp_url: str, prefix: str, chance: random.Random, *, deadline: int = DEADLINE
-) -> AsyncIterator[Before]:
-    """See `Before`."""
-    async with rig(folder, amqp_url, prefix) as made, TcpProxy("127.0.0.1", made.clients.port, chance) as proxy:
-        made.clients.judge = judge
-        made.register(proxy.port)
-        made.site.config["delivery"]["timeout"] = f"{deadline}s"
-        made.site.write()
-        async with worker(made.site) as running:
-            yield Before(rig=made, proxy=proxy, worker=running, descriptors=await running.descriptors())
+Befores = Callable[..., contextlib.AbstractAsyncContextManager[Before]]
+
+
+@pytest.fixture
+def before(tmp_path: Path, amqp_url: str, prefix: str, chance: random.Random) -> Befores:
+    """`before(deadline=10)` makes one."""
+
+    @contextlib.asynccontextmanager
+    async def before(deadline: int = DEADLINE) -> AsyncIterator[Before]:
+        async with rig(tmp_path, amqp_url, prefix) as made, TcpProxy("127.0.0.1", made.clients.port, chance) as proxy:
+            made.clients.judge = answers(0)  # only the network fails here
+            made.register(proxy.port)
+            made.site.config["delivery"]["timeout"] = f"{deadline}s"
+            made.site.write()
+            async with worker(made.site) as running:
+                yield Before(rig=made, proxy=proxy, worker=running, descriptors=await running.descriptors())
+
+    return before
 
 
 async def failures(running: WorkerProcess) -> Counter[str]:
@@ -98,17 +97,11 @@ NETWORK = "network to the clients"
 )
 @pytest.mark.timeout(900)
 async def test_ended_in_the_middle(
-    tmp_path: Path,
-    amqp_url: str,
-    prefix: str,
-    form: Form[int],
-    chance: random.Random,
-    tell: Tell,
-    fault: tuple[Way, int, Ending],
+    before: Befores, form: Form[int], chance: random.Random, tell: Tell, fault: tuple[Way, int, Ending]
 ) -> None:
     """Every connection of a moment is ended after so many bytes more, again and again."""
     times, (way, within, ending) = form(10, 60), fault
-    async with before(tmp_path, amqp_url, prefix, chance, deadline=10) as given:
+    async with before(deadline=10) as given:
         publishing = asyncio.create_task(given.rig.publisher.publish(range(30 * times), rate=30))
         for _ in range(times):
             await given.proxy.until_connections(1, PATIENCE)
@@ -130,22 +123,13 @@ async def test_ended_in_the_middle(
     ],
 )
 @pytest.mark.timeout(900)
-async def test_stalled_past_the_deadline(
-    tmp_path: Path,
-    amqp_url: str,
-    prefix: str,
-    form: Form[int],
-    chance: random.Random,
-    tell: Tell,
-    ways: list[Way],
-) -> None:
+async def test_stalled_past_the_deadline(before: Befores, form: Form[int], tell: Tell, ways: list[Way]) -> None:
     """Each attempt ends at its deadline. What was held back arrives later, and does no harm."""
     times = form(1, 10)
-    async with before(tmp_path, amqp_url, prefix, chance) as given:
+    async with before() as given:
         publishing = asyncio.create_task(given.rig.publisher.publish(range(250 * times), rate=40))
         for _ in range(times):
-            ahead = len(given.rig.clients.hits)
-            await given.rig.clients.until(lambda ahead=ahead: len(given.rig.clients.hits) > ahead + 30)  # type: ignore[misc]
+            await given.rig.more(30)
             given.proxy.stall(*ways)
             await asyncio.sleep(2 * DEADLINE)
             given.proxy.flow()
@@ -158,11 +142,9 @@ async def test_stalled_past_the_deadline(
 
 @pytest.mark.fault(NETWORK, "100 to 300 ms of latency each way")
 @pytest.mark.timeout(900)
-async def test_latency(
-    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
-) -> None:
+async def test_latency(before: Befores, form: Form[int], tell: Tell) -> None:
     """It only takes longer: nobody is told twice."""
-    async with before(tmp_path, amqp_url, prefix, chance, deadline=10) as given:
+    async with before(deadline=10) as given:
         given.proxy.delay(0.1, 0.3)
         await given.rig.publisher.publish(range(form(60, 600)), rate=20)
         account = await given.account()
@@ -172,12 +154,10 @@ async def test_latency(
 
 @pytest.mark.fault(NETWORK, "cut, and new connections refused for a while")
 @pytest.mark.timeout(900)
-async def test_refused_for_a_while(
-    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
-) -> None:
+async def test_refused_for_a_while(before: Befores, form: Form[int], chance: random.Random, tell: Tell) -> None:
     """All clients are away, and come back."""
     times = form(2, 20)
-    async with before(tmp_path, amqp_url, prefix, chance) as given:
+    async with before() as given:
         publishing = asyncio.create_task(given.rig.publisher.publish(range(100 * times), rate=50))
         for _ in range(times):
             await given.proxy.until_connections(1, PATIENCE)

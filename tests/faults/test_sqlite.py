@@ -34,12 +34,6 @@ async def until_problem(running: WorkerProcess, text: str | None) -> None:
     await until(lambda: running.get("/readyz"), good)
 
 
-async def until_more(made: EmbeddedRig, count: int) -> None:
-    """Wait until so many more requests came to the clients."""
-    before = len(made.clients.hits)
-    await made.clients.until(lambda: len(made.clients.hits) >= before + count)
-
-
 @pytest.mark.fault("embedded queue", "worker killed by SIGKILL at random moments, each time with deliveries in flight")
 @pytest.mark.timeout(900)
 async def test_killed_again_and_again(tmp_path: Path, form: Form[int], chance: random.Random, tell: Tell) -> None:
@@ -49,7 +43,7 @@ async def test_killed_again_and_again(tmp_path: Path, form: Form[int], chance: r
         async with load(made.publisher, rate=100) as end:
             for _ in range(times):
                 async with worker(made.site) as running:
-                    await until_more(made, 1)
+                    await made.more(1)
                     await asyncio.sleep(chance.uniform(0, 1))
                     running.send(signal.SIGKILL)
                     await running.ended()
@@ -95,7 +89,7 @@ async def test_disk_full(tmp_path: Path, form: Form[int], tell: Tell) -> None:
         async with embedded(tmp_path, disk / "queue.db") as made, worker(made.site) as running:
             async with load(made.publisher, rate=100):
                 for _ in range(times):
-                    await until_more(made, 200)
+                    await made.more(200)
                     refused = made.publisher.answers[503]
                     with filled(disk):
                         await made.publisher.until_answered(503, refused + 20, 60)
@@ -138,7 +132,7 @@ async def test_killed_on_a_full_disk(tmp_path: Path, form: Form[int], tell: Tell
             async with load(made.publisher, rate=100) as end:
                 for _ in range(times):
                     async with worker(made.site) as running:
-                        await until_more(made, 100)
+                        await made.more(100)
                         with filled(disk):
                             await made.publisher.until_answered(503, made.publisher.answers[503] + 5, 60)
                             running.send(signal.SIGKILL)
@@ -158,7 +152,7 @@ async def test_locked(tmp_path: Path, form: Form[int], tell: Tell) -> None:
     seconds = form(7, 20)
     async with embedded(tmp_path) as made, worker(made.site) as running:
         async with load(made.publisher, rate=100):
-            await until_more(made, 100)
+            await made.more(100)
             with contextlib.closing(sqlite3.connect(made.file, isolation_level=None)) as other:
                 other.execute("BEGIN EXCLUSIVE")
                 await asyncio.sleep(seconds)

@@ -12,7 +12,7 @@ import pytest
 from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import EmbeddedRig, embedded
 from tests.faults.rig import CLIENTS
-from tests.faults.test_sqlite import PATIENCE, until_more
+from tests.faults.test_sqlite import PATIENCE
 from tests.system.command import command, environment
 from tests.system.worker_process import worker
 
@@ -149,7 +149,7 @@ async def test_a_second_worker(tmp_path: Path, form: Form[int], tell: Tell) -> N
         made.site.write()
         for number in range(times):
             publishing = asyncio.create_task(made.publisher.publish(range(200 * number, 200 * number + 200), rate=100))
-            await until_more(made, 20)
+            await made.more(20)
             async with worker(made.site, ready=False) as second:
                 assert await second.ended() == 1
             text = f"notifier: {made.file} is in use by another worker (pid {first.pid}, lock file {made.file}.lock)"

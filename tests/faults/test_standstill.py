@@ -7,17 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Form, Tell
-from tests.faults.rig import CLIENTS, refuses, rig
-from tests.system.clients import Answer, Hit
+from tests.faults.rig import CLIENTS, answers, rig
 from tests.system.worker_process import worker
 
 ANSWER = 0.1  # seconds: so that at any moment some are under way, and six seconds of events are no flood
-
-
-async def judge(hit: Hit) -> Answer:
-    """Nobody fails, and one refuses now and then: who did fail would rightly be put off."""
-    await asyncio.sleep(ANSWER)
-    return 403 if hit.path == "/refusing" and refuses(int(hit.who)) else 200
 
 
 @pytest.mark.fault("worker", "frozen by SIGSTOP for 6 s, past the deadline of every attempt under way")
@@ -26,12 +19,11 @@ async def test_no_client_is_blamed(tmp_path: Path, amqp_url: str, prefix: str, f
     """Their answers lay unread meanwhile, or their deadline passed; neither is their fault."""
     times = form(1, 5)
     async with rig(tmp_path, amqp_url, prefix) as made:
-        made.clients.judge = judge
+        made.clients.judge = answers(0, ANSWER)  # a client that fails would rightly be put off
         async with worker(made.site) as running:
             publishing = asyncio.create_task(made.publisher.publish(range(300 * times), rate=30))
             for _ in range(times):
-                before = len(made.clients.hits)
-                await made.clients.until(lambda before=before: len(made.clients.hits) > before + 200)  # type: ignore[misc]
+                await made.more(200)
                 running.send(signal.SIGSTOP)
                 await asyncio.sleep(6)
                 running.send(signal.SIGCONT)

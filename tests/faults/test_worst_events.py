@@ -6,7 +6,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -132,11 +131,11 @@ async def test_the_worst_events_by_http(
 ) -> None:
     """A hundred at a time; each is answered with its first mistakes."""
     async with rig(tmp_path, amqp_url, prefix) as made, worker(made.site) as running:
-        late = await posted(made, running, form(1, 10))
+        watch, late = await posted(made, running, form(1, 10))
         await made.until_settled()
         assert await running.stop() == 0
         tell(await made.account(), times=form(1, 10) * AT_ONCE)
-    late.check()
+    watch.check(late)
 
 
 @pytest.mark.fault("embedded queue", "the worst events of 128 KiB by HTTP: nobody waits for them, and nothing grows")
@@ -144,27 +143,15 @@ async def test_the_worst_events_by_http(
 async def test_the_worst_events_on_the_embedded_queue(tmp_path: Path, form: Form[int], tell: Tell) -> None:
     """As on RabbitMQ; whoever publishes by HTTP is told what is wrong."""
     async with embedded(tmp_path) as made, worker(made.site) as running:
-        late = await posted(made, running, form(1, 10))
+        watch, late = await posted(made, running, form(1, 10))
         await made.until_settled()
         assert await running.stop() == 0
         tell(await made.account(), times=form(1, 10) * AT_ONCE)
-    late.check()
+    watch.check(late)
 
 
-@dataclass(slots=True)
-class Posted:
-    """What came of events by HTTP."""
-
-    watch: Watch
-    late: list[float]
-
-    def check(self) -> None:
-        """Nobody waited, and nothing grew."""
-        self.watch.check(self.late)
-
-
-async def posted(made: Rig, running: WorkerProcess, rounds: int) -> Posted:
-    """The worst events, a hundred at a time, and a logout behind them each time."""
+async def posted(made: Rig, running: WorkerProcess, rounds: int) -> tuple[Watch, list[float]]:
+    """Post the worst events, a hundred at a time, and a logout behind them each time: how late each of these came."""
     late: list[float] = []
     async with watched(running) as watch:
         for number in range(rounds):
@@ -174,4 +161,4 @@ async def posted(made: Rig, running: WorkerProcess, rounds: int) -> Posted:
             for status, told in await asyncio.gather(*sending):
                 assert status == 400
                 assert 0 < len(told["mistakes"]) <= MISTAKES + 1
-    return Posted(watch=watch, late=late)
+    return watch, late

@@ -11,12 +11,11 @@ import json
 import tempfile
 from pathlib import Path
 
-import aio_pika
-
 from tests.fuzz.mutation import SAMPLES
 from tests.rabbitmq_node import rabbitmq_node
-from tests.system.broker import QUEUES, broker
+from tests.system.broker import broker
 from tests.system.clients import Clients, Hit
+from tests.system.ledger import in_rabbitmq
 from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import worker
 
@@ -56,13 +55,9 @@ async def record(folder: Path, url: str) -> dict[str, bytes]:
                 await clients.until(lambda: len(clients.hits) >= 6)
                 await rabbit.until_dead(4)
             assert await running.stop() == 0
-    async with await aio_pika.connect(url) as connection:
-        channel = await connection.channel()
-        for name in QUEUES:
-            queue = await channel.get_queue(f"{site.prefix}.{name}", ensure=False)
-            while (message := await queue.get(fail=False)) is not None:
-                kind = (message.type or "publisher").removeprefix("notifier.")
-                found[f"{kind}-{sum(key.startswith(kind) for key in found)}"] = message.body
+    for message in await in_rabbitmq(url, site.prefix):
+        kind = (message.type or "publisher").removeprefix("notifier.")
+        found[f"{kind}-{sum(key.startswith(kind) for key in found)}"] = message.body
     return found
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.apt_programs import program
+from tests.rabbitmq_node import free_ports
 from tests.system.command import ROOT
-from tests.system.shell import Shell, blocks, free_ports
+from tests.system.shell import Shell, blocks
 from tests.system.site import OTHER, Site
 
 pytestmark = pytest.mark.full

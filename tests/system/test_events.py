@@ -2,16 +2,18 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.rabbitmq_node import RabbitmqNode
-from tests.system.broker import broker
+from tests.system.broker import Broker, broker
 from tests.system.clients import Clients, verify_all
 from tests.system.site import ISSUER, OTHER, Site, client
-from tests.system.worker_process import worker
+from tests.system.worker_process import WorkerProcess, worker
 
 
 def register(site: Site, clients: Clients) -> None:
@@ -25,6 +27,17 @@ def register(site: Site, clients: Clients) -> None:
     )
 
 
+@asynccontextmanager
+async def serving(folder: Path, url: str, prefix: str) -> AsyncIterator[tuple[Clients, Broker, WorkerProcess]]:
+    """These clients, a publisher and a worker; at the end, every token that came was valid."""
+    async with Clients() as clients, broker(url, prefix) as rabbit:
+        site = Site(folder, url, prefix)
+        register(site, clients)
+        async with worker(site) as running:
+            yield clients, rabbit, running
+        verify_all(clients.hits, site.jwks)
+
+
 def event(sid: str, **more: object) -> dict[str, object]:
     """One session of alice's, at `shop`."""
     return {"iss": ISSUER, "sub": "alice", "sid": sid, "clients": ["shop"], **more}
@@ -35,55 +48,44 @@ def event(sid: str, **more: object) -> dict[str, object]:
 
 async def test_a_made_up_id_suppresses_nothing(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """The same body twice without an id is two logouts: the same user may sign out twice."""
-    async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
-        site = Site(tmp_path, amqp_url, prefix)
-        register(site, clients)
-        async with worker(site) as running:
-            for _ in range(2):
-                await rabbit.publish(event("s1"))
-                await running.post(event("s2"))
-            await clients.until(lambda: len(clients.hits) == 4)
-            await running.until_metric(4, "events_total", result="accepted")
-            assert await running.metric("events_total", result="duplicate") == 0
+    async with serving(tmp_path, amqp_url, prefix) as (clients, rabbit, running):
+        for _ in range(2):
+            await rabbit.publish(event("s1"))
+            await running.post(event("s2"))
+        await clients.until(lambda: len(clients.hits) == 4)
+        await running.until_metric(4, "events_total", result="accepted")
+        assert await running.metric("events_total", result="duplicate") == 0
         assert sorted(clients.told("shop")) == ["s1", "s1", "s2", "s2"]
-        verify_all(clients.hits, site.jwks)
 
 
 async def test_the_same_id_is_told_once_by_issuer_and_publisher(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """A resend is told once and counted; the same ids, user and session at another issuer are another logout."""
-    async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
-        site = Site(tmp_path, amqp_url, prefix)
-        register(site, clients)
-        async with worker(site) as running:
-            await rabbit.publish(event("s1", id="same"))
-            await clients.until_told("shop", ["s1"])
-            await running.until_metric(1, "events_total", result="accepted")
-            await rabbit.publish(event("s1", id="same"))
-            await rabbit.publish(event("s1", id="same"))
-            await rabbit.publish(event("s1", id="same", iss=OTHER))
-            await rabbit.publish(event("s2", id="last"))
-            await clients.until_told("shop", ["s2"])
-            await running.until_metric(3, "events_total", result="accepted")
-            await running.until_metric(2, "events_total", result="duplicate")
+    async with serving(tmp_path, amqp_url, prefix) as (clients, rabbit, running):
+        await rabbit.publish(event("s1", id="same"))
+        await clients.until_told("shop", ["s1"])
+        await running.until_metric(1, "events_total", result="accepted")
+        await rabbit.publish(event("s1", id="same"))
+        await rabbit.publish(event("s1", id="same"))
+        await rabbit.publish(event("s1", id="same", iss=OTHER))
+        await rabbit.publish(event("s2", id="last"))
+        await clients.until_told("shop", ["s2"])
+        await running.until_metric(3, "events_total", result="accepted")
+        await running.until_metric(2, "events_total", result="duplicate")
         assert sorted((hit.claims["iss"], hit.who) for hit in clients.hits) == [
             (ISSUER, "s1"),
             (ISSUER, "s2"),
             (OTHER, "s1"),
         ]
-        verify_all(clients.hits, site.jwks)
 
 
 async def test_one_issuer_never_speaks_to_another_s_clients(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """`"*"` means the issuer's own clients, and one named of another issuer is unknown."""
-    async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
-        site = Site(tmp_path, amqp_url, prefix)
-        register(site, clients)
-        async with worker(site) as running:
-            await rabbit.publish(event("all", clients="*"))
-            await rabbit.publish(event("theirs", clients=["other", "mail"], id="e-theirs"))
-            await rabbit.publish(event("all-other", iss=OTHER, clients="*"))
-            letters = await rabbit.until_dead(1)
-            await running.until_metric(5, "deliveries_settled_total", fate="delivered")
+    async with serving(tmp_path, amqp_url, prefix) as (clients, rabbit, running):
+        await rabbit.publish(event("all", clients="*"))
+        await rabbit.publish(event("theirs", clients=["other", "mail"], id="e-theirs"))
+        await rabbit.publish(event("all-other", iss=OTHER, clients="*"))
+        letters = await rabbit.until_dead(1)
+        await running.until_metric(5, "deliveries_settled_total", fate="delivered")
         assert [letter.headers["reason"] for letter in letters] == ["unknown_client"]
         told = sorted((hit.path, hit.claims["iss"], hit.who) for hit in clients.hits)
         assert told == [
@@ -93,7 +95,6 @@ async def test_one_issuer_never_speaks_to_another_s_clients(tmp_path: Path, amqp
             ("/shop", ISSUER, "all"),
             ("/shop", OTHER, "all-other"),
         ]
-        verify_all(clients.hits, site.jwks)
 
 
 # ── CloudEvents ──
@@ -107,23 +108,19 @@ def attributes(mark: str, number: int) -> dict[str, str]:
 
 async def test_cloudevents_come_both_ways_and_both_modes(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """Structured and binary, over AMQP (both spellings of the headers) and HTTP; a resend is known by source and id."""
-    async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
-        site = Site(tmp_path, amqp_url, prefix)
-        register(site, clients)
-        structured = {**attributes("", 1), "datacontenttype": "application/json", "data": event("s1")}
-        kind = "application/cloudevents+json; charset=utf-8"
-        async with worker(site) as running:
-            for _ in range(2):
-                await rabbit.publish(structured, content_type=kind)
-            await rabbit.publish(event("s2"), headers=dict(attributes("cloudEvents_", 2)))
-            await rabbit.publish(event("s3"), headers=dict(attributes("cloudEvents:", 3)))
-            web = {**attributes("", 4), "data": event("s4")}
-            assert await running.post(web, headers={"Content-Type": kind}) == (202, {"id": "ce-4"})
-            assert await running.post(event("s5"), headers=attributes("ce-", 5)) == (202, {"id": "ce-5"})
-            await clients.until_told("shop", [f"s{number}" for number in range(1, 6)])
-            await running.until_metric(1, "events_total", result="duplicate")
+    structured = {**attributes("", 1), "datacontenttype": "application/json", "data": event("s1")}
+    kind = "application/cloudevents+json; charset=utf-8"
+    async with serving(tmp_path, amqp_url, prefix) as (clients, rabbit, running):
+        for _ in range(2):
+            await rabbit.publish(structured, content_type=kind)
+        await rabbit.publish(event("s2"), headers=dict(attributes("cloudEvents_", 2)))
+        await rabbit.publish(event("s3"), headers=dict(attributes("cloudEvents:", 3)))
+        web = {**attributes("", 4), "data": event("s4")}
+        assert await running.post(web, headers={"Content-Type": kind}) == (202, {"id": "ce-4"})
+        assert await running.post(event("s5"), headers=attributes("ce-", 5)) == (202, {"id": "ce-5"})
+        await clients.until_told("shop", [f"s{number}" for number in range(1, 6)])
+        await running.until_metric(1, "events_total", result="duplicate")
         assert sorted(clients.told("shop")) == ["s1", "s2", "s3", "s4", "s5"]
-        verify_all(clients.hits, site.jwks)
 
 
 # ── malformed ──
@@ -141,19 +138,16 @@ WRONG: dict[str, bytes] = {
 
 async def test_what_cannot_be_read_becomes_a_dead_letter(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """Whatever comes, the worker lives on, and any RabbitMQ tool can read what was wrong."""
-    async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
-        site = Site(tmp_path, amqp_url, prefix)
-        register(site, clients)
-        async with worker(site) as running:
-            for body in WRONG.values():
-                await rabbit.publish(body)
-            await rabbit.publish(event("s1"), content_type="text/plain")
-            await rabbit.publish(event("s2"), headers={"deep": _deep(200)})
-            await clients.until_told("shop", ["s2"])
-            letters = await rabbit.until_dead(len(WRONG))
-            await running.until_metric(len(WRONG), "events_total", result="malformed")
-            assert running.said("unexpected") == []
-            assert await running.stop() == 0
+    async with serving(tmp_path, amqp_url, prefix) as (clients, rabbit, running):
+        for body in WRONG.values():
+            await rabbit.publish(body)
+        await rabbit.publish(event("s1"), content_type="text/plain")
+        await rabbit.publish(event("s2"), headers={"deep": _deep(200)})
+        await clients.until_told("shop", ["s2"])
+        letters = await rabbit.until_dead(len(WRONG))
+        await running.until_metric(len(WRONG), "events_total", result="malformed")
+        assert running.said("unexpected") == []
+        assert await running.stop() == 0
     assert len(letters) == len(WRONG)
     for letter in letters:
         assert set(letter.headers) >= {"reason", "client_id", "iss", "event_id"}
@@ -175,21 +169,18 @@ def _deep(levels: int) -> Any:
 
 async def test_a_wrong_entry_never_takes_the_others_with_it(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """Of three entries two are wrong: they share a dead letter, and the third is told. Over HTTP: 400, nobody."""
-    async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
-        site = Site(tmp_path, amqp_url, prefix)
-        register(site, clients)
-        wrong = [{"client_id": "bad", "backchannel_logout_uri": "not a URI"}, "shop", 7]
-        async with worker(site) as running:
-            await rabbit.publish(event("s1", clients=wrong, id="e1"))
-            (letter,) = await rabbit.until_dead(1)
-            await clients.until_told("shop", ["s1"])
-            status, answer = await running.post(event("s2", clients=wrong))
-            assert status == 400
-            assert sorted(mistake["path"].split(".")[0] for mistake in answer["mistakes"]) == [
-                "clients[0]",
-                "clients[2]",
-            ]
-            assert await running.stop() == 0
+    wrong = [{"client_id": "bad", "backchannel_logout_uri": "not a URI"}, "shop", 7]
+    async with serving(tmp_path, amqp_url, prefix) as (clients, rabbit, running):
+        await rabbit.publish(event("s1", clients=wrong, id="e1"))
+        (letter,) = await rabbit.until_dead(1)
+        await clients.until_told("shop", ["s1"])
+        status, answer = await running.post(event("s2", clients=wrong))
+        assert status == 400
+        assert sorted(mistake["path"].split(".")[0] for mistake in answer["mistakes"]) == [
+            "clients[0]",
+            "clients[2]",
+        ]
+        assert await running.stop() == 0
         assert clients.told("shop") == ["s1"]
     assert (letter.headers["client_id"], letter.headers["event_id"]) == ("", "e1")
     assert json.loads(letter.body)["clients"] == wrong
@@ -263,15 +254,12 @@ async def test_an_event_may_bring_its_id_in_two_places(
     tmp_path: Path, amqp_url: str, prefix: str, spelling: str
 ) -> None:
     """A resend is known by the id of its body, and by AMQP's `message_id`."""
-    async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
-        site = Site(tmp_path, amqp_url, prefix)
-        register(site, clients)
-        async with worker(site) as running:
-            for _ in range(2):
-                if spelling == "body":
-                    await rabbit.publish(event("s1", id="mine"), message_id=None)
-                else:
-                    await rabbit.publish(event("s1"), message_id="mine")
-            await running.until_metric(1, "events_total", result="duplicate")
-            await running.until_metric(1, "events_total", result="accepted")
+    async with serving(tmp_path, amqp_url, prefix) as (clients, rabbit, running):
+        for _ in range(2):
+            if spelling == "body":
+                await rabbit.publish(event("s1", id="mine"), message_id=None)
+            else:
+                await rabbit.publish(event("s1"), message_id="mine")
+        await running.until_metric(1, "events_total", result="duplicate")
+        await running.until_metric(1, "events_total", result="accepted")
         assert clients.told("shop") == ["s1"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.broker import Broker, broker
-from tests.system.clients import Clients, Hit, verify_all
+from tests.system.clients import Clients, Hit, Judge, verify_all
 from tests.system.site import ISSUER, NEVER_OPENS, Site, client
 from tests.system.worker_process import worker
 
@@ -50,6 +50,16 @@ def succeeded(clients: Clients) -> Counter[tuple[str, str]]:
 ALL = {(f"/{name}", str(number)) for name in NAMES for number in range(EVENTS)}
 
 
+def hang_until(over: asyncio.Event) -> Judge:
+    """Clients that answer nobody until then."""
+
+    async def hang(_hit: Hit) -> int:
+        await over.wait()
+        return 200
+
+    return hang
+
+
 async def complete(clients: Clients, rabbit: Broker, site: Site) -> None:
     """A second worker delivers whatever is left, and then the queues are empty."""
     async with worker(site) as second:
@@ -82,12 +92,7 @@ async def test_a_signal_drains_and_nothing_is_lost_or_doubled(
 async def test_a_second_signal_ends_it_at_once_and_nothing_is_lost(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """While the first signal's drain waits for a client that hangs."""
     held = asyncio.Event()
-
-    async def hang(hit: Hit) -> int:
-        await held.wait()
-        return 200
-
-    async with Clients(hang) as clients, broker(amqp_url, prefix) as rabbit:
+    async with Clients(hang_until(held)) as clients, broker(amqp_url, prefix) as rabbit:
         site = install(tmp_path, amqp_url, prefix, clients)
         async with worker(site) as first:
             await rabbit.publish_all(events())
@@ -105,12 +110,7 @@ async def test_a_second_signal_ends_it_at_once_and_nothing_is_lost(tmp_path: Pat
 async def test_a_drain_is_bounded(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """A client that hangs holds it no longer than `shutdown_grace`; what it did not answer is told by the next."""
     held = asyncio.Event()
-
-    async def hang(hit: Hit) -> int:
-        await held.wait()
-        return 200
-
-    async with Clients(hang) as clients, broker(amqp_url, prefix) as rabbit:
+    async with Clients(hang_until(held)) as clients, broker(amqp_url, prefix) as rabbit:
         site = install(tmp_path, amqp_url, prefix, clients)
         site.config["shutdown_grace"] = "1s"
         site.write()
@@ -166,12 +166,7 @@ async def test_a_killed_worker_loses_nothing_of_the_embedded_queue(tmp_path: Pat
 async def test_a_worker_that_drains_still_takes_events_over_http(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """For whoever has not heard yet that it goes; what it takes is told by the next worker, once."""
     held = asyncio.Event()
-
-    async def hang(hit: Hit) -> int:
-        await held.wait()
-        return 200
-
-    async with Clients(hang) as clients:
+    async with Clients(hang_until(held)) as clients:
         site = install(tmp_path, amqp_url, prefix, clients)
         site.config["delivery"]["timeout"], site.config["shutdown_grace"] = "30s", "60s"  # a loaded machine is slow
         site.write()

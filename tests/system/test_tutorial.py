@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.rabbitmq_node import free_ports
 from tests.system.command import ROOT
-from tests.system.shell import Shell, blocks, free_ports
+from tests.system.shell import Shell, blocks
 
 pytestmark = pytest.mark.full
 
@@ -22,7 +23,7 @@ def shell(tmp_path: Path, amqp_url: str, prefix: str) -> Iterator[Shell]:
     folder.mkdir()
     put_in = {
         "amqp://guest:guest@localhost:5672": amqp_url,
-        **dict(zip(PRINTED, free_ports(len(PRINTED)), strict=True)),
+        **dict(zip(PRINTED, map(str, free_ports(len(PRINTED))), strict=True)),
     }
     settings = {"NOTIFIER_QUEUE__PREFIX": prefix, "NOTIFIER_OPS__LISTEN": "127.0.0.1:0"}
     made = Shell(folder, put_in, settings, {})
