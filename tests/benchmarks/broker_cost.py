@@ -1,4 +1,4 @@
-"""What an event costs RabbitMQ: its processor time, by /proc, while events are published and confirmed, then taken.
+"""Measures the processor time that RabbitMQ spends on an event: to confirm it, and to hand it out.
 
     python -m tests.benchmarks.broker_cost --json FILE
 
@@ -42,7 +42,7 @@ class Report:
 
 
 async def once(node: RabbitmqNode, events: int) -> tuple[float, float]:
-    """Published, taken: µs an event."""
+    """Return the µs that an event costs when it is published, and when it is taken."""
     assert node._server is not None
     pid, prefix = node._server.pid, f"bench-{secrets.token_hex(4)}"
     options = RabbitOptions(urls=(node.url,), prefix=prefix)
@@ -79,7 +79,7 @@ async def _take(url: str, prefix: str, events: int) -> None:
 
 
 async def measure(node: RabbitmqNode, events: int, rounds: int) -> Report:
-    """So many rounds."""
+    """Measure so many rounds."""
     found = [await once(node, events) for _ in range(rounds)]
     return Report(
         version=node.version,
@@ -91,7 +91,7 @@ async def measure(node: RabbitmqNode, events: int, rounds: int) -> Report:
 
 
 def main() -> int:
-    """0 when every event was taken."""
+    """Return 0 when every event was taken."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.broker_cost", description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=int, default=20_000, help="of each round (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")

@@ -1,4 +1,4 @@
-"""The ceiling: the smallest program that mints logout tokens and POSTs them by the same libraries, and keeps nothing.
+"""The ceiling: the smallest program that mints and POSTs logout tokens by the same libraries. It keeps nothing.
 
     python -m tests.benchmarks.ceiling --key KEY.pem --alg RS256 --url URL --count 20000
 
@@ -35,7 +35,7 @@ CLAIMS = {
 
 
 async def main(given: argparse.Namespace) -> None:
-    """POST so many."""
+    """POST so many tokens."""
     key = load_pem_private_key(given.key.read_bytes(), None)
     urls = [URL(url) for url in given.url]
     tls = ssl.create_default_context(cafile=given.ca) if given.ca else True

@@ -43,7 +43,7 @@ class Ratio:
 
 
 def ratio_of(report: Report) -> Ratio:
-    """Of a run that was looked at."""
+    """The ratio of a run whose stages were looked at."""
     ceiling = report.ceiling_cpu.median
     stages = {
         name: sum(worker.stages.get(name, 0.0) for _, worker in report.rounds) / len(report.rounds) / ceiling
@@ -54,7 +54,7 @@ def ratio_of(report: Report) -> Ratio:
 
 
 def recorded(case: Mapping[str, Any]) -> Ratio:
-    """As it stands in the file."""
+    """Read a case of the file."""
     return Ratio(min=case["min"], median=case["median"], max=case["max"], stages=case["stages"])
 
 
@@ -68,23 +68,23 @@ class Moved:
 
     @property
     def by(self) -> float:
-        """0.1: a tenth dearer."""
+        """How much dearer it is: 0.1 is a tenth."""
         return self.now.median / self.before.median - 1
 
     @property
     def dearer(self) -> bool:
-        """By more than the tolerance, even if the cheapest round of now is held against the dearest of then."""
+        """True if it grew by more than the tolerance, and today's cheapest round is above the dearest recorded."""
         return self.by > TOLERANCE and self.now.min > self.before.max
 
     @property
     def stages(self) -> list[tuple[str, float]]:
-        """By how much of the ceiling's cost each stage moved, the most first."""
+        """How much each stage moved, as a share of the ceiling's cost; the largest first."""
         moved = [(name, self.now.stages.get(name, 0.0) - self.before.stages.get(name, 0.0)) for name in NAMES]
         return sorted(moved, key=lambda each: -abs(each[1]))
 
 
 def table(all_moved: Sequence[Moved]) -> Table:
-    """For people."""
+    """Make the table for people."""
     headings = ("case", "recorded", "now", "moved", "verdict", "in which stages")
     made = table_of("processor time of a delivery ÷ the ceiling's", headings, left=len(headings))
     for each in all_moved:
@@ -107,7 +107,7 @@ def _shown(ratio: Ratio) -> str:
 async def run(
     names: Sequence[str], url: str, cores: Cores, given: argparse.Namespace, progress: Console
 ) -> list[Report]:
-    """Each case, looked at while it runs."""
+    """Run each case, and look at its stages."""
     known, reports = cases(), []
     async with nginx() as receiver:
         for name in names:
@@ -117,7 +117,7 @@ async def run(
 
 
 def main() -> int:
-    """0 as before, cheaper or recorded; 1 dearer, or deliveries missing; 2 nothing to compare with."""
+    """Return 0 if nothing is dearer, 1 if a case is or deliveries are missing, 2 without a record."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.check", description=__doc__.splitlines()[0])
     parser.add_argument("--record", action="store_true", help="keep today's figures to compare with")
     parser.add_argument("--case", action="append", metavar="NAME", help=f"default: {', '.join(CASES)}")

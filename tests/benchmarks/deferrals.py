@@ -21,7 +21,7 @@ from tests.benchmarks.rig import Setup, answer, command_line, console, described
 
 
 def table(found: Found, options: Options) -> Table:
-    """For people."""
+    """Make the table for people."""
     made = table_of(f"{options.deliveries:,} deliveries wait for one dead client", ("", "", "target"), left=3)
     cpu, after = found.waiting, found.recovery
     passes = ", ".join(f"{phase} {value:.2f}" for phase, value in found.passes.items())
@@ -49,7 +49,7 @@ def table(found: Found, options: Options) -> Table:
 
 
 def bars(counts: Sequence[int], width: int = 100) -> str:
-    """The rate over time as one line: each mark is a second, or as many as it takes to fit in."""
+    """Draw the rate over time as one line. A mark is a second, or more if the line would be too long."""
     seconds = -(-len(counts) // width) or 1
     parts = [counts[start : start + seconds] for start in range(0, len(counts), seconds)]
     rates = [sum(part) / len(part) for part in parts]
@@ -59,7 +59,7 @@ def bars(counts: Sequence[int], width: int = 100) -> str:
 
 
 def main() -> int:
-    """0 when every delivery has arrived, else 1."""
+    """Return 0 when every delivery has arrived, else 1."""
     parser = command_line("deferrals", __doc__)
     parser.add_argument("--deliveries", type=int, default=100_000, help="that wait (default %(default)s)")
     parser.add_argument("--fault", choices=("refuse", "hang"), default="refuse", help="of the client (%(default)s)")

@@ -26,7 +26,7 @@ PATIENCE = 600.0  # seconds until all must have been taken in
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """See the command line."""
+    """What the command line asks for."""
 
     setup: Setup
     deliveries: int
@@ -77,7 +77,7 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """All of it. `passes` is how often a delivery was put into a delay queue, by phase (deferrals and retries)."""
+    """The figures of a run. `passes`: how often a delivery entered a delay queue (deferrals and retries), by phase."""
 
     intake_seconds: float
     waiting: Cpu
@@ -105,7 +105,7 @@ class Bench:
     numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(FRESH))
 
     async def fresh(self, seconds: float) -> list[int]:
-        """Publish fresh events, each to one healthy client by turns, for so long; their numbers."""
+        """Publish fresh events for so long, each to the next healthy client. Returns their numbers."""
         numbers = [next(self.numbers) for _ in range(max(1, round(seconds * self.options.fresh)))]
         events = [Event(number, (HEALTHY[number % len(HEALTHY)],)) for number in numbers]
         start = time.monotonic() + 0.1
@@ -115,12 +115,12 @@ class Bench:
         return numbers
 
     async def passes(self) -> float:
-        """So far, of all deliveries."""
+        """How often deliveries entered a delay queue so far."""
         counted = await self.worker.metrics()
         return sum(v for k, v in counted.items() if k.startswith(("deferrals_total", "retries_scheduled_total")))
 
     async def taken_in(self) -> None:
-        """Return once every event was acked, which it is when its delivery has been put off or delivered."""
+        """Return once every event was acked: its delivery is put off or delivered."""
         give_up, wanted = time.monotonic() + PATIENCE, self.options.deliveries + len(self.events)
         while (await self.worker.metrics()).get("events_total{accepted}", 0.0) < wanted:
             if time.monotonic() > give_up:
@@ -128,7 +128,7 @@ class Bench:
             await asyncio.sleep(0.25)
 
     async def look(self, seconds: float) -> Cpu:
-        """The worker's use of its core, second by second."""
+        """Measure the worker's use of its core, second by second."""
         shares, used, began = [], self.worker.cpu(), time.monotonic()
         first = used, began
         while began - first[1] < seconds:
@@ -138,7 +138,7 @@ class Bench:
         return Cpu(mean=(used - first[0]) / (began - first[1]), max=max(shares), seconds=shares)
 
     async def recover(self) -> tuple[float, list[int]]:
-        """The client lives again; when that was, once all has arrived or the limit is over, and the fresh events."""
+        """Let the client live again, until all has arrived or the limit is over. Returns when, and the fresh events."""
         options = self.options
         await self.played.play([DEAD], Behaviour(seconds=options.answer))
         recovered = time.monotonic()
@@ -149,7 +149,7 @@ class Bench:
         return recovered, told
 
     async def _all_arrived(self, give_up: float) -> None:
-        """Counts requests, some of which came before the recovery or twice; so the account has the last word."""
+        """Some requests came before the recovery, or twice: so the account decides, not the count."""
         wanted = self.options.deliveries
         while await self.played.until_came(wanted, [DEAD], give_up - time.monotonic()):
             missing = self.account(await self.played.arrivals(), [DEAD]).account.missing
@@ -158,7 +158,7 @@ class Bench:
             wanted = (await self.played.counts())[DEAD] + missing
 
     def account(self, arrivals: Sequence[Arrival], clients: Collection[int]) -> figures.Ledger:
-        """Of everything published."""
+        """The account of everything published."""
         return figures.ledger(itertools.chain(waiting(self.options.deliveries), self.events), clients, arrivals)
 
 
@@ -168,7 +168,7 @@ def waiting(deliveries: int) -> list[Event]:
 
 
 async def run(url: str, options: Options, cores: Cores | None, progress: Console) -> Found:
-    """All phases."""
+    """Run all phases."""
     async with receivers() as played:
         await played.open(1 + len(HEALTHY))
         async with _standing(url, options, cores, played) as bench:

@@ -1,4 +1,4 @@
-"""What is made of the arrivals: percentiles, ratios with their spread, and the account of every delivery."""
+"""Figures from arrivals: percentiles, ratios with their spread, and the account of every delivery."""
 
 import math
 from collections import Counter
@@ -10,7 +10,7 @@ from tests.benchmarks.rig import Event
 
 
 def percentile(values: Iterable[float], share: float) -> float:
-    """The smallest value that so large a share (0 to 1) of all does not exceed; NaN of none."""
+    """The smallest value that this share (0 to 1) of the values does not exceed; NaN if there are none."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
 
@@ -31,19 +31,19 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Of at least one value."""
+    """The spread of at least one value."""
     ordered = sorted(values)
     middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
     return Spread(min=ordered[0], median=middle, max=ordered[-1])
 
 
 def spreads(records: Sequence[object], *names: str) -> dict[str, Spread]:
-    """Of each of these fields."""
+    """The spread of each of these fields."""
     return {name: spread([getattr(record, name) for record in records]) for name in names}
 
 
 def ratios(pairs: Iterable[tuple[float, float]]) -> Spread:
-    """Second over first of each pair."""
+    """The spread of second ÷ first of each pair."""
     return spread([after / before if before else math.nan for before, after in pairs])
 
 
@@ -62,13 +62,13 @@ class Account:
 
     @property
     def complete(self) -> bool:
-        """Each arrived, and nothing else did. (A duplicate is allowed, but told.)"""
+        """True if each arrived and nothing else did. Duplicates are allowed, and counted."""
         return not self.missing and not self.strange
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Who had to hear of what, and when each was first told."""
+    """Which deliveries were expected, and when each first arrived."""
 
     expected: frozenset[tuple[int, int]]
     first: Mapping[tuple[int, int], float]
@@ -79,7 +79,7 @@ class Ledger:
         return [at - due[event] for (event, _), at in self.first.items() if event in due]
 
     def by_second(self, due: Mapping[int, float], start: float) -> list[list[float]]:
-        """The same, of the events due in each second after `start` by itself."""
+        """The latencies of the events due in each second after `start`."""
         seconds: dict[int, list[float]] = {}
         for (event, _), at in self.first.items():
             if event in due:
@@ -88,7 +88,7 @@ class Ledger:
 
 
 def ledger(events: Iterable[Event], clients: Collection[int], arrivals: Iterable[Arrival]) -> Ledger:
-    """The account of these clients, each (event, client) by itself. Only what was answered has arrived."""
+    """Make the ledger of these clients. A delivery has arrived once it was answered."""
     expected = frozenset((event.number, number) for event in events for number in event.clients if number in clients)
     times: Counter[tuple[int, int]] = Counter()
     first: dict[tuple[int, int], float] = {}
@@ -111,6 +111,6 @@ def ledger(events: Iterable[Event], clients: Collection[int], arrivals: Iterable
 
 
 def per_second(moments: Iterable[float], start: float) -> list[int]:
-    """How many fall into each second after `start`."""
+    """How many moments fall into each second after `start`."""
     counts = Counter(int(at - start) for at in moments if at >= start)
     return [counts[second] for second in range(max(counts, default=-1) + 1)]

@@ -30,7 +30,7 @@ WARMED_UP = 50_000  # the first fifth, which does not count, has met each of 5,0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Growth:
-    """One point of a series: `x` of what grows. `deliveries` 0: as many as the arguments say."""
+    """One point of a series; `x` is the number that grows. `deliveries` 0: as many as the arguments say."""
 
     series: str
     x: int
@@ -47,12 +47,12 @@ class Starting:
 
     @property
     def series(self) -> str:
-        """As the others have it."""
+        """The name of its series."""
         return f"start-{self.kind}"
 
 
 def points() -> dict[str, Growth | Starting]:
-    """By name: `backlog-100000`, `clients-1000` and so on."""
+    """All points by name: `backlog-100000`, `clients-1000` and so on."""
     growths = [
         *(
             Growth(series=series, x=x, case=Case(queue=queue, alg="ES256", fan_out=1, backlog=x))
@@ -84,7 +84,7 @@ def _rabbitmq(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grown:
-    """What a point cost: the report of its drains."""
+    """What one point cost."""
 
     series: str
     x: int
@@ -109,7 +109,7 @@ class Started:
 
     @property
     def complete(self) -> bool:
-        """It was asked all the while."""
+        """True if the loop was watched in every round."""
         return all(each.complete for each in self.rounds)
 
 
@@ -129,7 +129,7 @@ async def grown(
 
 
 async def started(name: str, point: Starting, cores: Cores, rounds: int, progress: Console) -> Started:
-    """Start it so often."""
+    """Start a worker so often."""
     starts = []
     for number in range(1, rounds + 1):
         found = await start(point.x, point.kind, cores.workers)
@@ -146,7 +146,7 @@ async def started(name: str, point: Starting, cores: Cores, rounds: int, progres
 
 
 def table(found: Sequence[Grown]) -> Table:
-    """Of the drains."""
+    """Make the table of the drains."""
     headings = ("series", "x", "rate", "CPU µs", "÷ ceiling", "MiB", "/metrics", "loop meanwhile, at most")
     made = table_of("what a delivery costs: median (min – max)", headings)
     for each in found:
@@ -160,7 +160,7 @@ def table(found: Sequence[Grown]) -> Table:
 
 
 def starts_table(found: Sequence[Started]) -> Table:
-    """Of the starts."""
+    """Make the table of the starts."""
     headings = ("file", "clients", "ready after s", "MiB", "reload s", "MiB then, at most", "loop held up, ms")
     made = table_of("starts and reloads: median (min – max)", headings)
     for each in found:
@@ -173,7 +173,7 @@ def starts_table(found: Sequence[Started]) -> Table:
 
 
 async def run(url: str, cores: Cores, given: argparse.Namespace, progress: Console) -> list[Grown | Started]:
-    """Each point is written as soon as it is measured."""
+    """Measure all points. Each is written as soon as it is measured."""
     found: list[Grown | Started] = []
     async with nginx() as receiver:
         for name, point in given.chosen.items():
@@ -188,7 +188,7 @@ async def run(url: str, cores: Cores, given: argparse.Namespace, progress: Conso
 
 
 def main() -> int:
-    """0 when every delivery came; else 1."""
+    """Return 0 when every delivery came, else 1."""
     parser = command_line("growth", __doc__)
     parser.add_argument(
         "--case", action="append", metavar="NAME",

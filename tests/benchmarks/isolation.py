@@ -1,4 +1,4 @@
-"""How much the healthy clients feel of the others: the same load with and without the fault, by turns (A/B/A/B).
+"""Measures what healthy clients feel of a faulty one: the same load without and with the fault, by turns (A/B/A/B).
 
     python -m tests.benchmarks.isolation --case black-hole --rounds 3 --json FILE
 
@@ -54,13 +54,13 @@ class Report:
 
     @property
     def accounts(self) -> list[figures.Account]:
-        """Of every turn."""
+        """The accounts of every turn."""
         turns = [turn for pair in self.measured.rounds for turn in pair]
         return [account for turn in turns for account in (turn.paced.account, turn.drained.account)]
 
     @property
     def complete(self) -> bool:
-        """Whether every delivery to a healthy client arrived, and nothing else."""
+        """True if every delivery to a healthy client arrived, and nothing else."""
         return all(account.complete for account in self.accounts)
 
 
@@ -76,7 +76,7 @@ def _values(turn: Turn) -> dict[str, float]:
 
 
 def compared(pairs: Sequence[tuple[Turn, Turn]]) -> dict[str, figures.Spread]:
-    """The second of each pair over the first."""
+    """The ratios of the second turn of each pair to the first."""
     both = [(_values(first), _values(second)) for first, second in pairs]
     return {name: figures.ratios((a[name], b[name]) for a, b in both) for name in (both[0][0] if both else ())}
 
@@ -84,7 +84,7 @@ def compared(pairs: Sequence[tuple[Turn, Turn]]) -> dict[str, figures.Spread]:
 async def run_case(
     case_name: str, case: Case, url: str, options: Options, cores: Cores | None, progress: Console
 ) -> Report:
-    """One case, from capacity to ratios."""
+    """Run one case, from the capacity to the ratios."""
     progress.print(f"[bold]{case_name}[/bold]")
     async with receivers() as played:
         await played.open(case.clients)
@@ -100,7 +100,7 @@ async def run_case(
 
 
 def table(report: Report) -> Table:
-    """For people."""
+    """Make the table for people."""
     case, measured = report.what, report.measured
     title = (
         f"{report.case}: {case.faulty} of {case.clients} clients, {case.workers} worker(s);"
@@ -128,7 +128,7 @@ def table(report: Report) -> Table:
 
 
 def record(report: Report, options: Options) -> dict[str, object]:
-    """What is kept of it: the spreads of A (`healthy`) and of B (`faulty`), their ratios, and how each was taken."""
+    """The JSON of a report: the spreads of A (`healthy`) and B (`faulty`), their ratios, and how they were taken."""
     firsts, seconds = ([_values(turn) for turn in turns] for turns in zip(*report.measured.rounds, strict=True))
     both = {
         name: {figure: figures.spread([each[figure] for each in values]) for figure in values[0]}
@@ -142,7 +142,7 @@ def record(report: Report, options: Options) -> dict[str, object]:
 
 
 def main() -> int:
-    """0 when every delivery is accounted for, else 1."""
+    """Return 0 when every delivery is accounted for, else 1."""
     parser = command_line("isolation", __doc__)
     parser.add_argument("--case", action="append", choices=[*CASES, "all"], help="may be repeated; default: all")
     parser.add_argument("--seconds", type=float, default=45, help="measured in each paced turn (default %(default)s)")

@@ -27,7 +27,7 @@ SUDDENLY = 1 / 3  # of the measured time has passed when a sudden fault begins
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """So many clients, of whom the first `faulty` have a fault: from the start, or suddenly, a third of the way in."""
+    """The clients. The first `faulty` ones have a fault: from the start, or suddenly after a third of the time."""
 
     clients: int
     faulty: int
@@ -37,11 +37,11 @@ class Case:
 
     @property
     def healthy(self) -> frozenset[int]:
-        """The others."""
+        """The clients without a fault."""
         return frozenset(range(self.faulty, self.clients))
 
     def events(self, count: int, seed: int) -> list[Event]:
-        """Each for FAN_OUT of the clients, drawn at random: in every one of them where there are no more."""
+        """Events for FAN_OUT clients each, drawn at random; for all clients if there are no more."""
         chance, most = random.Random(seed), min(FAN_OUT, self.clients)
         return [Event(number, tuple(chance.sample(range(self.clients), most))) for number in range(count)]
 
@@ -89,7 +89,7 @@ class Drained:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """A (all healthy) or B (with the fault)."""
+    """One turn: A (all healthy) or B (with the fault)."""
 
     paced: Paced
     drained: Drained
@@ -115,7 +115,7 @@ class Bench:
         self._cores = cores
 
     async def run(self, progress: Console) -> Measured:
-        """All rounds."""
+        """Run all rounds."""
         case, options = self._case, self._options
         capacity = await self.capacity()
         rate = options.rate or capacity / 2
@@ -138,13 +138,13 @@ class Bench:
         return Measured(capacity=capacity, rate=rate, rounds=rounds)
 
     async def capacity(self) -> float:
-        """Events a second, of a drain of `probe` events."""
+        """Measure the events a second of a drain of `probe` events."""
         case = self._case
         drained = await self._drain(case.events(self._options.probe, seed=0), faulty=False)
         return drained.rate_99 / len(case.healthy) * case.clients / min(FAN_OUT, case.clients)
 
     async def paced(self, rate: float, seed: int) -> Paced:
-        """One turn without a fault, at so many events a second."""
+        """Run one turn without a fault, at so many events a second."""
         options = self._options
         events = self._case.events(max(1, round((options.warm_up + options.seconds) * rate)), seed=seed)
         return await self._pace(events, rate, faulty=False)
@@ -176,7 +176,7 @@ class Bench:
         )
 
     async def _drain(self, events: Sequence[Event], *, faulty: bool) -> Drained:
-        """The first fifth of the expected time, a quarter at most, is the warm-up: caps grow, connections are made."""
+        """The first fifth of the expected time (at most a quarter) is the warm-up: caps grow, connections are made."""
         drain = self._options.drain
         async with self._installed(faulty=faulty) as (site, rabbit):
             await publish_all(rabbit, events)
@@ -219,7 +219,7 @@ class Bench:
 
     @asynccontextmanager
     async def _sudden(self, at: float, *, faulty: bool) -> AsyncIterator[None]:
-        """Begins the fault at that moment, if it is a sudden one."""
+        """Begin a sudden fault at that moment."""
 
         async def begin() -> None:
             await asyncio.sleep(at - time.monotonic())

@@ -1,4 +1,4 @@
-"""How long a worker's event loop is held up: a thread asks `/livez` over one connection, every 2 ms, and times it.
+"""Measures how long a worker's event loop is held up: a thread asks `/livez` every 2 ms over one connection.
 
 What it tells is what anything that comes in from outside feels: a stall of the loop, and the switches of Python's lock
 that a thread beside it costs. An idle loop answers in well under a millisecond.
@@ -25,7 +25,7 @@ SCRAPES = 11
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lag:
-    """Milliseconds, of so many questions."""
+    """The answers' times in milliseconds."""
 
     asked: int
     p50: float
@@ -34,7 +34,7 @@ class Lag:
 
 
 class Questions:
-    """The answers' times so far, in seconds, each with the moment it was asked at."""
+    """Asks `/livez`, and keeps when it asked and how many seconds the answer took."""
 
     def __init__(self, ops: str) -> None:
         url = URL(ops)
@@ -46,7 +46,7 @@ class Questions:
         self.times: list[tuple[float, float]] = []
 
     def ask(self) -> None:
-        """Until `end`."""
+        """Ask until `end`."""
         with socket.create_connection(self._address, timeout=PATIENCE) as sock:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while not self._end.is_set():
@@ -62,12 +62,12 @@ class Questions:
         self._end.set()
 
     def lag(self, since: float = 0.0, until: float = float("inf")) -> Lag:
-        """Of what was asked between two moments of the monotonic clock."""
+        """The lag between two moments of the monotonic clock."""
         return lag_of([took for asked, took in self.times if since <= asked <= until])
 
 
 def lag_of(seconds: Sequence[float]) -> Lag:
-    """Of these answers."""
+    """The lag of these answers."""
     found = [1000 * each for each in seconds]
     p50, p99, most = (figures.percentile(found, share) for share in (0.5, 0.99, 1))
     return Lag(asked=len(found), p50=p50, p99=p99, max=most)
@@ -75,7 +75,7 @@ def lag_of(seconds: Sequence[float]) -> Lag:
 
 @contextmanager
 def questions(ops: str) -> Iterator[Questions]:
-    """Asked in a thread of their own for as long as this is entered."""
+    """Ask in a thread while the block lasts."""
     asked = Questions(ops)
     thread = threading.Thread(target=asked.ask)
     thread.start()
@@ -96,7 +96,7 @@ class Scrape:
 
 
 async def scraped(worker: BenchWorker) -> Scrape:
-    """The middle one of a few."""
+    """Scrape a few times; the time is the median."""
     took, size = [], 0
     with questions(worker.ops) as asked:
         async with aiohttp.ClientSession() as session:

@@ -1,4 +1,4 @@
-"""How long a logout is on its way, from its publication to its arrival at the client, at shares of a core's capacity.
+"""Measures how long a logout takes from its publication to its client, at shares of a core's capacity.
 
     python -m tests.benchmarks.latency --load 0.5 --json FILE
 
@@ -50,12 +50,12 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """Every delivery arrived, and none at a client that it was not for."""
+        """True if every delivery arrived, and none at a wrong client."""
         return all(paced.account.complete for paced in self.rounds)
 
 
 def report(load: float, capacity: float, rounds: Sequence[Paced]) -> Report:
-    """The figures of one load."""
+    """Make the figures of one load."""
     return Report(
         load=load,
         capacity=capacity,
@@ -67,7 +67,7 @@ def report(load: float, capacity: float, rounds: Sequence[Paced]) -> Report:
 
 
 def table(reports: Sequence[Report]) -> Table:
-    """For people."""
+    """Make the table for people."""
     title = f"ms from publication to arrival: median (min – max); at half load p50 < {TARGETS['p50']}, p99 < 25"
     headings = ("load", "events/s", "p50", "p99", "p99.9", "max", "publisher late, p99", "of a core", "arrived")
     made = table_of(title, headings, left=0)
@@ -84,7 +84,7 @@ def table(reports: Sequence[Report]) -> Table:
 async def measure(
     url: str, played: Receivers, cores: Cores | None, given: argparse.Namespace, progress: Console
 ) -> list[Report]:
-    """The capacity, then each load in all of its rounds, by turns, so that all see the same moods of the machine."""
+    """Measure the capacity, then the loads by turns, so that all of them meet the same moods of the machine."""
     options = Options(
         setup=Setup(delivery={}), seconds=given.seconds, warm_up=given.warm_up, drain=2.0, probe=given.probe
     )
@@ -101,14 +101,14 @@ async def measure(
 
 
 async def run(url: str, cores: Cores, given: argparse.Namespace, progress: Console) -> list[Report]:
-    """All loads."""
+    """Measure all loads."""
     async with receivers() as played:
         await played.open(CLIENTS)
         return await measure(url, played, cores, given, progress)
 
 
 def main() -> int:
-    """0 when every delivery arrived; else 1."""
+    """Return 0 when every delivery arrived, else 1."""
     parser = command_line("latency", __doc__)
     parser.add_argument("--load", type=float, action="append", help="of the capacity; default: 0.1, 0.5 and 0.8")
     parser.add_argument("--rounds", type=int, default=3, help="of each load (%(default)s)")

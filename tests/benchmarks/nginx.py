@@ -59,7 +59,7 @@ class Nginx:
         return f"https://127.0.0.1:{self.tls}/{name}" if tls else f"http://127.0.0.1:{self.plain}/{name}"
 
     async def count(self, session: aiohttp.ClientSession) -> int:
-        """How many requests have come in all, those of the count left out."""
+        """How many requests have come, without those that ask for the count."""
         self._asked += 1
         async with session.get(f"http://127.0.0.1:{self.plain}/count") as response:
             found = re.search(r"\n (\d+) (\d+) (\d+) ", await response.text())
@@ -69,7 +69,7 @@ class Nginx:
 
 @contextlib.asynccontextmanager
 async def nginx() -> AsyncIterator[Nginx]:
-    """A running one, on the cores that this process has."""
+    """Run an nginx on the cores that this process has."""
     _ensure_installed()
     tokens: list[tuple[str, str, float]] = []
 

@@ -1,4 +1,4 @@
-"""How many logouts a second one core delivers by ours and by what one would have without it, in turns of one run.
+"""Measures how many logouts a second one core delivers by notifier and by its alternatives, in turns of one run.
 
     python -m tests.benchmarks.peers --rounds 3 --json FILE
 
@@ -46,7 +46,7 @@ class Report:
 
 
 def report(case: Case, rounds: Sequence[Mapping[str, Drain]], verified: Mapping[str, int]) -> Report:
-    """The figures of one case."""
+    """Make the figures of one case."""
     names = [*rounds[0]]
     ahead = {name: figures.ratios((each[name].rate, each[OURS].rate) for each in rounds) for name in names}
     if contenders := FRAMEWORKS & set(names):
@@ -63,14 +63,14 @@ def report(case: Case, rounds: Sequence[Mapping[str, Drain]], verified: Mapping[
 
 
 def target(case: Case, name: str) -> str:
-    """Of our rate over this program's."""
+    """The target for our rate ÷ this program's."""
     if name == BEST:
         return f"≥ {TARGETS[case.alg, case.fan_out]}"
     return "> 1" if name in {peer.name for peer in PEERS if not peer.framework} else ""
 
 
 def table(reports: Sequence[Report]) -> Table:
-    """For people."""
+    """Make the table for people."""
     headings = ("case", "program", "rate", "notifier ÷ program", "target", "CPU µs", "came", "verified")
     made = table_of("deliveries a second on one core: median (min – max)", headings, left=2)
     for each in reports:
@@ -100,7 +100,7 @@ async def run(
     given: argparse.Namespace,
     progress: Console,
 ) -> list[Report]:
-    """All cases, each in all of its rounds, each round of all programs by turns."""
+    """Measure all cases; in each round, all programs take turns."""
     reports = []
     async with nginx() as receiver:
         for name, case in chosen.items():
@@ -123,7 +123,7 @@ async def run(
 
 
 def main() -> int:
-    """0 when every delivery of every drain of every program came, exactly once, and every token was valid; else 1."""
+    """Return 0 when every delivery of every program came exactly once, and every token was valid; else 1."""
     parser = command_line("peers", __doc__)
     parser.add_argument("--case", action="append", choices=[*CASES], help="default: all")
     parser.add_argument("--peer", action="append", choices=[peer.name for peer in PEERS], help="default: all installed")

@@ -1,4 +1,4 @@
-"""One case for one peer: fills its queue by its own publisher, lets its worker drain it on the one core, and counts.
+"""One case of one peer: its own publisher fills its queue, and its worker drains it on the one core.
 
 A peer runs as its users have it, by its own command, in an environment of its own; all it is told stands in a file
 that PEER_SETTINGS names.
@@ -56,7 +56,7 @@ class Peer:
     framework: bool = True
 
     def found(self, environment: Path) -> bool:
-        """Whether it is installed."""
+        """True if it is installed."""
         modules = environment / "modules" / "node_modules" / self.name
         return (environment / "bin" / self.program).exists() and (self.framework or modules.is_dir())
 
@@ -85,7 +85,7 @@ PEERS = (
 
 
 def events_at_once(fan_out: int) -> int:
-    """How many events a peer has in hand."""
+    """How many events a peer handles at a time."""
     return max(LEAST_EVENTS_AT_ONCE, AT_ONCE // fan_out)
 
 
@@ -96,7 +96,7 @@ def session_of(stat: str) -> tuple[int, int]:
 
 
 def versions(environment: Path) -> dict[str, str]:
-    """What is compared with, for the JSON."""
+    """The versions of the peers, for the JSON."""
     folders = [str(folder) for folder in environment.glob("lib/python*/site-packages")]
     found = {each.name.lower(): each.version for each in distributions(path=folders)}
     of_all = {name: found[name] for name in LIBRARIES if name in found}
@@ -123,7 +123,7 @@ class PeerBench:
         self.verified: dict[str, int] = {}
 
     async def drain(self, peer: Peer) -> Drain:
-        """From its start with everything waiting, the first fifth left out."""
+        """Let the peer drain a full queue. The first fifth does not count."""
         queue = f"bench-{secrets.token_hex(4)}"
         with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
             folder = Path(name)
@@ -141,7 +141,7 @@ class PeerBench:
         return drained
 
     def _write(self, folder: Path, queue: str) -> Mapping[str, object]:
-        """All that a peer needs; the key's public half."""
+        """Write all that a peer needs. Returns the public half of the key."""
         case, pem = self._case, generate_key(Algorithm(self._case.alg))
         key = import_key(pem.decode(), "RSA" if case.alg == "RS256" else "EC")
         named = {"kid": key.thumbprint(), "use": "sig", "alg": case.alg}
@@ -189,7 +189,7 @@ class PeerBench:
 
     @contextlib.contextmanager
     def _working(self, peer: Peer, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-        """Its worker, on the core; killed at the end with all its children."""
+        """Run its worker on the core; at the end, kill it with all its children."""
         program = self._environment / "bin" / peer.program
         at_once = events_at_once(self._case.fan_out)
         core = ",".join(map(str, self._cores.workers))
@@ -218,7 +218,7 @@ class PeerBench:
         return kept | own
 
     async def _remove(self, queue: str) -> None:
-        """What the frameworks have declared; what is not there is as good as removed."""
+        """Delete what the frameworks have declared, if it is there."""
         async with await aio_pika.connect(self._url) as connection:
             channel = await connection.channel()
             for name in (queue, f"{queue}.DQ", f"{queue}.XQ", f"{queue}.dead"):

@@ -35,7 +35,7 @@ LOOK_EVERY = 0.1  # seconds between two looks at how much has arrived
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One request, as `receivers.Hit`."""
+    """One request, as the receivers' process tells it."""
 
     event: int
     client: int
@@ -52,11 +52,11 @@ class Receivers:
         self.ports: list[int] = []
 
     async def open(self, clients: int) -> None:
-        """So many clients, all healthy; their ports are `ports`."""
+        """Open so many healthy clients. Sets `ports`."""
         self.ports = await self._ask({"do": "open", "clients": clients})
 
     async def play(self, clients: Iterable[int], behaviour: Behaviour) -> None:
-        """From now on these behave so."""
+        """Let these clients behave so from now on."""
         wanted = {"clients": list(clients), "kind": behaviour.kind, "seconds": behaviour.seconds}
         await self._ask({"do": "play", **wanted})
 
@@ -69,19 +69,19 @@ class Receivers:
         return await self._ask({"do": "peaks"})
 
     async def arrivals(self) -> list[Arrival]:
-        """Every request so far."""
+        """Every request that came so far."""
         with tempfile.NamedTemporaryFile("r") as file:
             await self._ask({"do": "write", "file": file.name})
             rows = (line.split() for line in file)
             return [Arrival(int(row[0]), int(row[1]), float(row[2]), row[3] == "1") for row in rows]
 
     async def forget(self) -> None:
-        """All are healthy again, and nothing has come yet."""
+        """Make all clients healthy, and forget their requests."""
         await self.play(range(len(self.ports)), Behaviour())
         await self._ask({"do": "forget"})
 
     async def until_came(self, wanted: int, clients: Collection[int], patience: float) -> bool:
-        """Whether these clients got so many requests in all, in so many seconds at most."""
+        """Wait for so many requests to these clients. False if `patience` (seconds) is over before."""
         give_up = time.monotonic() + patience
         while time.monotonic() < give_up:
             counts = await self.counts()
@@ -128,17 +128,17 @@ class BenchWorker:
         self._log = log
 
     def cpu(self) -> float:
-        """Seconds of processor time so far, of all its threads."""
+        """Seconds of processor time that all its threads have used."""
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
     def memory(self) -> float:
-        """MiB that it has in memory."""
+        """Its memory in MiB."""
         pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
         return pages * resource.getpagesize() / 2**20
 
     def peak(self) -> float:
-        """MiB that it had in memory at most."""
+        """The most memory that it had, in MiB."""
         lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
@@ -158,7 +158,7 @@ class BenchWorker:
         return self._ops
 
     async def looks(self) -> dict[str, int]:
-        """How often it was seen in each stage (`stages.py`), if it was started so."""
+        """How often it was seen in each stage. Only if it was started with `looked_at`."""
         file = self._log.with_suffix(".stages")
         file.unlink(missing_ok=True)
         self._process.send_signal(signal.SIGUSR2)
@@ -166,7 +166,7 @@ class BenchWorker:
         return dict(json.loads(file.read_text()))
 
     async def ready(self) -> bool:
-        """What `/readyz` says; fails if the process has ended."""
+        """Ask `/readyz`. Fails if the process has ended."""
         if self._process.poll() is not None:
             raise RuntimeError(
                 f"the worker has ended with exit code {self._process.returncode}: {self._log.read_text()[-4000:]}"
@@ -199,7 +199,7 @@ async def bench_worker(
     patience: float = PATIENCE,
     group: Share | None = None,
 ) -> AsyncIterator[BenchWorker]:
-    """A worker that consumes, pinned to these cores if there are any; killed at the end.
+    """Run a worker that consumes, pinned to these cores if there are any; kill it at the end.
 
     `looked_at`: by stages. `group`: what share of a core it gets.
     """

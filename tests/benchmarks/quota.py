@@ -1,4 +1,4 @@
-"""A share of a core for a process, by a control group of the kernel (v1 or v2), where we may make one.
+"""Gives a process a share of a core, by a control group of the kernel (v1 or v2).
 
 On a machine with two cores, two workers can each be given the same share of one core, and everything else the other.
 """
@@ -14,18 +14,18 @@ V2 = Path("/sys/fs/cgroup")
 
 
 class Share:
-    """So much of one core for all of its processes together. Made by `share`."""
+    """A control group: its processes together get a share of one core. Made by `share`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def take(self, pid: int) -> None:
-        """This process too, with all its threads and what it will start."""
+        """Add this process, with its threads and later children."""
         (self._folder / "cgroup.procs").write_text(str(pid))
 
 
 def available() -> bool:
-    """Whether we may make such a group."""
+    """True if we may make control groups."""
     try:
         with share(0.5):
             return True
@@ -35,7 +35,7 @@ def available() -> bool:
 
 @contextlib.contextmanager
 def share(of_a_core: float) -> Iterator[Share]:
-    """A group with this share; its processes have to have ended when it is left. Raises OSError where we may not."""
+    """Make a group with this share. Its processes must end before the block. Raises OSError if we may not."""
     v1 = (V1 / "cpu.cfs_quota_us").parent if (V1 / "cgroup.procs").exists() else None
     folder = (v1 or V2) / f"notifier-bench-{secrets.token_hex(4)}"
     folder.mkdir()

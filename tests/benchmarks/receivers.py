@@ -44,7 +44,7 @@ class Behaviour:
     since: float = 0.0
 
     def answers(self, now: float) -> bool:
-        """Whether a request that comes now will be answered."""
+        """True if a request that comes now is answered."""
         match self.kind:
             case Kind.ANSWER:
                 return True
@@ -72,7 +72,7 @@ class Hit:
 
     @property
     def event(self) -> int:
-        """The number of the event, which is the end of the token's `sid`."""
+        """The number of the event: the end of the token's `sid`."""
         payload = parse_qs(self.body)[b"logout_token"][0].split(b".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
         return int(claims["sid"].rpartition("-")[2])
@@ -92,7 +92,7 @@ class Played:
     peak: int = 0
 
     async def listen(self, hits: list[Hit]) -> None:
-        """Take connections; at the same port as before, if there was one."""
+        """Take connections, always at the same port."""
         if self.server is None:
             sock = socket.socket()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -102,7 +102,7 @@ class Played:
             self.server = await loop.create_server(lambda: Connection(self, hits), sock=sock, backlog=BACKLOG)
 
     async def play(self, behaviour: Behaviour, hits: list[Hit]) -> None:
-        """Behave so from now on."""
+        """Change the behaviour."""
         self.behaviour = behaviour
         if behaviour.kind is not Kind.REFUSE:
             await self.listen(hits)
@@ -173,13 +173,13 @@ class Connection(asyncio.Protocol):
 
 @dataclass(slots=True)
 class Company:
-    """All clients, and the commands that are understood."""
+    """All clients, and the commands that they obey."""
 
     clients: list[Played] = field(default_factory=list)
     hits: list[Hit] = field(default_factory=list)
 
     async def obey(self, command: Mapping[str, Any]) -> object:
-        """The answer to one command."""
+        """Obey one command, and return the answer."""
         match command:
             case {"do": "open", "clients": number}:
                 for _ in range(number - len(self.clients)):
@@ -208,12 +208,12 @@ class Company:
 
 
 def write(file: Path, hits: tuple[Hit, ...]) -> None:
-    """One line a request: its event, its client, when, and 1 if it was answered."""
+    """Write a line for each request: event, client, moment, and 1 if it was answered."""
     file.write_text("".join(f"{hit.event} {hit.client} {hit.at:.6f} {hit.answered:d}\n" for hit in hits))
 
 
 async def main() -> None:
-    """Obey until stdin ends."""
+    """Obey commands until stdin ends."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

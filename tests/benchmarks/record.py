@@ -1,4 +1,4 @@
-"""What the benchmarks have measured, kept as JSON: a file for each benchmark, its cases by name.
+"""Keeps the figures of the benchmarks as JSON: a file for each benchmark, its cases by name.
 
 A run replaces the cases it has measured and leaves the others, so that a long benchmark can be run in pieces. Each case
 says when, on what machine and under what load it was taken.
@@ -16,7 +16,7 @@ FOLDER = Path(__file__).with_name("results")
 
 
 def merge(file: Path | None, cases: Mapping[str, object]) -> None:
-    """Put these cases into the file, or to stdout where that is `-`."""
+    """Put these cases into the file. `-` is stdout."""
     if file is None:
         return
     taken = described()
@@ -28,7 +28,7 @@ def merge(file: Path | None, cases: Mapping[str, object]) -> None:
 
 
 def load(file: Path) -> dict[str, dict[str, Any]]:
-    """The cases of a file; none where there is no file."""
+    """The cases of a file; none if there is no file."""
     return dict(json.loads(file.read_text())["cases"]) if file.exists() else {}
 
 

@@ -1,4 +1,4 @@
-"""What every benchmark stands on: cores, an installation of its own, a publisher on a schedule, output.
+"""What all benchmarks need: cores, an installation of their own, a publisher on a schedule, and output.
 
 Only loopback. All moments are of the monotonic clock, which all processes of a machine share.
 """
@@ -37,7 +37,7 @@ IN_MEMORY = Path("/dev/shm")
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Which cores the workers run on, one each as far as they reach, and which are left to all else."""
+    """The cores of the workers (one each, if there are enough) and those of everything else."""
 
     workers: tuple[int, ...]
     rest: frozenset[int]
@@ -48,7 +48,7 @@ class Cores:
 
 
 def share_cores(workers: int) -> Cores:
-    """One core at least for all else; with one core in all, everything shares it."""
+    """Share out the cores. At least one is for everything else; a single core is for all."""
     cores = sorted(os.sched_getaffinity(0))
     taken = cores[: max(1, min(workers, len(cores) - 1))]
     return Cores(tuple(taken), frozenset(cores[len(taken) :] or cores))
@@ -59,7 +59,7 @@ def share_cores(workers: int) -> Cores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """How the service is set: `delivery` of its configuration, and how much it logs."""
+    """The service's settings: `delivery`, and the level of its log."""
 
     delivery: Mapping[str, object]
     log_level: str = "info"
@@ -114,7 +114,7 @@ class Event:
 
     @property
     def body(self) -> dict[str, object]:
-        """As it is published."""
+        """Encode an event."""
         return {
             "id": f"event-{self.number}",
             "iss": ISSUER,
@@ -125,12 +125,12 @@ class Event:
 
 
 async def publish_all(rabbit: Broker, events: Iterable[Event]) -> None:
-    """As fast as the broker confirms."""
+    """Publish as fast as the broker confirms."""
     await rabbit.publish_all(event.body for event in events)
 
 
 async def publish_on_schedule(rabbit: Broker, events: Sequence[Event], rate: float, start: float) -> list[float]:
-    """Open-loop: event i at `start` + i ÷ `rate`, whatever became of those before. Seconds that each was late.
+    """Publish event i at `start` + i ÷ `rate`, whatever became of those before. Returns how many seconds late each was.
 
     Latencies are to be taken from the schedule, so that a publisher or a broker held up shows in them.
     """
@@ -146,7 +146,7 @@ async def publish_on_schedule(rabbit: Broker, events: Sequence[Event], rate: flo
 
 
 def encoded(event: Mapping[str, object]) -> bytes:
-    """As it is published."""
+    """Encode an event."""
     return json.dumps(event).encode()
 
 
@@ -195,7 +195,7 @@ def machine(url: str | None, workers: int = 1) -> Iterator[tuple[str, Cores]]:
 
 
 def described() -> dict[str, object]:
-    """What the figures were taken on."""
+    """Describe the machine."""
     text = Path("/proc/cpuinfo").read_text()
     model = next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), "")
     return {
@@ -222,7 +222,7 @@ def plain(record: object) -> object:
 
 
 def write_json(file: Path | None, record: object) -> None:
-    """To a file, or to stdout where that is `-`."""
+    """Write to the file. `-` is stdout."""
     text = json.dumps(plain(record), indent=2) + "\n"
     if file is None:
         return
@@ -233,12 +233,12 @@ def write_json(file: Path | None, record: object) -> None:
 
 
 def console() -> Console:
-    """For progress: stderr, so that stdout is the answer."""
+    """The console for progress: stderr, so that stdout holds only the answer."""
     return Console(stderr=True, highlight=False)
 
 
 def answer(json_file: Path | None = None) -> Console:
-    """For tables: stdout, unless JSON goes there. Wide enough for them if it is no terminal."""
+    """The console for tables: stdout, unless the JSON goes there. It is wide if it is no terminal."""
     to_stderr = str(json_file) == "-"
     made = Console(stderr=to_stderr, highlight=False)
     return made if made.is_terminal else Console(stderr=to_stderr, highlight=False, width=180)

@@ -1,4 +1,4 @@
-"""What a second worker adds: one and two workers drain the same events, each with the same share of a core.
+"""Measures what a second worker adds: one and two workers drain the same events, each with the same share of a core.
 
     python -m tests.benchmarks.scale --json FILE
 
@@ -36,7 +36,7 @@ class ScaleBench(Bench):
     """One case, drained by several workers at a time."""
 
     async def drained_by(self, workers: int, share: float) -> Drain:
-        """With this share of a core each, or all on one core if it is 0. CPU is that of all of them."""
+        """Drain with so many workers, each with this share of a core (0: all on one core). CPU is their sum."""
         wanted = self._events * self._case.fan_out
         async with self.installed() as site, aiohttp.ClientSession() as session, AsyncExitStack() as stack:
             before = await self._receiver.count(session)
@@ -72,7 +72,7 @@ class Report:
 
 
 def report(case: Case, share: float, rounds: Sequence[tuple[Drain, Drain]]) -> Report:
-    """The figures of one case."""
+    """Make the figures of one case."""
     return Report(
         case=case,
         share=share,
@@ -88,7 +88,7 @@ def report(case: Case, share: float, rounds: Sequence[tuple[Drain, Drain]]) -> R
 async def measure(
     case: Case, where: tuple[str, Receiver, Cores], given: argparse.Namespace, progress: Console
 ) -> Report:
-    """One case in all of its rounds."""
+    """Measure one case in all of its rounds."""
     url, receiver, cores = where
     share = SHARE if quota.available() else 0.0
     bench = ScaleBench(url, receiver, case, cores, deliveries=given.deliveries)
@@ -97,7 +97,7 @@ async def measure(
 
 
 def table(reports: Sequence[Report]) -> Table:
-    """For people."""
+    """Make the table for people."""
     headings = ("case", "share", "one, deliveries/s", "two", "two ÷ one", "target", "CPU µs, one", "two")
     made = table_of("two workers against one, each with the same share of a core", headings)
     for each in reports:
@@ -110,7 +110,7 @@ def table(reports: Sequence[Report]) -> Table:
 
 
 async def run(url: str, cores: Cores, given: argparse.Namespace, progress: Console) -> list[Report]:
-    """All cases, each written as soon as it is measured."""
+    """Measure all cases. Each is written as soon as it is measured."""
     reports = []
     async with nginx() as receiver:
         for name in given.case:
@@ -120,7 +120,7 @@ async def run(url: str, cores: Cores, given: argparse.Namespace, progress: Conso
 
 
 def main() -> int:
-    """0 when every delivery came, exactly once; else 1."""
+    """Return 0 when every delivery came exactly once, else 1."""
     parser = command_line("scale", __doc__)
     parser.add_argument("--case", action="append", choices=[*CASES], help="default: all")
     parser.add_argument("--rounds", type=int, default=3, help="of each case (%(default)s)")

@@ -1,4 +1,4 @@
-"""Where a worker's processor time goes, stage by stage: looks at the stack at every 4 ms of processor time used.
+"""Tells where a worker's processor time goes: it looks at the stack at every 4 ms of processor time.
 
     python -m tests.benchmarks.stages FILE run -c notifier.yaml
 
@@ -37,7 +37,7 @@ NAMES = (*(name for name, _ in STAGES), "loop")
 
 @lru_cache(maxsize=4096)
 def stage_of(path: str) -> str | None:
-    """The stage that a source file belongs to; None for what serves all of them."""
+    """The stage of a source file; None if it serves all stages."""
     return next((name for name, parts in STAGES if any(part in path for part in parts)), None)
 
 
@@ -48,12 +48,12 @@ class Looks:
         self._counts: Counter[str] = Counter()
 
     def begin(self) -> None:
-        """From now on look."""
+        """Begin to look."""
         signal.signal(signal.SIGPROF, self._look)
         signal.setitimer(signal.ITIMER_PROF, EVERY, EVERY)
 
     def counts(self) -> dict[str, int]:
-        """So far."""
+        """The counts so far."""
         return {name: self._counts[name] for name in NAMES}
 
     def _look(self, _number: int, frame: FrameType | None) -> None:
@@ -69,13 +69,13 @@ class Looks:
 
 
 def costs(counts: Mapping[str, int], cpu: float) -> dict[str, float]:
-    """Of so much processor time a delivery, what each stage used."""
+    """Split the processor time of a delivery among the stages."""
     looks = sum(counts.values())
     return {name: cpu * count / looks for name, count in counts.items()} if looks else {}
 
 
 def main() -> None:
-    """Run notifier, looked at."""
+    """Run notifier, and look at its stages."""
     from notifier.cli import main as notifier  # noqa: PLC0415  its start is part of what runs here
 
     file = Path(sys.argv[1])

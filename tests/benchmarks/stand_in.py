@@ -1,6 +1,6 @@
-"""What stands in for nginx where a benchmark is only to be seen to work: counts every POST and keeps the first tokens.
+"""Replaces nginx in the tests of the benchmarks: it counts every POST and keeps the first tokens.
 
-In the test's own process, plain http alone; nothing has to be installed for it.
+It runs in the test's own process and speaks plain http. Nothing must be installed for it.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ class StandIn:
         return self._posts
 
     async def take(self, request: web.BaseRequest) -> web.Response:
-        """One request; the ceiling's first ones are GETs, which only make connections."""
+        """Take one request. The ceiling begins with GETs, which only make connections."""
         if request.method == "POST":
             self._posts += 1
             form = parse_qs((await request.read()).decode())
@@ -44,7 +44,7 @@ class StandIn:
 
 @contextlib.asynccontextmanager
 async def stand_in(keep: int = 100) -> AsyncIterator[StandIn]:
-    """A listening one, which keeps so many tokens: to verify one takes 30 ms."""
+    """Listen. Keep only so many tokens: to verify one takes 30 ms."""
     made = StandIn(keep)
     runner = web.ServerRunner(web.Server(made.take), shutdown_timeout=0.1)
     await runner.setup()

@@ -1,4 +1,4 @@
-"""How long a worker takes to start with many clients registered, and what a reload of them does to its event loop."""
+"""Measures how long a worker takes to start with many clients, and how a reload of them holds up its event loop."""
 
 import json
 import os
@@ -33,12 +33,12 @@ class Start:
 
     @property
     def complete(self) -> bool:
-        """It was asked all the while."""
+        """True if the loop was watched during the reload."""
         return self.during.asked > 0
 
 
 def write_registry(file: Path, clients: int, kind: str, *, generation: int = 0) -> None:
-    """A clients file as an operator would have it. `generation` stands in each URI."""
+    """Write a clients file as an operator would have it. `generation` is part of each URI."""
     rows = (_row(number, generation) for number in range(clients))
     if kind == "json":
         file.write_text(json.dumps(list(rows)))

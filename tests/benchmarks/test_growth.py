@@ -1,4 +1,4 @@
-"""The growth benchmark in its shortest form: it runs, and it counts right. How fast anything was is not looked at."""
+"""The growth benchmark in its shortest form: it runs, and it counts right. Speed is not judged."""
 
 import os
 from argparse import Namespace
@@ -15,7 +15,7 @@ ALL_CORES = Cores(tuple(sorted(os.sched_getaffinity(0))), frozenset(os.sched_get
 
 
 async def test_of_a_backlog_only_the_first_are_waited_for(amqp_url: str) -> None:
-    """The others still wait when the drain is over; `/metrics` is asked for too where the series are what grows."""
+    """The others still wait when the drain is over. If the series grow, `/metrics` is measured too."""
     case = Case(queue="rabbitmq", alg="ES256", fan_out=1, clients=20, series=10, backlog=300)
     point = growth.Growth(series="backlog", x=300, case=case)
     async with stand_in(keep=20) as receiver:

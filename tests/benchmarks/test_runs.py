@@ -1,4 +1,4 @@
-"""Each benchmark in its shortest form: it runs, and it counts right. How fast anything was is not looked at."""
+"""Each benchmark in its shortest form: it runs, and it counts right. Speed is not judged."""
 
 import os
 from argparse import Namespace
@@ -19,7 +19,7 @@ ALL_CORES = Cores(tuple(sorted(os.sched_getaffinity(0))), frozenset(os.sched_get
 
 
 async def test_isolation_accounts_for_every_delivery_to_the_healthy(amqp_url: str) -> None:
-    """Two of four clients hang suddenly; the others get everything, in the paced turns and in the drains."""
+    """Two of four clients hang suddenly. The others get everything, in paced turns and in drains."""
     options = Options(
         setup=Setup(delivery={"timeout": "300ms"}), seconds=0.6, warm_up=0.2, drain=0.2, rounds=1, rate=25, probe=10,
         patience=30,
@@ -51,7 +51,7 @@ async def test_deferrals_all_arrive_after_the_recovery(amqp_url: str) -> None:
 
 @pytest.mark.parametrize("name", ["rabbitmq-es256-10", "sqlite-rs256-1", "sqlite-es256-10-failing"])
 async def test_a_drain_counts_each_delivery_once_and_verifies_its_token(name: str, amqp_url: str) -> None:
-    """Ceiling and worker, looked at stage by stage, to clients that answer, and to some where nobody listens."""
+    """It holds for ceiling and worker, with stages, with clients that answer and with some where nobody listens."""
     case = throughput.cases()[name]
     async with stand_in() as receiver:
         bench = Bench(amqp_url, receiver, case, ALL_CORES, deliveries=100, looked_at=True)
@@ -78,7 +78,7 @@ async def test_latency_is_taken_from_when_an_event_was_due(amqp_url: str) -> Non
 
 
 async def test_two_workers_share_a_queue(amqp_url: str) -> None:
-    """Each delivery is made by one of them; without shares of a core, nothing is said about the gain."""
+    """One of them makes each delivery. Without shares of a core, the gain is not told."""
     case = CASES["es256-10"]
     async with stand_in() as receiver:
         bench = scale.ScaleBench(amqp_url, receiver, case, ALL_CORES, deliveries=100)

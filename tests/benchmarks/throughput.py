@@ -1,4 +1,4 @@
-"""How many logouts a second one core delivers, against the ceiling of the same run; and what each costs of the core.
+"""Measures how many logouts a second one core delivers, and what each costs, against the ceiling of the same run.
 
     python -m tests.benchmarks.throughput --rounds 3 --json FILE
 
@@ -32,7 +32,7 @@ TARGETS = {("RS256", 1): 0.8, ("ES256", 1): 0.6, ("RS256", 10): 0.95, ("ES256", 
 
 
 def cases() -> dict[str, Case]:
-    """By name: `rabbitmq-es256-10`, `sqlite-rs256-1-tls` and so on, and `rabbitmq-es256-10-failing`."""
+    """All cases by name: `rabbitmq-es256-10`, `sqlite-rs256-1-tls`, `rabbitmq-es256-10-failing` and so on."""
     all_of_them = [
         Case(queue=queue, alg=alg, fan_out=fan_out, tls=tls)
         for queue in ("rabbitmq", "sqlite")
@@ -66,7 +66,7 @@ class Report:
 
 
 def report(case: Case, rounds: Sequence[tuple[Drain, Drain]], verified: int) -> Report:
-    """The figures of one case."""
+    """Make the figures of one case."""
     return Report(
         case=case,
         rounds=rounds,
@@ -82,13 +82,13 @@ def report(case: Case, rounds: Sequence[tuple[Drain, Drain]], verified: int) -> 
 
 
 def target(case: Case) -> float | None:
-    """Of worker ÷ ceiling; only on RabbitMQ without TLS."""
+    """The target for worker ÷ ceiling; only on RabbitMQ without TLS."""
     plain_one = case.queue == "rabbitmq" and not case.tls and not case.failing
     return TARGETS.get((case.alg, case.fan_out)) if plain_one else None
 
 
 def table(reports: Sequence[Report]) -> Table:
-    """For people."""
+    """Make the table for people."""
     headings = ("case", "worker", "ceiling", "worker ÷ ceiling", "target", "CPU µs", "ceiling µs", "MiB", "verified")
     made = table_of("deliveries a second on one core: median (min – max)", headings)
     for each in reports:
@@ -102,7 +102,7 @@ def table(reports: Sequence[Report]) -> Table:
 
 
 async def measure(name: str, bench: Bench, case: Case, rounds: int, progress: Console) -> Report:
-    """One case in all of its rounds."""
+    """Measure one case in all of its rounds."""
     pairs = await by_turns(f"{name}: ceiling, worker", (bench.ceiling, bench.drain), rounds, progress)
     return report(case, pairs, bench.verified)
 
@@ -110,7 +110,7 @@ async def measure(name: str, bench: Bench, case: Case, rounds: int, progress: Co
 async def run(
     chosen: Mapping[str, Case], url: str, cores: Cores, given: argparse.Namespace, progress: Console
 ) -> list[Report]:
-    """All cases. Each is written as soon as it is measured: what is stopped has not been in vain."""
+    """Measure all cases. Each is written at once, so that a run that is stopped keeps them."""
     reports = []
     async with nginx() as receiver:
         for name, case in chosen.items():
@@ -131,7 +131,7 @@ def chosen(patterns: Sequence[str] | None, known: Mapping[str, T], parser: argpa
 
 
 def main() -> int:
-    """0 when every delivery of every drain came, exactly once, and every token of the sample was valid; else 1."""
+    """Return 0 when every delivery came exactly once, and every token of the sample was valid; else 1."""
     parser = command_line("throughput", __doc__)
     parser.add_argument(
         "--case", action="append", metavar="NAME",

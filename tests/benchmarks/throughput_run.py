@@ -64,12 +64,12 @@ class Case:
 
     @property
     def name(self) -> str:
-        """As it is asked for."""
+        """The name on the command line."""
         more = ("-tls" if self.tls else "") + ("-failing" if self.failing else "")
         return f"{self.queue}-{self.alg.lower()}-{self.fan_out}{more}"
 
     def events(self, count: int) -> Iterator[dict[str, object]]:
-        """What is published, to the clients `c0` and so on by turns."""
+        """The events, whose clients are `c0`, `c1` and so on in turn."""
         named = self.named or self.clients
         return (
             {
@@ -112,14 +112,14 @@ class Drain:
 
     @property
     def complete(self) -> bool:
-        """Each came, and none twice; `beyond` these, more were waiting."""
+        """True if each came and none twice. `beyond`: more were waiting than are counted."""
         return self.came >= self.wanted if self.beyond else self.came == self.wanted
 
 
 async def watched(
     count: Callable[[], Awaitable[int]], cpu: Callable[[], float], wanted: int, every: float = LOOK_EVERY
 ) -> Drain:
-    """A drain from what has come so far and the processor seconds used so far, looked at until all has come."""
+    """Watch a drain until all has come: how many came, and how many processor seconds were used."""
     looks: list[tuple[float, int, float]] = []
     give_up = time.monotonic() + max(PATIENCE, wanted / SLOWEST)
     while time.monotonic() < give_up:
@@ -142,7 +142,7 @@ Run = Callable[[], Awaitable[Drain]]
 
 
 async def by_turns(name: str, both: tuple[Run, Run], rounds: int, progress: Console) -> list[tuple[Drain, Drain]]:
-    """A drain of each of the two in every round."""
+    """Run both programs once in each round."""
     pairs = []
     for number in range(1, rounds + 1):
         pair = await both[0](), await both[1]()
@@ -180,7 +180,7 @@ class Bench:
         self.verified = 0
 
     async def ceiling(self) -> Drain:
-        """The ceiling, on the worker's core."""
+        """Run the ceiling on the worker's core."""
         case, count = self._case, self._events * self._case.fan_out
         with tempfile.NamedTemporaryFile(suffix=".pem") as key:
             key.write(generate_key(Algorithm(case.alg)))
@@ -200,7 +200,7 @@ class Bench:
         return Drain(rate=count / told["seconds"], cpu=cpu, came=count, wanted=count, stages=costs(told["looks"], cpu))
 
     async def drain(self) -> Drain:
-        """The worker: from its start with everything waiting, the first fifth left out."""
+        """Let a worker drain a full queue. The first fifth does not count."""
         async with self.installed() as site:
             drained = await self._measured(site)
             if not self._case.failing:
@@ -209,7 +209,7 @@ class Bench:
 
     @asynccontextmanager
     async def installed(self) -> AsyncIterator[Site]:
-        """Everything but a worker, the queue filled; nothing is left behind."""
+        """Install everything but a worker, and fill the queue. At the end, remove all."""
         with tempfile.TemporaryDirectory(prefix="notifier-bench-") as folder:
             async with self._installed(Path(folder)) as site:
                 yield site
@@ -255,7 +255,7 @@ class Bench:
         return {**client(f"c{number}", uri), "id_token_signed_response_alg": case.alg, "notifier": own}
 
     def _rest(self) -> Iterator[dict[str, object]]:
-        """Of the backlog, what the drain does not wait for."""
+        """The events of the backlog that the drain does not wait for."""
         return itertools.islice(self._case.events(self._case.backlog), self._events, None)
 
     async def _fill_sqlite(self, folder: Path) -> None:
@@ -294,7 +294,7 @@ class Bench:
                 )
 
     def _verify(self, site: Site) -> None:
-        """Each token of the sample is what its client must accept."""
+        """Check that each token of the sample is valid for its client."""
         jwks = self._jwks(site)
         for name, token, at in self._receiver.tokens:
             verify(token, jwks, iss=ISSUER, aud=name, now=at)

@@ -1,4 +1,4 @@
-"""The worker with its promise broken: it acks each message as it takes it. The ledger must see what that loses."""
+"""A worker with a broken promise: it acks each message as it takes it. The ledger must see what is lost."""
 
 from notifier.cli import main
 from notifier.domain.message import Message

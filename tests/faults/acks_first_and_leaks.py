@@ -1,4 +1,4 @@
-"""The worker with two promises broken: it acks as it takes, and leaves a file open for each message.
+"""A worker with two broken promises: it acks each message as it takes it, and leaves a file open for each.
 
 A soak must tell both.
 """

@@ -28,20 +28,20 @@ Tell = Callable[..., None]
 
 @pytest.fixture
 def form() -> Form[int]:
-    """`form(short, long)`: the first as part of every test run, the second in the long form."""
+    """`form(short, long)` returns the first in every test run, the second in the long form."""
     long = os.environ.get("NOTIFIER_TEST_FAULTS") == "long"
     return lambda short, longer: longer if long else short
 
 
 @pytest.fixture
 def chance() -> random.Random:
-    """The same in every run, unless another seed is asked for."""
+    """Chance that is the same in every run, unless the environment names another seed."""
     return random.Random(int(os.environ.get("NOTIFIER_TEST_FAULTS_SEED", "1")))
 
 
 @pytest.fixture
 async def queues(module_node: RabbitmqNode) -> AsyncIterator[str]:
-    """A queue prefix on `module_node` that is this test's alone; what lies under it goes with the test."""
+    """A queue prefix on `module_node` for one test. Its queues are deleted afterwards."""
     name = f"test-{secrets.token_hex(4)}"
     yield name
     await delete_topology(RabbitOptions(urls=(module_node.url,), prefix=name))
@@ -49,7 +49,7 @@ async def queues(module_node: RabbitmqNode) -> AsyncIterator[str]:
 
 @pytest.fixture
 def tell(request: pytest.FixtureRequest, broker_version: str) -> Tell:
-    """`tell(account, times=20)`: the account must hold; it is told for the table, with the version of its broker."""
+    """`tell(account, times=20)` fails if the account does not hold, and writes it down for the table."""
     marker = request.node.get_closest_marker("fault")
 
     def tell(account: Account, *, times: int = 1, broker: str = broker_version) -> None:

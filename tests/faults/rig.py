@@ -25,7 +25,7 @@ PATIENCE = 120.0  # seconds for the last delivery to arrive; a retry takes one, 
 
 
 def refuses(number: int) -> bool:
-    """Whether `refusing` refuses this event."""
+    """True if `refusing` refuses this event."""
     return number % 7 == 0
 
 
@@ -55,7 +55,7 @@ class Publishes(Protocol):
 
 @contextlib.asynccontextmanager
 async def load(publisher: Publishes, rate: float) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Events for as long as it takes to make a fault, however slow the machine.
+    """Publish events while the block lasts, however slow the machine.
 
     At the end, or when what it gives is called, no more are sent, and every one is confirmed.
     """
@@ -91,7 +91,7 @@ class Rig:
         self.register(clients.port)
 
     def register(self, port: int) -> None:
-        """The clients are to be found at this port: the receivers' own, or that of a proxy before them."""
+        """Register the clients at this port: their own, or that of a proxy."""
         self.site.write_clients(
             [client(name, f"http://127.0.0.1:{port}/{name}", circuit=NEVER_OPENS) for name in CLIENTS]
         )
@@ -107,7 +107,7 @@ class Rig:
         await self.clients.until(lambda: len(self.clients.hits) >= wanted, patience)
 
     async def until_settled(self, patience: float = PATIENCE) -> None:
-        """Wait until every delivery of every confirmed event was accepted, or is dead where it must die."""
+        """Wait until every delivery was accepted, or is the dead letter that it must become."""
         dead = len(self.to_die)
         alive = len(CLIENTS) * len(self.publisher.confirmed) - dead
         await self.clients.until(lambda: len(self.clients.accepted) >= alive, patience)
@@ -117,7 +117,7 @@ class Rig:
                 return (await rabbit.depths(["dead"])).get("dead", 0)
 
         async def buried() -> int:
-            """Some lie there twice where a confirm was lost, so their number alone does not tell."""
+            """A lost confirm leaves a dead letter twice, so the number of messages is not enough."""
             found = await ledger.in_rabbitmq(self.urls[0], self.prefix, ["dead"])
             return sum(self.cast(found, cause="").dead.values())
 
@@ -125,7 +125,7 @@ class Rig:
         await until(buried, lambda count: count >= dead, patience)
 
     async def account(self, *, cause: str = "redelivered") -> Account:
-        """The account, once no worker runs. `cause` is what made the duplicates that the publisher did not."""
+        """The account, once no worker runs. `cause` explains duplicates that are not the publisher's."""
         return self.cast(await ledger.in_rabbitmq(self.urls[0], self.prefix), cause=cause)
 
     def cast(self, found: Sequence[Found], *, cause: str) -> Account:

@@ -102,7 +102,7 @@ class Soak:
         return asyncio.get_running_loop().time() - self._began
 
     async def run(self) -> Figures:
-        """Load and faults for as long as planned, then peace until all is settled, then the account."""
+        """Make load and faults as long as planned, wait until all is settled, and cast the account."""
         began = dt.datetime.now(dt.UTC)
         async with self._crowd:
             self._registrations.write()
@@ -188,7 +188,7 @@ class Soak:
         return {event: named for server in self._servers for event, named in server.confirmed.items()}
 
     async def _until_settled(self) -> None:
-        """Every delivery told or dead, and nothing held or waiting; or nothing has moved for long: the ledger tells."""
+        """Wait until every delivery is told or dead, or until nothing has moved for long."""
         confirmed = self._confirmed()
         alive = sum(map(len, confirmed.values())) - len(to_die(confirmed))
         self._say(f"no more faults; waiting for the last {alive - len(self._crowd.accepted):,} deliveries")
@@ -243,7 +243,7 @@ async def _run(plan: Plan, node: RabbitmqNode, folder: Path) -> Figures:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code."""
+    """Run the command line. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.soak")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)

@@ -84,7 +84,7 @@ class Pair:
         await self.start_other()
 
     async def stop(self) -> None:
-        """Drain both; nothing runs any more."""
+        """Drain both workers."""
         for running in (self.long, self.other):
             code = await running.stop() if running.running else await running.ended()
             if code != 0:
@@ -92,7 +92,7 @@ class Pair:
             self._listen_to(running)
 
     def _listen_to(self, running: WorkerProcess) -> None:
-        """What it said besides its attempts. An error in its log is a fault of ours."""
+        """Count its warnings. An error in its log is a complaint."""
         for line in running.lines:
             if not line.endswith("\n"):
                 continue  # cut off by SIGKILL
@@ -189,7 +189,7 @@ class Scripts:
                 self.made.append(Made(what=what, at=began, took=loop.time() - began))
 
     async def _rest(self, seconds: float) -> None:
-        """Let the time pass, or the end come."""
+        """Wait for so long, or until the soak is over."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds * self._pace):
                 await self._over.wait()

@@ -65,7 +65,7 @@ class Course:
 
     @property
     def flat(self) -> bool:
-        """It did not grow."""
+        """True if it did not grow."""
         return self.late <= self.bound
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ class Course:
 
 
 def courses(samples: Sequence[Sample]) -> list[Course]:
-    """How each thing went. None of fewer than ten samples: they tell nothing."""
+    """The course of each measure; none of fewer than ten samples, which tell nothing."""
     return [
         _course(what, [float(getattr(sample, what)) for sample in samples]) for what in BOUNDS if len(samples) >= 10
     ]
@@ -111,7 +111,7 @@ def look(pid: int, at: float, unsettled: float | None, ports: Collection[int]) -
 
 
 def _target(descriptor: Path) -> str:
-    """What it stands for; nothing where it was closed meanwhile."""
+    """The link's target; nothing if it was closed meanwhile."""
     try:
         return str(descriptor.readlink())
     except FileNotFoundError:
@@ -150,16 +150,16 @@ class Figures:
 
     @property
     def holds(self) -> bool:
-        """Nothing was lost, nothing wrong, and nothing grew."""
+        """True if nothing was lost, nothing was wrong and nothing grew."""
         return self.account.holds and not self.complaints and all(course.flat for course in self.courses)
 
     def to_json(self) -> str:
-        """Everything."""
+        """All figures as JSON."""
         return json.dumps(asdict(self), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """As `to_json` wrote it."""
+        """Read what `to_json` wrote."""
         read = json.loads(text)
         read["account"] = Account(**read["account"])
         read["samples"] = [Sample(**each) for each in read["samples"]]

@@ -1,4 +1,4 @@
-"""A broker out of memory or disk: it takes nothing, and what needs nothing of it is delivered all the same."""
+"""A broker out of memory or disk: it takes no messages, and deliveries that publish nothing go on."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ async def readiness(running: WorkerProcess) -> tuple[int, bool, str]:
 
 
 async def until_those_who_are_well_are_told(made: Rig) -> None:
-    """`flaky` is not: while it fails its deliveries come one by one, and the others go to the delay queues."""
+    """`flaky` is left out: while it fails, its deliveries come one by one, and the rest goes to the delay queues."""
     for name in ("healthy", "refusing"):
         await made.clients.until_told(name, list(made.publisher.confirmed), 60)
 
@@ -42,7 +42,7 @@ async def until_those_who_are_well_are_told(made: Rig) -> None:
 async def test_an_alarm(
     tmp_path: Path, module_node: RabbitmqNode, queues: str, raised: Command, cleared: Command, tell: Tell
 ) -> None:
-    """Retries and dead letters wait in the worker's memory, with their messages unacked; who is well hears of all."""
+    """Retries and dead letters wait in the worker's memory, their messages unacked. Healthy clients hear of all."""
     async with rig(tmp_path, module_node.url, queues) as made:
         async with worker(made.site) as running:
             assert await running.stop() == 0
@@ -74,7 +74,7 @@ async def test_an_alarm(
 async def test_a_worker_is_stopped_while_the_alarm_stands(
     tmp_path: Path, module_node: RabbitmqNode, queues: str, tell: Tell
 ) -> None:
-    """What it could not settle within its grace it gives back, and it ends as always."""
+    """The worker gives back what it could not settle within its grace, and ends as always."""
     raised, cleared = MEMORY
     async with rig(tmp_path, module_node.url, queues) as made:
         made.site.config["shutdown_grace"] = "2s"

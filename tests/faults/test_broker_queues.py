@@ -1,4 +1,4 @@
-"""Queues that are deleted under load, and declared again by the worker or by an administrator."""
+"""Queues are deleted under load, and the worker or an administrator declares them again."""
 
 import asyncio
 from pathlib import Path
@@ -21,13 +21,13 @@ HELD = 240.0  # seconds: the broker tries a target that was missing again after 
 
 
 class Down:
-    """`flaky` is down, and asks to be left alone for 8 s: nothing for it comes due sooner than after 4."""
+    """`flaky` is down and asks for a pause of 8 s, so nothing for it comes due within 4 s."""
 
     def __init__(self) -> None:
         self.over = False
 
     async def __call__(self, hit: Hit) -> Answer:
-        """Answer as told."""
+        """Answer a request."""
         if hit.path == "/flaky" and not self.over:
             return web.Response(status=503, headers={"Retry-After": "8"})
         answer = await judge(hit)
@@ -35,7 +35,7 @@ class Down:
 
 
 async def all_delayed(made: Rig) -> None:
-    """Publish, and wait until everything for `flaky` is in a delay queue, and all else has its fate."""
+    """Publish, and wait until everything for `flaky` is in a delay queue and the rest has its fate."""
     await made.publisher.publish(range(COUNT), rate=200)
     await until(lambda: ready(made, DELAYS), lambda count: count == COUNT)
     await until(lambda: ready(made, ["dead"]), lambda count: count == len(made.to_die))
@@ -50,7 +50,7 @@ async def ready(made: Rig, queues: list[str]) -> int:
 @pytest.mark.fault("broker", "the queue of retries deleted while deliveries are in the delay queues")
 @pytest.mark.timeout(200)
 async def test_retries_deleted(tmp_path: Path, amqp_url: str, prefix: str, tell: Tell) -> None:
-    """The worker declares it again at once, before anything comes due; what waits is seen to wait."""
+    """The worker declares the queue again before anything comes due, and the deliveries still wait."""
     async with rig(tmp_path, amqp_url, prefix) as made:
         made.clients.judge = down = Down()
         async with worker(made.site) as running:
@@ -74,7 +74,7 @@ async def test_retries_deleted(tmp_path: Path, amqp_url: str, prefix: str, tell:
 async def test_retries_missing_when_due(
     tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[bool], tell: Tell
 ) -> None:
-    """No worker runs that could declare it. They are in no queue that can be looked into, and yet not lost."""
+    """No worker runs that could declare the queue. No queue shows the deliveries, and yet none is lost."""
     async with rig(tmp_path, module_node.url, queues) as made:
         made.clients.judge = down = Down()
         async with worker(made.site) as running:
@@ -103,7 +103,7 @@ async def held_by_broker(node: RabbitmqNode) -> int:
 
 
 async def until_taken(rabbit: Broker, running: WorkerProcess) -> None:
-    """Wait until the worker has begun every event that was published, whether or not its clients may be asked now.
+    """Wait until the worker has begun every published event, even those whose clients must wait.
 
     What the broker has sent is read in the turn of the worker's loop that answers us, or before.
     """
@@ -126,7 +126,7 @@ async def until_taken(rabbit: Broker, running: WorkerProcess) -> None:
 )
 @pytest.mark.timeout(600)
 async def test_a_lane_deleted(tmp_path: Path, amqp_url: str, prefix: str, by: str, form: Form[int], tell: Tell) -> None:
-    """What is in flight finds its fate, though its message is gone; what is published meanwhile finds no queue."""
+    """Deliveries in flight find their fate, though their messages are gone. The publisher finds no queue meanwhile."""
     times = form(2, 10)
     async with rig(tmp_path, amqp_url, prefix) as made, broker(amqp_url, prefix) as rabbit:
         free = asyncio.Event()

@@ -1,4 +1,4 @@
-"""A broker that will not have us: connections and channels it closes, and permissions it no longer gives."""
+"""A broker that refuses the worker: it closes connections and channels, and withdraws permissions."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ LIVED_ON = "acked on a channel that was closed"
 
 
 async def settled(made: Rig, running: WorkerProcess) -> None:
-    """The fault is over, and so is the load."""
+    """Wait until everything is settled, and stop the worker."""
     await made.until_settled()
     await running.until_ready(patience=BACK)
     assert await running.stop() == 0
@@ -32,7 +32,7 @@ async def settled(made: Rig, running: WorkerProcess) -> None:
 async def test_connections_closed(
     tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], chance: random.Random, tell: Tell
 ) -> None:
-    """The publisher's among them."""
+    """The publisher's connections are closed too."""
     times = form(2, 20)
     async with rig(tmp_path, module_node.url, queues) as made, worker(made.site) as running:
         async with load(made.publisher, rate=80):
@@ -60,7 +60,7 @@ async def test_connections_closed(
 async def test_permissions_withdrawn(
     tmp_path: Path, module_node: RabbitmqNode, queues: str, left: tuple[str, ...], form: Form[int], tell: Tell
 ) -> None:
-    """First on the connections that stand, then on new ones; a user of its own, so that its publisher goes on."""
+    """The worker meets it on its open connections, then on new ones. It has its own user, so the publisher goes on."""
     times = form(1, 5)
     async with rig(tmp_path, module_node.url, queues) as made, user(module_node):
         made.site.config["queue"]["url"] = module_node.url.replace("guest:guest", f"{USER}:{PASSWORD}")
@@ -87,7 +87,7 @@ async def test_permissions_withdrawn(
 
 @asynccontextmanager
 async def user(node: RabbitmqNode) -> AsyncIterator[None]:
-    """The worker's own."""
+    """A user for the worker."""
     await asyncio.to_thread(node.ctl, "add_user", USER, PASSWORD)
     try:
         await asyncio.to_thread(node.ctl, "set_permissions", USER, *ALL)
@@ -98,7 +98,7 @@ async def user(node: RabbitmqNode) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def environment(node: RabbitmqNode, **values: int) -> AsyncIterator[None]:
-    """The broker configured so; each channel that opens from now on goes by it."""
+    """Configure the broker. Channels that open from now on use the values."""
 
     async def erlang(call: str) -> str:
         return (await asyncio.to_thread(node.ctl, "eval", f"{call}.")).strip()
@@ -125,7 +125,7 @@ async def environment(node: RabbitmqNode, **values: int) -> AsyncIterator[None]:
 async def test_the_ack_comes_too_late(
     tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], tell: Tell
 ) -> None:
-    """A client answers after longer than the broker waits for acks; everything unacked comes again."""
+    """A client answers too late for the broker's ack timeout. Everything unacked comes again."""
     times = form(1, 5)
     waits = 4
 
@@ -151,7 +151,7 @@ async def test_the_ack_comes_too_late(
 async def test_what_is_published_is_refused(
     tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], tell: Tell
 ) -> None:
-    """Each publish of the worker's closes its channel, until the broker takes messages of that size again."""
+    """Each publish closes the worker's channel, until the broker takes messages of that size again."""
     times = form(1, 5)
     async with rig(tmp_path, module_node.url, queues) as made, worker(made.site) as running:
         async with load(made.publisher, rate=100):

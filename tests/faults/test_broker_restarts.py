@@ -1,4 +1,4 @@
-"""A broker that dies or freezes under load: nobody is told anything, and everything goes on once it is back."""
+"""A broker dies or freezes under load. Nobody helps, and everything goes on once it is back."""
 
 import asyncio
 import random
@@ -25,7 +25,7 @@ fails_at_first = answers(1)  # so that retries are published all the time
 
 
 async def killed(node: RabbitmqNode, running: WorkerProcess) -> None:
-    """A power cut, and the power back."""
+    """Cut the node's power, and give it back."""
     await asyncio.to_thread(node.kill)
     await running.until_ready(ready=False)
     await asyncio.to_thread(node.start)
@@ -48,7 +48,7 @@ async def test_killed_and_restarted(
     tmp_path: Path, module_node: RabbitmqNode, queues: str, answer: Judge, form: Form[int], chance: random.Random,
     tell: Tell,
 ) -> None:  # fmt: skip
-    """Confirmed events are on its disk, and what was not confirmed is published again."""
+    """Confirmed events are on its disk, and the publisher sends the others again."""
     times = form(1, 10)
     async with rig(tmp_path, module_node.url, queues) as made:
         made.clients.judge = answer
@@ -71,7 +71,7 @@ async def test_killed_and_restarted(
 async def test_killed_while_thousands_wait(
     tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], tell: Tell
 ) -> None:
-    """One client was down, and everything for it is on its way through the delay queues. Their clocks run on."""
+    """One client was down, and all its deliveries are in the delay queues, whose clocks run on."""
     count = form(600, 5000)
     async with rig(tmp_path, module_node.url, queues) as made:
         down = True
@@ -102,7 +102,7 @@ async def waiting(made: Rig) -> int:
 @pytest.mark.fault("broker", "frozen by SIGSTOP for 30 s, then continued")
 @pytest.mark.timeout(300)
 async def test_frozen(tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], tell: Tell) -> None:
-    """Its sockets stay open and say nothing: what was sent to it may be done later, or never."""
+    """Its sockets stay open and silent. It may handle what was sent later, or never."""
     # A connection silent for three heartbeats is given up: in 7 s in the short form, and after 33 s in the long one, so
     # that it lives through.
     seconds = form(10, 30)

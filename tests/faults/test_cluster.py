@@ -1,4 +1,4 @@
-"""A cluster of three nodes: a queue outlives any one of them, stands still where two are gone, and then goes on.
+"""A cluster of three nodes: a queue outlives any one of them, stands still without two, and then goes on.
 
 Worker and publisher know all three hosts, and use the first that takes them.
 
@@ -33,7 +33,7 @@ HAND_OVER_AGAIN = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 500
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RabbitmqCluster]:
-    """Three nodes, which every test leaves running."""
+    """Three nodes. Every test leaves them running."""
     long = os.environ.get("NOTIFIER_TEST_FAULTS") == "long"
     with contextlib.ExitStack() as stack:
         try:
@@ -45,7 +45,7 @@ def cluster() -> Iterator[RabbitmqCluster]:
 
 @pytest.fixture(scope="module")
 def amqp_url(cluster: RabbitmqCluster) -> str:
-    """By which `prefix` cleans up."""
+    """The URL by which `prefix` cleans up."""
     return cluster.urls[0]
 
 
@@ -64,7 +64,7 @@ async def leader_of(cluster: RabbitmqCluster, prefix: str) -> RabbitmqNode:
 
 @contextlib.asynccontextmanager
 async def load(made: Rig) -> AsyncIterator[WorkerProcess]:
-    """A worker, and events all the while; at the end every delivery is settled and the worker has stopped."""
+    """Run a worker, and publish while the block lasts. At the end, every delivery is settled and the worker stops."""
     made.clients.judge = answers(30)  # a client that fails more has its line put off by the minute
     async with worker(made.site) as running, rig_load(made.publisher, RATE) as end:
         await more(made, 200)
@@ -98,7 +98,7 @@ def urls(first: RabbitmqNode, members: list[RabbitmqNode]) -> list[str]:
 async def test_leader_killed_that_was_the_host(
     tmp_path: Path, cluster: RabbitmqCluster, members: list[RabbitmqNode], prefix: str, form: Form[int], tell: Tell
 ) -> None:
-    """They go on at another host, by another leader, while the dead one is still away."""
+    """Worker and publisher go on at another host, with another leader, while the dead node is away."""
     times = form(1, 10)
     async with rig(tmp_path, urls(members[0], members), prefix) as made:
         async with load(made):
@@ -112,7 +112,7 @@ async def test_leader_killed_that_was_the_host(
 )
 @pytest.mark.timeout(600)
 async def test_leader_killed_elsewhere(tmp_path: Path, members: list[RabbitmqNode], prefix: str, tell: Tell) -> None:
-    """Their connections live on, and the broker moves their consumers and publishes to the new leader."""
+    """The connections live on, and the broker moves consumers and publishes to the new leader."""
     leader, host, _ = members
     async with rig(tmp_path, urls(host, members), prefix) as made:
         async with load(made):
@@ -137,7 +137,7 @@ async def test_follower_killed(tmp_path: Path, members: list[RabbitmqNode], pref
 async def test_two_of_three_killed(
     tmp_path: Path, members: list[RabbitmqNode], prefix: str, form: Form[int], tell: Tell
 ) -> None:
-    """It confirms nothing and gives nothing out, and the connections live on; two of three go on."""
+    """One node confirms nothing and hands out nothing; its connections live on. With two of three, all goes on."""
     async with rig(tmp_path, urls(members[0], members), prefix) as made:
         async with load(made) as running:
             await killed_and_restarted(made, members[1:], form(3, 60))
@@ -150,7 +150,7 @@ async def test_two_of_three_killed(
 async def test_two_of_three_killed_and_the_host(
     tmp_path: Path, members: list[RabbitmqNode], prefix: str, form: Form[int], tell: Tell
 ) -> None:
-    """The worker is connected to the one that is left, cannot consume there, and says why."""
+    """The worker connects to the node that is left, cannot consume there, and says why."""
     async with rig(tmp_path, urls(members[0], members), prefix) as made:
         async with load(made) as running:
             await killed_and_restarted(made, members[:2], form(6, 60), running)
@@ -160,7 +160,7 @@ async def test_two_of_three_killed_and_the_host(
 async def killed_and_restarted(
     made: Rig, nodes: list[RabbitmqNode], seconds: int, unready: WorkerProcess | None = None
 ) -> None:
-    """Two of three are away for so long; one that is back is enough."""
+    """Kill two of three nodes for so long. One that is back is enough to go on."""
     await asyncio.gather(*(asyncio.to_thread(node.kill) for node in nodes))
     await asyncio.sleep(1)  # what was under way is confirmed, or will not be
     confirmed = len(made.publisher.confirmed)

@@ -1,4 +1,4 @@
-"""Messages that crash a parser, or would like to: each is a dead letter with its reason, and nobody else notices."""
+"""Messages that crash a parser, or try to. Each becomes a dead letter with its reason, and nobody else notices."""
 
 import asyncio
 import json
@@ -62,7 +62,7 @@ def letter_of(letter: AbstractIncomingMessage) -> dict[str, Any]:
 
 
 async def publish_nasty(rabbit: Broker) -> None:
-    """Each body, as it is and as a CloudEvent's data; each set of headers with an event that is well."""
+    """Publish each body plain and as CloudEvents, and each set of headers with a good event."""
     for body in NASTY.values():
         await rabbit.publish(body)
         await rabbit.publish(body, content_type="application/cloudevents+json; charset=utf-7")
@@ -73,7 +73,7 @@ async def publish_nasty(rabbit: Broker) -> None:
 @pytest.mark.fault("poison", "bodies and headers that would crash a parser: nested, huge, broken, of another kind")
 @pytest.mark.timeout(200)
 async def test_nasty_messages(tmp_path: Path, amqp_url: str, prefix: str, tell: Tell) -> None:
-    """Each body is one dead letter that says why; odd headers harm at most their own message."""
+    """Each body becomes one dead letter that says why. Odd headers harm at most their own message."""
     async with rig(tmp_path, amqp_url, prefix) as made, worker(made.site) as running:
         async with broker(amqp_url, prefix) as rabbit:
             publishing = asyncio.create_task(made.publisher.publish(range(200), rate=100))
@@ -94,7 +94,7 @@ async def test_nasty_messages(tmp_path: Path, amqp_url: str, prefix: str, tell: 
 @pytest.mark.fault("poison", "parsers that raise what nobody expects, as an event is read and as it is planned")
 @pytest.mark.timeout(200)
 async def test_crashing_parsers(tmp_path: Path, amqp_url: str, prefix: str, tell: Tell) -> None:
-    """The worker is untouched; the dead letter names the exception, and holds the event to be replayed."""
+    """The worker goes on. The dead letter names the exception, and holds the event for a replay."""
     crashes = [f"{when}: {name}" for when in ("reading", "planning") for name in CRASHES]
     async with rig(tmp_path, amqp_url, prefix) as made, worker(made.site, command=CRASHED_BY) as running:
         async with broker(amqp_url, prefix) as rabbit:

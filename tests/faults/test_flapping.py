@@ -1,4 +1,4 @@
-"""A broker that flaps: each time the worker has found it again, the connections are lost, whatever was under way.
+"""A broker that flaps: whenever the worker has found it again, the connections are lost.
 
 Clients make it hard: some take longer to answer than a connection lives, one hangs until the attempt is given up, and
 two are down for most of the while. Half of the events have no id, by which a second copy could be known.
@@ -31,7 +31,7 @@ HIGHEST = 30  # of a hundred
 
 
 class Mixed(Publisher):
-    """Every other event has no id. Two of every so many are for the late clients as well, which take one at a time."""
+    """Every other event has no id. Two of each `every` events also go to the late clients, which take one at a time."""
 
     every = 250
 
@@ -45,7 +45,7 @@ class Mixed(Publisher):
 
 
 class Flapping:
-    """What the clients do while the broker flaps, and afterwards."""
+    """The clients' behaviour, while the broker flaps and afterwards."""
 
     def __init__(self, answer: float, hang: float) -> None:
         self.over = False
@@ -65,7 +65,7 @@ class Flapping:
         return 503 if name.startswith("down") and self._down() else 200
 
     def _down(self) -> bool:
-        """Two minutes of three: what waits at a circuit that opens again and again is put off by up to 15 min."""
+        """They are down for two minutes of three: a circuit that keeps opening puts deliveries off by up to 15 min."""
         return not self.over and (time.monotonic() - self._since) % 180 < 120
 
 
@@ -74,7 +74,7 @@ class Flapping:
 async def test_flapping(
     tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
 ) -> None:
-    """What is given back a hundred times would be a dead letter; none comes near."""
+    """A message that is given back a hundred times would become a dead letter. None comes near."""
     seconds, longest = form(8, 600), form(2, 6)  # of all flapping, and of a connection's life
     flapping = Flapping(answer=1.1 * longest, hang=2.5 * longest)
     url = URL(amqp_url)

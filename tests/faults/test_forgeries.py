@@ -31,7 +31,7 @@ PATIENCE = 120.0
 
 
 def x_deaths(prefix: str, lane: str) -> Iterator[object]:
-    """What a publisher may write there: as a broker writes it, and as none does."""
+    """The values of `x-death` that a publisher may write: as a broker writes them, and as none does."""
     one = {"queue": f"{prefix}.{lane}", "reason": "expired", "exchange": "", "count": 1, "routing-keys": ["any"]}
     queues = ("events", "bulk", "retries", "delay.1s", "delay.8s")
     yield [one]
@@ -46,7 +46,7 @@ def x_deaths(prefix: str, lane: str) -> Iterator[object]:
 
 
 def rewritten(content: object, sid: str) -> object:
-    """The document, due now, about this session of a user of the other issuer, by a publisher that may speak for it."""
+    """Rewrite the document: due now, for this session at the other issuer, by a publisher that may speak for it."""
     told: dict[str, object] = {"iss": OTHER, "client_id": "victim", "sid": sid, "publisher": "guest"}
     told["clients"] = [{"client_id": "victim"}]
     if isinstance(content, dict):
@@ -64,7 +64,7 @@ class Forger:
         self.count = 0
 
     async def forge(self, *, expiration: float) -> None:
-        """Every kind by both exchanges with every form of `x-death`; `expiration` in seconds."""
+        """Publish every kind through both exchanges with every form of `x-death`. `expiration` is in seconds."""
         for exchange in EXCHANGES:
             for death in x_deaths(self._rabbit.prefix, exchange):
                 for type_, content in self._templates:
@@ -100,7 +100,7 @@ def templates(found: Sequence[ledger.Found]) -> list[tuple[str, Mapping[str, Any
 
 
 async def replay(made: Rig, *reasons: str) -> Mapping[str, Any]:
-    """As an operator does, who has looked at some of them."""
+    """Look at some dead letters and replay all, as an operator does."""
     options = ("-c", made.site.file, *(word for reason in reasons for word in ("--reason", reason)))
 
     async def told(*words: str) -> str:
@@ -115,7 +115,7 @@ async def replay(made: Rig, *reasons: str) -> Mapping[str, Any]:
 @pytest.mark.fault("publisher", "forges deliveries, parts of events and dead letters of ours, which expire unread")
 @pytest.mark.timeout(600)
 async def test_no_forgery_is_taken_for_ours(tmp_path: Path, module_node: RabbitmqNode, queues: str, tell: Tell) -> None:
-    """Nobody is told of it, it is replayed as nothing, and everything else is delivered beside it."""
+    """No client hears of a forgery, a replay sends none, and everything else is delivered."""
     async with rig(tmp_path, module_node.url, queues) as made:
         made.site.config["issuers"][OTHER]["publishers"] = ["guest"]
         made.site.config["registry"]["grace"] = "1h"

@@ -18,7 +18,7 @@ ACKS_FIRST = [sys.executable, str(ROOT / "tests" / "faults" / "acks_first.py")]
 
 @pytest.mark.timeout(120)
 async def test_a_worker_that_acks_first_is_caught(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """The same worker but for one thing: a message is acked as it comes. Killed once, it has lost what it held."""
+    """A worker that acks each message as it comes is killed once: the ledger finds what it lost."""
     async with rig(tmp_path, amqp_url, prefix) as made:
         async with worker(made.site, command=ACKS_FIRST) as running:
             publishing = asyncio.create_task(made.publisher.publish(range(300), rate=600))
@@ -56,14 +56,14 @@ def letter(reason: str) -> Found:
     ],
 )
 async def test_each_kind_of_remainder_is_named(found: list[Found], holds: bool, text: str) -> None:
-    """What was told nowhere and waits nowhere is lost; what waits is no end; a dead letter must have its reason."""
+    """A delivery that was never told and waits nowhere is lost. Waiting is no end. A dead letter needs its reason."""
     cast = account({"e1": ["c1"]}, Clients(), found, to_die={("e1", "c1"): "refused"})
     assert cast.holds is holds
     assert text in str(cast)
 
 
 async def test_duplicates_are_told_by_their_cause() -> None:
-    """One that its publisher sent twice, and one that came again otherwise; a retry after a failure is none."""
+    """One duplicate is the publisher's, one has another cause. A retry after a failure is no duplicate."""
     clients = Clients()
     for path, who, times, accepted in (("/c1", "e1", 3, 2), ("/c1", "e2", 2, 1), ("/c1", "e3", 1, 1)):
         clients.add_past(path, who, times=times, accepted=accepted)

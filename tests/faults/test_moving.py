@@ -1,4 +1,4 @@
-"""Moving to another broker by shovels, as docs/kubernetes.md says: all that waits on the old one arrives, once.
+"""Moving to another broker by shovels, as docs/kubernetes.md says: all that waits on the old one arrives once.
 
 Two virtual hosts of one node are the two brokers.
 """
@@ -23,7 +23,7 @@ USER, PASSWORD = "mover", "a-password"
 
 
 class TwoBrokers:
-    """A node with a virtual host that is left, and one that is moved to."""
+    """A node with two virtual hosts: the old broker and the new."""
 
     def __init__(self, node: RabbitmqNode) -> None:
         self._node = node
@@ -36,7 +36,7 @@ class TwoBrokers:
         node.ctl("set_permissions", "-p", "new", USER, "^$", ".*", ".*")
 
     def shovel(self, queue: str) -> None:
-        """One shovel, as an operator sets it up: what waits for a delay goes to what is due, which is sent on."""
+        """Set up one shovel as an operator does. Delayed messages go to `retries`."""
         value = {
             "src-protocol": "amqp091",
             "src-uri": "amqp:///old",
@@ -51,14 +51,14 @@ class TwoBrokers:
 
 @pytest.fixture
 def two_brokers() -> Iterator[TwoBrokers]:
-    """On a node of their own that has the plugin."""
+    """The two brokers, on a node with the shovel plugin."""
     with rabbitmq_node(plugins=["rabbitmq_shovel"]) as node:
         yield TwoBrokers(node)
 
 
 @pytest.mark.timeout(300)
 async def test_moved_by_shovels(tmp_path: Path, two_brokers: TwoBrokers, tell: Tell) -> None:
-    """Fresh events, some of them with the name of who published them, delayed retries and dead letters."""
+    """Fresh events (some with `user_id`), delayed retries and dead letters are all moved."""
     async with rig(tmp_path, two_brokers.old, PREFIX) as made:
         made.site.config["delivery"]["retry"] = {"base": "16s", "factor": 1, "jitter": 0}
         made.site.write()

@@ -52,7 +52,7 @@ class Mutant:
 
     @property
     def is_event(self) -> bool:
-        """Whether it still is one, after all that was done to it."""
+        """True if it is still an event after its mutations."""
         message = Message(
             lane=Lane.EVENTS, body=self.body, tag=None, content_type=self.content_type or None, headers=self.headers
         )
@@ -91,7 +91,7 @@ async def publish(rabbit: Broker, made: Mapping[str, Mutant], *, rate: float) ->
 
 
 async def until_idle(rabbit: Broker, running: WorkerProcess) -> None:
-    """Nothing waits anywhere but among the dead letters, and nothing is held."""
+    """Wait until no queue but the dead letters has messages, and the worker holds none."""
 
     async def left() -> tuple[set[str], float, float]:
         depths = await rabbit.depths()
@@ -124,7 +124,7 @@ async def dead_letters(made: Rig) -> dict[str, DeadReason]:
 async def test_mutated_messages_between_the_valid_ones(
     tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
 ) -> None:
-    """Every valid one is delivered, every other is a dead letter with its reason; the worker neither ends nor grows."""
+    """Every valid message is delivered, every other becomes a dead letter. The worker neither ends nor grows."""
     count = form(1000, 10_000)
     first, rest = mutants(200, chance), mutants(count, chance)
     async with rig(tmp_path, amqp_url, prefix) as made:

@@ -29,7 +29,7 @@ HEARTBEAT = 2  # seconds; the broker gives a silent worker up after two or three
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behind:
-    """A worker that reaches its broker through the proxy alone, and how many descriptors it had when it began."""
+    """A worker behind a proxy to its broker, and how many descriptors it had at first."""
 
     rig: Rig
     proxy: TcpProxy
@@ -97,7 +97,7 @@ async def test_cut_again_and_again(behind: Behinds, form: Form[int], chance: ran
 @pytest.mark.fault("network to the broker", "reset in mid-frame, now of what the worker says, now of what it hears")
 @pytest.mark.timeout(1200)
 async def test_reset_in_mid_frame(behind: Behinds, form: Form[int], chance: random.Random, tell: Tell) -> None:
-    """After a random number of bytes, most of which lie within a frame: an ack is 21 bytes long, a delivery 400."""
+    """The reset comes after a random number of bytes, mostly within a frame: an ack has 21 bytes, a delivery 400."""
     times = form(5, 30)
     async with behind() as given:
         publishing = given.publish(150 * times, rate=100)
@@ -125,7 +125,7 @@ STALLED = "network to the broker, stalled past the heartbeat"
 )
 @pytest.mark.timeout(400)
 async def test_stalled_past_the_heartbeat(behind: Behinds, form: Form[int], tell: Tell, ways: list[Way]) -> None:
-    """The connection stands and is given up by whoever hears nothing; then everything held back arrives after all."""
+    """Whoever hears nothing gives the connection up. Later everything that was held back arrives."""
     times = form(1, 4)
     async with behind() as given:
         publishing = given.publish(form(500, 4000), rate=40)
@@ -143,7 +143,7 @@ async def test_stalled_past_the_heartbeat(behind: Behinds, form: Form[int], tell
 
 
 async def lost(running: WorkerProcess, times: int) -> None:
-    """Return once the worker has said so often that it lost a connection."""
+    """Wait until the worker has said so often that it lost a connection."""
 
     async def said() -> int:
         return len(running.said("queue_connection_lost"))
@@ -186,7 +186,7 @@ async def test_latency(behind: Behinds, form: Form[int], tell: Tell) -> None:
 @pytest.mark.fault("network to the broker", "cut, and new connections refused for a while")
 @pytest.mark.timeout(300)
 async def test_refused_for_a_while(behind: Behinds, form: Form[int], chance: random.Random, tell: Tell) -> None:
-    """The worker says that it is not ready, and is again by itself."""
+    """The worker says that it is not ready, and recovers by itself."""
     times = form(1, 5)
     async with behind() as given:
         publishing = given.publish(500 * times, rate=100)
@@ -204,7 +204,7 @@ async def test_refused_for_a_while(behind: Behinds, form: Form[int], chance: ran
 @pytest.mark.fault("network to the broker", "stalled both ways when the worker is told to stop")
 @pytest.mark.timeout(300)
 async def test_stopped_while_it_is_stalled(behind: Behinds, tell: Tell) -> None:
-    """It ends in its time, though no ack of it arrives, and another worker finishes what it held."""
+    """It ends in time, though none of its acks arrives. Another worker finishes what it held."""
     async with behind(heartbeat=20) as given:
         given.rig.site.config["shutdown_grace"] = "3s"
         given.rig.site.write()

@@ -1,6 +1,6 @@
 """The network between the worker and its clients: cut, reset, stalled one way, slow, refusing.
 
-A client that was told, and whose answer was lost on the way, is told again; by a token of its own each time.
+A client whose answer was lost is told again, each time with a new token.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ SLOW = 400.0  # seconds for the last delivery: where many wait for a client that
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Before:
-    """A worker whose clients are all behind the proxy, and how many descriptors it had when it began."""
+    """A worker with a proxy before its clients, and how many descriptors it had at first."""
 
     rig: Rig
     proxy: TcpProxy
@@ -99,7 +99,7 @@ NETWORK = "network to the clients"
 async def test_ended_in_the_middle(
     before: Befores, form: Form[int], chance: random.Random, tell: Tell, fault: tuple[Way, int, Ending]
 ) -> None:
-    """Every connection of a moment is ended after so many bytes more, again and again."""
+    """Again and again, every open connection ends after some more bytes."""
     times, (way, within, ending) = form(10, 60), fault
     async with before(deadline=10) as given:
         publishing = asyncio.create_task(given.rig.publisher.publish(range(30 * times), rate=30))
@@ -124,7 +124,7 @@ async def test_ended_in_the_middle(
 )
 @pytest.mark.timeout(900)
 async def test_stalled_past_the_deadline(before: Befores, form: Form[int], tell: Tell, ways: list[Way]) -> None:
-    """Each attempt ends at its deadline. What was held back arrives later, and does no harm."""
+    """Each attempt ends at its deadline. The held-back bytes arrive later and do no harm."""
     times = form(1, 10)
     async with before() as given:
         publishing = asyncio.create_task(given.rig.publisher.publish(range(250 * times), rate=40))

@@ -1,4 +1,4 @@
-"""Clients to which almost nothing finds a way in, for longer than `max_age`: what waits for them ends, and says why.
+"""Clients that take almost nothing for longer than `max_age`: what waits for them expires, and says why.
 
 One is down, and its circuit opens; one asks to be left alone for an hour; one may have an attempt in a hundred seconds;
 one takes three seconds for each, one at a time. A healthy one beside them hears of everything.
@@ -52,7 +52,7 @@ async def judge(hit: Hit) -> Answer:
 
 @contextlib.asynccontextmanager
 async def served(made: Rig) -> AsyncIterator[None]:
-    """A worker that knows these clients, for which deliveries live so long."""
+    """Run a worker with these clients and this `max_age`."""
     made.clients.judge = judge
     made.site.config["delivery"]["max_age"] = f"{MAX_AGE}s"
     made.site.write()
@@ -74,7 +74,7 @@ async def end_of_all(made: Rig, look: Callable[[], Awaitable[Sequence[Found]]]) 
 
 
 def account(made: Rig, found: Sequence[Found]) -> Account:
-    """Whatever a closed client has not accepted has expired. Each letter says how long it waited, and what for."""
+    """What a closed client did not accept has expired. Each dead letter says how long it waited, and for what."""
     told = {(who, path.removeprefix("/")) for path, who in made.clients.accepted}
     to_die = {
         (event, name): "expired" for event in made.publisher.confirmed for name in CLOSED if (event, name) not in told
@@ -95,7 +95,7 @@ def account(made: Rig, found: Sequence[Found]) -> Account:
 @pytest.mark.fault("client", WHAT)
 @pytest.mark.timeout(900)
 async def test_on_rabbitmq(tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell) -> None:
-    """Four clients, each of which all but a few deliveries wait for in vain."""
+    """Most deliveries wait in vain for each of four clients."""
     async with rig(tmp_path, amqp_url, prefix) as made, served(made):
         made.publisher = Publisher(amqp_url, prefix, CLIENTS)
         await made.publisher.publish(range(form(60, 2000)), rate=200)

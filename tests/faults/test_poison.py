@@ -1,4 +1,4 @@
-"""Poison: what kills the process is given up in the end, and takes none of its neighbours with it.
+"""Poison: a message that kills the process is given up in the end, and no other message with it.
 
 The worker itself buries it at its last chance, unless it dies of that too: then the broker moves it.
 """
@@ -32,12 +32,12 @@ def killed_by(when: str, client: str) -> list[str]:
 
 
 def given_up(letters: Sequence[AbstractIncomingMessage]) -> bool:
-    """Whether one is there that was given up: by a worker, which says why, or by the broker, which does not."""
+    """True if a message was given up: by a worker, which says why, or by the broker, which does not."""
     return any(letter.headers.get("reason", "delivery_limit") == "delivery_limit" for letter in letters)
 
 
 async def live_and_die(made: Rig, command: Sequence[str], left: int, tally: Counter[str]) -> None:
-    """Have workers live and die until everything is settled, and at most so many messages wait."""
+    """Let workers live and die until everything is settled but `left` messages."""
 
     def settled(found: Mapping[str, int]) -> bool:
         return sum(count for queue, count in found.items() if queue != "dead") == left
@@ -87,7 +87,7 @@ async def look_away(made: Rig) -> int:
 async def test_one_that_kills_the_process(
     tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell, when: str, dying: tuple[str, ...]
 ) -> None:
-    """It alone comes to the limit and is buried; everything that was prefetched beside it is delivered.
+    """Only the poison reaches the limit and is buried. Everything that was prefetched beside it is delivered.
 
     In the short form workers die until it is the only one left, and most of its hundred lives are mere looks.
     """

@@ -1,4 +1,4 @@
-"""Publishers that do not hear their confirms and send again: one worker tells no client twice, two do no harm."""
+"""Publishers miss their confirms and send again: one worker tells no client twice, two workers do no harm."""
 
 import random
 from pathlib import Path
@@ -16,7 +16,7 @@ PATIENCE = 120.0
 
 
 async def until_each_has_its_letter(made: Rig) -> None:
-    """A copy of what was refused is told again and refused again: counting dead letters is not enough."""
+    """Wait for the letters by event: a refused copy is refused again, so counting them is not enough."""
 
     async def letters() -> set[str]:
         async with broker(made.urls[0], made.prefix) as rabbit:
@@ -30,7 +30,7 @@ async def until_each_has_its_letter(made: Rig) -> None:
 async def test_one_worker_recognises_every_copy(
     tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
 ) -> None:
-    """Whenever the copy comes: before, between or after the attempts that its event takes."""
+    """It does so before, between and after the attempts of the event."""
     count = form(300, 8000)
     async with rig(tmp_path, amqp_url, prefix) as made, worker(made.site) as running:
         publisher = made.publisher = ForgetfulPublisher(amqp_url, prefix, CLIENTS, chance)
@@ -50,7 +50,7 @@ async def test_one_worker_recognises_every_copy(
 async def test_two_workers_tell_some_again(
     tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
 ) -> None:
-    """Neither knows what the other did: the ledger counts it."""
+    """Neither knows what the other did. The ledger counts the duplicates."""
     count = form(300, 8000)
     async with rig(tmp_path, amqp_url, prefix) as made, worker(made.site) as first, worker(made.site) as second:
         publisher = made.publisher = ForgetfulPublisher(amqp_url, prefix, CLIENTS, chance)

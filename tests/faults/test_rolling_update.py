@@ -33,14 +33,14 @@ def flow(ended: asyncio.Event) -> Iterator[int]:
 
 
 async def slowly(hit: Hit) -> int:
-    """As the rig has it; `healthy` takes its time."""
+    """Answer as in the rig, but let `healthy` take its time."""
     if hit.path == "/healthy":
         await asyncio.sleep(ANSWER)
     return await judge(hit)
 
 
 def install(made: Rig) -> None:
-    """With waits that a loaded machine does not reach: an attempt that times out may have been told (R3)."""
+    """Set waits that a loaded machine does not reach: an attempt that times out may have arrived (R3)."""
     made.site.config["delivery"]["timeout"] = "30s"
     made.site.config["shutdown_grace"] = "60s"
     made.site.write()
@@ -53,7 +53,7 @@ async def works(running: WorkerProcess) -> None:
 
 
 async def replace(old: WorkerProcess, others: list[WorkerProcess]) -> None:
-    """SIGTERM; while it drains those beside it stay ready, and it ends by itself within its grace."""
+    """Send SIGTERM. The others stay ready while it drains, and it ends by itself within its grace."""
     old.send(signal.SIGTERM)
     ended = asyncio.create_task(old.ended(patience=90))
     while not ended.done():
@@ -66,7 +66,7 @@ async def replace(old: WorkerProcess, others: list[WorkerProcess]) -> None:
 
 
 async def alarms(running: WorkerProcess) -> list[str]:
-    """What a worker's metrics show that somebody would be woken for; `refusing` alone may have dead letters."""
+    """The metrics of a worker that would wake somebody. Only `refusing` may have dead letters."""
     found = [
         f"dead letter of {name}" for name in CLIENTS[:2] if await running.metric("dead_letters_total", client_id=name)
     ]
@@ -88,7 +88,7 @@ async def alarms(running: WorkerProcess) -> list[str]:
 async def test_a_rolling_update_is_not_noticed(
     tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell
 ) -> None:
-    """Nothing is lost, no client is told twice, those that stay are ready throughout, and no metric calls anybody."""
+    """Nothing is lost, no client is told twice, the other workers stay ready, and no metric alerts."""
     rounds = form(1, 5)
     async with rig(tmp_path, amqp_url, prefix) as made, AsyncExitStack() as stack:
         install(made)

@@ -1,4 +1,4 @@
-"""Events that their publisher sends again once they are dead letters: it wants another attempt, and each gets one.
+"""A publisher sends events again once they are dead letters. Each gets another attempt.
 
 The client fails at first, so that every delivery is put off; then refuses it, whoever takes it; and then it is mended.
 """
@@ -29,7 +29,7 @@ def judge(hit: Hit) -> int:
 
 
 async def send_again(publisher: Publishes, count: int, letters: Callable[[], Awaitable[set[str]]]) -> None:
-    """Each event once more, as soon as its dead letter is seen."""
+    """Publish each event once more, as soon as its dead letter is there."""
     again: set[str] = set()
 
     async def new() -> set[str]:
@@ -44,7 +44,7 @@ async def send_again(publisher: Publishes, count: int, letters: Callable[[], Awa
 @pytest.mark.fault("publisher", "sent again after its dead letter, two workers")
 @pytest.mark.timeout(900)
 async def test_with_two_workers(tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell) -> None:
-    """The one that put a delivery off is mostly not the one that gave it up: none takes an event for a copy."""
+    """Mostly one worker puts a delivery off and the other gives it up. Neither takes the event for a copy."""
     count = form(80, 2000)
     async with (
         rig(tmp_path, amqp_url, prefix) as made,
@@ -70,7 +70,7 @@ async def test_with_two_workers(tmp_path: Path, amqp_url: str, prefix: str, form
 @pytest.mark.fault("embedded queue", "sent again after its dead letter, put off by a worker that was killed")
 @pytest.mark.timeout(900)
 async def test_with_one_worker_after_another(tmp_path: Path, form: Form[int], tell: Tell) -> None:
-    """The second gives up what the first put off, or put off itself."""
+    """The second worker gives up what the first put off, and what it put off itself."""
     count = form(80, 2000)
     async with embedded(tmp_path) as made:
         made.clients.judge = judge

@@ -1,4 +1,4 @@
-"""The soak in a short form: it holds for the worker as it is, and tells a worker that loses and grows."""
+"""The soak in a short form: a good worker passes, and one that loses and grows is found."""
 
 import sys
 from dataclasses import replace
@@ -37,7 +37,7 @@ async def soak(plan: Plan, node: RabbitmqNode, folder: Path) -> tuple[Figures, l
 async def test_nothing_is_lost_or_wrong(
     tmp_path: Path, module_node: RabbitmqNode, form: Form[float], tell: Tell
 ) -> None:
-    """Faults of every script in a few seconds. Whether it is flat is for a longer run to say."""
+    """Every script makes faults for a few seconds. Only a longer run can say whether memory is flat."""
     figures, told = await soak(replace(SHORT, seconds=form(8, 60), pace=form(0.1, 0.3)), module_node, tmp_path)
     assert figures.complaints == []
     assert any("a worker" in made["what"] for made in figures.made)

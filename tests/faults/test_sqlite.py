@@ -37,7 +37,7 @@ async def until_problem(running: WorkerProcess, text: str | None) -> None:
 @pytest.mark.fault("embedded queue", "worker killed by SIGKILL at random moments, each time with deliveries in flight")
 @pytest.mark.timeout(900)
 async def test_killed_again_and_again(tmp_path: Path, form: Form[int], chance: random.Random, tell: Tell) -> None:
-    """Events are published all the while; whoever publishes finds nobody, or an answer cut off, and sends again."""
+    """The publisher finds nobody, or an answer that is cut off, and sends again."""
     times = form(3, 20)
     async with embedded(tmp_path) as made:
         async with load(made.publisher, rate=100) as end:
@@ -69,7 +69,7 @@ def small_disk(folder: Path, mib: int) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def filled(folder: Path) -> Iterator[None]:
-    """Not a byte is left on that file system."""
+    """Fill that file system to the last byte."""
     ballast = folder / "ballast"
     with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
@@ -83,7 +83,7 @@ def filled(folder: Path) -> Iterator[None]:
 @pytest.mark.fault("embedded queue", "disk full while events come, then free again")
 @pytest.mark.timeout(900)
 async def test_disk_full(tmp_path: Path, form: Form[int], tell: Tell) -> None:
-    """While it is full whoever publishes is told 503 and the probe and the log say why; then all goes on by itself."""
+    """While the disk is full, publishers get 503, and probe and log say why. Then all goes on by itself."""
     times = form(2, 10)
     with small_disk(tmp_path / "disk", mib=12) as disk:
         async with embedded(tmp_path, disk / "queue.db") as made, worker(made.site) as running:
@@ -103,7 +103,7 @@ async def test_disk_full(tmp_path: Path, form: Form[int], tell: Tell) -> None:
 
 
 async def start_on_a_full_disk(made: EmbeddedRig) -> None:
-    """It ends with an error that names the file, or finds room in the queue's own log and stays."""
+    """Start a worker: it ends with an error that names the file, or finds room in the queue's log and stays."""
     async with worker(made.site, ready=False) as started:
         await started.until_said("listening", lambda line: "ops" in line)
         await until_either(started)
@@ -114,7 +114,7 @@ async def start_on_a_full_disk(made: EmbeddedRig) -> None:
 
 
 async def until_either(started: WorkerProcess) -> None:
-    """It consumes, or has ended."""
+    """Wait until it consumes or has ended."""
 
     async def state() -> bool:
         return not started.running or bool(started.said("consuming"))
@@ -125,7 +125,7 @@ async def until_either(started: WorkerProcess) -> None:
 @pytest.mark.fault("embedded queue", "worker killed while the disk is full, started while it is, and when it is free")
 @pytest.mark.timeout(900)
 async def test_killed_on_a_full_disk(tmp_path: Path, form: Form[int], tell: Tell) -> None:
-    """A start on the full disk either succeeds or ends with an error that names the file; afterwards all goes on."""
+    """A start on the full disk succeeds, or ends with an error that names the file. Afterwards all goes on."""
     times = form(1, 5)
     with small_disk(tmp_path / "disk", mib=12) as disk:
         async with embedded(tmp_path, disk / "queue.db") as made:
@@ -148,7 +148,7 @@ async def test_killed_on_a_full_disk(tmp_path: Path, form: Form[int], tell: Tell
 @pytest.mark.fault("embedded queue", "file locked by another process for longer than the worker waits for it")
 @pytest.mark.timeout(900)
 async def test_locked(tmp_path: Path, form: Form[int], tell: Tell) -> None:
-    """Whoever publishes is told 503, the probe and the log say why; once the lock is gone all goes on by itself."""
+    """Publishers get 503, and probe and log say why. Once the lock is gone, all goes on by itself."""
     seconds = form(7, 20)
     async with embedded(tmp_path) as made, worker(made.site) as running:
         async with load(made.publisher, rate=100):

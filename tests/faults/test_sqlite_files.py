@@ -1,4 +1,4 @@
-"""The embedded queue's file, and who else is at it: damage, other programs, a second worker, the command line."""
+"""The file of the embedded queue: damage, other programs, a second worker, and the command line."""
 
 import asyncio
 import contextlib
@@ -53,7 +53,7 @@ def another_programs(file: Path) -> str:
 
 
 async def fill(made: EmbeddedRig) -> None:
-    """A queue in which events wait, and no worker."""
+    """Make a queue in which events wait, without a worker."""
     async with worker(made.site) as running:
         assert await running.stop() == 0
     code, _, _ = await notifier(made, "publish", stdin=events(made, range(500)))
@@ -118,7 +118,7 @@ async def test_an_empty_file_with_a_log_is_refused_and_kept(tmp_path: Path) -> N
 
 @pytest.mark.timeout(300)
 async def test_damage_under_a_running_worker(tmp_path: Path) -> None:
-    """The worker ends and says why, rather than go on for ever with what it cannot read; the next start says it too."""
+    """The worker ends and says why."""
     async with embedded(tmp_path) as made:
         async with worker(made.site) as running:
             await fill_beside(made)
@@ -142,7 +142,7 @@ async def fill_beside(made: EmbeddedRig) -> None:
 @pytest.mark.fault("embedded queue", "a second worker started on the same file: refused, the first undisturbed")
 @pytest.mark.timeout(300)
 async def test_a_second_worker(tmp_path: Path, form: Form[int], tell: Tell) -> None:
-    """It exits 1 and names the file, the other's pid and the way out."""
+    """It exits with 1, and names the file, the other's pid and the way out."""
     times = form(2, 10)
     async with embedded(tmp_path) as made, worker(made.site) as first:
         made.site.config["api"]["listen"] = "127.0.0.1:0"
@@ -165,7 +165,7 @@ async def test_a_second_worker(tmp_path: Path, form: Form[int], tell: Tell) -> N
 @pytest.mark.fault("embedded queue", "the command line beside a running worker: publish, topology show")
 @pytest.mark.timeout(300)
 async def test_the_command_line_beside_a_worker(tmp_path: Path, form: Form[int], tell: Tell) -> None:
-    """What it confirms is delivered like any other; whoever publishes over HTTP meanwhile is never refused."""
+    """Its confirmed events are delivered like any other. Publishers over HTTP are never refused meanwhile."""
     times = form(2, 10)
     async with embedded(tmp_path) as made, worker(made.site) as running:
         publishing = asyncio.create_task(made.publisher.publish(range(200 * times), rate=100))
@@ -188,7 +188,7 @@ async def test_the_command_line_beside_a_worker(tmp_path: Path, form: Form[int],
 
 @pytest.mark.timeout(300)
 async def test_a_message_of_a_newer_notifier_waits(tmp_path: Path) -> None:
-    """Neither told nor buried: it is put off, as it is, for a worker that knows its kind."""
+    """It is neither delivered nor buried, but put off unchanged for a worker that knows its kind."""
     async with embedded(tmp_path) as made:
         await fill(made)
         with contextlib.closing(sqlite3.connect(made.file)) as database:

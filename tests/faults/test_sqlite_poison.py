@@ -1,4 +1,4 @@
-"""Poison on the embedded queue: what kills the process ends in the dead letters, and takes no neighbour with it."""
+"""Poison on the embedded queue: a message that kills the process becomes a dead letter, and no other with it."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ async def look_away(file: Path) -> int:
 @pytest.mark.fault("embedded queue", "an event that kills whoever reads it, others taken beside it")
 @pytest.mark.timeout(1200)
 async def test_one_that_kills_the_process(tmp_path: Path, form: Form[int], tell: Tell) -> None:
-    """It alone reaches the limit and dies; all the others are delivered, those too that come while workers die.
+    """Only the poison reaches the limit. All others are delivered, even those that come while workers die.
 
     In the short form workers die until it is the only one left, and the rest of its hundred lives are mere looks.
     """

@@ -1,4 +1,4 @@
-"""A worker that stood still itself blames no client for it: what comes afterwards is told at once, not put off."""
+"""A worker that stood still blames no client for it: later deliveries go out at once."""
 
 import asyncio
 import signal
@@ -16,7 +16,7 @@ ANSWER = 0.1  # seconds: so that at any moment some are under way, and six secon
 @pytest.mark.fault("worker", "frozen by SIGSTOP for 6 s, past the deadline of every attempt under way")
 @pytest.mark.timeout(300)
 async def test_no_client_is_blamed(tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell) -> None:
-    """Their answers lay unread meanwhile, or their deadline passed; neither is their fault."""
+    """Answers lay unread or deadlines passed meanwhile, which is no fault of the clients."""
     times = form(1, 5)
     async with rig(tmp_path, amqp_url, prefix) as made:
         made.clients.judge = answers(0, ANSWER)  # a client that fails would rightly be put off

@@ -1,15 +1,15 @@
-"""The table of docs/reliability.md is of the faults that are made, and says that nothing was lost."""
+"""The table of docs/reliability.md has the faults of these tests, and says that nothing was lost."""
 
 from tools.faults_table import DOCUMENT, catalogue, written
 
 
 def test_every_fault_has_its_row_and_no_row_is_left_of_another() -> None:
-    """`make faults` writes it."""
+    """`make faults` writes the table."""
     assert {(row[0], row[1]) for row in written(DOCUMENT.read_text())} == set(catalogue())
 
 
 def test_nothing_was_lost() -> None:
-    """The last column is the reason for all the others."""
+    """The last column counts what was lost."""
     rows = written(DOCUMENT.read_text())
     assert rows
     assert [row for row in rows if row[-1] != "0"] == []

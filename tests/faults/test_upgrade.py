@@ -1,4 +1,4 @@
-"""An upgrade, and half of one: what a worker of a later release wrote, taken by one of this release under load."""
+"""An upgrade, and half of one: a worker of this release meets documents of a later one under load."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ def of_a_later_release(kind: str, number: int) -> Mapping[str, object]:
 
 
 async def write(url: str, prefix: str, count: int) -> list[str]:
-    """So many of each kind, as our own workers publish: deliveries into retries, the others into events too.
+    """Publish so many of each kind as workers do: deliveries into retries, the others also into events.
 
     Returns the event ids.
     """
@@ -51,7 +51,7 @@ async def write(url: str, prefix: str, count: int) -> list[str]:
 async def test_documents_of_a_later_release(
     tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell
 ) -> None:
-    """They wait, and everything else is delivered; once a worker of that release is there, they are delivered too."""
+    """They wait, and everything else is delivered. A worker of that release then delivers them too."""
     count = form(20, 1000)
 
     def waiting(found: list[Found], theirs: list[str]) -> int:

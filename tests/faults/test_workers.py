@@ -1,4 +1,4 @@
-"""Workers that die, and one that freezes: what they held is taken by whoever comes next, and nothing is lost."""
+"""Workers die or freeze: the next one takes what they held, and nothing is lost."""
 
 import asyncio
 import random
@@ -19,7 +19,7 @@ KILLED = "held by a worker that was killed"
 async def test_killed_again_and_again(
     tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
 ) -> None:
-    """Events are published all the while."""
+    """Events are published meanwhile."""
     times = form(4, 20)
     async with rig(tmp_path, amqp_url, prefix) as made:
         async with worker(made.site) as running:
@@ -61,7 +61,7 @@ async def test_one_of_two_killed(
 @pytest.mark.fault("worker", "frozen by SIGSTOP until the broker has given it up (three heartbeats), then continued")
 @pytest.mark.timeout(300)
 async def test_frozen_past_the_heartbeat(tmp_path: Path, amqp_url: str, prefix: str, tell: Tell) -> None:
-    """The broker closes its connection and hands what it held to the other; awake again, it goes on by itself."""
+    """The broker hands what it held to the other worker. Once awake, it goes on by itself."""
     async with rig(tmp_path, f"{amqp_url}?heartbeat=2", prefix) as made:
         async with worker(made.site) as first, worker(made.site) as second:
             publishing = asyncio.create_task(made.publisher.publish(range(1500), rate=100))

@@ -1,4 +1,4 @@
-"""A publisher that sends the worst events it may, one after another: nobody else waits for them, and nothing grows."""
+"""A publisher sends the worst events it may: nobody else waits for them, and nothing grows."""
 
 import asyncio
 import contextlib
@@ -75,7 +75,7 @@ class Watch(threading.Thread):
 
 @contextlib.asynccontextmanager
 async def watched(running: WorkerProcess) -> AsyncIterator[Watch]:
-    """Look at it for as long as the block lasts."""
+    """Watch the worker while the block lasts."""
     watch = Watch(await running.ops(), running.pid)
     watch.start()
     try:
@@ -99,7 +99,7 @@ async def one_behind(made: Rig, number: int) -> float:
 async def test_the_worst_events_in_a_row(
     tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell
 ) -> None:
-    """A logout behind a hundred of them comes at once; each of them is one dead letter, no larger than what came."""
+    """A logout behind a hundred of them comes at once. Each becomes one dead letter, no larger than the event."""
     count = form(AT_ONCE, 10 * AT_ONCE)
     bodies = list(worst(count))
     async with rig(tmp_path, amqp_url, prefix) as made:
@@ -129,7 +129,7 @@ async def test_the_worst_events_in_a_row(
 async def test_the_worst_events_by_http(
     tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell
 ) -> None:
-    """A hundred at a time; each is answered with its first mistakes."""
+    """They come a hundred at a time, and each is answered with its first mistakes."""
     async with rig(tmp_path, amqp_url, prefix) as made, worker(made.site) as running:
         watch, late = await posted(made, running, form(1, 10))
         await made.until_settled()
@@ -141,7 +141,7 @@ async def test_the_worst_events_by_http(
 @pytest.mark.fault("embedded queue", "the worst events of 128 KiB by HTTP: nobody waits for them, and nothing grows")
 @pytest.mark.timeout(900)
 async def test_the_worst_events_on_the_embedded_queue(tmp_path: Path, form: Form[int], tell: Tell) -> None:
-    """As on RabbitMQ; whoever publishes by HTTP is told what is wrong."""
+    """As on RabbitMQ: the answer says what is wrong."""
     async with embedded(tmp_path) as made, worker(made.site) as running:
         watch, late = await posted(made, running, form(1, 10))
         await made.until_settled()

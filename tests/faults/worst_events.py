@@ -1,4 +1,4 @@
-"""The worst events of 128 KiB that a publisher may send: dear to read, to bury or to put off."""
+"""The worst events of 128 KiB that a publisher may send: costly to read, to bury or to put off."""
 
 import base64
 import itertools
@@ -27,7 +27,7 @@ def filled(entry: Callable[[int], str], *, iss: str = ISSUER) -> bytes:
 
 
 def name(index: int) -> str:
-    """A short one, each another."""
+    """A short name, different for each index."""
     return chr(CJK + index % 20_000) + "x" * (index // 20_000)
 
 
@@ -59,5 +59,5 @@ WORST: dict[str, bytes] = {
 
 
 def worst(count: int) -> Iterator[bytes]:
-    """So many of them, by turns."""
+    """So many of them, in turn."""
     return itertools.islice(itertools.cycle(WORST.values()), count)
