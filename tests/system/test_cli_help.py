@@ -10,32 +10,11 @@ from notifier import __version__
 from tests.system.command import ROOT, command, environment, notifier
 
 COMMANDS = (
-    "run",
-    "demo",
-    "publish",
-    "check",
-    "doctor",
-    "explain",
-    "schema",
-    "keys",
-    "keys generate",
-    "keys jwks",
-    "topology",
-    "topology show",
-    "topology declare",
-    "topology delete",
-    "status",
-    "dead-letters",
-    "dead-letters list",
-    "dead-letters show",
-    "dead-letters replay",
-    "dead-letters discard",
-    "dead-letters export",
-    "capacity",
-    "log-id",
-    "report",
-    "collect",
-)
+    "run", "demo", "publish", "check", "doctor", "explain", "schema", "keys", "keys generate", "keys jwks",
+    "topology", "topology show", "topology declare", "topology delete", "status",
+    "dead-letters", "dead-letters list", "dead-letters show", "dead-letters replay", "dead-letters discard",
+    "dead-letters export", "capacity", "log-id", "report", "collect",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("words", ["", *COMMANDS])
