@@ -158,6 +158,6 @@ def prefix(amqp_url: str) -> Iterator[str]:
 async def _delete_topology(url: str, prefix: str) -> None:
     """Imported here, since most tests need no broker and should not pay for its library."""
     from notifier.adapters.queues.rabbitmq.administration import delete_topology  # noqa: PLC0415
-    from notifier.adapters.queues.rabbitmq.options import RabbitOptions  # noqa: PLC0415
+    from tests.rabbit_options import rabbit_options  # noqa: PLC0415
 
-    await delete_topology(RabbitOptions(urls=(url,), prefix=prefix))
+    await delete_topology(rabbit_options(url, prefix))

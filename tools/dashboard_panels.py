@@ -147,8 +147,11 @@ def _backlog() -> list[Panel]:
             queries=[(f"max by (queue) (notifier_queue_oldest_seconds{{{HERE}}})", "{{queue}}")],
         ),
         Panel(
-            title="Waiting for a later attempt", kind="lines", text="In the delay queues.",
-            queries=[(f'sum(max by (queue) (notifier_queue_messages{{{HERE},queue=~"delay.*"}}))', "delayed")],
+            title="Waiting for a later attempt", kind="lines", text="In the delay queues, and in the buckets.",
+            queries=[
+                (f'sum(max by (queue) (notifier_queue_messages{{{HERE},queue=~"delay.*"}}))', "delayed"),
+                (f'max(notifier_queue_messages{{{HERE},queue="parked"}})', "parked"),
+            ],
         ),
         Panel(
             title="Dead letters that lie there", kind="lines", text="Until an operator replays or discards them.",

@@ -46,6 +46,7 @@ def rabbit_options(settings: QueueSettings) -> RabbitOptions:
         tls=None if tls is None else tls.files(),
         prefix=settings.prefix,
         topology=settings.topology,
+        buckets=settings.buckets,
         max_event=settings.max_event,
     )
 

@@ -8,3 +8,5 @@ from notifier.domain.message import Lane
 PREFETCH: Mapping[Lane, int] = MappingProxyType({Lane.EVENTS: 512, Lane.RETRIES: 64, Lane.BULK: 64})
 MAX_IN_FLIGHT = 512
 MAX_EVENT = 128 * 1024
+BUCKETS = 64
+MOST_BUCKETS = 1024

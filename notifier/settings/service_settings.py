@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AwareDatetime, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from notifier.domain.client import CircuitPolicy, Client, EgressPolicy, RetryPolicy, Route
-from notifier.domain.defaults import MAX_EVENT, MAX_IN_FLIGHT, PREFETCH
+from notifier.domain.defaults import BUCKETS, MAX_EVENT, MAX_IN_FLIGHT, MOST_BUCKETS, PREFETCH
 from notifier.domain.message import Lane
 from notifier.domain.registry import Registry
 from notifier.settings.policies import CircuitSettings, EgressSettings, RetrySettings, TlsSettings, hold_mistake
@@ -82,6 +82,12 @@ class QueueSettings(Section):
     )
     topology: Literal["declare", "verify"] = Field(
         "declare", description="`declare` creates what is missing; `verify` changes nothing on the broker."
+    )
+    buckets: int = Field(
+        BUCKETS,
+        ge=1,
+        le=MOST_BUCKETS,
+        description="Queues in which deliveries wait for clients that are down. Clients share them.",
     )
     prefetch: Prefetch = Field(Prefetch(), description="Messages taken and not yet acked, by lane.")
     max_event: Size = Field(

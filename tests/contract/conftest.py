@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.operations.queue_port import Queue
 from tests.contract.queues import Place
+from tests.rabbit_options import rabbit_options
 
 
 def rabbit(amqp_url: str, prefix: str) -> Place:
     """A prefix on the test's broker."""
-    return Place(lambda prefetch: RabbitQueue(RabbitOptions(urls=(amqp_url,), prefix=prefix, prefetch=prefetch)))
+    return Place(lambda prefetch: RabbitQueue(rabbit_options(amqp_url, prefix, prefetch=prefetch)))
 
 
 @pytest.fixture(params=["sqlite", "rabbitmq"])

@@ -8,7 +8,6 @@ import aiormq
 import pytest
 
 from notifier.adapters.queues.rabbitmq.dead_letters import RabbitDeadLetters, RabbitVisit
-from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.domain.dead_letter import bury_raw, dump_dead_letter, load_dead_letter
 from notifier.domain.documents import dump_delivery, load_delivery
 from notifier.domain.errors import Mistake, QueueUnavailable
@@ -28,6 +27,7 @@ from notifier.operations.dead_letter_repair import discard, replay
 from notifier.operations.queue_port import Queue
 from tests.contract.letters import DELIVERY, ISS, RULES, bury, course, letter
 from tests.contract.queues import Inbox, Place, names, ready
+from tests.rabbit_options import rabbit_options
 
 MANY = 450  # more than are taken together on either queue
 ALL = LetterFilter()
@@ -251,7 +251,7 @@ async def test_two_visits_at_once_would_see_halves(rabbit_place: Place, amqp_url
     """So on a broker the second waits, and says what for; afterwards it is let in."""
     queue = await rabbit_place.open()
     await bury(queue, letter("a"))
-    impatient = RabbitDeadLetters(RabbitOptions(urls=(amqp_url,), prefix=prefix), queue.publish, busy_for=0.0)
+    impatient = RabbitDeadLetters(rabbit_options(amqp_url, prefix), queue.publish, busy_for=0.0)
     async with queue.dead_letters().visit(ROWS):
         with pytest.raises(QueueUnavailable, match="held by another command"):
             await seen(impatient)

@@ -24,6 +24,7 @@ from notifier.domain.message import DEAD, Lane
 from tests.certificates import authority
 from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing
 from tests.contract.test_rabbitmq_traps import eventually, publish_until_durable
+from tests.rabbit_options import rabbit_options
 
 NOTHING = b"\0" * 64  # said by nobody
 CHANNEL_CLOSE = b"\x00\x14\x00\x28"
@@ -129,7 +130,7 @@ async def proxy(amqp_url: str, tmp_path: Path) -> AsyncIterator[Proxy]:
 @pytest.fixture
 def options(proxy: Proxy, prefix: str, tmp_path: Path) -> RabbitOptions:
     """By way of the proxy."""
-    return RabbitOptions(urls=(f"{proxy.url}?heartbeat=1",), prefix=prefix, tls=TlsFiles(ca_file=tmp_path / "ca.pem"))
+    return rabbit_options(f"{proxy.url}?heartbeat=1", prefix, tls=TlsFiles(ca_file=tmp_path / "ca.pem"))
 
 
 @pytest.fixture

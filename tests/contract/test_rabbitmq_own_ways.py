@@ -22,7 +22,6 @@ from structlog.testing import capture_logs
 
 from notifier.adapters.queues.rabbitmq import insides, publishing
 from notifier.adapters.queues.rabbitmq.feed_target import RabbitFeedTarget
-from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.rabbitmq.wire import frames
 from notifier.app.doctor_checks import libraries
@@ -31,6 +30,7 @@ from notifier.domain.message import DEAD, Kind, Lane, Outgoing
 from notifier.operations.doctor import Severity
 from tests.contract.queues import PATIENCE, Inbox, consuming, delay, names, outgoing, ready
 from tests.contract.test_rabbitmq_traps import publish_until_durable
+from tests.rabbit_options import rabbit_options
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.waiting import until
 
@@ -164,7 +164,7 @@ def _look_again() -> None:
 @pytest.fixture
 async def worker(amqp_url: str, prefix: str) -> AsyncIterator[tuple[RabbitQueue, Inbox]]:
     """A worker's queue, consuming."""
-    queue, inbox = RabbitQueue(RabbitOptions(urls=(amqp_url,), prefix=prefix)), Inbox()
+    queue, inbox = RabbitQueue(rabbit_options(amqp_url, prefix)), Inbox()
     await queue.open()
     await asyncio.wait_for(queue.ready(), PATIENCE)
     await queue.consume(inbox)
@@ -253,7 +253,7 @@ async def test_where_nothing_bears_such_a_one_a_lane_takes_one_at_a_time(
 ) -> None:
     """So each loss of the connection counts against the message that caused it, and against no neighbour."""
     with _made(bearing, monkeypatch):
-        queue, inbox = RabbitQueue(RabbitOptions(urls=(amqp_url,), prefix=prefix)), Inbox()
+        queue, inbox = RabbitQueue(rabbit_options(amqp_url, prefix)), Inbox()
         await queue.open()
         await asyncio.wait_for(queue.ready(), PATIENCE)
         await queue.consume(inbox)
@@ -329,7 +329,7 @@ async def test_letters_are_looked_at_and_outcomes_are_sent(
     await queue.publish(DEAD, outgoing("a"))
     await queue.publish(DEAD, outgoing("b"))
     assert names(await queue.browse(DEAD, 10)) == ["a", "b"]
-    outcomes = RabbitFeedTarget(RabbitOptions(urls=(amqp_url,), prefix=prefix))
+    outcomes = RabbitFeedTarget(rabbit_options(amqp_url, prefix))
     running = asyncio.create_task(outcomes.run())
     try:
         async with asyncio.timeout(PATIENCE):

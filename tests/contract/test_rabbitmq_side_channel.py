@@ -12,6 +12,7 @@ from notifier.adapters.queues.rabbitmq.administration import declare_topology, l
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing
+from tests.rabbit_options import rabbit_options
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.waiting import until
 
@@ -19,7 +20,7 @@ from tests.system.waiting import until
 @pytest.fixture
 def options(amqp_url: str, prefix: str) -> RabbitOptions:
     """This test's own corner of the broker."""
-    return RabbitOptions(urls=(amqp_url,), prefix=prefix)
+    return rabbit_options(amqp_url, prefix)
 
 
 class NamedWorkers:
@@ -168,9 +169,7 @@ async def test_who_may_not_declare_replies_and_cannot_be_asked(
     await asyncio.to_thread(rabbitmq.ctl, "add_user", options.prefix, "secret")
     await asyncio.to_thread(rabbitmq.ctl, "set_permissions", options.prefix, "^$", ".*", ".*")
     await declare_topology(options)
-    humble = RabbitOptions(
-        urls=(amqp_url,), prefix=options.prefix, topology="verify", credentials=lambda: (options.prefix, "secret")
-    )
+    humble = rabbit_options(amqp_url, options.prefix, topology="verify", credentials=lambda: (options.prefix, "secret"))
     replying = await workers.start(humble, b"humble")
     answering = await workers.start(options, b"worker")
     await until_answered(options, {b"worker"})

@@ -16,6 +16,7 @@ from notifier.domain.client import TlsFiles
 from notifier.domain.errors import ConfigurationError, QueueError, TopologyMismatch
 from notifier.domain.message import Lane
 from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing, ready
+from tests.rabbit_options import BUCKETS, rabbit_options
 from tests.rabbitmq_node import RabbitmqNode
 
 
@@ -29,13 +30,13 @@ async def administrator(amqp_url: str) -> AsyncIterator[aio_pika.abc.AbstractCon
 @pytest.fixture
 def options(amqp_url: str, prefix: str) -> RabbitOptions:
     """This test's own corner of the broker."""
-    return RabbitOptions(urls=(amqp_url,), prefix=prefix)
+    return rabbit_options(amqp_url, prefix)
 
 
 def test_every_queue_is_quorum_with_a_finite_limit() -> None:
     """No `x-delivery-limit` means 20 on 4.x, and -1 drops at the first requeue on 3.10: it is given, and positive."""
-    topology = topology_of("notifier")
-    assert len(topology.queues) == 1 + len(Lane) + len(HOPS)
+    topology = topology_of(RabbitOptions(urls=("amqp://host/",)))
+    assert len(topology.queues) == 1 + len(Lane) + len(HOPS) + 64
     for queue in topology.queues:
         limit = queue.arguments["x-delivery-limit"]
         assert isinstance(limit, int)
@@ -47,8 +48,10 @@ def test_every_queue_is_quorum_with_a_finite_limit() -> None:
 
 
 def test_delays_are_one_constant_each() -> None:
-    """Queue `delay.Ns` holds N seconds and hands on to `retries`; each lane hands on to `dead`."""
-    queues = {queue.name: queue.arguments for queue in topology_of("p").queues}
+    """Queue `delay.Ns` holds N seconds and hands on to `retries`, as a bucket does; each lane hands on to `dead`."""
+    queues = {queue.name: queue.arguments for queue in topology_of(rabbit_options("amqp://host/", "p")).queues}
+    for number in range(BUCKETS):
+        assert queues[f"p.parked-{number:02d}.delay.1024s"] == queues["p.delay.1024s"]
     for hop in HOPS:
         assert queues[f"p.delay.{hop}s"]["x-message-ttl"] == hop * 1000
         assert queues[f"p.delay.{hop}s"]["x-dead-letter-routing-key"] == "p.retries"
@@ -70,7 +73,7 @@ async def test_another_argument_is_named(
     """A queue with another argument gives an error with the queue, the argument, both values and the way out."""
     channel = await administrator.channel()
     name = f"{options.prefix}.events"
-    arguments: FieldTable = {**topology_of(options.prefix).queues[1].arguments, "x-delivery-limit": 5}
+    arguments: FieldTable = {**topology_of(options).queues[1].arguments, "x-delivery-limit": 5}
     await channel.declare_queue(name, durable=True, arguments=arguments)
     for check in (declare_topology, verify_topology):
         with pytest.raises(TopologyMismatch) as caught:
@@ -123,7 +126,7 @@ async def test_verify_declares_nothing(options: RabbitOptions) -> None:
 
 async def test_verify_goes_on_once_declared(options: RabbitOptions, amqp_url: str) -> None:
     """A worker with `topology: verify` waits, and starts when somebody has declared."""
-    queue = RabbitQueue(RabbitOptions(urls=(amqp_url,), prefix=options.prefix, topology="verify"))
+    queue = RabbitQueue(rabbit_options(amqp_url, options.prefix, topology="verify"))
     await queue.open()
     try:
         with pytest.raises(TopologyMismatch):
@@ -143,9 +146,7 @@ async def test_verify_needs_no_permission_to_configure(
         pytest.skip("needs rabbitmqctl on the node")
     await asyncio.to_thread(rabbitmq.ctl, "add_user", options.prefix, "secret")
     await asyncio.to_thread(rabbitmq.ctl, "set_permissions", options.prefix, "^$", ".*", ".*")
-    humble = RabbitOptions(
-        urls=(amqp_url,), prefix=options.prefix, topology="verify", credentials=lambda: (options.prefix, "secret")
-    )
+    humble = rabbit_options(amqp_url, options.prefix, topology="verify", credentials=lambda: (options.prefix, "secret"))
     with pytest.raises(QueueError, match=r"ACCESS_REFUSED.*verify"):
         await declare_topology(humble)
     await declare_topology(options)
@@ -167,7 +168,7 @@ async def test_delete_takes_messages_and_leaves_the_connection(options: RabbitOp
 
 async def test_the_prefix_is_honoured(options: RabbitOptions, amqp_url: str) -> None:
     """Two prefixes are two systems: an event of one never meets the other."""
-    other = RabbitOptions(urls=(amqp_url,), prefix=f"{options.prefix}.b")
+    other = rabbit_options(amqp_url, f"{options.prefix}.b")
     queues = RabbitQueue(options), RabbitQueue(other)
     inboxes = Inbox(), Inbox()
     try:
@@ -186,13 +187,13 @@ async def test_the_prefix_is_honoured(options: RabbitOptions, amqp_url: str) -> 
 
 
 def test_options_refuse_what_would_hurt() -> None:
-    """No host, TLS that would be ignored, and a consumer without prefetch are mistakes, all named at once."""
+    """No host, TLS that would be ignored, a lane without prefetch, and no buckets are mistakes, all named at once."""
     with pytest.raises(ConfigurationError) as caught:
-        RabbitOptions(urls=("amqp://user:secret@host/",), tls=TlsFiles(), prefetch={Lane.BULK: 0, Lane.EVENTS: 5000})
+        RabbitOptions(urls=("amqp://user:secret@host/",), tls=TlsFiles(), prefetch={Lane.BULK: 0}, buckets=0)
     assert [mistake.path for mistake in caught.value.mistakes] == [
         "queue.tls",
         "queue.prefetch.bulk",
-        "queue.prefetch.events",
+        "queue.buckets",
     ]
     with pytest.raises(ConfigurationError):
         RabbitOptions(urls=())

@@ -17,11 +17,11 @@ from pamqp import commands
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.domain.errors import QueueError, QueueUnavailable
 from notifier.domain.message import DEAD, Kind, Lane, Outgoing, Whole
 from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing, ready
+from tests.rabbit_options import rabbit_options
 from tests.rabbitmq_node import RabbitmqNode
 
 Open = Callable[..., Awaitable[RabbitQueue]]
@@ -33,7 +33,7 @@ async def worker(amqp_url: str, prefix: str) -> AsyncIterator[Open]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def open_one(inbox: Inbox | None = None, **options: object) -> RabbitQueue:
-            queue = RabbitQueue(RabbitOptions(**{"urls": (amqp_url,), "prefix": prefix} | options))  # type: ignore[arg-type]  # a test names what it needs
+            queue = RabbitQueue(rabbit_options(amqp_url, prefix, **options))
             stack.push_async_callback(queue.close)
             await queue.open()
             await asyncio.wait_for(queue.ready(), PATIENCE)
@@ -298,7 +298,7 @@ async def test_a_memory_alarm_blocks_publishing_alone(worker: Open, node: Rabbit
 
 async def test_a_killed_broker_loses_nothing_confirmed(own_node: RabbitmqNode) -> None:
     """Power cut and restart in the middle of publishing: everything confirmed comes, without anybody's doing."""
-    queue, inbox = RabbitQueue(RabbitOptions(urls=(own_node.url,))), Inbox()
+    queue, inbox = RabbitQueue(rabbit_options(own_node.url)), Inbox()
     await queue.open()
     await asyncio.wait_for(queue.ready(), PATIENCE)
     confirmed: set[str] = set()
@@ -390,9 +390,7 @@ async def _publish_raw(
 async def test_credentials_are_read_again(amqp_url: str, prefix: str) -> None:
     """A refused password is said in words, without the password; a corrected one is used without a restart."""
     passwords = iter(["wrong-secret"] * 2)
-    queue = RabbitQueue(
-        RabbitOptions(urls=(amqp_url,), prefix=prefix, credentials=lambda: ("guest", next(passwords, "guest")))
-    )
+    queue = RabbitQueue(rabbit_options(amqp_url, prefix, credentials=lambda: ("guest", next(passwords, "guest"))))
     await queue.open()
     try:
         with pytest.raises(QueueError, match=r"refused the user name or the password") as caught:
@@ -411,7 +409,7 @@ async def test_another_host_of_the_cluster_serves(worker: Open, amqp_url: str) -
 
 async def test_a_virtual_host_that_is_not_there(amqp_url: str) -> None:
     """The refusal names it."""
-    queue = RabbitQueue(RabbitOptions(urls=(f"{amqp_url.rstrip('/')}/nowhere",)))
+    queue = RabbitQueue(rabbit_options(f"{amqp_url.rstrip('/')}/nowhere"))
     await queue.open()
     try:
         with pytest.raises(QueueError, match=r"virtual host 'nowhere'"):

@@ -17,7 +17,7 @@ from typing import TypeVar
 import pytest
 
 from notifier.adapters.queues.rabbitmq.administration import delete_topology
-from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from tests.rabbit_options import rabbit_options
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.ledger import Account
 
@@ -44,7 +44,7 @@ async def queues(module_node: RabbitmqNode) -> AsyncIterator[str]:
     """A queue prefix on `module_node` for one test. Its queues are deleted afterwards."""
     name = f"test-{secrets.token_hex(4)}"
     yield name
-    await delete_topology(RabbitOptions(urls=(module_node.url,), prefix=name))
+    await delete_topology(rabbit_options(module_node.url, name))
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from tests.faults.conftest import Form, Tell
 from tests.faults.rig import Rig, answers, rig
 from tests.faults.rig import load as rig_load
+from tests.rabbit_options import BUCKETS
 from tests.rabbitmq_cluster import RabbitmqCluster, rabbitmq_cluster
 from tests.rabbitmq_node import RabbitmqMissing, RabbitmqNode
 from tests.system.waiting import until
@@ -52,7 +53,7 @@ def amqp_url(cluster: RabbitmqCluster) -> str:
 @pytest.fixture
 async def members(cluster: RabbitmqCluster, prefix: str) -> list[RabbitmqNode]:
     """The nodes, the leader of `events` first; the queues stand and have a member on each."""
-    await declare_topology(RabbitOptions(urls=tuple(cluster.urls), prefix=prefix))
+    await declare_topology(RabbitOptions(urls=tuple(cluster.urls), prefix=prefix, buckets=BUCKETS))
     leader = await leader_of(cluster, prefix)
     return [leader, *(node for node in cluster.nodes if node is not leader)]
 

@@ -18,10 +18,10 @@ import tree_sitter
 import tree_sitter_c_sharp
 
 from notifier.adapters.queues.rabbitmq.administration import declare_topology
-from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from tests.apt_programs import ProgramMissing
 from tests.certificates import Authority, authority
 from tests.conftest import node_or_exit
+from tests.rabbit_options import rabbit_options
 from tests.rabbitmq_node import RabbitmqNode
 from tests.samples.languages import EXAMPLES, Ended, Samples
 
@@ -54,7 +54,7 @@ def module_node(ours: Authority) -> Iterator[RabbitmqNode]:
         line for line in (ROOT / "docs/publishing.md").read_text().splitlines() if "set_permissions -p / idp" in line
     ]
     with node_or_exit(ours.issue("localhost")) as node:
-        asyncio.run(declare_topology(RabbitOptions(urls=(node.url,))))
+        asyncio.run(declare_topology(rabbit_options(node.url)))
         node.ctl("add_user", "idp", "secret")
         node.ctl(*shlex.split(line)[1:])
         yield node

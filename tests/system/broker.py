@@ -9,10 +9,15 @@ from typing import Any
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, HeadersType
 
+from tests.rabbit_options import BUCKETS
 from tests.system.waiting import PATIENCE, until
 
 # In the order in which messages move on by themselves: who looks at one after the other misses none.
-QUEUES = (*(f"delay.{2**power}s" for power in range(17)), "events", "bulk", "retries", "dead")
+QUEUES = (
+    *(f"parked-{number:02d}.delay.1024s" for number in range(BUCKETS)),
+    *(f"delay.{2**power}s" for power in range(17)),
+    *("events", "bulk", "retries", "dead"),
+)
 
 
 class Broker:

@@ -6,14 +6,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.rabbit_options import BUCKETS
+
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Of the process: 80 columns, no colours, no setting but `more`."""
+    """Of the process: 80 columns, no colours, few buckets, no other setting but `more`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("NOTIFIER_")}
-    return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "NO_COLOR": "1", **(more or {})}
+    ours = {"PYTHONPATH": str(ROOT), "COLUMNS": "80", "NO_COLOR": "1", "NOTIFIER_QUEUE__BUCKETS": str(BUCKETS)}
+    return kept | ours | dict(more or {})
 
 
 def command(arguments: Sequence[str | Path]) -> list[str]:

@@ -13,6 +13,7 @@ from joserfc.jwk import import_key
 
 from notifier.adapters.signers.key_files import generate_key
 from notifier.domain.client import Algorithm
+from tests.rabbit_options import BUCKETS
 
 ISSUER = "https://id.example.com"
 OTHER = "https://other.example.com"
@@ -31,7 +32,7 @@ class Site:
         self._jwks: dict[str, list[dict[str, Any]]] = {}
         queue: dict[str, Any] = {"url": queue_url}
         if queue_url.startswith("amqp"):
-            queue["prefix"] = prefix
+            queue |= {"prefix": prefix, "buckets": BUCKETS}
         self.config: dict[str, Any] = {
             "queue": queue,
             "ops": {"listen": "127.0.0.1:0"},

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.dead_letter import DeadLetter, bury_delivery, bury_raw
@@ -20,6 +19,7 @@ from notifier.domain.message import DEAD, Lane, Message
 from notifier.domain.outcome import DeadReason
 from notifier.operations.queue_port import Queue
 from tests.contract.letters import DELIVERY, bury, letter
+from tests.rabbit_options import rabbit_options
 from tests.system.command import command, environment, notifier
 
 BODY = b'{"iss": "https://id.example.com", "sub": "bob-sub-5", "clients": []}'
@@ -38,7 +38,7 @@ class Place:
         url = self.settings["NOTIFIER_QUEUE__URL"]
         if url.startswith("sqlite:"):
             return SqliteQueue(SqliteOptions(path=self.folder / url.removeprefix("sqlite:")))
-        return RabbitQueue(RabbitOptions(urls=(url,), prefix=self.settings["NOTIFIER_QUEUE__PREFIX"]))
+        return RabbitQueue(rabbit_options(url, self.settings["NOTIFIER_QUEUE__PREFIX"]))
 
     def fill(self, letters: Sequence[DeadLetter]) -> None:
         async def fill() -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.message import Lane, Message
+from tests.rabbit_options import rabbit_options
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.command import command, environment, notifier
 
@@ -40,7 +40,7 @@ def in_file(path: Path, lane: Lane = Lane.EVENTS) -> Sequence[Message]:
 
 def in_broker(url: str, prefix: str, lane: Lane = Lane.EVENTS) -> Sequence[Message]:
     """What waits in RabbitMQ."""
-    return asyncio.run(waiting(RabbitQueue(RabbitOptions(urls=(url,), prefix=prefix)), lane))
+    return asyncio.run(waiting(RabbitQueue(rabbit_options(url, prefix)), lane))
 
 
 def test_an_event_over_many_lines_arrives_as_it_was_written(tmp_path: Path) -> None:

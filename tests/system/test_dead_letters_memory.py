@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.message import DEAD, Kind, Outgoing
+from tests.rabbit_options import rabbit_options
 from tests.system.command import PATIENCE, command, environment
 
 pytestmark = pytest.mark.full
@@ -51,7 +51,7 @@ async def test_150_letters_of_2_mib_take_little_memory(place: tuple[str, str], t
     if url.startswith("sqlite:"):
         queue = SqliteQueue(SqliteOptions(path=Path(url.removeprefix("sqlite:"))))
     else:
-        queue = RabbitQueue(RabbitOptions(urls=(url,), prefix=prefix))
+        queue = RabbitQueue(rabbit_options(url, prefix))
     await queue.open()
     await queue.ready()
     for number in range(LETTERS):

@@ -28,7 +28,6 @@ from notifier.adapters.configuration.live_configuration import Loaded, load
 from notifier.adapters.configuration.mistakes import submodel
 from notifier.adapters.configuration.tokens_file import TokenEntry, load_tokens
 from notifier.adapters.queues.rabbitmq.administration import declare_topology
-from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.signers.key_files import generate_key
 from notifier.adapters.telemetry.logs import LogObserver, SubjectHash
@@ -49,6 +48,7 @@ from notifier.domain.session_ended import SessionEnded
 from notifier.pipeline import facts
 from notifier.settings.clients import ClientMetadata
 from notifier.settings.service_settings import Settings
+from tests.rabbit_options import rabbit_options
 from tests.rabbitmq_node import RabbitmqNode
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +93,7 @@ def names(rows: list[list[str]], column: int = 0) -> list[str]:
 
 async def taken(url: str, prefix: str) -> list[SessionEnded]:
     """The events that wait, as the worker would understand them."""
-    queue = RabbitQueue(RabbitOptions(urls=(url,), prefix=prefix))
+    queue = RabbitQueue(rabbit_options(url, prefix))
     await queue.open()
     try:
         await queue.ready()
@@ -136,7 +136,7 @@ def test_the_request_that_is_printed_is_the_file_of_docs_examples() -> None:
 async def test_the_python_sample_publishes_an_event_that_is_understood(amqp_url: str, prefix: str) -> None:
     """Run as it stands, against a broker whose topology stands."""
     (code,) = blocks(PUBLISHING, "python")
-    await declare_topology(RabbitOptions(urls=(amqp_url,), prefix=prefix))
+    await declare_topology(rabbit_options(amqp_url, prefix))
     status, output = await run_sample(code, amqp_url, prefix)
     assert (status, output) == (0, "")
     (event,) = await taken(amqp_url, prefix)
@@ -242,7 +242,7 @@ async def test_with_the_permissions_that_are_printed_both_do_their_work_and_no_m
 ) -> None:
     """The worker declares its topology; the publisher publishes an event, and nothing that passes for ours."""
     worker, publisher = (f"amqp://{user}:secret@127.0.0.1:{rabbitmq.port}/{vhost}" for user in ("notifier", "idp"))
-    await declare_topology(RabbitOptions(urls=(worker,)))
+    await declare_topology(rabbit_options(worker))
     (code,) = blocks(PUBLISHING, "python")
     status, output = await run_sample(code, publisher, "notifier")
     assert (status, output) == (0, "")
@@ -258,7 +258,7 @@ async def test_with_the_permissions_that_are_printed_a_publisher_is_told_what_be
 ) -> None:
     """Direct reply-to needs none beside that to publish."""
     worker, publisher = (f"amqp://{user}:secret@127.0.0.1:{rabbitmq.port}/{vhost}" for user in ("notifier", "idp"))
-    queue = RabbitQueue(RabbitOptions(urls=(worker,)))
+    queue = RabbitQueue(rabbit_options(worker))
     queue.side_channel.listen(lambda: b"", lambda _who, _body: None)
     await queue.open()
     replies: asyncio.Queue[bytes] = asyncio.Queue()

@@ -9,16 +9,16 @@ from yarl import URL
 
 from notifier.adapters.queues.rabbitmq.administration import declare_topology, survey_topology
 from notifier.adapters.queues.rabbitmq.examination import examine_broker
-from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.adapters.queues.sqlite.examination import examine_file
 from notifier.domain.errors import QueueError
+from tests.rabbit_options import rabbit_options
 from tests.rabbitmq_node import RabbitmqNode
 
 
 async def test_a_broker_that_is_well(amqp_url: str, prefix: str) -> None:
     """First everything is missing, and stays so; then everything stands, and nothing is left behind."""
-    options = RabbitOptions(urls=(amqp_url,), prefix=prefix)
+    options = rabbit_options(amqp_url, prefix)
     state = await examine_broker(options)
     assert len(state.missing) == 24
     assert (state.may_configure, state.may_write, state.may_read, state.blocked) == (True, True, True, False)
@@ -32,12 +32,12 @@ async def test_a_broker_that_is_well(amqp_url: str, prefix: str) -> None:
 
 async def test_one_that_refuses_or_is_away(amqp_url: str) -> None:
     """In words, without the password."""
-    refused = RabbitOptions(urls=(str(URL(amqp_url).with_user("nobody").with_password("s3cret-9")),))
+    refused = rabbit_options(str(URL(amqp_url).with_user("nobody").with_password("s3cret-9")))
     with pytest.raises(QueueError) as error:
         await examine_broker(refused)
     assert "s3cret" not in str(error.value)
     with pytest.raises(QueueError):
-        await examine_broker(RabbitOptions(urls=("amqp://127.0.0.1:1/",)))
+        await examine_broker(rabbit_options("amqp://127.0.0.1:1/"))
 
 
 async def test_permissions_and_alarms(module_node: RabbitmqNode) -> None:
@@ -47,7 +47,7 @@ async def test_permissions_and_alarms(module_node: RabbitmqNode) -> None:
         await asyncio.to_thread(module_node.ctl, *words)
 
     url = str(URL(module_node.url).with_user("looker").with_password("only-a-test"))
-    options = RabbitOptions(urls=(url,), prefix="doctored")
+    options = rabbit_options(url, "doctored")
     await ctl("add_user", "looker", "only-a-test")
     for granted in (("", "", ""), ("", ".*", ".*"), (r"^doctored\.", "", r"^doctored\.")):
         await ctl("set_permissions", "-p", "/", "looker", *(each or "^$" for each in granted))

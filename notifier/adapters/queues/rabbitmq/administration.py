@@ -6,6 +6,7 @@ from contextlib import suppress
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from notifier.adapters.queues.rabbitmq import topology
+from notifier.adapters.queues.rabbitmq.buckets import bucket_names
 from notifier.adapters.queues.rabbitmq.connection import (
     Connection,
     asking,
@@ -19,7 +20,7 @@ from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.side_channel import ask_workers
 from notifier.adapters.queues.rabbitmq.topology import TopologyState
 from notifier.adapters.queues.rabbitmq.wire.decoding import to_message
-from notifier.domain.message import DEAD, Depth, Lane, Message
+from notifier.domain.message import DEAD, PARKED, Depth, Lane, Message
 from notifier.domain.queue_state import QueueOverview
 
 __all__ = ["TopologyState", "declare_topology", "delete_topology", "look_around", "survey_topology", "verify_topology"]
@@ -28,25 +29,25 @@ __all__ = ["TopologyState", "declare_topology", "delete_topology", "look_around"
 async def declare_topology(options: RabbitOptions) -> None:
     """Declare what is missing. Raises TopologyMismatch, QueueError."""
     async with connected(options, "topology") as connection:
-        await topology.declare(connection, topology.topology_of(options.prefix))
+        await topology.declare(connection, topology.topology_of(options))
 
 
 async def verify_topology(options: RabbitOptions) -> None:
     """Check that nothing is missing or different. Raises TopologyMismatch with all that is wrong, QueueError."""
     async with connected(options, "topology") as connection:
-        await topology.verify(connection, topology.topology_of(options.prefix))
+        await topology.verify(connection, topology.topology_of(options))
 
 
 async def survey_topology(options: RabbitOptions) -> tuple[TopologyState, ...]:
     """What is there, what is missing, and what is different. Raises QueueError."""
     async with connected(options, "topology") as connection:
-        return await topology.survey(connection, topology.topology_of(options.prefix))
+        return await topology.survey(connection, topology.topology_of(options))
 
 
 async def delete_topology(options: RabbitOptions) -> Mapping[str, int]:
     """Delete everything under the prefix. Returns how many ready messages went with each queue. Raises QueueError."""
     async with connected(options, "topology") as connection:
-        return await topology.delete(connection, topology.topology_of(options.prefix))
+        return await topology.delete(connection, topology.topology_of(options))
 
 
 async def look_around(options: RabbitOptions, *, within: float) -> QueueOverview:
@@ -55,16 +56,25 @@ async def look_around(options: RabbitOptions, *, within: float) -> QueueOverview
     Raises QueueError.
     """
     async with connected(options, "status") as connection:
-        depths = await depths_at(connection, queue_names(options))
+        depths = await depths_of(connection, options)
         states: list[bytes] = []
         if enough := depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0:
             states = await ask_workers(connection, f"{options.prefix}.workers", within=within, enough=enough)
         return QueueOverview(depths=depths, oldest={}, worker_states=states)
 
 
-def queue_names(options: RabbitOptions) -> dict[str, str]:
-    """The full name of each queue, by its name without prefix."""
-    return {name: f"{options.prefix}.{name}" for name in (*Lane, DEAD, *DELAY_QUEUES)}
+async def depths_of(connection: Connection, options: RabbitOptions) -> dict[str, Depth]:
+    """What waits in each queue, by its name without prefix, and in all buckets together. A missing queue is left out.
+
+    Raises QueueUnavailable.
+    """
+    buckets = bucket_names(options)
+    names = {name: f"{options.prefix}.{name}" for name in (*Lane, DEAD, *DELAY_QUEUES, *buckets)}
+    found = await depths_at(connection, names)
+    parked = [depth.ready for name in buckets if (depth := found.pop(name, None)) is not None]
+    if parked:
+        found[PARKED] = Depth(ready=sum(parked), consumers=0)
+    return found
 
 
 async def depths_at(connection: Connection, names: Mapping[str, str]) -> dict[str, Depth]:

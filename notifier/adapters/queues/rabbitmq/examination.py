@@ -39,7 +39,7 @@ async def examine_broker(options: RabbitOptions) -> BrokerState:
         read, stamped = await _may_read(looking, name)
         asked = time.time()
         try:
-            standings = await topology.survey(looking, topology.topology_of(options.prefix))
+            standings = await topology.survey(looking, topology.topology_of(options))
         except ChannelAccessRefused as refused:
             raise QueueError(reason_of(refused)) from refused
     return BrokerState(

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from notifier.domain.client import TlsFiles
-from notifier.domain.defaults import MAX_EVENT, PREFETCH
+from notifier.domain.defaults import BUCKETS, MAX_EVENT, MOST_BUCKETS, PREFETCH
 from notifier.domain.errors import ConfigurationError, Mistake
-from notifier.domain.message import Lane
+from notifier.domain.message import LONGEST_PARKED, Lane
 
 
 def _as_the_url_says() -> None:
@@ -20,7 +20,8 @@ class RabbitOptions:
 
     `urls` are hosts of one cluster, tried one after the other. `credentials` returns user name and password, or None
     for those of the URL. It is called for each connection, so that a new password needs no restart. A lane that
-    `prefetch` leaves out gets its default. Of a publisher's message at most `max_event` bytes are kept.
+    `prefetch` leaves out gets its default. Of a publisher's message at most `max_event` bytes are kept. In one of the
+    `buckets` a delivery stays for `parked_for` seconds, a power of two, which only tests change.
     """
 
     urls: tuple[str, ...] = field(repr=False)  # may hold a password
@@ -30,6 +31,8 @@ class RabbitOptions:
     topology: Literal["declare", "verify"] = "declare"
     prefetch: Mapping[Lane, int] = field(default_factory=lambda: PREFETCH)
     max_event: int = MAX_EVENT
+    buckets: int = BUCKETS
+    parked_for: int = int(LONGEST_PARKED)
     name: str = "notifier"
 
     def __post_init__(self) -> None:
@@ -43,6 +46,8 @@ class RabbitOptions:
             if not 1 <= count <= 2000:
                 # 0 means "no limit" to AMQP, and a quorum queue then gives 2,000 messages and no more.
                 mistakes.append(Mistake(f"queue.prefetch.{lane}", f"{count} is not between 1 and 2000"))
+        if not 1 <= self.buckets <= MOST_BUCKETS:
+            mistakes.append(Mistake("queue.buckets", f"{self.buckets} is not between 1 and {MOST_BUCKETS}"))
         if mistakes:
             raise ConfigurationError(mistakes)
 

@@ -22,7 +22,6 @@ from notifier.adapters.queues.rabbitmq.connection import (
     open_channel,
     reason_of,
 )
-from notifier.adapters.queues.rabbitmq.link import Link
 from notifier.adapters.queues.rabbitmq.wire.confirmed_writes import ConfirmedWrites
 from notifier.adapters.queues.rabbitmq.wire.plain_writes import PlainWrites
 from notifier.adapters.queues.rabbitmq.wire.publish import DIRECT, Publish
@@ -50,15 +49,15 @@ class Publishing:
         self._log = structlog.get_logger(__name__)
         self._refused, self._refused_at = "", -TOLD_FOR  # why the broker closed a channel last, and when
 
-    async def serve(self, link: Link, connection: Connection) -> None:
-        """Keep a channel on this connection, until cancelled."""
+    async def serve(self, connection: Connection, opened: Callable[[], None]) -> None:
+        """Keep a channel on this connection, until cancelled. `opened` is called for each channel."""
         self._connection = connection
         try:
             while not ending():
                 channel = await open_channel(connection, confirms=True)
                 if self._heard is not None:
                     await _hear(channel, self._heard)
-                await self._use(channel, link)
+                await self._use(channel, opened)
                 self._mend_soon.set()  # a publish to an exchange that is missing closes the channel
                 await asyncio.sleep(PACE)
         finally:
@@ -71,7 +70,7 @@ class Publishing:
         """
         self._heard = heard
 
-    async def _use(self, channel: aiormq.Channel, link: Link) -> None:
+    async def _use(self, channel: aiormq.Channel, opened: Callable[[], None]) -> None:
         """Publish on this channel until it is gone."""
         way = ConfirmedWrites if insides.writes() else PlainWrites
         writes = way(channel, CONFIRM_TIMEOUT, replies=self._heard is not None)
@@ -80,8 +79,7 @@ class Publishing:
         closing = channel.closing
         reason = "connection lost before the confirm"
         try:
-            if not link.standing.is_set():
-                link.stand()
+            opened()
             while not closing.done():
                 await asyncio.wait({closing}, timeout=LOOK_EVERY)
                 writes.end_overdue()
@@ -107,6 +105,11 @@ class Publishing:
         """Why the broker closed our channel lately, if it did. It may still take other messages."""
         lately = asyncio.get_running_loop().time() - self._refused_at < TOLD_FOR
         return self._refused if lately else None
+
+    @property
+    def open(self) -> bool:
+        """True if there is a channel to publish on."""
+        return self._channel is not None
 
     @property
     def blocked(self) -> bool:

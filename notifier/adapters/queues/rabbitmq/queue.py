@@ -5,16 +5,14 @@ Callers name queues without prefix.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NoReturn
 from uuid import uuid4
 
-import structlog
-
-from notifier.adapters.queues.rabbitmq import topology
 from notifier.adapters.queues.rabbitmq.acks import AckTag
-from notifier.adapters.queues.rabbitmq.administration import browse, depths_at, look_around, queue_names
-from notifier.adapters.queues.rabbitmq.connection import LOST, Connection, bounded, ending
+from notifier.adapters.queues.rabbitmq.administration import browse, depths_at, depths_of, look_around
+from notifier.adapters.queues.rabbitmq.buckets import BucketReader, bucket_names, bucket_number
+from notifier.adapters.queues.rabbitmq.connection import Connection
 from notifier.adapters.queues.rabbitmq.consuming import LaneConsumer
 from notifier.adapters.queues.rabbitmq.dead_letters import RabbitDeadLetters
 from notifier.adapters.queues.rabbitmq.delays import Forwarder, first_pass
@@ -24,16 +22,14 @@ from notifier.adapters.queues.rabbitmq.link import Link
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.publishing import BLOCKED, Publishing
 from notifier.adapters.queues.rabbitmq.side_channel import RabbitSideChannel
+from notifier.adapters.queues.rabbitmq.topology_watch import TopologyWatch
 from notifier.adapters.queues.rabbitmq.wire.publish import Publish
 from notifier.domain.backoff import Rounding
-from notifier.domain.errors import NotifierError, QueueUnavailable
+from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import Depth, Lane, Message, Outgoing, QueueStatus
 from notifier.domain.queue_state import BrokerState, QueueOverview
 from notifier.pipeline.ports import Inbox
 
-WATCH_EVERY = 15.0  # seconds between two looks at the number of consumers, and at queues that should be there
-MEND_AT_MOST_EVERY = 0.5
-HOPELESS_EVERY = 5.0  # after a failed mend: an operator must act first
 ROUTING_KEY = "session-ended"  # any: the exchanges are bound with `#`
 
 
@@ -44,16 +40,16 @@ class RabbitQueue:
         self._options = options
         self._clock = clock
         self._forwarder: Forwarder | None = None
-        self._topology = topology.topology_of(options.prefix)
-        self._log = structlog.get_logger(__name__)
-        self._mend_soon = asyncio.Event()
-        self._mending = asyncio.Lock()
-        self._problem: str | None = None
-        self._consumers = 1
+        self._watch = TopologyWatch(options)
         self._lanes = [
-            LaneConsumer(lane, self._name(lane), options, self._mend) for lane in (Lane.EVENTS, Lane.RETRIES, Lane.BULK)
+            LaneConsumer(lane, self._name(lane), options, self._watch.mend)
+            for lane in (Lane.EVENTS, Lane.RETRIES, Lane.BULK)
         ]
-        self._publishing = Publishing(self._mend_soon)
+        self._bucket_names = bucket_names(options)
+        self._bucket_reader = BucketReader(options, self._watch.mend_soon)
+        self._publishing = Publishing(self._watch.mend_soon)
+        # On 4.x a publish to a queue without a leader blocks its channel: no bucket may stop retries and dead letters.
+        self._parking = Publishing(self._watch.mend_soon)
         self.side_channel = RabbitSideChannel(options, uuid4().hex)
         self._links = (
             Link(options, "consume", self._serve_consuming),
@@ -86,6 +82,7 @@ class RabbitQueue:
             self._forwarder.stop()
         for lane in self._lanes:
             await lane.flush()
+        await self._bucket_reader.flush()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -110,66 +107,23 @@ class RabbitQueue:
     # ── the consuming connection ────────────────────────────────────────────────────────────────────────────────
 
     async def _serve_consuming(self, link: Link, connection: Connection) -> None:
-        await self._establish(connection)
+        await self._watch.establish(connection)
         link.stand()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._watch(connection))
+            tasks.create_task(self._watch.run(connection))
+            tasks.create_task(self._bucket_reader.serve(connection))
             for lane in self._lanes:
                 tasks.create_task(lane.run(connection))
 
     async def _serve_publishing(self, link: Link, connection: Connection) -> None:
+        def opened() -> None:
+            if self._publishing.open and self._parking.open and not link.standing.is_set():
+                link.stand()
+
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._publishing.serve(link, connection))
+            tasks.create_task(self._publishing.serve(connection, opened))
+            tasks.create_task(self._parking.serve(connection, opened))
             tasks.create_task(self.side_channel.serve(connection))
-
-    async def _establish(self, connection: Connection) -> None:
-        establish = topology.declare if self._options.topology == "declare" else topology.verify
-        async with bounded(None):
-            await establish(connection, self._topology)
-
-    async def _mend(self) -> None:
-        """Declare or verify the topology again, since something is missing. `status` shows what cannot be mended."""
-        connection = self._links[0].connection
-        if connection is None:
-            return
-        async with self._mending:
-            try:
-                await self._establish(connection)
-            except (QueueUnavailable, *LOST):
-                pass  # the connection is lost, and a new one is made
-            except NotifierError as error:
-                if str(error) != self._problem:
-                    self._log.error("queue_topology_wrong", reason=str(error))
-                self._problem = str(error)
-            else:
-                self._problem = None
-
-    async def _watch(self, connection: Connection) -> None:
-        while not ending():
-            if not await self._look(connection):
-                self._mend_soon.set()
-            try:
-                async with asyncio.timeout(WATCH_EVERY):
-                    await self._mend_soon.wait()
-            except TimeoutError:
-                continue
-            await self._mend()
-            await asyncio.sleep(MEND_AT_MOST_EVERY if self._problem is None else HOPELESS_EVERY)
-            self._mend_soon.clear()
-
-    async def _look(self, connection: Connection) -> bool:
-        """Count the workers, which share the clients' limits. False if a queue is missing.
-
-        `retries` must exist even while nobody consumes: messages of the delay queues go there, and a broker that finds
-        it missing tries again only after three minutes.
-        """
-        try:
-            depths = await depths_at(connection, {lane: self._name(lane) for lane in (Lane.EVENTS, Lane.RETRIES)})
-        except QueueUnavailable:
-            return True
-        if Lane.EVENTS in depths:
-            self._consumers = max(1, depths[Lane.EVENTS].consumers)
-        return len(depths) == 2 and self._problem is None
 
     # ── messages ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -180,22 +134,21 @@ class RabbitQueue:
 
     async def publish(self, queue: str, message: Outgoing) -> None:
         """Return once the message is durable in `queue`. Raises QueueUnavailable."""
-        await self._publish(queue, message, patient=False)
+        await self._publishing.publish(self._as_publish(queue, message, patient=False))
 
     async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:
         """Return once the message is durable in a delay queue. Raises QueueUnavailable."""
         await self._publish_patiently(*first_pass(message, due - self._clock(), rounding))
 
     async def _publish_patiently(self, queue: str, message: Outgoing) -> None:
-        await self._publish(queue, message, patient=True)
+        await self._publishing.publish(self._as_publish(queue, message, patient=True))
 
-    async def _publish(self, queue: str, message: Outgoing, *, patient: bool) -> None:
-        publish = Publish(
+    def _as_publish(self, queue: str, message: Outgoing, *, patient: bool) -> Publish:
+        return Publish(
             exchange="", routing_key=self._name(queue), body=message.body,
             message_id=message.message_id or uuid4().hex, content_type=message.content_type,
             message_type=str(message.kind), headers=message.headers, patient=patient,
         )  # fmt: skip
-        await self._publishing.publish(publish)
 
     async def available(self) -> None:
         """Return when a publish has a chance again."""
@@ -228,6 +181,28 @@ class RabbitQueue:
         """Ask for replies to the events sent here, and give each to `heard`. Call it before `open`."""
         self._publishing.ask_for_replies(heard)
 
+    # ── deliveries of a client that is down ─────────────────────────────────────────────────────────────────────
+
+    def bucket(self, client: tuple[str, str]) -> str:
+        """Return the name of the bucket of this client (`iss`, `client_id`)."""
+        return self._bucket_names[bucket_number(client, len(self._bucket_names))]
+
+    async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:  # noqa: ARG002  a bucket has one TTL
+        """Return once the message is durable in the bucket. Raises QueueUnavailable."""
+        await self._parking.publish(self._as_publish(bucket, message, patient=True))
+
+    async def fetch(self, bucket: str, most: int) -> Sequence[Message]:
+        """Take up to `most` messages out of the bucket, oldest first. Raises QueueUnavailable."""
+        return await self._bucket_reader.fetch(self._name(bucket), most)
+
+    async def parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
+        """Return how many messages wait in each of these buckets, without the empty ones. Raises QueueUnavailable."""
+        names = {bucket: self._name(bucket) for bucket in (self._bucket_names if buckets is None else buckets)}
+        depths = await depths_at(self._consuming_connection(), names)
+        if len(depths) < len(names):
+            self._watch.mend_soon.set()
+        return {bucket: depth.ready for bucket, depth in depths.items() if depth.ready}
+
     # ── status ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def status(self) -> QueueStatus:
@@ -236,9 +211,9 @@ class RabbitQueue:
         blocked = self._publishing.blocked
         told = (
             *(link.failure for link in self._links),
-            self._problem,
+            self._watch.problem,
             *(lane.problem for lane in self._lanes),
-            BLOCKED if blocked else self._publishing.refusal,
+            BLOCKED if blocked else self._publishing.refusal or self._parking.refusal,
         )
         return QueueStatus(
             connected=connected,
@@ -249,11 +224,11 @@ class RabbitQueue:
 
     def consumers(self) -> int:
         """How many workers consume `events`, as seen within the last 15 s while connected; at least 1."""
-        return self._consumers
+        return self._watch.consumers
 
     async def depths(self) -> Mapping[str, Depth]:
-        """What waits, by queue name without prefix; a missing queue is left out. Raises QueueUnavailable."""
-        return await depths_at(self._consuming_connection(), queue_names(self._options))
+        """What waits, by queue name without prefix, and in all buckets as `parked`. Raises QueueUnavailable."""
+        return await depths_of(self._consuming_connection(), self._options)
 
     async def look_around(self, within: float) -> QueueOverview:
         """What waits, and the states of the workers that answer in time. Raises QueueError.

@@ -12,8 +12,10 @@ from typing import Literal
 import aiormq
 from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed
 
+from notifier.adapters.queues.rabbitmq.buckets import bucket_names
 from notifier.adapters.queues.rabbitmq.connection import Connection, close_channel, open_channel
 from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES
+from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.domain.errors import QueueError, TopologyMismatch
 from notifier.domain.message import DEAD, DELIVERY_LIMIT, Lane
 
@@ -58,13 +60,14 @@ class Topology:
     exchanges: tuple[ExchangeSpec, ...]
 
 
-def topology_of(prefix: str) -> Topology:
-    """The queues and exchanges of this `queue.prefix`."""
+def topology_of(options: RabbitOptions) -> Topology:
+    """The queues and exchanges under the prefix."""
+    prefix = options.prefix
     dead = _queue(f"{prefix}.{DEAD}", limit=NO_LIMIT, to=None)
     lanes = (_queue(f"{prefix}.{lane}", limit=DELIVERY_LIMIT, to=dead.name) for lane in Lane)
     delays = (
         _queue(f"{prefix}.{name}", limit=NO_LIMIT, to=f"{prefix}.{Lane.RETRIES}", ttl=seconds * 1000)
-        for name, seconds in DELAY_QUEUES.items()
+        for name, seconds in (*DELAY_QUEUES.items(), *((name, options.parked_for) for name in bucket_names(options)))
     )
     return Topology(
         queues=(dead, *lanes, *delays),

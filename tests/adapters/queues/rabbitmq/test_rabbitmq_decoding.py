@@ -12,7 +12,7 @@ from pamqp import commands, decode, encode
 from pamqp.header import ContentHeader
 
 from notifier.adapters.queues.rabbitmq.wire.decoding import SMALL, UnreadableTable, to_message, tolerate_any_publisher
-from notifier.domain.message import DEAD, Kind, Lane, NewerKind, Whole
+from notifier.domain.message import DEAD, PARKED, Kind, Lane, NewerKind, Whole
 
 
 def delivered(
@@ -38,6 +38,7 @@ def death(exchange: str = "", queue: str = "notifier.delay.8s", reason: str = "e
         (Lane.EVENTS, {Kind.EVENT, "notifier.batch"}),
         (Lane.BULK, {Kind.EVENT, "notifier.batch"}),
         (Lane.RETRIES, {Kind.EVENT, Kind.DELIVERY, "notifier.batch"}),
+        (PARKED, {Kind.DELIVERY, "notifier.batch"}),
         (DEAD, {Kind.DEAD_LETTER, Kind.UNREADABLE}),
     ],
 )
@@ -55,7 +56,7 @@ FORGED: list[object] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("place", [Lane.EVENTS, Lane.BULK, DEAD])
+@pytest.mark.parametrize("place", [Lane.EVENTS, Lane.BULK, PARKED, DEAD])
 @pytest.mark.parametrize("deaths", FORGED)
 @pytest.mark.parametrize("kind", Kind)
 def test_what_has_died_is_not_ours_where_a_publishers_message_can_be(place: str, deaths: object, kind: Kind) -> None:
@@ -69,6 +70,7 @@ def test_what_has_died_is_not_ours_where_a_publishers_message_can_be(place: str,
     [
         ([death()], True),
         ([death(), death(queue="another.prefix.delay.65536s")], True),
+        ([death(queue="notifier.parked-63.delay.1024s")], True),
         ([death("notifier.events")], False),
         ([death(), death("notifier.events")], False),
         ([death(queue="notifier.events")], False),

@@ -19,7 +19,7 @@ import aiormq.abc
 from pamqp import commands, decode
 
 from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES
-from notifier.domain.message import DEAD, SUSPECT, Kind, Lane, Message, NewerKind, Whole, kind_named
+from notifier.domain.message import DEAD, PARKED, SUSPECT, Kind, Lane, Message, NewerKind, Whole, kind_named
 from notifier.domain.reply import asked_by_publisher
 
 HEADERS_LIMIT = 16 * 1024  # bytes of a table that are decoded: 50 ms at the very most, 0.1 ms for what people send
@@ -29,12 +29,13 @@ HEADERS_LIMIT = 16 * 1024  # bytes of a table that are decoded: 50 ms at the ver
 SMALL = 1024
 
 # Which of our own messages can be where. Parts of events, and what an event was rewritten as, are sent to the lane that
-# it came by; deliveries, and whatever is put off, to `retries` or through a delay queue.
+# it came by; deliveries, and whatever is put off, to `retries` or through a delay queue; deliveries alone to a bucket.
 _PLACES: Mapping[str, frozenset[Kind]] = MappingProxyType(
     {
         Lane.EVENTS: frozenset({Kind.EVENT}),
         Lane.BULK: frozenset({Kind.EVENT}),
         Lane.RETRIES: frozenset({Kind.EVENT, Kind.DELIVERY}),
+        PARKED: frozenset({Kind.DELIVERY}),
         DEAD: frozenset({Kind.DEAD_LETTER, Kind.UNREADABLE}),
     }
 )
@@ -46,7 +47,7 @@ class UnreadableTable(dict[str, Any]):
 
 
 def to_message(place: str, delivered: aiormq.abc.DeliveredMessage, tag: object, *, keep: int | None = None) -> Message:
-    """The message as the pipeline knows it. `place`: the queue that it was taken from, without prefix: a lane, `dead`.
+    """The message as the pipeline knows it. `place`: the queue that it was taken from: a lane, `dead`, `parked`.
 
     `tag` serves the later ack. Of a publisher's body, at most `keep` bytes are kept. Our own
     are never cut.
@@ -85,7 +86,7 @@ def _kind(
     `dead`: by an exchange other than the default one, or with `x-death`. What that says of the past is nothing to go
     by: up to 3.12, and from 3.13.3 on until 4.0, the broker raises the count of an entry that a publisher has made up,
     and leaves the rest of it as it is. So where a publisher's message can be, any `x-death` tells that it is not ours.
-    To `retries` no way leads but the default exchange and our delay queues.
+    To `retries` no way leads but the default exchange, our delay queues and buckets; to a bucket only the first.
     """
     kind = kind_named(properties.message_type)
     if kind is None or exchange != "" or isinstance(headers, UnreadableTable):
@@ -100,7 +101,7 @@ def _kind(
 
 
 def _came_due(death: object) -> bool:
-    """True if the entry names a delay queue, of any prefix, since a shovel may have moved the message."""
+    """True if the entry names a delay queue or bucket, of any prefix: a shovel may have moved the message."""
     if not isinstance(death, dict) or death.get("exchange") != "" or death.get("reason") != "expired":
         return False
     queue = death.get("queue")

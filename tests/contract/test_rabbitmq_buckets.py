@@ -1,0 +1,248 @@
+"""Buckets on a real broker: what is parked stays until it is fetched, and is lost by nobody's loss."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+import aio_pika
+import pytest
+from aio_pika.abc import HeadersType
+
+from notifier.adapters.queues.rabbitmq import insides
+from notifier.adapters.queues.rabbitmq.buckets import CHANNELS, bucket_number
+from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
+from notifier.domain.errors import QueueUnavailable
+from notifier.domain.message import PARKED, Kind, Lane, Message
+from notifier.pipeline.ports import Parking
+from tests.contract.queues import PATIENCE, Inbox, consuming, names, outgoing
+from tests.rabbit_options import rabbit_options
+from tests.rabbitmq_node import RabbitmqNode
+
+LATE = 2e9  # a bucket of RabbitMQ keeps to its own time
+SHOP = ("https://id.example.com", "shop")
+Open = Callable[..., Awaitable[RabbitQueue]]
+
+
+@pytest.fixture
+async def worker(amqp_url: str, prefix: str) -> AsyncIterator[Open]:
+    """Opens queues with one bucket like workers do; closed at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def open_one(inbox: Inbox | None = None, **options: object) -> RabbitQueue:
+            queue = RabbitQueue(rabbit_options(amqp_url, prefix, **{"buckets": 1} | options))
+            stack.push_async_callback(queue.close)
+            await queue.open()
+            await asyncio.wait_for(queue.ready(), PATIENCE)
+            if inbox is not None:
+                await queue.consume(inbox)
+                await consuming(queue)
+            return queue
+
+        yield open_one
+
+
+@pytest.fixture
+async def administrator(amqp_url: str) -> AsyncIterator[aio_pika.abc.AbstractConnection]:
+    """Somebody else on the same broker."""
+    async with await aio_pika.connect(amqp_url) as connection:
+        yield connection
+
+
+async def park(queue: Parking, *messages: str) -> str:
+    """Park these, one after the other, and return their bucket."""
+    bucket = queue.bucket(SHOP)
+    for name in messages:
+        await queue.park(bucket, outgoing(name), until=LATE)
+    return bucket
+
+
+async def until_parked(queue: Parking, count: int) -> None:
+    """Wait until so many messages are ready in the bucket. A broker counts a moment after it confirms."""
+    async with asyncio.timeout(PATIENCE):
+        while sum((await queue.parked()).values()) != count:  # noqa: ASYNC110  a broker tells nobody when it changes
+            await asyncio.sleep(0.02)
+
+
+async def fetched_again(queue: Parking, bucket: str, count: int) -> Sequence[Message]:
+    """So many messages that a lost channel gives back: one by one, and in any order."""
+    found: list[Message] = []
+    async with asyncio.timeout(PATIENCE):
+        while len(found) < count:
+            with contextlib.suppress(QueueUnavailable):
+                found += await queue.fetch(bucket, count)
+            await asyncio.sleep(0.02)
+    return sorted(found, key=lambda each: each.message_id or "")
+
+
+def test_a_client_has_one_bucket_for_ever() -> None:
+    """The number goes into the names that workers of all releases share: it may never change."""
+    assert [bucket_number((SHOP[0], name), 64) for name in ("shop", "mail", "wiki")] == [42, 42, 28]
+    assert bucket_number(("a", "bc"), 2**32) != bucket_number(("ab", "c"), 2**32)
+    queue = RabbitQueue(rabbit_options("amqp://host/", buckets=64))
+    assert queue.bucket(SHOP) == f"parked-{bucket_number(SHOP, 64):02d}.delay.1024s"
+
+
+@pytest.mark.parametrize("hooked", [True, False])
+async def test_what_is_parked_is_fetched_oldest_first_and_acked(
+    worker: Open, hooked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With our readers of frames and with aiormq's own. Fewer than asked mean that nothing else waits."""
+    if not hooked:
+        for hook in ("reads", "hands_over", "writes"):
+            monkeypatch.setattr(insides, hook, lambda: False)
+    queue = await worker()
+    bucket = await park(queue, *"abcde")
+    await until_parked(queue, 5)
+    assert (await queue.depths())[PARKED].ready == 5
+    first, rest = await queue.fetch(bucket, 3), await queue.fetch(bucket, 3)
+    assert (names(first), names(rest)) == (["a", "b", "c"], ["d", "e"])
+    assert {(each.lane, each.kind, each.delivery_count) for each in first} == {(Lane.RETRIES, Kind.DELIVERY, 0)}
+    assert await queue.parked() == {}
+    for each in (*rest, *first):  # in any order
+        queue.ack(each)
+    await queue.close()
+    again = await worker()
+    assert await again.fetch(bucket, 3) == []
+    assert (await again.depths())[PARKED].ready == 0
+
+
+async def test_nobody_gets_what_is_parked_unasked(worker: Open) -> None:
+    """A worker that consumes all three lanes leaves it where it is."""
+    inbox = Inbox()
+    queue = await worker(inbox)
+    bucket = await park(queue, "a")
+    await queue.publish(Lane.RETRIES, outgoing("b"))
+    assert names([await inbox.next()]) == ["b"]
+    assert names(await queue.fetch(bucket, 2)) == ["a"]
+    assert inbox.empty()
+
+
+async def test_more_fetches_than_channels_wait_for_each_other(worker: Open) -> None:
+    """Each gets its own messages, and the acks of all reach the broker."""
+    queue = await worker()
+    bucket = await park(queue, *(str(number) for number in range(40)))
+    fetched = await asyncio.gather(*(queue.fetch(bucket, 4) for _ in range(2 * CHANNELS)))
+    taken = [each for found in fetched for each in found]
+    assert sorted(int(name or "") for name in names(taken)) == list(range(8 * CHANNELS))
+    for each in taken:
+        queue.ack(each)
+    left = await queue.fetch(bucket, 100)
+    assert len(left) == 40 - 8 * CHANNELS
+    await queue.close()
+    assert names(await fetched_again(await worker(), bucket, len(left))) == sorted(names(left), key=str)
+
+
+async def test_two_clients_of_one_bucket_are_both_there(worker: Open) -> None:
+    """Fetching goes by age, whoever the client is."""
+    queue = await worker()
+    assert queue.bucket(SHOP) == queue.bucket(("another", "client"))
+    bucket = await park(queue, "of the one", "of the other")
+    assert names(await queue.fetch(bucket, 9)) == ["of the one", "of the other"]
+
+
+async def test_what_was_not_acked_comes_again_after_a_loss(worker: Open, rabbitmq: RabbitmqNode | None) -> None:
+    """With its count; an ack of what the lost channel gave has no effect."""
+    if rabbitmq is None:
+        pytest.skip("needs rabbitmqctl on the node")
+    queue = await worker()
+    bucket = await park(queue, *"abc")
+    taken = await queue.fetch(bucket, 3)
+    await asyncio.to_thread(rabbitmq.ctl, "close_all_connections", "operator says so")
+    again = await fetched_again(queue, bucket, 3)
+    assert names(again) == ["a", "b", "c"]
+    assert {each.delivery_count for each in again} == {1}
+    for each in taken:
+        queue.ack(each)
+    await queue.close()
+    assert names(await fetched_again(await worker(), bucket, 3)) == ["a", "b", "c"]
+
+
+async def test_closing_sends_the_acks(worker: Open) -> None:
+    """What was acked just before is gone."""
+    queue = await worker()
+    bucket = await park(queue, *"ab")
+    acked, _ = await queue.fetch(bucket, 2)
+    queue.ack(acked)
+    await queue.close()
+    reopened = await worker()
+    assert names(await fetched_again(reopened, bucket, 1)) == ["b"]
+    assert await reopened.fetch(bucket, 1) == []
+
+
+async def test_without_a_connection_nothing_is_parked_or_fetched(amqp_url: str, prefix: str) -> None:
+    """Each says so."""
+    queue = RabbitQueue(rabbit_options(amqp_url, prefix))
+    bucket = queue.bucket(SHOP)
+    with pytest.raises(QueueUnavailable):
+        await queue.park(bucket, outgoing("a"), until=LATE)
+    with pytest.raises(QueueUnavailable):
+        await queue.fetch(bucket, 1)
+    with pytest.raises(QueueUnavailable):
+        await queue.parked()
+
+
+async def test_what_nobody_fetches_comes_back_as_a_retry(worker: Open) -> None:
+    """By its TTL, even if nobody knows of it any more. A release without buckets takes it for a deferral.
+
+    That one takes an `x-death` of a queue whose name ends like a delay queue's, by the default exchange, expired.
+    """
+    inbox = Inbox()
+    queue = await worker(inbox, parked_for=1)
+    await park(queue, "a")
+    message = await inbox.next()
+    assert (message.message_id, message.lane, message.kind) == ("a", Lane.RETRIES, Kind.DELIVERY)
+    deaths = message.headers["x-death"]
+    assert isinstance(deaths, list)
+    [death] = deaths
+    assert (death["exchange"], death["reason"]) == ("", "expired")
+    assert re.search(r"\.parked-00\.delay\.1s$", death["queue"])
+    assert {int(name.rpartition(".")[2][:-1]).bit_count() for name in (queue.bucket(SHOP), "delay.1024s")} == {1}
+
+
+async def test_a_bucket_that_is_gone_is_declared_again(
+    worker: Open, administrator: aio_pika.abc.AbstractConnection, prefix: str
+) -> None:
+    """Whoever meets it says so: parking (nothing is confirmed that lies nowhere), fetching, counting."""
+    queue = await worker()
+    bucket = queue.bucket(SHOP)
+
+    async def gone() -> None:
+        await (await administrator.channel()).queue_delete(f"{prefix}.{bucket}")
+
+    async def back(use: Callable[[], Awaitable[object]]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                with contextlib.suppress(QueueUnavailable):
+                    await use()
+                    return
+                await queue.available()
+
+    await gone()
+    with pytest.raises(QueueUnavailable, match=re.escape(f"{prefix}.{bucket}")):
+        await park(queue, "a")
+    await back(lambda: park(queue, "a"))
+    assert names(await queue.fetch(bucket, 1)) == ["a"]
+    await gone()
+    with pytest.raises(QueueUnavailable, match=re.escape(f"{prefix}.{bucket}")):
+        await queue.fetch(bucket, 1)
+    await back(lambda: queue.fetch(bucket, 1))
+    await gone()
+    assert await queue.parked() == {}
+    await back(lambda: park(queue, "b"))
+    assert queue.status().problem is None
+
+
+async def test_no_publisher_gets_a_message_into_a_bucket(
+    worker: Open, administrator: aio_pika.abc.AbstractConnection, prefix: str
+) -> None:
+    """Neither by the routing key nor by `CC`, which both stay within the exchange; there it is an event like any."""
+    inbox = Inbox()
+    queue = await worker(inbox)
+    name = f"{prefix}.{queue.bucket(SHOP)}"
+    exchange = await (await administrator.channel()).get_exchange(f"{prefix}.events", ensure=False)
+    ways: list[tuple[str, HeadersType]] = [(name, {}), ("x", {"CC": [name]}), ("x", {"BCC": [name]})]
+    for key, headers in ways:
+        await exchange.publish(aio_pika.Message(b"{}", type="notifier.delivery", headers=headers), key)
+        assert (await inbox.next()).kind is None
+    assert await queue.fetch(queue.bucket(SHOP), 1) == []
