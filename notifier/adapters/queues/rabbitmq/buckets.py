@@ -10,12 +10,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import aiormq
+from aiormq.abc import ChannelFrame, DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
+from pamqp import commands, frame
 
+from notifier.adapters.queues.rabbitmq import insides
 from notifier.adapters.queues.rabbitmq.acks import AckTag, ChannelAcks
 from notifier.adapters.queues.rabbitmq.connection import LOST, Connection, asking, close_channel, open_channel
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.wire.decoding import to_message
+from notifier.adapters.queues.rabbitmq.wire.frames import hand_over
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import PARKED, Message
 
@@ -44,6 +48,42 @@ class _Getter:
         self.channel = channel
         self.acks = ChannelAcks(channel)
         self._flushing = asyncio.create_task(self.acks.run())
+        self._answers: list[DeliveredMessage] = []
+        self._all: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._most = 0
+        self._together = insides.hands_over() and insides.writes()
+        if self._together:
+            hand_over(channel, self._take)
+
+    async def get(self, queue: str, most: int) -> list[DeliveredMessage]:
+        """Up to `most` messages of this queue. Raises what aiormq does."""
+        if self._together:
+            return [each for each in await self._get_together(queue, most) if each.delivery_tag is not None]
+        found: list[DeliveredMessage] = []
+        while len(found) < most and (answer := await self.channel.basic_get(queue)).delivery_tag is not None:
+            found.append(answer)
+        return found
+
+    async def _get_together(self, queue: str, most: int) -> list[DeliveredMessage]:
+        """Write all the gets at once: one round trip instead of `most`, and half of the CPU here."""
+        channel, closing = self.channel, self.channel.closing
+        self._answers, self._most, self._all = [], most, asyncio.get_running_loop().create_future()
+        if channel._close_exception is not None:  # noqa: SLF001  `is_closed` only follows some steps later
+            raise channel._close_exception  # noqa: SLF001
+        gets = frame.marshal(commands.Basic.Get(queue=queue), channel.number) * most
+        await channel.write_queue.put(ChannelFrame(payload=gets, should_close=False))
+        try:
+            await asyncio.wait({self._all, closing}, return_when=asyncio.FIRST_COMPLETED)
+            if not self._all.done():
+                raise RuntimeError("closed") if closing.cancelled() else (closing.exception() or RuntimeError("closed"))
+        finally:
+            closing.cancel()
+        return self._answers
+
+    def _take(self, answer: DeliveredMessage) -> None:
+        self._answers.append(answer)
+        if len(self._answers) == self._most and not self._all.done():
+            self._all.set_result(None)
 
     def forget(self) -> None:
         self.acks.forget()
@@ -107,14 +147,11 @@ class BucketReader:
         return getter
 
     async def _get(self, getter: _Getter, queue: str, most: int) -> list[Message]:
-        taken: list[Message] = []
-        while len(taken) < most:
-            async with asking(f"cannot fetch from {queue}"):
-                delivered = await getter.channel.basic_get(queue)
-            if delivered.delivery_tag is None:
-                break
-            taken.append(to_message(PARKED, delivered, AckTag(getter.acks, delivered.delivery_tag), keep=self._keep))
-        return taken
+        async with asking(f"cannot fetch from {queue}"):
+            found = await getter.get(queue, most)
+        return [
+            to_message(PARKED, each, AckTag(getter.acks, each.delivery_tag or 0), keep=self._keep) for each in found
+        ]
 
     def _forget(self, getter: _Getter) -> None:
         getter.forget()

@@ -3,7 +3,7 @@
 | hook | what it is for | without it |
 |---|---|---|
 | reading | frames in two steps, not three | aiormq's receiver |
-| handing over | a message without a task and a queue of its own | the consumer that aiormq calls |
+| handing over | a message without a task and a queue of its own | the consumer that aiormq calls, `basic_get` |
 | writing | publishes that go out together | `basic_publish`, one at a time |
 | blocking | an alarm of the broker is known before a publish | no confirm comes, which takes ten seconds |
 | decoding | what a publisher wrote badly is None, and its neighbours are kept | see below |
@@ -37,6 +37,7 @@ from notifier.adapters.queues.rabbitmq.wire.frames import LeanReceiver, bear_unr
 from notifier.adapters.queues.rabbitmq.wire.publish import Frames, Publish
 
 _DELIVER = commands.Basic.Deliver(consumer_tag="c", delivery_tag=7, redelivered=True, exchange="e", routing_key="é")
+_GET_OK = commands.Basic.GetOk(delivery_tag=8, redelivered=False, exchange="e", routing_key="k", message_count=3)
 _HEADER = ContentHeader(properties=commands.Basic.Properties(message_id="m", headers={"a": [1, "b"]}), body_size=5)
 _BODY = ContentBody(b"hello")
 _ANSWER = commands.Basic.QosOk()
@@ -146,15 +147,15 @@ def _look_at_handing_over() -> None:
     channel, taken = aiormq.Channel.__new__(aiormq.Channel), list[DeliveredMessage]()
     channel.frames = asyncio.Queue()
     hand_over(channel, taken.append)
-    for each in (_ANSWER, _DELIVER, _HEADER, _BODY):
+    for each in (_ANSWER, _DELIVER, _HEADER, _BODY, _GET_OK, _HEADER, _BODY, commands.Basic.GetEmpty()):
         step(channel.frames.put((1, each)))
     expect([channel.frames.get_nowait()[1], channel.frames.empty()], [_ANSWER, True], "what belongs to no message")
     expect(
         [(each.delivery_tag, each.exchange, each.redelivered, each.body) for each in taken],
-        [(7, "e", True, b"hello")],
-        "a message",
+        [(7, "e", True, b"hello"), (8, "e", False, b"hello"), (None, None, None, b"")],
+        "a message, and answers to gets",
     )
-    expect([each.header.properties.message_id for each in taken], ["m"], "a message's properties")
+    expect([each.header.properties.message_id for each in taken], ["m", "m", None], "a message's properties")
 
 
 def _look_at_writing() -> None:

@@ -35,6 +35,8 @@ _CONTENT = struct.Struct(">HHQ")  # class, weight, size of the body; then the pr
 _DELIVER = struct.pack(">HH", 60, 60)
 _TAG_AND_BIT = struct.Struct(">Q?")
 _strictly = pamqp_frame.unmarshal
+_WITH_CONTENT = (commands.Basic.Deliver, commands.Basic.GetOk)
+_Delivery = commands.Basic.Deliver | commands.Basic.GetOk | commands.Basic.GetEmpty
 
 
 def read_leanly() -> None:
@@ -113,7 +115,10 @@ def _short(payload: bytes, at: int) -> tuple[str, int]:
 
 
 def hand_over(channel: aiormq.Channel, take: Callable[[DeliveredMessage], None]) -> None:
-    """Give this channel's messages for its consumer to `take`, in order, as they are read. `take` returns at once."""
+    """Give this channel's messages to `take`, in order, as they are read: those for its consumer, and answers to gets.
+
+    An answer without a message has no delivery tag. `take` returns at once.
+    """
     gathering = _Gathering(channel, take)
     channel.frames.put = gathering.put  # type: ignore[method-assign]
 
@@ -125,7 +130,7 @@ class _Gathering:
         self._channel = channel
         self._take = take
         self._others = partial(type(channel.frames).put, channel.frames)
-        self._delivery: commands.Basic.Deliver | None = None
+        self._delivery: commands.Basic.Deliver | commands.Basic.GetOk | None = None
         self._header: ContentHeader | None = None
         self._parts: list[bytes] = []
         self._missing = 0  # bytes of the body
@@ -134,8 +139,10 @@ class _Gathering:
     async def put(self, item: tuple[int, Any]) -> None:
         frame = item[1]
         if self._delivery is None:
-            if isinstance(frame, commands.Basic.Deliver):
+            if isinstance(frame, _WITH_CONTENT):
                 self._delivery, self._parts = frame, []
+            elif isinstance(frame, commands.Basic.GetEmpty):
+                self._hand_over(frame, ContentHeader())
             else:
                 await self._others(item)
             return
@@ -156,9 +163,10 @@ class _Gathering:
                 self._in_a_row = 0
                 await asyncio.sleep(0)
 
-    def _hand_over(self, delivery: commands.Basic.Deliver, header: ContentHeader) -> None:
-        self._delivery = self._header = None
-        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+    def _hand_over(self, delivery: _Delivery, header: ContentHeader) -> None:
+        self._delivery, self._header = None, None
+        parts, self._parts = self._parts, []
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
         message = DeliveredMessage(delivery=delivery, header=header, body=body, channel=self._channel)
         try:
             self._take(message)
