@@ -6,6 +6,7 @@ from pathlib import Path
 
 import aio_pika
 
+from tests.rabbit_options import BUCKETS
 from tests.system.command import notifier
 
 EVENT = json.dumps({"iss": "https://id.example.com", "sub": "alice", "clients": ["shop"]})
@@ -17,7 +18,7 @@ def test_what_is_declared_is_shown_and_goes(amqp_url: str, prefix: str, tmp_path
 
     def states() -> set[str]:
         shown = json.loads(notifier("topology", "show", "--json", cwd=tmp_path, settings=settings).stdout)
-        assert len(shown) == 26
+        assert len(shown) == 24 + BUCKETS
         return {each["state"] for each in shown}
 
     assert states() == {"missing"}
@@ -29,7 +30,7 @@ def test_what_is_declared_is_shown_and_goes(amqp_url: str, prefix: str, tmp_path
     assert "x-message-ttl=65536000" in table
     assert notifier("topology", "delete", cwd=tmp_path, settings=settings).returncode == 2
     deleted = notifier("topology", "delete", "--yes", cwd=tmp_path, settings=settings)
-    assert (deleted.returncode, deleted.stdout) == (0, f"deleted 26 queues and exchanges under {prefix}\n")
+    assert (deleted.returncode, deleted.stdout) == (0, f"deleted {24 + BUCKETS} queues and exchanges under {prefix}\n")
     assert states() == {"missing"}
 
 

@@ -12,7 +12,7 @@ from notifier.adapters.queues.rabbitmq.examination import examine_broker
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.adapters.queues.sqlite.examination import examine_file
 from notifier.domain.errors import QueueError
-from tests.rabbit_options import rabbit_options
+from tests.rabbit_options import BUCKETS, rabbit_options
 from tests.rabbitmq_node import RabbitmqNode
 
 
@@ -20,7 +20,7 @@ async def test_a_broker_that_is_well(amqp_url: str, prefix: str) -> None:
     """First everything is missing, and stays so; then everything stands, and nothing is left behind."""
     options = rabbit_options(amqp_url, prefix)
     state = await examine_broker(options)
-    assert len(state.missing) == 24
+    assert len(state.missing) == 24 + BUCKETS
     assert (state.may_configure, state.may_write, state.may_read, state.blocked) == (True, True, True, False)
     assert state.version[0] in "34"
     assert all(each.missing for each in await survey_topology(options))
