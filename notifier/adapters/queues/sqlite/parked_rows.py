@@ -49,7 +49,8 @@ class ParkedRows:
     def fetch(self, store: Store, bucket: str, most: int, fetched: list[Message]) -> None:
         """Take the oldest rows of the bucket that are not in hand. Raises QueueUnavailable."""
         fetched += store.read_parked(bucket, self._in_hand.get(bucket, ()), most)
-        self._in_hand.setdefault(bucket, set()).update(_ids(fetched))
+        if fetched:
+            self._in_hand.setdefault(bucket, set()).update(_ids(fetched))
 
     def put_back(self, bucket: str, fetched: Iterable[Message]) -> None:
         """Let rows be fetched again that reached nobody."""
