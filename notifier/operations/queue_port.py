@@ -10,7 +10,7 @@ from notifier.domain.message import Depth, Lane, Message, QueueStatus
 from notifier.domain.queue_state import BrokerState, FileState, QueueOverview
 from notifier.operations.dead_letter_listing import DeadLetters
 from notifier.pipeline.feed import FeedTarget
-from notifier.pipeline.ports import Acknowledger, Inbox, Publisher
+from notifier.pipeline.ports import Acknowledger, Inbox, Parking, Publisher
 
 
 class SideChannel(Protocol):
@@ -34,7 +34,7 @@ class SideChannel(Protocol):
         """Send a reply, or drop and count it. Never waits, never raises."""
 
 
-class Queue(Publisher, Acknowledger, Protocol):
+class Queue(Publisher, Acknowledger, Parking, Protocol):
     """A queue. `open` it before use, and `close` it at the end."""
 
     @property

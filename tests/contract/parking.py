@@ -3,33 +3,22 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import cast
-
-import pytest
 
 from notifier.domain.message import LONGEST_PARKED
 from notifier.operations.queue_port import Queue
-from notifier.pipeline.ports import Parking
 from tests.contract.queues import PATIENCE, outgoing
-
-
-def parking(queue: Queue) -> Parking:
-    """The queue as a place to park."""
-    if not hasattr(queue, "park"):
-        pytest.skip("does not park yet")
-    return cast("Parking", queue)
 
 
 async def park(queue: Queue, client: tuple[str, str], *messages: str) -> str:
     """Park messages for a client, one after the other. Returns the name of its bucket."""
-    bucket = parking(queue).bucket(client)
+    bucket = queue.bucket(client)
     for name in messages:
-        await parking(queue).park(bucket, outgoing(name), until=time.time() + LONGEST_PARKED)
+        await queue.park(bucket, outgoing(name), until=time.time() + LONGEST_PARKED)
     return bucket
 
 
 async def parked(queue: Queue, expected: Mapping[str, int]) -> None:
     """Wait until so many wait in each bucket, and in no other. A broker counts a moment after it confirms."""
     async with asyncio.timeout(PATIENCE):
-        while await parking(queue).parked() != expected:  # noqa: ASYNC110  no event tells it
+        while await queue.parked() != expected:  # noqa: ASYNC110  no event tells it
             await asyncio.sleep(0.02)

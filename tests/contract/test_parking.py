@@ -8,15 +8,15 @@ import pytest
 
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import LONGEST_PARKED, PARKED, Kind, Lane, Message, Outgoing
-from notifier.pipeline.ports import Parking
-from tests.contract.parking import park, parked, parking
+from notifier.operations.queue_port import Queue
+from tests.contract.parking import park, parked
 from tests.contract.queues import PATIENCE, Inbox, Place, consuming, names, outgoing, ready
 
 SHOP = ("https://id.example.com", "shop")
 WIKI = ("https://id.example.com", "wiki")
 
 
-async def again(queue: Parking, inbox: Inbox, bucket: str, count: int) -> Sequence[Message]:
+async def again(queue: Queue, inbox: Inbox, bucket: str, count: int) -> Sequence[Message]:
     """What comes again after a restart: out of the bucket, or as retries if the queue wakes what was parked."""
     found = await queue.fetch(bucket, count)
     return [*found, *await inbox.some(count - len(found))]
@@ -25,13 +25,13 @@ async def again(queue: Parking, inbox: Inbox, bucket: str, count: int) -> Sequen
 async def test_parked_stays_until_it_is_fetched(place: Place) -> None:
     """It does not come by itself, and comes as it was sent."""
     queue, inbox = await place.consume()
-    bucket = parking(queue).bucket(SHOP)
+    bucket = queue.bucket(SHOP)
     headers = {"client_id": "shop", "iss": "https://id.example.com/ü"}
     message = Outgoing(kind=Kind.DELIVERY, body=b'{"a":1}', message_id="a", headers=headers)
-    await parking(queue).park(bucket, message, until=time.time() + LONGEST_PARKED)
+    await queue.park(bucket, message, until=time.time() + LONGEST_PARKED)
     await queue.publish(Lane.RETRIES, outgoing("behind"))
     assert names([await inbox.next()]) == ["behind"]
-    [fetched] = await parking(queue).fetch(bucket, 1)
+    [fetched] = await queue.fetch(bucket, 1)
     assert (fetched.lane, fetched.kind, fetched.message_id) == (Lane.RETRIES, Kind.DELIVERY, "a")
     assert (fetched.body, fetched.delivery_count) == (b'{"a":1}', 0)
     assert headers.items() <= fetched.headers.items()
@@ -42,20 +42,20 @@ async def test_the_oldest_are_fetched_first(place: Place) -> None:
     """Never more than asked for; fewer mean that nothing else waits."""
     queue, _ = await place.consume()
     bucket = await park(queue, SHOP, *"abc")
-    assert names(await parking(queue).fetch(bucket, 2)) == ["a", "b"]
-    assert names(await parking(queue).fetch(bucket, 2)) == ["c"]
-    assert list(await parking(queue).fetch(bucket, 2)) == []
+    assert names(await queue.fetch(bucket, 2)) == ["a", "b"]
+    assert names(await queue.fetch(bucket, 2)) == ["c"]
+    assert list(await queue.fetch(bucket, 2)) == []
 
 
 async def test_fetched_and_acked_is_gone(place: Place) -> None:
     """No later worker finds it, neither in the bucket nor among the retries."""
     queue, _ = await place.consume()
     bucket = await park(queue, SHOP, *"abc")
-    for message in await parking(queue).fetch(bucket, 3):
+    for message in await queue.fetch(bucket, 3):
         queue.ack(message)
     await queue.close()
     queue, inbox = await place.consume()
-    assert list(await parking(queue).fetch(bucket, 1)) == []
+    assert list(await queue.fetch(bucket, 1)) == []
     await queue.publish(Lane.RETRIES, outgoing("behind"))
     assert names([await inbox.next()]) == ["behind"]
 
@@ -64,17 +64,17 @@ async def test_fetched_and_not_acked_comes_again(place: Place) -> None:
     """After the worker is gone, oldest first, and it says how often it did; what was never fetched comes as new."""
     queue, _ = await place.consume()
     bucket = await park(queue, SHOP, *"abcd")
-    a, b, c = await parking(queue).fetch(bucket, 3)
+    a, b, c = await queue.fetch(bucket, 3)
     queue.ack(b)
     await queue.close()
     queue, inbox = await place.consume()
-    counts = {message.message_id: message.delivery_count for message in await again(parking(queue), inbox, bucket, 3)}
+    counts = {message.message_id: message.delivery_count for message in await again(queue, inbox, bucket, 3)}
     assert counts == {"a": 1, "c": 1, "d": 0}
     for old in (a, c):
         queue.ack(old)  # of the worker before: without effect
     await queue.close()
     queue, inbox = await place.consume()
-    assert sorted(map(str, names(await again(parking(queue), inbox, bucket, 3)))) == ["a", "c", "d"]
+    assert sorted(map(str, names(await again(queue, inbox, bucket, 3)))) == ["a", "c", "d"]
 
 
 async def test_what_nobody_fetched_outlives_the_worker(place: Place) -> None:
@@ -86,7 +86,7 @@ async def test_what_nobody_fetched_outlives_the_worker(place: Place) -> None:
     await parked(visitor, {bucket: 2})
     await visitor.close()
     queue, inbox = await place.consume()
-    assert names(await again(parking(queue), inbox, bucket, 2)) == ["a", "b"]
+    assert names(await again(queue, inbox, bucket, 2)) == ["a", "b"]
 
 
 async def test_each_client_finds_its_own(place: Place) -> None:
@@ -94,9 +94,9 @@ async def test_each_client_finds_its_own(place: Place) -> None:
     queue, _ = await place.consume()
     shop = await park(queue, SHOP, "for shop", "also for shop")
     wiki = await park(queue, WIKI, "for wiki")
-    assert shop == parking(queue).bucket(SHOP)
-    first = names(await parking(queue).fetch(shop, 10))
-    rest = names(await parking(queue).fetch(wiki, 10))
+    assert shop == queue.bucket(SHOP)
+    first = names(await queue.fetch(shop, 10))
+    rest = names(await queue.fetch(wiki, 10))
     assert [name for name in first if name != "for wiki"] == ["for shop", "also for shop"]
     assert "for wiki" in (first if shop == wiki else rest)
     assert len(first) + len(rest) == 3
@@ -104,7 +104,7 @@ async def test_each_client_finds_its_own(place: Place) -> None:
 
 async def test_every_worker_finds_the_same_bucket(place: Place) -> None:
     """Whatever text issuer and client are."""
-    one, other = parking(await place.open()), parking(place.closed())
+    one, other = await place.open(), place.closed()
     for odd in (("https://a\0b", "c"), ("", '"]'), ("ü" * 500, "\N{GRINNING FACE}")):
         assert one.bucket(odd) == other.bucket(odd)
 
@@ -115,14 +115,14 @@ async def test_parked_messages_are_counted(place: Place) -> None:
     bucket = await park(queue, SHOP, *"abc")
     await parked(queue, {bucket: 3})
     await ready(queue, PARKED, 3)
-    a, _ = await parking(queue).fetch(bucket, 2)
+    a, _ = await queue.fetch(bucket, 2)
     await parked(queue, {bucket: 1})
     await ready(queue, PARKED, 1)
     queue.ack(a)
     await parked(queue, {bucket: 1})
-    assert await parking(queue).parked([bucket]) == {bucket: 1}
-    assert await parking(queue).parked([]) == {}
-    await parking(queue).fetch(bucket, 1)
+    assert await queue.parked([bucket]) == {bucket: 1}
+    assert await queue.parked([]) == {}
+    await queue.fetch(bucket, 1)
     await parked(queue, {})
     assert {name for name, depth in (await queue.depths()).items() if depth.ready} == set()
 
@@ -134,7 +134,7 @@ async def test_acks_of_fetched_messages_make_no_room_in_the_lane(place: Place) -
         await queue.publish(Lane.RETRIES, outgoing(name))
     a = await inbox.next()
     bucket = await park(queue, SHOP, *"cd")
-    for message in await parking(queue).fetch(bucket, 2):
+    for message in await queue.fetch(bucket, 2):
         queue.ack(message)
     await parked(queue, {})
     await ready(queue, Lane.RETRIES, 1)
@@ -148,7 +148,7 @@ async def test_many_fetch_at_once(place: Place) -> None:
     queue, _ = await place.consume()
     sent = [f"m-{number}" for number in range(60)]
     bucket = await park(queue, SHOP, *sent)
-    batches = await asyncio.gather(*(parking(queue).fetch(bucket, 4) for _ in range(20)))
+    batches = await asyncio.gather(*(queue.fetch(bucket, 4) for _ in range(20)))
     assert sorted(map(str, names([message for batch in batches for message in batch]))) == sorted(sent)
 
 
@@ -156,10 +156,10 @@ async def test_parked_again_is_the_newest(place: Place) -> None:
     """What is fetched, parked again and acked waits behind the others, once."""
     queue, _ = await place.consume()
     bucket = await park(queue, SHOP, *"ab")
-    [a] = await parking(queue).fetch(bucket, 1)
+    [a] = await queue.fetch(bucket, 1)
     await park(queue, SHOP, "a")
     queue.ack(a)
-    assert names(await parking(queue).fetch(bucket, 10)) == ["b", "a"]
+    assert names(await queue.fetch(bucket, 10)) == ["b", "a"]
 
 
 async def test_a_closed_queue_parks_nothing(place: Place) -> None:
@@ -172,6 +172,6 @@ async def test_a_closed_queue_parks_nothing(place: Place) -> None:
         with pytest.raises(QueueUnavailable):
             await park(queue, SHOP, "b")
         with pytest.raises(QueueUnavailable):
-            await parking(queue).fetch(bucket, 1)
+            await queue.fetch(bucket, 1)
         with pytest.raises(QueueUnavailable):
-            await parking(queue).parked()
+            await queue.parked()

@@ -275,7 +275,7 @@ async def test_depths_count_the_ready(place: Place) -> None:
     await inbox.next()
     await ready(queue, Lane.EVENTS, 2)
     depths = await queue.depths()
-    assert set(depths) - {PARKED} == {*Lane, DEAD, *DELAY_QUEUES}
+    assert set(depths) == {*Lane, DEAD, PARKED, *DELAY_QUEUES}
     assert {name: depth.ready for name, depth in depths.items() if depth.ready} == {
         "events": 2,
         "delay.32s": 1,
