@@ -6,13 +6,14 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from notifier.cli.command_options import Config, Json, in_help, quiet_logs, register
 from notifier.cli.output import say
+from notifier.domain.message import PARKED
 from notifier.domain.printable import counted, json_text
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def show(config: Config = None, as_json: Json = False) -> None:
     if as_json:
         say(json_text([{**asdict(each), "state": _state(each)} for each in standings], indent=2))
     else:
-        _print_table(standings)
+        _print_table(_with_one_bucket(standings, f"{options.prefix}.{PARKED}-"))
 
 
 def declare(config: Config = None) -> None:
@@ -133,6 +134,16 @@ def _options(config: Config) -> RabbitOptions | None:
 
 def _state(each: TopologyState) -> str:
     return "missing" if each.missing else "different" if each.difference is not None else "ok"
+
+
+def _with_one_bucket(standings: Sequence[TopologyState], begins: str) -> Sequence[TopologyState]:
+    """Show all buckets as one row, unless they differ in their state."""
+    buckets = [each for each in standings if each.name.startswith(begins)]
+    if len({_state(each) for each in buckets}) != 1:
+        return standings
+    name = f"{buckets[0].name} … ({counted(len(buckets), 'bucket')})"
+    one = replace(buckets[0], name=name, ready=None if buckets[0].missing else sum(each.ready or 0 for each in buckets))
+    return [one if each is buckets[0] else each for each in standings if each not in buckets[1:]]
 
 
 def _print_table(standings: Sequence[TopologyState]) -> None:

@@ -27,6 +27,8 @@ def test_what_is_declared_is_shown_and_goes(amqp_url: str, prefix: str, tmp_path
     assert states() == {"ok"}
     table = notifier("topology", "show", cwd=tmp_path, settings=settings).stdout
     assert f"{prefix}.delay.65536s" in table
+    assert f"{prefix}.parked-00.delay.1024s … ({BUCKETS} buckets)" in table
+    assert f"{prefix}.parked-01" not in table
     assert "x-message-ttl=65536000" in table
     assert notifier("topology", "delete", cwd=tmp_path, settings=settings).returncode == 2
     deleted = notifier("topology", "delete", "--yes", cwd=tmp_path, settings=settings)
