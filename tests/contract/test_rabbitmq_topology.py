@@ -121,6 +121,7 @@ async def test_verify_declares_nothing(options: RabbitOptions) -> None:
             await verify_topology(options)
         for name in ("events", "retries", "bulk", "dead", "delay.1s", "delay.65536s", "outcomes"):
             assert f"{options.prefix}.{name}" in str(caught.value)
+        assert f"{options.prefix}.parked-00.delay.1024s and 1 more bucket" in str(caught.value)
         assert "topology declare" in str(caught.value)
 
 

@@ -22,6 +22,7 @@ from notifier.adapters.queues.rabbitmq.wire.decoding import to_message
 from notifier.adapters.queues.rabbitmq.wire.frames import hand_over
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import PARKED, Message
+from notifier.domain.printable import counted
 
 CHANNELS = 4  # fetches at a time
 FLUSH_TIMEOUT = 5.0
@@ -39,6 +40,15 @@ def bucket_number(client: tuple[str, str], buckets: int) -> int:
     """The number of this client's bucket, the same at every worker and in every release."""
     digest = hashlib.sha256("\0".join(client).encode()).digest()
     return int.from_bytes(digest[:4]) % buckets
+
+
+def with_one_bucket(names: Sequence[str]) -> Sequence[str]:
+    """Name one of the buckets among these queues, and count the others."""
+    buckets = [each for each in names if f".{PARKED}-" in each]
+    if len(buckets) < 2:
+        return names
+    others = [each for each in names if each not in buckets]
+    return [*others, f"{buckets[0]} and {counted(len(buckets) - 1, 'more bucket')}"]
 
 
 class _Getter:

@@ -12,7 +12,7 @@ from typing import Literal
 import aiormq
 from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed
 
-from notifier.adapters.queues.rabbitmq.buckets import bucket_names
+from notifier.adapters.queues.rabbitmq.buckets import bucket_names, with_one_bucket
 from notifier.adapters.queues.rabbitmq.connection import Connection, close_channel, open_channel
 from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
@@ -168,7 +168,7 @@ class _Surveyor:
                 "else stop the workers and delete it (`notifier topology delete`), and it is declared anew"
             )
         if self.missing:
-            parts.append(f"missing: {', '.join(self.missing)}")
+            parts.append(f"missing: {', '.join(with_one_bucket(self.missing))}")
             parts.append("declare with `notifier topology declare`, or set queue.topology: declare")
         raise TopologyMismatch("; ".join(parts))
 
