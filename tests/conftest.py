@@ -146,13 +146,30 @@ async def _version(url: str) -> str:
 
 
 @pytest.fixture
-def prefix(amqp_url: str) -> Iterator[str]:
+def bare_prefix(amqp_url: str) -> Iterator[str]:
     """A queue prefix that is this test's alone. What was declared under it is deleted afterwards."""
     name = f"test-{secrets.token_hex(4)}"
     yield name
     # In a thread of its own: the fixture is synchronous so that synchronous tests may ask for it too.
     with ThreadPoolExecutor(1) as pool:
         pool.submit(asyncio.run, _delete_topology(amqp_url, name)).result()
+
+
+@pytest.fixture
+def prefix(amqp_url: str, bare_prefix: str) -> str:
+    """A queue prefix that is this test's alone, whose queues stand, so that no worker waits for new ones."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, declare_at_once(amqp_url, bare_prefix)).result()
+    return bare_prefix
+
+
+async def declare_at_once(url: str, prefix: str) -> None:
+    """Declare the topology, and do not wait: nobody kills the broker in the next second."""
+    from notifier.adapters.queues.rabbitmq.administration import declare_topology  # noqa: PLC0415  as below
+    from notifier.adapters.queues.rabbitmq.settling import Settling  # noqa: PLC0415
+    from tests.rabbit_options import rabbit_options  # noqa: PLC0415
+
+    await declare_topology(rabbit_options(url, prefix), Settling(seconds=0))
 
 
 async def _delete_topology(url: str, prefix: str) -> None:

@@ -60,8 +60,9 @@ def declare(config: Config = None) -> None:
     if options is None:
         return
     from notifier.adapters.queues.rabbitmq.administration import declare_topology
+    from notifier.adapters.queues.rabbitmq.settling import Settling
 
-    asyncio.run(declare_topology(options))
+    asyncio.run(declare_topology(options, Settling(_say_new)))
     say(f"all queues and exchanges under {options.prefix} are declared")
 
 
@@ -100,6 +101,11 @@ def delete(
     messages = sum(lost.values())
     told = f", and {counted(messages, 'message')} with them" if messages else ""
     say(f"deleted {len(standings)} queues and exchanges under {options.prefix}{told}")
+
+
+def _say_new(names: Sequence[str], seconds: float) -> None:
+    new = counted(len(names), "new queue")
+    say(f"{new}: waiting {seconds:.0f} s until RabbitMQ has written the names to its disk", err=True)
 
 
 def _check_force(prefix: str, standings: Sequence[TopologyState], force: str | None) -> None:

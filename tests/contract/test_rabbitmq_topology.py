@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import aio_pika
 import pytest
@@ -11,6 +12,7 @@ from notifier.adapters.queues.rabbitmq.administration import declare_topology, d
 from notifier.adapters.queues.rabbitmq.delays import HOPS
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
+from notifier.adapters.queues.rabbitmq.settling import Settling
 from notifier.adapters.queues.rabbitmq.topology import topology_of
 from notifier.domain.client import TlsFiles
 from notifier.domain.errors import ConfigurationError, QueueError, TopologyMismatch
@@ -28,9 +30,14 @@ async def administrator(amqp_url: str) -> AsyncIterator[aio_pika.abc.AbstractCon
 
 
 @pytest.fixture
-def options(amqp_url: str, prefix: str) -> RabbitOptions:
+def options(amqp_url: str, bare_prefix: str) -> RabbitOptions:
     """This test's own corner of the broker."""
-    return rabbit_options(amqp_url, prefix)
+    return rabbit_options(amqp_url, bare_prefix)
+
+
+def at_once() -> Settling:
+    """For a test in which nobody kills the broker."""
+    return Settling(seconds=0)
 
 
 def test_every_queue_is_quorum_with_a_finite_limit() -> None:
@@ -62,8 +69,8 @@ def test_delays_are_one_constant_each() -> None:
 
 async def test_declaring_twice_changes_nothing(options: RabbitOptions) -> None:
     """The topology is declared idempotently, and then verifies."""
-    await declare_topology(options)
-    await declare_topology(options)
+    await declare_topology(options, at_once())
+    await declare_topology(options, at_once())
     await verify_topology(options)
 
 
@@ -75,7 +82,7 @@ async def test_another_argument_is_named(
     name = f"{options.prefix}.events"
     arguments: FieldTable = {**topology_of(options).queues[1].arguments, "x-delivery-limit": 5}
     await channel.declare_queue(name, durable=True, arguments=arguments)
-    for check in (declare_topology, verify_topology):
+    for check in (partial(declare_topology, settling=at_once()), verify_topology):
         with pytest.raises(TopologyMismatch) as caught:
             await check(options)
         text = str(caught.value)
@@ -111,7 +118,7 @@ async def test_an_exchange_of_another_type_is_named(
     channel = await administrator.channel()
     await channel.declare_exchange(f"{options.prefix}.bulk", "fanout", durable=True)
     with pytest.raises(TopologyMismatch, match=rf"exchange {options.prefix}\.bulk: argument type is 'fanout'.*'topic'"):
-        await declare_topology(options)
+        await declare_topology(options, at_once())
 
 
 async def test_verify_declares_nothing(options: RabbitOptions) -> None:
@@ -132,7 +139,7 @@ async def test_verify_goes_on_once_declared(options: RabbitOptions, amqp_url: st
     try:
         with pytest.raises(TopologyMismatch):
             await asyncio.wait_for(queue.ready(), PATIENCE)
-        await declare_topology(options)
+        await declare_topology(options, at_once())
         await queue.consume(Inbox())
         await consuming(queue)
     finally:
@@ -150,7 +157,7 @@ async def test_verify_needs_no_permission_to_configure(
     humble = rabbit_options(amqp_url, options.prefix, topology="verify", credentials=lambda: (options.prefix, "secret"))
     with pytest.raises(QueueError, match=r"ACCESS_REFUSED.*verify"):
         await declare_topology(humble)
-    await declare_topology(options)
+    await declare_topology(options, at_once())
     await verify_topology(humble)
 
 

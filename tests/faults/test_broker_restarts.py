@@ -15,9 +15,6 @@ from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
 KILLED = "acked to a broker that was killed"
-# A quorum queue declared within half a second before a SIGKILL is there by name afterwards, but answers nobody (3.10.8,
-# whose Ra writes the names of new queues down that late): it must be deleted. That is no fault of one that stands.
-WRITTEN_DOWN = 2.0  # seconds
 BACK = 60.0  # seconds for a worker to find a broker that boots: its pause between two tries grows to fifteen
 
 
@@ -53,7 +50,6 @@ async def test_killed_and_restarted(
     async with rig(tmp_path, module_node.url, queues) as made:
         made.clients.judge = answer
         async with worker(made.site) as running:
-            await asyncio.sleep(WRITTEN_DOWN)
             # A client that fails every other request has one slot, and so takes some 20 events a second.
             async with load(made.publisher, rate=20 if answer is fails_at_first else 150):
                 for _ in range(times):

@@ -12,8 +12,9 @@ from tests.system.command import notifier
 EVENT = json.dumps({"iss": "https://id.example.com", "sub": "alice", "clients": ["shop"]})
 
 
-def test_what_is_declared_is_shown_and_goes(amqp_url: str, prefix: str, tmp_path: Path) -> None:
+def test_what_is_declared_is_shown_and_goes(amqp_url: str, bare_prefix: str, tmp_path: Path) -> None:
     """Missing, then standing, then deleted; deleting asks, and where nobody can be asked it wants `--yes`."""
+    prefix = bare_prefix
     settings = {"NOTIFIER_QUEUE__URL": amqp_url, "NOTIFIER_QUEUE__PREFIX": prefix}
 
     def states() -> set[str]:
@@ -56,13 +57,13 @@ async def _declare_otherwise(url: str, name: str) -> None:
         await channel.declare_queue(name, durable=True, arguments={"x-queue-type": "quorum", "x-delivery-limit": 7})
 
 
-def test_another_queue_of_the_name_is_told(amqp_url: str, prefix: str, tmp_path: Path) -> None:
+def test_another_queue_of_the_name_is_told(amqp_url: str, bare_prefix: str, tmp_path: Path) -> None:
     """`show` says what differs, `declare` fails by it, both with the two values."""
-    settings = {"NOTIFIER_QUEUE__URL": amqp_url, "NOTIFIER_QUEUE__PREFIX": prefix}
-    asyncio.run(_declare_otherwise(amqp_url, f"{prefix}.dead"))
+    settings = {"NOTIFIER_QUEUE__URL": amqp_url, "NOTIFIER_QUEUE__PREFIX": bare_prefix}
+    asyncio.run(_declare_otherwise(amqp_url, f"{bare_prefix}.dead"))
     shown = json.loads(notifier("topology", "show", "--json", cwd=tmp_path, settings=settings).stdout)
     (different,) = [each for each in shown if each["state"] == "different"]
-    assert different["name"] == f"{prefix}.dead"
+    assert different["name"] == f"{bare_prefix}.dead"
     declared = notifier("topology", "declare", cwd=tmp_path, settings=settings)
     assert declared.returncode == 1
     for text in (different["difference"], declared.stderr):

@@ -136,17 +136,16 @@ def test_the_request_that_is_printed_is_the_file_of_docs_examples() -> None:
 async def test_the_python_sample_publishes_an_event_that_is_understood(amqp_url: str, prefix: str) -> None:
     """Run as it stands, against a broker whose topology stands."""
     (code,) = blocks(PUBLISHING, "python")
-    await declare_topology(rabbit_options(amqp_url, prefix))
     status, output = await run_sample(code, amqp_url, prefix)
     assert (status, output) == (0, "")
     (event,) = await taken(amqp_url, prefix)
     assert (event.iss, event.sub, event.sid, event.id_given) == (ISS, "248289761001", "08a5019c", True)
 
 
-async def test_the_python_sample_fails_where_nobody_would_get_the_event(amqp_url: str, prefix: str) -> None:
+async def test_the_python_sample_fails_where_nobody_would_get_the_event(amqp_url: str, bare_prefix: str) -> None:
     """A publish that is lost does not look like one that worked."""
     (code,) = blocks(PUBLISHING, "python")
-    status, output = await run_sample(code, amqp_url, prefix)
+    status, output = await run_sample(code, amqp_url, bare_prefix)
     assert status == 1
     assert "NOT_FOUND" in output
 

@@ -105,15 +105,15 @@ async def test_a_broker_that_blocks_is_sent_nothing(own_node: RabbitmqNode) -> N
         await sink.send([told(1)])
 
 
-async def test_an_exchange_that_is_missing_is_waited_for(amqp_url: str, prefix: str) -> None:
+async def test_an_exchange_that_is_missing_is_waited_for(amqp_url: str, bare_prefix: str) -> None:
     """Where nothing may be declared (queue.topology: verify), nobody has anything to send meanwhile."""
-    options = RabbitOptions(urls=(amqp_url,), prefix=prefix, topology="verify")
+    options = RabbitOptions(urls=(amqp_url,), prefix=bare_prefix, topology="verify")
     async with publisher(options) as sink:
         with pytest.raises(QueueUnavailable):
             await sink.send([told(1)])
         async with await aio_pika.connect(amqp_url) as connection:
             channel = await connection.channel()
-            await channel.declare_exchange(f"{prefix}.outcomes", aio_pika.ExchangeType.TOPIC, durable=True)
+            await channel.declare_exchange(f"{bare_prefix}.outcomes", aio_pika.ExchangeType.TOPIC, durable=True)
             await asyncio.wait_for(sink.available(), PATIENCE)
             await sink.send([told(1)])
 

@@ -17,6 +17,7 @@ from notifier.adapters.queues.rabbitmq.connection import (
 )
 from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.settling import Settling
 from notifier.adapters.queues.rabbitmq.side_channel import ask_workers
 from notifier.adapters.queues.rabbitmq.topology import TopologyState
 from notifier.adapters.queues.rabbitmq.wire.decoding import to_message
@@ -26,10 +27,10 @@ from notifier.domain.queue_state import QueueOverview
 __all__ = ["TopologyState", "declare_topology", "delete_topology", "look_around", "survey_topology", "verify_topology"]
 
 
-async def declare_topology(options: RabbitOptions) -> None:
-    """Declare what is missing. Raises TopologyMismatch, QueueError."""
+async def declare_topology(options: RabbitOptions, settling: Settling | None = None) -> None:
+    """Declare what is missing. Return once new queues can be used. Raises TopologyMismatch, QueueError."""
     async with connected(options, "topology") as connection:
-        await topology.declare(connection, topology.topology_of(options))
+        await topology.declare(connection, topology.topology_of(options), settling or Settling())
 
 
 async def verify_topology(options: RabbitOptions) -> None:

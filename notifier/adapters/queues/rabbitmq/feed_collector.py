@@ -12,9 +12,11 @@ import aiormq
 import aiormq.abc
 from aiormq.exceptions import ChannelClosed, ChannelPreconditionFailed
 
+from notifier.adapters.queues.rabbitmq.administration import depths_at
 from notifier.adapters.queues.rabbitmq.connection import Connection, bounded, channel_of, reason_of
 from notifier.adapters.queues.rabbitmq.link import Link
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.settling import Settling
 from notifier.adapters.queues.rabbitmq.topology import COLLECTED, NO_LIMIT, OUTCOMES
 from notifier.domain.errors import QueueError, QueueUnavailable
 
@@ -44,6 +46,7 @@ class FeedCollector:
         self._exchange = f"{options.prefix}.{OUTCOMES}"
         self._queue = f"{options.prefix}.{COLLECTED}"
         self._declare = options.topology == "declare"
+        self._settling = Settling()
         self._keep = keep
         self._link = Link(options, "collect", self._serve)
         self.drained = asyncio.Event()
@@ -64,6 +67,8 @@ class FeedCollector:
 
     async def _serve(self, link: Link, connection: Connection) -> None:
         taken: asyncio.Queue[aiormq.abc.DeliveredMessage | None] = asyncio.Queue()  # None: the consumer is gone
+        if not await depths_at(connection, {self._queue: self._queue}):
+            self._settling.missing(self._queue)
         async with channel_of(connection) as channel:
             channel.on_consumer_cancel_callbacks.add(lambda _: taken.put_nowait(None))
             channel.closing.add_done_callback(lambda _: taken.put_nowait(None))
@@ -86,6 +91,8 @@ class FeedCollector:
 
         await channel.exchange_declare(self._exchange, exchange_type="topic", durable=True, passive=not self._declare)
         await channel.queue_declare(self._queue, durable=True, arguments=dict(ARGUMENTS))
+        self._settling.declared(self._queue)
+        await self._settling.over()
         await channel.queue_bind(self._queue, self._exchange, routing_key="#")
         await channel.basic_qos(prefetch_count=PREFETCH)
         await channel.basic_consume(self._queue, on_message)

@@ -144,6 +144,7 @@ class RabbitQueue:
         await self._publishing.publish(self._as_publish(queue, message, patient=True))
 
     def _as_publish(self, queue: str, message: Outgoing, *, patient: bool) -> Publish:
+        self._watch.settling.check(self._name(queue))
         return Publish(
             exchange="", routing_key=self._name(queue), body=message.body,
             message_id=message.message_id or uuid4().hex, content_type=message.content_type,
@@ -206,18 +207,19 @@ class RabbitQueue:
     # ── status ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def status(self) -> QueueStatus:
-        """Connected means that both connections stand; consuming means that all three lanes do."""
+        """Connected means that both connections stand; consuming means that all three lanes do, and no queue is new."""
         connected = all(link.standing.is_set() for link in self._links)
-        blocked = self._publishing.blocked
+        blocked, new = self._publishing.blocked, self._watch.settling.problem
         told = (
             *(link.failure for link in self._links),
             self._watch.problem,
+            new,
             *(lane.problem for lane in self._lanes),
             BLOCKED if blocked else self._publishing.refusal or self._parking.refusal,
         )
         return QueueStatus(
             connected=connected,
-            consuming=connected and all(lane.standing for lane in self._lanes),
+            consuming=connected and new is None and all(lane.standing for lane in self._lanes),
             blocked=blocked,
             problem=next((str(problem) for problem in told if problem is not None), None),
         )

@@ -11,11 +11,13 @@ from typing import Literal
 
 import aiormq
 from aiormq.exceptions import ChannelAccessRefused, ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed
+from pamqp import commands
 
 from notifier.adapters.queues.rabbitmq.buckets import bucket_names, with_one_bucket
 from notifier.adapters.queues.rabbitmq.connection import Connection, close_channel, open_channel
 from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.settling import Settling
 from notifier.domain.errors import QueueError, TopologyMismatch
 from notifier.domain.message import DEAD, DELIVERY_LIMIT, Lane
 
@@ -109,17 +111,26 @@ class _Surveyor:
             self._channel = await open_channel(self._connection)
         return self._channel
 
-    async def declare(self, topology: Topology) -> None:
+    async def declare(self, topology: Topology, settling: Settling) -> None:
         for queue in topology.queues:
+            if await self._find_queue(queue.name) is None:
+                settling.missing(queue.name)
             await self._declare_queue(queue)
+            settling.declared(queue.name)
+        if not all([await self._find_exchange(exchange.name) for exchange in topology.exchanges]):
+            # Another worker may have created the queues just now, and wait for them as we do.
+            for queue in topology.queues:
+                settling.missing(queue.name)
+                settling.declared(queue.name)
+        # The exchanges come last, so that publishers cannot reach a queue that is too new.
+        await settling.over()
         for exchange in topology.exchanges:
             await self._declare_exchange(exchange)
 
     async def verify(self, topology: Topology) -> None:
         for queue in topology.queues:
-            try:
-                found = await (await self.channel()).queue_declare(queue.name, passive=True)
-            except ChannelNotFoundEntity:
+            found = await self._find_queue(queue.name)
+            if found is None:
                 self.missing.append(f"queue {queue.name}")
                 continue
             self.ready[queue.name] = found.message_count or 0
@@ -127,10 +138,21 @@ class _Surveyor:
             # A passive declare compares nothing; a full one of a queue that exists changes nothing.
             await self._declare_queue(queue, allowed_to_be_refused=True)
         for exchange in topology.exchanges:
-            try:
-                await (await self.channel()).exchange_declare(exchange.name, exchange_type="topic", passive=True)
-            except ChannelNotFoundEntity:
+            if not await self._find_exchange(exchange.name):
                 self.missing.append(f"exchange {exchange.name}")
+
+    async def _find_queue(self, name: str) -> commands.Queue.DeclareOk | None:
+        try:
+            return await (await self.channel()).queue_declare(name, passive=True)
+        except ChannelNotFoundEntity:
+            return None
+
+    async def _find_exchange(self, name: str) -> bool:
+        try:
+            await (await self.channel()).exchange_declare(name, exchange_type="topic", passive=True)
+        except ChannelNotFoundEntity:
+            return False
+        return True
 
     async def _declare_queue(self, queue: QueueSpec, *, allowed_to_be_refused: bool = False) -> None:
         try:
@@ -173,10 +195,13 @@ class _Surveyor:
         raise TopologyMismatch("; ".join(parts))
 
 
-async def declare(connection: Connection, topology: Topology) -> None:
-    """Declare what is missing, and leave the rest alone. Raises TopologyMismatch, or QueueError if not allowed."""
+async def declare(connection: Connection, topology: Topology, settling: Settling) -> None:
+    """Declare what is missing, and leave the rest alone. Return once new queues can be used.
+
+    Raises TopologyMismatch, or QueueError if not allowed.
+    """
     surveyor = _Surveyor(connection)
-    await surveyor.declare(topology)
+    await surveyor.declare(topology, settling)
     await surveyor.finish()
 
 

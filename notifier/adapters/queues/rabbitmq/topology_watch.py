@@ -8,6 +8,7 @@ from notifier.adapters.queues.rabbitmq import topology
 from notifier.adapters.queues.rabbitmq.administration import depths_at
 from notifier.adapters.queues.rabbitmq.connection import LOST, Connection, bounded, ending
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.settling import Settling
 from notifier.domain.errors import NotifierError, QueueUnavailable
 from notifier.domain.message import Lane
 
@@ -19,17 +20,18 @@ HOPELESS_EVERY = 5.0  # after a failed mend: an operator must act first
 class TopologyWatch:
     """Watches the topology over the connection that it is given. `mend_soon` asks for a look at once.
 
-    `problem` says what cannot be mended. `consumers`: how many workers consume `events`, which share the clients'
+    `problem` says what cannot be mended, `settling` which queues are too new. `consumers`: how many workers consume `events`, which share the clients'
     limits.
     """
 
     def __init__(self, options: RabbitOptions) -> None:
-        self._establish = topology.declare if options.topology == "declare" else topology.verify
+        self._declares = options.topology == "declare"
         self._topology = topology.topology_of(options)
         self._looked_at = {lane.value: f"{options.prefix}.{lane}" for lane in (Lane.EVENTS, Lane.RETRIES)}
         self._connection: Connection | None = None
         self._mending = asyncio.Lock()
         self._log = structlog.get_logger(__name__)
+        self.settling = Settling()
         self.mend_soon = asyncio.Event()
         self.problem: str | None = None
         self.consumers = 1
@@ -37,7 +39,10 @@ class TopologyWatch:
     async def establish(self, connection: Connection) -> None:
         """Declare or verify everything. Raises TopologyMismatch, QueueError."""
         async with bounded(None):
-            await self._establish(connection, self._topology)
+            if self._declares:
+                await topology.declare(connection, self._topology, self.settling)
+            else:
+                await topology.verify(connection, self._topology)
 
     async def mend(self) -> None:
         """Declare or verify the topology again, since something is missing."""
