@@ -1,0 +1,85 @@
+"""A power cut just after queues were created: the broker must find them again, with what it has confirmed.
+
+What is held here is a trap of RabbitMQ: see notifier/adapters/queues/rabbitmq/settling.py.
+"""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import aio_pika
+import pytest
+
+from notifier.adapters.queues.rabbitmq.topology import topology_of
+from tests.conftest import declare_at_once
+from tests.faults.conftest import Form, Tell
+from tests.faults.rig import judge, rig
+from tests.rabbitmq_node import RabbitmqNode
+from tests.system.broker import broker
+from tests.system.clients import Hit
+from tests.system.worker_process import worker
+
+EVENTS = 20  # at each power cut
+ANSWERS_WITHIN = 10.0  # seconds; a queue without a leader answers after 65
+
+
+async def too_slow(hit: Hit) -> int:
+    """No client has taken a thing when the power goes."""
+    await asyncio.sleep(3)
+    return 503
+
+
+async def answering(url: str, prefix: str) -> list[str]:
+    """The queues that still give out what they hold, or say that they are empty."""
+    names = []
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        for spec in topology_of(prefix).queues:
+            queue = await channel.get_queue(spec.name, ensure=False)
+            async with asyncio.timeout(ANSWERS_WITHIN):
+                await queue.get(fail=False)
+            names.append(spec.name)
+    return names
+
+
+@pytest.mark.fault(
+    "broker", "killed by SIGKILL with its worker, as soon as queues that were created have confirmed events"
+)
+@pytest.mark.timeout(900)
+async def test_killed_as_soon_as_it_is_ready(
+    tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], tell: Tell
+) -> None:
+    """At the first start of all, then at starts that find `events` missing, so that it is the queue created last."""
+    times = form(2, 10)
+    async with rig(tmp_path, module_node.url, queues) as made:
+        for nth in range(times):
+            if nth:
+                async with broker(module_node.url, queues) as rabbit:
+                    await rabbit.delete_queue("events")
+            made.clients.judge = too_slow
+            async with worker(made.site) as running:
+                await made.publisher.publish(range(nth * EVENTS, (nth + 1) * EVENTS), rate=1000)
+                running.send(signal.SIGKILL)
+                await asyncio.to_thread(module_node.kill)
+            await asyncio.to_thread(module_node.start)
+            made.clients.judge = judge
+            async with worker(made.site) as running:
+                assert not running.said("queues_new")
+                await made.until_settled()
+                assert await running.stop() == 0
+        assert await answering(module_node.url, queues) == [spec.name for spec in topology_of(queues).queues]
+        tell(await made.account(cause="held by a worker that was killed"), times=times)
+
+
+async def test_without_the_wait_what_was_confirmed_is_lost(module_node: RabbitmqNode, queues: str) -> None:
+    """The trap itself. Once this fails, RabbitMQ has closed it, and nobody need wait for new queues any more."""
+    await declare_at_once(module_node.url, queues)
+    async with broker(module_node.url, queues) as rabbit:
+        await rabbit.delete_queue("events")
+        await rabbit.declare_queue("events")
+        await rabbit.publish({"id": "1"})
+        assert await rabbit.depths(["events"]) == {"events": 1}
+        await asyncio.to_thread(module_node.kill)
+    await asyncio.to_thread(module_node.start)
+    async with broker(module_node.url, queues) as rabbit:
+        assert await rabbit.depths(["events"]) == {}
