@@ -105,7 +105,7 @@ def delete(
 
 def _say_new(names: Sequence[str], seconds: float) -> None:
     new = counted(len(names), "new queue")
-    say(f"{new}: waiting {seconds:.0f} s until RabbitMQ has written the names to its disk", err=True)
+    say(f"{new}: waiting {seconds:.0f} s until RabbitMQ has written their names to its disk", err=True)
 
 
 def _check_force(prefix: str, standings: Sequence[TopologyState], force: str | None) -> None:

@@ -8,7 +8,12 @@ import aio_pika
 import pytest
 from pamqp.common import FieldTable
 
-from notifier.adapters.queues.rabbitmq.administration import declare_topology, delete_topology, verify_topology
+from notifier.adapters.queues.rabbitmq.administration import (
+    declare_topology,
+    delete_topology,
+    survey_topology,
+    verify_topology,
+)
 from notifier.adapters.queues.rabbitmq.delays import HOPS
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
@@ -72,6 +77,17 @@ async def test_declaring_twice_changes_nothing(options: RabbitOptions) -> None:
     await declare_topology(options, at_once())
     await declare_topology(options, at_once())
     await verify_topology(options)
+
+
+async def test_publishers_reach_no_queue_that_is_new(options: RabbitOptions) -> None:
+    """The exchanges are declared only when the queues are safe. (`tests/faults/test_first_start.py` says why.)"""
+    waiting = asyncio.Event()
+    settling = Settling(lambda _names, _seconds: waiting.set(), seconds=1)
+    declaring = asyncio.create_task(declare_topology(options, settling))
+    await asyncio.wait_for(waiting.wait(), PATIENCE)
+    assert {each.what for each in await survey_topology(options) if each.missing} == {"exchange"}
+    await declaring
+    assert not any(each.missing for each in await survey_topology(options))
 
 
 async def test_another_argument_is_named(

@@ -51,6 +51,12 @@ def amqp_url(cluster: RabbitmqCluster) -> str:
 
 
 @pytest.fixture
+def prefix(bare_prefix: str) -> str:
+    """Nothing stands yet: `members` declares, and waits, since nodes are killed here."""
+    return bare_prefix
+
+
+@pytest.fixture
 async def members(cluster: RabbitmqCluster, prefix: str) -> list[RabbitmqNode]:
     """The nodes, the leader of `events` first; the queues stand and have a member on each."""
     await declare_topology(RabbitOptions(urls=tuple(cluster.urls), prefix=prefix, buckets=BUCKETS))
