@@ -14,6 +14,7 @@ from notifier.adapters.queues.rabbitmq.topology import topology_of
 from tests.conftest import declare_at_once
 from tests.faults.conftest import Form, Tell
 from tests.faults.rig import judge, rig
+from tests.rabbit_options import rabbit_options
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.broker import broker
 from tests.system.clients import Hit
@@ -29,17 +30,14 @@ async def too_slow(hit: Hit) -> int:
     return 503
 
 
-async def answering(url: str, prefix: str) -> list[str]:
-    """The queues that still give out what they hold, or say that they are empty."""
-    names = []
+async def until_each_answers(url: str, prefix: str) -> None:
+    """Ask each queue for a message. One without a leader does not even say that it is empty."""
     async with await aio_pika.connect(url) as connection:
         channel = await connection.channel()
-        for spec in topology_of(prefix).queues:
+        for spec in topology_of(rabbit_options(url, prefix)).queues:
             queue = await channel.get_queue(spec.name, ensure=False)
             async with asyncio.timeout(ANSWERS_WITHIN):
                 await queue.get(fail=False)
-            names.append(spec.name)
-    return names
 
 
 @pytest.mark.fault(
@@ -67,7 +65,7 @@ async def test_killed_as_soon_as_it_is_ready(
                 assert not running.said("queues_new")
                 await made.until_settled()
                 assert await running.stop() == 0
-        assert await answering(module_node.url, queues) == [spec.name for spec in topology_of(queues).queues]
+        await until_each_answers(module_node.url, queues)
         tell(await made.account(cause="held by a worker that was killed"), times=times)
 
 

@@ -20,8 +20,8 @@ HOPELESS_EVERY = 5.0  # after a failed mend: an operator must act first
 class TopologyWatch:
     """Watches the topology over the connection that it is given. `mend_soon` asks for a look at once.
 
-    `problem` says what cannot be mended, `settling` which queues are too new. `consumers`: how many workers consume `events`, which share the clients'
-    limits.
+    `problem` says what cannot be mended, `settling` which queues are too new to be used. `consumers`: how many workers
+    consume `events`, which share the clients' limits.
     """
 
     def __init__(self, options: RabbitOptions) -> None:
