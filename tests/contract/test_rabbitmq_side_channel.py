@@ -71,8 +71,9 @@ async def test_all_workers_answer_who_asks(options: RabbitOptions, workers: Name
     assert set(await first.side_channel.ask(PATIENCE, 2)) == {b"first", b"second"}
 
 
-async def test_without_workers_nobody_answers_and_nothing_is_made(options: RabbitOptions) -> None:
+async def test_without_workers_nobody_answers_and_nothing_is_made(amqp_url: str, bare_prefix: str) -> None:
     """Looking declares no queue."""
+    options = rabbit_options(amqp_url, bare_prefix)
     overview = await look_around(options, within=0.2)
     assert (overview.depths, overview.worker_states) == ({}, [])
     await declare_topology(options)
