@@ -25,7 +25,10 @@ def test_what_is_declared_is_shown_and_goes(amqp_url: str, bare_prefix: str, tmp
     assert states() == {"missing"}
     declared = notifier("topology", "declare", cwd=tmp_path, settings=settings)
     assert (declared.returncode, declared.stdout) == (0, f"all queues and exchanges under {prefix} are declared\n")
-    assert declared.stderr == "21 new queues: waiting 2 s until RabbitMQ has written their names to its disk\n"
+    assert (
+        declared.stderr
+        == f"{21 + BUCKETS} new queues: waiting 2 s until RabbitMQ has written their names to its disk\n"
+    )
     assert states() == {"ok"}
     assert notifier("topology", "declare", cwd=tmp_path, settings=settings).stderr == ""
     table = notifier("topology", "show", cwd=tmp_path, settings=settings).stdout
