@@ -24,7 +24,7 @@ Tell = Callable[[Sequence[str], float], None]
 def log_new(names: Sequence[str], seconds: float) -> None:
     """Log what is waited for, and why."""
     log = structlog.get_logger(__name__)
-    log.info("queues_new", queues=list(names), used_in=round(seconds, 1), reason=PROBLEM)
+    log.info("queues_new", queues=len(names), used_in=round(seconds, 1), reason=PROBLEM)
 
 
 class Settling:
