@@ -93,7 +93,7 @@ async def handed_over(
         await channel.basic_consume(queue, never)
         async with asyncio.timeout(20):
             await whole.wait()
-        assert (await channel.basic_get(queue)).delivery_tag is None  # all else goes aiormq's way
+        assert (await channel.queue_declare(queue, passive=True)).message_count == 0  # all else goes aiormq's way
     finally:
         await connection.close()
 
