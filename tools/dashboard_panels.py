@@ -56,7 +56,7 @@ def _at_a_glance() -> list[Panel]:
         ),
         number(
             "Clients down", f"sum(client:notifier_circuit_state:max{{{HERE}}} > bool 0)", "short",
-            "Clients whose circuit is not closed.", (None, GOOD), (1, SO_SO), (5, BAD),
+            "Clients that rest or are tried now.", (None, GOOD), (1, SO_SO), (5, BAD),
         ),
         number(
             "Dead letters, 1 h", f"sum(client:notifier_dead_letters:increase1h{{{HERE}}})", "short",
@@ -169,6 +169,7 @@ def _clients() -> list[Panel]:
     attempts = f"client:notifier_attempts:rate5m{{{CLIENT}}}"
     buckets = f"rate(notifier_propagation_seconds_bucket{{{CLIENT}}}[5m])"
     delivered = f'client:notifier_settled:rate5m{{{CLIENT},fate="delivered"}}'
+    recoveries = f"increase(notifier_recovery_seconds_bucket{{{HERE}}}[1h])"
     failed = f'client:notifier_attempts:rate5m{{{CLIENT},reason!="delivered"}}'
     return [
         Panel(
@@ -193,9 +194,21 @@ def _clients() -> list[Panel]:
             queries=[(f"topk(10, sum by ({by}) ({delivered}))", "{{client_id}}")],
         ),
         Panel(
-            title="Circuits", kind="states", width=24, text="0 closed, 1 probing, 2 open: the client is left alone.",
+            title="Clients down", kind="states", width=24, text="0 well, 1 tried now, 2 rests.",
             queries=[(f"topk(30, client:notifier_circuit_state:max{{{CLIENT}}})", "{{client_id}}")],
             steps=[(None, GOOD), (1, SO_SO), (2, BAD)],
+        ),
+        Panel(
+            title="Waiting by client", kind="lines", width=12, text="Deliveries in memory and parked.",
+            queries=[(f"topk(10, client:notifier_waiting_deliveries:sum{{{CLIENT}}})", "{{client_id}}")],
+        ),
+        Panel(
+            title="Recovery → nothing parked any more", kind="lines", unit="s", width=12,
+            text="Of all clients that were well again, in the hour before each moment.",
+            queries=[
+                (f"histogram_quantile({share}, sum by (le) ({recoveries}))", name)
+                for share, name in ((0.5, "half of them"), (0.95, "95 %"))
+            ],
         ),
     ]  # fmt: skip
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import structlog
@@ -108,7 +109,7 @@ class Service:
         settings, live, tracing = self._settings, self._live, self._tracing
         return Worker(
             Intake(live.registry, clock=time.time, new_id=new_id, max_event=settings.queue.max_event),
-            Settlement(self.queue, clock=time.time, observe=self._observe),
+            Settlement(self.queue, self.queue, clock=time.time, observe=self._observe),
             Tools(
                 channel=BackChannel(
                     live if tracing is None else tracing.signer(live),
@@ -124,8 +125,10 @@ class Service:
             ),
             live.registry,
             self.queue,
+            self.queue,
             Limits(
                 max_in_flight=settings.delivery.max_in_flight,
+                prefetch=settings.queue.prefetch.events,
                 slot_wait=settings.delivery.slot_wait,
                 shutdown_grace=settings.shutdown_grace,
             ),
@@ -138,6 +141,7 @@ class Service:
             queue=self.queue.status,
             unsettled=self.worker.unsettled,
             circuits=lambda: self.worker.circuits,
+            waiting=lambda: chain(self.worker.lines, self.worker.parked),
             reload_succeeded=lambda: self._live.last_reload_succeeded,
             signing_keys=self._signing_keys.published,
             ready=lambda: self.health().ready,

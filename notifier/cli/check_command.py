@@ -23,7 +23,8 @@ def check(config: Config = None, as_json: Json = False) -> None:
 
     It reads the configuration, the clients, keys, tokens and secrets, and the certificates of the queue and the API, as
     `run` does, even if some of it is wrong. It connects to nothing. If all is well, it shows the issuers with their
-    keys, the clients, the queue and the listeners, and warns of secrets that others may read.
+    keys, the clients, the queue and the listeners. It warns of secrets that others may read, and of settings that no
+    longer have an effect.
     """
     summary = _summary(load_whole(config, as_json=as_json, starting=True))
     say(json_text({"mistakes": [], **summary}, indent=2) if as_json else _in_words(summary))
@@ -48,7 +49,8 @@ def _summary(loaded: Loaded) -> dict[str, Any]:
         "warnings": [
             {"path": each.setting, "text": f"{each.text}: {each.advice}"}
             for each in exposed(secrets_of(settings, registry))
-        ],
+        ]
+        + [{"path": each.path, "text": each.text} for each in loaded.warnings],
         "queue": {"url": shown_urls(settings.queue), "prefix": settings.queue.prefix},
         "listeners": {
             "ops": str(settings.ops.listen),

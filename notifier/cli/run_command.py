@@ -42,6 +42,7 @@ def run(config: Config = None) -> None:
     _raise_file_limit()
     loaded = load(config, os.environ, starting=True)
     logs.configure(loaded.settings.log.level, loaded.settings.log.format)
+    loaded.log_warnings()
     tracing = build_tracing(loaded.settings, os.environ)
     service = Service(LiveConfiguration(config, os.environ, loaded), tracing=tracing)
     uvloop.run(_serve(service))

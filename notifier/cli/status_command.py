@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 EVERY = 2.0  # seconds
 ROWS = 20  # clients
 DAY = 86_400.0
+STATES = ("well", "tried now", "rests")
 
 EXAMPLES = (
     ("what waits, and which clients do not get their logouts", "notifier status -c n.yaml"),
     ("the same, refreshed", "notifier status -c n.yaml --watch"),
     (
-        "clients with an open circuit, for a script",
+        "clients that are down and rest, for a script",
         """notifier status -c n.yaml --json | jq -r '.clients[] | select(.circuit == "open").client_id'""",
     ),
 )
@@ -162,21 +163,33 @@ def _rates(status: ServiceStatus) -> str:
 
 def _clients(clients: list[ClientState], now: float) -> Table:
     from notifier.cli.screen import table as new_table
-    from notifier.operations.service_status import CIRCUITS
 
-    table = new_table("client", "circuit", "waiting:", "put off:", "dead:", "last success:", "last failure:", "reason")
+    table = new_table(
+        "client",
+        "state",
+        "waiting:",
+        "parked:",
+        "dead:",
+        "last success:",
+        "last failure:",
+        "reason",
+        "waits for",
+        "next try:",
+    )
     issuers = {client.iss for client in clients}
     for client in clients:
         reason = " ".join(filter(None, (client.reason, "" if client.status is None else str(client.status))))
         table.add_row(
             client.client_id if len(issuers) == 1 else f"{client.client_id} ({client.iss})",
-            CIRCUITS[client.circuit],
+            STATES[client.circuit],
             f"{client.waiting:,}",
-            f"{client.put_off:,}",
+            f"{max(0, client.parked):,}",
             f"{client.dead:,}",
             _ago(client.last_success, now),
             _ago(client.last_failure, now),
             reason,
+            client.cause,
+            "" if client.next_try is None else f"in {_span(client.next_try - now)}",
             style="red" if client.circuit else "yellow" if client.troubled else "",
         )
     return table

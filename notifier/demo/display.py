@@ -23,7 +23,7 @@ PLAIN_EVERY = 2.0  # seconds between two plain lines
 STORY = {
     Behaviour.HEALTHY: ("answers 204 at once", "delivered"),
     Behaviour.SLOW: ("answers 204 after a while", "delivered; nobody waits for it"),
-    Behaviour.FLAKY: ("answers 503 twice a session, then 204", "delivered at the third attempt"),
+    Behaviour.FLAKY: ("answers 503 to every other request", "delivered, after a retry or two"),
     Behaviour.REJECTING: ("answers 400 to every token", "dead letters after 4 attempts"),
     Behaviour.DEAD: ("nobody listens on its port", "dead letters after 8 s"),
 }

@@ -1,6 +1,6 @@
 """Five sample clients that verify logout tokens, in one process, each on its own loopback port.
 
-`healthy` answers 204, `slow` does so after a while, `flaky` answers 503 twice for each session and then 204,
+`healthy` answers 204, `slow` does so after a while, `flaky` answers 503 to every other POST, else 204,
 `rejecting` always answers 400, and `dead` does not listen. Each keeps its sessions and notes every POST.
 """
 
@@ -18,7 +18,6 @@ from notifier.demo.token_check import Clock, Invalid, TokenCheck, Verified
 
 PATH = "/backchannel-logout"
 LOOPBACK = "127.0.0.1"
-FLAKY_FAILURES = 2
 MOST_VISITS = 10_000  # of a client; a process that runs for weeks must not grow
 
 
@@ -74,6 +73,7 @@ class Receiver:
         self.sessions: set[str] = set()
         self.visits: dict[str, SessionRecord] = {}
         self.invalid: list[str] = []
+        self._posts = 0
         self._check = check
         self._clock = clock
         self._pause = pause
@@ -119,6 +119,7 @@ class Receiver:
         """Answer a valid token as this client does. The session ends when the answer says so."""
         session = token.sid or token.sub
         now = self._clock()
+        self._posts += 1
         before = self.visits.get(session, SessionRecord(posts=0, accepted=0, first_at=now, last_at=now))
         self.visits[session] = visit = replace(before, posts=before.posts + 1, last_at=now)
         if len(self.visits) > MOST_VISITS:
@@ -127,7 +128,7 @@ class Receiver:
             await asyncio.sleep(self._pause)
         if self.kind is Behaviour.REJECTING:
             return _answer(400, error="application_error", error_description="the session store is read-only")
-        if self.kind is Behaviour.FLAKY and visit.posts <= FLAKY_FAILURES:
+        if self.kind is Behaviour.FLAKY and self._posts % 2:
             return _answer(503, error="temporarily_unavailable")
         visit = self.visits.get(session, visit)  # read again: another POST may have come during the pause
         self.visits[session] = replace(

@@ -18,6 +18,7 @@ Rounding = Literal["down", "up"]
 
 SOON = 1.0  # seconds: the shortest wait. What is due within it is due now
 LATE = 8 / 7  # times the wait that a queue takes at most, where it rounds up
+EARLY = 7 / 8  # times the wait that a queue takes at least, where it rounds down
 LONGEST_DEFERRAL = 65_536
 _ON_ITS_WAY = 0.01  # seconds between the decision to wait and the publish: 512 s must not become 511
 

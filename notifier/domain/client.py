@@ -66,16 +66,6 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CircuitPolicy:
-    """When a client's circuit opens. `window` and `open_for` are in seconds."""
-
-    failures: int = 10
-    failure_rate: float = 0.5
-    window: float = 30.0
-    open_for: float = 30.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EgressPolicy:
     """Where a request may go. `allow` and `deny` override the built-in ranges; the narrowest network decides."""
 
@@ -135,7 +125,6 @@ class Client:
     per_second: float | None = None
     token: TokenProfile = TokenProfile()
     retry: RetryPolicy = RetryPolicy()
-    circuit: CircuitPolicy = CircuitPolicy()
     response: ResponsePolicy = ResponsePolicy()
     route: Route = Route()
 

@@ -49,6 +49,10 @@ class Delivery:
     `entry_sub` is True if `sub` is for this client only (pairwise). `rejections` counts 400s (R3, R12).
     `first_taken_at` is when a worker first had it in hand, written with its first deferral or retry. `held` is the time
     since then that does not count as age, in seconds. `waited_for` has every cause of its deferrals.
+
+    `leash`: it comes back then to be its client's next try. `backoffs` counts the attempts whose failure was its own
+    and not part of an outage of the client, `charged_at` is the last of them; earlier releases charged each attempt.
+    `parked`: it waits in its client's bucket. No delivery in memory has it.
     """
 
     id: str
@@ -77,7 +81,10 @@ class Delivery:
     waited_for: tuple[Cause, ...] = ()
     deferrals: Count = 0
     deferred_for: Cause | None = None
-    reserved_until: float | None = None
+    leash: float | None = None
+    backoffs: Count | None = None
+    charged_at: float | None = None
+    parked: bool = False
     unknown_since: float | None = None
     history: tuple[Past, ...] = ()
 
@@ -90,6 +97,11 @@ class Delivery:
     def begun_at(self) -> float | None:
         """The start of its age, None if no worker had it in hand before. Earlier releases wrote only attempts."""
         return self.first_attempt_at if self.first_taken_at is None else self.first_taken_at
+
+    @property
+    def charged(self) -> int:
+        """How many failures its next backoff counts."""
+        return self.attempts if self.backoffs is None else self.backoffs
 
     @property
     def stage(self) -> tuple[int, int, Cause | None]:

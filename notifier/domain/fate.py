@@ -22,7 +22,7 @@ class Fate(StrEnum):
 
 
 class ClientChange(StrEnum):
-    """What happened to a client's circuit: it opened, or it closed."""
+    """What happened to a client: it went down, or it is well again."""
 
     FAILING = "failing"
     RECOVERED = "recovered"

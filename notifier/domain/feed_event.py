@@ -65,7 +65,7 @@ _State = TypeAliasType(
     "_State",
     Annotated[
         Literal[ClientChange.FAILING, ClientChange.RECOVERED],
-        Field(description="What became of a client's circuit: it opened, or it closed."),
+        Field(description="What happened to the client: it went down, or it is well again."),
     ],
 )
 
@@ -90,7 +90,7 @@ class _Delivery(TypedDict):
 
 @with_config(_OPEN)
 class _Client(TypedDict):
-    state: Annotated[_State, Field(description="failing: the circuit opened. recovered: it closed.")]
+    state: Annotated[_State, Field(description="failing: the client went down. recovered: it is well again.")]
     iss: _Text
     client_id: _Text
 

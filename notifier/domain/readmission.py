@@ -131,7 +131,10 @@ def _delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmitted 
         waited_for=(),
         deferrals=0,
         deferred_for=None,
-        reserved_until=None,
+        leash=None,
+        backoffs=None,
+        charged_at=None,
+        parked=False,
         unknown_since=None,
     )
     body = dump_delivery(anew)

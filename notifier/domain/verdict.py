@@ -9,16 +9,17 @@ took the delivery, attempted or not. Otherwise a delivery that never reaches its
 that waits in the queue because there are no workers is attempted however late (only `not_after` forbids it), since an
 open session is the worse fault.
 
-What lies with the client (its circuit, `Retry-After`, rate, slots) does not stop the ages. What lies with us does
+What lies with the client (it is down, `Retry-After`, rate, slots) does not stop the ages. What lies with us does
 (`paused: true`, and faults of ours), for as long as the delivery was put off, and for `max_paused` in all.
 
 Just before a limit a delivery comes back for a last attempt, on the same terms as any other. None is made if its
-circuit is open, its pause lasts, or no token or slot is left. A hundred thousand that wait for a client that is down
+rests, its pause lasts, or no token or slot is left. A hundred thousand that wait for a client that is down
 expire at about the same moment, and one attempt for each would flood it.
 """
 
 import math
 from dataclasses import dataclass
+from enum import Enum
 from typing import assert_never
 
 from notifier.domain.backoff import LATE, SOON, Jitter, Rounding, backoff, deferral_wait
@@ -30,10 +31,17 @@ from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Outcom
 REJECTIONS = 3  # further attempts after the first 400 that counts (R12)
 PAUSE = 512.0  # seconds until a paused delivery asks again: a power of two, none of which counts as age
 OUR_FAULT_BASE, OUR_FAULT_MOST = 2.0, 256.0  # seconds: a fault of ours is looked at again after 2, 4, 8 … 256 s
-# Causes that lie with the client. Their due time is a place in its line: a delivery that comes back early keeps it. The
-# ages go on. All other causes lie with us and stop the ages.
-RESERVED = frozenset({Cause.SLOT, Cause.RATE, Cause.CIRCUIT, Cause.RETRY_AFTER})
+# Causes that lie with the client: the ages go on. All other causes lie with us and stop the ages.
+OF_CLIENT = frozenset({Cause.SLOT, Cause.RATE, Cause.CIRCUIT, Cause.RETRY_AFTER})
 LAST_MOMENT = 1.0  # seconds before a limit at which the last attempt is due
+
+
+class Place(Enum):
+    """Where a delivery waits."""
+
+    DELAYED = "delayed"  # in the delay queues, for itself
+    LEASH = "leash"  # in the delay queues, to be its client's next try
+    PARKED = "parked"  # in its client's bucket, until the client answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +56,30 @@ class Skip:
 
 @frozen
 class RetryAt:
-    """Attempt it again at `due`. A delay that the client asked for is rounded up."""
+    """Attempt it again at `due`. A delay that the client asked for is rounded up.
+
+    A parked one comes back when its client answers, and at `until` at the latest; `due` is its client's next try.
+    """
 
     due: float
     rounding: Rounding = "down"
+    place: Place = Place.DELAYED
+    until: float = math.inf
 
 
 @frozen
 class Defer:
-    """Look again at `due`; no attempt is counted. `text` says what is wrong if it is a fault of ours."""
+    """Look again at `due`; no attempt is counted. `text` says what is wrong if it is a fault of ours.
+
+    A parked one comes back when its client answers, and at `until` at the latest; `due` is its client's next try.
+    """
 
     due: float
     cause: Cause
     text: str = ""
     rounding: Rounding = "down"
+    place: Place = Place.DELAYED
+    until: float = math.inf
 
 
 @frozen
@@ -149,16 +167,18 @@ def record(delivery: Delivery, outcome: Outcome, now: float) -> Delivery:
         ambiguous=isinstance(outcome, Failed) and outcome.ambiguous,
         first_taken_at=now if delivery.begun_at is None else delivery.begun_at,
         first_attempt_at=now if delivery.first_attempt_at is None else delivery.first_attempt_at,
+        backoffs=delivery.charged + 1,
+        charged_at=now,
         deferrals=0,
         deferred_for=None,
-        reserved_until=None,
+        leash=None,
         unknown_since=None,
     )
 
 
 def postponed(delivery: Delivery, verdict: Defer, client: Client | None, now: float) -> Delivery:
     """Return the delivery after a deferral, with its cause, number, and the time that we hold it back."""
-    ours = verdict.cause not in RESERVED
+    ours = verdict.cause not in OF_CLIENT
     held = delivery.held + (deferral_wait(verdict.due - now, verdict.rounding) if ours else 0.0)
     known = verdict.cause in delivery.waited_for
     return replace(
@@ -168,7 +188,7 @@ def postponed(delivery: Delivery, verdict: Defer, client: Client | None, now: fl
         deferrals=delivery.deferrals + 1 if delivery.deferred_for in (None, verdict.cause) else 1,
         deferred_for=verdict.cause,
         held=held if client is None else min(held, client.retry.max_paused),
-        reserved_until=verdict.due if verdict.cause in RESERVED else None,
+        leash=verdict.due if verdict.place is Place.LEASH else None,
         unknown_since=(delivery.unknown_since or now) if verdict.cause is Cause.UNKNOWN else None,
     )
 
@@ -178,11 +198,15 @@ def not_taken(begun: Delivery, after: Delivery) -> Delivery:
     return replace(begun, first_taken_at=after.first_taken_at, held=after.held, waited_for=after.waited_for)
 
 
-def within_age(later: Defer, delivery: Delivery, client: Client, *, carries_sid: bool, now: float) -> Defer:
-    """Return the deferral, due no later than the delivery's last attempt, so that it expires in time."""
-    last = _last_moment(delivery, client.retry, carries_sid=carries_sid, now=now)
-    comes = now + deferral_wait(later.due - now, later.rounding)
-    return later if max(later.due, comes) <= last else replace(later, due=max(last, now), rounding="down")
+def last_moment(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:
+    """Return when the delivery's last attempt is due."""
+    limit = _age_limit(delivery, policy, carries_sid=carries_sid, now=now)
+    return min(limit, delivery.not_after or math.inf) - LAST_MOMENT
+
+
+def uncharged(delivery: Delivery, before: Delivery) -> Delivery:
+    """Return the delivery after an attempt whose failure is not charged to it: its next backoff is no longer."""
+    return replace(delivery, backoffs=before.charged, charged_at=before.charged_at)
 
 
 def decide(
@@ -193,27 +217,27 @@ def decide(
         case Delivered():
             return Done()
         case Refused(reason=Reason.REJECTED_TOKEN) if delivery.rejections <= REJECTIONS:
-            return _retry(delivery, policy, None, carries_sid=carries_sid, now=now, jitter=jitter)
+            return retry(delivery, policy, None, carries_sid=carries_sid, now=now, jitter=jitter)
         case Refused():
             return Dead(reason=DeadReason(outcome.reason.value), text=_refusal(outcome))
         case Failed(reason=Reason.PROXY):
             wait = our_fault_wait(delivery.deferrals) * (1 + policy.jitter * (2 * jitter() - 1))
             return Defer(due=now + wait, cause=Cause.PROXY, text=outcome.text)
         case Failed():
-            return _retry(delivery, policy, outcome.retry_after, carries_sid=carries_sid, now=now, jitter=jitter)
+            return retry(delivery, policy, outcome.retry_after, carries_sid=carries_sid, now=now, jitter=jitter)
         case _:
             assert_never(outcome)
 
 
-def _retry(
+def retry(
     delivery: Delivery, policy: RetryPolicy, asked: float | None, *, carries_sid: bool, now: float, jitter: Jitter
 ) -> RetryAt | Dead:
     """Return the next attempt, due before the limit: the last one is made just before it."""
-    last = _last_moment(delivery, policy, carries_sid=carries_sid, now=now)
+    last = last_moment(delivery, policy, carries_sid=carries_sid, now=now)
     if last - now < SOON:
         return _expired(delivery, policy, carries_sid=carries_sid, now=now)
     if asked is None:
-        return RetryAt(due=min(now + backoff(policy, delivery.attempts, jitter), last))
+        return RetryAt(due=min(now + backoff(policy, max(1, delivery.charged), jitter), last))
     wait = clamp_retry_after(asked, policy)
     in_time = now + math.ceil(wait) * LATE <= last
     return RetryAt(due=now + wait, rounding="up") if in_time else RetryAt(due=last)
@@ -222,12 +246,6 @@ def _retry(
 def _age_limit(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:
     age = policy.max_age if carries_sid else min(policy.max_age, policy.sub_only_max_age)
     return (now if delivery.begun_at is None else delivery.begun_at) + delivery.held + age
-
-
-def _last_moment(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> float:
-    """Return when its last attempt is due."""
-    limit = _age_limit(delivery, policy, carries_sid=carries_sid, now=now)
-    return min(limit, delivery.not_after or math.inf) - LAST_MOMENT
 
 
 def _expired(delivery: Delivery, policy: RetryPolicy, *, carries_sid: bool, now: float) -> Dead:

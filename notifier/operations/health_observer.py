@@ -18,7 +18,10 @@ SAMPLES = 13  # one every five seconds: they cover the last minute
 
 @dataclass(slots=True)
 class ClientRecord:
-    """How one client fared at this worker. Moments are in epoch seconds; `put_off` counts retries and deferrals."""
+    """How one client fared at this worker. Moments are in epoch seconds; `put_off` counts retries and deferrals.
+
+    `waits_for`: the cause of the last deferral.
+    """
 
     delivered: int = 0
     dead: int = 0
@@ -28,6 +31,7 @@ class ClientRecord:
     reason: str = ""
     status: int | None = None
     next_due: float | None = None
+    waits_for: str = ""
 
 
 class HealthObserver:
@@ -55,7 +59,7 @@ class HealthObserver:
             case Deferred():
                 self.counts["deferred"] += 1
                 if fact.client_id:
-                    self._put_off((fact.iss, fact.client_id), fact.due)
+                    self._put_off((fact.iss, fact.client_id), fact.due).waits_for = fact.cause.value
             case Buried():
                 self._buried(fact)
 
@@ -86,10 +90,11 @@ class HealthObserver:
             record.last_failure = fact.at
             record.reason, record.status = fact.outcome.reason.value, fact.outcome.status
 
-    def _put_off(self, key: tuple[str, str], due: float) -> None:
+    def _put_off(self, key: tuple[str, str], due: float) -> ClientRecord:
         record = self._record(key)
         record.put_off += 1
         record.next_due = due
+        return record
 
     def _buried(self, fact: Buried) -> None:
         self.counts["dead"] += 1

@@ -83,7 +83,7 @@ class ClientFigures:
     """The figures of one client, or of all together (`client_id` empty). Seconds count from `ended_at` to delivered.
 
     `share` is that of the deliveries that ended, None if none did. `undated` were delivered, but nobody knows when the
-    session ended. `failing`: its circuit was open when a worker last told of it.
+    session ended. `failing`: it was down when a worker last told of it.
     """
 
     iss: str

@@ -15,6 +15,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from notifier.domain.frozen import frozen, replace
 from notifier.domain.message import DEAD, DELAYED, PARKED, Depth, Lane
 from notifier.domain.moment import render_moment
+from notifier.domain.outcome import Cause
 from notifier.operations.health_observer import ClientRecord, HealthObserver
 
 REPORTED = 500  # clients of one worker
@@ -26,7 +27,9 @@ Key = tuple[str, str]
 class ClientState:
     """How one client fares at one worker, or at all of them. `waiting` deliveries wait in memory for a slot.
 
-    `delivered`, `dead` and `put_off` (retries and deferrals) are counted since the workers started.
+    `parked` deliveries wait in its bucket, see `BucketCounts`. `circuit`: 0 well, 1 tried now, 2 rests until
+    `next_try`. `waits_for`: the cause of the last deferral. `delivered`, `dead` and `put_off` (retries and deferrals)
+    are counted since the workers started.
     """
 
     iss: str
@@ -41,10 +44,20 @@ class ClientState:
     reason: str = ""
     status: int | None = None
     next_due: float | None = None
+    next_try: float | None = None
+    parked: int = 0
+    waits_for: str = ""
+
+    @property
+    def cause(self) -> str:
+        """Why deliveries wait for it now: a cause of deferrals. Empty if none is known to wait."""
+        if self.circuit and self.waits_for != Cause.RETRY_AFTER:
+            return Cause.CIRCUIT
+        return self.waits_for if self.circuit or self.waiting or self.parked > 0 else ""
 
     @property
     def troubled(self) -> bool:
-        """True if its last attempt failed, or its circuit is not closed."""
+        """True if its last attempt failed, or it is down."""
         return self.circuit > 0 or (self.last_failure or 0.0) > (self.last_success or 0.0)
 
     @property
@@ -103,11 +116,17 @@ def load_state(body: bytes) -> WorkerState | None:
 
 
 def clients_of(
-    health: HealthObserver, circuits: Iterable[tuple[str, str, int]], waiting: Iterable[tuple[str, str, int]]
+    health: HealthObserver,
+    circuits: Iterable[tuple[str, str, int]],
+    waiting: Iterable[tuple[str, str, int]],
+    parked: Iterable[tuple[str, str, int]] = (),
+    next_tries: Iterable[tuple[str, str, float]] = (),
 ) -> tuple[list[ClientState], int]:
     """The clients that this worker knows, those in most trouble first, and how many are left out."""
     states = {(iss, client_id): state for iss, client_id, state in circuits}
     lines = {(iss, client_id): count for iss, client_id, count in waiting}
+    in_buckets = {(iss, client_id): count for iss, client_id, count in parked}
+    tries = {(iss, client_id): moment for iss, client_id, moment in next_tries}
 
     def urgency(item: tuple[Key, ClientRecord]) -> tuple[int, bool, int, float]:
         key, record = item
@@ -122,6 +141,8 @@ def clients_of(
             client_id=key[1],
             circuit=2 if (state := states.get(key, 0)) == 2 else 1 if state else 0,
             waiting=lines.get(key, 0),
+            parked=in_buckets.get(key, 0),
+            next_try=tries.get(key),
             **{name: getattr(record, name) for name in _RECORDED},
         )
         for key, record in chosen
@@ -186,11 +207,14 @@ def _both(one: ClientState, other: ClientState) -> ClientState:
         later,
         circuit=max(one.circuit, other.circuit),
         waiting=one.waiting + other.waiting,
+        parked=one.parked + other.parked,
+        waits_for=later.waits_for or one.waits_for or other.waits_for,
         delivered=one.delivered + other.delivered,
         dead=one.dead + other.dead,
         put_off=one.put_off + other.put_off,
         last_success=_latest(one.last_success, other.last_success),
         next_due=_latest(one.next_due, other.next_due),
+        next_try=min((moment for moment in (one.next_try, other.next_try) if moment is not None), default=None),
     )
 
 
@@ -260,9 +284,14 @@ def _worker(worker: WorkerState) -> dict[str, object]:
 
 
 def _client(client: ClientState) -> dict[str, object]:
-    moments = {name: _moment(getattr(client, name)) for name in ("last_success", "last_failure", "next_due")}
-    shown = {name: getattr(client, name) for name in _SHOWN}
-    return shown | moments | {"circuit": CIRCUITS[client.circuit], "reason": client.reason or None}
+    names = ("last_success", "last_failure", "next_due", "next_try")
+    shown = {name: getattr(client, name) for name in _SHOWN} | {name: _moment(getattr(client, name)) for name in names}
+    return shown | {
+        "circuit": CIRCUITS[client.circuit],
+        "reason": client.reason or None,
+        "parked": max(0, client.parked),
+        "waits_for": client.cause or None,
+    }
 
 
 def _moment(moment: float | None) -> str | None:

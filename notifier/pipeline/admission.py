@@ -1,36 +1,38 @@
-"""Decides whether a delivery may be attempted now, waits in memory for its client, or is put off.
+"""Decides whether a delivery is attempted now, waits in memory for its client, is put off or is parked.
 
 Pure: the clock is an argument, and nothing here waits. This keeps one client from hurting another:
 
-- A client's cap adapts (see `client_standing`), and groups of clients share the window (see `window`). Suspects have
-  slots of their own. What runs at a client when it falls silent moves there too. So however many hang at once, the
-  window is free again a second later.
-- Deliveries wait in memory for a client in good standing while their expected wait is under `slot_wait`, so that a
-  flood for it runs at full speed. Further ones are put off. If memory is full, the client that waits most gives way.
-- What is put off gets a reservation: each a little later than the client's last, by its measured pace. So a hundred
-  thousand that wait come back one by one and not all at once. A delivery that comes back early keeps its reservation.
-- Rate, circuit and pause (`Retry-After`) put off in the same way, from the moment when they end.
+- A client that is up may take as many slots as others leave free, up to its limit. So one client alone takes half of
+  what is free, the next a quarter, and a newcomer always finds a slot.
+- Attempts at slow and silent clients have slots of their own, a quarter of the window's size. However many clients
+  hang, the window is free.
+- A delivery waits in memory only if its turn is expected within `slot_wait`, or within less as memory fills.
+
+What comes for a client that rests is parked in its bucket. One delivery of the client is its *leash*: it waits in the
+delay queues until the rest ends, and tries the client then. When the client answers, the bucket is drained at its pace.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, Literal
+from typing import Generic
 
-from notifier.domain.backoff import deferral_wait
+from notifier.domain.backoff import EARLY, Rounding
 from notifier.domain.client import Client
 from notifier.domain.message import Lane
 from notifier.domain.outcome import Cause
-from notifier.pipeline.client_standing import CircuitChange, Group, Mark, Standing, Ticket
-from notifier.pipeline.window import Window
+from notifier.domain.verdict import Place
+from notifier.pipeline.drains import CROWDED, Drains
+from notifier.pipeline.known_client import SHARE_OF_OUTAGE, SHORTEST, Change, Key, KnownClient, Mark, Side, Ticket
+from notifier.pipeline.slots import Slots
 
-FARTHEST = 900.0  # seconds: no reservation lies further ahead than that after the line begins
-KEPT = 1800.0  # seconds that a client is remembered after it was last heard of: the longest time it is left alone
+LEAST_WAIT = 0.1  # the share of `slot_wait` that is left of it if memory is full
+OFF = 16  # deliveries put out of memory at a time: more would hold up the others
+FRESH = 4.0  # seconds after which a fresh delivery may try a client that rests; a second a worker if that is more
+TIRED = 4  # attempts after which a leash lets another delivery of its client take its place
+KEPT = 1800.0  # seconds that a client not heard of is remembered
 MOST_KNOWN = 20_000  # clients remembered that have nothing in memory
-AT_ONCE = 16  # put off together: more would delay the others, now and when they come back
-LEFT_ALONE = frozenset({Cause.CIRCUIT, Cause.RETRY_AFTER})
-
-Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,233 +47,261 @@ class Wait:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Later:
-    """Put it off until `due`, in seconds of the same clock.
-
-    The delay is rounded up if the client is left alone until then, or if nothing new is known of it before, so that the
-    delivery comes back once. It is rounded down for the first in line, which is the probe and must come on time.
-    """
+    """Put it off. `due`: the moment to come back (the leash), or the next try of its client (a parked delivery)."""
 
     due: float
     cause: Cause
-    rounding: Literal["down", "up"] = "down"
+    place: Place
+    rounding: Rounding = "down"
 
 
 class Admission(Generic[Ticket]):
-    """Decides whether a delivery is attempted now, waits in memory, or is put off.
+    """Decides whether a delivery is attempted now, waits in memory, is put off or is parked.
 
-    `workers` says over how many workers a client's limits are shared. `circuit_changed` is called when a client's
-    circuit opens or closes.
+    `workers` says over how many workers a client's limits are shared, `fill` how full memory is (0 to 1). `changed` is
+    called when a client went down or recovered, `drained` with the seconds since a client's recovery when its bucket is
+    empty.
     """
 
     def __init__(
         self,
-        window: Window,
+        size: int,
         *,
         slot_wait: float,
         workers: Callable[[], int] = lambda: 1,
-        circuit_changed: Callable[[Client, CircuitChange], None] = lambda _client, _change: None,
+        fill: Callable[[], float] = lambda: 0.0,
+        changed: Callable[[KnownClient[Ticket], Change], None] = lambda _one, _change: None,
+        drained: Callable[[KnownClient[Ticket], float], None] = lambda _one, _seconds: None,
     ) -> None:
-        self._window = window
+        self.slots = Slots(size)
         self._slot_wait = slot_wait
         self._workers = workers
-        self._circuit_changed = circuit_changed
-        self._known: OrderedDict[Key, Standing[Ticket]] = OrderedDict()  # the one heard of longest ago comes first
-        self._busy: dict[Key, Standing[Ticket]] = {}  # those with deliveries in memory
-        self._ready: OrderedDict[Key, None] = OrderedDict()  # those that wait and might begin
-        self._broken: dict[Key, Standing[Ticket]] = {}  # those whose circuit is not closed
+        self._fill = fill
+        self._changed = changed
+        self._known: OrderedDict[Key, KnownClient[Ticket]] = OrderedDict()  # the one heard of longest ago comes first
+        self._busy: dict[Key, KnownClient[Ticket]] = {}  # those with deliveries in memory
+        self._ready: dict[Side, OrderedDict[Key, KnownClient[Ticket]]] = {side: OrderedDict() for side in Side}
+        self._resting: dict[Key, KnownClient[Ticket]] = {}
+        self.drains = Drains(self._known, self._wanted, fill, drained)
         self.waiting = 0
 
-    # ── asking ──
+    # ── what a client bears ──
 
-    def crowded(self, key: Key, lane: Lane) -> bool:
-        """True if the client is not proven, has nothing in flight, and all places of such clients are taken."""
-        one = self._known.get(key)
-        if one is not None and (one.running or one.group is not Group.UNPROVEN):
-            return False
-        return not self._window.room(Group.UNPROVEN, lane)
-
-    def ask(
-        self, client: Client, lane: Lane, ticket: Ticket, now: float, reserved: float | None = None
-    ) -> Go | Wait | Later:
-        """Say whether the delivery may be attempted. `reserved` is its reservation, if it was put off before."""
-        one = self._standing(client, now)
-        stopped = self._stopped(one, now)
-        if stopped is not None:
-            return self._later(one, *stopped, now, reserved)
-        may_start = not one.waiting and self._may_start(one, lane, now)
-        if not may_start and not self._may_wait(one, now):
-            return self._later(one, now + one.watch, Cause.SLOT, now, reserved)
-        if not one.take_token(now):
-            return self._later(one, one.token_at, Cause.RATE, now, reserved)
-        if may_start:
-            self._begin(one, ticket, lane, now)
-            return Go()
-        one.push(lane, ticket)
-        self.waiting += 1
-        self._busy[client.key] = one
-        self._ready[client.key] = None
-        return Wait()
-
-    def _standing(self, client: Client, now: float) -> Standing[Ticket]:
+    def _state(self, client: Client, now: float) -> KnownClient[Ticket]:
         workers = max(1, self._workers())
-        limit = max(1, min(client.max_concurrent // workers, self._window.most_for_one))
+        limit = max(1, client.max_concurrent // workers)
         step = 0.0 if client.per_second is None else workers / client.per_second
         one = self._known.get(key := client.key)
         if one is None:
-            one = self._known[key] = Standing(client=client, limit=limit, step=step, heard=now)
-        one.client, one.limit, one.step, one.heard = client, limit, step, now
+            one = self._known[key] = KnownClient(key=key, limit=limit, step=step, heard=now)
+        one.limit, one.step, one.heard = limit, step, now
         one.cap = min(one.cap, limit)
         self._known.move_to_end(key)
-        if one.hangs(now):
-            self._doubt(one)
+        self.slots.place(one, now)
         return one
 
-    def _stopped(self, one: Standing[Ticket], now: float) -> tuple[float, Cause] | None:
-        """Return until when the client is left alone, and why; None if it is not."""
+    def _stopped(self, one: KnownClient[Ticket], now: float, *, fresh: bool = False) -> bool:
+        """Return True if the client is to be left alone."""
         if now < one.paused_until:
-            return one.paused_until, Cause.RETRY_AFTER
-        if one.circuit.blocks(now):
-            probed = now + one.client.timeout if one.circuit.probing else now
-            return max(probed, one.circuit.open_until or now), Cause.CIRCUIT
-        return None
+            return True
+        if one.up:
+            return False
+        until = one.next_try
+        if fresh and self.slots.many_slow_free:
+            until = min(until, one.ended + max(FRESH, SHORTEST * self._workers()))
+        return now < max(until, one.ended + SHORTEST)
 
-    def _may_wait(self, one: Standing[Ticket], now: float) -> bool:
-        """True if one more may wait in memory: briefly at a client in good standing, very few at a silent one.
+    def _may_start(self, one: KnownClient[Ticket], lane: Lane, now: float, *, fresh: bool = False) -> bool:
+        running = len(one.running)
+        if running >= (one.cap if one.up else 1) or one.tokens(now) < 1 or self._stopped(one, now, fresh=fresh):
+            return False
+        return running < self.slots.free(one, lane)
 
-        The pace of a client that never answered is not known. A flood for it waits for its first answers.
+    def _patience(self) -> float:
+        """Return for how many seconds a delivery may wait in memory."""
+        return self._slot_wait * max(LEAST_WAIT, 1 - self._fill())
+
+    def _pace(self, one: KnownClient[Ticket], now: float) -> float:
+        return one.pace(now, one.cap if self.slots.free(one, Lane.EVENTS) > 0 else len(one.running))
+
+    def _may_wait(self, one: KnownClient[Ticket], now: float) -> bool:
+        if not one.up and not one.running:  # one of them stands in line for the slot of its next try
+            return not one.waiting and self._fill() < CROWDED
+        return (one.waiting + 1) * self._pace(one, now) <= self._patience()
+
+    def _wanted(self, one: KnownClient[Ticket], now: float) -> int:
+        """Return how many of its parked deliveries the client bears now: half of the slots that are left."""
+        if self._stopped(one, now):
+            return 0
+        running = len(one.running)
+        room = min(one.cap - running, (self.slots.free(one, Lane.RETRIES) - running + 1) // 2, one.tokens(now))
+        return room - one.waiting - one.fetching
+
+    # ── asking ──
+
+    def ask(
+        self,
+        client: Client,
+        lane: Lane,
+        ticket: Ticket,
+        now: float,
+        *,
+        fresh: bool = False,
+        fetched: bool = False,
+        leash: float | None = None,
+        age: float = math.inf,
+    ) -> Go | Wait | Later:
+        """Say whether the delivery may be attempted.
+
+        `fresh`: no worker had it in hand before. `fetched`: it was parked. `leash`: it is a leash that was due then.
+        `age`: seconds since a worker first had it in hand.
         """
-        if one.tardy(now) and not one.suspect:
-            return one.waiting < one.cap
-        if one.suspect and not one.brisk:
-            return False
-        if not one.proven:
-            return bool(one.running)
-        return (one.waiting + 1) * one.pace <= self._slot_wait
+        one = self._state(client, now)
+        one.parked = one.parked or fetched  # more may be parked with it, of which this worker did not know
+        if leash is not None:
+            one.leash_came(leash, now)
+        if not one.waiting and self._may_start(one, lane, now, fresh=fresh):
+            self._begin(one, ticket, lane, now)
+            return Go()
+        may_wait = (fetched and one.up) or self._may_wait(one, now)
+        if self._stopped(one, now, fresh=fresh) or not may_wait:
+            return self._away(one, now, age)
+        one.push(lane, ticket)
+        self.waiting += 1
+        self._busy[one.key] = self._ready[one.side][one.key] = one
+        return Wait()
 
-    def _may_start(self, one: Standing[Ticket], lane: Lane, now: float) -> bool:
-        """True if the client has a free slot, and its group's part of the window has one too."""
-        if len(one.running) >= one.cap or one.tardy(now):
-            return False
-        return self._window.room(one.group, lane)
+    def _away(self, one: KnownClient[Ticket], now: float, age: float = math.inf) -> Later:
+        paused = now < one.paused_until
+        if one.up and not paused:
+            self.drains.drain(one)
+            cause = Cause.RATE if one.step and one.tokens(now) < 1 else Cause.SLOT
+            return Later(due=now + self._pace(one, now), cause=cause, place=Place.PARKED)
+        cause = Cause.RETRY_AFTER if paused else Cause.CIRCUIT if one.rests else Cause.SLOT  # of its first attempt
+        wait = max(SHORTEST, (one.paused_until if paused else one.next_try) - now)
+        if one.leash_until > now and one.leash_due <= now + wait + SHORTEST:
+            one.parked = True
+            return Later(due=now + wait, cause=cause, place=Place.PARKED)
+        wait = min(wait, max(SHORTEST, SHARE_OF_OUTAGE * age))  # of a fresh one another worker may know better
+        one.leash_sent(now + (wait if paused else wait * EARLY))
+        return Later(due=now + wait, cause=cause, place=Place.LEASH, rounding="up" if paused else "down")
 
-    def _later(
-        self, one: Standing[Ticket], since: float, cause: Cause, now: float, reserved: float | None = None
-    ) -> Later:
-        """Give it a place in line: its reservation, if that lies ahead; otherwise `since` if it is the first."""
-        if reserved is not None and reserved > now and reserved >= since:
-            due = min(reserved, max(since, now) + FARTHEST)  # the wall clock may have stepped back meanwhile
-        elif one.reserved < since:
-            due = one.reserved = since
-        else:
-            due = one.reserved = min(one.reserved + one.pace, max(since, now) + FARTHEST)
-        early = cause in LEFT_ALONE or (one.suspect and cause is Cause.SLOT and now + deferral_wait(due - now) < since)
-        return Later(due=due, cause=cause, rounding="up" if early and due > since else "down")
+    def failed(self, key: Key, now: float, *, braked: bool, attempts: int) -> Later | None:
+        """Return where a delivery waits whose attempt failed. None: it waits by itself, for its own backoff."""
+        one = self._known[key]
+        paced = braked and one.overload.spacing > 0  # its pace is known: it may come again at that
+        if one.up and not now < one.paused_until and not paced:
+            return None
+        if one.rests and attempts % TIRED == 0 and one.parked and one.leash_until <= now:
+            self.drains.lacks_leash(one)
+            return Later(due=one.next_try, cause=Cause.CIRCUIT, place=Place.PARKED)
+        return self._away(one, now)
+
+    def charged(self, key: Key, before: float | None) -> bool:
+        """True if a failure is charged to the delivery: another had more luck since the last one (`before`)."""
+        return before is None or before < self._known[key].well
+
+    def was_down(self, key: Key, moment: float) -> bool:
+        """True if the moment lies in the client's last outage."""
+        one = self._known.get(key)
+        return one is not None and one.outage[0] <= moment <= one.outage[1]
 
     # ── beginning and ending ──
 
-    def _begin(self, one: Standing[Ticket], ticket: Ticket, lane: Lane, now: float) -> None:
-        one.circuit.begin()
+    def _begin(self, one: KnownClient[Ticket], ticket: Ticket, lane: Lane, now: float) -> None:
+        one.take_token(now)
         one.running[id(ticket)] = (now, lane)
-        self._busy[one.client.key] = one
-        self._window.count(one.group, lane, +1)
+        self._busy[one.key] = one
+        self.slots.count(one, lane, +1)
 
-    def _regroup(self, one: Standing[Ticket], before: Group) -> None:
-        """Count what runs at the client in the group that it belongs to now."""
-        if one.group is not before:
-            for _, lane in one.running.values():
-                self._window.count(before, lane, -1)
-                self._window.count(one.group, lane, +1)
-
-    def _doubt(self, one: Standing[Ticket]) -> None:
-        before = one.group
-        one.doubt()
-        self._regroup(one, before)
-
-    def ended(self, client: Client, ticket: Ticket, mark: Mark, now: float) -> list[Ticket]:
+    def ended(self, key: Key, ticket: Ticket, mark: Mark, now: float) -> list[Ticket]:
         """Note how an attempt ended. Returns those that waited for its slot and begin now."""
-        one = self._known[key := client.key]
-        before = one.group
+        one = self._known[key]
         began, lane = one.running.pop(id(ticket))
-        self._window.count(before, lane, -1)
+        self.slots.count(one, lane, -1)
+        was_up = one.up
         change = one.learn(mark, now - began, now)
-        self._regroup(one, before)
-        if before is Group.SUSPECT and not one.suspect:
-            # The client is well again, and its line begins anew. Otherwise a client that fails now and then is left
-            # idle: what comes back while it fails goes to the end of the line, and the end moves away by minutes (1,200
-            # deliveries waited 128 s for nothing).
-            one.reserved = min(one.reserved, now)
+        self.slots.turn(one, was_up=was_up)
         one.heard = now
-        self._known.move_to_end(key)
+        self.slots.place(one, now)
         if change is not None:
-            self._circuit_changed(one.client, change)
-        if one.circuit.open_until is None:
-            self._broken.pop(key, None)
-        else:
-            self._broken[key] = one
+            self._turn(one, change, now)
+        self.drains.look_after(one, now)
         if one.waiting:
-            self._ready[key] = None
+            self._ready[one.side][key] = one
         elif not one.running:
-            del self._busy[key]
-        return self.hand_out(now) if self._ready else []
+            self._busy.pop(key, None)
+        return self.hand_out(now) if any(self._ready.values()) else []
+
+    def _turn(self, one: KnownClient[Ticket], change: Change, now: float) -> None:
+        """Note that the client went down or recovered."""
+        if change is Change.RECOVERED:
+            self._resting.pop(one.key, None)
+            self.drains.watch(one, now)
+        else:
+            self._resting[one.key] = one
+        self._changed(one, change)
 
     def hand_out(self, now: float) -> list[Ticket]:
-        """Give free slots to those that wait, client after client. Call it after `put_off`, too."""
+        """Give free slots to those that wait, client after client."""
         begun: list[Ticket] = []
-        while self._ready and not self._window.full():
-            key, _ = self._ready.popitem(last=False)
-            one = self._known[key]
-            while one.waiting and self._may_start(one, one.next_lane, now) and self._stopped(one, now) is None:
-                self.waiting -= 1
-                lane = one.next_lane
-                begun.append(ticket := one.pop())
-                self._begin(one, ticket, lane, now)
-            if one.waiting and len(one.running) < one.cap and self._window.full():
-                self._ready[key] = None
+        for side, ready in self._ready.items():
+            looks = min(len(ready), 8)
+            while looks and self.slots.any_free(side):
+                looks -= 1
+                key, one = ready.popitem(last=False)
+                if one.side is not side:
+                    self._ready[one.side][key] = one
+                    continue
+                while one.waiting and self._may_start(one, lane := one.next_lane, now):
+                    self.waiting -= 1
+                    begun.append(ticket := one.pop())
+                    self._begin(one, ticket, lane, now)
+                if one.waiting and len(one.running) < one.cap:
+                    ready[key] = one
         return begun
 
-    def pause(self, client: Client, until: float) -> None:
+    def pause(self, key: Key, until: float) -> None:
         """Leave the client alone until then: it asked for it (`Retry-After`)."""
-        one = self._known.get(client.key)
+        one = self._known.get(key)
         if one is not None:
             one.paused_until = max(one.paused_until, until)
 
     # ── those that can wait no longer ──
 
     def put_off(self, now: float) -> Iterator[tuple[Ticket, Later]]:
-        """Return some of those that wait at a client that is suspect, left alone or hangs. Is called often."""
-        left = AT_ONCE
-        for key, one in list(self._busy.items()):
-            if one.hangs(now):
-                self._doubt(one)
-            stopped = self._stopped(one, now)
-            stranded = not one.running and key not in self._ready
-            if (one.suspect and not one.brisk) or stranded or stopped is not None:
-                since, cause = stopped or (now + one.watch, Cause.SLOT)
-                while one.waiting and left:
-                    self.waiting -= 1
-                    left -= 1
-                    yield one.pop(), self._later(one, since, cause, now)
-                if not one.waiting:
-                    self._ready.pop(key, None)
-                if one.idle:
-                    del self._busy[key]
+        """Return some of those that would wait too long by now. Is called many times a second."""
+        for one in list(self._busy.values()):
+            self.slots.place(one, now)
+            if one.waiting:
+                self._ready[one.side][one.key] = one
         self._forget(now)
+        return self._put_out(now, OFF, 2 * self._patience())
 
-    def give_way(self, key: Key, now: float) -> tuple[Ticket, Later] | None:
-        """Make room for a delivery for `key`: return the newest that waits for the client that most wait for."""
-        largest = max(self._busy.values(), key=lambda one: one.waiting, default=None)
-        mine = self._busy.get(key)
-        if largest is None or largest is mine or largest.waiting <= (0 if mine is None else mine.waiting) + 1:
-            return None
-        self.waiting -= 1
-        return largest.pop(newest=True), self._later(largest, now, Cause.SLOT, now)
+    def give_way(self, now: float) -> Iterator[tuple[Ticket, Later]]:
+        """Return the newest of those that would wait longest: memory is full."""
+        return self._put_out(now, 2 * OFF, LEAST_WAIT * self._slot_wait)
+
+    def _put_out(self, now: float, most: int, patience: float) -> Iterator[tuple[Ticket, Later]]:
+        for key, one in list(self._busy.items()):
+            stopped = self._stopped(one, now)
+            one_stays = not one.up and not one.running and not stopped
+            while most and one.waiting > one_stays and (stopped or one.waiting * self._pace(one, now) > patience):
+                most -= 1
+                self.waiting -= 1
+                yield one.pop(newest=True), self._away(one, now)
+            if not one.waiting:
+                self._ready[one.side].pop(key, None)
+                if not one.running:
+                    self._busy.pop(key, None)
 
     def abandon(self) -> None:
         """Forget all that wait: a drain gives them back to the queue."""
         for one in self._busy.values():
             while one.waiting:
                 one.pop()
-        self._ready.clear()
+        for ready in self._ready.values():
+            ready.clear()
         self.waiting = 0
 
     def _forget(self, now: float) -> None:
@@ -280,16 +310,22 @@ class Admission(Generic[Ticket]):
             key, one = next(iter(self._known.items()))
             if now - one.heard < KEPT and len(self._known) - len(self._busy) <= MOST_KNOWN:
                 return
-            if one.idle:
+            if one.idle and one.paused_until <= now:
                 del self._known[key]
-                self._broken.pop(key, None)
+                self._resting.pop(key, None)
+                self.drains.forget(key)
             else:
                 one.heard = now
                 self._known.move_to_end(key)
 
-    def circuits(self) -> Iterator[tuple[str, str, int]]:
-        """Return (iss, client_id, 1 half-open | 2 open) for each circuit that is not closed."""
-        return ((*key, 1 if one.circuit.probing else 2) for key, one in self._broken.items())
+    # ── for operators ──
+
+    def resting(self, now: float) -> Iterator[tuple[Key, bool, float]]:
+        """Return for each client that rests: is it being tried now, and in how many seconds is its next try?"""
+        return (
+            (key, bool(one.running), max(0.0, one.next_try - now, one.paused_until - now))
+            for key, one in self._resting.items()
+        )
 
     def lines(self) -> Iterator[tuple[str, str, int]]:
         """Return (iss, client_id, deliveries that wait in memory) for each client that has any."""

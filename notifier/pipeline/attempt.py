@@ -10,6 +10,7 @@ from notifier.domain.outcome import (
     Answer,
     Break,
     Delivered,
+    Failed,
     Outcome,
     Reason,
     Refused,
@@ -27,8 +28,8 @@ from notifier.domain.verdict import (
     postponed,
     record,
 )
-from notifier.pipeline.client_standing import Mark, mark_of
 from notifier.pipeline.facts import Attempted, Observer
+from notifier.pipeline.known_client import Mark, mark_of
 from notifier.pipeline.ports import Channel, Clock, Request, Transport
 
 LEAST_OF_TIMEOUT = 0.9  # of a client's timeout must have passed, or the timeout is not the client's fault
@@ -53,13 +54,22 @@ class Tools:
 class AttemptResult:
     """How an attempt ended: the delivery after it, what to do next, and what it says of the client.
 
-    The delivery is unchanged if it is done. `pause` is for how many seconds the client asked not to be called.
+    The delivery is unchanged if it is done. `pause` is for how many seconds the client asked not to be called,
+    `asked` is True if it said when this delivery is to come again. `fact` tells what happened, but not what follows;
+    None if no request was sent.
     """
 
     delivery: Delivery
     verdict: Verdict
     mark: Mark = Mark.NOTHING
     pause: float | None = None
+    asked: bool = False
+    fact: Attempted | None = None
+
+    def told(self) -> Attempted | None:
+        """Return the fact with the moment of the next attempt."""
+        due = self.verdict.due if isinstance(self.verdict, RetryAt | Defer) else None
+        return self.fact if self.fact is None or due is None else replace(self.fact, next_due=due)
 
 
 async def attempt(delivery: Delivery, client: Client, tools: Tools) -> AttemptResult:
@@ -75,27 +85,24 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> AttemptRe
     if isinstance(outcome, Dead):
         return AttemptResult(delivery=delivery, verdict=outcome)
     now, seconds = tools.clock(), tools.steady() - began
+    fact = _attempted(delivery, client, jti, outcome, now, seconds)
     if isinstance(outcome, Delivered):  # the usual end: no history is written, which would take 8 µs
-        verdict: Verdict = Done()
-        tools.observe(_attempted(delivery, client, jti, outcome, now, seconds, verdict))
-        return AttemptResult(delivery=delivery, verdict=verdict, mark=Mark.ALIVE)
+        return AttemptResult(delivery=delivery, verdict=Done(), mark=Mark.ALIVE, fact=fact)
     if (ours := tools.channel.our_fault(outcome, client)) is not None:  # neither an attempt nor a rejection counts
         result = defer_for(ours, delivery, client, tools)
-        tools.observe(_attempted(delivery, client, jti, outcome, now, seconds, result.verdict))
-        return replace(result, mark=mark_of(outcome))
+        return replace(result, mark=mark_of(outcome), fact=fact)
     after = record(delivery, outcome, now - seconds)  # by one clock: a jump meanwhile must not add to its age
     sid = tools.channel.names_session(delivery, client)
     verdict = decide(outcome, after, client.retry, carries_sid=sid, now=now, jitter=tools.jitter)
-    tools.observe(_attempted(delivery, client, jti, outcome, now, seconds, verdict))
     if isinstance(verdict, Defer):
         after = postponed(after, verdict, client, now)
     mark = Mark.NOTHING if _cut_short(outcome, seconds, client) else mark_of(outcome)
-    return AttemptResult(delivery=after, verdict=verdict, mark=mark, pause=pause_of(outcome, client.retry))
+    pause = pause_of(outcome, client.retry)
+    asked = isinstance(outcome, Failed) and outcome.retry_after is not None
+    return AttemptResult(delivery=after, verdict=verdict, mark=mark, pause=pause, asked=asked, fact=fact)
 
 
-def _attempted(
-    delivery: Delivery, client: Client, jti: str, outcome: Outcome, at: float, seconds: float, verdict: Verdict
-) -> Attempted:
+def _attempted(delivery: Delivery, client: Client, jti: str, outcome: Outcome, at: float, seconds: float) -> Attempted:
     return Attempted(
         delivery=delivery,
         number=delivery.attempts + 1,
@@ -104,7 +111,7 @@ def _attempted(
         outcome=outcome,
         seconds=seconds,
         at=at,
-        next_due=verdict.due if isinstance(verdict, RetryAt | Defer) else None,
+        next_due=None,
     )
 
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar, assert_never
 
 from notifier.domain.backoff import deferral_wait
-from notifier.domain.verdict import Dead, Defer, RetryAt
+from notifier.domain.verdict import Dead, Defer, Place, RetryAt
 
 Holder = TypeVar("Holder")
 
@@ -40,6 +40,8 @@ def stands_for(verdict: RetryAt | Defer | Dead, now: float) -> float:
     `now` is by the clock of the verdict. A worker whose clock is ahead may take a retry after half of its wait.
     """
     match verdict:
+        case RetryAt(place=Place.PARKED) | Defer(place=Place.PARKED):
+            return 0.0  # another worker may fetch it at once
         case RetryAt():
             return min(LONGEST_STANDING, deferral_wait(verdict.due - now))
         case Defer():

@@ -99,12 +99,30 @@ class Unexpected:
 
 
 @frozen
-class CircuitChanged:
-    """A client's circuit opened (the client counts as down, and is left alone) or closed (it lives again)."""
+class ClientFailing:
+    """A client went down: it rests until `next_try` (epoch seconds), and what comes for it is parked."""
 
     iss: str
     client_id: str
-    open: bool
+    next_try: float
+
+
+@frozen
+class ClientRecovered:
+    """A client that was down for `outage` seconds answered."""
+
+    iss: str
+    client_id: str
+    outage: float
+
+
+@frozen
+class ClientServed:
+    """The last delivery that waited for a client that was down left its bucket, `seconds` after the recovery."""
+
+    iss: str
+    client_id: str
+    seconds: float
 
 
 Fact = (
@@ -116,7 +134,9 @@ Fact = (
     | Skipped
     | Buried
     | Unexpected
-    | CircuitChanged
+    | ClientFailing
+    | ClientRecovered
+    | ClientServed
 )
 Observer = Callable[[Fact], None]
 """Must return at once and never raise."""

@@ -21,7 +21,8 @@ from notifier.domain.plan import Skipped
 from notifier.pipeline.facts import (
     Attempted,
     Buried,
-    CircuitChanged,
+    ClientFailing,
+    ClientRecovered,
     Deferred,
     Fact,
     LogoutDelivered,
@@ -86,8 +87,8 @@ class Feed:
                 self._put(self._noticed(fact, self._under_way.pop(delivery.id, None)))
             case Buried() | Skipped():
                 self._put(self._noticed(fact, None))
-            case CircuitChanged():
-                state = ClientChange.FAILING if fact.open else ClientChange.RECOVERED
+            case ClientFailing() | ClientRecovered():
+                state = ClientChange.FAILING if isinstance(fact, ClientFailing) else ClientChange.RECOVERED
                 id_, at = self._new_id(), self._clock()
                 self._put(ClientNotice(id=id_, at=at, state=state, iss=fact.iss, client_id=fact.client_id))
 

@@ -131,6 +131,10 @@ class Ledger:
         self._last_taken[held.lane] = self._held[held.lane][held] = published
         return held
 
+    def held(self, lane: Lane) -> int:
+        """Return how many messages of the lane are held."""
+        return len(self._held[lane])
+
     def let_go(self, held: HeldMessage) -> None:
         """Hold the message no longer, without an ack: the queue will give it out again."""
         self._held[held.lane].pop(held, None)

@@ -18,10 +18,6 @@ before the next loss. A process that died knows of nothing that it survived.
 Large messages: each waits in a line of its own, and few of them are at hand. What is read of one takes up to thirty
 times its bytes in memory, and reading it holds the loop for milliseconds. One is opened at every third round of the
 loop, so that requests are answered in between. Small messages go past them.
-
-A message steps aside, to the back of its lane, if its next delivery is for a client not proven yet and all places of
-such clients are taken. Were it put off instead, a person who signs out beside an event of thousands of new clients
-would come back after all of them.
 """
 
 import random
@@ -29,7 +25,6 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from notifier.domain.delivery import Delivery
 from notifier.domain.message import Lane
 from notifier.pipeline.gate import Gate
 from notifier.pipeline.intake import Intake
@@ -42,7 +37,6 @@ SHARE_OF_SUSPECTS = 8  # an eighth of those that wait is tried together: a thous
 LONGEST_GROUP = 30.0  # seconds: a group that takes longer waits for the broker, not for a client
 AT_HAND = 4  # large messages: enough that the broker's confirms are not waited for one by one
 OPENED_EVERY = 3  # rounds of the loop: an answer to a request takes as many
-LOOKED_AT = 32  # messages of a lane that may step aside in one round; the next round goes on behind them
 PASSED_OVER = 9  # times a lane is passed over before it goes next: it gets every tenth delivery
 # Deliveries that a message gives before the next message goes: whoever signs out after an event of 5,000 clients, which
 # comes as 50 messages of 100, waits for 500 of them at most. More would be unfair to a person; fewer would begin more
@@ -157,10 +151,10 @@ class Selection:
         if self._suspects:
             self._try_some()
         lanes = [lane for lane, line in self._lines.items() if line]
-        while lanes and (lane := self._order.next(lanes, self._gate.has_room)) is not None:
-            if (held := self._first(lane)) is not None:
-                return held
-            lanes.remove(lane)
+        if lanes and (lane := self._order.next(lanes, self._gate.has_room)) is not None:
+            held = self._lines[lane][0]
+            held.look(self._intake)
+            return held
         return None
 
     def gave(self, held: HeldMessage) -> int:
@@ -172,12 +166,14 @@ class Selection:
             line.rotate(-1)
         return ROUND if held.large and held.given <= 1 else EFFORT[held.lane]
 
-    def cramped(self) -> HeldMessage | None:
-        """Return the message that would go next if there were more memory; None if it is not memory that lacks."""
-        for lane, line in self._lines.items():
-            if line:
-                return line[0] if self._gate.lacks_memory(lane) else None
-        return None
+    def cramped(self) -> bool:
+        """True if another message would go now if there were more memory."""
+        lane = next((lane for lane, line in self._lines.items() if line), None)
+        return lane is not None and self._gate.lacks_memory(lane)
+
+    def lined_up(self, lane: Lane) -> int:
+        """Return how many messages of the lane have something left to begin."""
+        return len(self._lines[lane])
 
     def _try_some(self) -> None:
         """Let the next group of suspects go, if it is time."""
@@ -193,14 +189,3 @@ class Selection:
         for held in self._tried:
             self._line_up(held)
         self._group_overdue = now + LONGEST_GROUP
-
-    def _first(self, lane: Lane) -> HeldMessage | None:
-        """Return the first message of the lane that need not step aside."""
-        line = self._lines[lane]
-        for _ in range(min(LOOKED_AT, len(line))):
-            held = line[0]
-            held.look(self._intake)
-            if not isinstance(held.ahead, Delivery) or not self._gate.crowded(held.ahead, lane):
-                return held
-            line.rotate(-1)
-        return None

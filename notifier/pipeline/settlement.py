@@ -18,9 +18,9 @@ from notifier.domain.frozen import frozen, replace
 from notifier.domain.message import DEAD, Kind, Lane, Outgoing
 from notifier.domain.plan import Skipped
 from notifier.domain.reply import ReplyTo
-from notifier.domain.verdict import Dead, Defer, Done, RetryAt, Skip, Verdict
+from notifier.domain.verdict import Dead, Defer, Done, Place, RetryAt, Skip, Verdict
 from notifier.pipeline import facts
-from notifier.pipeline.ports import Clock, Publisher
+from notifier.pipeline.ports import Clock, Parking, Publisher
 
 AGAIN = 1.0  # seconds, at the least, until one that was put off is due: a thousand of them must not hold the loop
 BATCH = 16  # messages that are made and confirmed together; more would hold the loop while they are made
@@ -28,10 +28,14 @@ BATCH = 16  # messages that are made and confirmed together; more would hold the
 
 @frozen
 class Send:
-    """A message to be made durable, and the fact to tell then. With `due` it waits, and comes back as a retry."""
+    """A message to be made durable, and the fact to tell then. With `due` it waits, and comes back as a retry.
+
+    With `bucket` it waits there until it is fetched, and until `due` at the latest.
+    """
 
     message: Outgoing
     queue: str = Lane.RETRIES
+    bucket: str | None = None
     due: float | None = None
     rounding: Rounding = "down"
     fact: facts.Fact | None = None
@@ -40,8 +44,9 @@ class Send:
 class Settlement:
     """Acts on verdicts."""
 
-    def __init__(self, publisher: Publisher, *, clock: Clock, observe: facts.Observer) -> None:
+    def __init__(self, publisher: Publisher, parking: Parking, *, clock: Clock, observe: facts.Observer) -> None:
         self._publisher = publisher
+        self._parking = parking
         self._clock = clock
         self._observe = observe
 
@@ -63,11 +68,13 @@ class Settlement:
                     )
                 )
             case RetryAt():
-                await self.send(_later(delivery, verdict, due=verdict.due, rounding=verdict.rounding))
+                await self.send(self._later(delivery, verdict, due=verdict.due, rounding=verdict.rounding))
                 self._observe(facts.RetryScheduled(delivery=delivery, due=verdict.due))
             case Defer():
-                look_again = now + deferral_wait(verdict.due - now, verdict.rounding)
-                later = _later(delivery, verdict, due=look_again, rounding="up")
+                due, rounding = verdict.due, verdict.rounding
+                if verdict.place is Place.DELAYED:
+                    due, rounding = now + deferral_wait(due - now, rounding), "up"
+                later = self._later(delivery, verdict, due=due, rounding=rounding)
                 if not await self.send(later, within=max(AGAIN, verdict.due - now)):
                     return False
                 self._observe(_deferred(delivery, verdict))
@@ -89,7 +96,9 @@ class Settlement:
         deadline = None if within is None else asyncio.get_running_loop().time() + within
         while True:
             try:
-                if send.due is None:
+                if send.bucket is not None and send.due is not None:
+                    await self._parking.park(send.bucket, send.message, until=send.due)
+                elif send.due is None:
                     await self._publisher.publish(send.queue, send.message)
                 else:
                     await self._publisher.publish_later(send.message, due=send.due, rounding=send.rounding)
@@ -102,6 +111,17 @@ class Settlement:
             else:
                 return True
 
+    def _later(self, delivery: Delivery, verdict: RetryAt | Defer, *, due: float, rounding: Rounding) -> Send:
+        """The message that brings the delivery back."""
+        # An id that is written down is the same at every reading, and marks a duplicate like one that was given.
+        parked = verdict.place is Place.PARKED
+        known = replace(delivery, id_given=True, parked=parked) if parked or not delivery.id_given else delivery
+        body = documents.dump_delivery(known, due=verdict.due)
+        message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id)
+        if parked:
+            return Send(message=message, bucket=self._parking.bucket(delivery.key), due=verdict.until)
+        return Send(message=message, due=due, rounding=rounding)
+
 
 def buried(letter: DeadLetter, reply_to: ReplyTo | None, delivery: Delivery | None = None) -> Send:
     """The message that makes a dead letter durable."""
@@ -110,15 +130,6 @@ def buried(letter: DeadLetter, reply_to: ReplyTo | None, delivery: Delivery | No
         delivery=delivery or letter.delivery, reply_to=reply_to,
     )  # fmt: skip
     return Send(queue=DEAD, message=dead_letter.dump_dead_letter(letter), fact=fact)
-
-
-def _later(delivery: Delivery, verdict: RetryAt | Defer, *, due: float, rounding: Rounding) -> Send:
-    """The message that brings the delivery back."""
-    # An id that is written down is the same at every reading, and marks a duplicate like one that was given.
-    known = delivery if delivery.id_given else replace(delivery, id_given=True)
-    body = documents.dump_delivery(known, due=verdict.due)
-    message = Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id)
-    return Send(message=message, due=due, rounding=rounding)
 
 
 def _deferred(delivery: Delivery, verdict: Defer) -> facts.Deferred:

@@ -9,19 +9,23 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 
+from notifier.domain.defaults import PREFETCH
 from notifier.domain.delivery import Delivery
 from notifier.domain.errors import OurFault
+from notifier.domain.frozen import replace
 from notifier.domain.message import Lane, Message, Unsettled
 from notifier.domain.outcome import Cause
 from notifier.domain.plan import Skipped
-from notifier.domain.verdict import Defer, Done, Verdict, before_attempt, not_taken, postponed
+from notifier.domain.verdict import Defer, Done, Place, RetryAt, Verdict, before_attempt, not_taken, postponed
 from notifier.pipeline import facts
 from notifier.pipeline.admission import Go, Wait
 from notifier.pipeline.attempt import AttemptResult, Tools, attempt, defer_for
+from notifier.pipeline.bucket_counts import BucketCounts
+from notifier.pipeline.fetching import Fetching
 from notifier.pipeline.gate import Gate, Ticket
 from notifier.pipeline.intake import Intake, Move, Step
 from notifier.pipeline.ledger import HeldMessage, Ledger
-from notifier.pipeline.ports import Acknowledger, CurrentRegistry
+from notifier.pipeline.ports import Acknowledger, CurrentRegistry, Parking
 from notifier.pipeline.selection import ROUND, Selection
 from notifier.pipeline.settlement import Send, Settlement
 
@@ -30,9 +34,13 @@ TICK = 0.05  # seconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The bounds of one worker: `max_in_flight` attempts at a time; `slot_wait` and `shutdown_grace` in seconds."""
+    """The bounds of one worker: `max_in_flight` attempts at a time; `slot_wait` and `shutdown_grace` in seconds.
+
+    `prefetch` is how many events it may hold that are not acked.
+    """
 
     max_in_flight: int = 512
+    prefetch: int = PREFETCH[Lane.EVENTS]
     slot_wait: float = 1.0
     shutdown_grace: float = 20.0
 
@@ -47,6 +55,7 @@ class Worker:
         tools: Tools,
         registry: CurrentRegistry,
         acknowledger: Acknowledger,
+        parking: Parking,
         limits: Limits,
         workers: Callable[[], int] = lambda: 1,
     ) -> None:
@@ -68,8 +77,11 @@ class Worker:
             max_in_flight=limits.max_in_flight,
             slot_wait=limits.slot_wait,
             workers=workers,
+            begun=lambda: (self._ledger.held(Lane.EVENTS) - self._selection.lined_up(Lane.EVENTS)) / limits.prefetch,
         )
         self._selection = Selection(self._gate, intake, steady=tools.steady)
+        self._counts = BucketCounts(parking.bucket)
+        self._fetching = Fetching(parking, self._gate, self._take_parked, self._spawn, self._counts)
 
     # ── the queue's side ──
 
@@ -79,6 +91,19 @@ class Worker:
             return  # it goes back to the queue when the connection closes
         self._selection.put(self._ledger.take(message))
         self._pump()
+
+    def _take_parked(self, message: Message) -> bool:
+        """Take a delivery that was fetched from its bucket, and begin it. Returns False if it was parked again."""
+        if self._stop.is_set():
+            return True  # it goes back when the connection closes
+        held = self._ledger.take(message)
+        if message.suspect:
+            self._selection.put(held)
+            return True
+        held.look(self._intake)
+        useful = held.ahead is None or self._begin(held, held.give(self._intake), fetched=True)
+        self._ledger.close(held)
+        return useful
 
     def lost(self, lane: Lane) -> None:
         """Let go of the lane's messages: they will come again. What runs goes on, and the second copy joins it."""
@@ -92,8 +117,10 @@ class Worker:
 
         Raises what broke a settlement: its message has no fate, and the process must not go on as if it had.
         """
-        ticking = asyncio.create_task(self._tick())
+        background = [asyncio.create_task(run()) for run in (self._tick, self._fetching.watch, self._fetching.audit)]
         await self._stop.wait()
+        for looks in background[1:]:
+            looks.cancel()
         for held in self._selection.give_back():
             self._ledger.let_go(held)
         self._pump()
@@ -106,8 +133,9 @@ class Worker:
                 self.lost(lane)
             for task in self._tasks:
                 task.cancel()
-        ticking.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *background, return_exceptions=True)
         if self._broken is not None:
             raise self._broken
 
@@ -129,13 +157,23 @@ class Worker:
 
     @property
     def circuits(self) -> Iterable[tuple[str, str, int]]:
-        """Return (iss, client_id, 1 half-open | 2 open) for each circuit that is not closed."""
+        """Return (iss, client_id, 1 half-open | 2 open) for each client that rests."""
         return self._gate.circuits()
+
+    @property
+    def next_tries(self) -> Iterable[tuple[str, str, float]]:
+        """Return (iss, client_id, the moment of the next try in epoch seconds) for each client that rests."""
+        return self._gate.next_tries()
 
     @property
     def lines(self) -> Iterable[tuple[str, str, int]]:
         """Return (iss, client_id, deliveries that wait in memory) for each client that has any."""
         return self._gate.lines()
+
+    @property
+    def parked(self) -> Iterable[tuple[str, str, int]]:
+        """Return (iss, client_id, deliveries that wait in its bucket) for each client, see `BucketCounts`."""
+        return self._counts
 
     def unsettled(self) -> Mapping[Lane, Unsettled]:
         """Return how many messages of each lane are held, and how old they are."""
@@ -170,26 +208,25 @@ class Worker:
             self._ledger.close(held)
         else:
             self._pump()
-        if self._stop.is_set() and not self._tasks and not self._gate.waiting and not self._selection.waiting:
+        if not self._stop.is_set():
+            self._fetching.begin(fresh_waits=self._selection.lined_up(Lane.EVENTS) > 0)
+        elif not self._tasks and not self._gate.waiting and not self._selection.waiting:
             self._quiet.set()
 
     def _make_room(self) -> None:
-        """Have the client that waits most give way, if memory is full and the next delivery is for another client."""
-        if self._making_room or (held := self._selection.cramped()) is None:
+        """Have those that would wait longest give way, if memory is full."""
+        if self._making_room or not self._selection.cramped():
             return
-        held.look(self._intake)
-        if (
-            isinstance(held.ahead, Delivery)
-            and (given := self._gate.give_way((held.ahead.iss, held.ahead.client_id))) is not None
-        ):
+        for ticket, later in self._gate.give_way():
             self._making_room = True
-            self._put_off(*given)
+            self._put_off(ticket, later)
 
-    def _begin(self, held: HeldMessage, step: Step | Move) -> None:
+    def _begin(self, held: HeldMessage, step: Step | Move, *, fetched: bool = False) -> bool:
+        """Begin what a message asks for. Returns False if it was parked."""
         match step:
             case Delivery():
                 if (begun := self._ledger.open_delivery(held, step)) is not None:
-                    self._ask(held, begun)
+                    return self._ask(held, begun, fetched=fetched)
             case Skipped():
                 self._tools.observe(step)
             case Send():
@@ -198,9 +235,13 @@ class Worker:
             case Move():
                 self._ledger.open(held)
                 self._spawn(self._move(held, step.sends))
+        return True
 
-    def _ask(self, held: HeldMessage, delivery: Delivery) -> None:
-        """Attempt the delivery, put it off, or give it up."""
+    def _ask(self, held: HeldMessage, delivery: Delivery, *, fetched: bool = False) -> bool:
+        """Attempt the delivery, put it off, or give it up. Returns False if it was parked."""
+        if delivery.parked:
+            delivery = replace(delivery, parked=False)
+            self._counts.came_back(delivery.key)
         registry = self._registry()
         client = registry.resolve(delivery.iss, delivery.client_id, delivery.inline)
         now = self._tools.clock()
@@ -215,11 +256,17 @@ class Worker:
             and self._tools.channel.names_session(delivery, client),
             now=now,
         )
+        if verdict is not None and delivery.leash is not None:
+            self._gate.leash_ended(delivery.key)
         if verdict is None and client is not None:
-            verdict = self._admit(Ticket(held=held, delivery=delivery, client=client))
-        if verdict is not None:
-            after = postponed(delivery, verdict, client, now) if isinstance(verdict, Defer) else delivery
-            self._spawn(self._settle(held, delivery, after, verdict))
+            ticket = Ticket(held=held, delivery=delivery, client=client, fetched=fetched)
+            verdict = self._admit(ticket)
+            delivery = ticket.delivery
+        if verdict is None:
+            return True
+        after = postponed(delivery, verdict, client, now) if isinstance(verdict, Defer) else delivery
+        self._spawn(self._settle(held, delivery, after, verdict))
+        return not (isinstance(verdict, Defer) and verdict.place is Place.PARKED)
 
     def _admit(self, ticket: Ticket) -> Defer | None:
         """Start the attempt, let it wait in memory, or return until when it is put off."""
@@ -263,6 +310,9 @@ class Worker:
         finally:
             for following in self._gate.ended(ticket, result):
                 self._start(following)
+        result = self._gate.after_failure(ticket, result)
+        if (told := result.told()) is not None:
+            self._tools.observe(told)
         self._pump()
         await self._settle(ticket.held, ticket.delivery, result.delivery, result.verdict)
 
@@ -279,6 +329,9 @@ class Worker:
         self._making_room = False
         if durable:
             self._ledger.settle_delivery(held, begun, verdict)
+            if isinstance(verdict, RetryAt | Defer) and verdict.place is Place.PARKED:
+                self._counts.parked(begun.key)
+                self._gate.parked(begun.key)
         else:
             self._ask(held, not_taken(begun, after))
 

@@ -23,7 +23,7 @@ from pydantic import (
 
 from notifier.domain.client import RESERVED_CLAIMS, Algorithm, Client, SubjectMode
 from notifier.domain.presets import PRESETS
-from notifier.settings.policies import CircuitSettings, EgressSettings, RetrySettings, TlsSettings
+from notifier.settings.policies import EgressSettings, RetrySettings, TlsSettings, no_effect
 from notifier.settings.values import Count, Duration, Held, Lasting, Section, Span, existing_file, listed, names_host
 
 _ALGORITHMS = frozenset(Algorithm)
@@ -133,7 +133,7 @@ class ClientOptions(Section):
     max_age: Span | None = Field(None, description="How long a delivery lives, attempted or not.")
     sub_only_max_age: Duration | None = Field(None, description="The same for a token without sid.")
     retry: RetrySettings | None = Field(None, description="The waits between attempts.")
-    circuit: CircuitSettings | None = Field(None, description="When the client counts as down.")
+    circuit: object = no_effect()
     egress: EgressSettings | None = Field(
         None, description="Where its URI may lead. Replaces `egress` member by member."
     )

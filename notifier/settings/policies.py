@@ -1,13 +1,13 @@
-"""Settings that exist for all clients and for one (retries, circuit, egress), and how one overrides the other."""
+"""Settings that exist for all clients and for one (retries, egress), and how one overrides the other."""
 
 from dataclasses import replace
-from typing import Annotated, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import Field, model_validator
 
-from notifier.domain.client import CircuitPolicy, EgressPolicy, RetryPolicy, TlsFiles
+from notifier.domain.client import EgressPolicy, RetryPolicy, TlsFiles
 from notifier.domain.durations import format_duration
-from notifier.settings.values import LONGEST_HOLD, Count, ExistingFile, Lasting, Network, Section, Span
+from notifier.settings.values import LONGEST_HOLD, ExistingFile, Network, Section, Span
 
 
 class TlsSettings(Section):
@@ -28,7 +28,7 @@ class TlsSettings(Section):
         return TlsFiles(ca_file=self.ca_file, cert_file=self.cert_file, key_file=self.key_file)
 
 
-_RETRY, _CIRCUIT = RetryPolicy(), CircuitPolicy()
+_RETRY = RetryPolicy()
 
 
 class RetrySettings(Section):
@@ -40,15 +40,15 @@ class RetrySettings(Section):
     jitter: float = Field(_RETRY.jitter, ge=0, lt=1, description="The share by which a wait is changed at random.")
 
 
-class CircuitSettings(Section):
-    """When a client counts as down, and how long it is left alone."""
+def no_effect() -> Any:
+    """A setting of older releases. Any value is accepted, so that their files still work."""
+    return Field(None, description="No longer has an effect. Remove it.", json_schema_extra={"deprecated": True})
 
-    failures: Count = Field(_CIRCUIT.failures, description="Failures in a row.")
-    failure_rate: float = Field(_CIRCUIT.failure_rate, gt=0, le=1, description="Or this share of attempts in `window`.")
-    window: Span = Field(_CIRCUIT.window, description="What `failure_rate` looks back at.")
-    open_for: Annotated[float, Lasting(above=0.0, most=900.0)] = Field(
-        _CIRCUIT.open_for, description="How long it is left alone. Doubles up to 15 m."
-    )
+
+NO_EFFECT = (
+    "no longer has an effect: notifier itself finds out when to try a client that fails; remove this key"
+    " (`notifier explain circuit` says more)"
+)
 
 
 class EgressSettings(Section):
@@ -59,7 +59,7 @@ class EgressSettings(Section):
     allow_http: bool = Field(default=False, description="Allow plain http.")
 
 
-_Policy = TypeVar("_Policy", RetryPolicy, CircuitPolicy, EgressPolicy)
+_Policy = TypeVar("_Policy", RetryPolicy, EgressPolicy)
 
 
 def overridden(policy: _Policy, section: Section | None) -> _Policy:

@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 
 from pydantic import AwareDatetime, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
-from notifier.domain.client import CircuitPolicy, Client, EgressPolicy, RetryPolicy, Route
+from notifier.domain.client import Client, EgressPolicy, RetryPolicy, Route
 from notifier.domain.defaults import BUCKETS, MAX_EVENT, MAX_IN_FLIGHT, MOST_BUCKETS, PREFETCH
 from notifier.domain.message import Lane
 from notifier.domain.registry import Registry
-from notifier.settings.policies import CircuitSettings, EgressSettings, RetrySettings, TlsSettings, hold_mistake
+from notifier.settings.policies import EgressSettings, RetrySettings, TlsSettings, hold_mistake, no_effect
 from notifier.settings.values import (
     LONGEST_HOLD,
     Count,
@@ -206,7 +206,7 @@ class DeliverySettings(Section):
         _UNREGISTERED.retry.max_paused, description="How much time that we hold a delivery back does not count as age."
     )
     retry: RetrySettings = Field(RetrySettings(), description="The waits between attempts.")
-    circuit: CircuitSettings = Field(CircuitSettings(), description="When a client counts as down.")
+    circuit: object = no_effect()
 
     @model_validator(mode="after")
     def _workable(self) -> Self:
@@ -313,6 +313,5 @@ class Settings(Section):
             _UNREGISTERED,
             timeout=delivery.timeout,
             retry=retry,
-            circuit=CircuitPolicy(**dict(delivery.circuit)),
             route=Route(egress=EgressPolicy(**dict(self.egress))),
         )

@@ -13,8 +13,8 @@ from notifier.domain.client import Client, RetryPolicy
 from notifier.domain.delivery import HISTORY_LENGTH, HISTORY_TEXT, Delivery
 from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Outcome, Reason, Refused
 from notifier.domain.verdict import (
+    OF_CLIENT,
     PAUSE,
-    RESERVED,
     Dead,
     Defer,
     RetryAt,
@@ -22,10 +22,11 @@ from notifier.domain.verdict import (
     Verdict,
     before_attempt,
     decide,
+    last_moment,
     not_taken,
     postponed,
     record,
-    within_age,
+    uncharged,
 )
 
 NOW = 1_800_000_000.0
@@ -100,16 +101,15 @@ def test_the_last_attempt_is_just_before_the_limit(*, carries_sid: bool, limit: 
     assert verdict.reason is DeadReason.EXPIRED
 
 
-@pytest.mark.parametrize("cause", sorted(RESERVED))
+@pytest.mark.parametrize("cause", sorted(OF_CLIENT))
 @pytest.mark.parametrize(("carries_sid", "limit"), [(True, POLICY.max_age), (False, POLICY.sub_only_max_age)])
 def test_what_lies_with_the_client_does_not_stop_the_ages(cause: Cause, limit: float, *, carries_sid: bool) -> None:
     """They count from the first deferral, attempted or not, and the dead letter tells what it waited for."""
     delivery, now = DELIVERY, NOW
     while (verdict := known(delivery, now=now, carries_sid=carries_sid)) is None:
-        later = within_age(
-            Defer(due=now + 900, cause=cause, rounding="up"), delivery, CLIENT, carries_sid=carries_sid, now=now
-        )
-        assert later.due <= max(NOW + limit - 1, now)
+        last = last_moment(delivery, POLICY, carries_sid=carries_sid, now=now)
+        assert last == NOW + limit - 1
+        later = Defer(due=max(now, min(now + 900, last)), cause=cause)
         delivery = postponed(delivery, later, CLIENT, now)
         assert (delivery.first_taken_at, delivery.held) == (NOW, 0.0)
         now += deferral_wait(later.due - now, later.rounding)
@@ -121,7 +121,7 @@ def test_what_lies_with_the_client_does_not_stop_the_ages(cause: Cause, limit: f
     assert setting in verdict.text
 
 
-@pytest.mark.parametrize("cause", sorted(set(Cause) - RESERVED))
+@pytest.mark.parametrize("cause", sorted(set(Cause) - OF_CLIENT))
 def test_what_lies_with_us_stops_the_ages(cause: Cause) -> None:
     """For as long as it is put off, a pause or a fault of ours, before its first attempt or after it."""
     for begun in (DELIVERY, replace(DELIVERY, attempts=1, first_attempt_at=NOW)):
@@ -268,14 +268,12 @@ def test_every_story_ends_and_stays_within_its_limits(
         now = verdict.due
 
 
-def test_a_deferral_is_not_due_beyond_the_age() -> None:
-    """What expires while it is put off is known as expired when its age ends, not much later."""
-    tried = replace(DELIVERY, attempts=1, first_attempt_at=NOW)
-    late = Defer(due=NOW + 2 * POLICY.max_age, cause=Cause.CIRCUIT, rounding="up")
-    assert within_age(late, tried, CLIENT, carries_sid=True, now=NOW).due == NOW + POLICY.max_age - 1
-    soon = Defer(due=NOW + 30, cause=Cause.CIRCUIT, rounding="up")
-    assert within_age(soon, tried, CLIENT, carries_sid=True, now=NOW) is soon
-    assert within_age(late, DELIVERY, CLIENT, carries_sid=True, now=NOW).due == NOW + POLICY.max_age - 1
+def test_a_failure_that_is_not_charged_makes_the_next_backoff_no_longer() -> None:
+    """It belongs to an outage of the client. What earlier releases wrote has each of its attempts charged."""
+    once, _ = verdict_on(BUSY, replace(DELIVERY, attempts=2, first_attempt_at=NOW), now=NOW)
+    assert (once.attempts, once.charged, once.charged_at) == (3, 3, NOW)
+    twice = uncharged(record(once, BUSY, NOW + 50), once)
+    assert (twice.attempts, twice.charged, twice.charged_at) == (4, 3, NOW)
 
 
 def test_a_pause_is_one_hop_so_that_all_of_it_is_credited_and_no_more() -> None:
@@ -290,12 +288,3 @@ def test_a_time_asked_for_that_would_round_past_the_limit_is_rounded_down(asked:
     _, verdict = verdict_on(Failed(reason=Reason.THROTTLED, status=429, retry_after=asked), tried, carries_sid=False)
     assert isinstance(verdict, RetryAt)
     assert NOW + sum(hops(verdict.due - NOW, verdict.rounding)) < NOW + POLICY.sub_only_max_age
-
-
-def test_a_deferral_that_would_round_past_the_age_comes_before_it() -> None:
-    """Deferred until 500 s, at an age of 360 s of 600: it comes back with time for an attempt."""
-    tried = replace(DELIVERY, sid=None, attempts=1, first_attempt_at=NOW - 360)
-    later = within_age(
-        Defer(due=NOW + 140, cause=Cause.CIRCUIT, rounding="up"), tried, CLIENT, carries_sid=False, now=NOW
-    )
-    assert deferral_wait(later.due - NOW, later.rounding) < 240

@@ -28,7 +28,7 @@ from notifier.domain.outcome import Cause, DeadReason, Failed, Outcome, Reason, 
 from notifier.domain.readmission import ReplayRules, readmit
 from notifier.domain.session_ended import ClientEntry, SessionEnded, WrongEntry
 from notifier.domain.unreadable import Raw
-from notifier.domain.verdict import Defer, RetryAt, before_attempt, decide, postponed, record, within_age
+from notifier.domain.verdict import Defer, RetryAt, before_attempt, decide, last_moment, postponed, record
 from notifier.operations.dead_letter_listing import document_of
 from tests.fuzz.conftest import many
 from tests.fuzz.grammar import DEEP, ISS, LOUD, NUMBERS, ODD_TEXTS
@@ -48,7 +48,8 @@ DELIVERY = Delivery(
     inline=Inline(backchannel_logout_uri="https://shop.example/", id_token_signed_response_alg=Algorithm.ES256),
     ended_at=1.7e9, not_after=1.9e9, reason="user_logout", source="/idp", publisher="idp", claimed_publisher="app",
     attempts=3, rejections=1, ambiguous=True, first_taken_at=1.78e9, first_attempt_at=1.79e9, held=5.0,
-    waited_for=(Cause.SLOT,), deferrals=2, deferred_for=Cause.SLOT, reserved_until=1.8e9, unknown_since=1.79e9,
+    waited_for=(Cause.SLOT,), deferrals=2, deferred_for=Cause.SLOT, leash=1.8e9, backoffs=2, charged_at=1.79e9,
+    unknown_since=1.79e9,
     history=(Past(at=1.79e9, reason="refused", status=500, text="no"),),
 )  # fmt: skip
 RAW = Raw(body=b"{", size=1, sha256="0" * 64, headers={"cloudEvents:id": "a"}, message_id="m")
@@ -146,8 +147,8 @@ def go_through(delivery: Delivery) -> None:
         if isinstance(before, Defer):
             assert deferral_wait(before.due - NOW)
             dump_delivery(postponed(delivery, before, known, NOW))
-    later = within_age(Defer(due=NOW + 5, cause=Cause.SLOT), delivery, client, carries_sid=False, now=NOW)
-    assert deferral_wait(later.due - NOW, later.rounding)
+    due = max(NOW, min(NOW + 5, last_moment(delivery, client.retry, carries_sid=False, now=NOW)))
+    assert deferral_wait(due - NOW)
     claims_for(delivery, client, now=NOW, jti="j")
     for outcome in OUTCOMES:
         after = record(delivery, outcome, NOW)

@@ -23,7 +23,7 @@ RULES = Path(__file__).parents[2] / "deploy" / "prometheus"
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run it beside the rules, to its end."""
     command = [program("promtool", "prometheus"), *arguments]
-    return subprocess.run(command, cwd=RULES, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(command, cwd=RULES, capture_output=True, text=True, timeout=300, check=False)
 
 
 def rules(name: str) -> list[dict[str, Any]]:

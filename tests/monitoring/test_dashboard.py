@@ -53,10 +53,11 @@ def queries() -> list[str]:
 
 
 async def test_no_panel_is_without_data(tmp_path: Path) -> None:
-    """Every query of every panel finds something where a worker delivers, retries and gives up; every rule works."""
+    """Each query finds something where a worker delivers, retries and gives up, and a client recovers."""
 
     def judge(hit: Hit) -> int:
-        return {"/shop": 204, "/gone": 404}.get(hit.path, 503)
+        comes_and_goes = 503 if hit.at % 8 < 4 else 204
+        return {"/shop": 204, "/gone": 404, "/flaps": comes_and_goes}.get(hit.path, 503)
 
     site = Site(tmp_path, f"sqlite:{tmp_path}/notifier.db")
     pem = authority(tmp_path / "tls").issue("localhost")
@@ -73,6 +74,7 @@ async def test_no_panel_is_without_data(tmp_path: Path) -> None:
                 client("shop", clients.url("shop"), tls=tls),
                 client("gone", clients.url("gone")),
                 client("down", clients.url("down")),
+                client("flaps", clients.url("flaps")),
             ]
         )
         async with worker(site) as running:

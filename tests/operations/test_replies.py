@@ -88,12 +88,12 @@ async def test_each_client_s_fate_is_told_with_its_reason() -> None:
     }
     assert all((told.of, told.event_id, told.iss) == (4, "e-1", ISS) for told in fates.values())
     assert (fates["down"].reason, fates["down"].status, fates["down"].attempts) == ("server_error", 500, 1)
-    assert fates["down"].next_due == stage.now + 2.0
+    assert fates["down"].next_due == stage.now + 1.0
     assert (fates["gone"].reason, fates["gone"].text) == ("refused", "the client answered 410")
     known = known_of(stage)
     assert not known.settled
-    assert known.idle_until(stage.now + 2.0)
-    assert not known.idle_until(stage.now + 2.1)
+    assert known.idle_until(stage.now + 1.0)
+    assert not known.idle_until(stage.now + 1.1)
 
 
 async def test_a_client_with_two_uris_is_told_at_both_and_each_has_its_fate() -> None:
@@ -117,7 +117,8 @@ async def test_a_retry_tells_again() -> None:
     async with running(stage):
         await stage.acked(stage.take(body_of("down"), reply_to=ASKED))
         del stage.receivers.behaviours["down"]
-        await stage.acked(stage.retake("delay.2s"))
+        stage.now += 1
+        await stage.acked(stage.retake("delay.1s"))
     assert [told.fate for _, told in replies_of(stage)] == [Fate.RETRYING, Fate.DELIVERED]
     assert known_of(stage).settled
 

@@ -39,10 +39,27 @@ def stands(client_id: str, **more: object) -> ClientState:
 
 def test_workers_are_summed_up() -> None:
     """What a client did last counts, wherever that was; the oldest is that of all."""
-    one = worker("a", stands("shop", delivered=2, waiting=1, last_success=NOW - 9, last_failure=NOW - 8, reason="tls"))
+    one = worker(
+        "a",
+        stands(
+            "shop", delivered=2, waiting=1, last_success=NOW - 9, last_failure=NOW - 8, reason="tls",
+            parked=-2, waits_for="slot", next_try=NOW + 6,
+        ),
+    )  # fmt: skip
     other = worker(
         "b",
-        stands("shop", delivered=3, waiting=2, last_success=NOW - 1, last_failure=NOW - 7, reason="dns", circuit=2),
+        stands(
+            "shop",
+            delivered=3,
+            waiting=2,
+            last_success=NOW - 1,
+            last_failure=NOW - 7,
+            reason="dns",
+            circuit=2,
+            parked=7,
+            waits_for="retry_after",
+            next_try=NOW + 5,
+        ),
         held={"events": LaneState(unsettled=1, oldest=NOW - 50)},
     )
     depths = {"events": Depth(ready=7, consumers=3), "delay.4s": Depth(ready=5, consumers=0)}
@@ -52,6 +69,7 @@ def test_workers_are_summed_up() -> None:
     [shop] = status.clients
     assert (shop.delivered, shop.waiting, shop.circuit) == (5, 3, 2)
     assert (shop.last_success, shop.last_failure, shop.reason) == (NOW - 1, NOW - 7, "dns")
+    assert (shop.parked, shop.cause, shop.next_try) == (5, "retry_after", NOW + 5)
     assert rates_of(status)["delivered"] == 3.0
     queues = json.loads(json.dumps(document))["queues"]
     assert queues["events"] == {"ready": 7, "held": 3, "oldest": "2027-01-15T07:59:10.000000Z"}
@@ -103,10 +121,13 @@ async def test_what_an_attempt_met_is_kept() -> None:
         await stage.until(lambda: taken in stage.queue.acked)
     for fact in stage.facts:
         health.observe(fact)
-    told, left_out = clients_of(health, [(ISS, "nobody", 2)], [(ISS, "well", 4)])
+    told, left_out = clients_of(
+        health, [(ISS, "nobody", 2)], [(ISS, "well", 4)], [(ISS, "well", -3)], [(ISS, "nobody", stage.now + 9)]
+    )
     assert left_out == 0
     assert [(each.client_id, each.circuit, each.waiting) for each in told] == [("nobody", 2, 0), ("well", 0, 4)]
     nobody, well = told
+    assert (nobody.cause, nobody.next_try, well.cause, well.parked) == ("circuit", stage.now + 9, "", -3)
     assert (well.delivered, well.last_success, well.troubled) == (1, stage.now, False)
     assert (nobody.put_off, nobody.next_due is not None) == (1, True)
     assert health.counts == {"attempts": 1, "delivered": 1, "retried": 0, "deferred": 1, "dead": 0}

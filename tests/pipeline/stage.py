@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +27,7 @@ from notifier.pipeline.worker import Limits, Worker
 
 ISS = "https://id.example"
 OTHER = "https://other.example"
+PARKED = "parked"
 
 Behaviour = Callable[[Request], Awaitable[Wire]]
 
@@ -82,6 +83,7 @@ class MemoryQueue:
     acked: list[Message] = field(default_factory=list)
     open: asyncio.Event = field(default_factory=asyncio.Event)
     log: list[str] = field(default_factory=list)
+    buckets: dict[str, list[Outgoing]] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
     fault: Exception | None = None
 
@@ -97,6 +99,24 @@ class MemoryQueue:
 
     async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:
         await self.publish(*first_pass(message, due - self.clock(), rounding))
+
+    def bucket(self, key: tuple[str, str]) -> str:
+        return " ".join(key)
+
+    async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
+        await self.publish(PARKED, message)
+        self.buckets.setdefault(bucket, []).append(message)
+
+    async def fetch(self, bucket: str, most: int) -> list[Message]:
+        waiting = self.buckets.get(bucket, [])
+        taken, self.buckets[bucket] = waiting[:most], waiting[most:]
+        return [
+            Message(lane=Lane.RETRIES, body=sent.body, tag="fetched", kind=sent.kind, message_id=sent.message_id)
+            for sent in taken
+        ]
+
+    async def parked(self, buckets: Collection[str] | None = None) -> dict[str, int]:
+        return {name: len(self.buckets[name]) for name in (self.buckets if buckets is None else buckets)}
 
     async def available(self) -> None:
         await self.open.wait()
@@ -139,15 +159,17 @@ class Stage:
         )
         self.worker = Worker(
             Intake(lambda: self.registry, clock=tools.clock, new_id=lambda: f"made-up-{next(numbers)}", max_event=4096),
-            Settlement(self.queue, clock=tools.clock, observe=self.facts.append),
+            Settlement(self.queue, self.queue, clock=tools.clock, observe=self.facts.append),
             tools,
             lambda: self.registry,
+            self.queue,
             self.queue,
             Limits(**limits),
         )
         queue = self.queue
         self._inbox = Forwarder(self.worker, queue.publish, queue.available, queue.ack, queue.clock)
         self._tags = itertools.count(1)
+        self._proofs = itertools.count()
 
     def event(self, *clients: Any, lane: Lane = Lane.EVENTS, delivery_count: int = 0, **members: Any) -> Message:
         """Hand an event to the worker."""
@@ -190,6 +212,14 @@ class Stage:
         return [
             document_of(load_dead_letter(_message(sent))) for queue, sent in self.queue.published if queue == "dead"
         ]
+
+    async def prove(self, *names: str) -> None:
+        """Let each of these clients take an event. It has credit for four failures then. Forget all else."""
+        behaviours, self.receivers.behaviours = self.receivers.behaviours, {}
+        await self.acked(self.event(*names, id=f"proof-{next(self._proofs)}"))
+        self.receivers.behaviours, self._tags = behaviours, itertools.count(1)
+        for forgotten in (self.receivers.posts, self.facts, self.queue.acked, self.queue.log):
+            forgotten.clear()
 
     async def acked(self, message: Message) -> None:
         """Wait until this message is acked."""

@@ -27,6 +27,7 @@ NOW = 1_800_000_000.0
 
 async def failed_once(stage: Stage, **members: Any) -> None:
     """An event, whose delivery to `shop` has failed once and waits."""
+    await stage.prove("shop")
     stage.receivers.behaviours["shop"] = answers(503)
     await stage.acked(stage.event("shop", id="e1", **members))
     del stage.receivers.behaviours["shop"]
@@ -56,6 +57,7 @@ async def test_the_next_retry_is_reckoned_from_the_new_time(jump: float) -> None
     async with running(Stage(client("shop", retry=RetryPolicy(base=45.0, factor=1.0, jitter=0.0)))) as stage:
         await failed_once(stage)
         stage.jumped = jump
+        await stage.prove("shop")  # this failure is its own, and no outage of the client
         stage.receivers.behaviours["shop"] = answers(503)
         await stage.through_delays(most=45.0)
         body = stage.queue.published[-1][1].body
@@ -74,6 +76,7 @@ async def test_an_attempt_under_way_ages_by_its_own_length(jump: float) -> None:
         return Answer(status=503)
 
     async with running(Stage(client("shop", retry=RetryPolicy(base=8.0, jitter=0.0)))) as stage:
+        await stage.prove("shop")
         stage.receivers.behaviours["shop"] = jumps
         await stage.acked(stage.event("shop", sid=None))
         assert stage.dead() == []

@@ -9,6 +9,7 @@ HOP = 2.0  # seconds until the first retry is back, by the default backoff and w
 
 async def put_off(stage: Stage) -> None:
     """An event whose one attempt has failed; its retry waits."""
+    await stage.prove("shop")
     stage.receivers.behaviours["shop"] = answers(503)
     await stage.acked(stage.event("shop", id="e"))
     assert stage.queue.published[-1][0] == "delay.2s"

@@ -10,7 +10,7 @@ from notifier.domain.errors import QueueUnavailable
 from notifier.domain.fate import ClientChange, ClientNotice, Fate, FeedNotice, Notice
 from notifier.domain.feed_event import routing_key
 from notifier.domain.outcome import Break, Cause, DeadReason, Reason, Wire
-from notifier.pipeline.facts import Attempted, Buried, CircuitChanged, Deferred
+from notifier.pipeline.facts import Attempted, Buried, ClientFailing, ClientRecovered, Deferred
 from notifier.pipeline.feed import OVERHEAD, Feed
 from notifier.pipeline.ports import Request
 from tests.pipeline.stage import ISS, Stage, answers, client, running
@@ -65,6 +65,7 @@ async def mixed() -> Stage:
     stage.receivers.behaviours["refuses"] = answers(403)
     stage.receivers.behaviours["broken"] = answers(503)
     async with running(stage):
+        await stage.prove("broken")
         await stage.acked(stage.event("well", "refuses", "broken", "mute", id="e1", ended_at="2027-01-15T08:00:00Z"))
     return stage
 
@@ -147,8 +148,8 @@ async def test_an_event_that_nobody_can_read_is_told() -> None:
     assert told.client_id == ""
 
 
-async def test_a_circuit_is_told_once_a_change() -> None:
-    """A client that fails again and again is told once when its circuit opens, and once when it closes."""
+async def test_a_client_is_told_once_a_change() -> None:
+    """One that fails again and again is told once when it goes down, and once when it is well again."""
     stage = Stage(client("shop"))
 
     async def refuses(_request: Request) -> Wire:
@@ -163,7 +164,7 @@ async def test_a_circuit_is_told_once_a_change() -> None:
         for number in range(40, 80):
             stage.now += 30
             await stage.acked(stage.event("shop", id=f"e{number}"))
-    changes = [fact for fact in stage.facts if isinstance(fact, CircuitChanged)]
+    changes = [fact for fact in stage.facts if isinstance(fact, ClientFailing | ClientRecovered)]
     told = [one for one in await told_of(stage, everything=False) if isinstance(one, ClientNotice)]
     assert [one.state for one in told] == [ClientChange.FAILING, ClientChange.RECOVERED]
     assert len(changes) == 2
@@ -174,7 +175,7 @@ async def test_a_circuit_is_told_once_a_change() -> None:
 async def test_what_finds_no_room_is_dropped_and_counted() -> None:
     """While the target takes nothing the buffer fills to its limit, and goes on from there when the target is back."""
     feed, target = feed_of(room=10 * (OVERHEAD + 20)), Target()
-    changed = CircuitChanged(iss="1234567890", client_id="1234567890", open=True)
+    changed = ClientFailing(iss="1234567890", client_id="1234567890", next_try=0.0)
     target.open.clear()
     task = asyncio.create_task(feed.run(target))
     for _ in range(25):
@@ -197,7 +198,7 @@ async def test_a_batch_that_the_sink_loses_is_counted() -> None:
     """It is not sent again, since nobody knows what of it arrived; the next is."""
     feed, target = feed_of(), Target(fails=1)
     for _ in range(20):
-        feed.observe(CircuitChanged(iss=ISS, client_id="shop", open=True))
+        feed.observe(ClientFailing(iss=ISS, client_id="shop", next_try=0.0))
     await feed.flush(target, 20)
     assert feed.dropped == 16
     assert target.batches == [4]
@@ -211,7 +212,7 @@ async def test_a_sink_that_breaks_ends_nobody() -> None:
             raise ZeroDivisionError
 
     feed = feed_of()
-    feed.observe(CircuitChanged(iss=ISS, client_id="shop", open=True))
+    feed.observe(ClientFailing(iss=ISS, client_id="shop", next_try=0.0))
     await feed.flush(Broken(), 20)
     assert feed.dropped == 1
 
@@ -221,6 +222,6 @@ async def test_a_flush_is_bounded() -> None:
     feed, target = feed_of(), Target()
     target.open.clear()
     for _ in range(20):
-        feed.observe(CircuitChanged(iss=ISS, client_id="shop", open=True))
+        feed.observe(ClientFailing(iss=ISS, client_id="shop", next_try=0.0))
     await feed.flush(target, 0)
     assert feed.dropped == 20

@@ -4,22 +4,20 @@ from collections import Counter
 from collections.abc import Callable
 
 from notifier.domain.message import Lane
-from notifier.pipeline.client_standing import Group
+from notifier.pipeline.admission import Admission, Go
 from notifier.pipeline.selection import LaneOrder
-from notifier.pipeline.window import Window
-
-NONE = dict.fromkeys(Lane, 0)
+from tests.pipeline.stage import client
 
 
 def _always(_lane: Lane) -> bool:
     return True
 
 
-def _room(size: int, in_flight: dict[Lane, int], in_memory: dict[Lane, int]) -> Callable[[Lane], bool]:
-    window = Window(size)
-    for lane, count in in_flight.items():
-        window.count(Group.WELL, lane, count)
-    return lambda lane: window.has_slot(lane) and window.has_memory(lane, in_memory)
+def _room(size: int, in_flight: dict[Lane, int]) -> Callable[[Lane], bool]:
+    admission: Admission[object] = Admission(size, slot_wait=1.0)
+    for number, lane in enumerate(lane for lane, count in in_flight.items() for _ in range(count)):
+        assert admission.ask(client(f"c{number}"), lane, number, 0.0) == Go()
+    return admission.slots.has_slot
 
 
 def test_fresh_events_go_first() -> None:
@@ -41,22 +39,18 @@ def test_a_lane_that_waits_gets_a_tenth() -> None:
 
 def test_bulk_leaves_room_for_a_fresh_logout() -> None:
     """A flood of bulk holds four fifths of the window at most, so a fresh event begins at once."""
-    full = NONE | {Lane.BULK: 80}
-    room = _room(100, full, full)
+    room = _room(100, {Lane.BULK: 80})
     assert LaneOrder().next([Lane.BULK], room) is None
     assert LaneOrder().next([Lane.BULK, Lane.EVENTS], room) is Lane.EVENTS
 
 
-def test_no_more_than_the_window_is_held() -> None:
-    """`max_in_flight` attempts, and twice as many deliveries in memory."""
-    in_flight = {Lane.EVENTS: 8, Lane.RETRIES: 1, Lane.BULK: 1}
-    in_memory = {Lane.EVENTS: 0, Lane.RETRIES: 10, Lane.BULK: 10}
-    assert LaneOrder().next([Lane.EVENTS], _room(10, in_flight, NONE)) is None
-    assert LaneOrder().next([Lane.EVENTS], _room(10, NONE, in_memory)) is None
+def test_no_more_attempts_than_the_window_are_made() -> None:
+    """Whatever their lanes are."""
+    assert LaneOrder().next([Lane.EVENTS], _room(10, {Lane.EVENTS: 8, Lane.RETRIES: 1, Lane.BULK: 1})) is None
 
 
 def test_a_window_of_one_serves_every_lane() -> None:
     """It is too small to divide, and no lane starves."""
     order = LaneOrder()
-    room = _room(1, NONE, NONE)
+    room = _room(1, {})
     assert {order.next(list(Lane), room) for _ in range(30)} == set(Lane)

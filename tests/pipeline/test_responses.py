@@ -96,6 +96,7 @@ async def test_retry_after_is_when_the_next_attempt_is_due(form: str, wait: floa
 async def test_a_retry_after_that_cannot_be_read_is_none(value: str) -> None:
     """The usual backoff then, and no pause."""
     async with running(Stage(client("shop", retry=EXACT))) as stage:
+        await stage.prove("shop")
         stage.receivers.behaviours["shop"] = answers(503, value)
         await stage.acked(stage.event("shop"))
         [retry] = [fact for fact in stage.facts if isinstance(fact, RetryScheduled)]
@@ -129,6 +130,7 @@ async def test_a_pause_holds_for_all_of_that_clients_deliveries(status: int, for
 async def test_other_statuses_with_retry_after_hold_back_their_own_delivery_alone(status: int) -> None:
     """Only 429 and 503 speak for the whole client (RFC 9110 §10.2.3, RFC 6585 §4)."""
     async with running(Stage(client("shop", retry=EXACT))) as stage:
+        await stage.prove("shop")
         stage.receivers.behaviours["shop"] = answers(status, "60")
         await stage.acked(stage.event("shop"))
         await stage.acked(stage.event("shop"))

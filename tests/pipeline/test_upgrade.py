@@ -91,6 +91,20 @@ async def test_what_was_recorded_is_taken(
         assert [queue for queue, _ in stage.queue.published] == to_write
 
 
+@pytest.mark.parametrize("name", ["delivery-leash", "delivery-parked"])
+async def test_what_waited_for_a_client_is_told(name: str) -> None:
+    """Also by a release that knows neither. What an older one wrote of its place in line means nothing any more."""
+    recorded = WRITTEN[name]
+    new = {"leash", "backoffs", "charged_at"}
+    members = {name: value for name, value in recorded.body["delivery"].items() if name not in new}
+    older = replace(recorded, body={**recorded.body, "delivery": {**members, "reserved_until": 1_900_000_000.0}})
+    for message in (recorded.message(), older.message()):
+        async with running(a_stage()) as stage:
+            stage.worker.take(message)
+            await stage.until(lambda stage=stage, message=message: stage.queue.acked == [message])  # type: ignore[misc]
+            assert stage.told() == ["fails"]
+
+
 @pytest.mark.parametrize("later", [False, True])
 @pytest.mark.parametrize("name", list(PUBLISHED))
 async def test_what_publishers_were_told_to_write_is_taken(name: str, later: bool) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Self
 from notifier.domain.message import Lane, Message, Outgoing, kind_named
 from notifier.domain.outcome import Answer, Wire
 from notifier.pipeline.ports import Request
-from tests.pipeline.stage import ISS, Stage, client, running
+from tests.pipeline.stage import ISS, PARKED, Stage, client, running
 
 HERE = Path(__file__).parent
 
@@ -79,16 +79,21 @@ async def told() -> dict[str, Recorded]:
         stage.receivers.behaviours |= {"refuses": _answers(403), "fails": _answers(503)}
         stage.worker._intake._max_event = 1 << 20
         async with running(stage):
+            if name == "delivery-retried":
+                await stage.prove("fails")  # or its client would rest, and the delivery would wait for that
             _happen(stage, name)
+            written = stage.queue.published
+            await stage.until(lambda written=written, queue=queue: queue in [where for where, _ in written])  # type: ignore[misc]
             await stage.until(lambda stage=stage: bool(stage.queue.acked))  # type: ignore[misc]
-        written = [message for where, message in stage.queue.published if where == queue]
-        found[name] = Recorded.of(queue, written[-1])
+        found[name] = Recorded.of(queue, [message for where, message in written if where == queue][-1])
     return found
 
 
 _QUEUES = {
     "delivery-retried": "delay.2s",
     "delivery-deferred": "delay.2s",
+    "delivery-leash": "delay.1s",
+    "delivery-parked": PARKED,
     "event-split": "events",
     "event-of-unknown-issuer": "delay.2s",
     "event-written-down": "events",
@@ -107,6 +112,11 @@ def _happen(stage: Stage, name: str) -> None:
             stage.event(pairwise, id="e1", reason="terminated", **moments)
         case "delivery-deferred":
             stage.event("nobody", id="e2")
+        case "delivery-leash":
+            stage.event("fails", id="e9")
+        case "delivery-parked":
+            stage.event("fails", id="e9")
+            stage.event("fails", id="e10")
         case "event-split":
             stage.event(*(f"c{number}" for number in range(100)), "shop", pairwise, {"client_id": 7}, id="e3")
         case "event-of-unknown-issuer":

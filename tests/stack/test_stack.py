@@ -28,7 +28,6 @@ ROOT = Path(__file__).parents[2]
 # What is true of this machine and not of docker's network; and a client that is back is probed within seconds.
 HERE = {
     "NOTIFIER_EGRESS__ALLOW": '["127.0.0.0/8"]',
-    "NOTIFIER_DELIVERY__CIRCUIT__OPEN_FOR": "1s",
     "NOTIFIER_DELIVERY__RETRY__MAX_DELAY": "2s",
 }
 

@@ -17,8 +17,6 @@ from tests.rabbit_options import BUCKETS
 
 ISSUER = "https://id.example.com"
 OTHER = "https://other.example.com"
-NEVER_OPENS = {"failures": 1_000_000, "failure_rate": 1}
-"""A circuit for tests that are not about circuits."""
 API_TOKEN = "system-test-bearer-token-7f0c"
 
 

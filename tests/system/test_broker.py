@@ -8,7 +8,7 @@ import pytest
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.broker import broker
 from tests.system.clients import Clients, Hit, verify_all
-from tests.system.site import ISSUER, NEVER_OPENS, Site, client
+from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import worker
 
 
@@ -36,7 +36,7 @@ async def test_a_broker_killed_under_load_is_found_again(tmp_path: Path, own_nod
     numbers = range(2000)
     async with Clients(slowly) as clients:
         site = Site(tmp_path, own_node.url)
-        site.write_clients([client("shop", clients.url("shop"), circuit=NEVER_OPENS)])
+        site.write_clients([client("shop", clients.url("shop"))])
         await asyncio.to_thread(own_node.kill)
         async with worker(site, ready=False) as running:
             await running.until_ready(ready=False)
@@ -76,7 +76,7 @@ async def test_a_queue_deleted_and_declared_again_is_consumed_again(
     """By the worker itself where it declares, else by an administrator; not ready in between."""
     async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
         site = Site(tmp_path, amqp_url, prefix)
-        site.write_clients([client("shop", clients.url("shop"), circuit=NEVER_OPENS)])
+        site.write_clients([client("shop", clients.url("shop"))])
         async with worker(site) as first:
             assert await first.stop() == 0
         site.config["queue"]["topology"] = topology
@@ -102,7 +102,7 @@ async def test_a_delay_queue_deleted_is_declared_again(tmp_path: Path, amqp_url:
     """A retry that finds its delay queue missing waits in memory until it stands again, and is not lost."""
     async with Clients(lambda hit: 503 if hit.nth == 1 else 200) as clients, broker(amqp_url, prefix) as rabbit:
         site = Site(tmp_path, amqp_url, prefix)
-        site.write_clients([client("shop", clients.url("shop"), circuit=NEVER_OPENS)])
+        site.write_clients([client("shop", clients.url("shop"))])
         async with worker(site) as running:
             await rabbit.delete_queue("delay.1s")
             await rabbit.publish(event(1))

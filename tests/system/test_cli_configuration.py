@@ -93,6 +93,17 @@ def test_check_sums_up_what_holds(made: Path) -> None:
     assert summary["issuers"][ISS]["clients"] == 2
 
 
+def test_check_warns_of_a_setting_without_effect(made: Path, tmp_path: Path) -> None:
+    """With the key and the client, in words and as JSON; it is no mistake."""
+    (tmp_path / "k.pem").write_bytes((made / "k.pem").read_bytes())
+    write(tmp_path, clients=[{"client_id": "shop", "notifier": {"circuit": {"failures": 3}}}])
+    done = notifier("check", "-c", "n.yaml", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "warning: clients.yaml[0].notifier.circuit: of client shop no longer has an effect" in done.stdout
+    [warned] = json.loads(notifier("check", "-c", "n.yaml", "--json", cwd=tmp_path).stdout)["warnings"]
+    assert warned["path"] == "clients.yaml[0].notifier.circuit"
+
+
 def test_check_warns_of_a_key_that_others_may_read(made: Path) -> None:
     """With its setting and the way out; it is no mistake."""
     with TemporaryDirectory() as name:

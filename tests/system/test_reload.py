@@ -4,9 +4,11 @@ import signal
 from collections import Counter
 from pathlib import Path
 
+from aiohttp import web
+
 from tests.system.broker import broker
-from tests.system.clients import Clients, Hit, verify_all
-from tests.system.site import ISSUER, NEVER_OPENS, Site, client
+from tests.system.clients import Answer, Clients, Hit, verify_all
+from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import worker
 
 
@@ -17,10 +19,12 @@ def event(sid: str, client_id: str = "shop") -> dict[str, object]:
 
 async def test_a_corrected_uri_serves_the_delivery_that_waits(tmp_path: Path, amqp_url: str, prefix: str) -> None:
     """The first attempt goes to the old URI; the retry, read from the queue, to the one that is registered by then."""
-    async with Clients(lambda hit: 503 if hit.path == "/shop" else 200) as clients, broker(amqp_url, prefix) as rabbit:
+
+    def judge(hit: Hit) -> Answer:
+        return web.Response(status=503, headers={"Retry-After": "5"}) if hit.path == "/shop" else 200
+
+    async with Clients(judge) as clients, broker(amqp_url, prefix) as rabbit:
         site = Site(tmp_path, amqp_url, prefix)
-        site.config["delivery"]["retry"] = {"base": "5s", "jitter": 0}
-        site.write()
         site.write_clients([client("shop", clients.url("shop"))])
         async with worker(site) as running:
             await rabbit.publish(event("s1"))
@@ -89,7 +93,7 @@ async def test_keys_roll_over_without_a_lost_or_doubled_delivery(tmp_path: Path,
         site = Site(tmp_path, amqp_url, prefix)
         site.config["delivery"]["retry"] = {"base": "2s", "factor": 1}
         site.write()
-        site.write_clients([client(name, clients.url(name), circuit=NEVER_OPENS) for name in ("shop", "flaky")])
+        site.write_clients([client(name, clients.url(name)) for name in ("shop", "flaky")])
         [first] = [key["kid"] for key in site.jwks(ISSUER)["keys"]]
         async with worker(site) as running:
             second = site.add_key(ISSUER, "second.pem", not_before="2020-01-01T00:00:00Z")

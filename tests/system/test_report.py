@@ -17,7 +17,7 @@ from notifier.domain.fate import ClientChange, ClientNotice, Fate, FeedNotice, N
 from tests.chromium import Chromium
 from tests.system.clients import Clients
 from tests.system.command import notifier
-from tests.system.site import ISSUER, NEVER_OPENS, Site, client
+from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import worker
 
 
@@ -145,7 +145,7 @@ async def test_from_a_worker_on_the_embedded_queue(tmp_path: Path) -> None:
     async with Clients(lambda hit: 403 if hit.path == "/refuses" else 200) as clients:
         site = Site(tmp_path, "sqlite:q.db")
         site.config["outcomes"] = "all"
-        site.config["delivery"] |= {"circuit": NEVER_OPENS, "timeout": "60s"}
+        site.config["delivery"] |= {"timeout": "60s"}
         site.write()
         site.write_clients([client(name, clients.url(name)) for name in ("takes", "refuses")])
         async with worker(site) as running:

@@ -23,7 +23,7 @@ from aiohttp import web
 from tests.system.broker import Broker, broker
 from tests.system.clients import Clients, Hit
 from tests.system.command import command, environment, notifier
-from tests.system.site import API_TOKEN, ISSUER, NEVER_OPENS, Site, client
+from tests.system.site import API_TOKEN, ISSUER, Site, client
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
@@ -126,7 +126,7 @@ async def seen(tmp_path: Path, amqp_url: str, prefix: str) -> AsyncIterator[Seen
     site.config["log"] |= {"level": "debug", "subject_key_file": "log.key"}
     site.write()
     async with Clients(judge) as clients, broker(amqp_url, prefix) as rabbit:
-        site.write_clients([client(REFUSES, clients.url("refuses"), circuit=NEVER_OPENS)])
+        site.write_clients([client(REFUSES, clients.url("refuses"))])
         async with worker(site) as running:
             made = Seen(site, running)
             await made.piped("collect", "--drain", "--json")  # binds its queue

@@ -9,30 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from aiohttp import web
 
 from notifier.adapters.configuration.config_file import read_part
 from notifier.app import build_queue
 from notifier.operations.own_state import look_from_outside
 from notifier.operations.service_status import ServiceStatus
-from tests.system.clients import Clients, Hit
+from tests.system.clients import Answer, Clients, Hit
 from tests.system.command import notifier
-from tests.system.site import API_TOKEN, ISSUER, NEVER_OPENS, Site, client
+from tests.system.site import API_TOKEN, ISSUER, Site, client
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
 EVENT = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop", "down"]}
 
 
-def judge(hit: Hit) -> int:
+def judge(hit: Hit) -> Answer:
     """By the client's name."""
-    return 503 if hit.path == "/down" else 200
+    return web.Response(status=503, headers={"Retry-After": "600"}) if hit.path == "/down" else 200
 
 
 def site_of(folder: Path, clients: Clients, url: str, prefix: str) -> Site:
-    """Two clients, of which one is down; its retry lies long after the test."""
+    """Two clients, of which one is down, and asks for a pause that ends long after the test."""
     site = Site(folder, url, prefix)
-    site.config["delivery"] = {"retry": {"base": "10m"}, "circuit": NEVER_OPENS}
-    site.write()
     site.write_clients([client(name, clients.url(name)) for name in ("shop", "down")])
     tokens = [
         {"name": "idp", "token": API_TOKEN, "scopes": ["publish"]},
@@ -78,7 +77,7 @@ async def test_a_worker_tells_how_everything_stands(place: tuple[str, str], tmp_
             done = await until(lambda: run(site, "--json"), lambda done: told(json.loads(done.stdout)) == expected)
             assert (done.returncode, done.stderr) == (0, "")
             done = await until(lambda: run(site), lambda done: "1 of 1 worker answered" in done.stdout)
-            assert re.search(r"down +closed .* server_error 503", done.stdout)
+            assert re.search(r"down +rests .* server_error 503 +circuit +in [0-9]+ min", done.stdout)
             assert "1 client is well" in done.stdout
         done = await run(site)
         assert done.returncode == 0

@@ -12,7 +12,7 @@ import pytest
 
 from tests.system.broker import Broker, broker
 from tests.system.clients import Clients, Hit, Judge, verify_all
-from tests.system.site import ISSUER, NEVER_OPENS, Site, client
+from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import worker
 
 EVENTS = 600
@@ -38,7 +38,7 @@ def events() -> Iterator[dict[str, object]]:
 def install(tmp_path: Path, url: str, prefix: str, clients: Clients) -> Site:
     """Three clients at whom nothing waits long."""
     site = Site(tmp_path, url, prefix)
-    site.write_clients([client(name, clients.url(name), circuit=NEVER_OPENS) for name in NAMES])
+    site.write_clients([client(name, clients.url(name)) for name in NAMES])
     return site
 
 

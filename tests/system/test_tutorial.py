@@ -13,7 +13,7 @@ from tests.system.shell import Shell, blocks
 pytestmark = pytest.mark.full
 
 PRINTED = ("9000", "9001", "8080")  # ports
-RETRY = 90.0  # seconds: a client that was down is tried again after 2 s, 6 s and a circuit's 30 s
+RETRY = 90.0  # seconds: a client is tried again within half of the time for which it was down
 
 
 @pytest.fixture

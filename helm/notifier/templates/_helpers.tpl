@@ -193,7 +193,7 @@ https://notifier-canary.invalid
 {{- /* Tried each second and given up after two minutes, so that a test that failed does not stand before the next one. */ -}}
 {{- $egress := dict "allow" .Values.canary.egress "allow_http" true -}}
 {{- $retry := dict "base" "1s" "factor" 1 "max_delay" "2s" -}}
-{{- $_ := set $client "notifier" (dict "egress" $egress "retry" $retry "max_age" "2m" "circuit" (dict "failures" 1000)) -}}
+{{- $_ := set $client "notifier" (dict "egress" $egress "retry" $retry "max_age" "2m") -}}
 {{- $clients = append $clients $client -}}
 {{- end -}}
 {{- toJson $clients -}}

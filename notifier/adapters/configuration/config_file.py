@@ -138,7 +138,7 @@ def _overlay(
         value = environ[name]
         if not name.startswith(PREFIX) or _OURS_OTHERWISE.fullmatch(name) or _OF_KUBERNETES.fullmatch(name):
             continue
-        variable = variables.get(name)
+        variable = variables.get(name) or _without_effect(name)
         if variable is None:
             # Compared without the prefix, which makes any two names similar.
             near = get_close_matches(name[len(PREFIX) :].upper(), [known[len(PREFIX) :] for known in variables], 1)
@@ -152,6 +152,12 @@ def _overlay(
                 mistakes.append(Mistake(name, "is not valid JSON: a value that begins with [ or { must be"))
                 unsure.add(variable.path[0])
     return mistakes
+
+
+def _without_effect(name: str) -> _Variable | None:
+    """The variable of a member that `delivery.circuit` had in older releases."""
+    member = name.removeprefix(f"{PREFIX}DELIVERY__CIRCUIT__")
+    return None if member == name else _Variable(("delivery", "circuit", member.lower()), object)
 
 
 def _value(text: str, variable: _Variable, *, relative: bool) -> object:

@@ -27,24 +27,38 @@ from notifier.domain.errors import ConfigurationError, Mistake, OurFault
 from notifier.domain.published_keys import Signing
 from notifier.domain.registry import Registry
 from notifier.domain.registry_checks import find_unsignable, too_much_lost
+from notifier.settings.policies import NO_EFFECT
 from notifier.settings.service_settings import KeySettings, Settings
 
 # Sections that are read once, at the start.
 FIXED = ("queue", "ops", "api", "log", "metrics", "tracing", "outcomes", "shutdown_grace")
 FIXED_OF_DELIVERY = ("max_in_flight", "slot_wait")
 
+TOLD = 20  # warnings of one reading that are logged one by one: there may be as many as clients
 KEPT = "the old configuration is kept; correct the files, or send SIGHUP to take them as they are"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """Everything that was read at one time. `stamps` were taken before the files were read."""
+    """Everything that was read at one time. `stamps` were taken before the files were read.
+
+    `warnings`: settings that are accepted and have no effect.
+    """
 
     settings: Settings
     registry: Registry
     keys: KeyRing
     tokens: tuple[ApiToken, ...] | None
     stamps: Mapping[Path, Stamp | None]
+    warnings: tuple[Mistake, ...] = ()
+
+    def log_warnings(self) -> None:
+        """Log each warning."""
+        log = structlog.get_logger()
+        for each in self.warnings[:TOLD]:
+            log.warning("setting_without_effect", setting=each.path, reason=each.text)
+        if more := len(self.warnings[TOLD:]):
+            log.warning("settings_without_effect", more=more, hint="`notifier check` lists all")
 
 
 def load(
@@ -66,7 +80,7 @@ def load(
         text = 'at least one is needed, such as issuers: {"https://id.example.com": {keys: [{file: key.pem}]}}'
         mistakes += [] if "issuers" in unsure else [Mistake("issuers", text)]
         unsure |= {"issuers"}
-    registry, of_clients = read_registry(settings, named, unsure)
+    registry, of_clients, warnings = read_registry(settings, named, unsure)
     mistakes += of_clients
     stamps = {**stamps_of(named), **stamps}
     sources = {iss: [None if key is None else key_source(key) for key in of] for iss, of in usable.keys.items()}
@@ -84,7 +98,11 @@ def load(
         mistakes += _mistakes_at_start(settings)
     if mistakes:
         raise ConfigurationError(mistakes)
-    return Loaded(settings=settings, registry=registry, keys=keys, tokens=tokens, stamps=stamps)
+    if settings.delivery.circuit is not None:
+        warnings.insert(0, Mistake("delivery.circuit", NO_EFFECT))
+    return Loaded(
+        settings=settings, registry=registry, keys=keys, tokens=tokens, stamps=stamps, warnings=tuple(warnings)
+    )
 
 
 def _mistakes_at_start(settings: Settings) -> list[Mistake]:
@@ -164,6 +182,7 @@ class LiveConfiguration:
             return False
         if loss is not None:
             write_audit("reload_insisted", by="SIGHUP", loss=loss)
+        loaded.log_warnings()
         if fixed := _changed_but_fixed(self.now.settings, loaded.settings):
             log.warning("reload_needs_restart", settings=fixed)
         if loaded.tokens is None:  # the listener stays open until a restart, so its guard stays too

@@ -20,7 +20,7 @@ from notifier.domain.errors import Mistake
 from notifier.domain.presets import PRESETS, Preset
 from notifier.domain.registry import Issuer, Registry
 from notifier.settings.clients import ClientMetadata, ClientOptions
-from notifier.settings.policies import hold_mistake, overridden
+from notifier.settings.policies import NO_EFFECT, hold_mistake, overridden
 from notifier.settings.service_settings import Settings
 
 _Asked = tuple[Algorithm | None, str | None, SubjectMode | None, float | None, str | None]
@@ -32,11 +32,12 @@ _KNOWN = frozenset(ClientMetadata.model_fields)
 
 
 class RegistryBuilder:
-    """Takes the metadata of one client after the other, and keeps what is right and every mistake."""
+    """Takes the metadata of one client after the other, and keeps what is right, every mistake and every warning."""
 
     def __init__(self, settings: Settings, unsure: frozenset[str] = frozenset()) -> None:
         """`unsure`: the sections of the settings that are wrong. What depends on them is not judged."""
         self.mistakes: list[Mistake] = []
+        self.warnings: list[Mistake] = []
         self._settings = settings
         self._template = settings.template()
         self._clients: dict[str, dict[str, Client]] = {iss: {} for iss in settings.issuers}
@@ -75,6 +76,9 @@ class RegistryBuilder:
             if isinstance(raw, dict):
                 self._look_further(raw, {detail["loc"][0] for detail in error.errors() if detail["loc"]}, place)
             return
+        if metadata.notifier is not None and metadata.notifier.circuit is not None:
+            text = f"of client {metadata.client_id} {NO_EFFECT}"
+            self.warnings.append(Mistake(f"{place}.notifier.circuit", text))
         issuers = self._issuers_of(metadata, place)
         client = _client(issuers[0] if issuers else "", metadata, self._template, self._tokens)
         self.mistakes += [Mistake(f"{place}.{key}", text) for key, text in self._wrong(client)]
@@ -174,7 +178,6 @@ def _client(iss: str, metadata: ClientMetadata, template: Client, tokens: _Token
         per_second=options.per_second,
         token=_token(metadata.id_token_signed_response_alg, options, tokens),
         retry=_retry(options, template.retry),
-        circuit=overridden(template.circuit, options.circuit),
         response=_response(options, template.response),
         route=_route(options, template.route),
     )

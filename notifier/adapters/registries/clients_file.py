@@ -16,7 +16,7 @@ MANY = 50_000  # the collector takes more than a few milliseconds to search so m
 
 def load_registry(settings: Settings) -> Registry:
     """The clients as registered now. Raises ConfigurationError with every mistake."""
-    registry, mistakes = read_registry(settings, set())
+    registry, mistakes, _ = read_registry(settings, set())
     if mistakes:
         raise ConfigurationError(mistakes)
     return registry
@@ -24,8 +24,8 @@ def load_registry(settings: Settings) -> Registry:
 
 def read_registry(
     settings: Settings, files: set[Path], unsure: frozenset[str] = frozenset()
-) -> tuple[Registry, list[Mistake]]:
-    """The clients that are right, and every mistake. Adds each file that is read or named to `files`.
+) -> tuple[Registry, list[Mistake], list[Mistake]]:
+    """The clients that are right, every mistake, and every warning. Adds each file that is read or named to `files`.
 
     `unsure`: the sections of the settings that are wrong. What depends on them is not judged.
     """
@@ -36,7 +36,7 @@ def read_registry(
                 _read(settings.registry.file.absolute(), builder, files)
             except ConfigurationError as error:
                 builder.mistakes += error.mistakes
-    return builder.registry(), builder.mistakes
+    return builder.registry(), builder.mistakes, builder.warnings
 
 
 def _read(path: Path, builder: RegistryBuilder, files: set[Path]) -> None:

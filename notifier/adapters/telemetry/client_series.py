@@ -49,9 +49,10 @@ def _layout() -> tuple[_Family, ...]:
         (
             "circuit_state",
             "gauge",
-            "0 closed, 1 half-open, 2 open; of clients that share a label, the worst.",
+            "0 well, 1 tried now, 2 rests; of clients that share a label, the worst.",
             [("", "")],
         ),
+        ("waiting_deliveries", "gauge", "Deliveries that wait for the client. The sum over all workers.", [("", "")]),
         ("propagation_seconds", "histogram", "From ended_at to delivered.", [*buckets, ("_count", ""), ("_sum", "")]),
     ]
     families: list[_Family] = []
@@ -76,6 +77,7 @@ _START = MappingProxyType({family.name: family.start for family in _FAMILIES})
 _PROPAGATION = _START["propagation_seconds"]
 _INFINITE = _PROPAGATION + len(PROPAGATION_BUCKETS)
 _CIRCUIT = _START["circuit_state"]
+_WAITING = _START["waiting_deliveries"]
 _RETRIES = _START["retries_scheduled_total"]
 
 
@@ -159,12 +161,19 @@ class ClientSeries:
         return iss if not iss or iss in self._registry().issuers else UNKNOWN
 
     def circuits(self, states: Iterable[tuple[str, str, int]]) -> None:
-        """Set the state (1, 2) of the circuits that are not closed; all others are closed."""
+        """Set the state of the clients that are down (1 tried now, 2 rests); all others are well."""
         for each in self._numbers.values():
             each.numbers[_CIRCUIT] = 0
         for iss, client_id, state in states:
             numbers = self.of(iss, client_id).numbers
             numbers[_CIRCUIT] = max(numbers[_CIRCUIT], state)
+
+    def waiting(self, counts: Iterable[tuple[str, str, int]]) -> None:
+        """Set how many deliveries wait for each client: the sum of its counts, 0 for those that have none."""
+        for each in self._numbers.values():
+            each.numbers[_WAITING] = 0
+        for iss, client_id, count in counts:
+            self.of(iss, client_id).numbers[_WAITING] += count
 
     def text(self, *, openmetrics: bool = False) -> Iterator[str]:
         """Return the text of a scrape in pieces. OpenMetrics names counters without `_total`."""

@@ -26,7 +26,9 @@ from notifier.domain.redaction import redact_secret
 from notifier.pipeline.facts import (
     Attempted,
     Buried,
-    CircuitChanged,
+    ClientFailing,
+    ClientRecovered,
+    ClientServed,
     Deferred,
     EventTaken,
     Fact,
@@ -164,7 +166,16 @@ class LogObserver:
 
     def _write(
         self,
-        fact: EventTaken | RetryScheduled | Deferred | LogoutDelivered | Skipped | Buried | Unexpected | CircuitChanged,
+        fact: EventTaken
+        | RetryScheduled
+        | Deferred
+        | LogoutDelivered
+        | Skipped
+        | Buried
+        | Unexpected
+        | ClientFailing
+        | ClientRecovered
+        | ClientServed,
     ) -> None:
         match fact:
             case Buried():
@@ -183,11 +194,15 @@ class LogObserver:
                 write("event", **who, result=fact.result, deliveries=fact.deliveries)
             case Skipped():
                 self._log.debug("skipped", **_who(fact))
-            case CircuitChanged(open=True):
-                hint = "notifier explain NotifierClientFailing"
-                self._log.warning("client_failing", iss=fact.iss, client_id=fact.client_id, help=hint)
-            case CircuitChanged():
-                self._log.info("client_recovered", iss=fact.iss, client_id=fact.client_id)
+            case ClientFailing():
+                next_try, hint = _rfc3339(fact.next_try), "notifier explain NotifierClientFailing"
+                self._log.warning(
+                    "client_failing", iss=fact.iss, client_id=fact.client_id, next_try=next_try, help=hint
+                )
+            case ClientRecovered():
+                self._log.info("client_recovered", iss=fact.iss, client_id=fact.client_id, outage=round(fact.outage, 1))
+            case ClientServed():
+                self._log.info("client_served", iss=fact.iss, client_id=fact.client_id, seconds=round(fact.seconds, 1))
             case Unexpected():
                 # Without the exception's text, which may quote a `sub`.
                 frames = "".join(traceback.format_tb(fact.error.__traceback__))

@@ -5,14 +5,16 @@ Gauges are read at the scrape, through `Sources`. All runs on the event loop: no
 """
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from time import perf_counter, time
 from typing import Final, assert_never
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Metric, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE_OPENMETRICS
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_latest
 from prometheus_client.registry import Collector
@@ -26,7 +28,9 @@ from notifier.domain.registry import Registry
 from notifier.pipeline.facts import (
     Attempted,
     Buried,
-    CircuitChanged,
+    ClientFailing,
+    ClientRecovered,
+    ClientServed,
     Deferred,
     EventTaken,
     Fact,
@@ -38,20 +42,23 @@ from notifier.pipeline.facts import (
 _END = b"# EOF\n"  # of a page of OpenMetrics
 _SLICE = 0.002  # seconds of rendering, after which other work runs
 _RESULTS = ("accepted", "duplicate", "split", "malformed")
+RECOVERY_BUCKETS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
     """Where the gauges come from. Each is called at a scrape and must return at once.
 
-    `circuits` gives (iss, client_id, 1 half-open | 2 open) of the circuits that are not closed, `signing_keys` (iss,
-    kid, published), `certificates` (what for, file, when the first in it expires in epoch seconds).
+    `circuits` gives (iss, client_id, 1 tried now | 2 rests) of the clients that are down, `waiting` (iss, client_id,
+    deliveries that wait for it), `signing_keys` (iss, kid, published), `certificates` (what for, file, when the first
+    in it expires in epoch seconds).
     """
 
     in_flight: Callable[[], int] = lambda: 0
     queue: Callable[[], QueueStatus] = lambda: QueueStatus(connected=False, consuming=False)
     unsettled: Callable[[], Mapping[Lane, Unsettled]] = dict
     circuits: Callable[[], Iterable[tuple[str, str, int]]] = tuple
+    waiting: Callable[[], Iterable[tuple[str, str, int]]] = tuple
     reload_succeeded: Callable[[], bool] = lambda: True
     signing_keys: Callable[[], Iterable[tuple[str, str, bool]]] = tuple
     ready: Callable[[], bool] = lambda: False
@@ -80,6 +87,8 @@ class Metrics:
         self._own_faults = 0
         self._minted: dict[tuple[str, str], int] = {}
         self._attempt_seconds = AttemptSeconds()
+        self._recoveries = [0] * (len(RECOVERY_BUCKETS) + 1)
+        self._recovery_sum = 0.0
         self._waiting = _Waiting(clock)
         self._sources = Sources()
         self._version = version
@@ -114,7 +123,10 @@ class Metrics:
                 self._clients.of(fact.iss, fact.client_id, unknown=fact.reason in _NOBODY_KNOWS).buried(fact.reason)
             case Unexpected():
                 self._own_faults += 1
-            case CircuitChanged():
+            case ClientServed(seconds=seconds):
+                self._recoveries[bisect_left(RECOVERY_BUCKETS, seconds)] += 1
+                self._recovery_sum += seconds
+            case ClientFailing() | ClientRecovered():
                 pass  # `circuit_state` is read at the scrape; the log tells the rest
             case _:
                 assert_never(fact)
@@ -137,6 +149,7 @@ class Metrics:
         Other work runs every 2 ms. A page of 10,000 clients has 50 MB: to join its pieces held the loop for 40 ms.
         """
         self._clients.circuits(self._sources.circuits())
+        self._clients.waiting(self._sources.waiting())
         head = _openmetrics(self._open_page) if openmetrics else generate_latest(self._page)
         yield head
         pieces: list[str] = []
@@ -163,6 +176,13 @@ class Metrics:
         )
         yield _labelled(CounterMetricFamily, "tokens_minted_total", "Tokens signed.", ("iss", "alg"), self._minted)
         yield self._attempt_seconds.family(exemplars=exemplars)
+        bounds = (*map(str, RECOVERY_BUCKETS), "+Inf")
+        yield HistogramMetricFamily(
+            "notifier_recovery_seconds",
+            "From a client's recovery until nothing is parked for it.",
+            buckets=list(zip(bounds, accumulate(self._recoveries), strict=True)),
+            sum_value=self._recovery_sum,
+        )
         yield from self._gauges()
         yield from self._waiting.families(self._sources.unsettled())
 

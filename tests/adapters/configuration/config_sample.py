@@ -25,8 +25,7 @@ issuers:
     jwks_uri: https://id.example.com/jwks    # polled: is our key still published?
     publishers: [idp]                        # left out: anyone who may publish
 delivery: {timeout: 5s, slot_wait: 1s, max_in_flight: 512, max_age: 24h, sub_only_max_age: 10m, max_paused: 7d,
-           retry: {base: 2s, factor: 3, max_delay: 1h, jitter: 0.25},
-           circuit: {failures: 10, failure_rate: 0.5, window: 30s, open_for: 30s}}
+           retry: {base: 2s, factor: 3, max_delay: 1h, jitter: 0.25}}
 egress:  {allow: [], deny: [], allow_http: false}
 registry: {file: clients.yaml, inline: allow, grace: 5m}
 log:     {level: info, format: auto, subject: hash, subject_key_file: secrets/log}

@@ -107,8 +107,6 @@ shutdwn_grace: 20s
             ("delivery: {timeout: 9m, slot_wait: 1m}", "delivery", "together are 10m; they must be less than 10m"),
             ("delivery: {max_in_flight: 0}", "delivery.max_in_flight", "must be greater than or equal to 1"),
             ("delivery: {retry: {base: 2h}}", "delivery", "must not be longer than retry.max_delay"),
-            ("delivery: {circuit: {failure_rate: 2}}", "delivery.circuit.failure_rate", "less than or equal to 1"),
-            ("delivery: {circuit: {open_for: 1h}}", "delivery.circuit.open_for", "at most 15m"),
             ("egress: {allow: 10.0.0.0/8}", "egress.allow", "must be a list"),
             ("registry: {file: none.yaml}", "registry.file", "there is no file"),
             ("registry: {inline: refuse}", "registry.inline", "must be 'allow' or 'deny'"),

@@ -100,7 +100,6 @@ class TestMistakes:
             ("notifier: {retry: {base: 2h}}", "notifier.retry", "must not be longer than max_delay"),
             ("notifier: {retry: {jitter: 1}}", "notifier.retry.jitter", "less than 1"),
             ("notifier: {retry: {bass: 1s}}", "notifier.retry.bass", "did you mean base?"),
-            ("notifier: {circuit: {failures: 0}}", "notifier.circuit.failures", "greater than or equal to 1"),
             ("notifier: {egress: {deny: [all]}}", "notifier.egress.deny[0]", "must be a network"),
             ("notifier: {claims: {sid: x}}", "notifier.claims.sid", "belongs to the specification"),
             ("notifier: {claims: {nonce: x}}", "notifier.claims.nonce", "belongs to the specification"),

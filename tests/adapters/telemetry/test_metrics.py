@@ -15,7 +15,16 @@ from notifier.domain.message import Depth, Lane, QueueStatus, Unsettled
 from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Reason, Refused
 from notifier.domain.plan import Skipped
 from notifier.domain.registry import Issuer, Registry
-from notifier.pipeline.facts import Attempted, Buried, Deferred, EventTaken, LogoutDelivered, RetryScheduled, Unexpected
+from notifier.pipeline.facts import (
+    Attempted,
+    Buried,
+    ClientServed,
+    Deferred,
+    EventTaken,
+    LogoutDelivered,
+    RetryScheduled,
+    Unexpected,
+)
 
 ISS = "https://id.example.com"
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
@@ -210,6 +219,7 @@ async def test_gauges_are_read_at_the_scrape() -> None:
             queue=lambda: QueueStatus(connected=True, consuming=True, blocked=True),
             unsettled=lambda: {Lane.EVENTS: Unsettled(messages=3, oldest=940.0)},
             circuits=lambda: [(ISS, "shop", 1), (ISS, "wiki", 2), (ISS, "mail", 1)],
+            waiting=lambda: [(ISS, "shop", 2), (ISS, "wiki", 4), (ISS, "shop", -5), (ISS, "mail", 1)],
             reload_succeeded=lambda: False,
             signing_keys=lambda: [(ISS, "k1", True), (ISS, "k2", False)],
             ready=lambda: True,
@@ -230,12 +240,27 @@ async def test_gauges_are_read_at_the_scrape() -> None:
     assert value(samples, "signing_key_published", iss=ISS, kid="k2") == 0
     assert value(samples, "circuit_state", iss=ISS, client_id="shop") == 1
     assert value(samples, "circuit_state", iss=ISS, client_id="_other") == 2
+    assert value(samples, "waiting_deliveries", iss=ISS, client_id="shop") == -3, "in memory and in its bucket"
+    assert value(samples, "waiting_deliveries", iss=ISS, client_id="_other") == 5
     assert value(samples, "queue_messages", queue="dead") == 9
     assert value(samples, "queue_consumers", queue="events") == 2
     assert value(samples, "queue_unsettled", queue="events") == 3
     assert value(samples, "queue_oldest_seconds", queue="events") == 60
     subject.watch(Sources())
     assert value(await scrape(subject), "circuit_state", iss=ISS, client_id="shop") == 0
+
+
+async def test_how_long_clients_take_to_be_served_after_a_recovery() -> None:
+    """Once for each recovery, when nothing is parked for the client any more."""
+    subject = metrics(registry("shop"))
+    for seconds in (0.5, 5.0, 4000.0):
+        subject.observe(ClientServed(iss=ISS, client_id="shop", seconds=seconds))
+    samples = await scrape(subject)
+    assert value(samples, "recovery_seconds_bucket", le="1.0") == 1
+    assert value(samples, "recovery_seconds_bucket", le="5.0") == 2
+    assert value(samples, "recovery_seconds_bucket", le="3600.0") == 2
+    assert value(samples, "recovery_seconds_bucket", le="+Inf") == 3
+    assert value(samples, "recovery_seconds_sum") == 4005.5
 
 
 async def test_the_oldest_is_no_older_than_the_queue_was_empty() -> None:

@@ -1,0 +1,70 @@
+"""Finds out whether a client is overloaded, and which pace it bears. Pure: the clock is an argument.
+
+If more than a fifth of the attempts fails, the client is tried more slowly for up to two seconds.
+If far fewer fail then, it is overloaded, and keeps that pace until it bears more. If not, it is broken, and has its
+full pace back.
+"""
+
+from dataclasses import dataclass
+
+SAMPLE = 24  # attempts that tell something …
+LONGEST_SAMPLE = 2.0  # … if they end within so many seconds
+BELOW = 0.8  # a trial begins if a smaller share succeeds; its pace is that of the successes, times this
+HELPED = (1 / 3, 0.75)  # a trial helped if the share of failures fell to this; to the second if the client is limited
+AGAIN = 30.0  # seconds from a trial that did not help to the next
+
+
+@dataclass(slots=True)
+class Overload:
+    """Samples the attempts at one client. `spacing` is the seconds between two attempts that it bears; 0: no limit."""
+
+    spacing: float = 0.0
+    _since: float = 0.0  # when the present sample began
+    _at_a_time: int = 1  # attempts at a time when it began
+    _ended: int = 0
+    _failed: int = 0
+    _braked: int = 0
+    _before: float | None = None  # the share of failures before the trial that is under way
+    _known: bool = False  # a trial helped before, or the client says so by 429
+    _next_trial: float = 0.0
+
+    def note(self, now: float, *, failed: bool, braked: bool, at_a_time: int) -> None:
+        """Note an attempt that ended, at a client that may have so many `at_a_time`."""
+        self._ended += 1
+        self._failed += failed
+        self._braked += braked
+        seconds, trial = now - self._since, self._before is not None
+        enough = self._ended >= (SAMPLE // 3 if self.spacing else SAMPLE)
+        if seconds < 1.0 or (
+            seconds < LONGEST_SAMPLE and ((trial and self._ended < SAMPLE) or (self._failed and not enough))
+        ):
+            return
+        if at_a_time > 2 * self._at_a_time:  # it has only begun: the sample says nothing of its full pace
+            self._begin(now)
+        else:
+            self._judge(now, seconds)
+        self._at_a_time = at_a_time
+
+    def forget(self, now: float) -> None:
+        """Forget all: the client was down meanwhile."""
+        self.spacing = 0.0
+        self._begin(now)
+
+    def _judge(self, now: float, seconds: float) -> None:
+        share, good = self._failed / self._ended, (self._ended - self._failed) / seconds
+        few, limited = self._ended < SAMPLE, self.spacing > 0
+        before, braked = self._before, 2 * self._braked > self._failed
+        used = self.spacing * self._ended / seconds > 0.5
+        self._begin(now)
+        if before is not None and share > before * HELPED[self._known]:
+            if self._known:
+                self._known = False  # perhaps another worker's doing: the pace stays, and the next trial decides
+            else:
+                self.spacing, self._next_trial = 0.0, now + AGAIN
+        elif share > 1 - BELOW and good and now >= self._next_trial and (limited or not few):
+            self._known, self._before, self.spacing = limited or braked, share, 1 / (BELOW * good)
+        elif limited:
+            self.spacing = self.spacing * BELOW if used or before is not None else 0.0
+
+    def _begin(self, now: float) -> None:
+        self._since, self._ended, self._failed, self._braked, self._before = now, 0, 0, 0, None

@@ -1,0 +1,79 @@
+"""Counts the slots: those of the window, and those beside it for slow clients. Pure.
+
+- `size` attempts may run in the window. A lane may hold no more than that less a tenth for each other lane, so that a
+  fresh logout finds a free slot at once, however much bulk there is.
+- Attempts at slow and silent clients have slots of their own, a quarter of the window's size. However many clients
+  hang, the window is free.
+"""
+
+from notifier.domain.message import Lane
+from notifier.pipeline.known_client import KnownClient, Side, Ticket
+
+SLOW_SHARE = 0.25  # slots for slow and silent clients, beside the window: a share of its size
+TRIED = 4  # times the window's size: attempts at clients that are not up
+KEPT_FREE = 10  # a tenth of the window is kept free for each other lane
+
+
+class Slots:
+    """Counts the attempts that run, by side and lane."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._most_of_lane = most_of_lane(size)
+        self._slots = {Side.QUICK: size, Side.SLOW: max(1, int(size * SLOW_SHARE))}
+        self._used = dict.fromkeys(Side, 0)
+        self._trying = 0  # attempts at clients that are not up
+        self._in_flight = dict.fromkeys(Lane, 0)  # of the window
+
+    @property
+    def hanging(self) -> int:
+        """How many attempts run at slow clients. They do not count as memory."""
+        return self._used[Side.SLOW]
+
+    @property
+    def many_slow_free(self) -> bool:
+        """True if more than half of the slots for slow clients are free."""
+        return 2 * self._used[Side.SLOW] < self._slots[Side.SLOW]
+
+    def has_slot(self, lane: Lane) -> bool:
+        """True if a slot of the window is free for the lane."""
+        return self._in_flight[lane] < self._most_of_lane and self._used[Side.QUICK] < self._size
+
+    def any_free(self, side: Side) -> bool:
+        """True if a slot of this side is free."""
+        return self._slots[side] > self._used[side]
+
+    def free(self, one: KnownClient[Ticket], lane: Lane) -> int:
+        """Return how many slots are free for the client."""
+        free = self._slots[one.side] - self._used[one.side]
+        if one.side is Side.QUICK:
+            free = min(free, self._most_of_lane - self._in_flight[lane])
+        return free if one.up else min(free, TRIED * self._size - self._trying)
+
+    def count(self, one: KnownClient[Ticket], lane: Lane, change: int) -> None:
+        """Note that an attempt at the client began (+1) or ended (-1)."""
+        self._used[one.side] += change
+        if not one.up:
+            self._trying += change
+        if one.side is Side.QUICK:
+            self._in_flight[lane] += change
+
+    def turn(self, one: KnownClient[Ticket], *, was_up: bool) -> None:
+        """Note that what runs at the client runs at one that is up now, or is not up any more."""
+        if one.up is not was_up:
+            self._trying += -len(one.running) if one.up else len(one.running)
+
+    def place(self, one: KnownClient[Ticket], now: float) -> None:
+        """Count what runs at the client on the side where it belongs by now."""
+        side = one.side_at(now)
+        if side is not one.side:
+            for _, lane in one.running.values():
+                self.count(one, lane, -1)
+            one.side = side
+            for _, lane in one.running.values():
+                self.count(one, lane, +1)
+
+
+def most_of_lane(size: int) -> int:
+    """Return how many one lane may hold. A window under ten is too small to divide."""
+    return size - size // KEPT_FREE * (len(Lane) - 1)
