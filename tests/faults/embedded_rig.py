@@ -1,6 +1,6 @@
 """The same installation under load as `rig`'s, on the embedded queue: events come over HTTP, the queue is one file.
 
-`flaky` fails at one event in twenty only: a client in trouble would be put off by minutes.
+`flaky` fails at one event in twenty.
 """
 
 import contextlib

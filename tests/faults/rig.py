@@ -16,7 +16,7 @@ from tests.system.broker import broker
 from tests.system.clients import Clients, Hit
 from tests.system.ledger import Account, Found
 from tests.system.publisher import Publisher
-from tests.system.site import NEVER_OPENS, Site, client
+from tests.system.site import Site, client
 from tests.system.waiting import until
 
 CLIENTS = ("healthy", "flaky", "refusing")
@@ -54,13 +54,13 @@ class Publishes(Protocol):
 
 
 @contextlib.asynccontextmanager
-async def load(publisher: Publishes, rate: float) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Publish events while the block lasts, however slow the machine.
+async def load(publisher: Publishes, rate: float, first: int = 0) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Publish events from number `first` on while the block lasts, however slow the machine.
 
     At the end, or when what it gives is called, no more are sent, and every one is confirmed.
     """
     going = True
-    numbers = itertools.takewhile(lambda _: going, itertools.count())
+    numbers = itertools.takewhile(lambda _: going, itertools.count(first))
     publishing = asyncio.create_task(publisher.publish(numbers, rate=rate))
 
     async def end() -> None:
@@ -92,9 +92,7 @@ class Rig:
 
     def register(self, port: int) -> None:
         """Register the clients at this port: their own, or that of a proxy."""
-        self.site.write_clients(
-            [client(name, f"http://127.0.0.1:{port}/{name}", circuit=NEVER_OPENS) for name in CLIENTS]
-        )
+        self.site.write_clients([client(name, f"http://127.0.0.1:{port}/{name}") for name in CLIENTS])
 
     @property
     def to_die(self) -> dict[ledger.Pair, str]:

@@ -16,9 +16,9 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.faults.rig import ANSWER
@@ -33,7 +33,7 @@ from tools.soak_section import write_section
 
 BULK_SHARE = 0.1
 FIRST_OF_BULK = 10_000_000
-PATIENCE = 3600.0  # seconds for the last delivery: a circuit may stay open, and a line be long, for fifteen minutes
+PATIENCE = 3600.0  # seconds for the last delivery: a client may rest for a minute, and is served at its pace
 CAUSE = "redelivered after a fault"
 
 Say = Callable[[str], None]
@@ -57,7 +57,6 @@ class Plan:
     sample_every: float = 10.0
     tell_every: float = 30.0
     quiet: float = 200.0
-    circuit: Mapping[str, object] = field(default_factory=dict)
     command: Sequence[str] | None = None
 
 
@@ -82,7 +81,7 @@ class Soak:
         self._complaints: list[str] = []
         self._site = site(folder, node.url)
         self._crowd = Crowd(self._site, self._complaints, plan.answer)
-        self._registrations = Registrations(self._site, self._crowd, plan.circuit)
+        self._registrations = Registrations(self._site, self._crowd)
         self._workers = Pair(self._site, plan.command, self._complaints)
         self._servers = [
             IdentityServer(

@@ -112,11 +112,10 @@ class Crowd(Clients):
 class Registrations:
     """The registry as it changes: each edition has one guest more, the oldest goes, and `healthy` has a new URI."""
 
-    def __init__(self, site: Site, crowd: Crowd, circuit: Mapping[str, object]) -> None:
+    def __init__(self, site: Site, crowd: Crowd) -> None:
         self.edition = 0
         self._site = site
         self._crowd = crowd
-        self._circuit = circuit
 
     @property
     def guest(self) -> str:
@@ -129,8 +128,7 @@ class Registrations:
         guests = [f"guest-{number}" for number in range(max(1, self.edition - GUESTS + 1), self.edition + 1)]
         told = [client(name, self._crowd.url(name)) for name in (*CLIENTS[1:], *MANY, *guests)]
         healthy = client("healthy", f"{self._crowd.url('healthy')}?edition={self.edition}")
-        limits: dict[str, object] = {"circuit": self._circuit} if self._circuit else {}
-        moody = client(MOODY, f"http://127.0.0.1:{self._crowd.moody_port}/{MOODY}", ISSUER, **limits)
+        moody = client(MOODY, f"http://127.0.0.1:{self._crowd.moody_port}/{MOODY}", ISSUER)
         self._site.write_clients([healthy, *told, moody])
 
 

@@ -19,14 +19,14 @@ from tests.faults.test_poison import killed_by
 from tests.system import ledger
 from tests.system.clients import Hit
 from tests.system.publisher import Publisher
-from tests.system.site import NEVER_OPENS, client
+from tests.system.site import client
 from tests.system.tcp_proxy import Ending, TcpProxy
 from tests.system.worker_process import worker
 
 QUICK = ("healthy", "down-1", "down-2")
 LATE = ("slow", "hanging")
 LINKS = 2  # connections of a worker
-BEYOND = 600.0  # seconds; the last is told once every circuit is closed again and the late ones have had their turns
+BEYOND = 600.0  # seconds; the last is told once every client is well again and the late ones have had their turns
 HIGHEST = 30  # of a hundred
 
 
@@ -65,7 +65,7 @@ class Flapping:
         return 503 if name.startswith("down") and self._down() else 200
 
     def _down(self) -> bool:
-        """They are down for two minutes of three: a circuit that keeps opening puts deliveries off by up to 15 min."""
+        """They are down for two minutes of three."""
         return not self.over and (time.monotonic() - self._since) % 180 < 120
 
 
@@ -88,10 +88,7 @@ async def test_flapping(
         made.site.config["queue"]["url"] = str(url.with_port(proxy.port))
         made.site.config["delivery"] |= {"timeout": f"{2 * longest}s", "max_age": "7d"}
         made.site.write()
-        made.site.write_clients(
-            [client(name, made.clients.url(name), circuit={"open_for": "1s"}) for name in QUICK]
-            + [client(name, made.clients.url(name), circuit=NEVER_OPENS) for name in LATE]
-        )
+        made.site.write_clients([client(name, made.clients.url(name)) for name in (*QUICK, *LATE)])
         async with worker(made.site, command=killed_by("reading", "none")) as running:
             ends = asyncio.get_running_loop().time() + seconds
             publishing = asyncio.create_task(made.publisher.publish(range(form(600, 30_000)), rate=form(80, 60)))

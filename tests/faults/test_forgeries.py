@@ -19,7 +19,7 @@ from tests.rabbitmq_node import RabbitmqNode
 from tests.system import ledger
 from tests.system.broker import Broker, broker
 from tests.system.command import notifier
-from tests.system.site import NEVER_OPENS, OTHER, client
+from tests.system.site import OTHER, client
 from tests.system.waiting import until
 from tests.system.worker_process import worker
 
@@ -121,7 +121,7 @@ async def test_no_forgery_is_taken_for_ours(tmp_path: Path, module_node: Rabbitm
         made.site.config["registry"]["grace"] = "1h"
         made.site.config["delivery"]["retry"] = {"base": "16s", "factor": 1, "jitter": 0}
         made.site.write()
-        victim = client("victim", made.clients.url("victim"), OTHER, circuit=NEVER_OPENS)
+        victim = client("victim", made.clients.url("victim"), OTHER)
         made.site.write_clients([*json.loads((tmp_path / "clients.yaml").read_text()), victim])
         module_node.ctl("add_user", USER, PASSWORD)
         module_node.ctl("set_permissions", USER, "^$", rf"^{queues}\.(events|bulk)$", "^$")

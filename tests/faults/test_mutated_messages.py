@@ -21,7 +21,7 @@ from tests.fuzz.mutation import mutated, samples
 from tests.fuzz.promises import NOW
 from tests.system import ledger
 from tests.system.broker import Broker, broker
-from tests.system.site import NEVER_OPENS, client
+from tests.system.site import client
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
@@ -131,9 +131,7 @@ async def test_mutated_messages_between_the_valid_ones(
         made.clients.judge = lambda hit: judge(hit) if hit.who.isdecimal() else 200  # an event again, by chance
         made.site.config["registry"]["inline"] = "deny"
         made.site.write()
-        made.site.write_clients(
-            [client(name, made.clients.url(name), circuit=NEVER_OPENS, max_concurrent=AT_A_TIME) for name in CLIENTS]
-        )
+        made.site.write_clients([client(name, made.clients.url(name), max_concurrent=AT_A_TIME) for name in CLIENTS])
         async with worker(made.site) as running, broker(amqp_url, prefix) as rabbit:
             await publish(rabbit, {f"first-{name}": mutant for name, mutant in first.items()}, rate=300)
             await until_idle(rabbit, running)

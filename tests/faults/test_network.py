@@ -22,7 +22,6 @@ from tests.system.worker_process import WorkerProcess, worker
 
 LOST = "the connection to the broker was lost before the ack"
 LINKS = 2  # connections of a worker: one consumes, one publishes
-SLOW = 240.0  # seconds for the last delivery: a client of which many waited may be put off for a minute at a time
 LONG = 60.0  # seconds for a worker that pauses up to 15 s between two tries
 HEARTBEAT = 2  # seconds; the broker gives a silent worker up after two or three, the worker the broker after 9 s
 
@@ -38,7 +37,7 @@ class Behind:
 
     async def account(self) -> Account:
         """The account once everything is settled; nothing of a lost connection is left open, and the worker ends."""
-        await self.rig.until_settled(SLOW)
+        await self.rig.until_settled()
         await self.worker.until_ready(patience=LONG)
 
         async def left() -> int:
@@ -70,7 +69,7 @@ def behind(tmp_path: Path, amqp_url: str, prefix: str, chance: random.Random) ->
             TcpProxy(broker.host or "localhost", broker.port or 5672, chance) as proxy,
         ):
             url = broker.with_host("127.0.0.1").with_port(proxy.port).update_query(heartbeat=heartbeat)
-            made.clients.judge = answers(20)  # retries all the while, and yet `flaky` is no client in trouble
+            made.clients.judge = answers(20)  # retries all the while
             made.site.config["queue"]["url"] = str(url)
             made.site.write()
             async with worker(made.site) as running:

@@ -75,9 +75,10 @@ async def alarms(running: WorkerProcess) -> list[str]:
     found += ["reload"] if not await running.metric("config_last_reload_success") else []
     found += [
         f"deferred: {cause}"
-        for cause in ("signing", "tls_files", "proxy", "unknown", "circuit")
+        for cause in ("signing", "tls_files", "proxy", "unknown")
         if await running.metric("deferrals_total", cause=cause)
     ]
+    found += ["healthy rests"] if await running.metric("deferrals_total", cause="circuit", client_id="healthy") else []
     return found
 
 

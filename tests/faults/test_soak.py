@@ -20,7 +20,6 @@ SHORT = Plan(  # by this seed workers are killed first, and the broker last: it 
     sample_every=0.4,
     tell_every=2.0,
     quiet=6.0,
-    circuit={"failures": 1_000_000, "failure_rate": 1},
 )
 
 

@@ -19,8 +19,6 @@ from tests.faults.test_workers import KILLED
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
-# A client that failed is given one slot, and on a busy machine what waits for that is put off by a minute or two.
-PATIENCE = 240.0  # seconds
 UNUSABLE = "queue_file_unusable"
 USABLE = "queue_file_usable"
 
@@ -49,7 +47,7 @@ async def test_killed_again_and_again(tmp_path: Path, form: Form[int], chance: r
                     await running.ended()
             async with worker(made.site) as running:
                 await end()
-                await made.until_settled(PATIENCE)
+                await made.until_settled()
                 assert await running.stop() == 0
         tell(await made.account(cause=KILLED), times=times)
 
@@ -95,7 +93,7 @@ async def test_disk_full(tmp_path: Path, form: Form[int], tell: Tell) -> None:
                         await made.publisher.until_answered(503, refused + 20, 60)
                         await until_problem(running, "database or disk is full")
                     await until_problem(running, None)
-            await made.until_settled(PATIENCE)
+            await made.until_settled()
             assert {str(made.file) in line["reason"] for line in running.said(UNUSABLE)} == {True}
             assert len(running.said(USABLE)) >= times
             assert await running.stop() == 0
@@ -140,7 +138,7 @@ async def test_killed_on_a_full_disk(tmp_path: Path, form: Form[int], tell: Tell
                             await start_on_a_full_disk(made)
                 async with worker(made.site) as running:
                     await end()
-                    await made.until_settled(PATIENCE)
+                    await made.until_settled()
                     assert await running.stop() == 0
             tell(await made.account(cause=KILLED), times=times)
 
@@ -160,7 +158,7 @@ async def test_locked(tmp_path: Path, form: Form[int], tell: Tell) -> None:
                 assert made.publisher.answers[503] > 0
                 assert (await running.get("/livez"))[0] == 200
                 other.execute("ROLLBACK")
-        await made.until_settled(PATIENCE)
+        await made.until_settled()
         await until_problem(running, None)
         assert {str(made.file) in line["reason"] for line in running.said(UNUSABLE)} == {True}
         assert running.said(USABLE)

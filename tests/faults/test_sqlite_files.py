@@ -12,11 +12,11 @@ import pytest
 from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import EmbeddedRig, embedded
 from tests.faults.rig import CLIENTS
-from tests.faults.test_sqlite import PATIENCE
 from tests.system.command import command, environment
 from tests.system.worker_process import worker
 
 PAGE = 4096
+PATIENCE = 120.0  # seconds, for workers that start again and again
 
 
 def garbage_in_the_header(file: Path) -> str:

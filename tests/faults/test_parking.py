@@ -1,0 +1,269 @@
+"""Faults while deliveries wait in buckets for a client that is down, and while they are delivered after its recovery.
+
+Nothing is lost, and what waits is delivered within seconds of the recovery.
+"""
+
+import asyncio
+import itertools
+import random
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from aio_pika import connect
+from yarl import URL
+
+from tests.faults.conftest import Form, Tell
+from tests.faults.embedded_rig import embedded
+from tests.faults.parking_rig import (
+    Down,
+    Sick,
+    account_of,
+    parked,
+    parks,
+    sick_in,
+    until_all_told,
+    until_parked,
+)
+from tests.faults.rig import Rig, load, rig
+from tests.faults.test_broker_restarts import BACK
+from tests.faults.test_broker_restarts import KILLED as BROKER_KILLED
+from tests.faults.test_network import LINKS, LONG, LOST
+from tests.faults.test_workers import KILLED
+from tests.rabbitmq_node import RabbitmqNode
+from tests.system.broker import QUEUES, broker
+from tests.system.tcp_proxy import Ending, TcpProxy
+from tests.system.waiting import until
+from tests.system.worker_process import WorkerProcess, worker
+
+RATE = 30  # events a second
+MOST = 100_000  # events of one round
+STEPS = ("parked:20", "leashed:2", "parked:5", "fetched:5", "told:5")  # see parks.py
+
+
+async def by_turns(sick: Sick, chance: random.Random, times: int) -> None:
+    """Have the client go down in each of its ways, and recover each time."""
+    for down in itertools.islice(itertools.cycle(Down), times):
+        sick.fall(down)
+        await asyncio.sleep(chance.uniform(2, 5))
+        await sick.recover()
+        await asyncio.sleep(chance.uniform(1, 3))
+
+
+async def killed_now_and_then(
+    made: Rig, chance: random.Random, over: asyncio.Event, last: asyncio.Event, ended: asyncio.Event
+) -> int:
+    """Kill a worker at random moments and start another, until it is `over`. The `last` one runs until all has `ended`.
+
+    Returns how many were killed.
+    """
+    for kills in itertools.count():
+        async with worker(made.site) as running:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), chance.uniform(1, 8))
+            if over.is_set():
+                last.set()
+                await ended.wait()
+                assert await running.stop() == 0
+                return kills
+            running.send(signal.SIGKILL)
+            await running.ended()
+    raise AssertionError
+
+
+async def until_told_more(made: Rig, count: int) -> None:
+    """Wait until `sick` has been told so often more."""
+    before = len(made.clients.at("sick"))
+    await made.clients.until(lambda: len(made.clients.at("sick")) >= before + count, BACK)
+
+
+@pytest.mark.fault(
+    "parking", "two workers killed by SIGKILL at random moments, while a client goes down and recovers by turns"
+)
+@pytest.mark.timeout(900)
+async def test_workers_killed(
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
+) -> None:
+    """It answers 503, hangs and refuses connections. After its last recovery nothing waits for long."""
+    async with rig(tmp_path, amqp_url, prefix) as made, sick_in(made, chance) as sick:
+        over, ended, last = asyncio.Event(), asyncio.Event(), [asyncio.Event() for _ in range(2)]
+        async with asyncio.TaskGroup() as group:
+            crew = [group.create_task(killed_now_and_then(made, chance, over, each, ended)) for each in last]
+            async with load(made.publisher, rate=RATE):
+                await by_turns(sick, chance, form(3, 30))
+                sick.fall(chance.choice(list(Down)))
+                await asyncio.sleep(3)
+                await until_parked(made, 20)
+                over.set()
+                for each in last:
+                    await each.wait()
+                await sick.recover()
+                await sick.until_served()
+            await until_all_told(made)
+            ended.set()
+        tell(await account_of(made, KILLED), times=sum(each.result() for each in crew))
+        sick.was_served_soon()
+
+
+@pytest.mark.fault(
+    "parking", "broker killed by SIGKILL and restarted, while deliveries are parked, and while they drain"
+)
+@pytest.mark.timeout(900)
+async def test_broker_killed(
+    tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], chance: random.Random, tell: Tell
+) -> None:
+    """Confirmed parks are on its disk, and a drain that was cut off goes on."""
+    times = form(1, 5)
+
+    async def killed(*running: WorkerProcess) -> None:
+        await asyncio.to_thread(module_node.kill)
+        await asyncio.to_thread(module_node.start)
+        for each in running:
+            await each.until_ready(patience=BACK)
+
+    async with (
+        rig(tmp_path, module_node.url, queues) as made,
+        sick_in(made, chance) as sick,
+        worker(made.site) as first,
+        worker(made.site) as second,
+    ):
+        sick.takes = 0.1
+        for nth in range(times):
+            sick.fall(Down.ANSWERS_503)
+            async with load(made.publisher, rate=2 * RATE, first=nth * MOST):
+                await until_parked(made, 150)
+            await killed(first, second)
+            await sick.recover()
+            await until_told_more(made, 30)
+            await killed(first, second)
+            await sick.until_served()
+            sick.was_served_soon()
+        await until_all_told(made)
+        for each in (first, second):
+            assert await each.stop() == 0
+        tell(await account_of(made, BROKER_KILLED), times=2 * times)
+
+
+@pytest.mark.fault("parking", "connection cut again and again, while parked deliveries drain")
+@pytest.mark.timeout(900)
+async def test_connection_cut(
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
+) -> None:
+    """What was fetched and not acked returns to its bucket, and is fetched again."""
+    times = form(3, 20)
+    url = URL(amqp_url)
+    async with (
+        rig(tmp_path, amqp_url, prefix) as made,
+        sick_in(made, chance) as sick,
+        TcpProxy(url.host or "localhost", url.port or 5672, chance) as proxy,
+    ):
+        made.site.config["queue"]["url"] = str(url.with_host("127.0.0.1").with_port(proxy.port))
+        made.site.write()
+        sick.takes = 0.1
+        async with worker(made.site) as running:
+            sick.fall(Down.REFUSES)
+            async with load(made.publisher, rate=2 * RATE):
+                await until_parked(made, 100 * times)
+            await sick.recover()
+            for _ in range(times):
+                await proxy.until_connections(LINKS, LONG)
+                await until_told_more(made, 20)
+                proxy.end(chance.choice(list(Ending)))
+            await sick.until_served()
+            await until_all_told(made)
+            assert await running.stop() == 0
+        tell(await account_of(made, LOST), times=times)
+        sick.was_served_soon()
+
+
+@pytest.mark.fault(
+    "parking",
+    "worker killed as a delivery was parked or became the leash, was fetched, was told: each time before the ack",
+)
+@pytest.mark.timeout(900)
+async def test_killed_at_each_step(
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], chance: random.Random, tell: Tell
+) -> None:
+    """No other worker knows the client. The next one finds what is parked by a leash, or by its first audit."""
+    times = form(1, 5)
+    async with rig(tmp_path, amqp_url, prefix) as made, sick_in(made, chance) as sick:
+        for nth in range(times):
+            sick.fall(Down.ANSWERS_503)
+            async with load(made.publisher, rate=RATE, first=nth * MOST):
+                for step in STEPS:
+                    if step.startswith("fetched"):
+                        await sick.recover()
+                    async with worker(made.site, command=parks(dies=step), ready=False) as running:
+                        assert await running.ended(LONG) == -signal.SIGKILL
+            async with worker(made.site) as running:
+                await sick.until_served()
+                await until_all_told(made)
+                assert await running.stop() == 0
+        tell(await account_of(made, KILLED), times=times * len(STEPS))
+        sick.was_served_soon()
+
+
+@pytest.mark.fault("embedded queue", "worker killed by SIGKILL with deliveries parked, and while they are delivered")
+@pytest.mark.timeout(900)
+async def test_on_sqlite(tmp_path: Path, form: Form[int], chance: random.Random, tell: Tell) -> None:
+    """The next worker tries the client, parks what waits anew, and delivers it after the recovery."""
+    times = form(1, 10)
+    async with embedded(tmp_path) as made, sick_in(made, chance) as sick:
+        sick.takes = 0.05
+        for nth in range(times):
+            sick.fall(chance.choice(list(Down)))
+            async with worker(made.site) as running:
+                async with load(made.publisher, rate=2 * RATE, first=nth * MOST):
+                    await until_parked(made, 100)
+                running.send(signal.SIGKILL)
+                await running.ended()
+            async with worker(made.site) as running:
+                await until_parked(made, 80)
+                await sick.recover()
+                await until_told_more(made, 20)
+                running.send(signal.SIGKILL)
+                await running.ended()
+            async with worker(made.site) as running:
+                await sick.until_served()
+                await until_all_told(made)
+                assert await running.stop() == 0
+        tell(await account_of(made, KILLED), times=2 * times)
+        sick.was_served_soon()
+
+
+async def take_leash(made: Rig) -> str:
+    """Take the one delivery that waits in the delay queues, as if it had been lost. Returns the id of its event."""
+    delays = [name for name in QUEUES if name.startswith("delay.")]
+    async with await connect(made.urls[0]) as connection:
+        channel = await connection.channel()
+        while True:
+            async with broker(made.urls[0], made.prefix) as rabbit:
+                found = await rabbit.depths(delays)
+            for name in found:
+                queue = await channel.get_queue(f"{made.prefix}.{name}", ensure=False)
+                if (message := await queue.get(fail=False)) is not None:
+                    await message.ack()
+                    return message.body.decode()
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.fault("parking", "leash lost: the one delivery that tries the client taken out of its delay queue")
+@pytest.mark.timeout(300)
+async def test_leash_lost(tmp_path: Path, amqp_url: str, prefix: str, chance: random.Random, tell: Tell) -> None:
+    """The audit finds the bucket that nobody looks after. It is made thirty times as often here as by default."""
+    async with rig(tmp_path, amqp_url, prefix) as made, sick_in(made, chance) as sick:
+        async with worker(made.site, command=parks(audit_every=2)) as running:
+            sick.fall(Down.REFUSES)
+            await made.publisher.publish(range(100), rate=RATE)
+            await until(lambda: parked(made), lambda count: count == 99)
+            lost = await take_leash(made)
+            assert await parked(made) == 99
+            await sick.recover()
+            await until(lambda: parked(made), lambda count: count == 0, 120)
+            [event] = sick.owed()
+            assert f'"{event}"' in lost
+            made.publisher.confirmed[event] = ["healthy"]
+            await until_all_told(made)
+            assert await running.stop() == 0
+        tell(await account_of(made, "told again"))
