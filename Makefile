@@ -15,8 +15,8 @@ LOCKER := .venv-lock
 PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rabbitmq4 test-faults faults soak fuzz lint format lock dashboard runbook image test-image sbom audit clean python
-.PHONY: bench bench-check bench-latency bench-growth bench-scale bench-plot bench-isolation bench-deferrals bench-peers
+.PHONY: help demo test test-all test-rabbitmq4 test-faults faults soak simulate fuzz lint format lock dashboard runbook image test-image sbom audit clean python
+.PHONY: bench bench-check bench-latency bench-growth bench-scale bench-plot bench-isolation bench-recovery bench-deferrals bench-peers
 .PHONY: chart chart-check
 .DELETE_ON_ERROR:
 
@@ -104,6 +104,9 @@ soak: $(DEV)/.made ## mix faults for MINUTES=30 beside a steady load, and see th
 	@mkdir -p build
 	@$(DEV)/bin/python -m tests.faults.soak --minutes $(MINUTES) --json build/soak.json $(ARGS)
 
+simulate: $(DEV)/.made ## hold the goals for clients in trouble in virtual time, in their long form; half an hour: ARGS="recovery overload"
+	@$(DEV)/bin/python -m tests.simulator --curve $(RESULTS)/outage-lag.json $(ARGS)
+
 fuzz: $(DEV)/.made ## read 100,000 made-up events and as many other odd inputs; about half an hour
 	@NOTIFIER_TEST_FAULTS=long $(DEV)/bin/python -m pytest tests/fuzz $(ARGS)
 
@@ -128,6 +131,9 @@ bench-check: $(DEV)/.made ## before a release: has a delivery become dearer than
 
 bench-isolation: $(DEV)/.made ## measure what healthy clients feel of a faulty one; on a quiet machine, 6 min a case: ARGS="--case slow"
 	@$(DEV)/bin/python -m tests.benchmarks.isolation --json $(RESULTS)/isolation.json $(ARGS)
+
+bench-recovery: $(DEV)/.made ## measure how late logouts are at a client that was down or half works; 25 min: ARGS="--case down-45"
+	@$(DEV)/bin/python -m tests.benchmarks.recovery --json $(RESULTS)/recovery.json $(ARGS)
 
 bench-deferrals: $(DEV)/.made ## measure what 100,000 deliveries cost that wait for a dead client; up to 40 min
 	@$(DEV)/bin/python -m tests.benchmarks.deferrals $(ARGS)

@@ -1,0 +1,165 @@
+"""A broker in memory and in virtual time: lanes with a prefetch, delay queues, and buckets that clients share.
+
+It delays as RabbitMQ does, by the real passes. What the core of a worker spends on a message is spent here.
+"""
+
+import asyncio
+import itertools
+from collections import Counter, deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from zlib import crc32
+
+from notifier.adapters.queues.rabbitmq.delays import first_pass
+from notifier.domain.backoff import Rounding
+from notifier.domain.defaults import PREFETCH
+from notifier.domain.frozen import replace
+from notifier.domain.message import DEAD, LONGEST_PARKED, Lane, Message, Outgoing
+from notifier.pipeline.ports import Inbox
+from tests.simulator.virtual_time import VirtualLoop
+
+BUCKETS = 64
+CONFIRM = 5e-3  # seconds until the broker has confirmed what was written
+HAND_OUT = 1e-3  # seconds from a queue to a worker
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds of the core, as measured with ES256 (docs/performance.md)."""
+
+    take: float = 25e-6  # an event, read and acked
+    post: float = 80e-6  # a delivery asked, minted and sent
+    answer: float = 30e-6  # its answer judged
+    write: float = 40e-6  # the halves of a pass: into a delay queue or a bucket …
+    read: float = 40e-6  # … and out again
+
+    def on(self, cores: float) -> "Costs":
+        """What they are on a core of another speed, or on several."""
+        return Costs(*(getattr(self, name) / cores for name in self.__slots__))
+
+
+@dataclass(slots=True, eq=False)
+class Consumer:
+    """A worker's side of the broker, as it is connected: `inbox` takes what comes. Satisfies what a worker wants."""
+
+    broker: "Broker"
+    inbox: Inbox | None = None
+    unacked: Counter[Lane] = field(default_factory=Counter)
+
+    def ack(self, message: Message) -> None:
+        """Make room for another of its lane. What was fetched from a bucket has a tag of its own."""
+        if message.tag is self:
+            self.unacked[message.lane] -= 1
+            self.broker.hand_out(message.lane)
+
+    async def publish(self, queue: str, message: Outgoing) -> None:
+        """Write into a lane, a delay queue or the dead letters."""
+        await self.broker.written()
+        self.broker.put(queue, message)
+
+    async def publish_later(self, message: Outgoing, *, due: float, rounding: Rounding = "down") -> None:
+        """Write into the first of its delay queues."""
+        await self.publish(*first_pass(message, due - self.broker.loop.now, rounding))
+
+    async def available(self) -> None:
+        """Return at once: this broker is never away."""
+
+    def bucket(self, client: tuple[str, str]) -> str:
+        """Return the bucket of this client."""
+        return f"parked-{crc32(' '.join(client).encode()) % self.broker.buckets:02}"
+
+    async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:
+        """Write into the bucket."""
+        await self.broker.written()
+        self.broker.parked_in[bucket].append((self.broker.loop.now + LONGEST_PARKED, message))
+
+    async def fetch(self, bucket: str, most: int) -> Sequence[Message]:
+        """Take the oldest."""
+        await asyncio.sleep(2 * HAND_OUT)
+        waiting = self.broker.parked_in[bucket]
+        found = [waiting.popleft()[1] for _ in range(min(most, len(waiting)))]
+        for _ in found:
+            self.broker.passed("read")
+        return [_retry(message) for message in found]
+
+    async def parked(self, buckets: Collection[str] | None = None) -> Mapping[str, int]:
+        """Count what waits."""
+        await asyncio.sleep(HAND_OUT)
+        names = self.broker.parked_in if buckets is None else buckets
+        return {name: count for name in names if (count := len(self.broker.parked_in[name]))}
+
+
+class Broker:
+    """The queues, and what is written and read by the way. Deliveries' order within a lane is kept."""
+
+    def __init__(self, loop: VirtualLoop, costs: Costs, *, workers: int, buckets: int = BUCKETS) -> None:
+        self.loop = loop
+        self.costs = costs
+        self.buckets = buckets
+        self.consumers = [Consumer(self) for _ in range(workers)]
+        self.parked_in: dict[str, deque[tuple[float, Outgoing]]] = {
+            f"parked-{number:02}": deque() for number in range(buckets)
+        }
+        self.halves_in: Counter[int] = Counter()  # halves of passes, by the second in which they were made
+        self._lanes: dict[Lane, deque[Message]] = {lane: deque() for lane in Lane}
+        self._turn = itertools.cycle(self.consumers)
+        self.expire()
+
+    # ── what a pass costs ──
+
+    def passed(self, half: str) -> None:
+        """The core makes half of a pass."""
+        self.halves_in[int(self.loop.now)] += 1
+        self.loop.spend(self.costs.write if half == "write" else self.costs.read)
+
+    async def written(self) -> None:
+        """Write a message, and wait for the confirm."""
+        self.passed("write")
+        await asyncio.sleep(CONFIRM)
+
+    # ── queues ──
+
+    def put(self, queue: str, message: Outgoing) -> None:
+        """A message is durable in this queue."""
+        if queue.startswith("delay."):
+            seconds = float(queue.removeprefix("delay.").removesuffix("s"))
+            self.loop.call_later(seconds, self.offer, _retry(message))
+        elif queue != DEAD:
+            self.offer(replace(_retry(message), lane=Lane(queue)))
+
+    def offer(self, message: Message) -> None:
+        """A message waits in its lane."""
+        self._lanes[message.lane].append(message)
+        self.hand_out(message.lane)
+
+    def hand_out(self, lane: Lane) -> None:
+        """Give messages to the workers in turn, as far as their prefetch goes."""
+        queue, refused = self._lanes[lane], 0
+        while queue and refused < len(self.consumers):
+            consumer = next(self._turn)
+            if consumer.unacked[lane] >= PREFETCH[lane]:
+                refused += 1
+                continue
+            refused = 0
+            consumer.unacked[lane] += 1
+            self.loop.call_later(HAND_OUT, self._take, consumer, queue.popleft())
+
+    def _take(self, consumer: Consumer, message: Message) -> None:
+        """A worker reads a message."""
+        assert consumer.inbox is not None
+        if message.lane is Lane.RETRIES:
+            self.passed("read")
+        else:
+            self.loop.spend(self.costs.take)
+        consumer.inbox.take(replace(message, tag=consumer))
+
+    def expire(self) -> None:
+        """What was parked for too long is a retry by now. To be called every second."""
+        for waiting in self.parked_in.values():
+            while waiting and waiting[0][0] <= self.loop.now:
+                self.offer(_retry(waiting.popleft()[1]))
+        self.loop.call_later(1.0, self.expire)
+
+
+def _retry(message: Outgoing) -> Message:
+    return Message(lane=Lane.RETRIES, body=message.body, tag=None, kind=message.kind, message_id=message.message_id)

@@ -1,0 +1,28 @@
+"""A goal as a case with a name: what is measured, what must hold, and what is said of it."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a case came to."""
+
+    said: str
+    ok: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """`measure` it. A `short` one is part of every run of the tests."""
+
+    name: str
+    goal: str
+    measure: Callable[[], Finding]
+    short: bool = False
+
+
+def seconds(value: float) -> str:
+    """As it is said."""
+    return "never" if value == math.inf else f"{value:.1f} s" if value < 9.95 else f"{value:.0f} s"

@@ -1,0 +1,97 @@
+"""Measures what healthy clients feel of others that are in trouble."""
+
+import math
+import random
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from tests.simulator.clients import Behaviour, client, names, well
+from tests.simulator.world import EVENT, World, capacity, quantile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crowd:
+    """So many clients, the first `ill` of which behave so. Events for ten of them come at `load` of the capacity.
+
+    With `events`, so many wait at the start instead, and no others come.
+    """
+
+    clients: int
+    ill: int
+    behaviour: Behaviour
+    seconds: float
+    since: float = 0.0
+    events: int = 0
+    load: float = 0.5
+    workers: int = 1
+    core: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Felt:
+    """How the healthy clients fared: deliveries as (born, sent), those that were put off, and the busy share."""
+
+    sent: list[tuple[float, float]]
+    put_off: int
+    busy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Isolation:
+    """Healthy clients' figures with the fault, divided by those without it. Times up, rates down are bad."""
+
+    p99: float
+    first: float  # of the first second
+    seconds: float  # p99 with the fault
+    done: float
+    put_off: int
+    busy: float
+    rate: float = 1.0
+    half: float = 1.0  # what was sent within half a second
+
+
+def isolation(how: Crowd) -> Isolation:
+    """Compare the healthy ones with and without the fault."""
+    usual, felt = _usual(replace(how, behaviour=well, since=0.0)), _felt(how)
+    if how.events:
+        return Isolation(
+            p99=math.nan, seconds=math.nan,
+            half=_by(felt, 0.5) / _by(usual, 0.5), first=_by(felt, 1.0) / _by(usual, 1.0),
+            rate=_end(usual) / _end(felt), done=len(felt.sent) / len(usual.sent), put_off=felt.put_off, busy=felt.busy,
+        )  # fmt: skip
+    whole, first = how.since, how.since + 1.0
+    p99 = [quantile((sent - born for born, sent in one.sent if born >= whole), 0.99) for one in (usual, felt)]
+    early = [quantile((sent - born for born, sent in one.sent if whole <= born < first), 0.99) for one in (usual, felt)]
+    return Isolation(
+        p99=p99[1] / p99[0], first=early[1] / early[0], seconds=p99[1], done=len(felt.sent) / len(usual.sent),
+        put_off=felt.put_off, busy=felt.busy,
+    )  # fmt: skip
+
+
+def _by(felt: Felt, moment: float) -> int:
+    return sum(sent <= moment for _, sent in felt.sent)
+
+
+def _end(felt: Felt) -> float:
+    return quantile((sent for _, sent in felt.sent), 0.99)
+
+
+@lru_cache(maxsize=4)
+def _usual(how: Crowd) -> Felt:
+    """The same without the fault, made once for all cases that compare with it."""
+    return _felt(how)
+
+
+def _felt(how: Crowd) -> Felt:
+    everyone = names(how.clients)
+    ill, healthy = everyone[: how.ill], everyone[how.ill :]
+    with World(map(client, everyone), dict.fromkeys(ill, how.behaviour), workers=how.workers, core=how.core) as world:
+        chance = random.Random(3)
+        for _ in range(how.events):
+            world.publish(chance.sample(everyone, EVENT))
+        if not how.events:
+            rate = how.load * capacity(how.core) * how.workers / EVENT
+            world.stream(rate, how.seconds, lambda chance: chance.sample(everyone, EVENT))
+        tally = world.run(how.seconds)
+        sent = [(one.born, one.sent) for name in healthy for one in tally.told[name]]
+        return Felt(sent=sent, put_off=sum(tally.put_off[name] for name in healthy), busy=world.busy / how.seconds)

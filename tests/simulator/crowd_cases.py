@@ -1,0 +1,76 @@
+"""The goals of isolation: some clients are in trouble, the others are well."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+from tests.simulator.case import Case, Finding
+from tests.simulator.clients import NEVER, OK, UNAVAILABLE, Behaviour, between, crawls, flaps, hangs, partly, refuses
+from tests.simulator.crowd import Crowd, isolation
+
+SLOW_CORE = 0.25  # for the short cases: a quarter of the deliveries fills it as much
+
+
+def _p99(name: str, how: Crowd, most: float = 1.10, *, short: bool = False) -> Case:
+    """Healthy clients feel nothing, from the first second on."""
+
+    def measure() -> Finding:
+        it = isolation(how)
+        said = f"p99 × {it.p99:.2f} ({it.seconds * 1e3:.1f} ms), first s × {it.first:.2f}, put off {it.put_off}"
+        return Finding(said, it.p99 <= most and it.first <= most and it.done > 0.999)
+
+    return Case(name=f"isolation-{name}", goal=f"p99 × ≤ {most:g}, first s too", measure=measure, short=short)
+
+
+def _drain(name: str, how: Crowd, *, short: bool = False) -> Case:
+    """What waits for healthy clients at a start comes as fast."""
+
+    def measure() -> Finding:
+        it = isolation(how)
+        said = f"rate {it.rate:.2f}, first ½ s {it.half:.2f}, first s {it.first:.2f}"
+        return Finding(said, min(it.rate, it.half, it.first) >= 0.95 and it.done == 1)
+
+    return Case(name=f"drain-{name}", goal="rate ≥ 0.95, first s too", measure=measure, short=short)
+
+
+def crowds() -> Iterator[Case]:
+    """Some clients are in trouble, the others are well."""
+    at_5 = between(5, NEVER, hangs)
+    many: dict[str, tuple[Crowd, float]] = {
+        "black-hole": (Crowd(clients=10, ill=1, behaviour=hangs, seconds=15), 1.10),
+        "6-of-20-at-once": (Crowd(clients=20, ill=6, behaviour=at_5, seconds=25, since=5), 1.10),
+        "8-of-50-at-once": (Crowd(clients=50, ill=8, behaviour=at_5, seconds=25, since=5), 1.10),
+        "300-of-1000": (Crowd(clients=1000, ill=300, behaviour=hangs, seconds=25), 1.10),
+        "300-of-1000-at-once": (Crowd(clients=1000, ill=300, behaviour=at_5, seconds=25, since=5), 1.10),
+        "300-of-1000-refuse": (Crowd(clients=1000, ill=300, behaviour=refuses, seconds=25), 1.10),
+        "600-of-1000": (Crowd(clients=1000, ill=600, behaviour=hangs, seconds=25), 1.10),
+        "slow": (Crowd(clients=20, ill=7, behaviour=crawls, seconds=20), 1.10),
+        "flapping-20": (Crowd(clients=10, ill=1, behaviour=flaps(20), seconds=50), 1.10),
+        "flapping-3": (Crowd(clients=10, ill=1, behaviour=flaps(3), seconds=30), 1.10),
+        "300-of-1000-flap": (Crowd(clients=1000, ill=300, behaviour=flaps(5), seconds=30), 1.25),
+    }
+    brief = {"black-hole": 4, "300-of-1000": 4, "600-of-1000": 4, "300-of-1000-at-once": 9, "300-of-1000-flap": 12}
+    for name, (how, most) in many.items():
+        yield _p99(name, how, most)
+        if name in brief:
+            yield _p99(f"{name}-short", replace(how, seconds=brief[name], core=SLOW_CORE), most, short=True)
+    yield _p99("black-hole-2-workers", Crowd(clients=10, ill=1, behaviour=hangs, seconds=15, workers=2))
+    yield _p99(
+        "300-of-1000-flap-2-workers", Crowd(clients=1000, ill=300, behaviour=flaps(5), seconds=20, workers=2), 1.25
+    )
+    half = partly(0.5, (0.002, UNAVAILABLE), (0.005, OK))
+    yield Case(name="isolation-10-of-20-half", goal="nobody waits for a slot", measure=partial(_half_fails, half))
+    for name, (how, _) in many.items():
+        if how.since == 0 and "flap" not in name:
+            waits = replace(how, seconds=20, events=2000)
+            yield _drain(name, waits)
+            if name in brief:
+                yield _drain(f"{name}-short", replace(waits, events=400, core=SLOW_CORE), short=True)
+
+
+def _half_fails(half: Behaviour) -> Finding:
+    """Each of their deliveries takes two attempts, which is work of the loop. No healthy delivery is put off for it."""
+    it = isolation(Crowd(clients=20, ill=10, behaviour=half, seconds=25))
+    quiet = isolation(Crowd(clients=20, ill=10, behaviour=half, seconds=25, load=0.25))
+    said = f"put off {it.put_off}; loop {it.busy:.2f}, p99 × {it.p99:.2f}; half the load: × {quiet.p99:.2f}"
+    return Finding(said, it.put_off == 0 and it.done > 0.999)

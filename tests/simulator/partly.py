@@ -1,0 +1,89 @@
+"""Measures how a client is served that half works, beside what an ideal sender would do."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from notifier.domain.client import RetryPolicy
+from notifier.pipeline.facts import ClientFailing
+from tests.simulator import ideal
+from tests.simulator.clients import Behaviour, between, client, hangs
+from tests.simulator.world import Told, World, quantile
+
+SETTLED = 16.0  # seconds after which the beginning is over
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partly:
+    """Deliveries at an even `rate` for `seconds`, and a `backlog` at the beginning, for a client that half works.
+
+    `behaviour` makes a new one for each run. `beside` clients are dead meanwhile.
+    """
+
+    behaviour: Callable[[], Behaviour]
+    rate: float = 0.0
+    backlog: int = 0
+    seconds: float = 60.0
+    after: float = 60.0
+    beside: int = 0
+    workers: int = 1
+    max_concurrent: int = 32
+    timeout: float = 5.0
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    seed: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """What was delivered while the load lasted, and of that after the beginning; and how late all of it was."""
+
+    done: int
+    settled: int
+    p95: float
+    last: float
+    tries: float
+    rests: int = 0
+
+
+def served(how: Partly) -> Served:
+    """Have the product serve it."""
+    dead = [f"dead{number}" for number in range(how.beside)]
+    known = client("x", max_concurrent=how.max_concurrent, timeout=how.timeout, retry=how.retry)
+    behaviours = {"x": how.behaviour()} | dict.fromkeys(dead, between(5, math.inf, hangs))
+    with World([known, *map(client, dead)], behaviours, workers=how.workers, seed=how.seed) as world:
+        begin = 0.0
+        if dead:
+            begin = 6.0
+            world.stream(200, how.seconds, lambda chance: [chance.choice(dead)])
+            world.stream(5, begin, lambda _: ["x"])
+            world.run(begin)
+        for _ in range(how.backlog):
+            world.publish(["x"])
+        if how.rate:
+            world.stream(how.rate, how.seconds, lambda _: ["x"], evenly=True)
+        tally = world.run(how.seconds)
+        attempts = len(tally.attempts["x"])
+        tally = world.run(how.seconds + how.after)
+        rests = sum(isinstance(change, ClientFailing) and change.client_id == "x" for change in tally.changes)
+        return _served(tally.told["x"], tally.published["x"], attempts, how.seconds, rests)
+
+
+def ideally(how: Partly) -> Served:
+    """Have an ideal sender serve it."""
+    known = client("x", max_concurrent=how.max_concurrent, timeout=how.timeout, retry=how.retry)
+    births = [0.0] * how.backlog + [(number + 1) / how.rate for number in range(int(how.rate * how.seconds) - 1)]
+    told = ideal.send(known, how.behaviour(), births, how.seconds + how.after, how.seed)
+    return _served(told, len(births), 0, how.seconds, 0)
+
+
+def _served(told: list[Told], count: int, attempts: int, seconds: float, rests: int) -> Served:
+    in_time = [one for one in told if one.answered <= seconds]
+    waits = [one.answered - one.born for one in told] + [math.inf] * (count - len(told))
+    return Served(
+        done=len(in_time),
+        settled=sum(one.answered >= SETTLED for one in in_time),
+        p95=quantile(waits, 0.95),
+        last=max(one.answered for one in told) - seconds if len(told) == count else math.inf,
+        tries=attempts / max(1, len(in_time)),
+        rests=rests,
+    )

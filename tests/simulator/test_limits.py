@@ -1,0 +1,141 @@
+"""What must hold whatever the clients do: limits, ends, and that nothing is left."""
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pytest
+
+from notifier.domain.client import RetryPolicy
+from notifier.domain.outcome import Answer, DeadReason
+from tests.simulator.broker import Costs
+from tests.simulator.clients import (
+    OK,
+    THROTTLED,
+    UNAVAILABLE,
+    Behaviour,
+    between,
+    client,
+    crawls,
+    hangs,
+    names,
+    partly,
+    refuses,
+    steady,
+    well,
+)
+from tests.simulator.world import World
+
+
+def test_a_flood_for_one_healthy_client_runs_at_full_speed() -> None:
+    """3,000 deliveries, answers in 5 ms: as fast as the core makes them."""
+    with World([client("x", max_concurrent=64)]) as world:
+        for _ in range(3000):
+            world.publish(["x"])
+        costs = Costs()
+        world.run(3000 * (costs.take + costs.post + costs.answer) * 1.1)
+        assert world.tally.left == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_a_client_s_cap_is_its_total(workers: int) -> None:
+    """Shared out over the workers; and a flood is over soon all the same."""
+    with World([client("x", max_concurrent=7)], {"x": steady(0.05)}, workers=workers) as world:
+        for _ in range(1000):
+            world.publish(["x"])
+        world.run_until_done(1000 * 0.05 / 7 * 2)
+        assert world.tally.left == 0
+        assert world.tally.most_running["x"] <= 7
+
+
+def test_a_rate_holds_and_all_come() -> None:
+    """10 a second, and 300 that wait at the start: no second has more than its tokens, and the last comes in 31 s."""
+    with World([client("x", per_second=10)]) as world:
+        for _ in range(300):
+            world.publish(["x"])
+        tally = world.run_until_done(60)
+        assert tally.left == 0
+        began = sorted(tally.attempts["x"])
+        assert all(later - earlier >= 0.99 for earlier, later in zip(began, began[20:], strict=False))
+        assert began[-1] <= 31
+
+
+def _moods(chance: random.Random, until: float) -> Behaviour:
+    """A client that changes again and again, and is well in the end."""
+    kinds: tuple[Behaviour, ...] = (
+        well, well, refuses, hangs, crawls, steady(0.002, THROTTLED),
+        partly(0.33, (0.002, UNAVAILABLE), (0.005, OK)), partly(0.7, (0.002, UNAVAILABLE), (0.005, OK)),
+    )  # fmt: skip
+    plan: list[tuple[float, Behaviour]] = []
+    at = 0.0
+    while at < until:
+        at += chance.choice((2, 5, 10, 30))
+        plan.append((min(at, until), chance.choice(kinds)))
+    return lambda now, numbers: next((does for end, does in plan if now < end), well)(now, numbers)
+
+
+@pytest.mark.parametrize(("workers", "buckets"), [(1, 64), (2, 64), (3, 16)])
+def test_nothing_is_left_after_trouble(workers: int, buckets: int) -> None:
+    """Twelve clients change at random for 90 s. Soon after, all is delivered and acked, and the buckets are empty."""
+    chance, everyone = random.Random(workers), names(12)
+    known = [
+        client(name, max_concurrent=chance.choice((1, 4, 32)), retry=RetryPolicy(max_delay=30)) for name in everyone
+    ]
+    behaviours = {name: _moods(chance, 90) for name in everyone}
+    with World(known, behaviours, workers=workers, buckets=buckets) as world:
+        world.stream(8, 90, lambda chance: chance.sample(everyone, 3))
+        world.run(90)
+        tally = world.run_until_done(300)
+        assert tally.left == 0
+        world.run(world.now + 70)
+        assert not any(world.broker.parked_in.values())
+        assert not any(count for consumer in world.broker.consumers for count in consumer.unacked.values())
+
+
+def test_clients_that_share_a_bucket_keep_their_own_leash() -> None:
+    """Twenty are down for half an hour in one bucket. Each is probed as if alone, and one that recovers is served."""
+    everyone, end = names(20), 1805.0
+    behaviours = {name: between(5, end if name == "c0" else math.inf, refuses) for name in everyone}
+    with World(map(client, everyone), behaviours, buckets=1) as world:
+        for second in range(30):
+            for name in everyone:
+                world.at(second + 0.01, world.publish, [name])
+        tally = world.run(end)
+        assert min(sum(began > 60 for began in tally.attempts[name]) for name in everyone) >= 25
+        world.run(end + 65)
+        assert len(tally.told["c0"]) == 30
+        assert len(tally.told["c1"]) < 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """A client to which almost nothing finds a way in, for good. `most` attempts are let pass in an hour."""
+
+    behaviour: Behaviour
+    most: int
+    registered: Mapping[str, object] = field(default_factory=dict)
+
+
+CLOSED = {
+    "it is down": Closed(behaviour=refuses, most=90),
+    "a pause by Retry-After": Closed(behaviour=steady(0.005, Answer(status=429, retry_after="600")), most=60),
+    "a rate of one a minute": Closed(behaviour=steady(0.005, THROTTLED), most=62, registered={"per_second": 1 / 60}),
+    "the want of a slot": Closed(behaviour=steady(4.9, UNAVAILABLE), most=735, registered={"max_concurrent": 1}),
+}
+
+
+@pytest.mark.parametrize("closed", CLOSED.values(), ids=CLOSED.keys())
+def test_what_never_finds_a_way_in_expires(closed: Closed) -> None:
+    """None is left after its age and the longest time in a bucket, attempted or not. No flood comes at the end."""
+    age = 2400.0
+    never_in = client("x", retry=RetryPolicy(max_age=age), **closed.registered)
+    with World([never_in], {"x": closed.behaviour}) as world:
+        for _ in range(60):
+            world.publish(["x"])
+        before = len(world.run(age - 60).attempts["x"])
+        tally = world.run_until_done(age + 1100)
+        assert (tally.left, len(tally.buried)) == (0, 60)
+        assert {fact.reason for _, fact in tally.buried} == {DeadReason.EXPIRED}
+        assert len(tally.attempts["x"]) - before <= 2 + closed.most / 20
+        assert len(tally.attempts["x"]) <= closed.most
