@@ -32,7 +32,7 @@ def table(found: Found, options: Options) -> Table:
         ("fresh deliveries before: p50, p99, ms", str(found.fresh_before), ""),
         ("fresh deliveries while they wait", str(found.fresh_waiting), "as before"),
         ("fresh deliveries during the recovery", str(found.fresh_recovery), ""),
-        ("first arrival after the recovery", f"{after.first:.1f} s", "the circuit's next probe"),
+        ("first arrival after the recovery", f"{after.first:.1f} s", "≤ half of the outage + 3 s"),
         ("all have arrived after", f"{after.last:.1f} s", ""),
         ("arrivals a second: median, most", f"{after.median_rate:.0f}, {after.max_rate:.0f}", ""),
         ("requests at the client at a time, at most", f"{after.peak}", f"≤ {options.max_concurrent}"),
@@ -69,15 +69,14 @@ def main() -> int:
     parser.add_argument("--fresh", type=float, default=20, help="fresh events a second to other clients (%(default)s)")
     parser.add_argument("--answer", type=float, default=0.02, help="seconds to an answer once it lives (%(default)s)")
     parser.add_argument("--limit", type=float, default=1800, help="seconds that the recovery may take (%(default)s)")
-    parser.add_argument("--open-for", default="30s", help="of the circuit (%(default)s, the service's own)")
-    parser.add_argument("--max-concurrent", type=int, default=32, help="of the client (%(default)s, likewise)")
+    parser.add_argument("--max-concurrent", type=int, default=32, help="of the client (%(default)s, the service's own)")
     parser.add_argument("--max-age", default="24h", help="no delivery may expire meanwhile (%(default)s, likewise)")
     parser.add_argument("--log-level", default="info", help="of the worker, to a file (%(default)s)")
     given = parser.parse_args()
-    delivery = {"max_age": given.max_age, "circuit": {"open_for": given.open_for}}
     options = Options(
-        setup=Setup(delivery=delivery, log_level=given.log_level), deliveries=given.deliveries, fault=Kind(given.fault),
-        wait=given.wait, fresh=given.fresh, answer=given.answer, limit=given.limit, max_concurrent=given.max_concurrent,
+        setup=Setup(delivery={"max_age": given.max_age}, log_level=given.log_level), deliveries=given.deliveries,
+        fault=Kind(given.fault), wait=given.wait, fresh=given.fresh, answer=given.answer, limit=given.limit,
+        max_concurrent=given.max_concurrent,
     )  # fmt: skip
     with machine(given.url) as (url, cores):
         found = uvloop.run(run(url, options, cores, console()))

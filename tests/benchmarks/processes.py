@@ -57,7 +57,12 @@ class Receivers:
 
     async def play(self, clients: Iterable[int], behaviour: Behaviour) -> None:
         """Let these clients behave so from now on."""
-        wanted = {"clients": list(clients), "kind": behaviour.kind, "seconds": behaviour.seconds}
+        wanted = {
+            "clients": list(clients),
+            "kind": behaviour.kind,
+            "seconds": behaviour.seconds,
+            "share": behaviour.share,
+        }
         await self._ask({"do": "play", **wanted})
 
     async def counts(self) -> list[int]:

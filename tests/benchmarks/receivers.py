@@ -9,6 +9,7 @@ import base64
 import contextlib
 import gc
 import json
+import random
 import resource
 import socket
 import sys
@@ -23,6 +24,7 @@ from urllib.parse import parse_qs
 import uvloop
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+AWAY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 BACKLOG = 1024
 
 
@@ -33,37 +35,49 @@ class Kind(StrEnum):
     HANG = "hang"  # takes connections and requests, and never answers
     REFUSE = "refuse"  # nobody listens
     FLAP = "flap"  # answers for `seconds`, hangs for `seconds`, and so on
+    FAIL = "fail"  # 503, after `seconds`
+    LIMIT = "limit"  # takes one request every `seconds`, and answers 503 to the others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
-    """A kind, and its time in seconds. `since` is when it began, on the monotonic clock."""
+    """A kind, and its time in seconds. `since` is when it began, on the monotonic clock.
+
+    `share` of the requests meet a client that hangs or fails; the others get a 200 at once.
+    """
 
     kind: Kind = Kind.ANSWER
     seconds: float = 0.0
+    share: float = 1.0
     since: float = 0.0
 
-    def answers(self, now: float) -> bool:
-        """True if a request that comes now is answered."""
+    def answer(self, now: float, taken: int) -> bytes | None:
+        """The answer to a request that comes now, after so many that were taken; None if there is none."""
         match self.kind:
             case Kind.ANSWER:
-                return True
-            case Kind.HANG | Kind.REFUSE:
-                return False
+                return OK
+            case Kind.HANG:
+                return None if random.random() < self.share else OK
+            case Kind.FAIL:
+                return AWAY if random.random() < self.share else OK
+            case Kind.REFUSE:
+                return None
             case Kind.FLAP:
-                return int((now - self.since) / self.seconds) % 2 == 0
+                return OK if int((now - self.since) / self.seconds) % 2 == 0 else None
+            case Kind.LIMIT:
+                return OK if taken * self.seconds <= now - self.since else AWAY
             case _:
                 assert_never(self.kind)
 
-    @property
-    def delay(self) -> float:
-        """Seconds until the answer."""
-        return self.seconds if self.kind is Kind.ANSWER else 0.0
+    def delay(self, answer: bytes) -> float:
+        """Seconds until this answer."""
+        slow = self.kind is Kind.ANSWER or (self.kind is Kind.FAIL and answer is AWAY)
+        return self.seconds if slow else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One request: when it was complete (monotonic), at which client, its token, and whether it gets an answer."""
+    """One request: when it was complete (monotonic), at which client, its token, and whether it gets a 200."""
 
     at: float
     client: int
@@ -80,7 +94,10 @@ class Hit:
 
 @dataclass(slots=True)
 class Played:
-    """One client: its port, how it behaves, who is connected, how many requests wait and how many did at most."""
+    """One client: its port, how it behaves, who is connected, how many requests wait and how many did at most.
+
+    `taken` counts the requests that were answered by 200 since it behaves so.
+    """
 
     number: int
     port: int = 0
@@ -88,6 +105,7 @@ class Played:
     server: asyncio.Server | None = None
     connections: "set[Connection]" = field(default_factory=set)
     hits: int = 0
+    taken: int = 0
     running: int = 0
     peak: int = 0
 
@@ -103,7 +121,7 @@ class Played:
 
     async def play(self, behaviour: Behaviour, hits: list[Hit]) -> None:
         """Change the behaviour."""
-        self.behaviour = behaviour
+        self.behaviour, self.taken = behaviour, 0
         if behaviour.kind is not Kind.REFUSE:
             await self.listen(hits)
         elif self.server is not None:
@@ -147,22 +165,23 @@ class Connection(asyncio.Protocol):
 
     def _request(self, body: bytes) -> None:
         client, now = self._client, time.monotonic()
-        answered = client.behaviour.answers(now)
-        self._hits.append(Hit(now, client.number, body, answered))
+        answer = client.behaviour.answer(now, client.taken)
+        client.taken += answer is OK
+        self._hits.append(Hit(now, client.number, body, answer is OK))
         client.hits += 1
         self._pending = True
         client.running += 1
         client.peak = max(client.peak, client.running)
-        if not answered:
+        if answer is None:
             return
-        if delay := client.behaviour.delay:
-            asyncio.get_running_loop().call_later(delay, self._answer)
+        if delay := client.behaviour.delay(answer):
+            asyncio.get_running_loop().call_later(delay, self._answer, answer)
         else:
-            self._answer()
+            self._answer(answer)
 
-    def _answer(self) -> None:
+    def _answer(self, answer: bytes) -> None:
         if self._pending and not self.transport.is_closing():
-            self.transport.write(OK)
+            self.transport.write(answer)
             self._end()
 
     def _end(self) -> None:
@@ -186,8 +205,8 @@ class Company:
                     self.clients.append(client := Played(number=len(self.clients)))
                     await client.listen(self.hits)
                 return [client.port for client in self.clients]
-            case {"do": "play", "clients": chosen, "kind": kind, "seconds": seconds}:
-                behaviour = Behaviour(kind=Kind(kind), seconds=seconds, since=time.monotonic())
+            case {"do": "play", "clients": chosen, "kind": kind, "seconds": seconds, "share": share}:
+                behaviour = Behaviour(kind=Kind(kind), seconds=seconds, share=share, since=time.monotonic())
                 for number in chosen:
                     await self.clients[number].play(behaviour, self.hits)
                 return None

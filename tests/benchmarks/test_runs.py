@@ -35,7 +35,7 @@ async def test_isolation_accounts_for_every_delivery_to_the_healthy(amqp_url: st
 async def test_deferrals_all_arrive_after_the_recovery(amqp_url: str) -> None:
     """Twenty deliveries wait for a client that refuses connections, and each arrives once it listens."""
     options = deferrals_run.Options(
-        setup=Setup(delivery={"circuit": {"open_for": "500ms"}}), deliveries=20, fault=Kind.REFUSE, wait=0.3, fresh=20,
+        setup=Setup(delivery={}), deliveries=20, fault=Kind.REFUSE, wait=0.3, fresh=20,
         answer=0.01, limit=40, max_concurrent=2,
     )  # fmt: skip
     found = await deferrals_run.run(amqp_url, options, None, QUIET)

@@ -29,7 +29,7 @@ from tests.benchmarks.processes import bench_worker
 from tests.benchmarks.rig import Cores, encoded, publish_unconfirmed
 from tests.benchmarks.stages import costs
 from tests.system.broker import broker
-from tests.system.site import ISSUER, NEVER_OPENS, Site, client
+from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import ROOT
 from tests.verifier import verify
 
@@ -249,9 +249,7 @@ class Bench:
     def _client(self, number: int) -> dict[str, object]:
         case = self._case
         uri = NOBODY if case.failing else self._receiver.url(f"c{number}", tls=case.tls)
-        own: dict[str, object] = {"circuit": NEVER_OPENS} if case.failing else {}
-        if case.tls:
-            own["tls"] = {"ca_file": str(self._receiver.ca)}
+        own = {"tls": {"ca_file": str(self._receiver.ca)}} if case.tls else {}
         return {**client(f"c{number}", uri), "id_token_signed_response_alg": case.alg, "notifier": own}
 
     def _rest(self) -> Iterator[dict[str, object]]:
@@ -278,7 +276,8 @@ class Bench:
 
                 async def count() -> int:
                     if self._case.failing:
-                        return int((await worker.metrics()).get("retries_scheduled_total", 0))
+                        metrics = await worker.metrics()
+                        return int(metrics.get("retries_scheduled_total", 0) + metrics.get("deferrals_total", 0))
                     came = await self._receiver.count(session) - before
                     if came >= len(memory) * wanted / MEMORY_TIMES:
                         memory.append((came, worker.memory()))
