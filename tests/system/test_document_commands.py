@@ -33,6 +33,7 @@ NOT_RUN = {
 IN_PROSE = {
     "kubectl": "needs a cluster",
     "rabbitmqctl clear_parameter shovel": "tests/faults/test_moving.py clears it",
+    "rabbitmqctl delete_queue": "needs a broker on this host",
     "systemctl": "needs systemd as the first process",
     "docker compose": "tests/packaging/test_compose.py reads the file",
     "getent hosts": "NAME is the reader's",
