@@ -91,9 +91,14 @@ class Message:
     cut_from: Whole | None = None
 
     @property
+    def unexplained(self) -> int:
+        """How many times it was given back for no known reason."""
+        return self.delivery_count - self.survived
+
+    @property
     def suspect(self) -> bool:
         """True if the message may be what kills the process."""
-        return self.delivery_count - self.survived >= SUSPECT
+        return self.unexplained >= SUSPECT
 
     @property
     def worn_out(self) -> bool:

@@ -171,6 +171,11 @@ class Admission(Generic[Ticket]):
         self._busy[one.key] = self._ready[one.side][one.key] = one
         return Wait()
 
+    def insist(self, client: Client, lane: Lane, ticket: Ticket, now: float) -> Go:
+        """Attempt the delivery whatever its client does."""
+        self._begin(self._state(client, now), ticket, lane, now)
+        return Go()
+
     def _away(self, one: KnownClient[Ticket], now: float, age: float = math.inf) -> Later:
         paused = now < one.paused_until
         if one.up and not paused:

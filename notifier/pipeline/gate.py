@@ -31,6 +31,9 @@ from notifier.pipeline.known_client import SHARE_OF_OUTAGE, Change, Key, KnownCl
 from notifier.pipeline.ledger import HeldMessage
 from notifier.pipeline.slots import most_of_lane
 
+# Times that a message was given back for no known reason, from which on its delivery is attempted whatever its client
+# does. It may be what kills the process, and to be put off would begin its count anew: it would never be buried.
+INSIST = 2
 SHORT_LIVED = 60.0  # seconds: a delivery that may wait no longer is not parked, or it would expire unseen
 
 
@@ -106,6 +109,8 @@ class Gate:
         ahead, delivery, key = self._ahead(), ticket.delivery, ticket.client.key
         if delivery.charged_at is not None and self._admission.was_down(key, delivery.charged_at - ahead):
             ticket.delivery = delivery = replace(delivery, backoffs=max(0, delivery.charged - 1), charged_at=None)
+        if ticket.held.message.unexplained >= INSIST:
+            return self._admission.insist(ticket.client, ticket.held.lane, ticket, self._tools.steady())
         begun_at = delivery.begun_at
         answer = self._admission.ask(
             ticket.client,

@@ -15,6 +15,7 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from tests.faults.conftest import Form, Tell
 from tests.faults.rig import CLIENTS, Rig, rig
+from tests.rabbit_options import BUCKETS
 from tests.system import ledger
 from tests.system.broker import broker
 from tests.system.waiting import until
@@ -22,7 +23,7 @@ from tests.system.worker_process import ROOT, worker
 
 POISON = 5  # the number of the event that kills: among the first, so that every worker comes to it at once
 LIMIT = 100  # the topology's `x-delivery-limit`
-LANES = ("events", "retries")
+LANES = ("events", "retries", *(f"parked-{number:02}.delay.1024s" for number in range(BUCKETS)))
 PATIENCE = 600.0  # seconds; a life takes one or two
 
 
