@@ -21,7 +21,7 @@ HELD = 240.0  # seconds: the broker tries a target that was missing again after 
 
 
 class Down:
-    """`flaky` is down and asks for a pause of 8 s, so nothing for it comes due within 4 s."""
+    """`flaky` rejects its tokens, and each is retried after some 8 s: nothing for it comes due within 4 s."""
 
     def __init__(self) -> None:
         self.over = False
@@ -29,7 +29,7 @@ class Down:
     async def __call__(self, hit: Hit) -> Answer:
         """Answer a request."""
         if hit.path == "/flaky" and not self.over:
-            return web.Response(status=503, headers={"Retry-After": "8"})
+            return web.Response(status=400)
         answer = await judge(hit)
         return 200 if hit.path == "/flaky" else answer
 
@@ -53,6 +53,8 @@ async def test_retries_deleted(tmp_path: Path, amqp_url: str, prefix: str, tell:
     """The worker declares the queue again before anything comes due, and the deliveries still wait."""
     async with rig(tmp_path, amqp_url, prefix) as made:
         made.clients.judge = down = Down()
+        made.site.config["delivery"]["retry"] = {"base": "8s"}
+        made.site.write()
         async with worker(made.site) as running:
             await all_delayed(made)
             async with broker(amqp_url, prefix) as rabbit:
@@ -77,6 +79,8 @@ async def test_retries_missing_when_due(
     """No worker runs that could declare the queue. No queue shows the deliveries, and yet none is lost."""
     async with rig(tmp_path, module_node.url, queues) as made:
         made.clients.judge = down = Down()
+        made.site.config["delivery"]["retry"] = {"base": "8s"}
+        made.site.write()
         async with worker(made.site) as running:
             await all_delayed(made)
             assert await running.stop() == 0
