@@ -34,10 +34,9 @@ def answers(flaky_every: int, within: float = ANSWER) -> Callable[[Hit], Awaitab
 
     async def judge(hit: Hit) -> int:
         await asyncio.sleep(within)
-        number = int(hit.who)
-        if hit.path == "/refusing" and refuses(number):
+        if hit.path == "/refusing" and refuses(int(hit.who)):
             return 403
-        fails = hit.path == "/flaky" and flaky_every and number % flaky_every == 0 and hit.nth == 1
+        fails = hit.path == "/flaky" and flaky_every and hit.nth == 1 and int(hit.who) % flaky_every == 0
         return 503 if fails else 200
 
     return judge
