@@ -10,7 +10,7 @@ is enough). It must not join what scheduled it, or it would be acked as settled 
 Once a retry is durable, it stands for the delivery, and a copy of the event has nothing left to do. If the copy were
 attempted as well, the client might be told twice. While the retry is being made here, the copy shares its fate. Only
 what an event asks for is compared with this memory: the retry itself must go on, and so must a dead letter that is
-replayed as a delivery of its own.
+replayed as a delivery of its own. A retry that comes while a copy is attempted waits until that attempt has its fate.
 
 A dead letter is forgotten: whoever sends its event again wants another try. But another worker may have taken the
 retry and given it up, unknown here. So a retry stands for its delivery only until it can have left its first delay
@@ -74,7 +74,7 @@ class Apart:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Its retry is on its way to some worker, mostly to this one: begin it again at `until`."""
+    """Another message of the delivery is on its way here, or is attempted here: begin it again at `until`."""
 
     until: float
 
@@ -92,6 +92,7 @@ class Duplicates(Generic[Holder]):
         self._older: dict[str, float] = {}
         self._in_flight: dict[tuple[str, Hashable], list[Holder]] = {}
         self._retries: dict[str, Hashable] = {}  # by id: the stage of what is in flight here and is not of an event
+        self._copies: dict[str, Hashable] = {}  # likewise of what an event asked for
 
     def begin(
         self,
@@ -122,7 +123,11 @@ class Duplicates(Generic[Holder]):
         if of_event and until is not None and now < until + ARRIVAL:
             return Expected(until + ARRIVAL) if lapsed else Known()
         if not of_event:
+            if delivery_id in self._copies:
+                return Expected(now)
             self._retries[delivery_id] = stage
+        else:
+            self._copies[delivery_id] = stage
         if until is not None:  # it is here again, and copies may share its fate
             self._until.pop(delivery_id, None)
             self._older.pop(delivery_id, None)
@@ -138,8 +143,9 @@ class Duplicates(Generic[Holder]):
         """Note that the delivery has a durable fate. Returns every holder that waited for it, the first included."""
         if delivered:
             self._remember(delivery_id, math.inf)
-        if self._retries.get(delivery_id) == stage:
-            del self._retries[delivery_id]
+        for of_one_kind in (self._retries, self._copies):
+            if of_one_kind.get(delivery_id) == stage:
+                del of_one_kind[delivery_id]
         return self._in_flight.pop((delivery_id, stage), [])
 
     def _stands_until(self, delivery_id: str) -> float | None:

@@ -59,7 +59,8 @@ async def test_a_drain_counts_each_delivery_once_and_verifies_its_token(name: st
     (ceiling, worker), *others = found.rounds
     assert not others
     assert found.complete
-    assert (ceiling.came, worker.came) == (100, 100)
+    assert ceiling.came == 100
+    assert worker.came >= 100 if case.failing else worker.came == 100
     assert found.verified == (0 if case.failing else 100)
     assert worker.memory > 10
     assert set(ceiling.stages) <= set(stages.NAMES)

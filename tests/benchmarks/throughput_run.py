@@ -112,7 +112,7 @@ class Drain:
 
     @property
     def complete(self) -> bool:
-        """True if each came and none twice. `beyond`: more were waiting than are counted."""
+        """True if each came and none twice. `beyond`: more may come than are waited for."""
         return self.came >= self.wanted if self.beyond else self.came == self.wanted
 
 
@@ -287,7 +287,8 @@ class Bench:
                 found = await watched(count, worker.cpu, wanted, every)
                 stages = costs(await worker.looks(), found.cpu) if self._looked_at else {}
                 scrape = await scraped(worker) if self._case.series is not None else None
-                beyond = self._case.backlog > self._events
+                # A client that refuses is tried again, which counts once more.
+                beyond = self._case.failing or self._case.backlog > self._events
                 return replace(
                     found, memory=worker.peak(), stages=stages, beyond=beyond, memory_at=memory, scrape=scrape
                 )

@@ -6,7 +6,7 @@ import pytest
 
 from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.verdict import Dead, Defer, RetryAt
-from notifier.pipeline.duplicates import LONGEST_STANDING, Apart, Duplicates, First, Joined, Known, stands_for
+from notifier.pipeline.duplicates import LONGEST_STANDING, Apart, Duplicates, Expected, First, Joined, Known, stands_for
 
 NOW = 1000.0
 HOP = 4.0
@@ -89,6 +89,18 @@ def test_a_retry_never_joins_what_scheduled_it() -> None:
     assert seen.end("d", 0, delivered=False) == ["one"]
     assert seen.end("d", 1, delivered=True) == ["its retry"]
     assert seen.begin("d", 2, "late", NOW + HOP) == Known()
+
+
+def test_a_retry_waits_for_a_copy_that_is_attempted() -> None:
+    """The client is not told by both. If the copy fails, the retry goes on."""
+    seen: Duplicates[str] = Duplicates()
+    assert seen.begin("d", 0, "copy", NOW, of_event=True) == First()
+    assert seen.begin("d", 1, "retry", NOW) == Expected(NOW)
+    seen.end("d", 0, delivered=False)
+    assert seen.begin("d", 1, "retry", NOW) == First()
+    assert seen.begin("e", 0, "copy", NOW, of_event=True) == First()
+    seen.end("e", 0, delivered=True)
+    assert seen.begin("e", 1, "retry", NOW) == Known()
 
 
 def test_a_retry_given_up_before_its_scheduling_is_confirmed_leaves_nothing_behind() -> None:
