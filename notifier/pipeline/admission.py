@@ -147,23 +147,23 @@ class Admission(Generic[Ticket]):
         now: float,
         *,
         fresh: bool = False,
-        fetched: bool = False,
+        was_parked: bool = False,
         leash: float | None = None,
         age: float = math.inf,
     ) -> Go | Wait | Later:
         """Say whether the delivery may be attempted.
 
-        `fresh`: no worker had it in hand before. `fetched`: it was parked. `leash`: it is a leash that was due then.
-        `age`: seconds since a worker first had it in hand.
+        `fresh`: no worker had it in hand before. `was_parked`: it comes from its bucket. `leash`: it is a leash that
+        was due then. `age`: seconds since a worker first had it in hand.
         """
         one = self._state(client, now)
-        one.parked = one.parked or fetched  # more may be parked with it, of which this worker did not know
+        one.parked = one.parked or was_parked  # more may be parked with it, of which this worker did not know
         if leash is not None:
             one.leash_came(leash, now)
         if not one.waiting and self._may_start(one, lane, now, fresh=fresh):
             self._begin(one, ticket, lane, now)
             return Go()
-        may_wait = (fetched and one.up) or self._may_wait(one, now)
+        may_wait = (was_parked and one.up) or self._may_wait(one, now)
         if self._stopped(one, now, fresh=fresh) or not may_wait:
             return self._away(one, now, age)
         one.push(lane, ticket)
@@ -171,9 +171,11 @@ class Admission(Generic[Ticket]):
         self._busy[one.key] = self._ready[one.side][one.key] = one
         return Wait()
 
-    def insist(self, client: Client, lane: Lane, ticket: Ticket, now: float) -> Go:
+    def insist(self, client: Client, lane: Lane, ticket: Ticket, now: float, *, was_parked: bool) -> Go:
         """Attempt the delivery whatever its client does."""
-        self._begin(self._state(client, now), ticket, lane, now)
+        one = self._state(client, now)
+        one.parked = one.parked or was_parked
+        self._begin(one, ticket, lane, now)
         return Go()
 
     def _away(self, one: KnownClient[Ticket], now: float, age: float = math.inf) -> Later:

@@ -44,7 +44,7 @@ class Ticket:
     held: HeldMessage
     delivery: Delivery
     client: Client
-    fetched: bool = False
+    was_parked: bool = False
 
 
 class Gate:
@@ -110,7 +110,8 @@ class Gate:
         if delivery.charged_at is not None and self._admission.was_down(key, delivery.charged_at - ahead):
             ticket.delivery = delivery = replace(delivery, backoffs=max(0, delivery.charged - 1), charged_at=None)
         if ticket.held.message.unexplained >= INSIST:
-            return self._admission.insist(ticket.client, ticket.held.lane, ticket, self._tools.steady())
+            lane, now = ticket.held.lane, self._tools.steady()
+            return self._admission.insist(ticket.client, lane, ticket, now, was_parked=ticket.was_parked)
         begun_at = delivery.begun_at
         answer = self._admission.ask(
             ticket.client,
@@ -118,7 +119,7 @@ class Gate:
             ticket,
             self._tools.steady(),
             fresh=begun_at is None,
-            fetched=ticket.fetched,
+            was_parked=ticket.was_parked,
             leash=None if delivery.leash is None else delivery.leash - ahead,
             age=0.0 if begun_at is None else max(0.0, self._tools.clock() - begun_at),
         )

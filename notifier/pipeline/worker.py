@@ -101,7 +101,7 @@ class Worker:
             self._selection.put(held)
             return True
         held.look(self._intake)
-        useful = held.ahead is None or self._begin(held, held.give(self._intake), fetched=True)
+        useful = held.ahead is None or self._begin(held, held.give(self._intake))
         self._ledger.close(held)
         return useful
 
@@ -221,12 +221,12 @@ class Worker:
             self._making_room = True
             self._put_off(ticket, later)
 
-    def _begin(self, held: HeldMessage, step: Step | Move, *, fetched: bool = False) -> bool:
+    def _begin(self, held: HeldMessage, step: Step | Move) -> bool:
         """Begin what a message asks for. Returns False if it was parked."""
         match step:
             case Delivery():
                 if (begun := self._ledger.open_delivery(held, step)) is not None:
-                    return self._ask(held, begun, fetched=fetched)
+                    return self._ask(held, begun)
             case Skipped():
                 self._tools.observe(step)
             case Send():
@@ -237,9 +237,9 @@ class Worker:
                 self._spawn(self._move(held, step.sends))
         return True
 
-    def _ask(self, held: HeldMessage, delivery: Delivery, *, fetched: bool = False) -> bool:
+    def _ask(self, held: HeldMessage, delivery: Delivery) -> bool:
         """Attempt the delivery, put it off, or give it up. Returns False if it was parked."""
-        if delivery.parked:
+        if was_parked := delivery.parked:
             delivery = replace(delivery, parked=False)
             self._counts.came_back(delivery.key)
         registry = self._registry()
@@ -259,7 +259,7 @@ class Worker:
         if verdict is not None and delivery.leash is not None:
             self._gate.leash_ended(delivery.key)
         if verdict is None and client is not None:
-            ticket = Ticket(held=held, delivery=delivery, client=client, fetched=fetched)
+            ticket = Ticket(held=held, delivery=delivery, client=client, was_parked=was_parked)
             verdict = self._admit(ticket)
             delivery = ticket.delivery
         if verdict is None:

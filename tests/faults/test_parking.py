@@ -261,6 +261,7 @@ async def test_leash_lost(tmp_path: Path, amqp_url: str, prefix: str, chance: ra
             assert await parked(made) == 99
             await sick.recover()
             await until(lambda: parked(made), lambda count: count == 0, 120)
+            await made.clients.until(lambda: len(sick.owed()) == 1, BACK)
             [event] = sick.owed()
             assert f'"{event}"' in lost
             made.publisher.confirmed[event] = ["healthy"]

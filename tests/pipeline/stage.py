@@ -75,7 +75,8 @@ class PlainSigner:
 class MemoryQueue:
     """What was published and acked, in order; `open` unset means that the queue is away. It delays as RabbitMQ does.
 
-    `refused` tells where to something was to be published while it was.
+    `refused` tells where to something was to be published while it was. `given_back`: how often, before, what it gives
+    out of buckets.
     """
 
     clock: Callable[[], float]
@@ -85,6 +86,7 @@ class MemoryQueue:
     log: list[str] = field(default_factory=list)
     buckets: dict[str, list[Outgoing]] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
+    given_back: int = 0
     fault: Exception | None = None
 
     async def publish(self, queue: str, message: Outgoing) -> None:
@@ -111,7 +113,14 @@ class MemoryQueue:
         waiting = self.buckets.get(bucket, [])
         taken, self.buckets[bucket] = waiting[:most], waiting[most:]
         return [
-            Message(lane=Lane.RETRIES, body=sent.body, tag="fetched", kind=sent.kind, message_id=sent.message_id)
+            Message(
+                lane=Lane.RETRIES,
+                body=sent.body,
+                tag="fetched",
+                kind=sent.kind,
+                message_id=sent.message_id,
+                delivery_count=self.given_back,
+            )
             for sent in taken
         ]
 

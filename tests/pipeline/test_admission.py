@@ -210,7 +210,7 @@ def test_a_tired_leash_lets_another_take_its_place() -> None:
     assert tired is not None
     assert tired.place is Place.PARKED
     assert desk.fetches() == [("shop", 1)]
-    another = desk.ask("shop", fetched=True)
+    another = desk.ask("shop", was_parked=True)
     assert isinstance(another, Later)
     assert another.place is Place.LEASH
     alone = Desk()

@@ -14,6 +14,7 @@ from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import Kind, Lane, Message, Outgoing
 from notifier.pipeline import fetching
 from notifier.pipeline.facts import ClientRecovered, ClientServed
+from notifier.pipeline.gate import INSIST
 from notifier.pipeline.selection import GATHER
 from tests.pipeline.stage import ISS, PARKED, Stage, answers, client, running
 
@@ -40,7 +41,7 @@ def in_bucket(stage: Stage, count: int, client_id: str = "shop", bucket: str = S
     for number in range(count):
         delivery = Delivery(
             id=f"{client_id}-{number}", event_id="e", id_given=True, iss=ISS, client_id=client_id, sub="s", sid="s",
-            first_taken_at=stage.now,
+            first_taken_at=stage.now, parked=True,
         )  # fmt: skip
         body = dump_delivery(delivery, due=stage.now)
         sent = Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id)
@@ -161,14 +162,19 @@ async def test_a_leash_that_dies_in_a_pause_is_followed_by_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "needed"),
-    [pytest.param(0, 1, id="at the start at its first look"), pytest.param(1, 2, id="later at its second look")],
+    ("before", "needed", "given_back"),
+    [
+        pytest.param(0, 1, 0, id="at the start at its first look"),
+        pytest.param(1, 2, 0, id="later at its second look"),
+        pytest.param(0, 1, INSIST, id="whose deliveries a worker had fetched that was killed"),
+    ],
 )
 async def test_the_audit_finds_a_bucket_that_nobody_looks_after(
-    monkeypatch: pytest.MonkeyPatch, before: int, needed: int
+    monkeypatch: pytest.MonkeyPatch, before: int, needed: int, given_back: int
 ) -> None:
     """Later, what it sees first may be on its way out. All of the bucket is served then, not one a look."""
     stage = Stage(client("shop"))
+    stage.queue.given_back = given_back
     looks = 0
     parked = stage.queue.parked
 
