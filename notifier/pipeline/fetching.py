@@ -2,8 +2,9 @@
 
 Two nets catch what a lost leash would leave behind. The watch looks at the buckets of clients that recovered a minute
 ago at most: other workers park there until their own rest ends. The audit looks at all buckets now and then: one that
-was not empty twice, and that nobody looks after, gives out one delivery, which becomes a leash. Its first look comes
-soon after the start, and once is enough then: the worker before may have died in the middle of a drain, with no leash.
+was not empty twice, and that nobody looks after, gives out a few deliveries, of which one becomes a leash. A few, so that
+one that kills the process does not hide those behind it. Its first look comes soon after the start, and once is enough
+then: the worker before may have died in the middle of a drain, with no leash.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import Message
 from notifier.pipeline.bucket_counts import BucketCounts
+from notifier.pipeline.drains import AT_ONCE
 from notifier.pipeline.gate import Gate
 from notifier.pipeline.known_client import Key
 from notifier.pipeline.ports import Parking
@@ -103,7 +105,7 @@ class Fetching:
                 self._counts.seen(filled)
                 forgotten = filled if before is None else filled & before
                 for bucket in forgotten - {self._parking.bucket(key) for key in self._gate.looked_after()}:
-                    for message in await self._parking.fetch(bucket, 1):
+                    for message in await self._parking.fetch(bucket, AT_ONCE):
                         self._take(message)
             except QueueUnavailable:
                 continue
