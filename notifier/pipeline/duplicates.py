@@ -5,12 +5,13 @@ Only ids that a publisher gave mark a duplicate. A made-up id is new at every re
 with one body.
 
 A delivery's retry has its id too, and may come back before its scheduling is confirmed here (a loop held for a second
-is enough). It must not join what scheduled it, or it would be acked as settled and be lost. Hence the stage.
+is enough). It must not join what scheduled it, or it would be acked as settled and be lost. Hence the stage: of two
+stages of one delivery, the second waits until the first has its fate.
 
 Once a retry is durable, it stands for the delivery, and a copy of the event has nothing left to do. If the copy were
 attempted as well, the client might be told twice. While the retry is being made here, the copy shares its fate. Only
 what an event asks for is compared with this memory: the retry itself must go on, and so must a dead letter that is
-replayed as a delivery of its own. A retry that comes while a copy is attempted waits until that attempt has its fate.
+replayed as a delivery of its own.
 
 A dead letter is forgotten: whoever sends its event again wants another try. But another worker may have taken the
 retry and given it up, unknown here. So a retry stands for its delivery only until it can have left its first delay
@@ -90,9 +91,7 @@ class Duplicates(Generic[Holder]):
         self._remembered = remembered
         self._until: dict[str, float] = {}
         self._older: dict[str, float] = {}
-        self._in_flight: dict[tuple[str, Hashable], list[Holder]] = {}
-        self._retries: dict[str, Hashable] = {}  # by id: the stage of what is in flight here and is not of an event
-        self._copies: dict[str, Hashable] = {}  # likewise of what an event asked for
+        self._in_flight: dict[str, tuple[Hashable, list[Holder]]] = {}  # by id: its stage, and who waits for its fate
 
     def begin(
         self,
@@ -112,26 +111,21 @@ class Duplicates(Generic[Holder]):
         until = self._stands_until(delivery_id)
         if until == math.inf:
             return Known()
-        if of_event:
-            stage = self._retries.get(delivery_id, stage)
         lapsed = until is not None and until <= now
-        if (others := self._in_flight.get((delivery_id, stage))) is not None:
+        if (found := self._in_flight.get(delivery_id)) is not None:
+            its_stage, others = found
+            if not of_event and stage != its_stage:
+                return Expected(now)
             if lapsed and not redelivered:
                 return Apart()
             others.append(holder)
             return Joined()
         if of_event and until is not None and now < until + ARRIVAL:
             return Expected(until + ARRIVAL) if lapsed else Known()
-        if not of_event:
-            if delivery_id in self._copies:
-                return Expected(now)
-            self._retries[delivery_id] = stage
-        else:
-            self._copies[delivery_id] = stage
         if until is not None:  # it is here again, and copies may share its fate
             self._until.pop(delivery_id, None)
             self._older.pop(delivery_id, None)
-        self._in_flight[delivery_id, stage] = [holder]
+        self._in_flight[delivery_id] = (stage, [holder])
         return First()
 
     def leaves(self, delivery_id: str, until: float) -> None:
@@ -139,14 +133,12 @@ class Duplicates(Generic[Holder]):
         if self._stands_until(delivery_id) != math.inf:  # otherwise a copy was delivered
             self._remember(delivery_id, until)
 
-    def end(self, delivery_id: str, stage: Hashable, *, delivered: bool) -> list[Holder]:
+    def end(self, delivery_id: str, *, delivered: bool) -> list[Holder]:
         """Note that the delivery has a durable fate. Returns every holder that waited for it, the first included."""
         if delivered:
             self._remember(delivery_id, math.inf)
-        for of_one_kind in (self._retries, self._copies):
-            if of_one_kind.get(delivery_id) == stage:
-                del of_one_kind[delivery_id]
-        return self._in_flight.pop((delivery_id, stage), [])
+        _, holders = self._in_flight.pop(delivery_id)
+        return holders
 
     def _stands_until(self, delivery_id: str) -> float | None:
         found = self._until.get(delivery_id)

@@ -2,9 +2,9 @@
 
 Two nets catch what a lost leash would leave behind. The watch looks at the buckets of clients that recovered a minute
 ago at most: other workers park there until their own rest ends. The audit looks at all buckets now and then: one that
-was not empty twice, and that nobody looks after, gives out a few deliveries, of which one becomes a leash. A few, so that
-one that kills the process does not hide those behind it. Its first look comes soon after the start, and once is enough
-then: the worker before may have died in the middle of a drain, with no leash.
+was not empty twice, and that nobody looks after, gives out a few deliveries, of which one becomes a leash. They are
+a few, so that one that kills the process does not hide those behind it. Its first look comes soon after the start, and
+once is enough then: the worker before may have died in the middle of a drain, with no leash.
 """
 
 import asyncio

@@ -220,5 +220,5 @@ class Ledger:
         if not begun.id_given:
             self.settle(held)
             return
-        for holder in self._duplicates.end(begun.id, begun.stage, delivered=isinstance(verdict, Done)):
+        for holder in self._duplicates.end(begun.id, delivered=isinstance(verdict, Done)):
             self.settle(holder)

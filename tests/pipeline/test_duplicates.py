@@ -14,10 +14,10 @@ BURIED = -math.inf
 """Until when a dead letter stands for its delivery: not at all."""
 
 
-def put_off(seen: Duplicates[str], delivery_id: str = "d", stage: int = 0, now: float = NOW) -> None:
+def put_off(seen: Duplicates[str], delivery_id: str = "d", now: float = NOW) -> None:
     """What is in flight has a retry by now, or a deferral, that comes back after `HOP`."""
     seen.leaves(delivery_id, now + HOP)
-    seen.end(delivery_id, stage, delivered=False)
+    seen.end(delivery_id, delivered=False)
 
 
 def test_a_second_copy_shares_the_fate_of_the_first() -> None:
@@ -25,7 +25,7 @@ def test_a_second_copy_shares_the_fate_of_the_first() -> None:
     seen: Duplicates[str] = Duplicates()
     assert seen.begin("d", 0, "one", NOW) == First()
     assert seen.begin("d", 0, "two", NOW) == Joined()
-    assert seen.end("d", 0, delivered=True) == ["one", "two"]
+    assert seen.end("d", delivered=True) == ["one", "two"]
     assert seen.begin("d", 0, "three", NOW + 1e6) == Known()
 
 
@@ -45,7 +45,7 @@ def test_a_retry_stands_for_its_delivery() -> None:
     assert seen.begin("d", 0, "copy", NOW + HOP - 0.01, of_event=True) == Known()
     assert seen.begin("d", 1, "retry", NOW + HOP) == First()
     assert seen.begin("d", 0, "copy", NOW + HOP + 100, of_event=True) == Joined()
-    assert seen.end("d", 1, delivered=False) == ["retry", "copy"]
+    assert seen.end("d", delivered=False) == ["retry", "copy"]
 
 
 def test_what_was_given_up_may_be_sent_again() -> None:
@@ -55,7 +55,7 @@ def test_what_was_given_up_may_be_sent_again() -> None:
     put_off(seen)
     seen.begin("d", 1, "retry", NOW + HOP)
     seen.leaves("d", BURIED)
-    seen.end("d", 1, delivered=False)
+    seen.end("d", delivered=False)
     assert seen.begin("d", 0, "sent again", NOW + HOP, of_event=True) == First()
 
 
@@ -67,7 +67,7 @@ def test_nobody_shares_a_fate_that_may_be_known_already(*, of_event: bool) -> No
     assert seen.begin("d", 0, "copy", NOW, of_event=of_event) == Joined()
     seen.leaves("d", BURIED)
     assert seen.begin("d", 0, "answer", NOW, of_event=of_event) == Apart()
-    assert seen.end("d", 0, delivered=False) == ["one", "copy"]
+    assert seen.end("d", delivered=False) == ["one", "copy"]
 
 
 def test_nobody_shares_the_fate_of_what_may_be_given_up_elsewhere() -> None:
@@ -77,54 +77,36 @@ def test_nobody_shares_the_fate_of_what_may_be_given_up_elsewhere() -> None:
     seen.leaves("d", NOW + HOP)
     assert seen.begin("d", 0, "copy", NOW + HOP - 0.01, of_event=True) == Joined()
     assert seen.begin("d", 0, "sent again", NOW + HOP, of_event=True) == Apart()
-    assert seen.end("d", 0, delivered=False) == ["one", "copy"]
+    assert seen.end("d", delivered=False) == ["one", "copy"]
 
 
-def test_a_retry_never_joins_what_scheduled_it() -> None:
+def test_a_retry_waits_for_what_scheduled_it() -> None:
     """It may come back before its scheduling is confirmed: the only durable copy must not be acked with the first."""
     seen: Duplicates[str] = Duplicates()
-    seen.begin("d", 0, "one", NOW)
+    seen.begin("d", 0, "one", NOW, of_event=True)
     seen.leaves("d", NOW + HOP)
+    assert seen.begin("d", 1, "its retry", NOW + HOP) == Expected(NOW + HOP)
+    assert seen.end("d", delivered=False) == ["one"]
     assert seen.begin("d", 1, "its retry", NOW + HOP) == First()
-    assert seen.end("d", 0, delivered=False) == ["one"]
-    assert seen.end("d", 1, delivered=True) == ["its retry"]
+    assert seen.end("d", delivered=True) == ["its retry"]
     assert seen.begin("d", 2, "late", NOW + HOP) == Known()
 
 
 def test_a_retry_waits_for_a_copy_that_is_attempted() -> None:
-    """The client is not told by both. If the copy fails, the retry goes on."""
+    """The client is not told by both."""
     seen: Duplicates[str] = Duplicates()
     assert seen.begin("d", 0, "copy", NOW, of_event=True) == First()
     assert seen.begin("d", 1, "retry", NOW) == Expected(NOW)
-    seen.end("d", 0, delivered=False)
-    assert seen.begin("d", 1, "retry", NOW) == First()
-    assert seen.begin("e", 0, "copy", NOW, of_event=True) == First()
-    seen.end("e", 0, delivered=True)
-    assert seen.begin("e", 1, "retry", NOW) == Known()
-
-
-def test_a_retry_given_up_before_its_scheduling_is_confirmed_leaves_nothing_behind() -> None:
-    """Else the event sent again would be taken for put off."""
-    seen: Duplicates[str] = Duplicates()
-    seen.begin("d", 0, "one", NOW, of_event=True)
-    seen.leaves("d", NOW + HOP)
-    seen.begin("d", 1, "its retry", NOW + HOP)
-    seen.leaves("d", BURIED)
-    seen.end("d", 1, delivered=False)
-    assert seen.begin("d", 0, "sent again", NOW + HOP, of_event=True) == Apart()
-    seen.end("d", 0, delivered=False)
-    assert seen.begin("d", 0, "sent again", NOW + HOP, of_event=True) == First()
+    seen.end("d", delivered=True)
+    assert seen.begin("d", 1, "retry", NOW) == Known()
 
 
 def test_delivered_is_the_last_word() -> None:
-    """Whatever else ends later: the retry that was quicker than its scheduling, a copy that was given up."""
+    """Whatever is made durable later, and whichever stage comes."""
     seen: Duplicates[str] = Duplicates()
-    for stage in range(3):
-        seen.begin("d", stage, "one", NOW)
-    seen.end("d", 1, delivered=True)
-    put_off(seen)
+    seen.begin("d", 0, "one", NOW)
+    seen.end("d", delivered=True)
     seen.leaves("d", BURIED)
-    seen.end("d", 2, delivered=False)
     assert seen.begin("d", 3, "late", NOW + 1e6) == Known()
 
 
@@ -133,7 +115,7 @@ def test_memory_is_bounded() -> None:
     seen: Duplicates[str] = Duplicates(remembered=2)
     for name in "abcde":
         seen.begin(name, 0, "x", NOW)
-        seen.end(name, 0, delivered=True)
+        seen.end(name, delivered=True)
     assert [seen.begin(name, 0, "x", NOW) for name in "edcba"] == [Known(), Known(), Known(), First(), First()]
 
 
@@ -143,7 +125,7 @@ def test_what_is_given_up_is_forgotten_however_long_ago_its_retry_was() -> None:
     for name, until, delivered in (("a", NOW + HOP, False), ("b", NOW, True), ("a", BURIED, False)):
         seen.begin(name, 0, "x", NOW)
         seen.leaves(name, until)
-        seen.end(name, 0, delivered=delivered)
+        seen.end(name, delivered=delivered)
     assert seen.begin("a", 0, "x", NOW, of_event=True) == First()
     assert seen.begin("b", 0, "x", NOW) == Known()
 
