@@ -68,6 +68,12 @@ def test_a_few_failures_limit_nobody() -> None:
     assert (overload.spacing, made >= 15 / WANTED - 2) == (0, True)
 
 
+def test_a_client_that_was_down_for_a_moment_has_its_full_pace() -> None:
+    """A trial, if one begins at all, ends with the full pace."""
+    overload, made, _ = attempts(lambda _number, now: 10 <= now % 30 < 11, seconds=120)
+    assert (overload.spacing, made >= 0.95 * 60 / WANTED) == (0, True)
+
+
 def test_a_client_that_was_down_begins_anew() -> None:
     """What it bore before tells nothing of it now."""
     overload, _, _ = attempts(twenty_a_second(), seconds=20)

@@ -16,7 +16,7 @@ BACKOFF = 2.0  # of one that failed before its client was taken for down: it wai
 BACKLOG = 64  # a second: half of the pace of a client that answers after 0.25 s
 
 
-def _recovery(name: str, how: Outage, *, short: bool = False) -> Case:
+def _recovery(name: str, how: Outage, *, backoff: float = BACKOFF, short: bool = False) -> Case:
     """Delivery begins within half of the outage and 3 s, and goes on at the client's pace. New ones come at once."""
     allowed = how.allowed + how.slowly
 
@@ -29,7 +29,7 @@ def _recovery(name: str, how: Outage, *, short: bool = False) -> Case:
             new = max(it.fresh, it.later) <= HUNG
         if how.slowly:
             return Finding(said, it.begun <= allowed and it.lag < math.inf)
-        return Finding(said, it.begun <= allowed and it.lag <= allowed + BACKOFF + drained and new)
+        return Finding(said, it.begun <= allowed and it.lag <= allowed + backoff + drained and new)
 
     return Case(name=f"recovery-{name}", goal=f"begins ≤ {allowed:g} s, new ≤ 1 s", measure=measure, short=short)
 
@@ -56,6 +56,10 @@ def recovery() -> Iterator[Case]:
                 how = Outage(seconds=length, bad=bad, waiting=1, after=0, workers=workers)
                 yield _recovery(name, how, short=length == 45)
     yield _recovery("many-60", Outage(seconds=60, bad=refuses, waiting=10_000, beside=0.5))
+    for moment in (0.5, 1, 2, 3):  # too short for it to be taken for down
+        for rate in (10.0, 30.0):
+            how = Outage(seconds=moment, bad=answers_503, rate=rate, after=rate)
+            yield _recovery(f"moment-{moment:g}-{rate:g}", how, backoff=3 * BACKOFF, short=moment == 1)
     for slowly in (10, 30, 60, 120):
         yield _recovery(
             f"slowly-{slowly}", Outage(seconds=45, bad=refuses, slowly=slowly, after=10), short=slowly == 10
