@@ -47,13 +47,17 @@ def recovery(found: Cases) -> str:
         if name in found and case.ends
     ]
     partial = [
-        [f"`{name}`", *_seconds(found[name], "p50", "p95", "ideal_p95", "p99", "took", "attempts")]
+        [
+            f"`{name}`",
+            *_seconds(found[name], "p50", "p95", "ideal_p95", "p99", "took", "attempts"),
+            f"{found[name]['found']['account']['missing']:,} of {found[name]['found']['account']['expected']:,}",
+        ]
         for name, case in OUTAGES.items()
         if name in found and not case.ends
     ]
     heads = (
         "| outage | first, s | last, s | after the first success, s | 5 s after the recovery, s | attempts |",
-        "| fault | p50, s | p95, s | p95 of an ideal sender, s | p99, s | all delivered after, s | attempts |",
+        "| fault | p50, s | p95, s | p95 of an ideal sender, s | p99, s | last, s | attempts | still waiting |",
     )
     tables = [rows(head, lines) for head, lines in zip(heads, (outages, partial), strict=True) if lines]
     return "\n\n".join([*tables, "![How late logouts are after an outage](performance/recovery.svg)"])
