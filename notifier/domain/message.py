@@ -29,6 +29,7 @@ class Kind(StrEnum):
     DELIVERY = "notifier.delivery"
     DEAD_LETTER = "notifier.dead-letter"
     UNREADABLE = "notifier.unreadable"  # a dead letter too: its body is what came, see `unreadable`
+    SOURCED = "notifier.sourced"  # a message of a source, as it came: see `sourced`
 
 
 class NewerKind(str):
@@ -72,7 +73,8 @@ class Message:
     """A message as taken from a queue. `tag` is the adapter's own handle for the ack. `timestamp` in epoch seconds.
 
     With `cut_from` the message was too large for an event, and `body` is its beginning. `survived`: how many of the
-    `delivery_count` times that it was given back this process has lived through.
+    `delivery_count` times that it was given back this process has lived through. `source`: the name of the source by
+    whose own queue it came, None if it came by one of notifier's exchanges.
     """
 
     lane: Lane
@@ -89,6 +91,7 @@ class Message:
     reply_to: ReplyTo | None = None
     survived: int = field(default=0, compare=False)
     cut_from: Whole | None = None
+    source: str | None = None
 
     @property
     def unexplained(self) -> int:

@@ -103,6 +103,8 @@ class Intake:
                 return self._written(message, documents.load_event(message.body), now)
             case Kind.DELIVERY:
                 return Expand(steps=iter((documents.load_delivery(message.body),)), event=None)
+            case Kind.SOURCED:
+                raise MalformedEvent((Mistake("", "no source is known by this release"),))
             case Kind.DEAD_LETTER | Kind.UNREADABLE:
                 raise MalformedEvent((Mistake("", "a dead letter is replayed by `notifier dead-letters replay`"),))
             case NewerKind():

@@ -10,8 +10,9 @@ from pydantic import AwareDatetime, BeforeValidator, Field, SecretStr, Validatio
 from notifier.domain.client import Client, EgressPolicy, RetryPolicy, Route
 from notifier.domain.defaults import BUCKETS, MAX_EVENT, MAX_IN_FLIGHT, MOST_BUCKETS, PREFETCH
 from notifier.domain.message import Lane
-from notifier.domain.registry import Registry
 from notifier.settings.policies import EgressSettings, RetrySettings, TlsSettings, hold_mistake, no_effect
+from notifier.settings.registry_settings import RegistrySettings
+from notifier.settings.source_settings import SourceSettings
 from notifier.settings.values import (
     LONGEST_HOLD,
     Count,
@@ -218,14 +219,6 @@ class DeliverySettings(Section):
         return self
 
 
-class RegistrySettings(Section):
-    """The clients."""
-
-    file: ExistingFile | None = Field(None, description="YAML or JSON: a list of client metadata.")
-    inline: Literal["allow", "deny"] = Field("allow", description="Whether an event may say how to reach a client.")
-    grace: Duration = Field(Registry().grace, description="How long a delivery waits for an unknown client or issuer.")
-
-
 class LogSettings(Section):
     """What is logged, and how."""
 
@@ -272,6 +265,9 @@ def _off(value: object) -> object:
     return "off" if value is False else value  # a bare off is false in YAML
 
 
+SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+
+
 class Settings(Section):
     """notifier's configuration."""
 
@@ -282,6 +278,9 @@ class Settings(Section):
     delivery: DeliverySettings = Field(DeliverySettings(), description="How clients are told.")
     egress: EgressSettings = Field(EgressSettings(), description="Where requests may go.")
     registry: RegistrySettings = Field(RegistrySettings(), description="The clients.")
+    sources: dict[SourceName, SourceSettings] = Field(
+        {}, description="Servers that publish events in their own words, by a name for each."
+    )
     log: LogSettings = Field(LogSettings(), description="Logs.")
     metrics: MetricsSettings = Field(MetricsSettings(), description="Metrics.")
     tracing: TracingSettings | None = Field(

@@ -32,8 +32,8 @@ SMALL = 1024
 # it came by; deliveries, and whatever is put off, to `retries` or through a delay queue; deliveries alone to a bucket.
 _PLACES: Mapping[str, frozenset[Kind]] = MappingProxyType(
     {
-        Lane.EVENTS: frozenset({Kind.EVENT}),
-        Lane.BULK: frozenset({Kind.EVENT}),
+        Lane.EVENTS: frozenset({Kind.EVENT, Kind.SOURCED}),
+        Lane.BULK: frozenset({Kind.EVENT, Kind.SOURCED}),
         Lane.RETRIES: frozenset({Kind.EVENT, Kind.DELIVERY}),
         PARKED: frozenset({Kind.DELIVERY}),
         DEAD: frozenset({Kind.DEAD_LETTER, Kind.UNREADABLE}),

@@ -1,0 +1,124 @@
+"""JSON over HTTP, for the registry sources that are read that way. A redirect is refused: it would take secrets along.
+
+It is used in a thread with an event loop of its own, for one reading at a time. No egress policy applies: the operator
+names the address.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from notifier import __version__
+from notifier.adapters.tls.pem_files import connecting_context
+from notifier.domain.client_rows import SourceFault
+from notifier.domain.errors import OurFault
+from notifier.settings.policies import TlsSettings
+
+BODY_LIMIT = 256 * 1024 * 1024  # bytes of one answer: 100,000 clients with everything about them
+PART = 256 * 1024
+_HEADERS = {"Accept": "application/json", "User-Agent": f"notifier/{__version__}"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebAnswer:
+    """An answer: its status, headers, and its JSON (None if it has none or is not 2xx)."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: Any
+
+
+class Web:
+    """Sends requests to one server. Raises SourceFault for whatever goes wrong before there is an answer."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> WebAnswer:
+        """GET the URL."""
+        return await self._ask("GET", url, headers, None)
+
+    async def post_form(self, url: str, form: Mapping[str, str], headers: Mapping[str, str] | None = None) -> WebAnswer:
+        """POST a form."""
+        return await self._ask("POST", url, headers, form)
+
+    async def _ask(
+        self, method: str, url: str, headers: Mapping[str, str] | None, form: Mapping[str, str] | None
+    ) -> WebAnswer:
+        place = _place(url)
+        try:
+            async with self._session.request(
+                method, url, headers=headers, data=form, allow_redirects=False
+            ) as response:
+                if 300 <= response.status < 400 and response.status != 304:
+                    raise SourceFault(f"{place} answered {response.status}, a redirect, which is not followed")
+                body = await _body(response, place)
+                if not 200 <= response.status < 300:
+                    return WebAnswer(status=response.status, headers=response.headers, content=None)
+                return WebAnswer(status=response.status, headers=response.headers, content=_parsed(body, place))
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise SourceFault(f"{place}: certificate: {_certificate(error)}") from None
+        except aiohttp.ClientError as error:
+            raise SourceFault(f"{place}: {_words(error)}") from None
+
+
+@asynccontextmanager
+async def web(tls: TlsSettings | None, within: float) -> AsyncIterator[Web]:
+    """Open connections for one reading, which ends after `within` seconds. Raises SourceFault."""
+    try:
+        context = connecting_context((tls or TlsSettings()).files())
+    except OurFault as fault:
+        raise SourceFault(str(fault)) from None
+    limits = aiohttp.ClientTimeout(total=None, sock_connect=within)
+    connector = aiohttp.TCPConnector(ssl=context, resolver=aiohttp.ThreadedResolver())
+    try:
+        async with (
+            asyncio.timeout(within),
+            aiohttp.ClientSession(connector=connector, timeout=limits, headers=_HEADERS) as session,
+        ):
+            yield Web(session)
+    except TimeoutError:
+        raise SourceFault(f"not read within {within:g} s (the source's `timeout`)") from None
+
+
+async def _body(response: aiohttp.ClientResponse, place: str) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_chunked(PART):
+        size += len(part)
+        if size > BODY_LIMIT:
+            raise SourceFault(f"{place}: the answer is larger than {BODY_LIMIT // 1024 // 1024} MiB")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _parsed(body: bytes, place: str) -> Any:
+    try:
+        return json.loads(body) if body else None
+    except (ValueError, RecursionError):
+        raise SourceFault(f"{place}: the answer is not JSON") from None
+
+
+def _place(url: str) -> str:
+    """Scheme, host, port and path: a query may hold a secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _certificate(error: aiohttp.ClientConnectorCertificateError) -> str:
+    found = error.certificate_error
+    return getattr(found, "verify_message", None) or type(found).__name__
+
+
+def _words(error: aiohttp.ClientError) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error.strerror or str(error.os_error)
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the connection was closed without an answer"
+    return f"the connection broke ({type(error).__name__})"

@@ -1,0 +1,33 @@
+"""Clients as a registry source answers: rows of metadata, as they are before anybody checked them."""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from notifier.domain.errors import Mistake, NotifierError
+from notifier.domain.frozen import frozen
+
+Row: TypeAlias = Mapping[str, object]
+"""The metadata of one client, by RFC 7591 names: `client_id`, `backchannel_logout_uri`, `notifier` and so on.
+
+What the source does not say is absent. It has no secret of the client. Two further members are not metadata:
+`aliases` is a list of other names of the client that events use (WSO2 names applications by UUID); `issuer` is absent
+where the source's own setting `issuer` tells it. A value is JSON.
+"""
+
+
+@frozen
+class Answer:
+    """All clients of one source, as it answered at `at` (epoch seconds).
+
+    `mark`: what the source needs to ask again whether anything changed, such as an ETag. `faults`: clients that cannot
+    be used, each by its `client_id` as the path; they are not in `rows`. A fault concerns that client alone.
+    """
+
+    rows: Sequence[Row]
+    at: float
+    mark: str | None = None
+    faults: tuple[Mistake, ...] = ()
+
+
+class SourceFault(NotifierError):  # noqa: N818  the name says whose fault it is
+    """A registry source could not be read. The text says why and what to do, in one line and without any secret."""

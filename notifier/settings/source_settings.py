@@ -1,0 +1,73 @@
+"""Sources: where events come from in the words of their own servers."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from notifier.settings.policies import TlsSettings
+from notifier.settings.values import ExistingFile, IssuerId, Section, WebAddress, listed
+
+
+class BindSettings(Section):
+    """An exchange of somebody else. The source's queue is bound to it."""
+
+    exchange: str = Field(min_length=1, max_length=255, description="Its name.")
+    routing_key: str = Field(
+        "#", max_length=255, description="The routing key, or a pattern if it is a topic exchange."
+    )
+
+
+class HmacSettings(Section):
+    """A signature of the body in a header."""
+
+    header: str = Field(min_length=1, description="The header with the signature, in hexadecimal or base64.")
+    secret_file: ExistingFile = Field(description="A file with the secret.")
+    algorithm: Literal["sha1", "sha256", "sha512"] = Field("sha256", description="The hash.")
+    prefix: str = Field("", description="What stands before the signature, such as `sha256=`.")
+
+
+class SetSettings(Section):
+    """A Security Event Token (RFC 8417) as the body. It is verified by the keys that its issuer publishes."""
+
+    issuer: IssuerId = Field(description="The `iss` that it must have.")
+    jwks_uri: WebAddress = Field(description="Where the issuer publishes its keys.")
+    audience: str = Field(min_length=1, description="The `aud` that it must have.")
+    tls: TlsSettings | None = Field(None, description="TLS when `jwks_uri` is read.")
+
+
+class SourceHttpSettings(Section):
+    """How a caller of `POST /v1/events/NAME` proves who it is. One of the three."""
+
+    header: str | None = Field(None, min_length=1, description="The header with the secret of `value_file`.")
+    value_file: ExistingFile | None = Field(None, description="A file with the whole value of `header`.")
+    hmac: HmacSettings | None = Field(None, description="The body is signed with a secret.")
+    set: SetSettings | None = Field(None, description="The body is a Security Event Token.")
+
+    @model_validator(mode="after")
+    def _one_proof(self) -> Self:
+        if (self.header is None) != (self.value_file is None):
+            raise ValueError("header and value_file belong together; give both or none")
+        given = [name for name in ("header", "hmac", "set") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs one of header (with value_file), hmac and set; {len(given)} are given")
+        return self
+
+
+class SourceSettings(Section):
+    """A server that publishes events in its own words."""
+
+    preset: str | None = Field(None, description="A known server, by name. What is given here replaces its members.")
+    issuer: IssuerId | None = Field(None, description="The `iss` of its events, if they name none.")
+    issuers: dict[str, IssuerId] | None = Field(None, description="What its events name → `iss`.")
+    envelope: Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])] | None = (
+        Field(
+            None,
+            description="What is around the event, from the outside in: `masstransit`, `nservicebus`, or an"
+            " expression that gives a list, each member of which is an event (`@` if the document is the list).",
+        )
+    )
+    ignore_case: bool | None = Field(None, description="Lower all member names, and drop `_`, before anything is read.")
+    when: str | None = Field(None, description="An expression. An event for which it is false is ignored.")
+    event: dict[str, str] | None = Field(None, description="Member of notifier's event → expression (JMESPath).")
+    bind: tuple[BindSettings, ...] = Field((), description="The exchanges that its queue is bound to.")
+    http: SourceHttpSettings | None = Field(None, description="Take events at `POST /v1/events/NAME`.")
