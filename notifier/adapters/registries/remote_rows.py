@@ -1,0 +1,115 @@
+"""What a row of a remote registry source may say. All sources but files pass their clients through here.
+
+A file is the operator's own. What somebody else's server says about a client must neither make notifier read files of
+this machine, nor loosen the egress policy, nor bring secrets into memory and cache. So secrets and everything that has
+nothing to do with logout are dropped at once, and four sections of `notifier` are refused.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+from notifier.domain.client_rows import Answer, Row
+from notifier.domain.egress import uri_mistake
+from notifier.domain.errors import Mistake
+from notifier.domain.frozen import replace
+from notifier.settings.clients import ClientMetadata
+
+_ROW = frozenset(ClientMetadata.model_fields) | {
+    "aliases",
+    "frontchannel_logout_uri",
+    "frontchannel_logout_session_required",
+}
+_FILES_ONLY = ("egress", "tls", "proxy", "headers")
+PART = 250  # rows, after which the event loop of the worker, in another thread, gets its turn
+PAUSE = 0.001  # seconds
+
+_Key: TypeAlias = tuple[str, str | None]
+
+
+def clean(raw: object, place: str) -> Row | Mistake:
+    """Return what notifier keeps of a client: null and empty text count as absent.
+
+    `place` names the client in the mistake where its `client_id` does not.
+    """
+    if not isinstance(raw, dict):
+        return Mistake(place, "must be the metadata of a client")
+    row = {name: value for name, value in raw.items() if name in _ROW and value is not None and value != ""}
+    client_id = row.get("client_id")
+    if not isinstance(client_id, str):
+        return Mistake(place, "has no client_id" if client_id is None else "client_id must be a text")
+    text = _mistake(row)
+    return row if text is None else Mistake(client_id, text)
+
+
+def _mistake(row: dict[str, Any]) -> str | None:
+    uri = row.get("backchannel_logout_uri")
+    if uri is not None:
+        text = uri_mistake(uri) if isinstance(uri, str) else "must be a text"
+        if text is not None:
+            return f"backchannel_logout_uri {text}"
+    aliases = row.get("aliases", [])
+    if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
+        return "aliases must be a list of texts"
+    ours = row.get("notifier", {})
+    if not isinstance(ours, dict):
+        return "notifier must hold notifier's settings of this client, by name"
+    refused = next((name for name in _FILES_ONLY if ours.get(name) is not None), None)
+    if refused is not None:
+        return (
+            f"notifier.{refused} is taken from files only; write it for this client in a `file` source after this one"
+        )
+    return None
+
+
+class Gathering:
+    """Collects the clients of one reading. A row that equals one of the last answer is that same object.
+
+    A client that comes twice counts once if both are the same: a list that is read by pages may shift meanwhile. Else
+    the later one counts.
+    """
+
+    def __init__(self, last: Answer | None) -> None:
+        self._last = last
+        self._known = {} if last is None else {_key(row): row for row in last.rows}
+        self._rows: dict[_Key, Row] = {}
+        self._faults: dict[str, Mistake] = {}
+        self._read = 0
+
+    def add(self, raw: object) -> None:
+        """Add a client, or note why it cannot be used."""
+        row = clean(raw, f"[{self._read}]")
+        self._read += 1
+        if isinstance(row, Mistake):
+            self.refuse(row)
+            return
+        key = _key(row)
+        known = self._known.get(key)
+        self._rows[key] = row if known is None or known != row else known
+
+    def refuse(self, fault: Mistake) -> None:
+        """Note a client that cannot be used."""
+        self._faults[fault.path] = fault
+
+    async def add_all(self, raws: Iterable[object]) -> None:
+        """Add many clients, with pauses."""
+        for raw in raws:
+            self.add(raw)
+            if self._read % PART == 0:
+                await asyncio.sleep(PAUSE)
+
+    def answer(self, at: float, mark: str | None = None) -> Answer:
+        """Return the answer: `last` itself if nothing differs. `at` is epoch seconds."""
+        rows, faults, last = tuple(self._rows.values()), tuple(self._faults.values()), self._last
+        if last is None or faults != last.faults or len(rows) != len(last.rows) or not all(map(_same, rows, last.rows)):
+            return Answer(rows=rows, at=at, mark=mark, faults=faults)
+        return last if mark == last.mark else replace(last, mark=mark)
+
+
+def _key(row: Row) -> _Key:
+    issuer = row.get("issuer")
+    return str(row["client_id"]), None if issuer is None else str(issuer)
+
+
+def _same(one: object, other: object) -> bool:
+    return one is other

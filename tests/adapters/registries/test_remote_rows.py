@@ -1,0 +1,89 @@
+"""What a row of a remote registry source may say."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from notifier.adapters.registries.remote_rows import Gathering, clean
+from notifier.domain.client_rows import Answer
+from notifier.domain.errors import Mistake
+
+HOOK = "https://shop.example.com/hook"
+
+
+def test_only_what_concerns_a_logout_is_kept() -> None:
+    """Secrets, null, empty text and other metadata are dropped."""
+    raw: dict[str, Any] = {
+        "client_id": "shop",
+        "backchannel_logout_uri": HOOK,
+        "frontchannel_logout_uri": None,
+        "subject_type": "",
+        "aliases": ["6f0c"],
+        "notifier": {"timeout": "3s"},
+        "client_secret": "hunter2",
+        "registration_access_token": "hunter2",
+        "jwks": {"keys": []},
+        "redirect_uris": ["https://shop.example.com/"],
+    }
+    assert clean(raw, "[0]") == {
+        "client_id": "shop",
+        "backchannel_logout_uri": HOOK,
+        "aliases": ["6f0c"],
+        "notifier": {"timeout": "3s"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("raw", "fault"),
+    [
+        ("shop", "[7]: must be the metadata of a client"),
+        ({"backchannel_logout_uri": HOOK}, "[7]: has no client_id"),
+        ({"client_id": ""}, "[7]: has no client_id"),
+        ({"client_id": 42}, "[7]: client_id must be a text"),
+        ({"client_id": "a", "backchannel_logout_uri": "/hook"}, "a: backchannel_logout_uri must be an absolute URI"),
+        (
+            {"client_id": "a", "backchannel_logout_uri": HOOK + "#x"},
+            "a: backchannel_logout_uri must not have a fragment",
+        ),
+        ({"client_id": "a", "backchannel_logout_uri": "javascript:1"}, "a: backchannel_logout_uri must be"),
+        ({"client_id": "a", "backchannel_logout_uri": [HOOK]}, "a: backchannel_logout_uri must be a text"),
+        ({"client_id": "a", "aliases": "b"}, "a: aliases must be a list of texts"),
+        ({"client_id": "a", "notifier": "3s"}, "a: notifier must hold"),
+        ({"client_id": "a", "notifier": {"egress": {"allow_http": True}}}, "a: notifier.egress is taken from files"),
+        ({"client_id": "a", "notifier": {"tls": {"verify": False}}}, "a: notifier.tls is taken from files only"),
+        ({"client_id": "a", "notifier": {"proxy": {"file": "/etc/passwd"}}}, "a: notifier.proxy is taken from files"),
+        ({"client_id": "a", "notifier": {"headers": {"X": {"file": "/etc/passwd"}}}}, "a: notifier.headers is taken"),
+    ],
+)
+def test_a_client_that_cannot_be_used_is_a_fault_that_names_it(raw: Any, fault: str) -> None:
+    """The fault says what is wrong, and no other client is concerned."""
+    found = clean(raw, "[7]")
+    assert isinstance(found, Mistake)
+    assert str(found).startswith(fault)
+
+
+def _gathered(last: Answer | None, *raws: object, at: float, mark: str | None = None) -> Answer:
+    gathering = Gathering(last)
+    asyncio.run(gathering.add_all(raws))
+    return gathering.answer(at, mark)
+
+
+def test_what_did_not_change_is_the_same_object() -> None:
+    """A refresh that finds nothing changed gives the last answer itself, one that finds little the other rows."""
+    shop, wiki = ({"client_id": name, "backchannel_logout_uri": HOOK} for name in ("shop", "wiki"))
+    last = _gathered(None, shop, wiki, {"client_id": 1}, at=1.0, mark="a")
+    assert _gathered(last, {**shop}, {**wiki}, {"client_id": 1}, at=2.0, mark="a") is last
+    newer = _gathered(last, {**shop, "subject_type": "pairwise"}, {**wiki}, {"client_id": 1}, at=2.0, mark="a")
+    assert newer.at == 2.0
+    assert newer.rows[0]["subject_type"] == "pairwise"
+    assert newer.rows[1] is last.rows[1]
+    assert len(_gathered(last, {**shop}, at=2.0).rows) == 1
+    remarked = _gathered(last, {**shop}, {**wiki}, {"client_id": 1}, at=2.0, mark="b")
+    assert (remarked.rows, remarked.mark) == (last.rows, "b")
+
+
+def test_a_client_that_comes_twice_counts_once() -> None:
+    """Pages may shift while they are read."""
+    answer = _gathered(None, {"client_id": "shop"}, {"client_id": "wiki"}, {"client_id": "shop"}, at=1.0)
+    assert [row["client_id"] for row in answer.rows] == ["shop", "wiki"]
