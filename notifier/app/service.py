@@ -32,6 +32,7 @@ from notifier.app.builders import build_queue, subject_hash
 from notifier.app.ids import new_id
 from notifier.app.listeners import listeners
 from notifier.app.log_level import LogLevel
+from notifier.app.registry_sources import RegistrySources
 from notifier.app.self_watch import SelfWatch
 from notifier.app.signing_keys import SigningKeys
 from notifier.domain.errors import QueueError
@@ -42,6 +43,7 @@ from notifier.operations.dead_letter_audit import DeadLetterAudit
 from notifier.operations.health_observer import HealthObserver
 from notifier.operations.observers import Observers
 from notifier.operations.own_state import OwnState, look_from_worker
+from notifier.operations.registry_refresh import SourceState
 from notifier.operations.reply_observer import Replies
 from notifier.pipeline.attempt import Tools
 from notifier.pipeline.awake import Awake
@@ -55,6 +57,7 @@ from notifier.server import ops
 from notifier.server.authorization import Authorization
 from notifier.server.operators.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
 from notifier.server.operators.log_level_routes import log_level_routes
+from notifier.server.operators.registry_routes import registry_routes
 from notifier.server.operators.status_routes import StatusRoutes
 from notifier.server.publishers import events as api
 
@@ -79,6 +82,8 @@ class Service:
         logs = LogObserver(subject=settings.log.subject, hashing=subject_hash(settings))
         self.log_level = LogLevel(settings.log.level, logs.relevel)
         self.queue = build_queue(settings.queue)
+        self._reloading = asyncio.Lock()
+        self._registry = RegistrySources(live, self._reloading)
         self._feed = None
         if settings.outcomes != "off":
             self._feed = Feed(everything=settings.outcomes == "all", clock=time.time, new_id=new_id)
@@ -89,17 +94,18 @@ class Service:
             self._health,
             draining=lambda: self._draining,
             replies_dropped=lambda: self.queue.side_channel.dropped,
+            registry=self._registry.refresh.states,
             clock=time.time,
             steady=time.monotonic,
         )
         self._replies = Replies(self.queue.side_channel, self._own_state.document, clock=time.time, new_id=new_id)
         told = [self.metrics.observe, logs.observe, self._health.observe, self._replies.observe, *observers]
+        told.append(self._registry.observe)
         told += [each.observe for each in (self._feed, tracing) if each is not None]
         self._observe = Observers(told).observe
         self._transport = HttpTransport()
         self._draining = False
         self._files = Watch(live.now.stamps)
-        self._reloading = asyncio.Lock()
         self._signing_keys = SigningKeys(live)
         self._self_watch = SelfWatch(live)
         self.worker = self._build_worker()
@@ -148,6 +154,7 @@ class Service:
             loop_lag=lambda: self._self_watch.loop_lag,
             certificates=lambda: self._self_watch.certificates,
             outcomes_dropped=lambda: 0 if self._feed is None else self._feed.dropped,
+            registry_sources=lambda: map(_series, self._registry.refresh.states()),
         )
 
     def health(self) -> ops.Readiness:
@@ -158,7 +165,7 @@ class Service:
             consuming=status.consuming,
             blocked=status.blocked,
             draining=self._draining,
-            problem=status.problem,
+            problem=status.problem or self._registry.refresh.problem(),
         )
 
     async def accept(self, event: SessionEnded, lane: Lane) -> None:
@@ -211,6 +218,7 @@ class Service:
         """The routes of the API for operators."""
         authorization = Authorization(self._live.tokens)
         yield from log_level_routes(authorization, self.log_level)
+        yield from registry_routes(authorization, self._registry.refresh)
         look = partial(look_from_worker, self.queue, self._own_state.document, time.time)
         yield from StatusRoutes(authorization, look, time.monotonic).routes()
         access = DeadLetterAccess(
@@ -232,11 +240,12 @@ class Service:
 
     def _around(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         yield from (self._consume, self._sample, self._watch, self._signing_keys.run)
-        yield from (self._self_watch.watch_loop, self._self_watch.watch_files)
+        yield from (self._self_watch.watch_loop, self._self_watch.watch_files, self._registry.refresh.run)
         yield self.queue.broken
 
     async def _consume(self) -> None:
         await self.queue.ready()
+        await self._registry.refresh.complete()
         _spare_the_collector()
         await self.queue.consume(self.worker)
         structlog.get_logger().info("consuming")
@@ -266,13 +275,20 @@ class Service:
             if taken:
                 self._files.rebase(self._live.now.stamps)
                 self._signing_keys.look()
+                self._registry.sync()
                 gc.freeze()
             else:
                 self._files.add(self._live.named)
-            return taken
+        if asked:
+            self._registry.ask()
+        return taken
 
 
 def _spare_the_collector() -> None:
     """Keep long-lived objects out of garbage collection: one collection held the event loop for 64 ms."""
     gc.collect()
     gc.freeze()
+
+
+def _series(state: SourceState) -> tuple[str, bool, float, int]:
+    return state.name, state.up, state.age, state.left_out

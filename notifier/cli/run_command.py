@@ -36,15 +36,17 @@ def run(config: Config = None) -> None:
     import uvloop
 
     from notifier.adapters.configuration.live_configuration import LiveConfiguration, load
+    from notifier.adapters.registries.answers import HeldAnswers
     from notifier.adapters.telemetry import logs
     from notifier.app import Service, build_tracing
 
     _raise_file_limit()
-    loaded = load(config, os.environ, starting=True)
+    answers = HeldAnswers()
+    loaded = load(config, os.environ, starting=True, answer_of=answers.cached)
     logs.configure(loaded.settings.log.level, loaded.settings.log.format)
     loaded.log_warnings()
     tracing = build_tracing(loaded.settings, os.environ)
-    service = Service(LiveConfiguration(config, os.environ, loaded), tracing=tracing)
+    service = Service(LiveConfiguration(config, os.environ, loaded, answers), tracing=tracing)
     uvloop.run(_serve(service))
 
 

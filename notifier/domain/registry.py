@@ -23,13 +23,19 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registry:
-    """The snapshot. `unregistered` holds the defaults of a client that only an event's inline URI names."""
+    """The snapshot. `unregistered` holds the defaults of a client that only an event's inline URI names.
+
+    `aliases`: other names of an issuer's clients → `client_id`. `faults`: why a client that a source has cannot be
+    used, by issuer and `client_id`.
+    """
 
     issuers: Mapping[str, Issuer] = field(default_factory=lambda: MappingProxyType({}))
     clients: Mapping[str, Mapping[str, Client]] = field(default_factory=lambda: MappingProxyType({}))
     inline_allowed: bool = True
     grace: float = 300.0
     unregistered: Client | None = None
+    aliases: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    faults: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
 
     def clients_of(self, iss: str) -> Mapping[str, Client]:
         """The registered clients of one issuer by `client_id`, in the order of the file."""

@@ -1,6 +1,6 @@
 """Checks a whole registry: algorithms that no key can sign with, and reloads that lose too many clients."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 
 from notifier.domain.client import Algorithm, Client
 from notifier.domain.errors import Mistake
@@ -25,11 +25,12 @@ def find_unsignable(registry: Registry, algorithms_of: AlgorithmsOf) -> list[Mis
         for client in clients.values():
             if client.token.alg not in possible and client.backchannel_logout_uri is not None:
                 path = f"client {client.client_id!r} of {iss}"
-                mistakes.append(Mistake(path, _unsignable(client.token.alg, iss, possible)))
+                mistakes.append(Mistake(path, unsignable(client.token.alg, iss, possible)))
     return mistakes
 
 
-def _unsignable(alg: Algorithm, iss: str, possible: frozenset[Algorithm]) -> str:
+def unsignable(alg: Algorithm, iss: str, possible: frozenset[Algorithm]) -> str:
+    """Say why no token can be signed with `alg`, and the ways out."""
     names = ", ".join(name for name in Algorithm if name in possible)
     has = f"keys of its issuer can do only {names}" if names else "its issuer has no usable key"
     other = ", or register the client with id_token_signed_response_alg set to one of these" if names else ""
@@ -42,27 +43,31 @@ SHARE = 5  # and up to a fifth of all
 EXAMPLES = 3
 
 
-def too_much_lost(old: Registry, new: Registry) -> str | None:
+def too_much_lost(old: Registry, new: Registry, only: Container[tuple[str, str]] | None = None) -> str | None:
     """Say why a reload must be refused: too many clients, or all, could no longer be told. None if it is fine.
+
+    `only`: judge these clients (`iss`, `client_id`) alone, such as those of one source.
 
     A client without `backchannel_logout_uri` is skipped silently. A client that never had one counts only if its
     registration disappears, since events may bring its URI. A paused client is not lost: its deliveries wait. To deny
     inline URIs is the operator's decision, and is accepted unless it leaves no client.
     """
+    before = [client for client in _all(old) if only is None or client.key in only]
+    after = [client for client in _all(new) if only is None or client.key in only]
     gone, silenced = [], []
-    for client in _all(old):
+    for client in before:
         now = new.clients_of(client.iss).get(client.client_id)
         if now is None:
             gone.append(client)
         elif not _told(now) and _told(client):
             silenced.append(client)
-    told, lost = sum(map(_told, _all(old))), [*filter(_told, gone), *silenced]
-    none_told = not any(map(_told, _all(new)))
+    told, lost = sum(map(_told, before)), [*filter(_told, gone), *silenced]
+    none_told = not any(map(_told, after))
     if _too_many(len(lost), told) or (lost and none_told):
         how = f"{len(lost) - len(silenced)} gone, {len(silenced)} without backchannel_logout_uri"
         return f"{len(lost)} of {told} clients that are told now could not be told any more ({how}){_such_as(lost)}"
-    registered = sum(map(len, old.clients.values()))
-    if _too_many(len(gone), registered) or (gone and not any(new.clients.values())):
+    registered = len(before)
+    if _too_many(len(gone), registered) or (gone and not after):
         return f"{len(gone)} of {registered} registered clients would be gone{_such_as(gone)}"
     if none_told and old.inline_allowed and not new.inline_allowed:
         return "no client has a backchannel_logout_uri, and registry.inline denies events to bring one"

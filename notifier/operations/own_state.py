@@ -1,6 +1,6 @@
 """The state that a worker tells of itself, and the status that follows from the states of all workers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from notifier import __version__
@@ -8,6 +8,7 @@ from notifier.domain.errors import QueueError
 from notifier.domain.queue_state import QueueOverview
 from notifier.operations.health_observer import HealthObserver
 from notifier.operations.queue_port import Queue
+from notifier.operations.registry_refresh import SourceState
 from notifier.operations.service_status import LaneState, ServiceStatus, WorkerState, clients_of, dump_state, status_of
 from notifier.pipeline.ports import Clock
 from notifier.pipeline.worker import Worker
@@ -27,6 +28,7 @@ class OwnState:
         *,
         draining: Callable[[], bool],
         replies_dropped: Callable[[], int],
+        registry: Callable[[], Sequence[SourceState]],
         clock: Clock,
         steady: Clock,
     ) -> None:
@@ -35,6 +37,7 @@ class OwnState:
         self._health = health
         self._draining = draining
         self._replies_dropped = replies_dropped
+        self._registry = registry
         self._steady = steady
         self._since = clock()
         self._last = (b"", 0.0)
@@ -65,6 +68,7 @@ class OwnState:
             clients=clients,
             left_out=left_out,
             replies_dropped=self._replies_dropped(),
+            registry=self._registry(),
         )
 
 

@@ -17,6 +17,7 @@ from notifier.domain.message import DEAD, DELAYED, PARKED, Depth, Lane
 from notifier.domain.moment import render_moment
 from notifier.domain.outcome import Cause
 from notifier.operations.health_observer import ClientRecord, HealthObserver
+from notifier.operations.registry_refresh import SourceState
 
 REPORTED = 500  # clients of one worker
 CIRCUITS = ("closed", "half-open", "open")
@@ -88,6 +89,7 @@ class WorkerState:
     clients: Sequence[ClientState]
     left_out: int = 0
     replies_dropped: int = 0
+    registry: Sequence[SourceState] = ()
 
 
 _RECORDED = tuple(each.name for each in fields(ClientRecord))

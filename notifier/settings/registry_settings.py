@@ -1,13 +1,14 @@
 """The registry: where clients are read from."""
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from notifier.domain.registry import Registry
 from notifier.settings.clients import ClientOptions, HeaderName, HeaderValue
 from notifier.settings.policies import TlsSettings
-from notifier.settings.values import Duration, ExistingFile, IssuerId, Lasting, Section, WebAddress
+from notifier.settings.values import Duration, ExistingFile, IssuerId, Lasting, Section, WebAddress, from_base
 
 
 class SqlSettings(Section):
@@ -124,7 +125,7 @@ class RegistrySettings(Section):
         (), description="Where clients are read from. A later one overrides an earlier one, member by member."
     )
     defaults: dict[IssuerId, ClientOptions] = Field({}, description="Settings for each client of an issuer.")
-    cache: str | None = Field(
+    cache: Annotated[Path, AfterValidator(from_base)] | None = Field(
         None, description="A folder for the last good answer of each source. Workers start with it if a source is away."
     )
     inline: Literal["allow", "deny"] = Field("allow", description="Whether an event may say how to reach a client.")

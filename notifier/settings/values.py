@@ -114,6 +114,12 @@ def at_home(path: Path) -> Path:
         raise ValueError(f"{path} cannot be found: there is no such home; write the path in full") from None
 
 
+def from_base(path: Path, info: ValidationInfo) -> Path:
+    """The path from the folder of the file that names it."""
+    base: Path = (info.context or {}).get("base", Path())
+    return base / at_home(path)
+
+
 def existing_file(path: Path, info: ValidationInfo) -> Path:
     """The path, absolute from the folder of the file that names it. Raises ValueError if there is no such file."""
     context = info.context or {}

@@ -5,8 +5,9 @@ so. Issuers, keys, clients, tokens, and the defaults that clients inherit take e
 restart are logged.
 """
 
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,9 @@ import structlog
 from notifier.adapters.configuration.config_file import examine_settings, read_credentials, read_subject_key
 from notifier.adapters.configuration.file_watch import Stamp, stamps_of
 from notifier.adapters.configuration.tokens_file import load_tokens
-from notifier.adapters.registries.clients_file import read_registry
+from notifier.adapters.registries.answers import HeldAnswers
+from notifier.adapters.registries.clients_file import AnswerOf, answered, read_registry, relay, unanswered
+from notifier.adapters.registries.layers import Key, Layer, Made, Needs, keys_of
 from notifier.adapters.signers.key_files import KeySource, examine_keys
 from notifier.adapters.signers.key_ring import KeyRing
 from notifier.adapters.telemetry.audit import write_audit
@@ -23,6 +26,7 @@ from notifier.adapters.tls.listener_context import ListenerContext
 from notifier.adapters.tls.pem_files import connecting_context
 from notifier.domain.api_token import ApiToken
 from notifier.domain.client import Algorithm
+from notifier.domain.client_rows import Answer
 from notifier.domain.errors import ConfigurationError, Mistake, OurFault
 from notifier.domain.published_keys import Signing
 from notifier.domain.registry import Registry
@@ -35,6 +39,8 @@ FIXED = ("queue", "ops", "api", "log", "metrics", "tracing", "outcomes", "shutdo
 FIXED_OF_DELIVERY = ("max_in_flight", "slot_wait")
 
 TOLD = 20  # warnings of one reading that are logged one by one: there may be as many as clients
+PAUSE = 0.001  # seconds between two parts of a refresh, in which the event loop runs
+FREED = 200  # clients freed in one step
 KEPT = "the old configuration is kept; correct the files, or send SIGHUP to take them as they are"
 
 
@@ -42,7 +48,8 @@ KEPT = "the old configuration is kept; correct the files, or send SIGHUP to take
 class Loaded:
     """Everything that was read at one time. `stamps` were taken before the files were read.
 
-    `warnings`: settings that are accepted and have no effect.
+    `warnings`: settings that are accepted and have no effect. `faults`: clients that a registry source has and that
+    cannot be used. `needs`, `layers` and `made` serve a refresh of a registry source; if there is none, no layers.
     """
 
     settings: Settings
@@ -51,6 +58,10 @@ class Loaded:
     tokens: tuple[ApiToken, ...] | None
     stamps: Mapping[Path, Stamp | None]
     warnings: tuple[Mistake, ...] = ()
+    faults: tuple[Mistake, ...] = ()
+    needs: Needs
+    layers: Sequence[Layer] = ()
+    made: Mapping[Key, Made] = field(default_factory=dict)
 
     def log_warnings(self) -> None:
         """Log each warning."""
@@ -59,15 +70,31 @@ class Loaded:
             log.warning("setting_without_effect", setting=each.path, reason=each.text)
         if more := len(self.warnings[TOLD:]):
             log.warning("settings_without_effect", more=more, hint="`notifier check` lists all")
+        log_faults(self.faults)
+
+
+def log_faults(faults: Sequence[Mistake]) -> None:
+    """Log each client that cannot be used."""
+    log = structlog.get_logger()
+    for each in faults[:TOLD]:
+        log.warning("client_left_out", client=each.path, reason=each.text)
+    if more := len(faults[TOLD:]):
+        log.warning("clients_left_out", more=more, hint="`notifier clients list` tells all")
 
 
 def load(
-    path: Path | None, environ: Mapping[str, str], named: set[Path] | None = None, *, starting: bool = False
+    path: Path | None,
+    environ: Mapping[str, str],
+    named: set[Path] | None = None,
+    *,
+    starting: bool = False,
+    answer_of: AnswerOf = unanswered,
 ) -> Loaded:
     """Read everything. Raises ConfigurationError with every mistake of every file.
 
     What depends on a wrong part is not judged. Adds each file that is named to `named`, even if it raises an error.
-    `starting`: also check what a worker reads once, at its start.
+    `starting`: also check what a worker reads once, at its start. `answer_of` gives the clients of registry sources
+    that are not files.
     """
     named = set() if named is None else named
     first = {} if path is None else stamps_of((path.absolute(),))
@@ -80,14 +107,19 @@ def load(
         text = 'at least one is needed, such as issuers: {"https://id.example.com": {keys: [{file: key.pem}]}}'
         mistakes += [] if "issuers" in unsure else [Mistake("issuers", text)]
         unsure |= {"issuers"}
-    registry, of_clients, warnings = read_registry(settings, named, unsure)
-    mistakes += of_clients
-    stamps = {**stamps_of(named), **stamps}
     sources = {iss: [None if key is None else key_source(key) for key in of] for iss, of in usable.keys.items()}
     keys, of_keys = examine_keys(sources)
     whole = {iss for iss, of_issuer in sources.items() if of_issuer and len(keys.of(iss)) == len(of_issuer)}
-    mistakes += of_keys
-    mistakes += find_unsignable(registry, lambda iss: keys.algorithms_of(iss) if iss in whole else frozenset(Algorithm))
+    needs = Needs(
+        settings=settings,
+        algorithms_of=lambda iss: keys.algorithms_of(iss) if iss in whole else frozenset(Algorithm),
+        unsure=unsure,
+    )
+    layered, layers = read_registry(needs, named, answer_of)
+    stamps = {**stamps_of(named), **stamps}
+    mistakes += [*layered.mistakes, *of_keys]
+    mistakes += find_unsignable(layered.registry, needs.algorithms_of)
+    warnings = list(layered.warnings)
     tokens = None
     try:
         if settings.api is not None and settings.api.tokens_file is not None:
@@ -101,8 +133,9 @@ def load(
     if settings.delivery.circuit is not None:
         warnings.insert(0, Mistake("delivery.circuit", NO_EFFECT))
     return Loaded(
-        settings=settings, registry=registry, keys=keys, tokens=tokens, stamps=stamps, warnings=tuple(warnings)
-    )
+        settings=settings, registry=layered.registry, keys=keys, tokens=tokens, stamps=stamps,
+        warnings=tuple(warnings), faults=tuple(layered.faults), needs=needs, layers=layers, made=layered.made,
+    )  # fmt: skip
 
 
 def _mistakes_at_start(settings: Settings) -> list[Mistake]:
@@ -133,10 +166,14 @@ def key_source(key: KeySettings) -> KeySource:
 class LiveConfiguration:
     """Holds the last good reading. It is the pipeline's signer and gives it the registry."""
 
-    def __init__(self, path: Path | None, environ: Mapping[str, str], loaded: Loaded) -> None:
+    def __init__(
+        self, path: Path | None, environ: Mapping[str, str], loaded: Loaded, held: HeldAnswers | None = None
+    ) -> None:
+        """`held`: what the registry sources of `loaded` answered."""
         self._path = path
         self._environ = environ
         self.now = loaded
+        self.answers = HeldAnswers() if held is None else held
         self.named: set[Path] = set()
         """The files that the last reload named, whether or not it was taken."""
         self.last_reload_succeeded = True
@@ -168,8 +205,9 @@ class LiveConfiguration:
         """
         log = structlog.get_logger()
         self.named = set()
+        answers = self.answers.copy()
         try:
-            loaded = load(self._path, self._environ, self.named)
+            loaded = load(self._path, self._environ, self.named, answer_of=answers.held_or_read)
         except Exception as error:  # noqa: BLE001  see above
             self.last_reload_succeeded = False
             mistakes = map(str, error.mistakes) if isinstance(error, ConfigurationError) else [type(error).__name__]
@@ -187,13 +225,46 @@ class LiveConfiguration:
             log.warning("reload_needs_restart", settings=fixed)
         if loaded.tokens is None:  # the listener stays open until a restart, so its guard stays too
             loaded = replace(loaded, tokens=self.now.tokens)
-        old, self.now = [client for of in self.now.registry.clients.values() for client in of.values()], loaded
-        while old:  # one by one: to free 100,000 at once would stop the event loop for 50 ms
-            old.pop()
+        old, self.now, self.answers = self.now, loaded, answers
+        _free(old)
+        del old
         self.last_reload_succeeded = True
         clients = sum(len(of_issuer) for of_issuer in loaded.registry.clients.values())
         log.info("reloaded", issuers=len(loaded.registry.issuers), clients=clients)
         return True
+
+    def take_answer(self, name: str, answer: Answer, *, insisted: bool) -> str | None:
+        """Take what a registry source answered; return why not, if so. Runs in a thread.
+
+        It is refused if too many of the source's clients could no longer be told, unless somebody `insisted`.
+        """
+        now = self.now
+        source, nth = next(
+            (each, nth) for nth, each in enumerate(now.settings.registry.all_sources) if each.called == name
+        )
+        layers = list(now.layers)
+        layers[nth] = answered(source, answer)
+        laid = relay(now.needs, layers, now.made, lambda: time.sleep(PAUSE))
+        issuers = tuple(now.settings.issuers)
+        of_source = {key for layer in (now.layers[nth], layers[nth]) for key, _ in keys_of(layer, issuers)}
+        loss = too_much_lost(now.registry, laid.registry, of_source)
+        if loss is not None and not insisted:
+            return f"refused: {loss}; if that is right, send SIGHUP, or POST /v1/registry/refresh?accept_loss=true"
+        if loss is not None:
+            write_audit("registry_loss_accepted", source=name, loss=loss)
+        log_faults([fault for fault in laid.faults if fault not in now.faults])
+        self.answers.hold(source, answer)
+        self.now = replace(now, registry=laid.registry, layers=layers, made=laid.made, faults=tuple(laid.faults))
+        _free(now)
+        return None
+
+
+def _free(old: Loaded) -> None:
+    """Free what was replaced, in parts: to free 100,000 clients at once would stop the event loop for 50 ms."""
+    clients = [client for of in old.registry.clients.values() for client in of.values()]
+    while clients:
+        del clients[-FREED:]
+        time.sleep(0)
 
 
 def _changed_but_fixed(old: Settings, new: Settings) -> list[str]:

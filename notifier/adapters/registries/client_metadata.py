@@ -9,7 +9,7 @@ from dataclasses import replace
 from difflib import SequenceMatcher
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -22,9 +22,12 @@ from notifier.domain.registry import Issuer, Registry
 from notifier.settings.clients import ClientMetadata, ClientOptions
 from notifier.settings.policies import NO_EFFECT, hold_mistake, overridden
 from notifier.settings.service_settings import Settings
+from notifier.settings.values import Section
 
 _Asked = tuple[Algorithm | None, str | None, SubjectMode | None, float | None, str | None]
 _Tokens = dict[_Asked, TokenProfile]
+
+SectionT = TypeVar("SectionT", bound=Section)
 
 _NO_OPTIONS = ClientOptions()
 _NO_PRESET = Preset(why="")
@@ -46,6 +49,9 @@ class RegistryBuilder:
         self._tokens: _Tokens = {}
         self._unsure = unsure
         self._places: dict[tuple[str, str], str] = {}
+        self._defaults = settings.registry.defaults
+        self._aliases: dict[str, dict[str, str]] = {}
+        self._faults: dict[str, dict[str, str]] = {}
 
     def registry(self) -> Registry:
         """The snapshot of the clients that were added."""
@@ -59,7 +65,27 @@ class RegistryBuilder:
             inline_allowed=self._settings.registry.inline == "allow",
             grace=self._settings.registry.grace,
             unregistered=self._template,
+            aliases=self._aliases,
+            faults=self._faults,
         )
+
+    def keep(self, client: Client) -> None:
+        """Add a client as it was made before."""
+        self._clients[client.iss][client.client_id] = client
+
+    def name(self, iss: str, client_id: str, aliases: object) -> None:
+        """Note other names of a client."""
+        if isinstance(aliases, list):
+            self._aliases.setdefault(iss, {}).update({str(alias): client_id for alias in aliases})
+
+    def leave_out(self, iss: str, client_id: str, why: str) -> None:
+        """Take a client out again, and note why it cannot be used."""
+        self._clients.get(iss, {}).pop(client_id, None)
+        self._faults.setdefault(iss, {})[client_id] = why
+
+    def client(self, iss: str, client_id: str) -> Client | None:
+        """The client as it was added."""
+        return self._clients[iss].get(client_id)
 
     def add(self, raw: object, place: str, context: dict[str, Any]) -> None:
         """Add a client. `place` names it in mistakes; `context` says which folder its files are relative to."""
@@ -80,11 +106,23 @@ class RegistryBuilder:
             text = f"of client {metadata.client_id} {NO_EFFECT}"
             self.warnings.append(Mistake(f"{place}.notifier.circuit", text))
         issuers = self._issuers_of(metadata, place)
-        client = _client(issuers[0] if issuers else "", metadata, self._template, self._tokens)
-        self.mistakes += [Mistake(f"{place}.{key}", text) for key, text in self._wrong(client)]
-        self._take_place(metadata.client_id, issuers, place)
+        client = self._made(issuers[0] if issuers else "", metadata)
+        wrong = dict(self._wrong(client))
         for iss in issuers:
-            self._clients[iss][client.client_id] = client if iss == client.iss else replace(client, iss=iss)
+            each = client if iss == client.iss else replace(client, iss=iss)
+            if iss in self._defaults and each is not client:
+                each = self._made(iss, metadata)
+                wrong |= self._wrong(each)
+            self._clients[iss][client.client_id] = each
+        self.mistakes += [Mistake(f"{place}.{key}", text) for key, text in wrong.items()]
+        self._take_place(metadata.client_id, issuers, place)
+
+    def _made(self, iss: str, metadata: ClientMetadata) -> Client:
+        """The client: what it sets itself, then the defaults of its issuer, then the service's."""
+        options = metadata.notifier or _NO_OPTIONS
+        if (defaults := self._defaults.get(iss)) is not None:
+            options = _laid_over(defaults, options)
+        return _client(iss, metadata, options, self._template, self._tokens)
 
     def _look_further(self, raw: dict[str, Any], wrong: Collection[int | str], place: str) -> None:
         """Also finds what is wrong beside these members of a client, and does not depend on them."""
@@ -162,9 +200,19 @@ def _meant(name: str) -> str | None:
     return None
 
 
-def _client(iss: str, metadata: ClientMetadata, template: Client, tokens: _Tokens) -> Client:
+def _laid_over(under: SectionT, over: SectionT) -> SectionT:
+    """The section `over`, and from `under` whatever `over` does not set, member by member."""
+    both = {
+        name: _laid_over(below, value)
+        if isinstance(value := getattr(over, name), Section) and isinstance(below := getattr(under, name), Section)
+        else value
+        for name in over.model_fields_set
+    }
+    return under.model_copy(update=both)
+
+
+def _client(iss: str, metadata: ClientMetadata, options: ClientOptions, template: Client, tokens: _Tokens) -> Client:
     """The client: what it sets itself, then its preset, then the service's defaults."""
-    options = metadata.notifier or _NO_OPTIONS
     return Client(
         iss=iss,
         client_id=metadata.client_id,

@@ -1,58 +1,36 @@
-"""Reads the clients file (`registry.file`) into a registry."""
+"""Reads clients files, and makes the registry of them and of what other registry sources answered."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from notifier.adapters.configuration.document_files import read_document
 from notifier.adapters.registries.client_metadata import RegistryBuilder
+from notifier.adapters.registries.layers import Key, Layer, Layered, Made, Needs, lay
+from notifier.domain.client import Algorithm
+from notifier.domain.client_rows import Answer
 from notifier.domain.errors import ConfigurationError, Mistake
+from notifier.domain.frozen import replace
 from notifier.domain.registry import Registry
+from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.service_settings import Settings
 
 MANY = 50_000  # the collector takes more than a few milliseconds to search so many objects for cycles
 
+AnswerOf = Callable[[RegistrySourceSettings, Path | None], Answer | None]
+"""Gives what a source that is not a file answered last, None if it never did. It is given the folder of the cache.
 
-def load_registry(settings: Settings) -> Registry:
-    """The clients as registered now. Raises ConfigurationError with every mistake."""
-    registry, mistakes, _ = read_registry(settings, set())
-    if mistakes:
-        raise ConfigurationError(mistakes)
-    return registry
+It may raise ConfigurationError.
+"""
 
 
-def read_registry(
-    settings: Settings, files: set[Path], unsure: frozenset[str] = frozenset()
-) -> tuple[Registry, list[Mistake], list[Mistake]]:
-    """The clients that are right, every mistake, and every warning. Adds each file that is read or named to `files`.
-
-    `unsure`: the sections of the settings that are wrong. What depends on them is not judged.
-    """
-    builder = RegistryBuilder(settings, unsure)
-    if settings.registry.file is not None:
-        with _no_collections():
-            try:
-                _read(settings.registry.file.absolute(), builder, files)
-            except ConfigurationError as error:
-                builder.mistakes += error.mistakes
-    return builder.registry(), builder.mistakes, builder.warnings
-
-
-def _read(path: Path, builder: RegistryBuilder, files: set[Path]) -> None:
-    files.add(path)
-    document = read_document(path)
-    if not isinstance(document, list):
-        empty = "is empty; write [] if there are no clients" if document is None else "must be a list of clients"
-        raise ConfigurationError([Mistake(path.name, empty)])
-    context = {"base": path.parent, "files": files}
-    for index, raw in enumerate(document):
-        builder.add(raw, f"{path.name}[{index}]", context)
-        document[index] = None  # to free all of them at the end would be one long step that holds up the event loop
+def unanswered(_source: RegistrySourceSettings, _folder: Path | None) -> None:
+    """Have no source but files."""
 
 
 @contextmanager
-def _no_collections() -> Iterator[None]:
+def no_collections() -> Iterator[None]:
     """Keeps the garbage collector off: millions of objects are made, none is garbage, and to search them is a third of
     the time. Many objects are also left out of later searches, each of which would hold up a worker's loop for 100 ms.
     """
@@ -65,3 +43,77 @@ def _no_collections() -> Iterator[None]:
             gc.freeze()
         if enabled:
             gc.enable()
+
+
+def _read_layers(settings: Settings, files: set[Path], answer_of: AnswerOf) -> tuple[list[Layer], list[Mistake]]:
+    """The layers of the registry, and every mistake of the files. Adds each file that is read or named to `files`."""
+    layers: list[Layer] = []
+    mistakes: list[Mistake] = []
+    cache = settings.registry.cache
+    for source in settings.registry.all_sources:
+        try:
+            layers.append(answered(source, answer_of(source, cache)) if source.file is None else _read(source, files))
+        except ConfigurationError as error:
+            mistakes += error.mistakes
+    return layers, mistakes
+
+
+def answered(source: RegistrySourceSettings, answer: Answer | None) -> Layer:
+    """The layer of a source that is not a file."""
+    rows, faults = ((), ()) if answer is None else (answer.rows, answer.faults)
+    return Layer(name=source.called, rows=rows, issuer=source.issuer, context={}, faults=faults)
+
+
+def load_registry(settings: Settings, answer_of: AnswerOf = unanswered) -> Registry:
+    """The clients as registered now. Raises ConfigurationError with every mistake."""
+    needs = Needs(settings=settings, algorithms_of=lambda _: frozenset(Algorithm))
+    layered, _ = read_registry(needs, set(), answer_of)
+    if layered.mistakes:
+        raise ConfigurationError(layered.mistakes)
+    return layered.registry
+
+
+def read_registry(needs: Needs, files: set[Path], answer_of: AnswerOf) -> tuple[Layered, Sequence[Layer]]:
+    """The clients that are right, every mistake, fault and warning; and the layers, if a refresh will need them.
+
+    Adds each file that is read or named to `files`.
+    """
+    with no_collections():
+        layers, mistakes = _read_layers(needs.settings, files, answer_of)
+        if len(layers) == 1 and layers[0].file is not None:
+            laid = _of_one_file(needs, layers.pop())
+        else:
+            laid = lay(needs, layers, {})
+    return replace(laid, mistakes=[*mistakes, *laid.mistakes]), layers
+
+
+def relay(needs: Needs, layers: Sequence[Layer], last: Mapping[Key, Made], pause: Callable[[], None]) -> Layered:
+    """The registry of these layers, some of which have changed since they made `last`."""
+    with no_collections():
+        return lay(needs, layers, last, pause=pause)
+
+
+def _of_one_file(needs: Needs, layer: Layer) -> Layered:
+    """The registry of one file. Its rows are freed as they are read: nothing will need them again."""
+    builder = RegistryBuilder(needs.settings, needs.unsure)
+    rows = layer.rows
+    assert isinstance(rows, list)
+    context = dict(layer.context)
+    for index, raw in enumerate(rows):
+        if layer.issuer is not None and isinstance(raw, dict):
+            raw.setdefault("issuer", layer.issuer)
+        builder.add(raw, layer.place(index), context)
+        rows[index] = None  # to free all of them at the end would be one long step that holds up the event loop
+    return Layered(registry=builder.registry(), mistakes=builder.mistakes, warnings=builder.warnings, made={})
+
+
+def _read(source: RegistrySourceSettings, files: set[Path]) -> Layer:
+    assert source.file is not None
+    path = source.file.absolute()
+    files.add(path)
+    document = read_document(path)
+    if not isinstance(document, list):
+        empty = "is empty; write [] if there are no clients" if document is None else "must be a list of clients"
+        raise ConfigurationError([Mistake(path.name, empty)])
+    context = {"base": path.parent, "files": files}
+    return Layer(name=source.called, rows=document, issuer=source.issuer, context=context, file=path.name)

@@ -51,7 +51,7 @@ class Sources:
 
     `circuits` gives (iss, client_id, 1 tried now | 2 rests) of the clients that are down, `waiting` (iss, client_id,
     deliveries that wait for it), `signing_keys` (iss, kid, published), `certificates` (what for, file, when the first
-    in it expires in epoch seconds).
+    in it expires in epoch seconds), `registry_sources` (name, up, age in seconds, clients left out).
     """
 
     in_flight: Callable[[], int] = lambda: 0
@@ -65,6 +65,7 @@ class Sources:
     loop_lag: Callable[[], float] = lambda: 0.0
     certificates: Callable[[], Iterable[tuple[str, str, float]]] = tuple
     outcomes_dropped: Callable[[], int] = lambda: 0
+    registry_sources: Callable[[], Iterable[tuple[str, bool, float, int]]] = tuple
 
 
 class Metrics:
@@ -195,6 +196,13 @@ class Metrics:
         yield _gauge("queue_connected", "1 while the queue is connected.", status.connected)
         yield _gauge("publishing_blocked", "1 while the broker takes no message.", status.blocked)
         yield _gauge("config_last_reload_success", "0 after a reload that was refused.", sources.reload_succeeded())
+        states = [*sources.registry_sources()]
+        for name, text, nth in (
+            ("registry_source_up", "0 while a registry source cannot be read, or its answer is refused.", 1),
+            ("registry_source_age_seconds", "Since the source last confirmed what is in force.", 2),
+            ("registry_source_left_out", "Clients of the source that cannot be used.", 3),
+        ):
+            yield _labelled(GaugeMetricFamily, name, text, ("source",), {each[0]: float(each[nth]) for each in states})
         published = {(iss, kid): present for iss, kid, present in sources.signing_keys()}
         text = "1 while the issuer's JWKS has the key we sign with."
         yield _labelled(GaugeMetricFamily, "signing_key_published", text, ("iss", "kid"), published)

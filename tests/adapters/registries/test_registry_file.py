@@ -3,7 +3,8 @@
 from ipaddress import ip_network
 from pathlib import Path
 
-from notifier.adapters.registries.clients_file import load_registry, read_registry
+from notifier.adapters.registries.clients_file import load_registry, read_registry, unanswered
+from notifier.adapters.registries.layers import Needs
 from notifier.domain.client import Client, SubjectMode, TlsFiles
 from notifier.settings.service_settings import Settings
 from tests.adapters.registries.registry_sample import HOOK, ONE, TWO, mistakes, registry, settings, shop
@@ -57,7 +58,10 @@ class TestClients:
             tls: {ca_file: ca.pem}, proxy: {file: proxy}, headers: {X-Auth: {file: auth}, X-Plain: text},
             success_statuses: [409], retry_statuses: [404, 400]}"""
         files: set[Path] = set()
-        found, *_ = read_registry(settings(tmp_path, f"[{{client_id: shop, notifier: {text}}}]"), files)
+        needs = Needs(
+            settings=settings(tmp_path, f"[{{client_id: shop, notifier: {text}}}]"), algorithms_of=lambda _: frozenset()
+        )
+        found = read_registry(needs, files, unanswered)[0].registry
         client = found.clients_of(ONE)["shop"]
         assert (client.token.typ, client.token.subject, client.token.lifetime) == (None, SubjectMode.SID_FIRST, 30.0)
         assert (dict(client.token.claims), client.token.reason_claim) == ({"tenant": [1, {"a": None}]}, "why")

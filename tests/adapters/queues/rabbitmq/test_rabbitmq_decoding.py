@@ -35,8 +35,8 @@ def death(exchange: str = "", queue: str = "notifier.delay.8s", reason: str = "e
 @pytest.mark.parametrize(
     ("place", "expected"),
     [
-        (Lane.EVENTS, {Kind.EVENT, "notifier.batch"}),
-        (Lane.BULK, {Kind.EVENT, "notifier.batch"}),
+        (Lane.EVENTS, {Kind.EVENT, Kind.SOURCED, "notifier.batch"}),
+        (Lane.BULK, {Kind.EVENT, Kind.SOURCED, "notifier.batch"}),
         (Lane.RETRIES, {Kind.EVENT, Kind.DELIVERY, "notifier.batch"}),
         (PARKED, {Kind.DELIVERY, "notifier.batch"}),
         (DEAD, {Kind.DEAD_LETTER, Kind.UNREADABLE}),

@@ -1,0 +1,161 @@
+"""What registry sources answered last: in memory, and in a cache on disk that serves a start while a source is away.
+
+A cache is a file of JSON lines with mode 0600: a heading, then one row a line. Its time of change says when the source
+last confirmed it. A cache that cannot be used counts as none.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+import structlog
+
+from notifier.adapters.registries.readers import build_reader
+from notifier.domain.client_rows import Answer, Row, SourceFault
+from notifier.domain.errors import ConfigurationError, Mistake
+from notifier.settings.registry_settings import RegistrySourceSettings
+
+VERSION = 1
+PART = 500  # rows read or written at a time, after which the thread pauses
+PAUSE = 0.001  # seconds
+
+
+class HeldAnswers:
+    """The last good answer of each source that is not a file. Once a source's settings change, it has none."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[RegistrySourceSettings, Answer]] = {}
+
+    def copy(self) -> "HeldAnswers":
+        """Return another that holds the same."""
+        copied = HeldAnswers()
+        copied._held |= self._held
+        return copied
+
+    def hold(self, source: RegistrySourceSettings, answer: Answer) -> None:
+        """Keep the answer."""
+        self._held[source.called] = (source, answer)
+
+    def held(self, source: RegistrySourceSettings) -> Answer | None:
+        """Return the answer; None if there is none."""
+        found = self._held.get(source.called)
+        return None if found is None or _identity(found[0]) != _identity(source) else found[1]
+
+    def cached(self, source: RegistrySourceSettings, folder: Path | None) -> Answer | None:
+        """Return the answer that an earlier worker saved, and hold it; None if there is none. Blocks."""
+        found = Cache(folder).load(source)
+        if found is not None:
+            self.hold(source, found)
+        return found
+
+    def held_or_read(self, source: RegistrySourceSettings, _folder: Path | None) -> Answer | None:
+        """Return the answer, and read the source now if it is a new one. Raises ConfigurationError. Blocks."""
+        found = self.held(source)
+        if found is None:
+            try:
+                found = asyncio.run(build_reader(source).read(None))
+            except SourceFault as fault:
+                raise ConfigurationError([Mistake(f"registry source {source.called}", str(fault))]) from None
+            self.hold(source, found)
+        return found
+
+
+class Cache:
+    """The folder with one file a source. Without a folder it keeps nothing."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._failed: dict[str, str] = {}
+
+    def load(self, source: RegistrySourceSettings) -> Answer | None:
+        """Return what was saved of this source; None if there is nothing that can be used. Logs why not. Blocks."""
+        path = self._path(source)
+        if path is None or not path.exists():
+            return None
+        try:
+            return _read(path, _identity(source))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = str(error) if isinstance(error, _UnfitError) else type(error).__name__
+            structlog.get_logger().warning("registry_cache_unusable", file=str(path), reason=reason)
+            return None
+
+    def save(self, source: RegistrySourceSettings, answer: Answer) -> None:
+        """Keep the answer, with mode 0600. Never raises: a full disk costs only the cache, and is logged. Blocks."""
+        path = self._path(source)
+        if path is None:
+            return
+        beside = path.with_suffix(".new")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write(beside, answer, _identity(source))
+            beside.replace(path)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            self._failing(source.called, error.strerror or type(error).__name__)
+        else:
+            self._failed.pop(source.called, None)
+
+    def confirm(self, source: RegistrySourceSettings, answer: Answer) -> None:
+        """Note that the source still answers so. Blocks."""
+        path = self._path(source)
+        if path is None:
+            return
+        try:
+            os.utime(path, (answer.at, answer.at))
+        except OSError:
+            self.save(source, answer)
+
+    def _path(self, source: RegistrySourceSettings) -> Path | None:
+        return None if self._folder is None else self._folder / f"{source.called}.jsonl"
+
+    def _failing(self, name: str, reason: str) -> None:
+        if self._failed.get(name) != reason:
+            structlog.get_logger().warning("registry_cache_not_written", source=name, reason=reason)
+        self._failed[name] = reason
+
+
+class _UnfitError(ValueError):
+    """A cache that is whole and still cannot be used."""
+
+
+def _identity(source: RegistrySourceSettings) -> str:
+    """What tells that an answer is this source's: its settings, without how often it is asked."""
+    members = source.model_dump_json(exclude={"every", "timeout", "name"}, exclude_defaults=True)
+    return hashlib.sha256(members.encode()).hexdigest()
+
+
+def _write(path: Path, answer: Answer, identity: str) -> None:
+    heading = {
+        "v": VERSION,
+        "source": identity,
+        "mark": answer.mark,
+        "faults": [[each.path, each.text] for each in answer.faults],
+        "rows": len(answer.rows),
+    }
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(json.dumps(heading) + "\n")
+        for start in range(0, len(answer.rows), PART):
+            file.writelines(json.dumps(row) + "\n" for row in answer.rows[start : start + PART])
+            time.sleep(PAUSE)
+        file.flush()
+        os.fsync(file.fileno())
+    os.utime(path, (answer.at, answer.at))
+
+
+def _read(path: Path, identity: str) -> Answer:
+    with path.open(encoding="utf-8") as file:
+        heading = json.loads(file.readline())
+        if heading.get("v") != VERSION:
+            raise _UnfitError("another release wrote it")
+        if heading["source"] != identity:
+            raise _UnfitError("the settings of the source have changed")
+        rows: list[Row] = [json.loads(line) for line in file]
+    if len(rows) != heading["rows"] or not all(isinstance(row, dict) for row in rows):
+        raise _UnfitError("it is damaged")
+    faults = tuple(Mistake(str(place), str(text)) for place, text in heading["faults"])
+    return Answer(rows=rows, at=path.stat().st_mtime, mark=heading["mark"], faults=faults)

@@ -1,0 +1,270 @@
+"""Lays registry sources over one another, member by member, and makes clients of what comes out.
+
+A mistake in a file is a mistake of the configuration. A mistake in what another source says concerns that client alone:
+it is left out of the registry, and the registry says why. A client whose rows are the same objects as at the last time
+is not validated again.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from notifier.adapters.registries.client_metadata import RegistryBuilder
+from notifier.domain.client import Client
+from notifier.domain.client_rows import Row
+from notifier.domain.errors import Mistake
+from notifier.domain.frozen import frozen
+from notifier.domain.registry import Registry
+from notifier.domain.registry_checks import AlgorithmsOf, unsignable
+from notifier.settings.service_settings import Settings
+
+PART = 500  # clients, after which the thread pauses: the event loop waits for it meanwhile
+_SETTINGS = frozenset({"client_id", "issuer", "notifier"})  # a row with nothing else is settings for a client of others
+
+Key: TypeAlias = tuple[str, str]
+"""`iss` and `client_id`."""
+
+
+@frozen
+class Layer:
+    """The rows of one source. `file`: the name of the file, None if the source is not a file.
+
+    `issuer`: that of rows that name none. `context`: which folder the files that its rows name are relative to.
+    `faults`: clients that the source's reader could not use, see `Answer`.
+    """
+
+    name: str
+    rows: Sequence[Any]
+    issuer: str | None
+    context: Mapping[str, Any]
+    file: str | None = None
+    faults: Sequence[Mistake] = ()
+
+    def place(self, index: int) -> str:
+        """How a mistake names a row."""
+        if self.file is not None:
+            return f"{self.file}[{index}]"
+        row = self.rows[index]
+        client_id = row.get("client_id") if isinstance(row, Mapping) else None
+        return f"client {client_id!r} of registry source {self.name}"
+
+
+@frozen
+class Made:
+    """A client, and the rows that it was made of."""
+
+    rows: tuple[Row, ...]
+    client: Client
+
+
+@frozen
+class Layered:
+    """The registry that the layers make. `mistakes` are of files; `faults` are clients that were left out.
+
+    `warnings`: settings without effect. `made`: what the next time need not validate again.
+    """
+
+    registry: Registry
+    mistakes: Sequence[Mistake]
+    warnings: Sequence[Mistake]
+    faults: Sequence[Mistake] = ()
+    made: Mapping[Key, Made]
+
+
+@frozen
+class Needs:
+    """What a registry depends on beside the rows. `unsure`: sections of the settings that are wrong and not judged."""
+
+    settings: Settings
+    algorithms_of: AlgorithmsOf
+    unsure: frozenset[str] = frozenset()
+
+
+_Parts: TypeAlias = list[tuple[int, int]]  # of each layer that has the client: its place, and the row's place in it
+
+
+def lay(
+    needs: Needs, layers: Sequence[Layer], last: Mapping[Key, Made], *, pause: Callable[[], None] = lambda: None
+) -> Layered:
+    """Make the registry. `last`: what the same needs made of earlier rows. `pause` is called after each part."""
+    return _Laying(needs, layers, last, pause).made()
+
+
+def keys_of(layer: Layer, issuers: Sequence[str]) -> Iterator[tuple[Key, int]]:
+    """Yield the clients that the rows are about. Rows that are no metadata are left out."""
+    for index, row in enumerate(layer.rows):
+        for iss in _issuers_of(row, layer.issuer, issuers):
+            yield (iss, row["client_id"]), index
+
+
+def _issuers_of(row: Any, default: str | None, issuers: Sequence[str]) -> Sequence[str]:
+    """The issuers that the row is about; none if it is no metadata, or names an issuer that is not configured."""
+    if not isinstance(row, Mapping) or not isinstance(row.get("client_id"), str):
+        return ()
+    named = row.get("issuer") or default
+    if named is None:
+        return issuers if len(issuers) == 1 else ()
+    if named in ("*", ["*"]):
+        return issuers
+    listed = [named] if isinstance(named, str) else named
+    known = isinstance(listed, list) and all(iss in issuers for iss in listed)
+    return tuple(dict.fromkeys(listed)) if known else ()
+
+
+def merged(rows: Sequence[Row]) -> dict[str, Any]:
+    """One row of several: a later one overrides an earlier one, in the section `notifier` member by member."""
+    whole: dict[str, Any] = {}
+    for row in rows:
+        ours = whole.get("notifier"), row.get("notifier")
+        whole |= row
+        if all(isinstance(each, Mapping) for each in ours):
+            whole["notifier"] = {**ours[0], **ours[1]}  # type: ignore[dict-item]
+    return whole
+
+
+class _Laying:
+    def __init__(
+        self, needs: Needs, layers: Sequence[Layer], last: Mapping[Key, Made], pause: Callable[[], None]
+    ) -> None:
+        self._layers = layers
+        self._last = last
+        self._pause = pause
+        self._algorithms_of = needs.algorithms_of
+        self._issuers = tuple(needs.settings.issuers)
+        self._scratch = RegistryBuilder(needs.settings, needs.unsure)
+        self._builder = RegistryBuilder(needs.settings, needs.unsure)
+        self._faults: list[Mistake] = []
+        self._made: dict[Key, Made] = {}
+
+    def made(self) -> Layered:
+        builder = self._builder
+        for nth, (key, parts) in enumerate(self._gathered().items()):
+            if nth % PART == PART - 1:
+                self._pause()
+            self._add(key, parts)
+        self._note_faults()
+        return Layered(
+            registry=builder.registry(), mistakes=builder.mistakes, warnings=builder.warnings,
+            faults=self._faults, made=self._made,
+        )  # fmt: skip
+
+    def _note_faults(self) -> None:
+        """Note the clients that no row is about, since their source's reader could not use them."""
+        for layer in self._layers:
+            for fault in layer.faults:
+                place = f"client {fault.path!r} of registry source {layer.name}"
+                self._faults.append(Mistake(place, fault.text))
+                for iss in self._issuers if layer.issuer is None else (layer.issuer,):
+                    if iss in self._issuers and self._builder.client(iss, fault.path) is None:
+                        self._builder.leave_out(iss, fault.path, fault.text)
+
+    def _gathered(self) -> dict[Key, _Parts]:
+        """The rows of each client, in the order of the layers."""
+        found: dict[Key, _Parts] = {}
+        additions: list[tuple[int, int]] = []
+        for nth, layer in enumerate(self._layers):
+            for index, row in enumerate(layer.rows):
+                if index % PART == PART - 1:
+                    self._pause()
+                if nth and isinstance(row, Mapping) and row.keys() <= _SETTINGS:
+                    additions.append((nth, index))
+                    continue
+                issuers = _issuers_of(row, layer.issuer, self._issuers)
+                if not issuers:
+                    self._refuse(layer, index)
+                for iss in issuers:
+                    parts = found.setdefault((iss, row["client_id"]), [])
+                    if parts and parts[-1][0] == nth:
+                        self._twice(layer, index, parts[-1][1], iss)
+                    else:
+                        parts.append((nth, index))
+        for nth, index in additions:
+            self._lay_settings(found, nth, index)
+        return found
+
+    def _lay_settings(self, found: dict[Key, _Parts], nth: int, index: int) -> None:
+        """Add a row of settings to each client that it is about: at all issuers, if it names none."""
+        layer = self._layers[nth]
+        row = layer.rows[index]
+        client_id = row.get("client_id")
+        if row.get("issuer") is None and layer.issuer is None:
+            issuers: Sequence[str] = self._issuers
+        else:
+            issuers = _issuers_of(row, layer.issuer, self._issuers)
+        known = [parts for iss in issuers if isinstance(client_id, str) and (parts := found.get((iss, client_id)))]
+        for parts in known:
+            parts.append((nth, index))
+        if not issuers or not isinstance(client_id, str):
+            self._refuse(layer, index)
+        elif not known:
+            text = "has settings only, and no other source has this client: they have no effect"
+            self._builder.warnings.append(Mistake(layer.place(index), text))
+
+    def _refuse(self, layer: Layer, index: int) -> None:
+        """Say what is wrong with a row that is about no client of ours."""
+        scratch, row = self._scratch, layer.rows[index]
+        if layer.issuer is not None and isinstance(row, Mapping):
+            row = {"issuer": layer.issuer, **row}
+        scratch.add(row, layer.place(index), {**layer.context})
+        found = self._faults if layer.file is None else self._builder.mistakes
+        found += scratch.mistakes
+        scratch.mistakes.clear()
+
+    def _twice(self, layer: Layer, index: int, first: int, iss: str) -> None:
+        text = f"is registered at {iss} already, by {layer.place(first)}; remove one of the two"
+        mistakes = self._faults if layer.file is None else self._builder.mistakes
+        mistakes.append(Mistake(f"{layer.place(index)}.client_id", text))
+
+    def _add(self, key: Key, parts: _Parts) -> None:
+        """Add a client, or keep it as it was made of the same rows."""
+        builder = self._builder
+        rows = tuple(self._layers[nth].rows[index] for nth, index in parts)
+        last = self._last.get(key)
+        for row in rows:
+            if "aliases" in row:
+                builder.name(*key, row["aliases"])
+        if last is not None and len(last.rows) == len(rows) and all(map(_same, last.rows, rows)):
+            builder.keep(last.client)
+            self._made[key] = last
+            return
+        self._validate(key, parts, rows)
+
+    def _validate(self, key: Key, parts: _Parts, rows: tuple[Row, ...]) -> None:
+        builder = self._builder
+        iss, client_id = key
+        nth, index = parts[-1]
+        of_files = [row for (layer, _), row in zip(parts, rows, strict=True) if self._layers[layer].file is not None]
+        context = next((self._layers[n].context for n, _ in reversed(parts) if self._layers[n].file), {})
+        whole = {**merged(rows), "issuer": iss}
+        aliases = whole.pop("aliases", None)
+        del aliases
+        before = len(builder.mistakes)
+        builder.add(whole, place := self._layers[nth].place(index), {**context})
+        wrong = builder.mistakes[before:]
+        client = builder.client(iss, client_id)
+        if not wrong and client is not None:
+            text = None if len(of_files) == len(rows) else self._unsignable(client)
+            if text is None:
+                self._made[key] = Made(rows=rows, client=client)
+                return
+            wrong, of_files = [Mistake(f"{place}.id_token_signed_response_alg", text)], []
+        remote = [each for each in wrong if not _said_by(each, place, of_files)]
+        if remote:
+            builder.mistakes[before:] = [each for each in wrong if each not in remote]
+            builder.leave_out(iss, client_id, "; ".join(map(str, remote)))
+            self._faults += remote
+
+    def _unsignable(self, client: Client) -> str | None:
+        able = self._algorithms_of(client.iss)
+        if client.backchannel_logout_uri is None or client.token.alg in able:
+            return None
+        return unsignable(client.token.alg, client.iss, able)
+
+
+def _same(one: object, other: object) -> bool:
+    return one is other
+
+
+def _said_by(mistake: Mistake, place: str, rows: Sequence[Row]) -> bool:
+    """True if one of these rows has the member that is wrong."""
+    member = mistake.path.removeprefix(place).lstrip(".").partition(".")[0].partition("[")[0]
+    return any(member in row for row in rows) if member else bool(rows)

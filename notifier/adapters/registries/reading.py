@@ -1,0 +1,98 @@
+"""Reads a registry source in a thread with an event loop of its own, so that it never holds up the worker's loop."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from operator import is_
+
+from notifier.adapters.registries.answers import Cache
+from notifier.adapters.registries.readers import ClientsReader
+from notifier.domain.client_rows import Answer, Row, SourceFault
+from notifier.domain.frozen import replace
+from notifier.settings.registry_settings import RegistrySourceSettings
+
+SPARE = 2.0  # seconds beyond the source's own timeout, after which a reading that hangs is given up
+PART, PAUSE = 1000, 0.001  # rows compared at a time, and seconds that the thread rests after them
+
+
+class SourceReading:
+    """One source that is read again and again. `reader` is made once, since it may keep a token or connection."""
+
+    def __init__(
+        self, source: RegistrySourceSettings, reader: ClientsReader, cache: Cache, clock: Callable[[], float]
+    ) -> None:
+        self._source = source
+        self._reader = reader
+        self._cache = cache
+        self._clock = clock
+        self._thread: threading.Thread | None = None
+
+    async def read(self, last: Answer | None) -> Answer:
+        """Return what the source holds. Rows that are as they were are the same objects. Raises SourceFault.
+
+        If no row has changed, `rows` is that of `last`.
+        """
+        if self._thread is not None and self._thread.is_alive():
+            raise SourceFault("the last reading still hangs")
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Answer] = loop.create_future()
+
+        def tell(answer: Answer | None, fault: SourceFault | None) -> None:
+            if done.done():
+                return
+            if answer is not None:
+                done.set_result(answer)
+            elif fault is not None:
+                done.set_exception(fault)
+
+        def run() -> None:
+            answer, fault = None, None
+            try:
+                answer = self._read(last)
+            except SourceFault as known:
+                fault = known
+            except Exception as error:  # noqa: BLE001  of whatever library: this source fails, nothing else
+                fault = SourceFault(f"reading it failed with {type(error).__name__}")
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(tell, answer, fault)
+
+        self._thread = threading.Thread(target=run, name=f"registry-{self._source.called}", daemon=True)
+        self._thread.start()
+        try:
+            async with asyncio.timeout(self._source.timeout + SPARE):
+                return await done
+        except TimeoutError:
+            raise SourceFault(f"did not answer within {self._source.timeout:g} s") from None
+
+    def _read(self, last: Answer | None) -> Answer:
+        answer = asyncio.run(self._reader.read(last))
+        if last is None:
+            return answer
+        rows = last.rows if answer is last else _old_where_equal(last.rows, answer.rows)
+        now = replace(answer, at=self._clock(), rows=rows)
+        if rows is last.rows:
+            self._cache.confirm(self._source, now)
+        return now
+
+    async def save(self, answer: Answer) -> None:
+        """Write the answer to the cache."""
+        await asyncio.to_thread(self._cache.save, self._source, answer)
+
+
+def _old_where_equal(old: Sequence[Row], new: Sequence[Row]) -> Sequence[Row]:
+    """Return the new rows, each that is as it was as the old object; the old sequence if all are, in their order."""
+    known = {_key(row): row for row in old}
+    rows = list(new)
+    for index, row in enumerate(rows):
+        if index % PART == PART - 1:
+            time.sleep(PAUSE)
+        was = known.get(_key(row))
+        if was is not None and was == row:
+            rows[index] = was
+    same = len(rows) == len(old) and all(map(is_, rows, old))
+    return old if same else rows
+
+
+def _key(row: Row) -> tuple[str, str]:
+    return str(row.get("issuer")), str(row.get("client_id"))

@@ -1,0 +1,243 @@
+"""Keeps the registry as its sources are: reads each again and again, and keeps the last good answer of one that fails.
+
+A source is read every so often (± 10 %), when somebody asks, and when a delivery is for a client that nobody knows.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from notifier.domain.client_rows import Answer, SourceFault
+from notifier.domain.frozen import frozen
+from notifier.pipeline.ports import Clock
+
+SPREAD = 0.1  # share by which a pause is changed at random, so that workers do not ask together
+FIRST_PAUSE = 1.0  # seconds after a failure; it doubles up to the source's own pause
+APART = 5.0  # seconds between two readings for unknown clients
+
+
+class Reading(Protocol):
+    """Reads one source."""
+
+    async def read(self, last: Answer | None) -> Answer:
+        """Return what the source holds; `rows` is that of `last` if no row has changed. Raises SourceFault."""
+
+    async def save(self, answer: Answer) -> None:
+        """Keep the answer for the next start. Never raises."""
+
+
+Take = Callable[[str, Answer, bool], Awaitable[str | None]]
+"""Puts a source's answer into the registry; says why not, if so. The flag: somebody insists on it."""
+
+
+@frozen
+class RefreshedSource:
+    """A source, how often it is read (seconds), whose clients it has (None: of any issuer), and its last answer."""
+
+    name: str
+    kind: str
+    every: float
+    issuer: str | None
+    reading: Reading
+    last: Answer | None
+
+
+@frozen
+class SourceState:
+    """How a source fares. `age`: seconds since it last confirmed what is in force, or since it has been asked in vain.
+
+    `left_out`: clients that it has and that its reader cannot use.
+    """
+
+    name: str
+    kind: str
+    up: bool
+    age: float
+    clients: int = 0
+    left_out: int = 0
+    problem: str | None = None
+
+
+@dataclass(slots=True)
+class _Kept:
+    source: RefreshedSource
+    last: Answer | None
+    since: float
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    insisted: bool = False
+    begun: float = float("-inf")
+    problem: str | None = None
+    failures: int = 0
+    waiters: list[asyncio.Event] = field(default_factory=list)
+    task: asyncio.Task[None] | None = None
+    later: asyncio.TimerHandle | None = None
+
+
+class RegistryRefresh:
+    """Reads the sources. `take` is called for each answer with another row."""
+
+    def __init__(self, take: Take, *, clock: Clock, steady: Clock, jitter: Callable[[], float]) -> None:
+        self._take = take
+        self._clock = clock
+        self._steady = steady
+        self._jitter = jitter
+        self._kept: dict[str, _Kept] = {}
+        self._running = False
+        self._complete = asyncio.Event()
+        self._log = structlog.get_logger()
+
+    def watch(self, sources: Sequence[RefreshedSource]) -> None:
+        """Read these sources from now on, and no others."""
+        old, self._kept = self._kept, {}
+        for source in sources:
+            before = old.pop(source.name, None)
+            if before is not None and before.source.reading is source.reading:
+                before.source = source
+                self._kept[source.name] = before
+            else:
+                self._stop(before)
+                self._kept[source.name] = kept = _Kept(source=source, last=source.last, since=self._clock())
+                self._begin(kept)
+        for gone in old.values():
+            self._stop(gone)
+        self._note_completeness()
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        self._running = True
+        for kept in self._kept.values():
+            self._begin(kept)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self._running = False
+            for kept in self._kept.values():
+                self._stop(kept)
+
+    async def complete(self) -> None:
+        """Return once each source has an answer, of now or of an earlier worker."""
+        await self._complete.wait()
+
+    async def refresh(self, *, accept_loss: bool) -> Sequence[SourceState]:
+        """Read all sources now, and return how they fare then. `accept_loss`: also take a much shorter answer."""
+        done = []
+        for kept in self._kept.values():
+            kept.waiters.append(asyncio.Event())
+            kept.insisted |= accept_loss
+            kept.wake.set()
+            done.append(kept.waiters[-1])
+        for each in done:
+            await each.wait()
+        return self.states()
+
+    def unknown(self, iss: str) -> None:
+        """A delivery is for a client that nobody knows. Read the sources that may know it, at most every 5 s."""
+        for kept in self._kept.values():
+            if kept.source.issuer not in (None, iss) or kept.later is not None:
+                continue
+            wait = kept.begun + APART - self._steady()
+            if wait <= 0:
+                kept.wake.set()
+            else:
+                kept.later = asyncio.get_running_loop().call_later(wait, self._wake_late, kept)
+
+    def problem(self) -> str | None:
+        """Why the worker cannot begin; None if it can."""
+        for kept in self._kept.values():
+            if kept.last is None:
+                return f"registry source {kept.source.name} was never read: {kept.problem or 'it is being read'}"
+        return None
+
+    def states(self) -> Sequence[SourceState]:
+        """How each source fares."""
+        now = self._clock()
+        return [
+            SourceState(
+                name=kept.source.name,
+                kind=kept.source.kind,
+                up=kept.problem is None and kept.last is not None,
+                age=max(0.0, now - (kept.since if kept.last is None else kept.last.at)),
+                clients=0 if kept.last is None else len(kept.last.rows),
+                left_out=0 if kept.last is None else len(kept.last.faults),
+                problem=kept.problem,
+            )
+            for kept in self._kept.values()
+        ]
+
+    def _begin(self, kept: _Kept) -> None:
+        if self._running and kept.task is None:
+            kept.task = asyncio.create_task(self._keep(kept))
+
+    def _stop(self, kept: _Kept | None) -> None:
+        if kept is None:
+            return
+        if kept.task is not None:
+            kept.task.cancel()
+        if kept.later is not None:
+            kept.later.cancel()
+        for waiter in kept.waiters:
+            waiter.set()
+
+    def _wake_late(self, kept: _Kept) -> None:
+        kept.later = None
+        kept.wake.set()
+
+    def _note_completeness(self) -> None:
+        if self.problem() is None:
+            self._complete.set()
+
+    async def _keep(self, kept: _Kept) -> None:
+        waiters: list[asyncio.Event] = []
+        try:
+            while True:
+                kept.wake.clear()
+                waiters, kept.waiters = kept.waiters, []
+                insisted, kept.insisted = kept.insisted, False
+                kept.begun = self._steady()
+                self._judge(kept, await self._read(kept, insisted=insisted))
+                while waiters:
+                    waiters.pop().set()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._pause(kept)):
+                        await kept.wake.wait()
+        finally:
+            for waiter in waiters:
+                waiter.set()
+
+    async def _read(self, kept: _Kept, *, insisted: bool) -> str | None:
+        """Read the source, and have its answer taken. Return what is wrong, None if nothing is."""
+        source = kept.source
+        try:
+            answer = await source.reading.read(kept.last)
+            if kept.last is None or answer.rows is not kept.last.rows or answer.faults != kept.last.faults:
+                refusal = await self._take(source.name, answer, insisted)
+                if refusal is not None:
+                    return refusal
+                await source.reading.save(answer)
+                self._log.info("registry_refreshed", source=source.name, clients=len(answer.rows))
+        except SourceFault as fault:
+            return str(fault)
+        except Exception as error:  # noqa: BLE001  one source must not end the worker
+            return f"taking its answer failed with {type(error).__name__}"
+        kept.last = answer
+        self._note_completeness()
+        return None
+
+    def _judge(self, kept: _Kept, problem: str | None) -> None:
+        """Note how the reading went, and log it if that is news."""
+        before, kept.problem = kept.problem, problem
+        kept.failures = 0 if problem is None else kept.failures + 1
+        if problem is None and before is not None:
+            self._log.info("registry_source_well", source=kept.source.name)
+        elif problem is not None and problem != before:
+            kept_list = "nothing yet" if kept.last is None else "its last good answer"
+            self._log.error("registry_source_failed", source=kept.source.name, reason=problem, kept=kept_list)
+
+    def _pause(self, kept: _Kept) -> float:
+        every = kept.source.every
+        pause = min(every, FIRST_PAUSE * 2.0 ** min(kept.failures - 1, 16)) if kept.failures else every
+        return pause * (1 + SPREAD * (2 * self._jitter() - 1))

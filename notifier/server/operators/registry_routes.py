@@ -1,0 +1,65 @@
+"""`GET /v1/registry` and `POST /v1/registry/refresh`: how this worker's registry sources fare, and a reading now."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Protocol
+
+from aiohttp import web
+
+from notifier.domain.errors import Mistake
+from notifier.operations.registry_refresh import SourceState
+from notifier.server.authorization import Authorization
+from notifier.server.openapi import AnswerDescription, OperationDescription
+from notifier.server.problem import Refusal, problem
+
+_ANSWERS = {
+    200: AnswerDescription(
+        text="How each source fares.",
+        schema={
+            "type": "object",
+            "required": ["sources"],
+            "properties": {"sources": {"type": "array", "items": {"type": "object"}}},
+        },
+    )
+}
+_BOOL = {"true": True, "false": False}
+
+
+class Refresh(Protocol):
+    """The registry sources of this worker."""
+
+    def states(self) -> Sequence[SourceState]:
+        """How each fares."""
+
+    async def refresh(self, *, accept_loss: bool) -> Sequence[SourceState]:
+        """Read all now."""
+
+
+def registry_routes(authorization: Authorization, sources: Refresh) -> list[web.RouteDef]:
+    """To look needs the scope `read`, to refresh `repair` and no issuers."""
+
+    @OperationDescription(summary="Tell how the registry sources of this worker fare.", scope="read", answers=_ANSWERS)
+    async def get(request: web.Request) -> web.Response:
+        authorization.require(request, "read")
+        return _answer(sources.states())
+
+    @OperationDescription(
+        summary="Read all registry sources of this worker now.",
+        scope="repair",
+        query={"accept_loss": {"type": "string", "enum": list(_BOOL), "default": "false"}},
+        answers=_ANSWERS,
+        problems={400: "accept_loss is neither true nor false."},
+    )
+    async def post(request: web.Request) -> web.Response:
+        authorization.require_unbound(request, "repair")
+        accept = _BOOL.get(request.query.get("accept_loss", "false"))
+        if accept is None:
+            mistake = Mistake("accept_loss", "must be true or false")
+            raise Refusal(problem(400, "The request is malformed", mistakes=[mistake]))
+        return _answer(await sources.refresh(accept_loss=accept))
+
+    return [web.get("/v1/registry", get), web.post("/v1/registry/refresh", post)]
+
+
+def _answer(states: Sequence[SourceState]) -> web.Response:
+    return web.json_response({"sources": [asdict(each) for each in states]})
