@@ -10,6 +10,7 @@ from notifier.adapters.tls.listener_context import ListenerContext
 from notifier.server import ops
 from notifier.server.listener import Listener, listen
 from notifier.server.publishers import events as api
+from notifier.server.publishers.taking import ApiLimits
 from notifier.settings.service_settings import Settings
 
 
@@ -44,6 +45,6 @@ async def _listen_api(
 ) -> Listener:
     assert settings.api is not None
     where, tls = settings.api.listen, settings.api.tls
-    app = api.api_app(accept, sources, api.ApiLimits(max_event=settings.queue.max_event), more)
+    app = api.api_app(accept, sources, ApiLimits(max_event=settings.queue.max_event), more)
     context = None if tls is None else ListenerContext(tls, "api").context
     return await listen(app, where.host, where.port, key="api.listen", tls=context)

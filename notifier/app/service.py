@@ -35,6 +35,7 @@ from notifier.app.log_level import LogLevel
 from notifier.app.registry_sources import RegistrySources
 from notifier.app.self_watch import SelfWatch
 from notifier.app.signing_keys import SigningKeys
+from notifier.app.source_doors import SourceDoors
 from notifier.domain.errors import QueueError
 from notifier.domain.message import Lane
 from notifier.domain.readmission import ReplayRules
@@ -60,6 +61,8 @@ from notifier.server.operators.log_level_routes import log_level_routes
 from notifier.server.operators.registry_routes import registry_routes
 from notifier.server.operators.status_routes import StatusRoutes
 from notifier.server.publishers import events as api
+from notifier.server.publishers.source_routes import SourceAccess, SourceRoutes
+from notifier.server.publishers.taking import ApiLimits
 
 if TYPE_CHECKING:
     from notifier.adapters.telemetry.tracing import Tracing
@@ -107,6 +110,7 @@ class Service:
         self._draining = False
         self._files = Watch(live.now.stamps)
         self._signing_keys = SigningKeys(live)
+        self._source_doors = SourceDoors(live)
         self._self_watch = SelfWatch(live)
         self.worker = self._build_worker()
         self.metrics.watch(self._metrics_sources())
@@ -189,6 +193,7 @@ class Service:
             stack.push_async_callback(self._transport.close)
             if self._tracing is not None:
                 stack.push_async_callback(self._tracing.close)
+            stack.push_async_callback(self._source_doors.close)
             sources = api.ApiSources(
                 registry=self._live.registry,
                 tokens=self._live.tokens,
@@ -229,6 +234,14 @@ class Service:
             steady=time.monotonic,
         )
         yield from DeadLetterRoutes(authorization, access).routes()
+        source_access = SourceAccess(
+            door=self._source_doors.door,
+            publish=self.queue.publish,
+            clock=time.time,
+            new_id=new_id,
+            count=self.metrics.count_source_request,
+        )
+        yield from SourceRoutes(source_access, ApiLimits(max_event=self._settings.queue.max_event)).routes()
 
     def _replay_rules(self, end_newer_sessions: bool) -> ReplayRules:  # noqa: FBT001  as the routes call it
         return ReplayRules(

@@ -176,10 +176,9 @@ def _responses(said: OperationDescription) -> dict[str, Any]:
     if said.scope is not None:
         problems |= {401: "No token of tokens_file.", 403: f"The token lacks the scope {said.scope}, or the issuer."}
     for status, text in sorted({**problems, **said.problems}.items()):
-        responses[str(status)] = {
-            "description": text,
-            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/problem"}}},
-        }
+        content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/problem"}}}
+        also = responses.get(str(status), {}).get("content", {})  # the same status may have an answer of its own form
+        responses[str(status)] = {"description": text, "content": {**also, **content}}
         if status in (429, 503):
             retry = {"description": "Seconds.", "schema": {"type": "string", "pattern": "^[0-9]+$"}}
             responses[str(status)]["headers"] = {"Retry-After": retry}

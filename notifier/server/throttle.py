@@ -1,7 +1,8 @@
 """Limits concurrent requests, in all and for each token, so that no publisher keeps others out.
 
 Each request may hold an event in memory. A request beyond the limits gets 429 and `Retry-After`, before its body is
-read.
+read. Sources (`/v1/events/{source}`) together have as many places as one token: some bodies must be read before the
+sender is known.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from notifier.server.authorization import Tokens, bearer_of
 from notifier.server.problem import problem
 
 AGAIN = "1"  # seconds
+_SOURCES = ""  # no token has this name
 
 
 class Throttle:
@@ -31,10 +33,10 @@ class Throttle:
         """Serve the request, or refuse it."""
         if self._running >= self._most:
             return _too_many("Too many requests at a time; try again soon")
-        token = bearer_of(request, self._tokens() or ())
-        name = None if token is None else token.name
+        name = self._name_of(request)
         if name is not None and self._of_token[name] >= self._most_of_token:
-            return _too_many("Too many requests at a time with this token; try again soon")
+            whose = "of sources" if name == _SOURCES else "with this token"
+            return _too_many(f"Too many requests at a time {whose}; try again soon")
         self._running += 1
         if name is not None:
             self._of_token[name] += 1
@@ -50,6 +52,12 @@ class Throttle:
                 self._of_token[name] -= 1
                 if not self._of_token[name]:
                     del self._of_token[name]
+
+    def _name_of(self, request: web.Request) -> str | None:
+        if "source" in request.match_info:
+            return _SOURCES
+        token = bearer_of(request, self._tokens() or ())
+        return None if token is None else token.name
 
 
 def _give_up(request: web.Request) -> None:

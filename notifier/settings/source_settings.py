@@ -17,11 +17,16 @@ class BindSettings(Section):
     )
 
 
+HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
+
+
 class HmacSettings(Section):
     """A signature of the body in a header."""
 
-    header: str = Field(min_length=1, description="The header with the signature, in hexadecimal or base64.")
-    secret_file: ExistingFile = Field(description="A file with the secret.")
+    header: HeaderName = Field(description="The header with the signature, in hexadecimal or base64.")
+    secret_file: ExistingFile = Field(
+        description="A file with the secret, and a second one on its own line while it is replaced."
+    )
     algorithm: Literal["sha1", "sha256", "sha512"] = Field("sha256", description="The hash.")
     prefix: str = Field("", description="What stands before the signature, such as `sha256=`.")
 
@@ -38,8 +43,11 @@ class SetSettings(Section):
 class SourceHttpSettings(Section):
     """How a caller of `POST /v1/events/NAME` proves who it is. One of the three."""
 
-    header: str | None = Field(None, min_length=1, description="The header with the secret of `value_file`.")
-    value_file: ExistingFile | None = Field(None, description="A file with the whole value of `header`.")
+    header: HeaderName | None = Field(None, description="The header with the secret of `value_file`.")
+    value_file: ExistingFile | None = Field(
+        None,
+        description="A file with the whole value of `header`, and a second value on its own line while it is replaced.",
+    )
     hmac: HmacSettings | None = Field(None, description="The body is signed with a secret.")
     set: SetSettings | None = Field(None, description="The body is a Security Event Token.")
 

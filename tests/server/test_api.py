@@ -14,7 +14,8 @@ from notifier.domain.errors import QueueUnavailable, TopologyMismatch
 from notifier.domain.message import Lane
 from notifier.domain.registry import Issuer, Registry
 from notifier.domain.session_ended import SessionEnded
-from notifier.server.publishers.events import ApiLimits, api_app
+from notifier.server.publishers.events import api_app
+from notifier.server.publishers.taking import ApiLimits
 from tests.server.serving import ISS, serving, sources_of, token
 
 CLOSED = "https://closed.example.com"

@@ -15,7 +15,8 @@ from notifier.domain.api_token import ApiToken
 from notifier.domain.message import Lane
 from notifier.domain.session_ended import SessionEnded
 from notifier.server.listener import Listener
-from notifier.server.publishers.events import ApiLimits, api_app
+from notifier.server.publishers.events import api_app
+from notifier.server.publishers.taking import ApiLimits
 from tests.server.serving import ISS, serving, sources_of, token
 from tests.system.waiting import until
 

@@ -15,6 +15,7 @@ import structlog
 
 from notifier.adapters.configuration.config_file import examine_settings, read_credentials, read_subject_key
 from notifier.adapters.configuration.file_watch import Stamp, stamps_of
+from notifier.adapters.configuration.source_secrets import read_source_secrets
 from notifier.adapters.configuration.tokens_file import load_tokens
 from notifier.adapters.registries.answers import HeldAnswers
 from notifier.adapters.registries.clients_file import AnswerOf, answered, read_registry, relay, unanswered
@@ -50,6 +51,7 @@ class Loaded:
 
     `warnings`: settings that are accepted and have no effect. `faults`: clients that a registry source has and that
     cannot be used. `needs`, `layers` and `made` serve a refresh of a registry source; if there is none, no layers.
+    `source_secrets` prove the senders of sources, by name.
     """
 
     settings: Settings
@@ -62,6 +64,7 @@ class Loaded:
     needs: Needs
     layers: Sequence[Layer] = ()
     made: Mapping[Key, Made] = field(default_factory=dict)
+    source_secrets: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
 
     def log_warnings(self) -> None:
         """Log each warning."""
@@ -126,15 +129,21 @@ def load(
             tokens = load_tokens(settings.api.tokens_file, None if "issuers" in unsure else settings.issuers)
     except ConfigurationError as error:
         mistakes += error.mistakes
+    source_secrets, of_sources = read_source_secrets(settings.sources)
+    mistakes += of_sources
     if starting:
         mistakes += _mistakes_at_start(settings)
     if mistakes:
         raise ConfigurationError(mistakes)
     if settings.delivery.circuit is not None:
         warnings.insert(0, Mistake("delivery.circuit", NO_EFFECT))
+    if settings.api is None:
+        text = "has no effect without a section `api`, which opens the listener"
+        warnings += [Mistake(f"sources.{name}.http", text) for name, of in settings.sources.items() if of.http]
     return Loaded(
         settings=settings, registry=layered.registry, keys=keys, tokens=tokens, stamps=stamps,
         warnings=tuple(warnings), faults=tuple(layered.faults), needs=needs, layers=layers, made=layered.made,
+        source_secrets=source_secrets,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from notifier.adapters.configuration.source_secrets import secret_file
 from notifier.domain.registry import Registry
 from notifier.settings.service_settings import Settings
 
@@ -45,6 +46,11 @@ def secrets_of(settings: Settings, registry: Registry) -> Mapping[str, Path]:
     for iss, issuer in settings.issuers.items():
         named |= {f"issuers.{iss}.keys[{nth}].file": key.file for nth, key in enumerate(issuer.keys)}
         named[f"issuers.{iss}.tls.key_file"] = None if issuer.tls is None else issuer.tls.key_file
+    for name, source in settings.sources.items():
+        if (file := secret_file(source)) is not None:
+            named[f"sources.{name}.http.{file[0]}"] = file[1]
+        if source.http is not None and source.http.set is not None and source.http.set.tls is not None:
+            named[f"sources.{name}.http.set.tls.key_file"] = source.http.set.tls.key_file
     for clients in registry.clients.values():
         named |= {f"{each.client_id}: tls.key_file": each.route.tls.key_file for each in clients.values()}
     return {setting: path for setting, path in named.items() if path is not None}

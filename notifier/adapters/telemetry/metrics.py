@@ -85,6 +85,7 @@ class Metrics:
         self._clients = ClientSeries(registry, max_clients)
         self._events = dict.fromkeys(_RESULTS, 0)
         self._undated = 0
+        self._source_requests: dict[tuple[str, str], int] = {}
         self._own_faults = 0
         self._minted: dict[tuple[str, str], int] = {}
         self._attempt_seconds = AttemptSeconds()
@@ -132,6 +133,11 @@ class Metrics:
             case _:
                 assert_never(fact)
 
+    def count_source_request(self, source: str, status: int) -> None:
+        """Count a request to a source that exists, by the status of its answer."""
+        key = (source, str(status))
+        self._source_requests[key] = self._source_requests.get(key, 0) + 1
+
     def _attempted(self, fact: Attempted) -> None:
         iss, client_id = fact.delivery.key
         self._clients.of(iss, client_id).attempted(fact.outcome.reason)
@@ -175,6 +181,8 @@ class Metrics:
         yield _plain_counter(
             "outcomes_dropped_total", "Outcome events that were lost.", self._sources.outcomes_dropped()
         )
+        text = "Requests to POST /v1/events/{source}."
+        yield _labelled(CounterMetricFamily, "source_requests_total", text, ("source", "status"), self._source_requests)
         yield _labelled(CounterMetricFamily, "tokens_minted_total", "Tokens signed.", ("iss", "alg"), self._minted)
         yield self._attempt_seconds.family(exemplars=exemplars)
         bounds = (*map(str, RECOVERY_BUCKETS), "+Inf")

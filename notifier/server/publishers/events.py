@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from aiohttp import web
 
 from notifier.domain.api_token import ApiToken
-from notifier.domain.errors import MalformedEvent, Mistake, QueueError
+from notifier.domain.errors import MalformedEvent, Mistake
 from notifier.domain.event_document import read_event
 from notifier.domain.message import Lane, Message
 from notifier.domain.outcome import DeadReason
@@ -32,28 +32,26 @@ from notifier.pipeline.selection import OPENED_EVERY
 from notifier.server.authorization import Authorization, Tokens, concerns
 from notifier.server.openapi import CLOUDEVENT, EVENT, AnswerDescription, OperationDescription, openapi_route
 from notifier.server.problem import Refusal, problem, problems
+from notifier.server.publishers.taking import (
+    AGAIN,
+    BODY_LATER,
+    LANES,
+    ApiLimits,
+    asked_lane,
+    media_type,
+    publish_in_time,
+    read_body,
+    refuse_compressed,
+)
 from notifier.server.throttle import Throttle
 
 _KINDS = ("application/json", "application/cloudevents+json")
-BODY_LATER = 2.0  # seconds after a route's own deadline for its body, the connection is closed
 LARGE = 4 * 1024  # bytes of a body: the worst take 0.4 ms to read, and 256 of them may come at once
 LARGE_AT_A_TIME = 8
-_LANES = {"events": Lane.EVENTS, "bulk": Lane.BULK}
 
 
 AcceptEvent = Callable[[SessionEnded, Lane], Awaitable[None]]
 """Publishes an event to a lane. Returns once the event is durable. Raises QueueError."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiLimits:
-    """The limits of the listener: bytes, seconds, requests at a time."""
-
-    max_event: int = 131_072
-    body_timeout: float = 10.0
-    accept_timeout: float = 5.0
-    requests: int = 256
-    requests_of_token: int = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +101,7 @@ _ID: Mapping[str, object] = {"type": "string", "description": "The id of the eve
 _POST_EVENT = OperationDescription(
     summary="Publish one event: a session ended. The answer says that it is durable.",
     scope="publish",
-    query={"lane": {"type": "string", "enum": list(_LANES), "default": "events"}, "wait": _WAIT},
+    query={"lane": {"type": "string", "enum": list(LANES), "default": "events"}, "wait": _WAIT},
     body={"application/json": EVENT, "application/cloudevents+json": CLOUDEVENT},
     answers={
         200: AnswerDescription(text="With wait: every client has its last notice.", schema=_NOTICES),
@@ -135,9 +133,9 @@ class _Api:
     async def post_event(self, request: web.Request) -> web.Response:
         """Take one event."""
         token = self._authorization.require(request, "publish")
-        lane, seconds = _lane(request), _asked_to_wait(request)
+        lane, seconds = asked_lane(request), _asked_to_wait(request)
         _check_kind(request)
-        body = await self._read(request)
+        body = await read_body(request, self.limits)
         waiting = self._sources.waiting
         with nullcontext() if seconds is None or waiting is None else waiting.one_more() as place:
             async with self._place_for(body):
@@ -161,7 +159,7 @@ class _Api:
                 await self._large.acquire()
         except TimeoutError:
             title = "The queue is slow, and other large events wait for it; send the event again"
-            raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
+            raise Refusal(problem(503, title, headers={"Retry-After": AGAIN})) from None
         try:
             async with self._opening:
                 for _ in range(OPENED_EVERY):
@@ -171,25 +169,9 @@ class _Api:
             self._large.release()
 
     async def _take(self, event: SessionEnded, lane: Lane) -> None:
-        try:
-            async with asyncio.timeout(self.limits.accept_timeout):
-                await self._accept(event, lane)
-        except (QueueError, TimeoutError):
-            # Perhaps only the confirm was lost, and the event is in the queue: with its id a copy is recognised.
-            title = f"The queue is away; send the event again with the id {event.id}, so that a copy is recognised"
-            raise Refusal(problem(503, title, headers={"Retry-After": "5"})) from None
-
-    async def _read(self, request: web.Request) -> bytes:
-        size = request.content_length
-        if size is not None and size > self.limits.max_event:
-            raise web.HTTPRequestEntityTooLarge(self.limits.max_event, size)
-        try:
-            async with asyncio.timeout(self.limits.body_timeout):
-                return await request.read()
-        except TimeoutError:
-            raise Refusal(_closing(problem(408, "The body did not come in time"))) from None
-        except web.RequestPayloadError:
-            raise Refusal(_closing(problem(400, "The body is broken HTTP"))) from None
+        # Perhaps only the confirm was lost, and the event is in the queue: with its id a copy is recognised.
+        title = f"The queue is away; send the event again with the id {event.id}, so that a copy is recognised"
+        await publish_in_time(self._accept(event, lane), self.limits, title)
 
     def _understand(self, request: web.Request, body: bytes, token: ApiToken | None) -> SessionEnded:
         """Read the event, strictly. One without an id gets one here, and keeps it."""
@@ -227,14 +209,6 @@ class _Api:
         raise Refusal(problem(400, "The event is malformed", mistakes=[Mistake("type", objection.text)]))
 
 
-def _lane(request: web.Request) -> Lane:
-    lane = _LANES.get(request.query.get("lane", "events"))
-    if lane is None:
-        mistake = Mistake("lane", f"must be one of {', '.join(_LANES)}")
-        raise Refusal(problem(400, "The request is malformed", mistakes=[mistake]))
-    return lane
-
-
 def _asked_to_wait(request: web.Request) -> float | None:
     """Return the seconds to wait, None without the parameter. Raises Refusal (400)."""
     text = request.query.get("wait")
@@ -254,13 +228,6 @@ def _notices_response(event_id: str, notices: EventNotices) -> web.Response:
 
 
 def _check_kind(request: web.Request) -> None:
-    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if kind not in _KINDS:
+    if media_type(request) not in _KINDS:
         raise Refusal(problem(415, f"The body must be {' or '.join(_KINDS)}", headers={"Accept": ", ".join(_KINDS)}))
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Refusal(problem(415, "The body must not be compressed", headers={"Accept-Encoding": "identity"}))
-
-
-def _closing(response: web.Response) -> web.Response:
-    response.force_close()
-    return response
+    refuse_compressed(request)

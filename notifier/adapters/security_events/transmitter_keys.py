@@ -1,0 +1,138 @@
+"""The keys that a transmitter of Security Event Tokens publishes: read when needed, and kept while it is away.
+
+A set is read again when it is older than FRESH, so that a key that was withdrawn verifies nothing for long, and when a
+token names a key that is not in it. The last good set stays if it cannot be read.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import jwt
+import structlog
+
+from notifier.domain.issuer_document import IssuerDocument, UnreadDocument
+from notifier.domain.published_keys import MOST_KEYS
+from notifier.domain.security_event_token import SET_ALGORITHMS, KeysAway
+
+FRESH = 300.0  # seconds that a set counts as what the transmitter publishes
+AGAIN = 5.0  # seconds after a set that could not be read
+UNKNOWN_EVERY = 10.0  # seconds between two readings for tokens whose key is not in the set
+_RSA_BITS = 2048
+_CURVES: Mapping[str, str] = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519"}
+
+Read = Callable[[], Awaitable[IssuerDocument | UnreadDocument]]
+"""Fetches the JWK Set. Never raises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Set:
+    """A set that was read. `began` is when its reading did, `missed` the kids that it has not."""
+
+    jwks: tuple[Mapping[str, object], ...]
+    began: float
+    made: dict[tuple[int, str], jwt.PyJWK | None] = field(default_factory=dict)
+    missed: set[str | None] = field(default_factory=set)
+
+    def fitting(self, kid: str | None, alg: str) -> Iterator[jwt.PyJWK]:
+        """The keys with this kid that can verify `alg`. Without a kid, and of a set without kids, all that can."""
+        named = any(jwk.get("kid") == kid for jwk in self.jwks)
+        for nth, jwk in enumerate(self.jwks):
+            if kid is not None and jwk.get("kid") != kid and (named or jwk.get("kid") is not None):
+                continue
+            key = self.made[nth, alg] if (nth, alg) in self.made else _verifying(jwk, alg)
+            self.made[nth, alg] = key
+            if key is not None:
+                yield key
+
+
+class TransmitterKeys:
+    """The published keys of one transmitter. `steady` gives seconds of a clock that never goes back."""
+
+    def __init__(self, issuer: str, read: Read, steady: Callable[[], float]) -> None:
+        self._issuer = issuer
+        self._read = read
+        self._steady = steady
+        self._set: _Set | None = None
+        self._reading = asyncio.Lock()
+        self._due = float("-inf")
+        self._due_for_unknown = float("-inf")
+        self._fault: str | None = None
+
+    async def fitting(self, kid: str | None, alg: str, *, doubted: bool = False) -> tuple[jwt.PyJWK, ...] | KeysAway:
+        """The keys that may verify a token with this header; none if the transmitter publishes none.
+
+        `doubted`: the keys that fit did not verify it, and no kid says that they are the right ones.
+        """
+        arrived = self._steady()
+        if self._set is None or arrived >= self._due:
+            await self._look(unknown=False)
+        if self._set is None:
+            return KeysAway(text="The keys of the issuer cannot be read; send the token again")
+        found = tuple(self._set.fitting(kid, alg))
+        if (found and not doubted) or self._missing(kid, arrived):
+            return () if doubted else found
+        await self._look(unknown=True)
+        found = tuple(self._set.fitting(kid, alg))
+        if found or self._missing(kid, arrived):
+            return found
+        return KeysAway(text="The key of the token is not known yet; send the token again")
+
+    def _missing(self, kid: str | None, arrived: float) -> bool:
+        """True if the set was read since then, or short ago with the same question, and has no key for it."""
+        assert self._set is not None, "it stays once it was read"
+        if self._set.began >= arrived:
+            self._set.missed.add(kid)
+            return True
+        return kid in self._set.missed and arrived - self._set.began < UNKNOWN_EVERY
+
+    async def _look(self, *, unknown: bool) -> None:
+        """Read the set if it is due. Who comes meanwhile waits for that reading."""
+        async with self._reading:
+            now = self._steady()
+            if now < (self._due_for_unknown if unknown else self._due):
+                return
+            document = await self._read()
+            ended = self._steady()
+            if unknown:
+                self._due_for_unknown = ended + UNKNOWN_EVERY
+            fault = self._take(document, now)
+            self._due = ended + (FRESH if fault is None else AGAIN)
+            self._tell(fault)
+
+    def _take(self, document: IssuerDocument | UnreadDocument, began: float) -> str | None:
+        """Keep what was read. Returns what is wrong with it, None if nothing is."""
+        if isinstance(document, UnreadDocument):
+            return document.text
+        content = document.content
+        if not isinstance(content, dict) or not isinstance(content.get("keys"), list):
+            return 'is no JWK Set: it must be a JSON object with a list "keys"'
+        self._set = _Set(jwks=tuple(filter(_usable, content["keys"][:MOST_KEYS])), began=began)
+        return None
+
+    def _tell(self, fault: str | None) -> None:
+        if fault is not None and fault != self._fault:
+            structlog.get_logger().warning("jwks_unread", iss=self._issuer, reason=fault)
+        self._fault = fault
+
+
+def _usable(jwk: object) -> bool:
+    """True for a public key that is meant to verify signatures. A secret or a private key proves nothing."""
+    if not isinstance(jwk, dict) or jwk.get("kty") not in ("RSA", "EC", "OKP") or "d" in jwk:
+        return False
+    operations = jwk.get("key_ops")
+    return jwk.get("use") in (None, "sig") and (not isinstance(operations, list) or "verify" in operations)
+
+
+def _verifying(jwk: Mapping[str, object], alg: str) -> jwt.PyJWK | None:
+    """The key for this algorithm, None if it is for another, too weak, or broken."""
+    kty = "RSA" if alg[:2] in ("RS", "PS") else "OKP" if alg == "EdDSA" else "EC"
+    if alg not in SET_ALGORITHMS or jwk.get("kty") != kty or jwk.get("alg", alg) != alg:
+        return None
+    if kty != "RSA" and jwk.get("crv") != _CURVES[alg]:
+        return None
+    try:
+        key = jwt.PyJWK(dict(jwk), algorithm=alg)
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return None if kty == "RSA" and key.key.key_size < _RSA_BITS else key

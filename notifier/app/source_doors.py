@@ -1,0 +1,76 @@
+"""The sources that take events over HTTP, as they are configured now."""
+
+import time
+from collections.abc import Mapping
+from functools import partial
+
+from notifier.adapters.configuration.live_configuration import LiveConfiguration, Loaded
+from notifier.adapters.http.issuer_documents import DocumentReader
+from notifier.adapters.security_events.set_verifier import SetVerifier
+from notifier.adapters.security_events.transmitter_keys import TransmitterKeys
+from notifier.domain.client import TlsFiles
+from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
+from notifier.server.publishers.source_proofs import BodySignature, HeaderSecret, Proof, SignedToken, SourceDoor
+from notifier.settings.source_settings import SetSettings, SourceSettings
+
+WITHIN = 5.0  # seconds that a transmitter has to give its JWK Set
+OKTA = "okta_hook"
+
+
+class SourceDoors:
+    """Gives the door of a source. It follows reloads, and keeps the keys that it has read."""
+
+    def __init__(self, live: LiveConfiguration) -> None:
+        self._live = live
+        self._reader = DocumentReader()
+        self._seen: Loaded | None = None
+        self._doors: Mapping[str, SourceDoor] = {}
+        self._keys: dict[SetSettings, TransmitterKeys] = {}
+
+    def door(self, name: str) -> SourceDoor | None:
+        """The source of this name, None if there is none that takes HTTP."""
+        now = self._live.now
+        if now is not self._seen:
+            self._follow(now)
+        return self._doors.get(name)
+
+    async def close(self) -> None:
+        """Stop reading TLS files."""
+        await self._reader.close()
+
+    def _follow(self, loaded: Loaded) -> None:
+        kept = self._keys
+        self._keys = {}
+        doors = {}
+        for name, source in loaded.settings.sources.items():
+            proof = self._proof(name, source, loaded, kept)
+            if proof is not None:
+                doors[name] = SourceDoor(name=name, proof=proof, answers_okta=source.preset == OKTA)
+        self._doors, self._seen = doors, loaded
+
+    def _proof(
+        self, name: str, source: SourceSettings, loaded: Loaded, kept: Mapping[SetSettings, TransmitterKeys]
+    ) -> Proof | None:
+        http = source.http
+        if http is None:
+            return None
+        if http.set is not None:
+            keys = kept.get(http.set) or self._keys.get(http.set)
+            keys = keys or TransmitterKeys(http.set.issuer, partial(self._read, http.set), time.monotonic)
+            self._keys[http.set] = keys
+            verifier = SetVerifier(keys, issuer=http.set.issuer, audience=http.set.audience, clock=time.time)
+            return SignedToken(verifier=verifier)
+        secrets = loaded.source_secrets[name]
+        if http.hmac is not None:
+            hmac = http.hmac
+            return BodySignature(header=hmac.header, algorithm=hmac.algorithm, prefix=hmac.prefix, secrets=secrets)
+        assert http.header is not None, "SourceHttpSettings asks for one of the three"
+        return HeaderSecret(header=http.header, values=secrets)
+
+    async def _read(self, settings: SetSettings) -> IssuerDocument | UnreadDocument:
+        return await self._reader.read(
+            settings.jwks_uri,
+            egress=issuer_egress(self._live.now.settings.template().route.egress),
+            tls=TlsFiles() if settings.tls is None else settings.tls.files(),
+            within=WITHIN,
+        )
