@@ -8,18 +8,8 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from notifier.domain.registry import Registry
 from notifier.settings.clients import ClientOptions, HeaderName, HeaderValue
 from notifier.settings.policies import TlsSettings
+from notifier.settings.sql_settings import SqlSettings
 from notifier.settings.values import Duration, ExistingFile, IssuerId, Lasting, Section, WebAddress, from_base
-
-
-class SqlSettings(Section):
-    """A database, by SQLAlchemy."""
-
-    url: SecretStr | None = Field(None, description="`postgresql://…`, `mysql://…`, `mssql://…` or `sqlite:///PATH`.")
-    url_file: ExistingFile | None = Field(None, description="A file with the URL.")
-    preset: Literal["duende"] | None = Field(None, description="The tables of a known server.")
-    query: str | None = Field(None, description="SQL whose columns bear the names of client metadata.")
-    db_schema: str | None = Field(None, alias="schema", description="The schema of the tables.")
-    tables: dict[str, str] | None = Field(None, description="The preset's name of a table → yours.")
 
 
 class KeycloakSettings(Section):

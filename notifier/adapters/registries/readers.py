@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from notifier.domain.client_rows import Answer
+from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 
@@ -20,5 +21,17 @@ class ClientsReader(Protocol):
 def build_reader(source: RegistrySourceSettings) -> ClientsReader:
     """Return the reader of a source that is not a file."""
     match source.kind:
+        case "sql":
+            return _sql_reader(source)
         case kind:
             raise NotImplementedError(kind)
+
+
+def _sql_reader(source: RegistrySourceSettings) -> ClientsReader:
+    try:
+        from notifier.adapters.registries.sql import SqlReader  # noqa: PLC0415  SQLAlchemy is an extra
+    except ModuleNotFoundError as error:
+        text = f"needs {error.name}: pip install 'notifier[postgresql]', or [mysql], [mssql] or [sql] (SQLite)"
+        raise ConfigurationError([Mistake(f"registry.sources.{source.called}.sql", text)]) from None
+    assert source.sql is not None
+    return SqlReader(source.sql, source.timeout)

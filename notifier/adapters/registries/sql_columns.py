@@ -1,0 +1,146 @@
+"""What stands in the columns of a database, read as the values of client metadata. Drivers differ in their types.
+
+A ValueError says what is wrong with a value, and never shows it: a wrong column could be a secret one.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from notifier.adapters.registries.sql_connection import Deadline
+
+PART = 1000  # rows that are fetched at once
+PAUSE = 0.001  # seconds between two parts, so that the event loop of the process gets its turn
+
+_TRUE = frozenset(("1", "t", "true", "y", "yes", "on"))
+_FALSE = frozenset(("0", "f", "false", "n", "no", "off"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A statement that is running, and how to read its rows."""
+
+    result: sa.CursorResult[Any]
+    client_id: int
+    """The place of the column with the client's id."""
+    read: Callable[[Sequence[Any]], dict[str, Any] | None]
+    """Returns a row of metadata; None if it is not to be listed. Raises ValueError."""
+
+
+def parts(result: sa.CursorResult[Any], deadline: Deadline, pause: Callable[[float], None]) -> Iterator[Sequence[Any]]:
+    """Fetch a result in parts, with pauses. Raises SourceFault if the time is over."""
+    for part in result.partitions(PART):
+        deadline.check()
+        yield part
+        pause(PAUSE)
+
+
+def plain(name: str) -> str:
+    """A name without regard to case and `_`."""
+    return name.replace("_", "").lower()
+
+
+def text(value: object) -> str | None:
+    """A text; None if there is none. Blanks at its end are those of a column of fixed width."""
+    if value is None:
+        return None
+    if isinstance(value, bytes | bytearray | memoryview):
+        try:
+            value = bytes(value).decode()
+        except UnicodeDecodeError:
+            raise ValueError("is not UTF-8") from None
+    elif isinstance(value, int | UUID) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise ValueError(f"must be a text, not {_kind(value)}")  # noqa: TRY004  a mistake of the row
+    return value.rstrip(" ") or None
+
+
+def truth(value: object) -> bool | None:
+    """True or false, however the database says it; None if it does not."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float | Decimal) and value in (0, 1):
+        return value == 1
+    if isinstance(value, bytes) and len(value) == 1 and value[0] < 2:  # MySQL's BIT(1)
+        return value == b"\x01"
+    if isinstance(value, bytes | str):
+        word = (text(value) or "").lower()
+        if not word:
+            return None
+        if word in _TRUE or word in _FALSE:
+            return word in _TRUE
+    raise ValueError("must be true or false")
+
+
+def listed(value: object) -> list[str] | None:
+    """A list of texts: an array, JSON, or one text."""
+    if isinstance(value, str | bytes):
+        word = (text(value) or "").strip()
+        if not word.startswith("["):
+            return [word] if word else None
+        value = _json(word)
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be a list of texts as JSON, not {_kind(value)}")  # noqa: TRY004  likewise
+    words = [text(member) for member in value]
+    return [word for word in words if word is not None] or None
+
+
+def mapping(value: object) -> Mapping[str, object] | None:
+    """A JSON object."""
+    if isinstance(value, str | bytes):
+        word = text(value)
+        value = None if word is None else _json(word)
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError(f"must be a JSON object, not {_kind(value)}")  # noqa: TRY004  likewise
+    return value
+
+
+def scalar(word: str) -> object:
+    """What a text in a column for texts means: JSON if it is JSON, True and False as .NET writes them, else itself."""
+    stripped = word.strip()
+    if stripped in ("True", "False"):
+        return stripped == "True"
+    try:
+        return _json(stripped)
+    except ValueError:
+        return word
+
+
+def algorithm(value: object, known: frozenset[str]) -> str | None:
+    """The first known one of a list, as the server itself takes the first that it can; else the first."""
+    words = re.findall(r"[^\s,;]+", text(value) or "")
+    return next((word for word in words if word in known), words[0] if words else None)
+
+
+def _json(word: str) -> Any:
+    try:
+        return json.loads(word, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON") from None
+
+
+def _no_constant(word: str) -> object:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _kind(value: object) -> str:
+    names = {
+        bool: "true or false",
+        dict: "an object",
+        list: "a list",
+        int: "a number",
+        float: "a number",
+        str: "a text",
+    }
+    return names.get(type(value), type(value).__name__)

@@ -1,0 +1,169 @@
+"""The tables of IdentityServer4 from 2.x on and of Duende IdentityServer to 8, as Entity Framework makes them.
+
+The columns about logout are the same in all of them, but for the algorithms, which IdentityServer4 has from 4.0 on. Names
+are compared without regard to case and `_`: naming conventions for PostgreSQL change both. Views do as well.
+
+What the server does itself is done here: a disabled client is told nothing, and one that speaks another protocol than
+OpenID Connect is none. `PairWiseSubjectSalt` has no effect, as in the server.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.sql import quoted_name
+
+from notifier.adapters.registries.sql_columns import PART, Listing, algorithm, parts, plain, scalar, text, truth
+from notifier.adapters.registries.sql_connection import Deadline
+from notifier.domain.client import Algorithm
+from notifier.domain.client_rows import SourceFault
+from notifier.settings.sql_settings import DuendeTables, SqlSettings
+
+_CLIENTS = (
+    "ClientId", "Id", "Enabled", "ProtocolType",
+    "BackChannelLogoutUri", "BackChannelLogoutSessionRequired",
+    "FrontChannelLogoutUri", "FrontChannelLogoutSessionRequired",
+    "AllowedIdentityTokenSigningAlgorithms", "SubjectType",
+)  # fmt: skip
+_NEEDED = ("ClientId", "BackChannelLogoutUri")  # a view may leave out the rest
+_PROPERTIES = ("ClientId", "Key", "Value")
+_OURS = "notifier:"
+_ALGORITHMS = frozenset(Algorithm)
+_STREAM = {"stream_results": True, "yield_per": PART}
+_SHOWN = 8
+
+_Properties = Mapping[object, Sequence[tuple[str, str]]]
+
+
+def duende(
+    connection: sa.Connection, settings: SqlSettings, deadline: Deadline, pause: Callable[[float], None]
+) -> Listing:
+    """Find the tables and read the clients. Raises SourceFault."""
+    tables, schema = settings.tables or DuendeTables(), settings.db_schema
+    finder = _Finder(connection, schema)
+    named = settings.tables.model_fields_set if settings.tables else set()
+    clients = finder.find(tables.clients, "Clients", explicit="clients" in named)
+    if clients is None:
+        raise SourceFault(finder.nothing_like(tables.clients))
+    columns = finder.columns(clients, _CLIENTS, _NEEDED)
+    properties = _properties(finder, tables.properties, "properties" in named, deadline, pause)
+    statement = sa.select(*[columns.get(name, sa.null()) for name in _CLIENTS])
+    result = connection.execute(statement, execution_options=_STREAM)
+    return Listing(result=result, client_id=0, read=lambda row: _client(row, properties))
+
+
+def _client(row: Sequence[Any], properties: _Properties) -> dict[str, Any] | None:
+    client_id, key, enabled, protocol, uri, session, front_uri, front_session, algorithms, subject_type = row
+    if (text(protocol) or "oidc").lower() != "oidc":
+        return None
+    found: dict[str, Any] = {"client_id": text(client_id)}
+    if truth(enabled) is False:
+        return found
+    if (word := text(uri)) is not None and word.strip():
+        found["backchannel_logout_uri"] = word
+        found["backchannel_logout_session_required"] = truth(session) is not False
+    if (word := text(front_uri)) is not None and word.strip():
+        found["frontchannel_logout_uri"] = word
+        found["frontchannel_logout_session_required"] = truth(front_session) is not False
+    if (word := algorithm(algorithms, _ALGORITHMS)) is not None:
+        found["id_token_signed_response_alg"] = word
+    if (word := text(subject_type)) is not None:
+        found["subject_type"] = word.lower()
+    if (own := properties.get(key)) is not None:
+        found["notifier"] = _nested(own)
+    return found
+
+
+def _nested(properties: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """`notifier:retry:base` is the member `base` of `retry`, as .NET writes it."""
+    found: dict[str, Any] = {}
+    for name, value in properties:
+        *path, last = name.split(":")
+        inner = found
+        for step in path:
+            inner = inner.setdefault(step, {})
+            if not isinstance(inner, dict):
+                raise ValueError(f"property {_OURS}{name} is a member of something that has a value of its own")
+        if last in inner:
+            raise ValueError(f"property {_OURS}{name} is there twice")
+        inner[last] = scalar(value)
+    return found
+
+
+def _properties(
+    finder: "_Finder", name: str, explicit: bool, deadline: Deadline, pause: Callable[[float], None]
+) -> _Properties:
+    """The properties for us, by the key of their client. None if there is no such table."""
+    table = finder.find(name, "ClientProperties", explicit=explicit) if name else None
+    if table is None:
+        if name and explicit:
+            raise SourceFault(finder.nothing_like(name))
+        return {}
+    columns = finder.columns(table, _PROPERTIES, _PROPERTIES)
+    owner, key, value = (columns[column] for column in _PROPERTIES)
+    statement = sa.select(owner, key, value).where(sa.func.lower(key).like(f"{_OURS}%")).order_by(owner, key)
+    found: dict[object, list[tuple[str, str]]] = {}
+    for part in parts(finder.connection.execute(statement, execution_options=_STREAM), deadline, pause):
+        for client, word, content in part:
+            found.setdefault(client, []).append((word[len(_OURS) :].rstrip(" "), text(content) or ""))
+    return found
+
+
+class _Finder:
+    """Finds tables and columns as they are really called."""
+
+    def __init__(self, connection: sa.Connection, schema: str | None) -> None:
+        self.connection = connection
+        self._schema = None if schema is None else quoted_name(schema, quote=True)
+        self._inspector = sa.inspect(connection)
+        self._names = self._names_in(self._schema)
+
+    def find(self, name: str, member: str, *, explicit: bool) -> str | None:
+        """The one table of that name. An exact name counts only if somebody wrote it."""
+        hits = [hit for hit in self._names if plain(hit) == plain(name)]
+        if explicit and name in hits:
+            return name
+        if len(hits) > 1:
+            raise SourceFault(f"there are the tables {' and '.join(hits)}; say which one it is by sql.tables.{member}")
+        return hits[0] if hits else None
+
+    def columns(self, table: str, wanted: Sequence[str], needed: Sequence[str]) -> dict[str, sa.ColumnElement[Any]]:
+        """The columns of a table by the names that we know. Raises SourceFault if one is missing or there twice."""
+        found: dict[str, list[str]] = {}
+        for column in self._inspector.get_columns(quoted_name(table, quote=True), schema=self._schema):
+            found.setdefault(plain(column["name"]), []).append(column["name"])
+        missing = [name for name in needed if plain(name) not in found]
+        if missing:
+            raise SourceFault(f"table {table} has no column {' and no '.join(missing)}; is it the right table?")
+        hits = {name: found[plain(name)] for name in wanted if plain(name) in found}
+        twice = next((names for names in hits.values() if len(names) > 1), None)
+        if twice:
+            text = f"table {table} has the columns {' and '.join(twice)}; use a view with one of them, or query"
+            raise SourceFault(text)
+        inner = {name: sa.column(quoted_name(names[0], quote=True)) for name, names in hits.items()}
+        selected = sa.table(quoted_name(table, quote=True), *inner.values(), schema=self._schema)
+        return {name: selected.c[column.name] for name, column in inner.items()}
+
+    def nothing_like(self, name: str) -> str:
+        """What to say if there is no such table."""
+        schema = self._schema or self._inspector.default_schema_name
+        where = f"the schema {schema}" if schema else "the database"
+        shown = ", ".join(sorted(self._names)[:_SHOWN]) + (" …" if len(self._names) > _SHOWN else "")
+        here = f"it shows notifier's user {shown}" if self._names else "it shows notifier's user no table"
+        others = [
+            str(other)
+            for other in self._inspector.get_schema_names()
+            if other not in ("information_schema", schema)
+            and any(plain(hit) == plain(name) for hit in self._names_in(quoted_name(other, quote=True)))
+        ]
+        hint = f"; there is one in the schema {' and in '.join(others)}: set sql.schema" if others else ""
+        return (
+            f"there is no table like {name} in {where} ({here}){hint or '; set sql.schema or sql.tables,'}"
+            f"{'' if others else ' or give it the right to SELECT'}"
+        )
+
+    def _names_in(self, schema: str | None) -> list[str]:
+        names = [*self._inspector.get_table_names(schema), *self._inspector.get_view_names(schema)]
+        if self.connection.dialect.name == "postgresql":
+            names += self._inspector.get_materialized_view_names(schema)
+        return names

@@ -1,0 +1,60 @@
+"""A query of the operator's own. Its columns bear the names of client metadata, without regard to case and `_`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from notifier.adapters.registries.sql_columns import PART, Listing, listed, mapping, plain, text, truth
+from notifier.domain.client_rows import SourceFault
+
+COLUMNS: Mapping[str, Callable[[object], object]] = {
+    "client_id": text,
+    "issuer": listed,
+    "backchannel_logout_uri": text,
+    "backchannel_logout_session_required": truth,
+    "frontchannel_logout_uri": text,
+    "frontchannel_logout_session_required": truth,
+    "id_token_signed_response_alg": text,
+    "id_token_encrypted_response_alg": text,
+    "id_token_encrypted_response_enc": text,
+    "subject_type": text,
+    "notifier": mapping,
+    "aliases": listed,
+}
+_KNOWN = {plain(name): name for name in COLUMNS}
+# Nothing in the text is a parameter: neither `%` nor `:name`.
+_AS_IT_IS = {"stream_results": True, "yield_per": PART, "no_parameters": True}
+
+
+def own_query(connection: sa.Connection, query: str) -> Listing:
+    """Run the query. Raises SourceFault if its columns are not those of clients."""
+    result = connection.exec_driver_sql(query.strip().rstrip(";"), execution_options=_AS_IT_IS)
+    if not result.returns_rows:
+        raise SourceFault("query must be a SELECT: it gives no rows")
+    names = _names([str(key) for key in result.keys()])  # noqa: SIM118  a view of its own, not a mapping's
+    client_id = names.index("client_id")
+
+    def read(row: Sequence[Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in zip(names, row, strict=True):
+            try:
+                meant = COLUMNS[name](value)
+            except ValueError as error:
+                raise ValueError(f"{name} {error}") from None
+            if meant is not None:
+                found[name] = meant
+        return found
+
+    return Listing(result=result, client_id=client_id, read=read)
+
+
+def _names(given: Sequence[str]) -> list[str]:
+    names = [_KNOWN.get(plain(name), "") for name in given]
+    wrong = [f"there is no client metadata {name!r}" for name, known in zip(given, names, strict=True) if not known]
+    wrong += sorted({f"{name} is there twice" for name in names if name and names.count(name) > 1})
+    if "client_id" not in names:
+        wrong.append("client_id is missing")
+    if wrong:
+        raise SourceFault(f"columns of query: {'; '.join(wrong)}. Known are {', '.join(COLUMNS)}")
+    return names

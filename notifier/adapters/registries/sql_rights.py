@@ -1,0 +1,49 @@
+"""Whether a database's user may do more than read. The registry never writes, so it should not be able to."""
+
+import re
+from typing import Any
+
+import sqlalchemy as sa
+
+_POSTGRESQL = """
+SELECT quote_ident(s.nspname) || '.' || quote_ident(c.relname)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'f') AND s.nspname NOT IN ('pg_catalog', 'information_schema')
+AND s.nspname NOT LIKE 'pg\\_%' AND has_table_privilege(c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
+ORDER BY 1 LIMIT 1
+"""
+_SQL_SERVER = """
+SELECT TOP 1 QUOTENAME(SCHEMA_NAME(schema_id)) + '.' + QUOTENAME(name) FROM sys.tables
+WHERE HAS_PERMS_BY_NAME(QUOTENAME(SCHEMA_NAME(schema_id)) + '.' + QUOTENAME(name), 'OBJECT', 'INSERT') = 1
+OR HAS_PERMS_BY_NAME(QUOTENAME(SCHEMA_NAME(schema_id)) + '.' + QUOTENAME(name), 'OBJECT', 'UPDATE') = 1
+OR HAS_PERMS_BY_NAME(QUOTENAME(SCHEMA_NAME(schema_id)) + '.' + QUOTENAME(name), 'OBJECT', 'DELETE') = 1
+ORDER BY 1
+"""
+_WRITING = re.compile(r"\b(ALL PRIVILEGES|INSERT|UPDATE|DELETE|DROP|ALTER|CREATE|SUPER)\b")
+_GRANT = re.compile(r"GRANT (?P<rights>.+?) ON (?P<what>.+?) TO ", re.IGNORECASE)
+
+
+def may_write(connection: sa.Connection) -> list[str]:
+    """Return a warning if the user may write to some table. SQLite has no users."""
+    match connection.dialect.name:
+        case "postgresql":
+            found = _first(connection, _POSTGRESQL)
+        case "mssql":
+            found = _first(connection, _SQL_SERVER)
+        case "mysql" | "mariadb":
+            grants = [str(row[0]) for row in _rows(connection, "SHOW GRANTS")]
+            matches = [match for grant in grants if (match := _GRANT.match(grant))]
+            found = next((match["what"] for match in matches if _WRITING.search(match["rights"].upper())), None)
+        case _:
+            found = None
+    if found is None:
+        return []
+    return [f"the database's user may write, such as to {found}; give notifier one that has the right to SELECT alone"]
+
+
+def _first(connection: sa.Connection, statement: str) -> str | None:
+    return next((str(row[0]) for row in _rows(connection, statement)), None)
+
+
+def _rows(connection: sa.Connection, statement: str) -> list[Any]:
+    return list(connection.exec_driver_sql(statement, execution_options={"no_parameters": True}))
