@@ -66,11 +66,12 @@ class Gathering:
     """Collects the clients of one reading. A row that equals one of the last answer is that same object.
 
     A client that comes twice counts once if both are the same: a list that is read by pages may shift meanwhile. Else
-    the later one counts.
+    the later one counts, or it is a fault if clients must be `unique`.
     """
 
-    def __init__(self, last: Answer | None) -> None:
+    def __init__(self, last: Answer | None, *, unique: bool = False) -> None:
         self._last = last
+        self._unique = unique
         self._known = {} if last is None else {_key(row): row for row in last.rows}
         self._rows: dict[_Key, Row] = {}
         self._faults: dict[str, Mistake] = {}
@@ -78,14 +79,32 @@ class Gathering:
 
     def add(self, raw: object) -> None:
         """Add a client, or note why it cannot be used."""
-        row = clean(raw, f"[{self._read}]")
+        known = self._known_as(raw)
+        row = known if known is not None else clean(raw, f"[{self._read}]")
         self._read += 1
         if isinstance(row, Mistake):
             self.refuse(row)
             return
         key = _key(row)
+        if self._unique and self._differs(key, row):
+            self.refuse(Mistake(key[0], "is there twice, with different values; tell the two apart by issuer"))
+            return
         known = self._known.get(key)
         self._rows[key] = row if known is None or known != row else known
+
+    def _known_as(self, raw: object) -> Row | None:
+        """The row of the last answer that says the same to the letter, so that nobody looks at it again."""
+        if not isinstance(raw, dict) or "client_id" not in raw:
+            return None
+        known = self._known.get(_key(raw))
+        return known if known == raw else None
+
+    def _differs(self, key: _Key, row: Row) -> bool:
+        """Whether the client came before with other values. Then neither counts."""
+        first = self._rows.get(key, row)
+        if first != row:
+            del self._rows[key]
+        return first != row or key[0] in self._faults
 
     def refuse(self, fault: Mistake) -> None:
         """Note a client that cannot be used."""
@@ -101,7 +120,8 @@ class Gathering:
     def answer(self, at: float, mark: str | None = None) -> Answer:
         """Return the answer: `last` itself if nothing differs. `at` is epoch seconds."""
         rows, faults, last = tuple(self._rows.values()), tuple(self._faults.values()), self._last
-        if last is None or faults != last.faults or len(rows) != len(last.rows) or not all(map(_same, rows, last.rows)):
+        kept = sum(self._known.get(key) is row for key, row in self._rows.items())  # in whatever order
+        if last is None or faults != last.faults or not kept == len(rows) == len(last.rows):
             return Answer(rows=rows, at=at, mark=mark, faults=faults)
         return last if mark == last.mark else replace(last, mark=mark)
 
@@ -109,7 +129,3 @@ class Gathering:
 def _key(row: Row) -> _Key:
     issuer = row.get("issuer")
     return str(row["client_id"]), None if issuer is None else str(issuer)
-
-
-def _same(one: object, other: object) -> bool:
-    return one is other

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from notifier.adapters.registries.sql_connection import Deadline
+from notifier.adapters.registries.sql_connection import ReadingEnd
 
 PART = 1000  # rows that are fetched at once
 PAUSE = 0.001  # seconds between two parts, so that the event loop of the process gets its turn
@@ -33,11 +33,16 @@ class Listing:
     """Returns a row of metadata; None if it is not to be listed. Raises ValueError."""
 
 
-def parts(result: sa.CursorResult[Any], deadline: Deadline, pause: Callable[[float], None]) -> Iterator[Sequence[Any]]:
-    """Fetch a result in parts, with pauses. Raises SourceFault if the time is over."""
-    for part in result.partitions(PART):
+def parts(
+    result: sa.CursorResult[Any], deadline: ReadingEnd, pause: Callable[[float], None]
+) -> Iterator[tuple[int, Sequence[Any]]]:
+    """Fetch a result in parts, with pauses: the number of a part's first row, and its rows.
+
+    Raises SourceFault if the time is over.
+    """
+    for nth, part in enumerate(result.partitions(PART)):
         deadline.check()
-        yield part
+        yield nth * PART + 1, part
         pause(PAUSE)
 
 

@@ -1,10 +1,12 @@
 """A connection to a database for one reading: driver, time limits, read only, and faults in the operator's words.
 
-| | PostgreSQL | MySQL, MariaDB | SQL Server | SQLite |
-|---|---|---|---|---|
-| a statement ends | `statement_timeout` | `max_execution_time`, `max_statement_time` | the driver's `timeout` | progress handler |
-| a server that hangs | `connect_timeout`, and a guard that shuts the socket | `read_timeout` | `login_timeout`, `timeout` | – |
-| read only | `BEGIN READ ONLY` | `START TRANSACTION READ ONLY` | the rights of its user alone | `query_only` |
+| | a statement ends by | a server that hangs ends by | read only by |
+|---|---|---|---|
+| PostgreSQL | `statement_timeout` | `connect_timeout`, then a timer that shuts the socket | `BEGIN READ ONLY` |
+| MariaDB | `max_statement_time` | the driver's `read_timeout` | `START TRANSACTION READ ONLY` |
+| MySQL | `max_execution_time` | the same | the same |
+| SQL Server | the driver's `timeout` | `login_timeout`, `timeout` | the rights of its user alone |
+| SQLite | a progress handler | – | `query_only` |
 
 Limits are set within the transaction, not by options of the connection: PgBouncer refuses those. Read only is a guard
 against mistakes. The user should have the right to SELECT and no other.
@@ -42,7 +44,7 @@ class _HasSocket(Protocol):
     def fileno(self) -> int: ...
 
 
-class Deadline:
+class ReadingEnd:
     """The end of one reading."""
 
     def __init__(self, within: float) -> None:
@@ -65,7 +67,7 @@ class Deadline:
 
 
 @contextmanager
-def reading(url: str, deadline: Deadline) -> Iterator[sa.Connection]:
+def reading(url: str, deadline: ReadingEnd) -> Iterator[sa.Connection]:
     """Open a transaction that only reads, for one reading. Raises SourceFault for whatever fails within."""
     engine = _engine(url, deadline)
     secret = engine.url.password or ""
@@ -87,7 +89,7 @@ def reading(url: str, deadline: Deadline) -> Iterator[sa.Connection]:
         engine.dispose()
 
 
-def _engine(url: str, deadline: Deadline) -> sa.Engine:
+def _engine(url: str, deadline: ReadingEnd) -> sa.Engine:
     scheme, _, rest = url.partition("://")
     name = _DRIVERS.get(scheme, scheme)
     database = scheme.partition("+")[0]
@@ -125,7 +127,7 @@ def _options(database: str, within: float) -> Mapping[str, Any]:
     return {"timeout": min(5.0, within)}  # SQLite's wait for a writer
 
 
-def _limit(connection: sa.Connection, deadline: Deadline) -> None:
+def _limit(connection: sa.Connection, deadline: ReadingEnd) -> None:
     """Begin a transaction that only reads and whose statements end in time."""
     dialect, left = connection.dialect, max(deadline.left, 0.001)
     match dialect.name:
@@ -146,7 +148,7 @@ def _limit(connection: sa.Connection, deadline: Deadline) -> None:
 
 
 @contextmanager
-def _guarded(connection: sa.Connection, deadline: Deadline) -> Iterator[None]:
+def _guarded(connection: sa.Connection, deadline: ReadingEnd) -> Iterator[None]:
     """Shut the socket at the end of the time: psycopg waits for a server that hangs without any end."""
     if connection.dialect.name != "postgresql":
         yield

@@ -1,7 +1,7 @@
 """The tables of IdentityServer4 from 2.x on and of Duende IdentityServer to 8, as Entity Framework makes them.
 
-The columns about logout are the same in all of them, but for the algorithms, which IdentityServer4 has from 4.0 on. Names
-are compared without regard to case and `_`: naming conventions for PostgreSQL change both. Views do as well.
+The columns about logout are the same in all of them, but for the algorithms, which IdentityServer4 has from 4.0 on.
+Names are compared without regard to case and `_`: naming conventions for PostgreSQL change both. Views do as well.
 
 What the server does itself is done here: a disabled client is told nothing, and one that speaks another protocol than
 OpenID Connect is none. `PairWiseSubjectSalt` has no effect, as in the server.
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql import quoted_name
 
 from notifier.adapters.registries.sql_columns import PART, Listing, algorithm, parts, plain, scalar, text, truth
-from notifier.adapters.registries.sql_connection import Deadline
+from notifier.adapters.registries.sql_connection import ReadingEnd
 from notifier.domain.client import Algorithm
 from notifier.domain.client_rows import SourceFault
 from notifier.settings.sql_settings import DuendeTables, SqlSettings
@@ -36,7 +36,7 @@ _Properties = Mapping[object, Sequence[tuple[str, str]]]
 
 
 def duende(
-    connection: sa.Connection, settings: SqlSettings, deadline: Deadline, pause: Callable[[float], None]
+    connection: sa.Connection, settings: SqlSettings, deadline: ReadingEnd, pause: Callable[[float], None]
 ) -> Listing:
     """Find the tables and read the clients. Raises SourceFault."""
     tables, schema = settings.tables or DuendeTables(), settings.db_schema
@@ -46,7 +46,10 @@ def duende(
     if clients is None:
         raise SourceFault(finder.nothing_like(tables.clients))
     columns = finder.columns(clients, _CLIENTS, _NEEDED)
-    properties = _properties(finder, tables.properties, "properties" in named, deadline, pause)
+    table = finder.find(tables.properties, "ClientProperties", explicit="properties" in named)
+    if table is None and tables.properties and "properties" in named:
+        raise SourceFault(finder.nothing_like(tables.properties))
+    properties = {} if table is None else _properties(finder, table, deadline, pause)
     statement = sa.select(*[columns.get(name, sa.null()) for name in _CLIENTS])
     result = connection.execute(statement, execution_options=_STREAM)
     return Listing(result=result, client_id=0, read=lambda row: _client(row, properties))
@@ -79,31 +82,22 @@ def _nested(properties: Iterable[tuple[str, str]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in properties:
         *path, last = name.split(":")
-        inner = found
+        inner: Any = found
         for step in path:
-            inner = inner.setdefault(step, {})
-            if not isinstance(inner, dict):
-                raise ValueError(f"property {_OURS}{name} is a member of something that has a value of its own")
-        if last in inner:
-            raise ValueError(f"property {_OURS}{name} is there twice")
+            inner = inner.setdefault(step, {}) if isinstance(inner, dict) else None
+        if not isinstance(inner, dict) or last in inner:
+            raise ValueError(f"property {_OURS}{name} is there twice, or belongs to one that has a value itself")
         inner[last] = scalar(value)
     return found
 
 
-def _properties(
-    finder: "_Finder", name: str, explicit: bool, deadline: Deadline, pause: Callable[[float], None]
-) -> _Properties:
-    """The properties for us, by the key of their client. None if there is no such table."""
-    table = finder.find(name, "ClientProperties", explicit=explicit) if name else None
-    if table is None:
-        if name and explicit:
-            raise SourceFault(finder.nothing_like(name))
-        return {}
+def _properties(finder: "_Finder", table: str, deadline: ReadingEnd, pause: Callable[[float], None]) -> _Properties:
+    """The properties for us, by the key of their client."""
     columns = finder.columns(table, _PROPERTIES, _PROPERTIES)
     owner, key, value = (columns[column] for column in _PROPERTIES)
     statement = sa.select(owner, key, value).where(sa.func.lower(key).like(f"{_OURS}%")).order_by(owner, key)
     found: dict[object, list[tuple[str, str]]] = {}
-    for part in parts(finder.connection.execute(statement, execution_options=_STREAM), deadline, pause):
+    for _, part in parts(finder.connection.execute(statement, execution_options=_STREAM), deadline, pause):
         for client, word, content in part:
             found.setdefault(client, []).append((word[len(_OURS) :].rstrip(" "), text(content) or ""))
     return found
@@ -120,7 +114,7 @@ class _Finder:
 
     def find(self, name: str, member: str, *, explicit: bool) -> str | None:
         """The one table of that name. An exact name counts only if somebody wrote it."""
-        hits = [hit for hit in self._names if plain(hit) == plain(name)]
+        hits = [hit for hit in self._names if plain(hit) == plain(name)] if name else []
         if explicit and name in hits:
             return name
         if len(hits) > 1:
@@ -140,9 +134,11 @@ class _Finder:
         if twice:
             text = f"table {table} has the columns {' and '.join(twice)}; use a view with one of them, or query"
             raise SourceFault(text)
-        inner = {name: sa.column(quoted_name(names[0], quote=True)) for name, names in hits.items()}
-        selected = sa.table(quoted_name(table, quote=True), *inner.values(), schema=self._schema)
-        return {name: selected.c[column.name] for name, column in inner.items()}
+        bare: dict[str, sa.ColumnClause[Any]] = {
+            name: sa.column(quoted_name(names[0], quote=True)) for name, names in hits.items()
+        }
+        selected = sa.table(quoted_name(table, quote=True), *bare.values(), schema=self._schema)
+        return {name: selected.c[column.name] for name, column in bare.items()}
 
     def nothing_like(self, name: str) -> str:
         """What to say if there is no such table."""

@@ -11,11 +11,12 @@ _LONGEST = 300  # characters of a server's own words
 _SELECT = "give notifier's user the right to SELECT from it"
 _READ_ONLY = "query must only read: it runs in a transaction that is read only"
 _USER = "check user and password in its URL"
+_DATABASE = "check the database in its URL"
 _LATE = "it took longer than the source's `timeout`"
 # SQLSTATE of PostgreSQL, error numbers of MySQL, MariaDB and SQL Server
 _WAYS_OUT = {
     "28000": _USER, "28P01": _USER, 1045: _USER, 1698: _USER, 18456: _USER,
-    "3D000": "check the database in its URL", 1049: "check the database in its URL", 4060: "check the database in its URL",
+    "3D000": _DATABASE, 1049: _DATABASE, 4060: _DATABASE,
     "42501": _SELECT, 1044: _SELECT, 1142: _SELECT, 1143: _SELECT, 229: _SELECT, 230: _SELECT,
     "25006": _READ_ONLY, 1792: _READ_ONLY,
     "57014": _LATE, 1969: _LATE, 3024: _LATE,
@@ -60,4 +61,5 @@ def _said(cause: BaseException) -> tuple[str | int | None, str]:
         return arguments[0], words.decode("utf-8", "replace") if isinstance(words, bytes) else str(words)
     if arguments and isinstance(arguments[0], tuple):  # pymssql while connecting
         return _said(Exception(*arguments[0]))
-    return getattr(cause, "sqlstate", None), re.sub(r"\n(LINE|DETAIL|HINT|CONTEXT)\b.*", "", str(cause), flags=re.S)
+    words = re.sub(r"\n(LINE|DETAIL|HINT|CONTEXT)\b.*", "", str(cause), flags=re.DOTALL)
+    return getattr(cause, "sqlstate", None), words
