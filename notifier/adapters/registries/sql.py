@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from notifier.adapters.registries.remote_rows import Gathering
 from notifier.adapters.registries.sql_columns import Listing, parts, text
-from notifier.adapters.registries.sql_connection import ReadingEnd, reading
+from notifier.adapters.registries.sql_connection import Deadline, reading
 from notifier.adapters.registries.sql_duende import duende
 from notifier.adapters.registries.sql_query import own_query
 from notifier.adapters.registries.sql_rights import may_write
@@ -42,11 +42,11 @@ class SqlReader:
 
     async def warnings(self) -> list[str]:
         """Return what an operator should know though it works: that the user may write. Raises SourceFault."""
-        with reading(self._url(), ReadingEnd(self._timeout)) as connection:
+        with reading(self._url(), Deadline(self._timeout)) as connection:
             return may_write(connection)
 
     def _read(self, last: Answer | None) -> Answer:
-        deadline, at = ReadingEnd(self._timeout), self._clock()
+        deadline, at = Deadline(self._timeout), self._clock()
         with reading(self._url(), deadline) as connection:
             gathering = Gathering(last, unique=True)
             listing = self._listing(connection, deadline)
@@ -61,7 +61,7 @@ class SqlReader:
                         gathering.add(row)
         return gathering.answer(at)
 
-    def _listing(self, connection: sa.Connection, deadline: ReadingEnd) -> Listing:
+    def _listing(self, connection: sa.Connection, deadline: Deadline) -> Listing:
         if self._settings.query is not None:
             return own_query(connection, self._settings.query)
         return duende(connection, self._settings, deadline, self._pause)

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from notifier.adapters.registries.sql_connection import ReadingEnd
+from notifier.adapters.registries.sql_connection import Deadline
 
 PART = 1000  # rows that are fetched at once
 PAUSE = 0.001  # seconds between two parts, so that the event loop of the process gets its turn
@@ -34,7 +34,7 @@ class Listing:
 
 
 def parts(
-    result: sa.CursorResult[Any], deadline: ReadingEnd, pause: Callable[[float], None]
+    result: sa.CursorResult[Any], deadline: Deadline, pause: Callable[[float], None]
 ) -> Iterator[tuple[int, Sequence[Any]]]:
     """Fetch a result in parts, with pauses: the number of a part's first row, and its rows.
 

@@ -44,7 +44,7 @@ class _HasSocket(Protocol):
     def fileno(self) -> int: ...
 
 
-class ReadingEnd:
+class Deadline:
     """The end of one reading."""
 
     def __init__(self, within: float) -> None:
@@ -67,7 +67,7 @@ class ReadingEnd:
 
 
 @contextmanager
-def reading(url: str, deadline: ReadingEnd) -> Iterator[sa.Connection]:
+def reading(url: str, deadline: Deadline) -> Iterator[sa.Connection]:
     """Open a transaction that only reads, for one reading. Raises SourceFault for whatever fails within."""
     engine = _engine(url, deadline)
     secret = engine.url.password or ""
@@ -89,7 +89,7 @@ def reading(url: str, deadline: ReadingEnd) -> Iterator[sa.Connection]:
         engine.dispose()
 
 
-def _engine(url: str, deadline: ReadingEnd) -> sa.Engine:
+def _engine(url: str, deadline: Deadline) -> sa.Engine:
     scheme, _, rest = url.partition("://")
     name = _DRIVERS.get(scheme, scheme)
     database = scheme.partition("+")[0]
@@ -127,7 +127,7 @@ def _options(database: str, within: float) -> Mapping[str, Any]:
     return {"timeout": min(5.0, within)}  # SQLite's wait for a writer
 
 
-def _limit(connection: sa.Connection, deadline: ReadingEnd) -> None:
+def _limit(connection: sa.Connection, deadline: Deadline) -> None:
     """Begin a transaction that only reads and whose statements end in time."""
     dialect, left = connection.dialect, max(deadline.left, 0.001)
     match dialect.name:
@@ -148,7 +148,7 @@ def _limit(connection: sa.Connection, deadline: ReadingEnd) -> None:
 
 
 @contextmanager
-def _guarded(connection: sa.Connection, deadline: ReadingEnd) -> Iterator[None]:
+def _guarded(connection: sa.Connection, deadline: Deadline) -> Iterator[None]:
     """Shut the socket at the end of the time: psycopg waits for a server that hangs without any end."""
     if connection.dialect.name != "postgresql":
         yield

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql import quoted_name
 
 from notifier.adapters.registries.sql_columns import PART, Listing, algorithm, parts, plain, scalar, text, truth
-from notifier.adapters.registries.sql_connection import ReadingEnd
+from notifier.adapters.registries.sql_connection import Deadline
 from notifier.domain.client import Algorithm
 from notifier.domain.client_rows import SourceFault
 from notifier.settings.sql_settings import DuendeTables, SqlSettings
@@ -36,7 +36,7 @@ _Properties = Mapping[object, Sequence[tuple[str, str]]]
 
 
 def duende(
-    connection: sa.Connection, settings: SqlSettings, deadline: ReadingEnd, pause: Callable[[float], None]
+    connection: sa.Connection, settings: SqlSettings, deadline: Deadline, pause: Callable[[float], None]
 ) -> Listing:
     """Find the tables and read the clients. Raises SourceFault."""
     tables, schema = settings.tables or DuendeTables(), settings.db_schema
@@ -91,7 +91,7 @@ def _nested(properties: Iterable[tuple[str, str]]) -> dict[str, Any]:
     return found
 
 
-def _properties(finder: "_Finder", table: str, deadline: ReadingEnd, pause: Callable[[float], None]) -> _Properties:
+def _properties(finder: "_Finder", table: str, deadline: Deadline, pause: Callable[[float], None]) -> _Properties:
     """The properties for us, by the key of their client."""
     columns = finder.columns(table, _PROPERTIES, _PROPERTIES)
     owner, key, value = (columns[column] for column in _PROPERTIES)
