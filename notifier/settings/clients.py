@@ -43,7 +43,8 @@ class SecretFile(Section):
     file: str
 
 
-def _algorithm(value: object) -> object:
+def algorithm(value: object) -> object:
+    """The value, if it may be an algorithm of ours. Raises ValueError with the way out."""
     if isinstance(value, str) and value not in _ALGORITHMS:
         if value == "none":
             raise ValueError("none is not allowed: a logout token is always signed (B23); use RS256, PS256 or ES256")
@@ -171,7 +172,7 @@ class ClientMetadata(BaseModel):
     )
     backchannel_logout_uri: str | None = Field(None, description="Where to POST. Left out: the client is skipped.")
     backchannel_logout_session_required: bool | None = Field(None, description="Each token must have a sid (B7).")
-    id_token_signed_response_alg: Annotated[Algorithm, BeforeValidator(_algorithm)] | None = Field(
+    id_token_signed_response_alg: Annotated[Algorithm, BeforeValidator(algorithm)] | None = Field(
         None, description="Default RS256 (B23)."
     )
     id_token_encrypted_response_alg: object = Field(

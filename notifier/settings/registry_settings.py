@@ -7,21 +7,10 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from notifier.domain.registry import Registry
 from notifier.settings.clients import ClientOptions, HeaderName, HeaderValue
+from notifier.settings.keycloak_settings import KeycloakSettings
 from notifier.settings.policies import TlsSettings
 from notifier.settings.sql_settings import SqlSettings
 from notifier.settings.values import Duration, ExistingFile, IssuerId, Lasting, Section, WebAddress, from_base
-
-
-class KeycloakSettings(Section):
-    """The clients of one realm, by Keycloak's Admin API."""
-
-    url: WebAddress = Field(description="Keycloak's address, with its path if any.")
-    realm: str = Field(min_length=1, description="The realm.")
-    client_id: str = Field(min_length=1, description="A client with a service account that has the role view-clients.")
-    client_secret: SecretStr | None = Field(None, description="Its secret.")
-    client_secret_file: ExistingFile | None = Field(None, description="A file with its secret.")
-    default_algorithm: str = Field("RS256", description="The realm's default signature algorithm.")
-    tls: TlsSettings | None = Field(None, description="TLS to Keycloak.")
 
 
 class HydraSettings(Section):

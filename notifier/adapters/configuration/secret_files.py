@@ -13,6 +13,8 @@ from notifier.adapters.configuration.source_secrets import secret_file
 from notifier.domain.registry import Registry
 from notifier.settings.service_settings import Settings
 
+_OF_SOURCES = ("client_secret_file", "password_file", "token_file", "url_file")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exposed:
@@ -51,6 +53,11 @@ def secrets_of(settings: Settings, registry: Registry) -> Mapping[str, Path]:
             named[f"sources.{name}.http.{file[0]}"] = file[1]
         if source.http is not None and source.http.set is not None and source.http.set.tls is not None:
             named[f"sources.{name}.http.set.tls.key_file"] = source.http.set.tls.key_file
+    for source in settings.registry.all_sources:
+        kind = getattr(source, source.kind)
+        place = f"registry.sources.{source.called}.{source.kind}"
+        named |= {f"{place}.{name}": getattr(kind, name, None) for name in _OF_SOURCES}
+        named[f"{place}.tls.key_file"] = getattr(getattr(kind, "tls", None), "key_file", None)
     for clients in registry.clients.values():
         named |= {f"{each.client_id}: tls.key_file": each.route.tls.key_file for each in clients.values()}
     return {setting: path for setting, path in named.items() if path is not None}

@@ -23,6 +23,10 @@ def build_reader(source: RegistrySourceSettings) -> ClientsReader:
     match source.kind:
         case "sql":
             return _sql_reader(source)
+        case "keycloak":
+            from notifier.adapters.registries.keycloak_reader import KeycloakReader  # noqa: PLC0415
+
+            return KeycloakReader(source)
         case kind:
             raise NotImplementedError(kind)
 

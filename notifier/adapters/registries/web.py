@@ -8,7 +8,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,11 +27,15 @@ _HEADERS = {"Accept": "application/json", "User-Agent": f"notifier/{__version__}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebAnswer:
-    """An answer: its status, headers, and its JSON (None if it has none or is not 2xx)."""
+    """An answer: its status, headers, and its JSON (None if it has none or is not 2xx).
+
+    `problem` is the JSON of an answer that is not 2xx, None if it has none: somebody else's text, not to be shown.
+    """
 
     status: int
     headers: Mapping[str, str]
-    content: Any
+    content: Any = field(repr=False)
+    problem: Any = field(default=None, repr=False)
 
 
 class Web:
@@ -60,7 +64,8 @@ class Web:
                     raise SourceFault(f"{place} answered {response.status}, a redirect, which is not followed")
                 body = await _body(response, place)
                 if not 200 <= response.status < 300:
-                    return WebAnswer(status=response.status, headers=response.headers, content=None)
+                    problem = _problem(body)
+                    return WebAnswer(status=response.status, headers=response.headers, content=None, problem=problem)
                 return WebAnswer(status=response.status, headers=response.headers, content=_parsed(body, place))
         except aiohttp.ClientConnectorCertificateError as error:
             raise SourceFault(f"{place}: certificate: {_certificate(error)}") from None
@@ -103,6 +108,13 @@ def _parsed(body: bytes, place: str) -> Any:
         return json.loads(body) if body else None
     except (ValueError, RecursionError):
         raise SourceFault(f"{place}: the answer is not JSON") from None
+
+
+def _problem(body: bytes) -> Any:
+    try:
+        return json.loads(body) if body else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _place(url: str) -> str:

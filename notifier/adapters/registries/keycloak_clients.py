@@ -1,0 +1,142 @@
+"""What a client of Keycloak, as its Admin API shows it, means to notifier.
+
+Keycloak keeps what concerns logout in `attributes`, as texts (`OIDCConfigAttributes`): `"true"` stands for true. It
+shows secrets beside them, so a row is put together of the few members that are needed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic_core import from_json
+
+from notifier.domain.client import Algorithm
+from notifier.domain.client_rows import Row
+from notifier.domain.egress import uri_mistake
+from notifier.domain.errors import Mistake
+
+_URL = "backchannel.logout.url"
+_PAIRWISE = "-pairwise-sub-mapper"  # Keycloak's own is oidc-sha256-pairwise-sub-mapper; extensions end alike
+_OURS = "notifier."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeycloakRealm:
+    """What the clients of a realm share.
+
+    `issuer`: of each row, None where the source's own setting tells it. `base` and `admin`: Keycloak's front-end and
+    admin address without a slash at the end. `default_algorithm`: of clients that name none.
+    """
+
+    issuer: str | None
+    base: str
+    admin: str
+    default_algorithm: Algorithm
+
+    def row(self, client: Any, place: str) -> Row | Mistake:
+        """Return the client's metadata, or why it cannot be used. `place` names a client without a name."""
+        name = client.get("clientId") if isinstance(client, dict) else None
+        if not isinstance(name, str) or not name:
+            return Mistake(place, "has no clientId")
+        told = client["attributes"] if isinstance(client.get("attributes"), dict) else {}
+        row: dict[str, object] = {"client_id": name}
+        if self.issuer is not None:
+            row["issuer"] = self.issuer
+        if _is_pairwise(client):
+            row["subject_type"] = "pairwise"
+        ours = _settings(told)
+        if ours:
+            row["notifier"] = ours
+        if client.get("enabled") is False or client.get("protocol") not in (None, "", "openid-connect"):
+            return row  # Keycloak tells neither disabled clients nor those of SAML by back-channel
+        return self._told(row, client, told) or row
+
+    def _told(self, row: dict[str, object], client: Mapping[str, Any], told: Mapping[str, Any]) -> Mistake | None:
+        """Add how the client is told of a logout, or return why it cannot be."""
+        name, uri = str(row["client_id"]), self._resolved(_text(told.get(_URL)), client)
+        given = _text(told.get("id.token.signed.response.alg"))
+        algorithm = self.default_algorithm if given in ("", "any") else given
+        if algorithm in tuple(Algorithm):
+            row["id_token_signed_response_alg"] = str(algorithm)
+        if client.get("frontchannelLogout") is True:
+            self._add_front_channel(row, client, told)
+        if not uri:
+            return None
+        text = _unresolved(uri) or uri_mistake(uri)
+        if text is not None:
+            return Mistake(name, f"its back-channel logout URL {text}")
+        if _text(told.get("id.token.encrypted.response.alg")):
+            return Mistake(
+                name, "it wants encrypted ID tokens (id.token.encrypted.response.alg), so encrypted logout tokens too; "
+                "they are not supported: clear it, or name a client without back-channel logout URL"
+            )  # fmt: skip
+        if algorithm not in tuple(Algorithm):
+            ways = ", ".join(Algorithm)
+            return Mistake(name, f"its ID tokens are signed with {algorithm[:20]!r}; choose one of {ways} in Keycloak")
+        row["backchannel_logout_uri"] = uri
+        row["backchannel_logout_session_required"] = _true(told.get("backchannel.logout.session.required"))
+        return None
+
+    def _add_front_channel(self, row: dict[str, object], client: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+        """Where it is unset, Keycloak takes the base URL. One that cannot be used concerns no delivery: left out."""
+        uri = self._resolved(_text(told.get("frontchannel.logout.url")) or _text(client.get("baseUrl")), client)
+        if uri and not _unresolved(uri) and uri_mistake(uri) is None:
+            row["frontchannel_logout_uri"] = uri
+            if "frontchannel.logout.session.required" in told:
+                required = _true(told["frontchannel.logout.session.required"])
+                row["frontchannel_logout_session_required"] = required
+
+    def _resolved(self, url: str, client: Mapping[str, Any]) -> str:
+        """As Keycloak does (`ResolveRelative`): a path is appended to the root URL, whatever path that has itself."""
+        if url.startswith("/"):
+            root = _text(client.get("rootUrl"))
+            parts = urlsplit(self.base)
+            url = (root or f"{parts.scheme}://{parts.netloc}") + url
+        return url.replace("${authBaseUrl}", self.base).replace("${authAdminUrl}", self.admin)
+
+
+def _unresolved(uri: str) -> str | None:
+    start = uri.find("${")
+    if start < 0:
+        return None
+    end = uri.find("}", start)
+    found = uri[start : end + 1 if end > 0 else None][:60]
+    return f"holds {found}, which only Keycloak's own machine knows; write it out"
+
+
+def _is_pairwise(client: Mapping[str, Any]) -> bool:
+    mappers = client.get("protocolMappers")
+    kinds = [each.get("protocolMapper") for each in mappers or () if isinstance(each, dict)]
+    return any(isinstance(kind, str) and kind.endswith(_PAIRWISE) for kind in kinds)
+
+
+def _settings(told: Mapping[str, Any]) -> dict[str, Any]:
+    """notifier's settings: attributes such as `notifier.timeout` and `notifier.retry.base`."""
+    found: dict[str, Any] = {}
+    for name, value in told.items():
+        if not name.startswith(_OURS) or not _text(value):
+            continue
+        section = found
+        *sections, last = name.removeprefix(_OURS).split(".")
+        for each in sections:
+            inner = section.setdefault(each, {})
+            section = inner if isinstance(inner, dict) else {}
+        section[last] = _value(_text(value))
+    return found
+
+
+def _value(text: str) -> Any:
+    """Numbers, true, false, lists and mappings as JSON has them; anything else is a text."""
+    try:
+        return from_json(text)
+    except ValueError:
+        return text
+
+
+def _text(value: object) -> str:
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _true(value: object) -> bool:
+    return value is True or _text(value).lower() == "true"

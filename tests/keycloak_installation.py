@@ -1,0 +1,117 @@
+"""Where Keycloak is: a distribution of Maven Central, unpacked and built once, and kept for the next run.
+
+    NOTIFIER_TEST_KEYCLOAK_VERSION=26.4.5 pytest tests/adapters/registries/test_keycloak_server.py
+
+It is kept in /var/cache/notifier-tests, or in the user's own cache where that cannot be written. Java and Maven come by
+apt if need be. The first time takes half a minute more.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tests.apt_programs import ProgramMissing, program
+
+NEWEST = "26.7.3"
+DIGESTS = {
+    "26.7.3": "77657f30b7e90d70f727712ce1c967f430fd6a5e9f458d32d8c6df0635345f47",
+    "26.4.5": "74fed80ab67607c86995824ad4b965f53cca0a706e2aeded45e173d3ccb0b24d",
+}
+"""SHA-256 of the archive of each version that is tried."""
+PLACES = (Path("/var/cache/notifier-tests"), Path.home() / ".cache/notifier-tests")
+JDK = "default-jdk-headless"
+SECONDS = 600
+BUILD = ("--db=dev-mem", "--cache=local")
+
+
+class KeycloakMissing(Exception):  # noqa: N818  a state of the machine; the text says what is missing
+    """Keycloak, Java or Maven cannot be had here."""
+
+
+def required() -> bool:
+    """True if the tests must not be left out."""
+    return os.environ.get("NOTIFIER_TEST_KEYCLOAK") == "required"
+
+
+def environment(home: Path) -> Mapping[str, str]:
+    """What Keycloak's programs need. `home` is theirs to write to."""
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "JAVA_HOME")}
+    return {**kept, "HOME": str(home), "LANG": "C.UTF-8"}
+
+
+def find_keycloak() -> Path:
+    """The folder of Keycloak, made if need be. Raises KeycloakMissing."""
+    version = os.environ.get("NOTIFIER_TEST_KEYCLOAK_VERSION", NEWEST)
+    if version not in DIGESTS:
+        raise KeycloakMissing(f"Keycloak {version} is not one of {', '.join(DIGESTS)}")
+    try:
+        _check_java(program("java", JDK))
+        place = _place()
+        found = place / f"keycloak-{version}"
+        if not found.exists():
+            with _alone(found):
+                if not found.exists():
+                    _make(found, version)
+    except ProgramMissing as missing:
+        raise KeycloakMissing(str(missing)) from None
+    except (OSError, subprocess.SubprocessError) as error:
+        raise KeycloakMissing(f"Keycloak {version} cannot be had: {error}") from None
+    return found
+
+
+def _check_java(java: str) -> None:
+    said = subprocess.run([java, "-XshowSettings:properties", "-version"], capture_output=True, text=True, check=True)
+    words = next(line for line in said.stderr.splitlines() if "java.specification.version =" in line)
+    version = words.rpartition("= ")[2]
+    if not version.isdigit() or int(version) < 17:  # 1.8 is Java 8
+        raise KeycloakMissing(f"Keycloak needs Java 17 or newer; {java} is {version}")
+
+
+def _place() -> Path:
+    """The first folder that can be written."""
+    for place in PLACES:
+        with contextlib.suppress(OSError):
+            place.mkdir(parents=True, exist_ok=True)
+            if os.access(place, os.W_OK):
+                return place
+    raise KeycloakMissing(f"neither {' nor '.join(map(str, PLACES))} can be written")
+
+
+@contextlib.contextmanager
+def _alone(found: Path) -> Iterator[None]:
+    """One process at a time makes it; the others wait, and find it."""
+    with found.with_name(f"{found.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _make(found: Path, version: str) -> None:
+    """Beside its place first, and moved there when whole: half of it is never taken for all."""
+    with tempfile.TemporaryDirectory(prefix=f"{found.name}.", dir=found.parent, ignore_cleanup_errors=True) as part:
+        folder = Path(part)
+        maven = [program("mvn", "maven"), "-q", "-B", f"-Dmaven.repo.local={folder / 'maven'}"]
+        _done(
+            [*maven, "dependency:copy", f"-Dartifact=org.keycloak:keycloak-quarkus-dist:{version}:tar.gz",
+             f"-DoutputDirectory={folder}"], dict(os.environ),
+        )  # fmt: skip
+        archive = folder / f"keycloak-quarkus-dist-{version}.tar.gz"
+        if hashlib.sha256(archive.read_bytes()).hexdigest() != DIGESTS[version]:
+            raise KeycloakMissing(f"what Maven got is not Keycloak {version} as it was tried: another SHA-256")
+        with tarfile.open(archive) as packed:
+            packed.extractall(folder, filter="data")
+        made = folder / f"keycloak-{version}"
+        _done([str(made / "bin/kc.sh"), "build", *BUILD], environment(folder))
+        made.rename(found)
+
+
+def _done(command: list[str], env: Mapping[str, str]) -> None:
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=SECONDS, check=False)
+    if done.returncode:
+        words = " ".join((done.stdout + done.stderr).split())[-500:]
+        raise KeycloakMissing(f"{' '.join(command[:5])} … failed: {words}")
