@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from notifier.domain.registry import Registry
 from notifier.settings.clients import ClientOptions, HeaderName, HeaderValue

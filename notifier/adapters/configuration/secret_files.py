@@ -53,13 +53,13 @@ def secrets_of(settings: Settings, registry: Registry) -> Mapping[str, Path]:
             named[f"sources.{name}.http.{file[0]}"] = file[1]
         if source.http is not None and source.http.set is not None and source.http.set.tls is not None:
             named[f"sources.{name}.http.set.tls.key_file"] = source.http.set.tls.key_file
-    for source in settings.registry.all_sources:
-        kind = getattr(source, source.kind)
-        place = f"registry.sources.{source.called}.{source.kind}"
+    for each in settings.registry.all_sources:
+        kind = getattr(each, each.kind)
+        place = f"registry.sources.{each.called}.{each.kind}"
         named |= {f"{place}.{name}": getattr(kind, name, None) for name in _OF_SOURCES}
         named[f"{place}.tls.key_file"] = getattr(getattr(kind, "tls", None), "key_file", None)
     for clients in registry.clients.values():
-        named |= {f"{each.client_id}: tls.key_file": each.route.tls.key_file for each in clients.values()}
+        named |= {f"{client.client_id}: tls.key_file": client.route.tls.key_file for client in clients.values()}
     return {setting: path for setting, path in named.items() if path is not None}
 
 
