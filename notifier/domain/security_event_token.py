@@ -45,7 +45,8 @@ def judge_header(header: Mapping[str, object]) -> UnacceptedSet | None:
     typ = header.get("typ")
     if typ is not None and (not isinstance(typ, str) or typ.lower() not in _TYPES):
         return UnacceptedSet(err="invalid_request", description="typ is not secevent+jwt")
-    if header.get("alg") not in SET_ALGORITHMS:
+    alg = header.get("alg")
+    if not isinstance(alg, str) or alg not in SET_ALGORITHMS:
         text = f"alg is none of {', '.join(sorted(SET_ALGORITHMS))}"
         return UnacceptedSet(err="authentication_failed", description=text)
     if "crit" in header:

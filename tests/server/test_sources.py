@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import hmac
 import json
 import logging
@@ -16,11 +17,15 @@ from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import Kind, Lane, Message, Outgoing
 from notifier.domain.sourced import as_received
 from notifier.server.publishers.events import api_app
-from notifier.server.publishers.source_proofs import BodySignature, HeaderSecret, SourceDoor
+from notifier.server.publishers.source_proofs import BodySignature, HeaderSecret, SignedToken, SourceDoor
 from notifier.server.publishers.source_routes import SourceAccess, SourceRoutes
 from notifier.server.publishers.taking import ApiLimits
-from tests.server.serving import NOW, accept, serving, sources_of, token
+from tests.adapters.security_events.transmitter import CLAIMS, Transmitter, key, public
+from tests.adapters.security_events.transmitter import signed as set_of
+from tests.server.serving import ISS, NOW, accept, serving, sources_of, token
+from tests.system.waiting import until
 
+LIMITS = ApiLimits(max_event=2000, body_timeout=0.5, accept_timeout=0.3, requests=6, requests_of_token=3)
 BODY = b'{"eventType": "user.session.end",\n "actor": {"id": "raw-sub-77"}}'
 DOORS = (
     SourceDoor(
@@ -92,7 +97,6 @@ async def api() -> AsyncIterator[Api]:
     """With tokens, which these routes ask nobody for. Limits are small, so that tests are."""
     queue, doors = Queue(), {door.name: door for door in DOORS}
     counted: list[tuple[str, int]] = []
-    limits = ApiLimits(max_event=2000, body_timeout=0.3, accept_timeout=0.3)
     access = SourceAccess(
         door=doors.get,
         publish=queue.publish,
@@ -100,8 +104,8 @@ async def api() -> AsyncIterator[Api]:
         new_id=lambda: "made-up-id",
         count=lambda source, status: counted.append((source, status)),
     )
-    routes = SourceRoutes(access, limits).routes()
-    app = api_app(accept, sources_of(lambda: (token("idp"),)), limits, routes)
+    routes = SourceRoutes(access, LIMITS).routes()
+    app = api_app(accept, sources_of(lambda: (token("idp"),)), LIMITS, routes)
     async with serving(app) as listener, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as http:
         yield Api(queue, listener.url, http, doors, counted)
 
@@ -315,3 +319,49 @@ async def test_what_is_refused_is_logged_once_a_minute(api: Api) -> None:
     ]
     assert "s3cret" not in repr(lines)
     assert api.counted == [("okta", 401)] * 3 + [("wso2", 415)]
+
+
+async def test_a_security_event_token_is_answered_as_rfc_8935_says(api: Api) -> None:
+    """202 without a body; 400 with `err` and `description`; 503 while keys cannot be read. Its claims are queued."""
+    transmitter = Transmitter(public(key("P-256")))
+    api.doors["kc"] = SourceDoor(name="kc", proof=SignedToken(verifier=transmitter.verifier))
+    kind = {"Content-Type": "application/secevent+jwt"}
+    status, document, _ = await api.ask("kc", kind, set_of())
+    assert (status, document) == (202, None)
+    message = api.queue.only()
+    assert (json.loads(message.body), message.content_type, message.source) == (CLAIMS, "application/json", "kc")
+    assert set_of().split(b".")[2] not in repr(api.queue.taken).encode()
+    status, document, headers = await api.ask("kc", kind, set_of({**CLAIMS, "aud": "else"}))
+    assert (status, document) == (
+        400,
+        {"err": "invalid_audience", "description": "aud does not name this receiver"},
+    )
+    assert (headers["Content-Type"], headers["Content-Language"]) == ("application/json; charset=utf-8", "en")
+    assert (await api.ask("kc", {"Content-Type": "application/json"}, set_of()))[0] == 415
+    assert (await api.ask("kc", kind, b"x" * 3000))[0] == 413
+    assert (await api.ask("kc", kind, b""))[1]["err"] == "invalid_request"
+    api.doors["kc"] = SourceDoor(name="kc", proof=SignedToken(verifier=Transmitter().verifier))
+    status, _, headers = await api.ask("kc", kind, set_of(kid="k9"))
+    assert status == 400
+    away = Transmitter()
+    away.away = True
+    api.doors["kc"] = SourceDoor(name="kc", proof=SignedToken(verifier=away.verifier))
+    status, _, headers = await api.ask("kc", kind, set_of())
+    assert (status, headers["Retry-After"]) == (503, "5")
+    assert len(api.queue.taken) == 1
+
+
+async def test_sources_leave_places_to_publishers(api: Api) -> None:
+    """Some bodies are read before their sender is known: those who send them slowly keep no publisher out."""
+    async with contextlib.AsyncExitStack() as stack:
+        head = b"POST /v1/events/wso2 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        for _ in range(LIMITS.requests_of_token):
+            _, writer = await asyncio.open_connection("127.0.0.1", int(api.url.rpartition(":")[2]))
+            stack.callback(writer.close)
+            writer.write(head + b"Content-Length: 9\r\n\r\n{")
+        await until(lambda: api.ask("okta", OKTA), lambda answer: answer[0] == 429)
+        event = {"iss": ISS, "sub": "alice", "sid": "s1", "clients": ["shop"]}
+        bearer = {"Authorization": "Bearer idp-secret"}
+        async with api.http.post(f"{api.url}/v1/events", json=event, headers=bearer) as answer:
+            assert answer.status == 202
+    await until(lambda: api.ask("okta", OKTA), lambda answer: answer[0] == 202)

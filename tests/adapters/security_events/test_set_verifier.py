@@ -1,0 +1,280 @@
+"""Which Security Event Tokens are taken (RFC 8417), what RFC 8935 calls the others, and when keys are read."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from joserfc.jwk import Key
+
+from notifier.adapters.security_events.transmitter_keys import AGAIN, FRESH, UNKNOWN_EVERY
+from notifier.domain.issuer_document import IssuerDocument, UnreadDocument
+from notifier.domain.security_event_token import KeysAway, UnacceptedSet, VerifiedSet
+from tests.adapters.security_events.transmitter import (
+    AUDIENCE,
+    CLAIMS,
+    NOW,
+    Transmitter,
+    key,
+    public,
+    segments,
+    shared_secret,
+    signed,
+)
+
+OURS = public(key("P-256"))
+
+
+def outcome(found: VerifiedSet | UnacceptedSet | KeysAway) -> str:
+    """`taken`, `away`, or the error code."""
+    return found.err if isinstance(found, UnacceptedSet) else "taken" if isinstance(found, VerifiedSet) else "away"
+
+
+async def told(transmitter: Transmitter, token: bytes) -> str:
+    return outcome(await transmitter.verifier.verified(token))
+
+
+# ── the token ──
+
+
+@pytest.mark.parametrize(
+    ("of", "alg"),
+    [
+        (key("RSA"), "RS256"),
+        (key("RSA"), "PS512"),
+        (key("P-256"), "ES256"),
+        (key("P-384"), "ES384"),
+        (key("P-521"), "ES512"),
+        (key("Ed25519"), "EdDSA"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_what_the_transmitter_signed_is_taken(of: Key, alg: str) -> None:
+    """By each kind of key. What comes out is the content that was signed, never the token."""
+    transmitter = Transmitter(OURS | {"kid": "another"}, public(of))
+    found = await transmitter.verifier.verified(signed(of=of, alg=alg) + b"\n")
+    assert isinstance(found, VerifiedSet)
+    assert json.loads(found.claims) == CLAIMS
+    assert "raw-sub-77" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ({"typ": None}, "taken"),
+        ({"typ": "application/SecEvent+JWT"}, "taken"),
+        ({"typ": "JWT"}, "invalid_request"),
+        ({"typ": "logout+jwt"}, "invalid_request"),
+        ({"typ": 5}, "invalid_request"),
+        ({"crit": ["exp"], "exp": 1}, "invalid_request"),
+        ({"kid": "nobody's"}, "invalid_key"),
+        ({"kid": None}, "taken"),
+    ],
+)
+async def test_the_header_of_a_token(header: Mapping[str, Any], expected: str) -> None:
+    """`typ` may be absent, but not that of another kind of token."""
+    assert await told(Transmitter(OURS), signed(**header)) == expected
+
+
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [
+        ({"aud": [AUDIENCE, "other"]}, "taken"),
+        ({"aud": ["other"]}, "invalid_audience"),
+        ({"aud": AUDIENCE + "/"}, "invalid_audience"),
+        ({"aud": None}, "invalid_audience"),
+        ({"aud": {AUDIENCE: 1}}, "invalid_audience"),
+        ({"iss": "https://evil.example.com"}, "invalid_issuer"),
+        ({"iss": None}, "invalid_issuer"),
+        ({"iat": NOW - 40 * 86_400}, "taken"),
+        ({"iat": NOW + 60}, "taken"),
+        ({"iat": NOW + 3600}, "invalid_request"),
+        ({"iat": NOW * 1000}, "invalid_request"),
+        ({"iat": "1750000000"}, "invalid_request"),
+        ({"iat": True}, "invalid_request"),
+        ({"iat": None}, "invalid_request"),
+        ({"jti": ""}, "invalid_request"),
+        ({"jti": None}, "invalid_request"),
+        ({"events": None}, "invalid_request"),
+        ({"events": {}}, "invalid_request"),
+        ({"events": ["https://a"]}, "invalid_request"),
+        ({"exp": NOW + 10}, "taken"),
+        ({"exp": NOW - 3600}, "invalid_request"),
+        ({"exp": "soon"}, "invalid_request"),
+        ({"nbf": NOW + 3600}, "invalid_request"),
+    ],
+)
+async def test_the_claims_of_a_token(claims: Mapping[str, Any], expected: str) -> None:
+    """A claim that is None is left out."""
+    given = {name: value for name, value in {**CLAIMS, **claims}.items() if value is not None}
+    assert await told(Transmitter(OURS), signed(given)) == expected
+
+
+async def test_no_forgery_is_taken() -> None:
+    """No algorithm, a public key as the secret of an HMAC, another's key, another kind of key, a changed content."""
+    transmitter = Transmitter(OURS, public(key("RSA"), "rsa"), public(key("RSA1024"), "weak"))
+    unsigned = segments(b'{"alg": "none", "kid": "k1"}', json.dumps(CLAIMS).encode(), b"")
+    head, _, signature = signed().split(b".")
+    changed = segments(json.dumps({**CLAIMS, "jti": "j2"}).encode())
+    forged = {
+        "none": (unsigned, "authentication_failed"),
+        "changed": (b".".join((head, changed, signature)), "authentication_failed"),
+        "another's": (signed(of=key("P-256", "evil")), "authentication_failed"),
+        "another kind": (signed(of=key("RSA"), alg="RS256"), "invalid_key"),
+        "weak": (signed(of=key("RSA1024"), alg="RS256", kid="weak"), "invalid_key"),
+        "own key": (signed(of=key("P-256", "evil"), jwk=public(key("P-256", "evil"))), "authentication_failed"),
+    }
+    for secret in shared_secret(OURS):
+        forged[f"HS256 {len(forged)}"] = (signed(of=secret, alg="HS256"), "authentication_failed")
+    for name, (token, expected) in forged.items():
+        assert await told(transmitter, token) == expected, name
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        b"",
+        b"..",
+        b"a.b",
+        b"\xff.\xff.\xff",
+        b"{}",
+        signed() + b".x",
+        signed()[:-1],
+        segments(b"[]", b"{}", b"x"),
+        segments(b'{"alg": ["ES256"]}', b"{}", b"x"),
+        segments(b'{"alg": "ES256", "kid": {"a": 1}}', b"{}", b"x"),
+        segments(b'{"alg": "ES256", "x": "%s"}' % (b"y" * 9000), b"{}", b"x"),
+        b"[" * 3000 + b".e30.e30",
+    ],
+    ids=range(12),
+)
+async def test_what_is_no_token_is_an_answer_not_an_error(token: bytes) -> None:
+    """Whatever a stranger sends."""
+    assert await told(Transmitter(OURS), token) in ("invalid_request", "authentication_failed")
+
+
+@pytest.mark.parametrize("payload", [b"[]", b"null", b"{", b'{"iat": NaN}', b"[" * 5000, b"\xff"], ids=range(6))
+async def test_signed_content_that_is_no_claims(payload: bytes) -> None:
+    """Even the transmitter's own."""
+    assert await told(Transmitter(OURS), signed(payload)) == "invalid_request"
+
+
+# ── the keys ──
+
+
+@pytest.mark.parametrize(
+    ("jwk", "expected"),
+    [
+        (public(key("P-256"), use="sig", alg="ES256"), "taken"),
+        (public(key("P-256"), key_ops=["verify"]), "taken"),
+        (public(key("P-256"), None), "taken"),
+        (public(key("P-256"), use="enc"), "invalid_key"),
+        (public(key("P-256"), alg="ES384"), "invalid_key"),
+        (public(key("P-256"), key_ops=["encrypt"]), "invalid_key"),
+        ({**key("P-256").as_dict(private=True), "kid": "k1"}, "invalid_key"),
+        ({"kty": "oct", "k": "AAAA", "kid": "k1"}, "invalid_key"),
+        ({**OURS, "x": 5}, "invalid_key"),
+        ({"kid": "k1"}, "invalid_key"),
+    ],
+    ids=range(10),
+)
+async def test_which_published_keys_verify(jwk: Mapping[str, Any], expected: str) -> None:
+    """Public ones that are meant to; a broken one is passed over."""
+    assert await told(Transmitter({"kty": "?"}, jwk), signed()) == expected
+
+
+async def test_a_new_key_is_found_when_a_token_names_it() -> None:
+    """And the one that was withdrawn verifies nothing any more."""
+    transmitter = Transmitter(OURS)
+    assert await told(transmitter, signed()) == "taken"
+    transmitter.steady += 1
+    transmitter.publish(public(key("P-256", "new"), "k2"))
+    assert await told(transmitter, signed(of=key("P-256", "new"), kid="k2")) == "taken"
+    transmitter.steady += 1
+    assert await told(transmitter, signed()) == "away"  # it may have come since that reading: nobody knows yet
+    transmitter.steady += UNKNOWN_EVERY
+    assert await told(transmitter, signed()) == "invalid_key"
+    assert transmitter.readings == 3
+
+
+@pytest.mark.parametrize("kid", [None, "k1"])
+async def test_a_new_key_without_a_kid_is_found_too(kid: str | None) -> None:
+    """Where no kid tells that it is another, a signature that fits none does."""
+    transmitter = Transmitter(public(key("P-256"), None))
+    assert await told(transmitter, signed(kid=kid)) == "taken"
+    transmitter.steady += 1
+    transmitter.publish(public(key("P-256", "new"), None))
+    assert await told(transmitter, signed(of=key("P-256", "new"), kid=kid)) == "taken"
+    assert transmitter.readings == 2
+    assert await told(transmitter, signed(of=key("P-256", "evil"), kid=kid)) in ("authentication_failed", "away")
+
+
+async def test_strangers_cannot_have_keys_read_all_the_time() -> None:
+    """One reading in UNKNOWN_EVERY for all of them; meanwhile whom a known key signed for is taken."""
+    transmitter = Transmitter(OURS)
+    found = set()
+    for number in range(50):
+        transmitter.steady += 0.1
+        found.add(await told(transmitter, signed(kid=f"made-up-{number}")))
+        assert await told(transmitter, signed()) == "taken"
+        assert await told(transmitter, signed(of=key("P-256", "evil"))) == "authentication_failed"
+    assert found == {"invalid_key", "away"}
+    assert transmitter.readings <= 3
+
+
+async def test_a_key_that_was_withdrawn_verifies_nothing_after_some_minutes() -> None:
+    """The set is read again although its keys fit all that comes."""
+    transmitter = Transmitter(OURS, public(key("P-256", "new"), "k2"))
+    assert await told(transmitter, signed()) == "taken"
+    transmitter.publish(public(key("P-256", "new"), "k2"))
+    transmitter.steady += FRESH
+    assert await told(transmitter, signed()) == "invalid_key"
+
+
+async def test_the_last_good_keys_stay_while_the_transmitter_is_away() -> None:
+    """For as long as it takes; a key that nobody knows is not judged meanwhile."""
+    transmitter = Transmitter(OURS)
+    assert await told(transmitter, signed()) == "taken"
+    transmitter.away = True
+    for _ in range(3):
+        transmitter.steady += 86_400
+        assert await told(transmitter, signed()) == "taken"
+        assert await told(transmitter, signed(of=key("P-256", "evil"))) == "authentication_failed"
+    assert await told(transmitter, signed(of=key("P-256", "new"), kid="k2")) == "away"
+    transmitter.content = {"no": "keys"}
+    transmitter.away = False
+    transmitter.steady += 86_400
+    assert await told(transmitter, signed()) == "taken"
+
+
+@pytest.mark.parametrize("content", [None, [], {"keys": {}}, "x"])
+async def test_without_keys_nobody_can_tell_and_the_sender_comes_again(content: object) -> None:
+    """Never readable: no refusal, which would be final. It is asked again soon, not at each token."""
+    transmitter = Transmitter()
+    transmitter.content, transmitter.away = content, content is None
+    for _ in range(5):
+        assert await told(transmitter, signed()) == "away"
+    assert transmitter.readings == 1
+    transmitter.publish(OURS)
+    transmitter.away = False
+    transmitter.steady += AGAIN
+    assert await told(transmitter, signed()) == "taken"
+
+
+async def test_tokens_that_come_at_once_wait_for_one_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none of them is refused because another one reads."""
+    transmitter = Transmitter(OURS)
+    go, read = asyncio.Event(), transmitter.read
+
+    async def slowly() -> IssuerDocument | UnreadDocument:
+        await go.wait()
+        return await read()
+
+    monkeypatch.setattr(transmitter.keys, "_read", slowly)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(told(transmitter, signed())) for _ in range(20)]
+        await asyncio.sleep(0)
+        go.set()
+    assert {task.result() for task in tasks} == {"taken"}
+    assert transmitter.readings == 1
