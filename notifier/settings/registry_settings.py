@@ -6,55 +6,17 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from notifier.domain.registry import Registry
-from notifier.settings.clients import ClientOptions, HeaderName, HeaderValue
+from notifier.settings.clients import ClientOptions
 from notifier.settings.keycloak_settings import KeycloakSettings
-from notifier.settings.policies import TlsSettings
+from notifier.settings.list_settings import (
+    Auth0Settings,
+    AuthentikSettings,
+    HttpListSettings,
+    HydraSettings,
+    Wso2Settings,
+)
 from notifier.settings.sql_settings import SqlSettings
-from notifier.settings.values import Duration, ExistingFile, IssuerId, Lasting, Section, WebAddress, from_base
-
-
-class HydraSettings(Section):
-    """Ory Hydra's clients, by its admin API."""
-
-    admin_url: WebAddress = Field(description="The address of the admin API.")
-    headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description="Further request headers.")
-    tls: TlsSettings | None = Field(None, description="TLS to Hydra.")
-
-
-class Wso2Settings(Section):
-    """WSO2 Identity Server's applications, by its API."""
-
-    url: WebAddress = Field(description="The server's address, with its tenant if any.")
-    username: str | None = Field(None, description="A user who may read applications.")
-    password_file: ExistingFile | None = Field(None, description="A file with that user's password.")
-    headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description="Further request headers.")
-    tls: TlsSettings | None = Field(None, description="TLS to WSO2.")
-
-
-class Auth0Settings(Section):
-    """A tenant's applications, by Auth0's Management API."""
-
-    url: WebAddress = Field(description="The tenant's address, such as https://acme.eu.auth0.com.")
-    client_id: str = Field(min_length=1, description="A machine-to-machine application with the scope read:clients.")
-    client_secret_file: ExistingFile = Field(description="A file with its secret.")
-    tls: TlsSettings | None = Field(None, description="TLS to Auth0.")
-
-
-class AuthentikSettings(Section):
-    """authentik's OAuth2 providers, by its API."""
-
-    url: WebAddress = Field(description="authentik's address.")
-    token_file: ExistingFile = Field(description="A file with an API token.")
-    tls: TlsSettings | None = Field(None, description="TLS to authentik.")
-
-
-class HttpListSettings(Section):
-    """A list of client metadata at an address."""
-
-    url: WebAddress = Field(description="The address.")
-    headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description="Further request headers.")
-    tls: TlsSettings | None = Field(None, description="TLS to the server.")
-
+from notifier.settings.values import Duration, ExistingFile, IssuerId, Lasting, Section, from_base
 
 KINDS = ("file", "sql", "keycloak", "hydra", "wso2", "auth0", "authentik", "http")
 
@@ -93,6 +55,8 @@ class RegistrySourceSettings(Section):
         if len(given) != 1:
             found = f"; it has {' and '.join(given)}" if given else ""
             raise ValueError(f"needs one of {', '.join(KINDS)}{found}")
+        if self.hydra is not None and self.issuer is None:
+            raise ValueError("needs an issuer: Hydra's list of clients does not name it")
         return self
 
 

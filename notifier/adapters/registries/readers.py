@@ -27,6 +27,14 @@ def build_reader(source: RegistrySourceSettings) -> ClientsReader:
             from notifier.adapters.registries.keycloak_reader import KeycloakReader  # noqa: PLC0415
 
             return KeycloakReader(source)
+        case "hydra":
+            from notifier.adapters.registries.hydra import HydraReader  # noqa: PLC0415
+
+            return HydraReader(source)
+        case "http":
+            from notifier.adapters.registries.http_list import HttpListReader  # noqa: PLC0415
+
+            return HttpListReader(source)
         case kind:
             raise NotImplementedError(kind)
 

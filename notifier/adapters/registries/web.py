@@ -6,15 +6,16 @@ names the address.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from notifier import __version__
+from notifier.adapters.registries.json_parts import read_json
 from notifier.adapters.tls.pem_files import connecting_context
 from notifier.domain.client_rows import SourceFault
 from notifier.domain.errors import OurFault
@@ -22,6 +23,10 @@ from notifier.settings.policies import TlsSettings
 
 BODY_LIMIT = 256 * 1024 * 1024  # bytes of one answer: 100,000 clients with everything about them
 PART = 256 * 1024
+
+Read: TypeAlias = Callable[[bytes, str], Awaitable[Any]]
+"""Turns a body and its content type into a value. Raises ValueError, whose text is shown: it must hold no secret."""
+
 _HEADERS = {"Accept": "application/json", "User-Agent": f"notifier/{__version__}"}
 
 
@@ -30,19 +35,27 @@ class WebAnswer:
     """An answer: its status, headers, and its JSON (None if it has none or is not 2xx).
 
     `problem` is the JSON of an answer that is not 2xx, None if it has none: somebody else's text, not to be shown.
+    `links` is the whole `Link`, which may be several headers.
     """
 
     status: int
     headers: Mapping[str, str]
     content: Any = field(repr=False)
     problem: Any = field(default=None, repr=False)
+    links: str = ""
 
 
 class Web:
     """Sends requests to one server. Raises SourceFault for whatever goes wrong before there is an answer."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession, until: float, read: Read) -> None:
         self._session = session
+        self._until = until
+        self._read = read
+
+    def left(self) -> float:
+        """Seconds that the reading has left."""
+        return self._until - asyncio.get_running_loop().time()
 
     async def get(self, url: str, headers: Mapping[str, str] | None = None) -> WebAnswer:
         """GET the URL."""
@@ -55,7 +68,7 @@ class Web:
     async def _ask(
         self, method: str, url: str, headers: Mapping[str, str] | None, form: Mapping[str, str] | None
     ) -> WebAnswer:
-        place = _place(url)
+        place = place_of(url)
         try:
             async with self._session.request(
                 method, url, headers=headers, data=form, allow_redirects=False
@@ -66,15 +79,30 @@ class Web:
                 if not 200 <= response.status < 300:
                     problem = _problem(body)
                     return WebAnswer(status=response.status, headers=response.headers, content=None, problem=problem)
-                return WebAnswer(status=response.status, headers=response.headers, content=_parsed(body, place))
+                links = ", ".join(response.headers.getall("Link", ()))
+                content = await self._parsed(body, response.headers.get("Content-Type", ""), place)
+                return WebAnswer(status=response.status, headers=response.headers, content=content, links=links)
         except aiohttp.ClientConnectorCertificateError as error:
             raise SourceFault(f"{place}: certificate: {_certificate(error)}") from None
         except aiohttp.ClientError as error:
             raise SourceFault(f"{place}: {_words(error)}") from None
 
+    async def _parsed(self, body: bytes, content_type: str, place: str) -> Any:
+        try:
+            return await self._read(body, content_type)
+        except (ValueError, RecursionError) as error:
+            raise SourceFault(f"{place}: the answer {error}") from None
+
+
+async def _only_json(body: bytes, _: str) -> Any:
+    try:
+        return await read_json(body)
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON") from None
+
 
 @asynccontextmanager
-async def web(tls: TlsSettings | None, within: float) -> AsyncIterator[Web]:
+async def web(tls: TlsSettings | None, within: float, read: Read = _only_json) -> AsyncIterator[Web]:
     """Open connections for one reading, which ends after `within` seconds. Raises SourceFault."""
     try:
         context = connecting_context((tls or TlsSettings()).files())
@@ -87,7 +115,7 @@ async def web(tls: TlsSettings | None, within: float) -> AsyncIterator[Web]:
             asyncio.timeout(within),
             aiohttp.ClientSession(connector=connector, timeout=limits, headers=_HEADERS) as session,
         ):
-            yield Web(session)
+            yield Web(session, asyncio.get_running_loop().time() + within, read)
     except TimeoutError:
         raise SourceFault(f"not read within {within:g} s (the source's `timeout`)") from None
 
@@ -103,13 +131,6 @@ async def _body(response: aiohttp.ClientResponse, place: str) -> bytes:
     return b"".join(parts)
 
 
-def _parsed(body: bytes, place: str) -> Any:
-    try:
-        return json.loads(body) if body else None
-    except (ValueError, RecursionError):
-        raise SourceFault(f"{place}: the answer is not JSON") from None
-
-
 def _problem(body: bytes) -> Any:
     try:
         return json.loads(body) if body else None
@@ -117,7 +138,7 @@ def _problem(body: bytes) -> Any:
         return None
 
 
-def _place(url: str) -> str:
+def place_of(url: str) -> str:
     """Scheme, host, port and path: a query may hold a secret."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
