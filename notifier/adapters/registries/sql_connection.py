@@ -73,11 +73,13 @@ def reading(url: str, deadline: Deadline) -> Iterator[sa.Connection]:
     secret = engine.url.password or ""
     try:
         with engine.connect() as connection, _guarded(connection, deadline):
+            raw = _driver(connection)
             try:
                 _limit(connection, deadline)
                 yield connection
             except BaseException:
-                connection.invalidate()  # else a driver might read the rest of a long answer
+                _leave_unread(raw)
+                connection.invalidate()
                 raise
     except SourceFault:
         raise
@@ -170,6 +172,13 @@ def _shut(own: socket.socket) -> None:
         own.shutdown(socket.SHUT_RDWR)
     except OSError:
         return  # the server was first
+
+
+def _leave_unread(raw: Any) -> None:
+    """PyMySQL would read the rest of a long answer before it closes, and complain if there is none."""
+    unread = getattr(raw, "_result", None)
+    if unread is not None:
+        unread.unbuffered_active = False
 
 
 def _driver(connection: sa.Connection) -> Any:

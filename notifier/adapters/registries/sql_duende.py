@@ -29,6 +29,11 @@ _NEEDED = ("ClientId", "BackChannelLogoutUri")  # a view may leave out the rest
 _PROPERTIES = ("ClientId", "Key", "Value")
 _OURS = "notifier:"
 _ALGORITHMS = frozenset(Algorithm)
+# SQLAlchemy reflects by SHOW CREATE, for which the right to SELECT is not enough if it is a view.
+_MYSQL_COLUMNS = """
+SELECT table_name, column_name FROM information_schema.columns
+WHERE table_name = :table AND table_schema = COALESCE(:schema, DATABASE()) ORDER BY ordinal_position
+"""
 _STREAM = {"stream_results": True, "yield_per": PART}
 _SHOWN = 8
 
@@ -124,8 +129,8 @@ class _Finder:
     def columns(self, table: str, wanted: Sequence[str], needed: Sequence[str]) -> dict[str, sa.ColumnElement[Any]]:
         """The columns of a table by the names that we know. Raises SourceFault if one is missing or there twice."""
         found: dict[str, list[str]] = {}
-        for column in self._inspector.get_columns(quoted_name(table, quote=True), schema=self._schema):
-            found.setdefault(plain(column["name"]), []).append(column["name"])
+        for column in self._columns_of(table):
+            found.setdefault(plain(column), []).append(column)
         missing = [name for name in needed if plain(name) not in found]
         if missing:
             raise SourceFault(f"table {table} has no column {' and no '.join(missing)}; is it the right table?")
@@ -157,6 +162,13 @@ class _Finder:
             f"there is no table like {name} in {where} ({here}){hint or '; set sql.schema or sql.tables,'}"
             f"{'' if others else ' or give it the right to SELECT'}"
         )
+
+    def _columns_of(self, table: str) -> list[str]:
+        if self.connection.dialect.name not in ("mysql", "mariadb"):
+            columns = self._inspector.get_columns(quoted_name(table, quote=True), schema=self._schema)
+            return [column["name"] for column in columns]
+        rows = self.connection.execute(sa.text(_MYSQL_COLUMNS), {"table": table, "schema": self._schema})
+        return [column for name, column in rows if name == table]  # its comparison may ignore case
 
     def _names_in(self, schema: str | None) -> list[str]:
         names = [*self._inspector.get_table_names(schema), *self._inspector.get_view_names(schema)]

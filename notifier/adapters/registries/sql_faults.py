@@ -12,6 +12,7 @@ _SELECT = "give notifier's user the right to SELECT from it"
 _READ_ONLY = "query must only read: it runs in a transaction that is read only"
 _USER = "check user and password in its URL"
 _DATABASE = "check the database in its URL"
+_TLS = "check the CA and the host's name in its URL"
 _LATE = "it took longer than the source's `timeout`"
 # SQLSTATE of PostgreSQL, error numbers of MySQL, MariaDB and SQL Server
 _WAYS_OUT = {
@@ -24,7 +25,8 @@ _WAYS_OUT = {
 _BY_WORDS = (
     ("password authentication failed", _USER),
     ("no pg_hba.conf entry", "the server does not let this user in from here, or not without TLS: see its pg_hba.conf"),
-    ("certificate", "check the CA and the host's name in its URL"),
+    ("certificate", _TLS),
+    ("SSL error", _TLS),
     ("readonly database", _READ_ONLY),
     ("unable to open database file", "check the path and the rights of its folder"),
     ("invalid response to SSL negotiation", "this port is not one of PostgreSQL"),

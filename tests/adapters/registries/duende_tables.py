@@ -68,7 +68,9 @@ def _insert(made: str, given: Mapping[str, object]) -> str:
     for name, kind, need in _COLUMN.findall(made):
         value = values.get(plain(name))
         if value is None and need == " NOT NULL" and plain(name) != "id":
-            value = 0 if re.match("(?i)int|bigint|tinyint", kind) else _EMPTY.get(kind.split("(")[0].split()[0], "")
+            value = (
+                0 if re.match(r"(?i)(big|tiny)?int(eger)?\b", kind) else _EMPTY.get(kind.split("(")[0].split()[0], "")
+            )
         if value is not None:
             columns[name] = value
     quote = "`" if "`" in made else '"'
