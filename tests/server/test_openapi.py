@@ -15,12 +15,16 @@ from schemathesis import GenerationMode
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
+from notifier.domain.message import Lane, Outgoing
 from notifier.server.authorization import Authorization
 from notifier.server.listener import listen
 from notifier.server.openapi import PATH, AnswerDescription, OperationDescription, openapi
 from notifier.server.operators.log_level_routes import log_level_routes
 from notifier.server.operators.status_routes import StatusRoutes
 from notifier.server.publishers.events import api_app
+from notifier.server.publishers.source_proofs import HeaderSecret, SourceDoor
+from notifier.server.publishers.source_routes import SourceAccess, SourceRoutes
+from notifier.server.publishers.taking import ApiLimits
 from tests.server.serving import accept, look, sources_of, token
 
 EXAMPLES = 25  # an operation: some seconds
@@ -30,7 +34,15 @@ def app() -> web.Application:
     sources = sources_of(lambda: (token("idp", "publish", "read", "repair"),))
     authorization = Authorization(sources.tokens)
     more = [*log_level_routes(authorization, Level()), *StatusRoutes(authorization, look, lambda: 0.0).routes()]
+    proof = HeaderSecret(header="Authorization", values=(b"Bearer idp-secret",))
+    door = SourceDoor(name="okta", proof=proof, answers_okta=True)
+    access = SourceAccess(door={"okta": door}.get, publish=publish, clock=sources.clock, new_id=sources.new_id)
+    more += SourceRoutes(access, ApiLimits()).routes()
     return api_app(accept, sources, more=more)
+
+
+async def publish(lane: Lane, message: Outgoing) -> None:
+    """Take every message of a source."""
 
 
 class Level:
@@ -76,10 +88,12 @@ def test_what_it_says_is_true() -> None:
             ):
                 _examine(operation, url, mode)
     assert sorted(names) == [
+        "GET /v1/events/{source}",
         "GET /v1/log-level",
         f"GET {PATH}",
         "GET /v1/status",
         "POST /v1/events",
+        "POST /v1/events/{source}",
         "PUT /v1/log-level",
     ]
 
