@@ -58,7 +58,7 @@ def open_message(message: Message, max_bytes: int) -> Opened:
     if message.cut_from is not None:
         _refuse_size(message.cut_from.size, max_bytes)
     attributes = binary_attributes(message.headers) if message.headers else {}
-    media_type = _media_type(message.content_type)
+    media_type = media_type_of(message.content_type)
     if media_type.startswith("application/cloudevents"):
         if media_type != "application/cloudevents+json":
             _refuse(
@@ -71,7 +71,7 @@ def open_message(message: Message, max_bytes: int) -> Opened:
     if attributes:
         mistakes: list[Mistake] = []
         _check_data_type(message.content_type, "content_type", mistakes)
-        envelope = _read_envelope(attributes, mistakes)
+        envelope = read_envelope(attributes, mistakes)
         return Opened(data=data, envelope=envelope, mistakes=tuple(mistakes), trace=trace)
     if "specversion" in data:
         return _open_structured(data, message.headers)
@@ -137,7 +137,7 @@ def _open_structured(envelope: dict[str, object], headers: Mapping[str, object])
             mistakes.append(Mistake(name, f"must be a string, not {kind_of(value)}"))
     attributes = {name: value for name, value in envelope.items() if isinstance(value, str)}
     _check_data_type(attributes.get("datacontenttype"), "datacontenttype", mistakes)
-    read = _read_envelope(attributes, mistakes)
+    read = read_envelope(attributes, mistakes)
     try:
         data = _structured_data(envelope)
     except MalformedEvent as error:
@@ -165,7 +165,7 @@ def _structured_data(envelope: dict[str, object]) -> dict[str, object]:
         raise MalformedEvent([Mistake("data_base64", mistake.text) for mistake in error.mistakes]) from None
 
 
-def _read_envelope(attributes: Mapping[str, str], mistakes: list[Mistake]) -> Envelope | None:
+def read_envelope(attributes: Mapping[str, str], mistakes: list[Mistake]) -> Envelope | None:
     """The envelope with these attributes. Adds to `mistakes`, and returns None if there are any."""
     wrong = {mistake.path for mistake in mistakes}
     for name in _REQUIRED:
@@ -222,12 +222,12 @@ def _header_text(value: object) -> str:
             return ""
 
 
-def _media_type(content_type: str | None) -> str:
+def media_type_of(content_type: str | None) -> str:
     return content_type.partition(";")[0].strip().lower() if content_type else ""
 
 
 def _check_data_type(content_type: str | None, path: str, mistakes: list[Mistake]) -> None:
-    media_type = _media_type(content_type)
+    media_type = media_type_of(content_type)
     if media_type and not media_type.endswith(("/json", "+json")):
         mistakes.append(Mistake(path, f"must be application/json, not {excerpt(media_type)}"))
 

@@ -29,6 +29,8 @@ from notifier.domain.moment import read_moment, render_moment
 from notifier.domain.outcome import DeadReason
 from notifier.domain.printable import escaped
 from notifier.domain.session_ended import SessionEnded, WrongEntry
+from notifier.domain.source import WrongEvents
+from notifier.domain.sourced import read_places
 from notifier.domain.unreadable import HEADER, Raw
 
 PAST_TEXT = 1024  # bytes of answers in a letter
@@ -57,7 +59,8 @@ class DeadLetter:
 
     `dead_since` is in epoch seconds. `iss`, `client_id` and `event_id` are empty if unknown or not applicable.
     `entries` limits the letter to these entries of `clients` in `raw`, in the form of `WrongEntries.which`; the others
-    were served. None means the whole message.
+    were served. None means the whole message. `source` is the name of the source that the message in `raw` came from.
+    Of its message `events` says which events the letter is for, in the form of `sourced.written_places`.
     """
 
     id: str
@@ -74,6 +77,8 @@ class DeadLetter:
     event: SessionEnded | None = None
     raw: Annotated[Raw | None, BeforeValidator(unreadable.from_shown)] = None
     entries: str | None = None
+    source: str | None = None
+    events: str | None = None
 
     @property
     def outcomes(self) -> tuple[Past, ...]:
@@ -129,7 +134,8 @@ def bury_raw(
 
     `data` is the JSON of the event, if it is known: parsing it again would take milliseconds.
     """
-    iss, event_id = unreadable.names_of(message, data)
+    # The members `iss` and `id` of a source's own document are not those of an event.
+    iss, event_id = unreadable.names_of(message, {} if data is None and message.source is not None else data)
     mistakes = unreadable.few(mistakes)
     return DeadLetter(
         id=digest(message.body, (message.message_id or "").encode(errors="replace"), repr(now).encode()),
@@ -141,6 +147,7 @@ def bury_raw(
         publisher=message.user_id,
         mistakes=mistakes,
         raw=unreadable.raw_of(message),
+        source=message.source,
     )
 
 
@@ -155,6 +162,13 @@ def bury_entries(message: Message, event: SessionEnded, wrong: WrongEntries, now
     letter = bury_raw(message, first_of(wrong.mistakes, wrong.more), now, names)
     same = digest(message.body, (message.message_id or "").encode(errors="replace"), b"entries")
     return replace(letter, id=same, entries=wrong.which)
+
+
+def bury_events(message: Message, wrong: WrongEvents, now: float) -> DeadLetter:
+    """One letter for all wrong events of a source's message. The others are served."""
+    letter = bury_raw(message, wrong.mistakes, now, {"iss": wrong.iss, "id": wrong.event_id})
+    same = digest(message.body, (message.message_id or "").encode(errors="replace"), b"events", wrong.which.encode())
+    return replace(letter, id=same, events=wrong.which)
 
 
 def bury_wrong(event: SessionEnded, wrong: Sequence[WrongEntry], now: float) -> DeadLetter:
@@ -172,16 +186,20 @@ def dump_dead_letter(letter: DeadLetter) -> Outgoing:
     """The message to be published to `dead`."""
     headers = {"reason": letter.reason.value, "iss": letter.iss}
     headers |= {"client_id": letter.client_id, "event_id": letter.event_id}
+    if letter.source is not None:
+        headers["source"] = letter.source
     headers = {name: unreadable.header(value) for name, value in headers.items()}
     if letter.raw is not None:
-        notes = replace(letter, iss="", client_id="", event_id="", raw=replace(letter.raw, body=b"", headers={}))
+        attributes = {} if letter.source is not None else {name: str(it) for name, it in letter.raw.headers.items()}
+        inside = letter.raw.headers if letter.source is not None else {}  # not as headers of ours
+        notes = replace(letter, iss="", client_id="", event_id="", raw=replace(letter.raw, body=b"", headers=inside))
         if letter.text == unreadable.told(letter.mistakes):
             notes = replace(notes, text="")
         return Outgoing(
             kind=Kind.UNREADABLE,
             body=letter.raw.body,
             message_id=letter.id,
-            headers={**letter.raw.headers, **headers, HEADER: escaped(_written(notes, 1).decode())},
+            headers={**attributes, **headers, HEADER: escaped(_written(notes, 1).decode())},
             content_type="application/octet-stream",
         )
     version: Literal[1, 2] = 1
@@ -236,9 +254,9 @@ def _unreadable(message: Message) -> DeadLetter:
     letter = parse(_LETTER, notes)
     if letter.raw is None:
         raise MalformedEvent([Mistake(HEADER, "this header says nothing of the body")])
-    if letter.entries:
+    if letter.entries or letter.events:
         try:
-            places(letter.entries)
+            _ = places(letter.entries) if letter.entries else read_places(letter.events or "")
         except ValueError:
             raise MalformedEvent([Mistake(HEADER, "this header says of no entries that they are wrong")]) from None
     iss, client_id, event_id = (str(message.headers.get(name, "")) for name in ("iss", "client_id", "event_id"))
@@ -248,7 +266,11 @@ def _unreadable(message: Message) -> DeadLetter:
         iss=iss,
         client_id=client_id,
         event_id=event_id,
-        raw=replace(letter.raw, body=message.body, headers=unreadable.attributes_of(message)),
+        raw=replace(
+            letter.raw,
+            body=message.body,
+            headers=unreadable.attributes_of(message) if letter.source is None else letter.raw.headers,
+        ),
     )
 
 
@@ -275,6 +297,8 @@ def message_of(letter: DeadLetter, lane: Lane) -> Message | None:
         message_id=raw.message_id,
         timestamp=raw.timestamp,
         user_id=letter.publisher,
+        app_id=raw.app_id,
+        source=letter.source,
     )
 
 

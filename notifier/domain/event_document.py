@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import CoreSchema
 
-from notifier.domain.cloudevents import ID_BYTES, kind_of, open_message
+from notifier.domain.cloudevents import ID_BYTES, Opened, kind_of, open_message
 from notifier.domain.errors import MalformedEvent, Mistake
 from notifier.domain.event_entries import Good, Listed, WrongEntries, first_of, names_someone, read_entries, sort_out
 from notifier.domain.event_members import EventBody
@@ -91,7 +91,13 @@ def understand(
     message: Message, *, max_bytes: int, new_id: Callable[[], str], now: float, only: Sequence[range] | None = None
 ) -> Understood:
     """Like `read_event`, but wrong entries are returned beside the good ones. Raises MalformedEvent if none is good."""
-    opened = open_message(message, max_bytes)
+    return read_opened(open_message(message, max_bytes), message, new_id=new_id, now=now, only=only)
+
+
+def read_opened(
+    opened: Opened, message: Message, *, new_id: Callable[[], str], now: float, only: Sequence[range] | None = None
+) -> Understood:
+    """Like `understand`, for an event that was taken out of its message already."""
     if only is not None and isinstance(every := opened.data.get("clients"), list):
         opened.data["clients"] = [entry for run in only for entry in every[run.start : run.stop]]
     mistakes = list(opened.mistakes)

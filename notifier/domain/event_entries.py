@@ -75,7 +75,7 @@ def sort_out(listed: Listed, raw: object, path: str, *, named: bool) -> tuple[Go
         if named and type(entry) is str and entry != "*":  # the usual case
             good.append(entry)
         elif named and type(entry) is dict and entry["client_id"] != "*":
-            good.append(entry["client_id"] if len(entry) == 1 else ClientEntry(**entry))
+            good.append(entry["client_id"] if len(entry) == 1 else _with_members(entry))
         elif entry is None or _misfit(entry, named=named) is not None:
             if index != end:
                 wrong.append(range(begin, end))
@@ -129,7 +129,11 @@ def places(which: str) -> tuple[range, ...]:
 def _made(entry: str | EntryDocument) -> str | ClientEntry:
     if isinstance(entry, str):
         return entry
-    return entry["client_id"] if len(entry) == 1 else ClientEntry(**entry)
+    return entry["client_id"] if len(entry) == 1 else _with_members(entry)
+
+
+def _with_members(entry: EntryDocument) -> ClientEntry:
+    return ClientEntry(**entry, no_address=entry.get("backchannel_logout_uri", "") is None)
 
 
 def _why(raw: object, path: str, *, named: bool) -> Iterator[Mistake]:

@@ -1,6 +1,7 @@
 """The members of an event as publishers write them. These types parse the event and generate its JSON Schema.
 
-`null` means that a member is left out, since many serializers write it so.
+`null` means that a member is left out, since many serializers write it so. Only `backchannel_logout_uri: null` says
+something: the client has no address, so it is skipped unless the registry knows one.
 """
 
 from typing import Annotated, Any, Literal, Required
@@ -91,7 +92,11 @@ class EntryDocument(TypedDict, total=False):
 
     client_id: Required[Annotated[ClientId, Field(description="The client's `client_id` at this issuer.")]]
     backchannel_logout_uri: Annotated[
-        Uri | None, Field(description="Where to POST the logout token: an absolute URI without user name and fragment.")
+        Uri | None,
+        Field(
+            description="Where to POST the logout token: an absolute URI without user name and fragment. null: it has"
+            " none, and is skipped unless the registry knows one."
+        ),
     ]
     backchannel_logout_session_required: Annotated[
         bool | None, Field(description="Whether the logout token must carry `sid`.")

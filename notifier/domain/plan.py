@@ -102,6 +102,23 @@ def wrong_entries(event: SessionEnded) -> tuple[WrongEntry, ...]:
     return tuple(entry for entry in event.clients if isinstance(entry, WrongEntry))
 
 
+def by_client_id(event: SessionEnded, registry: Registry) -> SessionEnded:
+    """The event with each client by its `client_id`, where it names one by an alias that the registry knows."""
+    aliases = registry.aliases.get(event.iss)
+    if not aliases or event.clients == "*":
+        return event
+    registered = registry.clients_of(event.iss)
+    clients: list[str | ClientEntry | WrongEntry] = []
+    for entry in event.clients:
+        name = entry if isinstance(entry, str) else entry.client_id
+        meant = None if name is None or name in registered else aliases.get(name)
+        if meant is None or isinstance(entry, WrongEntry):
+            clients.append(entry)
+        else:
+            clients.append(meant if isinstance(entry, str) else replace(entry, client_id=meant))
+    return replace(event, clients=tuple(clients))
+
+
 def needs_split(event: SessionEnded) -> bool:
     """True if the event must be published again in parts: it has more than 100 clients, or `"*"`."""
     return event.clients == "*" or len(event.clients) > PART
@@ -143,7 +160,9 @@ def _members(event: SessionEnded, registry: Registry) -> Iterator[str | ClientEn
 
 
 def _is_skipped(client: Client | None, entry: ClientEntry, registry: Registry) -> bool:
-    if client is None or client.backchannel_logout_uri is not None:
+    if client is None:
+        return entry.no_address
+    if client.backchannel_logout_uri is not None:
         return False
     return entry.backchannel_logout_uri is None or not registry.inline_allowed
 

@@ -25,6 +25,7 @@ from notifier.domain.message import Kind, Lane, Message, Outgoing
 from notifier.domain.plan import wrong_entries
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
+from notifier.domain.sourced import as_sourced, read_places
 
 _OURS = frozenset({"delivery", "event", "dead_since"})  # members of our own documents
 SUB_ONLY_MAX_AGE = 600.0  # seconds, for an unknown client
@@ -97,14 +98,39 @@ def readmit(letter: DeadLetter, rules: ReplayRules, now: float) -> Readmitted | 
             why=KeepReason.CUT,
             text="its body was too large to be kept whole; its publisher must send it again, below queue.max_event",
         )
-    if letter.entries == "":
+    if letter.entries == "" or letter.events == "":
         return _malformed("its wrong entries are too many to be listed, so nobody knows which clients were not told")
+    if message.source is not None:
+        return _sourced(letter, message, rules, now)
     try:
         only = None if letter.entries is None else places(letter.entries)
         event = read_event(message, max_bytes=rules.max_event, new_id=rules.new_id, now=now, only=only)
     except MalformedEvent as malformed:
         return _unproven() if _in_our_form(message) else _malformed(str(malformed))
     return _event(event, now)
+
+
+def _sourced(letter: DeadLetter, message: Message, rules: ReplayRules, now: float) -> Readmitted | KeptLetter:
+    """Put a source's message back as it came, so that a worker reads it by the mapping that it has then."""
+    name = message.source or ""
+    if rules.registry is not None:
+        source = rules.registry.sources.get(name)
+        if source is None:
+            return _unmapped(name, f"sources.{name} is not configured")
+        only = None if letter.events is None else read_places(letter.events)
+        try:
+            source.translate(message, max_bytes=rules.max_event, new_id=rules.new_id, now=now, only=only)
+        except MalformedEvent as malformed:
+            return _unmapped(name, str(malformed))
+    outgoing = as_sourced(message, letter.id, letter.events)
+    return Readmitted(queue=Lane.EVENTS, outgoing=outgoing)
+
+
+def _unmapped(name: str, mistakes: str) -> KeptLetter:
+    return KeptLetter(
+        why=KeepReason.MALFORMED,
+        text=f"still malformed ({mistakes}): correct sources.{name}, and try it with `notifier sources try`",
+    )
 
 
 def _delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmitted | KeptLetter:

@@ -10,6 +10,9 @@ from urllib.parse import urlsplit
 
 from notifier.domain.client import Client, Route
 from notifier.domain.delivery import Inline
+from notifier.domain.source import Source
+
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +29,7 @@ class Registry:
     """The snapshot. `unregistered` holds the defaults of a client that only an event's inline URI names.
 
     `aliases`: other names of an issuer's clients → `client_id`. `faults`: why a client that a source has cannot be
-    used, by issuer and `client_id`.
+    used, by issuer and `client_id`. `sources`: how the events of other servers are read, by name.
     """
 
     issuers: Mapping[str, Issuer] = field(default_factory=lambda: MappingProxyType({}))
@@ -36,6 +39,7 @@ class Registry:
     unregistered: Client | None = None
     aliases: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     faults: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    sources: Mapping[str, Source] = field(default_factory=lambda: MappingProxyType({}))
 
     def clients_of(self, iss: str) -> Mapping[str, Client]:
         """The registered clients of one issuer by `client_id`, in the order of the file."""
@@ -44,10 +48,14 @@ class Registry:
     def resolve(self, iss: str, client_id: str, inline: Inline | None) -> Client | None:
         """The client as it is registered now. None if neither the registry nor the event says how to reach it.
 
+        A name that nobody registered may be an alias: an event waited until the client was registered.
+
         An inline URI of another origin (scheme, host, port) than the registered one gets none of that client's
         headers, TLS files, proxy or egress allowances.
         """
         registered = self.clients_of(iss).get(client_id)
+        if registered is None and (meant := self.aliases.get(iss, _NONE).get(client_id)) is not None:
+            registered = self.clients_of(iss).get(meant)
         if inline is None or not self.inline_allowed:
             return registered
         if registered is None:

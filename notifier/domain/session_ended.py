@@ -13,7 +13,10 @@ from notifier.domain.reply import ReplyTo
 
 @frozen
 class ClientEntry:
-    """One entry of `clients`. Members other than `client_id` override the registry, if that is allowed."""
+    """One entry of `clients`. Members other than `client_id` override the registry, if that is allowed.
+
+    `no_address`: the event says that the client has none. Unless the registry knows one, it is skipped, never unknown.
+    """
 
     client_id: str
     backchannel_logout_uri: str | None = None
@@ -21,6 +24,7 @@ class ClientEntry:
     id_token_signed_response_alg: Algorithm | None = None
     sub: str | None = None
     sid: str | None = None
+    no_address: bool = False
 
 
 @frozen

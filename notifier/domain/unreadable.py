@@ -20,6 +20,7 @@ from notifier.domain.errors import Mistake
 from notifier.domain.json_size import cut
 from notifier.domain.message import Message, Whole
 from notifier.domain.printable import excerpt
+from notifier.domain.sourced import Header, kept_headers
 
 HEADER = "letter"
 RAW_BYTES = 1024 * 1024
@@ -38,7 +39,7 @@ class Raw:
     """A message that could not be read: its body, at most the first 1 MiB or what the queue kept of a larger one.
 
     `size` and `sha256` are those of the whole body. `truncated` is True if something that the reader used is missing.
-    `headers` are the CloudEvents attributes.
+    `headers` are the CloudEvents attributes. Of a source's message they are all that a mapping may read.
     """
 
     body: bytes = b""
@@ -48,7 +49,8 @@ class Raw:
     content_type: str | None = None
     message_id: str | None = None
     timestamp: float | None = None
-    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    headers: Mapping[str, Header] = field(default_factory=lambda: MappingProxyType({}))
+    app_id: str | None = None
 
 
 def raw_of(message: Message) -> Raw:
@@ -56,7 +58,8 @@ def raw_of(message: Message) -> Raw:
     body = message.body
     whole = message.cut_from or Whole(size=len(body), sha256=hashlib.sha256(body).hexdigest())
     kept = body if len(body) <= RAW_BYTES else body[:RAW_BYTES]
-    headers, all_kept = _attributes(message)
+    headers: Mapping[str, Header]
+    headers, all_kept = _attributes(message) if message.source is None else (kept_headers(message.headers), True)
     return Raw(
         body=kept,
         size=whole.size,
@@ -66,6 +69,7 @@ def raw_of(message: Message) -> Raw:
         message_id=message.message_id,
         timestamp=message.timestamp,
         headers=headers,
+        app_id=None if message.source is None or message.app_id is None else excerpt(message.app_id),
     )
 
 

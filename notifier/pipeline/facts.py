@@ -17,7 +17,7 @@ class EventTaken:
     `arrived` (epoch seconds) is when the worker took it, if it had deliveries.
     """
 
-    result: Literal["accepted", "duplicate", "split", "malformed"]
+    result: Literal["accepted", "duplicate", "split", "malformed", "ignored"]
     event_id: str
     iss: str
     publisher: str | None
@@ -26,6 +26,7 @@ class EventTaken:
     reply_to: ReplyTo | None = None
     trace: str | None = None
     arrived: float | None = None
+    source: str | None = None
 
 
 @frozen

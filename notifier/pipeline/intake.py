@@ -6,6 +6,7 @@ unknown issuer). The wrong entries of an event become one dead letter at the fir
 What is written of the event from then on has only its good entries.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Literal, TypeAlias, assert_never
@@ -28,6 +29,7 @@ from notifier.domain.verdict import grace_left, our_fault_wait
 from notifier.pipeline.facts import Deferred, EventTaken
 from notifier.pipeline.ports import Clock, CurrentRegistry
 from notifier.pipeline.settlement import Send, buried
+from notifier.pipeline.sourced_intake import Several, SourcedIntake, as_came
 
 # Seconds that a message of a later release rests, again and again, until a worker that knows it takes it. Short at
 # first, since during an upgrade the next worker may be of that release. The longest is what a rollback costs: 400
@@ -52,10 +54,14 @@ Step: TypeAlias = Delivery | Skipped | Send
 
 @frozen
 class Expand:
-    """Make each delivery in order, as there is room. `event` is None for a message of a single delivery."""
+    """Make each delivery in order, as there is room. `event` is None for a message of a single delivery.
+
+    `source` is the name of the source that the message came from.
+    """
 
     steps: Iterator[Step]
     event: SessionEnded | None
+    source: str | None = None
 
 
 class Intake:
@@ -66,17 +72,21 @@ class Intake:
         self._clock = clock
         self._new_id = new_id
         self._max_event = max_event
+        self._sources = SourcedIntake(new_id=new_id, max_event=max_event)
 
     def open(self, message: Message) -> Expand | Move:
         """Return what the message asks for. Never raises: an unreadable message becomes a dead letter."""
+        only: str | None = None
         try:
-            return self._open(message)
+            if message.source is not None or message.kind is Kind.SOURCED:
+                message, only = as_came(message, self._registry())
+            return self._open(message, only)
         except MalformedEvent as malformed:
-            return self._malformed(message, malformed.mistakes, malformed.data)
+            return self._malformed(message, malformed.mistakes, malformed.data, only)
         except UnknownVersion as newer:
             return self._newer_version(message, newer)
         except Exception as error:  # noqa: BLE001  around one message: whatever a parser does, the worker goes on
-            return self._broken(message, error)
+            return self._broken(message, error, only)
 
     def step(self, message: Message, steps: Iterator[Step]) -> Step | Move | None:
         """Return the next of its steps, None after the last. Never raises."""
@@ -85,14 +95,16 @@ class Intake:
         except Exception as error:  # noqa: BLE001  as above; a generator that raised gives nothing more
             return self._broken(message, error)
 
-    def _broken(self, message: Message, error: Exception) -> Move:
-        return self._malformed(message, (Mistake("", f"reading it failed with {type(error).__name__}"),))
+    def _broken(self, message: Message, error: Exception, only: str | None = None) -> Move:
+        return self._malformed(message, (Mistake("", f"reading it failed with {type(error).__name__}"),), None, only)
 
-    def _open(self, message: Message) -> Expand | Move:
+    def _open(self, message: Message, only: str | None) -> Expand | Move:
         now = self._clock()
-        if message.worn_out and (move := _worn_out(message, now)) is not None:
+        if message.worn_out and (move := _worn_out(message, only, now)) is not None:
             return move
         match message.kind:
+            case None if message.source is not None:
+                return self._sourced(message, only, now)
             case None:
                 found = understand(message, max_bytes=self._max_event, new_id=self._new_id, now=now)
                 letter = None
@@ -104,13 +116,23 @@ class Intake:
             case Kind.DELIVERY:
                 return Expand(steps=iter((documents.load_delivery(message.body),)), event=None)
             case Kind.SOURCED:
-                raise MalformedEvent((Mistake("", "no source is known by this release"),))
+                raise AssertionError("it was made one of its source")
             case Kind.DEAD_LETTER | Kind.UNREADABLE:
                 raise MalformedEvent((Mistake("", "a dead letter is replayed by `notifier dead-letters replay`"),))
             case NewerKind():
                 raise UnknownVersion(f"a message of type {excerpt(message.kind)}, which this release does not know")
             case _:
                 assert_never(message.kind)
+
+    def _sourced(self, message: Message, only: str | None, now: float) -> Expand | Move:
+        rest = now + REST if message.suspect else None
+        found = self._sources.open(message, only, self._registry(), now, rest)
+        if isinstance(found, Several):
+            return Move(sends=found.sends, fact=found.fact)
+        work = self._event(message, documents.EventDocument(event=found.event), found.letter, now)
+        if isinstance(work, Expand):
+            return replace(work, source=message.source)
+        return work if work.fact is None else replace(work, fact=replace(work.fact, source=message.source))
 
     def _written(self, message: Message, document: documents.EventDocument, now: float) -> Expand | Move:
         """Open an event that notifier wrote. Earlier releases left wrong entries among the others."""
@@ -146,6 +168,9 @@ class Intake:
         issuer = registry.issuers.get(event.iss)
         if issuer is None:
             return self._unknown_issuer(document, registry, now)
+        if registry.aliases:
+            event = plan.by_client_id(event, registry)
+            document = replace(document, event=event)
         if (objection := plan.may_speak(event, issuer)) is not None:
             return _bury_event(event, objection.reason, objection.text, now)
         taken = _taken(event, "split")
@@ -185,12 +210,16 @@ class Intake:
         return Move(sends=_put_off(later, now + deferral_wait(wait), fact))
 
     def _malformed(
-        self, message: Message, mistakes: tuple[Mistake, ...], data: Mapping[str, object] | None = None
+        self,
+        message: Message,
+        mistakes: tuple[Mistake, ...],
+        data: Mapping[str, object] | None = None,
+        only: str | None = None,
     ) -> Move:
-        letter = dead_letter.bury_raw(message, mistakes, self._clock(), data)
+        letter = _limited(dead_letter.bury_raw(message, mistakes, self._clock(), data), only)
         taken = EventTaken(
             result="malformed", event_id=letter.event_id, iss=letter.iss, publisher=letter.publisher, deliveries=0,
-            dated=message.timestamp is not None,
+            dated=message.timestamp is not None, source=message.source,
         )  # fmt: skip
         return Move(sends=(buried(letter, message.reply_to),), fact=taken)
 
@@ -211,7 +240,12 @@ class Intake:
         return Move(sends=(Send(due=fact.due, rounding="up", message=same, fact=fact),))
 
 
-def _worn_out(message: Message, now: float) -> Move | None:
+def _limited(letter: DeadLetter, only: str | None) -> DeadLetter:
+    """The letter for these events of a source's message alone, if it came for no others."""
+    return letter if only is None else dataclasses.replace(letter, events=only)
+
+
+def _worn_out(message: Message, only: str | None, now: float) -> Move | None:
     """Bury a message at its last chance, before anything of it is begun. None for what goes on unopened.
 
     What the queue itself gives up looks like a forgery, and could not be replayed. A publisher's own message is buried
@@ -230,7 +264,7 @@ def _worn_out(message: Message, now: float) -> Move | None:
         case Kind.EVENT:
             return _bury_event(documents.load_event(message.body).event, reason, text, now)
         case None:
-            letter = dead_letter.bury_unread(message, reason, text, now)
+            letter = _limited(dead_letter.bury_unread(message, reason, text, now), only)
             taken = EventTaken(
                 result="accepted", event_id=letter.event_id, iss=letter.iss, publisher=letter.publisher, deliveries=0,
                 dated=message.timestamp is not None,

@@ -102,6 +102,7 @@ class HeldMessage:
             reply_to=event.reply_to,
             trace=event.trace,
             arrived=self.arrived,
+            source=self.work.source,
         )
 
 

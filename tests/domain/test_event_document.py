@@ -105,10 +105,16 @@ def test_unknown_members_are_ignored() -> None:
     assert event.clients == ("shop",)
 
 
+def test_an_address_that_is_null_says_that_there_is_none() -> None:
+    """A publisher that knows its clients tells which of them need not be told."""
+    event = read(EVENT | {"clients": [{"client_id": "shop", "backchannel_logout_uri": None}, {"client_id": "mail"}]})
+    assert event.clients == (ClientEntry(client_id="shop", no_address=True), "mail")
+
+
 def test_null_counts_as_left_out() -> None:
     """Some serializers write `null` for absent members."""
     left_out = dict.fromkeys(("id", "sid", "ended_at", "not_after", "reason"))
-    entry = {"client_id": "shop", "backchannel_logout_uri": None, "id_token_signed_response_alg": None, "sub": None}
+    entry = {"client_id": "shop", "id_token_signed_response_alg": None, "sub": None}
     event = read(EVENT | left_out | {"clients": [entry]})
     assert (event.sid, event.ended_at, event.id_given) == (None, None, False)
     assert event.clients == (ClientEntry(client_id="shop"),)

@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from notifier.adapters.configuration.config_file import examine_settings, read_credentials, read_subject_key
+from notifier.adapters.configuration.event_sources import compile_sources
 from notifier.adapters.configuration.file_watch import Stamp, stamps_of
 from notifier.adapters.configuration.source_secrets import read_source_secrets
 from notifier.adapters.configuration.tokens_file import load_tokens
@@ -131,6 +132,7 @@ def load(
         mistakes += error.mistakes
     source_secrets, of_sources = read_source_secrets(settings.sources)
     mistakes += of_sources
+    mistakes += compile_sources(settings, unsure)[1]
     if starting:
         mistakes += _mistakes_at_start(settings)
     if mistakes:

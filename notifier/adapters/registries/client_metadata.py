@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from notifier.adapters.configuration.event_sources import compile_sources
 from notifier.adapters.configuration.mistakes import explain, path_of
 from notifier.domain.client import Algorithm, Client, ResponsePolicy, RetryPolicy, Route, SubjectMode, TokenProfile
 from notifier.domain.egress import check_uri, uri_mistake
@@ -67,6 +68,7 @@ class RegistryBuilder:
             unregistered=self._template,
             aliases=self._aliases,
             faults=self._faults,
+            sources=compile_sources(self._settings)[0],
         )
 
     def keep(self, client: Client) -> None:

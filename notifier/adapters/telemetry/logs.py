@@ -191,6 +191,8 @@ class LogObserver:
                 write = self._log.debug if _is_detail(fact) else self._log.warning
                 by = None if fact.publisher is None else clip(fact.publisher)
                 who = {"event_id": clip(fact.event_id), "iss": clip(fact.iss), "publisher": by}
+                if fact.source is not None:
+                    who["source"] = clip(fact.source)
                 write("event", **who, result=fact.result, deliveries=fact.deliveries)
             case Skipped():
                 self._log.debug("skipped", **_who(fact))

@@ -41,7 +41,7 @@ from notifier.pipeline.facts import (
 
 _END = b"# EOF\n"  # of a page of OpenMetrics
 _SLICE = 0.002  # seconds of rendering, after which other work runs
-_RESULTS = ("accepted", "duplicate", "split", "malformed")
+_RESULTS = ("accepted", "duplicate", "split", "malformed", "ignored")
 RECOVERY_BUCKETS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 
 

@@ -1,0 +1,138 @@
+"""What is known of identity servers: how their events are read, by name. docs/sources.md lists them.
+
+A preset is a source's definition without the address. Members of `event` are JMESPath. A source of the configuration
+replaces what it sets itself, `event` member by member.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourcePreset:
+    """How events of one server are read.
+
+    `realm` says what a document calls its issuer where that is no `iss`: it is looked up in `issuers`, and not read at
+    all if the source has `issuer` alone. `server` and `ids` are for people: which versions, and what makes the id.
+    """
+
+    server: str
+    ids: str
+    event: Mapping[str, str]
+    envelope: tuple[str, ...] = ()
+    ignore_case: bool = False
+    when: str | None = None
+    realm: str | None = None
+
+
+_NO_ID = "message_id, else a digest of all that is read"
+_REVOKED = 'events."https://schemas.openid.net/secevent/caep/event-type/session-revoked"'
+_WSO2 = "https://schemas.identity.wso2.org/events/session/event-type/sessionRevoked"
+# The reason is a number by default, a name by `JsonStringEnumConverter`, and may be snake case. An unknown one is left
+# out: a later release of the server may know more.
+_DUENDE_REASON = (
+    'look_up(logoutreason, `{"0": "user_logout", "1": "session_expiration", "2": "terminated",'
+    ' "userlogout": "user_logout", "sessionexpiration": "session_expiration", "terminated": "terminated"}`)'
+)
+
+SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
+    {
+        "duende": SourcePreset(
+            server="IdentityServer4 4.x and Duende IdentityServer 5 to 8: `LogoutNotificationContext` as JSON",
+            ids="MassTransit's messageId, " + _NO_ID,
+            envelope=("masstransit",),
+            ignore_case=True,
+            # A session without clients has nobody to tell. What is no context at all becomes a dead letter.
+            when="!(subjectid || sessionid) || length(clientids || `[]`) > `0`",
+            event={
+                "iss": "issuer",
+                "sub": "subjectid",
+                "sid": "sessionid",
+                "clients": "clientids",
+                "reason": _DUENDE_REASON,
+            },
+        ),
+        "identityserver4_v3": SourcePreset(
+            server="IdentityServer4 2.5 to 3.1: the list of `BackChannelLogoutModel`",
+            ids="MassTransit's messageId, " + _NO_ID,
+            envelope=("masstransit",),
+            ignore_case=True,
+            when="type(@) != 'array' || length(@) > `0`",
+            event={
+                "sub": "[0].subjectid",
+                "sid": "[0].sessionid",
+                "clients": "[].{client_id: clientid, backchannel_logout_uri: logouturi,"
+                " backchannel_logout_session_required: sessionidrequired}",
+            },
+        ),
+        "keycloak_rabbitmq": SourcePreset(
+            server="Keycloak with aznamier/keycloak-event-listener-rabbitmq 3.x",
+            ids="a digest of issuer, session, user and time",
+            when="type == 'LOGOUT' && !error",
+            event={"sub": "userId", "sid": "sessionId", "ended_at": "from_ms(time)", "clients": "'*'"},
+            realm="[realmId, realmName]",
+        ),
+        "keycloak_ssf": SourcePreset(
+            server="Keycloak 26.7 and later as a transmitter of Shared Signals: CAEP session-revoked",
+            ids="jti",
+            when=f"{_REVOKED} != null",
+            event={
+                "iss": "iss",
+                "id": "jti",
+                "sub": f"sub_id.user.sub || sub_id.sub || {_REVOKED}.subject.user.sub || {_REVOKED}.subject.sub",
+                # `ALL` is every session of the user, so that no session is named.
+                "sid": f"[sub_id.session.id, {_REVOKED}.subject.session.id][?@ && @ != 'ALL'] | [0]",
+                "ended_at": f"from_s(default({_REVOKED}.event_timestamp, iat))",
+                "clients": "'*'",
+            },
+        ),
+        "wso2": SourcePreset(
+            server="WSO2 Identity Server 7.2 and later, and Asgardeo: the webhook sessionRevoked",
+            ids="jti and the session's id",
+            envelope=(f'events."{_WSO2}".sessions || `[]`',),
+            when="length(applications || `[]`) > `0`",
+            event={
+                # The session's id is not the claim `sid` of its ID tokens: only the user is named.
+                "sub": f'"$envelope".events."{_WSO2}".user.id',
+                "clients": "applications[].id",
+                "ended_at": 'from_ms("$envelope".iat)',
+                "id": '"$envelope".jti && id && join(`":"`, ["$envelope".jti, id])',
+            },
+            realm='"$envelope".iss',
+        ),
+        "hydra_logout": SourcePreset(
+            server="Ory Hydra 2.x: what your logout app posts before it accepts",
+            ids="the logout challenge",
+            when="!sid || length(clients || `[]`) > `0`",
+            # Never the subject: at a pairwise client the `sub` of the ID token is another one.
+            event={"sid": "sid", "clients": "clients", "id": "challenge"},
+        ),
+        "auth0_stream": SourcePreset(
+            server="Auth0: a log stream to a webhook, as JSON lines, array or object; log type slo",
+            ids="log_id",
+            envelope=("lines", "logs || [@]"),
+            when="data.type == 'slo'",
+            event={
+                "sub": "data.user_id",
+                "sid": "data.details.session_id || data.session_id",
+                "ended_at": "data.date",
+                "id": "log_id || data.log_id",
+                "clients": "'*'",
+            },
+        ),
+        "okta_hook": SourcePreset(
+            server="Okta: an event hook for user.session.end",
+            ids="the event's uuid",
+            envelope=("data.events",),
+            when="eventType == 'user.session.end' && (!outcome.result || outcome.result == 'SUCCESS')",
+            event={
+                "sub": "actor.id",
+                "sid": "authenticationContext.externalSessionId",
+                "ended_at": "published",
+                "id": "uuid",
+                "clients": "'*'",
+            },
+        ),
+    }
+)
