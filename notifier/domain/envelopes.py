@@ -45,13 +45,13 @@ class Unwrapped:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class EventList:
     """An expression that gives a list. Each member is a document of its own."""
 
     expression: Expression
 
 
-Envelope: TypeAlias = Callable[[Unwrapped, Message], Unwrapped] | Listing
+Envelope: TypeAlias = Callable[[Unwrapped, Message], Unwrapped] | EventList
 """Takes a document out of what is around it."""
 
 
@@ -86,7 +86,7 @@ def opened(
     found = [document]
     numbered = False
     for envelope in envelopes:
-        if isinstance(envelope, Listing):
+        if isinstance(envelope, EventList):
             numbered = True
             found = [member for each in found for member in _members(each, envelope.expression, given)]
         else:

@@ -21,7 +21,7 @@ from tests.adapters.signers.key_folder import ISS, pem
 from tests.system.loopback import LoopbackServer
 
 OKTA = {"preset": "okta_hook", "issuer": ISS, "http": {"header": "Authorization", "value_file": "okta"}}
-MAPPED = {"event": {"sub": "user"}, "issuer": ISS}
+MAPPED = {"event": {"sub": "user", "clients": "'*'"}, "issuer": ISS}
 
 
 @pytest.fixture

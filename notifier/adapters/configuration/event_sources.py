@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from types import MappingProxyType
 
-from notifier.domain.envelopes import ENVELOPES, LINES, Envelope, Listing
+from notifier.domain.envelopes import ENVELOPES, LINES, Envelope, EventList
 from notifier.domain.errors import Mistake
 from notifier.domain.event_members import EventBody
 from notifier.domain.expressions import Expression, NoExpression
@@ -152,7 +152,7 @@ class _Making:
         if text in ENVELOPES:
             return ENVELOPES[text]
         if text == LINES and number == 0:
-            return Listing(Expression("@"))
+            return EventList(Expression("@"))
         if text == LINES:
             self.wrong(place, "lines must be the first")
             return None
@@ -161,7 +161,7 @@ class _Making:
             self.wrong(place, f"there is no envelope {text}; did you mean {near[0]}?")
             return None
         expression = self._expression(place, text)
-        return None if expression is None else Listing(expression)
+        return None if expression is None else EventList(expression)
 
     def _expression(self, place: str, text: str) -> Expression | None:
         try:
