@@ -64,7 +64,7 @@ class KeycloakServer:
         self._process.wait(30)
 
     def admin(self, method: str, path: str, body: object = None) -> Any:
-        """Ask the Admin API, below /admin/realms, as its administrator. Raises HTTPError."""
+        """Ask the Admin API, below /admin/realms, as its administrator."""
         form = {"grant_type": "password", "client_id": "admin-cli", "username": ADMIN, "password": ADMIN}
         token = _ask("POST", f"{self.url}/realms/master/protocol/openid-connect/token", urlencode(form).encode())
         headers = {"Authorization": f"Bearer {token['access_token']}", "Content-Type": "application/json"}
@@ -73,9 +73,12 @@ class KeycloakServer:
 
 
 def _ask(method: str, url: str, body: bytes | None, headers: dict[str, str] | None = None) -> Any:
-    with _OPENER.open(urllib.request.Request(url, body, headers or {}, method=method), timeout=60) as answer:
-        text = answer.read()
-        return json.loads(text) if text else None
+    try:
+        with _OPENER.open(urllib.request.Request(url, body, headers or {}, method=method), timeout=60) as answer:
+            text = answer.read()
+            return json.loads(text) if text else None
+    except urllib.error.HTTPError as error:
+        raise AssertionError(f"{method} {url}: {error.code} {error.read()[:500]!r}") from None
 
 
 @contextlib.contextmanager

@@ -153,12 +153,11 @@ def _token_fault(answer: WebAnswer, settings: KeycloakSettings) -> str:
                 return f"the client {client} is public: switch on Client authentication and Service accounts roles"
             if "https" in words:
                 return "Keycloak takes https only here: give `url` with https (its setting is the realm's Require SSL)"
-            if "realm" in words:
+            if "realm" in words and "abled" in words:
                 return f"the realm {settings.realm} is disabled"
-            if "disabled" in words:
-                return f"the client {client} is disabled in Keycloak"
             return (
-                f"no token ({answer.status}): client_id {client} or its secret is wrong, or the client's authenticator"
+                f"no token ({answer.status}): client_id {client} or its secret is wrong, or that client is disabled "
+                "or has other credentials than a secret"
             )
     return _status_fault("its token endpoint", answer.status)
 

@@ -1,0 +1,81 @@
+"""A realm for tests: clients of each kind, and service accounts with and without the role that the registry needs."""
+
+from typing import Any
+
+REALM = "demo"
+SECRET = "s3cret-of-service-accounts"
+MANY = 90  # with the others more than one page
+_URL = "backchannel.logout.url"
+_REQUIRED = "backchannel.logout.session.required"
+_ALGORITHM = "id.token.signed.response.alg"
+
+
+def _client(name: str, attributes: dict[str, str], **more: Any) -> dict[str, Any]:
+    return {"clientId": name, "secret": f"secret-of-{name}", "attributes": attributes, **more}
+
+
+def _service(name: str, **more: Any) -> dict[str, Any]:
+    attributes = more.pop("attributes", {})
+    return {
+        "clientId": name,
+        "secret": SECRET,
+        "serviceAccountsEnabled": True,
+        "standardFlowEnabled": False,
+        "attributes": attributes,
+        **more,
+    }
+
+
+_PAIRWISE = {
+    "name": "pairwise",
+    "protocol": "openid-connect",
+    "protocolMapper": "oidc-sha256-pairwise-sub-mapper",
+    "config": {"pairwiseSubAlgorithmSalt": "salt"},
+}
+ROLES = {"reader": "view-clients", "short": "view-clients", "querier": "query-clients", "seer": "view-realm"}
+
+
+def realm() -> dict[str, Any]:
+    """The realm, as it is imported."""
+    clients = [
+        _client("abs", {_URL: "https://abs.example.com/logout", _REQUIRED: "true", _ALGORITHM: "ES256"}),
+        _client("rel", {_URL: "/logout"}, rootUrl="https://rel.example.com/app", publicClient=True),
+        _client("own", {_URL: "/own"}, rootUrl="${authBaseUrl}"),
+        _client("rootless", {_URL: "/rootless"}),
+        _client("fragment", {_URL: "https://fragment.example.com/logout#here"}),
+        _client(
+            "both",
+            {_URL: "https://both.example.com/bc", "frontchannel.logout.url": "https://both.example.com/fc"},
+            frontchannelLogout=True,
+        ),
+        _client(
+            "pairwise",
+            {_URL: "https://pw.example.com/bc"},
+            protocolMappers=[_PAIRWISE],
+            redirectUris=["https://pw.example.com/*"],  # Keycloak takes the sector from it
+        ),
+        _client("disabled", {_URL: "https://disabled.example.com/bc"}, enabled=False),
+        _client("bearer", {}, bearerOnly=True),
+        _client("saml", {_URL: "https://saml.example.com/bc"}, protocol="saml"),
+        _client("slow", {_URL: "https://slow.example.com/bc", "notifier.timeout": "20s"}),
+        _client("encrypted", {_URL: "https://enc.example.com/bc", "id.token.encrypted.response.alg": "RSA-OAEP"}),
+        _service("reader"),
+        _service("short", attributes={"access.token.lifespan": "1"}),
+        _service("querier"),
+        _service("seer"),
+        _service("nobody"),
+        _client("no-account", {}, secret=SECRET),
+        _service("off", enabled=False),
+        _client("public", {}, publicClient=True),
+        *(_client(f"z-{nth:03}", {_URL: f"https://app{nth}.example.com/bc"}) for nth in range(MANY)),
+    ]
+    accounts = [
+        {
+            "username": f"service-account-{name}",
+            "enabled": True,
+            "serviceAccountClientId": name,
+            "clientRoles": {"realm-management": [role]},
+        }
+        for name, role in ROLES.items()
+    ]
+    return {"realm": REALM, "enabled": True, "sslRequired": "none", "clients": clients, "users": accounts}

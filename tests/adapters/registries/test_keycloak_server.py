@@ -1,0 +1,158 @@
+"""Keycloak as a registry source: a real one.
+
+Left out where it cannot be had, unless NOTIFIER_TEST_KEYCLOAK is `required`.
+"""
+
+import asyncio
+import traceback
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from notifier.adapters.registries.keycloak_reader import KeycloakReader
+from notifier.domain.client_rows import Answer, SourceFault
+from notifier.settings.registry_settings import RegistrySourceSettings
+from tests.adapters.registries.keycloak_realm import MANY, REALM, SECRET, realm
+from tests.keycloak_installation import KeycloakMissing, required
+from tests.keycloak_server import KeycloakServer, keycloak_server
+
+
+@pytest.fixture(scope="module")
+def keycloak() -> Iterator[KeycloakServer]:
+    """One that holds the realm: 20 s, and half a minute more at the first time on a machine."""
+    try:
+        with keycloak_server() as server:
+            server.admin("POST", "", realm())
+            yield server
+    except KeycloakMissing as missing:
+        if required():
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+
+
+def reader(url: str, client_id: str = "reader", **more: Any) -> KeycloakReader:
+    settings = {"url": url, "realm": REALM, "client_id": client_id, "client_secret": SECRET, **more}
+    return KeycloakReader(RegistrySourceSettings.model_validate({"keycloak": settings}))
+
+
+def by_name(answer: Answer) -> dict[str, Mapping[str, object]]:
+    return {str(row["client_id"]): row for row in answer.rows}
+
+
+async def test_clients_are_read_as_keycloak_would_tell_them(keycloak: KeycloakServer) -> None:
+    """Addresses as it resolves them; algorithms, pairwise subjects, settings; what cannot be used by its name."""
+    ours = reader(keycloak.url, default_algorithm="PS256")
+    answer = await ours.read(None)
+    rows = by_name(answer)
+    common = {"issuer": f"{keycloak.url}/realms/{REALM}", "id_token_signed_response_alg": "PS256"}
+
+    def told(name: str, uri: str, **more: object) -> dict[str, object]:
+        row = {"backchannel_logout_uri": uri, "backchannel_logout_session_required": False}
+        return {"client_id": name, **common, **row, **more}
+
+    expected = {
+        "abs": told(
+            "abs",
+            "https://abs.example.com/logout",
+            backchannel_logout_session_required=True,
+            id_token_signed_response_alg="ES256",
+        ),
+        "rel": told("rel", "https://rel.example.com/app/logout"),
+        "own": told("own", f"{keycloak.url}/own"),
+        "rootless": told("rootless", f"{keycloak.url}/rootless"),
+        "both": told("both", "https://both.example.com/bc", frontchannel_logout_uri="https://both.example.com/fc"),
+        "pairwise": told("pairwise", "https://pw.example.com/bc", subject_type="pairwise"),
+        "slow": told("slow", "https://slow.example.com/bc", notifier={"timeout": "20s"}),
+        "disabled": {"client_id": "disabled", "issuer": common["issuer"]},
+        "saml": {"client_id": "saml", "issuer": common["issuer"]},
+        "bearer": {"client_id": "bearer", **common},
+        "account": {"client_id": "account", **common},
+    }
+    assert {name: rows.get(name) for name in expected} == expected
+    assert {fault.path: fault.text for fault in answer.faults}.keys() == {"fragment", "encrypted"}
+    assert sum(name.startswith("z-") for name in rows) == MANY
+    assert await ours.read(answer) is answer
+    listed = keycloak.admin("GET", f"/{REALM}/clients")
+    assert {client["clientId"] for client in listed} == {*rows, "fragment", "encrypted"}
+
+
+async def test_secrets_of_clients_are_shown_and_never_kept(keycloak: KeycloakServer) -> None:
+    """The role view-clients shows them in clear."""
+    shown = await _list(keycloak, "reader")
+    assert sum("secret-of-" in str(client.get("secret")) for client in shown) > MANY
+    answer = await reader(keycloak.url).read(None)
+    assert "secret" not in repr(answer)
+    assert SECRET not in repr(answer)
+
+
+async def _list(keycloak: KeycloakServer, name: str) -> Any:
+    async with aiohttp.ClientSession(keycloak.url) as session:
+        form = {"grant_type": "client_credentials", "client_id": name, "client_secret": SECRET}
+        async with session.post(f"/realms/{REALM}/protocol/openid-connect/token", data=form) as answer:
+            token = (await answer.json())["access_token"]
+        headers = {"Authorization": f"Bearer {token}"}
+        async with session.get(f"/admin/realms/{REALM}/clients", headers=headers) as answer:
+            return await answer.json()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"client_id": "querier"}, "answered with no clients, which cannot be: give the role view-clients"),
+        ({"client_id": "nobody"}, r"refuses the list of clients \(403\): give the role view-clients"),
+        ({"client_id": "seer"}, r"refuses the list of clients \(403\): give the role view-clients"),
+        ({"client_secret": "wrong-secret"}, r"no token \(401\): client_id reader or its secret is wrong"),
+        ({"client_id": "stranger"}, r"no token \(401\): client_id stranger or its secret is wrong"),
+        ({"client_id": "no-account"}, "the client no-account has no service account: switch on Service accounts"),
+        ({"client_id": "public"}, "the client public is public: switch on Client authentication"),
+        ({"client_id": "off"}, r"no token \(401\): client_id off or its secret is wrong, or that client is disabled"),
+        ({"realm": "Demo"}, "there is no realm Demo at"),
+        ({"path": "/auth"}, "there is no realm demo at .*/auth in old versions"),
+    ],
+)
+async def test_what_is_missing_in_keycloak_is_said_by_name(
+    changed: dict[str, str], words: str, keycloak: KeycloakServer
+) -> None:
+    """Without any secret."""
+    more = {**changed}
+    with pytest.raises(SourceFault, match=words) as caught:
+        await reader(keycloak.url + more.pop("path", ""), **more).read(None)
+    shown = "".join(traceback.format_exception(caught.value, chain=True))
+    assert not [secret for secret in (SECRET, "secret-of-", "wrong-secret") if secret in shown]
+
+
+async def test_a_token_that_ran_out_is_renewed_in_the_middle(keycloak: KeycloakServer) -> None:
+    """Its life is a second, and the second page is held back until Keycloak refuses it."""
+    refused: list[str] = []
+    async with _delaying(keycloak.url, refused) as url:
+        answer = await reader(url, "short").read(None)
+    assert len(refused) == 1
+    assert len(answer.rows) > MANY
+
+
+@asynccontextmanager
+async def _delaying(upstream: str, refused: list[str]) -> AsyncIterator[str]:
+    """A proxy that asks for the second page until the token has run out, and passes that refusal on, once."""
+
+    async def forward(request: web.Request) -> web.Response:
+        headers = {name: request.headers[name] for name in ("Authorization", "Content-Type") if name in request.headers}
+        body = await request.read()
+        while True:
+            async with session.request(request.method, upstream + request.path_qs, headers=headers, data=body) as came:
+                answer = web.Response(status=came.status, body=await came.read(), content_type=came.content_type)
+            if request.query.get("first") != "99" or refused:
+                return answer
+            if answer.status == 401:
+                refused.append(request.headers["Authorization"])
+                return answer
+            await asyncio.sleep(0.05)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", forward)
+    async with aiohttp.ClientSession() as session, TestServer(app) as server:
+        yield str(server.make_url("")).rstrip("/")
