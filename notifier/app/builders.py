@@ -17,7 +17,7 @@ from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.adapters.telemetry.logs import SubjectHash
 from notifier.domain.errors import ConfigurationError, Mistake
-from notifier.domain.message import Lane
+from notifier.domain.message import Binding, Lane
 from notifier.operations.queue_port import Queue
 from notifier.settings.service_settings import QueueSettings, Settings
 
@@ -29,16 +29,19 @@ _OTEL_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 _INSTALL_OTEL = "needs OpenTelemetry, which is not installed: pip install 'notifier[otel]'"
 
 
-def build_queue(settings: QueueSettings) -> Queue:
-    """The queue that `queue.url` names, not opened yet. Nothing else knows both classes."""
+def build_queue(settings: QueueSettings, bindings: tuple[Binding, ...] = ()) -> Queue:
+    """The queue that `queue.url` names, not opened yet. Nothing else knows both classes.
+
+    Without `bindings` it neither consumes nor counts the queues of sources.
+    """
     prefetch = {lane: getattr(settings.prefetch, lane.value) for lane in Lane}
     if settings.sqlite_file is not None:
         return SqliteQueue(SqliteOptions(path=settings.sqlite_file, prefetch=prefetch))
-    return RabbitQueue(replace(rabbit_options(settings), prefetch=prefetch))
+    return RabbitQueue(replace(rabbit_options(settings, bindings), prefetch=prefetch))
 
 
-def rabbit_options(settings: QueueSettings) -> RabbitOptions:
-    """Where RabbitMQ is, and how to connect to it."""
+def rabbit_options(settings: QueueSettings, bindings: tuple[Binding, ...] = ()) -> RabbitOptions:
+    """Where RabbitMQ is, how to connect to it, and what the queues of sources are bound to."""
     tls = settings.tls
     return RabbitOptions(
         urls=settings.url,
@@ -46,6 +49,7 @@ def rabbit_options(settings: QueueSettings) -> RabbitOptions:
         tls=None if tls is None else tls.files(),
         prefix=settings.prefix,
         topology=settings.topology,
+        bindings=bindings,
         buckets=settings.buckets,
         max_event=settings.max_event,
     )

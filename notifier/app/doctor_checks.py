@@ -31,6 +31,7 @@ from notifier.operations.doctor_issuers import IssuerCase, examine_issuer
 from notifier.operations.doctor_queue import examine_queue
 from notifier.operations.doctor_self import AREAS, judge_certificate, judge_hooks
 from notifier.pipeline.back_channel import BackChannel
+from notifier.settings.source_settings import bindings_of
 
 ISSUER_WITHIN = 10.0  # seconds for each of the two documents of an issuer
 BROKER_WITHIN = 60.0  # each host of a cluster has 10 s to connect
@@ -116,7 +117,7 @@ class _Checks:
         return [warning(Area.KEYS, each.setting, each.text, each.advice) for each in found]
 
     def _queue(self, where: str, within: float) -> Check:
-        queue = build_queue(self._settings.queue)
+        queue = build_queue(self._settings.queue, bindings_of(self._settings.sources))
         return Check(area=Area.QUEUE, subject=where, within=within, run=lambda: examine_queue(queue, where))
 
     def _issuer(self, iss: str) -> Check:

@@ -63,6 +63,7 @@ from notifier.server.operators.status_routes import StatusRoutes
 from notifier.server.publishers import events as api
 from notifier.server.publishers.source_routes import SourceAccess, SourceRoutes
 from notifier.server.publishers.taking import ApiLimits
+from notifier.settings.source_settings import bindings_of
 
 if TYPE_CHECKING:
     from notifier.adapters.telemetry.tracing import Tracing
@@ -84,7 +85,7 @@ class Service:
         self.metrics = Metrics(live.registry, version=__version__, max_clients=settings.metrics.max_clients)
         logs = LogObserver(subject=settings.log.subject, hashing=subject_hash(settings))
         self.log_level = LogLevel(settings.log.level, logs.relevel)
-        self.queue = build_queue(settings.queue)
+        self.queue = build_queue(settings.queue, bindings_of(settings.sources))
         self._reloading = asyncio.Lock()
         self._registry = RegistrySources(live, self._reloading)
         self._feed = None
@@ -96,8 +97,8 @@ class Service:
             lambda: self.worker,
             self._health,
             draining=lambda: self._draining,
-            replies_dropped=lambda: self.queue.side_channel.dropped,
             registry=self._registry.refresh.states,
+            queue=self.queue,
             clock=time.time,
             steady=time.monotonic,
         )

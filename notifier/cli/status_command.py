@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from notifier.adapters.configuration.config_file import ReadPart
     from notifier.operations.service_status import ClientState, ServiceStatus
-    from notifier.settings.service_settings import QueueSettings
 
 EVERY = 2.0  # seconds
 ROWS = 20  # clients
@@ -46,7 +46,7 @@ def status(
 
     The command asks all workers. A worker that does not answer within 2 s counts as missing: it is busy, draining or
     of an older release, or the broker blocks publishing. If no worker runs, the page shows the queues alone. The
-    command changes nothing, and reads only `queue` of the configuration.
+    command changes nothing, and reads only `queue` of the configuration, and what `sources` bind.
 
     Clients in trouble come first; --all shows the others too. Counts begin when the workers start. --json with --watch
     prints one object per line.
@@ -54,22 +54,23 @@ def status(
     from notifier.adapters.configuration.config_file import read_part
 
     quiet_logs()
-    settings = read_part(config, os.environ, {"queue"}).settings.queue
+    part = read_part(config, os.environ, {"queue"})
     if not watch:
-        _show(_look(settings), every_client=every_client, as_json=as_json, indent=2)
+        _show(_look(part), every_client=every_client, as_json=as_json, indent=2)
     elif as_json or not sys.stdout.isatty():
         while True:
-            _show(_look(settings), every_client=every_client, as_json=as_json, indent=None)
+            _show(_look(part), every_client=every_client, as_json=as_json, indent=None)
             time.sleep(EVERY)
     else:
-        _watch(settings, every_client=every_client)
+        _watch(part, every_client=every_client)
 
 
-def _look(settings: QueueSettings) -> ServiceStatus:
+def _look(part: ReadPart) -> ServiceStatus:
     from notifier.app import build_queue
     from notifier.operations.own_state import look_from_outside
 
-    return asyncio.run(look_from_outside(build_queue(settings), time.time))
+    queue = build_queue(part.settings.queue, part.bindings())
+    return asyncio.run(look_from_outside(queue, time.time))
 
 
 def _show(status: ServiceStatus, *, every_client: bool, as_json: bool, indent: int | None) -> None:
@@ -84,7 +85,7 @@ def _show(status: ServiceStatus, *, every_client: bool, as_json: bool, indent: i
     console.print(_page(status, every_client=every_client))
 
 
-def _watch(settings: QueueSettings, *, every_client: bool) -> None:
+def _watch(part: ReadPart, *, every_client: bool) -> None:
     from rich.live import Live
     from rich.text import Text
 
@@ -94,7 +95,7 @@ def _watch(settings: QueueSettings, *, every_client: bool) -> None:
     with Live(Text("asking the workers …"), console=screen(), screen=True, auto_refresh=False) as live:
         while True:
             try:
-                page = _page(_look(settings), every_client=every_client)
+                page = _page(_look(part), every_client=every_client)
             except QueueUnavailable as away:  # it may come back
                 page = Text(f"{time.strftime('%H:%M:%S')}  {away}", style="bold red")
             live.update(page, refresh=True)
@@ -108,7 +109,11 @@ def _page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[RenderableType] = [_queues(status), Text(_workers(status)), Text(_rates(status))]
+    from notifier.operations.service_status import bindings_missing
+
+    parts: list[RenderableType] = [_queues(status)]
+    parts += [Text(str(each), style="yellow") for each in bindings_missing(status)]
+    parts += [Text(_workers(status)), Text(_rates(status))]
     shown = [client for client in status.clients if every_client or client.troubled or client.waiting]
     if shown:
         parts.append(_clients(shown if every_client else shown[:ROWS], status.at))
@@ -119,14 +124,15 @@ def _page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
 def _queues(status: ServiceStatus) -> Table:
     from notifier.cli.screen import table as new_table
     from notifier.domain.message import DEAD, PARKED, Lane
-    from notifier.operations.service_status import delayed, held
+    from notifier.operations.service_status import consumed, delayed, held
 
     table = new_table("queue", "ready:", "held:", "oldest:", "")
     what = {Lane.EVENTS: "fresh events", Lane.RETRIES: "deliveries that came due", Lane.BULK: "mass logouts"}
-    for lane in Lane:
-        if (depth := status.depths.get(lane)) is not None:
-            oldest = _ago(status.oldest.get(lane), status.at)
-            table.add_row(lane.value, f"{depth.ready:,}", f"{held(status, lane):,}", oldest, what[lane])
+    told: dict[str, str] = {lane.value: text for lane, text in what.items()}
+    for queue in consumed(status):
+        oldest, ready = _ago(status.oldest.get(queue), status.at), status.depths[queue].ready
+        held_here = held(status, queue)
+        table.add_row(queue, f"{ready:,}", f"{held_here:,}", oldest, told.get(queue, "events of this source"))
     table.add_row("delayed", f"{delayed(status):,}", "", "", "wait for their next attempt")
     if PARKED in status.depths:
         table.add_row(PARKED, f"{status.depths[PARKED].ready:,}", "", "", "wait until their client is well")

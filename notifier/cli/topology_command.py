@@ -19,6 +19,7 @@ from notifier.domain.printable import counted, json_text
 if TYPE_CHECKING:
     from notifier.adapters.queues.rabbitmq.administration import TopologyState
     from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+    from notifier.domain.message import BindingState
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,25 +37,32 @@ app = typer.Typer(
 
 
 def show(config: Config = None, as_json: Json = False) -> None:
-    """Show each queue and exchange: its state (ok, missing or different), ready messages and arguments."""
+    """Show each queue and exchange: its state (ok, missing or different), ready messages and arguments.
+
+    Of the exchanges of others that sources bind, it says which are missing or may not be read.
+    """
     options = _options(config)
     if options is None:
         if as_json:
             say("[]")
         return
-    from notifier.adapters.queues.rabbitmq.administration import survey_topology
+    from notifier.adapters.queues.rabbitmq.administration import survey_bindings, survey_topology
 
     standings = asyncio.run(survey_topology(options))
+    bindings = asyncio.run(survey_bindings(options)) if options.bindings else ()
     if as_json:
-        say(json_text([{**asdict(each), "state": _state(each)} for each in standings], indent=2))
+        rows = [{**asdict(each), "state": _state(each)} for each in standings]
+        say(json_text([*rows, *map(_binding, bindings)], indent=2))
     else:
         _print_table(_with_one_bucket(standings, f"{options.prefix}.{PARKED}-"))
+        _say_missing(bindings)
 
 
 def declare(config: Config = None) -> None:
-    """Declare the queues and exchanges that are missing.
+    """Declare the queues and exchanges that are missing, and bind the queues of sources.
 
-    Existing ones are not changed. The command says which of them have other arguments than they should.
+    Existing ones are not changed. The command says which of them have other arguments than they should. A binding that
+    cannot be made yet is no error: workers try it again.
     """
     options = _options(config)
     if options is None:
@@ -62,7 +70,7 @@ def declare(config: Config = None) -> None:
     from notifier.adapters.queues.rabbitmq.administration import declare_topology
     from notifier.adapters.queues.rabbitmq.settling import Settling
 
-    asyncio.run(declare_topology(options, Settling(_say_new)))
+    _say_missing(asyncio.run(declare_topology(options, Settling(_say_new))))
     say(f"all queues and exchanges under {options.prefix} are declared")
 
 
@@ -103,6 +111,17 @@ def delete(
     say(f"deleted {len(standings)} queues and exchanges under {options.prefix}{told}")
 
 
+def _binding(each: BindingState) -> dict[str, str]:
+    """The row of a binding in JSON. Whether it is there, the broker does not tell, only whether it can be."""
+    return {"what": "binding", **each.row(), "state": "missing" if each.problem else "ok"}
+
+
+def _say_missing(bindings: Sequence[BindingState]) -> None:
+    for each in bindings:
+        if each.problem:
+            say(str(each), err=True)
+
+
 def _say_new(names: Sequence[str], seconds: float) -> None:
     new = counted(len(names), "new queue")
     say(f"{new}: waiting {seconds:.0f} s until RabbitMQ has written their names to its disk", err=True)
@@ -131,9 +150,10 @@ def _options(config: Config) -> RabbitOptions | None:
     from notifier.app import rabbit_options
 
     quiet_logs()
-    queue = read_part(config, os.environ, {"queue"}).settings.queue
+    part = read_part(config, os.environ, {"queue"})
+    queue = part.settings.queue
     if queue.sqlite_file is None:
-        return rabbit_options(queue)
+        return rabbit_options(queue, part.bindings())
     say(f"{queue.url[0]} is the embedded queue: it has no topology, only its file", err=True)
     return None
 

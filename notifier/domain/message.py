@@ -57,6 +57,7 @@ SUSPECT = 3  # times given back for no known reason, after which the message may
 DEAD = "dead"
 LONGEST_PARKED = 1024.0  # seconds that a delivery stays in a bucket at most
 PARKED = "parked"  # all buckets together, where depths are counted
+SOURCE = "source."  # begins the names of the queues of sources
 DELAYED = "delay."  # begins the names of the queues in which messages wait until they are due
 
 
@@ -74,7 +75,8 @@ class Message:
 
     With `cut_from` the message was too large for an event, and `body` is its beginning. `survived`: how many of the
     `delivery_count` times that it was given back this process has lived through. `source`: the name of the source by
-    whose own queue it came, None if it came by one of notifier's exchanges.
+    whose own queue it came, None if it came by one of notifier's exchanges. With `unrouted` it was written into that
+    queue past all exchanges, and so past all that the broker permits there.
     """
 
     lane: Lane
@@ -92,6 +94,12 @@ class Message:
     survived: int = field(default=0, compare=False)
     cut_from: Whole | None = None
     source: str | None = None
+    unrouted: bool = False
+
+    @property
+    def queue(self) -> str:
+        """The queue that gave it out, by its name without prefix. For one out of a bucket it is `retries`."""
+        return self.lane.value if self.source is None else SOURCE + self.source
 
     @property
     def unexplained(self) -> int:
@@ -138,13 +146,47 @@ class Transferred:
 
 
 @frozen
+class Binding:
+    """The queue of a source, bound to an exchange of others."""
+
+    source: str
+    exchange: str
+    routing_key: str = "#"
+
+
+@frozen
+class BindingState:
+    """A binding, and why it is not there, with what to do. Both are empty if nothing is known to be wrong."""
+
+    binding: Binding
+    problem: str = ""
+    advice: str = ""
+
+    def row(self) -> dict[str, str]:
+        """Return it as a flat mapping, for JSON."""
+        binding = self.binding
+        names = {"source": binding.source, "exchange": binding.exchange, "routing_key": binding.routing_key}
+        return names | {"problem": self.problem, "advice": self.advice}
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        is_bound = f"source {self.binding.source} is {'not ' if self.problem else ''}bound to exchange"
+        why = f": {'; '.join(filter(None, (self.problem, self.advice)))}" if self.problem else ""
+        return f"{is_bound} {self.binding.exchange}{why}"
+
+
+@frozen
 class QueueStatus:
-    """The state of the connection to the queue. `problem` says what is wrong; None if nothing is."""
+    """The state of the connection to the queue. `problem` says what is wrong; None if nothing is.
+
+    `bindings` are those of the sources. One that is missing stops nothing else, so it is no problem of the queue.
+    """
 
     connected: bool
     consuming: bool
     blocked: bool = False
     problem: str | None = None
+    bindings: tuple[BindingState, ...] = ()
 
 
 @frozen

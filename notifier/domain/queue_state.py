@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from notifier.domain.message import Depth
+from notifier.domain.message import BindingState, Depth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,7 @@ class BrokerState:
 
     `declares`: workers declare what is missing (`queue.topology`). `blocked`: an alarm stops publishing. `stamped`: the
     broker's clock in epoch seconds, if it stamps messages (`message_interceptors`); `asked`: our clock at that moment.
+    `bindings`: those of the sources, and whether they can be made.
     """
 
     prefix: str
@@ -39,6 +40,7 @@ class BrokerState:
     different: tuple[str, ...] = ()
     stamped: float | None = None
     asked: float = 0.0
+    bindings: Sequence[BindingState] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from notifier.domain.errors import QueueError
+from notifier.domain.frozen import replace
 from notifier.domain.queue_state import BrokerState, FileState
 from notifier.operations.doctor import Area, Finding, failed, ok, warning
 from notifier.operations.queue_port import Queue
@@ -48,6 +49,11 @@ def judge_broker(state: BrokerState, host: str) -> Iterator[Finding]:
             yield failed(Area.QUEUE, host, f"missing: {few}", advice)
     if not (state.missing or state.different):
         yield ok(Area.QUEUE, host, f"every queue and exchange under {state.prefix} stands as it should")
+    for binding in state.bindings:
+        if binding.problem:
+            yield warning(Area.QUEUE, host, str(replace(binding, advice="")), binding.advice)
+        else:
+            yield ok(Area.QUEUE, host, f"source {binding.binding.source} may read exchange {binding.binding.exchange}")
     if state.stamped is not None:
         yield clock_finding(host, state.stamped - state.asked)
 

@@ -27,7 +27,7 @@ class OwnState:
         health: HealthObserver,
         *,
         draining: Callable[[], bool],
-        replies_dropped: Callable[[], int],
+        queue: Queue,
         registry: Callable[[], Sequence[SourceState]],
         clock: Clock,
         steady: Clock,
@@ -36,7 +36,7 @@ class OwnState:
         self._worker = worker
         self._health = health
         self._draining = draining
-        self._replies_dropped = replies_dropped
+        self._queue = queue
         self._registry = registry
         self._steady = steady
         self._since = clock()
@@ -61,14 +61,15 @@ class OwnState:
             draining=self._draining(),
             in_flight=worker.in_flight,
             held={
-                lane.value: LaneState(unsettled=held.messages, oldest=held.oldest)
-                for lane, held in worker.unsettled().items()
+                queue: LaneState(unsettled=held.messages, oldest=held.oldest)
+                for queue, held in worker.unsettled().items()
             },
             rates=self._health.rates(),
             clients=clients,
             left_out=left_out,
-            replies_dropped=self._replies_dropped(),
+            replies_dropped=self._queue.side_channel.dropped,
             registry=self._registry(),
+            bindings_missing=[each for each in self._queue.status().bindings if each.problem],
         )
 
 

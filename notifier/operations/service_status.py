@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.domain.frozen import frozen, replace
-from notifier.domain.message import DEAD, DELAYED, PARKED, Depth, Lane
+from notifier.domain.message import DEAD, DELAYED, PARKED, SOURCE, BindingState, Depth, Lane
 from notifier.domain.moment import render_moment
 from notifier.domain.outcome import Cause
 from notifier.operations.health_observer import ClientRecord, HealthObserver
@@ -69,7 +69,7 @@ class ClientState:
 
 @frozen
 class LaneState:
-    """How many messages of one lane a worker holds, and since when the oldest waits."""
+    """How many messages of one lane, or of a source's queue, a worker holds, and since when the oldest waits."""
 
     unsettled: int = 0
     oldest: float | None = None
@@ -77,7 +77,7 @@ class LaneState:
 
 @frozen
 class WorkerState:
-    """The state of one worker. `rates` are per second, over the last minute."""
+    """The state of one worker. `rates` are per second, over the last minute; `held` is by queue."""
 
     worker: str
     version: str
@@ -90,6 +90,7 @@ class WorkerState:
     left_out: int = 0
     replies_dropped: int = 0
     registry: Sequence[SourceState] = ()
+    bindings_missing: Sequence[BindingState] = ()
 
 
 _RECORDED = tuple(each.name for each in fields(ClientRecord))
@@ -238,21 +239,32 @@ def delayed(status: ServiceStatus) -> int:
     return sum(depth.ready for name, depth in status.depths.items() if name.startswith(DELAYED))
 
 
-def held(status: ServiceStatus, lane: str) -> int:
-    """How many messages of a lane the workers hold unsettled."""
-    return sum(worker.held[lane].unsettled for worker in status.workers if lane in worker.held)
+def consumed(status: ServiceStatus) -> list[str]:
+    """The queues that workers consume, as far as they are there: the lanes, and those of sources."""
+    sources = sorted(name for name in status.depths if name.startswith(SOURCE))
+    return [name for name in (*map(str, Lane), *sources) if name in status.depths]
+
+
+def bindings_missing(status: ServiceStatus) -> list[BindingState]:
+    """The bindings of sources that a worker cannot make, as the workers say; each once."""
+    told = {each.binding: each for worker in status.workers for each in worker.bindings_missing}
+    return [told[binding] for binding in sorted(told, key=lambda each: (each.source, each.exchange))]
+
+
+def held(status: ServiceStatus, queue: str) -> int:
+    """How many messages of a queue the workers hold unsettled."""
+    return sum(worker.held[queue].unsettled for worker in status.workers if queue in worker.held)
 
 
 def document_of(status: ServiceStatus, concerns: Callable[[str], bool] = lambda _iss: True) -> dict[str, object]:
     """The JSON of `GET /v1/status` and `--json`. Only clients whose issuer `concerns` the reader are in it."""
     queues: dict[str, object] = {
-        lane.value: {
-            "ready": depth.ready,
-            "held": held(status, lane),
-            "oldest": _moment(status.oldest.get(lane)),
+        queue: {
+            "ready": status.depths[queue].ready,
+            "held": held(status, queue),
+            "oldest": _moment(status.oldest.get(queue)),
         }
-        for lane in Lane
-        if (depth := status.depths.get(lane)) is not None
+        for queue in consumed(status)
     }
     queues["delayed"] = {"ready": delayed(status)}
     if PARKED in status.depths:
@@ -270,6 +282,7 @@ def document_of(status: ServiceStatus, concerns: Callable[[str], bool] = lambda 
         },
         "clients": [_client(client) for client in status.clients if concerns(client.iss)],
         "clients_left_out": status.left_out,
+        "bindings_missing": [each.row() for each in bindings_missing(status)],
     }
 
 

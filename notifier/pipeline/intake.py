@@ -38,6 +38,10 @@ NEWER_WAITS = tuple(2**power for power in range(2, 9))
 # Seconds that the messages written in place of a suspect rest first. Taken at once, one could kill the process before
 # the suspect's ack is with the broker. The suspect would be rewritten in the next life, with more poison at each death.
 REST = SOON
+_UNROUTED = (
+    "written past all exchanges into the queue of source {source}, so no permission of the broker speaks for who wrote "
+    "it; publish to an exchange that the source binds"
+)
 PASSES = "passes"  # the header that counts how often it has rested; we cannot change its body
 
 
@@ -100,6 +104,8 @@ class Intake:
 
     def _open(self, message: Message, only: str | None) -> Expand | Move:
         now = self._clock()
+        if message.unrouted:
+            raise MalformedEvent((Mistake("", _UNROUTED.format(source=message.source)),))
         if message.worn_out and (move := _worn_out(message, only, now)) is not None:
             return move
         match message.kind:

@@ -5,7 +5,7 @@ each one that was begun has its durable fate. A copy of a delivery that is in fl
 entered too and shares that fate.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -118,7 +118,7 @@ class Ledger:
         self._clock = clock
         self._steady = steady
         self._held: dict[Lane, dict[HeldMessage, float]] = {lane: {} for lane in Lane}  # in order of arrival
-        self._last_taken: dict[Lane, float | None] = dict.fromkeys(Lane)
+        self._last_taken: dict[str, float | None] = dict.fromkeys(map(str, Lane))  # by queue
         self._duplicates: Duplicates[HeldMessage] = Duplicates()
         self._expecting: list[tuple[float, HeldMessage, Delivery]] = []
         self.without_fate = dict.fromkeys(Lane, 0)
@@ -129,7 +129,7 @@ class Ledger:
         """Hold a message that came."""
         held = HeldMessage(message=message, arrived=self._clock())
         published = held.arrived if message.timestamp is None else message.timestamp
-        self._last_taken[held.lane] = self._held[held.lane][held] = published
+        self._last_taken[message.queue] = self._held[held.lane][held] = published
         return held
 
     def held(self, lane: Lane) -> int:
@@ -140,9 +140,14 @@ class Ledger:
         """Hold the message no longer, without an ack: the queue will give it out again."""
         self._held[held.lane].pop(held, None)
 
-    def lose(self, lane: Lane) -> None:
-        """Hold no message of the lane any longer: all of them will come again."""
-        self._held[lane].clear()
+    def lose(self, lane: Lane, source: str | None = None) -> None:
+        """Hold no message of the source's queue, or of the lane's own, any longer: all of them will come again."""
+        kept = {held: published for held, published in self._held[lane].items() if held.message.source != source}
+        self._held[lane] = kept
+
+    def origins(self) -> Collection[tuple[Lane, str | None]]:
+        """Return the queues whose messages are held, each by its lane and its source."""
+        return {(held.lane, held.message.source) for of_lane in self._held.values() for held in of_lane}
 
     def close(self, held: HeldMessage) -> None:
         """Ack the message if all that it asked for has its fate."""
@@ -153,13 +158,17 @@ class Ledger:
             if (fact := held.end()) is not None:
                 self._observe(fact)
 
-    def unsettled(self) -> dict[Lane, Unsettled]:
-        """Return how many messages of each lane are held, and how old they are."""
+    def unsettled(self) -> dict[str, Unsettled]:
+        """Return how many messages of each queue are held, and how old they are."""
+        held: dict[str, list[float]] = {queue: [] for queue in self._last_taken}
+        for of_lane in self._held.values():
+            for each, published in of_lane.items():
+                held[each.message.queue].append(published)
         return {
-            lane: Unsettled(
-                messages=len(held), oldest=next(iter(held.values()), None), last_taken=self._last_taken[lane]
+            queue: Unsettled(
+                messages=len(published), oldest=next(iter(published), None), last_taken=self._last_taken[queue]
             )
-            for lane, held in self._held.items()
+            for queue, published in held.items()
         }
 
     # ── deliveries ──

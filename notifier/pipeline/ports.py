@@ -80,8 +80,11 @@ class Inbox(Protocol):
     def take(self, message: Message) -> None:
         """Take a message. It counts against the lane's prefetch until it is acked."""
 
-    def lost(self, lane: Lane) -> None:
-        """Forget the unacked messages of a lane: their connection is gone, and all of them will come again."""
+    def lost(self, lane: Lane, source: str | None = None) -> None:
+        """Forget the unacked messages of a queue: its channel is gone, and all of them will come again.
+
+        It is the queue of this source, which feeds the lane, or else the lane's own.
+        """
 
 
 class Signer(Protocol):

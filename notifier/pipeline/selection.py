@@ -21,11 +21,11 @@ loop, so that requests are answered in between. Small messages go past them.
 """
 
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from notifier.domain.message import Lane
+from notifier.domain.message import SOURCE, Lane
 from notifier.pipeline.gate import Gate
 from notifier.pipeline.intake import Intake
 from notifier.pipeline.ledger import HeldMessage
@@ -79,7 +79,7 @@ class Selection:
         self._steady = steady
         self._order = LaneOrder()
         self._lines: dict[Lane, deque[HeldMessage]] = {lane: deque() for lane in Lane}
-        self._survived = dict.fromkeys(Lane, 0)  # losses of the lane's channel in this process
+        self._survived: Counter[str] = Counter()  # losses of a queue's channel in this process
         self._suspects: list[HeldMessage] = []
         self._tried: list[HeldMessage] = []  # the group of suspects that is under way
         self._large: deque[HeldMessage] = deque()
@@ -90,8 +90,8 @@ class Selection:
 
     def put(self, held: HeldMessage) -> None:
         """Line up a message that came."""
-        if held.message.delivery_count and self._survived[held.lane]:
-            held.message = replace(held.message, survived=self._survived[held.lane])
+        if held.message.delivery_count and (survived := self._survived[held.message.queue]):
+            held.message = replace(held.message, survived=survived)
         if held.message.suspect:
             if not self._suspects and not self._tried:
                 self._next_group = self._steady() + GATHER
@@ -117,14 +117,18 @@ class Selection:
             self._lines[held.lane].append(held)
         return bool(self._large)
 
-    def lose(self, lane: Lane) -> None:
-        """Forget the lane's messages: they will come again."""
-        self._survived[lane] += 1
-        self._lines[lane].clear()
-        self._suspects = [held for held in self._suspects if held.lane is not lane]
-        self._tried = [held for held in self._tried if held.lane is not lane]
-        self._large = deque(held for held in self._large if held.lane is not lane)
-        self._at_hand = [held for held in self._at_hand if held.lane is not lane]
+    def lose(self, lane: Lane, source: str | None = None) -> None:
+        """Forget the messages of the source's queue, or of the lane's own: they will come again."""
+
+        def stays(held: HeldMessage) -> bool:
+            return held.lane is not lane or held.message.source != source
+
+        self._survived[lane.value if source is None else SOURCE + source] += 1
+        self._lines[lane] = deque(filter(stays, self._lines[lane]))
+        self._suspects = list(filter(stays, self._suspects))
+        self._tried = list(filter(stays, self._tried))
+        self._large = deque(filter(stays, self._large))
+        self._at_hand = list(filter(stays, self._at_hand))
 
     def give_back(self) -> list[HeldMessage]:
         """Forget and return what waits in line and was not begun.

@@ -105,10 +105,10 @@ class Worker:
         self._ledger.close(held)
         return useful
 
-    def lost(self, lane: Lane) -> None:
-        """Let go of the lane's messages: they will come again. What runs goes on, and the second copy joins it."""
-        self._selection.lose(lane)
-        self._ledger.lose(lane)
+    def lost(self, lane: Lane, source: str | None = None) -> None:
+        """Let go of a queue's messages: they will come again. What runs goes on, and the second copy joins it."""
+        self._selection.lose(lane, source)
+        self._ledger.lose(lane, source)
 
     # ── running and stopping ──
 
@@ -129,8 +129,8 @@ class Worker:
                 await self._quiet.wait()
         except TimeoutError:
             self._gate.abandon()
-            for lane in Lane:
-                self.lost(lane)
+            for lane, source in self._ledger.origins():
+                self.lost(lane, source)
             for task in self._tasks:
                 task.cancel()
         for task in background:
@@ -175,8 +175,8 @@ class Worker:
         """Return (iss, client_id, deliveries that wait in its bucket) for each client, see `BucketCounts`."""
         return self._counts
 
-    def unsettled(self) -> Mapping[Lane, Unsettled]:
-        """Return how many messages of each lane are held, and how old they are."""
+    def unsettled(self) -> Mapping[str, Unsettled]:
+        """Return how many messages of each queue are held, and how old they are."""
         return self._ledger.unsettled()
 
     @property

@@ -1,9 +1,11 @@
 """Sources: where events come from in the words of their own servers."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Literal, Protocol, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from notifier.domain.message import Binding
 from notifier.settings.policies import TlsSettings
 from notifier.settings.values import ExistingFile, IssuerId, Section, WebAddress, listed
 
@@ -18,6 +20,24 @@ class BindSettings(Section):
 
 
 HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
+
+
+class Bound(Protocol):
+    """A source, or as much of it as is needed here."""
+
+    @property
+    def bind(self) -> tuple[BindSettings, ...]:
+        """The exchanges that its queue is bound to."""
+
+
+def bindings_of(sources: Mapping[str, Bound]) -> tuple[Binding, ...]:
+    """The bindings of all sources, each once."""
+    found = (
+        Binding(source=name, exchange=bind.exchange, routing_key=bind.routing_key)
+        for name, source in sources.items()
+        for bind in source.bind
+    )
+    return tuple(dict.fromkeys(found))
 
 
 class HmacSettings(Section):

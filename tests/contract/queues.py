@@ -16,6 +16,7 @@ class Inbox:
 
     def __init__(self, on_take: Callable[[Message], object] | None = None) -> None:
         self.lost_lanes: list[Lane] = []
+        self.lost_sources: list[str] = []
         self._on_take = on_take
         self._taken: asyncio.Queue[Message] = asyncio.Queue()
 
@@ -25,9 +26,12 @@ class Inbox:
             self._on_take(message)
         self._taken.put_nowait(message)
 
-    def lost(self, lane: Lane) -> None:
+    def lost(self, lane: Lane, source: str | None = None) -> None:
         """As the port says."""
-        self.lost_lanes.append(lane)
+        if source is None:
+            self.lost_lanes.append(lane)
+        else:
+            self.lost_sources.append(source)
 
     async def next(self) -> Message:
         """The next message taken."""

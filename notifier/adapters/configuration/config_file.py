@@ -6,7 +6,7 @@ names, and stops at the first value that it cannot parse. Operators want every m
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
@@ -19,7 +19,9 @@ from notifier.adapters.configuration.document_files import parse_yaml, read_docu
 from notifier.adapters.configuration.mistakes import explain, submodel
 from notifier.adapters.configuration.usable_settings import SECTIONS, UsableSettings, section_like, usable_settings
 from notifier.domain.errors import ConfigurationError, Mistake
-from notifier.settings.service_settings import QueueSettings, Settings
+from notifier.domain.message import Binding
+from notifier.settings.service_settings import QueueSettings, Settings, SourceName
+from notifier.settings.source_settings import BindSettings, bindings_of
 
 PREFIX = "NOTIFIER_"
 _OURS_OTHERWISE = re.compile(r"NOTIFIER_(CONFIG|TEST_.*)")
@@ -67,6 +69,29 @@ class ReadPart:
 
     settings: Settings
     issuers: frozenset[str]
+    document: Mapping[str, Any] = field(repr=False)
+
+    def bindings(self) -> tuple[Binding, ...]:
+        """What the queues of sources are bound to. No file that a source names is looked at.
+
+        Raises ConfigurationError.
+        """
+        try:
+            return bindings_of(_Bound.model_validate(self.document).sources)
+        except ValidationError as error:
+            raise ConfigurationError(explain(error, Settings)) from None
+
+
+class _BoundSource(BaseModel):
+    """What a source binds."""
+
+    bind: tuple[BindSettings, ...] = ()
+
+
+class _Bound(BaseModel):
+    """What all sources bind. Other members are ignored."""
+
+    sources: dict[SourceName, _BoundSource] = {}
 
 
 def read_part(path: Path | None, environ: Mapping[str, str], sections: Collection[str]) -> ReadPart:
@@ -87,7 +112,7 @@ def read_part(path: Path | None, environ: Mapping[str, str], sections: Collectio
     if mistakes:
         raise ConfigurationError(mistakes)
     names = frozenset(name for name in issuers if isinstance(name, str)) if isinstance(issuers, dict) else frozenset()
-    return ReadPart(settings=settings, issuers=names)
+    return ReadPart(settings=settings, issuers=names, document=document)
 
 
 def read_credentials(queue: QueueSettings) -> tuple[str | None, str | None]:
@@ -117,11 +142,11 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 
 def _variables(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, _Variable]]:
-    for name, field in model.model_fields.items():
+    for name, member in model.model_fields.items():
         here = (*path, name)
-        yield PREFIX + "__".join(here).upper(), _Variable(here, field.annotation)
-        inner = submodel(field.annotation)
-        if inner is not None and get_origin(field.annotation) in (None, Union, UnionType):  # no list, no mapping
+        yield PREFIX + "__".join(here).upper(), _Variable(here, member.annotation)
+        inner = submodel(member.annotation)
+        if inner is not None and get_origin(member.annotation) in (None, Union, UnionType):  # no list, no mapping
             yield from _variables(inner, here)
 
 

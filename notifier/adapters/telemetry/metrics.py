@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 
 from notifier.adapters.telemetry.attempt_seconds import AttemptSeconds
 from notifier.adapters.telemetry.client_series import ClientSeries
-from notifier.domain.message import Depth, Lane, QueueStatus, Unsettled
+from notifier.domain.message import SOURCE, Depth, Lane, QueueStatus, Unsettled
 from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.plan import Skipped
 from notifier.domain.registry import Registry
@@ -56,7 +56,7 @@ class Sources:
 
     in_flight: Callable[[], int] = lambda: 0
     queue: Callable[[], QueueStatus] = lambda: QueueStatus(connected=False, consuming=False)
-    unsettled: Callable[[], Mapping[Lane, Unsettled]] = dict
+    unsettled: Callable[[], Mapping[str, Unsettled]] = dict
     circuits: Callable[[], Iterable[tuple[str, str, int]]] = tuple
     waiting: Callable[[], Iterable[tuple[str, str, int]]] = tuple
     reload_succeeded: Callable[[], bool] = lambda: True
@@ -211,6 +211,11 @@ class Metrics:
             ("registry_source_left_out", "Clients of the source that cannot be used.", 3),
         ):
             yield _labelled(GaugeMetricFamily, name, text, ("source",), {each[0]: float(each[nth]) for each in states})
+        missing = dict.fromkeys((each.binding.source for each in status.bindings), 0)
+        for each in status.bindings:
+            missing[each.binding.source] += bool(each.problem)
+        text = "Exchanges of others to which the source's queue is not bound."
+        yield _labelled(GaugeMetricFamily, "source_bindings_missing", text, ("source",), missing)
         published = {(iss, kid): present for iss, kid, present in sources.signing_keys()}
         text = "1 while the issuer's JWKS has the key we sign with."
         yield _labelled(GaugeMetricFamily, "signing_key_published", text, ("iss", "kid"), published)
@@ -229,7 +234,8 @@ class _Waiting:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._depths: Mapping[str, Depth] = {}
-        self._empty_at = dict.fromkeys(map(str, Lane), clock())
+        self._began = clock()
+        self._empty_at: dict[str, float] = {}
 
     def set_depths(self, depths: Mapping[str, Depth]) -> None:
         self._depths = dict(depths)
@@ -238,11 +244,12 @@ class _Waiting:
             if depth.ready == 0:
                 self._empty_at[queue] = now
 
-    def families(self, held: Mapping[Lane, Unsettled]) -> Iterator[Metric]:
+    def families(self, held: Mapping[str, Unsettled]) -> Iterator[Metric]:
         ready = {queue: depth.ready for queue, depth in self._depths.items()}
         consumers = {queue: depth.consumers for queue, depth in self._depths.items()}
-        unsettled = {str(lane): held.get(lane, Unsettled()).messages for lane in Lane}
-        oldest = {str(lane): self._oldest(lane, held.get(lane, Unsettled())) for lane in Lane}
+        consumed = dict.fromkeys((*map(str, Lane), *held, *(name for name in ready if name.startswith(SOURCE))))
+        unsettled = {queue: held.get(queue, Unsettled()).messages for queue in consumed}
+        oldest = {queue: self._oldest(queue, held.get(queue, Unsettled())) for queue in consumed}
         for name, text, values in (
             ("queue_messages", "Ready messages, as the broker says.", ready),
             ("queue_consumers", "Consumers, as the broker says.", consumers),
@@ -251,7 +258,7 @@ class _Waiting:
         ):
             yield _labelled(GaugeMetricFamily, name, text, ("queue",), values)
 
-    def _oldest(self, lane: Lane, held: Unsettled) -> float:
+    def _oldest(self, queue: str, held: Unsettled) -> float:
         """Return the age of the oldest message that waits, in seconds.
 
         A queue hands out in order, so what waits there is younger than what was taken last. It also came after the
@@ -260,10 +267,10 @@ class _Waiting:
         now = self._clock()
         if held.oldest is not None:
             return max(0.0, now - held.oldest)
-        depth = self._depths.get(lane)
+        depth = self._depths.get(queue)
         if depth is None or depth.ready == 0:
             return 0.0
-        return max(0.0, now - max(self._empty_at[lane], held.last_taken or 0.0))
+        return max(0.0, now - max(self._empty_at.get(queue, self._began), held.last_taken or 0.0))
 
 
 class _Page(Collector):

@@ -19,24 +19,43 @@ from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.settling import Settling
 from notifier.adapters.queues.rabbitmq.side_channel import ask_workers
+from notifier.adapters.queues.rabbitmq.source_bindings import bind_all, look_at_bindings
 from notifier.adapters.queues.rabbitmq.topology import TopologyState
 from notifier.adapters.queues.rabbitmq.wire.decoding import to_message
-from notifier.domain.message import DEAD, PARKED, Depth, Lane, Message
+from notifier.domain.message import DEAD, PARKED, SOURCE, BindingState, Depth, Lane, Message
 from notifier.domain.queue_state import QueueOverview
 
-__all__ = ["TopologyState", "declare_topology", "delete_topology", "look_around", "survey_topology", "verify_topology"]
+__all__ = [
+    "TopologyState",
+    "declare_topology",
+    "delete_topology",
+    "look_around",
+    "survey_bindings",
+    "survey_topology",
+    "verify_topology",
+]
 
 
-async def declare_topology(options: RabbitOptions, settling: Settling | None = None) -> None:
-    """Declare what is missing. Return once new queues can be used. Raises TopologyMismatch, QueueError."""
+async def declare_topology(options: RabbitOptions, settling: Settling | None = None) -> tuple[BindingState, ...]:
+    """Declare what is missing, and bind the queues of sources. Return once new queues can be used.
+
+    A binding that cannot be made is no error, but told in what is returned. Raises TopologyMismatch, QueueError.
+    """
     async with connected(options, "topology") as connection:
         await topology.declare(connection, topology.topology_of(options), settling or Settling())
+        return await bind_all(connection, options)
 
 
 async def verify_topology(options: RabbitOptions) -> None:
     """Check that nothing is missing or different. Raises TopologyMismatch with all that is wrong, QueueError."""
     async with connected(options, "topology") as connection:
         await topology.verify(connection, topology.topology_of(options))
+
+
+async def survey_bindings(options: RabbitOptions) -> tuple[BindingState, ...]:
+    """Which bindings of sources could be made. Changes nothing. Raises QueueError."""
+    async with connected(options, "topology") as connection:
+        return await look_at_bindings(connection, options)
 
 
 async def survey_topology(options: RabbitOptions) -> tuple[TopologyState, ...]:
@@ -70,7 +89,8 @@ async def depths_of(connection: Connection, options: RabbitOptions) -> dict[str,
     Raises QueueUnavailable.
     """
     buckets = bucket_names(options)
-    names = {name: f"{options.prefix}.{name}" for name in (*Lane, DEAD, *DELAY_QUEUES, *buckets)}
+    sources = [f"{SOURCE}{name}" for name in options.sources]
+    names = {name: f"{options.prefix}.{name}" for name in (*Lane, *sources, DEAD, *DELAY_QUEUES, *buckets)}
     found = await depths_at(connection, names)
     parked = [depth.ready for name in buckets if (depth := found.pop(name, None)) is not None]
     if parked:

@@ -1,8 +1,9 @@
-"""Taking messages of one lane, and acking them.
+"""Taking messages of one lane, and acking them. The queue of a source is one more that feeds the lane of events.
 
-A lane has a channel of its own, and with it delivery tags of its own: whatever happens to the channel or its consumer
-(`basic.cancel` included), the channel is given up, the inbox hears that everything unacked will come again, and a new
-one consumes. A message bears the acks of the channel it came by: a late ack cannot meet another message's tag.
+Each queue has a channel of its own, and with it delivery tags of its own: whatever happens to the channel or its
+consumer (`basic.cancel` included), the channel is given up, the inbox hears that everything unacked will come again,
+and a new one consumes. A message bears the acks of the channel it came by: a late ack cannot meet the tag of another
+message.
 """
 
 import asyncio
@@ -43,8 +44,16 @@ _CHANNEL_LOST = (*LOST, QueueUnavailable)
 class LaneConsumer:
     """Keeps one consumer running on the connection that it is given."""
 
-    def __init__(self, lane: Lane, queue: str, options: RabbitOptions, mend: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        queue: str,
+        options: RabbitOptions,
+        mend: Callable[[], Awaitable[None]],
+        source: str | None = None,
+    ) -> None:
         self._lane = lane
+        self._source = source
         self._queue = queue
         self._prefetch = options.prefetch_of(lane)
         self._keep = options.max_event
@@ -133,20 +142,21 @@ class LaneConsumer:
             acks.forget()
             flushing.cancel()
             if stood:
-                inbox.lost(self._lane)
+                inbox.lost(self._lane, self._source)
         await close_channel(channel)
         return stood
 
     async def _consume(self) -> None:
         """Start the consumer if it is wanted, there is a channel, and it does not run yet."""
         async with self._changing:
-            lane, channel, acks, inbox = self._lane, self._channel, self._acks, self._inbox
+            channel, acks, inbox = self._channel, self._acks, self._inbox
+            lane, source = self._lane, self._source
             if channel is None or acks is None or inbox is None or self._consumer_tag or not self._wanted.is_set():
                 return
 
             def take(delivered: aiormq.abc.DeliveredMessage) -> None:
                 tag = AckTag(acks, delivered.delivery_tag or 0)
-                inbox.take(to_message(lane, delivered, tag, keep=self._keep))
+                inbox.take(to_message(lane, delivered, tag, keep=self._keep, source=source))
 
             async def taken(delivered: aiormq.abc.DeliveredMessage) -> None:
                 take(delivered)  # of what comes aiormq's way: all, or nothing where `hand_over` is before it

@@ -115,11 +115,11 @@ class Forwarder:
         self._forwarding.add(task)
         task.add_done_callback(self._forwarding.discard)
 
-    def lost(self, lane: Lane) -> None:
+    def lost(self, lane: Lane, source: str | None = None) -> None:
         """Forget what is forwarded now, if it comes again: each lane has a channel of its own."""
         if lane is Lane.RETRIES:
             self.stop()
-        self._inbox.lost(lane)
+        self._inbox.lost(lane, source)
 
     def stop(self) -> None:
         """Forward no more. What has no confirm yet goes back to the broker."""

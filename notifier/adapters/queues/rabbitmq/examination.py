@@ -21,6 +21,7 @@ from notifier.adapters.queues.rabbitmq.connection import (
     underlay_of,
 )
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
+from notifier.adapters.queues.rabbitmq.source_bindings import look_at_bindings
 from notifier.domain.errors import QueueError, QueueUnavailable
 from notifier.domain.queue_state import BrokerState
 
@@ -40,6 +41,7 @@ async def examine_broker(options: RabbitOptions) -> BrokerState:
         asked = time.time()
         try:
             standings = await topology.survey(looking, topology.topology_of(options))
+            bindings = await look_at_bindings(looking, options)
         except ChannelAccessRefused as refused:
             raise QueueError(reason_of(refused)) from refused
     return BrokerState(
@@ -54,6 +56,7 @@ async def examine_broker(options: RabbitOptions) -> BrokerState:
         different=tuple(each.difference for each in standings if each.difference is not None),
         stamped=stamped,
         asked=asked,
+        bindings=bindings,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from notifier.domain.client import TlsFiles
 from notifier.domain.defaults import BUCKETS, MAX_EVENT, MOST_BUCKETS, PREFETCH
 from notifier.domain.errors import ConfigurationError, Mistake
-from notifier.domain.message import LONGEST_PARKED, Lane
+from notifier.domain.message import LONGEST_PARKED, Binding, Lane
 
 
 def _as_the_url_says() -> None:
@@ -20,8 +20,9 @@ class RabbitOptions:
 
     `urls` are hosts of one cluster, tried one after the other. `credentials` returns user name and password, or None
     for those of the URL. It is called for each connection, so that a new password needs no restart. A lane that
-    `prefetch` leaves out gets its default. Of a publisher's message at most `max_event` bytes are kept. In one of the
-    `buckets` a delivery stays for `parked_for` seconds, a power of two, which only tests change.
+    `prefetch` leaves out gets its default. Of a publisher's message at most `max_event` bytes are kept. Each source of
+    the `bindings` has a queue of its own. In one of the `buckets` a delivery stays for `parked_for` seconds, a power of
+    two, which only tests change.
     """
 
     urls: tuple[str, ...] = field(repr=False)  # may hold a password
@@ -29,6 +30,7 @@ class RabbitOptions:
     tls: TlsFiles | None = None
     prefix: str = "notifier"
     topology: Literal["declare", "verify"] = "declare"
+    bindings: tuple[Binding, ...] = ()
     prefetch: Mapping[Lane, int] = field(default_factory=lambda: PREFETCH)
     max_event: int = MAX_EVENT
     buckets: int = BUCKETS
@@ -50,6 +52,11 @@ class RabbitOptions:
             mistakes.append(Mistake("queue.buckets", f"{self.buckets} is not between 1 and {MOST_BUCKETS}"))
         if mistakes:
             raise ConfigurationError(mistakes)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources that have a queue."""
+        return tuple(dict.fromkeys(binding.source for binding in self.bindings))
 
     def prefetch_of(self, lane: Lane) -> int:
         """The most unacked messages of this lane that a worker holds."""

@@ -22,11 +22,12 @@ from notifier.adapters.queues.rabbitmq.link import Link
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.publishing import BLOCKED, Publishing
 from notifier.adapters.queues.rabbitmq.side_channel import RabbitSideChannel
+from notifier.adapters.queues.rabbitmq.source_bindings import SourceBindings
 from notifier.adapters.queues.rabbitmq.topology_watch import TopologyWatch
 from notifier.adapters.queues.rabbitmq.wire.publish import Publish
 from notifier.domain.backoff import Rounding
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.message import Depth, Lane, Message, Outgoing, QueueStatus
+from notifier.domain.message import SOURCE, Depth, Lane, Message, Outgoing, QueueStatus
 from notifier.domain.queue_state import BrokerState, QueueOverview
 from notifier.pipeline.ports import Inbox
 
@@ -41,9 +42,16 @@ class RabbitQueue:
         self._clock = clock
         self._forwarder: Forwarder | None = None
         self._watch = TopologyWatch(options)
+        self._bindings = SourceBindings(options)
         self._lanes = [
-            LaneConsumer(lane, self._name(lane), options, self._watch.mend)
-            for lane in (Lane.EVENTS, Lane.RETRIES, Lane.BULK)
+            *(
+                LaneConsumer(lane, self._name(lane), options, self._watch.mend)
+                for lane in (Lane.EVENTS, Lane.RETRIES, Lane.BULK)
+            ),
+            *(
+                LaneConsumer(Lane.EVENTS, self._name(SOURCE + name), options, self._mend_source, name)
+                for name in options.sources
+            ),
         ]
         self._bucket_names = bucket_names(options)
         self._bucket_reader = BucketReader(options, self._watch.mend_soon)
@@ -95,7 +103,7 @@ class RabbitQueue:
         raise AssertionError("nobody sets this future")
 
     async def consume(self, inbox: Inbox) -> None:
-        """Give messages of the three lanes to `inbox` from now on, through every loss of connection or queue."""
+        """Give messages of all lanes to `inbox` from now on, through every loss of connection or queue."""
         forwarder = self._forwarder = Forwarder(inbox, self._publish_patiently, self.available, self.ack, self._clock)
         for lane in self._lanes:
             await lane.start(forwarder)
@@ -112,8 +120,14 @@ class RabbitQueue:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch.run(connection))
             tasks.create_task(self._bucket_reader.serve(connection))
+            tasks.create_task(self._bindings.run(connection))
             for lane in self._lanes:
                 tasks.create_task(lane.run(connection))
+
+    async def _mend_source(self) -> None:
+        """A queue that was deleted takes its bindings with it."""
+        await self._watch.mend()
+        self._bindings.again.set()
 
     async def _serve_publishing(self, link: Link, connection: Connection) -> None:
         def opened() -> None:
@@ -207,7 +221,7 @@ class RabbitQueue:
     # ── status ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def status(self) -> QueueStatus:
-        """Connected means that both connections stand; consuming means that all three lanes do, and no queue is new."""
+        """Connected means that both connections stand; consuming means that all lanes do, and no queue is new."""
         connected = all(link.standing.is_set() for link in self._links)
         blocked, new = self._publishing.blocked, self._watch.settling.problem
         told = (
@@ -222,6 +236,7 @@ class RabbitQueue:
             consuming=connected and new is None and all(lane.standing for lane in self._lanes),
             blocked=blocked,
             problem=next((str(problem) for problem in told if problem is not None), None),
+            bindings=self._bindings.states,
         )
 
     def consumers(self) -> int:

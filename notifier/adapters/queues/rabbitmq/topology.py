@@ -19,7 +19,7 @@ from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.settling import Settling
 from notifier.domain.errors import QueueError, TopologyMismatch
-from notifier.domain.message import DEAD, DELIVERY_LIMIT, Lane
+from notifier.domain.message import DEAD, DELIVERY_LIMIT, SOURCE, Lane
 
 NO_LIMIT = 2**31 - 1  # looking must never use a dead letter up
 OUTCOMES = "outcomes"
@@ -66,7 +66,8 @@ def topology_of(options: RabbitOptions) -> Topology:
     """The queues and exchanges under the prefix."""
     prefix = options.prefix
     dead = _queue(f"{prefix}.{DEAD}", limit=NO_LIMIT, to=None)
-    lanes = (_queue(f"{prefix}.{lane}", limit=DELIVERY_LIMIT, to=dead.name) for lane in Lane)
+    consumed = (*Lane, *(f"{SOURCE}{name}" for name in options.sources))
+    lanes = (_queue(f"{prefix}.{name}", limit=DELIVERY_LIMIT, to=dead.name) for name in consumed)
     delays = (
         _queue(f"{prefix}.{name}", limit=NO_LIMIT, to=f"{prefix}.{Lane.RETRIES}", ttl=seconds * 1000)
         for name, seconds in (*DELAY_QUEUES.items(), *((name, options.parked_for) for name in bucket_names(options)))

@@ -1,6 +1,7 @@
 """From what came over the wire to a `Message`, whatever a publisher put into its properties.
 
-Four dangers are kept out here. A message that claims to be our own: see `_kind`. One that pamqp
+Five dangers are kept out here. A message that claims to be our own: see `_kind`. One in the queue of a source that
+came by no exchange, and so past what the broker permits: it is marked `unrouted`. One that pamqp
 cannot decode, such as a timestamp in microseconds: it would close the connection, at each redelivery again, and take
 its neighbours to the delivery limit with it. And one too large to be an event: the prefetch counts messages, and
 hundreds of the broker's largest (16 MiB on 4.x) would fill the memory. And headers of very many values: pamqp copies
@@ -9,6 +10,7 @@ the rest of a table for each, so that 130,000 in one of 128 KiB held the loop fo
 
 import datetime as dt
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -19,7 +21,7 @@ import aiormq.abc
 from pamqp import commands, decode
 
 from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES
-from notifier.domain.message import DEAD, PARKED, SUSPECT, Kind, Lane, Message, NewerKind, Whole, kind_named
+from notifier.domain.message import DEAD, PARKED, SOURCE, SUSPECT, Kind, Lane, Message, NewerKind, Whole, kind_named
 from notifier.domain.reply import asked_by_publisher
 
 HEADERS_LIMIT = 16 * 1024  # bytes of a table that are decoded: 50 ms at the very most, 0.1 ms for what people send
@@ -40,21 +42,30 @@ _PLACES: Mapping[str, frozenset[Kind]] = MappingProxyType(
     }
 )
 _DELAYS = tuple(f".{name}" for name in DELAY_QUEUES)
+_OF_SOURCE = re.compile(rf"\.{re.escape(SOURCE)}([^.]+)\Z")
 
 
 class UnreadableTable(dict[str, Any]):
     """A table that was not decoded: empty, and who knows what was in it."""
 
 
-def to_message(place: str, delivered: aiormq.abc.DeliveredMessage, tag: object, *, keep: int | None = None) -> Message:
+def to_message(
+    place: str,
+    delivered: aiormq.abc.DeliveredMessage,
+    tag: object,
+    *,
+    keep: int | None = None,
+    source: str | None = None,
+) -> Message:
     """The message as the pipeline knows it. `place`: the queue that it was taken from: a lane, `dead`, `parked`.
 
     `tag` serves the later ack. Of a publisher's body, at most `keep` bytes are kept. Our own
-    are never cut.
+    are never cut. `source`: it was taken from this source's queue, which feeds the lane, and where nothing is ours.
     """
     properties = delivered.header.properties
     headers: Mapping[str, Any] = {} if properties.headers is None else properties.headers
-    kind, body, cut_from = _kind(place, delivered.exchange, properties, headers), delivered.body, None
+    kind = None if source is not None else _kind(place, delivered.exchange, properties, headers)
+    body, cut_from = delivered.body, None
     if kind is None and keep is not None and len(body) > keep:
         cut_from = Whole(size=len(body), sha256=hashlib.sha256(body).hexdigest())
         body = body[:keep]
@@ -74,6 +85,8 @@ def to_message(place: str, delivered: aiormq.abc.DeliveredMessage, tag: object, 
         if not properties.reply_to
         else asked_by_publisher(properties.reply_to, properties.correlation_id),
         cut_from=cut_from,
+        source=_source_of_dead(delivered.exchange, headers) if place == DEAD and kind is None else source,
+        unrouted=source is not None and not delivered.exchange,
     )
 
 
@@ -106,6 +119,19 @@ def _came_due(death: object) -> bool:
         return False
     queue = death.get("queue")
     return isinstance(queue, str) and queue.endswith(_DELAYS)
+
+
+def _source_of_dead(exchange: str | None, headers: Mapping[str, Any]) -> str | None:
+    """The source by whose queue a message came that the broker moved to `dead`; None if it did not.
+
+    The newest entry of `x-death` is the broker's own, whatever the publisher made up: a made-up entry is at most
+    counted up where it names this very queue. `x-first-death-queue` is the publisher's, if it gave one.
+    """
+    deaths = headers.get("x-death")
+    newest = deaths[0] if exchange == "" and isinstance(deaths, list) and deaths else None
+    queue = newest.get("queue") if isinstance(newest, dict) else None
+    found = _OF_SOURCE.search(queue) if isinstance(queue, str) else None
+    return None if found is None else found[1]
 
 
 def _timestamp(properties: commands.Basic.Properties, headers: Mapping[str, Any]) -> float | None:

@@ -1,0 +1,280 @@
+"""Queues of sources: what reaches them through exchanges of others, as what it comes, and what binds them.
+
+The exchanges are made as others make them: MassTransit's as durable fanouts, with a child for a derived type.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aio_pika
+import pytest
+from pamqp import commands
+from structlog.testing import capture_logs
+
+from notifier.adapters.queues.rabbitmq import source_bindings
+from notifier.adapters.queues.rabbitmq.administration import (
+    declare_topology,
+    delete_topology,
+    survey_bindings,
+    survey_topology,
+)
+from notifier.adapters.queues.rabbitmq.examination import examine_broker
+from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
+from notifier.adapters.queues.rabbitmq.settling import Settling
+from notifier.domain.letter_filter import FoundLetter
+from notifier.domain.message import DEAD, Binding, Lane, Message
+from tests.contract.queues import PATIENCE, Inbox, consuming, ready
+from tests.rabbit_options import rabbit_options
+from tests.system.waiting import until
+
+GENERIC = "Shop.Messages:Envelope`1[[Duende.IdentityServer.Models.LogoutNotificationContext]]" + 60 * "x"
+
+
+class AnyName:
+    """Of a command: pamqp lets every name through, and the broker judges."""
+
+    def validate(self) -> None:
+        """Say nothing."""
+
+
+class Declare(AnyName, commands.Exchange.Declare):
+    """As a client for .NET does it."""
+
+
+class Delete(AnyName, commands.Exchange.Delete):
+    """The same."""
+
+
+class Others:
+    """The servers whose exchanges our queues are bound to. What they declare goes with the test."""
+
+    def __init__(self, channel: aio_pika.abc.AbstractChannel, prefix: str) -> None:
+        self.channel = channel
+        self._prefix = prefix
+        self._made: list[aio_pika.abc.AbstractExchange] = []
+
+    def named(self, name: str) -> str:
+        """The name of an exchange, in this test alone."""
+        return f"theirs-{self._prefix}:{name}"
+
+    async def exchange(self, name: str, type_: str = "fanout", **arguments: Any) -> aio_pika.abc.AbstractExchange:
+        """Declare an exchange, as its server does."""
+        made = await self.channel.declare_exchange(self.named(name), type_, durable=True, arguments=arguments)
+        self._made.append(made)
+        return made
+
+    async def publish(self, exchange: str, body: bytes, key: str = "", **properties: Any) -> None:
+        """Publish to an exchange of theirs; `""` is the default one."""
+        where = self.channel.default_exchange
+        if exchange:
+            where = await self.channel.get_exchange(self.named(exchange), ensure=False)
+        await where.publish(aio_pika.Message(body, delivery_mode=2, **properties), key)
+
+    async def leave(self) -> None:
+        """Delete what was made."""
+        for made in self._made:
+            await self.channel.exchange_delete(made.name)
+
+
+@pytest.fixture
+async def others(amqp_url: str, bare_prefix: str) -> AsyncIterator[Others]:
+    """Others on the same broker."""
+    async with await aio_pika.connect(amqp_url) as connection:
+        made = Others(await connection.channel(on_return_raises=True), bare_prefix)
+        yield made
+        await made.leave()
+
+
+@pytest.fixture
+async def at_work(
+    amqp_url: str, bare_prefix: str, others: Others, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[RabbitQueue, Inbox]]:
+    """A queue with three sources that is consumed. `duende` is bound to an exchange that is not there yet."""
+    monkeypatch.setattr(source_bindings, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(source_bindings, "AGAIN_EVERY", 0.4)
+    theirs = (("duende", "context", "#"), ("kc", "topic", "KK.*.LOGOUT"), ("twin", "topic", "KK.#"))
+    bindings = tuple(
+        Binding(source=source, exchange=others.named(name), routing_key=key) for source, name, key in theirs
+    )
+    options = rabbit_options(amqp_url, bare_prefix, bindings=bindings)
+    await others.exchange("topic", "topic")
+    await declare_topology(options, Settling(seconds=0))
+    queue, inbox = RabbitQueue(options), Inbox()
+    await queue.open()
+    await asyncio.wait_for(queue.ready(), PATIENCE)
+    await queue.consume(inbox)
+    await consuming(queue)
+    yield queue, inbox
+    await queue.close()
+    await delete_topology(options)
+
+
+async def bound(queue: RabbitQueue) -> None:
+    """Wait until every binding is made."""
+    await until(lambda: _states(queue), lambda problems: not any(problems))
+
+
+async def _states(queue: RabbitQueue) -> list[str]:
+    return [each.problem for each in queue.status().bindings]
+
+
+def said(message: Message) -> tuple[Lane, str | None, object, bytes]:
+    """What tells where it came from."""
+    return message.lane, message.source, message.kind, message.body
+
+
+async def test_an_exchange_that_comes_later(at_work: tuple[RabbitQueue, Inbox], others: Others) -> None:
+    """Nothing else waits for it; it is told once, with what to do, and bound soon after it is there."""
+    queue, inbox = at_work
+    await until(lambda: _states(queue), any)
+    with capture_logs() as logs:
+        assert queue.status().consuming
+        assert queue.status().problem is None
+        (state,) = (each for each in queue.status().bindings if each.problem)
+        assert state.binding.exchange == others.named("context")
+        assert "does not exist" in str(state)
+        assert "durable fanout" in state.advice
+        await asyncio.sleep(0.5)  # it is tried meanwhile
+        await others.exchange("context")
+        await bound(queue)
+    told = [(each["event"], each["source"]) for each in logs if each["event"].startswith("source_")]
+    assert told == [("source_bound", "duende")]
+    await others.publish("context", b"late")
+    assert said(await inbox.next()) == (Lane.EVENTS, "duende", None, b"late")
+    await queue.close()
+
+
+async def test_the_queue_says_the_source(at_work: tuple[RabbitQueue, Inbox], others: Others) -> None:
+    """Through a child exchange, an alternate one, and one topic that two sources bind: each once, with its source."""
+    queue, inbox = at_work
+    parent = await others.exchange("context")
+    child = await others.exchange("child")
+    await parent.bind(child)
+    await others.exchange("front", "direct", **{"alternate-exchange": parent.name})
+    await bound(queue)
+    await others.publish("child", b"derived")
+    await others.publish("front", b"unroutable", "nowhere")
+    assert {said(each)[1:] for each in await inbox.some(2)} == {
+        ("duende", None, b"derived"),
+        ("duende", None, b"unroutable"),
+    }
+    await others.publish("topic", b"both", "KK.demo.LOGOUT")
+    await others.publish("topic", b"one", "KK.demo.LOGIN")
+    came = sorted(((message.source, message.body) for message in await inbox.some(3)), key=str)
+    assert came == [("kc", b"both"), ("twin", b"both"), ("twin", b"one")]
+    assert inbox.empty()
+
+
+async def test_what_claims_to_be_something_else(
+    at_work: tuple[RabbitQueue, Inbox], others: Others, bare_prefix: str
+) -> None:
+    """Whatever headers and `type` say, it is that source's; past all exchanges it is marked, and redelivered too."""
+    queue, inbox = at_work
+    await others.exchange("context")
+    await bound(queue)
+    forged = {
+        "x-first-death-queue": f"{bare_prefix}.source.kc",
+        "x-first-death-exchange": "",
+        "x-first-death-reason": "expired",
+        "source": "kc",
+        "x-death": [{"queue": f"{bare_prefix}.delay.1s", "reason": "expired", "exchange": "", "count": 1}],
+    }
+    await others.publish("context", b"forged", type="notifier.event", headers=forged)
+    message = await inbox.next()
+    assert (said(message), message.unrouted) == ((Lane.EVENTS, "duende", None, b"forged"), False)
+    own = f"{bare_prefix}.source.duende"
+    await others.publish("", b"past", own, type="notifier.sourced", headers=forged)
+    message = await inbox.next()
+    assert (said(message), message.unrouted) == ((Lane.EVENTS, "duende", None, b"past"), True)
+
+
+async def test_losing_one_queue_forgets_no_other(
+    at_work: tuple[RabbitQueue, Inbox], others: Others, amqp_url: str, bare_prefix: str
+) -> None:
+    """A source's queue that is deleted comes back with its bindings; only that source's messages are forgotten."""
+    queue, inbox = at_work
+    await others.exchange("context")
+    await bound(queue)
+    await others.channel.queue_delete(f"{bare_prefix}.source.kc")
+    await until(lambda: _value(inbox.lost_sources), lambda lost: lost == ["kc"])
+    assert inbox.lost_lanes == []
+
+    async def arrives() -> bool:
+        await others.publish("topic", b"again", "KK.demo.LOGOUT", message_id="again")
+        came = await inbox.some(1)
+        while not inbox.empty():
+            came.append(await inbox.next())
+        return any(each.source == "kc" for each in came)
+
+    await until(arrives, bool)
+    await others.channel.queue_delete(f"{bare_prefix}.events")
+    await until(lambda: _value(inbox.lost_lanes), lambda lost: lost == [Lane.EVENTS])
+    assert inbox.lost_sources == ["kc"]
+
+
+async def _value(value: Any) -> Any:
+    return value
+
+
+async def test_a_binding_that_somebody_takes_away(at_work: tuple[RabbitQueue, Inbox], others: Others) -> None:
+    """An exchange that is deleted and made anew is bound again without a word from the broker."""
+    queue, inbox = at_work
+    made = await others.exchange("context")
+    await bound(queue)
+    await others.channel.exchange_delete(made.name)
+    await until(lambda: _states(queue), any)
+    await others.exchange("context")
+    await bound(queue)
+    await others.publish("context", b"anew")
+    assert (await inbox.next()).body == b"anew"
+
+
+async def test_the_topology_has_them(amqp_url: str, bare_prefix: str, others: Others) -> None:
+    """Declared, surveyed, counted and deleted like `events`; exchanges of others are looked at and left alone."""
+    bindings = (
+        Binding(source="duende", exchange=others.named("context")),
+        Binding(source="duende", exchange=GENERIC),
+        Binding(source="kc", exchange=others.named("missing"), routing_key="KK.#"),
+    )
+    options = rabbit_options(amqp_url, bare_prefix, bindings=bindings)
+    await others.exchange("context")
+    underlay: Any = await others.channel.get_underlay_channel()
+    await underlay.rpc(Declare(exchange=GENERIC, exchange_type="fanout"))
+    problems = ["", "", "it does not exist"]
+    assert [each.problem for each in await declare_topology(options, Settling(seconds=0))] == problems
+    by_name = {each.name: each for each in await survey_topology(options)}
+    assert by_name[f"{bare_prefix}.source.duende"].arguments == by_name[f"{bare_prefix}.retries"].arguments
+    await others.publish("context", b"{}")
+    queue = RabbitQueue(options)
+    await queue.open()
+    await asyncio.wait_for(queue.ready(), PATIENCE)
+    await ready(queue, "source.duende", 1)
+    await queue.close()
+    assert [each.problem for each in await survey_bindings(options)] == problems
+    state = await examine_broker(options)
+    assert [each.problem for each in state.bindings] == problems
+    assert state.missing == ()
+    lost = await delete_topology(options)
+    assert lost[f"{bare_prefix}.source.duende"] == 1
+    assert [each.problem for each in await survey_bindings(options)] == problems  # theirs are left alone
+    await underlay.rpc(Delete(exchange=GENERIC))
+
+
+async def test_what_the_broker_gives_up_names_the_source(amqp_url: str, bare_prefix: str, others: Others) -> None:
+    """A context that expired unread is a dead letter of its source, whatever its publisher made up."""
+    binding = Binding(source="duende", exchange=others.named("context"))
+    options = rabbit_options(amqp_url, bare_prefix, bindings=(binding,))
+    await others.exchange("context")
+    await declare_topology(options, Settling(seconds=0))
+    forged = [{"queue": f"{bare_prefix}.source.kc", "reason": "expired", "exchange": "", "count": 3}]
+    headers: Any = {"x-first-death-queue": f"{bare_prefix}.source.kc", "x-death": forged}
+    await others.publish("context", b"{}", expiration=0.05, headers=headers)
+    queue = RabbitQueue(options)
+    await queue.open()
+    await asyncio.wait_for(queue.ready(), PATIENCE)
+    await ready(queue, DEAD, 1)
+    async with queue.dead_letters().visit(lambda message: FoundLetter(message=message, summary=None)) as visit:
+        (found,) = await visit.page()
+    assert (found.message.source, found.message.kind, found.message.unrouted) == ("duende", None, False)
+    await queue.close()
