@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +30,10 @@ from notifier.operations.doctor_clients import Server, examine_server, judge_reg
 from notifier.operations.doctor_issuers import IssuerCase, examine_issuer
 from notifier.operations.doctor_queue import examine_queue
 from notifier.operations.doctor_self import AREAS, judge_certificate, judge_hooks
+from notifier.operations.doctor_transmitters import examine_transmitter
 from notifier.pipeline.back_channel import BackChannel
-from notifier.settings.source_settings import bindings_of
+from notifier.settings.policies import TlsSettings
+from notifier.settings.source_settings import SetSettings, bindings_of
 
 ISSUER_WITHIN = 10.0  # seconds for each of the two documents of an issuer
 BROKER_WITHIN = 60.0  # each host of a cluster has 10 s to connect
@@ -101,6 +103,9 @@ class _Checks:
             yield self._queue(where, BROKER_WITHIN)
         for iss in self._settings.issuers:
             yield self._issuer(iss)
+        for name, source in self._settings.sources.items():
+            if source.http is not None and source.http.set is not None:
+                yield self._transmitter(name, source.http.set)
         yield from map(self._server, servers_of(self._clients))
 
     def canary(self, client_id: str, iss: str | None) -> Check:
@@ -137,18 +142,27 @@ class _Checks:
                 client.token.alg for client in self._clients if client.iss == iss and client.backchannel_logout_uri
             ),
         )
-        egress = issuer_egress(self._settings.template().route.egress)
-        tls = TlsFiles() if settings.tls is None else settings.tls.files()
-
-        async def read(uri: str) -> IssuerDocument | UnreadDocument:
-            return await self.reader.read(uri, egress=egress, tls=tls, within=ISSUER_WITHIN)
-
         return Check(
             area=Area.KEYS,
             subject=iss,
             within=3 * ISSUER_WITHIN,
-            run=lambda: examine_issuer(case, read, time.time),
+            run=lambda: examine_issuer(case, self._read_by(settings.tls), time.time),
         )
+
+    def _transmitter(self, name: str, settings: SetSettings) -> Check:
+        subject = f"sources.{name}.http.set"
+        return Check(
+            area=Area.KEYS,
+            subject=subject,
+            within=2 * ISSUER_WITHIN,
+            run=lambda: examine_transmitter(subject, settings.jwks_uri, self._read_by(settings.tls)),
+        )
+
+    def _read_by(self, tls: TlsSettings | None) -> Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]:
+        """Reads documents that issuers publish, with this TLS."""
+        egress = issuer_egress(self._settings.template().route.egress)
+        files = TlsFiles() if tls is None else tls.files()
+        return lambda uri: self.reader.read(uri, egress=egress, tls=files, within=ISSUER_WITHIN)
 
     def _server(self, server: Server) -> Check:
         return Check(

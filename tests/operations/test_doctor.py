@@ -17,6 +17,7 @@ from notifier.operations.doctor import Area, Check, Finding, Severity, examine, 
 from notifier.operations.doctor_clients import DAY, examine_server, judge_registry, servers_of
 from notifier.operations.doctor_issuers import IssuerCase, examine_issuer
 from notifier.operations.doctor_queue import clock_finding, judge_broker, judge_file
+from notifier.operations.doctor_transmitters import examine_transmitter
 
 ISS = "https://id.example"
 JWKS = f"{ISS}/jwks"
@@ -236,3 +237,29 @@ def test_registrations() -> None:
     assert "asks for subject sid, but the registration sets sub" in told
     assert "is paused" in told
     assert {finding.subject for finding in found} == {"b", "c", "d", "e"}
+
+
+# ── transmitters ──
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        (IssuerDocument(content={"keys": [EC, {"kty": "oct"}]}), ""),
+        (UnreadDocument(text="refused the connection"), "could not be read: refused the connection"),
+        (IssuerDocument(content=[]), "is no JWK Set"),
+        (IssuerDocument(content={"keys": [{**EC, "use": "enc"}, {"kty": "oct"}]}), "no key that verifies signatures"),
+        (IssuerDocument(content={"keys": [EC, {**EC, "d": "AAAA"}]}), "holds a private key"),
+    ],
+    ids=range(5),
+)
+async def test_whether_the_tokens_of_a_source_can_be_verified(
+    document: IssuerDocument | UnreadDocument, expected: str
+) -> None:
+    """Before the first one comes."""
+
+    async def read(_uri: str) -> IssuerDocument | UnreadDocument:
+        return document
+
+    told = bad(await examine_transmitter("sources.kc.http.set", JWKS, read))
+    assert expected in told if expected else not told

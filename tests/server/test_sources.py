@@ -232,6 +232,7 @@ async def test_headers_are_bounded_and_any_bytes_pass(api: Api) -> None:
         ("application/json; charset=utf-8", 202),
         ("application/cloudevents+json", 202),
         ("application/scim+json", 202),
+        ("application/x-ndjson", 202),
         ("text/plain", 415),
         ("application/x-www-form-urlencoded", 415),
         ("application/secevent+jwt", 415),

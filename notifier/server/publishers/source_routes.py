@@ -39,6 +39,7 @@ from notifier.server.publishers.taking import (
 PATH = "/v1/events/{source}"
 SET_KIND = "application/secevent+jwt"
 CHALLENGE = "x-okta-verification-challenge"
+_KINDS = ("application/json", "application/x-ndjson", "application/ndjson", "application/jsonl")  # and any +json
 _LONGEST_KIND = 255  # characters of a media type that AMQP can carry
 _TOLD_EVERY = 60.0  # seconds between two log lines of one source that say the same
 _PROBLEMS = {
@@ -244,7 +245,7 @@ def _unproven() -> Refusal:
 def _check_kind(request: web.Request) -> None:
     """Raises Refusal (415) for what is not JSON by its media type: a form of a web page is none."""
     kind = media_type(request)
-    if not (kind == "application/json" or kind.endswith("+json")) or len(kind) > _LONGEST_KIND:
+    if not (kind in _KINDS or kind.endswith("+json")) or len(kind) > _LONGEST_KIND:
         accepted = "application/json, application/cloudevents+json"
         title = "The body must be application/json, or of a type that ends with +json"
         raise Refusal(problem(415, title, headers={"Accept": accepted}))
