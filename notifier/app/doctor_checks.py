@@ -18,14 +18,16 @@ from notifier.adapters.http.issuer_documents import DocumentReader
 from notifier.adapters.http.probe import Probe
 from notifier.adapters.library_hooks import ADVICE
 from notifier.adapters.queues.rabbitmq.insides import prepare
+from notifier.adapters.registries.answers import ReadNow
 from notifier.adapters.tls.certificates import expiries, presented
 from notifier.app.builders import build_queue
 from notifier.app.ids import new_id
 from notifier.domain.client import TlsFiles
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
+from notifier.domain.printable import counted
 from notifier.domain.published_keys import Signing
 from notifier.operations.canary import CanaryTools, canary_client, send_canary
-from notifier.operations.doctor import Area, Check, Finding, examine, warning
+from notifier.operations.doctor import Area, Check, Finding, examine, failed, ok, warning
 from notifier.operations.doctor_clients import Server, examine_server, judge_registry, servers_of
 from notifier.operations.doctor_issuers import IssuerCase, examine_issuer
 from notifier.operations.doctor_queue import examine_queue
@@ -50,13 +52,13 @@ class DoctorScope:
 
 
 async def examine_installation(
-    loaded: Loaded, scope: DoctorScope, progress: Callable[[int, int], None]
+    loaded: Loaded, sources: ReadNow, scope: DoctorScope, progress: Callable[[int, int], None]
 ) -> list[Finding]:
-    """Run all checks. `progress` gets how many are done, and how many there are.
+    """Run all checks. `progress` gets how many are done, and how many there are. `sources` gave `loaded` its clients.
 
     Raises ConfigurationError if the canary's client does not exist.
     """
-    checks = _Checks(loaded)
+    checks = _Checks(loaded, sources)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(checks.reader.close)
         for each in (checks.probe, checks.transport):
@@ -73,8 +75,9 @@ async def examine_installation(
 class _Checks:
     """The checks of one configuration, and the adapters that they use."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, sources: ReadNow) -> None:
         self._loaded = loaded
+        self._sources = sources
         self._settings = loaded.settings
         self._clients = [client for of_issuer in loaded.registry.clients.values() for client in of_issuer.values()]
         self.reader = DocumentReader()
@@ -87,7 +90,11 @@ class _Checks:
         async def registry() -> Sequence[Finding]:
             return list(judge_registry(self._clients))
 
+        async def registry_sources() -> Sequence[Finding]:
+            return list(self._registry_sources())
+
         yield Check(area=Area.CLIENT, subject="clients", within=FILE_WITHIN, run=registry)
+        yield Check(area=Area.CLIENT, subject="registry sources", within=FILE_WITHIN, run=registry_sources)
         yield Check(area=Area.QUEUE, subject="libraries", within=FILE_WITHIN, run=libraries)
         yield Check(area=Area.KEYS, subject="secrets", within=FILE_WITHIN, run=self._secrets)
         if self._settings.queue.sqlite_file is not None:
@@ -116,6 +123,27 @@ class _Checks:
         return Check(
             area=Area.CANARY, subject=client_id, within=2 * client.timeout, run=lambda: send_canary(client, tools)
         )
+
+    def _registry_sources(self) -> Iterator[Finding]:
+        for layer in self._loaded.layers:
+            if layer.file is not None:
+                continue
+            subject = f"registry source {layer.name}"
+            problem = self._sources.problems.get(layer.name)
+            if problem is not None:
+                yield failed(Area.CLIENT, subject, problem, "workers keep its last good answer; see the runbook")
+            elif layer.name in self._sources.cached:
+                yield ok(Area.CLIENT, subject, f"{counted(len(layer.rows), 'client')} in the cache")
+            elif self._sources.offline:
+                yield ok(Area.CLIENT, subject, "not read, as asked, and not in the cache")
+            elif layer.rows:
+                yield ok(Area.CLIENT, subject, f"{counted(len(layer.rows), 'client')}, read now")
+            else:
+                yield warning(Area.CLIENT, subject, "has no clients", "register them there, or remove the source")
+        for fault in self._loaded.faults:
+            yield warning(Area.CLIENT, fault.path, fault.text, "correct it where the client is registered")
+        for name, text in self._sources.warnings:
+            yield warning(Area.CLIENT, f"registry source {name}", text, "give it no more rights than it needs")
 
     async def _secrets(self) -> Sequence[Finding]:
         found = await asyncio.to_thread(exposed, secrets_of(self._settings, self._loaded.registry))

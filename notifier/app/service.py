@@ -44,7 +44,6 @@ from notifier.operations.dead_letter_audit import DeadLetterAudit
 from notifier.operations.health_observer import HealthObserver
 from notifier.operations.observers import Observers
 from notifier.operations.own_state import OwnState, look_from_worker
-from notifier.operations.registry_refresh import SourceState
 from notifier.operations.reply_observer import Replies
 from notifier.pipeline.attempt import Tools
 from notifier.pipeline.awake import Awake
@@ -159,7 +158,7 @@ class Service:
             loop_lag=lambda: self._self_watch.loop_lag,
             certificates=lambda: self._self_watch.certificates,
             outcomes_dropped=lambda: 0 if self._feed is None else self._feed.dropped,
-            registry_sources=lambda: map(_series, self._registry.refresh.states()),
+            registry_sources=lambda: ((each.name, each.up, each.age) for each in self._registry.refresh.states()),
         )
 
     def health(self) -> ops.Readiness:
@@ -302,7 +301,3 @@ def _spare_the_collector() -> None:
     """Keep long-lived objects out of garbage collection: one collection held the event loop for 64 ms."""
     gc.collect()
     gc.freeze()
-
-
-def _series(state: SourceState) -> tuple[str, bool, float, int]:
-    return state.name, state.up, state.age, state.left_out

@@ -16,6 +16,7 @@ from notifier import __version__
 from notifier.cli import (
     capacity_command,
     check_command,
+    clients_command,
     collect_command,
     dead_letters_command,
     demo_command,
@@ -74,6 +75,7 @@ register(app, check_command.check, check_command.EXAMPLES)
 register(app, doctor_command.doctor, doctor_command.EXAMPLES)
 register(app, explain_command.explain, explain_command.EXAMPLES)
 register(app, schema_command.schema, schema_command.EXAMPLES)
+app.add_typer(clients_command.app, name="clients")
 app.add_typer(keys_command.app, name="keys")
 app.add_typer(topology_command.app, name="topology")
 register(app, status_command.status, status_command.EXAMPLES)

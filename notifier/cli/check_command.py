@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from notifier.cli.command_options import Config, Json, load_whole
+import typer
+
+from notifier.cli.command_options import Config, Json, load_whole, quiet_logs, refuse
 from notifier.cli.output import say
+from notifier.domain.errors import Mistake
 from notifier.domain.printable import counted, json_text
 
 if TYPE_CHECKING:
     from notifier.adapters.configuration.live_configuration import Loaded
+    from notifier.adapters.registries.answers import ReadNow
 
 EXAMPLES = (
     ("every mistake at once, or a summary", "notifier check -c /etc/notifier/notifier.yaml"),
     ("before a roll-out: exit status 2 if there is a mistake", "notifier check -c new.yaml && cp new.yaml live.yaml"),
+    ("without asking databases and servers for clients", "notifier check -c n.yaml --offline"),
     ("the mistakes for a script", "notifier check -c n.yaml --json | jq -r '.mistakes[].path'"),
 )
 
 
-def check(config: Config = None, as_json: Json = False) -> None:
+def check(
+    config: Config = None,
+    offline: Annotated[
+        bool,
+        typer.Option("--offline", help="Connect to nothing: take registry sources from the cache, if there is one."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """List every mistake of a configuration, or sum it up if there is none.
 
     It reads the configuration, the clients, keys, tokens and secrets, and the certificates of the queue and the API, as
-    `run` does, even if some of it is wrong. It connects to nothing. If all is well, it shows the issuers with their
-    keys, the clients, the queue and the listeners. It warns of secrets that others may read, and of settings that no
+    `run` does, even if some of it is wrong. It reads each registry source, and connects to nothing else (`notifier
+    doctor` does). A source that cannot be read is a mistake. If all is well, it shows the issuers with their keys, the
+    clients, the queue and the listeners. It warns of secrets that others may read, and of settings that no
     longer have an effect.
     """
-    summary = _summary(load_whole(config, as_json=as_json, starting=True))
+    from notifier.adapters.registries.answers import ReadNow
+
+    quiet_logs()
+    sources = ReadNow(offline=offline)
+    loaded = load_whole(config, as_json=as_json, starting=True, answer_of=sources)
+    if sources.problems:
+        refuse([Mistake(f"registry source {name}", text) for name, text in sources.problems.items()], as_json=as_json)
+    summary = _summary(loaded, sources)
     say(json_text({"mistakes": [], **summary}, indent=2) if as_json else _in_words(summary))
 
 
-def _summary(loaded: Loaded) -> dict[str, Any]:
+def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
     from notifier.adapters.configuration.secret_files import exposed, secrets_of
     from notifier.cli.queue_access import shown_urls
 
@@ -50,7 +70,12 @@ def _summary(loaded: Loaded) -> dict[str, Any]:
             {"path": each.setting, "text": f"{each.text}: {each.advice}"}
             for each in exposed(secrets_of(settings, registry))
         ]
-        + [{"path": each.path, "text": each.text} for each in loaded.warnings],
+        + [{"path": each.path, "text": each.text} for each in (*loaded.warnings, *loaded.faults)]
+        + [{"path": f"registry source {name}", "text": text} for name, text in sources.warnings],
+        "registry": [
+            {"source": layer.name, "clients": len(layer.rows), "cached": layer.name in sources.cached}
+            for layer in loaded.layers
+        ],
         "queue": {"url": shown_urls(settings.queue), "prefix": settings.queue.prefix},
         "listeners": {
             "ops": str(settings.ops.listen),
@@ -71,6 +96,9 @@ def _in_words(summary: dict[str, Any]) -> str:
         ]
         aside = f" ({'; '.join(notes)})" if notes else ""
         lines.append(f"  {counted(issuer['clients'], 'client')}{aside}")
+    for source in summary["registry"]:
+        aside = " (from the cache)" if source["cached"] else ""
+        lines.append(f"registry source {source['source']}: {counted(source['clients'], 'client')}{aside}")
     lines.append(f"queue {', '.join(summary['queue']['url'])}")
     lines += [f"{name} listens on {where}" for name, where in summary["listeners"].items() if where is not None]
     return "\n".join(lines)

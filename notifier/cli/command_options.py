@@ -2,19 +2,20 @@
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.markup import escape
 
 from notifier.cli.output import say
-from notifier.domain.errors import ConfigurationError
+from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
     from notifier.adapters.configuration.live_configuration import Loaded
+    from notifier.adapters.registries.clients_file import AnswerOf
 
 Config = Annotated[
     Path | None,
@@ -56,15 +57,22 @@ def quiet_logs(lowest: str = "critical") -> None:
     logs.configure(level if level in ("debug", "info", "warning", "error") else lowest)
 
 
-def load_whole(config: Path | None, *, as_json: bool, starting: bool = False) -> "Loaded":
+def load_whole(
+    config: Path | None, *, as_json: bool, answer_of: "AnswerOf", starting: bool = False, keep_rows: bool = False
+) -> "Loaded":
     """Load all that a worker loads. Raises ConfigurationError; with `as_json` it prints the mistakes and exits."""
     from notifier.adapters.configuration.live_configuration import load
 
     try:
-        return load(config, os.environ, starting=starting)
+        return load(config, os.environ, starting=starting, answer_of=answer_of, keep_rows=keep_rows)
     except ConfigurationError as error:
-        if not as_json:
-            raise
-        mistakes = [{"path": mistake.path, "text": mistake.text} for mistake in error.mistakes]
-        say(json_text({"mistakes": mistakes}, indent=2))
-        raise typer.Exit(2) from None
+        refuse(error.mistakes, as_json=as_json)
+
+
+def refuse(mistakes: Sequence[Mistake], *, as_json: bool) -> NoReturn:
+    """Raise ConfigurationError; with `as_json` print the mistakes and exit."""
+    if not as_json:
+        raise ConfigurationError(mistakes)
+    told = [{"path": mistake.path, "text": mistake.text} for mistake in mistakes]
+    say(json_text({"mistakes": told}, indent=2))
+    raise typer.Exit(2)

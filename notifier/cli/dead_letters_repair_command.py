@@ -140,6 +140,7 @@ def _check_chosen(chosen: LetterFilter, *, everything: bool) -> None:
 
 def _rules(config: Path | None, settings: QueueSettings, *, end_newer_sessions: bool) -> ReplayRules:
     from notifier.adapters.configuration.config_file import load_settings
+    from notifier.adapters.registries.answers import ReadNow
     from notifier.adapters.registries.clients_file import load_registry
     from notifier.app.ids import new_id
     from notifier.domain.errors import ConfigurationError
@@ -148,7 +149,7 @@ def _rules(config: Path | None, settings: QueueSettings, *, end_newer_sessions: 
     registry = None
     if config is not None:
         try:
-            registry = load_registry(load_settings(config, os.environ))
+            registry = load_registry(load_settings(config, os.environ), ReadNow())
         except ConfigurationError:
             text = f"a delivery without sid counts as too old after {SUB_ONLY_MAX_AGE:g} s"
             say(f"notifier: the registry of clients cannot be read; {text}", err=True)

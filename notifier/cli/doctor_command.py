@@ -45,13 +45,14 @@ def doctor(
     """Check everything that a logout depends on, and say what to do about each problem.
 
     The queue: connection, permissions, topology, version, alarms. Each issuer: its published keys against ours, its
-    metadata, its clock. Each client: host name, egress rules, connection, certificate, preset. The doctor ends no
-    session, and sends clients nothing without --canary.
+    metadata, its clock. Each registry source: whether it can be read. Each client: host name, egress rules, connection,
+    certificate, preset. The doctor ends no session, and sends clients nothing without --canary.
 
     The exit status is 1 if a check fails (warnings do not count), and 2 if the configuration has mistakes.
     """
     import uvloop
 
+    from notifier.adapters.registries.answers import ReadNow
     from notifier.app.doctor_checks import DoctorScope, examine_installation
     from notifier.cli.screen import progress_of
     from notifier.operations.doctor import Severity
@@ -59,10 +60,11 @@ def doctor(
     if offline and canary is not None:
         raise typer.BadParameter("a canary needs the network; leave --offline out", param_hint="--canary")
     quiet_logs()
-    loaded = load_whole(config, as_json=as_json)
+    sources = ReadNow(offline=offline)
+    loaded = load_whole(config, as_json=as_json, answer_of=sources)
     scope = DoctorScope(offline=offline, canary=canary, canary_issuer=issuer)
     with progress_of("looking", plain=False) as progress:
-        found = uvloop.run(examine_installation(loaded, scope, progress))
+        found = uvloop.run(examine_installation(loaded, sources, scope, progress))
     if as_json:
         say(json_text(list(map(asdict, found)), indent=2))
     else:

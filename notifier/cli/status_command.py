@@ -155,6 +155,12 @@ def _workers(status: ServiceStatus) -> str:
     for worker in status.workers:
         life = "draining" if worker.draining else f"up {_span(status.at - worker.since)}"
         lines.append(f"  {worker.worker}  {worker.version}  {life}, {worker.in_flight:,} in flight")
+        for source in worker.registry:
+            if not source.up:
+                age = _span(source.age)
+                lines.append(
+                    f"    registry source {source.name}: {source.problem or 'not read yet'} (last good {age} ago)"
+                )
     return "\n".join(lines)
 
 

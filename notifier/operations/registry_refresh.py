@@ -26,8 +26,8 @@ class Reading(Protocol):
     async def read(self, last: Answer | None) -> Answer:
         """Return what the source holds; `rows` is that of `last` if no row has changed. Raises SourceFault."""
 
-    async def save(self, answer: Answer) -> None:
-        """Keep the answer for the next start. Never raises."""
+    async def settle(self, answer: Answer, replaced: Answer | None) -> None:
+        """Keep the answer for the next start, and free the one that it replaces. Never raises."""
 
 
 Take = Callable[[str, Answer, bool], Awaitable[str | None]]
@@ -48,17 +48,13 @@ class RefreshedSource:
 
 @frozen
 class SourceState:
-    """How a source fares. `age`: seconds since it last confirmed what is in force, or since it has been asked in vain.
-
-    `left_out`: clients that it has and that its reader cannot use.
-    """
+    """How a source fares. `age`: seconds since it last confirmed what is in force; without an answer, since asked."""
 
     name: str
     kind: str
     up: bool
     age: float
     clients: int = 0
-    left_out: int = 0
     problem: str | None = None
 
 
@@ -162,7 +158,6 @@ class RegistryRefresh:
                 up=kept.problem is None and kept.last is not None,
                 age=max(0.0, now - (kept.since if kept.last is None else kept.last.at)),
                 clients=0 if kept.last is None else len(kept.last.rows),
-                left_out=0 if kept.last is None else len(kept.last.faults),
                 problem=kept.problem,
             )
             for kept in self._kept.values()
@@ -217,7 +212,8 @@ class RegistryRefresh:
                 refusal = await self._take(source.name, answer, insisted)
                 if refusal is not None:
                     return refusal
-                await source.reading.save(answer)
+                replaced, kept.last = kept.last, answer
+                await source.reading.settle(answer, replaced)
                 self._log.info("registry_refreshed", source=source.name, clients=len(answer.rows))
         except SourceFault as fault:
             return str(fault)

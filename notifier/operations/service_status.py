@@ -6,7 +6,7 @@ Each worker answers with its own state (`WorkerState`), as a document with a ver
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -295,6 +295,7 @@ def _worker(worker: WorkerState) -> dict[str, object]:
         "in_flight": worker.in_flight,
         "rates": dict(worker.rates),
         "replies_dropped": worker.replies_dropped,
+        "registry": [asdict(source) for source in worker.registry],
     }
 
 

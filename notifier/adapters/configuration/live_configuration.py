@@ -19,8 +19,8 @@ from notifier.adapters.configuration.file_watch import Stamp, stamps_of
 from notifier.adapters.configuration.source_secrets import read_source_secrets
 from notifier.adapters.configuration.tokens_file import load_tokens
 from notifier.adapters.registries.answers import HeldAnswers
-from notifier.adapters.registries.clients_file import AnswerOf, answered, read_registry, relay, unanswered
-from notifier.adapters.registries.layers import Key, Layer, Made, Needs, keys_of
+from notifier.adapters.registries.clients_file import AnswerOf, answered, no_collections, read_registry, unanswered
+from notifier.adapters.registries.layers import Layer, Needs, keys_of, lay_again
 from notifier.adapters.signers.key_files import KeySource, examine_keys
 from notifier.adapters.signers.key_ring import KeyRing
 from notifier.adapters.telemetry.audit import write_audit
@@ -51,7 +51,7 @@ class Loaded:
     """Everything that was read at one time. `stamps` were taken before the files were read.
 
     `warnings`: settings that are accepted and have no effect. `faults`: clients that a registry source has and that
-    cannot be used. `needs`, `layers` and `made` serve a refresh of a registry source; if there is none, no layers.
+    cannot be used. `needs` and `layers` serve a refresh of a registry source; if there is none, there are no layers.
     `source_secrets` prove the senders of sources, by name.
     """
 
@@ -64,7 +64,6 @@ class Loaded:
     faults: tuple[Mistake, ...] = ()
     needs: Needs
     layers: Sequence[Layer] = ()
-    made: Mapping[Key, Made] = field(default_factory=dict)
     source_secrets: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
 
     def log_warnings(self) -> None:
@@ -93,12 +92,13 @@ def load(
     *,
     starting: bool = False,
     answer_of: AnswerOf = unanswered,
+    keep_rows: bool = False,
 ) -> Loaded:
     """Read everything. Raises ConfigurationError with every mistake of every file.
 
     What depends on a wrong part is not judged. Adds each file that is named to `named`, even if it raises an error.
     `starting`: also check what a worker reads once, at its start. `answer_of` gives the clients of registry sources
-    that are not files.
+    that are not files. `keep_rows`: have `layers` in any case.
     """
     named = set() if named is None else named
     first = {} if path is None else stamps_of((path.absolute(),))
@@ -119,7 +119,7 @@ def load(
         algorithms_of=lambda iss: keys.algorithms_of(iss) if iss in whole else frozenset(Algorithm),
         unsure=unsure,
     )
-    layered, layers = read_registry(needs, named, answer_of)
+    layered, layers = read_registry(needs, named, answer_of, keep_rows=keep_rows)
     stamps = {**stamps_of(named), **stamps}
     mistakes += [*layered.mistakes, *of_keys]
     mistakes += find_unsignable(layered.registry, needs.algorithms_of)
@@ -144,7 +144,7 @@ def load(
         warnings += [Mistake(f"sources.{name}.http", text) for name, of in settings.sources.items() if of.http]
     return Loaded(
         settings=settings, registry=layered.registry, keys=keys, tokens=tokens, stamps=stamps,
-        warnings=tuple(warnings), faults=tuple(layered.faults), needs=needs, layers=layers, made=layered.made,
+        warnings=tuple(warnings), faults=tuple(layered.faults), needs=needs, layers=layers,
         source_secrets=source_secrets,
     )  # fmt: skip
 
@@ -255,7 +255,8 @@ class LiveConfiguration:
         )
         layers = list(now.layers)
         layers[nth] = answered(source, answer)
-        laid = relay(now.needs, layers, now.made, lambda: time.sleep(PAUSE))
+        with no_collections():
+            laid = lay_again(now.needs, now.registry, now.layers, nth, layers[nth], lambda: time.sleep(PAUSE))
         issuers = tuple(now.settings.issuers)
         of_source = {key for layer in (now.layers[nth], layers[nth]) for key, _ in keys_of(layer, issuers)}
         loss = too_much_lost(now.registry, laid.registry, of_source)
@@ -263,9 +264,9 @@ class LiveConfiguration:
             return f"refused: {loss}; if that is right, send SIGHUP, or POST /v1/registry/refresh?accept_loss=true"
         if loss is not None:
             write_audit("registry_loss_accepted", source=name, loss=loss)
-        log_faults([fault for fault in laid.faults if fault not in now.faults])
+        log_faults(new := [fault for fault in laid.faults if fault not in now.faults])
         self.answers.hold(source, answer)
-        self.now = replace(now, registry=laid.registry, layers=layers, made=laid.made, faults=tuple(laid.faults))
+        self.now = replace(now, registry=laid.registry, layers=layers, faults=(*now.faults, *new))
         _free(now)
         return None
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -61,6 +62,40 @@ class HeldAnswers:
                 raise ConfigurationError([Mistake(f"registry source {source.called}", str(fault))]) from None
             self.hold(source, found)
         return found
+
+
+class ReadNow:
+    """Reads each source once, for a command. For one that cannot be read the cache stands in.
+
+    `offline`: read nothing, take the cache alone. `problems`: why a source could not be read, by its name. `warnings`:
+    what is dangerous about a source, as its reader says.
+    """
+
+    def __init__(self, *, offline: bool = False) -> None:
+        self.offline = offline
+        self.problems: dict[str, str] = {}
+        self.warnings: list[tuple[str, str]] = []
+        self.cached: set[str] = set()
+
+    def __call__(self, source: RegistrySourceSettings, folder: Path | None) -> Answer | None:
+        """Return what the source answers. Blocks."""
+        if not self.offline:
+            try:
+                return asyncio.run(self._read(source))
+            except SourceFault as fault:
+                self.problems[source.called] = str(fault)
+        found = Cache(folder).load(source)
+        if found is not None:
+            self.cached.add(source.called)
+        return found
+
+    async def _read(self, source: RegistrySourceSettings) -> Answer:
+        reader = build_reader(source)
+        answer = await reader.read(None)
+        warn: Callable[[], Awaitable[Sequence[str]]] | None = getattr(reader, "warnings", None)
+        if warn is not None:
+            self.warnings += [(source.called, text) for text in await warn()]
+        return answer
 
 
 class Cache:

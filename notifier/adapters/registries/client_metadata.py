@@ -71,10 +71,6 @@ class RegistryBuilder:
             sources=compile_sources(self._settings)[0],
         )
 
-    def keep(self, client: Client) -> None:
-        """Add a client as it was made before."""
-        self._clients[client.iss][client.client_id] = client
-
     def name(self, iss: str, client_id: str, aliases: object) -> None:
         """Note other names of a client."""
         if isinstance(aliases, list):

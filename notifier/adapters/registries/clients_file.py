@@ -1,13 +1,13 @@
 """Reads clients files, and makes the registry of them and of what other registry sources answered."""
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from notifier.adapters.configuration.document_files import read_document
 from notifier.adapters.registries.client_metadata import RegistryBuilder
-from notifier.adapters.registries.layers import Key, Layer, Layered, Made, Needs, lay
+from notifier.adapters.registries.layers import Layer, Layered, Needs, lay
 from notifier.domain.client import Algorithm
 from notifier.domain.client_rows import Answer
 from notifier.domain.errors import ConfigurationError, Mistake
@@ -73,24 +73,20 @@ def load_registry(settings: Settings, answer_of: AnswerOf = unanswered) -> Regis
     return layered.registry
 
 
-def read_registry(needs: Needs, files: set[Path], answer_of: AnswerOf) -> tuple[Layered, Sequence[Layer]]:
+def read_registry(
+    needs: Needs, files: set[Path], answer_of: AnswerOf, *, keep_rows: bool = False
+) -> tuple[Layered, Sequence[Layer]]:
     """The clients that are right, every mistake, fault and warning; and the layers, if a refresh will need them.
 
-    Adds each file that is read or named to `files`.
+    Adds each file that is read or named to `files`. `keep_rows`: return the layers in any case.
     """
     with no_collections():
         layers, mistakes = _read_layers(needs.settings, files, answer_of)
-        if len(layers) == 1 and layers[0].file is not None:
+        if len(layers) == 1 and layers[0].file is not None and not keep_rows:
             laid = _of_one_file(needs, layers.pop())
         else:
-            laid = lay(needs, layers, {})
+            laid = lay(needs, layers)
     return replace(laid, mistakes=[*mistakes, *laid.mistakes]), layers
-
-
-def relay(needs: Needs, layers: Sequence[Layer], last: Mapping[Key, Made], pause: Callable[[], None]) -> Layered:
-    """The registry of these layers, some of which have changed since they made `last`."""
-    with no_collections():
-        return lay(needs, layers, last, pause=pause)
 
 
 def _of_one_file(needs: Needs, layer: Layer) -> Layered:
@@ -104,7 +100,7 @@ def _of_one_file(needs: Needs, layer: Layer) -> Layered:
             raw.setdefault("issuer", layer.issuer)
         builder.add(raw, layer.place(index), context)
         rows[index] = None  # to free all of them at the end would be one long step that holds up the event loop
-    return Layered(registry=builder.registry(), mistakes=builder.mistakes, warnings=builder.warnings, made={})
+    return Layered(registry=builder.registry(), mistakes=builder.mistakes, warnings=builder.warnings)
 
 
 def _read(source: RegistrySourceSettings, files: set[Path]) -> Layer:

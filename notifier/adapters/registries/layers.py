@@ -1,18 +1,19 @@
 """Lays registry sources over one another, member by member, and makes clients of what comes out.
 
 A mistake in a file is a mistake of the configuration. A mistake in what another source says concerns that client alone:
-it is left out of the registry, and the registry says why. A client whose rows are the same objects as at the last time
-is not validated again.
+it is left out of the registry, and the registry says why.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from notifier.adapters.registries.client_metadata import RegistryBuilder
 from notifier.domain.client import Client
 from notifier.domain.client_rows import Row
 from notifier.domain.errors import Mistake
-from notifier.domain.frozen import frozen
+from notifier.domain.frozen import frozen, replace
 from notifier.domain.registry import Registry
 from notifier.domain.registry_checks import AlgorithmsOf, unsignable
 from notifier.settings.service_settings import Settings
@@ -49,25 +50,16 @@ class Layer:
 
 
 @frozen
-class Made:
-    """A client, and the rows that it was made of."""
-
-    rows: tuple[Row, ...]
-    client: Client
-
-
-@frozen
 class Layered:
     """The registry that the layers make. `mistakes` are of files; `faults` are clients that were left out.
 
-    `warnings`: settings without effect. `made`: what the next time need not validate again.
+    `warnings`: settings without effect.
     """
 
     registry: Registry
     mistakes: Sequence[Mistake]
     warnings: Sequence[Mistake]
     faults: Sequence[Mistake] = ()
-    made: Mapping[Key, Made]
 
 
 @frozen
@@ -82,11 +74,59 @@ class Needs:
 _Parts: TypeAlias = list[tuple[int, int]]  # of each layer that has the client: its place, and the row's place in it
 
 
-def lay(
-    needs: Needs, layers: Sequence[Layer], last: Mapping[Key, Made], *, pause: Callable[[], None] = lambda: None
+def lay(needs: Needs, layers: Sequence[Layer], *, pause: Callable[[], None] = lambda: None) -> Layered:
+    """Make the registry. `pause` is called after each part."""
+    return _Laying(needs, layers, pause).made()
+
+
+def lay_again(
+    needs: Needs, old: Registry, layers: Sequence[Layer], nth: int, new: Layer, pause: Callable[[], None]
 ) -> Layered:
-    """Make the registry. `last`: what the same needs made of earlier rows. `pause` is called after each part."""
-    return _Laying(needs, layers, last, pause).made()
+    """Make the registry `old` anew where the layer `new` differs from the one that it replaces.
+
+    Rows that are as they were must be the same objects. The other clients are not looked at.
+    """
+    changed = _changed(layers[nth], new)
+    parts = []
+    for place, layer in enumerate(layers):
+        source = new if place == nth else layer
+        pause()
+        rows = [row for row in source.rows if _client_id(row) in changed]
+        faults = [fault for fault in source.faults if fault.path in changed]
+        parts.append(replace(source, rows=rows, faults=faults))
+    laid = lay(needs, parts, pause=pause)
+    return replace(laid, registry=_patched(old, laid.registry, changed))
+
+
+def _changed(old: Layer, new: Layer) -> set[str]:
+    """The `client_id` of all rows and faults that are in one of the layers only."""
+    before, after = set(map(id, old.rows)), set(map(id, new.rows))
+    changed = {_client_id(row) for row in new.rows if id(row) not in before}
+    changed |= {_client_id(row) for row in old.rows if id(row) not in after}
+    return changed | {fault.path for fault in {*old.faults} ^ {*new.faults}}
+
+
+def _client_id(row: Any) -> str:
+    client_id = row.get("client_id") if isinstance(row, dict) else None
+    return client_id if isinstance(client_id, str) else ""
+
+
+def _patched(old: Registry, part: Registry, changed: set[str]) -> Registry:
+    """The old registry, with the changed clients as they are in `part`."""
+    clients: dict[str, Mapping[str, Client]] = {}
+    faults: dict[str, Mapping[str, str]] = {}
+    aliases: dict[str, Mapping[str, str]] = {}
+    for iss, of_issuer in part.clients.items():
+        kept = dict(old.clients_of(iss))
+        for client_id in changed:
+            kept.pop(client_id, None)
+        kept.update(of_issuer)
+        clients[iss] = MappingProxyType(kept)
+        still = {key: why for key, why in old.faults.get(iss, {}).items() if key not in changed}
+        faults[iss] = still | dict(part.faults.get(iss, {}))
+        named = {alias: name for alias, name in old.aliases.get(iss, {}).items() if name not in changed}
+        aliases[iss] = named | dict(part.aliases.get(iss, {}))
+    return dataclasses.replace(part, clients=MappingProxyType(clients), faults=faults, aliases=aliases)
 
 
 def keys_of(layer: Layer, issuers: Sequence[str]) -> Iterator[tuple[Key, int]]:
@@ -122,29 +162,26 @@ def merged(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 class _Laying:
-    def __init__(
-        self, needs: Needs, layers: Sequence[Layer], last: Mapping[Key, Made], pause: Callable[[], None]
-    ) -> None:
+    def __init__(self, needs: Needs, layers: Sequence[Layer], pause: Callable[[], None]) -> None:
         self._layers = layers
-        self._last = last
         self._pause = pause
         self._algorithms_of = needs.algorithms_of
         self._issuers = tuple(needs.settings.issuers)
         self._scratch = RegistryBuilder(needs.settings, needs.unsure)
         self._builder = RegistryBuilder(needs.settings, needs.unsure)
         self._faults: list[Mistake] = []
-        self._made: dict[Key, Made] = {}
 
     def made(self) -> Layered:
         builder = self._builder
-        for nth, (key, parts) in enumerate(self._gathered().items()):
+        found = self._gathered()
+        for nth, key in enumerate([*found]):
             if nth % PART == PART - 1:
                 self._pause()
-            self._add(key, parts)
+            self._add(key, found.pop(key))  # one by one: to free all of them at the end would hold up the event loop
         self._note_faults()
         return Layered(
             registry=builder.registry(), mistakes=builder.mistakes, warnings=builder.warnings,
-            faults=self._faults, made=self._made,
+            faults=self._faults,
         )  # fmt: skip
 
     def _note_faults(self) -> None:
@@ -215,28 +252,14 @@ class _Laying:
         mistakes.append(Mistake(f"{layer.place(index)}.client_id", text))
 
     def _add(self, key: Key, parts: _Parts) -> None:
-        """Add a client, or keep it as it was made of the same rows."""
-        builder = self._builder
         rows = tuple(self._layers[nth].rows[index] for nth, index in parts)
-        last = self._last.get(key)
-        for row in rows:
-            if "aliases" in row:
-                builder.name(*key, row["aliases"])
-        if last is not None and len(last.rows) == len(rows) and all(map(_same, last.rows, rows)):
-            builder.keep(last.client)
-            self._made[key] = last
-            return
-        self._validate(key, parts, rows)
-
-    def _validate(self, key: Key, parts: _Parts, rows: tuple[Row, ...]) -> None:
         builder = self._builder
         iss, client_id = key
         nth, index = parts[-1]
         of_files = [row for (layer, _), row in zip(parts, rows, strict=True) if self._layers[layer].file is not None]
         context = next((self._layers[n].context for n, _ in reversed(parts) if self._layers[n].file), {})
         whole = {**merged(rows), "issuer": iss}
-        aliases = whole.pop("aliases", None)
-        del aliases
+        builder.name(iss, client_id, whole.pop("aliases", None))
         before = len(builder.mistakes)
         builder.add(whole, place := self._layers[nth].place(index), {**context})
         wrong = builder.mistakes[before:]
@@ -244,7 +267,6 @@ class _Laying:
         if not wrong and client is not None:
             text = None if len(of_files) == len(rows) else self._unsignable(client)
             if text is None:
-                self._made[key] = Made(rows=rows, client=client)
                 return
             wrong, of_files = [Mistake(f"{place}.id_token_signed_response_alg", text)], []
         remote = [each for each in wrong if not _said_by(each, place, of_files)]
@@ -258,10 +280,6 @@ class _Laying:
         if client.backchannel_logout_uri is None or client.token.alg in able:
             return None
         return unsignable(client.token.alg, client.iss, able)
-
-
-def _same(one: object, other: object) -> bool:
-    return one is other
 
 
 def _said_by(mistake: Mistake, place: str, rows: Sequence[Row]) -> bool:

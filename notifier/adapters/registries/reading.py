@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from operator import is_
 
 from notifier.adapters.registries.answers import Cache
+from notifier.adapters.registries.clients_file import no_collections
 from notifier.adapters.registries.readers import ClientsReader
 from notifier.domain.client_rows import Answer, Row, SourceFault
 from notifier.domain.frozen import replace
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 SPARE = 2.0  # seconds beyond the source's own timeout, after which a reading that hangs is given up
-PART, PAUSE = 1000, 0.001  # rows compared at a time, and seconds that the thread rests after them
+PART, PAUSE = 500, 0.001  # rows compared at a time, and seconds that the thread rests after them
 
 
 class SourceReading:
@@ -66,7 +67,8 @@ class SourceReading:
             raise SourceFault(f"did not answer within {self._source.timeout:g} s") from None
 
     def _read(self, last: Answer | None) -> Answer:
-        answer = asyncio.run(self._reader.read(last))
+        with no_collections():
+            answer = asyncio.run(self._reader.read(last))
         if last is None:
             return answer
         rows = last.rows if answer is last else _old_where_equal(last.rows, answer.rows)
@@ -75,15 +77,25 @@ class SourceReading:
             self._cache.confirm(self._source, now)
         return now
 
-    async def save(self, answer: Answer) -> None:
-        """Write the answer to the cache."""
-        await asyncio.to_thread(self._cache.save, self._source, answer)
+    async def settle(self, answer: Answer, replaced: Answer | None) -> None:
+        """Write the answer to the cache, and free the one that it replaces. Never raises."""
+        await asyncio.to_thread(self._settle, answer, None if replaced is None else replaced.rows)
+
+    def _settle(self, answer: Answer, replaced: Sequence[Row] | None) -> None:
+        self._cache.save(self._source, answer)
+        if isinstance(replaced, list) and replaced is not answer.rows:
+            while replaced:  # in parts: to free 100,000 rows in one step would hold up the event loop
+                del replaced[-PART:]
+                time.sleep(0)
 
 
 def _old_where_equal(old: Sequence[Row], new: Sequence[Row]) -> Sequence[Row]:
     """Return the new rows, each that is as it was as the old object; the old sequence if all are, in their order."""
-    known = {_key(row): row for row in old}
     rows = list(new)
+    ours = set(map(id, old))
+    if all(id(row) in ours for row in rows):
+        return old if len(rows) == len(old) and all(map(is_, rows, old)) else rows
+    known = {_key(row): row for row in old}
     for index, row in enumerate(rows):
         if index % PART == PART - 1:
             time.sleep(PAUSE)

@@ -51,7 +51,7 @@ class Sources:
 
     `circuits` gives (iss, client_id, 1 tried now | 2 rests) of the clients that are down, `waiting` (iss, client_id,
     deliveries that wait for it), `signing_keys` (iss, kid, published), `certificates` (what for, file, when the first
-    in it expires in epoch seconds), `registry_sources` (name, up, age in seconds, clients left out).
+    in it expires in epoch seconds), `registry_sources` (name, up, age in seconds).
     """
 
     in_flight: Callable[[], int] = lambda: 0
@@ -65,7 +65,7 @@ class Sources:
     loop_lag: Callable[[], float] = lambda: 0.0
     certificates: Callable[[], Iterable[tuple[str, str, float]]] = tuple
     outcomes_dropped: Callable[[], int] = lambda: 0
-    registry_sources: Callable[[], Iterable[tuple[str, bool, float, int]]] = tuple
+    registry_sources: Callable[[], Iterable[tuple[str, bool, float]]] = tuple
 
 
 class Metrics:
@@ -82,6 +82,7 @@ class Metrics:
         max_clients: int = 500,
         clock: Callable[[], float] = time,
     ) -> None:
+        self._registry = registry
         self._clients = ClientSeries(registry, max_clients)
         self._events = dict.fromkeys(_RESULTS, 0)
         self._undated = 0
@@ -208,7 +209,6 @@ class Metrics:
         for name, text, nth in (
             ("registry_source_up", "0 while a registry source cannot be read, or its answer is refused.", 1),
             ("registry_source_age_seconds", "Since the source last confirmed what is in force.", 2),
-            ("registry_source_left_out", "Clients of the source that cannot be used.", 3),
         ):
             yield _labelled(GaugeMetricFamily, name, text, ("source",), {each[0]: float(each[nth]) for each in states})
         missing = dict.fromkeys((each.binding.source for each in status.bindings), 0)
@@ -216,6 +216,8 @@ class Metrics:
             missing[each.binding.source] += bool(each.problem)
         text = "Exchanges of others to which the source's queue is not bound."
         yield _labelled(GaugeMetricFamily, "source_bindings_missing", text, ("source",), missing)
+        left_out = sum(map(len, self._registry().faults.values()))
+        yield _gauge("registry_clients_left_out", "Clients of registry sources that cannot be used.", left_out)
         published = {(iss, kid): present for iss, kid, present in sources.signing_keys()}
         text = "1 while the issuer's JWKS has the key we sign with."
         yield _labelled(GaugeMetricFamily, "signing_key_published", text, ("iss", "kid"), published)

@@ -1,0 +1,105 @@
+"""Says which registry source each value of a client comes from."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from notifier.adapters.configuration.live_configuration import Loaded
+from notifier.adapters.registries.layers import Key, keys_of
+from notifier.domain.frozen import frozen
+from notifier.domain.presets import PRESETS
+from notifier.settings.clients import ClientMetadata, ClientOptions
+
+_HIDDEN = ("headers", "proxy")  # may hold secrets
+
+
+@frozen
+class Value:
+    """A value that is in force, and what it comes from: a source, `registry.defaults`, a preset or `delivery`."""
+
+    member: str
+    value: object
+    origin: str
+
+
+def sources_of(loaded: Loaded) -> dict[Key, list[tuple[str, Mapping[str, Any]]]]:
+    """The rows of each client with the names of their sources, in the order of the layers."""
+    issuers = tuple(loaded.settings.issuers)
+    found: dict[Key, list[tuple[str, Mapping[str, Any]]]] = {}
+    for layer in loaded.layers:
+        name = layer.name if layer.file is None else f"{layer.name} ({layer.file})"
+        named = set()
+        for key, index in keys_of(layer, issuers):
+            found.setdefault(key, []).append((name, layer.rows[index]))
+            named.add(index)
+        for index, row in enumerate(layer.rows):  # settings of a client at any issuer
+            if index not in named and isinstance(row, Mapping):
+                for key, parts in found.items():
+                    if key[1] == row.get("client_id") and row.get("issuer") is None:
+                        parts.append((name, row))
+    return found
+
+
+def values_of(loaded: Loaded, key: Key, parts: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Value]:
+    """Each value of the client, in the order in which the members are documented."""
+    given: dict[str, Value] = {}
+    for name, row in parts:
+        given |= {each.member: each for each in _said(row, name)}
+    options = loaded.settings.registry.defaults.get(key[0])
+    if options is not None:
+        for name in options.model_fields_set:
+            member = f"notifier.{name}"
+            given.setdefault(
+                member, Value(member=member, value=_shown(name, getattr(options, name)), origin="registry.defaults")
+            )
+    client = loaded.registry.clients_of(key[0]).get(key[1])
+    preset = None if client is None or client.preset is None else PRESETS.get(client.preset)
+    for name in ("typ", "subject"):
+        if preset is not None and getattr(preset, name) is not None:
+            member = f"notifier.{name}"
+            given.setdefault(
+                member,
+                Value(member=member, value=getattr(preset, name), origin=f"preset {client.preset}" if client else ""),
+            )
+    for member, value in _defaults(client).items():
+        given.setdefault(member, Value(member=member, value=value, origin="default"))
+    order = {name: nth for nth, name in enumerate(_members())}
+    return sorted(given.values(), key=lambda each: order.get(each.member, len(order)))
+
+
+def _said(row: Mapping[str, Any], name: str) -> Iterator[Value]:
+    for member, value in row.items():
+        if member == "notifier" and isinstance(value, Mapping):
+            for option, setting in value.items():
+                yield Value(member=f"notifier.{option}", value=_shown(option, setting), origin=name)
+        elif member in ClientMetadata.model_fields and member != "notifier":
+            yield Value(member=member, value=value, origin=name)
+
+
+def _shown(option: str, value: object) -> object:
+    return "(not shown)" if option in _HIDDEN and value is not None else value
+
+
+def _members() -> Iterator[str]:
+    for name in ClientMetadata.model_fields:
+        if name == "notifier":
+            yield from (f"notifier.{option}" for option in ClientOptions.model_fields)
+        else:
+            yield name
+
+
+def _defaults(client: Any) -> dict[str, object]:
+    """What is in force where nobody says anything."""
+    if client is None:
+        return {}
+    return {
+        "backchannel_logout_uri": client.backchannel_logout_uri,
+        "backchannel_logout_session_required": client.backchannel_logout_session_required,
+        "id_token_signed_response_alg": client.token.alg.value,
+        "subject_type": "pairwise" if client.pairwise else "public",
+        "notifier.typ": client.token.typ or "none",
+        "notifier.subject": client.token.subject.value,
+        "notifier.timeout": client.timeout,
+        "notifier.max_concurrent": client.max_concurrent,
+        "notifier.max_age": client.retry.max_age,
+        "notifier.paused": client.paused,
+    }

@@ -1,0 +1,174 @@
+"""`notifier clients`: which clients are in force, and which registry source each value comes from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from notifier.cli.command_options import Config, Json, in_help, load_whole, quiet_logs, register
+from notifier.cli.output import say
+from notifier.domain.printable import counted, json_text, printable
+
+if TYPE_CHECKING:
+    from notifier.adapters.configuration.live_configuration import Loaded
+    from notifier.adapters.registries.answers import ReadNow
+
+LIST_EXAMPLES = (
+    ("every client with its address and its sources", "notifier clients list -c n.yaml"),
+    ("what one registry source has", "notifier clients list -c n.yaml --source kc"),
+    (
+        "clients that nobody can tell, for a script",
+        "notifier clients list -c n.yaml --json | jq -r '.clients[] | select(.backchannel_logout_uri|not).client_id'",
+    ),
+)
+SHOW_EXAMPLES = (
+    ("everything about one client, and where each value comes from", "notifier clients show -c n.yaml shop"),
+    ("the same for a script", "notifier clients show -c n.yaml shop --json | jq -r '.[0].values'"),
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Show the clients that are in force, and where each value of them comes from.",
+    epilog=in_help((LIST_EXAMPLES[0], SHOW_EXAMPLES[0])),
+)
+
+Source = Annotated[str | None, typer.Option(help="Only clients of this registry source.", show_default=False)]
+IssuerOption = Annotated[str | None, typer.Option("--issuer", help="Only clients of this issuer.", show_default=False)]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Connect to nothing: take registry sources from the cache, if there is one.")
+]
+
+
+def list_(
+    config: Config = None,
+    source: Source = None,
+    issuer: IssuerOption = None,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """List the clients with their addresses, and the registry sources that have them.
+
+    The command reads each source as a worker does. For one that cannot be read, it says so and takes the cache, and the
+    exit status is 1. Clients that cannot be used come last, each with the reason.
+    """
+    from notifier.adapters.registries.provenance import sources_of
+
+    loaded, sources = _load(config, offline=offline, as_json=as_json, source=source)
+    rows = []
+    for (iss, client_id), parts in sources_of(loaded).items():
+        names = [name.partition(" ")[0] for name, _ in parts]
+        client = loaded.registry.clients_of(iss).get(client_id)
+        if client is None or (source is not None and source not in names) or issuer not in (None, iss):
+            continue
+        rows.append(
+            {
+                "issuer": iss,
+                "client_id": client_id,
+                "backchannel_logout_uri": client.backchannel_logout_uri,
+                "paused": client.paused,
+                "sources": names,
+            }
+        )
+    left_out = [{"client": fault.path, "reason": fault.text} for fault in loaded.faults]
+    if as_json:
+        told = {"clients": rows, "left_out": left_out, "problems": sources.problems}
+        say(json_text(told, indent=2))
+    else:
+        _print_list(rows, left_out)
+    raise typer.Exit(1 if sources.problems else 0)
+
+
+def show(
+    client_id: Annotated[str, typer.Argument(metavar="CLIENT_ID", help="The client.", show_default=False)],
+    config: Config = None,
+    issuer: IssuerOption = None,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """Show everything that is in force for a client, and where each value comes from.
+
+    A value comes from a registry source, from `registry.defaults`, from the client's preset, or is a default. Values
+    that may hold secrets are not shown. The exit status is 1 if there is no such client, or if a source cannot be read.
+    """
+    from notifier.adapters.registries.provenance import sources_of, values_of
+
+    loaded, sources = _load(config, offline=offline, as_json=as_json, source=None)
+    found: list[dict[str, Any]] = []
+    for (iss, name), parts in sources_of(loaded).items():
+        if name == client_id and issuer in (None, iss):
+            values = [
+                {"member": each.member, "value": each.value, "from": each.origin}
+                for each in values_of(loaded, (iss, name), parts)
+            ]
+            found.append({"issuer": iss, "client_id": name, "left_out": None, "values": values})
+    for iss, faults in loaded.registry.faults.items():
+        if client_id in faults and issuer in (None, iss):
+            known = next((each for each in found if each["issuer"] == iss), None)
+            if known is None:
+                found.append(known := {"issuer": iss, "client_id": client_id, "values": []})
+            known["left_out"] = faults[client_id]
+    if as_json:
+        say(json_text(found, indent=2))
+    else:
+        _print_clients(found)
+    if not found:
+        say(f"notifier: no registry source has a client {printable(client_id)!r}", err=True)
+    raise typer.Exit(1 if sources.problems or not found else 0)
+
+
+list_.__name__ = "list"
+register(app, list_, LIST_EXAMPLES)
+register(app, show, SHOW_EXAMPLES)
+
+
+def _load(config: Any, *, offline: bool, as_json: bool, source: str | None) -> tuple[Loaded, ReadNow]:
+    from notifier.adapters.registries.answers import ReadNow
+
+    quiet_logs()
+    sources = ReadNow(offline=offline)
+    loaded = load_whole(config, as_json=as_json, answer_of=sources, keep_rows=True)
+    names = [layer.name for layer in loaded.layers]
+    if source is not None and source not in names:
+        text = f"there is no registry source {source!r}; there are {', '.join(names) or 'none'}"
+        raise typer.BadParameter(text, param_hint="--source")
+    for name, text in sources.problems.items():
+        instead = "its cache is shown" if name in sources.cached else "its clients are missing"
+        say(f"notifier: registry source {name} cannot be read: {printable(text)}; {instead}", err=True)
+    return loaded, sources
+
+
+def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> None:
+    from notifier.cli.screen import screen
+    from notifier.cli.screen import table as new_table
+
+    console = screen(width=160)
+    several = len({row["issuer"] for row in rows}) > 1
+    table = new_table("client", *(["issuer"] if several else []), "backchannel_logout_uri", "sources")
+    for row in rows:
+        uri = row["backchannel_logout_uri"] or "– never told"
+        if row["paused"]:
+            uri += " (paused)"
+        table.add_row(row["client_id"], *([row["issuer"]] if several else []), uri, ", ".join(row["sources"]))
+    console.print(table)
+    console.print(counted(len(rows), "client"), highlight=False)
+    for each in left_out:
+        console.print(f"left out: {each['client']}: {each['reason']}", style="yellow", highlight=False, soft_wrap=True)
+
+
+def _print_clients(found: list[dict[str, Any]]) -> None:
+    from notifier.cli.screen import screen
+    from notifier.cli.screen import table as new_table
+
+    console = screen(width=160)
+    for client in found:
+        console.print(f"{client['client_id']} of {client['issuer']}", style="bold", highlight=False)
+        if client["left_out"]:
+            console.print(f"left out: {client['left_out']}", style="yellow", highlight=False, soft_wrap=True)
+        if not client["values"]:
+            continue
+        table = new_table("member", "value", "from")
+        for each in client["values"]:
+            value = each["value"] if isinstance(each["value"], str) else json_text(each["value"])
+            table.add_row(each["member"], value, each["from"])
+        console.print(table)
