@@ -45,7 +45,10 @@ class SourceDoors:
         for name, source in loaded.settings.sources.items():
             proof = self._proof(name, source, loaded, kept)
             if proof is not None:
-                doors[name] = SourceDoor(name=name, proof=proof, answers_okta=source.preset == OKTA)
+                mentioned = loaded.registry.sources[name].mentioned
+                doors[name] = SourceDoor(
+                    name=name, proof=proof, mentioned=mentioned, answers_okta=source.preset == OKTA
+                )
         self._doors, self._seen = doors, loaded
 
     def _proof(

@@ -26,7 +26,11 @@ _PROPERTIES = ("message_id", "timestamp", "user_id", "app_id")
 HEADER_LENGTH = 1024  # characters of a header that is kept
 HEADERS_BYTES = 4096  # of all that are kept, as JSON
 WHICH_BYTES = 1024  # of written places
-_SECRET = re.compile(r"authori[sz]ation|cookie|token|secret|passw|api-?_?key|credential|signature|hmac", re.IGNORECASE)
+_SECRET = re.compile(
+    r"authori[sz]ation|cookie|token|secret|passw|credential|signature|hmac|jwt|client-cert"
+    r"|(api|access|functions|private|shared|subscription)[-_]?key",
+    re.IGNORECASE,
+)
 
 Header: TypeAlias = str | int | float | bool
 Places: TypeAlias = dict[int, tuple[range, ...] | None]

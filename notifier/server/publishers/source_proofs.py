@@ -76,10 +76,14 @@ Proof = HeaderSecret | BodySignature | SignedToken
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceDoor:
-    """A source that takes events over HTTP. `answers_okta`: it answers the verification request of an Okta hook."""
+    """A source that takes events over HTTP. `answers_okta`: it answers the verification request of an Okta hook.
+
+    `mentioned` are words of its expressions, among them the headers that they read.
+    """
 
     name: str
     proof: Proof
+    mentioned: frozenset[str] = frozenset()
     answers_okta: bool = False
 
     @property

@@ -10,7 +10,7 @@ claims are published, never the token.
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -20,10 +20,9 @@ from aiohttp import web
 from notifier.domain.message import Lane, Message, Outgoing
 from notifier.domain.printable import json_text
 from notifier.domain.security_event_token import KeysAway, UnacceptedSet, VerifiedSet
-from notifier.domain.sourced import as_sourced
+from notifier.domain.sourced import as_sourced, kept_headers
 from notifier.server.openapi import AnswerDescription, OperationDescription
 from notifier.server.problem import Refusal, problem
-from notifier.server.publishers.kept_headers import kept_headers
 from notifier.server.publishers.source_proofs import BodySignature, HeaderSecret, SignedToken, SourceDoor
 from notifier.server.publishers.taking import (
     AGAIN,
@@ -41,6 +40,9 @@ SET_KIND = "application/secevent+jwt"
 CHALLENGE = "x-okta-verification-challenge"
 _KINDS = ("application/json", "application/x-ndjson", "application/ndjson", "application/jsonl")  # and any +json
 _LONGEST_KIND = 255  # characters of a media type that AMQP can carry
+_HOP = frozenset(
+    {"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+)  # headers that concern this connection alone
 _TOLD_EVERY = 60.0  # seconds between two log lines of one source that say the same
 _PROBLEMS = {
     400: "The request is malformed, or the token is not accepted.",
@@ -49,7 +51,6 @@ _PROBLEMS = {
     408: "The body did not come in time.",
     413: "The event is too large.",
     415: "The content type is not supported, or the body is compressed.",
-    431: "The headers are too large.",
     503: "The queue is away, or the keys of the token's issuer cannot be read. Send the event again.",
 }
 _SET_ERROR = {
@@ -210,7 +211,7 @@ class SourceRoutes:
             body=body,
             tag=None,
             content_type=kind,
-            headers=kept_headers(request.headers.items(), door.secret_headers),
+            headers=kept_headers(_joined(request.headers.items()), door.secret_headers, door.mentioned),
             timestamp=access.clock(),
             user_id=door.name,
             source=door.name,
@@ -235,6 +236,16 @@ def _reason(answer: str) -> str:
         return str(document.get("title") or f"{document['err']}: {document['description']}")
     except (ValueError, KeyError):
         return answer
+
+
+def _joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The headers by name in lower case. One that is there several times is joined (RFC 9110 §5.2)."""
+    joined: dict[str, str] = {}
+    for raw, value in headers:
+        name, text = raw.lower(), value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        if name not in _HOP:
+            joined[name] = f"{joined[name]}, {text}" if name in joined else text
+    return joined
 
 
 def _unproven() -> Refusal:
