@@ -2,6 +2,9 @@
 
 Keycloak keeps what concerns logout in `attributes`, as texts (`OIDCConfigAttributes`): `"true"` stands for true. It
 shows secrets beside them, so a row is put together of the few members that are needed.
+
+Keycloak itself tells each client that has a back-channel logout URL. So that it stays silent, the address may be in an
+attribute of ours instead.
 """
 
 from collections.abc import Mapping
@@ -16,9 +19,10 @@ from notifier.domain.client_rows import Row
 from notifier.domain.egress import uri_mistake
 from notifier.domain.errors import Mistake
 
-_URL = "backchannel.logout.url"
+_URL, _SESSION = "backchannel.logout.url", "backchannel.logout.session.required"
 _PAIRWISE = "-pairwise-sub-mapper"  # Keycloak's own is oidc-sha256-pairwise-sub-mapper; extensions end alike
 _OURS = "notifier."
+_OWN_URL, _OWN_SESSION = "notifier.backchannel_logout_uri", "notifier.backchannel_logout_session_required"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +58,7 @@ class KeycloakRealm:
 
     def _told(self, row: dict[str, object], client: Mapping[str, Any], told: Mapping[str, Any]) -> Mistake | None:
         """Add how the client is told of a logout, or return why it cannot be."""
-        name, uri = str(row["client_id"]), self._resolved(_text(told.get(_URL)), client)
+        name, uri = str(row["client_id"]), self._resolved(_text(told.get(_OWN_URL)) or _text(told.get(_URL)), client)
         given = _text(told.get("id.token.signed.response.alg"))
         algorithm = self.default_algorithm if given in ("", "any") else given
         if algorithm in tuple(Algorithm):
@@ -75,7 +79,7 @@ class KeycloakRealm:
             ways = ", ".join(Algorithm)
             return Mistake(name, f"its ID tokens are signed with {algorithm[:20]!r}; choose one of {ways} in Keycloak")
         row["backchannel_logout_uri"] = uri
-        row["backchannel_logout_session_required"] = _true(told.get("backchannel.logout.session.required"))
+        row["backchannel_logout_session_required"] = _true(told.get(_OWN_SESSION) or told.get(_SESSION))
         return None
 
     def _add_front_channel(self, row: dict[str, object], client: Mapping[str, Any], told: Mapping[str, Any]) -> None:
@@ -115,7 +119,7 @@ def _settings(told: Mapping[str, Any]) -> dict[str, Any]:
     """notifier's settings: attributes such as `notifier.timeout` and `notifier.retry.base`."""
     found: dict[str, Any] = {}
     for name, value in told.items():
-        if not name.startswith(_OURS) or not _text(value):
+        if not name.startswith(_OURS) or name in (_OWN_URL, _OWN_SESSION) or not _text(value):
             continue
         section = found
         *sections, last = name.removeprefix(_OURS).split(".")

@@ -117,6 +117,21 @@ def test_an_address_that_cannot_be_used_is_a_fault_of_its_client(url: str, root:
             {"id_token_signed_response_alg": "PS256"},
         ),
         ({"frontchannel.logout.url": URL}, {"frontchannelLogout": False}, {"id_token_signed_response_alg": "PS256"}),
+        # an address that Keycloak itself does not know, so that it stays silent
+        (
+            {
+                "notifier.backchannel_logout_uri": "/bc",
+                "notifier.backchannel_logout_session_required": "true",
+                "notifier.timeout": "3s",
+            },
+            {"rootUrl": "https://a.example.com"},
+            {
+                "id_token_signed_response_alg": "PS256",
+                "backchannel_logout_uri": "https://a.example.com/bc",
+                "backchannel_logout_session_required": True,
+                "notifier": {"timeout": "3s"},
+            },
+        ),
         # notifier's own settings
         (
             {

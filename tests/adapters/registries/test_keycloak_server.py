@@ -21,6 +21,8 @@ from tests.adapters.registries.keycloak_realm import MANY, REALM, SECRET, realm
 from tests.keycloak_installation import KeycloakMissing, required
 from tests.keycloak_server import KeycloakServer, keycloak_server
 
+pytestmark = pytest.mark.timeout(900)  # at the first time on a machine Keycloak is got and built, beside other tests
+
 
 @pytest.fixture(scope="module")
 def keycloak() -> Iterator[KeycloakServer]:
