@@ -46,7 +46,7 @@ class HttpListReader:
         """Return all clients; `last` itself if the server says that nothing changed. Raises SourceFault."""
         first = self._settings.url
         headers = {**_ACCEPT, **(self._settings.headers or {})}
-        gathering, seen = Gathering(last), {first}
+        gathering, seen = Gathering(last, unique=True), {first}
         async with web(self._settings.tls, self._timeout, _read) as server:
             at = self._clock()
             answer = await ask(server, first, {**headers, **_conditions(last, first)}, _ADVICE)

@@ -6,7 +6,7 @@ reading has time.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
 from notifier.adapters.registries.web import Web, WebAnswer, place_of
@@ -27,13 +27,19 @@ _TOLD = {
 
 
 async def ask(
-    web: Web, url: str, headers: Mapping[str, str], advice: Advice, *, form: Mapping[str, str] | None = None
+    web: Web,
+    url: str,
+    headers: Mapping[str, str],
+    advice: Advice,
+    *,
+    form: Mapping[str, str] | None = None,
+    expected: Collection[int] = (),
 ) -> WebAnswer:
-    """GET the URL, or POST the form. The answer is 2xx or 304. Raises SourceFault."""
+    """GET the URL, or POST the form. The answer is 2xx, 304, or one of the `expected` statuses. Raises SourceFault."""
     nth = 0
     while True:
         answer = await (web.get(url, headers) if form is None else web.post_form(url, form, headers))
-        if 200 <= answer.status < 300 or answer.status == 304:
+        if 200 <= answer.status < 300 or answer.status == 304 or answer.status in expected:
             return answer
         wait = _wait(answer, nth)
         if wait is None or nth == _TRIES - 1 or wait >= web.left():

@@ -35,6 +35,18 @@ def build_reader(source: RegistrySourceSettings) -> ClientsReader:
             from notifier.adapters.registries.http_list import HttpListReader  # noqa: PLC0415
 
             return HttpListReader(source)
+        case "wso2":
+            from notifier.adapters.registries.wso2 import Wso2Reader  # noqa: PLC0415
+
+            return Wso2Reader(source)
+        case "auth0":
+            from notifier.adapters.registries.auth0 import Auth0Reader  # noqa: PLC0415
+
+            return Auth0Reader(source)
+        case "authentik":
+            from notifier.adapters.registries.authentik import AuthentikReader  # noqa: PLC0415
+
+            return AuthentikReader(source)
         case kind:
             raise NotImplementedError(kind)
 

@@ -75,13 +75,14 @@ class Gathering:
         self._known = {} if last is None else {_key(row): row for row in last.rows}
         self._rows: dict[_Key, Row] = {}
         self._faults: dict[str, Mistake] = {}
-        self._read = 0
+        self.count = 0
 
     def add(self, raw: object) -> None:
-        """Add a client, or note why it cannot be used."""
+        """Add a client, or note why it cannot be used: a `Mistake` says it already."""
         known = self._known_as(raw)
-        row = known if known is not None else clean(raw, f"[{self._read}]")
-        self._read += 1
+        place = f"[{self.count}]"
+        row = raw if isinstance(raw, Mistake) else clean(raw, place) if known is None else known
+        self.count += 1
         if isinstance(row, Mistake):
             self.refuse(row)
             return
@@ -114,8 +115,12 @@ class Gathering:
         """Add many clients, with pauses."""
         for raw in raws:
             self.add(raw)
-            if self._read % PART == 0:
+            if self.count % PART == 0:
                 await asyncio.sleep(PAUSE)
+
+    def names(self) -> frozenset[str]:
+        """The `client_id` of all, also of those that cannot be used."""
+        return frozenset(client_id for client_id, _ in self._rows) | self._faults.keys()
 
     def answer(self, at: float, mark: str | None = None) -> Answer:
         """Return the answer: `last` itself if nothing differs. `at` is epoch seconds."""
