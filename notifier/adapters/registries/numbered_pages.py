@@ -1,7 +1,8 @@
-"""Reads a list whose pages have numbers, while it may change: none that stays in the list is left out.
+"""Reads a list whose pages have numbers, while it may change: none that stays in the list is lost.
 
-A client that is removed meanwhile lets the next page begin one too late. So a reading counts only if it found as many
-clients as the server says there are, or if the one before found the very same, and none came twice.
+A client that is removed meanwhile lets the next page begin one too late, and the one between is in neither. So a
+reading counts at once only if all pages say the same total, as many were found, and none is missing that was there
+before. Else the list is read again, until two readings in a row found the very same.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,7 +13,7 @@ from notifier.domain.client_rows import Answer, SourceFault
 from notifier.domain.frozen import frozen
 
 MOST = 10_000  # pages
-READINGS = 3
+READINGS = 4
 
 
 @frozen
@@ -33,18 +34,24 @@ async def gather_pages(take: TakePage, last: Answer | None) -> Gathering:
     before: frozenset[str] | None = None
     for _ in range(READINGS):
         gathering = Gathering(last)
-        total = await _read(take, gathering)
+        totals = await _read(take, gathering)
         names = gathering.names()
-        if len(names) >= total or (names == before and len(names) == gathering.count):
+        whole = len(set(totals)) == 1 and len(names) >= totals[0]
+        if whole and (len(totals) == 1 or not gathering.misses()):
+            return gathering
+        if names == before and len(names) == gathering.count:
             return gathering
         before = names
     raise SourceFault("its list changes faster than it can be read, or a proxy answers for it with the same page")
 
 
-async def _read(take: TakePage, gathering: Gathering) -> int:
-    for nth in range(MOST):
-        page = await take(nth)
+async def _read(take: TakePage, gathering: Gathering) -> list[int]:
+    """Read all pages. Returns what each says of how many clients there are."""
+    totals: list[int] = []
+    while len(totals) < MOST:
+        page = await take(len(totals))
         await gathering.add_all(page.rows)
+        totals.append(page.total)
         if not page.more:
-            return page.total
+            return totals
     raise SourceFault(f"its list never ends: more than {MOST} pages")

@@ -122,6 +122,11 @@ class Gathering:
         """The `client_id` of all, also of those that cannot be used."""
         return frozenset(client_id for client_id, _ in self._rows) | self._faults.keys()
 
+    def misses(self) -> bool:
+        """True if a client of the last answer is not there."""
+        names = self.names()
+        return any(client_id not in names for client_id, _ in self._known)
+
     def answer(self, at: float, mark: str | None = None) -> Answer:
         """Return the answer: `last` itself if nothing differs. `at` is epoch seconds."""
         rows, faults, last = tuple(self._rows.values()), tuple(self._faults.values()), self._last

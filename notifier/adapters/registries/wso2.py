@@ -6,9 +6,9 @@
 | `GET /api/server/v1/applications/{id}/inbound-protocols/oidc` | its client id, addresses and secret; 404: no OIDC |
 
 The list does not show that an address has changed. So an application is asked at once if it is new or the list says
-something else of it, and else once in `recheck`, the longest unasked first. What was learnt is kept in memory, so that a
-first reading that takes longer than `timeout` goes on at the next. Events of WSO2 name an application by its UUID: that
-is an alias of its client id.
+something else of it, and else once in `recheck`, the longest unasked first. What was learnt is kept in memory, so that
+a first reading that takes longer than `timeout` goes on at the next. Events of WSO2 name an application by its UUID:
+that is an alias of its client id.
 """
 
 import asyncio
@@ -77,6 +77,8 @@ class Wso2Reader:
                 del self._learnt[gone]
             await self._learn(server, headers, listed, self._due(listed, tick))
             self._last_tick = tick
+            if all(isinstance(self._learnt[name].said, Mistake) for name in listed):
+                raise SourceFault("WSO2 answered 500 for each application; see its log")
         gathering = Gathering(last)
         await gathering.add_all(self._learnt[name].said for name in listed if self._learnt[name].said is not None)
         return gathering.answer(at)
@@ -103,10 +105,15 @@ class Wso2Reader:
 
     def _due(self, listed: Mapping[str, Mapping[str, Any]], tick: float) -> list[str]:
         """The applications to ask now."""
-        new = [name for name, said in listed.items() if name not in self._learnt or self._learnt[name].listed != said]
+        new = [name for name, item in listed.items() if self._unsure(name, item)]
         share = ceil(len(listed) * min(1.0, (tick - self._last_tick) / self._settings.recheck))
         known = sorted(listed.keys() - set(new), key=lambda name: self._learnt[name].at)
         return new + known[:share]
+
+    def _unsure(self, name: str, item: Mapping[str, Any]) -> bool:
+        """True if the application is new, changed in the list, or could not be read."""
+        learnt = self._learnt.get(name)
+        return learnt is None or learnt.listed != item or isinstance(learnt.said, Mistake)
 
     async def _learn(
         self, server: Web, headers: Mapping[str, str], listed: Mapping[str, Mapping[str, Any]], due: list[str]

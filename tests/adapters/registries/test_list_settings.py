@@ -1,0 +1,58 @@
+"""Mistakes in the settings of registry sources that are read over HTTP. Each is found at start, with its path."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from notifier.domain.errors import ConfigurationError
+from tests.adapters.registries.registry_sample import ONE, settings
+
+HYDRA = {"admin_url": "http://hydra-admin:4445"}
+AUTH0 = {"url": "https://acme.eu.auth0.com", "client_id": "notifier", "client_secret_file": "key.pem"}
+WSO2 = {"url": "https://is.example.com/t/acme", "username": "reader", "password_file": "key.pem"}
+BASIC = {"Authorization": "Basic cmVhZGVyOmh1bnRlcjI="}
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ({"hydra": HYDRA}, "registry.sources[0]: needs an issuer: Hydra's list of clients does not name it"),
+        ({"issuer": ONE, "hydra": {}}, "registry.sources[0].hydra.admin_url: "),
+        ({"issuer": ONE, "hydra": {"admin_url": "hydra-admin:4445"}}, "hydra.admin_url: must be an absolute URL"),
+        ({"issuer": ONE, "hydra": {"admin_url": "http://h:4445/admin/clients"}}, "must end before /admin/clients"),
+        ({"http": {"url": "https://u:hunter2@id.example.com/"}}, "http.url: must hold no user and password"),
+        ({"http": {"url": "https://x/", "headers": {"Host": "y"}}}, "the header Host belongs to the request itself"),
+        ({"http": {"url": "https://x/", "headers": {"X": {"file": "gone"}}}}, "there is no file"),
+        ({"auth0": {**AUTH0, "url": "https://acme.eu.auth0.com/api/v2/"}}, "auth0.url: must end before /api/v2"),
+        ({"auth0": {**AUTH0, "client_secret_file": "gone"}}, "auth0.client_secret_file: there is no file"),
+        ({"authentik": {"url": "https://a/?x=1", "token_file": "key.pem"}}, "authentik.url: must not have a query"),
+        ({"wso2": {**WSO2, "password_file": None}}, "wso2: username and password_file belong together"),
+        ({"wso2": {**WSO2, "headers": BASIC}}, "wso2: needs username with password_file, or headers with Author"),
+        ({"wso2": {"url": WSO2["url"]}}, "wso2: needs username with password_file, or headers with Authorization"),
+        ({"wso2": {**WSO2, "username": "a:b"}}, "wso2: username must have no colon"),
+        ({"wso2": {**WSO2, "recheck": "0s"}}, "wso2.recheck: must be longer than 0"),
+    ],
+)
+def test_a_mistake_names_its_place_and_the_way_out(source: dict[str, Any], told: str, tmp_path: Path) -> None:
+    """No mistake shows a secret."""
+    with pytest.raises(ConfigurationError) as caught:
+        settings(tmp_path, "[]", registry={"sources": [source]})
+    assert told in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_no_header_is_in_the_repr(tmp_path: Path) -> None:
+    """Headers hold tokens."""
+    (tmp_path / "token").write_text("Bearer hunter2\n")
+    headers = {"Authorization": {"file": "token"}}
+    sources = [
+        {"http": {"url": "https://x/", "headers": headers}},
+        {"issuer": ONE, "hydra": {**HYDRA, "headers": headers}},
+        {"wso2": {"url": WSO2["url"], "headers": headers}},
+    ]
+    read = settings(tmp_path, "[]", registry={"sources": sources})
+    http = read.registry.sources[0].http
+    assert http is not None
+    assert http.headers == {"Authorization": "Bearer hunter2"}
+    assert "hunter2" not in repr(read)
