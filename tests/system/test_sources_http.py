@@ -46,14 +46,14 @@ def ended(sub: str, sid: str) -> bytes:
     return json.dumps({"eventType": "com.okta.event_hook", "eventTime": moment, "data": {"events": events}}).encode()
 
 
-async def test_what_sources_post_ends_sessions_at_clients(tmp_path: Path) -> None:
+async def test_what_sources_post_ends_sessions_at_clients(tmp_path: Path, place: tuple[str, str]) -> None:
     """By each proof. A reload closes a source; its secrets are nowhere in what the worker writes."""
 
     async def jwks(_request: web.BaseRequest) -> web.Response:
         return web.json_response({"keys": [public(key("P-256"))]})
 
     async with Clients() as clients, LoopbackServer(jwks) as transmitter:
-        site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
+        site = Site(tmp_path, *place)
         (tmp_path / "okta").write_text(OKTA_SECRET + "\n")
         (tmp_path / "hook").write_text(HOOK_SECRET)
         token = {"issuer": ISSUER, "jwks_uri": f"{transmitter.base}/certs", "audience": AUDIENCE}
@@ -112,7 +112,7 @@ async def test_what_sources_post_ends_sessions_at_clients(tmp_path: Path) -> Non
         verify_all(clients.hits, site.jwks)
         assert sorted(hit.who for hit in clients.hits) == ["s1", "s2", "s3"]
         written = running.log.encode() + b"".join(
-            await asyncio.to_thread(lambda: [path.read_bytes() for path in tmp_path.glob("queue.db*")])
+            await asyncio.to_thread(lambda: [path.read_bytes() for path in tmp_path.glob("q.db*")])
         )
         for secret in (OKTA_SECRET, HOOK_SECRET, signature, signed(claims).decode().rpartition(".")[2]):
             assert secret.encode() not in written

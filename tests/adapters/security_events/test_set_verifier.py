@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from joserfc.jwk import Key
 
+from notifier.adapters.security_events.set_verifier import LONGEST
 from notifier.adapters.security_events.transmitter_keys import AGAIN, FRESH, UNKNOWN_EVERY
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument
 from notifier.domain.security_event_token import KeysAway, UnacceptedSet, VerifiedSet
@@ -146,8 +147,10 @@ async def test_no_forgery_is_taken() -> None:
         segments(b'{"alg": "ES256", "kid": {"a": 1}}', b"{}", b"x"),
         segments(b'{"alg": "ES256", "x": "%s"}' % (b"y" * 9000), b"{}", b"x"),
         b"[" * 3000 + b".e30.e30",
+        segments(b"[" * 2000, b"{}", b"x"),
+        signed({**CLAIMS, "pad": "x" * LONGEST}),
     ],
-    ids=range(12),
+    ids=range(14),
 )
 async def test_what_is_no_token_is_an_answer_not_an_error(token: bytes) -> None:
     """Whatever a stranger sends."""
