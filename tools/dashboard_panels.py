@@ -51,7 +51,7 @@ def _at_a_glance() -> list[Panel]:
             "Of the last five minutes.", (None, GOOD), (5, SO_SO), (30, BAD),
         ),
         number(
-            "Oldest event that waits", f'max(notifier_queue_oldest_seconds{{{HERE},queue="events"}})', "s",
+            "Oldest event that waits", f'max(notifier_queue_oldest_seconds{{{HERE},queue=~"events|source[.].+"}})', "s",
             "0 when nothing waits.", (None, GOOD), (10, SO_SO), (60, BAD),
         ),
         number(
@@ -132,7 +132,7 @@ def _latency() -> list[Panel]:
 
 
 def _backlog() -> list[Panel]:
-    lanes = 'queue=~"events|bulk|retries"'
+    lanes = 'queue=~"events|bulk|retries|source[.].+"'
     return [
         Panel(
             title="Ready in the queues", kind="lines", text="As the broker says; what workers hold comes on top.",

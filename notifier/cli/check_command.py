@@ -36,8 +36,8 @@ def check(
     It reads the configuration, the clients, keys, tokens and secrets, and the certificates of the queue and the API, as
     `run` does, even if some of it is wrong. It reads each registry source, and connects to nothing else (`notifier
     doctor` does). A source that cannot be read is a mistake. If all is well, it shows the issuers with their keys, the
-    clients, the queue and the listeners. It warns of secrets that others may read, and of settings that no
-    longer have an effect.
+    clients, the queue and the listeners. It warns of secrets that others may read, of settings that no longer
+    have an effect, and of exchanges that belong to the broker.
     """
     from notifier.adapters.registries.answers import ReadNow
 
@@ -53,8 +53,10 @@ def check(
 def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
     from notifier.adapters.configuration.secret_files import exposed, secrets_of
     from notifier.cli.queue_access import shown_urls
+    from notifier.settings.source_settings import open_exchanges
 
     settings, registry = loaded.settings, loaded.registry
+    told = (*loaded.warnings, *loaded.faults, *open_exchanges(settings.sources))
     issuers = {}
     for iss in settings.issuers:
         clients = registry.clients_of(iss).values()
@@ -70,7 +72,7 @@ def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
             {"path": each.setting, "text": f"{each.text}: {each.advice}"}
             for each in exposed(secrets_of(settings, registry))
         ]
-        + [{"path": each.path, "text": each.text} for each in (*loaded.warnings, *loaded.faults)]
+        + [{"path": each.path, "text": each.text} for each in told]
         + [{"path": f"registry source {name}", "text": text} for name, text in sources.warnings],
         "registry": [
             {"source": layer.name, "clients": len(layer.rows), "cached": layer.name in sources.cached}

@@ -3,18 +3,30 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal, Protocol, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from notifier.domain.errors import Mistake
 from notifier.domain.message import Binding
 from notifier.settings.policies import TlsSettings
 from notifier.settings.values import ExistingFile, IssuerId, Section, WebAddress, listed
+
+_OF_BROKER = "amq."
+
+
+def _fits(text: str) -> str:
+    if len(text.encode()) > 255:
+        raise ValueError("is longer than 255 bytes, which is the most that AMQP takes")
+    return text
+
+
+Short = Annotated[str, AfterValidator(_fits)]
 
 
 class BindSettings(Section):
     """An exchange of somebody else. The source's queue is bound to it."""
 
-    exchange: str = Field(min_length=1, max_length=255, description="Its name.")
-    routing_key: str = Field(
+    exchange: Short = Field(min_length=1, max_length=255, description="Its name.")
+    routing_key: Short = Field(
         "#", max_length=255, description="The routing key, or a pattern if it is a topic exchange."
     )
 
@@ -38,6 +50,20 @@ def bindings_of(sources: Mapping[str, Bound]) -> tuple[Binding, ...]:
         for bind in source.bind
     )
     return tuple(dict.fromkeys(found))
+
+
+def open_exchanges(sources: Mapping[str, Bound]) -> list[Mistake]:
+    """The bindings to exchanges that the broker itself makes, and that belong to nobody."""
+    return [
+        Mistake(
+            f"sources.{name}.bind[{nth}]",
+            f"whoever may write to {bind.exchange}, an exchange of the broker's own, may sign people out: let few "
+            "write to it, or have the server publish to an exchange of its own",
+        )
+        for name, source in sources.items()
+        for nth, bind in enumerate(source.bind)
+        if bind.exchange.startswith(_OF_BROKER)
+    ]
 
 
 class HmacSettings(Section):

@@ -35,6 +35,7 @@ from notifier.domain.registry import Registry
 from notifier.domain.registry_checks import find_unsignable, too_much_lost
 from notifier.settings.policies import NO_EFFECT
 from notifier.settings.service_settings import KeySettings, Settings
+from notifier.settings.source_settings import bindings_of
 
 # Sections that are read once, at the start.
 FIXED = ("queue", "ops", "api", "log", "metrics", "tracing", "outcomes", "shutdown_grace")
@@ -281,6 +282,8 @@ def _free(old: Loaded) -> None:
 
 def _changed_but_fixed(old: Settings, new: Settings) -> list[str]:
     changed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
+    bound = {each.source for each in {*bindings_of(old.sources)} ^ {*bindings_of(new.sources)}}
+    changed += [f"sources.{name}.bind" for name in sorted(bound)]
     return changed + [
         f"delivery.{name}" for name in FIXED_OF_DELIVERY if getattr(old.delivery, name) != getattr(new.delivery, name)
     ]
