@@ -269,11 +269,13 @@ class _Laying:
             if text is None:
                 return
             wrong, of_files = [Mistake(f"{place}.id_token_signed_response_alg", text)], []
-        remote = [each for each in wrong if not _said_by(each, place, of_files)]
-        if remote:
-            builder.mistakes[before:] = [each for each in wrong if each not in remote]
-            builder.leave_out(iss, client_id, "; ".join(map(str, remote)))
-            self._faults += remote
+        theirs = [each for each in wrong if not _said_by(each, place, of_files)]
+        if theirs:
+            builder.mistakes[before:] = [each for each in wrong if each not in theirs]
+            place_there = next(self._layers[n].place(i) for n, i in reversed(parts) if self._layers[n].file is None)
+            said = [Mistake(each.path.removeprefix(place).lstrip("."), each.text) for each in theirs]
+            builder.leave_out(iss, client_id, "; ".join(map(str, said)))
+            self._faults += [Mistake(place_there, str(each)) for each in said]
 
     def _unsignable(self, client: Client) -> str | None:
         able = self._algorithms_of(client.iss)

@@ -1,0 +1,112 @@
+"""The cache of answers: it serves a start while a source is away, and never costs more than itself."""
+
+import json
+import resource
+import stat
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from notifier.adapters.registries.answers import Cache
+from notifier.domain.client_rows import Answer
+from notifier.domain.errors import Mistake
+from notifier.settings.registry_settings import RegistrySourceSettings
+from tests.adapters.registries.list_server import source
+
+ROWS = [{"client_id": f"c{number}", "notifier": {"claims": {"ä": [None, 1]}}} for number in range(1200)]
+ANSWER = Answer(rows=ROWS, at=time.time() - 300, mark='"7"', faults=(Mistake("bad", "why"),))
+URL = "https://id.example.com/clients"
+
+
+def kind(url: str = URL, **settings: Any) -> RegistrySourceSettings:
+    """A source over HTTP."""
+    return source("http", url=url, headers={"Authorization": "Bearer hunter2"}, **settings)
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    """With its age, readable by its owner alone, and without the settings' secrets."""
+    cache = Cache(tmp_path / "new" / "registry")
+    cache.save(kind(), ANSWER)
+    found = cache.load(kind(every="7s"))
+    assert found is not None
+    assert (found.rows, found.mark, found.faults) == (ROWS, '"7"', ANSWER.faults)
+    assert found.at == pytest.approx(ANSWER.at, abs=0.01)
+    (file,) = (tmp_path / "new" / "registry").iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert "hunter2" not in file.read_text()
+
+
+def test_a_source_that_still_says_so_is_younger(tmp_path: Path) -> None:
+    """Nothing is written again, also if somebody deleted the file."""
+    cache, now = Cache(tmp_path), Answer(rows=ROWS, at=time.time())
+    cache.save(kind(), ANSWER)
+    for deleted in (False, True):
+        if deleted:
+            (tmp_path / "http.jsonl").unlink()
+        cache.confirm(kind(), now)
+        found = cache.load(kind())
+        assert found is not None
+        assert found.at == pytest.approx(now.at, abs=0.01)
+
+
+def _heading(file: Path, **changes: object) -> None:
+    first, rest = file.read_text().split("\n", 1)
+    file.write_text(json.dumps({**json.loads(first), **changes}) + "\n" + rest)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda file: file.write_bytes(file.read_bytes()[:-300]), "JSONDecodeError"),
+        (lambda file: file.write_text("\n".join(file.read_text().split("\n")[:-20]) + "\n"), "damaged"),
+        (lambda file: file.write_bytes(b""), "JSONDecodeError"),
+        (lambda file: file.write_bytes(b"\xff\x00" * 500), "UnicodeDecodeError"),
+        (lambda file: file.write_text("[]"), "AttributeError"),
+        (lambda file: _heading(file, v=2), "another release"),
+        (lambda file: _heading(file, rows=3), "damaged"),
+        (lambda file: _heading(file, source="else"), "settings of the source have changed"),
+        (lambda file: (file.unlink(), file.mkdir()), "IsADirectoryError"),
+    ],
+)
+def test_a_cache_that_cannot_be_used_counts_as_none(
+    tmp_path: Path, damage: Callable[[Path], object], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The log says why."""
+    cache = Cache(tmp_path)
+    cache.save(kind(), ANSWER)
+    damage(tmp_path / "http.jsonl")
+    assert cache.load(kind()) is None
+    told = capsys.readouterr()
+    assert reason in told.out + told.err
+
+
+def test_another_source_does_not_get_it(tmp_path: Path) -> None:
+    """Its address, its issuer or its headers have changed."""
+    cache = Cache(tmp_path)
+    cache.save(kind(), ANSWER)
+    assert cache.load(kind(f"{URL}/others")) is None
+    assert Cache(None).load(kind()) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sets a limit of Linux")
+def test_a_full_disk_costs_the_cache_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last one stays whole, nothing is left beside it, and the log says it once."""
+    cache = Cache(tmp_path)
+    cache.save(kind(), ANSWER)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        for _ in range(3):
+            cache.save(kind(), Answer(rows=ROWS * 2, at=time.time()))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    found = cache.load(kind())
+    assert found is not None
+    assert len(found.rows) == len(ROWS)
+    assert [path.name for path in tmp_path.iterdir()] == ["http.jsonl"]
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("registry_cache_not_written") == 1

@@ -1,0 +1,199 @@
+"""When registry sources are read, and what becomes of one that fails."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from notifier.domain.client_rows import Answer, SourceFault
+from notifier.operations.registry_refresh import RefreshedSource, RegistryRefresh
+from tests.system.waiting import until as until_answer
+
+Said = Answer | str | None
+"""What a source answers: clients, a fault, nothing ever."""
+
+
+def answer(*names: str) -> Answer:
+    """These clients."""
+    return Answer(rows=[{"client_id": name} for name in names], at=0.0)
+
+
+class Told:
+    """A source that says what the test wants."""
+
+    def __init__(self, says: Said = None) -> None:
+        self.says = says
+        self.read_at: list[float] = []
+        self.saved: list[Answer] = []
+
+    async def read(self, last: Answer | None) -> Answer:
+        self.read_at.append(asyncio.get_running_loop().time())
+        match self.says:
+            case Answer():
+                return last if last is not None and last.rows == self.says.rows else self.says
+            case str():
+                raise SourceFault(self.says)
+            case _:
+                await asyncio.Event().wait()
+                raise AssertionError
+
+    async def settle(self, answer: Answer, replaced: Answer | None) -> None:
+        del replaced
+        self.saved.append(answer)
+
+
+class Registry:
+    """What has been taken."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, Answer, bool]] = []
+        self.refuse: str | None = None
+
+    async def take(self, name: str, found: Answer, insisted: bool) -> str | None:
+        if self.refuse is not None and not insisted:
+            return self.refuse
+        self.taken.append((name, found, insisted))
+        return None
+
+
+def refreshed(
+    reading: Told, *, every: float = 60.0, issuer: str | None = None, last: Answer | None = None
+) -> RefreshedSource:
+    """A source called db."""
+    return RefreshedSource(name="db", kind="sql", every=every, issuer=issuer, reading=reading, last=last)
+
+
+@asynccontextmanager
+async def running(
+    registry: Registry, *sources: RefreshedSource, clock: Callable[[], float] = lambda: 100.0
+) -> AsyncIterator[RegistryRefresh]:
+    """The sources are read while entered."""
+    loop = asyncio.get_running_loop()
+    refresh = RegistryRefresh(registry.take, clock=clock, steady=loop.time, jitter=lambda: 0.5)
+    refresh.watch(sources)
+    task = asyncio.create_task(refresh.run())
+    try:
+        yield refresh
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for it."""
+
+    async def ask() -> bool:
+        return bool(condition())
+
+    await until_answer(ask, bool)
+
+
+def lines(capsys: pytest.CaptureFixture[str], *events: str) -> Sequence[str]:
+    """Which of these were logged, in order."""
+    captured = capsys.readouterr()
+    found = [(line.find(event), event) for line in (captured.out + captured.err).splitlines() for event in events]
+    return [event for place, event in found if place >= 0]
+
+
+async def test_a_worker_begins_once_each_source_has_answered() -> None:
+    """Until then it says which one is missing, and why."""
+    registry, source = Registry(), Told("no route to host")
+    async with running(registry, refreshed(source, every=0.01)) as refresh:
+        await until(lambda: len(source.read_at) > 1)
+        assert refresh.problem() == "registry source db was never read: no route to host"
+        source.says = answer("shop")
+        async with asyncio.timeout(5):
+            await refresh.complete()
+        assert refresh.problem() is None
+    assert [name for name, *_ in registry.taken] == ["db"]
+
+
+async def test_an_earlier_workers_answer_is_enough_to_begin() -> None:
+    """The source is read at once all the same."""
+    source = Told()
+    async with running(Registry(), refreshed(source, last=answer("shop"))) as refresh:
+        async with asyncio.timeout(1):
+            await refresh.complete()
+        await until(lambda: source.read_at)
+
+
+async def test_a_source_that_fails_is_logged_once_a_change(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its last good answer stays; its age grows from when it was given."""
+    registry, source = Registry(), Told(answer("shop"))
+    async with running(registry, refreshed(source, every=0.01)) as refresh:
+        await refresh.complete()
+        for says in ("away", "away", "else", answer("shop")):
+            source.says, source.read_at = says, []
+            await until(lambda: len(source.read_at) > 2)
+            (state,) = refresh.states()
+            assert (state.up, state.problem) == ((True, None) if isinstance(says, Answer) else (False, says))
+            assert (state.clients, state.age) == (1, 100.0)
+    assert len(registry.taken) == 1
+    told = ["registry_source_failed", "registry_source_well", "registry_refreshed"]
+    assert lines(capsys, *told) == [told[2], told[0], told[0], told[1]]
+
+
+async def test_what_is_refused_stays_out_until_somebody_insists() -> None:
+    """A reading that nobody asked for does not insist."""
+    registry, source = Registry(), Told(answer("a", "b"))
+    async with running(registry, refreshed(source)) as refresh:
+        await refresh.complete()
+        registry.refuse, source.says = "too much lost", answer()
+        (state,) = await refresh.refresh(accept_loss=False)
+        assert (state.up, state.problem, state.clients) == (False, "too much lost", 2)
+        (state,) = await refresh.refresh(accept_loss=True)
+        assert (state.up, state.problem, state.clients) == (True, None, 0)
+    assert [len(found.rows) for _, found, _ in registry.taken] == [2, 0]
+    assert [len(found.rows) for found in source.saved] == [2, 0]
+
+
+async def test_an_unknown_client_has_its_sources_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, then at most every so often, and never for nothing: the last mention is followed by a reading."""
+    monkeypatch.setattr("notifier.operations.registry_refresh.APART", 0.3)
+    registry, ours, others = Registry(), Told(answer("shop")), Told(answer("shop"))
+    two = [refreshed(ours, issuer="https://a"), RefreshedSource(
+        name="other", kind="sql", every=60, issuer="https://b", reading=others, last=None
+    )]  # fmt: skip
+    async with running(registry, *two) as refresh:
+        await refresh.complete()
+        await asyncio.sleep(0.35)
+        for _ in range(20):
+            refresh.unknown("https://a")
+            await asyncio.sleep(0.02)
+        ours.says = answer("shop", "new")
+        refresh.unknown("https://a")
+        await until(lambda: len(registry.taken) == 3)
+    gaps = [later - earlier for earlier, later in zip(ours.read_at, ours.read_at[1:], strict=False)]
+    assert min(gaps) >= 0.29
+    assert len(gaps) in (2, 3)
+    assert len(others.read_at) == 1
+
+
+async def test_other_sources_after_a_reload() -> None:
+    """One that stays goes on; one that is gone is read no more; a new one is read at once."""
+    registry, stays, goes, comes = Registry(), Told(answer("a")), Told(answer("b")), Told(answer("c"))
+    first = [
+        refreshed(stays),
+        RefreshedSource(name="two", kind="http", every=0.01, issuer=None, reading=goes, last=None),
+    ]
+    async with running(registry, *first) as refresh:
+        await refresh.complete()
+        refresh.watch([refreshed(stays), RefreshedSource(
+            name="three", kind="http", every=60, issuer=None, reading=comes, last=answer("old")
+        )])  # fmt: skip
+        count = len(goes.read_at)
+        await until(lambda: comes.saved)
+        await asyncio.sleep(0.05)
+        assert len(goes.read_at) == count
+        assert len(stays.read_at) == 1
+        assert [state.name for state in refresh.states()] == ["db", "three"]
+
+
+async def test_a_source_that_never_answers_holds_up_no_other() -> None:
+    """Nor the end of the worker."""
+    registry, well = Registry(), Told(answer("a"))
+    hangs = RefreshedSource(name="hangs", kind="http", every=60, issuer=None, reading=Told(), last=answer("b"))
+    async with running(registry, refreshed(well), hangs) as refresh:
+        await until(lambda: registry.taken)
+        assert [state.up for state in refresh.states()] == [True, True]
