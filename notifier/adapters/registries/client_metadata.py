@@ -89,7 +89,7 @@ class RegistryBuilder:
         """Add a client. `place` names it in mistakes; `context` says which folder its files are relative to."""
         if isinstance(raw, dict):
             for name in raw.keys() - _KNOWN:
-                meant = _meant(str(name))
+                meant = meant_member(str(name))
                 if meant is not None:
                     text = f"there is no such member; did you mean {meant}?"
                     self.mistakes.append(Mistake(path_of([str(name)], place), text))
@@ -189,7 +189,7 @@ class RegistryBuilder:
 
 
 @lru_cache(maxsize=1024)
-def _meant(name: str) -> str | None:
+def meant_member(name: str) -> str | None:
     """The member that a misspelt name means. Ignored like other metadata, it would silently leave a client untold."""
     plain = name.lower().replace("_", "").replace("-", "")
     for known in _KNOWN:

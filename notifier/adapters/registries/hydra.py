@@ -5,7 +5,7 @@ the next page, which lives for an hour. Its address is relative and may lack a p
 token is taken. A token that Hydra cannot read makes it close the connection without an answer. The list has no secrets.
 
 Hydra takes anything as an address, so each is checked here. `metadata` is the client's owner's own; `metadata.notifier`
-holds our settings, and may hold the address, so that Hydra itself has none and stays silent.
+holds our settings, and may hold the address (and whether a session is required), so that Hydra itself stays silent.
 """
 
 import time
@@ -29,6 +29,7 @@ _MEMBERS = (
     "frontchannel_logout_session_required",
     "subject_type",
 )
+_OURS_FIRST = ("backchannel_logout_uri", "backchannel_logout_session_required")
 _ADVICE = {
     401: "whatever stands before the admin API wants credentials; set `headers`",
     403: "whatever stands before the admin API refuses us; check `headers`",
@@ -91,5 +92,5 @@ def _row(client: Any) -> Any:
     ours = metadata.get("notifier") if isinstance(metadata, dict) else None
     if isinstance(ours, dict):
         ours = dict(ours)
-        row["backchannel_logout_uri"] = ours.pop("backchannel_logout_uri", None) or row["backchannel_logout_uri"]
+        row |= {name: value for name in _OURS_FIRST if (value := ours.pop(name, None)) not in (None, "")}
     return row | {"notifier": ours}

@@ -202,7 +202,7 @@ class _Laying:
             for index, row in enumerate(layer.rows):
                 if index % PART == PART - 1:
                     self._pause()
-                if nth and isinstance(row, Mapping) and row.keys() <= _SETTINGS:
+                if nth and isinstance(row, Mapping) and "notifier" in row and row.keys() <= _SETTINGS:
                     additions.append((nth, index))
                     continue
                 issuers = _issuers_of(row, layer.issuer, self._issuers)

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
+from notifier.adapters.registries.client_metadata import meant_member
 from notifier.domain.client_rows import Answer, Row
 from notifier.domain.egress import uri_mistake
 from notifier.domain.errors import Mistake
@@ -21,6 +22,7 @@ _ROW = frozenset(ClientMetadata.model_fields) | {
     "frontchannel_logout_session_required",
 }
 _FILES_ONLY = ("egress", "tls", "proxy", "headers")
+_LONGEST = 60  # characters of a misspelt name
 PART = 250  # rows, after which the event loop of the worker, in another thread, gets its turn
 PAUSE = 0.001  # seconds
 
@@ -35,11 +37,19 @@ def clean(raw: object, place: str) -> Row | Mistake:
     if not isinstance(raw, dict):
         return Mistake(place, "must be the metadata of a client")
     row = {name: value for name, value in raw.items() if name in _ROW and value is not None and value != ""}
+    misspelt = next((name for name in raw if name not in _ROW and _misspelt(name)), None)
     client_id = row.get("client_id")
+    if misspelt is not None:
+        text = f"there is no member {misspelt}; did you mean {meant_member(misspelt)}?"
+        return Mistake(client_id if isinstance(client_id, str) else place, text)
     if not isinstance(client_id, str):
         return Mistake(place, "has no client_id" if client_id is None else "client_id must be a text")
-    text = _mistake(row)
-    return row if text is None else Mistake(client_id, text)
+    wrong = _mistake(row)
+    return row if wrong is None else Mistake(client_id, wrong)
+
+
+def _misspelt(name: object) -> bool:
+    return isinstance(name, str) and len(name) <= _LONGEST and meant_member(name) is not None
 
 
 def _mistake(row: dict[str, Any]) -> str | None:
