@@ -68,6 +68,13 @@ def test_settings_alone_do_not_register_a_client(tmp_path: Path) -> None:
     assert [each.path for each in laid.warnings] == ["clients.yaml[1]"]
 
 
+def test_a_client_without_an_address_is_a_client(tmp_path: Path) -> None:
+    """A later server may say nothing of one but its name: it is known and told nothing, and no warning comes."""
+    laid = lay(needs(tmp_path), [remote(row()), remote({"client_id": "quiet"}, name="auth0")])
+    assert clients(laid)["quiet"].backchannel_logout_uri is None
+    assert not laid.warnings
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
