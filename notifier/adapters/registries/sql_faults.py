@@ -10,6 +10,7 @@ import sqlalchemy as sa
 _LONGEST = 300  # characters of a server's own words
 _SELECT = "give notifier's user the right to SELECT from it"
 _READ_ONLY = "query must only read: it runs in a transaction that is read only"
+_ONE_SELECT = "query must be one SELECT"
 _USER = "check user and password in its URL"
 _DATABASE = "check the database in its URL"
 _TLS = "check the CA and the host's name in its URL"
@@ -19,6 +20,7 @@ _WAYS_OUT = {
     "28000": _USER, "28P01": _USER, 1045: _USER, 1698: _USER, 18456: _USER,
     "3D000": _DATABASE, 1049: _DATABASE, 4060: _DATABASE,
     "42501": _SELECT, 1044: _SELECT, 1142: _SELECT, 1143: _SELECT, 229: _SELECT, 230: _SELECT,
+    "42601": _ONE_SELECT, 1064: _ONE_SELECT,
     "25006": _READ_ONLY, 1792: _READ_ONLY,
     "57014": _LATE, 1969: _LATE, 3024: _LATE,
 }  # fmt: skip
@@ -39,7 +41,8 @@ def fault_of(error: BaseException, secret: str) -> str:
     code, words = _said(cause)
     if not words:
         words = type(cause).__name__
-    words = " ".join(words.split())
+    words = " ".join(words.partition("\tIs the server running")[0].split())
+    words = "".join(letter if letter.isprintable() else "?" for letter in words)
     if len(secret) > 3:
         words = words.replace(secret, "***")
     if len(words) > _LONGEST:

@@ -85,10 +85,10 @@ def expected(version: str) -> dict[str, dict[str, Any]]:
     return wanted
 
 
-def read(url: str, last: Answer | None = None, **settings: Any) -> Answer:
+def read(url: str, last: Answer | None = None, *, timeout: str = "30s", **settings: Any) -> Answer:
     """One reading."""
     given = {"preset": "duende", **settings} if "query" not in settings else settings
-    source = RegistrySourceSettings.model_validate({"sql": {"url": url, **given}})
+    source = RegistrySourceSettings.model_validate({"sql": {"url": url, **given}, "timeout": timeout})
     return asyncio.run(build_reader(source).read(last))
 
 

@@ -1,0 +1,186 @@
+"""A query of the operator's own, a file of SQLite that is not as it should be, and what the settings refuse."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from notifier.adapters.registries.sql_query import COLUMNS
+from notifier.domain.client_rows import SourceFault
+from notifier.settings.clients import ClientMetadata
+from notifier.settings.registry_settings import RegistrySourceSettings
+from tests.adapters.registries.test_sql_duende import read
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A database with nothing in it."""
+    sqlite3.connect(tmp_path / "own.db").close()
+    return f"sqlite:///{tmp_path}/own.db"
+
+
+def test_each_column_is_client_metadata() -> None:
+    """What is new in client metadata can be had from a query too."""
+    assert COLUMNS.keys() >= ClientMetadata.model_fields.keys()
+
+
+@pytest.mark.parametrize("said", ["1", "'1'", "'t'", "'true'", "'Yes'", "1.0", "x'01'"])
+@pytest.mark.parametrize("name", ["backchannel_logout_session_required", '"BackChannel_Logout_SessionRequired"'])
+def test_booleans_are_read_as_databases_write_them(url: str, said: str, name: str) -> None:
+    """And names without regard to case and `_`."""
+    [row] = read(url, query=f"SELECT 'a' AS \"Client_Id\", {said} AS {name};").rows
+    assert row == {"client_id": "a", "backchannel_logout_session_required": True}
+
+
+def test_empty_and_null_are_absent(url: str) -> None:
+    """In each column."""
+    empty = ", ".join(f"'' AS {name}" for name in COLUMNS if name != "client_id")
+    null = ", ".join(f"NULL AS {name}" for name in COLUMNS if name != "client_id")
+    answer = read(url, query=f"SELECT 'a' AS client_id, {empty} UNION ALL SELECT 'b', {null}")
+    assert answer.rows == ({"client_id": "a"}, {"client_id": "b"})
+
+
+@pytest.mark.parametrize(
+    ("columns", "fault"),
+    [
+        ("backchannel_logout_uri", "backchannel_logout_uri must be an absolute URI"),
+        ("backchannel_logout_session_required", "backchannel_logout_session_required must be true or false"),
+        ("notifier", "notifier is not JSON"),
+        ("subject_type, '[1, {}]' AS aliases", "aliases must be a text, not an object"),
+        ("subject_type, '[1, 2' AS aliases", "aliases is not JSON"),
+        ("subject_type, '[1]' AS notifier", "notifier must be a JSON object, not a list"),
+        ("subject_type, 1.5 AS issuer", "issuer must be a list of texts as JSON, not a number"),
+        ("subject_type, x'ff' AS backchannel_logout_uri", "backchannel_logout_uri is not UTF-8"),
+        (
+            """subject_type, '{"headers": {"X": {"file": "/etc/passwd"}}}' AS notifier""",
+            "notifier.headers is taken from",
+        ),
+    ],
+)
+def test_a_row_that_makes_no_sense_is_a_fault_of_that_client_alone(url: str, columns: str, fault: str) -> None:
+    """The others are read."""
+    count = columns.count(" AS ")
+    query = f"SELECT 'bad' AS client_id, 'maybe' AS {columns} UNION ALL SELECT 'good', NULL{', NULL' * count}"
+    answer = read(url, query=query)
+    assert answer.rows == ({"client_id": "good"},)
+    assert [each.path for each in answer.faults] == ["bad"]
+    assert answer.faults[0].text.startswith(fault)
+
+
+def test_rows_of_one_client_must_agree(url: str) -> None:
+    """A join may give a row several times. Rows that differ are no basis for a logout, but issuers tell them apart."""
+    rows = [("a", "https://a.example/1"), ("b", "https://a.example/1"), ("a", "https://a.example/1")]
+    rows += [("c", "https://a.example/1"), ("c", "https://a.example/2"), ("c", "https://a.example/1")]
+    values = " UNION ALL ".join(
+        f"SELECT '{name}' AS client_id, '{uri}' AS backchannel_logout_uri" for name, uri in rows
+    )
+    answer = read(url, query=values)
+    assert [row["client_id"] for row in answer.rows] == ["a", "b"]
+    assert [str(fault) for fault in answer.faults] == [
+        "c: is there twice, with different values; tell the two apart by issuer"
+    ]
+    again = read(url, answer, query=values)
+    assert again is answer
+    values = " UNION ALL ".join(f"SELECT 'c' AS client_id, 'https://i.example/{n}' AS issuer" for n in range(3))
+    assert len(read(url, query=values).rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        (
+            "SELECT 1 AS client_id, 2 AS Secret, 3 AS uri",
+            "columns of query: there is no client metadata 'Secret'; there is no client metadata 'uri'.",
+        ),
+        ("SELECT 1 AS backchannel_logout_uri", "columns of query: client_id is missing. Known are client_id, issuer"),
+        ("SELECT 1 AS client_id, 2 AS ClientId", "columns of query: client_id is there twice"),
+        ("SELEC 1", 'near "SELEC": syntax error'),
+        ("SELECT client_id FROM clients", "no such table: clients"),
+        ("CREATE TABLE t (client_id)", "attempt to write a readonly database; query must only read"),
+        ("PRAGMA query_only = OFF", "query must be a SELECT: it gives no rows"),
+        (
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT MAX(i) AS client_id FROM n",
+            "not read within 0.3 s (the source's `timeout`)",
+        ),
+    ],
+)
+def test_a_query_that_gives_no_clients_is_a_fault_of_the_source(url: str, query: str, text: str) -> None:
+    """It says what to change."""
+    with pytest.raises(SourceFault) as caught:
+        read(url, query=query, timeout="300ms")
+    assert str(caught.value).startswith(text)
+
+
+def test_a_file_that_is_missing_is_not_made(tmp_path: Path) -> None:
+    """Nor is another file taken for a database."""
+    with pytest.raises(SourceFault, match="unable to open database file; check the path"):
+        read(f"sqlite:///{tmp_path}/none.db")
+    assert not (tmp_path / "none.db").exists()
+    (tmp_path / "text.db").write_text("clients: []\n" * 1000)
+    with pytest.raises(SourceFault, match="file is not a database"):
+        read(f"sqlite:///{tmp_path}/text.db")
+
+
+def test_a_file_with_an_odd_name_and_a_writer_is_read(tmp_path: Path) -> None:
+    """Also while somebody writes to it, as databases in WAL mode are."""
+    path = tmp_path / "a b#c%25.db"
+    with sqlite3.connect(path, isolation_level=None) as writer:
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("CREATE TABLE t (client_id)")
+        writer.execute("INSERT INTO t VALUES ('a')")
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("INSERT INTO t VALUES ('b')")
+        found = read(f"sqlite:///{path}", query="SELECT client_id FROM t")
+    writer.close()
+    assert found.rows == ({"client_id": "a"},)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql+nodriver", "mysql+asyncmy"])
+def test_a_driver_that_is_not_there_is_named(scheme: str) -> None:
+    """With the extra to install."""
+    with pytest.raises(
+        SourceFault, match=r"the driver for .* is not installed: pip install 'notifier\[(postgre|my)sql\]'"
+    ):
+        read(f"{scheme}://a:b@127.0.0.1/x")
+
+
+SECRET = "hunter2-of-the-reader"
+
+
+@pytest.mark.parametrize(
+    ("sql", "texts"),
+    [
+        ({}, ["needs url or url_file; needs preset or query"]),
+        ({"url": "sqlite:////x", "url_file": "/etc/hosts", "preset": "duende", "query": "q"},
+         ["needs url or url_file; it has both; needs preset or query; it has both"]),
+        ({"url": "sqlite:////x", "query": "q", "schema": "a", "tables": {}},
+         ["schema is for a preset; name the tables in query; tables is for a preset"]),
+        ({"url": f"Server=db;User Id=a;Password={SECRET}", "preset": "keycloak"},
+         ["not a connection string as .NET has it", "Input should be 'duende'"]),
+        ({"url": f"jdbc:postgresql://a:{SECRET}@db/x", "preset": "duende"}, ["without jdbc:"]),
+        ({"url": f"oracle://a:{SECRET}@db/x", "preset": "duende"}, ["must be a URL that begins with postgresql://"]),
+        ({"url": f"postgresql://a:{SECRET}@@db/x", "preset": "duende"}, ["write them as %40"]),
+        ({"url": f"postgresql://a:/{SECRET}@db/x", "preset": "duende"}, ["write them as %40, %2F"]),
+        ({"url": f"postgresql://a:{SECRET}@db:x/x", "preset": "duende"}, ["has a port that is no number"]),
+        ({"url": f"postgresql://a:{SECRET}@db,db2/x", "preset": "duende"}, ["names several hosts"]),
+        ({"url": "sqlite://", "preset": "duende"}, ["must name a file"]),
+        ({"url": "sqlite:////x", "preset": "duende", "tables": {"clientz": "x"}}, ["sql.tables.clientz"]),
+    ],
+)  # fmt: skip
+def test_settings_that_make_no_sense_are_refused(sql: dict[str, Any], texts: list[str]) -> None:
+    """Each with what to do, and none with the password."""
+    with pytest.raises(ValidationError) as caught:
+        RegistrySourceSettings.model_validate({"sql": sql})
+    assert all(text in str(caught.value) for text in texts), caught.value
+    assert SECRET not in str(caught.value)
+
+
+def test_a_relative_file_starts_at_the_folder_of_the_configuration() -> None:
+    """As each file that a setting names."""
+    given = {"sql": {"url": "sqlite:///ids.db", "preset": "duende"}}
+    source = RegistrySourceSettings.model_validate(given, context={"base": Path("/etc/notifier")})
+    assert source.sql is not None
+    assert source.sql.url is not None
+    assert source.sql.url.get_secret_value() == "sqlite:////etc/notifier/ids.db"
