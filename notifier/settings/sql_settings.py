@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, model_validator
 
@@ -47,7 +47,9 @@ def _url(value: SecretStr, info: ValidationInfo) -> SecretStr:
     if text is not None:
         raise ValueError(text)
     file, base = _FILE.fullmatch(url), (info.context or {}).get("base")
-    return value if file is None or base is None else SecretStr(f"{file[1]}{Path(base, file[2]).absolute()}")
+    return (
+        value if file is None or base is None else SecretStr(f"{file[1]}{quote(str(Path(base).absolute()))}/{file[2]}")
+    )
 
 
 class DuendeTables(Section):

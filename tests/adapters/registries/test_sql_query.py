@@ -3,6 +3,7 @@
 import sqlite3
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from pydantic import ValidationError
@@ -125,14 +126,14 @@ def test_a_file_that_is_missing_is_not_made(tmp_path: Path) -> None:
 
 def test_a_file_with_an_odd_name_and_a_writer_is_read(tmp_path: Path) -> None:
     """Also while somebody writes to it, as databases in WAL mode are."""
-    path = tmp_path / "a b#c%25.db"
+    path = tmp_path / "a b?c#d%25.db"
     with sqlite3.connect(path, isolation_level=None) as writer:
         writer.execute("PRAGMA journal_mode = WAL")
         writer.execute("CREATE TABLE t (client_id)")
         writer.execute("INSERT INTO t VALUES ('a')")
         writer.execute("BEGIN IMMEDIATE")
         writer.execute("INSERT INTO t VALUES ('b')")
-        found = read(f"sqlite:///{path}", query="SELECT client_id FROM t")
+        found = read(f"sqlite:///{quote(str(path))}", query="SELECT client_id FROM t")
     writer.close()
     assert found.rows == ({"client_id": "a"},)
 
