@@ -8,16 +8,20 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from notifier.adapters.registries.sql_connection import Deadline
+from notifier.domain.client import Algorithm
 
 PART = 1000  # rows that are fetched at once
-PAUSE = 0.001  # seconds between two parts, so that the event loop of the process gets its turn
+TURN = 250  # rows, about 2 ms, after which the event loop of the process gets its turn
+PAUSE = 0.001  # seconds
 
+_ALGORITHMS = frozenset(Algorithm)
 _TRUE = frozenset(("1", "t", "true", "y", "yes", "on"))
 _FALSE = frozenset(("0", "f", "false", "n", "no", "off"))
 
@@ -40,10 +44,11 @@ def parts(
 
     Raises SourceFault if the time is over.
     """
-    for nth, part in enumerate(result.partitions(PART)):
+    for nth, fetched in enumerate(result.partitions(PART)):
         deadline.check()
-        yield nth * PART + 1, part
-        pause(PAUSE)
+        for start in range(0, len(fetched), TURN):
+            pause(PAUSE)
+            yield nth * PART + start + 1, fetched[start : start + TURN]
 
 
 def plain(name: str) -> str:
@@ -55,6 +60,8 @@ def text(value: object) -> str | None:
     """A text; None if there is none. Blanks at its end are those of a column of fixed width."""
     if value is None:
         return None
+    if type(value) is str:
+        return value.rstrip(" ") or None
     if isinstance(value, bytes | bytearray | memoryview):
         try:
             value = bytes(value).decode()
@@ -122,21 +129,31 @@ def scalar(word: str) -> object:
         return word
 
 
-def algorithm(value: object, known: frozenset[str]) -> str | None:
-    """The first known one of a list, as the server itself takes the first that it can; else the first."""
-    words = re.findall(r"[^\s,;]+", text(value) or "")
-    return next((word for word in words if word in known), words[0] if words else None)
+def algorithms(value: object) -> str | list[str] | None:
+    """One algorithm, or a list of those that we know: the first that a key of the issuer can sign with will be taken."""
+    word = text(value)
+    return None if word is None else _algorithms(word)
+
+
+@lru_cache(maxsize=256)
+def _algorithms(word: str) -> str | list[str] | None:
+    words = re.findall(r"[^\s,;]+", word)
+    known = [each for each in words if each in _ALGORITHMS]
+    return known if len(known) > 1 else next(iter(known or words), None)
 
 
 def _json(word: str) -> Any:
     try:
-        return json.loads(word, parse_constant=_no_constant)
+        return _JSON.decode(word)
     except (ValueError, RecursionError):
         raise ValueError("is not JSON") from None
 
 
 def _no_constant(word: str) -> object:
     raise ValueError(f"{word} is not JSON")
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _kind(value: object) -> str:

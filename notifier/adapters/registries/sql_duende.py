@@ -13,9 +13,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql import quoted_name
 
-from notifier.adapters.registries.sql_columns import PART, Listing, algorithm, parts, plain, scalar, text, truth
+from notifier.adapters.registries.sql_columns import PART, Listing, algorithms, parts, plain, scalar, text, truth
 from notifier.adapters.registries.sql_connection import Deadline
-from notifier.domain.client import Algorithm
 from notifier.domain.client_rows import SourceFault
 from notifier.settings.sql_settings import DuendeTables, SqlSettings
 
@@ -28,7 +27,6 @@ _CLIENTS = (
 _NEEDED = ("ClientId", "BackChannelLogoutUri")  # a view may leave out the rest
 _PROPERTIES = ("ClientId", "Key", "Value")
 _OURS = "notifier:"
-_ALGORITHMS = frozenset(Algorithm)
 # SQLAlchemy reflects by SHOW CREATE, for which the right to SELECT is not enough if it is a view.
 _MYSQL_COLUMNS = """
 SELECT table_name, column_name FROM information_schema.columns
@@ -61,8 +59,8 @@ def duende(
 
 
 def _client(row: Sequence[Any], properties: _Properties) -> dict[str, Any] | None:
-    client_id, key, enabled, protocol, uri, session, front_uri, front_session, algorithms, subject_type = row
-    if (text(protocol) or "oidc").lower() != "oidc":
+    client_id, key, enabled, protocol, uri, session, front_uri, front_session, signed_by, subject_type = row
+    if protocol != "oidc" and (text(protocol) or "oidc").lower() != "oidc":
         return None
     found: dict[str, Any] = {"client_id": text(client_id)}
     if truth(enabled) is False:
@@ -73,8 +71,8 @@ def _client(row: Sequence[Any], properties: _Properties) -> dict[str, Any] | Non
     if (word := text(front_uri)) is not None and word.strip():
         found["frontchannel_logout_uri"] = word
         found["frontchannel_logout_session_required"] = truth(front_session) is not False
-    if (word := algorithm(algorithms, _ALGORITHMS)) is not None:
-        found["id_token_signed_response_alg"] = word
+    if (algorithm := algorithms(signed_by)) is not None:
+        found["id_token_signed_response_alg"] = algorithm
     if (word := text(subject_type)) is not None:
         found["subject_type"] = word.lower()
     if (own := properties.get(key)) is not None:

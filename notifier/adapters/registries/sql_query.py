@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from notifier.adapters.registries.sql_columns import PART, Listing, listed, mapping, plain, text, truth
+from notifier.adapters.registries.sql_columns import PART, Listing, algorithms, listed, mapping, plain, text, truth
 from notifier.domain.client_rows import SourceFault
 
 COLUMNS: Mapping[str, Callable[[object], object]] = {
@@ -15,7 +15,7 @@ COLUMNS: Mapping[str, Callable[[object], object]] = {
     "backchannel_logout_session_required": truth,
     "frontchannel_logout_uri": text,
     "frontchannel_logout_session_required": truth,
-    "id_token_signed_response_alg": text,
+    "id_token_signed_response_alg": algorithms,
     "id_token_encrypted_response_alg": text,
     "id_token_encrypted_response_enc": text,
     "subject_type": text,

@@ -44,6 +44,11 @@ CLIENTS: list[dict[str, Any]] = [
         "AllowedIdentityTokenSigningAlgorithms": "HS256, ES256,RS256",
     },
     {
+        "ClientId": "ps",
+        "BackChannelLogoutUri": "https://ps.example.com/bcl",
+        "AllowedIdentityTokenSigningAlgorithms": "PS256",
+    },
+    {
         "ClientId": "blank",
         "BackChannelLogoutUri": "https://blank.example.com/bcl",
         "AllowedIdentityTokenSigningAlgorithms": "",
@@ -68,7 +73,12 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "es": {
         "backchannel_logout_uri": "https://es.example.com/bcl",
         "backchannel_logout_session_required": True,
-        "id_token_signed_response_alg": "ES256",
+        "id_token_signed_response_alg": ["ES256", "RS256"],
+    },
+    "ps": {
+        "backchannel_logout_uri": "https://ps.example.com/bcl",
+        "backchannel_logout_session_required": True,
+        "id_token_signed_response_alg": "PS256",
     },
     "blank": {
         "backchannel_logout_uri": "https://blank.example.com/bcl",
@@ -81,7 +91,7 @@ def expected(version: str) -> dict[str, dict[str, Any]]:
     """What is read. Two versions have no column for algorithms."""
     wanted = {name: {"client_id": name, **row} for name, row in EXPECTED.items()}
     if version in WITHOUT_ALGORITHMS:
-        del wanted["es"]["id_token_signed_response_alg"]
+        del wanted["es"]["id_token_signed_response_alg"], wanted["ps"]["id_token_signed_response_alg"]
     return wanted
 
 
@@ -145,7 +155,7 @@ def test_views_do_as_well_and_may_leave_out_what_is_not_needed(tmp_path: Path) -
             'FROM "Clients" WHERE "Enabled" AND "BackChannelLogoutUri" <> \'\''
         )
     rows = by_name(read(url, tables={"Clients": "told", "ClientProperties": ""}))
-    assert rows.keys() == {"shop", "mail", "es", "blank"}
+    assert rows.keys() == {"shop", "mail", "es", "ps", "blank"}
     assert rows["mail"] == {
         "client_id": "mail",
         "backchannel_logout_uri": "https://mail.example.com/bcl",
