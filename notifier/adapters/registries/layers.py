@@ -260,6 +260,9 @@ class _Laying:
         context = next((self._layers[n].context for n, _ in reversed(parts) if self._layers[n].file), {})
         whole = {**merged(rows), "issuer": iss}
         builder.name(iss, client_id, whole.pop("aliases", None))
+        asked = whole.get("id_token_signed_response_alg")
+        if isinstance(asked, list) and len(of_files) < len(rows):
+            whole["id_token_signed_response_alg"] = self._first_signable(asked, iss)
         before = len(builder.mistakes)
         builder.add(whole, place := self._layers[nth].place(index), {**context})
         wrong = builder.mistakes[before:]
@@ -276,6 +279,11 @@ class _Laying:
             said = [Mistake(each.path.removeprefix(place).lstrip("."), each.text) for each in theirs]
             builder.leave_out(iss, client_id, "; ".join(map(str, said)))
             self._faults += [Mistake(place_there, str(each)) for each in said]
+
+    def _first_signable(self, asked: Sequence[object], iss: str) -> object:
+        """Some servers have a list of algorithms, and sign with the first that they can."""
+        able = self._algorithms_of(iss)
+        return next((algorithm for algorithm in asked if algorithm in able), next(iter(asked), None))
 
     def _unsignable(self, client: Client) -> str | None:
         able = self._algorithms_of(client.iss)

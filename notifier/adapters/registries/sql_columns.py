@@ -130,7 +130,7 @@ def scalar(word: str) -> object:
 
 
 def algorithms(value: object) -> str | list[str] | None:
-    """One algorithm, or a list of those that we know: the first that a key of the issuer can sign with will be taken."""
+    """One algorithm, or a list of those that we know. The first that a key of the issuer can sign with is meant."""
     word = text(value)
     return None if word is None else _algorithms(word)
 
