@@ -1,9 +1,10 @@
 """Sources: where events come from in the words of their own servers."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Protocol, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from notifier.domain.errors import Mistake
 from notifier.domain.message import Binding
@@ -31,7 +32,16 @@ class BindSettings(Section):
     )
 
 
-HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
+_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.1
+
+
+def _header_name(value: str) -> str:
+    if not re.fullmatch(_NAME, value):
+        raise ValueError("must be the name of a header, such as Authorization, without a colon")
+    return value
+
+
+HeaderName = Annotated[str, AfterValidator(_header_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME}$"})]
 
 
 class Bound(Protocol):
