@@ -72,9 +72,10 @@ class KeycloakRealm:
             return Mistake(name, f"its back-channel logout URL {text}")
         if _text(told.get("id.token.encrypted.response.alg")):
             return Mistake(
-                name, "it wants encrypted ID tokens (id.token.encrypted.response.alg), so encrypted logout tokens too; "
-                "they are not supported: clear it, or name a client without back-channel logout URL"
-            )  # fmt: skip
+                name,
+                "it wants encrypted ID tokens (id.token.encrypted.response.alg), and so encrypted logout tokens, which "
+                "are not supported; clear that setting if it also takes tokens that are only signed",
+            )
         if algorithm not in tuple(Algorithm):
             ways = ", ".join(Algorithm)
             return Mistake(name, f"its ID tokens are signed with {algorithm[:20]!r}; choose one of {ways} in Keycloak")

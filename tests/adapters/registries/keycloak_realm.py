@@ -7,6 +7,7 @@ SECRET = "s3cret-of-service-accounts"
 MANY = 90  # with the others more than one page
 _URL = "backchannel.logout.url"
 _REQUIRED = "backchannel.logout.session.required"
+_OWN_REQUIRED = "notifier.backchannel_logout_session_required"
 _ALGORITHM = "id.token.signed.response.alg"
 
 
@@ -79,3 +80,47 @@ def realm() -> dict[str, Any]:
         for name, role in ROLES.items()
     ]
     return {"realm": REALM, "enabled": True, "sslRequired": "none", "clients": clients, "users": accounts}
+
+
+def shop_realm(silent: str, loud: str) -> dict[str, Any]:
+    """A realm with two clients: for one, notifier alone knows the address; the other Keycloak tells too."""
+    more = {"publicClient": True, "redirectUris": ["http://127.0.0.1/*"]}
+    reader = _service("reader")
+    account = {
+        "username": "service-account-reader",
+        "enabled": True,
+        "serviceAccountClientId": "reader",
+        "clientRoles": {"realm-management": ["view-clients"]},
+    }
+    clients = [
+        reader,
+        _client("silent", {"notifier.backchannel_logout_uri": silent, _OWN_REQUIRED: "true"}, **more),
+        _client("loud", {_URL: loud, _REQUIRED: "true"}, **more),
+    ]
+    return {
+        "realm": "shop", "enabled": True, "sslRequired": "none", "eventsEnabled": True, "clients": clients,
+        "users": [account],
+    }  # fmt: skip
+
+
+def shop_user(name: str, password: str) -> dict[str, Any]:
+    """A user who has nothing left to do before a first sign-in."""
+    credentials = [{"type": "password", "value": password, "temporary": False}]
+    person = {"firstName": name, "lastName": name, "email": f"{name}@example.com", "emailVerified": True}
+    return {"username": name, "enabled": True, "credentials": credentials, **person}
+
+
+def published_key(realm_id: str, pem: str, kid: str) -> dict[str, Any]:
+    """A key of ours as a component of the realm: in its JWK Set, and never used by Keycloak to sign."""
+    config = {
+        "privateKey": pem,
+        "kid": kid,
+        "algorithm": "RS256",
+        "active": "false",
+        "enabled": "true",
+        "priority": "0",
+    }
+    return {
+        "name": "notifier", "providerId": "rsa", "providerType": "org.keycloak.keys.KeyProvider", "parentId": realm_id,
+        "config": {name: [value] for name, value in config.items()},
+    }  # fmt: skip

@@ -4,22 +4,39 @@ Left out where it cannot be had, unless NOTIFIER_TEST_KEYCLOAK is `required`.
 """
 
 import asyncio
+import json
 import traceback
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from joserfc.jwk import import_key
 
 from notifier.adapters.registries.keycloak_reader import KeycloakReader
+from notifier.adapters.signers.key_files import generate_key
+from notifier.domain.client import Algorithm
 from notifier.domain.client_rows import Answer, SourceFault
 from notifier.settings.registry_settings import RegistrySourceSettings
-from tests.adapters.registries.keycloak_realm import MANY, REALM, SECRET, realm
+from tests.adapters.registries.keycloak_realm import (
+    MANY,
+    REALM,
+    SECRET,
+    published_key,
+    realm,
+    shop_realm,
+    shop_user,
+)
+from tests.keycloak_browser import KeycloakBrowser
 from tests.keycloak_installation import KeycloakMissing, required
 from tests.keycloak_server import KeycloakServer, keycloak_server
+from tests.system.clients import Clients, verify_all
+from tests.system.site import Site
+from tests.system.worker_process import worker
 
 pytestmark = pytest.mark.timeout(900)  # at the first time on a machine Keycloak is got and built, beside other tests
 
@@ -158,3 +175,77 @@ async def _delaying(upstream: str, refused: list[str]) -> AsyncIterator[str]:
     app.router.add_route("*", "/{path:.*}", forward)
     async with aiohttp.ClientSession() as session, TestServer(app) as server:
         yield str(server.make_url("")).rstrip("/")
+
+
+PASSWORD = "passw0rd-of-alice"
+HOOK = "Bearer hook-of-keycloak"
+
+
+def shop_site(folder: Path, keycloak: KeycloakServer) -> tuple[Site, str]:
+    """An installation for the realm `shop`, whose key Keycloak publishes; and that key's `kid`."""
+    pem = generate_key(Algorithm.RS256).decode()
+    kid = import_key(pem, "RSA").thumbprint()
+    realm_id = keycloak.admin("GET", "/shop")["id"]
+    keycloak.admin("POST", "/shop/components", published_key(realm_id, pem, kid))
+    issuer = f"{keycloak.url}/realms/shop"
+    site = Site(folder, f"sqlite:{folder / 'queue.db'}")
+    for name, content in (("shop.pem", pem), ("kc", SECRET), ("hook", HOOK)):
+        (folder / name).write_text(content)
+        (folder / name).chmod(0o600)
+    reading = {"url": keycloak.url, "realm": "shop", "client_id": "reader", "client_secret_file": "kc"}
+    jwks_uri = f"{issuer}/protocol/openid-connect/certs"
+    site.config |= {
+        "issuers": {issuer: {"keys": [{"file": "shop.pem"}], "jwks_uri": jwks_uri}},
+        "registry": {"sources": [{"name": "kc", "keycloak": reading}], "cache": "cache"},
+        "sources": {
+            "keycloak": {
+                "preset": "keycloak_rabbitmq",
+                "issuers": {realm_id: issuer},
+                "http": {"header": "Authorization", "value_file": "hook"},
+            }
+        },
+    }
+    site.write()
+    return site, kid
+
+
+async def test_a_sign_out_reaches_the_clients_of_the_realm(keycloak: KeycloakServer, tmp_path: Path) -> None:
+    """From a sign-in by Keycloak's pages to tokens that its JWK Set verifies. No secret is in what a worker writes."""
+    async with Clients() as clients, KeycloakBrowser(keycloak.url, "shop") as browser:
+        keycloak.admin("POST", "", shop_realm(clients.url("silent"), clients.url("loud")))
+        keycloak.admin("POST", "/shop/users", shop_user("alice", PASSWORD))
+        site, kid = shop_site(tmp_path, keycloak)
+        async with worker(site) as running:
+            signed_in = [
+                await browser.sign_in(name, "http://127.0.0.1/callback", "alice", PASSWORD)
+                for name in ("silent", "loud")
+            ]
+            await browser.sign_out(signed_in[0]["raw"])
+            [event] = keycloak.admin("GET", "/shop/events?type=LOGOUT")
+            sent = json.dumps({"@class": "…EventClientNotificationMqMsg", **event, "id": None}).encode()
+            api = str((await running.until_said("listening", lambda line: "api" in line))["api"])
+            async with aiohttp.ClientSession() as session:
+                headers = {"Authorization": HOOK, "Content-Type": "application/json"}
+                async with session.post(f"{api}/v1/events/keycloak", data=sent, headers=headers) as answer:
+                    assert answer.status == 202
+            await clients.until(lambda: len(clients.hits) == 3)
+            log = running.log
+    assert [hit.header["kid"] == kid for hit in clients.at("silent")] == [True]
+    assert sorted(hit.header["kid"] == kid for hit in clients.at("loud")) == [False, True]
+    ours = [hit for hit in clients.hits if hit.header["kid"] == kid]
+    jwks = await _jwks(keycloak)
+    verify_all(ours, lambda _: jwks)
+    assert {(hit.claims["sub"], hit.claims["sid"]) for hit in ours} == {(signed_in[0]["sub"], signed_in[0]["sid"])}
+    written = log + await asyncio.to_thread(_cached, tmp_path)
+    assert '"silent"' in written
+    assert not [secret for secret in (SECRET, "secret-of-", HOOK, PASSWORD) if secret in written]
+
+
+def _cached(folder: Path) -> str:
+    return "".join(path.read_text() for path in folder.glob("cache/*"))
+
+
+async def _jwks(keycloak: KeycloakServer) -> Any:
+    url = f"{keycloak.url}/realms/shop/protocol/openid-connect/certs"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        return await answer.json()
