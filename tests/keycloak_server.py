@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from tests.keycloak_installation import environment, find_keycloak
+from tests.rabbitmq_node import _guard, free_ports
 
 STARTING = 240.0  # seconds; 16 on two idle cores
 ADMIN = "admin"
@@ -26,9 +26,7 @@ class KeycloakServer:
     """One that runs. `home`: a folder for its log."""
 
     def __init__(self, home: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        [port] = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
         self._log = home / "keycloak.log"
         command = [
@@ -46,6 +44,7 @@ class KeycloakServer:
             self._process = subprocess.Popen(
                 command, env=env, cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
+        self._guard = _guard(self._process.pid)
 
     def wait(self) -> None:
         """Until it answers."""
@@ -62,6 +61,8 @@ class KeycloakServer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(30)
+        self._guard.kill()
+        self._guard.communicate()
 
     def admin(self, method: str, path: str, body: object = None) -> Any:
         """Ask the Admin API, below /admin/realms, as its administrator."""
