@@ -247,12 +247,14 @@ def _workers() -> list[Panel]:
             queries=[(f"min(notifier_{name}{{{HERE}}})", name) for name in flags],
         ),
         Panel(
-            title="What should be 0", kind="lines", width=6, text="Faults of ours and of the broker.",
+            title="What should be 0", kind="lines", width=6, text="Faults of ours, of the broker and of the registry.",
             queries=[
                 (f"max(notifier_publishing_blocked{{{HERE}}})", "blocked"),
                 (f"sum(increase(notifier_own_faults_total{{{HERE}}}[5m]))", "own faults"),
                 (f"sum(increase(notifier_outcomes_dropped_total{{{HERE}}}[5m]))", "outcomes dropped"),
                 (f"sum(1 - notifier_signing_key_published{{{HERE}}})", "keys not published"),
+                (f"sum(1 - notifier_registry_source_up{{{HERE}}}) or vector(0)", "registry sources not read"),
+                (f"max(notifier_registry_clients_left_out{{{HERE}}})", "clients left out"),
             ],
         ),
     ]  # fmt: skip

@@ -116,11 +116,14 @@ def _unknown(delivery: Delivery, *, issuer_known: bool, grace: float, now: float
     left = grace_left(delivery.unknown_since, looks, grace, now)
     if left > 0:
         wait = min(left, our_fault_wait(looks))
-        return Defer(due=now + wait, cause=Cause.UNKNOWN, text="not in the registry (yet), and no inline URI")
+        return Defer(due=now + wait, cause=Cause.UNKNOWN, text="the registry has no such client (yet)")
     if not issuer_known:
         text = f"{delivery.iss} is not one of `issuers`; add it, then replay"
         return Dead(reason=DeadReason.UNKNOWN_ISSUER, text=text)
-    text = f"no client {delivery.client_id!r} of this issuer in `registry.file`, and no inline URI; add it, then replay"
+    text = (
+        f"the registry has no client {delivery.client_id!r} of this issuer that can be used, and the event has no URI;"
+        " `notifier clients show` says whether it was left out, and why; register it, then replay"
+    )
     return Dead(reason=DeadReason.UNKNOWN_CLIENT, text=text)
 
 
