@@ -10,11 +10,18 @@ from notifier.adapters.security_events.set_verifier import SetVerifier
 from notifier.adapters.security_events.transmitter_keys import TransmitterKeys
 from notifier.domain.client import TlsFiles
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
-from notifier.server.publishers.source_proofs import BodySignature, HeaderSecret, Proof, SignedToken, SourceDoor
+from notifier.server.publishers.source_proofs import (
+    BodySignature,
+    Challenge,
+    HeaderSecret,
+    Proof,
+    SignedToken,
+    SourceDoor,
+)
 from notifier.settings.source_settings import SetSettings, SourceSettings
 
 WITHIN = 5.0  # seconds that a transmitter has to give its JWK Set
-OKTA = "okta_hook"
+_CHALLENGES: Mapping[str | None, Challenge] = {"okta_hook": "okta", "wso2": "websub"}  # by preset
 
 
 class SourceDoors:
@@ -47,7 +54,7 @@ class SourceDoors:
             if proof is not None:
                 mentioned = loaded.registry.sources[name].mentioned
                 doors[name] = SourceDoor(
-                    name=name, proof=proof, mentioned=mentioned, answers_okta=source.preset == OKTA
+                    name=name, proof=proof, mentioned=mentioned, challenge=_CHALLENGES.get(source.preset)
                 )
         self._doors, self._seen = doors, loaded
 

@@ -85,7 +85,7 @@ async def test_sources_come_and_go_with_a_reload(folder: Path) -> None:
     assert (doors.door("quiet"), doors.door("nobody")) == (None, None)
     door = doors.door("okta")
     assert door is not None
-    assert door.answers_okta
+    assert door.challenge == "okta"
     assert folder / "okta" in live.now.stamps
     write(folder, {"wso2": {**MAPPED, "http": {"hmac": {"header": "X-Sig", "secret_file": "wso2"}}}})
     assert live.reload(asked=False)

@@ -35,7 +35,7 @@ def app() -> web.Application:
     authorization = Authorization(sources.tokens)
     more = [*log_level_routes(authorization, Level()), *StatusRoutes(authorization, look, lambda: 0.0).routes()]
     proof = HeaderSecret(header="Authorization", values=(b"Bearer idp-secret",))
-    door = SourceDoor(name="okta", proof=proof, answers_okta=True)
+    door = SourceDoor(name="okta", proof=proof, challenge="okta")
     access = SourceAccess(door={"okta": door}.get, publish=publish, clock=sources.clock, new_id=sources.new_id)
     more += SourceRoutes(access, ApiLimits()).routes()
     return api_app(accept, sources, more=more)

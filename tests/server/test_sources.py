@@ -32,13 +32,14 @@ DOORS = (
         name="okta",
         proof=HeaderSecret(header="Authorization", values=(b"Bearer old-s3cret", b"n\xc3\xa9w-s3cret")),
         mentioned=frozenset({"$headers", "x-name"}),
-        answers_okta=True,
+        challenge="okta",
     ),
     SourceDoor(
         name="wso2",
         proof=BodySignature(
             header="X-WSO2-Event-Signature", algorithm="sha256", prefix="sha256=", secrets=(b"one", b"two")
         ),
+        challenge="websub",
     ),
     SourceDoor(
         name="sha1", proof=BodySignature(header="x-hub-signature", algorithm="sha1", prefix="", secrets=(b"one",))
@@ -305,9 +306,31 @@ async def test_the_verification_request_of_an_okta_hook(api: Api) -> None:
     assert (await api.ask("okta", OKTA, b"", "GET"))[0] == 400
     assert (await api.ask("okta", challenge, b"", "GET"))[0] == 401
     assert (await api.ask("nobody", challenge, b"", "GET"))[0] == 404
-    status, _, headers = await api.ask("wso2", challenge, b"", "GET")
+    status, _, headers = await api.ask("sha1", challenge, b"", "GET")
     assert (status, headers["Allow"]) == (405, "POST")
     assert api.queue.taken == []
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("hub.mode=subscribe&hub.topic=t&hub.challenge=a%3Cb%3E&hub.lease_seconds=9", (200, "a<b>", "text/plain")),
+        ("hub.mode=unsubscribe&hub.challenge=7", (200, "7", "text/plain")),
+        ("hub.mode=denied&hub.challenge=7", (400, None, None)),
+        ("hub.mode=subscribe", (400, None, None)),
+        ("hub.mode=subscribe&hub.challenge=" + "a" * 3000, (400, None, None)),
+    ],
+    ids=range(5),
+)
+async def test_the_verification_request_of_a_websub_hub(
+    api: Api, query: str, expected: tuple[int, str | None, str | None]
+) -> None:
+    """WSO2's cloud sends it, without a proof. It comes back as plain text, which no browser runs."""
+    async with api.http.get(f"{api.url}/v1/events/wso2?{query}") as answer:
+        assert answer.status == expected[0]
+        if expected[0] == 200:
+            assert (await answer.text(), answer.content_type) == expected[1:]
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
 async def test_what_is_refused_is_logged_once_a_minute(api: Api) -> None:

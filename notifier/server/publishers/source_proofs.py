@@ -72,11 +72,12 @@ class SignedToken:
 
 
 Proof = HeaderSecret | BodySignature | SignedToken
+Challenge = Literal["okta", "websub"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceDoor:
-    """A source that takes events over HTTP. `answers_okta`: it answers the verification request of an Okta hook.
+    """A source that takes events over HTTP. `challenge`: by which protocol its server verifies that we want its events.
 
     `mentioned` are words of its expressions, among them the headers that they read.
     """
@@ -84,7 +85,7 @@ class SourceDoor:
     name: str
     proof: Proof
     mentioned: frozenset[str] = frozenset()
-    answers_okta: bool = False
+    challenge: Challenge | None = None
 
     @property
     def secret_headers(self) -> frozenset[str]:

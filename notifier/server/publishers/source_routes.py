@@ -5,7 +5,7 @@ durable. A worker reads it by the source's mapping. What it cannot read becomes 
 webhooks reads a 400, and some give up after a few. A Security Event Token is answered as RFC 8935 says. Its verified
 claims are published, never the token.
 
-`GET /v1/events/{source}` answers the request by which Okta verifies that an event hook is ours.
+`GET /v1/events/{source}` answers the request by which Okta, or a WebSub hub, verifies that its events are wanted here.
 """
 
 import json
@@ -37,8 +37,9 @@ from notifier.server.publishers.taking import (
 
 PATH = "/v1/events/{source}"
 SET_KIND = "application/secevent+jwt"
-CHALLENGE = "x-okta-verification-challenge"
+OKTA_CHALLENGE = "x-okta-verification-challenge"
 _KINDS = ("application/json", "application/x-ndjson", "application/ndjson", "application/jsonl")  # and any +json
+_LONGEST_CHALLENGE = 2048
 _LONGEST_KIND = 255  # characters of a media type that AMQP can carry
 _HOP = frozenset(
     {"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
@@ -73,13 +74,19 @@ _POST = OperationDescription(
     problems=_PROBLEMS,
 )
 _GET = OperationDescription(
-    summary="Answer the verification request of an Okta event hook.",
+    summary="Answer the request by which a server verifies that its events are wanted here.",
     path={"source": {"type": "string", "description": "Its name under `sources`."}},
-    answers={200: AnswerDescription(text=f"The value of the header {CHALLENGE}.", schema={"type": "object"})},
+    query={name: {"type": "string"} for name in ("hub.mode", "hub.challenge")},
+    answers={
+        200: AnswerDescription(
+            text=f"Preset okta_hook: the value of the header {OKTA_CHALLENGE}. Preset wso2: hub.challenge, as text.",
+            schema={"type": "object"},
+        )
+    },
     problems={
         **{status: _PROBLEMS[status] for status in (401, 404)},
-        400: f"The header {CHALLENGE} is missing.",
-        405: "The source has no preset okta_hook.",
+        400: "The challenge is missing.",
+        405: "The source's server sends no such request.",
     },
 )
 
@@ -134,21 +141,26 @@ class SourceRoutes:
 
     @_GET
     async def get_challenge(self, request: web.Request) -> web.Response:
-        """Answer Okta's verification request."""
+        """Answer the request by which a server verifies that its events are wanted here."""
         door = self._door(request)
-        if not door.answers_okta or isinstance(door.proof, SignedToken):
-            raise Refusal(problem(405, "Events are sent by POST", headers={"Allow": "POST"}))
-        proven = (
-            door.proof.holds(request.headers)
-            if isinstance(door.proof, HeaderSecret)
-            else door.proof.holds(request.headers, b"")
-        )
-        if not proven:
+        match door.challenge:
+            case "okta":
+                return self._answer_okta(request, door)
+            case "websub":
+                return _answer_websub(request)
+            case None:
+                raise Refusal(problem(405, "Events are sent by POST", headers={"Allow": "POST"}))
+            case _:
+                assert_never(door.challenge)
+
+    def _answer_okta(self, request: web.Request, door: SourceDoor) -> web.Response:
+        """Okta sends the secret here too. Without a secret in a header nothing can be proved."""
+        if not isinstance(door.proof, HeaderSecret) or not door.proof.holds(request.headers):
             self._access.count(door.name, 401)
             raise _unproven()
-        challenge = request.headers.get(CHALLENGE)
+        challenge = request.headers.get(OKTA_CHALLENGE)
         if not challenge:
-            raise Refusal(problem(400, f"The header {CHALLENGE} is missing"))
+            raise Refusal(problem(400, f"The header {OKTA_CHALLENGE} is missing"))
         return web.json_response({"verification": challenge}, dumps=json_text)
 
     def _door(self, request: web.Request) -> SourceDoor:
@@ -246,6 +258,17 @@ def _joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
         if name not in _HOP:
             joined[name] = f"{joined[name]}, {text}" if name in joined else text
     return joined
+
+
+def _answer_websub(request: web.Request) -> web.Response:
+    """Give the challenge back (WebSub §5.3). No proof is sent with it. What a hub sends afterwards needs the proof."""
+    challenge = request.query.get("hub.challenge", "")
+    if (
+        request.query.get("hub.mode") not in ("subscribe", "unsubscribe")
+        or not 0 < len(challenge) <= _LONGEST_CHALLENGE
+    ):
+        raise Refusal(problem(400, "hub.mode must be subscribe or unsubscribe, and hub.challenge a text"))
+    return web.Response(text=challenge, headers={"X-Content-Type-Options": "nosniff"})
 
 
 def _unproven() -> Refusal:
