@@ -28,6 +28,7 @@ from notifier.cli import (
     report_command,
     run_command,
     schema_command,
+    sources_command,
     status_command,
     topology_command,
 )
@@ -77,6 +78,7 @@ register(app, explain_command.explain, explain_command.EXAMPLES)
 register(app, schema_command.schema, schema_command.EXAMPLES)
 app.add_typer(clients_command.app, name="clients")
 app.add_typer(keys_command.app, name="keys")
+app.add_typer(sources_command.app, name="sources")
 app.add_typer(topology_command.app, name="topology")
 register(app, status_command.status, status_command.EXAMPLES)
 app.add_typer(dead_letters_command.app, name="dead-letters")

@@ -38,6 +38,7 @@ _FILTER_OPTIONS: Mapping[str, Any] = {
     ],
     "iss": _option("--iss", "Only letters of this issuer."),
     "event_id": _option("--event-id", "Only letters of this event."),
+    "source": _option("--source", "Only letters of messages that came from this source."),
     "subject": _option("--subject", "Only letters about this sub or sid."),
     "since": _option("--since", "Only letters given up since then: 2026-01-31T12:00:00Z, or 24h (ago)."),
     "until": _option("--until", "Only letters given up until then, in the same form."),

@@ -44,7 +44,8 @@ def list_(
 ) -> None:
     """Count dead letters by client and reason, or list them.
 
-    --json prints one object per line and letter: id, event_id, client_id, iss, reason, dead_since, attempts, text. No
+    --json prints one object per line and letter: id, event_id, client_id, iss, reason, dead_since, attempts, text, and
+    source if it came from one. No
     form shows sub or sid. The command removes nothing and keeps the order.
     """
     settings = queue_settings(config)
@@ -152,7 +153,9 @@ def _look_now(
 
 def _line(letter: LetterSummary) -> str:
     client, since, event = letter.client_id or "-", letter.document()["dead_since"], letter.event_id or "-"
-    return printable(f"{letter.id}  {since}  {letter.reason:<21}  {client}  event {event}  attempts {letter.attempts}")
+    source = "" if letter.source is None else f"  source {letter.source}"
+    line = f"{letter.id}  {since}  {letter.reason:<21}  {client}  event {event}  attempts {letter.attempts}{source}"
+    return printable(line)
 
 
 def _print_groups(groups: list[LetterGroup]) -> None:

@@ -37,9 +37,10 @@ class LetterSummary:
     client_id: str = ""
     event_id: str = ""
     attempts: int = 0
+    source: str | None = None
 
     def document(self) -> dict[str, object]:
-        """The JSON that scripts and the API get."""
+        """The JSON that scripts and the API get. `source` is there if it came from one."""
         return {
             "id": self.id,
             "event_id": self.event_id,
@@ -49,6 +50,7 @@ class LetterSummary:
             "dead_since": render_moment(self.dead_since),
             "attempts": self.attempts,
             "text": self.text,
+            **({} if self.source is None else {"source": self.source}),
         }
 
 
@@ -104,6 +106,7 @@ def summary_of(letter: DeadLetter) -> LetterSummary:
         client_id=letter.client_id,
         event_id=letter.event_id,
         attempts=letter.attempts,
+        source=letter.source,
     )
 
 
@@ -122,12 +125,13 @@ class LetterFilter:
     since: float | None = None
     until: float | None = None
     subject: str | None = None
+    source: str | None = None
     issuers: frozenset[str] | None = None
 
     @property
     def narrows(self) -> bool:
         """False if every letter is meant."""
-        single = (self.client_id, self.iss, self.event_id, self.since, self.until, self.subject)
+        single = (self.client_id, self.iss, self.event_id, self.since, self.until, self.subject, self.source)
         return bool(self.ids or self.reasons) or any(value is not None for value in single)
 
     def matches(self, message: Message, summary: LetterSummary) -> bool:
@@ -138,6 +142,7 @@ class LetterFilter:
             and (self.client_id is None or summary.client_id == self.client_id)
             and (self.iss is None or summary.iss == self.iss)
             and (self.event_id is None or summary.event_id == self.event_id)
+            and (self.source is None or summary.source == self.source)
             and (not self.reasons or summary.reason in self.reasons)
             and (self.since is None or summary.dead_since >= self.since)
             and (self.until is None or summary.dead_since <= self.until)
@@ -196,6 +201,7 @@ def read_filter(given: Mapping[str, Any], now: float, issuers: frozenset[str] | 
         event_id=given.get("event_id"),
         reasons=frozenset(map(DeadReason, reasons)),
         subject=given.get("subject"),
+        source=given.get("source"),
         issuers=issuers,
         **moments,
     )

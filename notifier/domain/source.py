@@ -92,16 +92,24 @@ class Source:
         return replace(message, headers=headers, reply_to=None)
 
     def translate(
-        self, message: Message, *, max_bytes: int, new_id: Callable[[], str], now: float, only: Places | None = None
+        self,
+        message: Message,
+        *,
+        max_bytes: int,
+        new_id: Callable[[], str],
+        now: float,
+        only: Places | None = None,
+        most: int = MANY,
     ) -> Translation:
         """Read a message that `received` gave. Raises MalformedEvent if none of its events is good or ignored.
 
-        `only` names the events, and their entries of `clients`, that are read; the others are left out.
+        `only` names the events, and their entries of `clients`, that are read; the others are left out. A message of
+        more than `most` events is divided into parts.
         """
         reading = _Reading(self, message, new_id, now)
         documents = reading.documents(max_bytes)
-        if only is None and len(documents) > MANY:
-            runs = (range(at, min(at + MANY, len(documents))) for at in range(0, len(documents), MANY))
+        if only is None and len(documents) > most:
+            runs = (range(at, min(at + most, len(documents))) for at in range(0, len(documents), most))
             return Translation(parts=tuple(f"{run[0]}-{run[-1]}" for run in runs))
         found = _Found(len(documents))
         for number, document in enumerate(documents):
@@ -131,7 +139,11 @@ class _Reading:
     def documents(self, max_bytes: int) -> Sequence[Unwrapped]:
         """The documents in the message. Raises MalformedEvent."""
         source = self._source
-        document = open_document(self._message, max_bytes, lines=source.lines)
+        try:
+            document = open_document(self._message, max_bytes, lines=source.lines)
+        except MalformedEvent as wrong:
+            whole = f"sources.{source.name}"
+            raise MalformedEvent([Mistake(each.path or whole, each.text) for each in wrong.mistakes]) from None
         if source.ignore_case:
             document = replace(document, data=lowered(document.data))
         try:

@@ -11,6 +11,7 @@ from tests.system.command import ROOT, command, environment, notifier
 
 COMMANDS = (
     "run", "demo", "publish", "check", "doctor", "explain", "schema", "keys", "keys generate", "keys jwks",
+    "sources", "sources list", "sources try",
     "topology", "topology show", "topology declare", "topology delete", "status",
     "dead-letters", "dead-letters list", "dead-letters show", "dead-letters replay", "dead-letters discard",
     "dead-letters export", "capacity", "log-id", "report", "collect",

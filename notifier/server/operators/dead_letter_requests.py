@@ -33,6 +33,7 @@ class FilterQuery(TypedDict, total=False):
     since: Annotated[str, Field(description="Only letters given up since then: RFC 3339, or 24h (ago).")]
     until: Annotated[str, Field(description="Only letters given up until then, in the same form.")]
     subject: Annotated[str, Field(description="Only letters about this sub or sid.")]
+    source: Annotated[str, Field(description="Only letters of messages that came from this source.")]
 
 
 class ListQuery(FilterQuery, total=False):

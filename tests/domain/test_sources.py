@@ -1,0 +1,308 @@
+"""A source reads documents by expressions: which configurations are wrong, and what documents become."""
+
+from typing import Any
+
+import pytest
+
+from notifier.domain.message import Lane, Message
+from notifier.domain.session_ended import ClientEntry
+from notifier.domain.source_presets import SOURCE_PRESETS
+from notifier.domain.sourced import Places, as_received, as_sourced, kept_headers, read_places, written_places
+from tests.domain.source_documents import DEMO, ISS, message, mistakes_of, refused, source, translated
+
+EVENT = {"sub": "user", "clients": "apps"}
+DOCUMENT = {"user": "alice", "apps": ["a", "b"]}
+
+MISTAKES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "a misspelt preset": ({"preset": "duend"}, {"preset": "did you mean duende?"}),
+    "no issuer": ({"event": EVENT, "issuer": None}, {"issuer": "is required, or event.iss"}),
+    "no issuer for a preset that names realms": (
+        {"preset": "keycloak_rabbitmq", "issuer": None},
+        {"issuer": "is required, or issuers"},
+    ),
+    "issuers, and nothing that says which": (
+        {"event": EVENT, "issuer": None, "issuers": {"demo": DEMO}},
+        {"issuers": "needs event.iss"},
+    ),
+    "an issuer that is not configured": (
+        {"event": EVENT, "issuer": f"{ISS}/", "issuers": None},
+        {"issuer": f"did you mean {ISS}?"},
+    ),
+    "no mapping": ({}, {"event": "is required without a preset"}),
+    "a member that events do not have": (
+        {"event": {**EVENT, "subject": "a", "ended": "b"}},
+        {"event.subject": "did you mean sub?", "event.ended": "did you mean ended_at?"},
+    ),
+    "no clients": ({"event": {"sub": "user"}}, {"event.clients": "'*'"}),
+    "a star without quotes": ({"event": {"sub": "user", "clients": "*"}}, {"event.clients": "write \"'*'\""}),
+    "nobody's session": ({"event": {"clients": "'*'"}}, {"event": "needs sub or sid"}),
+    "every expression at once": (
+        {
+            "event": {**EVENT, "sid": "unknown(a)", "id": "length(a, b)", "reason": "a[", "ended_at": "form_ms(a)"},
+            "when": "",
+            "envelope": ["mass_transit", "a ==", "lines"],
+        },
+        {
+            "event.sid": "there is no function unknown()",
+            "event.id": "length() takes 1 argument",
+            "event.reason": "is no JMESPath expression",
+            "event.ended_at": "did you mean from_ms()?",
+            "when": "must not be empty",
+            "envelope[0]": "did you mean masstransit?",
+            "envelope[1]": "is no JMESPath expression",
+            "envelope[2]": "lines must be the first",
+        },
+    ),
+    "brackets": ({"event": {**EVENT, "sid": "(" * 2000 + "a" + ")" * 2000}}, {"event.sid": "is nested too deeply"}),
+    "alternatives": ({"event": {**EVENT, "sid": "a" + " || b" * 300}}, {"event.sid": "is nested too deeply"}),
+}
+
+
+@pytest.mark.parametrize("given", MISTAKES)
+def test_each_mistake_of_a_source_is_found_at_the_start(given: str) -> None:
+    """With its place and the way out; nothing else is said."""
+    settings, expected = MISTAKES[given]
+    found = mistakes_of(shop={"issuer": ISS} | settings)
+    assert set(found) == {f"sources.shop.{place}" for place in expected}
+    for place, text in expected.items():
+        assert text in found[f"sources.shop.{place}"]
+
+
+@pytest.mark.parametrize("name", SOURCE_PRESETS)
+def test_each_preset_needs_an_issuer_alone(name: str) -> None:
+    """All its expressions compile."""
+    assert mistakes_of(shop={"preset": name, "issuer": ISS}) == {}
+
+
+READ: dict[str, tuple[dict[str, Any], Any, dict[str, Any]]] = {
+    "what is given replaces members of the preset": (
+        {"preset": "duende", "event": {"sid": "`null`", "reason": "'signed_out'"}},
+        {"SubjectId": "alice", "SessionId": "s", "ClientIds": ["a"]},
+        {"sub": "alice", "sid": None, "reason": "signed_out"},
+    ),
+    "a time in milliseconds": (
+        {"event": {**EVENT, "ended_at": "from_ms(at)"}},
+        {"at": 1763719200123},
+        {"ended_at": 1763719200.123},
+    ),
+    "a time in seconds as text": (
+        {"event": {**EVENT, "ended_at": "from_s(at)"}},
+        {"at": "1763719200"},
+        {"ended_at": 1763719200.0},
+    ),
+    "names split": ({"event": {**EVENT, "clients": "split(apps, ',')"}}, {"apps": "a, b,"}, {"clients": ("a", "b")}),
+    "a default for null alone": (
+        {"event": {**EVENT, "reason": "default(why, 'none')"}},
+        {"why": None},
+        {"reason": "none"},
+    ),
+    "a table": (
+        {"event": {**EVENT, "reason": """look_up(why, `{"0": "user_logout", "timedout": "session_expiration"}`)"""}},
+        {"why": "Timed_Out"},
+        {"reason": "session_expiration"},
+    ),
+    "names in any case": (
+        {"ignore_case": True},
+        {"User": "alice", "apps": None, "A_p_p_s": ["a"]},
+        {"sub": "alice", "clients": ("a",)},
+    ),
+    "null gives way to the other spelling": ({"ignore_case": True}, {"USER": "bob", "user": None}, {"sub": "bob"}),
+    "empty texts are left out": (
+        {"event": {**EVENT, "sid": "'s'", "id": "''", "reason": "''"}},
+        {"user": ""},
+        {"sub": None, "sid": "s"},
+    ),
+    "headers in any case": ({"event": {**EVENT, "sid": '"$headers"."X-Sid"'}}, {}, {"sid": "h"}),
+    "a property": ({"event": {**EVENT, "reason": '"$properties".app_id'}}, {}, {"reason": "shop-idp"}),
+    "the issuer that the document names": ({"event": {**EVENT, "iss": "issuer"}}, {"issuer": DEMO}, {"iss": DEMO}),
+    "the issuer if it names none": ({"event": {**EVENT, "iss": "issuer"}}, {"issuer": ""}, {"iss": ISS}),
+    "an issuer by what it is called": (
+        {"event": {**EVENT, "iss": "realm"}, "issuers": {"demo": DEMO}},
+        {"realm": "demo"},
+        {"iss": DEMO},
+    ),
+    "clients as objects": (
+        {"event": {**EVENT, "clients": "apps[].{client_id: @, sid: 's1'}"}},
+        {"apps": ["a"]},
+        {"clients": (ClientEntry(client_id="a", sid="s1"),)},
+    ),
+}
+
+
+@pytest.mark.parametrize("given", READ)
+def test_a_document_is_read_by_its_mapping(given: str) -> None:
+    """Members that are absent or null are left out."""
+    settings, document, expected = READ[given]
+    what = message(DOCUMENT | document, headers={"x-sid": "h"}, app_id="shop-idp")
+    (event,) = translated(
+        source(**{"event": EVENT} | settings) if "preset" not in settings else source(**settings), what
+    ).events
+    assert {name: getattr(event, name) for name in expected} == expected
+
+
+REFUSED: dict[str, tuple[dict[str, Any], Any, dict[str, str]]] = {
+    "what is no JSON": ({}, b"{", {"sources.shop": "not JSON"}),
+    "an empty message": ({}, b" ", {"sources.shop": "is empty"}),
+    "a comparison of text with a number": (
+        {"event": {**EVENT, "reason": "user > `5` && 'a' || 'b'"}},
+        {},
+        {"sources.shop.event.reason": "types that do not fit"},
+    ),
+    "a function on what it does not take": (
+        {"event": {**EVENT, "sub": "lower(user)"}},
+        {"user": 5},
+        {"sources.shop.event.sub": "lower() takes string or null, not number"},
+    ),
+    "a time out of range": (
+        {"event": {**EVENT, "ended_at": "from_ms(at)"}},
+        {"at": 1e300},
+        {"sources.shop.event.ended_at": "no number of milliseconds"},
+    ),
+    "a time as a number": (
+        {"event": {**EVENT, "ended_at": "at"}},
+        {"at": 17},
+        {"sources.shop.event.ended_at": "from_s(…)"},
+    ),
+    "neither true nor false": ({"when": "user"}, {}, {"sources.shop.when": "must give true or false, not a string"}),
+    "nothing": ({"when": "missing"}, {}, {"sources.shop.when": "not null"}),
+    "several members at once": (
+        {"event": {**EVENT, "reason": "why", "sid": "session"}},
+        {"user": 5, "apps": None, "why": 7, "session": ""},
+        {
+            "sources.shop.event.sub": "must be a string",
+            "sources.shop.event.clients": "is required",
+            "sources.shop.event.reason": "must be a string",
+            "sources.shop.event.sid": "must not be empty",
+        },
+    ),
+    "a realm that nobody configured": (
+        {"event": {**EVENT, "iss": "realm"}, "issuers": {"demo": DEMO}},
+        {"realm": "other"},
+        {"sources.shop.issuers": "other is not among them"},
+    ),
+    "no issuer anywhere": (
+        {"event": {**EVENT, "iss": "realm"}, "issuer": None},
+        {},
+        {"sources.shop.issuer": "the document names none"},
+    ),
+    "a list that is none": ({"envelope": ["apps.x"]}, {}, {"sources.shop.envelope": "must give a list, not null"}),
+    "MassTransit without a message": (
+        {"envelope": "masstransit"},
+        {"messageId": "m", "message": None},
+        {"sources.shop.envelope": "without `message`"},
+    ),
+}
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_a_document_that_cannot_be_read_says_why(given: str) -> None:
+    """Every mistake, by the setting whose expression found it. No text quotes the document's user."""
+    settings, document, expected = REFUSED[given]
+    body = document if isinstance(document, bytes) else DOCUMENT | document
+    found = refused(source(**{"event": EVENT} | settings), message(body))
+    assert set(found) == set(expected)
+    for place, text in expected.items():
+        assert text in found[place]
+    assert "alice" not in str(found)
+
+
+LIST = {
+    "envelope": ["data.events"],
+    "event": {"sub": '"$envelope".data.user', "sid": "s", "clients": "c"},
+    "when": "t == 'end'",
+}
+
+
+def listed(*events: dict[str, Any]) -> Message:
+    """A message with these events."""
+    return message({"data": {"user": "alice", "events": [{"t": "end"} | event for event in events]}})
+
+
+def test_each_member_of_a_list_is_an_event_of_its_own() -> None:
+    """Good, ignored or wrong by itself; one report says which are wrong, for a replay of these alone."""
+    what = listed({"s": "1", "c": ["a"]}, {"t": "begin"}, {"s": 2, "c": ["a"]}, {"s": "3", "c": ["a", 5, "b", 6]})
+    found = translated(source(**LIST), what)
+    assert [(event.sub, event.sid, event.clients) for event in found.events] == [
+        ("alice", "1", ("a",)), ("alice", "3", ("a", "b")),
+    ]  # fmt: skip
+    assert (found.ignored, found.wrong and found.wrong.which) == (1, "2;3:1,3")
+    assert found.wrong is not None
+    assert [(each.path, each.text.partition(":")[0]) for each in found.wrong.mistakes] == [
+        ("sources.shop.event.sid", "event 3 of 4"),
+        ("sources.shop.event.clients[1]", "event 4 of 4"),
+        ("sources.shop.event.clients[3]", "event 4 of 4"),
+    ]
+
+
+def test_a_replay_reads_what_was_wrong_and_nothing_else() -> None:
+    """Even if only some of it has been mended since."""
+    what = listed({"s": "1", "c": ["a"]}, {}, {"s": "2", "c": ["a"]}, {"s": "3", "c": ["a", "x", "b", 6]})
+    found = translated(source(**LIST), what, only=read_places("2;3:1,3"))
+    assert [(event.sid, event.clients) for event in found.events] == [("2", ("a",)), ("3", ("x",))]
+    assert found.wrong is not None
+    assert found.wrong.which == "3:3"
+
+
+def test_a_message_of_very_many_events_is_divided() -> None:
+    """So that reading it does not hold the loop."""
+    what = listed(*({"s": f"{number}", "c": ["a"]} for number in range(450)))
+    found = translated(source(**LIST), what)
+    assert (found.events, found.parts) == ((), ("0-199", "200-399", "400-449"))
+    sids = [
+        event.sid for part in found.parts for event in translated(source(**LIST), what, only=read_places(part)).events
+    ]
+    assert sids == [f"{number}" for number in range(450)]
+
+
+def test_an_event_without_an_id_has_the_same_one_each_time_it_comes() -> None:
+    """An own id wins, then the message's. Without a time and a session there is none, since users sign out again."""
+    mapping = source(event={**EVENT, "sid": "session", "ended_at": "at", "id": "id"})
+
+    def id_of(given: dict[str, Any], **more: Any) -> str:
+        return translated(mapping, message(DOCUMENT | given, **more)).events[0].id
+
+    with_time = {"at": "2026-01-31T12:00:00Z"}
+    assert id_of(with_time) == id_of(with_time) != id_of({"at": "2026-01-31T12:00:01Z"})
+    assert id_of({"session": "s"}, timestamp=1.0) == id_of({"session": "s"}, timestamp=2.0)
+    assert id_of({}, timestamp=1.0) != id_of({}, timestamp=2.0)
+    assert id_of({}) == "made-up"
+    assert id_of(with_time, message_id="m-1") == "m-1"
+    assert id_of(with_time | {"id": "own"}, message_id="m-1") == "own"
+
+
+def test_places_are_written_in_short_and_read_back() -> None:
+    """Too many of them are unknown."""
+    places: Places = {0: None, 1: None, 2: None, 7: (range(1, 3), range(4, 5)), 9: None}
+    assert written_places(places) == "0-2;7:1-2,4;9"
+    assert read_places("0-2;7:1-2,4;9") == places
+    assert written_places(dict.fromkeys(range(0, 2000, 2))) == ""
+
+
+def test_no_secret_header_is_kept() -> None:
+    """Whatever it is called; nor what is no plain value, nor more than 4 KiB."""
+    secret = dict.fromkeys(("Authorization", "authorization", "Cookie", "X-Hub-Signature-256", "X-Api-Key"), "s3cret")
+    many = {f"h{number}": "v" * 1000 for number in range(9)}
+    kept = kept_headers(
+        {**secret, "x-shop": "s3cret", "nested": {"a": 1}, "n": 1, "b": b"x", **many}, {"x-shop"}, {"h8"}
+    )
+    assert (kept.pop("n"), kept.pop("b")) == (1, "x")
+    assert set(kept) < set(many)
+    assert "h8" in kept
+    assert "s3cret" not in str(as_sourced(message({}, headers=secret), "id"))
+
+
+def test_a_message_of_a_source_is_queued_as_it_came() -> None:
+    """Byte for byte, with its headers and properties."""
+    came = message(
+        b'\xef\xbb\xbf{"a": 1}', headers={"k": 1, "t": "x"}, message_id="m", timestamp=1.5, user_id="u", app_id="p"
+    )
+    sent = as_sourced(came, "new", "0;2")
+    back = as_received(
+        Message(
+            lane=Lane.EVENTS, body=sent.body, tag=None, kind=None, headers=sent.headers, content_type=sent.content_type
+        )
+    )
+    assert sent.headers["only"] == "0;2"
+    for name in ("body", "source", "message_id", "timestamp", "user_id", "app_id"):
+        assert getattr(back, name) == getattr(came, name)
+    assert dict(back.headers) == {"k": 1, "t": "x"}
