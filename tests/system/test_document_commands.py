@@ -22,6 +22,7 @@ pytestmark = pytest.mark.full
 WALKED = {"README.md": 1, "docs/tutorial.md": 0}
 """Documents that are walked through elsewhere, from this block on."""
 NOT_RUN = {
+    "notifier sources try": "tests/system/test_cli_sources.py runs it with recorded messages",
     "kubectl": "needs a cluster",
     "helm diff": "a plugin",
     "cosign": "needs a published image",
