@@ -153,7 +153,7 @@ def _source(settings: Settings, name: str) -> Source:
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(settings.sources) or 'none'}"
         say(f"notifier: there is no source {name} in the configuration; {hint}", err=True)
         raise typer.Exit(2)
-    sources, mistakes = compile_sources(settings)
+    sources, mistakes = compile_sources(settings, frozenset({"queue"}))  # which queue it is does not matter here
     if name not in sources:
         raise ConfigurationError([each for each in mistakes if each.path.startswith(f"sources.{name}.")])
     return sources[name]
