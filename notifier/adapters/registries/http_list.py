@@ -6,7 +6,7 @@ of several pages (`Link: rel=next`) is read whole each time: what the first page
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -55,7 +55,7 @@ class HttpListReader:
                     raise SourceFault("answered 304 (not modified), though nobody asked for that; see its cache")
                 return last
             mark = _mark(answer, first)
-            await gathering.add_all(_clients(answer))
+            await gathering.add_all(_drained(_clients(answer)))
             following = next_page(answer.links, first)
             while following is not None:
                 if following in seen or len(seen) == MOST_PAGES:
@@ -64,7 +64,7 @@ class HttpListReader:
                 seen.add(following)
                 mark = None
                 answer = await ask(server, following, headers, _ADVICE)
-                await gathering.add_all(_clients(answer))
+                await gathering.add_all(_drained(_clients(answer)))
                 following = next_page(answer.links, following)
             return gathering.answer(at, mark)
 
@@ -85,6 +85,13 @@ def _mark(answer: WebAnswer, url: str) -> str | None:
     names = {"etag": "ETag", "modified": "Last-Modified"}
     told = {name: answer.headers[header] for name, header in names.items() if header in answer.headers}
     return json.dumps({"url": url, "version": __version__, **told}) if told else None
+
+
+def _drained(clients: list[Any]) -> Iterator[Any]:
+    """Yield the clients, each freed before the next: to free all of them at once would be one long step."""
+    clients.reverse()
+    while clients:
+        yield clients.pop()
 
 
 def _clients(answer: WebAnswer) -> list[Any]:

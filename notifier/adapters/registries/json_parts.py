@@ -17,7 +17,7 @@ _DECODER = json.JSONDecoder()
 
 async def read_json(body: bytes) -> Any:
     """The value that the document means; None if it is empty. Raises ValueError, RecursionError."""
-    text = body.decode("utf-8-sig")
+    text = body.decode().removeprefix("\ufeff")
     if len(text) >= SMALL:
         return await _Parts(text).document()
     return json.loads(text) if text.strip() else None
