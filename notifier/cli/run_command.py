@@ -45,6 +45,7 @@ def run(config: Config = None) -> None:
     loaded = load(config, os.environ, starting=True, answer_of=answers.cached)
     logs.configure(loaded.settings.log.level, loaded.settings.log.format)
     loaded.log_warnings()
+    answers.log_unusable()
     tracing = build_tracing(loaded.settings, os.environ)
     service = Service(LiveConfiguration(config, os.environ, loaded, answers), tracing=tracing)
     uvloop.run(_serve(service))

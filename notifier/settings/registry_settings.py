@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import quote
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -48,6 +49,18 @@ class RegistrySourceSettings(Section):
     def called(self) -> str:
         """Its name."""
         return self.name or self.kind
+
+    @property
+    def own_issuer(self) -> str | None:
+        """The issuer of its clients, where one setting or the kind itself tells it."""
+        if self.issuer is None and self.keycloak is not None:
+            return f"{self.keycloak.url}/realms/{quote(self.keycloak.realm, safe='')}"
+        return self.issuer
+
+    @property
+    def may_name_issuers(self) -> bool:
+        """True if what it answers can name an issuer for each client."""
+        return self.file is not None or self.http is not None or (self.sql is not None and self.sql.query is not None)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

@@ -29,6 +29,7 @@ class HeldAnswers:
 
     def __init__(self) -> None:
         self._held: dict[str, tuple[RegistrySourceSettings, Answer]] = {}
+        self._unusable: list[tuple[str, str]] = []
 
     def copy(self) -> "HeldAnswers":
         """Return another that holds the same."""
@@ -47,10 +48,15 @@ class HeldAnswers:
 
     def cached(self, source: RegistrySourceSettings, folder: Path | None) -> Answer | None:
         """Return the answer that an earlier worker saved, and hold it; None if there is none. Blocks."""
-        found = Cache(folder).load(source)
+        found = Cache(folder).load(source, lambda file, reason: self._unusable.append((file, reason)))
         if found is not None:
             self.hold(source, found)
         return found
+
+    def log_unusable(self) -> None:
+        """Log the caches that could not be used, now that the log is set up."""
+        for file, reason in self._unusable:
+            _log_unusable(file, reason)
 
     def held_or_read(self, source: RegistrySourceSettings, _folder: Path | None) -> Answer | None:
         """Return the answer, and read the source now if it is a new one. Raises ConfigurationError. Blocks."""
@@ -105,8 +111,13 @@ class Cache:
         self._folder = folder
         self._failed: dict[str, str] = {}
 
-    def load(self, source: RegistrySourceSettings) -> Answer | None:
-        """Return what was saved of this source; None if there is nothing that can be used. Logs why not. Blocks."""
+    def load(
+        self, source: RegistrySourceSettings, unusable: Callable[[str, str], None] = lambda _file, _reason: None
+    ) -> Answer | None:
+        """Return what was saved of this source; None if there is nothing that can be used. Blocks.
+
+        `unusable` is told the file and the reason if there is a file that cannot be used.
+        """
         path = self._path(source)
         if path is None or not path.exists():
             return None
@@ -114,7 +125,7 @@ class Cache:
             return _read(path, _identity(source))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = str(error) if isinstance(error, _UnfitError) else type(error).__name__
-            structlog.get_logger().warning("registry_cache_unusable", file=str(path), reason=reason)
+            unusable(str(path), reason)
             return None
 
     def save(self, source: RegistrySourceSettings, answer: Answer) -> None:
@@ -150,6 +161,10 @@ class Cache:
         if self._failed.get(name) != reason:
             structlog.get_logger().warning("registry_cache_not_written", source=name, reason=reason)
         self._failed[name] = reason
+
+
+def _log_unusable(file: str, reason: str) -> None:
+    structlog.get_logger().warning("registry_cache_unusable", file=file, reason=reason)
 
 
 class _UnfitError(ValueError):

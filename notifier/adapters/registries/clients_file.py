@@ -1,8 +1,9 @@
 """Reads clients files, and makes the registry of them and of what other registry sources answered."""
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
 from notifier.adapters.configuration.document_files import read_document
@@ -45,10 +46,30 @@ def no_collections() -> Iterator[None]:
             gc.enable()
 
 
-def _read_layers(settings: Settings, files: set[Path], answer_of: AnswerOf) -> tuple[list[Layer], list[Mistake]]:
+def _wrong_issuers(settings: Settings) -> Iterator[Mistake]:
+    """What is wrong about the issuers that `registry` names."""
+    known = settings.issuers
+    for nth, source in enumerate(settings.registry.sources):
+        iss = source.own_issuer
+        if iss is None and len(known) > 1 and not source.may_name_issuers:
+            text = f"is required, since there are {len(known)} issuers, and it does not say whose clients it has"
+            yield Mistake(f"registry.sources[{nth}].issuer", text)
+        elif iss is not None and iss not in known:
+            yield Mistake(f"registry.sources[{nth}].issuer", _not_configured(iss, known))
+    for iss in settings.registry.defaults.keys() - known.keys():
+        yield Mistake(f'registry.defaults["{iss}"]', _not_configured(iss, known))
+
+
+def _not_configured(iss: str, known: Collection[str]) -> str:
+    near = get_close_matches(iss, known, 1, 0.0)
+    return f"{iss} is not configured under issuers; did you mean {near[0]}?"
+
+
+def _read_layers(needs: Needs, files: set[Path], answer_of: AnswerOf) -> tuple[list[Layer], list[Mistake]]:
     """The layers of the registry, and every mistake of the files. Adds each file that is read or named to `files`."""
+    settings = needs.settings
     layers: list[Layer] = []
-    mistakes: list[Mistake] = []
+    mistakes = [] if needs.unsure & {"issuers", "registry"} else list(_wrong_issuers(settings))
     cache = settings.registry.cache
     for source in settings.registry.all_sources:
         try:
@@ -81,7 +102,7 @@ def read_registry(
     Adds each file that is read or named to `files`. `keep_rows`: return the layers in any case.
     """
     with no_collections():
-        layers, mistakes = _read_layers(needs.settings, files, answer_of)
+        layers, mistakes = _read_layers(needs, files, answer_of)
         if len(layers) == 1 and layers[0].file is not None and not keep_rows:
             laid = _of_one_file(needs, layers.pop())
         else:

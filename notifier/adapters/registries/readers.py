@@ -48,7 +48,7 @@ def build_reader(source: RegistrySourceSettings) -> ClientsReader:
 
             return AuthentikReader(source)
         case kind:
-            raise NotImplementedError(kind)
+            raise ValueError(f"a source of kind {kind} has no reader")
 
 
 def _sql_reader(source: RegistrySourceSettings) -> ClientsReader:

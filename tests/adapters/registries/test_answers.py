@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from notifier.adapters.registries.answers import Cache
+from notifier.adapters.registries.answers import Cache, HeldAnswers
 from notifier.domain.client_rows import Answer
 from notifier.domain.errors import Mistake
 from notifier.settings.registry_settings import RegistrySourceSettings
@@ -79,7 +79,9 @@ def test_a_cache_that_cannot_be_used_counts_as_none(
     cache = Cache(tmp_path)
     cache.save(kind(), ANSWER)
     damage(tmp_path / "http.jsonl")
-    assert cache.load(kind()) is None
+    held = HeldAnswers()
+    assert held.cached(kind(), tmp_path) is None
+    held.log_unusable()
     told = capsys.readouterr()
     assert reason in told.out + told.err
 
