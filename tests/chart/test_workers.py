@@ -98,7 +98,7 @@ def test_the_network_policy_lets_workers_work(every: Mapping[str, Rendered]) -> 
     """Names, the broker, each port that the URI of a client or JWKS names, and nothing else."""
     policy = every["everything"].one("NetworkPolicy", "n-logout")["spec"]
     ports = [[port["port"] for port in rule["ports"]] for rule in policy["egress"]]
-    assert ports == [[53, 53], [5671], [443, 9443, 80, 8080, 8444], [8080], [4318]]
+    assert ports == [[53, 53], [5671], [443, 9443, 80, 8080, 8444, 8445], [8080], [4318]]
     assert policy["egress"][1]["to"] == [
         {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "rabbitmq"}}}
     ]

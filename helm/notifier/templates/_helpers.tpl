@@ -218,6 +218,7 @@ https://notifier-canary.invalid
 {{- if kindIs "string" $proxy -}}{{- $uris = append $uris $proxy -}}{{- end -}}
 {{- end -}}
 {{- range (default dict .Values.config.issuers) -}}{{- $uris = append $uris (get . "jwks_uri") -}}{{- end -}}
+{{- range (default dict .Values.config.sources) -}}{{- $uris = append $uris (dig "http" "set" "jwks_uri" "" .) -}}{{- end -}}
 {{- range (compact $uris) -}}
 {{- $parts := urlParse . -}}
 {{- $port := regexFind ":[0-9]+$" $parts.host | trimPrefix ":" -}}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import jwt
 import structlog
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument
 from notifier.domain.published_keys import MOST_KEYS
@@ -133,6 +134,6 @@ def _verifying(jwk: Mapping[str, object], alg: str) -> jwt.PyJWK | None:
         return None
     try:
         key = jwt.PyJWK(dict(jwk), algorithm=alg)
-    except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError):
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm):
         return None
     return None if kty == "RSA" and key.key.key_size < _RSA_BITS else key
