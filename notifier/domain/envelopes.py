@@ -55,8 +55,16 @@ Envelope: TypeAlias = Callable[[Unwrapped, Message], Unwrapped] | EventList
 """Takes a document out of what is around it."""
 
 
-def open_document(message: Message, max_bytes: int, *, lines: bool = False) -> Unwrapped:
-    """Read the JSON in the message, without CloudEvents or the signature of a SET. `lines`: also JSON lines."""
+def open_document(message: Message, max_bytes: int, *, lines: bool = False, ignore_case: bool = False) -> Unwrapped:
+    """Read the JSON in the message, without CloudEvents or the signature of a SET. `lines`: also JSON lines.
+
+    `ignore_case`: all member names are in lower case and without `_`.
+    """
+    document = _read(message, max_bytes, lines=lines)
+    return replace(document, data=lowered(document.data)) if ignore_case else document
+
+
+def _read(message: Message, max_bytes: int, *, lines: bool) -> Unwrapped:
     media_type = media_type_of(message.content_type)
     if "xml" in media_type or message.body[:64].removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<":
         _refuse(f"is XML ({excerpt(media_type or 'no content type')}); have its publisher use a JSON serializer")
@@ -97,7 +105,7 @@ def opened(
 def masstransit(document: Unwrapped, message: Message) -> Unwrapped:
     """Take the message out of MassTransit's envelope. A bare body stays as it is, as its raw serializer sends it."""
     data = document.data
-    names = {plain_name(name): value for name, value in data.items()} if isinstance(data, dict) else {}
+    names = _plainly_named(data) if isinstance(data, dict) else {}
     declared = media_type_of(message.content_type).startswith(_MASSTRANSIT)
     if not declared and not ("message" in names and ("messageid" in names or "messagetype" in names)):
         return replace(document, id=_header(message.headers, "messageid") or document.id)
@@ -151,6 +159,10 @@ def lowered(value: object) -> object:
     if isinstance(value, list):
         return [lowered(each) if isinstance(each, (dict, list)) else each for each in value]
     return value
+
+
+def _plainly_named(data: dict[str, object]) -> dict[str, object]:
+    return data if "messageid" in data else {plain_name(name): value for name, value in data.items()}
 
 
 def _members(document: Unwrapped, expression: Expression, given: Mapping[str, object]) -> Iterator[Unwrapped]:

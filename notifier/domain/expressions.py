@@ -10,6 +10,7 @@ Three names in quotes are at hand anywhere in an expression: `"$headers"`, `"$pr
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -72,6 +73,11 @@ _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 def plain_name(name: str) -> str:
     """The name as `ignore_case` compares it: in lower case and without `_`."""
+    return _plain(name) if len(name) <= 64 else name.lower().replace("_", "")  # a long one is not remembered
+
+
+@lru_cache(maxsize=2048)
+def _plain(name: str) -> str:
     return name.lower().replace("_", "")
 
 

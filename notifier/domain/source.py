@@ -19,7 +19,7 @@ from pydantic_core import to_json
 
 from notifier.domain import cloudevents
 from notifier.domain.cloudevents import Opened, kind_of
-from notifier.domain.envelopes import Envelope, Unwrapped, lowered, open_document, opened
+from notifier.domain.envelopes import Envelope, Unwrapped, open_document, opened
 from notifier.domain.errors import MalformedEvent, Mistake
 from notifier.domain.event_document import Understood, read_opened
 from notifier.domain.event_entries import first_of, places
@@ -88,7 +88,9 @@ class Source:
 
     def received(self, message: Message) -> Message:
         """The message with the headers that may be kept, and without a wish to be told its fate."""
-        headers = kept_headers(message.headers, self.secret, self.mentioned) if message.headers else {}
+        if not message.headers and message.reply_to is None:
+            return message
+        headers = kept_headers(message.headers, self.secret, self.mentioned)
         return replace(message, headers=headers, reply_to=None)
 
     def translate(
@@ -140,12 +142,10 @@ class _Reading:
         """The documents in the message. Raises MalformedEvent."""
         source = self._source
         try:
-            document = open_document(self._message, max_bytes, lines=source.lines)
+            document = open_document(self._message, max_bytes, lines=source.lines, ignore_case=source.ignore_case)
         except MalformedEvent as wrong:
             whole = f"sources.{source.name}"
             raise MalformedEvent([Mistake(each.path or whole, each.text) for each in wrong.mistakes]) from None
-        if source.ignore_case:
-            document = replace(document, data=lowered(document.data))
         try:
             return opened(document, source.envelopes, self._message, self._given)
         except MalformedEvent as wrong:
@@ -221,8 +221,12 @@ class _Reading:
         whole = self._message
         time = whole.timestamp if document.time is None else document.time
         spare = document.id or (whole.message_id if document.place is None else None)
-        if not spare and "id" not in data:
+        if "id" in data:
+            spare = whole.message_id
+        elif not spare:
             spare = _derived(data, time, whole.message_id, document.place)
+        if spare == whole.message_id and time == whole.timestamp:
+            return whole
         return replace(whole, message_id=spare, timestamp=time)
 
 
