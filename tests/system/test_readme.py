@@ -56,8 +56,9 @@ README = (ROOT / "README.md").read_text()
 PUBLISHING, EVENT, COMMANDS, METRICS, CONFIGURATION = (
     (ROOT / f"docs/{name}.md").read_text() for name in ("publishing", "event", "commands", "metrics", "configuration")
 )
+PAGES = sorted((ROOT / "docs/identity-servers").glob("*.md"))
 DOCUMENTS = sorted(
-    [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")), *(ROOT / "docs").glob("*.md")]
+    [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")), *(ROOT / "docs").glob("*.md"), *PAGES]
 )
 ISS = "https://id.example.com"
 
@@ -200,6 +201,22 @@ def test_without_the_queue_the_files_of_the_readme_use_the_embedded_one(tmp_path
     del document["queue"]
     path.write_text(yaml.safe_dump(document))
     assert load(path, {}).settings.queue.sqlite_file == Path("notifier.db")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_the_configuration_of_each_server_loads_as_it_is_printed(page: Path, tmp_path: Path) -> None:
+    """With the files that it names; no server is asked."""
+    for block in blocks(page.read_text(), "yaml"):
+        if not block.startswith("issuers:"):
+            continue
+        document = yaml.safe_load(block)
+        for name in re.findall(r"(?:file|_file): ([\w./-]+)", block):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text("[]" if name.endswith(".yaml") else "secret")
+        (tmp_path / "notifier.pem").write_bytes(generate_key(Algorithm.RS256))
+        (tmp_path / "notifier.yaml").write_text(block)
+        loaded = load(tmp_path / "notifier.yaml", {})
+        assert loaded.settings.issuers.keys() == document["issuers"].keys()
 
 
 def test_the_tokens_of_the_documentation_load_as_they_are_printed(tmp_path: Path) -> None:
@@ -454,7 +471,9 @@ def test_the_readme_is_short() -> None:
 
 
 def test_every_document_stands_in_the_index() -> None:
-    """docs/README.md leads to each."""
+    """docs/README.md leads to each, and docs/identity-servers/README.md to each page of a server."""
+    pages = (ROOT / "docs/identity-servers/README.md").read_text()
+    assert [page.name for page in PAGES if page.name != "README.md" and f"({page.name})" not in pages] == []
     index = (ROOT / "docs/README.md").read_text()
     assert [
         path.name for path in (ROOT / "docs").glob("*.md") if path.name != "README.md" and f"({path.name}" not in index
