@@ -17,6 +17,7 @@ from pamqp import base, commands
 from notifier.adapters.queues.rabbitmq.connection import LOST, Connection, bounded, channel_of, ending, reason_of
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.domain.errors import QueueUnavailable
+from notifier.domain.frozen import replace
 from notifier.domain.message import SOURCE, Binding, BindingState
 
 AGAIN_EVERY = 30.0  # seconds
@@ -104,7 +105,12 @@ async def _look_for(connection: Connection, binding: Binding) -> BindingState:
 
 async def _bind(connection: Connection, binding: Binding, queue: str) -> BindingState:
     bind = _Bind(queue=queue, exchange=binding.exchange, routing_key=binding.routing_key)
-    return await _ask(connection, binding, bind, queue)
+    found = await _ask(connection, binding, bind, queue)
+    if found.problem.startswith(_REFUSED):  # the broker does so before it looks for the exchange
+        seen = await _look_for(connection, binding)
+        if seen.problem == _NO_EXCHANGE:
+            return replace(seen, advice=f"{seen.advice}; and {found.advice}")
+    return found
 
 
 async def _ask(connection: Connection, binding: Binding, frame: base.Frame, queue: str) -> BindingState:
@@ -133,6 +139,8 @@ class _Declare(commands.Exchange.Declare):
         """Leave it to the broker."""
 
 
+_REFUSED = "the broker refuses it"
+_NO_EXCHANGE = "it does not exist"
 _NO_QUEUE = "its queue does not exist"
 _MAKE_IT = (
     "start the service that publishes to it once, or declare it as that service would (MassTransit's is a durable "
@@ -146,13 +154,13 @@ def _explain(binding: Binding, error: BaseException, queue: str) -> BindingState
         case ChannelNotFoundEntity() if _MISSING_QUEUE.search(told):
             found = (_NO_QUEUE, "`notifier topology declare` makes it, and so does a worker (queue.topology: declare)")
         case ChannelNotFoundEntity():
-            found = "it does not exist", _MAKE_IT
+            found = _NO_EXCHANGE, _MAKE_IT
         case ChannelAccessRefused():
             user = _REFUSED_USER.search(told)
             who = f"user {user[1]}" if user else "our user"
             verb, what = ("write", queue) if queue and f"'{queue}'" in told else ("read", binding.exchange)
             found = (
-                f"the broker refuses it: {told}",
+                f"{_REFUSED}: {told}",
                 f"give {who} the permission `{verb}` on {what} (rabbitmqctl set_permissions)",
             )
         case _:

@@ -1,0 +1,204 @@
+"""Events of a source, in its own words, through an exchange of others: nothing is lost, whoever dies.
+
+Its server publishes to a fanout of its own, as MassTransit makes it. The worker reads its events by a mapping.
+"""
+
+import asyncio
+import contextlib
+import json
+import random
+import signal
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import pytest
+from yarl import URL
+
+from tests.faults.conftest import Form, Tell
+from tests.faults.rig import CLIENTS, Rig, load, rig
+from tests.rabbitmq_node import RabbitmqNode
+from tests.system import ledger
+from tests.system.broker import QUEUES, broker
+from tests.system.clients import Hit
+from tests.system.command import notifier
+from tests.system.publisher import Publisher
+from tests.system.site import ISSUER
+from tests.system.waiting import until
+from tests.system.worker_process import worker
+
+THEIRS = "theirs"
+OWN = "source.shop"
+BACK = 60.0  # seconds for a worker to find a broker that boots
+
+
+class Shop(Publisher):
+    """A server that speaks of sessions in its own words. Its events have no ids."""
+
+    def event(self, number: int) -> Mapping[str, Any]:
+        """Return what the mapping reads."""
+        return {"user": "alice", "sid": str(number), "clients": list(CLIENTS)}
+
+
+async def takes(_: Hit) -> int:
+    """Answer 200 a little later, so that much is in hand at any moment."""
+    await asyncio.sleep(0.05)
+    return 200
+
+
+@contextlib.asynccontextmanager
+async def shop(folder: Path, url: str, prefix: str, *, declared: bool = True) -> AsyncIterator[Rig]:
+    """An installation with one source. Twenty of its messages are in hand at a time; the rest waits in its queue."""
+    async with rig(folder, url, prefix) as made:
+        made.publisher = Shop(made.urls, prefix, CLIENTS, exchange=THEIRS)
+        made.clients.judge = takes
+        words = {"sub": "user", "sid": "sid", "clients": "clients"}
+        bind = [{"exchange": f"{prefix}.{THEIRS}"}]
+        made.site.config["sources"] = {"shop": {"issuer": ISSUER, "event": words, "bind": bind}}
+        made.site.config["queue"]["prefetch"] = {"events": 20}
+        made.site.write()
+        if declared:
+            await declare(url, prefix)
+        yield made
+
+
+async def declare(url: str, prefix: str) -> None:
+    """Make the exchange, as its server does."""
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        await channel.declare_exchange(f"{prefix}.{THEIRS}", "fanout", durable=True)
+
+
+async def settled(made: Rig) -> None:
+    """Wait until every client was told of every event that the broker has confirmed."""
+    wanted = len(CLIENTS) * len(made.publisher.confirmed)
+    await made.clients.until(lambda: len(made.clients.accepted) >= wanted, 120)
+
+
+async def account(made: Rig, cause: str) -> ledger.Account:
+    """The account, with the queue of the source."""
+    found = await ledger.in_rabbitmq(made.urls[0], made.prefix, (*QUEUES, OWN))
+    return ledger.account(made.publisher.confirmed, made.clients, found, resent=made.publisher.resent, cause=cause)
+
+
+@pytest.mark.fault("broker", "killed by SIGKILL and restarted, while events wait in the queue of a source")
+@pytest.mark.timeout(300)
+async def test_the_broker_is_killed(
+    tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], chance: random.Random, tell: Tell
+) -> None:
+    """Queue and bindings are on its disk; the server goes on publishing as soon as it can."""
+    times = form(1, 10)
+    async with shop(tmp_path, module_node.url, queues) as made, worker(made.site) as running:
+        await running.until_said("source_bound")
+        async with load(made.publisher, rate=60):
+            for _ in range(times):
+                await made.more(60, BACK)
+                await asyncio.sleep(chance.uniform(0, 1))
+                await asyncio.to_thread(module_node.kill)
+                await running.until_ready(ready=False)
+                await asyncio.to_thread(module_node.start)
+                await running.until_ready(patience=BACK)
+            await made.more(60, BACK)
+        await settled(made)
+        assert await running.stop() == 0
+        tell(await account(made, "acked to a broker that was killed"), times=times)
+
+
+@pytest.mark.fault("worker", "killed by SIGKILL with events of a source in hand")
+@pytest.mark.timeout(300)
+async def test_workers_are_killed(
+    tmp_path: Path, module_node: RabbitmqNode, queues: str, form: Form[int], chance: random.Random, tell: Tell
+) -> None:
+    """The next one takes what they held. An event without an id gets the same one each time, so copies are known."""
+    times = form(2, 20)
+    async with shop(tmp_path, module_node.url, queues) as made:
+        async with worker(made.site) as running:
+            await running.until_said("source_bound")
+            assert await running.stop() == 0
+        publishing = asyncio.create_task(made.publisher.publish(range(100 * times), rate=80))
+        for _ in range(times):
+            async with worker(made.site) as running:
+                await made.more(30)
+                await asyncio.sleep(chance.uniform(0, 0.5))
+                running.send(signal.SIGKILL)
+                await running.ended()
+        async with worker(made.site) as running:
+            await publishing
+            await settled(made)
+            assert await running.stop() == 0
+        tell(await account(made, "held by a worker that was killed"), times=times)
+
+
+async def test_an_exchange_that_is_missing_or_not_ours_to_read(
+    tmp_path: Path, module_node: RabbitmqNode, queues: str
+) -> None:
+    """The worker is ready, and says what to do. Once that is done it is bound without a restart."""
+
+    async def ctl(*words: str) -> None:
+        await asyncio.to_thread(module_node.ctl, *words)
+
+    await ctl("add_user", "worker", "only-a-test")
+    own = rf"^({queues}\.(events|bulk|retries|dead|delay|parked|source|doctor|worker|outcomes)|amq\.default$)"
+    await ctl("set_permissions", "-p", "/", "worker", own, own, own)
+    url = str(URL(module_node.url).with_user("worker").with_password("only-a-test"))
+    async with shop(tmp_path, url, queues, declared=False) as made, worker(made.site) as running:
+        await running.until_ready()
+        said = await running.until_said("source_not_bound")
+        assert (said["source"], said["reason"]) == ("shop", "it does not exist")
+        assert await running.metric("source_bindings_missing", source="shop") == 1
+        permission = f"give user worker the permission `read` on {queues}.{THEIRS}"
+        assert permission in said["advice"]
+        assert "source shop is not bound to exchange" in await say(made, "status")
+        await declare(module_node.url, queues)
+        said = await running.until_said("source_not_bound", lambda line: "refuses" in line["reason"])
+        assert said["advice"].startswith(permission)
+        assert "only-a-test" not in running.log
+        await ctl("set_permissions", "-p", "/", "worker", own, own, ".*")
+        await running.until_said("source_bound")
+        made.publisher = Shop([module_node.url], queues, CLIENTS, exchange=THEIRS)
+        await made.publisher.publish(range(3), rate=100)
+        await settled(made)
+        assert await running.stop() == 0
+
+
+async def test_what_came_by_no_exchange_or_too_late(tmp_path: Path, module_node: RabbitmqNode, queues: str) -> None:
+    """Each is a dead letter that names the source. Once replayed, it is read by the mapping."""
+    url = module_node.url
+    async with shop(tmp_path, url, queues) as made:
+        async with worker(made.site) as running:
+            await running.until_said("source_bound")
+            assert await running.stop() == 0
+        async with await aio_pika.connect(url) as connection:
+            channel = await connection.channel()
+            body = json.dumps({"user": "alice", "sid": "past", "clients": ["healthy"]}).encode()
+            forged: Any = {"x-first-death-queue": f"{queues}.source.other", "x-first-death-exchange": "theirs"}
+            late = aio_pika.Message(body.replace(b"past", b"late"), headers=forged, delivery_mode=2, expiration=0.05)
+            theirs = await channel.get_exchange(f"{queues}.{THEIRS}", ensure=False)
+            await theirs.publish(late, "")
+            async with broker(url, queues) as rabbit:
+                await rabbit.until_dead(1)
+            past = aio_pika.Message(body, headers=forged, delivery_mode=2, type="notifier.event")
+            await channel.default_exchange.publish(past, f"{queues}.{OWN}")
+            async with worker(made.site) as running:
+                await running.until_ready()
+                async with broker(url, queues) as rabbit:
+                    await rabbit.until_dead(2)
+                listed = (await say(made, "dead-letters", "list", "--json")).splitlines()
+                shown = [await say(made, "dead-letters", "show", json.loads(line)["id"]) for line in listed]
+                assert [json.loads(letter)["source"] for letter in shown] == ["shop", "shop"]
+                assert "past all exchanges into the queue of source shop" in shown[1]
+                await say(made, "dead-letters", "replay", "--all")
+                await until(lambda: _told(made), lambda who: who == {"past", "late"})
+                assert await running.stop() == 0
+
+
+async def say(made: Rig, *words: str) -> str:
+    """What the command prints."""
+    done = await asyncio.to_thread(notifier, *words, "-c", made.site.file, cwd=made.site.folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+async def _told(made: Rig) -> set[str]:
+    return {hit.who for hit in made.clients.hits}
