@@ -185,7 +185,7 @@ async def test_what_came_by_no_exchange_or_too_late(tmp_path: Path, module_node:
                 async with broker(url, queues) as rabbit:
                     await rabbit.until_dead(2)
                 listed = (await say(made, "dead-letters", "list", "--json")).splitlines()
-                shown = [await say(made, "dead-letters", "show", json.loads(line)["id"]) for line in listed]
+                shown = [await say(made, "dead-letters", "show", "--json", json.loads(line)["id"]) for line in listed]
                 assert [json.loads(letter)["source"] for letter in shown] == ["shop", "shop"]
                 assert "past all exchanges into the queue of source shop" in shown[1]
                 await say(made, "dead-letters", "replay", "--all")

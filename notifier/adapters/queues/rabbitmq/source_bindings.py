@@ -14,7 +14,15 @@ import structlog
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 from pamqp import base, commands
 
-from notifier.adapters.queues.rabbitmq.connection import LOST, Connection, bounded, channel_of, ending, reason_of
+from notifier.adapters.queues.rabbitmq.connection import (
+    LOST,
+    Connection,
+    bounded,
+    channel_of,
+    ending,
+    reason_of,
+    underlay_of,
+)
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.frozen import replace
@@ -50,9 +58,15 @@ class SourceBindings:
         pause = FIRST_PAUSE
         while self._options.bindings and not ending():
             self.again.clear()
-            for state in await bind_all(connection, self._options):
+            before = dict(self._problems)
+            states = await bind_all(connection, self._options)
+            if underlay_of(connection).is_closed:
+                return  # which says nothing of a binding
+            for state in states:
                 self._note(state)
             missing = any(self._problems.values())
+            if self._problems != before:  # somebody is at it
+                pause = FIRST_PAUSE
             try:
                 async with asyncio.timeout(pause if missing else AGAIN_EVERY):
                     await self.again.wait()
