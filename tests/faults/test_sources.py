@@ -159,6 +159,9 @@ async def test_an_exchange_that_is_missing_or_not_ours_to_read(
         made.publisher = Shop([module_node.url], queues, CLIENTS, exchange=THEIRS)
         await made.publisher.publish(range(3), rate=100)
         await settled(made)
+        made.site.config["sources"]["shop"]["bind"].append({"exchange": "another"})
+        made.site.write()
+        await running.until_said("reload_needs_restart", lambda line: line["settings"] == ["sources.shop.bind"])
         assert await running.stop() == 0
 
 

@@ -283,6 +283,31 @@ async def test_what_is_lost_is_let_go() -> None:
         assert stage.told() == ["shop", "shop"]
 
 
+async def test_a_lost_queue_takes_nothing_else_with_it() -> None:
+    """The queue of a source feeds the lane of events: what came by the one is held on when the other is lost."""
+    stage = Stage(client("shop", max_concurrent=1), max_in_flight=1)
+    async with running(stage):
+        release = asyncio.Event()
+        stage.receivers.behaviours["shop"] = answers_after(release)
+        stage.event("shop", id="busy")
+        await stage.until(lambda: stage.told() == ["shop"])
+        ours = stage.event("shop", id="ours")
+        theirs = stage.take(b"{}", source="kc")
+        stage.worker.lost(Lane.EVENTS, "duende")
+        assert stage.worker.unsettled()["source.kc"].messages == 1
+        stage.worker.lost(Lane.EVENTS, "kc")
+        held = {queue: each.messages for queue, each in stage.worker.unsettled().items()}
+        assert held == {"events": 2, "retries": 0, "bulk": 0, "source.kc": 0}
+        again = stage.take(b"{}", source="kc", delivery_count=1)
+        stage.worker.lost(Lane.EVENTS)
+        held = {queue: each.messages for queue, each in stage.worker.unsettled().items()}
+        assert held == {"events": 0, "retries": 0, "bulk": 0, "source.kc": 1}
+        release.set()
+        await stage.acked(again)
+        assert theirs not in stage.queue.acked
+        assert ours not in stage.queue.acked
+
+
 async def test_a_corrected_registration_serves_what_waits() -> None:
     """The client is looked up anew at every attempt."""
     stage = Stage(client("shop"))

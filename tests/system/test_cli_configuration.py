@@ -104,6 +104,19 @@ def test_check_warns_of_a_setting_without_effect(made: Path, tmp_path: Path) -> 
     assert warned["path"] == "clients.yaml[0].notifier.circuit"
 
 
+def test_check_warns_of_an_exchange_of_the_brokers_own(made: Path, tmp_path: Path) -> None:
+    """Whoever may write to it may sign people out."""
+    (tmp_path / "k.pem").write_bytes((made / "k.pem").read_bytes())
+    bind = [{"exchange": "Shop:Ended"}, {"exchange": "amq.topic", "routing_key": "KK.#"}]
+    source = {"issuer": ISS, "event": {"sub": "user", "clients": "clients"}, "bind": bind}
+    write(tmp_path, {"sources": {"shop": source}})
+    done = notifier("check", "-c", "n.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    [warned] = json.loads(notifier("check", "-c", "n.yaml", "--json", cwd=tmp_path).stdout)["warnings"]
+    assert warned["path"] == "sources.shop.bind[1]"
+    assert "whoever may write to amq.topic" in done.stdout
+
+
 def test_check_warns_of_a_key_that_others_may_read(made: Path) -> None:
     """With its setting and the way out; it is no mistake."""
     with TemporaryDirectory() as name:

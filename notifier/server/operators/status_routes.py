@@ -25,6 +25,7 @@ _STATUS: JsonSchema = {
         "workers": {"type": "object", "required": ["seen", "answered", "each"]},
         "clients": {"type": "array", "items": {"type": "object"}},
         "clients_left_out": {"type": "integer"},
+        "bindings_missing": {"type": "array", "items": {"type": "object"}},
     },
 }
 
