@@ -346,7 +346,8 @@ _THROUGH: Mapping[object, str] = {dict: ".<iss>", tuple: "[]"}
 
 def settings_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, object]]:
     """Each setting with its default; `...` where it is required, None where there is none."""
-    for name, field in model.model_fields.items():
+    for own, field in model.model_fields.items():
+        name = field.alias or own
         inner = submodel(field.annotation)
         if inner is None:
             yield prefix + name, ... if field.is_required() else field.default
