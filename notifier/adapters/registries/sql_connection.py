@@ -72,8 +72,9 @@ def reading(url: str, deadline: Deadline) -> Iterator[sa.Connection]:
     engine = _engine(url, deadline)
     secret = engine.url.password or ""
     try:
-        with engine.connect() as connection, _guarded(connection, deadline):
-            raw = _driver(connection)
+        connection = engine.connect()
+        raw = _driver(connection)
+        with _guarded(connection, deadline), connection:  # its end is guarded too: it rolls back
             try:
                 _limit(connection, deadline)
                 yield connection

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql import quoted_name
 
-from notifier.adapters.registries.sql_columns import PART, Listing, algorithms, parts, plain, scalar, text, truth
+from notifier.adapters.registries.sql_columns import Listing, algorithms, parts, plain, scalar, streaming, text, truth
 from notifier.adapters.registries.sql_connection import Deadline
 from notifier.domain.client_rows import SourceFault
 from notifier.settings.sql_settings import DuendeTables, SqlSettings
@@ -32,7 +32,6 @@ _MYSQL_COLUMNS = """
 SELECT table_name, column_name FROM information_schema.columns
 WHERE table_name = :table AND table_schema = COALESCE(:schema, DATABASE()) ORDER BY ordinal_position
 """
-_STREAM = {"stream_results": True, "yield_per": PART}
 _SHOWN = 8
 
 _Properties = Mapping[object, Sequence[tuple[str, str]]]
@@ -54,7 +53,7 @@ def duende(
         raise SourceFault(finder.nothing_like(tables.properties))
     properties = {} if table is None else _properties(finder, table, deadline, pause)
     statement = sa.select(*[columns.get(name, sa.null()) for name in _CLIENTS])
-    result = connection.execute(statement, execution_options=_STREAM)
+    result = connection.execute(statement, execution_options=streaming(connection))
     return Listing(result=result, client_id=0, read=lambda row: _client(row, properties))
 
 
@@ -100,7 +99,8 @@ def _properties(finder: "_Finder", table: str, deadline: Deadline, pause: Callab
     owner, key, value = (columns[column] for column in _PROPERTIES)
     statement = sa.select(owner, key, value).where(sa.func.lower(key).like(f"{_OURS}%")).order_by(owner, key)
     found: dict[object, list[tuple[str, str]]] = {}
-    for _, part in parts(finder.connection.execute(statement, execution_options=_STREAM), deadline, pause):
+    result = finder.connection.execute(statement, execution_options=streaming(finder.connection))
+    for _, part in parts(result, deadline, pause):
         for client, word, content in part:
             found.setdefault(client, []).append((word[len(_OURS) :].rstrip(" "), text(content) or ""))
     return found

@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from notifier.adapters.registries.sql_columns import PART, Listing, algorithms, listed, mapping, plain, text, truth
+from notifier.adapters.registries.sql_columns import Listing, algorithms, listed, mapping, plain, streaming, text, truth
 from notifier.domain.client_rows import SourceFault
 
 COLUMNS: Mapping[str, Callable[[object], object]] = {
@@ -23,13 +23,12 @@ COLUMNS: Mapping[str, Callable[[object], object]] = {
     "aliases": listed,
 }
 _KNOWN = {plain(name): name for name in COLUMNS}
-# Nothing in the text is a parameter: neither `%` nor `:name`.
-_AS_IT_IS = {"stream_results": True, "yield_per": PART, "no_parameters": True}
 
 
 def own_query(connection: sa.Connection, query: str) -> Listing:
     """Run the query. Raises SourceFault if its columns are not those of clients."""
-    result = connection.exec_driver_sql(query.strip().rstrip(";"), execution_options=_AS_IT_IS)
+    as_it_is = {**streaming(connection), "no_parameters": True}  # neither `%` nor `:name` is one
+    result = connection.exec_driver_sql(query.strip().rstrip(";"), execution_options=as_it_is)
     if not result.returns_rows:
         raise SourceFault("query must be a SELECT: it gives no rows")
     names = _names([str(key) for key in result.keys()])  # noqa: SIM118  a view of its own, not a mapping's

@@ -249,6 +249,21 @@ def test_a_server_that_hangs_is_given_up(server: DatabaseServer) -> None:
     assert len(read(server.url, query=_many(server)).rows) == MANY
 
 
+def test_a_server_that_hangs_at_the_end_is_given_up(server: DatabaseServer) -> None:
+    """When all rows were read, and the transaction is to be ended."""
+
+    def freeze(_seconds: float) -> None:
+        server.signal(signal.SIGSTOP)
+
+    try:
+        started = time.monotonic()
+        with contextlib.suppress(SourceFault):  # MariaDB's driver may not ask any more
+            asyncio.run(reader(server.url, WITHIN, freeze, query="SELECT 'a' AS client_id").read(None))
+        assert time.monotonic() - started < WITHIN + LATE
+    finally:
+        server.signal(signal.SIGCONT)
+
+
 def test_a_server_that_is_killed_is_a_fault(server: DatabaseServer) -> None:
     """In the midst of its answer, and while it is away. When it is back, it is read."""
     fault(server.url, query=_many(server), pause=lambda _: server.kill())
