@@ -6,10 +6,9 @@ unknown issuer). The wrong entries of an event become one dead letter at the fir
 What is written of the event from then on has only its good entries.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
-from typing import Literal, TypeAlias, assert_never
+from typing import TypeAlias, assert_never
 
 from notifier.domain import dead_letter, documents, plan
 from notifier.domain.backoff import SOON, deferral_wait
@@ -27,6 +26,7 @@ from notifier.domain.reply import ReplyTo
 from notifier.domain.session_ended import SessionEnded, WrongEntry
 from notifier.domain.verdict import grace_left, our_fault_wait
 from notifier.pipeline.facts import Deferred, EventTaken
+from notifier.pipeline.last_chance import limited, taken, worn_out
 from notifier.pipeline.ports import Clock, CurrentRegistry
 from notifier.pipeline.settlement import Send, buried
 from notifier.pipeline.sourced_intake import Several, SourcedIntake, as_came
@@ -82,8 +82,7 @@ class Intake:
         """Return what the message asks for. Never raises: an unreadable message becomes a dead letter."""
         only: str | None = None
         try:
-            if message.source is not None or message.kind is Kind.SOURCED:
-                message, only = as_came(message, self._registry())
+            message, only = self._as_came(message)
             return self._open(message, only)
         except MalformedEvent as malformed:
             return self._malformed(message, malformed.mistakes, malformed.data, only)
@@ -97,7 +96,13 @@ class Intake:
         try:
             return next(steps, None)
         except Exception as error:  # noqa: BLE001  as above; a generator that raised gives nothing more
-            return self._broken(message, error)
+            came, only = self._as_came(message)
+            return self._broken(came, error, only)
+
+    def _as_came(self, message: Message) -> tuple[Message, str | None]:
+        if message.source is None and message.kind is not Kind.SOURCED:
+            return message, None
+        return as_came(message, self._registry())
 
     def _broken(self, message: Message, error: Exception, only: str | None = None) -> Move:
         return self._malformed(message, (Mistake("", f"reading it failed with {type(error).__name__}"),), None, only)
@@ -106,8 +111,8 @@ class Intake:
         now = self._clock()
         if message.unrouted:
             raise MalformedEvent((Mistake("", _UNROUTED.format(source=message.source)),))
-        if message.worn_out and (move := _worn_out(message, only, now)) is not None:
-            return move
+        if message.worn_out and (last := worn_out(message, only, now)) is not None:
+            return Move(sends=(last[0],), fact=last[1])
         match message.kind:
             case None if message.source is not None:
                 return self._sourced(message, only, now)
@@ -148,7 +153,7 @@ class Intake:
         letter = dead_letter.bury_wrong(event, wrong, now)
         good = tuple(entry for entry in event.clients if not isinstance(entry, WrongEntry))
         if not good:
-            return Move(sends=(buried(letter, event.reply_to),), fact=_taken(event, "accepted"))
+            return Move(sends=(buried(letter, event.reply_to),), fact=taken(event, "accepted"))
         return self._event(message, replace(document, event=replace(event, clients=good)), letter, now)
 
     def _event(
@@ -178,12 +183,12 @@ class Intake:
             event = plan.by_client_id(event, registry)
             document = replace(document, event=event)
         if (objection := plan.may_speak(event, issuer)) is not None:
-            return _bury_event(event, objection.reason, objection.text, now)
-        taken = _taken(event, "split")
+            return self._given_up(event, objection.reason, objection.text, now)
+        fact = taken(event, "split")
         if plan.needs_split(event):
-            return Move(sends=self._parts(document, registry, due=now + REST if message.suspect else None), fact=taken)
+            return Move(sends=self._parts(document, registry, due=now + REST if message.suspect else None), fact=fact)
         if message.suspect and len(event.clients) > 1:
-            return Move(sends=_singly(event, registry, due=now + REST), fact=taken)
+            return Move(sends=_singly(event, registry, due=now + REST), fact=fact)
         if message.delivery_count >= SUSPECT and not event.id_given:
             return Move(sends=(_written_down(document),))
         return Expand(steps=plan.deliveries(event, registry), event=event)
@@ -201,7 +206,7 @@ class Intake:
         left = grace_left(document.unknown_since, document.deferrals, registry.grace, now)
         if left <= 0:
             text = f"{event.iss} is not one of `issuers`; add it, then replay"
-            return _bury_event(event, DeadReason.UNKNOWN_ISSUER, text, now)
+            return self._given_up(event, DeadReason.UNKNOWN_ISSUER, text, now)
         wait = min(left, our_fault_wait(document.deferrals))
         later = replace(
             document,
@@ -215,6 +220,10 @@ class Intake:
         )  # fmt: skip
         return Move(sends=_put_off(later, now + deferral_wait(wait), fact))
 
+    def _given_up(self, event: SessionEnded, reason: DeadReason, text: str, now: float) -> Move:
+        letter = dead_letter.bury_event(event, reason, text, now)
+        return Move(sends=(buried(letter, event.reply_to),), fact=taken(event, "accepted"))
+
     def _malformed(
         self,
         message: Message,
@@ -222,7 +231,7 @@ class Intake:
         data: Mapping[str, object] | None = None,
         only: str | None = None,
     ) -> Move:
-        letter = _limited(dead_letter.bury_raw(message, mistakes, self._clock(), data), only)
+        letter = limited(dead_letter.bury_raw(message, mistakes, self._clock(), data), only)
         taken = EventTaken(
             result="malformed", event_id=letter.event_id, iss=letter.iss, publisher=letter.publisher, deliveries=0,
             dated=message.timestamp is not None, source=message.source,
@@ -244,40 +253,6 @@ class Intake:
             headers={PASSES: str(passes + 1)},
         )  # fmt: skip
         return Move(sends=(Send(due=fact.due, rounding="up", message=same, fact=fact),))
-
-
-def _limited(letter: DeadLetter, only: str | None) -> DeadLetter:
-    """The letter for these events of a source's message alone, if it came for no others."""
-    return letter if only is None else dataclasses.replace(letter, events=only)
-
-
-def _worn_out(message: Message, only: str | None, now: float) -> Move | None:
-    """Bury a message at its last chance, before anything of it is begun. None for what goes on unopened.
-
-    What the queue itself gives up looks like a forgery, and could not be replayed. A publisher's own message is buried
-    as it came: to read it may be what kills the process.
-    """
-    text = (
-        f"given back to the queue {message.delivery_count} times: each worker that took it died, or lost its "
-        "connection before it was done; look for `crashed` in the log, and for what ended them"
-    )
-    reason = DeadReason.DELIVERY_LIMIT
-    match message.kind:
-        case Kind.DELIVERY:
-            delivery = documents.load_delivery(message.body)
-            letter = dead_letter.bury_delivery(delivery, reason, text, now)
-            return Move(sends=(buried(letter, delivery.reply_to),))
-        case Kind.EVENT:
-            return _bury_event(documents.load_event(message.body).event, reason, text, now)
-        case None:
-            letter = _limited(dead_letter.bury_unread(message, reason, text, now), only)
-            taken = EventTaken(
-                result="accepted", event_id=letter.event_id, iss=letter.iss, publisher=letter.publisher, deliveries=0,
-                dated=message.timestamp is not None,
-            )  # fmt: skip
-            return Move(sends=(buried(letter, message.reply_to),), fact=taken)
-        case _:
-            return None
 
 
 def _put_off(later: documents.EventDocument, look_again: float, fact: Deferred) -> Iterator[Send]:
@@ -314,18 +289,6 @@ def _written_down(document: documents.EventDocument) -> Send:
 def _passes(message: Message) -> int:
     counted = str(message.headers.get(PASSES, ""))
     return int(counted) if counted.isdecimal() and len(counted) < 5 else 0
-
-
-def _bury_event(event: SessionEnded, reason: DeadReason, text: str, now: float) -> Move:
-    letter = dead_letter.bury_event(event, reason, text, now)
-    return Move(sends=(buried(letter, event.reply_to),), fact=_taken(event, "accepted"))
-
-
-def _taken(event: SessionEnded, result: Literal["accepted", "split"]) -> EventTaken:
-    return EventTaken(
-        result=result, event_id=event.id, iss=event.iss, publisher=event.publisher, deliveries=0,
-        dated=event.ended_at is not None, reply_to=event.reply_to,
-    )  # fmt: skip
 
 
 def event_message(event: SessionEnded, *, bulk: bool = False) -> Outgoing:

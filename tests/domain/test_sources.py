@@ -1,9 +1,13 @@
 """A source reads documents by expressions: which configurations are wrong, and what documents become."""
 
+import contextlib
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from notifier.domain.errors import MalformedEvent
 from notifier.domain.message import Lane, Message
 from notifier.domain.session_ended import ClientEntry
 from notifier.domain.source_presets import SOURCE_PRESETS
@@ -58,11 +62,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
 }
 
 
-@pytest.mark.parametrize("given", MISTAKES)
-def test_each_mistake_of_a_source_is_found_at_the_start(given: str) -> None:
+@pytest.mark.parametrize("case", MISTAKES)
+def test_each_mistake_of_a_source_is_found_at_the_start(case: str) -> None:
     """With its place and the way out; nothing else is said."""
-    settings, expected = MISTAKES[given]
-    found = mistakes_of(shop={"issuer": ISS} | settings)
+    shop, expected = MISTAKES[case]
+    found = mistakes_of(shop={"issuer": ISS} | shop)
     assert set(found) == {f"sources.shop.{place}" for place in expected}
     for place, text in expected.items():
         assert text in found[f"sources.shop.{place}"]
@@ -129,14 +133,12 @@ READ: dict[str, tuple[dict[str, Any], Any, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("given", READ)
-def test_a_document_is_read_by_its_mapping(given: str) -> None:
+@pytest.mark.parametrize("case", READ)
+def test_a_document_is_read_by_its_mapping(case: str) -> None:
     """Members that are absent or null are left out."""
-    settings, document, expected = READ[given]
+    shop, document, expected = READ[case]
     what = message(DOCUMENT | document, headers={"x-sid": "h"}, app_id="shop-idp")
-    (event,) = translated(
-        source(**{"event": EVENT} | settings) if "preset" not in settings else source(**settings), what
-    ).events
+    (event,) = translated(source(**{"event": EVENT} | shop) if "preset" not in shop else source(**shop), what).events
     assert {name: getattr(event, name) for name in expected} == expected
 
 
@@ -194,12 +196,12 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, dict[str, str]]] = {
 }
 
 
-@pytest.mark.parametrize("given", REFUSED)
-def test_a_document_that_cannot_be_read_says_why(given: str) -> None:
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_document_that_cannot_be_read_says_why(case: str) -> None:
     """Every mistake, by the setting whose expression found it. No text quotes the document's user."""
-    settings, document, expected = REFUSED[given]
+    shop, document, expected = REFUSED[case]
     body = document if isinstance(document, bytes) else DOCUMENT | document
-    found = refused(source(**{"event": EVENT} | settings), message(body))
+    found = refused(source(**{"event": EVENT} | shop), message(body))
     assert set(found) == set(expected)
     for place, text in expected.items():
         assert text in found[place]
@@ -306,3 +308,27 @@ def test_a_message_of_a_source_is_queued_as_it_came() -> None:
     for name in ("body", "source", "message_id", "timestamp", "user_id", "app_id"):
         assert getattr(back, name) == getattr(came, name)
     assert dict(back.headers) == {"k": 1, "t": "x"}
+
+
+NAMES = sorted(
+    {name for preset in SOURCE_PRESETS for name in source(preset=preset).mentioned}
+    | {"message", "messageId", "specversion", "data"}
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5) | st.just("LOGOUT"),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=6),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(
+    document=JSON,
+    preset=st.sampled_from(sorted(SOURCE_PRESETS)),
+    media=st.sampled_from([None, "application/vnd.masstransit+json"]),
+)
+@settings(max_examples=400, deadline=None)
+def test_whatever_a_document_holds_is_read_ignored_or_refused(document: Any, preset: str, media: str | None) -> None:
+    """No preset raises anything else."""
+    with contextlib.suppress(MalformedEvent):
+        found = translated(source(preset=preset), message(document, content_type=media))
+        assert all(event.sub or event.sid for event in found.events)

@@ -6,7 +6,7 @@ from typing import Any
 
 from notifier.domain.dead_letter import load_dead_letter
 from notifier.domain.frozen import replace as replaced
-from notifier.domain.letter_filter import read_summary
+from notifier.domain.letter_filter import LetterFilter, read_summary
 from notifier.domain.message import LAST_CHANCE, Kind, Lane, Message, Outgoing
 from notifier.domain.outcome import DeadReason
 from notifier.domain.readmission import KeepReason, KeptLetter, Readmitted, ReplayRules, readmit
@@ -96,7 +96,9 @@ async def test_wrong_clients_become_a_dead_letter_and_the_others_are_told() -> N
         shown = load_dead_letter(letter)
         assert (on.told(), shown.source, shown.events, shown.iss) == (["shop"], "shop", "0:1", ISS)
         assert "s3cret" not in str(letter)
-        assert read_summary(letter).document()["source"] == "shop"
+        summary = read_summary(letter)
+        assert summary.document()["source"] == "shop"
+        assert [LetterFilter(source=name).matches(letter, summary) for name in ("shop", "duende")] == [True, False]
         kept = readmit(shown, rules(on.registry), on.now)
         assert isinstance(kept, KeptLetter)
         assert (kept.why, "sources.shop" in kept.text) == (KeepReason.MALFORMED, True)

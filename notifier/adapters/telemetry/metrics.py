@@ -87,6 +87,7 @@ class Metrics:
         self._events = dict.fromkeys(_RESULTS, 0)
         self._undated = 0
         self._source_requests: dict[tuple[str, str], int] = {}
+        self._source_events: dict[tuple[str, str], int] = {}
         self._own_faults = 0
         self._minted: dict[tuple[str, str], int] = {}
         self._attempt_seconds = AttemptSeconds()
@@ -116,6 +117,9 @@ class Metrics:
             case EventTaken():
                 self._events[fact.result] += 1
                 self._undated += fact.result == "accepted" and not fact.dated
+                if fact.source is not None:
+                    key = (fact.source, fact.result)
+                    self._source_events[key] = self._source_events.get(key, 0) + 1
             case RetryScheduled(delivery=delivery):
                 self._clients.of(delivery.iss, delivery.client_id).retry()
             case Deferred():
@@ -182,6 +186,8 @@ class Metrics:
         yield _plain_counter(
             "outcomes_dropped_total", "Outcome events that were lost.", self._sources.outcomes_dropped()
         )
+        text = "Messages of sources that come to their end here."
+        yield _labelled(CounterMetricFamily, "source_events_total", text, ("source", "result"), self._source_events)
         text = "Requests to POST /v1/events/{source}."
         yield _labelled(CounterMetricFamily, "source_requests_total", text, ("source", "status"), self._source_requests)
         yield _labelled(CounterMetricFamily, "tokens_minted_total", "Tokens signed.", ("iss", "alg"), self._minted)
