@@ -95,10 +95,11 @@ def shop_realm(silent: str, loud: str) -> dict[str, Any]:
     clients = [
         reader,
         _client("silent", {"notifier.backchannel_logout_uri": silent, _OWN_REQUIRED: "true"}, **more),
-        _client("loud", {_URL: loud, _REQUIRED: "true"}, **more),
+        _client("loud", {_URL: loud, _REQUIRED: "false"}, **more),
     ]
     return {
-        "realm": "shop", "enabled": True, "sslRequired": "none", "eventsEnabled": True, "clients": clients,
+        "realm": "shop", "enabled": True, "sslRequired": "none", "eventsEnabled": True, "adminEventsEnabled": True,
+        "clients": clients,
         "users": [account],
     }  # fmt: skip
 

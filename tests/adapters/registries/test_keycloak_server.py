@@ -4,7 +4,7 @@ Left out where it cannot be had, unless NOTIFIER_TEST_KEYCLOAK is `required`.
 """
 
 import asyncio
-import json
+import re
 import traceback
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from joserfc.jwk import import_key
@@ -36,7 +37,7 @@ from tests.keycloak_installation import KeycloakMissing, required
 from tests.keycloak_server import KeycloakServer, keycloak_server
 from tests.system.clients import Clients, verify_all
 from tests.system.site import Site
-from tests.system.worker_process import worker
+from tests.system.worker_process import WorkerProcess, worker
 
 pytestmark = pytest.mark.timeout(900)  # at the first time on a machine Keycloak is got and built, beside other tests
 
@@ -179,6 +180,7 @@ async def _delaying(upstream: str, refused: list[str]) -> AsyncIterator[str]:
 
 PASSWORD = "passw0rd-of-alice"
 HOOK = "Bearer hook-of-keycloak"
+PAGE = Path(__file__).parents[3] / "docs/identity-servers/keycloak.md"
 
 
 def shop_site(folder: Path, keycloak: KeycloakServer) -> tuple[Site, str]:
@@ -194,19 +196,34 @@ def shop_site(folder: Path, keycloak: KeycloakServer) -> tuple[Site, str]:
         (folder / name).chmod(0o600)
     reading = {"url": keycloak.url, "realm": "shop", "client_id": "reader", "client_secret_file": "kc"}
     jwks_uri = f"{issuer}/protocol/openid-connect/certs"
+    way = {"issuers": {realm_id: issuer}, "http": {"header": "Authorization", "value_file": "hook"}}
     site.config |= {
         "issuers": {issuer: {"keys": [{"file": "shop.pem"}], "jwks_uri": jwks_uri}},
         "registry": {"sources": [{"name": "kc", "keycloak": reading}], "cache": "cache"},
-        "sources": {
-            "keycloak": {
-                "preset": "keycloak_rabbitmq",
-                "issuers": {realm_id: issuer},
-                "http": {"header": "Authorization", "value_file": "hook"},
-            }
-        },
+        "sources": {name: {**given, **way} for name, given in page_sources().items()},
     }
     site.write()
     return site, kid
+
+
+def page_sources() -> dict[str, Any]:
+    """The sources that the page for operators shows, without the exchanges that they are bound to."""
+    found: dict[str, Any] = {}
+    for block in re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL):
+        found |= yaml.safe_load(block)["sources"]
+    assert found.keys() == {"keycloak", "keycloak_admin"}
+    return {name: {key: value for key, value in given.items() if key != "bind"} for name, given in found.items()}
+
+
+async def post(running: WorkerProcess, source: str, event: Mapping[str, Any]) -> None:
+    """As the plug-in would publish it."""
+    sent = {"@class": "com.github.aznamier.keycloak.event.provider.EventClientNotificationMqMsg", **event, "id": None}
+    api = str((await running.until_said("listening", lambda line: "api" in line))["api"])
+    async with (
+        aiohttp.ClientSession(headers={"Authorization": HOOK}) as session,
+        session.post(f"{api}/v1/events/{source}", json=sent) as answer,
+    ):
+        assert answer.status == 202
 
 
 async def test_a_sign_out_reaches_the_clients_of_the_realm(keycloak: KeycloakServer, tmp_path: Path) -> None:
@@ -222,23 +239,43 @@ async def test_a_sign_out_reaches_the_clients_of_the_realm(keycloak: KeycloakSer
             ]
             await browser.sign_out(signed_in[0]["raw"])
             [event] = keycloak.admin("GET", "/shop/events?type=LOGOUT")
-            sent = json.dumps({"@class": "…EventClientNotificationMqMsg", **event, "id": None}).encode()
-            api = str((await running.until_said("listening", lambda line: "api" in line))["api"])
-            async with aiohttp.ClientSession() as session:
-                headers = {"Authorization": HOOK, "Content-Type": "application/json"}
-                async with session.post(f"{api}/v1/events/keycloak", data=sent, headers=headers) as answer:
-                    assert answer.status == 202
+            await post(running, "keycloak", event)
             await clients.until(lambda: len(clients.hits) == 3)
+            ended = [*clients.hits]
+            clients.hits.clear()
+            await administer(keycloak, browser, running, clients)
             log = running.log
-    assert [hit.header["kid"] == kid for hit in clients.at("silent")] == [True]
-    assert sorted(hit.header["kid"] == kid for hit in clients.at("loud")) == [False, True]
-    ours = [hit for hit in clients.hits if hit.header["kid"] == kid]
+    assert sorted((hit.path, hit.header["kid"] == kid) for hit in ended) == [
+        ("/loud", False),
+        ("/loud", True),
+        ("/silent", True),
+    ]
+    ours = [hit for hit in ended if hit.header["kid"] == kid]
     jwks = await _jwks(keycloak)
     verify_all(ours, lambda _: jwks)
     assert {(hit.claims["sub"], hit.claims["sid"]) for hit in ours} == {(signed_in[0]["sub"], signed_in[0]["sid"])}
     written = log + await asyncio.to_thread(_cached, tmp_path)
     assert '"silent"' in written
     assert not [secret for secret in (SECRET, "secret-of-", HOOK, PASSWORD) if secret in written]
+
+
+async def administer(
+    keycloak: KeycloakServer, browser: KeycloakBrowser, running: WorkerProcess, clients: Clients
+) -> None:
+    """An administrator ends a session, then deletes its user: nobody is told by the events of users."""
+    keycloak.admin("POST", "/shop/users", shop_user("bob", PASSWORD))
+    signed_in = await browser.sign_in("silent", "http://127.0.0.1/callback", "bob", PASSWORD)
+    keycloak.admin("DELETE", "/shop/admin-events")
+    keycloak.admin("DELETE", f"/shop/sessions/{signed_in['sid']}")
+    keycloak.admin("DELETE", f"/shop/users/{signed_in['sub']}")
+    for event in reversed(keycloak.admin("GET", "/shop/admin-events")):
+        await post(running, "keycloak_admin", event)
+    await clients.until(lambda: len(clients.hits) == 3)
+    told = sorted((hit.path, hit.claims.get("sid", ""), hit.claims.get("sub", "")) for hit in clients.hits)
+    sid, sub = signed_in["sid"], signed_in["sub"]
+    assert told == [("/loud", "", sub), ("/loud", sid, ""), ("/silent", sid, "")]
+    letter = await running.until_said("dead_letter")
+    assert (letter["client_id"], letter["reason"]) == ("silent", "no_sid")
 
 
 def _cached(folder: Path) -> str:
