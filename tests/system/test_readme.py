@@ -35,6 +35,7 @@ from notifier.adapters.telemetry.metrics import Metrics
 from notifier.cli.application import app
 from notifier.domain.client import Algorithm
 from notifier.domain.delivery import Delivery
+from notifier.domain.durations import format_duration
 from notifier.domain.event_document import read_event
 from notifier.domain.event_members import EntryDocument, EventBody
 from notifier.domain.fate import Fate
@@ -47,6 +48,7 @@ from notifier.domain.reply_document import load_reply
 from notifier.domain.session_ended import SessionEnded
 from notifier.pipeline import facts
 from notifier.settings.clients import ClientMetadata
+from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.service_settings import Settings
 from tests.rabbit_options import rabbit_options
 from tests.rabbitmq_node import RabbitmqNode
@@ -341,6 +343,13 @@ def test_the_log_line_that_is_printed_is_what_is_logged() -> None:
 # ── settings ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+OF_SOURCES = "registry.sources[]."
+REGISTRY_SOURCES = (
+    "## Registry sources",
+    "## Clients of a Keycloak realm",
+    "## Clients in a database",
+    "## Clients of Ory Hydra, WSO2, Auth0 and authentik, or from a list of your own",
+)
 _THROUGH: Mapping[object, str] = {dict: ".<iss>", tuple: "[]"}
 
 
@@ -368,7 +377,8 @@ def documented(header: str) -> dict[str, str]:
 def test_every_setting_is_documented_with_its_default() -> None:
     """Nothing is missing, nothing is invented, and to write a default down changes nothing."""
     told = documented("## The service")
-    real = dict(settings_of(Settings))
+    elsewhere = (OF_SOURCES, "registry.defaults.")  # the defaults are those of a client
+    real = {path: default for path, default in settings_of(Settings) if not path.startswith(elsewhere)}
     assert sorted(told) == sorted(real)
     for path, default in real.items():
         plain = "required" if default is ... else "–" if default in (None, "") else None
@@ -379,6 +389,17 @@ def test_every_setting_is_documented_with_its_default() -> None:
         else:
             written_down = Settings.model_validate(nested(path, yaml.safe_load(told[path])))
             assert written_down.model_dump() == as_left_out(path).model_dump(), path
+
+
+def test_every_setting_of_a_registry_source_is_documented() -> None:
+    """Each kind has a table. Files for TLS are the same for all."""
+    told = {name: default for heading in REGISTRY_SOURCES for name, default in documented(heading).items()}
+    real = {path: default for path, default in settings_of(RegistrySourceSettings, OF_SOURCES) if ".tls." not in path}
+    assert sorted(name for name in told if ".tls." not in name) == sorted(real)
+    for path, default in real.items():
+        written = format_duration(default) if isinstance(default, float) else str(default)
+        expected = "required" if default is ... else "–" if default is None else written
+        assert told[path] in (expected, "its kind", "the user's own"), path
 
 
 def as_left_out(path: str) -> Settings:
