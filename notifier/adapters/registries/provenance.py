@@ -5,7 +5,7 @@ from typing import Any
 
 from notifier.adapters.configuration.live_configuration import Loaded
 from notifier.adapters.registries.layers import Key, keys_of
-from notifier.domain.frozen import frozen
+from notifier.domain.frozen import frozen, replace
 from notifier.domain.presets import PRESETS
 from notifier.settings.clients import ClientMetadata, ClientOptions
 
@@ -52,6 +52,9 @@ def values_of(loaded: Loaded, key: Key, parts: Sequence[tuple[str, Mapping[str, 
                 member, Value(member=member, value=_shown(name, getattr(options, name)), origin="registry.defaults")
             )
     client = loaded.registry.clients_of(key[0]).get(key[1])
+    asked = given.get("id_token_signed_response_alg")
+    if client is not None and asked is not None and isinstance(asked.value, list):  # one of them is in force
+        given[asked.member] = replace(asked, value=client.token.alg.value)
     preset = None if client is None or client.preset is None else PRESETS.get(client.preset)
     for name in ("typ", "subject"):
         if preset is not None and getattr(preset, name) is not None:

@@ -68,6 +68,19 @@ def test_settings_alone_do_not_register_a_client(tmp_path: Path) -> None:
     assert [each.path for each in laid.warnings] == ["clients.yaml[1]"]
 
 
+def test_of_several_algorithms_the_first_that_a_key_can_is_taken(tmp_path: Path) -> None:
+    """As the servers do that have such lists. If no key can sign with any, the first is what is asked for."""
+    several = remote(
+        row("a", id_token_signed_response_alg=["ES256", "RS256"]),
+        row("b", id_token_signed_response_alg=["ES256", "PS256"]),
+        row("c", id_token_signed_response_alg=["PS256", "RS256"]),
+    )
+    laid = lay(needs(tmp_path), [several, file({"client_id": "c", "id_token_signed_response_alg": "RS256"})])
+    assert {name: client.token.alg for name, client in clients(laid).items()} == {"a": "RS256", "c": "RS256"}
+    assert [fault.path for fault in laid.faults] == ["client 'b' of registry source db"]
+    assert "add a P-256 key" in laid.faults[0].text
+
+
 def test_a_client_without_an_address_is_a_client(tmp_path: Path) -> None:
     """A later server may say nothing of one but its name: it is known and told nothing, and no warning comes."""
     laid = lay(needs(tmp_path), [remote(row()), remote({"client_id": "quiet"}, name="auth0")])
