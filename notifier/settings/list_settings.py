@@ -92,8 +92,7 @@ class HttpListSettings(Section):
     """A list of client metadata at an address."""
 
     url: Annotated[WebAddress, AfterValidator(_without_user)] = Field(
-        description="The address. JSON, or YAML if the content type says so: a list of client metadata, or"
-        " `{clients: […]}`."
+        description="The address. JSON, or YAML (`application/yaml`): a list of client metadata, or `{clients: […]}`."
     )
     headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description=_HEADERS)
     tls: TlsSettings | None = Field(None, description="TLS to the server.")

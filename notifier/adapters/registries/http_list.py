@@ -25,6 +25,7 @@ MOST_PAGES = 10_000
 _VALUES = 4  # a byte at most: an alias of YAML (`*name`) repeats what it names
 _ACCEPT = {"Accept": "application/json, application/yaml;q=0.9, text/yaml;q=0.8"}
 _YAML = ("/yaml", "/x-yaml", "+yaml", "/vnd.yaml")
+_VAGUE = ("", "text/plain", "application/octet-stream")  # what web servers say of a file that ends with .yaml
 _ADVICE = {
     401: "the server wants credentials; set `headers`, such as {Authorization: {file: PATH}}",
     403: "the server refuses us; check `headers`",
@@ -105,13 +106,19 @@ def _clients(answer: WebAnswer) -> list[Any]:
 
 
 async def _read(body: bytes, content_type: str) -> Any:
-    """The document, which is YAML if its type says so. Raises ValueError."""
+    """The document. It is YAML if its type says so, or says nothing and it is not JSON. Raises ValueError."""
     kind = content_type.partition(";")[0].strip().lower()
-    if not kind.endswith(_YAML):
-        try:
-            return await read_json(body)
-        except (ValueError, RecursionError):
-            raise ValueError("is not JSON; a list in YAML must have the type application/yaml") from None
+    if kind.endswith(_YAML):
+        return _yaml(body)
+    try:
+        return await read_json(body)
+    except (ValueError, RecursionError):
+        if kind in _VAGUE:
+            return _yaml(body)
+        raise ValueError("is not JSON; a list in YAML must have the type application/yaml") from None
+
+
+def _yaml(body: bytes) -> Any:
     try:
         return _plain(parse_yaml(body.decode("utf-8-sig")), [_VALUES * (len(body) + 1000)])
     except yaml.MarkedYAMLError as error:

@@ -6,6 +6,7 @@ nothing to do with logout are dropped at once, and four sections of `notifier` a
 """
 
 import asyncio
+import json
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
@@ -44,8 +45,23 @@ def clean(raw: object, place: str) -> Row | Mistake:
         return Mistake(client_id if isinstance(client_id, str) else place, text)
     if not isinstance(client_id, str):
         return Mistake(place, "has no client_id" if client_id is None else "client_id must be a text")
+    if not _unicode(row):
+        return Mistake(place, "has a text that is no Unicode (a lone surrogate)")
     wrong = _mistake(row)
     return row if wrong is None else Mistake(client_id, wrong)
+
+
+def _unicode(row: dict[str, Any]) -> bool:
+    """False if a text could be written to no log and no cache. JSON can have one: `"\\ud800"`."""
+    try:
+        for value in row.values():
+            if not isinstance(value, str):
+                json.dumps(value, ensure_ascii=False, default=str).encode()
+            elif not value.isascii():
+                value.encode()
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True
 
 
 def _misspelt(name: object) -> bool:

@@ -54,6 +54,7 @@ def _typed(text: str, content_type: str) -> Any:
         ('{"clients": []}', "application/json", []),
         (YAML, "application/yaml", [SHOP | COMMON, {"client_id": "wiki"} | COMMON]),
         (YAML, "text/x-yaml; charset=UTF-8", [SHOP | COMMON, {"client_id": "wiki"} | COMMON]),
+        ("- client_id: shop\n  backchannel_logout_uri: " + HOOK, "application/octet-stream", [SHOP]),
         ("[]", "application/yaml", []),
     ],
 )
@@ -72,6 +73,7 @@ async def test_each_shape_is_read(text: str, content_type: str, rows: list[Any])
         ("a: 1\n--- \nb: 2", "application/yaml", "is not YAML"),
         ("clients: []", "application/json", "is not JSON; a list in YAML must have the type application/yaml"),
         ('{"clients": {"shop": {}}}', "application/json", "is not a list of clients"),
+        ("<html></html>", "text/plain", "is not a list of clients"),
         ("", "application/yaml", r"is empty; it must be \[\]"),
         (ALIASES, "application/yaml", "repeats its aliases"),
     ],

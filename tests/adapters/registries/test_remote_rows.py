@@ -51,6 +51,8 @@ def test_only_what_concerns_a_logout_is_kept() -> None:
         ({"client_id": "a", "backchannel_logout_url": HOOK}, "a: there is no member backchannel_logout_url; did"),
         ({"clientId": "a"}, "[7]: there is no member clientId; did you mean client_id?"),
         ({"client_id": "a", "aliases": "b"}, "a: aliases must be a list of texts"),
+        ({"client_id": "a\ud800"}, "[7]: has a text that is no Unicode"),
+        ({"client_id": "a", "notifier": {"claims": {"x": ["\ud800"]}}}, "[7]: has a text that is no Unicode"),
         ({"client_id": "a", "notifier": "3s"}, "a: notifier must hold"),
         ({"client_id": "a", "notifier": {"egress": {"allow_http": True}}}, "a: notifier.egress is taken from files"),
         ({"client_id": "a", "notifier": {"tls": {"verify": False}}}, "a: notifier.tls is taken from files only"),
