@@ -232,7 +232,23 @@ def _subjects(letter: DeadLetter) -> Iterator[str | None]:
                 case WrongEntry():
                     yield from _named(entry.raw)
     if letter.raw is not None:
-        yield from _named(letter.raw.body)
+        yield from _named(letter.raw.body) if letter.source is None else _texts(letter.raw.body)
+
+
+def _texts(body: bytes) -> Iterator[str]:
+    """Every text in a document of a source: which of them name a user, only its mapping knows."""
+    try:
+        rest: list[object] = [from_json(body, allow_partial=True)]
+    except ValueError:
+        return
+    while rest:
+        match rest.pop():
+            case str() as text:
+                yield text
+            case list() as members:
+                rest += members
+            case dict() as members:
+                rest += members.values()
 
 
 def _named(text: str | bytes) -> Iterator[str | None]:

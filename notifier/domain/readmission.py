@@ -50,7 +50,8 @@ _EXPLANATIONS: Mapping[KeepReason, str] = MappingProxyType(
     {
         KeepReason.NOT_AFTER: "past their not_after: the session has expired at the client itself; discard them",
         KeepReason.STALE: "name no session and are too old: they would end newer ones; --end-newer-sessions allows it",
-        KeepReason.MALFORMED: "still malformed; `show` says why: export, correct and publish them, then discard these",
+        KeepReason.MALFORMED: "still malformed; `show` says why: correct the mapping of their source, or export,"
+        " correct and publish them, then discard these",
         KeepReason.CUT: "too large to be kept whole; only their publisher can send them again",
         KeepReason.NEWER: "written by a later release; use its notifier",
     }

@@ -63,6 +63,7 @@ def _without_subject(wanted: LetterFilter) -> Mapping[str, object]:
         "client_id": wanted.client_id,
         "iss": wanted.iss,
         "event_id": wanted.event_id,
+        "source": wanted.source,
         "reasons": sorted(wanted.reasons),
         "since": None if wanted.since is None else render_moment(wanted.since),
         "until": None if wanted.until is None else render_moment(wanted.until),

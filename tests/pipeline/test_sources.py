@@ -99,6 +99,7 @@ async def test_wrong_clients_become_a_dead_letter_and_the_others_are_told() -> N
         summary = read_summary(letter)
         assert summary.document()["source"] == "shop"
         assert [LetterFilter(source=name).matches(letter, summary) for name in ("shop", "duende")] == [True, False]
+        assert [LetterFilter(subject=name).matches(letter, summary) for name in ("alice", "bob")] == [True, False]
         kept = readmit(shown, rules(on.registry), on.now)
         assert isinstance(kept, KeptLetter)
         assert (kept.why, "sources.shop" in kept.text) == (KeepReason.MALFORMED, True)
