@@ -50,4 +50,4 @@ def test_files_named_are_files_mounted(rendered: Rendered) -> None:
         assert not folder.startswith("/etc/notifier/secrets/") or f"{folder}/" in text
     for pod in rendered.all("Pod"):
         mounts = {mount["name"] for mount in pod["spec"]["containers"][0]["volumeMounts"]}
-        assert mounts <= {"config", "canary", "secret-broker", "secret-broker-tls"}
+        assert mounts <= {"config", "canary", "secret-broker", "secret-broker-tls", "registry"}

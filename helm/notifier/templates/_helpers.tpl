@@ -167,7 +167,17 @@ https://notifier-canary.invalid
 {{- $_ := set $config "api" (merge (dict) (default dict $config.api) (dict "listen" "0.0.0.0:8080")) -}}
 {{- end -}}
 {{- $_ := set $config "log" (merge (dict) (default dict $config.log) (dict "format" "json")) -}}
-{{- $_ := set $config "registry" (merge (dict) (default dict $config.registry) (dict "file" "clients.yaml")) -}}
+{{- $registry := default dict $config.registry -}}
+{{- if not $registry.sources -}}
+{{- $_ := set $registry "file" (default "clients.yaml" $registry.file) -}}
+{{- else -}}
+{{- $files := list -}}
+{{- range $registry.sources -}}{{- $files = append $files (default "" .file) -}}{{- end -}}
+{{- if and .Values.clients (not (has "clients.yaml" $files)) -}}
+{{- $_ := set $registry "sources" (append $registry.sources (dict "name" "clients" "file" "clients.yaml")) -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $config "registry" $registry -}}
 {{- with include "notifier.canary" . -}}
 {{- $_ := set $config.issuers (include "notifier.canaryIssuer" $) (dict "keys" (fromJson .).keys) -}}
 {{- end -}}
