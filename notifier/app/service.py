@@ -259,7 +259,8 @@ class Service:
     async def _consume(self) -> None:
         await self.queue.ready()
         await self._registry.refresh.complete()
-        _spare_the_collector()
+        gc.collect()
+        gc.freeze()  # long-lived objects stay out of collections, one of which held the event loop for 64 ms
         await self.queue.consume(self.worker)
         structlog.get_logger().info("consuming")
 
@@ -295,9 +296,3 @@ class Service:
         if asked:
             self._registry.ask()
         return taken
-
-
-def _spare_the_collector() -> None:
-    """Keep long-lived objects out of garbage collection: one collection held the event loop for 64 ms."""
-    gc.collect()
-    gc.freeze()

@@ -21,7 +21,8 @@ from prometheus_client.registry import Collector
 
 from notifier.adapters.telemetry.attempt_seconds import AttemptSeconds
 from notifier.adapters.telemetry.client_series import ClientSeries
-from notifier.domain.message import SOURCE, Depth, Lane, QueueStatus, Unsettled
+from notifier.adapters.telemetry.families import WaitingMessages, gauge, labelled, plain_counter
+from notifier.domain.message import Depth, QueueStatus, Unsettled
 from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.plan import Skipped
 from notifier.domain.registry import Registry
@@ -93,7 +94,7 @@ class Metrics:
         self._attempt_seconds = AttemptSeconds()
         self._recoveries = [0] * (len(RECOVERY_BUCKETS) + 1)
         self._recovery_sum = 0.0
-        self._waiting = _Waiting(clock)
+        self._waiting = WaitingMessages(clock)
         self._sources = Sources()
         self._version = version
         self._page = _registry(partial(self._families, exemplars=False))
@@ -176,21 +177,21 @@ class Metrics:
         yield "".join(pieces).encode() + (_END if openmetrics else b"")
 
     def _families(self, *, exemplars: bool) -> Iterator[Metric]:
-        yield _labelled(
+        yield labelled(
             CounterMetricFamily, "events_total", "Event messages come to their end here.", ("result",), self._events
         )
-        yield _plain_counter(
+        yield plain_counter(
             "events_undated_total", "Accepted events of which nobody knows when they happened.", self._undated
         )
-        yield _plain_counter("own_faults_total", "Deliveries that met a fault in our own code.", self._own_faults)
-        yield _plain_counter(
+        yield plain_counter("own_faults_total", "Deliveries that met a fault in our own code.", self._own_faults)
+        yield plain_counter(
             "outcomes_dropped_total", "Outcome events that were lost.", self._sources.outcomes_dropped()
         )
         text = "Messages of sources that come to their end here."
-        yield _labelled(CounterMetricFamily, "source_events_total", text, ("source", "result"), self._source_events)
+        yield labelled(CounterMetricFamily, "source_events_total", text, ("source", "result"), self._source_events)
         text = "Requests to POST /v1/events/{source}."
-        yield _labelled(CounterMetricFamily, "source_requests_total", text, ("source", "status"), self._source_requests)
-        yield _labelled(CounterMetricFamily, "tokens_minted_total", "Tokens signed.", ("iss", "alg"), self._minted)
+        yield labelled(CounterMetricFamily, "source_requests_total", text, ("source", "status"), self._source_requests)
+        yield labelled(CounterMetricFamily, "tokens_minted_total", "Tokens signed.", ("iss", "alg"), self._minted)
         yield self._attempt_seconds.family(exemplars=exemplars)
         bounds = (*map(str, RECOVERY_BUCKETS), "+Inf")
         yield HistogramMetricFamily(
@@ -205,80 +206,35 @@ class Metrics:
     def _gauges(self) -> Iterator[Metric]:
         sources = self._sources
         status = sources.queue()
-        yield _gauge("in_flight", "Attempts in flight.", sources.in_flight())
-        yield _gauge("ready", "1 while /readyz says so.", sources.ready())
-        yield _gauge("loop_lag_seconds", "How late the event loop was at most, of late.", sources.loop_lag())
-        yield _gauge("queue_connected", "1 while the queue is connected.", status.connected)
-        yield _gauge("publishing_blocked", "1 while the broker takes no message.", status.blocked)
-        yield _gauge("config_last_reload_success", "0 after a reload that was refused.", sources.reload_succeeded())
+        yield gauge("in_flight", "Attempts in flight.", sources.in_flight())
+        yield gauge("ready", "1 while /readyz says so.", sources.ready())
+        yield gauge("loop_lag_seconds", "How late the event loop was at most, of late.", sources.loop_lag())
+        yield gauge("queue_connected", "1 while the queue is connected.", status.connected)
+        yield gauge("publishing_blocked", "1 while the broker takes no message.", status.blocked)
+        yield gauge("config_last_reload_success", "0 after a reload that was refused.", sources.reload_succeeded())
         states = [*sources.registry_sources()]
         for name, text, nth in (
             ("registry_source_up", "0 while a registry source cannot be read, or its answer is refused.", 1),
             ("registry_source_age_seconds", "Since the source last confirmed what is in force.", 2),
         ):
-            yield _labelled(GaugeMetricFamily, name, text, ("source",), {each[0]: float(each[nth]) for each in states})
+            yield labelled(GaugeMetricFamily, name, text, ("source",), {each[0]: float(each[nth]) for each in states})
         missing = dict.fromkeys((each.binding.source for each in status.bindings), 0)
         for each in status.bindings:
             missing[each.binding.source] += bool(each.problem)
         text = "Exchanges of others to which the source's queue is not bound."
-        yield _labelled(GaugeMetricFamily, "source_bindings_missing", text, ("source",), missing)
+        yield labelled(GaugeMetricFamily, "source_bindings_missing", text, ("source",), missing)
         left_out = sum(map(len, self._registry().faults.values()))
-        yield _gauge("registry_clients_left_out", "Clients of registry sources that cannot be used.", left_out)
+        yield gauge("registry_clients_left_out", "Clients of registry sources that cannot be used.", left_out)
         published = {(iss, kid): present for iss, kid, present in sources.signing_keys()}
         text = "1 while the issuer's JWKS has the key we sign with."
-        yield _labelled(GaugeMetricFamily, "signing_key_published", text, ("iss", "kid"), published)
+        yield labelled(GaugeMetricFamily, "signing_key_published", text, ("iss", "kid"), published)
         ends = {(use, file): moment for use, file, moment in sources.certificates()}
         text = "When a certificate that we present runs out."
-        yield _labelled(GaugeMetricFamily, "certificate_expiry_timestamp_seconds", text, ("use", "file"), ends)
-        yield _labelled(GaugeMetricFamily, "build_info", "What runs here.", ("version",), {self._version: 1})
+        yield labelled(GaugeMetricFamily, "certificate_expiry_timestamp_seconds", text, ("use", "file"), ends)
+        yield labelled(GaugeMetricFamily, "build_info", "What runs here.", ("version",), {self._version: 1})
 
 
 _NOBODY_KNOWS = frozenset({DeadReason.UNKNOWN_CLIENT, DeadReason.UNKNOWN_ISSUER, DeadReason.MALFORMED_EVENT})
-
-
-class _Waiting:
-    """What waits in the queues, as the broker and this worker know it."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._depths: Mapping[str, Depth] = {}
-        self._began = clock()
-        self._empty_at: dict[str, float] = {}
-
-    def set_depths(self, depths: Mapping[str, Depth]) -> None:
-        self._depths = dict(depths)
-        now = self._clock()
-        for queue, depth in depths.items():
-            if depth.ready == 0:
-                self._empty_at[queue] = now
-
-    def families(self, held: Mapping[str, Unsettled]) -> Iterator[Metric]:
-        ready = {queue: depth.ready for queue, depth in self._depths.items()}
-        consumers = {queue: depth.consumers for queue, depth in self._depths.items()}
-        consumed = dict.fromkeys((*map(str, Lane), *held, *(name for name in ready if name.startswith(SOURCE))))
-        unsettled = {queue: held.get(queue, Unsettled()).messages for queue in consumed}
-        oldest = {queue: self._oldest(queue, held.get(queue, Unsettled())) for queue in consumed}
-        for name, text, values in (
-            ("queue_messages", "Ready messages, as the broker says.", ready),
-            ("queue_consumers", "Consumers, as the broker says.", consumers),
-            ("queue_unsettled", "Messages this worker holds.", unsettled),
-            ("queue_oldest_seconds", "Age of the oldest message that waits; 0 where none does.", oldest),
-        ):
-            yield _labelled(GaugeMetricFamily, name, text, ("queue",), values)
-
-    def _oldest(self, queue: str, held: Unsettled) -> float:
-        """Return the age of the oldest message that waits, in seconds.
-
-        A queue hands out in order, so what waits there is younger than what was taken last. It also came after the
-        queue was last seen empty; without this the first event after a quiet hour would seem an hour old.
-        """
-        now = self._clock()
-        if held.oldest is not None:
-            return max(0.0, now - held.oldest)
-        depth = self._depths.get(queue)
-        if depth is None or depth.ready == 0:
-            return 0.0
-        return max(0.0, now - max(self._empty_at.get(queue, self._began), held.last_taken or 0.0))
 
 
 class _Page(Collector):
@@ -302,24 +258,3 @@ def _openmetrics(registry: CollectorRegistry) -> bytes:
     """Return the page without its end mark, which comes after the clients."""
     page: bytes = openmetrics_latest(registry)  # type: ignore[no-untyped-call]
     return page.removesuffix(_END)
-
-
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"notifier_{name}", text, value=float(value))
-
-
-def _plain_counter(name: str, text: str, value: float) -> Metric:
-    return CounterMetricFamily(f"notifier_{name}", text, value=value)
-
-
-def _labelled(
-    family: type[CounterMetricFamily] | type[GaugeMetricFamily],
-    name: str,
-    text: str,
-    labels: tuple[str, ...],
-    values: Mapping[str, float] | Mapping[tuple[str, str], float],
-) -> Metric:
-    metric = family(f"notifier_{name}", text, labels=labels)
-    for key, value in values.items():
-        metric.add_metric((key,) if isinstance(key, str) else key, float(value))
-    return metric
