@@ -74,7 +74,7 @@ def test_one_way_of_scaling_at_most(rendered: Rendered) -> None:
 def test_keda_counts_fresh_events_alone(every: Mapping[str, Rendered]) -> None:
     """By the management API, which counts unacknowledged messages too; a dead client's retries buy no pod."""
     triggers = every["keda"].one("ScaledObject")["spec"]["triggers"]
-    assert {trigger["metadata"]["queueName"] for trigger in triggers} == {"sso.events", "sso.bulk"}
+    assert {trigger["metadata"]["queueName"] for trigger in triggers} == {"sso.events", "sso.bulk", "sso.source.shop"}
     for trigger in triggers:
         assert trigger["metricType"] == "AverageValue"
         assert trigger["metadata"]["protocol"] == "http"
