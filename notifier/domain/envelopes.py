@@ -21,6 +21,7 @@ from notifier.domain.printable import excerpt
 from notifier.domain.trace_context import traceparent_of
 
 LINES = "lines"
+MOST = 5_000  # events of one message: of 128 KiB, each has 26 bytes then
 _SET = "application/secevent+jwt"  # RFC 8935 §2
 _MASSTRANSIT = "application/vnd.masstransit"
 _NSERVICEBUS_TIME = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d):(\d{1,9}) Z")
@@ -92,14 +93,16 @@ def opened(
 ) -> Sequence[Unwrapped]:
     """Return the documents within these envelopes, numbered if there is a list among them. Raises MalformedEvent."""
     found = [document]
-    numbered = False
+    lists = 0
     for envelope in envelopes:
         if isinstance(envelope, EventList):
-            numbered = True
+            lists += 1
             found = [member for each in found for member in _members(each, envelope.expression, given)]
+            if len(found) > MOST:
+                _refuse(f"holds {len(found):,} events; {MOST:,} at most")
         else:
             found = [envelope(each, message) for each in found]
-    return [replace(each, place=place) for place, each in enumerate(found)] if numbered else found
+    return [replace(each, place=place) for place, each in enumerate(found)] if lists > 1 else found
 
 
 def masstransit(document: Unwrapped, message: Message) -> Unwrapped:
@@ -172,8 +175,8 @@ def _members(document: Unwrapped, expression: Expression, given: Mapping[str, ob
         _refuse(str(failed))
     if not isinstance(listed, list):
         _refuse(f"`{excerpt(expression.text, 60)}` must give a list, not {kind_of(listed)}")
-    for each in listed:
-        yield replace(document, data=each, around=document.data, id=None)
+    for place, each in enumerate(listed):
+        yield Unwrapped(data=each, around=document.data, time=document.time, trace=document.trace, place=place)
 
 
 def _of_cloudevents(data: object, attributes: Mapping[str, str], trace: str | None) -> Unwrapped:

@@ -168,8 +168,10 @@ class _Reading:
             except ExpressionFailed as failed:
                 mistakes.append(Mistake(path + name, str(failed)))
                 value = _STAND_INS.get(name)
-            if name in _TIMES and type(value) in (int, float):
-                mistakes.append(Mistake(path + name, "is a number; write from_s(…) or from_ms(…) around it"))
+            if type(value) in (int, float) and name != "clients":
+                around = "from_s(…) or from_ms(…)" if name in _TIMES else "to_string(…)"
+                mistakes.append(Mistake(path + name, f"is a number; write {around} around it"))
+                data[name] = _STAND_INS.get(name)
             elif value is not None and (value != "" or name not in _LEFT_OUT_IF_EMPTY):
                 data[name] = value
         try:

@@ -171,9 +171,9 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, dict[str, str]]] = {
         {"event": {**EVENT, "reason": "why", "sid": "session"}},
         {"user": 5, "apps": None, "why": 7, "session": ""},
         {
-            "sources.shop.event.sub": "must be a string",
+            "sources.shop.event.sub": "to_string(…)",
             "sources.shop.event.clients": "is required",
-            "sources.shop.event.reason": "must be a string",
+            "sources.shop.event.reason": "to_string(…)",
             "sources.shop.event.sid": "must not be empty",
         },
     ),
@@ -254,6 +254,12 @@ def test_a_message_of_very_many_events_is_divided() -> None:
         event.sid for part in found.parts for event in translated(source(**LIST), what, only=read_places(part)).events
     ]
     assert sids == [f"{number}" for number in range(450)]
+
+
+def test_a_message_of_absurdly_many_events_is_refused() -> None:
+    """Each part would read all of them."""
+    found = refused(source(**LIST), listed(*({} for _ in range(5_001))))
+    assert found == {"sources.shop.envelope": "holds 5,001 events; 5,000 at most"}
 
 
 def test_an_event_without_an_id_has_the_same_one_each_time_it_comes() -> None:

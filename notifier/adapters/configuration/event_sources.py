@@ -64,7 +64,8 @@ class _Making:
         members = self._members(preset)
         realm = self._realm(preset, members)
         self._check_issuers(preset, members)
-        secret = {header.lower() for header in (given.http and given.http.header,) if header}
+        proofs = () if given.http is None else (given.http.header, given.http.hmac and given.http.hmac.header)
+        secret = {header.lower() for header in proofs if header}
         return Source(
             name=self.name,
             preset=given.preset,
