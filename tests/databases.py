@@ -204,6 +204,7 @@ def mariadb() -> Iterator[DatabaseServer]:
             "CREATE USER IF NOT EXISTS root@'127.0.0.1';\n"
             "GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;\n"
             f"CREATE USER IF NOT EXISTS reader@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
+            "GRANT SELECT ON ids.* TO reader@'127.0.0.1';\n"
         )
         with _running(server):
             yield server

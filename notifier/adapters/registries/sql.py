@@ -72,7 +72,7 @@ class SqlReader:
         file = self._settings.url_file
         assert file is not None
         try:
-            url = file.read_text("utf-8").strip()
+            url = file.read_text("utf-8-sig").strip()  # some editors write a mark
         except (OSError, UnicodeDecodeError) as error:
             raise SourceFault(f"url_file {file} cannot be read as UTF-8 text ({type(error).__name__})") from None
         if (wrong := url_mistake(url)) is not None:

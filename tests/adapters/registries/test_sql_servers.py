@@ -20,6 +20,8 @@ from tests.adapters.registries.test_sql_duende import CLIENTS, by_name, expected
 from tests.certificates import authority
 from tests.databases import PASSWORD, DatabaseServer, mariadb, postgresql
 
+pytestmark = pytest.mark.full  # both servers are installed if they are not there
+
 WITHIN = 1.0  # seconds that readings of a server in trouble may take
 LATE = (
     1.5  # seconds that they may be late: psycopg's shortest limit of a connection is 2 s, PyMySQL's are for each step
@@ -87,11 +89,10 @@ def test_duende_and_identityserver4_are_read(tables: DatabaseServer, version: st
     assert read(tables.url, first) is first
 
 
+@pytest.mark.parametrize("server", [postgresql], indirect=True, ids=["postgresql"], scope="module")
 @pytest.mark.parametrize("variant", ["-snake", "-schema"])
 def test_naming_conventions_and_schemas_of_postgresql_are_read(tables: DatabaseServer, variant: str) -> None:
     """A table in another schema is not found until it is named, and the fault says where it is."""
-    if tables.scheme != "postgresql":
-        pytest.skip("MariaDB has no schemas but databases, and EF's conventions are those of PostgreSQL")
     tables.run(*filled(recorded("is-7.4.8", "postgresql", variant), CLIENTS))
     if variant == "-schema":
         text = "there is no table like Clients in the schema public (it shows notifier's user no table)"
@@ -197,7 +198,7 @@ def test_a_new_password_is_taken_at_the_next_reading(server: DatabaseServer, tmp
     with pytest.raises(SourceFault, match="check user and password in its URL") as caught:
         asyncio.run(again.read(None))
     assert PASSWORD not in str(caught.value)
-    file.write_text(server.url + "\n")
+    file.write_text("\ufeff" + server.url + "\r\n")
     assert len(asyncio.run(again.read(None)).rows) == 1
     file.write_text("Server=db;Password=" + PASSWORD)
     with pytest.raises(SourceFault, match=r"url_file .* must be a URL .*\.NET") as caught:
