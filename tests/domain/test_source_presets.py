@@ -81,6 +81,7 @@ KEYCLOAK = {
 }  # fmt: skip
 SSF = {"iss": ISS, "id": "3d0c3cf7", "sub": "0e0e0e0e", "sid": "9c9c9c9c", "clients": "*", "ended_at": 1763719200.0}
 ALL_SESSIONS = {name: value for name, value in SSF.items() if name != "sid"}
+OF_26_7_3 = {"iss": DEMO, "clients": "*"}
 WSO2 = {"iss": ISS, "sub": "1801d35e-1339", "ended_at": 1755541966.644}
 AUTH0 = {
     "iss": ISS, "sub": "auth0|507f", "sid": "k3y5", "clients": "*", "ended_at": 1767225600.123,
@@ -113,6 +114,22 @@ OTHERS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "keycloak_ssf/jws": ({}, [SSF]),
     "keycloak_ssf/all-sessions": ({}, [ALL_SESSIONS]),
     "keycloak_ssf/verification": ({}, []),
+    "keycloak_ssf/26.7.3-sign-out": (
+        {},
+        [
+            OF_26_7_3
+            | {"id": "03b7fd5f-5223-7ed2-7822-b8b57e4f47eb", "sub": "727c4881-cbb9-43a1-b3f9-a8e527acff4f"}
+            | {"sid": "wJ95WhAT27O0VzY_my7aUTEn", "ended_at": 1795340364.0}
+        ],
+    ),
+    "keycloak_ssf/26.7.3-administrator": (
+        {},
+        [
+            OF_26_7_3
+            | {"id": "34308275-2507-cb56-61a7-e2a8f8224d12", "sub": "144583c7-934c-4609-a86d-d9b9b6af7043"}
+            | {"ended_at": 1795340366.0}
+        ],
+    ),
     "wso2/is-7.2-two-sessions": (
         {},
         [

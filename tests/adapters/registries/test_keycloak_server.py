@@ -210,7 +210,7 @@ def page_sources() -> dict[str, Any]:
     """The sources that the page for operators shows, without the exchanges that they are bound to."""
     found: dict[str, Any] = {}
     for block in re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL):
-        found |= yaml.safe_load(block)["sources"]
+        found = yaml.safe_load(block)["sources"] | found  # of several for one name, the first
     assert found.keys() == {"keycloak", "keycloak_admin"}
     return {name: {key: value for key, value in given.items() if key != "bind"} for name, given in found.items()}
 
