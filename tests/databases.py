@@ -86,6 +86,8 @@ class DatabaseServer:
     def signal(self, sign: signal.Signals) -> None:
         """Send a signal to each of its processes."""
         assert self._server is not None
+        if self._server.poll() is not None:
+            return
         for process in (self._server.pid, *_children(self._server.pid)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, sign)
@@ -104,6 +106,17 @@ class DatabaseServer:
         assert self._server is not None
         self.signal(signal.SIGKILL)
         self._server.wait()
+
+    def stop(self) -> None:
+        """End it for good. PostgreSQL gives its shared memory back if it is asked to go."""
+        if self._server is None:
+            return
+        self.signal(signal.SIGCONT)
+        if self._server.poll() is None and self.scheme == "postgresql":
+            self._server.send_signal(signal.SIGQUIT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._server.wait(10)
+        self.kill()
 
 
 def _children(parent: int) -> list[int]:
@@ -131,8 +144,7 @@ def _running(server: DatabaseServer) -> Iterator[DatabaseServer]:
         server.start()
         yield server
     finally:
-        if server._server is not None:
-            server.kill()
+        server.stop()
 
 
 def _certificate(home: Path, user: str | None) -> Authority:
@@ -165,7 +177,7 @@ def postgresql() -> Iterator[DatabaseServer]:
         settings = {
             "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "shared_buffers": "16MB", "fsync": "off",
             "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off", "max_connections": "20",
-            "ssl": "on", "ssl_cert_file": str(pem), "ssl_key_file": str(pem),
+            "dynamic_shared_memory_type": "mmap", "ssl": "on", "ssl_cert_file": str(pem), "ssl_key_file": str(pem),
         }  # fmt: skip
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         server = DatabaseServer(
