@@ -211,6 +211,7 @@ class _Reading:
                 return names[0]
             if names:
                 raise MalformedEvent([Mistake(path, f"{excerpt(names[0])} is not among them; add what it means")])
+            named = None
         if named not in (None, ""):
             return named
         if source.issuer is None:

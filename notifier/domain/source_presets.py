@@ -62,7 +62,7 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
             event={
                 "sub": "[0].subjectid",
                 "sid": "[0].sessionid",
-                "clients": "[].{client_id: clientid, backchannel_logout_uri: logouturi,"
+                "clients": "[].{client_id: clientid, backchannel_logout_uri: logouturi || `null`,"
                 " backchannel_logout_session_required: sessionidrequired}",
             },
         ),

@@ -182,6 +182,11 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, dict[str, str]]] = {
         {"realm": "other"},
         {"sources.shop.issuers": "other is not among them"},
     ),
+    "no realm at all": (
+        {"preset": "keycloak_rabbitmq", "event": None, "issuer": None, "issuers": {"demo": DEMO}},
+        {"type": "LOGOUT", "userId": "alice", "realmId": None},
+        {"sources.shop.issuer": "the document names none"},
+    ),
     "no issuer anywhere": (
         {"event": {**EVENT, "iss": "realm"}, "issuer": None},
         {},
