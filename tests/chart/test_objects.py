@@ -124,7 +124,7 @@ def test_the_guide_installs(tmp_path: Path) -> None:
     blocks = [
         textwrap.dedent(block) for block in re.findall(r"^ *```yaml\n(.*?)^ *```", guide, re.DOTALL | re.MULTILINE)
     ]
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     files = [tmp_path / f"{number}.yaml" for number in range(len(blocks))]
     for file, block in zip(files, blocks, strict=True):
         file.write_text(block)

@@ -196,7 +196,7 @@ async def test_a_broker_that_freezes_after_its_confirm_holds_no_sample(
     assert len(await taken(module_node)) == len(samples.languages)
 
 
-@pytest.mark.parametrize("path", [EXAMPLES / "Publish.cs", ROOT / "docs/identity-servers.md"])
+@pytest.mark.parametrize("path", [EXAMPLES / "Publish.cs", ROOT / "docs/identity-servers/duende.md"])
 def test_what_is_written_in_c_sharp_is_c_sharp(path: Path) -> None:
     """By its grammar alone."""
     text = path.read_text()
