@@ -8,7 +8,7 @@ from notifier.adapters.configuration.live_configuration import LiveConfiguration
 from notifier.adapters.registries.answers import Cache
 from notifier.adapters.registries.readers import build_reader
 from notifier.adapters.registries.reading import SourceReading
-from notifier.domain.client_rows import Answer
+from notifier.domain.client_rows import SourceAnswer
 from notifier.domain.outcome import Cause
 from notifier.operations.registry_refresh import RefreshedSource, RegistryRefresh
 from notifier.pipeline.facts import Deferred, Fact
@@ -60,6 +60,6 @@ class RegistrySources:
         if isinstance(fact, Deferred) and fact.cause is Cause.UNKNOWN:
             self.refresh.unknown(fact.iss)
 
-    async def _take(self, name: str, answer: Answer, insisted: bool) -> str | None:  # noqa: FBT001  as it is called
+    async def _take(self, name: str, answer: SourceAnswer, insisted: bool) -> str | None:  # noqa: FBT001  as it is called
         async with self._reloading:
             return await asyncio.to_thread(self._live.take_answer, name, answer, insisted=insisted)

@@ -18,7 +18,7 @@ setting `issuer` tells it. A value is JSON.
 
 
 @frozen
-class Answer:
+class SourceAnswer:
     """All clients of one source, as it answered at `at` (epoch seconds).
 
     `mark`: what the source needs to ask again whether anything changed, such as an ETag. `faults`: clients that cannot

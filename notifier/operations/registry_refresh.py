@@ -11,7 +11,7 @@ from typing import Protocol
 
 import structlog
 
-from notifier.domain.client_rows import Answer, SourceFault
+from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.domain.frozen import frozen
 from notifier.pipeline.ports import Clock
 
@@ -23,14 +23,14 @@ APART = 5.0  # seconds between two readings for unknown clients
 class Reading(Protocol):
     """Reads one source."""
 
-    async def read(self, last: Answer | None) -> Answer:
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return what the source holds; `rows` is that of `last` if no row has changed. Raises SourceFault."""
 
-    async def settle(self, answer: Answer, replaced: Answer | None) -> None:
+    async def settle(self, answer: SourceAnswer, replaced: SourceAnswer | None) -> None:
         """Keep the answer for the next start, and free the one that it replaces. Never raises."""
 
 
-Take = Callable[[str, Answer, bool], Awaitable[str | None]]
+Take = Callable[[str, SourceAnswer, bool], Awaitable[str | None]]
 """Puts a source's answer into the registry; says why not, if so. The flag: somebody insists on it."""
 
 
@@ -43,7 +43,7 @@ class RefreshedSource:
     every: float
     issuer: str | None
     reading: Reading
-    last: Answer | None
+    last: SourceAnswer | None
 
 
 @frozen
@@ -61,7 +61,7 @@ class SourceState:
 @dataclass(slots=True)
 class _Kept:
     source: RefreshedSource
-    last: Answer | None
+    last: SourceAnswer | None
     since: float
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     insisted: bool = False

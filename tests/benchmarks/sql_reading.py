@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 from notifier.adapters.registries.sql import SqlReader
-from notifier.domain.client_rows import Answer
+from notifier.domain.client_rows import SourceAnswer
 from notifier.settings.sql_settings import SqlSettings
 from tests.databases import DatabaseServer, mariadb, postgresql
 
@@ -31,7 +31,7 @@ _CLIENTS = (
 )
 
 
-async def beside(work: Callable[[], Answer | None]) -> tuple[Answer | None, float, list[float]]:
+async def beside(work: Callable[[], SourceAnswer | None]) -> tuple[SourceAnswer | None, float, list[float]]:
     """What the work returned, its seconds, and the milliseconds that a loop was late meanwhile, in order of size."""
     late: list[float] = []
     done = False
@@ -81,7 +81,7 @@ def fill(server: DatabaseServer, clients: int) -> None:
 def readings(server: DatabaseServer, number: int) -> Iterator[tuple[str, float, list[float], int]]:
     """Three readings: what, seconds, milliseconds late, clients."""
     reader = SqlReader(SqlSettings.model_validate({"url": server.url, "preset": "duende"}), 60.0)
-    last: Answer | None = None
+    last: SourceAnswer | None = None
     for what in ("first", "nothing changed", "1 % changed"):
         if what.startswith("1 %"):
             changed = f"CONCAT(BackChannelLogoutUri, '?{number}')"

@@ -6,17 +6,17 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from notifier.domain.client_rows import Answer, SourceFault
+from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.operations.registry_refresh import RefreshedSource, RegistryRefresh
 from tests.system.waiting import until as until_answer
 
-Said = Answer | str | None
+Said = SourceAnswer | str | None
 """What a source answers: clients, a fault, nothing ever."""
 
 
-def answer(*names: str) -> Answer:
+def answer(*names: str) -> SourceAnswer:
     """These clients."""
-    return Answer(rows=[{"client_id": name} for name in names], at=0.0)
+    return SourceAnswer(rows=[{"client_id": name} for name in names], at=0.0)
 
 
 class Told:
@@ -25,12 +25,12 @@ class Told:
     def __init__(self, says: Said = None) -> None:
         self.says = says
         self.read_at: list[float] = []
-        self.saved: list[Answer] = []
+        self.saved: list[SourceAnswer] = []
 
-    async def read(self, last: Answer | None) -> Answer:
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         self.read_at.append(asyncio.get_running_loop().time())
         match self.says:
-            case Answer():
+            case SourceAnswer():
                 return last if last is not None and last.rows == self.says.rows else self.says
             case str():
                 raise SourceFault(self.says)
@@ -38,7 +38,7 @@ class Told:
                 await asyncio.Event().wait()
                 raise AssertionError
 
-    async def settle(self, answer: Answer, replaced: Answer | None) -> None:
+    async def settle(self, answer: SourceAnswer, replaced: SourceAnswer | None) -> None:
         del replaced
         self.saved.append(answer)
 
@@ -47,10 +47,10 @@ class Registry:
     """What has been taken."""
 
     def __init__(self) -> None:
-        self.taken: list[tuple[str, Answer, bool]] = []
+        self.taken: list[tuple[str, SourceAnswer, bool]] = []
         self.refuse: str | None = None
 
-    async def take(self, name: str, found: Answer, insisted: bool) -> str | None:
+    async def take(self, name: str, found: SourceAnswer, insisted: bool) -> str | None:
         if self.refuse is not None and not insisted:
             return self.refuse
         self.taken.append((name, found, insisted))
@@ -58,7 +58,7 @@ class Registry:
 
 
 def refreshed(
-    reading: Told, *, every: float = 60.0, issuer: str | None = None, last: Answer | None = None
+    reading: Told, *, every: float = 60.0, issuer: str | None = None, last: SourceAnswer | None = None
 ) -> RefreshedSource:
     """A source called db."""
     return RefreshedSource(name="db", kind="sql", every=every, issuer=issuer, reading=reading, last=last)
@@ -127,7 +127,7 @@ async def test_a_source_that_fails_is_logged_once_a_change(capsys: pytest.Captur
             source.says, source.read_at = says, []
             await until(lambda: len(source.read_at) > 2)
             (state,) = refresh.states()
-            assert (state.up, state.problem) == ((True, None) if isinstance(says, Answer) else (False, says))
+            assert (state.up, state.problem) == ((True, None) if isinstance(says, SourceAnswer) else (False, says))
             assert (state.clients, state.age) == (1, 100.0)
     assert len(registry.taken) == 1
     told = ["registry_source_failed", "registry_source_well", "registry_refreshed"]

@@ -28,7 +28,7 @@ from notifier.adapters.tls.listener_context import ListenerContext
 from notifier.adapters.tls.pem_files import connecting_context
 from notifier.domain.api_token import ApiToken
 from notifier.domain.client import Algorithm
-from notifier.domain.client_rows import Answer
+from notifier.domain.client_rows import SourceAnswer
 from notifier.domain.errors import ConfigurationError, Mistake, OurFault
 from notifier.domain.published_keys import Signing
 from notifier.domain.registry import Registry
@@ -245,7 +245,7 @@ class LiveConfiguration:
         log.info("reloaded", issuers=len(loaded.registry.issuers), clients=clients)
         return True
 
-    def take_answer(self, name: str, answer: Answer, *, insisted: bool) -> str | None:
+    def take_answer(self, name: str, answer: SourceAnswer, *, insisted: bool) -> str | None:
         """Take what a registry source answered; return why not, if so. Runs in a thread.
 
         It is refused if too many of the source's clients could no longer be told, unless somebody `insisted`.

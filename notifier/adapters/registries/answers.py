@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from notifier.adapters.registries.readers import build_reader
-from notifier.domain.client_rows import Answer, Row, SourceFault
+from notifier.domain.client_rows import Row, SourceAnswer, SourceFault
 from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.settings.registry_settings import RegistrySourceSettings
 
@@ -28,7 +28,7 @@ class HeldAnswers:
     """The last good answer of each source that is not a file. Once a source's settings change, it has none."""
 
     def __init__(self) -> None:
-        self._held: dict[str, tuple[RegistrySourceSettings, Answer]] = {}
+        self._held: dict[str, tuple[RegistrySourceSettings, SourceAnswer]] = {}
         self._unusable: list[tuple[str, str]] = []
 
     def copy(self) -> "HeldAnswers":
@@ -37,16 +37,16 @@ class HeldAnswers:
         copied._held |= self._held
         return copied
 
-    def hold(self, source: RegistrySourceSettings, answer: Answer) -> None:
+    def hold(self, source: RegistrySourceSettings, answer: SourceAnswer) -> None:
         """Keep the answer."""
         self._held[source.called] = (source, answer)
 
-    def held(self, source: RegistrySourceSettings) -> Answer | None:
+    def held(self, source: RegistrySourceSettings) -> SourceAnswer | None:
         """Return the answer; None if there is none."""
         found = self._held.get(source.called)
         return None if found is None or _identity(found[0]) != _identity(source) else found[1]
 
-    def cached(self, source: RegistrySourceSettings, folder: Path | None) -> Answer | None:
+    def cached(self, source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
         """Return the answer that an earlier worker saved, and hold it; None if there is none. Blocks."""
         found = Cache(folder).load(source, lambda file, reason: self._unusable.append((file, reason)))
         if found is not None:
@@ -58,7 +58,7 @@ class HeldAnswers:
         for file, reason in self._unusable:
             _log_unusable(file, reason)
 
-    def held_or_read(self, source: RegistrySourceSettings, _folder: Path | None) -> Answer | None:
+    def held_or_read(self, source: RegistrySourceSettings, _folder: Path | None) -> SourceAnswer | None:
         """Return the answer, and read the source now if it is a new one. Raises ConfigurationError. Blocks."""
         found = self.held(source)
         if found is None:
@@ -83,7 +83,7 @@ class ReadNow:
         self.warnings: list[tuple[str, str]] = []
         self.cached: set[str] = set()
 
-    def __call__(self, source: RegistrySourceSettings, folder: Path | None) -> Answer | None:
+    def __call__(self, source: RegistrySourceSettings, folder: Path | None) -> SourceAnswer | None:
         """Return what the source answers. Blocks."""
         if not self.offline:
             try:
@@ -95,7 +95,7 @@ class ReadNow:
             self.cached.add(source.called)
         return found
 
-    async def _read(self, source: RegistrySourceSettings) -> Answer:
+    async def _read(self, source: RegistrySourceSettings) -> SourceAnswer:
         reader = build_reader(source)
         answer = await reader.read(None)
         warn: Callable[[], Awaitable[Sequence[str]]] | None = getattr(reader, "warnings", None)
@@ -113,7 +113,7 @@ class Cache:
 
     def load(
         self, source: RegistrySourceSettings, unusable: Callable[[str, str], None] = lambda _file, _reason: None
-    ) -> Answer | None:
+    ) -> SourceAnswer | None:
         """Return what was saved of this source; None if there is nothing that can be used. Blocks.
 
         `unusable` is told the file and the reason if there is a file that cannot be used.
@@ -128,7 +128,7 @@ class Cache:
             unusable(str(path), reason)
             return None
 
-    def save(self, source: RegistrySourceSettings, answer: Answer) -> None:
+    def save(self, source: RegistrySourceSettings, answer: SourceAnswer) -> None:
         """Keep the answer, with mode 0600. Never raises: a full disk costs only the cache, and is logged. Blocks."""
         path = self._path(source)
         if path is None:
@@ -144,7 +144,7 @@ class Cache:
         else:
             self._failed.pop(source.called, None)
 
-    def confirm(self, source: RegistrySourceSettings, answer: Answer) -> None:
+    def confirm(self, source: RegistrySourceSettings, answer: SourceAnswer) -> None:
         """Note that the source still answers so. Blocks."""
         path = self._path(source)
         if path is None:
@@ -177,7 +177,7 @@ def _identity(source: RegistrySourceSettings) -> str:
     return hashlib.sha256(members.encode()).hexdigest()
 
 
-def _write(path: Path, answer: Answer, identity: str) -> None:
+def _write(path: Path, answer: SourceAnswer, identity: str) -> None:
     heading = {
         "v": VERSION,
         "source": identity,
@@ -197,7 +197,7 @@ def _write(path: Path, answer: Answer, identity: str) -> None:
     os.utime(path, (answer.at, answer.at))
 
 
-def _read(path: Path, identity: str) -> Answer:
+def _read(path: Path, identity: str) -> SourceAnswer:
     with path.open(encoding="utf-8") as file:
         heading = json.loads(file.readline())
         if heading.get("v") != VERSION:
@@ -208,4 +208,4 @@ def _read(path: Path, identity: str) -> Answer:
     if len(rows) != heading["rows"] or not all(isinstance(row, dict) for row in rows):
         raise _UnfitError("it is damaged")
     faults = tuple(Mistake(str(place), str(text)) for place, text in heading["faults"])
-    return Answer(rows=rows, at=path.stat().st_mtime, mark=heading["mark"], faults=faults)
+    return SourceAnswer(rows=rows, at=path.stat().st_mtime, mark=heading["mark"], faults=faults)

@@ -17,7 +17,7 @@ from notifier.adapters.registries.numbered_pages import NumberedPage, gather_pag
 from notifier.adapters.registries.patient import ask
 from notifier.adapters.registries.secret_file import read_secret
 from notifier.adapters.registries.web import Web, WebAnswer, web
-from notifier.domain.client_rows import Answer, SourceFault
+from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.domain.errors import Mistake
 from notifier.settings.registry_settings import RegistrySourceSettings
 
@@ -51,7 +51,7 @@ class Auth0Reader:
         self._token = ""
         self._token_ends = 0.0
 
-    async def read(self, last: Answer | None) -> Answer:
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all applications; `last` itself if they are as they were. Raises SourceFault."""
         async with web(self._settings.tls, self._timeout) as server:
             at = self._clock()

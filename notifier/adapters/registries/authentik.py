@@ -13,7 +13,7 @@ from notifier.adapters.registries.numbered_pages import NumberedPage, gather_pag
 from notifier.adapters.registries.patient import ask
 from notifier.adapters.registries.secret_file import read_secret
 from notifier.adapters.registries.web import Web, web
-from notifier.domain.client_rows import Answer, SourceFault
+from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.domain.errors import Mistake
 from notifier.settings.registry_settings import RegistrySourceSettings
 
@@ -36,7 +36,7 @@ class AuthentikReader:
         self._timeout = source.timeout
         self._clock = clock
 
-    async def read(self, last: Answer | None) -> Answer:
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all providers; `last` itself if they are as they were. Raises SourceFault."""
         headers = {"Authorization": f"Bearer {read_secret('token_file', self._settings.token_file)}"}
         async with web(self._settings.tls, self._timeout) as server:

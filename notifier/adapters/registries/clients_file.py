@@ -10,7 +10,7 @@ from notifier.adapters.configuration.document_files import read_document
 from notifier.adapters.registries.client_metadata import RegistryBuilder
 from notifier.adapters.registries.layers import Layer, Layered, Needs, lay
 from notifier.domain.client import Algorithm
-from notifier.domain.client_rows import Answer
+from notifier.domain.client_rows import SourceAnswer
 from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.domain.frozen import replace
 from notifier.domain.registry import Registry
@@ -19,7 +19,7 @@ from notifier.settings.service_settings import Settings
 
 MANY = 50_000  # the collector takes more than a few milliseconds to search so many objects for cycles
 
-AnswerOf = Callable[[RegistrySourceSettings, Path | None], Answer | None]
+AnswerOf = Callable[[RegistrySourceSettings, Path | None], SourceAnswer | None]
 """Gives what a source that is not a file answered last, None if it never did. It is given the folder of the cache.
 
 It may raise ConfigurationError.
@@ -79,7 +79,7 @@ def _read_layers(needs: Needs, files: set[Path], answer_of: AnswerOf) -> tuple[l
     return layers, mistakes
 
 
-def answered(source: RegistrySourceSettings, answer: Answer | None) -> Layer:
+def answered(source: RegistrySourceSettings, answer: SourceAnswer | None) -> Layer:
     """The layer of a source that is not a file."""
     rows, faults = ((), ()) if answer is None else (answer.rows, answer.faults)
     return Layer(name=source.called, rows=rows, issuer=source.issuer, context={}, faults=faults)

@@ -18,7 +18,7 @@ from notifier.adapters.registries.link_header import next_page
 from notifier.adapters.registries.patient import ask
 from notifier.adapters.registries.remote_rows import Gathering
 from notifier.adapters.registries.web import WebAnswer, web
-from notifier.domain.client_rows import Answer, SourceFault
+from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 MOST_PAGES = 10_000
@@ -43,7 +43,7 @@ class HttpListReader:
         self._timeout = source.timeout
         self._clock = clock
 
-    async def read(self, last: Answer | None) -> Answer:
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all clients; `last` itself if the server says that nothing changed. Raises SourceFault."""
         first = self._settings.url
         headers = {**_ACCEPT, **(self._settings.headers or {})}
@@ -70,7 +70,7 @@ class HttpListReader:
             return gathering.answer(at, mark)
 
 
-def _conditions(last: Answer | None, url: str) -> Mapping[str, str]:
+def _conditions(last: SourceAnswer | None, url: str) -> Mapping[str, str]:
     """The headers that ask for the list only if it has changed since `last`."""
     try:
         mark = json.loads(last.mark) if last is not None and last.mark is not None else {}

@@ -17,7 +17,7 @@ from notifier.adapters.registries.link_header import next_link
 from notifier.adapters.registries.patient import ask
 from notifier.adapters.registries.remote_rows import Gathering
 from notifier.adapters.registries.web import Web, web
-from notifier.domain.client_rows import Answer, SourceFault
+from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.settings.registry_settings import RegistrySourceSettings
 
 PAGE = 500
@@ -47,7 +47,7 @@ class HydraReader:
         self._timeout = source.timeout
         self._clock = clock
 
-    async def read(self, last: Answer | None) -> Answer:
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all clients; `last` itself if they are as they were. Raises SourceFault."""
         async with web(self._settings.tls, self._timeout) as server:
             at = self._clock()

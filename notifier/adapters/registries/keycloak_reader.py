@@ -18,7 +18,7 @@ from notifier.adapters.registries.keycloak_clients import KeycloakRealm
 from notifier.adapters.registries.remote_rows import Gathering
 from notifier.adapters.registries.shifting_pages import ShiftingPages
 from notifier.adapters.registries.web import Web, WebAnswer, web
-from notifier.domain.client_rows import Answer, SourceFault
+from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.domain.errors import Mistake
 from notifier.settings.keycloak_settings import KeycloakSettings
 from notifier.settings.registry_settings import RegistrySourceSettings
@@ -38,7 +38,7 @@ class KeycloakReader:
         self._clock = clock
         self._realm = _realm(source.keycloak, source.issuer)
 
-    async def read(self, last: Answer | None) -> Answer:
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return the realm's clients; `last` itself if they are as they were. Raises SourceFault."""
         gathering, pages = Gathering(last), ShiftingPages(PAGE)
         at = self._clock()

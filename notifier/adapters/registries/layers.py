@@ -30,7 +30,7 @@ class Layer:
     """The rows of one source. `file`: the name of the file, None if the source is not a file.
 
     `issuer`: that of rows that name none. `context`: which folder the files that its rows name are relative to.
-    `faults`: clients that the source's reader could not use, see `Answer`.
+    `faults`: clients that the source's reader could not use, see `SourceAnswer`.
     """
 
     name: str

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 from notifier.adapters.registries.remote_rows import Gathering
-from notifier.domain.client_rows import Answer, SourceFault
+from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.domain.frozen import frozen
 
 MOST = 10_000  # pages
@@ -29,7 +29,7 @@ TakePage: TypeAlias = Callable[[int], Awaitable[NumberedPage]]
 """Gets a page. The first has the number 0. Raises SourceFault."""
 
 
-async def gather_pages(take: TakePage, last: Answer | None) -> Gathering:
+async def gather_pages(take: TakePage, last: SourceAnswer | None) -> Gathering:
     """Return the clients of all pages. Raises SourceFault."""
     before: frozenset[str] | None = None
     for _ in range(READINGS):

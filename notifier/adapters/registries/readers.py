@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from notifier.domain.client_rows import Answer
+from notifier.domain.client_rows import SourceAnswer
 from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.settings.registry_settings import RegistrySourceSettings
 
@@ -10,7 +10,7 @@ from notifier.settings.registry_settings import RegistrySourceSettings
 class ClientsReader(Protocol):
     """Reads all clients of one source, as often as it is asked."""
 
-    async def read(self, last: Answer | None) -> Answer:
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return what the source holds now; `last` itself (the same object) if the source says that nothing changed.
 
         It runs in a thread and an event loop of its own, so it may block, and it ends by itself within the source's

@@ -9,7 +9,7 @@ from operator import is_
 from notifier.adapters.registries.answers import Cache
 from notifier.adapters.registries.clients_file import no_collections
 from notifier.adapters.registries.readers import ClientsReader
-from notifier.domain.client_rows import Answer, Row, SourceFault
+from notifier.domain.client_rows import Row, SourceAnswer, SourceFault
 from notifier.domain.frozen import replace
 from notifier.settings.registry_settings import RegistrySourceSettings
 
@@ -29,7 +29,7 @@ class SourceReading:
         self._clock = clock
         self._thread: threading.Thread | None = None
 
-    async def read(self, last: Answer | None) -> Answer:
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return what the source holds. Rows that are as they were are the same objects. Raises SourceFault.
 
         If no row has changed, `rows` is that of `last`.
@@ -37,9 +37,9 @@ class SourceReading:
         if self._thread is not None and self._thread.is_alive():
             raise SourceFault("the last reading still hangs")
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[Answer] = loop.create_future()
+        done: asyncio.Future[SourceAnswer] = loop.create_future()
 
-        def tell(answer: Answer | None, fault: SourceFault | None) -> None:
+        def tell(answer: SourceAnswer | None, fault: SourceFault | None) -> None:
             if done.done():
                 return
             if answer is not None:
@@ -66,7 +66,7 @@ class SourceReading:
         except TimeoutError:
             raise SourceFault(f"did not answer within {self._source.timeout:g} s") from None
 
-    def _read(self, last: Answer | None) -> Answer:
+    def _read(self, last: SourceAnswer | None) -> SourceAnswer:
         with no_collections():
             answer = asyncio.run(self._reader.read(last))
         if last is None:
@@ -77,11 +77,11 @@ class SourceReading:
             self._cache.confirm(self._source, now)
         return now
 
-    async def settle(self, answer: Answer, replaced: Answer | None) -> None:
+    async def settle(self, answer: SourceAnswer, replaced: SourceAnswer | None) -> None:
         """Write the answer to the cache, and free the one that it replaces. Never raises."""
         await asyncio.to_thread(self._settle, answer, None if replaced is None else replaced.rows)
 
-    def _settle(self, answer: Answer, replaced: Sequence[Row] | None) -> None:
+    def _settle(self, answer: SourceAnswer, replaced: Sequence[Row] | None) -> None:
         self._cache.save(self._source, answer)
         if isinstance(replaced, list) and replaced is not answer.rows:
             while replaced:  # in parts: to free 100,000 rows in one step would hold up the event loop

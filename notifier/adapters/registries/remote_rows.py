@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from notifier.adapters.registries.client_metadata import meant_member
-from notifier.domain.client_rows import Answer, Row
+from notifier.domain.client_rows import Row, SourceAnswer
 from notifier.domain.egress import uri_mistake
 from notifier.domain.errors import Mistake
 from notifier.domain.frozen import replace
@@ -95,7 +95,7 @@ class Gathering:
     the later one counts, or it is a fault if clients must be `unique`.
     """
 
-    def __init__(self, last: Answer | None, *, unique: bool = False) -> None:
+    def __init__(self, last: SourceAnswer | None, *, unique: bool = False) -> None:
         self._last = last
         self._unique = unique
         self._known = {} if last is None else {_key(row): row for row in last.rows}
@@ -154,12 +154,12 @@ class Gathering:
         names = self.names()
         return any(str(row["client_id"]) not in names for row in self._known.values())
 
-    def answer(self, at: float, mark: str | None = None) -> Answer:
+    def answer(self, at: float, mark: str | None = None) -> SourceAnswer:
         """Return the answer: `last` itself if nothing differs. `at` is epoch seconds."""
         rows, faults, last = tuple(self._rows.values()), tuple(self._faults.values()), self._last
         kept = sum(self._known.get(key) is row for key, row in self._rows.items())  # in whatever order
         if last is None or faults != last.faults or not kept == len(rows) == len(last.rows):
-            return Answer(rows=rows, at=at, mark=mark, faults=faults)
+            return SourceAnswer(rows=rows, at=at, mark=mark, faults=faults)
         return last if mark == last.mark else replace(last, mark=mark)
 
 

@@ -15,7 +15,7 @@ from notifier.adapters.registries.sql_connection import Deadline, reading
 from notifier.adapters.registries.sql_duende import duende
 from notifier.adapters.registries.sql_query import own_query
 from notifier.adapters.registries.sql_rights import may_write
-from notifier.domain.client_rows import Answer, SourceFault
+from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.domain.errors import Mistake
 from notifier.settings.sql_settings import SqlSettings, url_mistake
 
@@ -36,7 +36,7 @@ class SqlReader:
         self._clock = clock
         self._pause = pause
 
-    async def read(self, last: Answer | None) -> Answer:
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return the clients; `last` itself if all are as they were. Raises SourceFault."""
         return self._read(last)
 
@@ -45,7 +45,7 @@ class SqlReader:
         with reading(self._url(), Deadline(self._timeout)) as connection:
             return may_write(connection)
 
-    def _read(self, last: Answer | None) -> Answer:
+    def _read(self, last: SourceAnswer | None) -> SourceAnswer:
         deadline, at = Deadline(self._timeout), self._clock()
         with reading(self._url(), deadline) as connection:
             gathering = Gathering(last, unique=True)

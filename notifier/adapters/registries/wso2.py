@@ -24,7 +24,7 @@ from notifier.adapters.registries.remote_rows import Gathering
 from notifier.adapters.registries.secret_file import read_secret
 from notifier.adapters.registries.shifting_pages import ShiftingPages
 from notifier.adapters.registries.web import Web, web
-from notifier.domain.client_rows import Answer, Row, SourceFault
+from notifier.domain.client_rows import Row, SourceAnswer, SourceFault
 from notifier.domain.errors import Mistake
 from notifier.domain.frozen import frozen
 from notifier.settings.list_settings import Wso2Settings
@@ -67,7 +67,7 @@ class Wso2Reader:
         self._learnt: dict[str, _Learnt] = {}
         self._last_tick = ticks()
 
-    async def read(self, last: Answer | None) -> Answer:
+    async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return all applications with OIDC; `last` itself if they are as they were. Raises SourceFault."""
         headers = {**(self._settings.headers or {}), **_basic(self._settings)}
         async with web(self._settings.tls, self._timeout) as server:

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from notifier.adapters.registries.answers import Cache, HeldAnswers
-from notifier.domain.client_rows import Answer
+from notifier.domain.client_rows import SourceAnswer
 from notifier.domain.errors import Mistake
 from notifier.settings.registry_settings import RegistrySourceSettings
 from tests.adapters.registries.list_server import source
 
 ROWS = [{"client_id": f"c{number}", "notifier": {"claims": {"ä": [None, 1]}}} for number in range(1200)]
-ANSWER = Answer(rows=ROWS, at=time.time() - 300, mark='"7"', faults=(Mistake("bad", "why"),))
+ANSWER = SourceAnswer(rows=ROWS, at=time.time() - 300, mark='"7"', faults=(Mistake("bad", "why"),))
 URL = "https://id.example.com/clients"
 
 
@@ -42,7 +42,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
 
 def test_a_source_that_still_says_so_is_younger(tmp_path: Path) -> None:
     """Nothing is written again, also if somebody deleted the file."""
-    cache, now = Cache(tmp_path), Answer(rows=ROWS, at=time.time())
+    cache, now = Cache(tmp_path), SourceAnswer(rows=ROWS, at=time.time())
     cache.save(kind(), ANSWER)
     for deleted in (False, True):
         if deleted:
@@ -103,7 +103,7 @@ def test_a_full_disk_costs_the_cache_alone(tmp_path: Path, capsys: pytest.Captur
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         for _ in range(3):
-            cache.save(kind(), Answer(rows=ROWS * 2, at=time.time()))
+            cache.save(kind(), SourceAnswer(rows=ROWS * 2, at=time.time()))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     found = cache.load(kind())

@@ -21,7 +21,7 @@ from joserfc.jwk import import_key
 from notifier.adapters.registries.keycloak_reader import KeycloakReader
 from notifier.adapters.signers.key_files import generate_key
 from notifier.domain.client import Algorithm
-from notifier.domain.client_rows import Answer, SourceFault
+from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.settings.registry_settings import RegistrySourceSettings
 from tests.adapters.registries.keycloak_realm import (
     MANY,
@@ -60,7 +60,7 @@ def reader(url: str, client_id: str = "reader", **more: Any) -> KeycloakReader:
     return KeycloakReader(RegistrySourceSettings.model_validate({"keycloak": settings}))
 
 
-def by_name(answer: Answer) -> dict[str, Mapping[str, object]]:
+def by_name(answer: SourceAnswer) -> dict[str, Mapping[str, object]]:
     return {str(row["client_id"]): row for row in answer.rows}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from notifier.adapters.registries.remote_rows import Gathering, clean
-from notifier.domain.client_rows import Answer
+from notifier.domain.client_rows import SourceAnswer
 from notifier.domain.errors import Mistake
 
 HOOK = "https://shop.example.com/hook"
@@ -67,7 +67,7 @@ def test_a_client_that_cannot_be_used_is_a_fault_that_names_it(raw: Any, fault: 
     assert str(found).startswith(fault)
 
 
-def _gathered(last: Answer | None, *raws: object, at: float, mark: str | None = None) -> Answer:
+def _gathered(last: SourceAnswer | None, *raws: object, at: float, mark: str | None = None) -> SourceAnswer:
     gathering = Gathering(last)
     asyncio.run(gathering.add_all(raws))
     return gathering.answer(at, mark)

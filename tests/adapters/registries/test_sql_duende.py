@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from notifier.adapters.registries.readers import build_reader
-from notifier.domain.client_rows import Answer, SourceFault
+from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.settings.registry_settings import RegistrySourceSettings
 from tests.adapters.registries.duende_tables import VERSIONS, WITHOUT_ALGORITHMS, filled, recorded, renamed, snake
 
@@ -95,14 +95,14 @@ def expected(version: str) -> dict[str, dict[str, Any]]:
     return wanted
 
 
-def read(url: str, last: Answer | None = None, *, timeout: str = "30s", **settings: Any) -> Answer:
+def read(url: str, last: SourceAnswer | None = None, *, timeout: str = "30s", **settings: Any) -> SourceAnswer:
     """One reading."""
     given = {"preset": "duende", **settings} if "query" not in settings else settings
     source = RegistrySourceSettings.model_validate({"sql": {"url": url, **given}, "timeout": timeout})
     return asyncio.run(build_reader(source).read(last))
 
 
-def by_name(answer: Answer) -> Mapping[str, Any]:
+def by_name(answer: SourceAnswer) -> Mapping[str, Any]:
     """The rows by client."""
     assert not answer.faults
     return {str(row["client_id"]): row for row in answer.rows}

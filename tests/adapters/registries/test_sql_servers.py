@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from notifier.adapters.registries.sql import SqlReader
-from notifier.domain.client_rows import Answer, SourceFault
+from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.settings.sql_settings import SqlSettings
 from tests.adapters.registries.duende_tables import filled, recorded
 from tests.adapters.registries.test_sql_duende import CLIENTS, by_name, expected
@@ -64,7 +64,7 @@ def reader(url: str, timeout: float = 30.0, pause: Callable[[float], None] = tim
     return SqlReader(SqlSettings.model_validate(given), timeout, pause=pause)
 
 
-def read(url: str, last: Answer | None = None, timeout: float = 30.0, **settings: Any) -> Answer:
+def read(url: str, last: SourceAnswer | None = None, timeout: float = 30.0, **settings: Any) -> SourceAnswer:
     """One reading."""
     return asyncio.run(reader(url, timeout, **settings).read(last))
 
