@@ -104,11 +104,9 @@ async def look_at_bindings(connection: Connection, options: RabbitOptions) -> tu
     nobody = f"{options.prefix}.doctor.{secrets.token_hex(4)}"
     found = []
     for binding in options.bindings:
-        if not (problem := await _look_for(connection, binding)).problem:
-            problem = await _bind(connection, binding, nobody)
-            if problem.problem == _NO_QUEUE:
-                problem = BindingState(binding=binding)
-        found.append(problem)
+        state = await _bind(connection, binding, nobody)
+        # Where both are missing, the broker names one of them.
+        found.append(await _look_for(connection, binding) if state.problem == _NO_QUEUE else state)
     return tuple(found)
 
 
@@ -123,7 +121,7 @@ async def _bind(connection: Connection, binding: Binding, queue: str) -> Binding
     if found.problem.startswith(_REFUSED):  # the broker does so before it looks for the exchange
         seen = await _look_for(connection, binding)
         if seen.problem == _NO_EXCHANGE:
-            return replace(seen, advice=f"{seen.advice}; and {found.advice}")
+            return replace(seen, advice=f"{found.advice}, and {seen.advice}")
     return found
 
 
