@@ -46,10 +46,11 @@ class KeycloakBrowser:
         payload = raw.split(".")[1]
         return {**json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))), "raw": raw}
 
-    async def sign_out(self, id_token: str) -> None:
+    async def sign_out(self, id_token: str, redirect_uri: str) -> None:
         """By RP-Initiated Logout, with cookie and hint."""
-        location, page = await self._go("GET", f"{self._protocol}/logout", params={"id_token_hint": id_token})
-        assert "logged out" in page or location, page[:500]
+        query = {"id_token_hint": id_token, "post_logout_redirect_uri": redirect_uri}
+        location, page = await self._go("GET", f"{self._protocol}/logout", params=query)
+        assert location == redirect_uri, (location, page[:500])
 
     async def _go(self, method: str, url: str, **more: Any) -> tuple[str, str]:
         """Where it leads, if anywhere, and the page."""

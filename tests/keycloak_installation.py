@@ -24,6 +24,8 @@ DIGESTS = {
     "26.4.5": "74fed80ab67607c86995824ad4b965f53cca0a706e2aeded45e173d3ccb0b24d",
 }
 """SHA-256 of the archive of each version that is tried."""
+SIGNALS = ("26.7.3",)
+"""The versions that can be a transmitter of Shared Signals: an experimental feature, which is built in."""
 PLACES = (Path("/var/cache/notifier-tests"), Path.home() / ".cache/notifier-tests")
 JDK = "default-jdk-headless"
 SECONDS = 600
@@ -44,15 +46,20 @@ def environment(home: Path) -> Mapping[str, str]:
     return {**kept, "HOME": str(home), "LANG": "C.UTF-8"}
 
 
+def keycloak_version() -> str:
+    """The version that is tried."""
+    return os.environ.get("NOTIFIER_TEST_KEYCLOAK_VERSION", NEWEST)
+
+
 def find_keycloak() -> Path:
     """The folder of Keycloak, made if need be. Raises KeycloakMissing."""
-    version = os.environ.get("NOTIFIER_TEST_KEYCLOAK_VERSION", NEWEST)
+    version = keycloak_version()
     if version not in DIGESTS:
         raise KeycloakMissing(f"Keycloak {version} is not one of {', '.join(DIGESTS)}")
     try:
         _check_java(program("java", JDK))
         place = _place()
-        found = place / f"keycloak-{version}"
+        found = place / (f"keycloak-{version}-ssf" if version in SIGNALS else f"keycloak-{version}")
         if not found.exists():
             with _alone(found):
                 if not found.exists():
@@ -105,7 +112,8 @@ def _make(found: Path, version: str) -> None:
         with tarfile.open(archive) as packed:
             packed.extractall(folder, filter="data")
         made = folder / f"keycloak-{version}"
-        _done([str(made / "bin/kc.sh"), "build", "--db=dev-mem"], environment(folder))
+        features = ["--features=ssf"] if version in SIGNALS else []
+        _done([str(made / "bin/kc.sh"), "build", "--db=dev-mem", *features], environment(folder))
         made.rename(found)
 
 

@@ -14,11 +14,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.keycloak_installation import environment, find_keycloak
+from tests.keycloak_installation import SIGNALS, environment, find_keycloak, keycloak_version
 from tests.rabbitmq_node import _guard, free_ports
 
 STARTING = 240.0  # seconds; 16 on two idle cores
 ADMIN = "admin"
+_PUSHING = (
+    "--spi-ssf-transmitter--default--allow-insecure-push-targets=true",
+    "--spi-ssf-transmitter--default--outbox-drainer-interval=1s",
+)
+_PUSH = "urn:ietf:rfc:8935"
+_REVOKED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -28,10 +34,12 @@ class KeycloakServer:
     def __init__(self, home: Path) -> None:
         [port] = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
+        self.signals = keycloak_version() in SIGNALS
         self._log = home / "keycloak.log"
         command = [
             str(find_keycloak() / "bin/kc.sh"), "start", "--optimized", "--cache=local", "--http-enabled=true",
             "--hostname-strict=false", "--http-host=127.0.0.1", f"--http-port={port}", "--log-level=warn",
+            *(_PUSHING if self.signals else ()),
         ]  # fmt: skip
         env = {
             **environment(home),
@@ -71,6 +79,15 @@ class KeycloakServer:
         headers = {"Authorization": f"Bearer {token['access_token']}", "Content-Type": "application/json"}
         sent = None if body is None else json.dumps(body).encode()
         return _ask(method, f"{self.url}/admin/realms{path}", sent, headers)
+
+    def push_signals(self, realm: str, client_id: str, secret: str, endpoint: str) -> None:
+        """Have a realm push the end of each session, in the name of a client that may manage streams."""
+        form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret}
+        url = f"{self.url}/realms/{realm}/protocol/openid-connect/token"
+        token = _ask("POST", url, urlencode(form | {"scope": "ssf.manage"}).encode())
+        headers = {"Authorization": f"Bearer {token['access_token']}", "Content-Type": "application/json"}
+        stream = {"delivery": {"method": _PUSH, "endpoint_url": endpoint}, "events_requested": [_REVOKED]}
+        _ask("POST", f"{self.url}/realms/{realm}/ssf/transmitter/streams", json.dumps(stream).encode(), headers)
 
 
 def _ask(method: str, url: str, body: bytes | None, headers: dict[str, str] | None = None) -> Any:

@@ -99,6 +99,7 @@ def shop_realm(silent: str, loud: str) -> dict[str, Any]:
     ]
     return {
         "realm": "shop", "enabled": True, "sslRequired": "none", "eventsEnabled": True, "adminEventsEnabled": True,
+        "attributes": {"ssf.transmitterEnabled": "true"},
         "clients": clients,
         "users": [account],
     }  # fmt: skip
@@ -109,6 +110,17 @@ def shop_user(name: str, password: str) -> dict[str, Any]:
     credentials = [{"type": "password", "value": password, "temporary": False}]
     person = {"firstName": name, "lastName": name, "email": f"{name}@example.com", "emailVerified": True}
     return {"username": name, "enabled": True, "credentials": credentials, **person}
+
+
+def transmitter(endpoint: str, audience: str) -> dict[str, Any]:
+    """The client in whose name the realm pushes Security Event Tokens."""
+    attributes = {
+        "ssf.enabled": "true",
+        "ssf.defaultSubjects": "ALL",
+        "ssf.streamAudience": audience,
+        "ssf.validPushUrls": endpoint,
+    }
+    return {**_service("events", attributes=attributes), "optionalClientScopes": ["ssf.manage"]}
 
 
 def published_key(realm_id: str, pem: str, kid: str) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from tests.adapters.registries.keycloak_realm import (
     realm,
     shop_realm,
     shop_user,
+    transmitter,
 )
 from tests.keycloak_browser import KeycloakBrowser
 from tests.keycloak_installation import KeycloakMissing, required
@@ -180,6 +181,7 @@ async def _delaying(upstream: str, refused: list[str]) -> AsyncIterator[str]:
 
 PASSWORD = "passw0rd-of-alice"
 HOOK = "Bearer hook-of-keycloak"
+AUDIENCE = "https://notifier.example.com"
 PAGE = Path(__file__).parents[3] / "docs/identity-servers/keycloak.md"
 
 
@@ -200,7 +202,13 @@ def shop_site(folder: Path, keycloak: KeycloakServer) -> tuple[Site, str]:
     site.config |= {
         "issuers": {issuer: {"keys": [{"file": "shop.pem"}], "jwks_uri": jwks_uri}},
         "registry": {"sources": [{"name": "kc", "keycloak": reading}], "cache": "cache"},
-        "sources": {name: {**given, **way} for name, given in page_sources().items()},
+        "sources": {
+            "signals": {
+                "preset": "keycloak_ssf",
+                "http": {"set": {"issuer": issuer, "audience": AUDIENCE, "jwks_uri": jwks_uri}},
+            },
+            **{name: {**given, **way} for name, given in page_sources().items()},
+        },
     }
     site.write()
     return site, kid
@@ -208,10 +216,9 @@ def shop_site(folder: Path, keycloak: KeycloakServer) -> tuple[Site, str]:
 
 def page_sources() -> dict[str, Any]:
     """The sources that the page for operators shows, without the exchanges that they are bound to."""
-    found: dict[str, Any] = {}
-    for block in re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL):
-        found = yaml.safe_load(block)["sources"] | found  # of several for one name, the first
-    assert found.keys() == {"keycloak", "keycloak_admin"}
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    plugin, _signals, admin = (yaml.safe_load(block)["sources"] for block in blocks)
+    found = plugin | admin
     return {name: {key: value for key, value in given.items() if key != "bind"} for name, given in found.items()}
 
 
@@ -237,13 +244,15 @@ async def test_a_sign_out_reaches_the_clients_of_the_realm(keycloak: KeycloakSer
                 await browser.sign_in(name, "http://127.0.0.1/callback", "alice", PASSWORD)
                 for name in ("silent", "loud")
             ]
-            await browser.sign_out(signed_in[0]["raw"])
+            await browser.sign_out(signed_in[0]["raw"], "http://127.0.0.1/bye")
             [event] = keycloak.admin("GET", "/shop/events?type=LOGOUT")
             await post(running, "keycloak", event)
             await clients.until(lambda: len(clients.hits) == 3)
             ended = [*clients.hits]
             clients.hits.clear()
             await administer(keycloak, browser, running, clients)
+            if keycloak.signals:
+                await signal(keycloak, browser, running, clients)
             log = running.log
     assert sorted((hit.path, hit.header["kid"] == kid) for hit in ended) == [
         ("/loud", False),
@@ -276,6 +285,18 @@ async def administer(
     assert told == [("/loud", "", sub), ("/loud", sid, ""), ("/silent", sid, "")]
     letter = await running.until_said("dead_letter")
     assert (letter["client_id"], letter["reason"]) == ("silent", "no_sid")
+
+
+async def signal(keycloak: KeycloakServer, browser: KeycloakBrowser, running: WorkerProcess, clients: Clients) -> None:
+    """Keycloak itself tells notifier of a sign-out, by a Security Event Token."""
+    api = str((await running.until_said("listening", lambda line: "api" in line))["api"])
+    endpoint = f"{api}/v1/events/signals"
+    keycloak.admin("POST", "/shop/clients", transmitter(endpoint, AUDIENCE))
+    keycloak.push_signals("shop", "events", SECRET, endpoint)
+    signed_in = await browser.sign_in("silent", "http://127.0.0.1/callback", "alice", PASSWORD)
+    clients.hits.clear()
+    await browser.sign_out(signed_in["raw"], "http://127.0.0.1/bye")
+    await clients.until_told("silent", [signed_in["sid"]])
 
 
 def _cached(folder: Path) -> str:
