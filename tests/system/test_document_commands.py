@@ -34,6 +34,8 @@ NOT_RUN = {
 IN_PROSE = {
     "kubectl": "needs a cluster",
     "rabbitmqctl clear_parameter shovel": "tests/faults/test_moving.py clears it",
+    "rabbitmqctl set_permissions": "EXCHANGE is the reader's",
+    "python -m tests.benchmarks.mapping": "measures for some minutes",
     "rabbitmqctl delete_queue": "needs a broker on this host",
     "systemctl": "needs systemd as the first process",
     "docker compose": "tests/packaging/test_compose.py reads the file",
