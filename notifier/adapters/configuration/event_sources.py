@@ -34,6 +34,11 @@ def compile_sources(
         making = _Making(name, given, known)
         if on_disk and given.bind:
             making.wrong("bind", "needs RabbitMQ: the SQLite queue has no exchanges; remove it, or change queue.url")
+        ours = f"{settings.queue.prefix}."
+        for nth, bind in enumerate(() if "queue" in unsure else given.bind):
+            if bind.exchange.startswith(ours):
+                text = f"{bind.exchange} is an exchange of notifier's own: its events would be read twice; remove it"
+                making.wrong(f"bind[{nth}].exchange", text)
         source = making.source()
         if making.mistakes:
             mistakes += making.mistakes
