@@ -148,7 +148,10 @@ def _workers(status: ServiceStatus) -> str:
     answered = len(status.workers)
     seen = max(status.seen, answered)
     if not seen:
-        return "No worker consumes the queue: nothing is delivered. Start one: notifier run"
+        return (
+            "No worker consumes the queue: nothing is delivered. Start one: notifier run. If one runs, its /readyz "
+            "says why it does not consume."
+        )
     lines = [f"{answered} of {counted(seen, 'worker')} answered."]
     if not answered:
         lines.append("They are busy or of an older release, or cannot be reached: their figures are missing.")

@@ -82,7 +82,9 @@ def _read_layers(needs: Needs, files: set[Path], answer_of: AnswerOf) -> tuple[l
 def answered(source: RegistrySourceSettings, answer: SourceAnswer | None) -> Layer:
     """The layer of a source that is not a file."""
     rows, faults = ((), ()) if answer is None else (answer.rows, answer.faults)
-    return Layer(name=source.called, rows=rows, issuer=source.issuer, context={}, faults=faults)
+    return Layer(
+        name=source.called, rows=rows, issuer=source.issuer, context={}, faults=faults, read=answer is not None
+    )
 
 
 def load_registry(settings: Settings, answer_of: AnswerOf = unanswered) -> Registry:

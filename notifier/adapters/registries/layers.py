@@ -31,6 +31,7 @@ class Layer:
 
     `issuer`: that of rows that name none. `context`: which folder the files that its rows name are relative to.
     `faults`: clients that the source's reader could not use, see `SourceAnswer`.
+    `read`: False while the source has never answered.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Layer:
     context: Mapping[str, Any]
     file: str | None = None
     faults: Sequence[Mistake] = ()
+    read: bool = True
 
     def place(self, index: int) -> str:
         """How a mistake names a row."""
@@ -232,7 +234,7 @@ class _Laying:
             parts.append((nth, index))
         if not issuers or not isinstance(client_id, str):
             self._refuse(layer, index)
-        elif not known:
+        elif not known and all(each.read for each in self._layers):
             text = "has settings only, and no other source has this client: they have no effect"
             self._builder.warnings.append(Mistake(layer.place(index), text))
 

@@ -66,6 +66,8 @@ def test_settings_alone_do_not_register_a_client(tmp_path: Path) -> None:
     assert [clients(laid, iss)["shop"].paused for iss in (ONE, TWO)] == [True, True]
     assert "gone" not in clients(laid)
     assert [each.path for each in laid.warnings] == ["clients.yaml[1]"]
+    unread = replace(remote(), read=False)
+    assert not lay(needs(tmp_path, ONE, TWO), [remote(row()), unread, ours]).warnings
 
 
 def test_of_several_algorithms_the_first_that_a_key_can_is_taken(tmp_path: Path) -> None:
