@@ -19,6 +19,7 @@ from jmespath import exceptions, functions
 from jmespath.visitor import Options, TreeInterpreter
 
 from notifier.domain.errors import NotifierError
+from notifier.domain.pitfalls import pitfall
 from notifier.domain.printable import excerpt
 
 DEEPEST = 100  # levels of an expression; each takes several frames of the interpreter's stack
@@ -82,9 +83,12 @@ def _plain(name: str) -> str:
 
 
 class Expression:
-    """A compiled expression. `fields` are the names of members that it mentions."""
+    """A compiled expression. `fields` are the names of members that it mentions.
 
-    __slots__ = ("fields", "parsed", "text")
+    `of_object`: it only names members, so it says nothing of a document that is no object.
+    """
+
+    __slots__ = ("fields", "of_object", "parsed", "text")
 
     def __init__(self, text: str) -> None:
         """Compile the text. Raises NoExpression."""
@@ -106,6 +110,9 @@ class Expression:
         for node in nodes:
             if node["type"] == "function_expression" and (wrong := _misuse(node)) is not None:
                 raise NoExpression(wrong)
+        if (wrong := pitfall(text, nodes)) is not None:
+            raise NoExpression(wrong)
+        self.of_object = bool(self.fields) and not any(node["type"] in ("current", "identity") for node in nodes)
 
     def __eq__(self, other: object) -> bool:
         """Equal if the texts are."""

@@ -158,7 +158,9 @@ class _Reading:
         given = {**self._given, "$envelope": document.around} if "$envelope" in source.mentioned else self._given
         reader = Reader(document.data, given)
         if source.when is not None and not self._asked_for(reader, source.when):
-            return None
+            if isinstance(document.data, dict) or not source.when.of_object:
+                return None
+            raise MalformedEvent([Mistake(f"sources.{source.name}", _no_object(document.data))])
         path = f"sources.{source.name}.event."
         mistakes: list[Mistake] = []
         data: dict[str, object] = {}
@@ -168,7 +170,7 @@ class _Reading:
             except ExpressionFailed as failed:
                 mistakes.append(Mistake(path + name, str(failed)))
                 value = _STAND_INS.get(name)
-            if type(value) in (int, float) and name != "clients":
+            if type(value) in (int, float) and name != "clients" and not (name == "iss" and source.issuers is not None):
                 around = "from_s(…) or from_ms(…)" if name in _TIMES else "to_string(…)"
                 mistakes.append(Mistake(path + name, f"is a number; write {around} around it"))
                 data[name] = _STAND_INS.get(name)
@@ -183,7 +185,13 @@ class _Reading:
         opened = Opened(
             data=data, envelope=_cloudevent(document), path=path, mistakes=tuple(mistakes), trace=document.trace
         )
-        return read_opened(opened, message, new_id=self._new_id, now=self._now, only=only)
+        try:
+            return read_opened(opened, message, new_id=self._new_id, now=self._now, only=only)
+        except MalformedEvent as wrong:
+            if isinstance(document.data, dict) or data.keys() & {"sub", "sid", "clients"}:
+                raise
+            mistake = Mistake(f"sources.{source.name}", _no_object(document.data))
+            raise MalformedEvent((mistake, *wrong.mistakes), wrong.data) from None
 
     def _asked_for(self, reader: Reader, when: Expression) -> bool:
         path = f"sources.{self._source.name}.when"
@@ -281,6 +289,12 @@ class _Found:
         which = "" if self._lost else written_places(self._places)
         wrong = WrongEvents(mistakes=mistakes, which=which, iss=iss, event_id=event_id)
         return Translation(events=tuple(self._events), ignored=self._ignored, wrong=wrong)
+
+
+def _no_object(document: object) -> str:
+    """What is wrong with a document that has no members to look at."""
+    text = f"the document is {kind_of(document)}, not an object"
+    return f'{text}; if each of its members is an event, add "@" to `envelope`' if isinstance(document, list) else text
 
 
 def _properties(message: Message) -> dict[str, object]:

@@ -90,7 +90,7 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
         "wso2": SourcePreset(
             server="WSO2 Identity Server 7.2 and later, and Asgardeo: the webhook sessionRevoked",
             ids="jti and the session's id",
-            envelope=(f'events."{_WSO2}".sessions || `[]`',),
+            envelope=(f'default(events."{_WSO2}", `{{"sessions": []}}`).sessions',),
             when="length(applications || `[]`) > `0`",
             event={
                 # The session's id is not the claim `sid` of its ID tokens: only the user is named.
@@ -104,7 +104,8 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
         "hydra_logout": SourcePreset(
             server="Ory Hydra 2.x: what your logout app posts before it accepts",
             ids="the logout challenge",
-            when="!sid || length(clients || `[]`) > `0`",
+            # Without the member `clients` it is no such document.
+            when="!sid || !contains(keys(@), 'clients') || length(clients || `[]`) > `0`",
             # Never the subject: at a pairwise client the `sub` of the ID token is another one.
             event={"sid": "sid", "clients": "clients", "id": "challenge"},
         ),
@@ -125,7 +126,7 @@ SOURCE_PRESETS: Mapping[str, SourcePreset] = MappingProxyType(
             server="Okta: an event hook for user.session.end",
             ids="the event's uuid",
             envelope=("data.events",),
-            when="eventType == 'user.session.end' && (!outcome.result || outcome.result == 'SUCCESS')",
+            when="eventType == 'user.session.end' && (outcome.result || 'SUCCESS') == 'SUCCESS'",
             event={
                 "sub": "actor.id",
                 "sid": "authenticationContext.externalSessionId",

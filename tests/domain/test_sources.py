@@ -39,6 +39,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     ),
     "no clients": ({"event": {"sub": "user"}}, {"event.clients": "'*'"}),
     "a star without quotes": ({"event": {"sub": "user", "clients": "*"}}, {"event.clients": "write \"'*'\""}),
+    "a star in double quotes": ({"event": {"sub": "user", "clients": '"*"'}}, {"event.clients": "write \"'*'\""}),
+    "a text in double quotes": ({"event": EVENT, "when": 'type == "LOGOUT"'}, {"when": "write it as 'LOGOUT'"}),
+    "true without backticks": ({"event": EVENT, "when": "active == true"}, {"when": "in backticks: `true`"}),
+    "not, and then a dot": ({"event": EVENT, "when": "!a.b || c"}, {"when": "write `!(a.b)`"}),
+    "names with capitals where there are none": (
+        {"preset": "duende", "event": {"sub": "SubjectId", "sid": '"$headers"."X-Sid"', "reason": "a || b.c_d"}},
+        {"event.sub": "write subjectid", "event.reason": "write cd"},
+    ),
     "nobody's session": ({"event": {"clients": "'*'"}}, {"event": "needs sub or sid"}),
     "every expression at once": (
         {
@@ -124,6 +132,17 @@ READ: dict[str, tuple[dict[str, Any], Any, dict[str, Any]]] = {
     "a property": ({"event": {**EVENT, "reason": '"$properties".app_id'}}, {}, {"reason": "shop-idp"}),
     "the issuer that the document names": ({"event": {**EVENT, "iss": "issuer"}}, {"issuer": DEMO}, {"iss": DEMO}),
     "the issuer if it names none": ({"event": {**EVENT, "iss": "issuer"}}, {"issuer": ""}, {"iss": ISS}),
+    "an issuer by its number": (
+        {"event": {**EVENT, "iss": "tenant"}, "issuers": {"7": DEMO}},
+        {"tenant": 7},
+        {"iss": DEMO},
+    ),
+    "an end at Okta without an outcome": (
+        {"preset": "okta_hook"},
+        {"data": {"events": [{"eventType": "user.session.end", "actor": {"id": "alice"}}]}},
+        {"sub": "alice"},
+    ),
+    "another member in double quotes": ({"when": 'user == @."us-er"'}, {"us-er": "alice"}, {"sub": "alice"}),
     "an issuer by what it is called": (
         {"event": {**EVENT, "iss": "realm"}, "issuers": {"demo": DEMO}},
         {"realm": "demo"},
@@ -195,6 +214,30 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, dict[str, str]]] = {
         {"event": {**EVENT, "iss": "realm"}, "issuer": None},
         {},
         {"sources.shop.issuer": "the document names none"},
+    ),
+    "a list where an object is meant": (
+        {"when": "type == 'LOGOUT'"},
+        b'[{"type": "LOGOUT"}]',
+        {"sources.shop": 'is an array, not an object; if each of its members is an event, add "@" to `envelope`'},
+    ),
+    "JSON in JSON": (
+        {},
+        b'"{}"',
+        {
+            "sources.shop": "is a string, not an object",
+            "sources.shop.event.clients": "is required",
+            "sources.shop.event.sub": "sub or sid is required",
+        },
+    ),
+    "Hydra's own request, which names no clients": (
+        {"preset": "hydra_logout", "event": {}},
+        {"sid": "s", "client": {"client_id": "a"}},
+        {"sources.shop.event.clients": "is required"},
+    ),
+    "a revocation of WSO2 without sessions": (
+        {"preset": "wso2", "event": {}},
+        {"events": {"https://schemas.identity.wso2.org/events/session/event-type/sessionRevoked": {}}},
+        {"sources.shop.envelope": "must give a list, not null"},
     ),
     "a list that is none": ({"envelope": ["apps.x"]}, {}, {"sources.shop.envelope": "must give a list, not null"}),
     "MassTransit without a message": (

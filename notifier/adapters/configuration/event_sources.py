@@ -9,7 +9,8 @@ from types import MappingProxyType
 from notifier.domain.envelopes import ENVELOPES, LINES, Envelope, EventList
 from notifier.domain.errors import Mistake
 from notifier.domain.event_members import EventBody
-from notifier.domain.expressions import Expression, NoExpression
+from notifier.domain.expressions import Expression, NoExpression, plain_name
+from notifier.domain.pitfalls import unplain_name
 from notifier.domain.printable import excerpt
 from notifier.domain.source import Source
 from notifier.domain.source_presets import SOURCE_PRESETS, SourcePreset
@@ -49,13 +50,17 @@ def compile_sources(
 
 @dataclass(slots=True)
 class _Making:
-    """Makes one source. `issuers` are those that are configured, None if that is not known."""
+    """Makes one source. `issuers` are those that are configured, None if that is not known.
+
+    `plain`: it reads names without regard to case and `_`.
+    """
 
     name: str
     given: SourceSettings
     issuers: tuple[str, ...] | None
     mistakes: list[Mistake] = field(default_factory=list)
     mentioned: set[str] = field(default_factory=set)
+    plain: bool = False
 
     def wrong(self, member: str, text: str) -> None:
         """Note a mistake in one of its settings."""
@@ -64,6 +69,7 @@ class _Making:
     def source(self) -> Source:
         """The source, which must not be used if there are mistakes."""
         given, preset = self.given, self._preset()
+        self.plain = preset.ignore_case if given.ignore_case is None else given.ignore_case
         named = preset.envelope if given.envelope is None else given.envelope
         when = preset.when if given.when is None else given.when
         members = self._members(preset)
@@ -79,7 +85,7 @@ class _Making:
             realm=realm,
             envelopes=tuple(filter(None, map(self._envelope, range(len(named)), named))),
             lines=bool(named) and named[0] == LINES,
-            ignore_case=preset.ignore_case if given.ignore_case is None else given.ignore_case,
+            ignore_case=self.plain,
             when=None if when is None else self._expression("when", when),
             members=MappingProxyType(members),
             secret=frozenset(secret),
@@ -116,8 +122,8 @@ class _Making:
             self.wrong("event", f"is required without a preset; presets are {', '.join(SOURCE_PRESETS)}")
             return
         everybody = texts.get("clients", "").strip()
-        if everybody == "*":
-            self.wrong("event.clients", f'means the values of an object; for all clients write "{_ALL}"')
+        if everybody in ("*", '"*"'):
+            self.wrong("event.clients", f'{everybody} names members of the document; for all clients write "{_ALL}"')
         elif not everybody and "clients" not in texts:
             self.wrong("event.clients", f'is required; for all clients of the issuer write "{_ALL}"')
         if everybody == _ALL and not {"sub", "sid"} & texts.keys():
@@ -175,5 +181,7 @@ class _Making:
         except NoExpression as no:
             self.wrong(place, str(no))
             return None
+        if self.plain and (name := unplain_name(made.parsed)) is not None:
+            self.wrong(place, f"no name is {excerpt(name)} with ignore_case; write {plain_name(excerpt(name))}")
         self.mentioned |= made.fields
         return made
