@@ -43,9 +43,13 @@ def check(
 
     quiet_logs()
     sources = ReadNow(offline=offline)
-    loaded = load_whole(config, as_json=as_json, starting=True, answer_of=sources)
-    if sources.problems:
-        refuse([Mistake(f"registry source {name}", text) for name, text in sources.problems.items()], as_json=as_json)
+
+    def unread() -> list[Mistake]:
+        return [Mistake(f"registry source {name}", text) for name, text in sources.problems.items()]
+
+    loaded = load_whole(config, as_json=as_json, starting=True, answer_of=sources, also=unread)
+    if mistakes := unread():
+        refuse(mistakes, as_json=as_json)
     summary = _summary(loaded, sources)
     say(json_text({"mistakes": [], **summary}, indent=2) if as_json else _in_words(summary))
 

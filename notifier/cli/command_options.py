@@ -58,15 +58,24 @@ def quiet_logs(lowest: str = "critical") -> None:
 
 
 def load_whole(
-    config: Path | None, *, as_json: bool, answer_of: "AnswerOf", starting: bool = False, keep_rows: bool = False
+    config: Path | None,
+    *,
+    as_json: bool,
+    answer_of: "AnswerOf",
+    starting: bool = False,
+    keep_rows: bool = False,
+    also: Callable[[], Sequence[Mistake]] = tuple,
 ) -> "Loaded":
-    """Load all that a worker loads. Raises ConfigurationError; with `as_json` it prints the mistakes and exits."""
+    """Load all that a worker loads. Raises ConfigurationError; with `as_json` it prints the mistakes and exits.
+
+    `also`: gives further mistakes, once all is read.
+    """
     from notifier.adapters.configuration.live_configuration import load
 
     try:
         return load(config, os.environ, starting=starting, answer_of=answer_of, keep_rows=keep_rows)
     except ConfigurationError as error:
-        refuse(error.mistakes, as_json=as_json)
+        refuse([*error.mistakes, *also()], as_json=as_json)
 
 
 def refuse(mistakes: Sequence[Mistake], *, as_json: bool) -> NoReturn:

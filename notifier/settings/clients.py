@@ -4,6 +4,7 @@ Metadata that has nothing to do with logout (`redirect_uris`, `client_name` …)
 `notifier` is an error. A client that needs something unsupported is refused, never served with something else (B23).
 """
 
+import json
 import re
 from difflib import get_close_matches
 from pathlib import Path
@@ -104,6 +105,16 @@ def _header_value(value: str) -> str:
 
 
 Secret = BeforeValidator(_secret, json_schema_input_type=str | SecretFile)
+
+
+def _finite(value: JsonValue) -> JsonValue:
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise ValueError("has a number that JSON cannot write: infinity or NaN") from None
+    return value
+
+
 ClaimName = Annotated[str, AfterValidator(_free_claim)]
 HeaderName = Annotated[str, AfterValidator(_free_header)]
 HeaderValue = Annotated[str, Secret, AfterValidator(_header_value)]
@@ -123,13 +134,17 @@ class ClientOptions(Section):
     lifetime: Annotated[float, Lasting(above=0.0, most=120.0)] | None = Field(
         None, description="How long a token is valid: two minutes at most (B29)."
     )
-    claims: dict[ClaimName, JsonValue] | None = Field(None, description="Further claims, the same in every token.")
+    claims: dict[ClaimName, Annotated[JsonValue, AfterValidator(_finite)]] | None = Field(
+        None, description="Further claims, the same in every token."
+    )
     reason_claim: ClaimName | None = Field(None, description="The claim that holds the event's reason.")
     timeout: Held | None = Field(None, description="Time for a whole attempt.")
     max_concurrent: Count | None = Field(
         None, description=f"Attempts at a time, over all workers. Default {MAX_CONCURRENT}."
     )
-    per_second: Annotated[float, Field(gt=0)] | None = Field(None, description="Attempts a second, over all workers.")
+    per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="Attempts a second, over all workers."
+    )
     paused: bool = Field(default=False, description="Attempt nothing. Deliveries wait.")
     max_age: Span | None = Field(None, description="How long a delivery lives, attempted or not.")
     sub_only_max_age: Duration | None = Field(None, description="The same for a token without sid.")

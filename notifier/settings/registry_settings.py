@@ -22,6 +22,12 @@ from notifier.settings.values import Duration, ExistingFile, IssuerId, Lasting, 
 KINDS = ("file", "sql", "keycloak", "hydra", "wso2", "auth0", "authentik", "http")
 
 
+def _folder(path: Path) -> Path:
+    if path.is_file():
+        raise ValueError(f"{path} is a file; it must be a folder, which is made if it is missing")
+    return path
+
+
 class RegistrySourceSettings(Section):
     """A place that clients are read from. Exactly one kind is given."""
 
@@ -81,7 +87,7 @@ class RegistrySettings(Section):
         (), description="Where clients are read from. A later one overrides an earlier one, member by member."
     )
     defaults: dict[IssuerId, ClientOptions] = Field({}, description="Settings for each client of an issuer.")
-    cache: Annotated[Path, AfterValidator(from_base)] | None = Field(
+    cache: Annotated[Path, AfterValidator(from_base), AfterValidator(_folder)] | None = Field(
         None, description="A folder for the last good answer of each source. Workers start with it if a source is away."
     )
     inline: Literal["allow", "deny"] = Field("allow", description="Whether an event may say how to reach a client.")

@@ -20,7 +20,8 @@ from notifier.adapters.configuration.source_secrets import read_source_secrets
 from notifier.adapters.configuration.tokens_file import load_tokens
 from notifier.adapters.registries.answers import HeldAnswers
 from notifier.adapters.registries.clients_file import AnswerOf, answered, no_collections, read_registry, unanswered
-from notifier.adapters.registries.layers import Layer, Needs, keys_of, lay_again
+from notifier.adapters.registries.layer import Layer, keys_of
+from notifier.adapters.registries.layers import Needs, lay_again
 from notifier.adapters.signers.key_files import KeySource, examine_keys
 from notifier.adapters.signers.key_ring import KeyRing
 from notifier.adapters.telemetry.audit import write_audit

@@ -54,7 +54,7 @@ def _words(detail: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
     match detail["type"]:
         case "extra_forbidden":
             owner = _model_at(model, loc[:-1])
-            known = tuple(owner.model_fields) if owner else ()
+            known = tuple(field.alias or name for name, field in owner.model_fields.items()) if owner else ()
             near = get_close_matches(str(loc[-1]), known, 1)
             hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
             return f"there is no such key; {hint}"
@@ -68,7 +68,7 @@ def _words(detail: ErrorDetails, loc: Loc, model: type[BaseModel]) -> str:
             return "must be a mapping (key: value)"
         case "tuple_type" | "list_type" | "frozen_set_type":
             return "must be a list"
-        case "string_type":
+        case "string_type" | "path_type":
             return "must be a text; put it in quotes"
         case "too_short" if context.get("min_length") == 1:
             return "must name at least one"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from notifier.adapters.configuration.document_files import read_document
 from notifier.adapters.registries.client_metadata import RegistryBuilder
-from notifier.adapters.registries.layers import Layer, Layered, Needs, lay
+from notifier.adapters.registries.layer import Layer
+from notifier.adapters.registries.layers import Layered, Needs, lay
 from notifier.domain.client import Algorithm
 from notifier.domain.client_rows import SourceAnswer
 from notifier.domain.errors import ConfigurationError, Mistake

@@ -5,11 +5,12 @@ it is left out of the registry, and the registry says why.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from notifier.adapters.registries.client_metadata import RegistryBuilder
+from notifier.adapters.registries.layer import Key, Layer, issuers_of, merged
 from notifier.domain.client import Client
 from notifier.domain.client_rows import Row
 from notifier.domain.errors import Mistake
@@ -20,35 +21,6 @@ from notifier.settings.service_settings import Settings
 
 PART = 500  # clients, after which the thread pauses: the event loop waits for it meanwhile
 _SETTINGS = frozenset({"client_id", "issuer", "notifier"})  # a row with nothing else is settings for a client of others
-
-Key: TypeAlias = tuple[str, str]
-"""`iss` and `client_id`."""
-
-
-@frozen
-class Layer:
-    """The rows of one source. `file`: the name of the file, None if the source is not a file.
-
-    `issuer`: that of rows that name none. `context`: which folder the files that its rows name are relative to.
-    `faults`: clients that the source's reader could not use, see `SourceAnswer`.
-    `read`: False while the source has never answered.
-    """
-
-    name: str
-    rows: Sequence[Any]
-    issuer: str | None
-    context: Mapping[str, Any]
-    file: str | None = None
-    faults: Sequence[Mistake] = ()
-    read: bool = True
-
-    def place(self, index: int) -> str:
-        """How a mistake names a row."""
-        if self.file is not None:
-            return f"{self.file}[{index}]"
-        row = self.rows[index]
-        client_id = row.get("client_id") if isinstance(row, Mapping) else None
-        return f"client {client_id!r} of registry source {self.name}"
 
 
 @frozen
@@ -96,7 +68,7 @@ def lay_again(
         rows = [row for row in source.rows if _client_id(row) in changed]
         faults = [fault for fault in source.faults if fault.path in changed]
         parts.append(replace(source, rows=rows, faults=faults))
-    laid = lay(needs, parts, pause=pause)
+    laid = _Laying(needs, parts, pause, refreshed=True).made()
     return replace(laid, registry=_patched(old, laid.registry, changed))
 
 
@@ -131,42 +103,15 @@ def _patched(old: Registry, part: Registry, changed: set[str]) -> Registry:
     return dataclasses.replace(part, clients=MappingProxyType(clients), faults=faults, aliases=aliases)
 
 
-def keys_of(layer: Layer, issuers: Sequence[str]) -> Iterator[tuple[Key, int]]:
-    """Yield the clients that the rows are about. Rows that are no metadata are left out."""
-    for index, row in enumerate(layer.rows):
-        for iss in _issuers_of(row, layer.issuer, issuers):
-            yield (iss, row["client_id"]), index
-
-
-def _issuers_of(row: Any, default: str | None, issuers: Sequence[str]) -> Sequence[str]:
-    """The issuers that the row is about; none if it is no metadata, or names an issuer that is not configured."""
-    if not isinstance(row, Mapping) or not isinstance(row.get("client_id"), str):
-        return ()
-    named = row.get("issuer") or default
-    if named is None:
-        return issuers if len(issuers) == 1 else ()
-    if named in ("*", ["*"]):
-        return issuers
-    listed = [named] if isinstance(named, str) else named
-    known = isinstance(listed, list) and all(iss in issuers for iss in listed)
-    return tuple(dict.fromkeys(listed)) if known else ()
-
-
-def merged(rows: Sequence[Row]) -> dict[str, Any]:
-    """One row of several: a later one overrides an earlier one, in the section `notifier` member by member."""
-    whole: dict[str, Any] = {}
-    for row in rows:
-        ours = whole.get("notifier"), row.get("notifier")
-        whole |= row
-        if all(isinstance(each, Mapping) for each in ours):
-            whole["notifier"] = {**ours[0], **ours[1]}  # type: ignore[dict-item]
-    return whole
-
-
 class _Laying:
-    def __init__(self, needs: Needs, layers: Sequence[Layer], pause: Callable[[], None]) -> None:
+    def __init__(
+        self, needs: Needs, layers: Sequence[Layer], pause: Callable[[], None], *, refreshed: bool = False
+    ) -> None:
+        """`refreshed`: the files were taken before. What no longer fits together is a fault of the client."""
         self._layers = layers
+        self._refreshed = refreshed
         self._pause = pause
+        self._needs = needs
         self._algorithms_of = needs.algorithms_of
         self._issuers = tuple(needs.settings.issuers)
         self._scratch = RegistryBuilder(needs.settings, needs.unsure)
@@ -207,7 +152,7 @@ class _Laying:
                 if nth and isinstance(row, Mapping) and "notifier" in row and row.keys() <= _SETTINGS:
                     additions.append((nth, index))
                     continue
-                issuers = _issuers_of(row, layer.issuer, self._issuers)
+                issuers = issuers_of(row, layer.issuer, self._issuers)
                 if not issuers:
                     self._refuse(layer, index)
                 for iss in issuers:
@@ -228,24 +173,37 @@ class _Laying:
         if row.get("issuer") is None and layer.issuer is None:
             issuers: Sequence[str] = self._issuers
         else:
-            issuers = _issuers_of(row, layer.issuer, self._issuers)
+            issuers = issuers_of(row, layer.issuer, self._issuers)
         known = [parts for iss in issuers if isinstance(client_id, str) and (parts := found.get((iss, client_id)))]
         for parts in known:
             parts.append((nth, index))
         if not issuers or not isinstance(client_id, str):
             self._refuse(layer, index)
-        elif not known and all(each.read for each in self._layers):
-            text = "has settings only, and no other source has this client: they have no effect"
-            self._builder.warnings.append(Mistake(layer.place(index), text))
+        elif not known:
+            self._judge(layer, index)
+            if all(each.read for each in self._layers):
+                text = "has settings only, and no other source has this client: they have no effect"
+                self._builder.warnings.append(Mistake(layer.place(index), text))
+
+    def _judge(self, layer: Layer, index: int) -> None:
+        """Find what is wrong with settings of a client that is not there: its source may be away, and answer later."""
+        if layer.file is None or self._refreshed:
+            return
+        judge = RegistryBuilder(self._needs.settings, self._needs.unsure)
+        judge.add({"issuer": layer.issuer or "*", **layer.rows[index]}, layer.place(index), {**layer.context})
+        self._builder.mistakes += judge.mistakes
 
     def _refuse(self, layer: Layer, index: int) -> None:
         """Say what is wrong with a row that is about no client of ours."""
         scratch, row = self._scratch, layer.rows[index]
         if layer.issuer is not None and isinstance(row, Mapping):
             row = {"issuer": layer.issuer, **row}
-        scratch.add(row, layer.place(index), {**layer.context})
-        found = self._faults if layer.file is None else self._builder.mistakes
-        found += scratch.mistakes
+        scratch.add(row, place := layer.place(index), {**layer.context})
+        if layer.file is None:
+            said = (Mistake(each.path.removeprefix(place).lstrip("."), each.text) for each in scratch.mistakes)
+            self._faults += [Mistake(place, str(each)) for each in said]
+        else:
+            self._builder.mistakes += scratch.mistakes
         scratch.mistakes.clear()
 
     def _twice(self, layer: Layer, index: int, first: int, iss: str) -> None:
@@ -274,10 +232,11 @@ class _Laying:
             if text is None:
                 return
             wrong, of_files = [Mistake(f"{place}.id_token_signed_response_alg", text)], []
-        theirs = [each for each in wrong if not _said_by(each, place, of_files)]
+        theirs = [each for each in wrong if self._refreshed or not _said_by(each, place, of_files)]
         if theirs:
             builder.mistakes[before:] = [each for each in wrong if each not in theirs]
-            place_there = next(self._layers[n].place(i) for n, i in reversed(parts) if self._layers[n].file is None)
+            nth, index = max(parts, key=lambda part: (self._layers[part[0]].file is None, part))
+            place_there = self._layers[nth].place(index)
             said = [Mistake(each.path.removeprefix(place).lstrip("."), each.text) for each in theirs]
             builder.leave_out(iss, client_id, "; ".join(map(str, said)))
             self._faults += [Mistake(place_there, str(each)) for each in said]

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from notifier.adapters.configuration.live_configuration import Loaded
-from notifier.adapters.registries.layers import Key, keys_of
+from notifier.adapters.registries.layer import Key, keys_of
 from notifier.domain.frozen import frozen, replace
 from notifier.domain.presets import PRESETS
 from notifier.settings.clients import ClientMetadata, ClientOptions
 
 _HIDDEN = ("headers", "proxy")  # may hold secrets
+_SECTIONS = ("retry", "egress", "tls")
 
 
 @frozen
@@ -43,14 +44,15 @@ def values_of(loaded: Loaded, key: Key, parts: Sequence[tuple[str, Mapping[str, 
     """Each value of the client, in the order in which the members are documented."""
     given: dict[str, Value] = {}
     for name, row in parts:
+        ours = row.get("notifier")
+        anew = tuple(f"notifier.{option}." for option in ours) if isinstance(ours, Mapping) else ()
+        given = {member: each for member, each in given.items() if not member.startswith(anew)}
         given |= {each.member: each for each in _said(row, name)}
     options = loaded.settings.registry.defaults.get(key[0])
     if options is not None:
-        for name in options.model_fields_set:
-            member = f"notifier.{name}"
-            given.setdefault(
-                member, Value(member=member, value=_shown(name, getattr(options, name)), origin="registry.defaults")
-            )
+        settings = options.model_dump(mode="json", exclude_unset=True)
+        for each in _settings(settings, "registry.defaults"):
+            given.setdefault(each.member, each)
     client = loaded.registry.clients_of(key[0]).get(key[1])
     asked = given.get("id_token_signed_response_alg")
     if client is not None and asked is not None and isinstance(asked.value, list):  # one of them is in force
@@ -66,16 +68,25 @@ def values_of(loaded: Loaded, key: Key, parts: Sequence[tuple[str, Mapping[str, 
     for member, value in _defaults(client).items():
         given.setdefault(member, Value(member=member, value=value, origin="default"))
     order = {name: nth for nth, name in enumerate(_members())}
-    return sorted(given.values(), key=lambda each: order.get(each.member, len(order)))
+    return sorted(given.values(), key=lambda each: order.get(".".join(each.member.split(".")[:2]), len(order)))
 
 
 def _said(row: Mapping[str, Any], name: str) -> Iterator[Value]:
     for member, value in row.items():
         if member == "notifier" and isinstance(value, Mapping):
-            for option, setting in value.items():
-                yield Value(member=f"notifier.{option}", value=_shown(option, setting), origin=name)
+            yield from _settings(value, name)
         elif member in ClientMetadata.model_fields and member != "notifier":
             yield Value(member=member, value=value, origin=name)
+
+
+def _settings(options: Mapping[str, Any], origin: str) -> Iterator[Value]:
+    """The settings of a section `notifier`. Those of a section within it are values of their own."""
+    for option, setting in options.items():
+        if option in _SECTIONS and isinstance(setting, Mapping):
+            for name, value in setting.items():
+                yield Value(member=f"notifier.{option}.{name}", value=value, origin=origin)
+        else:
+            yield Value(member=f"notifier.{option}", value=_shown(option, setting), origin=origin)
 
 
 def _shown(option: str, value: object) -> object:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from notifier.adapters.registries.layers import Layer, Layered, Needs, lay, lay_again
+from notifier.adapters.registries.layer import Layer
+from notifier.adapters.registries.layers import Layered, Needs, lay, lay_again
 from notifier.domain.client import Algorithm, Client
 from notifier.domain.errors import Mistake
 from notifier.domain.frozen import replace
@@ -153,6 +154,23 @@ def test_other_names_of_a_client(tmp_path: Path) -> None:
     laid = lay(needs(tmp_path), [remote(row(aliases=["4a1d", "x"]))])
     assert laid.registry.aliases == {ONE: {"4a1d": "shop", "x": "shop"}}
     assert not laid.faults
+
+
+def test_settings_of_a_client_that_is_not_there_are_judged(tmp_path: Path) -> None:
+    """Its source may be away, and answer later."""
+    rows = [{"client_id": "shop", "notifier": {"timeout": 3}}, {"client_id": "shop", "notifier": {"timeout": "3s"}}]
+    laid = lay(needs(tmp_path, ONE, TWO), [remote(), file(*rows), file(rows[1])])
+    assert [each.path for each in laid.mistakes] == ["clients.yaml[0].notifier.timeout"]
+
+
+def test_a_refresh_that_our_file_does_not_fit_leaves_the_client_out(tmp_path: Path) -> None:
+    """And says so: nobody reads the file anew."""
+    what, ours = needs(tmp_path), file({"client_id": "shop", "notifier": {"subject": "sub"}})
+    empty, full = remote(), remote(row(backchannel_logout_session_required=True), row("other"))
+    laid = lay_again(what, lay(what, [empty, ours]).registry, [empty, ours], 0, full, lambda: None)
+    assert [*clients(laid)] == ["other"]
+    assert "needs a sid" in laid.registry.faults[ONE]["shop"]
+    assert [each.path for each in laid.faults] == ["client 'shop' of registry source db"]
 
 
 def test_a_refresh_makes_what_a_whole_reading_makes(tmp_path: Path) -> None:

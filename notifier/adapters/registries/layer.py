@@ -1,0 +1,69 @@
+"""One layer of the registry: the rows of a source, and which clients they are about."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from notifier.domain.client_rows import Row
+from notifier.domain.errors import Mistake
+from notifier.domain.frozen import frozen
+
+Key: TypeAlias = tuple[str, str]
+"""`iss` and `client_id`."""
+
+
+@frozen
+class Layer:
+    """The rows of one source. `file`: the name of the file, None if the source is not a file.
+
+    `issuer`: that of rows that name none. `context`: which folder the files that its rows name are relative to.
+    `faults`: clients that the source's reader could not use, see `SourceAnswer`.
+    `read`: False while the source has never answered.
+    """
+
+    name: str
+    rows: Sequence[Any]
+    issuer: str | None
+    context: Mapping[str, Any]
+    file: str | None = None
+    faults: Sequence[Mistake] = ()
+    read: bool = True
+
+    def place(self, index: int) -> str:
+        """How a mistake names a row."""
+        if self.file is not None:
+            return f"{self.file}[{index}]"
+        row = self.rows[index]
+        client_id = row.get("client_id") if isinstance(row, Mapping) else None
+        return f"client {client_id!r} of registry source {self.name}"
+
+
+def keys_of(layer: Layer, issuers: Sequence[str]) -> Iterator[tuple[Key, int]]:
+    """Yield the clients that the rows are about. Rows that are no metadata are left out."""
+    for index, row in enumerate(layer.rows):
+        for iss in issuers_of(row, layer.issuer, issuers):
+            yield (iss, row["client_id"]), index
+
+
+def issuers_of(row: Any, default: str | None, issuers: Sequence[str]) -> Sequence[str]:
+    """The issuers that the row is about; none if it is no metadata, or names an issuer that is not configured."""
+    if not isinstance(row, Mapping) or not isinstance(row.get("client_id"), str):
+        return ()
+    named = row.get("issuer") or default
+    if named is None:
+        return issuers if len(issuers) == 1 else ()
+    if named in ("*", ["*"]):
+        return issuers
+    listed = [named] if isinstance(named, str) else named
+    known = isinstance(listed, list) and all(iss in issuers for iss in listed)
+    return tuple(dict.fromkeys(listed)) if known else ()
+
+
+def merged(rows: Sequence[Row]) -> dict[str, Any]:
+    """One row of several: a later one overrides an earlier one, in the section `notifier` member by member."""
+    whole: dict[str, Any] = {}
+    for row in rows:
+        ours = whole.get("notifier"), row.get("notifier")
+        whole |= row
+        if all(isinstance(each, Mapping) for each in ours):
+            whole["notifier"] = {**ours[0], **ours[1]}  # type: ignore[dict-item]
+    return whole

@@ -1,0 +1,72 @@
+"""`clients` and `check` with registry sources: what is in force and where it comes from, and every mistake at once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.system.command import notifier
+
+ISS, OTHER = "https://id.example.com", "https://other.example.com"
+URI = "https://shop.example.com/backchannel-logout"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a key."""
+    done = notifier("keys", "generate", "--alg", "RS256", "--out", "k.pem", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    return tmp_path
+
+
+def _write(folder: Path, registry: dict[str, Any], **files: list[dict[str, Any]]) -> None:
+    settings = {
+        "queue": {"url": "amqp://mq.example.com/"},
+        "issuers": {iss: {"keys": [{"file": "k.pem"}]} for iss in (ISS, OTHER)},
+        "registry": registry,
+    }
+    (folder / "n.yaml").write_text(yaml.safe_dump(settings))
+    for name, clients in files.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(clients))
+
+
+def _from(folder: Path) -> dict[str, tuple[object, str]]:
+    done = notifier("clients", "show", "-c", "n.yaml", "--json", "shop", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    [client] = json.loads(done.stdout)
+    return {each["member"]: (each["value"], each["from"]) for each in client["values"]}
+
+
+def test_each_value_has_its_origin(folder: Path) -> None:
+    """Also within a section of `notifier`, of which a later source replaces all and `registry.defaults` fill up."""
+    defaults = {"timeout": "9s", "retry": {"base": "3s", "max_delay": "9m"}, "success_statuses": [299, 298]}
+    registry = {"sources": [{"name": n, "file": f"{n}.yaml"} for n in ("a", "b")], "defaults": {ISS: defaults}}
+    first = {"timeout": "7s", "retry": {"base": "1s", "max_delay": "8m"}}
+    shop = {"client_id": "shop", "issuer": ISS, "backchannel_logout_uri": URI, "notifier": first}
+    _write(folder, registry, a=[shop], b=[{"client_id": "shop", "notifier": {"retry": {"base": "2s"}}}])
+    found = _from(folder)
+    assert found["backchannel_logout_uri"] == (URI, "a (a.yaml)")
+    assert found["notifier.timeout"] == ("7s", "a (a.yaml)")
+    assert found["notifier.retry.base"] == ("2s", "b (b.yaml)")
+    assert found["notifier.retry.max_delay"] == ("9m", "registry.defaults")
+    assert sorted(found["notifier.success_statuses"][0]) == [298, 299]  # type: ignore[call-overload]
+    assert "notifier.retry" not in found
+
+
+def test_mistakes_of_settings_and_of_sources_are_told_at_once(folder: Path) -> None:
+    """Each with its place, also if no source has the client that it is about."""
+    (folder / "cache").touch()
+    url = "http://127.0.0.1:1/clients"
+    sources = [{"name": "own", "http": {"url": url}}, {"file": "a.yaml"}]
+    options = {"claims": {"x": float("inf")}}
+    _write(folder, {"sources": sources, "cache": "cache"}, a=[{"client_id": "a", "notifier": options}])
+    done = notifier("check", "-c", "n.yaml", cwd=folder)
+    assert done.returncode == 2
+    for said in (
+        "registry.cache: ",
+        "a.yaml[0].notifier.claims.x: has a number that JSON cannot write",
+        f"registry source own: {url}: ",
+    ):
+        assert said in done.stderr
