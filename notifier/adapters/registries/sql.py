@@ -57,8 +57,10 @@ class SqlReader:
                     except ValueError as error:
                         gathering.refuse(Mistake(_named(given[listing.client_id], number), str(error)))
                         continue
-                    if row is not None:
-                        gathering.add(row)
+                    if row is None:
+                        continue
+                    nameless = row.get("client_id") is None
+                    gathering.add(Mistake(f"row {number}", "has no client_id") if nameless else row)
         return gathering.answer(at)
 
     def _listing(self, connection: sa.Connection, deadline: Deadline) -> Listing:

@@ -76,9 +76,17 @@ def text(value: object) -> str | None:
             raise ValueError("is not UTF-8") from None
     elif isinstance(value, int | UUID) and not isinstance(value, bool):
         value = str(value)
+    elif isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
+        value = f"{value:.0f}"  # a key of the type NUMERIC
     if not isinstance(value, str):
         raise ValueError(f"must be a text, not {_kind(value)}")  # noqa: TRY004  a mistake of the row
     return value.rstrip(" ") or None
+
+
+def lower(value: object) -> str | None:
+    """A word that servers write in capitals as well."""
+    word = text(value)
+    return None if word is None else word.lower()
 
 
 def truth(value: object) -> bool | None:
@@ -138,13 +146,15 @@ def scalar(word: str) -> object:
 
 def algorithms(value: object) -> str | list[str] | None:
     """One algorithm, or a list of those that we know. The first that a key of the issuer can sign with is meant."""
+    if isinstance(value, list | tuple):  # an array of PostgreSQL
+        value = ",".join(listed(value) or ())
     word = text(value)
     return None if word is None else _algorithms(word)
 
 
 @lru_cache(maxsize=256)
 def _algorithms(word: str) -> str | list[str] | None:
-    words = re.findall(r"[^\s,;]+", word)
+    words = re.findall(r"[^\s,;\"\[\]]+", word)  # a list as JSON likewise
     known = [each for each in words if each in _ALGORITHMS]
     return known if len(known) > 1 else next(iter(known or words), None)
 

@@ -13,7 +13,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql import quoted_name
 
-from notifier.adapters.registries.sql_columns import Listing, algorithms, parts, plain, scalar, streaming, text, truth
+from notifier.adapters.registries.sql_columns import (
+    Listing,
+    algorithms,
+    lower,
+    parts,
+    plain,
+    scalar,
+    streaming,
+    text,
+    truth,
+)
 from notifier.adapters.registries.sql_connection import Deadline
 from notifier.domain.client_rows import SourceFault
 from notifier.settings.sql_settings import DuendeTables, SqlSettings
@@ -62,21 +72,29 @@ def _client(row: Sequence[Any], properties: _Properties) -> dict[str, Any] | Non
     if protocol != "oidc" and (text(protocol) or "oidc").lower() != "oidc":
         return None
     found: dict[str, Any] = {"client_id": text(client_id)}
-    if truth(enabled) is False:
+    if _truth("Enabled", enabled) is False:
         return found
     if (word := text(uri)) is not None and word.strip():
         found["backchannel_logout_uri"] = word
-        found["backchannel_logout_session_required"] = truth(session) is not False
+        found["backchannel_logout_session_required"] = _truth("BackChannelLogoutSessionRequired", session) is not False
     if (word := text(front_uri)) is not None and word.strip():
         found["frontchannel_logout_uri"] = word
-        found["frontchannel_logout_session_required"] = truth(front_session) is not False
+        required = _truth("FrontChannelLogoutSessionRequired", front_session)
+        found["frontchannel_logout_session_required"] = required is not False
     if (algorithm := algorithms(signed_by)) is not None:
         found["id_token_signed_response_alg"] = algorithm
-    if (word := text(subject_type)) is not None:
-        found["subject_type"] = word.lower()
+    if (word := lower(subject_type)) is not None:
+        found["subject_type"] = word
     if (own := properties.get(key)) is not None:
         found["notifier"] = _nested(own)
     return found
+
+
+def _truth(column: str, value: object) -> bool | None:
+    try:
+        return truth(value)
+    except ValueError as error:
+        raise ValueError(f"{column} {error}") from None
 
 
 def _nested(properties: Iterable[tuple[str, str]]) -> dict[str, Any]:

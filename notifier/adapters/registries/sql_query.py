@@ -5,7 +5,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from notifier.adapters.registries.sql_columns import Listing, algorithms, listed, mapping, plain, streaming, text, truth
+from notifier.adapters.registries.sql_columns import (
+    Listing,
+    algorithms,
+    listed,
+    lower,
+    mapping,
+    plain,
+    streaming,
+    text,
+    truth,
+)
 from notifier.domain.client_rows import SourceFault
 
 COLUMNS: Mapping[str, Callable[[object], object]] = {
@@ -18,7 +28,7 @@ COLUMNS: Mapping[str, Callable[[object], object]] = {
     "id_token_signed_response_alg": algorithms,
     "id_token_encrypted_response_alg": text,
     "id_token_encrypted_response_enc": text,
-    "subject_type": text,
+    "subject_type": lower,
     "notifier": mapping,
     "aliases": listed,
 }

@@ -1,6 +1,7 @@
 """A query of the operator's own, a file of SQLite that is not as it should be, and what the settings refuse."""
 
 import sqlite3
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -8,6 +9,7 @@ from urllib.parse import quote
 import pytest
 from pydantic import ValidationError
 
+from notifier.adapters.registries.sql_columns import algorithms, text
 from notifier.adapters.registries.sql_query import COLUMNS
 from notifier.domain.client_rows import SourceFault
 from notifier.settings.clients import ClientMetadata
@@ -41,6 +43,44 @@ def test_empty_and_null_are_absent(url: str) -> None:
     null = ", ".join(f"NULL AS {name}" for name in COLUMNS if name != "client_id")
     answer = read(url, query=f"SELECT 'a' AS client_id, {empty} UNION ALL SELECT 'b', {null}")
     assert answer.rows == ({"client_id": "a"}, {"client_id": "b"})
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [
+        (["ES256", "RS256"], ["ES256", "RS256"]),  # an array of PostgreSQL
+        ('["ES256", "RS256"]', ["ES256", "RS256"]),
+        ('["ES256"]', "ES256"),
+        ("RS256 ES256", ["RS256", "ES256"]),
+        ([], None),
+    ],
+)
+def test_algorithms_are_read_as_databases_write_them(value: object, meant: object) -> None:
+    """One, or a list in whatever form."""
+    assert algorithms(value) == meant
+
+
+def test_a_client_id_may_be_a_number() -> None:
+    """Drivers give keys of the type NUMERIC as Decimal."""
+    assert (text(12), text(Decimal(12)), text(Decimal("1E+3"))) == ("12", "12", "1000")
+    for wrong in (Decimal("1.5"), Decimal("NaN"), True):
+        with pytest.raises(ValueError, match="must be a text"):
+            text(wrong)
+
+
+def test_a_word_in_capitals_is_understood(url: str) -> None:
+    """As enumerations of databases often have it."""
+    [row] = read(url, query="SELECT 'a' AS client_id, 'PAIRWISE' AS subject_type").rows
+    assert row["subject_type"] == "pairwise"
+
+
+def test_rows_without_a_client_id_are_named_by_their_number(url: str) -> None:
+    """As those are that cannot be read for another reason."""
+    answer = read(url, query="SELECT 'a' AS client_id UNION ALL SELECT NULL UNION ALL SELECT 1.5")
+    assert [str(fault) for fault in answer.faults] == [
+        "row 2: has no client_id",
+        "row 3: client_id must be a text, not a number",
+    ]
 
 
 @pytest.mark.parametrize(
