@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -119,10 +120,12 @@ class Cache:
         `unusable` is told the file and the reason if there is a file that cannot be used.
         """
         path = self._path(source)
-        if path is None or not path.exists():
+        if path is None:
             return None
         try:
             return _read(path, _identity(source))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = str(error) if isinstance(error, _UnfitError) else type(error).__name__
             unusable(str(path), reason)
@@ -139,7 +142,8 @@ class Cache:
             _write(beside, answer, _identity(source))
             beside.replace(path)
         except OSError as error:
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):  # the folder may be one that we may not enter
+                beside.unlink()
             self._failing(source.called, error.strerror or type(error).__name__)
         else:
             self._failed.pop(source.called, None)

@@ -1,5 +1,6 @@
 """The cache of answers: it serves a start while a source is away, and never costs more than itself."""
 
+import errno
 import json
 import resource
 import stat
@@ -92,6 +93,27 @@ def test_another_source_does_not_get_it(tmp_path: Path) -> None:
     cache.save(kind(), ANSWER)
     assert cache.load(kind(f"{URL}/others")) is None
     assert Cache(None).load(kind()) is None
+
+
+@pytest.mark.parametrize("folder", ["file", "file/registry", "no-way-in"])
+def test_a_folder_that_cannot_be_used_costs_the_cache_alone(
+    tmp_path: Path, folder: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a file, is in one, or may not be entered. The source is read all the same."""
+    (tmp_path / "file").touch()
+    if folder == "no-way-in":
+        for name in ("stat", "unlink", "mkdir", "open"):
+            monkeypatch.setattr(Path, name, _refused)
+    cache = Cache(tmp_path / folder)
+    assert cache.load(kind()) is None
+    cache.save(kind(), ANSWER)
+    cache.confirm(kind(), ANSWER)
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("registry_cache_not_written") == 1
+
+
+def _refused(*_: object, **_names: object) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sets a limit of Linux")
