@@ -46,6 +46,13 @@ class Unwrapped:
 
 
 @dataclass(frozen=True, slots=True)
+class WrongLine:
+    """Stands in the place of a line that cannot be read among others that can."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class EventList:
     """An expression that gives a list. Each member is a document of its own."""
 
@@ -169,6 +176,9 @@ def _plainly_named(data: dict[str, object]) -> dict[str, object]:
 
 
 def _members(document: Unwrapped, expression: Expression, given: Mapping[str, object]) -> Iterator[Unwrapped]:
+    if isinstance(document.data, WrongLine):
+        yield document
+        return
     try:
         listed = Reader(document.data, {**given, "$envelope": document.around}).value(expression)
     except ExpressionFailed as failed:
@@ -203,8 +213,18 @@ def _json_lines(body: bytes, max_bytes: int) -> object:
         lines = [line for line in body.split(b"\n") if line.strip()]
         if len(body) > max_bytes or len(lines) < 2:
             raise
-        return [read_json(line, max_bytes) for line in lines]
+        read = [_line(line, max_bytes) for line in lines]
+        if not any(isinstance(each, dict) for each in read):
+            raise
+        return read
     return whole if isinstance(whole, list) else [whole]
+
+
+def _line(line: bytes, max_bytes: int) -> object:
+    try:
+        return read_json(line, max_bytes)
+    except MalformedEvent as wrong:
+        return WrongLine(wrong.mistakes[0].text)
 
 
 def _claims(body: bytes, max_bytes: int) -> object:

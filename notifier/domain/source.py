@@ -19,7 +19,7 @@ from pydantic_core import to_json
 
 from notifier.domain import cloudevents
 from notifier.domain.cloudevents import Opened, kind_of
-from notifier.domain.envelopes import Envelope, Unwrapped, open_document, opened
+from notifier.domain.envelopes import Envelope, Unwrapped, WrongLine, open_document, opened
 from notifier.domain.errors import MalformedEvent, Mistake
 from notifier.domain.event_document import Understood, read_opened
 from notifier.domain.event_entries import first_of, places
@@ -37,6 +37,7 @@ _LEFT_OUT_IF_EMPTY: Final = ("id", "iss", "sub", "reason", "ended_at", "not_afte
 _TIMES: Final = ("ended_at", "not_after")
 # For a member whose expression failed, so that nothing else is said of it. The event is refused anyway.
 _STAND_INS: Mapping[str, object] = MappingProxyType({"clients": "*", "sub": "-", "sid": "-"})
+_NO_ISSUER: Final = "-"
 
 
 @frozen
@@ -155,6 +156,8 @@ class _Reading:
     def event(self, document: Unwrapped, only: Sequence[range] | None) -> Understood | None:
         """Read the event in the document, None if it is to be ignored. Raises MalformedEvent."""
         source = self._source
+        if isinstance(document.data, WrongLine):
+            raise MalformedEvent([Mistake(f"sources.{source.name}", f"the line is {document.data.why}")])
         given = {**self._given, "$envelope": document.around} if "$envelope" in source.mentioned else self._given
         reader = Reader(document.data, given)
         if source.when is not None and not self._asked_for(reader, source.when):
@@ -180,7 +183,7 @@ class _Reading:
             data["iss"] = self._issuer(reader, data.get("iss"))
         except MalformedEvent as wrong:
             mistakes += wrong.mistakes
-            data["iss"] = "-"
+            data["iss"] = _NO_ISSUER
         message = self._with_spares(document, data)
         opened = Opened(
             data=data, envelope=_cloudevent(document), path=path, mistakes=tuple(mistakes), trace=document.trace
@@ -259,7 +262,8 @@ class _Found:
             found = read()
         except MalformedEvent as wrong:
             data = wrong.data or {}
-            self._names.add((_text(data.get("iss")), _text(data.get("id"))))
+            iss = _text(data.get("iss"))
+            self._names.add(("" if iss == _NO_ISSUER else iss, _text(data.get("id"))))
             self.mistaken(number, entries, wrong.mistakes)
             return
         if found is None:

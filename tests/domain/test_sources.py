@@ -288,6 +288,28 @@ def test_each_member_of_a_list_is_an_event_of_its_own() -> None:
     ]
 
 
+LINES = b"\n".join(
+    b'{"user": "%s", "apps": ["a"]}' % user if user else b'{"user": "bob' for user in (b"alice", b"", b"bob", b"carol")
+)
+
+
+@pytest.mark.parametrize("envelope", ["lines", ["lines", "of || [@]"], ["lines", "to_array(@)"]])
+def test_a_line_that_cannot_be_read_spoils_no_other(envelope: Any) -> None:
+    """Nothing is ignored for it, and the lines keep their numbers."""
+    found = translated(source(envelope=envelope, event=EVENT, when="@.user != 'bob'"), message(LINES))
+    assert ([event.sub for event in found.events], found.ignored) == (["alice", "carol"], 1)
+    assert found.wrong is not None
+    assert (found.wrong.which, "event 2 of 4: the line is not JSON" in str(found.wrong.mistakes)) == ("1", True)
+
+
+def test_what_has_no_issuer_names_none() -> None:
+    """A dead letter is found by its issuer."""
+    shop = source(event={**EVENT, "iss": "realm"}, issuers={"demo": DEMO})
+    with pytest.raises(MalformedEvent) as raised:
+        translated(shop, message(DOCUMENT | {"realm": "other"}))
+    assert raised.value.data == {"iss": "", "id": ""}
+
+
 def test_a_replay_reads_what_was_wrong_and_nothing_else() -> None:
     """Even if only some of it has been mended since."""
     what = listed({"s": "1", "c": ["a"]}, {}, {"s": "2", "c": ["a"]}, {"s": "3", "c": ["a", "x", "b", 6]})
