@@ -114,6 +114,9 @@ def show(
         _print_clients(found)
     if not found:
         say(f"notifier: no registry source has a client {printable(client_id)!r}", err=True)
+        for fault in loaded.faults:
+            if fault.path.startswith(f"client {client_id!r} of "):
+                say(f"notifier: left out: {printable(str(fault))}", err=True)
     raise typer.Exit(1 if sources.problems or not found else 0)
 
 

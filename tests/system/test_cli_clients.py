@@ -1,6 +1,7 @@
 """`clients` and `check` with registry sources: what is in force and where it comes from, and every mistake at once."""
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,17 @@ def test_each_value_has_its_origin(folder: Path) -> None:
     assert found["notifier.retry.max_delay"] == ("9m", "registry.defaults")
     assert sorted(found["notifier.success_statuses"][0]) == [298, 299]  # type: ignore[call-overload]
     assert "notifier.retry" not in found
+
+
+def test_a_client_of_no_issuer_of_ours_says_why_it_is_not_there(folder: Path) -> None:
+    """A row of a database without an issuer."""
+    with sqlite3.connect(folder / "own.db") as database:
+        database.execute("CREATE TABLE apps (client_id, issuer)")
+        database.execute("INSERT INTO apps VALUES ('shop', NULL)")
+    _write(folder, {"sources": [{"sql": {"url": "sqlite:///own.db", "query": "SELECT * FROM apps"}}]})
+    done = notifier("clients", "show", "-c", "n.yaml", "shop", cwd=folder)
+    assert done.returncode == 1
+    assert "client 'shop' of registry source sql: issuer: is required, since there are 2 issuers" in done.stderr
 
 
 def test_mistakes_of_settings_and_of_sources_are_told_at_once(folder: Path) -> None:

@@ -266,11 +266,19 @@ class LiveConfiguration:
             return f"refused: {loss}; if that is right, send SIGHUP, or POST /v1/registry/refresh?accept_loss=true"
         if loss is not None:
             write_audit("registry_loss_accepted", source=name, loss=loss)
-        log_faults(new := [fault for fault in laid.faults if fault not in now.faults])
+        told = set(now.faults)
+        log_faults(new := [fault for fault in laid.faults if fault not in told])
         self.answers.hold(source, answer)
-        self.now = replace(now, registry=laid.registry, layers=layers, faults=(*now.faults, *new))
+        still = _still(now.faults, laid.registry)
+        self.now = replace(now, registry=laid.registry, layers=layers, faults=(*still, *new))
         _free(now)
         return None
+
+
+def _still(faults: Sequence[Mistake], registry: Registry) -> list[Mistake]:
+    """Those of clients that are still left out: when one of the others comes back, it is told anew."""
+    left_out = {f"client {client_id!r}" for of_issuer in registry.faults.values() for client_id in of_issuer}
+    return [fault for fault in faults if fault.path.rpartition(" of registry source ")[0] in left_out]
 
 
 def _free(old: Loaded) -> None:

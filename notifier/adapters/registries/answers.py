@@ -91,6 +91,8 @@ class ReadNow:
                 return asyncio.run(self._read(source))
             except SourceFault as fault:
                 self.problems[source.called] = str(fault)
+            except Exception as error:  # noqa: BLE001  of whatever library: the other sources are read all the same
+                self.problems[source.called] = f"reading it failed with {type(error).__name__}"
         found = Cache(folder).load(source)
         if found is not None:
             self.cached.add(source.called)

@@ -33,7 +33,7 @@ _DRIVERS = {
     "mssql": "mssql+pymssql",
     "sqlite": "sqlite+pysqlite",
 }
-_EXTRAS = {"postgresql": "postgresql", "mysql": "mysql", "mariadb": "mysql", "mssql": "mssql"}
+_EXTRAS = {"postgresql": "postgresql", "postgres": "postgresql", "mysql": "mysql", "mariadb": "mysql", "mssql": "mssql"}
 _CONNECTING = 10.0  # seconds at most until a connection stands; a server that answers at all takes milliseconds
 _STEPS = 10_000  # of SQLite's machine between two looks at the clock: about 0.1 ms
 # What drivers raise when a server answers nonsense: they read lengths, codes and texts that are none.
@@ -105,6 +105,8 @@ def _engine(url: str, deadline: Deadline) -> sa.Engine:
     except (ImportError, sa.exc.NoSuchModuleError):
         extra = _EXTRAS.get(database, "sql")
         text = f"the driver for {scheme}:// is not installed: pip install 'notifier[{extra}]' (the image has it)"
+        if scheme not in (*_DRIVERS, *_DRIVERS.values()):
+            text = f"{scheme}:// asks for a driver that notifier does not use; write {database}://"
         raise SourceFault(text) from None
     except (sa.exc.SQLAlchemyError, ValueError, TypeError):  # their texts may show the URL
         raise SourceFault("url cannot be read as the URL of a database") from None

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from notifier.adapters.configuration.file_watch import Watch, watch_files
 from notifier.adapters.configuration.live_configuration import LiveConfiguration, load
 from notifier.app.signing_keys import SigningKeys
+from notifier.domain.client_rows import SourceAnswer
 from notifier.domain.issuer_document import UnreadDocument
 from tests.adapters.signers.key_folder import ISS, pem
 
@@ -160,3 +161,19 @@ def test_settings_without_effect_are_accepted_and_told_by_each_reading(
     assert sum("setting_without_effect" in line for line in lines) == 20
     assert any("settings_without_effect" in line and "more=6" in line for line in lines)
     assert len(load(write(folder), {"NOTIFIER_DELIVERY__CIRCUIT__FAILURES": "3"}).warnings) == 26
+
+
+def test_a_client_that_is_left_out_again_is_told_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once each time that it becomes so, whatever happens to other clients meanwhile."""
+    running = live(folder, registry={"sources": [{"name": "own", "http": {"url": "https://id.example.com/list"}}]})
+    for wrong, others in ((True, 0), (True, 1), (False, 1), (True, 1), (True, 2)):
+        shop = {"client_id": "shop", "notifier": {"timeout": 5 if wrong else "5s"}, "subject_type": "public"}
+        rows: list[dict[str, object]] = [
+            shop,
+            *({"client_id": f"c{nth}", "subject_type": "public"} for nth in range(others)),
+        ]
+        last: Sequence[dict[str, object]] = running.now.layers[0].rows
+        kept = [next((old for old in last if old == row), row) for row in rows]
+        assert running.take_answer("own", SourceAnswer(rows=kept, at=time.time()), insisted=False) is None
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("client_left_out") == 2

@@ -1,6 +1,7 @@
 """A query of the operator's own, a file of SQLite that is not as it should be, and what the settings refuse."""
 
 import sqlite3
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -178,12 +179,21 @@ def test_a_file_with_an_odd_name_and_a_writer_is_read(tmp_path: Path) -> None:
     assert found.rows == ({"client_id": "a"},)
 
 
-@pytest.mark.parametrize("scheme", ["postgresql+nodriver", "mysql+asyncmy"])
-def test_a_driver_that_is_not_there_is_named(scheme: str) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "extra"), [("postgres", "postgresql"), ("mysql+pymysql", "mysql"), ("mssql", "mssql")]
+)
+def test_a_driver_that_is_not_there_is_named(scheme: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the extra to install."""
-    with pytest.raises(
-        SourceFault, match=r"the driver for .* is not installed: pip install 'notifier\[(postgre|my)sql\]'"
-    ):
+    for module in ("psycopg", "pymysql", "pymssql"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SourceFault, match=rf"the driver for .* is not installed: pip install 'notifier\[{extra}\]'"):
+        read(f"{scheme}://a:b@127.0.0.1/x")
+
+
+@pytest.mark.parametrize("scheme", ["postgresql+nodriver", "mysql+asyncmy"])
+def test_a_driver_of_somebody_else_is_refused(scheme: str) -> None:
+    """No extra brings it."""
+    with pytest.raises(SourceFault, match=r"does not use; write (postgre|my)sql://"):
         read(f"{scheme}://a:b@127.0.0.1/x")
 
 
