@@ -96,7 +96,8 @@ def show(
     loaded, sources = _load(config, offline=offline, as_json=as_json, source=None)
     found: list[dict[str, Any]] = []
     for (iss, name), parts in sources_of(loaded).items():
-        if name == client_id and issuer in (None, iss):
+        meant = loaded.registry.aliases.get(iss, {}).get(client_id, client_id)
+        if name in (client_id, meant) and issuer in (None, iss):
             values = [
                 {"member": each.member, "value": each.value, "from": each.origin}
                 for each in values_of(loaded, (iss, name), parts)

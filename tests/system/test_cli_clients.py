@@ -45,9 +45,10 @@ def test_each_value_has_its_origin(folder: Path) -> None:
     defaults = {"timeout": "9s", "retry": {"base": "3s", "max_delay": "9m"}, "success_statuses": [299, 298]}
     registry = {"sources": [{"name": n, "file": f"{n}.yaml"} for n in ("a", "b")], "defaults": {ISS: defaults}}
     first = {"timeout": "7s", "retry": {"base": "1s", "max_delay": "8m"}}
-    shop = {"client_id": "shop", "issuer": ISS, "backchannel_logout_uri": URI, "notifier": first}
-    _write(folder, registry, a=[shop], b=[{"client_id": "shop", "notifier": {"retry": {"base": "2s"}}}])
+    shop = {"client_id": "s-1", "issuer": ISS, "aliases": ["shop"], "backchannel_logout_uri": URI, "notifier": first}
+    _write(folder, registry, a=[shop], b=[{"client_id": "s-1", "notifier": {"retry": {"base": "2s"}}}])
     found = _from(folder)
+    assert found["aliases"] == (["shop"], "a (a.yaml)")
     assert found["backchannel_logout_uri"] == (URI, "a (a.yaml)")
     assert found["notifier.timeout"] == ("7s", "a (a.yaml)")
     assert found["notifier.retry.base"] == ("2s", "b (b.yaml)")

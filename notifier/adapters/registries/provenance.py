@@ -75,7 +75,7 @@ def _said(row: Mapping[str, Any], name: str) -> Iterator[Value]:
     for member, value in row.items():
         if member == "notifier" and isinstance(value, Mapping):
             yield from _settings(value, name)
-        elif member in ClientMetadata.model_fields and member != "notifier":
+        elif member == "aliases" or (member in ClientMetadata.model_fields and member != "notifier"):
             yield Value(member=member, value=value, origin=name)
 
 

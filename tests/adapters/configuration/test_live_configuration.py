@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,12 +167,9 @@ def test_a_client_that_is_left_out_again_is_told_again(folder: Path, capsys: pyt
     """Once each time that it becomes so, whatever happens to other clients meanwhile."""
     running = live(folder, registry={"sources": [{"name": "own", "http": {"url": "https://id.example.com/list"}}]})
     for wrong, others in ((True, 0), (True, 1), (False, 1), (True, 1), (True, 2)):
-        shop = {"client_id": "shop", "notifier": {"timeout": 5 if wrong else "5s"}, "subject_type": "public"}
-        rows: list[dict[str, object]] = [
-            shop,
-            *({"client_id": f"c{nth}", "subject_type": "public"} for nth in range(others)),
-        ]
-        last: Sequence[dict[str, object]] = running.now.layers[0].rows
+        rows: list[Mapping[str, object]] = [{"client_id": f"c{nth}"} for nth in range(others)]
+        rows.append({"client_id": "shop", "notifier": {"timeout": 5 if wrong else "5s"}, "subject_type": "public"})
+        last: Sequence[Mapping[str, object]] = running.now.layers[0].rows
         kept = [next((old for old in last if old == row), row) for row in rows]
         assert running.take_answer("own", SourceAnswer(rows=kept, at=time.time()), insisted=False) is None
     told = capsys.readouterr()
