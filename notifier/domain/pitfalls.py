@@ -12,6 +12,7 @@ from notifier.domain.printable import excerpt
 
 _SHOWN = 40  # characters of the document's words in a text
 _EQUALS = ("eq", "ne")
+_OF_TEXT = ("contains", "ends_with", "split", "starts_with")
 _GOES_ON = ("dot", "lbracket", "flatten", "filter")
 _BESIDE = ("$headers", "$properties")  # their names stay as they came
 
@@ -31,15 +32,19 @@ def pitfall(text: str, nodes: Iterable[Mapping[str, Any]]) -> str | None:
 
 
 def _text_as_name(text: str) -> str | None:
-    """Find `a == "b"`, which compares two members. Whoever means the second writes `@."b"`."""
+    """Find `a == "b"` and `contains(a, "b")`, which look at two members. Whoever means the second writes `@."b"`."""
     tokens = cast("list[Mapping[str, Any]]", list(cast("Any", Lexer()).tokenize(text)))
+    called: list[str] = []  # the functions around the token
     for before, token, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
-        if before["type"] in _EQUALS and token["type"] == "quoted_identifier" and after["type"] not in _GOES_ON:
+        if token["type"] == "lparen":
+            called.append(str(before["value"]))
+        elif token["type"] == "rparen" and called:
+            called.pop()
+        compared = before["type"] in _EQUALS and after["type"] not in _GOES_ON
+        sought = before["type"] == "comma" and after["type"] == "rparen" and called and called[-1] in _OF_TEXT
+        if token["type"] == "quoted_identifier" and (compared or sought) and not str(token["value"]).startswith("$"):
             word = excerpt(str(token["value"]), _SHOWN)
-            if not word.startswith("$"):
-                return (
-                    f"\"{word}\" in double quotes is the name of a member; if the text is meant, write it as '{word}'"
-                )
+            return f"\"{word}\" in double quotes is the name of a member; if the text is meant, write it as '{word}'"
     return None
 
 

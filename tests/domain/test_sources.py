@@ -41,6 +41,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "a star without quotes": ({"event": {"sub": "user", "clients": "*"}}, {"event.clients": "write \"'*'\""}),
     "a star in double quotes": ({"event": {"sub": "user", "clients": '"*"'}}, {"event.clients": "write \"'*'\""}),
     "a text in double quotes": ({"event": EVENT, "when": 'type == "LOGOUT"'}, {"when": "write it as 'LOGOUT'"}),
+    "a text in double quotes that is sought": (
+        {"event": {**EVENT, "clients": 'split(apps, ",")'}, "when": 'contains(default(a, "b-c"), "LOGOUT") && d'},
+        {"when": "write it as 'LOGOUT'", "event.clients": "write it as ','"},
+    ),
     "true without backticks": ({"event": EVENT, "when": "active == true"}, {"when": "in backticks: `true`"}),
     "not, and then a dot": ({"event": EVENT, "when": "!a.b || c"}, {"when": "write `!(a.b)`"}),
     "names with capitals where there are none": (
