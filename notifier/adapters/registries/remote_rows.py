@@ -7,13 +7,16 @@ nothing to do with logout are dropped at once, and four sections of `notifier` a
 
 import asyncio
 import json
+import re
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from notifier.adapters.registries.client_metadata import meant_member
 from notifier.domain.client_rows import Row, SourceAnswer
+from notifier.domain.cloudevents import TEXT_LENGTH
 from notifier.domain.egress import uri_mistake
 from notifier.domain.errors import Mistake
+from notifier.domain.event_members import URI_LENGTH
 from notifier.domain.frozen import replace
 from notifier.settings.clients import ClientMetadata
 
@@ -23,6 +26,7 @@ _ROW = frozenset(ClientMetadata.model_fields) | {
     "frontchannel_logout_session_required",
 }
 _FILES_ONLY = ("egress", "tls", "proxy", "headers")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # no event can name such a client, and logs would show it
 _LONGEST = 60  # characters of a misspelt name
 PART = 250  # rows, after which the event loop of the worker, in another thread, gets its turn
 PAUSE = 0.001  # seconds
@@ -45,6 +49,8 @@ def clean(raw: object, place: str) -> Row | Mistake:
         return Mistake(client_id if isinstance(client_id, str) else place, text)
     if not isinstance(client_id, str):
         return Mistake(place, "has no client_id" if client_id is None else "client_id must be a text")
+    if len(client_id) > TEXT_LENGTH or _CONTROL.search(client_id) is not None:
+        return Mistake(place, f"client_id must have at most {TEXT_LENGTH} characters, and no control characters")
     if not _unicode(row):
         return Mistake(place, "has a text that is no Unicode (a lone surrogate)")
     wrong = _mistake(row)
@@ -72,6 +78,8 @@ def _mistake(row: dict[str, Any]) -> str | None:
     uri = row.get("backchannel_logout_uri")
     if uri is not None:
         text = uri_mistake(uri) if isinstance(uri, str) else "must be a text"
+        if text is None and len(uri) > URI_LENGTH:
+            text = f"must have at most {URI_LENGTH} characters"
         if text is not None:
             return f"backchannel_logout_uri {text}"
     aliases = row.get("aliases", [])

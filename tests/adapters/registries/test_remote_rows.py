@@ -51,6 +51,12 @@ def test_only_what_concerns_a_logout_is_kept() -> None:
         ({"client_id": "a", "backchannel_logout_url": HOOK}, "a: there is no member backchannel_logout_url; did"),
         ({"clientId": "a"}, "[7]: there is no member clientId; did you mean client_id?"),
         ({"client_id": "a", "aliases": "b"}, "a: aliases must be a list of texts"),
+        ({"client_id": "a" * 1025}, "[7]: client_id must have at most 1024 characters"),
+        ({"client_id": "a\x1b[31m"}, "[7]: client_id must have at most 1024 characters, and no control characters"),
+        (
+            {"client_id": "a", "backchannel_logout_uri": HOOK + "/" * 4096},
+            "a: backchannel_logout_uri must have at most 4096 characters",
+        ),
         ({"client_id": "a\ud800"}, "[7]: has a text that is no Unicode"),
         ({"client_id": "a", "notifier": {"claims": {"x": ["\ud800"]}}}, "[7]: has a text that is no Unicode"),
         ({"client_id": "a", "notifier": "3s"}, "a: notifier must hold"),
