@@ -35,7 +35,7 @@ class RegistrySourceSettings(Section):
         None, pattern=r"^[A-Za-z0-9_.-]{1,60}$", description="Its name in metrics and logs. Left out: its kind."
     )
     issuer: IssuerId | None = Field(None, description="The issuer of its clients, if it does not say it itself.")
-    every: Annotated[float, Lasting(above=0.0, most=600.0)] = Field(60.0, description="How often it is read, ± 10 %.")
+    every: Annotated[float, Lasting(above=0.2, most=600.0)] = Field(60.0, description="How often it is read, ± 10 %.")
     timeout: Annotated[float, Lasting(above=0.0, most=600.0)] = Field(30.0, description="Time for one reading.")
     file: ExistingFile | None = Field(None, description="YAML or JSON: a list of client metadata.")
     sql: SqlSettings | None = Field(None, description="A database.")

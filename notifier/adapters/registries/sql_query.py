@@ -33,6 +33,42 @@ COLUMNS: Mapping[str, Callable[[object], object]] = {
     "aliases": listed,
 }
 _KNOWN = {plain(name): name for name in COLUMNS}
+# Metadata that has nothing to do with logout (RFC 7591 §2, OpenID Connect Registration §2), without secrets.
+_IGNORED = frozenset(
+    map(
+        plain,
+        [
+            "application_type",
+            "client_name",
+            "client_uri",
+            "contacts",
+            "default_acr_values",
+            "default_max_age",
+            "grant_types",
+            "client_id_issued_at",
+            "client_secret_expires_at",
+            "initiate_login_uri",
+            "jwks",
+            "jwks_uri",
+            "logo_uri",
+            "policy_uri",
+            "post_logout_redirect_uris",
+            "redirect_uris",
+            "request_object_signing_alg",
+            "request_uris",
+            "require_auth_time",
+            "response_types",
+            "scope",
+            "sector_identifier_uri",
+            "software_id",
+            "software_version",
+            "token_endpoint_auth_method",
+            "token_endpoint_auth_signing_alg",
+            "tos_uri",
+            "userinfo_signed_response_alg",
+        ],
+    )
+)
 
 
 def own_query(connection: sa.Connection, query: str) -> Listing:
@@ -47,6 +83,8 @@ def own_query(connection: sa.Connection, query: str) -> Listing:
     def read(row: Sequence[Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for name, value in zip(names, row, strict=True):
+            if not name:
+                continue
             try:
                 meant = COLUMNS[name](value)
             except ValueError as error:
@@ -59,8 +97,13 @@ def own_query(connection: sa.Connection, query: str) -> Listing:
 
 
 def _names(given: Sequence[str]) -> list[str]:
+    """The name of each column; empty for metadata that is ignored. Raises SourceFault."""
     names = [_KNOWN.get(plain(name), "") for name in given]
-    wrong = [f"there is no client metadata {name!r}" for name, known in zip(given, names, strict=True) if not known]
+    wrong = [
+        f"there is no client metadata {name!r}"
+        for name, known in zip(given, names, strict=True)
+        if not known and plain(name) not in _IGNORED
+    ]
     wrong += sorted({f"{name} is there twice" for name in names if name and names.count(name) > 1})
     if "client_id" not in names:
         wrong.append("client_id is missing")

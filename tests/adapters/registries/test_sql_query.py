@@ -111,6 +111,12 @@ def test_a_row_that_makes_no_sense_is_a_fault_of_that_client_alone(url: str, col
     assert answer.faults[0].text.startswith(fault)
 
 
+def test_metadata_that_has_nothing_to_do_with_logout_is_passed_over(url: str) -> None:
+    """As in a clients file."""
+    query = "SELECT 'shop' AS client_id, 'Shop' AS ClientName, '[]' AS redirect_uris"
+    assert read(url, query=query).rows == ({"client_id": "shop"},)
+
+
 def test_rows_of_one_client_must_agree(url: str) -> None:
     """A join may give a row several times. Rows that differ are no basis for a logout, but issuers tell them apart."""
     rows = [("a", "https://a.example/1"), ("b", "https://a.example/1"), ("a", "https://a.example/1")]
