@@ -36,6 +36,9 @@ async def test_every_route_asks_for_a_token_of_its_scope(tmp_path: Path) -> None
         for path, method, said in asked:
             if path == OPENAPI:
                 continue
+            if path.startswith("/v1/events/"):  # of sources, which have proofs of their own: there are none here
+                assert await ask(method, path, API_TOKEN) == 404, path
+                continue
             scopes = said["security"][0]["token"]  # none of a route that does not say it
             assert await ask(method, path, None) == 401, path
             assert await ask(method, path, "wrong") == 401, path
