@@ -213,6 +213,7 @@ class RegistryRefresh:
                 if refusal is not None:
                     return refusal
                 replaced, kept.last = kept.last, answer
+                self._note_completeness()
                 await source.reading.settle(answer, replaced)
                 self._log.info("registry_refreshed", source=source.name, clients=len(answer.rows))
         except SourceFault as fault:

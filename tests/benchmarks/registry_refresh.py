@@ -71,8 +71,8 @@ def site(folder: Path, **registry: Any) -> tuple[Site, int]:
 async def start_from_file(clients: int, kind: str) -> dict[str, float]:
     """Seconds until a worker with a clients file is ready, and its memory in MiB."""
     with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
-        write_registry(Path(name) / f"clients.{kind}", clients, kind)
         made, _ = site(Path(name), file=f"clients.{kind}")
+        write_registry(Path(name) / f"clients.{kind}", clients, kind)
         began = time.monotonic()
         async with bench_worker(made, patience=PATIENCE) as worker:
             return {"ready": time.monotonic() - began, "memory": worker.memory()}

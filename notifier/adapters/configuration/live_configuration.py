@@ -20,7 +20,7 @@ from notifier.adapters.configuration.source_secrets import read_source_secrets
 from notifier.adapters.configuration.tokens_file import load_tokens
 from notifier.adapters.registries.answers import HeldAnswers
 from notifier.adapters.registries.clients_file import AnswerOf, answered, no_collections, read_registry, unanswered
-from notifier.adapters.registries.layer import Layer, keys_of
+from notifier.adapters.registries.layer import ClientsOf, Layer
 from notifier.adapters.registries.layers import Needs, lay_again
 from notifier.adapters.signers.key_files import KeySource, examine_keys
 from notifier.adapters.signers.key_ring import KeyRing
@@ -28,7 +28,7 @@ from notifier.adapters.telemetry.audit import write_audit
 from notifier.adapters.tls.listener_context import ListenerContext
 from notifier.adapters.tls.pem_files import connecting_context
 from notifier.domain.api_token import ApiToken
-from notifier.domain.client import Algorithm
+from notifier.domain.client import Algorithm, Client
 from notifier.domain.client_rows import SourceAnswer
 from notifier.domain.errors import ConfigurationError, Mistake, OurFault
 from notifier.domain.published_keys import Signing
@@ -238,9 +238,9 @@ class LiveConfiguration:
             log.warning("reload_needs_restart", settings=fixed)
         if loaded.tokens is None:  # the listener stays open until a restart, so its guard stays too
             loaded = replace(loaded, tokens=self.now.tokens)
-        old, self.now, self.answers = self.now, loaded, answers
+        old = _clients_of(self.now.registry)
+        self.now, self.answers = loaded, answers
         _free(old)
-        del old
         self.last_reload_succeeded = True
         clients = sum(len(of_issuer) for of_issuer in loaded.registry.clients.values())
         log.info("reloaded", issuers=len(loaded.registry.issuers), clients=clients)
@@ -258,10 +258,10 @@ class LiveConfiguration:
         layers = list(now.layers)
         layers[nth] = answered(source, answer)
         with no_collections():
-            laid = lay_again(now.needs, now.registry, now.layers, nth, layers[nth], lambda: time.sleep(PAUSE))
-        issuers = tuple(now.settings.issuers)
-        of_source = {key for layer in (now.layers[nth], layers[nth]) for key, _ in keys_of(layer, issuers)}
-        loss = too_much_lost(now.registry, laid.registry, of_source)
+            pause = PAUSE if now.layers[nth].read else 0  # a worker that has no clients yet has nothing to do beside
+            laid = lay_again(now.needs, now.registry, now.layers, nth, layers[nth], lambda: time.sleep(pause))
+            of_source = ClientsOf((now.layers[nth], layers[nth]), tuple(now.settings.issuers))
+            loss = too_much_lost(now.registry, laid.registry, of_source)
         if loss is not None and not insisted:
             return f"refused: {loss}; if that is right, send SIGHUP, or POST /v1/registry/refresh?accept_loss=true"
         if loss is not None:
@@ -270,8 +270,10 @@ class LiveConfiguration:
         log_faults(new := [fault for fault in laid.faults if fault not in told])
         self.answers.hold(source, answer)
         still = _still(now.faults, laid.registry)
+        old = _clients_of(now.registry)
         self.now = replace(now, registry=laid.registry, layers=layers, faults=(*still, *new))
-        _free(now)
+        del now, laid
+        _free(old)
         return None
 
 
@@ -281,9 +283,12 @@ def _still(faults: Sequence[Mistake], registry: Registry) -> list[Mistake]:
     return [fault for fault in faults if fault.path.rpartition(" of registry source ")[0] in left_out]
 
 
-def _free(old: Loaded) -> None:
-    """Free what was replaced, in parts: to free 100,000 clients at once would stop the event loop for 50 ms."""
-    clients = [client for of in old.registry.clients.values() for client in of.values()]
+def _clients_of(registry: Registry) -> list[Client]:
+    return [client for of_issuer in registry.clients.values() for client in of_issuer.values()]
+
+
+def _free(clients: list[Client]) -> None:
+    """Free clients that nobody else holds, in parts: 100,000 at once would stop the event loop for 50 ms."""
     while clients:
         del clients[-FREED:]
         time.sleep(0)

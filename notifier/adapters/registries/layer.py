@@ -1,6 +1,6 @@
 """One layer of the registry: the rows of a source, and which clients they are about."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from notifier.domain.client_rows import Row
@@ -42,6 +42,24 @@ def keys_of(layer: Layer, issuers: Sequence[str]) -> Iterator[tuple[Key, int]]:
     for index, row in enumerate(layer.rows):
         for iss in issuers_of(row, layer.issuer, issuers):
             yield (iss, row["client_id"]), index
+
+
+class ClientsOf:
+    """The clients that these layers are about: tells whether a key is one of them.
+
+    It makes no object for each client: 100,000 new ones would have the garbage collector search all others.
+    """
+
+    def __init__(self, layers: Iterable[Layer], issuers: Sequence[str]) -> None:
+        self._names: dict[str, set[str]] = {iss: set() for iss in issuers}
+        for layer in layers:
+            for row in layer.rows:
+                for iss in issuers_of(row, layer.issuer, issuers):
+                    self._names[iss].add(row["client_id"])
+
+    def __contains__(self, key: object) -> bool:
+        """True if it is one of them."""
+        return isinstance(key, tuple) and key[1] in self._names.get(key[0], ())
 
 
 def issuers_of(row: Any, default: str | None, issuers: Sequence[str]) -> Sequence[str]:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from notifier.adapters.registries.client_metadata import RegistryBuilder
 from notifier.adapters.registries.layer import Key, Layer, issuers_of, merged
 from notifier.domain.client import Client
-from notifier.domain.client_rows import Row
+from notifier.domain.client_rows import Row, identities
 from notifier.domain.errors import Mistake
 from notifier.domain.frozen import frozen, replace
 from notifier.domain.registry import Registry
@@ -74,7 +74,7 @@ def lay_again(
 
 def _changed(old: Layer, new: Layer) -> set[str]:
     """The `client_id` of all rows and faults that are in one of the layers only."""
-    before, after = set(map(id, old.rows)), set(map(id, new.rows))
+    before, after = identities(old.rows), identities(new.rows)
     changed = {_client_id(row) for row in new.rows if id(row) not in before}
     changed |= {_client_id(row) for row in old.rows if id(row) not in after}
     return changed | {fault.path for fault in {*old.faults} ^ {*new.faults}}
@@ -85,16 +85,21 @@ def _client_id(row: Any) -> str:
     return client_id if isinstance(client_id, str) else ""
 
 
+def _copied(clients: Mapping[str, Client]) -> dict[str, Client]:
+    """A copy. That of a proxy by `dict` takes each member on its own, in one step of 10 ms for 100,000."""
+    return clients.copy() if isinstance(clients, MappingProxyType) else dict(clients)
+
+
 def _patched(old: Registry, part: Registry, changed: set[str]) -> Registry:
     """The old registry, with the changed clients as they are in `part`."""
     clients: dict[str, Mapping[str, Client]] = {}
     faults: dict[str, Mapping[str, str]] = {}
     aliases: dict[str, Mapping[str, str]] = {}
     for iss, of_issuer in part.clients.items():
-        kept = dict(old.clients_of(iss))
+        kept = _copied(old.clients_of(iss))
         for client_id in changed:
             kept.pop(client_id, None)
-        kept.update(of_issuer)
+        kept.update(_copied(of_issuer))
         clients[iss] = MappingProxyType(kept)
         still = {key: why for key, why in old.faults.get(iss, {}).items() if key not in changed}
         faults[iss] = still | dict(part.faults.get(iss, {}))

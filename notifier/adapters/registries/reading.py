@@ -9,7 +9,7 @@ from operator import is_
 from notifier.adapters.registries.answers import Cache
 from notifier.adapters.registries.clients_file import no_collections
 from notifier.adapters.registries.readers import ClientsReader
-from notifier.domain.client_rows import Row, SourceAnswer, SourceFault
+from notifier.domain.client_rows import Row, SourceAnswer, SourceFault, identities
 from notifier.domain.frozen import replace
 from notifier.settings.registry_settings import RegistrySourceSettings
 
@@ -92,7 +92,7 @@ class SourceReading:
 def _old_where_equal(old: Sequence[Row], new: Sequence[Row]) -> Sequence[Row]:
     """Return the new rows, each that is as it was as the old object; the old sequence if all are, in their order."""
     rows = list(new)
-    ours = set(map(id, old))
+    ours = identities(old)
     if all(id(row) in ours for row in rows):
         return old if len(rows) == len(old) and all(map(is_, rows, old)) else rows
     known = {_key(row): row for row in old}
