@@ -233,6 +233,8 @@ class Admission(Generic[Ticket]):
         self.slots.place(one, now)
         if change is not None:
             self._turn(one, change, now)
+        elif one.up and not was_up:  # its first success: another worker may have parked what it had
+            self.drains.drain(one)
         self.drains.look_after(one, now)
         if one.waiting:
             self._ready[one.side][key] = one

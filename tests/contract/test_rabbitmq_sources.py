@@ -13,6 +13,7 @@ import pytest
 from pamqp import commands
 from structlog.testing import capture_logs
 
+from notifier.adapters.configuration.event_sources import OWN_EXCHANGES
 from notifier.adapters.queues.rabbitmq import source_bindings
 from notifier.adapters.queues.rabbitmq.administration import (
     declare_topology,
@@ -23,6 +24,7 @@ from notifier.adapters.queues.rabbitmq.administration import (
 from notifier.adapters.queues.rabbitmq.examination import examine_broker
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.rabbitmq.settling import Settling
+from notifier.adapters.queues.rabbitmq.topology import topology_of
 from notifier.domain.errors import MalformedEvent
 from notifier.domain.frozen import replace
 from notifier.domain.letter_filter import FoundLetter
@@ -271,6 +273,8 @@ async def test_the_topology_has_them(amqp_url: str, bare_prefix: str, others: Ot
         Binding(source="kc", exchange=others.named("missing"), routing_key="KK.#"),
     )
     options = rabbit_options(amqp_url, bare_prefix, bindings=bindings)
+    exchanges = {each.name for each in topology_of(options).exchanges}
+    assert exchanges == {f"{bare_prefix}.{name}" for name in OWN_EXCHANGES}
     await others.exchange("context")
     underlay: Any = await others.channel.get_underlay_channel()
     await underlay.rpc(Declare(exchange=GENERIC, exchange_type="fanout"))

@@ -71,7 +71,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     ),
     "brackets": ({"event": {**EVENT, "sid": "(" * 2000 + "a" + ")" * 2000}}, {"event.sid": "is nested too deeply"}),
     "an exchange of our own": (
-        {"event": EVENT, "bind": [{"exchange": "theirs"}, {"exchange": "notifier.events"}]},
+        {"event": EVENT, "bind": [{"exchange": "notifier.theirs"}, {"exchange": "notifier.events"}]},
         {"bind": "the SQLite queue has no exchanges", "bind[1].exchange": "notifier's own"},
     ),
     "alternatives": ({"event": {**EVENT, "sid": "a" + " || b" * 300}}, {"event.sid": "is nested too deeply"}),

@@ -96,6 +96,17 @@ async def test_when_a_client_answers_its_bucket_is_drained() -> None:
         await stage.until(lambda: len(stage.queue.acked) == 31 + 31)
 
 
+async def test_a_first_success_drains_what_another_worker_has_parked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This worker knows nothing of the client, and no leash is on its way."""
+    monkeypatch.setattr(fetching, "FIRST_AUDIT", 1e6)
+    stage = Stage(client("shop"))
+    in_bucket(stage, 3)
+    async with running(stage):
+        await stage.acked(stage.event("shop", id="first"))
+        await stage.until(lambda: len(stage.receivers.posts) == 4)
+        assert not in_delay_queues(stage)
+
+
 async def test_while_it_is_down_its_leash_alone_tries_it() -> None:
     """At most once a second, less and less often, and none of it is charged to the delivery's own backoff."""
     async with down(Stage(client("shop")), 5) as stage:

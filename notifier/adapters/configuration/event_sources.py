@@ -18,6 +18,7 @@ from notifier.settings.service_settings import Settings
 from notifier.settings.source_settings import SourceSettings
 
 _MEMBERS = tuple(EventBody.__annotations__)
+OWN_EXCHANGES = ("events", "bulk", "outcomes")
 _OWN = SourcePreset(server="", ids="", event=MappingProxyType({}))
 _ALL = "'*'"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -35,9 +36,9 @@ def compile_sources(
         making = _Making(name, given, known)
         if on_disk and given.bind:
             making.wrong("bind", "needs RabbitMQ: the SQLite queue has no exchanges; remove it, or change queue.url")
-        ours = f"{settings.queue.prefix}."
+        ours = {f"{settings.queue.prefix}.{exchange}" for exchange in OWN_EXCHANGES}
         for nth, bind in enumerate(() if "queue" in unsure else given.bind):
-            if bind.exchange.startswith(ours):
+            if bind.exchange in ours:
                 text = f"{bind.exchange} is an exchange of notifier's own: its events would be read twice; remove it"
                 making.wrong(f"bind[{nth}].exchange", text)
         source = making.source()
