@@ -59,8 +59,8 @@ test-faults: $(DEV)/.made ## make every fault in its short form, on RabbitMQ 3.1
 		$(ON_4) $(PYTEST) faults-4 tests/faults $(WAITING) $(ARGS) || failed=1; [ -z "$$failed" ]
 
 lint: $(DEV)/.made ## ruff, mypy in strict mode, the direction of the imports, Dockerfile, workflows, compose
-	@$(DEV)/bin/ruff check notifier tests tools
-	@$(DEV)/bin/ruff format --check notifier tests tools
+	@$(DEV)/bin/ruff check notifier tests tools publishers
+	@$(DEV)/bin/ruff format --check notifier tests tools publishers
 	@$(DEV)/bin/mypy
 	@$(DEV)/bin/lint-imports --no-cache
 	@$(DEV)/bin/hadolint Dockerfile
@@ -70,8 +70,8 @@ lint: $(DEV)/.made ## ruff, mypy in strict mode, the direction of the imports, D
 	@$(DEV)/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yaml
 
 format: $(DEV)/.made ## let ruff put imports and lines in order
-	@$(DEV)/bin/ruff check --fix notifier tests tools
-	@$(DEV)/bin/ruff format notifier tests tools
+	@$(DEV)/bin/ruff check --fix notifier tests tools publishers
+	@$(DEV)/bin/ruff format notifier tests tools publishers
 
 lock: $(LOCKER)/.made ## take the newest versions that pyproject.toml allows into the lock files
 	@.ci/lock $(LOCKER)/bin/uv
@@ -159,7 +159,7 @@ audit: $(SUPPLY)/.made ## ask PyPI whether a package that is shipped has a known
 clean: ## remove the environments, caches and what builds leave behind
 	@rm -rf $(RUN) $(DEV) $(PEERS) $(SUPPLY) $(CHARTS) $(LOCKER) build dist *.egg-info
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	@find notifier tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find notifier tests tools publishers -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ── environments ────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -45,7 +45,7 @@ OWN_NODES = frozenset({"own_node", "module_node", "cluster", "two_brokers"})  # 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what `make test` leaves out. A run on another version of RabbitMQ leaves out what uses no RabbitMQ."""
     for item in items:
-        room, name = item.path.relative_to(ROOT).parts[:2] if item.path.parent != ROOT else ("", "")
+        room, name = item.path.relative_to(ROOT).parts[:2] if ROOT in item.path.parents[1:] else ("", "")
         if room in FULL or (room == "faults" and name not in FIRST_FAULTS):
             item.add_marker("full")
     if os.environ.get("NOTIFIER_TEST_RABBITMQ"):

@@ -1,0 +1,142 @@
+"""What the conformance suite asks of a publisher: a real identity server, or a small host, with the publisher in it.
+
+A module `subjects/NAME.py` has a function `subject(folder: Path) -> Subject`. The suite makes one for each module
+of cases, gives it a `folder` of its own, and asks it for nothing but what stands here. Everything is asynchronous; what
+blocks for longer than some milliseconds runs in a thread. `subject` or `start` raises `Missing` where the server cannot
+be had: the suite then leaves it out, or fails where NOTIFIER_TEST_PUBLISHERS is `required`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+__all__ = ["Away", "Missing", "Session", "Settings", "SignOutFailed", "Subject", "Traits"]
+
+
+class Missing(Exception):  # noqa: N818  a state of the machine; the text says what to do
+    """The server that this subject needs cannot be had here. The text says why, and the way out."""
+
+
+class SignOutFailed(Exception):  # noqa: N818  it says what happened
+    """The identity server answered a sign-out with anything but what the user should see."""
+
+
+class Away(Exception):  # noqa: N818  it says what happened
+    """Nobody answered: the server was killed before or while it was asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the publisher is set to. A subject writes them in its publisher's own spelling.
+
+    `url` has no password: `amqp://user@127.0.0.1:5672/`, `amqps://…`, or `http://127.0.0.1:8080`, notifier's API. The
+    password of the broker's user, or the API's token, is in `secret_file`. `environment` comes on top of the subject's
+    own. Times are in seconds.
+    """
+
+    url: str
+    secret_file: Path
+    outbox: Path
+    ca_file: Path | None = None
+    max_events: int = 100_000
+    max_bytes: int = 268_435_456
+    max_age: float = 30 * 86_400.0
+    sign_out_limit: float = 2.0
+    publish_limit: float = 10.0
+    drain_limit: float = 5.0
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One session of a user, as the identity server has it.
+
+    `key`: what `Subject.key_of` reads from its event. `expected`: members that its event has, word for word, `iss`
+    and `clients` among them; those of `clients` are compared without their order. `secret`: words that never stand in a
+    log: session ids, the user's name, cookies.
+    """
+
+    key: str
+    expected: Mapping[str, Any]
+    secret: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """What a publisher is like, where they differ.
+
+    `bulk`: `end_in_bulk` publishes on the bulk lane. `http`: it can publish to notifier's API. `looks_up`: it asks the
+    server whether the session of a `.pending` lives. `siblings`: several processes may share one outbox setting.
+    `cheap`: a start takes little more than a second, so that the short form may start it for every case.
+    `sign_ins`: how many sessions the short form may make for one case.
+    """
+
+    bulk: bool = False
+    http: bool = True
+    looks_up: bool = True
+    siblings: bool = True
+    cheap: bool = True
+    sign_ins: int = 100
+
+
+class Subject(Protocol):
+    """An identity server with the publisher in it: one process, started and ended by the suite."""
+
+    @property
+    def name(self) -> str:
+        """Such as `python`: its module's name."""
+        ...
+
+    @property
+    def traits(self) -> Traits:
+        """What it is like."""
+        ...
+
+    async def start(self, settings: Settings) -> None:
+        """Start the process, return once it takes sign-ins. After `stop` or `kill` its sessions are those of before."""
+        ...
+
+    async def stop(self) -> None:
+        """End it as an operator does, with SIGTERM. Nothing happens if it does not run."""
+        ...
+
+    async def kill(self) -> None:
+        """SIGKILL, and return once it is gone. Nothing happens if it does not run."""
+        ...
+
+    async def close(self) -> None:
+        """End it and whatever else was started for it (a database, …). Nothing is left behind."""
+        ...
+
+    async def sibling(self) -> "Subject":
+        """A second process beside it, not started: same outbox, same store of sessions. Only where traits say so."""
+        ...
+
+    async def sign_in(self, count: int = 1) -> list[Session]:
+        """New sessions, each with at least two clients that must be told."""
+        ...
+
+    async def sign_out(self, session: Session) -> float:
+        """End it as its user does. Seconds that the user waited. Raises SignOutFailed, or Away."""
+        ...
+
+    async def end_in_bulk(self, sessions: Sequence[Session]) -> None:
+        """End them in one go, as an administrator or an expiry job does. Only where traits say so."""
+        ...
+
+    async def lives(self, session: Session) -> bool:
+        """Whether the identity server still has the session."""
+        ...
+
+    def key_of(self, event: Mapping[str, Any]) -> str:
+        """The `key` of the session that the event is about."""
+        ...
+
+    def log(self) -> str:
+        """Everything that the process has written since the first start: its standard output, error and log files."""
+        ...
+
+    def memory(self) -> int:
+        """Bytes of memory that are in use, garbage collected first if it can be told to; else those resident."""
+        ...
