@@ -1,7 +1,8 @@
-"""The package notifier-oidc-provider as its users have it: in node_modules, beside oidc-provider and what the tests need.
+"""The package notifier-oidc-provider as its users have it: in node_modules, beside what the tests need.
 
-npm gets everything else once, as package-lock.json has it, into build/publishers. The package itself is copied there anew
-for each state of its files.
+
+npm gets everything else once, as package-lock.json has it, into build/publishers. The package itself is copied there
+anew for each state of its files.
 """
 
 import contextlib
