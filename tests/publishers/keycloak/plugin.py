@@ -1,0 +1,87 @@
+"""The plug-in for Keycloak: built by Maven once for each state of its sources, and kept.
+
+Maven comes by apt if need be. The first build on a machine gets some 60 MB from Maven Central; they are kept too.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.apt_programs import program
+
+SOURCES = Path(__file__).parents[3] / "publishers/keycloak"
+PLACES = (Path("/var/cache/notifier-tests"), Path.home() / ".cache/notifier-tests")
+SECONDS = 600
+
+
+def plugin_jar() -> Path:
+    """The jar for Keycloak's `providers/`, of the sources as they are."""
+    return _made("notifier-keycloak", ".jar", ["-DskipTests", "package"], "target/notifier-keycloak-*.jar")
+
+
+def unit_tests_report() -> str:
+    """What Maven says of the unit tests. An AssertionError if one fails."""
+    return _made("notifier-keycloak-tests", ".txt", ["test"], None).read_text()
+
+
+def _made(name: str, ending: str, goals: list[str], result: str | None) -> Path:
+    """Another state of the sources, another file."""
+    place = _place()
+    kept = place / f"{name}-{_digest()}{ending}"
+    with _alone(place / f"{name}.lock"):
+        if not kept.exists():
+            for older in place.glob(f"{name}-????????????{ending}"):
+                if older.stat().st_mtime < kept.parent.stat().st_mtime - 7 * 86400:
+                    older.unlink(missing_ok=True)
+            _make(kept, goals, result)
+    return kept
+
+
+def _make(kept: Path, goals: list[str], result: str | None) -> None:
+    """In a copy of the sources; moved to its place when whole."""
+    with tempfile.TemporaryDirectory(prefix="notifier-keycloak.", dir=kept.parent, ignore_cleanup_errors=True) as part:
+        copy = Path(part, "keycloak")
+        shutil.copytree(SOURCES, copy, ignore=shutil.ignore_patterns("target"))
+        maven = [program("mvn", "maven"), "-B", "-ntp", f"-Dmaven.repo.local={kept.parent / 'maven-keycloak'}"]
+        done = subprocess.run([*maven, *goals], cwd=copy, capture_output=True, text=True, timeout=SECONDS, check=False)
+        assert done.returncode == 0, f"mvn {' '.join(goals)} failed: {done.stdout[-6000:]}{done.stderr[-2000:]}"
+        whole = Path(part, "whole")
+        if result is None:
+            whole.write_text(done.stdout)
+        else:
+            [made] = copy.glob(result)
+            shutil.copy(made, whole)
+        whole.rename(kept)
+
+
+def _digest() -> str:
+    digest = hashlib.sha256()
+    for path in [SOURCES / "pom.xml", *sorted((SOURCES / "src").rglob("*"))]:
+        if path.is_file():
+            digest.update(f"{path.relative_to(SOURCES)}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _place() -> Path:
+    """The first folder that can be written."""
+    for place in PLACES:
+        with contextlib.suppress(OSError):
+            place.mkdir(parents=True, exist_ok=True)
+            if os.access(place, os.W_OK):
+                return place
+    raise AssertionError(f"neither {' nor '.join(map(str, PLACES))} can be written")
+
+
+@contextlib.contextmanager
+def _alone(lock_file: Path) -> Iterator[None]:
+    """One process at a time makes it; the others wait, and find it."""
+    with lock_file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
