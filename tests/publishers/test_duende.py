@@ -1,0 +1,294 @@
+"""What the package for Duende IdentityServer says of itself and of notifier, held against notifier.
+
+There is no .NET where these tests run: .github/workflows/publisher-duende.yaml compiles and runs it. Here its sources
+are read by their grammar, and its broker user is tried on a real RabbitMQ.
+"""
+
+import asyncio
+import json
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import aiormq
+import jsonschema
+import pytest
+
+from notifier.adapters.queues.rabbitmq.administration import declare_topology, delete_topology
+from notifier.adapters.queues.rabbitmq.settling import Settling
+from notifier.domain.client import Algorithm
+from notifier.domain.cloudevents import ID_BYTES
+from notifier.domain.event_document import event_schema, understand
+from notifier.domain.event_members import EntryDocument, EventBody
+from notifier.domain.message import Lane, Message
+from notifier.domain.plan import PART, Skipped, deliveries, needs_split, split
+from notifier.domain.registry import Registry
+from notifier.domain.session_ended import ClientEntry, SessionEnded
+from notifier.settings.service_settings import QueueSettings
+from tests.publishers.c_sharp import Property, constants, every, members, parsed, properties, text, texts
+from tests.rabbit_options import rabbit_options
+from tests.rabbitmq_node import RabbitmqNode
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "publishers/duende"
+COMMON = PACKAGE / "src/Notifier.Publisher"
+SHARED = PACKAGE / "src/Notifier.IdentityServer.Shared"
+README = (PACKAGE / "README.md").read_text()
+SOURCES = sorted(PACKAGE.rglob("*.cs"))
+PREFIX = QueueSettings.model_fields["prefix"].default
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the first table below this line of the README."""
+    lines = README[README.index(heading) :].splitlines()
+    first = next(nth for nth, line in enumerate(lines) if line.startswith("|"))
+    last = next(nth for nth, line in enumerate(lines) if nth > first and not line.startswith("|"))
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[first + 2 : last]]
+
+
+# ── the sources ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_file_is_c_sharp() -> None:
+    """By its grammar alone."""
+    assert len(SOURCES) > 80
+    assert [path for path in SOURCES if parsed(path).has_error] == []
+
+
+def test_the_version_is_the_services() -> None:
+    """They are released together."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    props = (PACKAGE / "Directory.Build.props").read_text()
+    assert re.findall(r"<Version>(.*?)</Version>", props) == [project["version"]]
+    assert re.findall(r"<PackageLicenseExpression>(.*?)</", props) == [project["license"]]
+
+
+def test_it_publishes_to_the_services_exchanges() -> None:
+    """By the names that notifier declares without settings, and to the API's path."""
+    defaults = {each.name: each.default for each in properties(COMMON / "NotifierOptions.cs", "NotifierOptions")}
+    assert (defaults["Exchange"], defaults["BulkExchange"]) == (f"{PREFIX}.{Lane.EVENTS}", f"{PREFIX}.{Lane.BULK}")
+    assert "session.ended" in texts(COMMON / "Publishing/AmqpLink.cs")
+    assert {"/v1/events", "/v1/events?lane=bulk"} <= {*texts(COMMON / "Publishing/HttpTransport.cs")}
+
+
+def test_its_limits_are_the_services() -> None:
+    """What would be refused or split there is refused or split here."""
+    assert int(constants(COMMON / "Publishing/AmqpTransport.cs")["LongestId"]) == ID_BYTES
+    assert int(constants(SHARED / "SessionEndedTeller.cs")["ClientsInAnEvent"]) == PART
+
+
+def test_it_offers_the_services_algorithms() -> None:
+    """Any other would be a mistake in each of its events."""
+    (listed,) = (
+        node
+        for node in every(parsed(COMMON / "NotifierOptionsValidator.cs"), "field_declaration")
+        if "Algorithms" in text(node)
+    )
+    assert sorted(re.findall(r'"(\w+)"', text(listed))) == sorted(Algorithm)
+
+
+def test_its_reasons_are_those_of_the_event() -> None:
+    """docs/event.md lists them."""
+    (line,) = (line for line in (ROOT / "docs/event.md").read_text().splitlines() if line.startswith("| `reason`"))
+    reasons = constants(COMMON / "Events/SessionEndedReasons.cs").values()
+    assert sorted(reasons) == sorted(re.findall(r"`(\w+_\w+|terminated)`", line.split("|", 3)[3].split("or a word")[0]))
+
+
+# ── what it writes ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def snake(name: str) -> str:
+    """As .NET's SnakeCaseLower has it."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def named(found: list[Property]) -> set[str]:
+    """The members in JSON."""
+    return {each.json or snake(each.name) for each in found}
+
+
+def test_it_writes_members_that_the_event_has() -> None:
+    """All of them, and no other: one that notifier does not know would be ignored without a word."""
+    events = COMMON / "Events"
+    told = [each for each in properties(events / "SessionEnded.cs", "SessionEnded") if each.name != "AllClients"]
+    assert named(told) == set(EventBody.__annotations__)
+    assert named(properties(events / "SessionEndedClient.cs", "SessionEndedClient")) == set(
+        EntryDocument.__annotations__
+    )
+
+
+def written() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The event and the client that its own tests expect, byte for byte."""
+    found = [
+        json.loads(each)
+        for each in texts(PACKAGE / "tests/Notifier.Publisher.Tests/SessionEndedTests.cs")
+        if each.startswith("{")
+    ]
+    event, client = found
+    return event, client
+
+
+def read(event: dict[str, Any]) -> SessionEnded:
+    """The event as a worker reads it, after the publisher's broker user was checked."""
+    jsonschema.validate(event, event_schema(), format_checker=jsonschema.FormatChecker())
+    body = json.dumps(event).encode()
+    message = Message(lane=Lane.EVENTS, body=body, tag=1, user_id="idp", message_id=event["id"])
+    found = understand(message, max_bytes=131_072, new_id=lambda: "made up", now=2e9)
+    assert found.wrong is None
+    return found.event
+
+
+def test_its_event_is_read_as_meant() -> None:
+    """Id, user, session, moment and reason; and the client with all that the server's own store says of it."""
+    event, client = written()
+    found = read({**event, "clients": [client]})
+    assert (found.id, found.id_given, found.publisher) == ("e1", True, "idp")
+    assert (found.iss, found.sub, found.sid) == ("https://id.example.com", "alice", "s1")
+    assert (found.ended_at, found.reason) == (1769860800.0, "user_logout")
+    (entry,) = found.clients
+    assert entry == ClientEntry(
+        client_id="shop",
+        backchannel_logout_uri="https://shop.example.com/logout",
+        backchannel_logout_session_required=True,
+        id_token_signed_response_alg=Algorithm.ES256,
+        sub="pairwise",
+        sid="own",
+    )
+
+
+def test_a_client_named_by_its_id_alone_is_left_to_the_registry() -> None:
+    """As where the server's client store does not answer: what is not known is looked for, and not taken for silent."""
+    event, _client = written()
+    (step,) = deliveries(read(event), Registry())
+    assert not isinstance(step, Skipped)
+    assert step.inline is None
+
+
+def test_a_client_that_is_said_to_have_no_address_is_skipped() -> None:
+    """In an application's own events: null is not the same as nothing."""
+    event, _client = written()
+    (step,) = deliveries(read({**event, "clients": [{"client_id": "spa", "backchannel_logout_uri": None}]}), Registry())
+    assert isinstance(step, Skipped)
+
+
+def test_all_clients_are_those_of_the_registry() -> None:
+    """The word that it writes where nobody knows the clients any more."""
+    event, _client = written()
+    (word,) = {each for each in texts(COMMON / "Events/SessionEndedClientsConverter.cs") if each == "*"}
+    found = read({**event, "clients": word})
+    assert needs_split(found)
+    assert [*split(found, Registry())] == []
+
+
+# ── its README ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def settings(of: str = "NotifierOptions", prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Each setting with its default, those of sections too."""
+    for each in properties(COMMON / "NotifierOptions.cs", of):
+        if each.default == "new()":
+            yield from settings(each.kind, f"{prefix}{each.name}:")
+        else:
+            yield prefix + each.name, "" if each.default in (None, "", "[]") else str(each.default)
+
+
+def test_the_table_of_settings_is_the_code() -> None:
+    """Each with its default. A word in place of a value says what happens without one."""
+    told: dict[str, str] = {}
+    for names, defaults, _meaning in rows("## Settings"):
+        values = [value.strip("`") for value in defaults.split(", ")]
+        keys = [name.strip("`") for name in names.split(", ")]
+        told |= dict(zip(keys, values * len(keys) if len(values) == 1 else values, strict=True))
+    words = {"required": "", "as the server is set": ""}
+    assert {name: words.get(value, value) for name, value in told.items()} == dict(settings())
+
+
+def test_the_table_of_metrics_is_the_code() -> None:
+    """Names, and the closed lists of their tags."""
+    found = {each for each in texts(COMMON / "Diagnostics/NotifierMetrics.cs") if each.startswith("notifier.")}
+    told = set()
+    tags = {}
+    for names, _meaning, values in rows("**Metrics**"):
+        for name in names.split(", "):
+            told.add(re.sub(r"^\.", "notifier.publisher.", name.strip("`")))
+        tags[names] = re.findall(r"`(\w+)`", values)[1:]
+    assert told == found
+    results = [each.lower() for each in members(COMMON / "Publishing/PublishOutcome.cs", "PublishResult")]
+    assert sorted(tags["`notifier.publisher.failures`"]) == sorted({*results} - {"confirmed", "refused"})
+    assert tags["`notifier.publisher.written`"] == ["disk", "memory"]
+
+
+def test_the_log_lines_are_in_the_code() -> None:
+    """Word for word, or whoever looks for one finds nothing."""
+    logged = " ".join(each for path in (PACKAGE / "src").rglob("*.cs") for each in texts(path))
+    logged = re.sub(r"\{\w+\}", "…", logged)
+    results = members(COMMON / "Publishing/PublishOutcome.cs", "PublishResult")
+    for lines, _what in rows("**Logs**"):
+        for line in re.findall(r"`([^`]+)`", lines):
+            if (reason := re.fullmatch(r"fails \((\w+)\)", line)) is not None:
+                assert reason[1] in results
+                continue
+            if line != "no exchange":  # RabbitMQ's own words
+                assert line in logged, line
+
+
+def test_what_it_links_to_is_there() -> None:
+    """In this repository."""
+    for target in re.findall(r"\]\(([^)#]+)", README):
+        assert (PACKAGE / target).exists(), target
+
+
+# ── its broker user ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def user(rabbitmq: RabbitmqNode | None) -> Iterator[str]:
+    """Whom the README has its reader make, on a broker with notifier's topology; the URL."""
+    if rabbitmq is None:
+        pytest.skip("the broker is not ours to make users on")
+    (line,) = re.findall(r"rabbitmqctl (set_permissions .*)", README)
+    options = rabbit_options(rabbitmq.url, PREFIX)
+    asyncio.run(declare_topology(options, Settling(seconds=0)))
+    rabbitmq.ctl("add_user", "idp", "secret")
+    rabbitmq.ctl(*shlex.split(line))
+    try:
+        yield rabbitmq.url.replace("guest:guest@", "idp:secret@")
+    finally:
+        rabbitmq.ctl("delete_user", "idp")
+        asyncio.run(delete_topology(options))
+
+
+async def test_the_user_of_the_readme_may_publish_and_nothing_else(user: str) -> None:
+    """To both exchanges, mandatory and in its own name; neither past them nor out of the queues."""
+    event = aio_pika.Message(b"{}", user_id="idp", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+
+    async def publish(exchange: str, routing_key: str = "session.ended") -> None:
+        async with await aio_pika.connect(user) as connection:
+            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+            there = channel.default_exchange if not exchange else await channel.get_exchange(exchange, ensure=False)
+            await there.publish(event, routing_key=routing_key, mandatory=True)
+
+    async def declare() -> None:
+        async with await aio_pika.connect(user) as connection:
+            await (await connection.channel()).declare_queue("notifier.mine")
+
+    async def take() -> None:
+        async with await aio_pika.connect(user) as connection:
+            queue = await (await connection.channel()).get_queue(f"{PREFIX}.events", ensure=False)
+            await queue.get(no_ack=True, fail=False)
+
+    await publish(f"{PREFIX}.events")
+    await publish(f"{PREFIX}.bulk")
+    for forbidden in (
+        publish("", f"{PREFIX}.events"),
+        publish("amq.topic"),
+        publish(f"{PREFIX}.outcomes"),
+        declare(),
+        take(),
+    ):
+        with pytest.raises(aiormq.exceptions.AMQPError, match="ACCESS_REFUSED"):
+            await asyncio.wait_for(forbidden, 10)
