@@ -3,17 +3,73 @@
     python -m pytest publishers/conformance --publisher python --form whole
 
 Without `--publisher` every one that can be had here is tried. `--form short` makes small numbers of everything, and is
-the default.
+the default. NOTIFIER_TEST_PUBLISHERS=required: one that cannot be had is a failure.
 """
 
+import importlib
+import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
-SUBJECTS = sorted(found.stem for found in (Path(__file__).parent / "subjects").glob("[a-z]*.py"))
+from publishers.conformance.broker import broker
+from publishers.conformance.subject import Missing
+from publishers.conformance.world import World
+from publishers.conformance.world import world as make_world
+from tests.rabbitmq_node import RabbitmqMissing, rabbitmq_node
+
+ROOT = Path(__file__).parent
+SUBJECTS = sorted(found.stem for found in (ROOT / "subjects").glob("[a-z]*.py"))
+PROGRAM = "program"  # the one of `wrong`, when it is right: tried where it is asked for, while cases are written
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The two choices."""
-    parser.addoption("--publisher", action="append", choices=SUBJECTS, help="try this one alone (again for more)")
+    parser.addoption(
+        "--publisher", action="append", choices=[*SUBJECTS, PROGRAM], help="try this one alone (again for more)"
+    )
     parser.addoption("--form", choices=["short", "whole"], default="short", help="small numbers, or those of a release")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the modules of publishers that were not asked for, or are not there yet."""
+    if collection_path.parent != ROOT or not collection_path.name.startswith("test_"):
+        return None
+    name = collection_path.stem.removeprefix("test_")
+    return None if name in (config.getoption("--publisher") or [*SUBJECTS, "wrong"]) else True
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def module_world(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[World]:
+    """One publisher and one broker for all the cases of a module."""
+    name = request.module.PUBLISHER
+    folder = tmp_path_factory.mktemp(name)
+    (folder / "subject").mkdir()
+    try:
+        where = "wrong.subject" if name == PROGRAM else f"subjects.{name}"
+        subject = importlib.import_module(f"publishers.conformance.{where}").subject(folder / "subject")
+        with rabbitmq_node() as node:
+            async with broker(node, folder) as rabbit, make_world(subject, rabbit, folder) as made:
+                made.whole = request.config.getoption("--form") == "whole"
+                await made.run()
+                yield made
+    except RabbitmqMissing as missing:
+        pytest.exit(str(missing), returncode=4)
+    except Missing as missing:
+        if os.environ.get("NOTIFIER_TEST_PUBLISHERS") == "required":
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def world(module_world: World, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    """The same, well again, whatever the case before did."""
+    if module_world.dear and request.node.get_closest_marker("starts"):
+        pytest.skip("a start of this publisher takes long: in the whole form")
+    await module_world.broker.come_back()
+    yield module_world
+    await module_world.broker.come_back()

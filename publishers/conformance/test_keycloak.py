@@ -1,0 +1,8 @@
+"""Keycloak with our plug-in."""
+
+import pytest
+
+from publishers.conformance.cases import *  # noqa: F403
+
+PUBLISHER = "keycloak"
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]

@@ -1,0 +1,224 @@
+"""One publisher at its broker, and what a case may do and see."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import random
+import subprocess
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from publishers.conformance.broker import Broker, Received
+from publishers.conformance.subject import Away, Session, Settings, Subject
+
+LIMIT = 2.0  # seconds that a sign-out may take at most
+MARGIN = 1.0  # for a machine that does much else
+PUBLISH_LIMIT = 2.0
+BLINK = 0.7  # seconds in which a publisher that forgets has forgotten
+DISK_MIB = 64
+EVERY = 0.05
+
+
+@dataclass(slots=True, kw_only=True)
+class World:
+    """See the module. `patience`: seconds until something that must come has not come. `whole`: the long form."""
+
+    subject: Subject
+    broker: Broker
+    settings: Settings
+    small_disk: bool
+    whole: bool = False
+    patience: float = 40.0
+    chance: random.Random = field(default_factory=lambda: random.Random(1))
+    all_sessions: list[Session] = field(default_factory=list)
+    others: list[Subject] = field(default_factory=list)
+    runs_with: Settings | None = None
+
+    @property
+    def dear(self) -> bool:
+        """Whether a start of the publisher takes so long that the short form makes few of them."""
+        return not self.whole and not self.subject.traits.cheap
+
+    def form(self, short: int, whole: int) -> int:
+        """How many of something."""
+        return whole if self.whole else short
+
+    def many(self, short: int, whole: int) -> int:
+        """How many sessions; in the short form no more than the subject can make in good time."""
+        return whole if self.whole else min(short, self.subject.traits.sign_ins)
+
+    # ── the publisher ──
+
+    async def run(self, **changes: Any) -> None:
+        """Have it run with the settings of this world, and these changes. It is not started again in vain."""
+        wanted = replace(self.settings, **changes)
+        if self.runs_with == wanted:
+            return
+        await self.subject.stop()
+        self.runs_with = None
+        await self.subject.start(wanted)
+        self.runs_with = wanted
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        self.runs_with = None
+        await self.subject.kill()
+
+    async def sign_in(self, count: int = 1) -> list[Session]:
+        """New sessions."""
+        made = await self.subject.sign_in(count)
+        self.all_sessions += made
+        return made
+
+    async def sign_out(self, sessions: Sequence[Session], together: int = 1) -> list[float]:
+        """One after the other, or some at a time; how long each took. Fails if one fails or waits too long."""
+        left = iter(sessions)
+
+        async def some() -> list[float]:
+            return [await self.subject.sign_out(session) for session in left]
+
+        took = list(itertools.chain.from_iterable(await asyncio.gather(*(some() for _ in range(together)))))
+        assert max(took, default=0) <= LIMIT + MARGIN, f"a sign-out took {max(took):.2f} s"
+        return took
+
+    async def sign_out_until_killed(self, sessions: Sequence[Session], done: list[Session]) -> None:
+        """Sign out one after the other; those that were answered go into `done`. Ends when nobody is there any more."""
+        for session in sessions:
+            try:
+                await self.subject.sign_out(session)
+            except Away:
+                return
+            done.append(session)
+
+    # ── what came ──
+
+    def of(self, session: Session) -> list[Received]:
+        """All that was said about this session, copies too."""
+        return [each for each in self.broker.received if self.subject.key_of(each.event) == session.key]
+
+    def told(self) -> set[str]:
+        """The keys of all sessions that were told."""
+        return {self.subject.key_of(each.event) for each in self.broker.received}
+
+    async def until(self, good: Callable[[], Any], failure: str) -> None:
+        """Wait for it."""
+        deadline = asyncio.get_running_loop().time() + self.patience
+        while not good():
+            assert asyncio.get_running_loop().time() < deadline, (
+                f"{failure}; its log ends: {self.subject.log()[-3000:]}"
+            )
+            await asyncio.sleep(EVERY)
+
+    async def until_told(self, sessions: Collection[Session], *, lane: str = "events") -> None:
+        """Wait until each was told, and see that each has one id and says what it must. No event waits any more."""
+        wanted = {session.key for session in sessions}
+        await self.until(lambda: wanted <= self.told(), "events are lost")
+        await self.until_nothing_waits()
+        for session in sessions:
+            found = self.of(session)
+            assert len({each.id for each in found}) == 1, "one ending, several ids"
+            assert found[0].lane == lane, "the wrong lane"
+            assert mistakes(session, found[0]) == []
+
+    def in_order(self, sessions: Sequence[Session]) -> bool:
+        """Whether they were told in this order, copies aside."""
+        keys = [session.key for session in sessions]
+        first = dict.fromkeys(self.subject.key_of(each.event) for each in self.broker.received)
+        return [key for key in first if key in set(keys)] == keys
+
+    # ── the outbox ──
+
+    def files(self, *endings: str) -> list[Path]:
+        """Those in the outbox with such an ending."""
+        return sorted(found for found in self.settings.outbox.rglob("*") if found.suffix in endings)
+
+    def waiting(self) -> int:
+        """Files of events that wait to be published."""
+        return len(self.files(".json", ".pending"))
+
+    async def until_nothing_waits(self) -> None:
+        """The outbox is empty."""
+        await self.until(lambda: not self.waiting(), "files stay in the outbox")
+
+    async def stays_waiting(self, count: int = 1) -> None:
+        """Nothing is taken out of the outbox for a while."""
+        loop = asyncio.get_running_loop()
+        await self.until(lambda: self.waiting() >= count, "the outbox forgot an event that nobody has confirmed")
+        deadline = loop.time() + BLINK
+        while loop.time() < deadline:
+            assert self.waiting() >= count, "the outbox forgot an event that nobody has confirmed"
+            await asyncio.sleep(EVERY)
+
+    def say(self, figures: str) -> None:
+        """What `pytest -s` and a failed run show."""
+        print(f"{self.subject.name}: {figures}")  # noqa: T201  figures for whoever asks
+
+    def log(self) -> str:
+        """Of every process of this world."""
+        return "".join(each.log() for each in (self.subject, *self.others))
+
+
+def mistakes(session: Session, received: Received) -> list[str]:
+    """How an event differs from what it must say."""
+    return [
+        f"{name}: {received.event.get(name)!r} is not {value!r}"
+        for name, value in session.expected.items()
+        if _unordered(received.event.get(name)) != _unordered(value)
+    ]
+
+
+def _unordered(value: Any) -> Any:
+    return sorted(json.dumps(each, sort_keys=True) for each in value) if isinstance(value, list | tuple) else value
+
+
+# ── a disk of its own ──
+
+
+@contextlib.contextmanager
+def disk(folder: Path) -> Iterator[bool]:
+    """A small file system at the folder, if we may; whether we may."""
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m,mode=700", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def filled(folder: Path) -> Iterator[None]:
+    """Fill that file system to the last byte."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
+@contextlib.asynccontextmanager
+async def world(subject: Subject, broker: Broker, folder: Path, **more: Any) -> AsyncIterator[World]:
+    """The publisher at the broker, not started yet."""
+    with disk(folder / "disk") as small_disk:
+        settings = Settings(
+            url=broker.url,
+            secret_file=broker.secret_file,
+            outbox=folder / "disk" / "outbox",
+            sign_out_limit=LIMIT,
+            publish_limit=PUBLISH_LIMIT,
+        )
+        made = World(subject=subject, broker=broker, settings=settings, small_disk=small_disk, **more)
+        try:
+            yield made
+        finally:
+            for each in (*made.others, subject):
+                await each.close()
