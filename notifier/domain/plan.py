@@ -213,6 +213,7 @@ def _delivery(event: SessionEnded, entry: ClientEntry, registry: Registry) -> De
         sid=sid,
         entry_sub=entry.sub is not None,
         inline=_inline(entry),
+        no_address=entry.no_address,
         ended_at=event.ended_at,
         not_after=event.not_after,
         reason=event.reason,

@@ -101,7 +101,7 @@ def before_attempt(
         text = f"{_story(delivery, now)}: not_after has passed, the session ran out at the client by itself"
         return Dead(reason=DeadReason.EXPIRED, text=text)
     if client is None:
-        return _unknown(delivery, issuer_known=issuer_known, grace=grace, now=now)
+        return Skip() if delivery.no_address else _unknown(delivery, issuer_known=issuer_known, grace=grace, now=now)
     if client.backchannel_logout_uri is None:
         return Skip()
     if now > _age_limit(delivery, client.retry, carries_sid=carries_sid, now=now):

@@ -93,6 +93,19 @@ def test_a_registered_client_without_uri_is_skipped() -> None:
     assert plan(inline, registry(inline_allowed=False)) == [Skipped(iss=A, client_id="silent", event_id="e-1")]
 
 
+def test_a_client_without_an_address_is_skipped_unless_it_is_registered() -> None:
+    """By the event's own word, also where no address of an event counts; the delivery keeps that word for later."""
+    none = ClientEntry(client_id="who", no_address=True)
+    for by in (registry(), registry(inline_allowed=False), Registry()):
+        assert plan(event(none), by) == [Skipped(iss=A, client_id="who", event_id="e-1")]
+        assert fates_of(event(none), by) == 1
+    known, bare = replace(none, client_id="c0"), "c0"
+    for by in (registry(), registry(inline_allowed=False)):
+        (step,), (other,) = planned(event(known), by), planned(event(bare), by)
+        assert (step.no_address, other.no_address) == (True, False)
+        assert step.id == other.id  # it is no other logout
+
+
 def test_an_unknown_client_gets_its_delivery() -> None:
     """It may become known while the delivery waits."""
     assert [step.client_id for step in planned(event("who"))] == ["who"]

@@ -64,6 +64,13 @@ def test_a_refusal_is_dead_at_once(reason: Reason) -> None:
     assert verdict.reason == DeadReason(reason.value)
 
 
+def test_a_client_that_has_no_address_is_never_unknown() -> None:
+    """The registry knew it when the event came, and has forgotten it: there is nobody to tell."""
+    silent = replace(DELIVERY, no_address=True)
+    assert ahead(silent) == ahead(silent, grace=0) == ahead(silent, issuer_known=False) == Skip()
+    assert known(silent) is None
+
+
 def test_a_400_after_an_ambiguous_attempt_does_not_count() -> None:
     """The first may have worked, and the client refuse the second for that (R3)."""
     unsure, _ = verdict_on(Failed(reason=Reason.TIMEOUT, ambiguous=True))
