@@ -1,0 +1,249 @@
+"""Publishes to RabbitMQ: persistent, mandatory, confirmed, with `user_id`. Declares nothing.
+
+The connection's socket is ours, so that a broker that has fallen silent is dropped at once. aiormq ends a wait on a
+lost connection in several ways, a cancellation among them: so each wait is a task, and its end is looked at.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from typing import Any
+
+import aiormq
+from aiormq.connection import TransportFactory
+from aiormq.exceptions import (
+    AMQPError,
+    ChannelAccessRefused,
+    ChannelClosed,
+    ChannelNotFoundEntity,
+    ConnectionClosed,
+    DeliveryError,
+    InvalidFrameError,
+    ProbableAuthenticationError,
+    PublishError,
+)
+from pamqp import commands
+from yarl import URL
+
+from notifier.publisher.address import Host, Server
+from notifier.publisher.publisher_settings import PublisherSettings, words
+from notifier.publisher.transport import Confirmed, Failure, NotTaken, OutgoingEvent, PublishOutcome
+
+ROUTING_KEY = "session.ended"
+HEARTBEAT = 10  # seconds
+GOODBYE = 1.0  # seconds that a polite close may take
+
+_Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class AmqpTransport:
+    """One connection and one channel, for one lane."""
+
+    def __init__(self, settings: PublisherSettings, server: Server, exchange: str, name: str) -> None:
+        self._settings = settings
+        self._server = server
+        self._exchange = exchange
+        self._name = name
+        self._limit = settings.publish_limit
+        self._next_host = 0
+        self._writer: asyncio.StreamWriter | None = None
+        self._connection: aiormq.Connection | None = None
+        self._channel: aiormq.Channel | None = None
+        self._background: set[asyncio.Task[Any]] = set()
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a channel to publish on."""
+        return self._channel is not None and not self._channel.is_closed
+
+    async def ready(self) -> NotTaken | None:
+        """Connect to the first host that takes us, if there is no connection."""
+        if self.connected:
+            return None
+        self._drop()
+        try:
+            secret, context = await asyncio.to_thread(self._files)
+        except (OSError, ValueError) as error:
+            named = getattr(error, "filename", None) or "secret_file, ca_file, certificate_file, key_file"
+            return NotTaken(why=Failure.FILES, text=f"{named}: {words(error)}")
+        hosts = self._server.hosts
+        failed: NotTaken | None = None
+        for turn in range(len(hosts)):
+            host = hosts[(self._next_host + turn) % len(hosts)]
+            failed = await self._connect(host, secret or "", context)
+            if failed is None:
+                self._next_host = (self._next_host + turn) % len(hosts)
+                return None
+            self._drop()
+        self._next_host = (self._next_host + 1) % len(hosts)
+        return failed
+
+    def _files(self) -> tuple[str | None, ssl.SSLContext | None]:
+        return self._settings.read_secret(), self._settings.tls_context() if self._server.tls else None
+
+    async def _connect(self, host: Host, secret: str, context: ssl.SSLContext | None) -> NotTaken | None:
+        task = asyncio.ensure_future(self._open(host, secret, context))
+        await self._within(task)
+        if not task.done():
+            return NotTaken(
+                why=Failure.TIMED_OUT, text=f"{host} did not answer within {self._limit:g} s: is it frozen?"
+            )
+        if task.cancelled():
+            return NotTaken(why=Failure.DISCONNECTED, text=f"{host} closed the connection")
+        error = task.exception()
+        return None if error is None else _why_not_connected(error, str(host), self._server)
+
+    async def _open(self, host: Host, secret: str, context: ssl.SSLContext | None) -> None:
+        server = self._server
+        reader, self._writer = await asyncio.open_connection(host.name, host.port, ssl=context)
+        url = URL.build(
+            scheme="amqps" if server.tls else "amqp", user=server.user, password=secret, host=host.name, port=host.port,
+            path="/" + server.vhost.replace("/", "%2F") if server.vhost != "/" else "/",
+            query={"heartbeat": str(HEARTBEAT)},
+        )  # fmt: skip
+        connection = aiormq.Connection(url, transport_factory=_Opened((reader, self._writer)))
+        await connection.connect({"connection_name": self._name})
+        self._connection = connection
+        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        assert isinstance(channel, aiormq.Channel)
+        self._channel = channel
+
+    async def publish(self, events: Sequence[OutgoingEvent]) -> list[PublishOutcome]:
+        """Publish them all, then wait for their confirms for as long as one comes within the limit."""
+        failed = await self.ready()
+        channel = self._channel
+        if failed is not None or channel is None:
+            return [failed or NotTaken(why=Failure.DISCONNECTED, text="the connection is gone")] * len(events)
+        tasks = [asyncio.ensure_future(self._send(channel, event)) for event in events]
+        try:
+            pending = set(tasks)
+            while pending:
+                done, pending = await asyncio.wait(pending, timeout=self._limit, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    break
+        finally:
+            late = {task for task in tasks if not task.done()}
+            if late:
+                self._drop()
+                for task in late:
+                    task.cancel()
+                await asyncio.wait(late, timeout=GOODBYE)
+        outcomes = [self._outcome(task, late=task in late) for task in tasks]
+        if channel.is_closed:
+            self._drop()
+        return outcomes
+
+    async def _send(self, channel: aiormq.Channel, event: OutgoingEvent) -> None:
+        properties = commands.Basic.Properties(
+            content_type="application/json", delivery_mode=2, message_id=event.id, user_id=self._server.user
+        )
+        await channel.basic_publish(
+            event.body,
+            exchange=self._exchange,
+            routing_key=ROUTING_KEY,
+            properties=properties,
+            mandatory=True,
+            wait=False,
+        )
+
+    def _outcome(self, task: "asyncio.Task[None]", *, late: bool) -> PublishOutcome:
+        if late:
+            text = f"no confirm within {self._limit:g} s: the broker is frozen, or blocks publishing (memory, disk)"
+            return NotTaken(why=Failure.TIMED_OUT, text=text)
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        return Confirmed() if error is None else _why_not_taken(error, self._exchange)
+
+    async def close(self) -> None:
+        """Say goodbye, for a second at most, and then drop the connection."""
+        connection = self._connection
+        if connection is not None and not connection.is_closed:
+            task = asyncio.ensure_future(connection.close())
+            await asyncio.wait({task}, timeout=GOODBYE)
+            self._look_after(task)
+        self._drop()
+        if self._background:
+            await asyncio.wait(self._background, timeout=GOODBYE)
+
+    def _drop(self) -> None:
+        """Drop the socket. What aiormq has to clear up goes on behind us."""
+        writer, connection = self._writer, self._connection
+        self._writer = self._connection = self._channel = None
+        if writer is not None:
+            writer.transport.abort()
+        if connection is not None and not connection.is_closed:
+            self._look_after(asyncio.ensure_future(connection.close(ConnectionError("dropped"))))
+
+    async def _within(self, task: "asyncio.Task[Any]") -> None:
+        """Let it run for the limit. A task that is late is cancelled and left behind."""
+        try:
+            await asyncio.wait({task}, timeout=self._limit)
+        finally:
+            if not task.done():
+                self._drop()
+                task.cancel()
+                self._look_after(task)
+
+    def _look_after(self, task: "asyncio.Task[Any]") -> None:
+        self._background.add(task)
+
+        def ended(done: "asyncio.Task[Any]") -> None:
+            self._background.discard(done)
+            done.cancelled() or done.exception()  # or asyncio complains
+
+        task.add_done_callback(ended)
+
+
+class _Opened(TransportFactory):
+    """Gives aiormq the socket that we opened, and may drop."""
+
+    def __init__(self, streams: _Streams) -> None:
+        self._streams = streams
+
+    async def create(self, url: URL, **kwargs: Any) -> _Streams:
+        """The one there is."""
+        del url, kwargs
+        return self._streams
+
+
+def _why_not_connected(error: BaseException, host: str, server: Server) -> NotTaken:
+    match error:
+        case ProbableAuthenticationError():
+            text = f"{host} refused the user {server.user!r} or its password: look at `url` and `secret_file`"
+            return NotTaken(why=Failure.DENIED, text=text)
+        case InvalidFrameError() if "OpenOk" in str(error):  # aiormq drops the broker's own words
+            text = f"{host} has no virtual host {server.vhost!r} that {server.user!r} may enter"
+            return NotTaken(why=Failure.DENIED, text=text)
+        case ConnectionClosed():
+            return NotTaken(why=Failure.DENIED, text=f"{host} refused the connection: {_said(error)}")
+        case ssl.SSLError():
+            text = f"{host}: no TLS connection: {words(error)}: look at `ca_file`, and at the name in the certificate"
+            return NotTaken(why=Failure.UNREACHABLE, text=text)
+        case _:
+            return NotTaken(why=Failure.UNREACHABLE, text=f"{host}: {_said(error)}")
+
+
+def _why_not_taken(error: BaseException, exchange: str) -> NotTaken:
+    match error:
+        case PublishError():
+            text = f"no queue is bound to {exchange}: run a notifier worker, or `notifier topology declare`"
+            return NotTaken(why=Failure.UNROUTABLE, text=text)
+        case DeliveryError():
+            text = f"a queue behind {exchange} refused it: look at its limits"
+            return NotTaken(why=Failure.REJECTED, text=text)
+        case ChannelNotFoundEntity():
+            text = f"there is no exchange {exchange}: run a notifier worker, or look at the virtual host and `exchange`"
+            return NotTaken(why=Failure.UNROUTABLE, text=text)
+        case ChannelAccessRefused():
+            text = f"the user may not write to {exchange}: give it the permission (docs/publishing.md, Who may publish)"
+            return NotTaken(why=Failure.DENIED, text=text)
+        case ChannelClosed():
+            return NotTaken(why=Failure.DENIED, text=f"the broker closed the channel: {_said(error)}")
+        case _:
+            return NotTaken(why=Failure.DISCONNECTED, text=f"connection lost before the confirm: {_said(error)}")
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, AMQPError):
+        said = " ".join(str(part) for part in error.args if part not in (None, "", 0))
+        return " ".join(said.split())[:300] or type(error).__name__
+    return "closed" if isinstance(error, asyncio.CancelledError) else words(error) or type(error).__name__

@@ -1,0 +1,185 @@
+"""The publisher for servers without `await`: one thread with an event loop of its own. Safe over a fork.
+
+It starts when it is first used, in the process that uses it. A forked child (gunicorn with `preload_app`) has none of
+its parent's threads: it starts its own at its first use, with an outbox folder of its own.
+"""
+
+import asyncio
+import atexit
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from notifier.publisher.ended import SessionEnded
+from notifier.publisher.endings import Alive, Ending
+from notifier.publisher.event_publisher import Publisher
+from notifier.publisher.publisher_metrics import PublisherState
+from notifier.publisher.publisher_settings import PublisherSettings, SettingsMistake
+
+T = TypeVar("T")
+GRACE = 1.0  # seconds beyond the limit of a sign-out that the loop may take to answer
+
+log = logging.getLogger("notifier.publisher")
+
+
+class BlockingPublisher:
+    """As `Publisher`, for threads. `alive` is called on threads of the publisher's."""
+
+    def __init__(self, settings: PublisherSettings, *, alive: Alive | None = None) -> None:
+        if mistakes := settings.mistakes():
+            raise SettingsMistake(mistakes)
+        self._settings = settings
+        self._alive = alive
+        self._starting = threading.Lock()
+        self._running: _Running | None = None
+        self._pid = os.getpid()
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def start(self) -> None:
+        """Start the thread of this process, if there is none. Its first use does so too."""
+        self._here()
+
+    def close(self) -> None:
+        """Publish for `drain_limit` seconds more, then end the thread. It also happens when the interpreter ends."""
+        with self._starting:
+            running, self._running = self._running, None
+            if running is not None and self._pid == os.getpid():
+                running.close()
+
+    def publish(self, ended: SessionEnded, *, bulk: bool = False) -> str:
+        """As `Publisher.publish`."""
+        running = self._here()
+        return running.wait(running.publisher.publish(ended, bulk=bulk), None)
+
+    def prepare(self, ended: SessionEnded, *, session: object = None, bulk: bool = False) -> "BlockingEnding":
+        """As `Publisher.prepare`. Never raises for us."""
+        try:
+            running = self._here()
+            limit = self._settings.sign_out_limit + GRACE
+            return BlockingEnding(
+                running, running.wait(running.publisher.prepare(ended, session=session, bulk=bulk), limit)
+            )
+        except Exception as error:  # noqa: BLE001  a sign-out goes on, whatever we meet
+            log.error("an ending is LOST (%s). Nobody hears of this sign-out", type(error).__name__)  # noqa: TRY400
+            return BlockingEnding(None, None)
+
+    @contextmanager
+    def ending(self, ended: SessionEnded, *, session: object = None, bulk: bool = False) -> Iterator["BlockingEnding"]:
+        """As `Publisher.ending`: around the deletion of a session."""
+        made = self.prepare(ended, session=session, bulk=bulk)
+        try:
+            yield made
+        except BaseException as error:
+            made.ask(doubt=not isinstance(error, Exception))
+            raise
+        made.settle()
+
+    @property
+    def state(self) -> PublisherState:
+        """What this process's publisher has done and what waits. All zero before its first use."""
+        running = self._running
+        if running is None or self._pid != os.getpid():
+            return PublisherState()
+        return running.wait(running.state(), GRACE)
+
+    def _here(self) -> "_Running":
+        """What runs in this process; starts it."""
+        if self._pid != os.getpid():  # forked: the lock may be held by a thread that is not here
+            self._pid, self._starting, self._running = os.getpid(), threading.Lock(), None
+        with self._starting:
+            if self._running is None:
+                self._running = _Running(Publisher(self._settings, alive=self._alive))
+            return self._running
+
+
+class BlockingEnding:
+    """As `Ending`, for threads. None of it waits or raises."""
+
+    def __init__(self, running: "_Running | None", ending: Ending | None) -> None:
+        self.id = None if ending is None else ending.id
+        self._running = running
+        self._ending = ending
+
+    def settle(self) -> None:
+        """The session has ended: publish."""
+        if self._running is not None and self._ending is not None:
+            self._running.call(self._ending.settle)
+
+    def withdraw(self) -> None:
+        """The session lives: forget the event."""
+        if self._running is not None and self._ending is not None:
+            self._running.call(self._ending.withdraw)
+
+    def ask(self, *, patience: float = 0.0, doubt: bool = True) -> None:
+        """Let the store decide, see `Ending.ask`."""
+        ending = self._ending
+        if self._running is not None and ending is not None:
+            self._running.call(lambda: ending.ask(patience=patience, doubt=doubt))
+
+
+class _Running:
+    """A thread, its loop and the publisher on it."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self.publisher = publisher
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="notifier-publisher", daemon=True)
+        self._thread.start()
+        self.wait(publisher.start(), None)
+        reference = weakref.ref(self)
+        self._at_exit = lambda: _close(reference)
+        atexit.register(self._at_exit)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def wait(self, what: Coroutine[Any, Any, T], limit: float | None) -> T:
+        """Its result. Raises what it does, or TimeoutError after the limit, while it goes on."""
+        future: Future[T] = asyncio.run_coroutine_threadsafe(what, self._loop)
+        return future.result(limit)
+
+    def call(self, what: Any) -> None:
+        """Have it called on the loop; nothing happens if that has ended: the file is there for the next process."""
+        try:
+            self._loop.call_soon_threadsafe(what)
+        except RuntimeError:
+            log.warning("an ending was settled after the publisher had been closed; the next start looks it up")
+
+    async def state(self) -> PublisherState:
+        """On the loop's thread."""
+        return self.publisher.state
+
+    def close(self) -> None:
+        """Drain, and end the thread."""
+        atexit.unregister(self._at_exit)
+        if not self._thread.is_alive():
+            return  # a forked child has it not
+        try:
+            self.wait(self.publisher.close(), None)
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+
+def _close(reference: "weakref.ref[_Running]") -> None:
+    running = reference()
+    if running is not None:
+        running.close()

@@ -1,0 +1,157 @@
+"""The end of a session in the making: its event is on disk, and is published once the session is gone.
+
+Where the store of sessions can be asked (`alive`), its word counts: for what a process left that died amid a sign-out,
+for a deletion that failed, and for a sign-out whose code cannot tell us when it is done. A store that does not answer
+is asked again. Where it cannot be asked, the event of a session whose end had begun is published.
+"""
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import TypeAlias
+
+from notifier.publisher.event_outbox import EventOutbox
+from notifier.publisher.seldom import Seldom
+from notifier.publisher.waiting_events import Stage, Waiting
+
+Alive: TypeAlias = Callable[[object], bool | Awaitable[bool]]
+"""Whether the session lives, by what `ending(…, session=…)` was given. May raise: it is asked again later."""
+
+AT_ONCE = 4  # questions at a time
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 60.0
+
+log = logging.getLogger("notifier.publisher")
+
+
+class Ending:
+    """One ending, whose event (or its parts) is kept. Settle it once: what comes later changes nothing."""
+
+    def __init__(self, endings: "Endings", events: Sequence[Waiting], session: object, ended_id: str | None) -> None:
+        self.id = ended_id
+        self._endings = endings
+        self._events = events
+        self._session = session
+
+    def settle(self) -> None:
+        """The session has ended: publish."""
+        self._endings.settle(self._events)
+
+    def withdraw(self) -> None:
+        """The session lives: forget the event."""
+        self._endings.withdraw(self._events)
+
+    def ask(self, *, patience: float = 0.0, doubt: bool = True) -> None:
+        """Let the store decide, in the background. A session that lives is asked after again for `patience` seconds.
+
+        `doubt`: whether to publish if the store cannot be asked.
+        """
+        self._endings.ask(self._events, self._session, patience=patience, doubt=doubt)
+
+
+class Endings:
+    """All that are in the making. Used from one event loop."""
+
+    def __init__(self, outbox: EventOutbox, alive: Alive | None) -> None:
+        self._outbox = outbox
+        self._alive = alive
+        self._asking: set[asyncio.Task[None]] = set()
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._seldom = Seldom(time.monotonic)
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether the store can be asked."""
+        return self._alive is not None
+
+    def settle(self, events: Sequence[Waiting]) -> None:
+        """Publish them."""
+        for event in events:
+            self._outbox.release(event)
+
+    def withdraw(self, events: Sequence[Waiting]) -> None:
+        """Forget those that are not published yet."""
+        self._outbox.gone(*(event for event in events if event.stage is Stage.PENDING))
+
+    def ask(self, events: Sequence[Waiting], session: object, *, patience: float, doubt: bool = True) -> None:
+        """Let the store decide."""
+        if self._alive is None or session is None:
+            self.settle(events) if doubt else self.withdraw(events)
+            return
+        self._start(self._decide(events, session, patience))
+
+    def look_up(self, left: Sequence[Waiting]) -> None:
+        """Decide about what a process left that died amid sign-outs."""
+        if self._alive is None:
+            self.settle(left)
+        elif left:
+            self._start(self._look_up(left))
+
+    async def _look_up(self, left: Sequence[Waiting]) -> None:
+        pause = FIRST_PAUSE
+        while left:
+            undecided: list[Waiting] = []
+            for at in range(0, len(left), AT_ONCE):
+                some = left[at : at + AT_ONCE]
+                await asyncio.gather(*(self._decide_left(event) for event in some))
+                undecided += [event for event in some if event.stage is Stage.PENDING]
+            left = undecided
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _decide_left(self, event: Waiting) -> None:
+        for _, stored in await self._outbox.contents([event]):
+            lives = False if stored.session is None else await self._lives(stored.session, event.id)
+            if lives is True:
+                log.info("event %s is dropped: its session lives", event.id)
+                self.withdraw([event])
+            elif lives is False:
+                self.settle([event])
+
+    async def _decide(self, events: Sequence[Waiting], session: object, patience: float) -> None:
+        give_up, pause = time.monotonic() + patience, FIRST_PAUSE
+        while any(event.stage is Stage.PENDING for event in events):
+            lives = await self._lives(session, events[0].id)
+            if lives is False:
+                self.settle(events)
+                return
+            if lives is True and time.monotonic() >= give_up:
+                log.info("event %s is dropped: its session lives", events[0].id)
+                self.withdraw(events)
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _lives(self, session: object, event_id: str) -> bool | None:
+        """What the store says, None if it says nothing."""
+        try:
+            async with self._places:
+                return await self._ask(session)
+        except Exception as error:  # noqa: BLE001  the store is the application's, and raises as it likes
+            if self._seldom.now("store"):
+                log.warning(
+                    "the store of sessions does not say whether the session of event %s lives (%s). It is asked again,"
+                    " and the event waits",
+                    event_id, type(error).__name__,
+                )  # fmt: skip
+            return None
+
+    async def _ask(self, session: object) -> bool:
+        assert self._alive is not None, "asked only then"
+        if inspect.iscoroutinefunction(self._alive):
+            return bool(await self._alive(session))
+        answer = await asyncio.to_thread(self._alive, session)
+        return bool(await answer) if inspect.isawaitable(answer) else bool(answer)
+
+    def _start(self, asking: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(asking)
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def close(self) -> None:
+        """Stop asking. What is undecided stays on disk, and is looked up by the next process."""
+        for task in self._asking:
+            task.cancel()
+        if self._asking:
+            await asyncio.wait(self._asking, timeout=1.0)

@@ -1,0 +1,214 @@
+"""Publishes events from an identity server that runs on asyncio."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+from notifier.domain.message import Lane
+from notifier.publisher import outbox_files
+from notifier.publisher.ended import Document, EventMistake, SessionEnded, documents
+from notifier.publisher.endings import Alive, Ending, Endings
+from notifier.publisher.event_outbox import EventOutbox
+from notifier.publisher.lane_sender import LaneSender
+from notifier.publisher.publisher_metrics import Counts, PublisherState
+from notifier.publisher.publisher_settings import PublisherSettings, SettingsMistake
+from notifier.publisher.transport import EventTransport
+from notifier.publisher.waiting_events import Stage, Waiting
+
+LOOK_EVERY = 30.0  # seconds between two looks at the disk, and at what dead processes have left
+POLL = 0.02  # seconds between two looks whether all is published, while it closes
+
+log = logging.getLogger("notifier.publisher")
+
+
+class Publisher:
+    """Keeps events on disk and publishes them. For one event loop and one process.
+
+    `alive`: says whether a session lives, by what `ending(…, session=…)` was given; a function, or a coroutine
+    function. Raises SettingsMistake, which lists all mistakes.
+    """
+
+    def __init__(self, settings: PublisherSettings, *, alive: Alive | None = None) -> None:
+        if mistakes := settings.mistakes():
+            raise SettingsMistake(mistakes)
+        self._settings = settings
+        self._counts = Counts()
+        self._outbox = EventOutbox(settings, self._counts)
+        self._endings = Endings(self._outbox, alive)
+        self._transports = {lane: _transport(settings, lane) for lane in outbox_files.LANES}
+        self._opening: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._under_way: set[asyncio.Task[object]] = set()
+        self._closed = False
+
+    # ── its life ──
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.close()
+
+    async def start(self) -> None:
+        """Open the outbox, take over what dead processes left, begin to publish. The broker may be away."""
+        if self._closed:
+            raise RuntimeError("the publisher is closed")
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._look())
+            for lane, transport in self._transports.items():
+                sender = LaneSender(self._outbox, lane, transport, self._counts, eager=lane is Lane.EVENTS)
+                self._tasks.append(asyncio.create_task(sender.run()))
+            self._tasks.append(asyncio.create_task(self._look_again()))
+        await asyncio.wait({self._opening}, timeout=self._settings.sign_out_limit)
+
+    async def close(self) -> None:
+        """Publish for `drain_limit` seconds more, then stop. What is not published stays on disk for the next start."""
+        if self._closed or self._opening is None:
+            self._closed = True
+            return
+        self._closed = True
+        give_up = time.monotonic() + self._settings.drain_limit
+        if self._under_way:
+            await asyncio.wait(set(self._under_way), timeout=self._settings.drain_limit)
+        while self._outbox.any_ready and time.monotonic() < give_up:  # noqa: ASYNC110  senders know nothing of it
+            await asyncio.sleep(POLL)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._outbox.close, self._settings.sign_out_limit)
+            stack.push_async_callback(self._endings.close)
+            for transport in self._transports.values():
+                stack.push_async_callback(transport.close)
+            for task in (self._opening, *self._tasks):
+                task.cancel()
+            await asyncio.wait({self._opening, *self._tasks}, timeout=self._settings.drain_limit)
+        log.info("stopped; %d events wait on disk for the next start", len(self._outbox) - self._outbox.in_memory)
+
+    async def _look(self) -> None:
+        self._endings.look_up(await self._outbox.open())
+
+    async def _look_again(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            try:
+                await self._look()
+                await self._outbox.persist()
+                self._outbox.drop_old()
+            except Exception:  # a fault of ours must not end the loop
+                log.exception("the publisher met a fault of its own and goes on; report it")
+
+    # ── what an identity server says ──
+
+    async def publish(self, ended: SessionEnded, *, bulk: bool = False) -> str:
+        """Tell of a session that has ended. The event is on disk when this returns. Returns its id.
+
+        In memory instead where the disk takes nothing within `sign_out_limit`. Never waits for the broker. Raises
+        EventMistake (a ValueError) for what is no event, RuntimeError if the publisher is closed.
+        """
+        lane = Lane.BULK if bulk else Lane.EVENTS
+        found = documents(ended, now=time.time())
+        await self.start()
+        kept = self._begin(self._keep(found, lane, None, Stage.READY), self._endings.settle)
+        await asyncio.shield(kept)
+        return found[0].id
+
+    async def prepare(self, ended: SessionEnded, *, session: object = None, bulk: bool = False) -> Ending:
+        """Write the event of a session that is about to end. It is published once the `Ending` is settled.
+
+        `session`: what `alive` is asked with, anything that JSON can write; it stands in the file. Never raises for us:
+        what is no event is logged and counted as lost.
+        """
+        try:
+            lane = Lane.BULK if bulk else Lane.EVENTS
+            found = documents(ended, now=time.time(), session=session, looked_up=self._endings.can_ask)
+            await self.start()
+            kept = self._begin(self._keep(found, lane, session, Stage.PENDING), None)
+            try:
+                events = await asyncio.shield(kept)
+            except asyncio.CancelledError:  # the deletion does not come
+                kept.add_done_callback(lambda done: self._endings.withdraw(done.result()))
+                raise
+            return Ending(self._endings, events, session, found[0].id)
+        except Exception as error:  # noqa: BLE001  a sign-out goes on, whatever we meet
+            why = f"it is no event: {error}" if isinstance(error, EventMistake) else type(error).__name__
+            self._outbox.lose(ended.id or "?", why)
+            return Ending(self._endings, [], session, None)
+
+    @asynccontextmanager
+    async def ending(self, ended: SessionEnded, *, session: object = None, bulk: bool = False) -> AsyncIterator[Ending]:
+        """Around the deletion of a session: the event is on disk before it, and published after it.
+
+        If the block raises, the event is withdrawn; where `alive` can be asked, it decides. Never raises for us.
+        """
+        made = await self.prepare(ended, session=session, bulk=bulk)
+        try:
+            yield made
+        except BaseException as error:
+            # A deletion that was cancelled may have happened: without a store to ask, it counts as happened.
+            made.ask(doubt=not isinstance(error, Exception))
+            raise
+        made.settle()
+
+    # ── how it is ──
+
+    @property
+    def state(self) -> PublisherState:
+        """What it has done and what waits."""
+        counts, oldest = self._counts, self._outbox.oldest
+        return PublisherState(
+            written=counts.on_disk,
+            written_in_memory=counts.in_memory,
+            published=counts.published,
+            lost=counts.lost,
+            refused=counts.refused,
+            expired=counts.expired,
+            failures={reason.value: count for reason, count in counts.failures.items()},
+            waiting=len(self._outbox),
+            waiting_in_memory=self._outbox.in_memory,
+            oldest_age=0.0 if oldest is None else max(0.0, time.time() - oldest),
+            connected=self._transports[Lane.EVENTS].connected,
+        )
+
+    async def _keep(self, found: list[Document], lane: Lane, session: object, stage: Stage) -> list[Waiting]:
+        limit = self._settings.sign_out_limit
+        contents = [(each.id, outbox_files.encode(lane, session, each.event)) for each in found]
+        kept = await asyncio.gather(
+            *(self._outbox.keep(event_id, lane, content, stage, limit) for event_id, content in contents)
+        )
+        return [event for event in kept if event is not None]
+
+    def _begin(
+        self, keeping: Coroutine[object, object, list[Waiting]], then: Callable[[list[Waiting]], None] | None
+    ) -> "asyncio.Task[list[Waiting]]":
+        """Keep the events even if whoever asked for it is cancelled."""
+
+        async def keep() -> list[Waiting]:
+            events = await keeping
+            if then is not None:
+                then(events)
+            return events
+
+        task = asyncio.create_task(keep())
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return task
+
+
+def _transport(settings: PublisherSettings, lane: Lane) -> EventTransport:
+    """The client libraries are imported here, so that importing the package is cheap."""
+    server = settings.server
+    if server.protocol == "http":
+        from notifier.publisher.http_transport import HttpTransport  # noqa: PLC0415
+
+        return HttpTransport(settings, server, lane)
+    from notifier.publisher.amqp_transport import AmqpTransport  # noqa: PLC0415
+
+    exchange = settings.bulk_exchange if lane is Lane.BULK else settings.exchange
+    return AmqpTransport(settings, server, exchange, f"notifier.publisher {lane.value}")

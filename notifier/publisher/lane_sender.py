@@ -1,0 +1,134 @@
+"""Publishes what waits in one lane, oldest first, for ever: a lane that cannot be published holds up no other."""
+
+import asyncio
+import json
+import logging
+import random
+import time
+from collections.abc import Iterator
+
+from notifier.domain.message import Lane
+from notifier.domain.redaction import redact_secret
+from notifier.publisher.event_outbox import EventOutbox
+from notifier.publisher.outbox_files import REFUSED, Stored
+from notifier.publisher.publisher_metrics import Counts
+from notifier.publisher.seldom import Seldom
+from notifier.publisher.transport import (
+    Confirmed,
+    EventTransport,
+    NeverTaken,
+    NotTaken,
+    OutgoingEvent,
+    PublishOutcome,
+)
+from notifier.publisher.waiting_events import Waiting
+
+AT_ONCE = 100
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
+
+log = logging.getLogger("notifier.publisher")
+
+
+class LaneSender:
+    """The loop of one lane. `eager`: it connects before there is anything to publish."""
+
+    def __init__(
+        self, outbox: EventOutbox, lane: Lane, transport: EventTransport, counts: Counts, *, eager: bool
+    ) -> None:
+        self._outbox = outbox
+        self._lane = lane
+        self._transport = transport
+        self._counts = counts
+        self._eager = eager
+        self._seldom = Seldom(time.monotonic)
+        self._failing = False
+        self._pause = FIRST_PAUSE
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while self._eager and (failed := await self._transport.ready()) is not None:
+            self._note(failed)
+            await self._rest(failed)
+        while True:
+            try:
+                await self._round()
+            except Exception as error:  # around one round: a fault of ours must not end the loop
+                if self._seldom.now(type(error).__name__):
+                    log.exception("the publisher met a fault of its own and goes on; report it")
+                await asyncio.sleep(LONGEST_PAUSE)
+
+    async def _round(self) -> None:
+        taken = await self._outbox.take(self._lane, AT_ONCE)
+        try:
+            read = list(_without_repetitions(await self._outbox.contents(taken)))
+            outgoing = [OutgoingEvent(id=stored.id, body=_body(stored)) for _, stored in read]
+            outcomes = await self._transport.publish(outgoing) if outgoing else []
+            failed = self._settle(read, outcomes)
+        finally:
+            self._outbox.give_back(taken)  # those that are gone stay away
+        if failed is not None:
+            self._note(failed)
+            await self._rest(failed)
+        elif outcomes:
+            self._works()
+
+    def _settle(self, read: list[tuple[Waiting, Stored]], outcomes: list[PublishOutcome]) -> NotTaken | None:
+        """Do what follows from each outcome. Returns the last failure."""
+        failed: NotTaken | None = None
+        confirmed: list[Waiting] = []
+        for (event, stored), outcome in zip(read, outcomes, strict=True):
+            match outcome:
+                case Confirmed():
+                    confirmed.append(event)
+                case NeverTaken(text=text):
+                    self._outbox.set_aside(event, REFUSED, _without_names(text, stored))
+                case NotTaken():
+                    failed = outcome
+        self._outbox.gone(*confirmed)
+        self._counts.published += len(confirmed)
+        return failed
+
+    def _note(self, failed: NotTaken) -> None:
+        self._failing = True
+        self._counts.failures[failed.why] += 1
+        if self._seldom.now(failed.why):
+            log.warning(
+                "publishing fails (lane %s, %s): %s. %d events wait; it is tried again, at most 10 s apart",
+                self._lane.value, failed.why.value, failed.text, len(self._outbox),
+            )  # fmt: skip
+
+    def _works(self) -> None:
+        if self._failing:
+            log.info("publishing works again (lane %s)", self._lane.value)
+            self._failing = False
+        self._pause = FIRST_PAUSE
+
+    async def _rest(self, failed: NotTaken) -> None:
+        spread = random.uniform(0.8, 1.0)  # noqa: S311  processes should not come back together; no secret
+        await asyncio.sleep(max(self._pause * spread, failed.after))
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+
+def _body(stored: Stored) -> bytes:
+    return json.dumps(stored.event, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _without_repetitions(read: list[tuple[Waiting, Stored]]) -> Iterator[tuple[Waiting, Stored]]:
+    """Up to the first id that has been there: the broker's returns could not tell the two apart."""
+    ids: set[str] = set()
+    for event, stored in read:
+        if stored.id in ids:
+            return
+        ids.add(stored.id)
+        yield event, stored
+
+
+def _without_names(text: str, stored: Stored) -> str:
+    """What a server said of an event, without the user and the session."""
+    clients = stored.event.get("clients")
+    entries = [each for each in clients if isinstance(each, dict)] if isinstance(clients, list) else []
+    for document in (stored.event, *entries[:100]):
+        for name in ("sub", "sid"):
+            if isinstance(value := document.get(name), str):
+                text = redact_secret(text, value, f"<{name}>")
+    return text

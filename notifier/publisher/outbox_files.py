@@ -1,0 +1,153 @@
+"""The files of the outbox: one an event, durable before its name says that it is whole.
+
+    0000001763811000123456789-7f3a91c2-events.part      being written
+    …                                         .pending  whole; its session is about to end
+    …                                         .json     its session has ended: to be published
+    …                                         .refused, .expired   set aside; nobody reads them again
+
+Names sort by time. All of this blocks: it runs on threads.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from notifier.domain.message import Lane
+from notifier.publisher.ended import EventMistake, check
+
+PART, PENDING, READY, REFUSED, EXPIRED = ".part", ".pending", ".json", ".refused", ".expired"
+LARGEST = 1024 * 1024  # bytes; ours have an event of 128 KiB and what the look-up of a session needs
+LANES = (Lane.EVENTS, Lane.BULK)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What a file holds. `session` is what the look-up of the session needs, None if it cannot be looked up."""
+
+    id: str
+    lane: Lane
+    session: object
+    event: dict[str, object]
+
+
+def encode(lane: Lane, session: object, event: dict[str, object]) -> bytes:
+    """The content of a file. Raises TypeError or ValueError if `session` cannot be written as JSON."""
+    document = {"lane": lane.value, "session": session, "event": event}
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def decode(content: bytes, *, now: float) -> Stored:
+    """What a file holds. Raises EventMistake if it is no event."""
+    try:
+        document = json.loads(content)
+        event = document["event"]
+        lane = Lane(document["lane"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise EventMistake([f"is no file of the outbox: {type(error).__name__}"]) from None
+    if lane not in LANES or not isinstance(event, dict):
+        raise EventMistake(["is no file of the outbox: lane or event"])
+    return Stored(id=check(event, now=now), lane=lane, session=document.get("session"), event=event)
+
+
+def write(folder: Path, name: str, content: bytes, suffix: str) -> Path:
+    """Write a file that is durable but for its name, which the caller makes durable by `sync`. Raises OSError."""
+    part, whole = folder / f"{name}{PART}", folder / f"{name}{suffix}"
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            written = 0
+            while written < len(content):
+                written += os.write(descriptor, content[written:])
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        part.rename(whole)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+    return whole
+
+
+def sync(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read(path: Path) -> bytes:
+    """What the file holds, cut above what any of ours has. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(LARGEST + 1)
+
+
+def read_either(path: Path) -> bytes:
+    """Read a file that is being renamed from `.pending`. Raises OSError."""
+    for each in (path, path.with_suffix(PENDING)):
+        with contextlib.suppress(FileNotFoundError):
+            return read(each)
+    return read(path)  # renamed in between
+
+
+def rename(path: Path, suffix: str) -> Path:
+    """Give the file this ending. Raises OSError."""
+    return path.rename(path.with_suffix(suffix))
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Delete files. One that is gone is no error. Raises the last OSError, after all were tried."""
+    failure: OSError | None = None
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            failure = error
+    if failure is not None:
+        raise failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """A file that an earlier process, or an earlier time of this one, left."""
+
+    path: Path
+    size: int
+    at: float
+    lane: Lane
+
+    @property
+    def pending(self) -> bool:
+        """Whether it is yet to be found out if its session has ended."""
+        return self.path.suffix == PENDING
+
+
+def left_in(folder: Path) -> list[Left]:
+    """The whole files there, oldest first. Raises OSError."""
+    found = []
+    for path in folder.iterdir():
+        if path.suffix in (PENDING, READY):
+            with contextlib.suppress(FileNotFoundError):
+                found.append(Left(path=path, size=path.stat().st_size, at=moment_of(path), lane=lane_of(path)))
+    return sorted(found, key=lambda left: left.path.name)
+
+
+def name_of(stamp: int, token: str, lane: Lane) -> str:
+    """The name of a file without its ending. `stamp`: nanoseconds since the epoch. `token`: this process's own."""
+    return f"{stamp:025d}-{token}-{lane.value}"
+
+
+def lane_of(path: Path) -> Lane:
+    """By its name. What the file itself says counts, once it is read."""
+    return Lane.BULK if path.stem.endswith(f"-{Lane.BULK.value}") else Lane.EVENTS
+
+
+def moment_of(path: Path) -> float:
+    """When it was written: by its name, else by the disk. Raises OSError."""
+    digits = path.name.partition("-")[0]
+    return int(digits) / 1e9 if digits.isdigit() and len(digits) == 25 else path.stat().st_mtime

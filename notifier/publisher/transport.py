@@ -1,0 +1,72 @@
+"""The way to the broker or the API, as a lane uses it: events in, one outcome for each out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, TypeAlias
+
+
+class Failure(StrEnum):
+    """Why an event was not taken and is tried again. It is the metric's label too."""
+
+    UNREACHABLE = "unreachable"
+    DENIED = "denied"
+    TIMED_OUT = "timed_out"
+    UNROUTABLE = "unroutable"
+    REJECTED = "rejected"
+    DISCONNECTED = "disconnected"
+    FILES = "files"
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """It is durable there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotTaken:
+    """Not now. `after`: seconds that the other side asked us to wait. `status`: of an HTTP answer, else 0."""
+
+    why: Failure
+    text: str
+    after: float = 0.0
+    status: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeverTaken:
+    """This event will never be taken."""
+
+    text: str
+
+
+PublishOutcome: TypeAlias = Confirmed | NotTaken | NeverTaken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutgoingEvent:
+    """What is published: the event as JSON."""
+
+    id: str
+    body: bytes
+
+
+class EventTransport(Protocol):
+    """Publishes the events of one lane. Nothing is raised but a cancellation."""
+
+    async def ready(self) -> NotTaken | None:
+        """Connect, if need be. Says why it could not."""
+        ...
+
+    async def publish(self, events: Sequence[OutgoingEvent]) -> list[PublishOutcome]:
+        """Publish them in this order. One outcome for each."""
+        ...
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        ...
+
+    async def close(self) -> None:
+        """End the connection, within a second."""
+        ...

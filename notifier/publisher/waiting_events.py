@@ -1,0 +1,125 @@
+"""The events that wait, each in the order of its time, and what may be kept of them. No disk, no threads."""
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from pathlib import Path
+
+from notifier.domain.message import Lane
+from notifier.publisher.outbox_files import LANES
+
+MOST_IN_MEMORY = 10_000
+
+
+class Stage(Enum):
+    """How far an event is."""
+
+    PENDING = auto()  # its session is about to end
+    READY = auto()  # to be published
+    GONE = auto()  # published, dropped or set aside
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Waiting:
+    """One event that waits. Its content is in `content` until it is in the file `path`.
+
+    `name`: of its file, without the ending. `at`: epoch seconds. `left`: an earlier process left it.
+    """
+
+    id: str
+    name: str
+    lane: Lane
+    at: float
+    size: int
+    stage: Stage
+    content: bytes | None = None
+    path: Path | None = None
+    writing: bool = False
+    left: bool = False
+
+    def __lt__(self, other: "Waiting") -> bool:
+        """By age."""
+        return self.name < other.name
+
+
+@dataclass(slots=True)
+class WaitingEvents:
+    """All that wait. `taken` from a lane's row, an event comes back (`give_back`) or is `gone`."""
+
+    most: int
+    most_bytes: int
+    by_name: dict[str, Waiting] = field(default_factory=dict)
+    bytes: int = 0
+    in_memory: int = 0
+    _rows: dict[Lane, list[Waiting]] = field(default_factory=lambda: {lane: [] for lane in LANES})
+
+    def __len__(self) -> int:
+        """How many wait, the pending among them."""
+        return len(self.by_name)
+
+    def room_on_disk(self, size: int) -> bool:
+        """Whether the limits let another file be written."""
+        on_disk = len(self.by_name) - self.in_memory
+        return on_disk < self.most and self.bytes + size <= self.most_bytes
+
+    @property
+    def room_in_memory(self) -> bool:
+        """Whether an event can be kept at all: each is in memory until it is on disk."""
+        return self.in_memory < MOST_IN_MEMORY
+
+    def add(self, event: Waiting) -> None:
+        """Count it, and let it be taken if it is ready."""
+        self.by_name[event.name] = event
+        if event.path is None:
+            self.in_memory += 1
+        else:
+            self.bytes += event.size
+        if event.stage is Stage.READY:
+            heapq.heappush(self._rows[event.lane], event)
+
+    def written(self, event: Waiting, path: Path) -> None:
+        """It is in this file now."""
+        event.path, event.content = path, None
+        if event.stage is not Stage.GONE:
+            self.in_memory -= 1
+            self.bytes += event.size
+
+    def make_ready(self, event: Waiting) -> None:
+        """Let it be taken."""
+        event.stage = Stage.READY
+        heapq.heappush(self._rows[event.lane], event)
+
+    def take(self, lane: Lane, most: int) -> list[Waiting]:
+        """The oldest of the lane."""
+        row, found = self._rows[lane], list[Waiting]()
+        while row and len(found) < most:
+            event = heapq.heappop(row)
+            if event.stage is Stage.READY:
+                found.append(event)
+        return found
+
+    def give_back(self, events: Iterable[Waiting]) -> None:
+        """Those that are still to be published."""
+        for event in events:
+            if event.stage is Stage.READY:
+                heapq.heappush(self._rows[event.lane], event)
+
+    def gone(self, event: Waiting) -> None:
+        """It does not wait any more. Its file is the caller's."""
+        if event.stage is Stage.GONE:
+            return
+        event.stage = Stage.GONE
+        del self.by_name[event.name]
+        if event.path is None:
+            self.in_memory -= 1
+        else:
+            self.bytes -= event.size
+
+    def oldest(self) -> float | None:
+        """Since when the oldest waits."""
+        return min((event.at for event in self.by_name.values()), default=None)
+
+    def homeless(self) -> list[Waiting]:
+        """Those that are in memory alone, oldest first."""
+        return sorted(event for event in self.by_name.values() if event.path is None and not event.writing)
