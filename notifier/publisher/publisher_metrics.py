@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from notifier.publisher.transport import Failure
@@ -45,7 +44,7 @@ class PublisherState:
     lost: int = 0
     refused: int = 0
     expired: int = 0
-    failures: Mapping[str, int] = MappingProxyType({})
+    failures: Mapping[str, int] = field(default_factory=dict)
     waiting: int = 0
     waiting_in_memory: int = 0
     oldest_age: float = 0.0
