@@ -26,8 +26,8 @@ from pamqp import commands
 from yarl import URL
 
 from notifier.publisher.address import Host, Server
+from notifier.publisher.event_transport import Confirmed, Failure, NotTaken, OutgoingEvent, PublishOutcome
 from notifier.publisher.publisher_settings import PublisherSettings, words
-from notifier.publisher.transport import Confirmed, Failure, NotTaken, OutgoingEvent, PublishOutcome
 
 ROUTING_KEY = "session.ended"
 HEARTBEAT = 10  # seconds

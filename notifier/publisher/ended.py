@@ -55,12 +55,12 @@ class Client:
     sid: str | None = None
     no_address: bool = False
 
-    def document(self) -> dict[str, object]:
+    def document(self) -> dict[str, object] | str:
         """As it stands in the event."""
         document = {name: value for name in _MEMBERS if (value := getattr(self, name)) is not None}
         if self.no_address and self.backchannel_logout_uri is None:
             document["backchannel_logout_uri"] = None
-        return document
+        return document if len(document) > 1 else self.client_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +83,14 @@ class SessionEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Document:
-    """An event as it is written and published."""
+class EventPart:
+    """An event as it is written and published: the whole, or a part of a large one."""
 
     id: str
     event: dict[str, object]
 
 
-def documents(ended: SessionEnded, *, now: float, session: object = None, looked_up: bool = False) -> list[Document]:
+def documents(ended: SessionEnded, *, now: float, session: object = None, looked_up: bool = False) -> list[EventPart]:
     """The event, or the parts of a large one. Raises EventMistake.
 
     Without an `id` of its own an ending of a `session` has one that two processes derive alike, so that a double click
@@ -116,7 +116,8 @@ def documents(ended: SessionEnded, *, now: float, session: object = None, looked
     parts = [clients] if isinstance(clients, str) else list(_parts(clients, len(_json({"id": event_id, **members}))))
     ids = [event_id] if len(parts) == 1 else [_part_id(event_id, number) for number in range(1, len(parts) + 1)]
     found = [
-        Document(id=each, event={"id": each, **members, "clients": part}) for each, part in zip(ids, parts, strict=True)
+        EventPart(id=each, event={"id": each, **members, "clients": part})
+        for each, part in zip(ids, parts, strict=True)
     ]
     for each in found:
         check(each.event, now=now)

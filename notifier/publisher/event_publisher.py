@@ -10,13 +10,13 @@ from typing import Self
 
 from notifier.domain.message import Lane
 from notifier.publisher import outbox_files
-from notifier.publisher.ended import Document, EventMistake, SessionEnded, documents
+from notifier.publisher.ended import EventMistake, EventPart, SessionEnded, documents
 from notifier.publisher.endings import Alive, Ending, Endings
 from notifier.publisher.event_outbox import EventOutbox
+from notifier.publisher.event_transport import EventTransport
 from notifier.publisher.lane_sender import LaneSender
 from notifier.publisher.publisher_metrics import Counts, PublisherState
 from notifier.publisher.publisher_settings import PublisherSettings, SettingsMistake
-from notifier.publisher.transport import EventTransport
 from notifier.publisher.waiting_events import Stage, Waiting
 
 LOOK_EVERY = 30.0  # seconds between two looks at the disk, and at what dead processes have left
@@ -176,7 +176,7 @@ class Publisher:
             connected=self._transports[Lane.EVENTS].connected,
         )
 
-    async def _keep(self, found: list[Document], lane: Lane, session: object, stage: Stage) -> list[Waiting]:
+    async def _keep(self, found: list[EventPart], lane: Lane, session: object, stage: Stage) -> list[Waiting]:
         limit = self._settings.sign_out_limit
         contents = [(each.id, outbox_files.encode(lane, session, each.event)) for each in found]
         kept = await asyncio.gather(
@@ -205,9 +205,9 @@ def _transport(settings: PublisherSettings, lane: Lane) -> EventTransport:
     """The client libraries are imported here, so that importing the package is cheap."""
     server = settings.server
     if server.protocol == "http":
-        from notifier.publisher.http_transport import HttpTransport  # noqa: PLC0415
+        from notifier.publisher.api_transport import ApiTransport  # noqa: PLC0415
 
-        return HttpTransport(settings, server, lane)
+        return ApiTransport(settings, server, lane)
     from notifier.publisher.amqp_transport import AmqpTransport  # noqa: PLC0415
 
     exchange = settings.bulk_exchange if lane is Lane.BULK else settings.exchange

@@ -10,10 +10,7 @@ from collections.abc import Iterator
 from notifier.domain.message import Lane
 from notifier.domain.redaction import redact_secret
 from notifier.publisher.event_outbox import EventOutbox
-from notifier.publisher.outbox_files import REFUSED, Stored
-from notifier.publisher.publisher_metrics import Counts
-from notifier.publisher.seldom import Seldom
-from notifier.publisher.transport import (
+from notifier.publisher.event_transport import (
     Confirmed,
     EventTransport,
     NeverTaken,
@@ -21,6 +18,9 @@ from notifier.publisher.transport import (
     OutgoingEvent,
     PublishOutcome,
 )
+from notifier.publisher.outbox_files import REFUSED, Stored
+from notifier.publisher.publisher_metrics import Counts
+from notifier.publisher.seldom import Seldom
 from notifier.publisher.waiting_events import Waiting
 
 AT_ONCE = 100

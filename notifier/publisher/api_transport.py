@@ -9,14 +9,14 @@ import aiohttp
 
 from notifier.domain.message import Lane
 from notifier.publisher.address import Server
+from notifier.publisher.event_transport import Confirmed, Failure, NeverTaken, NotTaken, OutgoingEvent, PublishOutcome
 from notifier.publisher.publisher_settings import PublisherSettings, words
-from notifier.publisher.transport import Confirmed, Failure, NeverTaken, NotTaken, OutgoingEvent, PublishOutcome
 
 LONGEST_WAIT = 60.0  # seconds of a Retry-After that are kept
 SHOWN = 500  # bytes of an answer that are read
 
 
-class HttpTransport:
+class ApiTransport:
     """One session of HTTP, for one lane."""
 
     def __init__(self, settings: PublisherSettings, server: Server, lane: Lane) -> None:
