@@ -1,6 +1,5 @@
 """The package notifier-oidc-provider as its users have it: in node_modules, beside what the tests need.
 
-
 npm gets everything else once, as package-lock.json has it, into build/publishers. The package itself is copied there
 anew for each state of its files.
 """
@@ -69,6 +68,8 @@ def _installed() -> Path:
             command += ["--no-audit", "--no-fund"]
             done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
             assert done.returncode == 0, f"{' '.join(command)} failed: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+            for name in LOCKS:  # else Node would take the folder for the package itself
+                (folder / name).unlink()
     return kept
 
 

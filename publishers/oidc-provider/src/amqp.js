@@ -1,0 +1,176 @@
+/**
+ * Publishes to RabbitMQ by a connection of its own: persistent, `mandatory`, with confirms, in the name of its user.
+ *
+ * A connection on which nothing is confirmed for the publish limit is destroyed. `close()` would wait for a frozen broker.
+ */
+import { readFile } from 'node:fs/promises'
+import amqp from 'amqplib'
+import { Failure, within } from './failure.js'
+import { readSecret } from './secret.js'
+
+/** @typedef {import('./settings.js').Settings} Settings */
+/** @typedef {{id: string, body: Buffer}} Outgoing */
+
+const HEARTBEAT = 10
+const CONNECT = 5_000
+
+export class AmqpTransport {
+  /** @param {Settings} settings @param {string} exchange */
+  constructor (settings, exchange) {
+    this.settings = settings
+    this.exchange = exchange
+    this.next = 0
+    /** @type {Link | undefined} */
+    this.link = undefined
+  }
+
+  /**
+   * Publish in order; `confirmed` is told of each that is durable. Throws a Failure if any is not.
+   * @param {Outgoing[]} events @param {(event: Outgoing) => void} confirmed
+   */
+  async publish (events, confirmed) {
+    if (this.link?.failure) this.drop() // it has ended while nothing was published
+    this.link ??= await this.#connect()
+    try {
+      await this.link.publish(events, confirmed)
+    } catch (error) {
+      this.drop()
+      throw error
+    }
+  }
+
+  drop () {
+    this.link?.drop()
+    this.link = undefined
+  }
+
+  async #connect () {
+    const { address, limits, tls } = this.settings
+    const { host, port } = /** @type {{host: string, port: number}} */ (address.hosts[this.next % address.hosts.length])
+    const limit = Math.min(CONNECT, limits.publish)
+    const password = address.password ?? await readSecret(this.settings)
+    try {
+      const [ca, cert, key] = await Promise.all([tls.caFile, tls.certificateFile, tls.keyFile].map((path) => path && readFile(path)))
+      const connection = await within(amqp.connect(
+        { protocol: address.scheme, hostname: host, port, username: address.user, password: password ?? '', vhost: encodeURIComponent(address.vhost), heartbeat: HEARTBEAT },
+        { timeout: limit, noDelay: true, clientProperties: { connection_name: 'notifier-oidc-provider' }, ...(ca && { ca }), ...(cert && { cert, key }) }
+      ), limit + 1_000, 'the broker does not answer')
+      const link = new Link(connection, address.user, this.exchange, limits.publish)
+      try {
+        await link.open(limit)
+      } catch (error) {
+        link.drop()
+        throw error
+      }
+      return link
+    } catch (error) {
+      this.next += 1
+      throw failureOf(/** @type {Error} */ (error))
+    }
+  }
+}
+
+class Link {
+  /** @param {import('amqplib').ChannelModel} connection @param {string} user @param {string} exchange @param {number} limit */
+  constructor (connection, user, exchange, limit) {
+    this.connection = connection
+    this.user = user
+    this.exchange = exchange
+    this.limit = limit
+    this.blocked = false
+    /** @type {Failure | undefined} */
+    this.failure = undefined
+    /** @type {Set<string>} */
+    this.returned = new Set()
+    /** @type {import('amqplib').ConfirmChannel | undefined} */
+    this.channel = undefined
+    connection.on('error', (error) => this.#failed(error)) // without a listener the process would end
+    connection.on('close', () => this.#failed(new Error('the connection was closed')))
+    connection.on('blocked', () => { this.blocked = true })
+    connection.on('unblocked', () => { this.blocked = false })
+    letGo(connection)
+  }
+
+  /** @param {number} limit */
+  async open (limit) {
+    const channel = await within(this.connection.createConfirmChannel(), limit, 'the broker does not answer')
+    channel.on('error', (error) => this.#failed(error))
+    channel.on('close', () => this.#failed(new Error('the channel was closed')))
+    channel.on('return', ({ properties }) => this.returned.add(properties.messageId)) // comes before the confirm
+    this.channel = channel
+  }
+
+  /** @param {Outgoing[]} events @param {(event: Outgoing) => void} confirmed */
+  async publish (events, confirmed) {
+    if (this.failure) throw this.failure
+    /** @type {NodeJS.Timeout | undefined} */
+    let timer
+    /** @type {Promise<never>} */
+    const silent = new Promise((_resolve, reject) => {
+      timer = setTimeout(() => reject(new Failure('timed_out', this.blocked
+        ? 'the broker blocks publishers: an alarm of its memory or its disk'
+        : `the broker has confirmed nothing for ${this.limit} ms: it is frozen, or the network is`)), this.limit).unref()
+    })
+    try {
+      const all = Promise.all(events.map((event) => this.#publishOne(event).then((failure) => {
+        timer?.refresh()
+        if (!failure) confirmed(event)
+        return failure
+      })))
+      const failure = (await Promise.race([all, silent])).find((each) => each !== undefined)
+      if (failure) throw this.failure ?? failure
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  /** @param {Outgoing} event @returns {Promise<Failure | undefined>} */
+  #publishOne ({ id, body }) {
+    return new Promise((resolve) => {
+      try {
+        this.channel?.publish(this.exchange, 'session.ended', body, {
+          persistent: true, mandatory: true, messageId: id, userId: this.user, contentType: 'application/json'
+        }, (error) => {
+          if (this.returned.delete(id)) resolve(new Failure('unroutable', `no queue is bound to the exchange ${this.exchange}: start notifier once, or \`notifier topology declare\``))
+          else if (error) resolve(this.failure ?? new Failure('rejected', 'the broker refuses the event: a limit of the queue'))
+          else resolve(undefined)
+        })
+      } catch (error) {
+        resolve(this.failure ?? failureOf(/** @type {Error} */ (error)))
+      }
+    })
+  }
+
+  /** @param {Error} error */
+  #failed (error) {
+    this.failure ??= failureOf(error, this.exchange)
+  }
+
+  /** Destroy the socket; with an error, so that amqplib stops its heartbeats. */
+  drop () {
+    const { stream } = /** @type {any} */ (this.connection.connection)
+    stream?.destroy(new Error('dropped'))
+  }
+}
+
+/** Let the process end though the connection is open: what waits is in files. @param {import('amqplib').ChannelModel} connection */
+function letGo (connection) {
+  const { stream, heartbeater } = /** @type {any} */ (connection.connection)
+  stream?.unref?.()
+  heartbeater?.sendTimer?.unref?.()
+  heartbeater?.recvTimer?.unref?.()
+}
+
+/** @param {Error & {code?: unknown}} error */
+function failureOf (error, exchange = '') {
+  if (error instanceof Failure) return error
+  const said = /\b(\d{3}) \(([A-Z-]+)\)/.exec(error.message)
+  const code = Number(said?.[1] ?? error.code)
+  if (code === 404) return new Failure('unroutable', `there is no exchange ${exchange} in this virtual host: start notifier once, or \`notifier topology declare\``)
+  if (code === 403) return new Failure('denied', 'the broker refuses the user: its password, or its permission to write to the exchange')
+  if (code === 530) return new Failure('denied', 'the broker refuses the user this virtual host')
+  if (said) return new Failure('rejected', `the broker says ${said[0]}`)
+  if (typeof error.code === 'string') return new Failure('unreachable', `the broker cannot be reached: ${error.code}`)
+  if (/TIMEDOUT/.test(error.message)) return new Failure('timed_out', 'the broker does not answer')
+  return new Failure('disconnected', `the connection has ended: ${error.message}`)
+}

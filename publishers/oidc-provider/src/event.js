@@ -1,0 +1,102 @@
+/**
+ * Makes the event of an ended session: its id, and an entry for each client as the provider itself knows it.
+ *
+ * A client gets the `sid` only if its ID token had one: a `sid` that it never saw finds no session there. A pairwise client
+ * gets the `sub` of its own ID tokens. A session's `jti` is the value of its cookie, and goes nowhere.
+ */
+import { createHash, randomUUID } from 'node:crypto'
+
+/** @typedef {{uid: string, accountId: string, sids: Record<string, string | undefined>, reason: string}} Ending */
+/** @typedef {Record<string, unknown> & {id: string}} SessionEnded */
+
+const ALGORITHMS = new Set(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA'])
+const CLIENTS = 100
+const BYTES = 100_000 // notifier takes 128 KiB
+
+export class Events {
+  /** @param {any} provider @param {boolean} metadata @param {import('./log.js').Logger} log */
+  constructor (provider, metadata, log) {
+    this.provider = provider
+    this.metadata = metadata
+    this.log = log
+  }
+
+  /** One event, or several of up to 100 clients. @param {Ending} ending @returns {Promise<SessionEnded[]>} */
+  async of (ending) {
+    const at = new Date().toISOString()
+    const entries = (await Promise.all(Object.entries(ending.sids).map(([id, sid]) => this.#entry(id, sid, ending.accountId))))
+    const told = entries.filter(({ nameless }) => !nameless).map(({ entry }) => entry)
+    const events = parts(told).map((clients) => this.#event(ending, clients, at, { sub: ending.accountId }))
+    for (const { entry, nameless } of entries) { // never another client's `sub`
+      if (nameless && entry.sid) events.push(this.#event(ending, [entry], at, { sid: entry.sid }))
+      else if (nameless) this.log.tell({ level: 'error', event: 'client_not_told', message: 'the pairwise sub of a client cannot be computed, and it takes no sid: nobody can tell it', client_id: entry.client_id })
+    }
+    return events
+  }
+
+  /** @param {Ending} ending @param {Entry[]} clients @param {string} at @param {object} whose @returns {SessionEnded} */
+  #event ({ uid, sids, reason }, clients, at, whose) {
+    const pairs = clients.map(({ client_id: id }) => `${id} ${sids[id] ?? randomUUID()}`).sort()
+    const id = createHash('sha256').update([uid, ...pairs].join('\n')).digest('base64url') // the same ending has the same id
+    return { id, iss: this.provider.issuer, ...whose, clients, ended_at: at, reason }
+  }
+
+  /** @typedef {{client_id: string, sid?: string} & Record<string, unknown>} Entry */
+  /** @param {string} clientId @param {string | undefined} sid @param {string} accountId @returns {Promise<{entry: Entry, nameless?: boolean}>} */
+  async #entry (clientId, sid, accountId) {
+    /** @type {any} */
+    let client
+    try {
+      client = await this.provider.Client.find(clientId)
+    } catch {
+      this.log.again('client_not_read', { level: 'error', event: 'client_not_read', message: 'a client cannot be read from its store: the event names it by its id alone, and notifier needs it in a registry', client_id: clientId })
+      return { entry: { client_id: clientId } }
+    }
+    const uri = client?.backchannelLogoutUri
+    /** @type {Entry} */
+    const entry = { client_id: clientId, ...(uri && client.backchannelLogoutSessionRequired && { sid }) }
+    if (this.metadata) Object.assign(entry, this.#metadata(client, uri))
+    if (client?.subjectType !== 'pairwise') return { entry }
+    try {
+      const claims = new this.provider.Claims({ sub: accountId }, { client, ctx: undefined }) // as the library's own logout tokens
+      claims.mask({ sub: null })
+      return { entry: { ...entry, sub: (await claims.result()).sub } }
+    } catch {
+      this.log.again('no_sub', { level: 'error', event: 'pairwise_sub_failed', message: 'pairwiseIdentifier throws: the client is told by its sid alone', client_id: clientId })
+      return { entry, nameless: true }
+    }
+  }
+
+  /** @param {any} client @param {string | undefined} uri */
+  #metadata (client, uri) {
+    if (!uri) return { backchannel_logout_uri: null } // skipped there, and never unknown
+    const alg = client.idTokenSignedResponseAlg
+    if (!ALGORITHMS.has(alg)) {
+      this.log.again(`alg ${client.clientId}`, { level: 'warn', event: 'algorithm_not_told', message: `a client wants ${alg}, which notifier never signs with: it gets RS256, or what notifier's registry says`, client_id: client.clientId }, 86_400_000)
+    }
+    return {
+      backchannel_logout_uri: uri,
+      backchannel_logout_session_required: Boolean(client.backchannelLogoutSessionRequired),
+      ...(ALGORITHMS.has(alg) && { id_token_signed_response_alg: alg })
+    }
+  }
+}
+
+/** Lists short enough for one event each. @param {Entry[]} entries @returns {Entry[][]} */
+function parts (entries) {
+  /** @type {Entry[][]} */
+  const lists = []
+  let bytes = Infinity
+  for (const entry of entries) {
+    const size = Buffer.byteLength(JSON.stringify(entry)) + 1
+    const last = lists.at(-1)
+    if (!last || last.length === CLIENTS || bytes + size > BYTES) {
+      lists.push([entry])
+      bytes = size
+    } else {
+      last.push(entry)
+      bytes += size
+    }
+  }
+  return lists
+}

@@ -1,0 +1,154 @@
+/**
+ * Stands where oidc-provider ends sessions.
+ *
+ * `Session.prototype.destroy` sees every ending of a whole session, with all its clients: our event is on the disk before the
+ * session is deleted. `Client.prototype.backchannelLogout`, the library's POST, is replaced, and tells where one client alone
+ * is signed out. Nothing of ours is thrown into a request, or holds it up for longer than the limit.
+ */
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { within } from './failure.js'
+
+/** @typedef {import('./outbox.js').Entry} Entry */
+/** @typedef {import('./event.js').Ending} Ending */
+
+/** Each client's session id. @param {Record<string, {sid?: string}> | undefined} authorizations @returns {Record<string, string>} */
+export function sidsOf (authorizations) {
+  /** @type {Record<string, string>} */
+  const sids = {}
+  for (const [id, { sid }] of Object.entries(authorizations ?? {})) if (sid) sids[id] = sid
+  return sids
+}
+
+export class Hooks {
+  /**
+   * @param {any} provider @param {import('./event.js').Events} events @param {import('./outbox.js').Outbox} outbox
+   * @param {import('./settlement.js').Settlement} settlement @param {number} limit @param {import('./log.js').Logger} log
+   */
+  constructor (provider, events, outbox, settlement, limit, log) {
+    this.provider = provider
+    this.events = events
+    this.outbox = outbox
+    this.settlement = settlement
+    this.limit = limit
+    this.log = log
+    this.requests = new AsyncLocalStorage() // 8.x has no Provider.ctx
+    /** @type {AsyncLocalStorage<boolean>} */
+    this.bulk = new AsyncLocalStorage()
+    this.seen = new WeakSet()
+  }
+
+  /** @param {import('./keys.js').ShownKeys} keys */
+  install (keys) {
+    const { provider } = this
+    provider.use((/** @type {any} */ ctx, /** @type {() => Promise<any>} */ next) => {
+      this.seen.add(ctx)
+      return this.requests.run(ctx, async () => {
+        await next()
+        this.#answered(ctx, keys)
+      })
+    })
+    provider.on('end_session.success', (/** @type {any} */ ctx) => {
+      if (this.seen.has(ctx)) return
+      this.log.again('order', { level: 'error', event: 'called_too_late', message: 'publishLogouts() was called after callback() or listen(): clients may be told twice, and notifier\'s keys are not in the JWK Set. Call it right after `new Provider`' })
+    })
+    this.#replaceDestroy(provider.Session.prototype)
+    this.#replacePost(provider.Client.prototype)
+  }
+
+  /** @param {any} prototype */
+  #replaceDestroy (prototype) {
+    const hooks = this
+    const { destroy } = prototype
+    prototype.destroy = async function (/** @type {unknown[]} */ ...values) {
+      const writing = hooks.#ending(this)
+      if (writing) await hooks.#wait(writing)
+      let result
+      try {
+        result = await destroy.apply(this, values)
+      } catch (error) { // it may live, or be gone all the same: look
+        writing?.then((entries) => {
+          for (const entry of entries) entry.ending = undefined
+          return hooks.settlement.look()
+        })
+        throw error
+      }
+      writing?.then((entries) => Promise.all(entries.map((entry) => hooks.outbox.release(entry))))
+      return result
+    }
+  }
+
+  /** @param {any} prototype */
+  #replacePost (prototype) {
+    const hooks = this
+    prototype.backchannelLogout = async function (/** @type {string} */ accountId, /** @type {string | undefined} */ sid) {
+      const ctx = hooks.#request()
+      const asked = ctx?.oidc?.route === 'end_session_confirm'
+      if (asked && ctx.oidc.params?.logout) return // the whole session: `destroy` follows
+      const uid = asked ? ctx.oidc.session?.uid ?? '' : ''
+      await hooks.#wait(hooks.#write({ uid, accountId, sids: { [this.clientId]: sid }, reason: asked ? 'user_logout' : 'terminated' }, false))
+    }
+  }
+
+  /** The event of a session that is about to end, or undefined if there is nobody to tell. @param {any} session */
+  #ending (session) {
+    const { uid, accountId } = session
+    const sids = sidsOf(session.authorizations)
+    if (!accountId || !Object.keys(sids).length) return undefined
+    const reason = this.#request()?.oidc?.route === 'end_session_confirm' ? 'user_logout' : 'terminated'
+    return this.#write({ uid, accountId, sids, reason }, true)
+  }
+
+  /** Write the events of an ending; never rejects. @param {Ending} ending @param {boolean} pending @returns {Promise<Entry[]>} */
+  async #write (ending, pending) {
+    try {
+      const lane = this.bulk.getStore() ? 'bulk' : 'events'
+      const events = await this.events.of(ending)
+      return await Promise.all(events.map(async (event) => {
+        const entry = await this.outbox.add(lane, pending ? { uid: ending.uid } : undefined, event)
+        if (pending) entry.ending = performance.now()
+        return entry
+      }))
+    } catch (error) {
+      this.log.again('building', { level: 'error', event: 'event_lost', message: `LOST: the event of a sign-out cannot be made: ${/** @type {Error} */ (error).message}` }, 1_000)
+      this.outbox.counts.lost += 1
+      return []
+    }
+  }
+
+  /** @param {Promise<unknown>} writing */
+  async #wait (writing) {
+    try {
+      await within(writing, this.limit, 'late')
+    } catch {
+      this.log.again('late', { level: 'error', event: 'sign_out_not_held_up', message: `an event was not written within ${this.limit} ms: the sign-out went on, the event is written later. Look at the outbox's disk and the store of clients` })
+    }
+  }
+
+  /** The request of which we are a part, as Koa's context. @returns {any} */
+  #request () {
+    return this.requests.getStore() ?? this.provider.constructor.ctx
+  }
+
+  /** @param {any} ctx @param {import('./keys.js').ShownKeys} keys */
+  #answered (ctx, keys) {
+    try {
+      const route = ctx.oidc?.route
+      if (route === 'jwks' && Array.isArray(ctx.body?.keys)) ctx.body = { ...ctx.body, keys: keys.beside(ctx.body.keys) }
+      if (route === 'discovery' && ctx.body && !ctx.body.backchannel_logout_supported) {
+        this.log.again('feature', { level: 'error', event: 'backchannel_logout_off', message: 'features.backchannelLogout.enabled is off: no ID token has a sid, and the clients\' URIs are not known. Switch it on' })
+      }
+    } catch (error) {
+      this.log.again('answer', { level: 'error', event: 'keys_not_shown', message: `notifier's keys could not be added to the JWK Set: ${/** @type {Error} */ (error).message}` })
+    }
+  }
+}
+
+/** Whether clients keep their `backchannel_logout_uri`; undefined if it cannot be told. @param {any} provider */
+export function keepsUris (provider) {
+  try {
+    const client = new provider.Client.Schema({ client_id: 'notifier', redirect_uris: ['https://client.example.com/cb'], client_secret: 'x'.repeat(64), backchannel_logout_uri: 'https://client.example.com/' })
+    return client.backchannel_logout_uri !== undefined
+  } catch {
+    return undefined
+  }
+}

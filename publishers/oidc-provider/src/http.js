@@ -1,0 +1,124 @@
+/**
+ * Publishes to notifier's API, one event at a time: 202 alone says that it is durable.
+ *
+ * By node:https, since fetch takes no authorities of one's own without a further package.
+ */
+import { readFile } from 'node:fs/promises'
+import http from 'node:http'
+import https from 'node:https'
+import { Failure } from './failure.js'
+import { readSecret } from './secret.js'
+
+/** @typedef {import('./settings.js').Settings} Settings */
+/** @typedef {{id: string, body: Buffer}} Outgoing */
+
+const LONGEST_WAIT = 60_000
+
+/** The API will never take this event. */
+export class Unacceptable extends Error {
+  /** @param {Outgoing} event @param {number} status */
+  constructor (event, status) {
+    super(`the API answered ${status}`)
+    this.event = event
+  }
+}
+
+export class HttpTransport {
+  /** @param {Settings} settings @param {'events' | 'bulk'} lane */
+  constructor (settings, lane) {
+    const { address: { scheme, hosts: [host], path }, limits } = settings
+    this.settings = settings
+    this.limit = limits.publish
+    this.where = { hostname: host?.host, port: host?.port, path: `${path}/v1/events${lane === 'bulk' ? '?lane=bulk' : ''}`, method: 'POST' }
+    this.secure = scheme === 'https'
+    /** @type {http.Agent | undefined} */
+    this.agent = undefined
+    this.token = ''
+  }
+
+  /**
+   * Publish in order; `confirmed` is told of each that is durable. Throws a Failure, or Unacceptable for one event.
+   * @param {Outgoing[]} events @param {(event: Outgoing) => void} confirmed
+   */
+  async publish (events, confirmed) {
+    try {
+      const agent = this.agent ??= await this.#connect()
+      for (const event of events) {
+        await this.#post(agent, event)
+        confirmed(event)
+      }
+    } catch (error) {
+      if (!(error instanceof Unacceptable)) this.drop()
+      throw error
+    }
+  }
+
+  drop () {
+    this.agent?.destroy()
+    this.agent = undefined
+  }
+
+  async #connect () {
+    this.token = await readSecret(this.settings) ?? ''
+    if (!this.secure) return new http.Agent({ keepAlive: true, maxSockets: 1 })
+    const { caFile, certificateFile, keyFile } = this.settings.tls
+    try {
+      const [ca, cert, key] = await Promise.all([caFile, certificateFile, keyFile].map((path) => path && readFile(path)))
+      return new https.Agent({ keepAlive: true, maxSockets: 1, ...(ca && { ca }), ...(cert && { cert, key }) })
+    } catch (error) {
+      throw new Failure('unreachable', `a file of tls cannot be read: ${/** @type {NodeJS.ErrnoException} */ (error).code}`)
+    }
+  }
+
+  /** @param {http.Agent} agent @param {Outgoing} event @returns {Promise<void>} */
+  async #post (agent, event) {
+    const { status, after } = await this.#ask(agent, event.body).catch((error) => {
+      if (error.stale) return this.#ask(agent, event.body)
+      throw error
+    })
+    if (status === 202) return
+    if (status === 400 || status === 413) throw new Unacceptable(event, status)
+    if (status === 401 || status === 403) throw new Failure('denied', `the API answered ${status}: its token, in secret or secretFile, must have the scope publish`, after)
+    if (status === 429 || status === 503) throw new Failure('rejected', `the API answered ${status}: it is busy, or its queue is away`, after)
+    throw new Failure('rejected', `the API answered ${status}, and 202 alone says that the event is durable: is url notifier's API?`, after)
+  }
+
+  /** @param {http.Agent} agent @param {Buffer} body @returns {Promise<{status: number, after: number | undefined}>} */
+  #ask (agent, body) {
+    const headers = { 'Content-Type': 'application/json', 'Content-Length': body.length, ...(this.token && { Authorization: `Bearer ${this.token}` }) }
+    return new Promise((resolve, reject) => {
+      const request = (this.secure ? https : http).request({ ...this.where, headers, agent })
+      const late = setTimeout(() => request.destroy(new Failure('timed_out', `the API has not answered within ${this.limit} ms`)), this.limit).unref()
+      request.on('socket', (socket) => socket.unref()) // what waits is in files: the process may end
+      request.on('error', (error) => {
+        const failure = failureOf(error) // `stale`: the API ended a connection that was idle, as it may
+        reject(Object.assign(failure, { stale: request.reusedSocket && failure.reason === 'disconnected' }))
+      })
+      request.on('close', () => {
+        clearTimeout(late)
+        reject(new Failure('disconnected', 'the API ended the connection'))
+      })
+      request.on('response', (response) => {
+        const answer = { status: response.statusCode ?? 0, after: waitOf(response.headers['retry-after']) }
+        response.on('error', (error) => reject(failureOf(error)))
+        response.on('end', () => resolve(answer)) // the socket is free for the next
+        response.resume()
+      })
+      request.end(body)
+    })
+  }
+}
+
+/** Milliseconds of `Retry-After`, a number of seconds or a date. @param {string | undefined} text */
+function waitOf (text) {
+  if (text === undefined) return undefined
+  const wait = /^\d+$/.test(text) ? Number(text) * 1_000 : Date.parse(text) - Date.now()
+  return Number.isNaN(wait) ? undefined : Math.min(Math.max(wait, 0), LONGEST_WAIT)
+}
+
+/** @param {Error & {code?: unknown}} error */
+function failureOf (error) {
+  if (error instanceof Failure) return error
+  if (error.code === 'ECONNRESET' || error.code === 'EPIPE') return new Failure('disconnected', 'the API ended the connection')
+  return new Failure('unreachable', `the API cannot be reached: ${error.code ?? error.message}`)
+}

@@ -1,0 +1,140 @@
+/** Has node-oidc-provider publish ended sessions to notifier: what is wired to what, and what the caller gets. */
+import { AmqpTransport } from './amqp.js'
+import { Events } from './event.js'
+import { Expiry } from './expiry.js'
+import { REASONS, within } from './failure.js'
+import { Hooks, keepsUris, sidsOf } from './hooks.js'
+import { HttpTransport } from './http.js'
+import { ShownKeys } from './keys.js'
+import { LanePublisher } from './lane.js'
+import { Logger } from './log.js'
+import { Memory } from './memory.js'
+import { LANES, Outbox } from './outbox.js'
+import { SettingsError, readSettings } from './settings.js'
+import { Settlement } from './settlement.js'
+
+export { SettingsError } from './settings.js'
+export { redisExpiry } from './expiry.js'
+
+/** @typedef {import('./settings.js').Settings} Settings */
+
+const LOOK_UP = 2_000
+const POLL = 20
+const hooked = new WeakSet()
+
+/** @type {typeof import('../index.d.ts').publishLogouts} */
+export function publishLogouts (provider, options) {
+  const settings = readSettings(options)
+  if (keepsUris(provider) === false) throw new SettingsError(['provider: features.backchannelLogout.enabled must be true, else no ID token has a sid and no client a URI; the library itself then calls nobody'])
+  if (hooked.has(provider)) throw new SettingsError(['provider: publishLogouts was called for it before'])
+  hooked.add(provider)
+  return new Service(provider, settings)
+}
+
+/** @typedef {import('../index.d.ts').Logouts} Logouts */
+
+/** @implements {Logouts} */
+class Service {
+  #outbox
+  #lanes
+  #hooks
+  #settlement
+  /** @type {Expiry | undefined} */
+  #expiry
+  /** @type {Memory | undefined} */
+  #memory
+  #settings
+  /** @type {Promise<void>[]} */
+  #running = []
+  /** @type {Promise<void> | undefined} */
+  #closing
+
+  /** @param {any} provider @param {Settings} settings */
+  constructor (provider, settings) {
+    const log = new Logger(settings.log)
+    this.#settings = settings
+    this.failures = /** @type {Record<import('./failure.js').FailureReason, number>} */ (Object.fromEntries(REASONS.map((reason) => [reason, 0])))
+    this.#outbox = new Outbox(settings, log, () => { for (const lane of this.#lanes) lane.wake() })
+    this.#lanes = LANES.map((lane) => new LanePublisher(lane, this.#outbox, transportOf(settings, lane), this.failures, log))
+    /** @param {string} uid */
+    const find = (uid) => within(provider.Session.findByUid(uid), LOOK_UP, 'the store does not answer')
+    this.#settlement = new Settlement(this.#outbox, find, log)
+    const events = new Events(provider, settings.metadata, log)
+    this.#hooks = new Hooks(provider, events, this.#outbox, this.#settlement, settings.limits.signOut, log)
+    this.#hooks.install(new ShownKeys(settings, log))
+    if (settings.expiry) this.#watchExpiry(provider, settings.expiry, events, find, log)
+    this.#start()
+  }
+
+  get written () { return this.#outbox.counts.written }
+  get published () { return this.#lanes.reduce((sum, lane) => sum + lane.published, 0) }
+  get lost () { return this.#outbox.counts.lost }
+  get refused () { return this.#outbox.counts.refused }
+  get expired () { return this.#outbox.counts.expired }
+  get waiting () { return this.#outbox.waiting }
+  get waitingInMemory () { return this.#outbox.inMemory }
+  get oldest () {
+    const since = this.#outbox.oldest
+    return since === undefined ? 0 : Math.max(0, (Date.now() - since) / 1_000)
+  }
+
+  /** @template T @param {() => T} work */
+  inBulk (work) {
+    return this.#hooks.bulk.run(true, work)
+  }
+
+  close () {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #start () {
+    await this.#outbox.takeOver()
+    this.#running = this.#lanes.map((lane) => lane.run())
+    await this.#settlement.look()
+  }
+
+  async #close () {
+    const until = performance.now() + this.#settings.limits.drain
+    this.#expiry?.stop()
+    await this.#memory?.flush()
+    while (performance.now() < until && this.#drains()) await new Promise((resolve) => setTimeout(resolve, POLL)) // holds the process, as nothing else of ours does
+    for (const lane of this.#lanes) lane.stop()
+    await Promise.all(this.#running)
+    this.#settlement.stop()
+    await this.#outbox.close()
+  }
+
+  /** Whether it is worth waiting: what is in files and cannot be published now is not. */
+  #drains () {
+    return this.#lanes.some((lane) => this.#outbox.ready[lane.lane].size && (!lane.failing || this.#outbox.inMemory))
+  }
+
+  /** @param {any} provider @param {NonNullable<Settings['expiry']>} options @param {Events} events @param {(uid: string) => Promise<any>} find @param {Logger} log */
+  #watchExpiry (provider, { store, maxSessions, every, bulk }, events, find, log) {
+    const outbox = this.#outbox
+    if (!store) {
+      const memory = new Memory(maxSessions, () => outbox.place?.path, log)
+      outbox.remembered = (path) => memory.inherit(path)
+      store = this.#memory = memory
+    }
+    const remembered = (/** @type {any} */ { uid, exp, accountId, authorizations }) => ({ uid, exp, accountId, sids: sidsOf(authorizations) })
+    const expiry = this.#expiry = new Expiry(store, every,
+      async (uid) => { const session = await find(uid); return session && remembered(session) },
+      async (session) => {
+        for (const event of await events.of({ ...session, reason: 'session_expiration' })) await outbox.add(bulk ? 'bulk' : 'events', undefined, event)
+      }, log)
+    provider.on('session.saved', (/** @type {any} */ session) => {
+      const { accountId, sids } = remembered(session)
+      if (accountId && Object.keys(sids).length) expiry.remember(remembered(session))
+      else if (accountId) expiry.forget(session.uid)
+    })
+    provider.on('session.destroyed', (/** @type {any} */ { uid, accountId }) => { if (accountId) expiry.forget(uid) })
+  }
+}
+
+/** @param {Settings} settings @param {import('./outbox.js').Lane} lane */
+function transportOf (settings, lane) {
+  if (!settings.address.amqp) return new HttpTransport(settings, lane)
+  return new AmqpTransport(settings, lane === 'bulk' ? settings.bulkExchange : settings.exchange)
+}

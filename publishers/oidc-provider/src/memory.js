@@ -1,0 +1,119 @@
+/**
+ * Remembers sessions in memory, and in a file of the outbox folder, so that they are remembered after a restart.
+ *
+ * The file is a journal: what is put and removed is added to it at most 250 ms later, and it is written anew when most of
+ * it is outdated. A process that is killed forgets the last 250 ms.
+ */
+import { appendFile, open, readFile, rename, unlink } from 'node:fs/promises'
+import { join } from 'node:path'
+import { REMEMBERED } from './place.js'
+
+/** @typedef {import('../index.d.ts').RememberedSession} RememberedSession */
+
+const SOON = 250
+const OUTDATED = 1_000
+
+/** @typedef {import('../index.d.ts').ExpiryStore} ExpiryStore */
+
+/** @implements {ExpiryStore} */
+export class Memory {
+  /** @param {number} most @param {() => string | undefined} folder Ours, once we have one. @param {import('./log.js').Logger} log */
+  constructor (most, folder, log) {
+    this.most = most
+    this.folder = folder
+    this.log = log
+    /** @type {Map<string, RememberedSession>} */
+    this.sessions = new Map()
+    /** @type {string[]} */
+    this.lines = []
+    this.written = 0
+    this.writtenTo = ''
+    /** @type {NodeJS.Timeout | undefined} */
+    this.timer = undefined
+    /** @type {Promise<void>} */
+    this.writing = Promise.resolve()
+  }
+
+  /** @param {string} uid @param {RememberedSession} session */
+  put (uid, session) {
+    if (this.sessions.size >= this.most && !this.sessions.has(uid)) {
+      this.log.again('sessions', { level: 'error', event: 'session_not_remembered', message: `${this.most} sessions are remembered, no more: further ones are not told when they run out. Raise expiry.maxSessions, or keep them in Redis` })
+      return
+    }
+    this.sessions.set(uid, session)
+    this.#note(session)
+  }
+
+  /** @param {number} now @param {number} limit */
+  due (now, limit) {
+    const due = []
+    for (const session of this.sessions.values()) {
+      if (session.exp <= now && due.push(session) === limit) break
+    }
+    return due
+  }
+
+  /** @param {string} uid */
+  remove (uid) {
+    if (this.sessions.delete(uid)) this.#note({ uid })
+  }
+
+  /** What a dead process remembered is ours. @param {string} path */
+  async inherit (path) {
+    for (const line of (await readFile(path, 'utf8')).split('\n')) {
+      /** @type {RememberedSession} */
+      let session
+      try { session = JSON.parse(line) } catch { continue } // the last line of a process that was killed
+      const known = this.sessions.get(session.uid)
+      if (session.exp === undefined) this.remove(session.uid)
+      else if (!known || known.exp < session.exp) this.put(session.uid, session)
+    }
+    if (await this.flush()) await unlink(path)
+  }
+
+  /** Write what is new; whether it could be. */
+  async flush () {
+    clearTimeout(this.timer)
+    this.timer = undefined
+    let fine = false
+    this.writing = this.writing.then(async () => { fine = await this.#write() })
+    await this.writing
+    return fine
+  }
+
+  /** @param {Partial<RememberedSession>} line */
+  #note (line) {
+    this.lines.push(JSON.stringify(line))
+    this.timer ??= setTimeout(() => this.flush(), SOON).unref()
+  }
+
+  async #write () {
+    const folder = this.folder()
+    if (folder === undefined) return false
+    const path = join(folder, REMEMBERED)
+    const lines = this.lines.splice(0)
+    try {
+      if (folder !== this.writtenTo || this.written > 2 * this.sessions.size + OUTDATED) {
+        const all = [...this.sessions.values()].map((session) => JSON.stringify(session) + '\n')
+        const file = await open(`${path}.part`, 'w', 0o600)
+        try {
+          await file.writeFile(all.join(''))
+          await file.sync()
+        } finally {
+          await file.close()
+        }
+        await rename(`${path}.part`, path)
+        this.written = all.length
+        this.writtenTo = folder
+      } else {
+        await appendFile(path, lines.map((line) => line + '\n').join(''), { mode: 0o600 })
+        this.written += lines.length
+      }
+      return true
+    } catch (error) {
+      this.writtenTo = '' // anew, as a whole
+      this.log.again('memory', { level: 'error', event: 'sessions_not_written', message: `remembered sessions cannot be written to the outbox folder, and are forgotten at a restart: ${/** @type {NodeJS.ErrnoException} */ (error).code}` })
+      return false
+    }
+  }
+}

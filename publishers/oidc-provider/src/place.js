@@ -1,0 +1,237 @@
+/**
+ * A sub-folder of the outbox that one process has claimed, and how it takes over what dead processes left.
+ *
+ * Node has no locks on files. A process makes a sub-folder with a new random name, in which a Unix socket listens, and
+ * nobody ever claims it again. The kernel closes the socket when its process ends, however it ends: a connection that is
+ * refused says that the owner is dead, whatever pids and containers are like now. Moving the dead one's folder into one's
+ * own is one rename: of several processes one succeeds.
+ *
+ * A socket answers on its own machine alone. Where the owner ran on another (by the kernel's boot id), or the file system
+ * has no sockets, its `owner.json` counts, which it touches every 10 s: untouched for 90 s as we watch it, it is dead.
+ * An owner that was merely slow then finds its folder gone, and claims another.
+ */
+import { randomBytes } from 'node:crypto'
+import { constants, readFileSync } from 'node:fs'
+import { mkdir, open, readdir, readFile, rename, rm, rmdir, stat, unlink, utimes, writeFile } from 'node:fs/promises'
+import net from 'node:net'
+import { join } from 'node:path'
+
+const OWNER = 'owner.json'
+const SOCKET = 'owner.sock'
+const FRESH = 'new-' // being made
+const LONGEST_SOCKET = 100 // the kernel takes 107 bytes
+const BEAT = 10_000
+const STILL = 90_000
+const ABANDONED = 3_600_000
+
+/** @param {unknown} error */
+export const codeOf = (error) => /** @type {NodeJS.ErrnoException} */ (error)?.code
+
+function bootId () {
+  try { return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim() } catch { return undefined }
+}
+
+export class Place {
+  /** @param {string} folder @param {string} name @param {import('node:fs/promises').FileHandle} handle @param {net.Server | undefined} server */
+  constructor (folder, name, handle, server) {
+    this.folder = folder
+    this.name = name
+    this.path = join(folder, name)
+    this.handle = handle
+    this.server = server
+    this.lost = false
+    this.beat = setInterval(() => this.#touch(), BEAT).unref()
+    /** @type {Promise<void> | undefined} */
+    this.syncing = undefined
+    /** @type {Promise<void> | undefined} */
+    this.next = undefined
+  }
+
+  /** Make a sub-folder of `folder`, ours alone. @param {string} folder */
+  static async claim (folder) {
+    await mkdir(folder, { recursive: true, mode: 0o700 })
+    const name = `${String(Date.now()).padStart(15, '0')}-${randomBytes(6).toString('hex')}`
+    const fresh = join(folder, FRESH + name)
+    await mkdir(fresh, { mode: 0o700 })
+    const handle = await open(fresh, constants.O_RDONLY | constants.O_DIRECTORY)
+    /** @type {net.Server | undefined} */
+    let server
+    try {
+      server = await listening(fresh, handle.fd)
+      await writeFile(join(fresh, OWNER), JSON.stringify({ boot: bootId(), socket: server !== undefined }), { mode: 0o600 })
+      await rename(fresh, join(folder, name)) // nobody takes over what is named so and has no socket yet
+    } catch (error) {
+      server?.close()
+      await handle.close().catch(() => {})
+      await rm(fresh, { recursive: true, force: true }).catch(() => {})
+      throw error
+    }
+    return new Place(folder, name, handle, server)
+  }
+
+  /** Write a file that is whole and durable once it has its name. @param {string} stem @param {string} suffix @param {string} text */
+  async write (stem, suffix, text) {
+    const part = join(this.path, `${stem}.part`)
+    try {
+      const file = await open(part, 'wx', 0o600)
+      try {
+        await file.writeFile(text)
+        await file.sync()
+      } finally {
+        await file.close()
+      }
+      await rename(part, join(this.path, stem + suffix))
+    } catch (error) {
+      await unlink(part).catch(() => {})
+      throw this.#noted(error)
+    }
+    try {
+      await this.sync()
+    } catch (error) {
+      await unlink(join(this.path, stem + suffix)).catch(() => {})
+      throw error
+    }
+  }
+
+  /** @param {string} from @param {string} to */
+  async rename (from, to) {
+    try { await rename(join(this.path, from), join(this.path, to)) } catch (error) { throw this.#noted(error) }
+  }
+
+  /** Make the names durable. Those who ask at the same time share one fsync. @returns {Promise<void>} */
+  sync () {
+    if (!this.syncing) {
+      this.syncing = this.handle.sync().finally(() => { this.syncing = undefined })
+      return this.syncing
+    }
+    this.next ??= this.syncing.catch(() => {}).then(() => {
+      this.next = undefined
+      return this.sync()
+    })
+    return this.next
+  }
+
+  /** Let go: others take over what is left. */
+  async release () {
+    clearInterval(this.beat)
+    await unlink(join(this.path, OWNER)).catch(() => {})
+    await new Promise((resolve) => { if (this.server) this.server.close(resolve); else resolve(undefined) })
+    await unlink(join(this.path, SOCKET)).catch(() => {})
+    await this.handle.close().catch(() => {})
+    await rmdir(this.path).catch(() => writeFile(join(this.path, OWNER), '{"released":true}', { mode: 0o600 }).catch(() => {}))
+  }
+
+  #touch () {
+    const now = new Date()
+    utimes(join(this.path, OWNER), now, now).catch((error) => this.#noted(error))
+  }
+
+  /** @param {unknown} error */
+  #noted (error) {
+    if (codeOf(error) === 'ENOENT') this.lost = true // somebody took it over, or removed it
+    return error
+  }
+}
+
+/** Finds what dead processes left. */
+export class Inheritance {
+  constructor () {
+    /** @type {Map<string, {mtime: number, since: number}>} */
+    this.watched = new Map()
+  }
+
+  /**
+   * Move the folders of dead processes, and loose files, into `place`. `failed` hears of those that cannot be moved.
+   * @param {Place} place @param {(name: string, error: unknown) => void} failed @returns {Promise<string[]>} The files that came, by name.
+   */
+  async takeOver (place, failed) {
+    /** @type {string[]} */
+    const files = []
+    for (const entry of await readdir(place.path, { withFileTypes: true })) { // what we could not finish before
+      if (entry.isDirectory()) await unpack(join(place.path, entry.name), place.path, files).catch((error) => failed(entry.name, error))
+    }
+    for (const entry of await readdir(place.folder, { withFileTypes: true })) {
+      const path = join(place.folder, entry.name)
+      try {
+        if (entry.isFile() && entry.name.endsWith('.json')) {
+          await rename(path, join(place.path, entry.name))
+          files.push(entry.name)
+        } else if (entry.isDirectory() && entry.name !== place.name && await this.#isDead(path, entry.name)) {
+          const inside = join(place.path, `taken-${entry.name}`)
+          await rename(path, inside)
+          this.watched.delete(entry.name)
+          await unpack(inside, place.path, files)
+        }
+      } catch (error) {
+        if (codeOf(error) !== 'ENOENT') failed(entry.name, error) // ENOENT: another process was quicker
+      }
+    }
+    return files
+  }
+
+  /** @param {string} path @param {string} name */
+  async #isDead (path, name) {
+    if (name.startsWith(FRESH)) {
+      if (Date.now() - (await stat(path)).mtimeMs > ABANDONED) await rm(path, { recursive: true, force: true })
+      return false
+    }
+    const owner = await readFile(join(path, OWNER), 'utf8').then(JSON.parse).catch(() => undefined)
+    if (owner?.released) return true
+    if (owner?.socket && owner.boot && owner.boot === bootId()) {
+      const answer = await knock(path)
+      if (answer !== 'unknown') return answer === 'dead'
+    }
+    const { mtimeMs: mtime } = await stat(join(path, OWNER)).catch(() => stat(path))
+    const seen = this.watched.get(name)
+    if (seen?.mtime === mtime) return performance.now() - seen.since >= STILL
+    this.watched.set(name, { mtime, since: performance.now() })
+    return false
+  }
+}
+
+/** Move the files of a folder that was taken over, and of those that it had taken over. @param {string} from @param {string} to @param {string[]} files */
+async function unpack (from, to, files) {
+  for (const entry of await readdir(from, { withFileTypes: true })) {
+    const path = join(from, entry.name)
+    if (entry.isDirectory()) await unpack(path, to, files)
+    else if (entry.name.endsWith('.part') || entry.name === OWNER || entry.name === SOCKET) await unlink(path)
+    else {
+      const name = entry.name === REMEMBERED ? `${entry.name}-${randomBytes(6).toString('hex')}` : entry.name
+      await rename(path, join(to, name))
+      files.push(name)
+    }
+  }
+  await rmdir(from)
+}
+
+/** The file of sessions that a process remembers. */
+export const REMEMBERED = 'sessions.jsonl'
+
+/** @param {string} folder @param {number} fd @returns {Promise<net.Server | undefined>} */
+function listening (folder, fd) {
+  return new Promise((resolve) => {
+    const server = net.createServer((socket) => socket.destroy())
+    server.once('error', () => resolve(undefined)) // a file system without sockets
+    server.listen({ path: socketPath(folder, fd), exclusive: true }, () => resolve(server.unref())) // exclusive: a cluster's primary would listen for us, and outlive us
+  })
+}
+
+/** The kernel's word on the owner. @param {string} folder @returns {Promise<'alive' | 'dead' | 'unknown'>} */
+async function knock (folder) {
+  const handle = await open(folder, constants.O_RDONLY | constants.O_DIRECTORY)
+  try {
+    return await new Promise((resolve) => {
+      const socket = net.connect({ path: socketPath(folder, handle.fd) })
+      socket.once('connect', () => { socket.destroy(); resolve('alive') })
+      socket.once('error', (error) => resolve(codeOf(error) === 'ECONNREFUSED' ? 'dead' : codeOf(error) === 'EAGAIN' ? 'alive' : 'unknown'))
+    })
+  } finally {
+    await handle.close()
+  }
+}
+
+/** @param {string} folder @param {number} fd An open handle of the folder: a way to it that is short. */
+function socketPath (folder, fd) {
+  const path = join(folder, SOCKET)
+  return Buffer.byteLength(path) > LONGEST_SOCKET ? `/proc/self/fd/${fd}/${SOCKET}` : path
+}

@@ -1,0 +1,13 @@
+/** The broker's password or the API's token, read anew at each connection. */
+import { readFile } from 'node:fs/promises'
+import { Failure } from './failure.js'
+
+/** @param {{secret: string | undefined, secretFile: string | undefined}} settings @returns {Promise<string | undefined>} */
+export async function readSecret ({ secret, secretFile }) {
+  if (secretFile === undefined) return secret
+  try {
+    return (await readFile(secretFile, 'utf8')).trim()
+  } catch (error) {
+    throw new Failure('denied', `secretFile cannot be read (${/** @type {NodeJS.ErrnoException} */ (error).code})`)
+  }
+}

@@ -1,0 +1,66 @@
+/**
+ * Decides what becomes of events whose sessions may live: those that a dead process left, those whose `destroy` threw, and
+ * those whose `destroy` has not answered for a minute. A store that does not answer means "ask again", never "gone".
+ */
+import { NoEvent } from './outbox.js'
+
+/** @typedef {import('./outbox.js').Entry} Entry */
+
+const AGAIN = 10_000
+const SLOW = 60_000
+
+export class Settlement {
+  /**
+   * @param {import('./outbox.js').Outbox} outbox @param {(uid: string) => Promise<object | undefined>} find The session; throws if nobody knows.
+   * @param {import('./log.js').Logger} log
+   */
+  constructor (outbox, find, log) {
+    this.outbox = outbox
+    this.find = find
+    this.log = log
+    this.looking = false
+    this.timer = setInterval(() => this.look(), AGAIN).unref()
+  }
+
+  stop () { clearInterval(this.timer) }
+
+  async look () {
+    if (this.looking) return
+    this.looking = true
+    try {
+      for (const entry of this.outbox.pending) {
+        if (entry.ending !== undefined && performance.now() - entry.ending < SLOW) continue
+        if (!await this.#settle(entry)) break // the store is away, for the others too
+      }
+    } finally {
+      this.looking = false
+    }
+  }
+
+  /** Whether it is known what became of the session. @param {Entry} entry */
+  async #settle (entry) {
+    let session, event
+    try {
+      ({ session, event } = await this.outbox.read(entry))
+    } catch (error) {
+      if (error instanceof NoEvent) await this.outbox.setAside(entry, 'refused', error.message)
+      return error instanceof NoEvent
+    }
+    const told = { id: event.id, lane: entry.lane }
+    let lives
+    try {
+      lives = session?.uid ? await this.find(session.uid) : undefined
+    } catch {
+      this.log.again('settle', { level: 'warn', event: 'session_store_away', ...told, message: 'the store of sessions does not answer: whether a session lives is looked up again' })
+      return false
+    }
+    if (!lives) {
+      await this.outbox.release(entry)
+      this.log.tell({ level: 'info', event: 'left_over_published', ...told, message: 'left over, and its session is gone: published' })
+    } else if (entry.ending === undefined) {
+      await this.outbox.withdraw(entry)
+      this.log.tell({ level: 'info', event: 'left_over_dropped', ...told, message: 'left over, and its session lives: dropped' })
+    }
+    return true
+  }
+}
