@@ -36,9 +36,6 @@ def _made(name: str, ending: str, goals: list[str], result: str | None) -> Path:
     kept = place / f"{name}-{_digest()}{ending}"
     with _alone(place / f"{name}.lock"):
         if not kept.exists():
-            for older in place.glob(f"{name}-????????????{ending}"):
-                if older.stat().st_mtime < kept.parent.stat().st_mtime - 7 * 86400:
-                    older.unlink(missing_ok=True)
             _make(kept, goals, result)
     return kept
 

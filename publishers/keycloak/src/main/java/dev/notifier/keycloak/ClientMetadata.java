@@ -1,0 +1,72 @@
+package dev.notifier.keycloak;
+
+import com.fasterxml.jackson.databind.node.JsonNodeFactory;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import java.util.Set;
+import java.util.function.UnaryOperator;
+import org.keycloak.common.util.StringPropertyReplacer;
+
+/** What an event says of a client, from the client's attributes: as notifier's registry reads them from Keycloak. */
+final class ClientMetadata {
+    private static final Set<String> ALGORITHMS = Set.of("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA");
+
+    private ClientMetadata() {
+    }
+
+    /**
+     * The client as Keycloak has it.
+     *
+     * @param attribute the value of an attribute by its name, or null
+     */
+    record Client(String clientId, boolean enabled, String rootUrl, UnaryOperator<String> attribute) {
+        private String text(String name) {
+            String value = attribute.apply(name);
+            return value == null ? "" : value.strip();
+        }
+    }
+
+    /**
+     * The addresses that a client's own may begin with, without a slash at the end.
+     *
+     * @param realmAlgorithm of clients that name none
+     */
+    record Surroundings(String base, String admin, String realmAlgorithm) {
+    }
+
+    /** The client by its id alone: what it is told and how, the registry knows. */
+    static ObjectNode named(String clientId) {
+        return JsonNodeFactory.instance.objectNode().put("client_id", clientId);
+    }
+
+    /** The client with its address, or with null if it has none. By its id alone if it cannot be told: notifier says so then. */
+    static ObjectNode of(Client client, Surroundings around) {
+        ObjectNode entry = named(client.clientId());
+        String own = client.text("notifier.backchannel_logout_uri");
+        String uri = resolved(own.isEmpty() ? client.text("backchannel.logout.url") : own, client.rootUrl(), around);
+        if (uri.isEmpty() || !client.enabled()) {
+            return entry.putNull("backchannel_logout_uri"); // Keycloak tells no disabled client either
+        }
+        String given = client.text("id.token.signed.response.alg");
+        String algorithm = given.isEmpty() || given.equals("any") ? around.realmAlgorithm() : given;
+        if (uri.contains("${") || !client.text("id.token.encrypted.response.alg").isEmpty() || !ALGORITHMS.contains(algorithm)) {
+            return entry;
+        }
+        String ownNeed = client.text("notifier.backchannel_logout_session_required");
+        String need = ownNeed.isEmpty() ? client.text("backchannel.logout.session.required") : ownNeed;
+        return entry.put("backchannel_logout_uri", uri).put("backchannel_logout_session_required", need.equalsIgnoreCase("true"))
+                .put("id_token_signed_response_alg", algorithm);
+    }
+
+    /** As Keycloak does (`ResolveRelative`): a path is appended to the root URL, whatever path that has itself. */
+    static String resolved(String url, String rootUrl, Surroundings around) {
+        String whole = url;
+        if (url.startsWith("/")) {
+            int host = around.base().indexOf("://") + 3;
+            int path = around.base().indexOf('/', host);
+            String origin = path < 0 ? around.base() : around.base().substring(0, path);
+            whole = (rootUrl == null || rootUrl.isBlank() ? origin : rootUrl.strip()) + url;
+        }
+        whole = whole.replace("${authBaseUrl}", around.base()).replace("${authAdminUrl}", around.admin());
+        return whole.contains("${") ? StringPropertyReplacer.replaceProperties(whole) : whole;
+    }
+}

@@ -1,0 +1,60 @@
+package dev.notifier.keycloak;
+
+import dev.notifier.keycloak.settings.WrongSettings;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import org.jboss.logging.Logger;
+import org.keycloak.common.Version;
+import org.keycloak.common.util.MultiSiteUtils;
+import org.keycloak.models.AuthenticatedClientSessionModel;
+import org.keycloak.models.UserSessionModel;
+import org.keycloak.models.session.UserSessionPersisterProvider;
+import org.keycloak.protocol.oidc.OIDCLoginProtocol;
+
+/** Whether this Keycloak is built as we need it: it is its inside that we use. */
+final class Compatibility {
+    private static final Logger LOG = Logger.getLogger(Compatibility.class);
+    private static final List<String> HOOKS = List.of("removeUserSession", "removeClientSession", "createUserSession", "removeExpired", "removeUserSessions",
+            "onUserRemoved", "onRealmRemoved");
+    private static final List<String> ROW = List.of("userSessionId", "realmId", "userId", "createdOn", "lastSessionRefresh", "offline");
+    private static final List<String> CLIENT_ROW = List.of("userSessionId", "clientId", "clientStorageProvider", "externalClientId", "timestamp", "offline", "data");
+
+    private Compatibility() {
+    }
+
+    /** @throws WrongSettings if something is missing */
+    static void check() {
+        List<String> missing = new ArrayList<>();
+        try {
+            HOOKS.stream().filter(name -> Arrays.stream(UserSessionPersisterProvider.class.getMethods()).noneMatch(each -> each.getName().equals(name)))
+                    .forEach(name -> missing.add("UserSessionPersisterProvider." + name));
+            OIDCLoginProtocol.class.getMethod("backchannelLogout", UserSessionModel.class, AuthenticatedClientSessionModel.class);
+            fields("org.keycloak.models.jpa.session.PersistentUserSessionEntity", ROW, missing);
+            fields("org.keycloak.models.jpa.session.PersistentClientSessionEntity", CLIENT_ROW, missing);
+        } catch (ReflectiveOperationException | LinkageError gone) {
+            missing.add(gone.toString());
+        }
+        if (!missing.isEmpty()) {
+            throw new WrongSettings(List.of("Keycloak " + Version.VERSION + " is not one that it knows, since it lacks " + String.join(", ", missing)
+                    + ": take the plug-in out of providers/, and see its README for the versions that it supports"));
+        }
+    }
+
+    private static void fields(String entity, List<String> names, List<String> missing) throws ClassNotFoundException {
+        List<String> there = Arrays.stream(Class.forName(entity).getDeclaredFields()).map(java.lang.reflect.Field::getName).toList();
+        names.stream().filter(name -> !there.contains(name)).forEach(name -> missing.add(entity + "." + name));
+    }
+
+    /** Sessions that are not in the database can be told of in part alone. */
+    static boolean sessionsAreStored() {
+        return MultiSiteUtils.isPersistentSessionsEnabled();
+    }
+
+    static void warn() {
+        if (!sessionsAreStored()) {
+            LOG.warn("notifier: the feature persistent-user-sessions is off: sign-outs are told to clients with a back-channel logout URL alone, "
+                    + "and nobody is told of logout-all, deleted users and sessions that run out. Switch the feature on");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+package dev.notifier.keycloak;
+
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import dev.notifier.keycloak.Rows.ClientRow;
+import dev.notifier.keycloak.Rows.SessionRow;
+import dev.notifier.keycloak.event.Ending;
+import dev.notifier.keycloak.event.Lane;
+import dev.notifier.keycloak.event.SessionEnded;
+import dev.notifier.keycloak.event.SessionKey;
+import dev.notifier.keycloak.outbox.Slip;
+import jakarta.transaction.RollbackException;
+import jakarta.transaction.Status;
+import jakarta.transaction.Synchronization;
+import jakarta.transaction.SystemException;
+import jakarta.transaction.Transaction;
+import java.time.Instant;
+import java.time.temporal.ChronoUnit;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import org.keycloak.models.KeycloakSession;
+import org.keycloak.models.RealmModel;
+import org.keycloak.transaction.JtaTransactionManagerLookup;
+
+/**
+ * What ends in one transaction of the database. It is on disk before the commit, and published after it.
+ *
+ * The transaction is JTA's own: in some versions Keycloak deletes sessions while its own list of transactions is already being
+ * worked off, and takes no further one.
+ */
+final class Endings implements Synchronization {
+    private static final int PAGE = 500;
+
+    private final KeycloakSession session;
+    private final Publisher publisher;
+    private final Transaction transaction;
+    private final Map<String, Clients> clients = new HashMap<>();
+    private final Map<String, List<Ending>> ended = new LinkedHashMap<>();
+    private final Map<String, List<Ending>> parted = new LinkedHashMap<>();
+    private final Set<String> wentOffline = new HashSet<>();
+    private final List<Slip> mass = new ArrayList<>();
+    private Slip written;
+
+    private Endings(KeycloakSession session, Publisher publisher, Transaction transaction) {
+        this.session = session;
+        this.publisher = publisher;
+        this.transaction = transaction;
+    }
+
+    /** Those of the transaction that runs in this session. */
+    static Endings enlisted(KeycloakSession session, Publisher publisher) {
+        try {
+            Transaction running = running(session);
+            if (running == null) {
+                throw new IllegalStateException("no transaction is running");
+            }
+            Endings made = new Endings(session, publisher, running);
+            running.registerSynchronization(made);
+            return made;
+        } catch (RollbackException | SystemException failed) {
+            throw new IllegalStateException(failed);
+        }
+    }
+
+    private static Transaction running(KeycloakSession session) throws SystemException {
+        return session.getProvider(JtaTransactionManagerLookup.class).getTransactionManager().getTransaction();
+    }
+
+    /** False once another transaction runs in the session. */
+    boolean isOfThisTransaction() {
+        try {
+            return transaction.equals(running(session));
+        } catch (SystemException failed) {
+            return false;
+        }
+    }
+
+    /** A session is about to be deleted. */
+    void ended(String id, boolean offline) {
+        SessionRow row = Rows.session(session, id, offline);
+        if (row != null) {
+            ended.put(name(id, offline), endings(row, Lane.EVENTS, null, null));
+        }
+    }
+
+    /** Keycloak signs one client out of a session that lives on. */
+    void parted(String id, String client, boolean offline) {
+        SessionRow row = Rows.session(session, id, offline);
+        if (row != null) {
+            parted.merge(name(id, offline), endings(row, Lane.EVENTS, null, client), (one, other) -> {
+                List<Ending> both = new ArrayList<>(one);
+                both.addAll(other);
+                return both;
+            });
+        }
+    }
+
+    /** The first sign-in with `offline_access`: Keycloak makes the session an offline one of the same id. It is no end. */
+    void wentOffline(String id) {
+        wentOffline.add(id);
+    }
+
+    /** Many sessions may be about to be deleted. Those that are gone afterwards are told. */
+    void mass(Candidates candidates, String reason) {
+        for (int kind = 0; kind < candidates.kinds().size(); kind++) {
+            String after = "";
+            List<SessionRow> page;
+            do {
+                page = Rows.page(session, candidates, kind, after, PAGE);
+                List<Ending> endings = new ArrayList<>();
+                page.forEach(each -> endings.addAll(endings(each, Lane.BULK, reason, null)));
+                if (!endings.isEmpty()) {
+                    Slip slip = publisher.outbox().prepare(endings);
+                    if (slip != null) {
+                        mass.add(slip);
+                    }
+                }
+                after = page.isEmpty() ? after : page.get(page.size() - 1).id();
+            } while (page.size() == PAGE);
+        }
+    }
+
+    /** @param only one client, by Keycloak's internal id; null for all */
+    private List<Ending> endings(SessionRow row, Lane lane, String reason, String only) {
+        Clients known = clients.computeIfAbsent(row.realm(), this::clientsOf);
+        Map<String, List<ObjectNode>> byIssuer = new LinkedHashMap<>();
+        StringBuilder salt = new StringBuilder();
+        for (ClientRow client : row.clients()) {
+            if (known == null || client.issuer() == null || only != null && !only.equals(client.client())) {
+                continue;
+            }
+            ObjectNode entry = known.entry(client.client(), client.issuer(), row.user());
+            if (entry != null) {
+                byIssuer.computeIfAbsent(client.issuer(), key -> new ArrayList<>()).add(entry);
+                salt.append(only == null ? "" : String.valueOf(client.timestamp()));
+            }
+        }
+        SessionKey key = new SessionKey(row.id(), row.createdOn(), row.offline(), only);
+        List<Ending> found = new ArrayList<>();
+        byIssuer.forEach((issuer, entries) -> {
+            if (!entries.stream().allMatch(Clients::isNobody)) {
+                found.addAll(new SessionEnded(key, issuer, row.user(), entries, Instant.now().truncatedTo(ChronoUnit.MILLIS), reason, salt.toString()).endings(lane));
+            }
+        });
+        return found;
+    }
+
+    /** The realm is read anew: that of the request may belong to a transaction that is over. Null if its endings are not told. */
+    private Clients clientsOf(String id) {
+        RealmModel realm = session.realms().getRealm(id);
+        return realm == null || !publisher.settings().tells(realm.getName()) ? null
+                : new Clients(session, realm, publisher.settings().includeClientMetadata());
+    }
+
+    @Override
+    public void beforeCompletion() {
+        publisher.guarded("writing endings", () -> {
+            wentOffline.forEach(id -> ended.remove(name(id, false)));
+            parted.keySet().removeAll(ended.keySet());
+            List<Ending> all = new ArrayList<>();
+            ended.values().forEach(all::addAll);
+            parted.values().forEach(all::addAll);
+            if (!all.isEmpty()) {
+                written = publisher.outbox().prepare(all);
+            }
+        });
+    }
+
+    @Override
+    public void afterCompletion(int status) {
+        publisher.guarded("handing endings over", () -> {
+            mass.forEach(publisher.outbox()::lookUp);
+            if (written == null) {
+                return;
+            }
+            if (status == Status.STATUS_COMMITTED) {
+                publisher.outbox().happened(written);
+            } else {
+                publisher.outbox().lookUp(written); // it may have been committed even so, if the connection broke
+            }
+        });
+    }
+
+    private static String name(String id, boolean offline) {
+        return id + (offline ? "\noffline" : "");
+    }
+}

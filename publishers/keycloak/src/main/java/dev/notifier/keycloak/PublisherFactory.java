@@ -1,0 +1,89 @@
+package dev.notifier.keycloak;
+
+import dev.notifier.keycloak.settings.Settings;
+import dev.notifier.keycloak.settings.SettingsReader;
+import dev.notifier.keycloak.settings.WrongSettings;
+import java.io.IOException;
+import java.util.List;
+import org.jboss.logging.Logger;
+import org.keycloak.Config;
+import org.keycloak.models.KeycloakSession;
+import org.keycloak.models.KeycloakSessionFactory;
+import org.keycloak.models.utils.PostMigrationEvent;
+import org.keycloak.provider.ProviderConfigProperty;
+import org.keycloak.provider.ServerInfoAwareProviderFactory;
+
+/** Reads the settings at the start, refuses to start with wrong ones, and runs the publisher. */
+public class PublisherFactory implements NotifierProviderFactory, ServerInfoAwareProviderFactory {
+    private static final Logger LOG = Logger.getLogger(PublisherFactory.class);
+
+    private Settings settings;
+    private volatile Publisher publisher;
+
+    @Override
+    public void init(Config.Scope config) {
+        Compatibility.check();
+        settings = SettingsReader.read(config::get);
+    }
+
+    @Override
+    public void postInit(KeycloakSessionFactory factory) {
+        Compatibility.warn();
+        try {
+            publisher = Publisher.start(settings);
+        } catch (IOException failed) {
+            throw new WrongSettings(List.of(SettingsReader.spelled("outboxFolder") + " names a folder that cannot be used ("
+                    + failed + "): see to its owner and its rights"));
+        }
+        LOG.infof("notifier: session ended events go to %s, by the outbox %s", settings.endpoint(), settings.outbox().folder());
+        factory.register(event -> {
+            if (event instanceof PostMigrationEvent) {
+                publisher.takeUp(sessions -> Rows.living(factory, sessions));
+            }
+        });
+    }
+
+    @Override
+    public NotifierProvider create(KeycloakSession session) {
+        return new NotifierProvider() {
+            @Override
+            public Publisher publisher() {
+                return publisher;
+            }
+
+            @Override
+            public void close() {
+                // of the process, not of the session
+            }
+        };
+    }
+
+    @Override
+    public Publisher publisher() {
+        return publisher;
+    }
+
+    @Override
+    public void close() {
+        Publisher open = publisher;
+        publisher = null;
+        if (open != null) {
+            open.close();
+        }
+    }
+
+    @Override
+    public String getId() {
+        return "publisher";
+    }
+
+    @Override
+    public java.util.Map<String, String> getOperationalInfo() {
+        return settings == null ? java.util.Map.of() : java.util.Map.of("endpoint", settings.endpoint().toString(), "outbox", settings.outbox().folder().toString());
+    }
+
+    @Override
+    public List<ProviderConfigProperty> getConfigMetadata() {
+        return SettingsHelp.properties();
+    }
+}

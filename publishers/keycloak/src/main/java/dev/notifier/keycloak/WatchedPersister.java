@@ -1,0 +1,65 @@
+package dev.notifier.keycloak;
+
+import java.lang.reflect.InvocationHandler;
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Method;
+import org.keycloak.models.KeycloakSession;
+import org.keycloak.models.RealmModel;
+import org.keycloak.models.UserModel;
+import org.keycloak.models.UserSessionModel;
+import org.keycloak.models.session.UserSessionPersisterProvider;
+
+/** Reads what is about to go before Keycloak deletes it. Nothing that goes wrong with that reaches Keycloak. */
+final class WatchedPersister implements InvocationHandler {
+    private final KeycloakSession session;
+    private final UserSessionPersisterProvider own;
+    private final Publisher publisher;
+    private Endings current;
+
+    WatchedPersister(KeycloakSession session, UserSessionPersisterProvider own, Publisher publisher) {
+        this.session = session;
+        this.own = own;
+        this.publisher = publisher;
+    }
+
+    @Override
+    public Object invoke(Object proxy, Method method, Object[] args) throws Throwable {
+        publisher.guarded(method.getName(), () -> before(method.getName(), args));
+        try {
+            return method.invoke(own, args);
+        } catch (InvocationTargetException failed) {
+            throw failed.getCause();
+        }
+    }
+
+    private void before(String method, Object[] args) {
+        switch (method) {
+            case "removeUserSession" -> endings().ended((String) args[0], (boolean) args[1]);
+            case "removeClientSession" -> {
+                if (publisher.partings().isOpen((String) args[0], (String) args[1], (boolean) args[2])) {
+                    endings().parted((String) args[0], (String) args[1], (boolean) args[2]);
+                }
+            }
+            case "createUserSession" -> {
+                if ((boolean) args[1]) {
+                    endings().wentOffline(((UserSessionModel) args[0]).getId());
+                }
+            }
+            case "removeExpired" -> endings().mass(Candidates.expired((RealmModel) args[0]), "session_expiration");
+            case "removeUserSessions" -> endings().mass(Candidates.ofRealm((RealmModel) args[0], args.length == 1 ? null : (Boolean) args[1]), "terminated");
+            case "onRealmRemoved" -> endings().mass(Candidates.ofRealm((RealmModel) args[0], null), "terminated");
+            case "onUserRemoved" -> endings().mass(Candidates.ofUser((RealmModel) args[0], (UserModel) args[1]), "terminated");
+            default -> {
+                // nothing ends
+            }
+        }
+    }
+
+    /** Those of the transaction that runs now. */
+    private Endings endings() {
+        if (current == null || !current.isOfThisTransaction()) {
+            current = Endings.enlisted(session, publisher);
+        }
+        return current;
+    }
+}

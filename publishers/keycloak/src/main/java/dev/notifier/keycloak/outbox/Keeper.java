@@ -1,0 +1,177 @@
+package dev.notifier.keycloak.outbox;
+
+import dev.notifier.keycloak.event.Ending;
+import dev.notifier.keycloak.event.Lane;
+import dev.notifier.keycloak.event.SessionKey;
+import dev.notifier.keycloak.watch.Daemons;
+import dev.notifier.keycloak.watch.Seldom;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Objects;
+import java.util.Set;
+import java.util.concurrent.Executors;
+import java.util.concurrent.RejectedExecutionException;
+import java.util.concurrent.ScheduledExecutorService;
+import java.util.concurrent.TimeUnit;
+import org.jboss.logging.Logger;
+
+/** Does what nobody waits for: renames, looks up whether sessions are gone, takes over what dead processes left. */
+final class Keeper implements AutoCloseable {
+    private static final Logger LOG = Logger.getLogger(Keeper.class);
+    private static final long DISK_SECONDS = 30;
+    private static final long MINUTE = 60;
+    private static final long LOOK_UP_SECONDS = 10;
+
+    private final ScheduledExecutorService files = Executors.newSingleThreadScheduledExecutor(Daemons.named("notifier-outbox"));
+    private final ScheduledExecutorService lookUps = Executors.newSingleThreadScheduledExecutor(Daemons.named("notifier-look-up"));
+    private final Outbox outbox;
+    private final OutboxFolder folder;
+    private final Seldom aMinute = new Seldom(Duration.ofMinutes(1));
+    private volatile LookUp lookUp;
+
+    Keeper(Outbox outbox, OutboxFolder folder) {
+        this.outbox = outbox;
+        this.folder = folder;
+    }
+
+    void start(LookUp how) {
+        lookUp = how;
+        soon(() -> take(folder));
+        files.scheduleWithFixedDelay(() -> guarded(this::takeOver), 0, MINUTE, TimeUnit.SECONDS);
+        files.scheduleWithFixedDelay(() -> guarded(outbox::saveMemory), DISK_SECONDS, DISK_SECONDS, TimeUnit.SECONDS);
+    }
+
+    /** In a thread of its own, in order. */
+    void soon(Task task) {
+        try {
+            files.execute(() -> guarded(task));
+        } catch (RejectedExecutionException closed) {
+            guarded(task); // Keycloak is stopping: nobody else does it
+        }
+    }
+
+    void inAMinute(Task task) {
+        files.schedule(() -> guarded(task), MINUTE, TimeUnit.SECONDS);
+    }
+
+    void lookUp(Slip slip) {
+        try {
+            lookUps.execute(() -> guarded(() -> settle(slip)));
+        } catch (RejectedExecutionException closed) {
+            LOG.debugf("notifier: %s is looked up after the next start", slip.name());
+        }
+    }
+
+    private void takeOver() throws IOException {
+        for (OutboxFolder orphan : folder.orphans()) {
+            try (orphan) {
+                take(orphan);
+                orphan.sync();
+            }
+        }
+    }
+
+    /** Take up the files of a folder, our own or one whose process is dead. */
+    private void take(OutboxFolder from) throws IOException {
+        int taken = 0;
+        for (Path file : from.left()) {
+            String whole = file.getFileName().toString();
+            String ending = whole.endsWith(OutboxFolder.PENDING) ? OutboxFolder.PENDING : OutboxFolder.READY;
+            String name = whole.substring(0, whole.length() - ending.length());
+            Path ours = from == folder ? file : folder.renamed(file, name, ending);
+            Slip slip = slip(ours, name);
+            outbox.found(slip);
+            taken += slip.events();
+            if (ending.equals(OutboxFolder.PENDING)) {
+                lookUp(slip);
+            } else {
+                outbox.lane(slip.lane()).add(slip);
+            }
+        }
+        if (taken > 0) {
+            folder.sync();
+            LOG.infof("notifier: %d events that an earlier process left are taken up", taken);
+        }
+    }
+
+    private Slip slip(Path file, String name) throws IOException {
+        Slip slip = Slip.found(file, name, Files.size(file));
+        if (slip != null) {
+            return slip;
+        }
+        Slip foreign = Slip.foreign(file, name, Lane.EVENTS, 1, Files.size(file));
+        List<Ending> read = outbox.read(foreign);
+        Ending first = read.stream().filter(Objects::nonNull).findFirst().orElse(null);
+        return first == null ? foreign : Slip.foreign(file, name, first.lane(), read.size(), Files.size(file));
+    }
+
+    /** Publish those of its endings whose sessions are gone. */
+    private void settle(Slip slip) throws IOException {
+        List<Ending> endings = outbox.read(slip);
+        Set<SessionKey> sessions = new LinkedHashSet<>();
+        endings.stream().filter(Objects::nonNull).map(Ending::session).filter(Objects::nonNull).forEach(sessions::add);
+        Set<SessionKey> living;
+        try {
+            living = sessions.isEmpty() ? Set.of() : lookUp.living(sessions);
+        } catch (Exception failed) {
+            if (aMinute.allows("look-up")) {
+                LOG.warnf("notifier: whether sessions are gone cannot be looked up now, it is tried again: %s", failed);
+            }
+            lookUps.schedule(() -> guarded(() -> settle(slip)), LOOK_UP_SECONDS, TimeUnit.SECONDS);
+            return;
+        }
+        List<Ending> gone = endings.stream().filter(each -> each == null || each.session() == null || !living.contains(each.session())).toList();
+        if (gone.size() == endings.size()) {
+            soon(() -> outbox.enqueue(slip));
+        } else if (gone.isEmpty()) {
+            soon(() -> outbox.forget(slip));
+        } else {
+            divide(slip, gone.stream().filter(Objects::nonNull).toList());
+        }
+    }
+
+    private void divide(Slip slip, List<Ending> gone) {
+        Slip part = gone.isEmpty() ? null : outbox.part(slip, gone);
+        if (part == null && !gone.isEmpty()) {
+            lookUps.schedule(() -> guarded(() -> settle(slip)), LOOK_UP_SECONDS, TimeUnit.SECONDS);
+            return;
+        }
+        soon(() -> {
+            if (part != null) {
+                outbox.enqueue(part);
+            }
+            outbox.forget(slip);
+        });
+    }
+
+    private void guarded(Task task) {
+        try {
+            task.run();
+        } catch (Exception failed) { // the thread goes on
+            if (aMinute.allows(failed.toString())) {
+                LOG.errorf("notifier: the outbox %s: %s", folder.path(), failed);
+            }
+        }
+    }
+
+    /** What was begun is finished. */
+    @Override
+    public void close() {
+        lookUps.shutdownNow();
+        files.shutdown();
+        try {
+            files.awaitTermination(1, TimeUnit.SECONDS);
+        } catch (InterruptedException stopped) {
+            Thread.currentThread().interrupt();
+        }
+    }
+
+    /** Something with the disk. */
+    interface Task {
+        void run() throws IOException;
+    }
+}

@@ -1,0 +1,16 @@
+package dev.notifier.keycloak.outbox;
+
+import dev.notifier.keycloak.event.SessionKey;
+import java.util.Collection;
+import java.util.Set;
+
+/** Keycloak's table of sessions, asked in a transaction of its own. */
+@FunctionalInterface
+public interface LookUp {
+    /**
+     * Those of the sessions that live.
+     *
+     * @throws Exception if the database does not answer
+     */
+    Set<SessionKey> living(Collection<SessionKey> sessions) throws Exception;
+}

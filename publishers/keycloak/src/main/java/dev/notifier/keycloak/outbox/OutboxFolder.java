@@ -1,0 +1,173 @@
+package dev.notifier.keycloak.outbox;
+
+import dev.notifier.keycloak.event.Ending;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.channels.FileChannel;
+import java.nio.channels.FileLock;
+import java.nio.channels.OverlappingFileLockException;
+import java.nio.file.FileAlreadyExistsException;
+import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
+import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
+import java.nio.file.StandardOpenOption;
+import java.nio.file.attribute.FileAttribute;
+import java.nio.file.attribute.PosixFilePermission;
+import java.nio.file.attribute.PosixFilePermissions;
+import java.util.ArrayList;
+import java.util.Collection;
+import java.util.List;
+import java.util.Set;
+import java.util.stream.Stream;
+
+/**
+ * The folder of one process, below the setting's: numbered, and locked while its process lives.
+ *
+ * `.part` is being written; `.pending` is on disk, and its session may live; `.json` waits to be published.
+ */
+final class OutboxFolder implements AutoCloseable {
+    static final String PENDING = ".pending";
+    static final String READY = ".json";
+    static final String TRIAL = "trial-";
+    private static final String PART = ".part";
+    private static final String LOCK = "lock";
+    private static final int MOST_FOLDERS = 1_000;
+    private static final FileAttribute<Set<PosixFilePermission>> OURS_ALONE = PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwx------"));
+    private static final FileAttribute<Set<PosixFilePermission>> OUR_FILE = PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rw-------"));
+
+    private final Path folder;
+    private final FileChannel lockFile;
+    private final FileLock lock;
+
+    private OutboxFolder(Path folder, FileChannel lockFile, FileLock lock) {
+        this.folder = folder;
+        this.lockFile = lockFile;
+        this.lock = lock;
+    }
+
+    /** The first folder that no living process has. */
+    static OutboxFolder claim(Path base) throws IOException {
+        if (!Files.isDirectory(base)) {
+            Files.createDirectories(base, OURS_ALONE);
+        }
+        for (int number = 0; number < MOST_FOLDERS; number++) {
+            Path place = base.resolve(String.valueOf(number));
+            try {
+                Files.createDirectory(place, OURS_ALONE);
+            } catch (FileAlreadyExistsException there) {
+                // of an earlier process, or of one that lives
+            }
+            OutboxFolder claimed = tryClaim(place);
+            if (claimed != null) {
+                claimed.sync();
+                return claimed;
+            }
+        }
+        throw new IOException("all " + MOST_FOLDERS + " folders below " + base + " are in use");
+    }
+
+    /** Those that dead processes have left, each locked. The caller closes them. */
+    List<OutboxFolder> orphans() throws IOException {
+        List<OutboxFolder> found = new ArrayList<>();
+        try (Stream<Path> places = Files.list(folder.getParent())) {
+            for (Path place : places.filter(each -> each.getFileName().toString().matches("\\d+") && !each.equals(folder)).toList()) {
+                if (isEmpty(place)) {
+                    continue;
+                }
+                OutboxFolder claimed = tryClaim(place);
+                if (claimed != null) {
+                    found.add(claimed);
+                }
+            }
+        }
+        return found;
+    }
+
+    private static boolean isEmpty(Path place) throws IOException {
+        try (Stream<Path> files = Files.list(place)) {
+            return files.noneMatch(each -> each.toString().endsWith(PART) || each.toString().endsWith(PENDING) || each.toString().endsWith(READY));
+        }
+    }
+
+    private static OutboxFolder tryClaim(Path place) throws IOException {
+        FileChannel file = FileChannel.open(place.resolve(LOCK), Set.of(StandardOpenOption.CREATE, StandardOpenOption.WRITE), OUR_FILE);
+        try {
+            FileLock lock = file.tryLock();
+            if (lock != null) {
+                return new OutboxFolder(place, file, lock);
+            }
+        } catch (OverlappingFileLockException ours) {
+            // this process has it
+        }
+        file.close();
+        return null;
+    }
+
+    /** Write endings, durably, to a `.pending` file. */
+    Path write(String name, Collection<Ending> endings) throws IOException {
+        Path part = folder.resolve(name + PART);
+        try (FileChannel file = FileChannel.open(part, Set.of(StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE), OUR_FILE)) {
+            for (Ending ending : endings) {
+                ByteBuffer line = ByteBuffer.wrap(ending.line());
+                while (line.hasRemaining()) {
+                    file.write(line);
+                }
+            }
+            file.force(true);
+        } catch (IOException failed) {
+            Files.deleteIfExists(part);
+            throw failed;
+        }
+        Path pending = Files.move(part, folder.resolve(name + PENDING), StandardCopyOption.ATOMIC_MOVE);
+        sync();
+        return pending;
+    }
+
+    /** The same file, with another ending, perhaps from another folder into this one. */
+    Path renamed(Path file, String name, String ending) throws IOException {
+        return Files.move(file, folder.resolve(name + ending), StandardCopyOption.ATOMIC_MOVE);
+    }
+
+    /** The files that wait, oldest first; what a dead process was still writing is removed. */
+    List<Path> left() throws IOException {
+        List<Path> found = new ArrayList<>();
+        try (Stream<Path> files = Files.list(folder)) {
+            for (Path file : files.sorted().toList()) {
+                String name = file.getFileName().toString();
+                if (name.endsWith(PART) || name.startsWith(TRIAL)) {
+                    Files.deleteIfExists(file);
+                } else if (name.endsWith(PENDING) || name.endsWith(READY)) {
+                    found.add(file);
+                }
+            }
+        }
+        return found;
+    }
+
+    static void remove(Path file) throws IOException {
+        try {
+            Files.delete(file);
+        } catch (NoSuchFileException gone) {
+            // that is what was wanted
+        }
+    }
+
+    /** Make names durable. */
+    void sync() throws IOException {
+        try (FileChannel opened = FileChannel.open(folder, StandardOpenOption.READ)) {
+            opened.force(true);
+        }
+    }
+
+    Path path() {
+        return folder;
+    }
+
+    /** Give the folder up. */
+    @Override
+    public void close() throws IOException {
+        lock.release();
+        lockFile.close();
+    }
+}

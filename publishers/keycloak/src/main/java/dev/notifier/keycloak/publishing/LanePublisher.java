@@ -1,0 +1,208 @@
+package dev.notifier.keycloak.publishing;
+
+import dev.notifier.keycloak.event.Ending;
+import dev.notifier.keycloak.event.Lane;
+import dev.notifier.keycloak.outbox.LaneQueue;
+import dev.notifier.keycloak.outbox.Outbox;
+import dev.notifier.keycloak.outbox.Slip;
+import dev.notifier.keycloak.watch.Seldom;
+import dev.notifier.keycloak.watch.Tally;
+import java.io.IOException;
+import java.nio.file.NoSuchFileException;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import org.jboss.logging.Logger;
+
+/** Publishes one lane, oldest first, in a thread of its own: a lane that cannot be published holds up no other. */
+public final class LanePublisher implements Runnable {
+    private static final Logger LOG = Logger.getLogger(LanePublisher.class);
+    private static final int IN_FLIGHT = 100;
+    private static final long LOOK_MILLIS = 1_000;
+
+    private final Lane lane;
+    private final Outbox outbox;
+    private final LaneQueue queue;
+    private final Transport transport;
+    private final Tally tally;
+    private final Backoff backoff = new Backoff();
+    private final Seldom aMinute = new Seldom(Duration.ofMinutes(1));
+    private final Map<Slip, List<Ending>> opened = new HashMap<>();
+    private volatile long stopAt = Long.MAX_VALUE;
+    private boolean failing;
+
+    public LanePublisher(Lane lane, Outbox outbox, Transport transport, Tally tally) {
+        this.lane = lane;
+        this.outbox = outbox;
+        this.queue = outbox.lane(lane);
+        this.transport = transport;
+        this.tally = tally;
+    }
+
+    /** Go on until nothing waits, or until this time. */
+    public void stopBy(long millis) {
+        stopAt = millis;
+    }
+
+    @Override
+    public void run() {
+        try {
+            if (lane == Lane.EVENTS) {
+                attempt(transport::connect); // mistakes are seen at the start; the other lane is seldom used
+            }
+            while (System.currentTimeMillis() < stopAt && !(stopAt < Long.MAX_VALUE && queue.isEmpty())) {
+                List<Slip> oldest = queue.oldest(IN_FLIGHT, LOOK_MILLIS);
+                if (!oldest.isEmpty()) {
+                    attempt(() -> publish(oldest));
+                }
+            }
+        } catch (InterruptedException stopped) {
+            LOG.debugf("notifier: lane %s stops", lane.word());
+        } finally {
+            transport.close();
+        }
+    }
+
+    private void attempt(Step step) throws InterruptedException {
+        try {
+            step.run();
+            if (failing) {
+                failing = false;
+                LOG.infof("notifier: lane %s is published again", lane.word());
+            }
+            backoff.succeeded();
+        } catch (Trouble trouble) {
+            tally.failed(trouble.reason());
+            failing = true;
+            if (aMinute.allows(trouble.reason().word())) {
+                LOG.errorf("notifier: publishing on lane %s fails (%s), events wait: %s", lane.word(), trouble.reason().word(), trouble.getMessage());
+            }
+            pause(Math.max(backoff.pause(), trouble.retryAfter().toMillis()));
+        } catch (RuntimeException ours) { // an error of ours: the thread goes on
+            tally.broken();
+            if (aMinute.allows(ours.toString())) {
+                LOG.errorf(ours, "notifier: publishing on lane %s fails", lane.word());
+            }
+            transport.drop();
+            pause(backoff.pause());
+        }
+    }
+
+    private void pause(long millis) throws InterruptedException {
+        long until = System.currentTimeMillis() + millis;
+        while (System.currentTimeMillis() < Math.min(until, stopAt)) {
+            Thread.sleep(Math.min(100, millis));
+        }
+    }
+
+    private void publish(List<Slip> slips) throws Trouble, InterruptedException {
+        List<Place> places = places(slips);
+        List<Ending> endings = places.stream().map(each -> opened.get(each.slip).get(each.line)).toList();
+        try {
+            if (!endings.isEmpty()) {
+                transport.publish(endings, new Settling(places, endings));
+            }
+        } finally {
+            slips.forEach(this::finish);
+        }
+    }
+
+    /** Up to so many events that are not published yet, in order. */
+    private List<Place> places(List<Slip> slips) {
+        List<Place> places = new ArrayList<>();
+        for (Slip slip : slips) {
+            List<Ending> lines = open(slip);
+            for (int line = 0; lines != null && line < lines.size() && places.size() < IN_FLIGHT; line++) {
+                if (!slip.published().get(line)) {
+                    places.add(new Place(slip, line));
+                }
+            }
+        }
+        return places;
+    }
+
+    /** The endings of a slip; null if there is nothing to publish of it now. */
+    private List<Ending> open(Slip slip) {
+        List<Ending> lines = opened.get(slip);
+        if (lines != null) {
+            return lines;
+        }
+        if (outbox.isTooOld(slip)) {
+            tally.expired(slip.events());
+            LOG.errorf("notifier: %d events in %s are too old to be published, and are set aside as .expired", slip.events(), slip.name());
+            outbox.setAside(slip, ".expired");
+            return null;
+        }
+        try {
+            lines = outbox.read(slip);
+        } catch (NoSuchFileException gone) {
+            LOG.errorf("notifier: %s was taken away from the outbox", slip.name());
+            outbox.published(slip);
+            return null;
+        } catch (IOException failed) {
+            LOG.errorf("notifier: %s cannot be read, and is tried again in a minute: %s", slip.name(), failed);
+            outbox.later(slip);
+            return null;
+        }
+        for (int line = 0; line < lines.size(); line++) {
+            if (lines.get(line) == null) {
+                refuse(slip, line, "it is no event");
+            }
+        }
+        opened.put(slip, lines);
+        return lines;
+    }
+
+    private void refuse(Slip slip, int line, String why) {
+        slip.published().set(line);
+        slip.flaw();
+        tally.refused(1);
+        LOG.errorf("notifier: event %d in %s can never be published, the file is set aside as .refused: %s", line + 1, slip.name(), why);
+    }
+
+    private void finish(Slip slip) {
+        List<Ending> lines = opened.get(slip);
+        if (lines == null || slip.published().cardinality() < lines.size()) {
+            return;
+        }
+        opened.remove(slip);
+        if (slip.isFlawed()) {
+            outbox.setAside(slip, ".refused");
+        } else {
+            outbox.published(slip);
+        }
+    }
+
+    private record Place(Slip slip, int line) {
+    }
+
+    /** Notes what became of each event, in whatever thread it is told. */
+    private final class Settling implements Transport.Fates {
+        private final List<Place> places;
+        private final List<Ending> endings;
+
+        private Settling(List<Place> places, List<Ending> endings) {
+            this.places = places;
+            this.endings = endings;
+        }
+
+        @Override
+        public void confirmed(int place) {
+            places.get(place).slip.published().set(places.get(place).line);
+            tally.published(1);
+        }
+
+        @Override
+        public void refused(int place, String why) {
+            LOG.errorf("notifier: event %s is refused", endings.get(place).id());
+            refuse(places.get(place).slip, places.get(place).line, why);
+        }
+    }
+
+    /** Something that may fail for now. */
+    private interface Step {
+        void run() throws Trouble, InterruptedException;
+    }
+}

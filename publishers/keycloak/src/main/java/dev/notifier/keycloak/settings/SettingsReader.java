@@ -1,0 +1,214 @@
+package dev.notifier.keycloak.settings;
+
+import java.net.URI;
+import java.net.URLDecoder;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Locale;
+import java.util.Set;
+import java.util.function.UnaryOperator;
+
+/** Reads the settings by their names, and gathers every mistake before it refuses. */
+public final class SettingsReader {
+    /** What users type before a setting's name. */
+    public static final String PREFIX = "spi-notifier--publisher--";
+
+    private static final int AMQP_PORT = 5672;
+    private static final int AMQPS_PORT = 5671;
+
+    private final UnaryOperator<String> given;
+    private final List<String> mistakes = new ArrayList<>();
+
+    private SettingsReader(UnaryOperator<String> given) {
+        this.given = given;
+    }
+
+    /** @param given the value of a setting by its name in camel case, or null */
+    public static Settings read(UnaryOperator<String> given) {
+        return new SettingsReader(given).read();
+    }
+
+    private Settings read() {
+        Settings.Endpoint endpoint = endpoint();
+        Settings.Secret secret = secret(endpoint);
+        Settings.OutboxLimits outbox = new Settings.OutboxLimits(folder(), (int) number("outboxMaxEvents", 100_000, 1, Integer.MAX_VALUE),
+                number("outboxMaxBytes", 268_435_456, 1 << 20, Long.MAX_VALUE), Duration.ofDays(number("outboxMaxAgeDays", 30, 1, 3650)),
+                seconds("writeLimitSeconds", 2));
+        Settings.Tls tls = tls(endpoint);
+        Settings settings = new Settings(endpoint, secret, outbox, tls, text("exchange", "notifier.events"), text("bulkExchange", "notifier.bulk"),
+                seconds("publishLimitSeconds", 10), seconds("drainLimitSeconds", 5), flag("includeClientMetadata", true), realms());
+        if (!mistakes.isEmpty()) {
+            throw new WrongSettings(mistakes);
+        }
+        return settings;
+    }
+
+    private Settings.Endpoint endpoint() {
+        String url = text("url", null);
+        if (url == null) {
+            mistake("url", "is missing: give amqps://user@host:5671/vhost of the broker, or https://… of notifier's API");
+            return null;
+        }
+        int colon = url.indexOf("://");
+        String scheme = colon < 0 ? "" : url.substring(0, colon).toLowerCase(Locale.ROOT);
+        try {
+            return switch (scheme) {
+                case "amqp", "amqps" -> broker(scheme.equals("amqps"), url.substring(colon + 3));
+                case "http", "https" -> api(url);
+                default -> throw new IllegalArgumentException("begins with none of amqps://, amqp://, https://, http://");
+            };
+        } catch (IllegalArgumentException wrong) {
+            mistake("url", wrong.getMessage() == null ? "cannot be read" : wrong.getMessage());
+            return null;
+        }
+    }
+
+    private static Settings.Broker broker(boolean tls, String rest) {
+        int slash = rest.indexOf('/');
+        String authority = slash < 0 ? rest : rest.substring(0, slash);
+        String path = slash < 0 ? "" : rest.substring(slash + 1);
+        if (path.contains("/") || path.contains("?") || path.contains("#")) {
+            throw new IllegalArgumentException("has more after the virtual host; write %2F for a slash in its name, and no options");
+        }
+        int at = authority.lastIndexOf('@');
+        String[] user = at < 0 ? new String[] {""} : authority.substring(0, at).split(":", 2);
+        if (user[0].isEmpty()) {
+            throw new IllegalArgumentException("names no user: write amqps://user@host");
+        }
+        List<Settings.Host> hosts = new ArrayList<>();
+        for (String host : authority.substring(at + 1).split(",", -1)) {
+            hosts.add(host(host.trim(), tls ? AMQPS_PORT : AMQP_PORT));
+        }
+        return new Settings.Broker(List.copyOf(hosts), decoded(user[0]), user.length > 1 ? decoded(user[1]) : null,
+                path.isEmpty() ? "/" : decoded(path), tls);
+    }
+
+    private static Settings.Host host(String text, int port) {
+        URI read = URI.create("amqp://" + text);
+        if (read.getHost() == null || !text.equals(read.getRawAuthority())) {
+            throw new IllegalArgumentException("names no host, or one that cannot be read");
+        }
+        String name = read.getHost();
+        return new Settings.Host(name.startsWith("[") ? name.substring(1, name.length() - 1) : name, read.getPort() < 0 ? port : read.getPort());
+    }
+
+    private static Settings.Api api(String url) {
+        URI read = URI.create(url);
+        if (read.getHost() == null || read.getRawUserInfo() != null || read.getRawQuery() != null || read.getRawFragment() != null) {
+            throw new IllegalArgumentException("must be a scheme, a host and perhaps a path; the API's token is the setting secret-file");
+        }
+        return new Settings.Api(URI.create(url.replaceFirst("/+$", "") + "/v1/events"));
+    }
+
+    private static String decoded(String text) {
+        return URLDecoder.decode(text.replace("+", "%2B"), StandardCharsets.UTF_8);
+    }
+
+    private Settings.Secret secret(Settings.Endpoint endpoint) {
+        String value = text("secret", null);
+        Path file = file("secretFile");
+        String inUrl = endpoint instanceof Settings.Broker broker ? broker.password() : null;
+        long ways = java.util.stream.Stream.of(value, file, inUrl).filter(java.util.Objects::nonNull).count();
+        if (ways > 1) {
+            mistake("secret", "is given more than once: by secret, secret-file or in url; keep secret-file");
+        } else if (ways == 0 && endpoint instanceof Settings.Broker) {
+            mistake("secretFile", "is missing: give the file with the password of the broker's user");
+        }
+        return new Settings.Secret(value == null ? inUrl : value, file);
+    }
+
+    private Path folder() {
+        String folder = text("outboxFolder", null);
+        if (folder == null) {
+            mistake("outboxFolder", "is missing: give a folder that outlives the process (in a container, on a volume), where events wait");
+            return null;
+        }
+        return Path.of(folder);
+    }
+
+    private Settings.Tls tls(Settings.Endpoint endpoint) {
+        Settings.Tls tls = new Settings.Tls(file("tlsCaFile"), file("tlsCertificateFile"), file("tlsKeyFile"));
+        if ((tls.certificateFile() == null) != (tls.keyFile() == null)) {
+            mistake(tls.keyFile() == null ? "tlsKeyFile" : "tlsCertificateFile", "is missing: a certificate and its key go together");
+        }
+        boolean plain = endpoint instanceof Settings.Broker broker && !broker.tls()
+                || endpoint instanceof Settings.Api api && "http".equalsIgnoreCase(api.events().getScheme());
+        if (plain && (tls.caFile() != null || tls.certificateFile() != null)) {
+            mistake("url", "is without TLS, but TLS files are given: write amqps:// or https://");
+        }
+        return tls;
+    }
+
+    private Path file(String name) {
+        String text = text(name, null);
+        if (text == null) {
+            return null;
+        }
+        Path file = Path.of(text);
+        if (!Files.isReadable(file) || Files.isDirectory(file)) {
+            mistake(name, "names a file that cannot be read: " + file);
+        }
+        return file;
+    }
+
+    private Set<String> realms() {
+        String text = text("realms", "");
+        return text.isEmpty() ? Set.of() : new LinkedHashSet<>(Arrays.stream(text.split(",")).map(String::trim).filter(each -> !each.isEmpty()).toList());
+    }
+
+    private Duration seconds(String name, int otherwise) {
+        String text = text(name, String.valueOf(otherwise));
+        try {
+            double seconds = Double.parseDouble(text);
+            if (seconds >= 0.05 && seconds <= 3600) {
+                return Duration.ofMillis(Math.round(seconds * 1000));
+            }
+        } catch (NumberFormatException wrong) {
+            // told below
+        }
+        mistake(name, "is " + text + ": give seconds, 0.05 to 3600");
+        return Duration.ofSeconds(otherwise);
+    }
+
+    private long number(String name, long otherwise, long least, long most) {
+        String text = text(name, String.valueOf(otherwise));
+        try {
+            long number = Long.parseLong(text);
+            if (number >= least && number <= most) {
+                return number;
+            }
+        } catch (NumberFormatException wrong) {
+            // told below
+        }
+        mistake(name, "is " + text + ": give a whole number, at least " + least);
+        return otherwise;
+    }
+
+    private boolean flag(String name, boolean otherwise) {
+        String text = text(name, String.valueOf(otherwise));
+        if (!text.equals("true") && !text.equals("false")) {
+            mistake(name, "is " + text + ": give true or false");
+        }
+        return text.equals("true");
+    }
+
+    private String text(String name, String otherwise) {
+        String text = given.apply(name);
+        return text == null || text.isBlank() ? otherwise : text.trim();
+    }
+
+    private void mistake(String name, String text) {
+        mistakes.add(spelled(name) + " " + text);
+    }
+
+    /** As users type it: `outboxFolder` is `spi-notifier--publisher--outbox-folder`. */
+    public static String spelled(String name) {
+        return PREFIX + name.replaceAll("([A-Z])", "-$1").toLowerCase(Locale.ROOT);
+    }
+}
