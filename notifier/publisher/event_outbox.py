@@ -123,7 +123,7 @@ class EventOutbox:
         self._waiting.add(event)
         room = self._waiting.room_on_disk(event.size)
         if not room:
-            self._tell_memory(event, "the outbox is full (outbox_max_events, outbox_max_bytes): is the broker away?")
+            self._tell_memory(event, "it is full (outbox_max_events, outbox_max_bytes): is the broker away?")
         else:
             writing = asyncio.ensure_future(self._write(event, PENDING if stage is Stage.PENDING else READY))
             self._behind.add(writing)
@@ -157,9 +157,9 @@ class EventOutbox:
     def _tell_memory(self, event: Waiting, why: str) -> None:
         if self._seldom.now("memory"):
             log.error(
-                "event %s (lane %s) waits in memory alone: %s. %d such events are lost if this process ends now."
-                " The disk is tried again every 30 s",
-                event.id, event.lane.value, why, self._waiting.in_memory,
+                "event %s (lane %s) waits in memory alone: the outbox %s does not take it: %s. %d such events are lost"
+                " if this process ends now. The disk is tried again every 30 s",
+                event.id, event.lane.value, self._root, why, self._waiting.in_memory,
             )  # fmt: skip
 
     def lose(self, event_id: str, why: str) -> None:
@@ -228,8 +228,13 @@ class EventOutbox:
     def drop_old(self) -> None:
         """Set aside what nobody could take for so long that its sessions have ended everywhere."""
         for event in list(self._waiting.by_name.values()):
-            if time.time() - event.at > self._max_age:
-                self.set_aside(event, EXPIRED, f"it has waited for longer than outbox_max_age ({self._max_age:g} s)")
+            self._drop_if_old(event)
+
+    def _drop_if_old(self, event: Waiting) -> bool:
+        if time.time() - event.at <= self._max_age:
+            return False
+        self.set_aside(event, EXPIRED, f"it has waited for longer than outbox_max_age ({self._max_age:g} s)")
+        return True
 
     # ── publishing ──
 
@@ -240,6 +245,10 @@ class EventOutbox:
             await self._came[lane].wait()
         return found
 
+    def has_ready(self, lane: Lane) -> bool:
+        """Whether something of the lane can be taken now."""
+        return self._waiting.has_ready(lane)
+
     def give_back(self, events: Iterable[Waiting]) -> None:
         """Those still to be published."""
         self._waiting.give_back(events)
@@ -247,6 +256,7 @@ class EventOutbox:
 
     async def contents(self, events: Sequence[Waiting]) -> list[tuple[Waiting, Stored]]:
         """What they hold. One that is no event is set aside; one that cannot be read now is looked for again later."""
+        events = [event for event in events if not self._drop_if_old(event)]
         contents = {event: event.content for event in events if event.content is not None}
         paths = {event: event.path for event in events if event.content is None and event.path is not None}
         read = dict(zip(paths, await self._on_disk(_read_all, list(paths.values())), strict=True))

@@ -46,7 +46,10 @@ class LaneSender:
 
     async def run(self) -> None:
         """Until cancelled."""
-        while self._eager and (failed := await self._transport.ready()) is not None:
+        while self._eager and not self._outbox.has_ready(self._lane):
+            failed = await self._transport.ready()
+            if failed is None:
+                break
             self._note(failed)
             await self._rest(failed)
         while True:

@@ -99,6 +99,10 @@ class WaitingEvents:
                 found.append(event)
         return found
 
+    def has_ready(self, lane: Lane) -> bool:
+        """Whether something can be taken."""
+        return bool(self._rows[lane])
+
     def give_back(self, events: Iterable[Waiting]) -> None:
         """Those that are still to be published."""
         for event in events:

@@ -1,0 +1,148 @@
+"""`notifier.publisher` in a small identity server: `tests/publishers/python/host.py`."""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from publishers.conformance.subject import Away, Session, Settings, SignOutFailed, Traits
+
+ROOT = Path(__file__).parents[3]
+
+
+def subject(folder: Path) -> "Python":
+    """One, not started."""
+    return Python(folder, "host")
+
+
+class Python:
+    """See the module. `part`: this process's own, in the folder of all."""
+
+    name = "python"
+    traits = Traits(bulk=True)
+
+    def __init__(self, folder: Path, part: str) -> None:
+        self._folder = folder
+        self._log = folder / f"{part}.log"
+        self._process: asyncio.subprocess.Process | None = None
+        self._http: aiohttp.ClientSession | None = None
+        self._at = ""
+        self._siblings = 0
+
+    async def start(self, settings: Settings) -> None:
+        """It prints its port."""
+        options = {"sessions": str(self._folder / "sessions.db"), "publisher": _publisher(settings)}
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "tests.publishers.python.host", json.dumps(options),
+                stdout=asyncio.subprocess.PIPE, stderr=log, cwd=ROOT, env={**os.environ, **settings.environment},
+            )  # fmt: skip
+        assert self._process.stdout is not None
+        port = (await self._process.stdout.readline()).decode().strip()
+        assert port, f"it did not start: {self.log()[-3000:]}"
+        self._at = f"http://127.0.0.1:{port}"
+
+    async def stop(self) -> None:
+        """SIGTERM."""
+        await self._end(kill=False)
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        await self._end(kill=True)
+
+    async def _end(self, *, kill: bool) -> None:
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.kill() if kill else process.terminate()
+            await process.wait()
+
+    async def close(self) -> None:
+        """Nothing is left."""
+        await self.kill()
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
+
+    async def sibling(self) -> "Python":
+        """At the same store."""
+        self._siblings += 1
+        return Python(self._folder, f"{self._log.stem}-{self._siblings}")
+
+    async def _ask(self, method: str, path: str, **more: Any) -> Any:
+        if self._http is None:
+            self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60))
+        try:
+            async with self._http.request(method, self._at + path, **more) as answer:
+                text = await answer.text()
+                if answer.status != 200:
+                    raise SignOutFailed(f"{answer.status}: {text}")
+                return json.loads(text) if answer.content_type == "application/json" else text
+        except aiohttp.ClientError as error:
+            raise Away(repr(error)) from error
+
+    async def sign_in(self, count: int = 1) -> list[Session]:
+        """The cookie is the key of the store."""
+        made = await self._ask("POST", "/sign-in", params={"count": str(count)})
+        return [
+            Session(
+                key=each["sid"],
+                expected={
+                    "iss": "https://id.example.com",
+                    "sub": each["sub"],
+                    "sid": each["sid"],
+                    "clients": ["mail", "shop"],
+                },
+                secret=(each["key"], each["sub"], each["sid"]),
+            )
+            for each in made
+        ]
+
+    async def sign_out(self, session: Session) -> float:
+        """With the cookie."""
+        before = time.monotonic()
+        await self._ask("POST", "/sign-out", params={"key": session.secret[0]})
+        return time.monotonic() - before
+
+    async def end_in_bulk(self, sessions: Sequence[Session]) -> None:
+        """By an administrator."""
+        await self._ask("POST", "/end-all", json=[session.secret[0] for session in sessions])
+
+    async def lives(self, session: Session) -> bool:
+        """What the store says."""
+        return bool(await self._ask("GET", "/lives", params={"key": session.secret[0]}))
+
+    def key_of(self, event: Mapping[str, Any]) -> str:
+        """The session's id."""
+        return str(event["sid"])
+
+    def log(self) -> str:
+        """Its standard error."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def memory(self) -> int:
+        """Resident."""
+        process = self._process
+        assert process is not None
+        pages = Path(f"/proc/{process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _publisher(settings: Settings) -> dict[str, object]:
+    return {
+        "url": settings.url,
+        "secret_file": str(settings.secret_file),
+        "outbox": str(settings.outbox),
+        "ca_file": None if settings.ca_file is None else str(settings.ca_file),
+        "outbox_max_events": settings.max_events,
+        "outbox_max_bytes": settings.max_bytes,
+        "outbox_max_age": settings.max_age,
+        "sign_out_limit": settings.sign_out_limit,
+        "publish_limit": settings.publish_limit,
+        "drain_limit": settings.drain_limit,
+    }
