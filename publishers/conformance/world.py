@@ -158,8 +158,8 @@ class World:
         print(f"{self.subject.name}: {figures}")  # noqa: T201  figures for whoever asks
 
     def log(self) -> str:
-        """Of every process of this world."""
-        return "".join(each.log() for each in (self.subject, *self.others))
+        """Of every process of this world; what the last one writes comes last."""
+        return "".join(each.log() for each in (*self.others, self.subject))
 
 
 def mistakes(session: Session, received: Received) -> list[str]:
