@@ -18,6 +18,7 @@ from tests.apt_programs import program
 pytestmark = pytest.mark.timeout(600)  # the first run on a machine installs promtool
 
 RULES = Path(__file__).parents[2] / "deploy" / "prometheus"
+CASES = ("tests.yaml", "tests-long.yaml")
 
 
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -37,15 +38,16 @@ def test_rules_are_as_prometheus_wants_them() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_case_fires_what_it_must_and_nothing_else() -> None:
-    """The cases of tests.yaml, each of which looks at all alerts at once."""
-    done = promtool("test", "rules", "tests.yaml")
+@pytest.mark.parametrize("name", CASES)
+def test_every_case_fires_what_it_must_and_nothing_else(name: str) -> None:
+    """Each case looks at all alerts at once."""
+    done = promtool("test", "rules", name)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_alert_has_a_case() -> None:
     """An alert that no case makes fire is not tested; that it is silent elsewhere is, by every other case."""
-    cases = yaml.safe_load((RULES / "tests.yaml").read_text())["tests"]
+    cases = [case for name in CASES for case in yaml.safe_load((RULES / name).read_text())["tests"]]
     samples = [sample for case in cases for look in case["promql_expr_test"] for sample in look["exp_samples"]]
     fired = {found for sample in samples for found in re.findall(r'alertname="(\w+)"', sample["labels"])}
     assert fired == {rule["alert"] for rule in rules("alerts.yaml")}
