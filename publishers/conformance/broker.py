@@ -143,13 +143,27 @@ class Broker:
     @contextlib.asynccontextmanager
     async def collecting(self) -> AsyncIterator[None]:
         """Take everything from both queues, also after the broker was killed."""
-        async with await aio_pika.connect_robust(self.node.url, reconnect_interval=0.2) as connection:
-            channel = await connection.channel()
-            await channel.set_qos(prefetch_count=500)
-            for lane in LANES:
-                queue = await channel.get_queue(f"notifier.{lane}", ensure=False)
-                await queue.consume(self._take)
+        task = asyncio.create_task(self._collect_for_ever())
+        try:
             yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _collect_for_ever(self) -> None:
+        while True:
+            with contextlib.suppress(aio_pika.exceptions.AMQPError, OSError, TimeoutError, RuntimeError):
+                async with await aio_pika.connect(self.node.url, timeout=5) as connection:
+                    channel = await connection.channel()
+                    lost = asyncio.Event()
+                    channel.close_callbacks.add(lambda *_, lost=lost: lost.set())
+                    connection.close_callbacks.add(lambda *_, lost=lost: lost.set())
+                    await channel.set_qos(prefetch_count=500)
+                    for lane in LANES:
+                        queue = await channel.get_queue(f"notifier.{lane}", ensure=False)
+                        await queue.consume(self._take)
+                    await lost.wait()
+            await asyncio.sleep(0.2)
 
     async def _take(self, message: AbstractIncomingMessage) -> None:
         received = Received(
