@@ -20,6 +20,8 @@ from publishers.conformance.world import World
 from publishers.conformance.world import world as make_world
 from tests.rabbitmq_node import RabbitmqMissing, rabbitmq_node
 
+pytest.register_assert_rewrite("publishers.conformance.cases")  # so that a case that fails shows its values
+
 ROOT = Path(__file__).parent
 SUBJECTS = sorted(found.stem for found in (ROOT / "subjects").glob("[a-z]*.py"))
 PROGRAM = "program"  # the one of `wrong`, when it is right: tried where it is asked for, while cases are written

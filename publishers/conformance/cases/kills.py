@@ -100,7 +100,7 @@ async def test_two_processes_share_an_outbox(world: World) -> None:
     if not world.subject.traits.siblings:
         pytest.skip("one process only")
     await world.run()
-    ours, theirs = await world.sign_in(world.many(20, 300)), await world.sign_in(5)
+    ours, theirs = await world.sign_in(world.many(40, 300)), await world.sign_in(5)
     other = await world.subject.sibling()
     world.others.append(other)
     world.broker.go_away()

@@ -20,6 +20,7 @@ import aio_pika
 import aiohttp
 
 PAUSE = 0.1
+LANES = ["events", "bulk"]
 HELD: list[Any] = []  # locks, and what the greedy one keeps
 
 
@@ -55,14 +56,13 @@ class Program:
                 if self.wrong != "steals":
                     continue
             HELD.append(lock)
-            if number or self.wrong == "steals":
-                self._take_over(folder)
+            self._take_over(folder)
             return folder
         raise RuntimeError("no folder is free")
 
     def _take_over(self, folder: Path) -> None:
         """At a start: of a `.pending` the session says what becomes of it. Other dead processes' files too."""
-        for other in sorted(self.root.iterdir()) if self.wrong != "steals" else [folder]:
+        for other in [folder] if self.wrong == "steals" else sorted(self.root.iterdir()):
             with contextlib.suppress(OSError), (other / "lock").open("w") as lock:
                 if other != folder:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -138,7 +138,7 @@ class Program:
             (self.sessions / key).unlink()
             await asyncio.sleep(0.05)
         path = self.write(lane, event)
-        if self.wrong == "tells living":
+        if self.wrong in ("tells living", "steals"):
             await asyncio.sleep(0.05)
         (self.sessions / key).unlink(missing_ok=True)
         if path is not None:
@@ -257,7 +257,10 @@ async def main() -> None:
     options = json.loads(sys.argv[1])
     program = Program(options)
     log(f"started {options['wrong']}")
-    lanes = [asyncio.create_task(program.publish_for_ever(lane)) for lane in ("events", "bulk")]
+    lanes = [
+        asyncio.create_task(program.publish_for_ever(lane))
+        for lane in (["events"] if program.wrong == "one lane" else LANES)
+    ]
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     print("{}", flush=True)  # noqa: T201  it takes commands from now on

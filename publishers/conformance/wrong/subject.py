@@ -11,6 +11,7 @@ from typing import Any
 from publishers.conformance.subject import Away, Session, Settings, SignOutFailed, Traits
 
 ROOT = Path(__file__).parents[3]
+ANSWER_WITHIN = 3.0
 
 
 def subject(folder: Path, wrong: str = "") -> "Program":
@@ -57,9 +58,12 @@ class Program:
     async def _read(self, stdout: asyncio.StreamReader) -> None:
         async for line in stdout:
             answer = json.loads(line)
-            self._answers.pop(answer["key"]).set_result(answer)
+            waiting = self._answers.pop(answer["key"])
+            if not waiting.done():
+                waiting.set_result(answer)
         for waiting in self._answers.values():
-            waiting.set_exception(Away())
+            if not waiting.done():
+                waiting.set_exception(Away())
         self._answers.clear()
 
     async def stop(self) -> None:
@@ -108,10 +112,10 @@ class Program:
         waiting = self._answers[session.key] = asyncio.get_running_loop().create_future()
         self._process.stdin.write(json.dumps({"key": session.key, "lane": lane}).encode() + b"\n")
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(ANSWER_WITHIN):
                 answer = await waiting
         except TimeoutError:
-            raise SignOutFailed("no answer within 10 s") from None
+            raise SignOutFailed(f"no answer within {ANSWER_WITHIN} s") from None
         if "failed" in answer:
             raise SignOutFailed(answer["failed"])
         return float(answer["seconds"])
