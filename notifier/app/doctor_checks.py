@@ -24,6 +24,7 @@ from notifier.app.builders import build_queue
 from notifier.app.ids import new_id
 from notifier.domain.client import TlsFiles
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
+from notifier.domain.presets import PRESETS
 from notifier.domain.printable import counted
 from notifier.domain.published_keys import Signing
 from notifier.operations.canary import CanaryTools, canary_client, send_canary
@@ -155,20 +156,19 @@ class _Checks:
 
     def _issuer(self, iss: str) -> Check:
         settings, keys = self._settings.issuers[iss], self._loaded.keys
-        public = {key.kid: key.public for key in keys.of(iss)}
         now = time.time()
+        told = [client for client in self._clients if client.iss == iss and client.backchannel_logout_uri]
         case = IssuerCase(
             iss=iss,
             jwks_uri=settings.jwks_uri,
-            signing=[Signing(alg=alg, public=public[kid]) for alg, kid in keys.signing_kids(iss).items()],
+            signing=keys.signing(iss),
             coming=[
                 Signing(alg=min(key.algorithms), public=key.public)
                 for key in keys.of(iss)
                 if key.not_before is not None and key.not_before > now
             ],
-            used=Counter(
-                client.token.alg for client in self._clients if client.iss == iss and client.backchannel_logout_uri
-            ),
+            used=Counter(client.token.alg for client in told),
+            slow=[client for client in told if client.preset and PRESETS[client.preset].learns_keys_within],
         )
         return Check(
             area=Area.KEYS,

@@ -125,7 +125,7 @@ class Service:
                     live if tracing is None else tracing.signer(live),
                     clock=time.time,
                     new_jti=new_id,
-                    unpublished=self._signing_keys.unpublished,
+                    unverifiable=self._signing_keys.unverifiable,
                 ),
                 transport=self._transport if tracing is None else tracing.transport(self._transport),
                 clock=time.time,

@@ -1,7 +1,7 @@
 """Watches whether each issuer publishes the keys that sign for it, and logs what has changed.
 
-While a key is not published, `unpublished` says so, and clients' 400s are no rejections. `published` is the gauge
-`signing_key_published`.
+While a key is not published, or too new for a client to know it, `unverifiable` says so, and that client's 400s are no
+rejections. `published` is the gauge `signing_key_published`.
 """
 
 import asyncio
@@ -14,8 +14,9 @@ import structlog
 
 from notifier.adapters.configuration.live_configuration import LiveConfiguration
 from notifier.adapters.http.issuer_documents import DocumentReader
-from notifier.domain.client import Algorithm, TlsFiles
+from notifier.domain.client import Client, TlsFiles
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
+from notifier.domain.presets import too_new
 from notifier.operations.key_watch import Change, KeyMissing, KeyPublished, KeyWatch, SetUnread
 
 WITHIN = 10.0  # seconds that an issuer has to give its JWK Set
@@ -31,11 +32,14 @@ class SigningKeys:
         self._watch = KeyWatch(self._with_jwks_uri, live, self._read, random.random)
         self._wake = asyncio.Event()
 
-    def unpublished(self, iss: str, alg: Algorithm) -> str | None:
-        """Say why no client can verify the issuer's tokens, if that is known. Called after a 400; looks again soon."""
-        if self._watch.doubt(iss, time.monotonic()):
+    def unverifiable(self, client: Client) -> str | None:
+        """Say why the client cannot verify our tokens, if that is known. Called after a 400; looks again soon."""
+        iss, alg, now = client.iss, client.token.alg, time.monotonic()
+        if self._watch.doubt(iss, now):
             self._wake.set()
-        return self._watch.missing(iss, alg)
+        if (missing := self._watch.missing(iss, alg)) is not None:
+            return f"{missing}: no client can verify it"
+        return too_new(client, self._watch.age(iss, alg, clock=time.time(), now=now))
 
     def published(self) -> Iterator[tuple[str, str, bool]]:
         """Return (iss, kid, published) for each key whose issuer's JWK Set was read."""

@@ -8,19 +8,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from notifier.domain.client import SubjectMode
+from notifier.domain.client import Algorithm, Client, SubjectMode
+
+DAY = 86_400.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """What a receiver needs. None means the default. `why` and `answers` are for people; `answers` explains the answers
-    that are not success.
+    """What a receiver needs. None means the default. `why` and `answers` are for people.
+
+    `refuses`: algorithms that it never takes. `learns_keys_within`: seconds after which it surely knows a key that is
+    new in the issuer's JWK Set. 0: it asks when it meets one.
     """
 
     why: str
     answers: str = ""
     typ: str | None = None
     subject: SubjectMode | None = None
+    timeout: float | None = None
+    refuses: frozenset[Algorithm] = frozenset()
+    learns_keys_within: float = 0.0
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
@@ -42,8 +49,15 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "partial_logout can pass by itself; 500 is a JWK Set of the issuer that it cannot reach",
         ),
         "duende_bff": Preset(
-            why="takes any signing key of the issuer, and requires exp, which is always sent",
-            answers="400 is a token that it refuses: issuer, audience, or a key that it does not find",
+            why="ends the session by sub and sid, and revokes refresh tokens before it answers; it takes no EdDSA, and "
+            "keeps the issuer's keys for 12 h",
+            answers="200 says nothing of a session: an address or a sub that is wrong looks delivered; 400 is a token "
+            "that it refuses: issuer, audience, EdDSA, or a key newer than its copy of the JWK Set, which it reads "
+            "every 12 h and when it is started; 500 is any fault of its own, such as an issuer that it cannot reach",
+            subject=SubjectMode.BOTH,
+            timeout=10.0,
+            refuses=frozenset({Algorithm.EDDSA}),
+            learns_keys_within=DAY,
         ),
         "keycloak": Preset(
             why="looks at sid first; its 501 and 504 are retried as any 5xx is",
@@ -70,3 +84,15 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         ),
     }
 )
+
+
+def too_new(client: Client, age: float) -> str | None:
+    """Say that the client may not know yet the key that signs for it, which it can have known for `age` seconds."""
+    preset = None if client.preset is None else PRESETS.get(client.preset)
+    if preset is None or age >= preset.learns_keys_within:
+        return None
+    return (
+        f"the key is {max(age, 0.0) / 3600:.1f} h old, and {client.preset} may know it after "
+        f"{preset.learns_keys_within / 3600:g} h only: restart the client, or wait; if that does not help, compare its"
+        " issuer and audience"
+    )

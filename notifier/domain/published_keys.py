@@ -18,10 +18,14 @@ MOST_KEYS = 1000  # keys of one set that are read; issuers publish a handful
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signing:
-    """The key that signs with `alg` now. `public` is its public half as a JWK, with `kid`."""
+    """The key that signs with `alg` now. `public` is its public half as a JWK, with `kid`.
+
+    `made_at`: seconds since the epoch at which its file was written. No receiver knows it for longer.
+    """
 
     alg: Algorithm
     public: Mapping[str, str]
+    made_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

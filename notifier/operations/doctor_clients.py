@@ -115,8 +115,11 @@ def judge_registry(clients: Iterable[Client]) -> Iterator[Finding]:
 
 
 def _preset(client: Client, name: str) -> Iterator[Finding]:
-    """A finding if the client's settings override all of its preset."""
+    """Findings if the client's settings override what its preset needs."""
     preset = PRESETS[name]
+    if client.token.alg in preset.refuses:
+        text = f"preset {name} takes no {client.token.alg}, so it answers 400: {preset.why}"
+        yield warning(Area.CLIENT, client.client_id, text, "register another id_token_signed_response_alg")
     asked = {"typ": (preset.typ, client.token.typ), "subject": (preset.subject, client.token.subject)}
     for member, (wanted, actual) in asked.items():
         if wanted is not None and wanted != actual:

@@ -1,10 +1,12 @@
 """The doctor's checks of an issuer: can receivers find the keys that sign, and does its metadata announce logout?"""
 
+import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from notifier.domain.client import Algorithm
+from notifier.domain.client import Algorithm, Client
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, metadata_uri
+from notifier.domain.presets import too_new
 from notifier.domain.printable import counted
 from notifier.domain.published_keys import PublishedKey, Signing, publication_fault, read_jwks
 from notifier.operations.doctor import Area, Finding, failed, ok, warning
@@ -14,12 +16,17 @@ Read = Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]
 """Fetches a document of the issuer by its URI. Never raises."""
 
 PUBLISH = "have the issuer publish the output of `notifier keys jwks`"
+LEARN = (
+    "restart those clients, or wait: until its first day is over, their 400s are tried again; give the next key a"
+    " not_before of a day after it is published"
+)
+NAMED = 5  # clients in one text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerCase:
     """An issuer as configured. `used`: how many clients are to be signed for by each algorithm; `coming`: public halves
-    of keys that are not due yet.
+    of keys that are not due yet; `slow`: the clients that learn of a new key late.
     """
 
     iss: str
@@ -27,6 +34,7 @@ class IssuerCase:
     signing: Sequence[Signing]
     coming: Sequence[Signing]
     used: Mapping[Algorithm, int]
+    slow: Sequence[Client] = ()
 
 
 async def examine_issuer(case: IssuerCase, read: Read, clock: Callable[[], float]) -> list[Finding]:
@@ -47,7 +55,21 @@ async def examine_issuer(case: IssuerCase, read: Read, clock: Callable[[], float
     published = read_jwks(jwks.content)
     if isinstance(published, str):
         return [*found, failed(Area.KEYS, case.iss, f"what stands at {uri} {published}", "correct jwks_uri")]
-    return [*found, *judge_keys(case, published)]
+    return [*found, *judge_keys(case, published), *judge_ages(case, clock())]
+
+
+def judge_ages(case: IssuerCase, now: float) -> Iterator[Finding]:
+    """Check that the clients have had time to learn the keys that sign. A key is no older than its file."""
+    for key in case.signing:
+        age = math.inf if key.made_at is None else now - key.made_at
+        late = [client.client_id for client in case.slow if client.token.alg is key.alg and too_new(client, age)]
+        if late:
+            text = (
+                f"key {key.public['kid']} ({key.alg}) is {max(age, 0.0) / 3600:.1f} h old, and"
+                f" {counted(len(late), 'client')} may not know it yet, since their preset says that they keep the JWK"
+                f" Set: {', '.join(late[:NAMED])}"
+            )
+            yield warning(Area.KEYS, case.iss, text, LEARN)
 
 
 def judge_keys(case: IssuerCase, published: tuple[PublishedKey, ...]) -> Iterator[Finding]:

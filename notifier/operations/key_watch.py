@@ -5,6 +5,7 @@ a steady clock, which the caller passes.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -60,7 +61,7 @@ Read = Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]
 class _Known:
     """What is known about one issuer. `faults`, by kid: the fault at the last reading, None if there was none.
 
-    `kids` are the keys that signed at that time.
+    `kids` are the keys that signed at that time. `appeared`, by kid: when a key was first there that had been missing.
     """
 
     next_look: float
@@ -68,6 +69,7 @@ class _Known:
     last_look: float = float("-inf")
     unread: str | None = None
     faults: dict[str, str | None] = field(default_factory=dict)
+    appeared: dict[str, float] = field(default_factory=dict)
 
 
 class KeyWatch:
@@ -90,9 +92,22 @@ class KeyWatch:
         known = self._known.get(iss)
         if known is None or not any(known.faults.values()):
             return None
-        signing = next((key for key in self._keys.signing(iss) if key.alg is alg), None)
+        signing = self._signing(iss, alg)
         fault = None if signing is None else known.faults.get(signing.public["kid"])
         return None if signing is None or fault is None else f"{fault} (kid {signing.public['kid']})"
+
+    def age(self, iss: str, alg: Algorithm, *, clock: float, now: float) -> float:
+        """For how many seconds at most receivers can have known the key that signs with `alg`.
+
+        `clock`: seconds since the epoch. The key was not published before its file was written, nor before the set was
+        seen to have it after it had been missing there.
+        """
+        known, signing = self._known.get(iss), self._signing(iss, alg)
+        if signing is None:
+            return math.inf
+        of_file = math.inf if signing.made_at is None else clock - signing.made_at
+        appeared = None if known is None else known.appeared.get(signing.public["kid"])
+        return of_file if appeared is None else min(of_file, now - appeared)
 
     def published(self) -> Iterator[tuple[str, str, bool]]:
         """For each key of a set that was read: iss, kid, and True if receivers can verify with it."""
@@ -124,7 +139,7 @@ class KeyWatch:
         for iss, document in zip(due, found, strict=True):
             if (known := self._known.get(iss)) is not None:
                 known.kids = self._kids(iss)
-                changes += self._learn(iss, known, document)
+                changes += self._learn(iss, known, document, now)
                 again = WHEN_MISSING if known.unread is not None or any(known.faults.values()) else EVERY
                 known.last_look = now
                 known.next_look = now + again * (1 + SPREAD * (2 * self._jitter() - 1))
@@ -142,7 +157,12 @@ class KeyWatch:
     def _kids(self, iss: str) -> frozenset[str]:
         return frozenset(key.public["kid"] for key in self._keys.signing(iss))
 
-    def _learn(self, iss: str, known: _Known, document: IssuerDocument | UnreadDocument) -> Iterator[Change]:
+    def _signing(self, iss: str, alg: Algorithm) -> Signing | None:
+        return next((key for key in self._keys.signing(iss) if key.alg is alg), None)
+
+    def _learn(
+        self, iss: str, known: _Known, document: IssuerDocument | UnreadDocument, now: float
+    ) -> Iterator[Change]:
         published = document.text if isinstance(document, UnreadDocument) else read_jwks(document.content)
         if isinstance(published, str):
             if known.unread != published:
@@ -160,4 +180,5 @@ class KeyWatch:
             if fault is not None and before.get(kid) != fault:
                 yield KeyMissing(iss=iss, kid=kid, text=fault)
             elif fault is None and before.get(kid) is not None:
+                known.appeared[kid] = now
                 yield KeyPublished(iss=iss, kid=kid)

@@ -5,7 +5,7 @@ A token is made for one POST. It is neither stored nor logged (R2).
 
 from collections.abc import Callable
 
-from notifier.domain.client import Algorithm, Client
+from notifier.domain.client import Client
 from notifier.domain.delivery import Delivery
 from notifier.domain.errors import OurFault
 from notifier.domain.logout_token import carries_sid, claims_for
@@ -19,15 +19,15 @@ _NO_TOKEN = {
 }
 
 
-def _nothing_known(_iss: str, _alg: Algorithm) -> str | None:
+def _nothing_known(_client: Client) -> str | None:
     return None
 
 
 class BackChannel:
     """Makes logout tokens and reads what clients answer to them. Satisfies `Channel`.
 
-    `new_jti` never gives the same id twice. `unpublished` says why no client can verify what the issuer's key signs by
-    that algorithm, or None. It is asked only after a 400.
+    `new_jti` never gives the same id twice. `unverifiable` says why the client cannot verify what is signed for it, or
+    None if nothing is known against it. It is asked only after a 400.
     """
 
     def __init__(
@@ -36,12 +36,12 @@ class BackChannel:
         *,
         clock: Clock,
         new_jti: Callable[[], str],
-        unpublished: Callable[[str, Algorithm], str | None] = _nothing_known,
+        unverifiable: Callable[[Client], str | None] = _nothing_known,
     ) -> None:
         self._signer = signer
         self._clock = clock
         self._new_jti = new_jti
-        self._unpublished = unpublished
+        self._unverifiable = unverifiable
 
     def uri(self, client: Client) -> str:
         """Return the client's `backchannel_logout_uri`."""
@@ -66,8 +66,8 @@ class BackChannel:
         return read_wire(answer, client.response, self._clock())
 
     def our_fault(self, outcome: Outcome, client: Client) -> OurFault | None:
-        """Blame ourselves for a rejected token if every client must reject it: its key is not published."""
+        """Blame ourselves for a rejected token that the client must reject: its key is not published, or too new."""
         if outcome.reason is not Reason.REJECTED_TOKEN:
             return None
-        why = self._unpublished(client.iss, client.token.alg)
-        return None if why is None else OurFault(Cause.SIGNING, f"{why}: no client can verify it")
+        why = self._unverifiable(client)
+        return None if why is None else OurFault(Cause.SIGNING, why)

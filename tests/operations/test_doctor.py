@@ -15,7 +15,7 @@ from notifier.domain.queue_state import BrokerState, FileState
 from notifier.domain.reach import Reached, Unreached
 from notifier.operations.doctor import Area, Check, Finding, Severity, examine, ok
 from notifier.operations.doctor_clients import DAY, examine_server, judge_registry, servers_of
-from notifier.operations.doctor_issuers import IssuerCase, examine_issuer
+from notifier.operations.doctor_issuers import IssuerCase, examine_issuer, judge_ages
 from notifier.operations.doctor_queue import clock_finding, judge_broker, judge_file
 from notifier.operations.doctor_transmitters import examine_transmitter
 
@@ -170,6 +170,21 @@ async def test_what_is_wrong_with_an_issuer(given: dict[str, object], words: str
     assert words in bad(await issuer(**given))  # type: ignore[arg-type]
 
 
+def test_a_key_that_clients_may_not_know_yet() -> None:
+    """In its first day, where a client's preset says that it keeps the JWK Set; by the algorithm that signs for it."""
+    bff = client("bff", preset="duende_bff", token=TokenProfile(alg=Algorithm.ES256))
+    other = client("other", preset="duende_bff")
+
+    def told(age: float) -> str:
+        key = Signing(alg=Algorithm.ES256, public=EC, made_at=NOW - age)
+        case = IssuerCase(iss=ISS, jwks_uri=JWKS, signing=[key], coming=[], used={}, slow=[bff, other])
+        return bad(list(judge_ages(case, NOW)))
+
+    assert "key k1 (ES256) is 3.0 h old, and 1 client may not know it yet" in told(3 * 3600)
+    assert "JWK Set: bff" in told(-60)  # a clock that was set back
+    assert told(DAY) == ""
+
+
 # ── clients ──
 
 
@@ -220,7 +235,7 @@ async def test_reaching_a_server(met: Reached | Unreached, words: str) -> None:
 
 
 def test_registrations() -> None:
-    """A preset of which nothing is left, and a client that is paused; one without a preset or a URI is only told."""
+    """A preset that is overridden, or refuses the algorithm, and a paused client; who has no preset or URI is only told."""
     found = list(
         judge_registry(
             [
@@ -229,6 +244,8 @@ def test_registrations() -> None:
                 client("c", preset="pac4j", token=TokenProfile(subject=SubjectMode.SUB)),
                 client("d", paused=True),
                 client("e", None),
+                client("f", preset="duende_bff", token=TokenProfile(alg=Algorithm.EDDSA)),
+                client("g", preset="duende_bff"),
             ]
         )
     )
@@ -236,7 +253,8 @@ def test_registrations() -> None:
     assert "asks for typ JWT, but the registration sets logout+jwt" in told
     assert "asks for subject sid, but the registration sets sub" in told
     assert "is paused" in told
-    assert {finding.subject for finding in found} == {"b", "c", "d", "e"}
+    assert "preset duende_bff takes no EdDSA, so it answers 400" in told
+    assert {finding.subject for finding in found} == {"b", "c", "d", "e", "f"}
 
 
 # ── transmitters ──

@@ -1,5 +1,6 @@
 """The watch of the issuers' JWK Sets: what it remembers, what it tells, and when it looks again."""
 
+import math
 from typing import Any
 
 from notifier.domain.client import Algorithm
@@ -35,7 +36,7 @@ class Site:
         self.watch = KeyWatch(lambda: self.kids, self, self._read, lambda: 0.5)
 
     def signing(self, iss: str) -> tuple[Signing, ...]:
-        return (Signing(alg=Algorithm.ES256, public=jwk(self.kids[iss])),)
+        return (Signing(alg=Algorithm.ES256, public=jwk(self.kids[iss]), made_at=1000.0),)
 
     async def _read(self, iss: str) -> IssuerDocument | UnreadDocument:
         self.read.append(iss)
@@ -119,3 +120,20 @@ async def test_what_a_reload_brings_is_looked_at_at_once() -> None:
     assert site.read == [ISS, ISS, OTHER]
     assert site.missing() is None
     assert site.missing(OTHER) is not None
+
+
+async def test_a_key_is_no_older_than_its_file_and_than_its_publication() -> None:
+    """Publication counts where it was seen: a set that had the key from the first look on may always have had it."""
+    site = Site(ISS)
+    there, site.sets[ISS] = site.sets[ISS], GONE
+
+    def age(now: float) -> float:
+        return site.watch.age(ISS, Algorithm.ES256, clock=1000.0 + 90_000, now=now)
+
+    assert age(0) == 90_000
+    await site.look(0)
+    site.sets[ISS] = there
+    await site.look(WHEN_MISSING)
+    assert age(WHEN_MISSING + 60) == 60
+    assert age(100_000) == 90_000
+    assert site.watch.age(ISS, Algorithm.RS256, clock=0, now=0) == math.inf  # nothing signs by it

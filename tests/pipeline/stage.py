@@ -158,7 +158,7 @@ class Stage:
                 PlainSigner(),
                 clock=lambda: self.now + self.jumped,
                 new_jti=lambda: f"jti-{next(numbers)}",
-                unpublished=lambda _iss, _alg: self.unpublished,
+                unverifiable=lambda _client: self.unpublished,
             ),
             transport=self.receivers,
             clock=lambda: self.now + self.jumped,

@@ -80,7 +80,7 @@ def delivery(sub: str | None, sid: str | None) -> Delivery:
 @asynccontextmanager
 async def world(folder: Path, preset: str) -> AsyncIterator[World]:
     keys = Folder(folder)
-    ring = keys.ring(keys.source("RS256"), keys.source("ES384"))
+    ring = keys.ring(keys.source("RS256"), keys.source("ES384"), keys.source("EdDSA"))
     site = Site(
         row=WORLD[preset], jwks=ring.jwks(ISS), iss=ISS, client_id="shop", clock=lambda: NOW, sessions=set(ALICE)
     )
@@ -185,16 +185,19 @@ async def test_each_receiver_refuses_what_its_row_says(tmp_path: Path, preset: s
     async with world(tmp_path, preset) as here:
         wrong: dict[str, bytes] = {
             "twice": await here.forge(typ=typ) + b"&" + await here.forge(typ=typ),
-            "alg": await here.forge(typ=typ, alg=Algorithm.ES384),
+            "alg": await here.forge(typ=typ, alg=Algorithm.EDDSA if "ES384" in row.algs else Algorithm.ES384),
             "iss": await here.forge(typ=typ, iss="https://other.example"),
             "aud": await here.forge(typ=typ, aud="mail"),
             "exp": await here.forge(typ=typ, exp=int(here.now - row.skew - 1)),
-            "iat": await here.forge(typ=typ, iat=int(here.now + row.skew + 2)),
             "nonce": await here.forge(typ=typ, nonce="n"),
             "events": await here.forge(typ=typ, events={}),
-            "event": await here.forge(typ=typ, events={EVENT: "x"}),
+            "nbf": await here.forge(typ=typ, nbf=int(here.now + row.skew + 2)),
             **{f"no {name}": await here.forge(typ=typ, without=name) for name in row.required},
         }
+        if not row.any_iat:
+            wrong["iat"] = await here.forge(typ=typ, iat=int(here.now + row.skew + 2))
+        if not row.any_event:
+            wrong["event"] = await here.forge(typ=typ, events={EVENT: "x"})
         if row.typs is not None:
             wrong["typ"] = await here.forge(typ="at+jwt")
         if row.oldest is not None:

@@ -207,9 +207,7 @@ class LiveConfiguration:
 
     def signing(self, iss: str) -> tuple[Signing, ...]:
         """What signs for the issuer at this moment, for each algorithm that its keys can do."""
-        keys = self.now.keys  # once: a reload in its thread may put others there at any moment
-        public = {key.kid: key.public for key in keys.of(iss)}
-        return tuple(Signing(alg=alg, public=public[kid]) for alg, kid in keys.signing_kids(iss).items())
+        return self.now.keys.signing(iss)
 
     def reload(self, *, asked: bool) -> bool:
         """Read everything again; True if it was taken. `asked`: by SIGHUP, which also takes a loss of clients.

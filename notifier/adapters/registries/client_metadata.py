@@ -211,6 +211,7 @@ def _laid_over(under: SectionT, over: SectionT) -> SectionT:
 
 def _client(iss: str, metadata: ClientMetadata, options: ClientOptions, template: Client, tokens: _Tokens) -> Client:
     """The client: what it sets itself, then its preset, then the service's defaults."""
+    preset = _NO_PRESET if options.preset is None else PRESETS[options.preset]
     return Client(
         iss=iss,
         client_id=metadata.client_id,
@@ -219,18 +220,17 @@ def _client(iss: str, metadata: ClientMetadata, options: ClientOptions, template
         pairwise=metadata.subject_type == "pairwise",
         preset=options.preset,
         paused=options.paused,
-        timeout=template.timeout if options.timeout is None else options.timeout,
+        timeout=options.timeout or preset.timeout or template.timeout,
         max_concurrent=template.max_concurrent if options.max_concurrent is None else options.max_concurrent,
         per_second=options.per_second,
-        token=_token(metadata.id_token_signed_response_alg, options, tokens),
+        token=_token(metadata.id_token_signed_response_alg, options, preset, tokens),
         retry=_retry(options, template.retry),
         response=_response(options, template.response),
         route=_route(options, template.route),
     )
 
 
-def _token(alg: Algorithm | None, options: ClientOptions, shared: _Tokens) -> TokenProfile:
-    preset = _NO_PRESET if options.preset is None else PRESETS[options.preset]
+def _token(alg: Algorithm | None, options: ClientOptions, preset: Preset, shared: _Tokens) -> TokenProfile:
     asked = (alg, options.typ or preset.typ, options.subject or preset.subject, options.lifetime, options.reason_claim)
     profile = shared.get(asked)
     if profile is None:

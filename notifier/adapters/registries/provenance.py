@@ -58,7 +58,7 @@ def values_of(loaded: Loaded, key: Key, parts: Sequence[tuple[str, Mapping[str, 
     if client is not None and asked is not None and isinstance(asked.value, list):  # one of them is in force
         given[asked.member] = replace(asked, value=client.token.alg.value)
     preset = None if client is None or client.preset is None else PRESETS.get(client.preset)
-    for name in ("typ", "subject"):
+    for name in ("typ", "subject", "timeout"):
         if preset is not None and getattr(preset, name) is not None:
             member = f"notifier.{name}"
             given.setdefault(

@@ -6,6 +6,7 @@ Keys are loaded once into key objects: PyJWT takes 30 ms a token if it is given 
 import base64
 import hashlib
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -88,6 +89,7 @@ def load_key(source: KeySource) -> SigningKey:
     try:
         with source.path.open("rb") as file:
             raw = file.read(MAX_FILE + 1)
+            made_at = os.fstat(file.fileno()).st_mtime
     except OSError as error:
         raise _wrong(f"{source.path} cannot be read: {error.strerror}") from error
     try:
@@ -95,10 +97,10 @@ def load_key(source: KeySource) -> SigningKey:
     except UnicodeDecodeError:
         text = ""
     if "-----BEGIN " in text:
-        return _signing_key(source, _read_pem(source.path, text), {})
+        return _signing_key(source, _read_pem(source.path, text), {}, made_at)
     if len(raw) <= MAX_FILE and text.lstrip().startswith("{"):
         key, jwk = _read_jwk(source.path, text)
-        return _signing_key(source, key, jwk)
+        return _signing_key(source, key, jwk, made_at)
     hint = "for DER, run: openssl pkey -inform der -in FILE -out FILE.pem"
     raise _wrong(f"{source.path} is neither PEM nor a JWK ({hint})")
 
@@ -155,7 +157,7 @@ def _read_jwk(path: Path, text: str) -> tuple[object, Mapping[str, object]]:
         raise _wrong(f"{path} is a damaged JWK, or of a curve that cannot be used") from None
 
 
-def _signing_key(source: KeySource, key: object, jwk: Mapping[str, object]) -> SigningKey:
+def _signing_key(source: KeySource, key: object, jwk: Mapping[str, object], made_at: float) -> SigningKey:
     path = source.path
     private, algorithms, public = _described(path, key)
     if "alg" in jwk:
@@ -169,7 +171,14 @@ def _signing_key(source: KeySource, key: object, jwk: Mapping[str, object]) -> S
     public |= {"kid": kid, "use": "sig"}
     if len(algorithms) == 1:
         public |= {"alg": next(iter(algorithms)).value}
-    return SigningKey(key=private, kid=kid, algorithms=algorithms, not_before=source.not_before, public=public)
+    return SigningKey(
+        key=private,
+        kid=kid,
+        algorithms=algorithms,
+        not_before=source.not_before,
+        public=public,
+        made_at=made_at,
+    )
 
 
 def _described(path: Path, key: object) -> tuple[PrivateKey, frozenset[Algorithm], dict[str, str]]:

@@ -14,17 +14,22 @@ from notifier.adapters.signers.jws import PrivateKey, compact_signer
 from notifier.domain.client import Algorithm
 from notifier.domain.errors import OurFault
 from notifier.domain.outcome import Cause
+from notifier.domain.published_keys import Signing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:
-    """A key ready to sign. `public` is its public half as a JWK (RFC 7517) with `kid` and `use`."""
+    """A key ready to sign. `public` is its public half as a JWK (RFC 7517) with `kid` and `use`.
+
+    `made_at`: when its file was written.
+    """
 
     key: PrivateKey = field(repr=False)
     kid: str
     algorithms: frozenset[Algorithm]
     not_before: float | None
     public: Mapping[str, str]
+    made_at: float | None = None
 
 
 class KeyRing:
@@ -58,10 +63,10 @@ class KeyRing:
             text = f"signing with key {key.kid!r} of issuer {iss} by {alg} failed ({type(error).__name__})"
             raise OurFault(Cause.SIGNING, text) from error
 
-    def signing_kids(self, iss: str) -> dict[Algorithm, str]:
-        """Return, for each algorithm that can be used now, the `kid` of the key that signs."""
-        due = {alg: self._due(iss, alg) for alg in Algorithm}
-        return {alg: key.kid for alg, key in due.items() if key is not None}
+    def signing(self, iss: str) -> tuple[Signing, ...]:
+        """Return what signs for the issuer now, for each algorithm that its keys can do."""
+        due = ((alg, self._due(iss, alg)) for alg in Algorithm)
+        return tuple(Signing(alg=alg, public=key.public, made_at=key.made_at) for alg, key in due if key is not None)
 
     def algorithms_of(self, iss: str) -> frozenset[Algorithm]:
         """Return the algorithms of the issuer's keys, including keys that are not due yet."""

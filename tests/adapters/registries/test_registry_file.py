@@ -121,6 +121,8 @@ class TestPresets:
         assert shop(tmp_path, "{preset: auth0_sample, typ: logout+jwt}").token.typ == "logout+jwt"
         assert shop(tmp_path, "{preset: auth0_sample, typ: none}").token.typ is None
         assert shop(tmp_path, "{preset: pac4j, subject: both}").token.subject is SubjectMode.BOTH
+        assert shop(tmp_path, "{preset: duende_bff}").timeout == 10.0
+        assert shop(tmp_path, "{preset: duende_bff, timeout: 3s}").timeout == 3.0
 
 
 def test_many_clients_share_what_they_do_not_set(tmp_path: Path) -> None:

@@ -22,6 +22,11 @@ def pem(kind: str) -> bytes:
     return generate_key(Algorithm(kind))
 
 
+def signing_kids(ring: KeyRing) -> dict[Algorithm, str]:
+    """The `kid` of the key that signs now, by algorithm."""
+    return {each.alg: each.public["kid"] for each in ring.signing(ISS)}
+
+
 class Folder:
     """Key files in a directory of the test's own; each call writes one more."""
 

@@ -19,7 +19,7 @@ from notifier.adapters.signers.jws import PrivateKey
 from notifier.adapters.signers.key_files import KeySource, load_keys, thumbprint
 from notifier.domain.client import Algorithm
 from notifier.domain.errors import ConfigurationError
-from tests.adapters.signers.key_folder import ISS, OTHER, Folder, pem
+from tests.adapters.signers.key_folder import ISS, OTHER, Folder, pem, signing_kids
 
 # RFC 8037 A.1 and A.3
 ED25519 = {
@@ -81,7 +81,7 @@ def test_a_given_kid_wins(folder: Folder) -> None:
     own = ED25519 | {"kid": "own"}
     assert folder.ring(folder.source(own)).kids(ISS) == ("own",)
     ring = folder.ring(folder.source(own, kid="given"))
-    assert ring.signing_kids(ISS) == {Algorithm.EDDSA: "given"}
+    assert signing_kids(ring) == {Algorithm.EDDSA: "given"}
     assert ring.jwks(ISS)["keys"][0]["kid"] == "given"
 
 

@@ -12,7 +12,7 @@ from notifier.domain.delivery import Delivery
 from notifier.domain.errors import OurFault
 from notifier.domain.logout_token import Claims, claims_for
 from notifier.domain.outcome import Cause
-from tests.adapters.signers.key_folder import ISS, KINDS, NOW, OTHER, Folder
+from tests.adapters.signers.key_folder import ISS, KINDS, NOW, OTHER, Folder, signing_kids
 from tests.verifier import verify
 
 
@@ -69,7 +69,7 @@ async def test_the_key_rolls_over_at_its_moment(folder: Folder, now: float, kid:
         now=now,
     )
     token = await ring.sign(ISS, Algorithm.ES256, "logout+jwt", claims())
-    assert kid_of(token) == kid == ring.signing_kids(ISS)[Algorithm.ES256]
+    assert kid_of(token) == kid == signing_kids(ring)[Algorithm.ES256]
     assert verify(token, ring.jwks(ISS), iss=ISS, aud="shop", now=NOW)
     assert ring.kids(ISS) == ("last", "always", "other", "next")
 
@@ -77,7 +77,7 @@ async def test_the_key_rolls_over_at_its_moment(folder: Folder, now: float, kid:
 def test_of_two_keys_alike_the_first_signs(folder: Folder) -> None:
     """Where `not_before` does not decide, the order of the configuration does."""
     ring = folder.ring(*(folder.source(generate_key(Algorithm.ES256), kid=kid) for kid in ("one", "two")))
-    assert ring.signing_kids(ISS) == {Algorithm.ES256: "one"}
+    assert signing_kids(ring) == {Algorithm.ES256: "one"}
 
 
 async def test_a_key_that_is_not_due_is_a_fault_of_ours(folder: Folder) -> None:
@@ -87,7 +87,7 @@ async def test_a_key_that_is_not_due_is_a_fault_of_ours(folder: Folder) -> None:
         await ring.sign(ISS, Algorithm.ES256, None, claims())
     assert caught.value.cause is Cause.SIGNING
     assert ring.algorithms_of(ISS) == {Algorithm.ES256}
-    assert ring.signing_kids(ISS) == {}
+    assert signing_kids(ring) == {}
 
 
 async def test_issuers_are_tenants(folder: Folder) -> None:
