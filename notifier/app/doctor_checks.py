@@ -157,7 +157,7 @@ class _Checks:
     def _issuer(self, iss: str) -> Check:
         settings, keys = self._settings.issuers[iss], self._loaded.keys
         now = time.time()
-        told = [client for client in self._clients if client.iss == iss and client.backchannel_logout_uri]
+        ours = [client for client in self._clients if client.iss == iss]
         case = IssuerCase(
             iss=iss,
             jwks_uri=settings.jwks_uri,
@@ -167,8 +167,8 @@ class _Checks:
                 for key in keys.of(iss)
                 if key.not_before is not None and key.not_before > now
             ],
-            used=Counter(client.token.alg for client in told),
-            slow=[client for client in told if client.preset and PRESETS[client.preset].learns_keys_within],
+            used=Counter(client.token.alg for client in ours if client.backchannel_logout_uri),
+            slow=[client for client in ours if client.preset and PRESETS[client.preset].learns_keys_within],
         )
         return Check(
             area=Area.KEYS,

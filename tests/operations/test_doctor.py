@@ -235,7 +235,7 @@ async def test_reaching_a_server(met: Reached | Unreached, words: str) -> None:
 
 
 def test_registrations() -> None:
-    """A preset that is overridden, or refuses the algorithm, and a paused client; who has no preset or URI is only told."""
+    """A preset that is overridden or refuses the algorithm, a paused client. Who has no preset or URI is only told."""
     found = list(
         judge_registry(
             [

@@ -42,7 +42,7 @@ from notifier.domain.fate import Fate
 from notifier.domain.message import Lane, Message
 from notifier.domain.outcome import Delivered
 from notifier.domain.plan import Skipped
-from notifier.domain.presets import PRESETS
+from notifier.domain.presets import PRESETS, Preset
 from notifier.domain.registry import Registry
 from notifier.domain.reply_document import load_reply
 from notifier.domain.session_ended import SessionEnded
@@ -425,11 +425,14 @@ def test_every_member_of_a_client_is_documented() -> None:
 def test_every_member_of_a_token_and_every_preset_is_documented() -> None:
     """Likewise."""
     assert sorted(documented("## The tokens of the API")) == sorted(TokenEntry.model_fields)
-    presets = {row[0].strip("`"): row[1].strip("`") for row in table(CONFIGURATION, "| preset | sets |")}
-    assert presets == {
-        name: f"typ: {preset.typ}" if preset.typ else f"subject: {preset.subject}" if preset.subject else "–"
-        for name, preset in PRESETS.items()
-    }
+    presets = {row[0].strip("`"): row[1].replace("`", "") for row in table(CONFIGURATION, "| preset | sets |")}
+
+    def sets(preset: Preset) -> str:
+        timeout = None if preset.timeout is None else format_duration(preset.timeout)
+        given = {"typ": preset.typ, "subject": preset.subject, "timeout": timeout}
+        return ", ".join(f"{name}: {value}" for name, value in given.items() if value) or "–"
+
+    assert presets == {name: sets(preset) for name, preset in PRESETS.items()}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
