@@ -1,0 +1,89 @@
+"""The Django app: it listens to sign-outs, checks the settings, and has the publisher of this process."""
+
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004  Django's name
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import request_started
+
+from notifier.publisher.blocking_publisher import BlockingPublisher
+from notifier.publisher.django import django_settings
+from notifier.publisher.django.django_settings import SIGNED_COOKIES, DjangoSettings
+from notifier.publisher.publisher_settings import SettingsMistake
+
+MANAGEMENT = frozenset({"manage.py", "django-admin", "django-admin.exe", "__main__.py"})
+
+
+class NotifierPublisherConfig(AppConfig):
+    """Mistakes in `NOTIFIER` stop a server's start. Commands list them by Django's checks."""
+
+    name = "notifier.publisher.django"
+    label = "notifier_publisher"
+    verbose_name = "notifier"
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._making = threading.Lock()
+        self._settings: DjangoSettings | None = None
+        self._publisher: BlockingPublisher | None = None
+
+    def ready(self) -> None:
+        """Once at the start of a process. Nothing runs yet: a server may fork."""
+        from django.contrib.auth.signals import user_logged_out  # noqa: PLC0415  needs the apps to be there
+
+        from notifier.publisher.django.sign_outs import signed_out  # noqa: PLC0415  likewise
+
+        register(_check)
+        user_logged_out.connect(signed_out, dispatch_uid="notifier.publisher")
+        if Path(sys.argv[0]).name not in MANAGEMENT:
+            try:
+                self.read_settings()
+            except SettingsMistake as mistake:
+                listed = "".join(f"\n  {name} {text}" for name, text in mistake.mistakes)
+                raise ImproperlyConfigured(f"NOTIFIER cannot be used:{listed}") from None
+        request_started.connect(self._first_request, dispatch_uid="notifier.publisher")
+
+    def read_settings(self) -> DjangoSettings:
+        """Raises SettingsMistake."""
+        if self._settings is None:
+            self._settings = django_settings.read()
+        return self._settings
+
+    def publisher(self) -> BlockingPublisher:
+        """Of this process: a forked one starts its own. Raises SettingsMistake."""
+        with self._making:
+            if self._publisher is None:
+                from notifier.publisher.django.session_lookup import lives  # noqa: PLC0415  needs the settings
+
+                self._publisher = BlockingPublisher(self.read_settings().publisher, alive=lives)
+            return self._publisher
+
+    def _first_request(self, **more: object) -> None:
+        """Take over what dead processes left, without holding up the request."""
+        del more
+        request_started.disconnect(dispatch_uid="notifier.publisher")
+        threading.Thread(target=self._start, name="notifier-publisher-start", daemon=True).start()
+
+    def _start(self) -> None:
+        try:
+            self.publisher().start()
+        except SettingsMistake:
+            return  # `runserver` has listed them
+
+
+def _check(**more: object) -> list[CheckMessage]:
+    del more
+    found: list[CheckMessage] = []
+    try:
+        django_settings.read()
+    except SettingsMistake as mistake:
+        found += [Error(f"NOTIFIER: {name} {text}", id="notifier.E001") for name, text in mistake.mistakes]
+    if settings.SESSION_ENGINE == SIGNED_COOKIES:
+        text = "Sessions in signed cookies cannot be looked up: a sign-out that is rolled back is told all the same."
+        found.append(Warning(text, hint="Use another SESSION_ENGINE.", id="notifier.W001"))
+    return found

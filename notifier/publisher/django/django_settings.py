@@ -1,0 +1,93 @@
+"""`NOTIFIER` of Django's settings: the publisher's own settings, and what only Django's project knows."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from notifier.publisher.publisher_settings import PublisherSettings, SettingsMistake
+
+SID = "notifier_sid"  # in the session
+SIGNED_COOKIES = "django.contrib.sessions.backends.signed_cookies"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DjangoSettings:
+    """`issuer` and `clients` get request (or None) and user, `sub` the user, `sid` the request."""
+
+    publisher: PublisherSettings
+    issuer: Callable[[Any, Any], str]
+    clients: Callable[[Any, Any], Any]
+    sub: Callable[[Any], str]
+    sid: Callable[[Any], str | None]
+
+
+def read() -> DjangoSettings:
+    """Raises SettingsMistake, which lists all mistakes."""
+    given = getattr(settings, "NOTIFIER", None)
+    if not isinstance(given, Mapping):
+        raise SettingsMistake([("NOTIFIER", "is required: a dictionary with URL, SECRET_FILE, OUTBOX and ISSUER")])
+    own = {name: given[name] for name in ("ISSUER", "CLIENTS", "SUB", "SID") if name in given}
+    mistakes: list[tuple[str, str]] = []
+    publisher = None
+    try:
+        publisher = PublisherSettings.from_mapping({name: given[name] for name in given if name not in own})
+    except SettingsMistake as mistake:
+        mistakes += [(name.upper(), text) for name, text in mistake.mistakes]
+    issuer = _issuer(own.get("ISSUER"), mistakes)
+    clients = _clients(own.get("CLIENTS", "*"), mistakes)
+    sub = _function("SUB", own.get("SUB", _sub), mistakes)
+    sid = _function("SID", own.get("SID", _sid), mistakes)
+    if mistakes or publisher is None:
+        raise SettingsMistake(mistakes)
+    return DjangoSettings(publisher=publisher, issuer=issuer, clients=clients, sub=sub, sid=sid)
+
+
+def _issuer(value: object, mistakes: list[tuple[str, str]]) -> Callable[[Any, Any], str]:
+    if isinstance(value, str) and "://" in value:
+        return _always(value)
+    if value is None or value == "":
+        mistakes.append(("ISSUER", "is required: `iss` of your ID tokens, or the path of a function(request, user)"))
+        return _nothing
+    return _function("ISSUER", value, mistakes)
+
+
+def _clients(value: object, mistakes: list[tuple[str, str]]) -> Callable[[Any, Any], Any]:
+    if value == "*" or isinstance(value, list | tuple):
+        return _always(value)
+    return _function("CLIENTS", value, mistakes)
+
+
+def _function(name: str, value: object, mistakes: list[tuple[str, str]]) -> Callable[..., Any]:
+    try:
+        found = import_string(value) if isinstance(value, str) else value
+    except ImportError as error:
+        mistakes.append((name, f"cannot be imported: {error}"))
+        return _nothing
+    if callable(found):
+        return cast("Callable[..., Any]", found)
+    mistakes.append((name, "must be a function, or the path of one: myproject.clients.of_user"))
+    return _nothing
+
+
+def _always(value: Any) -> Callable[[Any, Any], Any]:
+    def answer(request: object, user: object) -> Any:
+        del request, user
+        return value
+
+    return answer
+
+
+def _nothing(*arguments: object) -> Any:
+    del arguments
+
+
+def _sub(user: Any) -> str:
+    return str(user.pk)
+
+
+def _sid(request: Any) -> str | None:
+    found = request.session.get(SID)
+    return None if found is None else str(found)

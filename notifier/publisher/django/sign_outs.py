@@ -1,0 +1,83 @@
+"""What Django tells: one sign-out, or that all sessions of a user have ended."""
+
+import logging
+import secrets
+from typing import Any
+
+from django.apps import apps
+from django.db import transaction
+
+from notifier.publisher.blocking_publisher import BlockingPublisher
+from notifier.publisher.django.django_settings import SID
+from notifier.publisher.django.session_lookup import ending_id, sealed
+from notifier.publisher.ended import SessionEnded
+
+PATIENCE = 300.0  # seconds in which the view's transaction ends: until then the session is asked after again
+
+log = logging.getLogger("notifier.publisher")
+
+
+def signed_out(sender: object, request: Any, user: Any, **more: object) -> None:
+    """Receives `user_logged_out`, which comes before the session is deleted. Never raises: `logout()` would."""
+    del sender, more
+    if user is None or request is None:
+        return
+    try:
+        config = apps.get_app_config("notifier_publisher")
+        settings = config.read_settings()
+        session_key = getattr(request.session, "session_key", None)
+        ended = SessionEnded(
+            id=ending_id(session_key),
+            iss=settings.issuer(request, user),
+            sub=settings.sub(user),
+            sid=settings.sid(request),
+            clients=settings.clients(request, user),
+            reason="user_logout",
+        )
+        the_publisher().prepare(ended, session=sealed(session_key)).ask(patience=PATIENCE)
+    except Exception as error:  # noqa: BLE001  a sign-out goes on, whatever we meet
+        _lost(error)
+
+
+def user_ended(user: Any, *, reason: str, request: Any) -> None:
+    """All sessions of the user."""
+
+    def tell() -> None:
+        try:
+            the_publisher().publish(ended)
+        except Exception as error:  # noqa: BLE001  a password is changed all the same
+            _lost(error)
+
+    try:
+        settings = apps.get_app_config("notifier_publisher").read_settings()
+        ended = SessionEnded(
+            iss=settings.issuer(request, user),
+            sub=settings.sub(user),
+            clients=settings.clients(request, user),
+            reason=reason,
+        )
+        transaction.on_commit(tell)
+    except Exception as error:  # noqa: BLE001  likewise
+        _lost(error)
+
+
+def session_sid(request: Any) -> str:
+    """See the package."""
+    found = request.session.get(SID)
+    if found is None:
+        found = request.session[SID] = secrets.token_urlsafe(16)
+    return str(found)
+
+
+def the_publisher() -> BlockingPublisher:
+    """Of this process."""
+    found: BlockingPublisher = apps.get_app_config("notifier_publisher").publisher()
+    return found
+
+
+def _lost(error: Exception) -> None:
+    """The error's own words may name the user, so they are not told."""
+    log.error(
+        "a sign-out could not be told (%s): nobody hears of it. Look at NOTIFIER's functions, and `manage.py check`",
+        type(error).__name__,
+    )

@@ -1,0 +1,185 @@
+"""A real Django project on gunicorn: sign-ins and sign-outs over HTTP, sessions in SQLite, a real RabbitMQ."""
+
+import asyncio
+import contextlib
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.publishers.python.rig import ISSUER, Queue, files, queue_at, until
+from tests.publishers.python.server_process import ROOT, gunicorn
+
+SITE = "tests.publishers.python.django_site"
+
+
+class Site:
+    """The project. `run` serves it."""
+
+    def __init__(self, folder: Path, amqp_url: str, prefix: str) -> None:
+        self.outbox = folder / "outbox"
+        self.log = folder / "log"
+        self.database = folder / "db.sqlite3"
+        self.notifier: dict[str, Any] = {
+            "URL": amqp_url,
+            "OUTBOX": str(self.outbox),
+            "EXCHANGE": f"{prefix}.events",
+            "BULK_EXCHANGE": f"{prefix}.bulk",
+            "ISSUER": ISSUER,
+            "CLIENTS": f"{SITE}.views.clients_of",
+        }
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the project reads."""
+        return {
+            "DJANGO_SETTINGS_MODULE": f"{SITE}.settings",
+            "SITE_DATABASE": str(self.database),
+            "SITE_NOTIFIER": json.dumps(self.notifier),
+        }
+
+    def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`manage.py`."""
+        environment = {**os.environ, **self.environment}
+        command = [sys.executable, "-m", "django", *arguments]
+        return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    @contextlib.asynccontextmanager
+    async def run(self) -> AsyncIterator[str]:
+        """Its URL."""
+        async with gunicorn(f"{SITE}.wsgi:application", self.log, self.environment) as url:
+            yield url
+
+    @property
+    def session_keys(self) -> set[str]:
+        """Those that live."""
+        with contextlib.closing(sqlite3.connect(self.database)) as database:
+            return {key for (key,) in database.execute("SELECT session_key FROM django_session")}
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with Django's tables."""
+    site = Site(tmp_path_factory.mktemp("django"), "amqp://guest:guest@127.0.0.1:1", "x")
+    done = site.manage("migrate", "--verbosity", "0")
+    assert done.returncode == 0, done.stderr
+    return site.database
+
+
+@pytest.fixture
+def site(migrated: Path, tmp_path: Path, amqp_url: str, bare_prefix: str) -> Site:
+    """One of a test's own."""
+    made = Site(tmp_path, amqp_url, bare_prefix)
+    made.database.write_bytes(migrated.read_bytes())
+    return made
+
+
+@pytest.fixture
+async def queue(amqp_url: str, bare_prefix: str) -> AsyncIterator[Queue]:
+    """Where the events go."""
+    async with queue_at(amqp_url, bare_prefix) as queue:
+        yield queue
+
+
+@contextlib.asynccontextmanager
+async def browser(url: str) -> AsyncIterator[aiohttp.ClientSession]:
+    """With cookies of its own."""
+    async with aiohttp.ClientSession(url, cookie_jar=aiohttp.CookieJar(unsafe=True)) as made:
+        yield made
+
+
+async def sign_in(browser: aiohttp.ClientSession, user: str, **more: str) -> dict[str, Any]:
+    """What the ID token says."""
+    async with browser.get("/sign-in", params={"user": user, **more}) as answer:
+        assert answer.status == 200
+        return dict(await answer.json())
+
+
+async def test_each_logout_is_told_and_no_secret_is_kept(site: Site, queue: Queue) -> None:
+    """With `sid` where the ID token has one. The session's key is neither in the outbox nor in the log."""
+    seen = ""
+    async with site.run() as url, browser(url) as anna, browser(url) as berta:
+        signed_in = [await sign_in(anna, "anna", sid="1"), await sign_in(berta, "berta")]
+        keys = site.session_keys
+        assert len(keys) == 2
+        for each in (anna, berta):
+            async with each.get("/sign-out") as answer:
+                assert await answer.text() == "signed out"
+                seen += "".join(path.read_text() for path in files(site.outbox) if path.exists())
+        await queue.until(2)
+        await until(lambda: not files(site.outbox))
+    by_sub = {event["sub"]: event for event in queue.events}
+    for told in signed_in:
+        event = by_sub[told["sub"]]
+        assert event.get("sid") == told["sid"]
+        assert (event["iss"], event["reason"]) == (ISSUER, "user_logout")
+        assert event["clients"] == ["mail", f"app-of-{told['sub']}"]
+    assert site.session_keys == set()
+    assert not [key for key in keys if key in seen + site.log.read_text()]
+
+
+async def test_a_logout_that_is_rolled_back_is_not_told(site: Site, queue: Queue) -> None:
+    """The view fails after `logout()`, so the session lives. Its real end is told, once."""
+    async with site.run() as url, browser(url) as anna:
+        await sign_in(anna, "anna", sid="1")
+        (key,) = site.session_keys
+        async with anna.get("/sign-out-and-fail") as answer:
+            assert answer.status == 500
+        anna.cookie_jar.update_cookies({"sessionid": key})  # Django takes the cookie away, and the session lives
+        async with anna.get("/whoami") as answer:
+            assert (await answer.json())["user"] == "anna"
+        assert len(files(site.outbox, ".pending")) == 1
+        await asyncio.sleep(0.5)  # it is asked after 0.1 s and 0.3 s
+        assert queue.messages == []
+        await anna.get("/sign-out")
+        await queue.until(1)
+        await until(lambda: not files(site.outbox))
+    assert len(set(queue.ids)) == 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_killed_amid_a_logout(site: Site, queue: Queue, when: str) -> None:
+    """The worker process dies by SIGKILL. What it left is told if its session is gone, and dropped if it lives."""
+    async with site.run() as url, browser(url) as anna, browser(url) as other:
+        await sign_in(anna, "anna", sid="1")
+        with contextlib.suppress(aiohttp.ClientError):
+            await anna.get("/sign-out-and-die", params={"when": when})
+        assert len(site.session_keys) == (1 if when == "before" else 0)
+    async with site.run() as url, browser(url) as other:
+        await sign_in(other, "other")
+        await other.get("/sign-out")
+        await queue.until(1 if when == "before" else 2)
+        await until(lambda: not files(site.outbox))
+    assert len(queue.messages) == (1 if when == "before" else 2)
+
+
+async def test_all_sessions_of_a_user(site: Site, queue: Queue) -> None:
+    """`user_ended`, for a changed password: no `sid`, so all of them."""
+    async with site.run() as url, browser(url) as anna:
+        signed_in = await sign_in(anna, "anna", sid="1")
+        await anna.get("/end-all")
+        await queue.until(1)
+    (event,) = queue.events
+    assert (event["sub"], event.get("sid"), event["reason"]) == (signed_in["sub"], None, "terminated")
+
+
+def test_mistakes_are_listed_and_stop_the_start(site: Site) -> None:
+    """By `manage.py check`, all of them; a server does not start."""
+    site.notifier = {"URL": "rabbit", "OUTBOX": "", "EXCHNAGE": "x", "CLIENTS": "nobody.knows"}
+    checked = site.manage("check")
+    assert checked.returncode != 0
+    for name in ("URL", "OUTBOX", "EXCHNAGE", "CLIENTS", "ISSUER"):
+        assert f"NOTIFIER: {name} " in checked.stderr
+    command = [sys.executable, "-c", f"import {SITE}.wsgi"]
+    environment = {**os.environ, **site.environment}
+    started = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert started.returncode != 0
+    assert "ImproperlyConfigured: NOTIFIER cannot be used:" in started.stderr
+    assert "ISSUER is required" in started.stderr
