@@ -21,6 +21,7 @@ import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 import org.keycloak.models.KeycloakSession;
 import org.keycloak.models.RealmModel;
@@ -38,12 +39,14 @@ final class Endings implements Synchronization {
     private final KeycloakSession session;
     private final Publisher publisher;
     private final Transaction transaction;
-    private final Map<String, Clients> clients = new HashMap<>();
+    private final Map<String, Optional<Clients>> clients = new HashMap<>();
     private final Map<String, List<Ending>> ended = new LinkedHashMap<>();
     private final Map<String, List<Ending>> parted = new LinkedHashMap<>();
     private final Set<String> wentOffline = new HashSet<>();
     private final List<Slip> mass = new ArrayList<>();
+    private final List<Ending> told = new ArrayList<>();
     private Slip written;
+    private Slip writtenTold;
 
     private Endings(KeycloakSession session, Publisher publisher, Transaction transaction) {
         this.session = session;
@@ -83,7 +86,7 @@ final class Endings implements Synchronization {
     void ended(String id, boolean offline) {
         SessionRow row = Rows.session(session, id, offline);
         if (row != null) {
-            ended.put(name(id, offline), endings(row, Lane.EVENTS, null, null));
+            ended.put(name(id, offline), endings(row, null, Lane.EVENTS, null, null));
         }
     }
 
@@ -91,7 +94,7 @@ final class Endings implements Synchronization {
     void parted(String id, String client, boolean offline) {
         SessionRow row = Rows.session(session, id, offline);
         if (row != null) {
-            parted.merge(name(id, offline), endings(row, Lane.EVENTS, null, client), (one, other) -> {
+            parted.merge(name(id, offline), endings(row, null, Lane.EVENTS, null, client), (one, other) -> {
                 List<Ending> both = new ArrayList<>(one);
                 both.addAll(other);
                 return both;
@@ -112,7 +115,7 @@ final class Endings implements Synchronization {
             do {
                 page = Rows.page(session, candidates, kind, after, PAGE);
                 List<Ending> endings = new ArrayList<>();
-                page.forEach(each -> endings.addAll(endings(each, Lane.BULK, reason, null)));
+                page.forEach(each -> endings.addAll(endings(each, candidates.realm(), Lane.BULK, reason, null)));
                 if (!endings.isEmpty()) {
                     Slip slip = publisher.outbox().prepare(endings);
                     if (slip != null) {
@@ -124,36 +127,69 @@ final class Endings implements Synchronization {
         }
     }
 
-    /** @param only one client, by Keycloak's internal id; null for all */
-    private List<Ending> endings(SessionRow row, Lane lane, String reason, String only) {
-        Clients known = clients.computeIfAbsent(row.realm(), this::clientsOf);
+    /** A user is disabled. The sessions live on in Keycloak, but not at the clients. */
+    void disabled(Candidates candidates) {
+        for (int kind = 0; kind < candidates.kinds().size(); kind++) {
+            String after = "";
+            List<SessionRow> page;
+            do {
+                page = Rows.page(session, candidates, kind, after, PAGE);
+                for (SessionRow row : page) {
+                    String salt = "disabled" + System.currentTimeMillis();
+                    told.addAll(endings(row, null, Lane.EVENTS, "terminated", null, salt).stream().map(Ending::notToBeLookedUp).toList());
+                }
+                after = page.isEmpty() ? after : page.get(page.size() - 1).id();
+            } while (page.size() == PAGE);
+        }
+    }
+
+    private List<Ending> endings(SessionRow row, RealmModel removed, Lane lane, String reason, String only) {
+        return endings(row, removed, lane, reason, only, "");
+    }
+
+    /**
+     * The events of a session.
+     *
+     * @param removed the realm, where it may be gone from the database already
+     * @param only one client, by Keycloak's internal id; null for all
+     */
+    private List<Ending> endings(SessionRow row, RealmModel removed, Lane lane, String reason, String only, String salt) {
+        Clients known = clients.computeIfAbsent(row.realm(), id -> Optional.ofNullable(clientsOf(id, removed))).orElse(null);
+        if (known == null) {
+            return List.of();
+        }
         Map<String, List<ObjectNode>> byIssuer = new LinkedHashMap<>();
-        StringBuilder salt = new StringBuilder();
+        StringBuilder salted = new StringBuilder(salt);
         for (ClientRow client : row.clients()) {
-            if (known == null || client.issuer() == null || only != null && !only.equals(client.client())) {
-                continue;
-            }
-            ObjectNode entry = known.entry(client.client(), client.issuer(), row.user());
+            ObjectNode entry = client.issuer() == null || only != null && !only.equals(client.client()) ? null : entry(known, client, row.user());
             if (entry != null) {
                 byIssuer.computeIfAbsent(client.issuer(), key -> new ArrayList<>()).add(entry);
-                salt.append(only == null ? "" : String.valueOf(client.timestamp()));
+                salted.append(only == null ? "" : String.valueOf(client.timestamp()));
             }
         }
         SessionKey key = new SessionKey(row.id(), row.createdOn(), row.offline(), only);
+        Instant now = Instant.now().truncatedTo(ChronoUnit.MILLIS);
         List<Ending> found = new ArrayList<>();
         byIssuer.forEach((issuer, entries) -> {
             if (!entries.stream().allMatch(Clients::isNobody)) {
-                found.addAll(new SessionEnded(key, issuer, row.user(), entries, Instant.now().truncatedTo(ChronoUnit.MILLIS), reason, salt.toString()).endings(lane));
+                found.addAll(new SessionEnded(key, issuer, row.user(), entries, now, reason, salted.toString()).endings(lane));
             }
         });
         return found;
     }
 
+    /** One client that cannot be read takes no other with it. */
+    private ObjectNode entry(Clients known, ClientRow client, String user) {
+        ObjectNode[] entry = new ObjectNode[1];
+        publisher.guarded("reading a client", () -> entry[0] = known.entry(client.client(), client.issuer(), user));
+        return entry[0];
+    }
+
     /** The realm is read anew: that of the request may belong to a transaction that is over. Null if its endings are not told. */
-    private Clients clientsOf(String id) {
+    private Clients clientsOf(String id, RealmModel removed) {
         RealmModel realm = session.realms().getRealm(id);
-        return realm == null || !publisher.settings().tells(realm.getName()) ? null
-                : new Clients(session, realm, publisher.settings().includeClientMetadata());
+        String name = realm != null ? realm.getName() : removed == null ? null : removed.getName();
+        return name == null || !publisher.settings().tells(name) ? null : new Clients(session, realm, publisher.settings().includeClientMetadata());
     }
 
     @Override
@@ -167,6 +203,9 @@ final class Endings implements Synchronization {
             if (!all.isEmpty()) {
                 written = publisher.outbox().prepare(all);
             }
+            if (!told.isEmpty()) {
+                writtenTold = publisher.outbox().prepare(told);
+            }
         });
     }
 
@@ -174,13 +213,16 @@ final class Endings implements Synchronization {
     public void afterCompletion(int status) {
         publisher.guarded("handing endings over", () -> {
             mass.forEach(publisher.outbox()::lookUp);
-            if (written == null) {
-                return;
-            }
-            if (status == Status.STATUS_COMMITTED) {
+            boolean committed = status == Status.STATUS_COMMITTED;
+            if (written != null && committed) {
                 publisher.outbox().happened(written);
-            } else {
+            } else if (written != null) {
                 publisher.outbox().lookUp(written); // it may have been committed even so, if the connection broke
+            }
+            if (writtenTold != null && committed) {
+                publisher.outbox().happened(writtenTold);
+            } else if (writtenTold != null) {
+                publisher.outbox().undone(writtenTold);
             }
         });
     }

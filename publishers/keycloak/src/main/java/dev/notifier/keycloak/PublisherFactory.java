@@ -7,6 +7,7 @@ import java.io.IOException;
 import java.util.List;
 import org.jboss.logging.Logger;
 import org.keycloak.Config;
+import org.keycloak.models.ClientModel;
 import org.keycloak.models.KeycloakSession;
 import org.keycloak.models.KeycloakSessionFactory;
 import org.keycloak.models.utils.PostMigrationEvent;
@@ -37,8 +38,11 @@ public class PublisherFactory implements NotifierProviderFactory, ServerInfoAwar
         }
         LOG.infof("notifier: session ended events go to %s, by the outbox %s", settings.endpoint(), settings.outbox().folder());
         factory.register(event -> {
-            if (event instanceof PostMigrationEvent) {
-                publisher.takeUp(sessions -> Rows.living(factory, sessions));
+            Publisher open = publisher;
+            if (open != null && event instanceof PostMigrationEvent) {
+                open.takeUp(sessions -> Rows.living(factory, sessions));
+            } else if (open != null && event instanceof ClientModel.ClientRemovedEvent removed) {
+                open.guarded("the removal of a client", () -> Clients.remember(removed.getKeycloakSession(), removed.getClient()));
             }
         });
     }

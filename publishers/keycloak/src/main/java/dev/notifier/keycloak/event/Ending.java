@@ -20,6 +20,11 @@ public record Ending(Lane lane, String id, SessionKey session, byte[] event) {
     /** The longest id that AMQP carries. */
     private static final int LONGEST_ID = 255;
 
+    /** The same, but published without a look at the session: it lives on. */
+    public Ending notToBeLookedUp() {
+        return new Ending(lane, id, null, event);
+    }
+
     /** The line, with its end. */
     public byte[] line() {
         ObjectNode line = JSON.createObjectNode().put("lane", lane.word());

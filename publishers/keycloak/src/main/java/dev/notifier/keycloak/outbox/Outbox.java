@@ -47,7 +47,7 @@ public final class Outbox implements AutoCloseable {
         this.tally = tally;
         this.folder = folder;
         this.disk = new Room(limits.maxEvents(), limits.maxBytes());
-        this.writers = new Writers(folder, limits.writeLimit());
+        this.writers = new Writers(folder, limits.signOutLimit());
         byte[] random = new byte[PROCESS_BYTES];
         new SecureRandom().nextBytes(random);
         this.process = HexFormat.of().formatHex(random);

@@ -47,8 +47,8 @@ public record Settings(Endpoint endpoint, Secret secret, OutboxLimits outbox, Tl
         }
     }
 
-    /** @param writeLimit how long a sign-out waits for the disk */
-    public record OutboxLimits(Path folder, int maxEvents, long maxBytes, Duration maxAge, Duration writeLimit) {
+    /** @param signOutLimit how long a sign-out waits for the disk */
+    public record OutboxLimits(Path folder, int maxEvents, long maxBytes, Duration maxAge, Duration signOutLimit) {
     }
 
     /** Each may be null. */

@@ -11,14 +11,21 @@ import java.util.Arrays;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
 import java.util.Set;
 import java.util.function.UnaryOperator;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 
 /** Reads the settings by their names, and gathers every mistake before it refuses. */
 public final class SettingsReader {
     /** What users type before a setting's name. */
     public static final String PREFIX = "spi-notifier--publisher--";
 
+    private static final Pattern TIME = Pattern.compile("(\\d{1,12}(?:\\.\\d{1,6})?) ?(ms|s|m|h|d)?");
+    private static final Map<String, Long> UNITS = Map.of("ms", 1L, "s", 1_000L, "m", 60_000L, "h", 3_600_000L, "d", 86_400_000L);
+    private static final int LEAST_MILLIS = 50;
+    private static final Duration LONGEST_LIMIT = Duration.ofHours(1);
     private static final int AMQP_PORT = 5672;
     private static final int AMQPS_PORT = 5671;
 
@@ -38,11 +45,11 @@ public final class SettingsReader {
         Settings.Endpoint endpoint = endpoint();
         Settings.Secret secret = secret(endpoint);
         Settings.OutboxLimits outbox = new Settings.OutboxLimits(folder(), (int) number("outboxMaxEvents", 100_000, 1, Integer.MAX_VALUE),
-                number("outboxMaxBytes", 268_435_456, 1 << 20, Long.MAX_VALUE), Duration.ofDays(number("outboxMaxAgeDays", 30, 1, 3650)),
-                seconds("writeLimitSeconds", 2));
+                number("outboxMaxBytes", 268_435_456, 1 << 20, Long.MAX_VALUE), time("outboxMaxAge", "30d", Duration.ofDays(3650)),
+                time("signOutLimit", "2s", LONGEST_LIMIT));
         Settings.Tls tls = tls(endpoint);
         Settings settings = new Settings(endpoint, secret, outbox, tls, text("exchange", "notifier.events"), text("bulkExchange", "notifier.bulk"),
-                seconds("publishLimitSeconds", 10), seconds("drainLimitSeconds", 5), flag("includeClientMetadata", true), realms());
+                time("publishLimit", "10s", LONGEST_LIMIT), time("drainLimit", "5s", LONGEST_LIMIT), flag("includeClientMetadata", true), realms());
         if (!mistakes.isEmpty()) {
             throw new WrongSettings(mistakes);
         }
@@ -162,18 +169,18 @@ public final class SettingsReader {
         return text.isEmpty() ? Set.of() : new LinkedHashSet<>(Arrays.stream(text.split(",")).map(String::trim).filter(each -> !each.isEmpty()).toList());
     }
 
-    private Duration seconds(String name, int otherwise) {
-        String text = text(name, String.valueOf(otherwise));
-        try {
-            double seconds = Double.parseDouble(text);
-            if (seconds >= 0.05 && seconds <= 3600) {
-                return Duration.ofMillis(Math.round(seconds * 1000));
+    /** A number with its unit; without one it means seconds. */
+    private Duration time(String name, String otherwise, Duration most) {
+        String text = text(name, otherwise);
+        Matcher read = TIME.matcher(text);
+        if (read.matches()) {
+            double millis = Double.parseDouble(read.group(1)) * UNITS.get(read.group(2) == null ? "s" : read.group(2));
+            if (millis >= LEAST_MILLIS && millis <= most.toMillis()) {
+                return Duration.ofMillis(Math.round(millis));
             }
-        } catch (NumberFormatException wrong) {
-            // told below
         }
-        mistake(name, "is " + text + ": give seconds, 0.05 to 3600");
-        return Duration.ofSeconds(otherwise);
+        mistake(name, "is " + text + ": give a time such as " + otherwise + ", at least " + LEAST_MILLIS + "ms and at most " + most.toHours() + "h");
+        return most;
     }
 
     private long number(String name, long otherwise, long least, long most) {

@@ -1,0 +1,75 @@
+package dev.notifier.keycloak;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+
+import dev.notifier.keycloak.ClientMetadata.Client;
+import dev.notifier.keycloak.ClientMetadata.Surroundings;
+import java.util.HashMap;
+import java.util.Map;
+import org.junit.jupiter.api.Test;
+
+class ClientMetadataTest {
+    private static final Surroundings AROUND = new Surroundings("https://kc.example.com/auth", "https://admin.example.com/auth", "PS256");
+
+    private static String entry(boolean enabled, String root, String... attributes) {
+        Map<String, String> given = new HashMap<>();
+        for (int i = 0; i < attributes.length; i += 2) {
+            given.put(attributes[i], attributes[i + 1]);
+        }
+        return ClientMetadata.of(new Client("shop", enabled, root, given::get), AROUND).toString();
+    }
+
+    private static String told(String uri, boolean session, String algorithm) {
+        return "{\"client_id\":\"shop\",\"backchannel_logout_uri\":\"" + uri + "\",\"backchannel_logout_session_required\":" + session
+                + ",\"id_token_signed_response_alg\":\"" + algorithm + "\"}";
+    }
+
+    @Test
+    void aClientWithAnAddressIsTold() {
+        assertEquals(told("https://shop.example.com/logout", true, "ES256"), entry(true, null, "backchannel.logout.url", "https://shop.example.com/logout",
+                "backchannel.logout.session.required", "true", "id.token.signed.response.alg", "ES256"));
+    }
+
+    @Test
+    void theRealmsAlgorithmHoldsWhereTheClientNamesNone() {
+        assertEquals(told("https://shop.example.com/", false, "PS256"), entry(true, null, "backchannel.logout.url", "https://shop.example.com/"));
+        assertEquals(told("https://shop.example.com/", false, "PS256"),
+                entry(true, null, "backchannel.logout.url", "https://shop.example.com/", "id.token.signed.response.alg", "any"));
+    }
+
+    @Test
+    void notifiersOwnAttributesWin() {
+        assertEquals(told("https://other.example.com/", true, "PS256"), entry(true, null, "backchannel.logout.url", "https://shop.example.com/",
+                "backchannel.logout.session.required", "false", "notifier.backchannel_logout_uri", "https://other.example.com/",
+                "notifier.backchannel_logout_session_required", "true"));
+    }
+
+    @Test
+    void nullSaysThatAClientHasNoAddress() {
+        String none = "{\"client_id\":\"shop\",\"backchannel_logout_uri\":null}";
+        assertEquals(none, entry(true, "https://shop.example.com"));
+        assertEquals(none, entry(true, null, "backchannel.logout.url", " "));
+        assertEquals(none, entry(false, null, "backchannel.logout.url", "https://shop.example.com/"), "a disabled client");
+    }
+
+    @Test
+    void addressesAreResolvedAsKeycloakDoes() {
+        Map.of("/logout|https://shop.example.com/app", "https://shop.example.com/app/logout", //
+                "/logout|", "https://kc.example.com/logout", //
+                "/logout|${authBaseUrl}", "https://kc.example.com/auth/logout", //
+                "${authAdminUrl}/x|", "https://admin.example.com/auth/x", //
+                "https://a.example.com/|https://b.example.com", "https://a.example.com/").forEach((given, wanted) -> {
+                    String[] parts = given.split("\\|", -1);
+                    assertEquals(told(wanted, false, "PS256"), entry(true, parts[1], "backchannel.logout.url", parts[0]), given);
+                });
+    }
+
+    @Test
+    void whoCannotBeToldIsNamedAndLeftToTheRegistry() {
+        String named = "{\"client_id\":\"shop\"}";
+        String url = "https://shop.example.com/";
+        assertEquals(named, entry(true, null, "backchannel.logout.url", "https://${nowhere.to.be.found}/"));
+        assertEquals(named, entry(true, null, "backchannel.logout.url", url, "id.token.encrypted.response.alg", "RSA-OAEP"));
+        assertEquals(named, entry(true, null, "backchannel.logout.url", url, "id.token.signed.response.alg", "HS256"));
+    }
+}

@@ -1,0 +1,319 @@
+package dev.notifier.keycloak.outbox;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertNotNull;
+import static org.junit.jupiter.api.Assertions.assertNull;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import dev.notifier.keycloak.event.Ending;
+import dev.notifier.keycloak.event.Lane;
+import dev.notifier.keycloak.event.SessionKey;
+import dev.notifier.keycloak.publishing.Trouble;
+import dev.notifier.keycloak.settings.Settings.OutboxLimits;
+import dev.notifier.keycloak.watch.Tally;
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.attribute.PosixFilePermissions;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.Collection;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Set;
+import java.util.function.BooleanSupplier;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+class OutboxTest {
+    @TempDir
+    Path base;
+
+    private final Counts counts = new Counts();
+    private final List<Outbox> open = new ArrayList<>();
+    private int maxEvents = 100;
+
+    private Outbox outbox() throws IOException {
+        Outbox made = Outbox.open(new OutboxLimits(base, maxEvents, 1 << 20, Duration.ofDays(30), Duration.ofSeconds(2)), counts);
+        open.add(made);
+        return made;
+    }
+
+    @AfterEach
+    void close() {
+        open.forEach(Outbox::close);
+    }
+
+    private static Ending ending(String id, Lane lane) {
+        String event = "{\"id\":\"" + id + "\",\"iss\":\"https://i\",\"sid\":\"" + id + "\",\"clients\":[]}";
+        return new Ending(lane, id, new SessionKey(id, 17, false, null), event.getBytes(StandardCharsets.UTF_8));
+    }
+
+    private static List<Ending> endings(Lane lane, String... ids) {
+        return Stream.of(ids).map(each -> ending(each, lane)).toList();
+    }
+
+    private List<String> files() throws IOException {
+        try (Stream<Path> found = Files.walk(base)) {
+            return found.filter(Files::isRegularFile).map(each -> each.getFileName().toString()).filter(each -> !each.equals("lock")).sorted().toList();
+        }
+    }
+
+    private List<String> waiting(Outbox outbox, Lane lane) throws Exception {
+        List<String> ids = new ArrayList<>();
+        for (Slip slip : outbox.lane(lane).oldest(1_000, 0)) {
+            outbox.read(slip).forEach(each -> ids.add(each.id()));
+        }
+        return ids;
+    }
+
+    /** Waits for what can be seen, for ten seconds. */
+    private static void until(BooleanSupplier seen) throws InterruptedException {
+        long end = System.nanoTime() + 10_000_000_000L;
+        while (!seen.getAsBoolean()) {
+            assertTrue(System.nanoTime() < end, "it did not come");
+            Thread.sleep(5);
+        }
+    }
+
+    private static LookUp living(String... ids) {
+        Set<String> alive = new HashSet<>(List.of(ids));
+        return keys -> new HashSet<>(keys.stream().filter(each -> alive.contains(each.id())).toList());
+    }
+
+    @Test
+    void anEndingIsOnDiskBeforeItHappensAndWaitsAfterwards() throws Exception {
+        Outbox outbox = outbox();
+        Slip slip = outbox.prepare(endings(Lane.EVENTS, "a"));
+        assertTrue(files().get(0).endsWith(".pending"));
+        assertTrue(waiting(outbox, Lane.EVENTS).isEmpty());
+        outbox.happened(slip);
+        until(() -> !outbox.lane(Lane.EVENTS).isEmpty());
+        assertTrue(files().get(0).endsWith(".json"));
+        assertEquals(List.of("a"), waiting(outbox, Lane.EVENTS));
+        outbox.published(slip);
+        assertTrue(files().isEmpty());
+        assertEquals(0, outbox.waiting());
+    }
+
+    @Test
+    void nobodyElseMayReadIt() throws Exception {
+        outbox().prepare(endings(Lane.EVENTS, "a"));
+        try (Stream<Path> found = Files.walk(base.resolve("0"))) {
+            for (Path each : found.toList()) {
+                assertEquals(Files.isDirectory(each) ? "rwx------" : "rw-------", PosixFilePermissions.toString(Files.getPosixFilePermissions(each)));
+            }
+        }
+    }
+
+    @Test
+    void anEndingThatIsUndoneLeavesNothing() throws Exception {
+        Outbox outbox = outbox();
+        outbox.undone(outbox.prepare(endings(Lane.EVENTS, "a")));
+        until(() -> outbox.waiting() == 0);
+        assertTrue(files().isEmpty());
+        assertEquals(0, counts.written);
+    }
+
+    @Test
+    void manyEndingsShareAFileAndOnlyThoseThatHappenedArePublished() throws Exception {
+        Outbox outbox = outbox();
+        outbox.start(living("b"));
+        outbox.lookUp(outbox.prepare(endings(Lane.BULK, "a", "b", "c")));
+        until(() -> !outbox.lane(Lane.BULK).isEmpty());
+        assertEquals(List.of("a", "c"), waiting(outbox, Lane.BULK));
+        until(() -> outbox.waiting() == 2);
+        assertEquals(1, files().size());
+        outbox.lookUp(outbox.prepare(endings(Lane.BULK, "b")));
+        until(() -> outbox.waiting() == 2);
+        assertEquals(2, counts.written);
+    }
+
+    @Test
+    void aSessionOfTheSameIdThatBeganLaterIsAnother() throws Exception {
+        Outbox outbox = outbox();
+        outbox.start(keys -> Set.of(new SessionKey("a", 18, false, null)));
+        outbox.lookUp(outbox.prepare(endings(Lane.EVENTS, "a")));
+        until(() -> !outbox.lane(Lane.EVENTS).isEmpty());
+    }
+
+    @Test
+    void whatADeadProcessLeftIsTakenUpInItsOrder() throws Exception {
+        Outbox dead = outbox();
+        Slip first = dead.prepare(endings(Lane.EVENTS, "first"));
+        Slip pending = dead.prepare(endings(Lane.EVENTS, "pending"));
+        Slip alive = dead.prepare(endings(Lane.EVENTS, "alive"));
+        dead.happened(first);
+        until(() -> !dead.lane(Lane.EVENTS).isEmpty());
+        Files.writeString(base.resolve("0").resolve("1-half.part"), "{");
+        open.remove(dead);
+        dead.close(); // the lock goes as with the process
+        Outbox next = outbox();
+        next.start(living("alive"));
+        until(() -> next.waiting() == 2 && waitingQuietly(next).size() == 2);
+        assertEquals(List.of("first", "pending"), waiting(next, Lane.EVENTS));
+        assertTrue(files().stream().allMatch(each -> each.endsWith(".json")));
+        assertNotNull(pending);
+        assertNotNull(alive);
+    }
+
+    private List<String> waitingQuietly(Outbox outbox) {
+        try {
+            return waiting(outbox, Lane.EVENTS);
+        } catch (Exception moving) {
+            return List.of();
+        }
+    }
+
+    @Test
+    void aSecondProcessHasAFolderOfItsOwnAndTakesOverTheFirsts() throws Exception {
+        Outbox one = outbox();
+        Outbox two = outbox();
+        assertTrue(Files.isDirectory(base.resolve("1")));
+        Slip slip = one.prepare(endings(Lane.EVENTS, "a"));
+        one.happened(slip);
+        until(() -> !one.lane(Lane.EVENTS).isEmpty());
+        open.remove(one);
+        one.close();
+        two.start(living());
+        until(() -> !two.lane(Lane.EVENTS).isEmpty());
+        assertEquals(List.of("a"), waiting(two, Lane.EVENTS));
+        assertTrue(Files.exists(base.resolve("1").resolve(slip.name() + ".json")));
+    }
+
+    @Test
+    void aLookUpThatFailsKeepsTheFile() throws Exception {
+        Outbox outbox = outbox();
+        boolean[] asked = {false};
+        outbox.start(keys -> {
+            asked[0] = true;
+            throw new IOException("no database");
+        });
+        outbox.lookUp(outbox.prepare(endings(Lane.EVENTS, "a")));
+        until(() -> asked[0]);
+        assertEquals(1, files().size());
+        assertTrue(outbox.lane(Lane.EVENTS).isEmpty());
+    }
+
+    @Test
+    void whatIsTooMuchIsKeptInMemoryAndThenLost() throws Exception {
+        maxEvents = 2;
+        Outbox outbox = outbox();
+        for (String id : List.of("a", "b", "c")) {
+            outbox.happened(outbox.prepare(endings(Lane.EVENTS, id)));
+        }
+        until(() -> waitingQuietly(outbox).size() == 3);
+        assertEquals(List.of("a", "b", "c"), waiting(outbox, Lane.EVENTS));
+        assertEquals(1, outbox.waitingInMemory());
+        assertEquals(2, files().size());
+        String[] many = new String[10_000];
+        java.util.Arrays.setAll(many, each -> "m" + each);
+        assertNull(outbox.prepare(endings(Lane.EVENTS, many)));
+        assertEquals(10_000, counts.lost);
+    }
+
+    @Test
+    void aDiskThatTakesNothingIsTriedAgain() throws Exception {
+        Outbox outbox = outbox();
+        Path place = base.resolve("0");
+        Path away = base.resolve("away");
+        Files.move(place, away);
+        Slip slip = outbox.prepare(endings(Lane.EVENTS, "a"));
+        assertNull(slip.file());
+        outbox.happened(slip);
+        until(() -> !outbox.lane(Lane.EVENTS).isEmpty());
+        assertEquals(1, outbox.waitingInMemory());
+        outbox.saveMemory();
+        assertEquals(1, outbox.waitingInMemory());
+        Files.move(away, place);
+        outbox.saveMemory();
+        assertEquals(0, outbox.waitingInMemory());
+        assertEquals(1, outbox.waiting());
+        assertEquals(List.of(slip.name() + ".json"), files());
+        assertEquals(List.of("a"), waiting(outbox, Lane.EVENTS));
+        assertNotNull(outbox.prepare(endings(Lane.EVENTS, "b")).file());
+    }
+
+    @Test
+    void whatIsInMemoryIsWrittenAtTheEnd() throws Exception {
+        maxEvents = 1;
+        Outbox outbox = outbox();
+        Slip first = outbox.prepare(endings(Lane.EVENTS, "a"));
+        outbox.happened(first);
+        outbox.happened(outbox.prepare(endings(Lane.EVENTS, "b")));
+        until(() -> waitingQuietly(outbox).size() == 2);
+        outbox.published(first);
+        open.remove(outbox);
+        outbox.close();
+        assertEquals(1, files().size());
+        assertEquals(0, counts.lost);
+    }
+
+    @Test
+    void aFileThatIsNoEventIsReadAsNone() throws Exception {
+        Outbox outbox = outbox();
+        Files.writeString(base.resolve("0").resolve("stray.json"), "hello\n");
+        outbox.start(living());
+        until(() -> !outbox.lane(Lane.EVENTS).isEmpty());
+        Slip slip = outbox.lane(Lane.EVENTS).oldest(1, 0).get(0);
+        assertNull(outbox.read(slip).get(0));
+        outbox.setAside(slip, ".refused");
+        assertEquals(List.of("stray.refused"), files());
+        assertFalse(outbox.isTooOld(slip));
+    }
+
+    @Test
+    void itsAgeIsInItsName() throws Exception {
+        Outbox outbox = outbox();
+        Files.write(base.resolve("0").resolve("1600000000000-0a0b0c0d-00000000-bulk-1.json"), ending("a", Lane.BULK).line());
+        outbox.start(living());
+        until(() -> !outbox.lane(Lane.BULK).isEmpty());
+        assertTrue(outbox.isTooOld(outbox.lane(Lane.BULK).oldest(1, 0).get(0)));
+        assertTrue(outbox.oldestAge() > 1e6);
+    }
+
+    /** Counts in plain fields. */
+    private static final class Counts implements Tally {
+        private volatile int written;
+        private volatile int lost;
+
+        @Override
+        public synchronized void written(int events, boolean onDisk) {
+            written += events;
+        }
+
+        @Override
+        public void published(int events) {
+            // not looked at
+        }
+
+        @Override
+        public synchronized void lost(int events) {
+            lost += events;
+        }
+
+        @Override
+        public void refused(int events) {
+            // not looked at
+        }
+
+        @Override
+        public void expired(int events) {
+            // not looked at
+        }
+
+        @Override
+        public void failed(Trouble.Reason reason) {
+            // not looked at
+        }
+
+        @Override
+        public void broken() {
+            // not looked at
+        }
+    }
+}
