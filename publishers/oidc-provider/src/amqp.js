@@ -51,10 +51,14 @@ export class AmqpTransport {
     const password = address.password ?? await readSecret(this.settings)
     try {
       const [ca, cert, key] = await Promise.all([tls.caFile, tls.certificateFile, tls.keyFile].map((path) => path && readFile(path)))
-      const connection = await within(amqp.connect(
+      const connecting = amqp.connect(
         { protocol: address.scheme, hostname: host, port, username: address.user, password: password ?? '', vhost: encodeURIComponent(address.vhost), heartbeat: HEARTBEAT },
         { timeout: limit, noDelay: true, clientProperties: { connection_name: 'notifier-oidc-provider' }, ...(ca && { ca }), ...(cert && { cert, key }) }
-      ), limit + 1_000, 'the broker does not answer')
+      )
+      const connection = await within(connecting, limit + 1_000, 'the broker does not answer').catch((error) => {
+        connecting.then(discard, () => {}) // should it come later
+        throw error
+      })
       const link = new Link(connection, address.user, this.exchange, limits.publish)
       try {
         await link.open(limit)
@@ -146,11 +150,16 @@ class Link {
     this.failure ??= failureOf(error, this.exchange)
   }
 
-  /** Destroy the socket; with an error, so that amqplib stops its heartbeats. */
   drop () {
-    const { stream } = /** @type {any} */ (this.connection.connection)
-    stream?.destroy(new Error('dropped'))
+    discard(this.connection)
   }
+}
+
+/** Destroy the socket; with an error, so that amqplib stops its heartbeats. @param {import('amqplib').ChannelModel} connection */
+function discard (connection) {
+  connection.on('error', () => {})
+  const { stream } = /** @type {any} */ (connection.connection)
+  stream?.destroy(new Error('dropped'))
 }
 
 /** Let the process end though the connection is open: what waits is in files. @param {import('amqplib').ChannelModel} connection */

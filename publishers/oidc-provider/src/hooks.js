@@ -69,7 +69,7 @@ export class Hooks {
         writing?.then((entries) => {
           for (const entry of entries) entry.ending = undefined
           return hooks.settlement.look()
-        })
+        }).catch(() => {})
         throw error
       }
       writing?.then((entries) => Promise.all(entries.map((entry) => hooks.outbox.release(entry))))

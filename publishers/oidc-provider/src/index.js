@@ -44,6 +44,8 @@ class Service {
   /** @type {Memory | undefined} */
   #memory
   #settings
+  /** @type {Promise<void>} */
+  #starting
   /** @type {Promise<void>[]} */
   #running = []
   /** @type {Promise<void> | undefined} */
@@ -63,7 +65,7 @@ class Service {
     this.#hooks = new Hooks(provider, events, this.#outbox, this.#settlement, settings.limits.signOut, log)
     this.#hooks.install(new ShownKeys(settings, log))
     if (settings.expiry) this.#watchExpiry(provider, settings.expiry, events, find, log)
-    this.#start()
+    this.#starting = this.#start()
   }
 
   get written () { return this.#outbox.counts.written }
@@ -91,12 +93,13 @@ class Service {
   async #start () {
     await this.#outbox.takeOver()
     this.#running = this.#lanes.map((lane) => lane.run())
-    await this.#settlement.look()
+    this.#settlement.look().catch(() => {}) // it waits for the store
   }
 
   async #close () {
     const until = performance.now() + this.#settings.limits.drain
     this.#expiry?.stop()
+    await this.#starting
     await this.#memory?.flush()
     while (performance.now() < until && this.#drains()) await new Promise((resolve) => setTimeout(resolve, POLL)) // holds the process, as nothing else of ours does
     for (const lane of this.#lanes) lane.stop()

@@ -5,6 +5,7 @@
  */
 
 const AGAIN = 60_000
+const CAUSES = 1_000
 
 /** @type {import('../index.d.ts').Log} */
 export function consoleLog (record) {
@@ -40,6 +41,8 @@ export class Logger {
       before.left += 1
       return
     }
+    this.told.delete(cause)
+    if (this.told.size >= CAUSES) this.told.delete([...this.told.keys()][0] ?? '')
     this.told.set(cause, { at: now, left: 0 })
     this.tell(before?.left ? { ...record, left_out: before.left } : record)
   }

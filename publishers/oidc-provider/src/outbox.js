@@ -17,6 +17,7 @@ import { Inheritance, Place, REMEMBERED, codeOf } from './place.js'
 const IN_MEMORY = 10_000
 const TRY_DISK_AGAIN = 30_000
 const TAKE_OVER = 60_000
+const HANGS = 2_000
 const AT_ONCE = 64
 /** @type {Lane[]} */
 export const LANES = ['events', 'bulk']
@@ -60,6 +61,8 @@ export class Outbox {
     this.sequence = 0
     this.last = 0
     this.badUntil = 0
+    /** @type {Set<{since: number}>} Under way, oldest first. */
+    this.writes = new Set()
     this.inheritance = new Inheritance()
     /** @type {Place | undefined} */
     this.place = undefined
@@ -69,7 +72,7 @@ export class Outbox {
     this.remembered = unlink
     this.takingOver = false
     this.timers = [
-      setInterval(() => this.persist(), TRY_DISK_AGAIN).unref(),
+      setInterval(() => this.persist().catch((error) => this.#diskFailed(error)), TRY_DISK_AGAIN).unref(),
       setInterval(() => this.takeOver(), TAKE_OVER).unref()
     ]
   }
@@ -288,13 +291,15 @@ export class Outbox {
 
   /** Whether it is on the disk now. @param {Entry} entry */
   async #write (entry) {
-    if (performance.now() < this.badUntil) return false
+    if (performance.now() < this.badUntil || this.#hangs()) return false
     if (this.onDisk.events >= this.limits.maxEvents || this.onDisk.bytes + entry.size > this.limits.maxBytes) {
       this.log.again('full', { level: 'error', event: 'outbox_full', message: `the outbox holds ${this.onDisk.events} events in ${this.onDisk.bytes} bytes, and takes no more: events wait in memory. Bring the broker back, or raise outbox.maxEvents or outbox.maxBytes` })
       return false
     }
     this.onDisk.events += 1
     this.onDisk.bytes += entry.size
+    const write = { since: performance.now() }
+    this.writes.add(write)
     try {
       const place = await this.#placed()
       await place.write(entry.stem, entry.suffix, entry.text ?? '')
@@ -305,7 +310,17 @@ export class Outbox {
       this.#offDisk(entry)
       this.#diskFailed(error)
       return false
+    } finally {
+      this.writes.delete(write)
     }
+  }
+
+  /** Whether a write has not come back: more of them would take all threads that Node has for files and names. */
+  #hangs () {
+    const [first] = this.writes
+    if (!first || performance.now() - first.since < HANGS) return false
+    this.log.again('hangs', { level: 'error', event: 'outbox_hangs', message: 'the outbox\'s disk has not answered for some time: events wait in memory. Look at the disk, or the network behind it' })
+    return true
   }
 
   /** Keep it in memory, if there is room. @param {Entry} entry */

@@ -14,7 +14,7 @@ import { randomBytes } from 'node:crypto'
 import { constants, readFileSync } from 'node:fs'
 import { mkdir, open, readdir, readFile, rename, rm, rmdir, stat, unlink, utimes, writeFile } from 'node:fs/promises'
 import net from 'node:net'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 
 const OWNER = 'owner.json'
 const SOCKET = 'owner.sock'
@@ -29,6 +29,12 @@ export const codeOf = (error) => /** @type {NodeJS.ErrnoException} */ (error)?.c
 
 function bootId () {
   try { return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim() } catch { return undefined }
+}
+
+/** Make the names in a folder durable. @param {string} path */
+async function syncFolder (path) {
+  const handle = await open(path, constants.O_RDONLY | constants.O_DIRECTORY)
+  try { await handle.sync() } finally { await handle.close() }
 }
 
 export class Place {
@@ -49,7 +55,7 @@ export class Place {
 
   /** Make a sub-folder of `folder`, ours alone. @param {string} folder */
   static async claim (folder) {
-    await mkdir(folder, { recursive: true, mode: 0o700 })
+    const made = await mkdir(folder, { recursive: true, mode: 0o700 })
     const name = `${String(Date.now()).padStart(15, '0')}-${randomBytes(6).toString('hex')}`
     const fresh = join(folder, FRESH + name)
     await mkdir(fresh, { mode: 0o700 })
@@ -60,6 +66,7 @@ export class Place {
       server = await listening(fresh, handle.fd)
       await writeFile(join(fresh, OWNER), JSON.stringify({ boot: bootId(), socket: server !== undefined }), { mode: 0o600 })
       await rename(fresh, join(folder, name)) // nobody takes over what is named so and has no socket yet
+      for (const each of [folder, ...(made ? [dirname(made)] : [])]) await syncFolder(each)
     } catch (error) {
       server?.close()
       await handle.close().catch(() => {})
@@ -135,7 +142,9 @@ export class Place {
 
 /** Finds what dead processes left. */
 export class Inheritance {
-  constructor () {
+  /** @param {() => number} clock In milliseconds. */
+  constructor (clock = () => performance.now()) {
+    this.clock = clock
     /** @type {Map<string, {mtime: number, since: number}>} */
     this.watched = new Map()
   }
@@ -150,7 +159,9 @@ export class Inheritance {
     for (const entry of await readdir(place.path, { withFileTypes: true })) { // what we could not finish before
       if (entry.isDirectory()) await unpack(join(place.path, entry.name), place.path, files).catch((error) => failed(entry.name, error))
     }
-    for (const entry of await readdir(place.folder, { withFileTypes: true })) {
+    const beside = await readdir(place.folder, { withFileTypes: true })
+    for (const name of this.watched.keys()) if (!beside.some((entry) => entry.name === name)) this.watched.delete(name)
+    for (const entry of beside) {
       const path = join(place.folder, entry.name)
       try {
         if (entry.isFile() && entry.name.endsWith('.json')) {
@@ -183,8 +194,8 @@ export class Inheritance {
     }
     const { mtimeMs: mtime } = await stat(join(path, OWNER)).catch(() => stat(path))
     const seen = this.watched.get(name)
-    if (seen?.mtime === mtime) return performance.now() - seen.since >= STILL
-    this.watched.set(name, { mtime, since: performance.now() })
+    if (seen?.mtime === mtime) return this.clock() - seen.since >= STILL
+    this.watched.set(name, { mtime, since: this.clock() })
     return false
   }
 }

@@ -19,7 +19,7 @@ export class Settlement {
     this.find = find
     this.log = log
     this.looking = false
-    this.timer = setInterval(() => this.look(), AGAIN).unref()
+    this.timer = setInterval(() => this.look().catch(() => {}), AGAIN).unref()
   }
 
   stop () { clearInterval(this.timer) }
