@@ -110,7 +110,9 @@ class Service {
 
   /** Whether it is worth waiting: what is in files and cannot be published now is not. */
   #drains () {
-    return this.#lanes.some((lane) => this.#outbox.ready[lane.lane].size && (!lane.failing || this.#outbox.inMemory))
+    const { pending, ready, inMemory } = this.#outbox
+    for (const entry of pending) if (entry.ending !== undefined) return true // its session is about to end
+    return this.#lanes.some((lane) => ready[lane.lane].size && (!lane.failing || inMemory))
   }
 
   /** @param {any} provider @param {NonNullable<Settings['expiry']>} options @param {Events} events @param {(uid: string) => Promise<any>} find @param {Logger} log */

@@ -27,7 +27,7 @@ export async function until (look, what = look.toString()) {
 /** A folder of the test's own. */
 export function folderOf (t) {
   const folder = mkdtempSync(join(tmpdir(), 'notifier-oidc-provider-'))
-  t.after(() => rmSync(folder, { recursive: true, force: true }))
+  t.after(() => setImmediate(() => rmSync(folder, { recursive: true, force: true }))) // after what uses it
   return folder
 }
 

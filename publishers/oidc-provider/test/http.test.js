@@ -1,0 +1,126 @@
+/** notifier's API: 202 alone confirms, and whatever else it does, no event is forgotten or out of order. */
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { readFileSync, writeFileSync } from 'node:fs'
+import net from 'node:net'
+import { join } from 'node:path'
+import { describe, test } from 'node:test'
+import { api, filesIn, folderOf, rig, until } from './rig.js'
+
+/** End sessions of these users, one after the other. */
+async function end (session, ...accounts) {
+  for (const account of accounts) await (await session(account, ['shop'])).destroy()
+}
+
+test('events come in the order of their endings, with the token', async (t) => {
+  const there = await api(t)
+  const { session, logouts } = await rig(t, { url: `${there.url}/below/`, secret: 'token' })
+  await end(session, ...'abcdefghij')
+  await until(() => logouts.published === 10)
+  assert.equal(there.events().map(({ sub }) => sub).join(''), 'abcdefghij')
+  assert.deepEqual([there.got[0].path, there.got[0].headers.authorization, there.got[0].headers['content-type']], ['/below/v1/events', 'Bearer token', 'application/json'])
+})
+
+describe('any other answer is no confirm: the event stays, and comes again with its id', { concurrency: true }, () => {
+  for (const [status, reason] of [[200, 'rejected'], [302, 'rejected'], [401, 'denied'], [403, 'denied'], [429, 'rejected'], [503, 'rejected'], [500, 'rejected']]) {
+    test(`${status}`, async (t) => {
+      const ids = []
+      const there = await api(t, ({ id }) => ids.push(id) < 3 ? [status, { location: '/elsewhere' }] : 202)
+      const { session, logouts, log } = await rig(t, { url: there.url })
+      await end(session, 'alice')
+      await until(() => logouts.published === 1)
+      assert.deepEqual(ids, Array(3).fill(there.events()[0].id))
+      assert.equal(logouts.failures[reason], 2)
+      assert.equal(log.of('publish_failed').length, 1, 'once a minute')
+      assert.match(log.of('publish_failed')[0].message, RegExp(String(status)))
+      assert.equal(log.of('publish_recovered').length, 1)
+    })
+  }
+})
+
+for (const status of [400, 413]) {
+  test(`${status} sets the event aside, and holds up no other`, async (t) => {
+    const there = await api(t, ({ sub }) => sub === 'bad' ? status : 202)
+    const { session, logouts, log, folder } = await rig(t, { url: there.url })
+    await end(session, 'one', 'bad', 'two')
+    await until(() => logouts.published === 2 && logouts.refused === 1)
+    assert.deepEqual(there.events().map(({ sub }) => sub), ['one', 'two'])
+    const [file] = filesIn(folder, '.refused')
+    const { event } = JSON.parse(readFileSync(join(folder, file), 'utf8'))
+    const [told] = log.of('event_refused')
+    assert.deepEqual([told.level, told.id, told.file], ['error', event.id, file])
+  })
+}
+
+test('Retry-After is kept', async (t) => {
+  const times = []
+  const there = await api(t, () => times.push(performance.now()) === 1 ? [503, { 'retry-after': '1' }] : 202)
+  const { session, logouts } = await rig(t, { url: there.url })
+  await end(session, 'alice')
+  await until(() => logouts.published === 1)
+  assert.ok(times[1] - times[0] >= 990, `${times[1] - times[0]} ms`)
+})
+
+test('an API that takes connections and says nothing holds up no sign-out', async (t) => {
+  const server = net.createServer(() => {}).listen(0, '127.0.0.1')
+  t.after(() => server.close())
+  await until(() => server.address())
+  const { session, logouts } = await rig(t, { url: `http://127.0.0.1:${server.address().port}`, limits: { publish: 100, drain: 1 } })
+  const began = performance.now()
+  await end(session, 'alice')
+  assert.ok(performance.now() - began < 1_000)
+  await until(() => logouts.failures.timed_out >= 2)
+  assert.equal(logouts.waiting, 1)
+  assert.ok(logouts.oldest > 0)
+})
+
+test('a bulk lane that cannot be published holds up no other event', async (t) => {
+  const there = await api(t, (_event, { url }) => url.includes('bulk') ? 503 : 202)
+  const { session, logouts } = await rig(t, { url: there.url })
+  await logouts.inBulk(() => end(session, 'mass'))
+  await end(session, 'alice', 'bob')
+  await until(() => logouts.published === 2)
+  assert.deepEqual([there.events().map(({ sub }) => sub), logouts.waiting], [['alice', 'bob'], 1])
+})
+
+test('the secret file is read anew at each connection', async (t) => {
+  const file = join(folderOf(t), 'token')
+  writeFileSync(file, 'old\n')
+  const there = await api(t, (_event, { headers }) => headers.authorization === 'Bearer new' ? 202 : 401)
+  const { session, logouts, log } = await rig(t, { url: there.url, secretFile: file })
+  await end(session, 'alice')
+  await until(() => logouts.failures.denied)
+  writeFileSync(file, 'new\n')
+  await until(() => logouts.published === 1)
+  assert.ok(!JSON.stringify(log.records).includes('old'))
+})
+
+test('a connection that the API closed while it was idle is no failure', async (t) => {
+  const there = await api(t)
+  there.server.keepAliveTimeout = 50
+  const { session, logouts } = await rig(t, { url: there.url })
+  for (let nth = 1; nth <= 5; nth += 1) {
+    await end(session, 'alice')
+    await until(() => logouts.published === nth)
+    await new Promise((resolve) => there.server.once('connection', (socket) => socket.once('close', resolve)).closeIdleConnections() ?? setTimeout(resolve, 60))
+  }
+  assert.deepEqual(Object.values(logouts.failures), [0, 0, 0, 0, 0, 0])
+})
+
+test('https: a certificate of another authority, or of another name, gets no event', async (t) => {
+  const folder = folderOf(t)
+  const made = (name, host) => {
+    const [key, cert] = [join(folder, `${name}.key`), join(folder, `${name}.pem`)]
+    execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', key, '-out', cert, '-days', '1', '-subj', `/CN=${host}`, '-addext', `subjectAltName=IP:${host}`], { stdio: 'ignore' })
+    return { key: readFileSync(key), cert: readFileSync(cert), file: cert }
+  }
+  const [right, wrong] = [made('right', '127.0.0.1'), made('wrong', '127.0.0.2')]
+  const there = await api(t, undefined, right)
+  const misnamed = await api(t, undefined, wrong)
+  const trusted = await rig(t, { url: there.url, tls: { caFile: right.file } })
+  const stranger = await rig(t, { url: there.url })
+  const other = await rig(t, { url: misnamed.url, tls: { caFile: wrong.file } })
+  for (const { session } of [trusted, stranger, other]) await end(session, 'alice')
+  await until(() => trusted.logouts.published && stranger.logouts.failures.unreachable && other.logouts.failures.unreachable)
+  assert.deepEqual([there.got.length, misnamed.got.length], [1, 0])
+})

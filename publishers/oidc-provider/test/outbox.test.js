@@ -1,0 +1,180 @@
+/** The outbox: what is on the disk when, what happens when it takes nothing, and that nothing is forgotten silently. */
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { Logger } from '../src/log.js'
+import { Outbox } from '../src/outbox.js'
+import { api, filesIn, folderOf, keptLog, rig, until } from './rig.js'
+
+const event = (id) => ({ id, iss: 'https://id.example.com', clients: [] })
+
+/** An outbox alone, with nothing that publishes. */
+function outboxOf (t, { folder = folderOf(t), maxEvents = 100_000, maxBytes = 268_435_456, maxAge = 1e9 } = {}) {
+  const log = keptLog()
+  const outbox = new Outbox({ outbox: { folder, maxEvents, maxBytes, maxAge } }, new Logger(log), () => {})
+  t.after(() => outbox.close())
+  return { outbox, log, folder, place: () => outbox.place.path }
+}
+
+test('files are for their owner alone, and hold what the contract says', async (t) => {
+  const { outbox, place } = outboxOf(t)
+  const pending = await outbox.add('bulk', { uid: 'u' }, event('1'))
+  assert.equal(statSync(place()).mode & 0o777, 0o700)
+  const [name] = filesIn(place(), '.pending')
+  assert.equal(statSync(join(place(), name)).mode & 0o777, 0o600)
+  assert.deepEqual(JSON.parse(readFileSync(join(place(), name), 'utf8')), { lane: 'bulk', session: { uid: 'u' }, event: event('1') })
+  assert.deepEqual(outbox.next('bulk', 10), [])
+  await outbox.release(pending)
+  assert.deepEqual(filesIn(place(), 'bulk.json'), [name.replace('.pending', '.json')])
+  assert.deepEqual([outbox.next('bulk', 10), outbox.next('events', 10)], [[pending], []])
+  await outbox.published(pending)
+  assert.deepEqual(filesIn(place(), 'bulk.json'), [])
+  assert.deepEqual(outbox.onDisk, { events: 0, bytes: 0 })
+})
+
+test('full: events wait in memory, are published from there, and go to the disk once there is room', async (t) => {
+  const { outbox, log, place } = outboxOf(t, { maxEvents: 3 })
+  const entries = []
+  for (let nth = 0; nth < 5; nth += 1) entries.push(await outbox.add('events', undefined, event(`${nth}`)))
+  assert.deepEqual([filesIn(place(), 'events.json').length, outbox.inMemory, outbox.waiting], [3, 2, 5])
+  assert.deepEqual(log.of('outbox_full').map(({ level }) => level), ['error'])
+  assert.deepEqual((await Promise.all(outbox.next('events', 9).map((entry) => outbox.read(entry)))).map((each) => each.event.id), ['0', '1', '2', '3', '4'])
+  await outbox.published(entries[0])
+  await outbox.persist()
+  assert.deepEqual([filesIn(place(), 'events.json').length, outbox.inMemory], [3, 1])
+  await outbox.published(entries[4])
+  assert.deepEqual([outbox.inMemory, outbox.waiting], [0, 3])
+})
+
+test('bytes count as well as events', async (t) => {
+  const { outbox } = outboxOf(t, { maxBytes: 250 })
+  for (let nth = 0; nth < 3; nth += 1) await outbox.add('events', undefined, event(`${nth}`))
+  assert.deepEqual([outbox.onDisk.events, outbox.inMemory], [2, 1])
+})
+
+test('memory full too: events are lost, counted, and logged with their ids', async (t) => {
+  const { outbox, log } = outboxOf(t, { maxEvents: 1 })
+  for (let nth = 0; nth < 10_003; nth += 1) await outbox.add('events', undefined, event(`e${nth}`))
+  assert.deepEqual([outbox.counts.written, outbox.counts.lost, outbox.inMemory, outbox.waiting], [10_001, 2, 10_000, 10_001])
+  const [lost] = log.of('event_lost')
+  assert.deepEqual([lost.level, lost.id], ['error', 'e10001'])
+})
+
+test('a disk that is full holds up nobody, and what is in memory follows once there is room', async (t) => {
+  const folder = join(folderOf(t), 'disk')
+  mkdirSync(folder)
+  try {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=256k,mode=700', 'tmpfs', folder], { stdio: 'ignore' })
+  } catch {
+    return t.skip('only root may mount a file system of its own')
+  }
+  t.after(() => execFileSync('umount', ['-l', folder]))
+  const there = await api(t, () => open ? 202 : 503)
+  let open = false
+  const { session, logouts, log } = await rig(t, { folder, url: there.url })
+  await (await session('first', ['shop'])).destroy()
+  const ballast = join(folder, 'ballast')
+  for (const size of [65_536, 4_096]) try { for (;;) writeFileSync(ballast, Buffer.alloc(size), { flag: 'a' }) } catch {}
+  for (const account of 'abcd') {
+    const began = performance.now()
+    await (await session(account, ['shop'])).destroy()
+    assert.ok(performance.now() - began < 1_000)
+  }
+  assert.deepEqual([logouts.waiting, logouts.waitingInMemory, logouts.lost], [5, 4, 0])
+  assert.deepEqual(log.of('outbox_unusable').map(({ level, code }) => [level, code]), [['error', 'ENOSPC']])
+  assert.deepEqual(filesIn(folder, '.part'), [])
+  rmSync(ballast)
+  open = true
+  await until(() => logouts.published === 5)
+  assert.deepEqual(there.events().map(({ sub }) => sub), ['first', ...'abcd'])
+})
+
+test('a folder that cannot be used at the start holds up nobody', async (t) => {
+  const folder = folderOf(t)
+  const { session, logouts, log, op } = await rig(t, { folder: join(folder, 'outbox'), limits: { drain: 1 } })
+  assert.ok(op)
+  await until(() => existsSync(join(folder, 'outbox')))
+  await until(() => readdirSync(join(folder, 'outbox')).length)
+  rmSync(join(folder, 'outbox'), { recursive: true })
+  writeFileSync(join(folder, 'outbox'), 'a file')
+  await (await session('alice', ['shop'])).destroy()
+  assert.deepEqual([logouts.waitingInMemory, log.of('outbox_unusable').length], [1, 1])
+  rmSync(join(folder, 'outbox'))
+})
+
+test('our sub-folder removed: the next event goes into another, and what is in memory is kept', async (t) => {
+  const { outbox, log, folder, place } = outboxOf(t)
+  const pending = await outbox.add('events', { uid: 'u' }, event('1'))
+  const before = place()
+  rmSync(before, { recursive: true })
+  await outbox.release(pending)
+  assert.deepEqual([outbox.waiting, outbox.inMemory], [1, 1])
+  await outbox.persist()
+  assert.notEqual(place(), before)
+  assert.equal(log.of('outbox_folder_lost').length, 1)
+  assert.equal(filesIn(folder, 'events.json').length, 1)
+  assert.equal(outbox.inMemory, 0)
+})
+
+test('what is no event is set aside, and holds up nothing', async (t) => {
+  const folder = folderOf(t)
+  const texts = { a: 'no JSON', b: '{}', c: '{"event": {"id": 5}}', d: `{"event": {"id": "${'x'.repeat(256)}"}}`, e: 'null' }
+  for (const [name, text] of Object.entries(texts)) writeFileSync(join(folder, `${name}.json`), text)
+  writeFileSync(join(folder, 'f.json'), JSON.stringify({ lane: 'events', session: null, event: event('good') }))
+  const there = await api(t)
+  const { logouts, log } = await rig(t, { folder, url: there.url })
+  await until(() => logouts.refused === 5 && logouts.published === 1)
+  assert.deepEqual(filesIn(folder, '.refused'), ['a.refused', 'b.refused', 'c.refused', 'd.refused', 'e.refused'])
+  assert.equal(log.of('event_refused').length, 5)
+  assert.deepEqual(there.events(), [event('good')])
+})
+
+test('an event that is too old is set aside', async (t) => {
+  const folder = folderOf(t)
+  const old = String(Date.now() - 60_000).padStart(15, '0')
+  const young = String(Date.now() - 1_000).padStart(15, '0')
+  for (const [at, id] of [[old, 'old'], [young, 'young']]) writeFileSync(join(folder, `${at}-1-x-events.json`), JSON.stringify({ lane: 'events', session: null, event: event(id) }))
+  const there = await api(t)
+  const { logouts, log } = await rig(t, { folder, url: there.url, outbox: { maxAge: 30_000 } })
+  await until(() => logouts.expired && logouts.published)
+  assert.deepEqual(there.events().map(({ id }) => id), ['young'])
+  assert.deepEqual(filesIn(folder, '.expired'), [`${old}-1-x-events.expired`])
+  assert.deepEqual(log.of('event_expired').map(({ level, id }) => [level, id]), [['error', 'old']])
+})
+
+test('what was set aside is tried again under the name .json, in the outbox folder', async (t) => {
+  const folder = folderOf(t)
+  mkdirSync(folder, { recursive: true })
+  writeFileSync(join(folder, '1-events.refused'), JSON.stringify({ lane: 'events', session: null, event: event('again') }))
+  renameSync(join(folder, '1-events.refused'), join(folder, '1-events.json'))
+  chmodSync(folder, 0o700)
+  const there = await api(t)
+  const { logouts } = await rig(t, { folder, url: there.url })
+  await until(() => logouts.published === 1)
+})
+
+test('close publishes what waits, and after it a sign-out goes on and is kept for the next start', async (t) => {
+  const slow = await api(t, () => new Promise((resolve) => setTimeout(resolve, 50, 202)))
+  const { session, logouts, folder } = await rig(t, { url: slow.url })
+  const sessions = await Promise.all('abcd'.split('').map((account) => session(account, ['shop'])))
+  for (const each of sessions) await each.destroy()
+  const late = await session('late', ['shop'])
+  await logouts.close()
+  assert.deepEqual([logouts.published, logouts.waiting], [4, 0])
+  assert.deepEqual(readdirSync(folder), [])
+  await late.destroy()
+  await until(() => filesIn(folder, 'events.json').length === 1)
+})
+
+test('close gives up after its limit', async (t) => {
+  const there = await api(t, () => new Promise((resolve) => setTimeout(resolve, 5_000, 202).unref()))
+  const { session, logouts, folder } = await rig(t, { url: there.url, limits: { drain: 200 } })
+  await (await session('alice', ['shop'])).destroy()
+  const began = performance.now()
+  await logouts.close()
+  const took = performance.now() - began
+  assert.ok(took >= 195 && took < 2_000, `${took} ms`)
+  assert.equal(filesIn(folder, 'events.json').length, 1)
+})

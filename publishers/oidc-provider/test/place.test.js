@@ -1,0 +1,185 @@
+/** Sub-folders of the outbox: each process has its own, and takes over those of the dead, once, and never a living one's. */
+import assert from 'node:assert/strict'
+import { fork, spawn } from 'node:child_process'
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, utimesSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { test } from 'node:test'
+import { Logger } from '../src/log.js'
+import { Outbox } from '../src/outbox.js'
+import { Inheritance, Place } from '../src/place.js'
+import { Settlement } from '../src/settlement.js'
+import { NOWHERE, api, filesIn, folderOf, keptLog, rig, until } from './rig.js'
+
+const PROGRAM = new URL('process.js', import.meta.url).pathname
+
+/** A process with an outbox. */
+function processOf (t, options) {
+  const child = spawn(process.execPath, [PROGRAM, JSON.stringify({ url: NOWHERE, ...options })], { stdio: ['pipe', 'pipe', 'inherit'] })
+  const said = []
+  createInterface(child.stdout).on('line', (line) => said.push(JSON.parse(line)))
+  const gone = new Promise((resolve) => child.once('exit', resolve))
+  t.after(() => child.kill('SIGKILL'))
+  return {
+    child,
+    said,
+    gone,
+    async ask (...what) {
+      const before = said.filter(({ done }) => done).length
+      child.stdin.write(JSON.stringify(what) + '\n')
+      await until(() => said.filter(({ done }) => done).length > before, what[0])
+    },
+    tell (...what) { child.stdin.write(JSON.stringify(what) + '\n') },
+    async kill () { child.kill('SIGKILL'); await gone }
+  }
+}
+
+async function placeOf (t, folder) {
+  const place = await Place.claim(folder)
+  t.after(() => place.release())
+  return place
+}
+
+const never = (name, error) => assert.fail(`${name}: ${error}`)
+
+test('a process that was killed with a full outbox: its events come at the next start, in their order', async (t) => {
+  const folder = folderOf(t)
+  const dead = processOf(t, { folder })
+  await dead.ask('end', ...'abcdefgh')
+  await dead.kill()
+  const there = await api(t)
+  const { logouts } = await rig(t, { folder, url: there.url })
+  await until(() => logouts.published === 8)
+  assert.equal(there.events().map(({ sub }) => sub).join(''), 'abcdefgh')
+  await until(() => readdirSync(folder).length === 1)
+})
+
+test('killed before its session is deleted, and after: told where the store says that it is gone', async (t) => {
+  const folder = folderOf(t)
+  for (const when of ['before', 'after']) {
+    const dead = processOf(t, { folder })
+    dead.tell('die', when)
+    await dead.gone
+  }
+  assert.equal(filesIn(folder, '.pending').length, 2)
+  const there = await api(t)
+  const { log } = await rig(t, { folder, url: there.url }) // its store in memory has neither
+  await until(() => there.got.length === 2)
+  assert.equal(log.of('left_over_published').length, 2)
+})
+
+test('a left event whose session lives is dropped; where the store does not answer it is asked again', async (t) => {
+  const folder = folderOf(t)
+  const dead = await Place.claim(folder)
+  for (const uid of ['alive', 'gone']) await dead.write(`00000000000000${uid.length}-${uid}-events`, '.pending', JSON.stringify({ lane: 'events', session: { uid }, event: { id: uid } }))
+  await dead.write('000000000000009-broken-events', '.pending', 'half')
+  await dead.release()
+  const log = keptLog()
+  const outbox = new Outbox({ outbox: { folder, maxEvents: 9, maxBytes: 9_999, maxAge: 9 } }, new Logger(log), () => {})
+  let away = true
+  const settlement = new Settlement(outbox, async (uid) => {
+    if (away) throw new Error('away')
+    return uid === 'alive' ? {} : undefined
+  }, new Logger(log))
+  t.after(() => { settlement.stop(); return outbox.close() })
+  await outbox.takeOver()
+  await settlement.look()
+  assert.deepEqual([filesIn(folder, '.pending').length, log.of('session_store_away').length], [3, 1])
+  away = false
+  await settlement.look()
+  assert.deepEqual([filesIn(folder, '.pending'), filesIn(folder, '-events.json'), filesIn(folder, '.refused')], [[], ['000000000000004-gone-events.json'], ['000000000000009-broken-events.refused']])
+  assert.deepEqual([log.of('left_over_dropped').map(({ id }) => id), log.of('left_over_published').map(({ id }) => id)], [['alive'], ['gone']])
+})
+
+test('a living process keeps its folder, also while it is stopped, and whatever its pid', async (t) => {
+  const folder = folderOf(t)
+  const living = processOf(t, { folder })
+  await living.ask('end', 'alice')
+  living.child.kill('SIGSTOP')
+  const place = await placeOf(t, folder)
+  assert.deepEqual(await new Inheritance().takeOver(place, never), [])
+  living.child.kill('SIGCONT')
+  await living.ask('end', 'bob')
+  await living.kill()
+  assert.equal((await new Inheritance().takeOver(place, never)).length, 2)
+})
+
+test('of several processes one takes a folder over, and each file is there once', async (t) => {
+  const folder = folderOf(t)
+  const dead = processOf(t, { folder })
+  await dead.ask('end', ...'abcdefghijklmnop')
+  await dead.kill()
+  const places = await Promise.all(Array.from({ length: 8 }, () => placeOf(t, folder)))
+  const taken = await Promise.all(places.map((place) => new Inheritance().takeOver(place, never)))
+  assert.deepEqual(taken.map((names) => names.length).sort((one, other) => one - other), [0, 0, 0, 0, 0, 0, 0, 16])
+  assert.equal(filesIn(folder, '-events.json').length, 16)
+})
+
+test('two processes publish side by side, none the other\'s events', async (t) => {
+  const folder = folderOf(t)
+  const there = await api(t)
+  const processes = [processOf(t, { folder, url: there.url }), processOf(t, { folder, url: there.url })]
+  await Promise.all(processes.map((each, nth) => each.ask('end', ...Array.from({ length: 20 }, (_, count) => `${nth}-${count}`))))
+  await until(() => there.got.length === 40)
+  assert.equal(new Set(there.events().map(({ sub }) => sub)).size, 40)
+})
+
+test('a process of a cluster, killed, leaves a folder that is taken over, though its primary lives', async (t) => {
+  const folder = folderOf(t)
+  const primary = fork(new URL('cluster.js', import.meta.url), [folder], { silent: true })
+  t.after(() => primary.kill('SIGKILL'))
+  await new Promise((resolve) => primary.once('message', resolve)) // its worker has written an event, and was killed
+  const place = await placeOf(t, folder)
+  assert.equal((await new Inheritance().takeOver(place, never)).length, 1)
+})
+
+test('an owner on another machine counts as dead once its folder was still for 90 s', async (t) => {
+  const folder = folderOf(t)
+  const [ours, theirs] = [await placeOf(t, folder), await placeOf(t, folder)]
+  await theirs.write('1-events', '.json', '{}')
+  const owner = join(theirs.path, 'owner.json')
+  writeFileSync(owner, JSON.stringify({ ...JSON.parse(readFileSync(owner, 'utf8')), boot: 'another kernel' }))
+  let now = 0
+  const inheritance = new Inheritance(() => now)
+  const looked = async (at) => { now = at; return (await inheritance.takeOver(ours, never)).length }
+  assert.equal(await looked(0), 0)
+  assert.equal(await looked(89_000), 0)
+  utimesSync(owner, new Date(), new Date(Date.now() + 5_000)) // it lives
+  assert.equal(await looked(91_000), 0)
+  assert.equal(await looked(180_000), 0)
+  assert.equal(await looked(181_001), 1)
+})
+
+test('a folder that is being made is left alone, and one that never was is removed after an hour', async (t) => {
+  const folder = folderOf(t)
+  const place = await placeOf(t, folder)
+  const fresh = join(folder, 'new-1')
+  mkdirSync(fresh)
+  await new Inheritance().takeOver(place, never)
+  assert.ok(existsSync(fresh))
+  const long = new Date(Date.now() - 3_700_000)
+  utimesSync(fresh, long, long)
+  await new Inheritance().takeOver(place, never)
+  assert.ok(!existsSync(fresh))
+})
+
+test('killed amid a take-over: what it had moved is found in its own folder', async (t) => {
+  const folder = folderOf(t)
+  const [first, second] = [await Place.claim(folder), await Place.claim(folder)]
+  await first.write('1-events', '.json', '{}')
+  await first.release()
+  renameSync(first.path, join(second.path, `taken-${first.name}`))
+  await second.release()
+  const place = await placeOf(t, folder)
+  assert.deepEqual(await new Inheritance().takeOver(place, never), ['1-events.json'])
+})
+
+test('a path longer than the kernel takes for sockets works as well', async (t) => {
+  const folder = join(folderOf(t), 'x'.repeat(120))
+  const [one, other] = [await placeOf(t, folder), await placeOf(t, folder)]
+  await one.write('1-events', '.json', '{}')
+  assert.ok(statSync(join(one.path, 'owner.sock')).isSocket())
+  assert.deepEqual(await new Inheritance().takeOver(other, never), [])
+  await one.release()
+  assert.deepEqual(await new Inheritance().takeOver(other, never), ['1-events.json'])
+})
