@@ -5,7 +5,7 @@ import { provider, session } from './rig.js'
 
 const say = (what) => process.stdout.write(JSON.stringify(what) + '\n')
 const { url, folder, expiry } = JSON.parse(process.argv[2] ?? '{}')
-const op = await provider(9)
+const op = provider()
 const logouts = publishLogouts(op, { url, outbox: { folder }, expiry, log: (record) => say({ log: record.event }) })
 const obey = {
   /** Sign these users in and out. */

@@ -6,8 +6,7 @@ import http from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
-import { Provider as Provider9 } from 'oidc-provider'
-import { Provider as Provider8 } from 'oidc-provider-8'
+import { Provider } from 'oidc-provider'
 import { publishLogouts } from '../src/index.js'
 
 const PATIENCE = 15_000
@@ -78,12 +77,12 @@ export function client (id, more = {}) {
 /** The pairwise subject of our providers. */
 export const pairwise = (sector, account) => createHash('sha256').update(`${sector} ${account}`).digest('hex')
 
-/** A provider in memory, of version 9 or 8. */
-export async function provider (version, configuration = {}) {
+/** A provider in memory, of 9.x unless the library is given. */
+export function provider (configuration = {}, library = Provider) {
   const { warn } = console
   console.warn = () => {} // it wants an adapter and interactions of production
   try {
-    return new (version === 8 ? Provider8 : Provider9)('https://id.example.com', {
+    return new library('https://id.example.com', {
       clients: CLIENTS,
       cookies: { keys: ['test'] },
       jwks: { keys: [{ ...generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({ format: 'jwk' }), kid: 'own-ec' }, RSA] },
@@ -99,8 +98,8 @@ export async function provider (version, configuration = {}) {
 }
 
 /** Sessions of a provider in memory whose logouts are published to `url`. */
-export async function rig (t, { version = 9, configuration = {}, url = NOWHERE, folder = folderOf(t), ...options } = {}) {
-  const op = await provider(version, configuration)
+export async function rig (t, { library = Provider, configuration = {}, url = NOWHERE, folder = folderOf(t), ...options } = {}) {
+  const op = provider(configuration, library)
   const log = keptLog()
   const logouts = publishLogouts(op, { url, log, ...options, outbox: { folder, ...options.outbox } })
   t.after(() => logouts.close())
