@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import aio_pika
 import aiormq
@@ -57,6 +58,21 @@ def test_every_file_is_c_sharp() -> None:
     """By its grammar alone."""
     assert len(SOURCES) > 80
     assert [path for path in SOURCES if parsed(path).has_error] == []
+
+
+def test_the_projects_name_files_that_are_there() -> None:
+    """What one includes of another; the solution has all but the program that is started by itself."""
+    projects = [*PACKAGE.rglob("*.csproj")]
+    missing = []
+    for path in (*projects, *PACKAGE.rglob("*.props"), PACKAGE / "Notifier.slnx"):
+        for node in ET.parse(path).iter():
+            named = node.get("Include") or node.get("Project") or node.get("Path") or ""
+            file = path.parent / named.replace("$(MSBuildThisFileDirectory)", "./")
+            if "/" in named and "Assemblies)" not in named and not any(file.parent.glob(file.name)):
+                missing.append((path, named))
+    assert missing == []
+    solution = (PACKAGE / "Notifier.slnx").read_text()
+    assert [path.stem for path in projects if path.name not in solution] == ["Notifier.Starts"]
 
 
 def test_the_version_is_the_services() -> None:
