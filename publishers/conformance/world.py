@@ -18,6 +18,7 @@ from publishers.conformance.subject import Away, Session, Settings, Subject
 LIMIT = 2.0  # seconds that a sign-out may take at most
 MARGIN = 1.0  # for a machine that does much else
 PUBLISH_LIMIT = 2.0
+DRAIN_LIMIT = 1.0
 BLINK = 0.7  # seconds in which a publisher that forgets has forgotten
 DISK_MIB = 64
 EVERY = 0.05
@@ -215,6 +216,7 @@ async def world(subject: Subject, broker: Broker, folder: Path, **more: Any) -> 
             outbox=folder / "disk" / "outbox",
             sign_out_limit=LIMIT,
             publish_limit=PUBLISH_LIMIT,
+            drain_limit=DRAIN_LIMIT,
         )
         made = World(subject=subject, broker=broker, settings=settings, small_disk=small_disk, **more)
         try:
