@@ -17,7 +17,7 @@ PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-rabbitmq4 test-faults faults soak simulate fuzz lint format lock dashboard runbook image test-image sbom audit clean python
 .PHONY: bench bench-check bench-latency bench-growth bench-scale bench-plot bench-isolation bench-recovery bench-deferrals bench-peers
-.PHONY: chart chart-check
+.PHONY: chart chart-check publishers conformance
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -146,6 +146,12 @@ image: ## build the image notifier:dev by docker, or by podman: ARGS="--build-ar
 
 test-image: ## build the image by buildah and try it; no registry is needed (root on Debian; 4 min)
 	@.ci/test-image $(ARGS)
+
+publishers: $(DEV)/.made ## build the packages for identity servers into build/publishers: wheel, npm, jar (Maven), NuGet (.NET)
+	@.ci/publishers $(DEV)/bin/python build/publishers
+
+conformance: $(DEV)/.made ## try every publisher in the whole form: thousands of sign-outs, 30 kills: ARGS="--publisher python"
+	@$(DEV)/bin/python -m pytest publishers/conformance --form whole $(ARGS)
 
 sbom: $(SUPPLY)/.made ## write what the image is made of as CycloneDX: build/sbom.cdx.json
 	@mkdir -p build
