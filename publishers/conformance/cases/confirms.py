@@ -51,7 +51,6 @@ async def test_an_exchange_without_a_queue_takes_nothing(world: World) -> None:
         await world.sign_out(sessions)
         await world.stays_waiting(2)
     await world.until_told(sessions)
-    assert world.in_order(sessions)
 
 
 async def test_an_exchange_that_does_not_exist_takes_nothing(world: World) -> None:
