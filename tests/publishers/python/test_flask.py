@@ -1,0 +1,85 @@
+"""The example for Flask, as it stands, on gunicorn with workers that are forked from the loaded application."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.publishers.python.rig import Queue, files, queue_at, until
+from tests.publishers.python.server_process import ROOT, gunicorn
+
+EXAMPLES = ROOT / "publishers" / "python" / "examples"
+
+
+@pytest.fixture
+async def queue(module_node: Any) -> AsyncIterator[Queue]:
+    """With the service's own names, as the example has no other."""
+    async with queue_at(module_node.url, "notifier") as queue:
+        yield queue
+
+
+def environment(folder: Path, url: str) -> dict[str, str]:
+    """What the example reads."""
+    (folder / "password").write_text("guest\n")
+    return {
+        "SESSIONS": str(folder / "sessions.db"),
+        "NOTIFIER_URL": url.replace("guest:guest@", "guest@"),
+        "NOTIFIER_SECRET_FILE": str(folder / "password"),
+        "NOTIFIER_OUTBOX": str(folder / "outbox"),
+    }
+
+
+async def sign_in_and_out(url: str, user: str) -> str:
+    """The `sid`."""
+    async with aiohttp.ClientSession(url, cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
+        async with browser.post("/sign-in", data={"user": user}) as answer:
+            sid = str((await answer.json())["sid"])
+        async with browser.post("/sign-out") as answer:
+            assert await answer.text() == "signed out"
+    return sid
+
+
+async def test_forked_workers_each_publish(module_node: Any, queue: Queue, tmp_path: Path) -> None:
+    """Each worker has a folder and a thread of its own. One that is killed loses nothing: another takes over."""
+    log, outbox = tmp_path / "log", tmp_path / "outbox"
+    async with gunicorn("flask_app:app", log, environment(tmp_path, module_node.url), cwd=EXAMPLES) as url:
+        sids = await asyncio.gather(*(sign_in_and_out(url, f"user-{number}") for number in range(40)))
+        await queue.until(40)
+        await until(lambda: not files(outbox))
+    assert sorted(event["sid"] for event in queue.events) == sorted(sids)
+    assert {folder.name for folder in outbox.iterdir()} == {"0", "1"}
+    assert len(set(queue.ids)) == len(queue.ids)
+    assert "Traceback" not in log.read_text()
+
+
+async def test_workers_killed_amid_sign_outs(module_node: Any, queue: Queue, tmp_path: Path) -> None:
+    """Every session that is gone is told under one id, whenever its worker was killed."""
+    log, done = tmp_path / "log", set[str]()
+
+    async def stream(url: str, number: int) -> None:
+        for nth in range(15):
+            with contextlib.suppress(aiohttp.ClientError, KeyError):
+                done.add(await sign_in_and_out(url, f"user-{number}-{nth}"))
+
+    settings = environment(tmp_path, module_node.url)
+    async with gunicorn("flask_app:app", log, settings, cwd=EXAMPLES) as url:
+        streams = [asyncio.create_task(stream(url, number)) for number in range(4)]
+        for _ in range(3):
+            await asyncio.sleep(0.15)
+            for line in (await asyncio.to_thread(log.read_text)).splitlines():
+                if "Booting worker with pid: " in line:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(line.rpartition(" ")[2]), signal.SIGKILL)
+        await asyncio.gather(*streams)
+    async with gunicorn("flask_app:app", log, settings, workers=1, cwd=EXAMPLES) as url:
+        done.add(await sign_in_and_out(url, "last"))
+        await until(lambda: not files(tmp_path / "outbox"))
+        told = {event["sid"] for event in queue.events}
+        assert done <= told
+        assert len({(event["sid"], event["id"]) for event in queue.events}) == len(told)
