@@ -114,7 +114,6 @@ class Publisher:
         """
         lane = Lane.BULK if bulk else Lane.EVENTS
         found = documents(ended, now=time.time())
-        await self.start()
         kept = self._begin(self._keep(found, lane, None, Stage.READY), self._endings.settle)
         await asyncio.shield(kept)
         return found[0].id
@@ -128,12 +127,11 @@ class Publisher:
         try:
             lane = Lane.BULK if bulk else Lane.EVENTS
             found = documents(ended, now=time.time(), session=session, looked_up=self._endings.can_ask)
-            await self.start()
             kept = self._begin(self._keep(found, lane, session, Stage.PENDING), None)
             try:
                 events = await asyncio.shield(kept)
             except asyncio.CancelledError:  # the deletion does not come
-                kept.add_done_callback(lambda done: self._endings.withdraw(done.result()))
+                kept.add_done_callback(self._withdraw)
                 raise
             return Ending(self._endings, events, session, found[0].id)
         except Exception as error:  # noqa: BLE001  a sign-out goes on, whatever we meet
@@ -176,7 +174,12 @@ class Publisher:
             connected=self._transports[Lane.EVENTS].connected,
         )
 
+    def _withdraw(self, kept: "asyncio.Task[list[Waiting]]") -> None:
+        if not kept.cancelled() and kept.exception() is None:
+            self._endings.withdraw(kept.result())
+
     async def _keep(self, found: list[EventPart], lane: Lane, session: object, stage: Stage) -> list[Waiting]:
+        await self.start()
         limit = self._settings.sign_out_limit
         contents = [(each.id, outbox_files.encode(lane, session, each.event)) for each in found]
         kept = await asyncio.gather(

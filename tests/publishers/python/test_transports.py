@@ -1,0 +1,164 @@
+"""What a publisher says and does when a broker or the API does not take its events."""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+
+from notifier.publisher import Publisher, PublisherCollector, PublisherSettings, SessionEnded
+from tests.publishers.python.rig import ISSUER, files, queue_at, settings, until
+
+
+def ended(sid: str = "s1", **more: Any) -> SessionEnded:
+    """A session of a user's."""
+    return SessionEnded(**{"iss": ISSUER, "sub": "hush-user", "sid": sid, "clients": ["shop"], **more})
+
+
+async def said(publisher: Publisher, caplog: pytest.LogCaptureFixture, reason: str) -> str:
+    """The warning, once it is there."""
+    await until(lambda: publisher.state.failures[reason] >= 1, lambda: caplog.text)
+    (line,) = [text for record in caplog.records if f", {reason})" in (text := record.getMessage())]
+    return line
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "way_out"),
+    [
+        (("guest:guest@", "guest:hush-word@"), "denied", "refused the user 'guest' or its password"),
+        (("/", "/nobody-s"), "denied", "has no virtual host 'nobody-s'"),
+        (("", ""), "unroutable", "there is no exchange"),
+        (("guest:guest@", "guest:guest@127.0.0.1:1,"), "unroutable", "there is no exchange"),
+    ],
+)
+async def test_the_log_says_the_way_out(
+    amqp_url: str, bare_prefix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    change: tuple[str, str], reason: str, way_out: str,
+) -> None:  # fmt: skip
+    """Once a minute for each cause, and never with a password. The next host is tried where one is away."""
+    head, _, tail = amqp_url.rpartition(change[0]) if change[0] else (amqp_url, "", "")
+    own = settings(head + change[1] + tail, tmp_path, bare_prefix, drain_limit=0.01)
+    async with Publisher(own) as publisher:
+        await publisher.publish(ended())
+        assert way_out in await said(publisher, caplog, reason)
+        await until(lambda: publisher.state.failures[reason] >= 2)
+        await said(publisher, caplog, reason)
+        assert len(files(tmp_path, ".json")) == 1
+    assert "hush" not in caplog.text
+
+
+async def test_a_queue_that_is_full_keeps_the_event(
+    amqp_url: str, bare_prefix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A nack: the event stays, and comes once there is room. Those behind it are not held up in the same go."""
+    import aiormq  # noqa: PLC0415  here alone
+
+    connection = await aiormq.connect(amqp_url)
+    channel = await connection.channel()
+    name = f"{bare_prefix}.events"
+    await channel.exchange_declare(name, exchange_type="topic")
+    await channel.queue_declare(name, arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+    await channel.queue_bind(name, name, "#")
+    try:
+        async with Publisher(settings(amqp_url, tmp_path, bare_prefix)) as publisher:
+            for number in range(3):
+                await publisher.publish(ended(f"s{number}"))
+            assert "look at its limits" in await said(publisher, caplog, "rejected")
+            came: list[str] = []
+            while len(came) < 3:
+                message = await channel.basic_get(name, no_ack=True)
+                if message.body:
+                    came.append(json.loads(message.body)["sid"])
+                await asyncio.sleep(0.02)
+            await until(lambda: not files(tmp_path))
+        assert sorted(came) == ["s0", "s1", "s2"]
+    finally:
+        await channel.queue_delete(name)
+        await channel.exchange_delete(name)
+        await connection.close()
+
+
+class Api:
+    """notifier's API, played: answers as told, and keeps what came."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[tuple[int, str]]] = {}
+        self.came: list[tuple[str, str]] = []
+
+    async def take(self, request: web.Request) -> web.Response:
+        """One event."""
+        event = await request.json()
+        self.came.append((event["sid"], request.path_qs))
+        waiting = self.answers.get(event["sid"], [])
+        status, text = waiting.pop(0) if waiting else (202, "")
+        return web.Response(status=status, text=text)
+
+
+@contextlib.asynccontextmanager
+async def api() -> AsyncIterator[tuple[Api, str]]:
+    """It, and its URL."""
+    made = Api()
+    application = web.Application()
+    application.router.add_post("/notifier/v1/events", made.take)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield made, f"http://127.0.0.1:{runner.addresses[0][1]}/notifier"
+    await runner.cleanup()
+
+
+async def test_the_api_may_refuse_one_issuer_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A 403 holds up nothing behind it. What a 400 says is logged without the user and the session."""
+    async with api() as (played, url):
+        played.answers["hush-a"] = [(403, "")] * 2
+        played.answers["hush-b"] = [(400, "no: hush-user, hush-b, line\nbreak")]
+        outbox = PublisherSettings(url=url, outbox=tmp_path)
+        away = PublisherSettings(url="http://127.0.0.1:1", outbox=tmp_path, drain_limit=0.01)
+        async with Publisher(away) as publisher:
+            for sid in ("hush-a", "hush-b", "hush-c"):
+                await publisher.publish(ended(sid), bulk=True)
+        async with Publisher(outbox) as publisher:
+            await until(lambda: len(files(tmp_path)) == 1 and len(played.came) == 5, lambda: played.came)
+            assert (publisher.state.refused, publisher.state.published) == (1, 2)
+    order = [sid for sid, _ in played.came]
+    assert order == ["hush-a", "hush-b", "hush-c", "hush-a", "hush-a"]
+    assert {path for _, path in played.came} == {"/notifier/v1/events?lane=bulk"}
+    assert "answered 400: no: <sub>, <sid>, line break" in caplog.text
+    assert "hush" not in caplog.text
+
+
+async def test_metrics(tmp_path: Path) -> None:
+    """A snapshot, and the same by prometheus_client."""
+    async with api() as (_, url), Publisher(PublisherSettings(url=url, outbox=tmp_path)) as publisher:
+        registry = CollectorRegistry()
+        registry.register(PublisherCollector(lambda: publisher.state))
+        await publisher.publish(ended())
+        await until(lambda: publisher.state.published == 1)
+        shown = generate_latest(registry).decode()
+    assert 'notifier_publisher_written_total{kept="disk"} 1.0' in shown
+    assert "notifier_publisher_published_total 1.0" in shown
+    assert 'notifier_publisher_failures_total{reason="unroutable"} 0.0' in shown
+    assert "notifier_publisher_waiting 0.0" in shown
+
+
+async def test_a_connection_is_kept_and_made_again(
+    amqp_url: str, bare_prefix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It stands before the first sign-out; one that the broker closed is made again at the next."""
+    caplog.set_level(logging.INFO)
+    async with (
+        queue_at(amqp_url, bare_prefix) as queue,
+        Publisher(settings(amqp_url, tmp_path, bare_prefix)) as publisher,
+    ):
+        await until(lambda: publisher.state.connected)
+        transport: Any = next(iter(publisher._transports.values()))
+        transport._writer.transport.abort()
+        await until(lambda: not publisher.state.connected)
+        await publisher.publish(ended())
+        await queue.until(1)
