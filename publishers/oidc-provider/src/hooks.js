@@ -8,7 +8,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { within } from './failure.js'
 
-/** @typedef {import('./outbox.js').Entry} Entry */
+/** @typedef {import('./entry.js').Entry} Entry */
 /** @typedef {import('./event.js').Ending} Ending */
 
 /** Each client's session id. @param {Record<string, {sid?: string}> | undefined} authorizations @returns {Record<string, string>} */

@@ -9,7 +9,8 @@ import { ShownKeys } from './keys.js'
 import { LanePublisher } from './lane.js'
 import { Logger } from './log.js'
 import { Memory } from './memory.js'
-import { LANES, Outbox } from './outbox.js'
+import { LANES } from './entry.js'
+import { Outbox } from './outbox.js'
 import { SettingsError, readSettings } from './settings.js'
 import { Settlement } from './settlement.js'
 
@@ -119,7 +120,7 @@ class Service {
   #watchExpiry (provider, { store, maxSessions, every, bulk }, events, find, log) {
     const outbox = this.#outbox
     if (!store) {
-      const memory = new Memory(maxSessions, () => outbox.place?.path, log)
+      const memory = new Memory(maxSessions, () => outbox.disk.place?.path, log)
       outbox.remembered = (path) => memory.inherit(path)
       store = this.#memory = memory
     }
@@ -138,7 +139,7 @@ class Service {
   }
 }
 
-/** @param {Settings} settings @param {import('./outbox.js').Lane} lane */
+/** @param {Settings} settings @param {import('./entry.js').Lane} lane */
 function transportOf (settings, lane) {
   if (!settings.address.amqp) return new HttpTransport(settings, lane)
   return new AmqpTransport(settings, lane === 'bulk' ? settings.bulkExchange : settings.exchange)

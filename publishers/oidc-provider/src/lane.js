@@ -1,10 +1,10 @@
 /** Publishes one lane: oldest first, again and again until the other side has it, and on a connection of its own. */
 import { Failure } from './failure.js'
 import { Unacceptable } from './http.js'
-import { NoEvent } from './outbox.js'
+import { NoEvent } from './entry.js'
 import { codeOf } from './place.js'
 
-/** @typedef {import('./outbox.js').Entry} Entry */
+/** @typedef {import('./entry.js').Entry} Entry */
 /** @typedef {import('./amqp.js').Outgoing} Outgoing */
 /** @typedef {{publish (events: Outgoing[], confirmed: (event: Outgoing) => void): Promise<void>, drop (): void}} Transport */
 
@@ -15,7 +15,7 @@ const IDLE = 60_000
 
 export class LanePublisher {
   /**
-   * @param {import('./outbox.js').Lane} lane @param {import('./outbox.js').Outbox} outbox @param {Transport} transport
+   * @param {import('./entry.js').Lane} lane @param {import('./outbox.js').Outbox} outbox @param {Transport} transport
    * @param {Record<import('./failure.js').FailureReason, number>} failures @param {import('./log.js').Logger} log
    */
   constructor (lane, outbox, transport, failures, log) {

@@ -2,9 +2,9 @@
  * Decides what becomes of events whose sessions may live: those that a dead process left, those whose `destroy` threw, and
  * those whose `destroy` has not answered for a minute. A store that does not answer means "ask again", never "gone".
  */
-import { NoEvent } from './outbox.js'
+import { NoEvent } from './entry.js'
 
-/** @typedef {import('./outbox.js').Entry} Entry */
+/** @typedef {import('./entry.js').Entry} Entry */
 
 const AGAIN = 10_000
 const SLOW = 60_000

@@ -38,11 +38,11 @@ test('a broker that takes connections and says nothing: no sign-out waits, and i
   const server = net.createServer((socket) => sockets.push(socket.on('error', () => {}).resume())).listen(0, '127.0.0.1')
   t.after(() => { server.close(); for (const socket of sockets) socket.destroy() })
   await once(server, 'listening')
-  const { session, logouts, log } = await rig(t, { url: `amqp://idp:pw@127.0.0.1:${server.address().port}`, limits: { publish: 150 } })
+  const { session, logouts, log } = await rig(t, { url: `amqp://idp:pw@127.0.0.1:${server.address().port}`, limits: { publish: 150, signOut: 60_000 } })
   for (let nth = 0; nth < 20; nth += 1) {
     const began = performance.now()
     await end(session)
-    assert.ok(performance.now() - began < 1_000)
+    assert.ok(performance.now() - began < 10_000)
   }
   await until(() => logouts.failures.timed_out >= 3)
   assert.equal(logouts.waiting, 20)

@@ -15,7 +15,7 @@ function outboxOf (t, { folder = folderOf(t), maxEvents = 100_000, maxBytes = 26
   const log = keptLog()
   const outbox = new Outbox({ outbox: { folder, maxEvents, maxBytes, maxAge } }, new Logger(log), () => {})
   t.after(() => outbox.close())
-  return { outbox, log, folder, place: () => outbox.place.path }
+  return { outbox, log, folder, place: () => outbox.disk.place.path }
 }
 
 test('files are for their owner alone, and hold what the contract says', async (t) => {
@@ -31,7 +31,7 @@ test('files are for their owner alone, and hold what the contract says', async (
   assert.deepEqual([outbox.next('bulk', 10), outbox.next('events', 10)], [[pending], []])
   await outbox.published(pending)
   assert.deepEqual(filesIn(place(), 'bulk.json'), [])
-  assert.deepEqual(outbox.onDisk, { events: 0, bytes: 0 })
+  assert.deepEqual([outbox.disk.events, outbox.disk.bytes], [0, 0])
 })
 
 test('full: events wait in memory, are published from there, and go to the disk once there is room', async (t) => {
@@ -51,7 +51,7 @@ test('full: events wait in memory, are published from there, and go to the disk 
 test('bytes count as well as events', async (t) => {
   const { outbox } = outboxOf(t, { maxBytes: 250 })
   for (let nth = 0; nth < 3; nth += 1) await outbox.add('events', undefined, event(`${nth}`))
-  assert.deepEqual([outbox.onDisk.events, outbox.inMemory], [2, 1])
+  assert.deepEqual([outbox.disk.events, outbox.inMemory], [2, 1])
 })
 
 test('memory full too: events are lost, counted, and logged with their ids', async (t) => {
@@ -73,14 +73,14 @@ test('a disk that is full holds up nobody, and what is in memory follows once th
   t.after(() => execFileSync('umount', ['-l', folder]))
   const there = await api(t, () => open ? 202 : 503)
   let open = false
-  const { session, logouts, log } = await rig(t, { folder, url: there.url })
+  const { session, logouts, log } = await rig(t, { folder, url: there.url, limits: { signOut: 60_000 } })
   await (await session('first', ['shop'])).destroy()
   const ballast = join(folder, 'ballast')
   for (const size of [65_536, 4_096]) try { for (;;) writeFileSync(ballast, Buffer.alloc(size), { flag: 'a' }) } catch {}
   for (const account of 'abcd') {
     const began = performance.now()
     await (await session(account, ['shop'])).destroy()
-    assert.ok(performance.now() - began < 1_000)
+    assert.ok(performance.now() - began < 10_000)
   }
   assert.deepEqual([logouts.waiting, logouts.waitingInMemory, logouts.lost], [5, 4, 0])
   assert.deepEqual(log.of('outbox_unusable').map(({ level, code }) => [level, code]), [['error', 'ENOSPC']])
@@ -175,6 +175,6 @@ test('close gives up after its limit', async (t) => {
   const began = performance.now()
   await logouts.close()
   const took = performance.now() - began
-  assert.ok(took >= 195 && took < 2_000, `${took} ms`)
+  assert.ok(took >= 195 && took < 4_000, `${took} ms`)
   assert.equal(filesIn(folder, 'events.json').length, 1)
 })

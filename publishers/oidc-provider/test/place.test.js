@@ -56,11 +56,10 @@ test('a process that was killed with a full outbox: its events come at the next 
 
 test('killed before its session is deleted, and after: told where the store says that it is gone', async (t) => {
   const folder = folderOf(t)
-  for (const when of ['before', 'after']) {
-    const dead = processOf(t, { folder })
-    dead.tell('die', when)
-    await dead.gone
-  }
+  const dying = [processOf(t, { folder }), processOf(t, { folder })]
+  await Promise.all(dying.map((each) => each.ask('end'))) // they run
+  for (const [nth, when] of ['before', 'after'].entries()) dying[nth].tell('die', when)
+  await Promise.all(dying.map(({ gone }) => gone))
   assert.equal(filesIn(folder, '.pending').length, 2)
   const there = await api(t)
   const { log } = await rig(t, { folder, url: there.url }) // its store in memory has neither

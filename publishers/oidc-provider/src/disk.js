@@ -1,0 +1,143 @@
+/**
+ * The outbox's files: within its limits, in our sub-folder, and never tried while the disk is known to take nothing.
+ *
+ * A write that fails is not tried again for 30 s: each sign-out would meet it. One that hangs for 2 s keeps others away from
+ * the disk too, as they would take all threads that Node has for files and names.
+ */
+import { readFile, rename, stat, unlink } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Inheritance, Place, codeOf } from './place.js'
+
+const TRY_AGAIN = 30_000
+const HANGS = 2_000
+
+export class Disk {
+  /** @param {{folder: string, maxEvents: number, maxBytes: number}} limits @param {import('./log.js').Logger} log @param {() => void} lost Our sub-folder is another now. */
+  constructor (limits, log, lost) {
+    this.limits = limits
+    this.log = log
+    this.lost = lost
+    this.events = 0
+    this.bytes = 0
+    this.badUntil = 0
+    /** @type {Set<{since: number}>} Under way, oldest first. */
+    this.writes = new Set()
+    this.inheritance = new Inheritance()
+    /** @type {Place | undefined} */
+    this.place = undefined
+    /** @type {Promise<Place> | undefined} */
+    this.claiming = undefined
+  }
+
+  /** Whether it is durable now. @param {string} stem @param {string} suffix @param {string} text @param {number} size */
+  async write (stem, suffix, text, size) {
+    if (performance.now() < this.badUntil || this.#hangs() || this.#isFull(size)) return false
+    this.count(1, size)
+    const write = { since: performance.now() }
+    this.writes.add(write)
+    try {
+      await (await this.placed()).write(stem, suffix, text)
+      this.log.over('disk')
+      return true
+    } catch (error) {
+      this.count(-1, -size)
+      this.failed(error)
+      return false
+    } finally {
+      this.writes.delete(write)
+    }
+  }
+
+  /** So many events and bytes more. @param {number} events @param {number} bytes */
+  count (events, bytes) {
+    this.events += events
+    this.bytes += bytes
+  }
+
+  /** @param {string} name */
+  read (name) { return readFile(this.#path(name), 'utf8') }
+
+  /** The size of a file that came by a take-over; 0 if it is gone. @param {string} name */
+  size (name) { return stat(this.#path(name)).then(({ size }) => size, () => 0) }
+
+  /** Whether it could be renamed. @param {string} from @param {string} to */
+  async rename (from, to) {
+    try {
+      await this.place?.rename(from, to)
+      return true
+    } catch (error) {
+      this.failed(error)
+      return false
+    }
+  }
+
+  /** @param {string} name */
+  async remove (name) {
+    await unlink(this.#path(name)).catch((error) => { if (codeOf(error) !== 'ENOENT') this.failed(error) })
+  }
+
+  /** Move a file into the outbox folder itself, for whoever looks. @param {string} name @param {string} to */
+  async setAside (name, to) {
+    await rename(this.#path(name), join(this.limits.folder, to)).catch((error) => this.failed(error))
+  }
+
+  /** Try it again, though it failed. */
+  forgive () { this.badUntil = 0 }
+
+  /** @param {unknown} error */
+  failed (error) {
+    const code = codeOf(error)
+    this.badUntil = performance.now() + TRY_AGAIN
+    this.log.again('disk', { level: 'error', event: 'outbox_unusable', code, message: `the outbox cannot be used (${code ?? /** @type {Error} */ (error).message}): events wait in memory. Look at the folder's disk, owner and rights` })
+  }
+
+  /** The names of files that dead processes left, which are in our sub-folder now. */
+  async takeOver () {
+    return this.inheritance.takeOver(await this.placed(), (name, error) => this.log.again(`left ${name}`, {
+      level: 'error', event: 'not_taken_over', message: `what a process left in ${name} cannot be taken over (${codeOf(error)}): all processes must run as one user`
+    }))
+  }
+
+  /** The sub-folder that is ours; another if it was taken from us. @returns {Promise<Place>} */
+  async placed () {
+    if (this.place && !this.place.lost) return this.place
+    this.claiming ??= this.#claim().finally(() => { this.claiming = undefined })
+    return this.claiming
+  }
+
+  /** Let others take over what is left. Whoever is signed out from now on is told after the next start. */
+  async release () {
+    await this.claiming?.catch(() => {})
+    const { place } = this
+    this.place = undefined
+    await place?.release()
+  }
+
+  async #claim () {
+    const before = this.place
+    const place = this.place = await Place.claim(this.limits.folder)
+    if (before) {
+      this.log.tell({ level: 'error', event: 'outbox_folder_lost', message: 'our sub-folder of the outbox was removed, or taken over by a process on another machine; a new one is in use' })
+      await before.release()
+      this.lost()
+    }
+    return place
+  }
+
+  /** @param {string} name */
+  #path (name) { return join(this.place?.path ?? '', name) }
+
+  /** @param {number} size */
+  #isFull (size) {
+    if (this.events < this.limits.maxEvents && this.bytes + size <= this.limits.maxBytes) return false
+    this.log.again('full', { level: 'error', event: 'outbox_full', message: `the outbox holds ${this.events} events in ${this.bytes} bytes, and takes no more: events wait in memory. Bring the broker back, or raise outbox.maxEvents or outbox.maxBytes` })
+    return true
+  }
+
+  #hangs () {
+    const [first] = this.writes
+    if (!first || performance.now() - first.since < HANGS) return false
+    this.log.again('hangs', { level: 'error', event: 'outbox_hangs', message: 'the outbox\'s disk has not answered for 2 s: events wait in memory. Look at the disk, or the network behind it' })
+    return true
+  }
+}
