@@ -24,7 +24,7 @@ record Candidates(RealmModel realm, List<Boolean> kinds, List<String> conditions
     /** All sessions of a realm. Null: of both kinds. */
     static Candidates ofRealm(RealmModel realm, Boolean offline) {
         List<Boolean> kinds = offline == null ? List.of(false, true) : List.of(offline);
-        return new Candidates(realm, kinds, kinds.stream().map(each -> "true = true").toList(), Map.of());
+        return new Candidates(realm, kinds, kinds.stream().map(each -> "1 = 1").toList(), Map.of());
     }
 
     /** All sessions of a user. */

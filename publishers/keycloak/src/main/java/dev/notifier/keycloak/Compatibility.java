@@ -5,6 +5,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import org.jboss.logging.Logger;
+import org.keycloak.Config;
 import org.keycloak.common.Version;
 import org.keycloak.common.util.MultiSiteUtils;
 import org.keycloak.models.AuthenticatedClientSessionModel;
@@ -51,7 +52,11 @@ final class Compatibility {
         return MultiSiteUtils.isPersistentSessionsEnabled();
     }
 
+    /** What works less well than it could. */
     static void warn() {
+        if (Config.scope("userSessions", "infinispan").getBoolean("useBatches", false)) {
+            LOG.warn("notifier: with spi-user-sessions--infinispan--use-batches a first sign-in with offline_access may be taken for the end of its session. Switch it off");
+        }
         if (!sessionsAreStored()) {
             LOG.warn("notifier: the feature persistent-user-sessions is off: sign-outs are told to clients with a back-channel logout URL alone, "
                     + "and nobody is told of logout-all, deleted users and sessions that run out. Switch the feature on");

@@ -38,9 +38,10 @@ final class Keeper implements AutoCloseable {
         this.folder = folder;
     }
 
-    void start(LookUp how) {
+    /** @param left what an earlier process left in this folder */
+    void start(LookUp how, List<Path> left) {
         lookUp = how;
-        soon(() -> take(folder));
+        soon(() -> take(folder, left));
         files.scheduleWithFixedDelay(() -> guarded(this::takeOver), 0, MINUTE, TimeUnit.SECONDS);
         files.scheduleWithFixedDelay(() -> guarded(outbox::saveMemory), DISK_SECONDS, DISK_SECONDS, TimeUnit.SECONDS);
     }
@@ -69,16 +70,16 @@ final class Keeper implements AutoCloseable {
     private void takeOver() throws IOException {
         for (OutboxFolder orphan : folder.orphans()) {
             try (orphan) {
-                take(orphan);
+                take(orphan, orphan.left());
                 orphan.sync();
             }
         }
     }
 
     /** Take up the files of a folder, our own or one whose process is dead. */
-    private void take(OutboxFolder from) throws IOException {
+    private void take(OutboxFolder from, List<Path> left) throws IOException {
         int taken = 0;
-        for (Path file : from.left()) {
+        for (Path file : left) {
             String whole = file.getFileName().toString();
             String ending = whole.endsWith(OutboxFolder.PENDING) ? OutboxFolder.PENDING : OutboxFolder.READY;
             String name = whole.substring(0, whole.length() - ending.length());

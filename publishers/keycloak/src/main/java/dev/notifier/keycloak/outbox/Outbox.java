@@ -40,9 +40,11 @@ public final class Outbox implements AutoCloseable {
     private final String process;
     private final AtomicLong number = new AtomicLong();
     private final Seldom aMinute = new Seldom(Duration.ofMinutes(1));
+    private final List<Path> left;
+    private volatile boolean closed;
     private final Seldom aSecond = new Seldom(Duration.ofSeconds(1));
 
-    private Outbox(OutboxLimits limits, Tally tally, OutboxFolder folder) {
+    private Outbox(OutboxLimits limits, Tally tally, OutboxFolder folder) throws IOException {
         this.limits = limits;
         this.tally = tally;
         this.folder = folder;
@@ -54,6 +56,7 @@ public final class Outbox implements AutoCloseable {
         for (Lane lane : Lane.values()) {
             lanes.put(lane, new LaneQueue());
         }
+        this.left = folder.left(); // before anything is written: what is there now is an earlier process's
         this.keeper = new Keeper(this, folder);
     }
 
@@ -68,7 +71,7 @@ public final class Outbox implements AutoCloseable {
 
     /** Take up what earlier processes left, now and every minute. */
     public void start(LookUp lookUp) {
-        keeper.start(lookUp);
+        keeper.start(lookUp, left);
     }
 
     /** Write endings of one lane before their sessions are deleted. Returns within the limit. Null if there was no room anywhere. */
@@ -82,7 +85,7 @@ public final class Outbox implements AutoCloseable {
             }
             disk.give(slip.events(), slip.bytes());
         }
-        if (memory.take(slip.events(), slip.bytes())) {
+        if (!closed && memory.take(slip.events(), slip.bytes())) {
             if (aMinute.allows("memory")) {
                 LOG.errorf("notifier: events are kept in memory alone, and are lost if this process ends: %s", why);
             }
@@ -188,6 +191,7 @@ public final class Outbox implements AutoCloseable {
     /** Give the folder up. What is in memory alone is written, if the disk takes it now. */
     @Override
     public void close() {
+        closed = true;
         keeper.close();
         saveMemory();
         writers.close();

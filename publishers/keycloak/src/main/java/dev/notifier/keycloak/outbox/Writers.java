@@ -53,6 +53,7 @@ final class Writers implements AutoCloseable {
         return why == null;
     }
 
+    /** An interrupted thread says nothing of the disk. */
     private String attempt(Slip slip) {
         List<Ending> endings = slip.inMemory();
         String why = within(() -> {
@@ -65,7 +66,9 @@ final class Writers implements AutoCloseable {
         if (why == null || !slip.abandon()) {
             return null;
         }
-        trouble = why;
+        if (!Thread.currentThread().isInterrupted()) {
+            trouble = why;
+        }
         return why;
     }
 

@@ -9,6 +9,7 @@ import com.rabbitmq.client.Connection;
 import com.rabbitmq.client.ConnectionFactory;
 import com.rabbitmq.client.PossibleAuthenticationFailureException;
 import com.rabbitmq.client.ShutdownSignalException;
+import com.rabbitmq.client.impl.ForgivingExceptionHandler;
 import dev.notifier.keycloak.event.Ending;
 import dev.notifier.keycloak.event.Lane;
 import dev.notifier.keycloak.settings.Settings;
@@ -64,7 +65,7 @@ public final class AmqpTransport implements Transport {
             channel = connection.createChannel();
             confirms = new Confirms(channel);
         } catch (IOException | TimeoutException | ShutdownSignalException failed) {
-            drop();
+            forget();
             throw trouble(failed, Trouble.Reason.UNREACHABLE);
         } finally {
             late.cancel(false);
@@ -83,6 +84,7 @@ public final class AmqpTransport implements Transport {
         factory.setHandshakeTimeout(limit);
         factory.setChannelRpcTimeout(limit);
         factory.setShutdownTimeout(limit);
+        factory.setExceptionHandler(new Quiet());
         factory.setThreadFactory(Daemons.named("notifier-amqp"));
         if (broker.tls()) {
             factory.useSslProtocol(TlsContext.of(settings.tls()));
@@ -100,28 +102,29 @@ public final class AmqpTransport implements Transport {
     public void publish(List<Ending> endings, Fates fates) throws Trouble, InterruptedException {
         connect();
         Confirms now = confirms;
-        now.expect(endings.size(), fates, channel.getNextPublishSeqNo());
+        Channel open = channel;
+        now.expect(endings.size(), fates, open.getNextPublishSeqNo());
         ScheduledFuture<?> late = watch.schedule(this::drop, limit, TimeUnit.MILLISECONDS);
         try {
             for (int place = 0; place < endings.size(); place++) {
                 now.publishing(place, endings.get(place).id());
-                channel.basicPublish(exchange, ROUTING_KEY, true, properties(endings.get(place)), endings.get(place).event());
+                open.basicPublish(exchange, ROUTING_KEY, true, properties(endings.get(place)), endings.get(place).event());
             }
             if (!now.await(limit)) {
-                drop();
+                forget();
                 throw silent();
             }
         } catch (IOException | AlreadyClosedException failed) {
-            ShutdownSignalException why = channel.getCloseReason();
+            ShutdownSignalException why = open.getCloseReason();
             boolean wasLate = late.isDone();
-            drop();
+            forget();
             throw wasLate ? silent() : trouble(why == null ? failed : why, Trouble.Reason.DISCONNECTED);
         } finally {
             late.cancel(false);
         }
         ShutdownSignalException closed = now.closed();
         if (closed != null) {
-            drop();
+            forget();
             throw late.isCancelled() ? trouble(closed, Trouble.Reason.DISCONNECTED) : silent();
         }
         if (now.returned()) {
@@ -186,6 +189,20 @@ public final class AmqpTransport implements Transport {
         }
         socket = null;
         blocked = null;
+    }
+
+    /** What the library would log by itself is told once, as a failure to publish. */
+    private static final class Quiet extends ForgivingExceptionHandler {
+        @Override
+        protected void log(String message, Throwable failed) {
+            LOG.debugf(failed, "notifier: %s", message);
+        }
+    }
+
+    /** The next use makes another connection. */
+    private void forget() {
+        drop();
+        channel = null;
     }
 
     /** The broker is told, if it listens at once. */

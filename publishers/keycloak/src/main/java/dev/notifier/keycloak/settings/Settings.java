@@ -23,7 +23,7 @@ public record Settings(Endpoint endpoint, Secret secret, OutboxLimits outbox, Tl
     public record Broker(List<Host> hosts, String user, String password, String virtualHost, boolean tls) implements Endpoint {
         @Override
         public String toString() {
-            return (tls ? "amqps://" : "amqp://") + hosts; // no password
+            return (tls ? "amqps://" : "amqp://") + String.join(",", hosts.stream().map(Host::toString).toList()); // no password
         }
     }
 

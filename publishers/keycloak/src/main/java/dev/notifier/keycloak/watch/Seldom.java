@@ -31,9 +31,4 @@ public final class Seldom {
         });
         return allowed[0];
     }
-
-    /** Forget the cause: it is over, and its return is told at once. */
-    public void over(String cause) {
-        next.remove(cause);
-    }
 }

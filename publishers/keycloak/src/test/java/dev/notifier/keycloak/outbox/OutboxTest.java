@@ -255,8 +255,8 @@ class OutboxTest {
 
     @Test
     void aFileThatIsNoEventIsReadAsNone() throws Exception {
+        Files.writeString(Files.createDirectory(base.resolve("0")).resolve("stray.json"), "hello\n");
         Outbox outbox = outbox();
-        Files.writeString(base.resolve("0").resolve("stray.json"), "hello\n");
         outbox.start(living());
         until(() -> !outbox.lane(Lane.EVENTS).isEmpty());
         Slip slip = outbox.lane(Lane.EVENTS).oldest(1, 0).get(0);
@@ -268,8 +268,8 @@ class OutboxTest {
 
     @Test
     void itsAgeIsInItsName() throws Exception {
+        Files.write(Files.createDirectory(base.resolve("0")).resolve("1600000000000-0a0b0c0d-00000000-bulk-1.json"), ending("a", Lane.BULK).line());
         Outbox outbox = outbox();
-        Files.write(base.resolve("0").resolve("1600000000000-0a0b0c0d-00000000-bulk-1.json"), ending("a", Lane.BULK).line());
         outbox.start(living());
         until(() -> !outbox.lane(Lane.BULK).isEmpty());
         assertTrue(outbox.isTooOld(outbox.lane(Lane.BULK).oldest(1, 0).get(0)));

@@ -1,0 +1,163 @@
+package dev.notifier.keycloak.publishing;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.sun.net.httpserver.HttpServer;
+import dev.notifier.keycloak.event.Ending;
+import dev.notifier.keycloak.event.Lane;
+import dev.notifier.keycloak.settings.Settings;
+import dev.notifier.keycloak.settings.SettingsReader;
+import java.io.IOException;
+import java.net.InetAddress;
+import java.net.InetSocketAddress;
+import java.net.ServerSocket;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+class HttpTransportTest implements Transport.Fates {
+    @TempDir
+    Path folder;
+
+    private final List<String> asked = new ArrayList<>();
+    private final List<Integer> confirmed = new ArrayList<>();
+    private final List<Integer> refused = new ArrayList<>();
+    private HttpServer server;
+    private int status = 202;
+    private String limit = "10s";
+    private String retryAfter;
+
+    @BeforeEach
+    void start() throws IOException {
+        server = HttpServer.create(new InetSocketAddress(InetAddress.getLoopbackAddress(), 0), 0);
+        server.createContext("/", exchange -> {
+            asked.add(exchange.getRequestMethod() + " " + exchange.getRequestURI() + " " + exchange.getRequestHeaders().getFirst("Authorization") + " "
+                    + new String(exchange.getRequestBody().readAllBytes(), StandardCharsets.UTF_8));
+            if (retryAfter != null) {
+                exchange.getResponseHeaders().set("Retry-After", retryAfter);
+            }
+            if (status / 100 == 3) {
+                exchange.getResponseHeaders().set("Location", "/elsewhere");
+            }
+            exchange.sendResponseHeaders(status, -1);
+            exchange.close();
+        });
+        server.start();
+    }
+
+    @AfterEach
+    void stop() {
+        server.stop(0);
+    }
+
+    private Transport transport(int port, Lane lane) throws IOException {
+        Path token = Files.writeString(folder.resolve("token"), "t0ken\n");
+        Settings settings = SettingsReader.read(Map.of("url", "http://127.0.0.1:" + port + "/base", "secretFile", token.toString(), "outboxFolder", folder.toString(),
+                "publishLimit", limit)::get);
+        return new HttpTransport(settings, lane);
+    }
+
+    private void publish(String... ids) throws Exception {
+        try (Transport transport = transport(server.getAddress().getPort(), Lane.EVENTS)) {
+            transport.publish(endings(ids), this);
+        }
+    }
+
+    private static List<Ending> endings(String... ids) {
+        return List.of(ids).stream().map(each -> new Ending(Lane.EVENTS, each, null, ("\"" + each + "\"").getBytes(StandardCharsets.UTF_8))).toList();
+    }
+
+    private Trouble trouble() {
+        return assertThrows(Trouble.class, () -> publish("a", "b"));
+    }
+
+    @Override
+    public void confirmed(int place) {
+        confirmed.add(place);
+    }
+
+    @Override
+    public void refused(int place, String why) {
+        refused.add(place);
+    }
+
+    @Test
+    void eventsArePostedInOrderWithTheToken() throws Exception {
+        publish("a", "b");
+        assertEquals(List.of("POST /base/v1/events Bearer t0ken \"a\"", "POST /base/v1/events Bearer t0ken \"b\""), asked);
+        assertEquals(List.of(0, 1), confirmed);
+    }
+
+    @Test
+    void massLogoutsHaveTheirLane() throws Exception {
+        try (Transport transport = transport(server.getAddress().getPort(), Lane.BULK)) {
+            transport.publish(endings("a"), this);
+        }
+        assertTrue(asked.get(0).contains("/v1/events?lane=bulk "));
+    }
+
+    @Test
+    void twoHundredAndTwoAloneConfirms() {
+        for (int other : new int[] {200, 201, 204, 302, 404, 500, 503}) {
+            status = other;
+            asked.clear();
+            assertEquals(Trouble.Reason.REJECTED, trouble().reason(), String.valueOf(other));
+            assertEquals(1, asked.size(), "no redirect, and nothing after it");
+        }
+        assertTrue(confirmed.isEmpty() && refused.isEmpty());
+    }
+
+    @Test
+    void whatIsMalformedIsRefusedAndHoldsUpNothing() throws Exception {
+        status = 400;
+        publish("a", "b");
+        assertEquals(List.of(0, 1), refused);
+    }
+
+    @Test
+    void aWishToBeLeftAloneIsKeptUpToAMinute() {
+        status = 503;
+        retryAfter = "7";
+        assertEquals(Duration.ofSeconds(7), trouble().retryAfter());
+        retryAfter = "86400";
+        assertEquals(Duration.ofSeconds(60), trouble().retryAfter());
+        retryAfter = "Wed, 21 Oct 2026 07:28:00 GMT";
+        assertEquals(Duration.ZERO, trouble().retryAfter());
+    }
+
+    @Test
+    void whoMayNotIsToldSo() {
+        status = 401;
+        Trouble denied = trouble();
+        assertEquals(Trouble.Reason.DENIED, denied.reason());
+        assertFalse(denied.getMessage().contains("t0ken"));
+    }
+
+    @Test
+    void aServerThatSaysNothingIsLeft() throws Exception {
+        limit = "300ms";
+        try (ServerSocket silent = new ServerSocket(0, 5, InetAddress.getLoopbackAddress()); Transport transport = transport(silent.getLocalPort(), Lane.EVENTS)) {
+            assertEquals(Trouble.Reason.TIMED_OUT, assertThrows(Trouble.class, () -> transport.publish(endings("a"), this)).reason());
+        }
+    }
+
+    @Test
+    void nobodyThereIsUnreachable() throws Exception {
+        int port = server.getAddress().getPort();
+        server.stop(0);
+        try (Transport transport = transport(port, Lane.EVENTS)) {
+            assertEquals(Trouble.Reason.UNREACHABLE, assertThrows(Trouble.class, () -> transport.publish(endings("a"), this)).reason());
+        }
+    }
+}

@@ -1,0 +1,235 @@
+package dev.notifier.keycloak.publishing;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import dev.notifier.keycloak.event.Ending;
+import dev.notifier.keycloak.event.Lane;
+import dev.notifier.keycloak.outbox.Outbox;
+import dev.notifier.keycloak.settings.Settings.OutboxLimits;
+import dev.notifier.keycloak.watch.Tally;
+import java.lang.reflect.Proxy;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.Collections;
+import java.util.List;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.BooleanSupplier;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+class LanePublisherTest {
+    @TempDir
+    Path base;
+
+    private final ConcurrentHashMap<String, AtomicInteger> counts = new ConcurrentHashMap<>();
+    private final List<String> taken = Collections.synchronizedList(new ArrayList<>());
+    private final List<Thread> threads = new ArrayList<>();
+    private final List<LanePublisher> publishers = new ArrayList<>();
+    private volatile Script script = (endings, fates) -> {
+        for (int place = 0; place < endings.size(); place++) {
+            taken.add(endings.get(place).id());
+            fates.confirmed(place);
+        }
+    };
+    private Outbox outbox;
+    private Tally tally;
+
+    @BeforeEach
+    void open() throws Exception {
+        tally = (Tally) Proxy.newProxyInstance(Tally.class.getClassLoader(), new Class<?>[] {Tally.class}, (proxy, method, args) -> {
+            counts.computeIfAbsent(method.getName(), key -> new AtomicInteger()).addAndGet(args != null && args[0] instanceof Integer events ? events : 1);
+            return null;
+        });
+        outbox = Outbox.open(new OutboxLimits(base, 100_000, 1 << 30, Duration.ofDays(30), Duration.ofSeconds(2)), tally);
+        outbox.start(keys -> java.util.Set.of());
+    }
+
+    @AfterEach
+    void close() throws Exception {
+        publishers.forEach(each -> each.stopBy(0));
+        for (Thread thread : threads) {
+            thread.interrupt();
+            thread.join(5_000);
+        }
+        outbox.close();
+    }
+
+    private void publish(Lane lane) {
+        LanePublisher publisher = new LanePublisher(lane, outbox, new Scripted(), tally);
+        publishers.add(publisher);
+        Thread thread = new Thread(publisher);
+        threads.add(thread);
+        thread.start();
+    }
+
+    private void happened(Lane lane, String... ids) {
+        outbox.happened(outbox.prepare(Stream.of(ids).map(each -> new Ending(lane, each, null,
+                ("{\"id\":\"" + each + "\",\"iss\":\"https://i\",\"clients\":[]}").getBytes(StandardCharsets.UTF_8))).toList()));
+    }
+
+    private int count(String what) {
+        return counts.getOrDefault(what, new AtomicInteger()).get();
+    }
+
+    private static void until(BooleanSupplier seen) throws InterruptedException {
+        long end = System.nanoTime() + 20_000_000_000L;
+        while (!seen.getAsBoolean()) {
+            assertTrue(System.nanoTime() < end, "it did not come");
+            Thread.sleep(5);
+        }
+    }
+
+    @Test
+    void eventsArePublishedInTheirOrderAndTheirFilesGo() throws Exception {
+        List<String> wanted = new ArrayList<>();
+        for (int i = 0; i < 250; i++) {
+            happened(Lane.EVENTS, "e" + i);
+            wanted.add("e" + i);
+        }
+        publish(Lane.EVENTS);
+        until(() -> outbox.waiting() == 0);
+        assertEquals(wanted, taken);
+        assertEquals(250, count("published"));
+        assertEquals(List.of("lock"), files());
+    }
+
+    @Test
+    void whatWasConfirmedOfAFileIsNotPublishedAgainAfterAFailure() throws Exception {
+        Script works = script;
+        AtomicInteger tries = new AtomicInteger();
+        script = (endings, fates) -> {
+            if (tries.incrementAndGet() == 1) {
+                taken.add(endings.get(0).id());
+                fates.confirmed(0);
+                throw new Trouble(Trouble.Reason.DISCONNECTED, "broken");
+            }
+            works.publish(endings, fates);
+        };
+        happened(Lane.EVENTS, "a", "b", "c");
+        publish(Lane.EVENTS);
+        until(() -> outbox.waiting() == 0);
+        assertEquals(List.of("a", "b", "c"), taken);
+        assertEquals(1, count("failed"));
+    }
+
+    @Test
+    void aFileLargerThanWhatIsInFlightIsPublishedWhole() throws Exception {
+        String[] ids = new String[430];
+        java.util.Arrays.setAll(ids, each -> "b" + each);
+        AtomicInteger most = new AtomicInteger();
+        Script works = script;
+        script = (endings, fates) -> {
+            most.accumulateAndGet(endings.size(), Math::max);
+            works.publish(endings, fates);
+        };
+        happened(Lane.BULK, ids);
+        publish(Lane.BULK);
+        until(() -> outbox.waiting() == 0);
+        assertEquals(List.of(ids), taken);
+        assertEquals(100, most.get());
+    }
+
+    @Test
+    void aLaneThatCannotBePublishedHoldsUpNoOther() throws Exception {
+        Script works = script;
+        script = (endings, fates) -> {
+            if (endings.get(0).lane() == Lane.BULK) {
+                Thread.sleep(60_000);
+            }
+            works.publish(endings, fates);
+        };
+        happened(Lane.BULK, "b");
+        publish(Lane.BULK);
+        publish(Lane.EVENTS);
+        happened(Lane.EVENTS, "a");
+        until(() -> taken.contains("a") && outbox.waiting() == 1);
+    }
+
+    @Test
+    void whatIsRefusedIsSetAside() throws Exception {
+        script = (endings, fates) -> {
+            for (int place = 0; place < endings.size(); place++) {
+                if (endings.get(place).id().equals("bad")) {
+                    fates.refused(place, "400");
+                } else {
+                    taken.add(endings.get(place).id());
+                    fates.confirmed(place);
+                }
+            }
+        };
+        happened(Lane.EVENTS, "bad");
+        happened(Lane.EVENTS, "good");
+        publish(Lane.EVENTS);
+        until(() -> outbox.waiting() == 0);
+        assertEquals(List.of("good"), taken);
+        assertEquals(1, count("refused"));
+        assertEquals(1, files().stream().filter(each -> each.endsWith(".refused")).count());
+    }
+
+    @Test
+    void anErrorOfOursDoesNotEndTheThread() throws Exception {
+        Script works = script;
+        AtomicInteger tries = new AtomicInteger();
+        script = (endings, fates) -> {
+            if (tries.incrementAndGet() == 1) {
+                throw new IllegalStateException("a mistake");
+            }
+            works.publish(endings, fates);
+        };
+        happened(Lane.EVENTS, "a");
+        publish(Lane.EVENTS);
+        until(() -> taken.contains("a"));
+        assertEquals(1, count("broken"));
+        assertFalse(threads.get(0).isInterrupted());
+    }
+
+    @Test
+    void pausesDoubleUpToTenSeconds() {
+        Backoff backoff = new Backoff();
+        List<Long> pauses = Stream.generate(backoff::pause).limit(8).toList();
+        assertEquals(List.of(250L, 500L, 1_000L, 2_000L, 4_000L, 8_000L, 10_000L, 10_000L), pauses);
+        backoff.succeeded();
+        assertEquals(250L, backoff.pause());
+    }
+
+    private List<String> files() throws Exception {
+        try (Stream<Path> found = Files.walk(base)) {
+            return found.filter(Files::isRegularFile).map(each -> each.getFileName().toString()).toList();
+        }
+    }
+
+    private interface Script {
+        void publish(List<Ending> endings, Transport.Fates fates) throws Trouble, InterruptedException;
+    }
+
+    private final class Scripted implements Transport {
+        @Override
+        public void publish(List<Ending> endings, Fates fates) throws Trouble, InterruptedException {
+            script.publish(endings, fates);
+        }
+
+        @Override
+        public void connect() {
+            // always there
+        }
+
+        @Override
+        public void drop() {
+            // nothing is open
+        }
+
+        @Override
+        public void close() {
+            // nothing is open
+        }
+    }
+}
