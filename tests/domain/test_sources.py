@@ -69,7 +69,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             "envelope[2]": "lines must be the first",
         },
     ),
-    "brackets": ({"event": {**EVENT, "sid": "(" * 2000 + "a" + ")" * 2000}}, {"event.sid": "is nested too deeply"}),
+    "brackets": ({"event": {**EVENT, "sid": "[" * 300 + "a" + "]" * 300}}, {"event.sid": "is nested too deeply"}),
     "an exchange of our own": (
         {"event": EVENT, "bind": [{"exchange": "notifier.theirs"}, {"exchange": "notifier.events"}]},
         {"bind": "the SQLite queue has no exchanges", "bind[1].exchange": "notifier's own"},
