@@ -7,7 +7,7 @@
  * own is one rename: of several processes one succeeds.
  *
  * A socket answers on its own machine alone. Where the owner ran on another (by the kernel's boot id), or the file system
- * has no sockets, its `owner.json` counts, which it touches every 10 s: untouched for 90 s as we watch it, it is dead.
+ * has no sockets, its file `owner` counts, which it touches every 10 s: untouched for 90 s as we watch it, it is dead.
  * An owner that was merely slow then finds its folder gone, and claims another.
  */
 import { randomBytes } from 'node:crypto'
@@ -16,7 +16,7 @@ import { mkdir, open, readdir, readFile, rename, rm, rmdir, stat, unlink, utimes
 import net from 'node:net'
 import { dirname, join } from 'node:path'
 
-const OWNER = 'owner.json'
+const OWNER = 'owner'
 const SOCKET = 'owner.sock'
 const FRESH = 'new-' // being made
 const LONGEST_SOCKET = 100 // the kernel takes 107 bytes
