@@ -6,7 +6,7 @@
  */
 import { createHash, randomUUID } from 'node:crypto'
 
-/** @typedef {{uid: string, accountId: string, sids: Record<string, string | undefined>, reason: string}} Ending */
+/** @typedef {{uid: string, accountId: string, sids: Record<string, string | undefined>, reason: string, exp?: number}} Ending */
 /** @typedef {Record<string, unknown> & {id: string}} SessionEnded */
 
 const ALGORITHMS = new Set(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA'])
@@ -23,7 +23,7 @@ export class Events {
 
   /** One event, or several of up to 100 clients. @param {Ending} ending @returns {Promise<SessionEnded[]>} */
   async of (ending) {
-    const at = new Date().toISOString()
+    const at = new Date(ending.exp === undefined ? Date.now() : ending.exp * 1_000).toISOString()
     const entries = (await Promise.all(Object.entries(ending.sids).map(([id, sid]) => this.#entry(id, sid, ending.accountId))))
     const told = entries.filter(({ nameless }) => !nameless).map(({ entry }) => entry)
     const events = parts(told).map((clients) => this.#event(ending, clients, at, { sub: ending.accountId }))

@@ -8,6 +8,7 @@
 
 const AT_A_TIME = 100
 const AGAIN = 15 // seconds; the library lets sessions live on for its `clockTolerance`
+const ROUNDED = 1 // second; `exp` is whole, and a store that deletes by itself does so up to this much later
 
 export class Expiry {
   /**
@@ -42,7 +43,7 @@ export class Expiry {
     this.sweeping = true
     await this.#safely(async () => {
       for (;;) {
-        const now = Math.floor(Date.now() / 1_000)
+        const now = Math.floor(Date.now() / 1_000) - ROUNDED
         const due = await this.store.due(now, AT_A_TIME)
         const settled = await Promise.all(due.map((session) => this.#settle(session, now)))
         if (due.length < AT_A_TIME || !settled.every(Boolean)) return
@@ -60,7 +61,7 @@ export class Expiry {
       this.log.again('store', { level: 'warn', event: 'session_store_away', message: 'the store of sessions does not answer: whether a session has run out is looked up again' })
       return false
     }
-    if (found) await this.store.put(session.uid, { ...found, exp: Math.max(found.exp, now + AGAIN) })
+    if (found) await this.store.put(session.uid, { ...found, exp: found.exp > now ? found.exp : now + AGAIN })
     else {
       if (Object.keys(session.sids).length) await this.tell(session)
       await this.store.remove(session.uid)

@@ -60,10 +60,15 @@ export class Memory {
 
   /** What a dead process remembered is ours. @param {string} path */
   async inherit (path) {
+    /** @type {Map<string, RememberedSession>} The last line of each: two saves within one second have the same `exp`. */
+    const last = new Map()
     for (const line of (await readFile(path, 'utf8')).split('\n')) {
       /** @type {RememberedSession} */
       let session
       try { session = JSON.parse(line) } catch { continue } // the last line of a process that was killed
+      last.set(session.uid, session)
+    }
+    for (const session of last.values()) {
       const known = this.sessions.get(session.uid)
       if (session.exp === undefined) this.remove(session.uid)
       else if (!known || known.exp < session.exp) this.put(session.uid, session)
