@@ -1,0 +1,62 @@
+"""One Redis and one set of keys for all tests here; each test has a part of the broker to itself."""
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from tests.apt_programs import ProgramMissing
+from tests.publishers.oidc_provider.provider import VERSIONS
+from tests.publishers.oidc_provider.redis_server import RedisServer, redis_server
+from tests.publishers.oidc_provider.rig import Keys, Rig, make_keys, rig
+
+T = TypeVar("T")
+LONG = os.environ.get("NOTIFIER_TEST_FAULTS") == "long"
+newest = pytest.mark.parametrize("version", VERSIONS if LONG else VERSIONS[:1], indirect=True)
+"""What has to do with the package alone is tried with one version of the library, in the long form with all."""
+
+
+@pytest.fixture
+def form() -> Callable[[T, T], T]:
+    """`form(short, longer)` returns the first in every test run, the second with NOTIFIER_TEST_FAULTS=long."""
+    return lambda short, longer: longer if LONG else short
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    """The provider's and notifier's."""
+    return make_keys(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="session")
+def one_redis() -> Iterator[RedisServer]:
+    """A Redis of our own."""
+    try:
+        with redis_server() as server:
+            yield server
+    except ProgramMissing as missing:
+        pytest.fail(str(missing))
+
+
+@pytest.fixture
+def redis(one_redis: RedisServer) -> str:
+    """An empty one."""
+    assert one_redis.ask("FLUSHALL").startswith(b"+OK")
+    return one_redis.url
+
+
+@pytest.fixture(params=VERSIONS)
+def version(request: pytest.FixtureRequest) -> str:
+    """The library's."""
+    return str(request.param)
+
+
+@pytest.fixture
+async def rigged(
+    tmp_path: Path, version: str, keys: Keys, redis: str, amqp_url: str, prefix: str
+) -> AsyncIterator[Rig]:
+    """What one test stands on."""
+    async with rig(tmp_path, version=version, keys=keys, redis=redis, broker=amqp_url, prefix=prefix) as made:
+        yield made
