@@ -134,8 +134,9 @@ class World:
     # ── the outbox ──
 
     def files(self, *endings: str) -> list[Path]:
-        """Those in the outbox with such an ending."""
-        return sorted(found for found in self.settings.outbox.rglob("*") if found.suffix in endings)
+        """Those of events in the outbox, which begin with a time, with such an ending."""
+        found = self.settings.outbox.rglob("[0-9]*.*")
+        return sorted(path for path in found if path.suffix in endings)
 
     def waiting(self) -> int:
         """Files of events that wait to be published."""

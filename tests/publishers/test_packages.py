@@ -52,3 +52,31 @@ def test_a_release_builds_all_of_them() -> None:
     assert {f"publishers/{name}" for name in ("keycloak", "oidc-provider", "duende")} <= set(
         re.findall(r"publishers/[a-z-]+", script)
     )
+
+
+README = (PACKAGES / "README.md").read_text()
+
+
+def test_each_promise_names_its_cases() -> None:
+    """And they are there."""
+    named = re.findall(r"`(?:(\w+\.py))?(?:::(test_\w+))?`", README)
+    file, found = "", 0
+    for module, case in named:
+        file = module or file
+        if module:
+            assert (PACKAGES / "conformance/cases" / module).exists(), module
+        if case:
+            assert f"def {case}(" in (PACKAGES / "conformance/cases" / file).read_text(), (file, case)
+            found += 1
+    assert found > 15
+
+
+def test_every_link_of_the_overview_leads_somewhere() -> None:
+    """To a file, and to a heading in it."""
+    for target in re.findall(r"\]\((?!https:)([^)]+)\)", README):
+        name, _, anchor = target.partition("#")
+        path = PACKAGES / name
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}, target

@@ -26,6 +26,8 @@ NOT_RUN = {
     "kubectl": "needs a cluster",
     "helm diff": "a plugin",
     "cosign": "needs a published image",
+    "gh attestation": "needs a published package",
+    "npm audit": "needs a published package",
     "rabbitmqctl set_permissions": "tests/system/test_readme.py runs it",
     "rabbitmqctl -q list_queues": "needs a broker with this name on this host",
     "rabbitmq-plugins": "tests/faults/test_moving.py moves messages by shovels",
