@@ -57,7 +57,7 @@ class Api:
                 lane=request.query.get("lane", "events"),
                 token=request.headers.get("Authorization", "").removeprefix("Bearer "),
                 content_type=request.content_type,
-                event=dict(json.loads(await request.read())),
+                event=dict(json.loads(await request.read() or b"{}")),
                 at=asyncio.get_running_loop().time(),
             )
         )

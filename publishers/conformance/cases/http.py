@@ -30,7 +30,7 @@ async def test_only_202_confirms(world: World, tmp_path: Path) -> None:
         answers = (
             Answer(status=200),
             Answer(status=429, headers={"Retry-After": "1"}),
-            Answer(status=302, headers={"Location": "/elsewhere"}),
+            Answer(status=307, headers={"Location": "/elsewhere"}),
             Answer(status=503),
         )
         http.script.extend(answers)
