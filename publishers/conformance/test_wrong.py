@@ -24,9 +24,9 @@ SHORT = 2.0  # seconds until a case gives up on what never comes; the right prog
 WRONG: list[tuple[str, Callable[..., Awaitable[None]], str, float]] = [
     ("transient", confirms.test_the_message_is_what_is_promised, "delivery_mode", PATIENCE),
     ("nameless", confirms.test_the_message_is_what_is_promised, "user_id", PATIENCE),
-    ("no confirm", confirms.test_only_a_confirm_takes_the_file_away, "nobody has confirmed", PATIENCE),
+    ("no confirm", confirms.test_only_a_confirm_takes_the_file_away, "nobody has confirmed", SHORT),
     ("new id", confirms.test_only_a_confirm_takes_the_file_away, "several ids", PATIENCE),
-    ("not mandatory", confirms.test_an_exchange_without_a_queue_takes_nothing, "nobody has confirmed", PATIENCE),
+    ("not mandatory", confirms.test_an_exchange_without_a_queue_takes_nothing, "nobody has confirmed", SHORT),
     ("password once", confirms.test_a_password_is_read_again_at_each_connection, "lost", SHORT),
     ("newest first", broker_faults.test_the_broker_is_away_for_many_sign_outs, "in_order", PATIENCE),
     ("waits", broker_faults.test_a_broker_that_hangs_holds_up_no_sign_out, "no answer", SHORT),
