@@ -1,20 +1,20 @@
 /**
  * The outbox's files: within its limits, in our sub-folder, and never tried while the disk is known to take nothing.
  *
- * A write that fails is not tried again for 30 s: each sign-out would meet it. One that hangs for 2 s keeps others away from
- * the disk too, as they would take all threads that Node has for files and names.
+ * A write that fails is not tried again for 30 s: each sign-out would meet it. One that hangs for as long as a sign-out may wait
+ * keeps others away from the disk too, as they would take all threads that Node has for files and names.
  */
 import { readFile, rename, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Inheritance, Place, codeOf } from './place.js'
 
 const TRY_AGAIN = 30_000
-const HANGS = 2_000
 
 export class Disk {
-  /** @param {{folder: string, maxEvents: number, maxBytes: number}} limits @param {import('./log.js').Logger} log @param {() => void} lost Our sub-folder is another now. */
-  constructor (limits, log, lost) {
+  /** @param {{folder: string, maxEvents: number, maxBytes: number}} limits @param {number} patience Milliseconds after which a write hangs. @param {import('./log.js').Logger} log @param {() => void} lost Our sub-folder is another now. */
+  constructor (limits, patience, log, lost) {
     this.limits = limits
+    this.patience = patience
     this.log = log
     this.lost = lost
     this.events = 0
@@ -136,8 +136,8 @@ export class Disk {
 
   #hangs () {
     const [first] = this.writes
-    if (!first || performance.now() - first.since < HANGS) return false
-    this.log.again('hangs', { level: 'error', event: 'outbox_hangs', message: 'the outbox\'s disk has not answered for 2 s: events wait in memory. Look at the disk, or the network behind it' })
+    if (!first || performance.now() - first.since < this.patience) return false
+    this.log.again('hangs', { level: 'error', event: 'outbox_hangs', message: 'the outbox\'s disk has not answered for some time: events wait in memory. Look at the disk, or the network behind it' })
     return true
   }
 }

@@ -21,6 +21,8 @@ export { redisExpiry } from './expiry.js'
 
 const LOOK_UP = 2_000
 const POLL = 20
+const START = 10_000
+const LET_GO = 2_000
 const hooked = new WeakSet()
 
 /** @type {typeof import('../index.d.ts').publishLogouts} */
@@ -60,7 +62,10 @@ class Service {
     this.#outbox = new Outbox(settings, log, () => { for (const lane of this.#lanes) lane.wake() })
     this.#lanes = LANES.map((lane) => new LanePublisher(lane, this.#outbox, transportOf(settings, lane), this.failures, log))
     /** @param {string} uid */
-    const find = (uid) => within(provider.Session.findByUid(uid), LOOK_UP, 'the store does not answer')
+    const find = async (uid) => {
+      if (typeof provider.Session.adapter.findByUid !== 'function') return undefined // nobody can say that it lives
+      return within(provider.Session.findByUid(uid), LOOK_UP, 'the store does not answer')
+    }
     this.#settlement = new Settlement(this.#outbox, find, log)
     const events = new Events(provider, settings.metadata, log)
     this.#hooks = new Hooks(provider, events, this.#outbox, this.#settlement, settings.limits.signOut, log)
@@ -82,17 +87,15 @@ class Service {
   }
 
   /** @template T @param {() => T} work */
-  inBulk (work) {
-    return this.#hooks.bulk.run(true, work)
-  }
+  inBulk = (work) => this.#hooks.bulk.run(true, work)
 
-  close () {
+  close = () => {
     this.#closing ??= this.#close()
     return this.#closing
   }
 
   async #start () {
-    await this.#outbox.takeOver()
+    await within(this.#outbox.takeOver(), START, 'the disk does not answer').catch(() => {}) // what is left comes first, unless it cannot be had
     this.#running = this.#lanes.map((lane) => lane.run())
     this.#settlement.look().catch(() => {}) // it waits for the store
   }
@@ -106,7 +109,7 @@ class Service {
     for (const lane of this.#lanes) lane.stop()
     await Promise.all(this.#running)
     this.#settlement.stop()
-    await this.#outbox.close()
+    await within(this.#outbox.close(), LET_GO, 'the disk does not answer').catch(() => {})
   }
 
   /** Whether it is worth waiting: what is in files and cannot be published now is not. */

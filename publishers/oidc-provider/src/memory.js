@@ -11,6 +11,7 @@ import { REMEMBERED } from './place.js'
 /** @typedef {import('../index.d.ts').RememberedSession} RememberedSession */
 
 const SOON = 250
+const LATER = 10_000
 const OUTDATED = 1_000
 
 /** @typedef {import('../index.d.ts').ExpiryStore} ExpiryStore */
@@ -83,6 +84,7 @@ export class Memory {
     let fine = false
     this.writing = this.writing.then(async () => { fine = await this.#write() })
     await this.writing
+    if (!fine) this.timer ??= setTimeout(() => this.flush(), LATER).unref()
     return fine
   }
 
@@ -94,9 +96,12 @@ export class Memory {
 
   async #write () {
     const folder = this.folder()
-    if (folder === undefined) return false
-    const path = join(folder, REMEMBERED)
     const lines = this.lines.splice(0)
+    if (folder === undefined) {
+      this.writtenTo = ''
+      return false
+    }
+    const path = join(folder, REMEMBERED)
     try {
       if (folder !== this.writtenTo || this.written > 2 * this.sessions.size + OUTDATED) {
         const all = [...this.sessions.values()].map((session) => JSON.stringify(session) + '\n')

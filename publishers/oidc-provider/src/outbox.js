@@ -9,6 +9,7 @@ import { unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Disk } from './disk.js'
 import { Entry, LANES, contentOf } from './entry.js'
+import { within } from './failure.js'
 import { REMEMBERED } from './place.js'
 
 /** @typedef {import('./entry.js').Lane} Lane */
@@ -19,12 +20,12 @@ const TAKE_OVER = 60_000
 const AT_ONCE = 64
 
 export class Outbox {
-  /** @param {{outbox: import('./settings.js').Settings['outbox']}} settings @param {import('./log.js').Logger} log @param {() => void} wake There is something to publish. */
+  /** @param {Pick<import('./settings.js').Settings, 'outbox' | 'limits'>} settings @param {import('./log.js').Logger} log @param {() => void} wake There is something to publish. */
   constructor (settings, log, wake) {
     this.limits = settings.outbox
     this.log = log
     this.wake = wake
-    this.disk = new Disk(settings.outbox, log, () => { for (const entry of this.#all()) if (entry.onDisk) this.#gone(entry) })
+    this.disk = new Disk(settings.outbox, settings.limits.signOut, log, () => { for (const entry of this.#all()) if (entry.onDisk) this.#gone(entry) })
     this.counts = { written: 0, lost: 0, refused: 0, expired: 0 }
     /** @type {Record<Lane, Map<string, Entry>>} May be published, oldest first. */
     this.ready = { events: new Map(), bulk: new Map() }
@@ -60,7 +61,13 @@ export class Outbox {
     const text = JSON.stringify({ lane, session: session ?? null, event })
     const entry = new Entry(this.#stem(lane), lane, Buffer.byteLength(text), text)
     if (!session) entry.state = 'ready'
-    if (!await this.#write(entry) && !this.#keep(entry)) {
+    const { file } = entry
+    const writing = this.#write(entry)
+    entry.onDisk = await within(writing, this.disk.patience, 'late').catch(() => {
+      writing.then((written) => { if (written) return this.#landed(entry, file) }).catch((error) => this.disk.failed(error))
+      return false
+    })
+    if (!entry.onDisk && !this.#keep(entry)) {
       this.#lose(entry, event.id, 'the disk takes nothing and memory holds 10000 events. Bring the broker back, or make room')
       return entry
     }
@@ -136,16 +143,9 @@ export class Outbox {
     const entries = this.#all().filter(({ onDisk }) => !onDisk)
     for (const entry of entries.sort((one, other) => one.stem < other.stem ? -1 : 1)) {
       if (entry.state === 'gone' || entry.onDisk) continue
-      const written = entry.file
+      const { file } = entry
       if (!await this.#write(entry)) return
-      if (/** @type {string} */ (entry.state) === 'gone') { // published meanwhile
-        this.#offDisk(entry)
-        await this.disk.remove(written)
-      } else {
-        this.inMemory -= 1
-        if (entry.file !== written) await this.disk.rename(written, entry.file)
-        if (entry.state === 'ready') entry.text = undefined
-      }
+      await this.#landed(entry, file)
     }
   }
 
@@ -213,10 +213,21 @@ export class Outbox {
   }
 
   /** Whether it is on the disk now. @param {Entry} entry */
-  async #write (entry) {
-    if (!await this.disk.write(entry.stem, entry.state === 'ready' ? '.json' : '.pending', entry.text ?? '', entry.size)) return false
+  #write (entry) {
+    return this.disk.write(entry.stem, entry.state === 'ready' ? '.json' : '.pending', entry.text ?? '', entry.size)
+  }
+
+  /** What was in memory has been written to this file; meanwhile it may have been released, withdrawn or published. @param {Entry} entry @param {string} file */
+  async #landed (entry, file) {
+    if (entry.state === 'gone') {
+      this.disk.count(-1, -entry.size)
+      await this.disk.remove(file)
+      return
+    }
     entry.onDisk = true
-    return true
+    this.inMemory -= 1
+    if (entry.file !== file) await this.disk.rename(file, entry.file)
+    if (entry.state === 'ready') entry.text = undefined
   }
 
   /** Keep it in memory, if there is room. @param {Entry} entry */

@@ -6,14 +6,15 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { Logger } from '../src/log.js'
 import { Outbox } from '../src/outbox.js'
+import { Place } from '../src/place.js'
 import { api, filesIn, folderOf, keptLog, rig, until } from './rig.js'
 
 const event = (id) => ({ id, iss: 'https://id.example.com', clients: [] })
 
 /** An outbox alone, with nothing that publishes. */
-function outboxOf (t, { folder = folderOf(t), maxEvents = 100_000, maxBytes = 268_435_456, maxAge = 1e9 } = {}) {
+function outboxOf (t, { folder = folderOf(t), maxEvents = 100_000, maxBytes = 268_435_456, maxAge = 1e9, signOut = 60_000 } = {}) {
   const log = keptLog()
-  const outbox = new Outbox({ outbox: { folder, maxEvents, maxBytes, maxAge } }, new Logger(log), () => {})
+  const outbox = new Outbox({ outbox: { folder, maxEvents, maxBytes, maxAge }, limits: { signOut } }, new Logger(log), () => {})
   t.after(() => outbox.close())
   return { outbox, log, folder, place: () => outbox.disk.place.path }
 }
@@ -89,6 +90,32 @@ test('a disk that is full holds up nobody, and what is in memory follows once th
   open = true
   await until(() => logouts.published === 5)
   assert.deepEqual(there.events().map(({ sub }) => sub), ['first', ...'abcd'])
+})
+
+test('a disk that hangs: events wait in memory, are published from there, and others do not even try it', async (t) => {
+  const { outbox, log, place, folder } = outboxOf(t, { signOut: 100 })
+  await outbox.published(await outbox.add('events', undefined, event('0')))
+  const { write } = Place.prototype
+  let answer
+  const answered = new Promise((resolve) => { answer = resolve })
+  const alive = setInterval(() => {}, 1_000) // as the disk's own request would
+  t.after(() => clearInterval(alive))
+  outbox.disk.place.write = async function (...values) { // what a network file system does whose server is away
+    await answered
+    return write.apply(this, values)
+  }
+  const [one, other] = await Promise.all([outbox.add('events', undefined, event('1')), outbox.add('events', { uid: 'u' }, event('2'))])
+  const began = performance.now()
+  await outbox.add('events', undefined, event('3'))
+  assert.ok(performance.now() - began < 90)
+  assert.deepEqual([outbox.inMemory, outbox.waiting, log.of('outbox_hangs').length], [3, 3, 1])
+  await outbox.published(one)
+  await outbox.release(other)
+  answer()
+  await until(() => outbox.inMemory === 1 && filesIn(place(), '-events.json').length === 1)
+  assert.deepEqual(filesIn(folder, '.pending'), [])
+  await outbox.persist()
+  assert.deepEqual([outbox.inMemory, outbox.disk.events, filesIn(place(), '-events.json').length], [0, 2, 2])
 })
 
 test('a folder that cannot be used at the start holds up nobody', async (t) => {

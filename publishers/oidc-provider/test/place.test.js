@@ -74,7 +74,7 @@ test('a left event whose session lives is dropped; where the store does not answ
   await dead.write('000000000000009-broken-events', '.pending', 'half')
   await dead.release()
   const log = keptLog()
-  const outbox = new Outbox({ outbox: { folder, maxEvents: 9, maxBytes: 9_999, maxAge: 9 } }, new Logger(log), () => {})
+  const outbox = new Outbox({ outbox: { folder, maxEvents: 9, maxBytes: 9_999, maxAge: 9 }, limits: { signOut: 60_000 } }, new Logger(log), () => {})
   let away = true
   const settlement = new Settlement(outbox, async (uid) => {
     if (away) throw new Error('away')
