@@ -143,8 +143,8 @@ class Browser:
 
     @property
     def cookies(self) -> list[str]:
-        """The values of all that it has."""
-        return [morsel.value for morsel in self._session.cookie_jar]
+        """The values of all that it has, without those that were taken from it."""
+        return [morsel.value for morsel in self._session.cookie_jar if morsel.value]
 
     # ── the application's own code ──
 
