@@ -23,6 +23,7 @@ from tests.rabbitmq_node import RabbitmqMissing, rabbitmq_node
 pytest.register_assert_rewrite("publishers.conformance.cases")  # so that a case that fails shows its values
 
 ROOT = Path(__file__).parent
+WHOLE_PATIENCE = 300.0  # seconds for ten thousand events
 SUBJECTS = sorted(found.stem for found in (ROOT / "subjects").glob("[a-z]*.py"))
 PROGRAM = "program"  # the one of `wrong`, when it is right: tried where it is asked for, while cases are written
 
@@ -56,7 +57,8 @@ async def module_world(
         subject = importlib.import_module(f"publishers.conformance.{where}").subject(folder / "subject")
         with rabbitmq_node() as node:
             async with broker(node, folder) as rabbit, make_world(subject, rabbit, folder) as made:
-                made.whole = request.config.getoption("--form") == "whole"
+                if request.config.getoption("--form") == "whole":
+                    made.whole, made.patience = True, WHOLE_PATIENCE
                 await made.run()
                 yield made
     except RabbitmqMissing as missing:

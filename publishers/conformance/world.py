@@ -99,11 +99,18 @@ class World:
 
     def of(self, session: Session) -> list[Received]:
         """All that was said about this session, copies too."""
-        return [each for each in self.broker.received if self.subject.key_of(each.event) == session.key]
+        return self.by_key().get(session.key, [])
+
+    def by_key(self) -> dict[str, list[Received]]:
+        """All that was said, by the key of the session, in the order in which each was first told."""
+        found: dict[str, list[Received]] = {}
+        for each in self.broker.received:
+            found.setdefault(self.subject.key_of(each.event), []).append(each)
+        return found
 
     def told(self) -> set[str]:
         """The keys of all sessions that were told."""
-        return {self.subject.key_of(each.event) for each in self.broker.received}
+        return {*self.by_key()}
 
     async def until(self, good: Callable[[], Any], failure: str) -> None:
         """Wait for it."""
@@ -119,17 +126,17 @@ class World:
         wanted = {session.key for session in sessions}
         await self.until(lambda: wanted <= self.told(), "events are lost")
         await self.until_nothing_waits()
+        said = self.by_key()
         for session in sessions:
-            found = self.of(session)
+            found = said[session.key]
             assert len({each.id for each in found}) == 1, "one ending, several ids"
             assert found[0].lane == lane, "the wrong lane"
             assert mistakes(session, found[0]) == []
 
     def in_order(self, sessions: Sequence[Session]) -> bool:
         """Whether they were told in this order, copies aside."""
-        keys = [session.key for session in sessions]
-        first = dict.fromkeys(self.subject.key_of(each.event) for each in self.broker.received)
-        return [key for key in first if key in set(keys)] == keys
+        keys = {session.key: None for session in sessions}
+        return [key for key in self.by_key() if key in keys] == [*keys]
 
     # ── the outbox ──
 

@@ -69,7 +69,8 @@ async def test_each_ending_has_an_id_of_its_own(world: World) -> None:
     sessions = await world.sign_in(world.many(12, 200))
     await world.sign_out(sessions, together=6)
     await world.until_told(sessions)
-    assert len({received.id for session in sessions for received in world.of(session)}) == len(sessions)
+    said = world.by_key()
+    assert len({received.id for session in sessions for received in said[session.key]}) == len(sessions)
 
 
 async def test_a_password_is_read_again_at_each_connection(world: World) -> None:

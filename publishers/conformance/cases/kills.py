@@ -35,13 +35,14 @@ async def test_killed_at_any_moment_of_a_sign_out(world: World) -> None:
         sessions += some
         await _killed_amid(world, some, answered)
     await world.run()
-    lives = [session for session in sessions if await world.subject.lives(session)]
-    gone = [session for session in sessions if session not in lives]
+    alive = {session.key for session in sessions if await world.subject.lives(session)}
+    lives = [session for session in sessions if session.key in alive]
+    gone = [session for session in sessions if session.key not in alive]
     world.say(f"{kills} kills, {len(sessions)} sessions: {len(gone)} ended, {len(lives)} live on")
-    assert not [session for session in answered if session in lives]
+    assert not alive & {session.key for session in answered}
     await world.until_told(gone)
     if world.subject.traits.looks_up:
-        assert not world.told() & {session.key for session in lives}, "a session was told that lives"
+        assert not world.told() & alive, "a session was told that lives"
     await world.sign_out(lives, together=4)
     await world.until_told(lives)
 
