@@ -79,7 +79,7 @@ public final class Outbox implements AutoCloseable {
         Slip slip = Slip.of(endings, System.currentTimeMillis(), process, number.getAndIncrement());
         String why = "the outbox is full: bring the broker back, or raise outbox-max-events and outbox-max-bytes";
         if (disk.take(slip.events(), slip.bytes())) {
-            why = writers.write(slip);
+            why = writers.write(slip, OutboxFolder.PENDING);
             if (why == null) {
                 return slip;
             }
@@ -250,7 +250,7 @@ public final class Outbox implements AutoCloseable {
         Slip part = Slip.of(endings, whole.millis(), process, number.getAndIncrement());
         if (whole.file() == null) {
             memory.add(part.events(), part.bytes());
-        } else if (writers.write(part) == null) {
+        } else if (writers.write(part, OutboxFolder.READY) == null) {
             disk.add(part.events(), part.bytes());
         } else {
             return null;
@@ -269,7 +269,7 @@ public final class Outbox implements AutoCloseable {
                 return;
             }
             slip.resume();
-            if (writers.write(slip) != null) {
+            if (writers.write(slip, OutboxFolder.READY) != null) {
                 disk.give(slip.events(), slip.bytes());
                 return;
             }
@@ -278,11 +278,6 @@ public final class Outbox implements AutoCloseable {
                 continue;
             }
             memory.give(slip.events(), slip.bytes());
-            try {
-                slip.moved(folder.renamed(slip.file(), slip.name(), OutboxFolder.READY));
-            } catch (IOException failed) {
-                LOG.debugf("notifier: %s cannot be renamed: %s", slip.name(), failed);
-            }
         }
     }
 

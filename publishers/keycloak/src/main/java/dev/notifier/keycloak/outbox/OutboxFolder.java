@@ -104,12 +104,12 @@ final class OutboxFolder implements AutoCloseable {
         return null;
     }
 
-    /** Write endings, durably, to a `.pending` file. */
-    Path write(String name, Collection<Ending> endings) throws IOException {
+    /** Write endings, durably, to a file of this ending. */
+    Path write(String name, String ending, Collection<Ending> endings) throws IOException {
         Path part = folder.resolve(name + PART);
         try (FileChannel file = FileChannel.open(part, Set.of(StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE), OUR_FILE)) {
-            for (Ending ending : endings) {
-                ByteBuffer line = ByteBuffer.wrap(ending.line());
+            for (Ending each : endings) {
+                ByteBuffer line = ByteBuffer.wrap(each.line());
                 while (line.hasRemaining()) {
                     file.write(line);
                 }
@@ -119,9 +119,9 @@ final class OutboxFolder implements AutoCloseable {
             Files.deleteIfExists(part);
             throw failed;
         }
-        Path pending = Files.move(part, folder.resolve(name + PENDING), StandardCopyOption.ATOMIC_MOVE);
+        Path whole = Files.move(part, folder.resolve(name + ending), StandardCopyOption.ATOMIC_MOVE);
         sync();
-        return pending;
+        return whole;
     }
 
     /** The same file, with another ending, perhaps from another folder into this one. */

@@ -18,7 +18,7 @@ import org.jboss.logging.Logger;
 /** Threads that write files, so that a disk that hangs holds nobody longer than the limit. */
 final class Writers implements AutoCloseable {
     private static final Logger LOG = Logger.getLogger(Writers.class);
-    private static final int THREADS = 4;
+    private static final int THREADS = 8;
 
     private final ExecutorService threads = Executors.newFixedThreadPool(THREADS, Daemons.named("notifier-outbox-writer"));
     private final OutboxFolder folder;
@@ -31,8 +31,8 @@ final class Writers implements AutoCloseable {
     }
 
     /** Write the slip durably. Null if that worked, else why not: then it is in memory, and the disk is left alone for a while. */
-    String write(Slip slip) {
-        return trouble != null ? trouble : attempt(slip);
+    String write(Slip slip, String ending) {
+        return trouble != null ? trouble : attempt(slip, ending);
     }
 
     boolean isWell() {
@@ -42,7 +42,7 @@ final class Writers implements AutoCloseable {
     /** See whether the disk takes something again. */
     boolean tryAgain() {
         String why = within(() -> {
-            Path trial = folder.write(OutboxFolder.TRIAL + System.nanoTime(), List.of());
+            Path trial = folder.write(OutboxFolder.TRIAL + System.nanoTime(), "", List.of());
             OutboxFolder.remove(trial);
             return null;
         });
@@ -54,10 +54,10 @@ final class Writers implements AutoCloseable {
     }
 
     /** An interrupted thread says nothing of the disk. */
-    private String attempt(Slip slip) {
+    private String attempt(Slip slip, String ending) {
         List<Ending> endings = slip.inMemory();
         String why = within(() -> {
-            Path file = folder.write(slip.name(), endings);
+            Path file = folder.write(slip.name(), ending, endings);
             if (!slip.written(file)) {
                 OutboxFolder.remove(file); // nobody waits any more: it is in memory
             }
