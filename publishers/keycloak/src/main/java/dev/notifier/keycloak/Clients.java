@@ -53,6 +53,9 @@ final class Clients {
         if (facts == null) {
             return null;
         }
+        if (issuer == null) {
+            throw new IllegalStateException("the row of client " + facts.client().clientId() + " in the table of sessions does not say which issuer it knows");
+        }
         ObjectNode entry = entries.computeIfAbsent(internalId + '\n' + issuer, key -> entry(facts, issuer)).deepCopy();
         String subject = facts.subject(user);
         return subject == null ? entry : entry.put("sub", subject);

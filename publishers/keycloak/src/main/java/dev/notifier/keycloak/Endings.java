@@ -161,7 +161,7 @@ final class Endings implements Synchronization {
         Map<String, List<ObjectNode>> byIssuer = new LinkedHashMap<>();
         StringBuilder salted = new StringBuilder(salt);
         for (ClientRow client : row.clients()) {
-            ObjectNode entry = client.issuer() == null || only != null && !only.equals(client.client()) ? null : entry(known, client, row.user());
+            ObjectNode entry = only == null || only.equals(client.client()) ? entry(known, client, row.user()) : null;
             if (entry != null) {
                 byIssuer.computeIfAbsent(client.issuer(), key -> new ArrayList<>()).add(entry);
                 salted.append(only == null ? "" : String.valueOf(client.timestamp()));
@@ -182,7 +182,7 @@ final class Endings implements Synchronization {
     private ObjectNode entry(Clients known, ClientRow client, String user) {
         ObjectNode[] entry = new ObjectNode[1];
         publisher.guarded("reading a client", () -> entry[0] = known.entry(client.client(), client.issuer(), user));
-        return entry[0];
+        return entry[0]; // null of one that is deleted, or none of OpenID Connect
     }
 
     /** The realm is read anew: that of the request may belong to a transaction that is over. Null if its endings are not told. */
