@@ -37,6 +37,10 @@ public record Settings(Endpoint endpoint, Secret secret, OutboxLimits outbox, Tl
 
     /** @param events the address that events are posted to */
     public record Api(URI events) implements Endpoint {
+        @Override
+        public String toString() {
+            return events.toString();
+        }
     }
 
     /** The broker's password or the API's token: as it is, or in a file that is read anew at each connection. */
