@@ -9,9 +9,12 @@ import org.keycloak.Config;
 import org.keycloak.common.Version;
 import org.keycloak.common.util.MultiSiteUtils;
 import org.keycloak.models.AuthenticatedClientSessionModel;
+import org.keycloak.models.KeycloakSessionFactory;
 import org.keycloak.models.UserSessionModel;
 import org.keycloak.models.session.UserSessionPersisterProvider;
+import org.keycloak.protocol.LoginProtocol;
 import org.keycloak.protocol.oidc.OIDCLoginProtocol;
+import org.keycloak.provider.ProviderFactory;
 
 /** Whether this Keycloak is built as we need it: it is its inside that we use. */
 final class Compatibility {
@@ -45,6 +48,24 @@ final class Compatibility {
     private static void fields(String entity, List<String> names, List<String> missing) throws ClassNotFoundException {
         List<String> there = Arrays.stream(Class.forName(entity).getDeclaredFields()).map(java.lang.reflect.Field::getName).toList();
         names.stream().filter(name -> !there.contains(name)).forEach(name -> missing.add(entity + "." + name));
+    }
+
+    /**
+     * Another plug-in may have taken our place.
+     *
+     * @throws WrongSettings if endings would go unheard
+     */
+    static void checkPlace(KeycloakSessionFactory factory) {
+        ProviderFactory<?> persister = factory.getProviderFactory(UserSessionPersisterProvider.class);
+        if (!(persister instanceof PersisterFactory)) {
+            throw new WrongSettings(List.of("it does not stand before the table of sessions, since " + (persister == null ? "nothing" : persister.getClass().getName())
+                    + " does: take that out of providers/, or see --spi-user-session-persister--provider"));
+        }
+        ProviderFactory<?> protocol = factory.getProviderFactory(LoginProtocol.class, OIDCLoginProtocol.LOGIN_PROTOCOL);
+        if (!(protocol instanceof ProtocolFactory)) {
+            LOG.errorf("notifier: Keycloak goes on posting to clients, and a withdrawn consent is not told, since %s has taken the place of its OpenID Connect",
+                    protocol == null ? "nothing" : protocol.getClass().getName());
+        }
     }
 
     /** Sessions that are not in the database can be told of in part alone. */

@@ -29,6 +29,7 @@ public class PublisherFactory implements NotifierProviderFactory, ServerInfoAwar
 
     @Override
     public void postInit(KeycloakSessionFactory factory) {
+        Compatibility.checkPlace(factory);
         Compatibility.warn();
         try {
             publisher = Publisher.start(settings);
