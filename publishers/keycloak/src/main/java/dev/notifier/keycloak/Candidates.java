@@ -33,6 +33,13 @@ record Candidates(RealmModel realm, List<Boolean> kinds, List<String> conditions
         return new Candidates(realm, List.of(false, true), List.of(condition, condition), Map.of("user", user.getId()));
     }
 
+    /** Those of them that are no older than a time in seconds. */
+    Candidates thatBeganSince(int since) {
+        Map<String, Object> more = new LinkedHashMap<>(parameters);
+        more.put("since", since);
+        return new Candidates(realm, kinds, conditions.stream().map(each -> "(" + each + ") and s.createdOn >= :since").toList(), more);
+    }
+
     /** Those that have run out, as the version of Keycloak decides it: with a column for remember me by idle time and by lifetime, else by idle time alone. */
     static Candidates expired(RealmModel realm) {
         int now = (int) (Time.currentTimeMillis() / 1000) + MARGIN - GRACE;

@@ -23,8 +23,11 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.function.Predicate;
+import org.keycloak.common.util.Time;
 import org.keycloak.models.KeycloakSession;
 import org.keycloak.models.RealmModel;
+import org.keycloak.models.utils.KeycloakModelUtils;
 import org.keycloak.transaction.JtaTransactionManagerLookup;
 
 /**
@@ -36,6 +39,9 @@ import org.keycloak.transaction.JtaTransactionManagerLookup;
 final class Endings implements Synchronization {
     private static final int PAGE = 500;
 
+    /** Seconds between the clocks of two nodes. */
+    private static final int CLOCKS_DIFFER = 60;
+
     private final KeycloakSession session;
     private final Publisher publisher;
     private final Transaction transaction;
@@ -45,6 +51,7 @@ final class Endings implements Synchronization {
     private final Set<String> wentOffline = new HashSet<>();
     private final List<Slip> mass = new ArrayList<>();
     private final List<Ending> told = new ArrayList<>();
+    private Runnable late;
     private Slip written;
     private Slip writtenTold;
 
@@ -109,13 +116,33 @@ final class Endings implements Synchronization {
 
     /** Many sessions may be about to be deleted. Those that are gone afterwards are told. */
     void mass(Candidates candidates, String reason) {
+        int since = Time.currentTime() - CLOCKS_DIFFER;
+        Set<String> young = new HashSet<>();
+        mass(session, candidates, reason, row -> row.createdOn() < since || young.add(name(row.id(), row.offline())));
+        late = () -> KeycloakModelUtils.runJobInTransaction(session.getKeycloakSessionFactory(),
+                other -> mass(other, candidates.thatBeganSince(since), reason, row -> young.add(name(row.id(), row.offline()))));
+    }
+
+    /**
+     * All sessions of `mass` are deleted, and who signed in while they were read is deleted with them. Another transaction sees
+     * those too, as long as this one is not committed.
+     */
+    void late() {
+        Runnable others = late;
+        late = null;
+        if (others != null) {
+            others.run();
+        }
+    }
+
+    private void mass(KeycloakSession reader, Candidates candidates, String reason, Predicate<SessionRow> wanted) {
         for (int kind = 0; kind < candidates.kinds().size(); kind++) {
             String after = "";
             List<SessionRow> page;
             do {
-                page = Rows.page(session, candidates, kind, after, PAGE);
+                page = Rows.page(reader, candidates, kind, after, PAGE);
                 List<Ending> endings = new ArrayList<>();
-                page.forEach(each -> endings.addAll(endings(each, candidates.realm(), Lane.BULK, reason, null)));
+                page.stream().filter(wanted).forEach(each -> endings.addAll(endings(each, candidates.realm(), Lane.BULK, reason, null)));
                 if (!endings.isEmpty()) {
                     Slip slip = publisher.outbox().prepare(endings);
                     if (slip != null) {

@@ -106,7 +106,7 @@ public final class Publisher implements AutoCloseable {
         return tally;
     }
 
-    /** Publish for a while yet, then end. What is left waits for the next start. */
+    /** Publish for a while yet, then end. What is left waits for the next start, and so does what is still written. */
     @Override
     public void close() {
         outbox.settle();
@@ -121,7 +121,7 @@ public final class Publisher implements AutoCloseable {
                 Thread.currentThread().interrupt();
             }
         }
-        outbox.close();
+        outbox.retire();
         tally.close();
     }
 }

@@ -70,10 +70,8 @@ public class PublisherFactory implements NotifierProviderFactory, ServerInfoAwar
 
     @Override
     public void close() {
-        Publisher open = publisher;
-        publisher = null;
-        if (open != null) {
-            open.close();
+        if (publisher != null) {
+            publisher.close(); // and is kept: a sign-out may still be under way, and its event is written all the same
         }
     }
 

@@ -3,6 +3,7 @@ package dev.notifier.keycloak;
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.notifier.keycloak.event.SessionKey;
 import jakarta.persistence.EntityManager;
+import jakarta.persistence.FlushModeType;
 import jakarta.persistence.TypedQuery;
 import java.io.IOException;
 import java.util.ArrayList;
@@ -54,7 +55,7 @@ final class Rows {
     /** The session, or null. */
     static SessionRow session(KeycloakSession session, String id, boolean offline) {
         EntityManager entities = entities(session);
-        List<Object[]> found = entities.createQuery(SESSIONS + "s.userSessionId = :id", Object[].class)
+        List<Object[]> found = query(entities, SESSIONS + "s.userSessionId = :id")
                 .setParameter("offline", flag(offline)).setParameter("id", id).getResultList();
         return found.isEmpty() ? null : withClients(entities, found, offline).get(0);
     }
@@ -63,8 +64,8 @@ final class Rows {
     static List<SessionRow> page(KeycloakSession session, Candidates candidates, int kind, String after, int most) {
         EntityManager entities = entities(session);
         String condition = candidates.conditions().get(kind);
-        TypedQuery<Object[]> query = entities.createQuery(SESSIONS + "s.realmId = :realm and s.userSessionId > :after and " + condition
-                + " order by s.userSessionId", Object[].class);
+        TypedQuery<Object[]> query = query(entities, SESSIONS + "s.realmId = :realm and s.userSessionId > :after and " + condition
+                + " order by s.userSessionId");
         query.setParameter("realm", candidates.realm().getId()).setParameter("after", after).setParameter("offline", flag(candidates.kinds().get(kind)));
         candidates.parameters().forEach((name, value) -> {
             if (condition.matches("(?s).*:" + name + "\\b.*")) {
@@ -81,8 +82,8 @@ final class Rows {
             rows.put((String) each[0], new SessionRow((String) each[0], (String) each[1], (String) each[2], ((Number) each[3]).intValue(), offline, new ArrayList<>()));
         }
         List<Object[]> clients = rows.size() == 1
-                ? entities.createQuery(CLIENTS + "= :id", Object[].class).setParameter("offline", flag(offline)).setParameter("id", rows.keySet().iterator().next()).getResultList()
-                : entities.createQuery(CLIENTS + "in (:ids)", Object[].class).setParameter("offline", flag(offline)).setParameter("ids", rows.keySet()).getResultList();
+                ? query(entities, CLIENTS + "= :id").setParameter("offline", flag(offline)).setParameter("id", rows.keySet().iterator().next()).getResultList()
+                : query(entities, CLIENTS + "in (:ids)").setParameter("offline", flag(offline)).setParameter("ids", rows.keySet()).getResultList();
         for (Object[] each : clients) {
             rows.get((String) each[0]).clients().add(new ClientRow(clientId(each), ((Number) each[4]).intValue(), issuer((String) each[5])));
         }
@@ -119,12 +120,12 @@ final class Rows {
     private static List<SessionKey> living(EntityManager entities, List<SessionKey> keys, boolean offline) {
         List<String> ids = keys.stream().map(SessionKey::id).distinct().toList();
         Map<String, Integer> sessions = new LinkedHashMap<>();
-        entities.createQuery("select s.userSessionId, s.createdOn from PersistentUserSessionEntity s where s.offline = :offline and s.userSessionId in (:ids)", Object[].class)
+        query(entities, "select s.userSessionId, s.createdOn from PersistentUserSessionEntity s where s.offline = :offline and s.userSessionId in (:ids)")
                 .setParameter("offline", flag(offline)).setParameter("ids", ids).getResultList()
                 .forEach(each -> sessions.put((String) each[0], ((Number) each[1]).intValue()));
         Set<String> parts = new HashSet<>();
         if (keys.stream().anyMatch(each -> each.client() != null)) {
-            entities.createQuery(CLIENTS + "in (:ids)", Object[].class).setParameter("offline", flag(offline)).setParameter("ids", ids).getResultList()
+            query(entities, CLIENTS + "in (:ids)").setParameter("offline", flag(offline)).setParameter("ids", ids).getResultList()
                     .forEach(each -> parts.add(each[0] + "\n" + clientId(each)));
         }
         return keys.stream().filter(each -> Integer.valueOf(each.createdOn()).equals(sessions.get(each.id()))
@@ -133,6 +134,11 @@ final class Rows {
 
     private static EntityManager entities(KeycloakSession session) {
         return session.getProvider(JpaConnectionProvider.class).getEntityManager();
+    }
+
+    /** Keycloak's own changes wait for Keycloak: what goes wrong with them is not for us to meet. */
+    private static TypedQuery<Object[]> query(EntityManager entities, String text) {
+        return entities.createQuery(text, Object[].class).setFlushMode(FlushModeType.COMMIT);
     }
 
     private static String flag(boolean offline) {

@@ -3,6 +3,7 @@ package dev.notifier.keycloak;
 import java.lang.reflect.InvocationHandler;
 import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Method;
+import java.util.Set;
 import org.keycloak.models.KeycloakSession;
 import org.keycloak.models.RealmModel;
 import org.keycloak.models.UserModel;
@@ -11,6 +12,8 @@ import org.keycloak.models.session.UserSessionPersisterProvider;
 
 /** Reads what is about to go before Keycloak deletes it. Nothing that goes wrong with that reaches Keycloak. */
 final class WatchedPersister implements InvocationHandler {
+    private static final Set<String> ALL_AT_ONCE = Set.of("removeUserSessions", "onRealmRemoved", "onUserRemoved");
+
     private final KeycloakSession session;
     private final UserSessionPersisterProvider own;
     private final Publisher publisher;
@@ -26,7 +29,11 @@ final class WatchedPersister implements InvocationHandler {
     public Object invoke(Object proxy, Method method, Object[] args) throws Throwable {
         publisher.guarded(method.getName(), () -> before(method.getName(), args));
         try {
-            return method.invoke(own, args);
+            Object done = method.invoke(own, args);
+            if (ALL_AT_ONCE.contains(method.getName())) {
+                publisher.guarded(method.getName(), () -> endings().late());
+            }
+            return done;
         } catch (InvocationTargetException failed) {
             throw failed.getCause();
         }

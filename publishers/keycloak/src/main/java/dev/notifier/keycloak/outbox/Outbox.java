@@ -188,18 +188,26 @@ public final class Outbox implements AutoCloseable {
         keeper.close();
     }
 
-    /** Give the folder up. What is in memory alone is written, if the disk takes it now. */
-    @Override
-    public void close() {
+    /**
+     * Nobody publishes any more. What is in memory alone is written, if the disk takes it now. A sign-out that is still under
+     * way is written, too: the folder is ours until the process is gone, and the next one publishes it.
+     */
+    public void retire() {
         closed = true;
         keeper.close();
         saveMemory();
-        writers.close();
         long lost = memory.events();
         if (lost > 0) {
             tally.lost((int) lost);
             LOG.errorf("notifier: %d events were in memory alone, and are lost with this process", lost);
         }
+    }
+
+    /** Retire, and give the folder up. */
+    @Override
+    public void close() {
+        retire();
+        writers.close();
         try {
             folder.close();
         } catch (IOException failed) {

@@ -254,6 +254,22 @@ class OutboxTest {
     }
 
     @Test
+    void aSignOutThatIsUnderWayAtTheEndIsPublishedByTheNextProcess() throws Exception {
+        Outbox outbox = outbox();
+        Slip before = outbox.prepare(endings(Lane.EVENTS, "a"));
+        outbox.retire();
+        Slip after = outbox.prepare(endings(Lane.EVENTS, "b"));
+        outbox.happened(before);
+        outbox.happened(after);
+        assertEquals(List.of(before.name() + ".json", after.name() + ".json"), files());
+        assertEquals(0, counts.lost);
+        outbox.close();
+        Outbox next = outbox();
+        next.start(living());
+        until(() -> waitingQuietly(next).size() == 2);
+    }
+
+    @Test
     void aFileThatIsNoEventIsReadAsNone() throws Exception {
         Files.writeString(Files.createDirectory(base.resolve("0")).resolve("stray.json"), "hello\n");
         Outbox outbox = outbox();
