@@ -7,6 +7,7 @@ lost connection in several ways, a cancellation among them: so each wait is a ta
 import asyncio
 import ssl
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import aiormq
@@ -36,82 +37,105 @@ GOODBYE = 1.0  # seconds that a polite close may take
 _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class AmqpTransport:
-    """One connection and one channel, for one lane."""
+class _Connection:
+    """One attempt to connect, and what has come of it so far."""
 
-    def __init__(self, settings: PublisherSettings, server: Server, exchange: str, name: str) -> None:
+    def __init__(self) -> None:
+        self.writer: asyncio.StreamWriter | None = None
+        self.connection: aiormq.Connection | None = None
+        self.channel: aiormq.Channel | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is a channel to publish on."""
+        return self.channel is not None and not self.channel.is_closed
+
+    async def open(self, server: Server, host: Host, secret: str, context: ssl.SSLContext | None, name: str) -> None:
+        """Connect to this host. Raises as it likes."""
+        reader, self.writer = await asyncio.open_connection(host.name, host.port, ssl=context)
+        url = URL.build(
+            scheme="amqps" if server.tls else "amqp",
+            user=server.user,
+            password=secret,
+            host=host.name,
+            port=host.port,
+            path="/" if server.vhost == "/" else "/" + server.vhost.replace("/", "%2F"),
+            query={"heartbeat": str(HEARTBEAT)},
+        )
+        self.connection = aiormq.Connection(url, transport_factory=_Opened((reader, self.writer)))
+        await self.connection.connect({"connection_name": name})
+        channel = await self.connection.channel(publisher_confirms=True, on_return_raises=True)
+        assert isinstance(channel, aiormq.Channel)
+        self.channel = channel
+
+
+class AmqpTransport:
+    """One connection and one channel, for one lane. `threads`: for files, which block."""
+
+    def __init__(self, settings: PublisherSettings, server: Server, exchange: str, threads: Executor) -> None:
         self._settings = settings
         self._server = server
         self._exchange = exchange
-        self._name = name
+        self._threads = threads
         self._limit = settings.publish_limit
         self._next_host = 0
-        self._writer: asyncio.StreamWriter | None = None
-        self._connection: aiormq.Connection | None = None
-        self._channel: aiormq.Channel | None = None
+        self._link = _Connection()
         self._background: set[asyncio.Task[Any]] = set()
 
     @property
     def connected(self) -> bool:
         """Whether there is a channel to publish on."""
-        return self._channel is not None and not self._channel.is_closed
+        return self._link.usable
 
     async def ready(self) -> NotTaken | None:
         """Connect to the first host that takes us, if there is no connection."""
-        if self.connected:
+        if self._link.usable:
             return None
         self._drop()
         try:
-            secret, context = await asyncio.to_thread(self._files)
+            secret, context = await asyncio.get_running_loop().run_in_executor(self._threads, self._files)
         except (OSError, ValueError) as error:
             named = getattr(error, "filename", None) or "secret_file, ca_file, certificate_file, key_file"
             return NotTaken(why=Failure.FILES, text=f"{named}: {words(error)}")
-        hosts = self._server.hosts
         failed: NotTaken | None = None
-        for turn in range(len(hosts)):
-            host = hosts[(self._next_host + turn) % len(hosts)]
+        for _ in self._server.hosts:
+            host = self._server.hosts[self._next_host]
             failed = await self._connect(host, secret or "", context)
             if failed is None:
-                self._next_host = (self._next_host + turn) % len(hosts)
                 return None
-            self._drop()
-        self._next_host = (self._next_host + 1) % len(hosts)
+            self._next_host = (self._next_host + 1) % len(self._server.hosts)
         return failed
 
     def _files(self) -> tuple[str | None, ssl.SSLContext | None]:
         return self._settings.read_secret(), self._settings.tls_context() if self._server.tls else None
 
     async def _connect(self, host: Host, secret: str, context: ssl.SSLContext | None) -> NotTaken | None:
-        task = asyncio.ensure_future(self._open(host, secret, context))
-        await self._within(task)
+        """One that comes too late is not used any more, whatever aiormq makes of its cancellation."""
+        link = _Connection()
+        name = f"notifier.publisher {self._exchange}"
+        task = asyncio.ensure_future(link.open(self._server, host, secret, context, name))
+        try:
+            await asyncio.wait({task}, timeout=self._limit)
+        finally:
+            if not task.done():
+                task.add_done_callback(lambda _: self._drop(link))  # again, of what it made in the meantime
+                self._look_after(task)
+                task.cancel()
+                self._drop(link)
         if not task.done():
-            return NotTaken(
-                why=Failure.TIMED_OUT, text=f"{host} did not answer within {self._limit:g} s: is it frozen?"
-            )
-        if task.cancelled():
-            return NotTaken(why=Failure.DISCONNECTED, text=f"{host} closed the connection")
-        error = task.exception()
-        return None if error is None else _why_not_connected(error, str(host), self._server)
-
-    async def _open(self, host: Host, secret: str, context: ssl.SSLContext | None) -> None:
-        server = self._server
-        reader, self._writer = await asyncio.open_connection(host.name, host.port, ssl=context)
-        url = URL.build(
-            scheme="amqps" if server.tls else "amqp", user=server.user, password=secret, host=host.name, port=host.port,
-            path="/" + server.vhost.replace("/", "%2F") if server.vhost != "/" else "/",
-            query={"heartbeat": str(HEARTBEAT)},
-        )  # fmt: skip
-        connection = aiormq.Connection(url, transport_factory=_Opened((reader, self._writer)))
-        await connection.connect({"connection_name": self._name})
-        self._connection = connection
-        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-        assert isinstance(channel, aiormq.Channel)
-        self._channel = channel
+            text = f"{host} did not answer within {self._limit:g} s: is it frozen, or cut off?"
+            return NotTaken(why=Failure.TIMED_OUT, text=text)
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None:
+            self._drop(link)
+            return _why_not_connected(error, str(host), self._server)
+        self._link = link
+        return None
 
     async def publish(self, events: Sequence[OutgoingEvent]) -> list[PublishOutcome]:
         """Publish them all, then wait for their confirms for as long as one comes within the limit."""
         failed = await self.ready()
-        channel = self._channel
+        channel = self._link.channel
         if failed is not None or channel is None:
             return [failed or NotTaken(why=Failure.DISCONNECTED, text="the connection is gone")] * len(events)
         tasks = [asyncio.ensure_future(self._send(channel, event)) for event in events]
@@ -127,7 +151,7 @@ class AmqpTransport:
                 self._drop()
                 for task in late:
                     task.cancel()
-                await asyncio.wait(late, timeout=GOODBYE)
+                    self._look_after(task)
         outcomes = [self._outcome(task, late=task in late) for task in tasks]
         if channel.is_closed:
             self._drop()
@@ -155,7 +179,7 @@ class AmqpTransport:
 
     async def close(self) -> None:
         """Say goodbye, for a second at most, and then drop the connection."""
-        connection = self._connection
+        connection = self._link.connection
         if connection is not None and not connection.is_closed:
             task = asyncio.ensure_future(connection.close())
             await asyncio.wait({task}, timeout=GOODBYE)
@@ -164,24 +188,14 @@ class AmqpTransport:
         if self._background:
             await asyncio.wait(self._background, timeout=GOODBYE)
 
-    def _drop(self) -> None:
+    def _drop(self, link: _Connection | None = None) -> None:
         """Drop the socket. What aiormq has to clear up goes on behind us."""
-        writer, connection = self._writer, self._connection
-        self._writer = self._connection = self._channel = None
-        if writer is not None:
-            writer.transport.abort()
-        if connection is not None and not connection.is_closed:
-            self._look_after(asyncio.ensure_future(connection.close(ConnectionError("dropped"))))
-
-    async def _within(self, task: "asyncio.Task[Any]") -> None:
-        """Let it run for the limit. A task that is late is cancelled and left behind."""
-        try:
-            await asyncio.wait({task}, timeout=self._limit)
-        finally:
-            if not task.done():
-                self._drop()
-                task.cancel()
-                self._look_after(task)
+        if link is None:
+            link, self._link = self._link, _Connection()
+        if link.writer is not None:
+            link.writer.transport.abort()
+        if link.connection is not None and not link.connection.is_closed:
+            self._look_after(asyncio.ensure_future(link.connection.close(ConnectionError("dropped"))))
 
     def _look_after(self, task: "asyncio.Task[Any]") -> None:
         self._background.add(task)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -19,7 +20,8 @@ SHOWN = 500  # bytes of an answer that are read
 class ApiTransport:
     """One session of HTTP, for one lane."""
 
-    def __init__(self, settings: PublisherSettings, server: Server, lane: Lane) -> None:
+    def __init__(self, settings: PublisherSettings, server: Server, lane: Lane, threads: Executor) -> None:
+        self._threads = threads
         self._settings = settings
         self._tls = server.tls
         self._url = f"{server.base}/v1/events" + ("?lane=bulk" if lane is Lane.BULK else "")
@@ -43,7 +45,7 @@ class ApiTransport:
         """
         outcomes: list[PublishOutcome] = []
         try:
-            token = await asyncio.to_thread(self._settings.read_secret)
+            token = await asyncio.get_running_loop().run_in_executor(self._threads, self._settings.read_secret)
             session = await self._opened()
         except (OSError, ValueError) as error:
             named = getattr(error, "filename", None) or "secret_file, ca_file, certificate_file, key_file"
@@ -57,7 +59,8 @@ class ApiTransport:
 
     async def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            context = await asyncio.to_thread(self._settings.tls_context) if self._tls else True
+            loop = asyncio.get_running_loop()
+            context = await loop.run_in_executor(self._threads, self._settings.tls_context) if self._tls else True
             connector = aiohttp.TCPConnector(ssl=context, resolver=aiohttp.ThreadedResolver(), limit=1)
             timeout = aiohttp.ClientTimeout(total=self._settings.publish_limit)
             self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)

@@ -4,12 +4,14 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
 from notifier.domain.message import Lane
 from notifier.publisher import outbox_files
+from notifier.publisher.daemon_threads import DaemonThreads
 from notifier.publisher.ended import EventMistake, EventPart, SessionEnded, documents
 from notifier.publisher.endings import Alive, Ending, Endings
 from notifier.publisher.event_outbox import EventOutbox
@@ -20,6 +22,7 @@ from notifier.publisher.publisher_settings import PublisherSettings, SettingsMis
 from notifier.publisher.waiting_events import Stage, Waiting
 
 LOOK_EVERY = 30.0  # seconds between two looks at the disk, and at what dead processes have left
+THREADS = 8  # a file's fsync takes about a millisecond, and several at once share the disk's own
 POLL = 0.02  # seconds between two looks whether all is published, while it closes
 
 log = logging.getLogger("notifier.publisher")
@@ -37,9 +40,10 @@ class Publisher:
             raise SettingsMistake(mistakes)
         self._settings = settings
         self._counts = Counts()
-        self._outbox = EventOutbox(settings, self._counts)
+        self._threads = DaemonThreads(THREADS, "notifier-publisher")
+        self._outbox = EventOutbox(settings, self._counts, self._threads)
         self._endings = Endings(self._outbox, alive)
-        self._transports = {lane: _transport(settings, lane) for lane in outbox_files.LANES}
+        self._transports = {lane: _transport(settings, lane, self._threads) for lane in outbox_files.LANES}
         self._opening: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._under_way: set[asyncio.Task[object]] = set()
@@ -82,6 +86,7 @@ class Publisher:
         while self._outbox.any_ready and time.monotonic() < give_up:  # noqa: ASYNC110  senders know nothing of it
             await asyncio.sleep(POLL)
         async with AsyncExitStack() as stack:
+            stack.callback(self._threads.shutdown)
             stack.push_async_callback(self._outbox.close, self._settings.sign_out_limit)
             stack.push_async_callback(self._endings.close)
             for transport in self._transports.values():
@@ -179,8 +184,9 @@ class Publisher:
             self._endings.withdraw(kept.result())
 
     async def _keep(self, found: list[EventPart], lane: Lane, session: object, stage: Stage) -> list[Waiting]:
+        give_up = time.monotonic() + self._settings.sign_out_limit
         await self.start()
-        limit = self._settings.sign_out_limit
+        limit = max(0.0, give_up - time.monotonic())
         contents = [(each.id, outbox_files.encode(lane, session, each.event)) for each in found]
         kept = await asyncio.gather(
             *(self._outbox.keep(event_id, lane, content, stage, limit) for event_id, content in contents)
@@ -204,14 +210,14 @@ class Publisher:
         return task
 
 
-def _transport(settings: PublisherSettings, lane: Lane) -> EventTransport:
+def _transport(settings: PublisherSettings, lane: Lane, threads: Executor) -> EventTransport:
     """The client libraries are imported here, so that importing the package is cheap."""
     server = settings.server
     if server.protocol == "http":
         from notifier.publisher.api_transport import ApiTransport  # noqa: PLC0415
 
-        return ApiTransport(settings, server, lane)
+        return ApiTransport(settings, server, lane, threads)
     from notifier.publisher.amqp_transport import AmqpTransport  # noqa: PLC0415
 
     exchange = settings.bulk_exchange if lane is Lane.BULK else settings.exchange
-    return AmqpTransport(settings, server, exchange, f"notifier.publisher {lane.value}")
+    return AmqpTransport(settings, server, exchange, threads)

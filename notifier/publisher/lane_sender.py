@@ -71,6 +71,8 @@ class LaneSender:
             self._outbox.give_back(taken)  # those that are gone stay away
         if failed is not None:
             self._note(failed)
+            if any(isinstance(outcome, Confirmed) for outcome in outcomes):
+                self._pause = FIRST_PAUSE  # it concerns some events, and the others go on
             await self._rest(failed)
         elif outcomes:
             self._works()

@@ -24,7 +24,7 @@ class Stage(Enum):
 class Waiting:
     """One event that waits. Its content is in `content` until it is in the file `path`.
 
-    `name`: of its file, without the ending. `at`: epoch seconds. `left`: an earlier process left it.
+    `name`: of its file, without the ending. `at`: epoch seconds.
     """
 
     id: str
@@ -36,7 +36,6 @@ class Waiting:
     content: bytes | None = None
     path: Path | None = None
     writing: bool = False
-    left: bool = False
 
     def __lt__(self, other: "Waiting") -> bool:
         """By age."""

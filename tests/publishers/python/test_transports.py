@@ -158,7 +158,7 @@ async def test_a_connection_is_kept_and_made_again(
     ):
         await until(lambda: publisher.state.connected)
         transport: Any = next(iter(publisher._transports.values()))
-        transport._writer.transport.abort()
+        transport._link.writer.transport.abort()
         await until(lambda: not publisher.state.connected)
         await publisher.publish(ended())
         await queue.until(1)

@@ -1,0 +1,56 @@
+"""Threads for what blocks: the disk, files of secrets. They end with the process, whatever they wait for.
+
+Those of `concurrent.futures` take nothing more once the interpreter begins to end, and that is when a publisher drains;
+and one that waits for a disk that hangs would keep the process from ending.
+"""
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_Work = tuple["Future[Any]", Callable[[], Any]]
+
+
+class DaemonThreads(Executor):
+    """At most so many, started as they are needed."""
+
+    def __init__(self, most: int, name: str) -> None:
+        self._most = most
+        self._name = name
+        self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._started = 0
+        self._lock = threading.Lock()
+
+    def submit(self, what: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """Have it run."""
+        future: Future[T] = Future()
+        self._work.put((future, lambda: what(*args, **kwargs)))
+        if not self._idle.acquire(blocking=False):
+            with self._lock:
+                if self._started < self._most:
+                    self._started += 1
+                    threading.Thread(target=self._run, name=f"{self._name}-{self._started}", daemon=True).start()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  Executor's
+        """End them once they have done what there is. Never waits."""
+        del wait, cancel_futures
+        for _ in range(self._started):
+            self._work.put(None)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            future, what = work
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(what())
+                except BaseException as error:  # noqa: BLE001  whoever waits for it gets it
+                    future.set_exception(error)
+            del work, future, what
+            self._idle.release()

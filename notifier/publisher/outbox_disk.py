@@ -1,0 +1,153 @@
+"""The disk of the outbox, used on threads: one that hangs holds no sign-out, and no thread of the application's.
+
+Writers share the fsync of the folder. Renames and deletions, which nobody waits for, happen one after another: none
+overtakes the one before.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from notifier.publisher import outbox_files
+from notifier.publisher.daemon_threads import DaemonThreads
+from notifier.publisher.outbox_files import PENDING, Left
+from notifier.publisher.outbox_folder import OutboxFolder
+from notifier.publisher.publisher_settings import words
+from notifier.publisher.seldom import Seldom
+
+T = TypeVar("T")
+log = logging.getLogger("notifier.publisher")
+
+
+class OutboxDisk:
+    """This process's folder below the root. Used from one event loop. `unread`: look at the folder's files again."""
+
+    def __init__(self, root: Path, threads: DaemonThreads) -> None:
+        self.root = root
+        self.unread = False
+        self._threads = threads
+        self._one_by_one = DaemonThreads(1, "notifier-outbox-names")
+        self._folder: OutboxFolder | None = None
+        self._behind: set[asyncio.Future[None]] = set()
+        self._syncing: asyncio.Task[None] | None = None
+        self._next_sync: asyncio.Task[None] | None = None
+        self._seldom = Seldom(time.monotonic)
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is a folder."""
+        return self._folder is not None
+
+    async def look(self) -> list[Left]:
+        """Claim a folder if there is none, and take over what dead processes left.
+
+        Returns all that lies there if some of it is new. Never raises for the disk.
+        """
+        try:
+            if (folder := self._folder) is not None and not await self._run(folder.path.is_dir):
+                folder.close()  # somebody has deleted it
+                self._folder = None
+            if self._folder is None:
+                self._folder = await self._run(OutboxFolder.claim, self.root)
+                self.unread = True
+                log.info("outbox %s opened", self._folder.path)
+            taken = await self._run(self._folder.take_over, self._not_taken_over)
+            found: list[Left] = []
+            if taken or self.unread:
+                self.unread = False
+                found = await self._in_turn(outbox_files.left_in, self._folder.path)
+        except OSError as error:
+            if self._seldom.now("folder"):
+                log.error(  # noqa: TRY400  the cause says enough
+                    "the outbox %s cannot be used: %s. Sign-outs go on; their events wait in memory alone, and are lost"
+                    " if this process ends before they are published. Give the folder to this user, or make room",
+                    self.root, words(error),
+                )  # fmt: skip
+            return []
+        self._seldom.forget("folder")
+        if taken:
+            log.info("took over %d events that ended processes had left below %s", taken, self.root)
+        return found
+
+    def _not_taken_over(self, folder: Path, error: OSError) -> None:
+        self.unread = True
+        if self._seldom.now(folder):
+            log.error("what an ended process left in %s cannot be taken over: %s. Tried again", folder, words(error))
+
+    async def write(self, name: str, content: bytes, suffix: str, written: Callable[[Path], None]) -> None:
+        """Write a file, and return once it is durable. `written` is told when it is there. Raises OSError."""
+        folder = self._folder
+        if folder is None:
+            raise FileNotFoundError("there is no folder")
+        written(await self._run(outbox_files.write, folder.path, name, content, suffix))
+        if self._next_sync is None:  # whoever comes while an fsync runs shares the next one
+            self._next_sync = asyncio.ensure_future(self._sync(folder, self._syncing))
+        await self._next_sync
+
+    async def _sync(self, folder: OutboxFolder, before: "asyncio.Task[None] | None") -> None:
+        if before is not None:
+            await asyncio.wait({before})
+        self._syncing, self._next_sync = self._next_sync, None
+        await self._run(outbox_files.sync, folder.path)
+
+    async def read(self, paths: Sequence[Path]) -> list[bytes | OSError]:
+        """What is in each."""
+        return await self._run(_read_all, paths)
+
+    def rename_later(self, path: Path, suffix: str) -> Path:
+        """Not awaited and not synced. Returns the name to be."""
+        self.behind(self._quietly(outbox_files.rename, path, suffix))
+        return path.with_suffix(suffix)
+
+    def remove_later(self, paths: Iterable[Path]) -> None:
+        """Not awaited and not synced."""
+        names = [name for path in paths for name in (path, path.with_suffix(PENDING))]  # its rename may have failed
+        if names:
+            self.behind(self._quietly(outbox_files.remove, names))
+
+    def behind(self, work: "asyncio.Future[None]") -> "asyncio.Future[None]":
+        """Wait for this work before the folder is given up."""
+        self._behind.add(work)
+        work.add_done_callback(self._behind.discard)
+        return work
+
+    def _quietly(self, what: Callable[..., object], *arguments: object) -> "asyncio.Task[None]":
+        async def run() -> None:
+            try:
+                await self._in_turn(what, *arguments)
+            except OSError as error:
+                if not isinstance(error, FileNotFoundError) and self._seldom.now("later"):
+                    log.warning("a file of the outbox %s cannot be renamed or deleted: %s", self.root, words(error))
+
+        return asyncio.ensure_future(run())
+
+    async def _run(self, what: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, what, *arguments)
+
+    async def _in_turn(self, what: Callable[..., T], *arguments: object) -> T:
+        """After all renames and deletions that were begun."""
+        return await asyncio.get_running_loop().run_in_executor(self._one_by_one, what, *arguments)
+
+    async def finish(self) -> None:
+        """Return once all that was begun is done."""
+        while self._behind:
+            await asyncio.wait(set(self._behind))
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        if self._folder is not None:
+            self._folder.close()
+        self._one_by_one.shutdown()
+
+
+def _read_all(paths: Sequence[Path]) -> list[bytes | OSError]:
+    found: list[bytes | OSError] = []
+    for path in paths:
+        try:
+            found.append(outbox_files.read_either(path))
+        except OSError as error:
+            found.append(error)
+    return found
