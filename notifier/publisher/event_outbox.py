@@ -260,4 +260,4 @@ class EventOutbox:
         if self._waiting.in_memory:
             self._counts.lost += self._waiting.in_memory
             log.error("%d events are LOST: they were in memory alone, and the disk takes none", self._waiting.in_memory)
-        self._disk.close()
+        await self._disk.close()

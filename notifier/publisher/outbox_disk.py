@@ -136,8 +136,13 @@ class OutboxDisk:
         while self._behind:
             await asyncio.wait(set(self._behind))
 
-    def close(self) -> None:
-        """Let another process have the folder."""
+    async def close(self) -> None:
+        """Let another process have the folder. Nothing waits any more for a disk that hangs."""
+        left = set(self._behind)
+        for work in left:
+            work.cancel()
+        if left:
+            await asyncio.wait(left, timeout=1.0)
         if self._folder is not None:
             self._folder.close()
         self._one_by_one.shutdown()

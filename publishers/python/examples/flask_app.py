@@ -37,6 +37,7 @@ publisher = BlockingPublisher(
         url=os.environ["NOTIFIER_URL"],
         secret_file=os.environ["NOTIFIER_SECRET_FILE"],
         outbox=os.environ["NOTIFIER_OUTBOX"],
+        exchange=os.environ.get("NOTIFIER_EXCHANGE", "notifier.events"),
     ),
     alive=lives,
 )

@@ -52,7 +52,9 @@ class Queue:
         await until(lambda: len(set(self.ids)) >= count, lambda: f"{len(set(self.ids))} of {count} came")
 
 
-async def until(good: Callable[[], bool], found: Callable[[], object] = lambda: "", patience: float = PATIENCE) -> None:
+async def until(
+    good: Callable[[], object], found: Callable[[], object] = lambda: "", patience: float = PATIENCE
+) -> None:
     """Wait for what can be seen."""
     give_up = time.monotonic() + patience
     while not good():

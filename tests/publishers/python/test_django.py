@@ -4,15 +4,18 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from tests.publishers.python.rig import ISSUER, Queue, files, queue_at, until
 from tests.publishers.python.server_process import ROOT, gunicorn
@@ -102,72 +105,105 @@ async def sign_in(browser: aiohttp.ClientSession, user: str, **more: str) -> dic
         return dict(await answer.json())
 
 
-async def test_each_logout_is_told_and_no_secret_is_kept(site: Site, queue: Queue) -> None:
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A site that runs, and where its events go."""
+
+    site: Site
+    url: str
+    queue: Queue
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def served(migrated: Path, tmp_path_factory: pytest.TempPathFactory, amqp_url: str) -> AsyncIterator[Served]:
+    """One for the tests that kill nothing."""
+    site = Site(tmp_path_factory.mktemp("served"), amqp_url, f"test-{secrets.token_hex(4)}")
+    site.database.write_bytes(migrated.read_bytes())
+    async with queue_at(amqp_url, site.notifier["EXCHANGE"].removesuffix(".events")) as queue, site.run() as url:
+        yield Served(site, url, queue)
+
+
+def told(queue: Queue, sub: str) -> list[dict[str, Any]]:
+    """What came about this user."""
+    return [event for event in queue.events if event["sub"] == sub]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_each_logout_is_told_and_no_secret_is_kept(served: Served) -> None:
     """With `sid` where the ID token has one. The session's key is neither in the outbox nor in the log."""
-    seen = ""
-    async with site.run() as url, browser(url) as anna, browser(url) as berta:
+    seen, site, queue = "", served.site, served.queue
+    async with browser(served.url) as anna, browser(served.url) as berta:
         signed_in = [await sign_in(anna, "anna", sid="1"), await sign_in(berta, "berta")]
         keys = site.session_keys
         assert len(keys) == 2
         for each in (anna, berta):
             async with each.get("/sign-out") as answer:
                 assert await answer.text() == "signed out"
-                seen += "".join(path.read_text() for path in files(site.outbox) if path.exists())
-        await queue.until(2)
+                for path in files(site.outbox):
+                    with contextlib.suppress(FileNotFoundError):
+                        seen += await asyncio.to_thread(path.read_text)
+        await until(lambda: all(told(queue, each["sub"]) for each in signed_in))
         await until(lambda: not files(site.outbox))
-    by_sub = {event["sub"]: event for event in queue.events}
-    for told in signed_in:
-        event = by_sub[told["sub"]]
-        assert event.get("sid") == told["sid"]
+    for each_of_them in signed_in:
+        (event,) = told(queue, each_of_them["sub"])
+        assert event.get("sid") == each_of_them["sid"]
         assert (event["iss"], event["reason"]) == (ISSUER, "user_logout")
-        assert event["clients"] == ["mail", f"app-of-{told['sub']}"]
+        assert event["clients"] == ["mail", f"app-of-{each_of_them['sub']}"]
     assert site.session_keys == set()
-    assert not [key for key in keys if key in seen + site.log.read_text()]
+    seen += await asyncio.to_thread(site.log.read_text)
+    assert not [key for key in keys if key in seen]
 
 
-async def test_a_logout_that_is_rolled_back_is_not_told(site: Site, queue: Queue) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_logout_that_is_rolled_back_is_not_told(served: Served) -> None:
     """The view fails after `logout()`, so the session lives. Its real end is told, once."""
-    async with site.run() as url, browser(url) as anna:
-        await sign_in(anna, "anna", sid="1")
+    site, queue = served.site, served.queue
+    async with browser(served.url) as carla:
+        sub = (await sign_in(carla, "carla", sid="1"))["sub"]
         (key,) = site.session_keys
-        async with anna.get("/sign-out-and-fail") as answer:
+        async with carla.get("/sign-out-and-fail") as answer:
             assert answer.status == 500
-        anna.cookie_jar.update_cookies({"sessionid": key})  # Django takes the cookie away, and the session lives
-        async with anna.get("/whoami") as answer:
-            assert (await answer.json())["user"] == "anna"
+        carla.cookie_jar.update_cookies({"sessionid": key})  # Django takes the cookie away, and the session lives
+        async with carla.get("/whoami") as answer:
+            assert (await answer.json())["user"] == "carla"
         assert len(files(site.outbox, ".pending")) == 1
         await asyncio.sleep(0.5)  # it is asked after 0.1 s and 0.3 s
-        assert queue.messages == []
-        await anna.get("/sign-out")
-        await queue.until(1)
+        assert told(queue, sub) == []
+        await carla.get("/sign-out")
+        await until(lambda: told(queue, sub))
         await until(lambda: not files(site.outbox))
-    assert len(set(queue.ids)) == 1
+    assert len({event["id"] for event in told(queue, sub)}) == 1
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-async def test_killed_amid_a_logout(site: Site, queue: Queue, when: str) -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_all_sessions_of_a_user(served: Served) -> None:
+    """`user_ended`, for a changed password: no `sid`, so all of them."""
+    async with browser(served.url) as dora:
+        sub = (await sign_in(dora, "dora", sid="1"))["sub"]
+        await dora.get("/end-all")
+        await until(lambda: told(served.queue, sub))
+        await dora.get("/sign-out")
+    event = told(served.queue, sub)[0]
+    assert (event.get("sid"), event["reason"]) == (None, "terminated")
+
+
+async def test_killed_amid_a_logout(site: Site, queue: Queue) -> None:
     """The worker process dies by SIGKILL. What it left is told if its session is gone, and dropped if it lives."""
-    async with site.run() as url, browser(url) as anna, browser(url) as other:
-        await sign_in(anna, "anna", sid="1")
-        with contextlib.suppress(aiohttp.ClientError):
-            await anna.get("/sign-out-and-die", params={"when": when})
-        assert len(site.session_keys) == (1 if when == "before" else 0)
+    signed_in: dict[str, dict[str, Any]] = {}
+    async with site.run() as url:
+        for when in ("before", "after"):
+            async with browser(url) as user:
+                signed_in[when] = await sign_in(user, when, sid="1")
+                with contextlib.suppress(aiohttp.ClientError):
+                    await user.get("/sign-out-and-die", params={"when": when})
+        assert len(site.session_keys) == 1
     async with site.run() as url, browser(url) as other:
         await sign_in(other, "other")
         await other.get("/sign-out")
-        await queue.until(1 if when == "before" else 2)
+        await queue.until(2)
         await until(lambda: not files(site.outbox))
-    assert len(queue.messages) == (1 if when == "before" else 2)
-
-
-async def test_all_sessions_of_a_user(site: Site, queue: Queue) -> None:
-    """`user_ended`, for a changed password: no `sid`, so all of them."""
-    async with site.run() as url, browser(url) as anna:
-        signed_in = await sign_in(anna, "anna", sid="1")
-        await anna.get("/end-all")
-        await queue.until(1)
-    (event,) = queue.events
-    assert (event["sub"], event.get("sid"), event["reason"]) == (signed_in["sub"], None, "terminated")
+    assert told(queue, signed_in["before"]["sub"]) == []
+    assert len({event["id"] for event in told(queue, signed_in["after"]["sub"])}) == 1
 
 
 def test_mistakes_are_listed_and_stop_the_start(site: Site) -> None:

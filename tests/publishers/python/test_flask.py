@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -18,13 +17,13 @@ EXAMPLES = ROOT / "publishers" / "python" / "examples"
 
 
 @pytest.fixture
-async def queue(module_node: Any) -> AsyncIterator[Queue]:
-    """With the service's own names, as the example has no other."""
-    async with queue_at(module_node.url, "notifier") as queue:
+async def queue(amqp_url: str, bare_prefix: str) -> AsyncIterator[Queue]:
+    """Where the events go."""
+    async with queue_at(amqp_url, bare_prefix) as queue:
         yield queue
 
 
-def environment(folder: Path, url: str) -> dict[str, str]:
+def environment(folder: Path, url: str, prefix: str) -> dict[str, str]:
     """What the example reads."""
     (folder / "password").write_text("guest\n")
     return {
@@ -32,6 +31,7 @@ def environment(folder: Path, url: str) -> dict[str, str]:
         "NOTIFIER_URL": url.replace("guest:guest@", "guest@"),
         "NOTIFIER_SECRET_FILE": str(folder / "password"),
         "NOTIFIER_OUTBOX": str(folder / "outbox"),
+        "NOTIFIER_EXCHANGE": f"{prefix}.events",
     }
 
 
@@ -45,10 +45,10 @@ async def sign_in_and_out(url: str, user: str) -> str:
     return sid
 
 
-async def test_forked_workers_each_publish(module_node: Any, queue: Queue, tmp_path: Path) -> None:
+async def test_forked_workers_each_publish(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
     """Each worker has a folder and a thread of its own. One that is killed loses nothing: another takes over."""
     log, outbox = tmp_path / "log", tmp_path / "outbox"
-    async with gunicorn("flask_app:app", log, environment(tmp_path, module_node.url), cwd=EXAMPLES) as url:
+    async with gunicorn("flask_app:app", log, environment(tmp_path, amqp_url, queue.prefix), cwd=EXAMPLES) as url:
         sids = await asyncio.gather(*(sign_in_and_out(url, f"user-{number}") for number in range(40)))
         await queue.until(40)
         await until(lambda: not files(outbox))
@@ -58,7 +58,7 @@ async def test_forked_workers_each_publish(module_node: Any, queue: Queue, tmp_p
     assert "Traceback" not in log.read_text()
 
 
-async def test_workers_killed_amid_sign_outs(module_node: Any, queue: Queue, tmp_path: Path) -> None:
+async def test_workers_killed_amid_sign_outs(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
     """Every session that is gone is told under one id, whenever its worker was killed."""
     log, done = tmp_path / "log", set[str]()
 
@@ -67,7 +67,7 @@ async def test_workers_killed_amid_sign_outs(module_node: Any, queue: Queue, tmp
             with contextlib.suppress(aiohttp.ClientError, KeyError):
                 done.add(await sign_in_and_out(url, f"user-{number}-{nth}"))
 
-    settings = environment(tmp_path, module_node.url)
+    settings = environment(tmp_path, amqp_url, queue.prefix)
     async with gunicorn("flask_app:app", log, settings, cwd=EXAMPLES) as url:
         streams = [asyncio.create_task(stream(url, number)) for number in range(4)]
         for _ in range(3):
