@@ -123,6 +123,15 @@ async def served(migrated: Path, tmp_path_factory: pytest.TempPathFactory, amqp_
         yield Served(site, url, queue)
 
 
+def kept(outbox: Path) -> str:
+    """All that its files hold at this moment."""
+    found = ""
+    for path in files(outbox):
+        with contextlib.suppress(FileNotFoundError):
+            found += path.read_text()
+    return found
+
+
 def told(queue: Queue, sub: str) -> list[dict[str, Any]]:
     """What came about this user."""
     return [event for event in queue.events if event["sub"] == sub]
@@ -139,9 +148,7 @@ async def test_each_logout_is_told_and_no_secret_is_kept(served: Served) -> None
         for each in (anna, berta):
             async with each.get("/sign-out") as answer:
                 assert await answer.text() == "signed out"
-                for path in files(site.outbox):
-                    with contextlib.suppress(FileNotFoundError):
-                        seen += await asyncio.to_thread(path.read_text)
+                seen += await asyncio.to_thread(kept, site.outbox)
         await until(lambda: all(told(queue, each["sub"]) for each in signed_in))
         await until(lambda: not files(site.outbox))
     for each_of_them in signed_in:
