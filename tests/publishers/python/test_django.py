@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -118,7 +119,7 @@ class Served:
 async def served(migrated: Path, tmp_path_factory: pytest.TempPathFactory, amqp_url: str) -> AsyncIterator[Served]:
     """One for the tests that kill nothing."""
     site = Site(tmp_path_factory.mktemp("served"), amqp_url, f"test-{secrets.token_hex(4)}")
-    site.database.write_bytes(migrated.read_bytes())
+    await asyncio.to_thread(shutil.copy, migrated, site.database)
     async with queue_at(amqp_url, site.notifier["EXCHANGE"].removesuffix(".events")) as queue, site.run() as url:
         yield Served(site, url, queue)
 
