@@ -1,8 +1,9 @@
 /**
  * The outbox's files: within its limits, in our sub-folder, and never tried while the disk is known to take nothing.
  *
- * A write that fails is not tried again for 30 s: each sign-out would meet it. One that hangs for as long as a sign-out may wait
- * keeps others away from the disk too, as they would take all threads that Node has for files and names.
+ * A write that fails is not tried again for 30 s: each sign-out would meet it. While writes are under way and
+ * none comes back for as long as a sign-out may wait, the disk hangs: further ones would take all threads that Node has for
+ * files and names.
  */
 import { readFile, rename, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -22,6 +23,7 @@ export class Disk {
     this.badUntil = 0
     /** @type {Set<{since: number}>} Under way, oldest first. */
     this.writes = new Set()
+    this.answered = -Infinity
     this.inheritance = new Inheritance()
     /** @type {Place | undefined} */
     this.place = undefined
@@ -31,7 +33,7 @@ export class Disk {
 
   /** Whether it is durable now. @param {string} stem @param {string} suffix @param {string} text @param {number} size */
   async write (stem, suffix, text, size) {
-    if (performance.now() < this.badUntil || this.#hangs() || this.#isFull(size)) return false
+    if (performance.now() < this.badUntil || this.hangs() || this.#isFull(size)) return false
     this.count(1, size)
     const write = { since: performance.now() }
     this.writes.add(write)
@@ -45,6 +47,7 @@ export class Disk {
       return false
     } finally {
       this.writes.delete(write)
+      this.answered = performance.now()
     }
   }
 
@@ -124,6 +127,14 @@ export class Disk {
     return place
   }
 
+  /** Whether it answers no more; a disk that is merely busy does. */
+  hangs () {
+    const [first] = this.writes
+    if (!first || performance.now() - Math.max(first.since, this.answered) < this.patience) return false
+    this.log.again('hangs', { level: 'error', event: 'outbox_hangs', message: 'the outbox\'s disk has not answered for some time: events wait in memory. Look at the disk, or the network behind it' })
+    return true
+  }
+
   /** @param {string} name */
   #path (name) { return join(this.place?.path ?? '', name) }
 
@@ -131,13 +142,6 @@ export class Disk {
   #isFull (size) {
     if (this.events < this.limits.maxEvents && this.bytes + size <= this.limits.maxBytes) return false
     this.log.again('full', { level: 'error', event: 'outbox_full', message: `the outbox holds ${this.events} events in ${this.bytes} bytes, and takes no more: events wait in memory. Bring the broker back, or raise outbox.maxEvents or outbox.maxBytes` })
-    return true
-  }
-
-  #hangs () {
-    const [first] = this.writes
-    if (!first || performance.now() - first.since < this.patience) return false
-    this.log.again('hangs', { level: 'error', event: 'outbox_hangs', message: 'the outbox\'s disk has not answered for some time: events wait in memory. Look at the disk, or the network behind it' })
     return true
   }
 }

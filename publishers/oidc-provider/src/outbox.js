@@ -61,13 +61,7 @@ export class Outbox {
     const text = JSON.stringify({ lane, session: session ?? null, event })
     const entry = new Entry(this.#stem(lane), lane, Buffer.byteLength(text), text)
     if (!session) entry.state = 'ready'
-    const { file } = entry
-    const writing = this.#write(entry)
-    entry.onDisk = await within(writing, this.disk.patience, 'late').catch(() => {
-      writing.then((written) => { if (written) return this.#landed(entry, file) }).catch((error) => this.disk.failed(error))
-      return false
-    })
-    if (!entry.onDisk && !this.#keep(entry)) {
+    if (!await this.#stored(entry)) {
       this.#lose(entry, event.id, 'the disk takes nothing and memory holds 10000 events. Bring the broker back, or make room')
       return entry
     }
@@ -209,6 +203,20 @@ export class Outbox {
     else {
       this.pending.delete(entry)
       this.missing(entry) // whoever took the folder publishes it
+    }
+  }
+
+  /** Whether it is on the disk or in memory now. @param {Entry} entry */
+  async #stored (entry) {
+    const { file } = entry
+    const writing = this.#write(entry)
+    for (;;) {
+      const written = await within(writing, this.disk.patience, 'late').catch(() => undefined)
+      if (written !== undefined) return (entry.onDisk = written) || this.#keep(entry)
+      if (this.disk.hangs() && this.#keep(entry)) {
+        writing.then((late) => { if (late) return this.#landed(entry, file) }).catch((error) => this.disk.failed(error))
+        return true
+      }
     }
   }
 

@@ -118,6 +118,17 @@ test('a disk that hangs: events wait in memory, are published from there, and ot
   assert.deepEqual([outbox.inMemory, outbox.disk.events, filesIn(place(), '-events.json').length], [0, 2, 2])
 })
 
+test('a disk that is busy is waited for: whoever ends many sessions at once', async (t) => {
+  const { outbox, log } = outboxOf(t, { signOut: 1_000 })
+  await outbox.add('bulk', undefined, event('0'))
+  let last = Promise.resolve()
+  outbox.disk.place.write = () => (last = last.then(() => new Promise((resolve) => setTimeout(resolve, 30)))) // one after the other
+  const began = performance.now()
+  await Promise.all(Array.from({ length: 50 }, (_, nth) => outbox.add('bulk', undefined, event(`${nth}`))))
+  assert.ok(performance.now() - began > 1_400)
+  assert.deepEqual([outbox.inMemory, outbox.counts.lost, log.records], [0, 0, []])
+})
+
 test('a folder that cannot be used at the start holds up nobody', async (t) => {
   const folder = folderOf(t)
   const { session, logouts, log, op } = await rig(t, { folder: join(folder, 'outbox'), limits: { drain: 1 } })
