@@ -2,14 +2,18 @@
  * The outbox's files: within its limits, in our sub-folder, and never tried while the disk is known to take nothing.
  *
  * A write that fails is not tried again for 30 s: each sign-out would meet it. While writes are under way and
- * none comes back for as long as a sign-out may wait, the disk hangs: further ones would take all threads that Node has for
- * files and names.
+ * none comes back for as long as a sign-out may wait, the disk hangs, and no other is begun.
  */
 import { readFile, rename, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
+import { within } from './failure.js'
 import { Inheritance, Place, codeOf } from './place.js'
 
 const TRY_AGAIN = 30_000
+const LOOKS = 4
+const POLL = 20
+const LET_GO = 2_000
+const AT_ONCE = 3 // of the four threads that Node has for files, names and keys: one is left should the disk hang
 
 export class Disk {
   /** @param {{folder: string, maxEvents: number, maxBytes: number}} limits @param {number} patience Milliseconds after which a write hangs. @param {import('./log.js').Logger} log @param {() => void} lost Our sub-folder is another now. */
@@ -21,9 +25,11 @@ export class Disk {
     this.events = 0
     this.bytes = 0
     this.badUntil = 0
-    /** @type {Set<{since: number}>} Under way, oldest first. */
-    this.writes = new Set()
-    this.answered = -Infinity
+    this.writes = 0
+    this.still = 0
+    this.watch = setInterval(() => { if (this.writes) this.still += 1 }, patience / LOOKS).unref() // counted, as a loop that was busy for long saw no answer either
+    /** @type {(() => void)[]} Wait for their turn. */
+    this.queue = []
     this.inheritance = new Inheritance()
     /** @type {Place | undefined} */
     this.place = undefined
@@ -33,10 +39,15 @@ export class Disk {
 
   /** Whether it is durable now. @param {string} stem @param {string} suffix @param {string} text @param {number} size */
   async write (stem, suffix, text, size) {
-    if (performance.now() < this.badUntil || this.hangs() || this.#isFull(size)) return false
+    if (this.hangs() || this.#isFull(size)) return false
     this.count(1, size)
-    const write = { since: performance.now() }
-    this.writes.add(write)
+    while (this.writes >= AT_ONCE) await /** @type {Promise<void>} */ (new Promise((resolve) => this.queue.push(resolve)))
+    if (performance.now() < this.badUntil) {
+      this.count(-1, -size)
+      this.queue.shift()?.()
+      return false
+    }
+    if (!this.writes++) this.still = 0
     try {
       await (await this.placed()).write(stem, suffix, text)
       this.log.over('disk')
@@ -46,8 +57,9 @@ export class Disk {
       this.failed(error)
       return false
     } finally {
-      this.writes.delete(write)
-      this.answered = performance.now()
+      this.writes -= 1
+      this.still = 0
+      this.queue.shift()?.()
     }
   }
 
@@ -108,12 +120,18 @@ export class Disk {
     return this.claiming
   }
 
+  /** All writes have come back, unless the disk hangs. */
+  async idle () {
+    while (this.writes && !this.hangs()) await new Promise((resolve) => setTimeout(resolve, POLL)) // holds the process
+  }
+
   /** Let others take over what is left. Whoever is signed out from now on is told after the next start. */
   async release () {
+    clearInterval(this.watch)
     await this.claiming?.catch(() => {})
     const { place } = this
     this.place = undefined
-    await place?.release()
+    await within(Promise.resolve(place?.release()), LET_GO, 'the disk does not answer').catch(() => {})
   }
 
   async #claim () {
@@ -129,8 +147,7 @@ export class Disk {
 
   /** Whether it answers no more; a disk that is merely busy does. */
   hangs () {
-    const [first] = this.writes
-    if (!first || performance.now() - Math.max(first.since, this.answered) < this.patience) return false
+    if (this.still < LOOKS) return false
     this.log.again('hangs', { level: 'error', event: 'outbox_hangs', message: 'the outbox\'s disk has not answered for some time: events wait in memory. Look at the disk, or the network behind it' })
     return true
   }

@@ -22,7 +22,6 @@ export { redisExpiry } from './expiry.js'
 const LOOK_UP = 2_000
 const POLL = 20
 const START = 10_000
-const LET_GO = 2_000
 const hooked = new WeakSet()
 
 /** @type {typeof import('../index.d.ts').publishLogouts} */
@@ -109,7 +108,7 @@ class Service {
     for (const lane of this.#lanes) lane.stop()
     await Promise.all(this.#running)
     this.#settlement.stop()
-    await within(this.#outbox.close(), LET_GO, 'the disk does not answer').catch(() => {})
+    await this.#outbox.close()
   }
 
   /** Whether it is worth waiting: what is in files and cannot be published now is not. */

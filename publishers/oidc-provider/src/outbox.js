@@ -135,12 +135,20 @@ export class Outbox {
   async persist () {
     this.disk.forgive()
     const entries = this.#all().filter(({ onDisk }) => !onDisk)
-    for (const entry of entries.sort((one, other) => one.stem < other.stem ? -1 : 1)) {
-      if (entry.state === 'gone' || entry.onDisk) continue
-      const { file } = entry
-      if (!await this.#write(entry)) return
-      await this.#landed(entry, file)
+    entries.sort((one, other) => one.stem < other.stem ? -1 : 1)
+    for (let at = 0; at < entries.length; at += AT_ONCE) {
+      const moved = await Promise.all(entries.slice(at, at + AT_ONCE).map((entry) => this.#move(entry)))
+      if (moved.includes(false)) return
     }
+  }
+
+  /** Whether it is not in memory alone any more. @param {Entry} entry */
+  async #move (entry) {
+    if (entry.state === 'gone' || entry.onDisk) return true
+    const { file } = entry
+    if (!await this.#write(entry)) return false
+    await this.#landed(entry, file)
+    return true
   }
 
   /** Take over what dead processes left. */
@@ -167,6 +175,7 @@ export class Outbox {
   /** Stop, and let others take over what is left. */
   async close () {
     for (const timer of this.timers) clearInterval(timer)
+    await this.disk.idle()
     if (this.inMemory) await this.persist()
     for (const entry of this.#all()) if (!entry.onDisk) this.#lose(entry, contentOf(entry.text ?? '').event.id, 'it was in memory alone, since the disk takes nothing, and the process ends')
     await this.disk.release()
