@@ -136,7 +136,7 @@ test('an owner on another machine counts as dead once its folder was still for 9
   const folder = folderOf(t)
   const [ours, theirs] = [await placeOf(t, folder), await placeOf(t, folder)]
   await theirs.write('1-events', '.json', '{}')
-  const owner = join(theirs.path, 'owner.json')
+  const owner = join(theirs.path, 'owner')
   writeFileSync(owner, JSON.stringify({ ...JSON.parse(readFileSync(owner, 'utf8')), boot: 'another kernel' }))
   let now = 0
   const inheritance = new Inheritance(() => now)
