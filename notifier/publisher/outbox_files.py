@@ -34,9 +34,15 @@ class Stored:
 
 
 def encode(lane: Lane, session: object, event: dict[str, object]) -> bytes:
-    """The content of a file. Raises TypeError or ValueError if `session` cannot be written as JSON."""
+    """The content of a file. Raises EventMistake if `session` cannot be written as JSON, or is too large."""
     document = {"lane": lane.value, "session": session, "event": event}
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    try:
+        content = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EventMistake([f"session: cannot be written as JSON: {type(error).__name__}"]) from None
+    if len(content) > LARGEST:
+        raise EventMistake([f"session: takes more than {LARGEST} bytes together with its event"])
+    return content
 
 
 def decode(content: bytes, *, now: float) -> Stored:

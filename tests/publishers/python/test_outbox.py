@@ -255,6 +255,16 @@ async def test_a_file_that_somebody_renamed_goes_by_its_own_lane(amqp_url: str, 
     assert queue.messages[0].exchange == f"{queue.prefix}.bulk"
 
 
+async def test_a_session_that_cannot_be_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is said what is wrong with it, and the sign-out goes on."""
+    async with Publisher(settings(AWAY, tmp_path, drain_limit=0.01)) as publisher:
+        for session in (object(), "x" * outbox_files.LARGEST):
+            async with publisher.ending(ended(), session=session):
+                pass
+        assert publisher.state.lost == 2
+    assert "session: cannot be written as JSON" in caplog.text
+
+
 async def test_a_publisher_that_is_closed_says_so(tmp_path: Path) -> None:
     """`publish` raises. A sign-out goes on."""
     publisher = Publisher(settings(AWAY, tmp_path, drain_limit=0.01))
