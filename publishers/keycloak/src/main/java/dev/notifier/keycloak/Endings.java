@@ -1,32 +1,27 @@
 package dev.notifier.keycloak;
 
-import com.fasterxml.jackson.databind.node.ObjectNode;
-import dev.notifier.keycloak.Rows.ClientRow;
 import dev.notifier.keycloak.Rows.SessionRow;
 import dev.notifier.keycloak.event.Ending;
 import dev.notifier.keycloak.event.Lane;
-import dev.notifier.keycloak.event.SessionEnded;
-import dev.notifier.keycloak.event.SessionKey;
 import dev.notifier.keycloak.outbox.Slip;
+import dev.notifier.keycloak.watch.Daemons;
 import jakarta.transaction.RollbackException;
 import jakarta.transaction.Status;
 import jakarta.transaction.Synchronization;
 import jakarta.transaction.SystemException;
 import jakarta.transaction.Transaction;
-import java.time.Instant;
-import java.time.temporal.ChronoUnit;
 import java.util.ArrayList;
-import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.Optional;
+import java.util.Queue;
 import java.util.Set;
+import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.function.Predicate;
+import org.jboss.logging.Logger;
 import org.keycloak.common.util.Time;
 import org.keycloak.models.KeycloakSession;
-import org.keycloak.models.RealmModel;
 import org.keycloak.models.utils.KeycloakModelUtils;
 import org.keycloak.transaction.JtaTransactionManagerLookup;
 
@@ -37,6 +32,7 @@ import org.keycloak.transaction.JtaTransactionManagerLookup;
  * worked off, and takes no further one.
  */
 final class Endings implements Synchronization {
+    private static final Logger LOG = Logger.getLogger(Endings.class);
     private static final int PAGE = 500;
 
     /** Seconds between the clocks of two nodes. */
@@ -45,13 +41,15 @@ final class Endings implements Synchronization {
     private final KeycloakSession session;
     private final Publisher publisher;
     private final Transaction transaction;
-    private final Map<String, Optional<Clients>> clients = new HashMap<>();
+    private final SessionEvents events;
     private final Map<String, List<Ending>> ended = new LinkedHashMap<>();
     private final Map<String, List<Ending>> parted = new LinkedHashMap<>();
     private final Set<String> wentOffline = new HashSet<>();
-    private final List<Slip> mass = new ArrayList<>();
+    private final Queue<Slip> mass = new ConcurrentLinkedQueue<>();
     private final List<Ending> told = new ArrayList<>();
     private Runnable late;
+    private volatile boolean over;
+    private volatile boolean completed;
     private Slip written;
     private Slip writtenTold;
 
@@ -59,6 +57,7 @@ final class Endings implements Synchronization {
         this.session = session;
         this.publisher = publisher;
         this.transaction = transaction;
+        this.events = new SessionEvents(session, publisher);
     }
 
     /** Those of the transaction that runs in this session. */
@@ -93,7 +92,7 @@ final class Endings implements Synchronization {
     void ended(String id, boolean offline) {
         SessionRow row = Rows.session(session, id, offline);
         if (row != null) {
-            ended.put(name(id, offline), endings(row, null, Lane.EVENTS, null, null));
+            ended.put(name(id, offline), events.of(row, null, Lane.EVENTS, null, null, ""));
         }
     }
 
@@ -101,7 +100,7 @@ final class Endings implements Synchronization {
     void parted(String id, String client, boolean offline) {
         SessionRow row = Rows.session(session, id, offline);
         if (row != null) {
-            parted.merge(name(id, offline), endings(row, null, Lane.EVENTS, null, client), (one, other) -> {
+            parted.merge(name(id, offline), events.of(row, null, Lane.EVENTS, null, client, ""), (one, other) -> {
                 List<Ending> both = new ArrayList<>(one);
                 both.addAll(other);
                 return both;
@@ -116,41 +115,60 @@ final class Endings implements Synchronization {
 
     /** Many sessions may be about to be deleted. Those that are gone afterwards are told. */
     void mass(Candidates candidates, String reason) {
-        int since = Time.currentTime() - CLOCKS_DIFFER;
+        int since = (int) (Time.currentTimeMillis() / 1000) - CLOCKS_DIFFER;
         Set<String> young = new HashSet<>();
-        mass(session, candidates, reason, row -> row.createdOn() < since || young.add(name(row.id(), row.offline())));
-        late = () -> KeycloakModelUtils.runJobInTransaction(session.getKeycloakSessionFactory(),
-                other -> mass(other, candidates.thatBeganSince(since), reason, row -> young.add(name(row.id(), row.offline()))));
+        mass(events, candidates, reason, row -> row.createdOn() < since || young.add(name(row.id(), row.offline())));
+        late = () -> KeycloakModelUtils.runJobInTransaction(session.getKeycloakSessionFactory(), other -> mass(new SessionEvents(other, publisher),
+                candidates.thatBeganSince(since), reason, row -> !over && young.add(name(row.id(), row.offline()))));
     }
 
     /**
      * All sessions of `mass` are deleted, and who signed in while they were read is deleted with them. Another transaction sees
-     * those too, as long as this one is not committed.
+     * those too, as long as this one is not committed. It has a thread and a limit of its own: some databases let readers wait for
+     * what is being deleted, and a pool may have no further connection.
      */
     void late() {
         Runnable others = late;
         late = null;
-        if (others != null) {
-            others.run();
+        if (others == null) {
+            return;
+        }
+        Thread reading = Daemons.named("notifier-late").newThread(() -> publisher.guarded("reading who signed in meanwhile", others));
+        reading.start();
+        try {
+            reading.join(publisher.settings().outbox().signOutLimit().toMillis());
+        } catch (InterruptedException stopped) {
+            Thread.currentThread().interrupt();
+        }
+        over = reading.isAlive();
+        if (over) {
+            LOG.warn("notifier: whoever signed in while all sessions were being ended is perhaps not told, since the database does not answer within sign-out-limit");
         }
     }
 
-    private void mass(KeycloakSession reader, Candidates candidates, String reason, Predicate<SessionRow> wanted) {
+    private void mass(SessionEvents from, Candidates candidates, String reason, Predicate<SessionRow> wanted) {
         for (int kind = 0; kind < candidates.kinds().size(); kind++) {
             String after = "";
             List<SessionRow> page;
             do {
-                page = Rows.page(reader, candidates, kind, after, PAGE);
+                page = Rows.page(from.session(), candidates, kind, after, PAGE);
                 List<Ending> endings = new ArrayList<>();
-                page.stream().filter(wanted).forEach(each -> endings.addAll(endings(each, candidates.realm(), Lane.BULK, reason, null)));
-                if (!endings.isEmpty()) {
-                    Slip slip = publisher.outbox().prepare(endings);
-                    if (slip != null) {
-                        mass.add(slip);
+                page.stream().filter(wanted).forEach(each -> endings.addAll(from.of(each, candidates.realm(), Lane.BULK, reason, null, "")));
+                Slip slip = endings.isEmpty() ? null : publisher.outbox().prepare(endings);
+                if (slip != null) {
+                    mass.add(slip);
+                    if (completed) { // the limit was over before this was read
+                        lookUpMass();
                     }
                 }
                 after = page.isEmpty() ? after : page.get(page.size() - 1).id();
             } while (page.size() == PAGE);
+        }
+    }
+
+    private void lookUpMass() {
+        for (Slip slip = mass.poll(); slip != null; slip = mass.poll()) {
+            publisher.outbox().lookUp(slip);
         }
     }
 
@@ -163,60 +181,11 @@ final class Endings implements Synchronization {
                 page = Rows.page(session, candidates, kind, after, PAGE);
                 for (SessionRow row : page) {
                     String salt = "disabled" + System.currentTimeMillis();
-                    told.addAll(endings(row, null, Lane.EVENTS, "terminated", null, salt).stream().map(Ending::notToBeLookedUp).toList());
+                    told.addAll(events.of(row, null, Lane.EVENTS, "terminated", null, salt).stream().map(Ending::notToBeLookedUp).toList());
                 }
                 after = page.isEmpty() ? after : page.get(page.size() - 1).id();
             } while (page.size() == PAGE);
         }
-    }
-
-    private List<Ending> endings(SessionRow row, RealmModel removed, Lane lane, String reason, String only) {
-        return endings(row, removed, lane, reason, only, "");
-    }
-
-    /**
-     * The events of a session.
-     *
-     * @param removed the realm, where it may be gone from the database already
-     * @param only one client, by Keycloak's internal id; null for all
-     */
-    private List<Ending> endings(SessionRow row, RealmModel removed, Lane lane, String reason, String only, String salt) {
-        Clients known = clients.computeIfAbsent(row.realm(), id -> Optional.ofNullable(clientsOf(id, removed))).orElse(null);
-        if (known == null) {
-            return List.of();
-        }
-        Map<String, List<ObjectNode>> byIssuer = new LinkedHashMap<>();
-        StringBuilder salted = new StringBuilder(salt);
-        for (ClientRow client : row.clients()) {
-            ObjectNode entry = only == null || only.equals(client.client()) ? entry(known, client, row.user()) : null;
-            if (entry != null) {
-                byIssuer.computeIfAbsent(client.issuer(), key -> new ArrayList<>()).add(entry);
-                salted.append(only == null ? "" : String.valueOf(client.timestamp()));
-            }
-        }
-        SessionKey key = new SessionKey(row.id(), row.createdOn(), row.offline(), only);
-        Instant now = Instant.now().truncatedTo(ChronoUnit.MILLIS);
-        List<Ending> found = new ArrayList<>();
-        byIssuer.forEach((issuer, entries) -> {
-            if (!entries.stream().allMatch(Clients::isNobody)) {
-                found.addAll(new SessionEnded(key, issuer, row.user(), entries, now, reason, salted.toString()).endings(lane));
-            }
-        });
-        return found;
-    }
-
-    /** One client that cannot be read takes no other with it. */
-    private ObjectNode entry(Clients known, ClientRow client, String user) {
-        ObjectNode[] entry = new ObjectNode[1];
-        publisher.guarded("reading a client", () -> entry[0] = known.entry(client.client(), client.issuer(), user));
-        return entry[0]; // null of one that is deleted, or none of OpenID Connect
-    }
-
-    /** The realm is read anew: that of the request may belong to a transaction that is over. Null if its endings are not told. */
-    private Clients clientsOf(String id, RealmModel removed) {
-        RealmModel realm = session.realms().getRealm(id);
-        String name = realm != null ? realm.getName() : removed == null ? null : removed.getName();
-        return name == null || !publisher.settings().tells(name) ? null : new Clients(session, realm, publisher.settings().includeClientMetadata());
     }
 
     @Override
@@ -239,7 +208,8 @@ final class Endings implements Synchronization {
     @Override
     public void afterCompletion(int status) {
         publisher.guarded("handing endings over", () -> {
-            mass.forEach(publisher.outbox()::lookUp);
+            completed = true;
+            lookUpMass();
             boolean committed = status == Status.STATUS_COMMITTED;
             if (written != null && committed) {
                 publisher.outbox().happened(written);

@@ -12,7 +12,7 @@ import org.keycloak.models.session.UserSessionPersisterProvider;
 
 /** Reads what is about to go before Keycloak deletes it. Nothing that goes wrong with that reaches Keycloak. */
 final class WatchedPersister implements InvocationHandler {
-    private static final Set<String> ALL_AT_ONCE = Set.of("removeUserSessions", "onRealmRemoved", "onUserRemoved");
+    private static final Set<String> ALL_AT_ONCE = Set.of("removeUserSessions", "onRealmRemoved");
 
     private final KeycloakSession session;
     private final UserSessionPersisterProvider own;
