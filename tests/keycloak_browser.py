@@ -4,11 +4,15 @@ import base64
 import html
 import json
 import re
+import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urljoin, urlsplit
 
 import aiohttp
+
+PAGES = 4  # at most, from the log-in to the client
 
 
 class KeycloakBrowser:
@@ -18,6 +22,7 @@ class KeycloakBrowser:
         self._url = url
         self._protocol = f"{url}/realms/{realm}/protocol/openid-connect"
         self._cookies: dict[str, str] = {}
+        self.tokens: dict[str, dict[str, Any]] = {}
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
@@ -28,29 +33,74 @@ class KeycloakBrowser:
     ) -> None:
         await self._session.close()
 
-    async def sign_in(self, client_id: str, redirect_uri: str, user: str, password: str) -> dict[str, Any]:
-        """Sign in at a public client; its ID token's claims, and the token itself as `raw`."""
-        query = {"client_id": client_id, "redirect_uri": redirect_uri, "response_type": "code", "scope": "openid"}
+    async def sign_in(
+        self, client_id: str, redirect_uri: str, user: str, password: str, *, scope: str = "openid", **more: str
+    ) -> dict[str, Any]:
+        """Sign in at a public client; its ID token's claims, and the token itself as `raw`. All tokens: `tokens`.
+
+        `more`: of the authentication request, such as `prompt`.
+        """
+        query = {"client_id": client_id, "redirect_uri": redirect_uri, "response_type": "code", "scope": scope, **more}
+        fields = {"username": user, "password": password, "accept": "Yes"}
         location, page = await self._go("GET", f"{self._protocol}/auth", params=query)
-        if not location:
-            found = re.search(r'<form[^>]*action="([^"]+)"', page)
-            assert found is not None, page[:500]
-            location, page = await self._go(
-                "POST", html.unescape(found[1]), data={"username": user, "password": password}
-            )
-        assert location.startswith(redirect_uri), (location, page[:500])
+        for _page in range(PAGES):
+            if location.startswith(redirect_uri):
+                break
+            location, page = await (self._go("GET", location) if location else self._fill_in(page, fields))
+        assert "code=" in location, (location, page[:500])
         code = parse_qs(urlsplit(location).query)["code"][0]
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri, "client_id": client_id}
-        async with self._session.post(f"{self._protocol}/token", data=form) as answer:
-            raw = (await answer.json())["id_token"]
+        status, self.tokens[client_id] = await self.post("token", form)
+        assert status == 200, self.tokens[client_id]
+        raw = self.tokens[client_id]["id_token"]
         payload = raw.split(".")[1]
         return {**json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))), "raw": raw}
 
-    async def sign_out(self, id_token: str, redirect_uri: str) -> None:
-        """By RP-Initiated Logout, with cookie and hint."""
+    async def _fill_in(self, page: str, fields: Mapping[str, str]) -> tuple[str, str]:
+        """Of the pages for log-in and consent: each takes of the fields what it knows."""
+        found = re.search(r'<form[^>]*action="([^"]+)"', page)
+        assert found is not None, page[:500]
+        hidden = re.search(r'name="code" value="([^"]*)"', page)
+        url = urljoin(self._url, html.unescape(found[1]))
+        return await self._go("POST", url, data={**fields, "code": hidden[1] if hidden else ""})
+
+    async def ask(self, client_id: str, redirect_uri: str) -> str:
+        """Where a client is sent that asks whether somebody is signed in, without any page."""
+        query = {"client_id": client_id, "redirect_uri": redirect_uri, "response_type": "code", "scope": "openid"}
+        location, page = await self._go("GET", f"{self._protocol}/auth", params=query | {"prompt": "none"})
+        assert location.startswith(redirect_uri), (location, page[:500])
+        return location
+
+    async def open(self, path: str) -> str:
+        """A page of the realm, by its path."""
+        _, page = await self._go("GET", self._protocol.removesuffix("/protocol/openid-connect") + path)
+        return page
+
+    async def sign_out(self, id_token: str, redirect_uri: str, *, cookies: bool = True, frames: bool = False) -> float:
+        """By RP-Initiated Logout, with hint and cookie; how many seconds it took.
+
+        `frames`: there are clients with a front channel, so that a page is shown that loads their frames.
+        """
         query = {"id_token_hint": id_token, "post_logout_redirect_uri": redirect_uri}
+        kept, self._cookies = self._cookies, self._cookies if cookies else {}
+        began = time.monotonic()
         location, page = await self._go("GET", f"{self._protocol}/logout", params=query)
-        assert location == redirect_uri, (location, page[:500])
+        took = time.monotonic() - began
+        self._cookies = kept if not cookies else self._cookies
+        assert redirect_uri in (html.unescape(page) if frames else location), (location, page[:500])
+        return took
+
+    async def post(self, path: str, form: Mapping[str, str]) -> tuple[int, Any]:
+        """Status and answer of one of the realm's endpoints, asked as a client asks: without cookies."""
+        async with self._session.post(f"{self._protocol}/{path}", data=form) as answer:
+            return answer.status, json.loads(text) if (text := await answer.text()) else None
+
+    async def delete_sessions(self, client_id: str, path: str = "") -> int:
+        """Of the account console, in the name of a client that the user is signed in at; the status."""
+        url = f"{self._protocol.removesuffix('/protocol/openid-connect')}/account/sessions{path}"
+        headers = {"Authorization": f"Bearer {self.tokens[client_id]['access_token']}", "Accept": "application/json"}
+        async with self._session.delete(url, headers=headers) as answer:
+            return answer.status
 
     async def _go(self, method: str, url: str, **more: Any) -> tuple[str, str]:
         """Where it leads, if anywhere, and the page."""

@@ -3,17 +3,19 @@
     NOTIFIER_TEST_KEYCLOAK_VERSION=26.4.5 pytest tests/adapters/registries/test_keycloak_server.py
 
 It is kept in /var/cache/notifier-tests, or in the user's own cache where that cannot be written. Java and Maven come by
-apt if need be. The first time takes half a minute more.
+apt if need be. The first time takes half a minute more. Another copy is built for each jar that goes into `providers/`.
 """
 
 import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.apt_programs import ProgramMissing, program
@@ -29,6 +31,7 @@ SIGNALS = ("26.7.3",)
 PLACES = (Path("/var/cache/notifier-tests"), Path.home() / ".cache/notifier-tests")
 JDK = "default-jdk-headless"
 SECONDS = 600
+OLD = 86_400.0  # seconds: a copy with a jar that nobody has asked for since is in the way
 
 
 class KeycloakMissing(Exception):  # noqa: N818  a state of the machine; the text says what is missing
@@ -51,23 +54,44 @@ def keycloak_version() -> str:
     return os.environ.get("NOTIFIER_TEST_KEYCLOAK_VERSION", NEWEST)
 
 
-def find_keycloak() -> Path:
-    """The folder of Keycloak, made if need be. Raises KeycloakMissing."""
-    version = keycloak_version()
+def find_keycloak(version: str | None = None) -> Path:
+    """The folder of Keycloak, made if need be. `version`: else the one that is tried. Raises KeycloakMissing."""
+    version = version or keycloak_version()
     if version not in DIGESTS:
         raise KeycloakMissing(f"Keycloak {version} is not one of {', '.join(DIGESTS)}")
-    try:
+    with _translated(version):
         _check_java(program("java", JDK))
-        place = _place()
-        found = place / (f"keycloak-{version}-ssf" if version in SIGNALS else f"keycloak-{version}")
-        if not found.exists():
-            with _alone(found):
-                if not found.exists():
-                    _make(found, version)
+        found = cache() / (f"keycloak-{version}-ssf" if version in SIGNALS else f"keycloak-{version}")
+        return _kept(found, lambda: _make(found, version))
+
+
+def find_keycloak_with(jar: Path, version: str, *options: str) -> Path:
+    """A copy with this jar in `providers/`, built with these options of `kc.sh build`. Raises KeycloakMissing."""
+    stock = find_keycloak(version)
+    with _translated(version):
+        digest = hashlib.sha256(jar.read_bytes() + "\0".join(options).encode()).hexdigest()
+        found = stock.with_name(f"keycloak-{version}-jar-{digest[:12]}")
+        _kept(found, lambda: _make_with(found, stock, jar, options))
+        found.touch()
+        return found
+
+
+@contextlib.contextmanager
+def _translated(version: str) -> Iterator[None]:
+    try:
+        yield
     except ProgramMissing as missing:
         raise KeycloakMissing(str(missing)) from None
     except (OSError, subprocess.SubprocessError) as error:
         raise KeycloakMissing(f"Keycloak {version} cannot be had: {error}") from None
+
+
+def _kept(found: Path, make: Callable[[], None]) -> Path:
+    """It is there, or is made, by one process alone."""
+    if not found.exists():
+        with _alone(found):
+            if not found.exists():
+                make()
     return found
 
 
@@ -79,7 +103,7 @@ def _check_java(java: str) -> None:
         raise KeycloakMissing(f"Keycloak needs Java 17 or newer; {java} is {version}")
 
 
-def _place() -> Path:
+def cache() -> Path:
     """The first folder that can be written."""
     for place in PLACES:
         with contextlib.suppress(OSError):
@@ -114,6 +138,19 @@ def _make(found: Path, version: str) -> None:
         made = folder / f"keycloak-{version}"
         features = ["--features=ssf"] if version in SIGNALS else []
         _done([str(made / "bin/kc.sh"), "build", "--db=dev-mem", *features], environment(folder))
+        made.rename(found)
+
+
+def _make_with(found: Path, stock: Path, jar: Path, options: Sequence[str]) -> None:
+    """Copied rather than linked: `build` writes into files that are there."""
+    for other in found.parent.glob(f"{found.name.rpartition('-')[0]}-*"):
+        if other.is_dir() and time.time() - other.stat().st_mtime > OLD:
+            shutil.rmtree(other, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{found.name}.", dir=found.parent, ignore_cleanup_errors=True) as part:
+        made = Path(part, "keycloak")
+        shutil.copytree(stock, made, symlinks=True)
+        shutil.copy(jar, made / "providers")
+        _done([str(made / "bin/kc.sh"), "build", *options], environment(Path(part)))
         made.rename(found)
 
 

@@ -1,4 +1,4 @@
-"""A Keycloak of our own on a free port of loopback. Its database is in memory: nothing is left."""
+"""A Keycloak of our own on a free port of loopback. Its database is in memory, unless a test names another."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -18,6 +18,7 @@ from tests.keycloak_installation import SIGNALS, environment, find_keycloak, key
 from tests.rabbitmq_node import _guard, free_ports
 
 STARTING = 240.0  # seconds; 16 on two idle cores
+TOKEN_LIFE = 30.0  # half of what Keycloak gives it
 ADMIN = "admin"
 _PUSHING = (
     "--spi-ssf-transmitter--default--allow-insecure-push-targets=true",
@@ -29,54 +30,109 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class KeycloakServer:
-    """One that runs. `home`: a folder for its log."""
+    """One server. `home`: a folder for its log.
 
-    def __init__(self, home: Path) -> None:
-        [port] = free_ports(1)
+    `installation`: another than the one of the version that is tried. `options`: more for `kc.sh start`, `settings`:
+    more for its environment. `port`: of one that is gone, else a free one. After `kill` or `terminate` it may be
+    started again, at the same address.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        installation: Path | None = None,
+        *,
+        options: Sequence[str] = (),
+        settings: Mapping[str, str] | None = None,
+        port: int = 0,
+    ) -> None:
+        free, management = free_ports(2)
+        self.port = port = port or free
         self.url = f"http://127.0.0.1:{port}"
-        self.signals = keycloak_version() in SIGNALS
-        self._log = home / "keycloak.log"
-        command = [
-            str(find_keycloak() / "bin/kc.sh"), "start", "--optimized", "--cache=local", "--http-enabled=true",
-            "--hostname-strict=false", "--http-host=127.0.0.1", f"--http-port={port}", "--log-level=warn",
-            *(_PUSHING if self.signals else ()),
+        self.metrics = f"http://127.0.0.1:{management}/metrics"
+        self.signals = installation is None and keycloak_version() in SIGNALS
+        self.log = home / "keycloak.log"
+        self._home = home
+        self._command = [
+            str((installation or find_keycloak()) / "bin/kc.sh"), "start", "--optimized", "--cache=local",
+            "--http-enabled=true", "--hostname-strict=false", "--http-host=127.0.0.1", f"--http-port={port}",
+            f"--http-management-port={management}",
+            *(_PUSHING if self.signals else ()), *(options or ("--log-level=warn",)),
         ]  # fmt: skip
-        env = {
+        self._settings = {
             **environment(home),
             "KC_BOOTSTRAP_ADMIN_USERNAME": ADMIN,
             "KC_BOOTSTRAP_ADMIN_PASSWORD": ADMIN,
             "JAVA_OPTS_KC_HEAP": "-Xms128m -Xmx512m",
             "JAVA_OPTS_APPEND": "-XX:TieredStopAtLevel=1",  # compiles quickly rather than well: it lives for a minute
+            **(settings or {}),
         }
-        with self._log.open("wb") as log:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._token, self._token_until = "", 0.0
+
+    def start(self) -> None:
+        """Start it. It takes a while until it answers."""
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, env=env, cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+                self._command, env=self._settings, cwd=self._home, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
         self._guard = _guard(self._process.pid)
 
     def wait(self) -> None:
         """Until it answers."""
+        assert self._process is not None
         until = time.monotonic() + STARTING
         while time.monotonic() < until and self._process.poll() is None:
             with contextlib.suppress(OSError):
                 _OPENER.open(f"{self.url}/realms/master", timeout=10).close()
                 return
             time.sleep(0.1)
-        raise AssertionError(f"Keycloak did not start: {self._log.read_text(errors='replace')[-2000:]}")
+        raise AssertionError(f"Keycloak did not start: {self.log.read_text(errors='replace')[-2000:]}")
 
-    def stop(self) -> None:
-        """Kill it, with the Java that its script started."""
+    def kill(self) -> None:
+        """End it without a word, with the Java that its script started."""
+        self._end(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """End it as an operator does."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, sign: signal.Signals) -> None:
+        if self._process is None:
+            return
+        java = self._java()
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(30)
+            os.killpg(self._process.pid, sign)
+        self._process.wait(60)
+        while java and Path(f"/proc/{java}").exists():  # the script may be gone before
+            time.sleep(0.01)
         self._guard.kill()
         self._guard.communicate()
+        self._process = None
+
+    def _java(self) -> int | None:
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        with contextlib.suppress(OSError):
+            return next((int(child) for child in children.read_text().split()), None)
+        return None
+
+    @property
+    def pid(self) -> int:
+        """The Java process, which the script has started."""
+        java = self._java()
+        assert java is not None
+        return java
 
     def admin(self, method: str, path: str, body: object = None) -> Any:
         """Ask the Admin API, below /admin/realms, as its administrator."""
-        form = {"grant_type": "password", "client_id": "admin-cli", "username": ADMIN, "password": ADMIN}
-        token = _ask("POST", f"{self.url}/realms/master/protocol/openid-connect/token", urlencode(form).encode())
-        headers = {"Authorization": f"Bearer {token['access_token']}", "Content-Type": "application/json"}
+        if time.monotonic() > self._token_until:
+            form = {"grant_type": "password", "client_id": "admin-cli", "username": ADMIN, "password": ADMIN}
+            url = f"{self.url}/realms/master/protocol/openid-connect/token"
+            self._token = _ask("POST", url, urlencode(form).encode())["access_token"]
+            self._token_until = time.monotonic() + TOKEN_LIFE
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         sent = None if body is None else json.dumps(body).encode()
         return _ask(method, f"{self.url}/admin/realms{path}", sent, headers)
 
@@ -105,7 +161,8 @@ def keycloak_server() -> Iterator[KeycloakServer]:
     with tempfile.TemporaryDirectory(prefix="keycloak.", ignore_cleanup_errors=True) as home:
         server = KeycloakServer(Path(home))
         try:
+            server.start()
             server.wait()
             yield server
         finally:
-            server.stop()
+            server.kill()
