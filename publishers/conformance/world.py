@@ -146,12 +146,12 @@ class World:
         return sorted(path for path in found if path.suffix in endings)
 
     def waiting(self) -> int:
-        """Files of events that wait to be published."""
-        return len(self.files(".json", ".pending"))
+        """Events that wait to be published: one in a file, or one in each of its lines."""
+        return sum(map(_events, self.files(".json", ".pending")))
 
     async def until_nothing_waits(self) -> None:
         """The outbox is empty."""
-        await self.until(lambda: not self.waiting(), "files stay in the outbox")
+        await self.until(lambda: not self.files(".json", ".pending"), "files stay in the outbox")
 
     async def stays_waiting(self, count: int = 1) -> None:
         """Nothing is taken out of the outbox for a while."""
@@ -169,6 +169,13 @@ class World:
     def log(self) -> str:
         """Of every process of this world; what the last one writes comes last."""
         return "".join(each.log() for each in (*self.others, self.subject))
+
+
+def _events(path: Path) -> int:
+    try:
+        return len(path.read_text().splitlines())
+    except FileNotFoundError:
+        return 0  # published meanwhile
 
 
 def mistakes(session: Session, received: Received) -> list[str]:
