@@ -1,0 +1,211 @@
+"""The plug-in in real Keycloaks, the oldest and the newest that it supports: from the sign-in to the tokens.
+
+    NOTIFIER_TEST_KEYCLOAK_FORM=whole pytest tests/publishers/keycloak
+
+Each version is started once, for all tests. Left out of the short form is what needs a start of its own.
+"""
+
+import asyncio
+import os
+import zipfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import sqlalchemy as sa
+from joserfc import jws
+
+from tests.apt_programs import ProgramMissing
+from tests.databases import DatabaseServer, postgresql
+from tests.keycloak_installation import NEWEST, KeycloakMissing, required
+from tests.publishers.keycloak.account import hold, nothing_else
+from tests.publishers.keycloak.ground import BUILD, Ground, ground, new_database, plugged_in
+from tests.publishers.keycloak.plugin import plugin_jar
+from tests.publishers.keycloak.plugin_settings import plugin_settings
+from tests.publishers.keycloak.shop_realm import GOODBYE
+from tests.publishers.keycloak.ways import WAYS, Ending, sessions_expire
+from tests.system.tcp_proxy import Ending as Cut
+from tests.system.tcp_proxy import Way
+
+OLDEST = "26.4.5"
+WHOLE = os.environ.get("NOTIFIER_TEST_KEYCLOAK_FORM") == "whole"
+LIMIT = 2.0  # seconds that a sign-out may take, whatever becomes of the broker
+pytestmark = [pytest.mark.full, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[DatabaseServer]:
+    """A PostgreSQL, for both versions."""
+    try:
+        with postgresql() as server:
+            yield server
+    except ProgramMissing as missing:
+        _missing(missing)
+
+
+def _missing(missing: Exception) -> None:
+    if required():
+        pytest.fail(str(missing))
+    pytest.skip(str(missing))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=[OLDEST, NEWEST])
+async def running(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, database: DatabaseServer, amqp_url: str
+) -> AsyncIterator[Ground]:
+    """One version, with everything around it. What waits for Keycloak's clock has begun.
+
+    With the newest the worker knows clients by the events alone; with the oldest by Keycloak's Admin API.
+    """
+    folder, inline = tmp_path_factory.mktemp("keycloak"), request.param == NEWEST
+    try:
+        async with ground(request.param, folder, database, amqp_url, inline=inline) as made:
+            made.expiring = asyncio.create_task(sessions_expire(made))
+            yield made
+            made.expiring.cancel()
+    except KeycloakMissing as missing:
+        _missing(missing)
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "the_realm_is_deleted"])
+async def test_every_client_is_told(way: str, running: Ground) -> None:
+    """However a session ends: once, with the `sub` and `sid` it knows, by a token that Keycloak's JWK Set verifies."""
+    await hold(running, await WAYS[way](running))
+
+
+async def test_nobody_waits_for_the_broker(running: Ground) -> None:
+    """It hangs while users sign out. Their events come in order once it goes on, and none twice."""
+    visits = [await running.sign_in("web") for _ in range(4)]
+    running.proxy.stall(*Way)
+    try:
+        took = [await visit.browser.sign_out(visit.claims["web"]["raw"], GOODBYE) for visit in visits]
+    finally:
+        running.proxy.flow()
+        running.proxy.end(Cut.RESET)
+    assert max(took) < LIMIT
+    await hold(running, [Ending(visit=visit, clients=("web",)) for visit in visits])
+    sids = [visit.sid for visit in visits]
+    assert [published.sid for published in running.tap.of(*sids)] == sids
+
+
+async def test_a_row_that_cannot_be_read_breaks_no_sign_out(running: Ground) -> None:
+    """The client whose row it is is not told, since nobody knows of which issuer; the others are."""
+    visit = await running.sign_in("web", "app")
+    broken = "UPDATE offline_client_session SET data = '{\"no' WHERE user_session_id = :sid AND client_id = :client"
+    await running.sql(broken, sid=visit.sid, client=(await running.client("app"))["id"])
+    await visit.browser.sign_out(visit.claims["web"]["raw"], GOODBYE)
+    await hold(running, [Ending(visit=visit, clients=("web",))])
+
+
+async def test_expired_sessions_are_told(running: Ground) -> None:
+    """By Keycloak's cleaner, or when a browser comes back too late."""
+    await hold(running, await running.expiring)
+
+
+async def test_events_outlive_keycloak(running: Ground) -> None:
+    """It is killed with events in its outbox. They come after its restart."""
+    if running.version != NEWEST and not WHOLE:
+        pytest.skip("the whole form does it with each version")
+    visits = [await running.sign_in("web", "app") for _ in range(3)]
+    running.proxy.refuse()
+    running.proxy.end(Cut.RESET)
+    for visit in visits:
+        await visit.browser.sign_out(visit.claims["web"]["raw"], GOODBYE)
+    await asyncio.to_thread(running.keycloak.kill)
+    await running.proxy.accept()
+    await running.restart()
+    await hold(running, [Ending(visit=visit, clients=("web", "app")) for visit in visits])
+
+
+async def test_an_outbox_that_takes_nothing_breaks_no_sign_out(running: Ground) -> None:
+    """Its folder is gone, and a file is in its place. The event comes from memory, and the log says what to do."""
+    visit = await running.sign_in("web", "pair")
+    away = running.outbox.with_name("outbox-away")
+    running.outbox.rename(away)
+    running.outbox.write_text("in the way")
+    try:
+        await visit.browser.sign_out(visit.claims["web"]["raw"], GOODBYE)
+        await hold(running, [Ending(visit=visit, clients=("web", "pair"))])
+    finally:
+        running.outbox.unlink()
+        away.rename(running.outbox)
+    assert "ERROR" in running.keycloak.log.read_text()
+
+
+async def test_the_end_of_a_realm(running: Ground) -> None:
+    """Its clients are told, too."""
+    await hold(running, await WAYS["the_realm_is_deleted"](running))
+
+
+async def test_nobody_else_was_told(running: Ground) -> None:
+    """Of nothing that a test has not asked for; nor by Keycloak itself, which signs with keys of its own alone."""
+    [ending] = await WAYS["another_client_signs_the_user_out"](running)
+    await hold(running, [ending])
+    nothing_else(running)
+    headers = [jws.extract_compact(claims["raw"].encode()).headers() for claims in ending.visit.claims.values()]
+    assert not running.kids & {header["kid"] for header in headers}
+
+
+async def test_what_became_of_events_is_on_the_page_of_metrics(running: Ground) -> None:
+    """All are published that were handed over, and those that an earlier process left; none is lost, and none waits."""
+    written, published, lost, waiting = [
+        await running.metric(name) for name in ("written_total", "published_total", "lost_total", "waiting")
+    ]
+    assert published >= written > 0
+    assert (lost, waiting) == (0, 0)
+
+
+async def test_what_the_logs_do_not_say(running: Ground) -> None:
+    """Neither who, nor which session, nor any secret."""
+    log = running.keycloak.log.read_text()
+    ours = "".join(line for line in log.splitlines(keepends=True) if "dev.notifier" in line)
+    assert ours
+    visits = [ending.visit for ending in running.endings]
+    words = {word for visit in visits for word in (visit.sid, visit.sub, visit.user + "@")}
+    assert not [word for word in words if word in ours]
+
+
+@pytest.mark.skipif(not WHOLE, reason="the whole form does it: it builds and starts one more Keycloak")
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+async def test_sessions_that_are_in_no_table_are_warned_of(
+    version: str, tmp_path: Path, database: DatabaseServer
+) -> None:
+    """Without the feature `persistent-user-sessions` most endings cannot be seen. The log says so at the start."""
+    settings = plugin_settings("amqp://guest:guest@127.0.0.1:9/", "notifier", tmp_path)
+    url = sa.make_url(database.root).set(database=new_database(database))
+    build = (*BUILD, "--features-disabled=persistent-user-sessions")
+    keycloak = plugged_in(version, tmp_path, url, settings, build=build)
+    try:
+        keycloak.start()
+        keycloak.wait()
+        said = [line for line in keycloak.log.read_text().splitlines() if "dev.notifier" in line]
+    finally:
+        keycloak.kill()
+    assert [line for line in said if "persistent-user-sessions" in line], said
+
+
+@pytest.mark.skipif(not WHOLE, reason="the whole form does it: it starts one more Keycloak")
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+async def test_mistakes_stop_the_start(version: str, tmp_path: Path, database: DatabaseServer) -> None:
+    """All of them are listed, each by its setting."""
+    url = sa.make_url(database.root).set(database=new_database(database))
+    settings = {"url": "amqp://guest@127.0.0.1:9/", "secret-file": tmp_path / "none", "outbox-max-events": "many"}
+    keycloak = plugged_in(version, tmp_path, url, settings)
+    try:
+        keycloak.start()
+        with pytest.raises(AssertionError, match="did not start"):
+            keycloak.wait()
+    finally:
+        keycloak.kill()
+    log = keycloak.log.read_text()
+    wrong = ("secret-file", "outbox-folder", "outbox-max-events")
+    assert [name for name in wrong if f"spi-notifier--publisher--{name}" not in log] == []
+
+
+async def test_the_jar_brings_no_class_of_anybody_else() -> None:
+    """Keycloak has its own Netty and SLF4J."""
+    with zipfile.ZipFile(plugin_jar()) as jar:
+        classes = [name for name in jar.namelist() if name.endswith(".class")]
+    assert [name for name in classes if not name.startswith("dev/notifier/")] == []
+    assert [name for name in classes if "netty" in name.lower()] == []
