@@ -160,7 +160,7 @@ class TcpProxy:
             finally:
                 ended.cancel()
                 ways.cancel()
-                await asyncio.wait({ways})
+                await asyncio.gather(ways, return_exceptions=True)
 
     @contextlib.asynccontextmanager
     async def _standing(self, connection: "_Connection") -> AsyncIterator[None]:

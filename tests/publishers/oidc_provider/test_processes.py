@@ -102,9 +102,10 @@ async def killed_after_the_deletion(rig: Rig) -> Provider:
         return first
 
 
+@pytest.mark.timeout(900)
 async def test_killed_at_random_moments(rigged: Rig, form: Callable[[int, int], int]) -> None:
     """Amid sign-outs: no ending is forgotten, and none is told that did not come to be."""
-    times, users = form(3, 30), form(12, 60)
+    times, users = form(2, 20), form(12, 40)
     chance = random.Random(1)
     left = set[str]()
     living = 0
