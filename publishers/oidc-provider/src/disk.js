@@ -16,12 +16,13 @@ const LET_GO = 2_000
 const AT_ONCE = 3 // of the four threads that Node has for files, names and keys: one is left should the disk hang
 
 export class Disk {
-  /** @param {{folder: string, maxEvents: number, maxBytes: number}} limits @param {number} patience Milliseconds after which a write hangs. @param {import('./log.js').Logger} log @param {() => void} lost Our sub-folder is another now. */
-  constructor (limits, patience, log, lost) {
+  /** @param {{folder: string, maxEvents: number, maxBytes: number}} limits @param {number} patience Milliseconds after which a write hangs. @param {import('./log.js').Logger} log @param {() => void} lost Our sub-folder is another now. @param {string} [issuer] */
+  constructor (limits, patience, log, lost, issuer) {
     this.limits = limits
     this.patience = patience
     this.log = log
     this.lost = lost
+    this.issuer = issuer
     this.events = 0
     this.bytes = 0
     this.badUntil = 0
@@ -136,7 +137,7 @@ export class Disk {
 
   async #claim () {
     const before = this.place
-    const place = this.place = await Place.claim(this.limits.folder)
+    const place = this.place = await Place.claim(this.limits.folder, this.issuer)
     if (before) {
       this.log.tell({ level: 'error', event: 'outbox_folder_lost', message: 'our sub-folder of the outbox was removed, or taken over by a process on another machine; a new one is in use' })
       await before.release()

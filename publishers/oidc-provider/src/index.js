@@ -58,7 +58,7 @@ class Service {
     const log = new Logger(settings.log)
     this.#settings = settings
     this.failures = /** @type {Record<import('./failure.js').FailureReason, number>} */ (Object.fromEntries(REASONS.map((reason) => [reason, 0])))
-    this.#outbox = new Outbox(settings, log, () => { for (const lane of this.#lanes) lane.wake() })
+    this.#outbox = new Outbox(settings, log, () => { for (const lane of this.#lanes) lane.wake() }, provider.issuer)
     this.#lanes = LANES.map((lane) => new LanePublisher(lane, this.#outbox, transportOf(settings, lane), this.failures, log))
     /** @param {string} uid */
     const find = async (uid) => {

@@ -20,12 +20,12 @@ const TAKE_OVER = 60_000
 const AT_ONCE = 64
 
 export class Outbox {
-  /** @param {Pick<import('./settings.js').Settings, 'outbox' | 'limits'>} settings @param {import('./log.js').Logger} log @param {() => void} wake There is something to publish. */
-  constructor (settings, log, wake) {
+  /** @param {Pick<import('./settings.js').Settings, 'outbox' | 'limits'>} settings @param {import('./log.js').Logger} log @param {() => void} wake There is something to publish. @param {string} [issuer] Whose sessions they are. */
+  constructor (settings, log, wake, issuer) {
     this.limits = settings.outbox
     this.log = log
     this.wake = wake
-    this.disk = new Disk(settings.outbox, settings.limits.signOut, log, () => { for (const entry of this.#all()) if (entry.onDisk) this.#gone(entry) })
+    this.disk = new Disk(settings.outbox, settings.limits.signOut, log, () => { for (const entry of this.#all()) if (entry.onDisk) this.#gone(entry) }, issuer)
     this.counts = { written: 0, lost: 0, refused: 0, expired: 0 }
     /** @type {Record<Lane, Map<string, Entry>>} May be published, oldest first. */
     this.ready = { events: new Map(), bulk: new Map() }

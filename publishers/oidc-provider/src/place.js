@@ -4,13 +4,14 @@
  * Node has no locks on files. A process makes a sub-folder with a new random name, in which a Unix socket listens, and
  * nobody ever claims it again. The kernel closes the socket when its process ends, however it ends: a connection that is
  * refused says that the owner is dead, whatever pids and containers are like now. Moving the dead one's folder into one's
- * own is one rename: of several processes one succeeds.
+ * own is one rename: of several processes one succeeds. The name ends with a digest of the provider's issuer, since
+ * another provider's process cannot look the sessions up.
  *
  * A socket answers on its own machine alone. Where the owner ran on another (by the kernel's boot id), or the file system
  * has no sockets, its file `owner` counts, which it touches every 10 s: untouched for 90 s as we watch it, it is dead.
  * An owner that was merely slow then finds its folder gone, and claims another.
  */
-import { randomBytes } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { constants, readFileSync } from 'node:fs'
 import { mkdir, open, readdir, readFile, rename, rm, rmdir, stat, unlink, utimes, writeFile } from 'node:fs/promises'
 import net from 'node:net'
@@ -53,10 +54,11 @@ export class Place {
     this.next = undefined
   }
 
-  /** Make a sub-folder of `folder`, ours alone. @param {string} folder */
-  static async claim (folder) {
+  /** Make a sub-folder of `folder`, ours alone. @param {string} folder @param {string} [issuer] */
+  static async claim (folder, issuer) {
     const made = await mkdir(folder, { recursive: true, mode: 0o700 })
-    const name = `${String(Date.now()).padStart(15, '0')}-${randomBytes(6).toString('hex')}`
+    const whose = issuer === undefined ? '' : `-${createHash('sha256').update(issuer).digest('hex').slice(0, 12)}`
+    const name = `${String(Date.now()).padStart(15, '0')}-${randomBytes(6).toString('hex')}${whose}`
     const fresh = join(folder, FRESH + name)
     await mkdir(fresh, { mode: 0o700 })
     const handle = await open(fresh, constants.O_RDONLY | constants.O_DIRECTORY)
@@ -167,7 +169,7 @@ export class Inheritance {
         if (entry.isFile() && entry.name.endsWith('.json')) {
           await rename(path, join(place.path, entry.name))
           files.push(entry.name)
-        } else if (entry.isDirectory() && entry.name !== place.name && await this.#isDead(path, entry.name)) {
+        } else if (entry.isDirectory() && entry.name !== place.name && ofOneProvider(entry.name, place.name) && await this.#isDead(path, entry.name)) {
           const inside = join(place.path, `taken-${entry.name}`)
           await rename(path, inside)
           this.watched.delete(entry.name)
@@ -198,6 +200,11 @@ export class Inheritance {
     this.watched.set(name, { mtime, since: this.clock() })
     return false
   }
+}
+
+/** Whether both are of providers with the same issuer. @param {string} name @param {string} ours */
+function ofOneProvider (name, ours) {
+  return name.startsWith(FRESH) || name.split('-')[2] === ours.split('-')[2]
 }
 
 /** Move the files of a folder that was taken over, and of those that it had taken over. @param {string} from @param {string} to @param {string[]} files */

@@ -6,7 +6,7 @@ if (cluster.isPrimary) {
   cluster.fork().once('exit', () => process.send('dead'))
   setInterval(() => {}, 1_000)
 } else {
-  const place = await Place.claim(process.argv[2])
+  const place = await Place.claim(process.argv[2], 'https://id.example.com')
   await place.write('1-events', '.json', '{}')
   process.kill(process.pid, 'SIGKILL')
 }

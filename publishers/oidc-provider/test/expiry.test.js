@@ -71,7 +71,7 @@ test('memory is bounded, and says when it is full', () => {
 
 test('what a killed process remembered is told by the next, without what it had forgotten', async (t) => {
   const folder = folderOf(t)
-  const dead = await Place.claim(folder)
+  const dead = await Place.claim(folder, 'https://id.example.com')
   const memory = new Memory(10, () => dead.path, new Logger(keptLog()))
   for (const uid of ['a', 'b', 'c']) memory.put(uid, remembered(uid, 1))
   await memory.flush()

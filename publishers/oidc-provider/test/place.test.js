@@ -11,6 +11,7 @@ import { Inheritance, Place } from '../src/place.js'
 import { Settlement } from '../src/settlement.js'
 import { NOWHERE, api, filesIn, folderOf, keptLog, rig, until } from './rig.js'
 
+const ISSUER = 'https://id.example.com'
 const PROGRAM = new URL('process.js', import.meta.url).pathname
 
 /** A process with an outbox. */
@@ -35,7 +36,7 @@ function processOf (t, options) {
 }
 
 async function placeOf (t, folder) {
-  const place = await Place.claim(folder)
+  const place = await Place.claim(folder, ISSUER)
   t.after(() => place.release())
   return place
 }
@@ -164,7 +165,7 @@ test('a folder that is being made is left alone, and one that never was is remov
 
 test('killed amid a take-over: what it had moved is found in its own folder', async (t) => {
   const folder = folderOf(t)
-  const [first, second] = [await Place.claim(folder), await Place.claim(folder)]
+  const [first, second] = [await Place.claim(folder, ISSUER), await Place.claim(folder, ISSUER)]
   await first.write('1-events', '.json', '{}')
   await first.release()
   renameSync(first.path, join(second.path, `taken-${first.name}`))

@@ -184,6 +184,24 @@ async def test_what_a_dead_process_left(rigged: Rig) -> None:
 
 
 @newest
+async def test_two_providers_share_a_folder(rigged: Rig) -> None:
+    """What one left is not another's: only a process with the same issuer knows which of its sessions live."""
+    async with (
+        rigged.provider(faults={"die": "before"}) as first,
+        rigged.signed_in(first, "alice", *ALL) as alice,
+    ):
+        await cut_off(alice)
+        await first.died()
+        async with rigged.provider(redis="") as other, rigged.signed_in(other, "bob", *ALL) as bob:
+            await bob.sign_out()
+            await rigged.events.until_of("bob")
+            await until_files(rigged, 1)
+        async with rigged.provider(beside=first):
+            await until_files(rigged)
+        assert rigged.events.subs == {"bob"}
+
+
+@newest
 async def test_started_at_once(rigged: Rig, form: Callable[[int, int], int]) -> None:
     """Processes that start at the same moment on one folder never share a sub-folder."""
     first = Provider(rigged.folder, rigged.settings())
