@@ -23,6 +23,8 @@ class KeycloakBrowser:
         self._protocol = f"{url}/realms/{realm}/protocol/openid-connect"
         self._cookies: dict[str, str] = {}
         self.tokens: dict[str, dict[str, Any]] = {}
+        self.more_fields: dict[str, str] = {}
+        self.pages = PAGES
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
@@ -38,12 +40,12 @@ class KeycloakBrowser:
     ) -> dict[str, Any]:
         """Sign in at a public client; its ID token's claims, and the token itself as `raw`. All tokens: `tokens`.
 
-        `more`: of the authentication request, such as `prompt`.
+        `more`: of the authentication request, such as `prompt`; `more_fields`: of forms.
         """
         query = {"client_id": client_id, "redirect_uri": redirect_uri, "response_type": "code", "scope": scope, **more}
-        fields = {"username": user, "password": password, "accept": "Yes"}
+        fields = {"username": user, "password": password, "accept": "Yes", **self.more_fields}
         location, page = await self._go("GET", f"{self._protocol}/auth", params=query)
-        for _page in range(PAGES):
+        for _page in range(self.pages):
             if location.startswith(redirect_uri):
                 break
             location, page = await (self._go("GET", location) if location else self._fill_in(page, fields))

@@ -65,11 +65,11 @@ def find_keycloak(version: str | None = None) -> Path:
         return _kept(found, lambda: _make(found, version))
 
 
-def find_keycloak_with(jar: Path, version: str, *options: str) -> Path:
-    """A copy with this jar in `providers/`, built with these options of `kc.sh build`. Raises KeycloakMissing."""
+def find_keycloak_with(jar: Path | None, version: str, *options: str) -> Path:
+    """A copy with this jar in `providers/`, if any, built with these options of `kc.sh build`. Or KeycloakMissing."""
     stock = find_keycloak(version)
     with _translated(version):
-        digest = hashlib.sha256(jar.read_bytes() + "\0".join(options).encode()).hexdigest()
+        digest = hashlib.sha256((jar.read_bytes() if jar else b"") + "\0".join(options).encode()).hexdigest()
         found = stock.with_name(f"keycloak-{version}-jar-{digest[:12]}")
         _kept(found, lambda: _make_with(found, stock, jar, options))
         found.touch()
@@ -141,7 +141,7 @@ def _make(found: Path, version: str) -> None:
         made.rename(found)
 
 
-def _make_with(found: Path, stock: Path, jar: Path, options: Sequence[str]) -> None:
+def _make_with(found: Path, stock: Path, jar: Path | None, options: Sequence[str]) -> None:
     """Copied rather than linked: `build` writes into files that are there."""
     for other in found.parent.glob(f"{found.name.rpartition('-')[0]}-*"):
         if other.is_dir() and time.time() - other.stat().st_mtime > OLD:
@@ -149,7 +149,8 @@ def _make_with(found: Path, stock: Path, jar: Path, options: Sequence[str]) -> N
     with tempfile.TemporaryDirectory(prefix=f"{found.name}.", dir=found.parent, ignore_cleanup_errors=True) as part:
         made = Path(part, "keycloak")
         shutil.copytree(stock, made, symlinks=True)
-        shutil.copy(jar, made / "providers")
+        if jar:
+            shutil.copy(jar, made / "providers")
         _done([str(made / "bin/kc.sh"), "build", *options], environment(Path(part)))
         made.rename(found)
 

@@ -33,8 +33,8 @@ class KeycloakServer:
     """One server. `home`: a folder for its log.
 
     `installation`: another than the one of the version that is tried. `options`: more for `kc.sh start`, `settings`:
-    more for its environment. `port`: of one that is gone, else a free one. After `kill` or `terminate` it may be
-    started again, at the same address.
+    more for its environment. `port`: of one that is gone, else a free one. `cache`: how it finds other nodes. After
+    `kill` or `terminate` it may be started again, at the same address.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class KeycloakServer:
         options: Sequence[str] = (),
         settings: Mapping[str, str] | None = None,
         port: int = 0,
+        cache: str = "local",
     ) -> None:
         free, management = free_ports(2)
         self.port = port = port or free
@@ -54,7 +55,7 @@ class KeycloakServer:
         self.log = home / "keycloak.log"
         self._home = home
         self._command = [
-            str((installation or find_keycloak()) / "bin/kc.sh"), "start", "--optimized", "--cache=local",
+            str((installation or find_keycloak()) / "bin/kc.sh"), "start", "--optimized", f"--cache={cache}",
             "--http-enabled=true", "--hostname-strict=false", "--http-host=127.0.0.1", f"--http-port={port}",
             f"--http-management-port={management}",
             *(_PUSHING if self.signals else ()), *(options or ("--log-level=warn",)),
