@@ -1,5 +1,6 @@
 package dev.notifier.keycloak.keys;
 
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
@@ -8,6 +9,8 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import dev.notifier.keycloak.keys.PublicKeys.WrongKeys;
 import java.security.KeyPair;
 import java.security.KeyPairGenerator;
+import java.security.PublicKey;
+import java.security.interfaces.RSAPublicKey;
 import java.security.spec.ECGenParameterSpec;
 import java.util.Base64;
 import java.util.List;
@@ -38,6 +41,25 @@ class PublicKeysTest {
         assertEquals("P-256", key.getCurve());
         assertEquals(KeyStatus.PASSIVE, key.getStatus());
         assertNull(key.getPrivateKey());
+    }
+
+    @Test
+    void eachKindOfJwkIsTheSameKeyAsInPem() throws Exception {
+        KeyPair rsa = rsa();
+        RSAPublicKey numbers = (RSAPublicKey) rsa.getPublic();
+        String jwk = "{\"kty\":\"RSA\",\"kid\":\"r\",\"n\":\"" + text(numbers.getModulus().toByteArray()) + "\",\"e\":\"" + text(numbers.getPublicExponent().toByteArray()) + "\"}";
+        assertEquals(rsa.getPublic(), PublicKeys.read(jwk, null, null).get(0).getPublicKey());
+        for (String curve : List.of("Ed25519", "Ed448")) {
+            byte[] der = KeyPairGenerator.getInstance(curve).generateKeyPair().getPublic().getEncoded();
+            byte[] point = java.util.Arrays.copyOfRange(der, 12, der.length);
+            KeyWrapper read = PublicKeys.read("{\"kty\":\"OKP\",\"crv\":\"" + curve + "\",\"kid\":\"o\",\"x\":\"" + text(point) + "\"}", null, null).get(0);
+            assertArrayEquals(der, ((PublicKey) read.getPublicKey()).getEncoded());
+            assertEquals(List.of("EdDSA", "OKP", curve), List.of(read.getAlgorithm(), read.getType(), read.getCurve()));
+        }
+    }
+
+    private static String text(byte[] bytes) {
+        return Base64.getUrlEncoder().withoutPadding().encodeToString(bytes);
     }
 
     @Test
