@@ -6,6 +6,7 @@ its parent's threads: it starts its own at its first use, with an outbox folder 
 
 import asyncio
 import atexit
+import contextlib
 import logging
 import os
 import threading
@@ -24,6 +25,8 @@ from notifier.publisher.publisher_settings import PublisherSettings, SettingsMis
 
 T = TypeVar("T")
 GRACE = 1.0  # seconds beyond the limit of a sign-out that the loop may take to answer
+PATIENCE = 300.0  # seconds in which a deletion that went on without us is done
+STUCK = "the publisher's thread does not run, or hardly (uWSGI needs enable-threads; gevent and eventlet do not do)"
 
 log = logging.getLogger("notifier.publisher")
 
@@ -63,21 +66,23 @@ class BlockingPublisher:
                 running.close()
 
     def publish(self, ended: SessionEnded, *, bulk: bool = False) -> str:
-        """As `Publisher.publish`."""
+        """As `Publisher.publish`. Raises TimeoutError if the publisher's thread does not run."""
         running = self._here()
-        return running.wait(running.publisher.publish(ended, bulk=bulk), None)
+        return running.wait(running.publisher.publish(ended, bulk=bulk), self._limit)
 
     def prepare(self, ended: SessionEnded, *, session: object = None, bulk: bool = False) -> "BlockingEnding":
         """As `Publisher.prepare`. Never raises for us."""
         try:
             running = self._here()
-            limit = self._settings.sign_out_limit + GRACE
-            return BlockingEnding(
-                running, running.wait(running.publisher.prepare(ended, session=session, bulk=bulk), limit)
-            )
+            future = running.begin(running.publisher.prepare(ended, session=session, bulk=bulk))
+            try:
+                return BlockingEnding(running, future.result(self._limit))
+            except TimeoutError:
+                future.add_done_callback(_decide_late)
+                log.error("an event was not taken within %g s, and follows: %s", self._limit, STUCK)  # noqa: TRY400
         except Exception as error:  # noqa: BLE001  a sign-out goes on, whatever we meet
             log.error("an ending is LOST (%s). Nobody hears of this sign-out", type(error).__name__)  # noqa: TRY400
-            return BlockingEnding(None, None)
+        return BlockingEnding(None, None)
 
     @contextmanager
     def ending(self, ended: SessionEnded, *, session: object = None, bulk: bool = False) -> Iterator["BlockingEnding"]:
@@ -98,13 +103,18 @@ class BlockingPublisher:
             return PublisherState()
         return running.wait(running.state(), GRACE)
 
+    @property
+    def _limit(self) -> float:
+        """Seconds that a caller waits for the publisher's thread at the most."""
+        return self._settings.sign_out_limit + GRACE
+
     def _here(self) -> "_Running":
         """What runs in this process; starts it."""
         if self._pid != os.getpid():  # forked: the lock may be held by a thread that is not here
             self._pid, self._starting, self._running = os.getpid(), threading.Lock(), None
         with self._starting:
             if self._running is None:
-                self._running = _Running(Publisher(self._settings, alive=self._alive))
+                self._running = _Running(Publisher(self._settings, alive=self._alive), self._limit)
             return self._running
 
 
@@ -136,12 +146,14 @@ class BlockingEnding:
 class _Running:
     """A thread, its loop and the publisher on it."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, limit: float) -> None:
         self.publisher = publisher
+        self._limit = limit
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="notifier-publisher", daemon=True)
         self._thread.start()
-        self.wait(publisher.start(), None)
+        with contextlib.suppress(TimeoutError):  # it starts as soon as it can
+            self.wait(publisher.start(), limit)
         reference = weakref.ref(self)
         self._at_exit = lambda: _close(reference)
         atexit.register(self._at_exit)
@@ -150,10 +162,17 @@ class _Running:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
-    def wait(self, what: Coroutine[Any, Any, T], limit: float | None) -> T:
+    def begin(self, what: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Have it run on the loop."""
+        return asyncio.run_coroutine_threadsafe(what, self._loop)
+
+    def wait(self, what: Coroutine[Any, Any, T], limit: float) -> T:
         """Its result. Raises what it does, or TimeoutError after the limit, while it goes on."""
-        future: Future[T] = asyncio.run_coroutine_threadsafe(what, self._loop)
-        return future.result(limit)
+        try:
+            return self.begin(what).result(limit)
+        except TimeoutError:
+            log.error("no answer within %g s: %s", limit, STUCK)  # noqa: TRY400  the cause says enough
+            raise
 
     def call(self, what: Any) -> None:
         """Have it called on the loop; nothing happens if that has ended: the file is there for the next process."""
@@ -172,11 +191,19 @@ class _Running:
         if not self._thread.is_alive():
             return  # a forked child has it not
         try:
-            self.wait(self.publisher.close(), None)
+            with contextlib.suppress(TimeoutError):
+                self.wait(self.publisher.close(), self.publisher.closes_within)
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+            self._thread.join(GRACE)
+            if not self._thread.is_alive():
+                self._loop.close()
+
+
+def _decide_late(done: "Future[Ending]") -> None:
+    """On the loop's thread: the deletion went on without the event, which is on its way now."""
+    if not done.cancelled() and done.exception() is None:
+        done.result().ask(patience=PATIENCE)
 
 
 def _close(reference: "weakref.ref[_Running]") -> None:

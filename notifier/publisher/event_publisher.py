@@ -96,6 +96,11 @@ class Publisher:
             await asyncio.wait({self._opening, *self._tasks}, timeout=self._settings.drain_limit)
         log.info("stopped; %d events wait on disk for the next start", len(self._outbox) - self._outbox.in_memory)
 
+    @property
+    def closes_within(self) -> float:
+        """Seconds that `close` takes at the most, with room for the goodbyes of connections and threads."""
+        return 2 * self._settings.drain_limit + self._settings.sign_out_limit + 10.0
+
     async def _look(self) -> None:
         self._endings.look_up(await self._outbox.open())
 

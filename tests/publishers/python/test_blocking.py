@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,3 +72,23 @@ def test_its_methods(tmp_path: Path) -> None:
     assert publisher.state.written == 0
     with pytest.raises(SettingsMistake):
         BlockingPublisher(settings("redis://x", tmp_path))
+
+
+async def test_a_thread_that_hardly_runs_holds_up_no_sign_out(
+    amqp_url: str, queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a second more than the limit it goes on. The event follows, if the session is gone."""
+    alive = {"lives"}
+    own = settings(amqp_url, tmp_path, queue.prefix, sign_out_limit=0.1)
+    with BlockingPublisher(own, alive=lambda session: session in alive) as publisher:
+        publisher.start()
+        running: Any = publisher._running
+        for session in ("gone", "lives"):
+            running._loop.call_soon_threadsafe(time.sleep, 1.5)
+            before = time.monotonic()
+            with publisher.ending(SessionEnded(iss=ISSUER, sub="u", sid=session, clients="*"), session=session):
+                assert 1 < time.monotonic() - before < 1.5
+        await queue.until(1)
+    assert [event["sid"] for event in queue.events] == ["gone"]
+    assert len(files(tmp_path, ".pending")) == 1
+    assert "uWSGI needs enable-threads" in caplog.text
