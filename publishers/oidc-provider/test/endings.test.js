@@ -26,7 +26,7 @@ for (const [version, library] of VERSIONS) {
       { client_id: 'bare', backchannel_logout_uri: null }
     ])
     await until(() => logouts.published === 1 && logouts.waiting === 0)
-    assert.deepEqual(filesIn(folder, '.json'), [])
+    await until(() => filesIn(folder, '.json').length === 0)
     assert.equal(await op.Session.findByUid(ended.uid), undefined)
   })
 
