@@ -97,12 +97,12 @@ test('the secret file is read anew at each connection', async (t) => {
 
 test('a connection that the API closed while it was idle is no failure', async (t) => {
   const there = await api(t)
-  there.server.keepAliveTimeout = 50
   const { session, logouts } = await rig(t, { url: there.url })
   for (let nth = 1; nth <= 5; nth += 1) {
     await end(session, 'alice')
     await until(() => logouts.published === nth)
-    await new Promise((resolve) => there.server.once('connection', (socket) => socket.once('close', resolve)).closeIdleConnections() ?? setTimeout(resolve, 60))
+    there.server.closeIdleConnections() // at an odd turn the next event is on its way before that is known here
+    if (nth % 2) await new Promise((resolve) => setTimeout(resolve, 20))
   }
   assert.deepEqual(Object.values(logouts.failures), [0, 0, 0, 0, 0, 0])
 })

@@ -100,14 +100,15 @@ test('a disk that hangs: events wait in memory, are published from there, and ot
   const answered = new Promise((resolve) => { answer = resolve })
   const alive = setInterval(() => {}, 1_000) // as the disk's own request would
   t.after(() => clearInterval(alive))
+  let tries = 0
   outbox.disk.place.write = async function (...values) { // what a network file system does whose server is away
+    tries += 1
     await answered
     return write.apply(this, values)
   }
   const [one, other] = await Promise.all([outbox.add('events', undefined, event('1')), outbox.add('events', { uid: 'u' }, event('2'))])
-  const began = performance.now()
   await outbox.add('events', undefined, event('3'))
-  assert.ok(performance.now() - began < 90)
+  assert.equal(tries, 2)
   assert.deepEqual([outbox.inMemory, outbox.waiting, log.of('outbox_hangs').length], [3, 3, 1])
   await outbox.published(one)
   await outbox.release(other)
@@ -213,6 +214,6 @@ test('close gives up after its limit', async (t) => {
   const began = performance.now()
   await logouts.close()
   const took = performance.now() - began
-  assert.ok(took >= 195 && took < 4_000, `${took} ms`)
+  assert.ok(took >= 195 && took < 10_000, `${took} ms`)
   assert.equal(filesIn(folder, 'events.json').length, 1)
 })
