@@ -124,13 +124,14 @@ async def logout_all(running: Nodes, count: int, tell: Callable[[str], None]) ->
         status = await running.node.ask(session, "POST", "/logout-all")
     took = time.monotonic() - began
     assert status == 200, status
+    tell(f"  answered after {took:.1f} s")
     if running.outbox.exists():
         verdict = await running.verdict(sids, patience=1800)
         events = time.monotonic() - began
         assert verdict.holds, verdict
         tell(f"  {len(running.tap.seen) - seen} events, the last after {events:.0f} s; {verdict.repeated} twice")
     peak, after = resident(running.node), await asyncio.to_thread(heap, running.node)
-    tell(f"  answered after {took:.1f} s; at most {peak:.0f} MiB; heap {before:.0f} MiB before, {after:.0f} after")
+    tell(f"  at most {peak:.0f} MiB; heap {before:.0f} MiB before, {after:.0f} after")
 
 
 async def main(count: int, sessions: int) -> None:
