@@ -1,6 +1,6 @@
 """How long a sign-out takes with the package, beside the library alone. Not a test: its figures are for the README.
 
-    python -m tests.publishers.oidc_provider.benchmark [--rounds 300] [--clients 4]
+    python -m tests.publishers.oidc_provider.benchmark [--rounds 300] [--clients 4] [--library 8.8.1]
 
 Two processes on one Redis: the library alone, which posts to every client and waits for the answers, and the library
 with the package, whose broker works, then is frozen. Each round signs out at one after the other, in turns. The clients
@@ -97,13 +97,14 @@ async def measure(folder: Path, version: str, broker: str, redis: str, rounds: i
 
 
 def main() -> None:
-    """Both versions."""
+    """Both versions, unless one is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=300, help="sign-outs of each kind")
     parser.add_argument("--clients", type=int, default=4, choices=range(1, len(TOLD) + 1), help="in each session")
+    parser.add_argument("--library", choices=VERSIONS, action="append", help="one version alone")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as home, rabbitmq_node() as node, redis_server() as redis:
-        for version in VERSIONS:
+        for version in asked.library or VERSIONS:
             chosen = TOLD[: asked.clients]
             (folder := Path(home, version)).mkdir()
             asyncio.run(measure(folder, version, node.url, redis.url, asked.rounds, chosen))
