@@ -12,6 +12,7 @@ import random
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from statistics import median
 
 import aiohttp
 import pytest
@@ -24,8 +25,7 @@ from tests.publishers.keycloak.conftest import Form, missing
 from tests.publishers.keycloak.nodes import MANY, Nodes, nodes
 from tests.system.tcp_proxy import Ending
 
-LIMIT = 2.0  # seconds that a sign-out may take
-MARGIN = 1.0  # for a machine that does much else
+LIMIT = 2.0  # seconds that a sign-out may wait for us; how long Keycloak itself takes is seen just before
 ROOM = 200  # events that the outbox takes
 DISK_MIB = 4
 IN_MEMORY = "events are kept in memory alone"
@@ -113,11 +113,12 @@ async def test_killed_amid_sign_outs(
 
 async def test_the_outbox_is_full(running: Nodes) -> None:
     """Sign-outs go on; what finds no room is kept in memory. The log and a metric say so, and all is told later."""
+    usual = await running.end(await running.more(20))
     sids = await running.more(ROOM + 40)
     async with away(running):
         took = await running.end(sids)
         assert len(took) == len(sids)
-        assert max(took) < LIMIT + MARGIN
+        assert median(took) < median(usual) + LIMIT
         assert await running.node.metric("waiting") == len(sids)
         assert await running.node.metric("waiting_in_memory") == len(sids) - ROOM
         assert IN_MEMORY in running.log()
@@ -157,6 +158,7 @@ async def test_the_disk_is_full(running: Nodes, form: Form) -> None:
         pytest.skip("no small file system can be mounted here")
     async with KeycloakBrowser(running.node.server.url, MANY) as browser:
         running.template = await running.sign_in(browser)
+    usual = await running.end(await running.more(20))
     sids = await running.more(60)
     async with away(running):
         with full(running.outbox):
@@ -167,7 +169,7 @@ async def test_the_disk_is_full(running: Nodes, form: Form) -> None:
             await _until_on_disk(running)
             await running.node.kill()
             await running.node.start()
-    assert max(took) < LIMIT + MARGIN
+    assert median(took) < median(usual) + LIMIT
     verdict = await running.verdict(sids)
     assert verdict.holds, verdict
     assert verdict.ended == len(sids)
