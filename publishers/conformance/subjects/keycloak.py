@@ -1,0 +1,188 @@
+"""Keycloak with the plug-in: a real one, of the newest version, on PostgreSQL. Users sign in and out by its pages."""
+
+import asyncio
+import contextlib
+import itertools
+import re
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import sqlalchemy as sa
+
+from publishers.conformance.subject import Away, Missing, Session, Settings, SignOutFailed, Subject, Traits
+from tests.apt_programs import ProgramMissing, program
+from tests.databases import postgresql
+from tests.keycloak_browser import KeycloakBrowser
+from tests.keycloak_installation import JDK, KeycloakMissing, keycloak_version
+from tests.keycloak_server import KeycloakServer
+from tests.publishers.keycloak.ground import new_database, plugged_in
+from tests.publishers.keycloak.shop_realm import CALLBACK, GOODBYE, PASSWORD, realm, user
+
+REALMS = tuple(f"conformance-{number}" for number in range(4))
+"""Each call for sessions takes the next one, so that all sessions of a realm can be ended, and others live on."""
+WARM = "warm"
+"""A realm whose endings the plug-in is told to leave alone. A first sign-in and sign-out after a start take seconds."""
+CLIENTS = ("web", "pair")
+AT_ONCE = 4  # sign-ins
+
+
+class KeycloakSubject:
+    """One Keycloak. Its database and its address stay the same over starts."""
+
+    name = "keycloak"
+    traits = Traits(bulk=True, siblings=False, cheap=False, sign_ins=20)
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._resources = contextlib.AsyncExitStack()
+        self._database: sa.URL | None = None
+        self._keycloak: KeycloakServer | None = None
+        self._browsers: dict[str, tuple[KeycloakBrowser, str]] = {}
+        self._names = (f"somebody-{number}" for number in itertools.count(1))
+        self._realms = itertools.cycle(REALMS)
+
+    async def start(self, settings: Settings) -> None:
+        """The realms are made at the first start."""
+        try:
+            await asyncio.to_thread(self._start, settings)
+        except (ProgramMissing, KeycloakMissing) as missing:
+            raise Missing(str(missing)) from None
+        assert self._keycloak is not None
+        async with KeycloakBrowser(self._keycloak.url, WARM) as browser:
+            claims = await browser.sign_in("web", CALLBACK, WARM, PASSWORD)
+            await browser.sign_out(claims["raw"], GOODBYE)
+
+    def _start(self, settings: Settings) -> None:
+        first = self._database is None
+        if self._database is None:
+            server = self._resources.enter_context(postgresql())
+            self._database = sa.make_url(server.root).set(database=new_database(server))
+        port = self._keycloak.port if self._keycloak else 0
+        version = keycloak_version()
+        keycloak = plugged_in(
+            version, self._folder, self._database, _spelled(settings), settings.environment, port=port
+        )
+        self._keycloak = keycloak
+        keycloak.start()
+        keycloak.wait()
+        if first:
+            for name in (*REALMS, WARM):
+                keycloak.admin("POST", "", realm(name, "http://127.0.0.1:9"))
+            keycloak.admin("POST", f"/{WARM}/users", user(WARM))
+
+    async def stop(self) -> None:
+        """By SIGTERM."""
+        if self._keycloak:
+            await asyncio.to_thread(self._keycloak.terminate)
+
+    async def kill(self) -> None:
+        """By SIGKILL."""
+        if self._keycloak:
+            await asyncio.to_thread(self._keycloak.kill)
+
+    async def close(self) -> None:
+        """With its database and the browsers."""
+        await self.kill()
+        await self._resources.aclose()
+
+    async def sibling(self) -> Subject:
+        """Several nodes of Keycloak share more than an outbox; they have tests of their own."""
+        raise NotImplementedError
+
+    async def sign_in(self, count: int = 1) -> list[Session]:
+        """Each in a browser of its own, all of one user."""
+        assert self._keycloak is not None
+        name, where = next(self._names), next(self._realms)
+        await asyncio.to_thread(self._keycloak.admin, "POST", f"/{where}/users", user(name))
+        found: list[Session] = []
+        while len(found) < count:
+            some = min(AT_ONCE, count - len(found))
+            found += await asyncio.gather(*(self._sign_in(where, name) for _ in range(some)))
+        return found
+
+    async def _sign_in(self, where: str, name: str) -> Session:
+        assert self._keycloak is not None
+        browser = await self._resources.enter_async_context(KeycloakBrowser(self._keycloak.url, where))
+        claims = {each: await browser.sign_in(each, CALLBACK, name, PASSWORD) for each in CLIENTS}
+        web = claims["web"]
+        self._browsers[web["sid"]] = browser, web["raw"]
+        clients = [{"client_id": "web"}, {"client_id": "pair", "sub": claims["pair"]["sub"]}]
+        expected = {"iss": web["iss"], "sub": web["sub"], "sid": web["sid"], "clients": clients}
+        return Session(key=web["sid"], expected=expected, secret=(web["sid"], web["sub"], name, PASSWORD))
+
+    async def sign_out(self, session: Session) -> float:
+        """By RP-Initiated Logout, from the browser."""
+        browser, id_token = self._browsers[session.key]
+        began = time.monotonic()
+        try:
+            await browser.sign_out(id_token, GOODBYE)
+        except AssertionError as error:
+            raise SignOutFailed(str(error)) from None
+        except aiohttp.ClientError as error:
+            raise Away(str(error)) from None
+        return time.monotonic() - began
+
+    async def end_in_bulk(self, sessions: Sequence[Session]) -> None:
+        """`logout-all` of their realm."""
+        assert self._keycloak is not None
+        for where in {str(session.expected["iss"]).rpartition("/")[2] for session in sessions}:
+            await asyncio.to_thread(self._keycloak.admin, "POST", f"/{where}/logout-all")
+
+    async def lives(self, session: Session) -> bool:
+        """As the database has it, so that Keycloak need not run."""
+        return await asyncio.to_thread(self._lives, session.key)
+
+    def _lives(self, sid: str) -> bool:
+        assert self._database is not None
+        engine = sa.create_engine(self._database, poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            rows = sa.text("SELECT 1 FROM offline_user_session WHERE user_session_id = :sid AND offline_flag = '0'")
+            return connection.execute(rows, {"sid": sid}).first() is not None
+
+    def key_of(self, event: Mapping[str, Any]) -> str:
+        """The session's id."""
+        return str(event["sid"])
+
+    def log(self) -> str:
+        """Of all its starts."""
+        return (self._folder / "keycloak.log").read_text(errors="replace")
+
+    def memory(self) -> int:
+        """The heap after a full collection."""
+        assert self._keycloak is not None
+        jcmd, pid = program("jcmd", JDK), str(self._keycloak.pid)
+        subprocess.run([jcmd, pid, "GC.run"], check=True, capture_output=True)
+        told = subprocess.run([jcmd, pid, "GC.heap_info"], check=True, capture_output=True, text=True).stdout
+        return 1024 * sum(map(int, re.findall(r"(?:heap|generation)\s+total \d+K, used (\d+)K", told)))
+
+
+def _spelled(settings: Settings) -> Mapping[str, object]:
+    """As the plug-in has them."""
+    tls = {"tls-ca-file": settings.ca_file} if settings.ca_file else {}
+    return {
+        "url": settings.url,
+        "secret-file": settings.secret_file,
+        "outbox-folder": settings.outbox,
+        "outbox-max-events": settings.max_events,
+        "outbox-max-bytes": settings.max_bytes,
+        "outbox-max-age": _duration(settings.max_age),
+        "sign-out-limit": _duration(settings.sign_out_limit),
+        "publish-limit": _duration(settings.publish_limit),
+        "drain-limit": _duration(settings.drain_limit),
+        "include-client-metadata": "false",
+        "realms": ",".join(REALMS),
+        **tls,
+    }
+
+
+def _duration(seconds: float) -> str:
+    return f"{round(seconds * 1000)}ms"
+
+
+def subject(folder: Path) -> Subject:
+    """One, in this folder."""
+    return KeycloakSubject(folder)
