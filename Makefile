@@ -34,7 +34,7 @@ demo: $(RUN)/.made ## sign users out of five sample clients and watch; no broker
 
 PYTEST = .ci/pytest $(DEV)/bin/python
 ON_4 = NOTIFIER_TEST_AMQP_URL= NOTIFIER_TEST_RABBITMQ=4
-ALONGSIDE = --numprocesses 2 --dist loadfile
+ALONGSIDE = --numprocesses 3 --dist loadfile  # many tests wait for processes
 WAITING = --numprocesses 3 --dist loadfile  # faults mostly wait; those of one module share one node
 # Faults that RabbitMQ has no part in, or only as the far end of a connection: `make test-faults` makes them on 4.x too.
 ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,flapping network network_clients standstill worst_events)
