@@ -86,15 +86,15 @@ public final class AmqpTransport implements Transport {
         factory.setShutdownTimeout(limit);
         factory.setExceptionHandler(new Quiet());
         factory.setThreadFactory(Daemons.named("notifier-amqp"));
-        if (broker.tls()) {
-            factory.useSslProtocol(TlsContext.of(settings.tls()));
-            factory.enableHostnameVerification();
-        }
         factory.setSocketConfigurator(opened -> {
             opened.setTcpNoDelay(true);
             opened.setSoLinger(true, 0); // a close waits for nobody, not even TLS's farewell
             socket = opened;
         });
+        if (broker.tls()) {
+            factory.useSslProtocol(TlsContext.of(settings.tls()));
+            factory.enableHostnameVerification(); // added to the configurator: one that is set later would take its place
+        }
         return factory;
     }
 

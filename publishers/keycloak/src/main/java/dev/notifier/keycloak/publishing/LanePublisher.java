@@ -125,15 +125,17 @@ public final class LanePublisher implements Runnable {
 
     /** The endings of a slip; null if there is nothing to publish of it now. */
     private List<Ending> open(Slip slip) {
+        if (outbox.isTooOld(slip)) { // it may have become so since it was opened
+            opened.remove(slip);
+            int left = slip.events() - slip.published().cardinality();
+            tally.expired(left);
+            LOG.errorf("notifier: %d events in %s are too old to be published, and are set aside as .expired", left, slip.name());
+            outbox.setAside(slip, ".expired");
+            return null;
+        }
         List<Ending> lines = opened.get(slip);
         if (lines != null) {
             return lines;
-        }
-        if (outbox.isTooOld(slip)) {
-            tally.expired(slip.events());
-            LOG.errorf("notifier: %d events in %s are too old to be published, and are set aside as .expired", slip.events(), slip.name());
-            outbox.setAside(slip, ".expired");
-            return null;
         }
         try {
             lines = outbox.read(slip);

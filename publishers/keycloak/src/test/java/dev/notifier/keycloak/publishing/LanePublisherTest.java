@@ -176,6 +176,24 @@ class LanePublisherTest {
     }
 
     @Test
+    void whatBecomesTooOldWhileItIsTriedIsSetAside() throws Exception {
+        outbox.close();
+        outbox = Outbox.open(new OutboxLimits(base, 100_000, 1 << 30, Duration.ofSeconds(1), Duration.ofSeconds(2)), tally);
+        outbox.start(keys -> java.util.Set.of());
+        AtomicInteger tries = new AtomicInteger();
+        script = (endings, fates) -> {
+            tries.incrementAndGet();
+            throw new Trouble(Trouble.Reason.UNREACHABLE, "away");
+        };
+        happened(Lane.EVENTS, "a");
+        publish(Lane.EVENTS);
+        until(() -> outbox.waiting() == 0);
+        assertTrue(tries.get() > 0);
+        assertEquals(1, count("expired"));
+        assertEquals(1, files().stream().filter(each -> each.endsWith(".expired")).count());
+    }
+
+    @Test
     void anErrorOfOursDoesNotEndTheThread() throws Exception {
         Script works = script;
         AtomicInteger tries = new AtomicInteger();
