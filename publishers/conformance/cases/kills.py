@@ -61,6 +61,7 @@ async def _killed_amid(world: World, sessions: list[Session], answered: list[Ses
     answered += done
 
 
+@pytest.mark.starts
 async def test_a_damaged_file_is_set_aside(world: World) -> None:
     """Half a file, as after a power cut: it is kept as `.refused`, told in the log, and the others are published."""
     await world.run()

@@ -24,6 +24,7 @@ async def test_the_disk_is_full(world: World) -> None:
     await world.until_told([first, *sessions])
 
 
+@pytest.mark.starts
 async def test_the_outbox_is_full(world: World) -> None:
     """More events than it may hold: they are kept in memory, the log says so, and all of them come."""
     world.broker.go_away()
