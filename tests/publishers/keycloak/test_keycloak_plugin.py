@@ -142,6 +142,8 @@ async def test_nobody_else_was_told(running: Ground) -> None:
     """Of nothing that a test has not asked for; nor by Keycloak itself, which signs with keys of its own alone."""
     [ending] = await WAYS["another_client_signs_the_user_out"](running)
     await hold(running, [ending])
+    if (expired := await running.expiring)[0] not in running.endings:  # where this test is run alone
+        await hold(running, expired)
     nothing_else(running)
     headers = [jws.extract_compact(claims["raw"].encode()).headers() for claims in ending.visit.claims.values()]
     assert not running.kids & {header["kid"] for header in headers}
