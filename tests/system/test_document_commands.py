@@ -38,6 +38,7 @@ IN_PROSE = {
     "rabbitmqctl clear_parameter shovel": "tests/faults/test_moving.py clears it",
     "rabbitmqctl set_permissions": "EXCHANGE is the reader's",
     "python -m tests.benchmarks.mapping": "measures for some minutes",
+    "python -m tests.benchmarks.keycloak_sign_outs": "starts Keycloak twice and measures for some minutes",
     "python -m tests.benchmarks.registry_refresh": "starts a database and measures for some minutes",
     "python -m tests.benchmarks.sql_reading": "starts databases and measures for some minutes",
     "rabbitmqctl delete_queue": "needs a broker on this host",
