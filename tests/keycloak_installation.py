@@ -89,7 +89,7 @@ def _translated(version: str) -> Iterator[None]:
 def _kept(found: Path, make: Callable[[], None]) -> Path:
     """It is there, or is made, by one process alone."""
     if not found.exists():
-        with _alone(found):
+        with alone(found):
             if not found.exists():
                 make()
     return found
@@ -114,7 +114,7 @@ def cache() -> Path:
 
 
 @contextlib.contextmanager
-def _alone(found: Path) -> Iterator[None]:
+def alone(found: Path) -> Iterator[None]:
     """One process at a time makes it; the others wait, and find it."""
     with found.with_name(f"{found.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -4,16 +4,15 @@ import asyncio
 import contextlib
 import itertools
 import json
-import os
 import random
-import subprocess
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from publishers.conformance.broker import Broker, Received
 from publishers.conformance.subject import Away, Session, Settings, Subject
+from tests.small_disk import disk_if_we_may
 
 LIMIT = 2.0  # seconds that a sign-out may take at most
 MARGIN = 1.0  # for a machine that does much else
@@ -194,37 +193,10 @@ def _unordered(value: Any) -> Any:
 # ── a disk of its own ──
 
 
-@contextlib.contextmanager
-def disk(folder: Path) -> Iterator[bool]:
-    """A small file system at the folder, if we may; whether we may."""
-    folder.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m,mode=700", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-@contextlib.contextmanager
-def filled(folder: Path) -> Iterator[None]:
-    """Fill that file system to the last byte."""
-    ballast = folder / "ballast"
-    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    try:
-        yield
-    finally:
-        ballast.unlink()
-
-
 @contextlib.asynccontextmanager
 async def world(subject: Subject, broker: Broker, folder: Path, **more: Any) -> AsyncIterator[World]:
     """The publisher at the broker, not started yet."""
-    with disk(folder / "disk") as small_disk:
+    with disk_if_we_may(folder / "disk", DISK_MIB) as small_disk:
         settings = Settings(
             url=broker.url,
             secret_file=broker.secret_file,

@@ -2,12 +2,9 @@
 
 import asyncio
 import contextlib
-import os
 import random
 import signal
 import sqlite3
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import EmbeddedRig, embedded
 from tests.faults.rig import load
 from tests.faults.test_workers import KILLED
+from tests.small_disk import filled, small_disk
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
@@ -50,32 +48,6 @@ async def test_killed_again_and_again(tmp_path: Path, form: Form[int], chance: r
                 await made.until_settled()
                 assert await running.stop() == 0
         tell(await made.account(cause=KILLED), times=times)
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, mib: int) -> Iterator[Path]:
-    """A file system of so many MiB."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=700", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a file system of its own")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-@contextlib.contextmanager
-def filled(folder: Path) -> Iterator[None]:
-    """Fill that file system to the last byte."""
-    ballast = folder / "ballast"
-    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    try:
-        yield
-    finally:
-        ballast.unlink()
 
 
 @pytest.mark.fault("embedded queue", "disk full while events come, then free again")

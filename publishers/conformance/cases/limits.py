@@ -2,7 +2,8 @@
 
 import pytest
 
-from publishers.conformance.world import World, filled
+from publishers.conformance.world import World
+from tests.small_disk import filled
 
 
 @pytest.mark.starts

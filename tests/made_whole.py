@@ -1,0 +1,19 @@
+"""Folders that tests keep for the next run."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def made_whole(kept: Path) -> Iterator[Path]:
+    """A folder to fill, moved to its place when whole: half of it is never taken for all."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{kept.name}.", dir=kept.parent, ignore_cleanup_errors=True) as part:
+        folder = Path(part, "made")
+        folder.mkdir()
+        yield folder
+        with contextlib.suppress(OSError):  # another process was quicker
+            folder.rename(kept)
+    assert kept.exists(), f"{kept} cannot be made"
