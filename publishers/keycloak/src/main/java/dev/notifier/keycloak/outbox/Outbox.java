@@ -78,7 +78,8 @@ public final class Outbox implements AutoCloseable {
     public Slip prepare(List<Ending> endings) {
         Slip slip = Slip.of(endings, System.currentTimeMillis(), process, number.getAndIncrement());
         String why = "the outbox is full: bring the broker back, or raise outbox-max-events and outbox-max-bytes";
-        if (disk.take(slip.events(), slip.bytes())) {
+        boolean room = disk.take(slip.events(), slip.bytes());
+        if (room) {
             why = writers.write(slip, OutboxFolder.PENDING);
             if (why == null) {
                 return slip;
@@ -86,7 +87,7 @@ public final class Outbox implements AutoCloseable {
             disk.give(slip.events(), slip.bytes());
         }
         if (!closed && memory.take(slip.events(), slip.bytes())) {
-            if (aMinute.allows("memory")) {
+            if (aMinute.allows(room ? "the disk takes nothing" : "full")) {
                 LOG.errorf("notifier: events are kept in memory alone, and are lost if this process ends: %s", why);
             }
             return slip;
