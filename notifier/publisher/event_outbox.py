@@ -109,7 +109,7 @@ class EventOutbox:
             self._rename_later(event)
 
     def _tell_memory(self, event: Waiting, why: str) -> None:
-        if self._seldom.now("memory"):
+        if self._seldom.now(("memory", why)):  # a full disk is told at once where a full outbox was told a moment ago
             log.error(
                 "event %s (lane %s) waits in memory alone: the outbox %s does not take it: %s. %d such events are lost"
                 " if this process ends now. The disk is tried again every 30 s",

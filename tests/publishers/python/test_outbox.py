@@ -1,6 +1,7 @@
 """What becomes of events in every corner: left over, too many, too large, cancelled, on a disk that fails or hangs."""
 
 import asyncio
+import errno
 import logging
 import shutil
 import threading
@@ -180,6 +181,26 @@ async def test_full_outbox_then_full_memory(
     assert any("500 events are LOST" in line for line in lines)
     assert not [line for line in lines if "secret-" in line]
     assert len(lines) < 20
+
+
+async def test_each_cause_why_events_are_in_memory_is_told_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk just after a full outbox; then each once a minute."""
+
+    def full(*_: object) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with Publisher(settings(AWAY, tmp_path, outbox_max_events=1, drain_limit=0.01)) as publisher:
+        async with publisher.ending(ended("a")) as first:
+            await publisher.publish(ended("b"))
+            first.withdraw()
+        monkeypatch.setattr(outbox_files, "write", full)
+        for sid in ("c", "d"):
+            await publisher.publish(ended(sid))
+    told = [line for record in caplog.records if "in memory alone: the outbox" in (line := record.getMessage())]
+    assert ["it is full" in line for line in told] == [True, False], told
+    assert "No space left on device" in told[1]
 
 
 async def test_a_folder_that_somebody_deletes(
