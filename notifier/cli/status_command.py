@@ -114,7 +114,7 @@ def _page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
     parts: list[RenderableType] = [_queues(status)]
     parts += [Text(str(each), style="yellow") for each in bindings_missing(status)]
     parts += [Text(_workers(status)), Text(_rates(status))]
-    shown = [client for client in status.clients if every_client or client.troubled or client.waiting]
+    shown = [client for client in status.clients if every_client or client.troubled or client.waits]
     if shown:
         parts.append(_clients(shown if every_client else shown[:ROWS], status.at))
     parts.append(Text(_others(status, len(shown), every_client=every_client)))
@@ -182,14 +182,13 @@ def _clients(clients: list[ClientState], now: float) -> Table:
     table = new_table(
         "client",
         "state",
-        "waiting:",
-        "parked:",
+        "waits:",
         "dead:",
         "last success:",
         "last failure:",
         "reason",
         "waits for",
-        "next try:",
+        "next attempt:",
     )
     issuers = {client.iss for client in clients}
     for client in clients:
@@ -197,14 +196,13 @@ def _clients(clients: list[ClientState], now: float) -> Table:
         table.add_row(
             client.client_id if len(issuers) == 1 else f"{client.client_id} ({client.iss})",
             STATES[client.circuit],
-            f"{client.waiting:,}",
-            f"{max(0, client.parked):,}",
+            f"{client.waits:,}",
             f"{client.dead:,}",
             _ago(client.last_success, now),
             _ago(client.last_failure, now),
             reason,
             client.cause,
-            "" if client.next_try is None else f"in {_span(client.next_try - now)}",
+            "" if client.next_attempt is None else f"in {_span(client.next_attempt - now)}",
             style="red" if client.circuit else "yellow" if client.troubled else "",
         )
     return table

@@ -53,7 +53,9 @@ class OwnState:
 
     def _now(self) -> WorkerState:
         worker = self._worker()
-        clients, left_out = clients_of(self._health, worker.circuits, worker.lines, worker.parked, worker.next_tries)
+        clients, left_out = clients_of(
+            self._health, worker.circuits, worker.lines, worker.parked, worker.next_tries, worker.delayed
+        )
         return WorkerState(
             worker=self._name,
             version=__version__,

@@ -28,8 +28,9 @@ Key = tuple[str, str]
 class ClientState:
     """How one client fares at one worker, or at all of them. `waiting` deliveries wait in memory for a slot.
 
-    `parked` deliveries wait in its bucket, see `BucketCounts`. `circuit`: 0 well, 1 tried now, 2 rests until
-    `next_try`. `waits_for`: the cause of the last deferral. `delivered`, `dead` and `put_off` (retries and deferrals)
+    `parked` deliveries wait in its bucket, see `BucketCounts`; `delayed` ones in delay queues, the next until
+    `next_delayed`, see `DelayCounts`. `circuit`: 0 well, 1 tried now, 2 rests until `next_try`. `waits_for`: the cause
+    of the last deferral. `delivered`, `dead` and `put_off` (retries and deferrals)
     are counted since the workers started.
     """
 
@@ -48,13 +49,25 @@ class ClientState:
     next_try: float | None = None
     parked: int = 0
     waits_for: str = ""
+    delayed: int = 0
+    next_delayed: float | None = None
+
+    @property
+    def waits(self) -> int:
+        """How many deliveries wait for it: in memory, in its bucket and in delay queues."""
+        return self.waiting + max(0, self.parked) + self.delayed
+
+    @property
+    def next_attempt(self) -> float | None:
+        """When it is attempted next, as far as known; None if nothing waits."""
+        return self.next_try if self.circuit else self.next_delayed
 
     @property
     def cause(self) -> str:
         """Why deliveries wait for it now: a cause of deferrals. Empty if none is known to wait."""
         if self.circuit and self.waits_for != Cause.RETRY_AFTER:
             return Cause.CIRCUIT
-        return self.waits_for if self.circuit or self.waiting or self.parked > 0 else ""
+        return self.waits_for if self.circuit or self.waits else ""
 
     @property
     def troubled(self) -> bool:
@@ -124,12 +137,14 @@ def clients_of(
     waiting: Iterable[tuple[str, str, int]],
     parked: Iterable[tuple[str, str, int]] = (),
     next_tries: Iterable[tuple[str, str, float]] = (),
+    delayed: Iterable[tuple[str, str, int, float]] = (),
 ) -> tuple[list[ClientState], int]:
     """The clients that this worker knows, those in most trouble first, and how many are left out."""
     states = {(iss, client_id): state for iss, client_id, state in circuits}
     lines = {(iss, client_id): count for iss, client_id, count in waiting}
     in_buckets = {(iss, client_id): count for iss, client_id, count in parked}
     tries = {(iss, client_id): moment for iss, client_id, moment in next_tries}
+    later = {(iss, client_id): (count, due) for iss, client_id, count, due in delayed}
 
     def urgency(item: tuple[Key, ClientRecord]) -> tuple[int, bool, int, float]:
         key, record = item
@@ -146,6 +161,8 @@ def clients_of(
             waiting=lines.get(key, 0),
             parked=in_buckets.get(key, 0),
             next_try=tries.get(key),
+            delayed=later.get(key, (0, None))[0],
+            next_delayed=later.get(key, (0, None))[1],
             **{name: getattr(record, name) for name in _RECORDED},
         )
         for key, record in chosen
@@ -211,14 +228,20 @@ def _both(one: ClientState, other: ClientState) -> ClientState:
         circuit=max(one.circuit, other.circuit),
         waiting=one.waiting + other.waiting,
         parked=one.parked + other.parked,
+        delayed=one.delayed + other.delayed,
+        next_delayed=_earliest(one.next_delayed, other.next_delayed),
         waits_for=later.waits_for or one.waits_for or other.waits_for,
         delivered=one.delivered + other.delivered,
         dead=one.dead + other.dead,
         put_off=one.put_off + other.put_off,
         last_success=_latest(one.last_success, other.last_success),
         next_due=_latest(one.next_due, other.next_due),
-        next_try=min((moment for moment in (one.next_try, other.next_try) if moment is not None), default=None),
+        next_try=_earliest(one.next_try, other.next_try),
     )
+
+
+def _earliest(one: float | None, other: float | None) -> float | None:
+    return min((moment for moment in (one, other) if moment is not None), default=None)
 
 
 def _latest(one: float | None, other: float | None) -> float | None:
@@ -300,12 +323,14 @@ def _worker(worker: WorkerState) -> dict[str, object]:
 
 
 def _client(client: ClientState) -> dict[str, object]:
-    names = ("last_success", "last_failure", "next_due", "next_try")
-    shown = {name: getattr(client, name) for name in _SHOWN} | {name: _moment(getattr(client, name)) for name in names}
+    names = ("last_success", "last_failure", "next_due", "next_try", "next_attempt")
+    told = (name for name in _SHOWN if name != "next_delayed")
+    shown = {name: getattr(client, name) for name in told} | {name: _moment(getattr(client, name)) for name in names}
     return shown | {
         "circuit": CIRCUITS[client.circuit],
         "reason": client.reason or None,
         "parked": max(0, client.parked),
+        "waits": client.waits,
         "waits_for": client.cause or None,
     }
 

@@ -21,6 +21,7 @@ from notifier.pipeline import facts
 from notifier.pipeline.admission import Go, Wait
 from notifier.pipeline.attempt import AttemptResult, Tools, attempt, defer_for
 from notifier.pipeline.bucket_counts import BucketCounts
+from notifier.pipeline.delay_counts import DelayCounts
 from notifier.pipeline.fetching import Fetching
 from notifier.pipeline.gate import Gate, Ticket
 from notifier.pipeline.intake import Intake, Move, Step
@@ -81,6 +82,7 @@ class Worker:
         )
         self._selection = Selection(self._gate, intake, steady=tools.steady)
         self._counts = BucketCounts(parking.bucket)
+        self._delayed = DelayCounts(tools.clock)
         self._fetching = Fetching(parking, self._gate, self._take_parked, self._spawn, self._counts)
 
     # ── the queue's side ──
@@ -174,6 +176,11 @@ class Worker:
     def parked(self) -> Iterable[tuple[str, str, int]]:
         """Return (iss, client_id, deliveries that wait in its bucket) for each client, see `BucketCounts`."""
         return self._counts
+
+    @property
+    def delayed(self) -> Iterable[tuple[str, str, int, float]]:
+        """Return (iss, client_id, deliveries in delay queues, when the next is due), see `DelayCounts`."""
+        return self._delayed
 
     def unsettled(self) -> Mapping[str, Unsettled]:
         """Return how many messages of each queue are held, and how old they are."""
@@ -329,11 +336,17 @@ class Worker:
         self._making_room = False
         if durable:
             self._ledger.settle_delivery(held, begun, verdict)
-            if isinstance(verdict, RetryAt | Defer) and verdict.place is Place.PARKED:
-                self._counts.parked(begun.key)
-                self._gate.parked(begun.key)
+            if isinstance(verdict, RetryAt | Defer):
+                self._note_wait(begun.key, verdict)
         else:
             self._ask(held, not_taken(begun, after))
+
+    def _note_wait(self, key: tuple[str, str], verdict: RetryAt | Defer) -> None:
+        if verdict.place is Place.PARKED:
+            self._counts.parked(key)
+            self._gate.parked(key)
+        else:
+            self._delayed.put_off(key, verdict)
 
     async def _move(self, held: HeldMessage, sends: Iterable[Send]) -> None:
         await self._settlement.send_all(sends)

@@ -43,7 +43,7 @@ def test_workers_are_summed_up() -> None:
         "a",
         stands(
             "shop", delivered=2, waiting=1, last_success=NOW - 9, last_failure=NOW - 8, reason="tls",
-            parked=-2, waits_for="slot", next_try=NOW + 6,
+            parked=-2, waits_for="slot", next_try=NOW + 6, delayed=1, next_delayed=NOW + 3,
         ),
     )  # fmt: skip
     other = worker(
@@ -59,6 +59,8 @@ def test_workers_are_summed_up() -> None:
             parked=7,
             waits_for="retry_after",
             next_try=NOW + 5,
+            delayed=2,
+            next_delayed=NOW + 4,
         ),
         held={"events": LaneState(unsettled=1, oldest=NOW - 50)},
     )
@@ -70,6 +72,8 @@ def test_workers_are_summed_up() -> None:
     assert (shop.delivered, shop.waiting, shop.circuit) == (5, 3, 2)
     assert (shop.last_success, shop.last_failure, shop.reason) == (NOW - 1, NOW - 7, "dns")
     assert (shop.parked, shop.cause, shop.next_try) == (5, "retry_after", NOW + 5)
+    assert (shop.waits, shop.delayed, shop.next_delayed, shop.next_attempt) == (11, 3, NOW + 3, NOW + 5)
+    assert stands("a", delayed=1, next_delayed=NOW).next_attempt == NOW
     assert rates_of(status)["delivered"] == 3.0
     queues = json.loads(json.dumps(document))["queues"]
     assert queues["events"] == {"ready": 7, "held": 3, "oldest": "2027-01-15T07:59:10.000000Z"}
