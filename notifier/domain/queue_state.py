@@ -20,6 +20,14 @@ class QueueOverview:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerAnswers:
+    """What workers answered to a request. `seen`: how many consume the queue, and so should have answered."""
+
+    seen: int
+    answers: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerState:
     """A broker that let us in. `missing` and `different` name queues and exchanges, the latter with what differs.
 

@@ -3,11 +3,11 @@
 What differs between them, such as who keeps the feed, stays inside the adapter. `app.build_queue` chooses one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NoReturn, Protocol
 
 from notifier.domain.message import Depth, Lane, Message, QueueStatus
-from notifier.domain.queue_state import BrokerState, FileState, QueueOverview
+from notifier.domain.queue_state import BrokerState, FileState, QueueOverview, WorkerAnswers
 from notifier.operations.dead_letter_listing import DeadLetters
 from notifier.pipeline.feed import FeedTarget
 from notifier.pipeline.ports import Acknowledger, Inbox, Parking, Publisher
@@ -28,6 +28,12 @@ class SideChannel(Protocol):
         """Speak for this worker. Call it before the queue is opened. Both must return at once and never raise.
 
         `state` gives the worker's state as a document. `heard` gets each reply to `address`, with its correlation id.
+        """
+
+    def carry_out(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
+        """Do what operators ask for by `Queue.request`, and answer. Call it before the queue is opened.
+
+        `do` gets the request as a document, gives the answer as one, and never raises.
         """
 
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
@@ -89,6 +95,12 @@ class Queue(Publisher, Acknowledger, Parking, Protocol):
         """What waits, and the states of the workers that answer in so many seconds. The queue need not be open.
 
         Raises QueueError.
+        """
+
+    async def request(self, document: bytes, within: float) -> WorkerAnswers:
+        """Ask all workers to do something; return what those answer that do so in time. The queue need not be open.
+
+        A worker that has not begun by then never does it. Raises QueueError.
         """
 
     async def examine(self) -> BrokerState | FileState:

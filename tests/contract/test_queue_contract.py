@@ -6,12 +6,14 @@
 import asyncio
 import json
 import time
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import DEAD, PARKED, Kind, Lane, NewerKind, Outgoing
+from notifier.domain.queue_state import WorkerAnswers
 from notifier.operations.queue_port import Queue
 from tests.contract.queues import PATIENCE, Inbox, Place, consuming, delay, names, outgoing, ready
 
@@ -365,10 +367,16 @@ async def test_nothing_is_lost_while_all_is_well(place: Place) -> None:
     assert inbox.lost_lanes == []
 
 
-async def answering_worker(place: Place) -> tuple[Queue, Inbox]:
-    """A worker that tells its state."""
+async def echo(request: bytes) -> bytes:
+    """Carries out a request."""
+    return request
+
+
+async def answering_worker(place: Place, do: Callable[[bytes], Awaitable[bytes]] = echo) -> tuple[Queue, Inbox]:
+    """A worker that tells its state, and does what it is asked for."""
     queue, inbox = place.closed(), Inbox()
     queue.side_channel.listen(lambda: b"my state", lambda _id, _body: None)
+    queue.side_channel.carry_out(do)
     await queue.open()
     await asyncio.wait_for(queue.ready(), PATIENCE)
     await queue.consume(inbox)
@@ -389,6 +397,25 @@ async def test_a_look_around_finds_what_waits_and_the_workers_states(place: Plac
         assert overview.worker_states == [b"my state"]
         assert (overview.depths[DEAD].ready, overview.depths[Lane.EVENTS].consumers) == (1, 1)
     assert not visitor.status().connected
+
+
+async def test_a_worker_carries_out_a_request_and_answers(place: Place) -> None:
+    """From a queue that nobody opened and from the worker alike; without a worker nothing is asked or kept."""
+    visitor, requests = place.closed(), list[bytes]()
+    await place.open()
+    assert await visitor.request(b"too early", 0.1) == WorkerAnswers(seen=0, answers=[])
+
+    async def do(request: bytes) -> bytes:
+        requests.append(request)
+        return b"did " + request
+
+    worker, _ = await answering_worker(place, do)
+    for queue in (visitor, worker):
+        async with asyncio.timeout(PATIENCE):
+            while not (answered := await queue.request(b"it", 1.0)).answers:  # the side channel takes a moment
+                pass
+        assert answered == WorkerAnswers(seen=1, answers=[b"did it"])
+    assert set(requests) == {b"it"}
 
 
 async def test_a_publisher_that_asked_hears_the_replies(place: Place) -> None:

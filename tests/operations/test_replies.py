@@ -1,7 +1,7 @@
 """Whoever asks hears of each client what became of it, once it is durable, and knows when the last word was said."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -30,6 +30,9 @@ class SideChannel:
 
     def listen(self, state: Callable[[], bytes], heard: Callable[[str, bytes], None]) -> None:
         """Nobody asks."""
+
+    def carry_out(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
+        """Nobody asks for anything here."""
 
     def reply(self, to: str, correlation_id: str | None, body: bytes) -> None:
         """Keep a reply as the publisher reads it."""

@@ -23,13 +23,14 @@ from notifier.adapters.queues.rabbitmq.source_bindings import bind_all, look_at_
 from notifier.adapters.queues.rabbitmq.topology import TopologyState
 from notifier.adapters.queues.rabbitmq.wire.decoding import to_message
 from notifier.domain.message import DEAD, PARKED, SOURCE, BindingState, Depth, Lane, Message
-from notifier.domain.queue_state import QueueOverview
+from notifier.domain.queue_state import QueueOverview, WorkerAnswers
 
 __all__ = [
     "TopologyState",
     "declare_topology",
     "delete_topology",
     "look_around",
+    "request",
     "survey_bindings",
     "survey_topology",
     "verify_topology",
@@ -81,6 +82,23 @@ async def look_around(options: RabbitOptions, *, within: float) -> QueueOverview
         if enough := depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0:
             states = await ask_workers(connection, f"{options.prefix}.workers", within=within, enough=enough)
         return QueueOverview(depths=depths, oldest={}, worker_states=states)
+
+
+async def request(options: RabbitOptions, document: bytes, *, within: float) -> WorkerAnswers:
+    """Ask all workers to do something; return what those answer that do so in time. Raises QueueError."""
+    async with connected(options, "request") as connection:
+        seen = await workers_at(connection, options)
+        exchange = f"{options.prefix}.workers"
+        answers: list[bytes] = []
+        if seen:
+            answers = await ask_workers(connection, exchange, within=within, enough=seen, request=document)
+        return WorkerAnswers(seen=seen, answers=answers)
+
+
+async def workers_at(connection: Connection, options: RabbitOptions) -> int:
+    """How many workers consume the queue of events. Raises QueueUnavailable."""
+    depths = await depths_at(connection, {Lane.EVENTS: f"{options.prefix}.{Lane.EVENTS}"})
+    return depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0
 
 
 async def depths_of(connection: Connection, options: RabbitOptions) -> dict[str, Depth]:

@@ -10,7 +10,14 @@ from typing import NoReturn
 from uuid import uuid4
 
 from notifier.adapters.queues.rabbitmq.acks import AckTag
-from notifier.adapters.queues.rabbitmq.administration import browse, depths_at, depths_of, look_around
+from notifier.adapters.queues.rabbitmq.administration import (
+    browse,
+    depths_at,
+    depths_of,
+    look_around,
+    request,
+    workers_at,
+)
 from notifier.adapters.queues.rabbitmq.buckets import BucketReader, bucket_names, bucket_number
 from notifier.adapters.queues.rabbitmq.connection import Connection
 from notifier.adapters.queues.rabbitmq.consuming import LaneConsumer
@@ -28,7 +35,7 @@ from notifier.adapters.queues.rabbitmq.wire.publish import Publish
 from notifier.domain.backoff import Rounding
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import SOURCE, Depth, Lane, Message, Outgoing, QueueStatus
-from notifier.domain.queue_state import BrokerState, QueueOverview
+from notifier.domain.queue_state import BrokerState, QueueOverview, WorkerAnswers
 from notifier.pipeline.ports import Inbox
 
 ROUTING_KEY = "session-ended"  # any: the exchanges are bound with `#`
@@ -258,6 +265,14 @@ class RabbitQueue:
         workers = max(1, depths[Lane.EVENTS].consumers) if Lane.EVENTS in depths else 1
         states = await self.side_channel.ask(within, enough=workers)
         return QueueOverview(depths=depths, oldest={}, worker_states=states)
+
+    async def request(self, document: bytes, within: float) -> WorkerAnswers:
+        """Ask all workers to do something; return what those answer that do so in time. Raises QueueError."""
+        if not self._tasks:
+            return await request(self._options, document, within=within)
+        seen = max(1, await workers_at(self._consuming_connection(), self._options))
+        answers = await self.side_channel.ask(within, enough=seen, request=document)
+        return WorkerAnswers(seen=seen, answers=answers)
 
     async def examine(self) -> BrokerState:
         """The state of the broker, for the doctor, over connections of its own. Raises QueueError."""

@@ -10,7 +10,7 @@ declare them (`topology: verify`) still replies to publishers, but its worker ca
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import aiormq
@@ -32,9 +32,11 @@ from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.replies import MOST, TRANSIENT, Outbox, ReplyConnection
 from notifier.adapters.queues.rabbitmq.wire.publish import DIRECT
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.reply import asked_by_publisher
+from notifier.domain.reply import ReplyTo, asked_by_publisher
 
 QUESTION = "notifier.question"  # the AMQP `type` of a message that asks workers for their state
+REQUEST = "notifier.request"  # the `type` of one that asks them to do something; its body says what
+AT_ONCE = 8  # requests that a worker carries out at a time; it does not hear more
 MADE_UP = "amq."  # begins each name that the broker makes up, and that a publisher may forge
 AGAIN = 5.0  # seconds until a channel that was closed is opened anew
 UNREAD = 30_000  # milliseconds; nobody waits longer for an answer
@@ -49,6 +51,8 @@ class RabbitSideChannel:
         self._outside = ReplyConnection(options)
         self._state: Callable[[], bytes] | None = None
         self._heard: Callable[[str, bytes], None] = lambda _id, _body: None
+        self._do: Callable[[bytes], Awaitable[bytes]] | None = None
+        self._doing: set[asyncio.Task[None]] = set()
         self._connection: Connection | None = None
         self._outbox = Outbox()
         self._cancelled = asyncio.Event()  # the broker took our queue away
@@ -68,6 +72,10 @@ class RabbitSideChannel:
         """
         self._state, self._heard = state, heard
 
+    def carry_out(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
+        """Do what operators ask for, and answer. `do` never raises."""
+        self._do = do
+
     @property
     def dropped(self) -> int:
         """How many replies and answers were dropped here."""
@@ -84,7 +92,11 @@ class RabbitSideChannel:
 
     async def run(self) -> None:
         """Reply to publishers, until cancelled."""
-        await self._outside.run()
+        try:
+            await self._outside.run()
+        finally:
+            for task in self._doing:
+                task.cancel()
 
     async def serve(self, connection: Connection) -> None:
         """Keep a channel on this connection, until cancelled."""
@@ -143,21 +155,34 @@ class RabbitSideChannel:
             asked = asked_by_publisher(properties.reply_to or "", properties.correlation_id)
             if asked is not None and self._state is not None:
                 self.reply(asked.to, asked.correlation_id, self._state())
+        elif properties.message_type == REQUEST:
+            asked = asked_by_publisher(properties.reply_to or "", properties.correlation_id)
+            if asked is not None and self._do is not None and len(self._doing) < AT_ONCE:
+                task = asyncio.create_task(self._answer(asked, self._do(delivered.body)))
+                self._doing.add(task)
+                task.add_done_callback(self._doing.discard)
         elif properties.correlation_id:
             self._heard(properties.correlation_id, delivered.body)
 
-    async def ask(self, within: float, enough: int) -> list[bytes]:
-        """The states of all workers, this one included, that answer in time; none without a channel. Never raises."""
+    async def _answer(self, asked: ReplyTo, doing: Awaitable[bytes]) -> None:
+        self.reply(asked.to, asked.correlation_id, await doing)
+
+    async def ask(self, within: float, enough: int, request: bytes | None = None) -> list[bytes]:
+        """What all workers, this one included, answer in time; nothing without a channel. Never raises."""
         with suppress(QueueUnavailable):
             if self._connection is not None:
-                return await ask_workers(self._connection, self._exchange, within=within, enough=enough)
+                return await ask_workers(
+                    self._connection, self._exchange, within=within, enough=enough, request=request
+                )
         return []
 
 
-async def ask_workers(connection: Connection, exchange: str, *, within: float, enough: int) -> list[bytes]:
-    """Ask every worker for its state. Return the answers after `within` seconds, or once there are `enough`.
+async def ask_workers(
+    connection: Connection, exchange: str, *, within: float, enough: int, request: bytes | None = None
+) -> list[bytes]:
+    """Ask every worker for its state, or to carry out a `request`.
 
-    Raises QueueUnavailable.
+    Returns the answers after `within` seconds, or once there are `enough`. Raises QueueUnavailable.
     """
     answers: list[bytes] = []
     all_here = asyncio.Event()
@@ -171,12 +196,12 @@ async def ask_workers(connection: Connection, exchange: str, *, within: float, e
         async with asking("cannot ask the workers"):
             await channel.basic_consume(DIRECT, on_message, no_ack=True)
             properties = commands.Basic.Properties(
-                message_type=QUESTION,
+                message_type=QUESTION if request is None else REQUEST,
                 reply_to=DIRECT,
                 delivery_mode=TRANSIENT,
                 expiration=str(round(within * 1000)),
             )
-            await channel.basic_publish(b"", exchange=exchange, properties=properties)
+            await channel.basic_publish(request or b"", exchange=exchange, properties=properties)
         waiting, closing = asyncio.ensure_future(all_here.wait()), channel.closing
         try:
             # The broker closes the channel if the exchange does not exist, and so no worker does.

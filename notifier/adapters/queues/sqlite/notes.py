@@ -1,6 +1,6 @@
-"""The notes of the side channel, in two tables of the queue's file: questions to the worker, and its answers.
+"""The notes of the side channel, in tables of the queue's file: questions and requests to the worker, and its answers.
 
-The tables are made with the first question, so a file without questions keeps its form. A note is useful for seconds;
+The tables are made with the first of them, so a file without questions keeps its form. A note is useful for seconds;
 every write deletes old ones. Call these functions on an open database, within a transaction.
 """
 
@@ -10,21 +10,22 @@ from typing import NamedTuple
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS questions (asker TEXT NOT NULL, at REAL NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS requests (asker TEXT NOT NULL, until REAL NOT NULL, body BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS answers (asker TEXT NOT NULL, at REAL NOT NULL, body BLOB NOT NULL)",
 )
 KEPT = 60.0  # seconds
 
 
 class Note(NamedTuple):
-    """An answer, and who asked."""
+    """An answer or a request, and who asked."""
 
     asker: str
     body: bytes
 
 
-def exist(database: sqlite3.Connection) -> bool:
+def exist(database: sqlite3.Connection, table: str = "questions") -> bool:
     """True once anybody has asked."""
-    found = database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'questions'")
+    found = database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?", (table,))
     return bool(found.fetchone()[0])
 
 
@@ -37,6 +38,24 @@ def ask(database: sqlite3.Connection, asker: str, now: float) -> None:
 def questions(database: sqlite3.Connection) -> list[str]:
     """Those who ask."""
     return [row[0] for row in database.execute("SELECT asker FROM questions LIMIT 100").fetchall()]
+
+
+def request(database: sqlite3.Connection, wanted: Note, now: float, until: float) -> None:
+    """Ask the worker to do something, unless it has not begun by `until`."""
+    _prepare(database, now)
+    database.execute("INSERT INTO requests VALUES (?, ?, ?)", (wanted.asker, until, wanted.body))
+
+
+def requested(database: sqlite3.Connection) -> bool:
+    """True if there are requests. An older release made a file without their table."""
+    return exist(database, "requests") and database.execute("SELECT 1 FROM requests").fetchone() is not None
+
+
+def take_requests(database: sqlite3.Connection, now: float) -> list[Note]:
+    """Read and delete the requests, oldest first. Those whose time is over are not among them."""
+    found = database.execute("SELECT asker, body FROM requests WHERE until >= ? ORDER BY rowid", (now,)).fetchall()
+    database.execute("DELETE FROM requests")
+    return [Note(asker, bytes(body)) for asker, body in found]
 
 
 def answer(database: sqlite3.Connection, notes: Iterable[Note], now: float) -> None:
@@ -60,4 +79,5 @@ def _prepare(database: sqlite3.Connection, now: float) -> None:
     for statement in _SCHEMA:
         database.execute(statement)
     database.execute("DELETE FROM questions WHERE at < ?", (now - KEPT,))
+    database.execute("DELETE FROM requests WHERE until < ?", (now,))
     database.execute("DELETE FROM answers WHERE at < ?", (now - KEPT,))

@@ -29,7 +29,7 @@ from notifier.domain.backoff import SOON, Rounding
 from notifier.domain.errors import QueueError, QueueUnavailable
 from notifier.domain.fate import FeedNotice
 from notifier.domain.message import DEAD, Depth, Lane, Message, Outgoing, QueueStatus
-from notifier.domain.queue_state import FileState, QueueOverview
+from notifier.domain.queue_state import FileState, QueueOverview, WorkerAnswers
 from notifier.pipeline.ports import Inbox
 
 _NOT_OPEN = "not open"
@@ -219,6 +219,21 @@ class SqliteQueue:
             states = await self.side_channel.ask(within) if depths[Lane.EVENTS].consumers else []
             oldest = await self.visit(Store.oldest, writing=False)
             return QueueOverview(depths=depths, oldest=oldest, worker_states=states)
+        finally:
+            if opened:
+                await self.close()
+
+    async def request(self, document: bytes, within: float) -> WorkerAnswers:
+        """Ask the worker to do something; return what it answers in time. Raises QueueError."""
+        opened = self._writer is None
+        if opened and not self._options.path.exists():
+            raise QueueUnavailable(f"there is no queue file {self._options.path} yet; a worker or a publisher makes it")
+        await self.open()
+        try:
+            await self.ready()
+            seen = (await self.depths())[Lane.EVENTS].consumers
+            answers = await self.side_channel.request(document, within) if seen else []
+            return WorkerAnswers(seen=seen, answers=answers)
         finally:
             if opened:
                 await self.close()

@@ -6,7 +6,7 @@ outbox is full or the file cannot be written, replies are dropped and counted.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from typing import Protocol, TypeVar
 from uuid import uuid4
@@ -38,6 +38,8 @@ class SqliteSideChannel:
         self._clock = clock
         self._state: Callable[[], bytes] | None = None
         self._heard: Callable[[bytes], None] | None = None
+        self._do: Callable[[bytes], Awaitable[bytes]] | None = None
+        self._doing: set[asyncio.Task[None]] = set()
         self._outbox: list[Note] = []
         self._name = uuid4().hex
         self.event_headers: Mapping[str, str] = {}
@@ -47,6 +49,10 @@ class SqliteSideChannel:
         """Speak for the worker, from the next `open` on. `heard` is never called: no other worker replies to this."""
         self._state = state
 
+    def carry_out(self, do: Callable[[bytes], Awaitable[bytes]]) -> None:
+        """Do what operators ask for, and answer. `do` never raises."""
+        self._do = do
+
     def hear_replies(self, heard: Callable[[bytes], None]) -> None:
         """Give each reply to this publisher to `heard`, from the next `open` on."""
         self._heard = heard
@@ -55,7 +61,7 @@ class SqliteSideChannel:
     def tasks(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         """What runs while the queue is open, until cancelled."""
         if self._state is not None:
-            yield lambda: _again_and_again(self._speak, LOOK_EVERY)
+            yield self._speak_on
         if self._heard is not None:
             yield lambda: _again_and_again(self._hear, LOOK_EVERY / 2)
 
@@ -72,6 +78,18 @@ class SqliteSideChannel:
             return [self._state()]
         now = self._clock()
         await self._file.with_notes(lambda database: notes.ask(database, self._name, now))
+        return await self._answered(within)
+
+    async def request(self, document: bytes, within: float) -> list[bytes]:
+        """What the worker answers to a request; nothing if not in time. Raises QueueError."""
+        now = self._clock()
+        wanted = Note(self._name, document)
+        if self._do is not None:
+            return [await self._do(document)]
+        await self._file.with_notes(lambda database: notes.request(database, wanted, now, now + within))
+        return await self._answered(within)
+
+    async def _answered(self, within: float) -> list[bytes]:
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
                 while True:
@@ -80,8 +98,21 @@ class SqliteSideChannel:
                         return answers[:1]
         return []
 
+    async def _speak_on(self) -> None:
+        try:
+            await _again_and_again(self._speak, LOOK_EVERY)
+        finally:
+            for task in self._doing:
+                task.cancel()
+
     async def _speak(self) -> None:
-        askers = await self._file.with_notes(_askers, writing=False)
+        askers, requested = await self._file.with_notes(_asked, writing=False)
+        if requested and self._do is not None:
+            now = self._clock()
+            for wanted in await self._file.with_notes(lambda database: notes.take_requests(database, now)):
+                task = asyncio.create_task(self._answer(wanted.asker, self._do(wanted.body)))
+                self._doing.add(task)
+                task.add_done_callback(self._doing.discard)
         if self._state is not None:
             self._outbox += [Note(asker, self._state()) for asker in askers]
         if not self._outbox:
@@ -92,6 +123,9 @@ class SqliteSideChannel:
             await self._file.with_notes(lambda database: notes.answer(database, batch, now))
         except QueueError:
             self.dropped += len(batch)
+
+    async def _answer(self, asker: str, doing: Awaitable[bytes]) -> None:
+        self._outbox.append(Note(asker, await doing))
 
     async def _hear(self) -> None:
         for body in await self._take_answers():
@@ -109,5 +143,6 @@ async def _again_and_again(act: Callable[[], Coroutine[object, object, None]], e
             await act()
 
 
-def _askers(database: sqlite3.Connection) -> list[str]:
-    return notes.questions(database) if notes.exist(database) else []
+def _asked(database: sqlite3.Connection) -> tuple[list[str], bool]:
+    """Who asks for the worker's state, and whether there are requests."""
+    return notes.questions(database) if notes.exist(database) else [], notes.requested(database)
