@@ -40,10 +40,11 @@ from notifier.domain.errors import QueueError
 from notifier.domain.message import Lane
 from notifier.domain.readmission import ReplayRules
 from notifier.domain.session_ended import SessionEnded
+from notifier.domain.trouble import Trouble, TroubleKind
 from notifier.operations.dead_letter_audit import DeadLetterAudit
 from notifier.operations.health_observer import HealthObserver
 from notifier.operations.observers import Observers
-from notifier.operations.own_state import OwnState, look_from_worker
+from notifier.operations.own_state import OwnSources, OwnState, look_from_worker
 from notifier.operations.reply_observer import Replies
 from notifier.pipeline.attempt import Tools
 from notifier.pipeline.awake import Awake
@@ -93,10 +94,13 @@ class Service:
         self._health = HealthObserver(clock=time.time, steady=time.monotonic)
         self._own_state = OwnState(
             f"{socket.gethostname()}:{os.getpid()}",
-            lambda: self.worker,
+            OwnSources(
+                worker=lambda: self.worker,
+                draining=lambda: self._draining,
+                registry=self._registry.refresh.states,
+                troubles=self._troubles,
+            ),
             self._health,
-            draining=lambda: self._draining,
-            registry=self._registry.refresh.states,
             queue=self.queue,
             clock=time.time,
             steady=time.monotonic,
@@ -152,7 +156,8 @@ class Service:
             unsettled=self.worker.unsettled,
             circuits=lambda: self.worker.circuits,
             waiting=lambda: chain(self.worker.lines, self.worker.parked),
-            reload_succeeded=lambda: self._live.last_reload_succeeded,
+            reload_succeeded=lambda: self._live.reloads.succeeded,
+            restart_needed=lambda: self._live.reloads.restart_needed,
             signing_keys=self._signing_keys.published,
             ready=lambda: self.health().ready,
             loop_lag=lambda: self._self_watch.loop_lag,
@@ -160,6 +165,15 @@ class Service:
             outcomes_dropped=lambda: 0 if self._feed is None else self._feed.dropped,
             registry_sources=lambda: ((each.name, each.up, each.age) for each in self._registry.refresh.states()),
         )
+
+    def _troubles(self) -> Iterator[Trouble]:
+        status = self.queue.status()
+        if status.blocked or status.problem:
+            kind = TroubleKind.BLOCKED if status.blocked else TroubleKind.QUEUE
+            yield Trouble(kind=kind, text=status.problem or "the broker takes no message")
+        yield from self._live.reloads.troubles()
+        yield from self._signing_keys.troubles()
+        yield from self._registry.refresh.troubles()
 
     def health(self) -> ops.Readiness:
         """For `/readyz`."""
@@ -209,12 +223,15 @@ class Service:
             around = [group.create_task(work()) for work in self._around()]
             await stop.wait()
             self._draining = True
-            structlog.get_logger().info("draining", in_flight=self.worker.in_flight)
+            log, began = structlog.get_logger(), time.monotonic()
+            log.info("draining", in_flight=self.worker.in_flight)
             self.worker.stop()  # it takes nothing from now on, even if the broker still sends
             with suppress(TimeoutError):
                 async with asyncio.timeout(CANCEL_WITHIN):
                     await self.queue.stop_consuming()
             await worker
+            given_back = sum(each.messages for each in self.worker.unsettled().values())
+            log.info("drained", seconds=round(time.monotonic() - began, 1), given_back=given_back)
             self._replies.waiting.close()
             for task in around:
                 task.cancel()

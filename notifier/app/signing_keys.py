@@ -17,9 +17,11 @@ from notifier.adapters.http.issuer_documents import DocumentReader
 from notifier.domain.client import Client, TlsFiles
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
 from notifier.domain.presets import too_new
+from notifier.domain.trouble import Trouble, TroubleKind
 from notifier.operations.key_watch import Change, KeyMissing, KeyPublished, KeyWatch, SetUnread
 
 WITHIN = 10.0  # seconds that an issuer has to give its JWK Set
+HINT = "publish the output of `notifier keys jwks` there; until then deliveries answered 400 wait"
 AWAKE_EVERY = 15.0  # seconds after which a key whose `not_before` has passed is seen
 
 
@@ -31,6 +33,7 @@ class SigningKeys:
         self._reader = DocumentReader()
         self._watch = KeyWatch(self._with_jwks_uri, live, self._read, random.random)
         self._wake = asyncio.Event()
+        self._since: dict[tuple[str, str], float] = {}  # by iss and kid; of the set, by iss alone
 
     def unverifiable(self, client: Client) -> str | None:
         """Say why the client cannot verify our tokens, if that is known. Called after a 400; looks again soon."""
@@ -45,6 +48,17 @@ class SigningKeys:
         """Return (iss, kid, published) for each key whose issuer's JWK Set was read."""
         return self._watch.published()
 
+    def troubles(self) -> Iterator[Trouble]:
+        """What is wrong with the keys that issuers publish."""
+        for iss, kid, text in self._watch.faults():
+            since = self._since.get((iss, kid))
+            yield Trouble(
+                kind=TroubleKind.KEY_MISSING, iss=iss, subject=kid, text=f"key {kid}: {text}; {HINT}", since=since
+            )
+        for iss, why in self._watch.unread():
+            text = f"its JWK Set {why}: a key that is missing there goes unnoticed"
+            yield Trouble(kind=TroubleKind.JWKS_UNREAD, iss=iss, text=text, since=self._since.get((iss, "")))
+
     def look(self) -> None:
         """Look now at what is new: issuers or keys may have changed."""
         self._wake.set()
@@ -54,6 +68,7 @@ class SigningKeys:
         try:
             while True:
                 for change in await self._watch.look(time.monotonic()):
+                    self._note(change)
                     _tell(change)
                 self._wake.clear()
                 with suppress(TimeoutError):
@@ -61,6 +76,15 @@ class SigningKeys:
                         await self._wake.wait()
         finally:
             await self._reader.close()
+
+    def _note(self, change: Change) -> None:
+        match change:
+            case KeyMissing():
+                self._since.setdefault((change.iss, change.kid), time.time())
+            case KeyPublished():
+                self._since.pop((change.iss, change.kid), None)
+            case SetUnread():
+                self._since[change.iss, ""] = time.time()
 
     def _with_jwks_uri(self) -> Iterable[str]:
         return [iss for iss, issuer in self._live.now.settings.issuers.items() if issuer.jwks_uri is not None]
@@ -82,8 +106,7 @@ def _tell(change: Change) -> None:
     log = structlog.get_logger()
     match change:
         case KeyMissing():
-            hint = "publish the output of `notifier keys jwks` there; until then deliveries answered 400 wait"
-            log.warning("signing_key_missing", iss=change.iss, kid=change.kid, reason=change.text, hint=hint)
+            log.warning("signing_key_missing", iss=change.iss, kid=change.kid, reason=change.text, hint=HINT)
         case KeyPublished():
             log.info("signing_key_published", iss=change.iss, kid=change.kid)
         case SetUnread():

@@ -15,10 +15,14 @@ from notifier.cli.output import say
 from notifier.domain.printable import counted, json_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
 
     from notifier.adapters.configuration.config_file import ReadPart
+    from notifier.operations.registry_refresh import SourceState
     from notifier.operations.service_status import ClientState, ServiceStatus
 
 EVERY = 2.0  # seconds
@@ -111,7 +115,7 @@ def _page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
 
     from notifier.operations.service_status import bindings_missing
 
-    parts: list[RenderableType] = [_queues(status)]
+    parts: list[RenderableType] = [*_troubles(status), _queues(status)]
     parts += [Text(str(each), style="yellow") for each in bindings_missing(status)]
     parts += [Text(_workers(status)), Text(_rates(status))]
     shown = [client for client in status.clients if every_client or client.troubled or client.waits]
@@ -119,6 +123,31 @@ def _page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
         parts.append(_clients(shown if every_client else shown[:ROWS], status.at))
     parts.append(Text(_others(status, len(shown), every_client=every_client)))
     return Group(*parts)
+
+
+def _troubles(status: ServiceStatus) -> Iterator[Text]:
+    """What is wrong, first of all: a line each, with where to read on."""
+    from rich.text import Text
+
+    from notifier.domain.trouble import TroubleKind
+    from notifier.operations.service_status import troubles_of
+
+    found = troubles_of(status)
+    for shared in found[:ROWS]:
+        one = shared.trouble
+        mild = one.kind in (TroubleKind.RESTART_NEEDED, TroubleKind.JWKS_UNREAD)
+        whom = " ".join(filter(None, (one.client_id, f"({one.iss})" if one.client_id else one.iss or one.subject)))
+        since = "" if one.since is None else f", since {_span(status.at - one.since)}"
+        where = f", at {len(shared.workers)} of {len(status.workers)} workers" if len(status.workers) > 1 else ""
+        count = f", {one.count:,} put off" if one.count else ""
+        head = f"{one.kind.replace('_', ' ')}{f' {whom}' if whom else ''}{since}{where}{count}"
+        yield Text(f"{'!' if mild else '✗'} {head}", style="yellow" if mild else "bold red")
+        more = f" (notifier explain {one.explained})" if one.explained else ""
+        yield Text(f"  {one.text}{more}")
+    if len(found) > ROWS:
+        yield Text(f"and {len(found) - ROWS:,} more: --json shows them")
+    if found:
+        yield Text("")
 
 
 def _queues(status: ServiceStatus) -> Table:
@@ -158,13 +187,12 @@ def _workers(status: ServiceStatus) -> str:
     for worker in status.workers:
         life = "draining" if worker.draining else f"up {_span(status.at - worker.since)}"
         lines.append(f"  {worker.worker}  {worker.version}  {life}, {worker.in_flight:,} in flight")
-        for source in worker.registry:
-            if not source.up:
-                age = _span(source.age)
-                lines.append(
-                    f"    registry source {source.name}: {source.problem or 'not read yet'} (last good {age} ago)"
-                )
+        lines += [f"    registry source {each.name}: not read yet" for each in worker.registry if _is_unread(each)]
     return "\n".join(lines)
+
+
+def _is_unread(source: SourceState) -> bool:
+    return not source.up and source.problem is None
 
 
 def _rates(status: ServiceStatus) -> str:

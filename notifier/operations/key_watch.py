@@ -114,6 +114,15 @@ class KeyWatch:
         for iss, known in self._known.items():
             yield from ((iss, kid, fault is None) for kid, fault in known.faults.items())
 
+    def faults(self) -> Iterator[tuple[str, str, str]]:
+        """For each key that receivers cannot verify with: iss, kid, and what is wrong."""
+        for iss, known in self._known.items():
+            yield from ((iss, kid, fault) for kid, fault in known.faults.items() if fault is not None)
+
+    def unread(self) -> Iterator[tuple[str, str]]:
+        """For each set that could not be read at the last look: iss, and why."""
+        yield from ((iss, known.unread) for iss, known in self._known.items() if known.unread is not None)
+
     def doubt(self, iss: str, now: float) -> bool:
         """A client refused a token of this issuer: look soon. Returns True if that brought the next look forward."""
         known = self._known.get(iss)

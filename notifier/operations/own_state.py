@@ -1,11 +1,13 @@
 """The state that a worker tells of itself, and the status that follows from the states of all workers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from notifier import __version__
 from notifier.domain.errors import QueueError
+from notifier.domain.frozen import frozen
 from notifier.domain.queue_state import QueueOverview
+from notifier.domain.trouble import Trouble
 from notifier.operations.health_observer import HealthObserver
 from notifier.operations.queue_port import Queue
 from notifier.operations.registry_refresh import SourceState
@@ -17,27 +19,33 @@ ANSWER_WITHIN = 2.0  # seconds that workers have to answer
 FRESH = 0.5  # seconds for which a state is sent again: a worker asked a hundred times a second computes two
 
 
+@frozen
+class OwnSources:
+    """Where a worker's state comes from. Each is called when somebody asks, and must return at once."""
+
+    worker: Callable[[], Worker]
+    draining: Callable[[], bool]
+    registry: Callable[[], Sequence[SourceState]]
+    troubles: Callable[[], Iterable[Trouble]]
+
+
 class OwnState:
     """The state of this worker, as a document for the side channel."""
 
     def __init__(
         self,
         name: str,
-        worker: Callable[[], Worker],
+        sources: OwnSources,
         health: HealthObserver,
         *,
-        draining: Callable[[], bool],
         queue: Queue,
-        registry: Callable[[], Sequence[SourceState]],
         clock: Clock,
         steady: Clock,
     ) -> None:
         self._name = name
-        self._worker = worker
+        self._sources = sources
         self._health = health
-        self._draining = draining
         self._queue = queue
-        self._registry = registry
         self._steady = steady
         self._since = clock()
         self._last = (b"", 0.0)
@@ -52,7 +60,7 @@ class OwnState:
         return document
 
     def _now(self) -> WorkerState:
-        worker = self._worker()
+        worker = self._sources.worker()
         clients, left_out = clients_of(
             self._health, worker.circuits, worker.lines, worker.parked, worker.next_tries, worker.delayed
         )
@@ -60,7 +68,7 @@ class OwnState:
             worker=self._name,
             version=__version__,
             since=self._since,
-            draining=self._draining(),
+            draining=self._sources.draining(),
             in_flight=worker.in_flight,
             held={
                 queue: LaneState(unsettled=held.messages, oldest=held.oldest)
@@ -70,8 +78,9 @@ class OwnState:
             clients=clients,
             left_out=left_out,
             replies_dropped=self._queue.side_channel.dropped,
-            registry=self._registry(),
+            registry=self._sources.registry(),
             bindings_missing=[each for each in self._queue.status().bindings if each.problem],
+            troubles=list(self._sources.troubles()),
         )
 
 

@@ -4,7 +4,7 @@ A source is read every so often (± 10 %), when somebody asks, and when a delive
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -13,6 +13,7 @@ import structlog
 
 from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.domain.frozen import frozen
+from notifier.domain.trouble import Trouble, TroubleKind
 from notifier.pipeline.ports import Clock
 
 SPREAD = 0.1  # share by which a pause is changed at random, so that workers do not ask together
@@ -162,6 +163,15 @@ class RegistryRefresh:
             )
             for kept in self._kept.values()
         ]
+
+    def troubles(self) -> Iterator[Trouble]:
+        """What is wrong with the sources."""
+        for kept in self._kept.values():
+            if kept.problem is not None:
+                known = "it was never read" if kept.last is None else "its last good answer is in force"
+                since = kept.since if kept.last is None else kept.last.at
+                text = f"{kept.problem}; {known}"
+                yield Trouble(kind=TroubleKind.SOURCE_FAILED, subject=kept.source.name, text=text, since=since)
 
     def _begin(self, kept: _Kept) -> None:
         if self._running and kept.task is None:

@@ -16,6 +16,7 @@ from notifier.domain.frozen import frozen, replace
 from notifier.domain.message import DEAD, DELAYED, PARKED, SOURCE, BindingState, Depth, Lane
 from notifier.domain.moment import render_moment
 from notifier.domain.outcome import Cause
+from notifier.domain.trouble import SharedTrouble, Trouble, merged
 from notifier.operations.health_observer import ClientRecord, HealthObserver
 from notifier.operations.registry_refresh import SourceState
 
@@ -104,6 +105,7 @@ class WorkerState:
     replies_dropped: int = 0
     registry: Sequence[SourceState] = ()
     bindings_missing: Sequence[BindingState] = ()
+    troubles: Sequence[Trouble] = ()
 
 
 _RECORDED = tuple(each.name for each in fields(ClientRecord))
@@ -274,6 +276,11 @@ def bindings_missing(status: ServiceStatus) -> list[BindingState]:
     return [told[binding] for binding in sorted(told, key=lambda each: (each.source, each.exchange))]
 
 
+def troubles_of(status: ServiceStatus) -> list[SharedTrouble]:
+    """What is wrong, as the workers say, the most urgent first."""
+    return merged((worker.worker, each) for worker in status.workers for each in worker.troubles)
+
+
 def held(status: ServiceStatus, queue: str) -> int:
     """How many messages of a queue the workers hold unsettled."""
     return sum(worker.held[queue].unsettled for worker in status.workers if queue in worker.held)
@@ -306,6 +313,27 @@ def document_of(status: ServiceStatus, concerns: Callable[[str], bool] = lambda 
         "clients": [_client(client) for client in status.clients if concerns(client.iss)],
         "clients_left_out": status.left_out,
         "bindings_missing": [each.row() for each in bindings_missing(status)],
+        "troubles": [_trouble(each, concerns) for each in troubles_of(status) if _is_shown(each, concerns)],
+    }
+
+
+def _is_shown(shared: SharedTrouble, concerns: Callable[[str], bool]) -> bool:
+    return not shared.trouble.iss or concerns(shared.trouble.iss)
+
+
+def _trouble(shared: SharedTrouble, concerns: Callable[[str], bool]) -> dict[str, object]:
+    """The text of one without an issuer may name clients of any, so it is for those whom all issuers concern."""
+    one = shared.trouble
+    return {
+        "kind": one.kind,
+        "text": one.text if concerns(one.iss) else "",
+        "since": _moment(one.since),
+        "iss": one.iss or None,
+        "client_id": one.client_id or None,
+        "subject": one.subject or None,
+        "count": one.count,
+        "workers": list(shared.workers),
+        "explained": one.explained or None,
     }
 
 

@@ -16,6 +16,7 @@ import structlog
 from notifier.adapters.configuration.config_file import examine_settings, read_credentials, read_subject_key
 from notifier.adapters.configuration.event_sources import compile_sources
 from notifier.adapters.configuration.file_watch import Stamp, stamps_of
+from notifier.adapters.configuration.reload_state import ReloadState
 from notifier.adapters.configuration.source_secrets import read_source_secrets
 from notifier.adapters.configuration.tokens_file import load_tokens
 from notifier.adapters.registries.answers import HeldAnswers
@@ -36,11 +37,6 @@ from notifier.domain.registry import Registry
 from notifier.domain.registry_checks import find_unsignable, too_much_lost
 from notifier.settings.policies import NO_EFFECT
 from notifier.settings.service_settings import KeySettings, Settings
-from notifier.settings.source_settings import bindings_of
-
-# Sections that are read once, at the start.
-FIXED = ("queue", "ops", "api", "log", "metrics", "tracing", "outcomes", "shutdown_grace")
-FIXED_OF_DELIVERY = ("max_in_flight", "slot_wait")
 
 TOLD = 20  # warnings of one reading that are logged one by one: there may be as many as clients
 PAUSE = 0.001  # seconds between two parts of a refresh, in which the event loop runs
@@ -189,7 +185,7 @@ class LiveConfiguration:
         self.answers = HeldAnswers() if held is None else held
         self.named: set[Path] = set()
         """The files that the last reload named, whether or not it was taken."""
-        self.last_reload_succeeded = True
+        self.reloads = ReloadState(loaded.settings, time.time)
 
     def registry(self) -> Registry:
         """The clients as registered now."""
@@ -214,34 +210,29 @@ class LiveConfiguration:
 
         Never raises: no file may end a worker that runs.
         """
-        log = structlog.get_logger()
         self.named = set()
         answers = self.answers.copy()
         try:
             loaded = load(self._path, self._environ, self.named, answer_of=answers.held_or_read)
         except Exception as error:  # noqa: BLE001  see above
-            self.last_reload_succeeded = False
             mistakes = map(str, error.mistakes) if isinstance(error, ConfigurationError) else [type(error).__name__]
-            log.error("reload_failed", mistakes=list(mistakes), kept="the old")  # noqa: TRY400  the mistakes say it all
+            self.reloads.failed(list(mistakes), asked=asked)
             return False
         loss = too_much_lost(self.now.registry, loaded.registry)
         if loss is not None and not asked:
-            self.last_reload_succeeded = False
-            log.error("reload_refused", reason=f"{loss}: {KEPT}")
+            self.reloads.refused(f"{loss}: {KEPT}", asked=asked)
             return False
         if loss is not None:
             write_audit("reload_insisted", by="SIGHUP", loss=loss)
         loaded.log_warnings()
-        if fixed := _changed_but_fixed(self.now.settings, loaded.settings):
-            log.warning("reload_needs_restart", settings=fixed)
         if loaded.tokens is None:  # the listener stays open until a restart, so its guard stays too
             loaded = replace(loaded, tokens=self.now.tokens)
         old = _clients_of(self.now.registry)
         self.now, self.answers = loaded, answers
         _free(old)
-        self.last_reload_succeeded = True
+        self.reloads.took(loaded.settings)
         clients = sum(len(of_issuer) for of_issuer in loaded.registry.clients.values())
-        log.info("reloaded", issuers=len(loaded.registry.issuers), clients=clients)
+        structlog.get_logger().info("reloaded", issuers=len(loaded.registry.issuers), clients=clients)
         return True
 
     def take_answer(self, name: str, answer: SourceAnswer, *, insisted: bool) -> str | None:
@@ -290,12 +281,3 @@ def _free(clients: list[Client]) -> None:
     while clients:
         del clients[-FREED:]
         time.sleep(0)
-
-
-def _changed_but_fixed(old: Settings, new: Settings) -> list[str]:
-    changed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
-    bound = {each.source for each in {*bindings_of(old.sources)} ^ {*bindings_of(new.sources)}}
-    changed += [f"sources.{name}.bind" for name in sorted(bound)]
-    return changed + [
-        f"delivery.{name}" for name in FIXED_OF_DELIVERY if getattr(old.delivery, name) != getattr(new.delivery, name)
-    ]

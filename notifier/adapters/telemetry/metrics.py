@@ -61,6 +61,7 @@ class Sources:
     circuits: Callable[[], Iterable[tuple[str, str, int]]] = tuple
     waiting: Callable[[], Iterable[tuple[str, str, int]]] = tuple
     reload_succeeded: Callable[[], bool] = lambda: True
+    restart_needed: Callable[[], bool] = lambda: False
     signing_keys: Callable[[], Iterable[tuple[str, str, bool]]] = tuple
     ready: Callable[[], bool] = lambda: False
     loop_lag: Callable[[], float] = lambda: 0.0
@@ -212,6 +213,8 @@ class Metrics:
         yield gauge("queue_connected", "1 while the queue is connected.", status.connected)
         yield gauge("publishing_blocked", "1 while the broker takes no message.", status.blocked)
         yield gauge("config_last_reload_success", "0 after a reload that was refused.", sources.reload_succeeded())
+        text = "1 while a changed setting waits for a restart."
+        yield gauge("config_restart_needed", text, sources.restart_needed())
         states = [*sources.registry_sources()]
         for name, text, nth in (
             ("registry_source_up", "0 while a registry source cannot be read, or its answer is refused.", 1),

@@ -78,7 +78,7 @@ def test_what_nobody_thought_of_keeps_the_old_too(folder: Path, capsys: pytest.C
     before = running.now
     assert not running.reload(asked=True)
     assert running.now is before
-    assert not running.last_reload_succeeded
+    assert not running.reloads.succeeded
     said = capsys.readouterr().out
     assert "RecursionError" in said
     assert "hush-hush" not in said
@@ -174,3 +174,37 @@ def test_a_client_that_is_left_out_again_is_told_again(folder: Path, capsys: pyt
         assert running.take_answer("own", SourceAnswer(rows=kept, at=time.time()), insisted=False) is None
     told = capsys.readouterr()
     assert (told.out + told.err).count("client_left_out") == 2
+
+
+def test_a_failed_reload_is_told_once_until_it_is_over(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same mistake is no news, unless somebody asked; another one is; a reload that succeeds ends it."""
+    running = live(folder)
+    (folder / "clients.yaml").write_text("{")
+    for asked in (False, False, True):
+        assert not running.reload(asked=asked)
+    assert capsys.readouterr().out.count("reload_failed") == 2
+    [trouble] = running.reloads.troubles()
+    assert (trouble.kind, "clients.yaml" in trouble.text) == ("reload_failed", True)
+    (folder / "clients.yaml").write_text("7")
+    running.reload(asked=False)
+    assert capsys.readouterr().out.count("reload_failed") == 1
+    (folder / "clients.yaml").write_text("[]")
+    assert running.reload(asked=True)
+    assert (list(running.reloads.troubles()), running.reloads.succeeded) == ([], True)
+
+
+def test_a_restart_is_needed_until_the_setting_is_put_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the worker started with counts, not what it read last."""
+    running = live(folder, shutdown_grace="20s")
+    write(folder, shutdown_grace="30s")
+    for _ in range(2):
+        assert running.reload(asked=False)
+    assert capsys.readouterr().out.count("reload_needs_restart") == 1
+    [trouble] = running.reloads.troubles()
+    assert (trouble.kind, "shutdown_grace" in trouble.text) == ("restart_needed", True)
+    assert running.reloads.restart_needed
+    write(folder, shutdown_grace="20s")
+    assert running.reload(asked=False)
+    said = capsys.readouterr().out
+    assert ("reload_needs_restart" in said, "restart_no_longer_needed" in said) == (False, True)
+    assert list(running.reloads.troubles()) == []
