@@ -42,6 +42,7 @@ from notifier.domain.readmission import ReplayRules
 from notifier.domain.session_ended import SessionEnded
 from notifier.domain.trouble import Trouble, TroubleKind
 from notifier.operations.dead_letter_audit import DeadLetterAudit
+from notifier.operations.deferral_watch import DeferralWatch
 from notifier.operations.health_observer import HealthObserver
 from notifier.operations.observers import Observers
 from notifier.operations.own_state import OwnSources, OwnState, look_from_worker
@@ -109,7 +110,8 @@ class Service:
         told = [self.metrics.observe, logs.observe, self._health.observe, self._replies.observe, *observers]
         told.append(self._registry.observe)
         told += [each.observe for each in (self._feed, tracing) if each is not None]
-        self._observe = Observers(told).observe
+        self._deferrals = DeferralWatch(Observers(told).observe, live.registry, time.time)
+        self._observe = self._deferrals.observe
         self._transport = HttpTransport()
         self._draining = False
         self._files = Watch(live.now.stamps)
@@ -174,6 +176,7 @@ class Service:
         yield from self._live.reloads.troubles()
         yield from self._signing_keys.troubles()
         yield from self._registry.refresh.troubles()
+        yield from self._deferrals.troubles()
 
     def health(self) -> ops.Readiness:
         """For `/readyz`."""

@@ -243,7 +243,7 @@ def _words(notice: Notice, now: float) -> str:
             status = "" if notice.status is None else f" {notice.status}"
             wait = None if notice.next_due is None else max(0, round(notice.next_due - now))
             due = "" if wait is None else f", again in {format_duration(wait)}"
-            return f"retrying: {notice.reason}{status}{due}"
+            return f"retrying: {notice.reason}{status}{due}" + (f" ({notice.text})" if notice.text else "")
         case Fate.DEAD:
             return f"dead: {notice.reason}" + (f" ({notice.text})" if notice.text else "")
         case Fate.SKIPPED:

@@ -33,6 +33,7 @@ PAUSE = 512.0  # seconds until a paused delivery asks again: a power of two, non
 OUR_FAULT_BASE, OUR_FAULT_MOST = 2.0, 256.0  # seconds: a fault of ours is looked at again after 2, 4, 8 … 256 s
 # Causes that lie with the client: the ages go on. All other causes lie with us and stop the ages.
 OF_CLIENT = frozenset({Cause.SLOT, Cause.RATE, Cause.CIRCUIT, Cause.RETRY_AFTER})
+NO_SUCH_CLIENT = "the registry has no such client (yet)"
 LAST_MOMENT = 1.0  # seconds before a limit at which the last attempt is due
 
 
@@ -116,7 +117,7 @@ def _unknown(delivery: Delivery, *, issuer_known: bool, grace: float, now: float
     left = grace_left(delivery.unknown_since, looks, grace, now)
     if left > 0:
         wait = min(left, our_fault_wait(looks))
-        return Defer(due=now + wait, cause=Cause.UNKNOWN, text="the registry has no such client (yet)")
+        return Defer(due=now + wait, cause=Cause.UNKNOWN, text=NO_SUCH_CLIENT)
     if not issuer_known:
         text = f"{delivery.iss} is not one of `issuers`; add it, then replay"
         return Dead(reason=DeadReason.UNKNOWN_ISSUER, text=text)

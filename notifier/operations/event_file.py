@@ -16,6 +16,7 @@ from notifier.domain.errors import MalformedEvent, Mistake, QueueError
 from notifier.domain.event_document import read_event
 from notifier.domain.event_entries import MISTAKES
 from notifier.domain.message import Lane, Message
+from notifier.domain.nearest import did_you_mean, nearest
 from notifier.domain.session_ended import SessionEnded
 
 IN_FLIGHT = 256  # events sent and not yet confirmed
@@ -83,7 +84,9 @@ def _read(body: bytes, reading: EventFileRules) -> SessionEnded:
     event = read_event(message, max_bytes=reading.max_bytes, new_id=reading.new_id, now=reading.now)
     if reading.issuers and event.iss not in reading.issuers:
         known = ", ".join(sorted(reading.issuers))
-        raise MalformedEvent([Mistake("iss", f"{event.iss} is not one of the configured issuers ({known})")])
+        near = nearest(event.iss, sorted(reading.issuers))
+        hint = "" if near is None else f"; {did_you_mean(near, event.iss)}"
+        raise MalformedEvent([Mistake("iss", f"{event.iss} is not one of the configured issuers ({known}){hint}")])
     return event
 
 

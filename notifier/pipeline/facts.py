@@ -53,7 +53,11 @@ class RetryScheduled:
 
 @frozen
 class Deferred:
-    """A deferral is durable. `text` says why in words, if it is a fault of ours."""
+    """A deferral is durable. `text` says why in words, if it is a fault of ours.
+
+    One of a whole event has its `publisher`, and `again` if it was put off before. `DeferralWatch` sets `first` and
+    `hint`, the nearest known name; `hint_for_publisher` if its publisher may hear of that.
+    """
 
     iss: str
     client_id: str
@@ -63,6 +67,11 @@ class Deferred:
     text: str = ""
     delivery: Delivery | None = None
     reply_to: ReplyTo | None = None
+    publisher: str | None = None
+    again: bool = False
+    first: bool = False
+    hint: str = ""
+    hint_for_publisher: bool = False
 
 
 @frozen

@@ -216,7 +216,8 @@ class Intake:
         )
         fact = Deferred(
             iss=event.iss, client_id="", event_id=event.id, cause=Cause.UNKNOWN, due=now + wait,
-            text="not one of `issuers` (yet)", reply_to=event.reply_to,
+            text="not one of `issuers` (yet)", reply_to=event.reply_to, publisher=event.publisher,
+            again=document.deferrals > 0,
         )  # fmt: skip
         return Move(sends=_put_off(later, now + deferral_wait(wait), fact))
 
@@ -245,7 +246,7 @@ class Intake:
         wait = NEWER_WAITS[min(passes, len(NEWER_WAITS) - 1)]
         fact = Deferred(
             iss="", client_id="", event_id=message.message_id or "", cause=Cause.UNKNOWN,
-            due=self._clock() + wait, text=str(newer),
+            due=self._clock() + wait, text=str(newer), again=passes > 0,
         )  # fmt: skip
         # Headers are never copied: a copied `x-death` makes the broker drop it.
         same = Outgoing(

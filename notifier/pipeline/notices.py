@@ -4,7 +4,7 @@ from typing import Any, TypedDict, Unpack
 
 from notifier.domain.delivery import Delivery
 from notifier.domain.fate import NO_URI, Fate, LastAttempt, Notice
-from notifier.domain.outcome import DeadReason, Reason
+from notifier.domain.outcome import Cause, DeadReason, Reason
 from notifier.domain.plan import Skipped
 from notifier.domain.reply import ReplyTo
 from notifier.pipeline.facts import Buried, Deferred, EventTaken, Fact, LogoutDelivered, RetryScheduled
@@ -31,9 +31,10 @@ def notice_of(fact: Fact, **more: Unpack[FeedMembers]) -> Notice | None:
             reason, status = ("", None) if last is None else (last.reason, last.status)
             return _of_delivery(delivery, Fate.RETRYING, reason, delivery.attempts, status=status, next_due=due, **more)
         case Deferred(delivery=Delivery() as delivery, cause=cause, due=due):
-            return _of_delivery(delivery, Fate.RETRYING, cause, delivery.attempts, next_due=due, **more)
+            text = _told_of(fact)
+            return _of_delivery(delivery, Fate.RETRYING, cause, delivery.attempts, next_due=due, text=text, **more)
         case Deferred(cause=cause, due=due):
-            return _of_event(fact, Fate.RETRYING, cause, next_due=due, **more)
+            return _of_event(fact, Fate.RETRYING, cause, next_due=due, text=_told_of(fact), **more)
         case Buried(delivery=Delivery() as delivery, reason=reason):
             # Whoever may publish may name any URI: only operators learn which of our addresses it led to.
             text = "" if reason is DeadReason.EGRESS_DENIED else fact.text
@@ -49,6 +50,13 @@ def notice_of(fact: Fact, **more: Unpack[FeedMembers]) -> Notice | None:
             return _of_event(fact, Fate.SKIPPED, "", **more)
         case _:
             return None
+
+
+def _told_of(fact: Deferred) -> str:
+    """Why it was put off, if its publisher can do something about that. Other texts name files and proxies of ours."""
+    if fact.cause not in (Cause.UNKNOWN, Cause.SIGNING):
+        return ""
+    return f"{fact.text}; {fact.hint}" if fact.hint and fact.hint_for_publisher else fact.text
 
 
 def _of_delivery(delivery: Delivery, fate: Fate, reason: str, attempts: int, **more: Any) -> Notice:

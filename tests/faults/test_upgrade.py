@@ -66,8 +66,8 @@ async def test_documents_of_a_later_release(
             theirs = await write(amqp_url, prefix, count)
             await publishing
             await made.until_settled()
-            shown = await running.until_said("deferral", lambda line: line["event_id"] == theirs[0])
-            assert (shown["level"], shown["cause"]) == ("warning", "unknown")
+            shown = await running.until_said("deferral", lambda line: line["level"] == "warning")
+            assert (shown["event_id"] in theirs, shown["cause"]) == (True, "unknown")
             assert "this release" in shown["error"]
             assert await running.metric("deferrals_total", cause="unknown") >= len(theirs)
             assert await running.stop() == 0

@@ -20,7 +20,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 
 from notifier.adapters.telemetry.log_output import JsonLine, Unbreakable, quick_writer, redact, seen
 from notifier.domain.delivery import Delivery
-from notifier.domain.outcome import Cause, Delivered, Failed, Outcome, Refused
+from notifier.domain.outcome import Delivered, Failed, Outcome, Refused
 from notifier.domain.plan import Skipped
 from notifier.domain.redaction import redact_secret
 from notifier.pipeline.facts import (
@@ -40,7 +40,6 @@ from notifier.pipeline.facts import (
 TEXT_LENGTH = 200  # characters of what others wrote
 _TELLING = 3  # characters: a shorter `sub` may be any word of an answer
 
-_OURS = frozenset({Cause.SIGNING, Cause.TLS_FILES, Cause.PROXY})
 _OUTCOMES: Mapping[type[Outcome], str] = {Delivered: "delivered", Refused: "refused", Failed: "failed"}
 
 Subjects = Literal["hash", "omit", "raw"]
@@ -186,6 +185,8 @@ class LogObserver:
             case Deferred():
                 write = self._log.debug if _is_detail(fact) else self._log.warning
                 more = {"error": clip(fact.text), "help": f"notifier explain {fact.cause}"} if fact.text else {}
+                if fact.hint:
+                    more["hint"] = clip(fact.hint)
                 write("deferral", **_who(fact), cause=str(fact.cause), due=_rfc3339(fact.due), **more)
             case EventTaken():
                 write = self._log.debug if _is_detail(fact) else self._log.warning
@@ -263,8 +264,7 @@ def _is_detail(fact: Fact) -> bool:
     """Return True if it is logged at level debug, or if another fact's line says it."""
     match fact:
         case Deferred():
-            # No other line tells of a message that only a later release can read.
-            return fact.cause not in _OURS and bool(fact.iss)
+            return not fact.first
         case EventTaken():
             return fact.result != "malformed"
         case _:

@@ -22,6 +22,7 @@ from notifier.domain.api_token import ApiToken
 from notifier.domain.errors import MalformedEvent, Mistake
 from notifier.domain.event_document import read_event
 from notifier.domain.message import Lane, Message
+from notifier.domain.nearest import near_issuer
 from notifier.domain.outcome import DeadReason
 from notifier.domain.plan import may_speak
 from notifier.domain.printable import json_text
@@ -199,7 +200,9 @@ class _Api:
             raise Refusal(problem(403, "The token may not speak for this issuer"))
         issuer = self._sources.registry().issuers.get(event.iss)
         if issuer is None:
-            mistake = Mistake("iss", "not one of the configured issuers")
+            hint = near_issuer(event.iss, self._sources.registry())
+            near = "" if hint is None or not hint.concerns(None if token is None else token.name) else f"; {hint.text}"
+            mistake = Mistake("iss", f"not one of the configured issuers{near}")
             raise Refusal(problem(400, "The event is malformed", mistakes=[mistake]))
         objection = may_speak(event, issuer)
         if objection is None:

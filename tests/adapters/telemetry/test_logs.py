@@ -97,11 +97,12 @@ def test_a_delivered_attempt_bears_no_answer() -> None:
 
 
 def test_the_other_facts_have_lines_of_their_weight() -> None:
-    """Dead letters, malformed events and faults of ours are warnings, what is usual is debug."""
+    """Dead letters, malformed events and the first deferral for a fault of ours are warnings, the usual is debug."""
     who: dict[str, Any] = {"iss": ISS, "client_id": "shop", "event_id": "evt-1"}
     told = lines_of(
         Buried(**who, reason=DeadReason.REFUSED, text="410"),
         Deferred(**who, cause=Cause.SLOT, due=1.0),
+        Deferred(**who, cause=Cause.SIGNING, due=1.0, text="no key is due", first=True),
         Deferred(**who, cause=Cause.SIGNING, due=1.0, text="no key is due"),
         EventTaken(result="accepted", event_id="evt-1", iss=ISS, publisher="idp", deliveries=1, dated=True),
         EventTaken(result="malformed", event_id="", iss="", publisher=None, deliveries=0, dated=False),
@@ -112,13 +113,14 @@ def test_the_other_facts_have_lines_of_their_weight() -> None:
         ("dead_letter", "warning"),
         ("deferral", "debug"),
         ("deferral", "warning"),
+        ("deferral", "debug"),
         ("event", "debug"),
         ("event", "warning"),
         ("skipped", "debug"),
     ]
     assert told[0]["reason"] == "refused"
     assert told[2]["error"] == "no key is due"
-    assert told[4]["result"] == "malformed"
+    assert told[5]["result"] == "malformed"
 
 
 def test_a_fault_of_ours_is_told_by_kind_and_place() -> None:

@@ -1,0 +1,179 @@
+"""Marks the first deferral of each issuer or client for a cause that somebody must remove, and remembers what it was.
+
+A wrong `iss` or `client_id` and a key that cannot sign put deliveries off, silently at every client's, for minutes. So
+the first deferral is logged with the nearest known name, and `notifier status` tells of it while it lasts. Made-up
+names cost bounded memory: each issuer has a limit, and all issuers that nobody knows share one.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import structlog
+
+from notifier.domain.frozen import replace
+from notifier.domain.nearest import Hint, near_client, near_issuer
+from notifier.domain.outcome import Cause
+from notifier.domain.registry import Registry
+from notifier.domain.trouble import Trouble, TroubleKind
+from notifier.domain.verdict import NO_SUCH_CLIENT
+from notifier.pipeline.facts import Deferred, Fact, LogoutDelivered, Observer, RetryScheduled
+from notifier.pipeline.ports import Clock
+
+PER_ISSUER = 100  # names of one issuer, and of all unknown issuers together
+MOST = 2_000  # names in all
+KEPT = (
+    300.0  # seconds after it was due for which nothing of it must be heard until it is over: other workers may have it
+)
+FORGET_EVERY = 1.0  # seconds: made-up names must not cost more
+OF_CLIENT = (TroubleKind.UNKNOWN_CLIENT, TroubleKind.TLS_FILES, TroubleKind.PROXY)
+_HOURS = re.compile(r"[0-9.]+ h ")
+_KINDS = MappingProxyType(
+    {Cause.SIGNING: TroubleKind.SIGNING, Cause.TLS_FILES: TroubleKind.TLS_FILES, Cause.PROXY: TroubleKind.PROXY}
+)
+
+_Key = tuple[TroubleKind, str, str, str]
+"""Kind, issuer, client (empty: all of the issuer), and what else tells two apart."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """What is put off. `clients` are those it concerns, if it is kept by issuer."""
+
+    since: float
+    until: float = 0.0
+    count: int = 0
+    text: str = ""
+    hint: Hint | None = None
+    clients: set[str] = field(default_factory=set)
+
+
+class DeferralWatch:
+    """Stands before the observers: `tell` gets each fact, deferrals with `first` and the hint."""
+
+    def __init__(self, tell: Observer, registry: Callable[[], Registry], clock: Clock) -> None:
+        self._tell = tell
+        self._registry = registry
+        self._clock = clock
+        self._open: dict[_Key, _Open] = {}
+        self._groups: Counter[str] = Counter()  # names of each issuer; "": issuers that nobody knows
+        self._signing: dict[str, set[_Key]] = {}  # by issuer
+        self._forgot = 0.0
+        self._unlisted: dict[str, tuple[float, int]] = {}  # by group: since when, and how often
+        self._log = structlog.get_logger()
+
+    def observe(self, fact: Fact) -> None:
+        """Pass a fact on."""
+        if isinstance(fact, Deferred):
+            fact = self._marked(fact)
+        elif self._open and isinstance(fact, LogoutDelivered | RetryScheduled):
+            self._attempted(*fact.delivery.key)
+        self._tell(fact)
+
+    def troubles(self) -> Iterator[Trouble]:
+        """What is put off now, as far as it is not over."""
+        self._forget()
+        for (kind, iss, client_id, _), one in self._open.items():
+            text = one.text if one.hint is None else f"{one.text}; {one.hint.text}"
+            yield Trouble(kind=kind, text=text, since=one.since, iss=iss, client_id=client_id, count=one.count)
+        for group, (since, count) in self._unlisted.items():
+            kind = TroubleKind.UNKNOWN_CLIENT if group else TroubleKind.UNKNOWN_ISSUER
+            text = f"there are more than {PER_ISSUER} names, of which the others are not listed"
+            yield Trouble(kind=kind, text=text, since=since, iss=group, subject="others", count=count)
+
+    def _marked(self, fact: Deferred) -> Deferred:
+        key = self._key(fact)
+        if key is None:
+            return fact
+        now = self._clock()
+        one = self._open.get(key)
+        if news := one is None or one.until < now:
+            one = self._begin(key, now)
+            if one is None:
+                return fact
+            one.hint = self._hint(key)
+        assert one is not None
+        again = fact.again if fact.delivery is None else fact.delivery.deferrals > 1
+        one.count += not again
+        one.text, one.until = fact.text, max(one.until, fact.due + KEPT)
+        if not key[2] and fact.client_id and len(one.clients) < PER_ISSUER:
+            one.clients.add(fact.client_id)
+        publisher = fact.publisher if fact.delivery is None else fact.delivery.publisher
+        hint, told = ("", False) if one.hint is None else (one.hint.text, one.hint.concerns(publisher))
+        return replace(fact, first=news, hint=hint, hint_for_publisher=told)
+
+    def _key(self, fact: Deferred) -> _Key | None:
+        if fact.cause is Cause.UNKNOWN:
+            if not fact.iss:
+                return TroubleKind.UNKNOWN_VERSION, "", "", ""
+            if fact.iss not in self._registry().issuers:
+                return TroubleKind.UNKNOWN_ISSUER, fact.iss, "", ""
+            # Otherwise it is a fault of our own code, of which the line `unexpected` tells.
+            return (TroubleKind.UNKNOWN_CLIENT, fact.iss, fact.client_id, "") if fact.text == NO_SUCH_CLIENT else None
+        if (kind := _KINDS.get(fact.cause)) is None:
+            return None
+        if kind is TroubleKind.SIGNING:  # of all clients of the issuer alike; only an age in the text changes
+            return kind, fact.iss, "", _HOURS.sub("", fact.text)
+        return kind, fact.iss, fact.client_id, ""
+
+    def _begin(self, key: _Key, now: float) -> _Open | None:
+        """Remember it. None if there is no room for another name of this issuer."""
+        group = _group(key)
+        if self._full(group) and now - self._forgot >= FORGET_EVERY:
+            self._forget()
+        if self._full(group) and key not in self._open:
+            since, count = self._unlisted.get(group, (now, 0))
+            if not count:
+                hint = "publishers name clients or issuers that nobody knows; status shows the first of them"
+                self._log.warning("deferrals_not_listed", iss=group, names=PER_ISSUER, hint=hint)
+            self._unlisted[group] = since, count + 1
+            return None
+        self._groups[group] += key not in self._open
+        if key[0] is TroubleKind.SIGNING:
+            self._signing.setdefault(key[1], set()).add(key)
+        one = self._open[key] = _Open(since=now)
+        return one
+
+    def _end(self, key: _Key) -> _Open:
+        self._groups[_group(key)] -= 1
+        if key[0] is TroubleKind.SIGNING:
+            self._signing[key[1]].discard(key)
+        return self._open.pop(key)
+
+    def _full(self, group: str) -> bool:
+        return self._groups[group] >= PER_ISSUER or len(self._open) >= MOST
+
+    def _hint(self, key: _Key) -> Hint | None:
+        kind, iss, client_id, _ = key
+        if kind is TroubleKind.UNKNOWN_ISSUER:
+            return near_issuer(iss, self._registry())
+        return near_client(iss, client_id, self._registry()) if kind is TroubleKind.UNKNOWN_CLIENT else None
+
+    def _attempted(self, iss: str, client_id: str) -> None:
+        """Note that the client could be attempted: nothing of ours puts it off any more."""
+        over = [key for kind in OF_CLIENT if (key := (kind, iss, client_id, "")) in self._open]
+        for key in self._signing.get(iss, ()):
+            (one := self._open[key]).clients.discard(client_id)
+            over += [] if one.clients else [key]
+        for key in over:
+            one = self._end(key)
+            self._log.info("deferral_over", cause=str(key[0]), iss=iss, client_id=key[2], put_off=one.count)
+
+    def _forget(self) -> None:
+        """Forget what is over: the registry knows the name by now, or nothing was heard of it for long."""
+        self._forgot, registry = self._clock(), self._registry()
+        for key, one in list(self._open.items()):
+            kind, iss, client_id, _ = key
+            known = (kind is TroubleKind.UNKNOWN_ISSUER and iss in registry.issuers) or (
+                kind is TroubleKind.UNKNOWN_CLIENT and client_id in registry.clients_of(iss)
+            )
+            if known or one.until < self._forgot:
+                self._end(key)
+        for group in [group for group in self._unlisted if not self._full(group)]:
+            del self._unlisted[group]
+
+
+def _group(key: _Key) -> str:
+    return "" if key[0] is TroubleKind.UNKNOWN_ISSUER else key[1]

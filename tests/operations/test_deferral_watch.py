@@ -1,0 +1,117 @@
+"""What is put off for a cause that somebody must remove is told once, with a hint, until it is over."""
+
+from typing import Any
+
+from notifier.domain.client import Client
+from notifier.domain.delivery import Delivery
+from notifier.domain.fate import Notice
+from notifier.domain.outcome import Cause
+from notifier.domain.registry import Issuer, Registry
+from notifier.domain.verdict import NO_SUCH_CLIENT
+from notifier.operations.deferral_watch import KEPT, PER_ISSUER, DeferralWatch
+from notifier.pipeline.facts import Deferred, Fact, LogoutDelivered
+from notifier.pipeline.notices import notice_of
+
+ISS = "https://id.example.com"
+
+
+class Told:
+    """A watch, and what it passed on."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+        self.facts: list[Fact] = []
+        self.registry = Registry(issuers={ISS: Issuer(iss=ISS)}, clients={ISS: {"shop": client("shop")}})
+        self.watch = DeferralWatch(self.facts.append, lambda: self.registry, lambda: self.now)
+
+    def deferred(self, cause: Cause, client_id: str = "", iss: str = ISS, text: str = "", **more: Any) -> Deferred:
+        """Put something off, and return the fact that the observers get."""
+        one = None
+        if client_id:
+            one = Delivery(
+                id="d", event_id="e", id_given=True, iss=iss, client_id=client_id, sub="s", sid=None, deferrals=1
+            )
+        due = self.now + 2
+        self.watch.observe(
+            Deferred(iss=iss, client_id=client_id, event_id="e", cause=cause, due=due, text=text, delivery=one, **more)
+        )
+        fact = self.facts[-1]
+        assert isinstance(fact, Deferred)
+        return fact
+
+    def troubles(self) -> list[tuple[str, str, str, int]]:
+        """What is wrong."""
+        return [(each.kind, each.iss, each.client_id, each.count) for each in self.watch.troubles()]
+
+
+def client(client_id: str) -> Client:
+    """A client that is registered."""
+    return Client(iss=ISS, client_id=client_id, backchannel_logout_uri="https://shop.example/out")
+
+
+def notice(fact: Fact) -> Notice:
+    """What its publisher hears."""
+    made = notice_of(fact)
+    assert made is not None
+    return made
+
+
+def test_an_unknown_issuer_is_told_once_with_the_nearest_name() -> None:
+    """However many events name it; a look at the same event is no further event."""
+    told = Told()
+    text = "not one of `issuers` (yet)"
+    first = told.deferred(Cause.UNKNOWN, iss=f"{ISS}/", text=text)
+    assert (first.first, first.hint) == (True, f"did you mean {ISS}, without the slash at the end?")
+    assert notice(first).text == f"{text}; {first.hint}"
+    assert not told.deferred(Cause.UNKNOWN, iss=f"{ISS}/", text=text).first
+    assert not told.deferred(Cause.UNKNOWN, iss=f"{ISS}/", text=text, again=True).first
+    assert told.troubles() == [("unknown_issuer", f"{ISS}/", "", 2)]
+    told.registry = Registry(issuers={f"{ISS}/": Issuer(iss=f"{ISS}/")})
+    assert told.troubles() == []
+
+
+def test_an_unknown_client_is_told_until_it_is_registered() -> None:
+    """And told again if it is unknown anew, long after."""
+    told = Told()
+    first = told.deferred(Cause.UNKNOWN, "shopp", text=NO_SUCH_CLIENT)
+    assert (first.first, first.hint) == (True, "did you mean shop?")
+    assert not told.deferred(Cause.UNKNOWN, "shopp", text=NO_SUCH_CLIENT).first
+    assert told.troubles() == [("unknown_client", ISS, "shopp", 2)]
+    told.now += KEPT + 3
+    assert told.troubles() == []
+    assert told.deferred(Cause.UNKNOWN, "shopp", text=NO_SUCH_CLIENT).first
+
+
+def test_a_key_that_cannot_sign_is_told_once_for_its_issuer() -> None:
+    """Until each client that was put off for it was attempted; other clients of the issuer say nothing of it."""
+    told = Told()
+    text = "issuer has no key for ES256"
+    first = told.deferred(Cause.SIGNING, "shop", text=text)
+    assert (first.first, notice(first).text) == (True, text)
+    assert not told.deferred(Cause.SIGNING, "mail", text=text).first
+    for name, left in (("rsa", 1), ("shop", 1), ("mail", 0)):
+        delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id=name, sub="s", sid=None)
+        told.watch.observe(LogoutDelivered(delivery=delivery, propagation=None))
+        assert len(told.troubles()) == left
+    assert told.deferred(Cause.SIGNING, "shop", text=text).first
+
+
+def test_what_the_client_causes_is_not_told() -> None:
+    """Nor does a publisher hear of files and proxies of ours."""
+    told = Told()
+    assert not told.deferred(Cause.SLOT, "shop").first
+    assert told.troubles() == []
+    fact = told.deferred(Cause.TLS_FILES, "shop", text="/etc/notifier/ca.pem: no such file")
+    assert (fact.first, notice(fact).text) == (True, "")
+
+
+def test_made_up_names_cost_bounded_memory_and_few_lines() -> None:
+    """Those of one issuer hide nothing of another; all that are left out count as one."""
+    told = Told()
+    firsts = [told.deferred(Cause.UNKNOWN, f"made-up-{n}", text=NO_SUCH_CLIENT).first for n in range(PER_ISSUER + 50)]
+    assert sum(firsts) == PER_ISSUER
+    assert told.deferred(Cause.UNKNOWN, iss=f"{ISS}/").first
+    assert len(told.troubles()) == PER_ISSUER + 2
+    assert ("unknown_client", ISS, "", 50) in told.troubles()
+    told.now += KEPT + 3
+    assert told.troubles() == []
