@@ -53,7 +53,8 @@ class Delivery:
 
     `leash`: it comes back then to be its client's next try. `backoffs` counts the attempts whose failure was its own
     and not part of an outage of the client, `charged_at` is the last of them; earlier releases charged each attempt.
-    `parked`: it waits in its client's bucket. No delivery in memory has it.
+    `parked`: it waits in its client's bucket. No delivery in memory has it. `asked`: it waits because its client asked
+    for that (`Retry-After`).
     """
 
     id: str
@@ -87,6 +88,7 @@ class Delivery:
     backoffs: Count | None = None
     charged_at: float | None = None
     parked: bool = False
+    asked: bool = False
     unknown_since: float | None = None
     history: tuple[Past, ...] = ()
 

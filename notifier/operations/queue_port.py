@@ -9,6 +9,7 @@ from typing import NoReturn, Protocol
 from notifier.domain.message import Depth, Lane, Message, QueueStatus
 from notifier.domain.queue_state import BrokerState, FileState, QueueOverview, WorkerAnswers
 from notifier.operations.dead_letter_listing import DeadLetters
+from notifier.operations.waiting_listing import Waiting
 from notifier.pipeline.feed import FeedTarget
 from notifier.pipeline.ports import Acknowledger, Inbox, Parking, Publisher
 
@@ -108,6 +109,9 @@ class Queue(Publisher, Acknowledger, Parking, Protocol):
 
     def dead_letters(self) -> DeadLetters:
         """The dead letters of this queue."""
+
+    def waiting(self) -> Waiting:
+        """All that waits in this queue: in delay queues, and in buckets."""
 
     def feed_target(self) -> FeedTarget:
         """The target of the feed in this queue."""

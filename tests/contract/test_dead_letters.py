@@ -7,7 +7,8 @@ from dataclasses import replace
 import aiormq
 import pytest
 
-from notifier.adapters.queues.rabbitmq.dead_letters import RabbitDeadLetters, RabbitVisit
+from notifier.adapters.queues.rabbitmq.dead_letters import RabbitDeadLetters
+from notifier.adapters.queues.rabbitmq.visit import RabbitVisit
 from notifier.domain.dead_letter import bury_raw, dump_dead_letter, load_dead_letter
 from notifier.domain.documents import dump_delivery, load_delivery
 from notifier.domain.errors import Mistake, QueueUnavailable

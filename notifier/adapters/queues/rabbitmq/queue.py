@@ -31,6 +31,7 @@ from notifier.adapters.queues.rabbitmq.publishing import BLOCKED, Publishing
 from notifier.adapters.queues.rabbitmq.side_channel import RabbitSideChannel
 from notifier.adapters.queues.rabbitmq.source_bindings import SourceBindings
 from notifier.adapters.queues.rabbitmq.topology_watch import TopologyWatch
+from notifier.adapters.queues.rabbitmq.waiting import RabbitWaiting
 from notifier.adapters.queues.rabbitmq.wire.publish import Publish
 from notifier.domain.backoff import Rounding
 from notifier.domain.errors import QueueUnavailable
@@ -211,6 +212,9 @@ class RabbitQueue:
 
     async def park(self, bucket: str, message: Outgoing, *, until: float) -> None:  # noqa: ARG002  a bucket has one TTL
         """Return once the message is durable in the bucket. Raises QueueUnavailable."""
+        await self._park(bucket, message)
+
+    async def _park(self, bucket: str, message: Outgoing) -> None:
         await self._parking.publish(self._as_publish(bucket, message, patient=True))
 
     async def fetch(self, bucket: str, most: int) -> Sequence[Message]:
@@ -292,6 +296,10 @@ class RabbitQueue:
     def dead_letters(self) -> RabbitDeadLetters:
         """The dead letters, over a connection of their own. A replay needs this queue open."""
         return RabbitDeadLetters(self._options, self.publish)
+
+    def waiting(self) -> RabbitWaiting:
+        """All that waits, over a connection of its own. To make something due needs this queue open."""
+        return RabbitWaiting(self._options, self.publish, self._park)
 
     def feed_target(self) -> RabbitFeedTarget:
         """The target of the feed: an exchange, over its own connection."""

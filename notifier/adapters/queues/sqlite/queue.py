@@ -24,6 +24,7 @@ from notifier.adapters.queues.sqlite.options import SqliteOptions
 from notifier.adapters.queues.sqlite.rows import LONGEST_DELAY, NewRow, RowTag, new_row, queue_of_wait, storable
 from notifier.adapters.queues.sqlite.side_channel import SqliteSideChannel
 from notifier.adapters.queues.sqlite.store import Store
+from notifier.adapters.queues.sqlite.waiting import SqliteWaiting
 from notifier.adapters.queues.sqlite.writer import Writer
 from notifier.domain.backoff import SOON, Rounding
 from notifier.domain.errors import QueueError, QueueUnavailable
@@ -251,6 +252,10 @@ class SqliteQueue:
     def dead_letters(self) -> SqliteDeadLetters:
         """The dead letters of this queue, while it is open."""
         return SqliteDeadLetters(self, self._options.clock)
+
+    def waiting(self) -> SqliteWaiting:
+        """All that waits in this queue, while it is open."""
+        return SqliteWaiting(self, self._options.clock)
 
     def feed_target(self) -> SqliteFeedTarget:
         """The target of the feed: a table in the same file."""

@@ -59,6 +59,13 @@ _COUNT = """
         SELECT parked, count(*) AS waiting FROM messages WHERE {} GROUP BY parked)"""
 _COUNT_ALL = _COUNT.format("parked IS NOT NULL")
 _COUNT_THESE = _COUNT.format("parked IN (SELECT value FROM json_each(?))")
+_WAITS = "FROM messages WHERE due IS NOT NULL AND (? OR parked IS NULL)"
+_READ_WAITING = f"""{_AS_JSON} FROM (
+    SELECT * FROM (
+        SELECT *, sum(length(body)) OVER (ORDER BY id) - length(body) AS before
+        FROM (SELECT * {_WAITS} AND id > ? AND id <= ? ORDER BY id LIMIT ?))
+    WHERE before < ?)"""  # noqa: S608  constants
+_COUNT_WAITING = f"SELECT json_array(coalesce(max(id), 0), count(*)) {_WAITS}"
 _OLDEST = f"""
     SELECT queue, published_at FROM messages WHERE id IN (
         SELECT min(id) FROM messages WHERE queue IN ('events', 'retries', 'bulk', '{DEAD}') GROUP BY queue)
@@ -213,6 +220,27 @@ class Store:
     def count_return(self, ids: Collection[int]) -> None:
         """Raise the `delivery_count` of messages that were fetched and are given back."""
         self._database.execute(_COUNT_RETURN, (_json(ids),))
+
+    # ── all that waits ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def waiting(self, *, parked: bool) -> tuple[int, int]:
+        """The id of the newest message that waits, and how many there are; `parked`: those in buckets too."""
+        with translating(self._path):
+            newest, count = json.loads(self._one(_COUNT_WAITING, parked))
+        return int(newest), int(count)
+
+    def read_waiting(self, after: int, last: int, limit: int, size: int, *, parked: bool) -> list[Message]:
+        """The first messages that wait beyond the id `after`, of `size` bytes or one more."""
+        with translating(self._path):
+            rows = json.loads(self._one(_READ_WAITING, parked, after, last, limit, size))
+        return [message_of(Lane.RETRIES, row) for row in sorted(rows, key=lambda row: int(row[0]))]
+
+    def still_waiting(self, ids: Sequence[int]) -> set[int]:
+        """Which of these messages still wait."""
+        sql = (
+            "SELECT json_group_array(id) FROM messages WHERE due IS NOT NULL AND id IN (SELECT value FROM json_each(?))"
+        )
+        return set(json.loads(self._one(sql, _json(ids))))
 
     # ── looks ───────────────────────────────────────────────────────────────────────────────────────────────────
 

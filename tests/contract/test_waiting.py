@@ -1,0 +1,184 @@
+"""What every queue keeps of all that waits: a walk uses nothing up, and what is taken is neither lost nor doubled."""
+
+import asyncio
+import time
+from contextlib import aclosing
+
+import pytest
+
+from notifier.adapters.queues.rabbitmq.waiting import RabbitWaiting
+from notifier.domain.delivery import Delivery, Past
+from notifier.domain.documents import dump_delivery, load_delivery
+from notifier.domain.errors import QueueUnavailable
+from notifier.domain.message import DEAD, LONGEST_PARKED, SUSPECT, Kind, Lane, Outgoing
+from notifier.domain.outcome import Cause
+from notifier.domain.waiting import WaitingFilter, WaitingSummary
+from notifier.operations.queue_port import Queue
+from notifier.operations.waiting_listing import waiting_deliveries
+from notifier.operations.waiting_repair import cancel, make_due
+from tests.contract.letters import course
+from tests.contract.queues import Inbox, Place, names, ready
+from tests.rabbit_options import rabbit_options
+
+ISS = "https://id.example.com"
+SHOP, WIKI = (ISS, "shop"), (ISS, "wiki")
+ALL = WaitingFilter()
+OF_SHOP = WaitingFilter(client_id="shop", iss=ISS)
+MANY = 230  # more than are taken together on either queue
+
+
+def delivery(name: str, client: tuple[str, str] = SHOP, **more: object) -> Delivery:
+    """A delivery that was attempted once."""
+    plain: dict[str, object] = {
+        "id": name, "event_id": f"e-{name}", "id_given": True, "iss": client[0], "client_id": client[1],
+        "sub": "alice", "sid": None, "attempts": 1, "first_taken_at": 900.0,
+        "history": (Past(at=900.0, reason="server_error", status=503, text="busy"),),
+    }  # fmt: skip
+    return Delivery(**(plain | more))  # type: ignore[arg-type]
+
+
+def message(waits: Delivery, due: float) -> Outgoing:
+    """As the settlement writes it."""
+    return Outgoing(kind=Kind.DELIVERY, body=dump_delivery(waits, due=due), message_id=waits.id)
+
+
+async def delayed(queue: Queue, *waiting: Delivery, seconds: float = 3000.0) -> float:
+    """Put these off, in this order. Returns when they are due."""
+    due = time.time() + seconds
+    await asyncio.gather(*(queue.publish_later(message(each, due), due=due) for each in waiting))
+    return due
+
+
+async def parked(queue: Queue, *waiting: Delivery) -> None:
+    """Park these, in this order."""
+    until = time.time() + LONGEST_PARKED
+    await asyncio.gather(*(queue.park(queue.bucket(each.key), message(each, until), until=until) for each in waiting))
+
+
+async def listed(queue: Queue, meant: WaitingFilter = ALL) -> list[WaitingSummary]:
+    """What a list shows."""
+    async with aclosing(waiting_deliveries(queue.waiting(), meant)) as found:
+        return [one async for one, _ in found]
+
+
+async def waits(queue: Queue, expected: set[str], meant: WaitingFilter = ALL) -> None:
+    """See that just these wait. A broker counts a moment after it confirms."""
+    async with asyncio.timeout(10):
+        while {one.id for one in await listed(queue, meant)} != expected:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_list_shows_what_waits_and_why(queue: Queue) -> None:
+    """In delay queues and in buckets, of each client or of one."""
+    due = await delayed(queue, delivery("a"), delivery("b", WIKI, asked=True))
+    await parked(queue, delivery("c", parked=True, deferred_for=Cause.CIRCUIT))
+    await waits(queue, {"a", "b", "c"})
+    shown = {one.id: one for one in await listed(queue)}
+    assert shown["a"] == WaitingSummary(
+        id="a", where="delayed", iss=ISS, client_id="shop", event_id="e-a", due=due, since=900.0, attempts=1,
+        reason="server_error", status=503, text="busy",
+    )  # fmt: skip
+    assert (shown["b"].asked, shown["c"].where, shown["c"].reason) == (True, "parked", "circuit")
+    assert [one.id for one in await listed(queue, OF_SHOP)] == ["a", "c"]
+    assert [one.id for one in await listed(queue, WaitingFilter(client_id="shop", parked=False))] == ["a"]
+
+
+async def test_looking_changes_nothing(place: Place) -> None:
+    """However often, also if a look is broken off: no order, no due time; and nothing is taken for a suspect."""
+    queue, inbox = await place.consume()
+    ids = [f"d-{number:03}" for number in range(MANY)]
+    await delayed(queue, *map(delivery, ids))
+    await delayed(queue, delivery("soon"), seconds=4.0)
+    await parked(queue, *(delivery(f"p-{id_}", WIKI, parked=True) for id_ in ids[:40]))
+    await waits(queue, {f"p-{id_}" for id_ in ids[:40]}, WaitingFilter(client_id="wiki"))
+    for _ in range(4):
+        shown = [one.id for one in await listed(queue, WaitingFilter(client_id="shop"))]
+        assert [id_ for id_ in shown if id_ != "soon"] == ids
+        assert [one.id for one in await listed(queue, WaitingFilter(client_id="wiki"))] == [f"p-{i}" for i in ids[:40]]
+        async with aclosing(waiting_deliveries(queue.waiting(), ALL)) as found:
+            await anext(found)
+    assert names([await inbox.next()]) == ["soon"]
+    fetched = await queue.fetch(queue.bucket(WIKI), 50)
+    assert names(fetched) == [f"p-{id_}" for id_ in ids[:40]]
+    assert max(each.delivery_count for each in fetched) < SUSPECT
+    assert load_delivery(fetched[0].body) == delivery("p-d-000", WIKI, parked=True)
+    assert (await queue.depths())[DEAD].ready == 0
+
+
+async def test_what_is_made_due_comes_at_once(place: Place) -> None:
+    """Of one client, and not again into a delay queue. What its client asked to wait for stays, unless it is forced."""
+    queue, inbox = await place.consume()
+    await delayed(queue, delivery("a"), delivery("other", WIKI), delivery("b", asked=True), seconds=45.0)
+    await parked(queue, delivery("p", parked=True))
+    await waits(queue, {"a", "b", "other", "p"})
+    meant = WaitingFilter(client_id="shop", iss=ISS, parked=False)
+    done = await make_due(queue.waiting(), meant, course(dry_run=True), force=False)
+    assert (done.done, done.asked, done.issuers) == (1, 1, {ISS})
+    done = await make_due(queue.waiting(), meant, course(), force=False)
+    assert (done.done, done.asked, done.by_reason) == (1, 1, {"server_error": 1})
+    came = await inbox.next()
+    assert (came.lane, came.kind, load_delivery(came.body)) == (Lane.RETRIES, Kind.DELIVERY, delivery("a"))
+    queue.ack(came)
+    assert (await make_due(queue.waiting(), meant, course(), force=True)).done == 1
+    assert names([await inbox.next()]) == ["b"]
+    await waits(queue, {"other", "p"})
+    assert inbox.empty()
+
+
+async def test_what_is_cancelled_is_gone_and_the_rest_stays_in_order(place: Place) -> None:
+    """Wherever it waits; a dry run only counts."""
+    queue, inbox = await place.consume()
+    ids = [f"d-{number:03}" for number in range(MANY)]
+    await delayed(queue, *(delivery(id_, WIKI if number % 3 else SHOP) for number, id_ in enumerate(ids)))
+    await parked(queue, *(delivery(f"p-{id_}", parked=True) for id_ in ids[:60]), delivery("w", WIKI, parked=True))
+    of_shop = {*ids[::3], *(f"p-{id_}" for id_ in ids[:60])}
+    await waits(queue, of_shop, OF_SHOP)
+    assert (await cancel(queue.waiting(), OF_SHOP, course(dry_run=True))).done == len(of_shop)
+    told: list[WaitingSummary] = []
+    result = await cancel(queue.waiting(), OF_SHOP, course(), told.append)
+    assert (result.done, result.unfinished) == (len(of_shop), None)
+    assert {one.id for one in told} == of_shop
+    await waits(queue, set(), OF_SHOP)
+    assert [one.id for one in await listed(queue)] == [*(id_ for n, id_ in enumerate(ids) if n % 3), "w"]
+    assert inbox.empty()
+
+
+async def test_a_walk_stops_at_its_limit(queue: Queue) -> None:
+    """The same call goes on with the rest."""
+    await delayed(queue, *(delivery(name) for name in "abc"))
+    await waits(queue, set("abc"))
+    result = await cancel(queue.waiting(), OF_SHOP, course(limit=2))
+    assert (result.done, result.limited, result.ended_early) == (2, True, False)
+    await waits(queue, {"c"})
+
+
+async def test_what_comes_due_during_a_walk_goes_on(place: Place) -> None:
+    """A walk that holds it lets it go, late at the most."""
+    queue, inbox = await place.consume()
+    await delayed(queue, delivery("a"), seconds=2.0)
+    await waits(queue, {"a"})
+    async with queue.waiting().visit(ALL, whole=False) as walk:
+        assert await walk.page()
+        await asyncio.sleep(2.5)
+    assert names([await inbox.next()]) == ["a"]
+
+
+async def test_a_walk_that_is_killed_loses_nothing(rabbit_place: Place, amqp_url: str, prefix: str) -> None:
+    """What it held is in its place again, and what it had made due stays due; one walk runs at a time."""
+    queue = await rabbit_place.open()
+    ids = [f"d-{number:03}" for number in range(MANY)]
+    await delayed(queue, *map(delivery, ids))
+    await waits(queue, set(ids))
+    options = rabbit_options(amqp_url, prefix)
+    with pytest.raises(RuntimeError):
+        async with RabbitWaiting(options, queue.publish, queue.publish).visit(ALL, whole=True) as walk:
+            busy = RabbitWaiting(options, queue.publish, queue.publish, busy_for=0.1)
+            with pytest.raises(QueueUnavailable, match="another command"):
+                async with busy.visit(ALL, whole=True):
+                    pass
+            assert await walk.page()
+            assert await walk.page()
+            await walk._connection.close()  # type: ignore[attr-defined]  # noqa: SLF001  as if it were killed
+            raise RuntimeError
+    await waits(queue, set(ids))
+    assert sorted(one.id for one in await listed(queue)) == ids  # a walk that is killed may change the order
