@@ -9,7 +9,7 @@ from typing import NoReturn, Protocol
 from notifier.domain.message import Depth, Lane, Message, QueueStatus
 from notifier.domain.queue_state import BrokerState, FileState, QueueOverview, WorkerAnswers
 from notifier.operations.dead_letter_listing import DeadLetters
-from notifier.operations.waiting_listing import Waiting
+from notifier.operations.waiting_listing import WaitingPlace
 from notifier.pipeline.feed import FeedTarget
 from notifier.pipeline.ports import Acknowledger, Inbox, Parking, Publisher
 
@@ -110,7 +110,7 @@ class Queue(Publisher, Acknowledger, Parking, Protocol):
     def dead_letters(self) -> DeadLetters:
         """The dead letters of this queue."""
 
-    def waiting(self) -> Waiting:
+    def waiting(self) -> WaitingPlace:
         """All that waits in this queue: in delay queues, and in buckets."""
 
     def feed_target(self) -> FeedTarget:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from notifier.domain.message import Message, Transfer, Transferred
 from notifier.domain.moment import render_moment
-from notifier.domain.waiting import FoundWaiting, WaitingFilter, WaitingSummary
+from notifier.domain.waiting_filter import FoundWaiting, WaitingFilter, WaitingSummary
 from notifier.operations.dead_letter_listing import AT_ONCE, GROUPS, Progress, no_progress
 
 
@@ -32,7 +32,7 @@ class WaitingWalk(Protocol):
         """Make each message durable in its queue, then delete the one that waited. Raises QueueError."""
 
 
-class Waiting(Protocol):
+class WaitingPlace(Protocol):
     """All that waits in a queue: in delay queues and in buckets, and not what a worker has in hand at the moment."""
 
     def visit(self, meant: WaitingFilter, *, whole: bool) -> AbstractAsyncContextManager[WaitingWalk]:
@@ -43,7 +43,7 @@ class Waiting(Protocol):
 
 
 async def waiting_deliveries(
-    waiting: Waiting, meant: WaitingFilter, progress: Progress = no_progress, *, whole: bool = False
+    waiting: WaitingPlace, meant: WaitingFilter, progress: Progress = no_progress, *, whole: bool = False
 ) -> AsyncGenerator[tuple[WaitingSummary, Message], None]:
     """What is meant, in the order of the queues. The caller closes the iterator (`aclosing`). Raises QueueError."""
     async with waiting.visit(meant, whole=whole) as walk:

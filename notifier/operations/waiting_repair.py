@@ -12,10 +12,10 @@ from types import MappingProxyType
 
 from notifier.domain.errors import QueueError
 from notifier.domain.message import Message
-from notifier.domain.waiting import FoundWaiting, WaitingFilter, WaitingSummary, due_now
+from notifier.domain.waiting_filter import FoundWaiting, WaitingFilter, WaitingSummary, due_now
 from notifier.operations.dead_letter_listing import AT_ONCE
 from notifier.operations.dead_letter_repair import RepairOptions
-from notifier.operations.waiting_listing import Waiting, WaitingWalk
+from notifier.operations.waiting_listing import WaitingPlace, WaitingWalk
 
 DUE_RATE = 1000.0  # a second that are made due: a worker takes four times as many, so that others' retries go on
 
@@ -54,7 +54,7 @@ NOTHING = WaitingResult(done=0, by_reason=MappingProxyType({}))
 
 
 async def cancel(
-    waiting: Waiting,
+    waiting: WaitingPlace,
     meant: WaitingFilter,
     options: RepairOptions,
     report: Callable[[WaitingSummary], None] = lambda _: None,
@@ -63,7 +63,7 @@ async def cancel(
     return await _Pass(waiting, meant, options, due=False, force=True, report=report).run()
 
 
-async def make_due(waiting: Waiting, meant: WaitingFilter, options: RepairOptions, *, force: bool) -> WaitingResult:
+async def make_due(waiting: WaitingPlace, meant: WaitingFilter, options: RepairOptions, *, force: bool) -> WaitingResult:
     """Have what waits in delay queues attempted now. What its client asked to wait for stays, but with `force`."""
     return await _Pass(waiting, meant, options, due=True, force=force).run()
 
@@ -73,7 +73,7 @@ class _Pass:
 
     def __init__(
         self,
-        waiting: Waiting,
+        waiting: WaitingPlace,
         meant: WaitingFilter,
         options: RepairOptions,
         *,

@@ -12,12 +12,12 @@ from notifier.domain.documents import dump_delivery, load_delivery
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import DEAD, LONGEST_PARKED, SUSPECT, Kind, Lane, Outgoing
 from notifier.domain.outcome import Cause
-from notifier.domain.waiting import WaitingFilter, WaitingSummary
+from notifier.domain.waiting_filter import WaitingFilter, WaitingSummary
 from notifier.operations.queue_port import Queue
 from notifier.operations.waiting_listing import waiting_deliveries
 from notifier.operations.waiting_repair import cancel, make_due
 from tests.contract.letters import course
-from tests.contract.queues import Inbox, Place, names, ready
+from tests.contract.queues import Place, names
 from tests.rabbit_options import rabbit_options
 
 ISS = "https://id.example.com"
@@ -64,7 +64,7 @@ async def listed(queue: Queue, meant: WaitingFilter = ALL) -> list[WaitingSummar
 async def waits(queue: Queue, expected: set[str], meant: WaitingFilter = ALL) -> None:
     """See that just these wait. A broker counts a moment after it confirms."""
     async with asyncio.timeout(10):
-        while {one.id for one in await listed(queue, meant)} != expected:
+        while {one.id for one in await listed(queue, meant)} != expected:  # noqa: ASYNC110  no event tells it
             await asyncio.sleep(0.05)
 
 
@@ -113,7 +113,7 @@ async def test_what_is_made_due_comes_at_once(place: Place) -> None:
     await waits(queue, {"a", "b", "other", "p"})
     meant = WaitingFilter(client_id="shop", iss=ISS, parked=False)
     done = await make_due(queue.waiting(), meant, course(dry_run=True), force=False)
-    assert (done.done, done.asked, done.issuers) == (1, 1, {ISS})
+    assert (done.done, done.asked, done.issuers) == (1, 1, frozenset({ISS}))
     done = await make_due(queue.waiting(), meant, course(), force=False)
     assert (done.done, done.asked, done.by_reason) == (1, 1, {"server_error": 1})
     came = await inbox.next()
@@ -170,15 +170,14 @@ async def test_a_walk_that_is_killed_loses_nothing(rabbit_place: Place, amqp_url
     await delayed(queue, *map(delivery, ids))
     await waits(queue, set(ids))
     options = rabbit_options(amqp_url, prefix)
-    with pytest.raises(RuntimeError):
-        async with RabbitWaiting(options, queue.publish, queue.publish).visit(ALL, whole=True) as walk:
-            busy = RabbitWaiting(options, queue.publish, queue.publish, busy_for=0.1)
-            with pytest.raises(QueueUnavailable, match="another command"):
-                async with busy.visit(ALL, whole=True):
-                    pass
-            assert await walk.page()
-            assert await walk.page()
-            await walk._connection.close()  # type: ignore[attr-defined]  # noqa: SLF001  as if it were killed
-            raise RuntimeError
+    async with RabbitWaiting(options, queue.publish, queue.publish).visit(ALL, whole=True) as walk:
+        busy = RabbitWaiting(options, queue.publish, queue.publish, busy_for=0.1)
+        with pytest.raises(QueueUnavailable, match="another command"):
+            await busy.visit(ALL, whole=True).__aenter__()
+        assert await walk.page()
+        assert await walk.page()
+        await walk._connection.close()  # as if it were killed
+        with pytest.raises(QueueUnavailable):
+            await walk.page()
     await waits(queue, set(ids))
     assert sorted(one.id for one in await listed(queue)) == ids  # a walk that is killed may change the order

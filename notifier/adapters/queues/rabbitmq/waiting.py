@@ -24,7 +24,7 @@ from notifier.adapters.queues.rabbitmq.visit import Publish, RabbitVisit
 from notifier.adapters.queues.rabbitmq.visitor_lock import BUSY_FOR, hold_alone
 from notifier.domain.errors import QueueError
 from notifier.domain.message import PARKED, SUSPECT, Kind, Message, Outgoing, Transfer, Transferred
-from notifier.domain.waiting import FoundWaiting, WaitingFilter, waiting_reader
+from notifier.domain.waiting_filter import FoundWaiting, WaitingFilter, waiting_reader
 
 LOOKS = SUSPECT - 2  # the count of a message that is given back no more
 RENEWED_TOGETHER = 200

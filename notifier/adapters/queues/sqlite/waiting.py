@@ -11,7 +11,7 @@ from notifier.adapters.queues.sqlite.dead_letters import PAGE, PAGE_BYTES, OpenS
 from notifier.adapters.queues.sqlite.rows import RowTag, new_row
 from notifier.adapters.queues.sqlite.store import Store
 from notifier.domain.message import Message, Transfer, Transferred
-from notifier.domain.waiting import FoundWaiting, WaitingFilter, waiting_reader
+from notifier.domain.waiting_filter import FoundWaiting, WaitingFilter, waiting_reader
 
 
 class SqliteWaiting:
