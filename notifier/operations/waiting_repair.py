@@ -63,7 +63,9 @@ async def cancel(
     return await _Pass(waiting, meant, options, due=False, force=True, report=report).run()
 
 
-async def make_due(waiting: WaitingPlace, meant: WaitingFilter, options: RepairOptions, *, force: bool) -> WaitingResult:
+async def make_due(
+    waiting: WaitingPlace, meant: WaitingFilter, options: RepairOptions, *, force: bool
+) -> WaitingResult:
     """Have what waits in delay queues attempted now. What its client asked to wait for stays, but with `force`."""
     return await _Pass(waiting, meant, options, due=True, force=force).run()
 
