@@ -86,7 +86,7 @@ chart: $(DEV)/.made ## make the chart's schema, README, copies and golden files 
 
 chart-check: $(DEV)/.made $(CHARTS)/.made ## have checkov look over what the chart makes of each file of values
 	@rm -rf build/chart && mkdir -p build/chart
-	@for values in tests/chart/values/*.yaml; do \
+	@for values in helm/notifier/ci/*.yaml; do \
 		$(DEV)/bin/helm template notifier helm/notifier -f "$$values" > "build/chart/$$(basename "$$values")" || exit 1; done
 	@$(CHARTS)/bin/checkov --config-file deploy/checkov.yaml --directory build/chart $(ARGS)
 

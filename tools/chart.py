@@ -1,7 +1,8 @@
 """`make chart`: writes the generated files of `helm/notifier`.
 
-These are `values.schema.json` (from `helm/values.schema.yaml` and the service's schema), `README.md`, copies of the
-alerts and the dashboard (a chart cannot name a file outside its folder), and the golden files of the tests.
+These are `values.schema.json` (from `helm/values.schema.yaml` and the service's schema), `files/known.json` (the names
+that the templates check), `README.md`, copies of alerts and dashboard (a chart cannot name a file outside its folder),
+and the golden files of the tests.
 """
 
 import json
@@ -30,14 +31,14 @@ size, upgrade, roll back, and move to another broker.
 
 ```sh
 helm install notifier helm/notifier --namespace logout --create-namespace -f values.yaml
-helm test notifier --namespace logout --logs
+helm test notifier --namespace logout      # if canary.enabled
 ```
 
 It needs Kubernetes {versions}. RabbitMQ is not part of it.
 
 ## Values
 
-Helm refuses a value that is misspelt or of the wrong type. `make chart` writes this table from
+Helm refuses a value that is misspelt, of the wrong type, or at odds with another. `make chart` writes this table from
 `helm/values.schema.yaml`.
 
 | value | default | |
@@ -54,6 +55,27 @@ def schema() -> dict[str, Any]:
     config.update(additionalProperties=False, properties=service["properties"])
     clients["items"] = {"$ref": "#/$defs/ClientMetadata"}
     return {"$schema": "http://json-schema.org/draft-07/schema#", **values, "$defs": definitions}
+
+
+def variables(
+    section: dict[str, Any], definitions: dict[str, Any], at: str = "NOTIFIER_"
+) -> Iterator[tuple[str, bool]]:
+    """Yield the name of each environment variable that sets a member of the section, and whether that is a secret."""
+    for name, member in section["properties"].items():
+        here = f"{at}{name}".upper()
+        kinds = [member, *member.get("anyOf", ())]
+        yield here, any(kind.get("format") == "password" for kind in kinds)
+        for kind in kinds:
+            inner = definitions.get(kind.get("$ref", "").removeprefix("#/$defs/"), {})
+            if "properties" in inner:
+                yield from variables(inner, definitions, f"{here}__")
+
+
+def known() -> dict[str, Any]:
+    """The members of a client; the environment variables of settings, true if they hold a secret."""
+    service = config_schema()
+    members = service["$defs"]["ClientMetadata"]["properties"]
+    return {"client": dict.fromkeys(members, True), "variables": dict(variables(service, service["$defs"]))}
 
 
 def rows(members: dict[str, Any], values: dict[str, Any], definitions: dict[str, Any], at: str = "") -> Iterator[str]:
@@ -95,6 +117,7 @@ def generated() -> dict[Path, str]:
     """All generated files, by path."""
     made = {
         CHART / "values.schema.json": json.dumps(schema(), indent=1, ensure_ascii=False) + "\n",
+        CHART / "files/known.json": json.dumps(known(), indent=1) + "\n",
         CHART / "README.md": readme(),
     }
     return {**made, **copies()}

@@ -12,9 +12,9 @@ import yaml
 ROOT = Path(__file__).parents[1]
 CHART = ROOT / "helm/notifier"
 HELM = Path(sys.executable).with_name("helm")  # of the package helm-binary
-VALUES = ROOT / "tests/chart/values"
+VALUES = CHART / "ci"  # where `ct lint` looks for them, too
 RELEASE, NAMESPACE = "n", "logout"
-VALUE_FILES = sorted(path.stem for path in VALUES.glob("*.yaml"))
+VALUE_FILES = sorted(path.name.removesuffix("-values.yaml") for path in VALUES.glob("*-values.yaml"))
 
 
 def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -22,9 +22,14 @@ def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([HELM, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
-def template(values: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def values_file(name: str) -> Path:
+    """The file of values of this name."""
+    return VALUES / f"{name}-values.yaml"
+
+
+def template(values: Path, *arguments: str, release: str = RELEASE) -> subprocess.CompletedProcess[str]:
     """`helm template` with a file of values."""
-    return helm("template", RELEASE, CHART, "--namespace", NAMESPACE, "-f", values, *arguments)
+    return helm("template", release, CHART, "--namespace", NAMESPACE, "-f", values, *arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,8 @@ class Rendered:
 
     @classmethod
     def of(cls, name: str, *arguments: str) -> "Rendered":
-        """Of `tests/chart/values/NAME.yaml`."""
-        run = template(VALUES / f"{name}.yaml", *arguments)
+        """Of `helm/notifier/ci/NAME-values.yaml`."""
+        run = template(values_file(name), *arguments)
         assert run.returncode == 0, run.stderr
         return cls(run.stdout, [document for document in yaml.safe_load_all(run.stdout) if document])
 
@@ -50,16 +55,25 @@ class Rendered:
         [found] = [item for item in self.all(kind) if item["metadata"]["name"].endswith(suffix)]
         return found
 
+    def workers(self) -> dict[str, Any]:
+        """The Deployment of the workers."""
+        [found] = [item for item in self.all("Deployment") if not item["metadata"]["name"].endswith("-collector")]
+        return found
+
     def worker(self) -> dict[str, Any]:
         """The spec of the workers' pods."""
-        spec: dict[str, Any] = self.one("Deployment")["spec"]["template"]["spec"]
+        spec: dict[str, Any] = self.workers()["spec"]["template"]["spec"]
         return spec
 
     def pods(self) -> Iterable[dict[str, Any]]:
         """The spec of every pod that can come to be."""
-        yield self.worker()
-        for pod in self.all("Pod"):
-            yield pod["spec"]
+        for item in self.objects:
+            if item["kind"] == "Pod":
+                yield item["spec"]
+            elif item["kind"] == "CronJob":
+                yield item["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+            elif item["kind"] == "Deployment":
+                yield item["spec"]["template"]["spec"]
 
     def config(self) -> dict[str, Any]:
         """notifier.yaml, as the workers read it."""

@@ -286,9 +286,10 @@ class Settings(Section):
     tracing: TracingSettings | None = Field(
         None, description="Traces. Left out: only if OTEL_EXPORTER_OTLP_ENDPOINT is set."
     )
-    outcomes: Annotated[Literal["off", "failures", "all"], BeforeValidator(_off)] = Field(
-        "off", description="The feed for audit systems. `failures`: only what did not go well."
-    )
+    outcomes: Annotated[
+        Literal["off", "failures", "all"],
+        BeforeValidator(_off, json_schema_input_type=Literal["off", "failures", "all", False]),
+    ] = Field("off", description="The feed for audit systems. `failures`: only what did not go well.")
     shutdown_grace: Annotated[float, Lasting(most=LONGEST_HOLD)] = Field(
         20.0, description="Time to finish what is in flight."
     )

@@ -176,14 +176,23 @@ ListenAddress = Annotated[
     Listen,
     PlainValidator(_listen),
     PlainSerializer(str),
-    WithJsonSchema({"type": "string", "examples": ["127.0.0.1:8080", "0.0.0.0:8080", "[::]:8080"]}),
+    WithJsonSchema(
+        {"type": "string", "pattern": "^.+:[0-9]{1,5}$", "examples": ["127.0.0.1:8080", "0.0.0.0:8080", "[::]:8080"]}
+    ),
 ]
 Size = Annotated[
     int, BeforeValidator(parse_size), WithJsonSchema({"type": ["string", "integer"], "examples": ["128KiB", 131072]})
 ]
 Network = Annotated[
-    IPv4Network | IPv6Network, PlainValidator(_network), PlainSerializer(str), WithJsonSchema({"type": "string"})
+    IPv4Network | IPv6Network,
+    PlainValidator(_network),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$", "examples": ["10.0.0.0/8"]}),
 ]
-WebAddress = Annotated[str, AfterValidator(web_address)]
-IssuerId = Annotated[str, AfterValidator(_issuer)]
+WebAddress = Annotated[
+    str, AfterValidator(web_address), WithJsonSchema({"type": "string", "pattern": "^https?://[^/?#][^#]*$"})
+]
+IssuerId = Annotated[
+    str, AfterValidator(_issuer), WithJsonSchema({"type": "string", "pattern": "^https?://[^/?#][^?#]*$"})
+]
 Count = Annotated[int, Field(ge=1)]

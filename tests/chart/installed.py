@@ -11,7 +11,7 @@ from tests.certificates import authority
 from tools.chart_rendering import Rendered
 
 REGISTRY = [{"client_id": "shop", "backchannel_logout_uri": "https://shop.example.com/"}]
-OWN_REGISTRY = "/clients/clients.yaml"  # of values/own-registry.yaml
+OWN_REGISTRY = "/clients/clients.yaml"  # of own-registry-values.yaml
 
 
 def install(rendered: Rendered, folder: Path) -> Path:

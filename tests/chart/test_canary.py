@@ -37,7 +37,7 @@ class Pods:
         clients = (etc.parent / "clients.yaml").read_text()
         there = clients.replace("n-notifier-canary.logout.svc:8080", f"{self.host}:{self.port}")
         assert there != clients
-        (etc.parent / "clients.yaml").write_text(there.replace("10.0.0.0/8", "127.0.0.0/8"))
+        (etc.parent / "clients.yaml").write_text(there.replace("10.96.0.0/12", "127.0.0.0/8"))
 
     async def test(self, patience: float) -> tuple[int, str]:
         """Run what the canary's pod runs. Returns its exit status and all that it says."""
@@ -46,7 +46,7 @@ class Pods:
             "CANARY_TIMEOUT": str(patience),
             "CANARY_HOST": self.host,
             "CANARY_PORT": str(self.port),
-            "CANARY_CONFIG": str(self.site.file),
+            "NOTIFIER_CONFIG": str(self.site.file),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
         }

@@ -12,8 +12,7 @@ from tests.system.command import notifier
 from tools.chart_rendering import VALUE_FILES, Rendered
 
 CANARY = "https://notifier-canary.invalid"
-# Switched off; no client known as a model; every issuer's publishers named.
-NO_CANARY = {"openshift", "own-registry", "api"}
+WITH_CANARY = {"minimal", "everything"}
 
 
 @pytest.mark.parametrize("name", VALUE_FILES)
@@ -25,7 +24,7 @@ def test_the_service_takes_the_configuration(name: str, every: Mapping[str, Rend
     }
     loaded = load(install(every[name], tmp_path), environ)
     canary = loaded.registry.clients_of(CANARY)
-    assert set(canary) == (set() if name in NO_CANARY else {"notifier-canary"})
+    assert set(canary) == ({"notifier-canary"} if name in WITH_CANARY else set())
     for iss in loaded.settings.issuers.keys() - {CANARY}:
         assert loaded.registry.clients_of(iss)
         assert "notifier-canary" not in loaded.registry.clients_of(iss)
@@ -43,11 +42,12 @@ def test_notifier_check_passes(every: Mapping[str, Rendered], tmp_path: Path) ->
 
 
 def test_files_named_are_files_mounted(rendered: Rendered) -> None:
-    """Each Secret is mounted where the configuration names it, and into the canary's pod only the broker's."""
+    """Each Secret is mounted where the configuration names it; into pods that read `queue` alone only the broker's."""
     text = yaml.safe_dump([rendered.files()])
     mounted = {mount["mountPath"] for mount in rendered.worker()["containers"][0]["volumeMounts"]}
     for folder in mounted:
         assert not folder.startswith("/etc/notifier/secrets/") or f"{folder}/" in text
-    for pod in rendered.all("Pod"):
-        mounts = {mount["name"] for mount in pod["spec"]["containers"][0]["volumeMounts"]}
-        assert mounts <= {"config", "canary", "secret-broker", "secret-broker-tls", "registry"}
+    for pod in rendered.pods():
+        mounts = {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+        if pod["containers"][0]["name"] != "notifier":
+            assert mounts <= {"config", "canary", "outcomes", "secret-broker", "secret-broker-tls", "registry"}

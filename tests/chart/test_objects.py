@@ -12,16 +12,15 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from tools.chart_rendering import CHART, VALUE_FILES, VALUES, Rendered, helm, template
+from tools.chart_rendering import CHART, VALUE_FILES, Rendered, helm, template, values_file
 
-MONITORS = ("PodMonitor", "ServiceMonitor")
 CUSTOM: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("crd_schemas.yaml").read_text())
 
 
 @pytest.mark.parametrize("name", VALUE_FILES)
 def test_helm_lint_finds_nothing(name: str) -> None:
     """`helm lint --strict` passes with each file of values."""
-    run = helm("lint", "--strict", CHART, "-f", VALUES / f"{name}.yaml")
+    run = helm("lint", "--strict", CHART, "-f", values_file(name))
     assert run.returncode == 0, run.stdout
 
 
@@ -78,34 +77,37 @@ def test_pods_pass_the_restricted_standard(rendered: Rendered) -> None:
         "persistentVolumeClaim",
     }
     for spec in rendered.pods():
-        assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & spec.keys()
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"].get("runAsUser", 1) > 0
         assert spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
         assert all(volume.keys() - {"name"} <= allowed for volume in spec["volumes"])
-        [container] = spec["containers"]
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-        }
-        assert all("hostPort" not in port for port in container["ports"])
-        assert container["resources"]["limits"].keys() == {"memory"}
-        of_chart = [mount for mount in container["volumeMounts"] if mount["name"] != "registry"]  # an extraVolume
+        for container in [*spec["containers"], *spec.get("initContainers", ())]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+                "readOnlyRootFilesystem": True,
+            }
+            assert all("hostPort" not in port for port in container.get("ports", ()))
+            assert "memory" in container["resources"]["limits"]
+        mounts = spec["containers"][0]["volumeMounts"]
+        of_chart = [
+            mount for mount in mounts if mount["name"] not in ("registry", "outcomes")
+        ]  # an extraVolume, a file
         assert all(mount["readOnly"] for mount in of_chart)
 
 
 def test_selectors_select_workers_alone(rendered: Rendered) -> None:
     """Neither service nor budget nor policy of the workers means the canary's pod, and each means the workers."""
-    deployment = rendered.one("Deployment")
+    deployment = rendered.workers()
     labels = deployment["spec"]["template"]["metadata"]["labels"].items()
     suffix = deployment["metadata"]["name"]
     selectors = [
         deployment["spec"]["selector"]["matchLabels"],
-        rendered.one("Service", suffix)["spec"]["selector"],
+        rendered.one("Service", f"{suffix}-ops")["spec"]["selector"],
         rendered.one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
         rendered.one("NetworkPolicy", suffix)["spec"]["podSelector"]["matchLabels"],
-        *(item["spec"]["selector"]["matchLabels"] for kind in MONITORS for item in rendered.all(kind)),
+        *(item["spec"]["selector"]["matchLabels"] for item in rendered.all("PodMonitor")),
     ]
     for selector in selectors:
         assert selector.items() <= labels
@@ -124,7 +126,7 @@ def test_the_guide_installs(tmp_path: Path) -> None:
     blocks = [
         textwrap.dedent(block) for block in re.findall(r"^ *```yaml\n(.*?)^ *```", guide, re.DOTALL | re.MULTILINE)
     ]
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     files = [tmp_path / f"{number}.yaml" for number in range(len(blocks))]
     for file, block in zip(files, blocks, strict=True):
         file.write_text(block)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from notifier.domain.durations import parse_duration
-from tools.chart_rendering import CHART, VALUES, Rendered, template
+from tools.chart_rendering import CHART, Rendered, template, values_file
 
 
 def test_pods_live_longer_than_a_drain(rendered: Rendered) -> None:
@@ -28,7 +28,13 @@ def test_a_drain_of_one_and_a_half_minutes_is_understood(every: Mapping[str, Ren
 @pytest.mark.parametrize(
     ("values", "rolled"),
     [
-        ("config: {issuers: {https://b.example.com: {keys: [{file: /etc/notifier/secrets/keys/b.pem}]}}}", False),
+        (
+            (
+                "{config: {issuers: {https://b.example.com: {keys: [{file: /etc/notifier/secrets/keys/b.pem}]}}},"
+                " clients: [{client_id: shop, issuer: '*', backchannel_logout_uri: https://shop.example.com/}]}"
+            ),
+            False,
+        ),
         ("config: {issuers: {https://id.example.com: {publishers: [idp]}}}", False),
         ("clients: [{client_id: forum, backchannel_logout_uri: https://forum.example.com/}]", False),
         ("config: {egress: {allow: [10.0.0.0/8]}}", False),
@@ -46,10 +52,10 @@ def test_pods_are_rolled_where_a_reload_does_not_serve(
     """What workers take up by themselves (docs/configuration.md) changes no pod, what they read once changes all."""
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(values)
-    after = template(VALUES / "minimal.yaml", "-f", str(overlay))
+    after = template(values_file("minimal"), "-f", str(overlay))
     assert after.returncode == 0, after.stderr
     [made] = [item for item in yaml.safe_load_all(after.stdout) if item and item["kind"] == "Deployment"]
-    before = every["minimal"].one("Deployment")["spec"]["template"]
+    before = every["minimal"].workers()["spec"]["template"]
     assert (made["spec"]["template"] != before) is rolled
 
 
@@ -64,10 +70,10 @@ def test_one_way_of_scaling_at_most(rendered: Rendered) -> None:
     """Never both KEDA and an autoscaler of ours, and a number of replicas only where nothing else sets it."""
     scalers = [*rendered.all("HorizontalPodAutoscaler"), *rendered.all("ScaledObject")]
     assert len(scalers) <= 1
-    assert ("replicas" in rendered.one("Deployment")["spec"]) is (not scalers)
+    assert ("replicas" in rendered.workers()["spec"]) is (not scalers)
     for scaler in scalers:
         spec: dict[str, Any] = scaler["spec"]
-        assert spec["scaleTargetRef"]["name"] == rendered.one("Deployment")["metadata"]["name"]
+        assert spec["scaleTargetRef"]["name"] == rendered.workers()["metadata"]["name"]
         assert (spec.get("minReplicas") or spec["minReplicaCount"]) >= 2
 
 
@@ -95,10 +101,13 @@ def test_workers_go_slowly(name: str, at: str, every: Mapping[str, Rendered]) ->
 
 
 def test_the_network_policy_lets_workers_work(every: Mapping[str, Rendered]) -> None:
-    """Names, the broker, each port that the URI of a client or JWKS names, and nothing else."""
+    """Names, the broker, each port that the URI of a client or JWKS names, of the canary its pod, and nothing else."""
     policy = every["everything"].one("NetworkPolicy", "n-logout")["spec"]
     ports = [[port["port"] for port in rule["ports"]] for rule in policy["egress"]]
-    assert ports == [[53, 53], [5671], [443, 9443, 80, 8080, 8444, 8445], [8080], [4318]]
+    assert ports == [[53, 53], [5671], [443, 80, 8444, 8445, 9443], [8080], [4318]]
+    assert policy["egress"][3]["to"] == [
+        {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "logout-canary", "app.kubernetes.io/instance": "n"}}}
+    ]
     assert policy["egress"][1]["to"] == [
         {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "rabbitmq"}}}
     ]
@@ -112,9 +121,24 @@ def test_the_network_policy_lets_workers_work(every: Mapping[str, Rendered]) -> 
 def test_ports_meet(rendered: Rendered) -> None:
     """What the services and probes name is what the container has, and that is where the workers listen."""
     config = rendered.config()
-    [container] = rendered.worker()["containers"]
+    container = rendered.worker()["containers"][0]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     wanted = {name: int(config[name]["listen"].rpartition(":")[2]) for name in ("ops", "api") if name in config}
     assert ports == wanted
-    service = rendered.one("Service", rendered.one("Deployment")["metadata"]["name"])
-    assert {port["targetPort"] for port in service["spec"]["ports"]} == wanted.keys()
+    name = rendered.workers()["metadata"]["name"]
+    services = {item["metadata"]["name"]: item["spec"] for item in rendered.all("Service")}
+    assert [port["targetPort"] for port in services[f"{name}-ops"]["ports"]] == ["ops"]
+    assert (name in services) is ("api" in wanted)
+
+
+def test_only_the_api_is_published(every: Mapping[str, Rendered]) -> None:
+    """A load balancer gets the port of the API; that of /metrics stays inside, and a monitor selects no other."""
+    everything = every["everything"]
+    service = everything.one("Service", "n-logout")
+    assert service["spec"]["type"] == "LoadBalancer"
+    assert [port["name"] for port in service["spec"]["ports"]] == ["api"]
+    ops = everything.one("Service", "-ops")
+    assert ops["spec"].get("type", "ClusterIP") == "ClusterIP"
+    selector = everything.one("ServiceMonitor")["spec"]["selector"]["matchLabels"].items()
+    selected = [item for item in everything.all("Service") if selector <= item["metadata"]["labels"].items()]
+    assert selected == [ops]

@@ -19,7 +19,8 @@ ISSUER = os.environ["CANARY_ISSUER"]
 TIMEOUT = float(os.environ.get("CANARY_TIMEOUT", "60"))
 HOST = os.environ.get("CANARY_HOST", "")
 PORT = int(os.environ.get("CANARY_PORT", "8080"))
-CONFIG = os.environ.get("CANARY_CONFIG", "/etc/notifier/config/notifier.yaml")
+CONFIG = os.environ.get("NOTIFIER_CONFIG", "/etc/notifier/config/notifier.yaml")
+LOGS = os.environ.get("CANARY_LOGS", "kubectl logs -l app.kubernetes.io/name=notifier --tail=-1 --prefix")
 
 sid = f"canary-{uuid.uuid4()}"
 told = threading.Event()
@@ -58,6 +59,6 @@ if not told.wait(TIMEOUT):
     sys.exit(
         f"the event was published, and its logout was not delivered within {TIMEOUT:.0f} s."
         " The workers' log has a line for each attempt:"
-        f' kubectl logs -l app.kubernetes.io/name=notifier | grep \'"event_id":"{sid}"\''
+        f" {LOGS} | grep {sid}"
     )
 print(f"published, signed and delivered in {time.monotonic() - began:.1f} s")

@@ -32,8 +32,14 @@ def config_schema() -> dict[str, Any]:
 
 
 def _as_written(member: dict[str, Any]) -> None:
-    """Show a member as operators write it: its default with a unit, no title that only repeats the name."""
+    """Show a member as operators write it: its default with a unit, no title that only repeats the name.
+
+    Of a mapping whose names have a pattern, no other names are allowed.
+    """
     member.pop("title", None)
+    for mapping in (member, *member.get("anyOf", ())):
+        if "patternProperties" in mapping:
+            mapping["additionalProperties"] = False
     default = member.get("default")
     if default is None:
         member.pop("default", None)

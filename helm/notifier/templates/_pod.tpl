@@ -1,0 +1,71 @@
+{{/* What all pods of the chart have: account, rights, places, and the files of the configuration. */}}
+
+{{- define "notifier.pod" -}}
+serviceAccountName: {{ include "notifier.serviceAccount" . | quote }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext: {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . | quote }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "notifier.container" -}}
+image: {{ include "notifier.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext: {{- toYaml .Values.securityContext | nindent 2 }}
+{{- end -}}
+
+{{/* With NOTIFIER_CONFIG, so that `kubectl exec … -- notifier status` finds the configuration. */}}
+{{- define "notifier.env" -}}
+- {name: NOTIFIER_CONFIG, value: /etc/notifier/config/notifier.yaml}
+{{- with .Values.env }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Of (dict "root" $ "secrets" …): Secrets by folder. */}}
+{{- define "notifier.volumes" -}}
+- name: config
+  configMap: {name: {{ include "notifier.fullname" .root | quote }}}
+{{- range $folder, $name := .secrets }}
+- name: secret-{{ $folder }}
+  secret: {secretName: {{ $name | quote }}, defaultMode: 0440}
+{{- end }}
+{{- with .root.Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "notifier.mounts" -}}
+- {name: config, mountPath: /etc/notifier/config, readOnly: true}
+{{- range $folder, $_ := .secrets }}
+- {name: secret-{{ $folder }}, mountPath: /etc/notifier/secrets/{{ $folder }}, readOnly: true}
+{{- end }}
+{{- with .root.Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Egress to names and to the broker. */}}
+{{- define "notifier.egress" -}}
+- ports:  # names
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+- ports:  # the broker
+    {{- range (include "notifier.brokerPorts" . | fromJsonArray) }}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+  {{- with .Values.networkPolicy.broker }}
+  to: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
