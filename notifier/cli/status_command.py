@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 EVERY = 2.0  # seconds
 ROWS = 20  # clients
 DAY = 86_400.0
-STATES = ("well", "tried now", "rests")
+STATES = {"well": "well", "fails": "fails", "put_off": "put off", "tried": "tried now", "rests": "rests"}
 
 EXAMPLES = (
     ("what waits, and which clients do not get their logouts", "notifier status -c n.yaml"),
@@ -118,9 +118,11 @@ def _page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
     parts: list[RenderableType] = [*_troubles(status), _queues(status)]
     parts += [Text(str(each), style="yellow") for each in bindings_missing(status)]
     parts += [Text(_workers(status)), Text(_rates(status))]
-    shown = [client for client in status.clients if every_client or client.troubled or client.waits]
+    shown = [client for client in status.clients if every_client or client.state != "well" or client.waits]
     if shown:
-        parts.append(_clients(shown if every_client else shown[:ROWS], status.at))
+        rows = shown if every_client else shown[:ROWS]
+        parts.append(_clients(rows, status.at))
+        parts += [Text(line) for line in _failures(rows)]
     parts.append(Text(_others(status, len(shown), every_client=every_client)))
     return Group(*parts)
 
@@ -223,7 +225,7 @@ def _clients(clients: list[ClientState], now: float) -> Table:
         reason = " ".join(filter(None, (client.reason, "" if client.status is None else str(client.status))))
         table.add_row(
             client.client_id if len(issuers) == 1 else f"{client.client_id} ({client.iss})",
-            STATES[client.circuit],
+            STATES[client.state],
             f"{client.waits:,}",
             f"{client.dead:,}",
             _ago(client.last_success, now),
@@ -231,15 +233,25 @@ def _clients(clients: list[ClientState], now: float) -> Table:
             reason,
             client.cause,
             "" if client.next_attempt is None else f"in {_span(client.next_attempt - now)}",
-            style="red" if client.circuit else "yellow" if client.troubled else "",
+            style="red" if client.circuit else "" if client.state == "well" else "yellow",
         )
     return table
+
+
+def _failures(clients: list[ClientState]) -> Iterator[str]:
+    """What each client that fails met last, in words."""
+    issuers = {client.iss for client in clients}
+    for client in clients:
+        if client.text and client.troubled:
+            name = client.client_id if len(issuers) == 1 else f"{client.client_id} ({client.iss})"
+            yield f"{name}: {client.text}"
+    yield ""
 
 
 def _others(status: ServiceStatus, shown: int, *, every_client: bool) -> str:
     lines = []
     if not every_client and shown > ROWS:
-        lines.append(f"{shown - ROWS:,} more clients in trouble: --all shows them.")
+        lines.append(f"{shown - ROWS:,} more clients are not well: --all shows them.")
     well = len(status.clients) - shown
     if well:
         lines.append(f"{well:,} client{' is' if well == 1 else 's are'} well: --all shows them.")

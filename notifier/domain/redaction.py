@@ -1,4 +1,4 @@
-"""Takes a secret out of the text of a client's answer, however the client spells it.
+"""Takes secrets out of texts: those that show by their form, and one out of a client's answer, however it is spelt.
 
 Receivers escape what they quote, each in its own way. They send back `a/b+c@d` as `a\\/b+c@d` (PHP's json_encode), as
 `a%2Fb%2Bc%40d` (in a URL) or as `a/b&#43;c&#64;d` (in a page), and names of users in lower case.
@@ -9,6 +9,30 @@ import json
 import re
 from urllib.parse import quote, quote_plus
 
+_SECRETS = (
+    # Any base64url of a JSON object: a whole JWS or JWE, or the beginning of one that was cut.
+    ("eyJ", re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,4}"), "[token]"),
+    ("@", re.compile(r"(://[^/\s:@\"]*):[^\s\"]*@"), r"\1:[password]@"),
+    ("earer ", re.compile(r"([Bb]earer +)[A-Za-z0-9._~+/=-]+"), r"\1[token]"),
+    (
+        "PRIVATE KEY",
+        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^\"]*?(?:-----END [A-Z ]*-----|(?=\")|\Z)"),
+        "[key]",
+    ),
+)
+
+
+def redact(line: str) -> str:
+    """Remove tokens, passwords in URLs, private keys, and DEL, which JSON does not escape."""
+    if "\x7f" in line:
+        line = line.replace("\x7f", r"\u007f")
+    for sign, pattern, instead in _SECRETS:
+        if sign in line:
+            line = pattern.sub(instead, line)
+    return line
+
+
+_TELLING = 3  # characters: a shorter `sub` may be any word of an answer
 _PLAIN = re.compile(r"[A-Za-z0-9._-]*")  # nobody escapes these
 _NO_LETTER = re.compile(r"[^A-Za-z0-9]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9 ._,:;/=-]")
@@ -21,6 +45,14 @@ def redact_secret(text: str, secret: str, name: str) -> str:
         if spelling.lower() in lower:
             text = re.sub(re.escape(spelling), lambda _: name, text, flags=re.IGNORECASE)
             lower = text.lower()
+    return text
+
+
+def without_subject(text: str, sub: str | None, sid: str | None) -> str:
+    """Take the user out of an answer ("no session of alice")."""
+    for name, value in (("[sub]", sub), ("[sid]", sid)):
+        if value is not None and len(value) >= _TELLING:
+            text = redact_secret(text, value, name)
     return text
 
 

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from notifier.domain import outcome
+from notifier.domain.delivery import Delivery
+from notifier.domain.redaction import redact, without_subject
 from notifier.pipeline.facts import Attempted, Buried, Deferred, Fact, LogoutDelivered, RetryScheduled
 from notifier.pipeline.ports import Clock
 
 KEPT = 10_000  # clients
+TEXT = 200  # characters of what a failure met
 SAMPLES = 13  # one every five seconds: they cover the last minute
 
 
@@ -20,7 +23,7 @@ SAMPLES = 13  # one every five seconds: they cover the last minute
 class ClientRecord:
     """How one client fared at this worker. Moments are in epoch seconds; `put_off` counts retries and deferrals.
 
-    `waits_for`: the cause of the last deferral.
+    `waits_for`: the cause of the last deferral, at `deferred_at`. `text`: what the last failure met, without the user.
     """
 
     delivered: int = 0
@@ -32,6 +35,8 @@ class ClientRecord:
     status: int | None = None
     next_due: float | None = None
     waits_for: str = ""
+    deferred_at: float | None = None
+    text: str = ""
 
 
 class HealthObserver:
@@ -59,7 +64,7 @@ class HealthObserver:
             case Deferred():
                 self.counts["deferred"] += 1
                 if fact.client_id:
-                    self._put_off((fact.iss, fact.client_id), fact.due).waits_for = fact.cause.value
+                    self._deferred(fact)
             case Buried():
                 self._buried(fact)
 
@@ -73,9 +78,12 @@ class HealthObserver:
         seconds = max(1.0, self._steady() - since)
         return {name: round((count - before[name]) / seconds, 2) for name, count in self.counts.items()}
 
-    def _record(self, key: tuple[str, str]) -> ClientRecord:
+    def _record(self, key: tuple[str, str], *, unknown: bool = False) -> ClientRecord:
+        """The client's record. One that nobody knows takes the place of no other: publishers may make names up."""
         record = self.clients.get(key)
         if record is None:
+            if unknown and len(self.clients) >= KEPT // 2:
+                return ClientRecord()
             if len(self.clients) >= KEPT:
                 del self.clients[next(iter(self.clients))]
             record = self.clients[key] = ClientRecord()
@@ -89,9 +97,14 @@ class HealthObserver:
         else:
             record.last_failure = fact.at
             record.reason, record.status = fact.outcome.reason.value, fact.outcome.status
+            record.text = _told(fact.outcome.text, fact.delivery)
 
-    def _put_off(self, key: tuple[str, str], due: float) -> ClientRecord:
-        record = self._record(key)
+    def _deferred(self, fact: Deferred) -> None:
+        record = self._put_off((fact.iss, fact.client_id), fact.due, unknown=fact.cause is outcome.Cause.UNKNOWN)
+        record.waits_for, record.deferred_at = fact.cause.value, self._clock()
+
+    def _put_off(self, key: tuple[str, str], due: float, *, unknown: bool = False) -> ClientRecord:
+        record = self._record(key, unknown=unknown)
         record.put_off += 1
         record.next_due = due
         return record
@@ -100,8 +113,15 @@ class HealthObserver:
         self.counts["dead"] += 1
         if not fact.client_id:
             return
-        record = self._record((fact.iss, fact.client_id))
+        unknown = fact.reason in (outcome.DeadReason.UNKNOWN_CLIENT, outcome.DeadReason.UNKNOWN_ISSUER)
+        record = self._record((fact.iss, fact.client_id), unknown=unknown)
         record.dead += 1
         if fact.delivery is None or not fact.delivery.attempts:  # no attempt has given a reason
             record.last_failure = self._clock()
             record.reason, record.status = fact.reason.value, None
+            record.text = fact.text[:TEXT] if fact.delivery is None else _told(fact.text, fact.delivery)
+
+
+def _told(text: str, delivery: Delivery) -> str:
+    """What a failure met, as operators may read it."""
+    return text and redact(without_subject(text, delivery.sub, delivery.sid))[:TEXT]

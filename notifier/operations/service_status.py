@@ -17,6 +17,7 @@ from notifier.domain.message import DEAD, DELAYED, PARKED, SOURCE, BindingState,
 from notifier.domain.moment import render_moment
 from notifier.domain.outcome import Cause
 from notifier.domain.trouble import SharedTrouble, Trouble, merged
+from notifier.domain.verdict import OF_CLIENT
 from notifier.operations.health_observer import ClientRecord, HealthObserver
 from notifier.operations.registry_refresh import SourceState
 
@@ -31,8 +32,8 @@ class ClientState:
 
     `parked` deliveries wait in its bucket, see `BucketCounts`; `delayed` ones in delay queues, the next until
     `next_delayed`, see `DelayCounts`. `circuit`: 0 well, 1 tried now, 2 rests until `next_try`. `waits_for`: the cause
-    of the last deferral. `delivered`, `dead` and `put_off` (retries and deferrals)
-    are counted since the workers started.
+    of the last deferral, at `deferred_at`. `text`: what the last failure met. `delivered`, `dead` and `put_off`
+    (retries and deferrals) are counted since the workers started.
     """
 
     iss: str
@@ -52,6 +53,24 @@ class ClientState:
     waits_for: str = ""
     delayed: int = 0
     next_delayed: float | None = None
+    deferred_at: float | None = None
+    text: str = ""
+
+    @property
+    def state(self) -> Literal["rests", "tried", "put_off", "fails", "well"]:
+        """How it fares, in a word. One that is only put off is not well, whoever is to blame."""
+        if self.circuit:
+            return "rests" if self.circuit == 2 else "tried"
+        if self.held_back:
+            return "put_off"
+        return "fails" if self.troubled else "well"
+
+    @property
+    def held_back(self) -> bool:
+        """True if it was put off last, for a fault of ours or before it ever took anything."""
+        since = max(self.last_success or 0.0, self.last_failure or 0.0)
+        of_client = self.waits_for in OF_CLIENT and self.last_success is not None
+        return self.deferred_at is not None and self.deferred_at >= since and not of_client
 
     @property
     def waits(self) -> int:
@@ -76,9 +95,9 @@ class ClientState:
         return self.circuit > 0 or (self.last_failure or 0.0) > (self.last_success or 0.0)
 
     @property
-    def urgency(self) -> tuple[int, bool, int, float]:
+    def urgency(self) -> tuple[int, bool, bool, int, float]:
         """A sort key: the client that most needs attention has the largest."""
-        return self.circuit, self.troubled, self.waiting, self.last_failure or 0.0
+        return self.circuit, self.troubled, self.held_back, self.waiting, self.last_failure or 0.0
 
 
 @frozen
@@ -148,10 +167,11 @@ def clients_of(
     tries = {(iss, client_id): moment for iss, client_id, moment in next_tries}
     later = {(iss, client_id): (count, due) for iss, client_id, count, due in delayed}
 
-    def urgency(item: tuple[Key, ClientRecord]) -> tuple[int, bool, int, float]:
+    def urgency(item: tuple[Key, ClientRecord]) -> tuple[int, bool, bool, int, float]:
         key, record = item
-        failed = record.last_failure or 0.0
-        return states.get(key, 0), failed > (record.last_success or 0.0), lines.get(key, 0), failed
+        failed, took = record.last_failure or 0.0, record.last_success or 0.0
+        put_off = (record.deferred_at or 0.0) > max(failed, took)
+        return states.get(key, 0), failed > took, put_off, lines.get(key, 0), failed
 
     # Chosen before a ClientState is made of each: making 10,000 of them held the loop for 39 ms.
     chosen = heapq.nlargest(REPORTED, health.clients.items(), key=urgency)
@@ -225,6 +245,7 @@ def status_of(
 def _both(one: ClientState, other: ClientState) -> ClientState:
     """One client at two workers. The later failure gives reason and status."""
     later = one if (one.last_failure or 0.0) >= (other.last_failure or 0.0) else other
+    put_off = max(later, one, other, key=lambda each: each.deferred_at or 0.0)
     return replace(
         later,
         circuit=max(one.circuit, other.circuit),
@@ -232,10 +253,11 @@ def _both(one: ClientState, other: ClientState) -> ClientState:
         parked=one.parked + other.parked,
         delayed=one.delayed + other.delayed,
         next_delayed=_earliest(one.next_delayed, other.next_delayed),
-        waits_for=later.waits_for or one.waits_for or other.waits_for,
+        waits_for=put_off.waits_for or one.waits_for or other.waits_for,
         delivered=one.delivered + other.delivered,
         dead=one.dead + other.dead,
         put_off=one.put_off + other.put_off,
+        deferred_at=put_off.deferred_at,
         last_success=_latest(one.last_success, other.last_success),
         next_due=_latest(one.next_due, other.next_due),
         next_try=_earliest(one.next_try, other.next_try),
@@ -351,12 +373,14 @@ def _worker(worker: WorkerState) -> dict[str, object]:
 
 
 def _client(client: ClientState) -> dict[str, object]:
-    names = ("last_success", "last_failure", "next_due", "next_try", "next_attempt")
+    names = ("last_success", "last_failure", "deferred_at", "next_due", "next_try", "next_attempt")
     told = (name for name in _SHOWN if name != "next_delayed")
     shown = {name: getattr(client, name) for name in told} | {name: _moment(getattr(client, name)) for name in names}
     return shown | {
         "circuit": CIRCUITS[client.circuit],
+        "state": client.state,
         "reason": client.reason or None,
+        "text": client.text or None,
         "parked": max(0, client.parked),
         "waits": client.waits,
         "waits_for": client.cause or None,

@@ -4,8 +4,10 @@ import json
 
 from notifier.domain.delivery import Delivery
 from notifier.domain.message import Depth
-from notifier.domain.outcome import DeadReason, Delivered, Failed, Reason
+from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Reason
+from notifier.domain.trouble import EXPLAINED, Trouble, TroubleKind
 from notifier.operations.health_observer import KEPT, SAMPLES, HealthObserver
+from notifier.operations.runbook import sections
 from notifier.operations.service_status import (
     ClientState,
     LaneState,
@@ -197,3 +199,76 @@ def test_of_very_many_clients_the_oldest_are_forgotten() -> None:
     told, left_out = clients_of(health, [(ISS, "c9", 1)], [])
     assert told[0].client_id == "c9"
     assert len(told) + left_out == KEPT
+
+
+def deferred(health: HealthObserver, client_id: str, cause: Cause) -> None:
+    """A deferral without an attempt."""
+    health.observe(facts.Deferred(iss=ISS, client_id=client_id, event_id="e", cause=cause, due=NOW + 2))
+
+
+def test_a_client_that_is_only_put_off_is_not_well() -> None:
+    """Whoever is to blame; one that takes tokens and waits for a slot now and then is."""
+    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    for client_id, cause in (("new", Cause.SLOT), ("unsigned", Cause.SIGNING), ("busy", Cause.SLOT)):
+        deferred(health, client_id, cause)
+    health.clients[ISS, "busy"].last_success = NOW - 1
+    health.clients[ISS, "unsigned"].last_success = NOW - 1
+    states = {each.client_id: each.state for each in clients_of(health, [], [])[0]}
+    assert states == {"new": "put_off", "unsigned": "put_off", "busy": "well"}
+    failed(health, "unsigned", NOW + 1)
+    assert {each.client_id: each.state for each in clients_of(health, [], [])[0]}["unsigned"] == "fails"
+
+
+def test_made_up_clients_take_the_place_of_no_other() -> None:
+    """Half of the memory is for clients that somebody knows."""
+    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    failed(health, "shop", NOW)
+    for number in range(KEPT + 10):
+        deferred(health, f"made-up-{number}", Cause.UNKNOWN)
+    assert len(health.clients) == KEPT // 2
+    assert (ISS, "shop") in health.clients
+
+
+def test_what_a_failure_met_is_told_without_the_user() -> None:
+    """Nor with a token, if the client sends it back."""
+    health = HealthObserver(clock=lambda: NOW, steady=lambda: 0.0)
+    delivery = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id="shop", sub="alice-77", sid=None)
+    outcome = Failed(reason=Reason.SERVER_ERROR, status=500, text="no session of Alice-77 in eyJhbGciOiJSUzI1NiJ9.e.x")
+    health.observe(
+        facts.Attempted(
+            delivery=delivery, number=1, jti="j", alg="ES256", outcome=outcome, seconds=0.1, at=NOW, next_due=None
+        )
+    )
+    status = status_of({}, [worker("a", *clients_of(health, [], [])[0])], now=NOW)
+    told = document_of(status)["clients"]
+    assert isinstance(told, list)
+    assert [(each["state"], each["text"]) for each in told] == [("fails", "no session of [sub] in [token]")]
+
+
+def test_troubles_of_all_workers_are_summed_up() -> None:
+    """The most urgent first; what may name clients of any issuer has no text for those whom one issuer concerns."""
+    refused = Trouble(kind="reload_refused", text="3 of 7 clients", since=NOW - 9)
+    unknown = Trouble(kind="unknown_issuer", text="not one", since=NOW - 9, iss=f"{ISS}/", count=2)
+    later = Trouble(kind="of_a_later_release", text="new", since=NOW)
+    answers = [
+        worker("a", troubles=[later, unknown, refused]),
+        worker("b", troubles=[Trouble(kind="unknown_issuer", text="not one", since=NOW - 5, iss=f"{ISS}/", count=1)]),
+    ]
+    status = status_of({}, answers, now=NOW)
+    told = document_of(status)["troubles"]
+    assert isinstance(told, list)
+    assert [(each["kind"], each["count"], each["workers"], each["explained"]) for each in told] == [
+        ("reload_refused", 0, ["a"], "NotifierReloadFailed"),
+        ("unknown_issuer", 3, ["a", "b"], "unknown"),
+        ("of_a_later_release", 0, ["a"], None),
+    ]
+    assert told[1]["since"] == "2027-01-15T07:59:51.000000Z"
+    of_one = document_of(status, lambda iss: iss == ISS)["troubles"]
+    assert [(each["kind"], each["text"]) for each in of_one] == [("reload_refused", ""), ("of_a_later_release", "")]  # type: ignore[attr-defined]
+
+
+def test_each_trouble_is_explained() -> None:
+    """By a section that is there."""
+    known = {section.name for section in sections().values()}
+    assert {str(kind) for kind in EXPLAINED} == {str(kind) for kind in TroubleKind}
+    assert set(EXPLAINED.values()) <= known

@@ -3,7 +3,6 @@
 import asyncio
 import atexit
 import json
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -15,29 +14,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from structlog.typing import EventDict, WrappedLogger
 
 from notifier.domain.printable import printable, printable_lines
-
-_SECRETS = (
-    # Any base64url of a JSON object: a whole JWS or JWE, or the beginning of one that was cut.
-    ("eyJ", re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,4}"), "[token]"),
-    ("@", re.compile(r"(://[^/\s:@\"]*):[^\s\"]*@"), r"\1:[password]@"),
-    ("earer ", re.compile(r"([Bb]earer +)[A-Za-z0-9._~+/=-]+"), r"\1[token]"),
-    (
-        "PRIVATE KEY",
-        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^\"]*?(?:-----END [A-Z ]*-----|(?=\")|\Z)"),
-        "[key]",
-    ),
-)
-
-
-def redact(line: str) -> str:
-    """Remove tokens, passwords in URLs, private keys, and DEL, which JSON does not escape."""
-    if "\x7f" in line:
-        line = line.replace("\x7f", r"\u007f")
-    for sign, pattern, instead in _SECRETS:
-        if sign in line:
-            line = pattern.sub(instead, line)
-    return line
-
+from notifier.domain.redaction import redact
 
 _MANY_LINES = frozenset({"event", "exception", "stack"})  # `event` of libraries' own lines
 

@@ -18,11 +18,11 @@ from typing import Literal, TextIO, assert_never, cast
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from notifier.adapters.telemetry.log_output import JsonLine, Unbreakable, quick_writer, redact, seen
+from notifier.adapters.telemetry.log_output import JsonLine, Unbreakable, quick_writer, seen
 from notifier.domain.delivery import Delivery
 from notifier.domain.outcome import Delivered, Failed, Outcome, Refused
 from notifier.domain.plan import Skipped
-from notifier.domain.redaction import redact_secret
+from notifier.domain.redaction import redact, without_subject
 from notifier.pipeline.facts import (
     Attempted,
     Buried,
@@ -38,8 +38,6 @@ from notifier.pipeline.facts import (
 )
 
 TEXT_LENGTH = 200  # characters of what others wrote
-_TELLING = 3  # characters: a shorter `sub` may be any word of an answer
-
 _OUTCOMES: Mapping[type[Outcome], str] = {Delivered: "delivered", Refused: "refused", Failed: "failed"}
 
 Subjects = Literal["hash", "omit", "raw"]
@@ -253,11 +251,7 @@ class LogObserver:
 
     def _without_subject(self, text: str, delivery: Delivery) -> str:
         """Take the user out of an answer ("no session of alice") before it is cut."""
-        if self._subject != "raw":
-            for name, value in (("[sub]", delivery.sub), ("[sid]", delivery.sid)):
-                if value is not None and len(value) >= _TELLING:
-                    text = redact_secret(text, value, name)
-        return text
+        return text if self._subject == "raw" else without_subject(text, delivery.sub, delivery.sid)
 
 
 def _is_detail(fact: Fact) -> bool:

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import pytest
 import structlog
 
-from notifier.adapters.telemetry.log_output import redact
 from notifier.adapters.telemetry.logs import LogObserver, SubjectHash, Subjects, clip, configure
 from notifier.domain.delivery import Delivery
 from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Reason, Refused
 from notifier.domain.plan import Skipped
+from notifier.domain.redaction import redact
 from notifier.pipeline.facts import Attempted, Buried, Deferred, EventTaken, Fact, LogoutDelivered, Unexpected
 
 ISS = "https://id.example.com"
