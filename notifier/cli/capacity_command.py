@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifier.cli.command_options import Json
-from notifier.cli.output import say
+from notifier.cli.output import say, say_json
 from notifier.cli.publish_command import EventLane
-from notifier.domain.printable import counted, json_text
+from notifier.domain.printable import counted
 
 if TYPE_CHECKING:
     from notifier.operations.capacity import Capacity, Demand
@@ -65,7 +65,10 @@ def capacity(
         lane=Lane(lane.value),
     )
     found = compute(demand)
-    say(json_text(_document(demand, found), indent=2) if as_json else _in_words(demand, found))
+    if as_json:
+        say_json(_document(demand, found), indent=2)
+    else:
+        say(_in_words(demand, found))
 
 
 def _seconds(text: str, option: str) -> float:

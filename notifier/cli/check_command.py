@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from notifier.cli.command_options import Config, Json, load_whole, quiet_logs, refuse
-from notifier.cli.output import say
+from notifier.cli.output import say, say_json
 from notifier.domain.errors import Mistake
-from notifier.domain.printable import counted, json_text
+from notifier.domain.printable import counted
 
 if TYPE_CHECKING:
     from notifier.adapters.configuration.live_configuration import Loaded
@@ -51,7 +51,10 @@ def check(
     if mistakes := unread():
         refuse(mistakes, as_json=as_json)
     summary = _summary(loaded, sources)
-    say(json_text({"mistakes": [], **summary}, indent=2) if as_json else _in_words(summary))
+    if as_json:
+        say_json({"mistakes": [], **summary}, indent=2)
+    else:
+        say(_in_words(summary))
 
 
 def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:

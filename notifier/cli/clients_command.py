@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from notifier.cli.command_options import Config, Json, in_help, load_whole, quiet_logs, register
-from notifier.cli.output import say
+from notifier.cli.output import say, say_json
 from notifier.domain.printable import counted, json_text, printable
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def list_(
     left_out = [{"client": fault.path, "reason": fault.text} for fault in loaded.faults]
     if as_json:
         told = {"clients": rows, "left_out": left_out, "problems": sources.problems}
-        say(json_text(told, indent=2))
+        say_json(told, indent=2)
     else:
         _print_list(rows, left_out)
     raise typer.Exit(1 if sources.problems else 0)
@@ -110,7 +110,7 @@ def show(
                 found.append(known := {"issuer": iss, "client_id": client_id, "values": []})
             known["left_out"] = faults[client_id]
     if as_json:
-        say(json_text(found, indent=2))
+        say_json(found, indent=2)
     else:
         _print_clients(found)
     if not found:
@@ -147,17 +147,16 @@ def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> N
     from notifier.cli.screen import table as new_table
 
     console = screen(width=160)
-    several = len({row["issuer"] for row in rows}) > 1
-    table = new_table("client", *(["issuer"] if several else []), "backchannel_logout_uri", "sources")
+    table = new_table("client", "backchannel_logout_uri", "sources")
     for row in rows:
         uri = row["backchannel_logout_uri"] or "– never told"
         if row["paused"]:
             uri += " (paused)"
-        table.add_row(row["client_id"], *([row["issuer"]] if several else []), uri, ", ".join(row["sources"]))
+        table.add_row(row["client_id"], uri, ", ".join(row["sources"]), of=row["issuer"])
     console.print(table)
-    console.print(counted(len(rows), "client"), highlight=False)
+    say(counted(len(rows), "client"))
     for each in left_out:
-        console.print(f"left out: {each['client']}: {each['reason']}", style="yellow", highlight=False, soft_wrap=True)
+        console.say(f"left out: {each['client']}: {each['reason']}", style="yellow")
 
 
 def _print_clients(found: list[dict[str, Any]]) -> None:
@@ -166,9 +165,9 @@ def _print_clients(found: list[dict[str, Any]]) -> None:
 
     console = screen(width=160)
     for client in found:
-        console.print(f"{client['client_id']} of {client['issuer']}", style="bold", highlight=False)
+        console.say(f"{client['client_id']} of {client['issuer']}", style="bold")
         if client["left_out"]:
-            console.print(f"left out: {client['left_out']}", style="yellow", highlight=False, soft_wrap=True)
+            console.say(f"left out: {client['left_out']}", style="yellow")
         if not client["values"]:
             continue
         table = new_table("member", "value", "from")

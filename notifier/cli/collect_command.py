@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifier.cli.command_options import Config, Json, quiet_logs
-from notifier.cli.output import say
+from notifier.cli.output import say, say_json
 from notifier.domain.durations import parse_duration
 from notifier.domain.errors import ConfigurationError, Mistake, QueueUnavailable
-from notifier.domain.printable import counted, json_text
+from notifier.domain.printable import counted
 
 if TYPE_CHECKING:
     from notifier.adapters.queues.rabbitmq.feed_collector import FeedCollector
@@ -124,7 +124,7 @@ async def _begin(collector: FeedCollector, ends: Sequence[asyncio.Task[bool]]) -
 def _conclude(collecting: FeedCollection, file: Path, *, as_json: bool) -> None:
     if as_json:
         counts = {"collected": collecting.kept, "again": collecting.again, "unreadable": collecting.unreadable}
-        say(json_text({**counts, "file": str(file)}))
+        say_json({**counts, "file": str(file)})
         return
     more = [f"{collecting.again:,} had come before"] if collecting.again else []
     more += [f"{collecting.unreadable:,} messages were not outcomes"] if collecting.unreadable else []

@@ -4,14 +4,13 @@ import inspect
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO, cast
 
 import typer
 from rich.markup import escape
 
-from notifier.cli.output import say
+from notifier.cli.output import ErrorStream, say_json
 from notifier.domain.errors import ConfigurationError, Mistake
-from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
     from notifier.adapters.configuration.live_configuration import Loaded
@@ -54,7 +53,9 @@ def quiet_logs(lowest: str = "critical") -> None:
     from notifier.adapters.telemetry import logs
 
     level = os.environ.get("NOTIFIER_LOG__LEVEL", "")
-    logs.configure(level if level in ("debug", "info", "warning", "error") else lowest)
+    logs.configure(
+        level if level in ("debug", "info", "warning", "error") else lowest, stream=cast("TextIO", ErrorStream())
+    )
 
 
 def load_whole(
@@ -83,5 +84,5 @@ def refuse(mistakes: Sequence[Mistake], *, as_json: bool) -> NoReturn:
     if not as_json:
         raise ConfigurationError(mistakes)
     told = [{"path": mistake.path, "text": mistake.text} for mistake in mistakes]
-    say(json_text({"mistakes": told}, indent=2))
+    say_json({"mistakes": told}, indent=2)
     raise typer.Exit(2)

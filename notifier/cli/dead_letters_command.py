@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import time
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -13,7 +13,8 @@ import typer
 from notifier.cli.command_options import Config, Json, in_help, register
 from notifier.cli.dead_letters_access import opened_letters, queue_settings, with_filter, written_anew
 from notifier.cli.dead_letters_repair_command import DISCARD_EXAMPLES, REPLAY_EXAMPLES, discard, prospect, replay
-from notifier.cli.output import say
+from notifier.cli.output import progress_of, say, say_json
+from notifier.domain.moment import shown_moment
 from notifier.domain.printable import counted, json_text, printable
 
 if TYPE_CHECKING:
@@ -49,18 +50,19 @@ def list_(
     form shows sub or sid. The command removes nothing and keeps the order.
     """
     settings = queue_settings(config)
+    from notifier.cli.screen import screen
     from notifier.operations.dead_letter_listing import LetterCounts
 
-    counts = LetterCounts()
+    counts, console = LetterCounts(), screen()
 
     def see(summary: LetterSummary, _message: Message) -> None:
         counts.add(summary)
         if as_json:
-            say(json_text(summary.document()))
+            say_json(summary.document())
         elif rows:
-            say(_line(summary))
+            console.say_row(*_parts(summary))
 
-    _look_now(settings, chosen, see, quiet=rows or as_json, whole=False)
+    _look_now(settings, chosen, see, whole=False)
     if not (rows or as_json):
         _print_groups(counts.groups())
     if not as_json:
@@ -91,7 +93,10 @@ def show(
     if not found:
         say(f"notifier: there is no dead letter {id_}; `notifier dead-letters list --rows` shows them", err=True)
         raise typer.Exit(1)
-    say(json_text(found[0]) if as_json else _in_words(found[0]))
+    if as_json:
+        say_json(found[0])
+    else:
+        say(_in_words(found[0]))
 
 
 @with_filter
@@ -129,48 +134,49 @@ def _look_now(
     see: Callable[[LetterSummary, Message], None],
     *,
     first: bool = False,
-    quiet: bool = False,
     whole: bool = True,
 ) -> None:
     """Call `see` with each letter that matches, or with the first only."""
     import uvloop
 
-    from notifier.cli.screen import progress_of
-    from notifier.operations.dead_letter_listing import matching_letters, no_progress
+    from notifier.operations.dead_letter_listing import matching_letters
 
     async def look() -> None:
         with progress_of("looked at") as progress:
-            async with opened_letters(settings, writing=False) as letters:
-                tell = no_progress if quiet and sys.stdout.isatty() else progress
-                async with aclosing(matching_letters(letters, chosen, tell, whole=whole)) as found:
-                    async for summary, message in found:
-                        see(summary, message)
-                        if first:
-                            return
+            async with (
+                opened_letters(settings, writing=False) as letters,
+                aclosing(matching_letters(letters, chosen, progress, whole=whole)) as found,
+            ):
+                async for summary, message in found:
+                    see(summary, message)
+                    if first:
+                        return
 
     uvloop.run(look())
 
 
-def _line(letter: LetterSummary) -> str:
-    client, since, event = letter.client_id or "-", letter.document()["dead_since"], letter.event_id or "-"
-    source = "" if letter.source is None else f"  source {letter.source}"
-    line = f"{letter.id}  {since}  {letter.reason:<21}  {client}  event {event}  attempts {letter.attempts}{source}"
-    return printable(line)
+def _parts(letter: LetterSummary) -> list[str]:
+    told = [letter.id, shown_moment(letter.dead_since), f"{letter.reason:<21}", letter.client_id or "–"]
+    told += [f"event {letter.event_id or '–'}", f"attempts {letter.attempts}"]
+    if letter.iss:
+        told.append(f"issuer {letter.iss}")
+    if letter.source is not None:
+        told.append(f"source {letter.source}")
+    return list(map(printable, told))
 
 
 def _print_groups(groups: list[LetterGroup]) -> None:
-    from notifier.cli.screen import screen
+    from notifier.cli.screen import ago, screen
     from notifier.cli.screen import table as new_table
-    from notifier.domain.moment import render_moment
 
     if not groups:
         return
-    several = len({group.iss for group in groups}) > 1
-    table = new_table("client", "reason", "count:", "oldest", "newest", *(["issuer"] if several else []))
+    table, now = new_table("client", "reason", "count:", "oldest:", "newest:"), time.time()
     for group in groups:
-        moments = [render_moment(moment)[:19] + "Z" for moment in (group.oldest, group.newest)]
-        cells = [printable(group.client_id) or "-", group.reason, f"{group.count:,}", *moments]
-        table.add_row(*cells, *([printable(group.iss) or "-"] if several else []))
+        ages = (ago(moment, now) for moment in (group.oldest, group.newest))
+        table.add_row(
+            printable(group.client_id) or "–", group.reason, f"{group.count:,}", *ages, of=printable(group.iss)
+        )
     screen(width=200).print(table)
 
 

@@ -15,8 +15,8 @@ import typer
 
 from notifier.cli.command_options import Config, Json
 from notifier.cli.dead_letters_access import opened_letters, queue_settings, with_filter_or_ids
-from notifier.cli.output import say
-from notifier.domain.printable import counted, json_text
+from notifier.cli.output import progress_of, say, say_json
+from notifier.domain.printable import counted
 
 if TYPE_CHECKING:
     from notifier.domain.letter_filter import LetterFilter, LetterSummary
@@ -199,7 +199,6 @@ def _run(
 ) -> RepairResult:
     import uvloop
 
-    from notifier.cli.screen import progress_of
     from notifier.operations.dead_letter_repair import RepairOptions
 
     async def run() -> RepairResult:
@@ -241,7 +240,7 @@ def _conclude(
     if not dry_run:
         DeadLetterAudit(write_audit).repaired(action, operating_user(), chosen, result, **more)
     if as_json:
-        say(json_text({action: result.done, "dry_run": dry_run, **result.document()}))
+        say_json({action: result.done, "dry_run": dry_run, **result.document()})
     else:
         would = "would be " if dry_run else ""
         say(f"{result.done:,} {would}{action}")

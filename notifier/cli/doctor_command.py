@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifier.cli.command_options import Config, Json, load_whole, quiet_logs
-from notifier.cli.output import say
-from notifier.domain.printable import json_text, printable
+from notifier.cli.output import progress_of, say_json
+from notifier.domain.printable import counted, printable
 
 if TYPE_CHECKING:
     from notifier.cli.screen import Screen
@@ -54,7 +54,6 @@ def doctor(
 
     from notifier.adapters.registries.answers import ReadNow
     from notifier.app.doctor_checks import DoctorScope, examine_installation
-    from notifier.cli.screen import progress_of
     from notifier.operations.doctor import Severity
 
     if offline and canary is not None:
@@ -66,7 +65,7 @@ def doctor(
     with progress_of("looking", plain=False) as progress:
         found = uvloop.run(examine_installation(loaded, sources, scope, progress))
     if as_json:
-        say(json_text(list(map(asdict, found)), indent=2))
+        say_json(list(map(asdict, found)), indent=2)
     else:
         _print(found)
     raise typer.Exit(any(finding.level is Severity.FAILED for finding in found))
@@ -81,18 +80,18 @@ def _print(found: Sequence[Finding]) -> None:
     for finding in found:
         if finding.area != area:
             area = finding.area
-            console.print(area, style="bold", highlight=False)
+            console.say(area, style="bold")
             if well[finding.area] > MANY:
                 _line(console, "ok", f"{well[finding.area]:,} are well")
         if finding.level == "ok" and well[finding.area] > MANY:
             continue
         _line(console, finding.level, printable(f"{finding.subject}: {finding.text}"))
         if finding.advice:
-            console.print(printable(f"    → {finding.advice}"), highlight=False, soft_wrap=True)
+            console.say(printable(f"    → {finding.advice}"))
     counts = Counter(finding.level.value for finding in found)
-    console.print(f"{counts['failed']} failed, {counts['warning']} warnings, {counts['ok']} well", highlight=False)
+    console.say(f"{counts['failed']} failed, {counted(counts['warning'], 'warning')}, {counts['ok']} well")
 
 
 def _line(console: Screen, level: str, text: str) -> None:
     mark, style = MARKS[level]
-    console.print(f"  {mark} {text}", style=style, highlight=False, soft_wrap=True)
+    console.say(f"  {mark} {text}", style=style)

@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from notifier.cli.command_options import Json
-from notifier.cli.output import say
-from notifier.domain.printable import json_text
+from notifier.cli.output import say, say_json
 
 EXAMPLES = (
     ("why was a logout given up?", "notifier explain rejected_token"),
@@ -48,7 +47,7 @@ def explain(
         say(f"notifier: there is no explanation of {name}{hint}; `notifier explain` lists all names", err=True)
         raise typer.Exit(2)
     if as_json:
-        say(json_text({"name": section.name, "group": section.group, "text": section.text}))
+        say_json({"name": section.name, "group": section.group, "text": section.text})
     elif sys.stdout.isatty():
         from rich.markdown import Markdown
 
@@ -61,7 +60,7 @@ def explain(
 
 def _list(names: list[tuple[str, str]], *, as_json: bool) -> None:
     if as_json:
-        say(json_text([{"name": name, "group": group} for name, group in names]))
+        say_json([{"name": name, "group": group} for name, group in names])
         return
     last = None
     for name, group in names:

@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from notifier.cli.command_options import Config, in_help, register
-from notifier.cli.output import say
+from notifier.cli.output import say, say_json
 from notifier.domain.client import Algorithm
-from notifier.domain.printable import json_text
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -70,7 +69,7 @@ def jwks(
         text = f"there is not exactly one issuer; {known}" if issuer is None else f"{issuer} is not configured; {known}"
         raise typer.BadParameter(text, param_hint="--issuer")
     ring = load_keys({issuer: sources[issuer]})
-    say(json_text(ring.jwks(issuer), indent=2))
+    say_json(ring.jwks(issuer), indent=2)
 
 
 register(

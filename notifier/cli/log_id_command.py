@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from notifier.cli.command_options import Config, Json
-from notifier.cli.output import say
-from notifier.domain.printable import json_text
+from notifier.cli.output import say, say_json
 
 if TYPE_CHECKING:
     from notifier.operations.log_search import LoggedDelivery
@@ -49,7 +48,7 @@ def log_id(
         found = find_deliveries(lines, shown)
     if as_json:
         for fate in found:
-            say(json_text(asdict(fate)))
+            say_json(asdict(fate))
     elif found:
         _print_table(found)
     else:
@@ -99,18 +98,11 @@ def _open(log: Path) -> Iterator[TextIO]:
 
 
 def _print_table(found: "list[LoggedDelivery]") -> None:
-    from rich.table import Table
-    from rich.text import Text
+    from notifier.cli.screen import screen, table
 
-    from notifier.cli.screen import screen
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("time", "event", "client", "fate", "why", "attempts", "next"):
-        table.add_column(name, overflow="fold", no_wrap=name in ("time", "why"))
+    made = table("time", "event", "client", "fate", "why", "attempts:", "next")
     for fate in found:
         why = "" if fate.fate == "delivered" else fate.reason
-        due = (fate.next_due or "")[:19]
-        cells = (fate.time[:19], fate.event_id, fate.client_id, fate.fate, why, str(fate.attempts), due)
-        table.add_row(*map(Text, cells))
-    console = screen(width=200)  # a line of a file is never folded
-    console.print(table)
+        when, due = (text[:19].replace("T", " ") + "Z" if text else "" for text in (fate.time, fate.next_due))
+        made.add_row(when, fate.event_id, fate.client_id, fate.fate, why, str(fate.attempts), due)
+    screen(width=200).print(made)

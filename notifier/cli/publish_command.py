@@ -16,13 +16,13 @@ from uuid import uuid4
 import typer
 
 from notifier.cli.command_options import Config, Json, quiet_logs
-from notifier.cli.output import say
+from notifier.cli.output import progress_of, say, say_json
 from notifier.cli.queue_access import read_queue, wait_until_ready
 from notifier.domain.durations import format_duration
 from notifier.domain.errors import QueueError
 from notifier.domain.fate import Fate, Notice
 from notifier.domain.message import Lane
-from notifier.domain.printable import counted, json_text, printable
+from notifier.domain.printable import counted, printable
 
 if TYPE_CHECKING:
     from notifier.operations.event_file import FileEvent
@@ -179,7 +179,7 @@ class _PublishReport:
     def _tell(self, event: FileEvent, *, confirmed: bool) -> None:
         fates = {} if self.notices is None else self.notices.events[event.id].document()
         told = {"id": event.id, "line": event.line, "confirmed": confirmed, **fates}
-        say(json_text(told))
+        say_json(told)
 
     def _tell_fates(self, event: FileEvent) -> None:
         for line in () if self.notices is None else _notice_lines(self.notices.events[event.id], time.time()):
@@ -188,7 +188,6 @@ class _PublishReport:
     @contextmanager
     def progress(self) -> Iterator[None]:
         """Show the progress while entered."""
-        from notifier.cli.screen import progress_of
 
         with progress_of("confirmed") as progress:
             self._tick = lambda: progress(len(self._confirmed), len(self._events))

@@ -11,9 +11,8 @@ import typer
 
 from notifier.cli.collect_command import OUTCOMES_FILE
 from notifier.cli.command_options import Config, Json, quiet_logs
-from notifier.cli.output import say
+from notifier.cli.output import progress_of, say, say_json
 from notifier.domain.errors import ConfigurationError, Mistake
-from notifier.domain.printable import json_text
 
 if TYPE_CHECKING:
     from notifier.operations.report import PropagationReport
@@ -95,7 +94,6 @@ def _moment(text: str, now: float, option: str) -> float:
 
 def _made(settings: Settings, source: Path, since: float, until: float) -> PropagationReport:
     from notifier.adapters.feed.feed_file import read_feed
-    from notifier.cli.screen import progress_of
     from notifier.operations.report import ReportTally
 
     # The configuration says what the feed holds. Without one, only the rows can show it.
@@ -120,7 +118,7 @@ def _show(made: PropagationReport, clients: int, html: Path | None, *, as_json: 
         part.write_text(render_page(made, clients), encoding="utf-8")
         part.replace(html)
     if as_json:
-        say(json_text(report_document(made), indent=2))
+        say_json(report_document(made), indent=2)
     else:
         show(made, clients)
     if html is not None:

@@ -1,15 +1,11 @@
 """Shows the propagation report on a terminal, and writes its figures there and on the page."""
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
-
-from notifier.cli.screen import screen
+from notifier.cli.grid import Grid
+from notifier.cli.screen import screen, table
 from notifier.domain.moment import render_moment
 from notifier.operations.report import ClientFigures, PropagationReport
 
 WIDTH = 130  # columns, if the output is not a terminal
-NARROW = 110  # columns; with fewer there is room for less
 FIGURES = ("delivered", "share", "dead", "retries", "median", "p99", "slowest")
 NOBODY = "(no client)"
 
@@ -17,34 +13,22 @@ NOBODY = "(no client)"
 def show(report: PropagationReport, most: int) -> None:
     """Print the report, `most` clients at most."""
     console = screen(width=WIDTH)
-    console.print(f"{moment(report.since)} to {moment(report.until)}", highlight=False)
+    console.say(f"{moment(report.since)} to {moment(report.until)}")
     if not report.clients:
-        console.print("The feed holds nothing of that time.")
+        console.say("The feed holds nothing of that time.")
         return
-    console.print(_table(report, most, narrow=console.width < NARROW))
+    console.print(_table(report, most))
     for note in notes(report, most):
-        console.print(note, style="dim", highlight=False)
+        console.say(note, style="dim")
 
 
-def _table(report: PropagationReport, most: int, *, narrow: bool) -> Table:
-    left_out = ("delivered", "slowest") if narrow else ()
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("client", overflow="fold", min_width=12)
-    for name in FIGURES:
-        if name not in left_out:
-            table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("what went wrong", overflow="fold", min_width=14)
-    several = len({line.iss for line in report.clients if line.iss}) > 1
-
-    def add(name: str, line: ClientFigures, style: str) -> None:
-        figures = (cell for column, cell in zip(FIGURES, cells(line), strict=True) if column not in left_out)
-        table.add_row(Text(name), *figures, Text(wrong(line, 1 if narrow else 3)), style=style)
-
+def _table(report: PropagationReport, most: int) -> Grid:
+    made = table("client", *(f"{name}:" for name in FIGURES), "what went wrong")
     for line in report.clients[:most]:
-        add(name_of(line, several=several), line, "bold red" if line.failing else "yellow" if line.dead else "")
-    table.add_section()
-    add(f"all {len(report.clients):,}", report.total, "bold")
-    return table
+        style = "bold red" if line.failing else "yellow" if line.dead else ""
+        made.add_row(line.client_id or NOBODY, *cells(line), wrong(line), style=style, of=line.iss)
+    made.add_sum(f"all {len(report.clients):,}", *cells(report.total), wrong(report.total))
+    return made
 
 
 def notes(report: PropagationReport, most: int) -> list[str]:
@@ -81,8 +65,6 @@ def cells(line: ClientFigures) -> tuple[str, ...]:
 def wrong(line: ClientFigures, most: int = 3) -> str:
     """Return the worst reasons, and whether the client fails now. Several reasons come with their numbers."""
     found = ["failing now"] if line.failing and line.client_id else []
-    if most == 1:
-        return ", ".join([*found, *(why.reason for why in line.reasons[:1])])
     for why in line.reasons[:most]:
         counts = [f"{why.dead:,} dead"] if why.dead else []
         counts += [f"{why.retries:,} retried"] if why.retries else []

@@ -5,8 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from notifier.cli.output import say
-from notifier.domain.printable import json_text
+from notifier.cli.output import say_json
 
 EXAMPLES = (
     ("check an event before it is published", "notifier schema event > event.schema.json"),
@@ -35,7 +34,7 @@ def schema(
     ],
 ) -> None:
     """Print the JSON Schema (2020-12) of a document that notifier reads, or of the outcomes that it writes."""
-    say(json_text(_schema(document), indent=2))
+    say_json(_schema(document), indent=2)
 
 
 def _schema(document: Document) -> dict[str, Any]:

@@ -1,19 +1,19 @@
-"""Tables, progress bars and pages on the terminal. Text is shown as it is, and no terminal obeys anything in it."""
+"""Tables, pages and times on the terminal. Text is shown as it is, and no terminal obeys anything in it.
+
+`output` says how wide a terminal is, and `grid` lays out tables for that width.
+"""
+
+from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
-from rich.table import Table
 
-from notifier.cli.output import say
+from notifier.cli.grid import Grid, flowed
+from notifier.cli.output import columns, erase_bar, wrapped
 from notifier.domain.printable import printable_lines
-
-PLAIN_EVERY = 2.0  # seconds between two lines of progress if stderr is no terminal
 
 
 class Screen(Console):
@@ -27,41 +27,40 @@ class Screen(Console):
             else:
                 yield Segment(printable_lines(segment.text), segment.style)
 
+    def say(self, text: str, style: str = "") -> None:
+        """Print a line with a style. On a terminal it is broken between words, elsewhere never."""
+        erase_bar()
+        told = wrapped(printable_lines(text), self.width) if self.is_terminal else text
+        self.print(told, style=style, highlight=False, soft_wrap=True)
 
-def screen(*, err: bool = False, width: int | None = None) -> Screen:
-    """The console of stdout or stderr. `width` is the number of columns if it is no terminal."""
-    watched = (sys.stderr if err else sys.stdout).isatty()
-    return Screen(stderr=err, width=None if watched else width, markup=False, emoji=False)
+    def say_row(self, *parts: str) -> None:
+        """Print parts side by side. On a terminal those that do not fit come on further lines."""
+        erase_bar()
+        told = "\n".join(flowed(parts, self.width)) if self.is_terminal else "  ".join(parts)
+        self.print(told, highlight=False, soft_wrap=True)
 
 
-def table(*columns: str) -> Table:
+def screen(*, err: bool = False, width: int = 120) -> Screen:
+    """The console of stdout or stderr. `width` is the number of columns if neither COLUMNS nor a terminal says it."""
+    return Screen(
+        stderr=err, width=columns(sys.stderr if err else sys.stdout, width), markup=False, emoji=False, highlight=False
+    )
+
+
+def table(*names: str) -> Grid:
     """An empty table. A column whose name ends with `:` holds numbers, to the right."""
-    made = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        made.add_column(column.rstrip(":"), justify="right" if column.endswith(":") else "left", overflow="fold")
-    return made
+    return Grid(*names)
 
 
-@contextmanager
-def progress_of(what: str, *, plain: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """Show progress on stderr: a bar on a terminal, otherwise (if `plain`) a line now and then.
+def span(seconds: float) -> str:
+    """A time in one unit, as people say it: `31 s`, `5 min`, `2 d`."""
+    seconds = max(0.0, seconds)
+    for unit, size in (("d", 86_400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
-    The block gets a function to call with how much is done, and how much there is in all.
-    """
-    if not sys.stderr.isatty():
-        due = time.monotonic() + PLAIN_EVERY
 
-        def tell(done: int, total: int) -> None:
-            nonlocal due
-            if plain and done < total and time.monotonic() >= due:  # the end is said by the command itself
-                due = time.monotonic() + PLAIN_EVERY
-                say(f"{what}: {done:,} of {total:,}", err=True)
-
-        yield tell
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=screen(err=True), transient=True) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+def ago(moment: float | None, now: float) -> str:
+    """How long ago it was."""
+    return "–" if moment is None else f"{span(now - moment)} ago"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from notifier.cli.command_options import Config, Json, in_help, quiet_logs, register
-from notifier.cli.output import say
+from notifier.cli.output import say, say_json
 from notifier.domain.printable import counted, json_text, printable
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def list_(config: Config = None, as_json: Json = False) -> None:
     sources = [] if settings is None else _rows(settings)
     presets = [{"preset": name, "server": each.server, "ids": each.ids} for name, each in SOURCE_PRESETS.items()]
     if as_json:
-        say(json_text({"sources": sources, "presets": presets}, indent=2))
+        say_json({"sources": sources, "presets": presets}, indent=2)
         return
     for row in sources:
         ways = [f"exchange {exchange}" for exchange in row["exchanges"]] + ["POST /v1/events/" + row["source"]] * row[
@@ -136,7 +136,7 @@ def try_(
     if as_json:
         told = [{"path": mistake.path, "text": mistake.text} for mistake in mistakes]
         shown = [_document(event) for event in events]
-        say(json_text({"source": name, "events": shown, "ignored": ignored, "mistakes": told}, indent=2))
+        say_json({"source": name, "events": shown, "ignored": ignored, "mistakes": told}, indent=2)
     else:
         _print(events, ignored, mistakes)
     raise typer.Exit(1 if mistakes else 0)

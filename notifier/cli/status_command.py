@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifier.cli.command_options import Config, Json, quiet_logs
-from notifier.cli.output import say
-from notifier.domain.printable import counted, json_text
+from notifier.cli.output import say_json
+from notifier.domain.printable import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import RenderableType
-    from rich.table import Table
     from rich.text import Text
 
     from notifier.adapters.configuration.config_file import ReadPart
+    from notifier.cli.grid import Grid
     from notifier.operations.registry_refresh import SourceState
     from notifier.operations.service_status import ClientState, ServiceStatus
 
@@ -81,7 +81,7 @@ def _show(status: ServiceStatus, *, every_client: bool, as_json: bool, indent: i
     if as_json:
         from notifier.operations.service_status import document_of
 
-        say(json_text(document_of(status), indent=indent))
+        say_json(document_of(status), indent=indent)
         return
     from notifier.cli.screen import screen
 
@@ -152,7 +152,7 @@ def _troubles(status: ServiceStatus) -> Iterator[Text]:
         yield Text("")
 
 
-def _queues(status: ServiceStatus) -> Table:
+def _queues(status: ServiceStatus) -> Grid:
     from notifier.cli.screen import table as new_table
     from notifier.domain.message import DEAD, PARKED, Lane
     from notifier.operations.service_status import consumed, delayed, held
@@ -206,7 +206,7 @@ def _rates(status: ServiceStatus) -> str:
     return f"A second, over the last minute: {rates}.\n"
 
 
-def _clients(clients: list[ClientState], now: float) -> Table:
+def _clients(clients: list[ClientState], now: float) -> Grid:
     from notifier.cli.screen import table as new_table
 
     table = new_table(
@@ -220,11 +220,10 @@ def _clients(clients: list[ClientState], now: float) -> Table:
         "waits for",
         "next attempt:",
     )
-    issuers = {client.iss for client in clients}
     for client in clients:
         reason = " ".join(filter(None, (client.reason, "" if client.status is None else str(client.status))))
         table.add_row(
-            client.client_id if len(issuers) == 1 else f"{client.client_id} ({client.iss})",
+            client.client_id,
             STATES[client.state],
             f"{client.waits:,}",
             f"{client.dead:,}",
@@ -234,6 +233,7 @@ def _clients(clients: list[ClientState], now: float) -> Table:
             client.cause,
             "" if client.next_attempt is None else f"in {_span(client.next_attempt - now)}",
             style="red" if client.circuit else "" if client.state == "well" else "yellow",
+            of=client.iss,
         )
     return table
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifier.cli.command_options import Config, Json, in_help, quiet_logs, register
-from notifier.cli.output import say
+from notifier.cli.output import say, say_json
 from notifier.domain.message import PARKED
-from notifier.domain.printable import counted, json_text
+from notifier.domain.printable import counted
 
 if TYPE_CHECKING:
     from notifier.adapters.queues.rabbitmq.administration import TopologyState
@@ -52,7 +52,7 @@ def show(config: Config = None, as_json: Json = False) -> None:
     bindings = asyncio.run(survey_bindings(options)) if options.bindings else ()
     if as_json:
         rows = [{**asdict(each), "state": _state(each)} for each in standings]
-        say(json_text([*rows, *map(_binding, bindings)], indent=2))
+        say_json([*rows, *map(_binding, bindings)], indent=2)
     else:
         _print_table(_with_one_bucket(standings, f"{options.prefix}.{PARKED}-"))
         _say_missing(bindings)
@@ -186,10 +186,10 @@ def _print_table(standings: Sequence[TopologyState]) -> None:
         table.add_row(each.name, _state(each), "" if each.ready is None else f"{each.ready:,}", arguments, style=style)
     console.print(table)
     told = " ".join(f"{name}={value or '(default)'}" for name, value in shared.items())
-    console.print(f"Every queue that has them: {told}", style="dim", highlight=False)
+    console.say(f"Every queue that has them: {told}", style="dim")
     for each in standings:
         if each.difference is not None:
-            console.print(each.difference, highlight=False, soft_wrap=True)
+            console.say(each.difference)
 
 
 def _shared(standings: Sequence[TopologyState]) -> dict[str, str | int]:

@@ -46,3 +46,8 @@ def render_moment(moment: float) -> str:
     except (ValueError, OverflowError, OSError):
         written = datetime.fromtimestamp(0, UTC)
     return written.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def shown_moment(moment: float) -> str:
+    """As people read it, to the second, in UTC: `2026-01-31 12:00:00Z`. `read_moment` reads it too."""
+    return f"{render_moment(moment)[:19].replace('T', ' ')}Z"

@@ -89,9 +89,10 @@ def test_counts_come_first(place: Place) -> None:
     """By client and reason, the largest first; filters narrow them down."""
     table = place.run("list")
     assert table.returncode == 0
-    assert [line.split()[:3] for line in table.stdout.splitlines()[3:7]] == [
+    assert [line.split()[:3] for line in table.stdout.splitlines()[3:8]] == [
+        ["https://id.example.com"],
         ["shop", "refused", "2"],
-        ["-", "malformed_event", "1"],
+        ["–", "malformed_event", "1"],
         ["mail", "refused", "1"],
         ["shop", "expired", "1"],
     ]

@@ -67,8 +67,13 @@ def kept(tmp_path: Path) -> Path:
     return path
 
 
+WIDE = {"COLUMNS": "160"}
+
+
 def report(folder: Path, *arguments: str, mode: str = "all", url: str = "amqp://localhost/") -> CompletedProcess[str]:
-    return notifier("report", *arguments, cwd=folder, settings={"NOTIFIER_QUEUE__URL": url, "NOTIFIER_OUTCOMES": mode})
+    return notifier(
+        "report", *arguments, cwd=folder, settings={"NOTIFIER_QUEUE__URL": url, "NOTIFIER_OUTCOMES": mode, **WIDE}
+    )
 
 
 def test_the_table_has_the_worst_client_first(kept: Path) -> None:

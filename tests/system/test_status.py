@@ -51,7 +51,8 @@ async def get(running: WorkerProcess, token: str) -> tuple[int, Any]:
 
 async def run(site: Site, *words: str) -> "subprocess.CompletedProcess[str]":
     """`notifier status`."""
-    return await asyncio.to_thread(notifier, "status", "-c", site.file, *words, cwd=site.folder)
+    wide = {"COLUMNS": "140"}
+    return await asyncio.to_thread(notifier, "status", "-c", site.file, *words, cwd=site.folder, settings=wide)
 
 
 def told(document: Any) -> dict[str, tuple[int, str | None]]:

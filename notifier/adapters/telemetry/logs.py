@@ -18,6 +18,7 @@ from typing import Literal, TextIO, assert_never, cast
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
+from notifier.adapters.telemetry.console_log import console_renderer, without_nothing
 from notifier.adapters.telemetry.log_output import JsonLine, Unbreakable, quick_writer, seen
 from notifier.domain.delivery import Delivery
 from notifier.domain.outcome import Delivered, Failed, Outcome, Refused
@@ -119,8 +120,7 @@ def _renderers(out: Unbreakable, *, as_json: bool) -> list[Processor]:
     if as_json:
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(separators=(",", ":")), _redact]
     colors = out.isatty() and "NO_COLOR" not in os.environ
-    console = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
-    return [seen, console, _redact]
+    return [without_nothing, seen, console_renderer(colors=colors), _redact]
 
 
 def _redact(_logger: WrappedLogger, _method: str, line: EventDict | str) -> str:

@@ -3,11 +3,13 @@
 import io
 import json
 import logging
+import re
 from typing import Any, Literal
 
 import pytest
 import structlog
 
+from notifier.adapters.telemetry.console_log import console_renderer
 from notifier.adapters.telemetry.logs import LogObserver, SubjectHash, Subjects, clip, configure
 from notifier.domain.delivery import Delivery
 from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Reason, Refused
@@ -275,3 +277,18 @@ def test_a_terminal_obeys_no_line(log_format: Literal["console", "json"]) -> Non
     written = stream.getvalue()
     assert {char for char in written if not char.isprintable()} == {"\n"}
     assert ("one\ntwo" in written) == (log_format == "console")
+
+
+def test_a_person_sees_when_how_grave_and_how_it_went_first() -> None:
+    """In colours on a terminal: what was delivered is green, what was not is red, and info has none."""
+    stream = captured("info", "console")
+    observer = LogObserver(hashing=SubjectHash(KEY))
+    observer.observe(attempt(Delivered(status=204)))
+    observer.observe(attempt(Failed(reason=Reason.SERVER_ERROR, status=503, text="busy")))
+    good, bad = stream.getvalue().splitlines()
+    head = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z \[info   \] attempt +"
+    assert re.match(head + "delivered client_id=shop reason=delivered status=204 ", good)
+    assert re.match(head + "failed    client_id=shop reason=server_error status=503 error=busy ", bad)
+    assert "None" not in good + bad
+    shown = [console_renderer(colors=True)(None, "info", {"outcome": how}) for how in ("delivered", "refused")]
+    assert shown == ["\x1b[32mdelivered\x1b[0m", "\x1b[31mrefused  \x1b[0m"]

@@ -1,0 +1,75 @@
+"""Tables break no word and drop nothing, whatever the width."""
+
+import io
+
+import pytest
+
+from notifier.cli.output import wrapped
+from notifier.cli.screen import Screen, ago, span, table
+
+ISSUER = "https://login.customers.europe.example.org/realms/customers"
+OTHER = "https://id.example.com"
+
+
+def lines(width: int) -> list[str]:
+    """A table of clients of two issuers."""
+    made = table("client", "state", "dead:", "reason", "cause")
+    made.add_row("payroll-of-the-north", "rests", "1,200", "egress_denied", "", of=ISSUER)
+    made.add_row("shop", "well", "0", "server_error 503", "", of=OTHER)
+    made.add_row("crm", "tried now", "7", "timeout", "", of=ISSUER)
+    made.add_sum("all 3", "", "1,207", "", "")
+    out = io.StringIO()
+    Screen(file=out, width=width, markup=False, highlight=False).print(made)
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+def test_rows_stand_below_their_issuer() -> None:
+    """Issuers come as they first appear; a column of which nothing is known is left out; the sum is last."""
+    assert lines(80) == [
+        "",
+        " client                 state        dead   reason",
+        " ───────────────────────────────────────────────────────────",
+        f" {ISSUER}",
+        " payroll-of-the-north   rests       1,200   egress_denied",
+        " crm                    tried now       7   timeout",
+        f" {OTHER}",
+        " shop                   well            0   server_error 503",
+        " ───────────────────────────────────────────────────────────",
+        " all 3                              1,207",
+        "",
+    ]
+
+
+def test_what_does_not_fit_comes_row_by_row() -> None:
+    """With the names of the columns."""
+    assert lines(48)[1:5] == [
+        f" {ISSUER[:47]}",
+        f" {ISSUER[47:]}",
+        " payroll-of-the-north",
+        "   state: rests   dead: 1,200",
+    ]
+
+
+@pytest.mark.parametrize("width", range(24, 90))
+def test_no_width_breaks_a_word(width: int) -> None:
+    """Nor drops one."""
+    words = " ".join(lines(width)).split()
+    for word in ("payroll-of-the-north", "egress_denied", "server_error", "503", "1,200", "tried", "now", "all"):
+        assert word in words
+    assert ISSUER in "".join(words)
+    assert max(map(len, lines(width))) <= width
+
+
+def test_long_lines_are_broken_between_words() -> None:
+    """What goes on is indented; an address is never broken."""
+    assert (
+        wrapped("  shop: see https://id.example.com/docs now", 20)
+        == "  shop: see\n    https://id.example.com/docs\n    now"
+    )
+    assert wrapped("short\n\nlines", 20) == "short\n\nlines"
+
+
+def test_times_are_said_in_one_unit() -> None:
+    """As people do."""
+    assert [span(each) for each in (-1, 31, 119, 121, 7300, 200_000)] == ["0 s", "31 s", "119 s", "2 min", "2 h", "2 d"]
+    assert (ago(None, 9.0), ago(5.0, 9.0)) == ("–", "4 s ago")
