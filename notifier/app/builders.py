@@ -12,13 +12,14 @@ from yarl import URL
 
 from notifier import __version__
 from notifier.adapters.configuration.config_file import read_credentials, read_subject_key
+from notifier.adapters.queues.rabbitmq.event_queue import RabbitEventQueue
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.adapters.telemetry.logs import SubjectHash
 from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.domain.message import Binding, Lane
-from notifier.operations.queue_port import Queue
+from notifier.operations.queue_port import EventQueue, Queue
 from notifier.settings.service_settings import QueueSettings, Settings
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ def build_queue(settings: QueueSettings, bindings: tuple[Binding, ...] = ()) -> 
     if settings.sqlite_file is not None:
         return SqliteQueue(SqliteOptions(path=settings.sqlite_file, prefetch=prefetch))
     return RabbitQueue(replace(rabbit_options(settings, bindings), prefetch=prefetch))
+
+
+def build_event_queue(settings: QueueSettings) -> EventQueue:
+    """What publishes events to the queue that `queue.url` names, and does nothing else there. Not opened yet."""
+    return build_queue(settings) if settings.sqlite_file else RabbitEventQueue(rabbit_options(settings))
 
 
 def rabbit_options(settings: QueueSettings, bindings: tuple[Binding, ...] = ()) -> RabbitOptions:

@@ -138,10 +138,10 @@ def _seconds(wait: str | None, events: int) -> float | None:
 async def _send(
     settings: QueueSettings, lane: Lane, events: Sequence[FileEvent], report: _PublishReport, seconds: float | None
 ) -> QueueError | None:
-    from notifier.app import build_queue
+    from notifier.app import build_event_queue
     from notifier.operations.event_file import send_all
 
-    queue = build_queue(settings)
+    queue = build_event_queue(settings)
     notices = report.notices
     if notices is not None:
         queue.hear_replies(notices.hear_reply)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from notifier.adapters.configuration.config_file import ReadPart
-    from notifier.operations.queue_port import Queue
+    from notifier.operations.queue_port import EventQueue
     from notifier.settings.service_settings import QueueSettings
 
 CONNECT_TIMEOUT = 15.0  # seconds; then the queue counts as away
@@ -30,7 +30,7 @@ def read_queue(config: Path | None, environ: Mapping[str, str], options: str = "
     return read_part(config, environ, {"queue"})
 
 
-async def wait_until_ready(queue: Queue) -> None:
+async def wait_until_ready(queue: EventQueue) -> None:
     """Wait until the queue can be used. Raises QueueError."""
     try:
         async with asyncio.timeout(SILENT):

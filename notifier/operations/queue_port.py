@@ -41,12 +41,8 @@ class SideChannel(Protocol):
         """Send a reply, or drop and count it. Never waits, never raises."""
 
 
-class Queue(Publisher, Acknowledger, Parking, Protocol):
-    """A queue. `open` it before use, and `close` it at the end."""
-
-    @property
-    def side_channel(self) -> SideChannel:
-        """The side channel of this process."""
+class EventQueue(Protocol):
+    """A queue as a publisher of events uses it. `open` it before use, and `close` it at the end."""
 
     async def open(self) -> None:
         """Start to connect, and go on until `close`. Never raises."""
@@ -55,16 +51,10 @@ class Queue(Publisher, Acknowledger, Parking, Protocol):
         """Return when the queue can be used. Raises QueueError if waiting longer does not help."""
 
     async def close(self) -> None:
-        """Make every ack durable, and give back the messages without one. Never raises."""
+        """Stop. Never raises."""
 
-    async def broken(self) -> NoReturn:
-        """Raise QueueError once the queue cannot be used again without a restart."""
-
-    async def consume(self, inbox: Inbox) -> None:
-        """Give messages of the three lanes to `inbox` from now on. Raises QueueUnavailable."""
-
-    async def stop_consuming(self) -> None:
-        """Take no more. Messages already taken can still be acked."""
+    def status(self) -> QueueStatus:
+        """The state: is the queue connected, and what is wrong?"""
 
     async def send_event(
         self,
@@ -79,6 +69,26 @@ class Queue(Publisher, Acknowledger, Parking, Protocol):
 
     def hear_replies(self, heard: Callable[[bytes], None]) -> None:
         """Ask for replies to the events sent here, and give each to `heard`. Call it before `open`."""
+
+
+class Queue(EventQueue, Publisher, Acknowledger, Parking, Protocol):
+    """The queue of workers and operators. `open` it before use, and `close` it at the end."""
+
+    @property
+    def side_channel(self) -> SideChannel:
+        """The side channel of this process."""
+
+    async def close(self) -> None:
+        """Make every ack durable, and give back the messages without one. Never raises."""
+
+    async def broken(self) -> NoReturn:
+        """Raise QueueError once the queue cannot be used again without a restart."""
+
+    async def consume(self, inbox: Inbox) -> None:
+        """Give messages of the three lanes to `inbox` from now on. Raises QueueUnavailable."""
+
+    async def stop_consuming(self) -> None:
+        """Take no more. Messages already taken can still be acked."""
 
     def status(self) -> QueueStatus:
         """The state: is the queue connected and consumed, and what is wrong?"""

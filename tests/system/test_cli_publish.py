@@ -14,6 +14,7 @@ import yaml
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.message import Lane, Message
+from tests.conftest import declare_at_once
 from tests.rabbit_options import rabbit_options
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.command import command, environment, notifier
@@ -148,6 +149,7 @@ def publishing(folder: Path, *words: str) -> "subprocess.Popen[str]":
 
 def test_a_broker_that_dies_leaves_an_account(own_node: RabbitmqNode, tmp_path: Path) -> None:
     """Exit 1 soon, and of every line it is told whether it was confirmed, so that a script can send the others."""
+    asyncio.run(declare_at_once(own_node.url, "notifier"))
     with publishing(tmp_path, "--url", own_node.url, "--json") as process:
         assert process.stdout is not None
         first = process.stdout.readline()

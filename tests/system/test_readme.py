@@ -28,6 +28,7 @@ from notifier.adapters.configuration.live_configuration import Loaded, load
 from notifier.adapters.configuration.mistakes import submodel
 from notifier.adapters.configuration.tokens_file import TokenEntry, load_tokens
 from notifier.adapters.queues.rabbitmq.administration import declare_topology
+from notifier.adapters.queues.rabbitmq.event_queue import RabbitEventQueue
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.signers.key_files import generate_key
 from notifier.adapters.telemetry.logs import LogObserver, SubjectHash
@@ -52,6 +53,7 @@ from notifier.settings.registry_settings import RegistrySourceSettings
 from notifier.settings.service_settings import Settings
 from tests.rabbit_options import rabbit_options
 from tests.rabbitmq_node import RabbitmqNode
+from tests.system.command import notifier as run_notifier
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -256,11 +258,25 @@ def vhost(rabbitmq: RabbitmqNode | None) -> Iterator[str]:
 
 
 async def test_with_the_permissions_that_are_printed_both_do_their_work_and_no_more(
-    rabbitmq: RabbitmqNode, vhost: str
+    rabbitmq: RabbitmqNode, vhost: str, tmp_path: Path
 ) -> None:
-    """The worker declares its topology; the publisher publishes an event, and nothing that passes for ours."""
+    """The worker declares its topology; the publisher publishes an event, and nothing that passes for ours.
+
+    `notifier publish` needs no more than any publisher: it declares nothing, and waits for what a worker declares.
+    """
     worker, publisher = (f"amqp://{user}:secret@127.0.0.1:{rabbitmq.port}/{vhost}" for user in ("notifier", "idp"))
+    event = json.dumps({"iss": "https://id.example.com", "sub": "alice", "clients": ["shop"]})
+    words = ("publish", "--url", publisher, "--wait", "1ms")
+    queue = RabbitEventQueue(rabbit_options(publisher))
+    await queue.open()
+    async with asyncio.timeout(30):
+        while "no exchange and queue notifier.events yet" not in str(queue.status().problem):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    await queue.close()
     await declare_topology(rabbit_options(worker))
+    done = await asyncio.to_thread(run_notifier, *words, cwd=tmp_path, stdin=event)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(await taken(worker, "notifier")) == 1
     (code,) = blocks(PUBLISHING, "python")
     status, output = await run_sample(code, publisher, "notifier")
     assert (status, output) == (0, "")
@@ -268,7 +284,7 @@ async def test_with_the_permissions_that_are_printed_both_do_their_work_and_no_m
     status, output = await run_sample(forgery, publisher, "notifier")
     assert status == 1
     assert "access to exchange 'amq.default'" in output
-    assert len(await taken(worker, "notifier")) == 1
+    assert len(await taken(worker, "notifier")) == 2
 
 
 async def test_with_the_permissions_that_are_printed_a_publisher_is_told_what_became_of_it(

@@ -23,6 +23,7 @@ from notifier.adapters.queues.rabbitmq.connection import Connection
 from notifier.adapters.queues.rabbitmq.consuming import LaneConsumer
 from notifier.adapters.queues.rabbitmq.dead_letters import RabbitDeadLetters
 from notifier.adapters.queues.rabbitmq.delays import Forwarder, first_pass
+from notifier.adapters.queues.rabbitmq.event_queue import as_publish
 from notifier.adapters.queues.rabbitmq.examination import examine_broker
 from notifier.adapters.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.adapters.queues.rabbitmq.link import Link
@@ -38,8 +39,6 @@ from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import SOURCE, Depth, Lane, Message, Outgoing, QueueStatus
 from notifier.domain.queue_state import BrokerState, QueueOverview, WorkerAnswers
 from notifier.pipeline.ports import Inbox
-
-ROUTING_KEY = "session-ended"  # any: the exchanges are bound with `#`
 
 
 class RabbitQueue:
@@ -187,17 +186,8 @@ class RabbitQueue:
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Publish an event to the exchange of events or bulk, as any publisher does. Raises QueueUnavailable."""
-        if lane is Lane.RETRIES:
-            raise ValueError("no event is published to the retries")
-        publish = Publish(
-            exchange=self._name(lane),
-            routing_key=ROUTING_KEY,
-            body=body,
-            message_id=message_id or uuid4().hex,
-            content_type=content_type,
-            headers=headers or {},
-            timestamp=int(time.time()),
-        )
+        prefix = self._options.prefix
+        publish = as_publish(prefix, lane, body, message_id=message_id, content_type=content_type, headers=headers)
         await self._publishing.publish(publish)
 
     def hear_replies(self, heard: Callable[[bytes], None]) -> None:
