@@ -52,14 +52,14 @@ class RegistrySources:
         self.refresh.watch(watched)
 
     def ask(self) -> None:
-        """Read all sources now, as somebody asked, and take what they answer even if much is lost."""
-        self._asked = asyncio.create_task(self.refresh.refresh(accept_loss=True))
+        """Read all sources now, as somebody asked."""
+        self._asked = asyncio.create_task(self.refresh.refresh(accepted_by=None))
 
     def observe(self, fact: Fact) -> None:
         """Look at the sources again if nobody knows a delivery's client."""
         if isinstance(fact, Deferred) and fact.cause is Cause.UNKNOWN:
             self.refresh.unknown(fact.iss)
 
-    async def _take(self, name: str, answer: SourceAnswer, insisted: bool) -> str | None:  # noqa: FBT001  as it is called
+    async def _take(self, name: str, answer: SourceAnswer, accepted_by: str | None) -> str | None:
         async with self._reloading:
-            return await asyncio.to_thread(self._live.take_answer, name, answer, insisted=insisted)
+            return await asyncio.to_thread(self._live.take_answer, name, answer, accepted_by=accepted_by)

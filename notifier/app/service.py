@@ -22,7 +22,6 @@ import structlog
 from aiohttp import web
 
 from notifier import __version__
-from notifier.adapters.configuration.file_watch import Watch, watch_files
 from notifier.adapters.configuration.live_configuration import LiveConfiguration
 from notifier.adapters.http import HttpTransport
 from notifier.adapters.telemetry.audit import write_audit
@@ -33,6 +32,7 @@ from notifier.app.ids import new_id
 from notifier.app.listeners import listeners
 from notifier.app.log_level import LogLevel
 from notifier.app.registry_sources import RegistrySources
+from notifier.app.reloading import Reloading
 from notifier.app.self_watch import SelfWatch
 from notifier.app.signing_keys import SigningKeys
 from notifier.app.source_doors import SourceDoors
@@ -46,7 +46,9 @@ from notifier.operations.deferral_watch import DeferralWatch
 from notifier.operations.health_observer import HealthObserver
 from notifier.operations.observers import Observers
 from notifier.operations.own_state import OwnSources, OwnState, look_from_worker
+from notifier.operations.reload_request import RELOAD, act_of, reload_all
 from notifier.operations.reply_observer import Replies
+from notifier.operations.worker_requests import RequestDesk
 from notifier.pipeline.attempt import Tools
 from notifier.pipeline.awake import Awake
 from notifier.pipeline.back_channel import BackChannel
@@ -60,6 +62,7 @@ from notifier.server.authorization import Authorization
 from notifier.server.operators.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
 from notifier.server.operators.log_level_routes import log_level_routes
 from notifier.server.operators.registry_routes import registry_routes
+from notifier.server.operators.reload_routes import reload_routes
 from notifier.server.operators.status_routes import StatusRoutes
 from notifier.server.publishers import events as api
 from notifier.server.publishers.source_routes import SourceAccess, SourceRoutes
@@ -87,14 +90,15 @@ class Service:
         logs = LogObserver(subject=settings.log.subject, hashing=subject_hash(settings))
         self.log_level = LogLevel(settings.log.level, logs.relevel)
         self.queue = build_queue(settings.queue, bindings_of(settings.sources))
-        self._reloading = asyncio.Lock()
-        self._registry = RegistrySources(live, self._reloading)
+        one_at_a_time = asyncio.Lock()
+        self._registry = RegistrySources(live, one_at_a_time)
         self._feed = None
         if settings.outcomes != "off":
             self._feed = Feed(everything=settings.outcomes == "all", clock=time.time, new_id=new_id)
         self._health = HealthObserver(clock=time.time, steady=time.monotonic)
+        name = f"{socket.gethostname()}:{os.getpid()}"
         self._own_state = OwnState(
-            f"{socket.gethostname()}:{os.getpid()}",
+            name,
             OwnSources(
                 worker=lambda: self.worker,
                 draining=lambda: self._draining,
@@ -114,8 +118,9 @@ class Service:
         self._observe = self._deferrals.observe
         self._transport = HttpTransport()
         self._draining = False
-        self._files = Watch(live.now.stamps)
         self._signing_keys = SigningKeys(live)
+        self.reloading = Reloading(live, one_at_a_time, self._registry, self._signing_keys)
+        self.queue.side_channel.carry_out(RequestDesk(name, {RELOAD: act_of(self.reloading.carry_out)}).carry_out)
         self._source_doors = SourceDoors(live)
         self._self_watch = SelfWatch(live)
         self.worker = self._build_worker()
@@ -244,6 +249,7 @@ class Service:
         authorization = Authorization(self._live.tokens)
         yield from log_level_routes(authorization, self.log_level)
         yield from registry_routes(authorization, self._registry.refresh)
+        yield from reload_routes(authorization, partial(reload_all, self.queue))
         look = partial(look_from_worker, self.queue, self._own_state.document, time.time)
         yield from StatusRoutes(authorization, look, time.monotonic).routes()
         access = DeadLetterAccess(
@@ -272,7 +278,7 @@ class Service:
         )
 
     def _around(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
-        yield from (self._consume, self._sample, self._watch, self._signing_keys.run)
+        yield from (self._consume, self._sample, self.reloading.watch, self._signing_keys.run)
         yield from (self._self_watch.watch_loop, self._self_watch.watch_files, self._registry.refresh.run)
         yield self.queue.broken
 
@@ -293,26 +299,3 @@ class Service:
                 self.metrics.set_depths({})
             self._health.sample()
             await asyncio.sleep(DEPTHS_EVERY)
-
-    async def _watch(self) -> None:
-        """Reload when a file of the configuration changes."""
-
-        async def changed() -> None:
-            await self.reload(asked=False)
-
-        await watch_files(self._files, changed, clock=time.monotonic)
-
-    async def reload(self, *, asked: bool) -> bool:
-        """Read the configuration again; True if it was taken. In a thread, since 100,000 clients take seconds."""
-        async with self._reloading:
-            taken = await asyncio.to_thread(self._live.reload, asked=asked)
-            if taken:
-                self._files.rebase(self._live.now.stamps)
-                self._signing_keys.look()
-                self._registry.sync()
-                gc.freeze()
-            else:
-                self._files.add(self._live.named)
-        if asked:
-            self._registry.ask()
-        return taken

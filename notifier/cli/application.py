@@ -25,6 +25,7 @@ from notifier.cli import (
     keys_command,
     log_id_command,
     publish_command,
+    reload_command,
     report_command,
     run_command,
     schema_command,
@@ -72,6 +73,7 @@ def _all(
 register(app, run_command.run, run_command.EXAMPLES)
 register(app, demo_command.demo, demo_command.EXAMPLES)
 register(app, publish_command.publish, publish_command.EXAMPLES)
+register(app, reload_command.reload, reload_command.EXAMPLES)
 register(app, check_command.check, check_command.EXAMPLES)
 register(app, doctor_command.doctor, doctor_command.EXAMPLES)
 register(app, explain_command.explain, explain_command.EXAMPLES)

@@ -19,7 +19,7 @@ EXAMPLES = (
     ("a worker by its configuration", "notifier run -c /etc/notifier/notifier.yaml"),
     ("any setting can come from the environment", "NOTIFIER_QUEUE__URL=amqp://mq/ notifier run -c n.yaml"),
     ("hear more of a worker that runs, and again for less", 'kill -USR1 "$(pidof -x notifier)"'),
-    ("take a new clients file now, even if much shorter", 'kill -HUP "$(pidof -x notifier)"'),
+    ("read the files and the registry sources now", 'kill -HUP "$(pidof -x notifier)"'),
 )
 
 
@@ -29,8 +29,8 @@ def run(config: Config = None) -> None:
     SIGTERM or SIGINT drains the worker. It takes nothing more, finishes what it began within shutdown_grace, gives the
     rest back to the queue, and exits with 0. A second signal ends the process at once. No logout is lost either way.
 
-    The worker reads issuers, keys, clients and tokens again when their files change, and on SIGHUP. SIGUSR1 turns the
-    level of the log to debug, and back.
+    The worker reads issuers, keys, clients and tokens again when their files change, on SIGHUP, and when `notifier
+    reload` asks. SIGUSR1 turns the level of the log to debug, and back.
     """
     _ignore_requests()  # until the worker has started
     import uvloop
@@ -67,7 +67,7 @@ def _raise_file_limit() -> None:
 async def _serve(service: Service) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    reloads: set[asyncio.Task[bool]] = set()
+    reloads: set[asyncio.Task[None]] = set()
 
     def end(number: signal.Signals) -> None:
         if stop.is_set():
@@ -75,7 +75,7 @@ async def _serve(service: Service) -> None:
         stop.set()
 
     def reload() -> None:
-        task = loop.create_task(service.reload(asked=True))
+        task = loop.create_task(service.reloading.on_signal())
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 

@@ -38,9 +38,9 @@ def unsignable(alg: Algorithm, iss: str, possible: frozenset[Algorithm]) -> str:
     return f'needs a token signed with {alg}, but {has}: add {key} to issuers["{iss}"].keys{other}'
 
 
-FEW = 5  # clients may be lost at any time, if others remain
+FEW = 1  # client may be lost at any time, if others remain
 SHARE = 5  # and up to a fifth of all
-EXAMPLES = 3
+NAMED = 20  # clients of a loss
 
 
 def too_much_lost(old: Registry, new: Registry, only: Container[tuple[str, str]] | None = None) -> str | None:
@@ -65,10 +65,12 @@ def too_much_lost(old: Registry, new: Registry, only: Container[tuple[str, str]]
     none_told = not any(map(_told, after))
     if _too_many(len(lost), told) or (lost and none_told):
         how = f"{len(lost) - len(silenced)} gone, {len(silenced)} without backchannel_logout_uri"
-        return f"{len(lost)} of {told} clients that are told now could not be told any more ({how}){_such_as(lost)}"
+        return (
+            f"{len(lost)} of {told} clients that are told now could not be told any more ({how}): {_named(lost, old)}"
+        )
     registered = len(before)
     if _too_many(len(gone), registered) or (gone and not after):
-        return f"{len(gone)} of {registered} registered clients would be gone{_such_as(gone)}"
+        return f"{len(gone)} of {registered} registered clients would be gone: {_named(gone, old)}"
     if none_told and old.inline_allowed and not new.inline_allowed:
         return "no client has a backchannel_logout_uri, and registry.inline denies events to bring one"
     return None
@@ -86,6 +88,8 @@ def _too_many(lost: int, before: int) -> bool:
     return lost > FEW and lost * SHARE > before
 
 
-def _such_as(lost: Sequence[Client]) -> str:
-    names = [f"{client.client_id[:60]!r} of {client.iss}" for client in lost[:EXAMPLES]]
-    return f", such as {', '.join(names)}" if names else ""
+def _named(lost: Sequence[Client], registry: Registry) -> str:
+    """The names of the first, and the number of the others. The issuer is said if there are several."""
+    several = sum(map(bool, registry.clients.values())) > 1
+    names = [f"{client.client_id[:60]!r}" + (f" of {client.iss}" if several else "") for client in lost[:NAMED]]
+    return ", ".join(names) + (f" and {len(lost) - NAMED:,} more" if len(lost) > NAMED else "")

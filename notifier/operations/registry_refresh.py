@@ -31,8 +31,8 @@ class Reading(Protocol):
         """Keep the answer for the next start, and free the one that it replaces. Never raises."""
 
 
-Take = Callable[[str, SourceAnswer, bool], Awaitable[str | None]]
-"""Puts a source's answer into the registry; says why not, if so. The flag: somebody insists on it."""
+Take = Callable[[str, SourceAnswer, str | None], Awaitable[str | None]]
+"""Puts a source's answer into the registry; says why not, if so. The last says who accepts a loss of clients."""
 
 
 @frozen
@@ -65,7 +65,7 @@ class _Kept:
     last: SourceAnswer | None
     since: float
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    insisted: bool = False
+    accepted_by: str | None = None
     begun: float = float("-inf")
     problem: str | None = None
     failures: int = 0
@@ -119,12 +119,12 @@ class RegistryRefresh:
         """Return once each source has an answer, of now or of an earlier worker."""
         await self._complete.wait()
 
-    async def refresh(self, *, accept_loss: bool) -> Sequence[SourceState]:
-        """Read all sources now, and return how they fare then. `accept_loss`: also take a much shorter answer."""
+    async def refresh(self, *, accepted_by: str | None) -> Sequence[SourceState]:
+        """Read all sources now, and return how they fare then. `accepted_by`: who accepts a much shorter answer."""
         done = []
         for kept in self._kept.values():
             kept.waiters.append(asyncio.Event())
-            kept.insisted |= accept_loss
+            kept.accepted_by = accepted_by or kept.accepted_by
             kept.wake.set()
             done.append(kept.waiters[-1])
         for each in done:
@@ -201,9 +201,9 @@ class RegistryRefresh:
             while True:
                 kept.wake.clear()
                 waiters, kept.waiters = kept.waiters, []
-                insisted, kept.insisted = kept.insisted, False
+                accepted_by, kept.accepted_by = kept.accepted_by, None
                 kept.begun = self._steady()
-                self._judge(kept, await self._read(kept, insisted=insisted))
+                self._judge(kept, await self._read(kept, accepted_by))
                 while waiters:
                     waiters.pop().set()
                 with suppress(TimeoutError):
@@ -213,13 +213,13 @@ class RegistryRefresh:
             for waiter in waiters:
                 waiter.set()
 
-    async def _read(self, kept: _Kept, *, insisted: bool) -> str | None:
+    async def _read(self, kept: _Kept, accepted_by: str | None) -> str | None:
         """Read the source, and have its answer taken. Return what is wrong, None if nothing is."""
         source = kept.source
         try:
             answer = await source.reading.read(kept.last)
             if kept.last is None or answer.rows is not kept.last.rows or answer.faults != kept.last.faults:
-                refusal = await self._take(source.name, answer, insisted)
+                refusal = await self._take(source.name, answer, accepted_by)
                 if refusal is not None:
                     return refusal
                 replaced, kept.last = kept.last, answer

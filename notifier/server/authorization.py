@@ -82,6 +82,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def caller(token: ApiToken | None) -> str:
+    """Who asks, for the audit."""
+    return "anyone (no tokens_file)" if token is None else token.name
+
+
 def concerns(token: ApiToken | None, iss: str) -> bool:
     """True if the token covers this issuer."""
     return token is None or token.issuers is None or iss in token.issuers

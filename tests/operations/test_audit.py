@@ -31,7 +31,7 @@ def do_all() -> None:
     audit.discarded("sre", ROW)
     audit.read("exported", "sre", wanted)
     audit.read("shown", "sre", wanted)
-    write_audit("reload_insisted", by="SIGHUP", loss="all")
+    write_audit("reload_loss_accepted", who="alice@host", loss="all")
 
 
 ACTIONS = [
@@ -40,7 +40,7 @@ ACTIONS = [
     "dead_letter_discarded",
     "dead_letters_exported",
     "dead_letters_shown",
-    "reload_insisted",
+    "reload_loss_accepted",
 ]
 
 

@@ -47,13 +47,13 @@ class Registry:
     """What has been taken."""
 
     def __init__(self) -> None:
-        self.taken: list[tuple[str, SourceAnswer, bool]] = []
+        self.taken: list[tuple[str, SourceAnswer, str | None]] = []
         self.refuse: str | None = None
 
-    async def take(self, name: str, found: SourceAnswer, insisted: bool) -> str | None:
-        if self.refuse is not None and not insisted:
+    async def take(self, name: str, found: SourceAnswer, accepted_by: str | None) -> str | None:
+        if self.refuse is not None and not accepted_by:
             return self.refuse
-        self.taken.append((name, found, insisted))
+        self.taken.append((name, found, accepted_by))
         return None
 
 
@@ -140,9 +140,9 @@ async def test_what_is_refused_stays_out_until_somebody_insists() -> None:
     async with running(registry, refreshed(source)) as refresh:
         await refresh.complete()
         registry.refuse, source.says = "too much lost", answer()
-        (state,) = await refresh.refresh(accept_loss=False)
+        (state,) = await refresh.refresh(accepted_by=None)
         assert (state.up, state.problem, state.clients) == (False, "too much lost", 2)
-        (state,) = await refresh.refresh(accept_loss=True)
+        (state,) = await refresh.refresh(accepted_by="alice")
         assert (state.up, state.problem, state.clients) == (True, None, 0)
     assert [len(found.rows) for _, found, _ in registry.taken] == [2, 0]
     assert [len(found.rows) for found in source.saved] == [2, 0]

@@ -1,6 +1,9 @@
 """The configuration changes under a running worker: what waits is served by the new, and a bad file by the old."""
 
+import asyncio
+import json
 import signal
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -8,6 +11,7 @@ from aiohttp import web
 
 from tests.system.broker import broker
 from tests.system.clients import Answer, Clients, Hit, verify_all
+from tests.system.command import notifier
 from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import worker
 
@@ -15,6 +19,11 @@ from tests.system.worker_process import worker
 def event(sid: str, client_id: str = "shop") -> dict[str, object]:
     """One session at one client."""
     return {"id": f"e-{sid}", "iss": ISSUER, "sub": "alice", "sid": sid, "clients": [client_id]}
+
+
+async def reload(site: Site, *options: str) -> subprocess.CompletedProcess[str]:
+    """`notifier reload`."""
+    return await asyncio.to_thread(notifier, "reload", "-c", "notifier.yaml", *options, cwd=site.folder)
 
 
 async def test_a_corrected_uri_serves_the_delivery_that_waits(tmp_path: Path, amqp_url: str, prefix: str) -> None:
@@ -39,7 +48,10 @@ async def test_a_corrected_uri_serves_the_delivery_that_waits(tmp_path: Path, am
 
 
 async def test_a_file_that_cannot_be_right_keeps_the_old(tmp_path: Path, amqp_url: str, prefix: str) -> None:
-    """Half-written, much shorter, or without URIs until SIGHUP asks for it; meanwhile the old clients are served."""
+    """Half-written, much shorter, or without URIs, and SIGHUP changes nothing of that: the old clients are served.
+
+    `notifier reload` tells what each worker did and who would go, and takes the files once somebody accepts it.
+    """
     names = [f"c{number}" for number in range(10)]
     async with Clients() as clients, broker(amqp_url, prefix) as rabbit:
         site = Site(tmp_path, amqp_url, prefix)
@@ -71,7 +83,19 @@ async def test_a_file_that_cannot_be_right_keeps_the_old(tmp_path: Path, amqp_ur
 
             site.write_clients(registrations[:2])
             running.send(signal.SIGHUP)
-            await running.until_said("reloaded", lambda line: line["clients"] == 2)
+            await running.until_said("reload_refused", lambda line: "8 of 10 clients" in str(line["reason"]))
+            refused = await reload(site)
+            assert refused.returncode == 1
+            assert "not taken: 8 of 10 clients" in refused.stdout
+            assert ", ".join(f"'{name}'" for name in names[2:]) in refused.stdout
+            assert "0 of 1 worker took everything" in refused.stdout
+            assert await running.metric("config_last_reload_success") == 0
+            taken = await reload(site, "--accept-loss", "--json")
+            assert (taken.returncode, taken.stderr) == (0, "")
+            assert json.loads(taken.stdout)["workers"]["each"][0]["clients"] == 2
+            await running.until_said(
+                "reload_loss_accepted", lambda line: line["audit"] is True and "@" in str(line["who"])
+            )
             assert await running.metric("config_last_reload_success") == 1
             await rabbit.publish(event("s3", "c9"))
             [letter] = await rabbit.until_dead(1)

@@ -41,7 +41,7 @@ from notifier.settings.service_settings import KeySettings, Settings
 TOLD = 20  # warnings of one reading that are logged one by one: there may be as many as clients
 PAUSE = 0.001  # seconds between two parts of a refresh, in which the event loop runs
 FREED = 200  # clients freed in one step
-KEPT = "the old configuration is kept; correct the files, or send SIGHUP to take them as they are"
+KEPT = "the old configuration is kept. Correct the files, or accept the loss: notifier reload --accept-loss"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,8 +205,10 @@ class LiveConfiguration:
         """What signs for the issuer at this moment, for each algorithm that its keys can do."""
         return self.now.keys.signing(iss)
 
-    def reload(self, *, asked: bool) -> bool:
-        """Read everything again; True if it was taken. `asked`: by SIGHUP, which also takes a loss of clients.
+    def reload(self, *, asked: bool, accepted_by: str | None = None) -> bool:
+        """Read everything again; True if it was taken. `asked`: by somebody, not since a file changed.
+
+        It is refused if too many clients could no longer be told. `accepted_by`: who accepts that.
 
         Never raises: no file may end a worker that runs.
         """
@@ -219,11 +221,11 @@ class LiveConfiguration:
             self.reloads.failed(list(mistakes), asked=asked)
             return False
         loss = too_much_lost(self.now.registry, loaded.registry)
-        if loss is not None and not asked:
-            self.reloads.refused(f"{loss}: {KEPT}", asked=asked)
+        if loss is not None and accepted_by is None:
+            self.reloads.refused(f"{loss}; {KEPT}", asked=asked)
             return False
         if loss is not None:
-            write_audit("reload_insisted", by="SIGHUP", loss=loss)
+            write_audit("reload_loss_accepted", who=accepted_by, loss=loss)
         loaded.log_warnings()
         if loaded.tokens is None:  # the listener stays open until a restart, so its guard stays too
             loaded = replace(loaded, tokens=self.now.tokens)
@@ -235,10 +237,10 @@ class LiveConfiguration:
         structlog.get_logger().info("reloaded", issuers=len(loaded.registry.issuers), clients=clients)
         return True
 
-    def take_answer(self, name: str, answer: SourceAnswer, *, insisted: bool) -> str | None:
+    def take_answer(self, name: str, answer: SourceAnswer, *, accepted_by: str | None = None) -> str | None:
         """Take what a registry source answered; return why not, if so. Runs in a thread.
 
-        It is refused if too many of the source's clients could no longer be told, unless somebody `insisted`.
+        It is refused if too many of the source's clients could no longer be told. `accepted_by`: who accepts that.
         """
         now = self.now
         source, nth = next(
@@ -251,10 +253,10 @@ class LiveConfiguration:
             laid = lay_again(now.needs, now.registry, now.layers, nth, layers[nth], lambda: time.sleep(pause))
             of_source = ClientsOf((now.layers[nth], layers[nth]), tuple(now.settings.issuers))
             loss = too_much_lost(now.registry, laid.registry, of_source)
-        if loss is not None and not insisted:
-            return f"refused: {loss}; if that is right, send SIGHUP, or POST /v1/registry/refresh?accept_loss=true"
+        if loss is not None and accepted_by is None:
+            return f"refused: {loss}; to accept the loss: notifier reload --accept-loss"
         if loss is not None:
-            write_audit("registry_loss_accepted", source=name, loss=loss)
+            write_audit("registry_loss_accepted", who=accepted_by, source=name, loss=loss)
         told = set(now.faults)
         log_faults(new := [fault for fault in laid.faults if fault not in told])
         self.answers.hold(source, answer)

@@ -44,6 +44,16 @@ class ReloadState:
         """True while the configuration differs from the start's in what only a restart takes."""
         return bool(self._fixed)
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why the last reload was refused or failed; empty if it was taken."""
+        return () if self._failure is None else self._failure.texts
+
+    @property
+    def wait_for_restart(self) -> tuple[str, ...]:
+        """The settings that differ from the start's and that only a restart takes."""
+        return self._fixed
+
     def failed(self, mistakes: Sequence[str], *, asked: bool) -> None:
         """Note that the files cannot be used. The same mistakes are logged again only if somebody `asked`."""
         if self._keep(TroubleKind.RELOAD_FAILED, mistakes) or asked:

@@ -23,7 +23,7 @@ from notifier.operations import dead_letter_repair
 from notifier.operations.dead_letter_audit import DeadLetterAudit
 from notifier.operations.dead_letter_listing import DeadLetters, LetterCounts, exported, matching_letters
 from notifier.operations.dead_letter_repair import RepairOptions, RepairResult
-from notifier.server.authorization import Authorization
+from notifier.server.authorization import Authorization, caller
 from notifier.server.openapi import AnswerDescription, OperationDescription
 from notifier.server.operators import dead_letter_requests as requests
 from notifier.server.problem import Refusal, problem
@@ -32,7 +32,6 @@ LIMIT = 1000  # letters that a repair takes by default
 AT_MOST = 60.0  # seconds that a repair lasts
 BUSY_FOR = 20.0  # seconds that a request waits for another to end
 READ_WITHIN = 10.0  # seconds that an export waits for its reader, all its waits together
-ANYONE = "anyone (no tokens_file)"
 
 _OBJECT = {"type": "object"}
 _AWAY = "The queue is away, or another request or command has the dead letters."
@@ -99,7 +98,7 @@ class DeadLetterRoutes:
     async def _export(self, request: web.Request) -> web.StreamResponse:
         token = self._authorization.require(request, "read")
         chosen = self._filter(requests.asked_in_query(request, requests.WHICH), token)
-        self._access.audit.read("exported", _who(token), chosen)
+        self._access.audit.read("exported", caller(token), chosen)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         patience, steady = READ_WITHIN, self._access.steady
         try:
@@ -134,7 +133,7 @@ class DeadLetterRoutes:
     async def _show(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
         chosen = self._filter({"id": [request.match_info["id"]]}, token)
-        self._access.audit.read("shown", _who(token), chosen)
+        self._access.audit.read("shown", caller(token), chosen)
         async with (
             self._at_hand(looking=True),
             aclosing(matching_letters(self._access.letters, chosen, whole=True)) as found,
@@ -193,7 +192,7 @@ class DeadLetterRoutes:
         return await self._discarded(token, self._filter(asked, token), asked)
 
     async def _discarded(self, token: ApiToken | None, chosen: LetterFilter, asked: dict[str, Any]) -> web.Response:
-        who, dry_run = _who(token), bool(asked.get("dry_run"))
+        who, dry_run = caller(token), bool(asked.get("dry_run"))
 
         async def act(options: RepairOptions) -> RepairResult:
             def told(summary: LetterSummary) -> None:
@@ -227,7 +226,7 @@ class DeadLetterRoutes:
             )
             result = await act(options)
             if not dry_run:
-                access.audit.repaired(action, _who(token), chosen, result, **more)
+                access.audit.repaired(action, caller(token), chosen, result, **more)
         if result.failed and not result.done:
             raise _away()
         document = result.document()
@@ -256,7 +255,3 @@ class DeadLetterRoutes:
 def _away() -> Refusal:
     title = "The queue is away, or another request or command has the dead letters; try again soon"
     return Refusal(problem(503, title, headers={"Retry-After": "5"}))
-
-
-def _who(token: ApiToken | None) -> str:
-    return ANYONE if token is None else token.name

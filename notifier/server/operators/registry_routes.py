@@ -1,6 +1,6 @@
 """`GET /v1/registry` and `POST /v1/registry/refresh`: how this worker's registry sources fare, and a reading now."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Protocol
 
@@ -8,8 +8,8 @@ from aiohttp import web
 
 from notifier.domain.errors import Mistake
 from notifier.operations.registry_refresh import SourceState
-from notifier.server.authorization import Authorization
-from notifier.server.openapi import AnswerDescription, OperationDescription
+from notifier.server.authorization import Authorization, caller
+from notifier.server.openapi import AnswerDescription, JsonSchema, OperationDescription
 from notifier.server.problem import Refusal, problem
 
 _ANSWERS = {
@@ -23,6 +23,7 @@ _ANSWERS = {
     )
 }
 _BOOL = {"true": True, "false": False}
+ACCEPT_LOSS: Mapping[str, JsonSchema] = {"accept_loss": {"type": "string", "enum": list(_BOOL), "default": "false"}}
 
 
 class Refresh(Protocol):
@@ -31,8 +32,8 @@ class Refresh(Protocol):
     def states(self) -> Sequence[SourceState]:
         """How each fares."""
 
-    async def refresh(self, *, accept_loss: bool) -> Sequence[SourceState]:
-        """Read all now."""
+    async def refresh(self, *, accepted_by: str | None) -> Sequence[SourceState]:
+        """Read all now. `accepted_by`: who accepts a loss of clients."""
 
 
 def registry_routes(authorization: Authorization, sources: Refresh) -> list[web.RouteDef]:
@@ -46,19 +47,24 @@ def registry_routes(authorization: Authorization, sources: Refresh) -> list[web.
     @OperationDescription(
         summary="Read all registry sources of this worker now.",
         scope="repair",
-        query={"accept_loss": {"type": "string", "enum": list(_BOOL), "default": "false"}},
+        query=ACCEPT_LOSS,
         answers=_ANSWERS,
         problems={400: "accept_loss is neither true nor false."},
     )
     async def post(request: web.Request) -> web.Response:
-        authorization.require_unbound(request, "repair")
-        accept = _BOOL.get(request.query.get("accept_loss", "false"))
-        if accept is None:
-            mistake = Mistake("accept_loss", "must be true or false")
-            raise Refusal(problem(400, "The request is malformed", mistakes=[mistake]))
-        return _answer(await sources.refresh(accept_loss=accept))
+        token = authorization.require_unbound(request, "repair")
+        return _answer(await sources.refresh(accepted_by=caller(token) if accepts_loss(request) else None))
 
     return [web.get("/v1/registry", get), web.post("/v1/registry/refresh", post)]
+
+
+def accepts_loss(request: web.Request) -> bool:
+    """Whether the caller accepts that many clients could no longer be told. Raises Refusal: 400."""
+    accept = _BOOL.get(request.query.get("accept_loss", "false"))
+    if accept is None:
+        mistake = Mistake("accept_loss", "must be true or false")
+        raise Refusal(problem(400, "The request is malformed", mistakes=[mistake]))
+    return accept
 
 
 def _answer(states: Sequence[SourceState]) -> web.Response:

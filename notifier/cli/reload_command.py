@@ -1,0 +1,98 @@
+"""`notifier reload`: has all workers read their configuration and their registry sources now."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from notifier.cli.command_options import Config, Json, quiet_logs
+from notifier.cli.output import say
+from notifier.domain.printable import counted, json_text, printable
+
+if TYPE_CHECKING:
+    from notifier.operations.reload_request import Reload, Reloads, WorkerReload
+    from notifier.settings.service_settings import QueueSettings
+
+SILENT = 2.0  # seconds of waiting for the workers before a line says so
+
+EXAMPLES = (
+    ("what each worker did, and what keeps it from the new files", "notifier reload -c n.yaml"),
+    ("these clients are meant to go", "notifier reload -c n.yaml --accept-loss"),
+    ("for a script", "notifier reload -c n.yaml --json | jq -r '.workers.each[].problems[]'"),
+)
+
+
+def reload(
+    config: Config = None,
+    url: Annotated[
+        str | None, typer.Option(help="The queue, like queue.url; wins over the configuration.", show_default=False)
+    ] = None,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Also if many clients, or all, could no longer be told.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Have all workers read their configuration and their registry sources now, and show what each did.
+
+    A worker reads the files of its own machine. It takes all of them or nothing: it keeps the old ones if a file has a
+    mistake, or if more than one client and more than a fifth of all, or the last one, could no longer be told. It names
+    them. The same guards each registry source. If that loss is meant, say --accept-loss; the log then says who did.
+
+    The workers are asked through the queue, whose settings the command reads; it needs the rights of an operator there.
+    A worker that does not answer within 60 s is missing. The exit status is 0 if every worker has what it should.
+    """
+    from notifier.cli.queue_access import read_queue
+    from notifier.operations.dead_letter_audit import operating_user
+    from notifier.operations.reload_request import Reload
+
+    environ = os.environ if url is None else {**os.environ, "NOTIFIER_QUEUE__URL": url}
+    quiet_logs()
+    queue = read_queue(config, environ, "-c FILE, --url URL").settings.queue
+    reloads = asyncio.run(_ask(queue, Reload(who=operating_user(), accept_loss=accept_loss)))
+    if as_json:
+        say(json_text(reloads.document(), indent=2))
+    else:
+        _show(reloads)
+    raise typer.Exit(0 if reloads.taken else 1)
+
+
+async def _ask(settings: QueueSettings, reload: Reload) -> Reloads:
+    from notifier.app import build_queue
+    from notifier.operations.reload_request import reload_all
+
+    asking = asyncio.ensure_future(reload_all(build_queue(settings), reload))
+    await asyncio.wait({asking}, timeout=SILENT)
+    if not asking.done():
+        say("waiting for the workers …", err=True)
+    return await asking
+
+
+def _show(reloads: Reloads) -> None:
+    alike: dict[tuple[str, ...], list[str]] = {}  # many workers mostly do the same
+    for worker in reloads.each:
+        alike.setdefault(tuple(_lines(worker)), []).append(worker.worker)
+    for lines, workers in alike.items():
+        say(printable(", ".join(workers)))
+        for line in lines:
+            say(printable(f"  {line}"))
+    if not reloads.seen:
+        say("no worker runs: the next one reads the files as they are when it starts")
+    elif not reloads.taken:
+        took = sum(not worker.problems for worker in reloads.each)
+        silent = reloads.seen - len(reloads.each)
+        missing = f"; {silent} did not answer" if silent else ""
+        say(f"{took} of {counted(reloads.seen, 'worker')} took everything{missing}")
+
+
+def _lines(worker: WorkerReload) -> list[str]:
+    result = worker.result
+    if not worker.problems and result is not None:
+        lines = [f"took it: {counted(result.issuers, 'issuer')}, {counted(result.clients, 'client')}"]
+    else:
+        lines = [f"not taken: {problem}" for problem in worker.problems]
+    if result is not None and result.restart_needed:
+        lines.append(f"needs a restart for: {', '.join(result.restart_needed)}")
+    return lines
