@@ -12,7 +12,7 @@ from tests.system.command import notifier
 from tools.chart_rendering import VALUE_FILES, Rendered
 
 CANARY = "https://notifier-canary.invalid"
-WITH_CANARY = {"minimal", "everything"}
+WITH_CANARY = {"minimal", "everything", "registry-sources"}
 
 
 @pytest.mark.parametrize("name", VALUE_FILES)

@@ -10,8 +10,10 @@ from typing import Any
 import jsonschema
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
+import typer
 import yaml
 
+from notifier.cli.application import app
 from tools.chart_rendering import CHART, VALUE_FILES, Rendered, helm, template, values_file
 
 CUSTOM: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("crd_schemas.yaml").read_text())
@@ -113,6 +115,51 @@ def test_selectors_select_workers_alone(rendered: Rendered) -> None:
         assert selector.items() <= labels
         for pod in rendered.all("Pod"):
             assert not selector.items() <= pod["metadata"]["labels"].items()
+
+
+def test_every_pod_is_put_where_the_workers_are(every: Mapping[str, Rendered]) -> None:
+    """Canary, collector and report have priority, node selector and tolerations; the canary has the affinity, too."""
+    everything = every["everything"]
+    pods = {spec["containers"][0]["name"]: spec for spec in everything.pods()}
+    assert pods.keys() == {"notifier", "canary", "collector", "report"}
+    for spec in pods.values():
+        assert spec["priorityClassName"] == "high"
+        assert spec["nodeSelector"] == {"node-role.kubernetes.io/identity": ""}
+        assert spec["tolerations"] == [{"key": "identity", "operator": "Exists", "effect": "NoSchedule"}]
+    assert pods["canary"]["affinity"] == pods["notifier"]["affinity"]
+    assert pods["canary"]["containers"][0]["resources"] == {
+        "requests": {"cpu": "50m", "memory": "96Mi"},
+        "limits": {"cpu": "100m", "memory": "192Mi"},
+    }
+
+
+def test_a_command_in_any_pod_finds_the_configuration(rendered: Rendered) -> None:
+    """`kubectl exec … -- notifier status` reads what NOTIFIER_CONFIG names, where it is mounted."""
+    for spec in rendered.pods():
+        container = spec["containers"][0]
+        assert {"name": "NOTIFIER_CONFIG", "value": "/etc/notifier/config/notifier.yaml"} in container["env"]
+        assert "/etc/notifier/config" in {mount["mountPath"] for mount in container["volumeMounts"]}
+
+
+def test_the_commands_of_the_pods_are_those_of_the_service(every: Mapping[str, Rendered]) -> None:
+    """Collector and report are started by options that the commands have."""
+    root = typer.main.get_command(app)
+    assert isinstance(root, typer.core.TyperGroup)
+    started = [spec["containers"][0]["command"] for spec in every["everything"].pods()]
+    for _, name, *options in (command for command in started if command[0] == "notifier"):
+        there = [option.replace("/etc/notifier/config/notifier.yaml", __file__) for option in options]
+        with root.commands[name].make_context(name, there):
+            assert name in ("run", "collect", "report")
+
+
+def test_alerts_lead_to_the_runbook_that_is_named(every: Mapping[str, Rendered]) -> None:
+    """Each `runbook_url` begins with `prometheusRule.runbookUrl` and ends with the alert's section."""
+    [rule] = every["everything"].all("PrometheusRule")
+    alerts = [each for group in rule["spec"]["groups"] for each in group["rules"] if "alert" in each]
+    assert len(alerts) > 20
+    for alert in alerts:
+        url = f"https://wiki.example.com/runbook#{alert['alert'].lower()}"
+        assert alert["annotations"]["runbook_url"] == url
 
 
 def test_the_text_is_the_one_looked_at(every: Mapping[str, Rendered]) -> None:

@@ -3,13 +3,15 @@
 Each block is laid over values that are right, in one run of `helm`; each text must be in what it says.
 """
 
+import json
 import re
 import resource
 from pathlib import Path
 
 import pytest
 
-from tools.chart_rendering import template, values_file
+from notifier.adapters.configuration.config_file import examine_settings
+from tools.chart_rendering import CHART, helm, template, values_file
 
 WRONG_KIND = [  # refused by values.schema.json
     (
@@ -128,7 +130,7 @@ WRONG_TOGETHER = [  # refused by the templates
         [
             "image.repository is empty",
             'config.queue.url is "sqlite:notifier.db", but pods share a broker',
-            "config has password, and a ConfigMap is no place for it",
+            "config or clients have password, and a ConfigMap is no place for it",
             "its file as subject_key_file",
             "a URL in config or clients (config.queue.url, a proxy, a database) holds a password",
             "config.ops.listen is 127.0.0.1:9464",
@@ -163,7 +165,8 @@ WRONG_TOGETHER = [  # refused by the templates
           - {client_id: e, issuer: ["https://id.example.com"], client_uri: "https://e.example.com/", x-team: a}
           - {client_id: f, backchanel_logout_uri: "https://f.example.com/"}
           - {client_id: g, issuer: "https://id.example.org", backchannel_logout_uri: "https://user:hidden@g.example.com/"}
-          - {client_id: h, issuer: "https://id.example.com", notifier: {headers: {Authorization: Bearer abc}}}
+          - {client_id: h, issuer: "https://id.example.com",
+             notifier: {headers: {A: {file: /h}, Authorization: Bearer abc}, claims: {"api-key": "1"}}}
         env:
           - {name: NOTIFIER_QUEUE_PREFIX, value: sso}
           - {name: NOTIFIER_QUEUE__PASWORD, valueFrom: {secretKeyRef: {name: a, key: b}}}
@@ -174,6 +177,8 @@ WRONG_TOGETHER = [  # refused by the templates
           - {name: NOTIFIER_LOG__LEVEL, value: info}
           - {name: NOTIFIER_CONFIG, value: /x}
           - {name: NOTIFIER_FROM_NOWHERE, value: x}
+          - {name: NOTIFIER_QUEUE, value: "{password: hidden}"}
+          - {name: NOTIFIER_API__TLS__CERT_FILE, value: /etc/tls/tls.crt}
           - {name: TZ, value: UTC}
         service: {type: LoadBalancer}
         ingress: {enabled: true, host: a.example.com, tlsSecret: a}
@@ -194,11 +199,12 @@ WRONG_TOGETHER = [  # refused by the templates
             "env has NOTIFIER_QUEUE__PASSWORD with a secret in clear",
             "env has NOTIFIER_LOG__SUBJECT_KEY with a secret in clear",
             "env has NOTIFIER_QUEUE__URL with a secret in clear",
+            "env has NOTIFIER_QUEUE with a secret in clear",
             "env has NOTIFIER_LOG__LEVEL twice",
             "env has NOTIFIER_CONFIG which the chart sets",
             "`notifier schema config` lists the settings",
             "a URL in config or clients",
-            "and 4 more",
+            "and 5 more",
         ],
     ),
     (
@@ -209,6 +215,7 @@ WRONG_TOGETHER = [  # refused by the templates
         config: {queue: {url: "amqp://mq/logout"}}
         autoscaling: {kind: keda, keda: {vhost: /}}
         canary: {keyFile: ""}
+        podLabels: {app.kubernetes.io/name: a, app.kubernetes.io/part-of: b}
         """,
         [
             "ingress.enabled needs config.api",
@@ -218,6 +225,7 @@ WRONG_TOGETHER = [  # refused by the templates
             "autoscaling.keda.managementSecret.name must name the Secret",
             'autoscaling.keda.vhost is "/", but the queues are in "logout"',
             "canary.keyFile is empty",
+            "podLabels has app.kubernetes.io/name, by which the chart finds its pods",
         ],
     ),
 ]
@@ -244,7 +252,7 @@ def test_nothing_more_is_refused(tmp_path: Path) -> None:
     assert not any(
         name in line for line in told for name in ("(c)", "(d)", "client_uri", "x-team", "client_name", "TZ")
     )
-    assert len(LISTED.findall(said)) == 21  # "and 4 more" is the last
+    assert len(LISTED.findall(said)) == 21  # "and 5 more" is the last
 
 
 @pytest.mark.parametrize("release", ["my.release", "a.b"])
@@ -264,6 +272,39 @@ def test_nothing_configured_is_refused(tmp_path: Path) -> None:
     assert "image.repository is empty" in run.stderr
     assert "config.queue.url is missing" in run.stderr
     assert "config.issuers is missing" in run.stderr
+    assert helm("lint", CHART).returncode == 0  # as tools run it that know no values
+
+
+# What the registry of IANA and OpenID Connect know of a client and notifier does not read.
+METADATA = (
+    "application_type backchannel_authentication_request_signing_alg client_id_issued_at client_name client_uri "
+    "contacts default_acr_values default_max_age dpop_bound_access_tokens frontchannel_logout_session_required "
+    "frontchannel_logout_uri grant_types initiate_login_uri jwks jwks_uri logo_uri policy_uri "
+    "post_logout_redirect_uris redirect_uris request_object_signing_alg request_uris require_auth_time "
+    "response_types scope sector_identifier_uri software_id token_endpoint_auth_method tos_uri "
+    "userinfo_encrypted_response_alg userinfo_encrypted_response_enc userinfo_signed_response_alg "
+    "introspection_signed_response_alg authorization_signed_response_alg "
+)
+
+
+def test_other_metadata_of_a_client_is_let_through(tmp_path: Path) -> None:
+    """No member that others know passes for one of ours that is misspelt."""
+    file = tmp_path / "clients.yaml"
+    file.write_text(json.dumps({"clients": [{"client_id": "shop", **dict.fromkeys(METADATA.split(), "a")}]}))
+    run = template(values_file("minimal"), "-f", str(file))
+    assert run.returncode == 0, run.stderr
+
+
+def test_every_variable_that_the_chart_knows_sets_something() -> None:
+    """The service takes each of them for one of its settings, and those that hold a secret are marked."""
+    known = json.loads((CHART / "files/known.json").read_text())["variables"]
+    mistakes = examine_settings(None, dict.fromkeys(known, "x"), set()).mistakes
+    assert not [each for each in mistakes if "no such setting" in each.text]
+    assert {name for name, secret in known.items() if secret} == {
+        "NOTIFIER_QUEUE__PASSWORD",
+        "NOTIFIER_LOG__SUBJECT_KEY",
+    }
+    assert len(known) > 50
 
 
 def clients_file(folder: Path, count: int) -> Path:

@@ -114,6 +114,9 @@ def test_the_network_policy_lets_workers_work(every: Mapping[str, Rendered]) -> 
     ops, api = policy["ingress"]
     assert (ops["ports"][0]["port"], api["ports"][0]["port"]) == (9000, 8443)
     assert ops["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    open_to_all = every["minimal"].one("NetworkPolicy", "n-notifier")["spec"]["egress"]
+    assert [[port["port"] for port in rule["ports"]] for rule in open_to_all] == [[53, 53], [5672], [443], [8080]]
+    assert "to" in open_to_all[3]  # the canary's pod
     tls = every["broker-tls"].one("NetworkPolicy", "n-notifier")["spec"]
     assert [port["port"] for port in tls["egress"][1]["ports"]] == [5671, 5673]
 

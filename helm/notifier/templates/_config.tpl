@@ -55,6 +55,11 @@ https://notifier-canary.invalid
 {{- if and (or .Values.clients .Values.canary.enabled) (not (has "clients.yaml" $files)) -}}
 {{- $_ := set $registry "sources" (append $registry.sources (dict "name" "clients" "file" "clients.yaml")) -}}
 {{- end -}}
+{{- if and .Values.canary.enabled (eq (len (default dict $config.issuers)) 1) -}}{{/* two, with the canary's */}}
+{{- range $registry.sources -}}
+{{- if not (or .issuer .keycloak) -}}{{- $_ := set . "issuer" (keys $config.issuers | first) -}}{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- $_ := set $config "registry" $registry -}}
 {{- if .Values.canary.enabled -}}

@@ -87,12 +87,12 @@
 {{- $names := regexFindAll "\"(password|subject_key|client_secret)\":\"" $text -1 | uniq -}}
 {{- range $names -}}
 {{- $name := trimSuffix "\":\"" . | trimPrefix "\"" -}}
-{{- include "notifier.note" (dict "in" $in "text" (printf "config has %s, and a ConfigMap is no place for it: put it into a Secret, name that under `secrets`, and its file as %s_file" $name $name)) -}}
+{{- include "notifier.note" (dict "in" $in "text" (printf "config or clients have %s, and a ConfigMap is no place for it: put it into a Secret, name that under `secrets`, and its file as %s_file" $name $name)) -}}
 {{- end -}}
 {{- if regexMatch "\"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\"]*:[^/?#@\"]+@" $text -}}
 {{- include "notifier.note" (dict "in" $in "text" "a URL in config or clients (config.queue.url, a proxy, a database) holds a password, and a ConfigMap is no place for it: put it into a Secret, name that under `secrets`, and its file instead (password_file, url_file, or {file: …})") -}}
 {{- end -}}
-{{- if regexMatch "(?i)\"((proxy-)?authorization|cookie|x-[a-z0-9-]*(key|token|secret))\":\"" $text -}}
+{{- if regexMatch "\"headers\":\\{([^{}]|\\{[^{}]*\\})*\"(?i:(proxy-)?authorization|cookie|[a-z0-9-]*(key|token|secret))\":\"" $text -}}
 {{- include "notifier.note" (dict "in" $in "text" "`headers` in config or clients holds a secret, and a ConfigMap is no place for it: put it into a Secret, name that under `secrets`, and write {file: /etc/notifier/secrets/…}") -}}
 {{- end -}}
 {{- $folders := keys $values.secrets | sortAlpha -}}
@@ -175,7 +175,7 @@
 {{- $plain := default "" .value -}}
 {{- $from := default dict .valueFrom -}}
 {{- $secret := and (get $known $name) (or $plain (hasKey $from "configMapKeyRef")) -}}
-{{- if or $secret (regexMatch "://[^/?#@]*:[^/?#@]+@|\"(password|subject_key|client_secret)\"" $plain) -}}
+{{- if or $secret (regexMatch "://[^/?#@]*:[^/?#@]+@|\\b(password|subject_key|client_secret)\"?:" $plain) -}}
 {{- include "notifier.note" (dict "in" $in "text" (printf "env has %s with a secret in clear: take it from a Secret, by valueFrom.secretKeyRef" $name)) -}}
 {{- end -}}
 {{- end -}}
@@ -197,6 +197,9 @@
 {{- end -}}
 {{- if and $values.httpRoute.enabled (not $values.httpRoute.parentRefs) -}}
 {{- include "notifier.note" (dict "in" $in "text" "httpRoute.parentRefs is empty: name the Gateway, [{name: …, namespace: …}], at best with the sectionName of a listener that has TLS") -}}
+{{- end -}}
+{{- range $name, $_ := pick $values.podLabels "app.kubernetes.io/name" "app.kubernetes.io/instance" -}}
+{{- include "notifier.note" (dict "in" $in "text" (printf "podLabels has %s, by which the chart finds its pods: leave it out (nameOverride changes the name)" $name)) -}}
 {{- end -}}
 {{- $least := add (include "notifier.drain" .root | int) 5 -}}
 {{- if and $values.terminationGracePeriodSeconds (lt (int $values.terminationGracePeriodSeconds) (int $least)) -}}
