@@ -63,7 +63,7 @@ def new_database(server: DatabaseServer) -> Database:
 
 @dataclass(slots=True)
 class Verdict:
-    """What became of sessions. All but `ended` and `repeated` must be empty."""
+    """What became of sessions. The lists must be empty."""
 
     ended: int = 0
     repeated: int = 0
@@ -72,6 +72,8 @@ class Verdict:
     untrue: list[str] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
     in_part: list[str] = field(default_factory=list)
+    metrics: str = ""
+    """Where it does not hold: what the plug-ins say became of their events."""
 
     @property
     def holds(self) -> bool:
@@ -150,6 +152,7 @@ class Crowd:
         while known != len(tap.seen):
             known = len(tap.seen)
             await asyncio.sleep(SETTLED)
+            await tap.catch_up()
         return _judge(tap, sids, living, frozenset(clients))
 
 

@@ -32,6 +32,7 @@ MANY = "many"
 CLIENTS = ("web", "app")
 TOKEN_LIFE = 25.0  # seconds; less than what Keycloak gives it
 METRICS = "notifier_publisher_"
+ACCOUNT = ("written_total", "published_total", "lost_total", "waiting")
 GONE = (aiohttp.ClientError, TimeoutError, OSError)
 """What a caller sees of a node that is killed."""
 
@@ -83,6 +84,13 @@ class Node:
         async with aiohttp.ClientSession() as session, session.get(self.server.metrics) as answer:
             families = text_string_to_metric_families(await answer.text())
             return sum(each.value for family in families for each in family.samples if each.name == f"{METRICS}{name}")
+
+    async def account(self) -> str:
+        """What the plug-in says of its events since the start."""
+        try:
+            return ", ".join([f"{name} {await self.metric(name):.0f}" for name in ACCOUNT])
+        except GONE as gone:
+            return repr(gone)
 
 
 class Nodes:
@@ -163,7 +171,10 @@ class Nodes:
 
     async def verdict(self, sids: Sequence[str], **more: float) -> Verdict:
         """Once nothing more comes."""
-        return await self.crowd.verdict(self.tap, sids, CLIENTS, **more)
+        found = await self.crowd.verdict(self.tap, sids, CLIENTS, **more)
+        if not found.holds:
+            found.metrics = "; ".join([await node.account() for node in self.nodes])
+        return found
 
     def files(self, ending: str) -> int:
         """How many of this ending wait in the outbox."""
