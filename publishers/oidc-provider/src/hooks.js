@@ -35,6 +35,8 @@ export class Hooks {
     /** @type {AsyncLocalStorage<boolean>} */
     this.bulk = new AsyncLocalStorage()
     this.seen = new WeakSet()
+    /** @type {WeakMap<object, {session: object, key: string, writing: Promise<Entry[]>}>} What is written ahead, by its request. */
+    this.ahead = new WeakMap()
   }
 
   /** @param {import('./keys.js').ShownKeys} keys */
@@ -43,8 +45,13 @@ export class Hooks {
     provider.use((/** @type {any} */ ctx, /** @type {() => Promise<any>} */ next) => {
       this.seen.add(ctx)
       return this.requests.run(ctx, async () => {
-        await next()
-        this.#answered(ctx, keys)
+        try {
+          await next()
+          this.#answered(ctx, keys)
+        } finally {
+          const written = this.#takeAhead(ctx)
+          if (written) this.#lookUp(written.writing) // the session was not deleted
+        }
       })
     })
     provider.on('end_session.success', (/** @type {any} */ ctx) => {
@@ -65,11 +72,8 @@ export class Hooks {
       let result
       try {
         result = await destroy.apply(this, values)
-      } catch (error) { // it may live, or be gone all the same: look
-        writing?.then((entries) => {
-          for (const entry of entries) entry.ending = undefined
-          return hooks.settlement.look()
-        }).catch(() => {})
+      } catch (error) { // it may live, or be gone all the same
+        if (writing) hooks.#lookUp(writing)
         throw error
       }
       writing?.then((entries) => Promise.all(entries.map((entry) => hooks.outbox.release(entry))))
@@ -83,19 +87,46 @@ export class Hooks {
     prototype.backchannelLogout = async function (/** @type {string} */ accountId, /** @type {string | undefined} */ sid) {
       const ctx = hooks.#request()
       const asked = ctx?.oidc?.route === 'end_session_confirm'
-      if (asked && ctx.oidc.params?.logout) return // the whole session: `destroy` follows
+      if (asked && ctx.oidc.params?.logout) return hooks.#writeAhead(ctx) // the whole session: `destroy` follows
       const uid = asked ? ctx.oidc.session?.uid ?? '' : ''
       await hooks.#wait(hooks.#write({ uid, accountId, sids: { [this.clientId]: sid }, reason: asked ? 'user_logout' : 'terminated' }, false))
     }
   }
 
-  /** The event of a session that is about to end, or undefined if there is nobody to tell. @param {any} session */
+  /** `destroy` follows, once the library has revoked the grants: the disk works meanwhile. @param {any} ctx */
+  #writeAhead (ctx) {
+    const { session } = ctx.oidc
+    if (this.ahead.has(ctx) || !session || !this.seen.has(ctx)) return
+    const writing = this.#ending(session)
+    if (writing) this.ahead.set(ctx, { session, key: keyOf(session), writing })
+  }
+
+  /** @param {any} ctx */
+  #takeAhead (ctx) {
+    const written = ctx && this.ahead.get(ctx)
+    if (written) this.ahead.delete(ctx)
+    return written
+  }
+
+  /** The event of a session that is about to end, or undefined if there is nobody to tell. @param {any} session @returns {Promise<Entry[]> | undefined} */
   #ending (session) {
+    const ctx = this.#request()
+    const written = this.#takeAhead(ctx)
+    if (written?.session === session && written?.key === keyOf(session)) return written.writing
+    if (written) this.#lookUp(written.writing)
     const { uid, accountId } = session
     const sids = sidsOf(session.authorizations)
     if (!accountId || !Object.keys(sids).length) return undefined
-    const reason = this.#request()?.oidc?.route === 'end_session_confirm' ? 'user_logout' : 'terminated'
+    const reason = ctx?.oidc?.route === 'end_session_confirm' ? 'user_logout' : 'terminated'
     return this.#write({ uid, accountId, sids, reason }, true)
+  }
+
+  /** Whether its session lives is seen in the store. @param {Promise<Entry[]>} writing */
+  #lookUp (writing) {
+    writing.then((entries) => {
+      for (const entry of entries) entry.ending = undefined
+      return this.settlement.look()
+    }).catch(() => {})
   }
 
   /** Write the events of an ending; never rejects. @param {Ending} ending @param {boolean} pending @returns {Promise<Entry[]>} */
@@ -142,6 +173,9 @@ export class Hooks {
     }
   }
 }
+
+/** What an event says of a session. @param {any} session */
+const keyOf = ({ uid, accountId, authorizations }) => JSON.stringify([uid, accountId, sidsOf(authorizations)])
 
 /** Whether clients keep their `backchannel_logout_uri`; undefined if it cannot be told. @param {any} provider */
 export function keepsUris (provider) {

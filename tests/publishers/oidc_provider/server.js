@@ -9,7 +9,7 @@ const settings = JSON.parse(readFileSync(process.argv[2], 'utf8'))
 const { Provider } = await import(settings.version.startsWith('8') ? 'oidc-provider-8' : 'oidc-provider')
 const say = (told, more = {}) => { if (settings.tell) process.stdout.write(JSON.stringify({ told, ...more }) + '\n') }
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
-const faults = { ...settings.faults } // set by /own/fault too: store, die, hold, slow
+const faults = { ...settings.faults } // set by /own/fault too: store, revoke, die, hold, slow
 
 // The store that the library's documentation has as an example, and what can happen to it.
 let redis
@@ -44,6 +44,7 @@ class RedisAdapter {
   }
 
   async revokeByGrantId (id) {
+    if (faults.revoke) throw new Error('the store is away')
     const keys = await redis.lrange(`grant:${id}`, 0, -1)
     if (keys.length) await redis.del(...keys)
     await redis.del(`grant:${id}`)

@@ -209,6 +209,19 @@ async def store_fails(stage: Stage) -> Endings:
 
 
 @way
+async def grants_cannot_be_revoked(stage: Stage) -> Endings:
+    """It fails before the session would be deleted, when the event is on the disk already: that is taken back."""
+    async with stage.user("grants", *ALL) as browser:
+        await stage.provider.fault("revoke", "fails")
+        assert (await browser.sign_out("shop")).status == 500
+        await stage.provider.fault("revoke")
+        assert await browser.lives()
+        await until(lambda: asyncio.to_thread(stage.rig.files), lambda files: files == [])
+        assert (await browser.sign_out("shop")).status == SIGNED_OUT
+        return [stage.ending(browser, *ALL)]
+
+
+@way
 async def a_client_hangs(stage: Stage) -> Endings:
     """A client that hangs and one that fails hold up nobody."""
     async with stage.user("held-up", *ALL) as browser:
