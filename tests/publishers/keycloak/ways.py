@@ -107,7 +107,7 @@ async def a_user_is_deleted(ground: Ground) -> Sequence[Ending]:
     visit = await ground.sign_in("web", "pair", "plain")
     await ground.admin("POST", f"/{SHOP}/clear-realm-cache")
     await ground.admin("DELETE", f"/{SHOP}/users/{visit.sub}")
-    return [Ending(visit=visit, clients=("web", "pair", "plain"), reason="terminated", lane="bulk")]
+    return [Ending(visit=visit, clients=("web", "pair", "plain"), reason="terminated")]
 
 
 async def the_only_client_revokes_its_token(ground: Ground) -> Sequence[Ending]:

@@ -4,7 +4,6 @@ import dev.notifier.keycloak.Rows.SessionRow;
 import dev.notifier.keycloak.event.Ending;
 import dev.notifier.keycloak.event.Lane;
 import dev.notifier.keycloak.outbox.Slip;
-import dev.notifier.keycloak.watch.Daemons;
 import jakarta.transaction.RollbackException;
 import jakarta.transaction.Status;
 import jakarta.transaction.Synchronization;
@@ -15,14 +14,8 @@ import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.Queue;
 import java.util.Set;
-import java.util.concurrent.ConcurrentLinkedQueue;
-import java.util.function.Predicate;
-import org.jboss.logging.Logger;
-import org.keycloak.common.util.Time;
 import org.keycloak.models.KeycloakSession;
-import org.keycloak.models.utils.KeycloakModelUtils;
 import org.keycloak.transaction.JtaTransactionManagerLookup;
 
 /**
@@ -32,11 +25,7 @@ import org.keycloak.transaction.JtaTransactionManagerLookup;
  * worked off, and takes no further one.
  */
 final class Endings implements Synchronization {
-    private static final Logger LOG = Logger.getLogger(Endings.class);
     private static final int PAGE = 500;
-
-    /** Seconds between the clocks of two nodes. */
-    private static final int CLOCKS_DIFFER = 60;
 
     private final KeycloakSession session;
     private final Publisher publisher;
@@ -45,11 +34,8 @@ final class Endings implements Synchronization {
     private final Map<String, List<Ending>> ended = new LinkedHashMap<>();
     private final Map<String, List<Ending>> parted = new LinkedHashMap<>();
     private final Set<String> wentOffline = new HashSet<>();
-    private final Queue<Slip> mass = new ConcurrentLinkedQueue<>();
+    private final MassEndings mass;
     private final List<Ending> told = new ArrayList<>();
-    private Runnable late;
-    private volatile boolean over;
-    private volatile boolean completed;
     private Slip written;
     private Slip writtenTold;
 
@@ -58,6 +44,7 @@ final class Endings implements Synchronization {
         this.publisher = publisher;
         this.transaction = transaction;
         this.events = new SessionEvents(session, publisher);
+        this.mass = new MassEndings(session, publisher);
     }
 
     /** Those of the transaction that runs in this session. */
@@ -114,62 +101,13 @@ final class Endings implements Synchronization {
     }
 
     /** Many sessions may be about to be deleted. Those that are gone afterwards are told. */
-    void mass(Candidates candidates, String reason) {
-        int since = (int) (Time.currentTimeMillis() / 1000) - CLOCKS_DIFFER;
-        Set<String> young = new HashSet<>();
-        mass(events, candidates, reason, row -> row.createdOn() < since || young.add(name(row.id(), row.offline())));
-        late = () -> KeycloakModelUtils.runJobInTransaction(session.getKeycloakSessionFactory(), other -> mass(new SessionEvents(other, publisher),
-                candidates.thatBeganSince(since), reason, row -> !over && young.add(name(row.id(), row.offline()))));
+    void mass(Candidates candidates, Lane lane, String reason) {
+        mass.read(events, candidates, lane, reason);
     }
 
-    /**
-     * All sessions of `mass` are deleted, and who signed in while they were read is deleted with them. Another transaction sees
-     * those too, as long as this one is not committed. It has a thread and a limit of its own: some databases let readers wait for
-     * what is being deleted, and a pool may have no further connection.
-     */
+    /** All sessions of `mass` are deleted. */
     void late() {
-        Runnable others = late;
-        late = null;
-        if (others == null) {
-            return;
-        }
-        Thread reading = Daemons.named("notifier-late").newThread(() -> publisher.guarded("reading who signed in meanwhile", others));
-        reading.start();
-        try {
-            reading.join(publisher.settings().outbox().signOutLimit().toMillis());
-        } catch (InterruptedException stopped) {
-            Thread.currentThread().interrupt();
-        }
-        over = reading.isAlive();
-        if (over) {
-            LOG.warn("notifier: whoever signed in while all sessions were being ended is perhaps not told, since the database does not answer within sign-out-limit");
-        }
-    }
-
-    private void mass(SessionEvents from, Candidates candidates, String reason, Predicate<SessionRow> wanted) {
-        for (int kind = 0; kind < candidates.kinds().size(); kind++) {
-            String after = "";
-            List<SessionRow> page;
-            do {
-                page = Rows.page(from.session(), candidates, kind, after, PAGE);
-                List<Ending> endings = new ArrayList<>();
-                page.stream().filter(wanted).forEach(each -> endings.addAll(from.of(each, candidates.realm(), Lane.BULK, reason, null, "")));
-                Slip slip = endings.isEmpty() ? null : publisher.outbox().prepare(endings);
-                if (slip != null) {
-                    mass.add(slip);
-                    if (completed) { // the limit was over before this was read
-                        lookUpMass();
-                    }
-                }
-                after = page.isEmpty() ? after : page.get(page.size() - 1).id();
-            } while (page.size() == PAGE);
-        }
-    }
-
-    private void lookUpMass() {
-        for (Slip slip = mass.poll(); slip != null; slip = mass.poll()) {
-            publisher.outbox().lookUp(slip);
-        }
+        mass.readLate();
     }
 
     /** A user is disabled. The sessions live on in Keycloak, but not at the clients. */
@@ -208,8 +146,7 @@ final class Endings implements Synchronization {
     @Override
     public void afterCompletion(int status) {
         publisher.guarded("handing endings over", () -> {
-            completed = true;
-            lookUpMass();
+            mass.complete();
             boolean committed = status == Status.STATUS_COMMITTED;
             if (written != null && committed) {
                 publisher.outbox().happened(written);

@@ -1,6 +1,8 @@
 package dev.notifier.keycloak;
 
-import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.core.JsonFactory;
+import com.fasterxml.jackson.core.JsonParser;
+import com.fasterxml.jackson.core.JsonToken;
 import dev.notifier.keycloak.event.SessionKey;
 import jakarta.persistence.EntityManager;
 import jakarta.persistence.FlushModeType;
@@ -25,9 +27,16 @@ import org.keycloak.util.JsonSerialization;
 
 /** The tables of sessions, read as they stand: expired sessions too. By columns alone, which are the same in all versions. */
 final class Rows {
-    private static final String CLIENTS = "select c.userSessionId, c.clientId, c.clientStorageProvider, c.externalClientId, c.timestamp, c.data"
-            + " from PersistentClientSessionEntity c where c.offline = :offline and c.userSessionId ";
+    private static final String CLIENT = "select c.userSessionId, c.clientId, c.clientStorageProvider, c.externalClientId, c.timestamp, c.data from PersistentClientSessionEntity c";
+    private static final String CLIENTS = CLIENT + " where c.offline = :offline and c.userSessionId ";
+    private static final String CLIENTS_OF_SESSIONS = CLIENT + ", PersistentUserSessionEntity s where s.offline = :offline and c.offline = s.offline"
+            + " and c.userSessionId = s.userSessionId and ";
     private static final String SESSIONS = "select s.userSessionId, s.realmId, s.userId, s.createdOn from PersistentUserSessionEntity s where s.offline = :offline and ";
+
+    /** Some databases take no longer list. */
+    private static final int MOST_IDS = 1_000;
+
+    private static final JsonFactory JSON = JsonSerialization.mapper.getFactory();
     private static final boolean REMEMBER_ME = Arrays.stream(PersistentUserSessionEntity.class.getDeclaredFields()).anyMatch(each -> each.getName().equals("rememberMe"));
 
     private Rows() {
@@ -57,50 +66,87 @@ final class Rows {
         EntityManager entities = entities(session);
         List<Object[]> found = query(entities, SESSIONS + "s.userSessionId = :id")
                 .setParameter("offline", flag(offline)).setParameter("id", id).getResultList();
-        return found.isEmpty() ? null : withClients(entities, found, offline).get(0);
+        Map<String, SessionRow> rows = rows(found, offline);
+        addClients(rows, query(entities, CLIENTS + "= :id").setParameter("offline", flag(offline)).setParameter("id", id));
+        return rows.get(id);
     }
 
-    /** So many of the candidates whose ids come after this one, in the order of their ids. */
+    /**
+     * So many of the candidates whose ids come after this one, in the order of their ids.
+     *
+     * Both queries are the same text for each page: one that names 500 ids takes Hibernate longer than the database.
+     */
     static List<SessionRow> page(KeycloakSession session, Candidates candidates, int kind, String after, int most) {
         EntityManager entities = entities(session);
-        String condition = candidates.conditions().get(kind);
-        TypedQuery<Object[]> query = query(entities, SESSIONS + "s.realmId = :realm and s.userSessionId > :after and " + condition
-                + " order by s.userSessionId");
-        query.setParameter("realm", candidates.realm().getId()).setParameter("after", after).setParameter("offline", flag(candidates.kinds().get(kind)));
+        boolean offline = candidates.kinds().get(kind);
+        String page = "s.realmId = :realm and s.userSessionId > :after and " + candidates.conditions().get(kind);
+        List<Object[]> found = candidates(entities, SESSIONS + page + " order by s.userSessionId", candidates, kind, after).setMaxResults(most).getResultList();
+        if (found.isEmpty()) {
+            return List.of();
+        }
+        Map<String, SessionRow> rows = rows(found, offline);
+        String last = (String) found.get(found.size() - 1)[0];
+        addClients(rows, candidates(entities, CLIENTS_OF_SESSIONS + page + " and s.userSessionId <= :last", candidates, kind, after).setParameter("last", last));
+        return List.copyOf(rows.values());
+    }
+
+    private static TypedQuery<Object[]> candidates(EntityManager entities, String text, Candidates candidates, int kind, String after) {
+        TypedQuery<Object[]> query = query(entities, text).setParameter("realm", candidates.realm().getId()).setParameter("after", after)
+                .setParameter("offline", flag(candidates.kinds().get(kind)));
         candidates.parameters().forEach((name, value) -> {
-            if (condition.matches("(?s).*:" + name + "\\b.*")) {
+            if (text.matches("(?s).*:" + name + "\\b.*")) {
                 query.setParameter(name, value);
             }
         });
-        List<Object[]> found = query.setMaxResults(most).getResultList();
-        return found.isEmpty() ? List.of() : withClients(entities, found, candidates.kinds().get(kind));
+        return query;
     }
 
-    private static List<SessionRow> withClients(EntityManager entities, List<Object[]> sessions, boolean offline) {
+    private static Map<String, SessionRow> rows(List<Object[]> sessions, boolean offline) {
         Map<String, SessionRow> rows = new LinkedHashMap<>();
         for (Object[] each : sessions) {
             rows.put((String) each[0], new SessionRow((String) each[0], (String) each[1], (String) each[2], ((Number) each[3]).intValue(), offline, new ArrayList<>()));
         }
-        List<Object[]> clients = rows.size() == 1
-                ? query(entities, CLIENTS + "= :id").setParameter("offline", flag(offline)).setParameter("id", rows.keySet().iterator().next()).getResultList()
-                : query(entities, CLIENTS + "in (:ids)").setParameter("offline", flag(offline)).setParameter("ids", rows.keySet()).getResultList();
-        for (Object[] each : clients) {
-            rows.get((String) each[0]).clients().add(new ClientRow(clientId(each), ((Number) each[4]).intValue(), issuer((String) each[5])));
+        return rows;
+    }
+
+    /** A session that has begun between both queries is left to the next look. */
+    private static void addClients(Map<String, SessionRow> rows, TypedQuery<Object[]> clients) {
+        for (Object[] each : clients.getResultList()) {
+            SessionRow row = rows.get((String) each[0]);
+            if (row != null) {
+                row.clients().add(new ClientRow(clientId(each), ((Number) each[4]).intValue(), issuer((String) each[5])));
+            }
         }
-        return List.copyOf(rows.values());
     }
 
     private static String clientId(Object[] row) {
         return PersistentClientSessionEntity.EXTERNAL.equals(row[1]) ? new StorageId((String) row[2], (String) row[3]).getId() : (String) row[1];
     }
 
+    /** The note `iss`, read without making anything of the rest, which is long. */
     private static String issuer(String data) {
-        try {
-            JsonNode issuer = data == null ? null : JsonSerialization.mapper.readTree(data).path("notes").path("iss");
-            return issuer == null ? null : issuer.textValue();
+        if (data == null) {
+            return null;
+        }
+        try (JsonParser json = JSON.createParser(data)) {
+            boolean found = json.nextToken() == JsonToken.START_OBJECT && goTo(json, "notes") && json.currentToken() == JsonToken.START_OBJECT && goTo(json, "iss");
+            return found && json.currentToken() == JsonToken.VALUE_STRING ? json.getText() : null;
         } catch (IOException unreadable) {
             return null;
         }
+    }
+
+    /** At the value of this member of the object that was entered; false if it has none. */
+    private static boolean goTo(JsonParser json, String member) throws IOException {
+        while (json.nextToken() == JsonToken.FIELD_NAME) {
+            boolean found = json.currentName().equals(member);
+            json.nextToken();
+            if (found) {
+                return true;
+            }
+            json.skipChildren();
+        }
+        return false;
     }
 
     /** Those that live, seen in a transaction of its own: where the database repeats reads, an older one would still see what is gone. */
@@ -109,8 +155,8 @@ final class Rows {
         KeycloakModelUtils.runJobInTransaction(factory, session -> {
             for (boolean offline : new boolean[] {false, true}) {
                 List<SessionKey> kind = keys.stream().filter(each -> each.offline() == offline).toList();
-                if (!kind.isEmpty()) {
-                    living.addAll(living(entities(session), kind, offline));
+                for (int from = 0; from < kind.size(); from += MOST_IDS) {
+                    living.addAll(living(entities(session), kind.subList(from, Math.min(from + MOST_IDS, kind.size())), offline));
                 }
             }
         });

@@ -1,5 +1,6 @@
 package dev.notifier.keycloak;
 
+import dev.notifier.keycloak.event.Lane;
 import java.lang.reflect.InvocationHandler;
 import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Method;
@@ -52,10 +53,10 @@ final class WatchedPersister implements InvocationHandler {
                     endings().wentOffline(((UserSessionModel) args[0]).getId());
                 }
             }
-            case "removeExpired" -> endings().mass(Candidates.expired((RealmModel) args[0]), "session_expiration");
-            case "removeUserSessions" -> endings().mass(Candidates.ofRealm((RealmModel) args[0], args.length == 1 ? null : (Boolean) args[1]), "terminated");
-            case "onRealmRemoved" -> endings().mass(Candidates.ofRealm((RealmModel) args[0], null), "terminated");
-            case "onUserRemoved" -> endings().mass(Candidates.ofUser((RealmModel) args[0], (UserModel) args[1]), "terminated");
+            case "removeExpired" -> endings().mass(Candidates.expired((RealmModel) args[0]), Lane.BULK, "session_expiration");
+            case "removeUserSessions" -> endings().mass(Candidates.ofRealm((RealmModel) args[0], args.length == 1 ? null : (Boolean) args[1]), Lane.BULK, "terminated");
+            case "onRealmRemoved" -> endings().mass(Candidates.ofRealm((RealmModel) args[0], null), Lane.BULK, "terminated");
+            case "onUserRemoved" -> endings().mass(Candidates.ofUser((RealmModel) args[0], (UserModel) args[1]), Lane.EVENTS, "terminated");
             default -> {
                 // nothing ends
             }

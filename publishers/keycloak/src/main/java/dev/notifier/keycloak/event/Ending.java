@@ -5,6 +5,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.IOException;
+import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 
 /**
@@ -16,6 +17,9 @@ import java.nio.charset.StandardCharsets;
  */
 public record Ending(Lane lane, String id, SessionKey session, byte[] event) {
     private static final ObjectMapper JSON = new ObjectMapper();
+
+    private static final byte[] EVENT = ",\"event\":".getBytes(StandardCharsets.UTF_8);
+    private static final byte[] END = "}\n".getBytes(StandardCharsets.UTF_8);
 
     /** The longest id that AMQP carries. */
     private static final int LONGEST_ID = 255;
@@ -31,9 +35,9 @@ public record Ending(Lane lane, String id, SessionKey session, byte[] event) {
         if (session != null) {
             session.writeTo(line.putObject("session"));
         }
-        String head = line.toString();
-        String text = head.substring(0, head.length() - 1) + ",\"event\":" + new String(event, StandardCharsets.UTF_8) + "}\n";
-        return text.getBytes(StandardCharsets.UTF_8);
+        byte[] head = bytes(line);
+        return ByteBuffer.allocate(head.length - 1 + EVENT.length + event.length + END.length)
+                .put(head, 0, head.length - 1).put(EVENT).put(event).put(END).array();
     }
 
     /**

@@ -9,8 +9,10 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.EnumMap;
 import java.util.LinkedHashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Objects;
 import java.util.Set;
 import java.util.concurrent.Executors;
@@ -27,7 +29,7 @@ final class Keeper implements AutoCloseable {
     private static final long LOOK_UP_SECONDS = 10;
 
     private final ScheduledExecutorService files = Executors.newSingleThreadScheduledExecutor(Daemons.named("notifier-outbox"));
-    private final ScheduledExecutorService lookUps = Executors.newSingleThreadScheduledExecutor(Daemons.named("notifier-look-up"));
+    private final Map<Lane, ScheduledExecutorService> lookUps = new EnumMap<>(Lane.class);
     private final Outbox outbox;
     private final OutboxFolder folder;
     private final Seldom aMinute = new Seldom(Duration.ofMinutes(1));
@@ -36,6 +38,9 @@ final class Keeper implements AutoCloseable {
     Keeper(Outbox outbox, OutboxFolder folder) {
         this.outbox = outbox;
         this.folder = folder;
+        for (Lane lane : Lane.values()) { // nobody waits for a mass logout
+            lookUps.put(lane, Executors.newSingleThreadScheduledExecutor(Daemons.named("notifier-look-up-" + lane.word())));
+        }
     }
 
     /** @param left what an earlier process left in this folder */
@@ -61,7 +66,7 @@ final class Keeper implements AutoCloseable {
 
     void lookUp(Slip slip) {
         try {
-            lookUps.execute(() -> guarded(() -> settle(slip)));
+            lookUps.get(slip.lane()).execute(() -> guarded(() -> settle(slip)));
         } catch (RejectedExecutionException closed) {
             LOG.debugf("notifier: %s is looked up after the next start", slip.name());
         }
@@ -122,7 +127,7 @@ final class Keeper implements AutoCloseable {
             if (aMinute.allows("look-up")) {
                 LOG.warnf("notifier: whether sessions are gone cannot be looked up now, it is tried again: %s", failed);
             }
-            lookUps.schedule(() -> guarded(() -> settle(slip)), LOOK_UP_SECONDS, TimeUnit.SECONDS);
+            lookUps.get(slip.lane()).schedule(() -> guarded(() -> settle(slip)), LOOK_UP_SECONDS, TimeUnit.SECONDS);
             return;
         }
         List<Ending> gone = endings.stream().filter(each -> each == null || each.session() == null || !living.contains(each.session())).toList();
@@ -138,7 +143,7 @@ final class Keeper implements AutoCloseable {
     private void divide(Slip slip, List<Ending> gone) {
         Slip part = gone.isEmpty() ? null : outbox.part(slip, gone);
         if (part == null && !gone.isEmpty()) {
-            lookUps.schedule(() -> guarded(() -> settle(slip)), LOOK_UP_SECONDS, TimeUnit.SECONDS);
+            lookUps.get(slip.lane()).schedule(() -> guarded(() -> settle(slip)), LOOK_UP_SECONDS, TimeUnit.SECONDS);
             return;
         }
         soon(() -> {
@@ -162,7 +167,7 @@ final class Keeper implements AutoCloseable {
     /** What was begun is finished. */
     @Override
     public void close() {
-        lookUps.shutdownNow();
+        lookUps.values().forEach(ScheduledExecutorService::shutdownNow);
         files.shutdown();
         try {
             files.awaitTermination(1, TimeUnit.SECONDS);

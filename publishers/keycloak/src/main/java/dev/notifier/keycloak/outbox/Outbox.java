@@ -33,7 +33,7 @@ public final class Outbox implements AutoCloseable {
     private final Tally tally;
     private final OutboxFolder folder;
     private final Room disk;
-    private final Room memory = new Room(MOST_IN_MEMORY, Long.MAX_VALUE);
+    private final Room memory = Room.inMemory(MOST_IN_MEMORY);
     private final Writers writers;
     private final Keeper keeper;
     private final Map<Lane, LaneQueue> lanes = new EnumMap<>(Lane.class);
@@ -48,7 +48,7 @@ public final class Outbox implements AutoCloseable {
         this.limits = limits;
         this.tally = tally;
         this.folder = folder;
-        this.disk = new Room(limits.maxEvents(), limits.maxBytes());
+        this.disk = Room.onDisk(limits.maxEvents(), limits.maxBytes());
         this.writers = new Writers(folder, limits.signOutLimit());
         byte[] random = new byte[PROCESS_BYTES];
         new SecureRandom().nextBytes(random);
@@ -78,15 +78,15 @@ public final class Outbox implements AutoCloseable {
     public Slip prepare(List<Ending> endings) {
         Slip slip = Slip.of(endings, System.currentTimeMillis(), process, number.getAndIncrement());
         String why = "the outbox is full: bring the broker back, or raise outbox-max-events and outbox-max-bytes";
-        boolean room = disk.take(slip.events(), slip.bytes());
+        boolean room = disk.take(slip);
         if (room) {
             why = writers.write(slip, OutboxFolder.PENDING);
             if (why == null) {
                 return slip;
             }
-            disk.give(slip.events(), slip.bytes());
+            disk.give(slip);
         }
-        if (!closed && memory.take(slip.events(), slip.bytes())) {
+        if (!closed && memory.take(slip)) {
             if (aMinute.allows(room ? "the disk takes nothing" : "full")) {
                 LOG.errorf("notifier: events are kept in memory alone, and are lost if this process ends: %s", why);
             }
@@ -246,21 +246,21 @@ public final class Outbox implements AutoCloseable {
     }
 
     private void give(Slip slip) {
-        (slip.file() == null ? memory : disk).give(slip.events(), slip.bytes());
+        (slip.file() == null ? memory : disk).give(slip);
     }
 
     /** A file that an earlier process left is counted, however many there are. */
     void found(Slip slip) {
-        disk.add(slip.events(), slip.bytes());
+        disk.add(slip);
     }
 
     /** A slip of some of the endings of another, in its place in time. Null if it cannot be written now. */
     Slip part(Slip whole, List<Ending> endings) {
         Slip part = Slip.of(endings, whole.millis(), process, number.getAndIncrement());
         if (whole.file() == null) {
-            memory.add(part.events(), part.bytes());
+            memory.add(part);
         } else if (writers.write(part, OutboxFolder.READY) == null) {
-            disk.add(part.events(), part.bytes());
+            disk.add(part);
         } else {
             return null;
         }
@@ -274,19 +274,19 @@ public final class Outbox implements AutoCloseable {
             return;
         }
         for (Slip slip : kept) {
-            if (!disk.take(slip.events(), slip.bytes())) {
+            if (!disk.take(slip)) {
                 return;
             }
             slip.resume();
             if (writers.write(slip, OutboxFolder.READY) != null) {
-                disk.give(slip.events(), slip.bytes());
+                disk.give(slip);
                 return;
             }
             if (slip.file() == null) { // published meanwhile
-                disk.give(slip.events(), slip.bytes());
+                disk.give(slip);
                 continue;
             }
-            memory.give(slip.events(), slip.bytes());
+            memory.give(slip);
         }
     }
 

@@ -1,6 +1,7 @@
 package dev.notifier.keycloak.outbox;
 
 import dev.notifier.keycloak.event.Ending;
+import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
@@ -108,11 +109,13 @@ final class OutboxFolder implements AutoCloseable {
     Path write(String name, String ending, Collection<Ending> endings) throws IOException {
         Path part = folder.resolve(name + PART);
         try (FileChannel file = FileChannel.open(part, Set.of(StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE), OUR_FILE)) {
+            ByteArrayOutputStream lines = new ByteArrayOutputStream();
             for (Ending each : endings) {
-                ByteBuffer line = ByteBuffer.wrap(each.line());
-                while (line.hasRemaining()) {
-                    file.write(line);
-                }
+                lines.writeBytes(each.line());
+            }
+            ByteBuffer whole = ByteBuffer.wrap(lines.toByteArray());
+            while (whole.hasRemaining()) {
+                file.write(whole);
             }
             file.force(true);
         } catch (IOException failed) {

@@ -30,6 +30,7 @@ public final class AmqpTransport implements Transport {
     private static final Logger LOG = Logger.getLogger(AmqpTransport.class);
     private static final String ROUTING_KEY = "session.ended";
     private static final int HEARTBEAT_SECONDS = 10;
+    private static final int LISTEN = 100;
     private static final int PERSISTENT = 2;
 
     private final Settings settings;
@@ -109,7 +110,11 @@ public final class AmqpTransport implements Transport {
             for (int place = 0; place < endings.size(); place++) {
                 now.publishing(place, endings.get(place).id());
                 open.basicPublish(exchange, ROUTING_KEY, true, properties(endings.get(place)), endings.get(place).event());
+                if (place % LISTEN == LISTEN - 1 && late.cancel(false)) { // the broker takes them, slowly perhaps
+                    late = watch.schedule(this::drop, limit, TimeUnit.MILLISECONDS);
+                }
             }
+            late.cancel(false);
             if (!now.await(limit)) {
                 forget();
                 throw silent();

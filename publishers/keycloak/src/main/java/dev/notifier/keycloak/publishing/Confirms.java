@@ -14,6 +14,7 @@ final class Confirms {
     private final Map<Integer, Boolean> returned = new HashMap<>();
     private Transport.Fates fates;
     private long next;
+    private long heard;
     private boolean refused;
     private ShutdownSignalException closed;
 
@@ -56,6 +57,7 @@ final class Confirms {
             }
         }
         settled.clear();
+        heard = System.nanoTime();
         notifyAll();
     }
 
@@ -64,11 +66,11 @@ final class Confirms {
         notifyAll();
     }
 
-    /** True if all are settled, or the channel is closed, within the time. */
+    /** True once all are settled, or the channel is closed; false if nothing at all is settled for so long. */
     synchronized boolean await(long millis) throws InterruptedException {
-        long until = System.nanoTime() + millis * 1_000_000;
+        heard = System.nanoTime();
         while (!open.isEmpty() && closed == null) {
-            long left = (until - System.nanoTime()) / 1_000_000;
+            long left = millis - (System.nanoTime() - heard) / 1_000_000;
             if (left <= 0) {
                 return false;
             }

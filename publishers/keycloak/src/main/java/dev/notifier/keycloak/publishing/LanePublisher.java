@@ -19,7 +19,9 @@ import org.jboss.logging.Logger;
 /** Publishes one lane, oldest first, in a thread of its own: a lane that cannot be published holds up no other. */
 public final class LanePublisher implements Runnable {
     private static final Logger LOG = Logger.getLogger(LanePublisher.class);
-    private static final int IN_FLIGHT = 100;
+    /** Of each lane: after a kill so many come twice at the most. */
+    private static final Map<Lane, Integer> IN_FLIGHT = Map.of(Lane.EVENTS, 100, Lane.BULK, 1_000);
+
     private static final long LOOK_MILLIS = 1_000;
 
     private final Lane lane;
@@ -53,7 +55,7 @@ public final class LanePublisher implements Runnable {
                 attempt(transport::connect); // mistakes are seen at the start; the other lane is seldom used
             }
             while (System.currentTimeMillis() < stopAt && !(stopAt < Long.MAX_VALUE && queue.isEmpty())) {
-                List<Slip> oldest = queue.oldest(IN_FLIGHT, LOOK_MILLIS);
+                List<Slip> oldest = queue.oldest(IN_FLIGHT.get(lane), LOOK_MILLIS);
                 if (!oldest.isEmpty()) {
                     attempt(() -> publish(oldest));
                 }
@@ -114,7 +116,7 @@ public final class LanePublisher implements Runnable {
         List<Place> places = new ArrayList<>();
         for (Slip slip : slips) {
             List<Ending> lines = open(slip);
-            for (int line = 0; lines != null && line < lines.size() && places.size() < IN_FLIGHT; line++) {
+            for (int line = 0; lines != null && line < lines.size() && places.size() < IN_FLIGHT.get(lane); line++) {
                 if (!slip.published().get(line)) {
                     places.add(new Place(slip, line));
                 }

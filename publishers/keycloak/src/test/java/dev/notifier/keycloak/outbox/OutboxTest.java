@@ -217,6 +217,18 @@ class OutboxTest {
     }
 
     @Test
+    void massLogoutsAreLimitedByBytesAlone() throws Exception {
+        maxEvents = 1;
+        Outbox outbox = outbox();
+        assertNotNull(outbox.prepare(endings(Lane.BULK, "a", "b", "c")).file());
+        assertNotNull(outbox.prepare(endings(Lane.EVENTS, "d")).file()); // they take no room from those who sign out
+        assertNull(outbox.prepare(endings(Lane.EVENTS, "e")).file());
+        Ending large = new Ending(Lane.BULK, "f", null, new byte[1 << 20]);
+        assertNull(outbox.prepare(List.of(large)).file());
+        assertEquals(6, outbox.waiting());
+    }
+
+    @Test
     void aDiskThatTakesNothingIsTriedAgain() throws Exception {
         Outbox outbox = outbox();
         Path place = base.resolve("0");

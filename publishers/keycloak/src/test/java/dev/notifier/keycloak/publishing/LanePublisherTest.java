@@ -123,7 +123,7 @@ class LanePublisherTest {
 
     @Test
     void aFileLargerThanWhatIsInFlightIsPublishedWhole() throws Exception {
-        String[] ids = new String[430];
+        String[] ids = new String[2_300];
         java.util.Arrays.setAll(ids, each -> "b" + each);
         AtomicInteger most = new AtomicInteger();
         Script works = script;
@@ -135,7 +135,7 @@ class LanePublisherTest {
         publish(Lane.BULK);
         until(() -> outbox.waiting() == 0);
         assertEquals(List.of(ids), taken);
-        assertEquals(100, most.get());
+        assertEquals(1_000, most.get());
     }
 
     @Test

@@ -1,0 +1,126 @@
+package dev.notifier.keycloak;
+
+import dev.notifier.keycloak.Rows.SessionRow;
+import dev.notifier.keycloak.event.Ending;
+import dev.notifier.keycloak.event.Lane;
+import dev.notifier.keycloak.outbox.Slip;
+import dev.notifier.keycloak.watch.Daemons;
+import java.util.ArrayList;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Queue;
+import java.util.Set;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.function.Predicate;
+import org.jboss.logging.Logger;
+import org.keycloak.common.util.Time;
+import org.keycloak.models.KeycloakSession;
+import org.keycloak.models.utils.KeycloakModelUtils;
+
+/**
+ * Many sessions that may be about to be deleted in one transaction: those of a realm, of a user, or what has run out.
+ *
+ * They are read in pages. A page is one file, written while the next page is read, so that two are in memory at the most. Which
+ * of the sessions are gone is looked up after the commit.
+ */
+final class MassEndings {
+    private static final Logger LOG = Logger.getLogger(MassEndings.class);
+
+    /** Sessions. On a busy machine each page waits several times for its turn. */
+    private static final int PAGE = 2_000;
+
+    /** Seconds between the clocks of two nodes. */
+    private static final int CLOCKS_DIFFER = 60;
+
+    private final KeycloakSession session;
+    private final Publisher publisher;
+    private final Queue<Slip> written = new ConcurrentLinkedQueue<>();
+    private Runnable late;
+    private volatile boolean over;
+    private volatile boolean completed;
+
+    MassEndings(KeycloakSession session, Publisher publisher) {
+        this.session = session;
+        this.publisher = publisher;
+    }
+
+    /** These may be about to be deleted. Those that are gone afterwards are told. */
+    void read(SessionEvents events, Candidates candidates, Lane lane, String reason) {
+        int since = (int) (Time.currentTimeMillis() / 1000) - CLOCKS_DIFFER;
+        Set<String> young = new HashSet<>();
+        read(events, candidates, lane, reason, row -> row.createdOn() < since || young.add(name(row)));
+        late = () -> KeycloakModelUtils.runJobInTransaction(session.getKeycloakSessionFactory(), other -> read(new SessionEvents(other, publisher),
+                candidates.thatBeganSince(since), lane, reason, row -> !over && young.add(name(row))));
+    }
+
+    /**
+     * All of them are deleted, and who signed in while they were read is deleted with them. Another transaction sees those too,
+     * as long as this one is not committed. It has a thread and a limit of its own: some databases let readers wait for what is
+     * being deleted, and a pool may have no further connection.
+     */
+    void readLate() {
+        Runnable others = late;
+        late = null;
+        if (others == null) {
+            return;
+        }
+        Thread reading = Daemons.named("notifier-late").newThread(() -> publisher.guarded("reading who signed in meanwhile", others));
+        reading.start();
+        try {
+            reading.join(publisher.settings().outbox().signOutLimit().toMillis());
+        } catch (InterruptedException stopped) {
+            Thread.currentThread().interrupt();
+        }
+        over = reading.isAlive();
+        if (over) {
+            LOG.warn("notifier: whoever signed in while all sessions were being ended is perhaps not told, since the database does not answer within sign-out-limit");
+        }
+    }
+
+    private void read(SessionEvents events, Candidates candidates, Lane lane, String reason, Predicate<SessionRow> wanted) {
+        CompletableFuture<Void> writing = CompletableFuture.completedFuture(null);
+        try {
+            for (int kind = 0; kind < candidates.kinds().size(); kind++) {
+                String after = "";
+                List<SessionRow> page;
+                do {
+                    page = Rows.page(events.session(), candidates, kind, after, PAGE);
+                    List<Ending> endings = new ArrayList<>();
+                    page.stream().filter(wanted).forEach(each -> endings.addAll(events.of(each, candidates.realm(), lane, reason, null, "")));
+                    writing.join();
+                    writing = CompletableFuture.runAsync(() -> write(endings), task -> Daemons.named("notifier-mass").newThread(task).start());
+                    after = page.isEmpty() ? after : page.get(page.size() - 1).id();
+                } while (page.size() == PAGE);
+            }
+        } finally {
+            writing.join();
+        }
+    }
+
+    private void write(List<Ending> endings) {
+        Slip slip = endings.isEmpty() ? null : publisher.outbox().prepare(endings);
+        if (slip != null) {
+            written.add(slip);
+        }
+        if (completed) { // the limit was over before this was read
+            lookUp();
+        }
+    }
+
+    /** The transaction is over, however it went. */
+    void complete() {
+        completed = true;
+        lookUp();
+    }
+
+    private void lookUp() {
+        for (Slip slip = written.poll(); slip != null; slip = written.poll()) {
+            publisher.outbox().lookUp(slip);
+        }
+    }
+
+    private static String name(SessionRow row) {
+        return row.id() + (row.offline() ? "\noffline" : "");
+    }
+}
