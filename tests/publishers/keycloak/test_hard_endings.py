@@ -8,7 +8,7 @@ Sessions are copied into Keycloak's tables, which are the truth (`crowd`). One K
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from statistics import median
 
 import aiohttp
@@ -18,14 +18,23 @@ import pytest_asyncio
 from tests.databases import DatabaseServer
 from tests.keycloak_browser import KeycloakBrowser
 from tests.keycloak_installation import KeycloakMissing
-from tests.publishers.keycloak.conftest import Form, missing
+from tests.publishers.keycloak.conftest import Form, long_form_alone, missing
+from tests.publishers.keycloak.debugger import debugged, stop_in
 from tests.publishers.keycloak.nodes import MANY, Nodes, nodes
+from tests.rabbitmq_node import free_ports
 from tests.small_disk import disk_if_we_may, filled
 from tests.system.tcp_proxy import Ending
+from tests.system.waiting import until
 
 LIMIT = 2.0  # seconds that a sign-out may wait for us; how long Keycloak itself takes is seen just before
 ROOM = 200  # events that the outbox takes
 DISK_MIB = 4
+[PORT] = free_ports(1)
+MOMENTS = {
+    "written, not committed": ("outbox.Slip.written", False),
+    "committed, not renamed": ("Endings.afterCompletion", True),
+}
+"""The method that comes next, and whether the session is gone from the table by then."""
 IN_MEMORY = "events are kept in memory alone"
 pytestmark = [pytest.mark.full, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(3000)]
 
@@ -36,9 +45,12 @@ async def running(
 ) -> AsyncIterator[Nodes]:
     """One Keycloak with a small outbox, on a small disk where we may mount one."""
     folder = tmp_path_factory.mktemp("hard")
+    java = {"JAVA_OPTS_APPEND": f"-XX:TieredStopAtLevel=1 {debugged(PORT)}"}
     with disk_if_we_may(folder / "outbox", DISK_MIB):
         try:
-            async with nodes(folder, postgres, amqp_url, outbox_max_events=ROOM, publish_limit="2s") as made:
+            async with nodes(
+                folder, postgres, amqp_url, environment=java, outbox_max_events=ROOM, publish_limit="2s"
+            ) as made:
                 yield made
         except KeycloakMissing as reason:
             missing(reason)
@@ -55,12 +67,34 @@ async def away(running: Nodes) -> AsyncIterator[None]:
         await running.proxy.accept()
 
 
-async def test_killed_amid_sign_outs(
-    running: Nodes, postgres: DatabaseServer, form: Form, chance: random.Random
-) -> None:
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_killed_at_a_set_moment(moment: str, running: Nodes) -> None:
+    """The file says that the session may live. It is gone: the event is told; or lives: it is dropped."""
+    method, ended = MOMENTS[moment]
+    [sid] = await running.more(1)
+    async with stop_in(PORT, f"dev.notifier.keycloak.{method}") as stop:
+        ending = asyncio.create_task(running.end([sid]))
+        await stop.reached()
+        assert (running.files(".pending"), running.files(".json")) == (1, 0)
+        assert (sid not in await asyncio.to_thread(running.crowd.living)) is ended
+        await running.node.kill()
+    ending.cancel()
+    await running.node.start()
+    await until(_files(running), lambda files: files == running.files("lock"))
+    verdict = await running.verdict([sid])
+    assert verdict.holds, verdict
+    assert verdict.ended == int(ended)
+
+
+def _files(running: Nodes) -> Callable[[], Awaitable[int]]:
+    return lambda: asyncio.to_thread(running.files, "")
+
+
+@long_form_alone
+async def test_killed_amid_sign_outs(running: Nodes, postgres: DatabaseServer, chance: random.Random) -> None:
     """At any moment, every other time with the database frozen in the middle of commits. What ended is told."""
-    kills, pending = form(1, 12), []
-    sids = await running.more(kills * form(150, 400))
+    kills, pending = 12, []
+    sids = await running.more(kills * 400)
     for turn in range(kills):
         living = await asyncio.to_thread(running.crowd.living)
         ending = asyncio.create_task(running.end([sid for sid in sids if sid in living]))

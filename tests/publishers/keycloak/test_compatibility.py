@@ -1,0 +1,91 @@
+"""A Keycloak in which the plug-in could not do its work does not start, and its log names what is in the way.
+
+NOTIFIER_TEST_KEYCLOAK_FORM=whole pytest tests/publishers/keycloak/test_compatibility.py
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from tests.databases import DatabaseServer
+from tests.keycloak_installation import NEWEST, KeycloakMissing, find_keycloak
+from tests.keycloak_server import KeycloakServer
+from tests.publishers.keycloak.altered import altered, stranger
+from tests.publishers.keycloak.conftest import missing
+from tests.publishers.keycloak.ground import BUILD, OFTEN, new_database
+from tests.publishers.keycloak.plugin_settings import plugin_options, plugin_settings
+from tests.publishers.keycloak.test_keycloak_plugin import WHOLE
+
+PERSISTER = "org.keycloak.models.session.UserSessionPersisterProviderFactory"
+PROTOCOL = "org.keycloak.protocol.LoginProtocolFactory"
+PARENTS = {
+    PERSISTER: "org.keycloak.models.jpa.session.JpaUserSessionPersisterProviderFactory",
+    PROTOCOL: "org.keycloak.protocol.oidc.OIDCLoginProtocolFactory",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def keycloak() -> None:
+    """It can be had here."""
+    try:
+        find_keycloak(NEWEST)
+    except KeycloakMissing as reason:
+        missing(reason)
+
+
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif(not WHOLE, reason="the whole form does it: each builds and starts one more Keycloak"),
+    pytest.mark.timeout(900),
+]
+
+
+def _started(
+    folder: Path, database: DatabaseServer, *, parents: Mapping[str, str], renamed: Mapping[str, str]
+) -> tuple[bool, str]:
+    """Whether it starts, and the lines of its log that are the plug-in's."""
+    jars = [stranger(folder, NEWEST, parents)] if parents else []
+    installation = altered(folder, NEWEST, BUILD, jars=jars, renamed=renamed)
+    url = sa.make_url(database.root).set(database=new_database(database))
+    settings = {
+        "KC_DB_URL": f"jdbc:postgresql://{url.host}:{url.port}/{url.database}",
+        "KC_DB_USERNAME": url.username or "",
+        "KC_DB_PASSWORD": "trusted",
+    }
+    options = (*OFTEN, *plugin_options(plugin_settings("amqp://guest:guest@127.0.0.1:9/", "notifier", folder)))
+    server = KeycloakServer(folder, installation, options=options, settings=settings)
+    try:
+        server.start()
+        server.wait()
+        started = True
+    except AssertionError:
+        started = False
+    finally:
+        server.kill()
+    return started, server.log.read_text()
+
+
+def test_what_the_plug_in_uses_is_missing(tmp_path: Path, postgres: DatabaseServer) -> None:
+    """As in a version that has given a method and a class other names, and works with them."""
+    renamed = {"onRealmRemoved": "onRealmErasing", "PersistentClientSessionEntity": "PersistentClientSessionsTable"}
+    started, log = _started(tmp_path, postgres, parents={}, renamed=renamed)
+    assert not started
+    assert "is not one that it knows, since it lacks UserSessionPersisterProvider.onRealmRemoved" in log
+    assert "PersistentClientSessionEntity: take the plug-in out of providers/" in log
+
+
+def test_another_plug_in_stands_before_the_table_of_sessions(tmp_path: Path, postgres: DatabaseServer) -> None:
+    """No ending would be heard of."""
+    started, log = _started(tmp_path, postgres, parents={PERSISTER: PARENTS[PERSISTER]}, renamed={})
+    assert not started
+    assert "since stranger.BeforeJpaUserSessionPersisterProviderFactory does: take that out of providers/" in log
+
+
+def test_another_plug_in_is_openid_connect(tmp_path: Path, postgres: DatabaseServer) -> None:
+    """Endings are told all the same, so it starts; an error says what is lacking."""
+    started, log = _started(tmp_path, postgres, parents={PROTOCOL: PARENTS[PROTOCOL]}, renamed={})
+    assert started, log
+    assert "Keycloak goes on posting to clients" in log
+    assert "since stranger.BeforeOIDCLoginProtocolFactory has taken the place" in log
