@@ -26,7 +26,9 @@ def read_queue(config: Path | None, environ: Mapping[str, str], options: str = "
     from notifier.adapters.configuration.config_file import read_part
 
     if config is None and not any(environ.get(name) for name in ("NOTIFIER_QUEUE__URL", "NOTIFIER_QUEUE")):
-        raise ConfigurationError([Mistake("queue.url", f"say where the queue is: {options}, or NOTIFIER_QUEUE__URL")])
+        raise ConfigurationError(
+            [Mistake("queue.url", f"say where the queue is: {options}, NOTIFIER_CONFIG or NOTIFIER_QUEUE__URL")]
+        )
     return read_part(config, environ, {"queue"})
 
 

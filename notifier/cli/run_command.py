@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from notifier.cli.command_options import Config
@@ -45,10 +46,27 @@ def run(config: Config = None) -> None:
     loaded = load(config, os.environ, starting=True, answer_of=answers.cached)
     logs.configure(loaded.settings.log.level, loaded.settings.log.format)
     loaded.log_warnings()
+    _tell_queue_file(loaded.settings.queue.sqlite_file)
     answers.log_unusable()
     tracing = build_tracing(loaded.settings, os.environ)
     service = Service(LiveConfiguration(config, os.environ, loaded, answers), tracing=tracing)
     uvloop.run(_serve(service))
+
+
+def _tell_queue_file(file: Path | None) -> None:
+    """Log where the embedded queue is. A worker without a queue of its own may lie beside one that it once had."""
+    if file is None:
+        return
+    import structlog
+
+    from notifier.settings.service_settings import QUEUE_FILE
+
+    log = structlog.get_logger()
+    log.info("queue_file", file=str(file))
+    other = Path(QUEUE_FILE).absolute()
+    if other != file and other.exists():
+        hint = "another queue lies where this worker was started: it takes nothing from there"
+        log.warning("queue_file_elsewhere", file=str(other), hint=hint)
 
 
 def _ignore_requests() -> None:

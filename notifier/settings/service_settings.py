@@ -33,6 +33,7 @@ from notifier.settings.values import (
 )
 
 SQLITE = "sqlite:"
+QUEUE_FILE = "notifier.db"
 _UNREGISTERED = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False)
 
 
@@ -66,7 +67,7 @@ class QueueSettings(Section):
         None, description="TLS to the broker. If given, amqp:// is read as amqps://."
     )
     url: Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])] = Field(
-        (f"{SQLITE}notifier.db",),
+        (f"{SQLITE}{QUEUE_FILE}",),
         repr=False,  # may hold a password
         min_length=1,
         description="`sqlite:PATH`, `amqp://HOST:PORT/VHOST`, `amqps://…`, or a list with each host of one cluster.",
@@ -106,7 +107,8 @@ class QueueSettings(Section):
         schemes = {url.partition(":")[0] for url in urls}
         if schemes == {"sqlite"} and len(urls) == 1 and len(urls[0]) > len(SQLITE):
             base = (info.context or {}).get("base", Path())
-            return (f"{SQLITE}{base / at_home(Path(urls[0].removeprefix(SQLITE)))}",)
+            file = base / at_home(Path(urls[0].removeprefix(SQLITE)))
+            return (f"{SQLITE}{file.absolute()}",)  # in full, so that a message says where it is
         if schemes in ({"amqp"}, {"amqps"}):
             if not all(names_host(url, *schemes) for url in urls):
                 raise ValueError(

@@ -52,7 +52,7 @@ def test_an_event_over_many_lines_arrives_as_it_was_written(tmp_path: Path) -> N
     (message,) = in_file(tmp_path / "q.db")
     assert message.body.decode() == written
     assert message.kind is None
-    assert done.stdout == f"line 1: {message.message_id}\n1 event confirmed by sqlite:q.db\n"
+    assert done.stdout == f"line 1: {message.message_id}\n1 event confirmed by sqlite:{tmp_path}/q.db\n"
 
 
 def test_json_lines_arrive_in_their_order_on_rabbitmq(amqp_url: str, prefix: str, tmp_path: Path) -> None:

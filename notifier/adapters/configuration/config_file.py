@@ -20,7 +20,7 @@ from notifier.adapters.configuration.mistakes import explain, submodel
 from notifier.adapters.configuration.usable_settings import SECTIONS, UsableSettings, section_like, usable_settings
 from notifier.domain.errors import ConfigurationError, Mistake
 from notifier.domain.message import Binding
-from notifier.settings.service_settings import QueueSettings, Settings, SourceName
+from notifier.settings.service_settings import QUEUE_FILE, SQLITE, QueueSettings, Settings, SourceName
 from notifier.settings.source_settings import BindSettings, bindings_of
 
 PREFIX = "NOTIFIER_"
@@ -58,6 +58,7 @@ def examine_settings(path: Path | None, environ: Mapping[str, str], files: set[P
             mistakes += error.mistakes
             unsure |= SECTIONS  # the file may hold any of them
     mistakes += _overlay(document, environ, relative=path is not None, unsure=unsure)
+    mistakes += _place_queue(document, path)
     base = Path() if path is None else path.absolute().parent
     usable = usable_settings(document, {"base": base, "files": files})
     return replace(usable, mistakes=(*mistakes, *usable.mistakes), unsure=usable.unsure | unsure)
@@ -102,6 +103,7 @@ def read_part(path: Path | None, environ: Mapping[str, str], sections: Collectio
     base = Path() if path is None else path.absolute().parent
     document = {} if path is None else _mapping(path)
     mistakes = _overlay(document, environ, relative=path is not None, unsure=set())
+    mistakes += _place_queue(document, path) if "queue" in sections else []
     issuers = document.get("issuers")
     left_out = Settings.model_fields.keys() - set(sections)
     try:
@@ -136,6 +138,28 @@ def _mapping(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ConfigurationError([Mistake(path.name, "must be a mapping (key: value)")])
     return document
+
+
+def _place_queue(document: dict[str, Any], path: Path | None) -> list[Mistake]:
+    """Put the embedded queue beside the configuration if it names no queue.
+
+    Older releases made the file where they ran. One that lies there and not here may hold logouts: nothing begins anew.
+    """
+    queue = document.get("queue") or {}
+    if not isinstance(queue, dict) or "url" in queue:
+        return []
+    document["queue"] = {**queue, "url": f"{SQLITE}{QUEUE_FILE}"}
+    if path is None:
+        return []
+    here, beside = Path(QUEUE_FILE).absolute(), path.absolute().parent / QUEUE_FILE
+    if here == beside or beside.exists() or not here.exists():
+        return []
+    text = (
+        f"without it the queue is the file {beside}, beside the configuration, which is not there; but where you are"
+        f" lies {here}, as older releases made it. If that is the queue, write url: {SQLITE}{here}, or move the file;"
+        f" if it is not, write url: {SQLITE}{beside}"
+    )
+    return [Mistake("queue.url", text)]
 
 
 # ── the environment ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -11,11 +11,13 @@ from notifier.adapters.configuration.config_file import (
     examine_settings,
     load_settings,
     read_credentials,
+    read_part,
     read_subject_key,
 )
 from notifier.adapters.configuration.document_files import read_document
 from notifier.adapters.registries.clients_file import load_registry
 from notifier.domain.client import Algorithm, SubjectMode
+from notifier.domain.errors import ConfigurationError
 from notifier.settings.values import Listen
 from tests.adapters.configuration.config_sample import NAMED, mistakes, sample, write
 
@@ -75,8 +77,9 @@ class TestDefaults:
         assert str(api.listen) == "127.0.0.1:8080"
         assert load_settings(write(tmp_path, "api:\n"), {}).api is None
 
-    def test_an_empty_section(self, tmp_path: Path) -> None:
+    def test_an_empty_section(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A section whose members are all commented out is as if it were not there; so is an empty file."""
+        monkeypatch.chdir(tmp_path)
         assert load_settings(write(tmp_path, "queue:\n  # url: amqp://x\ndelivery:\n"), {}) == load_settings(None, {})
         assert load_settings(write(tmp_path, ""), {}) == load_settings(None, {})
 
@@ -162,3 +165,23 @@ class TestEnvironment:
         database = write(there, "queue: {url: 'sqlite:a.db'}")
         assert load_settings(database, {}).queue.sqlite_file == there / "a.db"
         assert load_settings(database, {"NOTIFIER_QUEUE__URL": "sqlite:b.db"}).queue.sqlite_file == here / "b.db"
+
+
+def test_the_queue_s_file_is_beside_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a command runs; and a file that an older release made where it ran is told of, not passed over."""
+    path = tmp_path / "etc" / "notifier.yaml"
+    path.parent.mkdir()
+    path.write_text("log: {level: info}")
+    monkeypatch.chdir(tmp_path)
+    beside, here = path.parent / "notifier.db", tmp_path / "notifier.db"
+    assert read_part(Path("etc/notifier.yaml"), {}, {"queue"}).settings.queue.sqlite_file == beside
+    here.touch()
+    with pytest.raises(ConfigurationError, match=f"where you are lies {here}") as refused:
+        load_settings(path, {})
+    assert [mistake.path for mistake in refused.value.mistakes] == ["queue.url"]
+    for named in (here, beside):  # both ways out
+        settings = load_settings(path, {"NOTIFIER_QUEUE__URL": f"sqlite:{named}"})
+        assert settings.queue.sqlite_file == named
+    beside.touch()
+    assert load_settings(path, {}).queue.sqlite_file == beside
+    assert load_settings(None, {}).queue.sqlite_file == here
