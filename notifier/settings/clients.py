@@ -179,7 +179,7 @@ class ClientOptions(Section):
 class ClientMetadata(BaseModel):
     """One client. Members of OpenID Connect's client metadata that are not listed here are ignored."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True, defer_build=True)
 
     client_id: Annotated[str, Field(min_length=1, description="As registered at the issuer.")]
     issuer: Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])] | None = Field(
