@@ -1,0 +1,52 @@
+"""The plug-in in a real Keycloak of the newest version: the ways in which most sessions end, up to the verified tokens.
+
+What every change needs. `make test-publishers` has all ways, in the oldest version too, with faults, and thousands.
+"""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.databases import DatabaseServer
+from tests.keycloak_installation import NEWEST, KeycloakMissing
+from tests.publishers.keycloak.account import hold, nothing_else
+from tests.publishers.keycloak.conftest import missing
+from tests.publishers.keycloak.ground import Ground, ground
+from tests.publishers.keycloak.ways import WAYS
+
+MAIN = (
+    "the_user_signs_out",
+    "a_client_signs_the_user_out",
+    "an_administrator_signs_a_user_out",
+    "an_administrator_ends_a_session",
+    "all_sessions_of_the_realm_end",
+    "a_user_is_deleted",
+    "a_first_sign_in_is_offline",
+)
+pytestmark = [pytest.mark.full, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(
+    tmp_path_factory: pytest.TempPathFactory, postgres: DatabaseServer, amqp_url: str
+) -> AsyncIterator[Ground]:
+    """Everything between a browser and the clients. The worker knows clients by the events alone."""
+    try:
+        async with ground(NEWEST, tmp_path_factory.mktemp("keycloak"), postgres, amqp_url, inline=True) as made:
+            yield made
+    except KeycloakMissing as reason:
+        missing(reason)
+
+
+@pytest.mark.parametrize("way", MAIN)
+async def test_clients_are_told(way: str, running: Ground) -> None:
+    """Once, with the `sub` and `sid` each knows, by a token that Keycloak's own JWK Set verifies."""
+    await hold(running, await WAYS[way](running))
+
+
+async def test_nobody_else_is_told(running: Ground) -> None:
+    """Neither by us, nor by Keycloak itself."""
+    [ending] = await WAYS["another_client_signs_the_user_out"](running)
+    await hold(running, [ending])
+    nothing_else(running)
