@@ -32,6 +32,15 @@ NOT_RUN = {
     "rabbitmqctl -q list_queues": "needs a broker with this name on this host",
     "rabbitmq-plugins": "tests/faults/test_moving.py moves messages by shovels",
     "rabbitmqctl set_parameter shovel": "tests/faults/test_moving.py sets the same parameter",
+    "rabbitmqctl add_user": "asks for a password; tests/publishers/test_duende.py makes this user",
+    "npm": "tests/publishers/oidc_provider installs the package and runs its checks and tests",
+    "AMQP_URL=": "tests/publishers/oidc_provider/test_package.py runs the package's tests",
+    "mvn": "tests/publishers/keycloak/test_build.py builds the plug-in and runs its tests",
+    "cp target/": "what Maven has built is not there",
+    "kcadm.sh": "tests/publishers/keycloak/plugin_settings.py makes the same component",
+    "dotnet": "needs .NET: .github/workflows/publisher-duende.yaml builds and tests the packages",
+    "pip install": "needs a published package",
+    "python -m pytest": "runs tests",
 }
 IN_PROSE = {
     "kubectl": "needs a cluster",
@@ -39,6 +48,8 @@ IN_PROSE = {
     "rabbitmqctl set_permissions": "EXCHANGE is the reader's",
     "python -m tests.benchmarks.mapping": "measures for some minutes",
     "python -m tests.benchmarks.keycloak_sign_outs": "starts Keycloak twice and measures for some minutes",
+    "python -m tests.publishers.oidc_provider.benchmark": "measures for some minutes",
+    "jq -r '.event": "the files are an identity server's",
     "python -m tests.benchmarks.registry_refresh": "starts a database and measures for some minutes",
     "python -m tests.benchmarks.sql_reading": "starts databases and measures for some minutes",
     "rabbitmqctl delete_queue": "needs a broker on this host",
@@ -64,11 +75,11 @@ TYPED = {
     "ss", "systemctl",
 }  # fmt: skip
 """Programs by which such a command is known from other code in backquotes."""
-DOCUMENTS = sorted(
-    str(path.relative_to(ROOT))
-    for pattern in ("*.md", "docs/*.md", "deploy/**/*.md", "helm/**/*.md", "tests/benchmarks/*.md")
-    for path in ROOT.glob(pattern)
-)
+PLACES = (
+    "*.md", "docs/*.md", "deploy/**/*.md", "helm/**/*.md", "tests/benchmarks/*.md",
+    "publishers/*.md", "publishers/*/*.md",
+)  # fmt: skip
+DOCUMENTS = sorted(str(path.relative_to(ROOT)) for pattern in PLACES for path in ROOT.glob(pattern))
 PROGRAMS = {
     "helm": f'[ "$1" = install ] || [ "$1" = upgrade ] && shift && set -- template "$@" || set -- "$@" --help\n'
     f"exec {Path(sys.executable).parent}/helm",
@@ -79,6 +90,7 @@ PUT_IN = {
     " ID  ": ' "$(notifier dead-letters list --json --rows | jq -r .id)"  ',
     "discard -c": "discard --yes -c",  # nobody is there to be asked
     "collect -c notifier.yaml  ": "collect --for 1s -c notifier.yaml  ",  # it would go on until it is stopped
+    "/var/lib/idp/notifier/0": ".",
 }
 
 
@@ -125,6 +137,8 @@ def shell(tmp_path: Path, amqp_url: str, prefix: str) -> Iterator[Shell]:
     (tmp_path / "n.yaml").symlink_to("notifier.yaml")
     (tmp_path / "keys").mkdir()
     (tmp_path / "helm").symlink_to(ROOT / "helm")
+    for lane in ("events", "bulk"):  # set aside by a publisher
+        (tmp_path / f"{lane}.expired").write_text(f'{{"lane": "{lane}", "event": {EVENT}}}')
     (tmp_path / "values.yaml").write_text(blocks("docs/kubernetes.md", "yaml")[0])
     settings = {"NOTIFIER_CONFIG": "notifier.yaml", "TOKEN": "nobody asks for one on loopback"}
     made = Shell(tmp_path, {"127.0.0.1:8080": f"127.0.0.1:{port}", **PUT_IN}, settings, PROGRAMS)
