@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.rabbit_options import BUCKETS
+from tests.system.loaded_program import run_loaded
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
@@ -28,14 +29,12 @@ def notifier(
     *arguments: str | Path, cwd: Path, stdin: str | bytes = b"", settings: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run it to its end."""
-    done = subprocess.run(
-        command(arguments),
+    done = run_loaded(
+        [str(each) for each in arguments],
         cwd=cwd,
         env=environment(settings),
-        input=stdin.encode() if isinstance(stdin, str) else stdin,
-        capture_output=True,
+        stdin=stdin.encode() if isinstance(stdin, str) else stdin,
         timeout=PATIENCE,
-        check=False,
     )
     assert b"Traceback" not in done.stderr
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,18 @@ from typing import Any
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.system.loaded_program import LoadedProcess, start_loaded
 from tests.system.site import API_TOKEN, Site
 from tests.system.waiting import PATIENCE, until
 
 ROOT = Path(__file__).parents[2]
+LONGEST_LINE = 1024 * 1024
 
 
 class WorkerProcess:
     """One worker. Made by `worker`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, keep: Callable[[str], bool]) -> None:
+    def __init__(self, process: Process | LoadedProcess, keep: Callable[[str], bool]) -> None:
         self.lines: list[str] = []
         self._keep = keep
         self._process = process
@@ -177,18 +180,22 @@ async def worker(
 ) -> AsyncIterator[WorkerProcess]:
     """A running worker, killed at the end if it still runs. `ready`: only once it consumes.
 
-    `settings`: what its environment has besides. `keep`: which of the lines that it writes are kept; a long run would
-    fill the memory with attempts.
+    `command`: another program than `notifier`. `settings`: what its environment has besides. `keep`: which of the lines
+    that it writes are kept; a long run would fill the memory with attempts.
     """
     environment = {
         name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "VIRTUAL_ENV", "TMPDIR")
     }
-    process = await asyncio.create_subprocess_exec(
-        *(command or console_script()), "run", "-c", str(site.file),
-        cwd=site.folder, env={**environment, "PYTHONPATH": str(ROOT), **(settings or {})},
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-        limit=1024 * 1024,
-    )  # fmt: skip
+    environment |= {"PYTHONPATH": str(ROOT), **(settings or {})}
+    words = ("run", "-c", str(site.file))
+    process: Process | LoadedProcess
+    if command is None:
+        process = await start_loaded(words, cwd=site.folder, env=environment, limit=LONGEST_LINE)
+    else:
+        process = await asyncio.create_subprocess_exec(
+            *command, *words, cwd=site.folder, env=environment, stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, limit=LONGEST_LINE,
+        )  # fmt: skip
     running = WorkerProcess(process, keep)
     try:
         if ready:
