@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,13 @@ from notifier.adapters.http.issuer_documents import DocumentReader
 from notifier.adapters.http.probe import Probe
 from notifier.adapters.library_hooks import ADVICE
 from notifier.adapters.queues.rabbitmq.insides import prepare
+from notifier.adapters.queues.sqlite.lock import worker_at
 from notifier.adapters.registries.answers import ReadNow
 from notifier.adapters.tls.certificates import expiries, presented
 from notifier.app.builders import build_queue
 from notifier.app.ids import new_id
 from notifier.domain.client import TlsFiles
+from notifier.domain.errors import QueueError
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
 from notifier.domain.presets import PRESETS
 from notifier.domain.printable import counted
@@ -34,13 +36,18 @@ from notifier.operations.doctor_issuers import IssuerCase, examine_issuer
 from notifier.operations.doctor_queue import examine_queue
 from notifier.operations.doctor_self import AREAS, judge_certificate, judge_hooks
 from notifier.operations.doctor_transmitters import examine_transmitter
+from notifier.operations.doctor_workers import Met, judge_workers
+from notifier.operations.own_state import look_from_outside
+from notifier.operations.service_status import ServiceStatus
 from notifier.pipeline.back_channel import BackChannel
 from notifier.settings.policies import TlsSettings
+from notifier.settings.service_settings import Settings
 from notifier.settings.source_settings import SetSettings, bindings_of
 
 ISSUER_WITHIN = 10.0  # seconds for each of the two documents of an issuer
 BROKER_WITHIN = 60.0  # each host of a cluster has 10 s to connect
 FILE_WITHIN = 300.0  # the whole file is read
+ASK_WITHIN = 15.0  # for the workers to say what they met
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +66,7 @@ async def examine_installation(
 
     Raises ConfigurationError if the canary's client does not exist.
     """
-    checks = _Checks(loaded, sources)
+    checks = _Checks(loaded, sources, offline=scope.offline)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(checks.reader.close)
         for each in (checks.probe, checks.transport):
@@ -70,17 +77,19 @@ async def examine_installation(
             chosen += checks.remote()
         if scope.canary is not None:
             chosen.append(checks.canary(scope.canary, scope.canary_issuer))
+        stack.push_async_callback(checks.asked.close)
         return await examine(chosen, progress)
 
 
 class _Checks:
     """The checks of one configuration, and the adapters that they use."""
 
-    def __init__(self, loaded: Loaded, sources: ReadNow) -> None:
+    def __init__(self, loaded: Loaded, sources: ReadNow, *, offline: bool) -> None:
         self._loaded = loaded
         self._sources = sources
         self._settings = loaded.settings
         self._clients = [client for of_issuer in loaded.registry.clients.values() for client in of_issuer.values()]
+        self.asked = _AskedWorkers(loaded.settings, offline=offline)
         self.reader = DocumentReader()
         self.probe = Probe()
         self.transport = HttpTransport()
@@ -96,6 +105,7 @@ class _Checks:
 
         yield Check(area=Area.CLIENT, subject="clients", within=FILE_WITHIN, run=registry)
         yield Check(area=Area.CLIENT, subject="registry sources", within=FILE_WITHIN, run=registry_sources)
+        yield Check(area=Area.WORKER, subject="workers", within=2 * ASK_WITHIN, run=self.asked.findings)
         yield Check(area=Area.QUEUE, subject="libraries", within=FILE_WITHIN, run=libraries)
         yield Check(area=Area.KEYS, subject="secrets", within=FILE_WITHIN, run=self._secrets)
         if self._settings.queue.sqlite_file is not None:
@@ -196,9 +206,49 @@ class _Checks:
         return Check(
             area=Area.CLIENT,
             subject=server.subject,
-            within=2 * server.within + 5,
-            run=lambda: examine_server(server, self.probe.reach, time.time),
+            within=2 * server.within + 5 + ASK_WITHIN,
+            run=lambda: examine_server(server, self.probe.reach, time.time, self.asked.met),
         )
+
+
+class _AskedWorkers:
+    """What the running workers say, asked once however many checks want to know."""
+
+    def __init__(self, settings: Settings, *, offline: bool) -> None:
+        self._settings = settings
+        self._offline = offline
+        self._asked: asyncio.Task[ServiceStatus | None] | None = None
+
+    async def findings(self) -> Sequence[Finding]:
+        """What is wrong at the workers. Nothing, if there is nobody to ask."""
+        status = await self._status()
+        return [] if status is None else list(judge_workers(status))
+
+    async def met(self) -> Met:
+        """How each client fares at the workers."""
+        status = await self._status()
+        return {} if status is None else {(each.iss, each.client_id): each for each in status.clients}
+
+    async def close(self) -> None:
+        """Ask no more."""
+        if self._asked is not None:
+            self._asked.cancel()
+            await asyncio.wait({self._asked})
+
+    async def _status(self) -> ServiceStatus | None:
+        if self._asked is None:
+            self._asked = asyncio.create_task(self._ask())
+        return await asyncio.shield(self._asked)
+
+    async def _ask(self) -> ServiceStatus | None:
+        queue = self._settings.queue
+        # Only a question makes the doctor write into the embedded queue's file, and only if somebody can answer it.
+        if self._offline if queue.sqlite_file is None else not worker_at(queue.sqlite_file):
+            return None
+        with suppress(QueueError, TimeoutError):  # the check of the queue says why
+            async with asyncio.timeout(ASK_WITHIN):
+                return await look_from_outside(build_queue(queue, bindings_of(self._settings.sources)), time.time)
+        return None
 
 
 async def libraries() -> Sequence[Finding]:

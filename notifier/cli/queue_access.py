@@ -25,11 +25,27 @@ def read_queue(config: Path | None, environ: Mapping[str, str], options: str = "
     """Read only the queue's settings, and never a key. `options` can name a queue. Raises ConfigurationError."""
     from notifier.adapters.configuration.config_file import read_part
 
-    if config is None and not any(environ.get(name) for name in ("NOTIFIER_QUEUE__URL", "NOTIFIER_QUEUE")):
+    if config is None and not _named(environ):
         raise ConfigurationError(
             [Mistake("queue.url", f"say where the queue is: {options}, NOTIFIER_CONFIG or NOTIFIER_QUEUE__URL")]
         )
     return read_part(config, environ, {"queue"})
+
+
+def require_queue(config: Path | None, environ: Mapping[str, str], part: ReadPart) -> None:
+    """Raise ConfigurationError if nobody has named a queue, and the one that would be looked at is not there."""
+    file = part.settings.queue.sqlite_file
+    if config is not None or _named(environ) or file is None or file.exists():
+        return
+    text = (
+        f"no configuration is given, and the embedded queue that is used then, {file.absolute()}, is not there; name"
+        " the configuration by -c FILE or NOTIFIER_CONFIG, or the queue by NOTIFIER_QUEUE__URL"
+    )
+    raise ConfigurationError([Mistake("queue.url", text)])
+
+
+def _named(environ: Mapping[str, str]) -> bool:
+    return any(environ.get(name) for name in ("NOTIFIER_QUEUE__URL", "NOTIFIER_QUEUE"))
 
 
 async def wait_until_ready(queue: EventQueue) -> None:

@@ -12,6 +12,8 @@ import typer
 
 from notifier.cli.command_options import Config, Json, quiet_logs
 from notifier.cli.output import say_json
+from notifier.cli.queue_access import require_queue
+from notifier.domain.durations import in_words
 from notifier.domain.printable import counted
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 EVERY = 2.0  # seconds
 ROWS = 20  # clients
-DAY = 86_400.0
 STATES = {"well": "well", "fails": "fails", "put_off": "put off", "tried": "tried now", "rests": "rests"}
 
 EXAMPLES = (
@@ -59,6 +60,7 @@ def status(
 
     quiet_logs()
     part = read_part(config, os.environ, {"queue"})
+    require_queue(config, os.environ, part)
     if not watch:
         _show(_look(part), every_client=every_client, as_json=as_json, indent=2)
     elif as_json or not sys.stdout.isatty():
@@ -131,19 +133,19 @@ def _troubles(status: ServiceStatus) -> Iterator[Text]:
     """What is wrong, first of all: a line each, with where to read on."""
     from rich.text import Text
 
-    from notifier.domain.trouble import TroubleKind
+    from notifier.domain.trouble import MILD
     from notifier.operations.service_status import troubles_of
 
     found = troubles_of(status)
     for shared in found[:ROWS]:
         one = shared.trouble
-        mild = one.kind in (TroubleKind.RESTART_NEEDED, TroubleKind.JWKS_UNREAD)
         whom = " ".join(filter(None, (one.client_id, f"({one.iss})" if one.client_id else one.iss or one.subject)))
-        since = "" if one.since is None else f", since {_span(status.at - one.since)}"
-        where = f", at {len(shared.workers)} of {len(status.workers)} workers" if len(status.workers) > 1 else ""
+        since = "" if one.since is None else f", since {in_words(status.at - one.since)}"
+        many = len(status.workers) > 1 and bool(shared.workers)
+        where = f", at {len(shared.workers)} of {len(status.workers)} workers" if many else ""
         count = f", {one.count:,} put off" if one.count else ""
         head = f"{one.kind.replace('_', ' ')}{f' {whom}' if whom else ''}{since}{where}{count}"
-        yield Text(f"{'!' if mild else '✗'} {head}", style="yellow" if mild else "bold red")
+        yield Text(f"{'!' if one.kind in MILD else '✗'} {head}", style="yellow" if one.kind in MILD else "bold red")
         more = f" (notifier explain {one.explained})" if one.explained else ""
         yield Text(f"  {one.text}{more}")
     if len(found) > ROWS:
@@ -184,10 +186,10 @@ def _workers(status: ServiceStatus) -> str:
             "says why it does not consume."
         )
     lines = [f"{answered} of {counted(seen, 'worker')} answered."]
-    if not answered:
+    if not answered and not status.blocked:
         lines.append("They are busy or of an older release, or cannot be reached: their figures are missing.")
     for worker in status.workers:
-        life = "draining" if worker.draining else f"up {_span(status.at - worker.since)}"
+        life = "draining" if worker.draining else f"up {in_words(status.at - worker.since)}"
         lines.append(f"  {worker.worker}  {worker.version}  {life}, {worker.in_flight:,} in flight")
         lines += [f"    registry source {each.name}: not read yet" for each in worker.registry if _is_unread(each)]
     return "\n".join(lines)
@@ -231,7 +233,7 @@ def _clients(clients: list[ClientState], now: float) -> Grid:
             _ago(client.last_failure, now),
             reason,
             client.cause,
-            "" if client.next_attempt is None else f"in {_span(client.next_attempt - now)}",
+            "" if client.next_attempt is None else f"in {in_words(client.next_attempt - now)}",
             style="red" if client.circuit else "" if client.state == "well" else "yellow",
             of=client.iss,
         )
@@ -263,12 +265,4 @@ def _others(status: ServiceStatus, shown: int, *, every_client: bool) -> str:
 
 
 def _ago(moment: float | None, now: float) -> str:
-    return "–" if moment is None else f"{_span(now - moment)} ago"
-
-
-def _span(seconds: float) -> str:
-    seconds = max(0.0, seconds)
-    for unit, size in (("d", DAY), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return "–" if moment is None else f"{in_words(now - moment)} ago"

@@ -1,4 +1,6 @@
-"""Parses durations and sizes as operators write them: `500ms`, `5s`, `2m`, `24h`, `7d`; `128KiB`, `1MiB`, or bytes.
+"""Parses durations and sizes as operators write them, and shows durations.
+
+These are `500ms`, `5s`, `2m`, `24h`, `7d`; `128KiB`, `1MiB`, or bytes.
 
 A bare number is not a duration, because it might mean seconds or milliseconds. 0 needs no unit.
 """
@@ -36,6 +38,15 @@ def format_duration(seconds: float) -> str:
         if rest == 0:
             return f"{count}{unit}"
     return f"{milliseconds}ms"
+
+
+def in_words(seconds: float) -> str:
+    """About how long it is, as people say it: 90 → `90 s`, 150 → `2 min`."""
+    seconds = max(0.0, seconds)
+    for unit, size in (("d", 86_400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def parse_size(value: object) -> int:

@@ -11,12 +11,14 @@ from notifier.domain.message import BindingState, Depth
 class QueueOverview:
     """What waits in the queues, and the states that the workers sent (documents of `operations/worker_state.py`).
 
-    `oldest` is when the first message of a queue was written, in epoch seconds; only a file knows.
+    `oldest` is when the first message of a queue was written, in epoch seconds; only a file knows. `blocked`: the
+    broker takes no message, so that no worker can answer.
     """
 
     depths: Mapping[str, Depth]
     oldest: Mapping[str, float]
     worker_states: Sequence[bytes]
+    blocked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

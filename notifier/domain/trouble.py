@@ -51,6 +51,9 @@ EXPLAINED: Mapping[str, str] = MappingProxyType(
 )
 """The section of the runbook for each kind."""
 
+MILD = frozenset({TroubleKind.JWKS_UNREAD, TroubleKind.RESTART_NEEDED})
+"""Those that keep nothing from being delivered now."""
+
 _URGENCY = {str(kind): place for place, kind in enumerate(TroubleKind)}
 
 

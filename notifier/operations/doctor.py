@@ -24,6 +24,7 @@ class Area(StrEnum):
     """What a check is about, in the order of the output."""
 
     QUEUE = "queue"
+    WORKER = "worker"
     CLOCK = "clock"
     KEYS = "keys"
     ISSUER = "issuer"

@@ -13,9 +13,11 @@ from notifier.domain.presets import PRESETS
 from notifier.domain.printable import counted
 from notifier.domain.reach import Reached, Unreached
 from notifier.operations.doctor import Area, Finding, failed, ok, warning
+from notifier.operations.doctor_workers import Met, judge_met
 
 DAY = 86_400.0
 EXPIRES_SOON = 14 * DAY  # seconds
+MOST_SICK = 20  # clients of one server that are not well and have a line of their own
 NAMED = 5  # clients of one server that are named; the others are counted
 
 Reach = Callable[[str, Route, float], Awaitable[Reached | Unreached]]
@@ -65,16 +67,30 @@ def servers_of(clients: Iterable[Client]) -> list[Server]:
     ]
 
 
-async def examine_server(server: Server, reach: Reach, clock: Callable[[], float]) -> list[Finding]:
-    """Connect as a delivery would, and check the certificate."""
-    met = await reach(server.uri, server.route, server.within)
-    if isinstance(met, Unreached):
-        text = f"{server.origin} cannot be reached: {met.text}"
-        return [failed(Area.CLIENT, server.subject, text, ADVICE.get(met.reason, ADVICE[Reason.CONNECT]))]
-    if met.proxy:
-        text = f"its proxy answers at {met.address}; {server.origin} behind it was not tried: --canary does"
-        return [ok(Area.CLIENT, server.subject, text)]
-    return [expiry_finding(Area.CLIENT, server.subject, f"{server.origin} takes connections", met.expires, clock())]
+async def examine_server(
+    server: Server, reach: Reach, clock: Callable[[], float], ask_met: Callable[[], Awaitable[Met]]
+) -> list[Finding]:
+    """Connect as a delivery would, and check the certificate. A client that workers find not well is told apart."""
+    reached = await reach(server.uri, server.route, server.within)
+    if isinstance(reached, Unreached):
+        text = f"{server.origin} cannot be reached: {reached.text}"
+        return [failed(Area.CLIENT, server.subject, text, ADVICE.get(reached.reason, ADVICE[Reason.CONNECT]))]
+    met = await ask_met()
+    sick = [state for each in server.clients if (state := met.get(each.key)) is not None and state.state != "well"]
+    sick.sort(key=lambda state: state.urgency, reverse=True)
+    found = [judge_met(state.client_id, state, server.origin, clock()) for state in sick[:MOST_SICK]]
+    if more := len(sick) - len(found):
+        text = f"{more:,} more clients of {server.origin} are not well"
+        found.append(warning(Area.CLIENT, server.origin, text, "notifier status --all"))
+    names = {state.client_id for state in sick}
+    well = [each.client_id for each in server.clients if each.client_id not in names]
+    if well and reached.proxy:
+        text = f"its proxy answers at {reached.address}; {server.origin} behind it was not tried: --canary does"
+        found.append(ok(Area.CLIENT, _some(well), text))
+    elif well or (reached.expires is not None and reached.expires - clock() < EXPIRES_SOON):
+        text = f"{server.origin} takes connections"
+        found.append(expiry_finding(Area.CLIENT, _some(well) or server.subject, text, reached.expires, clock()))
+    return found
 
 
 def expiry_finding(area: Area, subject: str, text: str, expires: float | None, now: float) -> Finding:

@@ -89,10 +89,18 @@ async def look_from_worker(queue: Queue, own: Callable[[], bytes], clock: Clock)
     overview = QueueOverview(depths={}, oldest={}, worker_states=[])
     with suppress(QueueError):
         overview = await queue.look_around(ANSWER_WITHIN)
-    return status_of(overview.depths, overview.worker_states or [own()], now=clock(), oldest=overview.oldest)
+    return status_of(
+        overview.depths,
+        overview.worker_states or [own()],
+        now=clock(),
+        oldest=overview.oldest,
+        blocked=overview.blocked,
+    )
 
 
 async def look_from_outside(queue: Queue, clock: Clock) -> ServiceStatus:
     """The status as the command line sees it. The queue need not be open. Raises QueueError."""
     overview = await queue.look_around(ANSWER_WITHIN)
-    return status_of(overview.depths, overview.worker_states, now=clock(), oldest=overview.oldest)
+    return status_of(
+        overview.depths, overview.worker_states, now=clock(), oldest=overview.oldest, blocked=overview.blocked
+    )

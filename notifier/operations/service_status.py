@@ -16,12 +16,16 @@ from notifier.domain.frozen import frozen, replace
 from notifier.domain.message import DEAD, DELAYED, PARKED, SOURCE, BindingState, Depth, Lane
 from notifier.domain.moment import render_moment
 from notifier.domain.outcome import Cause
-from notifier.domain.trouble import SharedTrouble, Trouble, merged
+from notifier.domain.trouble import SharedTrouble, Trouble, TroubleKind, merged
 from notifier.domain.verdict import OF_CLIENT
 from notifier.operations.health_observer import ClientRecord, HealthObserver
 from notifier.operations.registry_refresh import SourceState
 
 REPORTED = 500  # clients of one worker
+BLOCKED = (
+    "the broker takes no message (a memory or disk alarm), so that no worker can answer; logouts go on, and failed ones"
+    " wait in the workers' memory; rabbitmq-diagnostics alarms says which node"
+)
 CIRCUITS = ("closed", "half-open", "open")
 Key = tuple[str, str]
 
@@ -199,7 +203,8 @@ def clients_of(
 class ServiceStatus:
     """The state of queues, workers and clients, as operators see it.
 
-    `oldest` is the age of each queue's oldest message, as epoch seconds. `seen` workers consume the queue.
+    `oldest` is the age of each queue's oldest message, as epoch seconds. `seen` workers consume the queue. `blocked`:
+    the broker took no message of the asker.
     """
 
     at: float
@@ -209,6 +214,7 @@ class ServiceStatus:
     seen: int
     clients: Sequence[ClientState]
     left_out: int
+    blocked: bool = False
 
 
 def status_of(
@@ -217,6 +223,7 @@ def status_of(
     *,
     now: float,
     oldest: Mapping[str, float] | None = None,
+    blocked: bool = False,
 ) -> ServiceStatus:
     """Sum up the workers' answers. `oldest` holds the moments that the queue itself knows."""
     workers = sorted(
@@ -239,6 +246,7 @@ def status_of(
         seen=depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0,
         clients=sorted(merged.values(), key=lambda client: client.urgency, reverse=True),
         left_out=sum(worker.left_out for worker in workers),
+        blocked=blocked,
     )
 
 
@@ -299,8 +307,11 @@ def bindings_missing(status: ServiceStatus) -> list[BindingState]:
 
 
 def troubles_of(status: ServiceStatus) -> list[SharedTrouble]:
-    """What is wrong, as the workers say, the most urgent first."""
-    return merged((worker.worker, each) for worker in status.workers for each in worker.troubles)
+    """What is wrong, as the workers say, the most urgent first. A broker that blocks keeps them from saying so."""
+    found = merged((worker.worker, each) for worker in status.workers for each in worker.troubles)
+    if status.blocked and all(each.trouble.kind != TroubleKind.BLOCKED for each in found):
+        found.insert(0, SharedTrouble(trouble=Trouble(kind=TroubleKind.BLOCKED, text=BLOCKED), workers=()))
+    return found
 
 
 def held(status: ServiceStatus, queue: str) -> int:

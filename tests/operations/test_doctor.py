@@ -9,15 +9,19 @@ import pytest
 
 from notifier.domain.client import Algorithm, Client, SubjectMode, TokenProfile
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, metadata_uri
+from notifier.domain.message import Depth
 from notifier.domain.outcome import Reason
 from notifier.domain.published_keys import Signing
 from notifier.domain.queue_state import BrokerState, FileState
 from notifier.domain.reach import Reached, Unreached
+from notifier.domain.trouble import Trouble
 from notifier.operations.doctor import Area, Check, Finding, Severity, examine, ok
 from notifier.operations.doctor_clients import DAY, examine_server, judge_registry, servers_of
 from notifier.operations.doctor_issuers import IssuerCase, examine_issuer, judge_ages
 from notifier.operations.doctor_queue import clock_finding, judge_broker, judge_file
 from notifier.operations.doctor_transmitters import examine_transmitter
+from notifier.operations.doctor_workers import Met, judge_workers
+from notifier.operations.service_status import ClientState, WorkerState, dump_state, status_of
 
 ISS = "https://id.example"
 JWKS = f"{ISS}/jwks"
@@ -229,9 +233,58 @@ async def test_reaching_a_server(met: Reached | Unreached, words: str) -> None:
     async def reach(*_: object) -> Reached | Unreached:
         return met
 
-    told = bad(await examine_server(servers_of([client("shop")])[0], reach, lambda: NOW))
+    async def nobody() -> Met:
+        return {}
+
+    told = bad(await examine_server(servers_of([client("shop")])[0], reach, lambda: NOW, nobody))
     assert words in told
     assert bool(told) == bool(words)
+
+
+async def test_a_client_that_takes_connections_may_not_be_well() -> None:
+    """Workers have met it: it answers 400 to all, hangs, or is put off. Others of its server are told apart."""
+
+    async def reach(*_: object) -> Reached:
+        return Reached(address="192.0.2.1", expires=NOW + 90 * DAY)
+
+    async def met() -> Met:
+        plain = {"reason": "rejected_token", "status": 400, "last_failure": NOW - 60, "text": "aud does not match"}
+        states = [
+            ClientState(iss=ISS, client_id="bad", **plain),  # type: ignore[arg-type]
+            ClientState(iss=ISS, client_id="mended", **(plain | {"last_failure": NOW - DAY})),  # type: ignore[arg-type]
+            ClientState(iss=ISS, client_id="hangs", circuit=2, reason="timeout", parked=3, last_failure=NOW),
+            ClientState(iss=ISS, client_id="unsigned", waits_for="signing", deferred_at=NOW),
+            ClientState(iss=ISS, client_id="shop", last_success=NOW),
+        ]
+        return {(each.iss, each.client_id): each for each in states}
+
+    names = ("shop", "bad", "mended", "hangs", "unsigned", "new")
+    [server] = servers_of([client(name, "https://all.example/") for name in names])
+    found = await examine_server(server, reach, lambda: NOW, met)
+    assert [(each.subject, each.level) for each in found] == [
+        ("hangs", "failed"), ("bad", "failed"), ("mended", "warning"), ("unsigned", "warning"), ("shop, new", "ok"),
+    ]  # fmt: skip
+    assert "a worker met rejected_token 400 60 s ago: aud does not match" in found[1].text
+    assert "3 of its deliveries wait" in found[0].text
+    assert found[3].advice == "notifier explain signing"
+
+
+def test_what_the_workers_say_is_wrong() -> None:
+    """A reload that was refused; a worker that did not answer; none at all."""
+    refused = Trouble(kind="reload_refused", text="3 of 7 clients", since=NOW)
+    state = WorkerState(
+        worker="a", version="1", since=NOW, draining=False, in_flight=0, held={}, rates={}, clients=[],
+        troubles=[refused, Trouble(kind="restart_needed", text="log", since=NOW)],
+    )  # fmt: skip
+    depths = {"events": Depth(ready=0, consumers=2)}
+    found = list(judge_workers(status_of(depths, [dump_state(state)], now=NOW)))
+    assert bad(found) == (
+        "warning: 1 of 2 workers did not answer; what they met is missing here | failed: 3 of 7 clients | warning: log"
+    )
+    blocked = list(judge_workers(status_of(depths, [], now=NOW, blocked=True)))
+    assert "since the broker takes no message" in bad(blocked)
+    assert "rabbitmq-diagnostics alarms" in bad(blocked)
+    assert levels(list(judge_workers(status_of({}, [], now=NOW)))) == {Severity.OK}
 
 
 def test_registrations() -> None:

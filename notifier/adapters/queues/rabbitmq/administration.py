@@ -13,6 +13,7 @@ from notifier.adapters.queues.rabbitmq.connection import (
     channel_of,
     close_channel,
     connected,
+    is_blocked,
     open_channel,
 )
 from notifier.adapters.queues.rabbitmq.delays import DELAY_QUEUES
@@ -81,7 +82,7 @@ async def look_around(options: RabbitOptions, *, within: float) -> QueueOverview
         states: list[bytes] = []
         if enough := depths[Lane.EVENTS].consumers if Lane.EVENTS in depths else 0:
             states = await ask_workers(connection, f"{options.prefix}.workers", within=within, enough=enough)
-        return QueueOverview(depths=depths, oldest={}, worker_states=states)
+        return QueueOverview(depths=depths, oldest={}, worker_states=states, blocked=is_blocked(connection))
 
 
 async def request(options: RabbitOptions, document: bytes, *, within: float) -> WorkerAnswers:

@@ -1,0 +1,52 @@
+"""The doctor's findings from the workers that run: what is wrong at them, and what they have met of each client.
+
+A client that takes connections may answer 400 to all, or hang. Only who sends it tokens knows.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from notifier.domain.durations import in_words
+from notifier.domain.printable import counted
+from notifier.domain.trouble import MILD
+from notifier.operations.doctor import Area, Finding, Severity, failed, ok, warning
+from notifier.operations.service_status import ClientState, ServiceStatus, troubles_of
+
+LATELY = 900.0  # seconds for which a failure is one of now
+
+Met = Mapping[tuple[str, str], ClientState]
+"""How each client fares at the workers, by issuer and `client_id`."""
+
+
+def judge_workers(status: ServiceStatus) -> Iterator[Finding]:
+    """Findings about the workers, and all that they say is wrong."""
+    answered, seen = len(status.workers), max(status.seen, len(status.workers))
+    if answered == seen:
+        text = f"all {counted(seen, 'worker')} answered" if seen else "none runs now; its state cannot be asked"
+        yield ok(Area.WORKER, "workers", text)
+    else:
+        why = ", since the broker takes no message" if status.blocked else ""
+        text = f"{seen - answered} of {counted(seen, 'worker')} did not answer{why}; what they met is missing here"
+        advice = "look whether they are busy or of an older release"
+        yield warning(Area.WORKER, "workers", text, advice)
+    for shared in troubles_of(status):
+        one = shared.trouble
+        whom = " ".join(filter(None, (one.client_id, one.iss, one.subject)))
+        advice = f"notifier explain {one.explained}" if one.explained else "see the log of the worker"
+        judged = warning if one.kind in MILD else failed
+        yield judged(Area.WORKER, f"{one.kind.replace('_', ' ')} {whom}".strip(), one.text, advice)
+
+
+def judge_met(subject: str, met: ClientState, origin: str, now: float) -> Finding:
+    """The finding of a client that takes connections and is not well."""
+    if met.state == "put_off":
+        text = f"{origin} takes connections, but its deliveries are put off ({met.waits_for}) and not attempted"
+        return warning(Area.CLIENT, subject, text, f"notifier explain {met.waits_for}")
+    last = met.last_failure
+    status = "" if met.status is None else f" {met.status}"
+    ago = "" if last is None else f" {in_words(now - last)} ago"
+    said = f": {met.text}" if met.text else ""
+    waits = f"; {met.waits:,} of its deliveries wait" if met.waits else ""
+    text = f"{origin} takes connections, but a worker met {met.reason or 'a failure'}{status}{ago}{said}{waits}"
+    level = Severity.FAILED if met.circuit or (last is not None and now - last < LATELY) else Severity.WARNING
+    advice = f"notifier explain {met.reason or 'NotifierClientFailing'}"
+    return Finding(area=Area.CLIENT, subject=subject, level=level, text=text, advice=advice)
