@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +89,7 @@ class _Checks:
         self._sources = sources
         self._settings = loaded.settings
         self._clients = [client for of_issuer in loaded.registry.clients.values() for client in of_issuer.values()]
-        self.asked = _AskedWorkers(loaded.settings, offline=offline)
+        self.asked = _AskedWorkers(loaded.settings, {each.key for each in self._clients}, offline=offline)
         self.reader = DocumentReader()
         self.probe = Probe()
         self.transport = HttpTransport()
@@ -214,15 +214,16 @@ class _Checks:
 class _AskedWorkers:
     """What the running workers say, asked once however many checks want to know."""
 
-    def __init__(self, settings: Settings, *, offline: bool) -> None:
+    def __init__(self, settings: Settings, known: Container[tuple[str, str]], *, offline: bool) -> None:
         self._settings = settings
+        self._known = known
         self._offline = offline
         self._asked: asyncio.Task[ServiceStatus | None] | None = None
 
     async def findings(self) -> Sequence[Finding]:
         """What is wrong at the workers. Nothing, if there is nobody to ask."""
         status = await self._status()
-        return [] if status is None else list(judge_workers(status))
+        return [] if status is None else list(judge_workers(status, self._known, time.time()))
 
     async def met(self) -> Met:
         """How each client fares at the workers."""

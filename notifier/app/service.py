@@ -118,6 +118,7 @@ class Service:
         self._observe = self._deferrals.observe
         self._transport = HttpTransport()
         self._draining = False
+        self._blocked = False
         self._signing_keys = SigningKeys(live)
         self.reloading = Reloading(live, one_at_a_time, self._registry, self._signing_keys)
         self.queue.side_channel.carry_out(RequestDesk(name, {RELOAD: act_of(self.reloading.carry_out)}).carry_out)
@@ -298,4 +299,15 @@ class Service:
             except QueueError:
                 self.metrics.set_depths({})
             self._health.sample()
+            self._tell_blocked(self.queue.status().blocked)
             await asyncio.sleep(DEPTHS_EVERY)
+
+    def _tell_blocked(self, blocked: bool) -> None:  # noqa: FBT001  as the queue says it
+        """Log once that the queue takes no message, and once that it does again."""
+        log = structlog.get_logger()
+        if blocked and not self._blocked:
+            hint = "make room on the broker; logouts go on, and those that fail wait in memory"
+            log.warning("publishing_blocked", hint=hint, help="notifier explain NotifierPublishingBlocked")
+        elif self._blocked and not blocked:
+            log.info("publishing_unblocked")
+        self._blocked = blocked

@@ -91,7 +91,7 @@ class ClientState:
         """Why deliveries wait for it now: a cause of deferrals. Empty if none is known to wait."""
         if self.circuit and self.waits_for != Cause.RETRY_AFTER:
             return Cause.CIRCUIT
-        return self.waits_for if self.circuit or self.waits else ""
+        return self.waits_for if self.circuit or self.waits or self.held_back else ""
 
     @property
     def troubled(self) -> bool:

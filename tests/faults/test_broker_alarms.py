@@ -9,6 +9,7 @@ import pytest
 from tests.faults.conftest import Tell
 from tests.faults.rig import Rig, rig
 from tests.rabbitmq_node import RabbitmqNode
+from tests.system.command import notifier
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
@@ -56,6 +57,9 @@ async def test_an_alarm(
                 assert blocked[0] == 200
                 assert "memory or disk alarm" in blocked[2]
                 assert await running.metric("publishing_blocked") == 1
+                await running.until_said("publishing_blocked")
+                shown = await asyncio.to_thread(notifier, "status", "-c", made.site.file, cwd=tmp_path)
+                assert (shown.returncode, "publishing blocked" in shown.stdout) == (0, True)
                 assert (await running.post(made.publisher.event(9999)))[0] == 503
                 assert await running.metric("dead_letters_total") == 0
                 await asyncio.to_thread(module_node.ctl, *cleared)
@@ -63,6 +67,7 @@ async def test_an_alarm(
                 await made.until_settled()
                 assert await readiness(running) == (200, False, "")
                 assert await running.metric("publishing_blocked") == 0
+                await running.until_said("publishing_unblocked")
                 assert await running.stop() == 0
         finally:
             await asyncio.to_thread(module_node.ctl, *cleared)

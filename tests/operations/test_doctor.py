@@ -272,19 +272,22 @@ async def test_a_client_that_takes_connections_may_not_be_well() -> None:
 def test_what_the_workers_say_is_wrong() -> None:
     """A reload that was refused; a worker that did not answer; none at all."""
     refused = Trouble(kind="reload_refused", text="3 of 7 clients", since=NOW)
+    known = {(ISS, "shop")}
     state = WorkerState(
-        worker="a", version="1", since=NOW, draining=False, in_flight=0, held={}, rates={}, clients=[],
+        worker="a", version="1", since=NOW, draining=False, in_flight=0, held={}, rates={},
+        clients=[ClientState(iss=ISS, client_id=name, circuit=2, reason="dns") for name in ("shop", "gone")],
         troubles=[refused, Trouble(kind="restart_needed", text="log", since=NOW)],
     )  # fmt: skip
     depths = {"events": Depth(ready=0, consumers=2)}
-    found = list(judge_workers(status_of(depths, [dump_state(state)], now=NOW)))
+    found = list(judge_workers(status_of(depths, [dump_state(state)], now=NOW), known, NOW))
     assert bad(found) == (
         "warning: 1 of 2 workers did not answer; what they met is missing here | failed: 3 of 7 clients | warning: log"
+        " | warning: is down, and this configuration does not have it; a worker met dns"
     )
-    blocked = list(judge_workers(status_of(depths, [], now=NOW, blocked=True)))
+    blocked = list(judge_workers(status_of(depths, [], now=NOW, blocked=True), known, NOW))
     assert "since the broker takes no message" in bad(blocked)
     assert "rabbitmq-diagnostics alarms" in bad(blocked)
-    assert levels(list(judge_workers(status_of({}, [], now=NOW)))) == {Severity.OK}
+    assert levels(list(judge_workers(status_of({}, [], now=NOW), known, NOW))) == {Severity.OK}
 
 
 def test_registrations() -> None:

@@ -32,6 +32,8 @@ def judge(hit: Hit) -> Answer:
 def site_of(folder: Path, clients: Clients, url: str, prefix: str) -> Site:
     """Two clients, of which one is down, and asks for a pause that ends long after the test."""
     site = Site(folder, url, prefix)
+    site.config["registry"]["grace"] = "5m"
+    site.write()
     site.write_clients([client(name, clients.url(name)) for name in ("shop", "down")])
     tokens = [
         {"name": "idp", "token": API_TOKEN, "scopes": ["publish"]},
@@ -80,11 +82,32 @@ async def test_a_worker_tells_how_everything_stands(place: tuple[str, str], tmp_
             done = await until(lambda: run(site), lambda done: "1 of 1 worker answered" in done.stdout)
             assert re.search(r"down +rests .* server_error 503 +circuit +in [0-9]+ min", done.stdout)
             assert "1 client is well" in done.stdout
+            doctor = await asyncio.to_thread(notifier, "doctor", "-c", site.file, cwd=tmp_path)
+            assert re.search(r"✗ down: .* takes connections, but a worker met server_error 503", doctor.stdout)
+            assert re.search(r"✓ shop: .* takes connections", doctor.stdout)
+            await names_that_nobody_knows(site, running)
         done = await run(site)
         assert done.returncode == 0
-        assert re.search(r"delayed +1 ", done.stdout)
+        assert re.search(r"delayed +[1-3] ", done.stdout)
         if place[0].startswith("sqlite"):
             assert "No worker consumes the queue" in done.stdout
+
+
+async def names_that_nobody_knows(site: Site, running: WorkerProcess) -> None:
+    """A wrong issuer or client is told at once to the publisher who waits, in the log and in status."""
+    wrong = [{**EVENT, "iss": f"{ISSUER}/"}, {**EVENT, "clients": ["Shop"]}]
+    words = ("publish", "--url", site.queue_url, "--wait", "2s", "-")
+    environ = {"NOTIFIER_QUEUE__PREFIX": site.prefix}
+    done = await asyncio.to_thread(
+        notifier, *words, cwd=site.folder, stdin="\n".join(map(json.dumps, wrong)), settings=environ
+    )
+    hints = (f"did you mean {ISSUER}, without the slash at the end?", "did you mean shop?")
+    assert [hint in done.stdout for hint in hints] == [True, True]
+    said = [line.get("hint") for line in running.said("deferral") if line["level"] == "warning"]
+    assert sorted(map(str, said)) == sorted(hints)
+    _, document = await until(lambda: get(running, "r"), lambda answer: len(answer[1]["troubles"]) == 2)
+    told = [(each["kind"], each["iss"], each["client_id"], each["count"]) for each in document["troubles"]]
+    assert told == [("unknown_issuer", f"{ISSUER}/", None, 1), ("unknown_client", ISSUER, "Shop", 1)]
 
 
 async def test_all_workers_are_asked_and_summed_up(tmp_path: Path, amqp_url: str, prefix: str) -> None:
