@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import secrets
 import socket
 import sys
@@ -25,6 +26,8 @@ class Pods:
 
     def __init__(self, rendered: Rendered, folder: Path) -> None:
         self.site = Site(folder, "sqlite:notifier.db")
+        [container] = rendered.one("Pod")["spec"]["containers"]
+        self.told = {each["name"]: each["value"] for each in container["env"]}
         self.host = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(256)}.{secrets.randbelow(254) + 1}"
         with socket.create_server((self.host, 0)) as server:
             self.port: int = server.getsockname()[1]
@@ -42,7 +45,7 @@ class Pods:
     async def test(self, patience: float) -> tuple[int, str]:
         """Run what the canary's pod runs. Returns its exit status and all that it says."""
         settings = {
-            "CANARY_ISSUER": "https://notifier-canary.invalid",
+            **self.told,
             "CANARY_TIMEOUT": str(patience),
             "CANARY_HOST": self.host,
             "CANARY_PORT": str(self.port),
@@ -70,6 +73,7 @@ async def test_a_canary_is_published_and_delivered(pods: Pods) -> None:
         status, said = await pods.test(patience=60)
         assert status == 0, said
         assert "published, signed and delivered in" in said
+        assert re.search('"event_id": ?"canary-', running.log)  # by which the hint of a test that failed finds it
         await running.until_metric(1, "deliveries_settled_total", fate="delivered")
         assert await running.metric("attempts_total") == await running.metric(
             "attempts_total", client_id="notifier-canary"
@@ -81,4 +85,5 @@ async def test_a_canary_that_nobody_delivers_is_told(pods: Pods) -> None:
     status, said = await pods.test(patience=1)
     assert status == 1
     assert "was not delivered within 1 s" in said
-    assert "kubectl logs" in said
+    workers = "app.kubernetes.io/name=notifier,app.kubernetes.io/instance=n"
+    assert re.search(f"kubectl -n logout logs -l {workers} --tail=-1 --prefix . grep canary-[0-9a-f-]+$", said.strip())

@@ -133,6 +133,18 @@ def test_every_pod_is_put_where_the_workers_are(every: Mapping[str, Rendered]) -
     }
 
 
+def test_nothing_outlives_the_release(rendered: Rendered) -> None:
+    """Helm does not remove the pod of a hook with the release, so it goes after each test; its log is printed."""
+    for pod in rendered.all("Pod"):
+        told = pod["metadata"]["annotations"]
+        assert set(told["helm.sh/hook-delete-policy"].split(",")) == {
+            "before-hook-creation",
+            "hook-succeeded",
+            "hook-failed",
+        }
+        assert set(told["helm.sh/hook-output-log-policy"].split(",")) == {"hook-succeeded", "hook-failed"}
+
+
 def test_a_command_in_any_pod_finds_the_configuration(rendered: Rendered) -> None:
     """`kubectl exec … -- notifier status` reads what NOTIFIER_CONFIG names, where it is mounted."""
     for spec in rendered.pods():
