@@ -11,7 +11,7 @@ from notifier.domain.frozen import frozen
 from notifier.domain.registry import Issuer, Registry
 
 LOOKED_AT = 5_000  # names of one search
-COMPARED = 200  # of them by difflib, which takes some 10 µs for each
+COMPARED = 100  # of them by difflib, which takes up to 50 µs for each
 ALIKE = 0.8  # difflib's ratio from which a name is near
 
 

@@ -27,6 +27,7 @@ MOST = 2_000  # names in all
 KEPT = (
     300.0  # seconds after it was due for which nothing of it must be heard until it is over: other workers may have it
 )
+SEARCHES, SEARCHES_PER_SECOND = 10, 4.0  # for near names: at once, and then; one takes up to 10 ms among thousands
 FORGET_EVERY = 1.0  # seconds: made-up names must not cost more
 OF_CLIENT = (TroubleKind.UNKNOWN_CLIENT, TroubleKind.TLS_FILES, TroubleKind.PROXY)
 _HOURS = re.compile(r"[0-9.]+ h ")
@@ -47,6 +48,7 @@ class _Open:
     count: int = 0
     text: str = ""
     hint: Hint | None = None
+    searched: bool = False
     clients: set[str] = field(default_factory=set)
 
 
@@ -61,6 +63,7 @@ class DeferralWatch:
         self._groups: Counter[str] = Counter()  # names of each issuer; "": issuers that nobody knows
         self._signing: dict[str, set[_Key]] = {}  # by issuer
         self._forgot = 0.0
+        self._searches, self._counted = float(SEARCHES), clock()
         self._unlisted: dict[str, tuple[float, int]] = {}  # by group: since when, and how often
         self._log = structlog.get_logger()
 
@@ -93,8 +96,9 @@ class DeferralWatch:
             one = self._begin(key, now)
             if one is None:
                 return fact
-            one.hint = self._hint(key)
         assert one is not None
+        if not one.searched and self._may_search(now):
+            one.searched, one.hint = True, self._hint(key)
         again = fact.again if fact.delivery is None else fact.delivery.deferrals > 1
         one.count += not again
         one.text, one.until = fact.text, max(one.until, fact.due + KEPT)
@@ -144,6 +148,15 @@ class DeferralWatch:
 
     def _full(self, group: str) -> bool:
         return self._groups[group] >= PER_ISSUER or len(self._open) >= MOST
+
+    def _may_search(self, now: float) -> bool:
+        """True if made-up names have not used up the searches. One that may not be made now is made later."""
+        self._searches = min(SEARCHES, self._searches + max(0.0, now - self._counted) * SEARCHES_PER_SECOND)
+        self._counted = now
+        if self._searches < 1:
+            return False
+        self._searches -= 1
+        return True
 
     def _hint(self, key: _Key) -> Hint | None:
         kind, iss, client_id, _ = key

@@ -8,7 +8,7 @@ from notifier.domain.fate import Notice
 from notifier.domain.outcome import Cause
 from notifier.domain.registry import Issuer, Registry
 from notifier.domain.verdict import NO_SUCH_CLIENT
-from notifier.operations.deferral_watch import KEPT, PER_ISSUER, DeferralWatch
+from notifier.operations.deferral_watch import KEPT, PER_ISSUER, SEARCHES, DeferralWatch
 from notifier.pipeline.facts import Deferred, Fact, LogoutDelivered
 from notifier.pipeline.notices import notice_of
 
@@ -108,8 +108,13 @@ def test_what_the_client_causes_is_not_told() -> None:
 def test_made_up_names_cost_bounded_memory_and_few_lines() -> None:
     """Those of one issuer hide nothing of another; all that are left out count as one."""
     told = Told()
-    firsts = [told.deferred(Cause.UNKNOWN, f"made-up-{n}", text=NO_SUCH_CLIENT).first for n in range(PER_ISSUER + 50)]
-    assert sum(firsts) == PER_ISSUER
+    told.registry = Registry(issuers={ISS: Issuer(iss=ISS)}, clients={ISS: {"made-up-": client("made-up-")}})
+    names = [f"made-up-{n}" for n in range(PER_ISSUER + 50)]
+    found = [told.deferred(Cause.UNKNOWN, name, text=NO_SUCH_CLIENT) for name in names]
+    assert sum(fact.first for fact in found) == PER_ISSUER
+    assert sum(bool(fact.hint) for fact in found) == SEARCHES
+    told.now += 1
+    assert told.deferred(Cause.UNKNOWN, names[SEARCHES], text=NO_SUCH_CLIENT).hint == "did you mean made-up-?"
     assert told.deferred(Cause.UNKNOWN, iss=f"{ISS}/").first
     assert len(told.troubles()) == PER_ISSUER + 2
     assert ("unknown_client", ISS, "", 50) in told.troubles()
