@@ -18,6 +18,7 @@ from tests.apt_programs import program
 pytestmark = pytest.mark.timeout(600)  # the first run on a machine installs promtool
 
 RULES = Path(__file__).parents[2] / "deploy" / "prometheus"
+RUNBOOK = "https://notifier.example.org/docs/runbook.md"
 CASES = ("tests.yaml", "tests-long.yaml")
 
 
@@ -61,7 +62,17 @@ def test_an_alert_says_who_must_act_and_where_to_read(alert: dict[str, Any]) -> 
     assert alert["labels"]["service"] == "notifier"
     assert alert["annotations"]["summary"]
     assert alert["annotations"]["description"]
-    assert alert["annotations"]["runbook_url"].endswith(f"/docs/runbook.md#{alert['alert'].lower()}")
+    assert alert["annotations"]["runbook_url"] == f"{RUNBOOK}#{alert['alert'].lower()}"
+
+
+def test_one_command_puts_the_address_of_the_runbook_into_all_links() -> None:
+    """That which the head of the file shows; so does the value of the chart."""
+    text = (RULES / "alerts.yaml").read_text()
+    (command,) = re.findall(r"^#   sed -i 's#(.+?)#(.+?)#' alerts\.yaml$", text, re.MULTILINE)
+    assert command[0] == RUNBOOK
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("#")).replace(*command)
+    assert "notifier.example.org" not in body
+    assert body.count(command[1]) == len(rules("alerts.yaml"))
 
 
 async def test_rules_ask_for_metrics_that_there_are() -> None:

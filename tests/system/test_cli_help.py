@@ -1,16 +1,23 @@
 """The command line teaches by example, starts at once, and no fault leaves it as a traceback."""
 
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+import typer.main
+from typer.core import TyperGroup
 
 from notifier import __version__
+from notifier.cli.application import app
 from tests.system.command import ROOT, command, environment, notifier
 
 COMMANDS = (
-    "run", "demo", "publish", "check", "doctor", "explain", "schema", "keys", "keys generate", "keys jwks",
+    "run", "demo", "publish", "reload", "check", "doctor", "explain", "schema", "keys", "keys generate", "keys jwks",
     "sources", "sources list", "sources try",
     "topology", "topology show", "topology declare", "topology delete", "status",
     "dead-letters", "dead-letters list", "dead-letters show", "dead-letters replay", "dead-letters discard",
@@ -28,6 +35,47 @@ def test_every_help_gives_examples(words: str, tmp_path: Path) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "\x1b" not in done.stdout
     assert not done.stderr
+
+
+def leaves(group: TyperGroup, context: typer.Context) -> Iterator[tuple[Any, typer.Context]]:
+    """Every command that can be typed."""
+    for name, leaf in group.commands.items():
+        below = typer.Context(leaf, parent=context, info_name=name)
+        if isinstance(leaf, TyperGroup):
+            yield from leaves(leaf, below)
+        else:
+            yield leaf, below
+
+
+def test_every_example_of_the_help_can_be_typed() -> None:
+    """Each command is there, and takes the options and arguments that it is shown with."""
+    root = typer.main.get_command(app)
+    assert isinstance(root, TyperGroup)
+    top = typer.Context(root, info_name="notifier")
+    found = {context.command_path: (command, context) for command, context in leaves(root, top)}
+    shown = [root.epilog or "", *(leaf.epilog or "" for leaf, _ in found.values())]
+    lines = [line.strip().replace("\\[", "[") for text in shown for line in text.splitlines() if "[dim]" not in line]
+    typed = 0
+    for words in (words for line in lines for words in commands_of(line)):
+        name = next(name for name in (" ".join(words[:3]), " ".join(words[:2])) if name in found)
+        leaf, context = found[name]
+        leaf.make_parser(context).parse_args(words[len(name.split()) :])  # raises UsageError
+        typed += 1
+    assert typed >= 2 * len(found)
+
+
+def commands_of(line: str) -> Iterator[list[str]]:
+    """The commands of notifier in a line of the shell: between pipes, behind variables."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
+    lexer.whitespace_split = True
+    words: list[str] = []
+    for word in (*lexer, "|"):
+        if set(word) <= set("|&;<>"):
+            if "notifier" in words:
+                yield words[words.index("notifier") :]
+            words = []
+        else:
+            words.append(word)
 
 
 def test_the_version_is_told(tmp_path: Path) -> None:

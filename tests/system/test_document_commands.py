@@ -23,6 +23,9 @@ WALKED = {"README.md": 1, "docs/tutorial.md": 0}
 """Documents that are walked through elsewhere, from this block on."""
 NOT_RUN = {
     "notifier sources try": "tests/system/test_cli_sources.py runs it with recorded messages",
+    "notifier reload": "tests/system/test_reload.py runs it, beside a worker",
+    "mvn": "tests/samples/languages.py gets the same client by Maven",
+    "java": "tests/samples runs the sample",
     "kubectl": "needs a cluster",
     "helm diff": "a plugin",
     "cosign": "needs a published image",
@@ -43,6 +46,8 @@ NOT_RUN = {
     "python -m pytest": "runs tests",
 }
 IN_PROSE = {
+    "pip install aio-pika": "the development environment has it",
+    "python publish.py": "tests/samples runs the sample",
     "kubectl": "needs a cluster",
     "rabbitmqctl clear_parameter shovel": "tests/faults/test_moving.py clears it",
     "rabbitmqctl set_permissions": "EXCHANGE is the reader's",

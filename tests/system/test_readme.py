@@ -138,6 +138,14 @@ def test_the_request_that_is_printed_is_the_file_of_docs_examples() -> None:
     assert (ROOT / "docs/examples/publish.sh").read_text() in blocks(PUBLISHING, "sh")
 
 
+async def test_the_sample_that_keeps_its_connection_publishes_many(amqp_url: str, prefix: str) -> None:
+    """Run as it stands: each of a thousand is confirmed, over one connection."""
+    code = (ROOT / "docs/examples/publish_many.py").read_text()
+    assert await run_sample(code, amqp_url, prefix) == (0, "1000 events are durable\n")
+    found = await taken(amqp_url, prefix)
+    assert len({event.sid for event in found}) == len(found) == 10
+
+
 async def test_the_python_sample_publishes_an_event_that_is_understood(amqp_url: str, prefix: str) -> None:
     """Run as it stands, against a broker whose topology stands."""
     (code,) = blocks(PUBLISHING, "python")
