@@ -24,7 +24,6 @@ WALKED = {"README.md": 1, "docs/tutorial.md": 0}
 NOT_RUN = {
     "notifier sources try": "tests/system/test_cli_sources.py runs it with recorded messages",
     "notifier reload": "tests/system/test_reload.py runs it, beside a worker",
-    "mvn": "tests/samples/languages.py gets the same client by Maven",
     "java": "tests/samples runs the sample",
     "kubectl": "needs a cluster",
     "helm diff": "a plugin",
@@ -38,7 +37,7 @@ NOT_RUN = {
     "rabbitmqctl add_user": "asks for a password; tests/publishers/test_duende.py makes this user",
     "npm": "tests/publishers/oidc_provider installs the package and runs its checks and tests",
     "AMQP_URL=": "tests/publishers/oidc_provider/test_package.py runs the package's tests",
-    "mvn": "tests/publishers/keycloak/test_build.py builds the plug-in and runs its tests",
+    "mvn": "tests/publishers/keycloak/test_build.py builds the plug-in, and tests/samples/languages.py gets the client",
     "cp target/": "what Maven has built is not there",
     "kcadm.sh": "tests/publishers/keycloak/plugin_settings.py makes the same component",
     "dotnet": "needs .NET: .github/workflows/publisher-duende.yaml builds and tests the packages",
@@ -69,6 +68,7 @@ IN_PROSE = {
     "curl": "the URI is the reader's",
     "kill": "tests/system/test_log_level.py and test_reload.py send the signals",
     "grep": "tests/operations/test_runbook.py looks for the pattern",
+    "helm template": "tests/chart renders the chart",
     "helm test": "needs a cluster",
     "helm upgrade": "the whole command stands in a block",
 }
