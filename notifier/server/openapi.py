@@ -11,16 +11,22 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-from aiohttp import web
+from aiohttp import typedefs, web
 
 from notifier import __version__
 from notifier.domain.api_token import Scope
+from notifier.domain.errors import Mistake
 from notifier.domain.event_document import event_schema
+from notifier.domain.nearest import did_you_mean, nearest
+from notifier.domain.printable import excerpt
+from notifier.server.problem import Refusal, problem
 
 JsonSchema = Mapping[str, Any]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 PATH = "/v1/openapi.json"
+MOST_NAMED = 20  # unknown parameters
 _OF_ALL = {
+    400: "The request is malformed.",
     403: "Without api.tokens_file: a web page asks.",
     421: "Without api.tokens_file: Host is no loopback name.",
     429: "Too many requests at a time.",
@@ -76,6 +82,7 @@ class AnswerDescription:
 class OperationDescription:
     """One operation, as a decorator of its handler. `scope` None: no token is needed. `query`, `path` and `headers` are
     schemas by name, `body` by media type. A problem need not be among `answers`, but for its status in `problems`.
+    `foreign_query`: a standard of others says what else may be in the query.
     """
 
     summary: str
@@ -85,6 +92,7 @@ class OperationDescription:
     body: Mapping[str, JsonSchema] = field(default_factory=dict)
     answers: Mapping[int, AnswerDescription] = field(default_factory=dict)
     problems: Mapping[int, str] = field(default_factory=dict)
+    foreign_query: bool = False
 
     def __call__(self, handler: Handler) -> Handler:
         """Describe the handler."""
@@ -119,6 +127,25 @@ def openapi(routes: Iterable[web.RouteDef]) -> dict[str, Any]:
             "schemas": {"problem": dict(PROBLEM), **_event()},
         },
     }
+
+
+@web.middleware
+async def known_query(request: web.Request, handler: typedefs.Handler) -> web.StreamResponse:
+    """Refuse (400) a parameter that the route does not have: a misspelt filter would mean every dead letter."""
+    said: OperationDescription | None = getattr(request.match_info.handler, _KEPT, None)
+    if said is not None and not said.foreign_query:
+        unknown = [name for name in dict.fromkeys(request.query) if name not in said.query]
+        if unknown:
+            mistakes = [Mistake(excerpt(name), _unknown(name, said.query)) for name in unknown[:MOST_NAMED]]
+            raise Refusal(problem(400, "The request has a parameter that is not known here", mistakes=mistakes))
+    return await handler(request)
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    near = nearest(name, known)
+    if near is not None:
+        return f"there is no such parameter; {did_you_mean(near, name)}"
+    return f"there is no such parameter; there are {', '.join(known) or 'none'}"
 
 
 def _event() -> dict[str, Any]:

@@ -106,6 +106,18 @@ async def test_the_bulk_lane_is_asked_for_in_the_query(api: Api) -> None:
     assert document["mistakes"] == [{"path": "lane", "text": "must be one of events, bulk"}]
 
 
+async def test_a_parameter_that_is_not_known_is_refused(api: Api) -> None:
+    """By its name, with the one that is meant, and nothing is published."""
+    status, document, headers = await api.post(query="?lanes=bulk&debug=1")
+    assert status == 400
+    assert headers["Content-Type"].startswith("application/problem+json")
+    assert document["mistakes"] == [
+        {"path": "lanes", "text": "there is no such parameter; did you mean lane?"},
+        {"path": "debug", "text": "there is no such parameter; there are lane, wait"},
+    ]
+    assert api.queue.taken == []
+
+
 async def test_cloudevents_structured(api: Api) -> None:
     """`application/cloudevents+json`: id and source from the envelope."""
     envelope = {"specversion": "1.0", "id": "ce-7", "source": "/idp", "type": "session.ended", "data": EVENT}

@@ -145,7 +145,7 @@ def test_every_route_that_stands_is_told() -> None:
     both = document["paths"]["/v1/things/{id}"]
     assert both["get"]["security"] == [{"token": ["read"]}]
     assert {each["name"] for each in both["get"]["parameters"]} == {"id", "limit"}
-    assert set(both["get"]["responses"]) == {"200", "401", "403", "404", "421", "429"}
+    assert set(both["get"]["responses"]) == {"200", "400", "401", "403", "404", "421", "429"}
     assert both["delete"]["summary"] == "Say nothing much."
     assert both["delete"]["parameters"][0]["name"] == "id"
     assert both["get"]["operationId"] != both["delete"]["operationId"]

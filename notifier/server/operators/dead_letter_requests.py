@@ -18,6 +18,7 @@ from notifier.server.problem import Refusal, problem
 
 MOST_AT_ONCE = 10_000  # letters repaired by one request
 _LISTS = frozenset({"id", "reason"})
+_FLAGS = frozenset({"all", "dry_run"})
 _STRICT = ConfigDict(extra="forbid")
 
 
@@ -87,6 +88,8 @@ def asked_in_query(request: web.Request, adapter: TypeAdapter[Any]) -> dict[str,
     for name in request.query:
         values = request.query.getall(name)
         found[name] = values if name in _LISTS else values[-1]
+        if name in _FLAGS and values[-1] == "":
+            found[name] = True  # `?dry_run`
     return _checked(adapter, found, strict=False)
 
 

@@ -31,7 +31,14 @@ from notifier.domain.session_ended import SessionEnded
 from notifier.operations.notice_wait import LONGEST, EventNotices, WaitingRequests, read_wait
 from notifier.pipeline.selection import OPENED_EVERY
 from notifier.server.authorization import Authorization, Tokens, concerns
-from notifier.server.openapi import CLOUDEVENT, EVENT, AnswerDescription, OperationDescription, openapi_route
+from notifier.server.openapi import (
+    CLOUDEVENT,
+    EVENT,
+    AnswerDescription,
+    OperationDescription,
+    known_query,
+    openapi_route,
+)
 from notifier.server.problem import Refusal, problem, problems
 from notifier.server.publishers.taking import (
     AGAIN,
@@ -76,7 +83,7 @@ def api_app(
     api = _Api(accept, sources, limits or ApiLimits())
     limits = api.limits
     throttle = Throttle(sources.tokens, limits.requests, limits.requests_of_token, limits.body_timeout + BODY_LATER)
-    guards = [problems, Authorization(sources.tokens).local, throttle.middleware]
+    guards = [problems, Authorization(sources.tokens).local, throttle.middleware, known_query]
     app = web.Application(client_max_size=api.limits.max_event, middlewares=guards)
     routes = [web.post("/v1/events", api.post_event), *more]
     app.add_routes([*routes, openapi_route(routes)])

@@ -77,6 +77,7 @@ _GET = OperationDescription(
     summary="Answer the request by which a server verifies that its events are wanted here.",
     path={"source": {"type": "string", "description": "Its name under `sources`."}},
     query={name: {"type": "string"} for name in ("hub.mode", "hub.challenge")},
+    foreign_query=True,
     answers={
         200: AnswerDescription(
             text=f"Preset okta_hook: the value of the header {OKTA_CHALLENGE}. Preset wso2: hub.challenge, as text.",
