@@ -69,7 +69,7 @@ def report(
     period = _moment(since, now, "--since"), now if until is None else _moment(until, now, "--until")
     if period[0] >= period[1]:
         raise typer.BadParameter("the period ends before it begins", param_hint="--since")
-    _show(_made(settings, source, *period), clients, html, as_json=as_json)
+    _show(_made(config, settings, source, *period), clients, html, as_json=as_json)
 
 
 def _source(settings: Settings, file: Path | None) -> Path:
@@ -92,7 +92,25 @@ def _moment(text: str, now: float, option: str) -> float:
         raise typer.BadParameter(str(error), param_hint=option) from None
 
 
-def _made(settings: Settings, source: Path, since: float, until: float) -> PropagationReport:
+def _registered(config: Path | None) -> list[tuple[str, str]]:
+    """The clients that can be told, from files and caches alone. None if the registry cannot be read here."""
+    from notifier.adapters.configuration.config_file import load_settings
+    from notifier.adapters.registries.answers import ReadNow
+    from notifier.adapters.registries.clients_file import load_registry
+
+    try:
+        registry = load_registry(load_settings(config, os.environ), ReadNow(offline=True))
+    except ConfigurationError:
+        return []
+    return [
+        (iss, client.client_id)
+        for iss in registry.issuers
+        for client in registry.clients_of(iss).values()
+        if client.backchannel_logout_uri is not None
+    ]
+
+
+def _made(config: Path | None, settings: Settings, source: Path, since: float, until: float) -> PropagationReport:
     from notifier.adapters.feed.feed_file import read_feed
     from notifier.operations.report import ReportTally
 
@@ -101,7 +119,7 @@ def _made(settings: Settings, source: Path, since: float, until: float) -> Propa
     with progress_of("outcomes", plain=False) as progress:
         for row in read_feed(source, since, progress):
             tally.add(row)
-    made = tally.report()
+    made = tally.report(_registered(config))
     if not made.clients and settings.outcomes == "off":
         text = f'is "off", so workers write no outcomes, and {source} has none of that time; set it to all, and restart'
         raise ConfigurationError([Mistake("outcomes", text)])

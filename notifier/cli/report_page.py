@@ -5,7 +5,7 @@ from html import escape
 
 from notifier import __version__
 from notifier.cli.report_plots import clients_plot, propagation_plot, timeline_plot
-from notifier.cli.report_table import cells, moment, name_of, notes, seconds, share, wrong
+from notifier.cli.report_table import NOBODY, by_issuer, cells, moment, notes, seconds, share, wrong
 from notifier.domain.printable import printable_lines
 from notifier.operations.report import ClientFigures, PropagationReport
 
@@ -21,9 +21,10 @@ body { margin: 0 auto; max-width: 1080px; padding: 28px 20px 48px; background: v
   font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 24px; margin: 0; } h2 { font-size: 16px; margin: 0 0 10px; }
 p { margin: 4px 0; } .dim, .none { color: var(--dim); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: 12px; margin: 22px 0 12px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(128px, 1fr)); gap: 12px; margin: 22px 0 12px; }
 .tiles div, section { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 14px 16px; }
-.tiles span { display: block; color: var(--dim); font-size: 13px; } .tiles b { font-size: 23px; font-weight: 600; }
+.tiles span { display: block; color: var(--dim); font-size: 13px; }
+.tiles b { font-size: 21px; font-weight: 600; white-space: nowrap; }
 .tiles .alarm b { color: var(--bad); }
 section { margin-top: 12px; overflow-x: auto; }
 svg { display: block; width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: var(--dim); }
@@ -38,6 +39,8 @@ th, td { text-align: right; padding: 5px 10px; border-bottom: 1px solid var(--li
 th { color: var(--dim); font-weight: 500; font-size: 13px; }
 th:first-child, td:first-child, th:last-child, td:last-child { text-align: left; }
 td:first-child, td:last-child { white-space: normal; overflow-wrap: anywhere; min-width: 150px; }
+.issuer th { text-align: left; color: var(--text); font-weight: 600; padding-top: 14px; overflow-wrap: anywhere;
+  white-space: normal; } svg .issuer { fill: var(--text); font-weight: 600; } svg .nothing { fill: var(--bad); }
 tfoot td { font-weight: 600; border-bottom: 0; } .failing td:first-child { color: var(--bad); font-weight: 600; }
 """
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -66,7 +69,6 @@ def _page(report: PropagationReport, most: int) -> Iterator[str]:
 
 def _figures(report: PropagationReport, most: int) -> Iterator[str]:
     total, shown = report.total, report.clients[:most]
-    several = len({line.iss for line in report.clients if line.iss}) > 1
     yield _tiles(report)
     yield _section("How long logouts took", propagation_plot(report.propagation, total.median, total.p99))
     if report.complete:
@@ -75,20 +77,23 @@ def _figures(report: PropagationReport, most: int) -> Iterator[str]:
         key = '<i style="background:var(--bad)"></i>given up<i style="background:var(--warn)"></i>retried'
         yield _section("Given up and retried", timeline_plot(report.timeline, failures=True), key)
     key = '<i style="background:var(--ok)"></i>median<i style="background:var(--p99)"></i>p99'
-    yield _section("Each client", clients_plot(shown[:PLOTTED], several=several), key)
-    yield _section("Clients, the worst first", _table(shown, total, len(report.clients), several=several))
+    yield _section("Each client", clients_plot([line for line in shown if line.client_id][:PLOTTED]), key)
+    yield _section("Clients, the worst first", _table(shown, total, len(report.clients)))
 
 
 def _tiles(report: PropagationReport) -> str:
     total = report.total
-    failing = sum(line.failing for line in report.clients)
+    failing = sum(line.failing for line in report.named)
+    nothing = sum(line.got_nothing for line in report.named)
+    of = f"of {len(report.named):,}"
     tiles = (
         ("delivered", share(total.share), False),
         ("median", seconds(total.median), False),
         ("p99", seconds(total.p99), False),
         ("slowest", seconds(total.slowest), False),
         ("given up", f"{total.dead:,}", total.dead > 0),
-        ("clients failing now", f"{failing:,} of {len(report.clients):,}", failing > 0),
+        ("failing now", f"{failing:,} {of}", failing > 0),
+        ("got nothing", f"{nothing:,} {of}", nothing > 0),
     )
     inner = "".join(
         f"<div{' class=alarm' if alarm else ''}><span>{name}</span><b>{escape(value)}</b></div>"
@@ -102,10 +107,13 @@ def _section(title: str, inner: str, key: str = "") -> str:
     return f"<section><h2>{escape(title)}</h2>{legend}{inner}</section>"
 
 
-def _table(lines: Sequence[ClientFigures], total: ClientFigures, count: int, *, several: bool) -> str:
+def _table(lines: Sequence[ClientFigures], total: ClientFigures, count: int) -> str:
     heads = ("client", "delivered", "share", "given up", "retries", "median", "p99", "slowest", "what went wrong")
     head = "".join(f"<th>{name}</th>" for name in heads)
-    rows = "".join(_row(name_of(line, several=several), line) for line in lines)
+    rows = ""
+    for iss, group in by_issuer(lines):
+        rows += f'<tr class="issuer"><th colspan="{len(heads)}">{escape(iss)}</th></tr>'
+        rows += "".join(_row(line.client_id or NOBODY, line) for line in group)
     return (
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>"
         f"<tfoot>{_row(f'all {count:,}', total)}</tfoot></table>"

@@ -4,12 +4,20 @@ import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from notifier.cli.report_table import moment, name_of, seconds
+from notifier.cli.report_table import by_issuer, moment, seconds
 from notifier.operations.report import ClientFigures, DurationBar, TimeSlice
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 720, 56, 16, 14, 30
+LABELS = 38  # above a plot with labels at its marks
 TICKS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 604_800.0)
+FINE = (
+    *(round(step * size, 4) for size in (0.0001, 0.001, 0.01, 0.1, 1.0) for step in (1, 2, 5)),
+    *(10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0),
+    *(hours * 3600.0 for hours in (1, 2, 4, 8, 12, 24, 48, 96, 168)),
+)
+MOST_TICKS = 9  # whose texts do not touch
 ROW = 22  # of a plot with a row a client
+NAMES, LONGEST = 272, 36  # the width of their names, and how many characters fit
 
 
 def propagation_plot(bars: Sequence[DurationBar], median: float | None, p99: float | None) -> str:
@@ -20,18 +28,18 @@ def propagation_plot(bars: Sequence[DurationBar], median: float | None, p99: flo
     scale = _Log(bars[0].least, bars[-1].below)
     most = max(bar.count for bar in bars)
     floor = height - BOTTOM
-    parts = [*_grid(scale, floor), *_counts(most, floor)]
+    parts = [*_grid(scale, floor, LABELS), *_counts(most, floor, LABELS)]
     for bar in bars:
         left, right = scale(bar.least), scale(bar.below)
-        tall = (floor - TOP) * bar.count / most
+        tall = (floor - LABELS) * bar.count / most
         text = f"{bar.count:,} between {seconds(bar.least)} and {seconds(bar.below)}"
         parts.append(_rect(left + 0.5, floor - tall, right - left - 1, tall, "ok", text))
-    for value, label in ((median, "median"), (p99, "p99")):
+    for value, label, line in ((median, "median", 12), (p99, "p99", 28)):  # each on a line of its own, above the bars
         if value is not None:
             at = scale(value)
-            parts.append(f'<line class="mark" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 6}" y2="{floor}"/>')
+            parts.append(f'<line class="mark" x1="{at:.1f}" x2="{at:.1f}" y1="{line - 10}" y2="{floor}"/>')
             side, shift = ("end", -4) if at > WIDTH / 2 else ("start", 4)
-            parts.append(_text(at + shift, TOP + (2 if label == "median" else 16), f"{label} {seconds(value)}", side))
+            parts.append(_text(at + shift, line, f"{label} {seconds(value)}", side))
     return _svg(height, "How long logouts took", parts)
 
 
@@ -51,36 +59,44 @@ def timeline_plot(bins: Sequence[TimeSlice], *, failures: bool) -> str:
                 base -= tall
                 css = {"dead": "bad", "retries": "warn", "delivered": "ok"}[kind]
                 parts.append(_rect(left + 0.5, base, width - 1, tall, css, f"{moment(each.at)}: {count:,} {kind}"))
-    for number in (0, len(bins) // 2, len(bins) - 1):
-        side = ("start", "middle", "end")[(number > 0) + (number == len(bins) - 1)]
-        parts.append(_text(LEFT + (number + (side == "end")) * width, height - 10, moment(bins[number].at)[:16], side))
+    each_takes = bins[1].at - bins[0].at
+    for number, side in ((0, "start"), (len(bins) // 2, "middle"), (len(bins), "end")):
+        at = bins[0].at + number * each_takes
+        parts.append(_text(LEFT + number * width, height - 10, f"{moment(at)[:16]} UTC", side))
     return _svg(height, "Given up and retried" if failures else "Delivered", parts)
 
 
-def clients_plot(lines: Sequence[ClientFigures], *, several: bool) -> str:
-    """Plot the median and the p99 of each client on one logarithmic axis."""
+def clients_plot(lines: Sequence[ClientFigures]) -> str:
+    """Plot the median and the p99 of each client on one logarithmic axis, below its issuer."""
     timed = [line for line in lines if line.median is not None and line.p99 is not None]
     if not timed:
         return _empty("No logout of this time has a known duration.")
-    left = 220
-    scale = _Log(min(line.median or 0 for line in timed) / 1.3, max(line.p99 or 0 for line in timed) * 1.3, left)
-    floor = TOP + ROW * len(timed)
-    parts = list(_grid(scale, floor))
-    for number, line in enumerate(timed):
-        middle = TOP + ROW * (number + 0.5)
-        name = name_of(line, several=several)
-        start, end = scale(line.median or 0), scale(line.p99 or 0)
-        parts.append(_text(left - 10, middle + 4, name if len(name) <= 32 else name[:31] + "…", "end"))
-        told = escape(
-            f"{name}: median {seconds(line.median)}, p99 {seconds(line.p99)}, slowest {seconds(line.slowest)}"
-        )
-        parts.append(
-            f"<g><title>{told}</title>"
-            f'<line class="range" x1="{start:.1f}" x2="{end:.1f}" y1="{middle:.1f}" y2="{middle:.1f}"/>'
-            f'<circle class="ok" cx="{start:.1f}" cy="{middle:.1f}" r="4.5"/>'
-            f'<circle class="p99" cx="{end:.1f}" cy="{middle:.1f}" r="4.5"/></g>'
-        )
-    return _svg(floor + BOTTOM, "Median and p99 of each client", parts)
+    scale = _Log(min(line.median or 0 for line in timed) / 1.3, max(line.p99 or 0 for line in timed) * 1.3, NAMES)
+    rows: list[str] = []
+    y = float(TOP)
+    for iss, group in by_issuer([line for line in lines if line in timed or line.got_nothing]):
+        rows.append(f'<text class="issuer" x="0" y="{y + 15:.1f}">{escape(iss)}</text>')
+        y += ROW
+        for line in group:
+            rows += _client(line, scale, y + ROW / 2)
+            y += ROW
+    return _svg(y + BOTTOM, "Median and p99 of each client", [*_grid(scale, y), *rows])
+
+
+def _client(line: ClientFigures, scale: "_Log", middle: float) -> Iterator[str]:
+    name = line.client_id
+    yield _text(NAMES - 10, middle + 4, name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…", "end", name)
+    if line.median is None:
+        yield f'<text class="nothing" x="{NAMES + 4}" y="{middle + 4:.1f}">nothing delivered</text>'
+        return
+    start, end = scale(line.median), scale(line.p99 or 0)
+    told = escape(f"{name}: median {seconds(line.median)}, p99 {seconds(line.p99)}, slowest {seconds(line.slowest)}")
+    yield (
+        f"<g><title>{told}</title>"
+        f'<line class="range" x1="{start:.1f}" x2="{end:.1f}" y1="{middle:.1f}" y2="{middle:.1f}"/>'
+        f'<circle class="ok" cx="{start:.1f}" cy="{middle:.1f}" r="4.5"/>'
+        f'<circle class="p99" cx="{end:.1f}" cy="{middle:.1f}" r="4.5"/></g>'
+    )
 
 
 class _Log:
@@ -94,20 +110,21 @@ class _Log:
         return self.left + min(1.0, share) * (WIDTH - RIGHT - self.left)
 
 
-def _grid(scale: _Log, floor: float) -> Iterator[str]:
+def _grid(scale: _Log, floor: float, top: float = TOP) -> Iterator[str]:
     """Draw the time axis."""
-    for tick in TICKS:
+    fine = [tick for tick in FINE if scale.least <= tick <= scale.most]
+    for tick in fine if len(fine) <= MOST_TICKS else TICKS:
         if scale.least <= tick <= scale.most:
             at = scale(tick)
-            yield f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{floor}"/>'
+            yield f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{top}" y2="{floor}"/>'
             yield _text(at, floor + 18, seconds(tick), "middle")
 
 
-def _counts(most: int, floor: float) -> Iterator[str]:
+def _counts(most: int, floor: float, top: float = TOP) -> Iterator[str]:
     """Draw the axis of numbers, with its end and its half."""
     for share in (0.5, 1.0) if most > 1 else (1.0,):
         if most and (most * share).is_integer():
-            at = floor - (floor - TOP) * share
+            at = floor - (floor - top) * share
             yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>'
             yield _text(LEFT - 6, at + 4, f"{int(most * share):,}", "end")
     yield f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{floor}" y2="{floor}"/>'
@@ -120,8 +137,9 @@ def _rect(x: float, y: float, width: float, height: float, css: str, title: str)
     )
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+def _text(x: float, y: float, text: str, anchor: str, title: str = "") -> str:
+    told = f"<title>{escape(title)}</title>" if title else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}{told}</text>'
 
 
 def _svg(height: float, label: str, parts: Sequence[str]) -> str:

@@ -1,13 +1,17 @@
 """Shows the propagation report on a terminal, and writes its figures there and on the page."""
 
+from collections.abc import Iterable
+
 from notifier.cli.grid import Grid
 from notifier.cli.screen import screen, table
 from notifier.domain.moment import render_moment
+from notifier.domain.printable import counted
 from notifier.operations.report import ClientFigures, PropagationReport
 
 WIDTH = 130  # columns, if the output is not a terminal
 FIGURES = ("delivered", "share", "dead", "retries", "median", "p99", "slowest")
-NOBODY = "(no client)"
+NOBODY, NO_ISSUER = "(no client)", "(no issuer)"
+NAMED = 10  # clients without any outcome
 
 
 def show(report: PropagationReport, most: int) -> None:
@@ -38,15 +42,24 @@ def notes(report: PropagationReport, most: int) -> list[str]:
         found.append(f"{report.total.undated:,} have no time: nobody knows when their session ended.")
     if not report.complete:
         found.append("With outcomes: failures nothing is known of what went well; set all for shares and times.")
+    if nothing := sum(line.got_nothing for line in report.clients):
+        found.append(f"{counted(nothing, 'client')} got nothing at all: logouts were due, and none was delivered.")
+    if report.untold:
+        names = ", ".join(f"{client_id} of {iss}" for iss, client_id in report.untold[:NAMED])
+        more = f" and {len(report.untold) - NAMED:,} more" if len(report.untold) > NAMED else ""
+        told = f"{counted(len(report.untold), 'client')} of the registry"
+        found.append(f"Of {told} there is no outcome, for nothing was due, or all of it waits: {names}{more}.")
     if len(report.clients) > most:
         found.append(f"{len(report.clients) - most:,} more clients, none worse than these; --clients shows more.")
     return found
 
 
-def name_of(line: ClientFigures, *, several: bool) -> str:
-    """Return the name of the client, with its issuer if there are several."""
-    name = line.client_id or NOBODY
-    return f"{name} at {line.iss}" if several and line.iss else name
+def by_issuer(lines: Iterable[ClientFigures]) -> list[tuple[str, list[ClientFigures]]]:
+    """Return the clients of each issuer, the issuer of the worst client first."""
+    found: dict[str, list[ClientFigures]] = {}
+    for line in lines:
+        found.setdefault(line.iss or NO_ISSUER, []).append(line)
+    return list(found.items())
 
 
 def cells(line: ClientFigures) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ slowest is exact. With `outcomes: failures` the feed holds nothing of what went 
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -19,6 +20,8 @@ PER_DOUBLING = 8
 ERROR = 2 ** (1 / (2 * PER_DOUBLING)) - 1  # of a quantile, relative
 LEAST = 0.0001  # seconds; anything shorter counts as this
 SLICES = 48  # of the report's period
+_GOOD = frozenset({Fate.DELIVERED, ClientChange.RECOVERED})
+_BAD = frozenset({Fate.DEAD, Fate.RETRYING, ClientChange.FAILING})
 
 
 class Durations:
@@ -83,7 +86,7 @@ class ClientFigures:
     """The figures of one client, or of all together (`client_id` empty). Seconds count from `ended_at` to delivered.
 
     `share` is that of the deliveries that ended, None if none did. `undated` were delivered, but nobody knows when the
-    session ended. `failing`: it was down when a worker last told of it.
+    session ended. `failing`: the last that is told of it is a failure, as `notifier status` has it.
     """
 
     iss: str
@@ -101,6 +104,11 @@ class ClientFigures:
     failing: bool
     reasons: tuple[ReasonCount, ...]
 
+    @property
+    def got_nothing(self) -> bool:
+        """True if logouts were due, and none was delivered."""
+        return self.delivered == 0 and self.dead + self.retries > 0 and self.client_id != ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeSlice:
@@ -114,7 +122,10 @@ class TimeSlice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PropagationReport:
-    """The report. The worst clients come first. `complete`: the feed told of what went well, too."""
+    """The report. The worst clients come first. `complete`: the feed told of what went well, too.
+
+    `untold`: clients of the registry, by issuer and name, of which the feed tells nothing.
+    """
 
     since: float
     until: float
@@ -123,6 +134,12 @@ class PropagationReport:
     clients: tuple[ClientFigures, ...]
     timeline: tuple[TimeSlice, ...]
     propagation: tuple[DurationBar, ...]
+    untold: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def named(self) -> tuple[ClientFigures, ...]:
+        """The clients that have a name: not what no client could be read from."""
+        return tuple(line for line in self.clients if line.client_id)
 
 
 @dataclass(slots=True)
@@ -132,6 +149,7 @@ class _Client:
     dead: Counter[str] = field(default_factory=Counter)
     retries: Counter[str] = field(default_factory=Counter)
     failing: bool = False
+    last_told: float = 0.0
 
     def add(self, row: FeedRow) -> None:
         self.fates[row.fate] += 1
@@ -143,10 +161,9 @@ class _Client:
                 self.dead[row.reason] += 1
             case Fate.RETRYING:
                 self.retries[row.reason] += 1
-            case ClientChange.FAILING:
-                self.failing = True
-            case ClientChange.RECOVERED:
-                self.failing = False
+        if row.fate in _GOOD | _BAD and row.at >= self.last_told:
+            self.last_told = row.at
+            self.failing = row.fate in _BAD
 
     def line(self, iss: str, client_id: str, *, complete: bool) -> ClientFigures:
         delivered, dead = self.fates[Fate.DELIVERED], self.fates[Fate.DEAD]
@@ -197,8 +214,8 @@ class ReportTally:
         self._total.add(row)
         self._bins[min(SLICES - 1, int((row.at - self._since) / self._width))][row.fate] += 1
 
-    def report(self) -> PropagationReport:
-        """Return the report of what was counted."""
+    def report(self, registered: Iterable[tuple[str, str]] = ()) -> PropagationReport:
+        """Return the report of what was counted. `registered`: the clients of the registry that have an address."""
         complete = self._total.fates[Fate.DELIVERED] > 0 if self._complete is None else self._complete
         lines = [client.line(*key, complete=complete) for key, client in self._clients.items()]
         total = self._total.line("", "", complete=complete)
@@ -210,6 +227,7 @@ class ReportTally:
             clients=tuple(sorted(lines, key=_hurts)),
             timeline=tuple(self._bin(number) for number in range(SLICES)),
             propagation=self._total.durations.bars(),
+            untold=tuple(sorted(set(registered) - self._clients.keys())),
         )
 
     def _bin(self, number: int) -> TimeSlice:
@@ -233,6 +251,7 @@ def report_document(report: PropagationReport) -> dict[str, Any]:
     """Return what `--json` prints: durations in seconds, moments in RFC 3339."""
     total = _line(report.total)
     del total["iss"], total["client_id"]
+    total["got_nothing"] = sum(line.got_nothing for line in report.clients)
     return {
         "v": VERSION,
         "since": render_moment(report.since),
@@ -241,6 +260,7 @@ def report_document(report: PropagationReport) -> dict[str, Any]:
         "quantile_error": round(ERROR, 3),
         "total": total,
         "clients": [_line(line) for line in report.clients],
+        "untold": [{"iss": iss, "client_id": client_id} for iss, client_id in report.untold],
         "timeline": [asdict(each) | {"at": render_moment(each.at)} for each in report.timeline],
         "propagation": [
             {"least": _seconds(bar.least), "below": _seconds(bar.below), "count": bar.count}
@@ -252,7 +272,7 @@ def report_document(report: PropagationReport) -> dict[str, Any]:
 def _line(line: ClientFigures) -> dict[str, Any]:
     shown = asdict(line)
     times = {f"{name}_seconds": _seconds(shown.pop(name)) for name in ("median", "p99", "slowest")}
-    return shown | times | {"reasons": list(shown["reasons"])}
+    return shown | times | {"reasons": list(shown["reasons"]), "got_nothing": line.got_nothing}
 
 
 def _seconds(value: float | None) -> float | None:

@@ -115,6 +115,24 @@ def test_the_worst_client_comes_first() -> None:
     assert found.total.share == 0.6
 
 
+def test_who_fails_is_who_failed_last() -> None:
+    """As status has it: whatever the order of the rows, a delivery or a recovery ends it; a dead letter begins it."""
+    rejected = line(seen("delivered", at=SINCE + 1, took=0.1), seen("dead", reason="rejected_token", at=SINCE + 2))
+    assert (rejected.failing, rejected.got_nothing) == (True, False)
+    well = line(seen("delivered", at=SINCE + 3, took=0.1), seen("retrying", reason="timeout", at=SINCE + 2))
+    assert not well.failing
+    back = line(seen("failing", at=SINCE + 1), seen("recovered", at=SINCE + 2), seen("dead", at=SINCE + 1))
+    assert (back.failing, back.got_nothing) == (False, True)
+    assert not line(seen("skipped", reason="no_uri")).got_nothing
+
+
+def test_clients_of_the_registry_of_which_nothing_is_told() -> None:
+    """They are named: for them nothing was due, or all of it waits."""
+    tally = ReportTally(SINCE, UNTIL, complete=True)
+    tally.add(seen("delivered", took=0.1))
+    assert tally.report([(ISS, "shop"), (ISS, "paused")]).untold == ((ISS, "paused"),)
+
+
 def test_undated_deliveries_count_without_a_time() -> None:
     """They were delivered, but nobody knows when the session ended."""
     found = line(seen("delivered"), seen("delivered", took=2.0))

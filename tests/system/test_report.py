@@ -133,11 +133,13 @@ def test_a_browser_shows_the_page(kept: Path, chromium: Chromium) -> None:
     done = report(kept.parent, "--html", "r.html")
     assert "written: r.html" in done.stdout
     page = kept.parent / "r.html"
-    assert not re.findall(r"://|url\(|@import", page.read_text())
+    assert not re.findall(r"url\(|@import|src=|href=|<link", page.read_text())
     dom = chromium.dom(page)
     assert "<title>Logout propagation, " in dom
     assert dom.count("<svg") == 4
-    assert dom.count("<tr") == 1 + 3 + 1
+    assert dom.count("<tr") == 1 + 1 + 3 + 1
+    assert ">failing now</span><b>1 of 3<" in dom
+    assert ">got nothing</span><b>1 of 3<" in dom
     assert "<script" not in dom
     assert "&lt;script&gt;document.title" in dom
     picture = chromium.screenshot(page, kept.parent / "r.png")
@@ -152,10 +154,12 @@ async def test_from_a_worker_on_the_embedded_queue(tmp_path: Path) -> None:
         site.config["outcomes"] = "all"
         site.config["delivery"] |= {"timeout": "60s"}
         site.write()
-        site.write_clients([client(name, clients.url(name)) for name in ("takes", "refuses")])
+        site.write_clients([client(name, clients.url(name)) for name in ("takes", "refuses", "idle")])
         async with worker(site) as running:
             for number in range(5):
-                await running.post({"iss": ISSUER, "sid": f"s{number}", "clients": "*", "ended_at": moment()})
+                await running.post(
+                    {"iss": ISSUER, "sid": f"s{number}", "clients": ["takes", "refuses"], "ended_at": moment()}
+                )
             await running.until_metric(5, "deliveries_settled_total", fate="delivered")
             await running.until_metric(5, "deliveries_settled_total", fate="dead")
             assert await running.stop() == 0
@@ -165,6 +169,9 @@ async def test_from_a_worker_on_the_embedded_queue(tmp_path: Path) -> None:
     assert (by_client["takes"]["delivered"], by_client["takes"]["share"]) == (5, 1)
     assert 0 < by_client["takes"]["median_seconds"] < 60
     assert by_client["refuses"]["reasons"] == [{"reason": "refused", "dead": 5, "retries": 0}]
+    assert (by_client["refuses"]["failing"], by_client["takes"]["failing"]) == (True, False)
+    told = json.loads(done.stdout)
+    assert (told["total"]["got_nothing"], told["untold"]) == (1, [{"iss": ISSUER, "client_id": "idle"}])
     with closing(sqlite3.connect(tmp_path / "q.db")) as database:
         assert database.execute("SELECT count(*) FROM outcomes").fetchone() == (10,)
 
