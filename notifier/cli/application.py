@@ -33,12 +33,14 @@ from notifier.cli import (
     status_command,
     topology_command,
 )
-from notifier.cli.command_options import in_help, quiet_logs, register
+from notifier.cli.command_options import quiet_logs
+from notifier.cli.help import CommandGroup, in_help, register
 from notifier.cli.output import say
 from notifier.domain.errors import ConfigurationError, MalformedEvent, Mistake, NotifierError
 from notifier.domain.printable import counted
 
 app = typer.Typer(
+    cls=CommandGroup,
     name="notifier",
     no_args_is_help=True,
     add_completion=False,

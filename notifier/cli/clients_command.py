@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from notifier.cli.command_options import Config, Json, in_help, load_whole, quiet_logs, register
+from notifier.cli.command_options import Config, Json, load_whole, quiet_logs
+from notifier.cli.help import CommandGroup, in_help, register
 from notifier.cli.output import say, say_json
+from notifier.domain.durations import format_duration
 from notifier.domain.printable import counted, json_text, printable
 
 if TYPE_CHECKING:
     from notifier.adapters.configuration.live_configuration import Loaded
     from notifier.adapters.registries.answers import ReadNow
+
+DURATIONS = frozenset({"timeout", "max_age", "sub_only_max_age", "max_paused", "lifetime", "base", "max_delay"})
 
 LIST_EXAMPLES = (
     ("every client with its address and its sources", "notifier clients list -c n.yaml"),
@@ -28,6 +32,7 @@ SHOW_EXAMPLES = (
 )
 
 app = typer.Typer(
+    cls=CommandGroup,
     no_args_is_help=True,
     help="Show the clients that are in force, and where each value of them comes from.",
     epilog=in_help((LIST_EXAMPLES[0], SHOW_EXAMPLES[0])),
@@ -159,6 +164,12 @@ def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> N
         console.say(f"left out: {each['client']}: {each['reason']}", style="yellow")
 
 
+def _shown(member: str, value: object) -> str:
+    if isinstance(value, float) and member.rpartition(".")[2] in DURATIONS:
+        return format_duration(value)
+    return value if isinstance(value, str) else json_text(value)
+
+
 def _print_clients(found: list[dict[str, Any]]) -> None:
     from notifier.cli.screen import screen
     from notifier.cli.screen import table as new_table
@@ -172,6 +183,5 @@ def _print_clients(found: list[dict[str, Any]]) -> None:
             continue
         table = new_table("member", "value", "from")
         for each in client["values"]:
-            value = each["value"] if isinstance(each["value"], str) else json_text(each["value"])
-            table.add_row(each["member"], value, each["from"])
+            table.add_row(each["member"], _shown(each["member"], each["value"]), each["from"])
         console.print(table)

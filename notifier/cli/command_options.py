@@ -1,13 +1,11 @@
-"""Shared by several commands: common options, help with examples, quiet logs, and loading the configuration."""
+"""Shared by several commands: common options, quiet logs, and loading the configuration."""
 
-import inspect
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO, cast
 
 import typer
-from rich.markup import escape
 
 from notifier.cli.output import ErrorStream, say_json
 from notifier.domain.errors import ConfigurationError, Mistake
@@ -29,23 +27,6 @@ Config = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-
-
-Examples = tuple[tuple[str, str], ...]
-"""What each is for, and the line to type."""
-
-
-def in_help(examples: Examples) -> str:
-    """The end of a command's help."""
-    lines = [f"  [dim]# {escape(what)}[/]\n  {escape(line)}" for what, line in examples]
-    return "\n".join(["[bold]Examples[/]", *lines])
-
-
-def register(app: typer.Typer, command: Callable[..., None], examples: Examples) -> None:
-    """Add a command under its function's name, its docstring the help: paragraphs flow, whatever the width."""
-    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
-    text = escape("\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))
-    app.command(command.__name__.replace("_", "-"), help=text, epilog=in_help(examples))(command)
 
 
 def quiet_logs(lowest: str = "critical") -> None:

@@ -28,7 +28,7 @@ def _option(name: str, text: str) -> Any:
 
 
 _IDS = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID]…", help="Only the letters with these IDs.", show_default=False)
+    list[str] | None, typer.Argument(metavar="ID", help="Only the letters with these IDs.", show_default=False)
 ]
 _FILTER_OPTIONS: Mapping[str, Any] = {
     "client_id": _option("--client-id", "Only letters of this client."),

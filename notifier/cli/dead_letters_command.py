@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from notifier.cli.command_options import Config, Json, in_help, register
+from notifier.cli.command_options import Config, Json
 from notifier.cli.dead_letters_access import opened_letters, queue_settings, with_filter, written_anew
 from notifier.cli.dead_letters_repair_command import DISCARD_EXAMPLES, REPLAY_EXAMPLES, discard, prospect, replay
+from notifier.cli.help import CommandGroup, in_help, register
 from notifier.cli.output import progress_of, say, say_json
-from notifier.domain.moment import shown_moment
+from notifier.domain.moment import read_moment, shown_moment
 from notifier.domain.printable import counted, json_text, printable
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from notifier.operations.dead_letter_listing import LetterGroup
     from notifier.settings.service_settings import QueueSettings
 
+MOMENTS = ("_at", "_since", "not_after")  # ends of the names of members
+
 app = typer.Typer(
+    cls=CommandGroup,
     no_args_is_help=True,
     help="List, show, export, replay or discard deliveries that were given up and messages that could not be read.",
     epilog=in_help(
@@ -107,14 +111,18 @@ def export(
     *,
     config: Config = None,
     chosen: LetterFilter,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Write whole dead letters to a file, one JSON object per line.
 
-    The letters stay in the queue. The file holds sub and sid, and the bodies that could not be read. An existing file
-    is replaced after everything is written; if the export fails, it is left unchanged.
+    The letters stay in the queue. The file holds sub and sid, and the bodies that could not be read. A file that exists
+    is refused: it may hold letters that were discarded since. --force replaces it after everything is written; if the
+    export fails, it is left unchanged.
     """
     from notifier.operations.dead_letter_listing import exported
 
+    if file.is_file() and not force:
+        raise typer.BadParameter(f"{file} exists; --force replaces it", param_hint="FILE")
     settings = queue_settings(config)
     count = 0
     with written_anew(file) as out:
@@ -184,17 +192,30 @@ def _in_words(document: dict[str, Any]) -> str:
     document.pop("v", None)
     outcomes = document.pop("outcomes", [])
     document.get("delivery", {}).pop("history", None)  # the outcomes are it
-    lines = [
-        printable(f"{name:<12} {value}") for name, value in document.items() if not isinstance(value, (dict, list))
-    ]
+    lines = [_member(name, value) for name, value in document.items() if not isinstance(value, (dict, list))]
     for outcome in outcomes:
         status = "" if outcome["status"] is None else f" {outcome['status']}"
-        met = f"{'met':<12} {outcome['at']}  {outcome['reason']}{status}  {outcome['text']}"
-        lines.append(printable(met.rstrip()))
+        met = f"{_when(outcome['at'])}  {outcome['reason']}{status}  {outcome['text']}"
+        lines.append(_member("met", met.rstrip()))
     for name, value in document.items():
-        if isinstance(value, (dict, list)):
-            lines.append(f"{name:<12} {json_text(value, indent=2)}")
+        if isinstance(value, dict):
+            lines += [name, *(f"  {_member(member, inner)}" for member, inner in value.items())]
+        elif isinstance(value, list):
+            lines.append(_member(name, value))
     return "\n".join(lines)
+
+
+def _member(name: str, value: object) -> str:
+    shown = _when(value) if name.endswith(MOMENTS) else value if isinstance(value, str) else json_text(value)
+    return printable(f"{name:<12} {shown}")
+
+
+def _when(value: object) -> str:
+    """A moment as people read it, whether it is seconds since the epoch or RFC 3339."""
+    try:
+        return shown_moment(value if isinstance(value, (int, float)) else read_moment(str(value)))
+    except ValueError:
+        return str(value)
 
 
 list_.__name__ = "list"

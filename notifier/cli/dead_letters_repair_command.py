@@ -39,8 +39,24 @@ DISCARD_EXAMPLES = (
 
 All = Annotated[bool, typer.Option("--all", help="Take every dead letter.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most this many, oldest first.", show_default=False)]
+
+
+def rate_of(text: str) -> float:
+    """Read a rate of an option."""
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0.001 <= rate < float("inf"):
+        raise typer.BadParameter(f"{text} is not a number of letters a second, such as 50 or 0.5")
+    return rate
+
+
 Rate = Annotated[
-    float | None, typer.Option(min=0.001, help="At most this many a second. Default: no limit.", show_default=False)
+    float | None,
+    typer.Option(
+        parser=rate_of, metavar="NUMBER", help="At most this many a second. Default: no limit.", show_default=False
+    ),
 ]
 
 
@@ -55,10 +71,10 @@ def replay(
         bool,
         typer.Option(
             "--end-newer-sessions",
-            "--force",
             help="Also replay old letters that name no session: they end newer sessions of the user.",
         ),
     ] = False,
+    force: Annotated[bool, typer.Option("--force", hidden=True)] = False,
     rate: Rate = None,
     limit: Limit = None,
     as_json: Json = False,
@@ -81,6 +97,7 @@ def replay(
     """
     _check_chosen(chosen, everything=everything)
     settings = queue_settings(config, log_from="warning")
+    end_newer_sessions |= force  # its older name
     rules = _rules(config, settings, end_newer_sessions=end_newer_sessions)
 
     async def act(letters: DeadLetters, options: RepairOptions) -> RepairResult:

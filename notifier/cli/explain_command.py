@@ -1,12 +1,15 @@
 """The command `notifier explain`: what a reason, a cause or an alert means, and what to do."""
 
-import sys
+import re
 from typing import Annotated
 
 import typer
 
 from notifier.cli.command_options import Json
 from notifier.cli.output import say, say_json
+
+WIDTH = 80  # columns, if neither COLUMNS nor a terminal says it
+_LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
 
 EXAMPLES = (
     ("why was a logout given up?", "notifier explain rejected_token"),
@@ -22,7 +25,7 @@ def explain(
             metavar="NAME", help="A reason, a cause or an alert. Default: list them all.", show_default=False
         ),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Print the whole runbook, as Markdown.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Print the whole runbook.")] = False,
     as_json: Json = False,
 ) -> None:
     """Explain a reason, a cause or an alert: what it means, what to do, how to see that it is over.
@@ -32,7 +35,7 @@ def explain(
     from notifier.operations.runbook import runbook, sections
 
     if everything:
-        say(runbook(), nl=False)
+        _show(runbook())
         return
     known = sections()
     if name is None:
@@ -48,14 +51,24 @@ def explain(
         raise typer.Exit(2)
     if as_json:
         say_json({"name": section.name, "group": section.group, "text": section.text})
-    elif sys.stdout.isatty():
-        from rich.markdown import Markdown
-
-        from notifier.cli.screen import screen
-
-        screen().print(Markdown(f"# {section.name}\n\n{section.text}"))
     else:
-        say(f"{section.name}\n\n{section.text}", nl=False)
+        say(f"{section.name}\n")
+        _show(section.text)
+
+
+def _show(markdown: str) -> None:
+    """Print it as people read it, to a pipe too."""
+    from rich.markdown import Markdown
+
+    from notifier.cli.screen import screen
+
+    console, page = screen(width=WIDTH), Markdown(_LINK.sub(r"\1", markdown))
+    if console.is_terminal:
+        console.print(page)
+        return
+    with console.capture() as captured:
+        console.print(page)
+    say("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def _list(names: list[tuple[str, str]], *, as_json: bool) -> None:

@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
-from notifier.cli.command_options import Config, in_help, register
+from notifier.cli.command_options import Config
+from notifier.cli.help import CommandGroup, in_help, register
 from notifier.cli.output import say, say_json
 from notifier.domain.client import Algorithm
 
 app = typer.Typer(
+    cls=CommandGroup,
     no_args_is_help=True,
     help="Make signing keys, and print what the issuer must publish.",
     epilog=in_help(

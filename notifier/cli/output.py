@@ -44,12 +44,16 @@ def _print(text: str, *, err: bool = False, nl: bool = True) -> None:
 
 
 def columns(stream: TextIO, otherwise: int = 80) -> int:
-    """The width of what is written there: COLUMNS, that of the terminal, or `otherwise`."""
+    """The width of what is written there: COLUMNS, that of the terminal, or `otherwise`.
+
+    What another program reads ends most likely on the terminal of stderr, as with `| less`.
+    """
     asked = os.environ.get("COLUMNS", "")
     if asked.isdigit() and int(asked):
         return int(asked)
     try:
-        return os.get_terminal_size(stream.fileno()).columns or otherwise
+        shown = sys.stderr if _piped(stream) else stream
+        return os.get_terminal_size(shown.fileno()).columns or otherwise
     except (OSError, ValueError):
         return otherwise
 

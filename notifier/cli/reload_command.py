@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifier.cli.command_options import Config, Json, quiet_logs
-from notifier.cli.output import say
-from notifier.domain.printable import counted, json_text, printable
+from notifier.cli.output import say, say_json
+from notifier.domain.printable import counted, printable
 
 if TYPE_CHECKING:
     from notifier.operations.reload_request import Reload, Reloads, WorkerReload
@@ -53,7 +53,7 @@ def reload(
     queue = read_queue(config, environ, "-c FILE, --url URL").settings.queue
     reloads = asyncio.run(_ask(queue, Reload(who=operating_user(), accept_loss=accept_loss)))
     if as_json:
-        say(json_text(reloads.document(), indent=2))
+        say_json(reloads.document(), indent=2)
     else:
         _show(reloads)
     raise typer.Exit(0 if reloads.taken else 1)

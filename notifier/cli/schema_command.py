@@ -30,7 +30,7 @@ class Document(StrEnum):
 def schema(
     document: Annotated[
         Document,
-        typer.Argument(metavar="event|config|clients|tokens|outcome", help="The document.", show_default=False),
+        typer.Argument(metavar="DOCUMENT", help="event, config, clients, tokens or outcome.", show_default=False),
     ],
 ) -> None:
     """Print the JSON Schema (2020-12) of a document that notifier reads, or of the outcomes that it writes."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from notifier.cli.command_options import Config, Json, in_help, quiet_logs, register
+from notifier.cli.command_options import Config, Json, quiet_logs
+from notifier.cli.help import CommandGroup, in_help, register
 from notifier.cli.output import say, say_json
 from notifier.domain.printable import counted, json_text, printable
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _PROPERTIES = ("message_id", "timestamp", "user_id", "app_id", "content_type")
 
 app = typer.Typer(
+    cls=CommandGroup,
     no_args_is_help=True,
     help="List the sources of events and the presets, and try what a document of a source becomes.",
     epilog=in_help(
@@ -41,6 +43,8 @@ def list_(config: Config = None, as_json: Json = False) -> None:
     A source is a server that publishes events in its own words. docs/sources.md says how to write one.
     """
     from notifier.adapters.configuration.config_file import load_settings
+    from notifier.cli.screen import screen
+    from notifier.cli.screen import table as new_table
     from notifier.domain.source_presets import SOURCE_PRESETS
 
     quiet_logs()
@@ -58,9 +62,10 @@ def list_(config: Config = None, as_json: Json = False) -> None:
         say(f"  reads   {row['preset'] or 'by its own expressions'}")
         say(f"  issuer  {', '.join(row['issuers']) or 'as its documents name it'}")
         say(f"  from    {', '.join(ways) or 'nowhere: it has neither bind nor http'}")
-    say("presets:" if not sources else "\npresets:")
+    table = new_table("preset", "reads the events of")
     for each in presets:
-        say(f"  {each['preset']:<20} {each['server']}")
+        table.add_row(each["preset"], each["server"].replace("`", ""))
+    screen().print(table)
 
 
 def _rows(settings: Settings) -> list[dict[str, Any]]:

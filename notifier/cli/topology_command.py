@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from notifier.cli.command_options import Config, Json, in_help, quiet_logs, register
+from notifier.cli.command_options import Config, Json, quiet_logs
+from notifier.cli.help import CommandGroup, in_help, register
 from notifier.cli.output import say, say_json
 from notifier.domain.message import PARKED
 from notifier.domain.printable import counted
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from notifier.domain.message import BindingState
 
 app = typer.Typer(
+    cls=CommandGroup,
     no_args_is_help=True,
     help="Show, declare or delete the queues and exchanges on RabbitMQ.",
     epilog=in_help(

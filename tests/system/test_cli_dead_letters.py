@@ -180,7 +180,10 @@ def test_an_export_onto_a_file_that_others_may_read(place: Place) -> None:
     file.write_text("old\n")
     file.chmod(0o644)
     with file.open() as before:
-        assert place.run("export", "all.jsonl").returncode == 0
+        refused = place.run("export", "all.jsonl")
+        assert (refused.returncode, file.read_text()) == (2, "old\n")
+        assert "all.jsonl exists; --force replaces it" in " ".join(refused.stderr.replace("│", " ").split())
+        assert place.run("export", "all.jsonl", "--force").returncode == 0
         assert before.read() == "old\n"
     assert file.stat().st_mode & 0o777 == 0o600
     assert len(file.read_text().splitlines()) == 5
@@ -192,7 +195,7 @@ def test_an_export_that_fails(place: Place) -> None:
     file = place.folder / "all.jsonl"
     file.write_text("old\n")
     for url in ("sqlite:none.db", "amqp://127.0.0.1:1/"):
-        assert place.run("export", "all.jsonl", NOTIFIER_QUEUE__URL=url).returncode == 1
+        assert place.run("export", "all.jsonl", "--force", NOTIFIER_QUEUE__URL=url).returncode == 1
         assert file.read_text() == "old\n"
     assert not list(place.folder.glob(".all.jsonl*"))
 
