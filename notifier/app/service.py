@@ -119,7 +119,7 @@ class Service:
         self._transport = HttpTransport()
         self._draining = False
         self._blocked = False
-        self._signing_keys = SigningKeys(live)
+        self._signing_keys = SigningKeys(live, self._deferrals.can_sign)
         self.reloading = Reloading(live, one_at_a_time, self._registry, self._signing_keys)
         self.queue.side_channel.carry_out(RequestDesk(name, {RELOAD: act_of(self.reloading.carry_out)}).carry_out)
         self._source_doors = SourceDoors(live)

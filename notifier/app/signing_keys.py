@@ -7,7 +7,7 @@ rejections. `published` is the gauge `signing_key_published`.
 import asyncio
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 import structlog
@@ -28,8 +28,10 @@ AWAKE_EVERY = 15.0  # seconds after which a key whose `not_before` has passed is
 class SigningKeys:
     """Watches whether each issuer publishes the keys that sign for it. `run` watches until it is cancelled."""
 
-    def __init__(self, live: LiveConfiguration) -> None:
+    def __init__(self, live: LiveConfiguration, published: Callable[[str], None] = lambda _iss: None) -> None:
+        """`published` is called with an issuer when a key that was missing in its set is there again."""
         self._live = live
+        self._told_published = published
         self._reader = DocumentReader()
         self._watch = KeyWatch(self._with_jwks_uri, live, self._read, random.random)
         self._wake = asyncio.Event()
@@ -83,6 +85,7 @@ class SigningKeys:
                 self._since.setdefault((change.iss, change.kid), time.time())
             case KeyPublished():
                 self._since.pop((change.iss, change.kid), None)
+                self._told_published(change.iss)
             case SetUnread():
                 self._since[change.iss, ""] = time.time()
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import RenderableType
-    from rich.text import Text
 
     from notifier.adapters.configuration.config_file import ReadPart
     from notifier.cli.grid import Grid
@@ -129,8 +128,9 @@ def _page(status: ServiceStatus, *, every_client: bool) -> RenderableType:
     return Group(*parts)
 
 
-def _troubles(status: ServiceStatus) -> Iterator[Text]:
+def _troubles(status: ServiceStatus) -> Iterator[RenderableType]:
     """What is wrong, first of all: a line each, with where to read on."""
+    from rich.padding import Padding
     from rich.text import Text
 
     from notifier.domain.trouble import MILD
@@ -147,7 +147,7 @@ def _troubles(status: ServiceStatus) -> Iterator[Text]:
         head = f"{one.kind.replace('_', ' ')}{f' {whom}' if whom else ''}{since}{where}{count}"
         yield Text(f"{'!' if one.kind in MILD else '✗'} {head}", style="yellow" if one.kind in MILD else "bold red")
         more = f" (notifier explain {one.explained})" if one.explained else ""
-        yield Text(f"  {one.text}{more}")
+        yield Padding(Text(f"{one.text}{more}"), (0, 0, 0, 2))
     if len(found) > ROWS:
         yield Text(f"and {len(found) - ROWS:,} more: --json shows them")
     if found:

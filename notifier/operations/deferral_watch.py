@@ -86,6 +86,11 @@ class DeferralWatch:
             text = f"there are more than {PER_ISSUER} names, of which the others are not listed"
             yield Trouble(kind=kind, text=text, since=since, iss=group, subject="others", count=count)
 
+    def can_sign(self, iss: str) -> None:
+        """Take what was put off for this issuer's keys for over. If it is not, the next deferral tells of it anew."""
+        for key in list(self._signing.get(iss, ())):
+            self._end(key)
+
     def _marked(self, fact: Deferred) -> Deferred:
         key = self._key(fact)
         if key is None:

@@ -94,6 +94,8 @@ def test_a_key_that_cannot_sign_is_told_once_for_its_issuer() -> None:
         told.watch.observe(LogoutDelivered(delivery=delivery, propagation=None))
         assert len(told.troubles()) == left
     assert told.deferred(Cause.SIGNING, "shop", text=text).first
+    told.watch.can_sign(ISS)
+    assert told.troubles() == []
 
 
 def test_what_the_client_causes_is_not_told() -> None:

@@ -145,9 +145,13 @@ class Publishing:
         except DeliveryError as refused:
             raise QueueUnavailable(f"the broker refused it (nack) for {_where(publish)}") from refused
         except TimeoutError as late:
-            raise QueueUnavailable(f"no confirm within {CONFIRM_TIMEOUT:.0f} s") from late
+            raise QueueUnavailable(self._unconfirmed()) from late
         finally:
             writes.forget(publish.message_id)
+
+    def _unconfirmed(self) -> str:
+        why = f": {BLOCKED}" if self.blocked else ""
+        return f"no confirm within {CONFIRM_TIMEOUT:.0f} s{why}"
 
     async def available(self) -> None:
         """Wait until a publish can succeed again. Never raises. Always waits for a moment, to pace its caller."""
