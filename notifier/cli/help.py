@@ -24,11 +24,11 @@ def in_help(examples: Examples) -> str:
 def register(app: typer.Typer, command: Callable[..., None], examples: Examples) -> None:
     """Add a command under its function's name, its docstring the help: paragraphs flow, whatever the width."""
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
-    text = in_words("\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))
+    text = as_help("\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))
     app.command(command.__name__.replace("_", "-"), cls=Command, help=text, epilog=in_help(examples))(command)
 
 
-def in_words(text: str) -> str:
+def as_help(text: str) -> str:
     """Text with words of code in bold instead of in backticks, for rich."""
     return _CODE.sub(r"[bold]\1[/]", escape(text))
 
@@ -55,7 +55,7 @@ def _plain(param: Any) -> Any:
     elif param.param_type_name == "argument":
         param.display_type_rich = _no_type
     if param.help and "`" in param.help:
-        param.help = in_words(param.help)
+        param.help = as_help(param.help)
     return param
 
 

@@ -18,6 +18,7 @@ import typer
 from notifier.cli.command_options import Config, Json, quiet_logs
 from notifier.cli.output import progress_of, say, say_json
 from notifier.cli.queue_access import read_queue, wait_until_ready
+from notifier.domain.durations import in_words
 from notifier.domain.errors import QueueError
 from notifier.domain.fate import Fate, Notice
 from notifier.domain.message import Lane
@@ -234,14 +235,12 @@ def _notice_lines(event: EventNotices, now: float) -> Iterator[str]:
 
 
 def _words(notice: Notice, now: float) -> str:
-    from notifier.cli.screen import span
-
     match notice.fate:
         case Fate.DELIVERED:
             return "delivered" if notice.attempts <= 1 else f"delivered, by attempt {notice.attempts}"
         case Fate.RETRYING:
             status = "" if notice.status is None else f" {notice.status}"
-            due = "" if notice.next_due is None else f", again in {span(notice.next_due - now)}"
+            due = "" if notice.next_due is None else f", again in {in_words(notice.next_due - now)}"
             return f"retrying: {notice.reason}{status}{due}" + (f" ({notice.text})" if notice.text else "")
         case Fate.DEAD:
             return f"dead: {notice.reason}" + (f" ({notice.text})" if notice.text else "")

@@ -13,6 +13,7 @@ from rich.segment import Segment
 
 from notifier.cli.grid import Grid, flowed
 from notifier.cli.output import columns, erase_bar, wrapped
+from notifier.domain.durations import in_words
 from notifier.domain.printable import printable_lines
 
 
@@ -52,15 +53,6 @@ def table(*names: str) -> Grid:
     return Grid(*names)
 
 
-def span(seconds: float) -> str:
-    """A time in one unit, as people say it: `31 s`, `5 min`, `2 d`."""
-    seconds = max(0.0, seconds)
-    for unit, size in (("d", 86_400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 def ago(moment: float | None, now: float) -> str:
     """How long ago it was."""
-    return "–" if moment is None else f"{span(now - moment)} ago"
+    return "–" if moment is None else f"{in_words(now - moment)} ago"

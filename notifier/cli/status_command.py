@@ -155,6 +155,7 @@ def _troubles(status: ServiceStatus) -> Iterator[RenderableType]:
 
 
 def _queues(status: ServiceStatus) -> Grid:
+    from notifier.cli.screen import ago
     from notifier.cli.screen import table as new_table
     from notifier.domain.message import DEAD, PARKED, Lane
     from notifier.operations.service_status import consumed, delayed, held
@@ -163,7 +164,7 @@ def _queues(status: ServiceStatus) -> Grid:
     what = {Lane.EVENTS: "fresh events", Lane.RETRIES: "deliveries that came due", Lane.BULK: "mass logouts"}
     told: dict[str, str] = {lane.value: text for lane, text in what.items()}
     for queue in consumed(status):
-        oldest, ready = _ago(status.oldest.get(queue), status.at), status.depths[queue].ready
+        oldest, ready = ago(status.oldest.get(queue), status.at), status.depths[queue].ready
         held_here = held(status, queue)
         table.add_row(queue, f"{ready:,}", f"{held_here:,}", oldest, told.get(queue, "events of this source"))
     table.add_row("delayed", f"{delayed(status):,}", "", "", "wait for their next attempt")
@@ -172,7 +173,7 @@ def _queues(status: ServiceStatus) -> Grid:
     if DEAD in status.depths:
         ready = status.depths[DEAD].ready
         style = "bold red" if ready else ""
-        oldest = _ago(status.oldest.get(DEAD), status.at)
+        oldest = ago(status.oldest.get(DEAD), status.at)
         table.add_row(DEAD, f"{ready:,}", "", oldest, "given up: notifier dead-letters list", style=style)
     return table
 
@@ -209,6 +210,7 @@ def _rates(status: ServiceStatus) -> str:
 
 
 def _clients(clients: list[ClientState], now: float) -> Grid:
+    from notifier.cli.screen import ago
     from notifier.cli.screen import table as new_table
 
     table = new_table(
@@ -229,8 +231,8 @@ def _clients(clients: list[ClientState], now: float) -> Grid:
             STATES[client.state],
             f"{client.waits:,}",
             f"{client.dead:,}",
-            _ago(client.last_success, now),
-            _ago(client.last_failure, now),
+            ago(client.last_success, now),
+            ago(client.last_failure, now),
             reason,
             client.cause,
             "" if client.next_attempt is None else f"in {in_words(client.next_attempt - now)}",
@@ -262,7 +264,3 @@ def _others(status: ServiceStatus, shown: int, *, every_client: bool) -> str:
     if status.workers and not status.clients:
         lines.append("No delivery was attempted since the workers started.")
     return "\n".join(lines)
-
-
-def _ago(moment: float | None, now: float) -> str:
-    return "–" if moment is None else f"{in_words(now - moment)} ago"

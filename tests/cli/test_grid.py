@@ -5,7 +5,8 @@ import io
 import pytest
 
 from notifier.cli.output import wrapped
-from notifier.cli.screen import Screen, ago, span, table
+from notifier.cli.screen import Screen, ago, table
+from notifier.domain.durations import in_words
 
 ISSUER = "https://login.customers.europe.example.org/realms/customers"
 OTHER = "https://id.example.com"
@@ -71,5 +72,12 @@ def test_long_lines_are_broken_between_words() -> None:
 
 def test_times_are_said_in_one_unit() -> None:
     """As people do."""
-    assert [span(each) for each in (-1, 31, 119, 121, 7300, 200_000)] == ["0 s", "31 s", "119 s", "2 min", "2 h", "2 d"]
+    assert [in_words(each) for each in (-1, 31, 119, 121, 7300, 200_000)] == [
+        "0 s",
+        "31 s",
+        "119 s",
+        "2 min",
+        "2 h",
+        "2 d",
+    ]
     assert (ago(None, 9.0), ago(5.0, 9.0)) == ("–", "4 s ago")
