@@ -22,7 +22,9 @@ def judge_workers(status: ServiceStatus, known: Container[tuple[str, str]], now:
     """Findings about the workers, and all that they say is wrong. `known`: the clients that are looked at anyway."""
     answered, seen = len(status.workers), max(status.seen, len(status.workers))
     if answered == seen:
-        text = f"all {counted(seen, 'worker')} answered" if seen else "none runs now; its state cannot be asked"
+        text = (
+            f"{answered} of {counted(seen, 'worker')} answered" if seen else "none runs now; its state cannot be asked"
+        )
         yield ok(Area.WORKER, "workers", text)
     else:
         why = ", since the broker takes no message" if status.blocked else ""
@@ -46,7 +48,7 @@ def judge_workers(status: ServiceStatus, known: Container[tuple[str, str]], now:
 def judge_met(subject: str, met: ClientState, origin: str, now: float) -> Finding:
     """The finding of a client that takes connections and is not well."""
     if met.state == "put_off":
-        text = f"{origin} takes connections, but its deliveries are put off ({met.waits_for}) and not attempted"
+        text = f"{origin} takes connections, but its deliveries are put off ({met.waits_for})"
         return warning(Area.CLIENT, subject, text, f"notifier explain {met.waits_for}")
     last = met.last_failure
     text = f"{origin} takes connections, but a worker met {_words(met, now)}"
