@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _uses_rabbitmq(item: pytest.Item) -> bool:
     names = {*getattr(item, "fixturenames", ())}
     # The contract suite chooses its queue by a parameter, and asks for what that needs when it runs.
-    return bool(names & {*OWN_NODES, "amqp_url"}) or item.name.endswith("[rabbitmq]")
+    return bool(names & {*OWN_NODES, "amqp_url", "rabbitmq"}) or item.name.endswith("[rabbitmq]")
 
 
 @contextlib.contextmanager
