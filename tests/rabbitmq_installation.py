@@ -57,8 +57,16 @@ class Installation:
     @property
     def version(self) -> str:
         """Such as 3.10.8; empty where there is none."""
-        programs = PROGRAMS if self.root is None else self.root / PROGRAMS.relative_to("/")
-        return next((found.name.partition("-")[2] for found in programs.glob("lib/rabbitmq_server-*")), "")
+        return next((found.name.partition("-")[2] for found in self._programs.glob("lib/rabbitmq_server-*")), "")
+
+    @property
+    def _programs(self) -> Path:
+        return PROGRAMS if self.root is None else self.root / PROGRAMS.relative_to("/")
+
+    def applications(self) -> Iterator[tuple[str, Path]]:
+        """Of the server and its plugins: the name with the version, and the place, as its programs see it."""
+        for found in self._programs.glob("lib/rabbitmq_server-*/plugins/*"):
+            yield found.name, found if self.root is None else Path("/") / found.relative_to(self.root)
 
     def seen(self, home: Path) -> Path:
         """The folder of a node, as its programs see it."""

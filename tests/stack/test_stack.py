@@ -7,6 +7,7 @@ processes are those of the stack.
 import asyncio
 import contextlib
 import os
+import re
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -80,7 +81,8 @@ def broker(places: Places) -> Iterator[RabbitmqNode]:
     own = Installation()
     with tempfile.TemporaryDirectory(prefix="notifier-stack-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        node = RabbitmqNode(folder, own if own.version else find_installation())
+        plugins = re.findall(r"\w+", (COMPOSE / "enabled_plugins").read_text())
+        node = RabbitmqNode(folder, own if own.version else find_installation(), plugins=plugins)
         listening = {"management": places.at["rabbitmq:15672"], "prometheus": places.at["rabbitmq:15692"]}
         lines = [
             f"{plugin}.tcp.{what}"
@@ -89,7 +91,6 @@ def broker(places: Places) -> Iterator[RabbitmqNode]:
         ]
         with (folder / "rabbitmq.conf").open("a") as file:
             file.write("\n".join(["", (COMPOSE / "rabbitmq.conf").read_text(), *lines, ""]))
-        (folder / "enabled_plugins").write_text((COMPOSE / "enabled_plugins").read_text())
         try:
             node.start()
             yield node
