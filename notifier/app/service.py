@@ -28,6 +28,7 @@ from notifier.adapters.telemetry.audit import write_audit
 from notifier.adapters.telemetry.logs import LogObserver
 from notifier.adapters.telemetry.metrics import Metrics, Sources
 from notifier.app.builders import build_queue, subject_hash
+from notifier.app.freed_clients import FreedClients
 from notifier.app.ids import new_id
 from notifier.app.listeners import listeners
 from notifier.app.log_level import LogLevel
@@ -48,6 +49,7 @@ from notifier.operations.observers import Observers
 from notifier.operations.own_state import OwnSources, OwnState, look_from_worker
 from notifier.operations.reload_request import RELOAD, act_of, reload_all
 from notifier.operations.reply_observer import Replies
+from notifier.operations.retry_request import RETRY, RetryAccounts
 from notifier.operations.worker_requests import RequestDesk
 from notifier.pipeline.attempt import Tools
 from notifier.pipeline.awake import Awake
@@ -111,8 +113,9 @@ class Service:
             steady=time.monotonic,
         )
         self._replies = Replies(self.queue.side_channel, self._own_state.document, clock=time.time, new_id=new_id)
+        retries = RetryAccounts(lambda: self.worker, time.monotonic)
         told = [self.metrics.observe, logs.observe, self._health.observe, self._replies.observe, *observers]
-        told.append(self._registry.observe)
+        told += [self._registry.observe, retries.observe]
         told += [each.observe for each in (self._feed, tracing) if each is not None]
         self._deferrals = DeferralWatch(Observers(told).observe, live.registry, time.time)
         self._observe = self._deferrals.observe
@@ -121,7 +124,8 @@ class Service:
         self._blocked = False
         self._signing_keys = SigningKeys(live, self._deferrals.can_sign)
         self.reloading = Reloading(live, one_at_a_time, self._registry, self._signing_keys)
-        self.queue.side_channel.carry_out(RequestDesk(name, {RELOAD: act_of(self.reloading.carry_out)}).carry_out)
+        acts = {RELOAD: act_of(self.reloading.carry_out), RETRY: retries.act}
+        self.queue.side_channel.carry_out(RequestDesk(name, acts).carry_out)
         self._source_doors = SourceDoors(live)
         self._self_watch = SelfWatch(live)
         self.worker = self._build_worker()
@@ -282,6 +286,7 @@ class Service:
         yield from (self._consume, self._sample, self.reloading.watch, self._signing_keys.run)
         yield from (self._self_watch.watch_loop, self._self_watch.watch_files, self._registry.refresh.run)
         yield self.queue.broken
+        yield FreedClients(self._live.registry, self.worker, self.queue).run
 
     async def _consume(self) -> None:
         await self.queue.ready()

@@ -27,11 +27,13 @@ from notifier.cli import (
     publish_command,
     reload_command,
     report_command,
+    retry_command,
     run_command,
     schema_command,
     sources_command,
     status_command,
     topology_command,
+    waiting_command,
 )
 from notifier.cli.command_options import quiet_logs
 from notifier.cli.help import CommandGroup, in_help, register
@@ -85,6 +87,8 @@ app.add_typer(keys_command.app, name="keys")
 app.add_typer(sources_command.app, name="sources")
 app.add_typer(topology_command.app, name="topology")
 register(app, status_command.status, status_command.EXAMPLES)
+register(app, retry_command.retry, retry_command.EXAMPLES)
+app.add_typer(waiting_command.app, name="waiting")
 app.add_typer(dead_letters_command.app, name="dead-letters")
 register(app, capacity_command.capacity, capacity_command.EXAMPLES)
 register(app, log_id_command.log_id, log_id_command.EXAMPLES)

@@ -175,6 +175,7 @@ def record(delivery: Delivery, outcome: Outcome, now: float) -> Delivery:
         charged_at=now,
         deferrals=0,
         deferred_for=None,
+        asked=False,
         leash=None,
         unknown_since=None,
     )
@@ -191,6 +192,7 @@ def postponed(delivery: Delivery, verdict: Defer, client: Client | None, now: fl
         waited_for=delivery.waited_for if known else (*delivery.waited_for, verdict.cause),
         deferrals=delivery.deferrals + 1 if delivery.deferred_for in (None, verdict.cause) else 1,
         deferred_for=verdict.cause,
+        asked=verdict.cause is Cause.RETRY_AFTER,
         held=held if client is None else min(held, client.retry.max_paused),
         leash=verdict.due if verdict.place is Place.LEASH else None,
         unknown_since=(delivery.unknown_since or now) if verdict.cause is Cause.UNKNOWN else None,

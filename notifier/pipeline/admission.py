@@ -276,6 +276,27 @@ class Admission(Generic[Ticket]):
         if one is not None:
             one.paused_until = max(one.paused_until, until)
 
+    def try_now(self, key: Key, now: float, *, force: bool) -> None:
+        """Let the next delivery try the client, and see to it that one is there. A pause stands, unless `force`."""
+        one = self._known.get(key)
+        if one is None:  # what is parked for it was parked by others
+            one = self._known[key] = KnownClient(key=key, limit=1, step=0.0, heard=now)
+            self.slots.place(one, now)
+        one.heard = now
+        self._known.move_to_end(key)
+        if force:
+            one.paused_until = min(one.paused_until, now)
+        if now < one.paused_until:
+            return
+        one.next_try = min(one.next_try, now)
+        one.leash_ends(now)
+        one.parked = True
+        self.drains.look_after(one, now)
+
+    def known(self, key: Key) -> KnownClient[Ticket] | None:
+        """Return what is known of the client."""
+        return self._known.get(key)
+
     # ── those that can wait no longer ──
 
     def put_off(self, now: float) -> Iterator[tuple[Ticket, Later]]:

@@ -99,6 +99,8 @@ async def attempt(delivery: Delivery, client: Client, tools: Tools) -> AttemptRe
     mark = Mark.NOTHING if _cut_short(outcome, seconds, client) else mark_of(outcome)
     pause = pause_of(outcome, client.retry)
     asked = isinstance(outcome, Failed) and outcome.retry_after is not None
+    if asked:
+        after = replace(after, asked=True)
     return AttemptResult(delivery=after, verdict=verdict, mark=mark, pause=pause, asked=asked, fact=fact)
 
 

@@ -128,6 +128,10 @@ class Drains(Generic[Ticket]):
         one.parked = True
         self._draining[one.key] = one
 
+    def busy(self, key: Key) -> bool:
+        """True if more is to be fetched for this client soon."""
+        return key in self._leashless or key in self._draining
+
     def lacks_leash(self, one: KnownClient[Ticket]) -> None:
         """Fetch one of the client's parked deliveries: it becomes the leash."""
         self._leashless[one.key] = one

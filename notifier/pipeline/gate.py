@@ -47,6 +47,19 @@ class Ticket:
     was_parked: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a client stands at this worker. `busy`: something of it runs, waits for a slot or is fetched.
+
+    `rests` until `next_try`; not to be called before `paused_until`. Moments are in epoch seconds.
+    """
+
+    busy: bool = False
+    rests: bool = False
+    next_try: float | None = None
+    paused_until: float | None = None
+
+
 class Gate:
     """Says whether one more may run. `in_memory` counts the deliveries in memory, by lane.
 
@@ -220,6 +233,29 @@ class Gate:
         return self._admission.drains.looked_after(self._tools.steady())
 
     # ── for operators ──
+
+    def try_now(self, key: Key, *, force: bool) -> None:
+        """Have the client tried at once, if something is parked for it. A pause stands, unless `force`."""
+        self._admission.try_now(key, self._tools.steady(), force=force)
+
+    def held_up(self, key: Key) -> bool:
+        """Return True if the client rests or pauses, or something may be parked for it."""
+        one = self._admission.known(key)
+        return one is not None and (not one.up or one.parked or self._tools.steady() < one.paused_until)
+
+    def standing(self, key: Key) -> Standing:
+        """Return how the client stands."""
+        one, now = self._admission.known(key), self._tools.steady()
+        if one is None:
+            return Standing()
+        resting = {each: (tried, wait) for each, tried, wait in self._admission.resting(now) if each == key}
+        tried, wait = resting.get(key, (False, None))
+        return Standing(
+            busy=not one.idle or self._admission.drains.busy(key),
+            rests=key in resting and not tried,
+            next_try=None if wait is None else self._tools.clock() + wait,
+            paused_until=one.paused_until + self._ahead() if now < one.paused_until else None,
+        )
 
     def circuits(self) -> Iterable[tuple[str, str, int]]:
         """Return (iss, client_id, 1 half-open | 2 open) for each client that rests."""

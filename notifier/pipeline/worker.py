@@ -23,7 +23,7 @@ from notifier.pipeline.attempt import AttemptResult, Tools, attempt, defer_for
 from notifier.pipeline.bucket_counts import BucketCounts
 from notifier.pipeline.delay_counts import DelayCounts
 from notifier.pipeline.fetching import Fetching
-from notifier.pipeline.gate import Gate, Ticket
+from notifier.pipeline.gate import Gate, Standing, Ticket
 from notifier.pipeline.intake import Intake, Move, Step
 from notifier.pipeline.ledger import HeldMessage, Ledger
 from notifier.pipeline.ports import Acknowledger, CurrentRegistry, Parking
@@ -181,6 +181,23 @@ class Worker:
     def delayed(self) -> Iterable[tuple[str, str, int, float]]:
         """Return (iss, client_id, deliveries in delay queues, when the next is due), see `DelayCounts`."""
         return self._delayed
+
+    def try_now(self, key: tuple[str, str], *, force: bool) -> None:
+        """Have the client tried at once, if something is parked for it. A pause stands, unless `force`."""
+        self._gate.try_now(key, force=force)
+        self._pump()
+
+    def held_up(self, key: tuple[str, str]) -> bool:
+        """Return True if the client rests or pauses, or something may be parked for it."""
+        return self._gate.held_up(key)
+
+    def made_due(self, key: tuple[str, str]) -> None:
+        """Note that somebody takes what waits for this client out of the delay queues."""
+        self._delayed.forget(key)
+
+    def standing(self, key: tuple[str, str]) -> Standing:
+        """Return how the client stands at this worker."""
+        return self._gate.standing(key)
 
     def unsettled(self) -> Mapping[str, Unsettled]:
         """Return how many messages of each queue are held, and how old they are."""

@@ -1,0 +1,262 @@
+"""The commands `notifier waiting list`, `show` and `cancel`: the deliveries that wait for their next attempt."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from notifier.cli.command_options import Config, Json, in_help, register
+from notifier.cli.output import say
+from notifier.cli.waiting_access import deliveries, queue_part, run_on_queue
+from notifier.domain.printable import json_text, printable
+
+if TYPE_CHECKING:
+    from notifier.domain.waiting_filter import WaitingFilter, WaitingSummary
+    from notifier.operations.dead_letter_repair import RepairOptions
+    from notifier.operations.queue_port import Queue
+    from notifier.operations.waiting_listing import WaitingCounts, WaitingGroup
+    from notifier.operations.waiting_repair import WaitingResult
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="List, show or cancel deliveries that wait for their next attempt.",
+    epilog=in_help(
+        (
+            ("for which clients deliveries wait, and why", "notifier waiting list -c n.yaml"),
+            ("try them now", "notifier retry -c n.yaml --client-id shop"),
+        )
+    ),
+)
+
+_Client = Annotated[str | None, typer.Option("--client-id", help="Only those for this client.", show_default=False)]
+_Issuer = Annotated[str | None, typer.Option("--iss", help="Only those of this issuer.", show_default=False)]
+_Event = Annotated[str | None, typer.Option("--event-id", help="Only those of this event.", show_default=False)]
+_Rows = Annotated[bool, typer.Option("--rows", help="List each delivery instead of counts.")]
+_Skip = Annotated[int, typer.Option("--skip", min=0, help="Leave out so many of the rows: for the next page.")]
+_Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many.", show_default=False)]
+
+
+def list_(
+    config: Config = None,
+    client_id: _Client = None,
+    iss: _Issuer = None,
+    event_id: _Event = None,
+    rows: _Rows = False,
+    skip: _Skip = 0,
+    limit: _Limit = None,
+    as_json: Json = False,
+) -> None:
+    """Count the deliveries that wait by client and reason, or list them.
+
+    --json prints one object per line and delivery; with --rows or --json, --skip and --limit give one page of them. No
+    form shows sub or sid. Looking uses nothing up: each keeps its due time, its place and its attempts. A delivery that
+    a worker has in hand at the moment is not in the list.
+
+    On RabbitMQ the command goes through all delay queues, and holds each for that time: what comes due meanwhile is
+    attempted some seconds later.
+    """
+    from notifier.operations.waiting_listing import WaitingCounts
+
+    chosen, counts = _filter(client_id, iss, event_id), WaitingCounts()
+
+    def see(one: WaitingSummary) -> None:
+        counts.add(one)
+        if not (rows or as_json) or counts.total <= skip or (limit is not None and counts.total > skip + limit):
+            return
+        say(json_text(one.document()) if as_json else _line(one))
+
+    _look(config, chosen, see, quiet=(rows or as_json) and sys.stdout.isatty())
+    if not (rows or as_json):
+        _print_groups(counts)
+    if not as_json:
+        say(f"{deliveries(counts.total)} wait{'s' if counts.total == 1 else ''}")
+
+
+def show(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="As `list --rows` prints it.", show_default=False)],
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Show one delivery that waits: since when, why, and what its last attempt met.
+
+    It shows no sub and no sid. The exit status is 1 if it does not wait: it was delivered, or a worker has it in hand.
+    """
+    from notifier.domain.waiting_filter import WaitingFilter
+
+    found: list[WaitingSummary] = []
+    _look(config, WaitingFilter(ids=frozenset({id_})), found.append, quiet=False)
+    if not found:
+        say(f"notifier: no delivery {id_} waits; `notifier waiting list --rows` shows those that do", err=True)
+        raise typer.Exit(1)
+    document = found[0].document()
+    if as_json:
+        say(json_text(document))
+        return
+    for name, value in document.items():
+        if value not in (None, "", False):
+            say(printable(f"{name:<10} {value}"))
+
+
+def cancel(
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]…", help="Only these deliveries.", show_default=False)
+    ] = None,
+    *,
+    config: Config = None,
+    client_id: _Client = None,
+    iss: _Issuer = None,
+    event_id: _Event = None,
+    everything: Annotated[bool, typer.Option("--all", help="Take all that waits.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be cancelled; change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    limit: _Limit = None,
+    as_json: Json = False,
+) -> None:
+    """Delete deliveries that wait, for good: their clients are never told of these logouts.
+
+    It is for a client that is gone for good. To stop calling a client for a while, set `paused: true` in the registry.
+    The command shows the number and asks first; --yes does not ask. What a worker has in hand may still be
+    delivered. stderr says who did what; NOTIFIER_LOG__LEVEL=info names each delivery.
+    """
+    from notifier.domain.waiting_filter import WaitingFilter
+
+    chosen = WaitingFilter(ids=frozenset(ids or ()), client_id=client_id, iss=iss, event_id=event_id)
+    if not (chosen.narrows or everything):
+        raise typer.BadParameter("say which: an ID, an option such as --client-id, or --all", param_hint="ID")
+    if not (yes or dry_run):
+        _ask(config, chosen)
+    result = _cancel(config, chosen, limit=limit, dry_run=dry_run)
+    if as_json:
+        say(json_text({"cancelled": result.done, "dry_run": dry_run, **result.document()}))
+    else:
+        say(f"{result.done:,} {'would be ' if dry_run else ''}cancelled")
+        for reason, count in result.by_reason.items():
+            say(f"  {reason or 'no attempt'}: {count:,}")
+    if result.unfinished is not None:
+        say(f"notifier: {result.unfinished}", err=True)
+    missed = chosen.ids and not (result.done or result.unfinished)
+    if missed:
+        say(f"notifier: of {', '.join(sorted(chosen.ids))} none waits", err=True)
+    raise typer.Exit(1 if result.ended_early or missed else 0)
+
+
+def _filter(client_id: str | None, iss: str | None, event_id: str | None) -> WaitingFilter:
+    from notifier.domain.waiting_filter import WaitingFilter
+
+    return WaitingFilter(client_id=client_id, iss=iss, event_id=event_id)
+
+
+def _look(config: Any, chosen: WaitingFilter, see: Any, *, quiet: bool) -> None:
+    from notifier.operations.dead_letter_listing import no_progress
+    from notifier.operations.waiting_listing import waiting_deliveries
+
+    async def act(queue: Queue, options: RepairOptions) -> None:
+        tell = no_progress if quiet else options.progress
+        async with aclosing(waiting_deliveries(queue.waiting(), chosen, tell)) as found:
+            async for one, _ in found:
+                see(one)
+                if options.stop():
+                    raise KeyboardInterrupt
+
+    run_on_queue(queue_part(config), act, what="looked at")
+
+
+def _cancel(config: Any, chosen: WaitingFilter, *, limit: int | None, dry_run: bool) -> WaitingResult:
+    from notifier.adapters.telemetry.audit import write_audit
+    from notifier.operations import waiting_repair
+    from notifier.operations.dead_letter_audit import operating_user
+    from notifier.operations.waiting_audit import WaitingAudit
+
+    audit, who = WaitingAudit(write_audit), operating_user()
+    each = os.environ.get("NOTIFIER_LOG__LEVEL") in ("debug", "info")  # 100,000 lines hide the last
+
+    def told(one: WaitingSummary) -> None:
+        if each and not dry_run:
+            audit.cancelled_one(who, one)
+
+    async def act(queue: Queue, options: RepairOptions) -> WaitingResult:
+        return await waiting_repair.cancel(queue.waiting(), chosen, options, told)
+
+    result = run_on_queue(queue_part(config, "warning"), act, what="cancelled", limit=limit, dry_run=dry_run)
+    if not dry_run:
+        audit.cancelled(who, chosen, result)
+    return result
+
+
+def _ask(config: Any, chosen: WaitingFilter) -> None:
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("there is no terminal to ask on; give --yes", param_hint="--yes")
+    found = _cancel(config, chosen, limit=None, dry_run=True)
+    for reason, count in found.by_reason.items():
+        say(f"  {reason or 'no attempt'}: {count:,}", err=True)
+    if not found.done or not typer.confirm(f"Cancel {deliveries(found.done)} for good?", err=True):
+        say("nothing was cancelled", err=True)
+        raise typer.Exit(1 if found.done else 0)
+
+
+def _line(one: WaitingSummary) -> str:
+    document = one.document()
+    reason = " ".join(filter(None, (one.reason, "" if one.status is None else str(one.status)))) or "-"
+    line = f"{one.id}  due {document['due'] or '-'}  {one.where:<7}  {one.client_id or '-'}  {reason}"
+    return printable(f"{line}  event {one.event_id or '-'}  attempts {one.attempts}")
+
+
+def _print_groups(counts: WaitingCounts) -> None:
+    from notifier.cli.screen import screen
+    from notifier.cli.screen import table as new_table
+
+    groups = counts.groups()
+    if not groups:
+        return
+    several, now = len({group.iss for group in groups}) > 1, time.time()
+    table = new_table("client", "reason", "where", "count:", "since:", "next:", *(["issuer"] if several else []))
+    for group in groups:
+        cells = [
+            printable(group.client_id) or "-",
+            group.reason or "-",
+            group.where,
+            f"{group.count:,}",
+            *_moments(group, now),
+        ]
+        table.add_row(*cells, *([printable(group.iss) or "-"] if several else []))
+    screen(width=120).print(table)
+
+
+def _moments(group: WaitingGroup, now: float) -> tuple[str, str]:
+    since = "–" if group.oldest is None else f"{_span(now - group.oldest)} ago"
+    if group.next is None:
+        return since, "–"
+    return since, "now" if group.next <= now else f"in {_span(group.next - now)}"
+
+
+def _span(seconds: float) -> str:
+    for unit, size in (("d", 86_400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+list_.__name__ = "list"
+register(
+    app,
+    list_,
+    (
+        ("counts by client and reason", "notifier waiting list -c n.yaml"),
+        ("the second hundred for one client", "notifier waiting list --client-id shop --rows --skip 100 --limit 100"),
+        ("for a script", "notifier waiting list -c n.yaml --json | jq -r .client_id | sort | uniq -c"),
+    ),
+)
+register(app, show, (("one delivery", "notifier waiting show -c n.yaml 6f1c…"),))
+register(
+    app,
+    cancel,
+    (
+        ("what would go", "notifier waiting cancel -c n.yaml --client-id gone --dry-run"),
+        ("from a script", "notifier waiting cancel -c n.yaml --client-id gone --yes"),
+    ),
+)
