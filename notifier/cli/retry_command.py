@@ -106,7 +106,7 @@ def _advice(result: RetryResult) -> list[str]:
         )
     if account.put_off.get("paused"):
         lines.append("the registry says paused: true; set it to false, and they are tried")
-    if result.waiting and account.next_try is not None:
+    if result.waiting and account.next_try is not None and account.paused_until is None:
         lines.append(f"the client rests; the workers try it again in {max(0.0, account.next_try - now):,.0f} s")
     if result.workers > result.answered:
         missing = counted(result.workers - result.answered, "worker")

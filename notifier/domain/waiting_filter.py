@@ -26,8 +26,9 @@ Where = Literal["delayed", "parked"]
 class WaitingSummary:
     """A delivery that waits, or an event that waits as a whole: then `client_id` is empty.
 
-    `due` is when it is attempted next, for a parked one as far as was known when it was parked; `since` when a worker
-    first had it in hand, both in epoch seconds. `reason` is the cause of its deferral, or why its last attempt failed.
+    `due` is when it is attempted next, None for a parked one, which waits until its client is well; `since` when a
+    worker first had it in hand, both in epoch seconds. `reason` is the cause of its deferral, or why the last attempt
+    failed.
     `asked`: its client is not to be called before.
     """
 
@@ -127,7 +128,7 @@ def _of_delivery(delivery: _Delivery, due: float | None) -> WaitingSummary:
         iss=delivery["iss"],
         client_id=delivery["client_id"],
         event_id=delivery["event_id"],
-        due=due,
+        due=None if delivery.get("parked") else due,
         since=delivery.get("first_attempt_at") if since is None else since,
         attempts=delivery.get("attempts", 0),
         reason=deferred or last["reason"],

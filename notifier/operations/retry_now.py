@@ -23,6 +23,7 @@ from notifier.pipeline.known_client import Key
 
 ANSWER_WITHIN = 2.0  # seconds that workers have to answer
 LOOK_EVERY = 0.5  # seconds between two questions
+STUCK = 60.0  # seconds without news although a worker is busy with the client: it may bear one attempt a minute
 QUIET = 1.5  # seconds without news, after which nothing more is going to happen
 NO_WORKER = "no worker consumes the queue, so nothing would be attempted; start one: notifier run"
 
@@ -137,7 +138,7 @@ async def _watch(
 ) -> tuple[RetryAccount, str | None]:
     """Ask the workers until none has anything to do for the client. Returns the account, and why it ended early."""
     last = RetryAccount()
-    quiet_since = options.steady()
+    quiet_since = news_at = options.steady()
     question = request_of(wish.key, wish.who, begin=False)
     while True:
         try:
@@ -145,13 +146,17 @@ async def _watch(
         except QueueError as error:
             return last, unfinished or f"the queue went away, and nothing was lost: {error}"
         now = sum_of([*answers])
-        if now.busy or now.document() != last.document():
+        news = now.counts != last.counts
+        if news:
+            news_at = options.steady()
+        if now.busy or news:
             quiet_since = options.steady()
+        if now.settled != last.settled:
+            options.progress(min(now.settled, total), total)
         last = now
-        options.progress(min(now.settled, total), total)
         if unfinished is not None or options.steady() - quiet_since > QUIET:
             return last, unfinished
-        if options.stop():
+        if options.stop() or options.steady() - news_at > STUCK:
             return last, "no longer watched; the workers go on, and `notifier status` shows how far they are"
         await options.pause(LOOK_EVERY)
 

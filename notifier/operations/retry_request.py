@@ -40,6 +40,11 @@ class RetryAccount:
         """How many have come to their end."""
         return self.delivered + self.dead.total()
 
+    @property
+    def counts(self) -> tuple[object, ...]:
+        """What happened so far."""
+        return self.delivered, self.failed, self.dead, self.put_off
+
     def note(self, fact: Fact) -> None:
         """Count a fact of this client."""
         match fact:
@@ -49,7 +54,8 @@ class RetryAccount:
                 return
             case Attempted():
                 self.failed[fact.outcome.reason.value] += 1
-                self.text = fact.outcome.text
+                status = "" if fact.outcome.status is None else str(fact.outcome.status)
+                self.text = " ".join(filter(None, (status, fact.outcome.text)))
             case Buried():
                 self.dead[fact.reason.value] += 1
             case Deferred():

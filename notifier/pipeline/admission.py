@@ -293,6 +293,10 @@ class Admission(Generic[Ticket]):
         one.parked = True
         self.drains.look_after(one, now)
 
+    def busy(self, one: KnownClient[Ticket], now: float) -> bool:
+        """Return True if something of the client runs, waits for a slot, or is fetched now."""
+        return not one.idle or (self.drains.busy(one.key) and not self._stopped(one, now))
+
     def known(self, key: Key) -> KnownClient[Ticket] | None:
         """Return what is known of the client."""
         return self._known.get(key)

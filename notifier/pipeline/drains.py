@@ -129,7 +129,7 @@ class Drains(Generic[Ticket]):
         self._draining[one.key] = one
 
     def busy(self, key: Key) -> bool:
-        """True if more is to be fetched for this client soon."""
+        """True if more is to be fetched for this client, as soon as it may be called."""
         return key in self._leashless or key in self._draining
 
     def lacks_leash(self, one: KnownClient[Ticket]) -> None:

@@ -251,7 +251,7 @@ class Gate:
         resting = {each: (tried, wait) for each, tried, wait in self._admission.resting(now) if each == key}
         tried, wait = resting.get(key, (False, None))
         return Standing(
-            busy=not one.idle or self._admission.drains.busy(key),
+            busy=self._admission.busy(one, now),
             rests=key in resting and not tried,
             next_try=None if wait is None else self._tools.clock() + wait,
             paused_until=one.paused_until + self._ahead() if now < one.paused_until else None,
