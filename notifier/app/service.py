@@ -66,6 +66,7 @@ from notifier.server.operators.log_level_routes import log_level_routes
 from notifier.server.operators.registry_routes import registry_routes
 from notifier.server.operators.reload_routes import reload_routes
 from notifier.server.operators.status_routes import StatusRoutes
+from notifier.server.operators.waiting_routes import WaitingAccess, WaitingRoutes
 from notifier.server.publishers import events as api
 from notifier.server.publishers.source_routes import SourceAccess, SourceRoutes
 from notifier.server.publishers.taking import ApiLimits
@@ -265,6 +266,14 @@ class Service:
             steady=time.monotonic,
         )
         yield from DeadLetterRoutes(authorization, access).routes()
+        waiting = WaitingAccess(
+            queue=self.queue,
+            issuers=lambda: frozenset(self._live.registry().issuers),
+            write_audit=write_audit,
+            clock=time.time,
+            steady=time.monotonic,
+        )
+        yield from WaitingRoutes(authorization, waiting).routes()
         source_access = SourceAccess(
             door=self._source_doors.door,
             publish=self.queue.publish,

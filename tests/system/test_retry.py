@@ -1,0 +1,156 @@
+"""`notifier retry` and `notifier waiting`, and the same over HTTP: what waits is seen, tried at once, or cancelled."""
+
+import asyncio
+import json
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tests.system.clients import Answer, Clients, Hit
+from tests.system.command import command, environment, notifier
+from tests.system.site import API_TOKEN, ISSUER, Site, client
+from tests.system.waiting import until
+from tests.system.worker_process import WorkerProcess, worker
+
+
+class Answers:
+    """What each client answers, by its path; 200 if nothing is said."""
+
+    def __init__(self, **statuses: int) -> None:
+        self.by_path = statuses
+
+    def __call__(self, hit: Hit) -> Answer:
+        return self.by_path.get(hit.path.strip("/"), 200)
+
+
+def site_of(folder: Path, clients: Clients, place: tuple[str, str]) -> Site:
+    """Two clients, whose own backoff is long."""
+    site = Site(folder, *place)
+    site.config["delivery"]["retry"] = {"base": "600s", "factor": 1, "jitter": 0}
+    site.write()
+    site.write_clients([client(name, clients.url(name)) for name in ("shop", "wiki")])
+    tokens = [
+        {"name": "idp", "token": API_TOKEN, "scopes": ["publish"]},
+        {"name": "sre", "token": "r", "scopes": ["read", "repair"]},
+        {"name": "other", "token": "o", "scopes": ["read", "repair"], "issuers": ["https://other.example.com"]},
+    ]
+    (folder / "tokens.yaml").write_text(json.dumps(tokens))
+    return site
+
+
+def event(number: int, *names: str) -> dict[str, Any]:
+    """A session of its own."""
+    return {"iss": ISSUER, "sub": "alice", "sid": f"s{number}", "clients": list(names)}
+
+
+async def run(site: Site, *words: str) -> "subprocess.CompletedProcess[str]":
+    """A command on this site."""
+    return await asyncio.to_thread(notifier, *words, "-c", site.file, cwd=site.folder)
+
+
+async def rows(site: Site, *words: str) -> list[dict[str, Any]]:
+    """What `waiting list` shows."""
+    done = await run(site, "waiting", "list", "--json", *words)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+async def call(running: WorkerProcess, method: str, path: str, token: str, body: object = None) -> tuple[int, Any]:
+    """A request to the API."""
+    api = (await running.until_said("listening", lambda line: "api" in line))["api"]
+    headers = {"Authorization": f"Bearer {token}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.request(method, f"{api}{path}", json=body) as response,
+    ):
+        return response.status, await response.json(content_type=None)
+
+
+async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_path: Path) -> None:
+    """One delivery waits for its own backoff, the others for a client that is down; then it is well."""
+    answers = Answers(shop=503, wiki=400)
+    async with Clients(answers) as clients:
+        site = site_of(tmp_path, clients, place)
+        async with worker(site) as running:
+            if place[0].startswith("amqp"):
+                await running.until_said("replying")
+            for number in range(4):
+                assert (await running.post(event(number, "shop", "wiki")))[0] == 202
+            shown = await until(lambda: rows(site), lambda shown: len(shown) == 8)
+            assert {(each["client_id"], each["where"]) for each in shown} >= {("shop", "parked"), ("wiki", "delayed")}
+            assert "alice" not in json.dumps(shown)
+            assert len(await rows(site, "--client-id", "wiki", "--skip", "1", "--limit", "2")) == 2
+            told = (await run(site, "retry", "--client-id", "wiki", "--iss", ISSUER, "--dry-run", "--json")).stdout
+            assert json.loads(told)["waited"] == 4
+            assert (await call(running, "GET", "/v1/waiting?client_id=shop", "r"))[1]["total"] == 4
+            assert (await call(running, "GET", "/v1/waiting", "o"))[1]["total"] == 0
+            retry = f"/v1/clients/{'wiki'}/retry"
+            assert (await call(running, "POST", retry, "o", {"iss": ISSUER}))[0] == 403
+            assert (await call(running, "POST", retry, "r"))[0] == 400  # there are two issuers
+            answers.by_path["wiki"] = 200
+            status, told_by_api = await call(running, "POST", retry, "r", {"iss": ISSUER})
+            assert (status, told_by_api["waited"], told_by_api["delivered"], told_by_api["waiting"]) == (200, 4, 4, 0)
+            done = await run(site, "retry", "--client-id", "shop", "--iss", ISSUER)
+            assert done.returncode == 1
+            assert "4 deliveries waited for shop\n0 delivered\n" in done.stdout
+            assert "server_error" in done.stdout
+            answers.by_path["shop"] = 200
+            done = await run(site, "retry", "--client-id", "shop", "--iss", ISSUER, "--json")
+            account = json.loads(done.stdout)
+            assert (done.returncode, account["delivered"], account["waiting"]) == (0, 4, 0), done.stdout
+            assert '"retried_now"' in done.stderr
+            assert len([hit for hit in clients.at("shop") if hit.status == 200]) == 4
+
+
+async def test_a_changed_address_frees_what_waits(place: tuple[str, str], tmp_path: Path) -> None:
+    """By itself, and what waits for others stays."""
+    answers = Answers(shop=400, wiki=400)
+    async with Clients(answers) as clients:
+        site = site_of(tmp_path, clients, place)
+        async with worker(site) as running:
+            assert (await running.post(event(1, "shop", "wiki")))[0] == 202
+            shown = await until(lambda: rows(site), lambda shown: len(shown) == 2)
+            assert (await call(running, "DELETE", "/v1/waiting", "r"))[0] == 400  # which?
+            site.write_clients([client("shop", clients.url("moved")), client("wiki", clients.url("wiki"))])
+            await clients.until_told("moved", ["s1"])
+            assert [each["client_id"] for each in await rows(site)] == ["wiki"]
+            id_ = next(each["id"] for each in shown if each["client_id"] == "wiki")
+            assert (await run(site, "waiting", "cancel", id_, "--dry-run")).stdout.startswith("1 would be cancelled")
+            assert "--yes" in (await run(site, "waiting", "cancel", id_)).stderr
+            assert (await call(running, "GET", f"/v1/waiting/{id_}", "r"))[1]["reason"] == "rejected_token"
+            assert (await call(running, "DELETE", f"/v1/waiting/{id_}", "o"))[1]["cancelled"] == 0
+            assert (await call(running, "DELETE", f"/v1/waiting/{id_}", "r"))[1]["cancelled"] == 1
+            assert (await run(site, "waiting", "show", id_)).returncode == 1
+            await running.until_said("waiting_cancelled_one")
+
+
+async def test_killed_in_the_middle_it_loses_nothing(place: tuple[str, str], tmp_path: Path) -> None:
+    """Neither with the command nor with the worker: each is told once at least, and the same command ends it."""
+    answers = Answers(shop=400)
+    sessions = [f"s{number}" for number in range(60)]
+    async with Clients(answers) as clients:
+        site = site_of(tmp_path, clients, place)
+        async with worker(site) as running:
+            for number in range(60):
+                assert (await running.post(event(number, "shop")))[0] == 202
+            await until(lambda: rows(site), lambda shown: len(shown) == 60)
+            answers.by_path["shop"] = 200
+            words = command(["retry", "-c", site.file, "--client-id", "shop", "--iss", ISSUER])
+            retrying = await asyncio.create_subprocess_exec(
+                *words, cwd=site.folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            await clients.until(lambda: bool(clients.told("shop")))
+            retrying.kill()
+            running.send(signal.SIGKILL)
+            await retrying.wait()
+            await running.ended()
+        async with worker(site) as running:
+            await running.until_ready()
+            if place[0].startswith("amqp"):
+                await running.until_said("replying")
+            done = await run(site, "retry", "--client-id", "shop", "--iss", ISSUER, "--json")
+            assert json.loads(done.stdout)["waiting"] == 0
+            await clients.until_told("shop", sessions)
