@@ -100,7 +100,7 @@ async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_
             done = await run(site, "retry", "--client-id", "shop", "--iss", ISSUER)
             assert done.returncode == 1
             assert "4 deliveries waited for shop\n0 delivered\n" in done.stdout
-            assert "server_error" in done.stdout
+            assert "failed again\n  server_error: " in done.stdout
             answers.by_path["shop"] = 200
             done = await run(site, "retry", "--client-id", "shop", "--iss", ISSUER, "--json")
             account = json.loads(done.stdout)

@@ -29,7 +29,7 @@ from notifier.adapters.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.adapters.queues.rabbitmq.link import Link
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.publishing import BLOCKED, Publishing
-from notifier.adapters.queues.rabbitmq.side_channel import RabbitSideChannel
+from notifier.adapters.queues.rabbitmq.side_channel import RabbitSideChannel, ask_workers
 from notifier.adapters.queues.rabbitmq.source_bindings import SourceBindings
 from notifier.adapters.queues.rabbitmq.topology_watch import TopologyWatch
 from notifier.adapters.queues.rabbitmq.waiting import RabbitWaiting
@@ -264,7 +264,15 @@ class RabbitQueue:
         """Ask all workers to do something; return what those answer that do so in time. Raises QueueError."""
         if not self._tasks:
             return await request(self._options, document, within=within)
-        seen = max(1, await workers_at(self._consuming_connection(), self._options))
+        connection = self._consuming_connection()
+        seen = await workers_at(connection, self._options)
+        if not self.side_channel.listens:  # a command's queue
+            exchange = self._name("workers")
+            answers = (
+                await ask_workers(connection, exchange, within=within, enough=seen, request=document) if seen else []
+            )
+            return WorkerAnswers(seen=seen, answers=answers)
+        seen = max(1, seen)
         answers = await self.side_channel.ask(within, enough=seen, request=document)
         return WorkerAnswers(seen=seen, answers=answers)
 
