@@ -57,7 +57,7 @@ def run_on_queue(
     import uvloop
 
     from notifier.app import build_queue
-    from notifier.cli.screen import progress_of
+    from notifier.cli.output import progress_of
     from notifier.operations.dead_letter_repair import RepairOptions
 
     settings = part.settings.queue

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from notifier.cli.command_options import Config, Json, in_help, register
+from notifier.cli.command_options import Config, Json
+from notifier.cli.help import CommandGroup, in_help, register
 from notifier.cli.output import say
 from notifier.cli.waiting_access import deliveries, queue_part, run_on_queue
 from notifier.domain.printable import json_text, printable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from notifier.operations.waiting_repair import WaitingResult
 
 app = typer.Typer(
+    cls=CommandGroup,
     no_args_is_help=True,
     help="List, show or cancel deliveries that wait for their next attempt.",
     epilog=in_help(
@@ -224,21 +226,15 @@ def _print_groups(counts: WaitingCounts) -> None:
             *_moments(group, now),
         ]
         table.add_row(*cells, *([printable(group.iss) or "-"] if several else []))
-    screen(width=120).print(table)
+    screen().print(table)
 
 
 def _moments(group: WaitingGroup, now: float) -> tuple[str, str]:
-    since = "–" if group.oldest is None else f"{_span(now - group.oldest)} ago"
+    from notifier.cli.screen import ago, span
+
     if group.next is None:
-        return since, "–"
-    return since, "now" if group.next <= now else f"in {_span(group.next - now)}"
-
-
-def _span(seconds: float) -> str:
-    for unit, size in (("d", 86_400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
+        return ago(group.oldest, now), "–"
+    return ago(group.oldest, now), "now" if group.next <= now else f"in {span(group.next - now)}"
 
 
 list_.__name__ = "list"

@@ -25,10 +25,10 @@ from notifier.operations.retry_now import RetryWish, prospect, retry_now
 from notifier.operations.waiting_audit import WaitingAudit
 from notifier.operations.waiting_listing import WaitingCounts, waiting_deliveries
 from notifier.operations.waiting_repair import cancel
-from notifier.server.authorization import Authorization, concerns
+from notifier.server.authorization import Authorization, caller, concerns
 from notifier.server.openapi import AnswerDescription, OperationDescription
 from notifier.server.operators import dead_letter_requests as requests
-from notifier.server.operators.dead_letter_routes import ANYONE, BUSY_FOR
+from notifier.server.operators.dead_letter_routes import BUSY_FOR
 from notifier.server.problem import Refusal, problem
 
 WATCHED = 30.0  # seconds that a retry is watched
@@ -170,7 +170,7 @@ class WaitingRoutes:
         return await self._cancelled(token, _meant({}, token, request.match_info["id"]), {})
 
     async def _cancelled(self, token: ApiToken | None, meant: WaitingFilter, asked: dict[str, Any]) -> web.Response:
-        dry_run, who = bool(asked.get("dry_run")), _who(token)
+        dry_run, who = bool(asked.get("dry_run")), caller(token)
         options = self._options(limit=asked.get("limit", LIMIT), dry_run=dry_run)
 
         def told(one: WaitingSummary) -> None:
@@ -207,7 +207,7 @@ class WaitingRoutes:
         client_id, iss = request.match_info["client_id"], self._issuer(asked)
         if not concerns(token, iss):
             raise Refusal(problem(403, "The token does not cover this issuer"))
-        wish = RetryWish(key=(iss, client_id), who=_who(token), force=bool(asked.get("force")))
+        wish = RetryWish(key=(iss, client_id), who=caller(token), force=bool(asked.get("force")))
         dry_run, access = bool(asked.get("dry_run")), self._access
         async with self._at_hand():
             until = access.steady() + WATCHED
@@ -264,7 +264,3 @@ def _meant(asked: dict[str, Any], token: ApiToken | None, id_: str | None = None
 def _away() -> Refusal:
     title = "The queue is away, or another request or command goes through what waits; try again soon"
     return Refusal(problem(503, title, headers={"Retry-After": "5"}))
-
-
-def _who(token: ApiToken | None) -> str:
-    return ANYONE if token is None else token.name
