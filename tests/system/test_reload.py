@@ -158,6 +158,7 @@ async def test_the_api_stays_guarded_until_the_restart(tmp_path: Path) -> None:
     """The listener stands although its section is gone: who has no token is turned away as before."""
     site = Site(tmp_path, "sqlite:queue.db")
     async with worker(site) as running:
+        assert running.said("queue_file")[0]["file"] == str(tmp_path / "queue.db")
         del site.config["api"]
         site.write()
         await running.until_said("reload_needs_restart", lambda line: line["settings"] == ["api"])
