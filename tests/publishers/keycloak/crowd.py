@@ -143,17 +143,24 @@ class Crowd:
         self, tap: Tap, sids: Sequence[str], clients: Sequence[str], patience: float = PATIENCE
     ) -> Verdict:
         """Once nothing more comes."""
-        living = await asyncio.to_thread(self.living)
-        gone = set(sids) - living
+        before, living = None, await asyncio.to_thread(self.living)
         until = time.monotonic() + patience
-        while time.monotonic() < until and not gone <= {each.sid for each in tap.seen}:  # noqa: ASYNC110  seldom, as
-            await asyncio.sleep(LOOK)  # asked at each of 100,000 events it would take hours
+        while before != living:  # a sign-out that nobody waits for any more may still go on
+            before = living
+            gone = set(sids) - living
+            while time.monotonic() < until and not gone <= {each.sid for each in tap.seen}:  # noqa: ASYNC110  seldom, as
+                await asyncio.sleep(LOOK)  # asked at each of 100,000 events it would take hours
+            await self._settle(tap)
+            living = await asyncio.to_thread(self.living)
+        return _judge(tap, sids, living, frozenset(clients))
+
+    async def _settle(self, tap: Tap) -> None:
+        """Nothing more comes."""
         known = -1
         while known != len(tap.seen):
             known = len(tap.seen)
             await asyncio.sleep(SETTLED)
             await tap.catch_up()
-        return _judge(tap, sids, living, frozenset(clients))
 
 
 def _judge(tap: Tap, sids: Sequence[str], living: set[str], clients: frozenset[str]) -> Verdict:
