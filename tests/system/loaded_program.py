@@ -34,7 +34,7 @@ def run_loaded(
     (its_in, feed), (out, its_out), (err, its_err) = os.pipe(), os.pipe(), os.pipe()
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(3) as threads:
         ours = [stack.enter_context(os.fdopen(end, mode)) for end, mode in ((feed, "wb"), (out, "rb"), (err, "rb"))]
-        process = _start(arguments, cwd, env, (its_in, its_out, its_err))
+        process = start_with(arguments, cwd, env, (its_in, its_out, its_err))
         feeding = threads.submit(_feed, ours[0], stdin)
         stdout, stderr = (threads.submit(each.read) for each in ours[1:])
         if not wait([process.sentinel], timeout):
@@ -85,11 +85,13 @@ async def start_loaded(arguments: Sequence[str], *, cwd: Path, env: Mapping[str,
     stderr = asyncio.StreamReader(limit=limit)
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stderr), os.fdopen(err, "rb", buffering=0))
-    return LoadedProcess(await asyncio.to_thread(_start, arguments, cwd, env, streams), stderr)
+    return LoadedProcess(await asyncio.to_thread(start_with, arguments, cwd, env, streams), stderr)
 
 
-def _start(arguments: Sequence[str], cwd: Path, env: Mapping[str, str], streams: Sequence[int]) -> ForkServerProcess:
-    """Our copies of its streams are closed."""
+def start_with(
+    arguments: Sequence[str], cwd: Path, env: Mapping[str, str], streams: Sequence[int]
+) -> ForkServerProcess:
+    """Start one with these as stdin, stdout and stderr. Our copies of them are closed."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LOADED)
     process = context.Process(target=_Command(arguments, cwd, env, streams), daemon=True)

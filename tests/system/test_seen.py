@@ -9,7 +9,6 @@ import json
 import os
 import pty
 import re
-import subprocess
 import termios
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -22,7 +21,8 @@ from aiohttp import web
 
 from tests.system.broker import Broker, broker
 from tests.system.clients import Clients, Hit
-from tests.system.command import command, environment, notifier
+from tests.system.command import environment, notifier
+from tests.system.loaded_program import start_with
 from tests.system.site import API_TOKEN, ISSUER, Site, client
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
@@ -98,16 +98,12 @@ class Seen:
             termios.tcsetwinsize(theirs, (50, int(COLUMNS)))
         settings = environment({"COLUMNS": COLUMNS, "TERM": "xterm-256color"})
         del settings["NO_COLOR"]
-        with subprocess.Popen(
-            command([*words, "-c", self.site.file]), cwd=self.site.folder, env=settings,
-            stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
-        ) as process:  # fmt: skip
-            os.close(theirs)
-            written = b""
-            with suppress(OSError):  # the end of a terminal that nobody has open any more
-                while chunk := os.read(ours, 65536):
-                    written += chunk
-            process.wait(60)
+        streams = os.open(os.devnull, os.O_RDONLY), os.dup(theirs), theirs
+        start_with([*words, "-c", str(self.site.file)], self.site.folder, settings, streams)
+        written = b""
+        with suppress(OSError):  # the end of a terminal that nobody has open any more
+            while chunk := os.read(ours, 65536):
+                written += chunk
         os.close(ours)
         return written.decode()
 
