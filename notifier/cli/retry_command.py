@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifier.cli.command_options import Config, Json
-from notifier.cli.output import say
+from notifier.cli.output import say, say_json
 from notifier.cli.waiting_access import deliveries, issuer_of, queue_part, run_on_queue
-from notifier.domain.printable import counted, json_text, printable
+from notifier.domain.printable import counted, printable
 
 if TYPE_CHECKING:
     from notifier.operations.dead_letter_repair import RepairOptions
@@ -66,7 +66,7 @@ def retry(
     if not dry_run:
         write_audit("retried_now", who=wish.who, iss=wish.key[0], client_id=client_id, force=force, **result.document())
     if as_json:
-        say(json_text({"client_id": client_id, "iss": wish.key[0], "dry_run": dry_run, **result.document()}))
+        say_json({"client_id": client_id, "iss": wish.key[0], "dry_run": dry_run, **result.document()})
     else:
         say(_in_words(wish, result, dry_run=dry_run))
     raise typer.Exit(1 if result.waiting and not dry_run else 0)

@@ -12,15 +12,16 @@ import typer
 
 from notifier.cli.command_options import Config, Json
 from notifier.cli.help import CommandGroup, in_help, register
-from notifier.cli.output import say
+from notifier.cli.output import say, say_json
 from notifier.cli.waiting_access import deliveries, queue_part, run_on_queue
-from notifier.domain.printable import json_text, printable
+from notifier.domain.durations import in_words
+from notifier.domain.printable import printable
 
 if TYPE_CHECKING:
     from notifier.domain.waiting_filter import WaitingFilter, WaitingSummary
     from notifier.operations.dead_letter_repair import RepairOptions
     from notifier.operations.queue_port import Queue
-    from notifier.operations.waiting_listing import WaitingCounts, WaitingGroup
+    from notifier.operations.waiting_listing import WaitingCounts
     from notifier.operations.waiting_repair import WaitingResult
 
 app = typer.Typer(
@@ -70,7 +71,10 @@ def list_(
         counts.add(one)
         if not (rows or as_json) or counts.total <= skip or (limit is not None and counts.total > skip + limit):
             return
-        say(json_text(one.document()) if as_json else _line(one))
+        if as_json:
+            say_json(one.document())
+        else:
+            say(_line(one))
 
     _look(config, chosen, see, quiet=(rows or as_json) and sys.stdout.isatty())
     if not (rows or as_json):
@@ -97,7 +101,7 @@ def show(
         raise typer.Exit(1)
     document = found[0].document()
     if as_json:
-        say(json_text(document))
+        say_json(document)
         return
     for name, value in document.items():
         if value not in (None, "", False):
@@ -134,7 +138,7 @@ def cancel(
         _ask(config, chosen)
     result = _cancel(config, chosen, limit=limit, dry_run=dry_run)
     if as_json:
-        say(json_text({"cancelled": result.done, "dry_run": dry_run, **result.document()}))
+        say_json({"cancelled": result.done, "dry_run": dry_run, **result.document()})
     else:
         say(f"{result.done:,} {'would be ' if dry_run else ''}cancelled")
         for reason, count in result.by_reason.items():
@@ -209,32 +213,24 @@ def _line(one: WaitingSummary) -> str:
 
 
 def _print_groups(counts: WaitingCounts) -> None:
-    from notifier.cli.screen import screen
+    from notifier.cli.screen import ago, screen
     from notifier.cli.screen import table as new_table
 
     groups = counts.groups()
     if not groups:
         return
-    several, now = len({group.iss for group in groups}) > 1, time.time()
-    table = new_table("client", "reason", "where", "count:", "since:", "next:", *(["issuer"] if several else []))
+    table, now = new_table("client", "reason", "where", "count:", "since:", "next:"), time.time()
     for group in groups:
-        cells = [
-            printable(group.client_id) or "-",
-            group.reason or "-",
+        table.add_row(
+            printable(group.client_id) or "–",
+            group.reason or "–",
             group.where,
             f"{group.count:,}",
-            *_moments(group, now),
-        ]
-        table.add_row(*cells, *([printable(group.iss) or "-"] if several else []))
+            ago(group.oldest, now),
+            "" if group.next is None else f"in {in_words(group.next - now)}",
+            of=printable(group.iss),
+        )
     screen().print(table)
-
-
-def _moments(group: WaitingGroup, now: float) -> tuple[str, str]:
-    from notifier.cli.screen import ago, span
-
-    if group.next is None:
-        return ago(group.oldest, now), "–"
-    return ago(group.oldest, now), "now" if group.next <= now else f"in {span(group.next - now)}"
 
 
 list_.__name__ = "list"
