@@ -17,7 +17,7 @@ PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-rabbitmq4 test-faults test-publishers faults soak simulate fuzz lint format lock dashboard runbook image test-image sbom audit clean python
 .PHONY: bench bench-check bench-latency bench-growth bench-scale bench-plot bench-isolation bench-recovery bench-deferrals bench-peers
-.PHONY: chart chart-check publishers conformance
+.PHONY: chart chart-check test-cluster publishers conformance
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -47,7 +47,7 @@ test: $(DEV)/.made ## run the tests that every change needs, on a private Rabbit
 
 test-all: $(DEV)/.made ## run every test, also of the chart, the samples and all faults, then on RabbitMQ 4.x; 35 min
 	@failed=; \
-		$(PYTEST) suite --ignore tests/faults $(addprefix --ignore ,$(DEAR)) $(ALONGSIDE) || failed=1; \
+		$(PYTEST) suite --ignore tests/faults --ignore tests/cluster $(addprefix --ignore ,$(DEAR)) $(ALONGSIDE) || failed=1; \
 		$(PYTEST) faults tests/faults $(WAITING) || failed=1; \
 		if $(DEV)/bin/python -m tests.rabbitmq_installation; then $(MAKE) --no-print-directory test-rabbitmq4 || failed=1; \
 		elif [ "$$NOTIFIER_TEST_RABBITMQ4" = required ]; then failed=1; fi; \
@@ -58,6 +58,10 @@ test-rabbitmq4: $(DEV)/.made ## run the queue's contract and the broker's faults
 
 test-publishers: $(DEV)/.made ## try all packages for identity servers in real servers, Keycloak's in its oldest and newest version; 15 min
 	@NOTIFIER_TEST_PUBLISHERS=required $(PYTEST) publishers publishers tests/publishers $(ALONGSIDE) $(ARGS)
+
+test-cluster: $(DEV)/.made ## try the chart on a real Kubernetes 1.36, by Helm 3 and 4 (root, Go; 10 min to build it, once); 6 min
+	@$(DEV)/bin/python -m tests.cluster build
+	@NOTIFIER_TEST_CLUSTER=required $(PYTEST) cluster tests/cluster $(ARGS)
 
 test-faults: $(DEV)/.made ## make every fault in its short form, on RabbitMQ 3.10 and 4.x; about ten minutes
 	@failed=; $(PYTEST) faults tests/faults $(WAITING) $(ARGS) || failed=1; \

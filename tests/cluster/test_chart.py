@@ -1,0 +1,133 @@
+"""What only a real API server can say of the chart, in namespaces whose pods run nothing and are ready."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster.commands import Commands, Watched
+from tests.cluster.release import Release
+from tools.chart_rendering import CHART, VALUE_FILES, values_file
+
+SECRETS = {"notifier-broker": "password", "notifier-signing-keys": "2026.pem"}
+ODD_NAMES = ("n", "on", "true", "2026", "1e3")  # YAML reads the bare words as something else
+PLACED = {
+    "nodeSelector": {"kubernetes.io/hostname": "node-c"},
+    "tolerations": [{"key": "only", "operator": "Equal", "value": "logout", "effect": "NoSchedule"}],
+}
+TAINT = "only=logout:NoSchedule"
+
+
+@pytest.fixture
+async def namespace(commands: Commands) -> AsyncIterator[str]:
+    """One whose pods are pretended."""
+    name = f"pretend-{secrets.token_hex(3)}"
+    await commands.make_namespace(name)
+    yield name
+    await commands.delete_namespace(name)
+
+
+@pytest.fixture
+async def minimal(commands: Commands, helm: str, namespace: str, tmp_path: Path) -> Release:
+    """The least that installs, not installed yet, with its Secrets."""
+    for name, key in SECRETS.items():
+        await commands.make_secret(namespace, name, **{key: "x"})
+    release = Release(commands, helm, namespace, tmp_path)
+    release.values = yaml.safe_load(values_file("minimal").read_text())
+    return release
+
+
+async def test_every_file_of_values_installs(commands: Commands, tmp_path: Path) -> None:
+    """The API server takes each object, and warns of none; nor does Helm."""
+
+    async def install(name: str) -> str:
+        namespace = f"pretend-{name}"
+        await commands.make_namespace(namespace)
+        release = Release(commands, "helm4", namespace, tmp_path)
+        done = await release.helm("install", "notifier", CHART, "-f", values_file(name))
+        await commands.delete_namespace(namespace)
+        return "" if done.code == 0 and not done.warnings else str(done)
+
+    assert [said for said in await asyncio.gather(*map(install, VALUE_FILES)) if said] == []
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+async def test_a_release_may_have_any_name(minimal: Release, name: str) -> None:
+    """Also one that YAML would read as a number or a truth, as a release and as an override."""
+    minimal.name = name
+    minimal.values["nameOverride"] = name
+    (await minimal.install()).good()
+    assert len(await minimal.workers()) == 2
+    (await minimal.uninstall()).good()
+
+
+async def test_a_test_runs_where_the_workers_run(commands: Commands, minimal: Release) -> None:
+    """On nodes that only some may use, in a namespace with a quota: the canary's pod asks for what the workers ask."""
+    quota = {"hard": {"requests.cpu": "2", "requests.memory": "2Gi", "limits.memory": "2Gi"}}
+    meta = {"name": "quota", "namespace": minimal.namespace}
+    await commands.apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta, "spec": quota})
+    (await commands.kubectl("taint", "node", "node-c", TAINT)).good()
+    try:
+        minimal.values |= PLACED
+        (await minimal.install("--wait", "--timeout", "1m")).good()
+        (await minimal.helm("test", minimal.name, "--timeout", "30s")).good()
+    finally:
+        await commands.kubectl("taint", "node", "node-c", f"{TAINT}-")
+
+
+async def test_turning_an_autoscaler_on_keeps_the_workers(minimal: Release) -> None:
+    """Never fewer than run, and so when it is turned off again."""
+    minimal.values["replicaCount"] = 4
+    (await minimal.install("--wait", "--timeout", "1m")).good()
+    for wanted in (
+        {"autoscaling": {"kind": "hpa", "minReplicas": 2, "maxReplicas": 6}},
+        {"autoscaling": {"kind": "none"}},
+    ):
+        minimal.values |= wanted
+        watched = Watched()
+        watching = asyncio.create_task(watch(minimal, watched))
+        (await minimal.upgrade("--wait", "--timeout", "1m")).good()
+        await asyncio.wait({watching}, timeout=8)  # a controller looks every 2 s
+        watching.cancel()
+        assert watched.least == 4, wanted
+
+
+async def watch(release: Release, watched: Watched) -> None:
+    """See how many workers are wanted, until cancelled."""
+    while True:
+        watched.see((await release.deployment())["spec"]["replicas"])
+        await asyncio.sleep(0.2)
+
+
+async def test_more_clients_than_a_configmap_holds_are_refused_at_once(minimal: Release) -> None:
+    """Helm names the way out, and leaves no failed revision behind."""
+    minimal.values["clients"] = [registration(number) for number in range(8000)]
+    done = await minimal.install()
+    assert done.code != 0
+    assert "config.registry" in done.err, done
+    assert "Too long" not in done.err, done
+    assert await minimal.commands.get(minimal.namespace, "secrets", "-l", "owner=helm") == []
+
+
+def registration(number: int) -> dict[str, Any]:
+    """One of many clients."""
+    uri = f"https://client-{number}.example.com/backchannel-logout"
+    return {"client_id": f"client-{number}", "backchannel_logout_uri": uri, "backchannel_logout_session_required": True}
+
+
+async def test_an_upgrade_after_a_scale_by_hand_sets_what_the_values_say(minimal: Release) -> None:
+    """As docs/kubernetes.md says it is done."""
+    (await minimal.install("--wait", "--timeout", "1m")).good()
+    name = (await minimal.deployment())["metadata"]["name"]
+    scaled = await minimal.commands.kubectl("-n", minimal.namespace, "scale", f"deployment/{name}", "--replicas=3")
+    scaled.good()
+    minimal.values["replicaCount"] = 4
+    done = await minimal.upgrade()
+    if done.code:  # Helm 4 does not take the field from kubectl unless it is told to
+        assert ".spec.replicas" in done.err, done
+        (await minimal.upgrade("--force-conflicts")).good()
+    assert (await minimal.deployment())["spec"]["replicas"] == 4
