@@ -15,8 +15,8 @@ from notifier.domain.errors import QueueError
 from notifier.domain.message import DELAYED
 from notifier.domain.registry import Registry
 from notifier.domain.waiting_filter import WaitingFilter
-from notifier.operations.dead_letter_repair import RepairOptions
 from notifier.operations.queue_port import Queue
+from notifier.operations.visits import RepairOptions
 from notifier.operations.waiting_repair import DUE_RATE, make_due
 from notifier.pipeline.known_client import Key
 from notifier.pipeline.worker import Worker

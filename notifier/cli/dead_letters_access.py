@@ -1,26 +1,20 @@
-"""What the commands on dead letters share: the options that choose letters, access to the queue, export files."""
+"""What the commands on dead letters share: the options that choose letters, and export files."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial, wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from tempfile import mkstemp
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 
-from notifier.cli.command_options import quiet_logs
-from notifier.cli.queue_access import read_queue, wait_until_ready
-from notifier.domain.errors import Mistake, QueueError
-
-if TYPE_CHECKING:
-    from notifier.operations.dead_letter_listing import DeadLetters
-    from notifier.settings.service_settings import QueueSettings
+from notifier.domain.errors import Mistake
 
 
 def _option(name: str, text: str) -> Any:
@@ -74,32 +68,6 @@ def with_filter(command: Callable[..., None], *, ids: bool = False) -> Callable[
 
 with_filter_or_ids = partial(with_filter, ids=True)
 """The same for a command that also takes the IDs of letters as arguments."""
-
-
-def queue_settings(config: Path | None, log_from: str = "critical") -> QueueSettings:
-    """Read only the queue's settings, and log from that level on. Raises ConfigurationError."""
-    quiet_logs(log_from)
-    return read_queue(config, os.environ).settings.queue
-
-
-@asynccontextmanager
-async def opened_letters(settings: QueueSettings, *, writing: bool) -> AsyncIterator[DeadLetters]:
-    """Open the dead letters of the queue. Raises QueueError."""
-    from notifier.app import build_queue
-
-    file = settings.sqlite_file
-    if file is not None and not file.exists():
-        raise QueueError(f"there is no queue file {file}; a worker or `notifier publish` makes it")
-    queue = build_queue(settings)
-    if not writing and file is None:
-        yield queue.dead_letters()
-        return
-    await queue.open()
-    try:
-        await wait_until_ready(queue)
-        yield queue.dead_letters()
-    finally:
-        await queue.close()
 
 
 @contextmanager

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from notifier.cli.command_options import Config, Json
-from notifier.cli.dead_letters_access import opened_letters, queue_settings, with_filter, written_anew
+from notifier.cli.dead_letters_access import with_filter, written_anew
 from notifier.cli.dead_letters_repair_command import DISCARD_EXAMPLES, REPLAY_EXAMPLES, discard, prospect, replay
 from notifier.cli.help import CommandGroup, in_help, register
 from notifier.cli.output import progress_of, say, say_json
+from notifier.cli.queue_access import opened_queue, queue_part
 from notifier.domain.moment import read_moment, shown_moment
 from notifier.domain.printable import counted, json_text, printable
 
@@ -53,7 +54,7 @@ def list_(
     source if it came from one. No
     form shows sub or sid. The command removes nothing and keeps the order.
     """
-    settings = queue_settings(config)
+    settings = queue_part(config).settings.queue
     from notifier.cli.screen import screen
     from notifier.operations.dead_letter_listing import LetterCounts
 
@@ -88,7 +89,7 @@ def show(
     from notifier.operations.dead_letter_listing import exported
 
     found: list[dict[str, object]] = []
-    settings = queue_settings(config)
+    settings = queue_part(config).settings.queue
 
     def see(_summary: LetterSummary, message: Message) -> None:
         found.append(exported(message) | ({} if as_json else {"replay": prospect(message, config, settings)}))
@@ -123,7 +124,7 @@ def export(
 
     if file.is_file() and not force:
         raise typer.BadParameter(f"{file} exists; --force replaces it", param_hint="FILE")
-    settings = queue_settings(config)
+    settings = queue_part(config).settings.queue
     count = 0
     with written_anew(file) as out:
 
@@ -152,8 +153,8 @@ def _look_now(
     async def look() -> None:
         with progress_of("looked at") as progress:
             async with (
-                opened_letters(settings, writing=False) as letters,
-                aclosing(matching_letters(letters, chosen, progress, whole=whole)) as found,
+                opened_queue(settings, opening=False) as queue,
+                aclosing(matching_letters(queue.dead_letters(), chosen, progress, whole=whole)) as found,
             ):
                 async for summary, message in found:
                     see(summary, message)

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from notifier.cli.command_options import Config, Json
-from notifier.cli.dead_letters_access import opened_letters, queue_settings, with_filter_or_ids
-from notifier.cli.output import progress_of, say, say_json
+from notifier.cli.dead_letters_access import with_filter_or_ids
+from notifier.cli.output import say, say_json
+from notifier.cli.queue_access import queue_part, run_on_queue
 from notifier.domain.printable import counted
 
 if TYPE_CHECKING:
     from notifier.domain.letter_filter import LetterFilter, LetterSummary
     from notifier.domain.message import Message
     from notifier.domain.readmission import ReplayRules
-    from notifier.operations.dead_letter_listing import DeadLetters
-    from notifier.operations.dead_letter_repair import RepairOptions, RepairResult
+    from notifier.operations.queue_port import Queue
+    from notifier.operations.visits import RepairOptions, RepairResult
     from notifier.settings.service_settings import QueueSettings
 
 REPLAY_EXAMPLES = (
@@ -96,16 +95,16 @@ def replay(
     killed may deliver one batch twice on RabbitMQ, which does no harm. stderr says who did what.
     """
     _check_chosen(chosen, everything=everything)
-    settings = queue_settings(config, log_from="warning")
+    settings = queue_part(config, log_from="warning").settings.queue
     end_newer_sessions |= force  # its older name
     rules = _rules(config, settings, end_newer_sessions=end_newer_sessions)
 
-    async def act(letters: DeadLetters, options: RepairOptions) -> RepairResult:
+    async def act(queue: Queue, options: RepairOptions) -> RepairResult:
         from notifier.operations import dead_letter_repair
 
-        return await dead_letter_repair.replay(letters, chosen, rules, options)
+        return await dead_letter_repair.replay(queue.dead_letters(), chosen, rules, options)
 
-    result = _run(settings, act, rate=rate, limit=limit, dry_run=dry_run, what="replayed")
+    result = run_on_queue(settings, act, what="replayed", opening=not dry_run, rate=rate, limit=limit, dry_run=dry_run)
     _conclude("replayed", chosen, result, dry_run=dry_run, as_json=as_json, end_newer_sessions=end_newer_sessions)
 
 
@@ -126,16 +125,16 @@ def discard(
     what; NOTIFIER_LOG__LEVEL=info names each letter.
     """
     _check_chosen(chosen, everything=everything)
-    settings = queue_settings(config, log_from="warning")
+    settings = queue_part(config, log_from="warning").settings.queue
     if not (yes or dry_run):
         _ask(settings, chosen, limit)
 
-    async def act(letters: DeadLetters, options: RepairOptions) -> RepairResult:
+    async def act(queue: Queue, options: RepairOptions) -> RepairResult:
         from notifier.operations import dead_letter_repair
 
-        return await dead_letter_repair.discard(letters, chosen, options, _told())
+        return await dead_letter_repair.discard(queue.dead_letters(), chosen, options, _told())
 
-    result = _run(settings, act, rate=None, limit=limit, dry_run=dry_run, what="discarded")
+    result = run_on_queue(settings, act, what="discarded", opening=not dry_run, limit=limit, dry_run=dry_run)
     _conclude("discarded", chosen, result, dry_run=dry_run, as_json=as_json)
 
 
@@ -194,10 +193,10 @@ def _ask(settings: QueueSettings, chosen: LetterFilter, limit: int | None) -> No
     if not sys.stdin.isatty():
         raise typer.BadParameter("there is no terminal to ask on; give --yes", param_hint="--yes")
 
-    async def act(letters: DeadLetters, options: RepairOptions) -> RepairResult:
-        return await dead_letter_repair.discard(letters, chosen, options)
+    async def act(queue: Queue, options: RepairOptions) -> RepairResult:
+        return await dead_letter_repair.discard(queue.dead_letters(), chosen, options)
 
-    found = _run(settings, act, rate=None, limit=limit, dry_run=True, what="counted")
+    found = run_on_queue(settings, act, what="counted", opening=False, limit=limit, dry_run=True)
     for reason, count in found.by_reason.items():
         say(f"  {reason}: {count:,}", err=True)
     if not found.done or not typer.confirm(f"Discard {counted(found.done, 'dead letter')} for good?", err=True):
@@ -205,53 +204,11 @@ def _ask(settings: QueueSettings, chosen: LetterFilter, limit: int | None) -> No
         raise typer.Exit(1 if found.done else 0)
 
 
-def _run(
-    settings: QueueSettings,
-    act: Callable[[DeadLetters, RepairOptions], Awaitable[RepairResult]],
-    *,
-    rate: float | None,
-    limit: int | None,
-    dry_run: bool,
-    what: str,
-) -> RepairResult:
-    import uvloop
-
-    from notifier.operations.dead_letter_repair import RepairOptions
-
-    async def run() -> RepairResult:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
-
-        async def pause(seconds: float) -> None:
-            try:
-                async with asyncio.timeout(seconds):
-                    await stop.wait()
-            except TimeoutError:
-                pass
-
-        with progress_of(what) as progress:
-            options = RepairOptions(
-                clock=time.time,
-                steady=time.monotonic,
-                pause=pause,
-                progress=progress,
-                stop=stop.is_set,
-                rate=rate,
-                limit=limit,
-                dry_run=dry_run,
-            )
-            async with opened_letters(settings, writing=not dry_run) as letters:
-                return await act(letters, options)
-
-    return uvloop.run(run())
-
-
 def _conclude(
     action: str, chosen: LetterFilter, result: RepairResult, *, dry_run: bool, as_json: bool, **more: object
 ) -> None:
     from notifier.adapters.telemetry.audit import write_audit
+    from notifier.domain.readmission import KeepReason
     from notifier.operations.dead_letter_audit import DeadLetterAudit, operating_user
 
     if not dry_run:
@@ -264,7 +221,7 @@ def _conclude(
         for reason, count in result.by_reason.items():
             say(f"  {reason}: {count:,}")
         for why, count in result.kept.items():
-            say(f"{count:,} stay{'' if count != 1 else 's'}: {why.explanation}")
+            say(f"{count:,} stay{'' if count != 1 else 's'}: {KeepReason(why).explanation}")
     if result.unfinished is not None:
         say(f"notifier: {result.unfinished}", err=True)
     # A typing error in an ID must not look like a repair.

@@ -1,22 +1,29 @@
-"""What commands on a queue share: its settings, the wait until it can be used, and its URLs without secrets."""
+"""What commands on a queue share: its settings, a pass over it that Ctrl-C stops, its URLs without secrets."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import os
+import signal
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from notifier.cli.output import say
-from notifier.domain.errors import ConfigurationError, Mistake, QueueUnavailable
+from notifier.cli.command_options import quiet_logs
+from notifier.cli.output import progress_of, say
+from notifier.domain.errors import ConfigurationError, Mistake, QueueError, QueueUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from pathlib import Path
 
     from notifier.adapters.configuration.config_file import ReadPart
-    from notifier.operations.queue_port import EventQueue
+    from notifier.operations.queue_port import EventQueue, Queue
+    from notifier.operations.visits import RepairOptions
     from notifier.settings.service_settings import QueueSettings
 
+T = TypeVar("T")
 CONNECT_TIMEOUT = 15.0  # seconds; then the queue counts as away
 SILENT = 2.0  # seconds of waiting for the queue before a line says so
 
@@ -46,6 +53,74 @@ def require_queue(config: Path | None, environ: Mapping[str, str], part: ReadPar
 
 def _named(environ: Mapping[str, str]) -> bool:
     return any(environ.get(name) for name in ("NOTIFIER_QUEUE__URL", "NOTIFIER_QUEUE"))
+
+
+def queue_part(config: Path | None, log_from: str = "critical") -> ReadPart:
+    """Read the queue's settings and the issuers' names, and log from that level on. Raises ConfigurationError."""
+    quiet_logs(log_from)
+    return read_queue(config, os.environ)
+
+
+@asynccontextmanager
+async def opened_queue(settings: QueueSettings, *, opening: bool) -> AsyncIterator[Queue]:
+    """The queue, ready. Without `opening` only visits connect on RabbitMQ, each by itself.
+
+    Raises QueueError.
+    """
+    from notifier.app import build_queue
+
+    file = settings.sqlite_file
+    if file is not None and not file.exists():
+        raise QueueError(f"there is no queue file {file}; a worker or `notifier publish` makes it")
+    queue = build_queue(settings)
+    if not opening and file is None:
+        yield queue
+        return
+    await queue.open()
+    try:
+        await wait_until_ready(queue)
+        yield queue
+    finally:
+        await queue.close()
+
+
+def run_on_queue(
+    settings: QueueSettings,
+    act: Callable[[Queue, RepairOptions], Awaitable[T]],
+    *,
+    what: str,
+    opening: bool = True,
+    rate: float | None = None,
+    limit: int | None = None,
+    dry_run: bool = False,
+) -> T:
+    """Open the queue, and act on it. The options stop at Ctrl-C, and show progress. Raises QueueError."""
+    import uvloop
+
+    from notifier.operations.visits import RepairOptions
+
+    async def run() -> T:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+
+        async def pause(seconds: float) -> None:
+            try:
+                async with asyncio.timeout(seconds):
+                    await stop.wait()
+            except TimeoutError:
+                pass
+
+        with progress_of(what) as progress:
+            options = RepairOptions(
+                clock=time.time, steady=time.monotonic, pause=pause, progress=progress, stop=stop.is_set, rate=rate,
+                limit=limit, dry_run=dry_run,
+            )  # fmt: skip
+            async with opened_queue(settings, opening=opening) as queue:
+                return await act(queue, options)
+
+    return uvloop.run(run())
 
 
 async def wait_until_ready(queue: EventQueue) -> None:

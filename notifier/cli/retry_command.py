@@ -9,13 +9,14 @@ import typer
 
 from notifier.cli.command_options import Config, Json
 from notifier.cli.output import say, say_json
-from notifier.cli.waiting_access import deliveries, issuer_of, queue_part, run_on_queue
+from notifier.cli.queue_access import queue_part, run_on_queue
 from notifier.domain.printable import counted, printable
 
 if TYPE_CHECKING:
-    from notifier.operations.dead_letter_repair import RepairOptions
+    from notifier.adapters.configuration.config_file import ReadPart
     from notifier.operations.queue_port import Queue
     from notifier.operations.retry_now import RetryResult, RetryWish
+    from notifier.operations.visits import RepairOptions
 
 EXAMPLES = (
     ("what waits for a client, and why", "notifier retry -c n.yaml --client-id shop --dry-run"),
@@ -55,14 +56,14 @@ def retry(
     from notifier.operations.retry_now import RetryWish, prospect, retry_now
 
     part = queue_part(config, log_from="warning")
-    wish = RetryWish(key=(issuer_of(part, iss), client_id), who=operating_user(), force=force)
+    wish = RetryWish(key=(_issuer_of(part, iss), client_id), who=operating_user(), force=force)
 
     async def act(queue: Queue, options: RepairOptions) -> RetryResult:
         if dry_run:
             return await prospect(queue, wish, options)
         return await retry_now(queue, wish, options)
 
-    result = run_on_queue(part, act, what="settled", dry_run=dry_run)
+    result = run_on_queue(part.settings.queue, act, what="settled", dry_run=dry_run)
     if not dry_run:
         write_audit("retried_now", who=wish.who, iss=wish.key[0], client_id=client_id, force=force, **result.document())
     if as_json:
@@ -72,15 +73,25 @@ def retry(
     raise typer.Exit(1 if result.waiting and not dry_run else 0)
 
 
+def _issuer_of(part: ReadPart, iss: str | None) -> str:
+    """The issuer that is meant: the one given, or the only one of the configuration."""
+    if iss is not None:
+        return iss
+    if len(part.issuers) == 1:
+        return next(iter(part.issuers))
+    known = f": there are {', '.join(sorted(part.issuers))}" if part.issuers else ", whose client it is"
+    raise typer.BadParameter(f"say which issuer{known}", param_hint="--iss")
+
+
 def _in_words(wish: RetryWish, result: RetryResult, *, dry_run: bool) -> str:
     waited = sum(result.waited.values())
     name = printable(wish.key[1])
     if not waited:
         return f"nothing waits for {name} at {printable(wish.key[0])}; a worker may have some of it in hand"
-    lines = [f"{deliveries(waited)} waited for {name}"]
+    lines = [f"{counted(waited, 'delivery')} waited for {name}"]
     account = result.account
     if dry_run:
-        lines = [f"{deliveries(waited)} would be tried"]
+        lines = [f"{counted(waited, 'delivery')} would be tried"]
         lines += [f"  {count:,} after {reason or 'no attempt'}" for reason, count in result.waited.items()]
     else:
         lines.append(f"{account.delivered:,} delivered")

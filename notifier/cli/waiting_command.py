@@ -13,16 +13,15 @@ import typer
 from notifier.cli.command_options import Config, Json
 from notifier.cli.help import CommandGroup, in_help, register
 from notifier.cli.output import say, say_json
-from notifier.cli.waiting_access import deliveries, queue_part, run_on_queue
+from notifier.cli.queue_access import queue_part, run_on_queue
 from notifier.domain.durations import in_words
-from notifier.domain.printable import printable
+from notifier.domain.printable import counted, printable
 
 if TYPE_CHECKING:
     from notifier.domain.waiting_filter import WaitingFilter, WaitingSummary
-    from notifier.operations.dead_letter_repair import RepairOptions
     from notifier.operations.queue_port import Queue
+    from notifier.operations.visits import RepairOptions, RepairResult
     from notifier.operations.waiting_listing import WaitingCounts
-    from notifier.operations.waiting_repair import WaitingResult
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -80,7 +79,7 @@ def list_(
     if not (rows or as_json):
         _print_groups(counts)
     if not as_json:
-        say(f"{deliveries(counts.total)} wait{'s' if counts.total == 1 else ''}")
+        say(f"{counted(counts.total, 'delivery')} wait{'s' if counts.total == 1 else ''}")
 
 
 def show(
@@ -158,7 +157,7 @@ def _filter(client_id: str | None, iss: str | None, event_id: str | None) -> Wai
 
 
 def _look(config: Any, chosen: WaitingFilter, see: Any, *, quiet: bool) -> None:
-    from notifier.operations.dead_letter_listing import no_progress
+    from notifier.operations.visits import no_progress
     from notifier.operations.waiting_listing import waiting_deliveries
 
     async def act(queue: Queue, options: RepairOptions) -> None:
@@ -169,10 +168,10 @@ def _look(config: Any, chosen: WaitingFilter, see: Any, *, quiet: bool) -> None:
                 if options.stop():
                     raise KeyboardInterrupt
 
-    run_on_queue(queue_part(config), act, what="looked at")
+    run_on_queue(queue_part(config).settings.queue, act, what="looked at")
 
 
-def _cancel(config: Any, chosen: WaitingFilter, *, limit: int | None, dry_run: bool) -> WaitingResult:
+def _cancel(config: Any, chosen: WaitingFilter, *, limit: int | None, dry_run: bool) -> RepairResult:
     from notifier.adapters.telemetry.audit import write_audit
     from notifier.operations import waiting_repair
     from notifier.operations.dead_letter_audit import operating_user
@@ -185,10 +184,12 @@ def _cancel(config: Any, chosen: WaitingFilter, *, limit: int | None, dry_run: b
         if each and not dry_run:
             audit.cancelled_one(who, one)
 
-    async def act(queue: Queue, options: RepairOptions) -> WaitingResult:
+    async def act(queue: Queue, options: RepairOptions) -> RepairResult:
         return await waiting_repair.cancel(queue.waiting(), chosen, options, told)
 
-    result = run_on_queue(queue_part(config, "warning"), act, what="cancelled", limit=limit, dry_run=dry_run)
+    result = run_on_queue(
+        queue_part(config, "warning").settings.queue, act, what="cancelled", limit=limit, dry_run=dry_run
+    )
     if not dry_run:
         audit.cancelled(who, chosen, result)
     return result
@@ -200,7 +201,7 @@ def _ask(config: Any, chosen: WaitingFilter) -> None:
     found = _cancel(config, chosen, limit=None, dry_run=True)
     for reason, count in found.by_reason.items():
         say(f"  {reason or 'no attempt'}: {count:,}", err=True)
-    if not found.done or not typer.confirm(f"Cancel {deliveries(found.done)} for good?", err=True):
+    if not found.done or not typer.confirm(f"Cancel {counted(found.done, 'delivery')} for good?", err=True):
         say("nothing was cancelled", err=True)
         raise typer.Exit(1 if found.done else 0)
 

@@ -3,10 +3,9 @@
 A list reads only the members that it shows: 7 µs for each letter instead of 16.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, NotRequired, TypeAlias
+from typing import Any, NotRequired
 
 from pydantic import TypeAdapter
 from pydantic_core import from_json
@@ -15,7 +14,7 @@ from notifier.domain.dead_letter import DeadLetter, load_dead_letter
 from notifier.domain.documents import OF_NAMES
 from notifier.domain.durations import parse_duration
 from notifier.domain.errors import Mistake, UnknownVersion
-from notifier.domain.frozen import replace
+from notifier.domain.found import Reader, reader_of
 from notifier.domain.letter_names import Names, disagreements
 from notifier.domain.message import Kind, Message
 from notifier.domain.moment import read_moment, render_moment
@@ -156,28 +155,9 @@ class LetterFilter:
             return False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundLetter:
-    """A letter that a visit came across. `summary` is None if it is not meant, `message` has its body if asked for."""
-
-    message: Message
-    summary: LetterSummary | None
-
-
-LetterReader: TypeAlias = Callable[[Message], FoundLetter]
-"""Reads one message of the dead letters, and keeps no more of it than the visitor needs."""
-
-
-def letter_reader(meant: LetterFilter, *, whole: bool) -> LetterReader:
+def letter_reader(meant: LetterFilter, *, whole: bool) -> Reader[LetterSummary]:
     """A reader of the letters that are meant: whole, or as summaries only."""
-
-    def see(message: Message) -> FoundLetter:
-        summary = read_summary(message)
-        matches = meant.matches(message, summary)
-        kept = message if matches and whole else replace(message, body=b"", headers=MappingProxyType({}))
-        return FoundLetter(message=kept, summary=summary if matches else None)
-
-    return see
+    return reader_of(read_summary, meant.matches, whole=whole)
 
 
 def read_filter(given: Mapping[str, Any], now: float, issuers: frozenset[str] | None = None) -> LetterFilter | Mistake:

@@ -28,8 +28,10 @@ def printable_lines(text: str) -> str:
 
 
 def counted(count: int, what: str) -> str:
-    """The number with its noun: `1 client`, `2,000 clients`."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+    """The number with its noun: `1 client`, `2,000 clients`, `2 deliveries`."""
+    if count == 1:
+        return f"1 {what}"
+    return f"{count:,} {what[:-1]}ies" if what.endswith("ry") else f"{count:,} {what}s"
 
 
 def json_text(document: object, *, indent: int | None = None) -> str:

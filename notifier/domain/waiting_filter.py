@@ -3,16 +3,14 @@
 Like a list of dead letters, it reads only the members that it shows.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, Literal, NotRequired, TypeAlias
+from typing import Any, Literal, NotRequired
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from notifier.domain.frozen import replace
+from notifier.domain.found import Reader, reader_of
 from notifier.domain.message import Kind, Lane, Message, Outgoing, Transfer
 from notifier.domain.moment import render_moment
 from notifier.domain.outcome import Cause
@@ -177,28 +175,9 @@ class WaitingFilter:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundWaiting:
-    """What a walk came across. `summary` is None if it is not meant, `message` has its body if asked for."""
-
-    message: Message
-    summary: WaitingSummary | None
-
-
-WaitingReader: TypeAlias = Callable[[Message], FoundWaiting]
-"""Reads one message that waits, and keeps no more of it than the walker needs."""
-
-
-def waiting_reader(meant: WaitingFilter, *, whole: bool) -> WaitingReader:
+def waiting_reader(meant: WaitingFilter, *, whole: bool) -> Reader[WaitingSummary]:
     """A reader of what is meant: whole, or as summaries only."""
-
-    def see(message: Message) -> FoundWaiting:
-        summary = read_waiting(message)
-        matches = meant.matches(summary)
-        kept = message if matches and whole else replace(message, body=b"", headers=MappingProxyType({}))
-        return FoundWaiting(message=kept, summary=summary if matches else None)
-
-    return see
+    return reader_of(read_waiting, lambda _message, one: meant.matches(one), whole=whole)
 
 
 def due_now(message: Message) -> Transfer:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from notifier.domain.letter_filter import LetterFilter, LetterSummary
 from notifier.domain.moment import render_moment
-from notifier.operations.dead_letter_repair import RepairResult
+from notifier.operations.visits import RepairResult
 
 
 class WriteAudit(Protocol):
@@ -32,7 +32,7 @@ class DeadLetterAudit:
             who=who,
             done=result.done,
             by_reason=dict(result.by_reason),
-            kept={why.value: count for why, count in result.kept.items()},
+            kept=dict(result.kept),
             unfinished=result.unfinished,
             wanted=_without_subject(wanted),
             **more,

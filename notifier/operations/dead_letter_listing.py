@@ -3,9 +3,7 @@
 `dead_letter_repair` replays and discards them.
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -13,56 +11,25 @@ from pydantic import TypeAdapter
 
 from notifier.domain.dead_letter import DeadLetter, load_dead_letter
 from notifier.domain.errors import UnknownVersion
-from notifier.domain.letter_filter import (
-    FoundLetter,
-    LetterFilter,
-    LetterReader,
-    LetterSummary,
-    letter_reader,
-    read_summary,
-)
-from notifier.domain.message import Message, Transfer, Transferred
+from notifier.domain.found import Reader
+from notifier.domain.letter_filter import LetterFilter, LetterSummary, letter_reader, read_summary
+from notifier.domain.message import Message
 from notifier.domain.moment import render_moment
 from notifier.domain.unreadable import Raw, shown
+from notifier.operations.visits import Opened, Progress, each_found, no_progress
 
-AT_ONCE = 100  # letters read before other tasks of the loop get their chance: 1 to 3 ms
 GROUPS = 10_000  # pairs of client and reason that are counted apart; anybody can invent client ids in malformed events
 _LETTER, _RAW = TypeAdapter(DeadLetter), TypeAdapter(Raw)
-
-
-class LetterVisit(Protocol):
-    """One pass over the dead letters that were there when it began, oldest first."""
-
-    @property
-    def left(self) -> int:
-        """How many letters are still to come."""
-
-    async def page(self) -> Sequence[FoundLetter]:
-        """The next letters; empty at the end. Raises QueueError."""
-
-    async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Delete these letters, and return those that were still there. Raises QueueError."""
-
-    async def move(self, transfers: Sequence[Transfer]) -> Transferred:
-        """Make each message durable in its queue, then delete its letter. Raises QueueError."""
 
 
 class DeadLetters(Protocol):
     """The dead letters of a queue."""
 
-    def visit(self, read: LetterReader) -> AbstractAsyncContextManager[LetterVisit]:
-        """Begin a visit, in which `read` gets each message. Letters that are not removed keep their order.
+    def visit(self, read: Reader[LetterSummary]) -> Opened[LetterSummary]:
+        """Begin a visit, oldest first, in which `read` gets each message.
 
         Raises QueueError.
         """
-
-
-Progress = Callable[[int, int], None]
-"""Called now and then with two numbers: how much is done, and how much there is in all."""
-
-
-def no_progress(_done: int, _total: int) -> None:
-    """Show nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,24 +48,14 @@ class LetterGroup:
         return asdict(self) | {"oldest": render_moment(self.oldest), "newest": render_moment(self.newest)}
 
 
-async def matching_letters(
+def matching_letters(
     letters: DeadLetters, chosen: LetterFilter, progress: Progress = no_progress, *, whole: bool = False
 ) -> AsyncGenerator[tuple[LetterSummary, Message], None]:
     """The letters that match, oldest first. Each message has its body if `whole`.
 
     The caller closes the iterator (`aclosing`). Raises QueueError.
     """
-    async with letters.visit(letter_reader(chosen, whole=whole)) as visit:
-        seen = 0
-        while page := await visit.page():
-            for number, each in enumerate(page):
-                if number % AT_ONCE == AT_ONCE - 1:
-                    progress(seen + number, seen + len(page) + visit.left)
-                    await asyncio.sleep(0)
-                if each.summary is not None:
-                    yield each.summary, each.message
-            seen += len(page)
-            progress(seen, seen + visit.left)
+    return each_found(letters.visit(letter_reader(chosen, whole=whole)), progress)
 
 
 class LetterCounts:

@@ -5,6 +5,7 @@ delay queues is made due, a thousand a second. Then it watches the workers until
 client, and counts again. Nothing depends on that: whoever stops watching, or is killed, stops no delivery.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -13,11 +14,10 @@ from typing import Any
 from notifier.domain.errors import QueueError, QueueUnavailable
 from notifier.domain.moment import render_moment
 from notifier.domain.waiting_filter import WaitingFilter
-from notifier.operations.dead_letter_listing import no_progress
-from notifier.operations.dead_letter_repair import RepairOptions
 from notifier.operations.queue_port import Queue
 from notifier.operations.retry_request import RetryAccount, request_of, sum_of
-from notifier.operations.waiting_repair import DUE_RATE, NOTHING, WaitingResult, cancel, make_due
+from notifier.operations.visits import RepairOptions, no_progress
+from notifier.operations.waiting_repair import DUE_RATE, cancel, make_due
 from notifier.operations.worker_requests import ask_workers_to
 from notifier.pipeline.known_client import Key
 
@@ -83,7 +83,7 @@ async def prospect(queue: Queue, wish: RetryWish, options: RepairOptions) -> Ret
 async def retry_now(queue: Queue, wish: RetryWish, options: RepairOptions) -> RetryResult:
     """Try what waits for the client. The queue must be open. Raises QueueError."""
     before = await _count(queue, wish, options)
-    if not before.done or before.unfinished is not None:
+    if not before.total or before.unfinished is not None:
         return RetryResult(waited=before.by_reason, waiting=before.by_reason, unfinished=before.unfinished)
     asked = 0 if wish.force else before.asked
     begin = request_of(wish.key, wish.who, begin=True, force=wish.force, everything=asked == 0)
@@ -93,8 +93,8 @@ async def retry_now(queue: Queue, wish: RetryWish, options: RepairOptions) -> Re
     delayed = WaitingFilter(iss=wish.key[0], client_id=wish.key[1], parked=False)
     pace = _quietly(options, rate=DUE_RATE)
     made = await make_due(queue.waiting(), delayed, pace, force=wish.force)
-    account, unfinished = await _watch(queue, wish, options, before.done, made.unfinished)
-    after = NOTHING if unfinished else await _count(queue, wish, _quietly(options))
+    account, unfinished = await _watch(queue, wish, options, before.total, made.unfinished)
+    after = _Waits() if unfinished else await _count(queue, wish, _quietly(options))
     return RetryResult(
         waited=before.by_reason,
         asked=asked,
@@ -106,24 +106,24 @@ async def retry_now(queue: Queue, wish: RetryWish, options: RepairOptions) -> Re
     )
 
 
-async def _count(queue: Queue, wish: RetryWish, options: RepairOptions) -> WaitingResult:
-    """Count what waits for the client, by reason, and what of it the client asked for."""
-    meant = WaitingFilter(iss=wish.key[0], client_id=wish.key[1])
-    asked = 0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Waits:
+    """What waits for the client: how many, by reason, and how many of them it asked to wait."""
 
-    def see(one: object) -> None:
-        nonlocal asked
-        asked += getattr(one, "asked", False) is True
+    total: int = 0
+    by_reason: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    asked: int = 0
+    unfinished: str | None = None
 
-    found = await cancel(queue.waiting(), meant, _quietly(options, dry_run=True), see)
+
+async def _count(queue: Queue, wish: RetryWish, options: RepairOptions) -> _Waits:
+    """Count what waits. Raises QueueError."""
+    meant, asked = WaitingFilter(iss=wish.key[0], client_id=wish.key[1]), Counter[bool]()
+    counting = _quietly(options, dry_run=True)
+    found = await cancel(queue.waiting(), meant, counting, lambda one: asked.update((one.asked,)))
     if found.failed:
         raise QueueUnavailable(found.unfinished or "the queue is away")
-    return _with_asked(found, asked)
-
-
-def _with_asked(found: WaitingResult, asked: int) -> WaitingResult:
-    """The count, with how many of them their client asked to wait."""
-    return WaitingResult(done=found.done, by_reason=found.by_reason, asked=asked, unfinished=found.unfinished)
+    return _Waits(total=found.done, by_reason=found.by_reason, asked=asked[True], unfinished=found.unfinished)
 
 
 def _quietly(options: RepairOptions, *, rate: float | None = None, dry_run: bool = False) -> RepairOptions:
@@ -161,7 +161,7 @@ async def _watch(
         await options.pause(LOOK_EVERY)
 
 
-def _left(before: WaitingResult, account: RetryAccount) -> Mapping[str, int]:
+def _left(before: _Waits, account: RetryAccount) -> Mapping[str, int]:
     """About how many still wait."""
-    left = max(0, before.done - account.settled)
+    left = max(0, before.total - account.settled)
     return {"not counted again": left} if left else {}

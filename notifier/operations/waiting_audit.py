@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from notifier.domain.waiting_filter import WaitingFilter, WaitingSummary
 from notifier.operations.dead_letter_audit import WriteAudit
-from notifier.operations.waiting_repair import WaitingResult
+from notifier.operations.visits import RepairResult
 
 
 class WaitingAudit:
@@ -13,7 +13,7 @@ class WaitingAudit:
     def __init__(self, write: WriteAudit) -> None:
         self._write = write
 
-    def cancelled(self, who: str, wanted: WaitingFilter, result: WaitingResult) -> None:
+    def cancelled(self, who: str, wanted: WaitingFilter, result: RepairResult) -> None:
         """Log what was cancelled in all."""
         self._write(
             "waiting_cancelled",

@@ -3,60 +3,33 @@
 `waiting_repair` cancels it, or makes it due.
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
-from notifier.domain.message import Message, Transfer, Transferred
+from notifier.domain.message import Message
 from notifier.domain.moment import render_moment
-from notifier.domain.waiting_filter import FoundWaiting, WaitingFilter, WaitingSummary
-from notifier.operations.dead_letter_listing import AT_ONCE, GROUPS, Progress, no_progress
-
-
-class WaitingWalk(Protocol):
-    """One walk over what waited when it began. What is not taken keeps its place, its due time and its hops."""
-
-    @property
-    def left(self) -> int:
-        """How many are still to come."""
-
-    async def page(self) -> Sequence[FoundWaiting]:
-        """The next ones; empty at the end. Act on them before you ask for the next. Raises QueueError."""
-
-    async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Delete these, and return those that were still there. Raises QueueError."""
-
-    async def move(self, transfers: Sequence[Transfer]) -> Transferred:
-        """Make each message durable in its queue, then delete the one that waited. Raises QueueError."""
+from notifier.domain.waiting_filter import WaitingFilter, WaitingSummary
+from notifier.operations.dead_letter_listing import GROUPS
+from notifier.operations.visits import Opened, Progress, each_found, no_progress
 
 
 class WaitingPlace(Protocol):
     """All that waits in a queue: in delay queues and in buckets, and not what a worker has in hand at the moment."""
 
-    def visit(self, meant: WaitingFilter, *, whole: bool) -> AbstractAsyncContextManager[WaitingWalk]:
+    def visit(self, meant: WaitingFilter, *, whole: bool) -> Opened[WaitingSummary]:
         """Begin a walk, which gives summaries of what is meant, and `whole` messages if asked.
 
-        Only one walk runs at a time on RabbitMQ. Raises QueueError.
+        What is not taken keeps its due time and its hops, too. Only one walk runs at a time on RabbitMQ. Raises
+        QueueError.
         """
 
 
-async def waiting_deliveries(
+def waiting_deliveries(
     waiting: WaitingPlace, meant: WaitingFilter, progress: Progress = no_progress, *, whole: bool = False
 ) -> AsyncGenerator[tuple[WaitingSummary, Message], None]:
     """What is meant, in the order of the queues. The caller closes the iterator (`aclosing`). Raises QueueError."""
-    async with waiting.visit(meant, whole=whole) as walk:
-        seen = 0
-        while page := await walk.page():
-            for number, each in enumerate(page):
-                if number % AT_ONCE == AT_ONCE - 1:
-                    progress(seen + number, seen + len(page) + walk.left)
-                    await asyncio.sleep(0)
-                if each.summary is not None:
-                    yield each.summary, each.message
-            seen += len(page)
-            progress(seen, seen + walk.left)
+    return each_found(waiting.visit(meant, whole=whole), progress)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

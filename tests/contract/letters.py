@@ -9,8 +9,8 @@ from notifier.domain.delivery import Delivery, Past
 from notifier.domain.message import DEAD
 from notifier.domain.outcome import DeadReason
 from notifier.domain.readmission import ReplayRules
-from notifier.operations.dead_letter_repair import RepairOptions
 from notifier.operations.queue_port import Queue
+from notifier.operations.visits import RepairOptions
 from tests.contract.queues import ready
 
 ISS = "https://id.example.com"

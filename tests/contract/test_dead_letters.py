@@ -12,10 +12,9 @@ from notifier.adapters.queues.rabbitmq.visit import RabbitVisit
 from notifier.domain.dead_letter import bury_raw, dump_dead_letter, load_dead_letter
 from notifier.domain.documents import dump_delivery, load_delivery
 from notifier.domain.errors import Mistake, QueueUnavailable
+from notifier.domain.found import Found, Reader
 from notifier.domain.letter_filter import (
-    FoundLetter,
     LetterFilter,
-    LetterReader,
     LetterSummary,
     letter_reader,
     summary_of,
@@ -23,9 +22,10 @@ from notifier.domain.letter_filter import (
 from notifier.domain.message import DEAD, Kind, Lane, Message, Outgoing, Transfer, Transferred
 from notifier.domain.outcome import DeadReason
 from notifier.domain.readmission import KeepReason, KeptLetter, readmit
-from notifier.operations.dead_letter_listing import DeadLetters, LetterVisit, matching_letters
+from notifier.operations.dead_letter_listing import DeadLetters, matching_letters
 from notifier.operations.dead_letter_repair import discard, replay
 from notifier.operations.queue_port import Queue
+from notifier.operations.visits import Visit
 from tests.contract.letters import DELIVERY, ISS, RULES, bury, course, letter
 from tests.contract.queues import Inbox, Place, names, ready
 from tests.rabbit_options import rabbit_options
@@ -193,14 +193,14 @@ async def test_a_dry_run_changes_nothing(queue: Queue, letters: DeadLetters) -> 
 class _RefusingVisit:
     """Cannot make anything durable."""
 
-    def __init__(self, visit: LetterVisit) -> None:
+    def __init__(self, visit: Visit[LetterSummary]) -> None:
         self._visit = visit
 
     @property
     def left(self) -> int:
         return self._visit.left
 
-    async def page(self) -> Sequence[FoundLetter]:
+    async def page(self) -> Sequence[Found[LetterSummary]]:
         return await self._visit.page()
 
     async def remove(self, messages: Sequence[Message]) -> Sequence[Message]:
@@ -217,8 +217,8 @@ class _Refusing:
         self._letters = letters
 
     @asynccontextmanager
-    async def visit(self, letter_reader: LetterReader) -> AsyncIterator[LetterVisit]:
-        async with self._letters.visit(letter_reader) as visit:
+    async def visit(self, read: Reader[LetterSummary]) -> AsyncIterator[Visit[LetterSummary]]:
+        async with self._letters.visit(read) as visit:
             yield _RefusingVisit(visit)
 
 

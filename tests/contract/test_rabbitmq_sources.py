@@ -26,8 +26,8 @@ from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.rabbitmq.settling import Settling
 from notifier.adapters.queues.rabbitmq.topology import topology_of
 from notifier.domain.errors import MalformedEvent
+from notifier.domain.found import Found
 from notifier.domain.frozen import replace
-from notifier.domain.letter_filter import FoundLetter
 from notifier.domain.message import DEAD, Binding, Lane, Message
 from notifier.domain.source import Source
 from tests.contract.queues import PATIENCE, Inbox, consuming, ready
@@ -311,7 +311,7 @@ async def test_what_the_broker_gives_up_names_the_source(amqp_url: str, bare_pre
     await queue.open()
     await asyncio.wait_for(queue.ready(), PATIENCE)
     await ready(queue, DEAD, 1)
-    async with queue.dead_letters().visit(lambda message: FoundLetter(message=message, summary=None)) as visit:
+    async with queue.dead_letters().visit(lambda message: Found(message=message, summary=None)) as visit:
         (found,) = await visit.page()
     assert (found.message.source, found.message.kind, found.message.unrouted) == ("duende", None, False)
     await queue.close()

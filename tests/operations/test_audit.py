@@ -11,7 +11,7 @@ from notifier.adapters.telemetry.logs import configure, set_level
 from notifier.app.log_level import LogLevel
 from notifier.domain.letter_filter import LetterFilter, LetterSummary
 from notifier.operations.dead_letter_audit import DeadLetterAudit
-from notifier.operations.dead_letter_repair import RepairResult
+from notifier.operations.visits import RepairResult
 from notifier.server.operators.log_level_routes import LEVELS
 
 ROW = LetterSummary(

@@ -7,30 +7,29 @@ for them, so that a repair waits for one look at most.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
 from notifier.domain.api_token import ApiToken
-from notifier.domain.errors import QueueError
 from notifier.domain.letter_filter import LetterFilter, LetterSummary
 from notifier.domain.printable import json_text
 from notifier.domain.readmission import ReplayRules
 from notifier.operations import dead_letter_repair
 from notifier.operations.dead_letter_audit import DeadLetterAudit
 from notifier.operations.dead_letter_listing import DeadLetters, LetterCounts, exported, matching_letters
-from notifier.operations.dead_letter_repair import RepairOptions, RepairResult
+from notifier.operations.visits import RepairOptions, RepairResult
 from notifier.server.authorization import Authorization, caller
 from notifier.server.openapi import AnswerDescription, OperationDescription
 from notifier.server.operators import dead_letter_requests as requests
+from notifier.server.operators.turns import Turns
 from notifier.server.problem import Refusal, problem
 
 LIMIT = 1000  # letters that a repair takes by default
 AT_MOST = 60.0  # seconds that a repair lasts
-BUSY_FOR = 20.0  # seconds that a request waits for another to end
 READ_WITHIN = 10.0  # seconds that an export waits for its reader, all its waits together
 
 _OBJECT = {"type": "object"}
@@ -55,8 +54,7 @@ class DeadLetterRoutes:
     def __init__(self, authorization: Authorization, access: DeadLetterAccess) -> None:
         self._authorization = authorization
         self._access = access
-        self._alone = asyncio.Lock()
-        self._looking = asyncio.Lock()  # requests that only look take this one first
+        self._turns = Turns(_AWAY)
 
     def routes(self) -> list[web.RouteDef]:
         """The routes that the API serves."""
@@ -80,7 +78,7 @@ class DeadLetterRoutes:
         token = self._authorization.require(request, "read")
         asked = requests.asked_in_query(request, requests.LOOK)
         chosen, counts, shown = self._filter(asked, token), LetterCounts(), list[dict[str, object]]()
-        async with self._at_hand(looking=True), aclosing(matching_letters(self._access.letters, chosen)) as found:
+        async with self._turns.turn(looking=True), aclosing(matching_letters(self._access.letters, chosen)) as found:
             async for summary, _ in found:
                 counts.add(summary)
                 if len(shown) < asked.get("rows", 0):
@@ -103,7 +101,7 @@ class DeadLetterRoutes:
         patience, steady = READ_WITHIN, self._access.steady
         try:
             async with (
-                self._at_hand(looking=True),
+                self._turns.turn(looking=True),
                 aclosing(matching_letters(self._access.letters, chosen, whole=True)) as found,
             ):
                 async for _, message in found:
@@ -135,7 +133,7 @@ class DeadLetterRoutes:
         chosen = self._filter({"id": [request.match_info["id"]]}, token)
         self._access.audit.read("shown", caller(token), chosen)
         async with (
-            self._at_hand(looking=True),
+            self._turns.turn(looking=True),
             aclosing(matching_letters(self._access.letters, chosen, whole=True)) as found,
         ):
             async for _, message in found:
@@ -213,7 +211,7 @@ class DeadLetterRoutes:
         **more: object,
     ) -> web.Response:
         access, dry_run = self._access, bool(asked.get("dry_run"))
-        async with self._at_hand():
+        async with self._turns.turn():
             until = access.steady() + AT_MOST
             options = RepairOptions(
                 clock=access.clock,
@@ -228,7 +226,7 @@ class DeadLetterRoutes:
             if not dry_run:
                 access.audit.repaired(action, caller(token), chosen, result, **more)
         if result.failed and not result.done:
-            raise _away()
+            raise self._turns.refusal()
         document = result.document()
         if result.failed:  # its own text names hosts and files
             document["unfinished"] = "the queue went away; the rest is unchanged"
@@ -236,22 +234,3 @@ class DeadLetterRoutes:
 
     def _filter(self, asked: dict[str, Any], token: ApiToken | None) -> LetterFilter:
         return requests.filter_of(asked, token, self._access.clock())
-
-    @asynccontextmanager
-    async def _at_hand(self, *, looking: bool = False) -> AsyncIterator[None]:
-        async with AsyncExitStack() as held:
-            try:
-                async with asyncio.timeout(BUSY_FOR):
-                    for turn in (self._looking, self._alone) if looking else (self._alone,):
-                        await held.enter_async_context(turn)
-            except TimeoutError:
-                raise _away() from None
-            try:
-                yield
-            except QueueError:
-                raise _away() from None
-
-
-def _away() -> Refusal:
-    title = "The queue is away, or another request or command has the dead letters; try again soon"
-    return Refusal(problem(503, title, headers={"Retry-After": "5"}))

@@ -5,8 +5,8 @@ retry answers after half a minute at the latest; the workers go on.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -15,20 +15,20 @@ from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from notifier.domain.api_token import ApiToken
-from notifier.domain.errors import Mistake, QueueError
+from notifier.domain.errors import Mistake
 from notifier.domain.printable import json_text
 from notifier.domain.waiting_filter import WaitingFilter, WaitingSummary
 from notifier.operations.dead_letter_audit import WriteAudit
-from notifier.operations.dead_letter_repair import RepairOptions
 from notifier.operations.queue_port import Queue
 from notifier.operations.retry_now import RetryWish, prospect, retry_now
+from notifier.operations.visits import RepairOptions
 from notifier.operations.waiting_audit import WaitingAudit
 from notifier.operations.waiting_listing import WaitingCounts, waiting_deliveries
 from notifier.operations.waiting_repair import cancel
 from notifier.server.authorization import Authorization, caller, concerns
 from notifier.server.openapi import AnswerDescription, OperationDescription
 from notifier.server.operators import dead_letter_requests as requests
-from notifier.server.operators.dead_letter_routes import BUSY_FOR
+from notifier.server.operators.turns import Turns
 from notifier.server.problem import Refusal, problem
 
 WATCHED = 30.0  # seconds that a retry is watched
@@ -93,8 +93,8 @@ class WaitingRoutes:
     def __init__(self, authorization: Authorization, access: WaitingAccess) -> None:
         self._authorization = authorization
         self._access = access
+        self._turns = Turns(_AWAY)
         self._audit = WaitingAudit(access.write_audit)
-        self._alone = asyncio.Lock()
 
     def routes(self) -> list[web.RouteDef]:
         """The routes that the API serves."""
@@ -119,7 +119,7 @@ class WaitingRoutes:
         rows, skip = asked.get("rows", 0), asked.get("skip", 0)
         counts, shown = WaitingCounts(), list[dict[str, object]]()
         async with (
-            self._at_hand(),
+            self._turns.turn(looking=True),
             aclosing(waiting_deliveries(self._access.queue.waiting(), _meant(asked, token))) as found,
         ):
             async for one, _ in found:
@@ -138,7 +138,10 @@ class WaitingRoutes:
     async def _show(self, request: web.Request) -> web.Response:
         token = self._authorization.require(request, "read")
         meant = _meant({}, token, request.match_info["id"])
-        async with self._at_hand(), aclosing(waiting_deliveries(self._access.queue.waiting(), meant)) as found:
+        async with (
+            self._turns.turn(looking=True),
+            aclosing(waiting_deliveries(self._access.queue.waiting(), meant)) as found,
+        ):
             async for one, _ in found:
                 return web.json_response(one.document(), dumps=json_text)
         raise Refusal(problem(404, "No such delivery waits: it may be delivered, or a worker has it in hand"))
@@ -177,12 +180,12 @@ class WaitingRoutes:
             if not dry_run:
                 self._audit.cancelled_one(who, one)
 
-        async with self._at_hand():
+        async with self._turns.turn():
             result = await cancel(self._access.queue.waiting(), meant, options, told)
             if not dry_run:
                 self._audit.cancelled(who, meant, result)
         if result.failed and not result.done:
-            raise _away()
+            raise self._turns.refusal()
         document = result.document()
         if result.failed:  # its own text names hosts and files
             document["unfinished"] = "the queue went away; the rest is unchanged"
@@ -209,7 +212,7 @@ class WaitingRoutes:
             raise Refusal(problem(403, "The token does not cover this issuer"))
         wish = RetryWish(key=(iss, client_id), who=caller(token), force=bool(asked.get("force")))
         dry_run, access = bool(asked.get("dry_run")), self._access
-        async with self._at_hand():
+        async with self._turns.turn():
             until = access.steady() + WATCHED
             options = self._options(stop=lambda: access.steady() >= until)
             result = await (prospect if dry_run else retry_now)(access.queue, wish, options)
@@ -236,20 +239,6 @@ class WaitingRoutes:
             clock=access.clock, steady=access.steady, pause=asyncio.sleep, stop=stop, limit=limit, dry_run=dry_run
         )
 
-    @asynccontextmanager
-    async def _at_hand(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(BUSY_FOR):
-                await self._alone.acquire()
-        except TimeoutError:
-            raise _away() from None
-        try:
-            yield
-        except QueueError:
-            raise _away() from None
-        finally:
-            self._alone.release()
-
 
 def _meant(asked: dict[str, Any], token: ApiToken | None, id_: str | None = None) -> WaitingFilter:
     return WaitingFilter(
@@ -259,8 +248,3 @@ def _meant(asked: dict[str, Any], token: ApiToken | None, id_: str | None = None
         event_id=asked.get("event_id"),
         issuers=None if token is None else token.issuers,
     )
-
-
-def _away() -> Refusal:
-    title = "The queue is away, or another request or command goes through what waits; try again soon"
-    return Refusal(problem(503, title, headers={"Retry-After": "5"}))

@@ -8,7 +8,8 @@ from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.visit import Publish, RabbitVisit
 from notifier.adapters.queues.rabbitmq.visitor_lock import BUSY_FOR, hold_alone
 from notifier.domain.errors import QueueError
-from notifier.domain.letter_filter import FoundLetter, LetterReader
+from notifier.domain.found import Reader
+from notifier.domain.letter_filter import LetterSummary
 from notifier.domain.message import DEAD
 
 
@@ -24,14 +25,14 @@ class RabbitDeadLetters:
         self._busy_for = busy_for
 
     @asynccontextmanager
-    async def visit(self, look: LetterReader) -> AsyncIterator[RabbitVisit[FoundLetter]]:
+    async def visit(self, read: Reader[LetterSummary]) -> AsyncIterator[RabbitVisit[LetterSummary]]:
         """Open one pass over the present letters. Raises QueueError if the queue is away or somebody else has them."""
         connection = await connect(self._options, "dead letters")
         try:
             await hold_alone(connection, f"{self._options.prefix}.{DEAD}.visitor", self._busy_for)
             async with channel_of(connection) as channel:
                 queue = f"{self._options.prefix}.{DEAD}"
-                visit = RabbitVisit(channel, queue, self._publish, look, place=DEAD, what="the dead letters")
+                visit = RabbitVisit(channel, queue, self._publish, read, place=DEAD, what="the dead letters")
                 try:
                     await visit.begin()
                     yield visit

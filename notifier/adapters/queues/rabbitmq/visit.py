@@ -24,7 +24,7 @@ be gone before it is taken again.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import aiormq
 import aiormq.abc
@@ -32,6 +32,7 @@ import aiormq.abc
 from notifier.adapters.queues.rabbitmq.connection import asking, reason_of
 from notifier.adapters.queues.rabbitmq.wire.decoding import to_message
 from notifier.domain.errors import QueueError, QueueUnavailable
+from notifier.domain.found import Found, Reader
 from notifier.domain.message import Message, Outgoing, Transfer, Transferred
 from notifier.domain.unreadable import RAW_BYTES
 
@@ -52,24 +53,16 @@ SAFE_ACKS = 24  # that the broker's channel surely does not keep back
 Publish = Callable[[str, Outgoing], Awaitable[None]]
 
 
-class Holds(Protocol):
-    """What a look keeps of a message."""
-
-    @property
-    def message(self) -> Message:
-        """The message, perhaps without its body."""
+S = TypeVar("S")
 
 
-Seen = TypeVar("Seen", bound=Holds)
-
-
-class _Run(Generic[Seen]):
+class _Run(Generic[S]):
     """The messages that one consumer gets. A run that nobody reads is only counted."""
 
-    def __init__(self, place: str, look: Callable[[Message], Seen] | None) -> None:
+    def __init__(self, place: str, look: Reader[S] | None) -> None:
         self._place = place
         self._look = look
-        self.seen: list[Seen] = []
+        self.seen: list[Found[S]] = []
         self.count = 0
         self.size = 0
         self.given_back = False
@@ -93,7 +86,7 @@ class _Run(Generic[Seen]):
         self.arrived.set()
 
 
-class RabbitVisit(Generic[Seen]):
+class RabbitVisit(Generic[S]):
     """One pass over a queue (full name). One task uses it. `place` is its name as `to_message` wants it.
 
     `what` names its messages in errors.
@@ -104,7 +97,7 @@ class RabbitVisit(Generic[Seen]):
         channel: aiormq.Channel,
         queue: str,
         publish: Publish,
-        look: Callable[[Message], Seen],
+        look: Reader[S],
         *,
         place: str,
         what: str,
@@ -139,7 +132,7 @@ class RabbitVisit(Generic[Seen]):
         """Learn how many there are now. What is added later is left to the next visit."""
         self._left = await self._ready()
 
-    async def page(self) -> Sequence[Seen]:
+    async def page(self) -> Sequence[Found[S]]:
         """The next messages, oldest first; none at the end. Raises QueueUnavailable."""
         if self._left <= 0:
             return ()
@@ -153,13 +146,13 @@ class RabbitVisit(Generic[Seen]):
             while self._given_back and self._left > 0:
                 await self._next(min(self._left, LARGEST_PREFETCH), None)
 
-    async def _next(self, count: int, look: Callable[[Message], Seen] | None) -> "_Run[Seen]":
+    async def _next(self, count: int, look: Reader[S] | None) -> "_Run[S]":
         self._runs += 1
         run = await self._take(count, self._runs, look)
         self._left = max(0, self._left - run.count)
         return run
 
-    async def _take(self, count: int, name: int, look: Callable[[Message], Seen] | None) -> "_Run[Seen]":
+    async def _take(self, count: int, name: int, look: Reader[S] | None) -> "_Run[S]":
         run, channel, tag = _Run(self._place, look), self._channel, f"visit-{name:06}"
         channel.on_consumer_cancel_callbacks.add(run.cancel)
         async with asking(f"lost {self._what} on the way"):
@@ -175,7 +168,7 @@ class RabbitVisit(Generic[Seen]):
         self._highest = max(self._highest, run.highest)
         return run
 
-    async def _fill(self, run: "_Run[Seen]", count: int) -> None:
+    async def _fill(self, run: "_Run[S]", count: int) -> None:
         """Wait until the run has so many, or nothing is left."""
         quiet = 0.0
         while run.count < count and not run.cancelled:
@@ -195,7 +188,7 @@ class RabbitVisit(Generic[Seen]):
     def _patience(self) -> float:
         return GLANCE if self._shared else SILENCE
 
-    def _plan(self, run: "_Run[Seen]") -> None:
+    def _plan(self, run: "_Run[S]") -> None:
         """How long the next run is: bounded in bytes, unless the order were at stake."""
         got, size = run.count, run.size
         longest = LONGEST_RUN if size <= ROW_BYTES * got else LONGEST_WHOLE

@@ -23,8 +23,9 @@ from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.rabbitmq.visit import Publish, RabbitVisit
 from notifier.adapters.queues.rabbitmq.visitor_lock import BUSY_FOR, hold_alone
 from notifier.domain.errors import QueueError
+from notifier.domain.found import Found
 from notifier.domain.message import PARKED, SUSPECT, Kind, Message, Outgoing, Transfer, Transferred
-from notifier.domain.waiting_filter import FoundWaiting, WaitingFilter, waiting_reader
+from notifier.domain.waiting_filter import WaitingFilter, WaitingSummary, waiting_reader
 
 LOOKS = SUSPECT - 2  # the count of a message that is given back no more
 RENEWED_TOGETHER = 200
@@ -89,7 +90,7 @@ class RabbitWalk:
         self._park = park
         self._look = waiting_reader(look[0], whole=look[1])
         self._name = ""
-        self._visit: RabbitVisit[FoundWaiting] | None = None
+        self._visit: RabbitVisit[WaitingSummary] | None = None
         self._channel: aiormq.Channel | None = None
         self._looked_at: dict[object, Message] = {}  # whole, by delivery tag: what must not be given back
 
@@ -98,7 +99,7 @@ class RabbitWalk:
         """How many are still to be seen."""
         return sum(self._waiting.values()) + (0 if self._visit is None else self._visit.left)
 
-    async def page(self) -> Sequence[FoundWaiting]:
+    async def page(self) -> Sequence[Found[WaitingSummary]]:
         """The next ones of a queue, oldest first; none at the end. Act on them before the next. Raises QueueError."""
         while True:
             if self._visit is None:
@@ -152,7 +153,7 @@ class RabbitWalk:
     def _place(self) -> str:
         return PARKED if self._name.startswith(PARKED) else self._name
 
-    def _see(self, message: Message) -> FoundWaiting:
+    def _see(self, message: Message) -> Found[WaitingSummary]:
         if self._place == PARKED and message.delivery_count >= LOOKS:
             self._looked_at[message.tag] = message
         return self._look(message)
@@ -161,7 +162,7 @@ class RabbitWalk:
         for message in messages:
             self._looked_at.pop(message.tag, None)
 
-    async def _renew(self, visit: RabbitVisit[FoundWaiting]) -> None:
+    async def _renew(self, visit: RabbitVisit[WaitingSummary]) -> None:
         """Park anew what was looked at before, and delete the old copies. The order among them stays."""
         old = [each for each in self._looked_at.values() if each.kind is Kind.DELIVERY]
         self._looked_at.clear()

@@ -16,7 +16,6 @@ from typing import NoReturn, TypeVar
 import structlog
 
 from notifier.adapters.feed.feed_table import Retention
-from notifier.adapters.queues.sqlite.dead_letters import SqliteDeadLetters
 from notifier.adapters.queues.sqlite.examination import examine_file
 from notifier.adapters.queues.sqlite.feed_target import SqliteFeedTarget
 from notifier.adapters.queues.sqlite.handover import Ack, Call, Insert, WriterReport
@@ -24,7 +23,7 @@ from notifier.adapters.queues.sqlite.options import SqliteOptions
 from notifier.adapters.queues.sqlite.rows import LONGEST_DELAY, NewRow, RowTag, new_row, queue_of_wait, storable
 from notifier.adapters.queues.sqlite.side_channel import SqliteSideChannel
 from notifier.adapters.queues.sqlite.store import Store
-from notifier.adapters.queues.sqlite.waiting import SqliteWaiting
+from notifier.adapters.queues.sqlite.visits import SqliteDeadLetters, SqliteWaiting
 from notifier.adapters.queues.sqlite.writer import Writer
 from notifier.domain.backoff import SOON, Rounding
 from notifier.domain.errors import QueueError, QueueUnavailable
