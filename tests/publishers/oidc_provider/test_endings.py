@@ -198,23 +198,21 @@ async def asked_for_a_sid(stage: Stage) -> Endings:
 @way
 async def store_fails(stage: Stage) -> Endings:
     """The session cannot be deleted: it lives on, and nobody is told. The next try tells them."""
-    async with stage.user("store", *ALL) as browser:
-        await stage.provider.fault("store", "fails")
-        assert (await browser.sign_out("shop")).status == 500
-        await stage.provider.fault("store")
-        assert await browser.lives()
-        await until(lambda: asyncio.to_thread(stage.rig.files), lambda files: files == [])
-        assert (await browser.sign_out("shop")).status == SIGNED_OUT
-        return [stage.ending(browser, *ALL)]
+    return await fails_first(stage, "store")
 
 
 @way
 async def grants_cannot_be_revoked(stage: Stage) -> Endings:
     """It fails before the session would be deleted, when the event is on the disk already: that is taken back."""
-    async with stage.user("grants", *ALL) as browser:
-        await stage.provider.fault("revoke", "fails")
+    return await fails_first(stage, "revoke")
+
+
+async def fails_first(stage: Stage, what: str) -> Endings:
+    """A sign-out in which this fails, and a second one."""
+    async with stage.user(what, *ALL) as browser:
+        await stage.provider.fault(what, "fails")
         assert (await browser.sign_out("shop")).status == 500
-        await stage.provider.fault("revoke")
+        await stage.provider.fault(what)
         assert await browser.lives()
         await until(lambda: asyncio.to_thread(stage.rig.files), lambda files: files == [])
         assert (await browser.sign_out("shop")).status == SIGNED_OUT
