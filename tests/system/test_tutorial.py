@@ -48,7 +48,7 @@ async def test_the_walk_leads_where_it_says(shell: Shell) -> None:
     await shell.told(receiver, '"sid":"08a5019c"')
 
     down, wrong = blocks("docs/tutorial.md", "yaml")
-    publish, status, come_back, refused, replay = blocks("docs/tutorial.md", "sh")
+    publish, status, come_back, refused, replay, clean_up = blocks("docs/tutorial.md", "sh")
     shell.write("clients.yaml", down, "a")
     await shell.told(worker, "reloaded")
     said = await shell.run(publish)
@@ -72,3 +72,6 @@ async def test_the_walk_leads_where_it_says(shell: Shell) -> None:
     await shell.run(replay)
     await shell.told(receiver, '"sid":"08a5019c"', 3)
     assert "wiki" not in await shell.run("notifier dead-letters list -c notifier.yaml")
+    shell.end()
+    delete = next(line for line in clean_up.splitlines() if line.startswith("notifier"))
+    assert (await shell.run(delete)).startswith("deleted ")
