@@ -20,10 +20,10 @@ from notifier.adapters.queues.sqlite.examination import examine_file
 from notifier.adapters.queues.sqlite.feed_target import SqliteFeedTarget
 from notifier.adapters.queues.sqlite.handover import Ack, Call, Insert, WriterReport
 from notifier.adapters.queues.sqlite.options import SqliteOptions
+from notifier.adapters.queues.sqlite.row_visits import SqliteDeadLetters, SqliteWaiting
 from notifier.adapters.queues.sqlite.rows import LONGEST_DELAY, NewRow, RowTag, new_row, queue_of_wait, storable
 from notifier.adapters.queues.sqlite.side_channel import SqliteSideChannel
 from notifier.adapters.queues.sqlite.store import Store
-from notifier.adapters.queues.sqlite.visits import SqliteDeadLetters, SqliteWaiting
 from notifier.adapters.queues.sqlite.writer import Writer
 from notifier.domain.backoff import SOON, Rounding
 from notifier.domain.errors import QueueError, QueueUnavailable

@@ -42,7 +42,7 @@ class Rows(Protocol):
         """Which of these are still there."""
 
 
-class Letters:
+class LetterRows:
     """The dead letters, oldest first."""
 
     def there(self, store: Store) -> tuple[int, int]:
@@ -59,7 +59,7 @@ class Letters:
         return store.standing(DEAD, ids)
 
 
-class Waiting:
+class WaitingRows:
     """What waits, in the order in which it was put off; `parked`: also in buckets."""
 
     def __init__(self, *, parked: bool) -> None:
@@ -151,7 +151,7 @@ class SqliteDeadLetters:
 
     def visit(self, read: Reader[LetterSummary]) -> AbstractAsyncContextManager[SqliteVisit[LetterSummary]]:
         """Open one pass over the present letters. Raises QueueError."""
-        return _begun(SqliteVisit(self._store, self._clock, Letters(), read))
+        return _begun(SqliteVisit(self._store, self._clock, LetterRows(), read))
 
 
 class SqliteWaiting:
@@ -163,7 +163,7 @@ class SqliteWaiting:
 
     def visit(self, meant: WaitingFilter, *, whole: bool) -> AbstractAsyncContextManager[SqliteVisit[WaitingSummary]]:
         """Open one walk over what waits now. Raises QueueError."""
-        rows = Waiting(parked=meant.parked)
+        rows = WaitingRows(parked=meant.parked)
         return _begun(SqliteVisit(self._store, self._clock, rows, waiting_reader(meant, whole=whole)))
 
 
