@@ -145,8 +145,11 @@ class World:
         return sorted(path for path in found if path.suffix in endings)
 
     def waiting(self) -> int:
-        """Events that wait to be published: one in a file, or one in each of its lines."""
-        return sum(map(_events, self.files(".json", ".pending")))
+        """Events that wait to be published: one in a file, or one in each of its lines.
+
+        A rename to `.json` can hide a file while its folder is read, so the larger of two looks counts.
+        """
+        return max(sum(map(_events, self.files(".json", ".pending"))) for _ in range(2))
 
     async def until_nothing_waits(self) -> None:
         """The outbox is empty."""
