@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
+from urllib.parse import urlsplit
 
 from notifier.domain.client import EgressPolicy
 
@@ -30,6 +31,15 @@ def issuer_egress(policy: EgressPolicy) -> EgressPolicy:
     metadata services, and https without `allow_http` apply as for clients.
     """
     return replace(policy, allow=(*policy.allow, *_ANYWHERE))
+
+
+def only_in_tests(iss: str) -> bool:
+    """Whether nobody can have the name that the issuer is called by, in `.invalid` (RFC 2606 §2), as with `helm test`.
+
+    It publishes nothing, and its clients are there only while a test runs.
+    """
+    host = urlsplit(iss).hostname or ""
+    return f".{host}".endswith(".invalid")
 
 
 def metadata_uri(iss: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from notifier.domain.client import Client, Route
+from notifier.domain.issuer_document import only_in_tests
 from notifier.domain.outcome import Reason
 from notifier.domain.presets import PRESETS
 from notifier.domain.printable import counted
@@ -49,10 +50,10 @@ class Server:
 
 
 def servers_of(clients: Iterable[Client]) -> list[Server]:
-    """The servers of the clients, one entry for each way to reach a server."""
+    """The servers of the clients, one entry for each way to reach a server. Those of a test alone are not there now."""
     found: dict[tuple[str, Route], list[Client]] = {}
     for client in clients:
-        if client.backchannel_logout_uri is not None:
+        if client.backchannel_logout_uri is not None and not only_in_tests(client.iss):
             parts = urlsplit(client.backchannel_logout_uri)
             found.setdefault((f"{parts.scheme}://{parts.netloc}".lower(), client.route), []).append(client)
     return [
@@ -112,7 +113,8 @@ def _days(seconds: float) -> str:
 
 def judge_registry(clients: Iterable[Client]) -> Iterator[Finding]:
     """Findings from the registrations, without a connection."""
-    clients = list(clients)
+    everyone = list(clients)
+    clients = [client for client in everyone if not only_in_tests(client.iss)]
     for client in clients:
         if client.paused:
             advice = "nothing is lost; take paused: true out when it may be told again"
@@ -128,6 +130,9 @@ def judge_registry(clients: Iterable[Client]) -> Iterator[Finding]:
         text = "names no preset, so it gets what most receivers take"
         advice = f"if it is one of {', '.join(PRESETS)}, name it in notifier.preset"
         yield ok(Area.CLIENT, _some(unnamed), text, advice)
+    if tested := [client.client_id for client in everyone if only_in_tests(client.iss)]:
+        text = "is there only while a test of its issuer in .invalid runs, so it was not tried"
+        yield ok(Area.CLIENT, _some(tested), text, "run that test: `helm test`, where it is the chart's")
 
 
 def _preset(client: Client, name: str) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from notifier.domain.client import Algorithm, Client, SubjectMode, TokenProfile
-from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, metadata_uri
+from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, metadata_uri, only_in_tests
 from notifier.domain.message import Depth
 from notifier.domain.outcome import Reason
 from notifier.domain.published_keys import Signing
@@ -311,6 +311,39 @@ def test_registrations() -> None:
     assert "is paused" in told
     assert "preset duende_bff takes no EdDSA, so it answers 400" in told
     assert {finding.subject for finding in found} == {"b", "c", "d", "e", "f"}
+
+
+# ── tests ──
+
+
+@pytest.mark.parametrize(
+    ("iss", "test"),
+    [
+        ("https://notifier-canary.invalid", True),
+        ("https://invalid/tenant", True),
+        ("https://id.invalid:8443/t", True),
+        ("https://id.invalid.example", False),
+        ("https://notinvalid", False),
+        (ISS, False),
+    ],
+)
+async def test_an_issuer_that_nobody_can_be_is_for_tests(iss: str, test: bool) -> None:
+    """Neither its documents nor its clients are looked for, and it is told that they are not."""
+    assert only_in_tests(iss) is test
+    asked: list[str] = []
+
+    async def read(uri: str) -> UnreadDocument:
+        asked.append(uri)
+        return UnreadDocument(text="no such name")
+
+    canary = replace(client("canary"), iss=iss)
+    case = IssuerCase(iss=iss, jwks_uri=None, signing=[], coming=[], used={})
+    told = await examine_issuer(case, read, lambda: NOW)
+    registered = list(judge_registry([canary]))
+    assert (asked == [], servers_of([canary]) == []) == (test, test)
+    assert ("for tests alone" in told[0].text) is test
+    assert (bad(told) == "") is test
+    assert [("only while a test" in finding.text, finding.subject) for finding in registered] == [(test, "canary")]
 
 
 # ── transmitters ──
