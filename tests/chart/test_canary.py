@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from aiohttp import web
 
 from tests.chart.installed import install
 from tests.system.command import ROOT
+from tests.system.loopback import LoopbackServer
 from tests.system.site import Site
 from tests.system.worker_process import worker
 from tools.chart_rendering import CHART, Rendered
@@ -42,16 +44,18 @@ class Pods:
         assert there != clients
         (etc.parent / "clients.yaml").write_text(there.replace("10.96.0.0/12", "127.0.0.0/8"))
 
-    async def test(self, patience: float) -> tuple[int, str]:
+    async def test(self, patience: float, **more: str) -> tuple[int, str]:
         """Run what the canary's pod runs. Returns its exit status and all that it says."""
         settings = {
             **self.told,
             "CANARY_TIMEOUT": str(patience),
             "CANARY_HOST": self.host,
             "CANARY_PORT": str(self.port),
+            "CANARY_URL": f"http://{self.host}:{self.port}/backchannel-logout",
             "NOTIFIER_CONFIG": str(self.site.file),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
+            **more,
         }
         process = await asyncio.create_subprocess_exec(
             sys.executable, SCRIPT, env=settings, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
@@ -84,6 +88,24 @@ async def test_a_canary_that_nobody_delivers_is_told(pods: Pods) -> None:
     """Without a worker the event stays in the queue, the test fails, and says where to look."""
     status, said = await pods.test(patience=1)
     assert status == 1
-    assert "was not delivered within 1 s" in said
+    assert "did not arrive within 1 s" in said
+    assert "did not reach itself" not in said
     workers = "app.kubernetes.io/name=notifier,app.kubernetes.io/instance=n"
-    assert re.search(f"kubectl -n logout logs -l {workers} --tail=-1 --prefix . grep canary-[0-9a-f-]+$", said.strip())
+    assert re.search(f"  kubectl -n logout logs -l {workers} --tail=-1 --prefix . grep canary-[0-9a-f-]+\n", said)
+    assert "  kubectl -n logout exec deploy/n-notifier -- notifier explain REASON\n" in said
+    assert said.endswith("  kubectl -n logout exec deploy/n-notifier -- notifier status\n")
+
+
+async def test_a_pod_that_does_not_reach_itself_says_so(pods: Pods) -> None:
+    """Nobody answers at its Service, or another pod does. The test goes on, since workers may reach it all the same."""
+    async with worker(pods.site), LoopbackServer(somebody) as other:
+        for url, why in ((f"http://{pods.host}:1/", "refused"), (other.base, "another pod answers there")):
+            status, said = await pods.test(60, CANARY_URL=url, CANARY_REACH="0")
+            assert status == 0, said
+            assert re.search(f"did not reach itself at {url} within 0 s: .*{why}", said)
+            assert "published, signed and delivered in" in said
+
+
+async def somebody(_request: web.BaseRequest) -> web.Response:
+    """Not the pod of this test."""
+    return web.Response(text="canary-of-another-test")

@@ -1,26 +1,32 @@
 """What `helm test` runs: publishes the logout of a session that does not exist, and is the client that is told of it.
 
 The event goes the whole way: broker, worker, signature, POST. Its issuer is the canary's own, so that its token could
-end no session at any other client.
+end no session at any other client. It is published once this pod answers at its own Service, as workers will find it.
 """
 
 import base64
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
 ISSUER = os.environ["CANARY_ISSUER"]
-TIMEOUT = float(os.environ.get("CANARY_TIMEOUT", "60"))
+URL = os.environ["CANARY_URL"]
+TIMEOUT = float(os.environ["CANARY_TIMEOUT"])
+REACH = float(os.environ.get("CANARY_REACH", "30"))
 HOST = os.environ.get("CANARY_HOST", "")
 PORT = int(os.environ.get("CANARY_PORT", "8080"))
-CONFIG = os.environ.get("NOTIFIER_CONFIG", "/etc/notifier/config/notifier.yaml")
-LOGS = os.environ.get("CANARY_LOGS", "kubectl logs -l app.kubernetes.io/name=notifier --tail=-1 --prefix")
+CONFIG = os.environ["NOTIFIER_CONFIG"]
+KUBECTL = os.environ["CANARY_KUBECTL"]
+WORKERS = os.environ["CANARY_WORKERS"]
+LABELS = os.environ["CANARY_LABELS"]
 
 sid = f"canary-{uuid.uuid4()}"
 told = threading.Event()
@@ -28,6 +34,12 @@ told = threading.Event()
 
 class Client(BaseHTTPRequestHandler):
     """The canary: a client that is told of one session."""
+
+    def do_GET(self) -> None:
+        """Answer who this is."""
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(sid.encode())
 
     def do_POST(self) -> None:
         """Answer 200 to a logout token, and set `told` where it is that of this session."""
@@ -48,8 +60,28 @@ class Client(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+def reached() -> str:
+    """Wait until this pod answers at its Service. Returns what keeps it from that, or nothing."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    until = time.monotonic() + REACH
+    while True:
+        try:
+            with contextlib.closing(direct.open(URL, timeout=2)) as answer:
+                if answer.read() == sid.encode():
+                    return ""
+                problem = "another pod answers there"
+        except OSError as error:
+            problem = str(error)
+        if time.monotonic() > until:
+            return problem
+        time.sleep(0.5)
+
+
 server = ThreadingHTTPServer((HOST, PORT), Client)
 threading.Thread(target=server.serve_forever, daemon=True).start()
+if away := reached():
+    # Some networks let no pod reach itself by its Service. Workers may reach it all the same, so the test goes on.
+    print(f"this pod did not reach itself at {URL} within {REACH:.0f} s: {away}", flush=True)
 began = time.monotonic()
 event = {"id": sid, "iss": ISSUER, "sub": "notifier-canary", "sid": sid, "clients": ["notifier-canary"]}
 published = subprocess.run(["notifier", "publish", "-c", CONFIG], input=json.dumps(event), text=True, check=False)
@@ -57,8 +89,12 @@ if published.returncode:
     sys.exit("the event could not be published; see above")
 if not told.wait(TIMEOUT):
     sys.exit(
-        f"the event was published, and its logout was not delivered within {TIMEOUT:.0f} s."
-        " The workers' log has a line for each attempt:"
-        f" {LOGS} | grep {sid}"
+        f"the event was published, and its logout did not arrive within {TIMEOUT:.0f} s.\n"
+        "The workers' log has a line for each attempt, with its reason:\n"
+        f"  {KUBECTL} logs -l {LABELS} --tail=-1 --prefix | grep {sid}\n"
+        "What a reason means, and what to do:\n"
+        f"  {KUBECTL} exec {WORKERS} -- notifier explain REASON\n"
+        "If there is no line, no worker took the event. Whether they run, and what is wrong at them:\n"
+        f"  {KUBECTL} exec {WORKERS} -- notifier status"
     )
 print(f"published, signed and delivered in {time.monotonic() - began:.1f} s")

@@ -23,9 +23,13 @@
 https://notifier-canary.invalid
 {{- end -}}
 
+{{- define "notifier.canaryUrl" -}}
+http://{{ include "notifier.fullname" . }}-canary.{{ .Release.Namespace }}.svc:8080/backchannel-logout
+{{- end -}}
+
 {{- define "notifier.canaryClient" -}}
 {{- $canary := .Values.canary -}}
-{{- $uri := printf "http://%s-canary.%s.svc:8080/backchannel-logout" (include "notifier.fullname" .) .Release.Namespace -}}
+{{- $uri := include "notifier.canaryUrl" . -}}
 {{- $client := dict "client_id" "notifier-canary" "issuer" (include "notifier.canaryIssuer" .) "backchannel_logout_uri" $uri -}}
 {{- $_ := set $client "id_token_signed_response_alg" $canary.algorithm -}}
 {{- $address := $canary.clusterIP -}}
