@@ -36,6 +36,14 @@ class SubjectMode(StrEnum):
     SUB = "sub"
 
 
+class FrontChannelWay(StrEnum):
+    """Who calls a client's `frontchannel_logout_uri`: the user's browser by our page, the worker itself, or nobody."""
+
+    BROWSER = "browser"
+    SERVER = "server"
+    OFF = "off"
+
+
 # Claims that the specification owns: neither `claims` nor `reason_claim` may name them (B10–B14).
 RESERVED_CLAIMS = frozenset({"iss", "sub", "aud", "iat", "nbf", "exp", "jti", "sid", "events", "nonce"})
 
@@ -109,13 +117,28 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FrontChannelClient:
+    """A client as Front-Channel Logout 1.0 §2 registers it. Its URI is fit for a page (`front_channel.uri_of`)."""
+
+    frontchannel_logout_uri: str
+    frontchannel_logout_session_required: bool = False
+    way: FrontChannelWay = FrontChannelWay.BROWSER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """One relying party of one issuer. `registered` is False for a client that only an event's inline URI names."""
+    """One relying party of one issuer. `registered` is False for a client that only an event's inline URI names.
+
+    `redirect_origins` are the origins of its redirect URIs: pages there may ask whether its session has changed.
+    """
 
     iss: str
     client_id: str
     backchannel_logout_uri: str | None
     backchannel_logout_session_required: bool = False
+    front_channel: FrontChannelClient | None = None
+    client_name: str | None = None
+    redirect_origins: tuple[str, ...] = ()
     pairwise: bool = False
     preset: str | None = None
     registered: bool = True

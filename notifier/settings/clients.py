@@ -1,6 +1,6 @@
 """A client's metadata as types: the members that OpenID Connect registers, and notifier's own under `notifier`.
 
-Metadata that has nothing to do with logout (`redirect_uris`, `client_name` …) is ignored. An unknown member under
+Metadata that has nothing to do with logout (`grant_types`, `logo_uri` …) is ignored. An unknown member under
 `notifier` is an error. A client that needs something unsupported is refused, never served with something else (B23).
 """
 
@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from notifier.domain.client import RESERVED_CLAIMS, Algorithm, Client, SubjectMode
+from notifier.domain.client import RESERVED_CLAIMS, Algorithm, Client, FrontChannelWay, SubjectMode
 from notifier.domain.presets import PRESETS
 from notifier.settings.policies import EgressSettings, RetrySettings, TlsSettings, no_effect
 from notifier.settings.values import Count, Duration, Held, Lasting, Section, Span, existing_file, listed, names_host
@@ -162,6 +162,11 @@ class ClientOptions(Section):
     headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description="Further request headers.")
     success_statuses: frozenset[Status] | None = Field(None, description="Further statuses that count as delivered.")
     retry_statuses: frozenset[Status] | None = Field(None, description="Further statuses that are retried.")
+    front_channel: FrontChannelWay | None = Field(
+        None,
+        description="Who calls `frontchannel_logout_uri`: `browser`, by the front-channel page (the default); `server`,"
+        " the worker, if iss and sid suffice the client; `off`, nobody.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -199,6 +204,12 @@ class ClientMetadata(BaseModel):
     subject_type: Literal["public", "pairwise"] | None = Field(
         None, description="A pairwise client never gets the event's own sub, only that of its entry."
     )
+    frontchannel_logout_uri: str | None = Field(None, description="What the user's browser calls. https, no fragment.")
+    frontchannel_logout_session_required: bool | None = Field(None, description="Each call must have iss and sid (F4).")
+    redirect_uris: (
+        Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])] | None
+    ) = Field(None, description="Their origins: `frontchannel_logout_uri` must have one of them (F1).")
+    client_name: str | None = Field(None, description="What people call it.")
     notifier: ClientOptions | None = Field(None, description="notifier's own settings.")
 
     @field_validator("id_token_encrypted_response_alg", "id_token_encrypted_response_enc", mode="after")

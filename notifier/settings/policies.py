@@ -28,6 +28,16 @@ class TlsSettings(Section):
         return TlsFiles(ca_file=self.ca_file, cert_file=self.cert_file, key_file=self.key_file)
 
 
+class ListenerTls(Section):
+    """Certificate and key of a listener."""
+
+    cert_file: ExistingFile = Field(description="Its certificate, with its chain (PEM).")
+    key_file: ExistingFile = Field(description="The private key of `cert_file` (PEM).")
+    client_ca_file: ExistingFile | None = Field(
+        None, description="Authorities (PEM). Each caller must show a certificate of one of them, besides its token."
+    )
+
+
 _RETRY = RetryPolicy()
 
 

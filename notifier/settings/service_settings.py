@@ -1,6 +1,7 @@
 """The service's configuration file as types, with its defaults and the combinations that cannot work."""
 
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -10,7 +11,14 @@ from pydantic import AwareDatetime, BeforeValidator, Field, SecretStr, Validatio
 from notifier.domain.client import Client, EgressPolicy, RetryPolicy, Route
 from notifier.domain.defaults import BUCKETS, MAX_EVENT, MAX_IN_FLIGHT, MOST_BUCKETS, PREFETCH
 from notifier.domain.message import Lane
-from notifier.settings.policies import EgressSettings, RetrySettings, TlsSettings, hold_mistake, no_effect
+from notifier.settings.policies import (
+    EgressSettings,
+    ListenerTls,
+    RetrySettings,
+    TlsSettings,
+    hold_mistake,
+    no_effect,
+)
 from notifier.settings.registry_settings import RegistrySettings
 from notifier.settings.source_settings import SourceSettings
 from notifier.settings.values import (
@@ -31,20 +39,11 @@ from notifier.settings.values import (
     listed,
     names_host,
 )
+from notifier.settings.web_settings import WebSettings
 
 SQLITE = "sqlite:"
 QUEUE_FILE = "notifier.db"
 _UNREGISTERED = Client(iss="", client_id="", backchannel_logout_uri=None, registered=False)
-
-
-class ListenerTls(Section):
-    """Certificate and key of a listener."""
-
-    cert_file: ExistingFile = Field(description="Its certificate, with its chain (PEM).")
-    key_file: ExistingFile = Field(description="The private key of `cert_file` (PEM).")
-    client_ca_file: ExistingFile | None = Field(
-        None, description="Authorities (PEM). Each caller must show a certificate of one of them, besides its token."
-    )
 
 
 class Prefetch(Section):
@@ -283,6 +282,7 @@ class Settings(Section):
     sources: dict[SourceName, SourceSettings] = Field(
         {}, description="Servers that publish events in their own words, by a name for each."
     )
+    web: WebSettings | None = Field(None, description="Pages for browsers. Left out: no listener.")
     log: LogSettings = Field(LogSettings(), description="Logs.")
     metrics: MetricsSettings = Field(MetricsSettings(), description="Metrics.")
     tracing: TracingSettings | None = Field(
@@ -298,8 +298,11 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
-        if self.api is not None and self.api.listen == self.ops.listen and self.ops.listen.port != 0:
-            raise ValueError(f"ops.listen and api.listen are both {self.ops.listen}; each needs its own port")
+        listening = {"ops": self.ops.listen}
+        listening |= {name: each.listen for name, each in (("api", self.api), ("web", self.web)) if each is not None}
+        for one, other in combinations(listening, 2):
+            if listening[one] == listening[other] and listening[one].port != 0:
+                raise ValueError(f"{one}.listen and {other}.listen are both {listening[one]}; each needs its own port")
         return self
 
     def template(self) -> Client:

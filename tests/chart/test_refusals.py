@@ -277,10 +277,10 @@ def test_nothing_configured_is_refused(tmp_path: Path) -> None:
 
 # What the registry of IANA and OpenID Connect know of a client and notifier does not read.
 METADATA = (
-    "application_type backchannel_authentication_request_signing_alg client_id_issued_at client_name client_uri "
-    "contacts default_acr_values default_max_age dpop_bound_access_tokens frontchannel_logout_session_required "
-    "frontchannel_logout_uri grant_types initiate_login_uri jwks jwks_uri logo_uri policy_uri "
-    "post_logout_redirect_uris redirect_uris request_object_signing_alg request_uris require_auth_time "
+    "application_type backchannel_authentication_request_signing_alg client_id_issued_at client_uri "
+    "contacts default_acr_values default_max_age dpop_bound_access_tokens "
+    "grant_types initiate_login_uri jwks jwks_uri logo_uri policy_uri "
+    "post_logout_redirect_uris request_object_signing_alg request_uris require_auth_time "
     "response_types scope sector_identifier_uri software_id token_endpoint_auth_method tos_uri "
     "userinfo_encrypted_response_alg userinfo_encrypted_response_enc userinfo_signed_response_alg "
     "introspection_signed_response_alg authorization_signed_response_alg "

@@ -13,7 +13,7 @@ from cryptography import x509
 from notifier.adapters.tls.listener_context import ListenerContext
 from notifier.domain.errors import ConfigurationError
 from notifier.server.listener import Listener, listen
-from notifier.settings.service_settings import ListenerTls
+from notifier.settings.policies import ListenerTls
 from tests.certificates import Authority, authority
 
 PATIENCE = 30.0

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import structlog
+from cryptography.fernet import MultiFernet
 
 from notifier.adapters.configuration.config_file import examine_settings, read_credentials, read_subject_key
 from notifier.adapters.configuration.event_sources import compile_sources
@@ -19,6 +20,7 @@ from notifier.adapters.configuration.file_watch import Stamp, stamps_of
 from notifier.adapters.configuration.reload_state import ReloadState
 from notifier.adapters.configuration.source_secrets import read_source_secrets
 from notifier.adapters.configuration.tokens_file import load_tokens
+from notifier.adapters.configuration.web_keys import read_web_keys
 from notifier.adapters.registries.answers import HeldAnswers
 from notifier.adapters.registries.clients_file import AnswerOf, answered, no_collections, read_registry, unanswered
 from notifier.adapters.registries.layer import ClientsOf, Layer
@@ -50,7 +52,7 @@ class Loaded:
 
     `warnings`: settings that are accepted and have no effect. `faults`: clients that a registry source has and that
     cannot be used. `needs` and `layers` serve a refresh of a registry source; if there is none, there are no layers.
-    `source_secrets` prove the senders of sources, by name.
+    `source_secrets` prove the senders of sources, by name. `web_keys` seal the URLs of pages.
     """
 
     settings: Settings
@@ -63,6 +65,7 @@ class Loaded:
     needs: Needs
     layers: Sequence[Layer] = ()
     source_secrets: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
+    web_keys: MultiFernet | None = field(default=None, repr=False)
 
     def log_warnings(self) -> None:
         """Log each warning."""
@@ -130,6 +133,8 @@ def load(
         mistakes += error.mistakes
     source_secrets, of_sources = read_source_secrets(settings.sources)
     mistakes += of_sources
+    web_keys, of_web = read_web_keys(settings)
+    mistakes += of_web
     mistakes += compile_sources(settings, unsure)[1]
     if starting:
         mistakes += _mistakes_at_start(settings)
@@ -143,7 +148,7 @@ def load(
     return Loaded(
         settings=settings, registry=layered.registry, keys=keys, tokens=tokens, stamps=stamps,
         warnings=tuple(warnings), faults=tuple(layered.faults), needs=needs, layers=layers,
-        source_secrets=source_secrets,
+        source_secrets=source_secrets, web_keys=web_keys,
     )  # fmt: skip
 
 

@@ -37,12 +37,14 @@ class Exposed:
 
 def secrets_of(settings: Settings, registry: Registry) -> Mapping[str, Path]:
     """The files with keys, tokens and passwords, by the setting that names each file."""
-    queue, api, log = settings.queue, settings.api, settings.log
+    queue, api, web, log = settings.queue, settings.api, settings.web, settings.log
     named: dict[str, Path | None] = {
         "queue.password_file": queue.password_file,
         "queue.tls.key_file": None if queue.tls is None else queue.tls.key_file,
         "api.tokens_file": None if api is None else api.tokens_file,
         "api.tls.key_file": None if api is None or api.tls is None else api.tls.key_file,
+        "web.keys_file": None if web is None else web.keys_file,
+        "web.tls.key_file": None if web is None or web.tls is None else web.tls.key_file,
         "log.subject_key_file": log.subject_key_file,
     }
     for iss, issuer in settings.issuers.items():

@@ -15,9 +15,21 @@ from pydantic import ValidationError
 
 from notifier.adapters.configuration.event_sources import compile_sources
 from notifier.adapters.configuration.mistakes import explain, path_of
-from notifier.domain.client import Algorithm, Client, ResponsePolicy, RetryPolicy, Route, SubjectMode, TokenProfile
+from notifier.domain.client import (
+    Algorithm,
+    Client,
+    EgressPolicy,
+    FrontChannelClient,
+    FrontChannelWay,
+    ResponsePolicy,
+    RetryPolicy,
+    Route,
+    SubjectMode,
+    TokenProfile,
+)
 from notifier.domain.egress import check_uri, uri_mistake
 from notifier.domain.errors import Mistake
+from notifier.domain.front_channel import front_channel_mistake, origin_of
 from notifier.domain.presets import PRESETS, Preset
 from notifier.domain.registry import Issuer, Registry
 from notifier.settings.clients import ClientMetadata, ClientOptions
@@ -105,6 +117,8 @@ class RegistryBuilder:
             self.warnings.append(Mistake(f"{place}.notifier.circuit", text))
         issuers = self._issuers_of(metadata, place)
         client = self._made(issuers[0] if issuers else "", metadata)
+        if metadata.frontchannel_logout_uri is not None and client.front_channel is None:
+            self._warn_of_front_channel(metadata, client, place)
         wrong = dict(self._wrong(client))
         for iss in issuers:
             each = client if iss == client.iss else replace(client, iss=iss)
@@ -114,6 +128,14 @@ class RegistryBuilder:
             self._clients[iss][client.client_id] = each
         self.mistakes += [Mistake(f"{place}.{key}", text) for key, text in wrong.items()]
         self._take_place(metadata.client_id, issuers, place)
+
+    def _warn_of_front_channel(self, metadata: ClientMetadata, client: Client, place: str) -> None:
+        """Say why browsers do not ask a client. It is a warning, since the client may well be told by back-channel."""
+        uri = metadata.frontchannel_logout_uri or ""
+        text = front_channel_mistake(uri, client.redirect_origins, allow_http=client.route.egress.allow_http)
+        if text is not None and "egress" not in self._unsure:
+            said = f"of client {metadata.client_id} is not used: it {text}"
+            self.warnings.append(Mistake(f"{place}.frontchannel_logout_uri", said))
 
     def _made(self, iss: str, metadata: ClientMetadata) -> Client:
         """The client: what it sets itself, then the defaults of its issuer, then the service's."""
@@ -212,11 +234,16 @@ def _laid_over(under: SectionT, over: SectionT) -> SectionT:
 def _client(iss: str, metadata: ClientMetadata, options: ClientOptions, template: Client, tokens: _Tokens) -> Client:
     """The client: what it sets itself, then its preset, then the service's defaults."""
     preset = _NO_PRESET if options.preset is None else PRESETS[options.preset]
+    route = _route(options, template.route)
+    origins = tuple(dict.fromkeys(filter(None, map(origin_of, metadata.redirect_uris or ()))))
     return Client(
         iss=iss,
         client_id=metadata.client_id,
         backchannel_logout_uri=metadata.backchannel_logout_uri,
         backchannel_logout_session_required=bool(metadata.backchannel_logout_session_required),
+        front_channel=_front_channel(metadata, options, origins, route.egress),
+        client_name=metadata.client_name,
+        redirect_origins=origins,
         pairwise=metadata.subject_type == "pairwise",
         preset=options.preset,
         paused=options.paused,
@@ -226,8 +253,21 @@ def _client(iss: str, metadata: ClientMetadata, options: ClientOptions, template
         token=_token(metadata.id_token_signed_response_alg, options, preset, tokens),
         retry=_retry(options, template.retry),
         response=_response(options, template.response),
-        route=_route(options, template.route),
+        route=route,
     )
+
+
+def _front_channel(
+    metadata: ClientMetadata, options: ClientOptions, origins: tuple[str, ...], egress: EgressPolicy
+) -> FrontChannelClient | None:
+    """What the client says of front-channel; None if its URI is not fit, or nobody is to call it."""
+    uri, way = metadata.frontchannel_logout_uri, options.front_channel or FrontChannelWay.BROWSER
+    if uri is None or way is FrontChannelWay.OFF:
+        return None
+    if front_channel_mistake(uri, origins, allow_http=egress.allow_http) is not None:
+        return None
+    required = bool(metadata.frontchannel_logout_session_required)
+    return FrontChannelClient(frontchannel_logout_uri=uri, frontchannel_logout_session_required=required, way=way)
 
 
 def _token(alg: Algorithm | None, options: ClientOptions, preset: Preset, shared: _Tokens) -> TokenProfile:

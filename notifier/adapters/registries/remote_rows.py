@@ -20,11 +20,7 @@ from notifier.domain.event_members import URI_LENGTH
 from notifier.domain.frozen import replace
 from notifier.settings.clients import ClientMetadata
 
-_ROW = frozenset(ClientMetadata.model_fields) | {
-    "aliases",
-    "frontchannel_logout_uri",
-    "frontchannel_logout_session_required",
-}
+_ROW = frozenset(ClientMetadata.model_fields) | {"aliases"}
 _FILES_ONLY = ("egress", "tls", "proxy", "headers")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # no event can name such a client, and logs would show it
 _LONGEST = 60  # characters of a misspelt name

@@ -12,7 +12,7 @@ import structlog
 from notifier.adapters.configuration.file_watch import Stamps, stamps_of
 from notifier.adapters.tls.pem_files import listening_context
 from notifier.domain.errors import ConfigurationError, Mistake, OurFault
-from notifier.settings.service_settings import ListenerTls
+from notifier.settings.policies import ListenerTls
 
 
 class ListenerContext:

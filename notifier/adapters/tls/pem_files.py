@@ -9,7 +9,7 @@ from pathlib import Path
 from notifier.domain.client import TlsFiles
 from notifier.domain.errors import OurFault
 from notifier.domain.outcome import Cause
-from notifier.settings.service_settings import ListenerTls
+from notifier.settings.policies import ListenerTls
 
 
 def connecting_context(files: TlsFiles) -> ssl.SSLContext:

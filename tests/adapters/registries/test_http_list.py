@@ -18,7 +18,7 @@ RFC_7591 = {
     "client_id_issued_at": 2893256800,
     "registration_access_token": "hunter2",
     "registration_client_uri": "https://id.example.com/register/shop",
-    "redirect_uris": ["https://shop.example.com/callback"],
+    "post_logout_redirect_uris": ["https://shop.example.com/callback"],
     "token_endpoint_auth_method": "client_secret_basic",
     "jwks": {"keys": []},
 }

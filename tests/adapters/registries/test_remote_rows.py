@@ -24,7 +24,7 @@ def test_only_what_concerns_a_logout_is_kept() -> None:
         "client_secret": "hunter2",
         "registration_access_token": "hunter2",
         "jwks": {"keys": []},
-        "redirect_uris": ["https://shop.example.com/"],
+        "post_logout_redirect_uris": ["https://shop.example.com/"],
     }
     assert clean(raw, "[0]") == {
         "client_id": "shop",

@@ -1,0 +1,41 @@
+"""Reads the keys by which the URLs of pages are sealed, and checks what the section `web` says of issuers."""
+
+from cryptography.fernet import Fernet, MultiFernet
+
+from notifier.adapters.configuration.document_files import read_text
+from notifier.domain.errors import ConfigurationError, Mistake
+from notifier.settings.service_settings import Settings
+
+_MOST = 10
+"""Keys that a file may have. A page lives for ten minutes, so two are enough while one is replaced."""
+_MAKE_ONE = (
+    "a key is 32 random bytes as base64url: python3 -c 'import base64, os;"
+    " print(base64.urlsafe_b64encode(os.urandom(32)).decode())'"
+)
+
+
+def read_web_keys(settings: Settings) -> tuple[MultiFernet | None, list[Mistake]]:
+    """The keys, None without a section `web`, and every mistake."""
+    if settings.web is None:
+        return None, []
+    mistakes = [
+        Mistake(f"web.issuers.{iss}", "is not configured under issuers")
+        for iss in settings.web.issuers
+        if iss not in settings.issuers
+    ]
+    setting, path = "web.keys_file", settings.web.keys_file
+    try:
+        lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    except ConfigurationError as error:
+        return None, [*mistakes, *(Mistake(setting, f"{path} {each.text}") for each in error.mistakes)]
+    keys = []
+    for nth, line in enumerate(lines, 1):
+        try:
+            keys.append(Fernet(line))
+        except ValueError:
+            mistakes.append(Mistake(setting, f"line {nth} of {path} is no Fernet key; {_MAKE_ONE}"))
+    if not lines:
+        mistakes.append(Mistake(setting, f"{path} is empty; {_MAKE_ONE}"))
+    if len(lines) > _MOST:
+        mistakes.append(Mistake(setting, f"{path} has {len(lines)} keys; keep the newest and those of its last hour"))
+    return (MultiFernet(keys) if keys and not mistakes else None), mistakes
