@@ -1,4 +1,4 @@
-"""Opens what the worker listens on, ops always and the API where it is configured, and closes it at the end."""
+"""Opens what the worker listens on, ops always, the API and the web face where configured, and closes it at the end."""
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -8,10 +8,12 @@ from aiohttp import web
 
 from notifier.adapters.tls.listener_context import ListenerContext
 from notifier.server import ops
+from notifier.server.browsers import web_app as browsers
 from notifier.server.listener import Listener, listen
 from notifier.server.publishers import events as api
 from notifier.server.publishers.taking import ApiLimits
 from notifier.settings.service_settings import Settings
+from notifier.settings.web_settings import WebSettings
 
 
 @asynccontextmanager
@@ -22,8 +24,9 @@ async def listeners(
     accept: api.AcceptEvent,
     sources: api.ApiSources,
     more: Iterable[web.RouteDef] = (),
+    pages: Iterable[web.RouteDef] = (),
 ) -> AsyncIterator[None]:
-    """Run both listeners while entered. The API also serves the routes of `more`.
+    """Run the listeners while entered. The API also serves the routes of `more`, the web listener those of `pages`.
 
     Raises ConfigurationError (an address that cannot be bound).
     """
@@ -37,6 +40,10 @@ async def listeners(
             listener = await _listen_api(settings, accept, sources, more)
             stack.push_async_callback(listener.close)
             structlog.get_logger().info("listening", api=listener.url)
+        if settings.web is not None:
+            listener = await _listen_web(settings.web, pages)
+            stack.push_async_callback(listener.close)
+            structlog.get_logger().info("listening", web=listener.url)
         yield
 
 
@@ -48,3 +55,10 @@ async def _listen_api(
     app = api.api_app(accept, sources, ApiLimits(max_event=settings.queue.max_event), more)
     context = None if tls is None else ListenerContext(tls, "api").context
     return await listen(app, where.host, where.port, key="api.listen", tls=context)
+
+
+async def _listen_web(web_face: WebSettings, pages: Iterable[web.RouteDef]) -> Listener:
+    where, tls = web_face.listen, web_face.tls
+    context = None if tls is None else ListenerContext(tls, "web").context
+    app = browsers.web_app(pages)
+    return await listen(app, where.host, where.port, key="web.listen", tls=context, connections=browsers.CONNECTIONS)

@@ -37,6 +37,7 @@ from notifier.app.reloading import Reloading
 from notifier.app.self_watch import SelfWatch
 from notifier.app.signing_keys import SigningKeys
 from notifier.app.source_doors import SourceDoors
+from notifier.app.web_face import WebFace
 from notifier.domain.errors import QueueError
 from notifier.domain.message import Lane
 from notifier.domain.readmission import ReplayRules
@@ -129,6 +130,7 @@ class Service:
         self.queue.side_channel.carry_out(RequestDesk(name, acts).carry_out)
         self._source_doors = SourceDoors(live)
         self._self_watch = SelfWatch(live)
+        self._web = WebFace(live)
         self.worker = self._build_worker()
         self.metrics.watch(self._metrics_sources())
 
@@ -230,7 +232,9 @@ class Service:
                 waiting=self._replies.waiting,
             )
             await stack.enter_async_context(
-                listeners(self._settings, self.health, self.metrics, self.accept, sources, self._routes())
+                listeners(
+                    self._settings, self.health, self.metrics, self.accept, sources, self._routes(), self._web.routes()
+                )
             )
             started()
             worker = group.create_task(self.worker.run())

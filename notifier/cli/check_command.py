@@ -33,10 +33,10 @@ def check(
 ) -> None:
     """List every mistake of a configuration, or sum it up if there is none.
 
-    It reads the configuration, the clients, keys, tokens and secrets, and the certificates of the queue and the API, as
-    `run` does, even if some of it is wrong. It reads each registry source, and connects to nothing else (`notifier
-    doctor` does). A source that cannot be read is a mistake. If all is well, it shows the issuers with their keys, the
-    clients, the queue and the listeners. It warns of secrets that others may read, of settings that no longer
+    It reads the configuration, the clients, keys, tokens and secrets, and the certificates of the queue and of the
+    listeners, as `run` does, even if some of it is wrong. It reads each registry source, and connects to nothing else
+    (`notifier doctor` does). A source that cannot be read is a mistake. If all is well, it shows the issuers with their
+    keys, the clients, the queue and the listeners. It warns of secrets that others may read, of settings that no longer
     have an effect, and of exchanges that belong to the broker.
     """
     from notifier.adapters.registries.answers import ReadNow
@@ -89,6 +89,7 @@ def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
         "listeners": {
             "ops": str(settings.ops.listen),
             "api": None if settings.api is None else str(settings.api.listen),
+            "web": None if settings.web is None else str(settings.web.listen),
         },
     }
 

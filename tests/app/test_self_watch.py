@@ -114,12 +114,13 @@ async def _count(log: Sequence[object]) -> int:
 
 
 def test_certificates_that_we_present_are_known_with_their_ends(tmp_path: Path) -> None:
-    """The listener's, the broker's and each client's; a file that cannot be read is left out."""
+    """The listeners', the broker's and each client's; a file that cannot be read is left out."""
     pem = authority(tmp_path).issue("localhost")
     settings = Settings.model_validate(
         {
             "queue": {"url": "amqps://localhost/", "tls": {"cert_file": pem, "key_file": pem}},
             "api": {"listen": "127.0.0.1:0", "tls": {"cert_file": pem, "key_file": pem}},
+            "web": {"listen": "127.0.0.1:0", "tls": {"cert_file": pem, "key_file": pem}, "keys_file": pem},
         }
     )
     (tmp_path / "broken.pem").write_text("no certificate")
@@ -131,6 +132,8 @@ def test_certificates_that_we_present_are_known_with_their_ends(tmp_path: Path) 
 
     clients = {"shop": client("shop", pem), "mail": client("mail", tmp_path / "broken.pem")}
     found = expiries(presented(settings, Registry(issuers={"i": Issuer(iss="i")}, clients={"i": clients})).items())
-    assert sorted((use, file) for use, file, _ in found) == [(use, str(pem)) for use in ("api", "client", "queue")]
+    assert sorted((use, file) for use, file, _ in found) == [
+        (use, str(pem)) for use in ("api", "client", "queue", "web")
+    ]
     tomorrow = dt.datetime.now(dt.UTC).timestamp() + 86_400
     assert all(abs(moment - tomorrow) < 3600 for _, _, moment in found)

@@ -158,6 +158,8 @@ def _mistakes_at_start(settings: Settings) -> list[Mistake]:
     looks: list[Callable[[], object]] = [lambda: read_credentials(settings.queue), lambda: read_subject_key(settings)]
     if settings.api is not None and settings.api.tls is not None:
         looks.append(partial(ListenerContext, settings.api.tls, "api"))
+    if settings.web is not None and settings.web.tls is not None:
+        looks.append(partial(ListenerContext, settings.web.tls, "web"))
     for look in looks:
         try:
             look()

@@ -12,6 +12,7 @@ from notifier.settings.source_settings import bindings_of
 # Sections that are read once, at the start.
 FIXED = ("queue", "ops", "api", "log", "metrics", "tracing", "outcomes", "shutdown_grace")
 FIXED_OF_DELIVERY = ("max_in_flight", "slot_wait")
+FIXED_OF_WEB = ("listen", "tls")
 
 NAMED = 5  # mistakes and settings that `status` names
 
@@ -100,9 +101,12 @@ def changed_but_fixed(old: Settings, new: Settings) -> list[str]:
     changed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
     bound = {each.source for each in {*bindings_of(old.sources)} ^ {*bindings_of(new.sources)}}
     changed += [f"sources.{name}.bind" for name in sorted(bound)]
-    return changed + [
+    changed += [
         f"delivery.{name}" for name in FIXED_OF_DELIVERY if getattr(old.delivery, name) != getattr(new.delivery, name)
     ]
+    if old.web is None or new.web is None:
+        return changed if old.web is new.web else [*changed, "web"]
+    return changed + [f"web.{name}" for name in FIXED_OF_WEB if getattr(old.web, name) != getattr(new.web, name)]
 
 
 def _some(texts: Sequence[str], between: str) -> str:

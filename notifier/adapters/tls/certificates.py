@@ -1,4 +1,4 @@
-"""When the certificates that we present expire: the API listener's, and ours for the broker and for clients."""
+"""When the certificates that we present expire: the listeners', and ours for the broker and for clients."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,10 +10,12 @@ from notifier.settings.service_settings import Settings
 
 
 def presented(settings: Settings, registry: Registry) -> dict[tuple[str, str], Path]:
-    """Our certificate files, by their use (`api`, `queue` or `client`) and name."""
+    """Our certificate files, by their use (`api`, `web`, `queue` or `client`) and name."""
     found: dict[tuple[str, str], Path] = {}
     if settings.api is not None and settings.api.tls is not None:
         found["api", str(settings.api.tls.cert_file)] = settings.api.tls.cert_file
+    if settings.web is not None and settings.web.tls is not None:
+        found["web", str(settings.web.tls.cert_file)] = settings.web.tls.cert_file
     if settings.queue.tls is not None and settings.queue.tls.cert_file is not None:
         found["queue", str(settings.queue.tls.cert_file)] = settings.queue.tls.cert_file
     for clients in registry.clients.values():

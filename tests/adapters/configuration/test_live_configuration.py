@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 
 from notifier.adapters.configuration.file_watch import Watch, watch_files
 from notifier.adapters.configuration.live_configuration import LiveConfiguration, load
@@ -191,6 +192,26 @@ def test_a_failed_reload_is_told_once_until_it_is_over(folder: Path, capsys: pyt
     (folder / "clients.yaml").write_text("[]")
     assert running.reload(asked=True)
     assert (list(running.reloads.troubles()), running.reloads.succeeded) == ([], True)
+
+
+def test_pages_follow_a_reload_and_their_listener_does_not(folder: Path) -> None:
+    """Issuers and keys of pages are taken at once; the address, and the whole section, need a restart."""
+    (folder / "web.keys").write_bytes(Fernet.generate_key())
+    face = {"listen": "127.0.0.1:0", "keys_file": "web.keys", "issuers": {ISS: {"url": "https://id.example.com/out"}}}
+    running = live(folder, web=face)
+    first = running.now.web_keys
+    (folder / "web.keys").write_bytes(Fernet.generate_key())
+    write(folder, web={**face, "issuers": {}})
+    assert running.reload(asked=False)
+    assert (running.reloads.wait_for_restart, running.now.web_keys is first) == ((), False)
+    assert running.now.settings.web is not None
+    assert running.now.settings.web.issuers == {}
+    write(folder, web={**face, "listen": "127.0.0.1:8090"})
+    assert running.reload(asked=False)
+    assert running.reloads.wait_for_restart == ("web.listen",)
+    write(folder)
+    assert running.reload(asked=False)
+    assert running.reloads.wait_for_restart == ("web",)
 
 
 def test_a_restart_is_needed_until_the_setting_is_put_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

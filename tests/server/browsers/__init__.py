@@ -1,0 +1,1 @@
+"""What browsers and upstream providers call."""

@@ -1,0 +1,33 @@
+"""The web face of a worker process: it listens where it is configured, and nowhere else."""
+
+import asyncio
+from pathlib import Path
+
+import aiohttp
+from cryptography.fernet import Fernet
+
+from tests.system.command import notifier
+from tests.system.site import Site
+from tests.system.worker_process import worker
+
+
+async def test_the_web_face_listens_only_where_it_is_configured(tmp_path: Path) -> None:
+    """Its line says where. Health and metrics stay where they were."""
+    site = Site(tmp_path, f"sqlite:{tmp_path}/q.db")
+    async with worker(site) as running:
+        await running.until_ready()
+        assert [line for line in running.said("listening") if "web" in line] == []
+        assert await running.stop() == 0
+    (tmp_path / "web.keys").write_bytes(Fernet.generate_key())
+    (tmp_path / "web.keys").chmod(0o600)
+    site.config["web"] = {"listen": "127.0.0.1:0", "keys_file": "web.keys"}
+    site.write()
+    checked = await asyncio.to_thread(notifier, "check", "-c", "notifier.yaml", cwd=tmp_path)
+    assert "web listens on 127.0.0.1:0" in checked.stdout
+    async with worker(site) as running, aiohttp.ClientSession() as session:
+        url = str((await running.until_said("listening", lambda line: "web" in line))["web"])
+        for path in ("/", "/metrics", "/livez", "/v1/events"):
+            async with session.get(url + path) as answer:
+                assert answer.status == 404
+        await running.until_ready()
+        assert await running.stop() == 0
