@@ -23,7 +23,18 @@ from tests.rabbitmq_node import RabbitmqMissing, RabbitmqNode, rabbitmq_node
 
 ROOT = Path(__file__).parent
 FULL = frozenset(
-    {"benchmarks", "chart", "cluster", "fuzz", "monitoring", "packaging", "receivers_of_the_world", "samples", "stack"}
+    {
+        "benchmarks",
+        "browsers",
+        "chart",
+        "cluster",
+        "fuzz",
+        "monitoring",
+        "packaging",
+        "receivers_of_the_world",
+        "samples",
+        "stack",
+    }
 )
 """Folders whose tests run only in `make test-all`."""
 FIRST_FAULTS = frozenset(
