@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,11 +11,13 @@ import typer
 from notifier.cli.command_options import Config, Json, load_whole, quiet_logs, refuse
 from notifier.cli.output import say, say_json
 from notifier.domain.errors import Mistake
+from notifier.domain.moment import shown_moment
 from notifier.domain.printable import counted
 
 if TYPE_CHECKING:
     from notifier.adapters.configuration.live_configuration import Loaded
     from notifier.adapters.registries.answers import ReadNow
+    from notifier.adapters.signers.key_ring import SigningKey
 
 EXAMPLES = (
     ("every mistake at once, or a summary", "notifier check -c /etc/notifier/notifier.yaml"),
@@ -63,12 +67,12 @@ def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
     from notifier.settings.source_settings import open_exchanges
 
     settings, registry = loaded.settings, loaded.registry
-    told = (*loaded.warnings, *loaded.faults, *open_exchanges(settings.sources))
+    told = (*loaded.warnings, *loaded.faults, *open_exchanges(settings.sources), *_unsigned(loaded))
     issuers = {}
     for iss in settings.issuers:
         clients = registry.clients_of(iss).values()
         issuers[iss] = {
-            "keys": [{"kid": key.kid, "algorithms": sorted(key.algorithms)} for key in loaded.keys.of(iss)],
+            "keys": [_key(key) for key in loaded.keys.of(iss)],
             "clients": len(clients),
             "without_uri": sum(client.backchannel_logout_uri is None for client in clients),
             "paused": sum(client.paused for client in clients),
@@ -94,11 +98,33 @@ def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
     }
 
 
+def _key(key: SigningKey) -> dict[str, Any]:
+    """`not_before` only where it is still to come."""
+    coming = key.not_before is not None and key.not_before > time.time()
+    return {
+        "kid": key.kid,
+        "algorithms": sorted(key.algorithms),
+        "not_before": shown_moment(key.not_before) if coming and key.not_before is not None else None,
+    }
+
+
+def _unsigned(loaded: Loaded) -> Iterator[Mistake]:
+    """Issuers none of whose keys is due."""
+    for iss in loaded.settings.issuers:
+        moments = [key.not_before for key in loaded.keys.of(iss)]
+        due = [moment for moment in moments if moment is not None and moment > time.time()]
+        if due and len(due) == len(moments):
+            text = f"no key signs before {shown_moment(min(due))}: until then its events wait"
+            yield Mistake(f"issuers.{iss}.keys", text)
+
+
 def _in_words(summary: dict[str, Any]) -> str:
     lines = ["no mistakes", *(f"warning: {each['path']}: {each['text']}" for each in summary["warnings"])]
     for iss, issuer in summary["issuers"].items():
         lines.append(f"issuer {iss}")
-        lines += [f"  key {key['kid']}: {', '.join(key['algorithms'])}" for key in issuer["keys"]]
+        for key in issuer["keys"]:
+            later = f", from {key['not_before']} on" if key["not_before"] is not None else ""
+            lines.append(f"  key {key['kid']}: {', '.join(key['algorithms'])}{later}")
         notes = [
             f"{issuer[name]} {text}"
             for name, text in (("without_uri", "without backchannel_logout_uri, never told"), ("paused", "paused"))

@@ -1,6 +1,7 @@
 """`notifier keys`: makes a signing key, and prints the public keys that the issuer publishes."""
 
 import os
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,9 @@ from notifier.cli.command_options import Config
 from notifier.cli.help import CommandGroup, in_help, register
 from notifier.cli.output import say, say_json
 from notifier.domain.client import Algorithm
+from notifier.domain.moment import read_moment, shown_moment
+from notifier.domain.presets import DAY
+from notifier.domain.printable import json_text
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -18,7 +22,7 @@ app = typer.Typer(
     epilog=in_help(
         (
             ("1. make a key", "notifier keys generate --alg ES256 --out keys/2026.pem"),
-            ("2. name it in n.yaml", 'issuers: {"https://id.example.com": {keys: [{file: keys/2026.pem}]}}'),
+            ("2. name it in n.yaml, by the line that this printed", "issuers.<iss>.keys"),
             ("3. let the issuer's JWK Set hold its public half", "notifier keys jwks -c n.yaml > jwks.json"),
         ),
     ),
@@ -31,10 +35,20 @@ def generate(
         Path | None,
         typer.Option(dir_okay=False, help="The file; it must not exist. Default: stdout.", show_default=False),
     ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME|once",
+            help="From when on it signs (RFC 3339); once: now, for a first try. Default: in a day, so that receivers"
+            " that keep the issuer's keys know it by then.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Make a private signing key, as unencrypted PEM (PKCS#8)."""
+    """Make a private signing key, as unencrypted PEM (PKCS#8). Print the line by which the configuration names it."""
     from notifier.adapters.signers.key_files import KeySource, generate_key, load_key
 
+    not_before = _not_before(at)
     pem = generate_key(alg)
     if out is None:
         say(pem.decode(), nl=False)
@@ -46,6 +60,27 @@ def generate(
     with os.fdopen(descriptor, "wb") as file:
         file.write(pem)
     say(f"{out}: a key for {alg}, kid {load_key(KeySource(path=out)).kid}")
+    if not_before is None:
+        say(f"under issuers.<iss>.keys:  - {{file: {json_text(str(out))}}}")
+        say("It signs at once. Receivers that keep the issuer's keys (.NET's: 12 h) refuse it until they know it.")
+    else:
+        say(f"under issuers.<iss>.keys:  - {{file: {json_text(str(out))}, not_before: {not_before}}}")
+        say("Publish it now (`notifier keys jwks`), so that receivers know it by then. `--at once` is for a first try.")
+
+
+def _not_before(at: str | None) -> str | None:
+    """The moment of `--at` as it is written in the configuration; None for `once`."""
+    if at == "once":
+        return None
+    try:
+        return _whole(time.time() + DAY) if at is None else _whole(read_moment(at))
+    except ValueError:
+        text = "must be a time such as 2027-01-31T06:00:00Z, or once"
+        raise typer.BadParameter(text, param_hint="--at") from None
+
+
+def _whole(moment: float) -> str:
+    return shown_moment(moment).replace(" ", "T")
 
 
 def jwks(
@@ -79,6 +114,7 @@ register(
     generate,
     (
         ("into a file that only you may read", "notifier keys generate --alg ES256 --out k.pem"),
+        ("for a first try", "notifier keys generate --out k.pem --at once"),
         ("straight into a secret store", "notifier keys generate | vault kv put secret/notifier key=-"),
     ),
 )

@@ -50,7 +50,10 @@ RESERVED_CLAIMS = frozenset({"iss", "sub", "aud", "iat", "nbf", "exp", "jti", "s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenProfile:
-    """What a client's token holds. `typ` None leaves the header member out (R7). `lifetime` is at most 120 s (B29)."""
+    """What a client's token holds. `typ` None leaves the header member out (R7). `lifetime` is at most 120 s (B29).
+
+    `audience` None makes `aud` the `client_id` as a string; otherwise it is a list of the `client_id` and these (R5).
+    """
 
     alg: Algorithm = Algorithm.RS256
     typ: str | None = "logout+jwt"
@@ -58,6 +61,7 @@ class TokenProfile:
     lifetime: float = 120.0
     claims: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     reason_claim: str | None = None
+    audience: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,7 +75,7 @@ def claims_for(delivery: Delivery, client: Client, *, now: float, jti: str) -> C
     issued_at = math.floor(now)  # rounded down: never in the future (R10)
     claims |= {
         "iss": client.iss,
-        "aud": client.client_id,
+        "aud": client.client_id if profile.audience is None else [client.client_id, *profile.audience],
         "iat": issued_at,
         "exp": issued_at + min(MAX_LIFETIME, math.ceil(profile.lifetime)),
         "jti": jti,

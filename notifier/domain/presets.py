@@ -25,6 +25,7 @@ class Preset:
     answers: str = ""
     typ: str | None = None
     subject: SubjectMode | None = None
+    audience: tuple[str, ...] | None = None
     timeout: float | None = None
     refuses: frozenset[Algorithm] = frozenset()
     learns_keys_within: float = 0.0
@@ -76,6 +77,12 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "rauthy": Preset(
             why="requires a kid, and an iat of the last 30 s, which a fresh token an attempt gives",
             answers="an iat older than 30 s is refused, so compare the clocks; and it takes a key by its kid alone",
+        ),
+        "lemonldap": Preset(
+            why="aud must be a list with its client id, and the token less than 30 s old, as one an attempt is",
+            answers="400 tells what is missing; a bare 500 is an aud, iat, events or nonce that it does not take:"
+            " compare the client id and the clocks; 501 is an old release, such as 2.16, that takes no logout token",
+            audience=(),
         ),
         "auth0_sample": Preset(
             why="takes typ JWT only",

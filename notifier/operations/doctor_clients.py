@@ -141,11 +141,19 @@ def _preset(client: Client, name: str) -> Iterator[Finding]:
     if client.token.alg in preset.refuses:
         text = f"preset {name} takes no {client.token.alg}, so it answers 400: {preset.why}"
         yield warning(Area.CLIENT, client.client_id, text, "register another id_token_signed_response_alg")
-    asked = {"typ": (preset.typ, client.token.typ), "subject": (preset.subject, client.token.subject)}
+    asked: dict[str, tuple[object, object]] = {
+        "typ": (preset.typ, client.token.typ),
+        "subject": (preset.subject, client.token.subject),
+        "audience": ("list" if preset.audience is not None else None, _audience(client)),
+    }
     for member, (wanted, actual) in asked.items():
         if wanted is not None and wanted != actual:
             text = f"preset {name} asks for {member} {wanted}, but the registration sets {actual}: {preset.why}"
             yield warning(Area.CLIENT, client.client_id, text, f"take {member} out of notifier, or the preset")
+
+
+def _audience(client: Client) -> str:
+    return "string" if client.token.audience is None else "list"
 
 
 def _some(names: list[str]) -> str:

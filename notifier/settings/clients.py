@@ -65,6 +65,11 @@ def _preset(value: str) -> str:
     return value
 
 
+def _audience(value: object) -> object:
+    """`list` as a list of no further names."""
+    return () if value == "list" else value
+
+
 def _secret(value: object, info: ValidationInfo) -> object:
     """The text itself, or the content of the file that `{file: …}` names, without the line break at its end."""
     if not isinstance(value, dict):
@@ -131,6 +136,17 @@ class ClientOptions(Section):
         None, description="The token's `typ` header. `none` leaves it out."
     )
     subject: SubjectMode | None = Field(None, description="Which of sub and sid the token carries.")
+    audience: (
+        Annotated[
+            Literal["string"] | tuple[str, ...],
+            BeforeValidator(_audience, json_schema_input_type=Literal["string", "list"] | list[str]),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="The form of `aud`: `string`, the client_id (the default); `list`, a list with it; or the names"
+        " that follow it in that list (R5).",
+    )
     lifetime: Annotated[float, Lasting(above=0.0, most=120.0)] | None = Field(
         None, description="How long a token is valid: two minutes at most (B29)."
     )

@@ -51,6 +51,12 @@ def test_the_claims_of_a_plain_client() -> None:
     }
 
 
+@pytest.mark.parametrize(("more", "aud"), [((), ["shop"]), (("api", "web"), ["shop", "api", "web"])])
+def test_aud_is_a_list_where_the_client_asks_for_one(more: tuple[str, ...], aud: list[str]) -> None:
+    """With its own name first (R5)."""
+    assert claims_of(delivery(), client(TokenProfile(audience=more)))["aud"] == aud
+
+
 BOTH, SID_FIRST, SID, SUB = SubjectMode.BOTH, SubjectMode.SID_FIRST, SubjectMode.SID, SubjectMode.SUB
 NO_SID, NO_SUB = DeadReason.NO_SID, DeadReason.NO_SUB
 

@@ -2,6 +2,8 @@
 
 import json
 import stat
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -51,6 +53,33 @@ def test_a_key_is_for_its_owner_alone(made: Path) -> None:
     assert again.returncode == 2
     assert "never overwritten" in again.stderr
     assert key.read_bytes() == before
+
+
+def test_a_key_signs_in_a_day_unless_it_is_told_otherwise(tmp_path: Path) -> None:
+    """The line of the configuration is printed; `check` says when the key begins, and that events wait until then."""
+    moments = []
+    for name, at in (
+        ("day.pem", ()),
+        ("once.pem", ("--at", "once")),
+        ("set.pem", ("--at", "2099-01-31T06:00:00+01:00")),
+    ):
+        done = notifier("keys", "generate", "--alg", "ES256", "--out", name, *at, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith("under issuers.<iss>.keys:")]
+        (settings,) = yaml.safe_load(line.partition(":")[2])
+        assert settings["file"] == name
+        moments.append(settings.get("not_before"))
+    in_a_day, at_once, then = moments
+    assert abs(in_a_day.timestamp() - time.time() - 86_400) < 60
+    assert at_once is None
+    assert then == datetime(2099, 1, 31, 5, tzinfo=UTC)
+    write(tmp_path, {"issuers": {ISS: {"keys": [{"file": "set.pem", "not_before": "2099-01-31T05:00:00Z"}]}}})
+    checked = notifier("check", "-c", "n.yaml", cwd=tmp_path)
+    assert "no key signs before 2099-01-31 05:00:00Z: until then its events wait" in checked.stdout
+    assert "from 2099-01-31 05:00:00Z on" in checked.stdout
+    wrong = notifier("keys", "generate", "--at", "tomorrow", cwd=tmp_path)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "2027-01-31T06:00:00Z" in wrong.stderr
 
 
 def test_a_key_without_a_file_is_printed(tmp_path: Path) -> None:

@@ -456,6 +456,7 @@ def test_every_member_of_a_token_and_every_preset_is_documented() -> None:
     def sets(preset: Preset) -> str:
         timeout = None if preset.timeout is None else format_duration(preset.timeout)
         given = {"typ": preset.typ, "subject": preset.subject, "timeout": timeout}
+        given["audience"] = None if preset.audience is None else "list"
         return ", ".join(f"{name}: {value}" for name, value in given.items() if value) or "–"
 
     assert presets == {name: sets(preset) for name, preset in PRESETS.items()}

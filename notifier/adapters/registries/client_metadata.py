@@ -9,7 +9,7 @@ from dataclasses import replace
 from difflib import SequenceMatcher
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -37,7 +37,8 @@ from notifier.settings.policies import NO_EFFECT, hold_mistake, overridden
 from notifier.settings.service_settings import Settings
 from notifier.settings.values import Section
 
-_Asked = tuple[Algorithm | None, str | None, SubjectMode | None, float | None, str | None]
+_Audience = tuple[str, ...] | Literal["string"] | None
+_Asked = tuple[Algorithm | None, str | None, SubjectMode | None, float | None, str | None, _Audience]
 _Tokens = dict[_Asked, TokenProfile]
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -271,17 +272,19 @@ def _front_channel(
 
 
 def _token(alg: Algorithm | None, options: ClientOptions, preset: Preset, shared: _Tokens) -> TokenProfile:
-    asked = (alg, options.typ or preset.typ, options.subject or preset.subject, options.lifetime, options.reason_claim)
+    audience = preset.audience if options.audience is None else options.audience
+    typ, subject = options.typ or preset.typ, options.subject or preset.subject
+    asked = (alg, typ, subject, options.lifetime, options.reason_claim, audience)
     profile = shared.get(asked)
     if profile is None:
         default = TokenProfile()
-        alg, typ, subject, lifetime, reason_claim = asked
         profile = shared[asked] = TokenProfile(
             alg=alg or default.alg,
             typ=default.typ if typ is None else None if typ == "none" else typ,
             subject=subject or default.subject,
-            lifetime=lifetime or default.lifetime,
-            reason_claim=reason_claim,
+            lifetime=options.lifetime or default.lifetime,
+            reason_claim=options.reason_claim,
+            audience=None if audience == "string" else audience,
         )
     return replace(profile, claims=MappingProxyType(options.claims)) if options.claims else profile
 

@@ -47,6 +47,18 @@ class TestClients:
 """
         assert list(registry(tmp_path, text).clients_of(ONE)) == ["shop"]
 
+    def test_the_form_of_the_audience(self, tmp_path: Path) -> None:
+        """A list where the client, or its preset, asks for one; what the client says wins (R5)."""
+        text = """
+- {client_id: a}
+- {client_id: b, notifier: {audience: list}}
+- {client_id: c, notifier: {audience: [api]}}
+- {client_id: d, notifier: {preset: lemonldap}}
+- {client_id: e, notifier: {preset: lemonldap, audience: string}}
+"""
+        found = registry(tmp_path, text).clients_of(ONE)
+        assert [client.token.audience for client in found.values()] == [None, (), ("api",), (), None]
+
     def test_everything_of_ours(self, tmp_path: Path) -> None:
         """All that may stand under `notifier` arrives in the client."""
         for name, text in (("auth", "Bearer hunter2\n"), ("proxy", "http://u:hunter2@proxy:3128"), ("ca.pem", "ca")):
