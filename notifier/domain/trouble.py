@@ -46,7 +46,7 @@ EXPLAINED: Mapping[str, str] = MappingProxyType(
         TroubleKind.TLS_FILES: str(Cause.TLS_FILES),
         TroubleKind.PROXY: str(Cause.PROXY),
         TroubleKind.JWKS_UNREAD: "NotifierSigningKeyNotPublished",
-        TroubleKind.RESTART_NEEDED: "NotifierReloadFailed",
+        TroubleKind.RESTART_NEEDED: "NotifierRestartNeeded",
     }
 )
 """The section of the runbook for each kind."""
