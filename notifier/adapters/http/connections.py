@@ -43,7 +43,7 @@ _FINAL = re.compile(rb"HTTP/1\.[01] (101|[2-9][0-9]{2})[ \r\n]")
 
 @dataclass(slots=True)
 class Exchange:
-    """Notes of one request. `denied` says why an address was refused. `tried` is True if another one was tried.
+    """Notes of one request. `denied` says why an address was refused. `tried` is the last that was not, if any.
 
     `reached` is the time of the first connection (with a proxy, to the proxy). `connection` carries the request, which
     is written as soon as there is one. `reused` is True if that connection served an earlier request.
@@ -51,7 +51,7 @@ class Exchange:
 
     new_connection: bool = False
     denied: str | None = None
-    tried: bool = False
+    tried: str | None = None
     reached: bool = False
     connection: "WatchedConnection | Unwatched | None" = None
     reused: bool = False
@@ -267,7 +267,7 @@ def _guard(policy: EgressPolicy) -> Callable[[Any], socket.socket]:
         if mistake is not None:
             exchange.denied = mistake
             raise OSError(errno.EACCES, mistake)
-        exchange.tried = True
+        exchange.tried = str(address[4][0])
         return _open_socket(address)
 
     return make

@@ -10,6 +10,8 @@ import aiohttp
 from yarl import URL
 
 from notifier.adapters.http.connections import Exchange
+from notifier.adapters.tls.expired import day_of_end
+from notifier.domain.frozen import replace
 from notifier.domain.outcome import Answer, Break, Reason, StaleConnection, Wire
 
 TEXT_LIMIT = 300  # characters
@@ -30,6 +32,19 @@ def read_fault(error: aiohttp.ClientError | OSError, exchange: Exchange, proxy: 
     if fault is not None:  # with TLS 1.3 the server judges our certificate after the request
         return _break(Reason.TLS, fault, ambiguous=True)
     return _break(Reason.DISCONNECTED, _disconnected(error), ambiguous=True)
+
+
+async def with_day(fault: Wire, error: BaseException, exchange: Exchange, uri: str, deadline: float | None) -> Wire:
+    """The same fault, with the day if the certificate has expired: until the deadline it connects once more for it.
+
+    Never raises.
+    """
+    under = _under(error)
+    if not isinstance(under, ssl.SSLCertVerificationError) or not isinstance(fault, Break) or exchange.tried is None:
+        return fault
+    url = URL(uri, encoded=True)
+    day = await day_of_end(under, exchange.tried, url.port or 443, url.raw_host or "", deadline)
+    return replace(fault, text=f"{fault.text}{day}")
 
 
 def read_timeout(seconds: float, exchange: Exchange, proxy: URL | None) -> Break:
@@ -56,7 +71,7 @@ def _before_writing(error: aiohttp.ClientError | OSError, exchange: Exchange, pr
             reason = Reason.CONNECT if error.status in _BEHIND_PROXY else Reason.PROXY
             return refused_by_proxy(proxy, error.status, reason)
         return _break(Reason.PROXY, f"proxy {_place(proxy)}: {_tls_fault(error) or _words(error)}")
-    if exchange.denied is not None and not exchange.tried:
+    if exchange.denied is not None and exchange.tried is None:
         return _break(Reason.EGRESS_DENIED, exchange.denied)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return _break(Reason.DNS, f"{error.host}: {error.os_error.args[-1]}")
@@ -75,14 +90,20 @@ def _proxy_failed(error: aiohttp.ClientError | OSError, proxy: URL) -> bool:
 
 def _tls_fault(error: BaseException) -> str | None:
     """The fault in OpenSSL's words, None if TLS did not fail."""
-    found: BaseException | None = error
-    while isinstance(found, aiohttp.ClientError):  # some of these are also SSLErrors, without a text
-        found = found.__cause__
+    found = _under(error)
     if isinstance(found, ssl.SSLCertVerificationError):
         return f"certificate: {found.verify_message}"
     if isinstance(found, ssl.SSLError):
         return f"TLS: {found.reason or found.strerror or 'failed'}"
     return "TLS failed" if isinstance(error, aiohttp.ClientSSLError) else None
+
+
+def _under(error: BaseException) -> BaseException | None:
+    """The error of OpenSSL or of the system below those of aiohttp."""
+    found: BaseException | None = error
+    while isinstance(found, aiohttp.ClientError):  # some of these are also SSLErrors, without a text
+        found = found.__cause__
+    return found
 
 
 def _disconnected(error: aiohttp.ClientError | OSError) -> str:

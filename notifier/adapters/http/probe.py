@@ -7,22 +7,19 @@ client's own authorities and certificate apply. For a client behind a proxy, it 
 import asyncio
 import os
 import ssl
-from datetime import UTC, datetime
 from ipaddress import ip_address
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
-from cryptography import x509
 from yarl import URL
 
 from notifier.adapters.tls.client_contexts import TlsContexts
+from notifier.adapters.tls.expired import day_of_end
 from notifier.domain.client import EgressPolicy, Route
 from notifier.domain.egress import check_uri, judge
 from notifier.domain.errors import OurFault
 from notifier.domain.outcome import Reason
 from notifier.domain.reach import Reached, Unreached
-
-EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL
 
 
 class Probe:
@@ -89,8 +86,8 @@ async def _connect(address: str, port: int, context: ssl.SSLContext | None, name
             asyncio.Protocol, address, port, ssl=context, server_hostname=None if context is None else name.rstrip(".")
         )
     except ssl.SSLCertVerificationError as error:
-        ended = await _ended(address, port, name) if error.verify_code == EXPIRED else ""
-        return Unreached(reason=Reason.TLS, text=f"certificate: {error.verify_message}{ended}")
+        day = await day_of_end(error, address, port, name)
+        return Unreached(reason=Reason.TLS, text=f"certificate: {error.verify_message}{day}")
     except ssl.SSLError as error:
         return Unreached(reason=Reason.TLS, text=f"TLS: {error.reason or 'failed'}")
     except OSError as error:
@@ -103,27 +100,3 @@ async def _connect(address: str, port: int, context: ssl.SSLContext | None, name
         return Reached(address=address, expires=ssl.cert_time_to_seconds(until) if isinstance(until, str) else None)
     finally:
         transport.abort()
-
-
-async def _ended(address: str, port: int, name: str) -> str:
-    """The day on which the server's certificate ended, ` on 2026-01-31`. A handshake that fails over it hides the day.
-
-    So this one takes any certificate, sends nothing, and hangs up.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    try:
-        transport, _ = await asyncio.get_running_loop().create_connection(
-            asyncio.Protocol, address, port, ssl=context, server_hostname=name.rstrip(".")
-        )
-    except OSError:
-        return ""
-    try:
-        end = x509.load_der_x509_certificate(
-            transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        ).not_valid_after_utc
-    except ValueError:
-        return ""
-    finally:
-        transport.abort()
-    return f" on {end:%Y-%m-%d}" if end < datetime.now(UTC) else ""

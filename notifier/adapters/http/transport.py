@@ -17,7 +17,7 @@ from notifier import __version__
 from notifier.adapters.http import aiohttp_hooks, requests
 from notifier.adapters.http.answer_text import answer_text
 from notifier.adapters.http.connections import KEEP_ALIVE, Exchange, OpenConnections, current_exchange
-from notifier.adapters.http.faults import read_fault, read_timeout, refused_by_proxy
+from notifier.adapters.http.faults import read_fault, read_timeout, refused_by_proxy, with_day
 from notifier.adapters.tls.client_contexts import TlsContexts
 from notifier.domain.client import EgressPolicy
 from notifier.domain.egress import check_uri
@@ -106,12 +106,13 @@ class HttpTransport:
         pool.in_use += 1
         context = current_exchange.set(exchange)
         try:
-            async with asyncio.timeout(request.timeout):
+            async with asyncio.timeout(request.timeout) as deadline:
                 return await self._send(request, pool, proxy, tls)
         except TimeoutError:
             return read_timeout(request.timeout, exchange, proxy)
         except (aiohttp.ClientError, OSError) as error:
-            return read_fault(error, exchange, proxy)
+            fault = read_fault(error, exchange, proxy)
+            return fault if proxy is not None else await with_day(fault, error, exchange, request.uri, deadline.when())
         finally:
             current_exchange.reset(context)
             pool.in_use -= 1

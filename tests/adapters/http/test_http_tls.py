@@ -6,6 +6,7 @@ import shutil
 import socket
 import ssl
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,20 @@ async def test_an_unknown_authority_is_named_as_such(transport: HttpTransport, c
     assert isinstance(wire, Break)
     assert wire.text == "certificate: unable to get local issuer certificate"
     assert not receiver.requests
+
+
+async def test_of_a_certificate_that_has_expired_the_day_is_told(
+    transport: HttpTransport, ca: Authority, trusted: TlsFiles
+) -> None:
+    """As `notifier doctor` does. Only the second handshake ends well, and it sends nothing either."""
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    async with scripted(tls=ca.server(expired=True)) as receiver:
+        wire = await transport.post(request(receiver.url, tls=trusted))
+        assert wire == Break(
+            reason=Reason.TLS, ambiguous=False, text=f"certificate: certificate has expired on {yesterday:%Y-%m-%d}"
+        )
+        await receiver.until(lambda seen: seen.connections == 1 and seen.open == 0)
+        assert not receiver.requests
 
 
 async def test_a_certificate_of_another_name_is_named_as_such(
