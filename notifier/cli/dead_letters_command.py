@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from notifier.operations.dead_letter_listing import LetterGroup
     from notifier.settings.service_settings import QueueSettings
 
+HINTS = 20  # groups of a list
 MOMENTS = ("_at", "_since", "not_after")  # ends of the names of members
 
 app = typer.Typer(
@@ -69,7 +70,7 @@ def list_(
 
     _look_now(settings, chosen, see, whole=False)
     if not (rows or as_json):
-        _print_groups(counts.groups())
+        _print_groups(counts.groups(), config)
     if not as_json:
         say(counted(counts.total, "dead letter"))
 
@@ -85,14 +86,18 @@ def show(
 
     The output holds sub and sid. The exit status is 1 if there is no such letter.
     """
+    from notifier.cli.letter_hints import NOBODY_KNOWS, letter_hints
     from notifier.domain.letter_filter import LetterFilter
     from notifier.operations.dead_letter_listing import exported
 
     found: list[dict[str, object]] = []
     settings = queue_part(config).settings.queue
 
-    def see(_summary: LetterSummary, message: Message) -> None:
-        found.append(exported(message) | ({} if as_json else {"replay": prospect(message, config, settings)}))
+    def see(summary: LetterSummary, message: Message) -> None:
+        told: dict[str, object] = {} if as_json else {"replay": prospect(message, config, settings)}
+        if not as_json and summary.reason in NOBODY_KNOWS:
+            told["hint"] = letter_hints(config)(summary.iss, summary.client_id)
+        found.append(exported(message) | {name: value for name, value in told.items() if value})
 
     _look_now(settings, LetterFilter(ids=frozenset({id_})), see, first=True)
     if not found:
@@ -174,7 +179,8 @@ def _parts(letter: LetterSummary) -> list[str]:
     return list(map(printable, told))
 
 
-def _print_groups(groups: list[LetterGroup]) -> None:
+def _print_groups(groups: list[LetterGroup], config: Path | None) -> None:
+    from notifier.cli.letter_hints import NOBODY_KNOWS, letter_hints
     from notifier.cli.screen import ago, screen
     from notifier.cli.screen import table as new_table
 
@@ -187,6 +193,11 @@ def _print_groups(groups: list[LetterGroup]) -> None:
             printable(group.client_id) or "–", group.reason, f"{group.count:,}", *ages, of=printable(group.iss)
         )
     screen(width=200).print(table)
+    if unknown := [group for group in groups if group.reason in NOBODY_KNOWS][:HINTS]:
+        hint_for = letter_hints(config)
+        for group in unknown:
+            if hint := hint_for(group.iss, group.client_id):
+                say(printable(f"{group.client_id or group.iss}: {hint}"))
 
 
 def _in_words(document: dict[str, Any]) -> str:
