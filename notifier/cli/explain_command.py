@@ -1,5 +1,6 @@
 """The command `notifier explain`: what a reason, a cause or an alert means, and what to do."""
 
+import os
 import re
 from typing import Annotated
 
@@ -50,7 +51,7 @@ def explain(
         say(f"notifier: there is no explanation of {name}{hint}; `notifier explain` lists all names", err=True)
         raise typer.Exit(2)
     if as_json:
-        say_json({"name": section.name, "group": section.group, "text": section.text})
+        say_json({"name": section.name, "group": section.group, "text": _for_here(section.text)})
     else:
         say(f"{section.name}\n")
         _show(section.text)
@@ -62,13 +63,12 @@ def _show(markdown: str) -> None:
 
     from notifier.cli.screen import screen
 
-    console, page = screen(width=WIDTH), Markdown(_LINK.sub(r"\1", markdown))
-    if console.is_terminal:
-        console.print(page)
-        return
-    with console.capture() as captured:
-        console.print(page)
-    say("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    screen(width=WIDTH).print(Markdown(_LINK.sub(r"\1", _for_here(markdown))))
+
+
+def _for_here(text: str) -> str:
+    """The commands as they are typed here: NOTIFIER_CONFIG stands for `-c FILE`."""
+    return text.replace(" -c n.yaml", "") if os.environ.get("NOTIFIER_CONFIG") else text
 
 
 def _list(names: list[tuple[str, str]], *, as_json: bool) -> None:

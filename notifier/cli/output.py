@@ -23,14 +23,14 @@ PLAIN_EVERY = 2.0  # seconds between two lines of progress if there is no bar
 AGAIN_AFTER = 0.25  # seconds without other text, before the bar is drawn again
 
 
-def say(text: str, *, err: bool = False, nl: bool = True) -> None:
+def say(text: str, *, err: bool = False, nl: bool = True, fold: bool = True) -> None:
     """Print a text without characters that a terminal obeys: on stdout, or with `err` on stderr.
 
-    On a terminal, lines that are too long are broken between words.
+    On a terminal, lines that are too long are broken between words. Without `fold` it is left to the terminal.
     """
     stream = sys.stderr if err else sys.stdout
     text = printable_lines(text)
-    _print(wrapped(text, columns(stream)) if stream.isatty() else text, err=err, nl=nl)
+    _print(wrapped(text, columns(stream)) if fold and stream.isatty() else text, err=err, nl=nl)
 
 
 def say_json(document: object, *, indent: int | None = None) -> None:

@@ -183,7 +183,7 @@ class _PublishReport:
 
     def _tell_fates(self, event: FileEvent) -> None:
         for line in () if self.notices is None else _notice_lines(self.notices.events[event.id], time.time()):
-            say(printable(f"  {line}"))
+            say(printable(f"  {line}"), fold=False)
 
     @contextmanager
     def progress(self) -> Iterator[None]:
@@ -214,7 +214,7 @@ class _PublishReport:
         if count <= LISTED or self.notices is not None:
             for event in self._events:
                 if event in self._confirmed:
-                    say(printable(f"line {event.line}: {event.id}"))
+                    say(printable(f"line {event.line}: {event.id}"), fold=False)
                     self._tell_fates(event)
         say(f"{counted(count, 'event')} confirmed by {shown_urls(queue)[0]}")
 

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -27,6 +29,15 @@ class Screen(Console):
                 yield segment
             else:
                 yield Segment(printable_lines(segment.text), segment.style)
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Print as rich does. Where nobody sees a terminal, no line ends with the blanks that fill a table's row."""
+        if self.is_terminal:
+            super().print(*objects, **how)
+            return
+        with self.capture() as captured:
+            super().print(*objects, **how)
+        self.file.write(re.sub(r" +$", "", captured.get(), flags=re.MULTILINE))
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line with a style. On a terminal it is broken between words, elsewhere never."""

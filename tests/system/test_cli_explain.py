@@ -37,3 +37,14 @@ def test_the_whole_runbook_can_be_had(tmp_path: Path) -> None:
     assert shown.split(maxsplit=1)[0] == "Runbook"
     assert "NotifierDeadLetters" in shown
     assert not [line for line in shown.splitlines() if "**" in line or "`" in line or "](" in line or len(line) > 80]
+    assert not [line for line in shown.splitlines() if line.endswith(" ")]
+
+
+def test_commands_are_as_they_are_typed_here(tmp_path: Path) -> None:
+    """NOTIFIER_CONFIG stands for `-c FILE`, as in a pod."""
+    assert "notifier status -c n.yaml" in notifier("explain", "NotifierReloadFailed", cwd=tmp_path).stdout
+    settings = {"NOTIFIER_CONFIG": "/etc/notifier/notifier.yaml"}
+    for words in (["NotifierReloadFailed"], ["NotifierReloadFailed", "--json"], ["--all"]):
+        shown = notifier("explain", *words, cwd=tmp_path, settings=settings).stdout
+        assert "notifier status" in shown
+        assert "-c n.yaml" not in shown

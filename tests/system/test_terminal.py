@@ -41,6 +41,13 @@ def test_a_bar_is_gone_before_the_answer(folder: Path) -> None:
     assert " ".join(told).split() == whole.split()
 
 
+def test_what_became_of_an_event_can_be_copied(folder: Path) -> None:
+    """Its line is the terminal's to break."""
+    event = {"id": f"of {'a long name ' * 12}", "iss": ISSUER, "sub": "alice", "clients": "*"}
+    (folder / "named.json").write_text(json.dumps(event))
+    assert f"line 1: {event['id']}".rstrip() in on_a_terminal(["publish", "-c", "n.yaml", "named.json"], folder)
+
+
 def test_what_a_row_is_written_over_is_seen() -> None:
     """The terminal of these tests shows a bar that was left where it is."""
     assert seen("looked at ━━━ 0/?row\r\n") == ["looked at ━━━ 0/?row", ""]
