@@ -14,7 +14,7 @@ class ProgramMissing(Exception):  # noqa: N818  a state of the machine; the text
 
 
 def program(name: str, package: str, folders: str | None = None) -> str:
-    """The path of a program, of this package. Raises ProgramMissing, which says the way out.
+    """The path of a program, of this package, or of several with blanks between. Raises ProgramMissing: the way out.
 
     `folders`: a pattern of where it is if not on the path. The last one of several is taken: the newest version.
     """
@@ -41,5 +41,5 @@ def _install(package: str) -> None:
     """Whether it has worked, the caller sees."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # installed, not started
     apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300"]
-    for arguments in (["update"], ["install", "-y", "--no-install-recommends", package]):
+    for arguments in (["update"], ["install", "-y", "--no-install-recommends", *package.split()]):
         subprocess.run([*apt, *arguments], env=environment, capture_output=True, timeout=600, check=False)

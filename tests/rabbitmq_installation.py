@@ -10,7 +10,6 @@ NOTIFIER_TEST_RABBITMQ4_ROOT. Programs run in it by chroot, in a mount namespace
 import contextlib
 import fcntl
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.debian_mirror import NoMirror, debian_mirror
 
 PROGRAMS = Path("/usr/lib/rabbitmq")
 ROOT_OF_4 = Path("/var/cache/notifier-tests/rabbitmq-4")
@@ -164,15 +165,10 @@ def _make(root: Path) -> None:
 
 
 def _mirror() -> str:
-    """Where apt has Debian's own packages from."""
-    if platform.system() != "Linux" or platform.freedesktop_os_release().get("ID") != "debian":
-        raise _no_4("this is not Debian")
-    listing = ["apt-get", "indextargets", "--format", "$(COMPONENT) $(RELEASE) $(REPO_URI)", "Created-By: Packages"]
-    for line in _said(listing).splitlines():
-        component, release, uri = line.split()
-        if component == "main" and "-" not in release:  # neither bookworm-updates nor bookworm-security
-            return uri
-    raise _no_4("apt knows no mirror of Debian")
+    try:
+        return debian_mirror()
+    except NoMirror as why:
+        raise _no_4(str(why)) from None
 
 
 def _environment() -> dict[str, str]:

@@ -105,8 +105,9 @@ class HttpTransport:
         pool = self._pools.get(policy) or await self._new_pool(policy)
         pool.in_use += 1
         context = current_exchange.set(exchange)
+        deadline = asyncio.timeout(request.timeout)
         try:
-            async with asyncio.timeout(request.timeout) as deadline:
+            async with deadline:
                 return await self._send(request, pool, proxy, tls)
         except TimeoutError:
             return read_timeout(request.timeout, exchange, proxy)

@@ -1,0 +1,95 @@
+"""Preset `lemonldap` against the real LemonLDAP::NG 2.21, and what its answers mean."""
+
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+
+from notifier.adapters.signers.key_ring import KeyRing
+from notifier.domain.outcome import Failed, Reason
+from notifier.domain.verdict import Done, RetryAt
+from tests.adapters.http.http_requests import opened
+from tests.adapters.signers.key_folder import ISS, Folder
+from tests.apt_programs import ProgramMissing
+from tests.receivers_of_the_world.lemonldap import Portal, lemonldap
+from tests.receivers_of_the_world.receivers import WORLD, Site
+from tests.receivers_of_the_world.test_presets import World, delivery
+
+
+@pytest.fixture(scope="module")
+def ring(tmp_path_factory: pytest.TempPathFactory) -> KeyRing:
+    """The issuer's keys."""
+    folder = Folder(tmp_path_factory.mktemp("keys"))
+    return folder.ring(folder.source("RS256"))
+
+
+@pytest.fixture(scope="module")
+def portal(ring: KeyRing, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
+    """One that trusts the issuer."""
+    try:
+        with lemonldap(tmp_path_factory.mktemp("lemonldap"), ISS, "shop", ring.jwks(ISS)) as running:
+            yield running
+    except ProgramMissing as missing:
+        if os.environ.get("NOTIFIER_TEST_PUBLISHERS") == "required":
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+async def here(ring: KeyRing, portal: Portal, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """The worker's attempts to tell it, at the time that it has."""
+    site = Site(
+        row=WORLD["spring"], jwks={}, iss=ISS, client_id="shop", clock=time.time, sessions=set(), url=portal.url
+    )
+    async with opened() as transport:
+        folder = tmp_path_factory.mktemp("registry")
+        yield World(folder=folder, preset="lemonldap", site=site, ring=ring, transport=transport, now=time.time())
+
+
+async def test_the_session_is_ended_and_no_other(here: World, portal: Portal) -> None:
+    """By `sid`, in its own store; a session that it does not know is success."""
+    gone, stays = portal.sign_in("alice", "s1"), portal.sign_in("alice", "s2")
+    assert await here.tell("alice", "s1") == Done()
+    assert portal.sessions & {gone, stays} == {stays}
+    assert await here.tell("alice", "s1") == Done()
+
+
+async def test_an_event_of_a_user_ends_all_of_that_users_sessions(here: World, portal: Portal) -> None:
+    """B13."""
+    hers = {portal.sign_in("carol", "c1"), portal.sign_in("carol", "c2")}
+    assert await here.tell("carol", None) == Done()
+    assert not portal.sessions & hers
+
+
+async def test_without_the_preset_it_answers_500(here: World, portal: Portal) -> None:
+    """It takes `aud` only as a list, and fails where it means to say so: that looks like its own fault."""
+    lives = portal.sign_in("dave", "d1")
+    result = await here.attempt(delivery("dave", "d1"), with_preset=False)
+    assert isinstance(result.verdict, RetryAt)
+    assert result.fact is not None
+    assert isinstance(result.fact.outcome, Failed)
+    assert (result.fact.outcome.reason, result.fact.outcome.status) == (Reason.SERVER_ERROR, 500)
+    assert lives in portal.sessions
+
+
+async def test_a_token_of_half_a_minute_ago_is_a_500_too(here: World) -> None:
+    """Its clock ahead of ours looks the same."""
+    here.now -= 40
+    result = await here.attempt(delivery("alice", "s1"))
+    assert result.fact is not None
+    assert isinstance(result.fact.outcome, Failed)
+    assert result.fact.outcome.status == 500
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status"), [({"without": "jti"}, 400), ({"iss": "https://x.example"}, 400), ({"nonce": "n"}, 500)]
+)
+async def test_what_it_refuses_knowingly_is_a_400(here: World, wrong: dict[str, Any], status: int) -> None:
+    """With the reason in its body; a `nonce` is another bare 500."""
+    body = await here.forge(typ="logout+jwt", aud=["shop"], **wrong)
+    headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
+    async with ClientSession() as session, session.post(here.site.url, data=body, headers=headers) as answer:
+        assert answer.status == status
