@@ -4,6 +4,7 @@ import io
 import json
 import os
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def logged(stage: Stage) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
-        ("expired", "certificate: certificate has expired"),
+        ("expired", "certificate: certificate has expired on DAY"),
         ("name", "certificate: Hostname mismatch, certificate is not valid for 'localhost'."),
         ("authority", "certificate: unable to get local issuer certificate"),
     ],
@@ -57,6 +58,7 @@ async def test_what_is_wrong_is_told(
     transport: HttpTransport, ca: Authority, tmp_path: Path, wrong: str, text: str
 ) -> None:
     """In the outcomes of the dead letter and in the line of the attempt, with `tls` as the reason."""
+    text = text.replace("DAY", f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}")
     server = ca.server("other.example") if wrong == "name" else ca.server(expired=wrong == "expired")
     trusted = authority(tmp_path / "other", "Other CA") if wrong == "authority" else ca
     async with scripted(tls=server, host="localhost") as receiver:
