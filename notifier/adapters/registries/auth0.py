@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 
 from notifier.adapters.registries.numbered_pages import NumberedPage, gather_pages
 from notifier.adapters.registries.patient import ask
+from notifier.adapters.registries.redirects import redirect_uris
 from notifier.adapters.registries.secret_file import read_secret
 from notifier.adapters.registries.web import Web, WebAnswer, web
 from notifier.domain.client_rows import SourceAnswer, SourceFault
@@ -24,7 +25,7 @@ from notifier.settings.registry_settings import RegistrySourceSettings
 PAGE = 100
 SCOPE = "read:clients"
 _EARLY = 60.0  # seconds before its end, from which a token is not used any more
-_FIELDS = "client_id,oidc_logout,jwt_configuration"
+_FIELDS = "client_id,name,callbacks,oidc_logout,jwt_configuration"
 _GRANT = f"authorize the application for the Auth0 Management API with the scope {SCOPE}"
 _TOKEN_ADVICE = {
     400: "client_id or the grant is wrong: it must be a machine-to-machine application",
@@ -111,7 +112,11 @@ def _row(client: Any) -> Any:
     client_id = client.get("client_id")
     if not isinstance(uris, list) or len(uris) > 1:
         return Mistake(str(client_id), "oidc_logout.backchannel_logout_urls must have one address; notifier calls one")
-    row = {"client_id": client_id}
+    row = {
+        "client_id": client_id,
+        "client_name": name if isinstance(name := client.get("name"), str) else None,
+        "redirect_uris": redirect_uris(client.get("callbacks")),
+    }
     return row | {"backchannel_logout_uri": uris[0], "id_token_signed_response_alg": tokens.get("alg")} if uris else row
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from notifier.adapters.registries.numbered_pages import NumberedPage, gather_pages
 from notifier.adapters.registries.patient import ask
+from notifier.adapters.registries.redirects import redirect_uris
 from notifier.adapters.registries.secret_file import read_secret
 from notifier.adapters.registries.web import Web, web
 from notifier.domain.client_rows import SourceAnswer, SourceFault
@@ -67,11 +68,23 @@ def _row(provider: Any) -> Any:
     client_id = provider.get("client_id")
     uri = provider.get("logout_uri") or provider.get("backchannel_logout_uri")  # the older name is that of 2025.8
     if provider.get("logout_method") == "frontchannel":
-        return {"client_id": client_id, "frontchannel_logout_uri": uri}
+        return _about(provider, uri) | {"frontchannel_logout_uri": uri}
     if not uri:
-        return {"client_id": client_id}
+        return _about(provider)
     text = _mistake(provider)
-    return {"client_id": client_id, "backchannel_logout_uri": uri} if text is None else Mistake(str(client_id), text)
+    return _about(provider) | {"backchannel_logout_uri": uri} if text is None else Mistake(str(client_id), text)
+
+
+def _about(provider: dict[str, Any], front_channel: object = None) -> dict[str, Any]:
+    """The client by its application's name. A redirect URI may be a regular expression."""
+    name, given = provider.get("assigned_application_name"), provider.get("redirect_uris")
+    entries = [each for each in given if isinstance(each, dict)] if isinstance(given, list) else []
+    uris = ["*" if each.get("matching_mode") == "regex" else each.get("url") for each in entries]
+    return {
+        "client_id": provider.get("client_id"),
+        "client_name": name if isinstance(name, str) else None,
+        "redirect_uris": redirect_uris(uris, front_channel),
+    }
 
 
 def _mistake(provider: dict[str, Any]) -> str | None:

@@ -27,6 +27,8 @@ _MEMBERS = (
     "backchannel_logout_session_required",
     "frontchannel_logout_uri",
     "frontchannel_logout_session_required",
+    "redirect_uris",
+    "client_name",
     "subject_type",
 )
 _OURS_FIRST = ("backchannel_logout_uri", "backchannel_logout_session_required")

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic_core import from_json
 
+from notifier.adapters.registries.redirects import redirect_uris
 from notifier.domain.client import Algorithm
 from notifier.domain.client_rows import Row
 from notifier.domain.egress import uri_mistake
@@ -65,6 +66,12 @@ class KeycloakRealm:
             row["id_token_signed_response_alg"] = str(algorithm)
         if client.get("frontchannelLogout") is True:
             self._add_front_channel(row, client, told)
+        given = client["redirectUris"] if isinstance(client.get("redirectUris"), list) else ()
+        own = [self._resolved(_text(uri), client) for uri in given]
+        if (uris := redirect_uris(own, row.get("frontchannel_logout_uri"))) is not None:
+            row["redirect_uris"] = uris
+        if shown := _text(client.get("name")):
+            row["client_name"] = shown
         if not uri:
             return None
         text = _unresolved(uri) or uri_mistake(uri)

@@ -32,7 +32,7 @@ _CLIENTS = (
     "ClientId", "Id", "Enabled", "ProtocolType",
     "BackChannelLogoutUri", "BackChannelLogoutSessionRequired",
     "FrontChannelLogoutUri", "FrontChannelLogoutSessionRequired",
-    "AllowedIdentityTokenSigningAlgorithms", "SubjectType",
+    "AllowedIdentityTokenSigningAlgorithms", "SubjectType", "ClientName",
 )  # fmt: skip
 _NEEDED = ("ClientId", "BackChannelLogoutUri")  # a view may leave out the rest
 _PROPERTIES = ("ClientId", "Key", "Value")
@@ -68,7 +68,7 @@ def duende(
 
 
 def _client(row: Sequence[Any], properties: _Properties) -> dict[str, Any] | None:
-    client_id, key, enabled, protocol, uri, session, front_uri, front_session, signed_by, subject_type = row
+    client_id, key, enabled, protocol, uri, session, front_uri, front_session, signed_by, subject_type, name = row
     if protocol != "oidc" and (text(protocol) or "oidc").lower() != "oidc":
         return None
     found: dict[str, Any] = {"client_id": text(client_id)}
@@ -81,6 +81,8 @@ def _client(row: Sequence[Any], properties: _Properties) -> dict[str, Any] | Non
         found["frontchannel_logout_uri"] = word
         required = _truth("FrontChannelLogoutSessionRequired", front_session)
         found["frontchannel_logout_session_required"] = required is not False
+        if (shown := text(name)) is not None:
+            found["client_name"] = shown
     if (algorithm := algorithms(signed_by)) is not None:
         found["id_token_signed_response_alg"] = algorithm
     if (word := lower(subject_type)) is not None:

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 from notifier.adapters.registries.patient import ask
+from notifier.adapters.registries.redirects import redirect_uris
 from notifier.adapters.registries.remote_rows import Gathering
 from notifier.adapters.registries.secret_file import read_secret
 from notifier.adapters.registries.shifting_pages import ShiftingPages
@@ -122,7 +123,7 @@ class Wso2Reader:
 
         async def some(names: Iterator[str]) -> None:
             for name in names:
-                said = await self._application(server, headers, name)
+                said = await self._application(server, headers, name, listed[name])
                 before = self._learnt.get(name)
                 if isinstance(said, Mistake) and before is not None:
                     said = before.said  # its last good address stays
@@ -137,7 +138,9 @@ class Wso2Reader:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _application(self, server: Web, headers: Mapping[str, str], name: str) -> Row | Mistake | None:
+    async def _application(
+        self, server: Web, headers: Mapping[str, str], name: str, item: Mapping[str, Any]
+    ) -> Row | Mistake | None:
         url = f"{self._settings.url}/api/server/v1/applications/{quote(name, safe='')}/inbound-protocols/oidc"
         answer = await ask(server, url, headers, _ADVICE, expected=(404, 500))
         if answer.status == 404:
@@ -146,7 +149,7 @@ class Wso2Reader:
             return Mistake(name, "WSO2 answered 500 when asked for this application; see its log")
         if not isinstance(answer.content, dict):
             raise SourceFault(f"its application {name} is no object; is `url` that of a WSO2 Identity Server?")
-        return _row(name, answer.content) if answer.content.get("clientId") else None
+        return _row(name, item, answer.content) if answer.content.get("clientId") else None
 
 
 def _named(application: Any) -> bool:
@@ -160,15 +163,17 @@ def _basic(settings: Wso2Settings) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"{settings.username}:{password}".encode()).decode()}
 
 
-def _row(name: str, oidc: Mapping[str, Any]) -> Row:
+def _row(name: str, item: Mapping[str, Any], oidc: Mapping[str, Any]) -> Row:
     logout, tokens, subject = (_section(oidc, part) for part in ("logout", "idToken", "subject"))
     encryption = _section(tokens, "encryption")
-    kind = subject.get("subjectType")
+    kind, front_channel, shown = subject.get("subjectType"), logout.get("frontChannelLogoutUrl"), item.get("name")
     return {
         "client_id": oidc.get("clientId"),
         "aliases": [name],
         "backchannel_logout_uri": logout.get("backChannelLogoutUrl"),
-        "frontchannel_logout_uri": logout.get("frontChannelLogoutUrl"),
+        "frontchannel_logout_uri": front_channel,
+        "redirect_uris": redirect_uris(oidc.get("callbackURLs"), front_channel),
+        "client_name": shown if isinstance(shown, str) else None,
         "subject_type": kind.lower() if isinstance(kind, str) else None,
         "id_token_signed_response_alg": tokens.get("idTokenSignedResponseAlg"),
         "id_token_encrypted_response_alg": encryption.get("algorithm") if encryption.get("enabled") is True else None,

@@ -30,7 +30,7 @@ class _Auth0:
             self.tokens.append({name: str(value) for name, value in (await request.post()).items()})
             return page(self.token)
         assert request.path == "/api/v2/clients"
-        assert request.query["fields"] == "client_id,oidc_logout,jwt_configuration"
+        assert request.query["fields"] == "client_id,name,callbacks,oidc_logout,jwt_configuration"
         if request.headers["Authorization"] != f"Bearer {self.good}":
             return web.Response(status=401)
         nth, size = int(request.query["page"]), int(request.query["per_page"])
@@ -91,6 +91,10 @@ async def test_an_application_that_is_removed_meanwhile_hides_no_other(tmp_path:
         ({}, {}),
         ({"oidc_logout": None, "jwt_configuration": {"alg": "HS256"}}, {}),
         ({"oidc_logout": {"backchannel_logout_urls": []}}, {}),
+        (
+            {"name": "Shop", "callbacks": ["https://shop.example.com/cb", "https://*.example.com/cb"]},
+            {"client_name": "Shop", "redirect_uris": ["https://shop.example.com/cb"]},
+        ),
         ({"oidc_logout": {"backchannel_logout_urls": [HOOK]}}, {"backchannel_logout_uri": HOOK}),
         (
             {"oidc_logout": {"backchannel_logout_urls": [HOOK]}, "jwt_configuration": {"alg": "PS256"}},

@@ -46,6 +46,16 @@ async def test_all_providers_are_read_without_their_secrets(tmp_path: Path) -> N
         ({"backchannel_logout_uri": HOOK}, {"backchannel_logout_uri": HOOK}),
         ({"logout_uri": HOOK, "logout_method": "frontchannel"}, {"frontchannel_logout_uri": HOOK}),
         ({"logout_uri": "", "issuer_mode": "per_provider", "signing_key": None}, {}),
+        (
+            {
+                "assigned_application_name": "Shop",
+                "redirect_uris": [
+                    {"matching_mode": "strict", "url": "https://a.example.com/cb"},
+                    {"matching_mode": "regex", "url": "https://.*"},
+                ],
+            },
+            {"client_name": "Shop", "redirect_uris": ["https://a.example.com/cb"]},
+        ),
         ({"logout_uri": HOOK, "issuer_mode": "per_provider"}, "has an issuer of its own"),
         ({"logout_uri": HOOK, "issuer_mode": None}, "has an issuer of its own"),
         ({"logout_uri": HOOK, "signing_key": None}, "has no signing_key, so its tokens are HS256"),

@@ -47,6 +47,7 @@ async def test_all_pages_are_read() -> None:
         "client_id": "a",
         "backchannel_logout_uri": "http://127.0.0.1:14500/bc/a",
         "backchannel_logout_session_required": True,
+        "redirect_uris": ["http://127.0.0.1:14500/cb/a"],
         "subject_type": "public",
         "notifier": {"timeout": "3s"},
     }

@@ -117,6 +117,20 @@ def test_an_address_that_cannot_be_used_is_a_fault_of_its_client(url: str, root:
             {"id_token_signed_response_alg": "PS256"},
         ),
         ({"frontchannel.logout.url": URL}, {"frontchannelLogout": False}, {"id_token_signed_response_alg": "PS256"}),
+        # a name, and redirect URIs: relative ones, those of an app, and `*` at the end of any
+        (
+            NONE,
+            {
+                "name": "Shop",
+                "rootUrl": "https://a.example.com",
+                "redirectUris": ["/*", "https://b.example.com*", "https://c.example.com/cb*", "app:/cb", 5],
+            },
+            {
+                "id_token_signed_response_alg": "PS256",
+                "client_name": "Shop",
+                "redirect_uris": ["https://a.example.com/*", "https://c.example.com/cb*"],
+            },
+        ),
         # an address that Keycloak itself does not know, so that it stays silent
         (
             {
@@ -150,7 +164,7 @@ def test_an_address_that_cannot_be_used_is_a_fault_of_its_client(url: str, root:
 )
 def test_a_client_becomes_a_row(attributes: Any, more: dict[str, Any], row: dict[str, Any]) -> None:
     """Nothing else of it is kept, its secret least of all."""
-    secret = {"secret": "hunter2", "registrationAccessToken": "hunter2", "redirectUris": ["https://a.example.com/*"]}
+    secret = {"secret": "hunter2", "registrationAccessToken": "hunter2", "webOrigins": ["+"]}
     assert row_of(attributes, **secret, **more) == {"client_id": "shop", **row}
 
 

@@ -13,6 +13,7 @@ from notifier.domain.client_rows import SourceFault
 from tests.adapters.registries.list_server import page, serving, source
 
 HOOK = "https://shop.example.com/hook"
+SHOWN = {"client_name": "app", "redirect_uris": ["https://shop.example.com/callback"]}
 APPLICATIONS = "/t/acme/api/server/v1/applications"
 
 
@@ -74,7 +75,7 @@ async def test_each_application_is_asked_once_and_then_in_turn(tmp_path: Path) -
         first = await reader.read(None)
         assert len(first.rows) == 150
         assert set(wso2.asked.values()) == {1}
-        assert first.rows[7] == {"client_id": "c007", "aliases": ["u007"], "backchannel_logout_uri": HOOK}
+        assert first.rows[7] == {"client_id": "c007", "aliases": ["u007"], "backchannel_logout_uri": HOOK, **SHOWN}
 
         wso2.applications["new"] = _oidc("new")
         wso2.names["u100"] = "renamed"
@@ -116,11 +117,16 @@ async def test_what_an_application_says_becomes_metadata(tmp_path: Path) -> None
         answer = await (reader := _reader(url, tmp_path, [0.0])).read(None)
         assert "hunter2" not in f"{answer}{reader!r}{vars(reader)}"
         assert [row for row in answer.rows if row.pop("aliases") == [row["client_id"]]] == [  # type: ignore[attr-defined]
-            {"client_id": "none"},
-            {"client_id": "null"},
-            {"client_id": "pairwise", "frontchannel_logout_uri": HOOK, "subject_type": "pairwise"},
-            {"client_id": "es", "backchannel_logout_uri": HOOK, "id_token_signed_response_alg": "ES256"},
-            {"client_id": "encrypted", "backchannel_logout_uri": HOOK, "id_token_encrypted_response_alg": "RSA-OAEP"},
+            {"client_id": "none", **SHOWN},
+            {"client_id": "null", **SHOWN},
+            {"client_id": "pairwise", "frontchannel_logout_uri": HOOK, "subject_type": "pairwise", **SHOWN},
+            {"client_id": "es", "backchannel_logout_uri": HOOK, "id_token_signed_response_alg": "ES256", **SHOWN},
+            {
+                "client_id": "encrypted",
+                "backchannel_logout_uri": HOOK,
+                "id_token_encrypted_response_alg": "RSA-OAEP",
+                **SHOWN,
+            },
         ]
         assert [fault.path for fault in answer.faults] == ["damaged", "wrong"]
         wso2.applications = dict.fromkeys(wso2.applications, 500)
