@@ -130,7 +130,7 @@ class Service:
         self.queue.side_channel.carry_out(RequestDesk(name, acts).carry_out)
         self._source_doors = SourceDoors(live)
         self._self_watch = SelfWatch(live)
-        self._web = WebFace(live)
+        self._web = WebFace(live, self.metrics.front_channel)
         self.worker = self._build_worker()
         self.metrics.watch(self._metrics_sources())
 

@@ -1,18 +1,49 @@
 """The web face: what the web listener serves, by the configuration as it is at each request."""
 
+import time
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from notifier.adapters.configuration.live_configuration import LiveConfiguration
+from notifier.domain.front_channel_context import FrontChannelContext, OpenedContext, open_sealed, seal
+from notifier.server.browsers.front_channel_page import PageRules
+from notifier.server.browsers.front_channel_routes import FrontChannelRoutes, PageAccess, PageCounts
 
 
 class WebFace:
     """Makes the routes of the web listener. Without a section `web` at the start nothing listens."""
 
-    def __init__(self, live: LiveConfiguration) -> None:
+    def __init__(self, live: LiveConfiguration, counts: PageCounts) -> None:
         self._live = live
+        access = PageAccess(
+            opened=self._opened, sealed=self._sealed, rules=self._rules, registry=live.registry, counts=counts
+        )
+        self._pages = FrontChannelRoutes(access)
 
     def routes(self) -> Iterator[web.RouteDef]:
         """The routes, for the application of the web listener."""
-        yield from ()
+        yield from self._pages.routes()
+
+    def _opened(self, text: str) -> OpenedContext | None:
+        keys = self._live.now.web_keys
+        return None if keys is None else open_sealed(text, keys, time.time())
+
+    def _sealed(self, context: FrontChannelContext) -> str:
+        keys = self._live.now.web_keys
+        assert keys is not None, "an issuer with pages is in the section `web`, which has keys"
+        return seal(context, keys, time.time())
+
+    def _rules(self, iss: str) -> PageRules | None:
+        face = self._live.now.settings.web
+        issuer = None if face is None else face.issuers.get(iss)
+        if issuer is None:
+            return None
+        return PageRules(
+            path=urlsplit(issuer.url).path,
+            origins=issuer.origins,
+            limit=issuer.limit,
+            frames=issuer.frames,
+            show_names=issuer.show_names,
+        )

@@ -27,11 +27,19 @@ class AskedClient:
 
 
 @frozen
+class UnaskedClient:
+    """A client that a page cannot ask: it must have a `sid`, and there is none."""
+
+    client_id: str
+    name: str
+
+
+@frozen
 class PagePlan:
-    """What a page does: the clients that it asks. It cannot ask the `unasked`, which must have a `sid`."""
+    """What a page does: the clients that it asks, and those that it cannot."""
 
     asked: tuple[AskedClient, ...]
-    unasked: tuple[str, ...] = ()
+    unasked: tuple[UnaskedClient, ...] = ()
 
 
 def origin_of(uri: str) -> str | None:
@@ -97,17 +105,21 @@ def page_context(event: SessionEnded, registry: Registry) -> FrontChannelContext
 
 def page_plan(context: FrontChannelContext, registry: Registry) -> PagePlan:
     """What the page of a context does, by the registry as it is now. Clients that it no longer has are left out."""
-    asked, unasked = [], []
+    asked: list[AskedClient] = []
+    unasked: list[UnaskedClient] = []
     registered = registry.clients_of(context.iss)
     for client_id, own_sid in context.clients:
         client = registered.get(client_id)
         if client is None or not is_on_page(client):
             continue
-        uri = uri_of(client, context.iss, context.sid if own_sid is None else own_sid)
+        name, uri = (
+            client.client_name or client_id,
+            uri_of(client, context.iss, context.sid if own_sid is None else own_sid),
+        )
         if uri is None:
-            unasked.append(client_id)
+            unasked.append(UnaskedClient(client_id=client_id, name=name))
         else:
-            asked.append(AskedClient(client_id=client_id, name=client.client_name or client_id, uri=uri))
+            asked.append(AskedClient(client_id=client_id, name=name, uri=uri))
     return PagePlan(asked=tuple(asked), unasked=tuple(unasked))
 
 

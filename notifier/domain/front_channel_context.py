@@ -66,9 +66,11 @@ def open_sealed(text: str, keys: MultiFernet, now: float) -> OpenedContext | Non
         inflating = zlib.decompressobj()
         plain = inflating.decompress(keys.decrypt_at_time(padded, LIFETIME, int(now)), _LARGEST)
         sealed_at = keys.extract_timestamp(padded)
-        context = _read(json.loads(plain))
+        document = json.loads(plain)
+        json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair can be in no URL
     except (InvalidToken, zlib.error, ValueError, RecursionError):
         return None
+    context = _read(document)
     if context is None or inflating.unconsumed_tail:
         return None
     digest = hashlib.blake2b(padded, digest_size=16).hexdigest()

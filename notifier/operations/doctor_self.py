@@ -5,7 +5,12 @@ from collections.abc import Iterator, Mapping
 from notifier.operations.doctor import Area, Finding, failed, warning
 from notifier.operations.doctor_clients import expiry_finding
 
-AREAS: Mapping[str, Area] = {"api": Area.LISTENER, "queue": Area.QUEUE, "client": Area.CLIENT}
+AREAS: Mapping[str, Area] = {
+    "api": Area.LISTENER,
+    "web": Area.LISTENER,
+    "queue": Area.QUEUE,
+    "client": Area.CLIENT,
+}
 
 
 def judge_hooks(area: Area, library: str, hooks: Mapping[str, bool], advice: str) -> Iterator[Finding]:
@@ -17,7 +22,7 @@ def judge_hooks(area: Area, library: str, hooks: Mapping[str, bool], advice: str
 
 
 def judge_certificate(use: str, file: str, expires: float | None, now: float) -> Finding:
-    """Judge how long a certificate of ours lasts. `use`: api, queue or client. `expires` None: the file holds none."""
+    """Judge how long a certificate of ours lasts. `use` is a key of AREAS. `expires` None: the file holds none."""
     if expires is None:
         return failed(AREAS[use], file, "holds no certificate in PEM", "name our certificate, with its chain")
     return expiry_finding(AREAS[use], file, "is shown by us", expires, now)

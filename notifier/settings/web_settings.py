@@ -1,5 +1,6 @@
 """The web face: pages for browsers, which the proxy of each issuer serves on the issuer's own origin."""
 
+import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -9,18 +10,24 @@ from notifier.domain.front_channel import origin_of
 from notifier.settings.policies import ListenerTls
 from notifier.settings.values import ExistingFile, IssuerId, Lasting, Listen, ListenAddress, Section, WebAddress
 
+_ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]+)?")
+"""What a policy and a script of a browser can name: one host, no pattern, in ASCII."""
+
 
 def _page_address(url: str) -> str:
     """The address under which the proxy passes on to us, without a slash at its end."""
-    if "?" in url or "@" in urlsplit(url).netloc:
+    if "?" in url or "@" in urlsplit(url).netloc or not _ORIGIN.fullmatch(origin_of(url) or ""):
         raise ValueError("must have neither a query nor a user: it is where the issuer's proxy passes on to notifier")
     return url.rstrip("/")
 
 
 def _origin(value: str) -> str:
     origin = origin_of(value)
-    if origin is None or urlsplit(value).path not in ("", "/") or "?" in value or "@" in value:
-        raise ValueError("must be an origin: scheme, host, and port if any, such as https://upstream.example.com")
+    if origin is None or not _ORIGIN.fullmatch(origin) or urlsplit(value).path not in ("", "/") or {*"@?#"} & {*value}:
+        raise ValueError(
+            "must be one origin: scheme, host (in ASCII, no pattern), and port if any, such as"
+            " https://upstream.example.com"
+        )
     return origin
 
 

@@ -12,6 +12,7 @@ from cryptography.fernet import Fernet, MultiFernet
 from notifier.domain.client import Client, FrontChannelClient, FrontChannelWay
 from notifier.domain.front_channel import (
     AskedClient,
+    UnaskedClient,
     front_channel_mistake,
     origin_of,
     page_context,
@@ -137,7 +138,7 @@ def test_a_page_is_planned_by_the_registry_of_now() -> None:
     without = FrontChannelContext(iss=ISS, sid=None, clients=(("billing", None), ("shop", None), ("gone", None)))
     plan = page_plan(without, REGISTRY)
     assert [each.client_id for each in plan.asked] == ["billing"]
-    assert plan.unasked == ("shop",)
+    assert plan.unasked == (UnaskedClient(client_id="shop", name="The shop"),)
 
 
 def test_a_context_comes_back_as_it_was_sealed() -> None:
@@ -172,6 +173,7 @@ def _fernet(document: object) -> str:
         _fernet([ISS, 5, "billing"]),
         _fernet([ISS, None, {"client": "billing"}]),
         _fernet([ISS, None, "x" * 300_000]),
+        _fernet([ISS, "\ud800", "billing"]),
         NEW.encrypt_at_time(b"no zlib", int(NOW)).decode(),
     ],
     ids=[
@@ -186,6 +188,7 @@ def _fernet(document: object) -> str:
         "a sid of another kind",
         "a client of another kind",
         "far too large",
+        "half a character",
         "not deflated",
     ],
 )

@@ -19,6 +19,7 @@ Label = tuple[str, str]
 
 OTHER, INLINE, UNKNOWN = "_other", "_inline", "_unknown"
 NO_CLIENT: Label = ("", "")
+SHARED = frozenset({"", OTHER, INLINE, UNKNOWN})
 
 # From half of what a healthy path takes to a quarter of an hour, which only retries reach; +Inf is the eighth. 30 s is
 # the limit of the alerts. A minute has no bucket: nobody decides by it, and each bucket is a series for each client.
@@ -156,6 +157,11 @@ class ClientSeries:
                 found = self._numbers[label] = ClientNumbers(label)
         return found
 
+    def label(self, iss: str, client_id: str) -> Label:
+        """Return the label under which a registered client counts now."""
+        self._follow()
+        return self._label(iss, client_id, unknown=True)
+
     def iss(self, iss: str) -> str:
         """Return the label of an issuer. An issuer that a publisher made up gets none of its own."""
         return iss if not iss or iss in self._registry().issuers else UNKNOWN
@@ -205,11 +211,10 @@ class ClientSeries:
         if registry is self._snapshot:
             return
         self._snapshot, self._own = registry, _first(registry, self._max_clients)
-        shared = ("", OTHER, INLINE, UNKNOWN)
         self._numbers = {
             (iss, client_id): numbers
             for (iss, client_id), numbers in self._numbers.items()
-            if (client_id in shared and self.iss(iss) == iss) or client_id in self._own.get(iss, frozenset())
+            if (client_id in SHARED and self.iss(iss) == iss) or client_id in self._own.get(iss, frozenset())
         }
 
 

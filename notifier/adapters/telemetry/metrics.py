@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from notifier.adapters.telemetry.attempt_seconds import AttemptSeconds
 from notifier.adapters.telemetry.client_series import ClientSeries
 from notifier.adapters.telemetry.families import WaitingMessages, gauge, labelled, plain_counter
+from notifier.adapters.telemetry.front_channel_counts import FrontChannelCounts
 from notifier.domain.message import Depth, QueueStatus, Unsettled
 from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.plan import Skipped
@@ -86,6 +87,7 @@ class Metrics:
     ) -> None:
         self._registry = registry
         self._clients = ClientSeries(registry, max_clients)
+        self.front_channel = FrontChannelCounts(self._clients.label)
         self._events = dict.fromkeys(_RESULTS, 0)
         self._undated = 0
         self._source_requests: dict[tuple[str, str], int] = {}
@@ -201,6 +203,7 @@ class Metrics:
             buckets=list(zip(bounds, accumulate(self._recoveries), strict=True)),
             sum_value=self._recovery_sum,
         )
+        yield from self.front_channel.families()
         yield from self._gauges()
         yield from self._waiting.families(self._sources.unsettled())
 
