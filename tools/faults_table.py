@@ -45,15 +45,22 @@ def _faults(module: ast.Module) -> Iterator[Fault]:
             yield str(group), str(what)
 
 
-def rows(lines: Iterable[Mapping[str, Any]]) -> list[str]:
-    """A row for each fault and broker, in the catalogue's order; several tests of one fault are added up."""
+def rows(lines: Iterable[Mapping[str, Any]], before: Iterable[Sequence[str]] = ()) -> list[str]:
+    """A row for each fault and broker, in the catalogue's order; several tests of one fault are added up.
+
+    A fault without an account keeps the rows that it had before.
+    """
     told: dict[Fault, dict[str, list[Mapping[str, Any]]]] = {}
     for line in lines:
         told.setdefault((line["group"], line["what"]), {}).setdefault(line["broker"], []).append(line)
-    missing = [what for group, what in catalogue() if (group, what) not in told]
+    kept: dict[Fault, list[str]] = {}
+    for cells in before:
+        kept.setdefault((cells[0], cells[1]), []).append(f"| {' | '.join(cells)} |")
+    missing = [what for group, what in catalogue() if (group, what) not in told | kept]
     if missing:
         raise SystemExit(f"no account of: {'; '.join(missing)}")
-    return [_row(fault, broker, told[fault][broker]) for fault in dict.fromkeys(catalogue()) for broker in told[fault]]
+    made = {fault: [_row(fault, broker, of) for broker, of in brokers.items()] for fault, brokers in told.items()}
+    return [row for fault in dict.fromkeys(catalogue()) for row in (made.get(fault) or kept[fault])]
 
 
 def _row(fault: Fault, broker: str, lines: Sequence[Mapping[str, Any]]) -> str:
@@ -85,8 +92,8 @@ def written(text: str) -> list[list[str]]:
 def main(reports: Sequence[str]) -> None:
     """Write the table into the document."""
     lines = [json.loads(line) for report in reports for line in Path(report).read_text().splitlines()]
-    made = "\n".join([HEAD, "|---|---|---|--:|--:|--:|--:|---|---|--:|", *rows(lines)])
     text = DOCUMENT.read_text()
+    made = "\n".join([HEAD, "|---|---|---|--:|--:|--:|--:|---|---|--:|", *rows(lines, written(text))])
     before, rest = text.split(BEGIN)
     DOCUMENT.write_text(f"{before}{BEGIN}\n{made}\n{END}{rest.partition(END)[2]}")
 
