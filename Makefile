@@ -15,7 +15,7 @@ LOCKER := .venv-lock
 PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rabbitmq4 test-faults test-publishers faults soak simulate fuzz lint format lock dashboard runbook image test-image sbom audit clean python
+.PHONY: help demo test test-all test-rabbitmq4 test-browsers test-faults test-publishers faults soak simulate fuzz lint format lock dashboard runbook image test-image sbom audit clean python
 .PHONY: bench bench-check bench-latency bench-growth bench-scale bench-plot bench-isolation bench-recovery bench-deferrals bench-peers
 .PHONY: chart chart-check test-cluster publishers conformance
 .DELETE_ON_ERROR:
@@ -47,7 +47,7 @@ test: $(DEV)/.made ## run the tests that every change needs, on a private Rabbit
 
 test-all: $(DEV)/.made ## run every test, also of the chart, the samples and all faults, then on RabbitMQ 4.x; 35 min
 	@failed=; \
-		$(PYTEST) suite --ignore tests/faults --ignore tests/cluster $(addprefix --ignore ,$(DEAR)) $(ALONGSIDE) || failed=1; \
+		$(PYTEST) suite --ignore tests/faults --ignore tests/cluster --ignore-glob '*/browsers/*_whole.py' $(addprefix --ignore ,$(DEAR)) $(ALONGSIDE) || failed=1; \
 		$(PYTEST) faults tests/faults $(WAITING) || failed=1; \
 		if $(DEV)/bin/python -m tests.rabbitmq_installation; then $(MAKE) --no-print-directory test-rabbitmq4 || failed=1; \
 		elif [ "$$NOTIFIER_TEST_RABBITMQ4" = required ]; then failed=1; fi; \
@@ -55,6 +55,9 @@ test-all: $(DEV)/.made ## run every test, also of the chart, the samples and all
 
 test-rabbitmq4: $(DEV)/.made ## run the queue's contract and the broker's faults on RabbitMQ 4.x (root on Debian; 350 MB, once)
 	@$(if $(ARGS),$(ON_4) $(DEV)/bin/python -m pytest $(ARGS),$(ON_4) $(PYTEST) rabbitmq-4 tests/contract tests/faults $(ELSEWHERE) $(WAITING))
+
+test-browsers: $(DEV)/.made ## try the pages for browsers in Chromium, in the whole form (root on Debian: installed by apt)
+	@$(PYTEST) browsers tests/browsers $(ARGS)
 
 test-publishers: $(DEV)/.made ## try all packages for identity servers in real servers, Keycloak's in its oldest and newest version; 15 min
 	@NOTIFIER_TEST_PUBLISHERS=required $(PYTEST) publishers publishers tests/publishers $(ALONGSIDE) $(ARGS)

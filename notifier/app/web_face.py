@@ -7,7 +7,9 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from notifier.adapters.configuration.live_configuration import LiveConfiguration
+from notifier.domain.check_session import CheckSession
 from notifier.domain.front_channel_context import FrontChannelContext, OpenedContext, open_sealed, seal
+from notifier.server.browsers.check_session_page import CheckSessionPages, check_session_script
 from notifier.server.browsers.front_channel_page import PageRules
 from notifier.server.browsers.front_channel_routes import FrontChannelRoutes, PageAccess, PageCounts
 
@@ -25,6 +27,7 @@ class WebFace:
     def routes(self) -> Iterator[web.RouteDef]:
         """The routes, for the application of the web listener."""
         yield from self._pages.routes()
+        yield from CheckSessionPages(self._check_session, self._live.registry, check_session_script()).routes()
 
     def _opened(self, text: str) -> OpenedContext | None:
         keys = self._live.now.web_keys
@@ -47,3 +50,8 @@ class WebFace:
             frames=issuer.frames,
             show_names=issuer.show_names,
         )
+
+    def _check_session(self, name: str) -> CheckSession | None:
+        face = self._live.now.settings.web
+        settings = None if face is None else face.check_session.get(name)
+        return None if settings is None else settings.page()

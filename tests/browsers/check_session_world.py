@@ -1,0 +1,154 @@
+"""An identity server whose check-session pages nginx serves as docs/session-management.md has it, and two clients.
+
+`spa.test` is on another site than the identity server, `app.corp.test` on the same one.
+"""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+from aiohttp import web
+
+from notifier.domain.check_session import STATE_COOKIES, CheckSession, SessionFormula
+from notifier.domain.client import Client
+from notifier.domain.registry import Registry
+from notifier.server.browsers.check_session_page import CheckSessionPages, check_session_script
+from notifier.server.browsers.web_app import web_app
+from tests.browsers.devtools import BrowserPage, DrivenChromium, driven_chromium
+from tests.browsers.sites import Sites, sites
+from tests.npm_modules import node_modules
+from tests.server.serving import serving
+
+HERE = Path(__file__).parent
+DOCUMENT = HERE.parents[1] / "docs/session-management.md"
+LOGIN, ELSEWHERE, SAME_SITE = "login.corp.test", "spa.test", "app.corp.test"
+SALT = "5f2a"
+THIRD_PARTY = "SameSite=None; Secure"
+SILENT = "new oidc.UserManager({authority: 'x', client_id: 'x', redirect_uri: 'x'}).signinSilentCallback()"
+
+
+def session_state(formula: SessionFormula, client: str, origin: str, state: str) -> str:
+    """As the products make it; from their sources, and not from the page's script."""
+    if formula is SessionFormula.KEYCLOAK:
+        return state
+    if formula is SessionFormula.DUENDE:
+        return f"{_base64url('sha256', client + origin + state + SALT)}.{SALT}"
+    return hashlib.sha256(f"{client} {origin} {state} {SALT}".encode()).hexdigest() + f".{SALT}"
+
+
+def cookie_of(formula: SessionFormula, state: str, algorithm: str = "sha384") -> str:
+    """What the cookie holds. Keycloak 26.7 hashes by SHA-384, the first of 26 by SHA-256."""
+    return _base64url(algorithm, state) if formula is SessionFormula.KEYCLOAK else state
+
+
+def _base64url(algorithm: str, text: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.new(algorithm, text.encode()).digest()).decode().rstrip("=")
+
+
+class CheckSessionWorld:
+    """The browser at work in that world."""
+
+    def __init__(self, browser: DrivenChromium, places: Sites) -> None:
+        self._browser = browser
+        self._places = places
+        self.issuer = places.origin(LOGIN)
+
+    def origin(self, host: str) -> str:
+        """Of a client."""
+        return self._places.origin(host)
+
+    def frame(self, formula: SessionFormula) -> str:
+        """The check_session_iframe."""
+        return f"{self.issuer}/connect/checksession-{formula}"
+
+    def told(self, formula: SessionFormula, host: str, state: str = "SID1") -> str:
+        """The `session_state` of the client at that host."""
+        return session_state(formula, "spa", self.origin(host), state)
+
+    async def cookie(self, name: str, value: str | None, attributes: str = THIRD_PARTY) -> None:
+        """Have the identity server set its cookie; None: remove it."""
+        page = await self._browser.page()
+        lifetime = f"{name}=; Max-Age=0" if value is None else f"{name}={value}"
+        await page.goto(f"{self.issuer}/set?{quote(f'{lifetime}; Path=/; {attributes}')}")
+        await page.close()
+
+    async def state(self, formula: SessionFormula, state: str | None, attributes: str = THIRD_PARTY) -> None:
+        """Sign a user in with this browser state; None: out."""
+        value = None if state is None else cookie_of(formula, state)
+        await self.cookie(STATE_COOKIES.get(formula, "own"), value, attributes)
+
+    async def asker(self, host: str, formula: SessionFormula, *, plain: bool = False) -> BrowserPage:
+        """A page of a client, with `ask(text)` and `silence(text)`; by http if `plain`."""
+        origin = self._places.plain(host) if plain else self.origin(host)
+        return await self._page(origin, f"/asker#{quote(self.frame(formula))}")
+
+    async def watcher(self, host: str, formula: SessionFormula) -> BrowserPage:
+        """A page of a client where oidc-client-ts watches, each second; `said()` is what it has heard."""
+        told: dict[str, Any] = {"issuer": self.issuer, "client": "spa", "frame": self.frame(formula)}
+        told["state"] = self.told(formula, host)
+        page = await self._page(self.origin(host), f"/watcher#{quote(json.dumps(told))}")
+        await page.eval("watch()")
+        return page
+
+    async def _page(self, origin: str, path: str) -> BrowserPage:
+        page = await self._browser.page()
+        await page.goto(origin + path)
+        return page
+
+
+@asynccontextmanager
+async def check_session_world(
+    *, third_party_cookies: bool, changed: Callable[[str], str] | None = None
+) -> AsyncIterator[CheckSessionWorld]:
+    """The world, while entered. One page for each formula. `changed` alters its script, to see what for."""
+    clients: dict[str, Client] = {}
+    registry = Registry(clients={"issuer": clients})
+    pages = {
+        str(formula): CheckSession(issuer="issuer", formula=formula, cookie=STATE_COOKIES.get(formula, "own"))
+        for formula in SessionFormula
+    }
+    script = check_session_script()
+    served = CheckSessionPages(pages.get, lambda: registry, script if changed is None else changed(script))
+    async with serving(web_app(served.routes())) as listener:
+        handlers = {LOGIN: _login, ELSEWHERE: _client, SAME_SITE: _client}
+        locations = "\n".join(_locations(f"{listener.host}:{listener.port}"))
+        async with sites(handlers, LOGIN, locations) as places:
+            origins = (places.origin(ELSEWHERE), places.origin(SAME_SITE))
+            clients["spa"] = Client(
+                iss="issuer", client_id="spa", backchannel_logout_uri=None, redirect_origins=origins
+            )
+            async with driven_chromium(
+                hosts={"*.test": "127.0.0.1"}, keys=[places.key], third_party_cookies=third_party_cookies
+            ) as browser:
+                yield CheckSessionWorld(browser, places)
+
+
+def _locations(place: str) -> Iterator[str]:
+    (snippet,) = re.findall(r"```nginx\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    for formula in SessionFormula:
+        location = snippet.replace("/connect/checksession", f"/connect/checksession-{formula}")
+        yield location.replace("notifier:8090", place).replace("check-session/login", f"check-session/{formula}")
+
+
+async def _login(request: web.Request) -> web.Response:
+    if request.path == "/set":
+        return web.Response(text="set", headers={"Set-Cookie": unquote(request.rel_url.raw_query_string)})
+    if request.path == "/authorize":  # prompt=none, and nobody is signed in
+        query = request.query
+        raise web.HTTPFound(f"{query['redirect_uri']}?error=login_required&state={query['state']}")
+    return web.Response(status=404)
+
+
+async def _client(request: web.Request) -> web.StreamResponse:
+    if request.path == "/oidc-client-ts.js":
+        return web.FileResponse(node_modules(HERE) / "oidc-client-ts/dist/browser/oidc-client-ts.min.js")
+    if request.path == "/silent":
+        text = f"<script src='/oidc-client-ts.js'></script><script>{SILENT}</script>"
+        return web.Response(text=text, content_type="text/html")
+    return web.FileResponse(HERE / f"{request.path.strip('/')}.html")

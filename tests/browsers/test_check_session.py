@@ -1,0 +1,117 @@
+"""The check-session page in Chromium, behind nginx on the identity server's own origin.
+
+Nobody is told `changed` who may still be signed in, and a sign-out is heard of within a second.
+"""
+
+import json
+
+from notifier.domain.check_session import SessionFormula
+from tests.browsers.check_session_world import (
+    ELSEWHERE,
+    SAME_SITE,
+    CheckSessionWorld,
+    check_session_world,
+    cookie_of,
+    session_state,
+)
+from tests.browsers.devtools import BrowserPage
+
+DUENDE, KEYCLOAK = SessionFormula.DUENDE, SessionFormula.KEYCLOAK
+
+
+async def ask(page: BrowserPage, text: str, client: str = "spa") -> str:
+    return str(await page.eval(f"ask({json.dumps(f'{client} {text}')})"))
+
+
+async def follow(world: CheckSessionWorld, host: str, formula: SessionFormula) -> list[str]:
+    """What one page hears while the session lives, another begins, the first is back, and ends."""
+    await world.state(formula, "SID1")
+    page = await world.asker(host, formula)
+    heard = []
+    for state in ("SID1", "SID2", "SID1", None):
+        await world.state(formula, state)
+        heard.append(await ask(page, world.told(formula, host)))
+    await page.close()
+    return heard
+
+
+async def test_a_client_hears_of_each_change_where_cookies_flow() -> None:
+    """By each formula, from another site; wrong words, clients and origins are told apart."""
+    async with check_session_world(third_party_cookies=True) as world:
+        for formula in SessionFormula:
+            assert await follow(world, ELSEWHERE, formula) == ["unchanged", "changed", "unchanged", "changed"], formula
+        await misuse(world)
+        await keycloak(world)
+        await watch(world, ELSEWHERE)
+
+
+async def misuse(world: CheckSessionWorld) -> None:
+    """No text, no client or no state: `error`. Another's state: `changed`. Too long: nothing."""
+    await world.state(DUENDE, "SID1")
+    page = await world.asker(ELSEWHERE, DUENDE)
+    own = world.told(DUENDE, ELSEWHERE)
+    for text in ("spa", "spa ", f" {own}", "", " "):
+        assert await page.eval(f"ask({json.dumps(text)})") == "error", text
+    for state in (
+        session_state(DUENDE, "spa", "https://evil.test", "SID1"),
+        session_state(DUENDE, "other", world.origin(ELSEWHERE), "SID1"),
+        "x.y.z",
+        "x",
+    ):
+        assert await ask(page, state) == "changed", state
+    assert await ask(page, own, client="other") == "changed"
+    for silent in ("'a ' + 'x'.repeat(4095)", "({a: 1})", "null", "7"):
+        assert await page.eval(f"silence({silent})") == "silence", silent
+    assert await page.eval("ask('a ' + 'x'.repeat(4094))") == "changed"
+    assert await ask(page, own) == "unchanged"
+    await page.close()
+
+
+async def keycloak(world: CheckSessionWorld) -> None:
+    """Only registered clients, each at its own origins; its cookie as each version makes it; sign-ins are heard of."""
+    name = "KEYCLOAK_SESSION"
+    for value in (cookie_of(KEYCLOAK, "SID1", "sha256"), "realm/user/SID1", f'"{cookie_of(KEYCLOAK, "SID1")}"'):
+        await world.cookie(name, value)
+        page = await world.asker(ELSEWHERE, KEYCLOAK)
+        assert [await ask(page, "SID1"), await ask(page, "SID2")] == ["unchanged", "changed"], value
+        assert await ask(page, "SID1", client="other") == "error"  # one client for each frame
+        await page.close()
+    page = await world.asker(ELSEWHERE, KEYCLOAK)
+    assert [await ask(page, "SID1", client="other") for _ in range(2)] == ["error", "error"]
+    await page.close()
+    page = await world.asker(ELSEWHERE, KEYCLOAK)
+    assert await ask(page, "") == "changed"
+    await world.cookie(name, None)
+    assert await ask(page, "") == "unchanged"
+    await page.close()
+
+
+async def watch(world: CheckSessionWorld, host: str) -> None:
+    """oidc-client-ts asks each second, and hears of the end within one more."""
+    await world.state(DUENDE, "SID1")
+    page = await world.watcher(host, DUENDE)
+    await page.until("said().length >= 3")
+    assert set(await page.eval("said()")) == {"unchanged"}
+    first, *_, last = await page.eval("log.map((each) => each[1])")
+    assert 900 <= (last - first) / (await page.eval("log.length") - 1) <= 2000
+    await world.state(DUENDE, None)
+    ended = await page.eval("performance.now()")
+    await page.until("said().includes('signed out')")
+    changed = await page.eval("log.find((each) => each[0] === 'changed')[1]")
+    assert changed - ended < 1500, "a second, and a little for a busy machine"
+    await page.close()
+
+
+async def test_a_hidden_cookie_is_no_sign_out() -> None:
+    """Where third-party cookies are blocked: `error` elsewhere, and all as ever on the identity server's own site."""
+    async with check_session_world(third_party_cookies=False) as world:
+        for formula in (DUENDE, KEYCLOAK):
+            assert await follow(world, ELSEWHERE, formula) == ["error"] * 4, formula
+            assert await follow(world, SAME_SITE, formula) == ["unchanged", "changed", "unchanged", "changed"], formula
+        await world.state(DUENDE, "SID1")
+        page = await world.watcher(ELSEWHERE, DUENDE)
+        await page.until("said().length")
+        await world.state(DUENDE, None)
+        assert set(await page.eval("new Promise((done) => setTimeout(() => done(said()), 1500))")) == {"error"}
+        await page.close()
+        await watch(world, SAME_SITE)

@@ -1,0 +1,57 @@
+"""What docs/session-management.md says of the cookie's attributes, and of pages that ask the browser nothing."""
+
+from notifier.domain.check_session import SessionFormula
+from tests.browsers.check_session_world import (
+    ELSEWHERE,
+    SAME_SITE,
+    THIRD_PARTY,
+    CheckSessionWorld,
+    check_session_world,
+)
+
+DUENDE = SessionFormula.DUENDE
+
+
+async def heard(world: CheckSessionWorld, host: str) -> str:
+    page = await world.asker(host, DUENDE)
+    said = str(await page.eval(f"ask('spa {world.told(DUENDE, host)}')"))
+    await page.close()
+    return said
+
+
+async def test_the_cookie_must_have_the_attributes_that_the_document_names() -> None:
+    """Else a client is told `changed` though the user is signed in, by any page."""
+    async with check_session_world(third_party_cookies=True) as world:
+        for attributes, elsewhere, same_site in (
+            (THIRD_PARTY, "unchanged", "unchanged"),
+            ("SameSite=Lax; Secure", "changed", "unchanged"),
+            (f"{THIRD_PARTY}; HttpOnly", "changed", "changed"),
+            (f"{THIRD_PARTY}; Partitioned", "changed", "unchanged"),
+        ):
+            await world.state(DUENDE, "SID1", attributes)
+            assert [await heard(world, ELSEWHERE), await heard(world, SAME_SITE)] == [elsewhere, same_site], attributes
+            await world.state(DUENDE, None, attributes)
+
+
+async def test_a_page_that_does_not_ask_the_browser_signs_users_out() -> None:
+    """The control: so ours must ask."""
+
+    def careless(script: str) -> str:
+        question = 'if (!(await seesCookies())) return "error";'
+        assert question in script
+        return script.replace(question, "")
+
+    async with check_session_world(third_party_cookies=False, changed=careless) as world:
+        await world.state(DUENDE, "SID1")
+        page = await world.watcher(ELSEWHERE, DUENDE)
+        await page.until("said().includes('signed out')")
+        assert (await page.eval("said()"))[0] == "changed"
+
+
+async def test_a_client_on_plain_http_hears_error() -> None:
+    """The frame is no secure context there: the browser has no `crypto.subtle`."""
+    async with check_session_world(third_party_cookies=True) as world:
+        await world.state(DUENDE, "SID1")
+        page = await world.asker(ELSEWHERE, DUENDE, plain=True)
+        assert await page.eval("isSecureContext") is False
+        assert await page.eval(f"ask('spa {world.told(DUENDE, ELSEWHERE)}')") == "error"
