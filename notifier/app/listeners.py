@@ -10,7 +10,8 @@ from notifier.adapters.tls.listener_context import ListenerContext
 from notifier.server import ops
 from notifier.server.browsers import web_app as browsers
 from notifier.server.listener import Listener, listen
-from notifier.server.publishers import events as api
+from notifier.server.publishers.event_requests import AcceptEvent, ApiSources
+from notifier.server.publishers.events import api_app
 from notifier.server.publishers.taking import ApiLimits
 from notifier.settings.service_settings import Settings
 from notifier.settings.web_settings import WebSettings
@@ -21,8 +22,8 @@ async def listeners(
     settings: Settings,
     health: Callable[[], ops.Readiness],
     metrics: ops.Exposition,
-    accept: api.AcceptEvent,
-    sources: api.ApiSources,
+    accept: AcceptEvent,
+    sources: ApiSources,
     more: Iterable[web.RouteDef] = (),
     pages: Iterable[web.RouteDef] = (),
 ) -> AsyncIterator[None]:
@@ -48,11 +49,11 @@ async def listeners(
 
 
 async def _listen_api(
-    settings: Settings, accept: api.AcceptEvent, sources: api.ApiSources, more: Iterable[web.RouteDef]
+    settings: Settings, accept: AcceptEvent, sources: ApiSources, more: Iterable[web.RouteDef]
 ) -> Listener:
     assert settings.api is not None
     where, tls = settings.api.listen, settings.api.tls
-    app = api.api_app(accept, sources, ApiLimits(max_event=settings.queue.max_event), more)
+    app = api_app(accept, sources, ApiLimits(max_event=settings.queue.max_event), more)
     context = None if tls is None else ListenerContext(tls, "api").context
     return await listen(app, where.host, where.port, key="api.listen", tls=context)
 

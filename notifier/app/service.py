@@ -29,6 +29,7 @@ from notifier.adapters.telemetry.logs import LogObserver
 from notifier.adapters.telemetry.metrics import Metrics, Sources
 from notifier.app.builders import build_queue, subject_hash
 from notifier.app.freed_clients import FreedClients
+from notifier.app.front_channel_pages import pages_of
 from notifier.app.ids import new_id
 from notifier.app.listeners import listeners
 from notifier.app.log_level import LogLevel
@@ -68,7 +69,7 @@ from notifier.server.operators.registry_routes import registry_routes
 from notifier.server.operators.reload_routes import reload_routes
 from notifier.server.operators.status_routes import StatusRoutes
 from notifier.server.operators.waiting_routes import WaitingAccess, WaitingRoutes
-from notifier.server.publishers import events as api
+from notifier.server.publishers.event_requests import ApiSources
 from notifier.server.publishers.source_routes import SourceAccess, SourceRoutes
 from notifier.server.publishers.taking import ApiLimits
 from notifier.settings.source_settings import bindings_of
@@ -224,12 +225,13 @@ class Service:
             if self._tracing is not None:
                 stack.push_async_callback(self._tracing.close)
             stack.push_async_callback(self._source_doors.close)
-            sources = api.ApiSources(
+            sources = ApiSources(
                 registry=self._live.registry,
                 tokens=self._live.tokens,
                 clock=time.time,
                 new_id=new_id,
                 waiting=self._replies.waiting,
+                pages=partial(pages_of, self._live),
             )
             await stack.enter_async_context(
                 listeners(

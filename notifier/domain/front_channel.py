@@ -124,7 +124,8 @@ def page_plan(context: FrontChannelContext, registry: Registry) -> PagePlan:
 
 
 def _entries(event: SessionEnded, registry: Registry) -> Iterator[ClientEntry]:
-    named: Iterable[object] = registry.clients_of(event.iss) if event.clients == "*" else event.clients
+    every = (client.client_id for client in registry.clients_of(event.iss).values() if is_on_page(client))
+    named: Iterable[object] = every if event.clients == "*" else event.clients
     for entry in named:
         if isinstance(entry, str):
             yield ClientEntry(client_id=entry)

@@ -22,7 +22,8 @@ from notifier.server.authorization import Authorization
 from notifier.server.listener import Listener, listen
 from notifier.server.operators import dead_letter_routes
 from notifier.server.operators.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
-from notifier.server.publishers.events import ApiSources, api_app
+from notifier.server.publishers.event_requests import ApiSources
+from notifier.server.publishers.events import api_app
 from tests.contract.letters import RULES, bury, course
 from tests.contract.queues import ready
 

@@ -14,7 +14,7 @@ from notifier.domain.session_ended import SessionEnded
 from notifier.operations.notice_wait import WaitingRequests
 from notifier.operations.service_status import ServiceStatus, status_of
 from notifier.server.listener import Listener, listen
-from notifier.server.publishers.events import ApiSources
+from notifier.server.publishers.event_requests import ApiSources, Pages
 
 ISS = "https://id.example.com"
 NOW = 1000.0
@@ -31,10 +31,16 @@ def sources_of(
     tokens: Callable[[], Iterable[ApiToken] | None] = lambda: None,
     registry: Registry = REGISTRY,
     waiting: WaitingRequests | None = None,
+    pages: Pages | None = None,
 ) -> ApiSources:
     """What the API knows. Without tokens, it answers this machine only."""
     return ApiSources(
-        registry=lambda: registry, tokens=tokens, clock=lambda: NOW, new_id=lambda: "made-up-id", waiting=waiting
+        registry=lambda: registry,
+        tokens=tokens,
+        clock=lambda: NOW,
+        new_id=lambda: "made-up-id",
+        waiting=waiting,
+        pages=lambda: pages,
     )
 
 

@@ -94,6 +94,7 @@ def test_what_it_says_is_true() -> None:
         "GET /v1/status",
         "POST /v1/events",
         "POST /v1/events/{source}",
+        "POST /v1/sign-outs",
         "PUT /v1/log-level",
     ]
 

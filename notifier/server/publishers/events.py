@@ -1,101 +1,45 @@
-"""`POST /v1/events`: takes events over HTTP, for identity servers that speak no AMQP. 202 means: the event is durable.
+"""`POST /v1/events`: takes events over HTTP, from servers that speak no AMQP. 202 means: the event is durable."""
 
-A request passes these checks, in this order: how many requests run, the token, the content type (a browser's form or
-`no-cors` request can send none that is taken), the body's size and pace, the event itself, and who may speak for its
-issuer. A refusal lists the first 20 mistakes.
-
-Reading a large event holds the loop. So few large events are read at a time, one every few passes of the loop (see
-`pipeline/selection.py`). The other requests hold their body only, and wait no longer than for the queue.
-
-With `wait` the answer tells what has become of each client so far. 200 means that every client has its last notice; 202
-means that more may follow. The event is durable in both cases. If too many requests wait already, 202 comes at once.
-"""
-
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
 
 from aiohttp import web
 
-from notifier.domain.api_token import ApiToken
-from notifier.domain.errors import MalformedEvent, Mistake
-from notifier.domain.event_document import read_event
-from notifier.domain.message import Lane, Message
-from notifier.domain.nearest import near_issuer
-from notifier.domain.outcome import DeadReason
-from notifier.domain.plan import may_speak
-from notifier.domain.printable import json_text
-from notifier.domain.registry import Registry
-from notifier.domain.session_ended import SessionEnded
-from notifier.operations.notice_wait import LONGEST, EventNotices, WaitingRequests, read_wait
-from notifier.pipeline.selection import OPENED_EVERY
-from notifier.server.authorization import Authorization, Tokens, concerns
-from notifier.server.openapi import (
-    CLOUDEVENT,
-    EVENT,
-    AnswerDescription,
-    OperationDescription,
-    known_query,
-    openapi_route,
+from notifier.server.authorization import Authorization
+from notifier.server.openapi import AnswerDescription, OperationDescription, known_query, openapi_route
+from notifier.server.problem import problems
+from notifier.server.publishers.event_requests import (
+    BODY,
+    EVENT_ID,
+    PROBLEMS,
+    QUERY,
+    AcceptEvent,
+    ApiSources,
+    EventRequests,
 )
-from notifier.server.problem import Refusal, problem, problems
-from notifier.server.publishers.taking import (
-    AGAIN,
-    BODY_LATER,
-    LANES,
-    ApiLimits,
-    asked_lane,
-    media_type,
-    publish_in_time,
-    read_body,
-    refuse_compressed,
-)
+from notifier.server.publishers.sign_out_routes import SignOuts
+from notifier.server.publishers.taking import BODY_LATER, ApiLimits
 from notifier.server.throttle import Throttle
-
-_KINDS = ("application/json", "application/cloudevents+json")
-LARGE = 4 * 1024  # bytes of a body: the worst take 0.4 ms to read, and 256 of them may come at once
-LARGE_AT_A_TIME = 8
-
-
-AcceptEvent = Callable[[SessionEnded, Lane], Awaitable[None]]
-"""Publishes an event to a lane. Returns once the event is durable. Raises QueueError."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiSources:
-    """What a request needs. It is asked for at each request, since a reload may change it.
-
-    Without tokens anyone may publish (on loopback). Without `waiting` a request that asks to wait is answered at once.
-    """
-
-    registry: Callable[[], Registry]
-    tokens: Tokens
-    clock: Callable[[], float]
-    new_id: Callable[[], str]
-    waiting: WaitingRequests | None = None
 
 
 def api_app(
     accept: AcceptEvent, sources: ApiSources, limits: ApiLimits | None = None, more: Iterable[web.RouteDef] = ()
 ) -> web.Application:
     """Return the application. The routes of `more` share its limits; each authorises for itself."""
-    api = _Api(accept, sources, limits or ApiLimits())
-    limits = api.limits
+    limits = limits or ApiLimits()
+    requests = EventRequests(accept, sources, limits)
     throttle = Throttle(sources.tokens, limits.requests, limits.requests_of_token, limits.body_timeout + BODY_LATER)
     guards = [problems, Authorization(sources.tokens).local, throttle.middleware, known_query]
-    app = web.Application(client_max_size=api.limits.max_event, middlewares=guards)
-    routes = [web.post("/v1/events", api.post_event), *more]
+    app = web.Application(client_max_size=limits.max_event, middlewares=guards)
+    sign_outs = SignOuts(requests, sources)
+    routes = [
+        web.post("/v1/events", _Api(requests).post_event),
+        web.post("/v1/sign-outs", sign_outs.post_sign_out),
+        *more,
+    ]
     app.add_routes([*routes, openapi_route(routes)])
     return app
 
 
-_WAIT: Mapping[str, object] = {
-    "type": "string",
-    "pattern": r"^(0|[0-9]{1,3}(\.[0-9]{1,3})?(ms|s))$",
-    "description": f"How long to wait for what becomes of it: at most {LONGEST:.0f}s.",
-    "examples": ["500ms", "5s"],
-}
 _NOTICES: Mapping[str, object] = {
     "type": "object",
     "required": ["id", "complete", "clients"],
@@ -105,139 +49,27 @@ _NOTICES: Mapping[str, object] = {
         "clients": {"type": "array", "items": {"type": "object"}},
     },
 }
-_ID: Mapping[str, object] = {"type": "string", "description": "The id of the event. A copy has the same."}
 _POST_EVENT = OperationDescription(
     summary="Publish one event: a session ended. The answer says that it is durable.",
     scope="publish",
-    query={"lane": {"type": "string", "enum": list(LANES), "default": "events"}, "wait": _WAIT},
-    body={"application/json": EVENT, "application/cloudevents+json": CLOUDEVENT},
+    query=QUERY,
+    body=BODY,
     answers={
         200: AnswerDescription(text="With wait: every client has its last notice.", schema=_NOTICES),
         202: AnswerDescription(
             text="The event is durable. With wait: what has become of it so far.",
-            schema={"type": "object", "required": ["id"], "properties": {"id": _ID}},
+            schema={"type": "object", "required": ["id"], "properties": {"id": EVENT_ID}},
         ),
     },
-    problems={
-        400: "The event or the request is malformed. The answer lists the first 20 mistakes and counts the rest.",
-        408: "The body did not come in time.",
-        413: "The event is too large.",
-        415: "The content type is not supported, or the body is compressed.",
-        503: "The queue is away. Send the event again.",
-    },
+    problems=PROBLEMS,
 )
 
 
 class _Api:
-    def __init__(self, accept: AcceptEvent, sources: ApiSources, limits: ApiLimits) -> None:
-        self.limits = limits
-        self._accept = accept
-        self._sources = sources
-        self._authorization = Authorization(sources.tokens)
-        self._large = asyncio.Semaphore(LARGE_AT_A_TIME)
-        self._opening = asyncio.Lock()
+    def __init__(self, requests: EventRequests) -> None:
+        self._requests = requests
 
     @_POST_EVENT
     async def post_event(self, request: web.Request) -> web.Response:
         """Take one event."""
-        token = self._authorization.require(request, "publish")
-        lane, seconds = asked_lane(request), _asked_to_wait(request)
-        _check_kind(request)
-        body = await read_body(request, self.limits)
-        waiting = self._sources.waiting
-        with nullcontext() if seconds is None or waiting is None else waiting.one_more() as place:
-            async with self._place_for(body):
-                event = self._understand(request, body, token)
-                self._check_issuer(event, token)
-                event_id = event.id
-                await self._take(event if place is None else replace(event, reply_to=place.reply_to), lane)
-                del event  # a request that waits holds nothing of it
-            if seconds is None:
-                return web.json_response({"id": event_id}, status=202, dumps=json_text)
-            return _notices_response(event_id, EventNotices() if place is None else await place.notices(seconds))
-
-    @asynccontextmanager
-    async def _place_for(self, body: bytes) -> AsyncIterator[None]:
-        """Hold one of the few places for large events. Raises Refusal if none is free in time."""
-        if len(body) <= LARGE:
-            yield
-            return
-        try:
-            async with asyncio.timeout(self.limits.accept_timeout):
-                await self._large.acquire()
-        except TimeoutError:
-            title = "The queue is slow, and other large events wait for it; send the event again"
-            raise Refusal(problem(503, title, headers={"Retry-After": AGAIN})) from None
-        try:
-            async with self._opening:
-                for _ in range(OPENED_EVERY):
-                    await asyncio.sleep(0)
-            yield
-        finally:
-            self._large.release()
-
-    async def _take(self, event: SessionEnded, lane: Lane) -> None:
-        # Perhaps only the confirm was lost, and the event is in the queue: with its id a copy is recognised.
-        title = f"The queue is away; send the event again with the id {event.id}, so that a copy is recognised"
-        await publish_in_time(self._accept(event, lane), self.limits, title)
-
-    def _understand(self, request: web.Request, body: bytes, token: ApiToken | None) -> SessionEnded:
-        """Read the event, strictly. One without an id gets one here, and keeps it."""
-        message = Message(
-            lane=Lane.EVENTS,
-            body=body,
-            tag=None,
-            content_type=request.headers["Content-Type"],
-            headers={
-                name.lower(): value
-                for name, value in request.headers.items()
-                if name.lower().startswith("ce-") or name.lower() == "traceparent"
-            },
-            user_id=token.name if token is not None else None,
-        )
-        sources = self._sources
-        try:
-            event = read_event(message, max_bytes=self.limits.max_event, new_id=sources.new_id, now=sources.clock())
-        except MalformedEvent as error:
-            raise Refusal(problem(400, "The event is malformed", mistakes=error.mistakes)) from None
-        return replace(event, id_given=True)
-
-    def _check_issuer(self, event: SessionEnded, token: ApiToken | None) -> None:
-        if not concerns(token, event.iss):
-            raise Refusal(problem(403, "The token may not speak for this issuer"))
-        issuer = self._sources.registry().issuers.get(event.iss)
-        if issuer is None:
-            hint = near_issuer(event.iss, self._sources.registry())
-            near = "" if hint is None or not hint.concerns(None if token is None else token.name) else f"; {hint.text}"
-            mistake = Mistake("iss", f"not one of the configured issuers{near}")
-            raise Refusal(problem(400, "The event is malformed", mistakes=[mistake]))
-        objection = may_speak(event, issuer)
-        if objection is None:
-            return
-        if objection.reason is DeadReason.PUBLISHER_NOT_ALLOWED:
-            raise Refusal(problem(403, "This publisher may not speak for this issuer"))
-        raise Refusal(problem(400, "The event is malformed", mistakes=[Mistake("type", objection.text)]))
-
-
-def _asked_to_wait(request: web.Request) -> float | None:
-    """Return the seconds to wait, None without the parameter. Raises Refusal (400)."""
-    text = request.query.get("wait")
-    if text is None:
-        return None
-    try:
-        return read_wait(text)
-    except ValueError as error:
-        mistakes = [Mistake("wait", str(error))]
-        raise Refusal(problem(400, "The request is malformed", mistakes=mistakes)) from None
-
-
-def _notices_response(event_id: str, notices: EventNotices) -> web.Response:
-    """Return the answer after the wait."""
-    document = {"id": event_id, **notices.document()}
-    return web.json_response(document, status=200 if notices.settled else 202, dumps=json_text)
-
-
-def _check_kind(request: web.Request) -> None:
-    if media_type(request) not in _KINDS:
-        raise Refusal(problem(415, f"The body must be {' or '.join(_KINDS)}", headers={"Accept": ", ".join(_KINDS)}))
-    refuse_compressed(request)
+        return await self._requests.take(request)

@@ -1,0 +1,86 @@
+"""`POST /v1/sign-outs` of a running worker: clients are told by back-channel, and the URL opens by the worker's key."""
+
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from cryptography.fernet import Fernet, MultiFernet
+
+from notifier.domain.front_channel_context import open_sealed
+from notifier.domain.moment import render_moment
+from tests.rabbitmq_node import RabbitmqNode
+from tests.system.clients import Clients
+from tests.system.site import API_TOKEN, ISSUER, Site, client
+from tests.system.waiting import until
+from tests.system.worker_process import WorkerProcess, worker
+
+PAGES = f"{ISSUER}/connect/notify"
+EVENT = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop", "billing"], "id": "e-1"}
+
+
+def site_of(folder: Path, clients: Clients, url: str, prefix: str = "notifier") -> tuple[Site, bytes]:
+    """A site with pages, and the key by which their URLs are sealed."""
+    site, key = Site(folder, url, prefix), Fernet.generate_key()
+    (folder / "web.keys").write_bytes(key)
+    (folder / "web.keys").chmod(0o600)
+    site.config["web"] = {"listen": "127.0.0.1:0", "keys_file": "web.keys", "issuers": {ISSUER: {"url": f"{PAGES}/"}}}
+    site.write()
+    browser = {"client_id": "billing", "issuer": ISSUER, "frontchannel_logout_uri": "https://billing.example.net/out"}
+    site.write_clients([client("shop", clients.url("shop")), browser])
+    return site, key
+
+
+async def post(running: WorkerProcess, query: str = "") -> tuple[int, dict[str, Any]]:
+    """Sign the user out."""
+    api = (await running.until_said("listening", lambda line: "api" in line))["api"]
+    headers = {"Authorization": f"Bearer {API_TOKEN}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(f"{api}/v1/sign-outs{query}", json=EVENT) as response,
+    ):
+        return response.status, await response.json(content_type=None)
+
+
+async def test_one_call_publishes_the_event_and_gives_the_page(place: tuple[str, str], tmp_path: Path) -> None:
+    """With `wait` it also tells what became of the clients that are told by back-channel."""
+    async with Clients() as clients:
+        site, key = site_of(tmp_path, clients, *place)
+        async with worker(site) as running:
+            await running.until_ready()
+            status, told = await post(running, "?wait=20s")
+            assert (status, told["complete"]) == (200, True)
+            fates = {each["client_id"]: each["fate"] for each in told["clients"]}
+            assert fates == {"shop": "delivered", "billing": "skipped"}
+            page = told["front_channel"]
+            assert page["clients"] == 1
+            assert page["url"].startswith(f"{PAGES}/front-channel/")
+            sealed = urlsplit(page["url"]).path.rpartition("/")[2]
+            opened = open_sealed(sealed, MultiFernet([Fernet(key)]), time.time())
+            assert opened is not None
+            assert page["until"] == render_moment(opened.until)[:19] + "Z"
+            assert (opened.context.sid, opened.context.clients) == ("s1", (("billing", None),))
+            assert await running.stop() == 0
+
+
+async def test_while_the_broker_is_away_there_is_no_page_and_nothing_is_lost(
+    own_node: RabbitmqNode, tmp_path: Path
+) -> None:
+    """503. The same call succeeds once the broker is back, and the client is told once."""
+    async with Clients() as clients:
+        site, _ = site_of(tmp_path, clients, own_node.url)
+        async with worker(site) as running:
+            await running.until_ready()
+            own_node.kill()
+            status, told = await post(running)
+            assert (status, "front_channel" in told) == (503, False)
+            assert "send the event again with the id e-1" in told["title"]
+            own_node.start()
+
+            async def again() -> int:
+                return (await post(running))[0]
+
+            await until(again, lambda status: status == 202)
+            await clients.until(lambda: len(clients.at("shop")) == 1)
+            assert await running.stop() == 0
