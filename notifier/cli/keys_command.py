@@ -21,9 +21,11 @@ app = typer.Typer(
     help="Make signing keys, and print what the issuer must publish.",
     epilog=in_help(
         (
-            ("1. make a key", "notifier keys generate --alg ES256 --out keys/2026.pem"),
-            ("2. name it in n.yaml, by the line that this printed", "issuers.<iss>.keys"),
-            ("3. let the issuer's JWK Set hold its public half", "notifier keys jwks -c n.yaml > jwks.json"),
+            (
+                "1. make a key; the line that it prints goes under issuers.<iss>.keys",
+                "notifier keys generate --alg ES256 --out keys/2026.pem",
+            ),
+            ("2. let the issuer's JWK Set hold its public half", "notifier keys jwks -c n.yaml > jwks.json"),
         ),
     ),
 )
