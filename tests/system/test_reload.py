@@ -7,6 +7,7 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
+import aiohttp
 from aiohttp import web
 
 from tests.system.broker import broker
@@ -101,6 +102,42 @@ async def test_a_file_that_cannot_be_right_keeps_the_old(tmp_path: Path, amqp_ur
             [letter] = await rabbit.until_dead(1)
             assert letter.headers["reason"] == "unknown_client"
             assert await running.stop() == 0
+
+
+async def test_over_http_all_workers_reload_and_the_guard_holds_at_each(
+    tmp_path: Path, amqp_url: str, prefix: str
+) -> None:
+    """Whichever is asked. A loss is taken by all of them, but only if the caller insists."""
+    async with Clients() as clients:
+        site = Site(tmp_path, amqp_url, prefix)
+        registrations = [client(name, clients.url(name)) for name in ("a", "b", "c", "d")]
+        site.write_clients(registrations)
+        (tmp_path / "tokens.yaml").write_text(json.dumps([{"name": "sre", "token": "r", "scopes": ["repair"]}]))
+        async with worker(site) as first, worker(site) as second:
+            for each in (first, second):
+                await each.until_said("replying")
+
+            async def ask(query: str = "") -> tuple[bool, list[tuple[bool, str, int]]]:
+                api = (await first.until_said("listening", lambda line: "api" in line))["api"]
+                async with (
+                    aiohttp.ClientSession(headers={"Authorization": "Bearer r"}) as session,
+                    session.post(f"{api}/v1/reload{query}") as response,
+                ):
+                    told = await response.json()
+                assert (response.status, told["workers"]["seen"]) == (200, 2)
+                each = told["workers"]["each"]
+                return told["taken"], [(one["taken"], " ".join(one["problems"]), one["clients"]) for one in each]
+
+            assert await ask() == (True, [(True, "", 4)] * 2)
+            site.write_clients(registrations[:1])
+            taken, answers = await ask()
+            assert (taken, [(one[0], one[2]) for one in answers]) == (False, [(False, 4)] * 2)
+            assert all("3 of 4 clients" in one[1] for one in answers)
+            assert await ask("?accept_loss=true") == (True, [(True, "", 1)] * 2)
+            for each in (first, second):
+                line = await each.until_said("reload_loss_accepted")
+                assert (line["who"], line["audit"]) == ("sre", True)
+                assert await each.metric("config_last_reload_success") == 1
 
 
 async def test_keys_roll_over_without_a_lost_or_doubled_delivery(tmp_path: Path, amqp_url: str, prefix: str) -> None:

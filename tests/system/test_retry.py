@@ -62,6 +62,12 @@ async def rows(site: Site, *words: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+async def retried(site: Site, name: str) -> tuple[dict[str, Any], int]:
+    """The account that `notifier retry` gives of a client, and its exit status."""
+    done = await run(site, "retry", "--client-id", name, "--iss", ISSUER, "--json")
+    return json.loads(done.stdout), done.returncode
+
+
 async def call(running: WorkerProcess, method: str, path: str, token: str, body: object = None) -> tuple[int, Any]:
     """A request to the API."""
     api = (await running.until_said("listening", lambda line: "api" in line))["api"]
@@ -158,3 +164,34 @@ async def test_killed_in_the_middle_it_loses_nothing(place: tuple[str, str], tmp
             done = await run(site, "retry", "--client-id", "shop", "--iss", ISSUER, "--json")
             assert json.loads(done.stdout)["waiting"] == 0
             await clients.until(lambda: {who for _, who in clients.accepted} == sessions)
+
+
+async def test_several_workers_share_a_retry(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """Each is asked and takes its part, and the account adds up: what waits for its own backoff, and what is parked."""
+    answers = Answers(shop=503, wiki=400)
+    sessions = {f"s{number}" for number in range(90)}
+    async with Clients(answers) as clients:
+        site = site_of(tmp_path, clients, (amqp_url, prefix))
+        async with worker(site) as first, worker(site) as second, worker(site) as third:
+            workers = (first, second, third)
+            for each in workers:
+                await each.until_said("replying")
+            for number in range(90):
+                assert (await workers[number % 3].post(event(number, "shop", "wiki")))[0] == 202
+            shown = await until(lambda: rows(site), lambda shown: len(shown) == 180)
+            assert {(each["client_id"], each["where"]) for each in shown} >= {("shop", "parked"), ("wiki", "delayed")}
+            down, _ = await retried(site, "shop")
+            assert (down["delivered"], down["dead"]) == (0, {})
+            assert min(down["waited"], down["waiting"]) >= 87  # each worker may have one in hand
+            answers.by_path = {}
+            well, code = await retried(site, "wiki")
+            assert (code, well["waited"], well["delivered"], well["failed"], well["waiting"]) == (0, 90, 90, {}, 0)
+            for account in (down, well):
+                assert (account["workers"], account["unfinished"]) == ({"seen": 3, "answered": 3}, None)
+            await clients.until(lambda: {who for path, who in clients.accepted if path == "/shop"} == sessions)
+            assert (answers.accepted.count("shop"), answers.accepted.count("wiki")) == (90, 90)
+            took = [
+                await each.metric("deliveries_settled_total", client_id="wiki", fate="delivered") for each in workers
+            ]
+            assert sum(took) == 90
+            assert sum(each > 0 for each in took) >= 2
