@@ -87,7 +87,10 @@ def _in_words(wish: RetryWish, result: RetryResult, *, dry_run: bool) -> str:
     waited = sum(result.waited.values())
     name = printable(wish.key[1])
     if not waited:
-        return f"nothing waits for {name} at {printable(wish.key[0])}; a worker may have some of it in hand"
+        return (
+            f"nothing waits for {name} at {printable(wish.key[0])}; a worker may have some of it in hand, and what was"
+            f" given up is not tried: notifier dead-letters list --client-id {name}"
+        )
     lines = [f"{counted(waited, 'delivery')} waited for {name}"]
     account = result.account
     if dry_run:

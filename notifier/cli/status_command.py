@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from notifier.adapters.configuration.config_file import ReadPart
     from notifier.cli.grid import Grid
+    from notifier.operations.client_state import ClientState
     from notifier.operations.registry_refresh import SourceState
-    from notifier.operations.service_status import ClientState, ServiceStatus
+    from notifier.operations.service_status import ServiceStatus
 
 EVERY = 2.0  # seconds
 ROWS = 20  # clients
@@ -80,7 +81,7 @@ def _look(part: ReadPart) -> ServiceStatus:
 
 def _show(status: ServiceStatus, *, every_client: bool, as_json: bool, indent: int | None) -> None:
     if as_json:
-        from notifier.operations.service_status import document_of
+        from notifier.operations.status_document import document_of
 
         say_json(document_of(status), indent=indent)
         return
@@ -143,7 +144,7 @@ def _troubles(status: ServiceStatus) -> Iterator[RenderableType]:
         since = "" if one.since is None else f", since {in_words(status.at - one.since)}"
         many = len(status.workers) > 1 and bool(shared.workers)
         where = f", at {len(shared.workers)} of {len(status.workers)} workers" if many else ""
-        count = f", {one.count:,} put off" if one.count else ""
+        count = f", {counted(one.count, 'delivery')}" if one.count else ""
         head = f"{one.kind.replace('_', ' ')}{f' {whom}' if whom else ''}{since}{where}{count}"
         yield Text(f"{'!' if one.kind in MILD else '✗'} {head}", style="yellow" if one.kind in MILD else "bold red")
         more = f" (notifier explain {one.explained})" if one.explained else ""

@@ -94,7 +94,7 @@ def show(
     from notifier.domain.waiting_filter import WaitingFilter
 
     found: list[WaitingSummary] = []
-    _look(config, WaitingFilter(ids=frozenset({id_})), found.append, quiet=False)
+    _look(config, WaitingFilter(ids=frozenset({id_})), found.append, quiet=False, first=True)
     if not found:
         say(f"notifier: no delivery {id_} waits; `notifier waiting list --rows` shows those that do", err=True)
         raise typer.Exit(1)
@@ -156,7 +156,8 @@ def _filter(client_id: str | None, iss: str | None, event_id: str | None) -> Wai
     return WaitingFilter(client_id=client_id, iss=iss, event_id=event_id)
 
 
-def _look(config: Any, chosen: WaitingFilter, see: Any, *, quiet: bool) -> None:
+def _look(config: Any, chosen: WaitingFilter, see: Any, *, quiet: bool, first: bool = False) -> None:
+    """Call `see` with each delivery that is meant, or with the first only."""
     from notifier.operations.visits import no_progress
     from notifier.operations.waiting_listing import waiting_deliveries
 
@@ -165,6 +166,8 @@ def _look(config: Any, chosen: WaitingFilter, see: Any, *, quiet: bool) -> None:
         async with aclosing(waiting_deliveries(queue.waiting(), chosen, tell)) as found:
             async for one, _ in found:
                 see(one)
+                if first:
+                    return
                 if options.stop():
                     raise KeyboardInterrupt
 

@@ -28,9 +28,11 @@ ADVICE: Mapping[Reason, str] = {
     Reason.DNS: "correct the host in backchannel_logout_uri, or its entry in the name servers of this machine",
     Reason.CONNECT: "look whether it runs, and whether a firewall lets this machine through",
     Reason.TIMEOUT: "look whether a firewall drops what this machine sends; deliveries wait and are retried meanwhile",
-    Reason.TLS: "renew its certificate, or name the authority that issued it in notifier.tls.ca_file of the client",
+    Reason.TLS: "name the authority that issued its certificate in notifier.tls.ca_file of the client, or renew it",
     Reason.EGRESS_DENIED: "if that address is meant, allow it in egress.allow of the client or of all",
 }
+
+RENEW = "renew its certificate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +77,8 @@ async def examine_server(
     reached = await reach(server.uri, server.route, server.within)
     if isinstance(reached, Unreached):
         text = f"{server.origin} cannot be reached: {reached.text}"
-        return [failed(Area.CLIENT, server.subject, text, ADVICE.get(reached.reason, ADVICE[Reason.CONNECT]))]
+        advice = RENEW if "has expired" in text else ADVICE.get(reached.reason, ADVICE[Reason.CONNECT])
+        return [failed(Area.CLIENT, server.subject, text, advice)]
     met = await ask_met()
     sick = [state for each in server.clients if (state := met.get(each.key)) is not None and state.state != "well"]
     sick.sort(key=lambda state: state.urgency, reverse=True)

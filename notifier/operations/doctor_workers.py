@@ -8,8 +8,9 @@ from collections.abc import Container, Iterator, Mapping
 from notifier.domain.durations import in_words
 from notifier.domain.printable import counted
 from notifier.domain.trouble import MILD
+from notifier.operations.client_state import ClientState
 from notifier.operations.doctor import Area, Finding, Severity, failed, ok, warning
-from notifier.operations.service_status import ClientState, ServiceStatus, troubles_of
+from notifier.operations.service_status import ServiceStatus, troubles_of
 
 MOST_OTHERS = 20  # clients
 LATELY = 900.0  # seconds for which a failure is one of now
@@ -62,4 +63,5 @@ def _words(met: ClientState, now: float) -> str:
     ago = "" if met.last_failure is None else f" {in_words(now - met.last_failure)} ago"
     said = f": {met.text}" if met.text else ""
     waits = f"; {met.waits:,} of its deliveries wait" if met.waits else ""
-    return f"{met.reason or 'a failure'}{status}{ago}{said}{waits}"
+    dead = f"; {met.dead:,} given up" if met.dead else ""
+    return f"{met.reason or 'a failure'}{status}{ago}{said}{waits}{dead}"

@@ -8,10 +8,11 @@ from notifier.domain.errors import QueueError
 from notifier.domain.frozen import frozen
 from notifier.domain.queue_state import QueueOverview
 from notifier.domain.trouble import Trouble
+from notifier.operations.client_state import clients_of
 from notifier.operations.health_observer import HealthObserver
 from notifier.operations.queue_port import Queue
 from notifier.operations.registry_refresh import SourceState
-from notifier.operations.service_status import LaneState, ServiceStatus, WorkerState, clients_of, dump_state, status_of
+from notifier.operations.service_status import LaneState, ServiceStatus, WorkerState, dump_state, status_of
 from notifier.pipeline.ports import Clock
 from notifier.pipeline.worker import Worker
 

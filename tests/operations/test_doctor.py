@@ -15,13 +15,14 @@ from notifier.domain.published_keys import Signing
 from notifier.domain.queue_state import BrokerState, FileState
 from notifier.domain.reach import Reached, Unreached
 from notifier.domain.trouble import Trouble
+from notifier.operations.client_state import ClientState
 from notifier.operations.doctor import Area, Check, Finding, Severity, examine, ok
 from notifier.operations.doctor_clients import DAY, examine_server, judge_registry, servers_of
 from notifier.operations.doctor_issuers import IssuerCase, examine_issuer, judge_ages
 from notifier.operations.doctor_queue import clock_finding, judge_broker, judge_file
 from notifier.operations.doctor_transmitters import examine_transmitter
 from notifier.operations.doctor_workers import Met, judge_workers
-from notifier.operations.service_status import ClientState, WorkerState, dump_state, status_of
+from notifier.operations.service_status import WorkerState, dump_state, status_of
 
 ISS = "https://id.example"
 JWKS = f"{ISS}/jwks"

@@ -6,19 +6,18 @@ from notifier.domain.delivery import Delivery
 from notifier.domain.message import Depth
 from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Reason
 from notifier.domain.trouble import EXPLAINED, Trouble, TroubleKind
+from notifier.operations.client_state import ClientState, clients_of
 from notifier.operations.health_observer import KEPT, SAMPLES, HealthObserver
 from notifier.operations.runbook import sections
 from notifier.operations.service_status import (
-    ClientState,
     LaneState,
     WorkerState,
-    clients_of,
-    document_of,
     dump_state,
     load_state,
     rates_of,
     status_of,
 )
+from notifier.operations.status_document import document_of
 from notifier.pipeline import facts
 from tests.pipeline.stage import ISS, Stage, client, running
 

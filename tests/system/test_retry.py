@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -95,7 +96,8 @@ async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_
             assert len(await rows(site, "--client-id", "wiki", "--skip", "1", "--limit", "2")) == 2
             told = (await run(site, "retry", "--client-id", "wiki", "--iss", ISSUER, "--dry-run", "--json")).stdout
             assert json.loads(told)["waited"] == 4
-            assert (await call(running, "GET", "/v1/waiting?client_id=shop", "r"))[1]["total"] == 4
+            of_shop = "/v1/waiting?client_id=shop"
+            await until(lambda: call(running, "GET", of_shop, "r"), lambda answer: answer[1]["total"] == 4)
             assert (await call(running, "GET", "/v1/waiting", "o"))[1]["total"] == 0
             retry = f"/v1/clients/{'wiki'}/retry"
             assert (await call(running, "POST", retry, "o", {"iss": ISSUER}))[0] == 403
@@ -105,14 +107,14 @@ async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_
             assert (status, told_by_api["waited"], told_by_api["delivered"], told_by_api["waiting"]) == (200, 4, 4, 0)
             done = await run(site, "retry", "--client-id", "shop", "--iss", ISSUER)
             assert done.returncode == 1
-            assert "4 deliveries waited for shop\n0 delivered\n" in done.stdout
+            assert re.match("[34] deliveries waited for shop\n0 delivered\n", done.stdout)  # one may be in hand
             assert "failed again\n  server_error: " in done.stdout
             answers.by_path["shop"] = 200
             done = await run(site, "retry", "--client-id", "shop", "--iss", ISSUER, "--json")
             account = json.loads(done.stdout)
-            assert (done.returncode, account["delivered"], account["waiting"]) == (0, 4, 0), done.stdout
+            assert (done.returncode, account["waiting"]) == (0, 0), done.stdout  # its own next try may come first
             assert '"retried_now"' in done.stderr
-            assert answers.accepted.count("shop") == answers.accepted.count("wiki") == 4
+            await clients.until(lambda: answers.accepted.count("shop") == answers.accepted.count("wiki") == 4)
 
 
 async def test_a_changed_address_frees_what_waits(place: tuple[str, str], tmp_path: Path) -> None:

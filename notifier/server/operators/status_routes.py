@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from aiohttp import web
 
 from notifier.domain.printable import json_text
-from notifier.operations.service_status import ServiceStatus, document_of
+from notifier.operations.service_status import ServiceStatus
+from notifier.operations.status_document import document_of
 from notifier.server.authorization import Authorization, concerns
 from notifier.server.openapi import AnswerDescription, JsonSchema, OperationDescription
 

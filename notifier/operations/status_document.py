@@ -1,0 +1,105 @@
+"""The state of the service as JSON: `GET /v1/status`, and `notifier status --json`."""
+
+from collections.abc import Callable
+from dataclasses import asdict, fields
+
+from notifier.domain.message import DEAD, PARKED
+from notifier.domain.moment import render_moment
+from notifier.domain.trouble import SharedTrouble
+from notifier.operations.client_state import ClientState
+from notifier.operations.service_status import (
+    ServiceStatus,
+    WorkerState,
+    bindings_missing,
+    consumed,
+    delayed,
+    held,
+    rates_of,
+    troubles_of,
+)
+
+CIRCUITS = ("closed", "half-open", "open")
+_SHOWN = tuple(each.name for each in fields(ClientState))
+
+
+def document_of(status: ServiceStatus, concerns: Callable[[str], bool] = lambda _iss: True) -> dict[str, object]:
+    """The JSON of `GET /v1/status` and `--json`. Only clients whose issuer `concerns` the reader are in it."""
+    queues: dict[str, object] = {
+        queue: {
+            "ready": status.depths[queue].ready,
+            "held": held(status, queue),
+            "oldest": _moment(status.oldest.get(queue)),
+        }
+        for queue in consumed(status)
+    }
+    queues["delayed"] = {"ready": delayed(status)}
+    if PARKED in status.depths:
+        queues["parked"] = {"ready": status.depths[PARKED].ready}
+    if DEAD in status.depths:
+        queues["dead"] = {"ready": status.depths[DEAD].ready, "oldest": _moment(status.oldest.get(DEAD))}
+    return {
+        "at": render_moment(status.at),
+        "queues": queues,
+        "rates": rates_of(status),
+        "workers": {
+            "seen": status.seen,
+            "answered": len(status.workers),
+            "each": [_worker(worker) for worker in status.workers],
+        },
+        "clients": [_client(client) for client in status.clients if concerns(client.iss)],
+        "clients_left_out": status.left_out,
+        "bindings_missing": [each.row() for each in bindings_missing(status)],
+        "troubles": [_trouble(each, concerns) for each in troubles_of(status) if _is_shown(each, concerns)],
+    }
+
+
+def _is_shown(shared: SharedTrouble, concerns: Callable[[str], bool]) -> bool:
+    return not shared.trouble.iss or concerns(shared.trouble.iss)
+
+
+def _trouble(shared: SharedTrouble, concerns: Callable[[str], bool]) -> dict[str, object]:
+    """The text of one without an issuer may name clients of any, so it is for those whom all issuers concern."""
+    one = shared.trouble
+    return {
+        "kind": one.kind,
+        "text": one.text if concerns(one.iss) else "",
+        "since": _moment(one.since),
+        "iss": one.iss or None,
+        "client_id": one.client_id or None,
+        "subject": one.subject or None,
+        "count": one.count,
+        "workers": list(shared.workers),
+        "explained": one.explained or None,
+    }
+
+
+def _worker(worker: WorkerState) -> dict[str, object]:
+    return {
+        "worker": worker.worker,
+        "version": worker.version,
+        "since": render_moment(worker.since),
+        "draining": worker.draining,
+        "in_flight": worker.in_flight,
+        "rates": dict(worker.rates),
+        "replies_dropped": worker.replies_dropped,
+        "registry": [asdict(source) for source in worker.registry],
+    }
+
+
+def _client(client: ClientState) -> dict[str, object]:
+    names = ("last_success", "last_failure", "deferred_at", "next_due", "next_try", "next_attempt")
+    told = (name for name in _SHOWN if name != "next_delayed")
+    shown = {name: getattr(client, name) for name in told} | {name: _moment(getattr(client, name)) for name in names}
+    return shown | {
+        "circuit": CIRCUITS[client.circuit],
+        "state": client.state,
+        "reason": client.reason or None,
+        "text": client.text or None,
+        "parked": max(0, client.parked),
+        "waits": client.waits,
+        "waits_for": client.cause or None,
+    }
+
+
+def _moment(moment: float | None) -> str | None:
+    return None if moment is None else render_moment(moment)

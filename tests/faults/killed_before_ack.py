@@ -1,0 +1,22 @@
+"""A command as it ships, but killed between the broker's confirm of what it moved and the first ack of it.
+
+python killed_before_ack.py retry -c …
+"""
+
+import os
+import signal
+from typing import Any
+
+from notifier.adapters.queues.rabbitmq.visit import RabbitVisit
+from notifier.cli import main
+from notifier.domain.message import Message
+
+
+async def killed(_visit: RabbitVisit[Any], _message: Message) -> None:
+    """In the place of the ack."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    RabbitVisit._ack = killed  # type: ignore[method-assign,assignment]
+    main()
