@@ -1,4 +1,4 @@
-"""`notifier keys`: makes a signing key, and prints the public keys that the issuer publishes."""
+"""`notifier keys`: makes a signing key or one for pages, and prints the public keys that the issuer publishes."""
 
 import os
 import time
@@ -18,7 +18,7 @@ from notifier.domain.printable import json_text
 app = typer.Typer(
     cls=CommandGroup,
     no_args_is_help=True,
-    help="Make signing keys, and print what the issuer must publish.",
+    help="Make signing keys and keys of pages, and print what the issuer must publish.",
     epilog=in_help(
         (
             (
@@ -55,12 +55,7 @@ def generate(
     if out is None:
         say(pem.decode(), nl=False)
         return
-    try:
-        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise typer.BadParameter(f"{out} exists; a key is never overwritten.", param_hint="--out") from None
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
+    _write(out, pem)
     say(f"{out}: a key for {alg}, kid {load_key(KeySource(path=out)).kid}")
     if not_before is None:
         say(f"under issuers.<iss>.keys:  - {{file: {json_text(str(out))}}}")
@@ -68,6 +63,38 @@ def generate(
     else:
         say(f"under issuers.<iss>.keys:  - {{file: {json_text(str(out))}, not_before: {not_before}}}")
         say("Publish it now (`notifier keys jwks`), so that receivers know it by then. `--at once` is for a first try.")
+
+
+def _write(out: Path, key: bytes) -> None:
+    """Write a key to a new file that only its owner may read."""
+    try:
+        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise typer.BadParameter(f"{out} exists; a key is never overwritten.", param_hint="--out") from None
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(key)
+
+
+def web(
+    out: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="The file; it must not exist. Default: stdout.", show_default=False),
+    ] = None,
+) -> None:
+    """Make a key for `web.keys_file`, by which the URLs of front-channel pages are sealed.
+
+    The first line of that file seals, all lines open. To renew the key, add the new one as the second line and let all
+    workers reload; then move it to the first line; after ten minutes, when no page of the old one can be opened, remove
+    the old one. Whoever seals URLs itself changes its key between these two steps.
+    """
+    from cryptography.fernet import Fernet
+
+    key = Fernet.generate_key()
+    if out is None:
+        say(key.decode())
+        return
+    _write(out, key + b"\n")
+    say(f"{out}: a key for web.keys_file: {json_text(str(out))}")
 
 
 def _not_before(at: str | None) -> str | None:
@@ -118,6 +145,14 @@ register(
         ("into a file that only you may read", "notifier keys generate --alg ES256 --out k.pem"),
         ("for a first try", "notifier keys generate --out k.pem --at once"),
         ("straight into a secret store", "notifier keys generate | vault kv put secret/notifier key=-"),
+    ),
+)
+register(
+    app,
+    web,
+    (
+        ("into a file that only you may read", "notifier keys web --out web.keys"),
+        ("a second one, while the first still seals", "notifier keys web >> web.keys"),
     ),
 )
 register(

@@ -18,6 +18,7 @@ from tests.system.command import ROOT, command, environment, notifier
 
 COMMANDS = (
     "run", "demo", "publish", "reload", "check", "doctor", "explain", "schema", "keys", "keys generate", "keys jwks",
+    "keys web",
     "sources", "sources list", "sources try",
     "topology", "topology show", "topology declare", "topology delete", "status",
     "dead-letters", "dead-letters list", "dead-letters show", "dead-letters replay", "dead-letters discard",

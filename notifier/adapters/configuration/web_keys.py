@@ -8,10 +8,7 @@ from notifier.settings.service_settings import Settings
 
 _MOST = 10
 """Keys that a file may have. A page lives for ten minutes, so two are enough while one is replaced."""
-_MAKE_ONE = (
-    "a key is 32 random bytes as base64url: python3 -c 'import base64, os;"
-    " print(base64.urlsafe_b64encode(os.urandom(32)).decode())'"
-)
+_MAKE_ONE = "make one by `notifier keys web`: 32 random bytes as base64url"
 
 
 def read_web_keys(settings: Settings) -> tuple[MultiFernet | None, list[Mistake]]:

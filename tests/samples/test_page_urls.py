@@ -1,0 +1,95 @@
+"""The samples that make the URL of a front-channel page: what they seal, notifier opens.
+
+They are run as they stand, in Python, Java and Node. C# is not run: its text is only looked at.
+"""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import tree_sitter
+import tree_sitter_c_sharp
+from cryptography.fernet import Fernet, MultiFernet
+
+from notifier.domain.front_channel_context import FrontChannelContext, OpenedContext, open_sealed
+from tests.apt_programs import program
+from tests.npm_modules import NODE
+from tests.samples.languages import EXAMPLES
+
+BASE = "https://login.example.com/connect/notify"
+VECTORS = json.loads((EXAMPLES / "page-urls.json").read_text("utf-8"))
+KEY = base64.urlsafe_b64encode(bytes(range(200, 232))).decode()  # it has `-` or `_`, and `=` at its end
+LANGUAGES = ["Python", "Node", "Java"]
+
+
+def _command(language: str) -> Sequence[str]:
+    match language:
+        case "Python":
+            return [sys.executable, str(EXAMPLES / "page_url.py")]
+        case "Node":
+            return [str(NODE), str(EXAMPLES / "page_url.mjs")]
+        case _:
+            return [program("java", "default-jdk-headless"), str(EXAMPLES / "PageUrl.java")]
+
+
+def _run(language: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PAGE_KEY": KEY, "LC_ALL": "C.UTF-8"}
+    command = [*_command(language), BASE, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+
+
+def _opened(url: str) -> OpenedContext | None:
+    assert url.startswith(f"{BASE}/front-channel/gAAAA")
+    return open_sealed(url.removeprefix(f"{BASE}/front-channel/"), MultiFernet([Fernet(KEY)]), time.time())
+
+
+def _context(document: list[Any]) -> FrontChannelContext:
+    iss, sid, *clients = document
+    entries = tuple((each, None) if isinstance(each, str) else (each[0], each[1]) for each in clients)
+    return FrontChannelContext(iss=iss, sid=sid, clients=entries)
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=range(len(VECTORS)))
+def test_what_the_documents_say_opens_does(vector: Any) -> None:
+    """For functions of other languages: by its key alone, for ten minutes."""
+    keys, at = MultiFernet([Fernet(vector["key"])]), vector["sealed_at"]
+    opened = open_sealed(vector["context"], keys, at + 599)
+    assert opened is not None
+    assert opened.context == _context(vector["opens_to"])
+    assert open_sealed(vector["context"], keys, at + 601) is None
+    assert open_sealed(vector["context"], MultiFernet([Fernet(KEY)]), at) is None
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_a_sample_seals_we_open(language: str) -> None:
+    """Text of any kind, clients with a sid of their own, and an event without a sid."""
+    iss, sid = "https://login.example.com/realms/büro", 'a"b\\c'
+    done = _run(language, iss, sid, "billing", "shop=own", "Büro 日本 \t 1")
+    assert done.returncode == 0, done.stderr
+    opened = _opened(done.stdout.strip())
+    assert opened is not None
+    assert opened.context == _context([iss, sid, "billing", ["shop", "own"], "Büro 日本 \t 1"])
+    done = _run(language, iss, "", "billing")
+    opened = _opened(done.stdout.strip())
+    assert opened is not None
+    assert opened.context == _context([iss, None, "billing"])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_sample_refuses_what_no_page_could_open(language: str) -> None:
+    """More clients than a URL holds."""
+    done = _run(language, "https://login.example.com", "5F2A", *(os.urandom(16).hex() for _ in range(400)))
+    assert done.returncode != 0
+    assert "too many clients for one page" in done.stderr
+
+
+def test_the_sample_in_c_sharp_is_c_sharp() -> None:
+    """No more is known of it: there is no .NET here."""
+    parser = tree_sitter.Parser(tree_sitter.Language(tree_sitter_c_sharp.language()))
+    assert not parser.parse((EXAMPLES / "PageUrl.cs").read_bytes()).root_node.has_error
