@@ -93,7 +93,9 @@ def test_no_arguments_are_answered_with_help(tmp_path: Path) -> None:
         assert "Usage: notifier" in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("words", ["--bogus", "check --bogus", "bogus", "schema outcomes", "demo --events 0"])
+@pytest.mark.parametrize(
+    "words", ["--bogus", "check --bogus", "bogus", "schema outcomes", "demo --events 0", "demo --no-open"]
+)
 def test_wrong_use_exits_2(words: str, tmp_path: Path) -> None:
     """And says so on stderr."""
     done = notifier(*words.split(), cwd=tmp_path)

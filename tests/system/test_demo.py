@@ -1,10 +1,15 @@
 """`notifier demo` plays the whole story with the real service."""
 
+import asyncio
+import os
 import re
+import signal
 import time
 from pathlib import Path
 
-from tests.system.command import notifier
+import aiohttp
+
+from tests.system.command import command, environment, notifier
 
 
 def test_the_demo_accounts_for_every_delivery(tmp_path: Path) -> None:
@@ -19,3 +24,30 @@ def test_the_demo_accounts_for_every_delivery(tmp_path: Path) -> None:
     assert "every one is accounted for." in text
     assert re.search(r"forum +flaky +8 +8 +\d+ +0 ", done.stdout)
     assert not list(tmp_path.iterdir())
+
+
+async def test_the_demo_in_a_browser_ends_by_ctrl_c(tmp_path: Path) -> None:
+    """With exit 0 and nothing left behind. A browser is opened only if it may be."""
+    process = await asyncio.create_subprocess_exec(
+        *command(["demo", "--browser", "--no-open"]),
+        cwd=tmp_path,
+        env=environment({"TMPDIR": str(tmp_path)}),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(60):
+            first = (await process.stdout.readline()).decode()
+            found = re.search(r"http://localhost:\d+", first)
+            assert found is not None, first
+            async with aiohttp.ClientSession() as session, session.get(found[0]) as answer:
+                assert "One sign-out, three applications" in await answer.text()
+            process.send_signal(signal.SIGINT)
+            _, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert (process.returncode, errors) == (0, b"")
+    assert await asyncio.to_thread(os.listdir, tmp_path) == []

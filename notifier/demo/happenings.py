@@ -1,0 +1,38 @@
+"""What has happened in the demo, in words, for the page that shows it."""
+
+import time
+
+from notifier.demo.token_check import Clock
+from notifier.pipeline.facts import Fact, LogoutDelivered
+
+_MOST = 500
+
+
+class Happenings:
+    """Keeps the last ones, and when somebody was last there."""
+
+    def __init__(self, clock: Clock, steady: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._steady = steady
+        self._told: list[tuple[int, float, str, str]] = []
+        self._count = 0
+        self.last_visit = steady()
+
+    def visited(self) -> None:
+        """Somebody is there."""
+        self.last_visit = self._steady()
+
+    def add(self, who: str, text: str) -> None:
+        """Note one."""
+        self._count += 1
+        self._told = [*self._told[1 - _MOST :], (self._count, self._clock() * 1000, who, text)]
+
+    def observe(self, fact: Fact) -> None:
+        """Note what the worker tells."""
+        if isinstance(fact, LogoutDelivered):
+            name = fact.delivery.client_id.capitalize()
+            self.add("Back-channel", f"{name} got a signed logout token on its server, and accepted it.")
+
+    def since(self, number: int) -> list[tuple[int, float, str, str]]:
+        """Those after this one: a number, when (epoch milliseconds, as browsers count), who, and what."""
+        return [each for each in self._told if each[0] > number]

@@ -1,0 +1,123 @@
+"""A small identity server for the demo in a browser: one user, no password, and everything that ends a session.
+
+As behind a real proxy, notifier's pages are under its own origin: the front-channel page below `/connect/notify`, the
+check-session page at `/connect/checksession`. It is no example of an OpenID Provider: it checks nothing that it would.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from urllib.parse import urlencode
+
+import aiohttp
+from aiohttp import web
+
+from notifier.demo.browser_clients import BrowserClient, SignedIn, page_of
+from notifier.demo.happenings import Happenings
+from notifier.demo.session_state import session_state
+from notifier.domain.front_channel import origin_of
+
+USER = "alice"
+PAGES = "/connect/notify"
+CHECK_SESSION = "/connect/checksession"
+STATE_COOKIE, SESSION_COOKIE = "demo_state", "demo_session"
+_PASSED_ON = ("Content-Type", "Content-Security-Policy", "Cache-Control", "Referrer-Policy", "X-Content-Type-Options")
+
+EndSession = Callable[[Mapping[str, object]], Awaitable[str | None]]
+"""Hands an event over to notifier. Returns the URL of the front-channel page, if the browser has to ask a client."""
+
+
+class IdentityServer:
+    """The identity server at `issuer`. `listener` is where notifier's web listener is."""
+
+    def __init__(self, issuer: str, listener: str, happenings: Happenings) -> None:
+        self.issuer = issuer
+        self._listener = listener
+        self._happenings = happenings
+        self._sessions: dict[str, str] = {}  # sid → browser state
+        self._codes: dict[str, SignedIn] = {}
+        self._clients: Mapping[str, BrowserClient] = {}
+        self._end: EndSession | None = None
+
+    def know(self, clients: Mapping[str, BrowserClient], end: EndSession) -> None:
+        """Who its clients are, and who tells them of a session's end."""
+        self._clients, self._end = clients, end
+
+    def redeem(self, code: str) -> SignedIn | None:
+        """What a code stands for; it stands for it once."""
+        return self._codes.pop(code, None)
+
+    def app(self) -> web.Application:
+        """Its site."""
+        app = web.Application(client_max_size=65_536)
+        app.router.add_get("/", self._show)
+        app.router.add_post("/sign-in", self._sign_in)
+        app.router.add_post("/sign-out", self._sign_out)
+        app.router.add_get("/authorize", self._authorize)
+        app.router.add_get("/happenings", self._tell)
+        app.router.add_get(CHECK_SESSION, self._pass_on)
+        app.router.add_route("*", PAGES + "/{path:.*}", self._pass_on)
+        return app
+
+    async def _show(self, request: web.Request) -> web.Response:
+        self._happenings.visited()
+        clients = {each.client_id: each.origin for each in self._clients.values()}
+        return page_of("identity_server.html", {"clients": clients, "user": USER if self._sid(request) else None})
+
+    async def _sign_in(self, request: web.Request) -> web.Response:
+        self._only_ours(request)
+        sid, state = secrets.token_hex(8), secrets.token_urlsafe(16)
+        self._sessions[sid] = state
+        self._happenings.add("Identity server", f"{USER.capitalize()} signed in.")
+        response = web.json_response({"user": USER})
+        response.set_cookie(SESSION_COOKIE, sid, httponly=True, samesite="Lax")
+        response.set_cookie(STATE_COOKIE, state, samesite="Lax")  # scripts of this origin read it, so it is not the sid
+        return response
+
+    async def _sign_out(self, request: web.Request) -> web.Response:
+        self._only_ours(request)
+        sid, page = self._sid(request), None
+        if sid is not None:
+            self._happenings.add(
+                "Identity server", f"{USER.capitalize()} signed out. notifier is told that the session has ended."
+            )
+            assert self._end is not None, "known before it listens"
+            page = await self._end({"iss": self.issuer, "sub": USER, "sid": sid, "clients": [*self._clients]})
+            self._sessions.pop(sid, None)
+        response = web.json_response({"page": page})
+        response.del_cookie(SESSION_COOKIE, httponly=True, samesite="Lax")
+        response.del_cookie(STATE_COOKIE, samesite="Lax")
+        return response
+
+    async def _authorize(self, request: web.Request) -> web.Response:
+        client, sid = self._clients.get(request.query.get("client_id", "")), self._sid(request)
+        if client is None or origin_of(request.query.get("redirect_uri", "")) != client.origin:
+            raise web.HTTPBadRequest
+        if sid is None:
+            raise web.HTTPFound(f"{client.origin}/")
+        code = secrets.token_urlsafe(16)
+        self._codes[code] = SignedIn(sub=USER, sid=sid)
+        state = session_state(client.client_id, client.origin, self._sessions[sid], secrets.token_hex(8))
+        raise web.HTTPFound(f"{client.origin}/callback?{urlencode({'code': code, 'session_state': state})}")
+
+    async def _tell(self, request: web.Request) -> web.Response:
+        return web.json_response(self._happenings.since(int(request.query.get("since", "0"))))
+
+    async def _pass_on(self, request: web.Request) -> web.Response:
+        """As a proxy does, without the cookies."""
+        path = "/check-session/demo" if request.path == CHECK_SESSION else request.path.removeprefix(PAGES)
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(request.method, self._listener + path, data=await request.read()) as answer,
+        ):
+            kept = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
+            return web.Response(status=answer.status, body=await answer.read(), headers=kept)
+
+    def _sid(self, request: web.Request) -> str | None:
+        sid = request.cookies.get(SESSION_COOKIE)
+        return sid if sid in self._sessions else None
+
+    def _only_ours(self, request: web.Request) -> None:
+        """Refuse what a page of another origin sends."""
+        if request.headers.get("Origin") != self.issuer:
+            raise web.HTTPForbidden
+        self._happenings.visited()
