@@ -74,11 +74,13 @@ def retry(
 
 
 def _issuer_of(part: ReadPart, iss: str | None) -> str:
-    """The issuer that is meant: the one given, or the only one of the configuration."""
+    """The issuer that is meant: the one given, or the only one of the configuration, but for those of tests."""
+    from notifier.domain.issuer_document import only_issuer
+
     if iss is not None:
         return iss
-    if len(part.issuers) == 1:
-        return next(iter(part.issuers))
+    if (only := only_issuer(part.issuers)) is not None:
+        return only
     known = f": there are {', '.join(sorted(part.issuers))}" if part.issuers else ", whose client it is"
     raise typer.BadParameter(f"say which issuer{known}", param_hint="--iss")
 

@@ -1,5 +1,6 @@
 """Documents that an issuer publishes: its metadata (OpenID Connect Discovery 1.0) and its JWK Set."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from urllib.parse import urlsplit
@@ -40,6 +41,12 @@ def only_in_tests(iss: str) -> bool:
     """
     host = urlsplit(iss).hostname or ""
     return f".{host}".endswith(".invalid")
+
+
+def only_issuer(issuers: Iterable[str]) -> str | None:
+    """The issuer that is meant where none is said: the only one, beside those of tests."""
+    found = [iss for iss in issuers if not only_in_tests(iss)]
+    return found[0] if len(found) == 1 else None
 
 
 def metadata_uri(iss: str) -> str:

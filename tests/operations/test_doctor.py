@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from notifier.domain.client import Algorithm, Client, SubjectMode, TokenProfile
-from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, metadata_uri, only_in_tests
+from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, metadata_uri, only_in_tests, only_issuer
 from notifier.domain.message import Depth
 from notifier.domain.outcome import Reason
 from notifier.domain.published_keys import Signing
@@ -345,6 +345,14 @@ async def test_an_issuer_that_nobody_can_be_is_for_tests(iss: str, test: bool) -
     assert ("for tests alone" in told[0].text) is test
     assert (bad(told) == "") is test
     assert [("only while a test" in finding.text, finding.subject) for finding in registered] == [(test, "canary")]
+
+
+def test_the_issuer_of_a_test_is_never_meant() -> None:
+    """Who names no issuer means the only other one."""
+    assert only_issuer([ISS, "https://notifier-canary.invalid"]) == ISS
+    assert only_issuer([ISS, "https://staff.example", "https://notifier-canary.invalid"]) is None
+    assert only_issuer(["https://notifier-canary.invalid"]) is None
+    assert only_issuer([]) is None
 
 
 # ── transmitters ──

@@ -16,6 +16,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from notifier.domain.api_token import ApiToken
 from notifier.domain.errors import Mistake
+from notifier.domain.issuer_document import only_issuer
 from notifier.domain.printable import json_text
 from notifier.domain.waiting_filter import WaitingFilter, WaitingSummary
 from notifier.operations.dead_letter_audit import WriteAudit
@@ -226,8 +227,8 @@ class WaitingRoutes:
         issuers = self._access.issuers()
         if (iss := asked.get("iss")) is not None:
             return str(iss)
-        if len(issuers) == 1:
-            return next(iter(issuers))
+        if (only := only_issuer(issuers)) is not None:
+            return only
         mistake = Mistake("iss", f"say which issuer: there are {', '.join(sorted(issuers))}")
         raise Refusal(problem(400, "The request is malformed", mistakes=[mistake]))
 
