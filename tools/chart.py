@@ -20,6 +20,17 @@ SOURCE = ROOT / "helm/values.schema.yaml"
 COPIES = {"deploy/prometheus/*.yaml": "files/prometheus", "deploy/grafana/*.json": "files/grafana"}
 GOLDEN = ROOT / "tests/chart/golden"
 LEFT_OUT = "tests"  # deploy/prometheus holds the cases of promtool too, in a folder or a file of that name
+MAY_BE_NULL = (
+    "rollingUpdate",
+    "nodeSelector",
+    "affinity",
+    "annotations",
+    "podAnnotations",
+    "podLabels",
+    "labels",
+    "requests",
+    "limits",
+)
 ONE_LINE = 60  # characters of a default that is shown whole
 
 INTRODUCTION = """\
@@ -52,9 +63,24 @@ def schema() -> dict[str, Any]:
     service = config_schema()
     definitions = {**service["$defs"], **values.pop("$defs")}
     config, clients = values["properties"]["config"], values["properties"]["clients"]
+    need_sections(values, yaml.safe_load((CHART / "values.yaml").read_text()))
     config.update(additionalProperties=False, properties=service["properties"])
     clients["items"] = {"$ref": "#/$defs/ClientMetadata"}
     return {"$schema": "http://json-schema.org/draft-07/schema#", **values, "$defs": definitions}
+
+
+def need_sections(section: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Require every section: one whose members are all commented out is null, which takes away the defaults, too."""
+    inner = {name: default for name, default in defaults.items() if isinstance(default, dict)}
+    members = {name: section["properties"][name] for name in inner if name not in MAY_BE_NULL}
+    if members:
+        section["required"] = [
+            *section.get("required", ()),
+            *(each for each in members if each not in section.get("required", ())),
+        ]
+    for name, member in members.items():
+        if "properties" in member:
+            need_sections(member, inner[name])
 
 
 def variables(

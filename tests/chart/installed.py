@@ -5,6 +5,8 @@ import json
 import re
 from pathlib import Path
 
+from cryptography.fernet import Fernet
+
 from notifier.adapters.signers.key_files import generate_key
 from notifier.domain.client import Algorithm
 from tests.certificates import authority
@@ -32,6 +34,8 @@ def install(rendered: Rendered, folder: Path) -> Path:
 def _secret(name: str, certificate: bytes) -> bytes:
     if name == "tokens.yaml":
         return json.dumps([{"name": "idp", "token": "a-token", "scopes": ["publish"]}]).encode()
+    if name == "keys":
+        return Fernet.generate_key()
     if name.endswith((".crt", ".key")):
         return certificate
     return _key(name) if name.endswith(".pem") else b"a-secret"

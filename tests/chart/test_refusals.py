@@ -108,6 +108,49 @@ WRONG_KIND = [  # refused by values.schema.json
             "allow_htpp is not allowed",
         ],
     ),
+    (
+        """
+        image: {repository: "registry.example.com/notifier:1.2"}
+        ingress: {host: "https://notifier.example.com"}
+        httpRoute: {hostnames: ["notifier.example.com:8443"]}
+        canary: {clusterIP: None, egress: [services], keyFile: /etc/notifier/secrets/keys/}
+        collector: {report: {schedule: every day}, volume: {existingClaim: My Claim}}
+        podDisruptionBudget: {maxUnavailable: 0}
+        resources: {limits: {memory: 512m}, requests: {memory: 512, cpu: 2 cores}}
+        strategy: {rollingUpdate: {maxSurge: "1"}}
+        """,
+        [
+            "image.repository: Does not match pattern",
+            "ingress.host: Does not match pattern",
+            "httpRoute.hostnames.0: Does not match pattern",
+            "canary.clusterIP: Does not match pattern",
+            "canary.egress.0: Does not match pattern",
+            "canary.keyFile: Does not match pattern",
+            "collector.report.schedule: Does not match pattern",
+            "collector.volume.existingClaim: Does not match pattern",
+            "podDisruptionBudget.maxUnavailable: Must be greater than or equal to 1",
+            "resources.limits.memory: Does not match pattern",
+            "resources.requests.memory: Must be greater than or equal to",
+            "resources.requests.cpu: Does not match pattern",
+            "strategy.rollingUpdate.maxSurge: Does not match pattern",
+        ],
+    ),
+    (  # a section whose members are all commented out
+        """
+        config:
+        canary:
+        ingress:
+        secrets:
+        autoscaling: {keda: }
+        """,
+        [
+            "config is required",
+            "canary is required",
+            "ingress is required",
+            "secrets is required",
+            "autoscaling: keda is required",
+        ],
+    ),
 ]
 WRONG_TOGETHER = [  # refused by the templates
     (
@@ -226,6 +269,36 @@ WRONG_TOGETHER = [  # refused by the templates
             'autoscaling.keda.vhost is "/", but the queues are in "logout"',
             "canary.keyFile is empty",
             "podLabels has app.kubernetes.io/name, by which the chart finds its pods",
+        ],
+    ),
+    (
+        """
+        config:
+          queue: {url: "amqp://notifier@rabbitmq.rabbitmq.svc:port/"}
+          ops: {listen: "0.0.0.0:8080"}
+          api: {tokens_file: tokens.yaml}
+          web: {listen: "localhost:9464", keys_file: keys}
+          issuers: {"https://id.example.com": {keys: [{file: 2026.pem}]}}
+          egress: {allow: [10.0.0.1/8, 10.0.0.0/8, 192.168.1.16/28, "fd00::/8"], deny: [10.1.2.3]}
+        canary: {egress: [10.96.0.1/12]}
+        env:
+          - {name: NOTIFIER_OPS__LISTEN, value: "0.0.0.0:9000"}
+          - {name: NOTIFIER_SHUTDOWN_GRACE, value: 5m}
+          - {name: NOTIFIER_LOG__LEVEL, value: debug}
+        strategy: {rollingUpdate: {maxSurge: 0%, maxUnavailable: 0}}
+        """,
+        [
+            'config.queue.url is "amqp://…@rabbitmq.rabbitmq.svc:port/", but pods share a broker',
+            "has that port already: give another",
+            "config.web.listen is localhost:9464, which nothing outside of the pod reaches",
+            "name the file tokens.yaml, which would be looked for in the ConfigMap: give its whole path",
+            "name the file 2026.pem, which",
+            "have the network 10.0.0.1/8, whose address goes on behind the /8",
+            "have the network 10.96.0.1/12, whose",
+            "env has NOTIFIER_OPS__LISTEN, but the chart makes ports",
+            "env has NOTIFIER_SHUTDOWN_GRACE, but",
+            "maxSurge and maxUnavailable 0, so that no worker could be replaced",
+            "the values have mistakes:\n- ",
         ],
     ),
 ]

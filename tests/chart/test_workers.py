@@ -111,8 +111,9 @@ def test_the_network_policy_lets_workers_work(every: Mapping[str, Rendered]) -> 
     assert policy["egress"][1]["to"] == [
         {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "rabbitmq"}}}
     ]
-    ops, api = policy["ingress"]
-    assert (ops["ports"][0]["port"], api["ports"][0]["port"]) == (9000, 8443)
+    ops, api, web = policy["ingress"]
+    assert [rule["ports"][0]["port"] for rule in (ops, api, web)] == [9000, 8443, 8090]
+    assert web["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}]
     assert ops["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
     open_to_all = every["minimal"].one("NetworkPolicy", "n-notifier")["spec"]["egress"]
     assert [[port["port"] for port in rule["ports"]] for rule in open_to_all] == [[53, 53], [5672], [443], [8080]]
@@ -126,22 +127,26 @@ def test_ports_meet(rendered: Rendered) -> None:
     config = rendered.config()
     container = rendered.worker()["containers"][0]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    wanted = {name: int(config[name]["listen"].rpartition(":")[2]) for name in ("ops", "api") if name in config}
+    wanted = {name: int(config[name]["listen"].rpartition(":")[2]) for name in ("ops", "api", "web") if name in config}
     assert ports == wanted
     name = rendered.workers()["metadata"]["name"]
     services = {item["metadata"]["name"]: item["spec"] for item in rendered.all("Service")}
     assert [port["targetPort"] for port in services[f"{name}-ops"]["ports"]] == ["ops"]
     assert (name in services) is ("api" in wanted)
+    assert (f"{name}-web" in services) is ("web" in wanted)
 
 
 def test_only_the_api_is_published(every: Mapping[str, Rendered]) -> None:
-    """A load balancer gets the port of the API; that of /metrics stays inside, and a monitor selects no other."""
+    """A load balancer gets the port of the API; pages and /metrics have services inside, and a monitor selects one."""
     everything = every["everything"]
     service = everything.one("Service", "n-logout")
     assert service["spec"]["type"] == "LoadBalancer"
     assert [port["name"] for port in service["spec"]["ports"]] == ["api"]
     ops = everything.one("Service", "-ops")
     assert ops["spec"].get("type", "ClusterIP") == "ClusterIP"
+    web = everything.one("Service", "-web")
+    assert web["spec"].get("type", "ClusterIP") == "ClusterIP"
+    assert [port["targetPort"] for port in web["spec"]["ports"]] == ["web"]
     selector = everything.one("ServiceMonitor")["spec"]["selector"]["matchLabels"].items()
     selected = [item for item in everything.all("Service") if selector <= item["metadata"]["labels"].items()]
     assert selected == [ops]

@@ -49,6 +49,9 @@ http://{{ include "notifier.fullname" . }}-canary.{{ .Release.Namespace }}.svc:8
 {{- if hasKey $config "api" -}}
 {{- $_ := set $config "api" (merge (dict) (default dict $config.api) (dict "listen" "0.0.0.0:8080")) -}}
 {{- end -}}
+{{- if hasKey $config "web" -}}
+{{- $_ := set $config "web" (merge (dict) (default dict $config.web) (dict "listen" "0.0.0.0:8090")) -}}
+{{- end -}}
 {{- $_ := set $config "log" (merge (dict) (default dict $config.log) (dict "format" "json")) -}}
 {{- $registry := default dict $config.registry -}}
 {{- if not $registry.sources -}}

@@ -59,13 +59,13 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
 
 {{/* The port of a URL, of (dict "url" … "default" …). */}}
 {{- define "notifier.portOf" -}}
-{{- regexFind ":[0-9]+$" (urlParse .url).host | trimPrefix ":" | default .default -}}
+{{- regexFind ":[0-9]+$" (regexReplaceAll "^[^:/]*://([^/?#@]*@)?([^/?#]*).*$" .url "${2}") | trimPrefix ":" | default .default -}}
 {{- end -}}
 
 {{/* Seconds from the order to stop until the last attempt has ended. */}}
 {{- define "notifier.drain" -}}
 {{- $grace := include "notifier.seconds" (get .Values.config "shutdown_grace" | default "20s") | int -}}
-{{- add $grace (ternary (int .Values.preStopSeconds) 0 (hasKey .Values.config "api")) -}}
+{{- add $grace (ternary (int .Values.preStopSeconds) 0 (or (hasKey .Values.config "api") (hasKey .Values.config "web"))) -}}
 {{- end -}}
 
 {{/* 10 s beyond it, for what waits on a broker that does not answer. */}}

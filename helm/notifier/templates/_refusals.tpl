@@ -62,14 +62,24 @@
 {{- include "notifier.note" (dict "in" $in "text" "config.issuers is missing: name at least one, with the file of its key in a Secret of `secrets`") -}}
 {{- end -}}
 {{- range (include "notifier.brokers" .root | fromJsonArray) -}}
-{{- if not (regexMatch "^amqps?://[^/?@]*(@|[^/?])" .) -}}
-{{- include "notifier.note" (dict "in" $in "text" (printf "config.queue.url is %q, but pods share a broker: give an amqp:// or amqps:// URL" .)) -}}
+{{- if not (regexMatch "^amqps?://([^/?@]*@)?([^/?@:\\[\\]]+|\\[[0-9a-fA-F:.]+\\])(:[0-9]+)?([/?]|$)" .) -}}
+{{- include "notifier.note" (dict "in" $in "text" (printf "config.queue.url is %q, but pods share a broker: give an amqp:// or amqps:// URL, such as amqp://rabbitmq.rabbitmq.svc:5672/" (regexReplaceAll "//[^/@]*@" . "//…@"))) -}}
 {{- end -}}
 {{- end -}}
-{{- range $path, $listen := dict "config.ops.listen" (dig "ops" "listen" "" $config) "config.api.listen" (dig "api" "listen" "" $config) -}}
+{{- range $path, $listen := dict "config.ops.listen" (dig "ops" "listen" "" $config) "config.api.listen" (dig "api" "listen" "" $config) "config.web.listen" (dig "web" "listen" "" $config) -}}
 {{- if regexMatch "^(127\\.|localhost|\\[::1\\])" $listen -}}
 {{- include "notifier.note" (dict "in" $in "text" (printf "%s is %s, which nothing outside of the pod reaches: leave it out, or give 0.0.0.0 or [::]" $path $listen)) -}}
 {{- end -}}
+{{- end -}}
+{{- $ports := dict -}}
+{{- $effective := include "notifier.config" .root | fromJson -}}
+{{- range $name := list "ops" "api" "web" -}}
+{{- $listen := dig $name "listen" "" $effective -}}
+{{- $port := regexFind "[0-9]+$" $listen -}}
+{{- if and $port (hasKey $ports $port) -}}
+{{- include "notifier.note" (dict "in" $in "text" (printf "config.%s.listen is %s, but config.%s.listen has that port already: give another" $name $listen (get $ports $port))) -}}
+{{- end -}}
+{{- $_ := set $ports $port $name -}}
 {{- end -}}
 {{- if and (hasKey $config "api") (not (dig "api" "tokens_file" "" $config)) -}}
 {{- include "notifier.note" (dict "in" $in "text" "config.api needs tokens_file, since others reach it: the file of a Secret that is named under `secrets`") -}}
@@ -94,6 +104,23 @@
 {{- end -}}
 {{- if regexMatch "\"headers\":\\{([^{}]|\\{[^{}]*\\})*\"(?i:(proxy-)?authorization|cookie|[a-z0-9-]*(key|token|secret))\":\"" $text -}}
 {{- include "notifier.note" (dict "in" $in "text" "`headers` in config or clients holds a secret, and a ConfigMap is no place for it: put it into a Secret, name that under `secrets`, and write {file: /etc/notifier/secrets/…}") -}}
+{{- end -}}
+{{- range (regexFindAll "\"([a-z_]+_)?file\":\"[^/\"][^\"]*" $text -1 | uniq) -}}
+{{- $file := splitList "\"" . | last -}}
+{{- if ne $file "clients.yaml" -}}
+{{- include "notifier.note" (dict "in" $in "text" (printf "config or clients name the file %s, which would be looked for in the ConfigMap: give its whole path, such as /etc/notifier/secrets/keys/%s" $file $file)) -}}
+{{- end -}}
+{{- end -}}
+{{- range (regexFindAll "\"([0-9]{1,3}\\.){3}[0-9]{1,3}/([12]?[0-9]|3[0-2])\"" $text -1 | uniq) -}}
+{{- $network := trimAll "\"" . -}}
+{{- $parts := regexSplit "[./]" $network -1 -}}
+{{- $address := 0 -}}
+{{- range $i := until 4 -}}{{- $address = add (mul $address 256) (index $parts $i | atoi) -}}{{- end -}}
+{{- $size := 1 -}}
+{{- range until (sub 32 (index $parts 4 | atoi) | int) -}}{{- $size = mul $size 2 -}}{{- end -}}
+{{- if mod $address $size -}}
+{{- include "notifier.note" (dict "in" $in "text" (printf "config, clients or canary.egress have the network %s, whose address goes on behind the /%s: workers take no such one" $network (index $parts 4))) -}}
+{{- end -}}
 {{- end -}}
 {{- $folders := keys $values.secrets | sortAlpha -}}
 {{- range (regexFindAll "/etc/notifier/secrets/[^/\"' ]+/" $text -1 | uniq) -}}
@@ -172,6 +199,9 @@
 {{- $near := include "notifier.near" (dict "word" $name "among" (keys $known | sortAlpha)) | default "; `notifier schema config` lists the settings, and two underscores stand for a dot" -}}
 {{- include "notifier.note" (dict "in" $in "text" (printf "env has %s, but there is no such setting%s" $name $near)) -}}
 {{- else -}}
+{{- if regexMatch "^NOTIFIER_(OPS|API|WEB|REGISTRY|[A-Z]+__LISTEN|QUEUE__PREFIX|REGISTRY__FILE|SHUTDOWN_GRACE)$" $name -}}
+{{- include "notifier.note" (dict "in" $in "text" (printf "env has %s, but the chart makes ports, probes and grace periods of what config says: set it there" $name)) -}}
+{{- end -}}
 {{- $plain := default "" .value -}}
 {{- $from := default dict .valueFrom -}}
 {{- $secret := and (get $known $name) (or $plain (hasKey $from "configMapKeyRef")) -}}
@@ -200,6 +230,10 @@
 {{- end -}}
 {{- range $name, $_ := pick $values.podLabels "app.kubernetes.io/name" "app.kubernetes.io/instance" -}}
 {{- include "notifier.note" (dict "in" $in "text" (printf "podLabels has %s, by which the chart finds its pods: leave it out (nameOverride changes the name)" $name)) -}}
+{{- end -}}
+{{- $update := default dict $values.strategy.rollingUpdate -}}
+{{- if and (eq $values.strategy.type "RollingUpdate") (has (toString $update.maxSurge) (list "0" "0%")) (has (toString $update.maxUnavailable) (list "0" "0%")) -}}
+{{- include "notifier.note" (dict "in" $in "text" "strategy.rollingUpdate has maxSurge and maxUnavailable 0, so that no worker could be replaced: give one of them 1") -}}
 {{- end -}}
 {{- $least := add (include "notifier.drain" .root | int) 5 -}}
 {{- if and $values.terminationGracePeriodSeconds (lt (int $values.terminationGracePeriodSeconds) (int $least)) -}}
