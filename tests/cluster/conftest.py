@@ -3,6 +3,7 @@
 The tests are left out where the cluster cannot be had, unless NOTIFIER_TEST_CLUSTER=required.
 """
 
+import json
 import os
 import secrets
 import signal
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from tests.cluster.__main__ import found
 from tests.cluster.commands import Commands
@@ -19,7 +21,8 @@ from tests.cluster.programs import ClusterMissing
 from tests.cluster.release import Release, values
 from tests.faults.rig import CLIENTS, Rig, rig
 from tests.system.command import ROOT
-from tests.system.site import client
+from tests.system.loopback import LoopbackServer
+from tests.system.site import API_TOKEN, client
 
 HELMS = ("helm3", "helm4")
 
@@ -53,11 +56,21 @@ def helm(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def made(tmp_path: Path, amqp_url: str, prefix: str) -> AsyncIterator[Rig]:
-    """Clients, and an identity server that publishes for them."""
+    """Clients, and an identity server that publishes its keys, and events for them."""
     async with rig(tmp_path, amqp_url, prefix) as installation:
-        installation.site.config["delivery"]["timeout"] = "30s"  # an attempt that times out may have arrived
-        installation.site.config["shutdown_grace"] = "30s"
-        yield installation
+        site = installation.site
+
+        async def keys(request: web.BaseRequest) -> web.Response:
+            return web.json_response(site.jwks(request.query["iss"]))
+
+        site.config["delivery"]["timeout"] = "30s"  # an attempt that times out may have arrived
+        site.config["shutdown_grace"] = "30s"
+        tokens = [{"name": "idp", "token": API_TOKEN, "scopes": ["publish", "read"]}]
+        (site.folder / "tokens.yaml").write_text(json.dumps(tokens))
+        async with LoopbackServer(keys) as server:
+            for iss, issuer in site.config["issuers"].items():
+                issuer["jwks_uri"] = f"{server.base}/jwks?iss={iss}"
+            yield installation
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from tests.cluster.pod_container import PodContainer, now
 from tests.cluster.pod_files import NotThereYet, PodFiles, environment
 from tests.cluster.sandbox import Rights, Sandbox, begin
 
-LISTENERS = {"ops": "NOTIFIER_OPS__LISTEN", "api": "NOTIFIER_API__LISTEN"}
+LISTENERS = {name: f"NOTIFIER_{name.upper()}__LISTEN" for name in ("ops", "api", "web")}
 """By the name of a port: the setting by which it listens at the pod's own address, since pods share this machine's."""
 
 
@@ -133,8 +133,10 @@ class Pod:
         here |= {"HOSTNAME": self.name, "CANARY_HOST": self.address}
         rights = Rights.of(self.body["spec"].get("securityContext") or {}, spec.get("securityContext") or {})
         words = [*spec.get("command", ()), *spec.get("args", ())]
-        root = self._folder / f"{container.name}.root"
-        return await begin(words, mounts, rights=rights, env={**env, **here}, folder=root, log=container.log)
+        root, there = self._folder / f"{container.name}.root", spec.get("workingDir", "/")
+        return await begin(
+            words, mounts, rights=rights, env={**env, **here}, there=there, folder=root, log=container.log
+        )
 
     # ── what it tells ──
 

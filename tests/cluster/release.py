@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from cryptography.fernet import Fernet
+
 from notifier.adapters.signers.key_files import generate_key
 from notifier.domain.client import Algorithm
 from tests.cluster.commands import Commands, Done
@@ -16,7 +18,7 @@ from tools.chart_rendering import CHART
 SECRETS = "/etc/notifier/secrets"
 KINDS = (
     "deployments,statefulsets,jobs,cronjobs,pods,services,configmaps,secrets,serviceaccounts,ingresses,networkpolicies,"
-    "poddisruptionbudgets,horizontalpodautoscalers"
+    "poddisruptionbudgets,horizontalpodautoscalers,persistentvolumeclaims"
 )
 OURS = ("broker", "keys", "api")  # the Secrets that a user makes
 QUICK = {
@@ -33,6 +35,7 @@ def values(site: Site, clients: Sequence[Mapping[str, object]]) -> dict[str, Any
         "password_file": f"{SECRETS}/broker/password",
     }  # fmt: skip
     config["api"] = {"tokens_file": f"{SECRETS}/api/tokens.yaml"}
+    config["web"] = {"keys_file": f"{SECRETS}/api/pages.keys"}
     for issuer in config["issuers"].values():
         issuer["keys"] = [{**key, "file": f"{SECRETS}/keys/{key['file']}"} for key in issuer["keys"]]
     for name in ("ops", "log", "registry"):
@@ -62,13 +65,19 @@ class Release:
         (site.folder / "canary.pem").write_bytes(generate_key(Algorithm.RS256))
         keys = {path.name: path.read_text() for path in site.folder.glob("*.pem")}
         tokens = (site.folder / "tokens.yaml").read_text()
+        pages = Fernet.generate_key().decode()
         await self.commands.make_secret(self.namespace, "notifier-broker", password=password)
         await self.commands.make_secret(self.namespace, "notifier-keys", **keys)
-        await self.commands.make_secret(self.namespace, "notifier-api", **{"tokens.yaml": tokens})
+        await self.commands.make_secret(self.namespace, "notifier-api", **{"tokens.yaml": tokens, "pages.keys": pages})
 
     async def helm(self, *words: str | Path) -> Done:
         """Helm in the namespace of the release."""
         return await self.commands.run(self.program, *words, "--namespace", self.namespace)
+
+    async def notifier(self, *words: str) -> Done:
+        """`notifier`, in a pod of a worker."""
+        name = (await self.deployment())["metadata"]["name"]
+        return await self.commands.kubectl("-n", self.namespace, "exec", f"deploy/{name}", "--", "notifier", *words)
 
     async def install(self, *words: str) -> Done:
         """`helm install` with the values as they are now."""
@@ -113,5 +122,6 @@ class Release:
             each
             for each in await self.commands.get(self.namespace, "deployments")
             if each["metadata"]["labels"]["app.kubernetes.io/instance"] == self.name
+            and not each["metadata"]["name"].endswith("-collector")
         ]
         return found

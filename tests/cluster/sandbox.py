@@ -113,10 +113,11 @@ async def begin(
     *,
     rights: Rights,
     env: Mapping[str, str],
+    there: str,
     folder: Path,
     log: Path,
 ) -> Sandbox:
-    """Run a command; each of `mounts` is seen at its place. `folder` is where its root is laid."""
+    """Run a command `there`; each of `mounts` is seen at its place. `folder` is where its root is laid."""
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     full = {**BASE, **env}
     found = shutil.which(words[0], path=full["PATH"]) or words[0]
@@ -133,7 +134,8 @@ async def begin(
         *pairs,
         "--",
     ]
-    return Sandbox(await start([*prepared, *rights.words(), found, *words[1:]], env=full, log=log), rights, full)
+    moved = ["env", f"--chdir={there}", found, *words[1:]]
+    return Sandbox(await start([*prepared, *rights.words(), *moved], env=full, log=log), rights, full)
 
 
 def _way_in() -> list[str]:

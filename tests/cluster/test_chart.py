@@ -11,6 +11,7 @@ import yaml
 
 from tests.cluster.commands import Commands, Watched
 from tests.cluster.release import Release
+from tests.system.shell import blocks
 from tools.chart_rendering import CHART, VALUE_FILES, values_file
 
 SECRETS = {"notifier-broker": "password", "notifier-signing-keys": "2026.pem"}
@@ -53,6 +54,15 @@ async def test_every_file_of_values_installs(commands: Commands, tmp_path: Path)
         return "" if done.code == 0 and not done.warnings else str(done)
 
     assert [said for said in await asyncio.gather(*map(install, VALUE_FILES)) if said] == []
+
+
+async def test_the_objects_of_the_documents_are_taken(commands: Commands, namespace: str) -> None:
+    """What docs/kubernetes.md has its readers write beside the chart: the way of browsers to the pages."""
+    objects = [yaml.safe_load(text) for text in blocks("docs/kubernetes.md", "yaml") if "\nkind: " in text]
+    assert [each["kind"] for each in objects] == ["Ingress", "HTTPRoute"]
+    for each in objects:
+        each["metadata"]["namespace"] = namespace
+    await commands.apply(*objects)
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)

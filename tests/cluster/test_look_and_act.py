@@ -5,79 +5,167 @@ import os
 import re
 from pathlib import Path
 
+import aiohttp
 import pytest
 
-from tests.cluster.commands import Commands
+from tests.cluster.commands import Commands, typed
 from tests.cluster.release import Release
-from tests.faults.rig import Rig
-from tests.system.command import ROOT
+from tests.faults.rig import CLIENTS, Rig, refuses
+from tests.system.clients import Hit
+from tests.system.site import API_TOKEN, OTHER
+from tests.system.waiting import until
 
-SECTION = "## Look and act"
-DEAD = 7  # every seventh event is refused by one client
+FIRST, MORE = range(1, 15), range(15, 21)  # two of the first are refused by one client
+DEAD = sum(map(refuses, FIRST))
 SAYS = {  # by the command: what it must say
-    "status ": "refusing",
-    "doctor ": "healthy",
+    "notifier status": "flaky",
+    "notifier doctor": "healthy",
     "clients list": "flaky",
-    "logs ": '"event_id":"7"',
+    '"event_id":"7"': '"event_id":"7"',
+    "waiting list": "flaky",
+    "--rows": "flaky",
+    "waiting show": "flaky",
+    "retry --client-id flaky --dry-run": f"{len(FIRST)}",
+    "retry --client-id flaky  #": "delivered",
+    "waiting cancel": f"{len(MORE)}",
     "dead-letters list": "refusing",
     "explain ": "rejected_token",
-    "--dry-run": "2",
+    "replay --client-id refusing --dry-run": f"{DEAD}",
 }
-MAY_FAIL = ("doctor ",)  # the issuer of the tests publishes no keys
+ENDS_WITH = {"notifier doctor": 1}  # a client is down; of others 0 is wanted
+ELSEWHERE = ("--watch", "port-forward")  # what goes on until it is interrupted
 
 
-def typed() -> list[str]:
-    """Of the section, but for what goes on until it is interrupted."""
-    section = (ROOT / "docs/kubernetes.md").read_text().partition(f"\n{SECTION}")[2].partition("\n## ")[0]
-    lines = [line for line in section.splitlines() if line.startswith("kubectl ")]
-    return [line for line in lines if "--watch" not in line]
+class Site:
+    """A release whose client `flaky` is down, until it is said to be well."""
 
+    def __init__(self, release: Release, made: Rig) -> None:
+        self.release = release
+        self.made = made
+        self.well = False
+        made.clients.judge = self._judge
+        del release.values["config"]["issuers"][OTHER]  # one issuer, and the canary's
+        for registered in release.values["clients"]:
+            registered["notifier"] = {"retry": {"base": "1h", "factor": 1}}  # else it is tried again while one looks
 
-def as_here(line: str, namespace: str) -> str:
-    """With the names of this test put in, and without a terminal."""
-    put_in = {
-        "-n logout ": f"-n {namespace} ",
-        "-it ": "",
-        "discard ": "discard --yes ",
-        "EVENT_ID": '\'"event_id":"7"\'',
-        "shop": "refusing",
-        "malformed_event": "refused",
-    }
-    return re.sub("|".join(put_in), lambda found: put_in[found[0]], line)
+    def _judge(self, hit: Hit) -> int:
+        if hit.path == "/flaky" and not self.well:
+            return 503
+        return 403 if hit.path == "/refusing" and refuses(int(hit.who)) else 200
 
+    async def publish(self, numbers: range) -> None:
+        """Publish, and return once all that concerns the client that is down waits."""
+        self.well = False
+        await self.made.publisher.publish(numbers, rate=100)
+        await until(self.waiting, lambda found: len(found) == len(numbers), 120)
 
-async def shell(commands: Commands, line: str, folder: Path) -> tuple[int, str]:
-    """Type one line."""
-    (folder / "bin").mkdir(exist_ok=True)
-    if not (link := folder / "bin/kubectl").exists():
-        link.symlink_to(commands.programs["kubectl"])
-    env = {"PATH": f"{link.parent}:{os.environ['PATH']}", "KUBECONFIG": str(commands.kubeconfig), "USER": "alice"}
-    process = await asyncio.create_subprocess_shell(
-        line, env=env, cwd=folder, stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    said, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, said.decode()
+    async def waiting(self) -> list[str]:
+        """What waits, a line of JSON each."""
+        return (await self.release.notifier("waiting", "list", "--json")).good().out.splitlines()
+
+    async def dead(self) -> int:
+        """How many dead letters there are."""
+        return (await self.release.notifier("dead-letters", "list", "--json")).good().out.count("\n")
+
+    async def before(self, line: str) -> str:
+        """What somebody would have done before typing this; the line with the names of this test put in."""
+        if "notifier retry" in line and "--dry-run" not in line:
+            self.well = True
+        if "waiting cancel" in line:
+            await self.publish(MORE)
+        here = f"-n {self.release.namespace} "
+        put_in = {
+            "-n logout ": here, "-it ": "", "discard ": "discard --yes ", "cancel ": "cancel --yes ",
+            "EVENT_ID": "'\"event_id\":\"7\"'", "malformed_event": "refused",
+            "shop": "refusing" if "dead-letters" in line else "flaky",
+        }  # fmt: skip
+        if "show ID" in line:
+            [wanted] = re.findall(r'"id": ?"([^"]+)"', (await self.waiting())[-1])
+            put_in["show ID"] = f"show {wanted}"
+        return re.sub("|".join(put_in), lambda found: put_in[found[0]], line)
 
 
 @pytest.mark.parametrize("helm", ["helm4"], indirect=True)
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 async def test_every_command_works_as_it_stands(
     commands: Commands, release: Release, made: Rig, tmp_path: Path
 ) -> None:
     """In a pod of a worker, with what the chart puts into its environment."""
+    site = Site(release, made)
+    release.values["canary"] |= {"egress": ["10.96.0.0/12"], "timeoutSeconds": 5}  # where its Service is not
     (await release.install("--wait", "--timeout", "3m")).good()
-    await made.publisher.publish(range(1, 2 * DEAD + 1), rate=100)
-    await made.until_settled()
-    lines = typed()
-    assert len(lines) > 8
+    await site.publish(FIRST)
+    await until(site.dead, lambda number: number == DEAD, 60)
+    lines = [line for line in typed("## Look and act") if not any(word in line for word in ELSEWHERE)]
+    assert len(lines) > 14
     for line in lines:
-        own = as_here(line, release.namespace)
-        code, said = await shell(commands, own, tmp_path)
-        print(f"$ {own}\n{said}")  # noqa: T201  what `pytest -s` and a failed run show
-        assert code == 0 or any(word in line for word in MAY_FAIL), said
-        for word, wanted in SAYS.items():
-            if word in line:
-                assert wanted in re.sub(r"\s+", " ", said), line
-    assert (tmp_path / "letters.jsonl").read_text().count("\n") == 2
+        code, said = await type_in(commands, await site.before(line), tmp_path)
+        assert code == next((code for word, code in ENDS_WITH.items() if word in line), 0), said
+    assert (tmp_path / "letters.jsonl").read_text().count("\n") == DEAD
+    assert await site.waiting() == []
+    forwards = [line.partition(" #")[0] for line in typed("## Look and act") if "port-forward" in line]
+    assert len(forwards) == 2
+    await forward(commands, release, forwards[0], "/v1/status")
+    await forward(commands, release, forwards[1], "/metrics")
+    await forward(commands, release, "kubectl -n logout port-forward service/notifier-web 8090", "/", 404)
+    await accept_a_loss(commands, release, tmp_path)
+    await find_why(commands, release, tmp_path)
+
+
+async def forward(commands: Commands, release: Release, line: str, path: str, status: int = 200) -> None:
+    """`kubectl port-forward` as it is written, from a free port; the path is asked for through it."""
+    *words, port = line.replace("-n logout", f"-n {release.namespace}").split()[1:]
+    process = await asyncio.create_subprocess_exec(
+        commands.programs["kubectl"], *words, f":{port}", stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "KUBECONFIG": str(commands.kubeconfig)},
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        said = (await process.stdout.readline()).decode()
+        here = said.partition(" -> ")[0].rpartition(":")[2]
+        headers = {"Authorization": f"Bearer {API_TOKEN}"}
+        async with aiohttp.ClientSession(headers=headers) as session:
+            for _ in range(2):  # each in a connection of its own
+                async with session.get(f"http://127.0.0.1:{here}{path}", headers={"Connection": "close"}) as answer:
+                    assert (answer.status, len(await answer.read()) > 0) == (status, True), said
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def find_why(commands: Commands, release: Release, folder: Path) -> None:
+    """A canary that workers may not reach: the test fails, and what it says to type tells why."""
+    failed = await release.test()
+    assert failed.code != 0, failed
+    said = failed.out + failed.err
+    assert "did not arrive within 5 s" in said, said
+    print(said)  # noqa: T201
+    log, explain, status = re.findall(r"kubectl -n (?:(?!\\n).)+", said)
+    assert '"reason":"egress_denied"' in (await commands.type(log, folder))[1]
+    assert (await commands.type(explain.replace("REASON", "egress_denied"), folder))[0] == 0
+    assert (await commands.type(status, folder))[0] == 0
+
+
+async def accept_a_loss(commands: Commands, release: Release, folder: Path) -> None:
+    """Workers refuse to forget most clients, until an operator says that it is meant."""
+    release.values["clients"] = release.values["clients"][:1]
+    (await release.upgrade()).good()
+
+    async def refused() -> bool:
+        return "refusing" in (await release.notifier("reload")).out
+
+    await until(refused, bool, 60)  # the files of both pods have changed
+    lines = [line.replace("-n logout ", f"-n {release.namespace} ") for line in typed("## What rolls the pods")]
+    codes = [(await type_in(commands, line, folder))[0] for line in lines]
+    assert codes == [1, 0]
+    assert CLIENTS[1] not in (await release.notifier("clients", "list")).good().out
+
+
+async def type_in(commands: Commands, line: str, folder: Path) -> tuple[int, str]:
+    """Type it, and look whether it says what it must."""
+    code, said = await commands.type(line, folder)
+    print(f"$ {line}\n{said}")  # noqa: T201  what `pytest -s` and a failed run show
+    for word, wanted in SAYS.items():
+        if word in line:
+            assert wanted in re.sub(r"\s+", " ", said), (line, said)
+    return code, said

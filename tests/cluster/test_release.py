@@ -5,6 +5,7 @@ time. Nothing is lost, and no client is told twice.
 """
 
 import asyncio
+import re
 
 import pytest
 
@@ -61,6 +62,10 @@ async def test_a_release_lives_and_dies_under_load(commands: Commands, release: 
     steps = [(await release.install("--wait", "--timeout", "3m")).good()]
     tested = (await release.test()).good()
     assert "published, signed and delivered" in tested.out + tested.err, tested
+    assert "did not reach itself" not in tested.out + tested.err, tested
+    examined = (await release.notifier("doctor")).good()
+    assert "notifier-canary: is there only while a test" in examined.out, examined
+    assert [line for line in examined.out.splitlines() if re.match("  [!✗]", line) and "canary" in line] == [], examined
     async with load(made.publisher, RATE) as end:
         await made.more(100)
         release.values["config"]["delivery"] |= ROLL
