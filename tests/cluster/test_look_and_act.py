@@ -140,7 +140,7 @@ async def find_why(commands: Commands, release: Release, folder: Path) -> None:
     said = failed.out + failed.err
     assert "did not arrive within 5 s" in said, said
     print(said)  # noqa: T201
-    log, explain, status = re.findall(r"kubectl -n (?:(?!\\n).)+", said)
+    log, explain, status = re.findall(r'kubectl -n (?:(?!\\n|"$).)+', said, re.MULTILINE)  # Helm 4 writes one line
     assert '"reason":"egress_denied"' in (await commands.type(log, folder))[1]
     assert (await commands.type(explain.replace("REASON", "egress_denied"), folder))[0] == 0
     assert (await commands.type(status, folder))[0] == 0
