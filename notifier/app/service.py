@@ -38,6 +38,7 @@ from notifier.app.reloading import Reloading
 from notifier.app.self_watch import SelfWatch
 from notifier.app.signing_keys import SigningKeys
 from notifier.app.source_doors import SourceDoors
+from notifier.app.upstream_doors import UpstreamDoors
 from notifier.app.web_face import WebFace
 from notifier.domain.errors import QueueError
 from notifier.domain.message import Lane
@@ -60,6 +61,7 @@ from notifier.pipeline.facts import Observer
 from notifier.pipeline.feed import Feed
 from notifier.pipeline.intake import Intake, event_message
 from notifier.pipeline.settlement import Settlement
+from notifier.pipeline.upstream_intake import UpstreamIntake
 from notifier.pipeline.worker import Limits, Worker
 from notifier.server import ops
 from notifier.server.authorization import Authorization
@@ -117,7 +119,14 @@ class Service:
         )
         self._replies = Replies(self.queue.side_channel, self._own_state.document, clock=time.time, new_id=new_id)
         retries = RetryAccounts(lambda: self.worker, time.monotonic)
-        told = [self.metrics.observe, logs.observe, self._health.observe, self._replies.observe, *observers]
+        told = [
+            self.metrics.observe,
+            self.metrics.upstreams.observe,
+            logs.observe,
+            self._health.observe,
+            self._replies.observe,
+            *observers,
+        ]
         told += [self._registry.observe, retries.observe]
         told += [each.observe for each in (self._feed, tracing) if each is not None]
         self._deferrals = DeferralWatch(Observers(told).observe, live.registry, time.time)
@@ -130,6 +139,7 @@ class Service:
         acts = {RELOAD: act_of(self.reloading.carry_out), RETRY: retries.act}
         self.queue.side_channel.carry_out(RequestDesk(name, acts).carry_out)
         self._source_doors = SourceDoors(live)
+        self._upstreams = UpstreamDoors(live, self.metrics.upstreams)
         self._self_watch = SelfWatch(live)
         self._web = WebFace(live, self.metrics.front_channel)
         self.worker = self._build_worker()
@@ -138,7 +148,15 @@ class Service:
     def _build_worker(self) -> Worker:
         settings, live, tracing = self._settings, self._live, self._tracing
         return Worker(
-            Intake(live.registry, clock=time.time, new_id=new_id, max_event=settings.queue.max_event),
+            Intake(
+                live.registry,
+                clock=time.time,
+                new_id=new_id,
+                max_event=settings.queue.max_event,
+                upstreams=UpstreamIntake(
+                    self._upstreams, live.registry, clock=time.time, new_id=new_id, observe=self._observe
+                ),
+            ),
             Settlement(self.queue, self.queue, clock=time.time, observe=self._observe),
             Tools(
                 channel=BackChannel(
@@ -225,6 +243,7 @@ class Service:
             if self._tracing is not None:
                 stack.push_async_callback(self._tracing.close)
             stack.push_async_callback(self._source_doors.close)
+            stack.push_async_callback(self._upstreams.close)
             sources = ApiSources(
                 registry=self._live.registry,
                 tokens=self._live.tokens,
@@ -233,10 +252,9 @@ class Service:
                 waiting=self._replies.waiting,
                 pages=partial(pages_of, self._live),
             )
+            pages = chain(self._web.routes(), self._upstreams.routes(self.queue.publish))
             await stack.enter_async_context(
-                listeners(
-                    self._settings, self.health, self.metrics, self.accept, sources, self._routes(), self._web.routes()
-                )
+                listeners(self._settings, self.health, self.metrics, self.accept, sources, self._routes(), pages)
             )
             started()
             worker = group.create_task(self.worker.run())

@@ -49,6 +49,7 @@ class DeadReason(StrEnum):
     NO_SUB = "no_sub"
     PUBLISHER_NOT_ALLOWED = "publisher_not_allowed"
     DELIVERY_LIMIT = "delivery_limit"
+    UNRESOLVED = "unresolved"
 
 
 class Cause(StrEnum):

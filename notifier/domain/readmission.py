@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from pydantic_core import from_json
 
+from notifier.domain.client import RetryPolicy
 from notifier.domain.dead_letter import DeadLetter, message_of
 from notifier.domain.delivery import Delivery
 from notifier.domain.documents import EventDocument, dump_delivery, dump_event
@@ -26,6 +27,7 @@ from notifier.domain.plan import wrong_entries
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded
 from notifier.domain.sourced import as_sourced, read_places
+from notifier.domain.upstream import load_ending, upstream_of
 
 _OURS = frozenset({"delivery", "event", "dead_since"})  # members of our own documents
 SUB_ONLY_MAX_AGE = 600.0  # seconds, for an unknown client
@@ -101,6 +103,8 @@ def readmit(letter: DeadLetter, rules: ReplayRules, now: float) -> Readmitted | 
         )
     if letter.entries == "" or letter.events == "":
         return _malformed("its wrong entries are too many to be listed, so nobody knows which clients were not told")
+    if upstream_of(message.source) is not None:
+        return _upstream(letter, message, rules, now)
     if message.source is not None:
         return _sourced(letter, message, rules, now)
     try:
@@ -127,6 +131,22 @@ def _sourced(letter: DeadLetter, message: Message, rules: ReplayRules, now: floa
     return Readmitted(queue=Lane.EVENTS, outgoing=outgoing)
 
 
+def _upstream(letter: DeadLetter, message: Message, rules: ReplayRules, now: float) -> Readmitted | KeptLetter:
+    """Have it asked anew which sessions end with that of an upstream provider, for as long as at first."""
+    try:
+        sid = load_ending("", message.body).question.sid
+    except MalformedEvent as malformed:
+        return _malformed(str(malformed))
+    policy = RetryPolicy()
+    if rules.registry is not None and rules.registry.unregistered is not None:
+        policy = rules.registry.unregistered.retry
+    age = 0.0 if message.timestamp is None else now - message.timestamp
+    if sid is None and age > policy.sub_only_max_age and not rules.end_newer_sessions:
+        return _stale(f"it names no session, and the upstream sent it {age:.0f} s ago", policy.sub_only_max_age)
+    anew = replace(message, headers={}, timestamp=now)
+    return Readmitted(queue=Lane.EVENTS, outgoing=as_sourced(anew, letter.id))
+
+
 def _unmapped(name: str, mistakes: str) -> KeptLetter:
     return KeptLetter(
         why=KeepReason.MALFORMED,
@@ -140,13 +160,7 @@ def _delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmitted 
     limit = _sub_only_limit(delivery, rules.registry)
     begun = _begun(delivery)
     if limit is not None and begun is not None and now > begun + delivery.held + limit and not rules.end_newer_sessions:
-        return KeptLetter(
-            why=KeepReason.STALE,
-            text=(
-                f"its token names no session, and a worker first took it {now - begun:.0f} s ago (sub_only_max_age is "
-                f"{limit:g} s): it would end newer sessions of its user; --end-newer-sessions allows it"
-            ),
-        )
+        return _stale(f"its token names no session, and a worker first took it {now - begun:.0f} s ago", limit)
     anew = replace(
         delivery,
         id_given=True,  # an id in a document marks duplicates, as a given one does
@@ -166,6 +180,11 @@ def _delivery(delivery: Delivery, rules: ReplayRules, now: float) -> Readmitted 
     )
     body = dump_delivery(anew)
     return Readmitted(queue=Lane.RETRIES, outgoing=Outgoing(kind=Kind.DELIVERY, body=body, message_id=delivery.id))
+
+
+def _stale(why: str, limit: float) -> KeptLetter:
+    text = f"{why} (sub_only_max_age is {limit:g} s): it would end newer sessions of its user"
+    return KeptLetter(why=KeepReason.STALE, text=f"{text}; --end-newer-sessions allows it")
 
 
 def _begun(delivery: Delivery) -> float | None:

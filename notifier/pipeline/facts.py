@@ -135,6 +135,18 @@ class ClientServed:
     seconds: float
 
 
+@frozen
+class UpstreamLookedUp:
+    """A worker asked which sessions here ended with one at an upstream. `text` says why nobody can tell.
+
+    `away`: it will be asked again. `given_up`: it was asked for as long as a delivery lives, and is a dead letter.
+    """
+
+    upstream: str
+    result: Literal["found", "no_session", "away", "given_up"]
+    text: str = ""
+
+
 Fact = (
     EventTaken
     | Attempted
@@ -147,6 +159,7 @@ Fact = (
     | ClientFailing
     | ClientRecovered
     | ClientServed
+    | UpstreamLookedUp
 )
 Observer = Callable[[Fact], None]
 """Must return at once and never raise."""

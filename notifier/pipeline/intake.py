@@ -6,7 +6,8 @@ unknown issuer). The wrong entries of an event become one dead letter at the fir
 What is written of the event from then on has only its good entries.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from typing import TypeAlias, assert_never
 
@@ -24,12 +25,14 @@ from notifier.domain.printable import excerpt
 from notifier.domain.registry import Registry
 from notifier.domain.reply import ReplyTo
 from notifier.domain.session_ended import SessionEnded, WrongEntry
+from notifier.domain.upstream import upstream_of
 from notifier.domain.verdict import grace_left, our_fault_wait
 from notifier.pipeline.facts import Deferred, EventTaken
 from notifier.pipeline.last_chance import limited, taken, worn_out
 from notifier.pipeline.ports import Clock, CurrentRegistry
 from notifier.pipeline.settlement import Send, buried
 from notifier.pipeline.sourced_intake import Several, SourcedIntake, as_came
+from notifier.pipeline.upstream_intake import UpstreamIntake
 
 # Seconds that a message of a later release rests, again and again, until a worker that knows it takes it. Short at
 # first, since during an upgrade the next worker may be of that release. The longest is what a rollback costs: 400
@@ -47,10 +50,14 @@ PASSES = "passes"  # the header that counts how often it has rested; we cannot c
 
 @frozen
 class Move:
-    """Make each of these durable, then ack the message. Observers are told `fact` at the end."""
+    """Make each of these durable, then ack the message. Observers are told `fact` at the end.
 
-    sends: Iterable[Send]
+    With `look_up` they are known only once that has been awaited. It never raises.
+    """
+
+    sends: Iterable[Send] = ()
     fact: EventTaken | None = None
+    look_up: Callable[[], Awaitable[Iterable[Send]]] | None = None
 
 
 Step: TypeAlias = Delivery | Skipped | Send
@@ -71,8 +78,17 @@ class Expand:
 class Intake:
     """Opens messages. `max_event` is in bytes; `new_id` makes ids for events without one."""
 
-    def __init__(self, registry: CurrentRegistry, *, clock: Clock, new_id: Callable[[], str], max_event: int) -> None:
+    def __init__(
+        self,
+        registry: CurrentRegistry,
+        *,
+        clock: Clock,
+        new_id: Callable[[], str],
+        max_event: int,
+        upstreams: UpstreamIntake | None = None,
+    ) -> None:
         self._registry = registry
+        self._upstreams = upstreams
         self._clock = clock
         self._new_id = new_id
         self._max_event = max_event
@@ -137,6 +153,8 @@ class Intake:
 
     def _sourced(self, message: Message, only: str | None, now: float) -> Expand | Move:
         rest = now + REST if message.suspect else None
+        if self._upstreams is not None and (upstream := upstream_of(message.source)) is not None:
+            return Move(look_up=partial(self._upstreams.sends, upstream, message, rest))
         found = self._sources.open(message, only, self._registry(), now, rest)
         if isinstance(found, Several):
             return Move(sends=found.sends, fact=found.fact)

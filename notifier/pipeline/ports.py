@@ -14,6 +14,7 @@ from notifier.domain.frozen import frozen
 from notifier.domain.message import Lane, Message, Outgoing
 from notifier.domain.outcome import Answer, Break, Outcome, Wire
 from notifier.domain.registry import Registry
+from notifier.domain.upstream import LocalSessions, Question, SessionsAway
 from notifier.domain.verdict import Dead
 
 Clock = Callable[[], float]
@@ -21,6 +22,16 @@ Clock = Callable[[], float]
 
 CurrentRegistry = Callable[[], Registry]
 """The registry as it stands now."""
+
+
+class UpstreamSessions(Protocol):
+    """Knows which sessions here belong to one at an upstream OpenID Provider."""
+
+    async def look_up(self, upstream: str, question: Question) -> LocalSessions | SessionsAway | None:
+        """Return the sessions that are meant; None if no upstream of this name is configured. Never raises.
+
+        It bounds its own time.
+        """
 
 
 class Publisher(Protocol):

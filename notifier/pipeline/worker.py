@@ -255,10 +255,10 @@ class Worker:
                 self._tools.observe(step)
             case Send():
                 self._ledger.open(held)
-                self._spawn(self._move(held, (step,)))
+                self._spawn(self._move(held, Move(sends=(step,))))
             case Move():
                 self._ledger.open(held)
-                self._spawn(self._move(held, step.sends))
+                self._spawn(self._move(held, step))
         return True
 
     def _ask(self, held: HeldMessage, delivery: Delivery) -> bool:
@@ -365,6 +365,6 @@ class Worker:
         else:
             self._delayed.put_off(key, verdict)
 
-    async def _move(self, held: HeldMessage, sends: Iterable[Send]) -> None:
-        await self._settlement.send_all(sends)
+    async def _move(self, held: HeldMessage, move: Move) -> None:
+        await self._settlement.send_all(move.sends if move.look_up is None else await move.look_up())
         self._ledger.settle(held)

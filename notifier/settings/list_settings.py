@@ -10,7 +10,7 @@ from notifier.settings.policies import TlsSettings
 from notifier.settings.values import ExistingFile, Lasting, Section, WebAddress
 
 
-def _without_user(url: str) -> str:
+def without_user(url: str) -> str:
     """The address, which holds no password. The ValueError does not show it."""
     if "@" in urlsplit(url).netloc:
         raise ValueError("must hold no user and password; give headers: {Authorization: {file: PATH}}")
@@ -19,7 +19,7 @@ def _without_user(url: str) -> str:
 
 def _server(url: str) -> str:
     """A server's address, to which paths are appended, without a slash at its end."""
-    _without_user(url)
+    without_user(url)
     if "?" in url:
         raise ValueError("must not have a query")
     for path in ("/admin/clients", "/api/v2", "/api/v3", "/api/server/v1"):
@@ -91,7 +91,7 @@ class AuthentikSettings(Section):
 class HttpListSettings(Section):
     """A list of client metadata at an address."""
 
-    url: Annotated[WebAddress, AfterValidator(_without_user)] = Field(
+    url: Annotated[WebAddress, AfterValidator(without_user)] = Field(
         description="The address. JSON, or YAML (`application/yaml`): a list of client metadata, or `{clients: […]}`."
     )
     headers: dict[HeaderName, HeaderValue] | None = Field(None, repr=False, description=_HEADERS)

@@ -21,6 +21,7 @@ from notifier.settings.policies import (
 )
 from notifier.settings.registry_settings import RegistrySettings
 from notifier.settings.source_settings import SourceSettings
+from notifier.settings.upstream_settings import UpstreamSettings
 from notifier.settings.values import (
     LONGEST_HOLD,
     Count,
@@ -283,6 +284,9 @@ class Settings(Section):
         {}, description="Servers that publish events in their own words, by a name for each."
     )
     web: WebSettings | None = Field(None, description="Pages for browsers. Left out: no listener.")
+    upstreams: dict[SourceName, UpstreamSettings] = Field(
+        {}, description="OpenID Providers that our users sign in at, and that say when a session ended, by a name."
+    )
     log: LogSettings = Field(LogSettings(), description="Logs.")
     metrics: MetricsSettings = Field(MetricsSettings(), description="Metrics.")
     tracing: TracingSettings | None = Field(

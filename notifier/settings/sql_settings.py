@@ -52,6 +52,9 @@ def _url(value: SecretStr, info: ValidationInfo) -> SecretStr:
     )
 
 
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_url)]
+
+
 class DuendeTables(Section):
     """What the tables are called, if it is not what Duende calls them."""
 
@@ -64,7 +67,7 @@ class DuendeTables(Section):
 class SqlSettings(Section):
     """A database, by SQLAlchemy. Exactly one of `url` and `url_file` is given, and one of `preset` and `query`."""
 
-    url: Annotated[SecretStr, AfterValidator(_url)] | None = Field(
+    url: DatabaseUrl | None = Field(
         None, description="`postgresql://…`, `mysql://…`, `mariadb://…`, `mssql://…` or `sqlite:///PATH`."
     )
     url_file: ExistingFile | None = Field(None, description="A file with the URL. It is read each time.")

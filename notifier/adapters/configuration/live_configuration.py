@@ -20,6 +20,7 @@ from notifier.adapters.configuration.file_watch import Stamp, stamps_of
 from notifier.adapters.configuration.reload_state import ReloadState
 from notifier.adapters.configuration.source_secrets import read_source_secrets
 from notifier.adapters.configuration.tokens_file import load_tokens
+from notifier.adapters.configuration.upstream_issuers import upstream_mistakes, upstream_warnings
 from notifier.adapters.configuration.web_keys import read_web_keys
 from notifier.adapters.registries.answers import HeldAnswers
 from notifier.adapters.registries.clients_file import AnswerOf, answered, no_collections, read_registry, unanswered
@@ -136,6 +137,7 @@ def load(
     web_keys, of_web = read_web_keys(settings)
     mistakes += of_web
     mistakes += compile_sources(settings, unsure)[1]
+    mistakes += upstream_mistakes(settings, unsure)
     if starting:
         mistakes += _mistakes_at_start(settings)
     if mistakes:
@@ -145,6 +147,7 @@ def load(
     if settings.api is None:
         text = "has no effect without a section `api`, which opens the listener"
         warnings += [Mistake(f"sources.{name}.http", text) for name, of in settings.sources.items() if of.http]
+    warnings += upstream_warnings(settings)
     return Loaded(
         settings=settings, registry=layered.registry, keys=keys, tokens=tokens, stamps=stamps,
         warnings=tuple(warnings), faults=tuple(layered.faults), needs=needs, layers=layers,

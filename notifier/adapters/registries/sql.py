@@ -11,13 +11,13 @@ import sqlalchemy as sa
 
 from notifier.adapters.registries.remote_rows import Gathering
 from notifier.adapters.registries.sql_columns import Listing, parts, text
-from notifier.adapters.registries.sql_connection import Deadline, reading
+from notifier.adapters.registries.sql_connection import Deadline, database_url, reading
 from notifier.adapters.registries.sql_duende import duende
 from notifier.adapters.registries.sql_query import own_query
 from notifier.adapters.registries.sql_rights import may_write
-from notifier.domain.client_rows import SourceAnswer, SourceFault
+from notifier.domain.client_rows import SourceAnswer
 from notifier.domain.errors import Mistake
-from notifier.settings.sql_settings import SqlSettings, url_mistake
+from notifier.settings.sql_settings import SqlSettings
 
 
 class SqlReader:
@@ -69,17 +69,7 @@ class SqlReader:
         return duende(connection, self._settings, deadline, self._pause)
 
     def _url(self) -> str:
-        if self._settings.url is not None:
-            return self._settings.url.get_secret_value()
-        file = self._settings.url_file
-        assert file is not None
-        try:
-            url = file.read_text("utf-8-sig").strip()  # some editors write a mark
-        except (OSError, UnicodeDecodeError) as error:
-            raise SourceFault(f"url_file {file} cannot be read as UTF-8 text ({type(error).__name__})") from None
-        if (wrong := url_mistake(url)) is not None:
-            raise SourceFault(f"url_file {file} {wrong}")
-        return url
+        return database_url(self._settings.url, self._settings.url_file)
 
 
 def _named(client_id: object, number: int) -> str:

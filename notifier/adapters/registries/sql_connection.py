@@ -17,13 +17,16 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Timer
 from typing import Any, Protocol
 
 import sqlalchemy as sa
+from pydantic import SecretStr
 
 from notifier.adapters.registries.sql_faults import fault_of
 from notifier.domain.client_rows import SourceFault
+from notifier.settings.sql_settings import url_mistake
 
 _DRIVERS = {
     "postgresql": "postgresql+psycopg",
@@ -64,6 +67,20 @@ class Deadline:
     def fault(self) -> SourceFault:
         """What to say when it has passed."""
         return SourceFault(f"not read within {self.within:g} s (the source's `timeout`)")
+
+
+def database_url(url: SecretStr | None, file: Path | None) -> str:
+    """The URL, or what stands in the file. Raises SourceFault."""
+    if url is not None:
+        return url.get_secret_value()
+    assert file is not None, "the settings ask for one of the two"
+    try:
+        text = file.read_text("utf-8-sig").strip()  # some editors write a mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceFault(f"url_file {file} cannot be read as UTF-8 text ({type(error).__name__})") from None
+    if (wrong := url_mistake(text)) is not None:
+        raise SourceFault(f"url_file {file} {wrong}")
+    return text
 
 
 @contextmanager

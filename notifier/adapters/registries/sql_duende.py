@@ -52,7 +52,7 @@ def duende(
 ) -> Listing:
     """Find the tables and read the clients. Raises SourceFault."""
     tables, schema = settings.tables or DuendeTables(), settings.db_schema
-    finder = _Finder(connection, schema)
+    finder = TableFinder(connection, schema)
     named = settings.tables.model_fields_set if settings.tables else set()
     clients = finder.find(tables.clients, "Clients", explicit="clients" in named)
     if clients is None:
@@ -113,7 +113,7 @@ def _nested(properties: Iterable[tuple[str, str]]) -> dict[str, Any]:
     return found
 
 
-def _properties(finder: "_Finder", table: str, deadline: Deadline, pause: Callable[[float], None]) -> _Properties:
+def _properties(finder: "TableFinder", table: str, deadline: Deadline, pause: Callable[[float], None]) -> _Properties:
     """The properties for us, by the key of their client."""
     columns = finder.columns(table, _PROPERTIES, _PROPERTIES)
     owner, key, value = (columns[column] for column in _PROPERTIES)
@@ -126,7 +126,7 @@ def _properties(finder: "_Finder", table: str, deadline: Deadline, pause: Callab
     return found
 
 
-class _Finder:
+class TableFinder:
     """Finds tables and columns as they are really called."""
 
     def __init__(self, connection: sa.Connection, schema: str | None) -> None:

@@ -59,20 +59,20 @@ class Web:
 
     async def get(self, url: str, headers: Mapping[str, str] | None = None) -> WebAnswer:
         """GET the URL."""
-        return await self._ask("GET", url, headers, None)
+        return await self._ask("GET", url, headers)
 
     async def post_form(self, url: str, form: Mapping[str, str], headers: Mapping[str, str] | None = None) -> WebAnswer:
         """POST a form."""
-        return await self._ask("POST", url, headers, form)
+        return await self._ask("POST", url, headers, data=form)
 
-    async def _ask(
-        self, method: str, url: str, headers: Mapping[str, str] | None, form: Mapping[str, str] | None
-    ) -> WebAnswer:
+    async def post_json(self, url: str, content: object, headers: Mapping[str, str] | None = None) -> WebAnswer:
+        """POST a JSON document."""
+        return await self._ask("POST", url, headers, json=content)
+
+    async def _ask(self, method: str, url: str, headers: Mapping[str, str] | None, **sent: Any) -> WebAnswer:
         place = place_of(url)
         try:
-            async with self._session.request(
-                method, url, headers=headers, data=form, allow_redirects=False
-            ) as response:
+            async with self._session.request(method, url, headers=headers, allow_redirects=False, **sent) as response:
                 if 300 <= response.status < 400 and response.status != 304:
                     raise SourceFault(f"{place} answered {response.status}, a redirect, which is not followed")
                 body = await _body(response, place)

@@ -36,6 +36,7 @@ from notifier.pipeline.facts import (
     LogoutDelivered,
     RetryScheduled,
     Unexpected,
+    UpstreamLookedUp,
 )
 
 TEXT_LENGTH = 200  # characters of what others wrote
@@ -172,7 +173,8 @@ class LogObserver:
         | Unexpected
         | ClientFailing
         | ClientRecovered
-        | ClientServed,
+        | ClientServed
+        | UpstreamLookedUp,
     ) -> None:
         match fact:
             case Buried():
@@ -208,8 +210,8 @@ class LogObserver:
                 # Without the exception's text, which may quote a `sub`.
                 frames = "".join(traceback.format_tb(fact.error.__traceback__))
                 self._log.error("unexpected", **_who(fact), error=type(fact.error).__name__, exception=frames)
-            case RetryScheduled() | LogoutDelivered():
-                pass  # the attempt's line says so already
+            case RetryScheduled() | LogoutDelivered() | UpstreamLookedUp():
+                pass  # the attempt's line says so already, or `UpstreamRecord`
             case _:
                 assert_never(fact)
 

@@ -23,6 +23,7 @@ from notifier.adapters.telemetry.attempt_seconds import AttemptSeconds
 from notifier.adapters.telemetry.client_series import ClientSeries
 from notifier.adapters.telemetry.families import WaitingMessages, gauge, labelled, plain_counter
 from notifier.adapters.telemetry.front_channel_counts import FrontChannelCounts
+from notifier.adapters.telemetry.upstream_record import UpstreamRecord
 from notifier.domain.message import Depth, QueueStatus, Unsettled
 from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.plan import Skipped
@@ -39,6 +40,7 @@ from notifier.pipeline.facts import (
     LogoutDelivered,
     RetryScheduled,
     Unexpected,
+    UpstreamLookedUp,
 )
 
 _END = b"# EOF\n"  # of a page of OpenMetrics
@@ -92,6 +94,7 @@ class Metrics:
         self._undated = 0
         self._source_requests: dict[tuple[str, str], int] = {}
         self._source_events: dict[tuple[str, str], int] = {}
+        self.upstreams = UpstreamRecord()
         self._own_faults = 0
         self._minted: dict[tuple[str, str], int] = {}
         self._attempt_seconds = AttemptSeconds()
@@ -137,8 +140,8 @@ class Metrics:
             case ClientServed(seconds=seconds):
                 self._recoveries[bisect_left(RECOVERY_BUCKETS, seconds)] += 1
                 self._recovery_sum += seconds
-            case ClientFailing() | ClientRecovered():
-                pass  # `circuit_state` is read at the scrape; the log tells the rest
+            case ClientFailing() | ClientRecovered() | UpstreamLookedUp():
+                pass  # `circuit_state` is read at the scrape, and `UpstreamRecord` counts; the log tells the rest
             case _:
                 assert_never(fact)
 
@@ -194,6 +197,7 @@ class Metrics:
         yield labelled(CounterMetricFamily, "source_events_total", text, ("source", "result"), self._source_events)
         text = "Requests to POST /v1/events/{source}."
         yield labelled(CounterMetricFamily, "source_requests_total", text, ("source", "status"), self._source_requests)
+        yield from self.upstreams.families()
         yield labelled(CounterMetricFamily, "tokens_minted_total", "Tokens signed.", ("iss", "alg"), self._minted)
         yield self._attempt_seconds.family(exemplars=exemplars)
         bounds = (*map(str, RECOVERY_BUCKETS), "+Inf")

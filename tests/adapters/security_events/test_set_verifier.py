@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from joserfc.jwk import Key
 
-from notifier.adapters.security_events.set_verifier import LONGEST
+from notifier.adapters.security_events.signed_content import LONGEST
 from notifier.adapters.security_events.transmitter_keys import AGAIN, FRESH, UNKNOWN_EVERY
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument
 from notifier.domain.security_event_token import KeysAway, UnacceptedSet, VerifiedSet

@@ -1,0 +1,1 @@
+"""Looks up which sessions here end with one at an upstream provider."""

@@ -1,0 +1,37 @@
+"""The sessions that the identity server itself tells: one POST of JSON, answered by a list of sessions."""
+
+from notifier.adapters.local_sessions.session_rows import gathered, read_session
+from notifier.adapters.registries.web import place_of, web
+from notifier.domain.client_rows import SourceFault
+from notifier.domain.upstream import LocalSession, Question
+from notifier.settings.upstream_settings import SessionsHttpSettings
+
+
+class SessionEndpoint:
+    """Asks an endpoint of the identity server."""
+
+    def __init__(self, settings: SessionsHttpSettings) -> None:
+        self._settings = settings
+
+    async def ask(self, question: Question) -> tuple[LocalSession, ...]:
+        """Return the sessions that are meant. Raises SourceFault."""
+        url = self._settings.url
+        document = {"iss": question.iss, "sub": question.sub, "sid": question.sid}
+        async with web(self._settings.tls, self._settings.timeout) as server:
+            answer = await server.post_json(url, document, self._settings.headers)
+        if answer.status != 200:
+            raise SourceFault(f"{place_of(url)} answered {answer.status}")
+        content = answer.content
+        rows = content.get("sessions") if isinstance(content, dict) else content
+        if not isinstance(rows, list):
+            raise SourceFault(f'{place_of(url)}: the answer is no list of sessions, nor has it a member "sessions"')
+        return gathered(_session(row, number) for number, row in enumerate(rows, 1))
+
+
+def _session(row: object, number: int) -> LocalSession:
+    if not isinstance(row, dict):
+        raise SourceFault(f"session {number} is no object")
+    try:
+        return read_session(row.get("sub"), row.get("sid"), row.get("clients"))
+    except ValueError as error:
+        raise SourceFault(f"session {number} {error}") from None

@@ -1,0 +1,145 @@
+"""The upstream OpenID Providers as they are configured now: their keys, and who knows the sessions here."""
+
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
+
+from aiohttp import web
+
+from notifier.adapters.configuration.live_configuration import LiveConfiguration, Loaded
+from notifier.adapters.configuration.upstream_issuers import local_issuer
+from notifier.adapters.http.issuer_documents import DocumentReader
+from notifier.adapters.local_sessions.asking import Asking
+from notifier.adapters.local_sessions.session_database import SessionDatabase
+from notifier.adapters.local_sessions.session_endpoint import SessionEndpoint
+from notifier.adapters.security_events.logout_token_verifier import LogoutTokenVerifier
+from notifier.adapters.security_events.transmitter_keys import TransmitterKeys
+from notifier.adapters.telemetry.upstream_record import UpstreamRecord
+from notifier.app.ids import new_id
+from notifier.domain.client import EgressPolicy, TlsFiles
+from notifier.domain.frozen import frozen
+from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
+from notifier.domain.message import Lane, Outgoing
+from notifier.domain.upstream import LocalSessions, Question, SessionsAway, same_session
+from notifier.domain.upstream_token import UpstreamRules
+from notifier.pipeline.intake import event_message
+from notifier.server.browsers.upstream_routes import UpstreamAccess, UpstreamDoor, UpstreamRoutes
+from notifier.settings.upstream_settings import ResolveSettings, UpstreamSettings
+
+WITHIN = 5.0  # seconds that an upstream has for each document
+
+
+@frozen
+class _Upstream:
+    """An upstream, with what is kept over reloads that do not change it."""
+
+    settings: UpstreamSettings
+    keys: TransmitterKeys
+    asking: Asking | None
+    door: UpstreamDoor
+
+
+class UpstreamDoors:
+    """Gives the door of an upstream, and looks up the sessions that end with one there. It follows reloads."""
+
+    def __init__(self, live: LiveConfiguration, record: UpstreamRecord) -> None:
+        self._live = live
+        self._record = record
+        self._reader = DocumentReader()
+        self._seen: Loaded | None = None
+        self._upstreams: Mapping[str, _Upstream] = {}
+        self._now()
+
+    def routes(self, publish: Callable[[Lane, Outgoing], Awaitable[None]]) -> Iterator[web.RouteDef]:
+        """The routes that upstreams call. `publish` returns once a message is durable, and raises QueueError."""
+        access = UpstreamAccess(
+            door=self.door,
+            publish=publish,
+            event_message=event_message,
+            record=self._record.requested,
+            clock=time.time,
+            new_id=new_id,
+        )
+        yield from UpstreamRoutes(access).routes()
+
+    def door(self, name: str) -> UpstreamDoor | None:
+        """The upstream of this name; None if there is none."""
+        found = self._now().get(name)
+        return None if found is None else found.door
+
+    async def look_up(self, upstream: str, question: Question) -> LocalSessions | SessionsAway | None:
+        """Return the sessions that are meant; None if no upstream of this name is configured. Never raises."""
+        found = self._now().get(upstream)
+        if found is None:
+            return None
+        if found.asking is None:  # nobody need be asked any more
+            session = same_session(question, found.door.same_sub or "")
+            return LocalSessions(iss=found.door.iss, sessions=(session,))
+        sessions = await found.asking.sessions(question)
+        return sessions if isinstance(sessions, SessionsAway) else LocalSessions(iss=found.door.iss, sessions=sessions)
+
+    async def close(self) -> None:
+        """Stop reading TLS files."""
+        await self._reader.close()
+
+    def _now(self) -> Mapping[str, _Upstream]:
+        now = self._live.now
+        if now is not self._seen:
+            kept, self._seen = self._upstreams, now
+            self._record.know(now.settings.upstreams)
+            self._upstreams = {
+                name: self._made(name, upstream, now, kept.get(name))
+                for name, upstream in now.settings.upstreams.items()
+            }
+        return self._upstreams
+
+    def _made(self, name: str, settings: UpstreamSettings, loaded: Loaded, kept: _Upstream | None) -> _Upstream:
+        same = kept is not None and kept.settings == settings
+        keys = TransmitterKeys(settings.issuer, partial(self._read_keys, settings), time.monotonic)
+        keys = kept.keys if same and kept is not None else keys
+        asking = kept.asking if same and kept is not None else _asking(settings.resolve)
+        rules = UpstreamRules(
+            issuer=settings.issuer,
+            audiences=frozenset(settings.client_id),
+            algorithms=frozenset(settings.algorithms),
+            max_age=settings.max_age,
+        )
+        iss = local_issuer(settings, loaded.settings)
+        assert iss is not None, "`upstream_mistakes` refuses a configuration that does not say it"
+        same_sub = settings.resolve.same_sub
+        door = UpstreamDoor(
+            name=name,
+            iss=iss,
+            verifier=LogoutTokenVerifier(keys, rules, time.time),
+            same_sub=None if same_sub is None else same_sub.prefix,
+        )
+        return _Upstream(settings=settings, keys=keys, asking=asking, door=door)
+
+    async def _read_keys(self, settings: UpstreamSettings) -> IssuerDocument | UnreadDocument:
+        return await read_upstream_keys(settings, self._reader, self._live.now.settings.template().route.egress)
+
+
+async def read_upstream_keys(
+    settings: UpstreamSettings, reader: DocumentReader, egress: EgressPolicy
+) -> IssuerDocument | UnreadDocument:
+    """Read the JWK Set of an upstream, by its discovery unless `jwks_uri` names it. Never raises."""
+    tls = TlsFiles() if settings.tls is None else settings.tls.files()
+    read = partial(reader.read, egress=issuer_egress(egress), tls=tls, within=WITHIN)
+    uri = settings.jwks_uri
+    if uri is None:
+        found = await read(settings.metadata)
+        if isinstance(found, UnreadDocument):
+            return UnreadDocument(text=f"its metadata at {settings.metadata} could not be read: {found.text}")
+        metadata = found.content if isinstance(found.content, dict) else {}
+        uri = metadata.get("jwks_uri")
+        if not isinstance(uri, str) or metadata.get("issuer") != settings.issuer:
+            return UnreadDocument(text=f"its metadata at {settings.metadata} name another issuer, or no jwks_uri")
+    return await read(uri)
+
+
+def _asking(resolve: ResolveSettings) -> Asking | None:
+    if resolve.sql is not None:
+        return Asking(SessionDatabase(resolve.sql))
+    if resolve.http is not None:
+        return Asking(SessionEndpoint(resolve.http))
+    return None

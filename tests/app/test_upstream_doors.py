@@ -1,0 +1,107 @@
+"""The upstreams of the configuration: what is refused, what follows a reload, and whether the example is right."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography.fernet import Fernet
+
+from notifier.adapters.configuration.live_configuration import LiveConfiguration, load
+from notifier.adapters.telemetry.upstream_record import UpstreamRecord
+from notifier.app.upstream_doors import UpstreamDoors
+from notifier.domain.errors import ConfigurationError
+from notifier.domain.upstream import LocalSession, LocalSessions, Question
+from tests.adapters.signers.key_folder import pem
+
+EXAMPLE = Path(__file__).parents[2] / "docs/examples/upstreams.yaml"
+OP: dict[str, Any] = {"issuer": "https://op.example.com", "client_id": "us", "resolve": {"same_sub": {}}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What the example says is beside it."""
+    (tmp_path / "key.pem").write_bytes(pem("ES256"))
+    (tmp_path / "web.keys").write_bytes(Fernet.generate_key())
+    (tmp_path / "clients.yaml").write_text("[]")
+    (tmp_path / "session-api-token").write_text("Bearer t0k3n")
+    return tmp_path
+
+
+def written(folder: Path, **changes: object) -> Path:
+    """The example with some sections replaced; None leaves one out."""
+    whole = {**yaml.safe_load(EXAMPLE.read_text()), **changes}
+    path = folder / "notifier.yaml"
+    path.write_text(json.dumps({name: section for name, section in whole.items() if section is not None}))
+    return path
+
+
+def mistakes(folder: Path, **changes: object) -> list[str]:
+    with pytest.raises(ConfigurationError) as refused:
+        load(written(folder, **changes), {})
+    return [str(each) for each in refused.value.mistakes]
+
+
+def test_the_example_of_the_documentation_is_right(folder: Path) -> None:
+    """As it stands."""
+    loaded = load(written(folder), {}, starting=True)
+    assert (set(loaded.settings.upstreams), loaded.warnings) == ({"partner", "workforce", "hydra"}, ())
+    assert "t0k3n" not in repr(loaded.settings)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "said"),
+    [
+        ({**OP, "resolve": {}}, "needs one of same_sub, sql and http; 0 are given"),
+        ({**OP, "resolve": {"same_sub": {}, "http": {"url": "https://a.example"}}}, "2 are given"),
+        ({**OP, "algorithms": ["HS256"]}, "RS256"),
+        ({**OP, "algorithms": ["none"]}, "RS256"),
+        ({**OP, "algorithms": []}, "at least"),
+        ({**OP, "client_id": []}, "at least"),
+        ({**OP, "jwks_uri": "https://a.example", "discovery": "https://a.example"}, "remove one of them"),
+        ({**OP, "iss": "https://login.example.co"}, "did you mean https://login.example.com?"),
+        ({**OP, "resolve": {"sql": {"url": "sqlite:///a.db", "query": "SELECT sub FROM users"}}}, "end everybody's"),
+        ({**OP, "resolve": {"sql": {"url": "sqlite:///a.db"}}}, "needs preset or query"),
+    ],
+)
+def test_a_mistake_names_the_setting_and_the_way_out(folder: Path, upstream: object, said: str) -> None:
+    """Before any token comes."""
+    [mistake] = mistakes(folder, upstreams={"op": upstream})
+    assert mistake.startswith("upstreams.op")
+    assert said in mistake
+
+
+def test_whose_issuer_it_is_must_be_clear(folder: Path) -> None:
+    """With two issuers the upstream names one. An issuer that lists its publishers lists the upstream too."""
+    keys: dict[str, object] = {"keys": [{"file": "key.pem"}]}
+    two = {"https://a.example": keys, "https://b.example": keys}
+    [mistake] = mistakes(folder, issuers=two, upstreams={"op": OP})
+    assert mistake.startswith("upstreams.op.iss is required") or "upstreams.op.iss" in mistake
+    [mistake] = mistakes(folder, issuers={"https://a.example": {**keys, "publishers": ["idp"]}}, upstreams={"op": OP})
+    assert "must name op too" in mistake
+    loaded = load(written(folder, web=None, upstreams={"op": OP}), {})
+    assert "has no effect without a section `web`" in str(loaded.warnings[0])
+
+
+async def test_upstreams_follow_a_reload_and_keep_what_did_not_change(folder: Path) -> None:
+    """The keys that were read stay, for an upstream that is as it was."""
+    path = written(folder, upstreams={"op": OP, "gone": OP})
+    live = LiveConfiguration(path, {}, load(path, {}))
+    record = UpstreamRecord()
+    doors = UpstreamDoors(live, record)
+    before = doors.door("op")
+    assert before is not None
+    question = Question(iss="https://op.example.com", sub="u1", sid="s1")
+    same = (LocalSession(sub="u1", sid="s1", clients="*"),)
+    assert await doors.look_up("op", question) == LocalSessions(iss="https://login.example.com", sessions=same)
+    changed = {**OP, "resolve": {"same_sub": {"prefix": "op|"}}}
+    written(folder, upstreams={"op": OP, "new": changed})
+    assert live.reload(asked=True)
+    assert doors.door("gone") is None
+    assert await doors.look_up("gone", question) is None
+    assert (new := doors.door("new")) is not None
+    assert new.same_sub == "op|"
+    await doors.close()
+    series = {sample.labels["upstream"] for family in record.families() for sample in family.samples}
+    assert series == {"op", "gone", "new"}

@@ -1,0 +1,176 @@
+"""Logout tokens of upstream providers, from the socket to the client's own token, on a worker process."""
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from cryptography.fernet import Fernet
+
+from tests.adapters.security_events.transmitter import key, public
+from tests.adapters.security_events.upstream_provider import logout_token
+from tests.system.clients import Clients, verify_all
+from tests.system.command import notifier
+from tests.system.loopback import LoopbackServer
+from tests.system.site import ISSUER, Site, client
+from tests.system.worker_process import WorkerProcess, worker
+
+SECRETS = ("raw-sub-77", "raw-sid-88")
+
+
+def token(upstream: str, **claims: Any) -> bytes:
+    """A token of this moment."""
+    now = int(time.time())
+    return logout_token(**{"iss": upstream, "iat": now, "exp": now + 120, **claims})
+
+
+async def send(running: WorkerProcess, name: str, form: dict[str, Any]) -> tuple[int, Any]:
+    """Status and document of a logout token's answer."""
+    base = str((await running.until_said("listening", lambda line: "web" in line))["web"])
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{base}/upstreams/{name}/backchannel-logout", data=form) as answer,
+    ):
+        assert answer.headers["Cache-Control"] == "no-store"
+        text = await answer.text()
+        return answer.status, json.loads(text) if text else None
+
+
+def installation(folder: Path, place: tuple[str, str], clients: Clients, **upstreams: object) -> Site:
+    """A site with a web listener and these upstreams."""
+    site = Site(folder, *place)
+    (folder / "web.keys").write_bytes(Fernet.generate_key())
+    (folder / "web.keys").chmod(0o600)
+    site.config["web"] = {"listen": "127.0.0.1:0", "keys_file": "web.keys"}
+    site.config["upstreams"] = upstreams
+    site.write_clients([client("shop", clients.url("shop")), client("mail", clients.url("mail"))])
+    site.write()
+    return site
+
+
+async def published(request: web.BaseRequest) -> web.Response:
+    """An upstream's metadata and keys."""
+    base = str(request.url.origin())
+    if request.path == "/.well-known/openid-configuration":
+        return web.json_response({"issuer": base, "jwks_uri": f"{base}/keys"})
+    return web.json_response({"keys": [public(key("P-256"))]})
+
+
+async def test_an_upstreams_logout_token_ends_the_sessions_here(tmp_path: Path, place: tuple[str, str]) -> None:
+    """Its own clients are told, each by a token of ours. One that comes again, or is wrong, tells nobody."""
+    async with Clients() as clients, LoopbackServer(published) as upstream:
+        login = {
+            "issuer": upstream.base, "client_id": "notifier", "iss": ISSUER, "resolve": {"same_sub": {"prefix": "op|"}},
+        }  # fmt: skip
+        site = installation(tmp_path, place, clients, login=login)
+        async with worker(site) as running:
+            await running.until_ready()
+            good = token(upstream.base, sid="s1")
+            assert await send(running, "login", {"logout_token": good.decode(), "other": "ignored"}) == (200, None)
+            await clients.until(lambda: (clients.told("shop"), clients.told("mail")) == (["s1"], ["s1"]))
+            assert await send(running, "login", {"logout_token": good.decode()}) == (200, None)
+            forged = token(upstream.base, sid="s9")[:-4] + b"AAAA"
+            status, document = await send(running, "login", {"logout_token": forged.decode()})
+            assert (status, document["error"]) == (400, "invalid_request")
+            assert (await send(running, "login", {"logout_token": token("https://other").decode()}))[0] == 400
+            assert (await send(running, "login", {}))[0] == 400
+            assert (await send(running, "nobody", {"logout_token": good.decode()}))[0] == 404
+            assert await running.metric("upstream_requests_total", upstream="login", result="accepted") == 1
+            assert await running.metric("upstream_requests_total", upstream="login", result="replayed") == 1
+            assert await running.metric("upstream_requests_total", upstream="login", result="signature") == 1
+            del site.config["upstreams"]["login"]
+            site.write()
+            await running.until_said("reloaded")
+            late = token(upstream.base, sid="s3", jti="j3").decode()
+            assert (await send(running, "login", {"logout_token": late}))[0] == 404
+            assert await running.stop() == 0
+        verify_all(clients.hits, site.jwks)
+        assert {hit.claims["sub"] for hit in clients.hits} == {"op|raw-sub-77"}
+        assert sorted(hit.who for hit in clients.hits) == ["s1", "s1"]
+        refused = running.said("upstream_refused")
+        assert {line["result"] for line in refused} == {"signature", "issuer", "malformed"}
+        assert not [secret for secret in (*SECRETS, good.decode()) if secret in running.log]
+
+
+def sign_in(database: Path, *rows: tuple[str, str, str, str | None]) -> None:
+    """Note sessions: the upstream's `sid`, and what they are here."""
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE sessions (upstream_sid, sub, sid, clients)")
+        connection.executemany("INSERT INTO sessions VALUES (?, ?, ?, ?)", rows)
+    connection.close()
+
+
+async def test_nothing_is_lost_while_the_sessions_cannot_be_read_and_the_worker_is_killed(
+    tmp_path: Path, place: tuple[str, str]
+) -> None:
+    """The upstream sends once, and is answered 200. The database comes back after the worker was killed."""
+    database = tmp_path / "sessions.db"
+    query = "SELECT sub, sid, clients FROM sessions WHERE upstream_sid = :sid"
+    async with Clients() as clients, LoopbackServer(published) as upstream:
+        sql = {"url": f"sqlite:///{database}", "query": query}
+        login = {"issuer": upstream.base, "client_id": "notifier", "iss": ISSUER, "resolve": {"sql": sql}}
+        site = installation(tmp_path, place, clients, login=login)
+        async with worker(site) as running:
+            await running.until_ready()
+            form = {"logout_token": token(upstream.base, sid="raw-sid-88").decode()}
+            assert await send(running, "login", form) == (200, None)
+            away = await running.until_said("upstream_sessions_away")
+            assert (away["upstream"], "unable to open database file" in away["reason"]) == ("login", True)
+            os.kill(running.pid, signal.SIGKILL)
+        assert not [secret for secret in SECRETS if secret in running.log]
+        await asyncio.to_thread(
+            sign_in, database,
+            ("raw-sid-88", "alice", "local-1", '["shop"]'), ("raw-sid-88", "alice", "local-2", None),
+            ("another", "bob", "local-3", "*"),
+        )  # fmt: skip
+        async with worker(site) as running:
+            await clients.until_told("shop", ["local-1", "local-2"])
+            await clients.until_told("mail", ["local-2"])
+            await running.until_metric(1, "upstream_lookups_total", result="found")
+            unknown = token(upstream.base, sid="nobody-knows", jti="j2").decode()
+            assert await send(running, "login", {"logout_token": unknown}) == (200, None)
+            await running.until_metric(1, "upstream_lookups_total", result="no_session")
+            assert await running.metric("dead_letters_total") == 0
+            assert await running.stop() == 0
+        verify_all(clients.hits, site.jwks)
+        assert {hit.who for hit in clients.hits} == {"local-1", "local-2"}
+
+
+async def test_what_nobody_could_resolve_is_a_dead_letter_that_can_be_replayed(tmp_path: Path) -> None:
+    """Once it was asked for as long as a delivery lives. After a replay it is asked anew."""
+    answers: list[int] = []
+
+    async def sessions(request: web.BaseRequest) -> web.Response:
+        asked = json.loads(await request.read())
+        assert (asked["sid"], request.headers["X-Key"]) == ("raw-sid-88", "k1")
+        answers.append(500 if len(answers) < 1 else 200)
+        known = [{"sub": "alice", "sid": "local-1", "clients": ["shop"]}]
+        return web.json_response({"sessions": known}, status=answers[-1])
+
+    async with Clients() as clients, LoopbackServer(published) as upstream, LoopbackServer(sessions) as server:
+        http = {"url": f"{server.base}/sessions", "headers": {"X-Key": "k1"}}
+        login = {"issuer": upstream.base, "client_id": "notifier", "iss": ISSUER, "resolve": {"http": http}}
+        site = installation(tmp_path, (f"sqlite:{tmp_path}/q.db", "notifier"), clients, login=login)
+        site.config["delivery"]["max_age"] = "1ms"
+        site.write()
+        async with worker(site) as running:
+            await running.until_ready()
+            form = {"logout_token": token(upstream.base).decode()}
+            assert await send(running, "login", form) == (200, None)
+            letter = await running.until_said("dead_letter")
+            assert (letter["reason"], "answered 500" in letter["error"]) == ("unresolved", True)
+            listed = await asyncio.to_thread(notifier, "dead-letters", "list", "-c", "notifier.yaml", cwd=tmp_path)
+            assert "upstream/login" in listed.stdout + listed.stderr or "unresolved" in listed.stdout
+            told = await asyncio.to_thread(
+                notifier, "dead-letters", "replay", "--all", "-c", "notifier.yaml", cwd=tmp_path
+            )
+            assert told.returncode == 0, told.stderr
+            await clients.until_told("shop", ["local-1"])
+            assert await running.stop() == 0
+        assert not [secret for secret in SECRETS if secret in running.log + listed.stdout]
