@@ -1,6 +1,7 @@
 """`POST /v1/sign-outs` on a real socket: the event is published as ever, and the answer has the page's URL."""
 
 import hashlib
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +23,7 @@ KEYS = MultiFernet([Fernet(Fernet.generate_key())])
 PAGES = Pages(keys=KEYS, urls={ISS: "https://login.example.com/connect/notify"})
 OTHERS = Pages(keys=KEYS, urls={"https://other.example.com": "https://other.example.com/connect/notify"})
 EVENT = {"iss": ISS, "sub": "248289761001", "sid": "5F2A", "clients": ["billing", "api", "shop-alias", "worker"]}
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 URL = f"{PAGES.urls[ISS]}/front-channel/"
 
 
@@ -58,7 +60,11 @@ class _Queue:
 
 
 async def _post(
-    event: Any = EVENT, *, queue: _Queue | None = None, pages: Pages | None = PAGES, query: str = "", **headers: str
+    event: Any = EVENT,
+    queue: _Queue | None = None,
+    pages: Pages | None = PAGES,
+    query: str = "",
+    headers: Mapping[str, str] = NO_HEADERS,
 ) -> tuple[int, Any]:
     tokens = (token("idp"), token("reader", "read"))
     sources = sources_of(lambda: tokens, REGISTRY, pages=pages)
@@ -144,12 +150,12 @@ async def test_with_the_queue_away_there_is_no_page() -> None:
 
 async def test_the_checks_are_those_of_events() -> None:
     """Token and scope, content type, body, lane, issuer, and CloudEvents by their headers."""
-    assert (await _post(Authorization="Bearer reader-secret"))[0] == 403
-    assert (await _post(Authorization="Bearer wrong"))[0] == 401
-    assert (await _post(**{"Content-Type": "text/plain"}))[0] == 415
+    assert (await _post(headers={"Authorization": "Bearer reader-secret"}))[0] == 403
+    assert (await _post(headers={"Authorization": "Bearer wrong"}))[0] == 401
+    assert (await _post(headers={"Content-Type": "text/plain"}))[0] == 415
     assert (await _post({**EVENT, "iss": "https://stranger.example.com"}))[0] == 400
     assert (await _post({}))[0] == 400
     assert (await _post(query="?lane=retries"))[0] == 400
     ce = {"ce-specversion": "1.0", "ce-id": "ce-7", "ce-source": "/idp", "ce-type": "session.ended"}
-    status, told = await _post(**ce)
+    status, told = await _post(headers=ce)
     assert (status, told["id"], told["front_channel"]["clients"]) == (202, "ce-7", 2)

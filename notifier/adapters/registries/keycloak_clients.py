@@ -66,8 +66,8 @@ class KeycloakRealm:
             row["id_token_signed_response_alg"] = str(algorithm)
         if client.get("frontchannelLogout") is True:
             self._add_front_channel(row, client, told)
-        given = client["redirectUris"] if isinstance(client.get("redirectUris"), list) else ()
-        own = [self._resolved(_text(uri), client) for uri in given]
+        listed = client["redirectUris"] if isinstance(client.get("redirectUris"), list) else ()
+        own = [self._resolved(_text(each), client) for each in listed]
         if (uris := redirect_uris(own, row.get("frontchannel_logout_uri"))) is not None:
             row["redirect_uris"] = uris
         if shown := _text(client.get("name")):
