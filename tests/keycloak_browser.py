@@ -66,6 +66,10 @@ class KeycloakBrowser:
         url = urljoin(self._url, html.unescape(found[1]))
         return await self._go("POST", url, data={**fields, "code": hidden[1] if hidden else ""})
 
+    def cookie(self, name: str) -> str:
+        """A cookie of Keycloak's."""
+        return self._cookies[name]
+
     async def ask(self, client_id: str, redirect_uri: str) -> str:
         """Where a client is sent that asks whether somebody is signed in, without any page."""
         query = {"client_id": client_id, "redirect_uri": redirect_uri, "response_type": "code", "scope": "openid"}

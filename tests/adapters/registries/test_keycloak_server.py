@@ -20,6 +20,7 @@ from joserfc.jwk import import_key
 
 from notifier.adapters.registries.keycloak_reader import KeycloakReader
 from notifier.adapters.signers.key_files import generate_key
+from notifier.domain.check_session import SessionFormula
 from notifier.domain.client import Algorithm
 from notifier.domain.client_rows import SourceAnswer, SourceFault
 from notifier.settings.registry_settings import RegistrySourceSettings
@@ -33,6 +34,7 @@ from tests.adapters.registries.keycloak_realm import (
     shop_user,
     transmitter,
 )
+from tests.browsers.check_session_world import cookie_of
 from tests.keycloak_browser import KeycloakBrowser
 from tests.keycloak_installation import KeycloakMissing, required
 from tests.keycloak_server import KeycloakServer, keycloak_server
@@ -244,6 +246,9 @@ async def test_a_sign_out_reaches_the_clients_of_the_realm(keycloak: KeycloakSer
                 await browser.sign_in(name, "http://127.0.0.1/callback", "alice", PASSWORD)
                 for name in ("silent", "loud")
             ]
+            told = str(browser.tokens["silent"]["session_state"])
+            state = browser.cookie("KEYCLOAK_SESSION").strip('"')
+            assert state in {cookie_of(SessionFormula.KEYCLOAK, told, hashed) for hashed in ("sha256", "sha384")}
             await browser.sign_out(signed_in[0]["raw"], "http://127.0.0.1/bye")
             [event] = keycloak.admin("GET", "/shop/events?type=LOGOUT")
             await post(running, "keycloak", event)
