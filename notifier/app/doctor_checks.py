@@ -22,6 +22,7 @@ from notifier.adapters.queues.sqlite.lock import worker_at
 from notifier.adapters.registries.answers import ReadNow
 from notifier.adapters.tls.certificates import expiries, presented
 from notifier.app.builders import build_queue
+from notifier.app.doctor_upstreams import upstream_checks
 from notifier.app.ids import new_id
 from notifier.domain.client import TlsFiles
 from notifier.domain.errors import QueueError
@@ -124,6 +125,7 @@ class _Checks:
         for name, source in self._settings.sources.items():
             if source.http is not None and source.http.set is not None:
                 yield self._transmitter(name, source.http.set)
+        yield from upstream_checks(self._settings, self.reader)
         yield from map(self._server, servers_of(self._clients))
 
     def canary(self, client_id: str, iss: str | None) -> Check:

@@ -252,7 +252,7 @@ class Service:
                 waiting=self._replies.waiting,
                 pages=partial(pages_of, self._live),
             )
-            pages = chain(self._web.routes(), self._upstreams.routes(self.queue.publish))
+            pages = chain(self._web.routes(), self._upstreams.routes(self.queue.publish, self._web.page_of))
             await stack.enter_async_context(
                 listeners(self._settings, self.health, self.metrics, self.accept, sources, self._routes(), pages)
             )

@@ -17,6 +17,8 @@ from notifier.adapters.security_events.transmitter_keys import TransmitterKeys
 from notifier.adapters.telemetry.upstream_record import UpstreamRecord
 from notifier.app.ids import new_id
 from notifier.domain.client import EgressPolicy, TlsFiles
+from notifier.domain.front_channel import origin_of
+from notifier.domain.front_channel_context import FrontChannelContext
 from notifier.domain.frozen import frozen
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
 from notifier.domain.message import Lane, Outgoing
@@ -24,6 +26,7 @@ from notifier.domain.upstream import LocalSessions, Question, SessionsAway, same
 from notifier.domain.upstream_token import UpstreamRules
 from notifier.pipeline.intake import event_message
 from notifier.server.browsers.upstream_routes import UpstreamAccess, UpstreamDoor, UpstreamRoutes
+from notifier.server.browsers.upstream_sign_outs import SignOutAccess, UpstreamFrame, UpstreamSignOuts
 from notifier.settings.upstream_settings import ResolveSettings, UpstreamSettings
 
 WITHIN = 5.0  # seconds that an upstream has for each document
@@ -50,8 +53,12 @@ class UpstreamDoors:
         self._upstreams: Mapping[str, _Upstream] = {}
         self._now()
 
-    def routes(self, publish: Callable[[Lane, Outgoing], Awaitable[None]]) -> Iterator[web.RouteDef]:
-        """The routes that upstreams call. `publish` returns once a message is durable, and raises QueueError."""
+    def routes(
+        self,
+        publish: Callable[[Lane, Outgoing], Awaitable[None]],
+        page: Callable[[FrontChannelContext | None, tuple[str, ...]], web.Response],
+    ) -> Iterator[web.RouteDef]:
+        """The routes of upstreams. `publish` returns once a message is durable, and raises QueueError."""
         access = UpstreamAccess(
             door=self.door,
             publish=publish,
@@ -61,11 +68,37 @@ class UpstreamDoors:
             new_id=new_id,
         )
         yield from UpstreamRoutes(access).routes()
+        by_browser = SignOutAccess(
+            frame=self.frame,
+            look_up=self.look_up,
+            publish=publish,
+            event_message=event_message,
+            page=page,
+            registry=self._live.registry,
+            record=self._record.requested,
+            clock=time.time,
+        )
+        yield from UpstreamSignOuts(by_browser).routes()
 
     def door(self, name: str) -> UpstreamDoor | None:
         """The upstream of this name; None if there is none."""
         found = self._now().get(name)
         return None if found is None else found.door
+
+    def frame(self, name: str) -> UpstreamFrame | None:
+        """The upstream of this name, for browsers. None if there is none, or nobody to ask about its sessions."""
+        found = self._now().get(name)
+        if found is None or found.asking is None:
+            return None
+        face, settings = self._live.now.settings.web, found.settings
+        own = None if face is None else face.issuers.get(found.door.iss)
+        above = (origin_of(settings.issuer) or "", *settings.parents, *(() if own is None else own.origins))
+        return UpstreamFrame(
+            name=name,
+            issuer=settings.issuer,
+            parents=tuple(dict.fromkeys(above)),
+            without_iss=settings.without_iss == "allow",
+        )
 
     async def look_up(self, upstream: str, question: Question) -> LocalSessions | SessionsAway | None:
         """Return the sessions that are meant; None if no upstream of this name is configured. Never raises."""
@@ -97,7 +130,7 @@ class UpstreamDoors:
         same = kept is not None and kept.settings == settings
         keys = TransmitterKeys(settings.issuer, partial(self._read_keys, settings), time.monotonic)
         keys = kept.keys if same and kept is not None else keys
-        asking = kept.asking if same and kept is not None else _asking(settings.resolve)
+        asking = kept.asking if same and kept is not None else asking_for(settings.resolve)
         rules = UpstreamRules(
             issuer=settings.issuer,
             audiences=frozenset(settings.client_id),
@@ -120,7 +153,7 @@ class UpstreamDoors:
 
 
 async def read_upstream_keys(
-    settings: UpstreamSettings, reader: DocumentReader, egress: EgressPolicy
+    settings: UpstreamSettings, reader: DocumentReader, egress: EgressPolicy, _uri: str = ""
 ) -> IssuerDocument | UnreadDocument:
     """Read the JWK Set of an upstream, by its discovery unless `jwks_uri` names it. Never raises."""
     tls = TlsFiles() if settings.tls is None else settings.tls.files()
@@ -137,7 +170,8 @@ async def read_upstream_keys(
     return await read(uri)
 
 
-def _asking(resolve: ResolveSettings) -> Asking | None:
+def asking_for(resolve: ResolveSettings) -> Asking | None:
+    """Who is asked which sessions are meant. None if nobody need be."""
     if resolve.sql is not None:
         return Asking(SessionDatabase(resolve.sql))
     if resolve.http is not None:

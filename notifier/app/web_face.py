@@ -29,6 +29,11 @@ class WebFace:
         yield from self._pages.routes()
         yield from CheckSessionPages(self._check_session, self._live.registry, check_session_script()).routes()
 
+    def page_of(self, context: FrontChannelContext | None, parents: tuple[str, ...]) -> web.Response:
+        """The page that asks the clients of a context. It asks nobody if its issuer has no pages. See `PageRules`."""
+        has_pages = context is not None and self._rules(context.iss) is not None
+        return self._pages.page_of(context if has_pages else None, parents)
+
     def _opened(self, text: str) -> OpenedContext | None:
         keys = self._live.now.web_keys
         return None if keys is None else open_sealed(text, keys, time.time())

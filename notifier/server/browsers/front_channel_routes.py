@@ -13,7 +13,7 @@ from aiohttp import web
 from notifier.domain.front_channel import PagePlan, page_plan
 from notifier.domain.front_channel_context import FrontChannelContext, OpenedContext, TooManyClients
 from notifier.domain.front_channel_report import LARGEST_REPORT, REACH, BrowserReach, PageEnd, read_report
-from notifier.domain.frozen import frozen
+from notifier.domain.frozen import frozen, replace
 from notifier.domain.registry import Registry
 from notifier.server.browsers.front_channel_page import FrontChannelPage, PageRules
 from notifier.server.problem import Refusal
@@ -78,14 +78,19 @@ class FrontChannelRoutes:
         opened = self._access.opened(sealed)
         return self.refused() if opened is None else self._answer(opened.context, sealed)
 
-    def page_of(self, context: FrontChannelContext) -> web.Response:
-        """Answer with the page of a context that has just been made: that of an upstream provider's request."""
+    def page_of(self, context: FrontChannelContext | None, parents: tuple[str, ...] = ()) -> web.Response:
+        """Answer with the page of a context that has just been made: that of an upstream provider's request.
+
+        `parents` may be above it, too. Without a context it is a page without clients.
+        """
+        if context is None:
+            return web.Response(text="", content_type="text/html", headers=self._page.headers(parents))
         if self._access.rules(context.iss) is None:
             return self.refused()
         try:
-            return self._answer(context, self._access.sealed(context))
+            return self._answer(context, self._access.sealed(context), parents)
         except TooManyClients:
-            return self._answer(context, None)  # it cannot be in a URL, so there is nowhere to report to
+            return self._answer(context, None, parents)  # it fits in no URL, so there is nowhere to report to
 
     def refused(self) -> web.Response:
         """Answer that there is no such page. Whoever frames it sees its frame load at once."""
@@ -123,10 +128,11 @@ class FrontChannelRoutes:
         counts.reported(report.end, opened.context.iss, reached)
         return web.Response(status=204)
 
-    def _answer(self, context: FrontChannelContext, sealed: str | None) -> web.Response:
+    def _answer(self, context: FrontChannelContext, sealed: str | None, parents: tuple[str, ...] = ()) -> web.Response:
         rules = self._access.rules(context.iss)
         if rules is None:
             return self.refused()
+        rules = replace(rules, origins=tuple(dict.fromkeys((*rules.origins, *parents))))
         plan = page_plan(context, self._access.registry())
         self._access.counts.page_shown(context.iss, _clients_of(plan))
         report = None if sealed is None else rules.path + PATH.format(context=sealed)

@@ -1,0 +1,1 @@
+"""Tests of who is asked which sessions end."""
