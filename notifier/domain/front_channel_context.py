@@ -5,8 +5,10 @@ It is JSON, deflated (zlib, RFC 1950), and encrypted and authenticated by Fernet
 `sid` of its own. Nothing is stored: whoever has one of the keys can seal a context and open it.
 """
 
+import base64
 import hashlib
 import json
+import re
 import zlib
 
 from cryptography.fernet import InvalidToken, MultiFernet
@@ -15,6 +17,7 @@ from notifier.domain.frozen import frozen
 
 LIFETIME = 600  # seconds that a context can be opened
 LONGEST = 7500  # characters: servers take a line of 8,190, and the rest of the URL needs some
+_SPELLED = re.compile(r"[A-Za-z0-9_-]+={0,2}")  # base64url; decoders skip whatever else is in it
 _LARGEST = 256 * 1024  # bytes of JSON; what is deflated into LONGEST characters could be far more
 
 
@@ -59,9 +62,9 @@ def seal(context: FrontChannelContext, keys: MultiFernet, now: float) -> str:
 
 def open_sealed(text: str, keys: MultiFernet, now: float) -> OpenedContext | None:
     """Open a context. None if none of the keys has sealed it, if it is older than LIFETIME, or is no context."""
-    padded = (text + "=" * (-len(text) % 4)).encode("ascii", "replace")
-    if len(text) > LONGEST:
+    if len(text) > LONGEST or not _SPELLED.fullmatch(text):
         return None
+    padded = (text + "=" * (-len(text) % 4)).encode()
     try:
         inflating = zlib.decompressobj()
         plain = inflating.decompress(keys.decrypt_at_time(padded, LIFETIME, int(now)), _LARGEST)
@@ -73,7 +76,8 @@ def open_sealed(text: str, keys: MultiFernet, now: float) -> OpenedContext | Non
     context = _read(document)
     if context is None or inflating.unconsumed_tail:
         return None
-    digest = hashlib.blake2b(padded, digest_size=16).hexdigest()
+    signed = base64.urlsafe_b64decode(padded)  # of the bytes, since the last character can be written in several ways
+    digest = hashlib.blake2b(signed, digest_size=16).hexdigest()
     return OpenedContext(context=context, id=digest, until=float(sealed_at + LIFETIME))
 
 

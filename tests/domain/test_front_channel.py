@@ -3,6 +3,7 @@
 import json
 import zlib
 from dataclasses import replace
+from string import ascii_letters, digits
 from types import MappingProxyType
 from urllib.parse import parse_qsl, urlsplit
 
@@ -152,6 +153,25 @@ def test_a_context_comes_back_as_it_was_sealed() -> None:
     again = open_sealed(text, KEYS, NOW)
     assert again is not None
     assert again.id == opened.id
+
+
+def test_a_context_has_one_id_however_it_is_spelled() -> None:
+    """Else each spelling would be another context, whose report counts, and some lead a page to report elsewhere."""
+    text = seal(CONTEXT, KEYS, NOW)
+    opened = open_sealed(text, KEYS, NOW)
+    assert opened is not None
+    padded = open_sealed(text + "=" * (-len(text) % 4), KEYS, NOW)
+    assert padded == opened
+    for strange in (".", "\\..\\", "!", "~", "?"):
+        assert open_sealed(text[:50] + strange * 4 + text[50:], KEYS, NOW) is None
+    spelled = text.replace("_", "/").replace("-", "+")
+    assert spelled == text or open_sealed(spelled, KEYS, NOW) is None
+    found = {
+        each.id
+        for last in ascii_letters + digits + "-_"
+        if (each := open_sealed(text[:-1] + last, KEYS, NOW)) is not None
+    }
+    assert found == {opened.id}
 
 
 def _fernet(document: object) -> str:
