@@ -16,6 +16,7 @@ from tests.browsers.check_session_world import (
 )
 from tests.browsers.devtools import BrowserPage
 
+FOLLOWED = ["unchanged", "changed", "unchanged", "changed", "changed"]
 DUENDE, KEYCLOAK = SessionFormula.DUENDE, SessionFormula.KEYCLOAK
 
 
@@ -24,7 +25,7 @@ async def ask(page: BrowserPage, text: str, client: str = "spa") -> str:
 
 
 async def follow(world: CheckSessionWorld, host: str, formula: SessionFormula) -> list[str]:
-    """What one page hears while the session lives, another begins, the first is back, and ends."""
+    """What one page hears while the session lives, another begins, the first is back, and ends; and a page after it."""
     await world.state(formula, "SID1")
     page = await world.asker(host, formula)
     heard = []
@@ -32,6 +33,9 @@ async def follow(world: CheckSessionWorld, host: str, formula: SessionFormula) -
         await world.state(formula, state)
         heard.append(await ask(page, world.told(formula, host)))
     await page.close()
+    late = await world.asker(host, formula)  # it has never seen the cookie
+    heard.append(await ask(late, world.told(formula, host)))
+    await late.close()
     return heard
 
 
@@ -39,7 +43,7 @@ async def test_a_client_hears_of_each_change_where_cookies_flow() -> None:
     """By each formula, from another site; wrong words, clients and origins are told apart."""
     async with check_session_world(third_party_cookies=True) as world:
         for formula in SessionFormula:
-            assert await follow(world, ELSEWHERE, formula) == ["unchanged", "changed", "unchanged", "changed"], formula
+            assert await follow(world, ELSEWHERE, formula) == FOLLOWED, formula
         await misuse(world)
         await keycloak(world)
         await watch(world, ELSEWHERE)
@@ -106,8 +110,8 @@ async def test_a_hidden_cookie_is_no_sign_out() -> None:
     """Where third-party cookies are blocked: `error` elsewhere, and all as ever on the identity server's own site."""
     async with check_session_world(third_party_cookies=False) as world:
         for formula in (DUENDE, KEYCLOAK):
-            assert await follow(world, ELSEWHERE, formula) == ["error"] * 4, formula
-            assert await follow(world, SAME_SITE, formula) == ["unchanged", "changed", "unchanged", "changed"], formula
+            assert await follow(world, ELSEWHERE, formula) == ["error"] * 5, formula
+            assert await follow(world, SAME_SITE, formula) == FOLLOWED, formula
         await world.state(DUENDE, "SID1")
         page = await world.watcher(ELSEWHERE, DUENDE)
         await page.until("said().length")
