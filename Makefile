@@ -56,7 +56,7 @@ test-all: $(DEV)/.made ## run every test, also of the chart, the samples and all
 test-rabbitmq4: $(DEV)/.made ## run the queue's contract and the broker's faults on RabbitMQ 4.x (root on Debian; 350 MB, once)
 	@$(if $(ARGS),$(ON_4) $(DEV)/bin/python -m pytest $(ARGS),$(ON_4) $(PYTEST) rabbitmq-4 tests/contract tests/faults $(ELSEWHERE) $(WAITING))
 
-test-browsers: $(DEV)/.made ## try the pages for browsers in Chromium, in the whole form (root on Debian: installed by apt)
+test-browsers: $(DEV)/.made ## try the pages for browsers in their whole form, in Chromium and Firefox (root on Debian: installed by apt)
 	@$(PYTEST) browsers tests/browsers $(ARGS)
 
 test-publishers: $(DEV)/.made ## try all packages for identity servers in real servers, Keycloak's in its oldest and newest version; 15 min

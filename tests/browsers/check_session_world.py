@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -21,6 +21,7 @@ from notifier.domain.registry import Registry
 from notifier.server.browsers.check_session_page import CheckSessionPages, check_session_script
 from notifier.server.browsers.web_app import web_app
 from tests.browsers.devtools import BrowserPage, DrivenChromium, driven_chromium
+from tests.browsers.firefox import DrivenFirefox, driven_firefox
 from tests.browsers.sites import Sites, sites
 from tests.npm_modules import node_modules
 from tests.server.serving import serving
@@ -54,7 +55,7 @@ def _base64url(algorithm: str, text: str) -> str:
 class CheckSessionWorld:
     """The browser at work in that world."""
 
-    def __init__(self, browser: DrivenChromium, places: Sites) -> None:
+    def __init__(self, browser: DrivenChromium | DrivenFirefox, places: Sites) -> None:
         self._browser = browser
         self._places = places
         self.issuer = places.origin(LOGIN)
@@ -104,7 +105,7 @@ class CheckSessionWorld:
 
 @asynccontextmanager
 async def check_session_world(
-    *, third_party_cookies: bool, changed: Callable[[str], str] | None = None
+    *, third_party_cookies: bool, changed: Callable[[str], str] | None = None, firefox: bool = False
 ) -> AsyncIterator[CheckSessionWorld]:
     """The world, while entered. One page for each formula. `changed` alters its script, to see what for."""
     clients: dict[str, Client] = {}
@@ -123,10 +124,16 @@ async def check_session_world(
             clients["spa"] = Client(
                 iss="issuer", client_id="spa", backchannel_logout_uri=None, redirect_origins=origins
             )
-            async with driven_chromium(
-                hosts={"*.test": "127.0.0.1"}, keys=[places.key], third_party_cookies=third_party_cookies
-            ) as browser:
+            async with _browser(places.key, firefox=firefox, third_party_cookies=third_party_cookies) as browser:
                 yield CheckSessionWorld(browser, places)
+
+
+def _browser(
+    key: str, *, firefox: bool, third_party_cookies: bool
+) -> AbstractAsyncContextManager[DrivenChromium | DrivenFirefox]:
+    if firefox:
+        return driven_firefox(third_party_cookies=third_party_cookies)
+    return driven_chromium(hosts={"*.test": "127.0.0.1"}, keys=[key], third_party_cookies=third_party_cookies)
 
 
 def _locations(place: str) -> Iterator[str]:

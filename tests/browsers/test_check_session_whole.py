@@ -1,4 +1,4 @@
-"""What docs/session-management.md says of the cookie's attributes, and of pages that ask the browser nothing."""
+"""What docs/session-management.md says of cookies, of pages that ask the browser nothing, and of Firefox."""
 
 from notifier.domain.check_session import SessionFormula
 from tests.browsers.check_session_world import (
@@ -8,6 +8,7 @@ from tests.browsers.check_session_world import (
     CheckSessionWorld,
     check_session_world,
 )
+from tests.browsers.test_check_session import FOLLOWED, follow, keycloak, misuse, watch
 
 DUENDE = SessionFormula.DUENDE
 
@@ -55,3 +56,22 @@ async def test_a_client_on_plain_http_hears_error() -> None:
         page = await world.asker(ELSEWHERE, DUENDE, plain=True)
         assert await page.eval("isSecureContext") is False
         assert await page.eval(f"ask('spa {world.told(DUENDE, ELSEWHERE)}')") == "error"
+
+
+async def test_firefox_hides_the_cookies_of_other_sites() -> None:
+    """By default. So `error` there, and all as in Chromium on the identity server's own site."""
+    async with check_session_world(third_party_cookies=False, firefox=True) as world:
+        for formula in (DUENDE, SessionFormula.KEYCLOAK):
+            assert await follow(world, ELSEWHERE, formula) == ["error"] * 5, formula
+            assert await follow(world, SAME_SITE, formula) == FOLLOWED, formula
+        await watch(world, SAME_SITE)
+
+
+async def test_firefox_agrees_with_chromium_where_cookies_flow() -> None:
+    """In all that is asked of Chromium."""
+    async with check_session_world(third_party_cookies=True, firefox=True) as world:
+        for formula in SessionFormula:
+            assert await follow(world, ELSEWHERE, formula) == FOLLOWED, formula
+        await misuse(world)
+        await keycloak(world)
+        await watch(world, ELSEWHERE)
