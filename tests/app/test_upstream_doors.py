@@ -46,7 +46,7 @@ def mistakes(folder: Path, **changes: object) -> list[str]:
 def test_the_example_of_the_documentation_is_right(folder: Path) -> None:
     """As it stands."""
     loaded = load(written(folder), {}, starting=True)
-    assert (set(loaded.settings.upstreams), loaded.warnings) == ({"partner", "workforce", "hydra"}, ())
+    assert (set(loaded.settings.upstreams), loaded.warnings) == ({"partner", "workforce", "entra", "hydra"}, ())
     assert "t0k3n" not in repr(loaded.settings)
 
 
