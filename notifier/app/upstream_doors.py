@@ -34,11 +34,15 @@ WITHIN = 5.0  # seconds that an upstream has for each document
 
 @frozen
 class _Upstream:
-    """An upstream, with what is kept over reloads that do not change it."""
+    """An upstream, with what is kept over reloads that do not change it.
+
+    Browsers have turns of their own at `asked_by_browser`, since strangers can use them up.
+    """
 
     settings: UpstreamSettings
     keys: TransmitterKeys
     asking: Asking | None
+    asked_by_browser: Asking | None
     door: UpstreamDoor
 
 
@@ -70,7 +74,7 @@ class UpstreamDoors:
         yield from UpstreamRoutes(access).routes()
         by_browser = SignOutAccess(
             frame=self.frame,
-            look_up=self.look_up,
+            look_up=self.look_up_for_browser,
             publish=publish,
             event_message=event_message,
             page=page,
@@ -103,13 +107,12 @@ class UpstreamDoors:
     async def look_up(self, upstream: str, question: Question) -> LocalSessions | SessionsAway | None:
         """Return the sessions that are meant; None if no upstream of this name is configured. Never raises."""
         found = self._now().get(upstream)
-        if found is None:
-            return None
-        if found.asking is None:  # nobody need be asked any more
-            session = same_session(question, found.door.same_sub or "")
-            return LocalSessions(iss=found.door.iss, sessions=(session,))
-        sessions = await found.asking.sessions(question)
-        return sessions if isinstance(sessions, SessionsAway) else LocalSessions(iss=found.door.iss, sessions=sessions)
+        return None if found is None else await _looked_up(found, found.asking, question)
+
+    async def look_up_for_browser(self, upstream: str, question: Question) -> LocalSessions | SessionsAway | None:
+        """The same, for anybody's request: however many there are, none of the worker's questions waits for them."""
+        found = self._now().get(upstream)
+        return None if found is None else await _looked_up(found, found.asked_by_browser, question)
 
     async def close(self) -> None:
         """Stop reading TLS files."""
@@ -131,6 +134,7 @@ class UpstreamDoors:
         keys = TransmitterKeys(settings.issuer, partial(self._read_keys, settings), time.monotonic)
         keys = kept.keys if same and kept is not None else keys
         asking = kept.asking if same and kept is not None else asking_for(settings.resolve)
+        by_browser = kept.asked_by_browser if same and kept is not None else asking_for(settings.resolve)
         rules = UpstreamRules(
             issuer=settings.issuer,
             audiences=frozenset(settings.client_id),
@@ -146,10 +150,18 @@ class UpstreamDoors:
             verifier=LogoutTokenVerifier(keys, rules, time.time),
             same_sub=None if same_sub is None else same_sub.prefix,
         )
-        return _Upstream(settings=settings, keys=keys, asking=asking, door=door)
+        return _Upstream(settings=settings, keys=keys, asking=asking, asked_by_browser=by_browser, door=door)
 
     async def _read_keys(self, settings: UpstreamSettings) -> IssuerDocument | UnreadDocument:
         return await read_upstream_keys(settings, self._reader, self._live.now.settings.template().route.egress)
+
+
+async def _looked_up(found: _Upstream, asking: Asking | None, question: Question) -> LocalSessions | SessionsAway:
+    if asking is None:  # nobody need be asked any more
+        session = same_session(question, found.door.same_sub or "")
+        return LocalSessions(iss=found.door.iss, sessions=(session,))
+    sessions = await asking.sessions(question)
+    return sessions if isinstance(sessions, SessionsAway) else LocalSessions(iss=found.door.iss, sessions=sessions)
 
 
 async def read_upstream_keys(

@@ -11,7 +11,7 @@ from notifier.settings.list_settings import without_user
 from notifier.settings.policies import TlsSettings
 from notifier.settings.sql_settings import DatabaseUrl
 from notifier.settings.values import ExistingFile, IssuerId, Lasting, Section, WebAddress, listed
-from notifier.settings.web_settings import Origin
+from notifier.settings.web_settings import Origin, of_one_host
 
 PublicKeyAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 ALGORITHMS: tuple[PublicKeyAlgorithm, ...] = (
@@ -99,7 +99,7 @@ class ResolveSettings(Section):
 class UpstreamSettings(Section):
     """An OpenID Provider that our users sign in at. It calls `/upstreams/NAME/…` of the listener `web`."""
 
-    issuer: IssuerId = Field(description="The `iss` of its tokens.")
+    issuer: Annotated[IssuerId, AfterValidator(of_one_host)] = Field(description="The `iss` of its tokens.")
     client_id: Annotated[tuple[str, ...], BeforeValidator(listed, json_schema_input_type=str | list[str])] = Field(
         min_length=1, description="What we are called there: one or a list. A token's `aud` must name one of them."
     )

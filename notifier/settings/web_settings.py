@@ -15,11 +15,21 @@ _ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]+)?")
 """What a policy and a script of a browser can name: one host, no pattern, in ASCII."""
 
 
+def of_one_host(url: str) -> str:
+    """The URL, if a policy can name its origin."""
+    if not _ORIGIN.fullmatch(origin_of(url) or ""):
+        raise ValueError("must have one host, in ASCII and no pattern, such as https://login.example.com")
+    return url
+
+
 def _page_address(url: str) -> str:
     """The address under which the proxy passes on to us, without a slash at its end."""
-    if "?" in url or "@" in urlsplit(url).netloc or not _ORIGIN.fullmatch(origin_of(url) or ""):
+    if "?" in url or "@" in urlsplit(url).netloc:
         raise ValueError("must have neither a query nor a user: it is where the issuer's proxy passes on to notifier")
-    return url.rstrip("/")
+    url = of_one_host(url).rstrip("/")
+    if "//" in urlsplit(url).path or "\\" in url:
+        raise ValueError("must have single slashes in its path: browsers read what follows two as another host")
+    return url
 
 
 def _origin(value: str) -> str:

@@ -1,19 +1,23 @@
 """The upstreams of the configuration: what is refused, what follows a reload, and whether the example is right."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from aiohttp import web
 from cryptography.fernet import Fernet
 
 from notifier.adapters.configuration.live_configuration import LiveConfiguration, load
+from notifier.adapters.local_sessions.asking import AT_A_TIME
 from notifier.adapters.telemetry.upstream_record import UpstreamRecord
 from notifier.app.upstream_doors import UpstreamDoors
 from notifier.domain.errors import ConfigurationError
 from notifier.domain.upstream import LocalSession, LocalSessions, Question
 from tests.adapters.signers.key_folder import pem
+from tests.system.loopback import LoopbackServer
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/upstreams.yaml"
 OP: dict[str, Any] = {"issuer": "https://op.example.com", "client_id": "us", "resolve": {"same_sub": {}}}
@@ -55,6 +59,9 @@ def test_the_example_of_the_documentation_is_right(folder: Path) -> None:
     [
         ({**OP, "resolve": {}}, "needs one of same_sub, sql and http; 0 are given"),
         ({**OP, "resolve": {"same_sub": {}, "http": {"url": "https://a.example"}}}, "2 are given"),
+        ({**OP, "issuer": "https://*.example.com"}, "one host"),
+        ({**OP, "issuer": "https://op.example.com;script-src"}, "one host"),
+        ({**OP, "issuer": "https://op.example.com,op.example.net"}, "one host"),
         ({**OP, "algorithms": ["HS256"]}, "RS256"),
         ({**OP, "algorithms": ["none"]}, "RS256"),
         ({**OP, "algorithms": []}, "at least"),
@@ -82,6 +89,70 @@ def test_whose_issuer_it_is_must_be_clear(folder: Path) -> None:
     assert "must name op too" in mistake
     loaded = load(written(folder, web=None, upstreams={"op": OP}), {})
     assert "has no effect without a section `web`" in str(loaded.warnings[0])
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://login.example.com//evil.example", "single slashes"),
+        ("https://login.example.com/\\evil.example", "single slashes"),
+        ("https://*.example.com/connect", "one host"),
+        ("https://login.example.com;script-src/connect", "one host"),
+        ("https://login.example.com,b/connect", "one host"),
+        ("https://login.example.com/connect?a", "neither a query"),
+        ("https://user@login.example.com/connect", "neither a query"),
+    ],
+)
+def test_a_page_is_framed_by_one_host_and_reports_to_it_alone(folder: Path, url: str, said: str) -> None:
+    """Nothing of a setting is a pattern, another directive, or a path that browsers read as another host."""
+    face = {"keys_file": "web.keys", "issuers": {"https://login.example.com": {"url": url}}}
+    [mistake] = mistakes(folder, web=face)
+    assert mistake.startswith("web.issuers")
+    assert said in mistake
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        "*",
+        "https:",
+        "https://*.example.com",
+        "https://a.example;script-src",
+        "https://a.example,b",
+        "https://a.example'",
+    ],
+)
+def test_a_parent_is_one_origin(folder: Path, parent: str) -> None:
+    """It stands in a policy as it is."""
+    page = {"url": "https://login.example.com/connect", "parents": [parent]}
+    [mistake] = mistakes(folder, web={"keys_file": "web.keys", "issuers": {"https://login.example.com": page}})
+    assert "must be one origin" in mistake
+
+
+async def test_browsers_take_no_turn_of_the_worker(folder: Path) -> None:
+    """A stranger may ask about made-up sessions without end. Upstreams' logout tokens are looked up meanwhile."""
+    asked: asyncio.Queue[str] = asyncio.Queue()
+    over = asyncio.Event()
+
+    async def slow(request: web.BaseRequest) -> web.Response:
+        asked.put_nowait((await request.json())["sid"])
+        await over.wait()
+        return web.json_response([])
+
+    async with LoopbackServer(slow) as server:
+        path = written(folder, upstreams={"op": {**OP, "resolve": {"http": {"url": server.base}}}})
+        doors = UpstreamDoors(LiveConfiguration(path, {}, load(path, {})), UpstreamRecord())
+        made_up, real = (Question(iss="https://op.example.com", sub=None, sid=sid) for sid in ("made-up", "real"))
+        async with asyncio.TaskGroup() as group:
+            strangers = [group.create_task(doors.look_up_for_browser("op", made_up)) for _ in range(AT_A_TIME)]
+            assert {await asked.get() for _ in strangers} == {"made-up"}
+            found = group.create_task(doors.look_up("op", real))
+            looking = group.create_task(asked.get())
+            await asyncio.wait((found, looking), return_when=asyncio.FIRST_COMPLETED)
+            over.set()
+            looking.cancel()
+        assert isinstance(found.result(), LocalSessions)
+        await doors.close()
 
 
 async def test_upstreams_follow_a_reload_and_keep_what_did_not_change(folder: Path) -> None:

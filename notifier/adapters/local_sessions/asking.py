@@ -7,7 +7,7 @@ from notifier.domain.client_rows import SourceFault
 from notifier.domain.redaction import without_subject
 from notifier.domain.upstream import LocalSession, Question, SessionsAway
 
-AT_A_TIME = 4  # questions of one upstream that are under way; each has a connection and a thread
+AT_A_TIME = 4  # questions to one place that are under way; each has a connection and a thread
 WAIT = 1.0  # seconds that a question waits for its turn, while its message is held
 
 
