@@ -7,6 +7,7 @@ may.
 import asyncio
 import re
 import subprocess
+import textwrap
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -55,9 +56,9 @@ ProxyPass "/" "{other}/"
 
 def documented(language: str, page: str = "docs/front-channel.md") -> str:
     """The first block of this language in a document."""
-    found = re.search(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+    found = re.search(rf"^ *```{language}\n(.*?)^ *```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
     assert found is not None, f"{page} has no block of {language}"
-    return found[1]
+    return textwrap.dedent(found[1])
 
 
 @asynccontextmanager

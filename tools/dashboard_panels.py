@@ -171,6 +171,8 @@ def _clients() -> list[Panel]:
     delivered = f'client:notifier_settled:rate5m{{{CLIENT},fate="delivered"}}'
     recoveries = f"increase(notifier_recovery_seconds_bucket{{{HERE}}}[1h])"
     failed = f'client:notifier_attempts:rate5m{{{CLIENT},reason!="delivered"}}'
+    asked = f"increase(notifier_front_channel_clients_total{{{CLIENT}}}[1h])"
+    reached = f'increase(notifier_front_channel_clients_total{{{CLIENT},result="reached"}}[1h])'
     return [
         Panel(
             title="Clients that fail most", kind="table", unit="percentunit", width=12,
@@ -209,6 +211,19 @@ def _clients() -> list[Panel]:
                 (f"histogram_quantile({share}, sum by (le) ({recoveries}))", name)
                 for share, name in ((0.5, "half of them"), (0.95, "95 %"))
             ],
+        ),
+        Panel(
+            title="Front-channel pages", kind="lines", unit="ops", width=12,
+            text="Pages, and their reports by how they ended. Pages that never report do not run.",
+            queries=[
+                (f"sum by (result) (rate(notifier_front_channel_pages_total{{{HERE}}}{rate}))", "{{result}}"),
+                (f"sum by (result) (rate(notifier_front_channel_reports_total{{{HERE}}}{rate}))", "report: {{result}}"),
+            ],
+        ),
+        Panel(
+            title="Clients that gave browsers no answer", kind="lines", unit="percentunit", width=12,
+            text="Share of the pages of an hour. An answer is no proof of a logout.",
+            queries=[(f"topk(10, 1 - sum by ({by}) ({reached}) / sum by ({by}) ({asked}))", "{{client_id}}")],
         ),
     ]  # fmt: skip
 

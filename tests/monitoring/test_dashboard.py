@@ -2,12 +2,16 @@
 
 import datetime as dt
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
+from cryptography.fernet import Fernet, MultiFernet
 
+from notifier.domain.front_channel_context import FrontChannelContext, seal
 from tests.certificates import authority
 from tests.monitoring.prometheus_server import Prometheus, prometheus
 from tests.system.clients import Clients, Hit
@@ -67,6 +71,10 @@ async def test_no_panel_is_without_data(tmp_path: Path) -> None:
 
     async with Clients(judge) as clients, LoopbackServer(jwks) as issuer:
         site.config["issuers"][ISSUER]["jwks_uri"] = f"{issuer.base}/jwks"
+        key = Fernet.generate_key()
+        (tmp_path / "web.keys").write_bytes(key)
+        pages = {ISSUER: {"url": f"{ISSUER}/notify"}}
+        site.config["web"] = {"listen": "127.0.0.1:0", "keys_file": "web.keys", "issuers": pages}
         site.write()
         tls = {"cert_file": str(pem), "key_file": str(pem)}
         site.write_clients(
@@ -75,20 +83,34 @@ async def test_no_panel_is_without_data(tmp_path: Path) -> None:
                 client("gone", clients.url("gone")),
                 client("down", clients.url("down")),
                 client("flaps", clients.url("flaps")),
+                client("page", clients.url("shop")) | {"frontchannel_logout_uri": "https://page.example.com/"},
             ]
         )
         async with worker(site) as running:
             address = (await running.ops()).removeprefix("http://")
             async with prometheus(tmp_path, [address]) as server:
-                await until(lambda: without_data(running, server), lambda missing: not missing, patience=90.0)
+                await until(lambda: without_data(running, server, key), lambda missing: not missing, patience=90.0)
                 await until(lambda: not_evaluated(server), lambda wrong: not wrong, patience=60.0)
 
 
-async def without_data(running: WorkerProcess, server: Prometheus) -> Sequence[str]:
+async def show_page(running: WorkerProcess, key: bytes) -> None:
+    """A browser opens a front-channel page, which reports."""
+    context = FrontChannelContext(iss=ISSUER, sid="s", clients=(("page", None),))
+    sealed = seal(context, MultiFernet([Fernet(key)]), time.time())
+    face = (await running.until_said("listening", lambda line: "web" in line))["web"]
+    url, report = f"{face}/front-channel/{sealed}", {"how": "done", "clients": ["answered"]}
+    async with aiohttp.ClientSession() as session:
+        for asked, status in ((session.get(url), 200), (session.post(url, json=report), 204)):
+            async with asked as answer:
+                assert answer.status == status
+
+
+async def without_data(running: WorkerProcess, server: Prometheus, key: bytes) -> Sequence[str]:
     """The queries that find nothing (yet). Another session ends meanwhile, since rates need steps."""
     now = dt.datetime.now(dt.UTC).isoformat()
     status, _ = await running.post({"iss": ISSUER, "sub": "u", "sid": "s", "clients": "*", "ended_at": now})
     assert status == 202
+    await show_page(running, key)
     return [query for query in queries() if not await server.query(query)]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import aiohttp
 from cryptography.fernet import Fernet
 
+from tests.proxies import ROOT, documented
 from tests.system.command import notifier
 from tests.system.site import Site
 from tests.system.worker_process import worker
@@ -34,3 +35,18 @@ async def test_the_web_face_listens_only_where_it_is_configured(tmp_path: Path) 
             assert (answer.status, "idsrv.session" in await answer.text()) == (200, True)
         await running.until_ready()
         assert await running.stop() == 0
+
+
+def test_the_example_of_the_documents_is_right(tmp_path: Path) -> None:
+    """With a key of its own for pages, as the documents make it; and it is what they show."""
+    example = (ROOT / "docs/examples/web.yaml").read_text()
+    shown = documented("yaml")
+    assert [line for line in shown.splitlines() if line not in example.splitlines()] == []
+    key = notifier("keys", "web", cwd=tmp_path).stdout
+    for name, content in {"web.keys": key, "clients.yaml": "[]", "web.yaml": example}.items():
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o600)
+    notifier("keys", "generate", "--out", "key.pem", "--at", "once", cwd=tmp_path)
+    checked = notifier("check", "-c", "web.yaml", cwd=tmp_path)
+    assert checked.stdout.startswith("no mistakes\nissuer https://login.example.com"), (checked.stdout, checked.stderr)
+    assert "web listens on 127.0.0.1:8090" in checked.stdout
