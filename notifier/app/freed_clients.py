@@ -85,9 +85,9 @@ def changed_clients(before: Registry, now: Registry) -> dict[Key, bool]:
         for client_id, client in clients.items():
             old = earlier.get(client_id)
             if old is not client and (old is None or _way(old) != _way(client)):
-                changes[client.key] = old is None or old.backchannel_logout_uri != client.backchannel_logout_uri
+                changes[client.key] = old is None or old.told_at != client.told_at
     return changes
 
 
 def _way(client: Client) -> tuple[object, ...]:
-    return client.backchannel_logout_uri, client.route, client.paused
+    return client.told_at, client.route, client.paused

@@ -59,6 +59,7 @@ from notifier.pipeline.awake import Awake
 from notifier.pipeline.back_channel import BackChannel
 from notifier.pipeline.facts import Observer
 from notifier.pipeline.feed import Feed
+from notifier.pipeline.front_channel_calls import ClientChannels, FrontChannel
 from notifier.pipeline.intake import Intake, event_message
 from notifier.pipeline.settlement import Settlement
 from notifier.pipeline.upstream_intake import UpstreamIntake
@@ -159,11 +160,14 @@ class Service:
             ),
             Settlement(self.queue, self.queue, clock=time.time, observe=self._observe),
             Tools(
-                channel=BackChannel(
-                    live if tracing is None else tracing.signer(live),
-                    clock=time.time,
-                    new_jti=new_id,
-                    unverifiable=self._signing_keys.unverifiable,
+                channel=ClientChannels(
+                    BackChannel(
+                        live if tracing is None else tracing.signer(live),
+                        clock=time.time,
+                        new_jti=new_id,
+                        unverifiable=self._signing_keys.unverifiable,
+                    ),
+                    FrontChannel(time.time),
                 ),
                 transport=self._transport if tracing is None else tracing.transport(self._transport),
                 clock=time.time,

@@ -74,7 +74,7 @@ def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
         issuers[iss] = {
             "keys": [_key(key) for key in loaded.keys.of(iss)],
             "clients": len(clients),
-            "without_uri": sum(client.backchannel_logout_uri is None for client in clients),
+            "without_uri": sum(client.told_at is None for client in clients),
             "paused": sum(client.paused for client in clients),
         }
     return {

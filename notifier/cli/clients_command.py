@@ -71,6 +71,8 @@ def list_(
                 "issuer": iss,
                 "client_id": client_id,
                 "backchannel_logout_uri": client.backchannel_logout_uri,
+                "front_channel": None if client.front_channel is None else client.front_channel.way.value,
+                "frontchannel_logout_uri": client.front_channel and client.front_channel.frontchannel_logout_uri,
                 "paused": client.paused,
                 "sources": names,
             }
@@ -147,6 +149,13 @@ def _load(config: Any, *, offline: bool, as_json: bool, source: str | None) -> t
     return loaded, sources
 
 
+def _by_front_channel(row: dict[str, Any]) -> str:
+    """How a client without a back-channel URI is told."""
+    if row["front_channel"] is None:
+        return "– never told"
+    return f"{row['frontchannel_logout_uri']} (GET by {'a worker' if row['front_channel'] == 'server' else 'browsers'})"
+
+
 def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> None:
     from notifier.cli.screen import screen
     from notifier.cli.screen import table as new_table
@@ -154,7 +163,7 @@ def _print_list(rows: list[dict[str, Any]], left_out: list[dict[str, str]]) -> N
     console = screen(width=160)
     table = new_table("client", "backchannel_logout_uri", "sources")
     for row in rows:
-        uri = row["backchannel_logout_uri"] or "– never told"
+        uri = row["backchannel_logout_uri"] or _by_front_channel(row)
         if row["paused"]:
             uri += " (paused)"
         table.add_row(row["client_id"], uri, ", ".join(row["sources"]), of=row["issuer"])

@@ -106,7 +106,7 @@ def _registered(config: Path | None) -> list[tuple[str, str]]:
         (iss, client.client_id)
         for iss in registry.issuers
         for client in registry.clients_of(iss).values()
-        if client.backchannel_logout_uri is not None
+        if client.told_at is not None
     ]
 
 

@@ -156,6 +156,14 @@ class Client:
     route: Route = Route()
 
     @property
+    def told_at(self) -> str | None:
+        """Where a worker tells it: its back-channel URI, or the front-channel URI that the worker itself calls."""
+        if self.backchannel_logout_uri is not None:
+            return self.backchannel_logout_uri
+        told = self.front_channel
+        return told.frontchannel_logout_uri if told is not None and told.way is FrontChannelWay.SERVER else None
+
+    @property
     def key(self) -> tuple[str, str]:
         """The key of the client. One `client_id` at two issuers is two clients."""
         return (self.iss, self.client_id)

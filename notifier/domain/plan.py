@@ -21,7 +21,7 @@ Identity: TypeAlias = tuple[str, str | None, str | None, Inline | None]
 
 @frozen
 class Skipped:
-    """A client that is not told: neither its registration nor the event has a `backchannel_logout_uri`."""
+    """A client that is not told: neither its registration nor the event has an address to tell it at."""
 
     iss: str
     client_id: str
@@ -75,7 +75,7 @@ def fates_of(event: SessionEnded, registry: Registry) -> int:
     """The number of fates to report: one for each delivery and each skipped client."""
     registered = registry.clients_of(event.iss)
     if event.clients == "*":
-        return sum(client.backchannel_logout_uri is not None for client in registered.values())
+        return sum(client.told_at is not None for client in registered.values())
     names = {entry for entry in event.clients if isinstance(entry, str)}
     fates: set[tuple[str, str] | Identity] = set()
     for entry in event.clients:
@@ -143,7 +143,7 @@ def _members(event: SessionEnded, registry: Registry) -> Iterator[str | ClientEn
     """The event's entries, without those that would make the same delivery twice."""
     if event.clients == "*":
         for client in registry.clients_of(event.iss).values():
-            if client.backchannel_logout_uri is not None:
+            if client.told_at is not None:
                 yield client.client_id
         return
     if len(event.clients) == 1 and not isinstance(event.clients[0], WrongEntry):
@@ -162,7 +162,7 @@ def _members(event: SessionEnded, registry: Registry) -> Iterator[str | ClientEn
 def _is_skipped(client: Client | None, entry: ClientEntry, registry: Registry) -> bool:
     if client is None:
         return entry.no_address
-    if client.backchannel_logout_uri is not None:
+    if client.told_at is not None:
         return False
     return entry.backchannel_logout_uri is None or not registry.inline_allowed
 

@@ -81,7 +81,7 @@ def _all(registry: Registry) -> Iterator[Client]:
 
 
 def _told(client: Client) -> bool:
-    return client.backchannel_logout_uri is not None
+    return client.told_at is not None
 
 
 def _too_many(lost: int, before: int) -> bool:

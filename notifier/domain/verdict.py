@@ -52,7 +52,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """The client has no `backchannel_logout_uri`, so it need not be told."""
+    """The client has no address to tell it at, so it need not be told."""
 
 
 @frozen
@@ -103,7 +103,7 @@ def before_attempt(
         return Dead(reason=DeadReason.EXPIRED, text=text)
     if client is None:
         return Skip() if delivery.no_address else _unknown(delivery, issuer_known=issuer_known, grace=grace, now=now)
-    if client.backchannel_logout_uri is None:
+    if client.told_at is None:
         return Skip()
     if now > _age_limit(delivery, client.retry, carries_sid=carries_sid, now=now):
         return _expired(delivery, client.retry, carries_sid=carries_sid, now=now)

@@ -55,14 +55,14 @@ def servers_of(clients: Iterable[Client]) -> list[Server]:
     """The servers of the clients, one entry for each way to reach a server. Those of a test alone are not there now."""
     found: dict[tuple[str, Route], list[Client]] = {}
     for client in clients:
-        if client.backchannel_logout_uri is not None and not only_in_tests(client.iss):
-            parts = urlsplit(client.backchannel_logout_uri)
+        if client.told_at is not None and not only_in_tests(client.iss):
+            parts = urlsplit(client.told_at)
             found.setdefault((f"{parts.scheme}://{parts.netloc}".lower(), client.route), []).append(client)
     return [
         Server(
             origin=origin,
             route=route,
-            uri=there[0].backchannel_logout_uri or "",
+            uri=there[0].told_at or "",
             within=max(client.timeout for client in there),
             clients=tuple(there),
         )
@@ -124,7 +124,7 @@ def judge_registry(clients: Iterable[Client]) -> Iterator[Finding]:
             yield warning(Area.CLIENT, client.client_id, "is paused: its logouts wait", advice)
         if client.preset is not None:
             yield from _preset(client, client.preset)
-    silent = [client.client_id for client in clients if client.backchannel_logout_uri is None]
+    silent = [client.client_id for client in clients if client.told_at is None]
     if silent:
         advice = "give it one, if the client has sessions of its own"
         yield ok(Area.CLIENT, _some(silent), "has no backchannel_logout_uri, so it is never told", advice)

@@ -1,4 +1,4 @@
-"""Makes one attempt: checks egress, has the channel make a push, POSTs it under one deadline and judges the outcome."""
+"""Makes one attempt: checks egress, has the channel make a push, sends it under one deadline and judges the outcome."""
 
 from notifier.domain.backoff import Jitter
 from notifier.domain.client import Client
@@ -147,7 +147,7 @@ async def _try(delivery: Delivery, client: Client, tools: Tools) -> tuple[Outcom
             return push, ""
         wire = await tools.transport.post(
             Request(
-                uri=uri,
+                uri=push.uri or uri,
                 body=push.body,
                 secret=push.secret,
                 timeout=max(0.001, deadline - tools.steady()),

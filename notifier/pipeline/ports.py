@@ -113,11 +113,15 @@ class Signer(Protocol):
 
 @frozen
 class Push:
-    """What one attempt sends to a client. `secret` is the part of `body` that no log may show."""
+    """What one attempt sends to a client: the body of a POST, or a GET if there is none. No log may show `secret`.
+
+    `uri` is the address if it is another one for each push. `jti` is empty if no token is sent.
+    """
 
     jti: str
-    body: bytes
+    body: bytes | None
     secret: str
+    uri: str = ""
 
 
 class Channel(Protocol):
@@ -130,7 +134,7 @@ class Channel(Protocol):
         """Return True if the client is told which session ended; False if all sessions of the user end there."""
 
     async def prepare(self, delivery: Delivery, client: Client) -> Push | Dead:
-        """Make what is sent, new for each POST, or say why there can be nothing. Raises OurFault."""
+        """Make what is sent, new for each request, or say why there can be nothing. Raises OurFault."""
 
     def read(self, answer: Answer | Break, client: Client) -> Outcome:
         """Say what the client's answer means."""
@@ -141,13 +145,14 @@ class Channel(Protocol):
 
 @frozen
 class Request:
-    """One POST of a form. `timeout` in seconds bounds everything, from name look-up to the last byte of the answer.
+    """One POST of a form, or a GET without a `body`.
 
+    `timeout` in seconds bounds everything, from name look-up to the last byte of the answer.
     `secret` is taken out of the answer's text. `new_connection` asks for a connection that was not used before.
     """
 
     uri: str
-    body: bytes
+    body: bytes | None
     secret: str
     timeout: float
     route: Route
@@ -158,4 +163,4 @@ class Transport(Protocol):
     """Sends requests to clients."""
 
     async def post(self, request: Request) -> Wire:
-        """POST it and say what happened. Raises OurFault(cause=tls_files), never for a fault of the client's."""
+        """Send it and say what happened. Raises OurFault(cause=tls_files), never for a fault of the client's."""

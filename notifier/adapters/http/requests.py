@@ -1,4 +1,4 @@
-"""Sends a POST over one of aiohttp's connections, in one write, with a head that is made once for each host.
+"""Sends a POST or GET over one of aiohttp's connections, in one write, with a head that is made once for each host.
 
 aiohttp's session makes each request anew: headers, cookies, redirects, a writing task, a response that outlives its
 connection. That costs 100 µs for each request, and a logout needs none of it. This module uses aiohttp's connector
@@ -58,6 +58,7 @@ class Head:
     request: aiohttp.ClientRequest
     tls: SSLContext | None
     until_length: bytes  # from behind the target
+    of_get: bytes  # the same of a request without a body, to its end
 
 
 class Heads:
@@ -105,7 +106,13 @@ class Heads:
         lines = [f"{name}: {value}" for name, value in request.headers.items()]
         if any("\r" in line or "\n" in line for line in lines):
             raise ValueError("a header has a line break in it")
-        return Head(request, tls, "\r\n".join([" HTTP/1.1", *lines, "Content-Length: "]).encode())
+        of_get = [line for line in lines if not line.lower().startswith("content-type:")]
+        return Head(
+            request,
+            tls,
+            "\r\n".join([" HTTP/1.1", *lines, "Content-Length: "]).encode(),
+            "\r\n".join([" HTTP/1.1", *of_get, "", ""]).encode(),
+        )
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -116,8 +123,8 @@ def split(uri: str) -> tuple[str, str]:
     return uri[:ends], target if target.startswith("/") else "/" + target
 
 
-async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, body: bytes) -> Response:
-    """Send the request and read the answer. The caller sets the deadline.
+async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, body: bytes | None) -> Response:
+    """Send the request, a GET without a body, and read the answer. The caller sets the deadline.
 
     Raises aiohttp.ClientError, OSError.
     """
@@ -130,7 +137,10 @@ async def exchange(connector: aiohttp.BaseConnector, head: Head, target: str, bo
         transport = protocol.transport
         if transport is None or transport.is_closing():
             raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
-        transport.write(b"POST %b%b%d\r\n\r\n%b" % (target.encode(), head.until_length, len(body), body))
+        if body is None:
+            transport.write(b"GET %b%b" % (target.encode(), head.of_get))
+        else:
+            transport.write(b"POST %b%b%d\r\n\r\n%b" % (target.encode(), head.until_length, len(body), body))
         message, content = await _answer(protocol, head)
         response = Response(status=message.code, headers=message.headers, body=await read_body(content))
         whole = content.is_eof() and message.code != 101  # after which it is another protocol's

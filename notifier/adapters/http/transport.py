@@ -175,7 +175,8 @@ async def _by_session(
     request: Request, session: aiohttp.ClientSession, proxy: URL | None, tls: ssl.SSLContext | None
 ) -> requests.Response:
     url = URL(request.uri, encoded=True)  # the query goes out byte for byte (B4)
-    response = await session.post(
+    response = await session.request(
+        "GET" if request.body is None else "POST",
         url,
         data=request.body,
         headers=request.route.headers,

@@ -15,12 +15,14 @@ from pydantic import ValidationError
 
 from notifier.adapters.configuration.event_sources import compile_sources
 from notifier.adapters.configuration.mistakes import explain, path_of
+from notifier.adapters.registries.front_channel_metadata import (
+    front_channel_of,
+    front_channel_warning,
+    wrong_for_server,
+)
 from notifier.domain.client import (
     Algorithm,
     Client,
-    EgressPolicy,
-    FrontChannelClient,
-    FrontChannelWay,
     ResponsePolicy,
     RetryPolicy,
     Route,
@@ -29,7 +31,7 @@ from notifier.domain.client import (
 )
 from notifier.domain.egress import check_uri, uri_mistake
 from notifier.domain.errors import Mistake
-from notifier.domain.front_channel import front_channel_mistake, origin_of
+from notifier.domain.front_channel import origin_of
 from notifier.domain.presets import PRESETS, Preset
 from notifier.domain.registry import Issuer, Registry
 from notifier.settings.clients import ClientMetadata, ClientOptions
@@ -118,9 +120,10 @@ class RegistryBuilder:
             self.warnings.append(Mistake(f"{place}.notifier.circuit", text))
         issuers = self._issuers_of(metadata, place)
         client = self._made(issuers[0] if issuers else "", metadata)
-        if metadata.frontchannel_logout_uri is not None and client.front_channel is None:
-            self._warn_of_front_channel(metadata, client, place)
-        wrong = dict(self._wrong(client))
+        unsure = "egress" in self._unsure
+        if not unsure and (unused := front_channel_warning(metadata, client)) is not None:
+            self.warnings.append(Mistake(f"{place}.frontchannel_logout_uri", unused))
+        wrong = dict(self._wrong(client)) | dict(wrong_for_server(metadata, client, unsure=unsure))
         for iss in issuers:
             each = client if iss == client.iss else replace(client, iss=iss)
             if iss in self._defaults and each is not client:
@@ -129,14 +132,6 @@ class RegistryBuilder:
             self._clients[iss][client.client_id] = each
         self.mistakes += [Mistake(f"{place}.{key}", text) for key, text in wrong.items()]
         self._take_place(metadata.client_id, issuers, place)
-
-    def _warn_of_front_channel(self, metadata: ClientMetadata, client: Client, place: str) -> None:
-        """Say why browsers do not ask a client. It is a warning, since the client may well be told by back-channel."""
-        uri = metadata.frontchannel_logout_uri or ""
-        text = front_channel_mistake(uri, client.redirect_origins, allow_http=client.route.egress.allow_http)
-        if text is not None and "egress" not in self._unsure:
-            said = f"of client {metadata.client_id} is not used: it {text}"
-            self.warnings.append(Mistake(f"{place}.frontchannel_logout_uri", said))
 
     def _made(self, iss: str, metadata: ClientMetadata) -> Client:
         """The client: what it sets itself, then the defaults of its issuer, then the service's."""
@@ -242,7 +237,7 @@ def _client(iss: str, metadata: ClientMetadata, options: ClientOptions, template
         client_id=metadata.client_id,
         backchannel_logout_uri=metadata.backchannel_logout_uri,
         backchannel_logout_session_required=bool(metadata.backchannel_logout_session_required),
-        front_channel=_front_channel(metadata, options, origins, route.egress),
+        front_channel=front_channel_of(metadata, options, origins, route.egress),
         client_name=metadata.client_name,
         redirect_origins=origins,
         pairwise=metadata.subject_type == "pairwise",
@@ -256,19 +251,6 @@ def _client(iss: str, metadata: ClientMetadata, options: ClientOptions, template
         response=_response(options, template.response),
         route=route,
     )
-
-
-def _front_channel(
-    metadata: ClientMetadata, options: ClientOptions, origins: tuple[str, ...], egress: EgressPolicy
-) -> FrontChannelClient | None:
-    """What the client says of front-channel; None if its URI is not fit, or nobody is to call it."""
-    uri, way = metadata.frontchannel_logout_uri, options.front_channel or FrontChannelWay.BROWSER
-    if uri is None or way is FrontChannelWay.OFF:
-        return None
-    if front_channel_mistake(uri, origins, allow_http=egress.allow_http) is not None:
-        return None
-    required = bool(metadata.frontchannel_logout_session_required)
-    return FrontChannelClient(frontchannel_logout_uri=uri, frontchannel_logout_session_required=required, way=way)
 
 
 def _token(alg: Algorithm | None, options: ClientOptions, preset: Preset, shared: _Tokens) -> TokenProfile:

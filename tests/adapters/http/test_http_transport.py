@@ -9,6 +9,7 @@ import pytest
 
 from notifier import __version__
 from notifier.adapters.http import HttpTransport
+from notifier.domain.frozen import replace
 from notifier.domain.outcome import Answer, Delivered, Failed, Outcome, Reason, Refused
 from tests import behaviours as do
 from tests.adapters.http.http_requests import PAYLOAD, SIGNATURE, TOKEN, outcome, request
@@ -320,3 +321,18 @@ async def test_an_echo_of_a_header_is_not_kept(transport: HttpTransport, echo: s
     assert "[header]" in wire.text
     for secret in (BASIC[:10], "word", "89abcdef", "hush", "dXM6"):
         assert secret not in wire.text.replace("the password", "")
+
+
+async def test_a_request_without_a_body_is_a_get(transport: HttpTransport) -> None:
+    """No form, no length; the query is kept byte for byte, and the connection serves a POST afterwards."""
+    async with scripted() as receiver:
+        asked = replace(request(f"{receiver.url}?iss=a%2Fb&sid=5F2A", headers=(("X-Own", "x"),)), body=None)
+        assert await transport.post(asked) == Answer(status=200)
+        assert await transport.post(asked) == Answer(status=200)
+        assert await transport.post(request(receiver.url)) == Answer(status=200)
+    first, second, third = receiver.requests
+    assert (first.method, first.target, first.body) == ("GET", "/backchannel-logout?iss=a%2Fb&sid=5F2A", b"")
+    assert first.header("x-own") == ["x"]
+    for name in ("content-type", "content-length", "transfer-encoding"):
+        assert not first.header(name)
+    assert (second.method, third.method, third.token) == ("GET", "POST", TOKEN)

@@ -181,3 +181,27 @@ class TestMistakes:
         assert f"did you mean {ONE}?" in found["registry.sources[0].issuer"]
         assert "2 issuers" in found["registry.sources[1].issuer"]
         assert "https://kc.example.com/realms/a%20b is not" in found["registry.sources[3].issuer"]
+
+
+@pytest.mark.parametrize(
+    ("members", "path", "text"),
+    [
+        ("frontchannel_logout_uri: 'https://a.example.com/out', backchannel_logout_uri: 'https://a.example.com/bc'",
+         "notifier.front_channel", "remove one of the two"),
+        ("client_name: A", "notifier.front_channel", "has no frontchannel_logout_uri"),
+        ("frontchannel_logout_uri: '/out'", "frontchannel_logout_uri", "absolute"),
+        ("frontchannel_logout_uri: 'http://a.example.com/out'", "frontchannel_logout_uri", "egress.allow_http"),
+        ("frontchannel_logout_uri: 'https://127.0.0.1/out'", "frontchannel_logout_uri", "127.0.0.1"),
+        ("frontchannel_logout_uri: 'https://a.example.com/out', redirect_uris: ['https://b.example.com/cb']",
+         "frontchannel_logout_uri", "F1"),
+    ],
+)  # fmt: skip
+def test_a_client_that_the_worker_is_to_call_must_be_one_it_can_call(
+    members: str, path: str, text: str, tmp_path: Path
+) -> None:
+    """There is no other way to tell it: what is a warning for a page is a mistake here."""
+    found = mistakes(
+        tmp_path, f"- {{client_id: a, issuer: {ONE}, notifier: {{front_channel: server}}, {members}}}", ONE
+    )
+    assert list(found) == [f"clients.yaml[0].{path}"]
+    assert all(text in each for each in found.values())

@@ -1,0 +1,197 @@
+"""A real mod_auth_openidc that a worker calls at its front-channel URI: `iss` and `sid` end the session.
+
+The identity server is played here: its login, its token endpoint and its keys.
+"""
+
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import aiohttp
+import pytest
+from aiohttp import web
+from joserfc import jwt
+from joserfc.jwk import RSAKey
+
+from notifier.domain.client import Client, FrontChannelClient, FrontChannelWay, Route
+from notifier.domain.delivery import Delivery
+from notifier.domain.plan import deliveries
+from notifier.domain.registry import Registry
+from notifier.domain.session_ended import SessionEnded
+from notifier.domain.verdict import Done
+from notifier.pipeline.attempt import AttemptResult, Tools, attempt
+from notifier.pipeline.front_channel_calls import FrontChannel
+from tests.adapters.http.http_requests import LOOPBACK, opened
+from tests.apt_programs import ProgramMissing, program
+from tests.rabbitmq_node import free_ports
+from tests.system.loopback import LoopbackServer
+from tests.system.waiting import until
+
+MODULES = "/usr/lib/apache2/modules"
+KEY = RSAKey.generate_key(2048, {"kid": "k1"})
+PAGE = "the protected page"
+APACHE = """ServerRoot /usr/lib/apache2
+ServerName 127.0.0.1
+Listen 127.0.0.1:{port}
+PidFile {folder}/apache.pid
+DefaultRuntimeDir {folder}
+Mutex file:{folder}
+User www-data
+Group www-data
+LoadModule mpm_event_module modules/mod_mpm_event.so
+LoadModule authn_core_module modules/mod_authn_core.so
+LoadModule authz_core_module modules/mod_authz_core.so
+LoadModule authz_user_module modules/mod_authz_user.so
+LoadModule auth_openidc_module modules/mod_auth_openidc.so
+ErrorLog {folder}/apache.err
+DocumentRoot {folder}/www
+OIDCProviderMetadataURL {iss}/.well-known/openid-configuration
+OIDCClientID rp
+OIDCClientSecret a-secret-for-loopback-only-0123456789
+OIDCRedirectURI /protected/callback
+OIDCCryptoPassphrase a-passphrase-for-loopback-only
+OIDCScope openid
+OIDCCacheType shm
+<Location /protected/>
+  AuthType openid-connect
+  Require valid-user
+</Location>
+"""
+
+
+class IdentityServer:
+    """Signs in whoever comes, in the session that the login's name says."""
+
+    def __init__(self) -> None:
+        self.server = LoopbackServer(self._handle)
+        self._nonces: dict[str, str] = {}
+
+    @property
+    def iss(self) -> str:
+        return self.server.base
+
+    def code(self, asked: str, sid: str) -> str:
+        """Let the user in: the code for a request that the client redirected."""
+        self._nonces[sid] = parse_qs(urlsplit(asked).query)["nonce"][0]
+        return sid
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/jwks":
+            return web.json_response({"keys": [KEY.as_dict(private=False)]})
+        if request.path == "/.well-known/openid-configuration":
+            ends = {"authorization_endpoint": "auth", "token_endpoint": "token", "jwks_uri": "jwks"}
+            metadata = {name: f"{self.iss}/{path}" for name, path in ends.items()}
+            kinds = {"response_types_supported": ["code"], "id_token_signing_alg_values_supported": ["RS256"]}
+            return web.json_response({"issuer": self.iss, "subject_types_supported": ["public"], **metadata, **kinds})
+        assert request.path == "/token"
+        sid = parse_qs(await request.text())["code"][0]
+        now = int(time.time())
+        claims = {"iss": self.iss, "sub": "alice", "aud": "rp", "iat": now, "exp": now + 300, "sid": sid}
+        token = jwt.encode({"alg": "RS256", "kid": "k1"}, claims | {"nonce": self._nonces[sid]}, KEY)
+        return web.json_response({"access_token": "a", "token_type": "Bearer", "id_token": token})
+
+
+@dataclass(slots=True)
+class Browser:
+    """A user's cookies at one client."""
+
+    http: aiohttp.ClientSession
+    client: str
+    identity_server: IdentityServer
+
+    async def sign_in(self, sid: str) -> None:
+        """Follow the login's redirects."""
+        async with self.http.get(f"{self.client}/protected/index.html", allow_redirects=False) as sent:
+            asked = sent.headers["Location"]
+        state = parse_qs(urlsplit(asked).query)["state"][0]
+        code = {"code": self.identity_server.code(asked, sid), "state": state}
+        async with self.http.get(f"{self.client}/protected/callback", params=code, allow_redirects=False) as done:
+            assert done.status == 302, await done.text()
+
+    async def signed_in(self) -> bool:
+        """True if the client shows its page, False if it sends the user to sign in."""
+        async with self.http.get(f"{self.client}/protected/index.html", allow_redirects=False) as answer:
+            return PAGE in await answer.text()
+
+
+@contextmanager
+def apache(folder: Path, iss: str) -> Iterator[str]:
+    """A client's address."""
+    try:
+        program("mod_auth_openidc.so", "apache2 libapache2-mod-auth-openidc", MODULES)
+    except ProgramMissing:
+        if not Path(MODULES, "mod_auth_openidc.so").exists():  # a module need not be executable
+            pytest.fail("apt-get install -y apache2 libapache2-mod-auth-openidc")
+    (port,) = free_ports(1)
+    (folder / "www/protected").mkdir(parents=True)
+    (folder / "www/protected/index.html").write_text(PAGE)
+    (folder / "apache.conf").write_text(APACHE.format(port=port, folder=folder, iss=iss))
+    for path in (folder, *list(folder.parents)[:2]):
+        path.chmod(0o755)
+    process = subprocess.Popen(["/usr/sbin/apache2", "-DFOREGROUND", "-f", str(folder / "apache.conf")])
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@asynccontextmanager
+async def signed_in(folder: Path, *sids: str) -> AsyncIterator[tuple[IdentityServer, str, list[Browser]]]:
+    """The client, and a browser for each session."""
+    identity_server = IdentityServer()
+    async with identity_server.server:
+        with apache(folder, identity_server.iss) as url:
+            browsers = [
+                Browser(aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)), url, identity_server)
+                for _ in sids
+            ]
+            try:
+                await until(lambda: _answers(browsers[0]), bool, 20.0)
+                for browser, sid in zip(browsers, sids, strict=True):
+                    await browser.sign_in(sid)
+                    assert await browser.signed_in()
+                yield identity_server, url, browsers
+            finally:
+                for browser in browsers:
+                    await browser.http.close()
+
+
+async def _answers(browser: Browser) -> bool:
+    try:
+        return not await browser.signed_in()
+    except aiohttp.ClientError:
+        return False
+
+
+async def tell(iss: str, url: str, sid: str) -> AttemptResult:
+    """One attempt of a worker."""
+    uri = f"{url}/protected/callback?logout=get"
+    told = FrontChannelClient(frontchannel_logout_uri=uri, way=FrontChannelWay.SERVER)
+    client = Client(
+        iss=iss, client_id="rp", backchannel_logout_uri=None, front_channel=told, route=Route(egress=LOOPBACK)
+    )
+    event = SessionEnded(id="e-1", id_given=True, iss=iss, sub="alice", sid=sid, clients=("rp",))
+    [delivery] = deliveries(event, Registry(clients={iss: {"rp": client}}))
+    assert isinstance(delivery, Delivery)
+    async with opened() as transport:
+        tools: dict[str, Any] = {"channel": FrontChannel(time.time), "transport": transport, "jitter": lambda: 0.5}
+        return await attempt(
+            delivery, client, Tools(clock=time.time, steady=time.monotonic, observe=lambda _: None, **tools)
+        )
+
+
+async def test_its_session_ends_by_a_call_from_server_to_server(tmp_path: Path) -> None:
+    """The one that `iss` and `sid` name, and no other."""
+    async with signed_in(tmp_path, "s1", "s2") as (identity_server, url, (first, second)):
+        result = await tell(identity_server.iss, url, "s1")
+        assert isinstance(result.verdict, Done), result
+        assert not await first.signed_in()
+        assert await second.signed_in()
+        again = await tell(identity_server.iss, url, "s1")
+        assert isinstance(again.verdict, Done), "already signed out is success"
