@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-import pytest
 from aiohttp import web
 
 from tests.system.command import notifier
@@ -92,7 +91,6 @@ async def test_each_client_is_asked_once_with_iss_and_sid(place: tuple[str, str]
         assert await running.stop() == 0
 
 
-@pytest.mark.fault("worker", "killed by SIGKILL while a client that it calls by front-channel is to be asked again")
 async def test_a_worker_that_is_killed_between_two_calls_loses_none(place: tuple[str, str], tmp_path: Path) -> None:
     """One that is down and one that hangs are asked again by the next worker; neither holds up others."""
     async with site_of(tmp_path, place) as (site, clients):
