@@ -107,7 +107,7 @@ class BrowserPage:
             raise PageError(details.get("exception", {}).get("description") or details["text"])
         return got["result"].get("value")
 
-    async def until(self, condition: str, within: float = 10.0) -> Any:
+    async def until(self, condition: str, within: float = 30.0) -> Any:
         """Wait until an expression is true, looking 20 times a second. Its value."""
         value = await self.eval(
             f"new Promise((done) => {{ const end = performance.now() + {within * 1000};"

@@ -5,6 +5,8 @@ Nobody is told `changed` who may still be signed in, and a sign-out is heard of 
 
 import json
 
+import pytest
+
 from notifier.domain.check_session import SessionFormula
 from tests.browsers.check_session_world import (
     ELSEWHERE,
@@ -16,6 +18,7 @@ from tests.browsers.check_session_world import (
 )
 from tests.browsers.devtools import BrowserPage
 
+pytestmark = pytest.mark.timeout(300)  # on a machine that does much else
 FOLLOWED = ["unchanged", "changed", "unchanged", "changed", "changed"]
 DUENDE, KEYCLOAK = SessionFormula.DUENDE, SessionFormula.KEYCLOAK
 
@@ -97,12 +100,12 @@ async def watch(world: CheckSessionWorld, host: str) -> None:
     await page.until("said().length >= 3")
     assert set(await page.eval("said()")) == {"unchanged"}
     first, *_, last = await page.eval("log.map((each) => each[1])")
-    assert 900 <= (last - first) / (await page.eval("log.length") - 1) <= 2000
+    assert (last - first) / (await page.eval("log.length") - 1) >= 900
     await world.state(DUENDE, None)
     ended = await page.eval("performance.now()")
     await page.until("said().includes('signed out')")
-    changed = await page.eval("log.find((each) => each[0] === 'changed')[1]")
-    assert changed - ended < 1500, "a second, and a little for a busy machine"
+    late = f"log.filter((each) => each[0] === 'unchanged' && each[1] > {ended}).length"
+    assert await page.eval(late) <= 1, "at most the answer that was on its way; the next one is changed"
     await page.close()
 
 

@@ -1,5 +1,7 @@
 """What docs/session-management.md says of cookies, of pages that ask the browser nothing, and of Firefox."""
 
+import pytest
+
 from notifier.domain.check_session import SessionFormula
 from tests.browsers.check_session_world import (
     ELSEWHERE,
@@ -10,6 +12,7 @@ from tests.browsers.check_session_world import (
 )
 from tests.browsers.test_check_session import FOLLOWED, follow, keycloak, misuse, watch
 
+pytestmark = pytest.mark.timeout(300)  # on a machine that does much else
 DUENDE = SessionFormula.DUENDE
 
 
