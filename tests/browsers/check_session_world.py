@@ -3,6 +3,7 @@
 `spa.test` is on another site than the identity server, `app.corp.test` on the same one.
 """
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -14,6 +15,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from notifier.domain.check_session import STATE_COOKIES, CheckSession, SessionFormula
 from notifier.domain.client import Client
@@ -55,9 +57,11 @@ def _base64url(algorithm: str, text: str) -> str:
 class CheckSessionWorld:
     """The browser at work in that world."""
 
-    def __init__(self, browser: DrivenChromium | DrivenFirefox, places: Sites) -> None:
+    def __init__(self, browser: DrivenChromium | DrivenFirefox, places: Sites, busy: asyncio.Event) -> None:
+        """`busy`: while it is set, whoever asks about a client is told to come again."""
         self._browser = browser
         self._places = places
+        self.busy = busy
         self.issuer = places.origin(LOGIN)
 
     def origin(self, host: str) -> str:
@@ -116,7 +120,9 @@ async def check_session_world(
     }
     script = check_session_script()
     served = CheckSessionPages(pages.get, lambda: registry, script if changed is None else changed(script))
-    async with serving(web_app(served.routes())) as listener:
+    busy, app = asyncio.Event(), web_app(served.routes())
+    app.middlewares.append(_while_busy(busy))
+    async with serving(app) as listener:
         handlers = {LOGIN: _login, ELSEWHERE: _client, SAME_SITE: _client}
         locations = "\n".join(_locations(f"{listener.host}:{listener.port}"))
         async with sites(handlers, LOGIN, locations) as places:
@@ -125,7 +131,15 @@ async def check_session_world(
                 iss="issuer", client_id="spa", backchannel_logout_uri=None, redirect_origins=origins
             )
             async with _browser(places.key, firefox=firefox, third_party_cookies=third_party_cookies) as browser:
-                yield CheckSessionWorld(browser, places)
+                yield CheckSessionWorld(browser, places, busy)
+
+
+def _while_busy(busy: asyncio.Event) -> Middleware:
+    @web.middleware
+    async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return web.Response(status=429) if busy.is_set() and request.query else await handler(request)
+
+    return refuse
 
 
 def _browser(

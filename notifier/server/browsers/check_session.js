@@ -30,17 +30,13 @@
 
   // Whether this client may ask from there. One client for each frame, so that a page cannot make us ask without end.
   let registered = null;
-  function mayAsk(client, origin) {
+  async function mayAsk(client, origin) {
     const query = new URLSearchParams({ client_id: client, origin }).toString();
     registered ??= { query, answer: fetch(location.pathname + "?" + query, { credentials: "omit" }) };
-    if (registered.query !== query) return Promise.resolve(false);
-    return registered.answer.then(
-      (answer) => answer.ok,
-      () => {
-        registered = null; // the network failed: the next message asks again
-        return false;
-      },
-    );
+    if (registered.query !== query) return false;
+    const answer = await registered.answer.catch(() => null);
+    if (answer === null || (!answer.ok && answer.status !== 403)) registered = null; // away or busy: ask again
+    return answer !== null && answer.ok;
   }
 
   const salted = (given) => given.slice(given.lastIndexOf(".") + 1);
