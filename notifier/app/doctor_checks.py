@@ -10,7 +10,7 @@ from pathlib import Path
 
 from yarl import URL
 
-from notifier.adapters.configuration.live_configuration import Loaded
+from notifier.adapters.configuration.loading import Loaded
 from notifier.adapters.configuration.secret_files import exposed, secrets_of
 from notifier.adapters.http import HttpTransport
 from notifier.adapters.http.aiohttp_hooks import usable

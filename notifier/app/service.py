@@ -24,7 +24,6 @@ from aiohttp import web
 from notifier import __version__
 from notifier.adapters.configuration.live_configuration import LiveConfiguration
 from notifier.adapters.http import HttpTransport
-from notifier.adapters.telemetry.audit import write_audit
 from notifier.adapters.telemetry.logs import LogObserver
 from notifier.adapters.telemetry.metrics import Metrics, Sources
 from notifier.app.builders import build_queue, subject_hash
@@ -33,6 +32,7 @@ from notifier.app.front_channel_pages import pages_of
 from notifier.app.ids import new_id
 from notifier.app.listeners import listeners
 from notifier.app.log_level import LogLevel
+from notifier.app.operator_routes import operator_routes
 from notifier.app.registry_sources import RegistrySources
 from notifier.app.reloading import Reloading
 from notifier.app.self_watch import SelfWatch
@@ -42,15 +42,13 @@ from notifier.app.upstream_doors import UpstreamDoors
 from notifier.app.web_face import WebFace
 from notifier.domain.errors import QueueError
 from notifier.domain.message import Lane
-from notifier.domain.readmission import ReplayRules
 from notifier.domain.session_ended import SessionEnded
 from notifier.domain.trouble import Trouble, TroubleKind
-from notifier.operations.dead_letter_audit import DeadLetterAudit
 from notifier.operations.deferral_watch import DeferralWatch
 from notifier.operations.health_observer import HealthObserver
 from notifier.operations.observers import Observers
-from notifier.operations.own_state import OwnSources, OwnState, look_from_worker
-from notifier.operations.reload_request import RELOAD, act_of, reload_all
+from notifier.operations.own_state import OwnSources, OwnState
+from notifier.operations.reload_request import RELOAD, act_of
 from notifier.operations.reply_observer import Replies
 from notifier.operations.retry_request import RETRY, RetryAccounts
 from notifier.operations.worker_requests import RequestDesk
@@ -65,16 +63,7 @@ from notifier.pipeline.settlement import Settlement
 from notifier.pipeline.upstream_intake import UpstreamIntake
 from notifier.pipeline.worker import Limits, Worker
 from notifier.server import ops
-from notifier.server.authorization import Authorization
-from notifier.server.operators.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
-from notifier.server.operators.log_level_routes import log_level_routes
-from notifier.server.operators.registry_routes import registry_routes
-from notifier.server.operators.reload_routes import reload_routes
-from notifier.server.operators.status_routes import StatusRoutes
-from notifier.server.operators.waiting_routes import WaitingAccess, WaitingRoutes
 from notifier.server.publishers.event_requests import ApiSources
-from notifier.server.publishers.source_routes import SourceAccess, SourceRoutes
-from notifier.server.publishers.taking import ApiLimits
 from notifier.settings.source_settings import bindings_of
 
 if TYPE_CHECKING:
@@ -279,45 +268,11 @@ class Service:
                 task.cancel()
 
     def _routes(self) -> Iterator[web.RouteDef]:
-        """The routes of the API for operators."""
-        authorization = Authorization(self._live.tokens)
-        yield from log_level_routes(authorization, self.log_level)
-        yield from registry_routes(authorization, self._registry.refresh)
-        yield from reload_routes(authorization, partial(reload_all, self.queue))
-        look = partial(look_from_worker, self.queue, self._own_state.document, time.time)
-        yield from StatusRoutes(authorization, look, time.monotonic).routes()
-        access = DeadLetterAccess(
-            letters=self.queue.dead_letters(),
-            rules=self._replay_rules,
-            audit=DeadLetterAudit(write_audit),
-            clock=time.time,
-            steady=time.monotonic,
+        """The routes of the API beside `/v1/events`."""
+        yield from operator_routes(
+            self._live, self.queue, self.log_level, self._registry.refresh, self._own_state.document
         )
-        yield from DeadLetterRoutes(authorization, access).routes()
-        waiting = WaitingAccess(
-            queue=self.queue,
-            issuers=lambda: frozenset(self._live.registry().issuers),
-            write_audit=write_audit,
-            clock=time.time,
-            steady=time.monotonic,
-        )
-        yield from WaitingRoutes(authorization, waiting).routes()
-        source_access = SourceAccess(
-            door=self._source_doors.door,
-            publish=self.queue.publish,
-            clock=time.time,
-            new_id=new_id,
-            count=self.metrics.count_source_request,
-        )
-        yield from SourceRoutes(source_access, ApiLimits(max_event=self._settings.queue.max_event)).routes()
-
-    def _replay_rules(self, end_newer_sessions: bool) -> ReplayRules:  # noqa: FBT001  as the routes call it
-        return ReplayRules(
-            registry=self._live.registry(),
-            new_id=new_id,
-            max_event=self._settings.queue.max_event,
-            end_newer_sessions=end_newer_sessions,
-        )
+        yield from self._source_doors.routes(self.queue.publish, self.metrics.count_source_request)
 
     def _around(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         yield from (self._consume, self._sample, self.reloading.watch, self._signing_keys.run)

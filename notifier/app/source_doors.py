@@ -1,15 +1,20 @@
 """The sources that take events over HTTP, as they are configured now."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 
-from notifier.adapters.configuration.live_configuration import LiveConfiguration, Loaded
+from aiohttp import web
+
+from notifier.adapters.configuration.live_configuration import LiveConfiguration
+from notifier.adapters.configuration.loading import Loaded
 from notifier.adapters.http.issuer_documents import DocumentReader
 from notifier.adapters.security_events.set_verifier import SetVerifier
 from notifier.adapters.security_events.transmitter_keys import TransmitterKeys
+from notifier.app.ids import new_id
 from notifier.domain.client import TlsFiles
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
+from notifier.domain.message import Lane, Outgoing
 from notifier.server.publishers.source_proofs import (
     BodySignature,
     Challenge,
@@ -18,6 +23,8 @@ from notifier.server.publishers.source_proofs import (
     SignedToken,
     SourceDoor,
 )
+from notifier.server.publishers.source_routes import SourceAccess, SourceRoutes
+from notifier.server.publishers.taking import ApiLimits
 from notifier.settings.source_settings import SetSettings, SourceSettings
 
 WITHIN = 5.0  # seconds that a transmitter has to give its JWK Set
@@ -40,6 +47,13 @@ class SourceDoors:
         if now is not self._seen:
             self._follow(now)
         return self._doors.get(name)
+
+    def routes(
+        self, publish: Callable[[Lane, Outgoing], Awaitable[None]], count: Callable[[str, int], None]
+    ) -> Iterator[web.RouteDef]:
+        """The routes of sources. `publish` returns once a message is durable, and raises QueueError."""
+        access = SourceAccess(door=self.door, publish=publish, clock=time.time, new_id=new_id, count=count)
+        yield from SourceRoutes(access, ApiLimits(max_event=self._live.now.settings.queue.max_event)).routes()
 
     async def close(self) -> None:
         """Stop reading TLS files."""

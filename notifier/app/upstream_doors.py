@@ -6,7 +6,8 @@ from functools import partial
 
 from aiohttp import web
 
-from notifier.adapters.configuration.live_configuration import LiveConfiguration, Loaded
+from notifier.adapters.configuration.live_configuration import LiveConfiguration
+from notifier.adapters.configuration.loading import Loaded
 from notifier.adapters.configuration.upstream_issuers import local_issuer
 from notifier.adapters.http.issuer_documents import DocumentReader
 from notifier.adapters.local_sessions.asking import Asking

@@ -15,7 +15,7 @@ from notifier.domain.moment import shown_moment
 from notifier.domain.printable import counted
 
 if TYPE_CHECKING:
-    from notifier.adapters.configuration.live_configuration import Loaded
+    from notifier.adapters.configuration.loading import Loaded
     from notifier.adapters.registries.answers import ReadNow
     from notifier.adapters.signers.key_ring import SigningKey
 

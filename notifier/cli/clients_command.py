@@ -13,7 +13,7 @@ from notifier.domain.durations import format_duration
 from notifier.domain.printable import counted, json_text, printable
 
 if TYPE_CHECKING:
-    from notifier.adapters.configuration.live_configuration import Loaded
+    from notifier.adapters.configuration.loading import Loaded
     from notifier.adapters.registries.answers import ReadNow
 
 DURATIONS = frozenset({"timeout", "max_age", "sub_only_max_age", "max_paused", "lifetime", "base", "max_delay"})

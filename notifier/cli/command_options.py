@@ -11,7 +11,7 @@ from notifier.cli.output import ErrorStream, say_json
 from notifier.domain.errors import ConfigurationError, Mistake
 
 if TYPE_CHECKING:
-    from notifier.adapters.configuration.live_configuration import Loaded
+    from notifier.adapters.configuration.loading import Loaded
     from notifier.adapters.registries.clients_file import AnswerOf
 
 Config = Annotated[
@@ -52,7 +52,7 @@ def load_whole(
 
     `also`: gives further mistakes, once all is read.
     """
-    from notifier.adapters.configuration.live_configuration import load
+    from notifier.adapters.configuration.loading import load
 
     try:
         return load(config, os.environ, starting=starting, answer_of=answer_of, keep_rows=keep_rows)

@@ -123,7 +123,7 @@ def jwks(
     Keys whose not_before is still to come are included.
     """
     from notifier.adapters.configuration.config_file import read_part
-    from notifier.adapters.configuration.live_configuration import key_source
+    from notifier.adapters.configuration.loading import key_source
     from notifier.adapters.signers.key_files import load_keys
 
     issuers = read_part(config, os.environ, {"issuers"}).settings.issuers

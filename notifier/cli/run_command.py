@@ -36,7 +36,8 @@ def run(config: Config = None) -> None:
     _ignore_requests()  # until the worker has started
     import uvloop
 
-    from notifier.adapters.configuration.live_configuration import LiveConfiguration, load
+    from notifier.adapters.configuration.live_configuration import LiveConfiguration
+    from notifier.adapters.configuration.loading import load
     from notifier.adapters.registries.answers import HeldAnswers
     from notifier.adapters.telemetry import logs
     from notifier.app import Service, build_tracing

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from notifier.adapters.configuration.live_configuration import LiveConfiguration, load
+from notifier.adapters.configuration.live_configuration import LiveConfiguration
+from notifier.adapters.configuration.loading import load
 from notifier.app import Service
 from notifier.domain.dead_letter import DeadLetter, load_dead_letter
 from notifier.domain.message import DEAD, Lane

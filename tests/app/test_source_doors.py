@@ -10,7 +10,8 @@ import pytest
 from aiohttp import web
 from multidict import CIMultiDict
 
-from notifier.adapters.configuration.live_configuration import LiveConfiguration, load
+from notifier.adapters.configuration.live_configuration import LiveConfiguration
+from notifier.adapters.configuration.loading import load
 from notifier.adapters.configuration.secret_files import secrets_of
 from notifier.app.source_doors import SourceDoors
 from notifier.domain.errors import ConfigurationError

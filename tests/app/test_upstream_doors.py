@@ -10,7 +10,8 @@ import yaml
 from aiohttp import web
 from cryptography.fernet import Fernet
 
-from notifier.adapters.configuration.live_configuration import LiveConfiguration, load
+from notifier.adapters.configuration.live_configuration import LiveConfiguration
+from notifier.adapters.configuration.loading import load
 from notifier.adapters.local_sessions.asking import AT_A_TIME
 from notifier.adapters.telemetry.upstream_record import UpstreamRecord
 from notifier.app.upstream_doors import UpstreamDoors

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from notifier.adapters.configuration.live_configuration import load
+from notifier.adapters.configuration.loading import load
 from tests.chart.installed import install
 from tests.system.command import notifier
 from tools.chart_rendering import VALUE_FILES, Rendered

@@ -24,7 +24,7 @@ import yaml
 from pydantic import BaseModel
 from typer.core import TyperGroup
 
-from notifier.adapters.configuration.live_configuration import Loaded, load
+from notifier.adapters.configuration.loading import Loaded, load
 from notifier.adapters.configuration.mistakes import submodel
 from notifier.adapters.configuration.tokens_file import TokenEntry, load_tokens
 from notifier.adapters.queues.rabbitmq.administration import declare_topology

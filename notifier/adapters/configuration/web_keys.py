@@ -1,9 +1,14 @@
 """Reads the keys by which the URLs of pages are sealed, and checks what the section `web` says of issuers."""
 
+from collections.abc import Iterator
+
 from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.adapters.configuration.document_files import read_text
 from notifier.domain.errors import ConfigurationError, Mistake
+from notifier.domain.front_channel import is_on_page
+from notifier.domain.printable import counted
+from notifier.domain.registry import Registry
 from notifier.settings.service_settings import Settings
 
 _MOST = 10
@@ -41,3 +46,14 @@ def read_web_keys(settings: Settings) -> tuple[MultiFernet | None, list[Mistake]
     if len(lines) > _MOST:
         mistakes.append(Mistake(setting, f"{path} has {len(lines)} keys; keep the newest and those of its last hour"))
     return (MultiFernet(keys) if keys and not mistakes else None), mistakes
+
+
+def web_warnings(settings: Settings, registry: Registry) -> Iterator[Mistake]:
+    """Issuers with clients that browsers are to call, and without pages. Without a section `web` nobody expects any."""
+    if settings.web is None:
+        return
+    for iss in settings.issuers:
+        clients = sum(map(is_on_page, registry.clients_of(iss).values()))
+        if clients and iss not in settings.web.issuers:
+            text = f"is missing, so no browser calls the frontchannel_logout_uri of {counted(clients, 'client')}"
+            yield Mistake(f"web.issuers.{iss}", text)

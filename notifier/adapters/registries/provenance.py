@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from notifier.adapters.configuration.live_configuration import Loaded
+from notifier.adapters.configuration.loading import Loaded
 from notifier.adapters.registries.layer import Key, keys_of
 from notifier.domain.frozen import frozen, replace
 from notifier.domain.presets import PRESETS

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notifier.adapters.configuration.live_configuration import load
+from notifier.adapters.configuration.loading import load
 from notifier.adapters.configuration.usable_settings import SECTIONS, usable_settings
 from notifier.domain.errors import ConfigurationError
 from tests.adapters.signers.key_folder import pem

@@ -12,7 +12,8 @@ import pytest
 from cryptography.fernet import Fernet
 
 from notifier.adapters.configuration.file_watch import Watch, watch_files
-from notifier.adapters.configuration.live_configuration import LiveConfiguration, load
+from notifier.adapters.configuration.live_configuration import LiveConfiguration
+from notifier.adapters.configuration.loading import load
 from notifier.app.signing_keys import SigningKeys
 from notifier.domain.client_rows import SourceAnswer
 from notifier.domain.issuer_document import UnreadDocument

@@ -1,0 +1,172 @@
+"""Reads the whole configuration: settings, registry, keys, tokens and secrets, with every mistake at once."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import structlog
+from cryptography.fernet import MultiFernet
+
+from notifier.adapters.configuration.config_file import examine_settings, read_credentials, read_subject_key
+from notifier.adapters.configuration.event_sources import compile_sources
+from notifier.adapters.configuration.file_watch import Stamp, stamps_of
+from notifier.adapters.configuration.source_secrets import read_source_secrets
+from notifier.adapters.configuration.tokens_file import load_tokens
+from notifier.adapters.configuration.upstream_issuers import upstream_mistakes, upstream_warnings
+from notifier.adapters.configuration.web_keys import read_web_keys, web_warnings
+from notifier.adapters.registries.clients_file import AnswerOf, read_registry, unanswered
+from notifier.adapters.registries.layer import Layer
+from notifier.adapters.registries.layers import Layered, Needs
+from notifier.adapters.signers.key_files import KeySource, examine_keys
+from notifier.adapters.signers.key_ring import KeyRing
+from notifier.adapters.tls.listener_context import ListenerContext
+from notifier.adapters.tls.pem_files import connecting_context
+from notifier.domain.api_token import ApiToken
+from notifier.domain.client import Algorithm
+from notifier.domain.errors import ConfigurationError, Mistake, OurFault
+from notifier.domain.registry import Registry
+from notifier.domain.registry_checks import find_unsignable
+from notifier.settings.policies import NO_EFFECT
+from notifier.settings.service_settings import KeySettings, Settings
+
+TOLD = 20  # warnings of one reading that are logged one by one: there may be as many as clients
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """Everything that was read at one time. `stamps` were taken before the files were read.
+
+    `warnings`: settings that are accepted and have no effect. `faults`: clients that a registry source has and that
+    cannot be used. `needs` and `layers` serve a refresh of a registry source; if there is none, there are no layers.
+    `source_secrets` prove the senders of sources, by name. `web_keys` seal the URLs of pages.
+    """
+
+    settings: Settings
+    registry: Registry
+    keys: KeyRing
+    tokens: tuple[ApiToken, ...] | None
+    stamps: Mapping[Path, Stamp | None]
+    warnings: tuple[Mistake, ...] = ()
+    faults: tuple[Mistake, ...] = ()
+    needs: Needs
+    layers: Sequence[Layer] = ()
+    source_secrets: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
+    web_keys: MultiFernet | None = field(default=None, repr=False)
+
+    def log_warnings(self) -> None:
+        """Log each warning."""
+        log = structlog.get_logger()
+        for each in self.warnings[:TOLD]:
+            log.warning("setting_without_effect", setting=each.path, reason=each.text)
+        if more := len(self.warnings[TOLD:]):
+            log.warning("settings_without_effect", more=more, hint="`notifier check` lists all")
+        log_faults(self.faults)
+
+
+def log_faults(faults: Sequence[Mistake]) -> None:
+    """Log each client that cannot be used."""
+    log = structlog.get_logger()
+    for each in faults[:TOLD]:
+        log.warning("client_left_out", client=each.path, reason=each.text)
+    if more := len(faults[TOLD:]):
+        log.warning("clients_left_out", more=more, hint="`notifier clients list` tells all")
+
+
+def load(
+    path: Path | None,
+    environ: Mapping[str, str],
+    named: set[Path] | None = None,
+    *,
+    starting: bool = False,
+    answer_of: AnswerOf = unanswered,
+    keep_rows: bool = False,
+) -> Loaded:
+    """Read everything. Raises ConfigurationError with every mistake of every file.
+
+    What depends on a wrong part is not judged. Adds each file that is named to `named`, even if it raises an error.
+    `starting`: also check what a worker reads once, at its start. `answer_of` gives the clients of registry sources
+    that are not files. `keep_rows`: have `layers` in any case.
+    """
+    named = set() if named is None else named
+    first = {} if path is None else stamps_of((path.absolute(),))
+    usable = examine_settings(path, environ, named)
+    settings, mistakes, unsure = usable.settings, list(usable.mistakes), usable.unsure
+    stamps = {**stamps_of(named), **first}
+    if not settings.issuers:
+        text = 'at least one is needed, such as issuers: {"https://id.example.com": {keys: [{file: key.pem}]}}'
+        mistakes += [] if "issuers" in unsure else [Mistake("issuers", text)]
+        unsure |= {"issuers"}
+    sources = {iss: [None if key is None else key_source(key) for key in of] for iss, of in usable.keys.items()}
+    keys, of_keys = examine_keys(sources)
+    whole = {iss for iss, of_issuer in sources.items() if of_issuer and len(keys.of(iss)) == len(of_issuer)}
+    needs = Needs(
+        settings=settings,
+        algorithms_of=lambda iss: keys.algorithms_of(iss) if iss in whole else frozenset(Algorithm),
+        unsure=unsure,
+    )
+    layered, layers = read_registry(needs, named, answer_of, keep_rows=keep_rows)
+    stamps = {**stamps_of(named), **stamps}
+    mistakes += [*layered.mistakes, *of_keys, *find_unsignable(layered.registry, needs.algorithms_of)]
+    tokens, of_tokens = _tokens(settings, unsure)
+    source_secrets, of_sources = read_source_secrets(settings.sources)
+    web_keys, of_web = read_web_keys(settings)
+    mistakes += [*of_tokens, *of_sources, *of_web]
+    mistakes += [*compile_sources(settings, unsure)[1], *upstream_mistakes(settings, unsure)]
+    mistakes += _mistakes_at_start(settings) if starting else []
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    return Loaded(
+        settings=settings, registry=layered.registry, keys=keys, tokens=tokens, stamps=stamps,
+        warnings=tuple(_warnings(settings, layered)), faults=tuple(layered.faults), needs=needs, layers=layers,
+        source_secrets=source_secrets, web_keys=web_keys,
+    )  # fmt: skip
+
+
+def _tokens(settings: Settings, unsure: Collection[str]) -> tuple[tuple[ApiToken, ...] | None, Sequence[Mistake]]:
+    """The tokens of the API, None where anybody may use it, and every mistake."""
+    if settings.api is None or settings.api.tokens_file is None:
+        return None, ()
+    try:
+        return load_tokens(settings.api.tokens_file, None if "issuers" in unsure else settings.issuers), ()
+    except ConfigurationError as error:
+        return None, error.mistakes
+
+
+def _warnings(settings: Settings, layered: Layered) -> Iterator[Mistake]:
+    """What is accepted and has no effect."""
+    if settings.delivery.circuit is not None:
+        yield Mistake("delivery.circuit", NO_EFFECT)
+    yield from layered.warnings
+    if settings.api is None:
+        text = "has no effect without a section `api`, which opens the listener"
+        yield from (Mistake(f"sources.{name}.http", text) for name, of in settings.sources.items() if of.http)
+    yield from upstream_warnings(settings)
+    yield from web_warnings(settings, layered.registry)
+
+
+def _mistakes_at_start(settings: Settings) -> list[Mistake]:
+    """Check the secrets and TLS files that a worker reads once. A client's TLS files concern only its deliveries."""
+    mistakes: list[Mistake] = []
+    looks: list[Callable[[], object]] = [lambda: read_credentials(settings.queue), lambda: read_subject_key(settings)]
+    if settings.api is not None and settings.api.tls is not None:
+        looks.append(partial(ListenerContext, settings.api.tls, "api"))
+    if settings.web is not None and settings.web.tls is not None:
+        looks.append(partial(ListenerContext, settings.web.tls, "web"))
+    for look in looks:
+        try:
+            look()
+        except ConfigurationError as error:
+            mistakes += error.mistakes
+    try:
+        if settings.queue.tls is not None:
+            connecting_context(settings.queue.tls.files())
+    except OurFault as fault:
+        mistakes.append(Mistake("queue.tls", str(fault)))
+    return mistakes
+
+
+def key_source(key: KeySettings) -> KeySource:
+    """The key's settings as the reader of keys takes them."""
+    not_before = None if key.not_before is None else key.not_before.timestamp()
+    return KeySource(path=key.file, not_before=not_before, kid=key.kid)
