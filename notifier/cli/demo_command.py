@@ -26,8 +26,8 @@ def demo(
     It starts five sample clients that verify tokens (healthy, slow, flaky, rejecting, dead), signs users out, and lets
     the real service deliver. At the end it accounts for every delivery. If one is missing, the exit status is 1.
 
-    With --browser it serves an identity server and three clients on this machine. You sign in and out, and watch how
-    each hears of it: by back-channel, by front-channel, and by session management.
+    With --browser it serves an identity server, its upstream and three clients on this machine. You sign in and out,
+    and watch how each hears of it: by back-channel, by front-channel, and by session management.
     """
     import uvloop
 

@@ -1,4 +1,4 @@
-"""The demo in a browser: an identity server, three clients and the real service, all on this machine's loopback.
+"""The demo in a browser: an identity server with its upstream, three clients and the real service, all on loopback.
 
 Everything is in one process and a temporary folder. It ends when it is stopped, or when nobody has been there for a
 while.
@@ -21,11 +21,13 @@ from cryptography.fernet import Fernet
 from rich.console import Console
 
 from notifier.adapters.signers.key_files import KeySource, generate_key, load_keys
-from notifier.demo.browser_clients import BrowserClient, Notes, Photos, Shop
+from notifier.adapters.signers.key_ring import KeyRing
+from notifier.demo.browser_clients import Notes, Photos, Shop
 from notifier.demo.embedded import start
 from notifier.demo.happenings import Happenings
-from notifier.demo.identity_server import PAGES, STATE_COOKIE, EndSession, IdentityServer
+from notifier.demo.identity_server import PAGES, SESSIONS, STATE_COOKIE, EndSession, IdentityServer
 from notifier.demo.token_check import TokenCheck
+from notifier.demo.upstream_provider import AUDIENCE, CALLED, Upstream
 from notifier.domain.client import Algorithm
 from notifier.domain.durations import in_words
 
@@ -38,19 +40,21 @@ async def browser_demo() -> AsyncIterator[tuple[str, Happenings]]:
     """Run all of it while entered. Gives the address to open, and what happens there."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="notifier-demo-")))
-        doors = [stack.enter_context(_door()) for _ in range(4)]
+        doors = [stack.enter_context(_door()) for _ in range(5)]
         origins = [f"http://localhost:{door.getsockname()[1]}" for door in doors]
         happenings, issuer = Happenings(time.time), origins[0]
         pages, api = (f"{LOOPBACK}:{_free_port()}" for _ in range(2))
         provider = IdentityServer(issuer, f"http://{pages}", happenings)
         jwks = _write_keys(folder, issuer)
-        check = TokenCheck(iss=issuer, client_id="shop", alg="RS256", jwks=jwks, clock=time.time)
-        shop, photos, notes = origins[1:]
-        clients = [Shop(shop, provider, check), Photos(photos, provider), Notes(notes, provider)]
-        config = _write_configuration(folder, issuer, (pages, api), clients)
+        shop, photos, notes, company = origins[1:]
+        clients = [Shop(shop, provider, _check("shop", issuer, jwks)), Photos(photos, provider), Notes(notes, provider)]
+        upstream = Upstream(company, f"{issuer}{PAGES}", _keys_of(folder, "company.pem", company), happenings)
+        told = [*(each.metadata() for each in clients), provider.metadata()]
+        config = _write_configuration(folder, issuer, (pages, api), told, upstream)
         await stack.enter_async_context(start(config, happenings.observe))
-        provider.know({each.client_id: each for each in clients}, _end_session(api))
-        apps = [provider.app(), *(each.app() for each in clients)]
+        known = {each.client_id: each for each in clients}
+        provider.know(known, _end_session(api), upstream, _check(AUDIENCE, issuer, jwks))
+        apps = [provider.app(), *(each.app() for each in clients), upstream.app()]
         for door, app in zip(doors, apps, strict=True):
             runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
             await runner.setup()
@@ -108,14 +112,31 @@ def _free_port() -> int:
 
 def _write_keys(folder: Path, issuer: str) -> Mapping[str, Any]:
     """The issuer's signing key, and the key of its pages. Returns the JWK Set."""
-    for name, secret in (("key.pem", generate_key(Algorithm.RS256)), ("web.keys", Fernet.generate_key())):
-        (folder / name).touch(mode=0o600)
-        (folder / name).write_bytes(secret)
-    return load_keys({issuer: [KeySource(path=folder / "key.pem")]}).jwks(issuer)
+    _write_secret(folder / "web.keys", Fernet.generate_key())
+    return _keys_of(folder, "key.pem", issuer).jwks(issuer)
+
+
+def _keys_of(folder: Path, name: str, issuer: str) -> KeyRing:
+    """A key of its own, in a file."""
+    _write_secret(folder / name, generate_key(Algorithm.RS256))
+    return load_keys({issuer: [KeySource(path=folder / name)]})
+
+
+def _write_secret(path: Path, secret: bytes) -> None:
+    path.touch(mode=0o600)
+    path.write_bytes(secret)
+
+
+def _check(client_id: str, issuer: str, jwks: Mapping[str, Any]) -> TokenCheck:
+    return TokenCheck(iss=issuer, client_id=client_id, alg="RS256", jwks=jwks, clock=time.time)
 
 
 def _write_configuration(
-    folder: Path, issuer: str, listening: tuple[str, str], clients: Sequence[BrowserClient]
+    folder: Path,
+    issuer: str,
+    listening: tuple[str, str],
+    clients: Sequence[Mapping[str, object]],
+    upstream: Upstream,
 ) -> Path:
     pages, api = listening
     page = {"issuer": issuer, "formula": "specification", "cookie": STATE_COOKIE}
@@ -132,9 +153,10 @@ def _write_configuration(
             "issuers": {issuer: {"url": f"{issuer}{PAGES}"}},
             "check_session": {"demo": page},
         },
+        "upstreams": {CALLED: upstream.settings(f"{issuer}{SESSIONS}")},
         "log": {"level": "error"},
     }
     path = folder / "notifier.yaml"
     path.write_text(yaml.safe_dump(settings, sort_keys=False))
-    (folder / "clients.yaml").write_text(yaml.safe_dump([{**each.metadata(), "issuer": issuer} for each in clients]))
+    (folder / "clients.yaml").write_text(yaml.safe_dump([{**each, "issuer": issuer} for each in clients]))
     return path

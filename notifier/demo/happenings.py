@@ -30,7 +30,7 @@ class Happenings:
     def observe(self, fact: Fact) -> None:
         """Note what the worker tells."""
         if isinstance(fact, LogoutDelivered):
-            name = fact.delivery.client_id.capitalize()
+            name = fact.delivery.client_id.replace("-", " ").capitalize()
             self.add("Back-channel", f"{name} got a signed logout token on its server, and accepted it.")
 
     def since(self, number: int) -> list[tuple[int, float, str, str]]:

@@ -1,5 +1,8 @@
 """A small identity server for the demo in a browser: one user, no password, and everything that ends a session.
 
+Its user has signed in at an upstream provider. A sign-out there ends her session here too: notifier asks which one it
+is, and tells the identity server as it tells every client.
+
 As behind a real proxy, notifier's pages are under its own origin: the front-channel page below `/connect/notify`, the
 check-session page at `/connect/checksession`. It is no example of an OpenID Provider: it checks nothing that it would.
 """
@@ -10,16 +13,20 @@ from urllib.parse import urlencode
 
 import aiohttp
 from aiohttp import web
+from yarl import URL
 
 from notifier.demo.browser_clients import BrowserClient, SignedIn, page_of
 from notifier.demo.happenings import Happenings
 from notifier.demo.session_state import session_state
+from notifier.demo.token_check import TokenCheck, Verified
+from notifier.demo.upstream_provider import AUDIENCE, Upstream
 from notifier.domain.front_channel import origin_of
 
 USER = "alice"
 PAGES = "/connect/notify"
 CHECK_SESSION = "/connect/checksession"
 STATE_COOKIE, SESSION_COOKIE = "demo_state", "demo_session"
+SESSIONS, LOGOUT = "/sessions-of-upstream", "/backchannel-logout"
 _PASSED_ON = ("Content-Type", "Content-Security-Policy", "Cache-Control", "Referrer-Policy", "X-Content-Type-Options")
 
 EndSession = Callable[[Mapping[str, object]], Awaitable[str | None]]
@@ -37,10 +44,20 @@ class IdentityServer:
         self._codes: dict[str, SignedIn] = {}
         self._clients: Mapping[str, BrowserClient] = {}
         self._end: EndSession | None = None
+        self._upstream: Upstream | None = None
+        self._check: TokenCheck | None = None
+        self._came_from: dict[str, str] = {}  # sid there → sid here, also of sessions that have ended
 
-    def know(self, clients: Mapping[str, BrowserClient], end: EndSession) -> None:
-        """Who its clients are, and who tells them of a session's end."""
+    def know(
+        self, clients: Mapping[str, BrowserClient], end: EndSession, upstream: Upstream, check: TokenCheck
+    ) -> None:
+        """Who its clients are, who tells them of a session's end, and where its user signs in."""
         self._clients, self._end = clients, end
+        self._upstream, self._check = upstream, check
+
+    def metadata(self) -> dict[str, object]:
+        """It is a client too: it is told of the sessions that notifier ends."""
+        return {"client_id": AUDIENCE, "backchannel_logout_uri": f"{self.issuer}{LOGOUT}"}
 
     def redeem(self, code: str) -> SignedIn | None:
         """What a code stands for; it stands for it once."""
@@ -54,21 +71,29 @@ class IdentityServer:
         app.router.add_post("/sign-out", self._sign_out)
         app.router.add_get("/authorize", self._authorize)
         app.router.add_get("/happenings", self._tell)
+        app.router.add_post(SESSIONS, self._answer_whose)
+        app.router.add_post(LOGOUT, self._end_here)
         app.router.add_get(CHECK_SESSION, self._pass_on)
         app.router.add_route("*", PAGES + "/{path:.*}", self._pass_on)
         return app
 
     async def _show(self, request: web.Request) -> web.Response:
         self._happenings.visited()
+        assert self._upstream is not None, "known before it listens"
         clients = {each.client_id: each.origin for each in self._clients.values()}
-        return page_of("identity_server.html", {"clients": clients, "user": USER if self._sid(request) else None})
+        there = next((there for there, sid in self._came_from.items() if sid == self._sid(request)), "")
+        told = {"clients": clients, "user": USER if self._sid(request) else None}
+        return page_of("identity_server.html", {**told, "upstream": self._upstream.issuer, "session": there})
 
     async def _sign_in(self, request: web.Request) -> web.Response:
         self._only_ours(request)
         sid, state = secrets.token_hex(8), secrets.token_urlsafe(16)
         self._sessions[sid] = state
-        self._happenings.add("Identity server", f"{USER.capitalize()} signed in.")
-        response = web.json_response({"user": USER})
+        assert self._upstream is not None, "known before it listens"
+        there = self._upstream.begin(USER)
+        self._came_from[there] = sid
+        self._happenings.add("Identity server", f"{USER.capitalize()} signed in, by way of her company.")
+        response = web.json_response({"user": USER, "session": there})
         response.set_cookie(SESSION_COOKIE, sid, httponly=True, samesite="Lax")
         response.set_cookie(STATE_COOKIE, state, samesite="Lax")  # scripts of this origin read it, so it is not the sid
         return response
@@ -83,10 +108,22 @@ class IdentityServer:
             assert self._end is not None, "known before it listens"
             page = await self._end({"iss": self.issuer, "sub": USER, "sid": sid, "clients": [*self._clients]})
             self._sessions.pop(sid, None)
-        response = web.json_response({"page": page})
-        response.del_cookie(SESSION_COOKIE, httponly=True, samesite="Lax")
-        response.del_cookie(STATE_COOKIE, samesite="Lax")
-        return response
+        return _without_session({"page": page})
+
+    async def _answer_whose(self, request: web.Request) -> web.Response:
+        """Answer notifier, which session here has come from the upstream's. (A real one asks who is asking.)"""
+        sid = self._came_from.get(str((await request.json()).get("sid")))
+        sessions = [] if sid is None else [{"sub": USER, "sid": sid, "clients": [*self._clients, AUDIENCE]}]
+        return web.json_response({"sessions": sessions})
+
+    async def _end_here(self, request: web.Request) -> web.Response:
+        """End the session that notifier names."""
+        assert self._check is not None, "known before it listens"
+        token = self._check.read(str((await request.post()).get("logout_token", "")))
+        if not isinstance(token, Verified):
+            return web.json_response({"error": "invalid_request", "error_description": token.reason}, status=400)
+        self._sessions.pop(token.sid, None)
+        return web.Response(status=204, headers={"Cache-Control": "no-store"})
 
     async def _authorize(self, request: web.Request) -> web.Response:
         client, sid = self._clients.get(request.query.get("client_id", "")), self._sid(request)
@@ -100,14 +137,20 @@ class IdentityServer:
         raise web.HTTPFound(f"{client.origin}/callback?{urlencode({'code': code, 'session_state': state})}")
 
     async def _tell(self, request: web.Request) -> web.Response:
-        return web.json_response(self._happenings.since(int(request.query.get("since", "0"))))
+        """What has happened, and who is signed in. The browser forgets a session that has ended elsewhere."""
+        told = {"happenings": self._happenings.since(int(request.query.get("since", "0")))}
+        if SESSION_COOKIE in request.cookies and self._sid(request) is None:
+            return _without_session({**told, "user": None})
+        return web.json_response({**told, "user": None if self._sid(request) is None else USER})
 
     async def _pass_on(self, request: web.Request) -> web.Response:
         """As a proxy does, without the cookies."""
-        path = "/check-session/demo" if request.path == CHECK_SESSION else request.path.removeprefix(PAGES)
+        path = "/check-session/demo" if request.path == CHECK_SESSION else request.path_qs.removeprefix(PAGES)
+        headers = {name: request.headers[name] for name in ("Content-Type",) if name in request.headers}
+        url = URL(self._listener + path, encoded=True)
         async with (
             aiohttp.ClientSession() as session,
-            session.request(request.method, self._listener + path, data=await request.read()) as answer,
+            session.request(request.method, url, data=await request.read(), headers=headers) as answer,
         ):
             kept = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
             return web.Response(status=answer.status, body=await answer.read(), headers=kept)
@@ -121,3 +164,10 @@ class IdentityServer:
         if request.headers.get("Origin") != self.issuer:
             raise web.HTTPForbidden
         self._happenings.visited()
+
+
+def _without_session(document: Mapping[str, object]) -> web.Response:
+    response = web.json_response(document)
+    response.del_cookie(SESSION_COOKIE, httponly=True, samesite="Lax")
+    response.del_cookie(STATE_COOKIE, samesite="Lax")
+    return response
