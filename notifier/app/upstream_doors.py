@@ -11,15 +11,13 @@ from notifier.adapters.configuration.loading import Loaded
 from notifier.adapters.configuration.upstream_issuers import local_issuer
 from notifier.adapters.http.issuer_documents import DocumentReader
 from notifier.adapters.local_sessions.asking import Asking
-from notifier.adapters.local_sessions.session_database import SessionDatabase
 from notifier.adapters.local_sessions.session_endpoint import SessionEndpoint
 from notifier.adapters.security_events.logout_token_verifier import LogoutTokenVerifier
 from notifier.adapters.security_events.transmitter_keys import TransmitterKeys
 from notifier.adapters.telemetry.upstream_record import UpstreamRecord
 from notifier.app.ids import new_id
 from notifier.domain.client import EgressPolicy, TlsFiles
-from notifier.domain.front_channel import origin_of
-from notifier.domain.front_channel_context import FrontChannelContext
+from notifier.domain.front_channel import FrontChannelContext, origin_of
 from notifier.domain.frozen import frozen
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
 from notifier.domain.message import Lane, Outgoing
@@ -186,6 +184,8 @@ async def read_upstream_keys(
 def asking_for(resolve: ResolveSettings) -> Asking | None:
     """Who is asked which sessions are meant. None if nobody need be."""
     if resolve.sql is not None:
+        from notifier.adapters.local_sessions.session_database import SessionDatabase  # noqa: PLC0415  an extra
+
         return Asking(SessionDatabase(resolve.sql))
     if resolve.http is not None:
         return Asking(SessionEndpoint(resolve.http))

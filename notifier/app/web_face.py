@@ -8,7 +8,8 @@ from aiohttp import web
 
 from notifier.adapters.configuration.live_configuration import LiveConfiguration
 from notifier.domain.check_session import CheckSession
-from notifier.domain.front_channel_context import FrontChannelContext, OpenedContext, open_sealed, seal
+from notifier.domain.front_channel import FrontChannelContext
+from notifier.domain.front_channel_context import OpenedContext, open_sealed, seal
 from notifier.server.browsers.check_session_page import CheckSessionPages, check_session_script
 from notifier.server.browsers.front_channel_page import PageRules
 from notifier.server.browsers.front_channel_routes import FrontChannelRoutes, PageAccess, PageCounts

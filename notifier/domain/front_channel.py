@@ -9,12 +9,20 @@ from urllib.parse import urlencode, urlsplit
 
 from notifier.domain.client import Client, FrontChannelWay
 from notifier.domain.egress import uri_mistake
-from notifier.domain.front_channel_context import FrontChannelContext
 from notifier.domain.frozen import frozen
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import ClientEntry, SessionEnded
 
 _PORTS = {"https": 443, "http": 80}
+
+
+@frozen
+class FrontChannelContext:
+    """Whose session ended, and the clients to ask: each `client_id` with a `sid` of its own, if it has one."""
+
+    iss: str
+    sid: str | None
+    clients: tuple[tuple[str, str | None], ...]
 
 
 @frozen

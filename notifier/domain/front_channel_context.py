@@ -13,6 +13,7 @@ import zlib
 
 from cryptography.fernet import InvalidToken, MultiFernet
 
+from notifier.domain.front_channel import FrontChannelContext
 from notifier.domain.frozen import frozen
 
 LIFETIME = 600  # seconds that a context can be opened
@@ -27,15 +28,6 @@ class TooManyClients(Exception):  # noqa: N818  a fact, not a fault of ours
     def __init__(self, fit: int) -> None:
         super().__init__(f"the context would be longer than {LONGEST} characters; its first {fit} clients fit")
         self.fit = fit
-
-
-@frozen
-class FrontChannelContext:
-    """Whose session ended, and the clients to ask: each `client_id` with a `sid` of its own, if it has one."""
-
-    iss: str
-    sid: str | None
-    clients: tuple[tuple[str, str | None], ...]
 
 
 @frozen

@@ -18,7 +18,8 @@ from cryptography import x509
 from cryptography.fernet import Fernet, MultiFernet
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from notifier.domain.front_channel_context import FrontChannelContext, seal
+from notifier.domain.front_channel import FrontChannelContext
+from notifier.domain.front_channel_context import seal
 from notifier.domain.frozen import frozen
 from tests.certificates import authority
 from tests.proxies import proxied

@@ -13,6 +13,7 @@ from cryptography.fernet import Fernet, MultiFernet
 from notifier.domain.client import Client, FrontChannelClient, FrontChannelWay
 from notifier.domain.front_channel import (
     AskedClient,
+    FrontChannelContext,
     UnaskedClient,
     front_channel_mistake,
     origin_of,
@@ -20,14 +21,7 @@ from notifier.domain.front_channel import (
     page_plan,
     uri_of,
 )
-from notifier.domain.front_channel_context import (
-    LIFETIME,
-    LONGEST,
-    FrontChannelContext,
-    TooManyClients,
-    open_sealed,
-    seal,
-)
+from notifier.domain.front_channel_context import LIFETIME, LONGEST, TooManyClients, open_sealed, seal
 from notifier.domain.registry import Issuer, Registry
 from notifier.domain.session_ended import ClientEntry, SessionEnded
 

@@ -11,7 +11,8 @@ import pytest
 from aiohttp import web
 from cryptography.fernet import Fernet, MultiFernet
 
-from notifier.domain.front_channel_context import FrontChannelContext, seal
+from notifier.domain.front_channel import FrontChannelContext
+from notifier.domain.front_channel_context import seal
 from tests.certificates import authority
 from tests.monitoring.prometheus_server import Prometheus, prometheus
 from tests.system.clients import Clients, Hit

@@ -4,6 +4,7 @@ The identity server is played here: its login, its token endpoint and its keys.
 """
 
 import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -131,8 +132,9 @@ def apache(folder: Path, iss: str) -> Iterator[str]:
     (folder / "www/protected").mkdir(parents=True)
     (folder / "www/protected/index.html").write_text(PAGE)
     (folder / "apache.conf").write_text(APACHE.format(port=port, folder=folder, iss=iss))
-    for path in (folder, *list(folder.parents)[:2]):
-        path.chmod(0o755)
+    shared = Path(tempfile.gettempdir())
+    for path in (folder, *(each for each in folder.parents if shared in each.parents)):
+        path.chmod(0o755)  # Apache reads as another user
     process = subprocess.Popen(["/usr/sbin/apache2", "-DFOREGROUND", "-f", str(folder / "apache.conf")])
     try:
         yield f"http://127.0.0.1:{port}"

@@ -17,7 +17,8 @@ import tree_sitter
 import tree_sitter_c_sharp
 from cryptography.fernet import Fernet, MultiFernet
 
-from notifier.domain.front_channel_context import FrontChannelContext, OpenedContext, open_sealed
+from notifier.domain.front_channel import FrontChannelContext
+from notifier.domain.front_channel_context import OpenedContext, open_sealed
 from tests.apt_programs import program
 from tests.npm_modules import NODE
 from tests.samples.languages import EXAMPLES

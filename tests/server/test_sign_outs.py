@@ -11,7 +11,8 @@ from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.domain.client import Client, FrontChannelClient, FrontChannelWay
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.front_channel_context import FrontChannelContext, open_sealed
+from notifier.domain.front_channel import FrontChannelContext
+from notifier.domain.front_channel_context import open_sealed
 from notifier.domain.message import Lane
 from notifier.domain.registry import Issuer, Registry
 from notifier.domain.session_ended import SessionEnded

@@ -1,6 +1,8 @@
-"""Checks what `upstreams` says of issuers, and says at which issuer the sessions of each upstream are."""
+"""Checks what `upstreams` needs that it does not hold: issuers, and the library that reads a database of sessions."""
 
+from collections.abc import Callable
 from difflib import get_close_matches
+from importlib.util import find_spec
 
 from notifier.domain.errors import Mistake
 from notifier.settings.service_settings import Settings
@@ -14,11 +16,21 @@ def local_issuer(upstream: UpstreamSettings, settings: Settings) -> str | None:
     return next(iter(settings.issuers)) if len(settings.issuers) == 1 else None
 
 
-def upstream_mistakes(settings: Settings, unsure: frozenset[str]) -> list[Mistake]:
-    """Every mistake. `unsure`: the sections of the settings that are wrong."""
-    if "issuers" in unsure:
-        return []
+def _installed(library: str) -> bool:
+    return find_spec(library) is not None
+
+
+def upstream_mistakes(
+    settings: Settings, unsure: frozenset[str], installed: Callable[[str], bool] = _installed
+) -> list[Mistake]:
+    """Every mistake. `unsure`: the sections of the settings that are wrong. `installed` says if a library is there."""
+    asks_sql = [name for name, upstream in settings.upstreams.items() if upstream.resolve.sql is not None]
     mistakes = []
+    if asks_sql and not installed("sqlalchemy"):
+        text = "needs SQLAlchemy: pip install 'notifier[postgresql]', or [mysql], [mssql] or [sql] (SQLite)"
+        mistakes += [Mistake(f"upstreams.{name}.resolve.sql", text) for name in asks_sql]
+    if "issuers" in unsure:
+        return mistakes
     for name, upstream in settings.upstreams.items():
         iss = local_issuer(upstream, settings)
         place = f"upstreams.{name}"

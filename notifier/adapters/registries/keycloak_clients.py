@@ -70,7 +70,7 @@ class KeycloakRealm:
         own = [self._resolved(_text(each), client) for each in listed]
         if (uris := redirect_uris(own, row.get("frontchannel_logout_uri"))) is not None:
             row["redirect_uris"] = uris
-        if shown := _text(client.get("name")):
+        if (shown := _text(client.get("name"))) and not shown.startswith("${"):  # a key of Keycloak's translations
             row["client_name"] = shown
         if not uri:
             return None

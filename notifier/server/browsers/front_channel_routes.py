@@ -10,8 +10,8 @@ from typing import Protocol
 
 from aiohttp import web
 
-from notifier.domain.front_channel import PagePlan, page_plan
-from notifier.domain.front_channel_context import FrontChannelContext, OpenedContext, TooManyClients
+from notifier.domain.front_channel import FrontChannelContext, PagePlan, page_plan
+from notifier.domain.front_channel_context import OpenedContext, TooManyClients
 from notifier.domain.front_channel_report import LARGEST_REPORT, REACH, BrowserReach, PageEnd, read_report
 from notifier.domain.frozen import frozen, replace
 from notifier.domain.registry import Registry

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from notifier.domain.errors import QueueError
-from notifier.domain.front_channel import page_context
-from notifier.domain.front_channel_context import FrontChannelContext
+from notifier.domain.front_channel import FrontChannelContext, page_context
 from notifier.domain.message import Lane, Outgoing
 from notifier.domain.registry import Registry
 from notifier.domain.session_ended import SessionEnded

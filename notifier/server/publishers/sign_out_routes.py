@@ -9,13 +9,8 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from notifier.domain.errors import Mistake
-from notifier.domain.front_channel import page_context
-from notifier.domain.front_channel_context import (
-    LIFETIME,
-    FrontChannelContext,
-    TooManyClients,
-    seal,
-)
+from notifier.domain.front_channel import FrontChannelContext, page_context
+from notifier.domain.front_channel_context import LIFETIME, TooManyClients, seal
 from notifier.domain.frozen import replace
 from notifier.domain.moment import render_moment
 from notifier.domain.plan import by_client_id

@@ -89,12 +89,21 @@ async def test_clients_are_read_as_keycloak_would_tell_them(keycloak: KeycloakSe
         "own": told("own", f"{keycloak.url}/own"),
         "rootless": told("rootless", f"{keycloak.url}/rootless"),
         "both": told("both", "https://both.example.com/bc", frontchannel_logout_uri="https://both.example.com/fc"),
-        "pairwise": told("pairwise", "https://pw.example.com/bc", subject_type="pairwise"),
+        "pairwise": told(
+            "pairwise",
+            "https://pw.example.com/bc",
+            subject_type="pairwise",
+            redirect_uris=["https://pw.example.com/*"],
+        ),
         "slow": told("slow", "https://slow.example.com/bc", notifier={"timeout": "20s"}),
         "disabled": {"client_id": "disabled", "issuer": common["issuer"]},
         "saml": {"client_id": "saml", "issuer": common["issuer"]},
         "bearer": {"client_id": "bearer", **common},
-        "account": {"client_id": "account", **common},
+        "account": {
+            "client_id": "account",
+            **common,
+            "redirect_uris": [f"{keycloak.url}/realms/{REALM}/account/*"],
+        },
     }
     assert {name: rows.get(name) for name in expected} == expected
     assert {fault.path: fault.text for fault in answer.faults}.keys() == {"fragment", "encrypted"}

@@ -13,7 +13,8 @@ import pytest
 from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.domain.client import Client, FrontChannelClient
-from notifier.domain.front_channel_context import LIFETIME, FrontChannelContext, open_sealed, seal
+from notifier.domain.front_channel import FrontChannelContext
+from notifier.domain.front_channel_context import LIFETIME, open_sealed, seal
 from notifier.domain.front_channel_report import BrowserReach, PageEnd
 from notifier.domain.registry import Issuer, Registry
 from notifier.server.browsers.front_channel_page import PageRules
