@@ -2,7 +2,7 @@
 
 from tests.benchmarks.mapping import costs
 
-OWN = 7.7  # µs of our own form on the machine on which a mapping may take 60 µs more
+MOST = 16  # times our own form; usual are 6 to 10
 
 
 def test_a_mapping_takes_little_beside_our_own_form() -> None:
@@ -11,7 +11,7 @@ def test_a_mapping_takes_little_beside_our_own_form() -> None:
     for _ in range(3):
         found = costs(rounds=20)
         own = found.pop("our own form")
-        wrong = {name: cost / own for name, cost in found.items() if cost - own > 60 / OWN * own}
+        wrong = {name: cost / own for name, cost in found.items() if cost > MOST * own}
         if not wrong:
             return
     assert wrong == {}

@@ -20,6 +20,7 @@ from tests.faults.worst_events import NOBODY, WORST, worst
 from tests.system.broker import broker
 from tests.system.ledger import UNREADABLE
 from tests.system.worker_process import WorkerProcess, worker
+from tests.yardstick import slowness
 
 AT_ONCE = 100
 MOST_MEMORY = 200 * 1024 * 1024
@@ -32,13 +33,15 @@ PATIENCE = 120.0
 class Watch(threading.Thread):
     """Asks a worker's `/livez` all the time, from a thread, so that the test's own work does not count as the worker's.
 
-    `seconds` are those of each answer; `largest` is the memory that the worker had at most, in bytes.
+    `seconds` are those of each answer; `largest` is the memory that the worker had at most, in bytes; `slowness` is the
+    machine's.
     """
 
     def __init__(self, ops: str, pid: int) -> None:
         super().__init__(daemon=True)
         self.seconds: list[float] = []
         self.largest = 0
+        self.slowness = slowness()
         self._host = ops.removeprefix("http://")
         self._pid = pid
         self._ended = threading.Event()
@@ -61,16 +64,17 @@ class Watch(threading.Thread):
         """
         *_, slowest = usual = sorted(self.seconds)[: len(self.seconds) * 99 // 100]
         told = f"late {max(late):.2f} s, /livez {slowest:.3f} s at most of {len(usual)}, {max(self.seconds):.3f} s once"
-        told += f", {self.largest / 2**20:.0f} MiB"
+        told += f", {self.largest / 2**20:.0f} MiB, machine × {self.slowness:.1f}"
         print(told)  # noqa: T201  what `pytest -s` and a failed run show
-        assert max(late) <= LATE, told
-        assert slowest < LIVEZ_WITHIN, told
+        assert max(late) <= LATE * self.slowness, told
+        assert slowest < LIVEZ_WITHIN * self.slowness, told
         assert 0 < self.largest < MOST_MEMORY, told
 
     def end(self) -> None:
         """Ask no more."""
         self._ended.set()
         self.join()
+        self.slowness = max(self.slowness, slowness())
 
 
 @contextlib.asynccontextmanager

@@ -13,10 +13,11 @@ from notifier.domain.reply import ReplyTo
 from notifier.pipeline.selection import AT_HAND, OPENED_EVERY
 from tests.faults.worst_events import NOBODY, WORST, filled, name
 from tests.pipeline.stage import ISS, Stage, client, running
+from tests.yardstick import work
 
 pytestmark = pytest.mark.full
 
-MOST = 0.020  # seconds of the processor's time in one round of the loop
+MOST = 4.0  # times a yardstick's work, by the processor's time in one round of the loop; usual are 0.1 to 2.7
 TRIES = 20  # other processes use the same caches and cores
 OURS = {
     "20,000 names": filled(lambda index: f'"{name(index)}"', iss=ISS),
@@ -90,10 +91,12 @@ def frozen() -> Iterator[None]:
 async def test_nothing_holds_the_loop_for_long(which: str, waited_for: bool) -> None:
     """Reading, planning and burying it, or putting it off, and again; whether or not somebody waits for its fates."""
     asked = ReplyTo(to="nobody", correlation_id="1") if waited_for else None
-    found: list[float] = []
-    while not found or (found[-1] > MOST and len(found) < TRIES):
-        found.append(await held_by(ALL[which], asked, 10_000 if "all" in which else 3))
-    assert min(found) <= MOST
+    shares: list[float] = []
+    while not shares or (min(shares) > MOST and len(shares) < TRIES):
+        before = work()
+        found = await held_by(ALL[which], asked, 10_000 if "all" in which else 3)
+        shares.append(found / min(before, work()))
+    assert min(shares) <= MOST
 
 
 async def test_few_large_events_are_at_hand_and_small_ones_go_past() -> None:
