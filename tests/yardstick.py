@@ -1,4 +1,4 @@
-"""How fast this machine is now: a limit in seconds is set on one machine, and held on others, and on the same on a bad day."""
+"""How fast this machine is now: limits in seconds are set on one machine and held on others, and on slow days too."""
 
 import json
 import time

@@ -58,11 +58,11 @@ class Watch(threading.Thread):
                 self.largest = max(self.largest, resident(self._pid))
 
     def check(self, late: Sequence[float]) -> None:
-        """It may have grown so far, and nobody may have waited for longer: of the answers, but for one in a hundred.
+        """It may have grown so far, and nobody may have waited for longer: of the answers, but for one in ten.
 
         The machine is not ours alone; a worker that is held is late with nearly all of them.
         """
-        *_, slowest = usual = sorted(self.seconds)[: len(self.seconds) * 99 // 100]
+        *_, slowest = usual = sorted(self.seconds)[: len(self.seconds) * 9 // 10]
         told = f"late {max(late):.2f} s, /livez {slowest:.3f} s at most of {len(usual)}, {max(self.seconds):.3f} s once"
         told += f", {self.largest / 2**20:.0f} MiB, machine × {self.slowness:.1f}"
         print(told)  # noqa: T201  what `pytest -s` and a failed run show
