@@ -11,6 +11,7 @@ from notifier.cli.command_options import Config
 from notifier.cli.help import CommandGroup, in_help, register
 from notifier.cli.output import say, say_json
 from notifier.domain.client import Algorithm
+from notifier.domain.errors import ConfigurationError
 from notifier.domain.moment import read_moment, shown_moment
 from notifier.domain.presets import DAY
 from notifier.domain.printable import json_text
@@ -123,18 +124,21 @@ def jwks(
     Keys whose not_before is still to come are included.
     """
     from notifier.adapters.configuration.config_file import read_part
-    from notifier.adapters.configuration.loading import key_source
-    from notifier.adapters.signers.key_files import load_keys
+    from notifier.adapters.configuration.loading import key_sources
+    from notifier.adapters.signers.key_files import examine_keys
+    from notifier.adapters.signers.places import Places
 
-    issuers = read_part(config, os.environ, {"issuers"}).settings.issuers
-    sources = {iss: [key_source(key) for key in of_issuer.keys] for iss, of_issuer in issuers.items()}
+    settings = read_part(config, os.environ, {"issuers", "signing"}).settings
+    sources = key_sources(settings, {iss: each.keys for iss, each in settings.issuers.items()}, Places())
     if issuer is None and len(sources) == 1:
         issuer = next(iter(sources))
     if issuer is None or issuer not in sources:
         known = f"name one of {', '.join(sources)}" if sources else "the configuration has no issuers"
         text = f"there is not exactly one issuer; {known}" if issuer is None else f"{issuer} is not configured; {known}"
         raise typer.BadParameter(text, param_hint="--issuer")
-    ring = load_keys({issuer: sources[issuer]})
+    ring, mistakes = examine_keys({issuer: sources[issuer]})
+    if mistakes:
+        raise ConfigurationError(mistakes)
     say_json(ring.jwks(issuer), indent=2)
 
 

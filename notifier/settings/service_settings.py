@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AwareDatetime, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from notifier.domain.client import Client, EgressPolicy, RetryPolicy, Route
 from notifier.domain.defaults import BUCKETS, MAX_EVENT, MAX_IN_FLIGHT, MOST_BUCKETS, PREFETCH
 from notifier.domain.message import Lane
+from notifier.settings.key_settings import KeySettings, SigningSettings
 from notifier.settings.policies import (
     EgressSettings,
     ListenerTls,
@@ -166,14 +167,6 @@ class ApiSettings(Section):
         return self
 
 
-class KeySettings(Section):
-    """A signing key, as PEM or JWK: RSA, EC or Ed25519."""
-
-    file: ExistingFile = Field(description="The private key.")
-    not_before: AwareDatetime | None = Field(None, description="When it begins to sign. Left out: at once.")
-    kid: str | None = Field(None, min_length=1, description="Left out: the RFC 7638 thumbprint.")
-
-
 class IssuerSettings(Section):
     """An OpenID Provider in whose name tokens are signed."""
 
@@ -277,6 +270,7 @@ class Settings(Section):
     ops: OpsSettings = Field(OpsSettings(), description="Health and metrics.")
     api: ApiSettings | None = Field(None, description="The API. Left out: no listener.")
     issuers: dict[IssuerId, IssuerSettings] = Field({}, description="By issuer identifier, as in `iss`.")
+    signing: SigningSettings = Field(SigningSettings(), description="How keys that are not files are asked.")
     delivery: DeliverySettings = Field(DeliverySettings(), description="How clients are told.")
     egress: EgressSettings = Field(EgressSettings(), description="Where requests may go.")
     registry: RegistrySettings = Field(RegistrySettings(), description="The clients.")

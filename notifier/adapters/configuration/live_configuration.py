@@ -18,6 +18,7 @@ from notifier.adapters.registries.answers import HeldAnswers
 from notifier.adapters.registries.clients_file import answered, no_collections
 from notifier.adapters.registries.layer import ClientsOf
 from notifier.adapters.registries.layers import lay_again
+from notifier.adapters.signers.places import Places
 from notifier.adapters.telemetry.audit import write_audit
 from notifier.domain.api_token import ApiToken
 from notifier.domain.client import Algorithm, Client
@@ -36,12 +37,18 @@ class LiveConfiguration:
     """Holds the last good reading. It is the pipeline's signer and gives it the registry."""
 
     def __init__(
-        self, path: Path | None, environ: Mapping[str, str], loaded: Loaded, held: HeldAnswers | None = None
+        self,
+        path: Path | None,
+        environ: Mapping[str, str],
+        loaded: Loaded,
+        held: HeldAnswers | None = None,
+        places: Places | None = None,
     ) -> None:
-        """`held`: what the registry sources of `loaded` answered."""
+        """`held`: what the registry sources of `loaded` answered. `places`: where its keys are that are not files."""
         self._path = path
         self._environ = environ
         self.now = loaded
+        self.places = Places() if places is None else places
         self.answers = HeldAnswers() if held is None else held
         self.named: set[Path] = set()
         """The files that the last reload named, whether or not it was taken."""
@@ -75,7 +82,7 @@ class LiveConfiguration:
         self.named = set()
         answers = self.answers.copy()
         try:
-            loaded = load(self._path, self._environ, self.named, answer_of=answers.held_or_read)
+            loaded = load(self._path, self._environ, self.named, answer_of=answers.held_or_read, places=self.places)
         except Exception as error:  # noqa: BLE001  see above
             mistakes = map(str, error.mistakes) if isinstance(error, ConfigurationError) else [type(error).__name__]
             self.reloads.failed(list(mistakes), asked=asked)

@@ -19,7 +19,8 @@ from notifier.adapters.registries.clients_file import AnswerOf, read_registry, u
 from notifier.adapters.registries.layer import Layer
 from notifier.adapters.registries.layers import Layered, Needs
 from notifier.adapters.signers.key_files import KeySource, examine_keys
-from notifier.adapters.signers.key_ring import KeyRing
+from notifier.adapters.signers.key_ring import KeyElsewhere, KeyRing
+from notifier.adapters.signers.places import Places
 from notifier.adapters.tls.listener_context import ListenerContext
 from notifier.adapters.tls.pem_files import connecting_context
 from notifier.domain.api_token import ApiToken
@@ -27,8 +28,9 @@ from notifier.domain.client import Algorithm
 from notifier.domain.errors import ConfigurationError, Mistake, OurFault
 from notifier.domain.registry import Registry
 from notifier.domain.registry_checks import find_unsignable
+from notifier.settings.key_settings import KeySettings
 from notifier.settings.policies import NO_EFFECT
-from notifier.settings.service_settings import KeySettings, Settings
+from notifier.settings.service_settings import Settings
 
 TOLD = 20  # warnings of one reading that are logged one by one: there may be as many as clients
 
@@ -81,12 +83,13 @@ def load(
     starting: bool = False,
     answer_of: AnswerOf = unanswered,
     keep_rows: bool = False,
+    places: Places | None = None,
 ) -> Loaded:
     """Read everything. Raises ConfigurationError with every mistake of every file.
 
     What depends on a wrong part is not judged. Adds each file that is named to `named`, even if it raises an error.
     `starting`: also check what a worker reads once, at its start. `answer_of` gives the clients of registry sources
-    that are not files. `keep_rows`: have `layers` in any case.
+    that are not files. `keep_rows`: have `layers` in any case. `places`: those of the reading before, at a reload.
     """
     named = set() if named is None else named
     first = {} if path is None else stamps_of((path.absolute(),))
@@ -97,14 +100,14 @@ def load(
         text = 'at least one is needed, such as issuers: {"https://id.example.com": {keys: [{file: key.pem}]}}'
         mistakes += [] if "issuers" in unsure else [Mistake("issuers", text)]
         unsure |= {"issuers"}
-    sources = {iss: [None if key is None else key_source(key) for key in of] for iss, of in usable.keys.items()}
+    sources = key_sources(settings, usable.keys, Places() if places is None else places)
     keys, of_keys = examine_keys(sources)
-    whole = {iss for iss, of_issuer in sources.items() if of_issuer and len(keys.of(iss)) == len(of_issuer)}
-    needs = Needs(
-        settings=settings,
-        algorithms_of=lambda iss: keys.algorithms_of(iss) if iss in whole else frozenset(Algorithm),
-        unsure=unsure,
-    )
+
+    def algorithms_of(iss: str) -> frozenset[Algorithm]:  # a key in a place of its own is known later
+        whole = 0 < len(keys.of(iss)) == len(sources.get(iss, ()))
+        return keys.algorithms_of(iss) if whole else frozenset(Algorithm)
+
+    needs = Needs(settings=settings, algorithms_of=algorithms_of, unsure=unsure)
     layered, layers = read_registry(needs, named, answer_of, keep_rows=keep_rows)
     stamps = {**stamps_of(named), **stamps}
     mistakes += [*layered.mistakes, *of_keys, *find_unsignable(layered.registry, needs.algorithms_of)]
@@ -166,7 +169,22 @@ def _mistakes_at_start(settings: Settings) -> list[Mistake]:
     return mistakes
 
 
-def key_source(key: KeySettings) -> KeySource:
-    """The key's settings as the reader of keys takes them."""
+def key_sources(
+    settings: Settings, keys: Mapping[str, Sequence[KeySettings | None]], places: Places
+) -> dict[str, list[KeySource | KeyElsewhere | None]]:
+    """The keys of each issuer as the reader of keys takes them. None stays None."""
+    return {
+        iss: [
+            None if key is None else _key_source(key, f'issuers["{iss}"].keys[{nth}]', settings, places)
+            for nth, key in enumerate(of_issuer)
+        ]
+        for iss, of_issuer in keys.items()
+    }
+
+
+def _key_source(key: KeySettings, where: str, settings: Settings, places: Places) -> KeySource | KeyElsewhere:
     not_before = None if key.not_before is None else key.not_before.timestamp()
-    return KeySource(path=key.file, not_before=not_before, kid=key.kid)
+    if key.file is not None:
+        return KeySource(path=key.file, not_before=not_before, kid=key.kid)
+    placed = places.key(key, settings.signing)
+    return KeyElsewhere(placed=placed, setting=f"{where}.{key.place}", not_before=not_before, kid=key.kid)

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from notifier.adapters.configuration.mistakes import Loc, explain
 from notifier.domain.errors import Mistake
-from notifier.settings.service_settings import IssuerSettings, KeySettings, Settings
+from notifier.settings.key_settings import KeySettings
+from notifier.settings.service_settings import IssuerSettings, Settings
 
 SECTIONS = frozenset(Settings.model_fields)
 _TRIES = 10  # after so many only defaults are left

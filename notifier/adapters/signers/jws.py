@@ -21,7 +21,7 @@ from notifier.domain.client import Algorithm
 
 PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
 
-_DIGESTS: Mapping[str, HashAlgorithm] = MappingProxyType({"256": SHA256(), "384": SHA384(), "512": SHA512()})
+DIGESTS: Mapping[str, HashAlgorithm] = MappingProxyType({"256": SHA256(), "384": SHA384(), "512": SHA512()})
 
 
 def compact_signer(key: PrivateKey, alg: Algorithm, kid: str, typ: str | None) -> Callable[[Mapping[str, object]], str]:
@@ -29,9 +29,8 @@ def compact_signer(key: PrivateKey, alg: Algorithm, kid: str, typ: str | None) -
 
     The function raises TypeError or ValueError if the key is not for this algorithm or the claims are no JSON.
     """
-    typed = {} if typ is None else {"typ": typ}
-    header = _base64url(json.dumps({"alg": alg, "kid": kid, **typed}, separators=(",", ":")).encode()) + b"."
-    signature = _signature(key, alg)
+    header = _header(alg, kid, typ)
+    signature = signature_of(key, alg)
 
     def sign(claims: Mapping[str, object]) -> str:
         message = header + _base64url(_json(claims))
@@ -40,11 +39,30 @@ def compact_signer(key: PrivateKey, alg: Algorithm, kid: str, typ: str | None) -
     return sign
 
 
-def _signature(key: PrivateKey, alg: Algorithm) -> Callable[[bytes], bytes]:
+def unsigned(alg: Algorithm, kid: str, typ: str | None) -> Callable[[Mapping[str, object]], bytes]:
+    """Return a function that makes of claims what is signed (RFC 7515 §5.1), for a key that is elsewhere.
+
+    The function raises TypeError or ValueError if the claims are no JSON.
+    """
+    header = _header(alg, kid, typ)
+    return lambda claims: header + _base64url(_json(claims))
+
+
+def compact(message: bytes, signature: bytes) -> str:
+    """Return the token of what was signed and its signature."""
+    return (message + b"." + _base64url(signature)).decode()
+
+
+def _header(alg: Algorithm, kid: str, typ: str | None) -> bytes:
+    typed = {} if typ is None else {"typ": typ}
+    return _base64url(json.dumps({"alg": alg, "kid": kid, **typed}, separators=(",", ":")).encode()) + b"."
+
+
+def signature_of(key: PrivateKey, alg: Algorithm) -> Callable[[bytes], bytes]:
     """Return a function that signs bytes (RFC 7518 §3.3-3.5, RFC 8037 §3.1)."""
     if isinstance(key, Ed25519PrivateKey):
         return key.sign
-    digest = _DIGESTS[alg[-3:]]
+    digest = DIGESTS[alg[-3:]]
     if isinstance(key, RSAPrivateKey):
         padding = PSS(MGF1(digest), digest.digest_size) if alg.startswith("PS") else PKCS1v15()
         return lambda message: key.sign(message, padding, digest)

@@ -3,8 +3,6 @@
 Keys are loaded once into key objects: PyJWT takes 30 ms a token if it is given PEM text. No error shows a private key.
 """
 
-import base64
-import hashlib
 import json
 import os
 import re
@@ -12,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -25,19 +22,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from notifier.adapters.signers.jws import PrivateKey
-from notifier.adapters.signers.key_ring import KeyRing, SigningKey
+from notifier.adapters.signers.key_ring import KeyElsewhere, KeyRing, SigningKey
+from notifier.adapters.signers.public_keys import MIN_RSA_BITS, algorithms_of, jwk_of, published, thumbprint
 from notifier.domain.client import Algorithm
 from notifier.domain.errors import ConfigurationError, Mistake
 
 MAX_FILE = 65_536  # bytes; a 16,384-bit RSA key in PEM is 13 KiB
-MIN_RSA_BITS = 2048  # RFC 7518 §3.3, §3.5
-
-_RSA = frozenset(alg for alg in Algorithm if alg.startswith(("RS", "PS")))
-_CURVES: Mapping[str, Algorithm] = MappingProxyType(
-    {SECP256R1.name: Algorithm.ES256, SECP384R1.name: Algorithm.ES384, SECP521R1.name: Algorithm.ES512}
-)
 _PEM_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
-_THUMBPRINTED = ("crv", "e", "kty", "n", "x", "y")  # the members of a public key: RFC 7638 §3.2, RFC 8037 §2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,16 +49,19 @@ def load_keys(sources: Mapping[str, Sequence[KeySource]], *, clock: Callable[[],
 
 
 def examine_keys(
-    sources: Mapping[str, Sequence[KeySource | None]], *, clock: Callable[[], float] = time.time
+    sources: Mapping[str, Sequence[KeySource | KeyElsewhere | None]], *, clock: Callable[[], float] = time.time
 ) -> tuple[KeyRing, list[Mistake]]:
     """Return the readable keys of every issuer, and every mistake. A source of None is passed over."""
-    keys: dict[str, list[SigningKey]] = {}
+    keys: dict[str, list[SigningKey | KeyElsewhere]] = {}
     mistakes: list[Mistake] = []
     for iss, of_issuer in sources.items():
         loaded = keys.setdefault(iss, [])
         places: dict[str, int] = {}
         for index, source in enumerate(of_issuer):
             if source is None:
+                continue
+            if isinstance(source, KeyElsewhere):
+                loaded.append(source)
                 continue
             where = f'issuers["{iss}"].keys[{index}]'
             try:
@@ -168,47 +162,30 @@ def _signing_key(source: KeySource, key: object, jwk: Mapping[str, object], made
     place, kid = ("file", jwk.get("kid", thumbprint(public))) if source.kid is None else ("kid", source.kid)
     if not isinstance(kid, str) or not kid:
         raise _wrong(f'{path}: "kid" must be a string, and not empty', place)
-    public |= {"kid": kid, "use": "sig"}
-    if len(algorithms) == 1:
-        public |= {"alg": next(iter(algorithms)).value}
     return SigningKey(
         key=private,
         kid=kid,
         algorithms=algorithms,
         not_before=source.not_before,
-        public=public,
+        public=published(public, kid, algorithms),
         made_at=made_at,
     )
 
 
 def _described(path: Path, key: object) -> tuple[PrivateKey, frozenset[Algorithm], dict[str, str]]:
     """Return the key, its algorithms, and the required members of its public JWK."""
-    jwk: Mapping[str, str]
-    match key:
-        case RSAPrivateKey():
-            if key.key_size < MIN_RSA_BITS:
-                raise _wrong(f"{path} is an RSA key of {key.key_size} bits; at least {MIN_RSA_BITS} are needed")
-            algorithms, jwk = _RSA, RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
-        case EllipticCurvePrivateKey() if key.curve.name in _CURVES:
-            algorithms, jwk = frozenset({_CURVES[key.curve.name]}), ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
-        case Ed25519PrivateKey():
-            algorithms, jwk = frozenset({Algorithm.EDDSA}), OKPAlgorithm.to_jwk(key.public_key(), as_dict=True)
-        case _:
-            raise _wrong(f"{path} is not a key that can be used: RSA, EC (P-256, P-384, P-521) or Ed25519")
-    return key, algorithms, {name: jwk[name] for name in _THUMBPRINTED if name in jwk}
+    if isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey):
+        if algorithms := algorithms_of(key.public_key()):
+            return key, algorithms, jwk_of(key.public_key())
+        if isinstance(key, RSAPrivateKey):
+            raise _wrong(f"{path} is an RSA key of {key.key_size} bits; at least {MIN_RSA_BITS} are needed")
+    raise _wrong(f"{path} is not a key that can be used: RSA, EC (P-256, P-384, P-521) or Ed25519")
 
 
 def _shown(value: object) -> str:
     """Return a short member of a file for an error's text. Anything longer may be a key in the wrong place."""
     text = json.dumps(value)
     return text if len(text) <= 24 else "something else"
-
-
-def thumbprint(jwk: Mapping[str, str]) -> str:
-    """Return the SHA-256 thumbprint (RFC 7638 §3) of a public JWK, whatever optional members it has."""
-    required = {name: jwk[name] for name in _THUMBPRINTED if name in jwk}
-    canonical = json.dumps(required, separators=(",", ":"), sort_keys=True).encode()
-    return base64.urlsafe_b64encode(hashlib.sha256(canonical).digest()).rstrip(b"=").decode()
 
 
 def generate_key(alg: Algorithm) -> bytes:

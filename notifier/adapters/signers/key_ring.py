@@ -1,16 +1,21 @@
-"""Signs logout tokens with the issuers' keys from files: with the key that is due.
+"""Signs logout tokens with the issuers' keys: with the key that is due.
 
+A key from a file signs at once, on the event loop. A key in a place of its own is awaited, and is there once that place
+has told its public half.
 Issuers are tenants: each look-up starts at the issuer and never leaves it. No text, repr or error shows a private key.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from notifier.adapters.signers.jws import PrivateKey, compact_signer
+from notifier.adapters.signers.jws import PrivateKey, compact, compact_signer, unsigned
+from notifier.adapters.signers.key_place import PlaceFault
+from notifier.adapters.signers.placed_key import PlacedKey
+from notifier.adapters.signers.public_keys import jwk_of, published, thumbprint
 from notifier.domain.client import Algorithm
 from notifier.domain.errors import OurFault
 from notifier.domain.outcome import Cause
@@ -21,10 +26,10 @@ from notifier.domain.published_keys import Signing
 class SigningKey:
     """A key ready to sign. `public` is its public half as a JWK (RFC 7517) with `kid` and `use`.
 
-    `made_at`: when its file was written.
+    `made_at`: when its file was written, or when its place made it.
     """
 
-    key: PrivateKey = field(repr=False)
+    key: PrivateKey | PlacedKey = field(repr=False)
     kid: str
     algorithms: frozenset[Algorithm]
     not_before: float | None
@@ -32,12 +37,32 @@ class SigningKey:
     made_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyElsewhere:
+    """A key of an issuer in a place of its own. `setting` is what names it in the configuration.
+
+    `not_before` in epoch seconds; None means always. `kid` None: the thumbprint.
+    """
+
+    placed: PlacedKey
+    setting: str
+    not_before: float | None = None
+    kid: str | None = None
+
+
 class KeyRing:
     """All keys of all issuers. A reload replaces it as a whole. `clock` gives seconds since the epoch."""
 
-    def __init__(self, keys: Mapping[str, Sequence[SigningKey]], clock: Callable[[], float] = time.time) -> None:
-        self._keys = {iss: tuple(of_issuer) for iss, of_issuer in keys.items()}
+    def __init__(
+        self, keys: Mapping[str, Sequence[SigningKey | KeyElsewhere]], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._all = {iss: tuple(of_issuer) for iss, of_issuer in keys.items()}
         self._clock = clock
+        self.learn()
+
+    def learn(self) -> None:
+        """Take in what is known by now of the keys in places of their own."""
+        self._keys = {iss: tuple(_known(of_issuer)) for iss, of_issuer in self._all.items()}
         # The sort is stable: of two keys with the same `not_before` the one listed first signs.
         self._candidates = {
             (iss, alg): sorted((key for key in of_issuer if alg in key.algorithms), key=_start, reverse=True)
@@ -45,11 +70,13 @@ class KeyRing:
             for alg in Algorithm
         }
         self._signers: dict[tuple[str, Algorithm, str | None, str], Callable[[Mapping[str, object]], str]] = {}
+        self._unsigned: dict[tuple[str, Algorithm, str | None], Callable[[Mapping[str, object]], bytes]] = {}
 
     async def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
-        """Return the compact JWS, with `kid` (R1) and, unless None, `typ` (B18, R7). Never yields to the event loop.
+        """Return the compact JWS, with `kid` (R1) and, unless None, `typ` (B18, R7).
 
-        Raises OurFault(cause=signing) if no key of the issuer fits the algorithm and is due, or if signing fails.
+        A key from a file never yields to the event loop. Raises OurFault(cause=signing) if no key of the issuer fits
+        the algorithm and is due, or if signing fails.
         """
         key = self._due(iss, alg)
         if key is None:
@@ -57,11 +84,25 @@ class KeyRing:
         try:
             signer = self._signers.get((iss, alg, typ, key.kid))
             if signer is None:
+                if isinstance(key.key, PlacedKey):
+                    return await self._signed_elsewhere(key.key, (key.kid, alg, typ), claims)
                 signer = self._signers[iss, alg, typ, key.kid] = compact_signer(key.key, alg, key.kid, typ)
             return signer(claims)
+        except PlaceFault as fault:
+            raise OurFault(Cause.SIGNING, f"key {key.kid!r} of issuer {iss} ({_called(key)}): {fault}") from fault
         except (TypeError, ValueError, UnsupportedAlgorithm) as error:
             text = f"signing with key {key.kid!r} of issuer {iss} by {alg} failed ({type(error).__name__})"
             raise OurFault(Cause.SIGNING, text) from error
+
+    async def _signed_elsewhere(
+        self, placed: PlacedKey, header: tuple[str, Algorithm, str | None], claims: Mapping[str, object]
+    ) -> str:
+        kid, alg, typ = header
+        made = self._unsigned.get(header)
+        if made is None:
+            made = self._unsigned[header] = unsigned(alg, kid, typ)
+        message = made(claims)
+        return compact(message, await placed.sign(alg, message))
 
     def signing(self, iss: str) -> tuple[Signing, ...]:
         """Return what signs for the issuer now, for each algorithm that its keys can do."""
@@ -73,8 +114,13 @@ class KeyRing:
         return frozenset[Algorithm]().union(*(key.algorithms for key in self._keys.get(iss, ())))
 
     def of(self, iss: str) -> tuple[SigningKey, ...]:
-        """Return the issuer's keys, in the order of the configuration."""
+        """Return the issuer's keys that are known, in the order of the configuration."""
         return self._keys.get(iss, ())
+
+    def elsewhere(self) -> Iterator[tuple[str, KeyElsewhere]]:
+        """Return each key in a place of its own, with its issuer."""
+        for iss, of_issuer in self._all.items():
+            yield from ((iss, key) for key in of_issuer if isinstance(key, KeyElsewhere))
 
     def kids(self, iss: str) -> tuple[str, ...]:
         """Return the `kid` of each of the issuer's keys, in the order of the configuration."""
@@ -97,9 +143,40 @@ class KeyRing:
     def _why_none(self, iss: str, alg: Algorithm) -> str:
         candidates = self._candidates.get((iss, alg))
         if not candidates:
-            return f"issuer {iss} has no key for {alg}"
+            others = [key.placed for key in self._all.get(iss, ()) if isinstance(key, KeyElsewhere)]
+            reasons = [why for each in others if (why := _why_not(each, alg)) is not None]
+            return "; ".join([f"issuer {iss} has no key for {alg}", *reasons])
         first = datetime.fromtimestamp(_start(candidates[-1]), UTC).isoformat()
         return f"no key of issuer {iss} for {alg} is due before {first}"
+
+
+def _known(of_issuer: Sequence[SigningKey | KeyElsewhere]) -> Iterator[SigningKey]:
+    for key in of_issuer:
+        if isinstance(key, SigningKey):
+            yield key
+        elif (half := key.placed.half) is not None:
+            jwk, algorithms = jwk_of(half.key), key.placed.algorithms
+            kid = key.kid or thumbprint(jwk)
+            yield SigningKey(
+                key=key.placed,
+                kid=kid,
+                algorithms=algorithms,
+                not_before=key.not_before,
+                public=published(jwk, kid, algorithms),
+                made_at=half.made_at,
+            )
+
+
+def _called(key: SigningKey) -> str:
+    return key.key.name if isinstance(key.key, PlacedKey) else "file"
+
+
+def _why_not(placed: PlacedKey, alg: Algorithm) -> str | None:
+    """Why a key in a place of its own does not sign by this algorithm, if it might."""
+    if placed.half is None:
+        return f"{placed.name} is not known yet" if placed.fault is None else f"{placed.name}: {placed.fault.text}"
+    lacking = placed.half.lacking.get(alg)
+    return None if lacking is None else f"{placed.name}: {lacking}"
 
 
 def _start(key: SigningKey) -> float:

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from notifier.adapters.signers.jws import PrivateKey
-from notifier.adapters.signers.key_files import KeySource, load_keys, thumbprint
+from notifier.adapters.signers.key_files import KeySource, load_keys
+from notifier.adapters.signers.public_keys import thumbprint
 from notifier.domain.client import Algorithm
 from notifier.domain.errors import ConfigurationError
 from tests.adapters.signers.key_folder import ISS, OTHER, Folder, pem, signing_kids

@@ -1,0 +1,55 @@
+"""Makes the places of keys that the settings name. What is named alike is the same, across reloads too.
+
+So a reload keeps the processes, connections and circuits of keys that it does not change.
+"""
+
+from collections.abc import Collection
+from typing import TypeAlias
+
+from notifier.adapters.signers.key_place import KeyPlace
+from notifier.adapters.signers.placed_key import PlacedKey, SigningBounds
+from notifier.domain.signature import SignatureResult
+from notifier.settings.key_settings import KeySettings, SigningSettings
+
+_Identity: TypeAlias = tuple[str, object, SigningSettings]
+
+PROCESSES, REQUESTS = 2, 16  # `signing.concurrency` where it is left out
+
+
+class Places:
+    """The keys in places of their own: one `Places` for each worker or command."""
+
+    def __init__(self) -> None:
+        self._keys: dict[_Identity, PlacedKey] = {}
+        self.tell = _nobody
+        """Is told of each signature."""
+
+    def key(self, settings: KeySettings, signing: SigningSettings) -> PlacedKey:
+        """The key that these settings name. It holds nothing until it is looked at."""
+        kind = settings.place
+        identity = kind, getattr(settings, kind), signing
+        if identity not in self._keys:
+            place, name = self._place(settings, signing)
+            bounds = SigningBounds(timeout=signing.timeout, concurrency=concurrency(kind, signing), every=signing.every)
+            self._keys[identity] = PlacedKey(place, kind, name, bounds, self._told)
+        return self._keys[identity]
+
+    def keep(self, used: Collection[PlacedKey]) -> None:
+        """Forget all others. Who looks at them closes them."""
+        self._keys = {identity: key for identity, key in self._keys.items() if key in used}
+
+    def _place(self, settings: KeySettings, signing: SigningSettings) -> tuple[KeyPlace, str]:
+        """The place, and what the key is called there. A place whose library is an extra is imported here."""
+        raise NotImplementedError(settings.place)
+
+    def _told(self, kind: str, result: SignatureResult, seconds: float) -> None:
+        self.tell(kind, result, seconds)
+
+
+def concurrency(kind: str, signing: SigningSettings) -> int:
+    """How many signatures of one key are made at a time."""
+    return signing.concurrency or (PROCESSES if kind == "pkcs11" else REQUESTS)
+
+
+def _nobody(_kind: str, _result: SignatureResult, _seconds: float) -> None:
+    """Nobody is told."""
