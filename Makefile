@@ -15,7 +15,7 @@ LOCKER := .venv-lock
 PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rabbitmq4 test-browsers test-faults test-publishers faults soak simulate fuzz lint format lock dashboard runbook image test-image sbom audit clean python
+.PHONY: help demo test test-all test-rabbitmq4 test-browsers test-faults test-publishers test-signers faults soak simulate fuzz lint format lock dashboard runbook image test-image sbom audit clean python
 .PHONY: bench bench-check bench-latency bench-growth bench-scale bench-plot bench-isolation bench-recovery bench-deferrals bench-peers
 .PHONY: chart chart-check test-cluster publishers conformance
 .DELETE_ON_ERROR:
@@ -65,6 +65,10 @@ test-publishers: $(DEV)/.made ## try all packages for identity servers in real s
 test-cluster: $(DEV)/.made ## try the chart on a real Kubernetes 1.36, by Helm 3 and 4 (root, Go; 10 min to build it, once); 6 min
 	@$(DEV)/bin/python -m tests.cluster build
 	@NOTIFIER_TEST_CLUSTER=required $(PYTEST) cluster tests/cluster $(ARGS)
+
+test-signers: $(DEV)/.made ## try keys in a real Vault too, built from its Go modules (Go; 5 min, once); half a minute
+	@$(DEV)/bin/python -m tests.vault build
+	@NOTIFIER_TEST_SIGNERS=required $(PYTEST) signers tests/adapters/signers $(ARGS)
 
 test-faults: $(DEV)/.made ## make every fault in its short form, on RabbitMQ 3.10 and 4.x; about ten minutes
 	@failed=; $(PYTEST) faults tests/faults $(WAITING) $(ARGS) || failed=1; \

@@ -17,6 +17,7 @@ import yaml
 from tests.cluster.control_plane import control_plane
 from tests.cluster.nodes import nodes
 from tests.cluster.programs import ClusterMissing, Programs, build_programs, find_programs
+from tests.go_modules import GoMissing
 
 NEEDED = ("unshare", "nsenter", "setpriv", "mount", "chroot")
 
@@ -49,7 +50,7 @@ def main(what: str = "serve") -> None:
     """See the module."""
     try:
         programs = found(build=what == "build")
-    except ClusterMissing as missing:
+    except GoMissing as missing:
         sys.exit(f"no cluster: {missing}")
     if what == "serve":
         asyncio.run(serve(programs))

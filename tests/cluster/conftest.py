@@ -17,9 +17,9 @@ from aiohttp import web
 
 from tests.cluster.__main__ import found
 from tests.cluster.commands import Commands
-from tests.cluster.programs import ClusterMissing
 from tests.cluster.release import Release, values
 from tests.faults.rig import CLIENTS, Rig, rig
+from tests.go_modules import GoMissing
 from tests.system.command import ROOT
 from tests.system.loopback import LoopbackServer
 from tests.system.site import API_TOKEN, client
@@ -32,7 +32,7 @@ def commands() -> Iterator[Commands]:
     """kubectl and Helm, with a cluster that they reach."""
     try:
         programs = found()
-    except ClusterMissing as missing:
+    except GoMissing as missing:
         if os.environ.get("NOTIFIER_TEST_CLUSTER") == "required":
             pytest.fail(str(missing))
         pytest.skip(str(missing))

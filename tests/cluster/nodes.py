@@ -22,7 +22,7 @@ from tests.cluster.metrics import Meter
 from tests.cluster.pod import Pod
 from tests.cluster.pod_container import now
 from tests.cluster.pod_files import NotThereYet
-from tests.cluster.programs import say
+from tests.go_modules import say
 
 ZONES = ("a", "b", "c")
 SIZE = {"cpu": "4", "memory": "8Gi", "pods": "110", "ephemeral-storage": "20Gi"}

@@ -2,21 +2,15 @@
 
 They are kept for the next run in /var/cache/notifier-tests, or in the user's own cache where that cannot be written:
 0.5 GB. The first time takes about ten minutes on two cores, and 6 GB of Go's own caches.
-
-What is got is checked by Go against its public database of checksums.
 """
 
-import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.go_modules import GoMissing, check_go, go_build, got_module, say
 from tests.keycloak_installation import KeycloakMissing, alone, cache
 from tests.made_whole import made_whole
 
@@ -47,10 +41,9 @@ CRDS = (  # module, folder, files
     ),
 )
 PARTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
-BUILD_SECONDS = 3600
 
 
-class ClusterMissing(Exception):  # noqa: N818  a state of the machine; the text says what to do
+class ClusterMissing(GoMissing):
     """What a cluster is made of is not here, or cannot be had."""
 
 
@@ -132,7 +125,7 @@ def build_programs() -> Programs:
     """Them, built if need be. Raises ClusterMissing."""
     programs = Programs(_place())
     if programs.missing():
-        _check_go()
+        check_go("Kubernetes")
         programs.folder.mkdir(parents=True, exist_ok=True)
         with alone(programs.folder), tempfile.TemporaryDirectory(prefix="modules.", dir=programs.folder) as work:
             for wanted in WANTED:
@@ -150,22 +143,12 @@ def _place() -> Path:
         raise ClusterMissing(str(missing)) from None
 
 
-def _check_go() -> None:
-    said = _done(["go", "version"], Path("/")) if shutil.which("go") else "none"
-    number = re.search(r"go1\.(\d+)", said)
-    if number is None or int(number[1]) < 21:
-        raise ClusterMissing(
-            f"Go 1.21 or newer is needed to build Kubernetes, from https://go.dev or apt; here: {said}"
-        )
-
-
 def _build(wanted: Wanted, path: Path, work: Path) -> None:
     say(f"building {wanted.name} {wanted.version} …")
     folder = _module(wanted, work)
     stamps = " ".join(f"-X {name}={value}" for name, value in wanted.stamps.items())
     made = folder / wanted.name
-    words = ["nice", "-n", "10", "go", "build", "-trimpath", "-ldflags", f"-s -w {stamps}", "-o", str(made)]
-    _done([*words, wanted.package], folder)
+    go_build(folder, made, package=wanted.package, linked=stamps)
     for old in path.parent.glob(f"{wanted.name}-[0-9]*"):
         old.unlink()
     made.rename(path)
@@ -187,7 +170,7 @@ def _module(wanted: Wanted, work: Path) -> Path:
 
 def _replacements() -> list[str]:
     """What Kubernetes keeps in a folder of its own repository is published as modules of v0.MINOR.PATCH."""
-    text = _got(f"k8s.io/kubernetes@v{KUBERNETES}", "GoMod").read_text()
+    text = got_module(f"k8s.io/kubernetes@v{KUBERNETES}", "GoMod").read_text()
     names = re.findall(r"(k8s\.io/[a-z-]+) => \./staging", text)
     return [f"replace {name} => {name} v0.{KUBERNETES.partition('.')[2]}" for name in names]
 
@@ -195,26 +178,6 @@ def _replacements() -> list[str]:
 def _copy_crds(place: Path) -> None:
     with made_whole(place) as folder:
         for module, under, names in CRDS:
-            there = _got(module, "Dir") / under
+            there = got_module(module, "Dir") / under
             for name in names:
                 (folder / f"{name}.yaml").write_bytes((there / f"{name}.yaml").read_bytes())
-
-
-def _got(module: str, what: str) -> Path:
-    """Where a module's folder (`Dir`) or go.mod (`GoMod`) lies, once it is got."""
-    return Path(json.loads(_done(["go", "mod", "download", "-json", module], Path("/")))[what])
-
-
-def _done(words: Sequence[str], folder: Path) -> str:
-    """What it printed. The machine's own settings say where modules come from."""
-    settings = {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -mod=mod -p=2" if folder != Path("/") else ""}
-    env = {**os.environ, **settings}
-    run = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False)
-    if run.returncode:
-        raise ClusterMissing(f"{' '.join(words[:4])} … failed: {run.stderr.strip()[-600:]}")
-    return run.stdout.strip()
-
-
-def say(text: str) -> None:
-    """Tell whoever waits for it."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201

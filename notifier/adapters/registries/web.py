@@ -82,10 +82,8 @@ class Web:
                 links = ", ".join(response.headers.getall("Link", ()))
                 content = await self._parsed(body, response.headers.get("Content-Type", ""), place)
                 return WebAnswer(status=response.status, headers=response.headers, content=content, links=links)
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise SourceFault(f"{place}: certificate: {_certificate(error)}") from None
         except aiohttp.ClientError as error:
-            raise SourceFault(f"{place}: {_words(error)}") from None
+            raise SourceFault(f"{place}: {connection_words(error)}") from None
 
     async def _parsed(self, body: bytes, content_type: str, place: str) -> Any:
         try:
@@ -144,12 +142,11 @@ def place_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _certificate(error: aiohttp.ClientConnectorCertificateError) -> str:
-    found = error.certificate_error
-    return getattr(found, "verify_message", None) or type(found).__name__
-
-
-def _words(error: aiohttp.ClientError) -> str:
+def connection_words(error: aiohttp.ClientError) -> str:
+    """Why there was no answer, in words that do not change from one time to the next."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        found = error.certificate_error
+        return f"certificate: {getattr(found, 'verify_message', None) or type(found).__name__}"
     if isinstance(error, aiohttp.ClientConnectorError):
         return error.os_error.strerror or str(error.os_error)
     if isinstance(error, aiohttp.ServerDisconnectedError):

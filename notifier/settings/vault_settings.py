@@ -1,0 +1,72 @@
+"""A key in the transit engine of Vault or OpenBao, and how notifier logs in there."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, model_validator
+
+from notifier.settings.policies import TlsSettings
+from notifier.settings.values import Count, ExistingFile, Listen, Section, WebAddress
+
+POD_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+
+
+def _server(url: str) -> str:
+    """Vault's address without a slash at its end. The ValueErrors do not show it."""
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise ValueError("must hold no user and password; token_file, approle and kubernetes are for that")
+    if "?" in url:
+        raise ValueError("must not have a query")
+    if re.search(r"/v1(/|$)", parts.path):
+        raise ValueError("must end before /v1: notifier appends /v1/MOUNT/… itself")
+    if parts.scheme == "http" and not Listen(parts.hostname or "", 0).loopback:
+        raise ValueError("must begin with https:// unless Vault, or its agent, is on this machine")
+    return url.rstrip("/")
+
+
+VaultName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+VaultPath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$")]
+
+
+class AppRoleSettings(Section):
+    """Logging in by AppRole."""
+
+    role_id: str = Field(min_length=1, description="The role's id.")
+    secret_id_file: ExistingFile = Field(description="A file with a secret id. It is read at each log-in.")
+    mount: VaultPath = Field("approle", description="Where the method is mounted, below `auth/`.")
+
+
+class VaultKubernetesSettings(Section):
+    """Logging in by the token of the pod's service account."""
+
+    role: VaultName = Field(description="The role in Vault.")
+    token_file: Path = Field(POD_TOKEN, description="The service account's token. It is read at each log-in.")
+    mount: VaultPath = Field("kubernetes", description="Where the method is mounted, below `auth/`.")
+
+
+class VaultKeySettings(Section):
+    """One version of a key in Vault's transit engine. One of `token_file`, `approle` and `kubernetes` is given."""
+
+    address: Annotated[WebAddress, AfterValidator(_server)] = Field(
+        description="Vault's address, with its path if any, such as https://vault.example.com:8200."
+    )
+    mount: VaultPath = Field("transit", description="Where the engine is mounted.")
+    key: VaultName = Field(description="The key's name.")
+    version: Count = Field(description="The key's version. A newer one gets an entry of its own.")
+    namespace: VaultPath | None = Field(None, description="Vault Enterprise's or OpenBao's namespace.")
+    token_file: ExistingFile | None = Field(None, description="A file with a token. It is read when the token ends.")
+    approle: AppRoleSettings | None = Field(None, description="Log in by AppRole.")
+    kubernetes: VaultKubernetesSettings | None = Field(None, description="Log in as the pod's service account.")
+    tls: TlsSettings | None = Field(None, description="TLS to Vault.")
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        ways = ("token_file", "approle", "kubernetes")
+        given = [way for way in ways if getattr(self, way) is not None]
+        if len(given) != 1:
+            found = f"; it has {' and '.join(given)}" if given else ""
+            raise ValueError(f"needs one of {', '.join(ways)}{found}")
+        return self

@@ -1,0 +1,52 @@
+"""Builds programs from Go's modules. What is got is checked by Go against its public database of checksums."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+BUILD_SECONDS = 3600
+
+
+class GoMissing(Exception):  # noqa: N818  a state of the machine; the text says what to do
+    """A program is not built yet, or cannot be."""
+
+
+def check_go(what: str) -> None:
+    """Raise GoMissing where no Go is that can get the one that it needs."""
+    said = go(["version"], Path("/")) if shutil.which("go") else "none"
+    number = re.search(r"go1\.(\d+)", said)
+    if number is None or int(number[1]) < 21:
+        raise GoMissing(f"Go 1.21 or newer is needed to build {what}, from https://go.dev or apt; here: {said}")
+
+
+def got_module(module: str, what: str) -> Path:
+    """Where a module's folder (`Dir`) or go.mod (`GoMod`) lies, once it is got. Raises GoMissing."""
+    return Path(json.loads(go(["mod", "download", "-json", module], Path("/")))[what])
+
+
+def go_build(folder: Path, made: Path, *, package: str = ".", linked: str = "") -> None:
+    """Build a package of the module in this folder. `linked`: what the linker is told. Raises GoMissing."""
+    go(["build", "-trimpath", "-ldflags", f"-s -w {linked}", "-o", str(made), package], folder)
+
+
+def go(words: Sequence[str], folder: Path) -> str:
+    """What it printed. The machine's own settings say where modules come from. Raises GoMissing."""
+    settings = {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -mod=mod -p=2" if folder != Path("/") else ""}
+    env = {**os.environ, **settings}
+    run = subprocess.run(
+        ["nice", "-n", "10", "go", *words], cwd=folder, env=env,
+        capture_output=True, text=True, timeout=BUILD_SECONDS, check=False,
+    )  # fmt: skip
+    if run.returncode:
+        raise GoMissing(f"go {' '.join(words[:3])} … failed: {run.stderr.strip()[-600:]}")
+    return run.stdout.strip()
+
+
+def say(text: str) -> None:
+    """Tell whoever waits for it."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,24 @@
+"""A Vault of one's own, until this is told to stop.
+
+`python -m tests.vault` runs it, `… build` only builds it, and `… look` only looks whether it is built.
+"""
+
+import os
+import sys
+
+from tests.go_modules import GoMissing
+from tests.vault.vault_program import build_vault, find_vault
+
+
+def main(what: str = "serve") -> None:
+    """See the module."""
+    try:
+        program = find_vault() if what == "look" else build_vault()
+    except GoMissing as missing:
+        sys.exit(f"no Vault: {missing}")
+    if what == "serve":
+        os.execv(program, [str(program), "127.0.0.1:8200"])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
