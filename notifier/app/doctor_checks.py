@@ -26,10 +26,10 @@ from notifier.app.doctor_upstreams import upstream_checks
 from notifier.app.ids import new_id
 from notifier.domain.client import TlsFiles
 from notifier.domain.errors import QueueError
+from notifier.domain.first_day import Seen
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
 from notifier.domain.presets import PRESETS
 from notifier.domain.printable import counted
-from notifier.domain.published_keys import Signing
 from notifier.operations.canary import CanaryTools, canary_client, send_canary
 from notifier.operations.doctor import Area, Check, Finding, examine, failed, ok, warning
 from notifier.operations.doctor_clients import Server, examine_server, judge_registry, servers_of
@@ -39,7 +39,7 @@ from notifier.operations.doctor_self import AREAS, judge_certificate, judge_hook
 from notifier.operations.doctor_transmitters import examine_transmitter
 from notifier.operations.doctor_workers import Met, judge_workers
 from notifier.operations.own_state import look_from_outside
-from notifier.operations.service_status import ServiceStatus
+from notifier.operations.service_status import ServiceStatus, seen_keys
 from notifier.pipeline.back_channel import BackChannel
 from notifier.settings.policies import TlsSettings
 from notifier.settings.service_settings import Settings
@@ -168,25 +168,20 @@ class _Checks:
 
     def _issuer(self, iss: str) -> Check:
         settings, keys = self._settings.issuers[iss], self._loaded.keys
-        now = time.time()
         ours = [client for client in self._clients if client.iss == iss]
         case = IssuerCase(
             iss=iss,
             jwks_uri=settings.jwks_uri,
             signing=keys.signing(iss),
-            coming=[
-                Signing(alg=min(key.algorithms), public=key.public)
-                for key in keys.of(iss)
-                if key.not_before is not None and key.not_before > now
-            ],
+            coming=keys.coming(iss),
             used=Counter(client.token.alg for client in ours if client.backchannel_logout_uri),
             slow=[client for client in ours if client.preset and PRESETS[client.preset].learns_keys_within],
         )
         return Check(
             area=Area.KEYS,
             subject=iss,
-            within=3 * ISSUER_WITHIN,
-            run=lambda: examine_issuer(case, self._read_by(settings.tls), time.time),
+            within=3 * ISSUER_WITHIN + ASK_WITHIN,
+            run=lambda: examine_issuer(case, self._read_by(settings.tls), time.time, self.asked.keys),
         )
 
     def _transmitter(self, name: str, settings: SetSettings) -> Check:
@@ -231,6 +226,11 @@ class _AskedWorkers:
         """How each client fares at the workers."""
         status = await self._status()
         return {} if status is None else {(each.iss, each.client_id): each for each in status.clients}
+
+    async def keys(self) -> Seen:
+        """Since when the workers see each key in its issuer's JWK Set."""
+        status = await self._status()
+        return {} if status is None else seen_keys(status)
 
     async def close(self) -> None:
         """Ask no more."""

@@ -101,6 +101,7 @@ class Service:
                 draining=lambda: self._draining,
                 registry=self._registry.refresh.states,
                 troubles=self._troubles,
+                keys=lambda: self._signing_keys.seen(),  # noqa: PLW0108  it is made below
             ),
             self._health,
             queue=self.queue,

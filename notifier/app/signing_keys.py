@@ -15,6 +15,7 @@ import structlog
 from notifier.adapters.configuration.live_configuration import LiveConfiguration
 from notifier.adapters.http.issuer_documents import DocumentReader
 from notifier.domain.client import Client, TlsFiles
+from notifier.domain.first_day import SeenKey
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
 from notifier.domain.presets import too_new
 from notifier.domain.trouble import Trouble, TroubleKind
@@ -49,6 +50,12 @@ class SigningKeys:
     def published(self) -> Iterator[tuple[str, str, bool]]:
         """Return (iss, kid, published) for each key whose issuer's JWK Set was read."""
         return self._watch.published()
+
+    def seen(self) -> Iterator[SeenKey]:
+        """Since when this worker sees each key in its issuer's JWK Set."""
+        ago = time.time() - time.monotonic()
+        for iss, kid, since, appeared in self._watch.seen():
+            yield SeenKey(iss=iss, kid=kid, since=ago + since, appeared=appeared)
 
     def troubles(self) -> Iterator[Trouble]:
         """What is wrong with the keys that issuers publish."""

@@ -11,6 +11,7 @@ import typer
 from notifier.cli.command_options import Config, Json, load_whole, quiet_logs, refuse
 from notifier.cli.output import say, say_json
 from notifier.domain.errors import Mistake
+from notifier.domain.first_day import DAY
 from notifier.domain.moment import shown_moment
 from notifier.domain.printable import counted
 
@@ -99,12 +100,15 @@ def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
 
 
 def _key(key: SigningKey) -> dict[str, Any]:
-    """`not_before` only where it is still to come."""
-    coming = key.not_before is not None and key.not_before > time.time()
+    """`not_before` only if it is still to come; `first_day_until` only if the key signs before that, by its file."""
+    now = time.time()
+    begins = now if key.not_before is None else max(key.not_before, now)
+    known = None if key.made_at is None else key.made_at + DAY
     return {
         "kid": key.kid,
         "algorithms": sorted(key.algorithms),
-        "not_before": shown_moment(key.not_before) if coming and key.not_before is not None else None,
+        "not_before": shown_moment(begins) if begins > now else None,
+        "first_day_until": shown_moment(known) if known is not None and known > begins else None,
     }
 
 
@@ -125,6 +129,8 @@ def _in_words(summary: dict[str, Any]) -> str:
         for key in issuer["keys"]:
             later = f", from {key['not_before']} on" if key["not_before"] is not None else ""
             lines.append(f"  key {key['kid']}: {', '.join(key['algorithms'])}{later}")
+            if (until := key["first_day_until"]) is not None:
+                lines.append(f"    it is new: receivers that keep the issuer's keys may refuse it until {until}")
         notes = [
             f"{issuer[name]} {text}"
             for name, text in (("without_uri", "without backchannel_logout_uri, never told"), ("paused", "paused"))

@@ -12,8 +12,8 @@ from notifier.cli.help import CommandGroup, in_help, register
 from notifier.cli.output import say, say_json
 from notifier.domain.client import Algorithm
 from notifier.domain.errors import ConfigurationError
+from notifier.domain.first_day import DAY
 from notifier.domain.moment import read_moment, shown_moment
-from notifier.domain.presets import DAY
 from notifier.domain.printable import json_text
 
 app = typer.Typer(

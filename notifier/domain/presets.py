@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from notifier.domain.client import Algorithm, Client, SubjectMode
-
-DAY = 86_400.0  # seconds
+from notifier.domain.first_day import DAY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

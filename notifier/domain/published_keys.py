@@ -6,7 +6,7 @@ algorithm or use, is as bad as none. Pure: an adapter fetches the document.
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from notifier.domain.client import Algorithm
@@ -99,3 +99,14 @@ def publication_fault(public: Mapping[str, str], alg: str, published: tuple[Publ
     if all(key.alg not in (None, alg) for key in ours):
         return f'the key is published with "alg": "{ours[0].alg}", but it signs by {alg}: receivers may refuse it'
     return None
+
+
+def publication_faults(keys: Iterable[Signing], published: tuple[PublishedKey, ...]) -> dict[str, str | None]:
+    """For each key, by kid, why receivers cannot verify with this set; None if they can."""
+    faults: dict[str, str | None] = {}
+    for key in keys:
+        kid, fault = key.public["kid"], publication_fault(key.public, key.alg, published)
+        # An RSA key can sign with six algorithms. If the set names one of them, the key counts as published.
+        if fault is None or faults.get(kid, fault) is not None:
+            faults[kid] = fault
+    return faults

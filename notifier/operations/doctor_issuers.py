@@ -5,15 +5,19 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from notifier.domain.client import Algorithm, Client
+from notifier.domain.first_day import Seen, first_day, not_before
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, metadata_uri, only_in_tests
 from notifier.domain.presets import too_new
 from notifier.domain.printable import counted
-from notifier.domain.published_keys import PublishedKey, Signing, publication_fault, read_jwks
+from notifier.domain.published_keys import PublishedKey, Signing, publication_fault, publication_faults, read_jwks
 from notifier.operations.doctor import Area, Finding, failed, ok, warning
 from notifier.operations.doctor_queue import clock_finding
 
 Read = Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]
 """Fetches a document of the issuer by its URI. Never raises."""
+
+AskSeen = Callable[[], Awaitable[Seen]]
+"""Asks the workers since when they see the keys."""
 
 PUBLISH = "have the issuer publish the output of `notifier keys jwks`"
 LEARN = (
@@ -37,7 +41,14 @@ class IssuerCase:
     slow: Sequence[Client] = ()
 
 
-async def examine_issuer(case: IssuerCase, read: Read, clock: Callable[[], float]) -> list[Finding]:
+async def nobody_sees() -> Seen:
+    """Where no worker is asked."""
+    return {}
+
+
+async def examine_issuer(
+    case: IssuerCase, read: Read, clock: Callable[[], float], seen: AskSeen = nobody_sees
+) -> list[Finding]:
     """Check the issuer's metadata, JWK Set and clock. One of tests has none of them."""
     if only_in_tests(case.iss):
         text = "is for tests alone, since nobody can have a name in .invalid; it publishes neither keys nor metadata"
@@ -58,13 +69,21 @@ async def examine_issuer(case: IssuerCase, read: Read, clock: Callable[[], float
     published = read_jwks(jwks.content)
     if isinstance(published, str):
         return [*found, failed(Area.KEYS, case.iss, f"what stands at {uri} {published}", "correct jwks_uri")]
-    return [*found, *judge_keys(case, published), *judge_ages(case, clock())]
+    workers = await seen()
+    return [*found, *judge_keys(case, published), *judge_ages(case, published, workers, clock())]
 
 
-def judge_ages(case: IssuerCase, now: float) -> Iterator[Finding]:
-    """Check that the clients have had time to learn the keys that sign. A key is no older than its file."""
+def judge_ages(case: IssuerCase, published: tuple[PublishedKey, ...], workers: Seen, now: float) -> Iterator[Finding]:
+    """Tell when the first day of each published key is over, and whether its clients have had time to learn it."""
+    told = {key.public["kid"]: key for key in (*case.coming, *case.signing)}
+    faults = publication_faults((*case.signing, *case.coming), published)
+    for kid, key in told.items():
+        if faults[kid] is None:
+            text = f"key {kid} is published {first_day(key.made_at, workers.get((case.iss, kid)), now)}"
+            yield ok(Area.KEYS, case.iss, text)
     for key in case.signing:
-        age = math.inf if key.made_at is None else now - key.made_at
+        began = not_before(key.made_at, workers.get((case.iss, key.public["kid"])))
+        age = math.inf if began is None else now - began
         late = [client.client_id for client in case.slow if client.token.alg is key.alg and too_new(client, age)]
         if late:
             text = (
@@ -101,10 +120,9 @@ def judge_keys(case: IssuerCase, published: tuple[PublishedKey, ...]) -> Iterato
             yield warning(Area.KEYS, case.iss, text, f"{PUBLISH}, or take the key out")
         else:
             yield failed(Area.KEYS, case.iss, f"key {kid}: {faults[0]}", PUBLISH)
-    for key in case.coming:
-        fault = publication_fault(key.public, key.alg, published)
+    for kid, fault in publication_faults(case.coming, published).items():
         if fault is not None:
-            text = f"key {key.public['kid']}, which is to sign later: {fault}"
+            text = f"key {kid}, which is to sign later: {fault}"
             yield warning(Area.KEYS, case.iss, text, f"{PUBLISH} before its not_before, so that receivers know it")
 
 

@@ -6,13 +6,13 @@ a steady clock, which the caller passes.
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from notifier.domain.client import Algorithm
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument
-from notifier.domain.published_keys import Signing, publication_fault, read_jwks
+from notifier.domain.published_keys import Signing, publication_faults, read_jwks
 
 EVERY = 300.0  # seconds between two readings
 WHEN_MISSING = 30.0  # while our key is missing or the set was not read, since deliveries wait for it
@@ -25,6 +25,9 @@ class Keys(Protocol):
 
     def signing(self, iss: str) -> Iterable[Signing]:
         """The keys that sign for the issuer now, one for each possible algorithm."""
+
+    def coming(self, iss: str) -> Iterable[Signing]:
+        """The keys that are to sign later. Only since when they are published is watched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +60,19 @@ Read = Callable[[str], Awaitable[IssuerDocument | UnreadDocument]]
 """Fetches the JWK Set of an issuer (by its `iss`). Never raises."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _There:
+    """Since when a key is there. `appeared`: an earlier reading lacked it."""
+
+    since: float
+    appeared: bool
+
+
 @dataclass(slots=True)
 class _Known:
     """What is known about one issuer. `faults`, by kid: the fault at the last reading, None if there was none.
 
-    `kids` are the keys that signed at that time. `appeared`, by kid: when a key was first there that had been missing.
+    `kids` are the keys that signed at that time. `there` and `absent`: all its keys, by kid, as the readings had them.
     """
 
     next_look: float
@@ -69,7 +80,8 @@ class _Known:
     last_look: float = float("-inf")
     unread: str | None = None
     faults: dict[str, str | None] = field(default_factory=dict)
-    appeared: dict[str, float] = field(default_factory=dict)
+    there: dict[str, _There] = field(default_factory=dict)
+    absent: set[str] = field(default_factory=set)
 
 
 class KeyWatch:
@@ -106,8 +118,13 @@ class KeyWatch:
         if signing is None:
             return math.inf
         of_file = math.inf if signing.made_at is None else clock - signing.made_at
-        appeared = None if known is None else known.appeared.get(signing.public["kid"])
-        return of_file if appeared is None else min(of_file, now - appeared)
+        there = None if known is None else known.there.get(signing.public["kid"])
+        return min(of_file, now - there.since) if there is not None and there.appeared else of_file
+
+    def seen(self) -> Iterator[tuple[str, str, float, bool]]:
+        """For each key that is there, also one to come: iss, kid, since when, and True if it was missing before."""
+        for iss, known in self._known.items():
+            yield from ((iss, kid, there.since, there.appeared) for kid, there in known.there.items())
 
     def published(self) -> Iterator[tuple[str, str, bool]]:
         """For each key of a set that was read: iss, kid, and True if receivers can verify with it."""
@@ -179,15 +196,20 @@ class KeyWatch:
             known.unread = published
             return
         known.unread = None
-        before, known.faults = known.faults, {}
-        for key in self._keys.signing(iss):
-            kid, fault = key.public["kid"], publication_fault(key.public, key.alg, published)
-            # An RSA key can sign with six algorithms. If the set names one of them, the key counts as published.
-            if fault is None or known.faults.get(kid, fault) is not None:
-                known.faults[kid] = fault
+        before, known.faults = known.faults, publication_faults(self._keys.signing(iss), published)
+        _note(known, {**publication_faults(self._keys.coming(iss), published), **known.faults}, now)
         for kid, fault in known.faults.items():
             if fault is not None and before.get(kid) != fault:
                 yield KeyMissing(iss=iss, kid=kid, text=fault)
             elif fault is None and before.get(kid) is not None:
-                known.appeared[kid] = now
                 yield KeyPublished(iss=iss, kid=kid)
+
+
+def _note(known: _Known, faults: Mapping[str, str | None], now: float) -> None:
+    """Note since when each key is there. A key that is configured no more is forgotten."""
+    known.absent = {kid for kid in known.absent if kid in faults} | {kid for kid in faults if faults[kid] is not None}
+    known.there = {
+        kid: known.there.get(kid, _There(since=now, appeared=kid in known.absent))
+        for kid, fault in faults.items()
+        if fault is None
+    }

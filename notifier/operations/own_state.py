@@ -5,6 +5,7 @@ from contextlib import suppress
 
 from notifier import __version__
 from notifier.domain.errors import QueueError
+from notifier.domain.first_day import SeenKey
 from notifier.domain.frozen import frozen
 from notifier.domain.queue_state import QueueOverview
 from notifier.domain.trouble import Trouble
@@ -28,6 +29,7 @@ class OwnSources:
     draining: Callable[[], bool]
     registry: Callable[[], Sequence[SourceState]]
     troubles: Callable[[], Iterable[Trouble]]
+    keys: Callable[[], Iterable[SeenKey]]
 
 
 class OwnState:
@@ -82,6 +84,7 @@ class OwnState:
             registry=self._sources.registry(),
             bindings_missing=[each for each in self._queue.status().bindings if each.problem],
             troubles=list(self._sources.troubles()),
+            keys=list(self._sources.keys()),
         )
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from notifier.domain.first_day import Seen, SeenKey, seen_by_all
 from notifier.domain.frozen import frozen
 from notifier.domain.message import DELAYED, SOURCE, BindingState, Depth, Lane
 from notifier.domain.trouble import SharedTrouble, Trouble, TroubleKind, merged
@@ -48,6 +49,7 @@ class WorkerState:
     registry: Sequence[SourceState] = ()
     bindings_missing: Sequence[BindingState] = ()
     troubles: Sequence[Trouble] = ()
+    keys: Sequence[SeenKey] = ()
 
 
 class _Document(TypedDict):
@@ -154,6 +156,11 @@ def troubles_of(status: ServiceStatus) -> list[SharedTrouble]:
     if status.blocked and all(each.trouble.kind != TroubleKind.BLOCKED for each in found):
         found.insert(0, SharedTrouble(trouble=Trouble(kind=TroubleKind.BLOCKED, text=BLOCKED), workers=()))
     return found
+
+
+def seen_keys(status: ServiceStatus) -> Seen:
+    """Since when the workers see each key in its issuer's JWK Set."""
+    return seen_by_all(each for worker in status.workers for each in worker.keys)
 
 
 def held(status: ServiceStatus, queue: str) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, fields
 
+from notifier.domain.first_day import SeenKey
 from notifier.domain.message import DEAD, PARKED
 from notifier.domain.moment import render_moment
 from notifier.domain.trouble import SharedTrouble
@@ -15,6 +16,7 @@ from notifier.operations.service_status import (
     delayed,
     held,
     rates_of,
+    seen_keys,
     troubles_of,
 )
 
@@ -49,8 +51,14 @@ def document_of(status: ServiceStatus, concerns: Callable[[str], bool] = lambda 
         "clients": [_client(client) for client in status.clients if concerns(client.iss)],
         "clients_left_out": status.left_out,
         "bindings_missing": [each.row() for each in bindings_missing(status)],
+        "keys": [_key(each) for (iss, _), each in sorted(seen_keys(status).items()) if concerns(iss)],
         "troubles": [_trouble(each, concerns) for each in troubles_of(status) if _is_shown(each, concerns)],
     }
+
+
+def _key(seen: SeenKey) -> dict[str, object]:
+    """`appeared`: it was missing before. Else it was there when the first of the workers looked, or for longer."""
+    return {"iss": seen.iss, "kid": seen.kid, "published_since": _moment(seen.since), "appeared": seen.appeared}
 
 
 def _is_shown(shared: SharedTrouble, concerns: Callable[[str], bool]) -> bool:

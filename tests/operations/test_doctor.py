@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from notifier.domain.client import Algorithm, Client, SubjectMode, TokenProfile
+from notifier.domain.first_day import SeenKey, seen_by_all
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, metadata_uri, only_in_tests, only_issuer
 from notifier.domain.message import Depth
 from notifier.domain.outcome import Reason
-from notifier.domain.published_keys import Signing
+from notifier.domain.published_keys import Signing, read_jwks
 from notifier.domain.queue_state import BrokerState, FileState
 from notifier.domain.reach import Reached, Unreached
 from notifier.domain.trouble import Trouble
@@ -180,14 +181,20 @@ def test_a_key_that_clients_may_not_know_yet() -> None:
     bff = client("bff", preset="duende_bff", token=TokenProfile(alg=Algorithm.ES256))
     other = client("other", preset="duende_bff")
 
-    def told(age: float) -> str:
+    def told(age: float, *seen: SeenKey) -> str:
         key = Signing(alg=Algorithm.ES256, public=EC, made_at=NOW - age)
         case = IssuerCase(iss=ISS, jwks_uri=JWKS, signing=[key], coming=[], used={}, slow=[bff, other])
-        return bad(list(judge_ages(case, NOW)))
+        published = read_jwks({"keys": [EC]})
+        assert isinstance(published, tuple)
+        found = list(judge_ages(case, published, seen_by_all(seen), NOW))
+        assert "key k1 is published since" in found[0].text
+        return bad(found)
 
     assert "key k1 (ES256) is 3.0 h old, and 1 client may not know it yet" in told(3 * 3600)
     assert "JWK Set: bff" in told(-60)  # a clock that was set back
     assert told(DAY) == ""
+    assert "is 1.0 h old" in told(DAY, SeenKey(iss=ISS, kid="k1", since=NOW - 3600, appeared=True))
+    assert told(DAY, SeenKey(iss=ISS, kid="k1", since=NOW - 3600)) == ""  # perhaps it was there before the worker
 
 
 # ── clients ──

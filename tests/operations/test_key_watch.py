@@ -32,11 +32,16 @@ class Site:
         self.sets: dict[str, IssuerDocument | UnreadDocument] = dict.fromkeys(
             issuers, IssuerDocument(content={"keys": [jwk("k1")]})
         )
+        self.next: dict[str, str] = {}
         self.read: list[str] = []
         self.watch = KeyWatch(lambda: self.kids, self, self._read, lambda: 0.5)
 
     def signing(self, iss: str) -> tuple[Signing, ...]:
         return (Signing(alg=Algorithm.ES256, public=jwk(self.kids[iss]), made_at=1000.0),)
+
+    def coming(self, iss: str) -> tuple[Signing, ...]:
+        kid = self.next.get(iss)
+        return () if kid is None else (Signing(alg=Algorithm.ES256, public=jwk(kid), made_at=1000.0),)
 
     async def _read(self, iss: str) -> IssuerDocument | UnreadDocument:
         self.read.append(iss)
@@ -137,3 +142,17 @@ async def test_a_key_is_no_older_than_its_file_and_than_its_publication() -> Non
     assert age(WHEN_MISSING + 60) == 60
     assert age(100_000) == 90_000
     assert site.watch.age(ISS, Algorithm.RS256, clock=0, now=0) == math.inf  # nothing signs by it
+
+
+async def test_a_key_to_come_is_watched_before_it_signs() -> None:
+    """One that is published only when it begins to sign is new then, however old its file; nobody is told before."""
+    site = Site(ISS)
+    site.next[ISS] = "k2"
+    assert await site.look(0) == []
+    assert set(site.watch.published()) == {(ISS, "k1", True)}
+    assert list(site.watch.seen()) == [(ISS, "k1", 0, False)]
+    site.sets[ISS] = IssuerDocument(content={"keys": [jwk("k1"), jwk("k2")]})
+    site.kids[ISS] = site.next.pop(ISS)
+    assert await site.look(EVERY) == []
+    assert list(site.watch.seen()) == [(ISS, "k2", EVERY, True)]
+    assert site.watch.age(ISS, Algorithm.ES256, clock=1000.0 + 90_000, now=EVERY + 60) == 60

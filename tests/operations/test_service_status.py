@@ -3,6 +3,7 @@
 import json
 
 from notifier.domain.delivery import Delivery
+from notifier.domain.first_day import SeenKey
 from notifier.domain.message import Depth
 from notifier.domain.outcome import Cause, DeadReason, Delivered, Failed, Reason
 from notifier.domain.trouble import EXPLAINED, Trouble, TroubleKind
@@ -264,6 +265,19 @@ def test_troubles_of_all_workers_are_summed_up() -> None:
     assert told[1]["since"] == "2027-01-15T07:59:51.000000Z"
     of_one = document_of(status, lambda iss: iss == ISS)["troubles"]
     assert [(each["kind"], each["text"]) for each in of_one] == [("reload_refused", ""), ("of_a_later_release", "")]  # type: ignore[attr-defined]
+
+
+def test_since_when_the_workers_see_the_keys() -> None:
+    """The worker that saw a key appear knows best; a reader of one issuer hears of its keys alone."""
+    there = SeenKey(iss=ISS, kid="k", since=NOW - 9)
+    answers = [
+        worker("a", keys=[there, SeenKey(iss="https://else.example", kid="o", since=NOW)]),
+        worker("b", keys=[SeenKey(iss=ISS, kid="k", since=NOW - 5, appeared=True)]),
+    ]
+    told = document_of(status_of({}, answers, now=NOW), lambda iss: iss == ISS)["keys"]
+    assert told == [
+        {"iss": ISS, "kid": "k", "published_since": "2027-01-15T07:59:55.000000Z", "appeared": True},
+    ]
 
 
 def test_each_trouble_is_explained() -> None:

@@ -1,6 +1,7 @@
 """`check`, `keys`, `schema` and `log-id`: from nothing to a configuration that holds, by what the commands print."""
 
 import json
+import os
 import stat
 import time
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ import yaml
 from joserfc.jwk import ECKey, KeySet
 
 from notifier.adapters.telemetry.logs import SubjectHash
+from notifier.domain.moment import shown_moment
 from tests.system.command import notifier
 
 ISS = "https://id.example.com"
@@ -120,6 +122,19 @@ def test_check_sums_up_what_holds(made: Path) -> None:
     summary = json.loads(notifier("check", "-c", "n.yaml", "--json", cwd=made).stdout)
     assert summary["mistakes"] == []
     assert summary["issuers"][ISS]["clients"] == 2
+
+
+def test_check_says_how_long_a_new_key_may_be_refused(made: Path, tmp_path: Path) -> None:
+    """For a day from its file on, and not of a key that signs only after that."""
+    (tmp_path / "k.pem").write_bytes((made / "k.pem").read_bytes())
+    write(tmp_path)
+    os.utime(tmp_path / "k.pem", (made_at := time.time() - 3600, made_at))
+    until = shown_moment(made_at + 86_400)
+    assert f"may refuse it until {until}" in notifier("check", "-c", "n.yaml", cwd=tmp_path).stdout
+    [key] = json.loads(notifier("check", "-c", "n.yaml", "--json", cwd=tmp_path).stdout)["issuers"][ISS]["keys"]
+    assert key["first_day_until"] == until
+    os.utime(tmp_path / "k.pem", (days_ago := time.time() - 90_000, days_ago))
+    assert "may refuse it" not in notifier("check", "-c", "n.yaml", cwd=tmp_path).stdout
 
 
 def test_check_warns_of_a_setting_without_effect(made: Path, tmp_path: Path) -> None:

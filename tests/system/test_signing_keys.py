@@ -1,15 +1,26 @@
 """A worker watches what the issuer publishes, and holds back what every client must refuse until it is put right."""
 
+import asyncio
+import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
 from tests.system.clients import Clients, always
+from tests.system.command import notifier
 from tests.system.loopback import LoopbackServer
 from tests.system.site import ISSUER, OTHER, Site, client
 from tests.system.worker_process import worker
+
+
+async def _seen_keys(site: Site) -> list[dict[str, Any]]:
+    """What the workers say of the keys, by `notifier status`."""
+    done = await asyncio.to_thread(notifier, "status", "-c", site.file, "--json", cwd=site.folder)
+    told: list[dict[str, Any]] = json.loads(done.stdout)["keys"]
+    return told
 
 
 async def test_what_an_unpublished_key_signed_waits_and_is_delivered(tmp_path: Path) -> None:
@@ -32,6 +43,7 @@ async def test_what_an_unpublished_key_signed_waits_and_is_delivered(tmp_path: P
             status, _ = await running.post({"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop"]})
             assert status == 202
             await running.until_said("attempt", lambda line: line["status"] == 400)
+            assert await _seen_keys(site) == []
             clients.judge = always
             published.append({**site.jwks(ISSUER)["keys"][0], "kid": "ours"})
             site.config["issuers"][ISSUER]["keys"][0]["kid"] = "ours-2"  # what is new is looked at at once
@@ -41,6 +53,8 @@ async def test_what_an_unpublished_key_signed_waits_and_is_delivered(tmp_path: P
             await running.until_metric(1, "deliveries_settled_total", fate="delivered")
             assert await running.metric("deferrals_total", cause="signing") >= 1
             assert await running.metric("dead_letters_total") == 0
+            [seen] = await _seen_keys(site)
+            assert (seen["iss"], seen["kid"]) == (ISSUER, "ours-2")
             assert await running.stop() == 0
 
 

@@ -72,6 +72,10 @@ class LiveConfiguration:
         """What signs for the issuer at this moment, for each algorithm that its keys can do."""
         return self.now.keys.signing(iss)
 
+    def coming(self, iss: str) -> tuple[Signing, ...]:
+        """The keys that are to sign for the issuer later."""
+        return self.now.keys.coming(iss)
+
     def reload(self, *, asked: bool, accepted_by: str | None = None) -> bool:
         """Read everything again; True if it was taken. `asked`: by somebody, not since a file changed.
 

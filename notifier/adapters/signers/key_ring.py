@@ -109,6 +109,15 @@ class KeyRing:
         due = ((alg, self._due(iss, alg)) for alg in Algorithm)
         return tuple(Signing(alg=alg, public=key.public, made_at=key.made_at) for alg, key in due if key is not None)
 
+    def coming(self, iss: str) -> tuple[Signing, ...]:
+        """Return what is to sign for the issuer later: each key that is not due yet, with each of its algorithms."""
+        return tuple(
+            Signing(alg=alg, public=key.public, made_at=key.made_at)
+            for key in self._keys.get(iss, ())
+            if key.not_before is not None and key.not_before > self._clock()
+            for alg in sorted(key.algorithms)
+        )
+
     def algorithms_of(self, iss: str) -> frozenset[Algorithm]:
         """Return the algorithms of the issuer's keys, including keys that are not due yet."""
         return frozenset[Algorithm]().union(*(key.algorithms for key in self._keys.get(iss, ())))

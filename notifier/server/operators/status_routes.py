@@ -27,6 +27,7 @@ _STATUS: JsonSchema = {
         "clients": {"type": "array", "items": {"type": "object"}},
         "clients_left_out": {"type": "integer"},
         "bindings_missing": {"type": "array", "items": {"type": "object"}},
+        "keys": {"type": "array", "items": {"type": "object"}},
         "troubles": {"type": "array", "items": {"type": "object"}},
     },
 }

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
 
 from notifier.adapters.configuration.upstream_issuers import upstream_mistakes
 from notifier.settings.service_settings import Settings
@@ -12,7 +13,7 @@ EXTRAS = ("sqlalchemy", "psycopg", "pymysql", "pymssql", "opentelemetry", "djang
 IMPORTED = "import sys, notifier.app.service, notifier.app.doctor_checks; print(*sys.modules)"
 
 
-def _settings(resolve: dict[str, object]) -> Settings:
+def _settings(resolve: Mapping[str, object]) -> Settings:
     upstream = {"issuer": "https://up.example.org", "client_id": "acme", "iss": ISS, "resolve": resolve}
     return Settings.model_validate({"upstreams": {"partner": upstream}})
 
