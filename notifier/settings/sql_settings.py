@@ -62,6 +62,9 @@ class DuendeTables(Section):
     properties: str = Field(
         "ClientProperties", alias="ClientProperties", description="Their properties. Empty: not read."
     )
+    redirect_uris: str = Field(
+        "ClientRedirectUris", alias="ClientRedirectUris", description="Their redirect URIs. Empty: not read."
+    )
 
 
 class SqlSettings(Section):

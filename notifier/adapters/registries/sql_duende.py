@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql import quoted_name
 
+from notifier.adapters.registries.redirects import redirect_uris
 from notifier.adapters.registries.sql_columns import (
     Listing,
     algorithms,
@@ -36,6 +37,7 @@ _CLIENTS = (
 )  # fmt: skip
 _NEEDED = ("ClientId", "BackChannelLogoutUri")  # a view may leave out the rest
 _PROPERTIES = ("ClientId", "Key", "Value")
+_REDIRECTS = ("ClientId", "RedirectUri")
 _OURS = "notifier:"
 # SQLAlchemy reflects by SHOW CREATE, for which the right to SELECT is not enough if it is a view.
 _MYSQL_COLUMNS = """
@@ -45,6 +47,7 @@ WHERE table_name = :table AND table_schema = COALESCE(:schema, DATABASE()) ORDER
 _SHOWN = 8
 
 _Properties = Mapping[object, Sequence[tuple[str, str]]]
+_Redirects = Mapping[object, Sequence[str]]
 
 
 def duende(
@@ -54,20 +57,27 @@ def duende(
     tables, schema = settings.tables or DuendeTables(), settings.db_schema
     finder = TableFinder(connection, schema)
     named = settings.tables.model_fields_set if settings.tables else set()
+
+    def beside(name: str, field: str) -> str | None:
+        table = finder.find(name, DuendeTables.model_fields[field].alias or field, explicit=field in named)
+        if table is None and name and field in named:
+            raise SourceFault(finder.nothing_like(name))
+        return table
+
     clients = finder.find(tables.clients, "Clients", explicit="clients" in named)
     if clients is None:
         raise SourceFault(finder.nothing_like(tables.clients))
     columns = finder.columns(clients, _CLIENTS, _NEEDED)
-    table = finder.find(tables.properties, "ClientProperties", explicit="properties" in named)
-    if table is None and tables.properties and "properties" in named:
-        raise SourceFault(finder.nothing_like(tables.properties))
+    table = beside(tables.properties, "properties")
     properties = {} if table is None else _properties(finder, table, deadline, pause)
+    table = beside(tables.redirect_uris, "redirect_uris")
+    redirects = {} if table is None else _redirects(finder, table, deadline, pause)
     statement = sa.select(*[columns.get(name, sa.null()) for name in _CLIENTS])
     result = connection.execute(statement, execution_options=streaming(connection))
-    return Listing(result=result, client_id=0, read=lambda row: _client(row, properties))
+    return Listing(result=result, client_id=0, read=lambda row: _client(row, properties, redirects))
 
 
-def _client(row: Sequence[Any], properties: _Properties) -> dict[str, Any] | None:
+def _client(row: Sequence[Any], properties: _Properties, redirects: _Redirects) -> dict[str, Any] | None:
     client_id, key, enabled, protocol, uri, session, front_uri, front_session, signed_by, subject_type, name = row
     if protocol != "oidc" and (text(protocol) or "oidc").lower() != "oidc":
         return None
@@ -83,6 +93,8 @@ def _client(row: Sequence[Any], properties: _Properties) -> dict[str, Any] | Non
         found["frontchannel_logout_session_required"] = required is not False
         if (shown := text(name)) is not None:
             found["client_name"] = shown
+    if (uris := redirect_uris(redirects.get(key), found.get("frontchannel_logout_uri"))) is not None:
+        found["redirect_uris"] = uris
     if (algorithm := algorithms(signed_by)) is not None:
         found["id_token_signed_response_alg"] = algorithm
     if (word := lower(subject_type)) is not None:
@@ -123,6 +135,20 @@ def _properties(finder: "TableFinder", table: str, deadline: Deadline, pause: Ca
     for _, part in parts(result, deadline, pause):
         for client, word, content in part:
             found.setdefault(client, []).append((word[len(_OURS) :].rstrip(" "), text(content) or ""))
+    return found
+
+
+def _redirects(finder: "TableFinder", table: str, deadline: Deadline, pause: Callable[[float], None]) -> _Redirects:
+    """The redirect URIs, by the key of their client. Where a user comes back after a sign-out is another table."""
+    columns = finder.columns(table, _REDIRECTS, _REDIRECTS)
+    owner, uri = (columns[column] for column in _REDIRECTS)
+    statement = sa.select(owner, uri).order_by(owner, uri)
+    found: dict[object, list[str]] = {}
+    result = finder.connection.execute(statement, execution_options=streaming(finder.connection))
+    for _, part in parts(result, deadline, pause):
+        for client, content in part:
+            if (word := text(content)) is not None:
+                found.setdefault(client, []).append(word)
     return found
 
 

@@ -28,13 +28,29 @@ def snake(name: str) -> str:
 
 
 def recorded(version: str, database: str, variant: str = "") -> str:
-    """The statements that make the tables."""
+    """The statements that make the tables of clients, of their properties, and of their redirect URIs."""
     made_for = "postgresql" if database == "mariadb" else database
     sql = (RECORDED / f"{version}-{made_for}{variant}.sql").read_text()
+    sql += _redirects(sql)
     if database == "mariadb":
         for theirs, ours in _MARIADB.items():
             sql = sql.replace(theirs, ours)
     return sql
+
+
+def _redirects(sql: str) -> str:
+    """The table of redirect URIs, which is not recorded: all migrations make it as the table of properties beside it.
+
+    `Id`, `ClientId` and one text, `RedirectUri`, whose length alone has changed.
+    """
+    made = sql.split(";")[1]
+    made = made.replace("ClientProperties", "ClientRedirectUris").replace("client_properties", "client_redirect_uris")
+    made = re.sub(r"(?m)^ *\"?[Vv]alue\"? .*\n", "", made)
+    return re.sub(r'(?m)^( *)("?)[Kk]ey"? ', lambda found: f"{found[1]}{_column(found[2])} ", made) + ";\n"
+
+
+def _column(quote: str) -> str:
+    return '"RedirectUri"' if quote else "redirect_uri"
 
 
 def renamed(sql: str, rename: Callable[[str], str]) -> str:
@@ -43,20 +59,26 @@ def renamed(sql: str, rename: Callable[[str], str]) -> str:
 
 
 def filled(sql: str, clients: Sequence[Mapping[str, object]]) -> Iterator[str]:
-    """The statements, then those that put clients in. A client has columns by Duende's names, and `properties`."""
+    """The statements, then those that put clients in.
+
+    A client has columns by Duende's names, and `properties` and `redirects` of the other tables.
+    """
     made = [statement for statement in sql.split(";") if statement.strip()]
     yield from made
-    tables = dict(zip(("Clients", "ClientProperties"), made, strict=True))
+    tables = dict(zip(("Clients", "ClientProperties", "ClientRedirectUris"), made, strict=True))
     for number, client in enumerate(clients, 1):
         given: dict[str, object] = {"Id": number, "Enabled": True, "ProtocolType": "oidc"}
         given |= {f"{way}ChannelLogoutSessionRequired": True for way in ("Front", "Back")}
         given |= client
-        properties = given.pop("properties", {})
+        properties, redirects = given.pop("properties", {}), given.pop("redirects", [])
         assert isinstance(properties, dict)
+        assert isinstance(redirects, list)
         yield _insert(tables["Clients"], given)
         for key, value in properties.items():
             row = {"ClientId": number, "Key": key, "Value": value}
             yield _insert(tables["ClientProperties"], row)
+        for uri in redirects:
+            yield _insert(tables["ClientRedirectUris"], {"ClientId": number, "RedirectUri": uri})
 
 
 def _insert(made: str, given: Mapping[str, object]) -> str:

@@ -32,9 +32,19 @@ CLIENTS: list[dict[str, Any]] = [
         "BackChannelLogoutSessionRequired": False,
         "FrontChannelLogoutUri": "https://mail.example.com/fcl",
         "FrontChannelLogoutSessionRequired": False,
+        "redirects": ["https://mail.example.com/signin-oidc", "com.example.mail:/signin", "http://localhost:4200/"],
     },
-    {"ClientId": "wiki", "FrontChannelLogoutUri": "https://wiki.example.com/fcl"},
-    {"ClientId": "gone", "Enabled": False, "BackChannelLogoutUri": "https://gone.example.com/bcl"},
+    {
+        "ClientId": "wiki",
+        "FrontChannelLogoutUri": "https://wiki.example.com/fcl",
+        "redirects": ["https://*.example.com/in", "https://wiki.example.org/in"],
+    },
+    {
+        "ClientId": "gone",
+        "Enabled": False,
+        "BackChannelLogoutUri": "https://gone.example.com/bcl",
+        "redirects": ["https://gone.example.com/in"],
+    },
     {"ClientId": "fed", "ProtocolType": "wsfed", "FrontChannelLogoutUri": "https://fed.example.com/signout"},
     {"ClientId": "empty", "BackChannelLogoutUri": ""},
     {"ClientId": "none", "PairWiseSubjectSalt": "salt"},
@@ -65,8 +75,13 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "backchannel_logout_session_required": False,
         "frontchannel_logout_uri": "https://mail.example.com/fcl",
         "frontchannel_logout_session_required": False,
+        "redirect_uris": ["http://localhost:4200/", "https://mail.example.com/signin-oidc"],
     },
-    "wiki": {"frontchannel_logout_uri": "https://wiki.example.com/fcl", "frontchannel_logout_session_required": True},
+    "wiki": {
+        "frontchannel_logout_uri": "https://wiki.example.com/fcl",
+        "frontchannel_logout_session_required": True,
+        "redirect_uris": ["https://wiki.example.org/in", "https://wiki.example.com"],
+    },
     "gone": {},
     "empty": {},
     "none": {},
@@ -118,11 +133,11 @@ def sqlite_with(path: Path, *sql: str, clients: list[dict[str, Any]] | None = No
     return f"sqlite:///{path}"
 
 
+OTHER_NAMES = {name: f"ids_{name}" for name in ("Clients", "ClientProperties", "ClientRedirectUris")}
+
+
 def _ids(name: str) -> str:
-    return f"ids_{name}" if name in ("Clients", "ClientProperties") else name
-
-
-OTHER_NAMES = {"Clients": "ids_Clients", "ClientProperties": "ids_ClientProperties"}
+    return OTHER_NAMES.get(name, name)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -154,7 +169,7 @@ def test_views_do_as_well_and_may_leave_out_what_is_not_needed(tmp_path: Path) -
             'CREATE VIEW "told" AS SELECT "ClientId", "BackChannelLogoutUri", \'PAIRWISE\' AS "SubjectType" '
             'FROM "Clients" WHERE "Enabled" AND "BackChannelLogoutUri" <> \'\''
         )
-    rows = by_name(read(url, tables={"Clients": "told", "ClientProperties": ""}))
+    rows = by_name(read(url, tables={"Clients": "told", "ClientProperties": "", "ClientRedirectUris": ""}))
     assert rows.keys() == {"shop", "mail", "es", "ps", "blank"}
     assert rows["mail"] == {
         "client_id": "mail",
@@ -173,6 +188,7 @@ def test_a_row_that_did_not_change_stays_the_same_object(tmp_path: Path) -> None
     with sqlite3.connect(path) as database:
         database.execute('UPDATE "Clients" SET "Id" = 1000 - "Id", "LastAccessed" = \'2030-01-01\'')
         database.execute('UPDATE "ClientProperties" SET "ClientId" = 1000 - "ClientId"')
+        database.execute('UPDATE "ClientRedirectUris" SET "ClientId" = 1000 - "ClientId", "Id" = 1000 - "Id"')
     assert read(url, first) is first
     with sqlite3.connect(path) as database:
         database.execute('UPDATE "ClientProperties" SET "Value" = \'4s\' WHERE "Key" = \'notifier:timeout\'')
@@ -211,16 +227,23 @@ def test_a_table_that_is_not_clear_is_asked_for(tmp_path: Path) -> None:
         read(both)
     with pytest.raises(SourceFault, match=r"ClientProperties and client_properties_.*sql\.tables\.ClientProperties"):
         read(both, tables={"Clients": "clients_"})
-    named = {"Clients": "Clients", "ClientProperties": "ClientProperties"}
+    with pytest.raises(
+        SourceFault, match=r"ClientRedirectUris and client_redirect_uris_.*sql\.tables\.ClientRedirectUris"
+    ):
+        read(both, tables={"Clients": "clients_", "ClientProperties": ""})
+    named = {name: name for name in OTHER_NAMES}
     assert by_name(read(both, tables=named)) == expected("is-7.4.8")
 
     other = sqlite_with(tmp_path / "other.db", renamed(plain, _ids))
     with pytest.raises(
-        SourceFault, match=r"no table like Clients in the schema main .*ids_ClientProperties, ids_Clients"
+        SourceFault, match=r"no table like Clients in the schema main .*ids_ClientProperties, .*ids_Clients"
     ):
         read(other)
     with pytest.raises(SourceFault, match="no table like Props"):
         read(other, tables={"Clients": "ids_Clients", "ClientProperties": "Props"})
+
+    with pytest.raises(SourceFault, match="no table like Uris"):
+        read(other, tables={**OTHER_NAMES, "ClientRedirectUris": "Uris"})
 
     shop = sqlite_with(tmp_path / "shop.db", re.sub(r'"BackChannelLogoutUri"', '"Homepage"', plain), clients=[])
     with pytest.raises(SourceFault, match="table Clients has no column BackChannelLogoutUri"):
