@@ -20,11 +20,14 @@ from notifier.adapters.library_hooks import ADVICE
 from notifier.adapters.queues.rabbitmq.insides import prepare
 from notifier.adapters.queues.sqlite.lock import worker_at
 from notifier.adapters.registries.answers import ReadNow
+from notifier.adapters.signers.client_encryption import ClientEncryption
 from notifier.adapters.tls.certificates import expiries, presented
 from notifier.app.builders import build_queue
+from notifier.app.client_keys import WITHIN as KEYS_WITHIN
+from notifier.app.client_keys import ClientKeyReader
 from notifier.app.doctor_upstreams import upstream_checks
 from notifier.app.ids import new_id
-from notifier.domain.client import TlsFiles
+from notifier.domain.client import Client, KeyPlace, TlsFiles
 from notifier.domain.errors import QueueError
 from notifier.domain.first_day import Seen
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
@@ -32,6 +35,7 @@ from notifier.domain.presets import PRESETS
 from notifier.domain.printable import counted
 from notifier.operations.canary import CanaryTools, canary_client, send_canary
 from notifier.operations.doctor import Area, Check, Finding, examine, failed, ok, warning
+from notifier.operations.doctor_client_keys import examine_keys, judge_jwks, keys_elsewhere
 from notifier.operations.doctor_clients import Server, examine_server, judge_registry, servers_of
 from notifier.operations.doctor_issuers import IssuerCase, examine_issuer
 from notifier.operations.doctor_queue import examine_queue
@@ -69,7 +73,8 @@ async def examine_installation(
     """
     checks = _Checks(loaded, sources, offline=scope.offline)
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(checks.reader.close)
+        for reader in (checks.reader, checks.client_keys):
+            stack.push_async_callback(reader.close)
         for each in (checks.probe, checks.transport):
             await each.open()
             stack.push_async_callback(each.close)
@@ -92,6 +97,7 @@ class _Checks:
         self._clients = [client for of_issuer in loaded.registry.clients.values() for client in of_issuer.values()]
         self.asked = _AskedWorkers(loaded.settings, {each.key for each in self._clients}, offline=offline)
         self.reader = DocumentReader()
+        self.client_keys = ClientKeyReader()
         self.probe = Probe()
         self.transport = HttpTransport()
 
@@ -99,7 +105,7 @@ class _Checks:
         """The checks that need no network."""
 
         async def registry() -> Sequence[Finding]:
-            return list(judge_registry(self._clients))
+            return [*judge_registry(self._clients), *judge_jwks(self._clients)]
 
         async def registry_sources() -> Sequence[Finding]:
             return list(self._registry_sources())
@@ -127,14 +133,25 @@ class _Checks:
                 yield self._transmitter(name, source.http.set)
         yield from upstream_checks(self._settings, self.reader)
         yield from map(self._server, servers_of(self._clients))
+        for place, clients in keys_elsewhere(self._clients).items():
+            yield self._client_keys(place, clients)
 
     def canary(self, client_id: str, iss: str | None) -> Check:
         """The check that sends a token. Raises ConfigurationError if there is no such client."""
         client = canary_client(self._clients, client_id, iss)
-        channel = BackChannel(self._loaded.keys, clock=time.time, new_jti=new_id)
+        encryption = ClientEncryption(self.client_keys.read, time.monotonic)
+        channel = BackChannel(self._loaded.keys, clock=time.time, new_jti=new_id, encrypter=encryption)
         tools = CanaryTools(channel=channel, transport=self.transport, new_id=new_id)
         return Check(
             area=Area.CANARY, subject=client_id, within=2 * client.timeout, run=lambda: send_canary(client, tools)
+        )
+
+    def _client_keys(self, place: KeyPlace, clients: Sequence[Client]) -> Check:
+        return Check(
+            area=Area.CLIENT,
+            subject=place.uri,
+            within=KEYS_WITHIN + 5,
+            run=lambda: examine_keys(place, clients, self.client_keys.read),
         )
 
     def _registry_sources(self) -> Iterator[Finding]:

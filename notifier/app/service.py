@@ -24,9 +24,11 @@ from aiohttp import web
 from notifier import __version__
 from notifier.adapters.configuration.live_configuration import LiveConfiguration
 from notifier.adapters.http import HttpTransport
+from notifier.adapters.signers.client_encryption import ClientEncryption
 from notifier.adapters.telemetry.logs import LogObserver
 from notifier.adapters.telemetry.metrics import Metrics, Sources
 from notifier.app.builders import build_queue, subject_hash
+from notifier.app.client_keys import ClientKeyReader
 from notifier.app.freed_clients import FreedClients
 from notifier.app.front_channel_pages import pages_of
 from notifier.app.ids import new_id
@@ -123,6 +125,8 @@ class Service:
         self._deferrals = DeferralWatch(Observers(told).observe, live.registry, time.time)
         self._observe = self._deferrals.observe
         self._transport = HttpTransport()
+        self._client_keys = ClientKeyReader()
+        self._encryption = ClientEncryption(self._client_keys.read, time.monotonic)
         self._draining = False
         self._blocked = False
         self._signing_keys = SigningKeys(live, self._deferrals.can_sign)
@@ -156,6 +160,7 @@ class Service:
                         clock=time.time,
                         new_jti=new_id,
                         unverifiable=self._signing_keys.unverifiable,
+                        encrypter=self._encryption,
                     ),
                     FrontChannel(time.time),
                 ),
@@ -233,7 +238,8 @@ class Service:
             if self._feed is not None:
                 await stack.enter_async_context(self._feed.running(self.queue.feed_target()))
             await self._transport.open()
-            stack.push_async_callback(self._transport.close)
+            for each in (self._transport, self._client_keys, self._encryption):
+                stack.push_async_callback(each.close)
             if self._tracing is not None:
                 stack.push_async_callback(self._tracing.close)
             stack.push_async_callback(self._source_doors.close)

@@ -27,6 +27,28 @@ class Algorithm(StrEnum):
     EDDSA = "EdDSA"
 
 
+class KeyManagement(StrEnum):
+    """How the key of an encrypted token reaches its client (RFC 7518 §4.1): by a public key of the client's."""
+
+    RSA_OAEP = "RSA-OAEP"
+    RSA_OAEP_256 = "RSA-OAEP-256"
+    ECDH_ES = "ECDH-ES"
+    ECDH_ES_A128KW = "ECDH-ES+A128KW"
+    ECDH_ES_A192KW = "ECDH-ES+A192KW"
+    ECDH_ES_A256KW = "ECDH-ES+A256KW"
+
+
+class ContentEncryption(StrEnum):
+    """How the content of a token is encrypted (RFC 7518 §5.1)."""
+
+    A128CBC_HS256 = "A128CBC-HS256"
+    A192CBC_HS384 = "A192CBC-HS384"
+    A256CBC_HS512 = "A256CBC-HS512"
+    A128GCM = "A128GCM"
+    A192GCM = "A192GCM"
+    A256GCM = "A256GCM"
+
+
 class SubjectMode(StrEnum):
     """Which of `sub` and `sid` a token carries (B12, R8)."""
 
@@ -121,6 +143,39 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EncryptionKey:
+    """A public key of a client's JWK Set (RFC 7517 §4). `material` has the members of the key itself, as it has them.
+
+    `use`, `alg` and `key_ops` None mean any. `private`: the client has published what only it may know.
+    """
+
+    kty: str
+    material: tuple[tuple[str, str], ...] = field(repr=False)
+    kid: str | None = None
+    use: str | None = None
+    alg: str | None = None
+    key_ops: tuple[str, ...] | None = None
+    private: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPlace:
+    """A client's `jwks_uri`, and the way to it: the client's own, without its headers."""
+
+    uri: str
+    route: Route
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encryption:
+    """What a client asks for whose tokens nobody else may read (B16): algorithms, and its keys or where they are."""
+
+    alg: KeyManagement
+    enc: ContentEncryption = ContentEncryption.A128CBC_HS256
+    keys: tuple[EncryptionKey, ...] | KeyPlace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FrontChannelClient:
     """A client as Front-Channel Logout 1.0 §2 registers it. Its URI is fit for a page (`front_channel.uri_of`)."""
 
@@ -133,6 +188,7 @@ class FrontChannelClient:
 class Client:
     """One relying party of one issuer. `registered` is False for a client that only an event's inline URI names.
 
+    `encryption` None: its tokens are signed only.
     `redirect_origins` are the origins of its redirect URIs: pages there may ask whether its session has changed.
     """
 
@@ -151,6 +207,7 @@ class Client:
     max_concurrent: int = 32
     per_second: float | None = None
     token: TokenProfile = TokenProfile()
+    encryption: Encryption | None = None
     retry: RetryPolicy = RetryPolicy()
     response: ResponsePolicy = ResponsePolicy()
     route: Route = Route()

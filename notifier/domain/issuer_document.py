@@ -1,5 +1,6 @@
-"""Documents that an issuer publishes: its metadata (OpenID Connect Discovery 1.0) and its JWK Set."""
+"""Documents that an issuer publishes: its metadata (OpenID Connect Discovery 1.0) and JWK Set. Clients have one too."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
@@ -12,10 +13,14 @@ _ANYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerDocument:
-    """A JSON document. `date` is the server's clock from its `Date` header, in epoch seconds, None without one."""
+    """A JSON document. `date` is the server's clock from its `Date` header, in epoch seconds, None without one.
+
+    `max_age`: for how many seconds more it may be kept, as its Cache-Control says, None if that says nothing.
+    """
 
     content: object
     date: float | None = None
+    max_age: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +28,17 @@ class UnreadDocument:
     """The document could not be read. `text` says why. It may be published all the same."""
 
     text: str
+
+
+def read_max_age(cache_control: str, age: str | None) -> float | None:
+    """The seconds that a Cache-Control leaves to us, with the Age of the answer (RFC 9111 §4.2, §5.2.2)."""
+    if re.search(r"(?i)\bno-(cache|store)\b", cache_control) is not None:
+        return 0.0
+    found = re.search(r"(?i)(?<![\w-])max-age=\"?([0-9]{1,10})", cache_control)
+    if found is None:
+        return None
+    passed = age.strip() if age is not None else ""
+    return max(0.0, float(found[1]) - (float(passed) if re.fullmatch(r"[0-9]{1,10}", passed) else 0.0))
 
 
 def issuer_egress(policy: EgressPolicy) -> EgressPolicy:

@@ -62,6 +62,7 @@ class Cause(StrEnum):
     RETRY_AFTER = "retry_after"
     UNKNOWN = "unknown"
     SIGNING = "signing"
+    ENCRYPTION = "encryption"
     TLS_FILES = "tls_files"
     PROXY = "proxy"
 

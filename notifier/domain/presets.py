@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from notifier.domain.client import Algorithm, Client, SubjectMode
+from notifier.domain.client import Algorithm, Client, KeyManagement, SubjectMode
 from notifier.domain.first_day import DAY
 
 
@@ -16,7 +16,8 @@ from notifier.domain.first_day import DAY
 class Preset:
     """What a receiver needs. None means the default. `why` and `answers` are for people.
 
-    `refuses`: algorithms that it never takes. `learns_keys_within`: seconds after which it surely knows a key that is
+    `refuses`: algorithms that it never takes. `decrypts`: how a token may be encrypted for it, None if that is not
+    known. `learns_keys_within`: seconds after which it surely knows a key that is
     new in the issuer's JWK Set. 0: it asks when it meets one.
     """
 
@@ -27,15 +28,17 @@ class Preset:
     audience: tuple[str, ...] | None = None
     timeout: float | None = None
     refuses: frozenset[Algorithm] = frozenset()
+    decrypts: frozenset[KeyManagement] | None = None
     learns_keys_within: float = 0.0
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "mod_auth_openidc": Preset(
-            why="refuses a repeated jti, and every attempt has a fresh one anyway",
+            why="refuses a repeated jti, and every attempt has a fresh one anyway; it decrypts RSA-OAEP alone",
             answers="it answers 400 for every failure, and its error log says which: the algorithm if one is pinned, "
             "an iat more than 600 s off, a key that it does not find, a session that it does not know",
+            decrypts=frozenset({KeyManagement.RSA_OAEP}),
         ),
         "express_openid_connect": Preset(
             why="its hooks store sub and sid both by default, so a token with both ends all the user's sessions there",
@@ -72,6 +75,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             why="sid is mandatory",
             answers="a token without sid, of an algorithm that is not in its list, or encrypted, is refused",
             subject=SubjectMode.SID,
+            decrypts=frozenset(),
         ),
         "rauthy": Preset(
             why="requires a kid, and an iat of the last 30 s, which a fresh token an attempt gives",
@@ -90,6 +94,20 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         ),
     }
 )
+
+
+def beyond_preset(client: Client) -> str | None:
+    """Say which limit of the receiver the client's registration exceeds, so that it must answer 400; None if none."""
+    preset = None if client.preset is None else PRESETS.get(client.preset)
+    if preset is None:
+        return None
+    if client.token.alg in preset.refuses:
+        return f"preset {client.preset} takes no {client.token.alg}, so it answers 400: {preset.why}"
+    asked, able = client.encryption, preset.decrypts
+    if asked is None or able is None or asked.alg in able:
+        return None
+    ways = f"takes encrypted tokens by {', '.join(sorted(able))} alone" if able else "takes no encrypted tokens"
+    return f"preset {client.preset} {ways}, and the client is registered with {asked.alg}, so it answers 400"
 
 
 def too_new(client: Client, age: float) -> str | None:

@@ -25,6 +25,7 @@ class TroubleKind(StrEnum):
     UNKNOWN_CLIENT = "unknown_client"
     UNKNOWN_VERSION = "unknown_version"
     SIGNING = "signing"
+    ENCRYPTION = "encryption"
     TLS_FILES = "tls_files"
     PROXY = "proxy"
     JWKS_UNREAD = "jwks_unread"
@@ -43,6 +44,7 @@ EXPLAINED: Mapping[str, str] = MappingProxyType(
         TroubleKind.UNKNOWN_CLIENT: str(Cause.UNKNOWN),
         TroubleKind.UNKNOWN_VERSION: str(Cause.UNKNOWN),
         TroubleKind.SIGNING: str(Cause.SIGNING),
+        TroubleKind.ENCRYPTION: str(Cause.ENCRYPTION),
         TroubleKind.TLS_FILES: str(Cause.TLS_FILES),
         TroubleKind.PROXY: str(Cause.PROXY),
         TroubleKind.JWKS_UNREAD: "NotifierSigningKeyNotPublished",

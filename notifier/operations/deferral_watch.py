@@ -29,10 +29,15 @@ KEPT = (
 )
 SEARCHES, SEARCHES_PER_SECOND = 10, 4.0  # for near names: at once, and then; one takes up to 10 ms among thousands
 FORGET_EVERY = 1.0  # seconds: made-up names must not cost more
-OF_CLIENT = (TroubleKind.UNKNOWN_CLIENT, TroubleKind.TLS_FILES, TroubleKind.PROXY)
+OF_CLIENT = (TroubleKind.UNKNOWN_CLIENT, TroubleKind.ENCRYPTION, TroubleKind.TLS_FILES, TroubleKind.PROXY)
 _HOURS = re.compile(r"[0-9.]+ h ")
 _KINDS = MappingProxyType(
-    {Cause.SIGNING: TroubleKind.SIGNING, Cause.TLS_FILES: TroubleKind.TLS_FILES, Cause.PROXY: TroubleKind.PROXY}
+    {
+        Cause.SIGNING: TroubleKind.SIGNING,
+        Cause.ENCRYPTION: TroubleKind.ENCRYPTION,
+        Cause.TLS_FILES: TroubleKind.TLS_FILES,
+        Cause.PROXY: TroubleKind.PROXY,
+    }
 )
 
 _Key = tuple[TroubleKind, str, str, str]

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from notifier.domain.client import Client, Route
 from notifier.domain.issuer_document import only_in_tests
 from notifier.domain.outcome import Reason
-from notifier.domain.presets import PRESETS
+from notifier.domain.presets import PRESETS, beyond_preset
 from notifier.domain.printable import counted
 from notifier.domain.reach import Reached, Unreached
 from notifier.operations.doctor import Area, Finding, failed, ok, warning
@@ -141,9 +141,11 @@ def judge_registry(clients: Iterable[Client]) -> Iterator[Finding]:
 def _preset(client: Client, name: str) -> Iterator[Finding]:
     """Findings if the client's settings override what its preset needs."""
     preset = PRESETS[name]
-    if client.token.alg in preset.refuses:
-        text = f"preset {name} takes no {client.token.alg}, so it answers 400: {preset.why}"
-        yield warning(Area.CLIENT, client.client_id, text, "register another id_token_signed_response_alg")
+    if (text := beyond_preset(client)) is not None:
+        member = "id_token_signed_response_alg"
+        if client.token.alg not in preset.refuses:
+            member = "id_token_encrypted_response_alg" if preset.decrypts else "client, without encrypted tokens"
+        yield warning(Area.CLIENT, client.client_id, text, f"register another {member}")
     asked: dict[str, tuple[object, object]] = {
         "typ": (preset.typ, client.token.typ),
         "subject": (preset.subject, client.token.subject),

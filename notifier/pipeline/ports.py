@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from notifier.domain.backoff import Rounding
-from notifier.domain.client import Algorithm, Client, Route
+from notifier.domain.client import Algorithm, Client, Encryption, Route
 from notifier.domain.delivery import Delivery
 from notifier.domain.errors import OurFault
 from notifier.domain.frozen import frozen
@@ -109,6 +109,16 @@ class Signer(Protocol):
 
         Raises OurFault(cause=signing).
         """
+
+
+class Encrypter(Protocol):
+    """Makes a signed token one that its client alone can read. It bounds its own time, like a signer."""
+
+    async def encrypt(self, client: Client, encryption: Encryption, token: str) -> str:
+        """Return the token as a compact JWE, to a key of the client's. Raises OurFault(cause=encryption)."""
+
+    def doubted(self, encryption: Encryption) -> str | None:
+        """Say why a 400 may be the fault of the key that was used; None if it hardly is. Called after a 400."""
 
 
 @frozen

@@ -18,11 +18,18 @@ from pydantic import (
     Field,
     JsonValue,
     ValidationInfo,
-    field_validator,
     model_validator,
 )
 
-from notifier.domain.client import RESERVED_CLAIMS, Algorithm, Client, FrontChannelWay, SubjectMode
+from notifier.domain.client import (
+    RESERVED_CLAIMS,
+    Algorithm,
+    Client,
+    ContentEncryption,
+    FrontChannelWay,
+    KeyManagement,
+    SubjectMode,
+)
 from notifier.domain.presets import PRESETS
 from notifier.settings.policies import EgressSettings, RetrySettings, TlsSettings, no_effect
 from notifier.settings.values import Count, Duration, Held, Lasting, Section, Span, existing_file, listed, names_host
@@ -54,6 +61,24 @@ def algorithm(value: object) -> object:
         near = get_close_matches(value.upper(), Algorithm, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"must be one of {', '.join(Algorithm)}{hint}")
+    return value
+
+
+def _key_management(value: object) -> object:
+    """The value, if a token may be encrypted so. Raises ValueError with the way out."""
+    ways = ", ".join(KeyManagement)
+    if value == "RSA1_5":
+        raise ValueError(f"RSA1_5 is not sent: it is open to padding attacks, and deprecated; use one of {ways}")
+    if isinstance(value, str) and (value == "dir" or value.startswith(("A128", "A192", "A256", "PBES2"))):
+        raise ValueError(f"{value} is not supported: it would need a secret of the client; use one of {ways}")
+    if isinstance(value, str) and value not in tuple(KeyManagement):
+        raise ValueError(f"must be one of {ways}; without it tokens are signed only")
+    return value
+
+
+def _content_encryption(value: object) -> object:
+    if isinstance(value, str) and value not in tuple(ContentEncryption):
+        raise ValueError(f"must be one of {', '.join(ContentEncryption)}")
     return value
 
 
@@ -211,12 +236,14 @@ class ClientMetadata(BaseModel):
     id_token_signed_response_alg: Annotated[Algorithm, BeforeValidator(algorithm)] | None = Field(
         None, description="Default RS256 (B23)."
     )
-    id_token_encrypted_response_alg: object = Field(
-        None, json_schema_extra={"type": "null"}, description="Not supported."
+    id_token_encrypted_response_alg: Annotated[KeyManagement, BeforeValidator(_key_management)] | None = Field(
+        None, description="Its tokens are encrypted, to its key in `jwks` or `jwks_uri` (B16)."
     )
-    id_token_encrypted_response_enc: object = Field(
-        None, json_schema_extra={"type": "null"}, description="Not supported."
+    id_token_encrypted_response_enc: Annotated[ContentEncryption, BeforeValidator(_content_encryption)] | None = Field(
+        None, description="How their content is encrypted. Default A128CBC-HS256."
     )
+    jwks: object = Field(None, repr=False, description="Its public keys, as a JWK Set. It comes before `jwks_uri`.")
+    jwks_uri: str | None = Field(None, description="Where its public keys are. Read as `egress` allows.")
     subject_type: Literal["public", "pairwise"] | None = Field(
         None, description="A pairwise client never gets the event's own sub, only that of its entry."
     )
@@ -227,12 +254,3 @@ class ClientMetadata(BaseModel):
     ) = Field(None, description="Their origins: `frontchannel_logout_uri` must have one of them (F1).")
     client_name: str | None = Field(None, description="What people call it.")
     notifier: ClientOptions | None = Field(None, description="notifier's own settings.")
-
-    @field_validator("id_token_encrypted_response_alg", "id_token_encrypted_response_enc", mode="after")
-    @classmethod
-    def _unencrypted(cls, value: object) -> object:
-        if value is not None:
-            raise ValueError(
-                "encrypted tokens are not supported; remove this if the client also takes tokens that are only signed"
-            )
-        return value

@@ -58,6 +58,7 @@ OIDCRedirectURI /protected/callback
 OIDCCryptoPassphrase a-passphrase-for-loopback-only
 OIDCScope openid
 OIDCCacheType shm
+{more}
 <Location /protected/>
   AuthType openid-connect
   Require valid-user
@@ -121,8 +122,8 @@ class Browser:
 
 
 @contextmanager
-def apache(folder: Path, iss: str) -> Iterator[str]:
-    """A client's address."""
+def apache(folder: Path, iss: str, more: str = "") -> Iterator[str]:
+    """A client's address. `more` are lines of its configuration."""
     try:
         program("mod_auth_openidc.so", "apache2 libapache2-mod-auth-openidc", MODULES)
     except ProgramMissing:
@@ -131,7 +132,7 @@ def apache(folder: Path, iss: str) -> Iterator[str]:
     (port,) = free_ports(1)
     (folder / "www/protected").mkdir(parents=True)
     (folder / "www/protected/index.html").write_text(PAGE)
-    (folder / "apache.conf").write_text(APACHE.format(port=port, folder=folder, iss=iss))
+    (folder / "apache.conf").write_text(APACHE.format(port=port, folder=folder, iss=iss, more=more))
     shared = Path(tempfile.gettempdir())
     for path in (folder, *(each for each in folder.parents if shared in each.parents)):
         path.chmod(0o755)  # Apache reads as another user
@@ -144,11 +145,13 @@ def apache(folder: Path, iss: str) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def signed_in(folder: Path, *sids: str) -> AsyncIterator[tuple[IdentityServer, str, list[Browser]]]:
-    """The client, and a browser for each session."""
+async def signed_in(
+    folder: Path, *sids: str, more: str = ""
+) -> AsyncIterator[tuple[IdentityServer, str, list[Browser]]]:
+    """The client, and a browser for each session. `more` are lines of the client's configuration."""
     identity_server = IdentityServer()
     async with identity_server.server:
-        with apache(folder, identity_server.iss) as url:
+        with apache(folder, identity_server.iss, more) as url:
             browsers = [
                 Browser(aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)), url, identity_server)
                 for _ in sids

@@ -1,4 +1,4 @@
-"""Reads the JSON documents that issuers publish: one GET, one deadline, a bounded body, no redirects.
+"""Reads the JSON documents that issuers, and clients, publish: one GET, one deadline, a bounded body, no redirects.
 
 They are read every few minutes, so no connection is kept.
 """
@@ -18,7 +18,7 @@ from notifier.adapters.tls.client_contexts import TlsContexts
 from notifier.domain.client import EgressPolicy, TlsFiles
 from notifier.domain.egress import check_uri
 from notifier.domain.errors import OurFault
-from notifier.domain.issuer_document import IssuerDocument, UnreadDocument
+from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, read_max_age
 from notifier.domain.moment import read_http_date
 from notifier.domain.outcome import Break
 
@@ -42,28 +42,33 @@ class DocumentReader:
         await self._tls.close()
 
     async def read(
-        self, uri: str, *, egress: EgressPolicy, tls: TlsFiles, within: float
+        self, uri: str, *, egress: EgressPolicy, tls: TlsFiles, within: float, proxy: str | None = None
     ) -> IssuerDocument | UnreadDocument:
-        """Read a document within `within` seconds, or say why it could not be read. Never raises."""
+        """Read a document within `within` seconds, or say why it could not be read. Never raises.
+
+        A `proxy` looks names up itself, so `egress` judges only what the URI says.
+        """
         denied = check_uri(uri, egress)
         if denied is not None:
             return UnreadDocument(text=denied)
         exchange = Exchange()
+        by = None if proxy is None else URL(proxy)
         context = current_exchange.set(exchange)
         resolver = self._resolver or aiohttp.AsyncResolver()
         try:
             async with asyncio.timeout(within):
                 ssl_context = await self._tls.context(tls) if uri[:5].lower() == "https" else True
                 alone = OpenConnections(keep=0)
-                session, _ = new_session(egress, resolver, _HEADERS, alone, wire_limit=2 * BODY_LIMIT)
+                policy = egress if by is None else None
+                session, _ = new_session(policy, resolver, _HEADERS, alone, wire_limit=2 * BODY_LIMIT)
                 async with session:
-                    return await _get(session, uri, ssl_context)
+                    return await _get(session, uri, ssl_context, by)
         except TimeoutError:
-            return UnreadDocument(text=read_timeout(within, exchange, None).text)
+            return UnreadDocument(text=read_timeout(within, exchange, by).text)
         except OurFault as fault:
             return UnreadDocument(text=str(fault))
         except (aiohttp.ClientError, OSError) as error:
-            wire = read_fault(error, exchange, None)
+            wire = read_fault(error, exchange, by)
             return UnreadDocument(text=wire.text if isinstance(wire, Break) else "the answer is not HTTP/1.1")
         finally:
             current_exchange.reset(context)
@@ -71,8 +76,11 @@ class DocumentReader:
                 await resolver.close()
 
 
-async def _get(session: aiohttp.ClientSession, uri: str, tls: object) -> IssuerDocument | UnreadDocument:
-    async with session.get(URL(uri, encoded=True), allow_redirects=False, ssl=tls) as response:  # type: ignore[arg-type]
+async def _get(
+    session: aiohttp.ClientSession, uri: str, tls: object, proxy: URL | None
+) -> IssuerDocument | UnreadDocument:
+    url = URL(uri, encoded=True)
+    async with session.get(url, allow_redirects=False, ssl=tls, proxy=proxy) as response:  # type: ignore[arg-type]
         status = response.status
         if 300 <= status < 400:
             return UnreadDocument(
@@ -89,4 +97,6 @@ async def _get(session: aiohttp.ClientSession, uri: str, tls: object) -> IssuerD
             content = json.loads(body)
         except (ValueError, RecursionError):
             return UnreadDocument(text="is not JSON")
-        return IssuerDocument(content=content, date=read_http_date(response.headers.get("Date", "")))
+        headers = response.headers
+        cached = read_max_age(",".join(headers.getall("Cache-Control", [])), headers.get("Age"))
+        return IssuerDocument(content=content, date=read_http_date(headers.get("Date", "")), max_age=cached)

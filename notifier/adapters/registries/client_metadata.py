@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from notifier.adapters.configuration.event_sources import compile_sources
 from notifier.adapters.configuration.mistakes import explain, path_of
+from notifier.adapters.registries.encryption_metadata import encryption_of, wrong_for_encryption
 from notifier.adapters.registries.front_channel_metadata import (
     front_channel_of,
     front_channel_warning,
@@ -124,6 +125,7 @@ class RegistryBuilder:
         if not unsure and (unused := front_channel_warning(metadata, client)) is not None:
             self.warnings.append(Mistake(f"{place}.frontchannel_logout_uri", unused))
         wrong = dict(self._wrong(client)) | dict(wrong_for_server(metadata, client, unsure=unsure))
+        wrong |= dict(wrong_for_encryption(metadata, client, unsure=unsure))
         for iss in issuers:
             each = client if iss == client.iss else replace(client, iss=iss)
             if iss in self._defaults and each is not client:
@@ -247,6 +249,7 @@ def _client(iss: str, metadata: ClientMetadata, options: ClientOptions, template
         max_concurrent=template.max_concurrent if options.max_concurrent is None else options.max_concurrent,
         per_second=options.per_second,
         token=_token(metadata.id_token_signed_response_alg, options, preset, tokens),
+        encryption=encryption_of(metadata, route),
         retry=_retry(options, template.retry),
         response=_response(options, template.response),
         route=route,

@@ -77,18 +77,26 @@ class KeycloakRealm:
         text = _unresolved(uri) or uri_mistake(uri)
         if text is not None:
             return Mistake(name, f"its back-channel logout URL {text}")
-        if _text(told.get("id.token.encrypted.response.alg")):
-            return Mistake(
-                name,
-                "it wants encrypted ID tokens (id.token.encrypted.response.alg), and so encrypted logout tokens, which "
-                "are not supported; clear that setting if it also takes tokens that are only signed",
-            )
         if algorithm not in tuple(Algorithm):
             ways = ", ".join(Algorithm)
             return Mistake(name, f"its ID tokens are signed with {algorithm[:20]!r}; choose one of {ways} in Keycloak")
         row["backchannel_logout_uri"] = uri
         row["backchannel_logout_session_required"] = _true(told.get(_OWN_SESSION) or told.get(_SESSION))
+        if alg := _text(told.get("id.token.encrypted.response.alg")):
+            self._add_encryption(row, client, told, alg)
         return None
+
+    def _add_encryption(
+        self, row: dict[str, object], client: Mapping[str, Any], told: Mapping[str, Any], alg: str
+    ) -> None:
+        """Its logout tokens are encrypted like its ID tokens, also by Keycloak, to a key of its JWKS or JWKS URL."""
+        row["id_token_encrypted_response_alg"] = alg
+        if enc := _text(told.get("id.token.encrypted.response.enc")):
+            row["id_token_encrypted_response_enc"] = enc
+        if _true(told.get("use.jwks.url")):
+            row["jwks_uri"] = self._resolved(_text(told.get("jwks.url")), client)
+        elif _true(told.get("use.jwks.string")):
+            row["jwks"] = _value(_text(told.get("jwks.string")))
 
     def _add_front_channel(self, row: dict[str, object], client: Mapping[str, Any], told: Mapping[str, Any]) -> None:
         """Where it is unset, Keycloak takes the base URL. One that cannot be used concerns no delivery: left out."""

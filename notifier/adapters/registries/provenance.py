@@ -5,6 +5,7 @@ from typing import Any
 
 from notifier.adapters.configuration.loading import Loaded
 from notifier.adapters.registries.layer import Key, keys_of
+from notifier.domain.client_jwks import public_jwks
 from notifier.domain.frozen import frozen, replace
 from notifier.domain.presets import PRESETS
 from notifier.settings.clients import ClientMetadata, ClientOptions
@@ -76,7 +77,7 @@ def _said(row: Mapping[str, Any], name: str) -> Iterator[Value]:
         if member == "notifier" and isinstance(value, Mapping):
             yield from _settings(value, name)
         elif member == "aliases" or (member in ClientMetadata.model_fields and member != "notifier"):
-            yield Value(member=member, value=value, origin=name)
+            yield Value(member=member, value=public_jwks(value) if member == "jwks" else value, origin=name)
 
 
 def _settings(options: Mapping[str, Any], origin: str) -> Iterator[Value]:
@@ -109,6 +110,7 @@ def _defaults(client: Any) -> dict[str, object]:
         "backchannel_logout_uri": client.backchannel_logout_uri,
         "backchannel_logout_session_required": client.backchannel_logout_session_required,
         "id_token_signed_response_alg": client.token.alg.value,
+        **({} if client.encryption is None else {"id_token_encrypted_response_enc": client.encryption.enc.value}),
         "subject_type": "pairwise" if client.pairwise else "public",
         "notifier.typ": client.token.typ or "none",
         "notifier.subject": client.token.subject.value,

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from notifier.adapters.registries.client_metadata import meant_member
+from notifier.domain.client_jwks import public_jwks
 from notifier.domain.client_rows import Row, SourceAnswer
 from notifier.domain.cloudevents import TEXT_LENGTH
 from notifier.domain.egress import uri_mistake
@@ -38,6 +39,10 @@ def clean(raw: object, place: str) -> Row | Mistake:
     if not isinstance(raw, dict):
         return Mistake(place, "must be the metadata of a client")
     row = {name: value for name, value in raw.items() if name in _ROW and value is not None and value != ""}
+    if "jwks" in row:  # most clients sign with their keys, and want nothing encrypted
+        row["jwks"] = public_jwks(row["jwks"])
+        if "id_token_encrypted_response_alg" not in row:
+            del row["jwks"]
     misspelt = next((name for name in raw if name not in _ROW and _misspelt(name)), None)
     client_id = row.get("client_id")
     if misspelt is not None:

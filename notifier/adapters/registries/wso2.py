@@ -166,6 +166,7 @@ def _basic(settings: Wso2Settings) -> dict[str, str]:
 def _row(name: str, item: Mapping[str, Any], oidc: Mapping[str, Any]) -> Row:
     logout, tokens, subject = (_section(oidc, part) for part in ("logout", "idToken", "subject"))
     encryption = _section(tokens, "encryption")
+    encrypted = encryption.get("enabled") is True
     kind, front_channel, shown = subject.get("subjectType"), logout.get("frontChannelLogoutUrl"), item.get("name")
     return {
         "client_id": oidc.get("clientId"),
@@ -176,7 +177,8 @@ def _row(name: str, item: Mapping[str, Any], oidc: Mapping[str, Any]) -> Row:
         "client_name": shown if isinstance(shown, str) else None,
         "subject_type": kind.lower() if isinstance(kind, str) else None,
         "id_token_signed_response_alg": tokens.get("idTokenSignedResponseAlg"),
-        "id_token_encrypted_response_alg": encryption.get("algorithm") if encryption.get("enabled") is True else None,
+        "id_token_encrypted_response_alg": encryption.get("algorithm") if encrypted else None,
+        "id_token_encrypted_response_enc": encryption.get("method") if encrypted else None,
     }
 
 

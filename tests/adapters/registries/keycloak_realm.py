@@ -59,7 +59,16 @@ def realm() -> dict[str, Any]:
         _client("bearer", {}, bearerOnly=True),
         _client("saml", {_URL: "https://saml.example.com/bc"}, protocol="saml"),
         _client("slow", {_URL: "https://slow.example.com/bc", "notifier.timeout": "20s"}),
-        _client("encrypted", {_URL: "https://enc.example.com/bc", "id.token.encrypted.response.alg": "RSA-OAEP"}),
+        _client(
+            "encrypted",
+            {
+                _URL: "https://enc.example.com/bc",
+                "id.token.encrypted.response.alg": "RSA-OAEP",
+                "id.token.encrypted.response.enc": "A256GCM",
+                "use.jwks.url": "true",
+                "jwks.url": "https://enc.example.com/jwks",
+            },
+        ),
         _service("reader"),
         _service("short", attributes={"access.token.lifespan": "1"}),
         _service("querier"),

@@ -177,13 +177,6 @@ def test_a_client_becomes_a_row(attributes: Any, more: dict[str, Any], row: dict
         (
             {
                 "clientId": "shop",
-                "attributes": {"backchannel.logout.url": URL, "id.token.encrypted.response.alg": "RSA-OAEP"},
-            },
-            "shop: it wants encrypted ID tokens (id.token.encrypted.response.alg)",
-        ),
-        (
-            {
-                "clientId": "shop",
                 "attributes": {"backchannel.logout.url": URL, "id.token.signed.response.alg": "HS256"},
             },
             "shop: its ID tokens are signed with 'HS256'; choose one of RS256",
@@ -195,3 +188,31 @@ def test_a_client_that_cannot_be_used_is_a_fault(raw: Any, fault: str) -> None:
     found = REALM.row(raw, "[4]")
     assert isinstance(found, Mistake)
     assert str(found).startswith(fault)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "more", "members"),
+    [
+        ({}, {}, {}),
+        ({"id.token.encrypted.response.enc": "A256GCM"}, {}, {"id_token_encrypted_response_enc": "A256GCM"}),
+        (
+            {"use.jwks.url": "true", "jwks.url": "/keys", "jwks.string": "{}"},
+            {"rootUrl": "https://shop.example.com"},
+            {"jwks_uri": "https://shop.example.com/keys"},
+        ),
+        ({"use.jwks.url": "false", "jwks.url": "https://x/"}, {}, {}),
+        ({"use.jwks.string": "true", "jwks.string": '{"keys": []}'}, {}, {"jwks": {"keys": []}}),
+        ({"use.jwks.string": "true", "jwks.string": "{"}, {}, {"jwks": "{"}),
+    ],
+)
+def test_how_its_tokens_are_encrypted_comes_along(
+    attributes: dict[str, str], more: dict[str, Any], members: dict[str, Any]
+) -> None:
+    """Keycloak encrypts its own logout tokens by the settings for ID tokens, to a key of the client's Keys tab."""
+    encrypted = {"backchannel.logout.url": URL, "id.token.encrypted.response.alg": "RSA-OAEP"}
+    row = REALM.row({"clientId": "shop", "attributes": encrypted | attributes, **more}, "[4]")
+    assert not isinstance(row, Mistake)
+    assert {name: value for name, value in row.items() if name.startswith(("id_token_enc", "jwks"))} == {
+        "id_token_encrypted_response_alg": "RSA-OAEP",
+        **members,
+    }

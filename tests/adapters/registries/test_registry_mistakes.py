@@ -6,6 +6,8 @@ import pytest
 
 from tests.adapters.registries.registry_sample import ONE, TWO, mistakes
 
+HOOK, ENCRYPTED = "backchannel_logout_uri: 'https://a/'", "id_token_encrypted_response_alg: RSA-OAEP"
+
 
 class TestMistakes:
     def test_all_at_once(self, tmp_path: Path) -> None:
@@ -80,12 +82,22 @@ class TestMistakes:
             ("id_token_signed_response_alg: HS256", "id_token_signed_response_alg", "HS256 is not supported"),
             ("id_token_signed_response_alg: rs256", "id_token_signed_response_alg", "did you mean RS256?"),
             ("id_token_signed_response_alg: 5", "id_token_signed_response_alg", "must be 'RS256', 'RS384'"),
+            ("id_token_encrypted_response_alg: RSA1_5", "id_token_encrypted_response_alg", "RSA1_5 is not sent"),
+            ("id_token_encrypted_response_alg: dir", "id_token_encrypted_response_alg", "need a secret of the client"),
+            ("id_token_encrypted_response_alg: A128KW", "id_token_encrypted_response_alg", "need a secret"),
             (
-                "id_token_encrypted_response_alg: RSA-OAEP",
+                "id_token_encrypted_response_alg: RSA-OAEP-512",
                 "id_token_encrypted_response_alg",
-                "encrypted tokens are not",
+                "RSA-OAEP, RSA-OAEP-2",
             ),
-            ("id_token_encrypted_response_enc: A128GCM", "id_token_encrypted_response_enc", "encrypted tokens are not"),
+            ("id_token_encrypted_response_alg: 5", "id_token_encrypted_response_alg", "must be 'RSA-OAEP', "),
+            ("id_token_encrypted_response_enc: XC20P", "id_token_encrypted_response_enc", "A128CBC-HS256, A192CBC"),
+            (f"{HOOK}, id_token_encrypted_response_enc: A128GCM", "id_token_encrypted_response_enc", "beside it"),
+            (f"{HOOK}, {ENCRYPTED}", "id_token_encrypted_response_alg", "register its jwks or jwks_uri"),
+            (f"{HOOK}, {ENCRYPTED}, jwks: {{}}", "jwks", "is no JWK Set"),
+            (f"{HOOK}, {ENCRYPTED}, jwks_uri: 'https://10.0.0.1/'", "jwks_uri", "egress.allow"),
+            (f"{HOOK}, {ENCRYPTED}, jwks_uri: 'http://a/'", "jwks_uri", "egress.allow_http"),
+            (f"{HOOK}, {ENCRYPTED}, jwks_uri: /jwks", "jwks_uri", "must be an absolute URI"),
             ("subject_type: pairwize", "subject_type", "must be 'public' or 'pairwise'"),
             ("notifier: 5", "notifier", "must be a mapping"),
             ("notifier: {preset: mod-auth-oidc}", "notifier.preset", "did you mean mod_auth_openidc?"),

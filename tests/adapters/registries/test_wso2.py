@@ -100,7 +100,7 @@ async def test_each_application_is_asked_once_and_then_in_turn(tmp_path: Path) -
 
 async def test_what_an_application_says_becomes_metadata(tmp_path: Path) -> None:
     """No secret is kept; an application without OIDC is left out; a damaged one is a fault of its own."""
-    encrypted = {"idToken": {"encryption": {"enabled": True, "algorithm": "RSA-OAEP"}}}
+    encrypted = {"idToken": {"encryption": {"enabled": True, "algorithm": "RSA-OAEP", "method": "A128GCM"}}}
     wso2 = _Wso2(
         {
             "saml": 404,
@@ -125,6 +125,7 @@ async def test_what_an_application_says_becomes_metadata(tmp_path: Path) -> None
                 "client_id": "encrypted",
                 "backchannel_logout_uri": HOOK,
                 "id_token_encrypted_response_alg": "RSA-OAEP",
+                "id_token_encrypted_response_enc": "A128GCM",
                 **SHOWN,
             },
         ]

@@ -1,0 +1,53 @@
+"""What a client's metadata say of encrypted tokens, and what stands against it.
+
+That a key cannot be had, or does not fit, is no mistake of the registration: its deliveries wait until it does.
+"""
+
+from collections.abc import Iterator
+
+from notifier.domain.client import Client, ContentEncryption, Encryption, KeyPlace, Route, TlsFiles
+from notifier.domain.client_jwks import read_client_keys
+from notifier.domain.egress import check_uri, uri_mistake
+from notifier.domain.front_channel import origin_of
+from notifier.settings.clients import ClientMetadata
+
+
+def encryption_of(metadata: ClientMetadata, route: Route) -> Encryption | None:
+    """What the client asks for; None if its tokens are signed only. Without a place of keys it has none."""
+    alg, uri = metadata.id_token_encrypted_response_alg, metadata.jwks_uri
+    if alg is None:
+        return None
+    enc = metadata.id_token_encrypted_response_enc or ContentEncryption.A128CBC_HS256
+    if metadata.jwks is None and uri is not None:
+        return Encryption(alg=alg, enc=enc, keys=KeyPlace(uri=uri, route=_way_to(uri, metadata, route)))
+    keys = read_client_keys(metadata.jwks)
+    return Encryption(alg=alg, enc=enc, keys=() if isinstance(keys, str) else keys)
+
+
+def wrong_for_encryption(metadata: ClientMetadata, client: Client, *, unsure: bool) -> Iterator[tuple[str, str]]:
+    """Say what stands against the encrypted tokens of a client that is told, by the member to change.
+
+    `unsure`: nothing is known of where requests may go.
+    """
+    if client.backchannel_logout_uri is None:
+        return
+    uri = metadata.jwks_uri
+    if client.encryption is None:
+        if metadata.id_token_encrypted_response_enc is not None:
+            yield "id_token_encrypted_response_enc", "needs id_token_encrypted_response_alg beside it"
+    elif metadata.jwks is not None:
+        if isinstance(keys := read_client_keys(metadata.jwks), str):
+            yield "jwks", keys
+    elif uri is None:
+        advice = "needs the client's public keys: register its jwks or jwks_uri, in a file if its source has none"
+        yield "id_token_encrypted_response_alg", advice
+    elif (text := uri_mistake(uri) if unsure else check_uri(uri, client.route.egress)) is not None:
+        yield "jwks_uri", text
+
+
+def _way_to(uri: str, metadata: ClientMetadata, route: Route) -> Route:
+    """The client's way, without what only its own server may have: headers, and elsewhere our certificate."""
+    tls = route.tls
+    if origin_of(uri) != origin_of(metadata.backchannel_logout_uri or ""):
+        tls = TlsFiles(ca_file=tls.ca_file)
+    return Route(egress=route.egress, tls=tls, proxy=route.proxy)
