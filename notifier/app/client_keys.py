@@ -1,7 +1,7 @@
 """Reads the keys of clients whose tokens are encrypted, by each client's own way."""
 
 from notifier.adapters.http.issuer_documents import DocumentReader
-from notifier.domain.client import KeyPlace
+from notifier.domain.client import ClientKeysPlace
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument
 
 WITHIN = 5.0  # seconds that a client has to give its JWK Set: deliveries wait for the first one
@@ -13,7 +13,7 @@ class ClientKeyReader:
     def __init__(self) -> None:
         self._reader = DocumentReader()
 
-    async def read(self, place: KeyPlace) -> IssuerDocument | UnreadDocument:
+    async def read(self, place: ClientKeysPlace) -> IssuerDocument | UnreadDocument:
         """Read a client's JWK Set, or say why it cannot be read. Never raises."""
         route = place.route
         return await self._reader.read(place.uri, egress=route.egress, tls=route.tls, within=WITHIN, proxy=route.proxy)

@@ -27,7 +27,7 @@ from notifier.app.client_keys import WITHIN as KEYS_WITHIN
 from notifier.app.client_keys import ClientKeyReader
 from notifier.app.doctor_upstreams import upstream_checks
 from notifier.app.ids import new_id
-from notifier.domain.client import Client, KeyPlace, TlsFiles
+from notifier.domain.client import Client, ClientKeysPlace, TlsFiles
 from notifier.domain.errors import QueueError
 from notifier.domain.first_day import Seen
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, issuer_egress
@@ -146,7 +146,7 @@ class _Checks:
             area=Area.CANARY, subject=client_id, within=2 * client.timeout, run=lambda: send_canary(client, tools)
         )
 
-    def _client_keys(self, place: KeyPlace, clients: Sequence[Client]) -> Check:
+    def _client_keys(self, place: ClientKeysPlace, clients: Sequence[Client]) -> Check:
         return Check(
             area=Area.CLIENT,
             subject=place.uri,

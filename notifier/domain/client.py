@@ -159,7 +159,7 @@ class EncryptionKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeyPlace:
+class ClientKeysPlace:
     """A client's `jwks_uri`, and the way to it: the client's own, without its headers."""
 
     uri: str
@@ -172,7 +172,7 @@ class Encryption:
 
     alg: KeyManagement
     enc: ContentEncryption = ContentEncryption.A128CBC_HS256
-    keys: tuple[EncryptionKey, ...] | KeyPlace
+    keys: tuple[EncryptionKey, ...] | ClientKeysPlace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

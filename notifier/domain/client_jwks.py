@@ -8,7 +8,7 @@ import binascii
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from notifier.domain.client import EncryptionKey, KeyManagement, KeyPlace
+from notifier.domain.client import ClientKeysPlace, EncryptionKey, KeyManagement
 from notifier.domain.printable import excerpt
 from notifier.domain.published_keys import MOST_KEYS
 
@@ -65,9 +65,9 @@ def encryption_key(keys: Iterable[EncryptionKey], alg: KeyManagement) -> Encrypt
     return f"has no key for {alg}: {'; '.join(faults[:_NAMED])}{more}"
 
 
-def without_key(where: KeyPlace | tuple[EncryptionKey, ...], why: str) -> str:
+def without_key(where: ClientKeysPlace | tuple[EncryptionKey, ...], why: str) -> str:
     """Say why a client's tokens cannot be encrypted. `why` begins with a verb."""
-    named = f"its jwks_uri {where.uri}" if isinstance(where, KeyPlace) else "its jwks"
+    named = f"its jwks_uri {where.uri}" if isinstance(where, ClientKeysPlace) else "its jwks"
     return f"its tokens must be encrypted, and {named} {why}"
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
-from notifier.domain.client import Client, Encryption, EncryptionKey, KeyPlace
+from notifier.domain.client import Client, ClientKeysPlace, Encryption, EncryptionKey
 from notifier.domain.client_jwks import encryption_key, read_client_keys, without_key
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument
 from notifier.operations.doctor import Area, Finding, failed, ok
@@ -10,11 +10,11 @@ from notifier.operations.doctor import Area, Finding, failed, ok
 WAITS = "its logouts wait meanwhile, and none is sent in clear; "
 
 
-def keys_elsewhere(clients: Iterable[Client]) -> Mapping[KeyPlace, Sequence[Client]]:
+def keys_elsewhere(clients: Iterable[Client]) -> Mapping[ClientKeysPlace, Sequence[Client]]:
     """The places of keys that must be read, and whose they are."""
-    found: dict[KeyPlace, list[Client]] = {}
+    found: dict[ClientKeysPlace, list[Client]] = {}
     for client, encryption in _encrypted(clients):
-        if isinstance(encryption.keys, KeyPlace):
+        if isinstance(encryption.keys, ClientKeysPlace):
             found.setdefault(encryption.keys, []).append(client)
     return found
 
@@ -22,12 +22,14 @@ def keys_elsewhere(clients: Iterable[Client]) -> Mapping[KeyPlace, Sequence[Clie
 def judge_jwks(clients: Iterable[Client]) -> Iterator[Finding]:
     """Findings of the keys that registrations hold themselves."""
     for client, encryption in _encrypted(clients):
-        if not isinstance(encryption.keys, KeyPlace):
+        if not isinstance(encryption.keys, ClientKeysPlace):
             yield _judged(client.client_id, encryption, encryption.keys)
 
 
 async def examine_keys(
-    place: KeyPlace, clients: Sequence[Client], read: Callable[[KeyPlace], Awaitable[IssuerDocument | UnreadDocument]]
+    place: ClientKeysPlace,
+    clients: Sequence[Client],
+    read: Callable[[ClientKeysPlace], Awaitable[IssuerDocument | UnreadDocument]],
 ) -> Sequence[Finding]:
     """Read the JWK Set like for a delivery, and look for a key of each client."""
     document = await read(place)

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from notifier.adapters.signers.client_encryption import ClientEncryption
-from notifier.domain.client import Algorithm, Client, ContentEncryption, Encryption, KeyManagement, KeyPlace
+from notifier.domain.client import Algorithm, Client, ClientKeysPlace, ContentEncryption, Encryption, KeyManagement
 from notifier.domain.issuer_document import UnreadDocument
 from tests.adapters.signers.encryption_keys import keys, made, public
 from tests.adapters.signers.key_folder import ISS, Folder
@@ -63,7 +63,7 @@ async def measure(folder: Path) -> dict[str, tuple[float, int]]:
     return {name: (least[name], sizes[name]) for name in made_by}
 
 
-async def _nowhere(_place: KeyPlace) -> UnreadDocument:
+async def _nowhere(_place: ClientKeysPlace) -> UnreadDocument:
     return UnreadDocument(text="nothing is read here")
 
 

@@ -5,7 +5,7 @@ That a key cannot be had, or does not fit, is no mistake of the registration: it
 
 from collections.abc import Iterator
 
-from notifier.domain.client import Client, ContentEncryption, Encryption, KeyPlace, Route, TlsFiles
+from notifier.domain.client import Client, ClientKeysPlace, ContentEncryption, Encryption, Route, TlsFiles
 from notifier.domain.client_jwks import read_client_keys
 from notifier.domain.egress import check_uri, uri_mistake
 from notifier.domain.front_channel import origin_of
@@ -19,7 +19,7 @@ def encryption_of(metadata: ClientMetadata, route: Route) -> Encryption | None:
         return None
     enc = metadata.id_token_encrypted_response_enc or ContentEncryption.A128CBC_HS256
     if metadata.jwks is None and uri is not None:
-        return Encryption(alg=alg, enc=enc, keys=KeyPlace(uri=uri, route=_way_to(uri, metadata, route)))
+        return Encryption(alg=alg, enc=enc, keys=ClientKeysPlace(uri=uri, route=_way_to(uri, metadata, route)))
     keys = read_client_keys(metadata.jwks)
     return Encryption(alg=alg, enc=enc, keys=() if isinstance(keys, str) else keys)
 

@@ -14,7 +14,7 @@ from typing import NoReturn, TypeAlias
 import structlog
 
 from notifier.adapters.signers.jwe import Encrypt, compact_encrypter
-from notifier.domain.client import Client, ContentEncryption, Encryption, EncryptionKey, KeyManagement, KeyPlace
+from notifier.domain.client import Client, ClientKeysPlace, ContentEncryption, Encryption, EncryptionKey, KeyManagement
 from notifier.domain.client_jwks import encryption_key, read_client_keys, without_key
 from notifier.domain.errors import OurFault
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument
@@ -29,7 +29,7 @@ AGAIN = 10.0  # seconds after a set that could not be read, or has no key that f
 DOUBTED_EVERY = 300.0  # seconds between two readings for a client's 400
 MOST_SETS = 10_000  # kept, 3 KiB each; one that was dropped is read again
 
-ReadKeys = Callable[[KeyPlace], Awaitable[IssuerDocument | UnreadDocument]]
+ReadKeys = Callable[[ClientKeysPlace], Awaitable[IssuerDocument | UnreadDocument]]
 """Fetches a client's JWK Set. Never raises, and bounds its own time."""
 
 _Asked: TypeAlias = tuple[KeyManagement, ContentEncryption]
@@ -58,13 +58,13 @@ class ClientEncryption:
     def __init__(self, read: ReadKeys, steady: Callable[[], float]) -> None:
         self._read = read
         self._steady = steady
-        self._sets: OrderedDict[KeyPlace | tuple[EncryptionKey, ...], _KeySet] = OrderedDict()
+        self._sets: OrderedDict[ClientKeysPlace | tuple[EncryptionKey, ...], _KeySet] = OrderedDict()
 
     async def encrypt(self, client: Client, encryption: Encryption, token: str) -> str:
         """Return the token as a JWE. Raises OurFault(cause=encryption) if the client's key cannot be had now."""
         where = encryption.keys
         found = self._set_of(where)
-        if isinstance(where, KeyPlace):
+        if isinstance(where, ClientKeysPlace):
             await self._current(where, found)
         encrypt = self._made(encryption, found)
         try:
@@ -75,7 +75,7 @@ class ClientEncryption:
     def doubted(self, encryption: Encryption) -> str | None:
         """Say that a 400 may come from a key that the client no longer has. Its keys are read again, not too often."""
         where = encryption.keys
-        if not isinstance(where, KeyPlace) or (found := self._sets.get(where)) is None:
+        if not isinstance(where, ClientKeysPlace) or (found := self._sets.get(where)) is None:
             return None
         now = self._steady()
         if now - found.doubted >= DOUBTED_EVERY:
@@ -93,7 +93,7 @@ class ClientEncryption:
             reading.cancel()
         await asyncio.gather(*readings, return_exceptions=True)
 
-    def _set_of(self, where: KeyPlace | tuple[EncryptionKey, ...]) -> _KeySet:
+    def _set_of(self, where: ClientKeysPlace | tuple[EncryptionKey, ...]) -> _KeySet:
         found = self._sets.get(where)
         if found is not None:
             self._sets.move_to_end(where)
@@ -102,21 +102,21 @@ class ClientEncryption:
             oldest = next((key for key, each in self._sets.items() if each.reading is None), None)
             if oldest is not None:
                 del self._sets[oldest]
-        found = self._sets[where] = _KeySet() if isinstance(where, KeyPlace) else _KeySet(keys=where)
+        found = self._sets[where] = _KeySet() if isinstance(where, ClientKeysPlace) else _KeySet(keys=where)
         return found
 
-    async def _current(self, where: KeyPlace, found: _KeySet) -> None:
+    async def _current(self, where: ClientKeysPlace, found: _KeySet) -> None:
         """Read the set if it is due. Who comes meanwhile waits for that reading, unless the last one failed."""
         if self._steady() >= found.due:
             self._look(where, found)
         if found.reading is not None and found.fault is None:
             await asyncio.shield(found.reading)
 
-    def _look(self, where: KeyPlace, found: _KeySet) -> None:
+    def _look(self, where: ClientKeysPlace, found: _KeySet) -> None:
         if found.reading is None:
             found.reading = asyncio.create_task(self._take(where, found))
 
-    async def _take(self, where: KeyPlace, found: _KeySet) -> None:
+    async def _take(self, where: ClientKeysPlace, found: _KeySet) -> None:
         try:
             document = await self._read(where)
         finally:
@@ -157,5 +157,5 @@ def _prepared(keys: tuple[EncryptionKey, ...], encryption: Encryption) -> Encryp
         return f"has a key that {error}"
 
 
-def _refuse(where: KeyPlace | tuple[EncryptionKey, ...], why: str) -> NoReturn:
+def _refuse(where: ClientKeysPlace | tuple[EncryptionKey, ...], why: str) -> NoReturn:
     raise OurFault(Cause.ENCRYPTION, without_key(where, why))

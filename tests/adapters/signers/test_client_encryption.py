@@ -10,13 +10,13 @@ from jwcrypto.jwk import JWK
 
 from notifier.adapters.signers import client_encryption
 from notifier.adapters.signers.client_encryption import AGAIN, DOUBTED_EVERY, FRESH, ClientEncryption
-from notifier.domain.client import Client, ContentEncryption, Encryption, KeyManagement, KeyPlace, Route
+from notifier.domain.client import Client, ClientKeysPlace, ContentEncryption, Encryption, KeyManagement, Route
 from notifier.domain.errors import OurFault
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument
 from notifier.domain.outcome import Cause
 from tests.adapters.signers.encryption_keys import keys, made, opened, public
 
-PLACE = KeyPlace(uri="https://shop.example/jwks", route=Route())
+PLACE = ClientKeysPlace(uri="https://shop.example/jwks", route=Route())
 SHOP = Client(iss="https://id.example.com", client_id="shop", backchannel_logout_uri="https://shop.example/bc")
 TOKEN = "a.b.c"
 
@@ -40,7 +40,7 @@ class Publishing:
         self.answers = IssuerDocument(content={"keys": list(jwks)}, max_age=max_age)
         self.more.set()
 
-    async def give(self, place: KeyPlace) -> IssuerDocument | UnreadDocument:
+    async def give(self, place: ClientKeysPlace) -> IssuerDocument | UnreadDocument:
         self.read += 1
         while self.answers is None:
             self.more.clear()
@@ -209,7 +209,7 @@ async def test_sets_are_kept_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> N
     shop.publish(P256)
     encryption = shop.encryption()
     for name in ("a", "b", "a", "c", "a", "b"):
-        place = KeyPlace(uri=f"https://{name}.example/jwks", route=Route())
+        place = ClientKeysPlace(uri=f"https://{name}.example/jwks", route=Route())
         await kid(encryption, asked(place), made("P-256"))
     assert shop.read == 4
 
