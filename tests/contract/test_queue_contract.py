@@ -204,6 +204,16 @@ async def test_a_delayed_message_comes_when_due(place: Place) -> None:
     assert (await queue.depths())["delay.1s"].ready == 0
 
 
+@pytest.mark.parametrize("kind", [Kind.EVENT, Kind.SOURCED, NewerKind("notifier.batch")])
+async def test_what_is_put_off_comes_back_as_what_it_was(place: Place, kind: Kind | NewerKind) -> None:
+    """A queue that took one of ours for a publisher's would have it buried as malformed."""
+    queue, inbox = await place.consume()
+    await delay(queue, 1, Outgoing(kind=kind, body=b"{}", message_id="a", headers={"source": "upstream/op"}))
+    message = await inbox.next()
+    assert (message.kind, message.message_id, message.headers["source"]) == (kind, "a", "upstream/op")
+    queue.ack(message)
+
+
 async def test_a_wait_of_several_steps_comes_once(place: Place) -> None:
     """RabbitMQ keeps it in two delay queues, for 2 s and 1 s. Whoever consumes sees the message only after both."""
     queue, inbox = await place.consume()

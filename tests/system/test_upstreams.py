@@ -141,6 +141,24 @@ async def test_nothing_is_lost_while_the_sessions_cannot_be_read_and_the_worker_
         assert {hit.who for hit in clients.hits} == {"local-1", "local-2"}
 
 
+async def test_what_nobody_can_tell_is_asked_again_by_the_same_worker(tmp_path: Path, place: tuple[str, str]) -> None:
+    """The message leaves the queue, waits, and comes back as what it was."""
+    database = tmp_path / "sessions.db"
+    sql = {"url": f"sqlite:///{database}", "query": "SELECT sub, sid, clients FROM sessions WHERE upstream_sid = :sid"}
+    async with Clients() as clients, LoopbackServer(published) as upstream:
+        login = {"issuer": upstream.base, "client_id": "notifier", "iss": ISSUER, "resolve": {"sql": sql}}
+        site = installation(tmp_path, place, clients, login=login)
+        async with worker(site) as running:
+            await running.until_ready()
+            form = {"logout_token": token(upstream.base, sid="raw-sid-88").decode()}
+            assert await send(running, "login", form) == (200, None)
+            await running.until_said("upstream_sessions_away")
+            await asyncio.to_thread(sign_in, database, ("raw-sid-88", "alice", "local-1", '["shop"]'))
+            await clients.until_told("shop", ["local-1"])
+            assert running.said("dead_letter") == []
+            assert await running.stop() == 0
+
+
 async def test_what_nobody_could_resolve_is_a_dead_letter_that_can_be_replayed(tmp_path: Path) -> None:
     """Once it was asked for as long as a delivery lives. After a replay it is asked anew."""
     answers: list[int] = []

@@ -31,12 +31,13 @@ HEADERS_LIMIT = 16 * 1024  # bytes of a table that are decoded: 50 ms at the ver
 SMALL = 1024
 
 # Which of our own messages can be where. Parts of events, and what an event was rewritten as, are sent to the lane that
-# it came by; deliveries, and whatever is put off, to `retries` or through a delay queue; deliveries alone to a bucket.
+# it came by; deliveries, and whatever is put off, to `retries` or through a delay queue (what an upstream said waits
+# there while nobody can tell whose session it is); deliveries alone to a bucket.
 _PLACES: Mapping[str, frozenset[Kind]] = MappingProxyType(
     {
         Lane.EVENTS: frozenset({Kind.EVENT, Kind.SOURCED}),
         Lane.BULK: frozenset({Kind.EVENT, Kind.SOURCED}),
-        Lane.RETRIES: frozenset({Kind.EVENT, Kind.DELIVERY}),
+        Lane.RETRIES: frozenset({Kind.EVENT, Kind.DELIVERY, Kind.SOURCED}),
         PARKED: frozenset({Kind.DELIVERY}),
         DEAD: frozenset({Kind.DEAD_LETTER, Kind.UNREADABLE}),
     }
