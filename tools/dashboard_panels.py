@@ -109,6 +109,7 @@ def _traffic() -> list[Panel]:
 def _latency() -> list[Panel]:
     rate = "[$__rate_interval]"
     buckets = f"sum by (le) (rate(notifier_propagation_seconds_bucket{{{CLIENT}}}{rate}))"
+    signed = f"rate(notifier_signature_seconds_bucket{{{HERE}}}{rate})"
     return [
         Panel(
             title="From the session's end to the client", kind="heatmap", unit="s", width=12,
@@ -126,6 +127,23 @@ def _latency() -> list[Panel]:
                     f"p{share * 100:.0f}",
                 )
                 for share in (0.5, 0.9, 0.99)
+            ],
+        ),
+        Panel(
+            title="A signature in an HSM or key service", kind="lines", unit="s", width=12,
+            text="Nothing here if all keys are files.",
+            queries=[
+                (f"histogram_quantile({share}, sum by (signer, le) ({signed}))", f"{{{{signer}}}} p{share * 100:.0f}")
+                for share in (0.5, 0.99)
+            ],
+        ),
+        Panel(
+            title="Signatures there, by what became of them", kind="lines", unit="ops", width=12,
+            queries=[
+                (
+                    f"sum by (signer, result) (rate(notifier_signatures_total{{{HERE}}}{rate}))",
+                    "{{signer}} {{result}}",
+                )
             ],
         ),
     ]  # fmt: skip
@@ -268,6 +286,7 @@ def _workers() -> list[Panel]:
                 (f"sum(increase(notifier_own_faults_total{{{HERE}}}[5m]))", "own faults"),
                 (f"sum(increase(notifier_outcomes_dropped_total{{{HERE}}}[5m]))", "outcomes dropped"),
                 (f"sum(1 - notifier_signing_key_published{{{HERE}}})", "keys not published"),
+                (f'sum(increase(notifier_signatures_total{{{HERE},result!="ok"}}[5m])) or vector(0)', "not signed"),
                 (f"sum(1 - notifier_registry_source_up{{{HERE}}}) or vector(0)", "registry sources not read"),
                 (f"max(notifier_registry_clients_left_out{{{HERE}}})", "clients left out"),
             ],

@@ -25,6 +25,7 @@ from notifier.adapters.tls.certificates import expiries, presented
 from notifier.app.builders import build_queue
 from notifier.app.client_keys import WITHIN as KEYS_WITHIN
 from notifier.app.client_keys import ClientKeyReader
+from notifier.app.doctor_signers import signer_checks
 from notifier.app.doctor_upstreams import upstream_checks
 from notifier.app.ids import new_id
 from notifier.domain.client import Client, ClientKeysPlace, TlsFiles
@@ -80,7 +81,9 @@ async def examine_installation(
             stack.push_async_callback(each.close)
         chosen = list(checks.local())
         if not scope.offline:
-            chosen += checks.remote()
+            stack.push_async_callback(loaded.keys.close)
+            await loaded.keys.look()
+            chosen += [*checks.remote(), *signer_checks(loaded)]
         if scope.canary is not None:
             chosen.append(checks.canary(scope.canary, scope.canary_issuer))
         stack.push_async_callback(checks.asked.close)

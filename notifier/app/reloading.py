@@ -3,12 +3,11 @@
 import asyncio
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from notifier.adapters.configuration.file_watch import Watch, watch_files
 from notifier.adapters.configuration.live_configuration import LiveConfiguration
 from notifier.app.registry_sources import RegistrySources
-from notifier.app.signing_keys import SigningKeys
 from notifier.operations.reload_request import Reload, ReloadResult
 
 
@@ -16,13 +15,17 @@ class Reloading:
     """The reloads of one worker, one at a time."""
 
     def __init__(
-        self, live: LiveConfiguration, one_at_a_time: asyncio.Lock, registry: RegistrySources, keys: SigningKeys
+        self,
+        live: LiveConfiguration,
+        one_at_a_time: asyncio.Lock,
+        registry: RegistrySources,
+        taken: Callable[[], None],
     ) -> None:
-        """`one_at_a_time`: held while the registry is replaced."""
+        """`one_at_a_time`: held while the registry is replaced. `taken` is called after a reload that was taken."""
         self._live = live
         self._lock = one_at_a_time
         self._registry = registry
-        self._keys = keys
+        self._taken = taken
         self._files = Watch(live.now.stamps)
 
     async def watch(self) -> None:
@@ -56,7 +59,7 @@ class Reloading:
         async with self._lock:
             if await asyncio.to_thread(self._live.reload, asked=asked, accepted_by=accepted_by):
                 self._files.rebase(self._live.now.stamps)
-                self._keys.look()
+                self._taken()
                 self._registry.sync()
                 gc.freeze()
                 return ()

@@ -38,6 +38,7 @@ from notifier.app.operator_routes import operator_routes
 from notifier.app.registry_sources import RegistrySources
 from notifier.app.reloading import Reloading
 from notifier.app.self_watch import SelfWatch
+from notifier.app.signer_watch import SignerWatch
 from notifier.app.signing_keys import SigningKeys
 from notifier.app.source_doors import SourceDoors
 from notifier.app.upstream_doors import UpstreamDoors
@@ -130,7 +131,9 @@ class Service:
         self._draining = False
         self._blocked = False
         self._signing_keys = SigningKeys(live, self._deferrals.can_sign)
-        self.reloading = Reloading(live, one_at_a_time, self._registry, self._signing_keys)
+        live.places.tell = self.metrics.signatures.count
+        self._signers = SignerWatch(live, self.metrics.signatures.know)
+        self.reloading = Reloading(live, one_at_a_time, self._registry, self._after_reload)
         acts = {RELOAD: act_of(self.reloading.carry_out), RETRY: retries.act}
         self.queue.side_channel.carry_out(RequestDesk(name, acts).carry_out)
         self._source_doors = SourceDoors(live)
@@ -182,6 +185,10 @@ class Service:
             workers=self.queue.consumers,
         )
 
+    def _after_reload(self) -> None:
+        self._signing_keys.look()
+        self._signers.follow()
+
     def _metrics_sources(self) -> Sources:
         return Sources(
             in_flight=lambda: self.worker.in_flight,
@@ -206,6 +213,7 @@ class Service:
             yield Trouble(kind=kind, text=status.problem or "the broker takes no message")
         yield from self._live.reloads.troubles()
         yield from self._signing_keys.troubles()
+        yield from self._signers.troubles()
         yield from self._registry.refresh.troubles()
         yield from self._deferrals.troubles()
 
@@ -282,7 +290,7 @@ class Service:
         yield from self._source_doors.routes(self.queue.publish, self.metrics.count_source_request)
 
     def _around(self) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
-        yield from (self._consume, self._sample, self.reloading.watch, self._signing_keys.run)
+        yield from (self._consume, self._sample, self.reloading.watch, self._signing_keys.run, self._signers.run)
         yield from (self._self_watch.watch_loop, self._self_watch.watch_files, self._registry.refresh.run)
         yield self.queue.broken
         yield FreedClients(self._live.registry, self.worker, self.queue).run
@@ -290,6 +298,7 @@ class Service:
     async def _consume(self) -> None:
         await self.queue.ready()
         await self._registry.refresh.complete()
+        await self._signers.ready()
         gc.collect()
         gc.freeze()  # long-lived objects stay out of collections, one of which held the event loop for 64 ms
         await self.queue.consume(self.worker)

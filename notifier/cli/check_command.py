@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from notifier.cli.command_options import Config, Json, load_whole, quiet_logs, refuse
+from notifier.cli.command_options import Config, Json, load_whole, look_at_keys, quiet_logs, refuse
 from notifier.cli.output import say, say_json
 from notifier.domain.errors import Mistake
 from notifier.domain.first_day import DAY
@@ -32,19 +32,23 @@ def check(
     config: Config = None,
     offline: Annotated[
         bool,
-        typer.Option("--offline", help="Connect to nothing: take registry sources from the cache, if there is one."),
+        typer.Option(
+            "--offline",
+            help="Connect to nothing: ask no place of keys, and take registry sources from the cache, if there is one.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
     """List every mistake of a configuration, or sum it up if there is none.
 
     It reads the configuration, the clients, keys, tokens and secrets, and the certificates of the queue and of the
-    listeners, as `run` does, even if some of it is wrong. It reads each registry source, and connects to nothing else
-    (`notifier doctor` does). A source that cannot be read is a mistake. If all is well, it shows the issuers with their
-    keys, the clients, the queue and the listeners. It warns of secrets that others may read, of settings that no longer
-    have an effect, and of exchanges that belong to the broker.
+    listeners, as `run` does, even if some of it is wrong. It reads each registry source, has each key that is no file
+    sign, and connects to nothing else (`notifier doctor` does). A source or key without an answer is a mistake. If all
+    is well, it shows the issuers with their keys, the clients, the queue and the listeners. It warns of secrets that
+    others may read, of settings that no longer have an effect, and of exchanges that belong to the broker.
     """
     from notifier.adapters.registries.answers import ReadNow
+    from notifier.domain.registry_checks import find_unsignable
 
     quiet_logs()
     sources = ReadNow(offline=offline)
@@ -53,7 +57,10 @@ def check(
         return [Mistake(f"registry source {name}", text) for name, text in sources.problems.items()]
 
     loaded = load_whole(config, as_json=as_json, starting=True, answer_of=sources, also=unread)
-    if mistakes := unread():
+    mistakes = unread()
+    if not offline:
+        mistakes += [*look_at_keys(loaded.keys), *find_unsignable(loaded.registry, loaded.needs.algorithms_of)]
+    if mistakes:
         refuse(mistakes, as_json=as_json)
     summary = _summary(loaded, sources)
     if as_json:

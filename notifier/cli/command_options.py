@@ -13,6 +13,7 @@ from notifier.domain.errors import ConfigurationError, Mistake
 if TYPE_CHECKING:
     from notifier.adapters.configuration.loading import Loaded
     from notifier.adapters.registries.clients_file import AnswerOf
+    from notifier.adapters.signers.key_ring import KeyRing
 
 Config = Annotated[
     Path | None,
@@ -58,6 +59,21 @@ def load_whole(
         return load(config, os.environ, starting=starting, answer_of=answer_of, keep_rows=keep_rows)
     except ConfigurationError as error:
         refuse([*error.mistakes, *also()], as_json=as_json)
+
+
+def look_at_keys(ring: "KeyRing") -> list[Mistake]:
+    """Look once at each key of the ring that is in a place of its own, and close it. Return what is wrong."""
+    if not any(ring.elsewhere()):
+        return []
+    import uvloop
+
+    async def look() -> list[Mistake]:
+        try:
+            return await ring.look()
+        finally:
+            await ring.close()
+
+    return uvloop.run(look())
 
 
 def refuse(mistakes: Sequence[Mistake], *, as_json: bool) -> NoReturn:

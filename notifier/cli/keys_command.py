@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from notifier.cli.command_options import Config
+from notifier.cli.command_options import Config, look_at_keys
 from notifier.cli.help import CommandGroup, in_help, register
 from notifier.cli.output import say, say_json
 from notifier.domain.client import Algorithm
@@ -121,7 +121,7 @@ def jwks(
 ) -> None:
     """Print the public halves of an issuer's keys as a JWK Set, for the issuer to publish.
 
-    Keys whose not_before is still to come are included.
+    Keys whose not_before is still to come are included. Keys in an HSM or a key service are asked for there.
     """
     from notifier.adapters.configuration.config_file import read_part
     from notifier.adapters.configuration.loading import key_sources
@@ -139,6 +139,8 @@ def jwks(
     ring, mistakes = examine_keys({issuer: sources[issuer]})
     if mistakes:
         raise ConfigurationError(mistakes)
+    if unknown := look_at_keys(ring):
+        raise ConfigurationError(unknown)
     say_json(ring.jwks(issuer), indent=2)
 
 

@@ -39,18 +39,19 @@ def run(config: Config = None) -> None:
     from notifier.adapters.configuration.live_configuration import LiveConfiguration
     from notifier.adapters.configuration.loading import load
     from notifier.adapters.registries.answers import HeldAnswers
+    from notifier.adapters.signers.places import Places
     from notifier.adapters.telemetry import logs
     from notifier.app import Service, build_tracing
 
     _raise_file_limit()
-    answers = HeldAnswers()
-    loaded = load(config, os.environ, starting=True, answer_of=answers.cached)
+    answers, places = HeldAnswers(), Places()
+    loaded = load(config, os.environ, starting=True, answer_of=answers.cached, places=places)
     logs.configure(loaded.settings.log.level, loaded.settings.log.format)
     loaded.log_warnings()
     _tell_queue_file(loaded.settings.queue.sqlite_file)
     answers.log_unusable()
     tracing = build_tracing(loaded.settings, os.environ)
-    service = Service(LiveConfiguration(config, os.environ, loaded, answers), tracing=tracing)
+    service = Service(LiveConfiguration(config, os.environ, loaded, answers, places), tracing=tracing)
     uvloop.run(_serve(service))
 
 

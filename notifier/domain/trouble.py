@@ -24,6 +24,7 @@ class TroubleKind(StrEnum):
     UNKNOWN_ISSUER = "unknown_issuer"
     UNKNOWN_CLIENT = "unknown_client"
     UNKNOWN_VERSION = "unknown_version"
+    SIGNER = "signer_failing"
     SIGNING = "signing"
     ENCRYPTION = "encryption"
     TLS_FILES = "tls_files"
@@ -43,6 +44,7 @@ EXPLAINED: Mapping[str, str] = MappingProxyType(
         TroubleKind.UNKNOWN_ISSUER: str(Cause.UNKNOWN),
         TroubleKind.UNKNOWN_CLIENT: str(Cause.UNKNOWN),
         TroubleKind.UNKNOWN_VERSION: str(Cause.UNKNOWN),
+        TroubleKind.SIGNER: "NotifierSignerFailing",
         TroubleKind.SIGNING: str(Cause.SIGNING),
         TroubleKind.ENCRYPTION: str(Cause.ENCRYPTION),
         TroubleKind.TLS_FILES: str(Cause.TLS_FILES),

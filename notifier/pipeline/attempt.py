@@ -139,18 +139,18 @@ async def _try(delivery: Delivery, client: Client, tools: Tools) -> tuple[Outcom
     uri = channel.uri(client)
     if (denied := check_uri(uri, client.route.egress)) is not None:
         return Refused(reason=Reason.EGRESS_DENIED, text=denied), ""
-    deadline = tools.steady() + client.timeout
-    new_connection = False
+    left, new_connection = client.timeout, False
     while True:
         push = await channel.prepare(delivery, client)
         if isinstance(push, Dead):
             return push, ""
+        began = tools.steady()  # what signs the token has a time limit of its own
         wire = await tools.transport.post(
             Request(
                 uri=push.uri or uri,
                 body=push.body,
                 secret=push.secret,
-                timeout=max(0.001, deadline - tools.steady()),
+                timeout=max(0.001, left),
                 route=client.route,
                 new_connection=new_connection,
             )
@@ -162,4 +162,5 @@ async def _try(delivery: Delivery, client: Client, tools: Tools) -> tuple[Outcom
                 broken = Break(reason=Reason.DISCONNECTED, ambiguous=True, text="closed before any answer")
                 return channel.read(broken, client), push.jti
             case StaleConnection():
+                left -= tools.steady() - began
                 new_connection = True  # with a new push: the client may have read the first (R2, R3)

@@ -6,13 +6,32 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from notifier.settings.values import Count, ExistingFile, Lasting, Section
 
-PLACES = ("file",)
+PLACES = ("file", "pkcs11")
+
+
+class Pkcs11Settings(Section):
+    """A key in a PKCS#11 token: an HSM, a smart card, SoftHSM."""
+
+    module: ExistingFile = Field(description="The vendor's library, such as /usr/lib/softhsm/libsofthsm2.so.")
+    token: str = Field(min_length=1, max_length=32, description="The label of the token.")
+    label: str | None = Field(None, min_length=1, description="The label of the private key.")
+    id: str | None = Field(
+        None, pattern=r"^([0-9A-Fa-f]{2})+$", description="Its id, as hexadecimal. Needed if a label has several keys."
+    )
+    pin_file: ExistingFile = Field(description="A file with the PIN of the token's user.")
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.label is None and self.id is None:
+            raise ValueError("needs label or id, which name the key")
+        return self
 
 
 class KeySettings(Section):
     """A signing key: RSA, EC or Ed25519. Exactly one place is given."""
 
     file: ExistingFile | None = Field(None, description="The private key, as PEM or JWK.")
+    pkcs11: Pkcs11Settings | None = Field(None, description="A key in a PKCS#11 token.")
     not_before: AwareDatetime | None = Field(None, description="When it begins to sign. Left out: at once.")
     kid: str | None = Field(None, min_length=1, description="Left out: the RFC 7638 thumbprint.")
 

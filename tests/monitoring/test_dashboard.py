@@ -15,6 +15,7 @@ from notifier.domain.front_channel import FrontChannelContext
 from notifier.domain.front_channel_context import seal
 from tests.certificates import authority
 from tests.monitoring.prometheus_server import Prometheus, prometheus
+from tests.softhsm import SoftHsm
 from tests.system.clients import Clients, Hit
 from tests.system.loopback import LoopbackServer
 from tests.system.site import ISSUER, Site, client
@@ -76,18 +77,21 @@ async def test_no_panel_is_without_data(tmp_path: Path) -> None:
         (tmp_path / "web.keys").write_bytes(key)
         pages = {ISSUER: {"url": f"{ISSUER}/notify"}}
         site.config["web"] = {"listen": "127.0.0.1:0", "keys_file": "web.keys", "issuers": pages}
+        hsm = SoftHsm(tmp_path / "hsm")
+        site.config["issuers"][ISSUER]["keys"].append({"pkcs11": hsm.settings("rsa")})
         site.write()
         tls = {"cert_file": str(pem), "key_file": str(pem)}
         site.write_clients(
             [
                 client("shop", clients.url("shop"), tls=tls),
+                client("hsm", clients.url("shop")) | {"id_token_signed_response_alg": "RS256"},
                 client("gone", clients.url("gone")),
                 client("down", clients.url("down")),
                 client("flaps", clients.url("flaps")),
                 client("page", clients.url("shop")) | {"frontchannel_logout_uri": "https://page.example.com/"},
             ]
         )
-        async with worker(site) as running:
+        async with worker(site, settings=hsm.environ) as running:
             address = (await running.ops()).removeprefix("http://")
             async with prometheus(tmp_path, [address]) as server:
                 await until(lambda: without_data(running, server, key), lambda missing: not missing, patience=90.0)

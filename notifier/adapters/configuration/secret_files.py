@@ -48,7 +48,9 @@ def secrets_of(settings: Settings, registry: Registry) -> Mapping[str, Path]:
         "log.subject_key_file": log.subject_key_file,
     }
     for iss, issuer in settings.issuers.items():
-        named |= {f"issuers.{iss}.keys[{nth}].file": key.file for nth, key in enumerate(issuer.keys)}
+        for nth, key in enumerate(issuer.keys):
+            named[f"issuers.{iss}.keys[{nth}].file"] = key.file
+            named[f"issuers.{iss}.keys[{nth}].pkcs11.pin_file"] = None if key.pkcs11 is None else key.pkcs11.pin_file
         named[f"issuers.{iss}.tls.key_file"] = None if issuer.tls is None else issuer.tls.key_file
     for name, source in settings.sources.items():
         if (file := secret_file(source)) is not None:

@@ -48,7 +48,7 @@ class PublicHalf:
     newer: str = ""
 
 
-class KeyPlace(Protocol):
+class SigningPlace(Protocol):
     """One key where it is kept. Each request names its version, so that a new version never signs by itself."""
 
     async def public(self) -> PublicHalf:

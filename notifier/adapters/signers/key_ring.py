@@ -5,6 +5,7 @@ has told its public half.
 Issuers are tenants: each look-up starts at the issuer and never leaves it. No text, repr or error shows a private key.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from notifier.adapters.signers.key_place import PlaceFault
 from notifier.adapters.signers.placed_key import PlacedKey
 from notifier.adapters.signers.public_keys import jwk_of, published, thumbprint
 from notifier.domain.client import Algorithm
-from notifier.domain.errors import OurFault
+from notifier.domain.errors import Mistake, OurFault
 from notifier.domain.outcome import Cause
 from notifier.domain.published_keys import Signing
 
@@ -71,6 +72,19 @@ class KeyRing:
         }
         self._signers: dict[tuple[str, Algorithm, str | None, str], Callable[[Mapping[str, object]], str]] = {}
         self._unsigned: dict[tuple[str, Algorithm, str | None], Callable[[Mapping[str, object]], bytes]] = {}
+
+    async def look(self) -> list[Mistake]:
+        """Look once at each key in a place of its own. Return what is wrong, by the setting that names the key."""
+        placed = dict.fromkeys(key.placed for _, key in self.elsewhere())
+        await asyncio.gather(*(key.look() for key in placed))
+        self.learn()
+        return [
+            Mistake(key.setting, key.placed.fault.text) for _, key in self.elsewhere() if key.placed.fault is not None
+        ]
+
+    async def close(self) -> None:
+        """Close the keys in places of their own."""
+        await asyncio.gather(*(key.placed.close() for _, key in self.elsewhere()))
 
     async def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
         """Return the compact JWS, with `kid` (R1) and, unless None, `typ` (B18, R7).

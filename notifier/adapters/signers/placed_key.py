@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from notifier.adapters.signers.key_place import KeyPlace, PlaceFault, PublicHalf, PublicKey
+from notifier.adapters.signers.key_place import PlaceFault, PublicHalf, PublicKey, SigningPlace
 from notifier.adapters.signers.public_keys import algorithms_of, jwk_of
 from notifier.adapters.signers.signer_circuit import SignerCircuit
 from notifier.adapters.signers.verification import verifies
@@ -55,7 +55,7 @@ class PlacedKey:
 
     def __init__(
         self,
-        place: KeyPlace,
+        place: SigningPlace,
         kind: str,
         name: str,
         bounds: SigningBounds,
@@ -78,8 +78,8 @@ class PlacedKey:
         self.half: PublicHalf | None = None
         self.algorithms: frozenset[Algorithm] = frozenset()
         self.fault: SignerFault | None = None
-        self.faulty: Callable[[], None] = lambda: None
-        """Called when it ceases to be well."""
+        self.news: Callable[[], None] = lambda: None
+        """Called when it ceases to be well, and when it is to be looked at."""
 
     def due(self, now: float) -> float:
         """Seconds until it is to be looked at."""
@@ -89,6 +89,7 @@ class PlacedKey:
         """Have it looked at now, if something is wrong with it: what was wrong may have been corrected."""
         if self.fault is not None:
             self._circuit.until = self._steady()
+            self.news()
 
     async def look(self) -> None:
         """Ask for the public half and for a signature; at first for one by each algorithm. Never raises."""
@@ -96,7 +97,7 @@ class PlacedKey:
             began = self._steady()
             self._next_look = began + self._bounds.every
             try:
-                await self._learn(await _within(OPEN_WITHIN, self._place.public()))
+                await self._learn(await self._public())
             except PlaceFault as fault:
                 self._failed(fault, began)
             else:
@@ -129,6 +130,14 @@ class PlacedKey:
     def _refuse(self) -> None:
         if self._circuit.is_open and self.fault is not None:
             raise PlaceFault(self.fault.text, self.fault.result)
+
+    async def _public(self) -> PublicHalf:
+        began = self._steady()
+        try:
+            return await _within(OPEN_WITHIN, self._place.public())
+        except PlaceFault as fault:
+            self._tell(self.kind, fault.result, self._steady() - began)
+            raise
 
     async def _learn(self, half: PublicHalf) -> None:
         if self.half is not None:
@@ -172,10 +181,10 @@ class PlacedKey:
     def _failed(self, fault: PlaceFault, began: float) -> None:
         self._circuit.failed(began, self._steady(), fault.wait, fault.result)
         since = self._clock() if self.fault is None else self.fault.since
-        news = self.fault is None
+        was_well = self.fault is None
         self.fault = SignerFault(text=str(fault), result=fault.result, since=since)
-        if news:
-            self.faulty()
+        if was_well:
+            self.news()
 
 
 def _verify(key: PublicKey, alg: Algorithm, message: bytes, signature: bytes) -> None:

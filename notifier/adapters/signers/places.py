@@ -6,9 +6,10 @@ So a reload keeps the processes, connections and circuits of keys that it does n
 from collections.abc import Collection
 from typing import TypeAlias
 
-from notifier.adapters.signers.key_place import KeyPlace
+from notifier.adapters.signers.key_place import SigningPlace
+from notifier.adapters.signers.pkcs11_token import KeyName, Pkcs11Key, Pkcs11Token, TokenAddress
 from notifier.adapters.signers.placed_key import PlacedKey, SigningBounds
-from notifier.domain.signature import SignatureResult
+from notifier.domain.signature import SignatureObserver, SignatureResult
 from notifier.settings.key_settings import KeySettings, SigningSettings
 
 _Identity: TypeAlias = tuple[str, object, SigningSettings]
@@ -21,7 +22,8 @@ class Places:
 
     def __init__(self) -> None:
         self._keys: dict[_Identity, PlacedKey] = {}
-        self.tell = _nobody
+        self._tokens: dict[tuple[TokenAddress, int], Pkcs11Token] = {}
+        self.tell: SignatureObserver = _nobody
         """Is told of each signature."""
 
     def key(self, settings: KeySettings, signing: SigningSettings) -> PlacedKey:
@@ -38,8 +40,15 @@ class Places:
         """Forget all others. Who looks at them closes them."""
         self._keys = {identity: key for identity, key in self._keys.items() if key in used}
 
-    def _place(self, settings: KeySettings, signing: SigningSettings) -> tuple[KeyPlace, str]:
+    def _place(self, settings: KeySettings, signing: SigningSettings) -> tuple[SigningPlace, str]:
         """The place, and what the key is called there. A place whose library is an extra is imported here."""
+        if settings.pkcs11 is not None:
+            of = settings.pkcs11
+            address = TokenAddress(module=of.module, token=of.token, pin_file=of.pin_file)
+            size = concurrency("pkcs11", signing)
+            token = self._tokens.setdefault((address, size), Pkcs11Token(address, size))
+            named = " ".join(each for each in (of.label, of.id) if each is not None)
+            return Pkcs11Key(token, KeyName(label=of.label, id=of.id)), f"{of.token}/{named}"
         raise NotImplementedError(settings.place)
 
     def _told(self, kind: str, result: SignatureResult, seconds: float) -> None:

@@ -23,6 +23,7 @@ from notifier.adapters.telemetry.attempt_seconds import AttemptSeconds
 from notifier.adapters.telemetry.client_series import ClientSeries
 from notifier.adapters.telemetry.families import WaitingMessages, gauge, labelled, plain_counter
 from notifier.adapters.telemetry.front_channel_counts import FrontChannelCounts
+from notifier.adapters.telemetry.signature_counts import SignatureCounts
 from notifier.adapters.telemetry.upstream_record import UpstreamRecord
 from notifier.domain.message import Depth, QueueStatus, Unsettled
 from notifier.domain.outcome import Cause, DeadReason
@@ -95,6 +96,7 @@ class Metrics:
         self._source_requests: dict[tuple[str, str], int] = {}
         self._source_events: dict[tuple[str, str], int] = {}
         self.upstreams = UpstreamRecord()
+        self.signatures = SignatureCounts()
         self._own_faults = 0
         self._minted: dict[tuple[str, str], int] = {}
         self._attempt_seconds = AttemptSeconds()
@@ -198,6 +200,7 @@ class Metrics:
         text = "Requests to POST /v1/events/{source}."
         yield labelled(CounterMetricFamily, "source_requests_total", text, ("source", "status"), self._source_requests)
         yield from self.upstreams.families()
+        yield from self.signatures.families()
         yield labelled(CounterMetricFamily, "tokens_minted_total", "Tokens signed.", ("iss", "alg"), self._minted)
         yield self._attempt_seconds.family(exemplars=exemplars)
         bounds = (*map(str, RECOVERY_BUCKETS), "+Inf")

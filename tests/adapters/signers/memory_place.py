@@ -17,7 +17,7 @@ from tests.adapters.signers.key_folder import pem
 
 
 class MemoryPlace:
-    """Satisfies `KeyPlace`. `fault` is raised, `hangs` gives no answer, `spoilt` changes each signature."""
+    """Satisfies `SigningPlace`. `fault` is raised, `hangs` gives no answer, `spoilt` changes each signature."""
 
     def __init__(self, kind: str = "ES256", lacking: Mapping[Algorithm, str] | None = None) -> None:
         self.key = private(kind)

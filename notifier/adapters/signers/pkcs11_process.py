@@ -1,0 +1,171 @@
+"""A process that signs with the keys of one PKCS#11 token: one session, one thread, one signature at a time.
+
+The module of a vendor runs here and nowhere else. What it does to its process, a crash or a call that never returns,
+it does to this one alone, and `pkcs11_token` ends it and starts another. Requests come over stdin, answers go over
+stdout, each a frame: the length of the body, a letter, the body. The first request opens the token and has the PIN, so
+that neither arguments nor environment show it. The process ends with its stdin.
+
+It imports nothing of notifier, which keeps it at 10 MiB of its own.
+"""
+
+import ctypes
+import hashlib
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:  # an extra, for the one process that runs this file
+    from pkcs11 import PrivateKey, Session, Token
+
+HEAD = struct.Struct(">Ic")
+OPEN, FIND, SIGN = b"o", b"f", b"s"  # requests
+DONE, FAULT = b"=", b"!"  # answers; a fault is JSON: the error's name and a text
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
+"""What can be asked for. A request to sign has the key's and the algorithm's number, a byte each, and the message."""
+
+NEEDED: Mapping[str, str] = MappingProxyType(
+    {
+        **{f"RS{bits}": f"SHA{bits}_RSA_PKCS" for bits in (256, 384, 512)},
+        **{f"PS{bits}": f"SHA{bits}_RSA_PKCS_PSS" for bits in (256, 384, 512)},
+        # The digest is made here: ECDSA_SHA256 is a mechanism that SoftHSM does not have, among others.
+        **{f"ES{bits}": "ECDSA" for bits in (256, 384, 512)},
+    }
+)
+"""The mechanism for each algorithm."""
+
+_PARENT_DIED = 1  # PR_SET_PDEATHSIG
+
+
+class _Fault(Exception):  # noqa: N818  it becomes an answer
+    """What the service is told: the name of the error, and a text."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(text)
+        self.name = name
+
+
+class _Signing:
+    """The token, once it is open, and its keys, once they are found."""
+
+    def __init__(self) -> None:
+        self._session: Session | None = None
+        self._keys: list[PrivateKey] = []
+
+    def answer(self, kind: bytes, body: bytes) -> bytes:
+        """Do what is asked. Raises _Fault or an error of the library."""
+        if kind == SIGN:
+            return _signed(self._keys[body[0]], ALGORITHMS[body[1]], body[2:])
+        asked = json.loads(body)
+        told = self._open(**asked) if kind == OPEN else self._find(**asked)
+        return json.dumps(told).encode()
+
+    def _open(self, module: str, token: str, pin: str) -> Sequence[str]:
+        """Log in; return the names of the mechanisms that the token has."""
+        import pkcs11  # noqa: PLC0415  an extra
+        from pkcs11.constants import TokenFlag  # noqa: PLC0415
+
+        try:
+            library = pkcs11.lib(module)
+        except RuntimeError as error:  # dlopen's
+            raise _Fault("NoSuchModule", f"the module cannot be loaded: {error}") from None
+        found: Token = _token(list(library.get_slots(token_present=True)), token)
+        if TokenFlag.USER_PIN_FINAL_TRY in found.flags:
+            raise _Fault("PinFinalTry", "one more wrong PIN locks the token: log in by hand, with the vendor's tool")
+        self._session = found.open(user_pin=pin)
+        return [getattr(each, "name", str(each)) for each in found.slot.get_mechanisms()]
+
+    def _find(self, label: str | None, id: str | None) -> Mapping[str, object]:  # noqa: A002  PKCS#11's word
+        """Find a private key; return its number and its public half (PKCS#1 or SPKI, as hexadecimal DER)."""
+        from pkcs11 import Attribute, ObjectClass  # noqa: PLC0415
+
+        assert self._session is not None
+        wanted: dict[Any, Any] = {} if label is None else {Attribute.LABEL: label}
+        wanted |= {} if id is None else {Attribute.ID: bytes.fromhex(id)}
+        private = list(self._session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY, **wanted}))
+        if len(private) != 1:
+            text = "has no such private key, or this PIN does not let it be seen"
+            if private:
+                text = f"has {len(private)} such private keys; name one by its label and its id"
+            raise _Fault("NoSuchKey", text)
+        public = list(self._session.get_objects({Attribute.CLASS: ObjectClass.PUBLIC_KEY, **wanted}))
+        der = _public(private[0], public)
+        self._keys.append(private[0])  # type: ignore[arg-type]
+        return {"number": len(self._keys) - 1, "public": der.hex()}
+
+
+def _token(slots: Sequence[Any], label: str) -> Any:
+    tokens = [slot.get_token() for slot in slots]
+    found = [each for each in tokens if each.label == label]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise _Fault("NoSuchToken", f"the module has {len(found)} tokens {label!r}; give each a label of its own")
+    others = ", ".join(sorted(repr(each.label) for each in tokens))
+    raise _Fault("NoSuchToken", f"the module has no token {label!r}; it has {others or 'none'}")
+
+
+def _public(private: Any, public: Sequence[Any]) -> bytes:
+    """The public half, of its own object, or of an RSA private key, which has it too."""
+    from pkcs11 import KeyType  # noqa: PLC0415
+    from pkcs11.util.ec import encode_ec_public_key  # noqa: PLC0415
+    from pkcs11.util.rsa import encode_rsa_public_key  # noqa: PLC0415
+
+    if private.key_type is KeyType.RSA:
+        return bytes(encode_rsa_public_key(public[0] if public else private))
+    if private.key_type is not KeyType.EC:
+        raise _Fault("KeyTypeInconsistent", "is neither an RSA nor an EC key")
+    if len(public) != 1:
+        raise _Fault("NoSuchKey", "has no public key object beside it; store one with the same label and id")
+    return bytes(encode_ec_public_key(public[0]))
+
+
+def _signed(key: Any, alg: str, message: bytes) -> bytes:
+    """The signature as JWS has it. Each mechanism and parameter is named: defaults are not to be relied on."""
+    from pkcs11 import MGF, Mechanism  # noqa: PLC0415
+
+    bits = alg[2:]
+    mechanism = Mechanism[NEEDED[alg]]
+    if alg.startswith("ES"):
+        return bytes(key.sign(hashlib.new(f"sha{bits}", message).digest(), mechanism=mechanism))
+    if alg.startswith("RS"):
+        return bytes(key.sign(message, mechanism=mechanism))
+    salt = int(bits) // 8  # RFC 7518 §3.5
+    parameters = (Mechanism[f"SHA{bits}"], MGF[f"SHA{bits}"], salt)
+    return bytes(key.sign(message, mechanism=mechanism, mechanism_param=parameters))
+
+
+def serve(requests: BinaryIO, answers: BinaryIO, answer: Callable[[bytes, bytes], bytes]) -> None:
+    """Answer each request until there are no more."""
+    while head := requests.read(HEAD.size):
+        length, kind = HEAD.unpack(head)
+        body = requests.read(length)
+        try:
+            told, status = answer(kind, body), DONE
+        except _Fault as fault:
+            told, status = json.dumps([fault.name, str(fault)]).encode(), FAULT
+        except Exception as error:  # noqa: BLE001  whatever the library raises is told; the service ends this process
+            told, status = json.dumps([type(error).__name__, ""]).encode(), FAULT
+        answers.write(HEAD.pack(len(told), status) + told)
+        answers.flush()
+
+
+def main() -> None:
+    """Serve, alone with the module of the vendor."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # systemd sends them to all: the worker drains first
+        signal.signal(number, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold the PIN
+    if sys.platform == "linux":  # it may hang when its worker is killed
+        ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGKILL)
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what the module prints is no answer
+    serve(sys.stdin.buffer, answers, _Signing().answer)
+
+
+if __name__ == "__main__":
+    main()

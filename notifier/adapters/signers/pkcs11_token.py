@@ -1,0 +1,299 @@
+"""The processes that sign with the keys of one PKCS#11 token (`pkcs11_process`), and the keys as places.
+
+Processes and not threads: of the two libraries one crashes at the second thread and the other keeps the interpreter's
+lock while the HSM signs; and a call that hangs keeps its thread for ever. A process that gives no answer, or an answer
+that leaves its session in doubt, is killed, and another is started when it is needed.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from notifier.adapters.signers import pkcs11_process
+from notifier.adapters.signers.key_place import PlaceFault, PublicHalf
+from notifier.adapters.signers.pkcs11_process import ALGORITHMS, DONE, FIND, HEAD, NEEDED, OPEN, SIGN
+from notifier.domain.client import Algorithm
+from notifier.domain.signature import SignatureResult
+
+_MOST = 65_536  # bytes of an answer
+_GONE_WITHIN = 2.0  # seconds for killed processes to go, at the end
+_NUMBERS: Mapping[str, int] = MappingProxyType({alg: number for number, alg in enumerate(ALGORITHMS)})
+_REJECTED = frozenset({"PinIncorrect", "PinInvalid", "PinLenRange"})  # tried in vain, and not tried again
+_WRONG: Mapping[str, str] = MappingProxyType(
+    {
+        "PinIncorrect": "the PIN is wrong",
+        "PinInvalid": "the PIN is wrong",
+        "PinLenRange": "the PIN is too short or too long",
+        "PinExpired": "the PIN has expired",
+        "PinLocked": "the PIN is locked, after too many wrong ones",
+        "PinFinalTry": "",
+        "UserPinNotInitialized": "the token has no PIN of a user yet",
+        "NoSuchModule": "",
+        "NoSuchToken": "",
+        "NoSuchKey": "",
+        "KeyTypeInconsistent": "such a key cannot sign so",
+        "MechanismInvalid": "the token does not have the mechanism",
+        "MechanismParamInvalid": "the token does not take the parameters",
+        "SessionCount": "the token allows fewer sessions; lower signing.concurrency",
+        "ModuleNotFoundError": "needs python-pkcs11: pip install 'notifier[pkcs11]' (the image has it)",
+    }
+)
+"""What stays so until somebody corrects it. An empty text: the process tells more."""
+_STAYS = frozenset({"MechanismInvalid", "MechanismParamInvalid"})  # the session is as good as before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenAddress:
+    """Which token it is, and where its PIN is."""
+
+    module: Path
+    token: str
+    pin_file: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyName:
+    """How a key of a token is found. `id` is hexadecimal. One of the two may be left out."""
+
+    label: str | None
+    id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _FoundKey:
+    """A key as one process knows it: its number there, and its public half as DER."""
+
+    number: int
+    public: bytes
+
+
+class _Session:
+    """One process with its session."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.mechanisms: frozenset[str] = frozenset()
+        self._found: dict[KeyName, _FoundKey] = {}
+
+    async def open(self, address: TokenAddress, pin: str) -> None:
+        asked = {"module": str(address.module), "token": address.token, "pin": pin}
+        self.mechanisms = frozenset(json.loads(await self.ask(OPEN, json.dumps(asked).encode())))
+
+    async def find(self, key: KeyName) -> _FoundKey:
+        if key not in self._found:
+            told = json.loads(await self.ask(FIND, json.dumps({"label": key.label, "id": key.id}).encode()))
+            self._found[key] = _FoundKey(number=told["number"], public=bytes.fromhex(told["public"]))
+        return self._found[key]
+
+    async def ask(self, kind: bytes, body: bytes) -> bytes:
+        """Send one request and return its answer. Raises PlaceFault or _Refused."""
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        try:
+            stdin.write(HEAD.pack(len(body), kind) + body)
+            length, status = HEAD.unpack(await stdout.readexactly(HEAD.size))
+            if length > _MOST:
+                raise PlaceFault("its process gave an answer that is none")
+            answer = await stdout.readexactly(length)
+        except (asyncio.IncompleteReadError, OSError):
+            raise PlaceFault(f"its process ended{await self._how()}; another is started") from None
+        if status == DONE:
+            return answer
+        name, text = json.loads(answer)
+        raise _Refused(name, text)
+
+    async def _how(self) -> str:
+        code = await self.process.wait()
+        return f" by signal {-code}" if code < 0 else ""
+
+
+class _Refused(Exception):  # noqa: N818  an answer
+    """The process answered with a fault: the name of the library's error, and a text of its own."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(name)
+        self.name = name
+        self.text = text
+
+
+class Pkcs11Token:
+    """A token and `size` processes for it. Several keys may share it; each calls `join` and `leave`."""
+
+    def __init__(self, address: TokenAddress, size: int) -> None:
+        self._address = address
+        self._size = size
+        self._slots = asyncio.Semaphore(size)
+        self._starting = asyncio.Lock()
+        self._sessions: set[_Session] = set()
+        self._idle: list[_Session] = []
+        self._count = 0  # with those that are being started
+        self._dying: set[Process] = set()
+        self._users = 0
+        self._rejected: tuple[str, int] | None = None
+
+    def join(self) -> None:
+        """Another key uses it."""
+        self._users += 1
+
+    async def leave(self) -> None:
+        """A key uses it no longer. After the last one the processes end."""
+        self._users -= 1
+        if self._users > 0:
+            return
+        for session in list(self._sessions):
+            self._kill(session)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GONE_WITHIN):
+                await asyncio.gather(*(process.wait() for process in self._dying))
+
+    async def find(self, key: KeyName) -> tuple[bytes, frozenset[str]]:
+        """Return the public half of a key as DER, and the mechanisms of the token. Starts all processes.
+
+        Raises PlaceFault.
+        """
+        async with self._session() as session:
+            found = await session.find(key)
+        while self._count < self._size:
+            self._idle.append(await self._start())
+        return found.public, session.mechanisms
+
+    async def sign(self, key: KeyName, alg: Algorithm, message: bytes) -> bytes:
+        """Raises PlaceFault."""
+        async with self._session() as session:
+            found = await session.find(key)
+            return await session.ask(SIGN, bytes((found.number, _NUMBERS[alg])) + message)
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[_Session]:
+        """A process for one who asks. It is ended unless all went well: an answer may be on its way to the next."""
+        async with self._slots:
+            session = self._waiting() or await self._start()
+            try:
+                yield session
+            except _Refused as refused:
+                if refused.name in _STAYS:
+                    self._idle.append(session)
+                else:
+                    self._kill(session)
+                raise _fault(refused) from None
+            except BaseException:
+                self._kill(session)
+                raise
+            self._idle.append(session)
+
+    def _waiting(self) -> _Session | None:
+        """A process that waits. One that ended meanwhile is forgotten."""
+        while self._idle:
+            session = self._idle.pop()
+            if session.process.returncode is None:
+                return session
+            self._kill(session)
+        return None
+
+    async def _start(self) -> _Session:
+        """Start a process and log in, one at a time: with a wrong PIN each would use up a try."""
+        self._count += 1
+        try:
+            async with self._starting:
+                session = await self._logged_in(await asyncio.to_thread(self._pin))
+        except BaseException:
+            self._count -= 1
+            raise
+        self._sessions.add(session)
+        return session
+
+    async def _logged_in(self, pin: tuple[str, int]) -> _Session:
+        if pin == self._rejected:
+            raise PlaceFault(f"the PIN is wrong; {self._untried()}", SignatureResult.WRONG)
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("NOTIFIER_")}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", pkcs11_process.__file__, stdin=PIPE, stdout=PIPE, env=environ
+        )
+        session = _Session(process)
+        try:
+            await session.open(self._address, pin[0])
+        except _Refused as refused:
+            self._end(process)
+            if refused.name not in _REJECTED:
+                raise _fault(refused) from None
+            self._rejected = pin
+            raise PlaceFault(f"{_WRONG[refused.name]}; {self._untried()}", SignatureResult.WRONG) from None
+        except BaseException:
+            self._end(process)
+            raise
+        return session
+
+    def _pin(self) -> tuple[str, int]:
+        """The PIN, and when its file was written."""
+        path = self._address.pin_file
+        try:
+            return path.read_text().strip(), path.stat().st_mtime_ns
+        except (OSError, UnicodeDecodeError):
+            raise PlaceFault(f"{path} cannot be read", SignatureResult.WRONG) from None
+
+    def _untried(self) -> str:
+        return f"it is not tried again until {self._address.pin_file} changes, since tokens lock after a few tries"
+
+    def _kill(self, session: _Session) -> None:
+        if session in self._sessions:
+            self._sessions.discard(session)
+            self._count -= 1
+            self._end(session.process)
+
+    def _end(self, process: Process) -> None:
+        self._dying = {each for each in self._dying if each.returncode is None} | {process}
+        with suppress(ProcessLookupError):
+            process.kill()
+
+
+class Pkcs11Key:
+    """One key of a token. Satisfies `SigningPlace`."""
+
+    def __init__(self, token: Pkcs11Token, key: KeyName) -> None:
+        self._token = token
+        self._key = key
+        self._joined = False
+
+    async def public(self) -> PublicHalf:
+        """Fetch the public half. Raises PlaceFault."""
+        if not self._joined:
+            self._joined = True
+            self._token.join()
+        der, mechanisms = await self._token.find(self._key)
+        try:
+            key = load_der_public_key(der)
+        except (ValueError, UnsupportedAlgorithm):
+            raise PlaceFault("its public key cannot be read", SignatureResult.WRONG) from None
+        lacking = {
+            Algorithm(alg): f"the token does not have the mechanism CKM_{name}"
+            for alg, name in NEEDED.items()
+            if name not in mechanisms
+        }
+        return PublicHalf(key=key, lacking=lacking)  # type: ignore[arg-type]  # of another kind it is refused there
+
+    async def sign(self, alg: Algorithm, message: bytes) -> bytes:
+        """Sign. Raises PlaceFault."""
+        return await self._token.sign(self._key, alg, message)
+
+    async def close(self) -> None:
+        """Use the token no longer."""
+        if self._joined:
+            self._joined = False
+            await self._token.leave()
+
+
+def _fault(refused: _Refused) -> PlaceFault:
+    if refused.name in _WRONG:
+        return PlaceFault(_WRONG[refused.name] or refused.text, SignatureResult.WRONG)
+    return PlaceFault(f"the module answered {refused.name}; its process is started anew")

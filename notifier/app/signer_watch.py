@@ -1,0 +1,116 @@
+"""Looks at the keys that are in places of their own: at the start, now and then, and after a fault until it is over.
+
+Each key has a task of its own, so that a place that gives no answer keeps no other one waiting. The task also closes
+the key, once no configuration names it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+
+import structlog
+
+from notifier.adapters.configuration.live_configuration import LiveConfiguration
+from notifier.adapters.signers.placed_key import PlacedKey, SignerFault
+from notifier.domain.trouble import Trouble, TroubleKind
+
+FIRST_LOOK_WITHIN = 5.0  # seconds that a start waits for the keys; an HSM that is away must not hold up other issuers
+
+
+class SignerWatch:
+    """Looks at the keys of the configuration as it is now. `run` looks until it is cancelled."""
+
+    def __init__(self, live: LiveConfiguration, begin: Callable[[Iterable[str]], None]) -> None:
+        """`begin` begins the counters of these kinds of places."""
+        self._live = live
+        self._begin = begin
+        self._changed = asyncio.Event()
+        self._looked = asyncio.Event()
+        self._unseen: set[PlacedKey] = set()
+        self._wait_for(self._keys())
+
+    def follow(self) -> None:
+        """The configuration was replaced: look at new keys, at those with a fault, and close those that are gone."""
+        keys = self._keys()
+        self._live.places.keep(keys)
+        self._wait_for(keys)
+        for key in keys:
+            key.look_soon()
+        self._changed.set()
+
+    async def ready(self) -> None:
+        """Wait until each key was looked at once, but not for long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_WITHIN):
+                await self._looked.wait()
+
+    def troubles(self) -> Iterator[Trouble]:
+        """Keys that do not sign now, and why."""
+        for iss, key in self._live.now.keys.elsewhere():
+            if (fault := key.placed.fault) is not None:
+                text = f"key {key.placed.name}: {fault.text}"
+                yield Trouble(kind=TroubleKind.SIGNER, iss=iss, subject=key.placed.name, text=text, since=fault.since)
+
+    async def run(self) -> None:
+        """Look whenever it is time, until cancelled."""
+        tasks: dict[PlacedKey, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._changed.clear()
+                keys = self._keys()
+                for key in tasks.keys() - keys:
+                    tasks.pop(key).cancel()
+                for key in keys - tasks.keys():
+                    tasks[key] = group.create_task(self._watch(key))
+                await self._changed.wait()
+
+    def _keys(self) -> set[PlacedKey]:
+        return {key.placed for _, key in self._live.now.keys.elsewhere()}
+
+    def _wait_for(self, keys: set[PlacedKey]) -> None:
+        self._begin(key.kind for key in keys)
+        self._unseen = {key for key in keys if key.half is None and key.fault is None}
+        if not self._unseen:
+            self._looked.set()
+
+    async def _watch(self, key: PlacedKey) -> None:
+        """Look at one key until it is no longer wanted, and then close it."""
+        news = asyncio.Event()
+        key.news = news.set
+        told: SignerFault | None = None
+        try:
+            while True:
+                if key.due(time.monotonic()) <= 0:
+                    known = key.half
+                    await key.look()
+                    if known is not key.half:
+                        self._live.now.keys.learn()
+                    self._seen(key)
+                _tell(key, told)
+                told = key.fault
+                news.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(key.due(time.monotonic())):
+                        await news.wait()
+        finally:
+            await key.close()
+
+    def _seen(self, key: PlacedKey) -> None:
+        self._unseen.discard(key)
+        if not self._unseen:
+            self._looked.set()
+
+
+def _tell(key: PlacedKey, before: SignerFault | None) -> None:
+    """Log what has changed."""
+    log, now = structlog.get_logger(), key.fault
+    if now is not None and (before is None or before.text != now.text):
+        hint = "deliveries that it signs for wait; others go on"
+        log.warning(
+            "signer_failing", signer=key.name, reason=now.text, hint=hint, help="notifier explain NotifierSignerFailing"
+        )
+    elif now is None and before is not None:
+        log.info("signer_well", signer=key.name, after=round(time.time() - before.since, 1))
+    if now is None and before is None and key.half is not None and key.half.newer:
+        log.info("signer_has_newer_key", signer=key.name, newer=key.half.newer)

@@ -1,0 +1,234 @@
+"""Keys in a PKCS#11 token: a real SoftHSM, and a module in front of it that fails as HSMs do."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from notifier.adapters.signers.key_ring import KeyElsewhere, KeyRing
+from notifier.adapters.signers.pkcs11_token import KeyName, Pkcs11Token, TokenAddress
+from notifier.adapters.signers.placed_key import PlacedKey
+from notifier.adapters.signers.places import Places
+from notifier.domain.client import Algorithm
+from notifier.domain.errors import OurFault
+from notifier.domain.signature import SignatureResult
+from notifier.settings.key_settings import KeySettings, SigningSettings
+from tests.adapters.signers.key_folder import ISS, NOW
+from tests.adapters.signers.test_keys import claims
+from tests.softhsm import MODULE, PIN, TOKEN, FaultyModule, SoftHsm
+from tests.verifier import verify
+
+SIGNED = [alg for alg in Algorithm if alg not in ("ES384", "ES512", "EdDSA")]
+BOUNDS = SigningSettings.model_validate({"timeout": "2s", "concurrency": 2})
+
+
+@pytest.fixture(scope="module")
+def hsm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftHsm]:
+    """One token for all tests here, and in front of it the faulty module."""
+    made = SoftHsm(tmp_path_factory.mktemp("hsm"))
+    made.faulty()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in made.environ.items():
+            patch.setenv(name, value)
+        yield made
+
+
+@pytest.fixture
+def faulty(hsm: SoftHsm) -> FaultyModule:
+    """The module in front, well, with no login yet."""
+    return FaultyModule(hsm.folder)
+
+
+@asynccontextmanager
+async def keys(
+    *pkcs11: dict[str, object], signing: SigningSettings = BOUNDS
+) -> AsyncIterator[tuple[KeyRing, list[PlacedKey]]]:
+    """A ring of these keys, and the keys, looked at once."""
+    places = Places()
+    placed = [places.key(KeySettings.model_validate({"pkcs11": each}), signing) for each in pkcs11]
+    ring = KeyRing({ISS: [KeyElsewhere(placed=each, setting="") for each in placed]}, lambda: NOW)
+    try:
+        await ring.look()
+        yield ring, placed
+    finally:
+        await ring.close()
+        assert children() == []
+
+
+def children() -> list[int]:
+    """The processes of this one that sign."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words, stat = (path / "cmdline").read_text(), (path / "stat").read_text()
+        except OSError:
+            continue
+        if "pkcs11_process.py" in words and int(stat.rpartition(")")[2].split()[1]) == os.getpid():
+            found.append(int(path.name))
+    return found
+
+
+def well(key: PlacedKey) -> bool:
+    return key.fault is None
+
+
+def is_there(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def shown(pid: int) -> list[str]:
+    """What everybody who may look sees of a process: its arguments and its environment."""
+    folder = Path(f"/proc/{pid}")
+    return (folder / "cmdline").read_text().split("\0") + (folder / "environ").read_text().split("\0")
+
+
+async def test_every_algorithm_that_the_token_has_verifies_elsewhere(hsm: SoftHsm) -> None:
+    """RS, PS and ES256: tokens that a strict verifier of another library accepts."""
+    async with keys(hsm.settings("rsa"), hsm.settings("ec")) as (ring, _):
+        for alg in SIGNED:
+            token = await ring.sign(ISS, alg, "logout+jwt", claims())
+            assert verify(token, ring.jwks(ISS), iss=ISS, aud="shop", now=NOW, typ="logout+jwt", algs=[alg]) == claims()
+
+
+async def test_the_processes_are_as_many_as_was_set_and_show_no_pin(hsm: SoftHsm) -> None:
+    """Two keys of one token share them. Neither arguments nor environment have the PIN."""
+    async with keys(hsm.settings("rsa"), hsm.settings("ec")) as (ring, _):
+        assert len(children()) == 2
+        await asyncio.gather(*(ring.sign(ISS, Algorithm.RS256, None, claims()) for _ in range(50)))
+        assert len(children()) == 2
+        for words in map(shown, children()):
+            assert words
+            assert not [word for word in words if word == PIN or word.endswith(f"={PIN}") or "NOTIFIER_" in word]
+
+
+async def test_a_wrong_pin_is_tried_once_until_its_file_changes(
+    hsm: SoftHsm, faulty: FaultyModule, tmp_path: Path
+) -> None:
+    """Tokens lock after a few. All keys of the token share the one try."""
+    pin = tmp_path / "pin"
+    pin.write_text("9999")
+    wrong = {"pin_file": str(pin)}
+    async with keys(hsm.settings("rsa", faulty.path, **wrong), hsm.settings("ec", faulty.path, **wrong)) as (
+        ring,
+        placed,
+    ):
+        for _ in range(3):
+            await ring.look()
+        assert faulty.logins == 1
+        for key in placed:
+            assert key.fault is not None
+            assert key.fault.result is SignatureResult.WRONG
+            assert f"the PIN is wrong; it is not tried again until {pin} changes" in key.fault.text
+        pin.write_text(PIN)
+        await ring.look()
+        assert all(map(well, placed))
+        assert faulty.logins == 3  # one for each process
+        assert await ring.sign(ISS, Algorithm.RS256, None, claims())
+
+
+@pytest.mark.parametrize(
+    ("fault", "result", "text"),
+    [
+        ("hang", SignatureResult.SLOW, "no answer within 500ms"),
+        ("slow", SignatureResult.SLOW, "no answer within 500ms"),
+        ("crash", SignatureResult.AWAY, "its process ended by signal 11; another is started"),
+        ("error", SignatureResult.AWAY, "the module answered DeviceError; its process is started anew"),
+        ("forget", SignatureResult.AWAY, "the module answered SessionHandleInvalid; its process is started anew"),
+        ("lie", SignatureResult.UNVERIFIED, "its signature by RS256 does not verify, and is not used"),
+    ],
+)
+async def test_a_fault_of_the_module_is_a_deferral_and_ends_by_itself(
+    hsm: SoftHsm, faulty: FaultyModule, fault: str, result: SignatureResult, text: str
+) -> None:
+    """Nobody else asks it until a look finds it well again, in another process where the session is in doubt."""
+    bounds = SigningSettings.model_validate({"timeout": "500ms", "concurrency": 1})
+    async with keys(hsm.settings("rsa", faulty.path), signing=bounds) as (ring, [key]):
+        assert well(key)
+        before = children()
+        faulty.be(fault)
+        for _ in range(3):
+            with pytest.raises(OurFault, match=text):
+                await ring.sign(ISS, Algorithm.RS256, None, claims())
+        assert key.fault is not None
+        assert key.fault.result is result
+        faulty.be("well")
+        await key.look()
+        assert well(key)
+        assert await ring.sign(ISS, Algorithm.RS256, None, claims())
+        assert (children() == before) == (fault == "lie")
+
+
+async def test_a_process_that_was_killed_while_nobody_asked_is_replaced_unnoticed(hsm: SoftHsm) -> None:
+    """The next signature starts another."""
+    async with keys(hsm.settings("ec")) as (ring, [key]):
+        before = children()
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(10):
+            while any(map(is_there, before)):  # noqa: ASYNC110  asyncio reaps it and tells nobody
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)
+        assert await ring.sign(ISS, Algorithm.ES256, None, claims())
+        assert well(key)
+
+
+async def test_a_token_that_was_taken_away_is_used_again_when_it_is_back(hsm: SoftHsm) -> None:
+    """Its old session stays invalid for ever: the process is started anew."""
+    async with keys(hsm.settings("rsa")) as (ring, [key]):
+        away = hsm.tokens.with_name("away")
+        hsm.tokens.rename(away)
+        hsm.tokens.mkdir()
+        with pytest.raises(OurFault):
+            await ring.sign(ISS, Algorithm.RS256, None, claims())
+        await key.look()
+        assert key.fault is not None
+        assert "the module has no token 'idp'; it has " in key.fault.text
+        hsm.tokens.rmdir()
+        away.rename(hsm.tokens)
+        await key.look()
+        assert well(key)
+        assert await ring.sign(ISS, Algorithm.RS256, None, claims())
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"label": "none"}, "has no such private key"),
+        ({"token": "other"}, f"the module has no token 'other'; it has .*'{TOKEN}'"),
+        ({"label": "rsa", "id": "02"}, "has no such private key"),
+        ({"module": __file__}, "the module cannot be loaded"),
+    ],
+)
+async def test_what_is_wrong_in_the_configuration_is_named(hsm: SoftHsm, change: dict[str, object], text: str) -> None:
+    """And told from an HSM that is away."""
+    async with keys({**hsm.settings("rsa"), **change}) as (_, [key]):
+        assert key.fault is not None
+        assert key.fault.result is SignatureResult.WRONG
+        with pytest.raises(AssertionError, match=text):
+            raise AssertionError(key.fault.text)
+
+
+async def test_two_keys_of_one_label_need_an_id(hsm: SoftHsm) -> None:
+    """The first that comes would be chance."""
+    hsm.new_key("twice", "11")
+    hsm.new_key("twice", "12")
+    async with keys(hsm.settings("twice"), hsm.settings("twice", id="12")) as (_, [ambiguous, named]):
+        assert ambiguous.fault is not None
+        assert ambiguous.fault.text == "has 2 such private keys; name one by its label and its id"
+        assert named.fault is None
+
+
+async def test_a_mechanism_that_the_token_lacks_is_named(hsm: SoftHsm) -> None:
+    """It is known from the token's list, before anybody asks for a signature."""
+    token = Pkcs11Token(TokenAddress(module=MODULE, token=TOKEN, pin_file=hsm.pin_file), 1)
+    token.join()
+    try:
+        _, mechanisms = await token.find(KeyName(label="rsa", id=None))
+        assert {"SHA256_RSA_PKCS", "SHA256_RSA_PKCS_PSS", "ECDSA"} <= mechanisms
+        assert "ECDSA_SHA256" not in mechanisms
+    finally:
+        await token.leave()
