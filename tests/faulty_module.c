@@ -39,7 +39,7 @@ static ulong_t sign(ulong_t session, unsigned char *data, ulong_t size, unsigned
     if (fault == 'c') raise(SIGSEGV);
     if (fault == 'e') return DEVICE_ERROR;
     if (fault == 'f') return SESSION_HANDLE_INVALID;
-    if (fault == 's') usleep(1500000);
+    if (fault == 's' && made != NULL) usleep(1500000); /* without a buffer it is asked for the length alone */
     ulong_t result = ((sign_t)theirs->function[SIGN])(session, data, size, made, length);
     if (fault == 'l' && result == 0 && made != NULL) made[10] ^= 1;
     return result;

@@ -1,0 +1,93 @@
+"""How much of what a PKCS#11 module signs by itself comes out of the worker as tokens: SoftHSM, RS256, by turns.
+
+    python -m tests.benchmarks.signers [RUNS]
+
+Each turn has the C program beside it (`module_speed.c`) sign with as many threads as the worker has processes, and then
+`KeyRing.sign` make tokens, which are verified. It prints the medians of all turns. It needs gcc and libp11-kit-dev.
+"""
+
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import uvloop
+
+from notifier.adapters.signers.key_ring import KeyElsewhere, KeyRing
+from notifier.adapters.signers.places import Places
+from notifier.domain.client import Algorithm
+from notifier.settings.key_settings import KeySettings, SigningSettings
+from tests.softhsm import MODULE, PIN, TOKEN, SoftHsm
+
+ISS = "https://id.example.com"
+SECONDS = 3.0
+WAITING = 4  # signatures that are asked for at a time by each process: a worker under load has always some
+CLAIMS = {
+    "iss": ISS,
+    "aud": "shop",
+    "iat": 1_750_000_000,
+    "exp": 1_750_000_120,
+    "jti": "5f7deea2-5c79-4dff-9d92-fad38feda416",
+    "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
+    "sub": "alice",
+    "sid": "08a5019c-17e1-4977-8f42-65a12843ea02",
+}
+
+
+def by_itself(program: Path, processes: int) -> float:
+    """Signatures a second by the C program."""
+    words = [str(program), str(MODULE), TOKEN, PIN, "rsa", str(processes), str(SECONDS)]
+    return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+
+
+async def by_worker(ring: KeyRing, processes: int) -> float:
+    """Tokens a second."""
+    made, stop = 0, time.perf_counter() + SECONDS
+
+    async def ask() -> None:
+        nonlocal made
+        while time.perf_counter() < stop:
+            await ring.sign(ISS, Algorithm.RS256, "logout+jwt", CLAIMS)
+            made += 1
+
+    began = time.perf_counter()
+    await asyncio.gather(*(ask() for _ in range(WAITING * processes)))
+    return made / (time.perf_counter() - began)
+
+
+async def measure(hsm: SoftHsm, program: Path, processes: int, runs: int) -> str:
+    """One line of the result."""
+    signing = SigningSettings.model_validate({"concurrency": processes})
+    placed = Places().key(KeySettings.model_validate({"pkcs11": hsm.settings("rsa")}), signing)
+    ring = KeyRing({ISS: [KeyElsewhere(placed=placed, setting="")]})
+    assert await ring.look() == []
+    try:
+        turns = [
+            (await asyncio.to_thread(by_itself, program, processes), await by_worker(ring, processes))
+            for _ in range(runs)
+        ]
+    finally:
+        await ring.close()
+    module, worker = (statistics.median(each) for each in zip(*turns, strict=True))
+    share = statistics.median(ours / its for its, ours in turns)
+    return f"{processes} processes: {worker:,.0f} tokens/s, the module by itself {module:,.0f}/s, share {share:.2f}"
+
+
+def main(runs: int) -> None:
+    """Measure with 1, 2 and 4 processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        hsm = SoftHsm(Path(folder) / "hsm")
+        os.environ.update(hsm.environ)
+        program, source = Path(folder) / "module_speed", Path(__file__).with_name("module_speed.c")
+        include = "-I/usr/include/p11-kit-1"
+        subprocess.run(["gcc", "-O2", include, "-o", program, source, "-ldl", "-lpthread"], check=True)
+        for processes in (1, 2, 4):
+            print(uvloop.run(measure(hsm, program, processes, runs)), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)

@@ -1,0 +1,87 @@
+"""An HSM that fails under load: SoftHSM behind a module that hangs, crashes, fails, forgets, lies or is slow.
+
+The key of one issuer is there; that of the other is a file, and its logouts must not notice.
+"""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Form, Tell
+from tests.faults.rig import CLIENTS, answers, load, rig
+from tests.softhsm import SoftHsm
+from tests.system.site import ISSUER, OTHER, client
+from tests.system.waiting import until
+from tests.system.worker_process import WorkerProcess, worker
+
+UNMOVED = 1.0  # seconds that a logout of the other issuer may take meanwhile; one waits for no signature
+
+
+@pytest.fixture(scope="module")
+def hsm(tmp_path_factory: pytest.TempPathFactory) -> SoftHsm:
+    """One token for all faults."""
+    return SoftHsm(tmp_path_factory.mktemp("hsm"))
+
+
+async def _other_issuer(running: WorkerProcess, times: int) -> float:
+    """Logouts of the other issuer, one after the other; the seconds of the slowest."""
+    slowest = 0.0
+    before = await running.metric("deliveries_settled_total", iss=OTHER, fate="delivered")
+    for number in range(times):
+        began = time.monotonic()
+        status, _ = await running.post({"iss": OTHER, "sub": "alice", "sid": f"s{number}", "clients": ["other"]})
+        assert status == 202
+        await running.until_metric(before + number + 1, "deliveries_settled_total", iss=OTHER, fate="delivered")
+        slowest = max(slowest, time.monotonic() - began)
+    return slowest
+
+
+async def _beyond(count: float, running: WorkerProcess, name: str, **labels: str) -> None:
+    """Wait until the metric is higher than that."""
+    await until(lambda: running.metric(name, **labels), lambda value: value > count)
+
+
+@pytest.mark.parametrize(
+    ("fault", "result"),
+    [
+        pytest.param("hang", "slow", marks=pytest.mark.fault("HSM", "gives no answer to a signature, under load")),
+        pytest.param("crash", "away", marks=pytest.mark.fault("HSM", "its library crashes its process, under load")),
+        pytest.param("error", "away", marks=pytest.mark.fault("HSM", "answers a device error, under load")),
+        pytest.param("forget", "away", marks=pytest.mark.fault("HSM", "forgets its session, under load")),
+        pytest.param("lie", "unverified", marks=pytest.mark.fault("HSM", "makes wrong signatures, under load")),
+        pytest.param("slow", "ok", marks=pytest.mark.fault("HSM", "takes 1.5 s for a signature, under load")),
+    ],
+)
+@pytest.mark.timeout(300)
+async def test_no_logout_is_lost(
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell, hsm: SoftHsm, fault: str, result: str
+) -> None:
+    """Its deliveries wait, and go out once it signs again. No client sees a bad token, no other issuer waits."""
+    times, rate = form(1, 5), form(20, 60)
+    faulty = hsm.faulty()
+    async with rig(tmp_path, amqp_url, prefix) as made:
+        made.clients.judge = answers(0)
+        made.site.config["issuers"][ISSUER]["keys"] = [{"pkcs11": hsm.settings("ec", faulty.path)}]
+        made.site.write()
+        made.site.write_clients(
+            [client(name, made.clients.url(name)) for name in CLIENTS]
+            + [client("other", f"{made.clients.url('healthy')}", OTHER)]
+        )
+        async with worker(made.site, settings=hsm.environ) as running, load(made.publisher, rate) as end:
+            await made.more(rate)
+            for _ in range(times):
+                deferred = await running.metric("deferrals_total", iss=ISSUER, cause="signing")
+                begun = await running.metric("signatures_total", signer="pkcs11", result=result)
+                faulty.be(fault)
+                await _beyond(begun, running, "signatures_total", signer="pkcs11", result=result)
+                assert await _other_issuer(running, 10) < UNMOVED
+                await _beyond(deferred, running, "deferrals_total", iss=ISSUER, cause="signing")
+                faulty.be("well")
+                signed = await running.metric("signatures_total", signer="pkcs11", result="ok")
+                await _beyond(signed + 20, running, "signatures_total", signer="pkcs11", result="ok")
+            await end()
+            await made.until_settled()
+            assert await running.metric("dead_letters_total", reason="rejected_token") == 0
+            assert await running.stop() == 0
+        tell(await made.account(cause="refused by the client"), times=times)
