@@ -107,6 +107,20 @@ def test_what_the_client_causes_is_not_told() -> None:
     assert (fact.first, notice(fact).text) == (True, "")
 
 
+def test_a_key_of_a_client_that_cannot_be_had_is_told_until_the_client_was_attempted() -> None:
+    """Of that client alone, and not to its publisher."""
+    told = Told()
+    text = "its tokens must be encrypted, and its jwks_uri https://shop.example/jwks cannot be read: answered 503"
+    first = told.deferred(Cause.ENCRYPTION, "shop", text=text)
+    assert (first.first, notice(first).text) == (True, "")
+    assert not told.deferred(Cause.ENCRYPTION, "shop", text=text).first
+    assert told.troubles() == [("encryption", ISS, "shop", 2)]
+    delivery = first.delivery
+    assert delivery is not None
+    told.watch.observe(LogoutDelivered(delivery=delivery, propagation=None))
+    assert told.troubles() == []
+
+
 def test_made_up_names_cost_bounded_memory_and_few_lines() -> None:
     """Those of one issuer hide nothing of another; all that are left out count as one."""
     told = Told()

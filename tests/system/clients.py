@@ -43,12 +43,16 @@ def always(_hit: Hit) -> int:
 
 
 class Clients(LoopbackServer):
-    """The server. `judge` says what a request is answered with; `hit.nth` counts those of one session at one path."""
+    """The server. `judge` says what a request is answered with; `hit.nth` counts those of one session at one path.
+
+    `opens` decrypts what came to a path; None is answered with 400 and is no hit.
+    """
 
     def __init__(self, judge: Judge = always) -> None:
         super().__init__(self._handle)
         self.hits: list[Hit] = []
         self.judge = judge
+        self.opens: Callable[[str, str], str | None] = lambda _path, token: token
         # By path and session: which of the requests was the first that was answered with a success.
         self.accepted: dict[tuple[str, str], int] = {}
         self._counts: Counter[tuple[str, str, str]] = Counter()
@@ -98,8 +102,10 @@ class Clients(LoopbackServer):
             connection.force_close()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        [(name, token)] = parse_qsl((await request.read()).decode(), keep_blank_values=True)
+        [(name, sent)] = parse_qsl((await request.read()).decode(), keep_blank_values=True)
         assert name == "logout_token"
+        if (token := self.opens(request.path.removeprefix("/"), sent)) is None:
+            return web.Response(status=400)
         header, claims = (_decoded(part) for part in token.split(".")[:2])
         who = str(claims.get("sid") or claims.get("sub"))
         key = (request.path, claims["iss"], who)

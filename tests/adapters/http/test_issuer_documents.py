@@ -98,3 +98,42 @@ async def test_an_authority_of_the_issuers_own(tmp_path: Path) -> None:
 def test_the_metadata_is_below_the_issuer() -> None:
     """Discovery 1.0 §4.1: with and without a slash at the end, tenants' paths kept."""
     assert metadata_uri("https://id.example/t/1/") == "https://id.example/t/1/.well-known/openid-configuration"
+
+
+@pytest.mark.parametrize(
+    ("headers", "max_age"),
+    [
+        (b"", None),
+        (b"Cache-Control: public, max-age=600\r\n", 600.0),
+        (b"cache-control: Max-Age=600\r\nAge: 100\r\n", 500.0),
+        (b"Cache-Control: max-age=600\r\nAge: 1000\r\n", 0.0),
+        (b"Cache-Control: public\r\nCache-Control: max-age=60\r\n", 60.0),
+        (b"Cache-Control: s-maxage=5\r\n", None),
+        (b"Cache-Control: max-age=600, no-cache\r\n", 0.0),
+        (b"Cache-Control: no-store\r\n", 0.0),
+        (b"Cache-Control: max-age=-1\r\nAge: x\r\n", None),
+    ],
+)
+async def test_how_long_a_document_may_be_kept(headers: bytes, max_age: float | None) -> None:
+    """As its Cache-Control says to a cache that is not shared (RFC 9111 §5.2.2)."""
+    answer = raw(b"HTTP/1.1 200 OK\r\n%bContent-Length: 2\r\n\r\n{}" % headers)
+    async with scripted(answer) as client:
+        found = await read(client.url)
+    assert isinstance(found, IssuerDocument)
+    assert found.max_age == max_age
+
+
+async def test_a_document_behind_a_proxy() -> None:
+    """The proxy looks the name up, and may be where no client may."""
+    reader = DocumentReader()
+    policy = EgressPolicy(allow_http=True)
+    try:
+        async with scripted(ok(b"{}")) as proxy:
+            uri = "http://keys.example/jwks"
+            found = await reader.read(uri, egress=policy, tls=SYSTEM, within=20.0, proxy=proxy.origin)
+            assert isinstance(found, IssuerDocument)
+            assert [request.target for request in proxy.requests] == [uri]
+            denied = await reader.read(uri, egress=EgressPolicy(), tls=SYSTEM, within=20.0, proxy=proxy.origin)
+            assert "http" in refusal(denied)
+    finally:
+        await reader.close()
