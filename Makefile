@@ -37,7 +37,7 @@ ON_4 = NOTIFIER_TEST_AMQP_URL= NOTIFIER_TEST_RABBITMQ=4
 ALONGSIDE = --numprocesses 2 --dist loadfile
 WAITING = --numprocesses 3 --dist loadfile  # faults mostly wait; those of one module share one node
 # Faults that RabbitMQ has no part in, or only as the far end of a connection: `make test-faults` makes them on 4.x too.
-ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,flapping mutated_messages network network_clients no_way_in \
+ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,flapping forgeries key_rotation mutated_messages network network_clients no_way_in \
 	publishers roll_back rolling_update soak standstill upgrade worst_events)
 # What takes minutes, since its servers start slowly or it publishes on purpose what is wrong: `make test-publishers`.
 DEAR = $(addprefix publishers/conformance/test_,keycloak.py wrong.py) $(addprefix tests/publishers/keycloak/test_,hard_endings.py keycloak_plugin.py)
