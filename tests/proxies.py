@@ -27,7 +27,9 @@ http {{
   server {{
     listen 127.0.0.1:{port} ssl; ssl_certificate {pem}; ssl_certificate_key {pem};
     {block}
-    location / {{ proxy_pass {other}; proxy_set_header Host $http_host; }}
+    location / {{
+      proxy_pass {other}; proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Proto https;
+    }}
   }}
 }}
 """

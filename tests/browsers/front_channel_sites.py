@@ -65,6 +65,8 @@ class Sites:
         self.port = self.bad_port = self.op_port = 0
         self.dead_port = free_ports(1)[0]
         self.key = ""
+        self.pem = Path()
+        self.web_keys = b""
         self.keys = MultiFernet([Fernet(Fernet.generate_key())])
         self.iss = ""
         self.pages: dict[str, tuple[str, Mapping[str, str]]] = {}
@@ -219,30 +221,40 @@ ANSWERS: Mapping[str, Callable[[Sites, web.BaseRequest], Awaitable[web.StreamRes
 
 @asynccontextmanager
 async def sites(
-    folder: Path, clients: Callable[[Sites], Mapping[str, Any]], **of_issuer: object
+    folder: Path,
+    clients: Callable[[Sites], Mapping[str, Any]],
+    *,
+    server: str | None = None,
+    upstreams: Mapping[str, Any] | None = None,
+    **of_issuer: object,
 ) -> AsyncIterator[Sites]:
-    """The sites and a worker with these clients (`client_id` → URI, or client metadata), while entered."""
+    """The sites and a worker with these clients (`client_id` → URI, or client metadata), while entered.
+
+    `server`: the address of the identity server behind the proxy, if it is not played here.
+    """
     made = Sites()
     good, strange = authority(folder / "ca"), authority(folder / "strange")
     pem = good.issue(OP, "*.test", "*.corp.test")
-    made.key = key_of(pem)
+    made.key, made.pem = key_of(pem), pem
     async with AsyncExitStack() as stack:
         stack.callback(made.hanging.set)
         made.port = await _serve(stack, made, pem)
         made.bad_port = await _serve(stack, made, strange.issue("*.test"))
         [web_port] = free_ports(1)
         proxy = proxied(
-            "nginx", folder / "nginx", pem=pem, notifier=f"http://127.0.0.1:{web_port}", other=made.url("127.0.0.1", "")
-        )
+            "nginx", folder / "nginx", pem=pem, notifier=f"http://127.0.0.1:{web_port}",
+            other=server or made.url("127.0.0.1", ""),
+        )  # fmt: skip
         made.op_port = await stack.enter_async_context(proxy)
         made.iss = made.url(OP, "", made.op_port)
         site = Site(folder, f"sqlite:{folder}/q.db")
         site.add_key(made.iss, "op.pem")
         key = Fernet.generate_key()
-        made.keys = MultiFernet([Fernet(key)])
+        made.keys, made.web_keys = MultiFernet([Fernet(key)]), key
         (folder / "web.keys").write_bytes(key)
         page = {"url": f"{made.iss}/connect/notify", "parents": [made.url(UPSTREAM, "")], **of_issuer}
         site.config["web"] = {"listen": f"127.0.0.1:{web_port}", "keys_file": "web.keys", "issuers": {made.iss: page}}
+        site.config["upstreams"] = dict(upstreams or {})
         site.write()
         site.write_clients([_metadata(made.iss, client_id, told) for client_id, told in clients(made).items()])
         made.worker = await stack.enter_async_context(worker(site))

@@ -89,9 +89,10 @@ def _unpack() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Portal:
-    """One that runs. `url` takes logout tokens."""
+    """One that runs. `url` takes logout tokens; `port` is where its pages are, by plain HTTP."""
 
     home: Path
+    port: int
     url: str
     environment: Mapping[str, str]
 
@@ -108,13 +109,15 @@ class Portal:
 
 
 @contextlib.contextmanager
-def lemonldap(home: Path, iss: str, client_id: str, jwks: Mapping[str, Any]) -> Iterator[Portal]:
-    """A portal that trusts this issuer, until the end of the block. Raises ProgramMissing."""
+def lemonldap(
+    home: Path, iss: str, client_id: str, jwks: Mapping[str, Any], more: Mapping[str, Any] | None = None
+) -> Iterator[Portal]:
+    """A portal that trusts this issuer, until the end of the block. `more`: its own settings. Raises ProgramMissing."""
     root = _installed()
     for folder in ("conf", "sessions", "locks", "c"):
         (home / folder).mkdir()
     (port,) = free_ports(1)
-    _configure(home, root, port, iss, client_id, jwks)
+    _configure(home, root, port, iss, client_id, jwks, more or {})
     environment = {
         **os.environ,
         "LLNG_DEFAULTCONFFILE": str(home / "llng.ini"),
@@ -132,13 +135,15 @@ def lemonldap(home: Path, iss: str, client_id: str, jwks: Mapping[str, Any]) -> 
             if process.poll() is not None or time.monotonic() > until:
                 raise AssertionError(f"the portal did not start: {log.read_text()[-2000:]}")
             time.sleep(0.1)
-        yield Portal(home=home, url=f"http://127.0.0.1:{port}/oauth2/blogout", environment=environment)
+        yield Portal(home=home, port=port, url=f"http://127.0.0.1:{port}/oauth2/blogout", environment=environment)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def _configure(home: Path, root: Path, port: int, iss: str, client_id: str, jwks: Mapping[str, Any]) -> None:
+def _configure(
+    home: Path, root: Path, port: int, iss: str, client_id: str, jwks: Mapping[str, Any], more: Mapping[str, Any]
+) -> None:
     (home / "llng.ini").write_text(
         f"""[all]
 logLevel = info
@@ -178,4 +183,4 @@ languages = en
             }
         },
     }  # fmt: skip
-    (home / "conf" / "lmConf-1.json").write_text(json.dumps(settings))
+    (home / "conf" / "lmConf-1.json").write_text(json.dumps({**settings, **more}))

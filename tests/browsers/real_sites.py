@@ -1,0 +1,264 @@
+"""Real programs as sites: a node-oidc-provider that signs out, and mod_auth_openidc and LemonLDAP::NG as its clients.
+
+All are under https, on the hosts of `front_channel_sites`, whose behaviours are further clients of the same session.
+"""
+
+import asyncio
+import contextlib
+import json
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from joserfc.jwk import RSAKey
+
+from notifier.domain.frozen import frozen
+from tests.apt_programs import ProgramMissing, program
+from tests.browsers.devtools import BrowserPage, PageError
+from tests.browsers.front_channel_sites import LOGGED_OUT, Sites, sites
+from tests.publishers.oidc_provider.installed import NODE, npm_folder
+from tests.rabbitmq_node import free_ports
+from tests.receivers_of_the_world.lemonldap import Portal, lemonldap
+from tests.receivers_of_the_world.test_mod_auth_openidc import MODULES, PAGE
+from tests.system.site import API_TOKEN
+from tests.system.waiting import until
+
+HERE = Path(__file__).parent
+PAGE_URL = HERE.parents[1] / "docs/examples/page_url.mjs"
+SECRET = "s" * 40
+INTRANET, PORTAL = "intranet.test", "portal.test"
+APACHE = """ServerRoot /usr/lib/apache2
+ServerName {host}
+Listen 127.0.0.1:{port}
+PidFile {folder}/apache.pid
+DefaultRuntimeDir {folder}
+Mutex file:{folder}
+User www-data
+Group www-data
+LoadModule mpm_event_module modules/mod_mpm_event.so
+LoadModule authn_core_module modules/mod_authn_core.so
+LoadModule authz_core_module modules/mod_authz_core.so
+LoadModule authz_user_module modules/mod_authz_user.so
+LoadModule socache_shmcb_module modules/mod_socache_shmcb.so
+LoadModule ssl_module modules/mod_ssl.so
+LoadModule auth_openidc_module modules/mod_auth_openidc.so
+ErrorLog {folder}/apache.err
+DocumentRoot {folder}/www
+SSLEngine on
+SSLCertificateFile {pem}
+OIDCProviderIssuer {iss}
+OIDCProviderAuthorizationEndpoint {iss}/auth
+OIDCProviderTokenEndpoint {behind}/token
+OIDCProviderJwksUri {behind}/jwks
+OIDCSSLValidateServer Off
+OIDCClientID intranet
+OIDCClientSecret {secret}
+OIDCRedirectURI https://{host}:{port}/protected/callback
+OIDCCryptoPassphrase a-passphrase-for-loopback-only
+OIDCScope openid
+OIDCCacheType shm
+<Location /protected/>
+  AuthType openid-connect
+  Require valid-user
+</Location>
+"""
+
+
+@frozen
+class RealSites:
+    """What runs. `portal` is LemonLDAP::NG; `intranet` is where mod_auth_openidc protects a page."""
+
+    world: Sites
+    portal: Portal
+    intranet: str
+    portal_url: str
+
+    async def sign_in(self, page: BrowserPage) -> None:
+        """At the identity server by its own form, at the second client without being asked."""
+        await page.goto(f"{self.intranet}/protected/index.html")
+        await arrived(page, "!!document.querySelector('input[name=login]')")
+        await page.eval("document.querySelector('input[name=login]').value = 'alice'")
+        await page.eval("document.querySelector('input[name=password]').value = 'x'")
+        await page.eval("void document.querySelector('form').submit()")
+        await arrived(page, f"document.body && document.body.innerText.includes({PAGE!r})")
+        await page.goto(self.portal_url)
+        await until(self._portal_sessions, lambda found: found == 1)
+
+    async def sign_out(self, page: BrowserPage) -> dict[str, str]:
+        """By the identity server's own pages; what the page says of each client."""
+        await page.goto(f"{self.world.iss}/session/end")
+        await page.eval("void document.querySelector('button[value=yes]').click()")
+        told = await arrived(page, "typeof message == 'function' && message()")
+        return {client["id"]: client["result"] for client in told[2]["clients"]}
+
+    async def signed_in(self, page: BrowserPage) -> dict[str, bool]:
+        """What each client has of the session now: mod_auth_openidc by the browser, LemonLDAP::NG in its store."""
+        await page.goto(f"{self.intranet}/protected/index.html")
+        seen = await arrived(page, "document.body?.innerText")
+        return {"intranet": PAGE in seen, "portal": await self._portal_sessions() == 1}
+
+    async def _portal_sessions(self) -> int:
+        """Those of users. It keeps its own states there, too."""
+        return await asyncio.to_thread(self._count)
+
+    def _count(self) -> int:
+        files = (self.portal.home / "sessions").iterdir()
+        return sum('"_oidc_sid"' in file.read_text(errors="replace") for file in files)
+
+
+async def arrived(page: BrowserPage, condition: str) -> Any:
+    """Wait until an expression is true, also while the page goes from one address to the next. Its value."""
+
+    async def look() -> Any:
+        with contextlib.suppress(PageError):
+            return await page.eval(condition)
+
+    return await until(look, bool)
+
+
+@asynccontextmanager
+async def real_sites(folder: Path, *, own_url: bool = False, limit: str) -> AsyncIterator[RealSites]:
+    """The sites, while entered. `own_url`: the identity server makes the page's address itself."""
+    behind, apache, portal_tls = free_ports(3)
+    intranet, portal_url = f"https://{INTRANET}:{apache}", f"https://{PORTAL}:{portal_tls}"
+
+    def clients(world: Sites) -> Mapping[str, Any]:
+        return {
+            "intranet": f"{intranet}/protected/callback?logout=get", "portal": f"{portal_url}/oauth2/flogout",
+            **others(world),
+        }  # fmt: skip
+
+    server = f"http://127.0.0.1:{behind}"
+    async with AsyncExitStack() as stack:
+        world = await stack.enter_async_context(sites(folder, clients, server=server, limit=limit))
+        assert world.worker is not None
+        key = RSAKey.generate_key(2048, {"kid": "r1", "use": "sig", "alg": "RS256"})
+        uris = {"intranet": f"{intranet}/protected/callback", "portal": f"{portal_url}/?openidconnectcallback=1"}
+        told: dict[str, Any] = {"base": f"{world.iss}/connect/notify", "key": world.web_keys.decode()}
+        told["module"] = PAGE_URL.as_uri()
+        if not own_url:
+            api = await world.worker.until_said("listening", lambda line: "api" in line)
+            told = {"api": api["api"], "token": API_TOKEN}
+        settings = {
+            "port": behind, "issuer": world.iss, "told": told, "also": [*others(world)], "template": LOGGED_OUT,
+            "clients": [registered(name, uri) for name, uri in uris.items()],
+            "jwks": {"keys": [key.as_dict(private=True)]},
+        }  # fmt: skip
+        await stack.enter_async_context(signed_out_server(folder / "op", settings))
+        beside = f"https://127.0.0.1:{world.op_port}"  # its library knows no names of ours, and wants TLS
+        values = {"iss": world.iss, "behind": beside, "pem": world.pem, "host": INTRANET, "port": apache}
+        stack.enter_context(mod_auth_openidc(folder / "apache", values))
+        (folder / "portal").mkdir()
+        jwks = {"keys": [key.as_dict(private=False)]}
+        more = portal_settings(portal_url, world.iss, server)
+        portal = stack.enter_context(lemonldap(folder / "portal", world.iss, "portal", jwks, more))
+        await stack.enter_async_context(_tls(world.pem, portal_tls, portal.port))
+        yield RealSites(world=world, portal=portal, intranet=intranet, portal_url=portal_url)
+
+
+def others(world: Sites) -> Mapping[str, Any]:
+    """Clients of the session that are played, by what they answer."""
+    kinds = ("nothing", "error", "elsewhere", "unframed", "stall", "hang")
+    cookies = {"subdomain": world.url("app.corp.test", "/rp/clear"), "elsewhere-cookie": world.url("app", "/rp/clear")}
+    gone = {"dead": world.url("dead", "/rp/ok", world.dead_port), "bad": world.url("bad", "/rp/ok", world.bad_port)}
+    return {**{kind: world.url(kind, f"/rp/{kind}") for kind in kinds}, **cookies, **gone}
+
+
+def registered(client_id: str, redirect_uri: str) -> dict[str, Any]:
+    """At node-oidc-provider, which gives a `sid` to those alone that have a back-channel URI. Nobody listens there."""
+    return {
+        "client_id": client_id, "client_secret": SECRET, "redirect_uris": [redirect_uri],
+        "backchannel_logout_uri": "http://127.0.0.1:1/", "backchannel_logout_session_required": True,
+    }  # fmt: skip
+
+
+def portal_settings(url: str, iss: str, behind: str) -> dict[str, Any]:
+    """LemonLDAP::NG's own."""
+    ends = {"authorization_endpoint": f"{iss}/auth", "token_endpoint": f"{behind}/token"}
+    metadata = {"issuer": iss, "jwks_uri": f"{behind}/jwks", "userinfo_endpoint": f"{behind}/me", **ends}
+    options = {
+        "oidcOPMetaDataOptionsClientID": "portal", "oidcOPMetaDataOptionsClientSecret": SECRET,
+        "oidcOPMetaDataOptionsCheckJWTSignature": 1, "oidcOPMetaDataOptionsIDTokenMaxAge": 30,
+        "oidcOPMetaDataOptionsScope": "openid", "oidcOPMetaDataOptionsTokenEndpointAuthMethod": "client_secret_basic",
+    }  # fmt: skip
+    return {
+        "portal": f"{url}/", "domain": PORTAL, "securedCookie": 1,
+        "oidcOPMetaDataJSON": {"op": json.dumps(metadata)}, "oidcOPMetaDataOptions": {"op": options},
+    }  # fmt: skip
+
+
+@asynccontextmanager
+async def signed_out_server(folder: Path, settings: Mapping[str, Any]) -> AsyncIterator[None]:
+    """The identity server, while entered."""
+    modules = await asyncio.to_thread(npm_folder)
+    await asyncio.to_thread(_written, folder, modules, settings)
+    with (folder / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            str(NODE), str(folder / "server.mjs"), str(folder / "settings.json"),
+            stdout=asyncio.subprocess.PIPE, stderr=log,
+        )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"listening\n", (folder / "log").read_text()[-3000:]
+        yield
+    except BaseException as error:
+        error.add_note(f"the identity server said: {(folder / 'log').read_text()[-3000:]}")
+        raise
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def _written(folder: Path, modules: Path, settings: Mapping[str, Any]) -> None:
+    folder.mkdir()
+    (folder / "node_modules").symlink_to(modules / "node_modules")
+    (folder / "server.mjs").write_bytes((HERE / "signed_out_server.mjs").read_bytes())
+    (folder / "settings.json").write_text(json.dumps(settings))
+
+
+@contextmanager
+def mod_auth_openidc(folder: Path, values: Mapping[str, object]) -> Iterator[None]:
+    """A real Apache with it, while entered."""
+    with contextlib.suppress(ProgramMissing):  # a module need not be executable
+        program("mod_auth_openidc.so", "apache2 libapache2-mod-auth-openidc", MODULES)
+    (folder / "www/protected").mkdir(parents=True)
+    (folder / "www/protected/index.html").write_text(PAGE)
+    (folder / "apache.conf").write_text(APACHE.format(folder=folder, secret=SECRET, **values))
+    for path in (folder, *list(folder.parents)[:-2]):
+        path.chmod(0o755)  # Apache reads as another user
+    process = subprocess.Popen(["/usr/sbin/apache2", "-DFOREGROUND", "-f", str(folder / "apache.conf")])
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@asynccontextmanager
+async def _tls(pem: Path, port: int, behind: int) -> AsyncIterator[None]:
+    """TLS in front of a port that has none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+
+    async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", behind)
+        await asyncio.gather(_copy(reader, back), _copy(there, writer), return_exceptions=True)
+
+    server = await asyncio.start_server(join, "127.0.0.1", port, ssl=context)
+    try:
+        yield
+    finally:
+        server.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    finally:
+        writer.close()

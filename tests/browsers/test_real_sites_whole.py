@@ -1,0 +1,55 @@
+"""A sign-out at a real identity server, by a real browser, at real clients: what the page says, and what has ended."""
+
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+
+from tests.browsers.devtools import DrivenChromium, driven_chromium
+from tests.browsers.firefox import DrivenFirefox, driven_firefox
+from tests.browsers.front_channel_sites import Sites
+from tests.browsers.real_sites import real_sites
+
+ANSWERED = ("intranet", "portal", "nothing", "error", "elsewhere", "unframed", "subdomain", "elsewhere-cookie")
+SAID = {
+    "chromium": {"stall": "answered", "hang": "silent", "dead": "unclear", "bad": "unclear"},
+    # Its fetch waits for a body. `bad`: our Firefox trusts any certificate.
+    "firefox": {"stall": "silent", "hang": "silent", "dead": "failed", "bad": "answered"},
+}
+
+
+def browser_of(
+    kind: str, world: Sites, *, third_party_cookies: bool
+) -> AbstractAsyncContextManager[DrivenChromium | DrivenFirefox]:
+    """One of the two, not started."""
+    if kind == "firefox":
+        return driven_firefox(third_party_cookies=third_party_cookies)
+    hosts = {"*.test": "127.0.0.1"}
+    return driven_chromium(hosts=hosts, keys=[world.key], third_party_cookies=third_party_cookies)
+
+
+@pytest.mark.parametrize("third_party_cookies", [True, False], ids=["allowed", "blocked"])
+@pytest.mark.parametrize("kind", SAID)
+async def test_whose_sessions_end(tmp_path: Path, kind: str, third_party_cookies: bool) -> None:
+    """mod_auth_openidc's and LemonLDAP::NG's, which `iss` and `sid` name, always. A cookie's, where it may be set.
+
+    With cookies of other sites blocked, the identity server makes the page's address itself; else `POST /v1/sign-outs`
+    does.
+    """
+    async with (
+        real_sites(tmp_path, own_url=not third_party_cookies, limit="3s") as real,
+        browser_of(kind, real.world, third_party_cookies=third_party_cookies) as browser,
+    ):
+        page = await browser.page()
+        for host in ("app.corp.test", "app"):
+            await page.goto(real.world.url(host, "/rp/sign-in"))
+        await real.sign_in(page)
+        assert await real.signed_in(page) == {"intranet": True, "portal": True}
+        assert await real.sign_out(page) == SAID[kind] | dict.fromkeys(ANSWERED, "answered")
+        assert await real.signed_in(page) == {"intranet": False, "portal": False}
+        left = "s_lax s_strict" if third_party_cookies else "s_lax s_none s_strict"
+        for host, kept in (("app.corp.test", ""), ("app", left)):
+            await page.goto(real.world.url(host, "/rp/whoami?again"))
+            assert await page.text() == kept
+        ended = [came.how for came in real.world.asked("bad")]
+        assert bool(ended) == (kind == "firefox")
