@@ -1,10 +1,7 @@
-"""Documents that an issuer publishes: its metadata (OpenID Connect Discovery 1.0), its JWK Set, and its pages.
-
-Clients have a JWK Set too.
-"""
+"""Documents that an issuer publishes: its metadata (OpenID Connect Discovery 1.0) and JWK Set. Clients have one too."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from urllib.parse import urlsplit
@@ -31,14 +28,6 @@ class UnreadDocument:
     """The document could not be read. `text` says why. It may be published all the same."""
 
     text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerHead:
-    """The head of an answer. `headers` are by their names in small letters, each with all its values."""
-
-    status: int
-    headers: Mapping[str, tuple[str, ...]]
 
 
 def read_max_age(cache_control: str, age: str | None) -> float | None:

@@ -4,9 +4,11 @@ from typing import Annotated, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
+from notifier.settings.cloud_key_settings import AwsKmsSettings, AzureKeySettings, GoogleKmsSettings
 from notifier.settings.values import Count, ExistingFile, Lasting, Section
+from notifier.settings.vault_settings import VaultKeySettings
 
-PLACES = ("file", "pkcs11")
+PLACES = ("file", "pkcs11", "vault", "aws_kms", "azure_key_vault", "google_kms")
 
 
 class Pkcs11Settings(Section):
@@ -32,6 +34,10 @@ class KeySettings(Section):
 
     file: ExistingFile | None = Field(None, description="The private key, as PEM or JWK.")
     pkcs11: Pkcs11Settings | None = Field(None, description="A key in a PKCS#11 token.")
+    vault: VaultKeySettings | None = Field(None, description="A key in Vault's transit engine.")
+    aws_kms: AwsKmsSettings | None = Field(None, description="A key in AWS KMS.")
+    azure_key_vault: AzureKeySettings | None = Field(None, description="A key in Azure Key Vault.")
+    google_kms: GoogleKmsSettings | None = Field(None, description="A key in Google Cloud KMS.")
     not_before: AwareDatetime | None = Field(None, description="When it begins to sign. Left out: at once.")
     kid: str | None = Field(None, min_length=1, description="Left out: the RFC 7638 thumbprint.")
 

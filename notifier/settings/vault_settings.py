@@ -62,6 +62,11 @@ class VaultKeySettings(Section):
     kubernetes: VaultKubernetesSettings | None = Field(None, description="Log in as the pod's service account.")
     tls: TlsSettings | None = Field(None, description="TLS to Vault.")
 
+    @property
+    def called(self) -> str:
+        """The key among others of this Vault."""
+        return f"{self.mount}/{self.key} version {self.version}"
+
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:
         ways = ("token_file", "approle", "kubernetes")

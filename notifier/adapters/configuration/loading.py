@@ -20,6 +20,7 @@ from notifier.adapters.registries.layer import Layer
 from notifier.adapters.registries.layers import Layered, Needs
 from notifier.adapters.signers.key_files import KeySource, examine_keys
 from notifier.adapters.signers.key_ring import KeyElsewhere, KeyRing
+from notifier.adapters.signers.key_services import library_mistakes
 from notifier.adapters.signers.places import Places
 from notifier.adapters.tls.listener_context import ListenerContext
 from notifier.adapters.tls.pem_files import connecting_context
@@ -110,7 +111,12 @@ def load(
     needs = Needs(settings=settings, algorithms_of=algorithms_of, unsure=unsure)
     layered, layers = read_registry(needs, named, answer_of, keep_rows=keep_rows)
     stamps = {**stamps_of(named), **stamps}
-    mistakes += [*layered.mistakes, *of_keys, *find_unsignable(layered.registry, needs.algorithms_of)]
+    mistakes += [
+        *library_mistakes(usable.keys),
+        *layered.mistakes,
+        *of_keys,
+        *find_unsignable(layered.registry, needs.algorithms_of),
+    ]
     tokens, of_tokens = _tokens(settings, unsure)
     source_secrets, of_sources = read_source_secrets(settings.sources)
     web_keys, of_web = read_web_keys(settings)

@@ -12,6 +12,7 @@ from pathlib import Path
 from notifier.adapters.configuration.source_secrets import secret_file
 from notifier.domain.registry import Registry
 from notifier.settings.service_settings import Settings
+from notifier.settings.vault_settings import VaultKeySettings
 
 _OF_SOURCES = ("client_secret_file", "password_file", "token_file", "url_file")
 
@@ -51,6 +52,7 @@ def secrets_of(settings: Settings, registry: Registry) -> Mapping[str, Path]:
         for nth, key in enumerate(issuer.keys):
             named[f"issuers.{iss}.keys[{nth}].file"] = key.file
             named[f"issuers.{iss}.keys[{nth}].pkcs11.pin_file"] = None if key.pkcs11 is None else key.pkcs11.pin_file
+            named |= {} if key.vault is None else _of_vault(key.vault, f"issuers.{iss}.keys[{nth}].vault")
         named[f"issuers.{iss}.tls.key_file"] = None if issuer.tls is None else issuer.tls.key_file
     for name, source in settings.sources.items():
         if (file := secret_file(source)) is not None:
@@ -65,6 +67,15 @@ def secrets_of(settings: Settings, registry: Registry) -> Mapping[str, Path]:
     for clients in registry.clients.values():
         named |= {f"{client.client_id}: tls.key_file": client.route.tls.key_file for client in clients.values()}
     return {setting: path for setting, path in named.items() if path is not None}
+
+
+def _of_vault(key: VaultKeySettings, place: str) -> Mapping[str, Path | None]:
+    """How notifier logs in there. A pod's token is Kubernetes's own."""
+    return {
+        f"{place}.token_file": key.token_file,
+        f"{place}.approle.secret_id_file": None if key.approle is None else key.approle.secret_id_file,
+        f"{place}.tls.key_file": None if key.tls is None else key.tls.key_file,
+    }
 
 
 def exposed(files: Mapping[str, Path]) -> list[Exposed]:

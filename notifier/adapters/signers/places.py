@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import TypeAlias
 
 from notifier.adapters.signers.key_place import SigningPlace
+from notifier.adapters.signers.key_services import key_in_service
 from notifier.adapters.signers.pkcs11_token import KeyName, Pkcs11Key, Pkcs11Token, TokenAddress
 from notifier.adapters.signers.placed_key import PlacedKey, SigningBounds
 from notifier.domain.signature import SignatureObserver, SignatureResult
@@ -49,7 +50,7 @@ class Places:
             token = self._tokens.setdefault((address, size), Pkcs11Token(address, size))
             named = " ".join(each for each in (of.label, of.id) if each is not None)
             return Pkcs11Key(token, KeyName(label=of.label, id=of.id)), f"{of.token}/{named}"
-        raise NotImplementedError(settings.place)
+        return key_in_service(settings)
 
     def _told(self, kind: str, result: SignatureResult, seconds: float) -> None:
         self.tell(kind, result, seconds)
