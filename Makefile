@@ -66,9 +66,9 @@ test-cluster: $(DEV)/.made ## try the chart on a real Kubernetes 1.36, by Helm 3
 	@$(DEV)/bin/python -m tests.cluster build
 	@NOTIFIER_TEST_CLUSTER=required $(PYTEST) cluster tests/cluster $(ARGS)
 
-test-signers: $(DEV)/.made ## try keys in a real Vault too, built from its Go modules (Go; 5 min, once); half a minute
+test-signers: $(DEV)/.made ## try keys in HSMs, clouds and a real Vault, built from its Go modules (Go; 5 min, once); two minutes
 	@$(DEV)/bin/python -m tests.vault build
-	@NOTIFIER_TEST_SIGNERS=required $(PYTEST) signers tests/adapters/signers $(ARGS)
+	@NOTIFIER_TEST_SIGNERS=required $(PYTEST) signers tests/adapters/signers tests/faults/test_vault.py $(ARGS)
 
 test-faults: $(DEV)/.made ## make every fault in its short form, on RabbitMQ 3.10 and 4.x; about ten minutes
 	@failed=; $(PYTEST) faults tests/faults $(WAITING) $(ARGS) || failed=1; \
