@@ -18,6 +18,15 @@ from notifier.adapters.registries.sql_columns import (
 )
 from notifier.domain.client_rows import SourceFault
 
+
+def _jwks(value: object) -> object:
+    """The client's keys. What is no JSON object is a mistake only of clients that want encrypted tokens."""
+    try:
+        return mapping(value)
+    except ValueError:
+        return {}
+
+
 COLUMNS: Mapping[str, Callable[[object], object]] = {
     "client_id": text,
     "issuer": listed,
@@ -30,7 +39,7 @@ COLUMNS: Mapping[str, Callable[[object], object]] = {
     "id_token_signed_response_alg": algorithms,
     "id_token_encrypted_response_alg": text,
     "id_token_encrypted_response_enc": text,
-    "jwks": mapping,
+    "jwks": _jwks,
     "jwks_uri": text,
     "subject_type": lower,
     "notifier": mapping,

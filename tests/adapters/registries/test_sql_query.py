@@ -127,6 +127,22 @@ def test_what_a_front_channel_page_needs_is_read(url: str) -> None:
     )
 
 
+def test_what_encryption_needs_is_read(url: str) -> None:
+    """Keys are kept for clients that ask for it, and whatever stands there is no mistake of the others."""
+    columns = "client_id, Id_Token_Encrypted_Response_Alg, id_token_encrypted_response_enc, jwks, JwksUri"
+    query = f"""WITH c ({columns}) AS (VALUES
+        ('a', 'RSA-OAEP', 'A256GCM', NULL, 'https://a.example/jwks'), ('b', 'ECDH-ES', '', '{{"keys": []}}', NULL),
+        ('c', NULL, NULL, 'null', NULL), ('d', 'ECDH-ES', NULL, '[', NULL)) SELECT * FROM c"""
+    names = ("id_token_encrypted_response_alg", "id_token_encrypted_response_enc", "jwks", "jwks_uri")
+    found = {row["client_id"]: tuple(row.get(name) for name in names) for row in read(url, query=query).rows}
+    assert found == {
+        "a": ("RSA-OAEP", "A256GCM", None, "https://a.example/jwks"),
+        "b": ("ECDH-ES", None, {"keys": []}, None),
+        "c": (None, None, None, None),
+        "d": ("ECDH-ES", None, {}, None),
+    }
+
+
 def test_rows_of_one_client_must_agree(url: str) -> None:
     """A join may give a row several times. Rows that differ are no basis for a logout, but issuers tell them apart."""
     rows = [("a", "https://a.example/1"), ("b", "https://a.example/1"), ("a", "https://a.example/1")]
