@@ -225,7 +225,7 @@ async def sites(
     clients: Callable[[Sites], Mapping[str, Any]],
     *,
     server: str | None = None,
-    upstreams: Mapping[str, Any] | None = None,
+    upstreams: Callable[[Sites], Mapping[str, Any]] = lambda _: {},
     **of_issuer: object,
 ) -> AsyncIterator[Sites]:
     """The sites and a worker with these clients (`client_id` → URI, or client metadata), while entered.
@@ -254,7 +254,7 @@ async def sites(
         (folder / "web.keys").write_bytes(key)
         page = {"url": f"{made.iss}/connect/notify", "parents": [made.url(UPSTREAM, "")], **of_issuer}
         site.config["web"] = {"listen": f"127.0.0.1:{web_port}", "keys_file": "web.keys", "issuers": {made.iss: page}}
-        site.config["upstreams"] = dict(upstreams or {})
+        site.config["upstreams"] = upstreams(made)
         site.write()
         site.write_clients([_metadata(made.iss, client_id, told) for client_id, told in clients(made).items()])
         made.worker = await stack.enter_async_context(worker(site))
