@@ -74,8 +74,8 @@ async def examine_installation(
     """
     checks = _Checks(loaded, sources, offline=scope.offline)
     async with AsyncExitStack() as stack:
-        for reader in (checks.reader, checks.client_keys):
-            stack.push_async_callback(reader.close)
+        for closed in (checks.reader, checks.client_keys, checks.encryption):
+            stack.push_async_callback(closed.close)
         for each in (checks.probe, checks.transport):
             await each.open()
             stack.push_async_callback(each.close)
@@ -101,6 +101,7 @@ class _Checks:
         self.asked = _AskedWorkers(loaded.settings, {each.key for each in self._clients}, offline=offline)
         self.reader = DocumentReader()
         self.client_keys = ClientKeyReader()
+        self.encryption = ClientEncryption(self.client_keys.read, time.monotonic)
         self.probe = Probe()
         self.transport = HttpTransport()
 
@@ -142,8 +143,7 @@ class _Checks:
     def canary(self, client_id: str, iss: str | None) -> Check:
         """The check that sends a token. Raises ConfigurationError if there is no such client."""
         client = canary_client(self._clients, client_id, iss)
-        encryption = ClientEncryption(self.client_keys.read, time.monotonic)
-        channel = BackChannel(self._loaded.keys, clock=time.time, new_jti=new_id, encrypter=encryption)
+        channel = BackChannel(self._loaded.keys, clock=time.time, new_jti=new_id, encrypter=self.encryption)
         tools = CanaryTools(channel=channel, transport=self.transport, new_id=new_id)
         return Check(
             area=Area.CANARY, subject=client_id, within=2 * client.timeout, run=lambda: send_canary(client, tools)

@@ -51,4 +51,9 @@ async def test_its_key_is_missed_by_status_and_doctor_and_then_found(tmp_path: P
             published[:] = [KEY]
             await clients.until_told("shop", ["s1"])
             await running.until_metric(1, "deliveries_settled_total", fate="delivered")
+            canary = await asyncio.to_thread(
+                notifier, "doctor", "-c", site.file, "--canary", "shop", "--json", cwd=tmp_path
+            )
+            assert "its tokens are encrypted to its key 'e1' by RSA-OAEP and A128CBC-HS256" in canary.stdout
+            assert "it takes our tokens" in canary.stdout
             assert await running.stop() == 0
