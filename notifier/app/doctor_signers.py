@@ -6,6 +6,7 @@ from functools import partial
 
 from notifier.adapters.configuration.loading import Loaded
 from notifier.adapters.signers.key_place import PlaceFault
+from notifier.adapters.signers.key_ring import KeyRing
 from notifier.adapters.signers.placed_key import OPEN_WITHIN, PlacedKey
 from notifier.domain.registry_checks import find_unsignable
 from notifier.domain.signature import SignatureResult
@@ -27,10 +28,10 @@ def signer_checks(loaded: Loaded) -> Iterator[Check]:
     if placed:
         yield Check(area=Area.CLIENT, subject="algorithms", within=OPEN_WITHIN, run=clients)
     for key in placed:
-        yield Check(area=Area.KEYS, subject=key.name, within=OPEN_WITHIN, run=partial(_examine, key))
+        yield Check(area=Area.KEYS, subject=key.name, within=OPEN_WITHIN, run=partial(_examine, key, loaded.keys))
 
 
-async def _examine(key: PlacedKey) -> Sequence[Finding]:
+async def _examine(key: PlacedKey, ring: KeyRing) -> Sequence[Finding]:
     if key.fault is not None or key.half is None:
         text = "is not known yet" if key.fault is None else key.fault.text
         wrong = key.fault is not None and key.fault.result is SignatureResult.WRONG
@@ -45,7 +46,7 @@ async def _examine(key: PlacedKey) -> Sequence[Finding]:
     found = [ok(Area.KEYS, key.name, text)]
     if seconds > SLOW:
         found = [warning(Area.KEYS, key.name, text, "raise signing.concurrency, or use ES256, which is cheaper")]
-    if key.half.newer:
+    if newer := ring.unnamed(key.half):
         advice = "give it an entry of its own, with a not_before of a day after it is published"
-        found.append(warning(Area.KEYS, key.name, f"its place has {key.half.newer}, which is not configured", advice))
+        found.append(warning(Area.KEYS, key.name, f"its place has {newer}, which is not configured", advice))
     return found

@@ -12,6 +12,7 @@ from contextlib import suppress
 import structlog
 
 from notifier.adapters.configuration.live_configuration import LiveConfiguration
+from notifier.adapters.signers.key_ring import KeyRing
 from notifier.adapters.signers.placed_key import PlacedKey, SignerFault
 from notifier.domain.trouble import Trouble, TroubleKind
 
@@ -87,7 +88,7 @@ class SignerWatch:
                     if known is not key.half:
                         self._live.now.keys.learn()
                     self._seen(key)
-                _tell(key, told)
+                _tell(key, told, self._live.now.keys)
                 told = key.fault
                 news.clear()
                 with suppress(TimeoutError):
@@ -102,7 +103,7 @@ class SignerWatch:
             self._looked.set()
 
 
-def _tell(key: PlacedKey, before: SignerFault | None) -> None:
+def _tell(key: PlacedKey, before: SignerFault | None, ring: KeyRing) -> None:
     """Log what has changed."""
     log, now = structlog.get_logger(), key.fault
     if now is not None and (before is None or before.text != now.text):
@@ -112,5 +113,5 @@ def _tell(key: PlacedKey, before: SignerFault | None) -> None:
         )
     elif now is None and before is not None:
         log.info("signer_well", signer=key.name, after=round(time.time() - before.since, 1))
-    if now is None and before is None and key.half is not None and key.half.newer:
-        log.info("signer_has_newer_key", signer=key.name, newer=key.half.newer)
+    if now is None and before is None and key.half is not None and (newer := ring.unnamed(key.half)):
+        log.info("signer_has_newer_key", signer=key.name, newer=newer)

@@ -63,9 +63,10 @@ class AwsKmsKey:
     async def public(self) -> PublicHalf:
         """Fetch the public half. Raises PlaceFault."""
         named = await self._ask("get_public_key", KeyId=self._settings.key_id)
-        arn, newer = str(named["KeyId"]), ""
+        arn, newer, newer_key = str(named["KeyId"]), "", None
         if self._arn and arn != self._arn:
-            named, newer = await self._ask("get_public_key", KeyId=self._arn), f"{arn}, to which the alias leads now"
+            newer, newer_key = f"{arn}, to which the alias leads now", _public_key(named["PublicKey"])
+            named = await self._ask("get_public_key", KeyId=self._arn)
         self._arn = self._arn or arn
         key = _public_key(named["PublicKey"])
         offered = frozenset(named.get("SigningAlgorithms", ()))
@@ -74,7 +75,7 @@ class AwsKmsKey:
             for alg in algorithms_of(key)
             if _NAMES[alg] not in offered
         }
-        return PublicHalf(key=key, lacking=lacking, newer=newer)
+        return PublicHalf(key=key, lacking=lacking, newer=newer, newer_key=newer_key)
 
     async def sign(self, alg: Algorithm, message: bytes) -> bytes:
         """Sign the bytes, and return the signature as JWS has it. Raises PlaceFault."""

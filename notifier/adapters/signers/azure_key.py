@@ -57,6 +57,7 @@ class AzureKey:
             key=_public_key(found),
             made_at=None if made is None else made.timestamp(),
             newer="" if latest == version else f"version {latest}",
+            newer_key=None if latest == version else _public_key(newest),
         )
 
     async def sign(self, alg: Algorithm, message: bytes) -> bytes:

@@ -21,7 +21,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from google.api_core import exceptions as refusals
 from google.auth import exceptions as credentials
-from google.cloud.kms_v1 import KeyManagementServiceAsyncClient, PublicKey
+from google.cloud.kms_v1 import KeyManagementServiceAsyncClient
 from google.cloud.kms_v1.services.key_management_service.transports import KeyManagementServiceGrpcAsyncIOTransport
 
 from notifier.adapters.signers.key_place import PlaceFault, PublicHalf
@@ -63,15 +63,12 @@ class GoogleKmsKey:
 
     async def public(self) -> PublicHalf:
         """Fetch the public half. Raises PlaceFault."""
-        found = await self._public_of(self._name)
-        try:
-            key: Any = load_pem_public_key(found.pem.encode())
-        except (ValueError, UnsupportedAlgorithm):
-            raise _wrong(f"a key of {found.algorithm.name} cannot be used: RSA, P-256, P-384 or Ed25519") from None
+        found, key = await self._public_of(self._name)
         only = _algorithm(found.algorithm.name)
         text = f"this version of the key signs by {found.algorithm.name} alone"
         lacking = {alg: text for alg in algorithms_of(key) if alg != only}
-        return PublicHalf(key=key, lacking=lacking, newer=await self._newer())
+        newer, newer_key = await self._newer()
+        return PublicHalf(key=key, lacking=lacking, newer=newer, newer_key=newer_key)
 
     async def sign(self, alg: Algorithm, message: bytes) -> bytes:
         """Sign the bytes, and return the signature as JWS has it. Raises PlaceFault."""
@@ -95,18 +92,21 @@ class GoogleKmsKey:
         if client is not None:
             await client.transport.close()  # type: ignore[no-untyped-call]
 
-    async def _public_of(self, name: str) -> PublicKey:
-        found: PublicKey = await self._ask("get_public_key", {"name": name})
-        return found
+    async def _public_of(self, name: str) -> tuple[Any, Any]:
+        found = await self._ask("get_public_key", {"name": name})
+        try:
+            return found, load_pem_public_key(found.pem.encode())
+        except (ValueError, UnsupportedAlgorithm):
+            raise _wrong(f"a key of {found.algorithm.name} cannot be used: RSA, P-256, P-384 or Ed25519") from None
 
-    async def _newer(self) -> str:
+    async def _newer(self) -> tuple[str, Any]:
         """The next version, if there is one that can be used. Whoever may only sign may not list them."""
         key, _, version = self._name.rpartition("/")
         try:
-            await self._public_of(f"{key}/{int(version) + 1}")
+            _, found = await self._public_of(f"{key}/{int(version) + 1}")
         except PlaceFault:
-            return ""
-        return f"version {int(version) + 1}"
+            return "", None
+        return f"version {int(version) + 1}", found
 
     async def _ask(self, call: str, words: Mapping[str, object]) -> Any:
         try:

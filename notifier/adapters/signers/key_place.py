@@ -38,14 +38,15 @@ class PublicHalf:
     """The public half of a key, as its place tells it.
 
     `lacking`: algorithms that such a key could do and this place does not let it, with the reason. `made_at`: seconds
-    since the epoch at which the key was made. `newer`: a later version that the place has and the configuration does
-    not name, such as "version 4"; empty if there is none.
+    since the epoch at which the key was made. `newer`: a later version that the place has, such as "version 4"; empty
+    if there is none. `newer_key` is that one's public half.
     """
 
     key: PublicKey
     lacking: Mapping[Algorithm, str] = field(default_factory=dict)
     made_at: float | None = None
     newer: str = ""
+    newer_key: PublicKey | None = None
 
 
 class SigningPlace(Protocol):

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from notifier.adapters.signers.jws import PrivateKey, compact, compact_signer, unsigned
-from notifier.adapters.signers.key_place import PlaceFault
+from notifier.adapters.signers.key_place import PlaceFault, PublicHalf
 from notifier.adapters.signers.placed_key import PlacedKey
 from notifier.adapters.signers.public_keys import jwk_of, published, thumbprint
 from notifier.domain.client import Algorithm
@@ -144,6 +144,12 @@ class KeyRing:
         """Return each key in a place of its own, with its issuer."""
         for iss, of_issuer in self._all.items():
             yield from ((iss, key) for key in of_issuer if isinstance(key, KeyElsewhere))
+
+    def unnamed(self, half: PublicHalf) -> str:
+        """The later version that the place of this key has and the configuration does not name. Empty if none."""
+        named = (key.placed.half for _, key in self.elsewhere())
+        known = any(each is not None and each.key == half.newer_key for each in named)
+        return "" if known else half.newer
 
     def kids(self, iss: str) -> tuple[str, ...]:
         """Return the `kid` of each of the issuer's keys, in the order of the configuration."""

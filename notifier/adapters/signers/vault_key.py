@@ -64,6 +64,7 @@ class VaultKey:
             key=_public_key(found.get("public_key")),
             made_at=_moment(found.get("creation_time")),
             newer=f"version {latest}" if latest > self._version else "",
+            newer_key=_public_key(versions[str(latest)].get("public_key")) if latest > self._version else None,
         )
 
     async def sign(self, alg: Algorithm, message: bytes) -> bytes:

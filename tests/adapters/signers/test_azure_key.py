@@ -82,6 +82,7 @@ async def test_a_new_version_is_told_and_does_not_sign(vault: AzureStandIn, issu
     vault.key("logout", ec.generate_private_key(ec.SECP256R1()), version=1)
     again = await key.public()
     assert (again.key, again.newer) == (half.key, f"version {VERSIONS[1]}")
+    assert again.newer_key == vault.keys["logout", VERSIONS[1]].public_key()
     assert verifies(half.key, Algorithm.ES256, MESSAGE, await key.sign(Algorithm.ES256, MESSAGE))
     await key.close()
 

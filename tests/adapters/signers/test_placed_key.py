@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generat
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from notifier.adapters.signers.key_files import examine_keys
-from notifier.adapters.signers.key_place import PlaceFault
+from notifier.adapters.signers.key_place import PlaceFault, PublicHalf
 from notifier.adapters.signers.key_ring import KeyElsewhere, KeyRing
 from notifier.domain.client import Algorithm
 from notifier.domain.errors import OurFault
@@ -210,6 +210,15 @@ async def test_not_before_and_kid_are_the_configuration_s() -> None:
     assert kid_of(await ring.sign(ISS, Algorithm.PS256, None, claims())) != "next"
     now += 10
     assert kid_of(await ring.sign(ISS, Algorithm.PS256, None, claims())) == "next"
+
+
+async def test_a_newer_version_is_told_until_the_configuration_names_it() -> None:
+    """By its public half, which its own entry has; what it is called there does not matter."""
+    old, new = await known("ES256"), await known("RS256")
+    told = PublicHalf(key=old.place.key.public_key(), newer="version 2", newer_key=new.place.key.public_key())
+    assert ring_of(old).unnamed(told) == "version 2"
+    assert ring_of(old, new).unnamed(told) == ""
+    assert ring_of(old).unnamed(PublicHalf(key=told.key)) == ""
 
 
 async def test_whatever_a_library_raises_is_a_fault_of_the_place() -> None:

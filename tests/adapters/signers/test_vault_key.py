@@ -81,6 +81,7 @@ async def test_a_new_version_is_told_and_does_not_sign(vault: RunningVault, tmp_
     assert verifies(first.key, Algorithm.ES256, MESSAGE, await key.sign(Algorithm.ES256, MESSAGE))
     second = await next_key.public()
     assert second.newer == ""
+    assert (await key.public()).newer_key == second.key
     assert verifies(second.key, Algorithm.ES256, MESSAGE, await next_key.sign(Algorithm.ES256, MESSAGE))
     assert not verifies(first.key, Algorithm.ES256, MESSAGE, await next_key.sign(Algorithm.ES256, MESSAGE))
     await key.close()
