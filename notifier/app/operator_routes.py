@@ -42,6 +42,7 @@ def operator_routes(
     letters = DeadLetterAccess(
         letters=queue.dead_letters(),
         rules=partial(_replay_rules, live),
+        registry=live.registry,
         audit=DeadLetterAudit(write_audit),
         clock=time.time,
         steady=time.monotonic,
@@ -49,7 +50,7 @@ def operator_routes(
     yield from DeadLetterRoutes(authorization, letters).routes()
     waiting = WaitingAccess(
         queue=queue,
-        issuers=lambda: frozenset(live.registry().issuers),
+        registry=live.registry,
         write_audit=write_audit,
         clock=time.time,
         steady=time.monotonic,

@@ -33,12 +33,7 @@ def letter_hints(config: Path | None) -> Callable[[str, str], str | None]:
 
 
 def _hint(registry: Registry, iss: str, client_id: str) -> str | None:
-    from notifier.domain.nearest import near_client, near_issuer
+    from notifier.domain.nearest import near_either
 
-    if iss not in registry.issuers:
-        found = near_issuer(iss, registry)
-    elif client_id and client_id in registry.clients_of(iss):
-        return "it is registered now: notifier dead-letters replay"
-    else:
-        found = near_client(iss, client_id, registry)
+    found = near_either(iss, client_id, registry, known="it is registered now: notifier dead-letters replay")
     return None if found is None else found.text

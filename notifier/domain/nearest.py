@@ -27,6 +27,16 @@ class Hint:
         return self.whose.publishers is None or publisher in self.whose.publishers
 
 
+def near_either(iss: str, client_id: str, registry: Registry, *, known: str) -> Hint | None:
+    """What a name that nobody knew may mean: an issuer or a client. `known` is said where it is registered by now."""
+    issuer = registry.issuers.get(iss)
+    if issuer is None:
+        return near_issuer(iss, registry)
+    if client_id and client_id in registry.clients_of(iss):
+        return Hint(text=known, whose=issuer)
+    return near_client(iss, client_id, registry)
+
+
 def near_issuer(iss: str, registry: Registry) -> Hint | None:
     """The configured issuer that an unknown one may mean."""
     near = nearest(iss, registry.issuers)

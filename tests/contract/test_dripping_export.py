@@ -50,6 +50,7 @@ async def api(letters: DeadLetters, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     desk = DeadLetterAccess(
         letters=letters,
         rules=lambda _: RULES,
+        registry=Registry,
         audit=DeadLetterAudit(lambda action, **_details: None),
         clock=time.time,
         steady=time.monotonic,

@@ -11,9 +11,11 @@ import aiohttp
 import pytest
 
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
+from notifier.domain.client import Client
 from notifier.domain.dead_letter import bury_delivery
 from notifier.domain.message import DEAD, Lane
 from notifier.domain.outcome import DeadReason
+from notifier.domain.registry import Issuer, Registry
 from notifier.operations.dead_letter_audit import DeadLetterAudit
 from notifier.server.authorization import Authorization
 from notifier.server.operators.dead_letter_routes import DeadLetterAccess, DeadLetterRoutes
@@ -32,6 +34,15 @@ TOKENS = (
     token("reader", "read"),
     token("tenant", "read", "repair", issuers=frozenset({OTHER})),
     token("idp", "publish"),
+)
+
+
+REGISTRY = Registry(
+    issuers={iss: Issuer(iss=iss) for iss in (ISS, OTHER)},
+    clients={
+        ISS: {"shop": Client(iss=ISS, client_id="shop", backchannel_logout_uri=None)},
+        OTHER: {"wiki": Client(iss=OTHER, client_id="wiki", backchannel_logout_uri=None)},
+    },
 )
 
 
@@ -71,6 +82,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         desk = DeadLetterAccess(
             letters=queue.dead_letters(),
             rules=lambda force: replace(RULES, end_newer_sessions=force),
+            registry=lambda: REGISTRY,
             audit=DeadLetterAudit(subject.write_audit),
             clock=lambda: 5000.0,
             steady=time.monotonic,
@@ -80,6 +92,22 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
             subject.url = listener.url
             yield subject
     await queue.close()
+
+
+async def test_what_an_unknown_name_may_mean(api: Api) -> None:
+    """In groups and of one letter; a token hears of no issuer that it does not cover."""
+    meant = {"Shop": "did you mean shop?", "shop": "it is registered now: replay it", "wiki": f"issuer {OTHER}"}
+    unknown = DeadReason.UNKNOWN_CLIENT
+    await bury(api.queue, *(letter(f"u-{name}", client_id=name, reason=unknown) for name in meant))
+    await bury(api.queue, bury_delivery(replace(DELIVERY, id="u-o", iss=OTHER, client_id="shop"), unknown, "", 1000.0))
+    _, document = await api.ask("GET")
+    hints = {(each["iss"], each["client_id"]): each["hint"] for each in document["groups"] if "hint" in each}
+    assert hints.pop((OTHER, "shop")) == f"there is one of that name at the issuer {ISS}"
+    assert {client_id for _, client_id in hints} == set(meant)
+    assert all(text in hints[ISS, name] for name, text in meant.items())
+    assert (await api.ask("GET", "/u-Shop"))[1]["hint"] == "did you mean shop?"
+    assert "hint" not in (await api.ask("GET", "/d-1"))[1]
+    assert not [each for each in (await api.ask("GET", bearer="tenant"))[1]["groups"] if "hint" in each]
 
 
 async def test_counts_and_rows(api: Api) -> None:

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,11 @@ def site_of(folder: Path, clients: Clients, url: str, prefix: str) -> Site:
     return site
 
 
-async def get(running: WorkerProcess, token: str) -> tuple[int, Any]:
-    """GET /v1/status."""
+async def get(running: WorkerProcess, token: str, path: str = "/v1/status") -> tuple[int, Any]:
+    """GET it."""
     api = (await running.until_said("listening", lambda line: "api" in line))["api"]
     headers = {"Authorization": f"Bearer {token}"}
-    async with aiohttp.ClientSession(headers=headers) as session, session.get(f"{api}/v1/status") as response:
+    async with aiohttp.ClientSession(headers=headers) as session, session.get(f"{api}{path}") as response:
         return response.status, await response.json(content_type=None)
 
 
@@ -108,6 +109,13 @@ async def names_that_nobody_knows(site: Site, running: WorkerProcess) -> None:
     _, document = await until(lambda: get(running, "r"), lambda answer: len(answer[1]["troubles"]) == 2)
     told = [(each["kind"], each["iss"], each["client_id"], each["count"]) for each in document["troubles"]]
     assert told == [("unknown_issuer", f"{ISSUER}/", None, 1), ("unknown_client", ISSUER, "Shop", 1)]
+    waits = partial(get, running, "r", "/v1/waiting")
+    for hint in hints:  # of what a worker has in hand nothing is shown
+        await until(waits, partial(_tells, hint))
+
+
+def _tells(hint: str, answer: tuple[int, Any]) -> bool:
+    return hint in [each.get("hint") for each in answer[1]["groups"]]
 
 
 async def test_all_workers_are_asked_and_summed_up(tmp_path: Path, amqp_url: str, prefix: str) -> None:

@@ -18,6 +18,7 @@ from notifier.domain.api_token import ApiToken
 from notifier.domain.letter_filter import LetterFilter, LetterSummary
 from notifier.domain.printable import json_text
 from notifier.domain.readmission import ReplayRules
+from notifier.domain.registry import Registry
 from notifier.operations import dead_letter_repair
 from notifier.operations.dead_letter_audit import DeadLetterAudit
 from notifier.operations.dead_letter_listing import DeadLetters, LetterCounts, exported, matching_letters
@@ -25,6 +26,7 @@ from notifier.operations.visits import RepairOptions, RepairResult
 from notifier.server.authorization import Authorization, caller
 from notifier.server.openapi import AnswerDescription, OperationDescription
 from notifier.server.operators import dead_letter_requests as requests
+from notifier.server.operators.name_hints import NameHints
 from notifier.server.operators.turns import Turns
 from notifier.server.problem import Refusal, problem
 
@@ -33,16 +35,21 @@ AT_MOST = 60.0  # seconds that a repair lasts
 READ_WITHIN = 10.0  # seconds that an export waits for its reader, all its waits together
 
 _OBJECT = {"type": "object"}
+_KNOWN = "it is registered now: replay it"
 _AWAY = "The queue is away, or another request or command has the dead letters."
 _PROBLEMS = {400: "The request is malformed; the answer lists every mistake.", 503: _AWAY}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterAccess:
-    """What the routes need. `rules` is called at each replay, since the registry may have been reloaded."""
+    """What the routes need. `rules` is called at each replay, since the registry may have been reloaded.
+
+    `registry`: the clients as registered now.
+    """
 
     letters: DeadLetters
     rules: Callable[[bool], ReplayRules]
+    registry: Callable[[], Registry]
     audit: DeadLetterAudit
     clock: Callable[[], float]
     steady: Callable[[], float]
@@ -83,7 +90,9 @@ class DeadLetterRoutes:
                 counts.add(summary)
                 if len(shown) < asked.get("rows", 0):
                     shown.append(summary.document())
-        document: dict[str, object] = {"total": counts.total, "groups": [group.document() for group in counts.groups()]}
+        hints = NameHints(self._access.registry(), token, known=_KNOWN)
+        groups = [each.document() | hints.of(each.reason, each.iss, each.client_id) for each in counts.groups()]
+        document: dict[str, object] = {"total": counts.total, "groups": groups}
         return web.json_response(document | ({"letters": shown} if "rows" in asked else {}), dumps=json_text)
 
     @OperationDescription(
@@ -136,8 +145,10 @@ class DeadLetterRoutes:
             self._turns.turn(looking=True),
             aclosing(matching_letters(self._access.letters, chosen, whole=True)) as found,
         ):
-            async for _, message in found:
-                return web.json_response(exported(message), dumps=json_text)
+            async for summary, message in found:
+                hints = NameHints(self._access.registry(), token, known=_KNOWN)
+                hint = hints.of(summary.reason, summary.iss, summary.client_id)
+                return web.json_response(exported(message) | hint, dumps=json_text)
         raise Refusal(problem(404, "There is no such dead letter"))
 
     @OperationDescription(

@@ -18,6 +18,7 @@ from notifier.domain.api_token import ApiToken
 from notifier.domain.errors import Mistake
 from notifier.domain.issuer_document import only_issuer
 from notifier.domain.printable import json_text
+from notifier.domain.registry import Registry
 from notifier.domain.waiting_filter import WaitingFilter, WaitingSummary
 from notifier.operations.dead_letter_audit import WriteAudit
 from notifier.operations.queue_port import Queue
@@ -29,6 +30,7 @@ from notifier.operations.waiting_repair import cancel
 from notifier.server.authorization import Authorization, caller, concerns
 from notifier.server.openapi import AnswerDescription, OperationDescription
 from notifier.server.operators import dead_letter_requests as requests
+from notifier.server.operators.name_hints import NameHints
 from notifier.server.operators.turns import Turns
 from notifier.server.problem import Refusal, problem
 
@@ -36,6 +38,7 @@ WATCHED = 30.0  # seconds that a retry is watched
 LIMIT = 10_000  # deliveries that a request cancels at most
 
 _OBJECT = {"type": "object"}
+_KNOWN = "it is registered now, and tried when it is due"
 _AWAY = "The queue is away, or another request or command goes through what waits."
 _PROBLEMS = {400: "The request is malformed; the answer lists every mistake.", 503: _AWAY}
 _STRICT = ConfigDict(extra="forbid")
@@ -79,10 +82,10 @@ _LIST, _CANCEL, _RETRY = TypeAdapter(WaitingListQuery), TypeAdapter(CancelQuery)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingAccess:
-    """What the routes need. `issuers` are those that are configured now."""
+    """What the routes need. `registry`: the issuers and clients as they are now."""
 
     queue: Queue
-    issuers: Callable[[], frozenset[str]]
+    registry: Callable[[], Registry]
     write_audit: WriteAudit
     clock: Callable[[], float]
     steady: Callable[[], float]
@@ -127,7 +130,9 @@ class WaitingRoutes:
                 counts.add(one)
                 if skip < counts.total <= skip + rows:
                     shown.append(one.document())
-        document: dict[str, object] = {"total": counts.total, "groups": [group.document() for group in counts.groups()]}
+        hints = NameHints(self._access.registry(), token, known=_KNOWN)
+        groups = [each.document() | hints.of(each.reason, each.iss, each.client_id) for each in counts.groups()]
+        document: dict[str, object] = {"total": counts.total, "groups": groups}
         return web.json_response(document | ({"deliveries": shown} if "rows" in asked else {}), dumps=json_text)
 
     @OperationDescription(
@@ -144,7 +149,9 @@ class WaitingRoutes:
             aclosing(waiting_deliveries(self._access.queue.waiting(), meant)) as found,
         ):
             async for one, _ in found:
-                return web.json_response(one.document(), dumps=json_text)
+                hints = NameHints(self._access.registry(), token, known=_KNOWN)
+                hint = hints.of(one.reason, one.iss, one.client_id)
+                return web.json_response(one.document() | hint, dumps=json_text)
         raise Refusal(problem(404, "No such delivery waits: it may be delivered, or a worker has it in hand"))
 
     @OperationDescription(
@@ -224,7 +231,7 @@ class WaitingRoutes:
         return web.json_response({"client_id": client_id, "iss": iss, "dry_run": dry_run, **document}, dumps=json_text)
 
     def _issuer(self, asked: dict[str, Any]) -> str:
-        issuers = self._access.issuers()
+        issuers = self._access.registry().issuers
         if (iss := asked.get("iss")) is not None:
             return str(iss)
         if (only := only_issuer(issuers)) is not None:
