@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.apt_programs import program
 from tests.rabbitmq_node import _guard, free_ports
@@ -64,10 +65,19 @@ def documented(language: str, page: str = "docs/front-channel.md") -> str:
 
 
 @asynccontextmanager
-async def proxied(kind: str, folder: Path, *, pem: Path, notifier: str, other: str) -> AsyncIterator[int]:
-    """The proxy of this kind, set up as the documents say; its port on 127.0.0.1. All but our part goes to `other`."""
+async def proxied(
+    kind: str, folder: Path, *, pem: Path, notifier: str, other: str, instead: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[int]:
+    """The proxy of this kind, set up as the documents say; its port on 127.0.0.1. All but our part goes to `other`.
+
+    `instead`: what stands there in place of what the documents say.
+    """
     [port] = free_ports(1)
-    block = documented(kind).replace("http://notifier:8090", notifier)
+    block = documented(kind)
+    for said, other_words in instead.items():
+        assert said in block
+        block = block.replace(said, other_words)
+    block = block.replace("http://notifier:8090", notifier)
     assert notifier in block
     values = {"folder": folder, "port": port, "pem": pem, "block": block, "other": other}
     command = await asyncio.to_thread(_written, kind, folder, values)

@@ -27,6 +27,7 @@ from notifier.app.client_keys import WITHIN as KEYS_WITHIN
 from notifier.app.client_keys import ClientKeyReader
 from notifier.app.doctor_signers import signer_checks
 from notifier.app.doctor_upstreams import upstream_checks
+from notifier.app.doctor_web import page_checks
 from notifier.app.ids import new_id
 from notifier.domain.client import Client, ClientKeysPlace, TlsFiles
 from notifier.domain.errors import QueueError
@@ -136,6 +137,7 @@ class _Checks:
             if source.http is not None and source.http.set is not None:
                 yield self._transmitter(name, source.http.set)
         yield from upstream_checks(self._settings, self.reader)
+        yield from page_checks(self._settings, self.reader)
         yield from map(self._server, servers_of(self._clients))
         for place, clients in keys_elsewhere(self._clients).items():
             yield self._client_keys(place, clients)

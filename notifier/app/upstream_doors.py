@@ -175,9 +175,12 @@ async def read_upstream_keys(
         if isinstance(found, UnreadDocument):
             return UnreadDocument(text=f"its metadata at {settings.metadata} could not be read: {found.text}")
         metadata = found.content if isinstance(found.content, dict) else {}
-        uri = metadata.get("jwks_uri")
-        if not isinstance(uri, str) or metadata.get("issuer") != settings.issuer:
-            return UnreadDocument(text=f"its metadata at {settings.metadata} name another issuer, or no jwks_uri")
+        uri, named = metadata.get("jwks_uri"), metadata.get("issuer")
+        if named != settings.issuer:
+            text = f"its metadata at {settings.metadata} name the issuer {named!r:.200}, not {settings.issuer}"
+            return UnreadDocument(text=text)
+        if not isinstance(uri, str):
+            return UnreadDocument(text=f"its metadata at {settings.metadata} name no jwks_uri")
     return await read(uri)
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from notifier.adapters.configuration.loading import Loaded
     from notifier.adapters.registries.answers import ReadNow
     from notifier.adapters.signers.key_ring import SigningKey
+    from notifier.settings.service_settings import Settings
+    from notifier.settings.upstream_settings import UpstreamSettings
 
 EXAMPLES = (
     ("every mistake at once, or a summary", "notifier check -c /etc/notifier/notifier.yaml"),
@@ -97,6 +99,7 @@ def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
             {"source": layer.name, "clients": len(layer.rows), "cached": layer.name in sources.cached}
             for layer in loaded.layers
         ],
+        "upstreams": {name: _upstream(name, upstream, settings) for name, upstream in settings.upstreams.items()},
         "queue": {"url": shown_urls(settings.queue), "prefix": settings.queue.prefix},
         "listeners": {
             "ops": str(settings.ops.listen),
@@ -116,6 +119,19 @@ def _key(key: SigningKey) -> dict[str, Any]:
         "algorithms": sorted(key.algorithms),
         "not_before": shown_moment(begins) if begins > now else None,
         "first_day_until": shown_moment(known) if known is not None and known > begins else None,
+    }
+
+
+def _upstream(name: str, upstream: UpstreamSettings, settings: Settings) -> dict[str, Any]:
+    """What comes from an upstream, and who says whose session it is here. `doctor` reads its keys."""
+    from notifier.adapters.configuration.upstream_issuers import local_issuer
+
+    return {
+        "issuer": upstream.issuer,
+        "client_id": list(upstream.client_id),
+        "iss": local_issuer(upstream, settings),
+        "resolve": next(iter(upstream.resolve.model_fields_set), None),
+        "path": f"/upstreams/{name}/backchannel-logout",
     }
 
 
@@ -148,6 +164,9 @@ def _in_words(summary: dict[str, Any]) -> str:
     for source in summary["registry"]:
         aside = " (from the cache)" if source["cached"] else ""
         lines.append(f"registry source {source['source']}: {counted(source['clients'], 'client')}{aside}")
+    for name, each in summary["upstreams"].items():
+        whom = f"{each['issuer']}, as {', '.join(each['client_id'])}: posts to {each['path']}"
+        lines.append(f"upstream {name}: {whom}, sessions at {each['iss']} by {each['resolve']}")
     lines.append(f"queue {', '.join(summary['queue']['url'])}")
     lines += [f"{name} listens on {where}" for name, where in summary["listeners"].items() if where is not None]
     return "\n".join(lines)

@@ -1,7 +1,10 @@
-"""Documents that an issuer publishes: its metadata (OpenID Connect Discovery 1.0) and JWK Set. Clients have one too."""
+"""Documents that an issuer publishes: its metadata (OpenID Connect Discovery 1.0), its JWK Set, and its pages.
+
+Clients have a JWK Set too.
+"""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from urllib.parse import urlsplit
@@ -28,6 +31,14 @@ class UnreadDocument:
     """The document could not be read. `text` says why. It may be published all the same."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerHead:
+    """The head of an answer. `headers` are by their names in small letters, each with all its values."""
+
+    status: int
+    headers: Mapping[str, tuple[str, ...]]
 
 
 def read_max_age(cache_control: str, age: str | None) -> float | None:

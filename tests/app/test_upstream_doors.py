@@ -18,6 +18,7 @@ from notifier.app.upstream_doors import UpstreamDoors
 from notifier.domain.errors import ConfigurationError
 from notifier.domain.upstream import LocalSession, LocalSessions, Question
 from tests.adapters.signers.key_folder import pem
+from tests.system.command import notifier
 from tests.system.loopback import LoopbackServer
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/upstreams.yaml"
@@ -53,6 +54,18 @@ def test_the_example_of_the_documentation_is_right(folder: Path) -> None:
     loaded = load(written(folder), {}, starting=True)
     assert (set(loaded.settings.upstreams), loaded.warnings) == ({"partner", "workforce", "entra", "hydra"}, ())
     assert "t0k3n" not in repr(loaded.settings)
+
+
+def test_check_names_each_upstream(folder: Path) -> None:
+    """Where it posts to, and who says whose session it is here."""
+    path = written(folder)
+    done = notifier("check", "-c", str(path), cwd=folder)
+    assert "upstream partner: " in done.stdout, done.stderr
+    assert "posts to /upstreams/partner/backchannel-logout, sessions at https://login.example.com by " in done.stdout
+    told = json.loads(notifier("check", "-c", str(path), "--json", cwd=folder).stdout)["upstreams"]
+    assert {name: each["resolve"] for name, each in told.items()} == {
+        name: next(iter(each["resolve"])) for name, each in yaml.safe_load(EXAMPLE.read_text())["upstreams"].items()
+    }
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from notifier.server.problem import Refusal
 from notifier.server.publishers.taking import ApiLimits, read_body
 
 PATH = "/front-channel/{context}"
+SAW_COOKIE = "Notifier-Cookies"
+"""By this header a refused page says whether the proxy passed cookies on: some, or none."""
 REPORTS = 10_000  # of one worker; they expire within LIFETIME
 
 
@@ -76,7 +78,11 @@ class FrontChannelRoutes:
         """Answer with the page of a context."""
         sealed = request.match_info["context"]
         opened = self._access.opened(sealed)
-        return self.refused() if opened is None else self._answer(opened.context, sealed)
+        if opened is not None:
+            return self._answer(opened.context, sealed)
+        refused = self.refused()
+        refused.headers[SAW_COOKIE] = "some" if "Cookie" in request.headers else "none"
+        return refused
 
     def page_of(self, context: FrontChannelContext | None, parents: tuple[str, ...] = ()) -> web.Response:
         """Answer with the page of a context that has just been made: that of an upstream provider's request.

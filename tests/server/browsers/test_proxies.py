@@ -8,13 +8,21 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from notifier.adapters.http.issuer_documents import DocumentReader
+from notifier.app.doctor_web import page_checks
 from notifier.domain.front_channel_context import LONGEST, seal
+from notifier.operations.doctor import Severity
 from notifier.server.browsers.front_channel_routes import FrontChannelRoutes
 from notifier.server.browsers.web_app import web_app
+from notifier.settings.service_settings import Settings
 from tests.certificates import authority
 from tests.proxies import proxied
 from tests.server.browsers.test_front_channel_routes import DONE, ISS, KEYS, Counted, access, context
 from tests.server.serving import NOW, serving
+
+POLICY = "Content-Security-Policy"
+HIDE = f"proxy_hide_header {POLICY};"
+ROOM = "access_log off;"  # where more directives have room in what the documents say
 
 
 @pytest.mark.full
@@ -56,6 +64,57 @@ async def test_a_page_and_its_report_pass_a_real_proxy(kind: str, tmp_path: Path
         assert (await ask("GET", "/connect/authorize"))[2] == "theirs /connect/authorize secret"
     assert counted.counts["done: billing=reached shop=unreachable"] == 1
     assert counted.counts["refused"] == 1
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("kind", "instead", "said"),
+    [
+        ("nginx", {}, "ok: the proxy passes pages on, with their headers and without cookies"),
+        ("apache", {}, "ok: the proxy passes pages on, with their headers and without cookies"),
+        ("nginx", {'proxy_set_header Cookie "";': ""}, "warning: the proxy passes cookies on"),
+        ("nginx", {"notifier:8090/": "notifier:8090"}, "failed: notifier answers 404, since the address that"),
+        ("nginx", {"/connect/notify/ {": "/connect/else/ {"}, "failed: is answered 200, and not by notifier"),
+        ("nginx", {ROOM: "proxy_hide_header Cache-Control;"}, "failed: the proxy takes away Cache-Control"),
+        ("nginx", {ROOM: "add_header X-Frame-Options DENY always;"}, "warning: the proxy adds X-Frame-Options: DENY"),
+        ("nginx", {ROOM: f"add_header {POLICY} default-src always;"}, f"failed: the proxy adds a second {POLICY}"),
+        ("nginx", {ROOM: f"{HIDE} add_header {POLICY} x always;"}, f"warning: {POLICY} is not what this release sends"),
+        ("nginx", {"proxy_pass http://notifier:8090/;": "return 302 http://notifier:8090;"}, "failed: is answered 302"),
+        ("nginx", {"proxy_pass": "proxy_pass http://127.0.0.1:1; #"}, "failed: is answered 502: the proxy reaches no"),
+        ("nginx", {"location": "large_client_header_buffers 4 4k; location"}, "is answered 414"),
+    ],
+)
+async def test_the_doctor_sees_what_a_real_proxy_makes_of_a_page(
+    kind: str, instead: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    """What the documents set up is well; each thing that may be wrong there is named."""
+    own = web.Application()
+    own.add_routes([web.get("/{all:.*}", _theirs)])
+    authority_of_test = authority(tmp_path / "ca")
+    pem = authority_of_test.issue("localhost", "127.0.0.1")
+    reader = DocumentReader()
+    async with (
+        serving(web_app(FrontChannelRoutes(access(Counted())).routes())) as notifier,
+        serving(own) as theirs,
+        proxied(kind, tmp_path / kind, pem=pem, notifier=notifier.url, other=theirs.url, instead=instead) as port,
+    ):
+        settings = _settings(f"https://127.0.0.1:{port}/connect/notify", authority_of_test.ca_file)
+        [check] = page_checks(settings, reader)
+        [finding] = await check.run()
+    await reader.close()
+    assert said in f"{finding.level}: {finding.text}"
+    assert finding.advice or finding.level is Severity.OK
+
+
+def _settings(url: str, ca_file: Path) -> Settings:
+    """Of one issuer with pages, and of one of tests, whose pages nobody can have. Only the authority is read."""
+    keys, tested = [{"file": str(ca_file)}], "https://notifier.invalid"
+    return Settings.model_validate(
+        {
+            "issuers": {ISS: {"keys": keys, "tls": {"ca_file": str(ca_file)}}, tested: {"keys": keys}},
+            "web": {"keys_file": str(ca_file), "issuers": {ISS: {"url": url}, tested: {"url": f"{tested}/notify"}}},
+        }
+    )
 
 
 async def _theirs(request: web.Request) -> web.Response:
