@@ -95,3 +95,24 @@ async def test_a_collector_that_is_away_holds_nothing_up(tmp_path: Path) -> None
             assert (await running.post(event))[0] == 202
             await clients.until_told("shop", ["s1"])
             assert await running.stop() == 0
+
+
+async def test_a_step_is_named_by_its_method(tmp_path: Path) -> None:
+    """A client that is called by front-channel is asked by GET, and nothing is signed for it."""
+
+    async def well(_request: web.BaseRequest) -> web.Response:
+        return web.Response()
+
+    async with Collector() as collector, LoopbackServer(well) as shop:
+        site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
+        site.config["tracing"] = {"endpoint": collector.base}
+        site.write()
+        front = {"frontchannel_logout_uri": f"{shop.base}/out", "notifier": {"front_channel": "server"}}
+        site.write_clients([{"client_id": "shop", "issuer": ISSUER, **front}])
+        async with worker(site) as running:
+            event = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop"]}
+            assert (await running.post(event))[0] == 202
+            await running.until_metric(1, "deliveries_settled_total", fate="delivered")
+            assert await running.stop() == 0
+        await collector.until(lambda: bool(collector.named("attempt")) and bool(collector.named("event")))
+    assert {span.name for span in collector.spans} == {"event", "attempt", "GET"}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
+from multidict import CIMultiDict
 from yarl import URL
 
 from notifier import __version__
@@ -27,8 +28,8 @@ from notifier.pipeline.ports import Request
 
 MOST_KEPT = 4096  # connections kept alive, or half of the open files that the process may have, if that is less
 
+_FORM = ("Content-Type", "application/x-www-form-urlencoded")
 _HEADERS = {
-    "Content-Type": "application/x-www-form-urlencoded",
     "Accept": "*/*",
     "Accept-Encoding": "identity",
     "User-Agent": f"notifier/{__version__}",
@@ -153,7 +154,7 @@ class HttpTransport:
             policy, self._resolver, _HEADERS, self._open_connections, kept_for=self._kept_for
         )
         now = asyncio.get_running_loop().time()
-        heads = requests.Heads(session, _HEADERS)
+        heads = requests.Heads(session, dict([_FORM, *_HEADERS.items()]))
         pool = self._pools[policy] = _Pool(session=session, connector=connector, heads=heads, last_used=now)
         return pool
 
@@ -179,7 +180,7 @@ async def _by_session(
         "GET" if request.body is None else "POST",
         url,
         data=request.body,
-        headers=request.route.headers,
+        headers=_headers(request),
         allow_redirects=False,
         ssl=True if tls is None else tls,
         proxy=proxy,
@@ -191,6 +192,16 @@ async def _by_session(
         return requests.Response(status=response.status, headers=response.headers, body=answered)
     finally:
         response.close()  # has no effect if the response was read to its end: such a connection is kept
+
+
+def _headers(request: Request) -> CIMultiDict[str]:
+    """Those of the route, and of a form where there is one. A GET has no type."""
+    headers = CIMultiDict(request.route.headers)
+    if request.body is None:
+        headers.popall(_FORM[0], None)
+    else:
+        headers.setdefault(*_FORM)
+    return headers
 
 
 def _text(response: requests.Response, request: Request) -> str:

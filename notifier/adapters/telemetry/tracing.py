@@ -1,4 +1,4 @@
-"""Writes OpenTelemetry traces: from the publisher's span by the event to each attempt, its mint and its POST.
+"""Writes OpenTelemetry traces: from the publisher's span by the event to each attempt, its mint and its POST or GET.
 
 Spans are made of facts, afterwards and with the facts' times, so that no delivery waits for them. The id of an event's
 span follows from the trace and the event. So an attempt that another worker makes tomorrow knows its parent. If the
@@ -43,6 +43,8 @@ from notifier.pipeline.ports import Request, Signer, Transport
 CLOSE_WITHIN = 5.0  # seconds that the collector has to take the last spans
 REMEMBERED = 10_000  # events whose span was written: the parts of a large event share one span
 NS = 1_000_000_000
+MINT = "mint"
+"""The step that signs. Each other one is a request, and is named by its method."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ class Tracing:
         span = self._tracer.start_span("attempt", context=place.event, attributes=attributes, start_time=began)
         inside = set_span_in_context(span)
         for step in steps:
-            kind = SpanKind.CLIENT if step.name == "POST" else SpanKind.INTERNAL
+            kind = SpanKind.INTERNAL if step.name == MINT else SpanKind.CLIENT
             self._tracer.start_span(step.name, context=inside, kind=kind, start_time=step.began).end(step.ended)
         if not isinstance(met, outcome.Delivered):
             span.set_status(Status(StatusCode.ERROR, str(met.reason)))
@@ -219,7 +221,7 @@ class _TimedSigner:
         began, before = time.time_ns(), _STEPS.get()
         _STEPS.set(())  # stays so if a fault of ours ends the attempt here or at the POST
         token = await self._signer.sign(iss, alg, typ, claims)
-        _STEPS.set((*before, _Step("mint", began, time.time_ns())))
+        _STEPS.set((*before, _Step(MINT, began, time.time_ns())))
         return token
 
 
@@ -231,5 +233,5 @@ class _TimedTransport:
         began, before = time.time_ns(), _STEPS.get()
         _STEPS.set(())
         wire = await self._transport.post(request)
-        _STEPS.set((*before, _Step("POST", began, time.time_ns())))
+        _STEPS.set((*before, _Step("GET" if request.body is None else "POST", began, time.time_ns())))
         return wire

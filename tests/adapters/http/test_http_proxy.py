@@ -1,6 +1,7 @@
 """Proxies of a client's route, on real sockets. What goes wrong before the client is reached is ours: `proxy`."""
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +28,21 @@ async def test_a_proxy_is_told_the_whole_uri_and_its_password(transport: HttpTra
     assert received.target == "http://shop.example/logout?a=%2f"
     assert received.header("proxy-authorization") == ["Basic " + base64.b64encode(b"user:p@ss").decode()]
     assert received.header("host") == ["shop.example"]
+
+
+async def test_a_get_through_a_proxy_has_no_type(transport: HttpTransport) -> None:
+    """A form has its own, once, unless the route has another; what has no body has none."""
+    own = (("content-type", "text/x-own"), ("X-Own", "1"))
+    async with scripted() as proxy:
+        route: dict[str, Any] = {"proxy": proxy.origin, "egress": EgressPolicy(allow_http=True)}
+        for sent in (request("http://shop.example/", **route), request("http://shop.example/", **route, headers=own)):
+            assert await transport.post(sent) == Answer(status=200)
+            assert await transport.post(replace(sent, body=None)) == Answer(status=200)
+    form, get, other, get_of_other = proxy.requests
+    assert form.header("content-type") == ["application/x-www-form-urlencoded"]
+    assert other.header("content-type") == ["text/x-own"]
+    assert (get.method, get.header("content-type"), get_of_other.header("content-type")) == ("GET", [], [])
+    assert get_of_other.header("x-own") == ["1"]
 
 
 async def test_a_tunnel_leads_to_the_client(transport: HttpTransport, ca: Authority, trusted: TlsFiles) -> None:
