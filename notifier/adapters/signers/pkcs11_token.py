@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from notifier.adapters.signers.pkcs11_process import ALGORITHMS, DONE, FIND, HEA
 from notifier.domain.client import Algorithm
 from notifier.domain.signature import SignatureResult
 
+AHEAD = 2
+"""Requests that a process has: one that it signs, and one that waits in its pipe. So it never waits for the worker."""
 _MOST = 65_536  # bytes of an answer
 _GONE_WITHIN = 2.0  # seconds for killed processes to go, at the end
 _NUMBERS: Mapping[str, int] = MappingProxyType({alg: number for number, alg in enumerate(ALGORITHMS)})
@@ -84,6 +87,7 @@ class _Session:
         self.process = process
         self.mechanisms: frozenset[str] = frozenset()
         self._found: dict[KeyName, _FoundKey] = {}
+        self._turn = asyncio.Lock()  # first come, first served, as the process answers
 
     async def open(self, address: TokenAddress, pin: str) -> None:
         asked = {"module": str(address.module), "token": address.token, "pin": pin}
@@ -102,10 +106,11 @@ class _Session:
         assert stdout is not None
         try:
             stdin.write(HEAD.pack(len(body), kind) + body)
-            length, status = HEAD.unpack(await stdout.readexactly(HEAD.size))
-            if length > _MOST:
-                raise PlaceFault("its process gave an answer that is none")
-            answer = await stdout.readexactly(length)
+            async with self._turn:
+                length, status = HEAD.unpack(await stdout.readexactly(HEAD.size))
+                if length > _MOST:
+                    raise PlaceFault("its process gave an answer that is none")
+                answer = await stdout.readexactly(length)
         except (asyncio.IncompleteReadError, OSError):
             raise PlaceFault(f"its process ended{await self._how()}; another is started") from None
         if status == DONE:
@@ -133,10 +138,10 @@ class Pkcs11Token:
     def __init__(self, address: TokenAddress, size: int) -> None:
         self._address = address
         self._size = size
-        self._slots = asyncio.Semaphore(size)
+        self._slots = asyncio.Semaphore(AHEAD * size)
         self._starting = asyncio.Lock()
         self._sessions: set[_Session] = set()
-        self._idle: list[_Session] = []
+        self._idle: deque[_Session] = deque()  # each as often as it can take a request
         self._count = 0  # with those that are being started
         self._dying: set[Process] = set()
         self._users = 0
@@ -165,7 +170,7 @@ class Pkcs11Token:
         async with self._session() as session:
             found = await session.find(key)
         while self._count < self._size:
-            self._idle.append(await self._start())
+            self._idle.extend([await self._start()] * AHEAD)
         return found.public, session.mechanisms
 
     async def sign(self, key: KeyName, alg: Algorithm, message: bytes) -> bytes:
@@ -178,25 +183,40 @@ class Pkcs11Token:
     async def _session(self) -> AsyncIterator[_Session]:
         """A process for one who asks. It is ended unless all went well: an answer may be on its way to the next."""
         async with self._slots:
-            session = self._waiting() or await self._start()
+            session = await self._take()
             try:
                 yield session
             except _Refused as refused:
                 if refused.name in _STAYS:
-                    self._idle.append(session)
+                    self._give_back(session)
                 else:
                     self._kill(session)
                 raise _fault(refused) from None
             except BaseException:
                 self._kill(session)
                 raise
+            self._give_back(session)
+
+    def _give_back(self, session: _Session) -> None:
+        if session in self._sessions:  # who shared it may have ended it
             self._idle.append(session)
+
+    async def _take(self) -> _Session:
+        while True:
+            if (session := self._waiting()) is not None:
+                return session
+            if self._count < self._size:
+                session = await self._start()
+                self._idle.extend([session] * (AHEAD - 1))
+                return session
+            async with self._starting:  # another request starts one
+                await asyncio.sleep(0)
 
     def _waiting(self) -> _Session | None:
         """A process that waits. One that ended meanwhile is forgotten."""
         while self._idle:
-            session = self._idle.pop()
-            if session.process.returncode is None:
+            session = self._idle.popleft()
+            if session in self._sessions and session.process.returncode is None:
                 return session
             self._kill(session)
         return None

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from notifier.adapters.signers.key_place import SigningPlace
 from notifier.adapters.signers.key_services import key_in_service
-from notifier.adapters.signers.pkcs11_token import KeyName, Pkcs11Key, Pkcs11Token, TokenAddress
+from notifier.adapters.signers.pkcs11_token import AHEAD, KeyName, Pkcs11Key, Pkcs11Token, TokenAddress
 from notifier.adapters.signers.placed_key import PlacedKey, SigningBounds
 from notifier.domain.signature import SignatureObserver, SignatureResult
 from notifier.settings.key_settings import KeySettings, SigningSettings
@@ -33,7 +33,8 @@ class Places:
         identity = kind, getattr(settings, kind), signing
         if identity not in self._keys:
             place, name = self._place(settings, signing)
-            bounds = SigningBounds(timeout=signing.timeout, concurrency=concurrency(kind, signing), every=signing.every)
+            at_a_time = concurrency(kind, signing) * (AHEAD if kind == "pkcs11" else 1)
+            bounds = SigningBounds(timeout=signing.timeout, concurrency=at_a_time, every=signing.every)
             self._keys[identity] = PlacedKey(place, kind, name, bounds, self._told)
         return self._keys[identity]
 
