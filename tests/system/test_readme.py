@@ -378,9 +378,9 @@ REGISTRY_SOURCES = (
 QUEUE_URL = "queue.url"
 _THROUGH: Mapping[object, str] = {dict: ".<iss>", tuple: "[]"}
 _NAMED = ("sources", "upstreams", "check_session")
-_IN_PARTS = ("sources.<name>.", "upstreams.<name>.", "web.")
+_IN_PARTS = ("sources.<name>.", "upstreams.<name>.", "web.", "issuers.<iss>.keys[].")
 """What no single setting is a whole document of."""
-_DERIVED = ("by preset", "by formula", "the only issuer", "the user's own", "all")
+_DERIVED = ("by preset", "by formula", "the only issuer", "the user's own", "the ARN's", "all")
 
 
 def settings_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, object]]:
