@@ -34,27 +34,26 @@ demo: $(RUN)/.made ## sign users out of five sample clients and watch; no broker
 
 PYTEST = .ci/pytest $(DEV)/bin/python
 ON_4 = NOTIFIER_TEST_AMQP_URL= NOTIFIER_TEST_RABBITMQ=4
-ALONGSIDE = --numprocesses 2 --dist loadfile
-WAITING = --numprocesses 3 --dist loadfile  # faults mostly wait; those of one module share one node
+ALONGSIDE = --numprocesses 3 --dist loadfile  # of two cores: most tests wait too; those of one module share one node
 # Faults that RabbitMQ has no part in, or only as the far end of a connection: `make test-faults` makes them on 4.x too.
-ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,flapping forgeries key_rotation mutated_messages network network_clients no_way_in \
-	publishers roll_back rolling_update soak standstill upgrade worst_events)
+ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,client_keys flapping forgeries key_rotation mutated_messages network \
+	network_clients no_way_in publishers roll_back rolling_update signers soak standstill upgrade vault worst_events)
 # What takes minutes, since its servers start slowly or it publishes on purpose what is wrong: `make test-publishers`.
 DEAR = $(addprefix publishers/conformance/test_,keycloak.py wrong.py) $(addprefix tests/publishers/keycloak/test_,hard_endings.py keycloak_plugin.py)
 
 test: $(DEV)/.made ## run the tests that every change needs, on a private RabbitMQ (root: installed by apt); 6 min
-	@$(if $(ARGS),$(DEV)/bin/python -m pytest $(ARGS),$(PYTEST) first -m 'not full' $(WAITING) --no-loadscope-reorder)
+	@$(if $(ARGS),$(DEV)/bin/python -m pytest $(ARGS),$(PYTEST) first -m 'not full' $(ALONGSIDE) --no-loadscope-reorder)
 
 test-all: $(DEV)/.made ## run every test, also of the chart, the samples and all faults, then on RabbitMQ 4.x; 35 min
 	@failed=; \
 		$(PYTEST) suite --ignore tests/faults --ignore tests/cluster --ignore-glob '*/browsers/*_whole.py' $(addprefix --ignore ,$(DEAR)) $(ALONGSIDE) || failed=1; \
-		$(PYTEST) faults tests/faults $(WAITING) || failed=1; \
+		$(PYTEST) faults tests/faults $(ALONGSIDE) || failed=1; \
 		if $(DEV)/bin/python -m tests.rabbitmq_installation; then $(MAKE) --no-print-directory test-rabbitmq4 || failed=1; \
 		elif [ "$$NOTIFIER_TEST_RABBITMQ4" = required ]; then failed=1; fi; \
 		[ -z "$$failed" ]
 
 test-rabbitmq4: $(DEV)/.made ## run the queue's contract and the broker's faults on RabbitMQ 4.x (root on Debian; 350 MB, once)
-	@$(if $(ARGS),$(ON_4) $(DEV)/bin/python -m pytest $(ARGS),$(ON_4) $(PYTEST) rabbitmq-4 tests/contract tests/faults $(ELSEWHERE) $(WAITING))
+	@$(if $(ARGS),$(ON_4) $(DEV)/bin/python -m pytest $(ARGS),$(ON_4) $(PYTEST) rabbitmq-4 tests/contract tests/faults $(ELSEWHERE) $(ALONGSIDE))
 
 test-browsers: $(DEV)/.made ## try the pages for browsers in their whole form, in Chromium and Firefox (root on Debian: installed by apt)
 	@$(PYTEST) browsers tests/browsers $(ARGS)
@@ -71,8 +70,8 @@ test-signers: $(DEV)/.made ## try keys in HSMs, clouds and a real Vault, built f
 	@NOTIFIER_TEST_SIGNERS=required $(PYTEST) signers tests/adapters/signers tests/faults/test_vault.py $(ARGS)
 
 test-faults: $(DEV)/.made ## make every fault in its short form, on RabbitMQ 3.10 and 4.x; about ten minutes
-	@failed=; $(PYTEST) faults tests/faults $(WAITING) $(ARGS) || failed=1; \
-		$(ON_4) $(PYTEST) faults-4 tests/faults $(WAITING) $(ARGS) || failed=1; [ -z "$$failed" ]
+	@failed=; $(PYTEST) faults tests/faults $(ALONGSIDE) $(ARGS) || failed=1; \
+		$(ON_4) $(PYTEST) faults-4 tests/faults $(ALONGSIDE) $(ARGS) || failed=1; [ -z "$$failed" ]
 
 lint: $(DEV)/.made ## ruff, mypy in strict mode, the direction of the imports, Dockerfile, workflows, compose
 	@$(DEV)/bin/ruff check notifier tests tools publishers
@@ -108,7 +107,7 @@ runbook: ## copy the runbook, which the package holds for `notifier explain`, to
 	@cp notifier/runbook.md docs/runbook.md
 
 LONG_FAULTS = NOTIFIER_TEST_FAULTS=long NOTIFIER_TEST_FAULTS_REPORT=$(CURDIR)/build/faults.jsonl \
-	$(DEV)/bin/python -m pytest tests/faults $(WAITING) --deselect tests/faults/test_table.py $(ARGS)
+	$(DEV)/bin/python -m pytest tests/faults $(ALONGSIDE) --deselect tests/faults/test_table.py $(ARGS)
 
 faults: $(DEV)/.made ## make every fault in its long form, on RabbitMQ 3.10 and 4.x, and write docs/reliability.md's table
 	@rm -f build/faults.jsonl && mkdir -p build

@@ -55,6 +55,8 @@ IN_PROSE = {
     "rabbitmqctl clear_parameter shovel": "tests/faults/test_moving.py clears it",
     "rabbitmqctl set_permissions": "EXCHANGE is the reader's",
     "python -m tests.benchmarks.mapping": "measures for some minutes",
+    "python -m tests.benchmarks.encryption": "measures for some minutes",
+    "python -m tests.benchmarks.signers": "builds a C program and measures for some minutes",
     "python -m tests.benchmarks.keycloak_sign_outs": "starts Keycloak twice and measures for some minutes",
     "python -m tests.publishers.oidc_provider.benchmark": "measures for some minutes",
     "jq -r '.event": "the files are an identity server's",
