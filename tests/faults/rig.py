@@ -103,10 +103,13 @@ class Rig:
         wanted = len(self.clients.hits) + requests
         await self.clients.until(lambda: len(self.clients.hits) >= wanted, patience)
 
-    async def until_settled(self, patience: float = PATIENCE) -> None:
-        """Wait until every delivery was accepted, or is the dead letter that it must become."""
+    async def until_settled(self, patience: float = PATIENCE, others: int = 0) -> None:
+        """Wait until every delivery was accepted, or is the dead letter that it must become.
+
+        `others`: how many were accepted of sessions that are not the publisher's.
+        """
         dead = len(self.to_die)
-        alive = len(CLIENTS) * len(self.publisher.confirmed) - dead
+        alive = len(CLIENTS) * len(self.publisher.confirmed) - dead + others
         await self.clients.until(lambda: len(self.clients.accepted) >= alive, patience)
 
         async def letters() -> int:

@@ -16,6 +16,7 @@ from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
 UNMOVED = 1.0  # seconds that a logout of the other issuer may take meanwhile; one waits for no signature
+OTHERS = 10  # sessions of the other issuer, which end in each fault
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +76,13 @@ async def test_no_logout_is_lost(
                 begun = await running.metric("signatures_total", signer="pkcs11", result=result)
                 faulty.be(fault)
                 await _beyond(begun, running, "signatures_total", signer="pkcs11", result=result)
-                assert await _other_issuer(running, 10) < UNMOVED
+                assert await _other_issuer(running, OTHERS) < UNMOVED
                 await _beyond(deferred, running, "deferrals_total", iss=ISSUER, cause="signing")
                 faulty.be("well")
                 signed = await running.metric("signatures_total", signer="pkcs11", result="ok")
                 await _beyond(signed + 20, running, "signatures_total", signer="pkcs11", result="ok")
             await end()
-            await made.until_settled()
+            await made.until_settled(others=OTHERS)
             assert await running.metric("dead_letters_total", reason="rejected_token") == 0
             assert await running.stop() == 0
         tell(await made.account(cause="refused by the client"), times=times)
