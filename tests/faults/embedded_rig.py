@@ -27,12 +27,13 @@ class EmbeddedRig(Rig):
         self.site.write()
         self.publisher: HttpPublisher = HttpPublisher(self.port, CLIENTS)
 
-    async def until_settled(self, patience: float = PATIENCE) -> None:
+    async def until_settled(self, patience: float = PATIENCE, others: int = 0) -> None:
         """Wait until every delivery of every confirmed event was accepted, or is dead where it must die.
 
-        `patience` is for the next that is accepted.
+        `patience` is for the next that is accepted. `others`: how many were accepted of sessions that are not the
+        publisher's.
         """
-        alive = len(CLIENTS) * len(self.publisher.confirmed) - len(self.to_die)
+        alive = len(CLIENTS) * len(self.publisher.confirmed) - len(self.to_die) + others
         while (before := len(self.clients.accepted)) < alive:
             await self.clients.until(lambda before=before: len(self.clients.accepted) > before, patience)  # type: ignore[misc]
 

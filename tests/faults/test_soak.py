@@ -48,10 +48,7 @@ async def test_nothing_is_lost_or_wrong(
 
 @pytest.mark.timeout(300)
 async def test_a_worker_that_loses_and_grows_is_told(tmp_path: Path, module_node: RabbitmqNode) -> None:
-    """The same worker but for two things: it acks as it takes, and leaves a file open for each message.
-
-    Its clients are in no hurry, so that whenever it is killed it holds some.
-    """
+    """The same worker but for two things: it acks as it takes and forgets some, and leaves a file open for each."""
     figures, _ = await soak(replace(SHORT, rate=100, answer=0.4, command=BROKEN), module_node, tmp_path)
     assert figures.account.missing
     assert [course.what for course in figures.courses if not course.flat] == ["descriptors"]
