@@ -35,6 +35,7 @@ demo: $(RUN)/.made ## sign users out of five sample clients and watch; no broker
 PYTEST = .ci/pytest $(DEV)/bin/python
 ON_4 = NOTIFIER_TEST_AMQP_URL= NOTIFIER_TEST_RABBITMQ=4
 ALONGSIDE = --numprocesses 3 --dist loadfile  # of two cores: most tests wait too; those of one module share one node
+OF_FAULTS = --numprocesses 4 --dist loadfile  # they wait for four fifths of their time
 # Faults that RabbitMQ has no part in, or only as the far end of a connection: `make test-faults` makes them on 4.x too.
 ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,client_keys flapping forgeries key_rotation mutated_messages network \
 	network_clients no_way_in publishers roll_back rolling_update signers soak standstill upgrade vault worst_events)
@@ -47,13 +48,13 @@ test: $(DEV)/.made ## run the tests that every change needs, on a private Rabbit
 test-all: $(DEV)/.made ## run every test, also of the chart, the samples and all faults, then on RabbitMQ 4.x; 35 min
 	@failed=; \
 		$(PYTEST) suite --ignore tests/faults --ignore tests/cluster --ignore-glob '*/browsers/*_whole.py' $(addprefix --ignore ,$(DEAR)) $(ALONGSIDE) || failed=1; \
-		$(PYTEST) faults tests/faults $(ALONGSIDE) || failed=1; \
+		$(PYTEST) faults tests/faults $(OF_FAULTS) || failed=1; \
 		if $(DEV)/bin/python -m tests.rabbitmq_installation; then $(MAKE) --no-print-directory test-rabbitmq4 || failed=1; \
 		elif [ "$$NOTIFIER_TEST_RABBITMQ4" = required ]; then failed=1; fi; \
 		[ -z "$$failed" ]
 
 test-rabbitmq4: $(DEV)/.made ## run the queue's contract and the broker's faults on RabbitMQ 4.x (root on Debian; 350 MB, once)
-	@$(if $(ARGS),$(ON_4) $(DEV)/bin/python -m pytest $(ARGS),$(ON_4) $(PYTEST) rabbitmq-4 tests/contract tests/faults $(ELSEWHERE) $(ALONGSIDE))
+	@$(if $(ARGS),$(ON_4) $(DEV)/bin/python -m pytest $(ARGS),$(ON_4) $(PYTEST) rabbitmq-4 tests/contract tests/faults $(ELSEWHERE) $(OF_FAULTS))
 
 test-browsers: $(DEV)/.made ## try the pages for browsers in their whole form, in Chromium and Firefox (root on Debian: installed by apt)
 	@$(PYTEST) browsers tests/browsers $(ARGS)
@@ -70,8 +71,8 @@ test-signers: $(DEV)/.made ## try keys in HSMs, clouds and a real Vault, built f
 	@NOTIFIER_TEST_SIGNERS=required $(PYTEST) signers tests/adapters/signers tests/faults/test_vault.py $(ARGS)
 
 test-faults: $(DEV)/.made ## make every fault in its short form, on RabbitMQ 3.10 and 4.x; about ten minutes
-	@failed=; $(PYTEST) faults tests/faults $(ALONGSIDE) $(ARGS) || failed=1; \
-		$(ON_4) $(PYTEST) faults-4 tests/faults $(ALONGSIDE) $(ARGS) || failed=1; [ -z "$$failed" ]
+	@failed=; $(PYTEST) faults tests/faults $(OF_FAULTS) $(ARGS) || failed=1; \
+		$(ON_4) $(PYTEST) faults-4 tests/faults $(OF_FAULTS) $(ARGS) || failed=1; [ -z "$$failed" ]
 
 lint: $(DEV)/.made ## ruff, mypy in strict mode, the direction of the imports, Dockerfile, workflows, compose
 	@$(DEV)/bin/ruff check notifier tests tools publishers
