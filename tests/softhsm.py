@@ -2,12 +2,23 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 from tests.apt_programs import program
 
 MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
 PIN, TOKEN = "1234", "idp"
+_GENERATE = """
+import sys
+from pkcs11 import Attribute, KeyType, Mechanism, lib
+module, token, pin, label, number = sys.argv[1:]
+session = lib(module).get_token(token_label=token).open(user_pin=pin, rw=True)
+curve = {Attribute.EC_PARAMS: bytes.fromhex("06032b6570")}
+session.create_domain_parameters(KeyType.EC_EDWARDS, curve, local=True).generate_keypair(
+    mechanism=Mechanism.EC_EDWARDS_KEY_PAIR_GEN, store=True, label=label, id=bytes.fromhex(number)
+)
+"""
 _FAULTY = Path(__file__).with_name("faulty_module.c")
 
 
@@ -35,12 +46,18 @@ class SoftHsm:
         return {"module": str(module), "token": TOKEN, "label": label, "pin_file": str(self.pin_file), **more}
 
     def new_key(self, label: str, number: str) -> None:
-        """Make a key: RSA, or P-256 if its label begins with `ec`."""
+        """Make a key: RSA; by a label that begins so, `ec` for P-256, `ec384`, `ec521`, `ED25519` or `ED448`."""
         made = self.folder / f"{label}.pem"
-        kind = ["EC", "-pkeyopt", "ec_paramgen_curve:P-256"] if label.startswith("ec") else ["RSA"]
+        curve = f"ec_paramgen_curve:P-{label[2:] or 256}"
+        kind = ["EC", "-pkeyopt", curve] if label.startswith("ec") else [label if label.startswith("ED") else "RSA"]
         subprocess.run(["openssl", "genpkey", "-algorithm", *kind, "-out", made], check=True, capture_output=True)
         self._run("--import", str(made), "--token", TOKEN, "--label", label, "--id", number, "--pin", PIN)
         made.unlink()
+
+    def new_ed25519(self, label: str, number: str) -> None:
+        """Make an Ed25519 key in the token, as HSMs do. Its point has another form there than an imported key's."""
+        words = [sys.executable, "-c", _GENERATE, str(MODULE), TOKEN, PIN, label, number]
+        subprocess.run(words, check=True, env={**os.environ, **self.environ})
 
     def faulty(self) -> "FaultyModule":
         """A module in front of this one. Whoever uses it has `environ` as it is then."""

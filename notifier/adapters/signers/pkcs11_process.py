@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # an extra, for the one process that runs this file
 HEAD = struct.Struct(">Ic")
 OPEN, FIND, SIGN = b"o", b"f", b"s"  # requests
 DONE, FAULT = b"=", b"!"  # answers; a fault is JSON: the error's name and a text
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """What can be asked for. A request to sign has the key's and the algorithm's number, a byte each, and the message."""
 
 NEEDED: Mapping[str, str] = MappingProxyType(
@@ -35,10 +35,14 @@ NEEDED: Mapping[str, str] = MappingProxyType(
         **{f"PS{bits}": f"SHA{bits}_RSA_PKCS_PSS" for bits in (256, 384, 512)},
         # The digest is made here: ECDSA_SHA256 is a mechanism that SoftHSM does not have, among others.
         **{f"ES{bits}": "ECDSA" for bits in (256, 384, 512)},
+        "EdDSA": "EDDSA",
     }
 )
 """The mechanism for each algorithm."""
 
+_ED25519 = (bytes.fromhex("06032b6570"), b"\x13\x0cedwards25519")
+"""The curve as CKA_EC_PARAMS has it: as an OID (RFC 8410 §3), or as the name that PKCS#11 3.0 takes too."""
+_ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")  # RFC 8410 §4; the 32 bytes of the key follow
 _PARENT_DIED = 1  # PR_SET_PDEATHSIG
 
 
@@ -112,16 +116,20 @@ def _token(slots: Sequence[Any], label: str) -> Any:
 
 def _public(private: Any, public: Sequence[Any]) -> bytes:
     """The public half, of its own object, or of an RSA private key, which has it too."""
-    from pkcs11 import KeyType  # noqa: PLC0415
+    from pkcs11 import Attribute, KeyType  # noqa: PLC0415
     from pkcs11.util.ec import encode_ec_public_key  # noqa: PLC0415
     from pkcs11.util.rsa import encode_rsa_public_key  # noqa: PLC0415
 
     if private.key_type is KeyType.RSA:
         return bytes(encode_rsa_public_key(public[0] if public else private))
-    if private.key_type is not KeyType.EC:
-        raise _Fault("KeyTypeInconsistent", "is neither an RSA nor an EC key")
+    if private.key_type not in (KeyType.EC, KeyType.EC_EDWARDS):
+        raise _Fault("KeyTypeInconsistent", "is neither an RSA nor an EC nor an Ed25519 key")
     if len(public) != 1:
         raise _Fault("NoSuchKey", "has no public key object beside it; store one with the same label and id")
+    if public[0][Attribute.EC_PARAMS] in _ED25519:  # tokens differ in what is before the 32 bytes, if anything is
+        return _ED25519_SPKI + bytes(public[0][Attribute.EC_POINT])[-32:]
+    if private.key_type is KeyType.EC_EDWARDS:
+        raise _Fault("KeyTypeInconsistent", "is of an Edwards curve other than Ed25519, the only one that can be used")
     return bytes(encode_ec_public_key(public[0]))
 
 
@@ -133,7 +141,7 @@ def _signed(key: Any, alg: str, message: bytes) -> bytes:
     mechanism = Mechanism[NEEDED[alg]]
     if alg.startswith("ES"):
         return bytes(key.sign(hashlib.new(f"sha{bits}", message).digest(), mechanism=mechanism))
-    if alg.startswith("RS"):
+    if alg.startswith(("RS", "Ed")):  # without a parameter EDDSA is the Ed25519 of RFC 8037
         return bytes(key.sign(message, mechanism=mechanism))
     salt = int(bits) // 8  # RFC 7518 §3.5
     parameters = (Mechanism[f"SHA{bits}"], MGF[f"SHA{bits}"], salt)

@@ -51,7 +51,7 @@ _WRONG: Mapping[str, str] = MappingProxyType(
         "ModuleNotFoundError": "needs python-pkcs11: pip install 'notifier[pkcs11]' (the image has it)",
     }
 )
-"""What stays so until somebody corrects it. An empty text: the process tells more."""
+"""What stays so until somebody corrects it, and the text where the process tells none."""
 _STAYS = frozenset({"MechanismInvalid", "MechanismParamInvalid"})  # the session is as good as before
 
 
@@ -315,5 +315,5 @@ class Pkcs11Key:
 
 def _fault(refused: _Refused) -> PlaceFault:
     if refused.name in _WRONG:
-        return PlaceFault(_WRONG[refused.name] or refused.text, SignatureResult.WRONG)
+        return PlaceFault(refused.text or _WRONG[refused.name], SignatureResult.WRONG)
     return PlaceFault(f"the module answered {refused.name}; its process is started anew")

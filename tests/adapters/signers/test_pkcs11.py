@@ -22,7 +22,7 @@ from tests.adapters.signers.test_keys import claims
 from tests.softhsm import MODULE, PIN, TOKEN, FaultyModule, SoftHsm
 from tests.verifier import verify
 
-SIGNED = [alg for alg in Algorithm if alg not in ("ES384", "ES512", "EdDSA")]
+CURVES = {"ec384": Algorithm.ES384, "ec521": Algorithm.ES512, "ED25519": Algorithm.EDDSA}
 BOUNDS = SigningSettings.model_validate({"timeout": "2s", "concurrency": 2})
 
 
@@ -87,11 +87,32 @@ def shown(pid: int) -> list[str]:
 
 
 async def test_every_algorithm_that_the_token_has_verifies_elsewhere(hsm: SoftHsm) -> None:
-    """RS, PS and ES256: tokens that a strict verifier of another library accepts."""
-    async with keys(hsm.settings("rsa"), hsm.settings("ec")) as (ring, _):
-        for alg in SIGNED:
+    """All ten, each by a key of its curve: tokens that a strict verifier of another library accepts."""
+    for number, label in enumerate(CURVES):
+        hsm.new_key(label, f"2{number}")
+    async with keys(*map(hsm.settings, ("rsa", "ec", *CURVES))) as (ring, placed):
+        assert [set(key.algorithms) for key in placed[2:]] == [{alg} for alg in CURVES.values()]
+        for alg in Algorithm:
             token = await ring.sign(ISS, alg, "logout+jwt", claims())
             assert verify(token, ring.jwks(ISS), iss=ISS, aud="shop", now=NOW, typ="logout+jwt", algs=[alg]) == claims()
+
+
+async def test_an_ed25519_key_that_was_made_in_the_token_signs(hsm: SoftHsm) -> None:
+    """Its point is in an OCTET STRING, where that of an imported key is bare; tokens differ as SoftHSM does."""
+    hsm.new_ed25519("made", "31")
+    async with keys(hsm.settings("made")) as (ring, [key]):
+        assert key.algorithms == {Algorithm.EDDSA}
+        token = await ring.sign(ISS, Algorithm.EDDSA, "logout+jwt", claims())
+        assert verify(token, ring.jwks(ISS), iss=ISS, aud="shop", now=NOW, typ="logout+jwt", algs=["EdDSA"]) == claims()
+
+
+async def test_a_curve_that_cannot_be_used_is_named(hsm: SoftHsm) -> None:
+    """Ed448 is no algorithm of ours."""
+    hsm.new_key("ED448", "30")
+    async with keys(hsm.settings("ED448")) as (_, [key]):
+        assert key.fault is not None
+        assert key.fault.result is SignatureResult.WRONG
+        assert key.fault.text == "is of an Edwards curve other than Ed25519, the only one that can be used"
 
 
 async def test_the_processes_are_as_many_as_was_set_and_show_no_pin(hsm: SoftHsm) -> None:
