@@ -6,29 +6,29 @@ that leaves its session in doubt, is killed, and another is started when it is n
 """
 
 import asyncio
-import json
 import os
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import PIPE
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
+from typing import TypeVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from notifier.adapters.signers import pkcs11_process
 from notifier.adapters.signers.key_place import PlaceFault, PublicHalf
-from notifier.adapters.signers.pkcs11_process import ALGORITHMS, DONE, FIND, HEAD, NEEDED, OPEN, SIGN
+from notifier.adapters.signers.pkcs11_process import ALGORITHMS, NEEDED, SIGN
+from notifier.adapters.signers.pkcs11_session import KeyName, Refused, Session, TokenAddress
 from notifier.domain.client import Algorithm
 from notifier.domain.signature import SignatureResult
 
+_T = TypeVar("_T")
+
 AHEAD = 2
 """Requests that a process has: one that it signs, and one that waits in its pipe. So it never waits for the worker."""
-_MOST = 65_536  # bytes of an answer
 _GONE_WITHIN = 2.0  # seconds for killed processes to go, at the end
 _NUMBERS: Mapping[str, int] = MappingProxyType({alg: number for number, alg in enumerate(ALGORITHMS)})
 _REJECTED = frozenset({"PinIncorrect", "PinInvalid", "PinLenRange"})  # tried in vain, and not tried again
@@ -55,83 +55,6 @@ _WRONG: Mapping[str, str] = MappingProxyType(
 _STAYS = frozenset({"MechanismInvalid", "MechanismParamInvalid"})  # the session is as good as before
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenAddress:
-    """Which token it is, and where its PIN is."""
-
-    module: Path
-    token: str
-    pin_file: Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyName:
-    """How a key of a token is found. `id` is hexadecimal. One of the two may be left out."""
-
-    label: str | None
-    id: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _FoundKey:
-    """A key as one process knows it: its number there, and its public half as DER."""
-
-    number: int
-    public: bytes
-
-
-class _Session:
-    """One process with its session."""
-
-    def __init__(self, process: Process) -> None:
-        self.process = process
-        self.mechanisms: frozenset[str] = frozenset()
-        self._found: dict[KeyName, _FoundKey] = {}
-        self._turn = asyncio.Lock()  # first come, first served, as the process answers
-
-    async def open(self, address: TokenAddress, pin: str) -> None:
-        asked = {"module": str(address.module), "token": address.token, "pin": pin}
-        self.mechanisms = frozenset(json.loads(await self.ask(OPEN, json.dumps(asked).encode())))
-
-    async def find(self, key: KeyName) -> _FoundKey:
-        if key not in self._found:
-            told = json.loads(await self.ask(FIND, json.dumps({"label": key.label, "id": key.id}).encode()))
-            self._found[key] = _FoundKey(number=told["number"], public=bytes.fromhex(told["public"]))
-        return self._found[key]
-
-    async def ask(self, kind: bytes, body: bytes) -> bytes:
-        """Send one request and return its answer. Raises PlaceFault or _Refused."""
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        try:
-            stdin.write(HEAD.pack(len(body), kind) + body)
-            async with self._turn:
-                length, status = HEAD.unpack(await stdout.readexactly(HEAD.size))
-                if length > _MOST:
-                    raise PlaceFault("its process gave an answer that is none")
-                answer = await stdout.readexactly(length)
-        except (asyncio.IncompleteReadError, OSError):
-            raise PlaceFault(f"its process ended{await self._how()}; another is started") from None
-        if status == DONE:
-            return answer
-        name, text = json.loads(answer)
-        raise _Refused(name, text)
-
-    async def _how(self) -> str:
-        code = await self.process.wait()
-        return f" by signal {-code}" if code < 0 else ""
-
-
-class _Refused(Exception):  # noqa: N818  an answer
-    """The process answered with a fault: the name of the library's error, and a text of its own."""
-
-    def __init__(self, name: str, text: str) -> None:
-        super().__init__(name)
-        self.name = name
-        self.text = text
-
-
 class Pkcs11Token:
     """A token and `size` processes for it. Several keys may share it; each calls `join` and `leave`."""
 
@@ -140,10 +63,10 @@ class Pkcs11Token:
         self._size = size
         self._slots = asyncio.Semaphore(AHEAD * size)
         self._starting = asyncio.Lock()
-        self._sessions: set[_Session] = set()
-        self._idle: deque[_Session] = deque()  # each as often as it can take a request
+        self._sessions: set[Session] = set()
+        self._idle: deque[Session] = deque()  # each as often as it can take a request
         self._count = 0  # with those that are being started
-        self._dying: set[Process] = set()
+        self._dying: set[Session] = set()
         self._users = 0
         self._rejected: tuple[str, int] | None = None
 
@@ -160,33 +83,38 @@ class Pkcs11Token:
             self._kill(session)
         with suppress(TimeoutError):
             async with asyncio.timeout(_GONE_WITHIN):
-                await asyncio.gather(*(process.wait() for process in self._dying))
+                await asyncio.gather(*(session.gone.wait() for session in self._dying))
 
     async def find(self, key: KeyName) -> tuple[bytes, frozenset[str]]:
         """Return the public half of a key as DER, and the mechanisms of the token. Starts all processes.
 
         Raises PlaceFault.
         """
-        async with self._session() as session:
-            found = await session.find(key)
+
+        async def look(session: Session) -> tuple[bytes, frozenset[str]]:
+            return (await session.find(key)).public, session.mechanisms
+
+        found = await self._use(look)
         while self._count < self._size:
             self._idle.extend([await self._start()] * AHEAD)
-        return found.public, session.mechanisms
+        return found
 
     async def sign(self, key: KeyName, alg: Algorithm, message: bytes) -> bytes:
         """Raises PlaceFault."""
-        async with self._session() as session:
+
+        async def ask(session: Session) -> bytes:
             found = await session.find(key)
             return await session.ask(SIGN, bytes((found.number, _NUMBERS[alg])) + message)
 
-    @asynccontextmanager
-    async def _session(self) -> AsyncIterator[_Session]:
-        """A process for one who asks. It is ended unless all went well: an answer may be on its way to the next."""
+        return await self._use(ask)
+
+    async def _use(self, ask: Callable[[Session], Awaitable[_T]]) -> _T:
+        """Ask a process. It is ended unless all went well: an answer may be on its way to the next who asks."""
         async with self._slots:
             session = await self._take()
             try:
-                yield session
-            except _Refused as refused:
+                answer = await ask(session)
+            except Refused as refused:
                 if refused.name in _STAYS:
                     self._give_back(session)
                 else:
@@ -196,12 +124,13 @@ class Pkcs11Token:
                 self._kill(session)
                 raise
             self._give_back(session)
+            return answer
 
-    def _give_back(self, session: _Session) -> None:
+    def _give_back(self, session: Session) -> None:
         if session in self._sessions:  # who shared it may have ended it
             self._idle.append(session)
 
-    async def _take(self) -> _Session:
+    async def _take(self) -> Session:
         while True:
             if (session := self._waiting()) is not None:
                 return session
@@ -212,16 +141,16 @@ class Pkcs11Token:
             async with self._starting:  # another request starts one
                 await asyncio.sleep(0)
 
-    def _waiting(self) -> _Session | None:
+    def _waiting(self) -> Session | None:
         """A process that waits. One that ended meanwhile is forgotten."""
         while self._idle:
             session = self._idle.popleft()
-            if session in self._sessions and session.process.returncode is None:
+            if session in self._sessions and session.runs:
                 return session
             self._kill(session)
         return None
 
-    async def _start(self) -> _Session:
+    async def _start(self) -> Session:
         """Start a process and log in, one at a time: with a wrong PIN each would use up a try."""
         self._count += 1
         try:
@@ -233,24 +162,23 @@ class Pkcs11Token:
         self._sessions.add(session)
         return session
 
-    async def _logged_in(self, pin: tuple[str, int]) -> _Session:
+    async def _logged_in(self, pin: tuple[str, int]) -> Session:
         if pin == self._rejected:
             raise PlaceFault(f"the PIN is wrong; {self._untried()}", SignatureResult.WRONG)
         environ = {name: value for name, value in os.environ.items() if not name.startswith("NOTIFIER_")}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", pkcs11_process.__file__, stdin=PIPE, stdout=PIPE, env=environ
+        _, session = await asyncio.get_running_loop().subprocess_exec(
+            Session, sys.executable, "-P", pkcs11_process.__file__, stdin=PIPE, stdout=PIPE, stderr=None, env=environ
         )
-        session = _Session(process)
         try:
             await session.open(self._address, pin[0])
-        except _Refused as refused:
-            self._end(process)
+        except Refused as refused:
+            self._end(session)
             if refused.name not in _REJECTED:
                 raise _fault(refused) from None
             self._rejected = pin
             raise PlaceFault(f"{_WRONG[refused.name]}; {self._untried()}", SignatureResult.WRONG) from None
         except BaseException:
-            self._end(process)
+            self._end(session)
             raise
         return session
 
@@ -265,16 +193,15 @@ class Pkcs11Token:
     def _untried(self) -> str:
         return f"it is not tried again until {self._address.pin_file} changes, since tokens lock after a few tries"
 
-    def _kill(self, session: _Session) -> None:
+    def _kill(self, session: Session) -> None:
         if session in self._sessions:
             self._sessions.discard(session)
             self._count -= 1
-            self._end(session.process)
+            self._end(session)
 
-    def _end(self, process: Process) -> None:
-        self._dying = {each for each in self._dying if each.returncode is None} | {process}
-        with suppress(ProcessLookupError):
-            process.kill()
+    def _end(self, session: Session) -> None:
+        self._dying = {each for each in self._dying if not each.gone.is_set()} | {session}
+        session.kill()
 
 
 class Pkcs11Key:
@@ -313,7 +240,7 @@ class Pkcs11Key:
             await self._token.leave()
 
 
-def _fault(refused: _Refused) -> PlaceFault:
+def _fault(refused: Refused) -> PlaceFault:
     if refused.name in _WRONG:
         return PlaceFault(refused.text or _WRONG[refused.name], SignatureResult.WRONG)
     return PlaceFault(f"the module answered {refused.name}; its process is started anew")

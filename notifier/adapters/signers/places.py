@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 from notifier.adapters.signers.key_place import SigningPlace
 from notifier.adapters.signers.key_services import key_in_service
-from notifier.adapters.signers.pkcs11_token import AHEAD, KeyName, Pkcs11Key, Pkcs11Token, TokenAddress
+from notifier.adapters.signers.pkcs11_session import KeyName, TokenAddress
+from notifier.adapters.signers.pkcs11_token import AHEAD, Pkcs11Key, Pkcs11Token
 from notifier.adapters.signers.placed_key import PlacedKey, SigningBounds
 from notifier.domain.signature import SignatureObserver, SignatureResult
 from notifier.settings.key_settings import KeySettings, SigningSettings

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from notifier.adapters.signers.key_ring import KeyElsewhere, KeyRing
-from notifier.adapters.signers.pkcs11_token import KeyName, Pkcs11Token, TokenAddress
+from notifier.adapters.signers.pkcs11_session import KeyName, TokenAddress
+from notifier.adapters.signers.pkcs11_token import Pkcs11Token
 from notifier.adapters.signers.placed_key import PlacedKey
 from notifier.adapters.signers.places import Places
 from notifier.domain.client import Algorithm
