@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from notifier.adapters.signers import pkcs11_process
 from notifier.adapters.signers.key_place import PlaceFault, PublicHalf
 from notifier.adapters.signers.pkcs11_process import ALGORITHMS, NEEDED, SIGN
-from notifier.adapters.signers.pkcs11_session import KeyName, Refused, Session, TokenAddress
+from notifier.adapters.signers.pkcs11_session import KeyName, SigningRefused, SigningSession, TokenAddress
 from notifier.domain.client import Algorithm
 from notifier.domain.signature import SignatureResult
 
@@ -63,10 +63,10 @@ class Pkcs11Token:
         self._size = size
         self._slots = asyncio.Semaphore(AHEAD * size)
         self._starting = asyncio.Lock()
-        self._sessions: set[Session] = set()
-        self._idle: deque[Session] = deque()  # each as often as it can take a request
+        self._sessions: set[SigningSession] = set()
+        self._idle: deque[SigningSession] = deque()  # each as often as it can take a request
         self._count = 0  # with those that are being started
-        self._dying: set[Session] = set()
+        self._dying: set[SigningSession] = set()
         self._users = 0
         self._rejected: tuple[str, int] | None = None
 
@@ -91,7 +91,7 @@ class Pkcs11Token:
         Raises PlaceFault.
         """
 
-        async def look(session: Session) -> tuple[bytes, frozenset[str]]:
+        async def look(session: SigningSession) -> tuple[bytes, frozenset[str]]:
             return (await session.find(key)).public, session.mechanisms
 
         found = await self._use(look)
@@ -102,19 +102,19 @@ class Pkcs11Token:
     async def sign(self, key: KeyName, alg: Algorithm, message: bytes) -> bytes:
         """Raises PlaceFault."""
 
-        async def ask(session: Session) -> bytes:
+        async def ask(session: SigningSession) -> bytes:
             found = await session.find(key)
             return await session.ask(SIGN, bytes((found.number, _NUMBERS[alg])) + message)
 
         return await self._use(ask)
 
-    async def _use(self, ask: Callable[[Session], Awaitable[_T]]) -> _T:
+    async def _use(self, ask: Callable[[SigningSession], Awaitable[_T]]) -> _T:
         """Ask a process. It is ended unless all went well: an answer may be on its way to the next who asks."""
         async with self._slots:
             session = await self._take()
             try:
                 answer = await ask(session)
-            except Refused as refused:
+            except SigningRefused as refused:
                 if refused.name in _STAYS:
                     self._give_back(session)
                 else:
@@ -126,11 +126,11 @@ class Pkcs11Token:
             self._give_back(session)
             return answer
 
-    def _give_back(self, session: Session) -> None:
+    def _give_back(self, session: SigningSession) -> None:
         if session in self._sessions:  # who shared it may have ended it
             self._idle.append(session)
 
-    async def _take(self) -> Session:
+    async def _take(self) -> SigningSession:
         while True:
             if (session := self._waiting()) is not None:
                 return session
@@ -141,7 +141,7 @@ class Pkcs11Token:
             async with self._starting:  # another request starts one
                 await asyncio.sleep(0)
 
-    def _waiting(self) -> Session | None:
+    def _waiting(self) -> SigningSession | None:
         """A process that waits. One that ended meanwhile is forgotten."""
         while self._idle:
             session = self._idle.popleft()
@@ -150,7 +150,7 @@ class Pkcs11Token:
             self._kill(session)
         return None
 
-    async def _start(self) -> Session:
+    async def _start(self) -> SigningSession:
         """Start a process and log in, one at a time: with a wrong PIN each would use up a try."""
         self._count += 1
         try:
@@ -162,16 +162,23 @@ class Pkcs11Token:
         self._sessions.add(session)
         return session
 
-    async def _logged_in(self, pin: tuple[str, int]) -> Session:
+    async def _logged_in(self, pin: tuple[str, int]) -> SigningSession:
         if pin == self._rejected:
             raise PlaceFault(f"the PIN is wrong; {self._untried()}", SignatureResult.WRONG)
         environ = {name: value for name, value in os.environ.items() if not name.startswith("NOTIFIER_")}
         _, session = await asyncio.get_running_loop().subprocess_exec(
-            Session, sys.executable, "-P", pkcs11_process.__file__, stdin=PIPE, stdout=PIPE, stderr=None, env=environ
+            SigningSession,
+            sys.executable,
+            "-P",
+            pkcs11_process.__file__,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=None,
+            env=environ,
         )
         try:
             await session.open(self._address, pin[0])
-        except Refused as refused:
+        except SigningRefused as refused:
             self._end(session)
             if refused.name not in _REJECTED:
                 raise _fault(refused) from None
@@ -193,13 +200,13 @@ class Pkcs11Token:
     def _untried(self) -> str:
         return f"it is not tried again until {self._address.pin_file} changes, since tokens lock after a few tries"
 
-    def _kill(self, session: Session) -> None:
+    def _kill(self, session: SigningSession) -> None:
         if session in self._sessions:
             self._sessions.discard(session)
             self._count -= 1
             self._end(session)
 
-    def _end(self, session: Session) -> None:
+    def _end(self, session: SigningSession) -> None:
         self._dying = {each for each in self._dying if not each.gone.is_set()} | {session}
         session.kill()
 
@@ -240,7 +247,7 @@ class Pkcs11Key:
             await self._token.leave()
 
 
-def _fault(refused: Refused) -> PlaceFault:
+def _fault(refused: SigningRefused) -> PlaceFault:
     if refused.name in _WRONG:
         return PlaceFault(refused.text or _WRONG[refused.name], SignatureResult.WRONG)
     return PlaceFault(f"the module answered {refused.name}; its process is started anew")
