@@ -103,7 +103,7 @@ class SigningSession(asyncio.SubprocessProtocol):
 
     async def ask(self, kind: bytes, body: bytes) -> bytes:
         """Send one request and return its answer. Raises PlaceFault or SigningRefused."""
-        if self._transport.is_closing() or self._requests.is_closing():
+        if self.gone.is_set():
             raise PlaceFault("its process ended; another is started")
         waiting: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
         self._asked.append(waiting)
