@@ -15,6 +15,7 @@ from notifier.operations.doctor import Area, Check, Finding, failed, ok, warning
 SLOW = 0.25  # seconds for a signature, from which on a mass logout takes long
 CORRECT = "correct it there or in the configuration; the runbook's NotifierSignerFailing has the steps"
 AGAIN = "its deliveries wait until it signs again; see the runbook's NotifierSignerFailing"
+TWICE = "take one of the two entries out; until then this one does not sign"
 
 
 def signer_checks(loaded: Loaded) -> Iterator[Check]:
@@ -49,4 +50,5 @@ async def _examine(key: PlacedKey, ring: KeyRing) -> Sequence[Finding]:
     if newer := ring.unnamed(key.half):
         advice = "give it an entry of its own, with a not_before of a day after it is published"
         found.append(warning(Area.KEYS, key.name, f"its place has {newer}, which is not configured", advice))
+    found += [failed(Area.KEYS, key.name, double.text, TWICE) for double in ring.doubles() if double.key.placed is key]
     return found

@@ -48,10 +48,14 @@ class SignerWatch:
 
     def troubles(self) -> Iterator[Trouble]:
         """Keys that do not sign now, and why."""
-        for iss, key in self._live.now.keys.elsewhere():
+        ring = self._live.now.keys
+        for iss, key in ring.elsewhere():
             if (fault := key.placed.fault) is not None:
                 text = f"key {key.placed.name}: {fault.text}"
                 yield Trouble(kind=TroubleKind.SIGNER, iss=iss, subject=key.placed.name, text=text, since=fault.since)
+        for double in ring.doubles():
+            name = double.key.placed.name
+            yield Trouble(kind=TroubleKind.SIGNER, iss=double.iss, subject=name, text=f"key {name}: {double.text}")
 
     async def run(self) -> None:
         """Look whenever it is time, until cancelled."""
@@ -86,7 +90,7 @@ class SignerWatch:
                     known = key.half
                     await key.look()
                     if known is not key.half:
-                        self._live.now.keys.learn()
+                        _learn(self._live.now.keys)
                     self._seen(key)
                 _tell(key, told, self._live.now.keys)
                 told = key.fault
@@ -101,6 +105,19 @@ class SignerWatch:
         self._unseen.discard(key)
         if not self._unseen:
             self._looked.set()
+
+
+def _learn(ring: KeyRing) -> None:
+    """Take in what is known by now, and log each key that turns out to be another entry's."""
+    before = ring.doubles()
+    ring.learn()
+    for double in ring.doubles():
+        if double not in before:
+            hint = "it does not sign; take one of the two entries out"
+            structlog.get_logger().warning(
+                "signer_failing", signer=double.key.placed.name, reason=double.text, hint=hint,
+                help="notifier explain NotifierSignerFailing",
+            )  # fmt: skip
 
 
 def _tell(key: PlacedKey, before: SignerFault | None, ring: KeyRing) -> None:

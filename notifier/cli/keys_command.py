@@ -129,15 +129,16 @@ def jwks(
     from notifier.adapters.signers.places import Places
 
     settings = read_part(config, os.environ, {"issuers", "signing"}).settings
-    sources = key_sources(settings, {iss: each.keys for iss, each in settings.issuers.items()}, Places())
-    if issuer is None and len(sources) == 1:
-        issuer = next(iter(sources))
-    if issuer is None or issuer not in sources:
-        known = f"name one of {', '.join(sources)}" if sources else "the configuration has no issuers"
+    issuers = settings.issuers
+    if issuer is None and len(issuers) == 1:
+        issuer = next(iter(issuers))
+    if issuer is None or issuer not in issuers:
+        known = f"name one of {', '.join(issuers)}" if issuers else "the configuration has no issuers"
         text = f"there is not exactly one issuer; {known}" if issuer is None else f"{issuer} is not configured; {known}"
         raise typer.BadParameter(text, param_hint="--issuer")
-    ring, mistakes = examine_keys({issuer: sources[issuer]})
-    if mistakes:
+    sources, missing = key_sources(settings, {issuer: issuers[issuer].keys}, Places())
+    ring, mistakes = examine_keys(sources)
+    if mistakes := [*missing, *mistakes]:
         raise ConfigurationError(mistakes)
     if unknown := look_at_keys(ring):
         raise ConfigurationError(unknown)

@@ -1,6 +1,7 @@
-"""A key in a PKCS#11 token, as an operator uses it: check, keys jwks, run, and a PIN that is corrected meanwhile."""
+"""A key in a PKCS#11 token, as an operator uses it: check, keys jwks, run, and mistakes that are corrected."""
 
 import json
+import signal
 import time
 from pathlib import Path
 
@@ -8,19 +9,29 @@ from tests.softhsm import PIN, SoftHsm
 from tests.system.clients import Clients
 from tests.system.command import notifier
 from tests.system.site import ISSUER, OTHER, Site, client
-from tests.system.worker_process import worker
+from tests.system.waiting import until
+from tests.system.worker_process import WorkerProcess, worker
 from tests.verifier import verify
+
+
+async def twice(running: WorkerProcess) -> bool:
+    """True once the log names the entry that does not sign."""
+    return any("has the same kid" in line["reason"] for line in running.said("signer_failing"))
 
 
 async def test_a_client_verifies_by_keys_jwks_what_the_hsm_signs(
     tmp_path: Path,
 ) -> None:
-    """With a wrong PIN its deliveries wait, and those of others do not; once the file is right they go out."""
+    """With a wrong PIN its deliveries wait, and those of others do not; once the file is right they go out.
+
+    Another entry turns out to be the same key: it does not sign, and is named.
+    """
     hsm = SoftHsm(tmp_path / "hsm")
     hsm.pin_file.write_text("9999")
     async with Clients() as clients:
         site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
-        site.config["issuers"][ISSUER]["keys"] = [{"pkcs11": hsm.settings("ec")}]
+        key, same = hsm.settings("ec"), hsm.settings("ec", id="02")
+        site.config["issuers"][ISSUER]["keys"] = [{"pkcs11": key}, {"pkcs11": same}]
         site.write()
         site.write_clients([client("shop", clients.url("shop")), client("mail", clients.url("mail"), OTHER)])
         refused = notifier("check", "-c", site.file, cwd=tmp_path, settings=hsm.environ)
@@ -28,7 +39,7 @@ async def test_a_client_verifies_by_keys_jwks_what_the_hsm_signs(
         assert f'issuers["{ISSUER}"].keys[0].pkcs11: the PIN is wrong' in refused.stderr
         async with worker(site, settings=hsm.environ) as running:
             failing = await running.until_said("signer_failing")
-            assert failing["signer"] == "pkcs11 idp/ec"
+            assert failing["signer"] in ("pkcs11 idp/ec", "pkcs11 idp/ec 02")
             for iss, name in ((ISSUER, "shop"), (OTHER, "mail")):
                 event = {"iss": iss, "sub": "alice", "sid": "s1", "clients": [name]}
                 assert (await running.post(event))[0] == 202
@@ -36,9 +47,19 @@ async def test_a_client_verifies_by_keys_jwks_what_the_hsm_signs(
             deferral = await running.until_said("deferral")
             assert (deferral["iss"], deferral["cause"]) == (ISSUER, "signing")
             hsm.pin_file.write_text(PIN)
+            running.send(signal.SIGHUP)  # or it is looked at within 30 s
             await running.until_said("signer_well")
             await running.until_metric(1, "deliveries_settled_total", iss=ISSUER, fate="delivered")
+            await until(lambda: twice(running), bool)
             assert await running.stop() == 0
+        refused = notifier("check", "-c", site.file, cwd=tmp_path, settings=hsm.environ)
+        assert refused.returncode == 2
+        assert "keys[1].pkcs11: has the same kid" in refused.stderr
+        assert f'as issuers["{ISSUER}"].keys[0].pkcs11; each key of an issuer needs its own' in refused.stderr
+        doctor = notifier("doctor", "-c", site.file, cwd=tmp_path, settings=hsm.environ)
+        assert "take one of the two entries out; until then this one does not sign" in doctor.stdout
+        del site.config["issuers"][ISSUER]["keys"][1]
+        site.write()
         jwks = json.loads(
             notifier("keys", "jwks", "-c", site.file, "--issuer", ISSUER, cwd=tmp_path, settings=hsm.environ).stdout
         )

@@ -20,7 +20,7 @@ from notifier.adapters.registries.layer import Layer
 from notifier.adapters.registries.layers import Layered, Needs
 from notifier.adapters.signers.key_files import KeySource, examine_keys
 from notifier.adapters.signers.key_ring import KeyElsewhere, KeyRing
-from notifier.adapters.signers.key_services import library_mistakes
+from notifier.adapters.signers.key_services import missing_extra
 from notifier.adapters.signers.places import Places
 from notifier.adapters.tls.listener_context import ListenerContext
 from notifier.adapters.tls.pem_files import connecting_context
@@ -101,7 +101,7 @@ def load(
         text = 'at least one is needed, such as issuers: {"https://id.example.com": {keys: [{file: key.pem}]}}'
         mistakes += [] if "issuers" in unsure else [Mistake("issuers", text)]
         unsure |= {"issuers"}
-    sources = key_sources(settings, usable.keys, Places() if places is None else places)
+    sources, of_libraries = key_sources(settings, usable.keys, Places() if places is None else places)
     keys, of_keys = examine_keys(sources)
 
     def algorithms_of(iss: str) -> frozenset[Algorithm]:  # a key in a place of its own is known later
@@ -112,7 +112,7 @@ def load(
     layered, layers = read_registry(needs, named, answer_of, keep_rows=keep_rows)
     stamps = {**stamps_of(named), **stamps}
     mistakes += [
-        *library_mistakes(usable.keys),
+        *of_libraries,
         *layered.mistakes,
         *of_keys,
         *find_unsignable(layered.registry, needs.algorithms_of),
@@ -177,15 +177,24 @@ def _mistakes_at_start(settings: Settings) -> list[Mistake]:
 
 def key_sources(
     settings: Settings, keys: Mapping[str, Sequence[KeySettings | None]], places: Places
-) -> dict[str, list[KeySource | KeyElsewhere | None]]:
-    """The keys of each issuer as the reader of keys takes them. None stays None."""
-    return {
-        iss: [
-            None if key is None else _key_source(key, f'issuers["{iss}"].keys[{nth}]', settings, places)
-            for nth, key in enumerate(of_issuer)
-        ]
-        for iss, of_issuer in keys.items()
-    }
+) -> tuple[dict[str, list[KeySource | KeyElsewhere | None]], list[Mistake]]:
+    """The keys of each issuer as the reader of keys takes them, and those whose library is not installed.
+
+    None stays None, and one without its library becomes None.
+    """
+    sources: dict[str, list[KeySource | KeyElsewhere | None]] = {}
+    mistakes: list[Mistake] = []
+    for iss, of_issuer in keys.items():
+        found = sources[iss] = []
+        for nth, key in enumerate(of_issuer):
+            if key is None:
+                found.append(None)
+                continue
+            where = f'issuers["{iss}"].keys[{nth}].{key.place}'
+            missing = missing_extra(key.place)
+            found.append(_key_source(key, where, settings, places) if missing is None else None)
+            mistakes += [] if missing is None else [Mistake(where, missing)]
+    return sources, mistakes
 
 
 def _key_source(key: KeySettings, where: str, settings: Settings, places: Places) -> KeySource | KeyElsewhere:
@@ -193,4 +202,4 @@ def _key_source(key: KeySettings, where: str, settings: Settings, places: Places
     if key.file is not None:
         return KeySource(path=key.file, not_before=not_before, kid=key.kid)
     placed = places.key(key, settings.signing)
-    return KeyElsewhere(placed=placed, setting=f"{where}.{key.place}", not_before=not_before, kid=key.kid)
+    return KeyElsewhere(placed=placed, setting=where, not_before=not_before, kid=key.kid)

@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jwt
@@ -56,26 +56,36 @@ def examine_keys(
     mistakes: list[Mistake] = []
     for iss, of_issuer in sources.items():
         loaded = keys.setdefault(iss, [])
-        places: dict[str, int] = {}
+        first: dict[object, int] = {}
         for index, source in enumerate(of_issuer):
             if source is None:
                 continue
-            if isinstance(source, KeyElsewhere):
-                loaded.append(source)
-                continue
             where = f'issuers["{iss}"].keys[{index}]'
             try:
-                key = load_key(source)
+                key = source if isinstance(source, KeyElsewhere) else load_key(source)
             except ConfigurationError as error:
                 mistakes += [Mistake(f"{where}.{mistake.path}", mistake.text) for mistake in error.mistakes]
                 continue
-            first = places.setdefault(key.kid, index)
-            if first != index:
-                place = "file" if source.kid is None else "kid"
-                text = f"has the same kid {key.kid!r} as keys[{first}]; each key of an issuer needs its own"
-                mistakes.append(Mistake(f"{where}.{place}", text))
-            loaded.append(key)
-    return KeyRing(keys, clock), mistakes
+            if (other := first.setdefault(_known_by(key), index)) != index:
+                what = "is the same key" if key.kid is None else f"has the same kid {key.kid!r}"
+                text = f"{what} as keys[{other}]; each key of an issuer needs its own"
+                mistakes.append(Mistake(_setting(source, where), text))
+                continue
+            loaded.append(key if isinstance(key, KeyElsewhere) else replace(key, setting=f"{where}.file"))
+    ring = KeyRing(keys, clock)
+    return ring, [*mistakes, *(Mistake(double.key.setting, double.text) for double in ring.doubles())]
+
+
+def _known_by(key: SigningKey | KeyElsewhere) -> object:
+    """What tells two keys apart before their places are asked."""
+    return key.placed if isinstance(key, KeyElsewhere) and key.kid is None else key.kid
+
+
+def _setting(source: KeySource | KeyElsewhere, where: str) -> str:
+    """What gives the key its `kid`."""
+    if source.kid is not None:
+        return f"{where}.kid"
+    return source.setting if isinstance(source, KeyElsewhere) else f"{where}.file"
 
 
 def load_key(source: KeySource) -> SigningKey:

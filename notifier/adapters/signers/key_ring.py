@@ -27,7 +27,7 @@ from notifier.domain.published_keys import Signing
 class SigningKey:
     """A key ready to sign. `public` is its public half as a JWK (RFC 7517) with `kid` and `use`.
 
-    `made_at`: when its file was written, or when its place made it.
+    `made_at`: when its file was written, or when its place made it. `setting` is what names it in the configuration.
     """
 
     key: PrivateKey | PlacedKey = field(repr=False)
@@ -36,6 +36,7 @@ class SigningKey:
     not_before: float | None
     public: Mapping[str, str]
     made_at: float | None = None
+    setting: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,15 @@ class KeyElsewhere:
     kid: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoubleKey:
+    """A key in a place of its own that has the `kid` of another one, and so does not sign."""
+
+    iss: str
+    key: KeyElsewhere
+    text: str
+
+
 class KeyRing:
     """All keys of all issuers. A reload replaces it as a whole. `clock` gives seconds since the epoch."""
 
@@ -63,7 +73,8 @@ class KeyRing:
 
     def learn(self) -> None:
         """Take in what is known by now of the keys in places of their own."""
-        self._keys = {iss: tuple(_known(of_issuer)) for iss, of_issuer in self._all.items()}
+        self._doubles: list[DoubleKey] = []
+        self._keys = {iss: tuple(self._single(iss)) for iss in self._all}
         # The sort is stable: of two keys with the same `not_before` the one listed first signs.
         self._candidates = {
             (iss, alg): sorted((key for key in of_issuer if alg in key.algorithms), key=_start, reverse=True)
@@ -78,8 +89,10 @@ class KeyRing:
         placed = dict.fromkeys(key.placed for _, key in self.elsewhere())
         await asyncio.gather(*(key.look() for key in placed))
         self.learn()
+        faults = ((key.setting, key.placed.fault) for _, key in self.elsewhere())
         return [
-            Mistake(key.setting, key.placed.fault.text) for _, key in self.elsewhere() if key.placed.fault is not None
+            *(Mistake(setting, fault.text) for setting, fault in faults if fault is not None),
+            *(Mistake(double.key.setting, double.text) for double in self._doubles),
         ]
 
     async def close(self) -> None:
@@ -145,6 +158,10 @@ class KeyRing:
         for iss, of_issuer in self._all.items():
             yield from ((iss, key) for key in of_issuer if isinstance(key, KeyElsewhere))
 
+    def doubles(self) -> tuple[DoubleKey, ...]:
+        """Return the keys whose `kid` another key has, as far as their places have told it."""
+        return tuple(self._doubles)
+
     def unnamed(self, half: PublicHalf) -> str:
         """The later version that the place of this key has and the configuration does not name. Empty if none."""
         named = (key.placed.half for _, key in self.elsewhere())
@@ -163,6 +180,20 @@ class KeyRing:
         """
         return {"keys": [dict(key.public) for key in self._keys.get(iss, ())]}
 
+    def _single(self, iss: str) -> Iterator[SigningKey]:
+        """The keys that are known. Of two with the same `kid` one: that of a file, or else the first."""
+        settings = {key.kid: key.setting for key in self._all[iss] if isinstance(key, SigningKey)}
+        for entry in self._all[iss]:
+            key = _known(entry)
+            if key is None:
+                continue
+            if isinstance(entry, KeyElsewhere) and key.kid in settings:
+                text = f"has the same kid {key.kid!r} as {settings[key.kid]}; each key of an issuer needs its own"
+                self._doubles.append(DoubleKey(iss=iss, key=entry, text=text))
+                continue
+            settings.setdefault(key.kid, key.setting)
+            yield key
+
     def _due(self, iss: str, alg: Algorithm) -> SigningKey | None:
         for key in self._candidates.get((iss, alg), ()):
             if key.not_before is None or key.not_before <= self._clock():
@@ -179,21 +210,24 @@ class KeyRing:
         return f"no key of issuer {iss} for {alg} is due before {first}"
 
 
-def _known(of_issuer: Sequence[SigningKey | KeyElsewhere]) -> Iterator[SigningKey]:
-    for key in of_issuer:
-        if isinstance(key, SigningKey):
-            yield key
-        elif (half := key.placed.half) is not None:
-            jwk, algorithms = jwk_of(half.key), key.placed.algorithms
-            kid = key.kid or thumbprint(jwk)
-            yield SigningKey(
-                key=key.placed,
-                kid=kid,
-                algorithms=algorithms,
-                not_before=key.not_before,
-                public=published(jwk, kid, algorithms),
-                made_at=half.made_at,
-            )
+def _known(key: SigningKey | KeyElsewhere) -> SigningKey | None:
+    """The key as it signs. None if its place has not told its public half yet."""
+    if isinstance(key, SigningKey):
+        return key
+    half = key.placed.half
+    if half is None:
+        return None
+    jwk, algorithms = jwk_of(half.key), key.placed.algorithms
+    kid = key.kid or thumbprint(jwk)
+    return SigningKey(
+        key=key.placed,
+        kid=kid,
+        algorithms=algorithms,
+        not_before=key.not_before,
+        public=published(jwk, kid, algorithms),
+        made_at=half.made_at,
+        setting=key.setting,
+    )
 
 
 def _called(key: SigningKey) -> str:

@@ -1,4 +1,4 @@
-"""What the settings of keys in Vault and in key services must say, and what must be installed."""
+"""What the settings of keys in Vault and in key services must say."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from notifier.adapters.signers.key_place import PlaceFault
-from notifier.adapters.signers.key_services import key_in_service, library_mistakes
-from notifier.domain.signature import SignatureResult
+from notifier.adapters.signers.key_services import key_in_service, missing_extra
 from notifier.settings.key_settings import PLACES, KeySettings
 
 AZURE = {"vault_url": "https://x.vault.azure.net", "key": "logout", "version": "0" * 32}
@@ -29,28 +27,8 @@ async def test_each_place_has_its_key(kind: str) -> None:
     settings = KeySettings.model_validate({kind: KEYS[kind]})
     place, name = key_in_service(settings)
     assert settings.place == kind
-    assert name
+    assert (bool(name), missing_extra(kind)) == (True, None)
     await place.close()
-
-
-@pytest.mark.parametrize(
-    ("kind", "extra"), [("aws_kms", "aws"), ("azure_key_vault", "azure"), ("google_kms", "google")]
-)
-async def test_a_library_that_is_not_installed_is_a_mistake_of_the_configuration(kind: str, extra: str) -> None:
-    """Told with the way out, by the setting; and by the key itself to commands that do not read the whole."""
-    settings = KeySettings.model_validate({kind: KEYS[kind]})
-    [mistake] = library_mistakes({"https://id.example.com": [None, settings]}, lambda _: False)
-    assert mistake.path == f'issuers["https://id.example.com"].keys[1].{kind}'
-    assert f"pip install 'notifier[{extra}]'" in mistake.text
-    place, _ = key_in_service(settings, lambda _: False)
-    with pytest.raises(PlaceFault) as found:
-        await place.public()
-    assert (found.value.result, str(found.value)) == (SignatureResult.WRONG, mistake.text)
-
-
-def test_vault_needs_no_library() -> None:
-    """Its interface is HTTP."""
-    assert library_mistakes({"i": [KeySettings.model_validate({"vault": KEYS["vault"]})]}, lambda _: False) == []
 
 
 @pytest.mark.parametrize(

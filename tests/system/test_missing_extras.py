@@ -1,0 +1,54 @@
+"""An installation without extras: keys in places whose library is not there are refused, with what to install."""
+
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.system.site import ISSUER, Site
+
+ROOT = Path(__file__).parents[2]
+EXTRAS = {"pkcs11": "pkcs11", "aws_kms": "aws", "azure_key_vault": "azure", "google_kms": "google"}
+WITHOUT = ("pkcs11", "aiobotocore", "azure", "google")  # the packages that the extras bring
+KEYS: Mapping[str, Mapping[str, object]] = {
+    "pkcs11": {"module": "module.so", "token": "idp", "label": "k", "pin_file": "pin"},
+    "aws_kms": {"key_id": "alias/k", "region": "eu-central-1"},
+    "azure_key_vault": {"vault_url": "https://x.vault.azure.net", "key": "k", "version": "0" * 32},
+    "google_kms": {"name": "projects/p/locations/global/keyRings/r/cryptoKeys/k/cryptoKeyVersions/1"},
+    "vault": {"address": "https://v.example.com", "key": "k", "version": 1, "kubernetes": {"role": "r"}},
+}
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All packages of this environment but those."""
+    folder = tmp_path_factory.mktemp("packages")
+    for package in Path(sysconfig.get_paths()["purelib"]).iterdir():
+        if package.name not in WITHOUT:
+            (folder / package.name).symlink_to(package)
+    return folder
+
+
+@pytest.mark.parametrize("command", [["check", "--offline"], ["keys", "jwks", "--issuer", ISSUER]], ids=" ".join)
+def test_a_library_that_is_not_installed_is_named_with_the_command_that_installs_it(
+    tmp_path: Path, packages: Path, command: list[str]
+) -> None:
+    """Each key by its setting, before any place is asked, as `run` and a reload do. A key in Vault needs none."""
+    site = Site(tmp_path, f"sqlite:{tmp_path / 'queue.db'}")
+    for name in ("module.so", "pin"):
+        (tmp_path / name).touch()
+    site.config["issuers"][ISSUER]["keys"] += [{place: of} for place, of in KEYS.items()]
+    site.write()
+    words = [sys.executable, "-S", "-m", "notifier", *command, "-c", str(site.file)]
+    environ = {"PYTHONPATH": f"{ROOT}:{packages}"}
+    done = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    told = [line.strip() for line in done.stderr.splitlines() if "library" in line]
+    assert told == [
+        f'issuers["{ISSUER}"].keys[{nth}].{place}: its library is not installed: pip install '
+        f"'notifier[{extra}]' (the image has it)"
+        for nth, (place, extra) in enumerate(EXTRAS.items(), start=1)
+    ]
