@@ -2,6 +2,10 @@
 
 A set is read again when it is older than FRESH, so that a key that was withdrawn verifies nothing for long, and when a
 token names a key that is not in it. The last good set stays if it cannot be read.
+
+Many issuers send a token once, and read no answer. So a token whose key is unknown is held until the next reading is
+due, and is not turned away because another unknown key was asked for just before: Keycloak makes a key for an algorithm
+when it first signs by it.
 """
 
 import asyncio
@@ -18,7 +22,8 @@ from notifier.domain.security_event_token import SET_ALGORITHMS, KeysAway
 
 FRESH = 300.0  # seconds that a set counts as what the transmitter publishes
 AGAIN = 5.0  # seconds after a set that could not be read
-UNKNOWN_EVERY = 10.0  # seconds between two readings for tokens whose key is not in the set
+UNKNOWN_EVERY = 2.0  # seconds between two readings for tokens whose key is not in the set; senders wait 2.5 s and more
+MOST_HELD = 32  # tokens that wait for such a reading to be due; 256 requests are served at a time
 _RSA_BITS = 2048
 _CURVES: Mapping[str, str] = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519"}
 
@@ -48,12 +53,23 @@ class _Set:
 
 
 class TransmitterKeys:
-    """The published keys of one transmitter. `steady` gives seconds of a clock that never goes back."""
+    """The published keys of one transmitter.
 
-    def __init__(self, issuer: str, read: Read, steady: Callable[[], float]) -> None:
+    `steady` gives seconds of a clock that never goes back. `pause` waits so many of them.
+    """
+
+    def __init__(
+        self,
+        issuer: str,
+        read: Read,
+        steady: Callable[[], float],
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._issuer = issuer
         self._read = read
         self._steady = steady
+        self._pause = pause
+        self._held = 0
         self._set: _Set | None = None
         self._reading = asyncio.Lock()
         self._due = float("-inf")
@@ -73,6 +89,7 @@ class TransmitterKeys:
         found = tuple(self._set.fitting(kid, alg))
         if (found and not doubted) or self._missing(kid, arrived):
             return () if doubted else found
+        await self._hold()
         await self._look(unknown=True)
         found = tuple(self._set.fitting(kid, alg))
         if found or self._missing(kid, arrived):
@@ -86,6 +103,17 @@ class TransmitterKeys:
             self._set.missed.add(kid)
             return True
         return kid in self._set.missed and arrived - self._set.began < UNKNOWN_EVERY
+
+    async def _hold(self) -> None:
+        """Wait until the set may be read for an unknown key, unless too many wait."""
+        wait = self._due_for_unknown - self._steady()
+        if wait <= 0 or self._held >= MOST_HELD:
+            return
+        self._held += 1
+        try:
+            await self._pause(wait)
+        finally:
+            self._held -= 1
 
     async def _look(self, *, unknown: bool) -> None:
         """Read the set if it is due. Who comes meanwhile waits for that reading."""

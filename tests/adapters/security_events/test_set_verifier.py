@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 from joserfc.jwk import Key
 
+from notifier.adapters.security_events.set_verifier import SetVerifier
 from notifier.adapters.security_events.signed_content import LONGEST
-from notifier.adapters.security_events.transmitter_keys import AGAIN, FRESH, UNKNOWN_EVERY
+from notifier.adapters.security_events.transmitter_keys import AGAIN, FRESH, MOST_HELD, UNKNOWN_EVERY, TransmitterKeys
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument
 from notifier.domain.security_event_token import KeysAway, UnacceptedSet, VerifiedSet
 from tests.adapters.security_events.transmitter import (
     AUDIENCE,
     CLAIMS,
+    ISSUER,
     NOW,
     Transmitter,
     key,
@@ -195,9 +197,41 @@ async def test_a_new_key_is_found_when_a_token_names_it() -> None:
     transmitter.publish(public(key("P-256", "new"), "k2"))
     assert await told(transmitter, signed(of=key("P-256", "new"), kid="k2")) == "taken"
     transmitter.steady += 1
-    assert await told(transmitter, signed()) == "away"  # it may have come since that reading: nobody knows yet
-    transmitter.steady += UNKNOWN_EVERY
-    assert await told(transmitter, signed()) == "invalid_key"
+    assert await told(transmitter, signed()) == "invalid_key"  # it may have come since, so the set was read once more
+    assert transmitter.readings == 3
+
+
+async def test_a_second_new_key_is_waited_for() -> None:
+    """Also if the set was read for another just now: who sends once loses nothing by it."""
+    transmitter = Transmitter(OURS)
+    for number in range(5):
+        transmitter.publish(OURS, public(key("P-256", "new"), f"new-{number}"))
+        assert await told(transmitter, signed(of=key("P-256", "new"), kid=f"new-{number}")) == "taken"
+        transmitter.steady += 0.1
+    assert transmitter.readings == 5
+    assert transmitter.steady <= 1000.5 + 3 * UNKNOWN_EVERY
+
+
+async def test_not_more_than_some_wait_for_a_reading() -> None:
+    """Those beyond are told at once to come again, and a token of a known key waits for nobody."""
+    transmitter, due = Transmitter(OURS), asyncio.Event()
+
+    async def pause(seconds: float) -> None:
+        await due.wait()
+        transmitter.steady = 1002.0 + seconds
+
+    transmitter.keys = TransmitterKeys(ISSUER, transmitter.read, lambda: transmitter.steady, pause)
+    transmitter.verifier = SetVerifier(transmitter.keys, issuer=ISSUER, audience=AUDIENCE, clock=lambda: NOW)
+    for name in ("one", "another"):  # the set is read for the first, and again for the second
+        assert await told(transmitter, signed(kid=name)) == "invalid_key"
+        transmitter.steady += 1
+    asked = [asyncio.create_task(told(transmitter, signed(kid=f"made-up-{nth}"))) for nth in range(MOST_HELD + 5)]
+    early, held = await asyncio.wait(asked[MOST_HELD:])
+    assert ([task.result() for task in early], held) == (["away"] * 5, set())
+    assert await told(transmitter, signed()) == "taken"
+    assert (transmitter.readings, any(task.done() for task in asked[:MOST_HELD])) == (2, False)
+    due.set()
+    assert await asyncio.gather(*asked[:MOST_HELD]) == ["invalid_key"] * MOST_HELD
     assert transmitter.readings == 3
 
 
@@ -216,14 +250,12 @@ async def test_a_new_key_without_a_kid_is_found_too(kid: str | None) -> None:
 async def test_strangers_cannot_have_keys_read_all_the_time() -> None:
     """One reading in UNKNOWN_EVERY for all of them; meanwhile whom a known key signed for is taken."""
     transmitter = Transmitter(OURS)
-    found = set()
     for number in range(50):
         transmitter.steady += 0.1
-        found.add(await told(transmitter, signed(kid=f"made-up-{number}")))
+        assert await told(transmitter, signed(kid=f"made-up-{number}")) == "invalid_key"
         assert await told(transmitter, signed()) == "taken"
         assert await told(transmitter, signed(of=key("P-256", "evil"))) == "authentication_failed"
-    assert found == {"invalid_key", "away"}
-    assert transmitter.readings <= 3
+    assert transmitter.readings <= 2 + (transmitter.steady - 1000.0) / UNKNOWN_EVERY
 
 
 async def test_a_key_that_was_withdrawn_verifies_nothing_after_some_minutes() -> None:

@@ -75,12 +75,16 @@ class Transmitter:
         self.away = False
         self.readings = 0
         self.steady = 1000.0
-        self.keys = TransmitterKeys(ISSUER, self.read, lambda: self.steady)
+        self.keys = TransmitterKeys(ISSUER, self.read, lambda: self.steady, self.pause)
         self.verifier = SetVerifier(self.keys, issuer=ISSUER, audience=AUDIENCE, clock=lambda: NOW)
 
     def publish(self, *published: Mapping[str, Any]) -> None:
         """Publish these keys from now on."""
         self.content = {"keys": list(published)}
+
+    async def pause(self, seconds: float) -> None:
+        """Let time pass."""
+        self.steady += seconds
 
     async def read(self) -> IssuerDocument | UnreadDocument:
         """Fetch the JWK Set."""

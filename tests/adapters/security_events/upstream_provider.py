@@ -32,5 +32,5 @@ class UpstreamProvider(Transmitter):
 
     def __init__(self, rules: UpstreamRules = RULES, now: float = NOW) -> None:
         super().__init__(public(key("P-256")))
-        self.keys = TransmitterKeys(rules.issuer, self.read, lambda: self.steady)
+        self.keys = TransmitterKeys(rules.issuer, self.read, lambda: self.steady, self.pause)
         self.judge = LogoutTokenVerifier(self.keys, rules, lambda: now)
