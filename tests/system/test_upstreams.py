@@ -34,13 +34,13 @@ def token(upstream: str, **claims: Any) -> bytes:
 
 
 async def send(running: WorkerProcess, name: str, form: dict[str, Any]) -> tuple[int, Any]:
-    """Status and document of a logout token's answer."""
+    """Status and document of a logout token's answer. No connection is kept that the next token could be lost in."""
     base = str((await running.until_said("listening", lambda line: "web" in line))["web"])
     async with (
         aiohttp.ClientSession() as session,
         session.post(f"{base}/upstreams/{name}/backchannel-logout", data=form) as answer,
     ):
-        assert answer.headers["Cache-Control"] == "no-store"
+        assert (answer.headers["Cache-Control"], answer.headers["Connection"]) == ("no-store", "close")
         text = await answer.text()
         return answer.status, json.loads(text) if text else None
 

@@ -24,6 +24,7 @@ FRESH = 300.0  # seconds that a set counts as what the transmitter publishes
 AGAIN = 5.0  # seconds after a set that could not be read
 UNKNOWN_EVERY = 2.0  # seconds between two readings for tokens whose key is not in the set; senders wait 2.5 s and more
 MOST_HELD = 32  # tokens that wait for such a reading to be due; 256 requests are served at a time
+_SURE = 0.01  # seconds more, since a timer of uvloop may end a millisecond early
 _RSA_BITS = 2048
 _CURVES: Mapping[str, str] = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519"}
 
@@ -111,7 +112,7 @@ class TransmitterKeys:
             return
         self._held += 1
         try:
-            await self._pause(wait)
+            await self._pause(wait + _SURE)
         finally:
             self._held -= 1
 

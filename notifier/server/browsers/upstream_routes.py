@@ -2,6 +2,9 @@
 
 Most upstreams send a token once. So the verified claims are durable before 200, even if nobody can say at this moment
 whose session it is here: a worker asks, for as long as it takes. The token is never kept.
+
+Each answer ends its connection. A sender that keeps one open sends the next token over it just when we stop or restart:
+Keycloak then notes `NoHttpResponseException`, and that logout is lost.
 """
 
 import asyncio
@@ -80,6 +83,11 @@ class UpstreamRoutes:
 
     async def post_logout(self, request: web.Request) -> web.Response:
         """Take one logout token, and answer as Back-Channel Logout 1.0 §2.8 says."""
+        answer = await self._answer(request)
+        answer.force_close()
+        return answer
+
+    async def _answer(self, request: web.Request) -> web.Response:
         door = self._access.door(request.match_info["upstream"])
         if door is None:
             return problem(404, "There is no such upstream")

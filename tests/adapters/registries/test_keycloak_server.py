@@ -1,4 +1,4 @@
-"""Keycloak as a registry source: a real one.
+"""Keycloak as a registry source, and as an upstream provider: a real one.
 
 Left out where it cannot be had, unless NOTIFIER_TEST_KEYCLOAK is `required`.
 """
@@ -34,6 +34,7 @@ from tests.adapters.registries.keycloak_realm import (
     shop_user,
     transmitter,
 )
+from tests.adapters.registries.keycloak_upstream import change_key, company_site
 from tests.browsers.check_session_world import cookie_of
 from tests.keycloak_browser import KeycloakBrowser
 from tests.keycloak_installation import KeycloakMissing, required
@@ -328,3 +329,45 @@ async def _jwks(keycloak: KeycloakServer) -> Any:
     url = f"{keycloak.url}/realms/shop/protocol/openid-connect/certs"
     async with aiohttp.ClientSession() as session, session.get(url) as answer:
         return await answer.json()
+
+
+async def test_its_own_logout_tokens_end_the_sessions_here(keycloak: KeycloakServer, tmp_path: Path) -> None:
+    """Of a user and of an administrator, after a restart of ours, by keys just changed twice, and without `sid`."""
+    async with (
+        Clients() as clients,
+        company_site(tmp_path, keycloak, clients, PASSWORD) as (site, asked),
+        KeycloakBrowser(keycloak.url, "company") as browser,
+    ):
+
+        async def sign_in(client_id: str = "login") -> dict[str, Any]:
+            return await browser.sign_in(client_id, "http://127.0.0.1/callback", "alice", PASSWORD)
+
+        async def end(claims: Mapping[str, Any]) -> None:
+            await asyncio.to_thread(keycloak.admin, "DELETE", f"/company/sessions/{claims['sid']}")
+            await clients.until_told("shop", [f"here-{claims['sid']}"])
+
+        async with worker(site) as running:
+            signed_in = await sign_in()
+            await browser.sign_out(signed_in["raw"], "http://127.0.0.1/bye")
+            await clients.until_told("shop", [f"here-{signed_in['sid']}"])
+            await end(await sign_in())
+            later = await sign_in()
+            assert await running.stop() == 0
+        async with worker(site) as running:
+            await end(later)
+            for priority in (1000, 2000):
+                claims = await sign_in()
+                await asyncio.to_thread(change_key, keycloak, priority)
+                await end(claims)
+            everywhere = await sign_in("by-user")
+            await asyncio.to_thread(keycloak.admin, "POST", f"/company/users/{everywhere['sub']}/logout")
+            await clients.until_told("shop", ["s1", "s2"])
+            assert await running.metric("upstream_requests_total", upstream="company", result="accepted") == 4
+            assert running.said("upstream_refused") == []
+            log = running.log
+        verify_all(clients.hits, site.jwks)
+        assert {hit.claims["sub"] for hit in clients.hits} == {f"up|{signed_in['sub']}"}
+        assert [(question["sub"] is None, question["sid"] is None) for question in asked] == [
+            *[(False, False)] * 5, (False, True),
+        ]  # fmt: skip
+        assert not [secret for secret in (signed_in["sub"], later["sid"], everywhere["sid"]) if secret in log]
