@@ -83,7 +83,7 @@ class SignerWatch:
         """Look at one key until it is no longer wanted, and then close it."""
         news = asyncio.Event()
         key.news = news.set
-        told: SignerFault | None = None
+        log = SignerLog()
         try:
             while True:
                 if key.due(time.monotonic()) <= 0:
@@ -92,8 +92,7 @@ class SignerWatch:
                     if known is not key.half:
                         _learn(self._live.now.keys)
                     self._seen(key)
-                _tell(key, told, self._live.now.keys)
-                told = key.fault
+                log.tell(key, self._live.now.keys)
                 news.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(key.due(time.monotonic())):
@@ -120,15 +119,27 @@ def _learn(ring: KeyRing) -> None:
             )  # fmt: skip
 
 
-def _tell(key: PlacedKey, before: SignerFault | None, ring: KeyRing) -> None:
-    """Log what has changed."""
-    log, now = structlog.get_logger(), key.fault
-    if now is not None and (before is None or before.text != now.text):
-        hint = "deliveries that it signs for wait; others go on"
-        log.warning(
-            "signer_failing", signer=key.name, reason=now.text, hint=hint, help="notifier explain NotifierSignerFailing"
-        )
-    elif now is None and before is not None:
-        log.info("signer_well", signer=key.name, after=round(time.time() - before.since, 1))
-    if now is None and before is None and key.half is not None and (newer := ring.unnamed(key.half)):
-        log.info("signer_has_newer_key", signer=key.name, newer=newer)
+class SignerLog:
+    """What the log says of one key: each change once, however often the key is looked at."""
+
+    def __init__(self) -> None:
+        self._fault: SignerFault | None = None
+        self._newer = ""
+
+    def tell(self, key: PlacedKey, ring: KeyRing) -> None:
+        """Log what has changed since the last call."""
+        log, before, now = structlog.get_logger(), self._fault, key.fault
+        self._fault = now
+        if now is not None and (before is None or before.text != now.text):
+            hint = "deliveries that it signs for wait; others go on"
+            log.warning(
+                "signer_failing", signer=key.name, reason=now.text, hint=hint,
+                help="notifier explain NotifierSignerFailing",
+            )  # fmt: skip
+        elif now is None and before is not None:
+            log.info("signer_well", signer=key.name, after=round(time.time() - before.since, 1))
+        newer = "" if key.half is None else ring.unnamed(key.half)
+        if newer and newer != self._newer:
+            hint = "it signs nothing here: give it an entry of its own, with a not_before a day ahead"
+            log.info("signer_has_newer_key", signer=key.name, newer=newer, hint=hint)
+        self._newer = newer

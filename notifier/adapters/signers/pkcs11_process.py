@@ -44,6 +44,7 @@ _ED25519 = (bytes.fromhex("06032b6570"), b"\x13\x0cedwards25519")
 """The curve as CKA_EC_PARAMS has it: as an OID (RFC 8410 §3), or as the name that PKCS#11 3.0 takes too."""
 _ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")  # RFC 8410 §4; the 32 bytes of the key follow
 _PARENT_DIED = 1  # PR_SET_PDEATHSIG
+_NAMED = 10  # keys that a fault names
 
 
 class _Fault(Exception):  # noqa: N818  it becomes an answer
@@ -93,14 +94,24 @@ class _Signing:
         wanted |= {} if id is None else {Attribute.ID: bytes.fromhex(id)}
         private = list(self._session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY, **wanted}))
         if len(private) != 1:
-            text = "has no such private key, or this PIN does not let it be seen"
-            if private:
-                text = f"has {len(private)} such private keys; name one by its label and its id"
-            raise _Fault("NoSuchKey", text)
+            text = f"has {len(private)} such private keys; name one by its label and its id"
+            raise _Fault("NoSuchKey", text if private else f"has no such private key{self._others()}")
         public = list(self._session.get_objects({Attribute.CLASS: ObjectClass.PUBLIC_KEY, **wanted}))
         der = _public(private[0], public)
         self._keys.append(private[0])  # type: ignore[arg-type]
         return {"number": len(self._keys) - 1, "public": der.hex()}
+
+    def _others(self) -> str:
+        """What the token has instead."""
+        from pkcs11 import Attribute, ObjectClass  # noqa: PLC0415
+
+        assert self._session is not None
+        private = list(self._session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY}))
+        names = sorted(f"{each.label!r} (id {bytes(each[Attribute.ID]).hex() or 'empty'})" for each in private)
+        if not names:
+            return ": it shows none to this PIN"
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        return f"; it has {', '.join(names[:_NAMED])}{more}"
 
 
 def _token(slots: Sequence[Any], label: str) -> Any:
@@ -110,7 +121,7 @@ def _token(slots: Sequence[Any], label: str) -> Any:
         return found[0]
     if found:
         raise _Fault("NoSuchToken", f"the module has {len(found)} tokens {label!r}; give each a label of its own")
-    others = ", ".join(sorted(repr(each.label) for each in tokens))
+    others = ", ".join(sorted(repr(each.label) for each in tokens if each.label))  # without one: not initialised
     raise _Fault("NoSuchToken", f"the module has no token {label!r}; it has {others or 'none'}")
 
 

@@ -142,7 +142,8 @@ class PlacedKey:
     async def _learn(self, half: PublicHalf) -> None:
         if self.half is not None:
             if jwk_of(self.half.key) != jwk_of(half.key):
-                text = "another key is there under this name now; give it an entry of its own, with a not_before"
+                text = "another key is there under this name now, which clients do not know: if it is to sign, "
+                text += "publish it, and set not_before of its entry a day ahead"
                 raise PlaceFault(text, SignatureResult.WRONG)
             await self._asked(min(self.algorithms), _PROBE, half.key)
             self.half = half

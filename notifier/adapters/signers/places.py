@@ -1,6 +1,7 @@
 """Makes the places of keys that the settings name. What is named alike is the same, across reloads too.
 
-So a reload keeps the processes, connections and circuits of keys that it does not change.
+So a reload keeps the processes, connections and circuits of keys that it does not change. A key with another
+`not_before` is another one: that is how an operator says that what its place has under this name now may sign.
 """
 
 from collections.abc import Collection
@@ -14,7 +15,7 @@ from notifier.adapters.signers.placed_key import PlacedKey, SigningBounds
 from notifier.domain.signature import SignatureObserver, SignatureResult
 from notifier.settings.key_settings import KeySettings, SigningSettings
 
-_Identity: TypeAlias = tuple[str, object, SigningSettings]
+_Identity: TypeAlias = tuple[str, object, object, SigningSettings]
 
 PROCESSES, REQUESTS = 2, 16  # `signing.concurrency` where it is left out
 
@@ -31,7 +32,7 @@ class Places:
     def key(self, settings: KeySettings, signing: SigningSettings) -> PlacedKey:
         """The key that these settings name. It holds nothing until it is looked at."""
         kind = settings.place
-        identity = kind, getattr(settings, kind), signing
+        identity = kind, getattr(settings, kind), settings.not_before, signing
         if identity not in self._keys:
             place, name = self._place(settings, signing)
             at_a_time = concurrency(kind, signing) * (AHEAD if kind == "pkcs11" else 1)

@@ -219,9 +219,9 @@ async def test_a_token_that_was_taken_away_is_used_again_when_it_is_back(hsm: So
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"label": "none"}, "has no such private key"),
-        ({"token": "other"}, f"the module has no token 'other'; it has .*'{TOKEN}'"),
-        ({"label": "rsa", "id": "02"}, "has no such private key"),
+        ({"label": "none"}, r"has no such private key; it has .*'ec' \(id 02\).*'rsa' \(id 01\)"),
+        ({"token": "other"}, f"the module has no token 'other'; it has '{TOKEN}'"),  # not the slot that is free
+        ({"label": "rsa", "id": "02"}, "has no such private key; it has"),
         ({"module": __file__}, "the module cannot be loaded"),
     ],
 )

@@ -8,14 +8,18 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
+from structlog.testing import capture_logs
 
 from notifier.adapters.signers.key_files import examine_keys
 from notifier.adapters.signers.key_place import PlaceFault, PublicHalf
 from notifier.adapters.signers.key_ring import KeyElsewhere, KeyRing
+from notifier.adapters.signers.places import Places
+from notifier.app.signer_watch import SignerLog
 from notifier.domain.client import Algorithm
 from notifier.domain.errors import OurFault
 from notifier.domain.outcome import Cause
 from notifier.domain.signature import SignatureResult
+from notifier.settings.key_settings import KeySettings, SigningSettings
 from tests.adapters.signers.key_folder import ISS, KINDS, NOW, OTHER, Folder
 from tests.adapters.signers.memory_place import MemoryPlace, Rig
 from tests.adapters.signers.test_keys import claims, kid_of
@@ -172,14 +176,37 @@ async def test_nobody_waits_long_for_a_slow_place() -> None:
 
 
 async def test_another_key_under_the_same_name_does_not_sign(folder: Folder) -> None:
-    """Clients do not know it: it needs an entry with a `not_before`."""
+    """Clients do not know it: its entry needs another `not_before`."""
     rig = await known()
     other = MemoryPlace("ES384")
     rig.place.key = other.key
     await rig.key.look()
     assert rig.key.fault is not None
-    assert "give it an entry of its own" in rig.key.fault.text
+    assert "set not_before of its entry a day ahead" in rig.key.fault.text
     assert rig.key.fault.result is WRONG
+
+
+def test_another_not_before_asks_the_place_anew() -> None:
+    """So a key that was made anew under its old name may sign, without a restart. What is named alike is kept."""
+    places, bounds = Places(), SigningSettings()
+    pkcs11 = {"module": __file__, "token": "idp", "label": "logout", "pin_file": __file__}
+    old, new = (
+        KeySettings.model_validate({"pkcs11": pkcs11, "not_before": start})
+        for start in ("2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z")
+    )
+    assert places.key(old, bounds) is places.key(old, bounds)
+    assert places.key(new, bounds) is not places.key(old, bounds)
+
+
+async def test_a_newer_version_is_logged_once() -> None:
+    """However often the key is looked at, until there is a still newer one."""
+    rig, log = await known(), SignerLog()
+    other = MemoryPlace("RS256").key.public_key()
+    with capture_logs() as lines:
+        for version in ("", "version 2", "version 2", "version 3"):
+            rig.key.half = PublicHalf(key=rig.place.key.public_key(), newer=version, newer_key=other)
+            log.tell(rig.key, ring_of(rig))
+    assert [line["newer"] for line in lines] == ["version 2", "version 3"]
 
 
 async def test_one_issuer_s_place_is_not_another_s(folder: Folder) -> None:
