@@ -12,6 +12,7 @@ from notifier.cli.command_options import Config, Json, load_whole, look_at_keys,
 from notifier.cli.output import say, say_json
 from notifier.domain.errors import Mistake
 from notifier.domain.first_day import DAY
+from notifier.domain.front_channel import is_on_page
 from notifier.domain.moment import shown_moment
 from notifier.domain.printable import counted
 
@@ -27,6 +28,12 @@ EXAMPLES = (
     ("before a roll-out: exit status 2 if there is a mistake", "notifier check -c new.yaml && cp new.yaml live.yaml"),
     ("without asking databases and servers for clients", "notifier check -c n.yaml --offline"),
     ("the mistakes for a script", "notifier check -c n.yaml --json | jq -r '.mistakes[].path'"),
+)
+
+_ASIDE = (
+    ("by_browser", "told by browsers alone"),
+    ("without_uri", "without backchannel_logout_uri, never told"),
+    ("paused", "paused"),
 )
 
 
@@ -84,7 +91,8 @@ def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
         issuers[iss] = {
             "keys": [_key(key) for key in loaded.keys.of(iss)],
             "clients": len(clients),
-            "without_uri": sum(client.told_at is None for client in clients),
+            "without_uri": sum(client.told_at is None and not is_on_page(client) for client in clients),
+            "by_browser": sum(client.told_at is None and is_on_page(client) for client in clients),
             "paused": sum(client.paused for client in clients),
         }
     return {
@@ -154,11 +162,7 @@ def _in_words(summary: dict[str, Any]) -> str:
             lines.append(f"  key {key['kid']}: {', '.join(key['algorithms'])}{later}")
             if (until := key["first_day_until"]) is not None:
                 lines.append(f"    it is new: receivers that keep the issuer's keys may refuse it until {until}")
-        notes = [
-            f"{issuer[name]} {text}"
-            for name, text in (("without_uri", "without backchannel_logout_uri, never told"), ("paused", "paused"))
-            if issuer[name]
-        ]
+        notes = [f"{issuer[name]} {text}" for name, text in _ASIDE if issuer[name]]
         aside = f" ({'; '.join(notes)})" if notes else ""
         lines.append(f"  {counted(issuer['clients'], 'client')}{aside}")
     for source in summary["registry"]:

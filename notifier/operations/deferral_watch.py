@@ -69,7 +69,7 @@ class DeferralWatch:
         self._signing: dict[str, set[_Key]] = {}  # by issuer
         self._forgot = 0.0
         self._searches, self._counted = float(SEARCHES), clock()
-        self._unlisted: dict[str, tuple[float, int]] = {}  # by group: since when, and how often
+        self._unlisted: dict[str, tuple[float, int]] = {}  # by group: since when, and how many deliveries
         self._log = structlog.get_logger()
 
     def observe(self, fact: Fact) -> None:
@@ -101,15 +101,15 @@ class DeferralWatch:
         if key is None:
             return fact
         now = self._clock()
+        again = fact.again if fact.delivery is None else fact.delivery.deferrals > 1
         one = self._open.get(key)
         if news := one is None or one.until < now:
-            one = self._begin(key, now)
+            one = self._begin(key, now, again=again)
             if one is None:
                 return fact
         assert one is not None
         if not one.searched and self._may_search(now):
             one.searched, one.hint = True, self._hint(key)
-        again = fact.again if fact.delivery is None else fact.delivery.deferrals > 1
         one.count += not again
         one.text, one.until = fact.text, max(one.until, fact.due + KEPT)
         if not key[2] and fact.client_id and len(one.clients) < PER_ISSUER:
@@ -132,17 +132,17 @@ class DeferralWatch:
             return kind, fact.iss, "", _HOURS.sub("", fact.text)
         return kind, fact.iss, fact.client_id, ""
 
-    def _begin(self, key: _Key, now: float) -> _Open | None:
+    def _begin(self, key: _Key, now: float, *, again: bool) -> _Open | None:
         """Remember it. None if there is no room for another name of this issuer."""
         group = _group(key)
         if self._full(group) and now - self._forgot >= FORGET_EVERY:
             self._forget()
         if self._full(group) and key not in self._open:
             since, count = self._unlisted.get(group, (now, 0))
-            if not count:
+            if group not in self._unlisted:
                 hint = "publishers name clients or issuers that nobody knows; status shows the first of them"
                 self._log.warning("deferrals_not_listed", iss=group, names=PER_ISSUER, hint=hint)
-            self._unlisted[group] = since, count + 1
+            self._unlisted[group] = since, count + (not again)
             return None
         self._groups[group] += key not in self._open
         if key[0] is TroubleKind.SIGNING:

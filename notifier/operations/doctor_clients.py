@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from notifier.domain.client import Client, Route
+from notifier.domain.front_channel import is_on_page
 from notifier.domain.issuer_document import only_in_tests
 from notifier.domain.outcome import Reason
 from notifier.domain.presets import PRESETS, beyond_preset
@@ -124,10 +125,14 @@ def judge_registry(clients: Iterable[Client]) -> Iterator[Finding]:
             yield warning(Area.CLIENT, client.client_id, "is paused: its logouts wait", advice)
         if client.preset is not None:
             yield from _preset(client, client.preset)
-    silent = [client.client_id for client in clients if client.told_at is None]
-    if silent:
+    silent = [client for client in clients if client.told_at is None]
+    if by_browser := [client.client_id for client in silent if is_on_page(client)]:
+        text = "has no backchannel_logout_uri: browsers alone tell it, and nobody can see whether its sessions end"
+        advice = "where iss and sid suffice for it, notifier.front_channel: server has workers tell it"
+        yield ok(Area.CLIENT, _some(by_browser), text, advice)
+    if never := [client.client_id for client in silent if not is_on_page(client)]:
         advice = "give it one, if the client has sessions of its own"
-        yield ok(Area.CLIENT, _some(silent), "has no backchannel_logout_uri, so it is never told", advice)
+        yield ok(Area.CLIENT, _some(never), "has no backchannel_logout_uri, so it is never told", advice)
     unnamed = [client.client_id for client in clients if client.preset is None and client.backchannel_logout_uri]
     if unnamed:
         text = "names no preset, so it gets what most receivers take"

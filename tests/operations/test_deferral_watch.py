@@ -133,6 +133,17 @@ def test_made_up_names_cost_bounded_memory_and_few_lines() -> None:
     assert told.deferred(Cause.UNKNOWN, names[SEARCHES], text=NO_SUCH_CLIENT).hint == "did you mean made-up-?"
     assert told.deferred(Cause.UNKNOWN, iss=f"{ISS}/").first
     assert len(told.troubles()) == PER_ISSUER + 2
+    again = Delivery(id="d", event_id="e", id_given=True, iss=ISS, client_id="new", sub="s", sid=None, deferrals=2)
+    put_off = Deferred(
+        iss=ISS,
+        client_id="new",
+        event_id="e",
+        cause=Cause.UNKNOWN,
+        due=told.now + 2,
+        text=NO_SUCH_CLIENT,
+        delivery=again,
+    )
+    told.watch.observe(put_off)  # it was counted before
     assert ("unknown_client", ISS, "", 50) in told.troubles()
     told.now += KEPT + 3
     assert told.troubles() == []

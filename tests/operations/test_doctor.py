@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.domain.client import Algorithm, Client, SubjectMode, TokenProfile
+from notifier.domain.client import Algorithm, Client, FrontChannelClient, SubjectMode, TokenProfile
 from notifier.domain.first_day import SeenKey, seen_by_all
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument, metadata_uri, only_in_tests, only_issuer
 from notifier.domain.message import Depth
@@ -310,15 +310,21 @@ def test_registrations() -> None:
                 client("e", None),
                 client("f", preset="duende_bff", token=TokenProfile(alg=Algorithm.EDDSA)),
                 client("g", preset="duende_bff"),
+                client(
+                    "h", None, front_channel=FrontChannelClient(frontchannel_logout_uri="https://h.example.com/out")
+                ),
             ]
         )
     )
+    by_subject = {finding.subject: finding.text for finding in found}
+    assert by_subject["e"] == "has no backchannel_logout_uri, so it is never told"
+    assert "browsers alone tell it" in by_subject["h"]
     told = bad(found)
     assert "asks for typ JWT, but the registration sets logout+jwt" in told
     assert "asks for subject sid, but the registration sets sub" in told
     assert "is paused" in told
     assert "preset duende_bff takes no EdDSA, so it answers 400" in told
-    assert {finding.subject for finding in found} == {"b", "c", "d", "e", "f"}
+    assert {finding.subject for finding in found} == {"b", "c", "d", "e", "f", "h"}
 
 
 # ── tests ──

@@ -43,10 +43,14 @@ def test_the_example_of_the_documents_is_right(tmp_path: Path) -> None:
     shown = documented("yaml")
     assert [line for line in shown.splitlines() if line not in example.splitlines()] == []
     key = notifier("keys", "web", cwd=tmp_path).stdout
-    for name, content in {"web.keys": key, "clients.yaml": "[]", "web.yaml": example}.items():
+    clients = (
+        '[{"client_id": "shop", "frontchannel_logout_uri": "https://shop.example.com/out"}, {"client_id": "none"}]'
+    )
+    for name, content in {"web.keys": key, "clients.yaml": clients, "web.yaml": example}.items():
         (tmp_path / name).write_text(content)
         (tmp_path / name).chmod(0o600)
     notifier("keys", "generate", "--out", "key.pem", "--at", "once", cwd=tmp_path)
     checked = notifier("check", "-c", "web.yaml", cwd=tmp_path)
     assert checked.stdout.startswith("no mistakes\nissuer https://login.example.com"), (checked.stdout, checked.stderr)
     assert "web listens on 127.0.0.1:8090" in checked.stdout
+    assert "(1 told by browsers alone; 1 without backchannel_logout_uri, never told)" in checked.stdout

@@ -1,6 +1,7 @@
 """Reads the keys by which the URLs of pages are sealed, and checks what the section `web` says of issuers."""
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 
 from cryptography.fernet import Fernet, MultiFernet
 
@@ -21,12 +22,12 @@ def read_web_keys(settings: Settings) -> tuple[MultiFernet | None, list[Mistake]
     if settings.web is None:
         return None, []
     mistakes = [
-        Mistake(f"web.issuers.{iss}", "is not configured under issuers")
+        Mistake(f'web.issuers["{iss}"]', _not_configured(iss, settings))
         for iss in settings.web.issuers
         if iss not in settings.issuers
     ]
     mistakes += [
-        Mistake(f"web.check_session.{name}.issuer", f"{page.issuer} is not configured under issuers")
+        Mistake(f"web.check_session.{name}.issuer", _not_configured(page.issuer, settings))
         for name, page in settings.web.check_session.items()
         if page.issuer not in settings.issuers
     ]
@@ -56,4 +57,9 @@ def web_warnings(settings: Settings, registry: Registry) -> Iterator[Mistake]:
         clients = sum(map(is_on_page, registry.clients_of(iss).values()))
         if clients and iss not in settings.web.issuers:
             text = f"is missing, so no browser calls the frontchannel_logout_uri of {counted(clients, 'client')}"
-            yield Mistake(f"web.issuers.{iss}", text)
+            yield Mistake(f'web.issuers["{iss}"]', text)
+
+
+def _not_configured(iss: str, settings: Settings) -> str:
+    near = get_close_matches(iss, settings.issuers, 1, 0.0)
+    return f"{iss} is not configured under issuers{f'; did you mean {near[0]}?' if near else ''}"

@@ -77,12 +77,17 @@ def test_keys_that_cannot_be_used_are_refused(loaded: Load, text: str, says: str
 
 def test_pages_of_an_issuer_that_is_not_configured_are_refused(loaded: Load) -> None:
     """Else nobody would ever see them."""
-    with pytest.raises(ConfigurationError, match="is not configured under issuers"):
-        loaded(KEYS[0], ONE, TWO, "https://three.example.com")
+    with pytest.raises(ConfigurationError) as refused:
+        loaded(KEYS[0], ONE, TWO, "https://two.example.org")
+    (mistake,) = refused.value.mistakes
+    assert mistake.path == 'web.issuers["https://two.example.org"]'
+    assert mistake.text == f"https://two.example.org is not configured under issuers; did you mean {TWO}?"
 
 
 def test_an_issuer_whose_clients_no_browser_calls_is_warned_of(loaded: Load) -> None:
     """It has clients for a page, and no page."""
     warnings = [str(each) for each in loaded(KEYS[0], ONE).warnings]
-    assert warnings == [f"web.issuers.{TWO}: is missing, so no browser calls the frontchannel_logout_uri of 1 client"]
+    assert warnings == [
+        f'web.issuers["{TWO}"]: is missing, so no browser calls the frontchannel_logout_uri of 1 client'
+    ]
     assert not loaded(KEYS[0], ONE, TWO).warnings
