@@ -15,7 +15,8 @@ async def examine_transmitter(
     document = await read(uri)
     if isinstance(document, UnreadDocument):
         advice = "its tokens are answered 503 until it can be read; check the address, and tls beside it"
-        return [failed(Area.KEYS, setting, f"the JWK Set at {uri} could not be read: {document.text}", advice)]
+        where = "" if uri in document.text else f" at {uri}"  # an upstream's text names its metadata
+        return [failed(Area.KEYS, setting, f"the JWK Set{where} could not be read: {document.text}", advice)]
     published = read_jwks(document.content)
     if isinstance(published, str):
         return [failed(Area.KEYS, setting, f"what stands at {uri} {published}", "correct jwks_uri")]

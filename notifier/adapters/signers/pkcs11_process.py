@@ -106,7 +106,7 @@ class _Signing:
         from pkcs11 import Attribute, ObjectClass  # noqa: PLC0415
 
         assert self._session is not None
-        private = list(self._session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY}))
+        private: list[Any] = list(self._session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY}))
         names = sorted(f"{each.label!r} (id {bytes(each[Attribute.ID]).hex() or 'empty'})" for each in private)
         if not names:
             return ": it shows none to this PIN"

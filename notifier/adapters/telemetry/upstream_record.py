@@ -38,7 +38,10 @@ class UpstreamRecord:
         key = (upstream, result.value)
         self._requests[key] = self._requests.get(key, 0) + 1
         if result not in _HARMLESS and self._is_news(key):
-            structlog.get_logger().warning("upstream_refused", upstream=upstream, result=result.value, reason=reason)
+            structlog.get_logger().warning(
+                "upstream_refused", upstream=upstream, result=result.value, reason=reason,
+                help="notifier explain NotifierUpstreamRefused",
+            )  # fmt: skip
 
     def observe(self, fact: Fact) -> None:
         """Count a fact, and log it if nobody could tell which sessions are meant."""
@@ -47,7 +50,10 @@ class UpstreamRecord:
         key = (fact.upstream, fact.result)
         self._look_ups[key] = self._look_ups.get(key, 0) + 1
         if fact.result == "away" and self._is_news(key):
-            structlog.get_logger().warning("upstream_sessions_away", upstream=fact.upstream, reason=fact.text)
+            structlog.get_logger().warning(
+                "upstream_sessions_away", upstream=fact.upstream, reason=fact.text,
+                help="notifier explain NotifierUpstreamSessionsAway",
+            )  # fmt: skip
 
     def families(self) -> Iterator[Metric]:
         """The families for a scrape."""
