@@ -24,6 +24,7 @@ def install(rendered: Rendered, folder: Path) -> Path:
     certificate = authority(folder / "authority").issue("localhost").read_bytes()  # with its key
     for name, text in rendered.files().items():
         here = text.replace("/etc/notifier", str(folder)).replace(OWN_REGISTRY, str(folder / "clients.yaml"))
+        here = here.replace("/opt/hsm/libhsm.so", __file__)  # it is looked for, and loaded later
         (etc / name).write_text(here)
         for path in map(Path, re.findall(rf"{re.escape(str(folder))}/secrets/[^\s\"']+", here)):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -278,7 +278,9 @@ WRONG_TOGETHER = [  # refused by the templates
           ops: {listen: "0.0.0.0:8080"}
           api: {tokens_file: tokens.yaml}
           web: {listen: "localhost:9464", keys_file: keys}
-          issuers: {"https://id.example.com": {keys: [{file: 2026.pem}]}}
+          issuers:
+            "https://id.example.com":
+              keys: [{file: 2026.pem}, {vault: {address: "https://v", key: a, version: 1, kubernetes: {role: a}}}]
           egress: {allow: [10.0.0.1/8, 10.0.0.0/8, 192.168.1.16/28, "fd00::/8"], deny: [10.1.2.3]}
         canary: {egress: [10.96.0.1/12]}
         env:
@@ -293,6 +295,7 @@ WRONG_TOGETHER = [  # refused by the templates
             "config.web.listen is localhost:9464, which nothing outside of the pod reaches",
             "name the file tokens.yaml, which would be looked for in the ConfigMap: give its whole path",
             "name the file 2026.pem, which",
+            'config.issuers["https://id.example.com"].keys[1].vault.kubernetes needs token_file',
             "have the network 10.0.0.1/8, whose address goes on behind the /8",
             "have the network 10.96.0.1/12, whose",
             "env has NOTIFIER_OPS__LISTEN, but the chart makes ports",

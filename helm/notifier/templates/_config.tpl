@@ -98,7 +98,7 @@ http://{{ include "notifier.fullname" . }}-canary.{{ .Release.Namespace }}.svc:8
 {{- toJson (merge (dict "delivery" $delivery) $rest) | sha256sum -}}
 {{- end -}}
 
-{{/* The TCP ports that the clients, and the issuers' JWKS, are at. JSON. */}}
+{{/* The TCP ports of all that workers ask, beside the broker: clients, JWK Sets, Vault, upstreams. JSON. */}}
 {{- define "notifier.clientPorts" -}}
 {{- $ports := dict -}}
 {{- $first := list -}}
@@ -109,9 +109,17 @@ http://{{ include "notifier.fullname" . }}-canary.{{ .Release.Namespace }}.svc:8
 {{- $parts := urlParse . -}}
 {{- $_ := set $ports (regexFind ":[0-9]+$" $parts.host | trimPrefix ":" | default (ternary "80" "443" (eq $parts.scheme "http"))) true -}}
 {{- end -}}
+{{- if .id_token_encrypted_response_alg -}}{{- $uris = append $uris .jwks_uri -}}{{- end -}}
+{{- if eq (default "" (default dict .notifier).front_channel) "server" -}}{{- $uris = append $uris .frontchannel_logout_uri -}}{{- end -}}
 {{- with .notifier -}}{{- with .proxy -}}{{- if kindIs "string" . -}}{{- $uris = append $uris . -}}{{- end -}}{{- end -}}{{- end -}}
 {{- end -}}
-{{- range (default dict .Values.config.issuers) -}}{{- with . -}}{{- $uris = append $uris .jwks_uri -}}{{- end -}}{{- end -}}
+{{- range (default dict .Values.config.issuers) -}}{{- with . -}}
+{{- $uris = append $uris .jwks_uri -}}
+{{- range .keys -}}{{- with .vault -}}{{- $uris = append $uris .address -}}{{- end -}}{{- end -}}
+{{- end -}}{{- end -}}
+{{- range (default dict .Values.config.upstreams) -}}{{- with . -}}
+{{- $uris = concat $uris (list (coalesce .jwks_uri .discovery .issuer) (dig "http" "url" "" (default dict .resolve))) -}}
+{{- end -}}{{- end -}}
 {{- range (default dict .Values.config.sources) -}}{{- $uris = append $uris (dig "http" "set" "jwks_uri" "" .) -}}{{- end -}}
 {{- range (compact $uris | uniq) -}}
 {{- $_ := set $ports (include "notifier.portOf" (dict "url" . "default" (ternary "80" "443" (hasPrefix "http:" .)))) true -}}

@@ -84,6 +84,16 @@
 {{- if and (hasKey $config "api") (not (dig "api" "tokens_file" "" $config)) -}}
 {{- include "notifier.note" (dict "in" $in "text" "config.api needs tokens_file, since others reach it: the file of a Secret that is named under `secrets`") -}}
 {{- end -}}
+{{- if not (contains "/kubernetes.io/serviceaccount" (toJson .root.Values.extraVolumeMounts)) -}}
+{{- range $iss, $issuer := default dict $config.issuers -}}
+{{- range $nth, $key := (default dict $issuer).keys -}}
+{{- $login := dig "vault" "kubernetes" dict $key -}}
+{{- if and $login (not $login.token_file) -}}
+{{- include "notifier.note" (dict "in" $in "text" (printf "config.issuers[%q].keys[%d].vault.kubernetes needs token_file: pods have no token of their service account; mount one by extraVolumes, as docs/kubernetes.md shows" $iss $nth)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and .root.Values.clients (dig "registry" "file" "" $config) -}}
 {{- include "notifier.note" (dict "in" $in "text" "clients and config.registry.file are both given; one of them is enough") -}}
 {{- end -}}
