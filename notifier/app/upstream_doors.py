@@ -189,7 +189,7 @@ def asking_for(resolve: ResolveSettings) -> Asking | None:
     if resolve.sql is not None:
         from notifier.adapters.local_sessions.session_database import SessionDatabase  # noqa: PLC0415  an extra
 
-        return Asking(SessionDatabase(resolve.sql))
+        return Asking(SessionDatabase(resolve.sql), resolve.sql.timeout)
     if resolve.http is not None:
-        return Asking(SessionEndpoint(resolve.http))
+        return Asking(SessionEndpoint(resolve.http), resolve.http.timeout)
     return None

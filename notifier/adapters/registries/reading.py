@@ -1,11 +1,11 @@
 """Reads a registry source in a thread with an event loop of its own, so that it never holds up the worker's loop."""
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Sequence
 from operator import is_
 
+from notifier.adapters.own_thread import in_own_thread
 from notifier.adapters.registries.answers import Cache
 from notifier.adapters.registries.clients_file import no_collections
 from notifier.adapters.registries.readers import ClientsReader
@@ -27,44 +27,25 @@ class SourceReading:
         self._reader = reader
         self._cache = cache
         self._clock = clock
-        self._thread: threading.Thread | None = None
+        self._going: asyncio.Future[SourceAnswer] | None = None
 
     async def read(self, last: SourceAnswer | None) -> SourceAnswer:
         """Return what the source holds. Rows that are as they were are the same objects. Raises SourceFault.
 
         If no row has changed, `rows` is that of `last`.
         """
-        if self._thread is not None and self._thread.is_alive():
+        if self._going is not None and not self._going.done():
             raise SourceFault("the last reading still hangs")
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[SourceAnswer] = loop.create_future()
-
-        def tell(answer: SourceAnswer | None, fault: SourceFault | None) -> None:
-            if done.done():
-                return
-            if answer is not None:
-                done.set_result(answer)
-            elif fault is not None:
-                done.set_exception(fault)
-
-        def run() -> None:
-            answer, fault = None, None
-            try:
-                answer = self._read(last)
-            except SourceFault as known:
-                fault = known
-            except Exception as error:  # noqa: BLE001  of whatever library: this source fails, nothing else
-                fault = SourceFault(f"reading it failed with {type(error).__name__}")
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(tell, answer, fault)
-
-        self._thread = threading.Thread(target=run, name=f"registry-{self._source.called}", daemon=True)
-        self._thread.start()
+        self._going = in_own_thread(lambda: self._read(last), f"registry-{self._source.called}")
+        done, _ = await asyncio.wait({self._going}, timeout=self._source.timeout + SPARE)
+        if not done:
+            raise SourceFault(f"did not answer within {self._source.timeout:g} s")
         try:
-            async with asyncio.timeout(self._source.timeout + SPARE):
-                return await done
-        except TimeoutError:
-            raise SourceFault(f"did not answer within {self._source.timeout:g} s") from None
+            return self._going.result()
+        except SourceFault:
+            raise
+        except Exception as error:  # noqa: BLE001  of whatever library: this source fails, nothing else
+            raise SourceFault(f"reading it failed with {type(error).__name__}") from None
 
     def _read(self, last: SourceAnswer | None) -> SourceAnswer:
         with no_collections():

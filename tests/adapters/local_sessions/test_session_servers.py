@@ -105,7 +105,10 @@ async def test_what_it_may_not_do_is_a_fault(server: DatabaseServer) -> None:
 async def test_a_server_in_trouble_is_away_within_its_time(server: DatabaseServer) -> None:
     """Hanging, slow or killed. It is asked again once it is back."""
     place = SessionsSqlSettings.model_validate({"url": server.url, "preset": "duende", "timeout": "1s"})
-    asking, question = Asking(SessionDatabase(place)), Question(iss="https://op.example.com", sub=None, sid="S1")
+    asking, question = (
+        Asking(SessionDatabase(place), place.timeout),
+        Question(iss="https://op.example.com", sub=None, sid="S1"),
+    )
     started = time.monotonic()
     with server.frozen():
         assert isinstance(await asking.sessions(question), SessionsAway)
