@@ -6,6 +6,9 @@ token names a key that is not in it. The last good set stays if it cannot be rea
 Many issuers send a token once, and read no answer. So a token whose key is unknown is held until the next reading is
 due, and is not turned away because another unknown key was asked for just before: Keycloak makes a key for an algorithm
 when it first signs by it.
+
+A transmitter that hangs takes no places from others: a bounded number of requests waits for it, and while its set is
+read again, the old one serves.
 """
 
 import asyncio
@@ -23,7 +26,8 @@ from notifier.domain.security_event_token import SET_ALGORITHMS, KeysAway
 FRESH = 300.0  # seconds that a set counts as what the transmitter publishes
 AGAIN = 5.0  # seconds after a set that could not be read
 UNKNOWN_EVERY = 2.0  # seconds between two readings for tokens whose key is not in the set; senders wait 2.5 s and more
-MOST_HELD = 32  # tokens that wait for such a reading to be due; 256 requests are served at a time
+MOST_HELD = 32  # tokens that wait for such a reading to be due
+MOST_WAITING = 100  # tokens that wait for it or for a reading; 256 requests are served at a time
 _SURE = 0.01  # seconds more, since a timer of uvloop may end a millisecond early
 _RSA_BITS = 2048
 _CURVES: Mapping[str, str] = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519"}
@@ -71,6 +75,7 @@ class TransmitterKeys:
         self._steady = steady
         self._pause = pause
         self._held = 0
+        self._waiting = 0
         self._set: _Set | None = None
         self._reading = asyncio.Lock()
         self._due = float("-inf")
@@ -83,14 +88,13 @@ class TransmitterKeys:
         `doubted`: the keys that fit did not verify it, and no kid says that they are the right ones.
         """
         arrived = self._steady()
-        if self._set is None or arrived >= self._due:
+        if self._set is None or (arrived >= self._due and not self._reading.locked()):
             await self._look(unknown=False)
         if self._set is None:
             return KeysAway(text="The keys of the issuer cannot be read; send the token again")
         found = tuple(self._set.fitting(kid, alg))
         if (found and not doubted) or self._missing(kid, arrived):
             return () if doubted else found
-        await self._hold()
         await self._look(unknown=True)
         found = tuple(self._set.fitting(kid, alg))
         if found or self._missing(kid, arrived):
@@ -105,6 +109,19 @@ class TransmitterKeys:
             return True
         return kid in self._set.missed and arrived - self._set.began < UNKNOWN_EVERY
 
+    async def _look(self, *, unknown: bool) -> None:
+        """Read the set if it is due, for an unknown key once it is. Who comes meanwhile waits, unless many do."""
+        if self._waiting >= MOST_WAITING:
+            return
+        self._waiting += 1
+        try:
+            if unknown:
+                await self._hold()
+            async with self._reading:
+                await self._read_if_due(unknown=unknown)
+        finally:
+            self._waiting -= 1
+
     async def _hold(self) -> None:
         """Wait until the set may be read for an unknown key, unless too many wait."""
         wait = self._due_for_unknown - self._steady()
@@ -116,19 +133,17 @@ class TransmitterKeys:
         finally:
             self._held -= 1
 
-    async def _look(self, *, unknown: bool) -> None:
-        """Read the set if it is due. Who comes meanwhile waits for that reading."""
-        async with self._reading:
-            now = self._steady()
-            if now < (self._due_for_unknown if unknown else self._due):
-                return
-            document = await self._read()
-            ended = self._steady()
-            if unknown:
-                self._due_for_unknown = ended + UNKNOWN_EVERY
-            fault = self._take(document, now)
-            self._due = ended + (FRESH if fault is None else AGAIN)
-            self._tell(fault)
+    async def _read_if_due(self, *, unknown: bool) -> None:
+        now = self._steady()
+        if now < (self._due_for_unknown if unknown else self._due):
+            return
+        document = await self._read()
+        ended = self._steady()
+        if unknown:
+            self._due_for_unknown = ended + UNKNOWN_EVERY
+        fault = self._take(document, now)
+        self._due = ended + (FRESH if fault is None else AGAIN)
+        self._tell(fault)
 
     def _take(self, document: IssuerDocument | UnreadDocument, began: float) -> str | None:
         """Keep what was read. Returns what is wrong with it, None if nothing is."""

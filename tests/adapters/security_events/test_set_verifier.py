@@ -10,7 +10,14 @@ from joserfc.jwk import Key
 
 from notifier.adapters.security_events.set_verifier import SetVerifier
 from notifier.adapters.security_events.signed_content import LONGEST
-from notifier.adapters.security_events.transmitter_keys import AGAIN, FRESH, MOST_HELD, UNKNOWN_EVERY, TransmitterKeys
+from notifier.adapters.security_events.transmitter_keys import (
+    AGAIN,
+    FRESH,
+    MOST_HELD,
+    MOST_WAITING,
+    UNKNOWN_EVERY,
+    TransmitterKeys,
+)
 from notifier.domain.issuer_document import IssuerDocument, UnreadDocument
 from notifier.domain.security_event_token import KeysAway, UnacceptedSet, VerifiedSet
 from tests.adapters.security_events.transmitter import (
@@ -313,3 +320,30 @@ async def test_tokens_that_come_at_once_wait_for_one_reading(monkeypatch: pytest
         go.set()
     assert {task.result() for task in tasks} == {"taken"}
     assert transmitter.readings == 1
+
+
+async def test_a_transmitter_that_hangs_holds_up_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of its first tokens a bounded number waits. Later the old keys serve while they are read again."""
+    transmitter = Transmitter(OURS)
+    go, read = asyncio.Event(), transmitter.read
+
+    async def slowly() -> IssuerDocument | UnreadDocument:
+        await go.wait()
+        return await read()
+
+    monkeypatch.setattr(transmitter.keys, "_read", slowly)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(told(transmitter, signed())) for _ in range(MOST_WAITING + 20)]
+        await asyncio.sleep(0)
+        assert [task.done() and task.result() for task in tasks] == [False] * MOST_WAITING + ["away"] * 20
+        go.set()
+    assert {task.result() for task in tasks[:MOST_WAITING]} == {"taken"}
+    go.clear()
+    transmitter.steady += FRESH
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(told(transmitter, signed()))
+        await asyncio.sleep(0)
+        assert await told(transmitter, signed()) == "taken"
+        assert not first.done()
+        go.set()
+    assert first.result() == "taken"
