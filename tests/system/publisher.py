@@ -21,6 +21,8 @@ IN_FLIGHT = 50
 class Publisher:
     """`confirmed`: the clients of every event that the broker has, by event id; `resent`: those sent more than once."""
 
+    again = 0.1  # seconds
+
     def __init__(
         self, urls: str | Sequence[str], prefix: str, clients: Sequence[str], *, exchange: str = "events"
     ) -> None:
@@ -59,7 +61,7 @@ class Publisher:
             event = self.event(number)
             while not await self._try(json.dumps(event).encode()):
                 self.resent.add(str(event["sid"]))
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(self.again)
             self.confirmed[str(event["sid"])] = event["clients"]
         finally:
             self._in_flight.release()
