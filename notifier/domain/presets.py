@@ -5,17 +5,20 @@ suit them (R1–R12). Naming a preset still documents in the registry which rece
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from notifier.domain.client import Algorithm, Client, KeyManagement, SubjectMode
 from notifier.domain.first_day import DAY
+
+BAD_REQUEST = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
     """What a receiver needs. None means the default. `why` and `answers` are for people.
 
+    `means`: what an answer of this status most likely means, where it does not say so itself.
     `refuses`: algorithms that it never takes. `decrypts`: how a token may be encrypted for it, None if that is not
     known. `learns_keys_within`: seconds after which it surely knows a key that is
     new in the issuer's JWK Set. 0: it asks when it meets one.
@@ -23,6 +26,7 @@ class Preset:
 
     why: str
     answers: str = ""
+    means: Mapping[int, str] = field(default_factory=dict)
     typ: str | None = None
     subject: SubjectMode | None = None
     audience: tuple[str, ...] | None = None
@@ -85,6 +89,13 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             why="aud must be a list with its client id, and the token less than 30 s old, as one an attempt is",
             answers="400 tells what is missing; a bare 500 is an aud, iat, events or nonce that it does not take:"
             " compare the client id and the clocks; 501 is an old release, such as 2.16, that takes no logout token",
+            means=MappingProxyType(
+                {
+                    500: "it answers so to an aud, iat or events that it does not take: "
+                    "compare the client id and the clocks",
+                    501: "it is an old release, such as 2.16, that takes no logout token",
+                }
+            ),
             audience=(),
         ),
         "auth0_sample": Preset(
@@ -94,6 +105,15 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         ),
     }
 )
+
+
+def meaning_of(client: Client, status: int | None) -> str | None:
+    """Say what an answer of this status means by the client's preset; None if that is not known."""
+    if status == BAD_REQUEST:
+        return beyond_preset(client)
+    preset = None if client.preset is None else PRESETS.get(client.preset)
+    means = None if preset is None or status is None else preset.means.get(status)
+    return None if means is None else f"preset {client.preset}: {means}"
 
 
 def beyond_preset(client: Client) -> str | None:

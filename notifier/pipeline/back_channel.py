@@ -11,8 +11,8 @@ from notifier.domain.delivery import Delivery
 from notifier.domain.errors import OurFault
 from notifier.domain.frozen import replace
 from notifier.domain.logout_token import carries_sid, claims_for
-from notifier.domain.outcome import Answer, Break, Cause, DeadReason, Outcome, Reason, Refused, read_wire
-from notifier.domain.presets import beyond_preset
+from notifier.domain.outcome import Answer, Break, Cause, DeadReason, Delivered, Outcome, Reason, read_wire
+from notifier.domain.presets import meaning_of
 from notifier.domain.verdict import Dead
 from notifier.pipeline.ports import Clock, Encrypter, Push, Signer
 
@@ -83,12 +83,12 @@ class BackChannel:
         return Push(jti=jti, body=b"logout_token=" + token.encode(), secret=secret)
 
     def read(self, answer: Answer | Break, client: Client) -> Outcome:
-        """Read the client's answer by its response policy. A 400 is explained if its preset can."""
+        """Read the client's answer by its response policy. What is no success is explained if its preset can."""
         outcome = read_wire(answer, client.response, self._clock())
-        if isinstance(outcome, Refused) and outcome.reason is Reason.REJECTED_TOKEN:
-            limit = beyond_preset(client)
-            return outcome if limit is None else replace(outcome, text=f"{limit}; it said: {outcome.text}")
-        return outcome
+        means = None if isinstance(outcome, Delivered) else meaning_of(client, outcome.status)
+        if means is None:
+            return outcome
+        return replace(outcome, text=f"{means}; it said: {outcome.text}" if outcome.text else means)
 
     def our_fault(self, outcome: Outcome, client: Client) -> OurFault | None:
         """Blame ourselves for a rejected token that the client must reject.

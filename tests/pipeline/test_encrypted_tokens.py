@@ -11,7 +11,7 @@ from notifier.domain.client import Algorithm, Client, ClientKeysPlace, Encryptio
 from notifier.domain.delivery import Delivery
 from notifier.domain.errors import OurFault
 from notifier.domain.issuer_document import UnreadDocument
-from notifier.domain.outcome import Answer, Cause, Refused
+from notifier.domain.outcome import Answer, Cause, Failed, Refused
 from notifier.pipeline.back_channel import BackChannel
 from notifier.pipeline.ports import Encrypter, Push, Signer
 from tests.adapters.signers.encryption_keys import keys, made, opened, public
@@ -89,3 +89,18 @@ def test_a_400_names_the_limit_of_a_known_receiver() -> None:
     assert "takes no encrypted tokens" in refused(client("shop", encryption=rsa, preset="pac4j"))
     for receiver in (client("shop", encryption=rsa), client("shop", preset="mod_auth_openidc")):
         assert refused(receiver) == "Bad Request"
+
+
+def test_a_bare_answer_is_explained_by_the_preset() -> None:
+    """Wherever it is shown: the log, status and the dead letter have this text."""
+
+    def said(status: int, text: str, preset: str | None) -> str:
+        outcome = channel(encryption()).read(Answer(status=status, text=text), client("wiki", preset=preset))
+        assert isinstance(outcome, Failed)
+        return outcome.text
+
+    means = "preset lemonldap: it answers so to an aud, iat or events that it does not take: compare the client id"
+    assert said(500, "", "lemonldap").startswith(means)
+    assert said(500, "Internal Server Error", "lemonldap").endswith("it said: Internal Server Error")
+    assert said(503, "", "lemonldap") == ""
+    assert said(500, "oops", "keycloak") == said(500, "oops", None) == "oops"

@@ -82,6 +82,7 @@ async def test_a_token_of_half_a_minute_ago_is_a_500_too(here: World) -> None:
     assert result.fact is not None
     assert isinstance(result.fact.outcome, Failed)
     assert result.fact.outcome.status == 500
+    assert "compare the client id and the clocks" in result.fact.outcome.text
 
 
 @pytest.mark.parametrize(
