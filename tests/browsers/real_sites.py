@@ -7,22 +7,20 @@ import asyncio
 import contextlib
 import json
 import ssl
-import subprocess
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from joserfc.jwk import RSAKey
 
 from notifier.domain.frozen import frozen
-from tests.apt_programs import ProgramMissing, program
 from tests.browsers.devtools import BrowserPage, PageError
 from tests.browsers.front_channel_sites import LOGGED_OUT, Sites, sites
 from tests.publishers.oidc_provider.installed import NODE, npm_folder
 from tests.rabbitmq_node import free_ports
 from tests.receivers_of_the_world.lemonldap import Portal, lemonldap
-from tests.receivers_of_the_world.test_mod_auth_openidc import MODULES, PAGE
+from tests.receivers_of_the_world.mod_auth_openidc import PAGE, mod_auth_openidc
 from tests.system.site import API_TOKEN
 from tests.system.waiting import until
 
@@ -30,23 +28,8 @@ HERE = Path(__file__).parent
 PAGE_URL = HERE.parents[1] / "docs/examples/page_url.mjs"
 SECRET = "s" * 40
 INTRANET, PORTAL = "intranet.test", "portal.test"
-APACHE = """ServerRoot /usr/lib/apache2
-ServerName {host}
-Listen 127.0.0.1:{port}
-PidFile {folder}/apache.pid
-DefaultRuntimeDir {folder}
-Mutex file:{folder}
-User www-data
-Group www-data
-LoadModule mpm_event_module modules/mod_mpm_event.so
-LoadModule authn_core_module modules/mod_authn_core.so
-LoadModule authz_core_module modules/mod_authz_core.so
-LoadModule authz_user_module modules/mod_authz_user.so
-LoadModule socache_shmcb_module modules/mod_socache_shmcb.so
+APACHE = """LoadModule socache_shmcb_module modules/mod_socache_shmcb.so
 LoadModule ssl_module modules/mod_ssl.so
-LoadModule auth_openidc_module modules/mod_auth_openidc.so
-ErrorLog {folder}/apache.err
-DocumentRoot {folder}/www
 SSLEngine on
 SSLCertificateFile {pem}
 OIDCProviderIssuer {iss}
@@ -56,14 +39,7 @@ OIDCProviderJwksUri {behind}/jwks
 OIDCSSLValidateServer Off
 OIDCClientID intranet
 OIDCClientSecret {secret}
-OIDCRedirectURI https://{host}:{port}/protected/callback
-OIDCCryptoPassphrase a-passphrase-for-loopback-only
-OIDCScope openid
-OIDCCacheType shm
-<Location /protected/>
-  AuthType openid-connect
-  Require valid-user
-</Location>
+OIDCRedirectURI {url}/protected/callback
 """
 
 
@@ -148,15 +124,21 @@ async def real_sites(folder: Path, *, own_url: bool = False, limit: str) -> Asyn
             "jwks": {"keys": [key.as_dict(private=True)]},
         }  # fmt: skip
         await stack.enter_async_context(signed_out_server(folder / "op", settings))
-        beside = f"https://127.0.0.1:{world.op_port}"  # its library knows no names of ours, and wants TLS
-        values = {"iss": world.iss, "behind": beside, "pem": world.pem, "host": INTRANET, "port": apache}
-        stack.enter_context(mod_auth_openidc(folder / "apache", values))
+        stack.enter_context(intranet_of(world, folder / "apache", apache))
         (folder / "portal").mkdir()
         jwks = {"keys": [key.as_dict(private=False)]}
         more = portal_settings(portal_url, world.iss, server)
         portal = stack.enter_context(lemonldap(folder / "portal", world.iss, "portal", jwks, more))
         await stack.enter_async_context(_tls(world.pem, portal_tls, portal.port))
         yield RealSites(world=world, portal=portal, intranet=intranet, portal_url=portal_url)
+
+
+def intranet_of(world: Sites, folder: Path, port: int) -> AbstractContextManager[None]:
+    """mod_auth_openidc at INTRANET, a client of this world's identity server."""
+    beside = f"https://127.0.0.1:{world.op_port}"  # its library knows no names of ours, and wants TLS
+    url = f"https://{INTRANET}:{port}"
+    own = APACHE.format(iss=world.iss, behind=beside, pem=world.pem, secret=SECRET, url=url)
+    return mod_auth_openidc(folder, port, own, INTRANET)
 
 
 def others(world: Sites) -> Mapping[str, Any]:
@@ -218,24 +200,6 @@ def _written(folder: Path, modules: Path, settings: Mapping[str, Any]) -> None:
     (folder / "node_modules").symlink_to(modules / "node_modules")
     (folder / "server.mjs").write_bytes((HERE / "signed_out_server.mjs").read_bytes())
     (folder / "settings.json").write_text(json.dumps(settings))
-
-
-@contextmanager
-def mod_auth_openidc(folder: Path, values: Mapping[str, object]) -> Iterator[None]:
-    """A real Apache with it, while entered."""
-    with contextlib.suppress(ProgramMissing):  # a module need not be executable
-        program("mod_auth_openidc.so", "apache2 libapache2-mod-auth-openidc", MODULES)
-    (folder / "www/protected").mkdir(parents=True)
-    (folder / "www/protected/index.html").write_text(PAGE)
-    (folder / "apache.conf").write_text(APACHE.format(folder=folder, secret=SECRET, **values))
-    for path in (folder, *list(folder.parents)[:-2]):
-        path.chmod(0o755)  # Apache reads as another user
-    process = subprocess.Popen(["/usr/sbin/apache2", "-DFOREGROUND", "-f", str(folder / "apache.conf")])
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @asynccontextmanager

@@ -9,11 +9,11 @@ from joserfc.jwk import RSAKey
 
 from tests.browsers.devtools import BrowserPage, driven_chromium
 from tests.browsers.front_channel_sites import LOGGED_OUT, UPSTREAM, Sites, key_of, sites
-from tests.browsers.real_sites import INTRANET, SECRET, arrived, mod_auth_openidc, registered, signed_out_server
+from tests.browsers.real_sites import INTRANET, SECRET, arrived, intranet_of, registered, signed_out_server
 from tests.certificates import authority
 from tests.proxies import proxied
 from tests.rabbitmq_node import free_ports
-from tests.receivers_of_the_world.test_mod_auth_openidc import PAGE
+from tests.receivers_of_the_world.mod_auth_openidc import PAGE
 
 
 def server(port: int, issuer: str, client: Mapping[str, Any], **more: Any) -> dict[str, Any]:
@@ -62,12 +62,8 @@ async def test_the_client_of_the_client_is_told(tmp_path: Path, third_party_cook
             company = server(above, upstream, registered("login", f"{world.iss}/upstream"), told={"frames": frames})
             client = registered("intranet", f"{intranet}/protected/callback")
             login = server(behind, world.iss, client, upstream=at_the_upstream)
-            values = {
-                "iss": world.iss, "behind": f"https://127.0.0.1:{world.op_port}", "pem": world.pem, "host": INTRANET,
-                "port": apache,
-            }  # fmt: skip
             browser_settings: dict[str, Any] = {"hosts": {"*.test": "127.0.0.1"}, "keys": [world.key, key_of(pem)]}
-            with mod_auth_openidc(tmp_path / "apache", values):
+            with intranet_of(world, tmp_path / "apache", apache):
                 async with (
                     signed_out_server(tmp_path / "company", company),
                     signed_out_server(tmp_path / "login", login),

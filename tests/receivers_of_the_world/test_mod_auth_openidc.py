@@ -3,18 +3,15 @@
 The identity server is played here: its login, its token endpoint and its keys.
 """
 
-import subprocess
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
-import pytest
 from aiohttp import web
 from joserfc import jwt
 from joserfc.jwk import RSAKey
@@ -28,42 +25,17 @@ from notifier.domain.verdict import Done
 from notifier.pipeline.attempt import AttemptResult, Tools, attempt
 from notifier.pipeline.front_channel_calls import FrontChannel
 from tests.adapters.http.http_requests import LOOPBACK, opened
-from tests.apt_programs import ProgramMissing, program
 from tests.rabbitmq_node import free_ports
+from tests.receivers_of_the_world.mod_auth_openidc import PAGE, mod_auth_openidc
 from tests.system.loopback import LoopbackServer
 from tests.system.waiting import until
 
-MODULES = "/usr/lib/apache2/modules"
 KEY = RSAKey.generate_key(2048, {"kid": "k1"})
-PAGE = "the protected page"
-APACHE = """ServerRoot /usr/lib/apache2
-ServerName 127.0.0.1
-Listen 127.0.0.1:{port}
-PidFile {folder}/apache.pid
-DefaultRuntimeDir {folder}
-Mutex file:{folder}
-User www-data
-Group www-data
-LoadModule mpm_event_module modules/mod_mpm_event.so
-LoadModule authn_core_module modules/mod_authn_core.so
-LoadModule authz_core_module modules/mod_authz_core.so
-LoadModule authz_user_module modules/mod_authz_user.so
-LoadModule auth_openidc_module modules/mod_auth_openidc.so
-ErrorLog {folder}/apache.err
-DocumentRoot {folder}/www
-OIDCProviderMetadataURL {iss}/.well-known/openid-configuration
+CLIENT = """OIDCProviderMetadataURL {iss}/.well-known/openid-configuration
 OIDCClientID rp
 OIDCClientSecret a-secret-for-loopback-only-0123456789
 OIDCRedirectURI /protected/callback
-OIDCCryptoPassphrase a-passphrase-for-loopback-only
-OIDCScope openid
-OIDCCacheType shm
-{more}
-<Location /protected/>
-  AuthType openid-connect
-  Require valid-user
-</Location>
-"""
+{more}"""
 
 
 class IdentityServer:
@@ -121,37 +93,16 @@ class Browser:
             return PAGE in await answer.text()
 
 
-@contextmanager
-def apache(folder: Path, iss: str, more: str = "") -> Iterator[str]:
-    """A client's address. `more` are lines of its configuration."""
-    try:
-        program("mod_auth_openidc.so", "apache2 libapache2-mod-auth-openidc", MODULES)
-    except ProgramMissing:
-        if not Path(MODULES, "mod_auth_openidc.so").exists():  # a module need not be executable
-            pytest.fail("apt-get install -y apache2 libapache2-mod-auth-openidc")
-    (port,) = free_ports(1)
-    (folder / "www/protected").mkdir(parents=True)
-    (folder / "www/protected/index.html").write_text(PAGE)
-    (folder / "apache.conf").write_text(APACHE.format(port=port, folder=folder, iss=iss, more=more))
-    shared = Path(tempfile.gettempdir())
-    for path in (folder, *(each for each in folder.parents if shared in each.parents)):
-        path.chmod(0o755)  # Apache reads as another user
-    process = subprocess.Popen(["/usr/sbin/apache2", "-DFOREGROUND", "-f", str(folder / "apache.conf")])
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
 @asynccontextmanager
 async def signed_in(
     folder: Path, *sids: str, more: str = ""
 ) -> AsyncIterator[tuple[IdentityServer, str, list[Browser]]]:
     """The client, and a browser for each session. `more` are lines of the client's configuration."""
     identity_server = IdentityServer()
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
     async with identity_server.server:
-        with apache(folder, identity_server.iss, more) as url:
+        with mod_auth_openidc(folder, port, CLIENT.format(iss=identity_server.iss, more=more)):
             browsers = [
                 Browser(aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)), url, identity_server)
                 for _ in sids

@@ -1,0 +1,60 @@
+"""A real Apache whose page mod_auth_openidc protects."""
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.apt_programs import ProgramMissing, program
+
+MODULES = "/usr/lib/apache2/modules"
+PAGE = "the protected page"
+_CONFIGURATION = """ServerRoot /usr/lib/apache2
+ServerName {host}
+Listen 127.0.0.1:{port}
+PidFile {folder}/apache.pid
+DefaultRuntimeDir {folder}
+Mutex file:{folder}
+User www-data
+Group www-data
+LoadModule mpm_event_module modules/mod_mpm_event.so
+LoadModule authn_core_module modules/mod_authn_core.so
+LoadModule authz_core_module modules/mod_authz_core.so
+LoadModule authz_user_module modules/mod_authz_user.so
+LoadModule auth_openidc_module modules/mod_auth_openidc.so
+ErrorLog {folder}/apache.err
+DocumentRoot {folder}/www
+OIDCCryptoPassphrase a-passphrase-for-loopback-only
+OIDCScope openid
+OIDCCacheType shm
+{more}
+<Location /protected/>
+  AuthType openid-connect
+  Require valid-user
+</Location>
+"""
+
+
+@contextmanager
+def mod_auth_openidc(folder: Path, port: int, more: str, host: str = "127.0.0.1") -> Iterator[None]:
+    """It runs while entered. `more`: lines on the identity server, and who the client is there."""
+    try:
+        program("mod_auth_openidc.so", "apache2 libapache2-mod-auth-openidc", MODULES)
+    except ProgramMissing:
+        if not Path(MODULES, "mod_auth_openidc.so").exists():  # a module need not be executable
+            pytest.fail("apt-get install -y apache2 libapache2-mod-auth-openidc")
+    (folder / "www/protected").mkdir(parents=True)
+    (folder / "www/protected/index.html").write_text(PAGE)
+    (folder / "apache.conf").write_text(_CONFIGURATION.format(host=host, port=port, folder=folder, more=more))
+    shared = Path(tempfile.gettempdir())
+    for path in (folder, *(each for each in folder.parents if shared in each.parents)):
+        path.chmod(0o755)  # Apache reads as another user
+    process = subprocess.Popen(["/usr/sbin/apache2", "-DFOREGROUND", "-f", str(folder / "apache.conf")])
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
