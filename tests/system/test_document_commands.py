@@ -27,6 +27,7 @@ NOT_RUN = {
     "curl -si https://login.example.com/connect/checksession": "tests/browsers asks behind a real nginx",
     "notifier reload": "tests/system/test_reload.py runs it, beside a worker",
     "java": "tests/samples runs the sample",
+    "softhsm2-util": "tests/system/test_hsm.py runs the block",
     "vault": "tests/vault/vault_process.py makes the same key and policy by HTTP",
     "kubectl": "needs a cluster",
     "helm diff": "a plugin",

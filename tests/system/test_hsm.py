@@ -1,10 +1,16 @@
 """A key in a PKCS#11 token, as an operator uses it: check, keys jwks, run, and mistakes that are corrected."""
 
 import json
+import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 
+import yaml
+
+from tests.apt_programs import program
+from tests.proxies import ROOT
 from tests.softhsm import PIN, SoftHsm
 from tests.system.clients import Clients
 from tests.system.command import notifier
@@ -67,3 +73,19 @@ async def test_a_client_verifies_by_keys_jwks_what_the_hsm_signs(
         assert verify(hit.token, jwks, iss=ISSUER, aud="shop", now=time.time())["sid"] == "s1"
         done = notifier("check", "-c", site.file, cwd=tmp_path, settings=hsm.environ)
         assert (done.returncode, jwks["keys"][0]["kid"] in done.stdout) == (0, True)
+
+
+def test_the_first_try_of_the_documents(tmp_path: Path) -> None:
+    """From nothing to a key that signs, by the commands and the entry as they stand there."""
+    document = (ROOT / "docs/signers.md").read_text()
+    [commands] = re.findall(r"```sh\n(mkdir tokens.*?)```", document, re.DOTALL)
+    [entry] = re.findall(r"- (\{pkcs11: .*\})\n", document)
+    program("softhsm2-util", "softhsm2")
+    done = subprocess.run(["bash", "-ec", commands], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    config = {"issuers": {ISSUER: {"keys": [yaml.safe_load(entry)]}}}
+    (tmp_path / "notifier.yaml").write_text(yaml.safe_dump(config))
+    environ = {"SOFTHSM2_CONF": str(tmp_path / "softhsm2.conf")}
+    checked = notifier("check", "-c", "notifier.yaml", cwd=tmp_path, settings=environ)
+    assert checked.returncode == 0, checked.stderr
+    assert "PS256, PS384, PS512, RS256" in checked.stdout
