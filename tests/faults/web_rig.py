@@ -13,6 +13,7 @@ from aiohttp import web
 from cryptography.fernet import Fernet
 
 from tests.adapters.security_events.transmitter import key, public
+from tests.faults.embedded_rig import EmbeddedRig
 from tests.faults.http_publisher import HttpPublisher, SigningOut, UpstreamSender
 from tests.faults.rig import CLIENTS, PATIENCE, Rig
 from tests.rabbitmq_node import free_ports
@@ -87,6 +88,8 @@ class WebFace:
     def __init__(self, made: Rig) -> None:
         self.made = made
         self.api, self.web = free_ports(2)  # the same at each start: whoever sends finds the next worker there
+        if isinstance(made, EmbeddedRig):
+            self.api = made.port
         self.signing_out = self._counted(SigningOut(self.api, CLIENTS))
         self.upstreams: dict[str, UpstreamSender] = {}
         self.servers: dict[str, UpstreamServer] = {}
