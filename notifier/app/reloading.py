@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from notifier.adapters.configuration.file_watch import Watch, watch_files
 from notifier.adapters.configuration.live_configuration import LiveConfiguration
@@ -20,12 +20,17 @@ class Reloading:
         one_at_a_time: asyncio.Lock,
         registry: RegistrySources,
         taken: Callable[[], None],
+        silent_signers: Callable[[], Awaitable[Sequence[str]]],
     ) -> None:
-        """`one_at_a_time`: held while the registry is replaced. `taken` is called after a reload that was taken."""
+        """`one_at_a_time`: held while the registry is replaced. `taken` is called after a reload that was taken.
+
+        `silent_signers` looks at the keys in places of their own, and says which do not sign, and why.
+        """
         self._live = live
         self._lock = one_at_a_time
         self._registry = registry
         self._taken = taken
+        self._silent_signers = silent_signers
         self._files = Watch(live.now.stamps)
 
     async def watch(self) -> None:
@@ -52,6 +57,7 @@ class Reloading:
             issuers=len(registry.issuers),
             clients=sum(len(of_issuer) for of_issuer in registry.clients.values()),
             sources=sources,
+            signers=await self._silent_signers(),
         )
 
     async def _reload(self, *, asked: bool, accepted_by: str | None = None) -> Sequence[str]:

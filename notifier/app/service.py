@@ -133,7 +133,7 @@ class Service:
         self._signing_keys = SigningKeys(live, self._deferrals.can_sign)
         live.places.tell = self.metrics.signatures.count
         self._signers = SignerWatch(live, self.metrics.signatures.know)
-        self.reloading = Reloading(live, one_at_a_time, self._registry, self._after_reload)
+        self.reloading = Reloading(live, one_at_a_time, self._registry, self._after_reload, self._signers.silent)
         acts = {RELOAD: act_of(self.reloading.carry_out), RETRY: retries.act}
         self.queue.side_channel.carry_out(RequestDesk(name, acts).carry_out)
         self._source_doors = SourceDoors(live)

@@ -6,7 +6,7 @@ the key, once no configuration names it.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 import structlog
@@ -41,10 +41,15 @@ class SignerWatch:
         self._changed.set()
 
     async def ready(self) -> None:
-        """Wait until each key was looked at once, but not for long."""
+        """Wait until each key that is new, or had a fault, was looked at, but not for long."""
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOOK_WITHIN):
                 await self._looked.wait()
+
+    async def silent(self) -> Sequence[str]:
+        """The keys that do not sign, and why, once the new ones and those with a fault were looked at."""
+        await self.ready()
+        return [f"{each.iss}: {each.text}" for each in self.troubles()]
 
     def troubles(self) -> Iterator[Trouble]:
         """Keys that do not sign now, and why."""
@@ -75,8 +80,10 @@ class SignerWatch:
 
     def _wait_for(self, keys: set[PlacedKey]) -> None:
         self._begin(key.kind for key in keys)
-        self._unseen = {key for key in keys if key.half is None and key.fault is None}
-        if not self._unseen:
+        self._unseen = {key for key in keys if key.half is None or key.fault is not None}
+        if self._unseen:
+            self._looked.clear()
+        else:
             self._looked.set()
 
     async def _watch(self, key: PlacedKey) -> None:

@@ -95,4 +95,6 @@ def _lines(worker: WorkerReload) -> list[str]:
         lines = [f"not taken: {problem}" for problem in worker.problems]
     if result is not None and result.restart_needed:
         lines.append(f"needs a restart for: {', '.join(result.restart_needed)}")
+    if result is not None:
+        lines += [f"does not sign: {text}" for text in result.signers]
     return lines

@@ -27,7 +27,8 @@ class Reload:
 class ReloadResult:
     """What became of it at one worker. `problems`: why it keeps the old files; none if it took them.
 
-    `restart_needed` names changed settings that only a restart takes. `sources` are those of the registry.
+    `restart_needed` names changed settings that only a restart takes. `sources` are those of the registry. `signers`:
+    the keys in places of their own that do not sign now, and why.
     """
 
     problems: Sequence[str]
@@ -35,6 +36,7 @@ class ReloadResult:
     issuers: int
     clients: int
     sources: Sequence[SourceState]
+    signers: Sequence[str] = ()
 
 
 _RESULT = TypeAdapter(ReloadResult)

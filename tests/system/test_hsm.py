@@ -1,5 +1,6 @@
 """A key in a PKCS#11 token, as an operator uses it: check, keys jwks, run, and mistakes that are corrected."""
 
+import asyncio
 import json
 import re
 import signal
@@ -52,6 +53,11 @@ async def test_a_client_verifies_by_keys_jwks_what_the_hsm_signs(
             await running.until_metric(1, "deliveries_settled_total", iss=OTHER, fate="delivered")
             deferral = await running.until_said("deferral")
             assert (deferral["iss"], deferral["cause"]) == (ISSUER, "signing")
+            reload = await asyncio.to_thread(notifier, "reload", "-c", site.file, cwd=tmp_path, settings=hsm.environ)
+            assert (
+                f"took it: 2 issuers, 2 clients\n  does not sign: {ISSUER}: key pkcs11 idp/ec: the PIN is wr"
+                in reload.stdout
+            )
             hsm.pin_file.write_text(PIN)
             running.send(signal.SIGHUP)  # or it is looked at within 30 s
             await running.until_said("signer_well")
