@@ -163,7 +163,7 @@ class Service:
                         clock=time.time,
                         new_jti=new_id,
                         unverifiable=self._signing_keys.unverifiable,
-                        encrypter=self._encryption,
+                        encrypter=self._encryption if tracing is None else tracing.encrypter(self._encryption),
                     ),
                     FrontChannel(time.time),
                 ),

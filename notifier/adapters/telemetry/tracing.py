@@ -1,4 +1,4 @@
-"""Writes OpenTelemetry traces: from the publisher's span by the event to each attempt, its mint and its POST or GET.
+"""Writes OpenTelemetry traces: from the publisher's span by the event to each attempt, its token and its request.
 
 Spans are made of facts, afterwards and with the facts' times, so that no delivery waits for them. The id of an event's
 span follows from the trace and the event. So an attempt that another worker makes tomorrow knows its parent. If the
@@ -11,7 +11,8 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -34,17 +35,17 @@ from opentelemetry.trace import (
 from opentelemetry.util.types import AttributeValue
 
 from notifier.domain import outcome
-from notifier.domain.client import Algorithm
+from notifier.domain.client import Algorithm, Client, Encryption
 from notifier.domain.outcome import Wire
 from notifier.domain.trace_context import parts
 from notifier.pipeline.facts import Attempted, EventTaken, Fact
-from notifier.pipeline.ports import Request, Signer, Transport
+from notifier.pipeline.ports import Encrypter, Request, Signer, Transport
 
 CLOSE_WITHIN = 5.0  # seconds that the collector has to take the last spans
 REMEMBERED = 10_000  # events whose span was written: the parts of a large event share one span
 NS = 1_000_000_000
-MINT = "mint"
-"""The step that signs. Each other one is a request, and is named by its method."""
+MINT, ENCRYPT = "mint", "encrypt"
+"""The steps that make a token: signing it and, for some clients, encrypting it. Another step is named by its method."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ _STEPS: ContextVar[tuple[_Step, ...]] = ContextVar("steps", default=())
 
 
 class Tracing:
-    """The observer that writes spans. It also wraps the signer and the transport to time them."""
+    """The observer that writes spans. It also wraps signer, encrypter and transport to time them."""
 
     def __init__(self, endpoint: str | None = None, sample: float | None = None, *, version: str) -> None:
         """Start the thread that exports. If `endpoint` or `sample` is None, the OTEL_… variables decide."""
@@ -79,6 +80,10 @@ class Tracing:
     def signer(self, signer: Signer) -> Signer:
         """Return the same, timed."""
         return _TimedSigner(signer)
+
+    def encrypter(self, encrypter: Encrypter) -> Encrypter:
+        """The same, timed."""
+        return _TimedEncrypter(encrypter)
 
     def transport(self, transport: Transport) -> Transport:
         """The same, timed."""
@@ -142,7 +147,7 @@ class Tracing:
         span = self._tracer.start_span("attempt", context=place.event, attributes=attributes, start_time=began)
         inside = set_span_in_context(span)
         for step in steps:
-            kind = SpanKind.INTERNAL if step.name == MINT else SpanKind.CLIENT
+            kind = SpanKind.INTERNAL if step.name in (MINT, ENCRYPT) else SpanKind.CLIENT
             self._tracer.start_span(step.name, context=inside, kind=kind, start_time=step.began).end(step.ended)
         if not isinstance(met, outcome.Delivered):
             span.set_status(Status(StatusCode.ERROR, str(met.reason)))
@@ -213,16 +218,34 @@ class _Ids(RandomIdGenerator):
         return super().generate_span_id() if self._next is None else self._next[1]
 
 
+@contextmanager
+def _timed(name: str) -> Iterator[None]:
+    """Note a step once it has ended well. A fault of ours ends the attempt, and leaves none."""
+    began, before = time.time_ns(), _STEPS.get()
+    _STEPS.set(())
+    yield
+    _STEPS.set((*before, _Step(name, began, time.time_ns())))
+
+
 class _TimedSigner:
     def __init__(self, signer: Signer) -> None:
         self._signer = signer
 
     async def sign(self, iss: str, alg: Algorithm, typ: str | None, claims: Mapping[str, object]) -> str:
-        began, before = time.time_ns(), _STEPS.get()
-        _STEPS.set(())  # stays so if a fault of ours ends the attempt here or at the POST
-        token = await self._signer.sign(iss, alg, typ, claims)
-        _STEPS.set((*before, _Step(MINT, began, time.time_ns())))
-        return token
+        with _timed(MINT):
+            return await self._signer.sign(iss, alg, typ, claims)
+
+
+class _TimedEncrypter:
+    def __init__(self, encrypter: Encrypter) -> None:
+        self._encrypter = encrypter
+
+    async def encrypt(self, client: Client, encryption: Encryption, token: str) -> str:
+        with _timed(ENCRYPT):
+            return await self._encrypter.encrypt(client, encryption, token)
+
+    def doubted(self, encryption: Encryption) -> str | None:
+        return self._encrypter.doubted(encryption)
 
 
 class _TimedTransport:
@@ -230,8 +253,5 @@ class _TimedTransport:
         self._transport = transport
 
     async def post(self, request: Request) -> Wire:
-        began, before = time.time_ns(), _STEPS.get()
-        _STEPS.set(())
-        wire = await self._transport.post(request)
-        _STEPS.set((*before, _Step("GET" if request.body is None else "POST", began, time.time_ns())))
-        return wire
+        with _timed("GET" if request.body is None else "POST"):
+            return await self._transport.post(request)
