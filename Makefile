@@ -37,8 +37,9 @@ ON_4 = NOTIFIER_TEST_AMQP_URL= NOTIFIER_TEST_RABBITMQ=4
 ALONGSIDE = --numprocesses 3 --dist loadfile  # of two cores: most tests wait too; those of one module share one node
 OF_FAULTS = --numprocesses 4 --dist loadfile  # they wait for four fifths of their time
 # Faults that RabbitMQ has no part in, or only as the far end of a connection: `make test-faults` makes them on 4.x too.
-ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,client_keys flapping forgeries key_rotation mutated_messages network \
-	front_channel network_clients no_way_in publishers roll_back rolling_update signers soak standstill unanswered upgrade upstreams vault web_floods worst_events)
+ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,client_keys clouds clouds_whole flapping forgeries \
+	front_channel key_rotation mutated_messages network network_clients no_way_in publishers roll_back rolling_update \
+	signers soak standstill unanswered upgrade upstreams vault web_floods worst_events)
 # What takes minutes, since its servers start slowly or it publishes on purpose what is wrong: `make test-publishers`.
 DEAR = $(addprefix publishers/conformance/test_,keycloak.py wrong.py) $(addprefix tests/publishers/keycloak/test_,hard_endings.py keycloak_plugin.py)
 
@@ -48,7 +49,7 @@ test: $(DEV)/.made ## run the tests that every change needs, on a private Rabbit
 test-all: $(DEV)/.made ## run every test, also of the chart, the samples and all faults, then on RabbitMQ 4.x; 35 min
 	@failed=; \
 		$(PYTEST) suite --ignore tests/faults --ignore tests/cluster --ignore-glob '*/browsers/*_whole.py' $(addprefix --ignore ,$(DEAR)) $(ALONGSIDE) || failed=1; \
-		$(PYTEST) faults tests/faults $(OF_FAULTS) || failed=1; \
+		$(PYTEST) faults tests/faults --ignore-glob '*_whole.py' $(OF_FAULTS) || failed=1; \
 		if $(DEV)/bin/python -m tests.rabbitmq_installation; then $(MAKE) --no-print-directory test-rabbitmq4 || failed=1; \
 		elif [ "$$NOTIFIER_TEST_RABBITMQ4" = required ]; then failed=1; fi; \
 		[ -z "$$failed" ]
@@ -66,9 +67,9 @@ test-cluster: $(DEV)/.made ## try the chart on a real Kubernetes 1.36, by Helm 3
 	@$(DEV)/bin/python -m tests.cluster build
 	@NOTIFIER_TEST_CLUSTER=required $(PYTEST) cluster tests/cluster $(ARGS)
 
-test-signers: $(DEV)/.made ## try keys in HSMs, clouds and a real Vault, built from its Go modules (Go; 5 min, once); two minutes
+test-signers: $(DEV)/.made ## try keys in HSMs, clouds and a real Vault, built from its Go modules (Go; 5 min, once); three minutes
 	@$(DEV)/bin/python -m tests.vault build
-	@NOTIFIER_TEST_SIGNERS=required $(PYTEST) signers tests/adapters/signers tests/faults/test_vault.py $(ARGS)
+	@NOTIFIER_TEST_SIGNERS=required $(PYTEST) signers tests/adapters/signers $(patsubst %,tests/faults/test_%.py,vault clouds clouds_whole) $(ARGS)
 
 test-faults: $(DEV)/.made ## make every fault in its short form, on RabbitMQ 3.10 and 4.x; about ten minutes
 	@failed=; $(PYTEST) faults tests/faults $(OF_FAULTS) $(ARGS) || failed=1; \

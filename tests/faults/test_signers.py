@@ -3,44 +3,22 @@
 The key of one issuer is there; that of the other is a file, and its logouts must not notice.
 """
 
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.faults.conftest import Form, Tell
+from tests.faults.other_issuer import OTHERS, UNMOVED, beyond, others_logouts
 from tests.faults.rig import CLIENTS, answers, load, rig
 from tests.softhsm import SoftHsm
 from tests.system.site import ISSUER, OTHER, client
-from tests.system.waiting import until
-from tests.system.worker_process import WorkerProcess, worker
-
-UNMOVED = 1.0  # seconds that a logout of the other issuer may take meanwhile; one waits for no signature
-OTHERS = 10  # sessions of the other issuer, which end in each fault
+from tests.system.worker_process import worker
 
 
 @pytest.fixture(scope="module")
 def hsm(tmp_path_factory: pytest.TempPathFactory) -> SoftHsm:
     """One token for all faults."""
     return SoftHsm(tmp_path_factory.mktemp("hsm"))
-
-
-async def _other_issuer(running: WorkerProcess, times: int) -> float:
-    """Logouts of the other issuer, one after the other; the seconds of the slowest."""
-    slowest = 0.0
-    before = await running.metric("deliveries_settled_total", iss=OTHER, fate="delivered")
-    for number in range(times):
-        began = time.monotonic()
-        status, _ = await running.post({"iss": OTHER, "sub": "alice", "sid": f"s{number}", "clients": ["other"]})
-        assert status == 202
-        await running.until_metric(before + number + 1, "deliveries_settled_total", iss=OTHER, fate="delivered")
-        slowest = max(slowest, time.monotonic() - began)
-    return slowest
-
-
-async def _beyond(count: float, running: WorkerProcess, name: str, **labels: str) -> None:
-    """Wait until the metric is higher than that."""
-    await until(lambda: running.metric(name, **labels), lambda value: value > count)
 
 
 @pytest.mark.parametrize(
@@ -75,12 +53,12 @@ async def test_no_logout_is_lost(
                 deferred = await running.metric("deferrals_total", iss=ISSUER, cause="signing")
                 begun = await running.metric("signatures_total", signer="pkcs11", result=result)
                 faulty.be(fault)
-                await _beyond(begun, running, "signatures_total", signer="pkcs11", result=result)
-                assert await _other_issuer(running, OTHERS) < UNMOVED
-                await _beyond(deferred, running, "deferrals_total", iss=ISSUER, cause="signing")
+                await beyond(begun, running, "signatures_total", signer="pkcs11", result=result)
+                assert await others_logouts(running) < UNMOVED
+                await beyond(deferred, running, "deferrals_total", iss=ISSUER, cause="signing")
                 faulty.be("well")
                 signed = await running.metric("signatures_total", signer="pkcs11", result="ok")
-                await _beyond(signed + 20, running, "signatures_total", signer="pkcs11", result="ok")
+                await beyond(signed + 20, running, "signatures_total", signer="pkcs11", result="ok")
             await end()
             await made.until_settled(others=OTHERS)
             assert await running.metric("dead_letters_total", reason="rejected_token") == 0

@@ -99,6 +99,8 @@ class AzureKey:
             raise _refused(error) from None
         except refusals.AzureError as error:
             raise PlaceFault(f"{self._settings.vault_url}: {_words(error)}") from None
+        except ValueError as error:  # such as an address that the vault says is not its own
+            raise _wrong(f"{self._settings.vault_url}: {_words(error)}") from None
 
 
 def _wrong(text: str) -> PlaceFault:

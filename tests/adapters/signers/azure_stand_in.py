@@ -6,7 +6,7 @@ It shows what Microsoft's own clients send and take. It does not show what Azure
 
 import base64
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,13 +34,23 @@ def decoded(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
+async def unchanged(signature: bytes) -> bytes:
+    """The signature as it is."""
+    return signature
+
+
 @dataclass(kw_only=True)
 class AzureStandIn:
-    """Keys by name and version, and what was asked. `refusal`: how each signature is refused."""
+    """Keys by name and version, and what was asked. `refusal`: how each signature is refused.
+
+    `lets_in`: whether the client's secret and its token are good. `passed`: what becomes of each signature.
+    """
 
     keys: dict[tuple[str, str], rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey] = field(default_factory=dict)
     operations: tuple[str, ...] = ("sign", "verify")
     refusal: tuple[int, str, Mapping[str, str]] | None = None
+    lets_in: bool = True
+    passed: Callable[[bytes], Awaitable[bytes]] = unchanged
     asked: list[str] = field(default_factory=list)
     token: str = field(default_factory=lambda: secrets.token_urlsafe(12))
     address: str = ""
@@ -57,13 +67,13 @@ class AzureStandIn:
             "scope": "https://vault.azure.net/.default",
         }  # fmt: skip
         self.asked.append("login")
-        if any(form.get(name) != value for name, value in right.items()):
+        if not self.lets_in or any(form.get(name) != value for name, value in right.items()):
             return web.json_response({"error": "invalid_client", "error_description": "AADSTS7000215"}, status=401)
         return web.json_response({"access_token": self.token, "expires_in": 3600, "token_type": "Bearer"})
 
     async def vault(self, request: web.Request) -> web.Response:
         """Key Vault: the challenge, and its two operations."""
-        if "Authorization" not in request.headers:
+        if "Authorization" not in request.headers or not self.lets_in:
             told = (
                 f'Bearer authorization="https://login.microsoftonline.com/{TENANT}", resource="https://vault.azure.net"'
             )
@@ -81,7 +91,11 @@ class AzureStandIn:
             return await self._signed(request, key)
         return web.json_response(
             {
-                "key": {"kid": f"{self.address}/keys/{name}/{version}", "key_ops": self.operations, **_jwk(key)},
+                "key": {
+                    "kid": f"https://{request.host}/keys/{name}/{version}",
+                    "key_ops": self.operations,
+                    **_jwk(key),
+                },
                 "attributes": {"enabled": True, "created": 1_700_000_000, "updated": 1_700_000_000},
             }
         )
@@ -94,7 +108,8 @@ class AzureStandIn:
         how = _HASHES[alg[-3:]]
         if len(digest) != how.digest_size or set(asked) != {"alg", "value"}:
             return _refused(400, "BadParameter")
-        return web.json_response({"kid": self.address + request.path, "value": encoded(_signature(key, alg, digest))})
+        signature = await self.passed(_signature(key, alg, digest))
+        return web.json_response({"kid": str(request.url.with_query(None)), "value": encoded(signature)})
 
 
 def _signature(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, alg: str, digest: bytes) -> bytes:
@@ -121,14 +136,14 @@ def _refused(status: int, code: str, headers: Mapping[str, str] | None = None) -
 
 
 @asynccontextmanager
-async def azure(issuer: Authority) -> AsyncIterator[AzureStandIn]:
-    """A stand-in that listens."""
+async def azure(issuer: Authority, *names: str) -> AsyncIterator[AzureStandIn]:
+    """A stand-in that listens, with a certificate for these names too."""
     stand_in = AzureStandIn()
     app = web.Application()
     app.router.add_post(f"/{TENANT}/oauth2/v2.0/token", stand_in.login)
     app.router.add_route("*", "/keys/{rest:.*}", stand_in.vault)
     server = TestServer(app, scheme="https")
-    await server.start_server(ssl=issuer.server("127.0.0.1"))
+    await server.start_server(ssl=issuer.server("127.0.0.1", *names))
     try:
         stand_in.address = str(server.make_url("/")).rstrip("/")
         yield stand_in

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from google.cloud import kms_v1
 
 from notifier.adapters.signers.google_kms_key import crc32c
+from tests.adapters.signers.azure_stand_in import unchanged
 
 KEY = "projects/p/locations/europe-west3/keyRings/r/cryptoKeys/logout/cryptoKeyVersions"
 _HASHES = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384(), "sha512": hashes.SHA512()}
@@ -27,10 +28,14 @@ _Algorithm = kms_v1.CryptoKeyVersion.CryptoKeyVersionAlgorithm
 
 @dataclass(kw_only=True)
 class GoogleStandIn:
-    """Versions of one key, each with its algorithm. `refusal`: how each signature is refused."""
+    """Versions of one key, each with its algorithm. `refusal`: how each signature is refused.
+
+    `passed`: what becomes of each signature.
+    """
 
     versions: list[tuple[Any, str]] = field(default_factory=list)
     refusal: grpc.StatusCode | None = None
+    passed: Callable[[bytes], Awaitable[bytes]] = unchanged
     says_it_was_damaged: bool = False
     asked: list[str] = field(default_factory=list)
     port: int = 0
@@ -62,7 +67,7 @@ class GoogleStandIn:
         if len(digest) != _HASHES[kind].digest_size or asked.digest_crc32c != crc32c(digest):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "digest")
         return kms_v1.AsymmetricSignResponse(
-            signature=_signature(key, algorithm, kind, digest), name=asked.name,
+            signature=await self.passed(_signature(key, algorithm, kind, digest)), name=asked.name,
             verified_digest_crc32c=not self.says_it_was_damaged,
         )  # fmt: skip
 
@@ -94,8 +99,8 @@ def _answering(answer: Callable[[Any, Any], Awaitable[Any]], asked: Any, answere
 
 
 @asynccontextmanager
-async def google_kms() -> AsyncIterator[GoogleStandIn]:
-    """A stand-in that listens."""
+async def google_kms(pem: bytes | None = None) -> AsyncIterator[GoogleStandIn]:
+    """A stand-in that listens, with TLS by this certificate and key if there are any."""
     stand_in, server = GoogleStandIn(), grpc.aio.server()
     calls = {
         "GetPublicKey": _answering(stand_in.get_public_key, kms_v1.GetPublicKeyRequest, kms_v1.PublicKey),
@@ -105,7 +110,10 @@ async def google_kms() -> AsyncIterator[GoogleStandIn]:
     }
     service = "google.cloud.kms.v1.KeyManagementService"
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, calls),))
-    stand_in.port = server.add_insecure_port("127.0.0.1:0")
+    if pem is None:
+        stand_in.port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        stand_in.port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(pem, pem)]))
     await server.start()
     try:
         yield stand_in

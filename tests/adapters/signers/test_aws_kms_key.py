@@ -1,15 +1,9 @@
 """Keys in AWS KMS as moto plays it, with what moto has wrong put right; and AWS's refusals, by a server of refusals."""
 
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aiobotocore.session import AioSession
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
@@ -19,36 +13,10 @@ from notifier.adapters.signers.placed_key import PlacedKey, SigningBounds
 from notifier.adapters.signers.verification import verifies
 from notifier.domain.client import Algorithm
 from notifier.domain.signature import SignatureResult
-from notifier.settings.cloud_key_settings import AwsKmsSettings
-from tests.cluster.processes import TIED
+from tests.aws.running_moto import Kms, moto
 
 MESSAGE = b"header." + b"c" * 900
-REGION = "eu-central-1"
 RSA = [alg for alg in Algorithm if alg.startswith(("RS", "PS"))]
-
-
-@dataclass(frozen=True, slots=True)
-class Kms:
-    """A KMS, and what its owner does there."""
-
-    endpoint: str
-
-    @asynccontextmanager
-    async def owner(self) -> AsyncIterator[Any]:
-        """A client that may do all."""
-        async with AioSession().create_client("kms", region_name=REGION, endpoint_url=self.endpoint) as client:
-            yield client
-
-    async def key(self, spec: str) -> str:
-        """The ARN of a new key."""
-        async with self.owner() as client:
-            made = await client.create_key(KeyUsage="SIGN_VERIFY", KeySpec=spec)
-            return str(made["KeyMetadata"]["Arn"])
-
-    def place(self, key_id: str) -> AwsKmsKey:
-        """The key as a place."""
-        settings = {"key_id": key_id, "region": REGION, "endpoint": self.endpoint}
-        return AwsKmsKey(AwsKmsSettings.model_validate(settings))
 
 
 @pytest.fixture(autouse=True)
@@ -59,19 +27,6 @@ def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-
-
-@contextmanager
-def moto(*words: str) -> Iterator[Kms]:
-    """A new moto."""
-    command = [*TIED, sys.executable, "-m", "tests.aws.moto_server", *words]
-    root = Path(__file__).parents[3]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=root) as process:
-        try:
-            assert process.stdout is not None
-            yield Kms(process.stdout.readline().strip())
-        finally:
-            process.kill()
 
 
 @pytest.fixture(scope="module")

@@ -132,6 +132,15 @@ async def test_what_somebody_must_correct_is_told(
     await wrong(place(vault, issuer, "logout"), "^Azure lets nobody in: (?!.*a-wrong-secret)")
 
 
+async def test_an_address_that_the_vault_does_not_know_as_its_own_is_a_mistake(
+    vault: AzureStandIn, issuer: Authority
+) -> None:
+    """Such as a name of ours for it: Microsoft's client gives it no token."""
+    settings = {"vault_url": vault.address, "key": "logout", "version": VERSIONS[0]}
+    key = AzureKey(AzureKeySettings.model_validate(settings), {"connection_verify": str(issuer.ca_file)})
+    await wrong(key, rf"^{vault.address}: .*'vault.azure.net' does not match the requested domain")
+
+
 async def test_a_vault_that_nobody_can_reach_is_away(vault: AzureStandIn, issuer: Authority) -> None:
     """Nothing listens there."""
     settings = {"vault_url": "https://127.0.0.1:9", "key": "logout", "version": VERSIONS[0]}

@@ -1,0 +1,58 @@
+"""A KMS as moto plays it, in a process of its own, and what the owner of its keys does."""
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiobotocore.session import AioSession
+
+from notifier.adapters.signers.aws_kms_key import AwsKmsKey
+from notifier.settings.cloud_key_settings import AwsKmsSettings
+from tests.cluster.processes import TIED
+
+REGION = "eu-central-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Kms:
+    """A KMS, and what its owner does there."""
+
+    endpoint: str
+
+    @asynccontextmanager
+    async def owner(self) -> AsyncIterator[Any]:
+        """A client that may do all."""
+        made = AioSession().create_client(
+            "kms", region_name=REGION, endpoint_url=self.endpoint,
+            aws_access_key_id="AKIAOWNER", aws_secret_access_key="not-a-secret",
+        )  # fmt: skip
+        async with made as client:
+            yield client
+
+    async def key(self, spec: str) -> str:
+        """The ARN of a new key."""
+        async with self.owner() as client:
+            made = await client.create_key(KeyUsage="SIGN_VERIFY", KeySpec=spec)
+            return str(made["KeyMetadata"]["Arn"])
+
+    def place(self, key_id: str) -> AwsKmsKey:
+        """The key as a place."""
+        settings = {"key_id": key_id, "region": REGION, "endpoint": self.endpoint}
+        return AwsKmsKey(AwsKmsSettings.model_validate(settings))
+
+
+@contextmanager
+def moto(*words: str) -> Iterator[Kms]:
+    """A new moto."""
+    command = [*TIED, sys.executable, "-m", "tests.aws.moto_server", *words]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=root) as process:
+        try:
+            assert process.stdout is not None
+            yield Kms(process.stdout.readline().strip())
+        finally:
+            process.kill()

@@ -1,0 +1,32 @@
+"""The other issuer, whose key is a file: its logouts must not notice what happens to the first one's."""
+
+import statistics
+import time
+
+from tests.system.site import OTHER
+from tests.system.waiting import until
+from tests.system.worker_process import WorkerProcess
+
+UNMOVED = 1.0  # seconds that a logout of the other issuer may take meanwhile; one waits for no signature
+OTHERS = 10  # sessions of the other issuer, which end in each fault
+
+
+async def others_logouts(running: WorkerProcess, times: int = OTHERS) -> float:
+    """Logouts of the other issuer, one after the other; the median of their seconds.
+
+    If they waited for the first one's signatures, each would. The slowest says how busy the machine is.
+    """
+    seconds = []
+    before = await running.metric("deliveries_settled_total", iss=OTHER, fate="delivered")
+    for number in range(times):
+        began = time.monotonic()
+        status, _ = await running.post({"iss": OTHER, "sub": "alice", "sid": f"s{number}", "clients": ["other"]})
+        assert status == 202
+        await running.until_metric(before + number + 1, "deliveries_settled_total", iss=OTHER, fate="delivered")
+        seconds.append(time.monotonic() - began)
+    return statistics.median(seconds)
+
+
+async def beyond(count: float, running: WorkerProcess, name: str, **labels: str) -> None:
+    """Wait until the metric is higher than that."""
+    await until(lambda: running.metric(name, **labels), lambda value: value > count)
