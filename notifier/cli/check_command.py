@@ -150,7 +150,7 @@ def _unsigned(loaded: Loaded) -> Iterator[Mistake]:
         due = [moment for moment in moments if moment is not None and moment > time.time()]
         if due and len(due) == len(moments):
             text = f"no key signs before {shown_moment(min(due))}: until then its events wait"
-            yield Mistake(f"issuers.{iss}.keys", text)
+            yield Mistake(f'issuers["{iss}"].keys', text)
 
 
 def _in_words(summary: dict[str, Any]) -> str:

@@ -172,12 +172,12 @@ def test_check_warns_of_a_key_that_others_may_read(made: Path) -> None:
         done = notifier("check", "-c", "n.yaml", cwd=folder)
         assert (done.returncode, done.stderr) == (0, "")
         assert (
-            f"warning: issuers.{ISS}.keys[0].file: every user of this machine may read {folder / 'k.pem'}"
+            f'warning: issuers["{ISS}"].keys[0].file: every user of this machine may read {folder / "k.pem"}'
             in done.stdout
         )
         assert f"chmod 600 {folder / 'k.pem'}" in done.stdout
         [told] = json.loads(notifier("check", "-c", "n.yaml", "--json", cwd=folder).stdout)["warnings"]
-        assert told["path"] == f"issuers.{ISS}.keys[0].file"
+        assert told["path"] == f'issuers["{ISS}"].keys[0].file'
         found = json.loads(notifier("doctor", "-c", "n.yaml", "--offline", "--json", cwd=folder).stdout)
         assert [row["subject"] for row in found if row["level"] == "warning"] == [told["path"]]
 

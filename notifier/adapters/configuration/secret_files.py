@@ -50,10 +50,11 @@ def secrets_of(settings: Settings, registry: Registry) -> Mapping[str, Path]:
     }
     for iss, issuer in settings.issuers.items():
         for nth, key in enumerate(issuer.keys):
-            named[f"issuers.{iss}.keys[{nth}].file"] = key.file
-            named[f"issuers.{iss}.keys[{nth}].pkcs11.pin_file"] = None if key.pkcs11 is None else key.pkcs11.pin_file
-            named |= {} if key.vault is None else _of_vault(key.vault, f"issuers.{iss}.keys[{nth}].vault")
-        named[f"issuers.{iss}.tls.key_file"] = None if issuer.tls is None else issuer.tls.key_file
+            place = f'issuers["{iss}"].keys[{nth}]'
+            named[f"{place}.file"] = key.file
+            named[f"{place}.pkcs11.pin_file"] = None if key.pkcs11 is None else key.pkcs11.pin_file
+            named |= {} if key.vault is None else _of_vault(key.vault, f"{place}.vault")
+        named[f'issuers["{iss}"].tls.key_file'] = None if issuer.tls is None else issuer.tls.key_file
     for name, source in settings.sources.items():
         if (file := secret_file(source)) is not None:
             named[f"sources.{name}.http.{file[0]}"] = file[1]

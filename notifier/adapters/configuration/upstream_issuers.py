@@ -43,7 +43,7 @@ def upstream_mistakes(
             mistakes.append(Mistake(f"{place}.iss", f"{iss} is not configured under issuers{hint}"))
         elif (publishers := settings.issuers[iss].publishers) is not None and name not in publishers:
             text = f"must name {name} too, or every event of the upstream {name} becomes a dead letter"
-            mistakes.append(Mistake(f"issuers.{iss}.publishers", text))
+            mistakes.append(Mistake(f'issuers["{iss}"].publishers', text))
     return mistakes
 
 
