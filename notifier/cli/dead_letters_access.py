@@ -6,15 +6,18 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial, wraps
-from inspect import Parameter, Signature, signature
+from functools import partial
 from pathlib import Path
 from tempfile import mkstemp
-from typing import IO, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from notifier.cli.chosen_options import with_chosen
 from notifier.domain.errors import Mistake
+
+if TYPE_CHECKING:
+    from notifier.domain.letter_filter import LetterFilter
 
 
 def _option(name: str, text: str) -> Any:
@@ -41,29 +44,16 @@ _FILTER_OPTIONS: Mapping[str, Any] = {
 
 def with_filter(command: Callable[..., None], *, ids: bool = False) -> Callable[..., None]:
     """Give a command the options that choose letters. It gets them as its parameter `chosen`, a `LetterFilter`."""
-    options = {"id": _IDS, **_FILTER_OPTIONS} if ids else _FILTER_OPTIONS
+    return with_chosen(command, {"id": _IDS, **_FILTER_OPTIONS} if ids else _FILTER_OPTIONS, _read)
 
-    @wraps(command)
-    def run(**given: Any) -> None:
-        from notifier.domain.letter_filter import read_filter
 
-        chosen = read_filter({name: given.pop(name) for name in options}, time.time())
-        if isinstance(chosen, Mistake):
-            raise typer.BadParameter(chosen.text, param_hint=f"--{chosen.path}")
-        command(chosen=chosen, **given)
+def _read(given: Mapping[str, Any]) -> LetterFilter:
+    from notifier.domain.letter_filter import read_filter
 
-    parameters: list[Parameter] = []
-    for parameter in signature(command, eval_str=True, locals={"LetterFilter": object}).parameters.values():
-        if parameter.name == "chosen":
-            parameters += [
-                Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=hint) for name, hint in options.items()
-            ]
-        else:
-            parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
-    # typer reads a command's options from these two
-    vars(run)["__signature__"] = Signature(parameters)
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
+    chosen = read_filter(given, time.time())
+    if isinstance(chosen, Mistake):
+        raise typer.BadParameter(chosen.text, param_hint=f"--{chosen.path}")
+    return chosen
 
 
 with_filter_or_ids = partial(with_filter, ids=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from notifier.operations.dead_letter_listing import LetterGroup
     from notifier.settings.service_settings import QueueSettings
 
-HINTS = 20  # groups of a list
+_KNOWN = "it is registered now: notifier dead-letters replay"
 MOMENTS = ("_at", "_since", "not_after")  # ends of the names of members
 
 app = typer.Typer(
@@ -86,7 +86,7 @@ def show(
 
     The output holds sub and sid. The exit status is 1 if there is no such letter.
     """
-    from notifier.cli.letter_hints import NOBODY_KNOWS, letter_hints
+    from notifier.cli.near_names import NOBODY_KNOWS, near_names
     from notifier.domain.letter_filter import LetterFilter
     from notifier.operations.dead_letter_listing import exported
 
@@ -96,7 +96,7 @@ def show(
     def see(summary: LetterSummary, message: Message) -> None:
         told: dict[str, object] = {} if as_json else {"replay": prospect(message, config, settings)}
         if not as_json and summary.reason in NOBODY_KNOWS:
-            told["hint"] = letter_hints(config)(summary.iss, summary.client_id)
+            told["hint"] = near_names(config, known=_KNOWN)(summary.iss, summary.client_id)
         found.append(exported(message) | {name: value for name, value in told.items() if value})
 
     _look_now(settings, LetterFilter(ids=frozenset({id_})), see, first=True)
@@ -180,7 +180,7 @@ def _parts(letter: LetterSummary) -> list[str]:
 
 
 def _print_groups(groups: list[LetterGroup], config: Path | None) -> None:
-    from notifier.cli.letter_hints import NOBODY_KNOWS, letter_hints
+    from notifier.cli.near_names import say_near_names
     from notifier.cli.screen import ago, screen
     from notifier.cli.screen import table as new_table
 
@@ -193,11 +193,7 @@ def _print_groups(groups: list[LetterGroup], config: Path | None) -> None:
             printable(group.client_id) or "–", group.reason, f"{group.count:,}", *ages, of=printable(group.iss)
         )
     screen(width=200).print(table)
-    if unknown := [group for group in groups if group.reason in NOBODY_KNOWS][:HINTS]:
-        hint_for = letter_hints(config)
-        for group in unknown:
-            if hint := hint_for(group.iss, group.client_id):
-                say(printable(f"{group.client_id or group.iss}: {hint}"))
+    say_near_names(config, [(group.reason, group.iss, group.client_id) for group in groups], known=_KNOWN)
 
 
 def _in_words(document: dict[str, Any]) -> str:

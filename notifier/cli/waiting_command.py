@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from notifier.cli.chosen_options import with_chosen
 from notifier.cli.command_options import Config, Json
 from notifier.cli.help import CommandGroup, in_help, register
 from notifier.cli.output import say, say_json
@@ -18,6 +21,8 @@ from notifier.domain.durations import in_words
 from notifier.domain.printable import counted, printable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from notifier.domain.waiting_filter import WaitingFilter, WaitingSummary
     from notifier.operations.queue_port import Queue
     from notifier.operations.visits import RepairOptions, RepairResult
@@ -35,19 +40,38 @@ app = typer.Typer(
     ),
 )
 
-_Client = Annotated[str | None, typer.Option("--client-id", help="Only those for this client.", show_default=False)]
-_Issuer = Annotated[str | None, typer.Option("--iss", help="Only those of this issuer.", show_default=False)]
-_Event = Annotated[str | None, typer.Option("--event-id", help="Only those of this event.", show_default=False)]
+
+def _option(name: str, text: str) -> Any:
+    return Annotated[str | None, typer.Option(name, help=text, show_default=False)]
+
+
+_FILTER_OPTIONS: Mapping[str, Any] = {
+    "client_id": _option("--client-id", "Only those for this client."),
+    "iss": _option("--iss", "Only those of this issuer."),
+    "event_id": _option("--event-id", "Only those of this event."),
+}
+_IDS = Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Only these deliveries.", show_default=False)]
 _Rows = Annotated[bool, typer.Option("--rows", help="List each delivery instead of counts.")]
 _Skip = Annotated[int, typer.Option("--skip", min=0, help="Leave out so many of the rows: for the next page.")]
+_KNOWN = "it is registered now, and tried when it is due"
 _Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many.", show_default=False)]
 
 
+def _read(given: Mapping[str, Any]) -> WaitingFilter:
+    from notifier.domain.waiting_filter import WaitingFilter
+
+    return WaitingFilter(**{**given, "ids": frozenset(given.get("ids") or ())})
+
+
+_with_filter = partial(with_chosen, options=_FILTER_OPTIONS, read=_read)
+_with_filter_or_ids = partial(with_chosen, options={"ids": _IDS, **_FILTER_OPTIONS}, read=_read)
+
+
+@_with_filter
 def list_(
+    *,
     config: Config = None,
-    client_id: _Client = None,
-    iss: _Issuer = None,
-    event_id: _Event = None,
+    chosen: WaitingFilter,
     rows: _Rows = False,
     skip: _Skip = 0,
     limit: _Limit = None,
@@ -64,7 +88,7 @@ def list_(
     """
     from notifier.operations.waiting_listing import WaitingCounts
 
-    chosen, counts = _filter(client_id, iss, event_id), WaitingCounts()
+    counts = WaitingCounts()
 
     def see(one: WaitingSummary) -> None:
         counts.add(one)
@@ -77,7 +101,7 @@ def list_(
 
     _look(config, chosen, see, quiet=(rows or as_json) and sys.stdout.isatty())
     if not (rows or as_json):
-        _print_groups(counts)
+        _print_groups(counts, config)
     if not as_json:
         say(f"{counted(counts.total, 'delivery')} wait{'s' if counts.total == 1 else ''}")
 
@@ -91,6 +115,7 @@ def show(
 
     It shows no sub and no sid. The exit status is 1 if it does not wait: it was delivered, or a worker has it in hand.
     """
+    from notifier.cli.near_names import NOBODY_KNOWS, near_names
     from notifier.domain.waiting_filter import WaitingFilter
 
     found: list[WaitingSummary] = []
@@ -102,20 +127,18 @@ def show(
     if as_json:
         say_json(document)
         return
+    if found[0].reason in NOBODY_KNOWS:
+        document["hint"] = near_names(config, known=_KNOWN)(found[0].iss, found[0].client_id)
     for name, value in document.items():
         if value not in (None, "", False):
             say(printable(f"{name:<10} {value}"))
 
 
+@_with_filter_or_ids
 def cancel(
-    ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]…", help="Only these deliveries.", show_default=False)
-    ] = None,
     *,
     config: Config = None,
-    client_id: _Client = None,
-    iss: _Issuer = None,
-    event_id: _Event = None,
+    chosen: WaitingFilter,
     everything: Annotated[bool, typer.Option("--all", help="Take all that waits.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be cancelled; change nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -128,9 +151,6 @@ def cancel(
     The command shows the number and asks first; --yes does not ask. What a worker has in hand may still be
     delivered. stderr says who did what; NOTIFIER_LOG__LEVEL=info names each delivery.
     """
-    from notifier.domain.waiting_filter import WaitingFilter
-
-    chosen = WaitingFilter(ids=frozenset(ids or ()), client_id=client_id, iss=iss, event_id=event_id)
     if not (chosen.narrows or everything):
         raise typer.BadParameter("say which: an ID, an option such as --client-id, or --all", param_hint="ID")
     if not (yes or dry_run):
@@ -148,12 +168,6 @@ def cancel(
     if missed:
         say(f"notifier: of {', '.join(sorted(chosen.ids))} none waits", err=True)
     raise typer.Exit(1 if result.ended_early or missed else 0)
-
-
-def _filter(client_id: str | None, iss: str | None, event_id: str | None) -> WaitingFilter:
-    from notifier.domain.waiting_filter import WaitingFilter
-
-    return WaitingFilter(client_id=client_id, iss=iss, event_id=event_id)
 
 
 def _look(config: Any, chosen: WaitingFilter, see: Any, *, quiet: bool, first: bool = False) -> None:
@@ -216,7 +230,8 @@ def _line(one: WaitingSummary) -> str:
     return printable(f"{line}  event {one.event_id or '-'}  attempts {one.attempts}")
 
 
-def _print_groups(counts: WaitingCounts) -> None:
+def _print_groups(counts: WaitingCounts, config: Path | None) -> None:
+    from notifier.cli.near_names import say_near_names
     from notifier.cli.screen import ago, screen
     from notifier.cli.screen import table as new_table
 
@@ -235,6 +250,7 @@ def _print_groups(counts: WaitingCounts) -> None:
             of=printable(group.iss),
         )
     screen().print(table)
+    say_near_names(config, [(group.reason, group.iss, group.client_id) for group in groups], known=_KNOWN)
 
 
 list_.__name__ = "list"

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,20 @@ async def names_that_nobody_knows(site: Site, running: WorkerProcess) -> None:
     waits = partial(get, running, "r", "/v1/waiting")
     for hint in hints:  # of what a worker has in hand nothing is shown
         await until(waits, partial(_tells, hint))
+    await the_command_line_names_them(site, hints)
+
+
+async def the_command_line_names_them(site: Site, hints: Sequence[str]) -> None:
+    """As the API does, in the list and of one delivery."""
+
+    async def said(*words: str) -> str:
+        done = await asyncio.to_thread(notifier, "waiting", *words, "-c", site.file, cwd=site.folder)
+        return " ".join(done.stdout.split())
+
+    for hint in hints:
+        await until(lambda: said("list"), lambda text, hint=hint: hint in text)  # type: ignore[misc]
+    found = await until(lambda: said("list", "--client-id", "Shop", "--json"), bool)
+    await until(lambda: said("show", json.loads(found)["id"]), lambda text: f"hint {hints[1]}" in text)
 
 
 def _tells(hint: str, answer: tuple[int, Any]) -> bool:
