@@ -12,7 +12,6 @@ from notifier.cli.command_options import Config, Json, load_whole, look_at_keys,
 from notifier.cli.output import say, say_json
 from notifier.domain.errors import Mistake
 from notifier.domain.first_day import DAY
-from notifier.domain.front_channel import is_on_page
 from notifier.domain.moment import shown_moment
 from notifier.domain.printable import counted
 
@@ -81,6 +80,7 @@ def check(
 def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
     from notifier.adapters.configuration.secret_files import exposed, secrets_of
     from notifier.cli.queue_access import shown_urls
+    from notifier.domain.front_channel import is_on_page
     from notifier.settings.source_settings import open_exchanges
 
     settings, registry = loaded.settings, loaded.registry
