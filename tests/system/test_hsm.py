@@ -63,6 +63,8 @@ async def test_a_client_verifies_by_keys_jwks_what_the_hsm_signs(
             await running.until_said("signer_well")
             await running.until_metric(1, "deliveries_settled_total", iss=ISSUER, fate="delivered")
             await until(lambda: twice(running), bool)
+            status = await asyncio.to_thread(notifier, "status", "-c", site.file, cwd=tmp_path, settings=hsm.environ)
+            assert "key pkcs11 idp/ec 02: has the same kid" in " ".join(status.stdout.split())
             assert await running.stop() == 0
         refused = notifier("check", "-c", site.file, cwd=tmp_path, settings=hsm.environ)
         assert refused.returncode == 2
