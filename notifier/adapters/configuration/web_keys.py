@@ -7,7 +7,7 @@ from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.adapters.configuration.document_files import read_text
 from notifier.domain.errors import ConfigurationError, Mistake
-from notifier.domain.front_channel import is_on_page
+from notifier.domain.front_channel import is_on_page, origin_of
 from notifier.domain.printable import counted
 from notifier.domain.registry import Registry
 from notifier.settings.service_settings import Settings
@@ -50,9 +50,16 @@ def read_web_keys(settings: Settings) -> tuple[MultiFernet | None, list[Mistake]
 
 
 def web_warnings(settings: Settings, registry: Registry) -> Iterator[Mistake]:
-    """Issuers with clients that browsers are to call, and without pages. Without a section `web` nobody expects any."""
+    """Pages on another origin than their issuer; issuers with clients that browsers are to call, and without pages.
+
+    Without a section `web` nobody expects any.
+    """
     if settings.web is None:
         return
+    for iss, pages in settings.web.issuers.items():
+        if (origin := origin_of(iss)) != origin_of(pages.url):
+            text = f"is not on {origin}, as the issuer is: it may refuse the frame, and clients lose cookies"
+            yield Mistake(f'web.issuers["{iss}"].url', text)
     for iss in settings.issuers:
         clients = sum(map(is_on_page, registry.clients_of(iss).values()))
         if clients and iss not in settings.web.issuers:

@@ -1,6 +1,6 @@
 """The keys that seal the URLs of pages, and what `check` says of issuers without pages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ Load = Callable[..., Loaded]
 def loaded(tmp_path: Path) -> Load:
     """Reads a configuration of two issuers with these keys and these pages."""
 
-    def read(keys: str, *pages: str) -> Loaded:
+    def read(keys: str, *pages: str, at: Mapping[str, str] = {}) -> Loaded:
         (tmp_path / "k.pem").write_bytes(generate_key(Algorithm.ES256))
         (tmp_path / "web.keys").write_text(keys)
         clients = [
@@ -36,7 +36,7 @@ def loaded(tmp_path: Path) -> Load:
             for iss in (ONE, TWO)
         ]
         (tmp_path / "clients.yaml").write_text(yaml.safe_dump(clients))
-        issuers = {iss: {"url": f"{iss}/connect/notify"} for iss in pages}
+        issuers = {iss: {"url": f"{at.get(iss, iss)}/connect/notify"} for iss in pages}
         document = {
             "issuers": {iss: {"keys": [{"file": "k.pem"}]} for iss in (ONE, TWO)},
             "registry": {"file": "clients.yaml"},
@@ -91,3 +91,10 @@ def test_an_issuer_whose_clients_no_browser_calls_is_warned_of(loaded: Load) -> 
         f'web.issuers["{TWO}"]: is missing, so no browser calls the frontchannel_logout_uri of 1 client'
     ]
     assert not loaded(KEYS[0], ONE, TWO).warnings
+
+
+def test_pages_on_another_origin_than_their_issuer_are_warned_of(loaded: Load) -> None:
+    """An identity server behind another name may mean it, so it is no mistake."""
+    [warning] = loaded(KEYS[0], ONE, TWO, at={TWO: "http://two.example.com"}).warnings
+    assert warning.path == f'web.issuers["{TWO}"].url'
+    assert warning.text.startswith(f"is not on {TWO}, as the issuer is")
