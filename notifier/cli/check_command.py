@@ -90,6 +90,9 @@ def _summary(loaded: Loaded, sources: ReadNow) -> dict[str, Any]:
         clients = registry.clients_of(iss).values()
         issuers[iss] = {
             "keys": [_key(key) for key in loaded.keys.of(iss)],
+            "keys_not_asked": [
+                key.placed.name for of, key in loaded.keys.elsewhere() if of == iss and key.placed.half is None
+            ],
             "clients": len(clients),
             "without_uri": sum(client.told_at is None and not is_on_page(client) for client in clients),
             "by_browser": sum(client.told_at is None and is_on_page(client) for client in clients),
@@ -162,6 +165,7 @@ def _in_words(summary: dict[str, Any]) -> str:
             lines.append(f"  key {key['kid']}: {', '.join(key['algorithms'])}{later}")
             if (until := key["first_day_until"]) is not None:
                 lines.append(f"    it is new: receivers that keep the issuer's keys may refuse it until {until}")
+        lines += [f"  key {name}: not asked, as --offline wants" for name in issuer["keys_not_asked"]]
         notes = [f"{issuer[name]} {text}" for name, text in _ASIDE if issuer[name]]
         aside = f" ({'; '.join(notes)})" if notes else ""
         lines.append(f"  {counted(issuer['clients'], 'client')}{aside}")

@@ -97,3 +97,5 @@ def test_the_first_try_of_the_documents(tmp_path: Path) -> None:
     checked = notifier("check", "-c", "notifier.yaml", cwd=tmp_path, settings=environ)
     assert checked.returncode == 0, checked.stderr
     assert "PS256, PS384, PS512, RS256" in checked.stdout
+    offline = notifier("check", "--offline", "-c", "notifier.yaml", cwd=tmp_path)
+    assert "  key pkcs11 idp/logout-2027: not asked, as --offline wants\n" in offline.stdout
