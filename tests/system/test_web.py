@@ -1,14 +1,23 @@
 """The web face of a worker process: it listens where it is configured, and nowhere else."""
 
 import asyncio
+import contextlib
+import sqlite3
+import time
 from pathlib import Path
+from urllib.parse import quote
 
 import aiohttp
-from cryptography.fernet import Fernet
+from cryptography.fernet import Fernet, MultiFernet
+from yarl import URL
 
+from notifier.domain.front_channel import FrontChannelContext
+from notifier.domain.front_channel_context import seal
+from tests.adapters.registries.duende_tables import filled, recorded
 from tests.proxies import ROOT, documented
 from tests.system.command import notifier
-from tests.system.site import Site
+from tests.system.site import ISSUER, Site
+from tests.system.waiting import until
 from tests.system.worker_process import worker
 
 
@@ -34,6 +43,102 @@ async def test_the_web_face_listens_only_where_it_is_configured(tmp_path: Path) 
         async with session.get(f"{url}/check-session/login") as answer:
             assert (answer.status, "idsrv.session" in await answer.text()) == (200, True)
         await running.until_ready()
+        assert await running.stop() == 0
+
+
+async def test_redirect_uris_in_duendes_tables_say_who_may_ask(tmp_path: Path) -> None:
+    """By the page of a formula that binds no origin. What changes in the database changes there."""
+    shop: dict[str, object] = {
+        "ClientId": "shop",
+        "BackChannelLogoutUri": "https://shop.example.com/bcl",
+        "AllowedIdentityTokenSigningAlgorithms": "ES256",
+        "redirects": ["https://shop.example.com/signin-oidc", "http://localhost:4200/callback"],
+    }
+    wiki: dict[str, object] = {
+        "ClientId": "wiki",
+        "FrontChannelLogoutUri": "https://wiki.example.com/out",
+        "redirects": ["https://wiki.example.com/in"],
+    }
+    with contextlib.closing(sqlite3.connect(tmp_path / "ids.db", isolation_level=None)) as database:
+        for statement in filled(recorded("is-7.4.8", "sqlite"), [shop, wiki]):
+            database.execute(statement)
+        site = Site(tmp_path, f"sqlite:{tmp_path}/q.db")
+        sql = {"url": f"sqlite:///{tmp_path}/ids.db", "preset": "duende"}
+        source = {"name": "ids", "issuer": ISSUER, "every": "300ms", "sql": sql}
+        site.config["registry"] = {"cache": "cache", "sources": [source]}
+        pages = {"login": {"issuer": ISSUER, "formula": "keycloak"}}
+        (tmp_path / "web.keys").write_bytes(Fernet.generate_key())
+        (tmp_path / "web.keys").chmod(0o600)
+        site.config["web"] = {"listen": "127.0.0.1:0", "keys_file": "web.keys", "check_session": pages}
+        site.write()
+        async with worker(site) as running, aiohttp.ClientSession() as session:
+            url = str((await running.until_said("listening", lambda line: "web" in line))["web"])
+
+            async def asked(client_id: str, origin: str) -> int:
+                query = {"client_id": client_id, "origin": origin}
+                async with session.get(f"{url}/check-session/login", params=query) as answer:
+                    return answer.status
+
+            for client_id, origin, status in (
+                ("shop", "https://shop.example.com", 204), ("shop", "http://localhost:4200", 204),
+                ("wiki", "https://wiki.example.com", 204), ("shop", "https://wiki.example.com", 403),
+                ("shop", "http://localhost", 403), ("shop", "https://shop.example.com/", 403), ("shop", "null", 403),
+                ("nobody", "https://shop.example.com", 403),
+            ):  # fmt: skip
+                assert await asked(client_id, origin) == status, (client_id, origin)
+            moved = "https://store.example.com/signin-oidc", "https://shop.example.com/signin-oidc"
+            database.execute("UPDATE ClientRedirectUris SET RedirectUri = ? WHERE RedirectUri = ?", moved)
+            await until(lambda: asked("shop", "https://store.example.com"), lambda status: status == 204)
+            assert await asked("shop", "https://shop.example.com") == 403
+            assert await running.stop() == 0
+
+
+HOSTILE = """x"'></script><script>alert(1)</script>\r\nX-Injected: 1"""
+
+
+async def test_nothing_of_a_request_or_registration_becomes_markup_or_a_header(tmp_path: Path) -> None:
+    """Neither a name, a path, a query, a form, a `sid`, nor an address of a client; whatever the answer is."""
+    site, key = Site(tmp_path, f"sqlite:{tmp_path}/q.db"), Fernet.generate_key()
+    (tmp_path / "web.keys").write_bytes(key)
+    (tmp_path / "web.keys").chmod(0o600)
+    check_session = {"login": {"issuer": ISSUER, "formula": "keycloak"}}
+    pages = {ISSUER: {"url": f"{ISSUER}/connect/notify", "show_names": True}}
+    face = {"listen": "127.0.0.1:0", "keys_file": "web.keys", "issuers": pages, "check_session": check_session}
+    sql = {"url": f"sqlite:///{tmp_path}/none.db", "query": "SELECT 'a' AS sub WHERE :sid <> ''"}
+    iss = "https://op.example.com"
+    op = {"issuer": iss, "client_id": "us", "iss": ISSUER, "resolve": {"sql": sql}}
+    site.config |= {"web": face, "upstreams": {"op": op}}
+    site.write()
+    front = {"client_id": HOSTILE.partition("\r")[0], "client_name": HOSTILE, "issuer": ISSUER}
+    site.write_clients(
+        [{**front, "frontchannel_logout_uri": "https://a.example.com/o?q='\"><script>alert(1)</script>"}]
+    )
+    context = FrontChannelContext(iss=ISSUER, sid=HOSTILE, clients=((front["client_id"], HOSTILE),))
+    sealed, given = seal(context, MultiFernet([Fernet(key)]), time.time()), {"client_id": HOSTILE, "origin": HOSTILE}
+    async with worker(site) as running, aiohttp.ClientSession() as session:
+        url = str((await running.until_said("listening", lambda line: "web" in line))["web"])
+        strange, asked_by_browser = quote(HOSTILE, ""), "upstreams/op/frontchannel-logout"
+        for method, path, query, form, status in (
+            ("GET", f"front-channel/{sealed}", {}, None, 200), ("GET", f"front-channel/{strange}", {}, None, 400),
+            ("POST", f"front-channel/{sealed}", {}, {"v": HOSTILE}, 400),
+            ("GET", "check-session/login", given, None, 403), ("GET", "check-session/login", {"x": HOSTILE}, None, 200),
+            ("GET", f"check-session/{strange}", {}, None, 404),
+            ("GET", asked_by_browser, {"iss": iss, "sid": HOSTILE}, None, 400),
+            ("GET", asked_by_browser, {"iss": iss, "sid": HOSTILE.partition("\r")[0]}, None, 503),
+            ("GET", asked_by_browser, {"iss": HOSTILE, "sid": "s"}, None, 400),
+            ("POST", "upstreams/op/backchannel-logout", {}, {"logout_token": HOSTILE}, 400),
+            ("POST", f"upstreams/{strange}/backchannel-logout", {}, {"logout_token": "a"}, 404),
+        ):  # fmt: skip
+            async with session.request(method, URL(f"{url}/{path}", encoded=True), params=query, data=form) as answer:
+                text = await answer.text()
+                assert answer.status == status, (path, query, form)
+                assert (text.count("script>alert(1)") >= 3) == (path == f"front-channel/{sealed}" and status == 200)
+                assert "<script>alert" not in text, text
+                assert "X-Injected" not in answer.headers
+                assert (answer.headers["X-Content-Type-Options"], "default-src 'none'") == (
+                    "nosniff",
+                    answer.headers["Content-Security-Policy"].partition(";")[0],
+                )
         assert await running.stop() == 0
 
 
