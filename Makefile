@@ -67,7 +67,7 @@ test-cluster: $(DEV)/.made ## try the chart on a real Kubernetes 1.36, by Helm 3
 	@$(DEV)/bin/python -m tests.cluster build
 	@NOTIFIER_TEST_CLUSTER=required $(PYTEST) cluster tests/cluster $(ARGS)
 
-test-signers: $(DEV)/.made ## try keys in HSMs, clouds and a real Vault, built from its Go modules (Go; 5 min, once); three minutes
+test-signers: $(DEV)/.made ## try keys in HSMs, clouds and a real Vault, built from its Go modules (Go; 5 min, once); two minutes
 	@$(DEV)/bin/python -m tests.vault build
 	@NOTIFIER_TEST_SIGNERS=required $(PYTEST) signers tests/adapters/signers $(patsubst %,tests/faults/test_%.py,vault clouds clouds_whole) $(ARGS)
 
