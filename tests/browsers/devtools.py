@@ -141,9 +141,10 @@ class DrivenChromium:
     def __init__(self, tools: _DevTools) -> None:
         self._tools = tools
 
-    async def page(self) -> BrowserPage:
-        """A new tab, in the one profile."""
-        target = (await self._tools.send("Target.createTarget", url="about:blank"))["targetId"]
+    async def page(self, *, apart: bool = False) -> BrowserPage:
+        """A new tab, in the one profile. `apart`: with cookies of its own, as a private window has."""
+        context = (await self._tools.send("Target.createBrowserContext")) if apart else {}
+        target = (await self._tools.send("Target.createTarget", url="about:blank", **context))["targetId"]
         session = (await self._tools.send("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
         page = BrowserPage(self._tools, session, target)
         await page.send("Page.enable")

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from notifier.domain.front_channel import FrontChannelContext
 from notifier.domain.front_channel_context import seal
 from notifier.domain.frozen import frozen
-from tests.certificates import authority
+from tests.certificates import Authority, authority
 from tests.proxies import proxied
 from tests.rabbitmq_node import free_ports
 from tests.system.site import Site
@@ -226,14 +226,15 @@ async def sites(
     *,
     server: str | None = None,
     upstreams: Callable[[Sites], Mapping[str, Any]] = lambda _: {},
+    ca: Authority | None = None,
     **of_issuer: object,
 ) -> AsyncIterator[Sites]:
     """The sites and a worker with these clients (`client_id` → URI, or client metadata), while entered.
 
-    `server`: the address of the identity server behind the proxy, if it is not played here.
+    `server`: the address of the identity server behind the proxy, if it is not played here. `ca`: who certifies them.
     """
     made = Sites()
-    good, strange = authority(folder / "ca"), authority(folder / "strange")
+    good, strange = ca or authority(folder / "ca"), authority(folder / "strange")
     pem = good.issue(OP, "*.test", "*.corp.test")
     made.key, made.pem = key_of(pem), pem
     async with AsyncExitStack() as stack:

@@ -92,7 +92,11 @@ async def arrived(page: BrowserPage, condition: str) -> Any:
         with contextlib.suppress(PageError):
             return await page.eval(condition)
 
-    return await until(look, bool)
+    try:
+        return await until(look, bool)
+    except AssertionError as error:
+        error.add_note(f"{await page.eval('location.href')} says: {(await page.text())[:1000]}")
+        raise
 
 
 @asynccontextmanager
@@ -124,7 +128,7 @@ async def real_sites(folder: Path, *, own_url: bool = False, limit: str) -> Asyn
             "jwks": {"keys": [key.as_dict(private=True)]},
         }  # fmt: skip
         await stack.enter_async_context(signed_out_server(folder / "op", settings))
-        stack.enter_context(intranet_of(world, folder / "apache", apache))
+        stack.enter_context(intranet_of(world, apache))
         (folder / "portal").mkdir()
         jwks = {"keys": [key.as_dict(private=False)]}
         more = portal_settings(portal_url, world.iss, server)
@@ -133,12 +137,12 @@ async def real_sites(folder: Path, *, own_url: bool = False, limit: str) -> Asyn
         yield RealSites(world=world, portal=portal, intranet=intranet, portal_url=portal_url)
 
 
-def intranet_of(world: Sites, folder: Path, port: int) -> AbstractContextManager[None]:
+def intranet_of(world: Sites, port: int) -> AbstractContextManager[None]:
     """mod_auth_openidc at INTRANET, a client of this world's identity server."""
     beside = f"https://127.0.0.1:{world.op_port}"  # its library knows no names of ours, and wants TLS
     url = f"https://{INTRANET}:{port}"
     own = APACHE.format(iss=world.iss, behind=beside, pem=world.pem, secret=SECRET, url=url)
-    return mod_auth_openidc(folder, port, own, INTRANET)
+    return mod_auth_openidc(port, own, INTRANET)
 
 
 def others(world: Sites) -> Mapping[str, Any]:

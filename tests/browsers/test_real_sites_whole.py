@@ -1,13 +1,10 @@
 """A sign-out at a real identity server, by a real browser, at real clients: what the page says, and what has ended."""
 
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 
-from tests.browsers.devtools import DrivenChromium, driven_chromium
-from tests.browsers.firefox import DrivenFirefox, driven_firefox
-from tests.browsers.front_channel_sites import Sites
+from tests.browsers.both_browsers import browser_of
 from tests.browsers.real_sites import real_sites
 
 ANSWERED = ("intranet", "portal", "nothing", "error", "elsewhere", "unframed", "subdomain", "elsewhere-cookie")
@@ -16,16 +13,6 @@ SAID = {
     # Its fetch waits for a body. `bad`: our Firefox trusts any certificate.
     "firefox": {"stall": "silent", "hang": "silent", "dead": "failed", "bad": "answered"},
 }
-
-
-def browser_of(
-    kind: str, world: Sites, *, third_party_cookies: bool
-) -> AbstractAsyncContextManager[DrivenChromium | DrivenFirefox]:
-    """One of the two, not started."""
-    if kind == "firefox":
-        return driven_firefox(third_party_cookies=third_party_cookies)
-    hosts = {"*.test": "127.0.0.1"}
-    return driven_chromium(hosts=hosts, keys=[world.key], third_party_cookies=third_party_cookies)
 
 
 @pytest.mark.parametrize("third_party_cookies", [True, False], ids=["allowed", "blocked"])
@@ -38,7 +25,7 @@ async def test_whose_sessions_end(tmp_path: Path, kind: str, third_party_cookies
     """
     async with (
         real_sites(tmp_path, own_url=not third_party_cookies, limit="3s") as real,
-        browser_of(kind, real.world, third_party_cookies=third_party_cookies) as browser,
+        browser_of(kind, [real.world.key], third_party_cookies=third_party_cookies) as browser,
     ):
         page = await browser.page()
         for host in ("app.corp.test", "app"):

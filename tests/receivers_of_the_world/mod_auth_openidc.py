@@ -39,22 +39,25 @@ OIDCCacheType shm
 
 
 @contextmanager
-def mod_auth_openidc(folder: Path, port: int, more: str, host: str = "127.0.0.1") -> Iterator[None]:
-    """It runs while entered. `more`: lines on the identity server, and who the client is there."""
+def mod_auth_openidc(port: int, more: str, host: str = "127.0.0.1") -> Iterator[None]:
+    """It runs while entered. `more`: lines on the identity server, and who the client is there.
+
+    It reads its pages as another user. So they are not below pytest's folder, which each run of pytest closes to it.
+    """
     try:
         program("mod_auth_openidc.so", "apache2 libapache2-mod-auth-openidc", MODULES)
     except ProgramMissing:
         if not Path(MODULES, "mod_auth_openidc.so").exists():  # a module need not be executable
             pytest.fail("apt-get install -y apache2 libapache2-mod-auth-openidc")
-    (folder / "www/protected").mkdir(parents=True)
-    (folder / "www/protected/index.html").write_text(PAGE)
-    (folder / "apache.conf").write_text(_CONFIGURATION.format(host=host, port=port, folder=folder, more=more))
-    shared = Path(tempfile.gettempdir())
-    for path in (folder, *(each for each in folder.parents if shared in each.parents)):
-        path.chmod(0o755)  # Apache reads as another user
-    process = subprocess.Popen(["/usr/sbin/apache2", "-DFOREGROUND", "-f", str(folder / "apache.conf")])
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
+    with tempfile.TemporaryDirectory(prefix="apache.", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "www/protected").mkdir(parents=True)
+        (folder / "www/protected/index.html").write_text(PAGE)
+        (folder / "apache.conf").write_text(_CONFIGURATION.format(host=host, port=port, folder=folder, more=more))
+        process = subprocess.Popen(["/usr/sbin/apache2", "-DFOREGROUND", "-f", str(folder / "apache.conf")])
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(20)

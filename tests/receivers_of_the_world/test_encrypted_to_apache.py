@@ -82,7 +82,7 @@ def its_key(folder: Path) -> str:
 async def test_it_opens_rsa_oaep_and_refuses_the_rest(tmp_path: Path) -> None:
     """Each `enc` ends its session and no other. RSA-OAEP-256 is a dead letter that names the receiver's limit."""
     sids = [*OPENED, "stays"]
-    async with signed_in(tmp_path / "apache", *sids, more=its_key(tmp_path)) as (server, url, browsers):
+    async with signed_in(*sids, more=its_key(tmp_path)) as (server, url, browsers):
         worker = Worker(tmp_path, server.iss, url)
         for enc, browser in zip(OPENED, browsers, strict=False):
             result = await worker.tell(worker.client(KeyManagement.RSA_OAEP, enc), worker.delivery(enc))

@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -94,15 +93,13 @@ class Browser:
 
 
 @asynccontextmanager
-async def signed_in(
-    folder: Path, *sids: str, more: str = ""
-) -> AsyncIterator[tuple[IdentityServer, str, list[Browser]]]:
+async def signed_in(*sids: str, more: str = "") -> AsyncIterator[tuple[IdentityServer, str, list[Browser]]]:
     """The client, and a browser for each session. `more` are lines of the client's configuration."""
     identity_server = IdentityServer()
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     async with identity_server.server:
-        with mod_auth_openidc(folder, port, CLIENT.format(iss=identity_server.iss, more=more)):
+        with mod_auth_openidc(port, CLIENT.format(iss=identity_server.iss, more=more)):
             browsers = [
                 Browser(aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)), url, identity_server)
                 for _ in sids
@@ -144,9 +141,9 @@ async def tell(iss: str, url: str, sid: str) -> AttemptResult:
         )
 
 
-async def test_its_session_ends_by_a_call_from_server_to_server(tmp_path: Path) -> None:
+async def test_its_session_ends_by_a_call_from_server_to_server() -> None:
     """The one that `iss` and `sid` name, and no other."""
-    async with signed_in(tmp_path, "s1", "s2") as (identity_server, url, (first, second)):
+    async with signed_in("s1", "s2") as (identity_server, url, (first, second)):
         result = await tell(identity_server.iss, url, "s1")
         assert isinstance(result.verdict, Done), result
         assert not await first.signed_in()

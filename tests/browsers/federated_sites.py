@@ -1,0 +1,100 @@
+"""Three sites: a client, its identity server, and the upstream provider where that one signs its users in.
+
+mod_auth_openidc is the client, a node-oidc-provider the identity server, which tells notifier whose session it is.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from joserfc.jwk import RSAKey
+
+from notifier.domain.frozen import frozen
+from tests.browsers.devtools import BrowserPage
+from tests.browsers.front_channel_sites import LOGGED_OUT, Sites, sites
+from tests.browsers.real_sites import INTRANET, SECRET, arrived, intranet_of, registered, signed_out_server
+from tests.certificates import Authority
+from tests.rabbitmq_node import free_ports
+from tests.receivers_of_the_world.mod_auth_openidc import PAGE
+
+
+@frozen
+class UpstreamSite:
+    """A provider that is there already, or will be. `more`: of notifier's settings for it."""
+
+    issuer: str
+    authorization: str
+    token: str
+    more: Mapping[str, Any]
+
+
+@frozen
+class FederatedSites:
+    """What runs. `intranet` is where mod_auth_openidc protects a page."""
+
+    world: Sites
+    intranet: str
+    upstream: UpstreamSite
+
+    async def sign_in(self, page: BrowserPage, user: str, password: str, name: str = "username") -> None:
+        """At the client, which leads to the upstream's own form. `name`: of the form's field for the user."""
+        await page.goto(f"{self.intranet}/protected/index.html")
+        await arrived(page, f"!!document.querySelector('input[name={name}]')")
+        assert self.upstream.issuer.startswith(await page.eval("location.origin"))
+        for field, value in ((name, user), ("password", password)):
+            await page.eval(f"document.querySelector('input[name={field}]').value = {value!r}")
+        await page.eval("void document.querySelector('form').submit()")
+        await arrived(page, f"document.body && document.body.innerText.includes({PAGE!r})")
+        assert await self.session_lives(page)
+
+    async def session_lives(self, page: BrowserPage) -> bool:
+        """Whether the client knows the browser, without asking the identity server again."""
+        await page.goto(f"{self.intranet}/nothing-is-here")
+        there = "fetch('/protected/index.html', {redirect: 'manual', cache: 'no-store'}).then((answer) => answer.ok)"
+        return bool(await page.eval(there))
+
+    async def counted(self, **labels: str) -> float:
+        """How many requests of the upstream had this result."""
+        assert self.world.worker is not None
+        return await self.world.worker.metric("upstream_requests_total", upstream="company", **labels)
+
+
+def identity_server(port: int, issuer: str, client: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """The settings of a node-oidc-provider with one client."""
+    key = RSAKey.generate_key(2048, {"kid": "r1", "use": "sig", "alg": "RS256"})
+    jwks = {"keys": [key.as_dict(private=True)]}
+    return {
+        "port": port, "issuer": issuer, "clients": [client], "jwks": jwks, "also": [], "template": LOGGED_OUT,
+        "told": {}, **more,
+    }  # fmt: skip
+
+
+@asynccontextmanager
+async def federated_sites(
+    folder: Path, upstream: UpstreamSite, *, ca: Authority | None = None, told: str | None = None
+) -> AsyncIterator[FederatedSites]:
+    """The sites but for the upstream, while entered. `told`: the client has this address for logout tokens instead."""
+    behind, apache = free_ports(2)
+    (folder / "here").mkdir()
+    here, intranet = f"http://127.0.0.1:{behind}", f"https://{INTRANET}:{apache}"
+
+    def upstreams(world: Sites) -> Mapping[str, Any]:
+        asked = {"http": {"url": f"{here}/own/sessions"}}
+        company = {"issuer": upstream.issuer, "client_id": "login", "iss": world.iss, "resolve": asked}
+        return {"company": company | upstream.more}
+
+    def clients(_world: Sites) -> Mapping[str, Any]:
+        page = {"frontchannel_logout_uri": f"{intranet}/protected/callback?logout=get"}
+        return {"intranet": page if told is None else {"backchannel_logout_uri": told}}
+
+    async with sites(folder / "here", clients, server=here, upstreams=upstreams, limit="3s", ca=ca) as world:
+        of_upstream = {
+            "issuer": upstream.issuer, "authorization": upstream.authorization, "token": upstream.token,
+            "client_id": "login", "secret": SECRET,
+        }  # fmt: skip
+        client = registered("intranet", f"{intranet}/protected/callback")
+        login = identity_server(behind, world.iss, client, upstream=of_upstream)
+        with intranet_of(world, apache):
+            async with signed_out_server(folder / "login", login):
+                yield FederatedSites(world=world, intranet=intranet, upstream=upstream)

@@ -1,0 +1,145 @@
+"""A sign-out at a real Keycloak that users sign in through, by a real browser: by its page, and by its logout token.
+
+Left out where Keycloak cannot be had, unless NOTIFIER_TEST_KEYCLOAK is `required`.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from notifier.domain.frozen import frozen
+from tests.adapters.registries.keycloak_realm import shop_user
+from tests.browsers.both_browsers import KINDS, browser_of
+from tests.browsers.devtools import BrowserPage, driven_chromium
+from tests.browsers.federated_sites import UpstreamSite, federated_sites
+from tests.browsers.front_channel_sites import OP, UPSTREAM, Sites, key_of
+from tests.browsers.real_sites import SECRET, arrived
+from tests.certificates import Authority, authority
+from tests.keycloak_installation import KeycloakMissing, required
+from tests.keycloak_server import KeycloakServer
+from tests.rabbitmq_node import free_ports
+from tests.system.clients import Clients
+
+pytestmark = pytest.mark.timeout(900)  # at the first time on a machine Keycloak is got and built
+PASSWORD = "passw0rd-of-alice"
+AT = "/connect/notify/upstreams/company"
+
+
+@frozen
+class CompanyKeycloak:
+    """A Keycloak under https, with a name of its own. It trusts `ca`, and knows where the identity server is."""
+
+    server: KeycloakServer
+    ca: Authority
+    url: str
+    key: str
+
+    def upstream(self, realm: str) -> UpstreamSite:
+        """A realm of it. Its metadata and keys are read on the inner address, as in a cluster."""
+        inner = f"{self.server.url}/realms/{realm}"
+        return UpstreamSite(
+            issuer=f"{self.url}/realms/{realm}",
+            authorization="/protocol/openid-connect/auth",
+            token=f"{inner}/protocol/openid-connect/token",
+            more={"discovery": f"{inner}/.well-known/openid-configuration"},
+        )
+
+    async def add_realm(self, realm: str, world: Sites, attributes: dict[str, str], **more: Any) -> None:
+        """With the client that our identity server is, and one user."""
+        client = {"clientId": "login", "secret": SECRET, "redirectUris": [f"{world.iss}/*"], "attributes": attributes}
+        document = {"realm": realm, "displayName": "Company", "enabled": True, "clients": [client | more]}
+        await asyncio.to_thread(self.server.admin, "POST", "", document)
+        await asyncio.to_thread(self.server.admin, "POST", f"/{realm}/users", shop_user("alice", PASSWORD))
+
+
+@pytest.fixture(scope="module")
+def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CompanyKeycloak]:
+    """It is killed afterwards."""
+    home = tmp_path_factory.mktemp("keycloak")
+    ca, [port] = authority(home / "ca"), free_ports(1)
+    pem, url = ca.issue(UPSTREAM), f"https://{UPSTREAM}:{port}"
+    (home / "hosts").write_text(f"127.0.0.1 {OP}\n")
+    try:
+        server = KeycloakServer(
+            home,
+            options=[
+                "--log-level=warn", f"--hostname={url}", "--hostname-backchannel-dynamic=true", f"--https-port={port}",
+                f"--https-certificate-file={pem}", f"--https-certificate-key-file={pem}",
+                f"--truststore-paths={ca.ca_file}",
+            ],
+            settings={"JAVA_OPTS_APPEND": f"-XX:TieredStopAtLevel=1 -Djdk.net.hosts.file={home}/hosts"},
+        )  # fmt: skip
+    except KeycloakMissing as missing:
+        if required():
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+    try:
+        server.start()
+        server.wait()
+        yield CompanyKeycloak(server=server, ca=ca, url=url, key=key_of(pem))
+    finally:
+        server.kill()
+
+
+async def sign_out(page: BrowserPage, issuer: str) -> None:
+    """By Keycloak's own pages."""
+    await page.goto(f"{issuer}/protocol/openid-connect/logout")
+    await page.eval("void document.querySelector('[name=confirmLogout]').click()")
+    await arrived(page, "document.readyState == 'complete' && !document.querySelector('[name=confirmLogout]')")
+
+
+@pytest.mark.parametrize("third_party_cookies", [True, False], ids=["allowed", "blocked"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_its_page_signs_out_at_the_client_of_the_client(
+    company: CompanyKeycloak, tmp_path: Path, kind: str, third_party_cookies: bool
+) -> None:
+    """Keycloak frames notifier's address for upstreams, whose page asks mod_auth_openidc: two frames deep."""
+    realm = f"front-{kind}-{third_party_cookies}"
+    upstream = company.upstream(realm)
+    async with (
+        federated_sites(tmp_path, upstream, ca=company.ca) as federated,
+        browser_of(kind, [federated.world.key, company.key], third_party_cookies=third_party_cookies) as browser,
+    ):
+        world = federated.world
+        told = {
+            "frontchannel.logout.url": f"{world.iss}{AT}/frontchannel-logout",
+            "frontchannel.logout.session.required": "true",
+        }
+        await company.add_realm(realm, world, told, frontchannelLogout=True)
+        page = await browser.page()
+        await federated.sign_in(page, "alice", PASSWORD)
+        await sign_out(page, upstream.issuer)
+        assert world.worker is not None
+        await world.worker.until_metric(1, "front_channel_clients_total", client_id="intranet", result="reached")
+        assert not await federated.session_lives(page)
+        assert await federated.counted(result="accepted") == 1
+
+
+async def test_its_logout_token_is_taken_over_tls(company: CompanyKeycloak, tmp_path: Path) -> None:
+    """Through the identity server's proxy, whoever signs the user out. Keycloak sends what an administrator ends."""
+    upstream = company.upstream("back")
+    async with (
+        Clients() as clients,
+        federated_sites(tmp_path, upstream, ca=company.ca, told=clients.url("intranet")) as federated,
+        driven_chromium(hosts={"*.test": "127.0.0.1"}, keys=[federated.world.key, company.key]) as browser,
+    ):
+        told = {
+            "backchannel.logout.url": f"{federated.world.iss}{AT}/backchannel-logout",
+            "backchannel.logout.session.required": "true",
+        }
+        await company.add_realm("back", federated.world, told)
+        page = await browser.page()
+        await federated.sign_in(page, "alice", PASSWORD)
+        await sign_out(page, upstream.issuer)
+        await clients.until(lambda: len(clients.hits) == 1)
+        other = await browser.page(apart=True)
+        await federated.sign_in(other, "alice", PASSWORD)
+        [user] = await asyncio.to_thread(company.server.admin, "GET", "/back/users?username=alice")
+        await asyncio.to_thread(company.server.admin, "POST", f"/back/users/{user['id']}/logout")
+        await clients.until(lambda: len(clients.hits) == 2)
+        assert {hit.claims["sub"] for hit in clients.hits} == {f"up|{user['id']}"}
+        assert len({hit.claims["sid"] for hit in clients.hits}) == 2
+        assert await federated.counted(result="accepted") == 2
