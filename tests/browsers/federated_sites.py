@@ -82,7 +82,7 @@ async def federated_sites(
     def upstreams(world: Sites) -> Mapping[str, Any]:
         asked = {"http": {"url": f"{here}/own/sessions"}}
         company = {"issuer": upstream.issuer, "client_id": "login", "iss": world.iss, "resolve": asked}
-        return {"company": company | upstream.more}
+        return {"company": {**company, **upstream.more}}
 
     def clients(_world: Sites) -> Mapping[str, Any]:
         page = {"frontchannel_logout_uri": f"{intranet}/protected/callback?logout=get"}

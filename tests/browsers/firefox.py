@@ -77,7 +77,12 @@ class _FirefoxPage(BrowserPage):
         self._context = context
 
     async def goto(self, url: str) -> None:
-        await self._browser.send("browsingContext.navigate", context=self._context, url=url, wait="complete")
+        try:
+            await self._browser.send("browsingContext.navigate", context=self._context, url=url, wait="complete")
+        except PageError as error:
+            if "Address rejected" not in str(error):  # which says that a frame may not be shown
+                raise
+            await self.until("document.readyState == 'complete'")
 
     async def eval(self, script: str) -> Any:
         got = await self._browser.send(

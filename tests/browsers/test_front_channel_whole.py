@@ -1,22 +1,24 @@
-"""The longer half of what is known of the front-channel page in Chromium: `make test-browsers` alone runs it."""
+"""The longer half of the facts of the front-channel page, in both browsers: `make test-browsers` alone runs it."""
 
 import time
 from pathlib import Path
 
-from tests.browsers.devtools import driven_chromium
+import pytest
+
+from tests.browsers.both_browsers import KINDS, browser_of
 from tests.browsers.front_channel_sites import EVIL, OP, UPSTREAM, sites
 from tests.browsers.test_front_channel_page import clients, results, shown
 from tests.system.waiting import until
 
-HOSTS = {"*.test": "127.0.0.1"}
 MANY = [f"many-{nth}" for nth in range(40)]
 
 
-async def test_who_may_frame_it_and_what_is_asked_when_nobody_waits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+async def test_who_may_frame_it_and_what_is_asked_when_nobody_waits(tmp_path: Path, kind: str) -> None:
     """Foreign pages ask nobody. A page that is left at once, framed twice, or without script asks everybody."""
     async with (
         sites(tmp_path, clients) as world,
-        driven_chromium(hosts=HOSTS, keys=[world.key]) as browser,
+        browser_of(kind, [world.key], third_party_cookies=True) as browser,
     ):
         page = await browser.page()
 
@@ -39,7 +41,8 @@ async def test_who_may_frame_it_and_what_is_asked_when_nobody_waits(tmp_path: Pa
         assert {came.how for each in MANY for came in world.asked(each, mark)} == {"iframe"}
 
         mark = len(world.seen)
-        leave = "<script>setTimeout(() => location.replace('/left'), 50)</script>"
+        ran = "frames[0].location.pathname.includes('/front-channel/') && frames[0].document.readyState != 'loading'"
+        leave = f"<script>(look = () => {ran} ? location.replace('/left') : setTimeout(look, 1))()</script>"
         await page.goto(world.framing(url("ok", "slow", *MANY), after=leave))
         await world.until_asked(["ok", "slow"], mark)
         await page.until("location.pathname === '/left'")
@@ -54,9 +57,10 @@ async def test_who_may_frame_it_and_what_is_asked_when_nobody_waits(tmp_path: Pa
         assert await page.eval("got") == []
 
 
-async def test_back_and_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+async def test_back_and_again(tmp_path: Path, kind: str) -> None:
     """Frames add nothing to the history; a page opened twice asks twice, also what the browser has kept."""
-    async with sites(tmp_path, clients) as world, driven_chromium(hosts=HOSTS, keys=[world.key]) as browser:
+    async with sites(tmp_path, clients) as world, browser_of(kind, [world.key], third_party_cookies=True) as browser:
         page = await browser.page()
         await page.goto(world.url(OP, "/blank", world.op_port))
         before = await page.eval("history.length")
@@ -78,7 +82,8 @@ async def test_back_and_again(tmp_path: Path) -> None:
         assert [came for came in world.seen[mark:] if came.path.startswith("/rp/")] == []
 
 
-async def test_what_cookies_allow(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_cookies_allow(tmp_path: Path, kind: str) -> None:
     """A client of the identity server's site loses its cookies; one of another site only if such cookies are let."""
 
     def two(world: object) -> dict[str, str]:
@@ -94,7 +99,7 @@ async def test_what_cookies_allow(tmp_path: Path) -> None:
         folder.mkdir()
         async with (
             sites(folder, two) as world,
-            driven_chromium(hosts=HOSTS, keys=[world.key], third_party_cookies=allowed) as browser,
+            browser_of(kind, [world.key], third_party_cookies=allowed) as browser,
         ):
             page = await browser.page()
             for host in ("app.corp.test", "app"):
@@ -109,9 +114,10 @@ async def test_what_cookies_allow(tmp_path: Path) -> None:
             assert cookies[0] == (("s_none",) if allowed else ())  # what comes after may follow the first answer
 
 
-async def test_a_page_of_an_expired_context_lets_its_embedder_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_page_of_an_expired_context_lets_its_embedder_go_on(tmp_path: Path, kind: str) -> None:
     """Its frame loads at once, and nobody is asked."""
-    async with sites(tmp_path, clients) as world, driven_chromium(hosts=HOSTS, keys=[world.key]) as browser:
+    async with sites(tmp_path, clients) as world, browser_of(kind, [world.key], third_party_cookies=True) as browser:
         page = await browser.page()
         await page.goto(world.framing(world.page_url(world.seal("ok", now=time.time() - 601))))
         await page.until("loaded")
