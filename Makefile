@@ -15,7 +15,7 @@ LOCKER := .venv-lock
 PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rabbitmq4 test-browsers test-faults test-publishers test-signers faults soak simulate fuzz lint format lock dashboard runbook image test-image sbom audit clean python
+.PHONY: help demo test test-all test-rabbitmq4 test-browsers pictures test-faults test-publishers test-signers faults soak simulate fuzz lint format lock dashboard runbook image test-image sbom audit clean python
 .PHONY: bench bench-check bench-latency bench-growth bench-scale bench-plot bench-isolation bench-recovery bench-deferrals bench-peers
 .PHONY: chart chart-check test-cluster publishers conformance
 .DELETE_ON_ERROR:
@@ -59,6 +59,12 @@ test-rabbitmq4: $(DEV)/.made ## run the queue's contract and the broker's faults
 
 test-browsers: $(DEV)/.made ## try the pages for browsers in their whole form, in Chromium and Firefox (root on Debian: installed by apt)
 	@$(PYTEST) browsers tests/browsers $(ARGS)
+
+pictures: $(DEV)/.made ## make the documents' pictures of the pages for browsers anew (as test-browsers; Keycloak); 3 min
+	@mkdir -p docs/front-channel docs/upstreams
+	@NOTIFIER_TEST_KEYCLOAK=required NOTIFIER_TEST_PICTURES=docs $(DEV)/bin/python -m pytest -q \
+		tests/browsers/test_pictures_whole.py tests/browsers/test_federated_whole.py tests/browsers/test_keycloak_upstream_whole.py \
+		-k 'pictures or chromium-blocked'
 
 test-publishers: $(DEV)/.made ## try all packages for identity servers in real servers, Keycloak's in its oldest and newest version; 15 min
 	@NOTIFIER_TEST_PUBLISHERS=required $(PYTEST) publishers publishers tests/publishers $(ALONGSIDE) $(ARGS)

@@ -72,7 +72,12 @@ def identity_server(port: int, issuer: str, client: Mapping[str, Any], **more: A
 
 @asynccontextmanager
 async def federated_sites(
-    folder: Path, upstream: UpstreamSite, *, ca: Authority | None = None, told: str | None = None
+    folder: Path,
+    upstream: UpstreamSite,
+    *,
+    ca: Authority | None = None,
+    told: str | None = None,
+    show_names: bool = False,
 ) -> AsyncIterator[FederatedSites]:
     """The sites but for the upstream, while entered. `told`: the client has this address for logout tokens instead."""
     behind, apache = free_ports(2)
@@ -85,10 +90,12 @@ async def federated_sites(
         return {"company": {**company, **upstream.more}}
 
     def clients(_world: Sites) -> Mapping[str, Any]:
-        page = {"frontchannel_logout_uri": f"{intranet}/protected/callback?logout=get"}
+        page = {"frontchannel_logout_uri": f"{intranet}/protected/callback?logout=get", "client_name": "Intranet"}
         return {"intranet": page if told is None else {"backchannel_logout_uri": told}}
 
-    async with sites(folder / "here", clients, server=here, upstreams=upstreams, limit="3s", ca=ca) as world:
+    async with sites(
+        folder / "here", clients, server=here, upstreams=upstreams, ca=ca, limit="3s", show_names=show_names
+    ) as world:
         of_upstream = {
             "issuer": upstream.issuer, "authorization": upstream.authorization, "token": upstream.token,
             "client_id": "login", "secret": SECRET,

@@ -5,12 +5,16 @@ from pathlib import Path
 import pytest
 
 from tests.browsers.both_browsers import KINDS, browser_of
+from tests.browsers.devtools import DrivenChromium
 from tests.browsers.federated_sites import UpstreamSite, federated_sites, identity_server
-from tests.browsers.front_channel_sites import UPSTREAM, key_of
+from tests.browsers.front_channel_sites import LOGGED_OUT, UPSTREAM, key_of
+from tests.browsers.pictures import STYLE, keep_picture
 from tests.browsers.real_sites import arrived, registered, signed_out_server
 from tests.certificates import authority
 from tests.proxies import proxied
 from tests.rabbitmq_node import free_ports
+
+SIGNED_OUT = LOGGED_OUT.replace("<h1>You have signed out", f"{STYLE}<h1>Company: you have signed out")
 
 
 @pytest.mark.parametrize("third_party_cookies", [True, False], ids=["allowed", "blocked"])
@@ -27,11 +31,11 @@ async def test_the_client_of_the_client_is_told(tmp_path: Path, kind: str, third
         upstream = UpstreamSite(
             issuer=issuer, authorization="/auth", token=f"http://127.0.0.1:{above}/token", more={}
         )  # fmt: skip
-        async with federated_sites(tmp_path, upstream) as federated:
+        async with federated_sites(tmp_path, upstream, show_names=True) as federated:
             world = federated.world
             frames = {"login": f"{world.iss}/connect/notify/upstreams/company/frontchannel-logout"}
             client = registered("login", f"{world.iss}/upstream")
-            company = identity_server(above, issuer, client, told={"frames": frames})
+            company = identity_server(above, issuer, client, told={"frames": frames}, template=SIGNED_OUT)
             keys = [world.key, key_of(pem)]
             async with (
                 signed_out_server(tmp_path / "company", company),
@@ -46,5 +50,7 @@ async def test_the_client_of_the_client_is_told(tmp_path: Path, kind: str, third
                 await world.worker.until_metric(
                     1, "front_channel_clients_total", client_id="intranet", result="reached"
                 )
+                if isinstance(browser, DrivenChromium):
+                    await keep_picture(page, tmp_path, "upstreams/nested.png")
                 assert not await federated.session_lives(page)
                 assert await federated.counted(result="accepted") == 1

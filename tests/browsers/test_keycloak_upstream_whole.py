@@ -13,9 +13,10 @@ import pytest
 from notifier.domain.frozen import frozen
 from tests.adapters.registries.keycloak_realm import shop_user
 from tests.browsers.both_browsers import KINDS, browser_of
-from tests.browsers.devtools import BrowserPage, driven_chromium
+from tests.browsers.devtools import BrowserPage, DrivenChromium, driven_chromium
 from tests.browsers.federated_sites import UpstreamSite, federated_sites
 from tests.browsers.front_channel_sites import OP, UPSTREAM, Sites, key_of
+from tests.browsers.pictures import keep_picture
 from tests.browsers.real_sites import SECRET, arrived
 from tests.certificates import Authority, authority
 from tests.keycloak_installation import KeycloakMissing, required
@@ -25,6 +26,7 @@ from tests.system.clients import Clients
 
 pytestmark = pytest.mark.timeout(900)  # at the first time on a machine Keycloak is got and built
 PASSWORD = "passw0rd-of-alice"
+PLAIN = "<style>* {background-image: none !important} html, body {background: #333 !important}</style>"
 AT = "/connect/notify/upstreams/company"
 
 
@@ -114,6 +116,9 @@ async def test_its_page_signs_out_at_the_client_of_the_client(
         await sign_out(page, upstream.issuer)
         assert world.worker is not None
         await world.worker.until_metric(1, "front_channel_clients_total", client_id="intranet", result="reached")
+        if isinstance(browser, DrivenChromium):
+            await page.eval(f"void document.body.insertAdjacentHTML('beforeend', {PLAIN!r})")
+            await keep_picture(page, tmp_path, "upstreams/keycloak.png", 350)
         assert not await federated.session_lives(page)
         assert await federated.counted(result="accepted") == 1
 

@@ -1,0 +1,45 @@
+"""What a user sees of the front-channel page in a frame that can be seen, from its first moment to its end."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.browsers.devtools import driven_chromium
+from tests.browsers.front_channel_sites import Sites, sites
+from tests.browsers.pictures import STYLE, keep_picture
+
+NAMES = {"shop": "Shop", "mail": "Mail", "books": "Books & more", "travel": "Travel"}
+STATUS = "frames[0].document.getElementById('status').innerText"
+
+
+def named_clients(world: Sites) -> dict[str, Any]:
+    """Two that answer, and two that never do."""
+    return {
+        each: {"frontchannel_logout_uri": world.url(each, f"/rp/{'ok' if nth < 2 else 'hang'}"), "client_name": name}
+        for nth, (each, name) in enumerate(NAMES.items())
+    }
+
+
+async def test_pictures_of_the_page(tmp_path: Path) -> None:
+    """While it asks, when all have answered, and when two have not."""
+    async with (
+        sites(tmp_path, named_clients, limit="3s", show_names=True) as world,
+        driven_chromium(hosts={"*.test": "127.0.0.1"}, keys=[world.key]) as browser,
+    ):
+        page = await browser.page()
+
+        def address(*clients: str) -> str:
+            url = world.page_url(world.seal(*clients, now=time.time()))
+            return world.framing(url, attributes="title='Your applications'", after=STYLE)
+
+        await page.eval(f"void (location.href = {address(*NAMES)!r})")  # its `load` comes at the page's end
+        await page.until("location.href != 'about:blank' && !!frames[0]?.document.getElementById('status')")
+        assert "Signing you out" in await page.eval(STATUS)
+        await keep_picture(page, tmp_path, "front-channel/running.png")
+        await page.until("message()")
+        assert await page.eval(f"{STATUS}.split('\\n').slice(-2)") == ["Books & more", "Travel"]
+        await keep_picture(page, tmp_path, "front-channel/names.png")
+        await page.goto(address("shop", "mail"))
+        await page.until("message()")
+        assert "were told" in await page.eval(STATUS)
+        await keep_picture(page, tmp_path, "front-channel/done.png")
