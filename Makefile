@@ -57,10 +57,10 @@ test-all: $(DEV)/.made ## run every test, also of the chart, the samples and all
 test-rabbitmq4: $(DEV)/.made ## run the queue's contract and the broker's faults on RabbitMQ 4.x (root on Debian; 350 MB, once)
 	@$(if $(ARGS),$(ON_4) $(DEV)/bin/python -m pytest $(ARGS),$(ON_4) $(PYTEST) rabbitmq-4 tests/contract tests/faults $(ELSEWHERE) $(OF_FAULTS))
 
-test-browsers: $(DEV)/.made ## try the pages for browsers in their whole form, in Chromium and Firefox (root on Debian: installed by apt)
+test-browsers: $(DEV)/.made ## try the pages for browsers in their whole form, in Chromium and Firefox (root on Debian: installed by apt); 12 min
 	@$(PYTEST) browsers tests/browsers $(ARGS)
 
-pictures: $(DEV)/.made ## make the documents' pictures of the pages for browsers anew (as test-browsers; Keycloak); 3 min
+pictures: $(DEV)/.made ## make the documents' pictures of the pages for browsers anew (needs what test-browsers does, and Keycloak); 1 min
 	@mkdir -p docs/front-channel docs/upstreams
 	@NOTIFIER_TEST_KEYCLOAK=required NOTIFIER_TEST_PICTURES=docs $(DEV)/bin/python -m pytest -q \
 		tests/browsers/test_pictures_whole.py tests/browsers/test_federated_whole.py tests/browsers/test_keycloak_upstream_whole.py \

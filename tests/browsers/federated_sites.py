@@ -13,10 +13,14 @@ from joserfc.jwk import RSAKey
 from notifier.domain.frozen import frozen
 from tests.browsers.devtools import BrowserPage
 from tests.browsers.front_channel_sites import LOGGED_OUT, Sites, sites
-from tests.browsers.real_sites import INTRANET, SECRET, arrived, intranet_of, registered, signed_out_server
+from tests.browsers.real_sites import INTRANET, SECRET, arrived, intranet_of, others, registered, signed_out_server
 from tests.certificates import Authority
 from tests.rabbitmq_node import free_ports
 from tests.receivers_of_the_world.mod_auth_openidc import PAGE
+
+COOKIE_HOSTS = ("app.corp.test", "app")
+LEFT = {third: (left, left) for third, left in ((True, "s_lax s_strict"), (False, "s_lax s_none s_strict"))}
+"""What `kept_cookies` finds after a sign-out, by whether cookies of other sites are allowed."""
 
 
 @frozen
@@ -38,14 +42,16 @@ class FederatedSites:
     upstream: UpstreamSite
 
     async def sign_in(self, page: BrowserPage, user: str, password: str, name: str = "username") -> None:
-        """At the client, which leads to the upstream's own form. `name`: of the form's field for the user."""
+        """At all clients; mod_auth_openidc leads to the upstream's own form. `name`: of its field for the user."""
+        for host in COOKIE_HOSTS:
+            await page.goto(self.world.url(host, "/rp/sign-in"))
         await page.goto(f"{self.intranet}/protected/index.html")
         await arrived(page, f"!!document.querySelector('input[name={name}]')")
         assert self.upstream.issuer.startswith(await page.eval("location.origin"))
         for field, value in ((name, user), ("password", password)):
             await page.eval(f"document.querySelector('input[name={field}]').value = {value!r}")
         await page.eval("void document.querySelector('form').submit()")
-        await arrived(page, f"document.body && document.body.innerText.includes({PAGE!r})")
+        await arrived(page, f"document.readyState == 'complete' && document.body.innerText.includes({PAGE!r})")
         assert await self.session_lives(page)
 
     async def session_lives(self, page: BrowserPage) -> bool:
@@ -53,6 +59,25 @@ class FederatedSites:
         await page.goto(f"{self.intranet}/nothing-is-here")
         there = "fetch('/protected/index.html', {redirect: 'manual', cache: 'no-store'}).then((answer) => answer.ok)"
         return bool(await page.eval(there))
+
+    async def until_asked(self) -> None:
+        """Wait until the page of notifier's has told how each client answered, the bad ones too."""
+        assert self.world.worker is not None
+        until = self.world.worker.until_metric
+        for name in ("intranet", "nothing", "error", "elsewhere", "unframed", "subdomain", "elsewhere-cookie"):
+            await until(1, "front_channel_clients_total", client_id=name, result="reached")
+        await until(1, "front_channel_clients_total", client_id="hang", result="unknown")
+
+    async def kept_cookies(self, page: BrowserPage) -> tuple[str, str]:
+        """What is left of the sessions of two clients that know theirs by a cookie.
+
+        The first is on the identity server's site, the second on one of its own.
+        """
+        left = []
+        for host in COOKIE_HOSTS:
+            await page.goto(self.world.url(host, "/rp/whoami?again"))
+            left.append(await page.text())
+        return left[0], left[1]
 
     async def counted(self, **labels: str) -> float:
         """How many requests of the upstream had this result."""
@@ -89,9 +114,15 @@ async def federated_sites(
         company = {"issuer": upstream.issuer, "client_id": "login", "iss": world.iss, "resolve": asked}
         return {"company": {**company, **upstream.more}}
 
-    def clients(_world: Sites) -> Mapping[str, Any]:
+    def clients(world: Sites) -> Mapping[str, Any]:
         page = {"frontchannel_logout_uri": f"{intranet}/protected/callback?logout=get", "client_name": "Intranet"}
-        return {"intranet": page if told is None else {"backchannel_logout_uri": told}}
+        if told is not None:
+            return {"intranet": {"backchannel_logout_uri": told}}
+        named = {
+            name: {"frontchannel_logout_uri": uri, "client_name": name.capitalize()}
+            for name, uri in others(world).items()
+        }
+        return {"intranet": page, **named}
 
     async with sites(
         folder / "here", clients, server=here, upstreams=upstreams, ca=ca, limit="3s", show_names=show_names
@@ -101,7 +132,8 @@ async def federated_sites(
             "client_id": "login", "secret": SECRET,
         }  # fmt: skip
         client = registered("intranet", f"{intranet}/protected/callback")
-        login = identity_server(behind, world.iss, client, upstream=of_upstream)
+        also = [*others(world)] if told is None else []
+        login = identity_server(behind, world.iss, client, upstream=of_upstream, also=also)
         with intranet_of(world, apache):
             async with signed_out_server(folder / "login", login):
                 yield FederatedSites(world=world, intranet=intranet, upstream=upstream)

@@ -8,12 +8,12 @@ from tests.browsers.devtools import BrowserPage
 MOST = 60_000  # bytes of a picture in the documents
 STYLE = """<style>
 body { font: 16px sans-serif; margin: 24px 32px } h1 { font-size: 22px }
-iframe { border: 1px solid #aaa; width: 100%; height: 110px }
+iframe { border: 1px solid #aaa; width: 100%; height: 140px }
 </style>"""
 """Of an identity server's page, so that one sees where its frame begins."""
 
 
-async def keep_picture(page: BrowserPage, folder: Path, name: str, height: int = 210) -> None:
+async def keep_picture(page: BrowserPage, folder: Path, name: str, height: int = 240) -> None:
     """Take a picture of the page: into the documents if they are made, else into `folder`."""
     docs = os.environ.get("NOTIFIER_TEST_PICTURES")
     picture = Path(docs, name) if docs else folder / name.replace("/", "-")

@@ -59,7 +59,7 @@ class RealSites:
         await page.eval("document.querySelector('input[name=login]').value = 'alice'")
         await page.eval("document.querySelector('input[name=password]').value = 'x'")
         await page.eval("void document.querySelector('form').submit()")
-        await arrived(page, f"document.body && document.body.innerText.includes({PAGE!r})")
+        await arrived(page, f"document.readyState == 'complete' && document.body.innerText.includes({PAGE!r})")
         await page.goto(self.portal_url)
         await until(self._portal_sessions, lambda found: found == 1)
 

@@ -13,9 +13,12 @@ const { told, also, upstream } = settings
 const ended = new Map()
 const escaped = (text) => text.replaceAll('&', '&amp;').replaceAll('"', '&quot;')
 
-/** The address of the page for a session that has ended; the clients are those that signed in, and `also`. */
+/** The clients of a session, each with its `sid`: those that signed in, and `also`. */
+const clientsOf = (sids) => [...Object.entries(sids), ...also.map((client) => [client, sids[client] ?? createHash('sha256').update(client).digest('hex')])]
+
+/** The address of the page for a session that has ended. */
 async function pageOf ({ sub, sids }) {
-  const clients = [...Object.entries(sids), ...also.map((client) => [client, sids[client] ?? createHash('sha256').update(client).digest('hex')])]
+  const clients = clientsOf(sids)
   if (told.api) {
     const event = { iss: settings.issuer, sub, clients: clients.map(([client_id, sid]) => ({ client_id, sid })) }
     const headers = { Authorization: `Bearer ${told.token}`, 'Content-Type': 'application/json' }
@@ -97,7 +100,7 @@ async function sessionsOf (ctx) {
   for await (const chunk of ctx.req) chunks.push(chunk)
   const { sid } = JSON.parse(Buffer.concat(chunks))
   const session = begun.has(sid) && await provider.Session.findByUid(begun.get(sid))
-  ctx.body = session ? Object.entries(sids(session)).map(([client, own]) => ({ sub: session.accountId, sid: own, clients: [client] })) : []
+  ctx.body = session ? clientsOf(sids(session)).map(([client, own]) => ({ sub: session.accountId, sid: own, clients: [client] })) : []
 }
 
 provider.use(async (ctx, next) => {

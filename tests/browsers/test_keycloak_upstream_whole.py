@@ -14,7 +14,7 @@ from notifier.domain.frozen import frozen
 from tests.adapters.registries.keycloak_realm import shop_user
 from tests.browsers.both_browsers import KINDS, browser_of
 from tests.browsers.devtools import BrowserPage, DrivenChromium, driven_chromium
-from tests.browsers.federated_sites import UpstreamSite, federated_sites
+from tests.browsers.federated_sites import LEFT, UpstreamSite, federated_sites
 from tests.browsers.front_channel_sites import OP, UPSTREAM, Sites, key_of
 from tests.browsers.pictures import keep_picture
 from tests.browsers.real_sites import SECRET, arrived
@@ -98,7 +98,7 @@ async def sign_out(page: BrowserPage, issuer: str) -> None:
 async def test_its_page_signs_out_at_the_client_of_the_client(
     company: CompanyKeycloak, tmp_path: Path, kind: str, third_party_cookies: bool
 ) -> None:
-    """Keycloak frames notifier's address for upstreams, whose page asks mod_auth_openidc: two frames deep."""
+    """Keycloak frames notifier's address for upstreams, whose page asks the clients: two frames deep."""
     realm = f"front-{kind}-{third_party_cookies}"
     upstream = company.upstream(realm)
     async with (
@@ -114,12 +114,12 @@ async def test_its_page_signs_out_at_the_client_of_the_client(
         page = await browser.page()
         await federated.sign_in(page, "alice", PASSWORD)
         await sign_out(page, upstream.issuer)
-        assert world.worker is not None
-        await world.worker.until_metric(1, "front_channel_clients_total", client_id="intranet", result="reached")
+        await federated.until_asked()
         if isinstance(browser, DrivenChromium):
             await page.eval(f"void document.body.insertAdjacentHTML('beforeend', {PLAIN!r})")
             await keep_picture(page, tmp_path, "upstreams/keycloak.png", 350)
         assert not await federated.session_lives(page)
+        assert await federated.kept_cookies(page) == LEFT[third_party_cookies]
         assert await federated.counted(result="accepted") == 1
 
 
