@@ -16,13 +16,14 @@ import pytest
 from tests.databases import DatabaseServer, postgresql
 from tests.faults.conftest import Form, Tell
 from tests.faults.embedded_rig import embedded
-from tests.faults.rig import load, rig
+from tests.faults.rig import Rig, load, rig
 from tests.faults.web_rig import SAME_SUB, SessionServer, WebFace, faced, fails, hangs, rubbish
 from tests.system.tcp_proxy import Ending, TcpProxy
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
 AWAY = "the queue away while upstreams send: they get 503, send again, and each logout is told"
+UNTOLD = "who knows the sessions hangs, is down or talks rubbish: those logouts wait, those of others do not"
 MANY, FEW = 300, 25  # logouts: the listener serves 256 requests at a time
 REFUSED = 20  # requests that are answered 503 before the queue comes back
 
@@ -154,16 +155,11 @@ def down(database: DatabaseServer) -> Iterator[None]:
     database.start()
 
 
-@pytest.mark.fault(
-    "upstream", "who knows the sessions hangs, is down or talks rubbish: those logouts wait, those of others do not"
-)
-@pytest.mark.timeout(300)
-async def test_nobody_can_tell_the_sessions(tmp_path: Path, form: Form[int], tell: Tell) -> None:
+async def nobody_can_tell(made: Rig, times: int) -> None:
     """A PostgreSQL and a server are in trouble at once, and browsers of strangers ask there too."""
-    times = form(1, 6)
     with postgresql() as database:
         sql = {"url": database.url, "query": "SELECT 'alice' AS sub, :sid AS sid", "timeout": "1s"}
-        async with SessionServer() as asked, SessionServer() as well, embedded(tmp_path) as made:
+        async with SessionServer() as asked, SessionServer() as well:
             resolve = {"table": {"sql": sql}, "asked": asked.resolve, "well": well.resolve, "same": SAME_SUB}
             async with faced(made, resolve) as face, worker(made.site) as running:
                 for nth in range(times):
@@ -178,4 +174,25 @@ async def test_nobody_can_tell_the_sessions(tmp_path: Path, form: Form[int], tel
                     await made.until_settled()
                 assert await put_off(running, "well") < times * FEW * 0.7  # none but where the machine is busy
                 assert await running.stop() == 0
-            tell(await made.account(), times=times)
+
+
+@pytest.mark.fault("upstream", UNTOLD)
+@pytest.mark.timeout(300)
+async def test_nobody_can_tell_the_sessions(
+    tmp_path: Path, amqp_url: str, prefix: str, form: Form[int], tell: Tell
+) -> None:
+    """Their messages wait in the delay queues."""
+    times = form(1, 6)
+    async with rig(tmp_path, amqp_url, prefix) as made:
+        await nobody_can_tell(made, times)
+        tell(await made.account(), times=times)
+
+
+@pytest.mark.fault("embedded queue", UNTOLD)
+@pytest.mark.timeout(300)
+async def test_nobody_can_tell_the_sessions_on_sqlite(tmp_path: Path, form: Form[int], tell: Tell) -> None:
+    """The same."""
+    times = form(1, 6)
+    async with embedded(tmp_path) as made:
+        await nobody_can_tell(made, times)
+        tell(await made.account(), times=times)

@@ -123,7 +123,7 @@ class Installed:
     "web listener",
     "connections by the thousand that say nothing, half a header or half a body, or read no answer; reports in a flood",
 )
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(900)
 async def test_nobody_feels_a_flood(tmp_path: Path, form: Form[int], tell: Tell) -> None:
     """A browser that behaves gets its page, or 429 while all places are taken; and its page once they are free."""
     rounds = form(1, 10)
