@@ -1,6 +1,5 @@
 """The other issuer, whose key is a file: its logouts must not notice what happens to the first one's."""
 
-import statistics
 import time
 
 from tests.system.site import OTHER
@@ -9,12 +8,13 @@ from tests.system.worker_process import WorkerProcess
 
 UNMOVED = 1.0  # seconds that a logout of the other issuer may take meanwhile; one waits for no signature
 OTHERS = 10  # sessions of the other issuer, which end in each fault
+SLOW = 2  # of them may take longer: a busy machine stands still now and then
 
 
 async def others_logouts(running: WorkerProcess, times: int = OTHERS) -> float:
-    """Logouts of the other issuer, one after the other; the median of their seconds.
+    """Logouts of the other issuer, one after the other; the seconds of the slowest, but for `SLOW` of them.
 
-    If they waited for the first one's signatures, each would. The slowest says how busy the machine is.
+    If they waited for the first one's signatures, each would.
     """
     seconds = []
     before = await running.metric("deliveries_settled_total", iss=OTHER, fate="delivered")
@@ -24,7 +24,7 @@ async def others_logouts(running: WorkerProcess, times: int = OTHERS) -> float:
         assert status == 202
         await running.until_metric(before + number + 1, "deliveries_settled_total", iss=OTHER, fate="delivered")
         seconds.append(time.monotonic() - began)
-    return statistics.median(seconds)
+    return sorted(seconds)[-1 - SLOW]
 
 
 async def beyond(count: float, running: WorkerProcess, name: str, **labels: str) -> None:
