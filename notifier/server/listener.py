@@ -1,7 +1,8 @@
 """Starts and stops an HTTP listener with an aiohttp application, and limits its connections.
 
 aiohttp closes a connection that has not sent a whole header within `keepalive_timeout`, counted from its start or from
-the last answer. The application limits bodies. Compressed bodies are not supported.
+the last answer. The application limits bodies. Compressed bodies are not supported. aiohttp has no limit for an answer
+that is not read, so `_Door` has one.
 """
 
 import asyncio
@@ -17,12 +18,20 @@ from aiohttp.typedefs import Handler
 
 from notifier.domain.errors import ConfigurationError, Mistake
 
-HEADER_TIMEOUT = 10.0  # seconds, and how long a connection may idle
 HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS
 CONNECTIONS = 1000  # at a time; of each the header, at most, is in memory: 8 KiB a line
 BACKLOG = 1024  # connections that the kernel queues; with asyncio's default of 100, others would wait for a second
 HEADERS = 64
+_LARGE = 65_536  # bytes of an answer; smaller ones, unread on all connections, are 64 MiB at the most
 _LINGER = 2.0  # seconds for the rest of a body that was refused, so that the answer is read before the reset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """Seconds for a whole header, which is also how long a connection may idle, and to read a large answer."""
+
+    header: float = 10.0
+    answer: float = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +64,11 @@ async def listen(
     key: str,
     tls: ssl.SSLContext | None = None,
     grace: float = 5.0,
-    header_timeout: float = HEADER_TIMEOUT,
+    deadlines: Deadlines = Deadlines(),
     connections: int = CONNECTIONS,
 ) -> Listener:
     """Serve `app` there. `key` is the setting that names the address (`ops.listen`); `grace` is for requests that run
-    when it closes, and `header_timeout` for a whole header, both in seconds; `connections` at a time, see `_Door`.
+    when it closes, in seconds; `connections` at a time, see `_Door`.
 
     Raises ConfigurationError, which says what is wrong with the address.
     """
@@ -69,14 +78,14 @@ async def listen(
         app,
         access_log=None,
         shutdown_timeout=grace,
-        keepalive_timeout=header_timeout,
+        keepalive_timeout=deadlines.header,
         lingering_time=_LINGER,
         max_headers=HEADERS,
         auto_decompress=False,
         logger=logger,
     )
     app.on_response_prepare.append(_anonymous)
-    door = _Door(runner, connections)
+    door = _Door(runner, connections, deadlines.answer)
     app.middlewares.append(door.middleware)
     await runner.setup()
     try:
@@ -101,21 +110,27 @@ class _Door:
 
     So silent connections never keep others out. If all of them have a request under way, the newcomer is told to come
     again, and closed. Connections accepted in one pass of the loop, at most BACKLOG, count at the next one.
+
+    A connection whose large answer is not read within its deadline is cut.
     """
 
-    def __init__(self, runner: web.AppRunner, most: int) -> None:
+    def __init__(self, runner: web.AppRunner, most: int, deadline: float) -> None:
         self._runner = runner
         self._most = most
+        self._deadline = deadline
         self._busy: set[asyncio.BaseProtocol] = set()
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Note that a request is under way."""
+        """Note that a request is under way, and when its answer must have been read."""
         self._busy.add(request.protocol)
         try:
-            return await handler(request)
+            answer = await handler(request)
         finally:
             self._busy.discard(request.protocol)
+        if (answer.content_length or 0) > _LARGE and request.transport is not None:
+            asyncio.get_running_loop().call_later(self._deadline, _cut_if_unread, request.transport)
+        return answer
 
     def __call__(self) -> asyncio.BaseProtocol:
         """Called by asyncio for each accepted connection."""
@@ -130,6 +145,11 @@ class _Door:
             else:
                 connection.force_close()
         return server()
+
+
+def _cut_if_unread(transport: asyncio.Transport) -> None:
+    if transport.get_write_buffer_size() > 0:
+        transport.abort()
 
 
 class _Full(asyncio.Protocol):

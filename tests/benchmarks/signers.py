@@ -1,9 +1,10 @@
-"""How much of what a PKCS#11 module signs by itself comes out of the worker as tokens: SoftHSM, RS256, by turns.
+"""How much of what a PKCS#11 module signs by itself the worker has of it: SoftHSM, RS256, by turns.
 
     python -m tests.benchmarks.signers [RUNS]
 
-Each turn has the C program beside it (`module_speed.c`) sign with as many threads as the worker has processes, and then
-`KeyRing.sign` make tokens, which are verified. It prints the medians of all turns. It needs gcc and libp11-kit-dev.
+Each turn has the C program beside it (`module_speed.c`) sign with as many threads as the worker has processes; then
+`Pkcs11Key.sign` get signatures from those processes; then `KeyRing.sign` make tokens of them, which are verified. It
+prints the medians of all turns. It needs gcc and libp11-kit-dev.
 """
 
 import asyncio
@@ -13,11 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import uvloop
 
 from notifier.adapters.signers.key_ring import KeyElsewhere, KeyRing
+from notifier.adapters.signers.pkcs11_session import KeyName, TokenAddress
+from notifier.adapters.signers.pkcs11_token import Pkcs11Key, Pkcs11Token
 from notifier.adapters.signers.places import Places
 from notifier.domain.client import Algorithm
 from notifier.settings.key_settings import KeySettings, SigningSettings
@@ -44,14 +49,14 @@ def by_itself(program: Path, processes: int) -> float:
     return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
 
 
-async def by_worker(ring: KeyRing, processes: int) -> float:
-    """Tokens a second."""
+async def by_worker(sign: Callable[[], Awaitable[object]], processes: int) -> float:
+    """Signatures or tokens a second."""
     made, stop = 0, time.perf_counter() + SECONDS
 
     async def ask() -> None:
         nonlocal made
         while time.perf_counter() < stop:
-            await ring.sign(ISS, Algorithm.RS256, "logout+jwt", CLAIMS)
+            await sign()
             made += 1
 
     began = time.perf_counter()
@@ -64,17 +69,32 @@ async def measure(hsm: SoftHsm, program: Path, processes: int, runs: int) -> str
     signing = SigningSettings.model_validate({"concurrency": processes})
     placed = Places().key(KeySettings.model_validate({"pkcs11": hsm.settings("rsa")}), signing)
     ring = KeyRing({ISS: [KeyElsewhere(placed=placed, setting="")]})
+    address = TokenAddress(module=MODULE, token=TOKEN, pin_file=hsm.pin_file)
+    key = Pkcs11Key(Pkcs11Token(address, processes), KeyName(label="rsa", id=None))
     assert await ring.look() == []
+    await key.public()
+    message = b"x" * 400  # as the C program
+    ways = (
+        partial(key.sign, Algorithm.RS256, message),
+        partial(ring.sign, ISS, Algorithm.RS256, "logout+jwt", CLAIMS),
+    )
     try:
         turns = [
-            (await asyncio.to_thread(by_itself, program, processes), await by_worker(ring, processes))
+            (
+                await asyncio.to_thread(by_itself, program, processes),
+                *[await by_worker(each, processes) for each in ways],
+            )
             for _ in range(runs)
         ]
     finally:
+        await key.close()
         await ring.close()
-    module, worker = (statistics.median(each) for each in zip(*turns, strict=True))
-    share = statistics.median(ours / its for its, ours in turns)
-    return f"{processes} processes: {worker:,.0f} tokens/s, the module by itself {module:,.0f}/s, share {share:.2f}"
+    module, signatures, tokens = (statistics.median(each) for each in zip(*turns, strict=True))
+    shares = [statistics.median(turn[nth] / turn[0] for turn in turns) for nth in (1, 2)]
+    return (
+        f"{processes} processes: the module by itself {module:,.0f}/s, signatures {signatures:,.0f}/s"
+        f" (share {shares[0]:.2f}), tokens {tokens:,.0f}/s (share {shares[1]:.2f})"
+    )
 
 
 def main(runs: int) -> None:

@@ -1,7 +1,7 @@
 """Strangers flood the web listener, which has no token. Deliveries by back-channel, the API and the probes go on.
 
 Its limits: 1,000 connections, beyond which the oldest idle ones are closed; 256 requests at a time; 10 s for a header
-and 10 s for a body, of 64 KiB at most.
+and 10 s for a body, of 64 KiB at most; 60 s to read an answer that is larger.
 """
 
 import asyncio

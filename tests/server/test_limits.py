@@ -14,7 +14,7 @@ from aiohttp import web
 from notifier.domain.api_token import ApiToken
 from notifier.domain.message import Lane
 from notifier.domain.session_ended import SessionEnded
-from notifier.server.listener import Listener
+from notifier.server.listener import Deadlines, Listener
 from notifier.server.publishers.events import api_app
 from notifier.server.publishers.taking import ApiLimits
 from tests.server.serving import ISS, serving, sources_of, token
@@ -81,7 +81,7 @@ async def answer(reader: asyncio.StreamReader) -> int:
 )
 async def test_a_kept_alive_connection_has_so_long_for_its_next_header(beginning: bytes) -> None:
     """Counted from the last answer, however far it comes, and however steadily it drips."""
-    async with api(Gate(), header_timeout=1) as listener, connected(listener) as (reader, writer):
+    async with api(Gate(), deadlines=Deadlines(header=1)) as listener, connected(listener) as (reader, writer):
         writer.write(REQUEST % (len(EVENT), EVENT))
         assert await answer(reader) == 202
         writer.write(beginning)
@@ -90,7 +90,7 @@ async def test_a_kept_alive_connection_has_so_long_for_its_next_header(beginning
 
 async def test_slow_ones_keep_nobody_out() -> None:
     """A hundred connections that never finish a header, and one that does."""
-    async with api(Gate(), header_timeout=20) as listener:
+    async with api(Gate(), deadlines=Deadlines(header=20)) as listener:
         slow = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(100)]
         for _, writer in slow:
             writer.write(b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nX-")
@@ -119,6 +119,31 @@ async def test_a_body_that_drips_is_given_up_whatever_route_it_is_for() -> None:
             writer.write(b"PUT /v1/thing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody")
             assert await answer(reader) == 200
     assert read == [b"body"]
+
+
+async def test_a_large_answer_that_nobody_reads_is_given_up() -> None:
+    """It would stay in memory for as long as a stranger likes. Who reads it gets the whole of it."""
+    large = bytes(32 * 2**20)
+
+    async def get(_: web.Request) -> web.Response:
+        return web.Response(body=large)
+
+    async def connections() -> int:
+        assert listener.runner.server is not None
+        return len(listener.runner.server.connections)
+
+    async with api(Gate(), deadlines=Deadlines(answer=0.5), more=[web.get("/v1/large", get)]) as listener:
+        async with aiohttp.ClientSession() as session, session.get(f"{listener.url}/v1/large") as whole:
+            assert len(await whole.read()) == len(large)
+        async with connected(listener) as (reader, writer):
+            writer.write(b"GET /v1/large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            await until(connections, lambda count: count == 0)
+            read = 0
+            with contextlib.suppress(ConnectionError):
+                while some := await reader.read(2**20):
+                    read += len(some)
+            assert read < len(large)
 
 
 # ── large ones ──

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from notifier.domain.errors import ConfigurationError
-from notifier.server.listener import Listener, listen
+from notifier.server.listener import Deadlines, Listener, listen
 from notifier.server.ops import CONNECTIONS, Readiness, ops_app
 from tests.system.waiting import until
 
@@ -46,7 +46,7 @@ def worker() -> Worker:
 
 @pytest.fixture
 async def ops(worker: Worker) -> AsyncIterator[Listener]:
-    listener = await listen(ops_app(worker, Page()), "127.0.0.1", 0, key="ops.listen", header_timeout=0.3)
+    listener = await listen(ops_app(worker, Page()), "127.0.0.1", 0, key="ops.listen", deadlines=Deadlines(header=0.3))
     yield listener
     await listener.close()
 
