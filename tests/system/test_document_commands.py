@@ -44,6 +44,7 @@ NOT_RUN = {
     "mvn": "tests/publishers/keycloak/test_build.py builds the plug-in, and tests/samples/languages.py gets the client",
     "cp target/": "what Maven has built is not there",
     "kcadm.sh": "tests/publishers/keycloak/plugin_settings.py makes the same component",
+    "ID=$(kcadm.sh": "tests/adapters/registries/keycloak_upstream.py sets the same attributes",
     "dotnet": "needs .NET: .github/workflows/publisher-duende.yaml builds and tests the packages",
     "pip install": "needs a published package",
     "python -m pytest": "runs tests",
