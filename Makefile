@@ -38,7 +38,7 @@ ALONGSIDE = --numprocesses 3 --dist loadfile  # of two cores: most tests wait to
 OF_FAULTS = --numprocesses 4 --dist loadfile  # they wait for four fifths of their time
 # Faults that RabbitMQ has no part in, or only as the far end of a connection: `make test-faults` makes them on 4.x too.
 ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,client_keys clouds clouds_whole flapping forgeries \
-	front_channel key_rotation mutated_messages network network_clients no_way_in publishers roll_back rolling_update \
+	front_channel key_rotation moving mutated_messages network network_clients no_way_in publishers roll_back rolling_update \
 	signers soak standstill unanswered upgrade upstreams vault web_floods worst_events)
 # What takes minutes, since its servers start slowly or it publishes on purpose what is wrong: `make test-publishers`.
 DEAR = $(addprefix publishers/conformance/test_,keycloak.py wrong.py) $(addprefix tests/publishers/keycloak/test_,hard_endings.py keycloak_plugin.py)
