@@ -37,9 +37,7 @@ async def test_one_worker_recognises_every_copy(
         await publisher.publish(range(count), rate=200)
         await made.until_settled()
         await until_each_has_its_letter(made)
-        await until(
-            lambda: running.metric("events_total", result="duplicate"), lambda copies: copies > count / 30
-        )  # others are met in flight
+        await until(lambda: running.metric("events_total", result="duplicate"), lambda copies: copies > count / 4)
         assert await running.stop() == 0
         account = await made.account()
         tell(account, times=publisher.hung_up)
