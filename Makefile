@@ -43,7 +43,7 @@ ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,client_keys clouds clou
 # What takes minutes, since its servers start slowly or it publishes on purpose what is wrong: `make test-publishers`.
 DEAR = $(addprefix publishers/conformance/test_,keycloak.py wrong.py) $(addprefix tests/publishers/keycloak/test_,hard_endings.py keycloak_plugin.py)
 
-test: $(DEV)/.made ## run the tests that every change needs, on a private RabbitMQ (root: installed by apt); 6 min
+test: $(DEV)/.made ## run the tests that every change needs, on a private RabbitMQ (root: installed by apt); 8 min
 	@$(if $(ARGS),$(DEV)/bin/python -m pytest $(ARGS),$(PYTEST) first -m 'not full' $(ALONGSIDE) --no-loadscope-reorder)
 
 test-all: $(DEV)/.made ## run every test, also of the chart, the samples and all faults, then on RabbitMQ 4.x; 35 min

@@ -304,16 +304,22 @@ async def test_without_keys_nobody_can_tell_and_the_sender_comes_again(content: 
     assert await told(transmitter, signed()) == "taken"
 
 
-async def test_tokens_that_come_at_once_wait_for_one_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And none of them is refused because another one reads."""
-    transmitter = Transmitter(OURS)
+def hung(transmitter: Transmitter, patch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Its keys are not answered until this is set."""
     go, read = asyncio.Event(), transmitter.read
 
     async def slowly() -> IssuerDocument | UnreadDocument:
         await go.wait()
         return await read()
 
-    monkeypatch.setattr(transmitter.keys, "_read", slowly)
+    patch.setattr(transmitter.keys, "_read", slowly)
+    return go
+
+
+async def test_tokens_that_come_at_once_wait_for_one_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none of them is refused because another one reads."""
+    transmitter = Transmitter(OURS)
+    go = hung(transmitter, monkeypatch)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(told(transmitter, signed())) for _ in range(20)]
         await asyncio.sleep(0)
@@ -325,13 +331,7 @@ async def test_tokens_that_come_at_once_wait_for_one_reading(monkeypatch: pytest
 async def test_a_transmitter_that_hangs_holds_up_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of its first tokens a bounded number waits. Later the old keys serve while they are read again."""
     transmitter = Transmitter(OURS)
-    go, read = asyncio.Event(), transmitter.read
-
-    async def slowly() -> IssuerDocument | UnreadDocument:
-        await go.wait()
-        return await read()
-
-    monkeypatch.setattr(transmitter.keys, "_read", slowly)
+    go = hung(transmitter, monkeypatch)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(told(transmitter, signed())) for _ in range(MOST_WAITING + 20)]
         await asyncio.sleep(0)
