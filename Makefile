@@ -48,7 +48,8 @@ test: $(DEV)/.made ## run the tests that every change needs, on a private Rabbit
 
 test-all: $(DEV)/.made ## run every test, also of the chart, the samples and all faults, then on RabbitMQ 4.x; 35 min
 	@failed=; \
-		$(PYTEST) suite --ignore tests/faults --ignore tests/cluster --ignore-glob '*/browsers/*_whole.py' $(addprefix --ignore ,$(DEAR)) $(ALONGSIDE) || failed=1; \
+		$(PYTEST) suite -m 'not alone' --ignore tests/faults --ignore tests/cluster --ignore-glob '*/browsers/*_whole.py' $(addprefix --ignore ,$(DEAR)) $(ALONGSIDE) || failed=1; \
+		$(PYTEST) alone -m alone || failed=1; \
 		$(PYTEST) faults tests/faults --ignore-glob '*_whole.py' $(OF_FAULTS) || failed=1; \
 		if $(DEV)/bin/python -m tests.rabbitmq_installation; then $(MAKE) --no-print-directory test-rabbitmq4 || failed=1; \
 		elif [ "$$NOTIFIER_TEST_RABBITMQ4" = required ]; then failed=1; fi; \

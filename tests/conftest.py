@@ -57,7 +57,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Mark what `make test` leaves out. A run on another version of RabbitMQ leaves out what uses no RabbitMQ."""
     for item in items:
         room, name = item.path.relative_to(ROOT).parts[:2] if ROOT in item.path.parents[1:] else ("", "")
-        if room in FULL or (room == "faults" and name not in FIRST_FAULTS):
+        watches = item.get_closest_marker("alone") is not None
+        if watches or room in FULL or (room == "faults" and name not in FIRST_FAULTS):
             item.add_marker("full")
     if os.environ.get("NOTIFIER_TEST_RABBITMQ"):
         wanted = [item for item in items if _uses_rabbitmq(item)]
