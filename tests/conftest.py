@@ -1,6 +1,7 @@
 """What every test may ask for: a broker of our own (or the one that NOTIFIER_TEST_AMQP_URL names), and a queue prefix.
 
-The node is shared by the whole run; a test's queues go with the test, so that it stays light.
+One node serves the whole run (tests/shared_servers.py), with a virtual host for each process that runs tests. A test's
+queues go with the test, so that it stays light. Whoever kills a node, or sets an alarm on it, has one of its own.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -20,6 +22,7 @@ from tests.apt_programs import ProgramMissing
 from tests.chromium import Chromium, find_chromium
 from tests.rabbitmq_installation import find_installation
 from tests.rabbitmq_node import RabbitmqMissing, RabbitmqNode, rabbitmq_node
+from tests.shared_servers import AskedServers, SharedServers
 
 ROOT = Path(__file__).parent
 FULL = frozenset(
@@ -50,7 +53,26 @@ FIRST_FAULTS = frozenset(
 settings.register_profile("notifier", deadline=None)  # a busy machine is no reason to fail
 settings.load_profile("notifier")
 
+SHARED = pytest.StashKey[SharedServers | AskedServers]()
 OWN_NODES = frozenset({"own_node", "module_node", "cluster", "two_brokers"})  # ours, whatever the URL
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Lead the run, or ask who leads it."""
+    led = getattr(config, "workerinput", None)
+    config.stash[SHARED] = SharedServers({"rabbitmq": rabbitmq_node}) if led is None else AskedServers(led["shared"])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process that will run tests, as pytest-xdist makes it, where to ask."""
+    node.workerinput["shared"] = node.config.stash[SHARED].listen()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the servers of the run."""
+    if isinstance(shared := config.stash[SHARED], SharedServers):
+        shared.end()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -84,19 +106,31 @@ def node_or_exit(certificate: Path | None = None) -> Iterator[RabbitmqNode]:
 
 
 @pytest.fixture(scope="session")
-def rabbitmq() -> Iterator[RabbitmqNode | None]:
+def rabbitmq(request: pytest.FixtureRequest) -> RabbitmqNode | None:
     """The node of this run, None where NOTIFIER_TEST_AMQP_URL names a broker that is not ours to control."""
     if os.environ.get("NOTIFIER_TEST_AMQP_URL"):
-        yield None
-        return
-    with node_or_exit() as node:
-        yield node
+        return None
+    try:
+        node = request.config.stash[SHARED].ask("rabbitmq")
+    except RabbitmqMissing as missing:
+        pytest.exit(str(missing), returncode=4)
+    assert isinstance(node, RabbitmqNode)
+    return node
 
 
 @pytest.fixture(scope="session")
-def amqp_url(rabbitmq: RabbitmqNode | None) -> str:
-    """The broker to test against."""
-    return os.environ["NOTIFIER_TEST_AMQP_URL"] if rabbitmq is None else rabbitmq.url
+def own_vhost(rabbitmq: RabbitmqNode | None, worker_id: str) -> str:
+    """The virtual host of this process of the run on `rabbitmq`."""
+    if rabbitmq is None or worker_id == "master":
+        return "/"
+    rabbitmq.add_vhost(worker_id)
+    return worker_id
+
+
+@pytest.fixture(scope="session")
+def amqp_url(rabbitmq: RabbitmqNode | None, own_vhost: str) -> str:
+    """The broker to test against, with a virtual host that no other process of the run uses."""
+    return os.environ["NOTIFIER_TEST_AMQP_URL"] if rabbitmq is None else f"{rabbitmq.url}{own_vhost.lstrip('/')}"
 
 
 @pytest.fixture

@@ -62,6 +62,15 @@ class RabbitmqNode:
             self._leave_plugins_out()
         (home / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n")
 
+    def __getstate__(self) -> dict[str, object]:
+        """For another process: it may ask and command the node, and cannot end what it did not start."""
+        return vars(self) | {"_server": None, "_epmd": None, "_guards": []}
+
+    def add_vhost(self, name: str) -> None:
+        """Make a virtual host for the account of `url`."""
+        self.ctl("add_vhost", name)
+        self.ctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+
     def _make_environment(self, ctl_port: int, advanced: str) -> dict[str, str]:
         home = self._home
         peers = [] if self._beside is None else [self._beside.name, self.name]

@@ -158,6 +158,7 @@ async def test_a_closed_channel_is_opened_again_and_the_logouts_go_on(
 
 async def test_who_may_not_declare_replies_and_cannot_be_asked(
     rabbitmq: RabbitmqNode | None,
+    own_vhost: str,
     options: RabbitOptions,
     amqp_url: str,
     workers: NamedWorkers,
@@ -168,7 +169,7 @@ async def test_who_may_not_declare_replies_and_cannot_be_asked(
         pytest.skip("needs rabbitmqctl on the node")
     monkeypatch.setattr(side_channel, "AGAIN", 0.1)
     await asyncio.to_thread(rabbitmq.ctl, "add_user", options.prefix, "secret")
-    await asyncio.to_thread(rabbitmq.ctl, "set_permissions", options.prefix, "^$", ".*", ".*")
+    await asyncio.to_thread(rabbitmq.ctl, "set_permissions", "-p", own_vhost, options.prefix, "^$", ".*", ".*")
     await declare_topology(options)
     humble = rabbit_options(amqp_url, options.prefix, topology="verify", credentials=lambda: (options.prefix, "secret"))
     replying = await workers.start(humble, b"humble")

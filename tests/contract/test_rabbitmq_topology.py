@@ -163,13 +163,13 @@ async def test_verify_goes_on_once_declared(options: RabbitOptions, amqp_url: st
 
 
 async def test_verify_needs_no_permission_to_configure(
-    rabbitmq: RabbitmqNode | None, options: RabbitOptions, amqp_url: str
+    rabbitmq: RabbitmqNode | None, own_vhost: str, options: RabbitOptions, amqp_url: str
 ) -> None:
     """A user who may not configure is told so when declaring, and verifies what another has declared."""
     if rabbitmq is None:
         pytest.skip("needs rabbitmqctl on the node")
     await asyncio.to_thread(rabbitmq.ctl, "add_user", options.prefix, "secret")
-    await asyncio.to_thread(rabbitmq.ctl, "set_permissions", options.prefix, "^$", ".*", ".*")
+    await asyncio.to_thread(rabbitmq.ctl, "set_permissions", "-p", own_vhost, options.prefix, "^$", ".*", ".*")
     humble = rabbit_options(amqp_url, options.prefix, topology="verify", credentials=lambda: (options.prefix, "secret"))
     with pytest.raises(QueueError, match=r"ACCESS_REFUSED.*verify"):
         await declare_topology(humble)

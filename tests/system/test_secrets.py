@@ -86,7 +86,7 @@ async def run(site: Site, rabbit: Broker, clients: Clients) -> tuple[str, str]:
 
 @pytest.mark.timeout(90)
 async def test_no_secret_is_in_logs_metrics_or_dead_letters(
-    tmp_path: Path, rabbitmq: RabbitmqNode | None, amqp_url: str, prefix: str
+    tmp_path: Path, rabbitmq: RabbitmqNode | None, own_vhost: str, amqp_url: str, prefix: str
 ) -> None:
     """No token, key or password anywhere; no raw `sub` or `sid` in logs and metrics, at level debug.
 
@@ -95,7 +95,7 @@ async def test_no_secret_is_in_logs_metrics_or_dead_letters(
     url = amqp_url
     if rabbitmq is not None:
         rabbitmq.ctl("add_user", prefix, PASSWORD)
-        rabbitmq.ctl("set_permissions", "-p", "/", prefix, ".*", ".*", ".*")
+        rabbitmq.ctl("set_permissions", "-p", own_vhost, prefix, ".*", ".*", ".*")
         url = amqp_url.replace("guest:guest", f"{prefix}:{PASSWORD}")
     async with Clients(echo) as clients, broker(amqp_url, prefix) as rabbit:
         site = install(tmp_path, url, prefix, clients)
