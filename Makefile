@@ -14,10 +14,13 @@ CHARTS := .venv-chart
 LOCKER := .venv-lock
 PIP_FLAGS := --disable-pip-version-check --no-input --quiet
 
+# Tests start some hundred processes: without bytecode on disk each would compile all modules anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rabbitmq4 test-browsers pictures test-faults test-publishers test-signers faults soak simulate fuzz lint format lock dashboard runbook image test-image sbom audit clean python
+.PHONY: help demo test test-all test-rabbitmq4 test-changed test-everything pictures faults soak simulate fuzz lint format lock dashboard runbook image test-image sbom audit clean python
 .PHONY: bench bench-check bench-latency bench-growth bench-scale bench-plot bench-isolation bench-recovery bench-deferrals bench-peers
-.PHONY: chart chart-check test-cluster publishers conformance
+.PHONY: chart chart-check publishers conformance
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -34,53 +37,38 @@ demo: $(RUN)/.made ## sign users out of five sample clients and watch; no broker
 
 PYTEST = .ci/pytest $(DEV)/bin/python
 ON_4 = NOTIFIER_TEST_AMQP_URL= NOTIFIER_TEST_RABBITMQ=4
-ALONGSIDE = --numprocesses 3 --dist loadfile  # of two cores: most tests wait too; those of one module share one node
-OF_FAULTS = --numprocesses 4 --dist loadfile  # they wait for four fifths of their time
-# Faults that RabbitMQ has no part in, or only as the far end of a connection: `make test-faults` makes them on 4.x too.
-ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,client_keys clouds clouds_whole flapping forgeries \
+ALONGSIDE = --numprocesses 4 --dist loadfile --no-loadscope-reorder  # of two cores: tests wait for half of their time
+NO_PARTS = $$($(DEV)/bin/python -m tools.parts elsewhere)
+# Faults that RabbitMQ has no part in, or only as the far end of a connection: `make faults` makes them on 4.x too.
+ELSEWHERE = $(patsubst %,--ignore tests/faults/test_%.py,client_keys flapping forgeries \
 	front_channel key_rotation moving mutated_messages network network_clients no_way_in publishers roll_back rolling_update \
-	signers soak standstill unanswered upgrade upstreams vault web_floods worst_events)
-# What takes minutes, since its servers start slowly or it publishes on purpose what is wrong: `make test-publishers`.
-DEAR = $(addprefix publishers/conformance/test_,keycloak.py wrong.py) $(addprefix tests/publishers/keycloak/test_,hard_endings.py keycloak_plugin.py)
+	soak standstill unanswered upgrade upstreams web_floods worst_events)
 
-test: $(DEV)/.made ## run the tests that every change needs, on a private RabbitMQ (root: installed by apt); 8 min
-	@$(if $(ARGS),$(DEV)/bin/python -m pytest $(ARGS),$(PYTEST) first -m 'not full' $(ALONGSIDE) --no-loadscope-reorder)
+test: $(DEV)/.made ## run the tests that every change needs, on a private RabbitMQ (root: installed by apt); 3 min
+	@$(if $(ARGS),$(DEV)/bin/python -m pytest $(ARGS),$(PYTEST) first -m 'not full' $(NO_PARTS) $(ALONGSIDE))
 
-test-all: $(DEV)/.made ## run every test, also of the chart, the samples and all faults, then on RabbitMQ 4.x; 35 min
+test-all: $(DEV)/.made ## run every test but those of the parts below, with all faults, then on RabbitMQ 4.x; 15 min
 	@failed=; \
-		$(PYTEST) suite -m 'not alone' --ignore tests/faults --ignore tests/cluster --ignore-glob '*/browsers/*_whole.py' $(addprefix --ignore ,$(DEAR)) $(ALONGSIDE) || failed=1; \
-		$(PYTEST) alone -m alone || failed=1; \
-		$(PYTEST) faults tests/faults --ignore-glob '*_whole.py' $(OF_FAULTS) || failed=1; \
+		$(PYTEST) suite -m 'not alone' $(NO_PARTS) $(ALONGSIDE) || failed=1; \
+		$(PYTEST) alone -m alone $(NO_PARTS) || failed=1; \
 		if $(DEV)/bin/python -m tests.rabbitmq_installation; then $(MAKE) --no-print-directory test-rabbitmq4 || failed=1; \
 		elif [ "$$NOTIFIER_TEST_RABBITMQ4" = required ]; then failed=1; fi; \
 		[ -z "$$failed" ]
 
 test-rabbitmq4: $(DEV)/.made ## run the queue's contract and the broker's faults on RabbitMQ 4.x (root on Debian; 350 MB, once)
-	@$(if $(ARGS),$(ON_4) $(DEV)/bin/python -m pytest $(ARGS),$(ON_4) $(PYTEST) rabbitmq-4 tests/contract tests/faults $(ELSEWHERE) $(OF_FAULTS))
+	@$(if $(ARGS),$(ON_4) $(DEV)/bin/python -m pytest $(ARGS),$(ON_4) $(PYTEST) rabbitmq-4 tests/contract tests/faults $(NO_PARTS) $(ELSEWHERE) $(ALONGSIDE))
 
-test-browsers: $(DEV)/.made ## try the pages for browsers in their whole form, in Chromium and Firefox (root on Debian: installed by apt); 12 min
-	@$(PYTEST) browsers tests/browsers $(ARGS)
+test-changed: $(DEV)/.made ## run the parts that have changed since they last passed whole: tools/parts.toml lists them
+	@$(DEV)/bin/python -m tools.parts changed
 
-pictures: $(DEV)/.made ## make the documents' pictures of the pages for browsers anew (needs what test-browsers does, and Keycloak); 1 min
+test-everything: $(DEV)/.made ## run all parts whole, or PART=browsers alone, and note what passes in tools/parts.json; an hour
+	@$(DEV)/bin/python -m tools.parts everything $(PART)
+
+pictures: $(DEV)/.made ## make the documents' pictures of the pages for browsers anew (needs what the part browsers does); 1 min
 	@mkdir -p docs/front-channel docs/upstreams
 	@NOTIFIER_TEST_KEYCLOAK=required NOTIFIER_TEST_PICTURES=docs $(DEV)/bin/python -m pytest -q \
 		tests/browsers/test_pictures_whole.py tests/browsers/test_federated_whole.py tests/browsers/test_keycloak_upstream_whole.py \
 		-k 'pictures or chromium-blocked'
-
-test-publishers: $(DEV)/.made ## try all packages for identity servers in real servers, Keycloak's in its oldest and newest version; 15 min
-	@NOTIFIER_TEST_PUBLISHERS=required $(PYTEST) publishers publishers tests/publishers $(ALONGSIDE) $(ARGS)
-
-test-cluster: $(DEV)/.made ## try the chart on a real Kubernetes 1.36, by Helm 3 and 4 (root, Go; 10 min to build it, once); 6 min
-	@$(DEV)/bin/python -m tests.cluster build
-	@NOTIFIER_TEST_CLUSTER=required $(PYTEST) cluster tests/cluster $(ARGS)
-
-test-signers: $(DEV)/.made ## try keys in HSMs, clouds and a real Vault, built from its Go modules (Go; 5 min, once); two minutes
-	@$(DEV)/bin/python -m tests.vault build
-	@NOTIFIER_TEST_SIGNERS=required $(PYTEST) signers tests/adapters/signers $(patsubst %,tests/faults/test_%.py,vault clouds clouds_whole) $(ARGS)
-
-test-faults: $(DEV)/.made ## make every fault in its short form, on RabbitMQ 3.10 and 4.x; about ten minutes
-	@failed=; $(PYTEST) faults tests/faults $(OF_FAULTS) $(ARGS) || failed=1; \
-		$(ON_4) $(PYTEST) faults-4 tests/faults $(OF_FAULTS) $(ARGS) || failed=1; [ -z "$$failed" ]
 
 lint: $(DEV)/.made ## ruff, mypy in strict mode, the direction of the imports, Dockerfile, workflows, compose
 	@$(DEV)/bin/ruff check notifier tests tools publishers

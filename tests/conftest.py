@@ -25,21 +25,10 @@ from tests.rabbitmq_node import RabbitmqMissing, RabbitmqNode, rabbitmq_node
 from tests.shared_servers import AskedServers, SharedServers
 
 ROOT = Path(__file__).parent
-FULL = frozenset(
-    {
-        "benchmarks",
-        "browsers",
-        "chart",
-        "cluster",
-        "fuzz",
-        "monitoring",
-        "packaging",
-        "receivers_of_the_world",
-        "samples",
-        "stack",
-    }
-)
-"""Folders whose tests run only in `make test-all`."""
+FULL = frozenset({"fuzz", "packaging"})
+"""Folders whose tests run only in `make test-all`. What belongs to a part of tools/parts.toml runs in neither."""
+LONGEST = ("faults", "simulator", "system", "contract", "adapters")
+"""Folders whose modules take long: they begin first, and what is short fills the gaps at the end."""
 FIRST_FAULTS = frozenset(
     {
         "test_ledger.py",
@@ -82,10 +71,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         watches = item.get_closest_marker("alone") is not None
         if watches or room in FULL or (room == "faults" and name not in FIRST_FAULTS):
             item.add_marker("full")
+    items.sort(key=lambda item: _turn(item.path))  # stable: within a module nothing moves
     if os.environ.get("NOTIFIER_TEST_RABBITMQ"):
         wanted = [item for item in items if _uses_rabbitmq(item)]
         config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
         items[:] = wanted
+
+
+def _turn(path: Path) -> int:
+    room = path.relative_to(ROOT).parts[0] if ROOT in path.parents else ""
+    return LONGEST.index(room) if room in LONGEST else len(LONGEST)
 
 
 def _uses_rabbitmq(item: pytest.Item) -> bool:

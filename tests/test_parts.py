@@ -1,0 +1,73 @@
+"""Which parts of the tests CI runs again."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tools.parts import ROOT, Part, read_parts, why_changed
+
+PART = Part(name="pages", what="pages", tests=["tests/pages"], of=["src/*.py"])
+Git = Callable[..., str]
+
+
+@pytest.fixture
+def git(tmp_path: Path) -> Git:
+    """A repository with one commit, and git in it."""
+
+    def git(*words: str) -> str:
+        settings = ["-c", "user.name=n", "-c", "user.email=e"]
+        done = subprocess.run(["git", *settings, *words], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    for name in ("tests/pages/test_a.py", "src/a.py", "src/a.css"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "first")
+    return git
+
+
+def note(git: Git, **more: str) -> dict[str, dict[str, str]]:
+    """That the part has passed at the newest commit."""
+    return {"pages": {"commit": git("rev-parse", "HEAD"), "row": PART.row, **more}}
+
+
+def test_a_part_is_left_alone_while_nothing_of_it_changes(git: Git, tmp_path: Path) -> None:
+    """Whatever else changes, in a commit or not."""
+    passed = note(git)
+    (tmp_path / "src/a.css").write_text("other")
+    git("commit", "--quiet", "--all", "--message", "second")
+    (tmp_path / "tests/test_b.py").write_text("")
+    assert why_changed(PART, passed, tmp_path) == ""
+
+
+@pytest.mark.parametrize("name", ["tests/pages/test_a.py", "src/a.py", "src/new.py", "tests/pages/new.html"])
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_change_of_a_file_of_it_is_named(git: Git, tmp_path: Path, name: str, committed: bool) -> None:
+    """New files too."""
+    passed = note(git)
+    (tmp_path / name).write_text("other")
+    if committed:
+        git("add", ".")
+        git("commit", "--quiet", "--message", "second")
+    assert why_changed(PART, passed, tmp_path) == f"{name} has changed"
+
+
+def test_what_never_passed_elsewhere_or_otherwise_runs_again(git: Git, tmp_path: Path) -> None:
+    """No note, another row in the table, a commit that this clone has not."""
+    assert "not passed" in why_changed(PART, {}, tmp_path)
+    assert "its row" in why_changed(PART, note(git, row="other"), tmp_path)
+    assert "is not here" in why_changed(PART, note(git, commit="0" * 40), tmp_path)
+
+
+def test_the_table_names_what_there_is() -> None:
+    """A pathspec that names nothing would never see a change."""
+    for part in read_parts():
+        for spec in part.files:
+            known = subprocess.run(
+                ["git", "ls-files", "--", spec], cwd=ROOT, capture_output=True, text=True, check=True
+            )
+            assert known.stdout, f"{part.name}: {spec}"
