@@ -1,4 +1,4 @@
-"""The longer half of the facts of the front-channel page, in both browsers: `make test-browsers` alone runs it."""
+"""The longer half of the facts of the front-channel page, in both browsers."""
 
 import time
 from pathlib import Path

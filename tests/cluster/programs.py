@@ -117,7 +117,8 @@ def find_programs() -> Programs:
     """Them, where all are there. Raises ClusterMissing."""
     programs = Programs(_place())
     if missing := programs.missing():
-        raise ClusterMissing(f"{', '.join(missing)} not built yet in {programs.folder}: `make test-cluster` does it")
+        way_out = "`make test-everything PART=cluster` does it"
+        raise ClusterMissing(f"{', '.join(missing)} not built yet in {programs.folder}: {way_out}")
     return programs
 
 

@@ -1,4 +1,4 @@
-"""Keys in Azure Key Vault and in Google Cloud KMS, which fail in each of their ways under load: `make test-signers`."""
+"""Keys in Azure Key Vault and in Google Cloud KMS, which fail in each of their ways under load."""
 
 from pathlib import Path
 

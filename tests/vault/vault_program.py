@@ -29,7 +29,7 @@ def find_vault() -> Path:
     """The program, if it has been built. Raises GoMissing."""
     if (program := _place()).exists():
         return program
-    raise GoMissing(f"Vault {VERSION} is not built yet in {program.parent}: `make test-signers` does it")
+    raise GoMissing(f"Vault {VERSION} is not built yet in {program.parent}: `make test-everything PART=vault` does it")
 
 
 def build_vault() -> Path:
