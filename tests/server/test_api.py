@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -63,15 +64,20 @@ class Api:
             return answer.status, json.loads(await answer.read()), dict(answer.headers)
 
 
-@pytest.fixture
-async def api() -> AsyncIterator[Api]:
-    """Limits are small, so that tests are."""
+@asynccontextmanager
+async def answering(**timeouts: float) -> AsyncIterator[Api]:
+    """An API with small limits of size and number. Only what must be met by a test is short of time."""
     queue = Queue()
     sources = sources_of(lambda: subject.tokens, REGISTRY)
-    limits = ApiLimits(max_event=2000, body_timeout=0.3, accept_timeout=0.3, requests=2)
-    app = api_app(queue.accept, sources, limits)
-    async with serving(app) as listener, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as http:
+    app = api_app(queue.accept, sources, ApiLimits(max_event=2000, requests=2, **timeouts))  # type: ignore[arg-type]
+    async with serving(app) as listener, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
         subject = Api(queue, listener.url, http)
+        yield subject
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    async with answering() as subject:
         yield subject
 
 
@@ -273,10 +279,11 @@ async def _never() -> None:
 
 
 @pytest.mark.parametrize("behave", [_away, _missing, _never])
-async def test_503_while_the_queue_is_away(api: Api, behave: Callable[[], Awaitable[None]]) -> None:
+async def test_503_while_the_queue_is_away(behave: Callable[[], Awaitable[None]]) -> None:
     """Away, or no confirm in time: when to come again, and with which id, and nothing of the insides."""
-    api.queue.behave = behave
-    status, document, headers = await api.post()
+    async with answering(accept_timeout=0.1) as api:
+        api.queue.behave = behave
+        status, document, headers = await api.post()
     assert status == 503
     assert int(headers["Retry-After"]) > 0
     assert "made-up-id" in document["title"]
@@ -297,18 +304,18 @@ async def test_a_fault_of_ours_shows_no_insides(api: Api, caplog: pytest.LogCapt
             assert "internal-detail" not in await answer.text()
 
 
-async def test_a_body_that_drips_is_given_up(api: Api) -> None:
+async def test_a_body_that_drips_is_given_up() -> None:
     """A body has so many seconds in all, however steadily it drips."""
-    never = asyncio.Event()
 
     async def drip() -> AsyncIterator[bytes]:
         yield b'{"iss": '
-        await never.wait()
+        await _never()
 
     headers = {"Content-Type": "application/json"}
-    async with api.http.post(f"{api.url}/v1/events", data=drip(), headers=headers) as answer:
-        assert answer.status == 408
-    assert api.queue.taken == []
+    async with answering(body_timeout=0.1) as api:
+        async with api.http.post(f"{api.url}/v1/events", data=drip(), headers=headers) as answer:
+            assert answer.status == 408
+        assert api.queue.taken == []
 
 
 async def test_429_above_so_many_requests_at_a_time(api: Api) -> None:
@@ -343,7 +350,7 @@ async def test_a_publisher_that_hangs_up_does_not_take_its_event_back(api: Api) 
 
     api.queue.behave = wait
     waiting = asyncio.create_task(api.post())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await entered.wait()
         waiting.cancel()
         await asyncio.wait([waiting])

@@ -8,12 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.request import urlopen
 
-import schemathesis
+import pytest
 from aiohttp import web
 from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis import GenerationMode
-from schemathesis.core.result import Ok
-from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+from hypothesis.strategies import SearchStrategy
 
 from notifier.domain.message import Lane, Outgoing
 from notifier.server.authorization import Authorization
@@ -26,8 +24,6 @@ from notifier.server.publishers.source_proofs import HeaderSecret, SourceDoor
 from notifier.server.publishers.source_routes import SourceAccess, SourceRoutes
 from notifier.server.publishers.taking import ApiLimits
 from tests.server.serving import accept, look, sources_of, token
-
-EXAMPLES = 25  # an operation: some seconds
 
 
 def app() -> web.Application:
@@ -71,8 +67,13 @@ def served() -> Iterator[str]:
         loop.close()
 
 
-def test_what_it_says_is_true() -> None:
+@pytest.mark.parametrize("examples", [2, pytest.param(25, marks=pytest.mark.full)])
+def test_what_it_says_is_true(examples: int) -> None:
     """Schemathesis: bodies, queries and headers by the schema and against it, and every answer as it is described."""
+    import schemathesis  # noqa: PLC0415  a second, which only this test should pay
+    from schemathesis import GenerationMode  # noqa: PLC0415
+    from schemathesis.core.result import Ok  # noqa: PLC0415
+
     with served() as url:
         with urlopen(f"{url}{PATH}", timeout=20) as answer:
             api = schemathesis.openapi.from_dict(json.load(answer))
@@ -86,7 +87,7 @@ def test_what_it_says_is_true() -> None:
                 if "/v1/" in operation.label and not operation.label.startswith("GET")
                 else (GenerationMode.POSITIVE,)
             ):
-                _examine(operation, url, mode)
+                _examine(operation.as_strategy(generation_mode=mode), url, examples)
     assert sorted(names) == [
         "GET /v1/events/{source}",
         "GET /v1/log-level",
@@ -99,10 +100,15 @@ def test_what_it_says_is_true() -> None:
     ]
 
 
-def _examine(operation: schemathesis.APIOperation[Any, Any, Any, Any], url: str, mode: GenerationMode) -> None:
-    @given(case=operation.as_strategy(generation_mode=mode))
+def _examine(cases: SearchStrategy[Any], url: str, examples: int) -> None:
+    from schemathesis.specs.openapi.checks import (  # noqa: PLC0415
+        negative_data_rejection,
+        positive_data_acceptance,
+    )
+
+    @given(case=cases)
     @settings(
-        max_examples=EXAMPLES,
+        max_examples=examples,
         derandomize=True,
         database=None,
         deadline=None,

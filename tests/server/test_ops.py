@@ -13,6 +13,7 @@ from aiohttp import web
 from notifier.domain.errors import ConfigurationError
 from notifier.server.listener import Deadlines, Listener, listen
 from notifier.server.ops import CONNECTIONS, Readiness, ops_app
+from tests.server.serving import serving
 from tests.system.waiting import until
 
 GOOD = Readiness(queue=True, consuming=True)
@@ -46,14 +47,13 @@ def worker() -> Worker:
 
 @pytest.fixture
 async def ops(worker: Worker) -> AsyncIterator[Listener]:
-    listener = await listen(ops_app(worker, Page()), "127.0.0.1", 0, key="ops.listen", deadlines=Deadlines(header=0.3))
-    yield listener
-    await listener.close()
+    async with serving(ops_app(worker, Page())) as listener:
+        yield listener
 
 
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
         yield session
 
 
@@ -139,13 +139,14 @@ async def test_ipv6_is_written_in_brackets() -> None:
 
 
 @pytest.mark.parametrize("beginning", [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: a\r\nX-Slow: "])
-async def test_a_connection_that_sends_no_whole_header_is_closed(ops: Listener, beginning: bytes) -> None:
+async def test_a_connection_that_sends_no_whole_header_is_closed(worker: Worker, beginning: bytes) -> None:
     """Held sockets are the cheapest attack there is; a header has so many seconds and no more."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", ops.port)
-    writer.write(beginning)
-    async with asyncio.timeout(5):
-        assert await reader.read() == b""
-    writer.close()
+    async with serving(ops_app(worker, Page()), deadlines=Deadlines(header=0.1)) as listener:
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write(beginning)
+        async with asyncio.timeout(60):
+            assert await reader.read() == b""
+        writer.close()
 
 
 @pytest.fixture
@@ -158,22 +159,19 @@ def many_files() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("many_files")
-async def test_a_thousand_silent_connections_keep_no_probe_out(worker: Worker) -> None:
-    """They stay open, say nothing, and more of them come: each probe is answered within a second."""
-    app = ops_app(worker, Page())
-    listener = await listen(app, "127.0.0.1", 0, key="ops.listen", connections=CONNECTIONS)
-    silent = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(1000)]
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1)) as http:
-        for path in ("/livez", "/readyz", "/metrics") * 10:
+async def test_a_thousand_silent_connections_keep_no_probe_out(worker: Worker, http: aiohttp.ClientSession) -> None:
+    """They stay open, say nothing, and more of them come: each probe is answered, and the oldest have gone for it."""
+    async with serving(ops_app(worker, Page()), connections=CONNECTIONS, deadlines=Deadlines(header=600)) as listener:
+        silent = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(1000)]
+        for path in ("/livez", "/readyz", "/metrics") * 2:
             silent += [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(20)]
             async with http.get(f"{listener.url}{path}", headers={"Connection": "close"}) as answer:
                 assert answer.status == 200
                 await answer.read()
-    assert listener.runner.server is not None
-    assert len(listener.runner.server.connections) <= CONNECTIONS + 20  # that came last, and together
-    for each in silent:
-        each.close()
-    await listener.close()
+        assert listener.runner.server is not None
+        assert len(listener.runner.server.connections) <= CONNECTIONS + 20  # that came last, and together
+        for each in silent:
+            each.close()
 
 
 class EndlessPage(Page):
@@ -188,28 +186,37 @@ class EndlessPage(Page):
             yield b"#" * 65536
 
 
+async def slow_reader(listener: Listener, page: EndlessPage) -> asyncio.StreamWriter:
+    """Somebody whose scrape has begun, and who reads no more than the beginning."""
+    _, writer = await asyncio.open_connection("127.0.0.1", listener.port, limit=1024)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+    await page.begun.acquire()
+    return writer
+
+
 async def test_those_who_read_the_page_slowly_keep_no_probe_out(worker: Worker, http: aiohttp.ClientSession) -> None:
-    """So many scrapes at a time; one more is told to come again. A page that is not read in time is given up."""
-    page = EndlessPage()
-    app = ops_app(worker, page, scrapes=2, scrape_within=1.0)
-    listener = await listen(app, "127.0.0.1", 0, key="ops.listen")
-    slow = [await asyncio.open_connection("127.0.0.1", listener.port, limit=1024) for _ in range(2)]
-    for _, writer in slow:
-        writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
-        await page.begun.acquire()
-    async with http.get(f"{listener.url}/metrics") as refused:
-        assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
-    async with http.get(f"{listener.url}/livez") as answer:
-        assert answer.status == 200
+    """So many scrapes at a time; one more is told to come again, and the probes are answered as ever."""
+    async with serving(ops_app(worker, page := EndlessPage(), scrapes=2, scrape_within=600)) as listener:
+        slow = [await slow_reader(listener, page) for _ in range(2)]
+        async with http.get(f"{listener.url}/metrics") as refused:
+            assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+        async with http.get(f"{listener.url}/livez") as answer:
+            assert answer.status == 200
+        for writer in slow:
+            writer.close()
+
+
+async def test_a_page_that_is_not_read_in_time_is_given_up(worker: Worker, http: aiohttp.ClientSession) -> None:
+    """Others get it then."""
 
     async def scrape() -> int:
         async with http.get(f"{listener.url}/metrics") as again:
             return again.status
 
-    await until(scrape, lambda status: status == 200)
-    for _, writer in slow:
+    async with serving(ops_app(worker, page := EndlessPage(), scrapes=1, scrape_within=0.3)) as listener:
+        writer = await slow_reader(listener, page)
+        await until(scrape, lambda status: status == 200)
         writer.close()
-    await listener.close()
 
 
 async def test_a_broken_request_does_not_bring_its_header_into_the_log(
@@ -219,7 +226,7 @@ async def test_a_broken_request_does_not_bring_its_header_into_the_log(
     reader, writer = await asyncio.open_connection("127.0.0.1", ops.port)
     with caplog.at_level(logging.DEBUG):
         writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer opaque-t0ken\x00\r\n\r\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert (await reader.read()).startswith(b"HTTP/1.0 400")
     writer.close()
     assert "opaque-t0ken" not in caplog.text

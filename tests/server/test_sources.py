@@ -25,7 +25,7 @@ from tests.adapters.security_events.transmitter import signed as set_of
 from tests.server.serving import ISS, NOW, accept, serving, sources_of, token
 from tests.system.waiting import until
 
-LIMITS = ApiLimits(max_event=2000, body_timeout=0.5, accept_timeout=0.3, requests=6, requests_of_token=3)
+LIMITS = ApiLimits(max_event=2000, requests=6, requests_of_token=3)
 BODY = b'{"eventType": "user.session.end",\n "actor": {"id": "raw-sub-77"}}'
 DOORS = (
     SourceDoor(
@@ -94,9 +94,9 @@ class Api:
             return answer.status, json.loads(text) if text else None, answer.headers
 
 
-@pytest.fixture
-async def api() -> AsyncIterator[Api]:
-    """With tokens, which these routes ask nobody for. Limits are small, so that tests are."""
+@contextlib.asynccontextmanager
+async def answering(limits: ApiLimits = LIMITS) -> AsyncIterator[Api]:
+    """An API with tokens, which these routes ask nobody for. Its limits of size and number are small."""
     queue, doors = Queue(), {door.name: door for door in DOORS}
     counted: list[tuple[str, int]] = []
     access = SourceAccess(
@@ -106,10 +106,16 @@ async def api() -> AsyncIterator[Api]:
         new_id=lambda: "made-up-id",
         count=lambda source, status: counted.append((source, status)),
     )
-    routes = SourceRoutes(access, LIMITS).routes()
-    app = api_app(accept, sources_of(lambda: (token("idp"),)), LIMITS, routes)
-    async with serving(app) as listener, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as http:
+    routes = SourceRoutes(access, limits).routes()
+    app = api_app(accept, sources_of(lambda: (token("idp"),)), limits, routes)
+    async with serving(app) as listener, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
         yield Api(queue, listener.url, http, doors, counted)
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    async with answering() as subject:
+        yield subject
 
 
 def signed(body: bytes, secret: bytes = b"one", algorithm: str = "sha256") -> bytes:
@@ -280,10 +286,11 @@ async def _never() -> None:
 
 
 @pytest.mark.parametrize("behave", [_away, _never])
-async def test_503_while_the_queue_is_away(api: Api, behave: Callable[[], Awaitable[None]]) -> None:
+async def test_503_while_the_queue_is_away(behave: Callable[[], Awaitable[None]]) -> None:
     """So that the sender tries again; 202 comes only when the message is durable."""
-    api.queue.behave = behave
-    status, document, headers = await api.ask("okta", OKTA)
+    async with answering(ApiLimits(accept_timeout=0.1)) as api:
+        api.queue.behave = behave
+        status, document, headers = await api.ask("okta", OKTA)
     assert (status, headers["Retry-After"]) == (503, "5")
     assert "s3cret" not in repr(document)
 

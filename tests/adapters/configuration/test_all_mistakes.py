@@ -164,7 +164,7 @@ def test_a_wrong_variable_leaves_its_section_unsure(folder: Path, environ: dict[
     assert set(told(folder, document, environ, clients=clients)) == set(environ)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=40)
 @given(
     st.dictionaries(
         st.sampled_from(sorted(SECTIONS)) | st.text(max_size=4) | st.integers(),

@@ -19,8 +19,9 @@ HEADER = "eyJhbGciOiJSUzI1NiIsInR5cCI6ImxvZ291dCtqd3QiLCJraWQiOiJhYmMifQ"
 PAYLOAD = "eyJpc3MiOiJodHRwczovL2lkLmV4YW1wbGUiLCJzdWIiOiJhbGljZSJ9"
 SIGNATURE = "c2lnbmF0dXJlLXRoYXQtaXMtYXMtbG9uZy1hcy1hLXJlYWwtb25l-_abcdefgh"
 TOKEN = f"{HEADER}.{PAYLOAD}.{SIGNATURE}"
-PLENTY = 5.0  # seconds: no request of a test comes near
-SHORT = 0.3  # seconds, where the deadline is to be met
+PLENTY = 30.0  # seconds: no request of a test comes near
+SHORT = 0.3  # seconds, where nothing but the deadline can end a request
+WRITTEN = 2.0  # seconds, where the deadline is to be met by a request that was written: time enough to write it
 NOW = 1_000_000_000.0
 
 

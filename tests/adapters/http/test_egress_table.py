@@ -5,7 +5,7 @@ what is denied is really requested, of what is allowed elsewhere only the judgem
 """
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from aiohttp.abc import ResolveResult
@@ -28,30 +28,33 @@ Story = Callable[[], Awaitable[tuple[str, str, Wire | str]]]
 # ── what is tried ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def uri_result(case: Case) -> tuple[Verdict, str]:
-    """Of a URI: what is denied is requested too, through a proxy as well, and neither is ever connected to."""
-    egress = policy(case.settings)
-    text = check_uri(case.tried, egress)
-    if text is None:
-        return Verdict.ALLOWED, ""
+async def uri_results(cases: list[Case]) -> AsyncIterator[tuple[Verdict, str]]:
+    """Of URIs: what is denied is requested too, through a proxy as well, and neither is ever connected to."""
     async with opened() as http, scripted() as proxy:
-        for through in (None, proxy.origin):
-            wire = await http.post(request(case.tried, egress=egress, proxy=through))
-            assert wire == Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text=text)
+        for case in cases:
+            egress = policy(case.settings)
+            text = check_uri(case.tried, egress)
+            if text is None:
+                yield Verdict.ALLOWED, ""
+                continue
+            for through in (None, proxy.origin):
+                wire = await http.post(request(case.tried, egress=egress, proxy=through))
+                assert wire == Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text=text), case
+            yield Verdict.DENIED if "egress." in text else Verdict.MALFORMED, text
         assert proxy.connections == 0
-    return Verdict.DENIED if "egress." in text else Verdict.MALFORMED, text
 
 
-async def address_result(case: Case) -> tuple[Verdict, str]:
-    """Of an address that a name leads to."""
-    egress = policy(case.settings)
-    text = judge(case.tried, egress)
-    if text is None:
-        return Verdict.ALLOWED, ""
-    async with opened(ScriptedResolver({"shop.example": [case.tried]})) as http:
-        wire = await http.post(request("https://shop.example/", egress=egress))
-    assert wire == Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text=text)
-    return Verdict.DENIED, text
+async def address_results(cases: list[Case]) -> AsyncIterator[tuple[Verdict, str]]:
+    """Of addresses that a name leads to."""
+    names = {f"shop{number}.example": [case.tried] for number, case in enumerate(cases)}
+    async with opened(ScriptedResolver(names)) as http:
+        for name, case in zip(names, cases, strict=True):
+            egress = policy(case.settings)
+            text = judge(case.tried, egress)
+            if text is not None:
+                wire = await http.post(request(f"https://{name}/", egress=egress))
+                assert wire == Break(reason=Reason.EGRESS_DENIED, ambiguous=False, text=text), case
+            yield (Verdict.ALLOWED, "") if text is None else (Verdict.DENIED, text)
 
 
 class Rebinding(ScriptedResolver):
@@ -156,11 +159,11 @@ REACHED: dict[Story, int] = {several_one_denied: 200, redirected: 307, proxied_n
 async def tried() -> list[tuple[str, str, list[Row]]]:
     """Try every case. Each verdict is the one that the case demands."""
     sections = []
-    for of, first, result in ((URIS, "URI", uri_result), (ADDRESSES, "address", address_result)):
+    for of, first, results in ((URIS, "URI", uri_results), (ADDRESSES, "address", address_results)):
         for title, cases in of.items():
-            rows = []
-            for case in cases:
-                verdict, text = await result(case)
+            rows, left = [], iter(cases)
+            async for verdict, text in results(cases):
+                case = next(left)
                 assert verdict is case.verdict, (case, text)
                 rows.append((case.tried, case.settings, f"{verdict}{': ' if text else ''}{text}"))
             sections.append((title, first, rows))
