@@ -76,10 +76,14 @@ class FaultyModule:
         self.path = folder / "faulty.so"
         self._fault = folder / "fault"
         self._logins = folder / "logins"
-        self.be("well")
-        self._logins.write_text("")
+        self.start_over()
         compiler = program("gcc", "gcc libc6-dev")
         subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", self.path, _FAULTY, "-ldl"], check=True)
+
+    def start_over(self) -> None:
+        """It is well, and nobody has logged in."""
+        self.be("well")
+        self._logins.write_text("")
 
     @property
     def logins(self) -> int:

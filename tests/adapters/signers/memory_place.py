@@ -74,7 +74,7 @@ class Times:
 class Rig:
     """A key in such a place, with what it told."""
 
-    def __init__(self, place: MemoryPlace, *, timeout: float = 2.0, concurrency: int = 2) -> None:
+    def __init__(self, place: MemoryPlace, *, timeout: float = 60.0, concurrency: int = 2) -> None:
         self.place = place
         self.times = Times()
         self.told: list[SignatureResult] = []

@@ -15,6 +15,7 @@ from notifier.domain.client import Algorithm
 from notifier.domain.signature import SignatureResult
 from tests.aws.running_moto import Kms, moto
 
+pytestmark = pytest.mark.full
 MESSAGE = b"header." + b"c" * 900
 RSA = [alg for alg in Algorithm if alg.startswith(("RS", "PS"))]
 

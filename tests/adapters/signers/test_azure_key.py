@@ -15,6 +15,7 @@ from notifier.settings.cloud_key_settings import AzureKeySettings
 from tests.adapters.signers.azure_stand_in import CLIENT, SECRET, TENANT, VERSIONS, AzureStandIn, azure
 from tests.certificates import Authority, authority
 
+pytestmark = pytest.mark.full
 MESSAGE = b"header." + b"c" * 900
 RSA = [alg for alg in Algorithm if alg.startswith(("RS", "PS"))]
 

@@ -1,7 +1,6 @@
 """Two keys of one issuer with one `kid`: refused where the configuration shows it, or once their places tell it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
@@ -14,12 +13,6 @@ from tests.adapters.signers.memory_place import MemoryPlace, Rig
 from tests.adapters.signers.test_keys import claims
 
 AT = f'issuers["{ISS}"].keys'
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    """Where the test writes its key files."""
-    return Folder(tmp_path)
 
 
 def elsewhere(nth: int, rig: Rig | None = None, kid: str | None = None) -> KeyElsewhere:

@@ -16,6 +16,7 @@ from notifier.domain.signature import SignatureResult
 from notifier.settings.cloud_key_settings import GoogleKmsSettings
 from tests.adapters.signers.google_stand_in import KEY, GoogleStandIn, google_kms
 
+pytestmark = pytest.mark.full
 MESSAGE = b"header." + b"c" * 900
 
 

@@ -3,8 +3,6 @@
 from typing import Any
 
 import pytest
-from joserfc import jwe
-from joserfc.jwk import import_key
 from jwcrypto.jwe import InvalidJWEData
 from jwcrypto.jwk import JWK
 
@@ -20,36 +18,26 @@ SPLIT = tuple((alg, kind) for alg in KeyManagement for kind in (("RSA",) if alg.
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["source"])
-def test_both_libraries_open_published_tokens(vector: dict[str, Any]) -> None:
-    """Ours works as RFC 7516 and 7520 say, and what opens ours is a judge."""
-    token, plaintext = vector["token"], vector["plaintext"]
-    assert opened(token, JWK(**vector["key"]))[1] == plaintext
-    found = jwe.decrypt_compact(token, import_key(vector["key"]))
-    assert found.plaintext is not None
-    assert found.plaintext.decode() == plaintext
-
-
-@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["source"])
-def test_a_token_to_a_published_key_is_opened_with_it(vector: dict[str, Any]) -> None:
-    """By the algorithm of its example, which also chooses the key."""
-    header = opened(vector["token"], JWK(**vector["key"]))[0]
+def test_a_published_token_is_opened_and_another_to_its_key_too(vector: dict[str, Any]) -> None:
+    """RFC 7516 and 7520: what opens ours is a judge. The algorithm of the example also chooses the key."""
+    published = JWK(**vector["key"])
+    header, plaintext = opened(vector["token"], published)
+    assert plaintext == vector["plaintext"]
     alg, enc = KeyManagement(header["alg"]), ContentEncryption(header["enc"])
-    key = encryption_key(keys(public(JWK(**vector["key"]))), alg)
+    key = encryption_key(keys(public(published)), alg)
     assert not isinstance(key, str)
-    token = compact_encrypter(key, alg, enc)(TOKEN, None, ISS)
-    assert opened(token, JWK(**vector["key"]))[1] == TOKEN
+    assert opened(compact_encrypter(key, alg, enc)(TOKEN, None, ISS), published)[1] == TOKEN
 
 
-@pytest.mark.parametrize("enc", list(ContentEncryption))
 @pytest.mark.parametrize(("alg", "kind"), SPLIT)
-def test_every_pair_is_opened_by_another_library(alg: KeyManagement, kind: str, enc: ContentEncryption) -> None:
+def test_every_pair_is_opened_by_another_library(alg: KeyManagement, kind: str) -> None:
     """B16, B17: the header has `cty: JWT` (RFC 7519 §5.2), the `typ` of the token, the `kid` and `iss`."""
     [key] = keys(public(made(kind), kid="e1", use="enc"))
-    encrypt = compact_encrypter(key, alg, enc)
-    header, content = opened(encrypt(TOKEN, "logout+jwt", ISS), made(kind))
-    assert content == TOKEN
-    header.pop("epk", None)
-    assert header == {"alg": alg, "enc": enc, "cty": "JWT", "typ": "logout+jwt", "kid": "e1", "iss": ISS}
+    for enc in ContentEncryption:
+        header, content = opened(compact_encrypter(key, alg, enc)(TOKEN, "logout+jwt", ISS), made(kind))
+        assert content == TOKEN
+        header.pop("epk", None)
+        assert header == {"alg": alg, "enc": enc, "cty": "JWT", "typ": "logout+jwt", "kid": "e1", "iss": ISS}
 
 
 def test_no_two_tokens_share_anything_secret() -> None:

@@ -8,12 +8,12 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from notifier.adapters.signers.jws import PrivateKey, compact_signer
-from notifier.adapters.signers.key_files import generate_key
 from notifier.domain.client import Algorithm
+from tests.adapters.signers.key_folder import pem
 
 
 def _key(alg: Algorithm) -> PrivateKey:
-    key = load_pem_private_key(generate_key(alg), None)
+    key = load_pem_private_key(pem(alg if alg[:2] not in ("RS", "PS") else "RS256"), None)
     assert isinstance(key, PrivateKey)
     return key
 

@@ -21,7 +21,9 @@ KEYS: Mapping[str, Mapping[str, object]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(each, marks=() if each == "vault" else pytest.mark.full) for each in KEYS]
+)
 async def test_each_place_has_its_key(kind: str) -> None:
     """Nothing is asked for until somebody wants the public half."""
     settings = KeySettings.model_validate({kind: KEYS[kind]})

@@ -2,7 +2,6 @@
 
 import base64
 import json
-from pathlib import Path
 
 import pytest
 
@@ -29,19 +28,13 @@ def kid_of(token: str) -> str:
     return str(json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))["kid"])
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    """Where the test writes its key files."""
-    return Folder(tmp_path)
-
-
-@pytest.mark.parametrize("typ", ["logout+jwt", "JWT", None])
-@pytest.mark.parametrize("alg", Algorithm)
-async def test_every_algorithm_verifies_elsewhere(folder: Folder, alg: Algorithm, typ: str | None) -> None:
+async def test_every_algorithm_verifies_elsewhere(folder: Folder) -> None:
     """B16, B18, B23, R1, R7: ten algorithms, each `typ` or none, accepted by a strict verifier of another library."""
     ring = folder.ring(*(folder.source(kind) for kind in KINDS))
-    token = await ring.sign(ISS, alg, typ, claims())
-    assert verify(token, ring.jwks(ISS), iss=ISS, aud="shop", now=NOW, typ=typ, algs=[alg]) == claims()
+    for alg in Algorithm:
+        for typ in ("logout+jwt", "JWT", None):
+            token = await ring.sign(ISS, alg, typ, claims())
+            assert verify(token, ring.jwks(ISS), iss=ISS, aud="shop", now=NOW, typ=typ, algs=[alg]) == claims(), alg
 
 
 async def test_a_jwk_with_alg_signs_by_no_other(folder: Folder) -> None:

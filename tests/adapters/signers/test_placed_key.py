@@ -2,11 +2,11 @@
 
 import asyncio
 import json
-from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from structlog.testing import capture_logs
 
@@ -224,8 +224,8 @@ async def test_one_issuer_s_place_is_not_another_s(folder: Folder) -> None:
 
 async def test_not_before_and_kid_are_the_configuration_s() -> None:
     """They mean what they mean for a file."""
-    early, late = await known("RS256"), Rig(MemoryPlace())
-    late.place.key = generate_private_key(65_537, 2048)
+    early, late = await known("ES256"), Rig(MemoryPlace())
+    late.place.key = generate_private_key(SECP256R1())
     await late.key.look()
     keys = [
         KeyElsewhere(placed=early.key, setting="a"),
@@ -234,9 +234,9 @@ async def test_not_before_and_kid_are_the_configuration_s() -> None:
     now = NOW
     ring = examine_keys({ISS: keys}, clock=lambda: now)[0]
     assert [each["kid"] for each in ring.jwks(ISS)["keys"]][1] == "next"
-    assert kid_of(await ring.sign(ISS, Algorithm.PS256, None, claims())) != "next"
+    assert kid_of(await ring.sign(ISS, Algorithm.ES256, None, claims())) != "next"
     now += 10
-    assert kid_of(await ring.sign(ISS, Algorithm.PS256, None, claims())) == "next"
+    assert kid_of(await ring.sign(ISS, Algorithm.ES256, None, claims())) == "next"
 
 
 async def test_a_newer_version_is_told_until_the_configuration_names_it() -> None:
@@ -259,9 +259,3 @@ async def test_whatever_a_library_raises_is_a_fault_of_the_place() -> None:
     rig.place.spoilt = fails
     with pytest.raises(OurFault, match=r"its library failed \(JSONDecodeError\)"):
         await ring.sign(ISS, Algorithm.ES256, None, claims())
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    """Where the test writes its key files."""
-    return Folder(tmp_path)

@@ -18,6 +18,7 @@ from notifier.settings.vault_settings import VaultKeySettings
 from tests.certificates import authority
 from tests.vault.vault_process import RunningVault, running_vault
 
+pytestmark = pytest.mark.full
 MESSAGE = b"header." + b"c" * 900
 RSA = [alg for alg in Algorithm if alg.startswith(("RS", "PS"))]
 
