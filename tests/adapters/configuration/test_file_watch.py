@@ -91,7 +91,7 @@ def test_every_way_of_changing_a_file_shows(tmp_path: Path, change: Callable[[Pa
     path.write_text("one")
     os.utime(path, (1.0, 1.0))
     before = stamps_of([path])
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while stamps_of([path]) == before:  # older kernels let the ctime tick every 4 ms only
         assert time.monotonic() < deadline
         change(path)

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+import pytest
+
 from notifier.adapters.configuration.upstream_issuers import upstream_mistakes
 from notifier.settings.service_settings import Settings
 
@@ -27,6 +29,7 @@ def test_a_database_without_the_library_is_refused_with_the_way_out() -> None:
     assert upstream_mistakes(_settings(SQL), frozenset({"issuers"})) == []
 
 
+@pytest.mark.full
 def test_the_service_starts_without_any_extra() -> None:
     """None of their libraries is imported with it."""
     done = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, check=True)

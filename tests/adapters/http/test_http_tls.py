@@ -221,6 +221,25 @@ async def test_a_changed_file_is_read_again(transport: HttpTransport, ca: Author
         assert broken(await transport.post(request(receiver.url, tls=files))) == (Reason.TLS, False)
 
 
+async def test_a_renewed_client_certificate_is_shown_by_the_next_request(
+    transport: HttpTransport, ca: Authority, tmp_path: Path
+) -> None:
+    """Certificate and key are replaced together; the connection made with the old ones is not used again."""
+    shown: list[str] = []
+
+    async def look(peer: do.Peer) -> None:
+        [[(_, name)]] = peer.writer.get_extra_info("ssl_object").getpeercert()["subject"]
+        shown.append(name)
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    files = TlsFiles(ca_file=ca.ca_file, cert_file=tmp_path / "mine.pem")
+    async with scripted(do.Behaviour(run=look), tls=ca.server(mutual=True), host="localhost") as receiver:
+        for name in ("first", "first", "second"):
+            _replace(tmp_path / "mine.pem", ca.issue(name).read_text())
+            assert await transport.post(request(receiver.url, tls=files)) == Answer(status=200)
+    assert shown == ["first", "first", "second"]
+
+
 async def test_one_context_serves_all_requests_that_wait_for_it(
     transport: HttpTransport, ca: Authority, trusted: TlsFiles
 ) -> None:

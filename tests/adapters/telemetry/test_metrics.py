@@ -1,9 +1,9 @@
 """Metrics: the names, labels and values that dashboards rest on, and what a scrape costs the loop."""
 
 import asyncio
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
-from time import perf_counter
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
@@ -325,35 +325,6 @@ async def test_no_sub_and_no_sid_reach_the_page() -> None:
     assert b"raw-sid" not in page
 
 
-async def test_a_scrape_of_500_clients_leaves_the_loop_its_turns() -> None:
-    """10,000 clients, 500 labels, 24,500 series: the loop turns in between, and the whole takes a fraction of 280 ms.
-
-    The bound is loose for busy machines; 5 ms in all and turns of 2 ms were measured on an idle one.
-    """
-    names = [f"client-{n}" for n in range(10_000)]
-    subject = metrics(registry(*names))
-    for name in names:
-        subject.observe(attempt(name, Delivered(status=200)))
-    turns: list[float] = []
-
-    async def count_turns() -> None:
-        while True:
-            turns.append(perf_counter())
-            await asyncio.sleep(0)
-
-    counter = asyncio.create_task(count_turns())
-    await asyncio.sleep(0)
-    spent, page = [], b""
-    for _ in range(5):
-        began = perf_counter()
-        page = await subject.render()
-        spent.append(perf_counter() - began)
-    counter.cancel()
-    assert page.count(b"\n") > 24_500
-    assert min(spent) < 0.1
-    assert len(turns) >= 5
-
-
 async def test_a_scrape_of_10000_labels_comes_in_small_pieces() -> None:
     """49 MB, of which no piece is a tenth, so that the loop gets its turn between them, however many clients there are.
 
@@ -363,6 +334,17 @@ async def test_a_scrape_of_10000_labels_comes_in_small_pieces() -> None:
     subject = metrics(registry(*names), max_clients=10_000)
     for name in names:
         subject.observe(attempt(name, Delivered(status=200)))
-    sizes = [len(chunk) async for chunk in subject.chunks(openmetrics=True)]
+    turns, over = itertools.count(), False
+
+    async def count_turns() -> None:
+        while not over:
+            next(turns)
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(count_turns())
+        sizes = [len(chunk) async for chunk in subject.chunks(openmetrics=True)]
+        over = True
     assert sum(sizes) > 40_000_000
     assert max(sizes) < sum(sizes) / 10
+    assert next(turns) >= 5
