@@ -9,22 +9,9 @@ from tests.adapters.http.http_requests import ScriptedResolver, broken, opened, 
 from tests.receivers import deaf_port, scripted
 
 
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "http://127.0.0.1:{port}/",
-        "https://127.0.0.1:{port}/",
-        "https://127.1:{port}/",
-        "https://2130706433:{port}/",
-        "https://[::ffff:127.0.0.1]:{port}/",
-        "https://user@127.0.0.1:{port}/",
-        "https://127.0.0.1:{port}/#f",
-        "ftp://127.0.0.1:{port}/",
-        "not a URI",
-    ],
-)
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:{port}/", "https://2130706433:{port}/", "ftp://127.0.0.1:{port}/"])
 async def test_what_is_not_allowed_is_not_connected_to(transport: HttpTransport, uri: str) -> None:
-    """By default: https only, public addresses only, whatever coat they wear."""
+    """By default: https only, public addresses only. `egress_cases` has the coats that they wear."""
     async with scripted() as receiver:
         wire = await transport.post(request(uri.format(port=receiver.port), egress=EgressPolicy()))
         assert receiver.connections == 0

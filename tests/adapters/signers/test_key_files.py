@@ -11,15 +11,14 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
-    load_pem_private_key,
 )
 
-from notifier.adapters.signers.jws import PrivateKey
 from notifier.adapters.signers.key_files import KeySource, load_keys
 from notifier.adapters.signers.public_keys import thumbprint
 from notifier.domain.client import Algorithm
 from notifier.domain.errors import ConfigurationError
 from tests.adapters.signers.key_folder import ISS, OTHER, Folder, pem, signing_kids
+from tests.adapters.signers.memory_place import private
 
 # RFC 8037 A.1 and A.3
 ED25519 = {
@@ -42,8 +41,7 @@ def test_pem_and_jwk_are_the_same_key(folder: Folder, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["RS256", "ES256"])
 def test_the_older_pem_formats_are_read(folder: Folder, kind: str) -> None:
     """PKCS#1 and SEC1 (`BEGIN RSA/EC PRIVATE KEY`), with text or parameters before them, or a certificate after."""
-    key = load_pem_private_key(pem(kind), password=None)
-    old = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    old = private(kind).private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
     assert b"BEGIN PRIVATE KEY" not in old
     before = b"Bag Attributes\n-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
     after = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
@@ -83,40 +81,34 @@ def pem_of(key: object) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())  # type: ignore[attr-defined, no-any-return]
 
 
-def private(folder: Folder, kind: str = "ES256") -> PrivateKey:
-    key = load_pem_private_key(pem(kind), password=None)
-    assert isinstance(key, PrivateKey)
-    return key
-
-
-def encrypted(folder: Folder, form: PrivateFormat) -> bytes:
-    return private(folder).private_bytes(Encoding.PEM, form, BestAvailableEncryption(b"password"))
+def encrypted(form: PrivateFormat) -> bytes:
+    return private("ES256").private_bytes(Encoding.PEM, form, BestAvailableEncryption(b"password"))
 
 
 REFUSED: dict[str, tuple[Callable[[Folder], bytes | Mapping[str, object]], str]] = {
-    "encrypted PKCS8": (lambda f: encrypted(f, PrivateFormat.PKCS8), "is encrypted"),
-    "encrypted SEC1": (lambda f: encrypted(f, PrivateFormat.TraditionalOpenSSL), "is encrypted"),
+    "encrypted PKCS8": (lambda _: encrypted(PrivateFormat.PKCS8), "is encrypted"),
+    "encrypted SEC1": (lambda _: encrypted(PrivateFormat.TraditionalOpenSSL), "is encrypted"),
     "OpenSSH": (
-        lambda f: private(f).private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()),
+        lambda _: private("ES256").private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()),
         "OpenSSH key; convert",
     ),
     "public PEM": (
-        lambda f: private(f).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        lambda _: private("ES256").public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
         "is a public key",
     ),
     "certificate": (
         lambda _: b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
         "is a certificate; the private key is needed",
     ),
-    "two keys": (lambda f: pem("ES256") + pem("ES384"), "holds 2 private keys"),
-    "cut short": (lambda f: pem("RS256")[:400], "is damaged"),
-    "garbled": (lambda f: pem("ES256").replace(b"M", b"A"), "is damaged"),
+    "two keys": (lambda _: pem("ES256") + pem("ES384"), "holds 2 private keys"),
+    "cut short": (lambda _: pem("RS256")[:400], "is damaged"),
+    "garbled": (lambda _: pem("ES256").replace(b"M", b"A"), "is damaged"),
     "small RSA": (lambda _: pem_of(rsa.generate_private_key(65_537, 1024)), "RSA key of 1024 bits; at least 2048"),
     "secp256k1": (lambda _: pem_of(ec.generate_private_key(ec.SECP256K1())), "not a key that can be used"),
     "Ed448": (lambda _: pem_of(ed448.Ed448PrivateKey.generate()), "not a key that can be used"),
     "DSA": (lambda _: pem_of(dsa.generate_private_key(1024)), "not a key that can be used"),
     "DER": (
-        lambda f: private(f).private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
+        lambda _: private("ES256").private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
         "neither PEM nor a JWK",
     ),
     "empty": (lambda _: b"", "neither PEM nor a JWK"),
