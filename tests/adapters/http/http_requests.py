@@ -8,11 +8,13 @@ from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from cryptography import x509
 
 from notifier.adapters.http import HttpTransport
 from notifier.domain.client import EgressPolicy, ResponsePolicy, Route
 from notifier.domain.outcome import Break, Outcome, Reason, StaleConnection, Wire, read_wire
 from notifier.pipeline.ports import Request
+from tests.certificates import Authority
 
 LOOPBACK = EgressPolicy(allow=(ip_network("127.0.0.0/8"), ip_network("::1/128")), allow_http=True)
 HEADER = "eyJhbGciOiJSUzI1NiIsInR5cCI6ImxvZ291dCtqd3QiLCJraWQiOiJhYmMifQ"
@@ -83,6 +85,12 @@ async def asking(
     finally:
         await resolver.close()
         server.close()
+
+
+def ended(ca: Authority) -> str:
+    """The last day of the authority's certificate that has expired."""
+    [file] = ca.ca_file.parent.glob("*-expired.pem")
+    return f"{x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc:%Y-%m-%d}"
 
 
 def outcome(wire: Wire, policy: ResponsePolicy | None = None) -> Outcome:

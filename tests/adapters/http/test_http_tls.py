@@ -6,7 +6,6 @@ import shutil
 import socket
 import ssl
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from notifier.domain.client import TlsFiles
 from notifier.domain.errors import OurFault
 from notifier.domain.outcome import Answer, Break, Cause, Reason
 from tests import behaviours as do
-from tests.adapters.http.http_requests import PLENTY, SHORT, broken, opened, request
+from tests.adapters.http.http_requests import PLENTY, SHORT, broken, ended, opened, request
 from tests.certificates import Authority, authority
 from tests.receivers import scripted
 
@@ -49,12 +48,10 @@ async def test_of_a_certificate_that_has_expired_the_day_is_told(
     transport: HttpTransport, ca: Authority, trusted: TlsFiles
 ) -> None:
     """As `notifier doctor` does. Only the second handshake ends well, and it sends nothing either."""
-    yesterday = datetime.now(UTC) - timedelta(days=1)
     async with scripted(tls=ca.server(expired=True)) as receiver:
         wire = await transport.post(request(receiver.url, tls=trusted))
-        assert wire == Break(
-            reason=Reason.TLS, ambiguous=False, text=f"certificate: certificate has expired on {yesterday:%Y-%m-%d}"
-        )
+        text = f"certificate: certificate has expired on {ended(ca)}"
+        assert wire == Break(reason=Reason.TLS, ambiguous=False, text=text)
         await receiver.until(lambda seen: seen.connections == 1 and seen.open == 0)
         assert not receiver.requests
 

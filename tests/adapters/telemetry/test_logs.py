@@ -75,7 +75,7 @@ def test_the_quick_way_writes_what_structlog_would() -> None:
         streams.append(captured())
         LogObserver(hashing=SubjectHash(KEY), logger=None if quick else structlog.get_logger().bind()).observe(fact)
     brief, whole = (json.loads(stream.getvalue()) for stream in streams)
-    assert brief.pop("time")[:13] == whole.pop("time")[:13]
+    assert re.sub(r"\d", "0", brief.pop("time")) == re.sub(r"\d", "0", whole.pop("time"))
     assert list(brief.items()) == list(whole.items())
     assert "[token]" in brief["error"]
 

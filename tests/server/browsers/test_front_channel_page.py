@@ -7,7 +7,7 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notifier.domain.front_channel import AskedClient, PagePlan, UnaskedClient
@@ -140,6 +140,7 @@ TEXT = st.text(min_size=1, max_size=30) | st.sampled_from(
 )
 
 
+@settings(max_examples=30)
 @given(client_id=TEXT, name=TEXT, query=TEXT, origin=TEXT, report=TEXT)
 def test_nothing_of_a_client_becomes_markup(client_id: str, name: str, query: str, origin: str, report: str) -> None:
     """Whatever the registry holds: what is read out is what was put in, and the elements are ours alone."""
