@@ -22,7 +22,7 @@ pytestmark = pytest.mark.full
 WALKED = {"README.md": 1, "docs/tutorial.md": 0}
 """Documents that are walked through elsewhere, from this block on."""
 NOT_RUN = {
-    "notifier sources try": "tests/system/test_cli_sources.py runs it with recorded messages",
+    "notifier sources try": "tests/cli/test_sources.py runs it with recorded messages",
     "notifier demo --browser": "tests/browsers/test_browser_demo.py runs it, and drives it",
     "curl -si https://login.example.com/connect/checksession": "tests/browsers asks behind a real nginx",
     "notifier reload": "tests/system/test_reload.py runs it, beside a worker",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.system.command import notifier
+from tests.cli.in_process import notifier
 
 ISS, OTHER = "https://id.example.com", "https://other.example.com"
 URI = "https://shop.example.com/backchannel-logout"

@@ -16,7 +16,7 @@ from joserfc.jwk import ECKey, KeySet
 
 from notifier.adapters.telemetry.logs import SubjectHash
 from notifier.domain.moment import shown_moment
-from tests.system.command import notifier
+from tests.cli.in_process import notifier
 
 ISS = "https://id.example.com"
 OTHER = "https://other.example.com"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.in_process import notifier
 from tests.domain.source_documents import RECORDED
-from tests.system.command import notifier
 
 ISS = "https://id.example.com"
 SOURCES = {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet
 
-from tests.system.command import notifier
+from tests.cli.in_process import notifier
 from tests.system.site import Site
 
 

@@ -1,11 +1,9 @@
-"""`notifier dead-letters` as a process: what operators see, what scripts read, what is refused, who is written down."""
+"""`notifier dead-letters`: what operators see, what scripts read, what is refused, who is written down."""
 
 import asyncio
 import json
 import re
-import signal
 import subprocess
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +17,9 @@ from notifier.domain.errors import Mistake
 from notifier.domain.message import DEAD, Lane, Message
 from notifier.domain.outcome import DeadReason
 from notifier.operations.queue_port import Queue
+from tests.cli.in_process import notifier
 from tests.contract.letters import DELIVERY, bury, letter
 from tests.rabbit_options import rabbit_options
-from tests.system.command import command, environment, notifier
 from tests.system.site import ISSUER, Site, client
 
 BODY = b'{"iss": "https://id.example.com", "sub": "bob-sub-5", "clients": []}'
@@ -229,21 +227,3 @@ def test_a_queue_that_is_not_there(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "there is no queue file" in done.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_interrupt_stops_between_two_batches(place: Place) -> None:
-    """What was replayed is told, and the rest stays."""
-    place.fill([letter(f"x-{number}") for number in range(30)])
-    words = ["dead-letters", "replay", "--client-id", "shop", "--reason", "refused", "--rate", "1", "--json"]
-    with subprocess.Popen(
-        command(words), cwd=place.folder, env=environment(place.settings), stdout=subprocess.PIPE, text=True
-    ) as process:
-        deadline = time.monotonic() + 60
-        while not place.ready().get(Lane.RETRIES):
-            assert time.monotonic() < deadline
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
-    account = json.loads(out)
-    assert process.returncode == 1
-    assert account["more"]
-    assert place.ready() == {DEAD: 35 - account["replayed"], Lane.RETRIES: account["replayed"]}

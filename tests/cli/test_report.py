@@ -2,10 +2,8 @@
 
 import json
 import re
-import sqlite3
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -15,10 +13,8 @@ from notifier.adapters.feed.feed_file import FeedFile
 from notifier.adapters.feed.feed_table import Retention
 from notifier.domain.fate import ClientChange, ClientNotice, Fate, FeedNotice, Notice
 from tests.chromium import Chromium
-from tests.system.clients import Clients
-from tests.system.command import notifier
-from tests.system.site import ISSUER, Site, client
-from tests.system.worker_process import worker
+from tests.cli.in_process import notifier
+from tests.system.site import ISSUER
 
 
 def told(number: int, fate: Fate, reason: str, *, at: float, client_id: str, took: float | None = None) -> FeedNotice:
@@ -145,36 +141,3 @@ def test_a_browser_shows_the_page(kept: Path, chromium: Chromium) -> None:
     picture = chromium.screenshot(page, kept.parent / "r.png")
     assert picture[:8] == b"\x89PNG\r\n\x1a\n"
     assert len(picture) > 20_000  # an empty page of that size has 5,000
-
-
-async def test_from_a_worker_on_the_embedded_queue(tmp_path: Path) -> None:
-    """Beside it while it runs: the file is read, and nothing is collected first."""
-    async with Clients(lambda hit: 403 if hit.path == "/refuses" else 200) as clients:
-        site = Site(tmp_path, "sqlite:q.db")
-        site.config["outcomes"] = "all"
-        site.config["delivery"] |= {"timeout": "60s"}
-        site.write()
-        site.write_clients([client(name, clients.url(name)) for name in ("takes", "refuses", "idle")])
-        async with worker(site) as running:
-            for number in range(5):
-                await running.post(
-                    {"iss": ISSUER, "sid": f"s{number}", "clients": ["takes", "refuses"], "ended_at": moment()}
-                )
-            await running.until_metric(5, "deliveries_settled_total", fate="delivered")
-            await running.until_metric(5, "deliveries_settled_total", fate="dead")
-            assert await running.stop() == 0
-    done = notifier("report", "-c", "notifier.yaml", "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    by_client = {each["client_id"]: each for each in json.loads(done.stdout)["clients"]}
-    assert (by_client["takes"]["delivered"], by_client["takes"]["share"]) == (5, 1)
-    assert 0 < by_client["takes"]["median_seconds"] < 60
-    assert by_client["refuses"]["reasons"] == [{"reason": "refused", "dead": 5, "retries": 0}]
-    assert (by_client["refuses"]["failing"], by_client["takes"]["failing"]) == (True, False)
-    told = json.loads(done.stdout)
-    assert (told["total"]["got_nothing"], told["untold"]) == (1, [{"iss": ISSUER, "client_id": "idle"}])
-    with closing(sqlite3.connect(tmp_path / "q.db")) as database:
-        assert database.execute("SELECT count(*) FROM outcomes").fetchone() == (10,)
-
-
-def moment() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,8 +1,6 @@
 """The command line teaches by example, starts at once, and no fault leaves it as a traceback."""
 
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from typer.core import TyperGroup
 
 from notifier import __version__
 from notifier.cli.application import app
-from tests.system.command import ROOT, command, environment, notifier
+from tests.cli.in_process import notifier
 
 COMMANDS = (
     "run", "demo", "publish", "reload", "check", "doctor", "explain", "schema", "keys", "keys generate", "keys jwks",
@@ -104,30 +102,6 @@ def test_wrong_use_exits_2(words: str, tmp_path: Path) -> None:
     assert not done.stdout
 
 
-def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
-    """What a command works with is imported when it is run."""
-    heavy = "aiohttp", "aio_pika", "cryptography", "pydantic", "structlog", "uvloop", "yaml"
-    code = f"import sys, notifier.cli; print([name for name in {heavy!r} if name in sys.modules])"
-    run = [sys.executable, "-c", code]
-    assert subprocess.check_output(run, cwd=tmp_path, env=environment(), text=True) == "[]\n"
-
-
-def test_a_reader_that_leaves_is_no_fault(tmp_path: Path) -> None:
-    """`notifier schema config | head -1` ends without a word."""
-    with subprocess.Popen(
-        command(["schema", "config"]),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        assert process.stderr.read() == b""
-        assert process.wait(30) == 1
-
-
 def test_a_fault_of_the_machine_is_one_line(tmp_path: Path) -> None:
     """The frames come where the log is asked for."""
     words = ("keys", "generate", "--out", tmp_path / "missing" / "key.pem")
@@ -136,17 +110,3 @@ def test_a_fault_of_the_machine_is_one_line(tmp_path: Path) -> None:
     assert done.stderr == f"notifier: No such file or directory: {tmp_path}/missing/key.pem\n"
     logged = notifier(*words, cwd=tmp_path, settings={"NOTIFIER_LOG__LEVEL": "error"})
     assert '"event":"crashed"' in logged.stderr
-
-
-def test_a_fault_of_ours_is_one_line_without_its_text(tmp_path: Path) -> None:
-    """Its text might quote a user; where it came from is told."""
-    code = (
-        "import notifier.cli.application as application, notifier.cli.schema_command as schema\n"
-        "def broken(document): raise RuntimeError('alice')\n"
-        "schema._schema = broken\n"
-        "application.main()"
-    )
-    run = [sys.executable, "-c", code, "schema", "event"]
-    done = subprocess.run(run, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 1
-    assert done.stderr == "notifier: a fault of its own, RuntimeError at <string>:2\n"

@@ -1,10 +1,7 @@
-"""`notifier publish`, as a process, into both queues: all is judged before anything is sent, and every confirm told."""
+"""`notifier publish` into both queues: all is judged before anything is sent, and every confirm told."""
 
 import asyncio
 import json
-import re
-import signal
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,10 +11,8 @@ import yaml
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.domain.message import Lane, Message
-from tests.conftest import declare_at_once
+from tests.cli.in_process import notifier
 from tests.rabbit_options import rabbit_options
-from tests.rabbitmq_node import RabbitmqNode
-from tests.system.command import command, environment, notifier
 
 ISS = "https://id.example.com"
 EVENT = {"iss": ISS, "sub": "alice", "clients": ["shop"]}
@@ -129,54 +124,3 @@ def test_a_refused_password_is_told_and_not_shown(amqp_url: str, tmp_path: Path)
     assert "refused the user name or the password" in done.stderr
     assert "not confirmed: line 1" in done.stderr
     assert "wr0ng" not in done.stdout + done.stderr
-
-
-def publishing(folder: Path, *words: str) -> "subprocess.Popen[str]":
-    """A process that publishes many events."""
-    (folder / "many.jsonl").write_text((json.dumps(EVENT) + "\n") * MANY)
-    # Started in the background by a shell, the tests themselves ignore SIGINT, and would hand that down.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    with (folder / "errors").open("w") as errors:
-        return subprocess.Popen(
-            command(["publish", *words, "many.jsonl"]),
-            cwd=folder,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-
-
-def test_a_broker_that_dies_leaves_an_account(own_node: RabbitmqNode, tmp_path: Path) -> None:
-    """Exit 1 soon, and of every line it is told whether it was confirmed, so that a script can send the others."""
-    asyncio.run(declare_at_once(own_node.url, "notifier"))
-    with publishing(tmp_path, "--url", own_node.url, "--json") as process:
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        own_node.kill()
-        told = [json.loads(line) for line in [first, *process.stdout]]
-    errors = (tmp_path / "errors").read_text()
-    assert process.returncode == 1
-    assert sorted(each["line"] for each in told) == list(range(1, MANY + 1))
-    confirmed = {each["line"] for each in told if each["confirmed"]}
-    assert 0 < len(confirmed) < MANY
-    assert f"-{MANY}; send again, a copy does no harm" in errors
-    assert "Traceback" not in errors
-
-
-@pytest.mark.parametrize("how", ["ctrl-c", "closed stdout"])
-def test_an_interruption_leaves_an_account(how: str, tmp_path: Path) -> None:
-    """Ctrl-C (exit 130), and a reader that leaves (exit 1): what was confirmed is told without a traceback."""
-    with publishing(tmp_path, "--url", "sqlite:q.db", "--json") as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        if how == "ctrl-c":
-            process.send_signal(signal.SIGINT)
-            process.stdout.read()
-        else:
-            process.stdout.close()
-    errors = (tmp_path / "errors").read_text()
-    assert process.returncode == (130 if how == "ctrl-c" else 1)
-    told = re.sub(r"^confirmed: [0-9,]+ of 20,000\n", "", errors, flags=re.MULTILINE)  # progress, on a slow machine
-    assert told.startswith("notifier: interrupted\n  confirmed: line 1")
-    assert "Traceback" not in errors

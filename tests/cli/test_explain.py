@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tests.system.command import notifier
+from tests.cli.in_process import notifier
 
 
 def test_a_reason_is_explained(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.command import notifier
+from tests.cli.in_process import notifier
 
 DEMAND = ("--sessions", "1000000", "--clients", "5", "--within")
 

@@ -1,0 +1,130 @@
+"""What of the command line takes a process: interrupts, readers that leave, brokers that die, faults of its own."""
+
+import asyncio
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from notifier.domain.message import DEAD, Lane
+from tests.cli.test_dead_letters import Place
+from tests.cli.test_publish import EVENT
+from tests.conftest import declare_at_once
+from tests.contract.letters import letter
+from tests.rabbitmq_node import RabbitmqNode
+from tests.system.command import ROOT, command, environment
+
+MANY = 5_000
+
+
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    """What a command works with is imported when it is run."""
+    heavy = "aiohttp", "aio_pika", "cryptography", "pydantic", "structlog", "uvloop", "yaml"
+    code = f"import sys, notifier.cli; print([name for name in {heavy!r} if name in sys.modules])"
+    run = [sys.executable, "-c", code]
+    assert subprocess.check_output(run, cwd=tmp_path, env=environment(), text=True) == "[]\n"
+
+
+def test_a_reader_that_leaves_is_no_fault(tmp_path: Path) -> None:
+    """`notifier schema config | head -1` ends without a word."""
+    with subprocess.Popen(
+        command(["schema", "config"]),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 1
+
+
+def test_a_fault_of_ours_is_one_line_without_its_text(tmp_path: Path) -> None:
+    """Its text might quote a user; where it came from is told."""
+    code = (
+        "import notifier.cli.application as application, notifier.cli.schema_command as schema\n"
+        "def broken(document): raise RuntimeError('alice')\n"
+        "schema._schema = broken\n"
+        "application.main()"
+    )
+    run = [sys.executable, "-c", code, "schema", "event"]
+    done = subprocess.run(run, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "notifier: a fault of its own, RuntimeError at <string>:2\n"
+
+
+def publishing(folder: Path, *words: str) -> "subprocess.Popen[str]":
+    """A process that publishes many events."""
+    (folder / "many.jsonl").write_text((json.dumps(EVENT) + "\n") * MANY)
+    # Started in the background by a shell, the tests themselves ignore SIGINT, and would hand that down.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with (folder / "errors").open("w") as errors:
+        return subprocess.Popen(
+            command(["publish", *words, "many.jsonl"]),
+            cwd=folder,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+
+
+def test_a_broker_that_dies_leaves_an_account(own_node: RabbitmqNode, tmp_path: Path) -> None:
+    """Exit 1 soon, and of every line it is told whether it was confirmed, so that a script can send the others."""
+    asyncio.run(declare_at_once(own_node.url, "notifier"))
+    with publishing(tmp_path, "--url", own_node.url, "--json") as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        own_node.kill()
+        told = [json.loads(line) for line in [first, *process.stdout]]
+    errors = (tmp_path / "errors").read_text()
+    assert process.returncode == 1
+    assert sorted(each["line"] for each in told) == list(range(1, MANY + 1))
+    confirmed = {each["line"] for each in told if each["confirmed"]}
+    assert 0 < len(confirmed) < MANY
+    assert f"-{MANY}; send again, a copy does no harm" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "closed stdout"])
+def test_an_interruption_leaves_an_account(how: str, tmp_path: Path) -> None:
+    """Ctrl-C (exit 130), and a reader that leaves (exit 1): what was confirmed is told without a traceback."""
+    with publishing(tmp_path, "--url", "sqlite:q.db", "--json") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        if how == "ctrl-c":
+            process.send_signal(signal.SIGINT)
+            process.stdout.read()
+        else:
+            process.stdout.close()
+    errors = (tmp_path / "errors").read_text()
+    assert process.returncode == (130 if how == "ctrl-c" else 1)
+    told = re.sub(r"^confirmed: [0-9,]+ of 5,000\n", "", errors, flags=re.MULTILINE)  # progress, on a slow machine
+    assert told.startswith("notifier: interrupted\n  confirmed: line 1")
+    assert "Traceback" not in errors
+
+
+def test_an_interrupt_stops_between_two_batches(tmp_path: Path) -> None:
+    """What was replayed is told, and the rest stays."""
+    place = Place(tmp_path, {"NOTIFIER_QUEUE__URL": "sqlite:n.db"})
+    place.fill([letter(f"x-{number}") for number in range(30)])
+    words = ["dead-letters", "replay", "--client-id", "shop", "--rate", "1", "--json"]
+    with subprocess.Popen(
+        command(words), cwd=place.folder, env=environment(place.settings), stdout=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not place.ready().get(Lane.RETRIES):
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    account = json.loads(out)
+    assert process.returncode == 1
+    assert account["more"]
+    assert place.ready() == {DEAD: 30 - account["replayed"], Lane.RETRIES: account["replayed"]}
