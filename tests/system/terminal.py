@@ -6,31 +6,47 @@ import re
 import subprocess
 import termios
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from tests.system.command import command, environment
+from tests.system.command import environment
+from tests.system.loaded_program import start_with
 
 _PARTS = re.compile(r"\x1b\[(\??[0-9;]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
 
 
 def on_a_terminal(words: Sequence[str | Path], cwd: Path, *, columns: int = 80, piped: bool = False) -> list[str]:
     """Run a command there. Return the lines that are left. `piped`: its stdout goes there through `cat`."""
+    return seen(written(words, cwd, columns=columns, piped=piped))
+
+
+def written(words: Sequence[str | Path], cwd: Path, *, columns: int, piped: bool = False) -> str:
+    """All that the terminal got until nobody had it open any more."""
     ours, theirs = pty.openpty()
     with suppress(termios.error):
         termios.tcsetwinsize(theirs, (50, columns))
     settings = environment({"TERM": "xterm-256color"})
     del settings["COLUMNS"], settings["NO_COLOR"]
-    run = ["sh", "-c", '"$@" | cat', "sh", *command(words)] if piped else command(words)
-    with subprocess.Popen(run, cwd=cwd, env=settings, stdin=theirs, stdout=theirs, stderr=theirs) as process:
-        os.close(theirs)
-        written = b""
+    with ExitStack() as stack:
+        out = os.dup(theirs)
+        if piped:
+            out = _through_cat(stack, out)
+        start_with([str(word) for word in words], cwd, settings, (os.dup(theirs), out, theirs))
+        got = b""
         with suppress(OSError):  # the end of a terminal that nobody has open any more
             while chunk := os.read(ours, 65536):
-                written += chunk
-        process.wait(60)
+                got += chunk
     os.close(ours)
-    return seen(written.decode())
+    return got.decode()
+
+
+def _through_cat(stack: ExitStack, terminal: int) -> int:
+    """The end of a pipe, of which `cat` writes what comes to the terminal."""
+    theirs, end = os.pipe()
+    stack.enter_context(subprocess.Popen(["cat"], stdin=theirs, stdout=terminal))
+    os.close(theirs)
+    os.close(terminal)
+    return end
 
 
 def seen(written: str) -> list[str]:

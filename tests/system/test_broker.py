@@ -9,6 +9,7 @@ from tests.rabbitmq_node import RabbitmqNode
 from tests.system.broker import broker
 from tests.system.clients import Clients, Hit, verify_all
 from tests.system.site import ISSUER, Site, client
+from tests.system.tcp_proxy import Ending, TcpProxy
 from tests.system.worker_process import worker
 
 
@@ -27,6 +28,37 @@ def event(number: int) -> dict[str, object]:
     return {"id": f"e{number}", "iss": ISSUER, "sub": "alice", "sid": str(number), "clients": ["shop"]}
 
 
+async def test_a_broker_out_of_reach_is_found_again(tmp_path: Path, amqp_url: str, prefix: str) -> None:
+    """At the start, and under load. Not ready meanwhile, but alive, and the API answers 503; every event is told."""
+    account, at = amqp_url.removeprefix("amqp://").split("@")
+    host, port = at.split("/")[0].split(":")
+    async with Clients(slowly) as clients, TcpProxy(host, int(port)) as way, broker(amqp_url, prefix) as rabbit:
+        site = Site(tmp_path, f"amqp://{account}@127.0.0.1:{way.port}/", prefix)
+        site.write_clients([client("shop", clients.url("shop"))])
+        way.refuse()
+        async with worker(site, ready=False) as running:
+            await running.until_ready(ready=False)
+            assert (await running.get("/livez"))[0] == 200
+            await way.accept()
+            await running.until_ready()
+            await rabbit.publish_all(map(event, range(100)))
+            await clients.until(lambda: len(clients.hits) >= 20)
+            way.refuse()
+            way.end(Ending.RESET)
+            await running.until_ready(ready=False)
+            assert (await running.get("/livez"))[0] == 200
+            assert await running.metric("queue_connected") == 0
+            assert (await running.post(event(100)))[0] == 503
+            await way.accept()
+            await running.until_ready()
+            assert (await running.post(event(100)))[0] == 202
+            await clients.until(lambda: _succeeded(clients) >= {str(number) for number in range(101)})
+            await rabbit.until_depths({})
+            assert await running.stop() == 0
+        verify_all(clients.hits, site.jwks)
+
+
+@pytest.mark.full
 @pytest.mark.timeout(150)
 async def test_a_broker_killed_under_load_is_found_again(tmp_path: Path, own_node: RabbitmqNode) -> None:
     """The worker starts while the broker is away, waits for it, works, sees it killed, and goes on when it is back.

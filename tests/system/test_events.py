@@ -217,25 +217,30 @@ async def test_the_api_says_what_it_took_and_what_not(tmp_path: Path, amqp_url: 
 # ── who may speak ──
 
 
-async def test_only_its_publishers_speak_for_an_issuer(tmp_path: Path, own_node: RabbitmqNode) -> None:
+async def test_only_its_publishers_speak_for_an_issuer(
+    tmp_path: Path, rabbitmq: RabbitmqNode | None, amqp_url: str, prefix: str
+) -> None:
     """AMQP `user_id`, which the broker checks, decides; without one, or with another's, the event is dead."""
-    await asyncio.to_thread(own_node.ctl, "add_user", "idp", "idp-password")
-    await asyncio.to_thread(own_node.ctl, "set_permissions", "-p", "/", "idp", ".*", ".*", ".*")
-    idp_url = own_node.url.replace("guest:guest", "idp:idp-password")
+    if rabbitmq is None:
+        pytest.skip("users can only be made on a node of our own")
+    user = f"idp-of-{prefix}"
+    await asyncio.to_thread(rabbitmq.ctl, "add_user", user, "idp-password")
+    await asyncio.to_thread(rabbitmq.ctl, "set_permissions", "-p", "/", user, ".*", ".*", ".*")
+    idp_url = amqp_url.replace("guest:guest", f"{user}:idp-password")
     async with Clients() as clients:
-        site = Site(tmp_path, own_node.url)
-        site.config["issuers"][ISSUER]["publishers"] = ["idp"]
+        site = Site(tmp_path, amqp_url, prefix)
+        site.config["issuers"][ISSUER]["publishers"] = [user]
         site.write()
         register(site, clients)
         async with (
             worker(site) as running,
-            broker(own_node.url, "notifier") as guest,
-            broker(idp_url, "notifier") as idp,
+            broker(amqp_url, prefix) as guest,
+            broker(idp_url, prefix) as idp,
         ):
             await guest.publish(event("none", id="none"))
-            await guest.publish(event("app", id="app"), app_id="idp")
+            await guest.publish(event("app", id="app"), app_id=user)
             await guest.publish(event("guest", id="guest"), user_id="guest")
-            await idp.publish(event("idp", id="idp"), user_id="idp")
+            await idp.publish(event("idp", id="idp"), user_id=user)
             await guest.publish(event("other", id="other", iss=OTHER), user_id="guest")
             await clients.until_told("shop", ["idp", "other"])
             letters = await guest.until_dead(3)

@@ -30,6 +30,7 @@ from notifier.adapters.configuration.tokens_file import TokenEntry, load_tokens
 from notifier.adapters.queues.rabbitmq.administration import declare_topology
 from notifier.adapters.queues.rabbitmq.event_queue import RabbitEventQueue
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
+from notifier.adapters.queues.rabbitmq.settling import Settling
 from notifier.adapters.signers.key_files import generate_key
 from notifier.adapters.telemetry.logs import LogObserver, SubjectHash
 from notifier.adapters.telemetry.metrics import Metrics
@@ -54,6 +55,7 @@ from notifier.settings.service_settings import Settings
 from tests.rabbit_options import rabbit_options
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.command import notifier as run_notifier
+from tests.system.waiting import until
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -61,9 +63,8 @@ PUBLISHING, EVENT, COMMANDS, METRICS, CONFIGURATION = (
     (ROOT / f"docs/{name}.md").read_text() for name in ("publishing", "event", "commands", "metrics", "configuration")
 )
 PAGES = sorted((ROOT / "docs/identity-servers").glob("*.md"))
-DOCUMENTS = sorted(
-    [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")), *(ROOT / "docs").glob("*.md"), *PAGES]
-)
+ABOVE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+DOCUMENTS = {path: path.read_text() for path in sorted([*ABOVE, *(ROOT / "docs").glob("*.md"), *PAGES])}
 ISS = "https://id.example.com"
 
 
@@ -146,23 +147,6 @@ async def test_the_sample_that_keeps_its_connection_publishes_many(amqp_url: str
     assert len({event.sid for event in found}) == len(found) == 10
 
 
-async def test_the_python_sample_publishes_an_event_that_is_understood(amqp_url: str, prefix: str) -> None:
-    """Run as it stands, against a broker whose topology stands."""
-    (code,) = blocks(PUBLISHING, "python")
-    status, output = await run_sample(code, amqp_url, prefix)
-    assert (status, output) == (0, "")
-    (event,) = await taken(amqp_url, prefix)
-    assert (event.iss, event.sub, event.sid, event.id_given) == (ISS, "248289761001", "08a5019c", True)
-
-
-async def test_the_python_sample_fails_where_nobody_would_get_the_event(amqp_url: str, bare_prefix: str) -> None:
-    """A publish that is lost does not look like one that worked."""
-    (code,) = blocks(PUBLISHING, "python")
-    status, output = await run_sample(code, amqp_url, bare_prefix)
-    assert status == 1
-    assert "NOT_FOUND" in output
-
-
 def test_the_samples_of_other_languages_send_the_same_event() -> None:
     """Whether they are run (tests/samples) or only looked at."""
     for file in (ROOT / "docs/examples").glob("[Pp]ublish.*"):
@@ -243,64 +227,59 @@ def test_the_tokens_of_the_documentation_load_as_they_are_printed(tmp_path: Path
 
 
 @pytest.fixture
-def vhost(rabbitmq: RabbitmqNode | None) -> Iterator[str]:
-    """A virtual host of this test's own, with the users and permissions of docs/publishing.md."""
+def vhost(rabbitmq: RabbitmqNode | None) -> str:
+    """A virtual host of its own, with the users and permissions of docs/publishing.md. All goes with the node."""
     if rabbitmq is None:
         pytest.skip("users can only be made on a node of our own")
     name = f"readme-{secrets.token_hex(4)}"
-    commands = [
-        shlex.split(line.replace("-p /", f"-p {name}", 1))[1:]
-        for block in blocks(PUBLISHING, "sh")
-        for line in block.splitlines()
-        if line.startswith("rabbitmqctl set_permissions")
-    ]
-    users = [command[3] for command in commands]
     rabbitmq.ctl("add_vhost", name)
-    for user in users:
-        rabbitmq.ctl("add_user", user, "secret")
-    for command in commands:
-        rabbitmq.ctl(*command)
-    yield name
-    rabbitmq.ctl("delete_vhost", name)
-    for user in users:
-        rabbitmq.ctl("delete_user", user)
+    printed = (line for block in blocks(PUBLISHING, "sh") for line in block.splitlines())
+    for line in printed:
+        if line.startswith("rabbitmqctl set_permissions"):
+            command = shlex.split(line.replace("-p /", f"-p {name}", 1))[1:]
+            rabbitmq.ctl("add_user", command[3], "secret")
+            rabbitmq.ctl(*command)
+    return name
 
 
-async def test_with_the_permissions_that_are_printed_both_do_their_work_and_no_more(
+async def test_with_the_permissions_that_are_printed_each_does_its_work_and_no_more(
     rabbitmq: RabbitmqNode, vhost: str, tmp_path: Path
 ) -> None:
     """The worker declares its topology; the publisher publishes an event, and nothing that passes for ours.
 
     `notifier publish` needs no more than any publisher: it declares nothing, and waits for what a worker declares.
+    The Python sample runs as it stands: what it publishes is understood, and where nobody would get it, it fails.
     """
     worker, publisher = (f"amqp://{user}:secret@127.0.0.1:{rabbitmq.port}/{vhost}" for user in ("notifier", "idp"))
-    event = json.dumps({"iss": "https://id.example.com", "sub": "alice", "clients": ["shop"]})
-    words = ("publish", "--url", publisher, "--wait", "1ms")
+    (code,) = blocks(PUBLISHING, "python")
+    event = json.dumps({"iss": ISS, "sub": "alice", "clients": ["shop"]})
     queue = RabbitEventQueue(rabbit_options(publisher))
     await queue.open()
-    async with asyncio.timeout(30):
-        while "no exchange and queue notifier.events yet" not in str(queue.status().problem):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+
+    async def problem() -> str:
+        return str(queue.status().problem)
+
+    await until(problem, lambda text: "no exchange and queue notifier.events yet" in text)
     await queue.close()
-    await declare_topology(rabbit_options(worker))
+    status, output = await run_sample(code, publisher, "notifier")
+    assert (status, "NOT_FOUND" in output) == (1, True), output
+    await declare_topology(rabbit_options(worker), Settling(seconds=0))
+    words = ("publish", "--url", publisher, "--wait", "1ms")
     done = await asyncio.to_thread(run_notifier, *words, cwd=tmp_path, stdin=event)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(await taken(worker, "notifier")) == 1
-    (code,) = blocks(PUBLISHING, "python")
-    status, output = await run_sample(code, publisher, "notifier")
-    assert (status, output) == (0, "")
+    assert await run_sample(code, publisher, "notifier") == (0, "")
+    [_, of_sample] = await taken(worker, "notifier")
+    assert (of_sample.iss, of_sample.sub, of_sample.sid, of_sample.id_given) == (ISS, "248289761001", "08a5019c", True)
     forgery = code.replace('await channel.get_exchange("notifier.events", ensure=False)', "channel.default_exchange")
     status, output = await run_sample(forgery, publisher, "notifier")
-    assert status == 1
-    assert "access to exchange 'amq.default'" in output
+    assert (status, "access to exchange 'amq.default'" in output) == (1, True), output
     assert len(await taken(worker, "notifier")) == 2
+    await replied(worker, publisher)
 
 
-async def test_with_the_permissions_that_are_printed_a_publisher_is_told_what_became_of_it(
-    rabbitmq: RabbitmqNode, vhost: str
-) -> None:
-    """Direct reply-to needs none beside that to publish."""
-    worker, publisher = (f"amqp://{user}:secret@127.0.0.1:{rabbitmq.port}/{vhost}" for user in ("notifier", "idp"))
+async def replied(worker: str, publisher: str) -> None:
+    """A publisher is told what became of its event: direct reply-to needs no permission beside that to publish."""
     queue = RabbitQueue(rabbit_options(worker))
     queue.side_channel.listen(lambda: b"", lambda _who, _body: None)
     await queue.open()
@@ -317,10 +296,9 @@ async def test_with_the_permissions_that_are_printed_a_publisher_is_told_what_be
             await inbox.consume(keep, no_ack=True)
             events = await channel.get_exchange("notifier.events", ensure=False)
             await events.publish(aio_pika.Message(b"{}", reply_to="amq.rabbitmq.reply-to"), "session.ended")
-            while not (found := await queue.browse("events", 1)):  # noqa: ASYNC110  a broker tells nobody
-                await asyncio.sleep(0.05)
-            assert found[0].reply_to is not None
-            queue.side_channel.reply(found[0].reply_to.to, None, b"told")
+            found = await until(lambda: queue.browse("events", 10), lambda found: len(found) == 3)
+            assert found[-1].reply_to is not None
+            queue.side_channel.reply(found[-1].reply_to.to, None, b"told")
             assert await replies.get() == b"told"
     finally:
         await queue.close()
@@ -473,13 +451,12 @@ def test_every_member_of_a_token_and_every_preset_is_documented() -> None:
     assert presets == {name: sets(preset) for name, preset in PRESETS.items()}
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_every_setting_that_is_mentioned_exists(path: Path) -> None:
+def test_every_setting_that_is_mentioned_exists() -> None:
     """Under the path it is mentioned by."""
     known = {part for name, _ in settings_of(Settings) for part in prefixes(name.replace("[]", ""))}
     pattern = r"`((?:queue|ops|api|issuers|delivery|egress|registry|sources|log|metrics)\.[\w.<>\[\]]+)(?::[^`]*)?`"
-    for name in re.findall(pattern, path.read_text()):
-        assert name.rstrip(".").replace("[]", "") in known, name
+    told = ((path.name, name) for path, text in DOCUMENTS.items() for name in re.findall(pattern, text))
+    assert [(path, name) for path, name in told if name.rstrip(".").replace("[]", "") not in known] == []
 
 
 def prefixes(name: str) -> Iterator[str]:
@@ -508,28 +485,38 @@ def test_every_command_has_its_row() -> None:
     assert {name.removeprefix("notifier ").removesuffix(" event") for name in told} == set(commands())
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_every_command_that_is_mentioned_exists(path: Path) -> None:
+def test_every_command_that_is_mentioned_exists() -> None:
     """With its options."""
-    text = path.read_text()
-    typed = [*re.findall(r"`notifier ([a-z][^`]*)`", text)]
-    typed += re.findall(r"^\s*notifier ([a-z][^#&|\n]*)", "\n".join(blocks(text, "sh")), re.MULTILINE)
-    for line in typed:
-        words = line.split()
-        name = next((known for known in commands() if words[: len(known.split())] == known.split()), None)
-        assert name is not None, line
-        assert {word for word in words if word.startswith("-") and word != "-"} <= commands()[name], line
+    known = commands()
+    wrong = []
+    for path, text in DOCUMENTS.items():
+        typed = re.findall(r"`notifier ([a-z][^`]*)`", text)
+        typed += re.findall(r"^\s*notifier ([a-z][^#&|\n]*)", "\n".join(blocks(text, "sh")), re.MULTILINE)
+        for line in typed:
+            words = line.split()
+            name = next((name for name in known if words[: len(name.split())] == name.split()), None)
+            options = {word for word in words if word.startswith("-") and word != "-"}
+            if name is None or not options <= known[name]:
+                wrong.append((path.name, line))
+    assert wrong == []
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_every_link_leads_somewhere(path: Path) -> None:
+def test_every_link_leads_somewhere() -> None:
     """To a file that is there, and to a heading that is there; what lies outside the repository is not asked."""
-    for target in re.findall(r"\]\((?!https:)([^)]+)\)", path.read_text()):
-        file, _, anchor = target.partition("#")
-        assert not file or (path.parent / file).exists(), target
-        if anchor:
-            headings = re.findall(r"^#+ (.+)$", ((path.parent / file) if file else path).read_text(), re.MULTILINE)
-            assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    wrong = []
+    for path, text in DOCUMENTS.items():
+        for target in re.findall(r"\]\((?!https:)([^)]+)\)", text):
+            file, _, anchor = target.partition("#")
+            there = path.parent / file if file else path
+            if not there.exists() or (anchor and anchor not in anchors(there.read_text())):
+                wrong.append((path.name, target))
+    assert wrong == []
+
+
+def anchors(text: str) -> set[str]:
+    """What a link into a document may name: its headings, as GitHub spells them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_readme_is_short() -> None:
@@ -547,8 +534,8 @@ def test_every_document_stands_in_the_index() -> None:
     ] == []
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_every_file_that_is_mentioned_exists(path: Path) -> None:
+def test_every_file_that_is_mentioned_exists() -> None:
     """Of the code, the tests, the tools and what is deployed."""
-    named = re.findall(r"`((?:notifier|tests|tools|deploy|helm|docs)/[\w./-]*)(?:::\w+)?`", path.read_text())
-    assert [name for name in named if not (ROOT / name).exists()] == []
+    pattern = r"`((?:notifier|tests|tools|deploy|helm|docs)/[\w./-]*)(?:::\w+)?`"
+    told = ((path.name, name) for path, text in DOCUMENTS.items() for name in re.findall(pattern, text))
+    assert [(path, name) for path, name in told if not (ROOT / name).exists()] == []

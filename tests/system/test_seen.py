@@ -6,12 +6,8 @@ and their names, AMQP properties, header names, ids of clients, answers of clien
 
 import asyncio
 import json
-import os
-import pty
 import re
-import termios
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +17,9 @@ from aiohttp import web
 
 from tests.system.broker import Broker, broker
 from tests.system.clients import Clients, Hit
-from tests.system.command import environment, notifier
-from tests.system.loaded_program import start_with
+from tests.system.command import notifier
 from tests.system.site import API_TOKEN, ISSUER, Site, client
+from tests.system.terminal import written
 from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
@@ -35,7 +31,7 @@ MARKUP = "[bold red]x[/bold red][/] :warning:"
 BAD = f"{CONTROLS}{MARKS}{MARKUP}"
 NAME = f"sh{MARKS}op{MARKUP}"  # what a valid event may name a client, a user and itself
 REFUSES = "re\u202e[red]fuses\u2066:warning:"  # one that is registered
-COLUMNS = "400"
+COLUMNS = 400
 # What rich draws with: colours, the cursor and the lines of a bar.
 DRAWN = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[hl]|\x1b\[[0-9]*[AK]|\r")
 
@@ -82,7 +78,8 @@ class Seen:
 
     async def on_a_terminal(self, *words: str) -> str:
         """What a command writes there, without what rich draws with; nothing in it is to be obeyed."""
-        shown = await asyncio.to_thread(self._on_a_terminal, words)
+        words = (*words, "-c", str(self.site.file))
+        shown = await asyncio.to_thread(written, words, self.site.folder, columns=COLUMNS)
         assert obeyed(shown) == set(), words
         return DRAWN.sub("", shown)
 
@@ -91,21 +88,6 @@ class Seen:
         done = await asyncio.to_thread(notifier, *words, "-c", self.site.file, cwd=self.site.folder)
         assert obeyed(done.stdout + done.stderr) == set(), words
         return done.stdout
-
-    def _on_a_terminal(self, words: tuple[str, ...]) -> str:
-        ours, theirs = pty.openpty()
-        with suppress(termios.error):
-            termios.tcsetwinsize(theirs, (50, int(COLUMNS)))
-        settings = environment({"COLUMNS": COLUMNS, "TERM": "xterm-256color"})
-        del settings["NO_COLOR"]
-        streams = os.open(os.devnull, os.O_RDONLY), os.dup(theirs), theirs
-        start_with([*words, "-c", str(self.site.file)], self.site.folder, settings, streams)
-        written = b""
-        with suppress(OSError):  # the end of a terminal that nobody has open any more
-            while chunk := os.read(ours, 65536):
-                written += chunk
-        os.close(ours)
-        return written.decode()
 
 
 async def letters(rabbit: Broker) -> int:

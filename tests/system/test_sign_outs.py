@@ -10,10 +10,8 @@ from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.domain.front_channel_context import open_sealed
 from notifier.domain.moment import render_moment
-from tests.rabbitmq_node import RabbitmqNode
 from tests.system.clients import Clients
 from tests.system.site import API_TOKEN, ISSUER, Site, client
-from tests.system.waiting import until
 from tests.system.worker_process import WorkerProcess, worker
 
 PAGES = f"{ISSUER}/connect/notify"
@@ -61,26 +59,4 @@ async def test_one_call_publishes_the_event_and_gives_the_page(place: tuple[str,
             assert opened is not None
             assert page["until"] == render_moment(opened.until)[:19] + "Z"
             assert (opened.context.sid, opened.context.clients) == ("s1", (("billing", None),))
-            assert await running.stop() == 0
-
-
-async def test_while_the_broker_is_away_there_is_no_page_and_nothing_is_lost(
-    own_node: RabbitmqNode, tmp_path: Path
-) -> None:
-    """503. The same call succeeds once the broker is back, and the client is told once."""
-    async with Clients() as clients:
-        site, _ = site_of(tmp_path, clients, own_node.url)
-        async with worker(site) as running:
-            await running.until_ready()
-            own_node.kill()
-            status, told = await post(running)
-            assert (status, "front_channel" in told) == (503, False)
-            assert "send the event again with the id e-1" in told["title"]
-            own_node.start()
-
-            async def again() -> int:
-                return (await post(running))[0]
-
-            await until(again, lambda status: status == 202)
-            await clients.until(lambda: len(clients.at("shop")) == 1)
             assert await running.stop() == 0

@@ -198,6 +198,7 @@ async def test_while_the_queue_is_away_nothing_is_taken_and_pages_are_served(
             assert (status, document["error"]) == (503, "temporarily_unavailable")
             status, document = await sign_out()
             assert (status, "front_channel" in document) == (503, False)
+            assert "send the event again with the id e1" in document["title"]
             key = MultiFernet([Fernet((tmp_path / "web.keys").read_bytes())])
             context = FrontChannelContext(iss=ISSUER, sid="s3", clients=(("front", None),))
             async with session.get(f"{web_at}/front-channel/{seal(context, key, time.time())}") as page:
