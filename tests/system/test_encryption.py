@@ -18,11 +18,10 @@ KEY = public(made("RSA"), kid="e1", use="enc")
 
 
 async def test_its_key_is_missed_by_status_and_doctor_and_then_found(tmp_path: Path) -> None:
-    """The reason stands in all three places. Nothing was sent until the key was there."""
-    published = [KEY | {"use": "sig"}]
+    """The reason stands in all three places. Nothing is sent until its registration names the right set."""
 
-    async def jwks(_request: web.BaseRequest) -> web.Response:
-        return web.json_response({"keys": published})
+    async def jwks(request: web.BaseRequest) -> web.Response:
+        return web.json_response({"keys": [KEY if request.path == "/right" else KEY | {"use": "sig"}]})
 
     async with Clients() as clients, LoopbackServer(jwks) as keys:
         clients.opens = lambda _path, token: opened(token, made("RSA"))[1]
@@ -31,7 +30,8 @@ async def test_its_key_is_missed_by_status_and_doctor_and_then_found(tmp_path: P
             json.dumps([{"name": "idp", "token": API_TOKEN, "scopes": ["publish", "read"]}])
         )
         asked = {"id_token_encrypted_response_alg": "RSA-OAEP", "jwks_uri": f"{keys.base}/jwks"}
-        site.write_clients([client("shop", clients.url("shop")) | asked])
+        shop = client("shop", clients.url("shop")) | asked
+        site.write_clients([shop])
         async with worker(site) as running:
             event = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop"]}
             assert (await running.post(event))[0] == 202
@@ -48,7 +48,7 @@ async def test_its_key_is_missed_by_status_and_doctor_and_then_found(tmp_path: P
                 [trouble] = [each for each in (await answer.json())["troubles"] if each["kind"] == "encryption"]
             assert (trouble["client_id"], why in trouble["text"]) == ("shop", True)
             assert clients.hits == []
-            published[:] = [KEY]
+            site.write_clients([shop | {"jwks_uri": f"{keys.base}/right"}])
             await clients.until_told("shop", ["s1"])
             await running.until_metric(1, "deliveries_settled_total", fate="delivered")
             canary = await asyncio.to_thread(
