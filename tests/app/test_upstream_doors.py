@@ -18,7 +18,7 @@ from notifier.app.upstream_doors import UpstreamDoors
 from notifier.domain.errors import ConfigurationError
 from notifier.domain.upstream import LocalSession, LocalSessions, Question
 from tests.adapters.signers.key_folder import pem
-from tests.system.command import notifier
+from tests.cli.in_process import notifier
 from tests.system.loopback import LoopbackServer
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/upstreams.yaml"

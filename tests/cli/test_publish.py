@@ -124,3 +124,18 @@ def test_a_refused_password_is_told_and_not_shown(amqp_url: str, tmp_path: Path)
     assert "refused the user name or the password" in done.stderr
     assert "not confirmed: line 1" in done.stderr
     assert "wr0ng" not in done.stdout + done.stderr
+
+
+def test_without_a_worker_nothing_is_heard(tmp_path: Path) -> None:
+    """The event is durable all the same: exit 0."""
+    done = notifier("publish", "--url", "sqlite:q.db", "--wait", "300ms", cwd=tmp_path, stdin=json.dumps(EVENT))
+    assert done.returncode == 0
+    assert "nothing was heard of it yet" in done.stdout
+
+
+def test_a_wait_that_cannot_be_is_wrong_use(tmp_path: Path) -> None:
+    """Nothing is sent."""
+    done = notifier("publish", "--url", "sqlite:q.db", "--wait", "31s", cwd=tmp_path, stdin=json.dumps(EVENT))
+    assert done.returncode == 2
+    assert "--wait" in done.stderr
+    assert not list(tmp_path.iterdir())

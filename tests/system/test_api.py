@@ -22,7 +22,7 @@ async def test_every_route_asks_for_a_token_of_its_scope(tmp_path: Path) -> None
     ]
     (tmp_path / "tokens.yaml").write_text(json.dumps(tokens))
     async with worker(site) as running, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
-        url = str((await running.until_said("listening", lambda line: "api" in line))["api"])
+        url = await running.at("api")
 
         async def ask(method: str, path: str, bearer: str | None) -> int:
             sent = {} if bearer is None else {"Authorization": f"Bearer {bearer}"}

@@ -4,7 +4,6 @@ import asyncio
 import json
 from pathlib import Path
 
-import aiohttp
 from aiohttp import web
 
 from tests.adapters.signers.encryption_keys import made, opened, public
@@ -42,10 +41,8 @@ async def test_its_key_is_missed_by_status_and_doctor_and_then_found(tmp_path: P
             for command in ("status", "doctor"):
                 said = await asyncio.to_thread(notifier, command, "-c", site.file, "--json", cwd=tmp_path)
                 assert json.dumps(why)[1:-1] in said.stdout, command
-            api = (await running.until_said("listening", lambda line: "api" in line))["api"]
-            headers = {"Authorization": f"Bearer {API_TOKEN}"}
-            async with aiohttp.ClientSession(headers=headers) as http, http.get(f"{api}/v1/status") as answer:
-                [trouble] = [each for each in (await answer.json())["troubles"] if each["kind"] == "encryption"]
+            _, status = await running.ask("GET", "/v1/status")
+            [trouble] = [each for each in status["troubles"] if each["kind"] == "encryption"]
             assert (trouble["client_id"], why in trouble["text"]) == ("shop", True)
             assert clients.hits == []
             site.write_clients([shop | {"jwks_uri": f"{keys.base}/right"}])

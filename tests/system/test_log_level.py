@@ -5,8 +5,7 @@ import json
 import signal
 from functools import partial
 from pathlib import Path
-
-import aiohttp
+from typing import Any
 
 from tests.system.clients import Clients
 from tests.system.site import ISSUER, Site, client
@@ -43,24 +42,22 @@ async def test_the_api_sets_the_level(tmp_path: Path) -> None:
     """With the scope repair; who did it is in the log, and a level that there is not is a mistake."""
     async with Clients() as clients:
         site = _site(tmp_path, clients)
-        async with worker(site) as running, aiohttp.ClientSession() as session:
-            api = str((await running.until_said("listening", lambda line: "api" in line))["api"])
-
-            ask = partial(_ask, session, f"{api}/v1/log-level")
+        async with worker(site) as running:
+            ask = partial(_level, running)
 
             assert (await ask("PUT", "publish-only-token-5b1e", {"level": "debug"}))[0] == 403
-            status, text = await ask("PUT", OF_ONE_ISSUER, {"level": "error"})
+            status, told = await ask("PUT", OF_ONE_ISSUER, {"level": "error"})
             assert status == 403
-            assert "only a token without issuers" in text
+            assert "only a token without issuers" in json.dumps(told)
             assert (await ask("GET", OF_ONE_ISSUER))[0] == 200
-            assert (await ask("GET", REPAIR)) == (200, '{"level": "info", "configured": "info"}')
-            status, text = await ask("PUT", REPAIR, {"level": "loud"})
+            assert (await ask("GET", REPAIR)) == (200, {"level": "info", "configured": "info"})
+            status, told = await ask("PUT", REPAIR, {"level": "loud"})
             assert status == 400
-            assert "debug, info, warning, error" in text
+            assert "debug, info, warning, error" in json.dumps(told)
             assert (await ask("PUT", REPAIR, ["debug"]))[0] == 400
             assert (await ask("PUT", REPAIR, {"level": "warning"})) == (
                 200,
-                '{"level": "warning", "configured": "info"}',
+                {"level": "warning", "configured": "info"},
             )
             assert (await running.until_said("log_level"))["by"] == "op"
             await _sign_out(running, "s1")
@@ -72,15 +69,14 @@ async def test_what_is_done_by_hand_is_told_at_every_level(tmp_path: Path) -> No
     """At level error a discard is still in the log, with each letter that is gone, and so is the change itself."""
     async with Clients(lambda _hit: 410) as clients:
         site = _site(tmp_path, clients)
-        async with worker(site) as running, aiohttp.ClientSession() as session:
-            api = str((await running.until_said("listening", lambda line: "api" in line))["api"])
-            ask = partial(_ask, session)
-            assert (await ask(f"{api}/v1/log-level", "PUT", REPAIR, {"level": "error"}))[0] == 200
+        async with worker(site) as running:
+            ask = running.ask
+            assert (await ask("PUT", "/v1/log-level", REPAIR, {"level": "error"}))[0] == 200
             await _sign_out(running, "s1")
             await running.until_metric(1, "deliveries_settled_total", fate="dead")
-            assert (await ask(f"{api}/v1/dead-letters/export", "GET", OF_ONE_ISSUER))[0] == 200
-            status, text = await ask(f"{api}/v1/dead-letters?client_id=shop", "DELETE", OF_ONE_ISSUER)
-            assert (status, json.loads(text)["discarded"]) == (200, 1)
+            assert (await ask("GET", "/v1/dead-letters/export", OF_ONE_ISSUER))[0] == 200
+            status, told = await ask("DELETE", "/v1/dead-letters?client_id=shop", OF_ONE_ISSUER)
+            assert (status, told["discarded"]) == (200, 1)
             assert await running.stop() == 0
         told = {str(line["event"]): line for line in map(json.loads, running.lines) if line.get("audit")}
         assert set(told) == {"log_level", "dead_letters_exported", "dead_letters_discarded", "dead_letter_discarded"}
@@ -90,12 +86,8 @@ async def test_what_is_done_by_hand_is_told_at_every_level(tmp_path: Path) -> No
         assert running.said("dead_letter") == []  # a warning, which the level leaves out
 
 
-async def _ask(
-    session: aiohttp.ClientSession, url: str, method: str, token: str, body: object = None
-) -> tuple[int, str]:
-    headers = {"Authorization": f"Bearer {token}"}
-    async with session.request(method, url, json=body, headers=headers) as response:
-        return response.status, await response.text()
+async def _level(running: WorkerProcess, method: str, token: str, body: object = None) -> tuple[int, Any]:
+    return await running.ask(method, "/v1/log-level", token, body)
 
 
 def _site(folder: Path, clients: Clients) -> Site:

@@ -8,14 +8,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from tests.system.clients import Answer, Clients, Hit
 from tests.system.command import command, environment, notifier
 from tests.system.site import API_TOKEN, ISSUER, Site, client
 from tests.system.waiting import until
-from tests.system.worker_process import WorkerProcess, worker
+from tests.system.worker_process import worker
 
 
 class Answers:
@@ -70,17 +69,6 @@ async def retried(site: Site, name: str) -> tuple[dict[str, Any], int]:
     return json.loads(done.stdout), done.returncode
 
 
-async def call(running: WorkerProcess, method: str, path: str, token: str, body: object = None) -> tuple[int, Any]:
-    """A request to the API."""
-    api = (await running.until_said("listening", lambda line: "api" in line))["api"]
-    headers = {"Authorization": f"Bearer {token}"}
-    async with (
-        aiohttp.ClientSession(headers=headers) as session,
-        session.request(method, f"{api}{path}", json=body) as response,
-    ):
-        return response.status, await response.json(content_type=None)
-
-
 @pytest.mark.parametrize("place", ["sqlite", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True)
 async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_path: Path) -> None:
     """One delivery waits for its own backoff, the others for a client that is down; then it is well."""
@@ -99,13 +87,13 @@ async def test_what_waits_is_seen_and_tried_at_once(place: tuple[str, str], tmp_
             told = (await run(site, "retry", "--client-id", "wiki", "--iss", ISSUER, "--dry-run", "--json")).stdout
             assert json.loads(told)["waited"] == 4
             of_shop = "/v1/waiting?client_id=shop"
-            await until(lambda: call(running, "GET", of_shop, "r"), lambda answer: answer[1]["total"] == 4)
-            assert (await call(running, "GET", "/v1/waiting", "o"))[1]["total"] == 0
+            await until(lambda: running.ask("GET", of_shop, "r"), lambda answer: answer[1]["total"] == 4)
+            assert (await running.ask("GET", "/v1/waiting", "o"))[1]["total"] == 0
             retry = "/v1/clients/wiki/retry"
-            assert (await call(running, "POST", retry, "o", {"iss": ISSUER}))[0] == 403
-            assert (await call(running, "POST", retry, "r"))[0] == 400  # there are two issuers
+            assert (await running.ask("POST", retry, "o", {"iss": ISSUER}))[0] == 403
+            assert (await running.ask("POST", retry, "r"))[0] == 400  # there are two issuers
             answers.by_path["wiki"] = 200
-            status, told_by_api = await call(running, "POST", retry, "r", {"iss": ISSUER})
+            status, told_by_api = await running.ask("POST", retry, "r", {"iss": ISSUER})
             assert (status, told_by_api["waited"], told_by_api["delivered"], told_by_api["waiting"]) == (200, 4, 4, 0)
             done = await run(site, "retry", "--client-id", "shop", "--iss", ISSUER)
             assert done.returncode == 1
@@ -127,16 +115,16 @@ async def test_a_changed_address_frees_what_waits(place: tuple[str, str], tmp_pa
         async with worker(site) as running:
             assert (await running.post(event(1, "shop", "wiki")))[0] == 202
             shown = await until(lambda: rows(site), lambda shown: len(shown) == 2)
-            assert (await call(running, "DELETE", "/v1/waiting", "r"))[0] == 400  # which?
+            assert (await running.ask("DELETE", "/v1/waiting", "r"))[0] == 400  # which?
             site.write_clients([client("shop", clients.url("moved")), client("wiki", clients.url("wiki"))])
             await clients.until_told("moved", ["s1"])
             assert [each["client_id"] for each in await rows(site)] == ["wiki"]
             id_ = next(each["id"] for each in shown if each["client_id"] == "wiki")
             assert (await run(site, "waiting", "cancel", id_, "--dry-run")).stdout.startswith("1 would be cancelled")
             assert "--yes" in (await run(site, "waiting", "cancel", id_)).stderr
-            assert (await call(running, "GET", f"/v1/waiting/{id_}", "r"))[1]["reason"] == "rejected_token"
-            assert (await call(running, "DELETE", f"/v1/waiting/{id_}", "o"))[1]["cancelled"] == 0
-            assert (await call(running, "DELETE", f"/v1/waiting/{id_}", "r"))[1]["cancelled"] == 1
+            assert (await running.ask("GET", f"/v1/waiting/{id_}", "r"))[1]["reason"] == "rejected_token"
+            assert (await running.ask("DELETE", f"/v1/waiting/{id_}", "o"))[1]["cancelled"] == 0
+            assert (await running.ask("DELETE", f"/v1/waiting/{id_}", "r"))[1]["cancelled"] == 1
             assert (await run(site, "waiting", "show", id_)).returncode == 1
             await running.until_said("waiting_cancelled_one")
 

@@ -53,7 +53,7 @@ async def misuse(running: WorkerProcess) -> None:
     await running.post({"iss": 5, "sub": SUB, "sid": SID, "clients": "*"})
     await running.post({"iss": ISSUER, "sub": SUB, "clients": ["shop"]}, token="eyJhbGciOiJub25lIn0.wrong")
     await running.post(b'{"sub": "' + SUB.encode() + b'", \xff')
-    url = str((await running.until_said("listening", lambda line: "api" in line))["api"])
+    url = await running.at("api")
     async with aiohttp.ClientSession() as session:
         headers = {"Authorization": f"Bearer {API_TOKEN}", "Content-Type": "text/plain"}
         async with session.get(f"{url}/v1/events?sub={SUB}&token={API_TOKEN}", headers=headers):

@@ -150,7 +150,7 @@ async def test_no_command_writes_what_a_terminal_obeys(seen: Seen) -> None:
 
 async def test_no_answer_of_the_api_holds_what_a_terminal_obeys(seen: Seen) -> None:
     """`curl` writes it as it comes."""
-    api = str((await seen.running.until_said("listening", lambda line: "api" in line))["api"])
+    api = await seen.running.at("api")
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {API_TOKEN}"}) as session:
         for path in ("/v1/dead-letters?rows=50", "/v1/dead-letters", "/v1/dead-letters/export", "/v1/status"):
             async with session.get(api + path) as response:

@@ -2,17 +2,15 @@
 
 import time
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-import aiohttp
 from cryptography.fernet import Fernet, MultiFernet
 
 from notifier.domain.front_channel_context import open_sealed
 from notifier.domain.moment import render_moment
 from tests.system.clients import Clients
-from tests.system.site import API_TOKEN, ISSUER, Site, client
-from tests.system.worker_process import WorkerProcess, worker
+from tests.system.site import ISSUER, Site, client
+from tests.system.worker_process import worker
 
 PAGES = f"{ISSUER}/connect/notify"
 EVENT = {"iss": ISSUER, "sub": "alice", "sid": "s1", "clients": ["shop", "billing"], "id": "e-1"}
@@ -30,24 +28,13 @@ def site_of(folder: Path, clients: Clients, url: str, prefix: str = "notifier") 
     return site, key
 
 
-async def post(running: WorkerProcess, query: str = "") -> tuple[int, dict[str, Any]]:
-    """Sign the user out."""
-    api = (await running.until_said("listening", lambda line: "api" in line))["api"]
-    headers = {"Authorization": f"Bearer {API_TOKEN}"}
-    async with (
-        aiohttp.ClientSession(headers=headers) as session,
-        session.post(f"{api}/v1/sign-outs{query}", json=EVENT) as response,
-    ):
-        return response.status, await response.json(content_type=None)
-
-
 async def test_one_call_publishes_the_event_and_gives_the_page(place: tuple[str, str], tmp_path: Path) -> None:
     """With `wait` it also tells what became of the clients that are told by back-channel."""
     async with Clients() as clients:
         site, key = site_of(tmp_path, clients, *place)
         async with worker(site) as running:
             await running.until_ready()
-            status, told = await post(running, "?wait=20s")
+            status, told = await running.ask("POST", "/v1/sign-outs?wait=20s", body=EVENT)
             assert (status, told["complete"]) == (200, True)
             fates = {each["client_id"]: each["fate"] for each in told["clients"]}
             assert fates == {"shop": "delivered", "billing": "skipped"}

@@ -25,7 +25,7 @@ async def ask(
     running: WorkerProcess, source: str, body: bytes, method: str = "POST", **headers: str
 ) -> tuple[int, Any]:
     """Status and document of a request to a source; `_` in the name of a header means `-`."""
-    api = str((await running.until_said("listening", lambda line: "api" in line))["api"])
+    api = await running.at("api")
     sent = {"Content-Type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
     async with (
         aiohttp.ClientSession() as session,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 
 from tests.adapters.signers.encryption_keys import made, public
@@ -84,6 +85,7 @@ async def test_without_a_publisher_s_trace_an_event_has_one_of_its_own(tmp_path:
     assert not {name.lower() for name in headers} & {"traceparent", "tracestate", "baggage"}
 
 
+@pytest.mark.full  # its end waits some seconds for the collector
 async def test_a_collector_that_is_away_holds_nothing_up(tmp_path: Path) -> None:
     """Logouts are delivered, and the worker ends in time and well."""
     async with Clients() as clients:

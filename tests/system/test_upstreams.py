@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from aiohttp import web
 from cryptography.fernet import Fernet, MultiFernet
 
@@ -35,7 +36,7 @@ def token(upstream: str, **claims: Any) -> bytes:
 
 async def send(running: WorkerProcess, name: str, form: dict[str, Any]) -> tuple[int, Any]:
     """Status and document of a logout token's answer. No connection is kept that the next token could be lost in."""
-    base = str((await running.until_said("listening", lambda line: "web" in line))["web"])
+    base = await running.at("web")
     async with (
         aiohttp.ClientSession() as session,
         session.post(f"{base}/upstreams/{name}/backchannel-logout", data=form) as answer,
@@ -84,9 +85,9 @@ async def test_an_upstreams_logout_token_ends_the_sessions_here(tmp_path: Path, 
             assert (await send(running, "login", {"logout_token": token("https://other").decode()}))[0] == 400
             assert (await send(running, "login", {}))[0] == 400
             assert (await send(running, "nobody", {"logout_token": good.decode()}))[0] == 404
-            assert await running.metric("upstream_requests_total", upstream="login", result="accepted") == 1
-            assert await running.metric("upstream_requests_total", upstream="login", result="replayed") == 1
-            assert await running.metric("upstream_requests_total", upstream="login", result="signature") == 1
+            await running.until_metric(1, "upstream_requests_total", upstream="login", result="accepted")
+            await running.until_metric(1, "upstream_requests_total", upstream="login", result="replayed")
+            await running.until_metric(1, "upstream_requests_total", upstream="login", result="signature")
             del site.config["upstreams"]["login"]
             site.write()
             await running.until_said("reloaded")
@@ -109,6 +110,7 @@ def sign_in(database: Path, *rows: tuple[str, str, str, str | None]) -> None:
     connection.close()
 
 
+@pytest.mark.parametrize("place", ["rabbitmq", pytest.param("sqlite", marks=pytest.mark.full)], indirect=True)
 async def test_nothing_is_lost_while_the_sessions_cannot_be_read_and_the_worker_is_killed(
     tmp_path: Path, place: tuple[str, str]
 ) -> None:
@@ -144,6 +146,7 @@ async def test_nothing_is_lost_while_the_sessions_cannot_be_read_and_the_worker_
         assert {hit.who for hit in clients.hits} == {"local-1", "local-2"}
 
 
+@pytest.mark.parametrize("place", ["sqlite", pytest.param("rabbitmq", marks=pytest.mark.full)], indirect=True)
 async def test_what_nobody_can_tell_is_asked_again_by_the_same_worker(tmp_path: Path, place: tuple[str, str]) -> None:
     """The message leaves the queue, waits, and comes back as what it was."""
     database = tmp_path / "sessions.db"
@@ -184,8 +187,8 @@ async def test_while_the_queue_is_away_nothing_is_taken_and_pages_are_served(
         event = {"iss": ISSUER, "id": "e1", "sub": "alice", "sid": "s2", "clients": ["shop", "front"]}
         async with worker(site) as running, aiohttp.ClientSession() as session:
             await running.until_ready()
-            api = str((await running.until_said("listening", lambda line: "api" in line))["api"])
-            web_at = str((await running.until_said("listening", lambda line: "web" in line))["web"])
+            api = await running.at("api")
+            web_at = await running.at("web")
 
             async def sign_out() -> tuple[int, Any]:
                 own = {"Authorization": f"Bearer {API_TOKEN}"}
@@ -269,7 +272,7 @@ async def test_an_upstreams_page_ends_sessions_by_the_browser(tmp_path: Path) ->
         site.write_clients([{**shop, "frontchannel_logout_uri": "https://shop.example.com/front"}])
         site.write()
         async with worker(site) as running, aiohttp.ClientSession() as session:
-            base = str((await running.until_said("listening", lambda line: "web" in line))["web"])
+            base = await running.at("web")
             await running.until_ready()
 
             async def call(name: str, **query: str) -> tuple[int, str, str]:
@@ -293,7 +296,7 @@ async def test_an_upstreams_page_ends_sessions_by_the_browser(tmp_path: Path) ->
             assert (status, "https://shop.example.com/front?iss=" in text) == (200, True)
             assert {"https://op.example.com", "https://portal.example.com", ISSUER} <= set(policy.split())
             await clients.until_told("shop", ["local-1"])
-            assert await running.metric("upstream_requests_total", result="no_session") == 2
+            await running.until_metric(2, "upstream_requests_total", result="no_session")
             database.unlink()
             assert (await call("op", iss=iss, sid="raw-sid-88"))[0] == 503
             assert await running.stop() == 0

@@ -36,7 +36,7 @@ async def test_the_web_face_listens_only_where_it_is_configured(tmp_path: Path) 
     checked = await asyncio.to_thread(notifier, "check", "-c", "notifier.yaml", cwd=tmp_path)
     assert "web listens on 127.0.0.1:0" in checked.stdout
     async with worker(site) as running, aiohttp.ClientSession() as session:
-        url = str((await running.until_said("listening", lambda line: "web" in line))["web"])
+        url = await running.at("web")
         for path in ("/", "/metrics", "/livez", "/v1/events"):
             async with session.get(url + path) as answer:
                 assert answer.status == 404
@@ -72,7 +72,7 @@ async def test_redirect_uris_in_duendes_tables_say_who_may_ask(tmp_path: Path) -
         site.config["web"] = {"listen": "127.0.0.1:0", "keys_file": "web.keys", "check_session": pages}
         site.write()
         async with worker(site) as running, aiohttp.ClientSession() as session:
-            url = str((await running.until_said("listening", lambda line: "web" in line))["web"])
+            url = await running.at("web")
 
             async def asked(client_id: str, origin: str) -> int:
                 query = {"client_id": client_id, "origin": origin}
@@ -116,7 +116,7 @@ async def test_nothing_of_a_request_or_registration_becomes_markup_or_a_header(t
     context = FrontChannelContext(iss=ISSUER, sid=HOSTILE, clients=((front["client_id"], HOSTILE),))
     sealed, given = seal(context, MultiFernet([Fernet(key)]), time.time()), {"client_id": HOSTILE, "origin": HOSTILE}
     async with worker(site) as running, aiohttp.ClientSession() as session:
-        url = str((await running.until_said("listening", lambda line: "web" in line))["web"])
+        url = await running.at("web")
         strange, asked_by_browser = quote(HOSTILE, ""), "upstreams/op/frontchannel-logout"
         for method, path, query, form, status in (
             ("GET", f"front-channel/{sealed}", {}, None, 200), ("GET", f"front-channel/{strange}", {}, None, 400),

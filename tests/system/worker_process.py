@@ -84,9 +84,13 @@ class WorkerProcess:
 
     # ── its listeners ──
 
+    async def at(self, face: str) -> str:
+        """The base URL of a listener: `ops`, `api` or `web`."""
+        return str((await self.until_said("listening", lambda line: face in line))[face])
+
     async def ops(self) -> str:
         """The base URL of `/metrics` and the probes."""
-        return str((await self.until_said("listening", lambda line: "ops" in line))["ops"])
+        return await self.at("ops")
 
     async def get(self, path: str) -> tuple[int, str]:
         """Status and body of a GET at the ops listener."""
@@ -121,13 +125,21 @@ class WorkerProcess:
         lane: str = "events",
     ) -> tuple[int, dict[str, Any]]:
         """POST /v1/events; status and answer."""
-        api = str((await self.until_said("listening", lambda line: "api" in line))["api"])
+        api = await self.at("api")
         sent = {"Content-Type": "application/json", **(headers or {})}
         if token is not None:
             sent["Authorization"] = f"Bearer {token}"
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         url = f"{api}/v1/events?lane={lane}"
         async with aiohttp.ClientSession() as session, session.post(url, data=data, headers=sent) as response:
+            return response.status, await response.json(content_type=None)
+
+    async def ask(self, method: str, path: str, token: str = API_TOKEN, body: object = None) -> tuple[int, Any]:
+        """Status and document of a request to the API."""
+        async with (
+            aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as session,
+            session.request(method, await self.at("api") + path, json=body) as response,
+        ):
             return response.status, await response.json(content_type=None)
 
     # ── its life ──

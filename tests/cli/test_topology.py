@@ -6,8 +6,8 @@ from pathlib import Path
 
 import aio_pika
 
+from tests.cli.in_process import notifier
 from tests.rabbit_options import BUCKETS
-from tests.system.command import notifier
 
 EVENT = json.dumps({"iss": "https://id.example.com", "sub": "alice", "clients": ["shop"]})
 
@@ -59,16 +59,17 @@ def test_messages_go_only_by_name(amqp_url: str, prefix: str, tmp_path: Path) ->
 async def _declare_otherwise(url: str, name: str) -> None:
     async with await aio_pika.connect(url) as connection:
         channel = await connection.channel()
+        await channel.queue_delete(name)
         await channel.declare_queue(name, durable=True, arguments={"x-queue-type": "quorum", "x-delivery-limit": 7})
 
 
-def test_another_queue_of_the_name_is_told(amqp_url: str, bare_prefix: str, tmp_path: Path) -> None:
+def test_another_queue_of_the_name_is_told(amqp_url: str, prefix: str, tmp_path: Path) -> None:
     """`show` says what differs, `declare` fails by it, both with the two values."""
-    settings = {"NOTIFIER_QUEUE__URL": amqp_url, "NOTIFIER_QUEUE__PREFIX": bare_prefix}
-    asyncio.run(_declare_otherwise(amqp_url, f"{bare_prefix}.dead"))
+    settings = {"NOTIFIER_QUEUE__URL": amqp_url, "NOTIFIER_QUEUE__PREFIX": prefix}
+    asyncio.run(_declare_otherwise(amqp_url, f"{prefix}.dead"))
     shown = json.loads(notifier("topology", "show", "--json", cwd=tmp_path, settings=settings).stdout)
     (different,) = [each for each in shown if each["state"] == "different"]
-    assert different["name"] == f"{bare_prefix}.dead"
+    assert different["name"] == f"{prefix}.dead"
     declared = notifier("topology", "declare", cwd=tmp_path, settings=settings)
     assert declared.returncode == 1
     for text in (different["difference"], declared.stderr):
