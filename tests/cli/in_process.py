@@ -31,7 +31,7 @@ def notifier(
         os.environ.clear()
         os.environ.update(environment(settings))
         code = _exit_code()
-    said, complained = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
+    said, complained = (stream.buffer.getvalue().decode() for stream in (out, err))
     assert "Traceback" not in complained
     return subprocess.CompletedProcess(words, code, said, complained)
 

@@ -10,17 +10,18 @@ import atexit
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
-from typing import Any
+from typing import Any, TextIO
 
 LOADED = ["notifier.cli", "notifier.app.service", "notifier.adapters.queues.sqlite.queue", __name__]
 _ONE = threading.Lock()
@@ -88,6 +89,23 @@ async def start_loaded(arguments: Sequence[str], *, cwd: Path, env: Mapping[str,
     return LoadedProcess(await asyncio.to_thread(start_with, arguments, cwd, env, streams), stderr)
 
 
+@contextlib.contextmanager
+def begun(arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> Iterator[tuple[ForkServerProcess, TextIO]]:
+    """One that goes on, and its stdout. Its stderr goes to the file `errors` there. It must end within a minute."""
+    out, its_out = os.pipe()
+    err = os.open(cwd / "errors", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    process = start_with(arguments, cwd, env, (os.open(os.devnull, os.O_RDONLY), its_out, err))
+    try:
+        with os.fdopen(out) as stdout:
+            yield process, stdout
+        assert wait([process.sentinel], 60), f"{arguments} goes on"
+    finally:
+        with _ONE:
+            if process.is_alive():  # its pid may be another's otherwise
+                process.kill()
+            process.join()
+
+
 def start_with(
     arguments: Sequence[str], cwd: Path, env: Mapping[str, str], streams: Sequence[int]
 ) -> ForkServerProcess:
@@ -135,6 +153,8 @@ class _Command:
         os.environ.clear()
         os.environ.update(env)
         time.tzset()
+        # Started in the background by a shell, the tests themselves ignore SIGINT, and would hand that down.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.argv = ["notifier", *arguments]
         from notifier.cli import main  # noqa: PLC0415  whoever asks for the command has no need of it
 

@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -17,7 +21,8 @@ from tests.cli.test_publish import EVENT
 from tests.conftest import declare_at_once
 from tests.contract.letters import letter
 from tests.rabbitmq_node import RabbitmqNode
-from tests.system.command import ROOT, command, environment
+from tests.system.command import ROOT, environment
+from tests.system.loaded_program import begun
 
 MANY = 5_000
 
@@ -32,18 +37,9 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
 
 def test_a_reader_that_leaves_is_no_fault(tmp_path: Path) -> None:
     """`notifier schema config | head -1` ends without a word."""
-    with subprocess.Popen(
-        command(["schema", "config"]),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        assert process.stderr.read() == b""
-        assert process.wait(30) == 1
+    with begun(["schema", "config"], cwd=tmp_path, env=environment()) as (process, out):
+        out.close()
+    assert (process.exitcode, (tmp_path / "errors").read_text()) == (1, "")
 
 
 def test_a_fault_of_ours_is_one_line_without_its_text(tmp_path: Path) -> None:
@@ -60,32 +56,21 @@ def test_a_fault_of_ours_is_one_line_without_its_text(tmp_path: Path) -> None:
     assert done.stderr == "notifier: a fault of its own, RuntimeError at <string>:2\n"
 
 
-def publishing(folder: Path, *words: str) -> "subprocess.Popen[str]":
-    """A process that publishes many events."""
+def publishing(folder: Path, *words: str) -> AbstractContextManager[tuple[ForkServerProcess, TextIO]]:
+    """A process that publishes many events: more than fit into the pipe that its answers go to."""
     (folder / "many.jsonl").write_text((json.dumps(EVENT) + "\n") * MANY)
-    # Started in the background by a shell, the tests themselves ignore SIGINT, and would hand that down.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    with (folder / "errors").open("w") as errors:
-        return subprocess.Popen(
-            command(["publish", *words, "many.jsonl"]),
-            cwd=folder,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
+    return begun(["publish", *words, "many.jsonl"], cwd=folder, env=environment())
 
 
 def test_a_broker_that_dies_leaves_an_account(own_node: RabbitmqNode, tmp_path: Path) -> None:
     """Exit 1 soon, and of every line it is told whether it was confirmed, so that a script can send the others."""
     asyncio.run(declare_at_once(own_node.url, "notifier"))
-    with publishing(tmp_path, "--url", own_node.url, "--json") as process:
-        assert process.stdout is not None
-        first = process.stdout.readline()
+    with publishing(tmp_path, "--url", own_node.url, "--json") as (process, out):
+        first = out.readline()
         own_node.kill()
-        told = [json.loads(line) for line in [first, *process.stdout]]
+        told = [json.loads(line) for line in [first, *out]]
     errors = (tmp_path / "errors").read_text()
-    assert process.returncode == 1
+    assert process.exitcode == 1
     assert sorted(each["line"] for each in told) == list(range(1, MANY + 1))
     confirmed = {each["line"] for each in told if each["confirmed"]}
     assert 0 < len(confirmed) < MANY
@@ -96,16 +81,13 @@ def test_a_broker_that_dies_leaves_an_account(own_node: RabbitmqNode, tmp_path: 
 @pytest.mark.parametrize("how", ["ctrl-c", "closed stdout"])
 def test_an_interruption_leaves_an_account(how: str, tmp_path: Path) -> None:
     """Ctrl-C (exit 130), and a reader that leaves (exit 1): what was confirmed is told without a traceback."""
-    with publishing(tmp_path, "--url", "sqlite:q.db", "--json") as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+    with publishing(tmp_path, "--url", "sqlite:q.db", "--json") as (process, out):
+        out.readline()
         if how == "ctrl-c":
-            process.send_signal(signal.SIGINT)
-            process.stdout.read()
-        else:
-            process.stdout.close()
+            os.kill(process.pid or 0, signal.SIGINT)
+            out.read()
     errors = (tmp_path / "errors").read_text()
-    assert process.returncode == (130 if how == "ctrl-c" else 1)
+    assert process.exitcode == (130 if how == "ctrl-c" else 1)
     told = re.sub(r"^confirmed: [0-9,]+ of 5,000\n", "", errors, flags=re.MULTILINE)  # progress, on a slow machine
     assert told.startswith("notifier: interrupted\n  confirmed: line 1")
     assert "Traceback" not in errors
@@ -116,15 +98,12 @@ def test_an_interrupt_stops_between_two_batches(tmp_path: Path) -> None:
     place = Place(tmp_path, {"NOTIFIER_QUEUE__URL": "sqlite:n.db"})
     place.fill([letter(f"x-{number}") for number in range(30)])
     words = ["dead-letters", "replay", "--client-id", "shop", "--rate", "1", "--json"]
-    with subprocess.Popen(
-        command(words), cwd=place.folder, env=environment(place.settings), stdout=subprocess.PIPE, text=True
-    ) as process:
+    with begun(words, cwd=tmp_path, env=environment(place.settings)) as (process, out):
         deadline = time.monotonic() + 60
         while not place.ready().get(Lane.RETRIES):
             assert time.monotonic() < deadline
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
-    account = json.loads(out)
-    assert process.returncode == 1
+        os.kill(process.pid or 0, signal.SIGINT)
+        account = json.loads(out.read())
+    assert process.exitcode == 1
     assert account["more"]
     assert place.ready() == {DEAD: 30 - account["replayed"], Lane.RETRIES: account["replayed"]}

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import sqlite3
 from collections.abc import AsyncIterator
@@ -13,7 +14,8 @@ import aio_pika
 from notifier.adapters.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.domain.fate import Fate, Notice
-from tests.system.command import command, environment, notifier
+from tests.system.command import environment, notifier
+from tests.system.loaded_program import begun
 from tests.system.waiting import until
 
 PATIENCE = 60.0
@@ -98,26 +100,18 @@ async def test_a_collector_ends_cleanly_and_the_next_goes_on(amqp_url: str, pref
     path, count = tmp_path / "outcomes.db", 0
     async with exchange(amqp_url, prefix) as sink:
         for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 0)):
-            process = await asyncio.create_subprocess_exec(
-                *command(("collect",)), cwd=tmp_path, env=environment(settings(amqp_url, prefix)),
-                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            )  # fmt: skip
-            try:
+            with begun(["collect"], cwd=tmp_path, env=environment(settings(amqp_url, prefix))) as (process, out):
                 if not count:
                     await until_queue(amqp_url, prefix)
                 await sink.send([told(one) for one in range(count, count + 50)])
                 count += 50
                 await until_kept(path, count)
-                process.send_signal(number)
-                out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
-            assert process.returncode == code, err
+                os.kill(process.pid or 0, number)
+                said = await asyncio.to_thread(out.read)
+            errors = (tmp_path / "errors").read_text()
+            assert process.exitcode == code, errors
             if code == 0:
-                assert b"collected into outcomes.db" in out
-                assert err == b""
+                assert ("collected into outcomes.db" in said, errors) == (True, "")
     assert kept(path) == [f"id-{number}" for number in range(100)]
 
 

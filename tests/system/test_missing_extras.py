@@ -32,7 +32,11 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", [["check", "--offline"], ["keys", "jwks", "--issuer", ISSUER]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command",
+    [["check", "--offline"], pytest.param(["keys", "jwks", "--issuer", ISSUER], marks=pytest.mark.full)],
+    ids=" ".join,
+)
 def test_a_library_that_is_not_installed_is_named_with_the_command_that_installs_it(
     tmp_path: Path, packages: Path, command: list[str]
 ) -> None:
