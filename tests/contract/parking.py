@@ -2,11 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
-from notifier.domain.message import LONGEST_PARKED
+from notifier.domain.errors import QueueUnavailable
+from notifier.domain.message import LONGEST_PARKED, Message
 from notifier.operations.queue_port import Queue
 from tests.contract.queues import PATIENCE, outgoing
+from tests.system.waiting import until
 
 
 async def park(queue: Queue, client: tuple[str, str], *messages: str) -> str:
@@ -19,6 +22,15 @@ async def park(queue: Queue, client: tuple[str, str], *messages: str) -> str:
 
 async def parked(queue: Queue, expected: Mapping[str, int]) -> None:
     """Wait until so many wait in each bucket, and in no other. A broker counts a moment after it confirms."""
+    await until(queue.parked, lambda found: found == expected)
+
+
+async def fetched_again(queue: Queue, bucket: str, count: int) -> Sequence[Message]:
+    """So many messages that a lost channel gives back: one by one, and in any order."""
+    found: list[Message] = []
     async with asyncio.timeout(PATIENCE):
-        while await queue.parked() != expected:  # noqa: ASYNC110  no event tells it
+        while len(found) < count:
+            with suppress(QueueUnavailable):
+                found += await queue.fetch(bucket, count)
             await asyncio.sleep(0.02)
+    return sorted(found, key=lambda each: each.message_id or "")

@@ -5,10 +5,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 
+from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import Kind, Lane, Message, Outgoing, QueueStatus
 from notifier.operations.queue_port import Queue
+from tests.system.waiting import until
 
-PATIENCE = 15.0  # seconds until a wait is a failure
+PATIENCE = 30.0  # seconds until a wait is a failure
 
 
 class Inbox:
@@ -95,14 +97,41 @@ def names(messages: Sequence[Message]) -> list[str | None]:
 
 async def ready(queue: Queue, name: str, count: int) -> None:
     """Wait until so many messages are ready there. A broker counts a moment after it confirms."""
-    async with asyncio.timeout(PATIENCE):
-        while (await queue.depths())[name].ready != count:  # noqa: ASYNC110  a broker tells nobody when it changes
-            await asyncio.sleep(0.02)
+
+    async def counted() -> int:
+        return (await queue.depths())[name].ready
+
+    await until(counted, lambda found: found == count)
 
 
 async def consuming(queue: Queue) -> QueueStatus:
     """Wait until every lane is consumed: a broker's consumers start a moment after they were asked for."""
-    async with asyncio.timeout(PATIENCE):
-        while not queue.status().consuming:  # noqa: ASYNC110  the port has no event for it
-            await asyncio.sleep(0.02)
+    await eventually(lambda: queue.status().consuming)
     return queue.status()
+
+
+async def eventually(true: Callable[[], object]) -> None:
+    """Wait for a state that has no event."""
+
+    async def look() -> object:
+        return true()
+
+    await until(look, bool)
+
+
+async def publish_until_durable(queue: Queue, name: str, message: Outgoing) -> None:
+    """As the pipeline does: try again until it is confirmed."""
+    async with asyncio.timeout(2 * PATIENCE):
+        while True:
+            try:
+                await queue.publish(name, message)
+            except QueueUnavailable:
+                await queue.available()
+            else:
+                return
+
+
+async def fill(queue: Queue, name: str) -> None:
+    """Publish until the queue refuses it."""
+    for count in range(100_000):
+        await queue.publish(name, outgoing(str(count)))

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import aio_pika
 import pytest
@@ -13,66 +14,19 @@ from notifier.adapters.queues.rabbitmq import insides
 from notifier.adapters.queues.rabbitmq.buckets import CHANNELS, bucket_number
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.domain.errors import QueueUnavailable
-from notifier.domain.message import PARKED, Kind, Lane, Message
-from notifier.pipeline.ports import Parking
-from tests.contract.queues import PATIENCE, Inbox, consuming, names, outgoing
+from notifier.domain.message import PARKED, Kind, Lane
+from tests.contract.broker import OpenWorker
+from tests.contract.parking import fetched_again, park, parked
+from tests.contract.queues import PATIENCE, Inbox, names, outgoing
 from tests.rabbit_options import rabbit_options
-from tests.rabbitmq_node import RabbitmqNode
 
-LATE = 2e9  # a bucket of RabbitMQ keeps to its own time
 SHOP = ("https://id.example.com", "shop")
-Open = Callable[..., Awaitable[RabbitQueue]]
 
 
 @pytest.fixture
-async def worker(amqp_url: str, prefix: str) -> AsyncIterator[Open]:
-    """Opens queues with one bucket like workers do; closed at the end."""
-    async with contextlib.AsyncExitStack() as stack:
-
-        async def open_one(inbox: Inbox | None = None, **options: object) -> RabbitQueue:
-            queue = RabbitQueue(rabbit_options(amqp_url, prefix, **{"buckets": 1} | options))
-            stack.push_async_callback(queue.close)
-            await queue.open()
-            await asyncio.wait_for(queue.ready(), PATIENCE)
-            if inbox is not None:
-                await queue.consume(inbox)
-                await consuming(queue)
-            return queue
-
-        yield open_one
-
-
-@pytest.fixture
-async def administrator(amqp_url: str) -> AsyncIterator[aio_pika.abc.AbstractConnection]:
-    """Somebody else on the same broker."""
-    async with await aio_pika.connect(amqp_url) as connection:
-        yield connection
-
-
-async def park(queue: Parking, *messages: str) -> str:
-    """Park these, one after the other, and return their bucket."""
-    bucket = queue.bucket(SHOP)
-    for name in messages:
-        await queue.park(bucket, outgoing(name), until=LATE)
-    return bucket
-
-
-async def until_parked(queue: Parking, count: int) -> None:
-    """Wait until so many messages are ready in the bucket. A broker counts a moment after it confirms."""
-    async with asyncio.timeout(PATIENCE):
-        while sum((await queue.parked()).values()) != count:  # noqa: ASYNC110  a broker tells nobody when it changes
-            await asyncio.sleep(0.02)
-
-
-async def fetched_again(queue: Parking, bucket: str, count: int) -> Sequence[Message]:
-    """So many messages that a lost channel gives back: one by one, and in any order."""
-    found: list[Message] = []
-    async with asyncio.timeout(PATIENCE):
-        while len(found) < count:
-            with contextlib.suppress(QueueUnavailable):
-                found += await queue.fetch(bucket, count)
-            await asyncio.sleep(0.02)
-    return sorted(found, key=lambda each: each.message_id or "")
+def worker(worker: OpenWorker) -> OpenWorker:
+    """With one bucket."""
+    return partial(worker, buckets=1)
 
 
 def test_a_client_has_one_bucket_for_ever() -> None:
@@ -85,15 +39,15 @@ def test_a_client_has_one_bucket_for_ever() -> None:
 
 @pytest.mark.parametrize("hooked", [True, False])
 async def test_what_is_parked_is_fetched_oldest_first_and_acked(
-    worker: Open, hooked: bool, monkeypatch: pytest.MonkeyPatch
+    worker: OpenWorker, hooked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With our readers of frames and with aiormq's own. Fewer than asked mean that nothing else waits."""
     if not hooked:
         for hook in ("reads", "hands_over", "writes"):
             monkeypatch.setattr(insides, hook, lambda: False)
     queue = await worker()
-    bucket = await park(queue, *"abcde")
-    await until_parked(queue, 5)
+    bucket = await park(queue, SHOP, *"abcde")
+    await parked(queue, {bucket: 5})
     assert (await queue.depths())[PARKED].ready == 5
     first, rest = await queue.fetch(bucket, 3), await queue.fetch(bucket, 3)
     assert (names(first), names(rest)) == (["a", "b", "c"], ["d", "e"])
@@ -107,21 +61,21 @@ async def test_what_is_parked_is_fetched_oldest_first_and_acked(
     assert (await again.depths())[PARKED].ready == 0
 
 
-async def test_nobody_gets_what_is_parked_unasked(worker: Open) -> None:
+async def test_nobody_gets_what_is_parked_unasked(worker: OpenWorker) -> None:
     """A worker that consumes all three lanes leaves it where it is."""
     inbox = Inbox()
     queue = await worker(inbox)
-    bucket = await park(queue, "a")
+    bucket = await park(queue, SHOP, "a")
     await queue.publish(Lane.RETRIES, outgoing("b"))
     assert names([await inbox.next()]) == ["b"]
     assert names(await queue.fetch(bucket, 2)) == ["a"]
     assert inbox.empty()
 
 
-async def test_more_fetches_than_channels_wait_for_each_other(worker: Open) -> None:
+async def test_more_fetches_than_channels_wait_for_each_other(worker: OpenWorker) -> None:
     """Each gets its own messages, and the acks of all reach the broker."""
     queue = await worker()
-    bucket = await park(queue, *(str(number) for number in range(40)))
+    bucket = await park(queue, SHOP, *(str(number) for number in range(40)))
     fetched = await asyncio.gather(*(queue.fetch(bucket, 4) for _ in range(2 * CHANNELS)))
     taken = [each for found in fetched for each in found]
     assert sorted(int(name or "") for name in names(taken)) == list(range(8 * CHANNELS))
@@ -133,35 +87,18 @@ async def test_more_fetches_than_channels_wait_for_each_other(worker: Open) -> N
     assert names(await fetched_again(await worker(), bucket, len(left))) == sorted(names(left), key=str)
 
 
-async def test_two_clients_of_one_bucket_are_both_there(worker: Open) -> None:
+async def test_two_clients_of_one_bucket_are_both_there(worker: OpenWorker) -> None:
     """Fetching goes by age, whoever the client is."""
     queue = await worker()
     assert queue.bucket(SHOP) == queue.bucket(("another", "client"))
-    bucket = await park(queue, "of the one", "of the other")
+    bucket = await park(queue, SHOP, "of the one", "of the other")
     assert names(await queue.fetch(bucket, 9)) == ["of the one", "of the other"]
 
 
-async def test_what_was_not_acked_comes_again_after_a_loss(worker: Open, rabbitmq: RabbitmqNode | None) -> None:
-    """With its count; an ack of what the lost channel gave has no effect."""
-    if rabbitmq is None:
-        pytest.skip("needs rabbitmqctl on the node")
-    queue = await worker()
-    bucket = await park(queue, *"abc")
-    taken = await queue.fetch(bucket, 3)
-    await asyncio.to_thread(rabbitmq.ctl, "close_all_connections", "operator says so")
-    again = await fetched_again(queue, bucket, 3)
-    assert names(again) == ["a", "b", "c"]
-    assert {each.delivery_count for each in again} == {1}
-    for each in taken:
-        queue.ack(each)
-    await queue.close()
-    assert names(await fetched_again(await worker(), bucket, 3)) == ["a", "b", "c"]
-
-
-async def test_closing_sends_the_acks(worker: Open) -> None:
+async def test_closing_sends_the_acks(worker: OpenWorker) -> None:
     """What was acked just before is gone."""
     queue = await worker()
-    bucket = await park(queue, *"ab")
+    bucket = await park(queue, SHOP, *"ab")
     acked, _ = await queue.fetch(bucket, 2)
     queue.ack(acked)
     await queue.close()
@@ -175,21 +112,21 @@ async def test_without_a_connection_nothing_is_parked_or_fetched(amqp_url: str, 
     queue = RabbitQueue(rabbit_options(amqp_url, prefix))
     bucket = queue.bucket(SHOP)
     with pytest.raises(QueueUnavailable):
-        await queue.park(bucket, outgoing("a"), until=LATE)
+        await park(queue, SHOP, "a")
     with pytest.raises(QueueUnavailable):
         await queue.fetch(bucket, 1)
     with pytest.raises(QueueUnavailable):
         await queue.parked()
 
 
-async def test_what_nobody_fetches_comes_back_as_a_retry(worker: Open) -> None:
+async def test_what_nobody_fetches_comes_back_as_a_retry(worker: OpenWorker) -> None:
     """By its TTL, even if nobody knows of it any more. A release without buckets takes it for a deferral.
 
     That one takes an `x-death` of a queue whose name ends like a delay queue's, by the default exchange, expired.
     """
     inbox = Inbox()
     queue = await worker(inbox, parked_for=1)
-    await park(queue, "a")
+    await park(queue, SHOP, "a")
     message = await inbox.next()
     assert (message.message_id, message.lane, message.kind) == ("a", Lane.RETRIES, Kind.DELIVERY)
     deaths = message.headers["x-death"]
@@ -201,7 +138,7 @@ async def test_what_nobody_fetches_comes_back_as_a_retry(worker: Open) -> None:
 
 
 async def test_a_bucket_that_is_gone_is_declared_again(
-    worker: Open, administrator: aio_pika.abc.AbstractConnection, prefix: str
+    worker: OpenWorker, administrator: aio_pika.abc.AbstractConnection, prefix: str
 ) -> None:
     """Whoever meets it says so: parking (nothing is confirmed that lies nowhere), fetching, counting."""
     queue = await worker()
@@ -220,8 +157,8 @@ async def test_a_bucket_that_is_gone_is_declared_again(
 
     await gone()
     with pytest.raises(QueueUnavailable, match=re.escape(f"{prefix}.{bucket}")):
-        await park(queue, "a")
-    await back(lambda: park(queue, "a"))
+        await park(queue, SHOP, "a")
+    await back(lambda: park(queue, SHOP, "a"))
     assert names(await queue.fetch(bucket, 1)) == ["a"]
     await gone()
     with pytest.raises(QueueUnavailable, match=re.escape(f"{prefix}.{bucket}")):
@@ -229,12 +166,12 @@ async def test_a_bucket_that_is_gone_is_declared_again(
     await back(lambda: queue.fetch(bucket, 1))
     await gone()
     assert await queue.parked() == {}
-    await back(lambda: park(queue, "b"))
+    await back(lambda: park(queue, SHOP, "b"))
     assert queue.status().problem is None
 
 
 async def test_no_publisher_gets_a_message_into_a_bucket(
-    worker: Open, administrator: aio_pika.abc.AbstractConnection, prefix: str
+    worker: OpenWorker, administrator: aio_pika.abc.AbstractConnection, prefix: str
 ) -> None:
     """Neither by the routing key nor by `CC`, which both stay within the exchange; there it is an event like any."""
     inbox = Inbox()

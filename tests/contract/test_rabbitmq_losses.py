@@ -22,8 +22,7 @@ from notifier.domain.client import TlsFiles
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import DEAD, Lane
 from tests.certificates import authority
-from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing
-from tests.contract.test_rabbitmq_traps import eventually, publish_until_durable
+from tests.contract.queues import PATIENCE, Inbox, consuming, eventually, outgoing, publish_until_durable
 from tests.rabbit_options import rabbit_options
 
 NOTHING = b"\0" * 64  # said by nobody

@@ -1,7 +1,6 @@
 """The side channel on RabbitMQ: workers reply and tell their state, and a fault there stops no logout."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import aio_pika
 import pytest
@@ -10,54 +9,15 @@ from structlog.testing import capture_logs
 from notifier.adapters.queues.rabbitmq import replies, side_channel
 from notifier.adapters.queues.rabbitmq.administration import declare_topology, look_around
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
-from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
-from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing
+from tests.contract.broker import NamedWorkers, until_answered
+from tests.contract.queues import PATIENCE, outgoing
 from tests.rabbit_options import rabbit_options
-from tests.rabbitmq_node import RabbitmqNode
-from tests.system.waiting import until
 
 
 @pytest.fixture
 def options(amqp_url: str, prefix: str) -> RabbitOptions:
     """This test's own corner of the broker."""
     return rabbit_options(amqp_url, prefix)
-
-
-class NamedWorkers:
-    """Workers that say their names, and keep what they hear."""
-
-    def __init__(self) -> None:
-        self.heard: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
-        self.queues: list[RabbitQueue] = []
-
-    async def start(self, options: RabbitOptions, name: bytes) -> RabbitQueue:
-        """One more of them."""
-        queue = RabbitQueue(options)
-        queue.side_channel.listen(lambda: name, lambda who, body: self.heard.put_nowait((who, body)))
-        self.queues.append(queue)
-        await queue.open()
-        await asyncio.wait_for(queue.ready(), PATIENCE)
-        await queue.consume(Inbox())
-        await consuming(queue)
-        return queue
-
-
-@pytest.fixture
-async def workers() -> AsyncIterator[NamedWorkers]:
-    """See `NamedWorkers`."""
-    made = NamedWorkers()
-    yield made
-    for queue in made.queues:
-        await queue.close()
-
-
-async def until_answered(options: RabbitOptions, names: set[bytes]) -> None:
-    """Ask until exactly these answer."""
-
-    async def ask() -> set[bytes]:
-        return set((await look_around(options, within=1.0)).worker_states)
-
-    await until(ask, lambda answers: answers == names)
 
 
 async def test_all_workers_answer_who_asks(options: RabbitOptions, workers: NamedWorkers) -> None:
@@ -154,30 +114,3 @@ async def test_a_closed_channel_is_opened_again_and_the_logouts_go_on(
         await wrong.delete()
     await until_answered(options, {b"worker"})
     assert queue.status().connected
-
-
-async def test_who_may_not_declare_replies_and_cannot_be_asked(
-    rabbitmq: RabbitmqNode | None,
-    own_vhost: str,
-    options: RabbitOptions,
-    amqp_url: str,
-    workers: NamedWorkers,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """With `topology: verify` a worker's user needs no permission to configure."""
-    if rabbitmq is None:
-        pytest.skip("needs rabbitmqctl on the node")
-    monkeypatch.setattr(side_channel, "AGAIN", 0.1)
-    await asyncio.to_thread(rabbitmq.ctl, "add_user", options.prefix, "secret")
-    await asyncio.to_thread(rabbitmq.ctl, "set_permissions", "-p", own_vhost, options.prefix, "^$", ".*", ".*")
-    await declare_topology(options)
-    humble = rabbit_options(amqp_url, options.prefix, topology="verify", credentials=lambda: (options.prefix, "secret"))
-    replying = await workers.start(humble, b"humble")
-    answering = await workers.start(options, b"worker")
-    await until_answered(options, {b"worker"})
-
-    async def told() -> bool:
-        replying.side_channel.reply(answering.side_channel.address, "c-1", b"told")
-        return not workers.heard.empty()
-
-    assert await until(told, bool)

@@ -1,7 +1,6 @@
 """The topology: what is declared, what is found to be wrong, and how that is said."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from functools import partial
 
 import aio_pika
@@ -20,18 +19,10 @@ from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.rabbitmq.settling import Settling
 from notifier.adapters.queues.rabbitmq.topology import topology_of
 from notifier.domain.client import TlsFiles
-from notifier.domain.errors import ConfigurationError, QueueError, TopologyMismatch
+from notifier.domain.errors import ConfigurationError, TopologyMismatch
 from notifier.domain.message import Lane
 from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing, ready
 from tests.rabbit_options import BUCKETS, rabbit_options
-from tests.rabbitmq_node import RabbitmqNode
-
-
-@pytest.fixture
-async def administrator(amqp_url: str) -> AsyncIterator[aio_pika.abc.AbstractConnection]:
-    """Somebody else on the same broker."""
-    async with await aio_pika.connect(amqp_url) as connection:
-        yield connection
 
 
 @pytest.fixture
@@ -160,21 +151,6 @@ async def test_verify_goes_on_once_declared(options: RabbitOptions, amqp_url: st
         await consuming(queue)
     finally:
         await queue.close()
-
-
-async def test_verify_needs_no_permission_to_configure(
-    rabbitmq: RabbitmqNode | None, own_vhost: str, options: RabbitOptions, amqp_url: str
-) -> None:
-    """A user who may not configure is told so when declaring, and verifies what another has declared."""
-    if rabbitmq is None:
-        pytest.skip("needs rabbitmqctl on the node")
-    await asyncio.to_thread(rabbitmq.ctl, "add_user", options.prefix, "secret")
-    await asyncio.to_thread(rabbitmq.ctl, "set_permissions", "-p", own_vhost, options.prefix, "^$", ".*", ".*")
-    humble = rabbit_options(amqp_url, options.prefix, topology="verify", credentials=lambda: (options.prefix, "secret"))
-    with pytest.raises(QueueError, match=r"ACCESS_REFUSED.*verify"):
-        await declare_topology(humble)
-    await declare_topology(options, at_once())
-    await verify_topology(humble)
 
 
 async def test_delete_takes_messages_and_leaves_the_connection(options: RabbitOptions) -> None:

@@ -4,91 +4,30 @@ Each trap was met on a real broker, 3.10 or 4.x. An administrator (another conne
 """
 
 import asyncio
-import contextlib
 import datetime as dt
 import hashlib
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aio_pika
 import pytest
 from aiormq.abc import ChannelFrame
 from pamqp import commands
 from pamqp.body import ContentBody
+from pamqp.common import FieldTable
 from pamqp.header import ContentHeader
 
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.domain.errors import QueueError, QueueUnavailable
 from notifier.domain.message import DEAD, Kind, Lane, Outgoing, Whole
-from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing, ready
+from tests.contract.broker import OpenWorker
+from tests.contract.queues import PATIENCE, Inbox, consuming, eventually, fill, outgoing, publish_until_durable, ready
 from tests.rabbit_options import rabbit_options
-from tests.rabbitmq_node import RabbitmqNode
-
-Open = Callable[..., Awaitable[RabbitQueue]]
-
-
-@pytest.fixture
-async def worker(amqp_url: str, prefix: str) -> AsyncIterator[Open]:
-    """Opens queues like workers do; closed at the end."""
-    async with contextlib.AsyncExitStack() as stack:
-
-        async def open_one(inbox: Inbox | None = None, **options: object) -> RabbitQueue:
-            queue = RabbitQueue(rabbit_options(amqp_url, prefix, **options))
-            stack.push_async_callback(queue.close)
-            await queue.open()
-            await asyncio.wait_for(queue.ready(), PATIENCE)
-            if inbox is not None:
-                await queue.consume(inbox)
-                await consuming(queue)
-            return queue
-
-        yield open_one
-
-
-@pytest.fixture
-async def administrator(amqp_url: str) -> AsyncIterator[aio_pika.abc.AbstractConnection]:
-    """Somebody else on the same broker."""
-    async with await aio_pika.connect(amqp_url) as connection:
-        yield connection
-
-
-@pytest.fixture
-def node(rabbitmq: RabbitmqNode | None) -> RabbitmqNode:
-    """The shared node, where it is ours to control."""
-    if rabbitmq is None:
-        pytest.skip("needs rabbitmqctl on the node")
-    return rabbitmq
-
-
-async def eventually(true: Callable[[], bool]) -> None:
-    """Wait for a state that has no event."""
-    async with asyncio.timeout(PATIENCE):
-        while not true():  # noqa: ASYNC110  as the line above says
-            await asyncio.sleep(0.02)
-
-
-async def publish_until_durable(queue: RabbitQueue, name: str, message: Outgoing) -> None:
-    """As the pipeline does: try again until it is confirmed."""
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                await queue.publish(name, message)
-            except QueueUnavailable:
-                await queue.available()
-            else:
-                return
-
-
-async def drop_connections(node: RabbitmqNode) -> None:
-    """As an operator does by force."""
-    await asyncio.to_thread(node.ctl, "close_all_connections", "operator says so")
-
 
 # ── what is durable and what is not ─────────────────────────────────────────────────────────────────────────────
 
 
 async def test_an_unroutable_publish_raises_and_is_mended(
-    worker: Open, administrator: aio_pika.abc.AbstractConnection, prefix: str
+    worker: OpenWorker, administrator: aio_pika.abc.AbstractConnection, prefix: str
 ) -> None:
     """aio-pika returns normally for a message that no queue took. Here it raises, and the queue is declared again."""
     queue = await worker()
@@ -100,7 +39,7 @@ async def test_an_unroutable_publish_raises_and_is_mended(
 
 
 async def test_a_missing_exchange_raises_and_is_mended(
-    worker: Open, administrator: aio_pika.abc.AbstractConnection, prefix: str
+    worker: OpenWorker, administrator: aio_pika.abc.AbstractConnection, prefix: str
 ) -> None:
     """Publishing to an exchange that is gone closes the channel; the event is refused, then taken."""
     queue = await worker()
@@ -119,7 +58,7 @@ async def test_a_missing_exchange_raises_and_is_mended(
     await ready(queue, Lane.EVENTS, 1)
 
 
-async def test_two_with_one_id_do_not_answer_for_each_other(worker: Open) -> None:
+async def test_two_with_one_id_do_not_answer_for_each_other(worker: OpenWorker) -> None:
     """aiormq knows a returned message by its id alone: of two under way, it would call the wrong one lost."""
     queue = await worker()
     tries = [queue.publish(name, outgoing("same")) for name in ("nowhere", DEAD, "nowhere", DEAD)]
@@ -128,7 +67,7 @@ async def test_two_with_one_id_do_not_answer_for_each_other(worker: Open) -> Non
     await ready(queue, DEAD, 2)
 
 
-async def test_those_with_one_id_hold_up_nobody_else(worker: Open) -> None:
+async def test_those_with_one_id_hold_up_nobody_else(worker: OpenWorker) -> None:
     """They go one by one, in their order; whatever bears another id passes them, however many there are."""
     queue = await worker()
     twins = [
@@ -148,24 +87,22 @@ async def test_those_with_one_id_hold_up_nobody_else(worker: Open) -> None:
     assert {*range(21)} - {15} <= {*bodies}
 
 
-async def test_a_full_queue_refuses(worker: Open, node: RabbitmqNode, prefix: str) -> None:
+async def test_a_full_queue_refuses(
+    worker: OpenWorker, administrator: aio_pika.abc.AbstractConnection, prefix: str
+) -> None:
     """A queue at its length limit nacks (`reject-publish`), and that raises: nothing is dropped silently."""
-    queue = await worker()
-
-    async def fill() -> None:
-        for count in range(2000):
-            await queue.publish("delay.64s", outgoing(str(count)))
-
-    policy = '{"max-length":1}'
-    await asyncio.to_thread(node.ctl, "set_policy", prefix, rf"^{prefix}\.delay\.64s$", policy, "--apply-to", "queues")
+    queue, channel, name = await worker(), await administrator.channel(), f"{prefix}.delay.64s"
+    limited: FieldTable = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
+    await channel.queue_delete(name)
+    await channel.declare_queue(name, durable=True, arguments=limited)
     try:
         with pytest.raises(QueueUnavailable, match=r"nack"):
-            await fill()
+            await fill(queue, "delay.64s")
     finally:
-        await asyncio.to_thread(node.ctl, "clear_policy", prefix)
+        await channel.queue_delete(name)
 
 
-async def test_a_message_can_go_round_and_round(worker: Open) -> None:
+async def test_a_message_can_go_round_and_round(worker: OpenWorker) -> None:
     """Sent on with its `x-death` it would be confirmed and then dropped as a cycle. Headers are built anew."""
     inbox = Inbox()
     queue = await worker(inbox)
@@ -180,24 +117,7 @@ async def test_a_message_can_go_round_and_round(worker: Open) -> None:
 # ── acks ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_late_ack_meets_nobody_else(worker: Open, node: RabbitmqNode) -> None:
-    """Tags begin at 1 again on a new channel: an ack of the old one must not ack whatever has its number now."""
-    inbox = Inbox()
-    queue = await worker(inbox)
-    for name in "ab":
-        await queue.publish(Lane.EVENTS, outgoing(name))
-    old = await inbox.some(2)
-    await drop_connections(node)
-    again = await inbox.some(2)
-    assert {message.delivery_count for message in again} == {1}  # a lost connection counts as a nack does
-    assert Lane.EVENTS in inbox.lost_lanes
-    for message in old:
-        queue.ack(message)
-    await queue.close()
-    await ready(await worker(), Lane.EVENTS, 2)
-
-
-async def test_what_is_too_large_is_not_held(worker: Open) -> None:
+async def test_what_is_too_large_is_not_held(worker: OpenWorker) -> None:
     """The prefetch counts messages: of a publisher's mebibytes the beginning is held. Our own come whole."""
     inbox = Inbox()
     queue = await worker(inbox, max_event=1000)
@@ -215,7 +135,7 @@ async def test_what_is_too_large_is_not_held(worker: Open) -> None:
 
 @pytest.mark.parametrize("lane", [Lane.EVENTS, Lane.RETRIES])
 async def test_a_deleted_queue_is_consumed_again(
-    worker: Open, administrator: aio_pika.abc.AbstractConnection, prefix: str, lane: Lane
+    worker: OpenWorker, administrator: aio_pika.abc.AbstractConnection, prefix: str, lane: Lane
 ) -> None:
     """The broker cancels the consumer of a deleted queue and keeps the connection.
 
@@ -235,7 +155,7 @@ async def test_a_deleted_queue_is_consumed_again(
 
 
 async def test_missing_retries_are_declared_though_nobody_consumes(
-    worker: Open, administrator: aio_pika.abc.AbstractConnection, prefix: str
+    worker: OpenWorker, administrator: aio_pika.abc.AbstractConnection, prefix: str
 ) -> None:
     """A publisher that finds `retries` gone has it declared."""
     queue = await worker()
@@ -244,18 +164,7 @@ async def test_missing_retries_are_declared_though_nobody_consumes(
     await ready(queue, Lane.RETRIES, 1)
 
 
-async def test_a_forced_close_is_survived(worker: Open, node: RabbitmqNode) -> None:
-    """After `rabbitmqctl close_all_connections` it consumes and publishes again by itself."""
-    inbox = Inbox()
-    queue = await worker(inbox)
-    await drop_connections(node)
-    await eventually(lambda: set(inbox.lost_lanes) == set(Lane))
-    await publish_until_durable(queue, Lane.EVENTS, outgoing("a"))
-    assert (await inbox.next()).message_id == "a"
-    assert (await consuming(queue)).problem is None
-
-
-async def test_a_closing_queue_tells_its_publishers(worker: Open) -> None:
+async def test_a_closing_queue_tells_its_publishers(worker: OpenWorker) -> None:
     """A publish under way at the close is confirmed or raises QueueUnavailable; it is never cancelled."""
     queue = await worker()
     tries = [asyncio.ensure_future(queue.publish(DEAD, outgoing(str(count)))) for count in range(300)]
@@ -267,69 +176,11 @@ async def test_a_closing_queue_tells_its_publishers(worker: Open) -> None:
         await queue.publish(DEAD, outgoing("late"))
 
 
-async def test_a_memory_alarm_blocks_publishing_alone(worker: Open, node: RabbitmqNode) -> None:
-    """While the broker is out of memory a publish raises, taking and acking go on; afterwards it publishes again."""
-    inbox = Inbox()
-    queue = await worker(inbox)
-    for name in "ab":
-        await queue.publish(Lane.EVENTS, outgoing(name))
-    taken = await inbox.some(2)
-    await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "0.0000001")
-    try:
-        first = asyncio.ensure_future(queue.publish(DEAD, outgoing("c")))  # the broker tells a publisher at its next
-        await eventually(lambda: queue.status().blocked)
-        assert "alarm" in (queue.status().problem or "")
-        with pytest.raises(QueueUnavailable, match=r"alarm"):
-            await queue.publish(DEAD, outgoing("d"))
-        assert queue.status().consuming
-        for message in taken:
-            queue.ack(message)
-        again = await worker()  # another worker can still connect, and look
-        await ready(again, Lane.EVENTS, 0)
-    finally:
-        await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "0.4")
-    await asyncio.wait_for(queue.available(), PATIENCE)
-    assert (queue.status().blocked, queue.status().problem) == (False, None)
-    await queue.publish(DEAD, outgoing("d"))
-    await asyncio.gather(first, return_exceptions=True)  # undecided: held back, then durable or refused
-    await queue.close()
-    await ready(await worker(), Lane.EVENTS, 0)  # the acks had come through
-
-
-async def test_a_killed_broker_loses_nothing_confirmed(own_node: RabbitmqNode) -> None:
-    """Power cut and restart in the middle of publishing: everything confirmed comes, without anybody's doing."""
-    queue, inbox = RabbitQueue(rabbit_options(own_node.url)), Inbox()
-    await queue.open()
-    await asyncio.wait_for(queue.ready(), PATIENCE)
-    confirmed: set[str] = set()
-
-    async def publish(name: str) -> None:
-        await publish_until_durable(queue, Lane.BULK, outgoing(name))
-        confirmed.add(name)
-
-    publishing = [asyncio.ensure_future(publish(str(count))) for count in range(2000)]
-    await eventually(lambda: len(confirmed) > 200)
-    await asyncio.to_thread(own_node.kill)
-    before = set(confirmed)
-    await eventually(lambda: not queue.status().connected)
-    await queue.consume(inbox)
-    await asyncio.to_thread(own_node.start)
-    await asyncio.gather(*publishing)
-    assert 200 < len(before) < 2000
-    missing = {str(count) for count in range(2000)}
-    async with asyncio.timeout(30):
-        while missing:
-            message = await inbox.next()
-            missing.discard(message.message_id or "")
-            queue.ack(message)
-    await queue.close()
-
-
 # ── who speaks, and how ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_a_publisher_cannot_pass_for_us(
-    worker: Open, administrator: aio_pika.abc.AbstractConnection, prefix: str
+    worker: OpenWorker, administrator: aio_pika.abc.AbstractConnection, prefix: str
 ) -> None:
     """`type: notifier.delivery` through an exchange is a publisher's message, in the dead letters too.
 
@@ -350,7 +201,7 @@ async def test_a_publisher_cannot_pass_for_us(
 
 
 async def test_properties_that_cannot_be_decoded_close_nothing(
-    worker: Open, administrator: aio_pika.abc.AbstractConnection, prefix: str
+    worker: OpenWorker, administrator: aio_pika.abc.AbstractConnection, prefix: str
 ) -> None:
     """A timestamp in microseconds, or a name that is no UTF-8, must not close our connection at every redelivery."""
     inbox = Inbox()
@@ -402,7 +253,7 @@ async def test_credentials_are_read_again(amqp_url: str, prefix: str) -> None:
         await queue.close()
 
 
-async def test_another_host_of_the_cluster_serves(worker: Open, amqp_url: str) -> None:
+async def test_another_host_of_the_cluster_serves(worker: OpenWorker, amqp_url: str) -> None:
     """A host that is down is passed over."""
     assert (await worker(urls=("amqp://guest:guest@127.0.0.1:1/", amqp_url))).status().connected
 
@@ -418,7 +269,7 @@ async def test_a_virtual_host_that_is_not_there(amqp_url: str) -> None:
         await queue.close()
 
 
-async def test_workers_count_each_other(worker: Open) -> None:
+async def test_workers_count_each_other(worker: OpenWorker) -> None:
     """The number of consumers of `events` is known soon after connecting, for the sharing out of limits."""
     for _ in range(2):
         await worker(Inbox())

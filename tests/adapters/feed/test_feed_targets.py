@@ -19,8 +19,6 @@ from notifier.adapters.queues.sqlite.feed_target import SqliteFeedTarget
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.fate import ClientChange, ClientNotice, Fate, FeedNotice, LastAttempt, Notice
 from notifier.domain.feed_event import dump_feed_event
-from tests.rabbitmq_node import RabbitmqNode
-from tests.system.waiting import until
 
 PATIENCE = 60.0  # seconds until a wait is a failure
 ISS = "https://id.example.com"
@@ -84,25 +82,6 @@ async def test_rabbitmq_away_takes_nothing_and_says_so(unused_tcp_port: int) -> 
     async with publisher(options) as sink:
         with pytest.raises(QueueUnavailable):
             await sink.send([told(1)])
-
-
-async def test_a_broker_that_blocks_is_sent_nothing(own_node: RabbitmqNode) -> None:
-    """While its memory alarm stands the sink takes nothing, so that the buffer before it fills; then it goes on."""
-    async with publisher(RabbitOptions(urls=(own_node.url,))) as sink:
-        await asyncio.wait_for(sink.available(), PATIENCE)
-        await asyncio.to_thread(own_node.ctl, "set_vm_memory_high_watermark", "0.0000001")
-
-        async def refused() -> bool:
-            try:
-                await sink.send([told(1)])  # the broker says that it blocks once something is sent
-            except QueueUnavailable:
-                return True
-            return False
-
-        await until(refused, lambda answer: answer, PATIENCE)
-        await asyncio.to_thread(own_node.ctl, "set_vm_memory_high_watermark", "0.4")
-        await asyncio.wait_for(sink.available(), PATIENCE)
-        await sink.send([told(1)])
 
 
 async def test_an_exchange_that_is_missing_is_waited_for(amqp_url: str, bare_prefix: str) -> None:

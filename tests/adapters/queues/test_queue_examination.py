@@ -1,7 +1,5 @@
 """How the queue stands, of a real broker and of real files: nothing is changed by looking."""
 
-import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,6 @@ from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.adapters.queues.sqlite.examination import examine_file
 from notifier.domain.errors import QueueError
 from tests.rabbit_options import BUCKETS, rabbit_options
-from tests.rabbitmq_node import RabbitmqNode
 
 
 async def test_a_broker_that_is_well(amqp_url: str, bare_prefix: str) -> None:
@@ -39,28 +36,6 @@ async def test_one_that_refuses_or_is_away(amqp_url: str) -> None:
     assert "s3cret" not in str(error.value)
     with pytest.raises(QueueError):
         await examine_broker(rabbit_options("amqp://127.0.0.1:1/"))
-
-
-async def test_permissions_and_alarms(module_node: RabbitmqNode) -> None:
-    """What a user may do is told for each of the three, and an alarm too, whoever else uses the broker."""
-
-    async def ctl(*words: str) -> None:
-        await asyncio.to_thread(module_node.ctl, *words)
-
-    url = str(URL(module_node.url).with_user("looker").with_password("only-a-test"))
-    options = rabbit_options(url, "doctored")
-    await ctl("add_user", "looker", "only-a-test")
-    for granted in (("", "", ""), ("", ".*", ".*"), (r"^doctored\.", "", r"^doctored\.")):
-        await ctl("set_permissions", "-p", "/", "looker", *(each or "^$" for each in granted))
-        state = await examine_broker(options)
-        assert (state.may_configure, state.may_write, state.may_read) == tuple(map(bool, granted))
-    await ctl("set_permissions", "-p", "/", "looker", ".*", ".*", ".*")
-    await ctl("set_vm_memory_high_watermark", "0.0000001")
-    try:
-        assert (await examine_broker(options)).blocked
-    finally:
-        await ctl("set_vm_memory_high_watermark", "0.4")
-    assert not (await examine_broker(replace(options, prefix="other"))).blocked
 
 
 async def test_the_embedded_queue(tmp_path: Path) -> None:

@@ -30,9 +30,9 @@ def log_new(names: Sequence[str], seconds: float) -> None:
 class Settling:
     """Knows which queues are too new to be used."""
 
-    def __init__(self, tell: Tell = log_new, *, seconds: float = SETTLE_SECONDS) -> None:
+    def __init__(self, tell: Tell = log_new, *, seconds: float | None = None) -> None:
         self._tell = tell
-        self._seconds = seconds
+        self._seconds = SETTLE_SECONDS if seconds is None else seconds
         self._usable_at: dict[str, float] = {}  # what was missing, by name, in the loop's time
 
     def missing(self, name: str) -> None:

@@ -1,0 +1,247 @@
+"""What an operator or an outage does to a whole node, this module's own: alarms, forced closes, a power cut."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from yarl import URL
+
+from notifier.adapters.queues.rabbitmq import connection, publishing, side_channel
+from notifier.adapters.queues.rabbitmq.administration import declare_topology, verify_topology
+from notifier.adapters.queues.rabbitmq.examination import examine_broker
+from notifier.adapters.queues.rabbitmq.feed_target import RabbitFeedTarget
+from notifier.adapters.queues.rabbitmq.settling import Settling
+from notifier.domain.errors import QueueError, QueueUnavailable
+from notifier.domain.fate import ClientChange, ClientNotice
+from notifier.domain.message import DEAD, Lane
+from tests.contract.broker import NamedWorkers, OpenWorker, emptied, until_answered
+from tests.contract.library_changes import Change, all_of_them, blocking, made
+from tests.contract.parking import fetched_again, park
+from tests.contract.queues import (
+    PATIENCE,
+    Inbox,
+    consuming,
+    eventually,
+    fill,
+    names,
+    outgoing,
+    publish_until_durable,
+    ready,
+)
+from tests.rabbit_options import rabbit_options
+from tests.rabbitmq_node import RabbitmqNode
+from tests.system.waiting import until
+
+SHOP = ("https://id.example.com", "shop")
+NOTICE = ClientNotice(id="id-1", at=0.0, state=ClientChange.FAILING, iss="https://id.example.com", client_id="shop")
+
+
+@pytest.fixture
+def amqp_url(module_node: RabbitmqNode) -> str:
+    """Where the node is."""
+    return module_node.url
+
+
+@pytest.fixture
+def prefix(amqp_url: str) -> str:
+    """The only one there."""
+    return emptied(amqp_url, "notifier")
+
+
+@pytest.fixture(scope="module")
+def humble(module_node: RabbitmqNode) -> str:
+    """A URL with a user who may not configure."""
+    module_node.ctl("add_user", "humble", "only-a-test")
+    module_node.ctl("set_permissions", "humble", "^$", ".*", ".*")
+    return str(URL(module_node.url).with_user("humble").with_password("only-a-test"))
+
+
+@asynccontextmanager
+async def alarm(node: RabbitmqNode) -> AsyncIterator[None]:
+    """The node is out of memory."""
+    await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "0.0000001")
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "0.4")
+
+
+async def drop_connections(node: RabbitmqNode) -> None:
+    """As an operator does by force."""
+    await asyncio.to_thread(node.ctl, "close_all_connections", "operator says so")
+
+
+async def test_a_forced_close_is_survived(worker: OpenWorker, module_node: RabbitmqNode) -> None:
+    """It consumes and publishes again by itself. What was taken comes again, counted, and a late ack meets nobody.
+
+    Tags begin at 1 again on a new channel: an ack of the old one must not ack whatever has its number now.
+    """
+    inbox = Inbox()
+    queue = await worker(inbox)
+    for name in "ab":
+        await queue.publish(Lane.EVENTS, outgoing(name))
+    old = await inbox.some(2)
+    await drop_connections(module_node)
+    again = await inbox.some(2)
+    assert {message.delivery_count for message in again} == {1}  # a lost connection counts as a nack does
+    for message in old:
+        queue.ack(message)
+    await eventually(lambda: set(inbox.lost_lanes) == set(Lane))
+    await publish_until_durable(queue, Lane.EVENTS, outgoing("c"))
+    assert (await inbox.next()).message_id == "c"
+    assert (await consuming(queue)).problem is None
+    await queue.close()
+    await ready(await worker(), Lane.EVENTS, 3)
+
+
+async def test_what_was_fetched_and_not_acked_comes_again_after_a_loss(
+    worker: OpenWorker, module_node: RabbitmqNode
+) -> None:
+    """With its count; an ack of what the lost channel gave has no effect."""
+    queue = await worker()
+    bucket = await park(queue, SHOP, *"abc")
+    taken = await queue.fetch(bucket, 3)
+    await drop_connections(module_node)
+    again = await fetched_again(queue, bucket, 3)
+    assert names(again) == ["a", "b", "c"]
+    assert {each.delivery_count for each in again} == {1}
+    for each in taken:
+        queue.ack(each)
+    await queue.close()
+    assert names(await fetched_again(await worker(), bucket, 3)) == ["a", "b", "c"]
+
+
+async def test_a_memory_alarm_blocks_publishing_alone(
+    worker: OpenWorker, module_node: RabbitmqNode, amqp_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the broker is out of memory a publish raises, taking and acking go on; afterwards it publishes again.
+
+    The feed takes nothing meanwhile, so that the buffer before it fills. The doctor finds the alarm, whoever met it.
+    """
+    inbox = Inbox()
+    queue = await worker(inbox)
+    for name in "ab":
+        await queue.publish(Lane.EVENTS, outgoing(name))
+    taken = await inbox.some(2)
+    feed = RabbitFeedTarget(rabbit_options(amqp_url, prefix))
+    feeding = asyncio.create_task(feed.run())
+    await asyncio.wait_for(feed.available(), PATIENCE)
+    async with alarm(module_node):
+        first = asyncio.ensure_future(queue.publish(DEAD, outgoing("c")))  # the broker tells a publisher at its next
+        await eventually(lambda: queue.status().blocked)
+        assert "alarm" in (queue.status().problem or "")
+        with pytest.raises(QueueUnavailable, match=r"alarm"):
+            await queue.publish(DEAD, outgoing("d"))
+        assert queue.status().consuming
+        for message in taken:
+            queue.ack(message)
+        again = await worker()  # another worker can still connect, and look
+        await ready(again, Lane.EVENTS, 0)
+
+        async def refused() -> bool:
+            try:
+                await feed.send([NOTICE])
+            except QueueUnavailable:
+                return True
+            return False
+
+        await until(refused, bool)
+        monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 0.5)  # a blocked connection's close is not answered
+        assert (await examine_broker(rabbit_options(amqp_url, "of-another"))).blocked
+    await asyncio.wait_for(queue.available(), PATIENCE)
+    assert (queue.status().blocked, queue.status().problem) == (False, None)
+    await queue.publish(DEAD, outgoing("d"))
+    await asyncio.gather(first, return_exceptions=True)  # undecided: held back, then durable or refused
+    await queue.close()
+    await ready(await worker(), Lane.EVENTS, 0)  # the acks had come through
+    await asyncio.wait_for(feed.available(), PATIENCE)
+    await feed.send([NOTICE])
+    feeding.cancel()
+    await asyncio.wait({feeding})
+    assert not (await examine_broker(rabbit_options(amqp_url, "of-another"))).blocked
+
+
+@pytest.mark.parametrize("change", [pytest.param(blocking, marks=pytest.mark.full), all_of_them])
+async def test_an_alarm_of_which_nothing_tells_is_met_by_the_confirm_that_does_not_come(
+    worker: OpenWorker, module_node: RabbitmqNode, change: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A publish ends with an error, taking and acking go on, and afterwards it publishes again."""
+    with made(change, monkeypatch):
+        monkeypatch.setattr(publishing, "CONFIRM_TIMEOUT", 1.0)
+        inbox = Inbox()
+        queue = await worker(inbox)
+        await queue.publish(Lane.EVENTS, outgoing("a"))
+        taken = await inbox.next()
+        async with alarm(module_node):
+            with pytest.raises(QueueUnavailable, match="no confirm within"):
+                await fill(queue, DEAD)
+            queue.ack(taken)
+            await ready(queue, Lane.EVENTS, 0)
+        await publish_until_durable(queue, DEAD, outgoing("c"))
+        await queue.close()
+
+
+async def test_who_may_not_configure_verifies(humble: str, amqp_url: str, prefix: str) -> None:
+    """Such a user is told so when declaring, and verifies what another has declared."""
+    options = rabbit_options(humble, prefix, topology="verify")
+    with pytest.raises(QueueError, match=r"ACCESS_REFUSED.*verify"):
+        await declare_topology(rabbit_options(humble, "new"))
+    await declare_topology(rabbit_options(amqp_url, prefix))
+    await verify_topology(options)
+
+
+async def test_who_may_not_declare_replies_and_cannot_be_asked(
+    humble: str, amqp_url: str, prefix: str, workers: NamedWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `topology: verify` a worker's user needs no permission to configure."""
+    monkeypatch.setattr(side_channel, "AGAIN", 0.1)
+    options = rabbit_options(amqp_url, prefix)
+    replying = await workers.start(rabbit_options(humble, prefix, topology="verify"), b"humble")
+    answering = await workers.start(options, b"worker")
+    await until_answered(options, {b"worker"})
+
+    async def told() -> bool:
+        replying.side_channel.reply(answering.side_channel.address, "c-1", b"told")
+        return not workers.heard.empty()
+
+    assert await until(told, bool)
+
+
+async def test_what_a_user_may_do_is_told_for_each_of_the_three(humble: str, module_node: RabbitmqNode) -> None:
+    """As the doctor finds it."""
+    for granted in (("", ".*", ".*"), (r"^doctored\.", "", "")):
+        patterns = (each or "^$" for each in granted)
+        await asyncio.to_thread(module_node.ctl, "set_permissions", "humble", *patterns)
+        state = await examine_broker(rabbit_options(humble, "doctored"))
+        assert (state.may_configure, state.may_write, state.may_read) == tuple(map(bool, granted))
+
+
+@pytest.mark.full
+async def test_a_killed_broker_loses_nothing_confirmed(
+    worker: OpenWorker, module_node: RabbitmqNode, amqp_url: str
+) -> None:
+    """Power cut and restart in the middle of publishing: everything confirmed comes, without anybody's doing."""
+    options = rabbit_options(amqp_url, "settled")
+    await declare_topology(options, Settling(seconds=2.0))
+    queue, inbox = await worker(prefix="settled"), Inbox()
+    confirmed: set[str] = set()
+
+    async def publish(name: str) -> None:
+        await publish_until_durable(queue, Lane.BULK, outgoing(name))
+        confirmed.add(name)
+
+    publishing = [asyncio.ensure_future(publish(str(count))) for count in range(2000)]
+    await eventually(lambda: len(confirmed) > 200)
+    await asyncio.to_thread(module_node.kill)
+    before = set(confirmed)
+    await eventually(lambda: not queue.status().connected)
+    await queue.consume(inbox)
+    await asyncio.to_thread(module_node.start)
+    await asyncio.gather(*publishing)
+    assert 200 < len(before) < 2000
+    missing = {str(count) for count in range(2000)}
+    while missing:
+        message = await inbox.next()
+        missing.discard(message.message_id or "")
+        queue.ack(message)
