@@ -144,12 +144,21 @@ async def test_acks_of_fetched_messages_make_no_room_in_the_lane(place: Place) -
 
 
 async def test_many_fetch_at_once(place: Place) -> None:
-    """Each message reaches one of them."""
+    """Each message reaches one of them, and its ack the queue."""
     queue, _ = await place.consume()
     sent = [f"m-{number}" for number in range(60)]
     bucket = await park(queue, SHOP, *sent)
     batches = await asyncio.gather(*(queue.fetch(bucket, 4) for _ in range(20)))
-    assert sorted(map(str, names([message for batch in batches for message in batch]))) == sorted(sent)
+    fetched = [message for batch in batches for message in batch]
+    assert sorted(map(str, names(fetched))) == sorted(sent)
+    for message in fetched[1:]:
+        queue.ack(message)
+    await queue.close()
+    queue, inbox = await place.consume()
+    assert names(await again(queue, inbox, bucket, 1)) == names(fetched[:1])
+    assert list(await queue.fetch(bucket, 1)) == []
+    await queue.publish(Lane.RETRIES, outgoing("behind"))
+    assert names([await inbox.next()]) == ["behind"]
 
 
 async def test_parked_again_is_the_newest(place: Place) -> None:

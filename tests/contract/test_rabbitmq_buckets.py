@@ -11,13 +11,13 @@ import pytest
 from aio_pika.abc import HeadersType
 
 from notifier.adapters.queues.rabbitmq import insides
-from notifier.adapters.queues.rabbitmq.buckets import CHANNELS, bucket_number
+from notifier.adapters.queues.rabbitmq.buckets import bucket_number
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import PARKED, Kind, Lane
 from tests.contract.broker import OpenWorker
-from tests.contract.parking import fetched_again, park, parked
-from tests.contract.queues import PATIENCE, Inbox, names, outgoing
+from tests.contract.parking import park, parked
+from tests.contract.queues import PATIENCE, Inbox, names
 from tests.rabbit_options import rabbit_options
 
 SHOP = ("https://id.example.com", "shop")
@@ -59,64 +59,6 @@ async def test_what_is_parked_is_fetched_oldest_first_and_acked(
     again = await worker()
     assert await again.fetch(bucket, 3) == []
     assert (await again.depths())[PARKED].ready == 0
-
-
-async def test_nobody_gets_what_is_parked_unasked(worker: OpenWorker) -> None:
-    """A worker that consumes all three lanes leaves it where it is."""
-    inbox = Inbox()
-    queue = await worker(inbox)
-    bucket = await park(queue, SHOP, "a")
-    await queue.publish(Lane.RETRIES, outgoing("b"))
-    assert names([await inbox.next()]) == ["b"]
-    assert names(await queue.fetch(bucket, 2)) == ["a"]
-    assert inbox.empty()
-
-
-async def test_more_fetches_than_channels_wait_for_each_other(worker: OpenWorker) -> None:
-    """Each gets its own messages, and the acks of all reach the broker."""
-    queue = await worker()
-    bucket = await park(queue, SHOP, *(str(number) for number in range(40)))
-    fetched = await asyncio.gather(*(queue.fetch(bucket, 4) for _ in range(2 * CHANNELS)))
-    taken = [each for found in fetched for each in found]
-    assert sorted(int(name or "") for name in names(taken)) == list(range(8 * CHANNELS))
-    for each in taken:
-        queue.ack(each)
-    left = await queue.fetch(bucket, 100)
-    assert len(left) == 40 - 8 * CHANNELS
-    await queue.close()
-    assert names(await fetched_again(await worker(), bucket, len(left))) == sorted(names(left), key=str)
-
-
-async def test_two_clients_of_one_bucket_are_both_there(worker: OpenWorker) -> None:
-    """Fetching goes by age, whoever the client is."""
-    queue = await worker()
-    assert queue.bucket(SHOP) == queue.bucket(("another", "client"))
-    bucket = await park(queue, SHOP, "of the one", "of the other")
-    assert names(await queue.fetch(bucket, 9)) == ["of the one", "of the other"]
-
-
-async def test_closing_sends_the_acks(worker: OpenWorker) -> None:
-    """What was acked just before is gone."""
-    queue = await worker()
-    bucket = await park(queue, SHOP, *"ab")
-    acked, _ = await queue.fetch(bucket, 2)
-    queue.ack(acked)
-    await queue.close()
-    reopened = await worker()
-    assert names(await fetched_again(reopened, bucket, 1)) == ["b"]
-    assert await reopened.fetch(bucket, 1) == []
-
-
-async def test_without_a_connection_nothing_is_parked_or_fetched(amqp_url: str, prefix: str) -> None:
-    """Each says so."""
-    queue = RabbitQueue(rabbit_options(amqp_url, prefix))
-    bucket = queue.bucket(SHOP)
-    with pytest.raises(QueueUnavailable):
-        await park(queue, SHOP, "a")
-    with pytest.raises(QueueUnavailable):
-        await queue.fetch(bucket, 1)
-    with pytest.raises(QueueUnavailable):
-        await queue.parked()
 
 
 async def test_what_nobody_fetches_comes_back_as_a_retry(worker: OpenWorker) -> None:

@@ -106,7 +106,7 @@ async def test_a_message_can_go_round_and_round(worker: OpenWorker) -> None:
     """Sent on with its `x-death` it would be confirmed and then dropped as a cycle. Headers are built anew."""
     inbox = Inbox()
     queue = await worker(inbox)
-    for _ in range(3):
+    for _ in range(2):
         await queue.publish("delay.1s", outgoing("a", headers={"due": "1"}))
         message = await inbox.next()
         assert (message.lane, message.kind) == (Lane.RETRIES, Kind.DELIVERY)

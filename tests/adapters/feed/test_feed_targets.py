@@ -12,6 +12,7 @@ import pytest
 
 from notifier.adapters.feed import feed_table
 from notifier.adapters.feed.feed_table import Retention
+from notifier.adapters.queues.rabbitmq import feed_target
 from notifier.adapters.queues.rabbitmq.feed_target import RabbitFeedTarget
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
@@ -51,13 +52,13 @@ async def publisher(options: RabbitOptions) -> AsyncIterator[RabbitFeedTarget]:
         await asyncio.wait({task})
 
 
-async def test_rabbitmq_gets_each_by_its_routing_key(amqp_url: str, prefix: str) -> None:
+async def test_rabbitmq_gets_each_by_its_routing_key(amqp_url: str, bare_prefix: str) -> None:
     """With the headers by which consumers filter, on an exchange that is declared where nobody did before."""
-    options = RabbitOptions(urls=(amqp_url,), prefix=prefix)
+    options = RabbitOptions(urls=(amqp_url,), prefix=bare_prefix)
     async with publisher(options) as sink, await aio_pika.connect(amqp_url) as connection:
         await asyncio.wait_for(sink.available(), PATIENCE)
         channel = await connection.channel()
-        exchange = await channel.get_exchange(f"{prefix}.outcomes")
+        exchange = await channel.get_exchange(f"{bare_prefix}.outcomes")
         queue = await channel.declare_queue(exclusive=True)
         await queue.bind(exchange, "client.*")
         await queue.bind(exchange, "delivered.#")
@@ -69,7 +70,7 @@ async def test_rabbitmq_gets_each_by_its_routing_key(amqp_url: str, prefix: str)
                 if len(got) == 20:
                     break
     assert [message.body for message in got] == [
-        dump_feed_event(told(number), f"/notifier/{prefix}") for number in range(20)
+        dump_feed_event(told(number), f"/notifier/{bare_prefix}") for number in range(20)
     ]
     assert [message.routing_key for message in got[8:10]] == ["delivered.delivered", "client.failing"]
     assert got[0].headers == {"iss": ISS, "client_id": "shop", "event_id": "e0"}
@@ -84,8 +85,11 @@ async def test_rabbitmq_away_takes_nothing_and_says_so(unused_tcp_port: int) -> 
             await sink.send([told(1)])
 
 
-async def test_an_exchange_that_is_missing_is_waited_for(amqp_url: str, bare_prefix: str) -> None:
+async def test_an_exchange_that_is_missing_is_waited_for(
+    amqp_url: str, bare_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where nothing may be declared (queue.topology: verify), nobody has anything to send meanwhile."""
+    monkeypatch.setattr(feed_target, "AGAIN", 0.1)
     options = RabbitOptions(urls=(amqp_url,), prefix=bare_prefix, topology="verify")
     async with publisher(options) as sink:
         with pytest.raises(QueueUnavailable):
