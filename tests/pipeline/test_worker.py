@@ -13,7 +13,7 @@ from notifier.domain.registry import Issuer
 from notifier.pipeline.facts import Deferred, EventTaken, Unexpected
 from notifier.pipeline.ports import Request
 from notifier.pipeline.selection import GATHER
-from tests.pipeline.stage import ISS, OTHER, Behaviour, Stage, answers, client, running
+from tests.pipeline.stage import ISS, OTHER, PATIENCE, Behaviour, Stage, answers, client, running
 
 
 def answers_after(release: asyncio.Event) -> Behaviour:
@@ -250,7 +250,7 @@ async def test_what_outlives_the_grace_is_given_back() -> None:
     stage.event("a")
     await stage.until(lambda: stage.told() == ["a"])
     stage.worker.stop()
-    await asyncio.wait_for(run, 2)
+    await asyncio.wait_for(run, PATIENCE)
     assert stage.told() == ["a"]
     assert stage.queue.acked == []
 
@@ -263,7 +263,7 @@ async def test_a_settlement_that_breaks_stops_the_worker() -> None:
     run = asyncio.create_task(stage.worker.run())
     stage.event("shop")
     with pytest.raises(ZeroDivisionError):
-        await asyncio.wait_for(run, 2)
+        await asyncio.wait_for(run, PATIENCE)
     assert stage.queue.acked == []
 
 

@@ -4,7 +4,7 @@ import datetime as dt
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pamqp import commands, frame
 from pamqp.body import ContentBody
@@ -36,6 +36,7 @@ def read(payload: bytes) -> tuple[commands.Basic.Publish, ContentHeader, bytes, 
     return method, header, body, [len(one.value) for one in bodies]
 
 
+@settings(max_examples=30)
 @given(
     message_id=_names,
     message_type=st.none() | _names.filter(bool),
@@ -86,6 +87,7 @@ def test_an_id_too_long_for_amqp_is_an_error() -> None:
         Frames(7, 100).of(publish)
 
 
+@settings(max_examples=20)
 @given(iss=_names, client_id=_names)
 def test_an_outcome_can_be_bound_by_its_headers_and_need_not_be(iss: str, client_id: str) -> None:
     """Not mandatory; the headers say what a routing key cannot hold."""
