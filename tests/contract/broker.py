@@ -1,11 +1,17 @@
 """What tests on RabbitMQ share: workers, and a topology that is emptied, in a twentieth of the time of a new one."""
 
 import asyncio
+import datetime as dt
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import aio_pika.abc
 import aiormq
+from aiormq.abc import ChannelFrame
 from aiormq.exceptions import ChannelNotFoundEntity
+from pamqp import commands
+from pamqp.body import ContentBody
+from pamqp.header import ContentHeader
 
 from notifier.adapters.queues.rabbitmq.administration import look_around
 from notifier.adapters.queues.rabbitmq.options import RabbitOptions
@@ -17,6 +23,7 @@ from tests.contract.queues import PATIENCE, Inbox, consuming
 from tests.rabbit_options import rabbit_options
 from tests.system.waiting import until
 
+Administrator = aio_pika.abc.AbstractChannel
 OpenWorker = Callable[..., Awaitable[RabbitQueue]]
 """Opens a worker's queue; with an inbox it consumes. Other options are those of `RabbitOptions`."""
 
@@ -48,6 +55,27 @@ async def _was_empty(url: str, prefix: str) -> bool:
             await declare_at_once(url, prefix)
             return False
     return not found
+
+
+async def publish_undecodable(administrator: Administrator, exchange: str, message_id: bytes) -> None:
+    """An event with a timestamp in microseconds and such an id, of five bytes: pamqp would encode neither.
+
+    Placeholders are replaced on their way to the socket. Returns once the broker has it.
+    """
+    channel = await administrator.get_underlay_channel()
+    properties = commands.Basic.Properties(message_id="#" * 5, timestamp=dt.datetime.fromtimestamp(123_456, tz=dt.UTC))
+    publish = ChannelFrame.marshall(
+        channel_number=channel.number,
+        frames=[
+            commands.Basic.Publish(exchange=exchange, routing_key="any"),
+            ContentHeader(body_size=2, properties=properties),
+            ContentBody(b"{}"),
+        ],
+    )
+    payload = publish.payload.replace(b"#" * 5, message_id)
+    payload = payload.replace((123_456).to_bytes(8), (1_767_225_600_000_000).to_bytes(8))
+    await channel.connection.write_queue.put(ChannelFrame(payload=payload, should_close=False))
+    await administrator.get_exchange(exchange)
 
 
 class NamedWorkers:

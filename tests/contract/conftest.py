@@ -19,7 +19,7 @@ from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.adapters.queues.sqlite import SqliteOptions, SqliteQueue
 from notifier.operations.queue_port import Queue
 from tests.conftest import _delete_topology
-from tests.contract.broker import NamedWorkers, OpenWorker, emptied
+from tests.contract.broker import Administrator, NamedWorkers, OpenWorker, emptied
 from tests.contract.queues import PATIENCE, Inbox, Place, consuming
 from tests.rabbit_options import rabbit_options
 
@@ -107,7 +107,7 @@ async def workers() -> AsyncIterator[NamedWorkers]:
 
 
 @pytest.fixture
-async def administrator(amqp_url: str) -> AsyncIterator[aio_pika.abc.AbstractConnection]:
+async def administrator(amqp_url: str) -> AsyncIterator[Administrator]:
     """Somebody else on the same broker."""
     async with await aio_pika.connect(amqp_url) as connection:
-        yield connection
+        yield await connection.channel(on_return_raises=True)

@@ -15,7 +15,7 @@ from notifier.adapters.queues.rabbitmq.buckets import bucket_number
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.domain.errors import QueueUnavailable
 from notifier.domain.message import PARKED, Kind, Lane
-from tests.contract.broker import OpenWorker
+from tests.contract.broker import Administrator, OpenWorker
 from tests.contract.parking import park, parked
 from tests.contract.queues import PATIENCE, Inbox, names
 from tests.rabbit_options import rabbit_options
@@ -80,14 +80,14 @@ async def test_what_nobody_fetches_comes_back_as_a_retry(worker: OpenWorker) -> 
 
 
 async def test_a_bucket_that_is_gone_is_declared_again(
-    worker: OpenWorker, administrator: aio_pika.abc.AbstractConnection, prefix: str
+    worker: OpenWorker, administrator: Administrator, prefix: str
 ) -> None:
     """Whoever meets it says so: parking (nothing is confirmed that lies nowhere), fetching, counting."""
     queue = await worker()
     bucket = queue.bucket(SHOP)
 
     async def gone() -> None:
-        await (await administrator.channel()).queue_delete(f"{prefix}.{bucket}")
+        await administrator.queue_delete(f"{prefix}.{bucket}")
 
     async def back(use: Callable[[], Awaitable[object]]) -> None:
         async with asyncio.timeout(PATIENCE):
@@ -113,13 +113,13 @@ async def test_a_bucket_that_is_gone_is_declared_again(
 
 
 async def test_no_publisher_gets_a_message_into_a_bucket(
-    worker: OpenWorker, administrator: aio_pika.abc.AbstractConnection, prefix: str
+    worker: OpenWorker, administrator: Administrator, prefix: str
 ) -> None:
     """Neither by the routing key nor by `CC`, which both stay within the exchange; there it is an event like any."""
     inbox = Inbox()
     queue = await worker(inbox)
     name = f"{prefix}.{queue.bucket(SHOP)}"
-    exchange = await (await administrator.channel()).get_exchange(f"{prefix}.events", ensure=False)
+    exchange = await administrator.get_exchange(f"{prefix}.events", ensure=False)
     ways: list[tuple[str, HeadersType]] = [(name, {}), ("x", {"CC": [name]}), ("x", {"BCC": [name]})]
     for key, headers in ways:
         await exchange.publish(aio_pika.Message(b"{}", type="notifier.delivery", headers=headers), key)

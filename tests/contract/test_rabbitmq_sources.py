@@ -23,14 +23,14 @@ from notifier.adapters.queues.rabbitmq.administration import (
 )
 from notifier.adapters.queues.rabbitmq.examination import examine_broker
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
-from notifier.adapters.queues.rabbitmq.settling import Settling
 from notifier.adapters.queues.rabbitmq.topology import topology_of
 from notifier.domain.errors import MalformedEvent
 from notifier.domain.found import Found
 from notifier.domain.frozen import replace
 from notifier.domain.message import DEAD, Binding, Lane, Message
 from notifier.domain.source import Source
-from tests.contract.queues import PATIENCE, Inbox, consuming, ready
+from tests.contract.broker import Administrator, OpenWorker
+from tests.contract.queues import Inbox, ready
 from tests.domain.source_documents import ISS, RECORDED, recorded, source, translated
 from tests.rabbit_options import rabbit_options
 from tests.system.waiting import until
@@ -85,17 +85,16 @@ class Others:
 
 
 @pytest.fixture
-async def others(amqp_url: str, bare_prefix: str) -> AsyncIterator[Others]:
+async def others(administrator: Administrator, bare_prefix: str) -> AsyncIterator[Others]:
     """Others on the same broker."""
-    async with await aio_pika.connect(amqp_url) as connection:
-        made = Others(await connection.channel(on_return_raises=True), bare_prefix)
-        yield made
-        await made.leave()
+    made = Others(administrator, bare_prefix)
+    yield made
+    await made.leave()
 
 
 @pytest.fixture
 async def at_work(
-    amqp_url: str, bare_prefix: str, others: Others, monkeypatch: pytest.MonkeyPatch
+    amqp_url: str, bare_prefix: str, others: Others, worker: OpenWorker, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[RabbitQueue, Inbox]]:
     """A queue with three sources that is consumed. `duende` is bound to an exchange that is not there yet."""
     monkeypatch.setattr(source_bindings, "FIRST_PAUSE", 0.1)
@@ -104,17 +103,12 @@ async def at_work(
     bindings = tuple(
         Binding(source=source, exchange=others.named(name), routing_key=key) for source, name, key in theirs
     )
-    options = rabbit_options(amqp_url, bare_prefix, bindings=bindings)
     await others.exchange("topic", "topic")
-    await declare_topology(options, Settling(seconds=0))
-    queue, inbox = RabbitQueue(options), Inbox()
-    await queue.open()
-    await asyncio.wait_for(queue.ready(), PATIENCE)
-    await queue.consume(inbox)
-    await consuming(queue)
+    inbox = Inbox()
+    queue = await worker(inbox, prefix=bare_prefix, bindings=bindings)
     yield queue, inbox
     await queue.close()
-    await delete_topology(options)
+    await delete_topology(rabbit_options(amqp_url, bare_prefix, bindings=bindings))
 
 
 async def bound(queue: RabbitQueue) -> None:
@@ -265,7 +259,7 @@ async def test_a_binding_that_somebody_takes_away(at_work: tuple[RabbitQueue, In
     assert (await inbox.next()).body == b"anew"
 
 
-async def test_the_topology_has_them(amqp_url: str, bare_prefix: str, others: Others) -> None:
+async def test_the_topology_has_them(amqp_url: str, bare_prefix: str, others: Others, worker: OpenWorker) -> None:
     """Declared, surveyed, counted and deleted like `events`; exchanges of others are looked at and left alone."""
     bindings = (
         Binding(source="duende", exchange=others.named("context")),
@@ -279,15 +273,11 @@ async def test_the_topology_has_them(amqp_url: str, bare_prefix: str, others: Ot
     underlay: Any = await others.channel.get_underlay_channel()
     await underlay.rpc(Declare(exchange=GENERIC, exchange_type="fanout"))
     problems = ["", "", "it does not exist"]
-    assert [each.problem for each in await declare_topology(options, Settling(seconds=0))] == problems
+    assert [each.problem for each in await declare_topology(options)] == problems
     by_name = {each.name: each for each in await survey_topology(options)}
     assert by_name[f"{bare_prefix}.source.duende"].arguments == by_name[f"{bare_prefix}.retries"].arguments
     await others.publish("context", b"{}")
-    queue = RabbitQueue(options)
-    await queue.open()
-    await asyncio.wait_for(queue.ready(), PATIENCE)
-    await ready(queue, "source.duende", 1)
-    await queue.close()
+    await ready(await worker(prefix=bare_prefix, bindings=bindings), "source.duende", 1)
     assert [each.problem for each in await survey_bindings(options)] == problems
     state = await examine_broker(options)
     assert [each.problem for each in state.bindings] == problems
@@ -298,20 +288,19 @@ async def test_the_topology_has_them(amqp_url: str, bare_prefix: str, others: Ot
     await underlay.rpc(Delete(exchange=GENERIC))
 
 
-async def test_what_the_broker_gives_up_names_the_source(amqp_url: str, bare_prefix: str, others: Others) -> None:
+async def test_what_the_broker_gives_up_names_the_source(
+    amqp_url: str, bare_prefix: str, others: Others, worker: OpenWorker
+) -> None:
     """A context that expired unread is a dead letter of its source, whatever its publisher made up."""
     binding = Binding(source="duende", exchange=others.named("context"))
     options = rabbit_options(amqp_url, bare_prefix, bindings=(binding,))
     await others.exchange("context")
-    await declare_topology(options, Settling(seconds=0))
+    await declare_topology(options)
     forged = [{"queue": f"{bare_prefix}.source.kc", "reason": "expired", "exchange": "", "count": 3}]
     headers: Any = {"x-first-death-queue": f"{bare_prefix}.source.kc", "x-death": forged}
     await others.publish("context", b"{}", expiration=0.05, headers=headers)
-    queue = RabbitQueue(options)
-    await queue.open()
-    await asyncio.wait_for(queue.ready(), PATIENCE)
+    queue = await worker(prefix=bare_prefix, bindings=(binding,))
     await ready(queue, DEAD, 1)
     async with queue.dead_letters().visit(lambda message: Found(message=message, summary=None)) as visit:
         (found,) = await visit.page()
     assert (found.message.source, found.message.kind, found.message.unrouted) == ("duende", None, False)
-    await queue.close()

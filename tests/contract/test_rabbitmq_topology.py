@@ -1,9 +1,9 @@
 """The topology: what is declared, what is found to be wrong, and how that is said."""
 
 import asyncio
-from functools import partial
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-import aio_pika
 import pytest
 from pamqp.common import FieldTable
 
@@ -21,6 +21,7 @@ from notifier.adapters.queues.rabbitmq.topology import topology_of
 from notifier.domain.client import TlsFiles
 from notifier.domain.errors import ConfigurationError, TopologyMismatch
 from notifier.domain.message import Lane
+from tests.contract.broker import Administrator, OpenWorker
 from tests.contract.queues import PATIENCE, Inbox, consuming, outgoing, ready
 from tests.rabbit_options import BUCKETS, rabbit_options
 
@@ -31,9 +32,13 @@ def options(amqp_url: str, bare_prefix: str) -> RabbitOptions:
     return rabbit_options(amqp_url, bare_prefix)
 
 
-def at_once() -> Settling:
-    """For a test in which nobody kills the broker."""
-    return Settling(seconds=0)
+@asynccontextmanager
+async def opened(options: RabbitOptions) -> AsyncIterator[RabbitQueue]:
+    """A worker's queue, which may never be ready."""
+    queue = RabbitQueue(options)
+    await queue.open()
+    yield queue
+    await queue.close()
 
 
 def test_every_queue_is_quorum_with_a_finite_limit() -> None:
@@ -63,13 +68,6 @@ def test_delays_are_one_constant_each() -> None:
         assert queues[f"p.{lane}"]["x-delivery-limit"] == 100
 
 
-async def test_declaring_twice_changes_nothing(options: RabbitOptions) -> None:
-    """The topology is declared idempotently, and then verifies."""
-    await declare_topology(options, at_once())
-    await declare_topology(options, at_once())
-    await verify_topology(options)
-
-
 async def test_publishers_reach_no_queue_that_is_new(options: RabbitOptions) -> None:
     """The exchanges are declared only when the queues are safe. (`tests/faults/test_first_start.py` says why.)"""
     waiting = asyncio.Event()
@@ -81,15 +79,15 @@ async def test_publishers_reach_no_queue_that_is_new(options: RabbitOptions) -> 
     assert not any(each.missing for each in await survey_topology(options))
 
 
-async def test_another_argument_is_named(
-    options: RabbitOptions, administrator: aio_pika.abc.AbstractConnection
-) -> None:
-    """A queue with another argument gives an error with the queue, the argument, both values and the way out."""
-    channel = await administrator.channel()
+async def test_what_is_otherwise_is_named(options: RabbitOptions, administrator: Administrator) -> None:
+    """A queue or an exchange, with its name, the argument, both values and the way out."""
     name = f"{options.prefix}.events"
     arguments: FieldTable = {**topology_of(options).queues[1].arguments, "x-delivery-limit": 5}
-    await channel.declare_queue(name, durable=True, arguments=arguments)
-    for check in (partial(declare_topology, settling=at_once()), verify_topology):
+    await administrator.declare_queue(name, durable=True, arguments=arguments)
+    await administrator.declare_exchange(f"{options.prefix}.bulk", "fanout", durable=True)
+    with pytest.raises(TopologyMismatch, match=rf"exchange {options.prefix}\.bulk: argument type is 'fanout'.*'topic'"):
+        await declare_topology(options)
+    for check in (declare_topology, verify_topology):
         with pytest.raises(TopologyMismatch) as caught:
             await check(options)
         text = str(caught.value)
@@ -98,38 +96,24 @@ async def test_another_argument_is_named(
         assert "topology delete" in text
 
 
-async def test_a_worker_says_what_is_wrong(
-    options: RabbitOptions, administrator: aio_pika.abc.AbstractConnection
-) -> None:
+async def test_a_worker_says_what_is_wrong(options: RabbitOptions, administrator: Administrator) -> None:
     """`ready` raises the mismatch, `status` shows it, and once it is put right the worker goes on by itself."""
-    channel = await administrator.channel()
-    await channel.declare_queue(f"{options.prefix}.bulk", durable=True)  # a classic queue
-    queue = RabbitQueue(options)
-    await queue.open()
-    try:
+    await administrator.declare_queue(f"{options.prefix}.bulk", durable=True)  # a classic queue
+    async with opened(options) as queue:
         with pytest.raises(TopologyMismatch, match=rf"{options.prefix}\.bulk: argument .* is none, but should be '"):
             await asyncio.wait_for(queue.ready(), PATIENCE)
         assert not queue.status().connected
         assert f"{options.prefix}.bulk" in (queue.status().problem or "")
-        await channel.queue_delete(f"{options.prefix}.bulk")
+        await administrator.queue_delete(f"{options.prefix}.bulk")
         await queue.consume(Inbox())
         assert (await consuming(queue)).problem is None
-    finally:
-        await queue.close()
-
-
-async def test_an_exchange_of_another_type_is_named(
-    options: RabbitOptions, administrator: aio_pika.abc.AbstractConnection
-) -> None:
-    """So is an exchange."""
-    channel = await administrator.channel()
-    await channel.declare_exchange(f"{options.prefix}.bulk", "fanout", durable=True)
-    with pytest.raises(TopologyMismatch, match=rf"exchange {options.prefix}\.bulk: argument type is 'fanout'.*'topic'"):
-        await declare_topology(options, at_once())
 
 
 async def test_verify_declares_nothing(options: RabbitOptions) -> None:
-    """With `topology: verify` everything missing is named, at once, and left missing."""
+    """With `topology: verify` everything missing is named, at once, and left missing.
+
+    Declared, once or twice, it verifies.
+    """
     for _ in range(2):
         with pytest.raises(TopologyMismatch) as caught:
             await verify_topology(options)
@@ -137,53 +121,39 @@ async def test_verify_declares_nothing(options: RabbitOptions) -> None:
             assert f"{options.prefix}.{name}" in str(caught.value)
         assert f"{options.prefix}.parked-00.delay.1024s and 1 more bucket" in str(caught.value)
         assert "topology declare" in str(caught.value)
+    for _ in range(2):
+        await declare_topology(options)
+        await verify_topology(options)
 
 
 async def test_verify_goes_on_once_declared(options: RabbitOptions, amqp_url: str) -> None:
     """A worker with `topology: verify` waits, and starts when somebody has declared."""
-    queue = RabbitQueue(rabbit_options(amqp_url, options.prefix, topology="verify"))
-    await queue.open()
-    try:
+    async with opened(rabbit_options(amqp_url, options.prefix, topology="verify")) as queue:
         with pytest.raises(TopologyMismatch):
             await asyncio.wait_for(queue.ready(), PATIENCE)
-        await declare_topology(options, at_once())
+        await declare_topology(options)
         await queue.consume(Inbox())
         await consuming(queue)
-    finally:
-        await queue.close()
 
 
 async def test_delete_takes_messages_and_leaves_the_connection(options: RabbitOptions) -> None:
     """Deleting tells what it took. It never asks for `if-empty`, which closes the connection on quorum queues."""
-    queue = RabbitQueue(options)
-    await queue.open()
-    await queue.ready()
-    await queue.publish("dead", outgoing("a"))
-    await ready(queue, "dead", 1)
-    await queue.close()
+    async with opened(options) as queue:
+        await queue.ready()
+        await queue.publish("dead", outgoing("a"))
+        await ready(queue, "dead", 1)
     lost = await delete_topology(options)
     assert lost[f"{options.prefix}.dead"] == 1
     assert set(await delete_topology(options)) == set(lost)  # what is missing is no error
 
 
-async def test_the_prefix_is_honoured(options: RabbitOptions, amqp_url: str) -> None:
+async def test_the_prefix_is_honoured(worker: OpenWorker, bare_prefix: str) -> None:
     """Two prefixes are two systems: an event of one never meets the other."""
-    other = rabbit_options(amqp_url, f"{options.prefix}.b")
-    queues = RabbitQueue(options), RabbitQueue(other)
     inboxes = Inbox(), Inbox()
-    try:
-        for queue, inbox in zip(queues, inboxes, strict=True):
-            await queue.open()
-            await queue.ready()
-            await queue.consume(inbox)
-        for queue, name in zip(queues, "ab", strict=True):
-            await queue.send_event(Lane.EVENTS, b"{}", message_id=name)
-        assert [(await inbox.next()).message_id for inbox in inboxes] == ["a", "b"]
-        assert all(inbox.empty() for inbox in inboxes)
-    finally:
-        for queue in queues:
-            await queue.close()
-        await delete_topology(other)
+    for queue, name in ((await worker(inboxes[0]), "a"), (await worker(inboxes[1], prefix=bare_prefix), "b")):
+        await queue.send_event(Lane.EVENTS, b"{}", message_id=name)
+    assert [(await inbox.next()).message_id for inbox in inboxes] == ["a", "b"]
+    assert all(inbox.empty() for inbox in inboxes)
 
 
 def test_options_refuse_what_would_hurt() -> None:

@@ -4,22 +4,16 @@ Each trap was met on a real broker, 3.10 or 4.x. An administrator (another conne
 """
 
 import asyncio
-import datetime as dt
 import hashlib
-import struct
 
 import aio_pika
 import pytest
-from aiormq.abc import ChannelFrame
-from pamqp import commands
-from pamqp.body import ContentBody
 from pamqp.common import FieldTable
-from pamqp.header import ContentHeader
 
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.domain.errors import QueueError, QueueUnavailable
 from notifier.domain.message import DEAD, Kind, Lane, Outgoing, Whole
-from tests.contract.broker import OpenWorker
+from tests.contract.broker import Administrator, OpenWorker, publish_undecodable
 from tests.contract.queues import PATIENCE, Inbox, consuming, eventually, fill, outgoing, publish_until_durable, ready
 from tests.rabbit_options import rabbit_options
 
@@ -27,11 +21,11 @@ from tests.rabbit_options import rabbit_options
 
 
 async def test_an_unroutable_publish_raises_and_is_mended(
-    worker: OpenWorker, administrator: aio_pika.abc.AbstractConnection, prefix: str
+    worker: OpenWorker, administrator: Administrator, prefix: str
 ) -> None:
     """aio-pika returns normally for a message that no queue took. Here it raises, and the queue is declared again."""
     queue = await worker()
-    await (await administrator.channel()).queue_delete(f"{prefix}.delay.64s")
+    await administrator.queue_delete(f"{prefix}.delay.64s")
     with pytest.raises(QueueUnavailable, match=rf"{prefix}\.delay\.64s"):
         await queue.publish("delay.64s", outgoing("a"))
     await publish_until_durable(queue, "delay.64s", outgoing("a"))
@@ -39,11 +33,11 @@ async def test_an_unroutable_publish_raises_and_is_mended(
 
 
 async def test_a_missing_exchange_raises_and_is_mended(
-    worker: OpenWorker, administrator: aio_pika.abc.AbstractConnection, prefix: str
+    worker: OpenWorker, administrator: Administrator, prefix: str
 ) -> None:
     """Publishing to an exchange that is gone closes the channel; the event is refused, then taken."""
     queue = await worker()
-    await (await administrator.channel()).exchange_delete(f"{prefix}.events")
+    await administrator.exchange_delete(f"{prefix}.events")
     assert queue.status().problem is None
     async with asyncio.timeout(PATIENCE):
         for attempt in range(100):
@@ -87,19 +81,17 @@ async def test_those_with_one_id_hold_up_nobody_else(worker: OpenWorker) -> None
     assert {*range(21)} - {15} <= {*bodies}
 
 
-async def test_a_full_queue_refuses(
-    worker: OpenWorker, administrator: aio_pika.abc.AbstractConnection, prefix: str
-) -> None:
+async def test_a_full_queue_refuses(worker: OpenWorker, administrator: Administrator, prefix: str) -> None:
     """A queue at its length limit nacks (`reject-publish`), and that raises: nothing is dropped silently."""
-    queue, channel, name = await worker(), await administrator.channel(), f"{prefix}.delay.64s"
+    queue, name = await worker(), f"{prefix}.delay.64s"
     limited: FieldTable = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
-    await channel.queue_delete(name)
-    await channel.declare_queue(name, durable=True, arguments=limited)
+    await administrator.queue_delete(name)
+    await administrator.declare_queue(name, durable=True, arguments=limited)
     try:
         with pytest.raises(QueueUnavailable, match=r"nack"):
             await fill(queue, "delay.64s")
     finally:
-        await channel.queue_delete(name)
+        await administrator.queue_delete(name)
 
 
 async def test_a_message_can_go_round_and_round(worker: OpenWorker) -> None:
@@ -135,7 +127,7 @@ async def test_what_is_too_large_is_not_held(worker: OpenWorker) -> None:
 
 @pytest.mark.parametrize("lane", [Lane.EVENTS, Lane.RETRIES])
 async def test_a_deleted_queue_is_consumed_again(
-    worker: OpenWorker, administrator: aio_pika.abc.AbstractConnection, prefix: str, lane: Lane
+    worker: OpenWorker, administrator: Administrator, prefix: str, lane: Lane
 ) -> None:
     """The broker cancels the consumer of a deleted queue and keeps the connection.
 
@@ -144,7 +136,7 @@ async def test_a_deleted_queue_is_consumed_again(
     """
     inbox = Inbox()
     queue = await worker(inbox)
-    await (await administrator.channel()).queue_delete(f"{prefix}.{lane}")
+    await administrator.queue_delete(f"{prefix}.{lane}")
     await eventually(lambda: lane in inbox.lost_lanes)
     await consuming(queue)
     if lane is Lane.RETRIES:
@@ -155,11 +147,11 @@ async def test_a_deleted_queue_is_consumed_again(
 
 
 async def test_missing_retries_are_declared_though_nobody_consumes(
-    worker: OpenWorker, administrator: aio_pika.abc.AbstractConnection, prefix: str
+    worker: OpenWorker, administrator: Administrator, prefix: str
 ) -> None:
     """A publisher that finds `retries` gone has it declared."""
     queue = await worker()
-    await (await administrator.channel()).queue_delete(f"{prefix}.retries")
+    await administrator.queue_delete(f"{prefix}.retries")
     await publish_until_durable(queue, Lane.RETRIES, outgoing("a"))
     await ready(queue, Lane.RETRIES, 1)
 
@@ -179,19 +171,16 @@ async def test_a_closing_queue_tells_its_publishers(worker: OpenWorker) -> None:
 # ── who speaks, and how ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_publisher_cannot_pass_for_us(
-    worker: OpenWorker, administrator: aio_pika.abc.AbstractConnection, prefix: str
-) -> None:
+async def test_a_publisher_cannot_pass_for_us(worker: OpenWorker, administrator: Administrator, prefix: str) -> None:
     """`type: notifier.delivery` through an exchange is a publisher's message, in the dead letters too.
 
     The broker moves what reached the delivery limit by the default exchange, which only we write to; but then it bears
     `x-death`.
     """
-    channel = await administrator.channel()
     queue = await worker()
-    exchange = await channel.get_exchange(f"{prefix}.events", ensure=False)
+    exchange = await administrator.get_exchange(f"{prefix}.events", ensure=False)
     await exchange.publish(aio_pika.Message(b"{}", type=Kind.DELIVERY.value, message_id="forged"), "any")
-    lane = await channel.get_queue(f"{prefix}.events", ensure=False)
+    lane = await administrator.get_queue(f"{prefix}.events", ensure=False)
     while (taken := await lane.get(fail=False)) is not None:
         await taken.nack(requeue=True)
     await ready(queue, DEAD, 1)
@@ -201,38 +190,18 @@ async def test_a_publisher_cannot_pass_for_us(
 
 
 async def test_properties_that_cannot_be_decoded_close_nothing(
-    worker: OpenWorker, administrator: aio_pika.abc.AbstractConnection, prefix: str
+    worker: OpenWorker, administrator: Administrator, prefix: str
 ) -> None:
     """A timestamp in microseconds, or a name that is no UTF-8, must not close our connection at every redelivery."""
     inbox = Inbox()
     queue = await worker(inbox)
     for message_id in (b"micro", b"\xff\xfe!!!"):
-        await _publish_raw(administrator, f"{prefix}.events", message_id, 1_767_225_600_000_000)
+        await publish_undecodable(administrator, f"{prefix}.events", message_id)
     micro, unreadable = await inbox.some(2)
     assert (micro.message_id, micro.timestamp, micro.body) == ("micro", None, b"{}")
     assert unreadable.message_id == "\ufffd\ufffd!!!"
     assert inbox.lost_lanes == []
     assert queue.status().consuming
-
-
-async def _publish_raw(
-    connection: aio_pika.abc.AbstractConnection, exchange: str, message_id: bytes, timestamp: int
-) -> None:
-    """Publish what pamqp would not encode: placeholders, replaced on their way to the socket."""
-    channel = await (await connection.channel()).get_underlay_channel()
-    properties = commands.Basic.Properties(message_id="#" * 5, timestamp=dt.datetime.fromtimestamp(123_456, tz=dt.UTC))
-    frame = ChannelFrame.marshall(
-        channel_number=channel.number,
-        frames=[
-            commands.Basic.Publish(exchange=exchange, routing_key="any"),
-            ContentHeader(body_size=2, properties=properties),
-            ContentBody(b"{}"),
-        ],
-    )
-    payload = frame.payload.replace(b"#" * 5, message_id).replace(
-        struct.pack(">Q", 123_456), struct.pack(">Q", timestamp)
-    )
-    await channel.connection.write_queue.put(ChannelFrame(payload=payload, should_close=False))
 
 
 # ── connecting ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -85,6 +85,7 @@ def frozen() -> Iterator[None]:
     gc.unfreeze()
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("frozen")
 @pytest.mark.parametrize("waited_for", [False, True])
 @pytest.mark.parametrize("which", ALL)

@@ -286,9 +286,9 @@ def steps(store: Store, allowed: int) -> Iterator[None]:
     store.use(lambda database: database.set_progress_handler(None, 1000), writing=False)
 
 
-def test_a_hundred_thousand_parked_cost_the_others_nothing(file: Path) -> None:
+def test_many_parked_cost_the_others_nothing(file: Path) -> None:
     """To fetch, to take, to move what is due and to look when something is: all without a step over parked rows."""
-    store = filled(file, 100_000)
+    store = filled(file, 20_000)
     with steps(store, 2):
         assert len(store.read_parked("shop", range(1, 20), 4)) == 4
         assert len(store.read_parked("wiki", (), 4)) == 1
