@@ -10,6 +10,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import aio_pika
 import pytest
@@ -84,8 +85,8 @@ async def worker(amqp_url: str, prefix: str) -> AsyncIterator[OpenWorker]:
     """Opens queues on RabbitMQ as workers do; closed at the end."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def open_one(inbox: Inbox | None = None, **options: object) -> RabbitQueue:
-            queue = RabbitQueue(rabbit_options(amqp_url, **{"prefix": prefix} | options))
+        async def open_one(inbox: Inbox | None = None, **options: Any) -> RabbitQueue:
+            queue = RabbitQueue(rabbit_options(amqp_url, **{"prefix": prefix, **options}))
             stack.push_async_callback(queue.close)
             await queue.open()
             await asyncio.wait_for(queue.ready(), PATIENCE)

@@ -124,8 +124,6 @@ async def proxy(amqp_url: str, tmp_path: Path) -> AsyncIterator[Proxy]:
     proxy.end()
     server.close()
     await proxy.gone()
-    gc.collect()  # aio-pika closes an attempt that failed when it is collected, in a task, which needs the loop
-    await asyncio.sleep(0)
 
 
 @pytest.fixture

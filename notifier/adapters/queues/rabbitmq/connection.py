@@ -41,6 +41,17 @@ LOST = (AMQPError, OSError, RuntimeError)
 Connection = aio_pika.abc.AbstractConnection
 
 
+class _Attempt(aio_pika.Connection):
+    """Closed as soon as it has failed. aio-pika closes it when it is collected, by when its loop may have ended."""
+
+    async def connect(self, timeout: aiormq.abc.TimeoutType = None) -> None:  # noqa: ASYNC109  aio-pika's signature
+        try:
+            await super().connect(timeout)
+        except BaseException:
+            await self.close()
+            raise
+
+
 async def connect(options: RabbitOptions, purpose: str) -> Connection:
     """A new connection to the first host that takes us. Raises QueueError (refused), QueueUnavailable (not reached)."""
     insides.prepare()
@@ -56,7 +67,10 @@ async def connect(options: RabbitOptions, purpose: str) -> Connection:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 return await aio_pika.connect(
-                    url, ssl_context=context, client_properties={"connection_name": f"{options.name} {purpose}"}
+                    url,
+                    ssl_context=context,
+                    client_properties={"connection_name": f"{options.name} {purpose}"},
+                    connection_class=_Attempt,
                 )
         # StopAsyncIteration: the end of the stream came right behind the broker's first words.
         except (AMQPError, OSError, TimeoutError, RuntimeError, ValueError, StopAsyncIteration) as error:
