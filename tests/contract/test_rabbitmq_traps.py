@@ -9,6 +9,7 @@ import hashlib
 import aio_pika
 import pytest
 from pamqp.common import FieldTable
+from yarl import URL
 
 from notifier.adapters.queues.rabbitmq.queue import RabbitQueue
 from notifier.domain.errors import QueueError, QueueUnavailable
@@ -229,7 +230,7 @@ async def test_another_host_of_the_cluster_serves(worker: OpenWorker, amqp_url: 
 
 async def test_a_virtual_host_that_is_not_there(amqp_url: str) -> None:
     """The refusal names it."""
-    queue = RabbitQueue(rabbit_options(f"{amqp_url.rstrip('/')}/nowhere"))
+    queue = RabbitQueue(rabbit_options(str(URL(amqp_url).with_path("/nowhere"))))
     await queue.open()
     try:
         with pytest.raises(QueueError, match=r"virtual host 'nowhere'"):
