@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from tests.simulator.clients import Behaviour, client, names, well
-from tests.simulator.world import EVENT, World, capacity, quantile
+from tests.simulator.world import EVENT, Tally, World, capacity, quantile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,7 @@ class Crowd:
     load: float = 0.5
     workers: int = 1
     core: float = 1.0
+    usual: float = 0.0  # seconds of the run without the fault, if more: cases that differ in this share it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,8 @@ class Isolation:
 
 def isolation(how: Crowd) -> Isolation:
     """Compare the healthy ones with and without the fault."""
-    usual, felt = _usual(replace(how, behaviour=well, since=0.0)), _felt(how)
+    quiet = replace(how, ill=0, behaviour=well, since=0.0, seconds=max(how.seconds, how.usual), usual=0.0)
+    usual, felt = _felt(how, *_usual(quiet)), _felt(how, *_run(how))
     if how.events:
         return Isolation(
             p99=math.nan, seconds=math.nan,
@@ -77,21 +79,27 @@ def _end(felt: Felt) -> float:
 
 
 @lru_cache(maxsize=4)
-def _usual(how: Crowd) -> Felt:
+def _usual(how: Crowd) -> tuple[Tally, float]:
     """The same without the fault, made once for all cases that compare with it."""
-    return _felt(how)
+    return _run(how)
 
 
-def _felt(how: Crowd) -> Felt:
+def _run(how: Crowd) -> tuple[Tally, float]:
+    """What was seen, and for how long the core was busy."""
     everyone = names(how.clients)
-    ill, healthy = everyone[: how.ill], everyone[how.ill :]
-    with World(map(client, everyone), dict.fromkeys(ill, how.behaviour), workers=how.workers, core=how.core) as world:
+    behaviours = dict.fromkeys(everyone[: how.ill], how.behaviour)
+    with World(map(client, everyone), behaviours, workers=how.workers, core=how.core) as world:
         chance = random.Random(3)
         for _ in range(how.events):
             world.publish(chance.sample(everyone, EVENT))
         if not how.events:
             rate = how.load * capacity(how.core) * how.workers / EVENT
             world.stream(rate, how.seconds, lambda chance: chance.sample(everyone, EVENT))
-        tally = world.run(how.seconds)
-        sent = [(one.born, one.sent) for name in healthy for one in tally.told[name]]
-        return Felt(sent=sent, put_off=sum(tally.put_off[name] for name in healthy), busy=world.busy / how.seconds)
+        return world.run(how.seconds), world.busy
+
+
+def _felt(how: Crowd, tally: Tally, busy: float) -> Felt:
+    """What the clients that are healthy in this crowd saw, in its time."""
+    healthy = names(how.clients)[how.ill :]
+    sent = [(one.born, one.sent) for name in healthy for one in tally.told[name] if one.answered <= how.seconds]
+    return Felt(sent=sent, put_off=sum(tally.put_off[name] for name in healthy), busy=busy / how.seconds)

@@ -17,7 +17,7 @@ class Outage:
     """A client is well, then down for `seconds`, then well (`good`), or awake ever more within `slowly` seconds.
 
     Meanwhile `rate` deliveries a second come, or `waiting` in all, evenly within `within` seconds; afterwards `after` a
-    second.
+    second, for the `watched` seconds.
     """
 
     seconds: float
@@ -27,6 +27,7 @@ class Outage:
     waiting: int | None = None
     within: float = math.inf
     after: float = 2.0
+    watched: float = 150.0
     slowly: float = 0.0
     beside: float = 0.0
     workers: int = 1
@@ -78,8 +79,8 @@ def outage(how: Outage) -> Recovery:
             world.at(BEGIN + (number + 0.02) * min(how.seconds, how.within) / how.count, world.publish, ["x"])
         world.run(end)
         if how.after:
-            world.stream(how.after, end + 150, lambda _: ["x"], seed=11)
-        world.run(end + 150)
+            world.stream(how.after, end + how.watched, lambda _: ["x"], seed=11)
+        world.run(end + how.watched)
         tally = world.run_until_done(end + 400)
     return _recovery(how, end, tally.told["x"], tally.attempts["x"], tally.failed["x"], tally.charged["x"], tally.left)
 

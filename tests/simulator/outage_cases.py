@@ -48,7 +48,9 @@ def recovery() -> Iterator[Case]:
             for workers in (1, 2, 3):
                 short = (workers, length) in {(1, 4), (1, 45), (3, 45)}
                 name = f"{kind}-{length}" + (f"-{workers}-workers" if workers > 1 else "")
-                yield _recovery(name, replace(how, seconds=length, rate=rate, workers=workers), short=short)
+                watched = 60.0 if short else 150.0
+                this = replace(how, seconds=length, rate=rate, workers=workers, watched=watched)
+                yield _recovery(name, this, short=short)
     for length in (4, 45, 3600):
         for kind, bad in (("", refuses), ("-hangs", hangs)):
             for workers in (1, 3):
@@ -58,11 +60,13 @@ def recovery() -> Iterator[Case]:
     yield _recovery("many-60", Outage(seconds=60, bad=refuses, waiting=10_000, beside=0.5))
     for moment in (0.5, 1, 2, 3):  # too short for it to be taken for down
         for rate in (10.0, 30.0):
-            how = Outage(seconds=moment, bad=answers_503, rate=rate, after=rate)
+            how = Outage(seconds=moment, bad=answers_503, rate=rate, after=rate, watched=30.0)
             yield _recovery(f"moment-{moment:g}-{rate:g}", how, backoff=3 * BACKOFF, short=moment == 1)
     for slowly in (10, 30, 60, 120):
         yield _recovery(
-            f"slowly-{slowly}", Outage(seconds=45, bad=refuses, slowly=slowly, after=10), short=slowly == 10
+            f"slowly-{slowly}",
+            Outage(seconds=45, bad=refuses, slowly=slowly, after=10, watched=slowly + 30.0),
+            short=slowly == 10,
         )
 
 
@@ -70,7 +74,7 @@ def recovery() -> Iterator[Case]:
 
 
 def _polite(name: str, how: Outage, most: int, *, short: bool = False) -> Case:
-    """An hour of outage: probes a second and worker, attempts at one delivery, charged ones."""
+    """A long outage: probes a second and worker, attempts at one delivery, charged ones."""
 
     def measure() -> Finding:
         it = outage(how)
@@ -92,9 +96,11 @@ def politeness() -> Iterator[Case]:
     yield _polite("hangs", replace(hour, bad=hangs), 20)
     yield _polite("10/s", replace(hour, rate=10), 20)
     yield _polite("3-workers", replace(hour, workers=3), 20)
-    yield _polite("one-waits", replace(hour, waiting=1), 80, short=True)
-    yield _polite("ten-wait", replace(hour, waiting=10, within=60), 20, short=True)
-    yield _polite("ten-wait-hang", replace(hour, waiting=10, within=60, bad=hangs), 20)
+    for waiting, within, most in ((1, math.inf, (80, 36)), (10, 60.0, (20, 13))):
+        waits = replace(hour, waiting=waiting, within=within)
+        yield _polite(f"{waiting}-wait", waits, most[0])
+        yield _polite(f"{waiting}-wait-20-min", replace(waits, seconds=1200, watched=60.0), most[1], short=True)
+    yield _polite("10-wait-hang", replace(hour, waiting=10, within=60, bad=hangs), 20)
 
 
 def _cost(
@@ -120,4 +126,4 @@ def cost() -> Iterator[Case]:
     for kind, behaviour in (("refuse", refuses), ("hang", hangs)):
         yield _cost(f"1x100000-{kind}", 1, 100_000, behaviour)
         yield _cost(f"1000x100-{kind}", 1000, 100, behaviour)
-    yield _cost("1x5000-short", 1, 5000, refuses, until=1200, short=True)
+    yield _cost("1x2500-short", 1, 2500, refuses, until=1200, short=True)

@@ -50,14 +50,11 @@ def partial_failure() -> Iterator[Case]:
             for most in (1, 4, 32):
                 how = Partly(behaviour=_mixed(share), rate=rate, max_concurrent=most, after=240)
                 roomy = rate / (1 - share) * 0.25 <= 0.9 * most and share < 0.7  # at 0.7 the p95 waits for hours
-                short = (rate, most) in {(8, 4), (30, 32)}
-                yield _partial(
-                    f"{share}-{rate}/s-max{most}",
-                    how,
-                    seeds=5 if roomy and not short else 1,
-                    roomy=roomy and not short,
-                    short=short,
-                )
+                name = f"{share}-{rate}/s-max{most}"
+                if (rate, most) in {(8, 4), (30, 32)}:
+                    yield _partial(name, replace(how, after=0), short=True)  # the pace alone
+                else:
+                    yield _partial(name, how, seeds=5 if roomy else 1, roomy=roomy)
     brisk = RetryPolicy(base=1, max_delay=10)
     for name, bad, good in (
         ("503", (0.25, UNAVAILABLE), (0.25, OK)),
@@ -72,7 +69,7 @@ def partial_failure() -> Iterator[Case]:
         for share in (0.33, 0.7):
             yield _partial(
                 f"{share}-{workers}-workers",
-                Partly(behaviour=_mixed(share), rate=30, workers=workers),
+                Partly(behaviour=_mixed(share), rate=30, workers=workers, after=0),
                 short=(workers, share) == (3, 0.33),
             )
 
@@ -154,11 +151,12 @@ def overload() -> Iterator[Case]:
             base = Partly(behaviour=behaviour, seconds=120, after=0, backlog=4800)
             several = min(0.8, least)
             yield _overload(f"{kind}-{word}", base, pace, 1.5, least, 2)
-            yield _overload(f"{kind}-{word}-short", replace(base, seconds=60), pace, 1.5, least, short=True)
+            brief = replace(base, seconds=60, backlog=70 * int(pace))
+            yield _overload(f"{kind}-{word}-short", brief, pace, 1.5, least, short=True)
             yield _overload(f"{kind}-{word}-at-0.8", replace(base, rate=0.8 * pace, backlog=0), pace, 1.5, 0.9)
             for workers in (2, 3):
                 shared = replace(base, workers=workers)
                 name = f"{kind}-{word}-{workers}-workers"
                 yield _overload(name, shared, pace, 2.2, several, 3)
                 if workers == 3 and word == "503":
-                    yield _overload(f"{name}-short", replace(shared, seconds=60), pace, 2.2, several, short=True)
+                    yield _overload(f"{name}-short", replace(brief, workers=3), pace, 2.2, several, short=True)

@@ -1,14 +1,15 @@
-"""The goals for clients in trouble and for those beside them, held by the real pipeline in virtual time."""
+"""The goals for healthy clients beside those in trouble, held by the real pipeline in virtual time."""
 
 import pytest
 
 from tests.simulator.case import Case
-from tests.simulator.cases import every
+from tests.simulator.cases import short
+from tests.simulator.crowd_cases import crowds
 
-SHORT = [case for case in every() if case.short]
+CASES = short(crowds())
 
 
-@pytest.mark.parametrize("case", SHORT, ids=[case.name for case in SHORT])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_goal(case: Case) -> None:
     """It is reached: `python -m tests.simulator NAME` shows the same."""
     found = case.measure()

@@ -93,24 +93,27 @@ def test_nothing_is_left_after_trouble(workers: int, buckets: int) -> None:
         assert not any(count for consumer in world.broker.consumers for count in consumer.unacked.values())
 
 
-def test_clients_that_share_a_bucket_keep_their_own_leash() -> None:
-    """Twenty are down for half an hour in one bucket. Each is probed as if alone, and one that recovers is served."""
-    everyone, end = names(20), 1805.0
+@pytest.mark.parametrize(
+    ("count", "each", "end", "probes"), [(5, 9, 125.0, 2), pytest.param(20, 30, 1805.0, 25, marks=pytest.mark.full)]
+)
+def test_clients_that_share_a_bucket_keep_their_own_leash(count: int, each: int, end: float, probes: int) -> None:
+    """They are down in one bucket. Each is probed as if alone, and one that recovers is served."""
+    everyone = names(count)
     behaviours = {name: between(5, end if name == "c0" else math.inf, refuses) for name in everyone}
     with World(map(client, everyone), behaviours, buckets=1) as world:
-        for second in range(30):
+        for second in range(each):
             for name in everyone:
                 world.at(second + 0.01, world.publish, [name])
         tally = world.run(end)
-        assert min(sum(began > 60 for began in tally.attempts[name]) for name in everyone) >= 25
+        assert min(sum(began > 60 for began in tally.attempts[name]) for name in everyone) >= probes
         world.run(end + 65)
-        assert len(tally.told["c0"]) == 30
-        assert len(tally.told["c1"]) < 30
+        assert len(tally.told["c0"]) == each
+        assert len(tally.told["c1"]) < each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
-    """A client to which almost nothing finds a way in, for good. `most` attempts are let pass in an hour."""
+    """A client to which almost nothing finds a way in, for good. `most` attempts are let pass in twenty minutes."""
 
     behaviour: Behaviour
     most: int
@@ -118,17 +121,17 @@ class Closed:
 
 
 CLOSED = {
-    "it is down": Closed(behaviour=refuses, most=90),
-    "a pause by Retry-After": Closed(behaviour=steady(0.005, Answer(status=429, retry_after="600")), most=60),
-    "a rate of one a minute": Closed(behaviour=steady(0.005, THROTTLED), most=62, registered={"per_second": 1 / 60}),
-    "the want of a slot": Closed(behaviour=steady(4.9, UNAVAILABLE), most=735, registered={"max_concurrent": 1}),
+    "it is down": Closed(behaviour=refuses, most=40),
+    "a pause by Retry-After": Closed(behaviour=steady(0.005, Answer(status=429, retry_after="600")), most=4),
+    "a rate of one a minute": Closed(behaviour=steady(0.005, THROTTLED), most=25, registered={"per_second": 1 / 60}),
+    "the want of a slot": Closed(behaviour=steady(4.9, UNAVAILABLE), most=40, registered={"max_concurrent": 1}),
 }
 
 
 @pytest.mark.parametrize("closed", CLOSED.values(), ids=CLOSED.keys())
 def test_what_never_finds_a_way_in_expires(closed: Closed) -> None:
     """None is left after its age and the longest time in a bucket, attempted or not. No flood comes at the end."""
-    age = 2400.0
+    age = 1200.0
     never_in = client("x", retry=RetryPolicy(max_age=age), **closed.registered)
     with World([never_in], {"x": closed.behaviour}) as world:
         for _ in range(60):
