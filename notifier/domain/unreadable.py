@@ -32,6 +32,7 @@ ATTRIBUTE = 1024  # characters of one
 READ = ("specversion", "id", "source", "type", "time", "datacontenttype")  # without these it would be another event
 _ATTRIBUTE = "cloudEvents:"
 _SHORTER = (400, 200, 100, 60, 30)  # bytes of each text
+_MOST = MISTAKES_BYTES // len('{"path":"","text":""},') + 1  # so many never fit, however short they are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,7 @@ def attributes_of(letter: Message) -> Mapping[str, str]:
 
 def few(mistakes: Sequence[Mistake]) -> tuple[Mistake, ...]:
     """The mistakes as a letter lists them: shorter if there are many, and without the last ones if they do not fit."""
-    found = tuple(Mistake(excerpt(each.path), excerpt(each.text, _SHORTER[0])) for each in mistakes)
+    found = tuple(Mistake(excerpt(each.path), excerpt(each.text, _SHORTER[0])) for each in mistakes[:_MOST])
     for most in _SHORTER:
         found = tuple(Mistake(cut(each.path, most), cut(each.text, most)) for each in found)
         if _size(found) <= MISTAKES_BYTES:

@@ -236,7 +236,7 @@ _BODY = st.fixed_dictionaries(
 ).map(lambda body: {"iss": ISS, **body})
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300)
 @given(_BODY)
 @example({"iss": ISS, "clients": ["shop"]})
 def test_both_judge_alike(body: dict[str, Any]) -> None:
@@ -255,7 +255,7 @@ def inline_uris(body: Mapping[str, Any]) -> list[str]:
     return [uri for uri in found if isinstance(uri, str)]
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=300)
 @given(_URI)
 def test_both_judge_uris_alike(uri: str) -> None:
     """Hosts of every kind, whole and broken."""
@@ -263,7 +263,7 @@ def test_both_judge_uris_alike(uri: str) -> None:
     assert read == valid or (read and in_disguise(uri))
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=300)
 @given(_MOMENT)
 def test_both_judge_moments_alike(moment: str) -> None:
     """Days that exist or not, leap years, seconds and offsets."""

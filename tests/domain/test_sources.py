@@ -4,7 +4,7 @@ import contextlib
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from notifier.domain.errors import MalformedEvent
@@ -410,7 +410,6 @@ JSON = st.recursive(
     preset=st.sampled_from(sorted(SOURCE_PRESETS)),
     media=st.sampled_from([None, "application/vnd.masstransit+json"]),
 )
-@settings(max_examples=400, deadline=None)
 def test_whatever_a_document_holds_is_read_ignored_or_refused(document: Any, preset: str, media: str | None) -> None:
     """No preset raises anything else."""
     with contextlib.suppress(MalformedEvent):

@@ -16,14 +16,14 @@ from notifier.settings.registry_settings import RegistrySourceSettings
 from tests.adapters.registries.fake_keycloak import SECRET, FakeKeycloak, client, fake_keycloak
 
 
-def reader(url: str, within: str = "5s", **more: Any) -> KeycloakReader:
+def reader(url: str, within: str = "30s", **more: Any) -> KeycloakReader:
     settings = {"url": url, "realm": "demo", "client_id": "notifier", "client_secret": SECRET, **more}
     made = build_reader(RegistrySourceSettings.model_validate({"keycloak": settings, "timeout": within}))
     assert isinstance(made, KeycloakReader)
     return made
 
 
-async def fault_of(fake: FakeKeycloak, within: str = "5s", **more: Any) -> str:
+async def fault_of(fake: FakeKeycloak, within: str = "30s", **more: Any) -> str:
     """Why it could not be read, which holds no secret, nor does anything that a log may make of it."""
     with pytest.raises(SourceFault) as caught:
         await reader(fake.url, within, **more).read(None)
@@ -215,7 +215,7 @@ async def test_an_answer_that_breaks_ends_the_reading(way: str, words: str) -> N
 
     async with fake_keycloak() as fake:
         fake.page_fault = fault
-        assert words in await fault_of(fake, "300ms" if way == "hangs" else "5s")
+        assert words in await fault_of(fake, "300ms" if way == "hangs" else "30s")
 
 
 async def test_nobody_there_is_said() -> None:

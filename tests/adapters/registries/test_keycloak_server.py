@@ -43,7 +43,10 @@ from tests.system.clients import Clients, verify_all
 from tests.system.site import Site
 from tests.system.worker_process import WorkerProcess, worker
 
-pytestmark = pytest.mark.timeout(900)  # at the first time on a machine Keycloak is got and built, beside other tests
+pytestmark = [
+    pytest.mark.full,  # its start takes a minute
+    pytest.mark.timeout(900),  # at the first time on a machine Keycloak is got and built, beside other tests
+]
 
 
 @pytest.fixture(scope="module")
