@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,11 @@ async def test_a_certificate_of_nobody_and_a_closed_port(kind: str, tmp_path: Pa
     """Neither is a bare exception."""
     async with serving(_status(200), authority(tmp_path, "Nobody").server()) as url:
         assert re.search("certificate: .*issuer", await _told(_reader(kind, url, tmp_path)))
-    assert f"{url}/" in (told := await _told(_reader(kind, url, tmp_path)))
+    with socket.socket() as closed:  # bound, so that it is nobody else's, and not listening
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        told = await _told(_reader(kind, url, tmp_path))
+    assert f"{url}/" in told
     assert "Conn" in told
 
 

@@ -64,6 +64,12 @@ CLIENTS: list[dict[str, Any]] = [
         "AllowedIdentityTokenSigningAlgorithms": "",
     },
 ]
+
+
+def _told(name: str) -> dict[str, Any]:
+    return {"backchannel_logout_uri": f"https://{name}.example.com/bcl", "backchannel_logout_session_required": True}
+
+
 EXPECTED: dict[str, dict[str, Any]] = {
     "shop": {
         "backchannel_logout_uri": "https://shop.example.com/bff/backchannel",
@@ -85,20 +91,9 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "gone": {},
     "empty": {},
     "none": {},
-    "es": {
-        "backchannel_logout_uri": "https://es.example.com/bcl",
-        "backchannel_logout_session_required": True,
-        "id_token_signed_response_alg": ["ES256", "RS256"],
-    },
-    "ps": {
-        "backchannel_logout_uri": "https://ps.example.com/bcl",
-        "backchannel_logout_session_required": True,
-        "id_token_signed_response_alg": "PS256",
-    },
-    "blank": {
-        "backchannel_logout_uri": "https://blank.example.com/bcl",
-        "backchannel_logout_session_required": True,
-    },
+    "es": {**_told("es"), "id_token_signed_response_alg": ["ES256", "RS256"]},
+    "ps": {**_told("ps"), "id_token_signed_response_alg": "PS256"},
+    "blank": _told("blank"),
 }
 
 
