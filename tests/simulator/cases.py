@@ -1,10 +1,9 @@
-"""Every case, in the order of the goals.
+"""Every case, by what is wrong with the client.
 
 Short cases run with the tests. The others make the same ground denser: more lengths, shares, rates, workers and seeds.
 """
 
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator
 
 from tests.simulator.case import Case
 from tests.simulator.crowd_cases import crowds
@@ -14,10 +13,25 @@ from tests.simulator.partly_cases import instance_hangs, overload, partial_failu
 
 def every() -> Iterator[Case]:
     """All of them."""
-    groups = (recovery, partial_failure, instance_hangs, crowds, overload, politeness, cost)
-    return chain.from_iterable(group() for group in groups)
+    yield from half_well()
+    yield from crowds()
+    yield from outages()
 
 
-def short(cases: Iterator[Case]) -> dict[str, Case]:
+def half_well() -> Iterator[Case]:
+    """A client half works, or takes less than is wanted."""
+    yield from partial_failure()
+    yield from instance_hangs()
+    yield from overload()
+
+
+def outages() -> Iterator[Case]:
+    """A client is down."""
+    yield from recovery()
+    yield from politeness()
+    yield from cost()
+
+
+def short(cases: Iterable[Case]) -> dict[str, Case]:
     """Those that run with the tests, by name."""
     return {case.name: case for case in cases if case.short}

@@ -63,14 +63,22 @@ def test_an_address_that_cannot_be_used_is_a_fault_of_its_client(url: str, root:
     assert f"its back-channel logout URL {words}" in fault.text
 
 
+PS256 = {"id_token_signed_response_alg": "PS256"}
+
+
+def back(uri: str, *, session: bool = False) -> dict[str, Any]:
+    """What is read of a back-channel address."""
+    return {"backchannel_logout_uri": uri, "backchannel_logout_session_required": session}
+
+
 @pytest.mark.parametrize(
     ("attributes", "more", "row"),
     [
         # no address: known, so that events that name it are no puzzle
-        (NONE, {}, {"id_token_signed_response_alg": "PS256"}),
-        (None, {}, {"id_token_signed_response_alg": "PS256"}),
+        (NONE, {}, PS256),
+        (None, {}, PS256),
         ({"id.token.signed.response.alg": "HS256"}, {}, {}),
-        ({"id.token.encrypted.response.alg": "RSA-OAEP"}, {}, {"id_token_signed_response_alg": "PS256"}),
+        ({"id.token.encrypted.response.alg": "RSA-OAEP"}, {}, PS256),
         # Keycloak tells neither disabled clients nor those of SAML
         ({"backchannel.logout.url": URL}, {"enabled": False}, {}),
         ({"backchannel.logout.url": "${x}"}, {"enabled": False}, {}),
@@ -79,89 +87,50 @@ def test_an_address_that_cannot_be_used_is_a_fault_of_its_client(url: str, root:
         (
             {"backchannel.logout.url": URL, "id.token.signed.response.alg": "ES256"},
             {"protocol": "openid-connect", "publicClient": True, "bearerOnly": True},
-            {
-                "id_token_signed_response_alg": "ES256",
-                "backchannel_logout_uri": URL,
-                "backchannel_logout_session_required": False,
-            },
+            {"id_token_signed_response_alg": "ES256", **back(URL)},
         ),
         (
-            {
-                "backchannel.logout.url": URL,
-                "backchannel.logout.session.required": "True",
-                "id.token.signed.response.alg": "any",
-            },
+            {"backchannel.logout.url": URL, "backchannel.logout.session.required": "True",
+             "id.token.signed.response.alg": "any"},
             {"protocolMappers": [{"protocolMapper": "oidc-sha256-pairwise-sub-mapper"}, {}, None]},
-            {
-                "subject_type": "pairwise",
-                "id_token_signed_response_alg": "PS256",
-                "backchannel_logout_uri": URL,
-                "backchannel_logout_session_required": True,
-            },
+            {**PS256, "subject_type": "pairwise", **back(URL, session=True)},
         ),
         # both channels
         (
             {"backchannel.logout.url": "/bc", "frontchannel.logout.session.required": "false"},
             {"frontchannelLogout": True, "rootUrl": "https://a.example.com", "baseUrl": "/home"},
             {
-                "id_token_signed_response_alg": "PS256",
+                **PS256,
                 "frontchannel_logout_uri": "https://a.example.com/home",
                 "frontchannel_logout_session_required": False,
-                "backchannel_logout_uri": "https://a.example.com/bc",
-                "backchannel_logout_session_required": False,
+                **back("https://a.example.com/bc"),
             },
         ),
-        (
-            {"frontchannel.logout.url": "${x}/fc"},
-            {"frontchannelLogout": True},
-            {"id_token_signed_response_alg": "PS256"},
-        ),
-        ({"frontchannel.logout.url": URL}, {"frontchannelLogout": False}, {"id_token_signed_response_alg": "PS256"}),
+        ({"frontchannel.logout.url": "${x}/fc"}, {"frontchannelLogout": True}, PS256),
+        ({"frontchannel.logout.url": URL}, {"frontchannelLogout": False}, PS256),
         # a name, and redirect URIs: relative ones, those of an app, and `*` at the end of any
         (
             NONE,
-            {
-                "name": "Shop",
-                "rootUrl": "https://a.example.com",
-                "redirectUris": ["/*", "https://b.example.com*", "https://c.example.com/cb*", "app:/cb", 5],
-            },
-            {
-                "id_token_signed_response_alg": "PS256",
-                "client_name": "Shop",
-                "redirect_uris": ["https://a.example.com/*", "https://c.example.com/cb*"],
-            },
+            {"name": "Shop", "rootUrl": "https://a.example.com",
+             "redirectUris": ["/*", "https://b.example.com*", "https://c.example.com/cb*", "app:/cb", 5]},
+            {**PS256, "client_name": "Shop", "redirect_uris": ["https://a.example.com/*", "https://c.example.com/cb*"]},
         ),
         # an address that Keycloak itself does not know, so that it stays silent
         (
-            {
-                "notifier.backchannel_logout_uri": "/bc",
-                "notifier.backchannel_logout_session_required": "true",
-                "notifier.timeout": "3s",
-            },
+            {"notifier.backchannel_logout_uri": "/bc", "notifier.backchannel_logout_session_required": "true",
+             "notifier.timeout": "3s"},
             {"rootUrl": "https://a.example.com"},
-            {
-                "id_token_signed_response_alg": "PS256",
-                "backchannel_logout_uri": "https://a.example.com/bc",
-                "backchannel_logout_session_required": True,
-                "notifier": {"timeout": "3s"},
-            },
+            {**PS256, **back("https://a.example.com/bc", session=True), "notifier": {"timeout": "3s"}},
         ),
         # notifier's own settings
         (
-            {
-                "notifier.timeout": "3s",
-                "notifier.max_concurrent": "5",
-                "notifier.retry.base": "2s",
-                "notifier.typ": " ",
-            },
+            {"notifier.timeout": "3s", "notifier.max_concurrent": "5", "notifier.retry.base": "2s",
+             "notifier.typ": " "},
             {},
-            {
-                "id_token_signed_response_alg": "PS256",
-                "notifier": {"timeout": "3s", "max_concurrent": 5, "retry": {"base": "2s"}},
-            },
+            {**PS256, "notifier": {"timeout": "3s", "max_concurrent": 5, "retry": {"base": "2s"}}},
         ),
     ],
-)
+)  # fmt: skip
 def test_a_client_becomes_a_row(attributes: Any, more: dict[str, Any], row: dict[str, Any]) -> None:
     """Nothing else of it is kept, its secret least of all."""
     secret = {"secret": "hunter2", "registrationAccessToken": "hunter2", "webOrigins": ["+"]}

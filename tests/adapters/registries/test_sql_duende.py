@@ -48,21 +48,14 @@ CLIENTS: list[dict[str, Any]] = [
     {"ClientId": "fed", "ProtocolType": "wsfed", "FrontChannelLogoutUri": "https://fed.example.com/signout"},
     {"ClientId": "empty", "BackChannelLogoutUri": ""},
     {"ClientId": "none", "PairWiseSubjectSalt": "salt"},
-    {
-        "ClientId": "es",
-        "BackChannelLogoutUri": "https://es.example.com/bcl",
-        "AllowedIdentityTokenSigningAlgorithms": "HS256, ES256,RS256",
-    },
-    {
-        "ClientId": "ps",
-        "BackChannelLogoutUri": "https://ps.example.com/bcl",
-        "AllowedIdentityTokenSigningAlgorithms": "PS256",
-    },
-    {
-        "ClientId": "blank",
-        "BackChannelLogoutUri": "https://blank.example.com/bcl",
-        "AllowedIdentityTokenSigningAlgorithms": "",
-    },
+    *(
+        {
+            "ClientId": name,
+            "BackChannelLogoutUri": f"https://{name}.example.com/bcl",
+            "AllowedIdentityTokenSigningAlgorithms": algorithms,
+        }
+        for name, algorithms in {"es": "HS256, ES256,RS256", "ps": "PS256", "blank": ""}.items()
+    ),
 ]
 
 
