@@ -46,6 +46,7 @@ class Fetching:
         self._spawn = spawn
         self._counts = counts
         self._useless: dict[str, int] = {}  # by bucket: fetched in a row for clients that are down
+        self._searches: dict[str, tuple[int, Key]] = {}  # by bucket: how often all came in vain, for whom at last
 
     def begin(self, *, fresh_waits: bool) -> None:
         """Begin the fetches that there is room for."""
@@ -54,11 +55,14 @@ class Fetching:
 
     async def _fetch(self, key: Key, most: int) -> None:
         bucket, parks = self._parking.bucket(key), self._gate.parks(key)
+        before, useful = self._searches.get(bucket, (0, key)), False
         messages: Sequence[Message] | None = None
         try:
             messages = await self._parking.fetch(bucket, most)
             for message in messages:
-                self._useless[bucket] = 0 if self._take(message) else self._useless.get(bucket, 0) + 1
+                taken = self._take(message)
+                useful = useful or taken
+                self._useless[bucket] = 0 if taken else self._useless.get(bucket, 0) + 1
         except QueueUnavailable:
             await asyncio.sleep(AWAY)
         finally:
@@ -66,9 +70,11 @@ class Fetching:
         if messages is not None and (len(messages) < most or await self._only_useless(bucket)):
             if len(messages) == most:
                 self._gate.watch_no_longer(key)
+                self._searches[bucket] = (self._searches.get(bucket, before)[0] + 1, key)
             self._useless.pop(bucket, None)
             self._gate.empty(key, parks)
-        else:
+        elif messages is None or useful or (search := self._searches.get(bucket, before)) == before or search[1] != key:
+            # Else a fetch beside this one, for the same client, has ended the search: to go on would begin it anew.
             self._gate.fetch_again(key)  # if what came was another client's, it still lacks a leash
 
     async def _only_useless(self, bucket: str) -> bool:
