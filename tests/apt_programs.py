@@ -4,9 +4,10 @@ import fcntl
 import glob
 import os
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
+
+from tests.installing import apt_install
 
 
 class ProgramMissing(Exception):  # noqa: N818  a state of the machine; the text says what to do
@@ -20,13 +21,14 @@ def program(name: str, package: str, folders: str | None = None) -> str:
     """
     if (found := _which(name, folders)) is not None:
         return found
+    why = ""
     with Path(tempfile.gettempdir(), f"notifier-tests-apt.{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in two processes
         if _which(name, folders) is None and os.geteuid() == 0 and shutil.which("apt-get"):
-            _install(package)
+            why = apt_install(package)
     if (found := _which(name, folders)) is None:
         text = f"{name} is needed for this test and was not found: apt-get install -y --no-install-recommends {package}"
-        raise ProgramMissing(text)
+        raise ProgramMissing(f"{text}: {why}" if why else text)
     return found
 
 
@@ -35,11 +37,3 @@ def _which(name: str, folders: str | None) -> str | None:
     return shutil.which(name) or next(
         (found for folder in others[::-1] if (found := shutil.which(name, path=folder))), None
     )
-
-
-def _install(package: str) -> None:
-    """Whether it has worked, the caller sees."""
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # installed, not started
-    apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300"]
-    for arguments in (["update"], ["install", "-y", "--no-install-recommends", *package.split()]):
-        subprocess.run([*apt, *arguments], env=environment, capture_output=True, timeout=600, check=False)

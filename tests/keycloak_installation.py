@@ -7,7 +7,6 @@ apt if need be. The first time takes half a minute more. Another copy is built f
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -19,6 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.apt_programs import ProgramMissing, program
+from tests.installing import InstallFailed, run_installer
+from tests.made_whole import alone
 
 NEWEST = "26.7.3"
 DIGESTS = {
@@ -30,7 +31,6 @@ SIGNALS = ("26.7.3",)
 """The versions that can be a transmitter of Shared Signals: an experimental feature, which is built in."""
 PLACES = (Path("/var/cache/notifier-tests"), Path.home() / ".cache/notifier-tests")
 JDK = "default-jdk-headless"
-SECONDS = 600
 OLD = 86_400.0  # seconds: a copy with a jar that nobody has asked for since is in the way
 
 
@@ -80,7 +80,7 @@ def find_keycloak_with(jar: Path | None, version: str, *options: str) -> Path:
 def _translated(version: str) -> Iterator[None]:
     try:
         yield
-    except ProgramMissing as missing:
+    except (ProgramMissing, InstallFailed) as missing:
         raise KeycloakMissing(str(missing)) from None
     except (OSError, subprocess.SubprocessError) as error:
         raise KeycloakMissing(f"Keycloak {version} cannot be had: {error}") from None
@@ -113,22 +113,14 @@ def cache() -> Path:
     raise KeycloakMissing(f"neither {' nor '.join(map(str, PLACES))} can be written")
 
 
-@contextlib.contextmanager
-def alone(found: Path) -> Iterator[None]:
-    """One process at a time makes it; the others wait, and find it."""
-    with found.with_name(f"{found.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _make(found: Path, version: str) -> None:
     """Beside its place first, and moved there when whole: half of it is never taken for all."""
     with tempfile.TemporaryDirectory(prefix=f"{found.name}.", dir=found.parent, ignore_cleanup_errors=True) as part:
         folder = Path(part)
         maven = [program("mvn", "maven"), "-q", "-B", f"-Dmaven.repo.local={folder / 'maven'}"]
-        _done(
+        run_installer(
             [*maven, "dependency:copy", f"-Dartifact=org.keycloak:keycloak-quarkus-dist:{version}:tar.gz",
-             f"-DoutputDirectory={folder}"], dict(os.environ),
+             f"-DoutputDirectory={folder}"],
         )  # fmt: skip
         archive = folder / f"keycloak-quarkus-dist-{version}.tar.gz"
         if hashlib.sha256(archive.read_bytes()).hexdigest() != DIGESTS[version]:
@@ -137,7 +129,7 @@ def _make(found: Path, version: str) -> None:
             packed.extractall(folder, filter="data")
         made = folder / f"keycloak-{version}"
         features = ["--features=ssf"] if version in SIGNALS else []
-        _done([str(made / "bin/kc.sh"), "build", "--db=dev-mem", *features], environment(folder))
+        run_installer([made / "bin/kc.sh", "build", "--db=dev-mem", *features], env=environment(folder))
         made.rename(found)
 
 
@@ -151,12 +143,5 @@ def _make_with(found: Path, stock: Path, jar: Path | None, options: Sequence[str
         shutil.copytree(stock, made, symlinks=True)
         if jar:
             shutil.copy(jar, made / "providers")
-        _done([str(made / "bin/kc.sh"), "build", *options], environment(Path(part)))
+        run_installer([made / "bin/kc.sh", "build", *options], env=environment(Path(part)))
         made.rename(found)
-
-
-def _done(command: list[str], env: Mapping[str, str]) -> None:
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=SECONDS, check=False)
-    if done.returncode:
-        words = " ".join((done.stdout + done.stderr).split())[-500:]
-        raise KeycloakMissing(f"{' '.join(command[:5])} … failed: {words}")

@@ -1,9 +1,19 @@
 """Folders that tests keep for the next run."""
 
 import contextlib
+import fcntl
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+
+@contextlib.contextmanager
+def alone(kept: Path) -> Iterator[None]:
+    """One process at a time makes it; the others wait, and find it."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with kept.with_name(f"{kept.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager

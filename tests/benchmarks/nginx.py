@@ -19,6 +19,7 @@ import aiohttp
 from aiohttp import web
 
 from tests.certificates import authority
+from tests.installing import apt_install
 from tests.rabbitmq_node import _guard, free_ports
 from tests.system.waiting import until
 
@@ -120,9 +121,8 @@ def _program() -> str:
 
 
 def _ensure_installed() -> None:
+    why = ""
     if not Path(_program()).exists() and os.geteuid() == 0 and shutil.which("apt-get"):
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # installed, not started
-        for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", "nginx-light"]):
-            subprocess.run(command, env=environment, capture_output=True, timeout=600, check=False)
+        why = apt_install("nginx-light")
     if not Path(_program()).exists():
-        raise SystemExit("nginx is needed for this benchmark: apt-get install -y --no-install-recommends nginx-light")
+        raise SystemExit(f"nginx is needed for this benchmark: apt-get install nginx-light; {why}")

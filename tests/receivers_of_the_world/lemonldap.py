@@ -20,6 +20,7 @@ from typing import Any
 
 from tests.apt_programs import ProgramMissing, program
 from tests.debian_mirror import NoMirror, debian_mirror
+from tests.installing import InstallFailed, run_installer
 from tests.rabbitmq_node import free_ports
 
 ROOT = Path("/var/cache/notifier-tests/lemonldap-2.21")
@@ -78,11 +79,12 @@ def _unpack() -> None:
     }  # fmt: skip
     apt = ["apt-get", "-qq", *(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))]
     for arguments in (["update"], ["download", *PACKAGES]):
-        done = subprocess.run([*apt, *arguments], cwd=work, capture_output=True, text=True, timeout=300, check=False)
-        if done.returncode:
-            raise ProgramMissing(f"LemonLDAP::NG cannot be had from {release}-backports: {done.stderr[-300:]}")
+        try:
+            run_installer([*apt, *arguments], cwd=work)
+        except InstallFailed as why:
+            raise ProgramMissing(f"LemonLDAP::NG cannot be had from {release}-backports: {why}") from None
     for package in work.glob("*.deb"):
-        subprocess.run(["dpkg-deb", "-x", package, work / "root"], check=True, timeout=60)
+        run_installer(["dpkg-deb", "-x", package, work / "root"])
     (work / "root").rename(ROOT)
     shutil.rmtree(work)
 

@@ -7,7 +7,6 @@ the files beside this one. Node itself is in the development environment, Java c
 import asyncio
 import hashlib
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.apt_programs import program
+from tests.installing import run_installer
 from tests.made_whole import made_whole
 from tests.npm_modules import NODE, node_modules
 
@@ -40,7 +40,7 @@ class Samples:
     def __init__(self, folder: Path, ca_file: Path) -> None:
         jars = f"{java_client()}/*"
         javac = program("javac", "default-jdk-headless")
-        _done([javac, "-classpath", jars, "-d", str(folder), str(EXAMPLES / "Publish.java")])
+        run_installer([javac, "-classpath", jars, "-d", str(folder), str(EXAMPLES / "Publish.java")])
         (folder / "node_modules").symlink_to(node_modules(HERE))
         (folder / "publish.mjs").write_bytes((EXAMPLES / "publish.mjs").read_bytes())  # finds its modules beside it
         self._commands: Mapping[str, Sequence[str]] = {
@@ -80,7 +80,7 @@ class Samples:
 def _trusting(ca_file: Path, store: Path) -> Mapping[str, str]:
     """What docs/publishing.md has its reader set, for each language."""
     keytool = [program("keytool", "default-jdk-headless"), "-importcert", "-noprompt", "-alias", "broker"]
-    _done([*keytool, "-file", str(ca_file), "-keystore", str(store), "-storepass", STORE_PASSWORD])
+    run_installer([*keytool, "-file", str(ca_file), "-keystore", str(store), "-storepass", STORE_PASSWORD])
     java = f"-Djavax.net.ssl.trustStore={store} -Djavax.net.ssl.trustStorePassword={STORE_PASSWORD}"
     return {"SSL_CERT_FILE": str(ca_file), "NODE_EXTRA_CA_CERTS": str(ca_file), "JAVA_TOOL_OPTIONS": java}
 
@@ -92,7 +92,7 @@ def java_client() -> Path:
         with made_whole(kept) as folder:
             maven = [program("mvn", "maven"), "-q", "-B", "-f", str(HERE / "pom.xml")]
             maven += [f"-Dmaven.repo.local={KEPT / 'maven'}", f"-DoutputDirectory={folder}"]
-            _done([*maven, "dependency:copy-dependencies"])
+            run_installer([*maven, "dependency:copy-dependencies"])
             found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
             listed = (line.split() for line in (HERE / "jars.sha256").read_text().splitlines())
             wanted = {name: digest for digest, name in listed}
@@ -104,8 +104,3 @@ def _kept(language: str, *locks: str) -> Path:
     """Another lock file, another folder."""
     digest = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in locks)).hexdigest()
     return KEPT / f"{language}-{digest[:12]}"
-
-
-def _done(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, f"{' '.join(command)} failed: {done.stdout[-2000:]}{done.stderr[-2000:]}"

@@ -1,5 +1,6 @@
 """Nothing is taken for published that the broker has not taken: confirms, `mandatory`, ids, order."""
 
+import pytest
 from jsonschema import Draft202012Validator
 
 from notifier.domain.event_document import event_schema
@@ -53,6 +54,7 @@ async def test_an_exchange_without_a_queue_takes_nothing(world: World) -> None:
     await world.until_told(sessions)
 
 
+@pytest.mark.full
 async def test_an_exchange_that_does_not_exist_takes_nothing(world: World) -> None:
     """The broker closes the channel. The events come once the exchange is declared."""
     await world.run()

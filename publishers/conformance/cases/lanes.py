@@ -29,6 +29,7 @@ async def test_a_bulk_lane_that_cannot_be_published_holds_up_nobody(world: World
     await world.until_told(mass, lane="bulk")
 
 
+@pytest.mark.full
 async def test_users_that_cannot_be_told_hold_up_no_mass_logout(world: World) -> None:
     """The other way round."""
     _need_bulk(world)

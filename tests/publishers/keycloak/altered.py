@@ -2,13 +2,13 @@
 
 import os
 import shutil
-import subprocess
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.apt_programs import program
-from tests.keycloak_installation import JDK, SECONDS, environment, find_keycloak
+from tests.installing import run_installer
+from tests.keycloak_installation import JDK, environment, find_keycloak
 from tests.publishers.keycloak.plugin import plugin_jar
 
 SERVICES = "META-INF/services"
@@ -39,11 +39,7 @@ def altered(
         _rename(jar, {old.encode(): new.encode() for old, new in (renamed or {}).items()})
     for jar in (plugin_jar(), *jars):
         shutil.copy(jar, made / "providers")
-    command = [str(made / "bin/kc.sh"), "build", *build]
-    done = subprocess.run(
-        command, env=environment(folder), capture_output=True, text=True, timeout=SECONDS, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_installer([made / "bin/kc.sh", "build", *build], env=environment(folder))
     return made
 
 
@@ -71,7 +67,7 @@ def stranger(folder: Path, version: str, parents: Mapping[str, str]) -> Path:
         services[f"{SERVICES}/{service}"] = f"stranger.{name}\n"
     libraries = os.pathsep.join(map(str, find_keycloak(version).glob("lib/lib/main/*.jar")))
     files = [str(path) for path in sources.glob("*.java")]
-    subprocess.run([program("javac", JDK), "--release", "17", "-cp", libraries, "-d", classes, *files], check=True)
+    run_installer([program("javac", JDK), "--release", "17", "-cp", libraries, "-d", classes, *files])
     jar = folder / "stranger.jar"
     with zipfile.ZipFile(jar, "w") as packed:
         for path in classes.rglob("*.class"):

@@ -5,15 +5,15 @@ Maven comes by apt if need be. The first build on a machine gets some 60 MB from
 
 import hashlib
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
 from tests.apt_programs import program
-from tests.keycloak_installation import alone, cache
+from tests.installing import run_installer
+from tests.keycloak_installation import cache
+from tests.made_whole import alone
 
 SOURCES = Path(__file__).parents[3] / "publishers/keycloak"
-SECONDS = 600
 
 
 def plugin_jar() -> Path:
@@ -42,11 +42,10 @@ def _make(kept: Path, goals: list[str], result: str | None) -> None:
         copy = Path(part, "keycloak")
         shutil.copytree(SOURCES, copy, ignore=shutil.ignore_patterns("target"))
         maven = [program("mvn", "maven"), "-B", "-ntp", f"-Dmaven.repo.local={kept.parent / 'maven-keycloak'}"]
-        done = subprocess.run([*maven, *goals], cwd=copy, capture_output=True, text=True, timeout=SECONDS, check=False)
-        assert done.returncode == 0, f"mvn {' '.join(goals)} failed: {done.stdout[-6000:]}{done.stderr[-2000:]}"
+        printed = run_installer([*maven, *goals], cwd=copy)
         whole = Path(part, "whole")
         if result is None:
-            whole.write_text(done.stdout)
+            whole.write_text(printed)
         else:
             [made] = copy.glob(result)
             shutil.copy(made, whole)

@@ -16,7 +16,7 @@ from tests.publishers.keycloak.tap import Tap, TapBroken, tap
 from tests.rabbit_options import rabbit_options
 from tests.system.tcp_proxy import Ending, TcpProxy, Way
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.full, pytest.mark.asyncio]
 
 
 @pytest_asyncio.fixture

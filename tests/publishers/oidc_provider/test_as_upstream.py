@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from cryptography.fernet import Fernet
 
 from tests.publishers.oidc_provider.browser import Browser
@@ -13,6 +14,8 @@ from tests.rabbitmq_node import free_ports
 from tests.system.clients import Clients, verify_all
 from tests.system.site import ISSUER, Site, client
 from tests.system.worker_process import worker
+
+pytestmark = pytest.mark.full
 
 
 async def test_its_logout_token_reaches_our_own_client(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def ask(url: str, process: subprocess.Popen[str]) -> Any:
             time.sleep(0.05)  # its port opens
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("text", "counted"), [(README, True), (PAGE, False)], ids=["README", "page"])
 def test_the_program_that_is_printed_runs(text: str, counted: bool, tmp_path: Path) -> None:
     """It shows notifier's key and its counters, and ends with SIGTERM."""

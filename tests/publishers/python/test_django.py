@@ -21,6 +21,7 @@ import pytest_asyncio
 from tests.publishers.python.rig import ISSUER, Queue, files, queue_at, until
 from tests.publishers.python.server_process import ROOT, gunicorn
 
+pytestmark = pytest.mark.full
 SITE = "tests.publishers.python.django_site"
 
 

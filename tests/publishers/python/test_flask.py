@@ -13,6 +13,7 @@ import pytest
 from tests.publishers.python.rig import Queue, files, queue_at, until
 from tests.publishers.python.server_process import ROOT, gunicorn
 
+pytestmark = pytest.mark.full
 EXAMPLES = ROOT / "publishers" / "python" / "examples"
 
 
