@@ -57,28 +57,36 @@ def keycloak_version() -> str:
 def find_keycloak(version: str | None = None) -> Path:
     """The folder of Keycloak, made if need be. `version`: else the one that is tried. Raises KeycloakMissing."""
     version = version or keycloak_version()
-    if version not in DIGESTS:
-        raise KeycloakMissing(f"Keycloak {version} is not one of {', '.join(DIGESTS)}")
     with _translated(version):
-        _check_java(program("java", JDK))
-        found = cache() / (f"keycloak-{version}-ssf" if version in SIGNALS else f"keycloak-{version}")
-        return _kept(found, lambda: _make(found, version))
+        found = _stock(version)
+        return _kept(found, lambda: _make(found, version, None, ("--db=dev-mem", *features(version))))
 
 
 def find_keycloak_with(jar: Path | None, version: str, *options: str) -> Path:
     """A copy with this jar in `providers/`, if any, built with these options of `kc.sh build`. Or KeycloakMissing."""
-    stock = find_keycloak(version)
     with _translated(version):
         digest = hashlib.sha256((jar.read_bytes() if jar else b"") + "\0".join(options).encode()).hexdigest()
-        found = stock.with_name(f"keycloak-{version}-jar-{digest[:12]}")
-        _kept(found, lambda: _make_with(found, stock, jar, options))
+        found = cache() / f"keycloak-{version}-jar-{digest[:12]}"
+        _kept(found, lambda: _make(found, version, jar, options))
         found.touch()
         return found
 
 
+def features(version: str) -> Sequence[str]:
+    """What `kc.sh build` is told of them."""
+    return ["--features=ssf"] if version in SIGNALS else []
+
+
+def _stock(version: str) -> Path:
+    return cache() / (f"keycloak-{version}-ssf" if version in SIGNALS else f"keycloak-{version}")
+
+
 @contextlib.contextmanager
 def _translated(version: str) -> Iterator[None]:
+    if version not in DIGESTS:
+        raise KeycloakMissing(f"Keycloak {version} is not one of {', '.join(DIGESTS)}")
     try:
+        _check_java(program("java", JDK))
         yield
     except (ProgramMissing, InstallFailed) as missing:
         raise KeycloakMissing(str(missing)) from None
@@ -113,35 +121,39 @@ def cache() -> Path:
     raise KeycloakMissing(f"neither {' nor '.join(map(str, PLACES))} can be written")
 
 
-def _make(found: Path, version: str) -> None:
-    """Beside its place first, and moved there when whole: half of it is never taken for all."""
-    with tempfile.TemporaryDirectory(prefix=f"{found.name}.", dir=found.parent, ignore_cleanup_errors=True) as part:
-        folder = Path(part)
-        maven = [program("mvn", "maven"), "-q", "-B", f"-Dmaven.repo.local={folder / 'maven'}"]
-        run_installer(
-            [*maven, "dependency:copy", f"-Dartifact=org.keycloak:keycloak-quarkus-dist:{version}:tar.gz",
-             f"-DoutputDirectory={folder}"],
-        )  # fmt: skip
-        archive = folder / f"keycloak-quarkus-dist-{version}.tar.gz"
-        if hashlib.sha256(archive.read_bytes()).hexdigest() != DIGESTS[version]:
-            raise KeycloakMissing(f"what Maven got is not Keycloak {version} as it was tried: another SHA-256")
-        with tarfile.open(archive) as packed:
-            packed.extractall(folder, filter="data")
-        made = folder / f"keycloak-{version}"
-        features = ["--features=ssf"] if version in SIGNALS else []
-        run_installer([made / "bin/kc.sh", "build", "--db=dev-mem", *features], env=environment(folder))
-        made.rename(found)
+def _make(found: Path, version: str, jar: Path | None, options: Sequence[str]) -> None:
+    """Beside its place first, and moved there when whole: half of it is never taken for all.
 
-
-def _make_with(found: Path, stock: Path, jar: Path | None, options: Sequence[str]) -> None:
-    """Copied rather than linked: `build` writes into files that are there."""
-    for other in found.parent.glob(f"{found.name.rpartition('-')[0]}-*"):
-        if other.is_dir() and time.time() - other.stat().st_mtime > OLD:
-            shutil.rmtree(other, ignore_errors=True)
+    Copied from the one without a jar where that is there, and else unpacked: `build` writes into files that are there.
+    """
+    if jar:
+        _forget(found)
     with tempfile.TemporaryDirectory(prefix=f"{found.name}.", dir=found.parent, ignore_cleanup_errors=True) as part:
-        made = Path(part, "keycloak")
-        shutil.copytree(stock, made, symlinks=True)
+        made = Path(part, f"keycloak-{version}")
+        if _stock(version).exists():
+            shutil.copytree(_stock(version), made, symlinks=True)
+        else:
+            _unpack(Path(part), version)
         if jar:
             shutil.copy(jar, made / "providers")
         run_installer([made / "bin/kc.sh", "build", *options], env=environment(Path(part)))
         made.rename(found)
+
+
+def _forget(found: Path) -> None:
+    """Copies with other jars that nobody has asked for."""
+    for other in found.parent.glob(f"{found.name.rpartition('-')[0]}-*"):
+        if other.is_dir() and time.time() - other.stat().st_mtime > OLD:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _unpack(folder: Path, version: str) -> None:
+    """What Maven gets."""
+    maven = [program("mvn", "maven"), "-q", "-B", f"-Dmaven.repo.local={folder / 'maven'}"]
+    what = f"-Dartifact=org.keycloak:keycloak-quarkus-dist:{version}:tar.gz"
+    run_installer([*maven, "dependency:copy", what, f"-DoutputDirectory={folder}"])
+    archive = folder / f"keycloak-quarkus-dist-{version}.tar.gz"
+    if hashlib.sha256(archive.read_bytes()).hexdigest() != DIGESTS[version]:
+        raise KeycloakMissing(f"what Maven got is not Keycloak {version} as it was tried: another SHA-256")
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")

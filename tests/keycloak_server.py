@@ -5,11 +5,10 @@ import json
 import os
 import signal
 import subprocess
-import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -29,12 +28,46 @@ _REVOKED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-class KeycloakServer:
+class Keycloak:
+    """A server that somebody has started. `signals`: it can be a transmitter of Shared Signals."""
+
+    def __init__(self, port: int, management: int, log: Path, *, signals: bool) -> None:
+        self.port = port
+        self.management = management
+        self.url = f"http://127.0.0.1:{port}"
+        self.metrics = f"http://127.0.0.1:{management}/metrics"
+        self.signals = signals
+        self.log = log
+        self._token, self._token_until = "", 0.0
+
+    def admin(self, method: str, path: str, body: object = None) -> Any:
+        """Ask the Admin API, below /admin/realms, as its administrator."""
+        if time.monotonic() > self._token_until:
+            form = {"grant_type": "password", "client_id": "admin-cli", "username": ADMIN, "password": ADMIN}
+            url = f"{self.url}/realms/master/protocol/openid-connect/token"
+            self._token = _ask("POST", url, urlencode(form).encode())["access_token"]
+            self._token_until = time.monotonic() + TOKEN_LIFE
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        sent = None if body is None else json.dumps(body).encode()
+        return _ask(method, f"{self.url}/admin/realms{path}", sent, headers)
+
+    def push_signals(self, realm: str, client_id: str, secret: str, endpoint: str) -> None:
+        """Have a realm push the end of each session, in the name of a client that may manage streams."""
+        form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret}
+        url = f"{self.url}/realms/{realm}/protocol/openid-connect/token"
+        token = _ask("POST", url, urlencode(form | {"scope": "ssf.manage"}).encode())
+        headers = {"Authorization": f"Bearer {token['access_token']}", "Content-Type": "application/json"}
+        stream = {"delivery": {"method": _PUSH, "endpoint_url": endpoint}, "events_requested": [_REVOKED]}
+        _ask("POST", f"{self.url}/realms/{realm}/ssf/transmitter/streams", json.dumps(stream).encode(), headers)
+
+
+class KeycloakServer(Keycloak):
     """One server. `home`: a folder for its log.
 
     `installation`: another than the one of the version that is tried. `options`: more for `kc.sh start`, `settings`:
-    more for its environment. `port`: of one that is gone, else a free one. `cache`: how it finds other nodes. After
-    `kill` or `terminate` it may be started again, at the same address.
+    more for its environment. `port`: of one that is gone, else a free one. `cache`: how it finds other nodes.
+    `signals`: the installation was built for them. After `kill` or `terminate` it may be started again, at the same
+    address.
     """
 
     def __init__(
@@ -46,17 +79,16 @@ class KeycloakServer:
         settings: Mapping[str, str] | None = None,
         port: int = 0,
         cache: str = "local",
+        signals: bool | None = None,
     ) -> None:
         free, management = free_ports(2)
-        self.port = port = port or free
-        self.url = f"http://127.0.0.1:{port}"
-        self.metrics = f"http://127.0.0.1:{management}/metrics"
-        self.signals = installation is None and keycloak_version() in SIGNALS
-        self.log = home / "keycloak.log"
+        if signals is None:
+            signals = installation is None and keycloak_version() in SIGNALS
+        super().__init__(port or free, management, home / "keycloak.log", signals=signals)
         self._home = home
         self._command = [
             str((installation or find_keycloak()) / "bin/kc.sh"), "start", "--optimized", f"--cache={cache}",
-            "--http-enabled=true", "--hostname-strict=false", "--http-host=127.0.0.1", f"--http-port={port}",
+            "--http-enabled=true", "--hostname-strict=false", "--http-host=127.0.0.1", f"--http-port={self.port}",
             f"--http-management-port={management}",
             *(_PUSHING if self.signals else ()), *(options or ("--log-level=warn",)),
         ]  # fmt: skip
@@ -69,7 +101,6 @@ class KeycloakServer:
             **(settings or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
-        self._token, self._token_until = "", 0.0
 
     def start(self) -> None:
         """Start it. It takes a while until it answers."""
@@ -126,26 +157,6 @@ class KeycloakServer:
         assert java is not None
         return java
 
-    def admin(self, method: str, path: str, body: object = None) -> Any:
-        """Ask the Admin API, below /admin/realms, as its administrator."""
-        if time.monotonic() > self._token_until:
-            form = {"grant_type": "password", "client_id": "admin-cli", "username": ADMIN, "password": ADMIN}
-            url = f"{self.url}/realms/master/protocol/openid-connect/token"
-            self._token = _ask("POST", url, urlencode(form).encode())["access_token"]
-            self._token_until = time.monotonic() + TOKEN_LIFE
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
-        sent = None if body is None else json.dumps(body).encode()
-        return _ask(method, f"{self.url}/admin/realms{path}", sent, headers)
-
-    def push_signals(self, realm: str, client_id: str, secret: str, endpoint: str) -> None:
-        """Have a realm push the end of each session, in the name of a client that may manage streams."""
-        form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret}
-        url = f"{self.url}/realms/{realm}/protocol/openid-connect/token"
-        token = _ask("POST", url, urlencode(form | {"scope": "ssf.manage"}).encode())
-        headers = {"Authorization": f"Bearer {token['access_token']}", "Content-Type": "application/json"}
-        stream = {"delivery": {"method": _PUSH, "endpoint_url": endpoint}, "events_requested": [_REVOKED]}
-        _ask("POST", f"{self.url}/realms/{realm}/ssf/transmitter/streams", json.dumps(stream).encode(), headers)
-
 
 def _ask(method: str, url: str, body: bytes | None, headers: dict[str, str] | None = None) -> Any:
     try:
@@ -154,16 +165,3 @@ def _ask(method: str, url: str, body: bytes | None, headers: dict[str, str] | No
             return json.loads(text) if text else None
     except urllib.error.HTTPError as error:
         raise AssertionError(f"{method} {url}: {error.code} {error.read()[:500]!r}") from None
-
-
-@contextlib.contextmanager
-def keycloak_server() -> Iterator[KeycloakServer]:
-    """One that answers, and is killed afterwards. Raises KeycloakMissing."""
-    with tempfile.TemporaryDirectory(prefix="keycloak.", ignore_cleanup_errors=True) as home:
-        server = KeycloakServer(Path(home))
-        try:
-            server.start()
-            server.wait()
-            yield server
-        finally:
-            server.kill()

@@ -5,7 +5,6 @@ needs beside it is Debian 12's and installed by apt.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -21,6 +20,7 @@ from typing import Any
 from tests.apt_programs import ProgramMissing, program
 from tests.debian_mirror import NoMirror, debian_mirror
 from tests.installing import InstallFailed, run_installer
+from tests.made_whole import alone
 from tests.rabbitmq_node import free_ports
 
 ROOT = Path("/var/cache/notifier-tests/lemonldap-2.21")
@@ -53,9 +53,7 @@ def _installed() -> Path:
     """The folder with 2.21, made once: a minute. Raises ProgramMissing."""
     if os.geteuid() != 0 or platform.system() != "Linux":
         raise ProgramMissing("LemonLDAP::NG is unpacked by root on Debian")
-    ROOT.parent.mkdir(parents=True, exist_ok=True)
-    with ROOT.with_name(f"{ROOT.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(ROOT):
         program("plackup", NEEDS)
         if not ROOT.exists():
             _unpack()

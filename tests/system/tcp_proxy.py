@@ -46,8 +46,8 @@ class _Traffic:
 class TcpProxy:
     """Listens on `port` and leads to `host` and `to`. `made` counts the connections that ever stood."""
 
-    def __init__(self, host: str, to: int, chance: random.Random | None = None) -> None:
-        self.port = 0
+    def __init__(self, host: str, to: int, chance: random.Random | None = None, port: int = 0) -> None:
+        self.port = port
         self.made = 0
         self._target = host, to
         self._chance = chance or random.Random(1)
@@ -56,7 +56,7 @@ class TcpProxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
         # Bound and never listening: it keeps the port ours while connections are refused.
-        self._keeper = _bound(0)
+        self._keeper = _bound(port)
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:

@@ -11,7 +11,7 @@ from aiohttp import web
 from cryptography.fernet import Fernet
 
 from tests.adapters.registries.keycloak_realm import shop_user
-from tests.keycloak_server import KeycloakServer
+from tests.keycloak_server import Keycloak
 from tests.rabbitmq_node import free_ports
 from tests.system.clients import Clients
 from tests.system.loopback import LoopbackServer
@@ -36,7 +36,7 @@ def company_realm(told_at: str) -> dict[str, Any]:
 
 @asynccontextmanager
 async def company_site(
-    folder: Path, keycloak: KeycloakServer, clients: Clients, password: str
+    folder: Path, keycloak: Keycloak, clients: Clients, password: str
 ) -> AsyncIterator[tuple[Site, list[dict[str, Any]]]]:
     """An installation whose upstream is a new realm, with alice in it; and what was asked about the sessions here."""
     [port] = free_ports(1)
@@ -64,7 +64,7 @@ async def company_site(
         yield site, asked
 
 
-def change_key(keycloak: KeycloakServer, priority: int) -> None:
+def change_key(keycloak: Keycloak, priority: int) -> None:
     """From now on the realm signs by a new key, which its JWK Set has since then."""
     config = {"priority": [str(priority)], "algorithm": ["RS256"], "active": ["true"], "enabled": ["true"]}
     component = {

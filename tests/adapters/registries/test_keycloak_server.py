@@ -37,8 +37,8 @@ from tests.adapters.registries.keycloak_realm import (
 from tests.adapters.registries.keycloak_upstream import change_key, company_site
 from tests.browsers.check_session_world import cookie_of
 from tests.keycloak_browser import KeycloakBrowser
-from tests.keycloak_installation import KeycloakMissing, required
-from tests.keycloak_server import KeycloakServer, keycloak_server
+from tests.keycloak_server import Keycloak
+from tests.keycloak_shared import folder_of_the_run, shared_keycloak
 from tests.system.clients import Clients, verify_all
 from tests.system.site import Site
 from tests.system.worker_process import WorkerProcess, worker
@@ -50,16 +50,11 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def keycloak() -> Iterator[KeycloakServer]:
-    """One that holds the realm: 20 s, and half a minute more at the first time on a machine."""
-    try:
-        with keycloak_server() as server:
-            server.admin("POST", "", realm())
-            yield server
-    except KeycloakMissing as missing:
-        if required():
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
+def keycloak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keycloak]:
+    """The one of this run, which holds the realm."""
+    with shared_keycloak(folder_of_the_run(tmp_path_factory)) as shared:
+        shared.keycloak.admin("POST", "", realm())
+        yield shared.keycloak
 
 
 def reader(url: str, client_id: str = "reader", **more: Any) -> KeycloakReader:
@@ -71,7 +66,7 @@ def by_name(answer: SourceAnswer) -> dict[str, Mapping[str, object]]:
     return {str(row["client_id"]): row for row in answer.rows}
 
 
-async def test_clients_are_read_as_keycloak_would_tell_them(keycloak: KeycloakServer) -> None:
+async def test_clients_are_read_as_keycloak_would_tell_them(keycloak: Keycloak) -> None:
     """Addresses as it resolves them; algorithms, pairwise subjects, settings; what cannot be used by its name."""
     ours = reader(keycloak.url, default_algorithm="PS256")
     answer = await ours.read(None)
@@ -124,7 +119,7 @@ async def test_clients_are_read_as_keycloak_would_tell_them(keycloak: KeycloakSe
     assert {client["clientId"] for client in listed} == {*rows, "fragment"}
 
 
-async def test_secrets_of_clients_are_shown_and_never_kept(keycloak: KeycloakServer) -> None:
+async def test_secrets_of_clients_are_shown_and_never_kept(keycloak: Keycloak) -> None:
     """The role view-clients shows them in clear."""
     shown = await _list(keycloak, "reader")
     assert sum("secret-of-" in str(client.get("secret")) for client in shown) > MANY
@@ -133,7 +128,7 @@ async def test_secrets_of_clients_are_shown_and_never_kept(keycloak: KeycloakSer
     assert SECRET not in repr(answer)
 
 
-async def _list(keycloak: KeycloakServer, name: str) -> Any:
+async def _list(keycloak: Keycloak, name: str) -> Any:
     async with aiohttp.ClientSession(keycloak.url) as session:
         form = {"grant_type": "client_credentials", "client_id": name, "client_secret": SECRET}
         async with session.post(f"/realms/{REALM}/protocol/openid-connect/token", data=form) as answer:
@@ -159,7 +154,7 @@ async def _list(keycloak: KeycloakServer, name: str) -> Any:
     ],
 )
 async def test_what_is_missing_in_keycloak_is_said_by_name(
-    changed: dict[str, str], words: str, keycloak: KeycloakServer
+    changed: dict[str, str], words: str, keycloak: Keycloak
 ) -> None:
     """Without any secret."""
     more = {**changed}
@@ -169,7 +164,7 @@ async def test_what_is_missing_in_keycloak_is_said_by_name(
     assert not [secret for secret in (SECRET, "secret-of-", "wrong-secret") if secret in shown]
 
 
-async def test_a_token_that_ran_out_is_renewed_in_the_middle(keycloak: KeycloakServer) -> None:
+async def test_a_token_that_ran_out_is_renewed_in_the_middle(keycloak: Keycloak) -> None:
     """Its life is a second, and the second page is held back until Keycloak refuses it."""
     refused: list[str] = []
     async with _delaying(keycloak.url, refused) as url:
@@ -207,7 +202,7 @@ AUDIENCE = "https://notifier.example.com"
 PAGE = Path(__file__).parents[3] / "docs/identity-servers/keycloak.md"
 
 
-def shop_site(folder: Path, keycloak: KeycloakServer) -> tuple[Site, str]:
+def shop_site(folder: Path, keycloak: Keycloak) -> tuple[Site, str]:
     """An installation for the realm `shop`, whose key Keycloak publishes; and that key's `kid`."""
     pem = generate_key(Algorithm.RS256).decode()
     kid = import_key(pem, "RSA").thumbprint()
@@ -255,7 +250,7 @@ async def post(running: WorkerProcess, source: str, event: Mapping[str, Any]) ->
         assert answer.status == 202
 
 
-async def test_a_sign_out_reaches_the_clients_of_the_realm(keycloak: KeycloakServer, tmp_path: Path) -> None:
+async def test_a_sign_out_reaches_the_clients_of_the_realm(keycloak: Keycloak, tmp_path: Path) -> None:
     """From a sign-in by Keycloak's pages to tokens that its JWK Set verifies. No secret is in what a worker writes."""
     async with Clients() as clients, KeycloakBrowser(keycloak.url, "shop") as browser:
         keycloak.admin("POST", "", shop_realm(clients.url("silent"), clients.url("loud")))
@@ -293,9 +288,7 @@ async def test_a_sign_out_reaches_the_clients_of_the_realm(keycloak: KeycloakSer
     assert not [secret for secret in (SECRET, "secret-of-", HOOK, PASSWORD) if secret in written]
 
 
-async def administer(
-    keycloak: KeycloakServer, browser: KeycloakBrowser, running: WorkerProcess, clients: Clients
-) -> None:
+async def administer(keycloak: Keycloak, browser: KeycloakBrowser, running: WorkerProcess, clients: Clients) -> None:
     """An administrator ends a session, then deletes its user: nobody is told by the events of users."""
     keycloak.admin("POST", "/shop/users", shop_user("bob", PASSWORD))
     signed_in = await browser.sign_in("silent", "http://127.0.0.1/callback", "bob", PASSWORD)
@@ -312,7 +305,7 @@ async def administer(
     assert (letter["client_id"], letter["reason"]) == ("silent", "no_sid")
 
 
-async def signal(keycloak: KeycloakServer, browser: KeycloakBrowser, running: WorkerProcess, clients: Clients) -> None:
+async def signal(keycloak: Keycloak, browser: KeycloakBrowser, running: WorkerProcess, clients: Clients) -> None:
     """Keycloak itself tells notifier of a sign-out, by a Security Event Token."""
     api = str((await running.until_said("listening", lambda line: "api" in line))["api"])
     endpoint = f"{api}/v1/events/signals"
@@ -328,13 +321,13 @@ def _cached(folder: Path) -> str:
     return "".join(path.read_text() for path in folder.glob("cache/*"))
 
 
-async def _jwks(keycloak: KeycloakServer) -> Any:
+async def _jwks(keycloak: Keycloak) -> Any:
     url = f"{keycloak.url}/realms/shop/protocol/openid-connect/certs"
     async with aiohttp.ClientSession() as session, session.get(url) as answer:
         return await answer.json()
 
 
-async def test_its_own_logout_tokens_end_the_sessions_here(keycloak: KeycloakServer, tmp_path: Path) -> None:
+async def test_its_own_logout_tokens_end_the_sessions_here(keycloak: Keycloak, tmp_path: Path) -> None:
     """Of a user and of an administrator, after a restart of ours, by keys just changed twice, and without `sid`."""
     async with (
         Clients() as clients,

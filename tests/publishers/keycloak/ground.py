@@ -26,8 +26,9 @@ from tests.adapters.registries.keycloak_realm import SECRET
 from tests.conftest import declare_at_once
 from tests.databases import DatabaseServer
 from tests.keycloak_browser import KeycloakBrowser
-from tests.keycloak_installation import find_keycloak_with
-from tests.keycloak_server import KeycloakServer
+from tests.keycloak_installation import find_keycloak_with, keycloak_version
+from tests.keycloak_server import Keycloak, KeycloakServer
+from tests.keycloak_shared import PLUGGED, PREFIX, SharedKeycloak
 from tests.publishers.keycloak.plugin import plugin_jar
 from tests.publishers.keycloak.plugin_settings import key_component, plugin_options, plugin_settings
 from tests.publishers.keycloak.shop_realm import CALLBACK, PASSWORD, realm, user
@@ -38,7 +39,7 @@ from tests.system.site import Site
 from tests.system.tcp_proxy import TcpProxy
 from tests.system.worker_process import WorkerProcess, worker
 
-SHOP, BRIEF, DOOMED = "shop", "brief", "doomed"
+SHOP, BRIEF, DOOMED = PLUGGED
 """Realms: the usual one, one whose sessions are idle after some seconds, one for what hits a whole realm."""
 IDLE = 12  # seconds until a session of BRIEF is idle
 LONG_AGO = 400 * 86_400  # seconds
@@ -77,22 +78,20 @@ class Visit:
 class Ground:
     """Made by `ground`."""
 
-    def __init__(
-        self, version: str, keycloak: KeycloakServer, database: sa.URL, clients: Clients, outbox: Path
-    ) -> None:
+    def __init__(self, version: str, keycloak: Keycloak, database: sa.URL | None, proxy: TcpProxy) -> None:
         self.version = version
         self.keycloak = keycloak
-        self.clients = clients
-        self.outbox = outbox
+        self.proxy = proxy
+        self.clients: Clients
+        self.outbox: Path
         self.jwks: dict[str, Any] = {}
         self.endings: list[Any] = []
         self.amqp_url = ""
         self.expiring: asyncio.Task[Sequence[Any]]
         self.kids: set[str] = set()
         self.tap: Tap
-        self.proxy: TcpProxy
         self.worker: WorkerProcess
-        self._engine = sa.create_engine(database, poolclass=sa.NullPool)
+        self._engine = sa.create_engine(database, poolclass=sa.NullPool) if database else None
         self._names = (f"user{number}" for number in itertools.count(1))
         self._browsers = contextlib.AsyncExitStack()
 
@@ -127,8 +126,11 @@ class Ground:
     async def sql(self, statement: str, **values: object) -> Sequence[Any]:
         """Run it in Keycloak's database; the rows, if any."""
 
+        engine = self._engine
+        assert engine is not None, "it is the Keycloak of the whole run"
+
         def run() -> Sequence[Any]:
-            with self._engine.begin() as connection:
+            with engine.begin() as connection:
                 done = connection.execute(sa.text(statement), values)
                 return done.all() if done.returns_rows else []
 
@@ -146,14 +148,18 @@ class Ground:
         await self.sql(f"{changed} WHERE user_session_id = :sid", long=LONG_AGO, sid=sid)
 
     async def restart(self) -> None:
-        """Start Keycloak again after its end."""
+        """Kill Keycloak and start it again."""
+        assert isinstance(self.keycloak, KeycloakServer), "it is the Keycloak of the whole run"
+        await asyncio.to_thread(self.keycloak.kill)
+        await self.proxy.accept()
         await asyncio.to_thread(self.keycloak.start)
         await asyncio.to_thread(self.keycloak.wait)
 
     async def close(self) -> None:
         """Close the browsers."""
         await self._browsers.aclose()
-        self._engine.dispose()
+        if self._engine is not None:
+            self._engine.dispose()
 
 
 def new_database(postgresql: DatabaseServer) -> str:
@@ -197,22 +203,42 @@ async def ground(
     """Everything, started. `inline`: events have what the worker must know of clients; else it reads them itself."""
     prefix = f"test-{secrets.token_hex(4)}"
     async with contextlib.AsyncExitStack() as stack:
-        broker = urlsplit(amqp_url)
-        proxy = await stack.enter_async_context(TcpProxy(broker.hostname or "", broker.port or 5672))
-        url = amqp_url.replace(f":{broker.port}", f":{proxy.port}")
+        proxy = await stack.enter_async_context(_proxy(amqp_url))
+        url = amqp_url.replace(f":{urlsplit(amqp_url).port}", f":{proxy.port}")
         settings = plugin_settings(url, prefix, folder, include_client_metadata=str(inline).lower())
         database = sa.make_url(postgresql.root).set(database=await asyncio.to_thread(new_database, postgresql))
         keycloak = await asyncio.to_thread(plugged_in, version, folder, database, settings)
         stack.callback(keycloak.kill)
         await asyncio.to_thread(keycloak.start)
+        await asyncio.to_thread(keycloak.wait)
+        made = Ground(version, keycloak, database, proxy)
+        yield await stack.enter_async_context(_around(made, folder, amqp_url, prefix, inline=inline))
+
+
+@contextlib.asynccontextmanager
+async def shared_ground(shared: SharedKeycloak, folder: Path, amqp_url: str) -> AsyncIterator[Ground]:
+    """On the Keycloak of the whole run: without a database to reach into, and nothing there may be killed."""
+    async with _proxy(amqp_url, shared.broker_port) as proxy:
+        made = Ground(keycloak_version(), shared.keycloak, None, proxy)
+        async with _around(made, folder, amqp_url, PREFIX, inline=True):
+            yield made
+
+
+def _proxy(amqp_url: str, port: int = 0) -> TcpProxy:
+    broker = urlsplit(amqp_url)
+    return TcpProxy(broker.hostname or "", broker.port or 5672, port=port)
+
+
+@contextlib.asynccontextmanager
+async def _around(made: Ground, folder: Path, amqp_url: str, prefix: str, *, inline: bool) -> AsyncIterator[Ground]:
+    """All but Keycloak and the way from there to the broker."""
+    async with contextlib.AsyncExitStack() as stack:
         await declare_at_once(amqp_url, prefix)
         stack.push_async_callback(delete_topology, rabbit_options(amqp_url, prefix))
-        clients = await stack.enter_async_context(Clients())
-        made = Ground(version, keycloak, database, clients, folder / "outbox")
+        made.clients = await stack.enter_async_context(Clients())
         stack.push_async_callback(made.close)
-        made.amqp_url, made.proxy = amqp_url, proxy
+        made.amqp_url, made.outbox = amqp_url, folder / "outbox"
         made.tap = await stack.enter_async_context(tap(amqp_url, prefix))
-        await asyncio.to_thread(keycloak.wait)
         site = Site(folder, amqp_url, prefix)
         await _make_realms(made, site, registry=not inline)
         made.worker = await stack.enter_async_context(worker(site))

@@ -7,8 +7,7 @@ Each version is started once, for all tests. Left out of the short form is what 
 
 import asyncio
 import os
-import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,11 @@ import pytest_asyncio
 import sqlalchemy as sa
 from joserfc import jws
 
-from tests.apt_programs import ProgramMissing
-from tests.databases import DatabaseServer, postgresql
-from tests.keycloak_installation import NEWEST, KeycloakMissing, required
+from tests.databases import DatabaseServer
+from tests.keycloak_installation import NEWEST, KeycloakMissing
 from tests.publishers.keycloak.account import hold, nothing_else
+from tests.publishers.keycloak.conftest import missing
 from tests.publishers.keycloak.ground import BUILD, Ground, ground, new_database, plugged_in
-from tests.publishers.keycloak.plugin import plugin_jar
 from tests.publishers.keycloak.plugin_settings import plugin_settings
 from tests.publishers.keycloak.shop_realm import GOODBYE
 from tests.publishers.keycloak.ways import WAYS, Ending, sessions_expire
@@ -34,25 +32,9 @@ LIMIT = 2.0  # seconds that a sign-out may take, whatever becomes of the broker
 pytestmark = [pytest.mark.full, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
 
 
-@pytest.fixture(scope="module")
-def database() -> Iterator[DatabaseServer]:
-    """A PostgreSQL, for both versions."""
-    try:
-        with postgresql() as server:
-            yield server
-    except ProgramMissing as missing:
-        _missing(missing)
-
-
-def _missing(missing: Exception) -> None:
-    if required():
-        pytest.fail(str(missing))
-    pytest.skip(str(missing))
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=[OLDEST, NEWEST])
 async def running(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, database: DatabaseServer, amqp_url: str
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres: DatabaseServer, amqp_url: str
 ) -> AsyncIterator[Ground]:
     """One version, with everything around it. What waits for Keycloak's clock has begun.
 
@@ -60,12 +42,12 @@ async def running(
     """
     folder, inline = tmp_path_factory.mktemp("keycloak"), request.param == NEWEST
     try:
-        async with ground(request.param, folder, database, amqp_url, inline=inline) as made:
+        async with ground(request.param, folder, postgres, amqp_url, inline=inline) as made:
             made.expiring = asyncio.create_task(sessions_expire(made))
             yield made
             made.expiring.cancel()
-    except KeycloakMissing as missing:
-        _missing(missing)
+    except KeycloakMissing as reason:
+        missing(reason)
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "the_realm_is_deleted"])
@@ -112,8 +94,6 @@ async def test_events_outlive_keycloak(running: Ground) -> None:
     running.proxy.end(Cut.RESET)
     for visit in visits:
         await visit.browser.sign_out(visit.claims["web"]["raw"], GOODBYE)
-    await asyncio.to_thread(running.keycloak.kill)
-    await running.proxy.accept()
     await running.restart()
     await hold(running, [Ending(visit=visit, clients=("web", "app")) for visit in visits])
 
@@ -171,11 +151,11 @@ async def test_what_the_logs_do_not_say(running: Ground) -> None:
 @pytest.mark.skipif(not WHOLE, reason="the whole form does it: it builds and starts one more Keycloak")
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 async def test_sessions_that_are_in_no_table_are_warned_of(
-    version: str, tmp_path: Path, database: DatabaseServer
+    version: str, tmp_path: Path, postgres: DatabaseServer
 ) -> None:
     """Without the feature `persistent-user-sessions` most endings cannot be seen. The log says so at the start."""
     settings = plugin_settings("amqp://guest:guest@127.0.0.1:9/", "notifier", tmp_path)
-    url = sa.make_url(database.root).set(database=new_database(database))
+    url = sa.make_url(postgres.root).set(database=new_database(postgres))
     build = (*BUILD, "--features-disabled=persistent-user-sessions")
     keycloak = plugged_in(version, tmp_path, url, settings, build=build)
     try:
@@ -189,9 +169,9 @@ async def test_sessions_that_are_in_no_table_are_warned_of(
 
 @pytest.mark.skipif(not WHOLE, reason="the whole form does it: it starts one more Keycloak")
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
-async def test_mistakes_stop_the_start(version: str, tmp_path: Path, database: DatabaseServer) -> None:
+async def test_mistakes_stop_the_start(version: str, tmp_path: Path, postgres: DatabaseServer) -> None:
     """All of them are listed, each by its setting."""
-    url = sa.make_url(database.root).set(database=new_database(database))
+    url = sa.make_url(postgres.root).set(database=new_database(postgres))
     settings = {"url": "amqp://guest@127.0.0.1:9/", "secret-file": tmp_path / "none", "outbox-max-events": "many"}
     keycloak = plugged_in(version, tmp_path, url, settings)
     try:
@@ -203,11 +183,3 @@ async def test_mistakes_stop_the_start(version: str, tmp_path: Path, database: D
     log = keycloak.log.read_text()
     wrong = ("secret-file", "outbox-folder", "outbox-max-events")
     assert [name for name in wrong if f"spi-notifier--publisher--{name}" not in log] == []
-
-
-async def test_the_jar_brings_no_class_of_anybody_else() -> None:
-    """Keycloak has its own Netty and SLF4J."""
-    with zipfile.ZipFile(plugin_jar()) as jar:
-        classes = [name for name in jar.namelist() if name.endswith(".class")]
-    assert [name for name in classes if not name.startswith("dev/notifier/")] == []
-    assert [name for name in classes if "netty" in name.lower()] == []

@@ -8,11 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.databases import DatabaseServer
-from tests.keycloak_installation import NEWEST, KeycloakMissing
+from tests.keycloak_shared import folder_of_the_run, shared_keycloak
 from tests.publishers.keycloak.account import hold, nothing_else
-from tests.publishers.keycloak.conftest import missing
-from tests.publishers.keycloak.ground import Ground, ground
+from tests.publishers.keycloak.ground import Ground, shared_ground
 from tests.publishers.keycloak.ways import WAYS
 
 MAIN = (
@@ -28,15 +26,11 @@ pytestmark = [pytest.mark.full, pytest.mark.asyncio(loop_scope="module"), pytest
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(
-    tmp_path_factory: pytest.TempPathFactory, postgres: DatabaseServer, amqp_url: str
-) -> AsyncIterator[Ground]:
-    """Everything between a browser and the clients. The worker knows clients by the events alone."""
-    try:
-        async with ground(NEWEST, tmp_path_factory.mktemp("keycloak"), postgres, amqp_url, inline=True) as made:
+async def running(tmp_path_factory: pytest.TempPathFactory, amqp_url: str) -> AsyncIterator[Ground]:
+    """Everything between a browser and the clients, on this run's Keycloak. The worker knows them by events alone."""
+    with shared_keycloak(folder_of_the_run(tmp_path_factory)) as shared:
+        async with shared_ground(shared, tmp_path_factory.mktemp("keycloak"), amqp_url) as made:
             yield made
-    except KeycloakMissing as reason:
-        missing(reason)
 
 
 @pytest.mark.parametrize("way", MAIN)

@@ -17,7 +17,7 @@ from tests.publishers.oidc_provider.clients import registrations
 from tests.publishers.oidc_provider.events import Events, listening
 from tests.publishers.oidc_provider.provider import Provider, Settings, running
 from tests.rabbitmq_node import free_ports
-from tests.system.tcp_proxy import Ending, TcpProxy, Way
+from tests.system.tcp_proxy import TcpProxy, Way
 
 NOWHERE = "http://127.0.0.1:1"
 ALGORITHMS = (Algorithm.RS256, Algorithm.ES256)
@@ -115,21 +115,12 @@ class Rig:
         async with Browser(provider.settings.issuer, user, at=provider.url) as browser:
             yield await browser.sign_in(*clients, **more)
 
-    def files(self, suffix: str = "") -> list[Path]:
+    def files(self) -> list[Path]:
         """What lies in the outbox, whichever process put it there."""
-        found = (path for path in self.outbox.rglob(f"*{suffix}") if path.is_file())
+        found = (path for path in self.outbox.rglob("*") if path.is_file())
         return sorted(path for path in found if path.suffix in (".part", ".pending", ".json", ".expired", ".refused"))
 
     # ── the broker, as the package sees it ──
-
-    def take_away(self) -> None:
-        """Its connections are reset, and new ones refused."""
-        self.proxy.refuse()
-        self.proxy.end(Ending.RESET)
-
-    async def bring_back(self) -> None:
-        """It takes connections again."""
-        await self.proxy.accept()
 
     def freeze(self) -> None:
         """Its connections stay open, and nothing comes back on them."""
