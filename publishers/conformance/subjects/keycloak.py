@@ -19,7 +19,7 @@ from tests.databases import postgresql
 from tests.keycloak_browser import KeycloakBrowser
 from tests.keycloak_installation import JDK, KeycloakMissing, keycloak_version
 from tests.keycloak_server import KeycloakServer
-from tests.publishers.keycloak.ground import new_database, plugged_in
+from tests.publishers.keycloak.plugged import Database, new_database, plugged_in
 from tests.publishers.keycloak.shop_realm import CALLBACK, GOODBYE, PASSWORD, realm, user
 
 REALMS = tuple(f"conformance-{number}" for number in range(4))
@@ -39,7 +39,7 @@ class KeycloakSubject:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._resources = contextlib.AsyncExitStack()
-        self._database: sa.URL | None = None
+        self._database: Database | None = None
         self._keycloak: KeycloakServer | None = None
         self._browsers: dict[str, tuple[KeycloakBrowser, str]] = {}
         self._names = (f"somebody-{number}" for number in itertools.count(1))
@@ -60,7 +60,7 @@ class KeycloakSubject:
         first = self._database is None
         if self._database is None:
             server = self._resources.enter_context(postgresql())
-            self._database = sa.make_url(server.root).set(database=new_database(server))
+            self._database = new_database(server)
         port = self._keycloak.port if self._keycloak else 0
         version = keycloak_version()
         keycloak = plugged_in(
@@ -138,7 +138,7 @@ class KeycloakSubject:
 
     def _lives(self, sid: str) -> bool:
         assert self._database is not None
-        engine = sa.create_engine(self._database, poolclass=sa.NullPool)
+        engine = sa.create_engine(self._database.url, poolclass=sa.NullPool)
         with engine.connect() as connection:
             rows = sa.text("SELECT 1 FROM offline_user_session WHERE user_session_id = :sid AND offline_flag = '0'")
             return connection.execute(rows, {"sid": sid}).first() is not None

@@ -25,9 +25,12 @@ class Python:
     """See the module. `part`: this process's own, in the folder of all."""
 
     name = "python"
+    module = "tests.publishers.python.host"
+    answer_within = 60.0  # seconds
     traits = Traits(bulk=True)
 
-    def __init__(self, folder: Path, part: str) -> None:
+    def __init__(self, folder: Path, part: str, wrong: str = "") -> None:
+        self._wrong = wrong
         self._folder = folder
         self._log = folder / f"{part}.log"
         self._process: asyncio.subprocess.Process | None = None
@@ -37,10 +40,11 @@ class Python:
 
     async def start(self, settings: Settings) -> None:
         """It prints its port."""
-        options = {"sessions": str(self._folder / "sessions.db"), "publisher": _publisher(settings)}
+        sessions = str(self._folder / "sessions.db")
+        options = {"sessions": sessions, "publisher": _publisher(settings), "wrong": self._wrong}
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tests.publishers.python.host", json.dumps(options),
+                sys.executable, "-m", self.module, json.dumps(options),
                 stdout=asyncio.subprocess.PIPE, stderr=log, cwd=ROOT, env={**os.environ, **settings.environment},
             )  # fmt: skip
         assert self._process.stdout is not None
@@ -72,17 +76,19 @@ class Python:
     async def sibling(self) -> "Python":
         """At the same store."""
         self._siblings += 1
-        return Python(self._folder, f"{self._log.stem}-{self._siblings}")
+        return type(self)(self._folder, f"{self._log.stem}-{self._siblings}", self._wrong)
 
     async def _ask(self, method: str, path: str, **more: Any) -> Any:
         if self._http is None:
-            self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60))
+            self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self.answer_within))
         try:
             async with self._http.request(method, self._at + path, **more) as answer:
                 text = await answer.text()
                 if answer.status != 200:
                     raise SignOutFailed(f"{answer.status}: {text}")
                 return json.loads(text) if answer.content_type == "application/json" else text
+        except TimeoutError:
+            raise SignOutFailed(f"no answer within {self.answer_within} s") from None
         except aiohttp.ClientError as error:
             raise Away(repr(error)) from error
 

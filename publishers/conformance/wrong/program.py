@@ -1,7 +1,6 @@
-"""A small identity server with a publisher that keeps the contract, unless it is told to break a part of it.
+"""A publisher for `tests/publishers/python/host.py` that keeps the contract, unless it is told to break a part of it.
 
-It proves that the cases can fail, and is for nothing else. Sessions are files in a folder. Commands and answers are
-lines of JSON on standard input and output; what it logs goes to standard error.
+It proves that the cases can fail, and is for nothing else. What it logs goes to standard error.
 """
 
 import asyncio
@@ -13,11 +12,15 @@ import ssl
 import sys
 import time
 import uuid
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aio_pika
 import aiohttp
+
+from notifier.publisher import SessionEnded
+from tests.publishers.python.host import Sessions, serve
 
 PAUSE = 0.1
 LANES = ["events", "bulk"]
@@ -27,24 +30,24 @@ HELD: list[Any] = []  # locks, and what the greedy one keeps
 class Program:
     """See the module. `wrong`: which part of the contract it breaks."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
-        self.wrong: str = options["wrong"]
+    def __init__(self, wrong: str, options: dict[str, Any], sessions: Sessions) -> None:
+        self.wrong = wrong
         self.options = options
-        self.sessions = Path(options["sessions"])
+        self.sessions = sessions
         self.root = Path(options["outbox"])
         self.memory: list[tuple[str, dict[str, Any]]] = []
         self.password = self._secret()
         self.channels: dict[str, aio_pika.abc.AbstractChannel] = {}
         self.connections: dict[str, aio_pika.abc.AbstractConnection] = {}
         self.closing: set[asyncio.Future[Any]] = set()
-        self.folder = self._claim()
+        self.folder: Path
 
     def _secret(self) -> str:
         return Path(self.options["secret_file"]).read_text().strip()
 
     # ── the outbox ──
 
-    def _claim(self) -> Path:
+    async def claim(self) -> Path:
         self.root.mkdir(parents=True, exist_ok=True)
         for number in range(16):
             folder = self.root / f"{number:02d}"
@@ -56,39 +59,39 @@ class Program:
                 if self.wrong != "steals":
                     continue
             HELD.append(lock)
-            self._take_over(folder)
+            await self._take_over(folder)
             return folder
         raise RuntimeError("no folder is free")
 
-    def _take_over(self, folder: Path) -> None:
+    async def _take_over(self, folder: Path) -> None:
         """At a start: of a `.pending` the session says what becomes of it. Other dead processes' files too."""
         for other in [folder] if self.wrong == "steals" else sorted(self.root.iterdir()):
             with contextlib.suppress(OSError), (other / "lock").open("w") as lock:
                 if other != folder:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 for path in sorted(other.glob("*.pending")):
-                    self._settle(path)
+                    await self._settle(path)
                 for path in sorted(other.glob("*.json")):
                     path.replace(folder / path.name)
 
-    def _settle(self, path: Path) -> None:
+    async def _settle(self, path: Path) -> None:
         with contextlib.suppress(ValueError, OSError):
-            lives = (self.sessions / json.loads(path.read_text())["session"]).exists()
+            lives = await self.sessions.lives(json.loads(path.read_text())["session"])
             if self.wrong == "steals" or (lives and self.wrong != "tells living"):
                 path.unlink()
             else:
                 path.rename(path.with_suffix(".json"))
 
-    def write(self, lane: str, event: dict[str, Any]) -> Path | None:
+    def write(self, lane: str, session: str, event: dict[str, Any]) -> Path | None:
         """The file, durable; None if it is kept in memory."""
-        full = len(list(self.folder.glob("*.json"))) >= self.options["max_events"] and self.wrong != "no limit"
+        full = len(list(self.folder.glob("*.json"))) >= self.options["outbox_max_events"] and self.wrong != "no limit"
         if full or self.wrong == "no file":
             self._keep(lane, event)
             return None
         part = self.folder / f"{time.time_ns():020d}.part"
         try:
             with part.open("w") as file:
-                file.write(json.dumps({"lane": lane, "session": event["sid"], "event": event}))
+                file.write(json.dumps({"lane": lane, "session": session, "event": event}))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError:
@@ -115,7 +118,7 @@ class Program:
                 path.rename(path.with_suffix(".refused"))
                 log(f"{path.name} holds no event")
                 continue
-            if time.time_ns() - int(path.stem) > self.options["max_age"] * 1e9 and self.wrong != "never too old":
+            if time.time_ns() - int(path.stem) > self.options["outbox_max_age"] * 1e9 and self.wrong != "never too old":
                 path.rename(path.with_suffix(".expired"))
                 continue
             if held["lane"] == lane or self.wrong == "one lane":
@@ -126,30 +129,34 @@ class Program:
 
     # ── the sign-out ──
 
-    async def end(self, key: str, lane: str) -> None:
-        """Write, delete, rename: in this order."""
+    @contextlib.asynccontextmanager
+    async def ending(self, ended: SessionEnded, *, session: str, bulk: bool) -> AsyncIterator[None]:
+        """Write; the session is deleted; rename: in this order."""
+        lane = LANES[bulk]
         event = {
             "id": str(uuid.uuid4()),
-            "iss": "https://id.example.com",
-            "sid": key,
-            "clients": [{"client_id": "mail"}, {"client_id": "shop"}],
+            "iss": ended.iss,
+            "sub": ended.sub,
+            "sid": ended.sid,
+            "clients": ended.clients,
         }
+        path = None if self.wrong == "file after" else self.write(lane, session, event)
+        if self.wrong == "tells living":
+            await asyncio.sleep(0.05)
+        if self.wrong == "steals" and path is not None:
+            await _until_gone(path)
+        yield
         if self.wrong == "file after":
-            (self.sessions / key).unlink()
             await asyncio.sleep(0.05)
-        path = self.write(lane, event)
-        if self.wrong in ("tells living", "steals"):
-            await asyncio.sleep(0.05)
-        (self.sessions / key).unlink(missing_ok=True)
+            path = self.write(lane, session, event)
         if path is not None:
             path.rename(path.with_suffix(".json"))
         if self.wrong == "greedy":
             HELD.append(os.urandom(2**20))
         if self.wrong == "talks":
-            log(f"session {key} ended")
-        if self.wrong == "waits" and path is not None:
-            while path.with_suffix(".json").exists():
-                await asyncio.sleep(0.02)
+            log(f"session {session} ended")
+        while self.wrong == "waits" and path is not None and path.with_suffix(".json").exists():
+            await asyncio.sleep(0.02)
 
     # ── publishing ──
 
@@ -247,37 +254,30 @@ class Program:
             raise RuntimeError(f"answered {answer.status}")
 
 
+async def _until_gone(path: Path) -> None:
+    """Another process has taken it, or not yet."""
+    for _ in range(50):
+        if not path.exists():
+            return
+        await asyncio.sleep(0.05)
+
+
 def log(text: str) -> None:
     """A line."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201  a process of its own
 
 
-async def main() -> None:
-    """Read commands until there are no more."""
-    options = json.loads(sys.argv[1])
-    program = Program(options)
-    log(f"started {options['wrong']}")
+async def main(options: dict[str, Any]) -> None:
+    """In place of the publisher that keeps the contract."""
+    sessions = Sessions(Path(options["sessions"]))
+    program = Program(options["wrong"], options["publisher"], sessions)
+    program.folder = await program.claim()
     wanted = LANES[:1] if program.wrong == "one lane" else LANES
     lanes = [asyncio.create_task(program.publish_for_ever(lane)) for lane in wanted]
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    print("{}", flush=True)  # noqa: T201  it takes commands from now on
-    ending: set[asyncio.Task[None]] = set()
-
-    async def serve(command: dict[str, Any]) -> None:
-        before = time.monotonic()
-        try:
-            await program.end(command["key"], command["lane"])
-            answer = {"key": command["key"], "seconds": time.monotonic() - before}
-        except Exception as error:  # noqa: BLE001  the case sees it
-            answer = {"key": command["key"], "failed": repr(error)}
-        print(json.dumps(answer), flush=True)  # noqa: T201  the answer
-
-    while line := await reader.readline():
-        ending.add(asyncio.create_task(serve(json.loads(line))))
+    await serve(sessions, program)
     for lane in lanes:
         lane.cancel()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(json.loads(sys.argv[1])))

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from tests.publishers.keycloak.ground import Ground
 from tests.publishers.keycloak.shop_realm import TOLD
-from tests.publishers.keycloak.tap import Published
 from tests.publishers.keycloak.ways import Ending
+from tests.publishers.tap import Published, properties
 from tests.system.clients import Hit, verify_all
 
 UNCERTAIN = "/off"  # told or not, as the worker has or has not read yet that it is disabled
@@ -71,13 +71,7 @@ def _check_event(ground: Ground, published: Published, ending: Ending) -> None:
     assert event["iss"] == ground.issuer(ending.realm_name)
     assert event["sub"] == ending.visit.sub
     assert event["ended_at"]
-    assert published.properties == {
-        "message_id": event["id"],
-        "user_id": urlsplit(ground.amqp_url).username,
-        "content_type": "application/json",
-        "delivery_mode": 2,
-        "routing_key": "session.ended",
-    }
+    assert published.properties == properties(event["id"], urlsplit(ground.amqp_url).username)
 
 
 def nothing_else(ground: Ground) -> None:

@@ -1,15 +1,19 @@
 """How many of each, and the databases."""
 
+import contextlib
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
 
 import pytest
 
 from tests.apt_programs import ProgramMissing
 from tests.databases import DatabaseServer, mariadb, postgresql
-from tests.keycloak_installation import required
+from tests.keycloak_installation import KeycloakMissing, required
 
+T = TypeVar("T")
 Form = Callable[[int, int], int]
 LONG = os.environ.get("NOTIFIER_TEST_FAULTS") == "long"
 long_form_alone = pytest.mark.skipif(not LONG, reason="NOTIFIER_TEST_FAULTS=long does it: it starts a Keycloak or more")
@@ -20,6 +24,16 @@ def missing(reason: Exception) -> None:
     if required():
         pytest.fail(str(reason))
     pytest.skip(str(reason))
+
+
+@contextlib.asynccontextmanager
+async def had(made: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
+    """What it makes; the test is left out, or fails, where Keycloak cannot be had."""
+    try:
+        async with made as found:
+            yield found
+    except KeycloakMissing as reason:
+        missing(reason)
 
 
 @pytest.fixture(scope="module")

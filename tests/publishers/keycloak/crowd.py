@@ -14,51 +14,14 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from tests.databases import DatabaseServer
-from tests.publishers.keycloak.tap import Tap
+from tests.publishers.keycloak.plugged import Database
+from tests.publishers.tap import Tap
 
 SESSIONS, CLIENTS = "OFFLINE_USER_SESSION", "OFFLINE_CLIENT_SESSION"  # PostgreSQL makes small letters of them
 LOOK = 0.2
 SETTLED = 1.0  # seconds without another event
 PATIENCE = 150.0  # a node that lives takes over once a minute what a dead one has left
-PASSWORD = "of-keycloak-alone"
 LONG_AGO = 400 * 86_400
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Database:
-    """An empty one for Keycloak: `kind` as `kc.sh build --db` has it."""
-
-    kind: str
-    url: sa.URL
-    user: str
-
-    @property
-    def settings(self) -> dict[str, str]:
-        """Keycloak's."""
-        scheme = self.kind if self.kind == "mariadb" else "postgresql"
-        return {
-            "KC_DB_URL": f"jdbc:{scheme}://{self.url.host}:{self.url.port}/{self.url.database}",
-            "KC_DB_USERNAME": self.user,
-            "KC_DB_PASSWORD": PASSWORD,
-            "KC_DB_POOL_MAX_SIZE": "6",  # the test's PostgreSQL has room for two nodes of that
-        }
-
-
-def new_database(server: DatabaseServer) -> Database:
-    """Made in this server."""
-    name = f"keycloak_{secrets.token_hex(4)}"
-    engine = sa.create_engine(server.root, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-        if server.scheme == "mysql":
-            connection.exec_driver_sql(f"CREATE USER keycloak@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'")
-            connection.exec_driver_sql("GRANT ALL ON *.* TO keycloak@'127.0.0.1'")
-    engine.dispose()
-    url = sa.make_url(server.root).set(database=name)
-    return Database(kind="mariadb", url=url, user="keycloak") if server.scheme == "mysql" else Database(
-        kind="postgres", url=url, user="postgres"
-    )  # fmt: skip
 
 
 @dataclass(slots=True)

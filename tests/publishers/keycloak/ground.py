@@ -8,16 +8,14 @@ import asyncio
 import contextlib
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import sqlalchemy as sa
 from joserfc.jwk import import_key
-from prometheus_client.parser import text_string_to_metric_families
 
 from notifier.adapters.queues.rabbitmq.administration import delete_topology
 from notifier.adapters.signers.key_files import generate_key
@@ -26,13 +24,13 @@ from tests.adapters.registries.keycloak_realm import SECRET
 from tests.conftest import declare_at_once
 from tests.databases import DatabaseServer
 from tests.keycloak_browser import KeycloakBrowser
-from tests.keycloak_installation import find_keycloak_with, keycloak_version
+from tests.keycloak_installation import keycloak_version
 from tests.keycloak_server import Keycloak, KeycloakServer
 from tests.keycloak_shared import PLUGGED, PREFIX, SharedKeycloak
-from tests.publishers.keycloak.plugin import plugin_jar
-from tests.publishers.keycloak.plugin_settings import key_component, plugin_options, plugin_settings
+from tests.publishers.keycloak.plugged import behind, new_database, plugged_in, proxy_to
+from tests.publishers.keycloak.plugin_settings import key_component, plugin_settings
 from tests.publishers.keycloak.shop_realm import CALLBACK, PASSWORD, realm, user
-from tests.publishers.keycloak.tap import Tap, tap
+from tests.publishers.tap import Tap, tap
 from tests.rabbit_options import rabbit_options
 from tests.system.clients import Clients
 from tests.system.site import Site
@@ -43,13 +41,7 @@ SHOP, BRIEF, DOOMED = PLUGGED
 """Realms: the usual one, one whose sessions are idle after some seconds, one for what hits a whole realm."""
 IDLE = 12  # seconds until a session of BRIEF is idle
 LONG_AGO = 400 * 86_400  # seconds
-OFTEN = (
-    "--spi-user-sessions--infinispan--session-expiration-period=60",  # of the cleaner in 26.7, at least so much
-    "--log-level=warn,dev.notifier:info",
-)
 ALGORITHMS = (Algorithm.RS256, Algorithm.ES256)
-METRICS = "notifier_publisher_"
-BUILD = ("--db=postgres", "--metrics-enabled=true")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,12 +128,6 @@ class Ground:
 
         return await asyncio.to_thread(run)
 
-    async def metric(self, name: str) -> float:
-        """The sum of one of the plug-in's metrics on Keycloak's own page."""
-        async with aiohttp.ClientSession() as session, session.get(self.keycloak.metrics) as answer:
-            families = text_string_to_metric_families(await answer.text())
-            return sum(each.value for family in families for each in family.samples if each.name == f"{METRICS}{name}")
-
     async def make_old(self, sid: str) -> None:
         """As if nobody had used the session for a year, in the database alone."""
         changed = "UPDATE offline_user_session SET last_session_refresh = last_session_refresh - :long"
@@ -162,40 +148,6 @@ class Ground:
             self._engine.dispose()
 
 
-def new_database(postgresql: DatabaseServer) -> str:
-    """The name of an empty one."""
-    name = f"keycloak_{secrets.token_hex(4)}"
-    engine = sa.create_engine(postgresql.root, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    engine.dispose()
-    return name
-
-
-def plugged_in(
-    version: str,
-    folder: Path,
-    url: sa.URL,
-    settings: Mapping[str, object],
-    environment: Mapping[str, str] | None = None,
-    *,
-    build: Sequence[str] = BUILD,
-    port: int = 0,
-) -> KeycloakServer:
-    """A Keycloak with the plug-in, so set, on this database, and not started."""
-    installation = find_keycloak_with(plugin_jar(), version, *build)
-    more = {
-        "KC_DB_URL": f"jdbc:postgresql://{url.host}:{url.port}/{url.database}",
-        "KC_DB_USERNAME": url.username or "",
-        "KC_DB_PASSWORD": "trusted",
-        "KC_DB_POOL_MAX_SIZE": "8",
-        "KC_SPI_SCHEDULED_INTERVAL": "3",  # of the cleaner in 26.4, in seconds
-        **(environment or {}),
-    }
-    options = (*OFTEN, *plugin_options(settings))
-    return KeycloakServer(folder, installation, options=options, settings=more, port=port)
-
-
 @contextlib.asynccontextmanager
 async def ground(
     version: str, folder: Path, postgresql: DatabaseServer, amqp_url: str, *, inline: bool
@@ -203,30 +155,24 @@ async def ground(
     """Everything, started. `inline`: events have what the worker must know of clients; else it reads them itself."""
     prefix = f"test-{secrets.token_hex(4)}"
     async with contextlib.AsyncExitStack() as stack:
-        proxy = await stack.enter_async_context(_proxy(amqp_url))
-        url = amqp_url.replace(f":{urlsplit(amqp_url).port}", f":{proxy.port}")
-        settings = plugin_settings(url, prefix, folder, include_client_metadata=str(inline).lower())
-        database = sa.make_url(postgresql.root).set(database=await asyncio.to_thread(new_database, postgresql))
+        proxy = await stack.enter_async_context(proxy_to(amqp_url))
+        settings = plugin_settings(behind(proxy, amqp_url), prefix, folder, include_client_metadata=str(inline).lower())
+        database = await asyncio.to_thread(new_database, postgresql)
         keycloak = await asyncio.to_thread(plugged_in, version, folder, database, settings)
         stack.callback(keycloak.kill)
         await asyncio.to_thread(keycloak.start)
         await asyncio.to_thread(keycloak.wait)
-        made = Ground(version, keycloak, database, proxy)
+        made = Ground(version, keycloak, database.url, proxy)
         yield await stack.enter_async_context(_around(made, folder, amqp_url, prefix, inline=inline))
 
 
 @contextlib.asynccontextmanager
 async def shared_ground(shared: SharedKeycloak, folder: Path, amqp_url: str) -> AsyncIterator[Ground]:
     """On the Keycloak of the whole run: without a database to reach into, and nothing there may be killed."""
-    async with _proxy(amqp_url, shared.broker_port) as proxy:
+    async with proxy_to(amqp_url, shared.broker_port) as proxy:
         made = Ground(keycloak_version(), shared.keycloak, None, proxy)
         async with _around(made, folder, amqp_url, PREFIX, inline=True):
             yield made
-
-
-def _proxy(amqp_url: str, port: int = 0) -> TcpProxy:
-    broker = urlsplit(amqp_url)
-    return TcpProxy(broker.hostname or "", broker.port or 5672, port=port)
 
 
 @contextlib.asynccontextmanager

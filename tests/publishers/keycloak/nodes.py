@@ -7,22 +7,21 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
 import aiohttp
-from prometheus_client.parser import text_string_to_metric_families
 
 from notifier.adapters.queues.rabbitmq.administration import delete_topology
 from tests.conftest import declare_at_once
 from tests.databases import DatabaseServer
 from tests.keycloak_browser import KeycloakBrowser
-from tests.keycloak_installation import find_keycloak_with, keycloak_version
+from tests.keycloak_installation import keycloak_version
 from tests.keycloak_server import ADMIN, KeycloakServer
-from tests.publishers.keycloak.crowd import Crowd, Database, Verdict, new_database
-from tests.publishers.keycloak.plugin import plugin_jar
-from tests.publishers.keycloak.plugin_settings import plugin_options, plugin_settings
+from tests.publishers.keycloak.crowd import Crowd, Verdict
+from tests.publishers.keycloak.plugged import Database, behind, metric, new_database, plugged_in, proxy_to
+from tests.publishers.keycloak.plugin_settings import plugin_settings
 from tests.publishers.keycloak.shop_realm import CALLBACK, PASSWORD, realm, user
-from tests.publishers.keycloak.tap import Tap, tap
+from tests.publishers.tap import Tap, tap
 from tests.rabbit_options import rabbit_options
 from tests.rabbitmq_node import free_ports
 from tests.system.tcp_proxy import TcpProxy
@@ -31,7 +30,6 @@ MANY = "many"
 """The realm."""
 CLIENTS = ("web", "app")
 TOKEN_LIFE = 25.0  # seconds; less than what Keycloak gives it
-METRICS = "notifier_publisher_"
 ACCOUNT = ("written_total", "published_total", "lost_total", "waiting")
 GONE = (aiohttp.ClientError, TimeoutError, OSError)
 """What a caller sees of a node that is killed."""
@@ -79,16 +77,10 @@ class Node:
             await answer.read()
             return answer.status
 
-    async def metric(self, name: str) -> float:
-        """The sum of one of the plug-in's metrics on its page."""
-        async with aiohttp.ClientSession() as session, session.get(self.server.metrics) as answer:
-            families = text_string_to_metric_families(await answer.text())
-            return sum(each.value for family in families for each in family.samples if each.name == f"{METRICS}{name}")
-
     async def account(self) -> str:
         """What the plug-in says of its events since the start."""
         try:
-            return ", ".join([f"{name} {await self.metric(name):.0f}" for name in ACCOUNT])
+            return ", ".join([f"{name} {await metric(self.server, name):.0f}" for name in ACCOUNT])
         except GONE as gone:
             return repr(gone)
 
@@ -114,9 +106,9 @@ class Nodes:
         """The first."""
         return self.nodes[0]
 
-    async def prepare(self, receivers: str = "http://127.0.0.1:9") -> None:
+    async def prepare(self) -> None:
         """The realm, and the session that others are copied from. It lives for ever."""
-        made = {**realm(MANY, receivers), "ssoSessionMaxLifespan": 10 * LIFE, "ssoSessionIdleTimeout": LIFE}
+        made = {**realm(MANY, "http://127.0.0.1:9"), "ssoSessionMaxLifespan": 10 * LIFE, "ssoSessionIdleTimeout": LIFE}
         await asyncio.to_thread(self.node.server.admin, "POST", "", made)
         async with KeycloakBrowser(self.node.server.url, MANY) as browser:
             self.template = await self.sign_in(browser)
@@ -188,45 +180,31 @@ class Nodes:
 LIFE = 30 * 86_400
 
 
-def _server(
-    number: int, folder: Path, database: Database, settings: Mapping[str, object] | None, options: Sequence[str],
-    environment: Mapping[str, str], cache: str, port: int,
-) -> KeycloakServer:  # fmt: skip
+def _node(number: int, folder: Path, database: Database, settings: Mapping[str, object], **more: Any) -> Node:
     home = folder / f"node-{number}"
     home.mkdir()
-    build = (f"--db={database.kind}", "--metrics-enabled=true")
-    installation = find_keycloak_with(plugin_jar() if settings is not None else None, keycloak_version(), *build)
     groups = f"-Djgroups.bind.address=127.0.0.1 -Djgroups.bind.port={free_ports(1)[0]}"
-    more = {
-        **database.settings, "JAVA_OPTS_APPEND": f"-XX:TieredStopAtLevel=1 {groups}", **environment,
-    }  # fmt: skip
-    chosen = ("--log-level=warn,dev.notifier:info", *options, *plugin_options(settings or {}))
-    return KeycloakServer(home, installation, options=chosen, settings=more, cache=cache, port=port)
+    environment = {"JAVA_OPTS_APPEND": f"-XX:TieredStopAtLevel=1 {groups}", **more.pop("environment")}
+    return Node(plugged_in(keycloak_version(), home, database, settings, environment, **more))
 
 
 @contextlib.asynccontextmanager
 async def nodes(
-    folder: Path, server: DatabaseServer, amqp_url: str, *, count: int = 1, options: Sequence[str] = (),
-    environment: Mapping[str, str] | None = None, receivers: str = "http://127.0.0.1:9", plugged: bool = True,
-    **settings: object,
+    folder: Path, server: DatabaseServer, amqp_url: str, *, count: int = 1,
+    environment: Mapping[str, str] | None = None, **settings: object,
 ) -> AsyncIterator[Nodes]:  # fmt: skip
-    """Everything, started. `plugged`: with the plug-in; `settings`: more of its own."""
+    """Everything, started. `settings`: more of the plug-in's own."""
     prefix = f"test-{secrets.token_hex(4)}"
     async with contextlib.AsyncExitStack() as stack:
-        broker = urlsplit(amqp_url)
-        proxy = await stack.enter_async_context(TcpProxy(broker.hostname or "", broker.port or 5672))
-        url = amqp_url.replace(f":{broker.port}", f":{proxy.port}")
-        chosen = plugin_settings(url, prefix, folder, include_client_metadata="false", **settings) if plugged else None
+        proxy = await stack.enter_async_context(proxy_to(amqp_url))
+        chosen = plugin_settings(behind(proxy, amqp_url), prefix, folder, include_client_metadata="false", **settings)
         database = await asyncio.to_thread(new_database, server)
-        ports, cache = free_ports(count), "local"
+        ports = free_ports(count)
+        more: dict[str, Any] = {"environment": environment or {}}
         if count > 1:  # all of them say that they are the first
-            options, cache = (*options, f"--hostname=http://127.0.0.1:{ports[0]}"), "ispn"
+            more |= {"options": (f"--hostname=http://127.0.0.1:{ports[0]}",), "cache": "ispn"}
         made = [
-            Node(
-                await asyncio.to_thread(
-                    _server, number, folder, database, chosen, options, environment or {}, cache, port
-                )
-            )
+            await asyncio.to_thread(_node, number, folder, database, chosen, port=port, **more)
             for number, port in enumerate(ports)
         ]
         await declare_at_once(amqp_url, prefix)
@@ -236,5 +214,5 @@ async def nodes(
         for node in made:
             stack.push_async_callback(node.kill)
             await node.start()
-        await whole.prepare(receivers)
+        await whole.prepare()
         yield whole

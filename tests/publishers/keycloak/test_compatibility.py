@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from tests.databases import DatabaseServer
 from tests.keycloak_installation import NEWEST, KeycloakMissing, find_keycloak
 from tests.keycloak_server import KeycloakServer
 from tests.publishers.keycloak.altered import altered, stranger
 from tests.publishers.keycloak.conftest import missing
-from tests.publishers.keycloak.ground import BUILD, OFTEN, new_database
+from tests.publishers.keycloak.plugged import OFTEN, new_database
 from tests.publishers.keycloak.plugin_settings import plugin_options, plugin_settings
 from tests.publishers.keycloak.test_keycloak_plugin import WHOLE
 
@@ -43,19 +42,14 @@ pytestmark = [
 
 
 def _started(
-    folder: Path, database: DatabaseServer, *, parents: Mapping[str, str], renamed: Mapping[str, str]
+    folder: Path, postgres: DatabaseServer, *, parents: Mapping[str, str], renamed: Mapping[str, str]
 ) -> tuple[bool, str]:
     """Whether it starts, and the lines of its log that are the plug-in's."""
     jars = [stranger(folder, NEWEST, parents)] if parents else []
-    installation = altered(folder, NEWEST, BUILD, jars=jars, renamed=renamed)
-    url = sa.make_url(database.root).set(database=new_database(database))
-    settings = {
-        "KC_DB_URL": f"jdbc:postgresql://{url.host}:{url.port}/{url.database}",
-        "KC_DB_USERNAME": url.username or "",
-        "KC_DB_PASSWORD": "trusted",
-    }
+    database = new_database(postgres)
+    installation = altered(folder, NEWEST, database.build, jars=jars, renamed=renamed)
     options = (*OFTEN, *plugin_options(plugin_settings("amqp://guest:guest@127.0.0.1:9/", "notifier", folder)))
-    server = KeycloakServer(folder, installation, options=options, settings=settings)
+    server = KeycloakServer(folder, installation, options=options, settings=database.settings)
     try:
         server.start()
         server.wait()

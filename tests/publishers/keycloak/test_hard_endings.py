@@ -17,10 +17,10 @@ import pytest_asyncio
 
 from tests.databases import DatabaseServer
 from tests.keycloak_browser import KeycloakBrowser
-from tests.keycloak_installation import KeycloakMissing
-from tests.publishers.keycloak.conftest import Form, long_form_alone, missing
+from tests.publishers.keycloak.conftest import Form, had, long_form_alone
 from tests.publishers.keycloak.debugger import debugged, stop_in
 from tests.publishers.keycloak.nodes import MANY, Nodes, nodes
+from tests.publishers.keycloak.plugged import metric
 from tests.rabbitmq_node import free_ports
 from tests.small_disk import disk_if_we_may, filled
 from tests.system.tcp_proxy import Ending
@@ -47,13 +47,9 @@ async def running(
     folder = tmp_path_factory.mktemp("hard")
     java = {"JAVA_OPTS_APPEND": f"-XX:TieredStopAtLevel=1 {debugged(PORT)}"}
     with disk_if_we_may(folder / "outbox", DISK_MIB):
-        try:
-            async with nodes(
-                folder, postgres, amqp_url, environment=java, outbox_max_events=ROOM, publish_limit="2s"
-            ) as made:
-                yield made
-        except KeycloakMissing as reason:
-            missing(reason)
+        started = nodes(folder, postgres, amqp_url, environment=java, outbox_max_events=ROOM, publish_limit="2s")
+        async with had(started) as made:
+            yield made
 
 
 @contextlib.asynccontextmanager
@@ -125,14 +121,14 @@ async def test_the_outbox_is_full(running: Nodes) -> None:
         took = await running.end(sids)
         assert len(took) == len(sids)
         assert median(took) < median(usual) + LIMIT
-        assert await running.node.metric("waiting") == len(sids)
-        assert await running.node.metric("waiting_in_memory") == len(sids) - ROOM
+        assert await metric(running.node.server, "waiting") == len(sids)
+        assert await metric(running.node.server, "waiting_in_memory") == len(sids) - ROOM
         assert IN_MEMORY in running.log()
         assert "outbox-max-events" in running.log()
     verdict = await running.verdict(sids)
     assert verdict.holds, verdict
     assert verdict.ended == len(sids)
-    assert await running.node.metric("lost_total") == 0
+    assert await metric(running.node.server, "lost_total") == 0
 
 
 async def test_all_sessions_of_the_realm_end(running: Nodes, form: Form) -> None:
@@ -169,7 +165,7 @@ async def test_the_disk_is_full(running: Nodes, form: Form) -> None:
     async with away(running):
         with filled(running.outbox):
             took = await running.end(sids)
-            assert await running.node.metric("waiting_in_memory") == len(sids)
+            assert await metric(running.node.server, "waiting_in_memory") == len(sids)
             assert "No space left on device" in running.log()
         if form(0, 1):
             await _until_on_disk(running)
@@ -183,7 +179,7 @@ async def test_the_disk_is_full(running: Nodes, form: Form) -> None:
 
 async def _until_on_disk(running: Nodes) -> None:
     for _ in range(60):
-        if not await running.node.metric("waiting_in_memory"):
+        if not await metric(running.node.server, "waiting_in_memory"):
             return
         await asyncio.sleep(1)
     raise AssertionError("the outbox takes nothing yet")

@@ -11,11 +11,9 @@ import pytest
 import pytest_asyncio
 
 from tests.databases import DatabaseServer
-from tests.keycloak_installation import KeycloakMissing
-from tests.publishers.keycloak.conftest import long_form_alone, missing
+from tests.publishers.keycloak.conftest import had, long_form_alone
 from tests.publishers.keycloak.nodes import Nodes, nodes
 
-CLEANER = "--spi-user-sessions--infinispan--session-expiration-period=60"  # the least that Keycloak allows
 CLEANED = 200.0
 pytestmark = [
     pytest.mark.full, long_form_alone, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(3000),
@@ -27,11 +25,8 @@ async def running(
     tmp_path_factory: pytest.TempPathFactory, maria: DatabaseServer, amqp_url: str
 ) -> AsyncIterator[Nodes]:
     """One Keycloak on MariaDB, whose cleaner comes often."""
-    try:
-        async with nodes(tmp_path_factory.mktemp("maria"), maria, amqp_url, options=(CLEANER,)) as made:
-            yield made
-    except KeycloakMissing as reason:
-        missing(reason)
+    async with had(nodes(tmp_path_factory.mktemp("maria"), maria, amqp_url)) as made:
+        yield made
 
 
 async def test_sessions_expire(running: Nodes) -> None:

@@ -15,8 +15,7 @@ import pytest_asyncio
 
 from tests.databases import DatabaseServer
 from tests.keycloak_browser import KeycloakBrowser
-from tests.keycloak_installation import KeycloakMissing
-from tests.publishers.keycloak.conftest import long_form_alone, missing
+from tests.publishers.keycloak.conftest import had, long_form_alone
 from tests.publishers.keycloak.nodes import MANY, Nodes, nodes
 
 USERS = 20
@@ -31,11 +30,8 @@ async def running(
     tmp_path_factory: pytest.TempPathFactory, postgres: DatabaseServer, amqp_url: str
 ) -> AsyncIterator[Nodes]:
     """Two nodes that say the same of their address, as behind a balancer."""
-    try:
-        async with nodes(tmp_path_factory.mktemp("nodes"), postgres, amqp_url, count=2) as made:
-            yield made
-    except KeycloakMissing as reason:
-        missing(reason)
+    async with had(nodes(tmp_path_factory.mktemp("nodes"), postgres, amqp_url, count=2)) as made:
+        yield made
 
 
 async def test_users_sign_out_at_the_other_node(running: Nodes) -> None:

@@ -14,11 +14,10 @@ import pytest_asyncio
 
 from tests.databases import DatabaseServer
 from tests.keycloak_browser import KeycloakBrowser
-from tests.keycloak_installation import KeycloakMissing
-from tests.publishers.keycloak.conftest import long_form_alone, missing
+from tests.publishers.keycloak.conftest import had, long_form_alone
 from tests.publishers.keycloak.nodes import CLIENTS, MANY, Nodes, nodes
 from tests.publishers.keycloak.shop_realm import CALLBACK, GOODBYE, PASSWORD, realm, user
-from tests.publishers.keycloak.test_hard_mariadb import CLEANED, CLEANER
+from tests.publishers.keycloak.test_hard_mariadb import CLEANED
 
 HOME = "home"
 """The realm that users of the other one come from."""
@@ -31,12 +30,9 @@ pytestmark = [
 async def running(
     tmp_path_factory: pytest.TempPathFactory, postgres: DatabaseServer, amqp_url: str
 ) -> AsyncIterator[Nodes]:
-    """One Keycloak whose cleaner comes often."""
-    try:
-        async with nodes(tmp_path_factory.mktemp("ways"), postgres, amqp_url, options=(CLEANER,)) as made:
-            yield made
-    except KeycloakMissing as reason:
-        missing(reason)
+    """One Keycloak."""
+    async with had(nodes(tmp_path_factory.mktemp("ways"), postgres, amqp_url)) as made:
+        yield made
 
 
 async def _admin(running: Nodes, method: str, path: str, body: object = None) -> Any:

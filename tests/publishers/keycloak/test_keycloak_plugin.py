@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-import sqlalchemy as sa
 from joserfc import jws
 
 from tests.databases import DatabaseServer
-from tests.keycloak_installation import NEWEST, KeycloakMissing
+from tests.keycloak_installation import NEWEST
 from tests.publishers.keycloak.account import hold, nothing_else
-from tests.publishers.keycloak.conftest import missing
-from tests.publishers.keycloak.ground import BUILD, Ground, ground, new_database, plugged_in
+from tests.publishers.keycloak.conftest import had
+from tests.publishers.keycloak.ground import Ground, ground
+from tests.publishers.keycloak.plugged import metric, new_database, plugged_in
 from tests.publishers.keycloak.plugin_settings import plugin_settings
 from tests.publishers.keycloak.shop_realm import GOODBYE
 from tests.publishers.keycloak.ways import WAYS, Ending, sessions_expire
@@ -41,13 +41,10 @@ async def running(
     With the newest the worker knows clients by the events alone; with the oldest by Keycloak's Admin API.
     """
     folder, inline = tmp_path_factory.mktemp("keycloak"), request.param == NEWEST
-    try:
-        async with ground(request.param, folder, postgres, amqp_url, inline=inline) as made:
-            made.expiring = asyncio.create_task(sessions_expire(made))
-            yield made
-            made.expiring.cancel()
-    except KeycloakMissing as reason:
-        missing(reason)
+    async with had(ground(request.param, folder, postgres, amqp_url, inline=inline)) as made:
+        made.expiring = asyncio.create_task(sessions_expire(made))
+        yield made
+        made.expiring.cancel()
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "the_realm_is_deleted"])
@@ -132,7 +129,7 @@ async def test_nobody_else_was_told(running: Ground) -> None:
 async def test_what_became_of_events_is_on_the_page_of_metrics(running: Ground) -> None:
     """All are published that were handed over, and those that an earlier process left; none is lost, and none waits."""
     written, published, lost, waiting = [
-        await running.metric(name) for name in ("written_total", "published_total", "lost_total", "waiting")
+        await metric(running.keycloak, name) for name in ("written_total", "published_total", "lost_total", "waiting")
     ]
     assert published >= written > 0
     assert (lost, waiting) == (0, 0)
@@ -155,9 +152,8 @@ async def test_sessions_that_are_in_no_table_are_warned_of(
 ) -> None:
     """Without the feature `persistent-user-sessions` most endings cannot be seen. The log says so at the start."""
     settings = plugin_settings("amqp://guest:guest@127.0.0.1:9/", "notifier", tmp_path)
-    url = sa.make_url(postgres.root).set(database=new_database(postgres))
-    build = (*BUILD, "--features-disabled=persistent-user-sessions")
-    keycloak = plugged_in(version, tmp_path, url, settings, build=build)
+    build = "--features-disabled=persistent-user-sessions"
+    keycloak = plugged_in(version, tmp_path, new_database(postgres), settings, build=[build])
     try:
         keycloak.start()
         keycloak.wait()
@@ -171,9 +167,8 @@ async def test_sessions_that_are_in_no_table_are_warned_of(
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 async def test_mistakes_stop_the_start(version: str, tmp_path: Path, postgres: DatabaseServer) -> None:
     """All of them are listed, each by its setting."""
-    url = sa.make_url(postgres.root).set(database=new_database(postgres))
     settings = {"url": "amqp://guest@127.0.0.1:9/", "secret-file": tmp_path / "none", "outbox-max-events": "many"}
-    keycloak = plugged_in(version, tmp_path, url, settings)
+    keycloak = plugged_in(version, tmp_path, new_database(postgres), settings)
     try:
         keycloak.start()
         with pytest.raises(AssertionError, match="did not start"):

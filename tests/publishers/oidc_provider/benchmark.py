@@ -96,7 +96,7 @@ async def measure(folder: Path, version: str, broker: str, redis: str, rounds: i
         await compare(made, alone, ours, rounds, clients, "broker frozen")
         made.thaw()
         users = {f"{what}-{nth}" for what in ("broker works", "broker frozen") for nth in range(rounds)}
-        await made.events.until(lambda: users <= made.events.subs)
+        await made.events.until(lambda _: users <= made.events.subs)
 
 
 def main() -> None:

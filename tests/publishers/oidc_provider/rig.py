@@ -14,8 +14,8 @@ from notifier.adapters.signers.key_files import generate_key
 from notifier.domain.client import Algorithm
 from tests.publishers.oidc_provider.browser import Browser
 from tests.publishers.oidc_provider.clients import registrations
-from tests.publishers.oidc_provider.events import Events, listening
 from tests.publishers.oidc_provider.provider import Provider, Settings, running
+from tests.publishers.tap import Tap, tap
 from tests.rabbitmq_node import free_ports
 from tests.system.tcp_proxy import TcpProxy, Way
 
@@ -62,7 +62,7 @@ class Rig:
     keys: Keys
     redis: str
     prefix: str
-    events: Events
+    events: Tap
     broker: str
     proxy: TcpProxy
     receivers: str = NOWHERE
@@ -136,7 +136,7 @@ async def rig(folder: Path, *, version: str, keys: Keys, redis: str, broker: str
     """With a broker whose topology stands."""
     at = urlsplit(broker)
     assert at.hostname is not None
-    async with TcpProxy(at.hostname, at.port or 5672) as proxy, listening(broker, prefix) as events:
+    async with TcpProxy(at.hostname, at.port or 5672) as proxy, tap(broker, prefix) as events:
         yield Rig(
             folder=folder, version=version, keys=keys, redis=redis, prefix=prefix,
             events=events, broker=broker, proxy=proxy,

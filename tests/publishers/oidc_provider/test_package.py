@@ -4,14 +4,12 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.apt_programs import ProgramMissing, program
 from tests.publishers.oidc_provider.installed import NODE, NPM, PACKAGE, npm_folder, packed_files
 
 pytestmark = pytest.mark.full
@@ -31,24 +29,6 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A private Redis, in memory."""
-    try:
-        server = program("redis-server", "redis-server")
-    except ProgramMissing as missing:
-        pytest.fail(str(missing))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    process = subprocess.Popen(command, cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL)
-    try:
-        yield f"redis://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
-
-
 def run(folder: Path, *command: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(NODE), *command],
@@ -65,12 +45,12 @@ NAMES = sorted(path.name for path in (PACKAGE / "test").glob("*.test.js"))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_tests_of_the_package_pass(name: str, package: Path, amqp_url: str, redis_url: str) -> None:
+def test_the_tests_of_the_package_pass(name: str, package: Path, amqp_url: str, redis: str) -> None:
     """None is left out: broker and Redis are there."""
     done = run(
         package,
         *("--test", "--test-reporter=tap", f"test/{name}"),
-        environment={"AMQP_URL": amqp_url.rstrip("/"), "REDIS_URL": redis_url},
+        environment={"AMQP_URL": amqp_url.rstrip("/"), "REDIS_URL": redis},
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     left_out = [line for line in done.stdout.splitlines() if "# SKIP" in line and "only root" not in line]

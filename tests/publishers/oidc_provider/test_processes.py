@@ -35,10 +35,10 @@ async def test_two_processes(rigged: Rig) -> None:
                 await browser.confirm(page)
 
             await asyncio.gather(confirm(one.url), confirm(other.url))
-        await rigged.events.until(lambda: rigged.events.subs == {"moves", "both"})
+        await rigged.events.until(lambda _: rigged.events.subs == {"moves", "both"})
         await until_files(rigged)
         assert len(rigged.events.ids) == 2
-        assert all(set(each.clients) == set(ALL) for each in rigged.events.all)
+        assert all(set(each.clients) == set(ALL) for each in rigged.events.seen)
         assert len([path for path in rigged.outbox.iterdir() if path.is_dir()]) == 2
 
 
@@ -73,7 +73,7 @@ async def test_started_at_once(rigged: Rig, form: Callable[[int, int], int]) -> 
         for number, provider in enumerate(providers):
             async with rigged.signed_in(provider, f"at-{number}", "shop") as browser:
                 await browser.sign_out()
-        await rigged.events.until(lambda: len(rigged.events.subs) == len(providers))
+        await rigged.events.until(lambda _: len(rigged.events.subs) == len(providers))
         assert len([path for path in rigged.outbox.iterdir() if path.is_dir()]) == len(providers)
     finally:
         await asyncio.gather(*(provider.kill() for provider in providers))

@@ -11,8 +11,9 @@ import signal
 import sqlite3
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -60,10 +61,18 @@ class Sessions:
         await self._ask("DELETE FROM sessions WHERE key = ?", key)
 
 
+class Publishes(Protocol):
+    """What ends sessions: ours, or one that breaks its contract."""
+
+    def ending(self, ended: SessionEnded, *, session: str, bulk: bool) -> AbstractAsyncContextManager[object]:
+        """Around the deletion of a session."""
+        ...
+
+
 class Server:
     """The routes."""
 
-    def __init__(self, sessions: Sessions, publisher: Publisher) -> None:
+    def __init__(self, sessions: Sessions, publisher: Publishes) -> None:
         self._sessions = sessions
         self._publisher = publisher
 
@@ -74,7 +83,6 @@ class Server:
             web.post("/sign-out", self._sign_out),
             web.post("/end-all", self._end_all),
             web.get("/lives", self._lives),
-            web.get("/state", self._state),
         ]
 
     async def _sign_in(self, request: web.Request) -> web.Response:
@@ -101,26 +109,27 @@ class Server:
     async def _lives(self, request: web.Request) -> web.Response:
         return web.json_response(await self._sessions.lives(request.query["key"]))
 
-    async def _state(self, request: web.Request) -> web.Response:
-        state = self._publisher.state
-        return web.json_response({name: getattr(state, name) for name in state.__slots__})
+
+async def serve(sessions: Sessions, publisher: Publishes) -> None:
+    """Until SIGTERM."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    application = web.Application()
+    application.add_routes(Server(sessions, publisher).routes())
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    print(runner.addresses[0][1], flush=True)  # noqa: T201  whoever started it reads this
+    await stop.wait()
+    await runner.cleanup()
 
 
 async def main(options: dict[str, Any]) -> None:
-    """Serve until SIGTERM."""
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    """With the publisher as it is."""
     sessions = Sessions(Path(options["sessions"]))
     async with Publisher(PublisherSettings.from_mapping(options["publisher"]), alive=sessions.lives) as publisher:
-        application = web.Application()
-        application.add_routes(Server(sessions, publisher).routes())
-        runner = web.AppRunner(application, access_log=None)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        print(runner.addresses[0][1], flush=True)  # noqa: T201  whoever started it reads this
-        await stop.wait()
-        await runner.cleanup()
+        await serve(sessions, publisher)
 
 
 if __name__ == "__main__":

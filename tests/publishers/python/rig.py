@@ -14,7 +14,7 @@ import aiormq.abc
 from aiormq.abc import DeliveredMessage
 from pamqp import commands
 
-from notifier.publisher import PublisherSettings
+from notifier.publisher import PublisherSettings, SessionEnded
 
 ISSUER = "https://id.example.com"
 PATIENCE = 20.0
@@ -96,6 +96,11 @@ def settings(url: str, outbox: Path, prefix: str = "notifier", **more: Any) -> P
     return PublisherSettings(
         url=url, outbox=outbox, exchange=f"{prefix}.events", bulk_exchange=f"{prefix}.bulk", **more
     )
+
+
+def ended(sid: str = "s1", **more: Any) -> SessionEnded:
+    """A session of a user's."""
+    return SessionEnded(**{"iss": ISSUER, "sub": "secret-user", "sid": sid, "clients": ["shop"], **more})
 
 
 def files(outbox: Path, ending: str = "") -> list[Path]:

@@ -3,14 +3,13 @@
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from notifier.publisher import BlockingPublisher, SessionEnded, SettingsMistake
-from tests.publishers.python.rig import ISSUER, Queue, files, queue_at, settings
+from tests.publishers.python.rig import ISSUER, Queue, files, settings
 
 SCRIPT = """
 import logging, os, sys
@@ -32,13 +31,6 @@ sign_out("child" if child == 0 else "parent again")
 if child:
     assert os.waitpid(child, 0)[1] == 0
 """
-
-
-@pytest.fixture
-async def queue(amqp_url: str, bare_prefix: str) -> AsyncIterator[Queue]:
-    """Where the events go."""
-    async with queue_at(amqp_url, bare_prefix) as queue:
-        yield queue
 
 
 async def test_a_fork_and_the_interpreters_end(amqp_url: str, queue: Queue, tmp_path: Path) -> None:

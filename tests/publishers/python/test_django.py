@@ -86,13 +86,6 @@ def site(migrated: Path, tmp_path: Path, amqp_url: str, bare_prefix: str) -> Sit
     return made
 
 
-@pytest.fixture
-async def queue(amqp_url: str, bare_prefix: str) -> AsyncIterator[Queue]:
-    """Where the events go."""
-    async with queue_at(amqp_url, bare_prefix) as queue:
-        yield queue
-
-
 @contextlib.asynccontextmanager
 async def browser(url: str) -> AsyncIterator[aiohttp.ClientSession]:
     """With cookies of its own."""

@@ -1,27 +1,16 @@
 """The example for Flask, as it stands, on gunicorn with workers that are forked from the loaded application."""
 
 import asyncio
-import contextlib
-import os
-import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from tests.publishers.python.rig import Queue, files, queue_at, until
+from tests.publishers.python.rig import Queue, files, until
 from tests.publishers.python.server_process import ROOT, gunicorn
 
 pytestmark = pytest.mark.full
 EXAMPLES = ROOT / "publishers" / "python" / "examples"
-
-
-@pytest.fixture
-async def queue(amqp_url: str, bare_prefix: str) -> AsyncIterator[Queue]:
-    """Where the events go."""
-    async with queue_at(amqp_url, bare_prefix) as queue:
-        yield queue
 
 
 def environment(folder: Path, url: str, prefix: str) -> dict[str, str]:
@@ -57,30 +46,3 @@ async def test_forked_workers_each_publish(amqp_url: str, queue: Queue, tmp_path
     assert {folder.name for folder in outbox.iterdir()} == {"0", "1"}
     assert len(set(queue.ids)) == len(queue.ids)
     assert "Traceback" not in log.read_text()
-
-
-async def test_workers_killed_amid_sign_outs(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
-    """Every session that is gone is told under one id, whenever its worker was killed."""
-    log, done = tmp_path / "log", set[str]()
-
-    async def stream(url: str, number: int) -> None:
-        for nth in range(15):
-            with contextlib.suppress(aiohttp.ClientError, KeyError):
-                done.add(await sign_in_and_out(url, f"user-{number}-{nth}"))
-
-    settings = environment(tmp_path, amqp_url, queue.prefix)
-    async with gunicorn("flask_app:app", log, settings, cwd=EXAMPLES) as url:
-        streams = [asyncio.create_task(stream(url, number)) for number in range(4)]
-        for _ in range(3):
-            await asyncio.sleep(0.15)
-            for line in (await asyncio.to_thread(log.read_text)).splitlines():
-                if "Booting worker with pid: " in line:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(int(line.rpartition(" ")[2]), signal.SIGKILL)
-        await asyncio.gather(*streams)
-    async with gunicorn("flask_app:app", log, settings, workers=1, cwd=EXAMPLES) as url:
-        done.add(await sign_in_and_out(url, "last"))
-        await until(lambda: not files(tmp_path / "outbox"))
-        told = {event["sid"] for event in queue.events}
-        assert done <= told
-        assert len({(event["sid"], event["id"]) for event in queue.events}) == len(told)

@@ -6,30 +6,17 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from notifier.publisher import Client, EventMistake, Publisher, SessionEnded, outbox_files, waiting_events
+from notifier.publisher import Client, EventMistake, Publisher, outbox_files, waiting_events
 from notifier.publisher import event_publisher as of_publisher
 from notifier.publisher.ended import documents
-from tests.publishers.python.rig import ISSUER, Queue, files, queue_at, settings, until
+from tests.publishers.python.rig import Queue, ended, files, settings, until
 
 AWAY = "amqp://guest:guest@127.0.0.1:1"
-
-
-def ended(sid: str = "s1", **more: Any) -> SessionEnded:
-    """A session of a user's."""
-    return SessionEnded(**{"iss": ISSUER, "sub": "secret-user", "sid": sid, "clients": ["shop"], **more})
-
-
-@pytest.fixture
-async def queue(amqp_url: str, bare_prefix: str) -> AsyncIterator[Queue]:
-    """Where the events go."""
-    async with queue_at(amqp_url, bare_prefix) as queue:
-        yield queue
 
 
 async def left(outbox: Path, prefix: str, *sessions: object) -> list[str | None]:

@@ -1,25 +1,12 @@
 """What is told arrives at a real RabbitMQ, as the service wants it, and in order."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from notifier.publisher import Client, EventMistake, Publisher, SessionEnded
-from tests.publishers.python.rig import ISSUER, Queue, files, queue_at, settings, until
-
-
-def ended(sid: str = "s1", **more: object) -> SessionEnded:
-    """A session of a user's."""
-    return SessionEnded(**{"iss": ISSUER, "sub": "user-1", "sid": sid, "clients": [Client("shop")], **more})  # type: ignore[arg-type]
-
-
-@pytest.fixture
-async def queue(amqp_url: str, bare_prefix: str) -> AsyncIterator[Queue]:
-    """Where the events go."""
-    async with queue_at(amqp_url, bare_prefix) as queue:
-        yield queue
+from tests.publishers.python.rig import ISSUER, Queue, ended, files, settings, until
 
 
 async def test_an_event_arrives_as_the_service_wants_it(amqp_url: str, queue: Queue, tmp_path: Path) -> None:
@@ -36,7 +23,7 @@ async def test_an_event_arrives_as_the_service_wants_it(amqp_url: str, queue: Qu
     assert (properties.content_type, message.routing_key) == ("application/json", "session.ended")
     assert event.pop("ended_at").endswith("Z")
     assert event == {
-        "id": event_id, "iss": ISSUER, "sub": "user-1", "sid": "s1", "reason": "terminated",
+        "id": event_id, "iss": ISSUER, "sub": "secret-user", "sid": "s1", "reason": "terminated",
         "clients": ["shop", {"client_id": "mail", "backchannel_logout_uri": None}],
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A queue of its own on the exchanges that the plug-in publishes to: every event as it came, in order.
+"""A queue of its own on the exchanges that a publisher writes to: every event as it came, in order.
 
 What has not come is lost only if the tap itself is whole: `TapBroken` says that it is not.
 """
@@ -38,8 +38,16 @@ class Published:
         return frozenset(each if isinstance(each, str) else each["client_id"] for each in self.event["clients"])
 
 
+def properties(event_id: str, user: str | None) -> Mapping[str, Any]:
+    """Those that docs/publishing.md asks for."""
+    return {
+        "message_id": event_id, "user_id": user, "content_type": "application/json", "delivery_mode": 2,
+        "routing_key": "session.ended",
+    }  # fmt: skip
+
+
 class TapBroken(Exception):  # noqa: N818  the text says what is broken
-    """The tap has failed: what has come says nothing of the plug-in."""
+    """The tap has failed: what has come says nothing of the publisher."""
 
 
 class Tap:
@@ -53,9 +61,24 @@ class Tap:
         self._broken = ""
         self._changed = asyncio.Condition()
 
-    def of(self, *sids: str) -> list[Published]:
-        """Those about these sessions."""
-        return [each for each in self.seen if each.sid in sids]
+    def of(self, *whom: str) -> list[Published]:
+        """Those about these sessions, or users."""
+        return [each for each in self.seen if {each.event.get("sid"), each.event.get("sub")} & {*whom}]
+
+    @property
+    def subs(self) -> set[str]:
+        """The users that an event is about."""
+        return {each.event["sub"] for each in self.seen}
+
+    @property
+    def ids(self) -> set[str]:
+        """Of all events."""
+        return {each.event["id"] for each in self.seen}
+
+    async def until_of(self, whom: str, count: int = 1) -> list[Published]:
+        """The events about a session or a user, once there are so many."""
+        await self.until(lambda _: len(self.of(whom)) >= count)
+        return self.of(whom)
 
     async def until(self, condition: Callable[[Sequence[Published]], bool], patience: float = PATIENCE) -> None:
         """Return once the condition holds for what has come."""
@@ -65,7 +88,10 @@ class Tap:
             self._hold()
         except TimeoutError:
             await self.catch_up()
-            told = [(each.lane, each.sid, sorted(each.clients)) for each in self.seen[-10:]]
+            told = [
+                (each.lane, each.event.get("sid", each.event.get("sub")), sorted(each.clients))
+                for each in self.seen[-10:]
+            ]
             raise AssertionError(f"waited {patience} s in vain; the last of {len(self.seen)} events: {told}") from None
 
     async def catch_up(self, patience: float = PATIENCE) -> None:

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from notifier.adapters.queues.rabbitmq.administration import delete_topology
 from tests.conftest import declare_at_once
-from tests.publishers.keycloak.tap import Tap, TapBroken, tap
+from tests.publishers.tap import Tap, TapBroken, tap
 from tests.rabbit_options import rabbit_options
 from tests.system.tcp_proxy import Ending, TcpProxy, Way
 
