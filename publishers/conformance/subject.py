@@ -86,57 +86,43 @@ class Subject(Protocol):
     @property
     def name(self) -> str:
         """Such as `python`: its module's name."""
-        ...
 
     @property
     def traits(self) -> Traits:
         """What it is like."""
-        ...
 
     async def start(self, settings: Settings) -> None:
         """Start the process, return once it takes sign-ins. After `stop` or `kill` its sessions are those of before."""
-        ...
 
     async def stop(self) -> None:
         """End it as an operator does, with SIGTERM. Nothing happens if it does not run."""
-        ...
 
     async def kill(self) -> None:
         """SIGKILL, and return once it is gone. Nothing happens if it does not run."""
-        ...
 
     async def close(self) -> None:
         """End it and whatever else was started for it (a database, …). Nothing is left behind."""
-        ...
 
     async def sibling(self) -> "Subject":
         """A second process beside it, not started: same outbox, same store of sessions. Only where traits say so."""
-        ...
 
     async def sign_in(self, count: int = 1) -> list[Session]:
         """New sessions, each with at least two clients that must be told."""
-        ...
 
     async def sign_out(self, session: Session) -> float:
         """End it as its user does. Seconds that the user waited. Raises SignOutFailed, or Away."""
-        ...
 
     async def end_in_bulk(self, sessions: Sequence[Session]) -> None:
         """End them in one go, as an administrator or an expiry job does. Only where traits say so."""
-        ...
 
     async def lives(self, session: Session) -> bool:
         """Whether the identity server still has the session."""
-        ...
 
     def key_of(self, event: Mapping[str, Any]) -> str:
         """The `key` of the session that the event is about."""
-        ...
 
     def log(self) -> str:
         """Everything that the process has written since the first start: its standard output, error and log files."""
-        ...
 
     def memory(self) -> int:
         """Bytes of memory that are in use, garbage collected first if it can be told to; else those resident."""
-        ...

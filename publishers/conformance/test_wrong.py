@@ -20,7 +20,7 @@ from tests.rabbitmq_node import RabbitmqMissing, rabbitmq_node
 pytestmark = [pytest.mark.full, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 PATIENCE = 30.0
-SHORT = 2.0  # seconds until a case gives up on what never comes; the right program needs less than half
+SHORT = 4.0  # seconds until a case gives up on what never comes; the right program needs less than a quarter
 WRONG: list[tuple[str, Callable[..., Awaitable[None]], str, float]] = [
     ("transient", confirms.test_the_message_is_what_is_promised, "delivery_mode", PATIENCE),
     ("nameless", confirms.test_the_message_is_what_is_promised, "user_id", PATIENCE),

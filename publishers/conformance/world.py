@@ -15,7 +15,7 @@ from publishers.conformance.subject import Away, Session, Settings, Subject
 from tests.small_disk import disk_if_we_may
 
 LIMIT = 2.0  # seconds that a sign-out may take at most
-MARGIN = 1.0  # for a machine that does much else
+MARGIN = 4.0  # for a machine that does much else, or stands still for a moment
 PUBLISH_LIMIT = 2.0
 DRAIN_LIMIT = 1.0
 BLINK = 0.7  # seconds in which a publisher that forgets has forgotten

@@ -34,7 +34,7 @@ _LIBRARIES = (
 )
 NEEDS = " ".join(f"lib{name}-perl" for name in _LIBRARIES.split())
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-BOOT_SECONDS = 30.0
+BOOT_SECONDS = 90.0
 SESSION = """
 use Lemonldap::NG::Common::Session;
 my ($home, $sub, $sid) = @ARGV;

@@ -58,6 +58,13 @@ def mod_auth_openidc(port: int, more: str, host: str = "127.0.0.1") -> Iterator[
         process = subprocess.Popen(["/usr/sbin/apache2", "-DFOREGROUND", "-f", str(folder / "apache.conf")])
         try:
             yield
+        except BaseException as error:
+            error.add_note(f"Apache's log ends: {_last(folder / 'apache.err')}")
+            raise
         finally:
             process.terminate()
             process.wait(20)
+
+
+def _last(log: Path) -> str:
+    return log.read_text(errors="replace")[-2000:] if log.exists() else "it wrote none"

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import re
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 
 from tests.apt_programs import program
 from tests.npm_modules import NODE
-from tests.publishers.c_sharp import parsed
 from tests.samples.languages import EXAMPLES
 
 VECTORS = json.loads((EXAMPLES / "session_state.json").read_text())
@@ -79,12 +77,11 @@ def test_the_vectors_have_what_goes_wrong() -> None:
     assert any(" " in vector["client_id"] for vector in VECTORS)
 
 
-def test_the_sample_in_c_sharp_is_c_sharp_and_hashes_the_same_four() -> None:
-    """By its grammar and its text: there is no .NET here."""
-    path = EXAMPLES / "SessionState.cs"
-    assert not parsed(path).has_error
-    assert '$"{clientId} {Origin(redirectUri)} {browserState} {salt}"' in path.read_text()
-    assert re.search(r"SHA256\.HashData\(Encoding\.UTF8\.GetBytes\(text\)\)", path.read_text())
+def test_the_sample_in_c_sharp_hashes_the_same_four() -> None:
+    """By its text: there is no .NET here."""
+    text = (EXAMPLES / "SessionState.cs").read_text()
+    assert '$"{clientId} {Origin(redirectUri)} {browserState} {salt}"' in text
+    assert "SHA256.HashData(Encoding.UTF8.GetBytes(text))" in text
 
 
 def _lines(command: list[str], given: str = "") -> list[str]:

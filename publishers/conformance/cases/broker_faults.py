@@ -20,7 +20,10 @@ async def test_the_broker_is_away_for_many_sign_outs(world: World) -> None:
 
 
 async def test_a_broker_that_hangs_holds_up_no_sign_out(world: World) -> None:
-    """Frozen: it takes connections and says nothing. 99 of 100 sign-outs keep their limit, and all are told."""
+    """Frozen: it takes connections and says nothing. 99 of 100 sign-outs keep their limit, and all are told.
+
+    In the short form 9 of 10: who waits for the broker waits each time, a machine that stands still does so once.
+    """
     await world.run()
     sessions = await world.sign_in(world.many(50, 1000))
     world.broker.node.freeze()
@@ -28,9 +31,9 @@ async def test_a_broker_that_hangs_holds_up_no_sign_out(world: World) -> None:
         took = sorted(await world.sign_out(sessions))
     finally:
         await world.broker.come_back()
-    p99 = took[-1 - len(took) // 100]
-    world.say(f"sign-outs with the broker frozen: median {took[len(took) // 2]:.3f} s, p99 {p99:.3f} s")
-    assert p99 <= LIMIT
+    most = took[-1 - len(took) // world.form(10, 100)]
+    world.say(f"sign-outs with the broker frozen: median {took[len(took) // 2]:.3f} s, most within {most:.3f} s")
+    assert most <= LIMIT, f"sign-outs waited for a frozen broker: {took}"
     await world.until_told(sessions)
 
 

@@ -42,10 +42,10 @@ pytestmark = [
 
 
 def _started(
-    folder: Path, postgres: DatabaseServer, *, parents: Mapping[str, str], renamed: Mapping[str, str]
+    folder: Path, postgres: DatabaseServer, *, stands_before: str = "", renamed: Mapping[str, str] | None = None
 ) -> tuple[bool, str]:
     """Whether it starts, and the lines of its log that are the plug-in's."""
-    jars = [stranger(folder, NEWEST, parents)] if parents else []
+    jars = [stranger(folder, NEWEST, {stands_before: PARENTS[stands_before]})] if stands_before else []
     database = new_database(postgres)
     installation = altered(folder, NEWEST, database.build, jars=jars, renamed=renamed)
     options = (*OFTEN, *plugin_options(plugin_settings("amqp://guest:guest@127.0.0.1:9/", "notifier", folder)))
@@ -64,7 +64,7 @@ def _started(
 def test_what_the_plug_in_uses_is_missing(tmp_path: Path, postgres: DatabaseServer) -> None:
     """As in a version that has given a method and a class other names, and works with them."""
     renamed = {"onRealmRemoved": "onRealmErasing", "PersistentClientSessionEntity": "PersistentClientSessionsTable"}
-    started, log = _started(tmp_path, postgres, parents={}, renamed=renamed)
+    started, log = _started(tmp_path, postgres, renamed=renamed)
     assert not started
     assert "is not one that it knows, since it lacks UserSessionPersisterProvider.onRealmRemoved" in log
     assert "PersistentClientSessionEntity: take the plug-in out of providers/" in log
@@ -72,14 +72,14 @@ def test_what_the_plug_in_uses_is_missing(tmp_path: Path, postgres: DatabaseServ
 
 def test_another_plug_in_stands_before_the_table_of_sessions(tmp_path: Path, postgres: DatabaseServer) -> None:
     """No ending would be heard of."""
-    started, log = _started(tmp_path, postgres, parents={PERSISTER: PARENTS[PERSISTER]}, renamed={})
+    started, log = _started(tmp_path, postgres, stands_before=PERSISTER)
     assert not started
     assert "since stranger.BeforeJpaUserSessionPersisterProviderFactory does: take that out of providers/" in log
 
 
 def test_another_plug_in_is_openid_connect(tmp_path: Path, postgres: DatabaseServer) -> None:
     """Endings are told all the same, so it starts; an error says what is lacking."""
-    started, log = _started(tmp_path, postgres, parents={PROTOCOL: PARENTS[PROTOCOL]}, renamed={})
+    started, log = _started(tmp_path, postgres, stands_before=PROTOCOL)
     assert started, log
     assert "Keycloak goes on posting to clients" in log
     assert "since stranger.BeforeOIDCLoginProtocolFactory has taken the place" in log

@@ -81,12 +81,6 @@ class Provider:
             )
         assert not self._readers[0].done(), f"the provider ended: {self.log[-4000:]}"
 
-    @property
-    def pid(self) -> int:
-        """The process."""
-        assert self._process is not None
-        return self._process.pid
-
     async def kill(self) -> None:
         """SIGKILL, if it runs."""
         await self._end(signal.SIGKILL)
@@ -117,11 +111,6 @@ class Provider:
     def log(self) -> str:
         """All that it has written besides, since its first start."""
         return "".join(self.lines)
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        """What the package has logged."""
-        return [json.loads(line) for line in self.lines if '"source":"notifier-oidc-provider"' in line]
 
     async def until_logged(self, *words: str, patience: float = PATIENCE) -> str:
         """The first line of the log that has all these words; waits for it."""

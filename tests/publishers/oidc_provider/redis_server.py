@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from tests.apt_programs import program
 from tests.rabbitmq_node import _guard, free_ports
 
-BOOT_SECONDS = 20.0  # a tenth of a second on an idle machine
+BOOT_SECONDS = 60.0  # a tenth of a second on an idle machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,28 +36,29 @@ class RedisServer:
 def redis_server() -> Iterator[RedisServer]:
     """A running one."""
     [port] = free_ports(1)
-    process = subprocess.Popen(
-        [
-            program("redis-server", "redis-server"),
-            *("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "/"),
-        ],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    guard = _guard(process.pid)
-    try:
-        _await(port, process)
-        yield RedisServer(port=port)
-    finally:
-        process.kill()
-        process.wait()
-        guard.kill()
-        guard.communicate()
+    command = [program("redis-server", "redis-server"), "--port", str(port), "--bind", "127.0.0.1"]
+    command += ["--save", "", "--appendonly", "no", "--dir", "/"]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        guard = _guard(process.pid)
+        try:
+            if not _opened(port, process):
+                log.seek(0)
+                raise RuntimeError(f"Redis did not open port {port}: {log.read()[-2000:].decode()}")
+            yield RedisServer(port=port)
+        finally:
+            process.kill()
+            process.wait()
+            guard.kill()
+            guard.communicate()
 
 
-def _await(port: int, process: "subprocess.Popen[bytes]") -> None:
+def _opened(port: int, process: "subprocess.Popen[bytes]") -> bool:
     give_up = time.monotonic() + BOOT_SECONDS
     while time.monotonic() < give_up and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
+            return True
         time.sleep(0.02)  # another process's start cannot be awaited otherwise
-    raise RuntimeError(f"Redis did not open port {port}")
+    return False

@@ -8,8 +8,7 @@ import { createServer } from 'node:http'
 const settings = JSON.parse(readFileSync(process.argv[2], 'utf8'))
 const { Provider } = await import(settings.version.startsWith('8') ? 'oidc-provider-8' : 'oidc-provider')
 const say = (told, more = {}) => { if (settings.tell) process.stdout.write(JSON.stringify({ told, ...more }) + '\n') }
-const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
-const faults = { ...settings.faults } // set by /own/fault too: store, revoke, die, hold, slow
+const faults = { ...settings.faults } // set by /own/fault too: store, revoke, die
 
 // The store that the library's documentation has as an example, and what can happen to it.
 let redis
@@ -26,7 +25,6 @@ class RedisAdapter {
 
   async find (id) { const found = await redis.get(this.key(id)); return found ? JSON.parse(found) : undefined }
   async findByUid (uid) {
-    if (faults.store === 'away') throw new Error('the store is away')
     const id = await redis.get(`uid:${uid}`)
     return id ? this.find(id) : undefined
   }
@@ -37,10 +35,8 @@ class RedisAdapter {
     if (this.name === 'Session') {
       if (faults.store) throw new Error('the store is away')
       if (faults.die === 'before') process.kill(process.pid, 'SIGKILL')
-      while (faults.hold) await wait(20)
     }
     await redis.del(this.key(id))
-    if (this.name === 'Session' && faults.die === 'after') process.kill(process.pid, 'SIGKILL')
   }
 
   async revokeByGrantId (id) {
@@ -82,12 +78,6 @@ const provider = new Provider(settings.issuer, {
   ...(settings.version.startsWith('8') ? {} : { fetch: (url, options) => { delete options.dispatcher; return fetch(url, options) } }),
   ...(redis && { adapter: RedisAdapter })
 })
-
-const { result } = provider.Claims.prototype
-provider.Claims.prototype.result = async function () {
-  if (!this.ctx && faults.slow) await wait(Number(faults.slow))
-  return result.call(this)
-}
 
 const clientOf = (...told) => told.find((each) => each?.clientId)?.clientId
 for (const name of ['backchannel.success', 'backchannel.error', 'end_session.success', 'grant.revoked', 'server_error', 'session.destroyed']) {

@@ -66,7 +66,6 @@ class Publishes(Protocol):
 
     def ending(self, ended: SessionEnded, *, session: str, bulk: bool) -> AbstractAsyncContextManager[object]:
         """Around the deletion of a session."""
-        ...
 
 
 class Server:

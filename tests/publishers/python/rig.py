@@ -17,7 +17,7 @@ from pamqp import commands
 from notifier.publisher import PublisherSettings, SessionEnded
 
 ISSUER = "https://id.example.com"
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ async def gunicorn(
             stdout=output, stderr=output, cwd=cwd, env={**os.environ, **environment}, start_new_session=True,
         )  # fmt: skip
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while True:
                 text = (await asyncio.to_thread(log.read_text))[before:]
                 if "Listening at: " in text and "Booting worker" in text.rpartition("Listening at: ")[2]:
