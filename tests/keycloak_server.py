@@ -160,7 +160,7 @@ class KeycloakServer(Keycloak):
 
 def _ask(method: str, url: str, body: bytes | None, headers: dict[str, str] | None = None) -> Any:
     try:
-        with _OPENER.open(urllib.request.Request(url, body, headers or {}, method=method), timeout=60) as answer:
+        with _OPENER.open(urllib.request.Request(url, body, headers or {}, method=method), timeout=STARTING) as answer:
             text = answer.read()
             return json.loads(text) if text else None
     except urllib.error.HTTPError as error:

@@ -6,13 +6,10 @@ collected past them.
 
 import asyncio
 import contextlib
-import json
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
@@ -20,6 +17,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from notifier.adapters.queues.rabbitmq.administration import declare_topology
 from notifier.adapters.queues.rabbitmq.settling import Settling
 from tests.certificates import authority
+from tests.publishers.tap import Published
 from tests.rabbit_options import rabbit_options
 from tests.rabbitmq_node import RabbitmqNode
 from tests.system.tcp_proxy import Ending, TcpProxy, Way
@@ -32,20 +30,6 @@ rabbit_auth_backend_internal:set_permissions(<<"{user}">>, <<"/">>, <<"^$">>, <<
 _CHANGE_PASSWORD = 'rabbit_auth_backend_internal:change_password(<<"{user}">>, <<"{password}">>, <<"tests">>).'
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
-    """One message, as it lay in a queue of notifier."""
-
-    lane: str
-    event: Mapping[str, Any]
-    properties: Mapping[str, Any]
-
-    @property
-    def id(self) -> str:
-        """The event's own."""
-        return str(self.event.get("id", ""))
-
-
 class Broker:
     """See the module. Made by `broker`. `received` is everything that came, in order."""
 
@@ -55,8 +39,7 @@ class Broker:
         self.folder = folder
         self.secret_file = folder / "broker-password"
         self.passwords: list[str] = []
-        self.received: list[Received] = []
-        self._changed = asyncio.Condition()
+        self.received: list[Published] = []
 
     @property
     def url(self) -> str:
@@ -166,20 +149,7 @@ class Broker:
             await asyncio.sleep(0.2)
 
     async def _take(self, message: AbstractIncomingMessage) -> None:
-        received = Received(
-            lane=str(message.exchange).removeprefix("notifier."),
-            event=dict(json.loads(message.body)),
-            properties={
-                "delivery_mode": int(message.delivery_mode or 0),
-                "message_id": message.message_id,
-                "user_id": message.user_id,
-                "content_type": message.content_type,
-                "routing_key": message.routing_key,
-            },
-        )
-        async with self._changed:
-            self.received.append(received)
-            self._changed.notify_all()
+        self.received.append(Published.read(message))
         with contextlib.suppress(aio_pika.exceptions.AMQPError, aio_pika.exceptions.ChannelInvalidStateError):
             await message.ack()
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from publishers.conformance.broker import Broker, Received
+from publishers.conformance.broker import Broker
 from publishers.conformance.subject import Away, Session, Settings, Subject
+from tests.publishers.tap import Published
 from tests.small_disk import disk_if_we_may
 
 LIMIT = 2.0  # seconds that a sign-out may take at most
@@ -96,13 +97,13 @@ class World:
 
     # ── what came ──
 
-    def of(self, session: Session) -> list[Received]:
+    def of(self, session: Session) -> list[Published]:
         """All that was said about this session, copies too."""
         return self.by_key().get(session.key, [])
 
-    def by_key(self) -> dict[str, list[Received]]:
+    def by_key(self) -> dict[str, list[Published]]:
         """All that was said, by the key of the session, in the order in which each was first told."""
-        found: dict[str, list[Received]] = {}
+        found: dict[str, list[Published]] = {}
         for each in self.broker.received:
             found.setdefault(self.subject.key_of(each.event), []).append(each)
         return found
@@ -180,7 +181,7 @@ def _events(path: Path) -> int:
         return 0  # published meanwhile
 
 
-def mistakes(session: Session, received: Received) -> list[str]:
+def mistakes(session: Session, received: Published) -> list[str]:
     """How an event differs from what it must say."""
     return [
         f"{name}: {received.event.get(name)!r} is not {value!r}"

@@ -9,7 +9,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import aio_pika
 from aio_pika import Message
@@ -26,6 +26,18 @@ class Published:
     lane: str
     event: Mapping[str, Any]
     properties: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, message: AbstractIncomingMessage) -> Self:
+        """As it lay in a queue."""
+        owed = {name: getattr(message, name) for name in properties("", "")}
+        lane = (message.exchange or "").rpartition(".")[2]
+        return cls(lane=lane, event=json.loads(message.body), properties=owed)
+
+    @property
+    def id(self) -> str:
+        """The event's own."""
+        return str(self.event.get("id", ""))
 
     @property
     def sid(self) -> str:
@@ -127,16 +139,8 @@ class Tap:
                 self._marks.add(message.message_id or "")
                 self._changed.notify_all()
             return
-        properties = {
-            "message_id": message.message_id,
-            "user_id": message.user_id,
-            "content_type": message.content_type,
-            "delivery_mode": message.delivery_mode,
-            "routing_key": message.routing_key,
-        }
-        lane = (message.exchange or "").rpartition(".")[2]
         async with self._changed:
-            self.seen.append(Published(lane=lane, event=json.loads(message.body), properties=properties))
+            self.seen.append(Published.read(message))
             self._changed.notify_all()
 
 

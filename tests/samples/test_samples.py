@@ -25,6 +25,7 @@ from tests.rabbit_options import rabbit_options
 from tests.rabbitmq_node import RabbitmqNode
 from tests.samples.languages import EXAMPLES, Ended, Samples
 
+pytestmark = pytest.mark.timeout(900)  # at the first time on a machine Maven and npm get what the samples need
 ROOT = EXAMPLES.parents[1]
 C_SHARP = (EXAMPLES / "Publish.cs").read_text()
 WITHIN = 30.0  # seconds: 10, as docs/publishing.md promises, and three slow starts at once; they give up after 5

@@ -133,13 +133,8 @@ class Program:
     async def ending(self, ended: SessionEnded, *, session: str, bulk: bool) -> AsyncIterator[None]:
         """Write; the session is deleted; rename: in this order."""
         lane = LANES[bulk]
-        event = {
-            "id": str(uuid.uuid4()),
-            "iss": ended.iss,
-            "sub": ended.sub,
-            "sid": ended.sid,
-            "clients": ended.clients,
-        }
+        event = {name: getattr(ended, name) for name in ("iss", "sub", "sid", "clients")}
+        event["id"] = str(uuid.uuid4())
         path = None if self.wrong == "file after" else self.write(lane, session, event)
         if self.wrong == "tells living":
             await asyncio.sleep(0.05)

@@ -10,9 +10,10 @@ from tests.publishers.keycloak.plugin import SOURCES, plugin_jar, unit_tests_rep
 
 @pytest.mark.full
 def test_its_unit_tests_pass() -> None:
-    """Maven runs them; it fails if one does."""
-    ran = re.findall(r"Tests run: (\d+), Failures: 0, Errors: 0, Skipped: 0", unit_tests_report())
-    assert ran, "Maven ran no tests"
+    """Maven has run them."""
+    said = unit_tests_report()
+    ran = re.findall(r"^.*Tests run: (\d+), Failures: 0, Errors: 0, Skipped: 0$", said, re.MULTILINE)
+    assert ran, f"not all unit tests pass: {said[-6000:]}"
     assert int(ran[-1]) >= 30, ran
 
 
