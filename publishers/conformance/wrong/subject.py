@@ -10,7 +10,7 @@ class Program(Python):
 
     name = "program"
     module = "publishers.conformance.wrong.program"
-    answer_within = 3.0
+    answer_within = 10.0
 
 
 def subject(folder: Path, wrong: str = "") -> Program:
