@@ -26,11 +26,10 @@ from tests.rabbitmq_node import free_ports
 ROOT = Path("/var/cache/notifier-tests/lemonldap-2.21")
 PACKAGES = ("liblemonldap-ng-common-perl", "liblemonldap-ng-handler-perl", "liblemonldap-ng-portal-perl")
 _LIBRARIES = (
-    "apache-session cache-cache class-xsaccessor config-inifiles crypt-openssl-rsa crypt- "
-    "openssl-x509 convert-pem crypt-rijndael crypt-urandom html-template json json-xs mouse net-cidr "
-    "net-ssleay plack uri www clone convert-base32 digest-hmac email-date-format email-sender html- "
-    "formattext-withlinks list-moreutils regexp-assemble text-unidecode crypt-jwt io-string mime- "
-    "tools string-random"
+    "apache-session cache-cache class-xsaccessor config-inifiles crypt-openssl-rsa crypt-openssl-x509 convert-pem "
+    "crypt-rijndael crypt-urandom html-template json json-xs mouse net-cidr net-ssleay plack uri www clone "
+    "convert-base32 digest-hmac email-date-format email-sender html-formattext-withlinks list-moreutils "
+    "regexp-assemble text-unidecode crypt-jwt io-string mime-tools string-random"
 )
 NEEDS = " ".join(f"lib{name}-perl" for name in _LIBRARIES.split())
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
