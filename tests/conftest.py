@@ -18,8 +18,6 @@ import pytest
 import structlog
 from hypothesis import settings
 
-from tests.apt_programs import ProgramMissing
-from tests.chromium import Chromium, find_chromium
 from tests.rabbitmq_installation import find_installation
 from tests.rabbitmq_node import RabbitmqMissing, RabbitmqNode, rabbitmq_node
 from tests.shared_servers import AskedServers, SharedServers
@@ -140,15 +138,6 @@ def module_node() -> Iterator[RabbitmqNode]:
     """A node for the tests of one file, each of which hurts it and leaves it well."""
     with node_or_exit() as node:
         yield node
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Chromium:
-    """A headless browser."""
-    try:
-        return find_chromium()
-    except ProgramMissing as missing:
-        pytest.fail(str(missing))
 
 
 @pytest.fixture

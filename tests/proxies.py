@@ -66,14 +66,21 @@ def documented(language: str, page: str = "docs/front-channel.md") -> str:
 
 @asynccontextmanager
 async def proxied(
-    kind: str, folder: Path, *, pem: Path, notifier: str, other: str, instead: Mapping[str, str] = MappingProxyType({})
+    kind: str,
+    folder: Path,
+    *,
+    pem: Path,
+    notifier: str,
+    other: str,
+    instead: Mapping[str, str] = MappingProxyType({}),
+    block: str | None = None,
 ) -> AsyncIterator[int]:
     """The proxy of this kind, set up as the documents say; its port on 127.0.0.1. All but our part goes to `other`.
 
-    `instead`: what stands there in place of what the documents say.
+    `instead`: what stands there in place of what the documents say. `block`: another one than docs/front-channel.md's.
     """
     [port] = free_ports(1)
-    block = documented(kind)
+    block = block or documented(kind)
     for said, other_words in instead.items():
         assert said in block
         block = block.replace(said, other_words)

@@ -7,29 +7,27 @@ import asyncio
 import base64
 import hashlib
 import json
-import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
+from playwright.async_api import BrowserContext, Page
 
 from notifier.domain.check_session import STATE_COOKIES, CheckSession, SessionFormula
 from notifier.domain.client import Client
 from notifier.domain.registry import Registry
 from notifier.server.browsers.check_session_page import CheckSessionPages, check_session_script
 from notifier.server.browsers.web_app import web_app
-from tests.browsers.devtools import BrowserPage, DrivenChromium, driven_chromium
-from tests.browsers.firefox import DrivenFirefox, driven_firefox
 from tests.browsers.sites import Sites, sites
 from tests.npm_modules import node_modules
+from tests.proxies import documented
 from tests.server.serving import serving
 
 HERE = Path(__file__).parent
-DOCUMENT = HERE.parents[1] / "docs/session-management.md"
 LOGIN, ELSEWHERE, SAME_SITE = "login.corp.test", "spa.test", "app.corp.test"
 SALT = "5f2a"
 THIRD_PARTY = "SameSite=None; Secure"
@@ -57,7 +55,7 @@ def _base64url(algorithm: str, text: str) -> str:
 class CheckSessionWorld:
     """The browser at work in that world."""
 
-    def __init__(self, browser: DrivenChromium | DrivenFirefox, places: Sites, busy: asyncio.Event) -> None:
+    def __init__(self, browser: BrowserContext, places: Sites, busy: asyncio.Event) -> None:
         """`busy`: while it is set, whoever asks about a client is told to come again."""
         self._browser = browser
         self._places = places
@@ -78,9 +76,8 @@ class CheckSessionWorld:
 
     async def cookie(self, name: str, value: str | None, attributes: str = THIRD_PARTY) -> None:
         """Have the identity server set its cookie; None: remove it."""
-        page = await self._browser.page()
         lifetime = f"{name}=; Max-Age=0" if value is None else f"{name}={value}"
-        await page.goto(f"{self.issuer}/set?{quote(f'{lifetime}; Path=/; {attributes}')}")
+        page = await self._page(f"{self.issuer}/set?{quote(f'{lifetime}; Path=/; {attributes}')}")
         await page.close()
 
     async def state(self, formula: SessionFormula, state: str | None, attributes: str = THIRD_PARTY) -> None:
@@ -88,28 +85,28 @@ class CheckSessionWorld:
         value = None if state is None else cookie_of(formula, state)
         await self.cookie(STATE_COOKIES.get(formula, "own"), value, attributes)
 
-    async def asker(self, host: str, formula: SessionFormula, *, plain: bool = False) -> BrowserPage:
+    async def asker(self, host: str, formula: SessionFormula, *, plain: bool = False) -> Page:
         """A page of a client, with `ask(text)` and `silence(text)`; by http if `plain`."""
         origin = self._places.plain(host) if plain else self.origin(host)
-        return await self._page(origin, f"/asker#{quote(self.frame(formula))}")
+        return await self._page(f"{origin}/asker#{quote(self.frame(formula))}")
 
-    async def watcher(self, host: str, formula: SessionFormula) -> BrowserPage:
+    async def watcher(self, host: str, formula: SessionFormula) -> Page:
         """A page of a client where oidc-client-ts watches, each second; `said()` is what it has heard."""
         told: dict[str, Any] = {"issuer": self.issuer, "client": "spa", "frame": self.frame(formula)}
         told["state"] = self.told(formula, host)
-        page = await self._page(self.origin(host), f"/watcher#{quote(json.dumps(told))}")
-        await page.eval("watch()")
+        page = await self._page(f"{self.origin(host)}/watcher#{quote(json.dumps(told))}")
+        await page.evaluate("watch()")
         return page
 
-    async def _page(self, origin: str, path: str) -> BrowserPage:
-        page = await self._browser.page()
-        await page.goto(origin + path)
+    async def _page(self, url: str) -> Page:
+        page = await self._browser.new_page()
+        await page.goto(url)
         return page
 
 
 @asynccontextmanager
 async def check_session_world(
-    *, third_party_cookies: bool, changed: Callable[[str], str] | None = None, firefox: bool = False
+    folder: Path, pem: Path, browser: BrowserContext, *, changed: Callable[[str], str] = str
 ) -> AsyncIterator[CheckSessionWorld]:
     """The world, while entered. One page for each formula. `changed` alters its script, to see what for."""
     clients: dict[str, Client] = {}
@@ -118,20 +115,18 @@ async def check_session_world(
         str(formula): CheckSession(issuer="issuer", formula=formula, cookie=STATE_COOKIES.get(formula, "own"))
         for formula in SessionFormula
     }
-    script = check_session_script()
-    served = CheckSessionPages(pages.get, lambda: registry, script if changed is None else changed(script))
+    served = CheckSessionPages(pages.get, lambda: registry, changed(check_session_script()))
     busy, app = asyncio.Event(), web_app(served.routes())
     app.middlewares.append(_while_busy(busy))
     async with serving(app) as listener:
         handlers = {LOGIN: _login, ELSEWHERE: _client, SAME_SITE: _client}
-        locations = "\n".join(_locations(f"{listener.host}:{listener.port}"))
-        async with sites(handlers, LOGIN, locations) as places:
+        notifier = f"http://{listener.host}:{listener.port}"
+        async with sites(folder, pem, handlers, LOGIN, notifier, "\n".join(_locations())) as places:
             origins = (places.origin(ELSEWHERE), places.origin(SAME_SITE))
             clients["spa"] = Client(
                 iss="issuer", client_id="spa", backchannel_logout_uri=None, redirect_origins=origins
             )
-            async with _browser(places.key, firefox=firefox, third_party_cookies=third_party_cookies) as browser:
-                yield CheckSessionWorld(browser, places, busy)
+            yield CheckSessionWorld(browser, places, busy)
 
 
 def _while_busy(busy: asyncio.Event) -> Middleware:
@@ -142,19 +137,11 @@ def _while_busy(busy: asyncio.Event) -> Middleware:
     return refuse
 
 
-def _browser(
-    key: str, *, firefox: bool, third_party_cookies: bool
-) -> AbstractAsyncContextManager[DrivenChromium | DrivenFirefox]:
-    if firefox:
-        return driven_firefox(third_party_cookies=third_party_cookies)
-    return driven_chromium(hosts={"*.test": "127.0.0.1"}, keys=[key], third_party_cookies=third_party_cookies)
-
-
-def _locations(place: str) -> Iterator[str]:
-    (snippet,) = re.findall(r"```nginx\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+def _locations() -> Iterator[str]:
+    snippet = documented("nginx", "docs/session-management.md")
     for formula in SessionFormula:
         location = snippet.replace("/connect/checksession", f"/connect/checksession-{formula}")
-        yield location.replace("notifier:8090", place).replace("check-session/login", f"check-session/{formula}")
+        yield location.replace("check-session/login", f"check-session/{formula}")
 
 
 async def _login(request: web.Request) -> web.Response:

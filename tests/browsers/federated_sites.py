@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from joserfc.jwk import RSAKey
+from playwright.async_api import Page
 
 from notifier.domain.frozen import frozen
-from tests.browsers.devtools import BrowserPage
+from tests.browsers.debian_browsers import text
 from tests.browsers.front_channel_sites import LOGGED_OUT, Sites, sites
-from tests.browsers.real_sites import INTRANET, SECRET, arrived, intranet_of, others, registered, signed_out_server
-from tests.certificates import Authority
+from tests.browsers.real_sites import INTRANET, SECRET, fill_in, intranet_of, others, registered, signed_out_server
 from tests.rabbitmq_node import free_ports
-from tests.receivers_of_the_world.mod_auth_openidc import PAGE
 
 COOKIE_HOSTS = ("app.corp.test", "app")
 LEFT = {third: (left, left) for third, left in ((True, "s_lax s_strict"), (False, "s_lax s_none s_strict"))}
@@ -41,24 +40,21 @@ class FederatedSites:
     intranet: str
     upstream: UpstreamSite
 
-    async def sign_in(self, page: BrowserPage, user: str, password: str, name: str = "username") -> None:
+    async def sign_in(self, page: Page, user: str, password: str, name: str = "username") -> None:
         """At all clients; mod_auth_openidc leads to the upstream's own form. `name`: of its field for the user."""
         for host in COOKIE_HOSTS:
             await page.goto(self.world.url(host, "/rp/sign-in"))
         await page.goto(f"{self.intranet}/protected/index.html")
-        await arrived(page, f"!!document.querySelector('input[name={name}]')")
-        assert self.upstream.issuer.startswith(await page.eval("location.origin"))
-        for field, value in ((name, user), ("password", password)):
-            await page.eval(f"document.querySelector('input[name={field}]').value = {value!r}")
-        await page.eval("void document.querySelector('form').submit()")
-        await arrived(page, f"document.readyState == 'complete' && document.body.innerText.includes({PAGE!r})")
+        await page.locator(f"input[name={name}]").wait_for()
+        assert page.url.startswith(self.upstream.issuer)
+        await fill_in(page, {name: user, "password": password})
         assert await self.session_lives(page)
 
-    async def session_lives(self, page: BrowserPage) -> bool:
+    async def session_lives(self, page: Page) -> bool:
         """Whether the client knows the browser, without asking the identity server again."""
         await page.goto(f"{self.intranet}/nothing-is-here")
         there = "fetch('/protected/index.html', {redirect: 'manual', cache: 'no-store'}).then((answer) => answer.ok)"
-        return bool(await page.eval(there))
+        return bool(await page.evaluate(there))
 
     async def until_asked(self) -> None:
         """Wait until the page of notifier's has told how each client answered, the bad ones too."""
@@ -68,7 +64,7 @@ class FederatedSites:
             await until(1, "front_channel_clients_total", client_id=name, result="reached")
         await until(1, "front_channel_clients_total", client_id="hang", result="unknown")
 
-    async def kept_cookies(self, page: BrowserPage) -> tuple[str, str]:
+    async def kept_cookies(self, page: Page) -> tuple[str, str]:
         """What is left of the sessions of two clients that know theirs by a cookie.
 
         The first is on the identity server's site, the second on one of its own.
@@ -76,7 +72,7 @@ class FederatedSites:
         left = []
         for host in COOKIE_HOSTS:
             await page.goto(self.world.url(host, "/rp/whoami?again"))
-            left.append(await page.text())
+            left.append(await text(page))
         return left[0], left[1]
 
     async def counted(self, **labels: str) -> float:
@@ -97,12 +93,7 @@ def identity_server(port: int, issuer: str, client: Mapping[str, Any], **more: A
 
 @asynccontextmanager
 async def federated_sites(
-    folder: Path,
-    upstream: UpstreamSite,
-    *,
-    ca: Authority | None = None,
-    told: str | None = None,
-    show_names: bool = False,
+    folder: Path, pem: Path, upstream: UpstreamSite, *, told: str | None = None, show_names: bool = False
 ) -> AsyncIterator[FederatedSites]:
     """The sites but for the upstream, while entered. `told`: the client has this address for logout tokens instead."""
     behind, apache = free_ports(2)
@@ -125,7 +116,7 @@ async def federated_sites(
         return {"intranet": page, **named}
 
     async with sites(
-        folder / "here", clients, server=here, upstreams=upstreams, ca=ca, limit="3s", show_names=show_names
+        folder / "here", pem, clients, server=here, upstreams=upstreams, limit="3s", show_names=show_names
     ) as world:
         of_upstream = {
             "issuer": upstream.issuer, "authorization": upstream.authorization, "token": upstream.token,

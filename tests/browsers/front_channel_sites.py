@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from notifier.domain.front_channel import FrontChannelContext
 from notifier.domain.front_channel_context import seal
 from notifier.domain.frozen import frozen
-from tests.certificates import Authority, authority
+from tests.certificates import authority
 from tests.proxies import proxied
 from tests.rabbitmq_node import free_ports
 from tests.system.site import Site
@@ -64,7 +64,6 @@ class Sites:
         self.seen: list[Seen] = []
         self.port = self.bad_port = self.op_port = 0
         self.dead_port = free_ports(1)[0]
-        self.key = ""
         self.pem = Path()
         self.web_keys = b""
         self.keys = MultiFernet([Fernet(Fernet.generate_key())])
@@ -222,25 +221,24 @@ ANSWERS: Mapping[str, Callable[[Sites, web.BaseRequest], Awaitable[web.StreamRes
 @asynccontextmanager
 async def sites(
     folder: Path,
+    pem: Path,
     clients: Callable[[Sites], Mapping[str, Any]],
     *,
     server: str | None = None,
     upstreams: Callable[[Sites], Mapping[str, Any]] = lambda _: {},
-    ca: Authority | None = None,
     **of_issuer: object,
 ) -> AsyncIterator[Sites]:
     """The sites and a worker with these clients (`client_id` → URI, or client metadata), while entered.
 
-    `server`: the address of the identity server behind the proxy, if it is not played here. `ca`: who certifies them.
+    `pem`: their key and certificate. `server`: the address of the identity server behind the proxy, if it is not played
+    here.
     """
     made = Sites()
-    good, strange = ca or authority(folder / "ca"), authority(folder / "strange")
-    pem = good.issue(OP, "*.test", "*.corp.test")
-    made.key, made.pem = key_of(pem), pem
+    made.pem = pem
     async with AsyncExitStack() as stack:
         stack.callback(made.hanging.set)
         made.port = await _serve(stack, made, pem)
-        made.bad_port = await _serve(stack, made, strange.issue("*.test"))
+        made.bad_port = await _serve(stack, made, authority(folder / "strange").issue("*.test"))
         [web_port] = free_ports(1)
         proxy = proxied(
             "nginx", folder / "nginx", pem=pem, notifier=f"http://127.0.0.1:{web_port}",

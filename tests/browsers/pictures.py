@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from tests.browsers.devtools import BrowserPage
+from playwright.async_api import Page
 
 MOST = 60_000  # bytes of a picture in the documents
 STYLE = """<style>
@@ -13,9 +13,10 @@ iframe { border: 1px solid #aaa; width: 100%; height: 140px }
 """Of an identity server's page, so that one sees where its frame begins."""
 
 
-async def keep_picture(page: BrowserPage, folder: Path, name: str, height: int = 240) -> None:
+async def keep_picture(page: Page, folder: Path, name: str, height: int = 240) -> None:
     """Take a picture of the page: into the documents if they are made, else into `folder`."""
     docs = os.environ.get("NOTIFIER_TEST_PICTURES")
     picture = Path(docs, name) if docs else folder / name.replace("/", "-")
-    await page.screenshot(picture, 720, height)
+    await page.set_viewport_size({"width": 720, "height": height})
+    await page.screenshot(path=picture)
     assert 2000 < picture.stat().st_size < MOST

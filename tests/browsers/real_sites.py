@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from joserfc.jwk import RSAKey
+from playwright.async_api import Page
 
 from notifier.domain.frozen import frozen
-from tests.browsers.devtools import BrowserPage, PageError
+from tests.browsers.debian_browsers import until
 from tests.browsers.front_channel_sites import LOGGED_OUT, Sites, sites
 from tests.publishers.oidc_provider.installed import NODE, npm_folder
 from tests.rabbitmq_node import free_ports
 from tests.receivers_of_the_world.lemonldap import Portal, lemonldap
 from tests.receivers_of_the_world.mod_auth_openidc import PAGE, mod_auth_openidc
 from tests.system.site import API_TOKEN
-from tests.system.waiting import until
+from tests.system.waiting import until as until_told
 
 HERE = Path(__file__).parent
 PAGE_URL = HERE.parents[1] / "docs/examples/page_url.mjs"
@@ -52,28 +53,24 @@ class RealSites:
     intranet: str
     portal_url: str
 
-    async def sign_in(self, page: BrowserPage) -> None:
+    async def sign_in(self, page: Page) -> None:
         """At the identity server by its own form, at the second client without being asked."""
         await page.goto(f"{self.intranet}/protected/index.html")
-        await arrived(page, "!!document.querySelector('input[name=login]')")
-        await page.eval("document.querySelector('input[name=login]').value = 'alice'")
-        await page.eval("document.querySelector('input[name=password]').value = 'x'")
-        await page.eval("void document.querySelector('form').submit()")
-        await arrived(page, f"document.readyState == 'complete' && document.body.innerText.includes({PAGE!r})")
+        await fill_in(page, {"login": "alice", "password": "x"})
         await page.goto(self.portal_url)
-        await until(self._portal_sessions, lambda found: found == 1)
+        await until_told(self._portal_sessions, lambda found: found == 1)
 
-    async def sign_out(self, page: BrowserPage) -> dict[str, str]:
+    async def sign_out(self, page: Page) -> dict[str, str]:
         """By the identity server's own pages; what the page says of each client."""
         await page.goto(f"{self.world.iss}/session/end")
-        await page.eval("void document.querySelector('button[value=yes]').click()")
-        told = await arrived(page, "typeof message == 'function' && message()")
+        await page.click("button[value=yes]")
+        told = await until(page, "typeof message == 'function' && message()")
         return {client["id"]: client["result"] for client in told[2]["clients"]}
 
-    async def signed_in(self, page: BrowserPage) -> dict[str, bool]:
+    async def signed_in(self, page: Page) -> dict[str, bool]:
         """What each client has of the session now: mod_auth_openidc by the browser, LemonLDAP::NG in its store."""
         await page.goto(f"{self.intranet}/protected/index.html")
-        seen = await arrived(page, "document.body?.innerText")
+        seen = await until(page, "document.body?.innerText")
         return {"intranet": PAGE in seen, "portal": await self._portal_sessions() == 1}
 
     async def _portal_sessions(self) -> int:
@@ -85,22 +82,16 @@ class RealSites:
         return sum('"_oidc_sid"' in file.read_text(errors="replace") for file in files)
 
 
-async def arrived(page: BrowserPage, condition: str) -> Any:
-    """Wait until an expression is true, also while the page goes from one address to the next. Its value."""
-
-    async def look() -> Any:
-        with contextlib.suppress(PageError):
-            return await page.eval(condition)
-
-    try:
-        return await until(look, bool)
-    except AssertionError as error:
-        error.add_note(f"{await page.eval('location.href')} says: {(await page.text())[:1000]}")
-        raise
+async def fill_in(page: Page, fields: Mapping[str, str]) -> None:
+    """Sign in by a form, which leads to the page that mod_auth_openidc protects."""
+    for name, value in fields.items():
+        await page.fill(f"input[name={name}]", value)
+    await page.press("input[name=password]", "Enter")
+    await page.get_by_text(PAGE).wait_for()
 
 
 @asynccontextmanager
-async def real_sites(folder: Path, *, own_url: bool = False, limit: str) -> AsyncIterator[RealSites]:
+async def real_sites(folder: Path, pem: Path, *, own_url: bool = False, limit: str) -> AsyncIterator[RealSites]:
     """The sites, while entered. `own_url`: the identity server makes the page's address itself."""
     behind, apache, portal_tls = free_ports(3)
     intranet, portal_url = f"https://{INTRANET}:{apache}", f"https://{PORTAL}:{portal_tls}"
@@ -113,7 +104,7 @@ async def real_sites(folder: Path, *, own_url: bool = False, limit: str) -> Asyn
 
     server = f"http://127.0.0.1:{behind}"
     async with AsyncExitStack() as stack:
-        world = await stack.enter_async_context(sites(folder, clients, server=server, limit=limit))
+        world = await stack.enter_async_context(sites(folder, pem, clients, server=server, limit=limit))
         assert world.worker is not None
         key = RSAKey.generate_key(2048, {"kid": "r1", "use": "sig", "alg": "RS256"})
         uris = {"intranet": f"{intranet}/protected/callback", "portal": f"{portal_url}/?openidconnectcallback=1"}

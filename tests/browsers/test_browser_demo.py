@@ -3,71 +3,59 @@
 import io
 from pathlib import Path
 
+from playwright.async_api import Page, expect
 from rich.console import Console
 
 from notifier.demo.browser_demo import browser_demo, show_in_browser
-from tests.browsers.devtools import BrowserPage, DrivenChromium, driven_chromium
-
-WIDE, HIGH = 1120, 980
+from tests.browsers.conftest import NewPage
 
 
-async def shown(browser: DrivenChromium, page: BrowserPage, client: str, words: str) -> None:
-    """Whether the client's own page says so, opened anew."""
-    own = await browser.page()
-    await own.goto(await page.eval(f"told.clients.{client}"))
-    await own.until(f"document.body.innerText.startsWith('{words}')")
-    await own.close()
+async def clients_say(page: Page, words: str) -> None:
+    """What the clients' own pages show."""
+    for client in ("shop", "photos"):
+        await expect(page.frame_locator(f"#{client}").locator("#state")).to_have_text(words)
 
 
-async def click_at_the_company(page: BrowserPage) -> None:
-    """As a hand does: no script reaches into the frame of another origin. Its button is at the right."""
-    await page.until("byId('company').contentDocument === null")  # the page is the other origin's
-    place = "(({ right, top }) => ({ x: right - 60, y: top + 20 }))(byId('company').getBoundingClientRect())"
-    await page.eval("byId('company').scrollIntoView()")
-    at = await page.eval(place)
-    for kind in ("mousePressed", "mouseReleased"):
-        await page.send("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **at)
+async def log_says(page: Page, *happenings: str) -> None:
+    for words in happenings:
+        await expect(page.locator("#log")).to_contain_text(words)
 
 
-async def test_a_sign_out_reaches_all_three(tmp_path: Path) -> None:
+async def sign_in(page: Page) -> None:
+    await page.get_by_role("button", name="Sign in as Alice").click()
+    await expect(page.locator("#who")).to_have_text("Alice is signed in.")
+    await log_says(page, "heard: unchanged")
+    await clients_say(page, "signed in")
+
+
+async def test_a_sign_out_reaches_all_three(new_page: NewPage, tmp_path: Path) -> None:
     """By back-channel, front-channel and check-session, each told apart; and again after another sign-in."""
-    async with browser_demo() as (url, _), driven_chromium() as browser:
-        page = await browser.page()
+    page = await new_page()
+    await page.set_viewport_size({"width": 1120, "height": 980})
+    async with browser_demo() as (url, _):
         await page.goto(url)
         for _ in range(2):
-            await page.eval("byId('in').click()")
-            await page.until("byId('who').textContent === 'Alice is signed in.'")
-            await page.until("byId('log').textContent.includes('heard: unchanged')")
-            for client in ("shop", "photos"):
-                await shown(browser, page, client, "signed in")
-            await page.eval("byId('out').click()")
-            for words in ("Shop got a signed logout token", "Photos answered the browser", "heard: changed"):
-                await page.until(f"byId('log').textContent.includes('{words}')")
-            await page.until("byId('who').textContent === 'Nobody is signed in.'")
-            for client in ("shop", "photos"):
-                await shown(browser, page, client, "signed out")
-        await page.screenshot(tmp_path / "demo-browser.png", WIDE, HIGH)
+            await sign_in(page)
+            await page.get_by_role("button", name="Sign out").click()
+            await log_says(page, "Shop got a signed logout token", "Photos answered the browser", "heard: changed")
+            await expect(page.locator("#who")).to_have_text("Nobody is signed in.")
+            await clients_say(page, "signed out")
+        await page.screenshot(path=tmp_path / "demo-browser.png")  # docs has it
 
 
-async def test_a_sign_out_at_the_upstream_reaches_all_three(tmp_path: Path) -> None:
+async def test_a_sign_out_at_the_upstream_reaches_all_three(new_page: NewPage) -> None:
     """By a logout token from server to server, and by a page two frames deep. The identity server hears of it too."""
-    async with browser_demo() as (url, _), driven_chromium() as browser:
-        page = await browser.page()
+    page = await new_page()
+    async with browser_demo() as (url, _):
         await page.goto(url)
-        await page.eval("byId('in').click()")
-        await page.until("byId('log').textContent.includes('heard: unchanged')")
-        for client in ("shop", "photos"):
-            await shown(browser, page, client, "signed in")
-        await click_at_the_company(page)
-        for words in ("notifier took the token", "Shop got a signed logout token", "Identity server got a signed"):
-            await page.until(f"byId('log').textContent.includes('{words}')")
-        await page.until("byId('who').textContent === 'Nobody is signed in.'")
-        for words in ("Photos answered the browser", "heard: changed"):
-            await page.until(f"byId('log').textContent.includes('{words}')")
-        for client in ("shop", "photos"):
-            await shown(browser, page, client, "signed out")
-        await page.eval("scrollTo(0, 0)")
-        await page.screenshot(tmp_path / "demo-upstream.png", WIDE, HIGH)  # docs has one
+        await sign_in(page)
+        await page.frame_locator("#company").get_by_role("button").click()
+        await log_says(
+            page, "notifier took the token", "Shop got a signed logout token", "Identity server got a signed"
+        )
+        await expect(page.locator("#who")).to_have_text("Nobody is signed in.")
+        await log_says(page, "Photos answered the browser", "heard: changed")
+        await clients_say(page, "signed out")
 
 
 async def test_the_demo_ends_when_nobody_is_there() -> None:

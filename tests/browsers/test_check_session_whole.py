@@ -1,6 +1,6 @@
 """What docs/session-management.md says of cookies, of pages that ask the browser nothing, and of Firefox."""
 
-import pytest
+from pathlib import Path
 
 from notifier.domain.check_session import SessionFormula
 from tests.browsers.check_session_world import (
@@ -10,22 +10,25 @@ from tests.browsers.check_session_world import (
     CheckSessionWorld,
     check_session_world,
 )
-from tests.browsers.test_check_session import FOLLOWED, follow, keycloak, misuse, watch
+from tests.browsers.conftest import NewPage
+from tests.browsers.debian_browsers import until
+from tests.browsers.test_check_session import FOLLOWED, ask, follow, keycloak, misuse, watch
 
-pytestmark = pytest.mark.timeout(300)  # on a machine that does much else
 DUENDE = SessionFormula.DUENDE
 
 
 async def heard(world: CheckSessionWorld, host: str) -> str:
     page = await world.asker(host, DUENDE)
-    said = str(await page.eval(f"ask('spa {world.told(DUENDE, host)}')"))
+    said = await ask(page, world.told(DUENDE, host))
     await page.close()
     return said
 
 
-async def test_the_cookie_must_have_the_attributes_that_the_document_names() -> None:
+async def test_the_cookie_must_have_the_attributes_that_the_document_names(
+    new_page: NewPage, tmp_path: Path, pem: Path
+) -> None:
     """Else a client is told `changed` though the user is signed in, by any page."""
-    async with check_session_world(third_party_cookies=True) as world:
+    async with check_session_world(tmp_path, pem, (await new_page()).context) as world:
         for attributes, elsewhere, same_site in (
             (THIRD_PARTY, "unchanged", "unchanged"),
             ("SameSite=Lax; Secure", "changed", "unchanged"),
@@ -37,7 +40,9 @@ async def test_the_cookie_must_have_the_attributes_that_the_document_names() -> 
             await world.state(DUENDE, None, attributes)
 
 
-async def test_a_page_that_does_not_ask_the_browser_signs_users_out() -> None:
+async def test_a_page_that_does_not_ask_the_browser_signs_users_out(
+    new_page: NewPage, tmp_path: Path, pem: Path
+) -> None:
     """The control: so ours must ask."""
 
     def careless(script: str) -> str:
@@ -45,34 +50,37 @@ async def test_a_page_that_does_not_ask_the_browser_signs_users_out() -> None:
         assert question in script
         return script.replace(question, "")
 
-    async with check_session_world(third_party_cookies=False, changed=careless) as world:
+    context = (await new_page(third_party_cookies=False)).context
+    async with check_session_world(tmp_path, pem, context, changed=careless) as world:
         await world.state(DUENDE, "SID1")
         page = await world.watcher(ELSEWHERE, DUENDE)
-        await page.until("said().includes('signed out')")
-        assert (await page.eval("said()"))[0] == "changed"
+        await until(page, "said().includes('signed out')")
+        assert (await page.evaluate("said()"))[0] == "changed"
 
 
-async def test_a_client_on_plain_http_hears_error() -> None:
+async def test_a_client_on_plain_http_hears_error(new_page: NewPage, tmp_path: Path, pem: Path) -> None:
     """The frame is no secure context there: the browser has no `crypto.subtle`."""
-    async with check_session_world(third_party_cookies=True) as world:
+    async with check_session_world(tmp_path, pem, (await new_page()).context) as world:
         await world.state(DUENDE, "SID1")
         page = await world.asker(ELSEWHERE, DUENDE, plain=True)
-        assert await page.eval("isSecureContext") is False
-        assert await page.eval(f"ask('spa {world.told(DUENDE, ELSEWHERE)}')") == "error"
+        assert await page.evaluate("isSecureContext") is False
+        assert await ask(page, world.told(DUENDE, ELSEWHERE)) == "error"
 
 
-async def test_firefox_hides_the_cookies_of_other_sites() -> None:
+async def test_firefox_hides_the_cookies_of_other_sites(new_page: NewPage, tmp_path: Path, pem: Path) -> None:
     """By default. So `error` there, and all as in Chromium on the identity server's own site."""
-    async with check_session_world(third_party_cookies=False, firefox=True) as world:
+    context = (await new_page("firefox", third_party_cookies=False)).context
+    async with check_session_world(tmp_path, pem, context) as world:
         for formula in (DUENDE, SessionFormula.KEYCLOAK):
             assert await follow(world, ELSEWHERE, formula) == ["error"] * 5, formula
             assert await follow(world, SAME_SITE, formula) == FOLLOWED, formula
         await watch(world, SAME_SITE)
 
 
-async def test_firefox_agrees_with_chromium_where_cookies_flow() -> None:
+async def test_firefox_agrees_with_chromium_where_cookies_flow(new_page: NewPage, tmp_path: Path, pem: Path) -> None:
     """In all that is asked of Chromium."""
-    async with check_session_world(third_party_cookies=True, firefox=True) as world:
+    context = (await new_page("firefox")).context
+    async with check_session_world(tmp_path, pem, context) as world:
         for formula in SessionFormula:
             assert await follow(world, ELSEWHERE, formula) == FOLLOWED, formula
         await misuse(world)

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.browsers.both_browsers import KINDS, browser_of
-from tests.browsers.devtools import DrivenChromium
+from tests.browsers.conftest import NewPage
+from tests.browsers.debian_browsers import KINDS, until
 from tests.browsers.federated_sites import LEFT, UpstreamSite, federated_sites, identity_server
-from tests.browsers.front_channel_sites import LOGGED_OUT, UPSTREAM, key_of
+from tests.browsers.front_channel_sites import LOGGED_OUT, UPSTREAM
 from tests.browsers.pictures import STYLE, keep_picture
-from tests.browsers.real_sites import arrived, registered, signed_out_server
-from tests.certificates import authority
+from tests.browsers.real_sites import registered, signed_out_server
 from tests.proxies import proxied
 from tests.rabbitmq_node import free_ports
 
@@ -19,14 +18,16 @@ SIGNED_OUT = LOGGED_OUT.replace("<h1>You have signed out", f"{STYLE}<h1>Company:
 
 @pytest.mark.parametrize("third_party_cookies", [True, False], ids=["allowed", "blocked"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_client_of_the_client_is_told(tmp_path: Path, kind: str, third_party_cookies: bool) -> None:
+async def test_the_client_of_the_client_is_told(
+    new_page: NewPage, tmp_path: Path, pem: Path, kind: str, third_party_cookies: bool
+) -> None:
     """Two frames deep, three sites, and beside clients that answer badly or never.
 
     Whose session it is says the identity server, which signed in at the upstream. Below the upstream's page the site of
     the identity server counts as another too, so a client there loses its cookies as any does.
     """
     [above] = free_ports(1)
-    pem = authority(tmp_path / "ca").issue(UPSTREAM)
+    page = await new_page(kind, third_party_cookies=third_party_cookies)
     proxy = proxied(
         "nginx", tmp_path / "nginx", pem=pem, notifier="http://127.0.0.1:1", other=f"http://127.0.0.1:{above}"
     )
@@ -35,23 +36,18 @@ async def test_the_client_of_the_client_is_told(tmp_path: Path, kind: str, third
         upstream = UpstreamSite(
             issuer=issuer, authorization="/auth", token=f"http://127.0.0.1:{above}/token", more={}
         )  # fmt: skip
-        async with federated_sites(tmp_path, upstream, show_names=True) as federated:
+        async with federated_sites(tmp_path, pem, upstream, show_names=True) as federated:
             world = federated.world
             frames = {"login": f"{world.iss}/connect/notify/upstreams/company/frontchannel-logout"}
             client = registered("login", f"{world.iss}/upstream")
             company = identity_server(above, issuer, client, told={"frames": frames}, template=SIGNED_OUT)
-            keys = [world.key, key_of(pem)]
-            async with (
-                signed_out_server(tmp_path / "company", company),
-                browser_of(kind, keys, third_party_cookies=third_party_cookies) as browser,
-            ):
-                page = await browser.page()
+            async with signed_out_server(tmp_path / "company", company):
                 await federated.sign_in(page, "alice", "x", "login")
                 await page.goto(f"{issuer}/session/end")
-                await page.eval("void document.querySelector('button[value=yes]').click()")
-                await arrived(page, "typeof loaded == 'number'")
+                await page.click("button[value=yes]")
+                await until(page, "typeof loaded == 'number'")
                 await federated.until_asked()
-                if isinstance(browser, DrivenChromium):
+                if kind == "chromium":
                     await keep_picture(page, tmp_path, "upstreams/nested.png")
                 assert not await federated.session_lives(page)
                 assert await federated.kept_cookies(page) == LEFT[third_party_cookies]

@@ -5,30 +5,29 @@ from pathlib import Path
 
 import pytest
 
-from tests.browsers.both_browsers import KINDS, browser_of
-from tests.browsers.front_channel_sites import EVIL, OP, UPSTREAM, sites
+from tests.browsers.conftest import NewPage
+from tests.browsers.debian_browsers import KINDS, text, until
+from tests.browsers.front_channel_sites import EVIL, OP, UPSTREAM, Sites, sites
 from tests.browsers.test_front_channel_page import clients, results, shown
-from tests.system.waiting import until
 
 MANY = [f"many-{nth}" for nth in range(40)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_who_may_frame_it_and_what_is_asked_when_nobody_waits(tmp_path: Path, kind: str) -> None:
+async def test_who_may_frame_it_and_what_is_asked_when_nobody_waits(
+    new_page: NewPage, tmp_path: Path, pem: Path, kind: str
+) -> None:
     """Foreign pages ask nobody. A page that is left at once, framed twice, or without script asks everybody."""
-    async with (
-        sites(tmp_path, clients) as world,
-        browser_of(kind, [world.key], third_party_cookies=True) as browser,
-    ):
-        page = await browser.page()
+    page = await new_page(kind)
+    async with sites(tmp_path, pem, clients, limit="30s") as world:
 
         def url(*client_ids: str) -> str:
             return world.page_url(world.seal(*client_ids, now=time.time()))
 
         mark = len(world.seen)
         await page.goto(world.framing(url("ok"), host=EVIL))
-        await page.until("loaded")
-        assert (world.asked("ok", mark), await page.eval("got")) == ([], [])
+        await until(page, "loaded")
+        assert (world.asked("ok", mark), await page.evaluate("got")) == ([], [])
 
         told = await shown(world, page, *MANY)
         assert (told[2]["how"], {*results(told).values()}) == ("done", {"answered"})
@@ -45,85 +44,74 @@ async def test_who_may_frame_it_and_what_is_asked_when_nobody_waits(tmp_path: Pa
         leave = f"<script>(look = () => {ran} ? location.replace('/left') : setTimeout(look, 1))()</script>"
         await page.goto(world.framing(url("ok", "slow", *MANY), after=leave))
         await world.until_asked(["ok", "slow"], mark)
-        await page.until("location.pathname === '/left'")
+        await until(page, "location.pathname === '/left'")
         assert world.worker is not None
         await world.worker.until_metric(1, "front_channel_reports_total", result="left")
 
         mark = len(world.seen)
         inner = world.framing(url("ok", "says", "slow"))
         await page.goto(world.framing(inner, host=UPSTREAM))
-        assert await page.until("loaded") > 1400
+        assert await until(page, "loaded") > 1400
         assert all(world.asked(each, mark) for each in ("ok", "says", "slow"))
-        assert await page.eval("got") == []
+        assert await page.evaluate("got") == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_back_and_again(tmp_path: Path, kind: str) -> None:
+async def test_back_and_again(new_page: NewPage, tmp_path: Path, pem: Path, kind: str) -> None:
     """Frames add nothing to the history; a page opened twice asks twice, also what the browser has kept."""
-    async with sites(tmp_path, clients) as world, browser_of(kind, [world.key], third_party_cookies=True) as browser:
-        page = await browser.page()
+    page = await new_page(kind)
+    async with sites(tmp_path, pem, clients) as world:
         await page.goto(world.url(OP, "/blank", world.op_port))
-        before = await page.eval("history.length")
+        before = await page.evaluate("history.length")
         told = await shown(world, page, "ok", "nothing", "says", "cached", "dead")
         assert told[2]["how"] == "done"
-        assert await page.eval("history.length") == before + 1
+        assert await page.evaluate("history.length") == before + 1
         mark = len(world.seen)
         again = world.framing(world.page_url(world.seal("cached", now=time.time())))
         for times in (1, 2):
             await page.goto(again)
-            await page.until("message()")
+            await until(page, "message()")
             assert [came.how for came in world.asked("cached", mark)].count("empty") == times
         assert world.worker is not None
         await world.worker.until_metric(1, "front_channel_reports_total", result="repeated")
         mark = len(world.seen)
         await page.goto(world.url("other", "/blank"))
-        await page.eval("history.back()")
-        await page.until("document.title === 'Signed out'")
+        await page.evaluate("history.back()")
+        await until(page, "document.title === 'Signed out'")
         assert [came for came in world.seen[mark:] if came.path.startswith("/rp/")] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_what_cookies_allow(tmp_path: Path, kind: str) -> None:
+async def test_what_cookies_allow(new_page: NewPage, tmp_path: Path, pem: Path, kind: str) -> None:
     """A client of the identity server's site loses its cookies; one of another site only if such cookies are let."""
 
-    def two(world: object) -> dict[str, str]:
-        made = clients(world)  # type: ignore[arg-type]
-        return {
-            **made,
-            "same-site": world.url("app.corp.test", "/rp/clear"),  # type: ignore[attr-defined]
-            "other-site": world.url("app", "/rp/clear"),  # type: ignore[attr-defined]
-        }
+    def two(world: Sites) -> dict[str, str]:
+        return {"same-site": world.url("app.corp.test", "/rp/clear"), "other-site": world.url("app", "/rp/clear")}
 
-    for allowed, left in ((True, "s_lax s_strict"), (False, "s_lax s_none s_strict")):
-        folder = tmp_path / str(allowed)
-        folder.mkdir()
-        async with (
-            sites(folder, two) as world,
-            browser_of(kind, [world.key], third_party_cookies=allowed) as browser,
-        ):
-            page = await browser.page()
+    async with sites(tmp_path, pem, two) as world:
+        for allowed, left in ((True, "s_lax s_strict"), (False, "s_lax s_none s_strict")):
+            page, mark = await new_page(kind, third_party_cookies=allowed), len(world.seen)
             for host in ("app.corp.test", "app"):
                 await page.goto(world.url(host, "/rp/sign-in"))
             told = await shown(world, page, "same-site", "other-site")
             assert results(told) == {"same-site": "answered", "other-site": "answered"}
             for host, kept in (("app.corp.test", ""), ("app", left)):
                 await page.goto(world.url(host, "/rp/whoami?again"))
-                assert await page.text() == kept
-            asked = world.asked("app")
+                assert await text(page) == kept
+            asked = world.asked("app", mark)
             cookies = [came.cookies for came in asked if came.path == "/rp/clear"]
             assert cookies[0] == (("s_none",) if allowed else ())  # what comes after may follow the first answer
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_page_of_an_expired_context_lets_its_embedder_go_on(tmp_path: Path, kind: str) -> None:
+async def test_a_page_of_an_expired_context_lets_its_embedder_go_on(
+    new_page: NewPage, tmp_path: Path, pem: Path, kind: str
+) -> None:
     """Its frame loads at once, and nobody is asked."""
-    async with sites(tmp_path, clients) as world, browser_of(kind, [world.key], third_party_cookies=True) as browser:
-        page = await browser.page()
+    page = await new_page(kind)
+    async with sites(tmp_path, pem, clients) as world:
         await page.goto(world.framing(world.page_url(world.seal("ok", now=time.time() - 601))))
-        await page.until("loaded")
+        await until(page, "loaded")
         assert world.worker is not None
-        await until(
-            lambda: world.worker.metric("front_channel_pages_total", result="refused"),  # type: ignore[union-attr]
-            lambda value: value == 1,
-        )
+        await world.worker.until_metric(1, "front_channel_pages_total", result="refused")
         assert world.asked("ok") == []

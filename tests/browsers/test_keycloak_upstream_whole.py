@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.async_api import Page
 
 from notifier.domain.frozen import frozen
 from tests.adapters.registries.keycloak_realm import shop_user
-from tests.browsers.both_browsers import KINDS, browser_of
-from tests.browsers.devtools import BrowserPage, DrivenChromium, driven_chromium
+from tests.browsers.conftest import NewPage
+from tests.browsers.debian_browsers import KINDS, until
 from tests.browsers.federated_sites import LEFT, UpstreamSite, federated_sites
-from tests.browsers.front_channel_sites import OP, UPSTREAM, Sites, key_of
+from tests.browsers.front_channel_sites import OP, UPSTREAM, Sites
 from tests.browsers.pictures import keep_picture
-from tests.browsers.real_sites import SECRET, arrived
-from tests.certificates import Authority, authority
+from tests.browsers.real_sites import SECRET
 from tests.keycloak_installation import KeycloakMissing, required
 from tests.keycloak_server import KeycloakServer
 from tests.rabbitmq_node import free_ports
@@ -32,12 +32,10 @@ AT = "/connect/notify/upstreams/company"
 
 @frozen
 class CompanyKeycloak:
-    """A Keycloak under https, with a name of its own. It trusts `ca`, and knows where the identity server is."""
+    """A Keycloak under https, with a name of its own. It trusts the sites' authority, and knows their address."""
 
     server: KeycloakServer
-    ca: Authority
     url: str
-    key: str
 
     def upstream(self, realm: str) -> UpstreamSite:
         """A realm of it. Its metadata and keys are read on the inner address, as in a cluster."""
@@ -58,11 +56,11 @@ class CompanyKeycloak:
 
 
 @pytest.fixture(scope="module")
-def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CompanyKeycloak]:
+def company(tmp_path_factory: pytest.TempPathFactory, pem: Path) -> Iterator[CompanyKeycloak]:
     """It is killed afterwards."""
     home = tmp_path_factory.mktemp("keycloak")
-    ca, [port] = authority(home / "ca"), free_ports(1)
-    pem, url = ca.issue(UPSTREAM), f"https://{UPSTREAM}:{port}"
+    [port] = free_ports(1)
+    url = f"https://{UPSTREAM}:{port}"
     (home / "hosts").write_text(f"127.0.0.1 {OP}\n")
     try:
         server = KeycloakServer(
@@ -70,7 +68,7 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CompanyKeycloa
             options=[
                 "--log-level=warn", f"--hostname={url}", "--hostname-backchannel-dynamic=true", f"--https-port={port}",
                 f"--https-certificate-file={pem}", f"--https-certificate-key-file={pem}",
-                f"--truststore-paths={ca.ca_file}",
+                f"--truststore-paths={pem.with_name('ca.pem')}",
             ],
             settings={"JAVA_OPTS_APPEND": f"-XX:TieredStopAtLevel=1 -Djdk.net.hosts.file={home}/hosts"},
         )  # fmt: skip
@@ -81,66 +79,64 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CompanyKeycloa
     try:
         server.start()
         server.wait()
-        yield CompanyKeycloak(server=server, ca=ca, url=url, key=key_of(pem))
+        yield CompanyKeycloak(server=server, url=url)
     finally:
         server.kill()
 
 
-async def sign_out(page: BrowserPage, issuer: str) -> None:
+async def sign_out(page: Page, issuer: str) -> None:
     """By Keycloak's own pages."""
     await page.goto(f"{issuer}/protocol/openid-connect/logout")
-    await page.eval("void document.querySelector('[name=confirmLogout]').click()")
-    await arrived(page, "document.readyState == 'complete' && !document.querySelector('[name=confirmLogout]')")
+    await page.click("[name=confirmLogout]")
+    await until(page, "document.readyState == 'complete' && !document.querySelector('[name=confirmLogout]')")
 
 
 @pytest.mark.parametrize("third_party_cookies", [True, False], ids=["allowed", "blocked"])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_its_page_signs_out_at_the_client_of_the_client(
-    company: CompanyKeycloak, tmp_path: Path, kind: str, third_party_cookies: bool
+    company: CompanyKeycloak, new_page: NewPage, tmp_path: Path, pem: Path, kind: str, third_party_cookies: bool
 ) -> None:
     """Keycloak frames notifier's address for upstreams, whose page asks the clients: two frames deep."""
     realm = f"front-{kind}-{third_party_cookies}"
     upstream = company.upstream(realm)
-    async with (
-        federated_sites(tmp_path, upstream, ca=company.ca) as federated,
-        browser_of(kind, [federated.world.key, company.key], third_party_cookies=third_party_cookies) as browser,
-    ):
+    page = await new_page(kind, third_party_cookies=third_party_cookies)
+    async with federated_sites(tmp_path, pem, upstream) as federated:
         world = federated.world
         told = {
             "frontchannel.logout.url": f"{world.iss}{AT}/frontchannel-logout",
             "frontchannel.logout.session.required": "true",
         }
         await company.add_realm(realm, world, told, frontchannelLogout=True)
-        page = await browser.page()
         await federated.sign_in(page, "alice", PASSWORD)
         await sign_out(page, upstream.issuer)
         await federated.until_asked()
-        if isinstance(browser, DrivenChromium):
-            await page.eval(f"void document.body.insertAdjacentHTML('beforeend', {PLAIN!r})")
+        if kind == "chromium":
+            await page.evaluate(f"void document.body.insertAdjacentHTML('beforeend', {PLAIN!r})")
             await keep_picture(page, tmp_path, "upstreams/keycloak.png", 350)
         assert not await federated.session_lives(page)
         assert await federated.kept_cookies(page) == LEFT[third_party_cookies]
         assert await federated.counted(result="accepted") == 1
 
 
-async def test_its_logout_token_is_taken_over_tls(company: CompanyKeycloak, tmp_path: Path) -> None:
+async def test_its_logout_token_is_taken_over_tls(
+    company: CompanyKeycloak, new_page: NewPage, tmp_path: Path, pem: Path
+) -> None:
     """Through the identity server's proxy, whoever signs the user out. Keycloak sends what an administrator ends."""
     upstream = company.upstream("back")
     async with (
         Clients() as clients,
-        federated_sites(tmp_path, upstream, ca=company.ca, told=clients.url("intranet")) as federated,
-        driven_chromium(hosts={"*.test": "127.0.0.1"}, keys=[federated.world.key, company.key]) as browser,
+        federated_sites(tmp_path, pem, upstream, told=clients.url("intranet")) as federated,
     ):
         told = {
             "backchannel.logout.url": f"{federated.world.iss}{AT}/backchannel-logout",
             "backchannel.logout.session.required": "true",
         }
         await company.add_realm("back", federated.world, told)
-        page = await browser.page()
+        page = await new_page()
         await federated.sign_in(page, "alice", PASSWORD)
         await sign_out(page, upstream.issuer)
         await clients.until(lambda: len(clients.hits) == 1)
-        other = await browser.page(apart=True)
+        other = await new_page()
         await federated.sign_in(other, "alice", PASSWORD)
         [user] = await asyncio.to_thread(company.server.admin, "GET", "/back/users?username=alice")
         await asyncio.to_thread(company.server.admin, "POST", f"/back/users/{user['id']}/logout")

@@ -4,7 +4,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.browsers.devtools import driven_chromium
+from tests.browsers.conftest import NewPage
+from tests.browsers.debian_browsers import until
 from tests.browsers.front_channel_sites import Sites, sites
 from tests.browsers.pictures import STYLE, keep_picture
 
@@ -20,26 +21,23 @@ def named_clients(world: Sites) -> dict[str, Any]:
     }
 
 
-async def test_pictures_of_the_page(tmp_path: Path) -> None:
+async def test_pictures_of_the_page(new_page: NewPage, tmp_path: Path, pem: Path) -> None:
     """While it asks, when all have answered, and when two have not."""
-    async with (
-        sites(tmp_path, named_clients, limit="3s", show_names=True) as world,
-        driven_chromium(hosts={"*.test": "127.0.0.1"}, keys=[world.key]) as browser,
-    ):
-        page = await browser.page()
+    page = await new_page()
+    async with sites(tmp_path, pem, named_clients, limit="3s", show_names=True) as world:
 
         def address(*clients: str) -> str:
             url = world.page_url(world.seal(*clients, now=time.time()))
             return world.framing(url, attributes="title='Your applications'", after=STYLE)
 
-        await page.eval(f"void (location.href = {address(*NAMES)!r})")  # its `load` comes at the page's end
-        await page.until("location.href != 'about:blank' && !!frames[0]?.document.getElementById('status')")
-        assert "Signing you out" in await page.eval(STATUS)
+        await page.evaluate(f"void (location.href = {address(*NAMES)!r})")  # its `load` comes at the page's end
+        await until(page, "location.href != 'about:blank' && !!frames[0]?.document.getElementById('status')")
+        assert "Signing you out" in await page.evaluate(STATUS)
         await keep_picture(page, tmp_path, "front-channel/running.png")
-        await page.until("message()")
-        assert await page.eval(f"{STATUS}.split('\\n').slice(-2)") == ["Books & more", "Travel"]
+        await until(page, "message()")
+        assert await page.evaluate(f"{STATUS}.split('\\n').slice(-2)") == ["Books & more", "Travel"]
         await keep_picture(page, tmp_path, "front-channel/names.png")
         await page.goto(address("shop", "mail"))
-        await page.until("message()")
-        assert "were told" in await page.eval(STATUS)
+        await until(page, "message()")
+        assert "were told" in await page.evaluate(STATUS)
         await keep_picture(page, tmp_path, "front-channel/done.png")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.browsers.both_browsers import browser_of
+from tests.browsers.conftest import NewPage
+from tests.browsers.debian_browsers import text
 from tests.browsers.real_sites import real_sites
 
 ANSWERED = ("intranet", "portal", "nothing", "error", "elsewhere", "unframed", "subdomain", "elsewhere-cookie")
@@ -17,17 +18,16 @@ SAID = {
 
 @pytest.mark.parametrize("third_party_cookies", [True, False], ids=["allowed", "blocked"])
 @pytest.mark.parametrize("kind", SAID)
-async def test_whose_sessions_end(tmp_path: Path, kind: str, third_party_cookies: bool) -> None:
+async def test_whose_sessions_end(
+    new_page: NewPage, tmp_path: Path, pem: Path, kind: str, third_party_cookies: bool
+) -> None:
     """mod_auth_openidc's and LemonLDAP::NG's, which `iss` and `sid` name, always. A cookie's, where it may be set.
 
     With cookies of other sites blocked, the identity server makes the page's address itself; else `POST /v1/sign-outs`
     does.
     """
-    async with (
-        real_sites(tmp_path, own_url=not third_party_cookies, limit="3s") as real,
-        browser_of(kind, [real.world.key], third_party_cookies=third_party_cookies) as browser,
-    ):
-        page = await browser.page()
+    page = await new_page(kind, third_party_cookies=third_party_cookies)
+    async with real_sites(tmp_path, pem, own_url=not third_party_cookies, limit="3s") as real:
         for host in ("app.corp.test", "app"):
             await page.goto(real.world.url(host, "/rp/sign-in"))
         await real.sign_in(page)
@@ -37,6 +37,6 @@ async def test_whose_sessions_end(tmp_path: Path, kind: str, third_party_cookies
         left = "s_lax s_strict" if third_party_cookies else "s_lax s_none s_strict"
         for host, kept in (("app.corp.test", ""), ("app", left)):
             await page.goto(real.world.url(host, "/rp/whoami?again"))
-            assert await page.text() == kept
+            assert await text(page) == kept
         ended = [came.how for came in real.world.asked("bad")]
         assert bool(ended) == (kind == "firefox")

@@ -1,7 +1,6 @@
 """`notifier report` on what a worker kept: the table, JSON for scripts, and a page that a browser shows."""
 
 import json
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 from notifier.adapters.feed.feed_file import FeedFile
 from notifier.adapters.feed.feed_table import Retention
 from notifier.domain.fate import ClientChange, ClientNotice, Fate, FeedNotice, Notice
-from tests.chromium import Chromium
 from tests.cli.in_process import notifier
 from tests.system.site import ISSUER
 
@@ -120,24 +118,3 @@ def test_what_is_missing_is_told_with_the_way_out(tmp_path: Path) -> None:
     torn = report(tmp_path, "--file", "text.db")
     assert (torn.returncode, torn.stdout) == (1, "")
     assert "cannot be used" in torn.stderr
-
-
-@pytest.mark.timeout(900)  # it may have to be installed first
-@pytest.mark.full
-def test_a_browser_shows_the_page(kept: Path, chromium: Chromium) -> None:
-    """Everything is drawn, nothing is asked for, and a client's name is a name and no markup."""
-    done = report(kept.parent, "--html", "r.html")
-    assert "written: r.html" in done.stdout
-    page = kept.parent / "r.html"
-    assert not re.findall(r"url\(|@import|src=|href=|<link", page.read_text())
-    dom = chromium.dom(page)
-    assert "<title>Logout propagation, " in dom
-    assert dom.count("<svg") == 4
-    assert dom.count("<tr") == 1 + 1 + 3 + 1
-    assert ">failing now</span><b>1 of 3<" in dom
-    assert ">got nothing</span><b>1 of 3<" in dom
-    assert "<script" not in dom
-    assert "&lt;script&gt;document.title" in dom
-    picture = chromium.screenshot(page, kept.parent / "r.png")
-    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
-    assert len(picture) > 20_000  # an empty page of that size has 5,000
