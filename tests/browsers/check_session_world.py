@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
-from playwright.async_api import BrowserContext, Page
+from playwright.async_api import Page
 
 from notifier.domain.check_session import STATE_COOKIES, CheckSession, SessionFormula
 from notifier.domain.client import Client
@@ -55,9 +55,9 @@ def _base64url(algorithm: str, text: str) -> str:
 class CheckSessionWorld:
     """The browser at work in that world."""
 
-    def __init__(self, browser: BrowserContext, places: Sites, busy: asyncio.Event) -> None:
-        """`busy`: while it is set, whoever asks about a client is told to come again."""
-        self._browser = browser
+    def __init__(self, own: Page, places: Sites, busy: asyncio.Event) -> None:
+        """`own`: its page that sets cookies. `busy`: while it is set, whoever asks about a client is told to come again."""
+        self._own = own
         self._places = places
         self.busy = busy
         self.issuer = places.origin(LOGIN)
@@ -77,8 +77,7 @@ class CheckSessionWorld:
     async def cookie(self, name: str, value: str | None, attributes: str = THIRD_PARTY) -> None:
         """Have the identity server set its cookie; None: remove it."""
         lifetime = f"{name}=; Max-Age=0" if value is None else f"{name}={value}"
-        page = await self._page(f"{self.issuer}/set?{quote(f'{lifetime}; Path=/; {attributes}')}")
-        await page.close()
+        await self._own.goto(f"{self.issuer}/set?{quote(f'{lifetime}; Path=/; {attributes}')}")
 
     async def state(self, formula: SessionFormula, state: str | None, attributes: str = THIRD_PARTY) -> None:
         """Sign a user in with this browser state; None: out."""
@@ -99,14 +98,14 @@ class CheckSessionWorld:
         return page
 
     async def _page(self, url: str) -> Page:
-        page = await self._browser.new_page()
+        page = await self._own.context.new_page()
         await page.goto(url)
         return page
 
 
 @asynccontextmanager
 async def check_session_world(
-    folder: Path, pem: Path, browser: BrowserContext, *, changed: Callable[[str], str] = str
+    folder: Path, pem: Path, own: Page, *, changed: Callable[[str], str] = str
 ) -> AsyncIterator[CheckSessionWorld]:
     """The world, while entered. One page for each formula. `changed` alters its script, to see what for."""
     clients: dict[str, Client] = {}
@@ -126,7 +125,7 @@ async def check_session_world(
             clients["spa"] = Client(
                 iss="issuer", client_id="spa", backchannel_logout_uri=None, redirect_origins=origins
             )
-            yield CheckSessionWorld(browser, places, busy)
+            yield CheckSessionWorld(own, places, busy)
 
 
 def _while_busy(busy: asyncio.Event) -> Middleware:

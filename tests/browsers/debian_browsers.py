@@ -36,6 +36,7 @@ _PREFERENCES: dict[str, str | float | bool] = {
     "browser.shell.checkDefaultBrowser": False,
     "browser.startup.page": 0,
     "datareporting.policy.dataSubmissionEnabled": False,
+    "dom.user_activation.transient.timeout": 1,  # ms: a script of Playwright counts as a click, which lets pages ask
     "network.captive-portal-service.enabled": False,
     "network.connectivity-service.enabled": False,
     "services.settings.server": _AWAY,

@@ -3,6 +3,7 @@
 Nobody is told `changed` who may still be signed in, and a sign-out is heard of within a second.
 """
 
+import asyncio
 from pathlib import Path
 
 from playwright.async_api import Page
@@ -17,14 +18,15 @@ from tests.browsers.check_session_world import (
     session_state,
 )
 from tests.browsers.conftest import NewPage
-from tests.browsers.debian_browsers import until
+from tests.browsers.debian_browsers import PATIENCE, until
 
 FOLLOWED = ["unchanged", "changed", "unchanged", "changed", "changed"]
 DUENDE, KEYCLOAK = SessionFormula.DUENDE, SessionFormula.KEYCLOAK
 
 
 async def ask(page: Page, text: str, client: str = "spa") -> str:
-    return str(await page.evaluate("ask", f"{client} {text}"))
+    async with asyncio.timeout(PATIENCE):
+        return str(await page.evaluate("ask", f"{client} {text}"))
 
 
 async def follow(world: CheckSessionWorld, host: str, formula: SessionFormula) -> list[str]:
@@ -44,7 +46,7 @@ async def follow(world: CheckSessionWorld, host: str, formula: SessionFormula) -
 
 async def test_a_client_hears_of_each_change_where_cookies_flow(new_page: NewPage, tmp_path: Path, pem: Path) -> None:
     """By each formula, from another site; wrong words, clients and origins are told apart."""
-    async with check_session_world(tmp_path, pem, (await new_page()).context) as world:
+    async with check_session_world(tmp_path, pem, await new_page()) as world:
         for formula in SessionFormula:
             assert await follow(world, ELSEWHERE, formula) == FOLLOWED, formula
         await misuse(world)
@@ -115,8 +117,8 @@ async def watch(world: CheckSessionWorld, host: str) -> None:
 
 async def test_a_hidden_cookie_is_no_sign_out(new_page: NewPage, tmp_path: Path, pem: Path) -> None:
     """Where third-party cookies are blocked: `error` elsewhere, and all as ever on the identity server's own site."""
-    context = (await new_page(third_party_cookies=False)).context
-    async with check_session_world(tmp_path, pem, context) as world:
+    own = await new_page(third_party_cookies=False)
+    async with check_session_world(tmp_path, pem, own) as world:
         for formula in (DUENDE, KEYCLOAK):
             assert await follow(world, ELSEWHERE, formula) == ["error"] * 5, formula
             assert await follow(world, SAME_SITE, formula) == FOLLOWED, formula

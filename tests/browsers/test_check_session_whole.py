@@ -28,7 +28,7 @@ async def test_the_cookie_must_have_the_attributes_that_the_document_names(
     new_page: NewPage, tmp_path: Path, pem: Path
 ) -> None:
     """Else a client is told `changed` though the user is signed in, by any page."""
-    async with check_session_world(tmp_path, pem, (await new_page()).context) as world:
+    async with check_session_world(tmp_path, pem, await new_page()) as world:
         for attributes, elsewhere, same_site in (
             (THIRD_PARTY, "unchanged", "unchanged"),
             ("SameSite=Lax; Secure", "changed", "unchanged"),
@@ -50,8 +50,8 @@ async def test_a_page_that_does_not_ask_the_browser_signs_users_out(
         assert question in script
         return script.replace(question, "")
 
-    context = (await new_page(third_party_cookies=False)).context
-    async with check_session_world(tmp_path, pem, context, changed=careless) as world:
+    own = await new_page(third_party_cookies=False)
+    async with check_session_world(tmp_path, pem, own, changed=careless) as world:
         await world.state(DUENDE, "SID1")
         page = await world.watcher(ELSEWHERE, DUENDE)
         await until(page, "said().includes('signed out')")
@@ -60,7 +60,7 @@ async def test_a_page_that_does_not_ask_the_browser_signs_users_out(
 
 async def test_a_client_on_plain_http_hears_error(new_page: NewPage, tmp_path: Path, pem: Path) -> None:
     """The frame is no secure context there: the browser has no `crypto.subtle`."""
-    async with check_session_world(tmp_path, pem, (await new_page()).context) as world:
+    async with check_session_world(tmp_path, pem, await new_page()) as world:
         await world.state(DUENDE, "SID1")
         page = await world.asker(ELSEWHERE, DUENDE, plain=True)
         assert await page.evaluate("isSecureContext") is False
@@ -69,8 +69,8 @@ async def test_a_client_on_plain_http_hears_error(new_page: NewPage, tmp_path: P
 
 async def test_firefox_hides_the_cookies_of_other_sites(new_page: NewPage, tmp_path: Path, pem: Path) -> None:
     """By default. So `error` there, and all as in Chromium on the identity server's own site."""
-    context = (await new_page("firefox", third_party_cookies=False)).context
-    async with check_session_world(tmp_path, pem, context) as world:
+    own = await new_page("firefox", third_party_cookies=False)
+    async with check_session_world(tmp_path, pem, own) as world:
         for formula in (DUENDE, SessionFormula.KEYCLOAK):
             assert await follow(world, ELSEWHERE, formula) == ["error"] * 5, formula
             assert await follow(world, SAME_SITE, formula) == FOLLOWED, formula
@@ -79,8 +79,8 @@ async def test_firefox_hides_the_cookies_of_other_sites(new_page: NewPage, tmp_p
 
 async def test_firefox_agrees_with_chromium_where_cookies_flow(new_page: NewPage, tmp_path: Path, pem: Path) -> None:
     """In all that is asked of Chromium."""
-    context = (await new_page("firefox")).context
-    async with check_session_world(tmp_path, pem, context) as world:
+    own = await new_page("firefox")
+    async with check_session_world(tmp_path, pem, own) as world:
         for formula in SessionFormula:
             assert await follow(world, ELSEWHERE, formula) == FOLLOWED, formula
         await misuse(world)
