@@ -56,7 +56,7 @@ class CheckSessionWorld:
     """The browser at work in that world."""
 
     def __init__(self, own: Page, places: Sites, busy: asyncio.Event) -> None:
-        """`own`: its page that sets cookies. `busy`: while it is set, whoever asks about a client is told to come again."""
+        """`own`: a page that sets cookies. `busy`: while set, whoever asks about a client is told to come again."""
         self._own = own
         self._places = places
         self.busy = busy
