@@ -7,7 +7,7 @@ defaults, by WebDriver BiDi, whose agent would change preferences that matter he
 
 import json
 import tempfile
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from playwright.async_api import Browser, BrowserContext, Page, Playwright
 from playwright.async_api import Error as PlaywrightError
 
 from tests.apt_programs import program
+from tests.system.waiting import until as until_told
 
 KINDS = ("chromium", "firefox")
 PATIENCE = 60.0  # seconds for the browser to start, to answer, or to show what is waited for
@@ -96,10 +97,18 @@ def _write_profile(folder: Path, third_party_cookies: bool) -> None:
 
 
 async def until(page: Page, condition: str) -> Any:
-    """Wait until an expression is true, also while the page goes from one address to the next. Its value."""
+    """Wait until an expression is true, also while the page goes from one address to the next. Its value.
+
+    Asked again and again from here: Playwright's own wait is by `eval`, which a page's policy may forbid.
+    """
+
+    async def look() -> Any:
+        with suppress(PlaywrightError):
+            return await page.evaluate(condition)
+
     try:
-        return await (await page.wait_for_function(condition, polling=50)).json_value()
-    except PlaywrightError as error:
+        return await until_told(look, bool, PATIENCE)
+    except AssertionError as error:
         said = await page.evaluate("document.body?.innerText")
         error.add_note(f"waited for {condition}; {page.url} says: {str(said)[:2000]}")
         raise

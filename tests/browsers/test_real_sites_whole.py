@@ -27,7 +27,7 @@ async def test_whose_sessions_end(
     does.
     """
     page = await new_page(kind, third_party_cookies=third_party_cookies)
-    async with real_sites(tmp_path, pem, own_url=not third_party_cookies, limit="3s") as real:
+    async with real_sites(tmp_path, pem, own_url=not third_party_cookies, limit="10s") as real:
         for host in ("app.corp.test", "app"):
             await page.goto(real.world.url(host, "/rp/sign-in"))
         await real.sign_in(page)
