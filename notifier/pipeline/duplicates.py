@@ -16,8 +16,10 @@ replayed as a delivery of its own.
 A dead letter is forgotten: whoever sends its event again wants another try. But another worker may have taken the
 retry and given it up, unknown here. So a retry stands for its delivery only until it can have left its first delay
 queue, and for a minute at most. A copy that comes right then waits for a moment, since the retry mostly comes here.
-A copy does not share the fate of one in flight if a dead letter of that one, or of its retry, may have been seen before
-the copy was sent: the copy is attempted. Telling a client twice does no harm; not telling it does.
+A copy does not share the fate of one in flight if a dead letter may have been seen before the copy was sent. While that
+one is being buried, the copy is attempted at once: telling a client twice does no harm, not telling it does. If it is
+being parked, or its retry is due before the confirm is here, another worker may have given it up. Mostly none has, so
+the copy waits for the confirm, and then for the retry as above.
 """
 
 import math
@@ -70,12 +72,12 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """Another copy is in flight, but its fate may have been known when this one was sent: attempt this one too."""
+    """Another copy is being buried, and its dead letter may have been seen when this one was sent: attempt it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Another message of the delivery is on its way here, or is attempted here: begin it again at `until`."""
+    """Another message of the delivery is on its way here, or is in flight here: begin it again at `until`."""
 
     until: float
 
@@ -117,7 +119,7 @@ class Duplicates(Generic[Holder]):
             if not of_event and stage != its_stage:
                 return Expected(now)
             if lapsed and not redelivered:
-                return Apart()
+                return Apart() if until == -math.inf else Expected(now)
             others.append(holder)
             return Joined()
         if of_event and until is not None and now < until + ARRIVAL:

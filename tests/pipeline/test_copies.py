@@ -69,6 +69,28 @@ async def test_a_copy_waits_in_vain_for_two_seconds_at_most() -> None:
     assert stage.told() == ["shop", "shop", "shop"]
 
 
+async def test_a_copy_waits_for_a_confirm_that_is_later_than_the_retry() -> None:
+    """Such as that of a park, which can be fetched at once. The copy is not attempted beside the retry."""
+    async with running(Stage(client("shop"))) as stage:
+        await stage.prove("shop")
+        stage.receivers.behaviours["shop"] = answers(503)
+        stage.queue.open.clear()
+        stage.event("shop", id="e")
+        await stage.until(lambda: stage.queue.refused == ["delay.2s"])
+        del stage.receivers.behaviours["shop"]
+        stage.now += HOP
+        stage.event("shop", id="e")
+        stage.event("shop", id="other", sid="other")
+        await stage.until(lambda: len(stage.queue.acked) == 1)
+        stage.queue.open.set()
+        await stage.until(lambda: len(stage.queue.acked) == 2)
+        stage.retake(stage.queue.published[-1][0])
+        await stage.until(lambda: len(stage.queue.acked) == 3)
+        stage.now += ARRIVAL
+        await stage.until(lambda: len(stage.queue.acked) == 4)
+    assert [claims["sid"] for _, claims in stage.receivers.posts] == ["s1", "other", "s1"]
+
+
 async def test_an_answer_to_a_dead_letter_is_attempted_before_that_is_confirmed() -> None:
     """The letter can be seen before we know that it is durable: its event, sent again, must not be acked with it."""
     async with running(Stage(client("shop"))) as stage:

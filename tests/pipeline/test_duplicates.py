@@ -6,7 +6,17 @@ import pytest
 
 from notifier.domain.outcome import Cause, DeadReason
 from notifier.domain.verdict import Dead, Defer, RetryAt
-from notifier.pipeline.duplicates import LONGEST_STANDING, Apart, Duplicates, Expected, First, Joined, Known, stands_for
+from notifier.pipeline.duplicates import (
+    ARRIVAL,
+    LONGEST_STANDING,
+    Apart,
+    Duplicates,
+    Expected,
+    First,
+    Joined,
+    Known,
+    stands_for,
+)
 
 NOW = 1000.0
 HOP = 4.0
@@ -70,14 +80,25 @@ def test_nobody_shares_a_fate_that_may_be_known_already(*, of_event: bool) -> No
     assert seen.end("d", delivered=False) == ["one", "copy"]
 
 
-def test_nobody_shares_the_fate_of_what_may_be_given_up_elsewhere() -> None:
-    """A confirm may be later than the retry, and than its dead letter."""
+@pytest.mark.parametrize("stands", [0.0, HOP], ids=["parked", "retried"])
+def test_a_copy_waits_for_the_confirm_of_what_may_be_given_up_elsewhere(stands: float) -> None:
+    """Its cause may be a dead letter, so it does not share that fate. Mostly there is none: it looks for the retry."""
+    seen: Duplicates[str] = Duplicates()
+    seen.begin("d", 0, "one", NOW, of_event=True)
+    assert seen.begin("d", 0, "copy", NOW, of_event=True) == Joined()
+    seen.leaves("d", over := NOW + stands)
+    assert seen.begin("d", 0, "sent again", over, of_event=True) == Expected(over)
+    assert seen.end("d", delivered=False) == ["one", "copy"]
+    assert seen.begin("d", 0, "sent again", over, of_event=True) == Expected(over + ARRIVAL)
+    assert seen.begin("d", 0, "sent again", over + ARRIVAL, of_event=True) == First()
+
+
+def test_a_copy_shares_the_fate_of_what_nobody_else_can_give_up() -> None:
+    """The confirm is on its way, and the retry in its delay queue."""
     seen: Duplicates[str] = Duplicates()
     seen.begin("d", 0, "one", NOW, of_event=True)
     seen.leaves("d", NOW + HOP)
     assert seen.begin("d", 0, "copy", NOW + HOP - 0.01, of_event=True) == Joined()
-    assert seen.begin("d", 0, "sent again", NOW + HOP, of_event=True) == Apart()
-    assert seen.end("d", delivered=False) == ["one", "copy"]
 
 
 def test_a_retry_waits_for_what_scheduled_it() -> None:
